@@ -1,0 +1,1 @@
+"""The outside world: processes, HTTP, configuration files, the command line."""

@@ -1,0 +1,1 @@
+"""The pure statechart: no clock, no thread, no process in here."""

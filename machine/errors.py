@@ -1,0 +1,24 @@
+"""Errors raised on purpose by the declaration's side. Anything else that escapes is a bug of ours."""
+
+from __future__ import annotations
+
+
+class SwapchartError(Exception):
+    """Base class of every error raised on purpose; caught at the outermost edge only."""
+
+
+class ConfigError(SwapchartError):
+    """The declaration is wrong, and nothing was started: its author must act.
+
+    Attributes:
+        where: Dotted path into the declaration, such as ``models.qwen.ttl``.
+        why: What was expected and what was found.
+    """
+
+    def __init__(self, where: str, why: str) -> None:
+        super().__init__(f"{where}: {why}")
+        self.where, self.why = where, why
+
+
+class ChartError(ConfigError):
+    """A chart document is wrong: an unknown name, a lost target, something a format cannot say."""

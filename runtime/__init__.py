@@ -1,0 +1,1 @@
+"""Drives charts: one writer per instance; timers, hooks, supervision, scheduling."""

@@ -1,0 +1,123 @@
+"""The output of one process: a bounded ring of bytes, and live readers that can never slow it.
+
+A reader that does not keep up loses bytes, and is told how many in its own stream.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator
+
+import anyio
+
+
+class LogRing:
+    """Keeps the last *limit_bytes* bytes and hands new ones to subscribers.
+
+    Attributes:
+        total_bytes: How much was ever written; bytes.
+        written: Increments with each write; a stall timer compares it.
+    """
+
+    def __init__(self, limit_bytes: int = 1 << 20, *, forward: LogRing | None = None) -> None:
+        self._limit = limit_bytes
+        self._chunks: deque[bytes] = deque()
+        self._size = 0
+        self._readers: set[_Reader] = set()
+        self._forward = forward
+        self.total_bytes = 0
+        self.written = 0
+
+    def write(self, data: bytes) -> None:
+        """Append *data*, dropping the oldest bytes beyond the limit."""
+        if not data:
+            return
+        self.total_bytes += len(data)
+        self.written += 1
+        kept = data[-self._limit :]
+        self._chunks.append(kept)
+        self._size += len(kept)
+        while self._size - len(self._chunks[0]) >= self._limit:
+            self._size -= len(self._chunks.popleft())
+        for reader in self._readers:
+            reader.offer(data)
+        if self._forward is not None:
+            self._forward.write(data)
+
+    def line(self, text: str) -> None:
+        """Append one line of our own, such as a hook's outcome."""
+        self.write(text.encode("utf-8", "replace") + b"\n")
+
+    def history(self) -> bytes:
+        """Return what is kept; at most *limit_bytes* bytes."""
+        return b"".join(self._chunks)[-self._limit :]
+
+    def tail(self, lines: int) -> list[str]:
+        """Return the last *lines* complete or partial lines as text."""
+        recent: list[bytes] = []
+        size = 0
+        for chunk in reversed(self._chunks):
+            recent.append(chunk)
+            size += len(chunk)
+            if size >= 16384:
+                break
+        text = b"".join(reversed(recent)).decode("utf-8", "replace")
+        return text.splitlines()[-lines:]
+
+    async def stream(
+        self, *, history: bool = True, limit_bytes: int = 1 << 18
+    ) -> AsyncIterator[bytes]:
+        """Yield what is kept (if *history*) and then what comes, for as long as it is read.
+
+        Args:
+            history: Begin with the bytes that are kept.
+            limit_bytes: How much may wait for a slow reader; beyond it bytes are dropped and
+                a line ``[N bytes dropped]`` stands in their place.
+        """
+        reader = _Reader(limit_bytes)
+        if history:
+            reader.offer(self.history(), force=True)
+        self._readers.add(reader)
+        try:
+            while True:
+                yield await reader.take()
+        finally:
+            self._readers.discard(reader)
+
+
+class _Reader:
+    def __init__(self, limit: int) -> None:
+        self._limit, self._size, self._dropped = limit, 0, 0
+        self._chunks: deque[bytes] = deque()
+        self._wake = anyio.Event()
+
+    def offer(self, data: bytes, *, force: bool = False) -> None:
+        if not data:
+            return
+        if self._size + len(data) > self._limit and not force:
+            self._dropped += len(data)
+            return
+        if self._dropped:
+            self._note_loss()
+        self._chunks.append(data)
+        self._size += len(data)
+        self._wake.set()
+
+    def _note_loss(self) -> None:
+        note = f"\n[{self._dropped} bytes dropped]\n".encode()
+        self._dropped = 0
+        self._chunks.append(note)
+        self._size += len(note)
+        self._wake.set()
+
+    async def take(self) -> bytes:
+        while not self._chunks:
+            if self._dropped:
+                self._note_loss()
+                break
+            self._wake = anyio.Event()
+            await self._wake.wait()
+        data = b"".join(self._chunks)
+        self._chunks.clear()
+        self._size = 0
+        return data
