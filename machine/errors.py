@@ -1,4 +1,4 @@
-"""Errors raised on purpose by the declaration's side. Anything else that escapes is a bug of ours."""
+"""Errors of the declaration's side; anything that escapes besides them is a bug of ours."""
 
 from __future__ import annotations
 
