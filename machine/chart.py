@@ -1,0 +1,73 @@
+"""From a document to a python-statemachine class, by its public factory.
+
+``statemachine.io.load`` is not used for this: classes it makes share data between instances.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from statemachine import StateChart
+from statemachine.io import create_machine_class_from_definition
+from statemachine.orderedset import OrderedSet
+
+from .document import Document, as_list
+
+#: An event that no transition takes raises, and so does an action that fails: both are bugs.
+FLAGS = {"allow_event_without_transition": False, "catch_errors_as_events": False}
+
+
+def compile_chart(document: Document) -> type[StateChart]:
+    """Make the class of *document*; an instance takes a context as its model."""
+    states = _definition(document.chart["states"])
+    return cast(
+        type[StateChart],
+        create_machine_class_from_definition(document.name, states=states, **FLAGS),
+    )
+
+
+def _definition(states: Mapping[str, Any]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for name, raw in states.items():
+        state = raw or {}
+        entry: dict[str, Any] = {
+            key: state[key] for key in ("initial", "final", "parallel", "name") if state.get(key)
+        }
+        for key in ("enter", "exit"):
+            if state.get(key):
+                entry[key] = as_list(state[key])
+        transitions = [_transition(item) for item in state.get("transitions") or ()]
+        if transitions:
+            entry["transitions"] = transitions
+        if state.get("states"):
+            entry["states"] = _definition(state["states"])
+        if state.get("history"):
+            entry["history"] = {
+                key: {
+                    **body,
+                    "transitions": [_transition(t) for t in body.get("transitions") or ()],
+                }
+                for key, body in state["history"].items()
+            }
+        out[name] = entry
+    return out
+
+
+def _transition(item: Mapping[str, Any]) -> dict[str, Any]:
+    entry: dict[str, Any] = {"target": item.get("target"), "event": item.get("event")}
+    for key in ("cond", "unless", "on", "before", "after", "internal", "initial"):
+        if item.get(key):
+            entry[key] = item[key]
+    return entry
+
+
+def resume(machine: StateChart, model: Any, configuration: tuple[str, ...]) -> None:
+    """Put *machine* into *configuration*, running no action; an ended one runs again.
+
+    The library resumes from ``model.state`` only in a new instance, which costs ten times as
+    much; ``_engine`` is private and has no public twin, so a test watches over it.
+    """
+    machine._engine.running = True
+    machine._engine.clear()
+    model.state = OrderedSet(configuration) if len(configuration) > 1 else configuration[0]

@@ -1,0 +1,100 @@
+"""The data of one chart instance: guards read it, actions change it and ask for effects.
+
+One class is made for each document, with a method for every guard and action in it, so that
+python-statemachine finds them by name and a decision table can call them directly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from .document import Document, Value, parsed
+from .effects import Effect
+from .errors import ChartError
+from .expressions import on_self
+
+
+class Context(Protocol):
+    """What every generated class offers besides one method for each guard and action.
+
+    Attributes:
+        state: Where python-statemachine keeps the configuration.
+        out: Effects asked for in this step, in order; whoever steps takes them out.
+    """
+
+    state: object
+    out: list[Effect]
+
+    def __init__(self, **parameters: Value) -> None: ...
+
+    def values(self) -> tuple[Value, ...]:
+        """Return the data (not the parameters), in the order of the document."""
+        ...
+
+    def restore(self, values: tuple[Value, ...]) -> None:
+        """Take back what `values` gave."""
+        ...
+
+
+def build_context(document: Document) -> type[Context]:
+    """Make the context class of *document*.
+
+    The source is put together from expressions that were parsed and checked name by name;
+    no text of the document reaches it unparsed.
+    """
+    data, parameters = list(document.data), list(document.parameters)
+    fields = sorted(document.event_fields())
+    slots = ["state", "out", *data, *parameters, *fields]
+    lines = [
+        "class Generated:",
+        f"    __slots__ = {tuple(slots)!r}",
+        "    def __init__(self, **parameters):",
+        "        self.state = None",
+        "        self.out = []",
+    ]
+    lines += [f"        self.{name} = {document.data[name].initial!r}" for name in data]
+    for name in parameters:
+        initial = document.parameters[name].initial
+        lines.append(f"        self.{name} = parameters.pop({name!r}, {initial!r})")
+    for name in fields:
+        first = next(e.data[name][0] for e in document.events.values() if name in e.data)
+        lines.append(f"        self.{name} = {first!r}")
+    lines += ["        refuse(parameters)", "    def values(self):"]
+    lines.append(f"        return ({''.join(f'self.{name}, ' for name in data)})")
+    lines.append("    def restore(self, values):")
+    lines.append(
+        f"        ({''.join(f'self.{name}, ' for name in data)}) = values"
+        if data
+        else "        pass"
+    )
+    effects: list[Effect] = []
+    for name, text in document.guards.items():
+        source = on_self(parsed(document, text, f"guards.{name}"))
+        lines += [f"    def {name}(self):", f"        return bool({source})"]
+    for name, action in document.actions.items():
+        lines.append(f"    def {name}(self):")
+        if action.when is not None:
+            source = on_self(parsed(document, action.when, f"actions.{name}.when"))
+            lines.append(f"        if not ({source}): return")
+        if action.assigns:
+            targets = ", ".join(f"self.{target}" for target in action.assigns)
+            sources = ", ".join(
+                f"({on_self(parsed(document, text, f'actions.{name}.set.{target}'))})"
+                for target, text in action.assigns.items()
+            )
+            lines.append(f"        {targets} = {sources}")
+        for effect in action.effects:
+            lines.append(f"        self.out.append(effects[{len(effects)}])")
+            effects.append(effect)
+    scope: dict[str, object] = {"effects": tuple(effects), "refuse": _refuse}
+    exec(compile("\n".join(lines), f"<context of {document.name}>", "exec"), scope)
+    cls = scope["Generated"]
+    assert isinstance(cls, type)
+    cls.__name__ = cls.__qualname__ = f"{document.name}Context"
+    return cls
+
+
+def _refuse(unknown: Mapping[str, Value]) -> None:
+    if unknown:
+        raise ChartError(f"parameters.{next(iter(unknown))}", "the chart has no such parameter")

@@ -1,0 +1,186 @@
+"""One way to step a chart, whoever interprets it.
+
+`ChartStepper` asks python-statemachine itself. `TableStepper` follows a decision table that was
+compiled from that very class: some 300 times faster and smaller, and equal step by step, which
+a test holds it to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from statemachine import StateChart
+from statemachine.exceptions import TransitionNotAllowed
+
+from .chart import compile_chart, resume
+from .context import Context, build_context
+from .document import Document, Value
+from .effects import Effect
+from .errors import SwapchartError
+from .table import Configuration, Table, compile_table
+
+_NOTHING: Mapping[str, Value] = {}
+
+
+class NotHandledError(SwapchartError):
+    """No transition takes the event in this configuration.
+
+    Attributes:
+        event: Name of the event.
+        configuration: All active states, outermost first.
+    """
+
+    def __init__(self, event: str, configuration: Configuration) -> None:
+        super().__init__(f"no transition takes {event!r} in {'.'.join(configuration)}")
+        self.event, self.configuration = event, configuration
+
+
+class Stepper(Protocol):
+    """One instance of a chart. A step is synchronous, never waits, and returns effects."""
+
+    context: Context
+
+    @property
+    def configuration(self) -> Configuration:
+        """All active states, outermost first; shape (depth,) without parallel states."""
+        ...
+
+    @property
+    def is_final(self) -> bool:
+        """Tell whether the chart has ended: it takes no event any more."""
+        ...
+
+    def step(self, event: str, data: Mapping[str, Value] = _NOTHING) -> list[Effect]:
+        """Take *event* to the end of its macrostep and return the effects asked for.
+
+        Args:
+            event: Name of a declared event.
+            data: Fields that come with it.
+
+        Raises:
+            NotHandledError: The chart says nothing of this event in this configuration.
+        """
+        ...
+
+
+class ChartStepper:
+    """Steps the real python-statemachine class."""
+
+    __slots__ = ("_machine", "context")
+
+    def __init__(self, chart: type[StateChart], context: Context) -> None:
+        self.context = context
+        self._machine = chart(context)
+
+    @property
+    def configuration(self) -> Configuration:
+        """All active states, outermost first."""
+        return tuple(str(value) for value in self._machine.configuration_values)
+
+    @property
+    def is_final(self) -> bool:
+        """Tell whether a top-level final state was reached."""
+        return bool(self._machine.is_terminated)
+
+    def begin(self) -> list[Effect]:
+        """Take the effects of entering the initial configuration."""
+        return self._take()
+
+    def step(self, event: str, data: Mapping[str, Value] = _NOTHING) -> list[Effect]:
+        """Take *event*; see `Stepper.step`."""
+        for name, value in data.items():
+            setattr(self.context, name, value)
+        try:
+            self._machine.send(event)
+        except TransitionNotAllowed as error:
+            raise NotHandledError(event, self.configuration) from error
+        return self._take()
+
+    def restore(self, configuration: Configuration, values: tuple[Value, ...]) -> None:
+        """Go to a snapshot without running any action."""
+        self.context.out.clear()
+        self.context.restore(values)
+        resume(self._machine, self.context, configuration)
+
+    def _take(self) -> list[Effect]:
+        out = self.context.out
+        self.context.out = []
+        return out
+
+
+class TableStepper:
+    """Follows a decision table compiled from the real class."""
+
+    __slots__ = ("_rows", "_table", "configuration", "context")
+
+    def __init__(self, table: Table, context: Context) -> None:
+        self.context = context
+        self.configuration: Configuration = table.initial
+        self._table = table
+        self._rows = table.rows[table.initial]
+
+    @property
+    def is_final(self) -> bool:
+        """Tell whether a top-level final state was reached."""
+        return self.configuration in self._table.final
+
+    def begin(self) -> list[Effect]:
+        """Take the effects of entering the initial configuration."""
+        for name in self._table.entry_actions:
+            getattr(self.context, name)()
+        out = self.context.out
+        self.context.out = []
+        return out
+
+    def step(self, event: str, data: Mapping[str, Value] = _NOTHING) -> list[Effect]:
+        """Take *event*; see `Stepper.step`."""
+        node = self._rows.get(event)
+        if node is None:
+            raise NotHandledError(event, self.configuration)
+        context = self.context
+        for name, value in data.items():
+            setattr(context, name, value)
+        while True:
+            kind = node[0]
+            if kind == "do":
+                getattr(context, node[1])()
+                node = node[2]
+            elif kind == "ask":
+                node = node[2] if getattr(context, node[1])() else node[3]
+            elif kind == "goto":
+                if node[1] is not self.configuration:
+                    self.configuration = node[1]
+                    self._rows = self._table.rows[node[1]]
+                out = context.out
+                context.out = []
+                return out
+            else:
+                context.out = []
+                raise NotHandledError(event, self.configuration)
+
+
+class Compiled:
+    """A document made ready to run: its class, its context class and its table.
+
+    Attributes:
+        document: What it was compiled from.
+        context_class: Made by `build_context`.
+        table: The decision table, or None where the chart has no finite one (history).
+    """
+
+    def __init__(self, document: Document) -> None:
+        self.document = document
+        self.context_class = build_context(document)
+        self.table: Table | None = compile_table(document)
+
+    def stepper(self, **parameters: Value) -> TableStepper | ChartStepper:
+        """Make an instance: by table where there is one, else by python-statemachine."""
+        context = self.context_class(**parameters)
+        if self.table is not None:
+            return TableStepper(self.table, context)
+        return self.reference(**parameters)
+
+    def reference(self, **parameters: Value) -> ChartStepper:
+        """Make an instance that python-statemachine itself interprets."""
+        return ChartStepper(compile_chart(self.document), self.context_class(**parameters))
