@@ -1,0 +1,208 @@
+"""The slots of the demo server: who generates where, what is cached there, and files of it.
+
+As in llama-server, a request goes to the idle slot that shares the longest prefix with it, else
+to the one that was used longest ago; with none idle it waits. Slot numbers wrap. A truncated file
+aborts the process: that is what the real one does to a supervisor, so it must be met here too.
+
+The file's format is our own: a line of JSON (magic, model, number of tokens and of bytes), then
+the tokens as JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .model import Json, common_prefix
+from .wire import Refused
+
+_MAGIC = "swapchart-demo-slot-1"
+_SIMILARITY = 0.1
+_NOT_RESTORED = "Unable to restore slot: No available space in KV cache or invalid slot save file"
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Slot:
+    """One place to generate in.
+
+    Attributes:
+        number: 0-based.
+        tokens: What is cached, oldest first.
+        is_processing: Somebody holds it.
+        used: Grows with each use of any slot; 0 is never.
+        task: Number of the last generation; None before the first.
+        prompt_n: Prompt tokens of the last generation.
+        cache_n: Those of them that were cached.
+    """
+
+    number: int
+    tokens: list[str] = field(default_factory=list)
+    is_processing: bool = False
+    used: int = 0
+    task: int | None = None
+    prompt_n: int = 0
+    cache_n: int = 0
+
+    def cached(self, prompt: Sequence[str]) -> int:
+        """Return how many tokens of *prompt* are cached here."""
+        return common_prefix(self.tokens, prompt)
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    prompt: Sequence[str]
+    number: int | None
+    granted: asyncio.Future[Slot]
+
+
+class Slots:
+    """All slots of one server, and the queue for them.
+
+    Attributes:
+        model: Written into files; a file of another model is refused.
+        n_ctx: Tokens that fit into one slot.
+    """
+
+    def __init__(
+        self, *, count: int, n_ctx: int, model: str, directory: Path | None, is_robust: bool
+    ) -> None:
+        self.all = [Slot(number=number) for number in range(count)]
+        self.n_ctx, self.model = n_ctx, model
+        self._directory, self._is_robust = directory, is_robust
+        self._waiters: list[_Waiter] = []
+        self._clock = 0
+
+    @asynccontextmanager
+    async def hold(self, prompt: Sequence[str], number: int | None) -> AsyncIterator[Slot]:
+        """Wait for a slot, in turn, and keep it.
+
+        Args:
+            prompt: Tokens that should be cached there.
+            number: The slot to have, modulo their count; None takes the best that is idle.
+        """
+        slot = await self._acquire(prompt, number)
+        try:
+            yield slot
+        finally:
+            slot.is_processing = False
+            self._grant()
+
+    async def _acquire(self, prompt: Sequence[str], number: int | None) -> Slot:
+        granted: asyncio.Future[Slot] = asyncio.get_running_loop().create_future()
+        waiter = _Waiter(prompt, number, granted)
+        self._waiters.append(waiter)
+        self._grant()
+        try:
+            return await granted
+        except asyncio.CancelledError:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+            if granted.done() and not granted.cancelled():
+                granted.result().is_processing = False
+                self._grant()
+            raise
+
+    def _grant(self) -> None:
+        for waiter in list(self._waiters):
+            slot = self._select(waiter)
+            if slot is None:
+                continue
+            self._waiters.remove(waiter)
+            self._clock += 1
+            slot.is_processing, slot.used = True, self._clock
+            waiter.granted.set_result(slot)
+
+    def _select(self, waiter: _Waiter) -> Slot | None:
+        slots = self.all if waiter.number is None else [self.all[waiter.number % len(self.all)]]
+        idle = [slot for slot in slots if not slot.is_processing]
+        if not idle:
+            return None
+        best = max(idle, key=lambda slot: slot.cached(waiter.prompt))
+        if best.cached(waiter.prompt) > _SIMILARITY * len(waiter.prompt):
+            return best
+        return min(idle, key=lambda slot: slot.used)
+
+    async def act(self, number: int, action: str, filename: object) -> dict[str, object]:
+        """Save, restore or erase a slot once it is idle; returns the answer's JSON value.
+
+        Raises:
+            Refused: The action, its file or its name is wrong, or there is nowhere to save to.
+        """
+        if self._directory is None:
+            note = "This server does not support slots action. Start it with `--slot-save-path`"
+            raise Refused(501, note, "not_supported_error")
+        if action not in ("save", "restore", "erase"):
+            raise Refused(400, "Invalid action")
+        path = self._directory if action == "erase" else self._directory / _checked(filename)
+        async with self.hold((), number) as slot:
+            if action == "erase":
+                erased, slot.tokens = len(slot.tokens), []
+                return {"id_slot": slot.number, "n_erased": erased}
+            return self._save(slot, path) if action == "save" else self._restore(slot, path)
+
+    def _save(self, slot: Slot, path: Path) -> dict[str, object]:
+        began = time.perf_counter()
+        payload = json.dumps(slot.tokens).encode()
+        head = {"magic": _MAGIC, "model": self.model, "n": len(slot.tokens), "size": len(payload)}
+        data = json.dumps(head).encode() + b"\n" + payload
+        try:
+            path.write_bytes(data)
+        except OSError as error:
+            raise Refused(500, f"Unable to save slot: {error.strerror}", "server_error") from error
+        return {
+            "id_slot": slot.number,
+            "filename": path.name,
+            "n_saved": len(slot.tokens),
+            "n_written": len(data),
+            "timings": {"save_ms": _ms_since(began)},
+        }
+
+    def _restore(self, slot: Slot, path: Path) -> dict[str, object]:
+        began = time.perf_counter()
+        slot.tokens = []  # a failed restore leaves the slot empty
+        try:
+            data = path.read_bytes()
+            head, payload = _split(data)
+        except (OSError, ValueError) as error:
+            raise Refused(400, _NOT_RESTORED) from error
+        if head["model"] != self.model or head["n"] > self.n_ctx:
+            raise Refused(400, _NOT_RESTORED)
+        if len(payload) < head["size"] and not self._is_robust:
+            os.abort()
+        try:
+            slot.tokens = json.loads(payload)
+        except ValueError as error:
+            raise Refused(400, _NOT_RESTORED) from error
+        return {
+            "id_slot": slot.number,
+            "filename": path.name,
+            "n_restored": len(slot.tokens),
+            "n_read": len(data),
+            "timings": {"restore_ms": _ms_since(began)},
+        }
+
+
+def _checked(filename: object) -> str:
+    if not isinstance(filename, str):
+        raise Refused(400, "expected a text in filename")
+    if not 0 < len(filename) <= 255 or "/" in filename or ".." in filename or "\0" in filename:
+        raise Refused(400, "Invalid filename")
+    return filename
+
+
+def _split(data: bytes) -> tuple[Json, bytes]:
+    line, _, payload = data.partition(b"\n")
+    head = json.loads(line)
+    if not isinstance(head, dict) or head.get("magic") != _MAGIC:
+        raise ValueError("not a slot file")
+    return head, payload
+
+
+def _ms_since(began: float) -> float:
+    return round((time.perf_counter() - began) * 1000, 3)
