@@ -1,0 +1,344 @@
+"""What /proc and the kernel tell about processes, and the few calls that change them.
+
+Everything here is synchronous and quick (a scan reads one small file per process), except
+``wait_gone``. A process is always named by pid *and* start time, because pids are used again.
+
+Source: Linux man-pages, proc_pid_stat(5), proc_pid_environ(5), pidfd_open(2), prctl(2).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import NamedTuple
+
+import anyio
+import anyio.to_thread
+
+IPAddress = IPv4Address | IPv6Address
+
+_PR_SET_CHILD_SUBREAPER = 36
+_LISTEN = "0A"
+
+
+class Proc(NamedTuple):
+    """One process as a scan of /proc saw it.
+
+    Attributes:
+        pid: Process id.
+        ppid: Parent's pid.
+        pgid: Process group id.
+        sid: Session id.
+        start: When it started, in clock ticks since boot; with *pid* it is unique.
+        is_alive: False for a zombie, which only waits to be reaped.
+    """
+
+    pid: int
+    ppid: int
+    pgid: int
+    sid: int
+    start: int
+    is_alive: bool
+
+
+def parse_stat(raw: bytes) -> Proc:
+    """Read one /proc/PID/stat line; the name in it may hold blanks and parentheses.
+
+    A thread group whose first thread has ended while others run shows as a zombie with more
+    than one thread: it is alive.
+    """
+    name_end = raw.rindex(b")")
+    rest = raw[name_end + 2 :].split(None, 20)
+    state, threads = rest[0], int(rest[17])
+    return Proc(
+        pid=int(raw[: raw.index(b"(")]),
+        ppid=int(rest[1]),
+        pgid=int(rest[2]),
+        sid=int(rest[3]),
+        start=int(rest[19]),
+        is_alive=state not in (b"Z", b"X", b"x") or threads > 1,
+    )
+
+
+def read_bytes(path: str) -> bytes:
+    """Return the whole of a small /proc file; empty when it is gone or not for us."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    chunks: list[bytes] = []
+    try:
+        while chunk := os.read(fd, 65536):
+            chunks.append(chunk)
+    except OSError:  # the process ended between open and read
+        pass
+    finally:
+        os.close(fd)
+    return b"".join(chunks)
+
+
+def find(pid: int) -> Proc | None:
+    """Return the process with this pid, zombies included; None when there is none."""
+    raw = read_bytes(f"/proc/{pid}/stat")
+    return parse_stat(raw) if raw else None
+
+
+def scan() -> Iterator[Proc]:
+    """Yield every process that can be seen, zombies included, in no order."""
+    for name in os.listdir("/proc"):  # noqa: PTH208  (pathlib is 3 times slower here)
+        if name.isdecimal():
+            proc = find(int(name))
+            if proc is not None:
+                yield proc
+
+
+def carries(pid: int, variable: str) -> bool:
+    """Tell whether *pid* was started with *variable* (``NAME=value``) in its environment.
+
+    False too when it may not be read (another user's), or has overwritten it since (a program
+    that sets its own title).
+    """
+    needle = b"\0" + os.fsencode(variable) + b"\0"
+    return needle in b"\0" + read_bytes(f"/proc/{pid}/environ")
+
+
+def variable(pid: int, name: str) -> str | None:
+    """Return the value of one variable in the first environment of *pid*, or None."""
+    prefix = os.fsencode(name) + b"="
+    for item in read_bytes(f"/proc/{pid}/environ").split(b"\0"):
+        if item.startswith(prefix):
+            return os.fsdecode(item[len(prefix) :])
+    return None
+
+
+def program(pid: int) -> str:
+    """Return the file name of the program that *pid* runs, as far as it can be known."""
+    try:
+        return os.path.basename(os.readlink(f"/proc/{pid}/exe"))  # noqa: PTH115, PTH119
+    except OSError:
+        return read_bytes(f"/proc/{pid}/comm").decode("utf-8", "replace").strip() or "?"
+
+
+def is_same(proc: Proc) -> bool:
+    """Tell whether *proc* still lives: same pid, same start, not a zombie."""
+    now = find(proc.pid)
+    return now is not None and now.start == proc.start and now.is_alive
+
+
+def send(proc: Proc, signum: int) -> bool:
+    """Send a signal to exactly this process, never to a later one with its pid.
+
+    Returns:
+        False when it has ended already or is not ours to signal.
+    """
+    try:
+        fd = os.pidfd_open(proc.pid)
+    except OSError:
+        fd = -1  # no pidfd here or no descriptor left; what is left is a race of microseconds
+    try:
+        if not is_same(proc):
+            return False
+        if fd >= 0:
+            signal.pidfd_send_signal(fd, signum)
+        else:
+            os.kill(proc.pid, signum)
+    except (ProcessLookupError, PermissionError):
+        return False
+    finally:
+        if fd >= 0:
+            os.close(fd)
+    return True
+
+
+async def wait_gone(procs: Iterable[Proc]) -> None:
+    """Wait until each of *procs* has ended; a zombie has ended."""
+    for proc in procs:
+        await _wait_gone(proc)
+
+
+async def _wait_gone(proc: Proc) -> None:
+    try:
+        fd = os.pidfd_open(proc.pid)
+    except ProcessLookupError:
+        return
+    except OSError:  # no pidfd here, or no descriptor left: look again and again, ever slower
+        delay_s = 0.005
+        while is_same(proc):
+            await anyio.sleep(delay_s)
+            delay_s = min(2 * delay_s, 0.05)
+        return
+    try:
+        if is_same(proc):
+            await anyio.wait_readable(fd)
+    finally:
+        os.close(fd)
+
+
+async def wait_child(pid: int) -> None:
+    """Wait until this child of ours has ended; it stays to be reaped.
+
+    Without pidfd (old kernels, some sandboxes) a thread waits.
+    """
+    try:
+        fd = os.pidfd_open(pid)
+    except OSError:
+        with suppress(ChildProcessError):
+            await anyio.to_thread.run_sync(
+                os.waitid,
+                os.P_PID,
+                pid,
+                os.WEXITED | os.WNOWAIT,
+                abandon_on_cancel=True,
+                limiter=anyio.CapacityLimiter(1),
+            )
+        return
+    try:
+        await anyio.wait_readable(fd)
+    finally:
+        os.close(fd)
+
+
+# ---- who listens on a port ---------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listener:
+    """A listening TCP socket.
+
+    Attributes:
+        address: Where it is bound; unspecified is every address.
+        inode: Its number, as ``/proc/PID/fd`` shows it.
+    """
+
+    address: IPAddress
+    inode: int
+
+
+def parse_listeners(table: str, port: int) -> list[Listener]:
+    """Read /proc/net/tcp or tcp6: the sockets in state LISTEN on *port*."""
+    found: list[Listener] = []
+    suffix = f":{port:04X}"
+    for line in table.splitlines()[1:]:
+        fields = line.split()
+        if len(fields) > 9 and fields[3] == _LISTEN and fields[1].endswith(suffix):
+            address = _address(fields[1].partition(":")[0])
+            found.append(Listener(address=address, inode=int(fields[9])))
+    return found
+
+
+def _address(words: str) -> IPAddress:
+    # Groups of 32 bits, each printed as a number in the machine's own byte order.
+    numbers = (int(words[at : at + 8], 16) for at in range(0, len(words), 8))
+    return ip_address(b"".join(struct.pack("=I", number) for number in numbers))
+
+
+def select_listeners(listeners: Iterable[Listener], address: IPAddress) -> set[int]:
+    """Choose the inodes that answer a connection to *address*: exact ones before wildcards."""
+    every = list(listeners)
+    exact = {each.inode for each in every if _plain(each.address) == _plain(address)}
+    return exact or {each.inode for each in every if each.address.is_unspecified}
+
+
+def _plain(address: IPAddress) -> IPAddress:
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
+
+
+def listening_inodes(address: IPAddress, port: int) -> set[int]:
+    """Return the inodes of the sockets that answer on *address* and *port*; empty if unseen."""
+    tables = (read_bytes("/proc/net/tcp"), read_bytes("/proc/net/tcp6"))
+    found = [each for table in tables for each in parse_listeners(table.decode("ascii"), port)]
+    return select_listeners(found, address)
+
+
+def socket_inodes(pid: int) -> set[int]:
+    """Return the inodes of the sockets that *pid* holds open; empty if we may not look."""
+    inodes: set[int] = set()
+    folder = f"/proc/{pid}/fd"
+    try:
+        names = os.listdir(folder)  # noqa: PTH208
+    except OSError:
+        return inodes
+    for name in names:
+        with suppress(OSError):
+            target = os.readlink(f"{folder}/{name}")  # noqa: PTH115
+            if target.startswith("socket:["):
+                inodes.add(int(target[8:-1]))
+    return inodes
+
+
+def find_holders(inodes: set[int]) -> list[Proc]:
+    """Search every process for open sockets with these inodes; some 50 ms on a busy machine."""
+    return [proc for proc in scan() if proc.is_alive and inodes & socket_inodes(proc.pid)]
+
+
+# ---- this process ------------------------------------------------------------------------
+
+
+def set_subreaper(*, on: bool) -> None:
+    """Become (or stop being) the parent of descendants whose own parent dies.
+
+    Raises:
+        OSError: The kernel does not know it.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_CHILD_SUBREAPER, int(on), 0, 0, 0) != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+
+
+def has_zombie() -> bool:
+    """Tell whether any child, whoever started it, waits to be reaped; reaps nothing."""
+    try:
+        return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return False
+
+
+def reap_zombies(is_ours: Callable[[Proc], bool]) -> int:
+    """Reap the zombies among our children that *is_ours* accepts; returns how many.
+
+    Never waits for *any* child: that would steal the exit codes of others in this process.
+    """
+    me, count = os.getpid(), 0
+    for proc in scan():
+        if proc.ppid == me and not proc.is_alive and is_ours(proc):
+            with suppress(ChildProcessError):
+                os.waitpid(proc.pid, os.WNOHANG)
+                count += 1
+    return count
+
+
+_first_nofile: tuple[int, int] | None = None
+
+
+def raise_nofile_limit() -> int:
+    """Raise our soft limit of open files to the hard one; children get the old one back.
+
+    Some programs (select(2) users, anything that closes every possible descriptor) break
+    under a high soft limit, so the raise is for us only.
+
+    Returns:
+        The soft limit that now holds.
+    """
+    global _first_nofile  # like the limit itself: one per process
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        _first_nofile = _first_nofile or (soft, hard)
+    return hard
+
+
+def restore_nofile_limit(pid: int) -> None:
+    """Give a new child the limit that we had before ``raise_nofile_limit``; else do nothing."""
+    if _first_nofile is not None:
+        with suppress(OSError):  # it has ended, or has become another user
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, _first_nofile)

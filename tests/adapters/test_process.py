@@ -1,0 +1,574 @@
+"""Real processes under the real launcher. A name that starts with a row id keeps its promise."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import anyio
+import pytest
+
+from swapchart.adapters import procfs
+from swapchart.adapters.process import LocalLauncher, LocalProcess
+from swapchart.runtime.errors import EngineError, SpecError
+from swapchart.runtime.logs import LogRing
+from swapchart.runtime.ports import Command, Exit
+
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+async def launcher() -> AsyncIterator[LocalLauncher]:
+    """One launcher; leaving it must leave nothing: no process, no zombie, no descriptor."""
+    fds = names_in("/proc/self/fd")
+    async with LocalLauncher(guard=False, subreaper=True) as launcher:
+        yield launcher
+    await eventually(lambda: not marked(f"SWAPCHART_INSTANCE={launcher.instance}"))
+    assert not zombies()
+    assert names_in("/proc/self/fd") <= fds
+
+
+def names_in(folder: str) -> set[str]:
+    return {path.name for path in Path(folder).iterdir()}
+
+
+def sh(script: str, **env: str) -> Command:
+    return Command(argv=("sh", "-c", script), env=env, label="test")
+
+
+def python(script: str, *args: str) -> Command:
+    argv = (sys.executable, "-I", "-S", "-c", textwrap.dedent(script), *args)
+    return Command(argv=argv, label="test")
+
+
+def marked(variable: str) -> list[int]:
+    return [p.pid for p in procfs.scan() if p.is_alive and procfs.carries(p.pid, variable)]
+
+
+def zombies() -> list[procfs.Proc]:
+    return [p for p in procfs.scan() if p.ppid == os.getpid() and not p.is_alive]
+
+
+async def eventually(is_true: Callable[[], object], within_s: float = 5.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not is_true():
+        assert time.monotonic() < deadline, "it never came true"
+        await anyio.sleep(0.005)
+
+
+def foreign(*argv: str, start_new_session: bool = False) -> subprocess.Popen[bytes]:
+    """Start a process that is none of the launcher's."""
+    return subprocess.Popen(argv, start_new_session=start_new_session)
+
+
+def steal_status(pid: int) -> None:
+    os.waitpid(pid, 0)
+
+
+async def until_said(log: LogRing, words: bytes, within_s: float = 10.0) -> None:
+    await eventually(lambda: words in log.history(), within_s)
+
+
+@pytest.mark.parametrize(
+    ("argv", "reason"),
+    [
+        ((), "the command is empty"),
+        (("",), "the command is empty"),
+        (("no-such-program-here", "--key", "s3cret"), "No such file"),
+        (("NOACCESS", "s3cret"), "Permission denied"),
+        (("NOEXEC", "s3cret"), "Exec format error"),
+        (("true", "s3cret" * 50_000), "Argument list too long"),
+        (("true", "s3cret\0"), "null byte"),
+        (("no-such-program --key s3cret",), "No such file"),
+        (("true\ud800", "s3cret"), "cannot be encoded"),
+    ],
+)
+async def test_A01_what_cannot_be_executed_is_a_spec_error(
+    launcher: LocalLauncher, tmp_path: Path, argv: tuple[str, ...], reason: str
+) -> None:
+    """A wrong command fails at once, for good, and its text holds no argument."""
+    for name, mode in (("NOACCESS", 0o644), ("NOEXEC", 0o755)):
+        (tmp_path / name).write_bytes(b"\x7fELF but no more than that")
+        (tmp_path / name).chmod(mode)
+    argv = tuple(str(tmp_path / item) if item.startswith("NO") else item for item in argv)
+    began = time.monotonic()
+
+    with pytest.raises(SpecError, match=reason) as caught:
+        await launcher.start(Command(argv=argv), LogRing())
+
+    assert "s3cret" not in str(caught.value)
+    assert time.monotonic() - began < 0.5
+
+
+async def test_A01_a_missing_working_directory_is_named(launcher: LocalLauncher) -> None:
+    """It is the directory that is missing, not the program."""
+    with pytest.raises(SpecError, match=r"true: working directory /no/such/place: No such file"):
+        await launcher.start(Command(argv=("true",), cwd="/no/such/place"), LogRing())
+
+
+async def test_A02_exit_codes_signals_and_last_words(launcher: LocalLauncher) -> None:
+    """Every way to end is told as it was, to every waiter, with the log complete."""
+    for script, expected in [
+        ("echo last words; exit 0", Exit(code=0)),
+        ("echo last words; exit 139", Exit(code=139)),
+        ("echo last words; kill -SEGV $$", Exit(signal=signal.SIGSEGV)),
+    ]:
+        log = LogRing()
+        process = await launcher.start(sh(script), log)
+        seen: list[Exit] = []
+
+        async def wait(process: LocalProcess = process, seen: list[Exit] = seen) -> None:
+            seen.append(await process.wait())
+
+        async with anyio.create_task_group() as waiters:
+            for _ in range(3):
+                waiters.start_soon(wait)
+
+        assert seen == [expected] * 3
+        assert log.history() == b"last words\n"
+        assert await process.wait() == expected
+        assert await process.sweep(0) == 0
+
+
+async def test_A02_an_exit_is_seen_at_once(launcher: LocalLauncher) -> None:
+    """Between a child's end and the answer of wait lie less than 50 ms."""
+    process = await launcher.start(sh("exec sleep 60"), LogRing())
+    began = time.monotonic()
+    os.kill(process.pid, signal.SIGKILL)
+
+    assert await process.wait() == Exit(signal=9)
+    assert time.monotonic() - began < 0.05
+    assert await process.sweep(0) == 0
+
+
+async def test_A03_a_crash_takes_the_tree_with_it(launcher: LocalLauncher) -> None:
+    """After a crash of the leader, sweep ends its workers, wherever they have gone."""
+    log = LogRing()
+    script = "sleep 60 & sleep 61 & set -m; sleep 62 & setsid sleep 63 & echo up; wait"
+    process = await launcher.start(sh(script), log)
+    await until_said(log, b"up")
+    await eventually(lambda: len(process.tree()) == 5)
+    os.kill(process.pid, signal.SIGSEGV)
+
+    assert await process.wait() == Exit(signal=11)
+    assert await process.sweep(0) == 4
+    assert process.tree() == []
+
+
+async def test_sweep_lets_the_rest_end_by_itself(launcher: LocalLauncher) -> None:
+    """A worker that ends within the grace is not killed, and sweep returns when it has."""
+    process = await launcher.start(sh("sleep 0.2 & exit 0"), LogRing())
+    await process.wait()
+    began = time.monotonic()
+
+    assert await process.sweep(10) == 0
+    assert time.monotonic() - began < 5
+
+
+async def test_sweep_of_nothing_is_quick(launcher: LocalLauncher) -> None:
+    """With an empty tree sweep costs one look."""
+    process = await launcher.start(sh("exit 0"), LogRing())
+    await process.wait()
+    costs = []
+    for _ in range(5):
+        began = time.monotonic()
+        assert await process.sweep(10) == 0
+        costs.append(time.monotonic() - began)
+
+    assert min(costs) < 0.05
+
+
+async def test_A08_a_leader_that_ignores_sigterm_is_killed(launcher: LocalLauncher) -> None:
+    """To terminate is to ask, to kill is to end."""
+    log = LogRing()
+    process = await launcher.start(sh("trap '' TERM; echo up; while :; do sleep 0.05; done"), log)
+    await until_said(log, b"up")
+    process.terminate()
+    with anyio.move_on_after(0.2) as grace:
+        await process.wait()
+    assert grace.cancelled_caught
+    process.kill()
+
+    assert await process.wait() == Exit(signal=9)
+    assert await process.sweep(0) == 0
+
+
+async def test_A09_workers_that_ignore_sigterm_are_swept(launcher: LocalLauncher) -> None:
+    """When the leader ends on SIGTERM, the rest gets its grace and is then killed."""
+    log = LogRing()
+    worker = "(trap '' TERM; echo up; while :; do sleep 0.05; done)"
+    process = await launcher.start(sh(f"{worker} & {worker} & wait"), log)
+    await eventually(lambda: log.history().count(b"up") == 2)
+    process.terminate()
+
+    assert await process.wait() == Exit(signal=15)
+    began = time.monotonic()
+    assert await process.sweep(0.3) >= 2
+    assert 0.3 <= time.monotonic() - began < 3
+    assert process.tree() == []
+
+
+async def test_A10_a_held_pipe_delays_nothing(launcher: LocalLauncher) -> None:
+    """A grandchild that holds the output keeps neither wait nor sweep from returning."""
+    log = LogRing()
+    began = time.monotonic()
+    process = await launcher.start(sh("sleep 60 & echo bye; exit 3"), log)
+
+    assert await process.wait() == Exit(code=3)
+    assert time.monotonic() - began < 0.5
+    assert await process.sweep(0) == 1
+    await eventually(lambda: process.is_quiet, 2)
+
+
+async def test_A10_a_stranger_that_holds_the_pipe_loses_it(launcher: LocalLauncher) -> None:
+    """A pipe that somebody outside the tree holds is closed a second after sweep."""
+    process = await launcher.start(sh("env -i setsid sleep 3 & sleep 0.3; exit 0"), LogRing())
+    await process.wait()
+    await process.sweep(0)
+    began = time.monotonic()
+    await eventually(lambda: process.is_quiet, 3)
+
+    assert time.monotonic() - began < 2.5
+
+
+async def test_A12_a_daemon_is_found_and_killed(launcher: LocalLauncher) -> None:
+    """A double fork with setsid does not escape: sweep finds the daemon by its marker."""
+    log = LogRing()
+    script = "(setsid sh -c 'sleep 60 & echo up; wait' >/dev/null 2>&1 &) ; sleep 0.2; exit 0"
+    process = await launcher.start(sh(script), log)
+
+    assert await process.wait() == Exit(code=0)
+    assert len(process.tree()) == 2
+    assert await process.sweep(0) == 2
+
+
+async def test_A12_kill_reaches_a_daemon_while_the_leader_lives(launcher: LocalLauncher) -> None:
+    """Processes that left the group are killed with it."""
+    process = await launcher.start(sh("setsid sleep 60 & wait"), LogRing())
+    await eventually(lambda: len({each.sid for each in process.tree()}) == 2)
+    process.kill()
+    await process.wait()
+
+    await eventually(lambda: not process.tree())
+    assert await process.sweep(0) == 0
+
+
+async def test_A14_no_zombie_and_no_exit_code_is_lost(launcher: LocalLauncher) -> None:
+    """Over a hundred starts with orphans, every code is right and nothing waits to be reaped."""
+    own = [foreign("sh", "-c", f"exit {code}") for code in range(20)]
+    for code in range(100):
+        process = await launcher.start(sh(f"(sleep .05 &); exit {code}"), LogRing())
+        assert await process.wait() == Exit(code=code)
+        await process.sweep(1 if code % 10 == 0 else 0)
+
+    assert [each.wait() for each in own] == list(range(20))
+    await eventually(lambda: not zombies())
+
+
+async def test_A14_an_unseen_daemon_is_reaped_later(launcher: LocalLauncher) -> None:
+    """A daemon that nobody ever saw alive is reaped too, and no foreign child is."""
+    with foreign("sh", "-c", "exit 7", start_new_session=True) as stranger:
+        process = await launcher.start(sh("setsid sleep 0.1 & sleep 0.05; exit 0"), LogRing())
+        await process.wait()
+        assert stranger.wait() == 7
+    await eventually(lambda: not zombies(), 10)
+    await process.sweep(0)
+
+
+async def test_A20_a_recycled_group_is_left_alone(launcher: LocalLauncher) -> None:
+    """When the group is gone, terminate and kill touch nobody, whoever has its number now."""
+    process = await launcher.start(sh("exit 0"), LogRing())
+    await process.wait()
+    await process.sweep(0)
+    with foreign("sleep", "60", start_new_session=True) as stranger:
+        process._popen.pid = stranger.pid  # as if the kernel had given the number again
+        process.terminate()
+        process.kill()
+        assert await process.sweep(0) == 0
+
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+@pytest.mark.parametrize("kind", ["lines", "one line"])
+async def test_A21_A22_a_flood_starves_nobody(launcher: LocalLauncher, kind: str) -> None:
+    """A flooding child neither stops the loop nor fills the memory, and its end is kept."""
+    source = "yes 0123456789012345678901234567890123456789" if kind == "lines" else "cat /dev/zero"
+    log = LogRing()
+    command = sh(f"{source} | head -c 200000000; echo; echo the end")
+    process = await launcher.start(command, log)
+    gaps: list[float] = []
+    with anyio.CancelScope() as ticking:
+
+        async def tick() -> None:
+            last = time.monotonic()
+            while True:
+                await anyio.sleep(0.001)
+                gaps.append(time.monotonic() - last)
+                last = time.monotonic()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(tick)
+            await process.wait()
+            ticking.cancel()
+
+    assert log.total_bytes == 200000000 + len("\nthe end\n")
+    assert log.tail(1) == ["the end"]
+    assert len(log.history()) <= 1 << 20
+    assert sorted(gaps)[int(len(gaps) * 0.95)] < 0.05
+
+
+async def test_A40_children_inherit_nothing_but_what_they_must(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Closed descriptors, empty mask, default signals, no secret, standard input at its end."""
+    monkeypatch.setenv("OUR_KEY", "s3cret")
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    drop = frozenset({"OUR_KEY"})
+    try:
+        async with LocalLauncher(guard=True, drop_env=drop, instance="me") as launcher:
+            log = LogRing()
+            command = Command(
+                argv=("sh", "-c", "ls /proc/self/fd; grep ^Sig /proc/self/status; env; cat"),
+                env={"MINE": "yes", "SWAPCHART_RUN": "not yours to set"},
+                label="some model",
+            )
+            assert (await launcher.run(command, log)).is_clean
+            assert launcher.instance == "me"
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        ours = signal.signal(signal.SIGHUP, before)
+
+    said = log.history().decode().splitlines()
+    assert said[:4] == ["0", "1", "2", "3"]  # 3 is the folder that ls reads
+    assert {line.split()[1] for line in said if line.startswith(("SigBlk", "SigIgn"))} == {"0" * 16}
+    assert {"MINE=yes", "SWAPCHART_SERVICE=some model", "SWAPCHART_INSTANCE=me"} <= set(said)
+    assert not any("s3cret" in line or "not yours" in line for line in said)
+    assert ours is signal.SIG_IGN
+
+
+async def test_A31_children_get_the_old_limit_of_open_files(tmp_path: Path) -> None:
+    """We raise the soft limit for ourselves; a child sees the one we were given."""
+    script = """
+        import anyio, resource
+        from swapchart.adapters import procfs
+        from swapchart.adapters.process import LocalLauncher
+        from swapchart.runtime.logs import LogRing
+        from swapchart.runtime.ports import Command
+
+        async def main():
+            resource.setrlimit(resource.RLIMIT_NOFILE, (300, 400))
+            assert procfs.raise_nofile_limit() == procfs.raise_nofile_limit() == 400
+            async with LocalLauncher(guard=False) as launcher:
+                log = LogRing()
+                await launcher.run(Command(argv=("sh", "-c", "sleep 0.1; ulimit -n")), log)
+                print(log.history().decode(), resource.getrlimit(resource.RLIMIT_NOFILE))
+
+        anyio.run(main)
+    """
+    result = await anyio.run_process((sys.executable, "-c", textwrap.dedent(script)), cwd=tmp_path)
+
+    assert result.stdout.decode() == "300\n (400, 400)\n"
+
+
+async def test_A31_no_descriptor_left_is_an_engine_error(tmp_path: Path) -> None:
+    """At EMFILE a start fails as worth another try, and works again afterwards."""
+    script = """
+        import anyio, os, resource
+        from swapchart.adapters.process import LocalLauncher
+        from swapchart.runtime.errors import EngineError
+        from swapchart.runtime.logs import LogRing
+        from swapchart.runtime.ports import Command
+
+        async def main():
+            async with LocalLauncher(guard=False) as launcher:
+                command = Command(argv=("true",))
+                await launcher.run(command, LogRing())
+                resource.setrlimit(resource.RLIMIT_NOFILE, (60, 60))
+                held = []
+                try:
+                    while True:
+                        held.append(os.dup(0))
+                except OSError:
+                    pass
+                for spare in range(5):
+                    try:
+                        await launcher.run(command, LogRing())
+                    except EngineError as error:
+                        print(error)
+                    os.close(held.pop())
+                for fd in held:
+                    os.close(fd)
+                print(await launcher.run(command, LogRing()))
+
+        anyio.run(main)
+    """
+    result = await anyio.run_process((sys.executable, "-c", textwrap.dedent(script)), cwd=tmp_path)
+
+    lines = result.stdout.decode().splitlines()
+    assert lines[0] == "cannot start true: Too many open files"
+    assert lines[-1] == "exit code 0"
+
+
+async def test_A41_a_child_leads_its_own_session(launcher: LocalLauncher) -> None:
+    """No terminal's Ctrl-C reaches a child: group and session are its own."""
+    process = await launcher.start(sh("exec sleep 60"), LogRing())
+
+    assert os.getpgid(process.pid) == os.getsid(process.pid) == process.pid
+    process.terminate()
+    assert await process.wait() == Exit(signal=15)
+    await process.sweep(0)
+
+
+async def test_A43_a_stopped_child_hears_sigterm(launcher: LocalLauncher) -> None:
+    """A stopped child is continued, and then ends by its own handler."""
+    log = LogRing()
+    script = "trap 'exit 5' TERM; echo up; while :; do sleep 0.02; done"
+    process = await launcher.start(sh(script), log)
+    await until_said(log, b"up")
+    os.kill(process.pid, signal.SIGSTOP)
+    process.terminate()
+
+    with anyio.fail_after(5):
+        assert await process.wait() == Exit(code=5)
+    await process.sweep(0)
+
+
+async def test_A46_watching_takes_no_threads(launcher: LocalLauncher) -> None:
+    """Thirty children are watched by no thread at all."""
+    before = len(names_in("/proc/self/task"))
+    processes = [await launcher.start(sh("exec sleep 60"), LogRing()) for _ in range(30)]
+
+    assert len(names_in("/proc/self/task")) == before
+    for process in processes:
+        process.kill()
+        await process.wait()
+
+
+async def test_without_pidfd_everything_still_works(
+    launcher: LocalLauncher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the kernel has no pidfd, a thread waits and sweep looks again and again."""
+
+    def missing(pid: int, flags: int = 0) -> int:
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(os, "pidfd_open", missing)
+    process = await launcher.start(sh("sleep 0.3 & sleep 60 & exit 4"), LogRing())
+
+    assert await process.wait() == Exit(code=4)
+    assert await process.sweep(0.5) == 1
+    assert process.tree() == []
+
+
+async def test_A10_a_stolen_exit_status_does_not_hang(launcher: LocalLauncher) -> None:
+    """If somebody else reaps our child, wait answers all the same: not clean, code unknown."""
+    process = await launcher.start(sh("exec sleep 60"), LogRing())
+    process.kill()
+    steal_status(process.pid)
+
+    with anyio.fail_after(5):
+        assert await process.wait() == Exit()
+    await process.sweep(0)
+
+
+async def test_B07_a_hook_ends_with_its_leader(launcher: LocalLauncher) -> None:
+    """A background child neither delays the end of a hook nor survives it."""
+    log = LogRing()
+    began = time.monotonic()
+
+    assert await launcher.run(sh("sleep 99 & setsid sleep 99 & echo hi; exit 0"), log) == Exit(
+        code=0
+    )
+    assert time.monotonic() - began < 1
+    assert log.history() == b"hi\n"
+    assert not marked(f"SWAPCHART_INSTANCE={launcher.instance}")
+
+
+async def test_B06_the_output_of_a_hook_is_capped(launcher: LocalLauncher) -> None:
+    """64 KiB are kept, the rest is counted in one line, and the hook is never blocked."""
+    log = LogRing()
+
+    assert (await launcher.run(sh("yes | head -c 10000000"), log)).is_clean
+    assert log.total_bytes < 66_000
+    assert log.tail(1) == [f"[{10_000_000 - 65_536} bytes of output dropped]"]
+
+
+async def test_B01_a_cancelled_hook_leaves_nothing(launcher: LocalLauncher) -> None:
+    """When run is cancelled, its whole tree is dead and reaped before it returns."""
+    log = LogRing()
+    with anyio.move_on_after(10) as scope:
+        async with anyio.create_task_group() as tasks:
+            script = "trap '' TERM; sleep 99 & setsid sleep 99 & sleep 0.1; echo up; wait"
+            tasks.start_soon(launcher.run, sh(script), log)
+            await until_said(log, b"up")
+            tasks.cancel_scope.cancel()
+
+    assert not scope.cancelled_caught
+    assert not marked(f"SWAPCHART_INSTANCE={launcher.instance}")
+    assert not zombies()
+
+
+@pytest.mark.parametrize("reason", ["end", "error", "cancel"])
+async def test_leaving_kills_what_is_left(reason: str) -> None:
+    """Whatever ends the block, no process outlives it, and its error comes out as it is."""
+    launcher = LocalLauncher(guard=False)
+    process: LocalProcess | None = None
+
+    async def serve() -> None:
+        nonlocal process
+        async with launcher:
+            process = await launcher.start(sh("sleep 99 & setsid sleep 99 & wait"), LogRing())
+            await eventually(lambda: process and len(process.tree()) == 3)
+            if reason == "error":
+                raise LookupError("as it is")
+            if reason == "cancel":
+                scope.cancel()
+                await anyio.sleep(10)
+
+    with anyio.CancelScope() as scope:
+        if reason == "error":
+            with pytest.raises(LookupError, match="as it is"):
+                await serve()
+        else:
+            await serve()
+
+    assert scope.cancelled_caught == (reason == "cancel")
+    assert not marked(f"SWAPCHART_INSTANCE={launcher.instance}")
+    assert process is not None
+    assert await process.wait() == Exit(signal=9)
+    with pytest.raises(EngineError, match="closed"):
+        await launcher.start(sh("true"), LogRing())
+
+
+@pytest.mark.parametrize(
+    "anyio_backend",
+    [
+        pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
+        pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"),
+        pytest.param(("trio", {}), id="trio"),
+    ],
+)
+async def test_one_life_on_every_loop(anyio_backend: tuple[str, dict[str, bool]]) -> None:
+    """Start, log, probe, terminate, sweep and run work on asyncio, uvloop and trio."""
+    async with LocalLauncher(subreaper=True) as launcher:
+        log = LogRing()
+        process = await launcher.start(sh("sleep 60 & echo hello; exec sleep 60"), log)
+        await until_said(log, b"hello")
+        probe = await process.probe("http://127.0.0.1:1/", timeout_s=1)
+        assert (probe.is_ok, probe.detail) == (False, "refused")
+        process.terminate()
+        assert await process.wait() == Exit(signal=15)
+        await process.sweep(1)
+        assert await launcher.run(sh("exit 9"), log) == Exit(code=9)
+    assert not marked(f"SWAPCHART_INSTANCE={launcher.instance}")
