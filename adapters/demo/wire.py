@@ -256,19 +256,16 @@ class Exchange:
         if self._is_read:
             return
         self._is_read = True
+        keeps, self.keeps = self.keeps, False  # what follows a broken body is not a request
         if self.header("expect").lower() == "100-continue":
             await self.wire.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if self.is_chunked:
             async for data in _dechunk(self.wire):
                 yield data
-            return
-        left = self.length
-        while left:
-            data = await self.wire.read(min(left, 1 << 16))
-            if not data:
-                raise Gone
-            left -= len(data)
-            yield data
+        else:
+            async for data in _pieces(self.wire, self.length):
+                yield data
+        self.keeps = keeps
 
     async def body(self) -> bytes:
         """Return the whole body.
@@ -280,13 +277,15 @@ class Exchange:
         async for data in self.chunks():
             whole += data
             if len(whole) > BODY_LIMIT:
-                self.keeps = False
                 raise Refused(413, f"expected a body of at most {BODY_LIMIT} bytes")
         return bytes(whole)
 
     async def skip_body(self) -> None:
-        """Read what the handler left of the body, so that the next request can follow."""
-        if self.keeps:
+        """Read a body that the handler did not want: the next request comes after it.
+
+        Without one, too: closing on unread bytes would reset the connection under the answer.
+        """
+        if not self.header("expect"):
             async for _ in self.chunks():
                 pass
 
@@ -350,6 +349,8 @@ class Exchange:
 
     def _head(self, status: int, fields: Pairs) -> bytes:
         self.status = status
+        if self.header("expect") and not self._is_read:
+            self.keeps = False  # the client may send its body, or not
         common = [("Server", "swapchart-demo"), ("Access-Control-Allow-Origin", "*")]
         closing = ("Keep-Alive", self.keep_note) if self.keeps else ("Connection", "close")
         return _head(status, [*common, *fields, closing])
@@ -397,13 +398,18 @@ def _parse(head: bytes, wire: Wire, keep_note: str) -> Exchange:
     )
 
 
+async def _pieces(wire: Wire, size: int) -> AsyncIterator[bytes]:
+    while size:
+        data = await wire.read(min(size, 1 << 16))
+        if not data:
+            raise Gone
+        size -= len(data)
+        yield data
+
+
 async def _dechunk(wire: Wire) -> AsyncIterator[bytes]:
     while size := await _chunk_size(wire):
-        while size:
-            data = await wire.read(min(size, 1 << 16))
-            if not data:
-                raise Gone
-            size -= len(data)
+        async for data in _pieces(wire, size):
             yield data
         await wire.read_exactly(2)
     while await wire.read_until(b"\r\n", HEAD_LIMIT) != b"\r\n":

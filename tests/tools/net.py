@@ -1,0 +1,62 @@
+"""Ports, and waiting for a condition by a deadline."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import anyio
+
+T = TypeVar("T")
+_PAUSE_S = 0.01
+
+
+def free_port() -> int:
+    """Return a TCP port of the loopback interface that nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def is_listening(port: int) -> bool:
+    """Tell whether something accepts connections at *port*."""
+    with socket.socket() as probe:
+        probe.settimeout(1.0)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def wait_until(predicate: Callable[[], T], deadline: float = 10.0, *, what: str = "") -> T:
+    """Call *predicate* until it returns something true; returns that.
+
+    Args:
+        predicate: Quick, and without lasting effects.
+        deadline: How long it may take; seconds from now.
+        what: What is being waited for, for the error's text.
+
+    Raises:
+        TimeoutError: It was still false at the deadline.
+    """
+    end = time.monotonic() + deadline
+    while not (value := predicate()):
+        _check(end, deadline, what, value)
+        time.sleep(_PAUSE_S)
+    return value
+
+
+async def wait_until_async(
+    predicate: Callable[[], T], deadline: float = 10.0, *, what: str = ""
+) -> T:
+    """Do as ``wait_until`` does, and let other tasks run meanwhile."""
+    end = time.monotonic() + deadline
+    while not (value := predicate()):
+        _check(end, deadline, what, value)
+        await anyio.sleep(_PAUSE_S)
+    return value
+
+
+def _check(end: float, deadline: float, what: str, value: object) -> None:
+    if time.monotonic() > end:
+        raise TimeoutError(f"{what or 'condition'}: still {value!r} after {deadline} s")
