@@ -1,1 +1,73 @@
 """Drives charts: one writer per instance; timers, hooks, supervision, scheduling."""
+
+from .errors import (
+    ConfigError,
+    EngineError,
+    LaunchError,
+    PlacementError,
+    RequestError,
+    SpecError,
+    SwapchartError,
+)
+from .hooks import HookResult
+from .lifecycle import Lifecycle
+from .logs import LogRing
+from .ports import (
+    Command,
+    Exit,
+    HttpCall,
+    HttpClient,
+    Launcher,
+    LogSink,
+    Probe,
+    ProcessHandle,
+)
+from .records import Transition
+from .scheduler import EvictionPolicy, QueueLimits, Scheduler, one_at_a_time
+from .spec import (
+    CallAction,
+    Hook,
+    HookContext,
+    HttpAction,
+    Liveness,
+    RunAction,
+    ServiceSpec,
+    Timings,
+)
+from .supervisor import Lease, Supervisor
+
+__all__ = [
+    "CallAction",
+    "Command",
+    "ConfigError",
+    "EngineError",
+    "EvictionPolicy",
+    "Exit",
+    "Hook",
+    "HookContext",
+    "HookResult",
+    "HttpAction",
+    "HttpCall",
+    "HttpClient",
+    "LaunchError",
+    "Launcher",
+    "Lease",
+    "Lifecycle",
+    "Liveness",
+    "LogRing",
+    "LogSink",
+    "PlacementError",
+    "Probe",
+    "ProcessHandle",
+    "QueueLimits",
+    "RequestError",
+    "RunAction",
+    "Scheduler",
+    "ServiceSpec",
+    "SpecError",
+    "Supervisor",
+    "SwapchartError",
+    "Timings",
+    "Transition",
+    "one_at_a_time",
+]

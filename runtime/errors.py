@@ -46,10 +46,13 @@ class RequestError(SwapchartError):
         code: Short machine-readable reason, such as ``start_failed`` or ``shutting_down``.
         status_hint: The HTTP status that fits; 4xx or 5xx.
         retry_after_s: When another try makes sense; seconds, or None when nobody knows.
+        log_tail: Last lines of the service's own log, where they explain it; else empty.
     """
 
     def __init__(
-        self, code: str, message: str, *, status_hint: int = 503, retry_after_s: float | None = None
-    ) -> None:
+        self, code: str, message: str, *, status_hint: int = 503,
+        retry_after_s: float | None = None, log_tail: tuple[str, ...] = (),
+    ) -> None:  # fmt: skip
         super().__init__(message)
         self.code, self.status_hint, self.retry_after_s = code, status_hint, retry_after_s
+        self.log_tail = log_tail

@@ -1,0 +1,272 @@
+"""What takes time in a life: launching, probing, hooks, terminating, sweeping, settling.
+
+Each activity is a coroutine that ends by posting its answer. The chart decides what the answer
+means; nothing here decides anything.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+import anyio
+
+from .errors import LaunchError
+from .ports import Command, ProcessHandle
+from .spec import Hook
+
+if TYPE_CHECKING:
+    from .lifecycle import Activity, Lifecycle
+
+log = logging.getLogger(__name__)
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.010, 0.5
+_SETTLE_PAUSE_S = 0.1
+
+Body = Callable[[], Awaitable[None]]
+
+
+class Activities:
+    """The activities of one lifecycle."""
+
+    def __init__(self, life: Lifecycle) -> None:
+        self._life = life
+        self.stall = anyio.Event()
+
+    def body(self, activity: Activity, name: str, point: str) -> Body | None:
+        """Return what to run for activity *name*, or None when there is nothing to wait for.
+
+        In that case its answer, if it has one, was posted already.
+        """
+        match name:
+            case "spawn":
+                self._life.incarnation += 1
+                self._life.after_healthy = "none"
+                return partial(self._spawn, activity)
+            case "health":
+                return self._health_body(activity)
+            case "hooks":
+                return self._hooks_body(activity, point)
+            case "announce":
+                hooks = self._life.spec.hooks.get(point, ())
+                return partial(self._announce, hooks, point) if hooks else None
+            case "liveness":
+                return partial(self._liveness, activity) if self._life.spec.liveness else None
+            case "terminate":
+                return self._terminate_body()
+            case "sweep":
+                return partial(self._sweep, activity)
+            case "settle":
+                return self._settle_body(activity)
+        log.error("%s: unknown activity %r", self._life.spec.name, name)
+        return None
+
+    def notified(self, name: str) -> None:
+        """Take a ``notify`` effect of a user's own chart."""
+        log.info("%s: %s", self._life.spec.name, name)
+
+    def why_fired(self, timer: str) -> str:
+        """Say in words why the event of *timer* comes."""
+        life = self._life
+        seconds = life.world.timers.now() - life.since
+        match timer:
+            case "start_limit" | "stall_limit":
+                probe = f"; last probe: {life.probe_detail}" if life.probe_detail else ""
+                what = "not healthy" if timer == "start_limit" else "no output and not healthy"
+                return f"{what} after {seconds:.1f} s{probe}"
+            case "idle_limit" | "asleep_limit":
+                return "idle for too long"
+            case "doze_limit":
+                return "idle: sleep"
+        return ""
+
+    # ---- launching
+    async def _spawn(self, activity: Activity) -> None:
+        life = self._life
+        try:
+            with anyio.CancelScope(shield=True):
+                process = await life.world.launcher.start(life.spec.command, life.log)
+        except LaunchError as error:
+            life.post(
+                "spawn_failed", {"permanent": error.permanent}, source=activity, cause=str(error)
+            )
+            return
+        life.process = process
+        life.last_exit = None
+        life.terminated_at = None
+        life.world.tasks.start_soon(self._reap, process)
+        life.post("spawned", source=activity, cause=f"pid {process.pid}")
+
+    async def _reap(self, process: ProcessHandle) -> None:
+        life = self._life
+        with anyio.CancelScope(shield=True):
+            ended = await process.wait()
+        life.last_exit = ended
+        life.post("proc_exited", {"abnormal": not ended.is_clean}, cause=str(ended))
+
+    # ---- readiness and liveness
+    def _health_body(self, activity: Activity) -> Body | None:
+        life = self._life
+        life.probe_detail = ""
+        if life.spec.check_url is None:
+            life.post("healthy", source=activity, cause="no check configured")
+            return None
+        return partial(self._health, activity, life.spec.check_url)
+
+    async def _health(self, activity: Activity, url: str) -> None:
+        await self._probe_until_ok(url)
+        self._life.post("healthy", source=activity, cause="the health check passed")
+
+    async def _probe_until_ok(self, url: str) -> None:
+        life = self._life
+        began = anyio.current_time()
+        while True:
+            process = life.process
+            if process is not None:
+                probe = await process.probe(url, timeout_s=life.spec.timings.probe)
+                if probe.is_ok:
+                    return
+                life.probe_detail = probe.detail
+            elapsed = anyio.current_time() - began
+            await anyio.sleep(min(max(_FIRST_PAUSE_S, 0.03 * elapsed), _LONGEST_PAUSE_S))
+
+    async def _liveness(self, activity: Activity) -> None:
+        life = self._life
+        liveness = life.spec.liveness
+        assert liveness is not None, "checked by body()"
+        failures = 0
+        self.stall = anyio.Event()
+        while failures < liveness.failures:
+            with anyio.move_on_after(liveness.every_s):
+                await self.stall.wait()
+                life.post("unhealthy", source=activity, cause="a stream has stalled")
+                return
+            detail = await self._probe_once()
+            failures = failures + 1 if detail else 0
+        cause = f"{failures} liveness probes failed in a row; the last: {detail}"
+        life.post("unhealthy", source=activity, cause=cause)
+
+    async def _probe_once(self) -> str:
+        life = self._life
+        liveness, process = life.spec.liveness, life.process
+        assert liveness is not None, "checked by body()"
+        if process is None:
+            return "no process"
+        if liveness.request is None or life.world.http is None:
+            probe = await process.probe(liveness.url, timeout_s=liveness.timeout_s)
+            return "" if probe.is_ok else probe.detail
+        try:
+            status, _ = await life.world.http.call(liveness.request, timeout_s=liveness.timeout_s)
+        except OSError as error:
+            return str(error)
+        return "" if status in (liveness.request.expect or range(200, 300)) else f"status {status}"
+
+    # ---- hooks
+    def _hooks_body(self, activity: Activity, point: str) -> Body | None:
+        hooks = self._life.spec.hooks.get(point, ())
+        if point == "wake":
+            return partial(self._wake, activity, hooks)
+        if not hooks:
+            self._life.post("hooks_done", source=activity)
+            return None
+        return partial(self._hooks, activity, hooks, point)
+
+    async def _hooks(self, activity: Activity, hooks: tuple[Hook, ...], point: str) -> None:
+        life = self._life
+        if point == "afterHealthy":
+            life.after_healthy = "interrupted"
+        is_fine = await self._run_hooks(hooks, point)
+        if point == "afterHealthy":
+            all_ok = all(result.outcome == "ok" for result in life.hook_results)
+            life.after_healthy = "completed" if all_ok else "failed"
+        if is_fine:
+            life.post("hooks_done", source=activity)
+        else:
+            failed = life.hook_results[-1]
+            cause = f"{point} hook {failed.outcome}: {failed.action}: {failed.detail}"
+            life.post("hooks_failed", source=activity, cause=cause)
+
+    async def _run_hooks(self, hooks: tuple[Hook, ...], point: str) -> bool:
+        life = self._life
+        hurried = bool(life.datum("hurried"))
+        return await life.hooks.run(
+            hooks, life.context(point), life.hook_results,
+            longest_s=life.spec.timings.hurry if hurried else None,
+        )  # fmt: skip
+
+    async def _announce(self, hooks: tuple[Hook, ...], point: str) -> None:
+        life = self._life
+        await life.hooks.run(hooks, life.context(point), life.hook_results)
+
+    async def _wake(self, activity: Activity, hooks: tuple[Hook, ...]) -> None:
+        if not await self._run_hooks(hooks, "wake"):
+            self._life.post("hooks_failed", source=activity, cause="the wake hooks failed")
+            return
+        if self._life.spec.check_url is not None:
+            await self._probe_until_ok(self._life.spec.check_url)
+        self._life.post("hooks_done", source=activity, cause="awake")
+
+    # ---- ending
+    def _terminate_body(self) -> Body | None:
+        life = self._life
+        life.terminated_at = life.world.timers.now()
+        if life.process is None:
+            return None
+        if not life.spec.stop_argv:
+            life.process.terminate()
+            return None
+        return partial(self._stop_command, life.process)
+
+    async def _stop_command(self, process: ProcessHandle) -> None:
+        life = self._life
+        argv = tuple(item.replace("${PID}", str(process.pid)) for item in life.spec.stop_argv)
+        command = Command(
+            argv=argv, env=life.spec.command.env, cwd=life.spec.command.cwd,
+            label=life.spec.command.label,
+        )  # fmt: skip
+        try:
+            ended = await life.world.launcher.run(command, life.log)
+        except LaunchError as error:
+            problem = str(error)
+        else:
+            if ended.is_clean:
+                return
+            problem = str(ended)
+        life.log.line(f"[swapchart] cmdStop failed ({problem}): sending SIGTERM")
+        process.terminate()
+
+    async def _sweep(self, activity: Activity) -> None:
+        life = self._life
+        process = life.process
+        if process is not None:
+            grace = life.spec.timings.grace
+            left = 0.0
+            if life.terminated_at is not None and grace is not None:
+                left = max(life.terminated_at + grace - life.world.timers.now(), 0.0)
+            with anyio.CancelScope(shield=True):
+                killed = await process.sweep(left)
+            if killed:
+                life.log.line(f"[swapchart] killed {killed} processes that were left behind")
+            life.process = None
+        life.post("swept", source=activity)
+
+    def _settle_body(self, activity: Activity) -> Body | None:
+        if self._life.spec.settle is None:
+            self._life.post("settled", source=activity)
+            return None
+        return partial(self._settle, activity, self._life.spec.settle)
+
+    async def _settle(self, activity: Activity, hook: Hook) -> None:
+        life = self._life
+        seconds = life.spec.timings.settle
+        is_free = False
+        with anyio.move_on_after(seconds):
+            while not is_free:
+                is_free = await life.hooks.try_once(hook, life.context("settle")) == "ok"
+                if not is_free:
+                    await anyio.sleep(_SETTLE_PAUSE_S)
+        if not is_free:
+            life.log.line(f"[swapchart] resources not seen free after {seconds:g} s: going on")
+        life.post("settled", source=activity)

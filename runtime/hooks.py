@@ -1,0 +1,181 @@
+"""Runs the actions of a hook point, in order, each with its own limit and policy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
+
+import anyio
+
+from .errors import LaunchError
+from .logs import LogRing
+from .ports import Command, HttpClient, Launcher
+from .spec import CallAction, Hook, HookContext, HttpAction, RunAction
+
+_LONGEST_BODY = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HookResult:
+    """How one action of a hook point went.
+
+    Attributes:
+        point: The hook point.
+        action: What was done, in words without arguments.
+        outcome: ``ok``, ``failed``, ``timeout`` or ``cancelled``.
+        detail: What went wrong, in words; empty when nothing did.
+        seconds: How long it took, all attempts and pauses included.
+        attempts: How often it was tried; >= 1.
+    """
+
+    point: str
+    action: str
+    outcome: str
+    detail: str = ""
+    seconds: float = 0.0
+    attempts: int = 1
+
+
+class _FailedError(Exception):
+    """One attempt failed; the text says why."""
+
+
+class HookRunner:
+    """Runs hooks where the process lives, and HTTP calls through a client.
+
+    Args:
+        launcher: Runs the commands.
+        http: Makes the HTTP calls; None: http actions fail with a clear text.
+        command: The service's own command: hooks share its environment and directory.
+        log: The service's log; each hook's output goes there.
+    """
+
+    def __init__(
+        self, launcher: Launcher, http: HttpClient | None, command: Command, log: LogRing
+    ) -> None:
+        self._launcher, self._http = launcher, http
+        self._command, self._log = command, log
+
+    async def run(
+        self, hooks: Sequence[Hook], context: HookContext, results: list[HookResult], *,
+        longest_s: float | None = None,
+    ) -> bool:  # fmt: skip
+        """Run *hooks* in order; whether the phase may go on.
+
+        Args:
+            hooks: Actions of one point.
+            context: What they get to know.
+            results: Each outcome is appended as soon as it is known, also when cancelled.
+            longest_s: Cuts every hook's own limit down to so many seconds.
+
+        Returns:
+            False as soon as one with ``on_error: fail`` has failed.
+        """
+        for hook in hooks:
+            limit = hook.timeout_s if longest_s is None else min(hook.timeout_s, longest_s)
+            result = await self._one(replace(hook, timeout_s=limit), context, results)
+            results.append(result)
+            if result.outcome == "ok":
+                continue
+            if hook.on_error != "ignore":
+                self._log.line(
+                    f"[swapchart] {context.point} hook {result.outcome}: "
+                    f"{result.action}: {result.detail}"
+                )
+            if hook.on_error == "fail":
+                return False
+        return True
+
+    async def try_once(self, hook: Hook, context: HookContext) -> str:
+        """Do *hook* once, silently; returns its outcome."""
+        outcome, _ = await self._attempt(hook, context)
+        return outcome
+
+    async def _one(self, hook: Hook, context: HookContext, results: list[HookResult]) -> HookResult:
+        began = anyio.current_time()
+        attempts = 0
+        outcome, detail = "failed", ""
+
+        def result() -> HookResult:
+            return HookResult(
+                point=context.point, action=str(hook.action), outcome=outcome, detail=detail,
+                seconds=anyio.current_time() - began, attempts=attempts,
+            )  # fmt: skip
+
+        try:
+            while True:
+                attempts += 1
+                outcome, detail = await self._attempt(hook, context)
+                if outcome == "ok" or attempts > hook.retries:
+                    return result()
+                await anyio.sleep(hook.delay_s)
+        except anyio.get_cancelled_exc_class():
+            outcome, detail = "cancelled", "the phase it belonged to ended"
+            results.append(result())
+            raise
+
+    async def _attempt(self, hook: Hook, context: HookContext) -> tuple[str, str]:
+        try:
+            with anyio.fail_after(hook.timeout_s):
+                await self._act(hook, context)
+        except TimeoutError:
+            return "timeout", f"killed after {hook.timeout_s:g} s"
+        except _FailedError as error:
+            return "failed", str(error)
+        except Exception as error:  # noqa: BLE001 - a user's function may raise anything
+            return "failed", f"{type(error).__name__}: {error}"
+        return "ok", ""
+
+    async def _act(self, hook: Hook, context: HookContext) -> None:
+        match hook.action:
+            case RunAction(argv=argv):
+                await self._run(argv, context)
+            case HttpAction():
+                await self._call(hook.action, context, hook.timeout_s)
+            case CallAction(function=function):
+                await function(context)
+
+    async def _run(self, argv: Sequence[str], context: HookContext) -> None:
+        pid = "" if context.pid is None else str(context.pid)
+        command = Command(
+            argv=tuple(item.replace("${PID}", pid) for item in argv),
+            env={**self._command.env, **_variables(context)},
+            cwd=self._command.cwd,
+            label=self._command.label,
+        )
+        try:
+            ended = await self._launcher.run(command, self._log)
+        except LaunchError as error:
+            raise _FailedError(str(error)) from error
+        if not ended.is_clean:
+            raise _FailedError(str(ended))
+
+    async def _call(self, action: HttpAction, context: HookContext, timeout_s: float) -> None:
+        if self._http is None:
+            raise _FailedError("http actions need an HTTP client, and this supervisor has none")
+        pid = "" if context.pid is None else str(context.pid)
+        call = replace(action.call, url=action.call.url.replace("${PID}", pid))
+        try:
+            status, body = await self._http.call(call, timeout_s=timeout_s)
+        except OSError as error:
+            raise _FailedError(str(error)) from error
+        expected = call.expect or range(200, 300)
+        if status not in expected:
+            text = body[:_LONGEST_BODY].decode("utf-8", "replace")
+            raise _FailedError(f"status {status}: {text}")
+
+
+def _variables(context: HookContext) -> dict[str, str]:
+    port = urlsplit(context.endpoint).port
+    return {
+        "SWAPCHART_MODEL": context.service,
+        "SWAPCHART_PORT": "" if port is None else str(port),
+        "SWAPCHART_PID": "" if context.pid is None else str(context.pid),
+        "SWAPCHART_HOOK": context.point,
+        "SWAPCHART_REASON": context.reason,
+        "SWAPCHART_EXIT": context.exit,
+        "SWAPCHART_AFTER_HEALTHY": context.after_healthy,
+        "SWAPCHART_INCARNATION": str(context.incarnation),
+        "SWAPCHART_HOOK_ID": context.hook_id,
+    }

@@ -1,0 +1,501 @@
+"""Drives the chart of one service: takes events, performs effects, and nothing waits in between.
+
+A step is synchronous: no ``await`` can land inside it, so a cancelled request can never break a
+chart, and ``stop`` is answered while a hook or a health check runs. What takes time is an
+*activity*: a task that ends by posting an event, and whose event is dropped if it was cancelled
+before.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import assert_never
+
+import anyio
+from anyio.abc import TaskGroup
+
+from ..machine import (
+    AdmitAll,
+    AdmitWaiter,
+    CancelActivity,
+    CancelTimer,
+    Compiled,
+    Configuration,
+    Effect,
+    KillProcess,
+    NotHandledError,
+    Notify,
+    QueueWaiter,
+    RejectAll,
+    RejectWaiter,
+    StartActivity,
+    StartTimer,
+    StopDone,
+)
+from .activities import Activities
+from .errors import RequestError
+from .hooks import HookResult, HookRunner
+from .logs import LogRing
+from .ports import Exit, HttpClient, Launcher, ProcessHandle
+from .records import Transition
+from .spec import HookContext, ServiceSpec
+from .timers import Timer, TimerService
+from .waiters import Waiter
+
+log = logging.getLogger(__name__)
+
+_TAIL_LINES = 20
+_NO_DATA: Mapping[str, str | int | bool] = {}
+
+
+class Activity:
+    """One running activity: cancelled at most once, and its answers are dropped from then on."""
+
+    __slots__ = ("ended", "is_dead", "name", "scope")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.scope = anyio.CancelScope()
+        self.is_dead = False
+        self.ended = anyio.Event()
+
+    def cancel(self) -> None:
+        """Cancel it; a no-op when it has ended."""
+        self.is_dead = True
+        self.scope.cancel()
+
+
+@dataclass(slots=True)
+class _Post:
+    event: str
+    data: Mapping[str, str | int | bool]
+    source: Activity | None
+    waiter: Waiter | None
+    cause: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """What all lifecycles of a supervisor share.
+
+    Attributes:
+        launcher: Starts processes.
+        http: Makes the HTTP calls of hooks; None where there are none.
+        tasks: Activities run here.
+        timers: The one heap.
+        rng: Jitter of backoffs.
+        notify: Gets every transition, synchronously; must not raise.
+    """
+
+    launcher: Launcher
+    http: HttpClient | None
+    tasks: TaskGroup
+    timers: TimerService
+    rng: random.Random
+    notify: Callable[[Transition], None]
+
+
+class Lifecycle:
+    """One service: its chart, its process while there is one, and those who wait for it.
+
+    Attributes:
+        spec: What the service is.
+        log: Its output, hooks included.
+        process: The running incarnation, or None.
+        incarnation: Counts launches, from 1.
+        last_exit: How the last incarnation ended.
+        cause: Why the lifecycle is where it is, in words.
+        since: When the current configuration was entered; seconds on the loop's clock.
+        refusal: Why requests were refused last.
+        unhandled: Events that the chart did not expect, as (configuration, event): always empty
+            unless the chart is wrong.
+    """
+
+    def __init__(
+        self, spec: ServiceSpec, compiled: Compiled, world: World, *,
+        on_change: Callable[[Lifecycle], None] | None = None, log_to: LogRing | None = None,
+    ) -> None:  # fmt: skip
+        self.spec, self.world = spec, world
+        self.log = LogRing(spec.log_limit_bytes, forward=log_to)
+        self.process: ProcessHandle | None = None
+        self.incarnation = 0
+        self.last_exit: Exit | None = None
+        self.cause = ""
+        self.refusal: RequestError | None = None
+        self.unhandled: list[tuple[Configuration, str]] = []
+        self.hook_results: list[HookResult] = []
+        self.after_healthy = "none"
+        self.probe_detail = ""
+        self.terminated_at: float | None = None
+        self._document = compiled.document
+        parameters: dict[str, str | int | bool] = {
+            "intensity": spec.intensity, "restart": spec.restart, "abandon": spec.abandon,
+            "drain": spec.drain, **spec.parameters,
+        }  # fmt: skip
+        known = compiled.document.parameters
+        self._stepper = compiled.stepper(**{k: v for k, v in parameters.items() if k in known})
+        self._fired_by = {
+            event.of: name
+            for name, event in compiled.document.events.items()
+            if event.origin == "timer"
+        }
+        self.since = world.timers.now()
+        self.hooks = HookRunner(world.launcher, world.http, spec.command, self.log)
+        self._activities = Activities(self)
+        self._running: dict[str, Activity] = {}
+        self._timers: dict[str, Timer] = {}
+        self._stall_mark = 0
+        self._queued: dict[Waiter, None] = {}
+        self._stoppers: list[anyio.Event] = []
+        self._inbox: deque[_Post] = deque()
+        self._is_stepping = False
+        self._changed: anyio.Event | None = None
+        self._on_change = on_change
+        self._perform_all(self._stepper.begin(), None)
+
+    # ---- what others may read; a read that gates a write is a bug: post an event instead
+    @property
+    def configuration(self) -> Configuration:
+        """All active states, outermost first."""
+        return self._stepper.configuration
+
+    @property
+    def state(self) -> str:
+        """The innermost active state, such as ``health_checking``."""
+        return self._stepper.configuration[-1]
+
+    @property
+    def is_final(self) -> bool:
+        """Tell whether it has shut down for good."""
+        return self._stepper.is_final
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait here."""
+        return len(self._queued)
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests were admitted and have not finished."""
+        return int(getattr(self._stepper.context, "in_flight", 0))
+
+    @property
+    def failures(self) -> int:
+        """How many failures in a row the chart counts."""
+        return int(getattr(self._stepper.context, "attempts", 0))
+
+    def datum(self, name: str) -> object:
+        """Return one variable of the chart's data, or None when it has no such variable."""
+        return getattr(self._stepper.context, name, None)
+
+    def deadline(self, timer: str) -> float | None:
+        """When *timer* fires; seconds on the loop's clock, or None when it is not armed."""
+        armed = self._timers.get(timer)
+        return None if armed is None else armed.deadline
+
+    # ---- what others may ask for
+    def request(self, waiter: Waiter) -> None:
+        """Admit, queue or refuse *waiter*; never waits."""
+        self.post("request", waiter=waiter)
+
+    def withdraw(self, waiter: Waiter) -> None:
+        """Take back a request that waits, or finish it if it was just admitted."""
+        if waiter.admitted is None:
+            self._queued.pop(waiter, None)
+            self.post("abandon", cause="the client left")
+        elif waiter.admitted:
+            self.post("finish")
+
+    def finish(self) -> None:
+        """One admitted request has ended, however it did."""
+        self.post("finish")
+
+    async def acquire(self) -> None:
+        """Wait until the service is ready and hold it; pair with `finish`.
+
+        Raises:
+            RequestError: It was refused.
+        """
+        waiter = Waiter()
+        self.request(waiter)
+        try:
+            await waiter.wait()
+        except anyio.get_cancelled_exc_class():
+            self.withdraw(waiter)
+            raise
+
+    def start(self, cause: str = "asked to start") -> None:
+        """Bring the service up though nobody waits."""
+        self.post("start", cause=cause)
+
+    def stop_nowait(self, cause: str = "asked to stop") -> None:
+        """Begin a stop: drain, hooks, terminate, kill."""
+        self.post("stop", cause=cause)
+
+    async def stop(self, cause: str = "asked to stop") -> None:
+        """Stop, and return when the process that was found is gone."""
+        self.post("stop", cause=cause)
+        await self.wait_stopped()
+
+    async def wait_stopped(self) -> None:
+        """Return when the process of a stop under way is gone; at once when there is none."""
+        if "stopping" in self.configuration:
+            done = anyio.Event()
+            self._stoppers.append(done)
+            await done.wait()
+
+    async def wait_for(self, *states: str) -> None:
+        """Wait until one of *states* is active."""
+        while not set(states) & set(self.configuration):
+            if self._changed is None:
+                self._changed = anyio.Event()
+            await self._changed.wait()
+
+    # ---- stepping
+    def post(
+        self, event: str, data: Mapping[str, str | int | bool] = _NO_DATA, *,
+        source: Activity | None = None, waiter: Waiter | None = None, cause: str = "",
+    ) -> None:  # fmt: skip
+        """Take *event*, now or, inside a step, right after it. Never waits, never raises.
+
+        Args:
+            event: Declared in the chart.
+            data: Its fields.
+            source: The activity it answers for; dropped if that was cancelled.
+            waiter: The request it is about.
+            cause: Why, in words; kept until another event brings its own.
+        """
+        self._inbox.append(_Post(event, data, source, waiter, cause))
+        if self._is_stepping:
+            return
+        self._is_stepping = True
+        try:
+            while self._inbox:
+                self._step(self._inbox.popleft())
+        finally:
+            self._is_stepping = False
+
+    def _step(self, post: _Post) -> None:
+        if post.source is not None and post.source.is_dead:
+            return
+        stepper = self._stepper
+        if stepper.is_final:
+            if post.waiter is not None:
+                post.waiter.refuse(self._shut_down_error())
+            return
+        before = stepper.configuration
+        if post.cause and not (post.event == "proc_exited" and "stopping" in before):
+            self.cause = post.cause  # why it stops matters longer than how the process then ended
+        try:
+            effects = stepper.step(post.event, post.data)
+        except NotHandledError:
+            self.unhandled.append((before, post.event))
+            log.exception("%s: the chart does not handle %r", self.spec.name, post.event)
+            if post.waiter is not None:
+                post.waiter.refuse(RequestError("internal", "unexpected request", status_hint=500))
+            return
+        after = stepper.configuration
+        if after is not before:
+            self._record(post, before[-1], after)
+        self._perform_all(effects, post)
+        if after is not before and self._on_change is not None:
+            self._on_change(self)
+
+    def _record(self, post: _Post, source: str, after: Configuration) -> None:
+        now = self.world.timers.now()
+        results, self.hook_results = tuple(self.hook_results), []
+        record = Transition(
+            service=self.spec.name, at=now, event=post.event, cause=post.cause or self.cause, source=source,
+            target=after[-1], configuration=after, seconds=now - self.since,
+            incarnation=self.incarnation, pid=self.process.pid if self.process else None,
+            exit=self.last_exit if post.event == "proc_exited" else None, hooks=results,
+        )  # fmt: skip
+        self.since = now
+        log.debug("%s: %s -> %s (%s)", self.spec.name, source, after[-1], post.event)
+        self.world.notify(record)
+        changed, self._changed = self._changed, None
+        if changed is not None:
+            changed.set()
+
+    # ---- effects; none may wait or raise
+    def _perform_all(self, effects: list[Effect], post: _Post | None) -> None:
+        for effect in effects:
+            self._perform(effect, post)
+
+    def _perform(self, effect: Effect, post: _Post | None) -> None:
+        match effect:
+            case CancelTimer(timer=name):
+                timer = self._timers.get(name)
+                if timer is not None:
+                    timer.disarm()
+            case AdmitWaiter():
+                self._waiter_of(post).admit()
+            case StartTimer(timer=name):
+                self._arm(name)
+            case QueueWaiter():
+                self._queued[self._waiter_of(post)] = None
+            case RejectWaiter():
+                self._waiter_of(post).refuse(self.refusal_now(post.event if post else ""))
+            case AdmitAll():
+                queued, self._queued = self._queued, {}
+                for waiter in queued:
+                    waiter.admit()
+            case RejectAll():
+                self._refuse_all(post)
+            case StartActivity(activity=name, point=point):
+                self._start(name, point)
+            case CancelActivity(activity=name):
+                running = self._running.get(name)
+                if running is not None:
+                    running.cancel()
+            case KillProcess():
+                if self.process is not None:
+                    self.process.kill()
+            case StopDone():
+                stoppers, self._stoppers = self._stoppers, []
+                for done in stoppers:
+                    done.set()
+            case Notify(name=name):
+                self._activities.notified(name)
+            case _:
+                assert_never(effect)
+
+    @staticmethod
+    def _waiter_of(post: _Post | None) -> Waiter:
+        assert post is not None, "an effect on a waiter without an event"
+        assert post.waiter is not None, f"{post.event} came without a waiter"
+        return post.waiter
+
+    def _refuse_all(self, post: _Post | None) -> None:
+        event = post.event if post is not None else ""
+        if event in _FAILURES:
+            self.refusal = self.refusal_now(event)
+        queued, self._queued = self._queued, {}
+        if queued:
+            error = self.refusal_now(event)
+            for waiter in queued:
+                waiter.refuse(error)
+
+    def refusal_now(self, event: str = "") -> RequestError:
+        """Say why a request is refused at this moment."""
+        name = self.spec.name
+        if event in _FAILURES:
+            return RequestError(
+                _FAILURES[event], f"{name} failed: {self.cause}", status_hint=502,
+                log_tail=tuple(self.log.tail(_TAIL_LINES)),
+            )  # fmt: skip
+        state = self.state
+        if state in ("tripped", "crashed"):
+            left = self.deadline("cooldown")
+            wait = None if left is None else max(left - self.world.timers.now(), 0.0)
+            why = self.refusal or self.cause
+            return RequestError(
+                "failed", f"{name} is not tried again for now: {why}", retry_after_s=wait or 1.0
+            )
+        if state == "shut_down" or event == "shutdown" or self.is_final:
+            return self._shut_down_error()
+        if state == "stuck":
+            return RequestError("stuck", f"the process of {name} cannot be killed")
+        return RequestError("stopped", f"{name} was stopped: {self.cause}", retry_after_s=1.0)
+
+    def _shut_down_error(self) -> RequestError:
+        return RequestError("shutting_down", f"{self.spec.name} is shutting down")
+
+    # ---- timers
+    def _arm(self, name: str) -> None:
+        seconds = self._seconds(name)
+        if seconds is None:
+            return
+        timer = self._timers.get(name)
+        if timer is None:
+            timer = self._timers[name] = self.world.timers.timer(lambda: self._fire(name))
+        if name == "stall_limit":
+            self._stall_mark = self.log.written
+        timer.arm(seconds)
+
+    def _seconds(self, name: str) -> float | None:
+        timings = self.spec.timings
+        if name == "backoff":
+            doubled = timings.backoff * 2.0 ** min(max(self.failures - 1, 0), 30)
+            return min(doubled, timings.backoff_max) * self.world.rng.uniform(0.9, 1.1)
+        if name == "idle_limit" and self.spec.pinned:
+            return None
+        seconds = getattr(timings, name, None)
+        if seconds is None:
+            seconds = self.spec.parameters.get(f"{name}_s")
+        return None if seconds is None else float(seconds)
+
+    def _fire(self, name: str) -> None:
+        if name == "stall_limit" and self.log.written != self._stall_mark:
+            self._arm(name)  # there was output since: it is slow, but it moves
+            return
+        self.post(self._fired_by[name], cause=self._activities.why_fired(name))
+
+    # ---- activities
+    def _start(self, name: str, point: str) -> None:
+        previous = self._running.get(name)
+        if previous is not None:
+            previous.cancel()
+        activity = Activity(name)
+        body = self._activities.body(activity, name, point)
+        if body is None:
+            return
+        self._running[name] = activity
+        self.world.tasks.start_soon(self._live, activity, previous, body)
+
+    async def _live(
+        self, activity: Activity, previous: Activity | None, body: Callable[[], Awaitable[None]]
+    ) -> None:
+        try:
+            with activity.scope:
+                if previous is not None:
+                    await previous.ended.wait()  # its cleanup must not overlap with our work
+                await body()
+        except Exception:
+            log.exception("%s: activity %s failed", self.spec.name, activity.name)
+            answer = _WHEN_BROKEN.get(activity.name)
+            if answer is not None:
+                self.post(answer, source=activity, cause="internal error; see the log")
+        finally:
+            activity.ended.set()
+            if self._running.get(activity.name) is activity:
+                del self._running[activity.name]
+
+    async def wait_activities(self) -> None:
+        """Wait until no activity is running: for the end of a supervisor."""
+        while self._running:
+            await next(iter(self._running.values())).ended.wait()
+
+    def context(self, point: str) -> HookContext:
+        """What the hooks of *point* get to know now."""
+        return HookContext(
+            service=self.spec.name, point=point, endpoint=self.spec.endpoint,
+            pid=self.process.pid if self.process else None, incarnation=self.incarnation,
+            reason=self.cause, exit="" if self.last_exit is None else str(self.last_exit),
+            after_healthy=self.after_healthy,
+            hook_id=f"{self.spec.name}:{self.incarnation}:{point}",
+        )  # fmt: skip
+
+
+#: An activity that breaks, by a fault of ours, still answers: nothing may wait for ever.
+_WHEN_BROKEN = {
+    "hooks": "hooks_failed",
+    "spawn": "spawn_failed",
+    "liveness": "unhealthy",
+    "sweep": "swept",
+    "settle": "settled",
+}
+
+#: Events by which a start or a server fails -> machine-readable reason of the refusal.
+_FAILURES = {
+    "hooks_failed": "hook_failed",
+    "spawn_failed": "spawn_failed",
+    "proc_exited": "exited",
+    "start_expired": "start_timeout",
+    "stalled": "start_stalled",
+    "unhealthy": "unhealthy",
+}

@@ -1,0 +1,219 @@
+"""What a service is: its command, its hooks, its limits. Values, made by whoever embeds us.
+
+Seconds everywhere; a limit of None is never reached. Nothing here starts anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from .errors import ConfigError
+from .ports import Command, HttpCall
+
+OnError: TypeAlias = Literal["warn", "ignore", "fail"]
+Point: TypeAlias = Literal[
+    "beforeStart", "afterStart", "afterHealthy", "afterReady", "beforeStop", "afterStop",
+    "onFailure", "suspend", "wake",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HookContext:
+    """What a hook gets to know.
+
+    Attributes:
+        service: Name of the service.
+        point: The hook point.
+        endpoint: Base URL of the service.
+        pid: Process id of the leader; None while there is no process.
+        incarnation: Which run of the service this is, counted from 1.
+        reason: Why the lifecycle is where it is, in words.
+        exit: How the process ended, in words; empty while it lives.
+        after_healthy: ``none``, ``completed``, ``failed`` or ``interrupted``: how the afterHealthy
+            of this incarnation went. A save that would overwrite a good one may look at it.
+        hook_id: The same for every attempt of one (incarnation, point): a key for idempotency.
+    """
+
+    service: str
+    point: str
+    endpoint: str
+    pid: int | None
+    incarnation: int
+    reason: str
+    exit: str = ""
+    after_healthy: str = "none"
+    hook_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunAction:
+    """Run a command. ``${PID}`` in an argument becomes the process id of the service."""
+
+    argv: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """Name the program only: arguments may hold secrets."""
+        return f"run {self.argv[0]}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpAction:
+    """Make an HTTP request. ``${PID}`` in the URL becomes the process id of the service."""
+
+    call: HttpCall
+
+    def __str__(self) -> str:
+        """Name method and URL, without its query."""
+        return f"{self.call.method} {self.call.url.partition('?')[0]}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallAction:
+    """Await a function of the embedding program; raising means failure."""
+
+    function: Callable[[HookContext], Awaitable[None]]
+
+    def __str__(self) -> str:
+        """Name the function."""
+        return f"call {getattr(self.function, '__qualname__', self.function)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hook:
+    """One action of a hook point, and what becomes of its failure.
+
+    Attributes:
+        action: What is done.
+        timeout_s: Each attempt is killed, with all it started, after so long; seconds > 0.
+        retries: Further attempts after a failure; >= 0.
+        delay_s: Pause before each further attempt; seconds >= 0.
+        on_error: ``warn`` logs and goes on, ``ignore`` goes on, ``fail`` ends the phase: the start
+            fails, or the stop goes on without the hooks that would have followed.
+    """
+
+    action: RunAction | HttpAction | CallAction
+    timeout_s: float = 30.0
+    retries: int = 0
+    delay_s: float = 1.0
+    on_error: OnError = "warn"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Liveness:
+    """When a ready service counts as unhealthy.
+
+    Attributes:
+        every_s: Pause between probes; seconds > 0.
+        url: Probed with GET; expected 200.
+        timeout_s: Limit of one probe.
+        failures: That many bad probes in a row make it unhealthy; >= 1.
+        request: A real inference instead of the GET: sent, and expected to answer 2xx.
+        stalled_s: A stream that carries no byte for so long makes it unhealthy too; None: never.
+    """
+
+    every_s: float
+    url: str
+    timeout_s: float = 2.0
+    failures: int = 3
+    request: HttpCall | None = None
+    stalled_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timings:
+    """How long each thing may take; seconds, None is without limit.
+
+    Attributes:
+        start_limit: From the first probe to the first healthy answer.
+        stall_limit: The same, but every output of the process begins it anew.
+        idle_limit: A ready service without a request for so long is stopped.
+        doze_limit: A ready service without a request for so long is put to sleep.
+        asleep_limit: A sleeping service is stopped after so long.
+        stable: Ready for so long, earlier failures are forgiven.
+        drain_limit: Requests in flight get so long before a stop that was asked for goes on.
+        grace: From SIGTERM (or cmdStop) to SIGKILL.
+        kill_limit: From SIGKILL to the state stuck.
+        backoff: Before the first restart; doubles with each failure in a row, with jitter.
+        backoff_max: The longest backoff.
+        cooldown: How long the breaker refuses before one trial.
+        settle: At most so long for resources to come free after a stop.
+        probe: Limit of one readiness probe.
+        hurry: Limit of each hook once somebody asked to kill.
+    """
+
+    start_limit: float | None = 120.0
+    stall_limit: float | None = None
+    idle_limit: float | None = None
+    doze_limit: float | None = None
+    asleep_limit: float | None = None
+    stable: float | None = 60.0
+    drain_limit: float | None = 30.0
+    grace: float | None = 10.0
+    kill_limit: float | None = 10.0
+    backoff: float = 1.0
+    backoff_max: float = 60.0
+    cooldown: float | None = 60.0
+    settle: float = 10.0
+    probe: float = 2.0
+    hurry: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceSpec:
+    """One service: everything its lifecycle needs to know.
+
+    Attributes:
+        name: Unique among the services of a supervisor.
+        command: What is launched.
+        endpoint: Base URL where it serves, such as ``http://127.0.0.1:5800``.
+        check_url: Probed until it answers 200; None: ready as soon as it runs.
+        stop_argv: Run instead of SIGTERM; ``${PID}`` becomes the process id. Empty: SIGTERM.
+        hooks: Hook point -> actions, run in order.
+        timings: See `Timings`.
+        restart: temporary never restarts by itself, transient after a failure, permanent always.
+        intensity: That many failures in a row (none forgiven) trip the breaker; >= 1.
+        abandon: What becomes of a start that nobody waits for any more.
+        drain: What happens when the drain limit is reached: cut the requests, wait for them all
+            the same, or refuse the stop.
+        liveness: None: a ready service is never probed.
+        settle: Run until it succeeds, within ``timings.settle``, after each stop; None: no wait.
+        pinned: Never evicted by another service, never stopped for being idle.
+        concurrency_limit: Requests in flight at a time; None is without limit.
+        log_limit_bytes: How much output is kept.
+        parameters: Further parameters of the chart, for charts of one's own.
+    """
+
+    name: str
+    command: Command
+    endpoint: str
+    check_url: str | None = None
+    stop_argv: tuple[str, ...] = ()
+    hooks: Mapping[str, tuple[Hook, ...]] = field(default_factory=dict)
+    timings: Timings = Timings()
+    restart: Literal["temporary", "transient", "permanent"] = "temporary"
+    intensity: int = 5
+    abandon: Literal["finish", "abort"] = "finish"
+    drain: Literal["cut", "wait", "refuse"] = "cut"
+    liveness: Liveness | None = None
+    settle: Hook | None = None
+    pinned: bool = False
+    concurrency_limit: int | None = None
+    log_limit_bytes: int = 1 << 20
+    parameters: Mapping[str, str | int | bool] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse what can never run.
+
+        Raises:
+            ConfigError: A field is out of range.
+        """
+        if not self.name:
+            raise ConfigError("name", "expected a name, got an empty text")
+        if self.intensity < 1:
+            raise ConfigError(f"{self.name}.intensity", f"expected >= 1, got {self.intensity}")
+        if self.concurrency_limit is not None and self.concurrency_limit < 1:
+            raise ConfigError(
+                f"{self.name}.concurrency_limit", f"expected >= 1, got {self.concurrency_limit}"
+            )

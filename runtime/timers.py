@@ -1,0 +1,92 @@
+"""All timers of a supervisor: one heap, one task, the clock of the event loop.
+
+Arming again what is armed moves its deadline and touches the heap only when the deadline comes
+earlier: an idle limit is armed after every request, and fires once in a long while.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable
+
+import anyio
+
+
+class Timer:
+    """A timer that can be armed again and again.
+
+    Attributes:
+        deadline: When it fires; seconds on the loop's clock, or None while it is not armed.
+    """
+
+    __slots__ = ("_service", "action", "deadline", "queued_at")
+
+    def __init__(self, service: TimerService, action: Callable[[], None]) -> None:
+        self._service = service
+        self.action = action
+        self.deadline: float | None = None
+        self.queued_at: float | None = None
+
+    def arm(self, delay_s: float) -> None:
+        """Fire once, *delay_s* seconds from now; an earlier arming is forgotten."""
+        deadline = self._service.now() + delay_s
+        self.deadline = deadline
+        if self.queued_at is None or self.queued_at > deadline:
+            self._service.queue(self, deadline)
+
+    def disarm(self) -> None:
+        """Do not fire; a no-op when it is not armed."""
+        self.deadline = None
+
+
+class TimerService:
+    """Runs timers; `run` must be running as a task."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Timer]] = []
+        self._count = itertools.count()
+        self._wake = anyio.Event()
+        self._clock: Callable[[], float] = anyio.current_time
+
+    def now(self) -> float:
+        """Return seconds on the loop's clock."""
+        return self._clock()
+
+    def timer(self, action: Callable[[], None]) -> Timer:
+        """Make a timer that calls *action*, which must not wait and must not raise."""
+        return Timer(self, action)
+
+    def queue(self, timer: Timer, deadline: float) -> None:
+        """Put *timer* into the heap; `Timer.arm` calls this."""
+        timer.queued_at = deadline
+        heapq.heappush(self._heap, (deadline, next(self._count), timer))
+        if self._heap[0][2] is timer:
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Fire what is due, for ever."""
+        while True:
+            self._fire_due()
+            self._wake = anyio.Event()
+            if self._heap:
+                with anyio.CancelScope(deadline=self._heap[0][0]):
+                    await self._wake.wait()
+            else:
+                await self._wake.wait()
+
+    def _fire_due(self) -> None:
+        now = self.now()
+        while self._heap and self._heap[0][0] <= now:
+            queued, _, timer = heapq.heappop(self._heap)
+            if timer.queued_at != queued:
+                continue  # an entry that an earlier arming left behind
+            timer.queued_at = None
+            deadline = timer.deadline
+            if deadline is None:
+                continue
+            if deadline > now:
+                self.queue(timer, deadline)
+                continue
+            timer.deadline = None
+            timer.action()
