@@ -309,7 +309,8 @@ class Lifecycle:
         now = self.world.timers.now()
         results, self.hook_results = tuple(self.hook_results), []
         record = Transition(
-            service=self.spec.name, at=now, event=post.event, cause=post.cause or self.cause, source=source,
+            service=self.spec.name, at=now, event=post.event, cause=post.cause or self.cause,
+            source=source,
             target=after[-1], configuration=after, seconds=now - self.since,
             incarnation=self.incarnation, pid=self.process.pid if self.process else None,
             exit=self.last_exit if post.event == "proc_exited" else None, hooks=results,
