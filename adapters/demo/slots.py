@@ -128,7 +128,7 @@ class Slots:
             return best
         return min(idle, key=lambda slot: slot.used)
 
-    async def act(self, number: int, action: str, filename: object) -> dict[str, object]:
+    async def act(self, number: int, action: str, filename: object) -> Json:
         """Save, restore or erase a slot once it is idle; returns the answer's JSON value.
 
         Raises:
@@ -142,11 +142,15 @@ class Slots:
         path = self._directory if action == "erase" else self._directory / _checked(filename)
         async with self.hold((), number) as slot:
             if action == "erase":
-                erased, slot.tokens = len(slot.tokens), []
-                return {"id_slot": slot.number, "n_erased": erased}
-            return self._save(slot, path) if action == "save" else self._restore(slot, path)
+                done: Json = {"n_erased": len(slot.tokens)}
+                slot.tokens = []
+            elif action == "save":
+                done = self._save(slot, path)
+            else:
+                done = self._restore(slot, path)
+        return {"id_slot": number, **done}  # as it was asked for, not as it wrapped
 
-    def _save(self, slot: Slot, path: Path) -> dict[str, object]:
+    def _save(self, slot: Slot, path: Path) -> Json:
         began = time.perf_counter()
         payload = json.dumps(slot.tokens).encode()
         head = {"magic": _MAGIC, "model": self.model, "n": len(slot.tokens), "size": len(payload)}
@@ -156,14 +160,13 @@ class Slots:
         except OSError as error:
             raise Refused(500, f"Unable to save slot: {error.strerror}", "server_error") from error
         return {
-            "id_slot": slot.number,
             "filename": path.name,
             "n_saved": len(slot.tokens),
             "n_written": len(data),
             "timings": {"save_ms": _ms_since(began)},
         }
 
-    def _restore(self, slot: Slot, path: Path) -> dict[str, object]:
+    def _restore(self, slot: Slot, path: Path) -> Json:
         began = time.perf_counter()
         slot.tokens = []  # a failed restore leaves the slot empty
         try:
@@ -180,7 +183,6 @@ class Slots:
         except ValueError as error:
             raise Refused(400, _NOT_RESTORED) from error
         return {
-            "id_slot": slot.number,
             "filename": path.name,
             "n_restored": len(slot.tokens),
             "n_read": len(data),

