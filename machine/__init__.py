@@ -2,7 +2,8 @@
 
 from .chart import compile_chart
 from .context import Context, build_context
-from .document import Document, as_list, from_mapping, lifecycle, read
+from .diagram import to_dot, to_mermaid, to_table
+from .document import Document, as_list
 from .effects import (
     AdmitAll,
     AdmitWaiter,
@@ -19,10 +20,15 @@ from .effects import (
     StopDone,
 )
 from .errors import ChartError, ConfigError, SwapchartError
+from .export import DIAGRAMS, FORMATS, native_yaml, render, to_json, to_yaml
+from .reading import from_mapping, lifecycle, read
+from .scxml import to_scxml
 from .stepper import ChartStepper, Compiled, NotHandledError, Stepper, TableStepper
 from .table import Configuration, Table, compile_table
 
 __all__ = [
+    "DIAGRAMS",
+    "FORMATS",
     "AdmitAll",
     "AdmitWaiter",
     "CancelActivity",
@@ -54,5 +60,13 @@ __all__ = [
     "compile_table",
     "from_mapping",
     "lifecycle",
+    "native_yaml",
     "read",
+    "render",
+    "to_dot",
+    "to_json",
+    "to_mermaid",
+    "to_scxml",
+    "to_table",
+    "to_yaml",
 ]

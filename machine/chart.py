@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 from statemachine import StateChart
 from statemachine.io import create_machine_class_from_definition
@@ -18,13 +18,10 @@ from .document import Document, as_list
 FLAGS = {"allow_event_without_transition": False, "catch_errors_as_events": False}
 
 
-def compile_chart(document: Document) -> type[StateChart]:
+def compile_chart(document: Document) -> type[StateChart[Any]]:
     """Make the class of *document*; an instance takes a context as its model."""
     states = _definition(document.chart["states"])
-    return cast(
-        type[StateChart],
-        create_machine_class_from_definition(document.name, states=states, **FLAGS),
-    )
+    return create_machine_class_from_definition(document.name, states=states, **FLAGS)
 
 
 def _definition(states: Mapping[str, Any]) -> dict[str, Any]:
@@ -32,7 +29,7 @@ def _definition(states: Mapping[str, Any]) -> dict[str, Any]:
     for name, raw in states.items():
         state = raw or {}
         entry: dict[str, Any] = {
-            key: state[key] for key in ("initial", "final", "parallel", "name") if state.get(key)
+            key: state[key] for key in ("initial", "final", "parallel") if state.get(key)
         }
         for key in ("enter", "exit"):
             if state.get(key):
@@ -56,13 +53,13 @@ def _definition(states: Mapping[str, Any]) -> dict[str, Any]:
 
 def _transition(item: Mapping[str, Any]) -> dict[str, Any]:
     entry: dict[str, Any] = {"target": item.get("target"), "event": item.get("event")}
-    for key in ("cond", "unless", "on", "before", "after", "internal", "initial"):
+    for key in ("cond", "unless", "on", "before", "after", "internal"):
         if item.get(key):
             entry[key] = item[key]
     return entry
 
 
-def resume(machine: StateChart, model: Any, configuration: tuple[str, ...]) -> None:
+def resume(machine: StateChart[Any], model: Any, configuration: tuple[str, ...]) -> None:
     """Put *machine* into *configuration*, running no action; an ended one runs again.
 
     The library resumes from ``model.state`` only in a new instance, which costs ten times as

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from .document import Document, Value, parsed
+from .document import Document, Value
 from .effects import Effect
 from .errors import ChartError
 from .expressions import on_self
+from .names import parsed
 
 
 class Context(Protocol):

@@ -1,46 +1,22 @@
-"""Chart documents: read, check, and know every name in them.
+"""Chart documents as values: data, events, guards, actions, promises and the chart itself.
 
 A document is python-statemachine's native dialect under ``chart`` and, beside it, what that
 dialect cannot say: the data that guards read, the effects that actions ask for, who sends an
-event, and what the chart promises. Reading is strict: duplicate keys, unknown keys, unused or
-undeclared names, lost targets and ids that shadow the library's own are errors, all reported
-at once.
-
-Source: python-statemachine 3.2, ``statemachine.io`` native dialect; YAML 1.1 as PyYAML reads it,
-but with ``on``, ``yes`` and ``no`` kept as words.
+event, and what the chart promises. `reading` makes a document of YAML and checks it.
 """
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.resources import files
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias
 
-import yaml
-from statemachine import StateChart
-
-from .effects import KINDS, Effect
-from .errors import ChartError
-from .expressions import parse as parse_expression
+from .effects import Effect
 
 FORMAT = "swapchart.chart/v1"
 
 Origin: TypeAlias = Literal["user", "activity", "timer", "process"]
 Value: TypeAlias = str | int | bool
-
-_SECTIONS = frozenset(
-    {"format", "name", "data", "parameters", "events", "guards", "actions", "promises", "chart"}
-)
-_STATE_KEYS = frozenset(
-    {"initial", "final", "parallel", "enter", "exit", "transitions", "states", "history", "name"}
-)
-_TRANSITION_KEYS = frozenset(
-    {"event", "target", "cond", "unless", "on", "before", "after", "internal", "initial"}
-)
-_RESERVED = frozenset({"state", "out", "self", "min", "max", "model", "listeners"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +76,79 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Requests:
+    """How the chart counts those who want to be served.
+
+    Attributes:
+        ask: The event of one more request: it is queued, admitted or rejected.
+        give_up: The event of a waiting request that leaves.
+        done: The event of an admitted request that has ended. It comes sooner or later.
+        waiting: The datum that counts waiting requests.
+        served: The datum that counts admitted requests.
+    """
+
+    ask: str
+    give_up: str
+    done: str
+    waiting: str
+    served: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """How the chart knows of the process it looks after.
+
+    Attributes:
+        activity: The activity that launches it; it may outlive its state, and always answers.
+        up: Its event when there is a process.
+        down: Events after which there is none.
+        needed_by: Activities that make sense with a live process only; a kill always does.
+    """
+
+    activity: str
+    up: str
+    down: frozenset[str]
+    needed_by: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Always:
+    """One line of what a chart is for: whenever the premise holds for a step, the rest does.
+
+    Expressions read data after the step, and before it as ``was_NAME``.
+
+    Attributes:
+        why: The promise in words.
+        events: Premise: the step took one of these events; empty is any.
+        before: Premise: one of these states was active before the step; empty is any.
+        into: Premise: one of these states is active now and was not before; empty is any.
+        inside: Premise: one of these states is active after the step; empty is any.
+        given: Premise: this expression holds; None is always.
+        to: One of these states is active after the step; empty demands nothing.
+        never: None of these states is active after the step.
+        then: This expression holds; None demands nothing.
+        asks: Effects that the step asks for, such as ``timer.start grace``.
+        spares: Effects that the step does not ask for.
+        live: Activities and timers that run after the step.
+        dead: Activities and timers that do not.
+    """
+
+    why: str
+    events: frozenset[str] = frozenset()
+    before: frozenset[str] = frozenset()
+    into: frozenset[str] = frozenset()
+    inside: frozenset[str] = frozenset()
+    given: str | None = None
+    to: frozenset[str] = frozenset()
+    never: frozenset[str] = frozenset()
+    then: str | None = None
+    asks: frozenset[str] = frozenset()
+    spares: frozenset[str] = frozenset()
+    live: frozenset[str] = frozenset()
+    dead: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Promises:
     """What the checker holds a chart to.
 
@@ -108,12 +157,24 @@ class Promises:
         quiet: Atomic states in which no process may exist.
         serving: The only atomic states in which requests are admitted.
         pairs: See `Pair`.
+        requests: See `Requests`; None where the chart counts none.
+        process: See `Process`; None where the chart looks after none.
+        stopping: The state within which whoever asked for a stop waits; leaving it answers them.
+        unsure: Activities and timers that may never answer: nothing may depend on them.
+        patience: Events that do not repeat for ever, because the world changes at last.
+        always: See `Always`.
     """
 
     rest: frozenset[str] = frozenset()
     quiet: frozenset[str] = frozenset()
     serving: frozenset[str] = frozenset()
     pairs: tuple[Pair, ...] = ()
+    requests: Requests | None = None
+    process: Process | None = None
+    stopping: str = ""
+    unsure: frozenset[str] = frozenset()
+    patience: frozenset[str] = frozenset()
+    always: tuple[Always, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,306 +224,9 @@ def as_list(value: Any) -> list[Any]:
     """Return *value* as a list: None is empty, one string or mapping is one item."""
     if value is None:
         return []
-    return [value] if isinstance(value, (str, Mapping)) else list(value)
+    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
-class _Loader(yaml.SafeLoader):
-    """A safe loader that keeps ``on`` a word and refuses duplicate keys."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [
-        (tag, pattern)
-        for tag, pattern in resolvers
-        if tag != "tag:yaml.org,2002:bool" or first in "tTfF"
-    ]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: dict[Any, int] = {}
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        if key in seen:
-            line = key_node.start_mark.line + 1
-            raise ChartError(f"line {line}", f"duplicate key {key!r}, first on line {seen[key]}")
-        seen[key] = key_node.start_mark.line + 1
-    return dict(loader.construct_pairs(node, deep=True))
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-
-
-def read(text: str) -> Document:
-    """Read and check a chart document.
-
-    Raises:
-        ChartError: It is not one; the error names the first problem and counts the others.
-    """
-    try:
-        raw = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise ChartError("chart document", f"not YAML: {error}") from error
-    return from_mapping(raw)
-
-
-def from_mapping(raw: Any) -> Document:
-    """Check *raw*, a document as YAML or JSON gives it, and return it typed.
-
-    Raises:
-        ChartError: As `read`.
-    """
-    reader = _Reader()
-    document = reader.document(raw)
-    problems = reader.problems or problems_of(document)
-    if problems:
-        first = problems[0]
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        error = ChartError(first.where, first.why + more)
-        error.add_note("\n".join(map(str, problems)))
-        raise error
-    return document
-
-
-@cache
-def lifecycle() -> Document:
-    """Return the chart of a served process, which ships with the package."""
-    return read(files(__name__.rpartition(".")[0]).joinpath("lifecycle.yaml").read_text("utf-8"))
-
-
-class _Reader:
-    """Turns a raw mapping into a `Document`, collecting problems of shape."""
-
-    def __init__(self) -> None:
-        self.problems: list[ChartError] = []
-
-    def problem(self, where: str, why: str) -> None:
-        self.problems.append(ChartError(where, why))
-
-    def mapping(self, raw: Any, where: str) -> Mapping[str, Any]:
-        if raw is None:
-            return {}
-        if isinstance(raw, Mapping) and all(isinstance(key, str) for key in raw):
-            return raw
-        self.problem(where, f"expected a mapping with text keys, got {type(raw).__name__}")
-        return {}
-
-    def document(self, raw: Any) -> Document:
-        top = self.mapping(raw, "chart document")
-        for key in sorted(set(top) - _SECTIONS):
-            self.problem(key, f"unknown section; known: {', '.join(sorted(_SECTIONS))}")
-        if top.get("format") != FORMAT:
-            self.problem("format", f"expected {FORMAT!r}, got {top.get('format')!r}")
-        chart = self.mapping(top.get("chart"), "chart")
-        if not self.mapping(chart.get("states"), "chart.states"):
-            self.problem("chart.states", "expected at least one state")
-        section = {key: self.mapping(top.get(key), key) for key in _SECTIONS - {"format", "name"}}
-        return Document(
-            name=str(top.get("name") or chart.get("name") or "Chart"),
-            data={k: self.datum(v, f"data.{k}") for k, v in section["data"].items()},
-            parameters={
-                k: self.datum(v, f"parameters.{k}") for k, v in section["parameters"].items()
-            },
-            events={k: self.event(v, f"events.{k}") for k, v in section["events"].items()},
-            guards={k: str(v) for k, v in section["guards"].items()},
-            actions={k: self.action(v, f"actions.{k}") for k, v in section["actions"].items()},
-            promises=self.promises(section["promises"]),
-            chart=chart if chart.get("states") else {"name": "Chart", "states": {}},
-            source=top,
-        )
-
-    def datum(self, raw: Any, where: str) -> Datum:
-        fields = self.mapping(raw, where)
-        values = tuple(as_list(fields.get("values"))) or None
-        initial = fields.get("initial", values[0] if values else None)
-        if not isinstance(initial, (str, int, bool)):
-            self.problem(where, "expected `initial` (text, int or bool) or `values`")
-            initial = 0
-        if values is not None and initial not in values:
-            self.problem(where, f"initial {initial!r} is none of {values!r}")
-        for key in sorted(set(fields) - {"initial", "values"}):
-            self.problem(f"{where}.{key}", "unknown key; known: initial, values")
-        return Datum(initial=initial, values=values)
-
-    def event(self, raw: Any, where: str) -> EventDecl:
-        fields = self.mapping(raw, where)
-        origin = fields.get("origin", "user")
-        if origin not in get_args(Origin):
-            self.problem(f"{where}.origin", f"expected {get_args(Origin)}, got {origin!r}")
-            origin = "user"
-        of = str(fields.get("of", ""))
-        if (origin in ("activity", "timer")) != bool(of):
-            self.problem(where, "`of` goes with the origins activity and timer, and only those")
-        for key in sorted(set(fields) - {"origin", "of", "data"}):
-            self.problem(f"{where}.{key}", "unknown key; known: origin, of, data")
-        data = self.mapping(fields.get("data"), f"{where}.data")
-        return EventDecl(origin=origin, of=of, data={k: tuple(as_list(v)) for k, v in data.items()})
-
-    def action(self, raw: Any, where: str) -> ActionDecl:
-        fields = self.mapping(raw, where)
-        for key in sorted(set(fields) - {"do", "set", "when"}):
-            self.problem(f"{where}.{key}", "unknown key; known: do, set, when")
-        effects = tuple(
-            effect
-            for item in as_list(fields.get("do"))
-            if (effect := self.effect(item, f"{where}.do")) is not None
-        )
-        assigns = self.mapping(fields.get("set"), f"{where}.set")
-        when = fields.get("when")
-        if not effects and not assigns:
-            self.problem(where, "expected `do`, `set` or both")
-        return ActionDecl(
-            effects=effects,
-            assigns={k: str(v) for k, v in assigns.items()},
-            when=None if when is None else str(when),
-        )
-
-    def effect(self, raw: Any, where: str) -> Effect | None:
-        fields = dict(self.mapping(raw, where))
-        kind = fields.pop("effect", None)
-        if kind not in KINDS:
-            self.problem(where, f"unknown effect {kind!r}; known: {', '.join(sorted(KINDS))}")
-            return None
-        cls, required, optional = KINDS[kind]
-        missing = [name for name in required if name not in fields]
-        unknown = sorted(set(fields) - {*required, *optional})
-        if missing or unknown:
-            takes = ", ".join((*required, *optional)) or "nothing"
-            self.problem(
-                where, f"effect {kind} takes {takes}; got {', '.join(fields) or 'nothing'}"
-            )
-            return None
-        return cls(**{name: str(value) for name, value in fields.items()})
-
-    def promises(self, raw: Mapping[str, Any]) -> Promises:
-        for key in sorted(set(raw) - {"rest", "quiet", "serving", "pairs"}):
-            self.problem(f"promises.{key}", "unknown key; known: rest, quiet, serving, pairs")
-        pairs = []
-        for item in as_list(raw.get("pairs")):
-            fields = self.mapping(item, "promises.pairs")
-            begin, end = str(fields.get("begin", "")), str(fields.get("end", ""))
-            pairs.append(
-                Pair(begin=begin, end=end, unless=frozenset(as_list(fields.get("unless"))))
-            )
-        return Promises(
-            rest=frozenset(as_list(raw.get("rest"))),
-            quiet=frozenset(as_list(raw.get("quiet"))),
-            serving=frozenset(as_list(raw.get("serving"))),
-            pairs=tuple(pairs),
-        )
-
-
-def problems_of(document: Document) -> list[ChartError]:
-    """Return what is wrong with the names in *document*; empty when nothing is."""
-    return [*_state_problems(document), *_name_problems(document), *_expression_problems(document)]
-
-
-def _state_problems(document: Document) -> Iterator[ChartError]:
-    seen: dict[str, tuple[str, ...]] = {}
-    ids = {name for name, _, _ in document.states()}
-    for name, definition, above in document.states():
-        where = ".".join(("chart", *above, name))
-        if name in seen:
-            yield ChartError(where, f"state id also used at {'.'.join((*seen[name], name))}")
-        seen[name] = above
-        if hasattr(StateChart, name) or name in _RESERVED or not name.isidentifier():
-            yield ChartError(where, "this state id is not an identifier or is taken by the library")
-        for key in sorted(set(definition) - _STATE_KEYS):
-            yield ChartError(
-                f"{where}.{key}", f"unknown key; known: {', '.join(sorted(_STATE_KEYS))}"
-            )
-        inner = definition.get("states") or {}
-        if inner and not definition.get("parallel"):
-            initial = [child for child, body in inner.items() if (body or {}).get("initial")]
-            if len(initial) != 1:
-                yield ChartError(where, f"expected one initial child, got {len(initial)}")
-        for index, transition in enumerate(definition.get("transitions") or ()):
-            at = f"{where}.transitions[{index}]"
-            for key in sorted(set(transition) - _TRANSITION_KEYS):
-                yield ChartError(f"{at}.{key}", "unknown key")
-            for target in str(transition.get("target") or "").split():
-                if target not in ids:
-                    yield ChartError(f"{at}.target", f"unknown state {target!r}")
-    for label in ("rest", "quiet", "serving"):
-        for name in sorted(getattr(document.promises, label) - ids):
-            yield ChartError(f"promises.{label}", f"unknown state {name!r}")
-    for pair in document.promises.pairs:
-        for name in sorted({pair.begin, pair.end} - ids):
-            yield ChartError("promises.pairs", f"unknown state {name!r}")
-        for name in sorted(pair.unless - set(document.events)):
-            yield ChartError("promises.pairs", f"unknown event {name!r}")
-
-
-def used_names(document: Document) -> tuple[set[str], set[str], set[str]]:
-    """Return the events, actions and guards that the chart part mentions."""
-    events: set[str] = set()
-    actions: set[str] = set()
-    guards: set[str] = set()
-    for _, definition, _ in document.states():
-        actions.update(as_list(definition.get("enter")), as_list(definition.get("exit")))
-        for transition in definition.get("transitions") or ():
-            events.update((transition.get("event") or "").split())
-            for key in ("on", "before", "after"):
-                actions.update(as_list(transition.get(key)))
-            for key in ("cond", "unless"):
-                guards.update(as_list(transition.get(key)))
-    return events, actions, guards
-
-
-def _name_problems(document: Document) -> Iterator[ChartError]:
-    events, actions, guards = used_names(document)
-    events = {name for name in events if not name.startswith(("done.", "error."))}
-    for kind, used, declared in (
-        ("events", events, set(document.events)),
-        ("actions", actions, set(document.actions)),
-        ("guards", guards, set(document.guards)),
-    ):
-        for name in sorted(used - declared):
-            yield ChartError(f"{kind}.{name}", "used in the chart but not declared")
-        for name in sorted(declared - used):
-            yield ChartError(f"{kind}.{name}", "declared but not used in the chart")
-    kinds = {
-        "data": document.data,
-        "parameters": document.parameters,
-        "guards": document.guards,
-        "actions": document.actions,
-        "event fields": dict.fromkeys(document.event_fields()),
-    }
-    owner: dict[str, str] = {}
-    for kind, names in kinds.items():
-        for name in names:
-            if not name.isidentifier() or name in _RESERVED:
-                yield ChartError(f"{kind}.{name}", "expected an identifier that is not reserved")
-            if name in owner:
-                yield ChartError(f"{kind}.{name}", f"name also used among the {owner[name]}")
-            owner[name] = kind
-
-
-def _expression_problems(document: Document) -> Iterator[ChartError]:
-    for where, text, names in expressions(document):
-        try:
-            parse_expression(text, names, where)
-        except ChartError as error:
-            yield error
-    for name, action in document.actions.items():
-        for target in sorted(set(action.assigns) - set(document.data)):
-            yield ChartError(f"actions.{name}.set.{target}", "expected the name of a datum")
-
-
-def expressions(document: Document) -> Iterator[tuple[str, str, frozenset[str]]]:
-    """Yield ``(path, text, readable names)`` of every expression in *document*."""
-    names = frozenset({*document.data, *document.parameters, *document.event_fields()})
-    for guard, text in document.guards.items():
-        yield f"guards.{guard}", text, names
-    for name, action in document.actions.items():
-        if action.when is not None:
-            yield f"actions.{name}.when", action.when, names
-        for target, text in action.assigns.items():
-            yield f"actions.{name}.set.{target}", text, names
-
-
-def parsed(document: Document, text: str, where: str) -> ast.expr:
-    """Parse *text* with all names of *document* in scope."""
-    names = frozenset({*document.data, *document.parameters, *document.event_fields()})
-    return parse_expression(text, names, where)
+def split_words(value: Any) -> tuple[str, ...]:
+    """Return the names in *value*, which separates them by spaces; None holds none."""
+    return tuple(str(value or "").split())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TypeAlias
 
 
@@ -117,3 +117,11 @@ KINDS: dict[str, tuple[type[Effect], tuple[str, ...], tuple[str, ...]]] = {
     "stop.done": (StopDone, (), ()),
     "notify": (Notify, ("name",), ()),
 }
+
+_NAMES = {cls: kind for kind, (cls, _, _) in KINDS.items()}
+
+
+def describe(effect: Effect) -> str:
+    """Return *effect* as a chart document's promises name it, such as ``timer.start grace``."""
+    words = (str(getattr(effect, field.name)) for field in fields(effect))
+    return " ".join([_NAMES[type(effect)], *(word for word in words if word)])

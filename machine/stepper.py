@@ -8,7 +8,7 @@ a test holds it to.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from statemachine import StateChart
 from statemachine.exceptions import TransitionNotAllowed
@@ -69,7 +69,7 @@ class ChartStepper:
 
     __slots__ = ("_machine", "context")
 
-    def __init__(self, chart: type[StateChart], context: Context) -> None:
+    def __init__(self, chart: type[StateChart[Any]], context: Context) -> None:
         self.context = context
         self._machine = chart(context)
 

@@ -1,0 +1,125 @@
+"""A chart document in every format that others read.
+
+YAML and JSON hold the whole document and read back as it. ``native`` is the chart part alone, in
+python-statemachine's own dialect. SCXML, Mermaid, DOT and the table are for other tools and eyes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from typing import Any, Literal, TypeAlias, get_args
+
+import yaml
+
+from .diagram import to_dot, to_mermaid, to_table
+from .document import Document
+from .errors import ChartError
+from .scxml import to_scxml
+
+Format: TypeAlias = Literal["yaml", "native", "json", "scxml", "mermaid", "dot", "table"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+
+#: What ``./dev diagrams`` writes: file name -> format; svg is DOT, drawn.
+DIAGRAMS: Mapping[str, str] = {
+    "lifecycle.svg": "svg",
+    "lifecycle.dot": "dot",
+    "lifecycle.mmd": "mermaid",
+    "lifecycle.md": "table",
+    "lifecycle.yaml": "yaml",
+    "lifecycle.native.yaml": "native",
+    "lifecycle.json": "json",
+    "lifecycle.scxml": "scxml",
+}
+
+_WORDS = frozenset({"on", "off", "yes", "no", "y", "n"})
+_WIDTH = 130
+_FLAT = 90
+
+
+def render(document: Document, format: str, *, active: Collection[str] = ()) -> str:  # noqa: A002
+    """Write *document* as *format*.
+
+    Args:
+        document: What to write.
+        format: One of `FORMATS`.
+        active: States to highlight where the format is a picture.
+
+    Raises:
+        ChartError: There is no such format, or it cannot say what the document says.
+    """
+    match format:
+        case "yaml":
+            return to_yaml(document)
+        case "native":
+            return native_yaml(document)
+        case "json":
+            return to_json(document)
+        case "mermaid":
+            return to_mermaid(document, active=active)
+        case "dot":
+            return to_dot(document, active=active)
+        case "scxml":
+            return to_scxml(document)
+        case "table":
+            return to_table(document)
+        case _:
+            raise ChartError("format", f"expected one of {', '.join(FORMATS)}; got {format!r}")
+
+
+def to_yaml(document: Document) -> str:
+    """Write the whole document; `read` gives it back."""
+    return _dump(document.source)
+
+
+def to_json(document: Document) -> str:
+    """Write the whole document as JSON; `read` gives it back."""
+    return json.dumps(document.source, indent=2, ensure_ascii=False) + "\n"
+
+
+def native_yaml(document: Document) -> str:
+    """Write the chart part; ``statemachine.io.load`` reads it, its model has our names."""
+    return _dump(document.chart)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes what fits on one line on one line, and quotes what YAML 1.1 misreads."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def represent_mapping(self, tag: str, mapping: Any, flow_style: bool | None = None) -> Any:
+        node = super().represent_mapping(tag, mapping, flow_style)
+        node.flow_style = _length(node) <= _FLAT
+        return node
+
+    def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> Any:
+        node = super().represent_sequence(tag, sequence, flow_style)
+        node.flow_style = all(isinstance(part, yaml.ScalarNode) for part in node.value)
+        return node
+
+
+def _length(node: yaml.Node) -> int:
+    """Estimate the width of *node* on one line; characters, beyond any line if it has blocks."""
+    if isinstance(node, yaml.ScalarNode):
+        return len(node.value)
+    if isinstance(node, yaml.SequenceNode):
+        parts = list(node.value)
+        blocks = [part for part in parts if isinstance(part, yaml.MappingNode)]
+    else:
+        parts = [part for pair in node.value for part in pair]
+        blocks = []
+    blocks += [p for p in parts if not isinstance(p, yaml.ScalarNode) and not p.flow_style]
+    return 10 * _FLAT if blocks else sum(_length(part) + 2 for part in parts)
+
+
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    style = '"' if value.lower() in _WORDS else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def _dump(value: Any) -> str:
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=_WIDTH)

@@ -1,0 +1,306 @@
+"""Every name in a chart document: declared once, used where it means something, never shadowing.
+
+The checks here need the whole document; `reading` has looked at the shapes before.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from statemachine import StateChart
+
+from .document import Document, as_list, split_words, walk
+from .effects import CancelActivity, CancelTimer, StartActivity, StartTimer, describe
+from .errors import ChartError
+from .expressions import parse as parse_expression
+from .expressions import reads
+
+#: Names that the generated context or python-statemachine's own callbacks already use.
+RESERVED = frozenset(
+    {
+        "event", "event_data", "listeners", "machine", "max", "min", "model", "out", "restore",
+        "self", "source", "state", "target", "transition", "v", "values",
+    }
+)  # fmt: skip
+WAS = "was_"
+_DONE = "done.state."
+
+
+def problems_of(document: Document) -> Iterator[ChartError]:
+    """Yield what is wrong with the names in *document*."""
+    yield from _state_problems(document)
+    yield from _transition_problems(document)
+    yield from _name_problems(document)
+    yield from _clock_problems(document)
+    yield from _expression_problems(document)
+    yield from _field_problems(document)
+    yield from _promise_problems(document)
+
+
+def transitions_of(document: Document) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Yield ``(path, state id, transition)`` for every transition in document order."""
+    for name, definition, above in document.states():
+        path = ".".join(("chart", *above, name))
+        for index, item in enumerate(definition.get("transitions") or ()):
+            yield f"{path}.transitions[{index}]", name, item
+        for history, body in (definition.get("history") or {}).items():
+            for index, item in enumerate(body["transitions"]):
+                yield f"{path}.{history}.transitions[{index}]", history, item
+
+
+def history_ids(document: Document) -> dict[str, str]:
+    """Return the ids of all history states, each with the state it belongs to."""
+    return {
+        history: name
+        for name, definition, _ in document.states()
+        for history in definition.get("history") or {}
+    }
+
+
+def _state_problems(document: Document) -> Iterator[ChartError]:
+    seen: dict[str, str] = {}
+    yield from _initial_problems("chart.states", document.chart["states"])
+    for name, definition, above in document.states():
+        where = ".".join(("chart", *above, name))
+        for used in (name, *(definition.get("history") or {})):
+            if used in seen:
+                yield ChartError(where, f"state id {used!r} is also used at {seen[used]}")
+            seen[used] = where
+            if hasattr(StateChart, used) or used in RESERVED or not used.isidentifier():
+                yield ChartError(where, f"{used!r} is not an identifier, or the library's own name")
+        inner = definition.get("states") or {}
+        if inner and not definition.get("parallel"):
+            yield from _initial_problems(where, inner)
+        if definition.get("final") and (inner or definition.get("transitions")):
+            yield ChartError(where, "a final state has neither states nor transitions")
+        for key in ("parallel", "history"):
+            if definition.get(key) and not inner:
+                yield ChartError(f"{where}.{key}", "only a state with states inside can have this")
+
+
+def _initial_problems(where: str, states: Mapping[str, Any]) -> Iterator[ChartError]:
+    initial = [name for name, body in states.items() if (body or {}).get("initial")]
+    if len(initial) != 1:
+        found = ", ".join(initial) or "none"
+        yield ChartError(where, f"expected one state marked initial, got {found}")
+
+
+def _transition_problems(document: Document) -> Iterator[ChartError]:
+    histories = history_ids(document)
+    inside = {
+        name: {n for n, _, _ in walk(body.get("states") or {})}
+        for name, body, _ in document.states()
+    }
+    for where, source, item in transitions_of(document):
+        targets = split_words(item.get("target"))
+        for target in targets:
+            if target not in inside and target not in histories:
+                yield ChartError(f"{where}.target", f"unknown state {target!r}")
+        if item.get("internal") and not set(targets) <= inside.get(source, set()):
+            yield ChartError(f"{where}.internal", f"its target is not inside {source!r}")
+        if source in histories:
+            extra = sorted(set(item) - {"target", "on"})
+            if extra or not targets:
+                yield ChartError(where, "a history's transition has a target, and may have `on`")
+        elif not item.get("event") and not targets:
+            yield ChartError(where, "without event and target it would be taken for ever")
+
+
+def used_names(document: Document) -> tuple[set[str], set[str], set[str]]:
+    """Return the events, actions and guards that the chart part mentions."""
+    events: set[str] = set()
+    actions: set[str] = set()
+    guards: set[str] = set()
+    for _, definition, _ in document.states():
+        actions.update(as_list(definition.get("enter")), as_list(definition.get("exit")))
+    for _, _, item in transitions_of(document):
+        events.update(split_words(item.get("event")))
+        for key in ("on", "before", "after"):
+            actions.update(as_list(item.get(key)))
+        for key in ("cond", "unless"):
+            guards.update(as_list(item.get(key)))
+    return events, actions, guards
+
+
+def _name_problems(document: Document) -> Iterator[ChartError]:
+    events, actions, guards = used_names(document)
+    ids = {name for name, _, _ in document.states()}
+    events = {name for name in events if name.removeprefix(_DONE) not in ids or _DONE not in name}
+    for kind, used, declared in (
+        ("events", events, set(document.events)),
+        ("actions", actions, set(document.actions)),
+        ("guards", guards, set(document.guards)),
+    ):
+        for name in sorted(used - declared):
+            yield ChartError(f"{kind}.{name}", "used in the chart but not declared")
+        for name in sorted(declared - used):
+            yield ChartError(f"{kind}.{name}", "declared but not used in the chart")
+    for name in document.events:
+        words = name.split(".")
+        if not all(word.isidentifier() for word in words) or hasattr(StateChart, name):
+            yield ChartError(f"events.{name}", "expected words joined by dots, not a library name")
+    kinds: dict[str, Iterable[str]] = {
+        "data": document.data,
+        "parameters": document.parameters,
+        "guards": document.guards,
+        "actions": document.actions,
+        "event fields": sorted(document.event_fields()),
+    }
+    owner: dict[str, str] = {}
+    for kind, names in kinds.items():
+        for name in names:
+            if not name.isidentifier() or name in RESERVED or name.startswith((WAS, "_")):
+                yield ChartError(f"{kind}.{name}", "expected an identifier that is not reserved")
+            if name in owner:
+                yield ChartError(f"{kind}.{name}", f"name also used among the {owner[name]}")
+            owner[name] = kind
+
+
+def started(document: Document) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the names of all activities and of all timers that actions start."""
+    effects = [effect for action in document.actions.values() for effect in action.effects]
+    return (
+        frozenset(effect.activity for effect in effects if isinstance(effect, StartActivity)),
+        frozenset(effect.timer for effect in effects if isinstance(effect, StartTimer)),
+    )
+
+
+def _clock_problems(document: Document) -> Iterator[ChartError]:
+    """Yield activities and timers that are cancelled or awaited but never started."""
+    activities, timers = started(document)
+    for name in sorted(activities & timers):
+        yield ChartError(f"actions: {name}", "is the name of an activity and of a timer")
+    for name, event in document.events.items():
+        known = activities if event.origin == "activity" else timers
+        if event.of and event.of not in known:
+            yield ChartError(f"events.{name}.of", f"no action starts {event.origin} {event.of!r}")
+    for name, action in document.actions.items():
+        for effect in action.effects:
+            if isinstance(effect, CancelActivity) and effect.activity not in activities:
+                yield ChartError(
+                    f"actions.{name}", f"no action starts activity {effect.activity!r}"
+                )
+            if isinstance(effect, CancelTimer) and effect.timer not in timers:
+                yield ChartError(f"actions.{name}", f"no action starts timer {effect.timer!r}")
+    answered = {event.of for event in document.events.values() if event.origin == "timer"}
+    for name in sorted(timers - answered):
+        yield ChartError(f"actions: timer {name}", "no event says that it ran out")
+
+
+def scope(document: Document) -> frozenset[str]:
+    """Return the names that guards and actions may read."""
+    return frozenset({*document.data, *document.parameters, *document.event_fields()})
+
+
+def parsed(document: Document, text: str, where: str) -> ast.expr:
+    """Parse *text* with all names of *document* in scope."""
+    return parse_expression(text, scope(document), where)
+
+
+def expressions(document: Document) -> Iterator[tuple[str, str, frozenset[str]]]:
+    """Yield ``(path, text, readable names)`` of every expression in *document*."""
+    names = scope(document)
+    for guard, text in document.guards.items():
+        yield f"guards.{guard}", text, names
+    for name, action in document.actions.items():
+        if action.when is not None:
+            yield f"actions.{name}.when", action.when, names
+        for target, text in action.assigns.items():
+            yield f"actions.{name}.set.{target}", text, names
+    both = names | {f"{WAS}{name}" for name in document.data}
+    for index, always in enumerate(document.promises.always):
+        for key, found in (("if", always.given), ("then", always.then)):
+            if found is not None:
+                yield f"promises.always[{index}].{key}", found, both
+
+
+def _expression_problems(document: Document) -> Iterator[ChartError]:
+    for where, text, names in expressions(document):
+        try:
+            parse_expression(text, names, where)
+        except ChartError as error:
+            yield error
+    for name, action in document.actions.items():
+        for target in sorted(set(action.assigns) - set(document.data)):
+            yield ChartError(f"actions.{name}.set.{target}", "expected the name of a datum")
+
+
+def _fields_read(document: Document) -> dict[str, frozenset[str]]:
+    """Return the event fields that each guard and action reads."""
+    fields = document.event_fields()
+    found: dict[str, frozenset[str]] = {}
+    for where, text, names in expressions(document):
+        section, name, *_ = where.split(".")
+        if section != "promises":
+            try:
+                read = reads(parse_expression(text, names, where)) & fields
+            except ChartError:
+                read = frozenset()
+            found[name] = found.get(name, frozenset()) | read
+    return found
+
+
+def _field_problems(document: Document) -> Iterator[ChartError]:
+    """Yield uses of an event's field where the event need not have it.
+
+    A field lives for one event only; read elsewhere it would be a hidden second memory.
+    """
+    read = _fields_read(document)
+    for name, definition, above in document.states():
+        for key in ("enter", "exit"):
+            for action in as_list(definition.get(key)):
+                for field in sorted(read.get(action, ())):
+                    where = ".".join(("chart", *above, name, key))
+                    yield ChartError(where, f"{action!r} reads {field!r}, which only events have")
+    for where, _, item in transitions_of(document):
+        events = [
+            document.events[n] for n in split_words(item.get("event")) if n in document.events
+        ]
+        for key in ("cond", "unless", "on", "before", "after"):
+            for used in as_list(item.get(key)):
+                for field in sorted(read.get(used, ())):
+                    if not events or not all(field in event.data for event in events):
+                        yield ChartError(
+                            f"{where}.{key}", f"{used!r} reads {field!r}, which its event lacks"
+                        )
+
+
+def _promise_problems(document: Document) -> Iterator[ChartError]:
+    promises = document.promises
+    ids = frozenset(name for name, _, _ in document.states())
+    events, data = frozenset(document.events), frozenset(document.data)
+    activities, timers = started(document)
+    asked = frozenset(
+        describe(effect) for action in document.actions.values() for effect in action.effects
+    )
+    uses: list[tuple[str, str, Iterable[str], frozenset[str]]] = [
+        ("rest", "state", promises.rest, ids),
+        ("quiet", "state", promises.quiet, ids),
+        ("serving", "state", promises.serving, ids),
+        ("stopping", "state", [promises.stopping] if promises.stopping else [], ids),
+        ("unsure", "activity or timer", promises.unsure, activities | timers),
+        ("patience", "event", promises.patience, events),
+    ]
+    for pair in promises.pairs:
+        uses.append(("pairs", "state", (pair.begin, pair.end), ids))
+        uses.append(("pairs", "event", pair.unless, events))
+    if promises.requests is not None:
+        r = promises.requests
+        uses.append(("requests", "event", (r.ask, r.give_up, r.done), events))
+        uses.append(("requests", "datum", (r.waiting, r.served), data))
+    if promises.process is not None:
+        p = promises.process
+        uses.append(("process", "activity", (p.activity, *p.needed_by), activities))
+        uses.append(("process", "event", (p.up, *p.down), events))
+    for index, always in enumerate(promises.always):
+        at = f"always[{index}]"
+        states = always.before | always.into | always.inside | always.to | always.never
+        uses.append((at, "state", states, ids))
+        uses.append((at, "event", always.events, events))
+        uses.append((at, "effect", always.asks | always.spares, asked))
+        uses.append((at, "activity or timer", always.live | always.dead, activities | timers))
+    for key, kind, names, known in uses:
+        for name in sorted(set(names) - known):
+            yield ChartError(f"promises.{key}", f"unknown {kind} {name!r}")
