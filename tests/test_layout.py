@@ -1,0 +1,137 @@
+"""The folders, the links under src/, the built wheel and what is written in files agree."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import swapchart
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PARTS: list[str] = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"]
+FOLDERS = [part for part in PARTS if (ROOT / part).is_dir()]
+SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
+
+# Where the project happened to be written, whose home that was, and where its packages came from.
+# Spelled so that this file holds none of them.
+PLACES = ["wo" + "rk/", "ro" + "ot/", "ho" + "me/(?!user/)[a-z]", "tmp/te" + "am"]
+FORBIDDEN = re.compile(
+    rf"(?<![\w.~-])/(?:{'|'.join(PLACES)})|(?:index-url|registry)[\s=:]+[\"']?https?://".encode()
+)
+
+needs_git = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout")
+
+
+def tracked(*options: str) -> list[Path]:
+    """Return the files that git lists in the project; none that were deleted."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", *options], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout
+    paths = (ROOT / name for name in listed.split("\0") if name)
+    return [path for path in paths if path.is_file() and not path.is_symlink()]
+
+
+def test_each_part_of_the_package_has_its_link() -> None:
+    """An editable install sees what the wheel will hold."""
+    links = ROOT / "src" / "swapchart"
+    if not links.exists():
+        pytest.skip("not a checkout")
+    found = {link.name: link.resolve() for link in links.iterdir() if link.is_symlink()}
+
+    assert found == {part: ROOT / part for part in PARTS}
+
+
+def test_each_folder_of_python_is_a_part_or_no_package() -> None:
+    """A new top-level package cannot be forgotten in the wheel."""
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+
+    assert packages == set(FOLDERS)
+
+
+def test_the_tests_run_on_the_installed_package() -> None:
+    """Pytest must not put the folder above on the path.
+
+    A conftest.py in the root or an __init__.py in tests/ would make it do that, and then a
+    checkout whose folder is called swapchart would be the package.
+    """
+    assert Path(swapchart.__file__) != ROOT / "__init__.py"
+    assert not (ROOT / "conftest.py").exists()
+    assert not (ROOT / "tests" / "__init__.py").exists()
+
+
+def test_no_part_is_a_top_level_package(tmp_path: Path) -> None:
+    """Nobody's ``machine`` or ``runtime`` is shadowed by an installation of ours."""
+    code = "import importlib.util as u, sys; sys.exit(any(map(u.find_spec, sys.argv[1:])))"
+    done = subprocess.run([sys.executable, "-I", "-c", code, *FOLDERS], cwd=tmp_path)
+
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_inside_the_package_are_relative(path: Path) -> None:
+    """So it works under any name, and no checkout is mistaken for it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add(node.module or "")
+
+    assert not {name.partition(".")[0] for name in names} & {"swapchart", "tests", *FOLDERS}
+
+
+@needs_git
+def test_nothing_of_the_package_is_ignored() -> None:
+    """Hatch leaves out of the wheel what git ignores, tracked or not."""
+    assert tracked("--cached", "--ignored", "--exclude-standard") == []
+
+
+@needs_git
+def test_no_file_names_this_machine() -> None:
+    """Whoever clones has other paths and other registries."""
+    found = {path: FORBIDDEN.search(path.read_bytes()) for path in tracked()}
+    bad = [f"{path.relative_to(ROOT)}: {at[0]!r}" for path, at in found.items() if at]
+
+    assert bad == []
+
+
+@pytest.mark.parametrize(
+    ("text", "is_bad"),
+    [
+        (b"cd /wo" + b"rk/main", True),
+        (b'"/ho' + b'me/jo/models"', True),
+        (b"http://127.0.0.1/wo" + b"rk/x", False),
+        (b"net" + b"work/main", False),
+    ],
+)
+def test_machine_paths_are_told_from_others(text: bytes, is_bad: bool) -> None:
+    assert bool(FORBIDDEN.search(text)) == is_bad
+
+
+@needs_git
+@pytest.mark.parametrize("name", ["dev", ".ci/run"])
+def test_commands_are_executable_and_sound(name: str) -> None:
+    """Git keeps the mode, and a POSIX shell can read them."""
+    mode = subprocess.run(
+        ["git", "ls-files", "--stage", name], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout
+
+    assert mode.startswith("100755")
+    assert subprocess.run(["sh", "-n", name], cwd=ROOT).returncode == 0
+
+
+def test_dev_tells_its_commands_when_it_does_not_know_one(tmp_path: Path) -> None:
+    """From any folder, and before it sets anything up."""
+    argv = ["sh", str(ROOT / "dev"), "nonsense"]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True)
+
+    assert done.returncode == 2
+    assert "./dev COMMAND" in done.stderr
+    assert "making" not in done.stderr
