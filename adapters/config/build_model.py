@@ -1,0 +1,264 @@
+"""From one model's section to its effective values."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from urllib.parse import SplitResult, urlsplit
+
+from ...runtime.ports import HttpCall
+from .command import UnterminatedQuoteError, split_command
+from .expand import HOOK_POINTS, ModelTree
+from .fields import CommandLine
+from .model import Filters, HookAction, ModelConfig, Sleep
+from .reader import Reader, locate
+from .schema import DocumentSection
+from .schema_model import (
+    FiltersSection,
+    HookPoints,
+    HookSection,
+    HttpSection,
+    ModelFiltersSection,
+    ModelSection,
+)
+from .source import shown
+from .tree import Node, Scalar, Sequence
+
+MIN_HEALTH_S = 15
+_DEFAULT_CONCURRENCY = 10
+_COMFYUI = "comfyui_auto"
+_COMFYUI_CONCURRENCY = 50
+
+#: Hook point -> attribute of the section.
+_POINTS = {field.alias: name for name, field in HookPoints.model_fields.items()}
+
+
+def url_complaint(text: str) -> str | None:
+    """Say what is wrong with *text* as base URL of a server; None if nothing is."""
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError as error:
+        return f"expected a URL such as http://127.0.0.1:8080: {error}"
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        return "expected a URL such as http://127.0.0.1:8080"
+    return None
+
+
+def build_filters(section: FiltersSection) -> Filters:
+    """Return the filters, sorted, without those that would touch ``model``."""
+    names = section.strip_params
+    if isinstance(section, ModelFiltersSection):
+        names = names or section.strip_params_old
+    strip = {name.strip() for name in names.split(",")} - {"", "model"}
+    by_id = section.set_params_by_id
+    return Filters(
+        strip=tuple(sorted(strip)),
+        set_params=_settable(section.set_params),
+        set_params_by_id={key: _settable(params) for key, params in by_id.items()},
+    )
+
+
+def _settable(params: dict[str, object]) -> dict[str, object]:
+    return {key: params[key] for key in sorted(params) if key != "model"}
+
+
+class ModelBuilder:
+    """Builds one model.
+
+    Args:
+        tree: Where the section was read from.
+        top: The rest of the document, for what is global.
+    """
+
+    def __init__(self, reader: Reader, tree: ModelTree, top: DocumentSection) -> None:
+        self._reader, self._findings = reader, reader.findings
+        self._tree, self._top = tree, top
+        self._path = f"models.{tree.id}"
+
+    def build(self, section: ModelSection) -> ModelConfig:
+        """Return the effective values; what is wrong is noted, and something put in its place."""
+        top, tree = self._top, self._tree
+        health = max(MIN_HEALTH_S, top.health_check_timeout)
+        compat = section.compat.ignore_websockets
+        limit = section.concurrency_limit if section.concurrency_limit > 0 else None
+        limit = limit or _DEFAULT_CONCURRENCY
+        if tree.id == _COMFYUI:
+            limit, compat = max(limit, _COMFYUI_CONCURRENCY), True
+        loading = section.send_loading_state
+        proxy = self._proxy(section.proxy)
+        return ModelConfig(
+            id=tree.id,
+            cmd=_text(section.cmd),
+            cmd_shown=_shown(tree.node.items["cmd"]),
+            argv=self._argv(section.cmd, "cmd"),
+            stop_command=_text(section.cmd_stop),
+            stop_argv=self._stop_argv(section.cmd_stop),
+            proxy=section.proxy.rstrip("/"),
+            check_url=self._check_url(proxy, section.check_endpoint.strip()),
+            port=tree.port,
+            environment=self._environment(section),
+            hooks=self._hooks(section),
+            ttl=top.global_ttl if section.ttl == -1 else section.ttl,
+            unload_timeout=float(section.unload_timeout or top.unload_timeout or 10),
+            health_check_timeout=float(health),
+            start_timeout=float(section.start_timeout or health),
+            stall_timeout=section.stall_timeout,
+            aliases=section.aliases,
+            name=section.name.strip(),
+            description=section.description.strip(),
+            use_model_name=section.use_model_name,
+            unlisted=section.unlisted,
+            concurrency_limit=limit,
+            send_loading_state=top.send_loading_state if loading is None else loading,
+            filters=build_filters(section.filters),
+            metadata=section.metadata,
+            macros={name: self._macro(node) for name, node in tree.macros.items()},
+            timeouts=section.timeouts,
+            ignore_websockets=compat,
+            capabilities=section.capabilities,
+            abandon=section.abandon,
+            restart=section.restart,
+            liveness=section.liveness,
+            drain=section.drain,
+            sleep=self._sleep(section),
+            settle=self._argv(section.settle.run, "settle", "run") if section.settle else (),
+            settle_timeout_s=section.settle.timeout if section.settle else 10.0,
+            pinned=section.pinned,
+            kv=section.kv,
+        )
+
+    def _macro(self, node: Scalar) -> str | int | float | bool:
+        value = self._reader.plain(node)
+        assert isinstance(value, (str, int, float, bool))  # read_macros saw to it
+        return value
+
+    def _error(self, loc: tuple[int | str, ...], message: str) -> None:
+        self._findings.error(*locate(self._tree.node, self._path, loc), message)
+
+    def _proxy(self, text: str) -> SplitResult | None:
+        if complaint := url_complaint(text):
+            self._error(("proxy",), complaint)
+            return None
+        return urlsplit(text)
+
+    def _check_url(self, proxy: SplitResult | None, endpoint: str) -> str | None:
+        if endpoint == "none" or proxy is None:
+            return None
+        try:
+            wanted = urlsplit(endpoint)
+        except ValueError as error:
+            self._error(("checkEndpoint",), f"expected a path such as /health: {error}")
+            return None
+        path = f"{proxy.path.rstrip('/')}/{wanted.path.lstrip('/')}"
+        return proxy._replace(path=path, query=wanted.query, fragment="").geturl()
+
+    def _environment(self, section: ModelSection) -> dict[str, str]:
+        environment = {}
+        for index, item in enumerate(section.env):
+            name, equals, value = item.get_secret_value().partition("=")
+            if name and equals:
+                environment[name] = value
+            else:
+                place, path = locate(self._tree.node, self._path, ("env", index))
+                self._findings.warning(place, path, "expected NAME=value; the entry is ignored")
+        return environment
+
+    def _argv(self, command: CommandLine, *loc: int | str) -> tuple[str, ...]:
+        argv = self._split(command, loc)
+        if argv is not None and (not argv or not argv[0]):
+            self._error(loc, "empty command: expected a program and its arguments")
+        return argv or ("",)
+
+    def _stop_argv(self, command: CommandLine) -> tuple[str, ...]:
+        """Split cmdStop; nothing but comments means SIGTERM, as without it."""
+        return self._split(command, ("cmdStop",)) or ()
+
+    def _split(self, command: CommandLine, loc: tuple[int | str, ...]) -> tuple[str, ...] | None:
+        if isinstance(command, tuple):
+            return command
+        try:
+            return split_command(command)
+        except UnterminatedQuoteError as error:
+            place, path = locate(self._tree.node, self._path, loc)
+            line, column = _line_of(place), place.column if _line_of(place) == place.line else 1
+            message = f"unterminated quote: expected another {error.quote} to end the argument"
+            self._findings.error_at(place.source.name, path, line, column, message)
+            return None
+
+    def _hooks(self, section: ModelSection) -> dict[str, tuple[HookAction, ...]]:
+        hooks = {}
+        for point in HOOK_POINTS:
+            actions = getattr(section, _POINTS[point])
+            if actions:
+                hooks[point] = self._actions(actions, point)
+        return hooks
+
+    def _sleep(self, section: ModelSection) -> Sleep:
+        return Sleep(
+            after_s=section.sleep.after,
+            enter=self._actions(section.sleep.enter, "sleep", "enter"),
+            wake=self._actions(section.sleep.wake, "sleep", "wake"),
+            stop_after_s=section.sleep.stop_after,
+        )
+
+    def _actions(self, sections: tuple[HookSection, ...], *loc: str) -> tuple[HookAction, ...]:
+        return tuple(self._action(section, (*loc, i)) for i, section in enumerate(sections))
+
+    def _action(self, section: HookSection, loc: tuple[int | str, ...]) -> HookAction:
+        argv: tuple[str, ...] = ()
+        if section.run is not None and section.shell:
+            argv = ("/bin/sh", "-c", _text(section.run))
+        elif section.run is not None:
+            argv = self._argv(section.run, *loc, "run")
+        return HookAction(
+            argv=argv,
+            http=self._call(section.http, loc) if section.http else None,
+            timeout_s=section.timeout or self._top.hook_timeout,
+            retries=section.retries,
+            delay_s=section.delay,
+            on_error=section.on_error,
+            is_shell=section.shell,
+        )
+
+    def _call(self, section: HttpSection, loc: tuple[int | str, ...]) -> HttpCall:
+        if complaint := url_complaint(section.url.replace("${PID}", "1")):
+            self._error((*loc, "http", "url"), complaint)
+        headers = {name: value.get_secret_value() for name, value in section.headers.items()}
+        body = None if section.body is None else section.body.encode()
+        if section.json_body is not None:
+            body = json.dumps(section.json_body, ensure_ascii=False).encode()
+            if not any(name.lower() == "content-type" for name in headers):
+                headers["Content-Type"] = "application/json"
+        return HttpCall(
+            method=section.method.upper(),
+            url=section.url,
+            headers=headers,
+            body=body,
+            expect=frozenset(section.expect),
+        )
+
+
+def _text(command: CommandLine) -> str:
+    return command if isinstance(command, str) else shlex.join(command)
+
+
+def _shown(node: Node) -> str:
+    if isinstance(node, Sequence):
+        parts = [item.value for item in node.items if isinstance(item, Scalar)]
+        return shlex.join(shown(str(part)) for part in parts)
+    return shown(str(node.value)) if isinstance(node, Scalar) else ""
+
+
+def _line_of(node: Node) -> int:
+    """Return the line of the file in which an unterminated quote of *node* is opened.
+
+    Only a literal block has the lines of its text; and a quote that came out of a macro is not
+    in the file at that place. Then it is the line where the text begins.
+    """
+    if isinstance(node, Scalar) and node.block:
+        try:
+            split_command(node.text if node.written is None else node.written)
+        except UnterminatedQuoteError as error:
+            return min(node.line + 1 + error.line, node.end_line)
+    return node.line

@@ -1,0 +1,301 @@
+"""From the joined tree to one tree for each model: defaults, macros, ports, and what is left over.
+
+Source: llama-swap's load pipeline (specification 1.2, steps 3 to 8), with our own keys and hooks
+added: what stands at the top level is the default of every model and expands in the model's scope.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from .command import strip_comments
+from .findings import Findings
+from .macros import (
+    Scope,
+    TooMuchTextError,
+    display,
+    explain,
+    read_macros,
+    unresolved,
+)
+from .source import Environment, hide_escapes
+from .tree import Mapping, Node, Scalar, Sequence, mapping_at, scalar_at, sequence_at, walk
+
+HOOK_POINTS = (
+    "beforeStart",
+    "afterStart",
+    "afterHealthy",
+    "afterReady",
+    "beforeStop",
+    "afterStop",
+    "onFailure",
+)
+#: Keys of a model that may stand at the top level as the default of all models.
+DEFAULTED = (
+    "startTimeout",
+    "stallTimeout",
+    "abandon",
+    "restart",
+    "liveness",
+    "drain",
+    "sleep",
+    "settle",
+    "pinned",
+    "kv",
+)
+#: Keys of a model in which ``${PID}`` may stay, to be filled in at run time.
+WITH_PID = ("cmdStop", *HOOK_POINTS, "sleep", "settle")
+
+_FIRST_PORT, _LAST_PORT = 5800, 65535
+_DEFAULT_PROXY = "http://localhost:${PORT}"
+
+
+@dataclass(slots=True, kw_only=True)
+class ModelTree:
+    """One model, expanded.
+
+    Attributes:
+        node: Its mapping, without ``macros``; only ``${PID}`` may be left in it.
+        macros: Its own macros, as declared.
+        port: The port it was given, if its command uses one.
+    """
+
+    id: str
+    node: Mapping
+    macros: dict[str, Scalar]
+    port: int | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Expanded:
+    """The whole document, expanded.
+
+    Attributes:
+        top: Everything at the top level but ``macros`` and ``models``.
+        macros: Global macros, as declared.
+        models: In order of definition.
+    """
+
+    top: Mapping
+    macros: dict[str, Scalar]
+    models: dict[str, ModelTree] = field(default_factory=dict)
+
+
+def expand_document(
+    root: Mapping, known: frozenset[str], environment: Environment, findings: Findings
+) -> Expanded:
+    """Expand every macro of *root*.
+
+    Args:
+        root: The joined document.
+        known: Top-level keys that mean something; in others, leftovers are nobody's business.
+    """
+    return _Expander(root, known, environment, findings).run()
+
+
+class _Expander:
+    def __init__(
+        self, root: Mapping, known: frozenset[str], environment: Environment, findings: Findings
+    ) -> None:
+        self._root, self._known = root, known
+        self._environment, self._findings = environment, findings
+        self._spent = [0]
+        self._macros = read_macros(root.items.get("macros"), "macros", findings)
+        self._defaults = {key: root.items[key] for key in DEFAULTED if key in root.items}
+        hooks = root.items.get("hooks")
+        if isinstance(hooks, Mapping):
+            self._defaults |= {p: hooks.items[p] for p in HOOK_POINTS if p in hooks.items}
+
+    def run(self) -> Expanded:
+        scope = Scope(self._macros, self._spent)
+        top = {
+            key: self._expanded(scope, node, key)
+            for key, node in self._root.items.items()
+            if key not in ("macros", "models")
+        }
+        for key in self._known & top.keys():
+            if key not in DEFAULTED:
+                self._check_leftovers(key, top[key], scope)
+        expanded = Expanded(top=mapping_at(self._root, top), macros=self._macros)
+        models = self._root.items.get("models")
+        if isinstance(models, Mapping):
+            self._expand_models(models, expanded)
+        elif models is not None and not (isinstance(models, Scalar) and models.value is None):
+            found = display(models)
+            self._findings.error(models, "models", f"expected a mapping of models, found {found}")
+        return expanded
+
+    def _expand_models(self, models: Mapping, expanded: Expanded) -> None:
+        start = expanded.top.items.get("startPort")
+        port = start.value if isinstance(start, Scalar) else None
+        if not isinstance(port, int) or isinstance(port, bool) or port < 1:
+            port = _FIRST_PORT  # what is wrong with it is told when it is read
+        done = {}
+        for name in sorted(models.items):  # by code point, which is by byte in UTF-8
+            node = models.items[name]
+            if not isinstance(node, Mapping):
+                message = f"expected a mapping with cmd, found {display(node)}"
+                self._findings.error(node, f"models.{name}", message)
+                continue
+            done[name] = self._expand_model(name, node, port)
+            if done[name].port is not None:
+                port += 1
+        expanded.models = {name: done[name] for name in models.items if name in done}
+
+    def _expand_model(self, name: str, node: Mapping, port: int) -> ModelTree:
+        path = f"models.{name}"
+        own = read_macros(node.items.get("macros"), f"{path}.macros", self._findings)
+        scope = Scope(_model_macros(name, node, self._macros, own), self._spent)
+        tree = _prepared(node, self._defaults)
+        tree = self._expanded_mapping(scope, tree, path)
+        port_scope = Scope({"PORT": scalar_at(node, port)}, self._spent)
+        used = self._uses_port(tree, path)
+        if used:
+            tree = self._expanded_mapping(port_scope, tree, path)
+            if port > _LAST_PORT:
+                message = f"no port is left: expected at most {_LAST_PORT}, got {port}"
+                self._findings.error(node, path, message)
+        self._expand_keys(tree, path, [scope, port_scope] if used else [scope])
+        for key, item in tree.items.items():
+            allowed = ("PID",) if key in WITH_PID else ()
+            self._check_leftovers(f"{path}.{key}", item, scope, allowed)
+        return ModelTree(id=name, node=tree, macros=own, port=port if used else None)
+
+    def _uses_port(self, tree: Mapping, path: str) -> bool:
+        in_command = _mentions_port(tree.items.get("cmd"))
+        proxy = tree.items.get("proxy")
+        if "cmd" in tree.items and not in_command and _mentions_port(proxy) and proxy is not None:
+            message = (
+                "proxy uses ${PORT} but cmd does not: use ${PORT} in cmd, or set proxy to the "
+                "address that cmd serves"
+            )
+            self._findings.error(proxy, f"{path}.proxy", message)
+        return in_command or _mentions_port(proxy)
+
+    def _expand_keys(self, tree: Mapping, path: str, scopes: list[Scope]) -> None:
+        """Expand the keys of filters.setParamsByID, the only keys that are."""
+        filters = tree.items.get("filters")
+        if not isinstance(filters, Mapping):
+            return
+        params = filters.items.get("setParamsByID")
+        if not isinstance(params, Mapping):
+            return
+        path = f"{path}.filters.setParamsByID"
+        renamed = mapping_at(params, {})
+        for key, value in params.items.items():
+            source, line, column = params.places[key]
+            text = hide_escapes(key)
+            for scope in scopes:
+                text = scope.expand_text(text)
+            for name in unresolved(text):
+                why = explain(name, scopes[0])
+                self._findings.error_at(source.name, path, line, column, f"in a key: {why}")
+            text = self._environment.fill(text)
+            if text in renamed.items:
+                message = f"two keys resolve to the same value {text!r}"
+                self._findings.error_at(source.name, path, line, column, message)
+            renamed.items[text] = value
+            renamed.places[text] = params.places[key]
+        tree.items["filters"] = mapping_at(filters, {**filters.items, "setParamsByID": renamed})
+
+    def _expanded(self, scope: Scope, node: Node, path: str) -> Node:
+        try:
+            return scope.expand(node)
+        except TooMuchTextError as error:
+            self._findings.error(node, path, str(error))
+            return node
+
+    def _expanded_mapping(self, scope: Scope, node: Mapping, path: str) -> Mapping:
+        expanded = self._expanded(scope, node, path)
+        return expanded if isinstance(expanded, Mapping) else node
+
+    def _check_leftovers(
+        self, path: str, node: Node, scope: Scope, allowed: tuple[str, ...] = ()
+    ) -> None:
+        for where, scalar in _with_references(node, path):
+            for name in unresolved(str(scalar.value)):
+                if name in allowed or _is_default_hook(where, path):
+                    continue
+                place = scalar.source.find(f"${{{name}}}", scalar.line, scalar.end_line)
+                line, column = place or (scalar.line, scalar.column)
+                message = explain(name, scope)
+                self._findings.error_at(scalar.source.name, where, line, column, message)
+
+
+def _with_references(node: Node, path: str) -> Iterator[tuple[str, Scalar]]:
+    for where, scalar in walk(node, path):
+        if isinstance(scalar.value, str) and "${" in scalar.value:
+            yield where, scalar
+
+
+def _is_default_hook(where: str, path: str) -> bool:
+    """Tell whether *where* is a hook at the top level: checked where a model uses it."""
+    return path == "hooks" and not where.startswith("hooks.on_startup")
+
+
+def _mentions_port(node: Node | None) -> bool:
+    return node is not None and any(
+        "PORT" in unresolved(scalar.value)
+        for _, scalar in walk(node)
+        if isinstance(scalar.value, str)
+    )
+
+
+def _model_macros(
+    name: str, node: Mapping, shared: dict[str, Scalar], own: dict[str, Scalar]
+) -> dict[str, Scalar]:
+    """Return the macros of a model: its id, the global ones (or what replaces them), its own."""
+    return {"MODEL_ID": scalar_at(node, hide_escapes(name)), **shared, **own}
+
+
+def _prepared(node: Mapping, defaults: dict[str, Node]) -> Mapping:
+    """Return *node* without its macros, comments and nulls, and with every default in place."""
+    items = {
+        key: item
+        for key, item in node.items.items()
+        if key != "macros" and not (isinstance(item, Scalar) and item.value is None)
+    }
+    prepared = mapping_at(node, items)
+    for key, default in defaults.items():
+        items[key] = _with_default(items[key], default) if key in items else default
+    for key in items.keys() & {"cmd", *WITH_PID}:
+        if key not in ("cmd", "cmdStop") or isinstance(items[key], Scalar):
+            items[key] = _without_comments(items[key])
+    items.setdefault("proxy", scalar_at(node, _DEFAULT_PROXY))
+    return prepared
+
+
+def _with_default(own: Node, default: Node) -> Node:
+    """Return *own* with what it leaves open taken from *default*: mappings are joined."""
+    if not isinstance(default, Mapping):
+        return own
+    if isinstance(own, Scalar) and "mode" in default.items:  # kv: keep
+        own = mapping_at(own, {"mode": own})
+    if not isinstance(own, Mapping):
+        return own
+    joined = mapping_at(own, {**default.items, **own.items})
+    joined.places = {**default.places, **own.places}
+    return joined
+
+
+def _without_comments(node: Node) -> Node:
+    """Return a command, hooks or a mapping of them without comment lines.
+
+    What goes to a shell and what is a list of arguments stays as it is.
+    """
+    if isinstance(node, Scalar):
+        if isinstance(node.value, str) and "#" in node.value:
+            return scalar_at(node, strip_comments(node.value))
+        return node
+    if isinstance(node, Sequence):
+        return sequence_at(node, [_without_comments(item) for item in node.items])
+    shell = node.items.get("shell")
+    if isinstance(shell, Scalar) and shell.value not in (False, None):
+        return node
+    items = {}
+    for key, item in node.items.items():
+        is_command = key == "run" and isinstance(item, Scalar)
+        is_hooks = key in ("enter", "wake")
+        items[key] = _without_comments(item) if is_command or is_hooks else item
+    return mapping_at(node, items)

@@ -1,0 +1,83 @@
+"""Types of the keys, beyond what pydantic brings; each says what was expected when it refuses."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
+
+_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
+
+
+def refuse(message: str) -> PydanticCustomError:
+    """Return the error to raise when a value does not fit; *message* says what was expected."""
+    return PydanticCustomError("refused", "{message}", {"message": message})
+
+
+class Section(BaseModel):
+    """A mapping of the configuration; keys in camelCase, unknown ones refused."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        alias_generator=to_camel,
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
+        strict=True,
+        protected_namespaces=(),
+    )
+
+
+def _as_command(value: object) -> object:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
+        if value:
+            return tuple(value)
+        raise refuse("expected a command, found an empty list")
+    raise refuse("expected a command as text, or as a list of texts (program and arguments)")
+
+
+#: A command: a text that is split without a shell, or a list that is taken as it is.
+CommandLine: TypeAlias = Annotated[str | tuple[str, ...], BeforeValidator(_as_command)]
+
+Seconds: TypeAlias = Annotated[float, Field(gt=0)]
+SecondsOrOff: TypeAlias = Annotated[float, Field(ge=0)]
+Count: TypeAlias = Annotated[int, Field(ge=0)]
+#: Anything YAML can say; passed on as it is.
+FreeForm: TypeAlias = dict[str, Any]
+Modality: TypeAlias = Literal["text", "audio", "image"]
+
+
+def _as_duration(value: object) -> float:
+    text = value if isinstance(value, str) else ""
+    if text in ("0", "+0", "-0"):
+        return 0.0
+    sign = -1.0 if text.startswith("-") else 1.0
+    parts = _DURATION.findall(text.lstrip("+-"))
+    if not parts or "".join(number + unit for number, unit in parts) != text.lstrip("+-"):
+        raise refuse("expected a duration such as 15s or 1h30m")
+    return sign * sum(float(number) * _UNITS[unit] for number, unit in parts)
+
+
+#: Written as Go writes durations (``1h30m``); seconds.
+Duration: TypeAlias = Annotated[
+    float,
+    BeforeValidator(_as_duration, json_schema_input_type=str),
+]
+
+
+def _as_api_key(key: SecretStr) -> SecretStr:
+    text = key.get_secret_value()
+    if not text:
+        raise refuse("empty api key found in apiKeys")
+    if " " in text:
+        raise refuse("api key cannot contain spaces")
+    return key
+
+
+ApiKey: TypeAlias = Annotated[SecretStr, AfterValidator(_as_api_key)]

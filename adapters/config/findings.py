@@ -1,0 +1,69 @@
+"""Collects problems while the configuration is read, so that all are told at once."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from .problems import Problem, Severity
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+class _Place(Protocol):
+    @property
+    def source(self) -> _Named: ...
+    @property
+    def line(self) -> int: ...
+    @property
+    def column(self) -> int: ...
+
+
+class Findings:
+    """The problems found so far; the same one at the same place is kept once.
+
+    A default that is wrong would otherwise be told once for each model it is used in.
+    """
+
+    def __init__(self) -> None:
+        self._problems: dict[tuple[object, ...], Problem] = {}
+        self._files: dict[str, int] = {}
+
+    def error(self, place: _Place, path: str, message: str) -> None:
+        """Note an error at a node."""
+        self.error_at(place.source.name, path, place.line, place.column, message)
+
+    def warning(self, place: _Place, path: str, message: str) -> None:
+        """Note a warning at a node."""
+        self._add(place.source.name, path, place.line, place.column, message, "warning")
+
+    def error_at(self, file: str, path: str, line: int, column: int, message: str) -> None:
+        """Note an error at a line and column, from 1; 0 when there is none."""
+        self._add(file, path, line, column, message, "error")
+
+    def warning_at(self, file: str, path: str, line: int, column: int, message: str) -> None:
+        """Note a warning at a line and column, from 1; 0 when there is none."""
+        self._add(file, path, line, column, message, "warning")
+
+    @property
+    def has_errors(self) -> bool:
+        """Tell whether anything found keeps the configuration from being used."""
+        return any(problem.severity == "error" for problem in self._problems.values())
+
+    def all(self) -> list[Problem]:
+        """Return everything found, by file (in order of first mention), line and column."""
+        return sorted(
+            self._problems.values(), key=lambda p: (self._files[p.file], p.line, p.column)
+        )
+
+    def _add(
+        self, file: str, path: str, line: int, column: int, message: str, severity: Severity
+    ) -> None:
+        self._files.setdefault(file, len(self._files))
+        key = (file, line, column, message) if line else (file, path, message)
+        problem = Problem(
+            file=file, path=path, line=line, column=column, message=message, severity=severity
+        )
+        self._problems.setdefault(key, problem)

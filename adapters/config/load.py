@@ -1,0 +1,239 @@
+"""Loads the configuration: reads, joins, expands, checks. Executes nothing and starts nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping as Map
+from collections.abc import Sequence as Listing
+from pathlib import Path
+from typing import Literal
+
+from .build_model import MIN_HEALTH_S, ModelBuilder
+from .expand import DEFAULTED, HOOK_POINTS, Expanded, expand_document
+from .findings import Findings
+from .merge import list_files, read_files
+from .model import Config, ModelConfig
+from .names import Names
+from .problems import ConfigProblems, Problem
+from .reader import Reader, locate
+from .routing import read_routing
+from .schema import TOP_KEYS, DocumentSection
+from .schema_model import ModelSection
+from .source import Environment
+from .tree import Mapping, Node, mapping_at, walk
+
+_LOG_TIMES = frozenset(
+    (
+        *("ansic", "unixdate", "rubydate", "rfc822", "rfc822z", "rfc850", "rfc1123", "rfc1123z"),
+        *("rfc3339", "rfc3339nano", "kitchen", "stamp", "stampmilli", "stampmicro", "stampnano"),
+    )
+)
+_LEVELS: dict[str, Literal["debug", "info", "warn", "error"]] = {
+    "debug": "debug",
+    "info": "info",
+    "warn": "warn",
+    "error": "error",
+}
+
+
+def load_config(
+    files: Listing[Path] = (),
+    directory: Path | None = None,
+    *,
+    env: Map[str, str] | None = None,
+) -> Config:
+    """Load *files* and then the YAML files of *directory*, joined into one configuration.
+
+    Args:
+        files: Read in this order.
+        directory: Its ``*.yaml`` and ``*.yml`` are read in the order of their names.
+        env: What ``${env.X}`` may name; by default the environment of this process.
+
+    Raises:
+        ConfigProblems: There is at least one error; it carries all that was found.
+    """
+    config, problems = _load(files, directory, os.environ if env is None else env)
+    if config is None:
+        raise ConfigProblems(problems)
+    return config
+
+
+def check_config(
+    files: Listing[Path] = (),
+    directory: Path | None = None,
+    *,
+    env: Map[str, str] | None = None,
+) -> list[Problem]:
+    """Return everything that is wrong or doubtful, as ``load_config`` would find it."""
+    return _load(files, directory, os.environ if env is None else env)[1]
+
+
+def _load(
+    files: Listing[Path], directory: Path | None, env: Map[str, str]
+) -> tuple[Config | None, list[Problem]]:
+    findings, environment = Findings(), Environment(env)
+    paths = list_files(files, directory, findings)
+    root, sources = read_files(paths, environment, findings)
+    expanded = expand_document(root, TOP_KEYS, environment, findings)
+    reader = Reader(environment, findings)
+    config = _Builder(reader, expanded, {s.name: s.raw for s in sources}).build()
+    return (None if findings.has_errors else config), findings.all()
+
+
+class _Builder:
+    def __init__(self, reader: Reader, expanded: Expanded, sources: dict[str, str]) -> None:
+        self._reader, self._findings = reader, reader.findings
+        self._expanded, self._sources = expanded, sources
+
+    def build(self) -> Config | None:
+        """Return the configuration; None when there is no use in going on."""
+        top = self._expanded.top
+        document = self._reader.read(DocumentSection, _readable(top), "")
+        models = self._models(document or DocumentSection())
+        if document is None or len(models) < len(self._expanded.models):
+            return None  # what refers to a model that could not be read would be blamed for it
+        names = Names(self._expanded, models, self._findings)
+        peers = names.read_peers(document)
+        routing = read_routing(document, names)
+        selectors = names.read_selectors(document, routing)
+        profiles = names.read_profiles(document)
+        return Config(
+            models=names.models,
+            aliases=names.aliases,
+            health_check_timeout=self._health(document),
+            unload_timeout=float(document.unload_timeout or 10),
+            global_ttl=document.global_ttl,
+            start_port=document.start_port,
+            log_level=self._log_level(document),
+            log_time_format=self._log_time(document),
+            log_to_stdout=document.log_to_stdout,
+            metrics_max_in_memory=max(0, document.metrics_max_in_memory) or 1000,
+            capture_bytes=max(0, document.capture_buffer) << 20,
+            store_path=self._store(document),
+            session_headers=_session_headers(document),
+            performance_every=None
+            if document.performance.disabled
+            else document.performance.every_s,
+            send_loading_state=document.send_loading_state,
+            include_aliases_in_list=document.include_aliases_in_list,
+            api_keys=document.api_keys,
+            macros={name: self._reader.plain(node) for name, node in self._expanded.macros.items()},
+            profiles=profiles,
+            selectors=selectors,
+            peers=peers,
+            ignore_paths=self._ignore_paths(document),
+            preload=self._preload(document, names),
+            routing=routing,
+            on_idle=self._on_idle(document, names),
+            on_idle_after=document.on_idle_after,
+            queue=document.queue,
+            hook_timeout=document.hook_timeout,
+            shutdown_timeout=document.shutdown_timeout,
+            warnings=tuple(self._findings.all()),
+            sources=self._sources,
+        )
+
+    def _models(self, document: DocumentSection) -> dict[str, ModelConfig]:
+        models = {}
+        for name, tree in self._expanded.models.items():
+            section = self._reader.read(ModelSection, tree.node, f"models.{name}")
+            if section is not None:
+                models[name] = ModelBuilder(self._reader, tree, document).build(section)
+        return models
+
+    def _at(self, *loc: int | str) -> tuple[Node, str]:
+        return locate(self._expanded.top, "", loc)
+
+    def _health(self, document: DocumentSection) -> float:
+        if document.health_check_timeout < MIN_HEALTH_S:
+            message = f"raised to {MIN_HEALTH_S}, the least that is allowed"
+            self._findings.warning(*self._at("healthCheckTimeout"), message)
+        return float(max(MIN_HEALTH_S, document.health_check_timeout))
+
+    def _log_level(self, document: DocumentSection) -> Literal["debug", "info", "warn", "error"]:
+        level = document.log_level.strip().lower()
+        if level not in _LEVELS:
+            message = f"expected debug, info, warn or error, found {level!r}: info is used"
+            self._findings.warning(*self._at("logLevel"), message)
+        return _LEVELS.get(level, "info")
+
+    def _log_time(self, document: DocumentSection) -> str:
+        name = document.log_time_format.strip().lower()
+        if name and name not in _LOG_TIMES:
+            known = ", ".join(sorted(_LOG_TIMES))
+            message = f"expected one of {known}; found {name!r}: no time is logged"
+            self._findings.warning(*self._at("logTimeFormat"), message)
+        return name if name in _LOG_TIMES else ""
+
+    def _store(self, document: DocumentSection) -> str | None:
+        if document.store is None:
+            return None
+        path = Path(document.store.path)
+        complaint = None
+        if path.is_dir():
+            complaint = "expected a file, found a directory"
+        elif path.exists():
+            complaint = None if os.access(path, os.W_OK) else "expected a writable file"
+        elif not path.parent.is_dir():
+            complaint = "expected a file in a directory that exists"
+        elif not os.access(path.parent, os.W_OK):
+            complaint = "expected a file in a writable directory"
+        if complaint:
+            self._findings.error(*self._at("store", "path"), complaint)
+        return document.store.path
+
+    def _ignore_paths(self, document: DocumentSection) -> tuple[re.Pattern[str], ...]:
+        default = type(document.upstream)().ignore_paths
+        patterns = []
+        for index, text in enumerate(document.upstream.ignore_paths or default):
+            try:
+                patterns.append(re.compile(text))
+            except (re.error, OverflowError, RecursionError) as error:
+                at = self._at("upstream", "ignorePaths", index)
+                self._findings.error(*at, f"invalid regular expression: {error}")
+        return tuple(patterns)
+
+    def _preload(self, document: DocumentSection, names: Names) -> tuple[str, ...]:
+        models = []
+        for index, name in enumerate(document.hooks.on_startup.preload):
+            model = names.real_name(name.strip())
+            if model is not None:
+                models.append(model)
+            elif name.strip():
+                at = self._at("hooks", "on_startup", "preload", index)
+                self._findings.warning(*at, f"unknown model {name!r} is not preloaded")
+        return tuple(models)
+
+    def _on_idle(self, document: DocumentSection, names: Names) -> str | None:
+        model = names.real_name(document.on_idle)
+        if document.on_idle and model is None:
+            message = f"unknown model {document.on_idle!r}"
+            self._findings.error(*self._at("onIdle"), message)
+        return model
+
+
+def _readable(top: Mapping) -> Mapping:
+    """Return *top* without defaults that only make sense in a model, which has its own macros."""
+    items = {
+        key: node for key, node in top.items.items() if key not in DEFAULTED or _is_final(node)
+    }
+    hooks = items.get("hooks")
+    if isinstance(hooks, Mapping):
+        items["hooks"] = mapping_at(
+            hooks,
+            {k: n for k, n in hooks.items.items() if k not in HOOK_POINTS or _is_final(n)},
+        )
+    return mapping_at(top, items)
+
+
+def _is_final(node: Node) -> bool:
+    return not any("${" in str(scalar.value) for _, scalar in walk(node))
+
+
+def _session_headers(document: DocumentSection) -> tuple[str, ...]:
+    headers: dict[str, str] = {}
+    for name in document.ui.activity.session_id:
+        if name.strip():
+            headers.setdefault(name.strip().lower(), name.strip())
+    return tuple(headers.values())

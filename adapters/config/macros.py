@@ -1,0 +1,181 @@
+"""Macros: ``${name}`` in texts, replaced before a command is split, as llama-swap does it.
+
+A macro's value takes part in the splitting: a value with a space becomes two arguments unless the
+place where it is used is quoted. That is what existing configurations are written for; whoever
+wants one argument whatever the value writes ``cmd`` as a list. Nothing that comes with a request
+ever gets here, and no shell sees the result unless a hook asks for one.
+
+Source: llama-swap's behaviour (specification 1.4, 1.5). Deviations: ``$${`` stands for a literal
+``${``, floats keep their author's text, and all problems are told at once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from ...machine.errors import SwapchartError
+from .findings import Findings
+from .scalars import Value, as_text, is_timestamp
+from .source import shown
+from .tree import Mapping, Node, Scalar, Sequence, mapping_at, scalar_at, sequence_at
+
+#: Names that are ours: their values come from the model.
+RESERVED = ("PID", "PORT", "MODEL_ID")
+MAX_NAME = 63
+#: Longest text that macros may produce, and most text they may produce in one load; characters.
+MAX_TEXT = 1 << 20
+MAX_TOTAL = 64 << 20
+
+REFERENCE = re.compile(r"\$\{([a-zA-Z0-9_-]+)\}")
+_NAME = re.compile(r"[a-zA-Z0-9_-]+")
+
+
+def read_macros(node: Node | None, path: str, findings: Findings) -> dict[str, Scalar]:
+    """Return the macros that *node* declares, in order, without those that are wrong."""
+    if node is None or (isinstance(node, Scalar) and node.value is None):
+        return {}
+    if not isinstance(node, Mapping):
+        findings.error(node, path, "macros must be a mapping of names to values")
+        return {}
+    macros = {}
+    for name, value in node.items.items():
+        if (complaint := _complaint(name, value)) is not None:
+            source, line, column = node.places[name]
+            findings.error_at(source.name, f"{path}.{name}", line, column, complaint)
+        elif isinstance(value, Scalar):
+            macros[name] = value
+    return macros
+
+
+def _complaint(name: str, value: Node) -> str | None:
+    if len(name.encode()) > MAX_NAME:
+        return f"macro name '{name}' exceeds maximum length of {MAX_NAME} characters"
+    if not _NAME.fullmatch(name):
+        return f"macro name '{name}' contains invalid characters: use letters, digits, _ and -"
+    if isinstance(value, Scalar) and f"${{{name}}}" in str(value.value):
+        return f"macro '{name}' contains self-reference"
+    if (kind := _kind(value)) not in ("text", "number"):
+        return f"macro '{name}' has invalid type {kind}, must be a scalar type (text, number, bool)"
+    if name in RESERVED:
+        return f"macro name '{name}' is reserved"
+    return None
+
+
+def _kind(node: Node) -> str:
+    if isinstance(node, Mapping):
+        return "mapping"
+    if isinstance(node, Sequence):
+        return "list"
+    if node.value is None:
+        return "null"
+    if isinstance(node.value, str):
+        return "timestamp" if node.plain and is_timestamp(node.text) else "text"
+    return "number"
+
+
+class TooMuchTextError(SwapchartError):
+    """Macros grow beyond the bound; the message says so."""
+
+
+class Scope:
+    """Macros that hold in one part of the document, in order of declaration.
+
+    A macro may use those declared before it, and no others: they are replaced from the last to
+    the first, each once.
+
+    Args:
+        macros: Name -> value, in order.
+        spent: How much text this load has produced so far; shared by all scopes.
+    """
+
+    def __init__(self, macros: dict[str, Scalar], spent: list[int]) -> None:
+        self.macros = macros
+        self._spent = spent
+        self._reversed = [(f"${{{name}}}", value) for name, value in reversed(macros.items())]
+
+    def expand(self, node: Node) -> Node:
+        """Return *node* with every reference in its texts replaced; keys are left alone.
+
+        Raises:
+            TooMuchTextError: The result would be too big.
+        """
+        if isinstance(node, Scalar):
+            return self._expand_scalar(node)
+        if isinstance(node, Sequence):
+            items = [self.expand(item) for item in node.items]
+            if all(new is old for new, old in zip(items, node.items, strict=True)):
+                return node
+            return sequence_at(node, items)
+        changed = {key: self.expand(item) for key, item in node.items.items()}
+        if all(changed[key] is item for key, item in node.items.items()):
+            return node
+        return mapping_at(node, changed)
+
+    def expand_text(self, text: str) -> str:
+        """Return *text* with every reference replaced, also if it is just one."""
+        value, literal = self._follow(text)
+        return as_text(value, literal)
+
+    def _expand_scalar(self, node: Scalar) -> Scalar:
+        text = node.value
+        if not isinstance(text, str) or "${" not in text:
+            return node
+        value, literal = self._follow(text)
+        return node if value is text else scalar_at(node, value, literal)
+
+    def _follow(self, text: str) -> tuple[Value, str]:
+        """Return what *text* becomes, and how it is written if that is not a text."""
+        for reference, macro in self._reversed:
+            if reference not in text:
+                continue
+            if text == reference:
+                if not isinstance(macro.value, str):
+                    return macro.value, macro.text
+                text = macro.value
+            else:
+                text = self._replace(text, reference, as_text(macro.value, macro.text))
+            if "${" not in text:
+                break
+        return text, text
+
+    def _replace(self, text: str, reference: str, by: str) -> str:
+        size = len(text) + text.count(reference) * (len(by) - len(reference))
+        self._spent[0] += size
+        if size > MAX_TEXT:
+            raise TooMuchTextError(f"macros make a text longer than {MAX_TEXT} characters")
+        if self._spent[0] > MAX_TOTAL:
+            raise TooMuchTextError(f"macros make more than {MAX_TOTAL} characters of text")
+        return text.replace(reference, by)
+
+
+def unresolved(text: str) -> Iterable[str]:
+    """Return the names still referred to in *text*, once each."""
+    return dict.fromkeys(REFERENCE.findall(text)) if "${" in text else ()
+
+
+def explain(name: str, scope: Scope | None, *, where: str = "here") -> str:
+    """Say why ``${name}`` could not be replaced."""
+    if name == "PORT":
+        return f"macro '${{PORT}}' has no value {where}: only models with ${{PORT}} in cmd have one"
+    if name == "PID":
+        return "macro '${PID}' is known only while the process runs: use it in cmdStop and hooks"
+    if name == "MODEL_ID":
+        return f"macro '${{MODEL_ID}}' has no value {where}: it is known inside a model only"
+    why = f"unknown macro '${{{name}}}'"
+    if scope is not None and name in scope.macros:
+        return f"{why}: it is declared after the macro that uses it; move it before"
+    return f"{why}; for a literal text write '$${{{name}}}'"
+
+
+def display(node: Node) -> str:
+    """Return how *node* is shown in a problem: shortened, without values of the environment."""
+    if isinstance(node, Mapping):
+        return "a mapping"
+    if isinstance(node, Sequence):
+        return "a list"
+    if node.value is None:
+        return "nothing" if not node.text else shown(node.text)
+    text = re.sub(r"//[^/@\s]*@", "//***@", shown(node.text))
+    text = text if len(text) <= 60 else f"{text[:57]}..."
+    return repr(text) if isinstance(node.value, str) else text

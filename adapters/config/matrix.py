@@ -1,0 +1,179 @@
+"""Set expressions of the matrix: ``(a | b) & c & +other``, read into a tree.
+
+    or   := and ('|' and)*
+    and  := atom ('&' atom)*
+    atom := NAME | '+' NAME | '(' or ')'
+
+Names are letters, digits, ``_``, ``-`` and ``.``. Source: specification 1.13.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from ...machine.errors import SwapchartError
+
+#: Deepest nesting of parentheses that is read.
+MAX_DEPTH = 50
+_TOKEN = re.compile(r"\s*([\w.-]+|[|&+()]|\S)")
+_NAME = re.compile(r"[\w.-]+")
+
+
+class ExpressionError(SwapchartError):
+    """An expression cannot be read; the message says where."""
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A variable or a model."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Another set, by name."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnyOf:
+    """One of several alternatives, at least two."""
+
+    parts: tuple[Expression, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AllOf:
+    """Several together, at least two."""
+
+    parts: tuple[Expression, ...]
+
+
+Expression: TypeAlias = Name | Reference | AnyOf | AllOf
+
+
+def parse_expression(text: str) -> Expression:
+    """Read *text*.
+
+    Raises:
+        ExpressionError: It does not follow the grammar.
+    """
+    return _Parser(text).parse()
+
+
+class _Parser:
+    def __init__(self, text: str) -> None:
+        self._tokens = [(m[1], m.start(1) + 1) for m in _TOKEN.finditer(text)]
+        self._at = 0
+        self._depth = 0
+
+    def parse(self) -> Expression:
+        if not self._tokens:
+            raise ExpressionError("empty expression")
+        expression = self._alternatives()
+        if self._at < len(self._tokens):
+            raise self._unexpected("unexpected token")
+        return expression
+
+    def _peek(self) -> str:
+        return self._tokens[self._at][0] if self._at < len(self._tokens) else ""
+
+    def _take(self) -> str:
+        token = self._peek()
+        self._at += 1
+        return token
+
+    def _alternatives(self) -> Expression:
+        parts = [self._together()]
+        while self._peek() == "|":
+            self._take()
+            parts.append(self._together())
+        return parts[0] if len(parts) == 1 else AnyOf(tuple(parts))
+
+    def _together(self) -> Expression:
+        parts = [self._atom()]
+        while self._peek() == "&":
+            self._take()
+            parts.append(self._atom())
+        return parts[0] if len(parts) == 1 else AllOf(tuple(parts))
+
+    def _atom(self) -> Expression:
+        token = self._peek()
+        if token == "(":
+            return self._parenthesis()
+        if token == "+":
+            self._take()
+            if not _NAME.fullmatch(self._peek()):
+                raise self._unexpected("expected set name after '+'")
+            return Reference(self._take())
+        if not _NAME.fullmatch(token):
+            known = token in ("", "|", "&", ")")
+            raise self._unexpected("unexpected token" if known else "unexpected character")
+        return Name(self._take())
+
+    def _parenthesis(self) -> Expression:
+        self._take()
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise ExpressionError(f"more than {MAX_DEPTH} nested parentheses")
+        inner = self._alternatives()
+        if self._peek() != ")":
+            raise self._unexpected("missing closing parenthesis")
+        self._take()
+        self._depth -= 1
+        return inner
+
+    def _unexpected(self, what: str) -> ExpressionError:
+        if self._at < len(self._tokens):
+            token, column = self._tokens[self._at]
+            return ExpressionError(f"{what}, found {token!r} at character {column}")
+        return ExpressionError(f"{what}, found the end")
+
+
+def references(expression: Expression) -> tuple[list[str], list[str]]:
+    """Return the names and the sets that *expression* mentions, once each, in order."""
+    names: dict[str, None] = {}
+    sets: dict[str, None] = {}
+    todo = [expression]
+    while todo:
+        part = todo.pop()
+        if isinstance(part, Name):
+            names[part.name] = None
+        elif isinstance(part, Reference):
+            sets[part.name] = None
+        else:
+            todo.extend(reversed(part.parts))
+    return list(names), list(sets)
+
+
+def families(
+    expression: Expression,
+    sets: Mapping[str, Expression],
+    resolve: Callable[[str], str],
+    among: frozenset[str],
+) -> frozenset[frozenset[str]]:
+    """Return which of the models *among* can run together by *expression*.
+
+    The sets it stands for, cut down to *among*: at most 2 ** len(among) of them.
+
+    Args:
+        sets: All sets, without cycles; unknown references stand for nothing.
+        resolve: Variable -> model id, itself for others.
+    """
+    if isinstance(expression, Name):
+        return frozenset({frozenset({resolve(expression.name)}) & among})
+    if isinstance(expression, Reference):
+        other = sets.get(expression.name)
+        return families(other, sets, resolve, among) if other is not None else frozenset()
+    parts = [families(part, sets, resolve, among) for part in expression.parts]
+    if isinstance(expression, AnyOf):
+        return frozenset().union(*parts)
+    joined = parts[0]
+    for part in parts[1:]:
+        joined = frozenset(one | other for one in joined for other in part)
+    return joined

@@ -1,0 +1,205 @@
+"""Groups, the matrix and priorities as data, with everything that can be checked before running.
+
+Source: llama-swap's behaviour (specification 1.13). Deviations: the order of ``matrix.sets`` is
+that of the document; a priority may be given by an alias; unknown group members are found here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from .matrix import Expression, ExpressionError, families, parse_expression, references
+from .model import Group, Matrix, ModelConfig, Routing
+from .schema import DocumentSection, GroupSection, MatrixSection
+
+DEFAULT_GROUP = "(default)"
+_MOST_TARGETS = 10  # beyond, the families of sets grow too large to be worth a check
+
+
+class NamesLike(Protocol):
+    """What is needed of the collected names."""
+
+    models: dict[str, ModelConfig]
+
+    def real_name(self, name: str) -> str | None:
+        """Return the id of the local model called *name*, or None."""
+        ...
+
+    def error(self, loc: tuple[int | str, ...], message: str) -> None:
+        """Note an error at *loc*."""
+        ...
+
+    def warning(self, loc: tuple[int | str, ...], message: str) -> None:
+        """Note a warning at *loc*."""
+        ...
+
+
+def read_routing(document: DocumentSection, names: NamesLike) -> Routing:
+    """Return one canonical description, wherever the document has it."""
+    router = document.routing.router
+    groups, matrix, use = router.settings.groups, router.settings.matrix, router.use or "group"
+    at: tuple[str, ...] = ("routing", "router", "settings")
+    if document.groups or document.matrix is not None:
+        at = ()
+        groups, matrix = document.groups, document.matrix
+        use = "group" if document.matrix is None else "matrix"
+        if router.model_fields_set:
+            old = "matrix" if document.matrix is not None else "groups"
+            names.error((old,), "cannot be used together with routing.router: move it there")
+        elif document.groups and document.matrix is not None:
+            names.error(("matrix",), "config cannot use both 'groups' and 'matrix'")
+    if use == "matrix" and matrix is None:
+        names.error(("routing", "router", "use"), "expected settings.matrix, since use is matrix")
+    read = _read_matrix(matrix, (*at, "matrix"), names, check=use == "matrix") if matrix else None
+    return Routing(
+        use="matrix" if use == "matrix" else "group",
+        groups=_read_groups(groups, (*at, "groups"), names, check=use == "group"),
+        matrix=read,
+        priorities=_read_priorities(document, names),
+    )
+
+
+def _read_priorities(document: DocumentSection, names: NamesLike) -> dict[str, int]:
+    priorities = {}
+    for name, value in document.routing.scheduler.settings.fifo.priority.items():
+        model = names.real_name(name)
+        if model is None:
+            loc = ("routing", "scheduler", "settings", "fifo", "priority", name)
+            names.error(loc, f"unknown model {name!r}")
+        elif name == model or model not in priorities:
+            priorities[model] = value
+    return priorities
+
+
+def _read_groups(
+    sections: Mapping[str, GroupSection],
+    at: tuple[int | str, ...],
+    names: NamesLike,
+    *,
+    check: bool,
+) -> dict[str, Group]:
+    groups = {}
+    owners: dict[str, str] = {}
+    for name, section in sections.items():
+        if name == DEFAULT_GROUP:
+            names.warning((*at, name), "this name is kept for models in no other group; ignored")
+            continue
+        for index, member in enumerate(section.members):
+            loc: tuple[int | str, ...] = (*at, name, "members", index)
+            if check and owners.get(member) == name:
+                names.error(loc, f"duplicate model member {member!r}")
+            elif check and member in owners:
+                owner = owners[member]
+                names.error(loc, f"model member {member!r} is used in multiple groups: {owner!r}")
+            elif check and member not in names.models:
+                names.error(loc, f"unknown model {member!r}{_hint(member, names)}")
+            owners.setdefault(member, name)
+        groups[name] = Group(
+            id=name,
+            members=section.members,
+            swap=section.swap,
+            exclusive=section.exclusive,
+            persistent=section.persistent,
+        )
+    rest = tuple(name for name in names.models if name not in owners)
+    groups[DEFAULT_GROUP] = Group(id=DEFAULT_GROUP, members=rest)
+    return groups
+
+
+def _hint(name: str, names: NamesLike) -> str:
+    real = names.real_name(name)
+    return f"; it is an alias of {real!r}: use that" if real is not None else ""
+
+
+def _read_matrix(
+    section: MatrixSection, at: tuple[int | str, ...], names: NamesLike, *, check: bool
+) -> Matrix:
+    matrix = Matrix(
+        variables=section.vars,
+        costs={section.vars.get(name, name): cost for name, cost in section.evict_costs.items()},
+        sets=section.sets,
+    )
+    if check:
+        _check_matrix(section, at, names)
+    return matrix
+
+
+def _check_matrix(section: MatrixSection, at: tuple[int | str, ...], names: NamesLike) -> None:
+    for name, target in section.vars.items():
+        if not _is_variable(name):
+            message = f"expected 1 to 32 letters, digits, '-' or '.' as variable, found {name!r}"
+            names.error((*at, "vars", name), message)
+        if target not in names.models:
+            message = f"unknown model {target!r}{_hint(target, names)}"
+            names.error((*at, "vars", name), message)
+    for name, cost in section.evict_costs.items():
+        if cost <= 0:
+            names.error((*at, "evict_costs", name), f"expected a cost > 0, found {cost}")
+        if name not in section.vars and name not in names.models:
+            names.error((*at, "evict_costs", name), f"unknown variable or model {name!r}")
+    if not section.sets:
+        names.error((*at, "sets"), "expected at least one set")
+    _check_sets(section, (*at, "sets"), names)
+
+
+def _is_variable(name: str) -> bool:
+    return 1 <= len(name) <= 32 and all(
+        char in "-." or (char.isascii() and char.isalnum()) for char in name
+    )
+
+
+def _check_sets(section: MatrixSection, at: tuple[int | str, ...], names: NamesLike) -> None:
+    parsed: dict[str, Expression] = {}
+    for name, text in section.sets.items():
+        try:
+            parsed[name] = parse_expression(text)
+        except ExpressionError as error:
+            names.error((*at, name), f"not a set expression: {error}")
+    for name, expression in parsed.items():
+        models, sets = references(expression)
+        for model in models:
+            if model not in section.vars and model not in names.models:
+                message = f"unknown variable or model {model!r}{_hint(model, names)}"
+                names.error((*at, name), message)
+        for other in sets:
+            if other not in section.sets:
+                names.error((*at, name), f"unknown set '+{other}'")
+    for name in _in_cycles(parsed):
+        names.error((*at, name), f"set {name!r} contains itself, by way of its '+' references")
+
+
+def _in_cycles(parsed: Mapping[str, Expression]) -> list[str]:
+    needs = {name: set(references(e)[1]) & parsed.keys() for name, e in parsed.items()}
+    while free := [name for name, others in needs.items() if not others]:
+        for name in free:
+            del needs[name]
+        for others in needs.values():
+            others.difference_update(free)
+    return list(needs)  # what is left is in a cycle, or needs one that is
+
+
+def can_coexist(models: Sequence[str], routing: Routing) -> bool:
+    """Tell whether all *models* (ids) may run at the same time."""
+    if routing.use == "group":
+        return any(
+            not group.swap and set(models) <= set(group.members)
+            for group in routing.groups.values()
+        )
+    if routing.matrix is None or len(models) > _MOST_TARGETS:
+        return True
+    return _fits(routing.matrix, frozenset(models))
+
+
+def _fits(matrix: Matrix, models: frozenset[str]) -> bool:
+    try:
+        parsed = {name: parse_expression(text) for name, text in matrix.sets.items()}
+    except ExpressionError:
+        return True  # told elsewhere
+    if _in_cycles(parsed):
+        return True
+
+    resolve: Callable[[str], str] = lambda name: matrix.variables.get(name, name)  # noqa: E731
+    return any(
+        models in families(expression, parsed, resolve, models) for expression in parsed.values()
+    )
