@@ -4,22 +4,20 @@ Each process leads a session of its own. Its *tree* is that session, that proces
 whatever carries the run's marker in its environment (a daemon that left both). A guard process
 ends all trees when we die. Runs on asyncio, uvloop and trio; nothing here polls a live child.
 
-Source: measured choices, see the docs on process trees: ``subprocess.Popen`` spawns in 0.6 ms
+Measured choices: ``subprocess.Popen`` spawns in 0.6 ms
 on every loop (uvloop forks: 31 ms in a 500 MB process); a pidfd tells an exit at once where
 asyncio waits for pipes to close; ``preexec_fn`` forks and is never used.
 """
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import secrets
 import signal
 import subprocess
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -28,33 +26,22 @@ import anyio.lowlevel
 import anyio.to_thread
 from anyio.abc import TaskGroup
 
-from ..runtime.errors import EngineError, LaunchError, SpecError
+from ..runtime.errors import EngineError
 from ..runtime.ports import Command, Exit, Launcher, LogSink, Probe, ProcessHandle
 from . import procfs, procprobe
 from .guardian import Guardian
 from .procfs import IPAddress, Proc
 from .procpump import CappedSink, LogPump
+from .procspawn import ignore_signals, spawn, unignore_signals
 
+KILL_AGAIN_S = 0.5
 KILL_LIMIT_S = 10.0  # a process in uninterruptible sleep outlives SIGKILL: do not wait for ever
 PIPE_LINGER_S = 1.0
 HOOK_OUTPUT_BYTES = 1 << 16
 REAP_PERIOD_S = 1.0
 UNKNOWN_ZOMBIE_S = 3.0
+LOOK_AGAIN_S = 0.05
 
-_SPEC_ERRNOS = frozenset(
-    {
-        errno.ENOENT,
-        errno.EACCES,
-        errno.EPERM,
-        errno.ENOEXEC,
-        errno.E2BIG,
-        errno.ENOTDIR,
-        errno.EISDIR,
-        errno.ELOOP,
-        errno.ENAMETOOLONG,
-        errno.EINVAL,
-    }
-)
 _log = logging.getLogger(__name__)
 
 
@@ -67,12 +54,17 @@ class LocalProcess(ProcessHandle):
     """
 
     def __init__(
-        self, popen: subprocess.Popen[bytes], pump: LogPump, run_id: str, launcher: LocalLauncher
+        self,
+        popen: subprocess.Popen[bytes],
+        *,
+        start: int,
+        run_id: str,
+        pump: LogPump,
+        launcher: LocalLauncher,
     ) -> None:
         self._popen, self._pump, self._launcher = popen, pump, launcher
         self.run_id = run_id
-        leader = procfs.find(popen.pid)  # there until reaped, even if it has ended
-        self.start = leader.start if leader is not None else 0
+        self.start = start
         self._exit: Exit | None = None
         self._exited = anyio.Event()
         self._watch_scope = anyio.CancelScope(shield=True)
@@ -109,26 +101,29 @@ class LocalProcess(ProcessHandle):
         self._signal_group(signal.SIGCONT)
 
     def kill(self) -> None:
-        """Send SIGKILL to the whole tree, daemons that left the group included."""
-        self._kill()
+        """Send SIGKILL to the whole tree, daemons that left the group included.
+
+        Out of descriptors only the group is reached at once; ``sweep`` finds the rest.
+        """
+        with suppress(OSError):
+            self._kill()
 
     async def sweep(self, grace_s: float) -> int:
         """Wait *grace_s* seconds for the tree to empty, then kill it; see the port.
 
         Bounded: what outlives SIGKILL by 10 s is logged and left.
         """
-        if grace_s > 0:
-            with anyio.move_on_after(grace_s):
-                while members := self.tree():
-                    await procfs.wait_gone(members)
         killed: set[tuple[int, int]] = set()
-        with anyio.move_on_after(KILL_LIMIT_S) as limit:
-            while members := self._kill():
-                killed.update((each.pid, each.start) for each in members)
+        with anyio.move_on_after(grace_s) as grace:
+            while members := await _look(self.tree):
                 await procfs.wait_gone(members)
+        with anyio.move_on_after(KILL_LIMIT_S) as limit:
+            while grace.cancelled_caught and (members := await _look(self._kill)):
+                killed.update((each.pid, each.start) for each in members)
+                with anyio.move_on_after(KILL_AGAIN_S):
+                    await procfs.wait_gone(members)
         if limit.cancelled_caught:
-            stuck = ", ".join(str(each.pid) for each in self.tree())
-            _log.error("processes outlived SIGKILL by %g s: %s", KILL_LIMIT_S, stuck)
+            _log.error("pid %d: some of its tree outlived SIGKILL", self.pid)
         self._pump.stop(PIPE_LINGER_S)
         self._launcher.reap()
         if not limit.cancelled_caught:
@@ -147,7 +142,10 @@ class LocalProcess(ProcessHandle):
             answer = await procprobe.get(url, timeout_s=timeout_s)
             if answer.status != 200:
                 return Probe(is_ok=False, detail=answer.detail)
-            return await self._prove(answer.peer)
+            try:
+                return await self._prove(answer.peer)
+            except OSError as error:
+                return Probe(is_ok=False, detail=f"cannot be proved: {error.strerror}")
         return Probe(is_ok=False, detail="timeout")
 
     async def _prove(self, peer: tuple[IPAddress, int] | None) -> Probe:
@@ -198,9 +196,10 @@ class LocalProcess(ProcessHandle):
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signum)
             return
-        for member in self.tree():
-            if member.pgid == self.pid:
-                procfs.send(member, signum)
+        with suppress(OSError):  # no descriptor left to look for the rest of the group
+            for member in self.tree():
+                if member.pgid == self.pid:
+                    procfs.send(member, signum)
 
     def _kill(self) -> list[Proc]:
         if self._exit is None:
@@ -212,15 +211,18 @@ class LocalProcess(ProcessHandle):
 
     async def watch(self) -> None:
         """Wait for the leader's end and reap it; a task of the launcher."""
-        with self._watch_scope:
-            while self._exit is None:
-                await procfs.wait_child(self.pid)
-                self._pump.read_nowait()  # its last words are in the log before anybody hears
-                self.tree()  # while its number is still taken: who is left of its group?
-                self._reap()
-        if self._exit is None:
-            self._exit = Exit(certain=False)
-        self._exited.set()
+        try:
+            with self._watch_scope:
+                while self._exit is None:
+                    await procfs.wait_child(self.pid)
+                    self._pump.read_nowait()  # its last words are logged before anybody hears
+                    with suppress(OSError):
+                        self.tree()  # while its number is taken: who is left of its group?
+                    self._reap()
+        finally:
+            if self._exit is None:
+                self._exit = Exit(certain=False)
+            self._exited.set()
 
     def _reap(self) -> None:
         try:
@@ -241,9 +243,9 @@ class LocalProcess(ProcessHandle):
         with anyio.move_on_after(KILL_LIMIT_S):
             await self.wait()
         self._watch_scope.cancel()
+        await self._exited.wait()
         self._pump.read_nowait()
         self._pump.stop()
-        await self._exited.wait()
         await self._pump.closed.wait()
 
 
@@ -270,13 +272,18 @@ class LocalLauncher(Launcher):
     ) -> None:
         self.instance = instance if instance is not None else secrets.token_hex(8)
         self._guardian = Guardian(self.instance) if guard else None
-        self._is_subreaper = subreaper
+        self._is_subreaper, self._was_subreaper = subreaper, False
         self._drop_env = drop_env
         self._live: set[LocalProcess] = set()
         self._zombies: dict[tuple[int, int], float] = {}
         self._ignored: list[signal.Signals] = []
         self._tasks: TaskGroup | None = None
         self._stop = anyio.CancelScope()
+
+    @property
+    def guard_pid(self) -> int:
+        """Pid of the guard process; 0 while there is none."""
+        return self._guardian.pid if self._guardian is not None else 0
 
     async def __aenter__(self) -> Self:
         """Start the guard and the tasks; in the main thread, put ignored signals right."""
@@ -285,9 +292,13 @@ class LocalLauncher(Launcher):
                 self._guardian.start()
             except OSError as error:
                 raise EngineError(f"cannot start the guard process: {error.strerror}") from error
-        self._ignored = _unignore_signals()
+        self._ignored = unignore_signals()
         if self._is_subreaper:
-            procfs.set_subreaper(on=True)
+            try:
+                self._was_subreaper = procfs.set_subreaper(on=True)
+            except OSError as error:  # what is lost is the reaping of daemons, no more
+                _log.warning("cannot become a subreaper: %s", error.strerror)
+                self._is_subreaper = False
         self._tasks = await anyio.create_task_group().__aenter__()
         if self._guardian is not None:
             self._tasks.start_soon(self._guardian.run)
@@ -313,8 +324,8 @@ class LocalLauncher(Launcher):
                 await self._guardian.leave()
             if self._is_subreaper:
                 self.reap()
-                procfs.set_subreaper(on=False)
-            _ignore_signals(self._ignored)
+                procfs.set_subreaper(on=self._was_subreaper)
+            ignore_signals(self._ignored)
         # Not told of *error*: it would come out wrapped in an exception group.
         await tasks.__aexit__(None, None, None)
 
@@ -324,10 +335,9 @@ class LocalLauncher(Launcher):
         if self._tasks is None:
             raise EngineError("the launcher is closed")
         run_id = secrets.token_hex(8)
-        popen, output = _spawn(command, self._environment(command, run_id))
-        procfs.restore_nofile_limit(popen.pid)
+        popen, start, output = spawn(command, self._environment(command, run_id))
         pump = LogPump(output, log)
-        process = LocalProcess(popen, pump, run_id, self)
+        process = LocalProcess(popen, start=start, run_id=run_id, pump=pump, launcher=self)
         self._live.add(process)
         if self._guardian is not None:
             self._guardian.add(process.pid, process.start)
@@ -356,7 +366,8 @@ class LocalLauncher(Launcher):
     def reap(self) -> None:
         """Reap the daemons that we adopted and that have ended; nothing if not a subreaper."""
         if self._is_subreaper and procfs.has_zombie():
-            procfs.reap_zombies(self._is_adopted)
+            with suppress(OSError):  # no descriptor left to look with: another time
+                procfs.reap_zombies(self._is_adopted)
 
     async def _reap_often(self) -> None:
         with self._stop:
@@ -372,8 +383,7 @@ class LocalLauncher(Launcher):
         leader is adopted if it was seen in a tree; else nobody wanted it for seconds.
         """
         starters = {process.pid for process in self._live if not process.has_ended}
-        if self._guardian is not None:
-            starters.add(self._guardian.pid)
+        starters.add(self.guard_pid)
         if proc.pid in starters or proc.sid == os.getsid(0):
             return False
         if proc.sid != proc.pid or any(process.is_known(proc) for process in self._live):
@@ -392,81 +402,10 @@ class LocalLauncher(Launcher):
         return {**own, **command.env, **markers}
 
 
-def _spawn(command: Command, env: dict[str, str]) -> tuple[subprocess.Popen[bytes], int]:
-    """Start the process; returns it and the readable end of its output."""
-    if not command.argv or not command.argv[0]:
-        raise SpecError("the command is empty")
-    try:
-        near, far = os.pipe()
-    except OSError as error:
-        raise _launch_error(command, error) from error
-    try:
-        with _no_signal_blocked():
-            popen = subprocess.Popen(
-                command.argv,
-                stdin=subprocess.DEVNULL,
-                stdout=far,
-                stderr=far,
-                cwd=command.cwd,
-                env=env,
-                start_new_session=True,
-            )
-    except (OSError, ValueError) as error:
-        os.close(near)
-        raise _launch_error(command, error) from error
-    finally:
-        os.close(far)
-    return popen, near
-
-
-def _launch_error(command: Command, error: OSError | ValueError) -> LaunchError:
-    first, *more = command.argv[0].split(None, 1) or [""]
-    program = f"{first} ..." if more else first  # a whole command line in one item: no secrets
-    if isinstance(error, ValueError):  # a NUL, a lone surrogate, "=" in a variable's name
-        return SpecError(f"cannot start {program}: {_value_reason(error)}")
-    reason = error.strerror or type(error).__name__
-    if command.cwd is not None and error.filename == command.cwd:
-        reason = f"working directory {command.cwd}: {reason}"
-    kind = SpecError if error.errno in _SPEC_ERRNOS else EngineError
-    return kind(f"cannot start {program}: {reason}")
-
-
-def _value_reason(error: ValueError) -> str:
-    if isinstance(error, UnicodeError):  # its text quotes what could not be encoded
-        return "an argument or variable cannot be encoded"
-    return str(error)
-
-
-@contextmanager
-def _no_signal_blocked() -> Iterator[None]:
-    """Let a child start with no signal blocked; it inherits the mask of this thread."""
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    if blocked:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)
-    try:
-        yield
-    finally:
-        if blocked:
-            signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
-
-
-def _do_nothing(signum: int, frame: object) -> None:
-    """Handle a signal like SIG_IGN, which a child would inherit; a handler it does not."""
-
-
-def _unignore_signals() -> list[signal.Signals]:
-    """Ignore by a handler what was ignored (nohup, a background job); returns which."""
-    if threading.current_thread() is not threading.main_thread():
-        return []
-    changed = []
-    for signum in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD):
-        if signal.getsignal(signum) is signal.SIG_IGN:
-            signal.signal(signum, _do_nothing)
-            changed.append(signum)
-    return changed
-
-
-def _ignore_signals(changed: list[signal.Signals]) -> None:
-    for signum in changed:
-        if signal.getsignal(signum) is _do_nothing:
-            signal.signal(signum, signal.SIG_IGN)
+async def _look(look: Callable[[], list[Proc]]) -> list[Proc]:
+    """Look at /proc, again and again while there is no descriptor left to look with."""
+    while True:
+        try:
+            return look()
+        except OSError:
+            await anyio.sleep(LOOK_AGAIN_S)

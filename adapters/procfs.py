@@ -1,7 +1,9 @@
 """What /proc and the kernel tell about processes, and the few calls that change them.
 
 Everything here is synchronous and quick (a scan reads one small file per process), except
-``wait_gone``. A process is always named by pid *and* start time, because pids are used again.
+``wait_gone`` and ``wait_child``. A process is always named by pid *and* start time, because
+pids are used again. What is gone or hidden is passed over; what cannot be looked at for want
+of a descriptor or memory raises OSError, so that nobody takes a live process for a dead one.
 
 Source: Linux man-pages, proc_pid_stat(5), proc_pid_environ(5), pidfd_open(2), prctl(2).
 """
@@ -9,12 +11,13 @@ Source: Linux man-pages, proc_pid_stat(5), proc_pid_environ(5), pidfd_open(2), p
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import resource
 import signal
 import struct
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple
@@ -25,7 +28,12 @@ import anyio.to_thread
 IPAddress = IPv4Address | IPv6Address
 
 _PR_SET_CHILD_SUBREAPER = 36
+_PR_GET_CHILD_SUBREAPER = 37
+_SYS_PIDFD_SEND_SIGNAL = 424  # the same number on every architecture that Python runs on
+_SYS_PIDFD_OPEN = 434
 _LISTEN = "0A"
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Proc(NamedTuple):
@@ -68,30 +76,49 @@ def parse_stat(raw: bytes) -> Proc:
 
 
 def read_bytes(path: str) -> bytes:
-    """Return the whole of a small /proc file; empty when it is gone or not for us."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return b""
+    """Return the whole of a small /proc file; empty when it is gone or not for us.
+
+    Raises:
+        OSError: There is no descriptor or memory left to look with.
+    """
     chunks: list[bytes] = []
     try:
-        while chunk := os.read(fd, 65536):
-            chunks.append(chunk)
-    except OSError:  # the process ended between open and read
-        pass
-    finally:
-        os.close(fd)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            while chunk := os.read(fd, 65536):
+                chunks.append(chunk)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        if error.errno in _EXHAUSTED:
+            raise
     return b"".join(chunks)
 
 
 def find(pid: int) -> Proc | None:
-    """Return the process with this pid, zombies included; None when there is none."""
-    raw = read_bytes(f"/proc/{pid}/stat")
-    return parse_stat(raw) if raw else None
+    """Return the process with this pid, zombies included; None when there is none.
+
+    Raises:
+        OSError: There is no descriptor or memory left to look with.
+    """
+    try:
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return parse_stat(os.read(fd, 4096))
+        finally:
+            os.close(fd)
+    except OSError as error:
+        if error.errno in _EXHAUSTED:
+            raise
+        return None
 
 
 def scan() -> Iterator[Proc]:
-    """Yield every process that can be seen, zombies included, in no order."""
+    """Yield every process that can be seen, zombies included, in no order.
+
+    Raises:
+        OSError: There is no /proc, or no descriptor or memory left to look with.
+    """
     for name in os.listdir("/proc"):  # noqa: PTH208  (pathlib is 3 times slower here)
         if name.isdecimal():
             proc = find(int(name))
@@ -132,29 +159,63 @@ def is_same(proc: Proc) -> bool:
     return now is not None and now.start == proc.start and now.is_alive
 
 
+def open_pidfd(pid: int) -> int:
+    """Return a descriptor of a process, readable once it has ended.
+
+    Python has the call only if it was built on a system that had it; many builds lack it.
+
+    Raises:
+        OSError: No such process, no descriptor left, or a kernel that does not know it.
+    """
+    if hasattr(os, "pidfd_open"):
+        return os.pidfd_open(pid)
+    return _syscall(_SYS_PIDFD_OPEN, pid, 0)
+
+
+def _syscall(number: int, *args: int) -> int:
+    result = int(_libc.syscall(ctypes.c_long(number), *map(ctypes.c_long, args)))
+    if result < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return result
+
+
 def send(proc: Proc, signum: int) -> bool:
     """Send a signal to exactly this process, never to a later one with its pid.
 
     Returns:
-        False when it has ended already or is not ours to signal.
+        False when it has ended already, is not ours to signal, or cannot be looked at.
     """
     try:
-        fd = os.pidfd_open(proc.pid)
-    except OSError:
-        fd = -1  # no pidfd here or no descriptor left; what is left is a race of microseconds
-    try:
-        if not is_same(proc):
-            return False
-        if fd >= 0:
-            signal.pidfd_send_signal(fd, signum)
-        else:
-            os.kill(proc.pid, signum)
-    except (ProcessLookupError, PermissionError):
+        with _pidfd(proc.pid) as fd:
+            if not is_same(proc):
+                return False
+            _send(fd, signum)
+    except ProcessLookupError:
         return False
-    finally:
-        if fd >= 0:
-            os.close(fd)
+    except OSError:  # no pidfd here, or too few descriptors: what is left is a race of microseconds
+        try:
+            if not is_same(proc):
+                return False
+            os.kill(proc.pid, signum)
+        except OSError:
+            return False
     return True
+
+
+@contextmanager
+def _pidfd(pid: int) -> Iterator[int]:
+    fd = open_pidfd(pid)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _send(pidfd: int, signum: int) -> None:
+    if hasattr(signal, "pidfd_send_signal"):
+        signal.pidfd_send_signal(pidfd, signum)
+    else:
+        _syscall(_SYS_PIDFD_SEND_SIGNAL, pidfd, signum, 0, 0)
 
 
 async def wait_gone(procs: Iterable[Proc]) -> None:
@@ -165,20 +226,27 @@ async def wait_gone(procs: Iterable[Proc]) -> None:
 
 async def _wait_gone(proc: Proc) -> None:
     try:
-        fd = os.pidfd_open(proc.pid)
+        fd = open_pidfd(proc.pid)
     except ProcessLookupError:
         return
     except OSError:  # no pidfd here, or no descriptor left: look again and again, ever slower
         delay_s = 0.005
-        while is_same(proc):
+        while _may_live(proc):
             await anyio.sleep(delay_s)
             delay_s = min(2 * delay_s, 0.05)
         return
     try:
-        if is_same(proc):
+        if _may_live(proc):
             await anyio.wait_readable(fd)
     finally:
         os.close(fd)
+
+
+def _may_live(proc: Proc) -> bool:
+    try:
+        return is_same(proc)
+    except OSError:
+        return True
 
 
 async def wait_child(pid: int) -> None:
@@ -187,7 +255,7 @@ async def wait_child(pid: int) -> None:
     Without pidfd (old kernels, some sandboxes) a thread waits.
     """
     try:
-        fd = os.pidfd_open(pid)
+        fd = open_pidfd(pid)
     except OSError:
         with suppress(ChildProcessError):
             await anyio.to_thread.run_sync(
@@ -283,16 +351,25 @@ def find_holders(inodes: set[int]) -> list[Proc]:
 # ---- this process ------------------------------------------------------------------------
 
 
-def set_subreaper(*, on: bool) -> None:
+def set_subreaper(*, on: bool) -> bool:
     """Become (or stop being) the parent of descendants whose own parent dies.
 
+    Returns:
+        Whether we were one before.
+
     Raises:
-        OSError: The kernel does not know it.
+        OSError: The kernel or a sandbox refuses.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_CHILD_SUBREAPER, int(on), 0, 0, 0) != 0:
-        error = ctypes.get_errno()
-        raise OSError(error, os.strerror(error))
+    before = ctypes.c_int()
+    _prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(before))
+    _prctl(_PR_SET_CHILD_SUBREAPER, ctypes.c_ulong(on))
+    return bool(before.value)
+
+
+def _prctl(option: int, argument: object) -> None:
+    nothing = ctypes.c_ulong(0)
+    if _libc.prctl(option, argument, nothing, nothing, nothing) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def has_zombie() -> bool:

@@ -1,0 +1,195 @@
+"""The guard: nothing outlives the proxy, however it dies; and nothing else is touched."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from swapchart.adapters import guard, procfs
+from swapchart.adapters.process import LocalLauncher
+from swapchart.runtime.logs import LogRing
+from swapchart.runtime.ports import Command
+
+pytestmark = pytest.mark.slow
+
+PROXY = textwrap.dedent("""
+    import sys, anyio
+    from swapchart.adapters.process import LocalLauncher
+    from swapchart.runtime.logs import LogRing
+    from swapchart.runtime.ports import Command
+
+    TREES = (
+        "sleep 600 & sleep 600 & echo up; wait",
+        "trap '' TERM; sleep 600 & echo up; while :; do sleep 0.1; done",
+        "setsid sleep 600 & env -i sleep 600 & (setsid sleep 600 &); echo up; exec sleep 600",
+    )
+
+    async def main():
+        async with LocalLauncher(subreaper=True, instance=sys.argv[1]) as launcher:
+            logs = [LogRing() for _ in TREES]
+            for script, log in zip(TREES, logs):
+                await launcher.start(Command(argv=("sh", "-c", script), label="tree"), log)
+            while not all(log.history() for log in logs):
+                await anyio.sleep(0.01)
+            said = 0
+            while True:
+                if launcher.guard_pid not in (0, said):
+                    said = launcher.guard_pid
+                    print(said, flush=True)
+                await anyio.sleep(0.01)
+
+    anyio.run(main)
+""")
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def proxy(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A small proxy with three trees; it prints the pid of each guard it has."""
+    argv = (sys.executable, "-c", PROXY, "guard-test")
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, cwd=tmp_path) as proxy:
+        yield proxy
+        proxy.kill()
+
+
+def guard_pid(proxy: subprocess.Popen[bytes]) -> int:
+    assert proxy.stdout is not None
+    return int(proxy.stdout.readline())
+
+
+def open_files(pid: int) -> dict[str, str]:
+    return {path.name: str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir()}
+
+
+def tree_of(instance: str, unmarked: set[int]) -> list[procfs.Proc]:
+    variable = f"SWAPCHART_INSTANCE={instance}"
+    alive = [each for each in procfs.scan() if each.is_alive]
+    return [each for each in alive if each.pid in unmarked or procfs.carries(each.pid, variable)]
+
+
+def is_alive(pid: int) -> bool:
+    found = procfs.find(pid)
+    return found is not None and found.is_alive
+
+
+def members_without_marker(instance: str) -> set[int]:
+    groups = {each.pgid for each in tree_of(instance, set())}
+    marker = f"SWAPCHART_INSTANCE={instance}"
+    return {p.pid for p in procfs.scan() if p.pgid in groups and not procfs.carries(p.pid, marker)}
+
+
+def eventually(is_true: Callable[[], object], within_s: float = 10.0) -> float:
+    """Wait; returns how long it took, in seconds."""
+    began = time.monotonic()
+    while not is_true():
+        assert time.monotonic() - began < within_s, "it never came true"
+        time.sleep(0.01)
+    return time.monotonic() - began
+
+
+def test_A15_nothing_outlives_a_killed_proxy(proxy: subprocess.Popen[bytes]) -> None:
+    """SIGKILL of the proxy ends all trees in two seconds: daemons, deaf and unmarked ones."""
+    pid = guard_pid(proxy)
+    unmarked = members_without_marker("guard-test")
+    assert len(unmarked) == 1
+    assert len(tree_of("guard-test", unmarked)) >= 8
+    proxy.kill()
+
+    assert eventually(lambda: not tree_of("guard-test", unmarked)) < 3
+    eventually(lambda: not is_alive(pid))
+
+
+def test_A15_a_guard_is_replaced_and_hard_to_move(proxy: subprocess.Popen[bytes]) -> None:
+    """The usual signals do not end a guard; one that is killed is replaced, knowing all."""
+    first = guard_pid(proxy)
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        os.kill(first, signum)
+    os.kill(first, signal.SIGKILL)
+    assert guard_pid(proxy) != first
+    unmarked = members_without_marker("guard-test")
+    proxy.kill()
+
+    assert eventually(lambda: not tree_of("guard-test", unmarked)) < 3
+
+
+def test_A15_a_proxy_that_ends_by_an_error_leaves_nothing(
+    proxy: subprocess.Popen[bytes],
+) -> None:
+    """Ctrl-C and SIGTERM, handled or not, leave nothing either."""
+    guard_pid(proxy)
+    proxy.send_signal(signal.SIGTERM)
+    unmarked = members_without_marker("guard-test")
+
+    assert eventually(lambda: not tree_of("guard-test", unmarked)) < 3
+
+
+@pytest.mark.anyio
+async def test_A40_the_guard_holds_nothing_of_ours() -> None:
+    """It has three descriptors, its own session and no environment, and is gone when we are."""
+    async with LocalLauncher() as launcher:
+        pid = launcher.guard_pid
+        targets = open_files(pid)
+
+        assert set(targets) <= {"0", "1", "2", "3"}  # 3: the script, while it is being read
+        assert targets["0"].startswith("pipe:")
+        assert targets["1"] == targets["2"] == "/dev/null"
+        assert os.getsid(pid) == pid
+        assert procfs.read_bytes(f"/proc/{pid}/environ") == b""
+    assert procfs.find(pid) is None
+
+
+@pytest.mark.anyio
+async def test_a_normal_end_lets_strangers_live() -> None:
+    """Leaving in good order, the guard ends nobody: what we left is ended by ourselves."""
+    env = {**os.environ, "SWAPCHART_INSTANCE": "calm"}
+    stranger = subprocess.Popen(("sleep", "60"), env=env)  # noqa: ASYNC220
+    async with LocalLauncher(instance="calm") as launcher:
+        await launcher.run(Command(argv=("true",)), LogRing())
+    assert stranger.poll() is None
+    stranger.kill()
+    stranger.wait()
+
+
+def test_the_guard_hears_groups_come_and_go() -> None:
+    """Lines may arrive in pieces; what is not understood is passed over."""
+    near, far = os.pipe()
+    for piece in (b"+12 3", b"45\n+13 1\n", b"-13\n-99\nnonsense\n+7\n", b"+14 "):
+        os.write(far, piece)
+    os.close(far)
+    groups: dict[int, int] = {}
+
+    assert guard.listen(near, groups)
+    assert groups == {12: 345}
+    os.close(near)
+
+
+def test_the_guard_goes_when_it_is_told_to() -> None:
+    """A full stop means that the proxy has ended everything itself."""
+    near, far = os.pipe()
+    os.write(far, b"+12 345\n.\n")
+
+    assert not guard.listen(near, {})
+    os.close(near)
+    os.close(far)
+
+
+def test_the_guard_spares_who_was_given_an_old_number() -> None:
+    """A group whose leader began at another time than was said is a stranger's."""
+    with subprocess.Popen(("sleep", "60"), start_new_session=True) as stranger:
+        found = procfs.find(stranger.pid)
+        assert found is not None
+        marker = b"\0SWAPCHART_INSTANCE=nobody\0"
+
+        assert guard.victims(marker, {stranger.pid: found.start + 1}) == []
+        assert guard.victims(marker, {stranger.pid: found.start}) == [(stranger.pid, found.start)]
+        stranger.kill()

@@ -1,0 +1,274 @@
+"""Readiness probes against real servers, some of them nasty, and the proof of ownership."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+
+import anyio
+import anyio.abc
+import pytest
+
+from swapchart.adapters import procfs
+from swapchart.adapters.process import LocalLauncher, LocalProcess
+from swapchart.runtime.logs import LogRing
+from swapchart.runtime.ports import Command, Probe
+
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+
+SERVER = textwrap.dedent("""
+    import os, socket, sys, time
+    mode, host = sys.argv[1:]
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    server = socket.create_server((host, 0), family=family)
+    if mode == "daemon" and os.fork():
+        server.close()
+        os.wait()
+    if mode == "daemon":
+        os.setsid()
+    print(server.getsockname()[1], flush=True)
+    while True:
+        peer, _ = server.accept()
+        try:
+            asked = peer.recv(65536)
+            if mode == "mute":
+                time.sleep(60)
+            elif mode == "trickle":
+                while True:
+                    peer.send(b"H")
+                    time.sleep(0.05)
+            elif mode == "endless":
+                peer.sendall(b"HTTP/1.1 200 OK\\r\\n\\r\\n")
+                while True:
+                    peer.sendall(b"x" * 65536)
+            elif mode == "endless line":
+                while True:
+                    peer.sendall(b"x" * 65536)
+            elif mode == "endless silence":
+                peer.sendall(b"HTTP/1.1 200 OK\\r\\n\\r\\n")
+                time.sleep(60)
+            elif mode == "echo":
+                peer.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\n\\r\\n")
+                print(asked, flush=True)
+            elif mode == "close":
+                pass
+            else:
+                code = {"daemon": "200"}.get(mode, mode).encode()
+                peer.sendall(b"HTTP/1.1 " + code + b" \\r\\nLocation: /x\\r\\n")
+                peer.sendall(b"Content-Length: 2\\r\\n\\r\\nok")
+        except OSError:
+            pass
+        peer.close()
+""")
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+async def launcher() -> AsyncIterator[LocalLauncher]:
+    async with LocalLauncher(guard=False, subreaper=True) as launcher:
+        yield launcher
+
+
+async def eventually(is_true: Callable[[], object], within_s: float = 10.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not is_true():
+        assert time.monotonic() < deadline, "it never came true"
+        await anyio.sleep(0.005)
+
+
+async def serve(
+    launcher: LocalLauncher, mode: str, host: str = "127.0.0.1"
+) -> tuple[LocalProcess, int, LogRing]:
+    """Start a server; returns it, its port and its log."""
+    log = LogRing()
+    argv = (sys.executable, "-I", "-S", "-c", SERVER, mode, host)
+    process = await launcher.start(Command(argv=argv, label=mode), log)
+    await eventually(lambda: b"\n" in log.history())
+    return process, int(log.history().split()[0]), log
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [
+        ("200", Probe(is_ok=True)),
+        ("daemon", Probe(is_ok=True)),
+        ("503", Probe(is_ok=False, detail="status 503")),
+        ("204", Probe(is_ok=False, detail="status 204")),
+        ("302", Probe(is_ok=False, detail="status 302")),
+        ("20", Probe(is_ok=False, detail="not HTTP")),
+        ("close", Probe(is_ok=False, detail="closed without an answer")),
+    ],
+)
+async def test_A28_only_a_200_is_ok(launcher: LocalLauncher, mode: str, expected: Probe) -> None:
+    """Any other status is no, redirects are not followed, and the detail says what came."""
+    process, port, _ = await serve(launcher, mode)
+
+    assert await process.probe(f"http://127.0.0.1:{port}/health", timeout_s=5) == expected
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [
+        ("mute", Probe(is_ok=False, detail="timeout")),
+        ("trickle", Probe(is_ok=False, detail="timeout")),
+        ("endless line", Probe(is_ok=False, detail="not HTTP")),
+        ("endless", Probe(is_ok=True)),
+        ("endless silence", Probe(is_ok=True)),
+    ],
+)
+async def test_A26_A29_a_probe_ends_in_time(
+    launcher: LocalLauncher, mode: str, expected: Probe
+) -> None:
+    """Neither silence nor a trickle nor an endless body holds a probe beyond its timeout."""
+    process, port, _ = await serve(launcher, mode)
+    began = time.monotonic()
+
+    assert await process.probe(f"http://127.0.0.1:{port}/", timeout_s=0.5) == expected
+    assert time.monotonic() - began < 1.5
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "::1"])
+async def test_the_request_is_plain_and_complete(launcher: LocalLauncher, host: str) -> None:
+    """Names and both address families work; the target is sent as declared, safely quoted."""
+    process, port, log = await serve(launcher, "echo", "::1" if host == "::1" else "127.0.0.1")
+    name = f"[{host}]" if ":" in host else host
+    url = f"http://user:pw@{name}:{port}/a b/%41?x=1&y={chr(228)}"
+
+    assert await process.probe(url, timeout_s=5) == Probe(is_ok=True)
+    await eventually(lambda: log.history().count(b"\n") == 2)
+    said = log.tail(1)[0]
+    assert said.startswith(rf"b'GET /a%20b/%41?x=1&y=%C3%A4 HTTP/1.1\r\nHost: {name}:{port}\r\n")
+    assert r"\r\nConnection: close\r\n\r\n" in said
+
+
+@pytest.mark.parametrize(
+    ("url", "detail"),
+    [
+        ("http://127.0.0.1:1/", "refused"),
+        ("http://localhost:1/", "refused"),
+        ("http://no-such-host.invalid/", "unknown host"),
+        ("ftp://127.0.0.1/", "bad url: expected an http or https URL"),
+        ("http:///health", "bad url: expected an http or https URL"),
+        ("http://127.0.0.1:99999/", "bad url: Port out of range 0-65535"),
+        ("http://[::1/", "bad url: Invalid IPv6 URL"),
+    ],
+)
+async def test_what_cannot_be_reached_is_said(
+    launcher: LocalLauncher, url: str, detail: str
+) -> None:
+    """A probe never raises; it says in a few words what was in the way."""
+    process = await launcher.start(Command(argv=("sleep", "60")), LogRing())
+
+    assert await process.probe(url, timeout_s=5) == Probe(is_ok=False, detail=detail)
+
+
+async def test_plain_text_is_no_tls(launcher: LocalLauncher) -> None:
+    """An https URL at a plain server fails as such."""
+    process, port, _ = await serve(launcher, "200")
+    probe = await process.probe(f"https://127.0.0.1:{port}/", timeout_s=5)
+
+    assert not probe.is_ok
+    assert probe.detail.startswith("tls: ")
+
+
+async def answer(stream: anyio.abc.SocketStream) -> None:
+    async with stream:
+        await stream.receive()
+        await stream.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+
+async def test_A18_an_older_stranger_on_the_port_is_not_ours(launcher: LocalLauncher) -> None:
+    """A 200 from a process that was there before our child does not make it ready."""
+    process = await launcher.start(Command(argv=("sleep", "60")), LogRing())
+    async with (
+        await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(listener.serve, answer)
+        port = listener.extra(anyio.abc.SocketAttribute.local_port)
+        probe = await process.probe(f"http://127.0.0.1:{port}/", timeout_s=5)
+        tasks.cancel_scope.cancel()
+
+    assert not probe.is_ok
+    assert probe.detail == (
+        f"answered by pid {os.getpid()} ({procfs.program(os.getpid())}), which is not ours"
+    )
+
+
+async def test_A18_another_service_on_the_port_is_not_ours(launcher: LocalLauncher) -> None:
+    """A younger process is refused too if it carries the marker of another run."""
+    process = await launcher.start(Command(argv=("sleep", "60")), LogRing())
+    other, port, _ = await serve(launcher, "200")
+    probe = await process.probe(f"http://127.0.0.1:{port}/", timeout_s=5)
+
+    assert not probe.is_ok
+    assert probe.detail.startswith(f"answered by pid {other.pid} (")
+
+
+async def test_A13_a_younger_stranger_may_answer_for_a_container(launcher: LocalLauncher) -> None:
+    """An unmarked process that began after our child passes: a container's port forwarder."""
+    process = await launcher.start(Command(argv=("sleep", "60")), LogRing())
+    with start_stranger() as stranger:
+        assert stranger.stdout is not None
+        port = int(await anyio.to_thread.run_sync(stranger.stdout.readline))
+        probe = await process.probe(f"http://127.0.0.1:{port}/", timeout_s=5)
+        stranger.kill()
+
+    assert probe == Probe(is_ok=True)
+
+
+def start_stranger() -> subprocess.Popen[bytes]:
+    argv = (sys.executable, "-I", "-S", "-c", SERVER, "200", "127.0.0.1")
+    return subprocess.Popen(argv, stdout=subprocess.PIPE)
+
+
+async def test_the_proof_is_made_once_for_each_port(
+    launcher: LocalLauncher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Later probes of the same port cost one connection and no look into /proc."""
+    process, port, _ = await serve(launcher, "200")
+    asked: list[int] = []
+    real = procfs.listening_inodes
+
+    def spy(address: procfs.IPAddress, port: int) -> set[int]:
+        asked.append(port)
+        return real(address, port)
+
+    monkeypatch.setattr(procfs, "listening_inodes", spy)
+    for _ in range(3):
+        assert (await process.probe(f"http://127.0.0.1:{port}/", timeout_s=5)).is_ok
+
+    assert asked == [port]
+
+
+async def test_a_connection_to_itself_is_refused(
+    launcher: LocalLauncher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nobody listens, TCP can connect a port to itself; that is nobody, and frees it."""
+    process = await launcher.start(Command(argv=("sleep", "60")), LogRing())
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
+        port = listener.extra(anyio.abc.SocketAttribute.local_port)
+    itself = partial(anyio.connect_tcp, local_host="127.0.0.1", local_port=port)
+    monkeypatch.setattr(anyio, "connect_tcp", itself)
+    probe = await process.probe(f"http://127.0.0.1:{port}/", timeout_s=5)
+
+    assert probe == Probe(is_ok=False, detail="refused")
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=port):
+        pass
+
+
+async def test_a_stopped_server_times_out(launcher: LocalLauncher) -> None:
+    """A server that is stopped accepts in the kernel only: the probe ends by its timeout."""
+    process, port, _ = await serve(launcher, "200")
+    os.kill(process.pid, signal.SIGSTOP)
+
+    probe = await process.probe(f"http://127.0.0.1:{port}/", timeout_s=0.2)
+    assert probe == Probe(is_ok=False, detail="timeout")
