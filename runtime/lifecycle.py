@@ -288,8 +288,6 @@ class Lifecycle:
                 post.waiter.refuse(self._shut_down_error())
             return
         before = stepper.configuration
-        if post.cause and not (post.event == "proc_exited" and "stopping" in before):
-            self.cause = post.cause  # why it stops matters longer than how the process then ended
         try:
             effects = stepper.step(post.event, post.data)
         except NotHandledError:
@@ -299,11 +297,22 @@ class Lifecycle:
                 post.waiter.refuse(RequestError("internal", "unexpected request", status_hint=500))
             return
         after = stepper.configuration
-        if after is not before:
+        has_moved = after is not before
+        if has_moved or post.cause:
+            self._note_cause(post, before, has_moved)
+        if has_moved:
             self._record(post, before[-1], after)
         self._perform_all(effects, post)
-        if after is not before and self._on_change is not None:
+        if has_moved and self._on_change is not None:
             self._on_change(self)
+
+    def _note_cause(self, post: _Post, before: Configuration, has_moved: bool) -> None:
+        if post.event == "proc_exited" and "stopping" in before:
+            return  # why it stops matters longer than how the process then ended
+        if post.cause:
+            self.cause = post.cause
+        elif has_moved and post.event == "request":
+            self.cause = "requested"
 
     def _record(self, post: _Post, source: str, after: Configuration) -> None:
         now = self.world.timers.now()

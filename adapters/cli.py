@@ -1,0 +1,106 @@
+"""The command line. Commands are imported when they run: `--help` and `serve` start fast."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .. import __version__
+
+_EPILOG = "swapchart COMMAND --help says more about each."
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="swapchart",
+        description="Swap between many local inference servers behind one endpoint.",
+        epilog=_EPILOG,
+    )
+    parser.add_argument("--version", action="version", version=f"swapchart {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_serve(commands.add_parser("serve", help="run the proxy"))
+    _add_config(commands.add_parser("config", help="check a configuration, print its schema"))
+    _add_chart(commands.add_parser("chart", help="export, draw and check the lifecycle"))
+    _add_demo(commands.add_parser("demo", help="run the proxy with two demo models"))
+    server = commands.add_parser(
+        "demo-server", help="run one small OpenAI-compatible server, for trying things out",
+        add_help=False,
+    )  # fmt: skip
+    server.set_defaults(run="demo-server")
+    return parser
+
+
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", "-config", action="append", type=Path, default=[], metavar="FILE",
+        help="configuration file, as llama-swap's",
+    )  # fmt: skip
+    parser.add_argument("--config-dir", "-config-dir", type=Path, metavar="DIR")
+    parser.add_argument(
+        "--listen", "-listen", default="127.0.0.1:8080", metavar="HOST:PORT",
+        help="default: %(default)s",
+    )  # fmt: skip
+    parser.add_argument(
+        "--server",
+        choices=("hypercorn", "uvicorn"),
+        default="hypercorn",
+        help="default: %(default)s",
+    )
+    parser.add_argument(
+        "--allow-unauthenticated", action="store_true",
+        help="listen beyond this machine though no apiKeys are configured",
+    )  # fmt: skip
+    parser.set_defaults(run="serve")
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
+    check = commands.add_parser("check", help="print every mistake; exit 1 if there is one")
+    check.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    check.set_defaults(run="config-check")
+    schema = commands.add_parser("schema", help="print the JSON Schema, for editors")
+    schema.set_defaults(run="config-schema")
+
+
+def _add_chart(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
+    export = commands.add_parser("export", help="write the chart in one of many formats")
+    export.add_argument("--format", required=True, choices=CHART_FORMATS)
+    export.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="default: standard output"
+    )
+    export.set_defaults(run="chart-export")
+    diagrams = commands.add_parser("diagrams", help="write all diagrams of the project")
+    diagrams.add_argument("--output", type=Path, default=Path("diagrams"), metavar="DIR")
+    diagrams.set_defaults(run="chart-diagrams")
+
+
+def _add_demo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--listen", default="127.0.0.1:8080", metavar="HOST:PORT")
+    parser.add_argument(
+        "--load-seconds",
+        type=float,
+        default=1.0,
+        help="how long a model loads; default %(default)s",
+    )
+    parser.set_defaults(run="demo")
+
+
+#: Formats of `chart export`; svg and png need Graphviz.
+CHART_FORMATS = ("yaml", "native", "json", "scxml", "mermaid", "dot", "table", "svg", "png")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["demo-server"]:
+        from .demo_server import main as serve_demo
+
+        return serve_demo(arguments[1:])
+    options = build_parser().parse_args(arguments)
+    from . import commands
+
+    return commands.COMMANDS[options.run](options)

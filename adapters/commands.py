@@ -1,0 +1,211 @@
+"""What the commands do; each takes the parsed options and returns the exit code."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import yaml
+
+from ..machine import lifecycle
+from ..machine.export import DIAGRAMS, render
+from ..runtime import SwapchartError, Transition
+from .config import ConfigProblems, check_config, config_schema, format_problems, load_config
+
+Command = Callable[[argparse.Namespace], int]
+
+
+def _fail(message: str) -> int:
+    print(f"swapchart: {message}", file=sys.stderr)
+    return 1
+
+
+# ---- serve and demo
+def serve(options: argparse.Namespace) -> int:
+    """Run the proxy until a signal comes."""
+    from . import server
+    from .asgi import Application
+
+    if not options.config and not options.config_dir:
+        return _fail("expected --config FILE or --config-dir DIR, got neither")
+    try:
+        config = load_config(options.config, options.config_dir)
+    except ConfigProblems as error:
+        print(format_problems(error.problems), file=sys.stderr)
+        return 1
+    if config.warnings:
+        print(format_problems(config.warnings), file=sys.stderr)
+    _log_to_stderr(config.log_level)
+    host, _ = server.parse_address(options.listen)
+    if not server.is_loopback(host) and not config.api_keys and not options.allow_unauthenticated:
+        return _fail(
+            f"{options.listen} can be reached from other machines and no apiKeys are configured: "
+            "add some, listen on 127.0.0.1, or say --allow-unauthenticated"
+        )
+    try:
+        sock = server.bind(options.listen)
+    except server.BindError as error:
+        return _fail(str(error))
+    names = ", ".join(config.models) or "none"
+
+    def on_listening(url: str) -> None:
+        print(f"swapchart listens on {url} ({options.server}); models: {names}", file=sys.stderr)
+
+    limit = 60.0 if config.shutdown_timeout is None else config.shutdown_timeout
+    how = server.ServeOptions(server=options.server, stop_limit_s=limit, on_listening=on_listening)
+    return server.run(Application(config, stop_limit_s=limit), sock, how)
+
+
+def _log_to_stderr(level: str) -> None:
+    number = logging.WARNING if level == "warn" else getattr(logging, level.upper())
+    logging.basicConfig(
+        level=number, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    logging.getLogger("httpx").setLevel(max(number, logging.WARNING))
+
+
+def demo(options: argparse.Namespace) -> int:
+    """Run the proxy with two models of our own, and show each transition as it happens."""
+    from . import server
+    from .asgi import Application
+
+    _log_to_stderr("warn")
+    try:
+        sock = server.bind(options.listen)
+    except server.BindError as error:
+        return _fail(f"{error}\nsay --listen 127.0.0.1:0 for a free port")
+    with tempfile.TemporaryDirectory(prefix="swapchart-demo-") as folder:
+        path = Path(folder) / "config.yaml"
+        path.write_text(_demo_config(folder, options.load_seconds))
+        app = Application(load_config([path]), stop_limit_s=20.0)
+        app.listen(_show)
+        how = server.ServeOptions(stop_limit_s=20.0, on_listening=_explain_demo)
+        return server.run(app, sock, how)
+
+
+def _demo_config(folder: str, load_seconds: float) -> str:
+    """Two models that save their slots before they stop and restore them when they are back."""
+    models = {}
+    for name in ("tortoise", "hare"):
+        slots = Path(folder) / name
+        slots.mkdir()
+        url = "http://127.0.0.1:${PORT}/slots/0?action="
+        post = (
+            "curl -sf -X POST -H 'Content-Type: application/json' -d '{\"filename\": \"kv.bin\"}'"
+        )
+        models[name] = {
+            "cmd": [
+                sys.executable, "-m", "swapchart", "demo-server", "--model", name, "--port",
+                "${PORT}", "--load-seconds", str(load_seconds), "--slot-save-path", str(slots),
+            ],
+            "proxy": "http://127.0.0.1:${PORT}",
+            "ttl": 120,
+            "afterHealthy": f"{post} {url}restore",
+            "beforeStop": f"{post} {url}save",
+        }  # fmt: skip
+    return yaml.safe_dump({"models": models})
+
+
+def _explain_demo(url: str) -> None:
+    body = '{{"model": "{}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
+    chat = f"curl {url}/v1/chat/completions -d"
+    print(
+        f"swapchart demo on {url}: two models, one at a time. Try, in another terminal:\n\n"
+        f"  {chat} '{body.format('tortoise')}'\n"
+        f"  {chat} '{body.format('hare')}'\n"
+        f"  curl {url}/running\n\n"
+        "Ctrl-C stops it. Each transition of the lifecycle shows up here:\n",
+        flush=True,
+    )
+
+
+def _show(record: Transition) -> None:
+    hooks = "".join(f" [{hook.action}: {hook.outcome}]" for hook in record.hooks)
+    print(
+        f"{record.at % 1000:9.3f}  {record.service:9} {record.source:>15} -> {record.target:15} "
+        f"{record.event}{f' ({record.cause})' if record.cause else ''}{hooks}",
+        flush=True,
+    )
+
+
+# ---- config
+def check(options: argparse.Namespace) -> int:
+    """Print every problem of a configuration."""
+    problems = check_config(options.files)
+    if problems:
+        print(format_problems(problems))
+    errors = [problem for problem in problems if problem.severity == "error"]
+    if not errors:
+        print(f"{', '.join(map(str, options.files))}: ok")
+    return 1 if errors else 0
+
+
+def schema(options: argparse.Namespace) -> int:
+    """Print the JSON Schema of the configuration."""
+    print(json.dumps(config_schema(), indent=2))
+    return 0
+
+
+# ---- chart
+def export(options: argparse.Namespace) -> int:
+    """Write the chart in the wanted format."""
+    try:
+        data = rendered(options.format)
+    except SwapchartError as error:
+        return _fail(str(error))
+    if options.output is None:
+        sys.stdout.buffer.write(data)
+        sys.stdout.flush()
+    else:
+        options.output.write_bytes(data)
+    return 0
+
+
+def diagrams(options: argparse.Namespace) -> int:
+    """Write every diagram of the project into a folder."""
+    options.output.mkdir(parents=True, exist_ok=True)
+    try:
+        for name, format_ in DIAGRAMS.items():
+            (options.output / name).write_bytes(rendered(format_))
+    except SwapchartError as error:
+        return _fail(str(error))
+    return 0
+
+
+def rendered(format_: str) -> bytes:
+    """Return the shipped chart in *format_*.
+
+    Raises:
+        SwapchartError: Graphviz is needed and not there, or the format cannot say it.
+    """
+    if format_ not in ("svg", "png"):
+        return render(lifecycle(), format_).encode()
+    dot = shutil.which("dot")
+    if dot is None:
+        raise SwapchartError(
+            f"{format_} needs Graphviz, and there is no `dot`: on Debian, apt-get install graphviz"
+        )
+    drawn = subprocess.run(
+        [dot, f"-T{format_}"], input=render(lifecycle(), "dot").encode(), capture_output=True,
+        check=False,
+    )  # fmt: skip
+    if drawn.returncode:
+        raise SwapchartError(f"dot failed: {drawn.stderr.decode(errors='replace').strip()}")
+    return drawn.stdout
+
+
+COMMANDS: Mapping[str, Command] = {
+    "serve": serve,
+    "demo": demo,
+    "config-check": check,
+    "config-schema": schema,
+    "chart-export": export,
+    "chart-diagrams": diagrams,
+}

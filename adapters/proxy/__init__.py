@@ -1,0 +1,1 @@
+"""The proxy as an ASGI application: requests in, models awaited, answers relayed."""

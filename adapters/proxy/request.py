@@ -1,0 +1,178 @@
+"""One request as the application sees it: its head, its body within limits, its client's leaving.
+
+A client that leaves is the normal case: whoever waits for a model or a token has given up. Then
+the task that handles the request is cancelled, whatever it waits for, and everything it holds
+is released on the way out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from .asgi_types import Headers, Message, Receive, Scope
+
+_WATCH_AFTER_S = 0.02  # most answers are there sooner, and then no task need be made
+
+
+class ClientGoneError(Exception):
+    """The client left before it got its answer; there is nobody to tell."""
+
+
+class BodyTooLargeError(Exception):
+    """The body is larger than allowed.
+
+    Attributes:
+        limit_bytes: What is allowed.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"the request body is larger than {limit_bytes} bytes")
+        self.limit_bytes = limit_bytes
+
+
+class Request:
+    """Head and body of one HTTP request.
+
+    Attributes:
+        scope: The ASGI scope.
+        method: Such as ``POST``.
+        path: Decoded path.
+        headers: Fields as they came; shape (n, 2), names in lower case.
+        is_gone: The client has left.
+    """
+
+    __slots__ = (
+        "_ahead", "_is_complete", "_receive", "_task", "_timer", "_watcher", "headers",
+        "is_gone", "method", "path", "scope",
+    )  # fmt: skip
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self.scope = scope
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.headers: Headers = scope["headers"]
+        self.is_gone = False
+        self._receive = receive
+        self._ahead: Message | None = None  # a body message that the watcher came upon
+        self._is_complete = False
+        self._task: asyncio.Task[object] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._watcher: asyncio.Task[None] | None = None
+
+    def header(self, name: bytes) -> bytes | None:
+        """Return the first field called *name* (lower case), or None."""
+        for key, value in self.headers:
+            if key == name:
+                return value
+        return None
+
+    @property
+    def target(self) -> bytes:
+        """Path and query as they came on the wire, percent-encoding untouched."""
+        raw: bytes = self.scope.get("raw_path") or self.path.encode()
+        query: bytes = self.scope.get("query_string") or b""
+        return raw.split(b"?", 1)[0] + (b"?" + query if query else b"")
+
+    @property
+    def client(self) -> str | None:
+        """Address of the client, or None."""
+        client = self.scope.get("client")
+        return None if client is None else str(client[0])
+
+    def declared_length(self) -> int | None:
+        """Return the Content-Length, or None when there is none that makes sense."""
+        value = self.header(b"content-length")
+        return int(value) if value is not None and value.isdigit() else None
+
+    async def body(self, limit_bytes: int) -> bytes:
+        """Read the whole body.
+
+        Raises:
+            BodyTooLargeError: It is larger than *limit_bytes*; known before it was read if
+                the client declared it.
+            ClientGoneError: The client left before it had sent it.
+        """
+        declared = self.declared_length()
+        if declared is not None and declared > limit_bytes:
+            raise BodyTooLargeError(limit_bytes)
+        message = await self._next()
+        body: bytes = message.get("body", b"")
+        if not message.get("more_body", False):
+            self._is_complete = True
+            if len(body) > limit_bytes:
+                raise BodyTooLargeError(limit_bytes)
+            return body
+        pieces, size = [body], len(body)
+        while not self._is_complete:
+            message = await self._next()
+            piece: bytes = message.get("body", b"")
+            pieces.append(piece)
+            size += len(piece)
+            if size > limit_bytes:
+                raise BodyTooLargeError(limit_bytes)
+            self._is_complete = not message.get("more_body", False)
+        return b"".join(pieces)
+
+    async def body_or_stream(self) -> bytes | AsyncIterator[bytes]:
+        """Return the body if it came in one piece, else its pieces as they come."""
+        message = await self._next()
+        body: bytes = message.get("body", b"")
+        if not message.get("more_body", False):
+            self._is_complete = True
+            return body
+        return self._pieces(body)
+
+    async def _pieces(self, first: bytes) -> AsyncIterator[bytes]:
+        if first:
+            yield first
+        while not self._is_complete:
+            message = await self._next()
+            self._is_complete = not message.get("more_body", False)
+            piece = message.get("body", b"")
+            if piece:
+                yield piece
+        self._watch_now()
+
+    async def _next(self) -> Message:
+        if self._watcher is not None and not self._watcher.done():
+            await self._watcher  # it alone may call receive() now
+        message, self._ahead = self._ahead, None
+        if message is None:
+            message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self.is_gone = True
+            raise ClientGoneError
+        return message
+
+    # ---- the client's leaving
+    def watch(self) -> None:
+        """From now on, cancel this task when the client leaves; see `unwatch`."""
+        self._task = asyncio.current_task()
+        self._timer = asyncio.get_running_loop().call_later(_WATCH_AFTER_S, self._watch_now)
+
+    def unwatch(self) -> None:
+        """End what `watch` began."""
+        self._task = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._watcher is not None:
+            self._watcher.cancel()
+            self._watcher = None
+
+    def _watch_now(self) -> None:
+        idle = self._watcher is None or self._watcher.done()
+        if self._task is not None and idle and self._ahead is None:
+            self._watcher = asyncio.get_running_loop().create_task(self._see_off())
+
+    async def _see_off(self) -> None:
+        message = await self._receive()
+        while message["type"] != "http.disconnect":
+            if not self._is_complete:
+                self._ahead = message  # a piece of the body: whoever reads it goes on from here
+                return
+            message = await self._receive()
+        self.is_gone = True
+        if self._task is not None:
+            self._task.cancel()

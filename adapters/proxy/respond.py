@@ -1,0 +1,108 @@
+"""Answers of our own: JSON, text, and errors in the shape that OpenAI's clients expect.
+
+Source: llama-swap.md section 5.3. Unlike llama-swap, ``src`` says swapchart, and a failed
+upstream gets the same envelope as everything else.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .asgi_types import Headers, Send
+
+JSON_TYPE = b"application/json"
+_TYPES = {
+    401: ("authentication_error", "unauthorized"),
+    403: ("authentication_error", "forbidden"),
+    404: ("invalid_request_error", "not_found"),
+    409: ("invalid_request_error", "conflict"),
+    429: ("rate_limit_error", "rate_limit_exceeded"),
+    502: ("server_error", "bad_gateway"),
+    503: ("server_error", "service_unavailable"),
+    504: ("server_error", "gateway_timeout"),
+}
+
+
+async def send_bytes(
+    send: Send,
+    status: int,
+    body: bytes,
+    content_type: bytes,
+    headers: Iterable[tuple[bytes, bytes]] = (),
+) -> None:
+    """Send one whole answer."""
+    fields: Headers = [
+        (b"content-type", content_type),
+        (b"content-length", str(len(body)).encode()),
+        *headers,
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": fields})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def send_json(
+    send: Send, value: Any, status: int = 200, headers: Iterable[tuple[bytes, bytes]] = ()
+) -> None:
+    """Send *value* as JSON."""
+    body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    await send_bytes(send, status, body, JSON_TYPE, headers)
+
+
+async def send_text(
+    send: Send, text: str, status: int = 200, headers: Iterable[tuple[bytes, bytes]] = ()
+) -> None:
+    """Send *text* as plain text."""
+    await send_bytes(send, status, text.encode(), b"text/plain; charset=utf-8", headers)
+
+
+def error_value(
+    status: int, message: str, *, code: str | None = None, details: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Build the error envelope."""
+    if status in _TYPES:
+        kind, default = _TYPES[status]
+    elif 400 <= status < 500:
+        kind = "invalid_request_error"
+        default = "bad_request" if status == 400 else "invalid_request"
+    else:
+        kind, default = "server_error", "internal_error"
+    error = {"message": message, "type": kind, "param": None, "code": code or default}
+    return {"src": "swapchart", "error": {**error, **(details or {})}}
+
+
+async def send_error(
+    send: Send, status: int, message: str, *, accept: bytes | None = None, code: str | None = None,
+    retry_after_s: float | None = None, details: Mapping[str, Any] | None = None,
+    headers: Iterable[tuple[bytes, bytes]] = (),
+) -> None:  # fmt: skip
+    """Send an error: JSON, or text or HTML where *accept* asks for that.
+
+    Args:
+        send: Where to.
+        status: HTTP status, 4xx or 5xx.
+        message: For a person: where, what was expected, what was found.
+        accept: The Accept field of the request.
+        code: Machine-readable reason; by default the one of the status.
+        retry_after_s: Sent as Retry-After, rounded up to whole seconds.
+        details: Further members of the error object.
+        headers: Further fields.
+    """
+    extra = [*headers]
+    if retry_after_s is not None:
+        extra.append((b"retry-after", str(max(1, math.ceil(retry_after_s))).encode()))
+    wanted = accept or b""
+    if b"text/plain" in wanted and status != 429:
+        await send_text(send, f"swapchart: {message}\n", status, extra)
+    elif b"text/html" in wanted and status != 429:
+        page = (
+            f"<!doctype html><title>{status}</title><h1>{status}</h1><p>{html.escape(message)}</p>"
+        )
+        extra.append((b"content-security-policy", b"default-src 'none'"))
+        await send_bytes(send, status, page.encode(), b"text/html; charset=utf-8", extra)
+    else:
+        value = error_value(status, message, code=code, details=details)
+        await send_json(send, value, status, extra)

@@ -1,0 +1,211 @@
+"""Serves the application: binds first, ends in bounded time, leaves nothing behind.
+
+The server in front is hypercorn or uvicorn, run by its API in our own event loop. Our end does
+not depend on its end: models are stopped by us, and a server that hangs on a stalled reader is
+left behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .asgi import Application
+
+log = logging.getLogger(__name__)
+
+_BACKLOG = 2048
+_READER_LIMIT_MS = 60_000  # a client that takes no byte for so long is cut by the kernel
+_SERVER_LIMIT_S = 3.0  # after the models are gone, the server gets so long to end
+_EXIT_LIMIT_S = 5.0
+
+
+class BindError(Exception):
+    """The address to listen on could not be had; the text says which and why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeOptions:
+    """How to serve.
+
+    Attributes:
+        server: ``hypercorn`` or ``uvicorn``.
+        stop_limit_s: From the first SIGTERM: so long for requests in flight, hooks and grace.
+        on_listening: Called with the URL once clients can connect.
+    """
+
+    server: str = "hypercorn"
+    stop_limit_s: float = 60.0
+    on_listening: Callable[[str], None] = lambda url: None
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Split ``host:port``, ``[::1]:port`` or ``:port`` (all interfaces).
+
+    Raises:
+        BindError: It is none of these.
+    """
+    host, mark, port = text.rpartition(":")
+    if not mark or not port.isdigit() or int(port) > 65535:
+        raise BindError(f"expected HOST:PORT to listen on, such as 127.0.0.1:8080, got {text!r}")
+    return host.strip("[]") or "0.0.0.0", int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can reach *host*."""
+    return host == "localhost" or host.startswith("127.") or host == "::1"
+
+
+def bind(address: str) -> socket.socket:
+    """Bind and listen before anything else is started.
+
+    Raises:
+        BindError: The address is taken, or not one of this machine.
+    """
+    host, port = parse_address(address)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with contextlib.suppress(OSError, AttributeError):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _READER_LIMIT_MS)
+        sock.bind((host, port))
+        sock.listen(_BACKLOG)
+        sock.setblocking(False)
+    except (OSError, UnicodeError) as error:
+        sock.close()
+        raise BindError(f"cannot listen on {address}: {error}") from error
+    return sock
+
+
+def url_of(sock: socket.socket) -> str:
+    """Return the URL under which *sock* is reached from here."""
+    host, port = sock.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def run(app: Application, sock: socket.socket, options: ServeOptions) -> int:
+    """Serve until a signal comes; returns the exit code."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        code = runner.run(_serve(app, sock, options))
+        _leave_soon(code)
+    return code
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+def _leave_soon(code: int) -> None:
+    """Exit even if something of the server's hangs: the models are gone by now."""
+
+    def leave() -> None:
+        sys.stderr.flush()
+        os._exit(code)
+
+    timer = threading.Timer(_EXIT_LIMIT_S, leave)
+    timer.daemon = True
+    timer.start()
+
+
+async def _serve(app: Application, sock: socket.socket, options: ServeOptions) -> int:
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    signals = 0
+
+    async with app.running() as supervisor:
+
+        def on_signal() -> None:
+            nonlocal signals
+            signals += 1
+            if signals == 1:
+                log.info("stopping: requests in flight are finished, models are stopped")
+                stopping.set()
+            else:
+                log.warning("asked again: killing what is left")
+                supervisor.kill()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, on_signal)
+        start = _SERVERS[options.server]
+        server = loop.create_task(start(app, sock, stopping, options))
+        options.on_listening(url_of(sock))
+        asked = loop.create_task(stopping.wait())
+        await asyncio.wait({server, asked}, return_when=asyncio.FIRST_COMPLETED)
+        failed = server.done() and not stopping.is_set()
+        stopping.set()
+        await supervisor.shutdown(options.stop_limit_s)
+        await asyncio.wait({server}, timeout=_SERVER_LIMIT_S if signals < 2 else 0.5)
+        if not server.done():
+            server.cancel()
+        elif (error := server.exception()) is not None:
+            log.error("the server failed: %r", error)
+            failed = True
+        asked.cancel()
+    return 1 if failed else 0
+
+
+async def _hypercorn(
+    app: Application, sock: socket.socket, stopping: asyncio.Event, options: ServeOptions
+) -> None:
+    from hypercorn.asyncio import serve
+    from hypercorn.config import Config
+
+    config = Config()
+    config.bind = [f"fd://{sock.detach()}"]
+    config.graceful_timeout = options.stop_limit_s
+    config.include_server_header = False
+    config.include_date_header = False
+    config.keep_alive_max_requests = 1 << 31
+    config.keep_alive_timeout = 75.0
+    config.errorlog = logging.getLogger("hypercorn.error")
+    trigger: Callable[[], Awaitable[object]] = stopping.wait
+    framework: Any = app
+    await serve(framework, config, shutdown_trigger=trigger, mode="asgi")
+
+
+async def _uvicorn(
+    app: Application, sock: socket.socket, stopping: asyncio.Event, options: ServeOptions
+) -> None:
+    import uvicorn
+
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, server_header=False, date_header=False,
+        timeout_graceful_shutdown=int(options.stop_limit_s), timeout_keep_alive=75, ws="none",
+    )  # fmt: skip
+    server = uvicorn.Server(config)
+    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
+
+    async def end() -> None:
+        await stopping.wait()
+        server.should_exit = True
+
+    watcher = asyncio.get_running_loop().create_task(end())
+    try:
+        await server.serve(sockets=[sock])
+    finally:
+        watcher.cancel()
+
+
+_SERVERS = {"hypercorn": _hypercorn, "uvicorn": _uvicorn}
+
+
+def servers() -> Sequence[str]:
+    """Return the names of the servers we can run under."""
+    return tuple(_SERVERS)

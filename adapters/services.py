@@ -1,0 +1,137 @@
+"""From the configuration to what the runtime and the proxy work with."""
+
+from __future__ import annotations
+
+from ..runtime import (
+    Command,
+    Hook,
+    HttpAction,
+    HttpCall,
+    Liveness,
+    QueueLimits,
+    RunAction,
+    ServiceSpec,
+    Timings,
+)
+from .config import Config, HookAction, ModelConfig
+from .proxy.catalogue import Catalogue, ModelCard
+
+
+def service_specs(config: Config) -> list[ServiceSpec]:
+    """Return one service for each model, in the order of the configuration."""
+    return [service_spec(model) for model in config.models.values()]
+
+
+def service_spec(model: ModelConfig) -> ServiceSpec:
+    """Return *model* as a service."""
+    hooks = {point: _hooks(actions) for point, actions in model.hooks.items()}
+    hooks["suspend"], hooks["wake"] = _hooks(model.sleep.enter), _hooks(model.sleep.wake)
+    settle = None
+    if model.settle:
+        settle = Hook(action=RunAction(argv=model.settle), timeout_s=model.settle_timeout_s)
+    return ServiceSpec(
+        name=model.id,
+        command=Command(argv=model.argv, env=model.environment, label=model.id),
+        endpoint=model.proxy,
+        check_url=model.check_url,
+        stop_argv=model.stop_argv,
+        hooks={point: actions for point, actions in hooks.items() if actions},
+        timings=_timings(model),
+        restart=model.restart.policy,
+        intensity=max(model.restart.intensity, 1),
+        abandon=model.abandon,
+        drain=model.drain.policy,
+        liveness=_liveness(model),
+        settle=settle,
+        pinned=model.pinned,
+        concurrency_limit=model.concurrency_limit,
+    )
+
+
+def _hooks(actions: tuple[HookAction, ...]) -> tuple[Hook, ...]:
+    return tuple(
+        Hook(
+            action=RunAction(argv=item.argv) if item.http is None else HttpAction(call=item.http),
+            timeout_s=item.timeout_s,
+            retries=item.retries,
+            delay_s=item.delay_s,
+            on_error=item.on_error,
+        )
+        for item in actions
+    )
+
+
+def _timings(model: ModelConfig) -> Timings:
+    return Timings(
+        start_limit=model.start_timeout,
+        stall_limit=model.stall_timeout or None,
+        idle_limit=model.ttl or None,
+        doze_limit=model.sleep.after_s or None,
+        asleep_limit=model.sleep.stop_after_s or None,
+        stable=model.restart.period,
+        drain_limit=model.drain.timeout,
+        grace=model.unload_timeout,
+        backoff=model.restart.backoff,
+        backoff_max=model.restart.backoff_max,
+        cooldown=model.restart.cooldown,
+        settle=model.settle_timeout_s,
+    )
+
+
+def _liveness(model: ModelConfig) -> Liveness | None:
+    given = model.liveness
+    if not given.every:
+        return None
+    request = None
+    if given.request is not None:
+        import json
+
+        request = HttpCall(
+            method="POST",
+            url=model.proxy + given.request.path,
+            headers={"content-type": "application/json"},
+            body=json.dumps(given.request.json_body).encode(),
+        )
+    url = model.proxy + given.path if given.path else model.check_url or model.proxy
+    return Liveness(
+        every_s=given.every,
+        url=url,
+        timeout_s=given.timeout,
+        failures=given.failures,
+        request=request,
+        stalled_s=given.stalled or None,
+    )
+
+
+def queue_limits(config: Config) -> QueueLimits:
+    """Return what the request queue bears."""
+    queue = config.queue
+    return QueueLimits(
+        length=queue.limit,
+        timeout_s=queue.timeout or None,
+        max_wait_s=queue.max_wait,
+        min_residency_s=queue.min_residency,
+    )
+
+
+def catalogue(config: Config) -> Catalogue:
+    """Return the models as clients see them."""
+    priorities = config.routing.priorities
+    cards = [
+        ModelCard(
+            id=model.id,
+            aliases=model.aliases,
+            name=model.name,
+            description=model.description,
+            command=model.cmd_shown or model.cmd,
+            proxy=model.proxy,
+            ttl_s=model.ttl,
+            use_model_name=model.use_model_name,
+            is_unlisted=model.unlisted,
+            priority=priorities.get(model.id, 0),
+            header_timeout_s=model.timeouts.response_header or None,
+            metadata=model.metadata,
+        )
+        for model in config.models.values()
+    ]
+    return Catalogue(cards, ignored=config.ignore_paths, has_keys=bool(config.api_keys))
