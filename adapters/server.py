@@ -127,19 +127,21 @@ def _leave_soon(code: int) -> None:
 async def _serve(app: Application, sock: socket.socket, options: ServeOptions) -> int:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
-    signals = 0
+    hurry = asyncio.Event()
 
     async with app.running() as supervisor:
 
         def on_signal() -> None:
-            nonlocal signals
-            signals += 1
-            if signals == 1:
+            if not stopping.is_set():
                 log.info("stopping: requests in flight are finished, models are stopped")
                 stopping.set()
-            else:
+            elif not hurry.is_set():
                 log.warning("asked again: killing what is left")
-                supervisor.kill()
+                hurry.set()
+
+        async def kill_when_hurried() -> None:
+            await hurry.wait()
+            supervisor.kill()
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, on_signal)
@@ -147,17 +149,19 @@ async def _serve(app: Application, sock: socket.socket, options: ServeOptions) -
         server = loop.create_task(start(app, sock, stopping, options))
         options.on_listening(url_of(sock))
         asked = loop.create_task(stopping.wait())
+        killer = loop.create_task(kill_when_hurried())
         await asyncio.wait({server, asked}, return_when=asyncio.FIRST_COMPLETED)
         failed = server.done() and not stopping.is_set()
         stopping.set()
         await supervisor.shutdown(options.stop_limit_s)
-        await asyncio.wait({server}, timeout=_SERVER_LIMIT_S if signals < 2 else 0.5)
+        await asyncio.wait({server}, timeout=0.5 if hurry.is_set() else _SERVER_LIMIT_S)
         if not server.done():
             server.cancel()
         elif (error := server.exception()) is not None:
             log.error("the server failed: %r", error)
             failed = True
         asked.cancel()
+        killer.cancel()
     return 1 if failed else 0
 
 

@@ -6,6 +6,7 @@ earlier: an idle limit is armed after every request, and fires once in a long wh
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 import itertools
 from collections.abc import Callable
@@ -41,17 +42,14 @@ class Timer:
 
 
 class TimerService:
-    """Runs timers; `run` must be running as a task."""
+    """Runs timers; made inside the event loop, and `run` must be running as a task."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Timer]] = []
         self._count = itertools.count()
         self._wake = anyio.Event()
-        self._clock: Callable[[], float] = anyio.current_time
-
-    def now(self) -> float:
-        """Return seconds on the loop's clock."""
-        return self._clock()
+        #: Seconds on the loop's clock; also outside a task, where anyio does not know the loop.
+        self.now: Callable[[], float] = _clock()
 
     def timer(self, action: Callable[[], None]) -> Timer:
         """Make a timer that calls *action*, which must not wait and must not raise."""
@@ -90,3 +88,10 @@ class TimerService:
                 continue
             timer.deadline = None
             timer.action()
+
+
+def _clock() -> Callable[[], float]:
+    try:
+        return asyncio.get_running_loop().time
+    except RuntimeError:  # trio
+        return anyio.current_time

@@ -188,7 +188,7 @@ class Queue(Section):
     limit: Annotated[int, Field(ge=1)] = 512
     timeout: Seconds = 300.0
     max_wait: SecondsOrOff = 30.0
-    min_residency: SecondsOrOff = 10.0
+    min_residency: SecondsOrOff = 0.0
 
 
 class DocumentSection(Overridable):
@@ -242,5 +242,6 @@ def config_schema() -> dict[str, Any]:
     """Return the JSON Schema (2020-12) of the configuration file, for editors."""
     schema = _Everything.model_json_schema(by_alias=True, mode="validation")
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["patternProperties"] = {"^x-": {}}
     schema["title"] = "swapchart configuration"
     return schema
