@@ -19,6 +19,7 @@ import asyncio
 import ssl as tls
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 
 from .upstream_connection import Connection, UpstreamResponse
 from .upstream_errors import UpstreamBroken, UpstreamError, UpstreamTimeout, UpstreamUnreachable
@@ -205,7 +206,8 @@ class UpstreamPool:
             return await waiter
         except asyncio.CancelledError:
             if not waiter.done() or waiter.cancelled():
-                self._waiters.remove(waiter)
+                with suppress(ValueError):  # passed over meanwhile
+                    self._waiters.remove(waiter)
             elif (conn := waiter.result()) is None:
                 self._free_place()
             else:
@@ -224,6 +226,7 @@ class UpstreamPool:
             self._refuse_if_closed()
         except BaseException as exc:
             conn.discard()
+            self.note_lost(conn)  # uvloop does not always say so of one that was being made
             if isinstance(exc, TimeoutError):
                 text = f"no connection to {self.name} in {self._connect_timeout_s} s"
                 raise UpstreamTimeout("connect", text) from exc

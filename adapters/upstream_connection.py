@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import select
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Protocol, Self, cast
 
 import httptools
@@ -331,6 +331,9 @@ class Connection(asyncio.Protocol):
             self._fail_with(exc)
         else:
             self._sent()
+        finally:
+            if isinstance(pieces, AsyncGenerator):
+                await pieces.aclose()  # it may be in the middle, and its owner waits for an answer
 
     async def _write(self, data: bytes | memoryview) -> None:
         # A peer that answers early and closes resets what we write afterwards, and an event
@@ -358,11 +361,11 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport, unless whoever asked for it has left meanwhile."""
         self.transport = cast("asyncio.Transport", transport)
-        self._is_made = True
-        self.pool.note_made(self)
         if self.is_closed:
             self.transport.abort()
             return
+        self._is_made = True
+        self.pool.note_made(self)
         self._poll = select.poll()
         self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
