@@ -1,0 +1,37 @@
+"""Real proxies on real processes; each test's end proves that none of them is left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tools.swapchart_process import Proxies, Serve
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    proxies = Proxies(tmp_path)
+    try:
+        yield proxies.serve
+        proxies.end()
+    finally:
+        proxies.close()
+
+
+@pytest.fixture(scope="module")
+def serve_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
+    """As ``serve``, for a proxy that all tests of a module share."""
+    proxies = Proxies(tmp_path_factory.mktemp("proxies"))
+    try:
+        yield proxies.serve
+        proxies.end()
+    finally:
+        proxies.close()
+
+
+@pytest.fixture(params=["hypercorn", "uvicorn"])
+def server(request: pytest.FixtureRequest) -> str:
+    """Where the server in front matters, both are tried."""
+    name: str = request.param
+    return name

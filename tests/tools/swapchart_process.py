@@ -1,0 +1,313 @@
+"""``swapchart serve`` as a process of its own, and proof that it leaves nothing behind.
+
+Everything that a proxy starts inherits a marker from it, so nothing can hide by leaving its group
+or session; the guard, whose environment is empty, is noted while it runs.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+import psutil
+
+from . import raw
+from .children import Child
+from .net import wait_until
+
+CHAT = "/v1/chat/completions"
+LONG_S = 30.0  # a deadline, not a measure: the machine may be busy with other things
+_MARKER = "SWAPCHART_TEST"
+_URL = re.compile(r"(?:listens on|Running on) http://127\.0\.0\.1:(\d+)")
+_TROUBLE = re.compile(r"Traceback|never retrieved|was never awaited|does not handle|ERROR")
+
+
+class SwapchartProcess(Child):
+    """A running proxy; a context manager that kills it and whatever is left of it.
+
+    Args:
+        config: The configuration, or its text.
+        cwd: An empty folder; the configuration is written into it.
+        server: ``hypercorn`` or ``uvicorn``.
+        options: Further options of ``serve``.
+        argv: The whole command instead; gets the configuration by SWAPCHART_CONFIG.
+        env: Further variables.
+
+    Attributes:
+        marker: In the environment of every process that it starts.
+        folder: Its working directory.
+        may_log: What may stand in its log without being trouble.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any] | str,
+        *,
+        cwd: Path,
+        server: str = "hypercorn",
+        options: Sequence[str] = (),
+        argv: Sequence[str] | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self.folder = cwd
+        self.marker = secrets.token_hex(8)
+        self.may_log = ""
+        self._guards: set[psutil.Process] = set()
+        path = cwd / "config.yaml"
+        path.write_text(config if isinstance(config, str) else json.dumps(config))
+        if argv is None:
+            argv = [
+                sys.executable, "-m", "swapchart", "serve", "--config", str(path),
+                "--listen", "127.0.0.1:0", "--server", server, *options,
+            ]  # fmt: skip
+        variables = {_MARKER: self.marker, "SWAPCHART_CONFIG": str(path), **(env or {})}
+        super().__init__(argv, cwd=cwd, env=variables)
+
+    # ---- beginning and end
+    def wait_listening(self, timeout_s: float = LONG_S) -> SwapchartProcess:
+        """Wait until it answers.
+
+        Raises:
+            TimeoutError: It does not, or it has ended.
+        """
+        wait_until(self._is_listening, timeout_s, what="listening or ended")
+        if self.process.poll() is not None:
+            raise TimeoutError(f"ended with {self.process.returncode}:\n{self.output()}")
+        return self
+
+    def _is_listening(self) -> bool:
+        if self.process.poll() is not None:
+            return True
+        if not self.port:
+            found = _URL.search(self.output())
+            self.port = int(found[1]) if found else 0
+        return bool(self.port) and raw.status(self.port) == 200
+
+    def stop(self, timeout_s: float = LONG_S) -> int:
+        """Ask it to end and wait for that; returns the exit code."""
+        self.note_guard()
+        self.signal(signal.SIGTERM)
+        return self.wait(timeout_s)
+
+    def note_guard(self) -> None:
+        """Note its guard process, which carries no marker, for `leftovers`."""
+        with suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(self.pid).children():
+                if any(item.endswith("guard.py") for item in child.cmdline()):
+                    self._guards.add(child)
+
+    def leftovers(self) -> list[psutil.Process]:
+        """Find what it started and what still lives; itself and zombies left out."""
+        found = [process for process in self._guards if _is_alive(process)]
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.pid != self.pid and process.environ().get(_MARKER) == self.marker:
+                    found += [process] if _is_alive(process) else []
+        return found
+
+    def assert_clean(self, timeout_s: float = 10.0) -> None:
+        """Check that it has ended, left no process behind, and logged no trouble."""
+        assert self.process.poll() is not None, "it still runs"
+        wait_until(lambda: not self.leftovers(), timeout_s, what=f"none of {self.leftovers()}")
+        trouble = [
+            line for line in self.output().splitlines()
+            if _TROUBLE.search(line) and not (self.may_log and re.search(self.may_log, line))
+        ]  # fmt: skip
+        assert not trouble, self.output()
+
+    def close(self) -> None:
+        """Kill it and whatever is left of it."""
+        self.process.kill()
+        self.process.wait()
+        for process in self.leftovers():
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        super().close()
+
+    # ---- requests
+    def call(self, method: str, target: str, **more: Any) -> raw.Answer:
+        """Make one request; see ``raw.call``."""
+        return raw.call(self.port, method, target, **{"timeout_s": LONG_S, **more})
+
+    def get(self, target: str) -> Any:
+        """Return the JSON value of a GET that must succeed."""
+        answer = self.call("GET", target)
+        assert answer.status == 200, (answer.status, answer.body)
+        return answer.json()
+
+    def chat(self, model: str, limit: int = 2, **more: object) -> raw.Answer:
+        """Ask *model* for *limit* tokens."""
+        return self.call("POST", CHAT, value=chat_body(model, limit, **more))
+
+    def open_chat(self, model: str, limit: int = 2, **more: object) -> raw.Connection:
+        """Ask *model*, and return the connection without waiting for anything."""
+        connection = raw.Connection(self.port, timeout_s=LONG_S)
+        connection.request("POST", CHAT, value=chat_body(model, limit, **more))
+        return connection
+
+    def open_stream(self, model: str, limit: int = 100_000) -> raw.Connection:
+        """Open a stream that goes on until *limit* tokens; returns after its first piece."""
+        connection = self.open_chat(model, limit, stream=True, ignore_eos=True)
+        head = connection.read_head()
+        assert head.status == 200, head
+        assert connection.read_chunk()
+        return connection
+
+    # ---- facts
+    def running(self) -> dict[str, dict[str, Any]]:
+        """Return the rows of ``/running`` by model."""
+        return {row["model"]: row for row in self.get("/running")["running"]}
+
+    def state(self, model: str) -> str:
+        """Return the innermost state of *model*; ``stopped`` when it is not running."""
+        row = self.running().get(model)
+        return row["configuration"][-1] if row else "stopped"
+
+    def wait_state(self, model: str, *states: str, timeout_s: float = LONG_S) -> None:
+        """Wait until *model* is in one of *states*."""
+        wait_until(
+            lambda: self.state(model) in states, timeout_s, what=f"{model} in {' or '.join(states)}"
+        )
+
+    def wait_idle(self, model: str, timeout_s: float = LONG_S) -> None:
+        """Wait until no request is in flight at *model*, and none waits for it."""
+        wait_until(lambda: self._busy(model) == (0, 0), timeout_s, what=f"{model} idle")
+
+    def wait_busy(self, model: str, *, in_flight: int = 0, waiting: int = 0) -> None:
+        """Wait until so many requests are in flight at *model* and wait for it."""
+        wanted = (in_flight, waiting)
+        wait_until(lambda: self._busy(model) == wanted, LONG_S, what=f"{model} has {wanted}")
+
+    def _busy(self, model: str) -> tuple[int, int]:
+        row = self.running().get(model)
+        return (row["in_flight"], row["waiting"]) if row else (0, 0)
+
+    def log_of(self, model: str, timeout_s: float = LONG_S) -> LogReader:
+        """Open the log stream of *model*, history first."""
+        return LogReader(self.port, model, timeout_s)
+
+
+class Serve(Protocol):
+    """Starts a proxy and waits until it answers."""
+
+    def __call__(
+        self, models: Mapping[str, Any] | None = None, /, *, wait: bool = True, **more: Any
+    ) -> SwapchartProcess: ...
+
+
+class Proxies:
+    """All proxies of one test."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.all: list[SwapchartProcess] = []
+
+    def serve(
+        self, models: Mapping[str, Any] | None = None, /, *, wait: bool = True,
+        config: Mapping[str, Any] | str | None = None, **more: Any,
+    ) -> SwapchartProcess:  # fmt: skip
+        """Start a proxy for *models*; *config* holds further keys, or is the whole text."""
+        folder = self._folder / f"proxy{len(self.all)}"
+        folder.mkdir()
+        if not isinstance(config, str):
+            config = {"startPort": port_block(), "models": models or {}, **(config or {})}
+        proxy = SwapchartProcess(config, cwd=folder, **more)
+        self.all.append(proxy)
+        return proxy.wait_listening() if wait else proxy
+
+    def end(self) -> None:
+        """Stop those that still run; each must end with code 0 and leave nothing behind."""
+        for proxy in self.all:
+            if proxy.process.poll() is None:
+                code = proxy.stop()
+                assert code == 0, proxy.output()
+            proxy.assert_clean()
+
+    def close(self) -> None:
+        """Kill what is left, whatever happened."""
+        for proxy in self.all:
+            proxy.close()
+
+
+class LogReader:
+    """The log of one model as it streams; a context manager."""
+
+    def __init__(self, port: int, model: str, timeout_s: float) -> None:
+        self._connection = raw.Connection(port, timeout_s=timeout_s)
+        self._connection.request("GET", f"/logs/stream/{model}")
+        self.head = self._connection.read_head()
+        self.text = ""
+
+    def __enter__(self) -> LogReader:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._connection.close()
+
+    def read_until(self, pattern: str) -> re.Match[str]:
+        """Read on until *pattern* was seen.
+
+        Raises:
+            TimeoutError: Nothing came for too long.
+        """
+        while not (found := re.search(pattern, self.text)):
+            self.text += self._connection.read_chunk().decode("utf-8", "replace")
+        return found
+
+
+def chat_body(model: str, limit: int = 2, **more: object) -> dict[str, object]:
+    """Return the body of a chat request."""
+    messages = [{"role": "user", "content": "hello"}]
+    return {"model": model, "messages": messages, "max_tokens": limit, "temperature": 0, **more}
+
+
+def demo_model(name: str, *options: str, rate: float = 0, **keys: Any) -> dict[str, Any]:
+    """Return a model served by a demo server.
+
+    Args:
+        name: What replies call it.
+        options: Further options of the demo server.
+        rate: Tokens a second; 0 is as fast as they are read.
+        keys: Further keys of the model.
+    """
+    command = [
+        sys.executable, "-m", "swapchart.adapters.demo_server", "--model", name,
+        "--port", "${PORT}", "--prefill-tokens-per-second", "0",
+        "--tokens-per-second", str(rate), *options,
+    ]  # fmt: skip
+    return {"cmd": command, "proxy": "http://127.0.0.1:${PORT}", **keys}
+
+
+def port_block(count: int = 8) -> int:
+    """Return the first of *count* free ports in a row, below those that connections are given.
+
+    Among those, any client's connection could take the second one before a model does.
+    """
+    low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        first = random.randrange(10_000, max(low, 10_000 + 2 * count) - count)
+        if all(_is_free(port) for port in range(first, first + count)):
+            return first
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe, suppress(OSError):
+        probe.bind(("127.0.0.1", port))
+        return True
+    return False
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
