@@ -226,8 +226,10 @@ class ModelBuilder:
             self._error((*loc, "http", "url"), complaint)
         headers = {name: value.get_secret_value() for name, value in section.headers.items()}
         body = None if section.body is None else section.body.encode()
+        if any(mark in value for value in headers.values() for mark in "\r\n"):
+            self._error((*loc, "http", "headers"), "expected header values without line breaks")
         if section.json_body is not None:
-            body = json.dumps(section.json_body, ensure_ascii=False).encode()
+            body = self._json(section.json_body, (*loc, "http", "json"))
             if not any(name.lower() == "content-type" for name in headers):
                 headers["Content-Type"] = "application/json"
         return HttpCall(
@@ -237,6 +239,13 @@ class ModelBuilder:
             body=body,
             expect=frozenset(section.expect),
         )
+
+    def _json(self, value: object, loc: tuple[int | str, ...]) -> bytes:
+        try:
+            return json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+        except ValueError as error:
+            self._error(loc, f"expected what JSON can say: {error}")
+            return b""
 
 
 def _text(command: CommandLine) -> str:

@@ -38,8 +38,9 @@ def parse(source: Source, environment: Environment, findings: Findings) -> Node 
         findings.error_at(source.name, "", line, column, f"not valid YAML: {said}")
         return None
     except yaml.YAMLError as error:  # a character that YAML does not allow
-        reason = getattr(error, "reason", "unreadable")
-        findings.error_at(source.name, "", 1, 1, f"not valid YAML: {reason}")
+        reason, at = getattr(error, "reason", "unreadable"), getattr(error, "position", 0)
+        line = source.text.count("\n", 0, at) + 1
+        findings.error_at(source.name, "", line, 1, f"not valid YAML: {reason}")
         return None
     except _StopError:
         return None
@@ -122,12 +123,12 @@ class _Composer:
 
     def _check_text(self, node: Scalar) -> None:
         if "\0" in node.text:
-            self._findings.error(node, "", "a NUL character is not allowed here")
+            self._findings.error(node, self._path(), "a NUL character is not allowed here")
             node.text = node.text.replace("\0", "")
         for reference, why in self._environment.complaints(node.text):
             place = self._source.find(reference, node.line, node.end_line)
             line, column = place or (node.line, node.column)
-            self._findings.error_at(self._source.name, "", line, column, why)
+            self._findings.error_at(self._source.name, self._path(), line, column, why)
 
     def _meaning(self, event: yaml.ScalarEvent, node: Scalar) -> Value:
         if event.tag is None or event.tag == "!":
@@ -157,7 +158,7 @@ class _Composer:
         what = f"!!{kind}" if tag.startswith(_TAG) else tag
         known = kind in ("int", "float", "bool")
         why = "its value does not fit" if known else "only !!str, !!int, !!float, !!bool, !!null do"
-        self._findings.error(node, "", f"the tag {what} cannot be used here: {why}")
+        self._findings.error(node, self._path(), f"the tag {what} cannot be used here: {why}")
         return node.text
 
     def _key(self, frame: _Frame, node: Scalar, event: yaml.ScalarEvent) -> None:

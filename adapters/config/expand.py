@@ -75,11 +75,13 @@ class Expanded:
         top: Everything at the top level but ``macros`` and ``models``.
         macros: Global macros, as declared.
         models: In order of definition.
+        defined: How many models the document defines, those that cannot be read included.
     """
 
     top: Mapping
     macros: dict[str, Scalar]
     models: dict[str, ModelTree] = field(default_factory=dict)
+    defined: int = 0
 
 
 def expand_document(
@@ -141,6 +143,7 @@ class _Expander:
             done[name] = self._expand_model(name, node, port)
             if done[name].port is not None:
                 port += 1
+        expanded.defined = len(models.items)
         expanded.models = {name: done[name] for name in models.items if name in done}
 
     def _expand_model(self, name: str, node: Mapping, port: int) -> ModelTree:
@@ -149,7 +152,7 @@ class _Expander:
         scope = Scope(_model_macros(name, node, self._macros, own), self._spent)
         tree = _prepared(node, self._defaults)
         tree = self._expanded_mapping(scope, tree, path)
-        port_scope = Scope({"PORT": scalar_at(node, port)}, self._spent)
+        port_scope = Scope({"PORT": scalar_at(node, min(port, _LAST_PORT))}, self._spent)
         used = self._uses_port(tree, path)
         if used:
             tree = self._expanded_mapping(port_scope, tree, path)
@@ -221,6 +224,7 @@ class _Expander:
                 line, column = place or (scalar.line, scalar.column)
                 message = explain(name, scope)
                 self._findings.error_at(scalar.source.name, where, line, column, message)
+                self._findings.blame(scalar)
 
 
 def _with_references(node: Node, path: str) -> Iterator[tuple[str, Scalar]]:

@@ -30,9 +30,16 @@ class Findings:
     def __init__(self) -> None:
         self._problems: dict[tuple[object, ...], Problem] = {}
         self._files: dict[str, int] = {}
+        self._blamed: set[tuple[str, int, int]] = set()
+
+    def blame(self, place: _Place) -> None:
+        """What is wrong with the value at *place* was told; what else follows from it is not."""
+        self._blamed.add((place.source.name, place.line, place.column))
 
     def error(self, place: _Place, path: str, message: str) -> None:
-        """Note an error at a node."""
+        """Note an error at a node, unless the node was blamed before."""
+        if (place.source.name, place.line, place.column) in self._blamed:
+            return
         self.error_at(place.source.name, path, place.line, place.column, message)
 
     def warning(self, place: _Place, path: str, message: str) -> None:

@@ -86,14 +86,14 @@ class _Builder:
         self._reader, self._findings = reader, reader.findings
         self._expanded, self._sources = expanded, sources
 
-    def build(self) -> Config | None:
-        """Return the configuration; None when there is no use in going on."""
-        top = self._expanded.top
-        document = self._reader.read(DocumentSection, _readable(top), "")
-        models = self._models(document or DocumentSection())
-        if document is None or len(models) < len(self._expanded.models):
-            return None  # what refers to a model that could not be read would be blamed for it
-        names = Names(self._expanded, models, self._findings)
+    def build(self) -> Config:
+        """Return the configuration; when errors were noted, something close to it."""
+        document, broken = self._reader.read(DocumentSection, _readable(self._expanded.top), "")
+        if document is None:  # every key has a default
+            raise AssertionError(broken)
+        models, whole = self._models(document)
+        is_partial = not whole or bool(broken & {"peers", "selectors", "models"})
+        names = Names(self._expanded, models, self._findings, is_partial=is_partial)
         peers = names.read_peers(document)
         routing = read_routing(document, names)
         selectors = names.read_selectors(document, routing)
@@ -122,6 +122,7 @@ class _Builder:
             profiles=profiles,
             selectors=selectors,
             peers=peers,
+            peer_names=names.peer_names,
             ignore_paths=self._ignore_paths(document),
             preload=self._preload(document, names),
             routing=routing,
@@ -134,13 +135,16 @@ class _Builder:
             sources=self._sources,
         )
 
-    def _models(self, document: DocumentSection) -> dict[str, ModelConfig]:
+    def _models(self, document: DocumentSection) -> tuple[dict[str, ModelConfig], bool]:
+        """Return the models, and whether all of them could be read with all their names."""
         models = {}
+        whole = len(self._expanded.models) == self._expanded.defined
         for name, tree in self._expanded.models.items():
-            section = self._reader.read(ModelSection, tree.node, f"models.{name}")
+            section, broken = self._reader.read(ModelSection, tree.node, f"models.{name}")
+            whole &= section is not None and broken.isdisjoint({"aliases", "filters"})
             if section is not None:
                 models[name] = ModelBuilder(self._reader, tree, document).build(section)
-        return models
+        return models, whole
 
     def _at(self, *loc: int | str) -> tuple[Node, str]:
         return locate(self._expanded.top, "", loc)
@@ -201,15 +205,14 @@ class _Builder:
             if model is not None:
                 models.append(model)
             elif name.strip():
-                at = self._at("hooks", "on_startup", "preload", index)
-                self._findings.warning(*at, f"unknown model {name!r} is not preloaded")
+                loc = ("hooks", "on_startup", "preload", index)
+                names.warning(loc, f"unknown model {name!r} is not preloaded")
         return tuple(models)
 
     def _on_idle(self, document: DocumentSection, names: Names) -> str | None:
         model = names.real_name(document.on_idle)
         if document.on_idle and model is None:
-            message = f"unknown model {document.on_idle!r}"
-            self._findings.error(*self._at("onIdle"), message)
+            names.unknown(("onIdle",), document.on_idle)
         return model
 
 

@@ -10,7 +10,7 @@ Names are letters, digits, ``_``, ``-`` and ``.``. Source: specification 1.13.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -151,26 +151,52 @@ def references(expression: Expression) -> tuple[list[str], list[str]]:
     return list(names), list(sets)
 
 
+def order_sets(sets: Mapping[str, Expression]) -> tuple[list[str], list[str]]:
+    """Return the names of *sets*, each after those it refers to, and those in or behind a cycle."""
+    needs = {name: set(references(sets[name])[1]) & sets.keys() for name in sets}
+    waiting = {name: len(others) for name, others in needs.items()}
+    users: dict[str, list[str]] = {name: [] for name in sets}
+    for name, others in needs.items():
+        for other in others:
+            users[other].append(name)
+    ordered = [name for name, count in waiting.items() if count == 0]
+    for name in ordered:  # grows while we walk
+        for user in users[name]:
+            waiting[user] -= 1
+            if waiting[user] == 0:
+                ordered.append(user)
+    return ordered, [name for name, count in waiting.items() if count > 0]
+
+
 def families(
+    sets: Mapping[str, Expression], resolve: Callable[[str], str], among: frozenset[str]
+) -> Iterator[frozenset[frozenset[str]]]:
+    """Yield, for each of *sets*, which of the models *among* can run together by it.
+
+    These are the combinations the set stands for, cut down to *among*: at most
+    2 ** len(among) of them.
+
+    Args:
+        sets: All sets; those in cycles are left out, and unknown references mean nothing.
+        resolve: Variable -> model id, itself for others.
+    """
+    done: dict[str, frozenset[frozenset[str]]] = {}
+    for name in order_sets(sets)[0]:
+        done[name] = _family(sets[name], done, resolve, among)
+        yield done[name]
+
+
+def _family(
     expression: Expression,
-    sets: Mapping[str, Expression],
+    done: Mapping[str, frozenset[frozenset[str]]],
     resolve: Callable[[str], str],
     among: frozenset[str],
 ) -> frozenset[frozenset[str]]:
-    """Return which of the models *among* can run together by *expression*.
-
-    The sets it stands for, cut down to *among*: at most 2 ** len(among) of them.
-
-    Args:
-        sets: All sets, without cycles; unknown references stand for nothing.
-        resolve: Variable -> model id, itself for others.
-    """
     if isinstance(expression, Name):
         return frozenset({frozenset({resolve(expression.name)}) & among})
     if isinstance(expression, Reference):
-        other = sets.get(expression.name)
-        return families(other, sets, resolve, among) if other is not None else frozenset()
-    parts = [families(part, sets, resolve, among) for part in expression.parts]
+        return done.get(expression.name, frozenset())
+    parts = [_family(part, done, resolve, among) for part in expression.parts]
     if isinstance(expression, AnyOf):
         return frozenset().union(*parts)
     joined = parts[0]

@@ -186,7 +186,7 @@ class Peer:
     """
 
     id: str
-    proxy: str
+    proxy: str = field(repr=False)
     api_key: SecretStr | None
     models: tuple[str, ...]
     filters: Filters = Filters()
@@ -275,6 +275,7 @@ class Config:
         capture_bytes: Room for captures; 0 disables them.
         store_path: SQLite file; None keeps activity in memory.
         performance_every: Between two samples; None is disabled.
+        peer_names: Name of a remote model, full or bare -> (peer id, bare model name).
         ignore_paths: Searched in paths below ``/upstream/<model>``.
         preload: Model ids.
         on_idle: Id of the model to go back to, or None.
@@ -304,6 +305,7 @@ class Config:
     profiles: Mapping[str, Profile] = field(default_factory=dict)
     selectors: Mapping[str, Selector] = field(default_factory=dict)
     peers: Mapping[str, Peer] = field(default_factory=dict)
+    peer_names: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     ignore_paths: tuple[re.Pattern[str], ...] = ()
     preload: tuple[str, ...] = ()
     routing: Routing
@@ -325,13 +327,4 @@ class Config:
         Either ``<peer>/<model>``, or the bare name if exactly one peer offers it. Local names
         come first: ask ``real_name`` before.
         """
-        return find_peer_model(self.peers, name)
-
-
-def find_peer_model(peers: Mapping[str, Peer], name: str) -> tuple[str, str] | None:
-    """Return (peer id, bare model name) of *name* among *peers*; see ``Config.peer_model``."""
-    full = [(p.id, m) for p in peers.values() for m in p.models if f"{p.id}/{m}" == name]
-    if full:
-        return full[0] if len(full) == 1 else None
-    bare = [p.id for p in peers.values() if name in p.models]
-    return (bare[0], name) if len(bare) == 1 else None
+        return self.peer_names.get(name)

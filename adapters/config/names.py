@@ -11,7 +11,7 @@ from dataclasses import replace
 from .build_model import build_filters, url_complaint
 from .expand import Expanded
 from .findings import Findings
-from .model import ModelConfig, Peer, Profile, Routing, Selector, find_peer_model
+from .model import ModelConfig, Peer, Profile, Routing, Selector
 from .reader import locate
 from .routing import can_coexist
 from .schema import DocumentSection
@@ -24,17 +24,32 @@ class Names:
     Args:
         expanded: For the places of what is wrong.
         models: The models, whose aliases are completed.
+        is_partial: Some names could not be read: one that is not known is nobody's fault.
+
+    Attributes:
+        peer_names: Name of a remote model, full or bare -> (peer id, bare model name).
     """
 
     def __init__(
-        self, expanded: Expanded, models: Map[str, ModelConfig], findings: Findings
+        self,
+        expanded: Expanded,
+        models: Map[str, ModelConfig],
+        findings: Findings,
+        *,
+        is_partial: bool = False,
     ) -> None:
         self._expanded, self._findings = expanded, findings
         self.models = dict(models)
         self.aliases: dict[str, str] = {}
-        self.peers: dict[str, Peer] = {}
+        self.peer_names: dict[str, tuple[str, str]] = {}
+        self._is_partial = is_partial
         self._explicit_aliases()
         self._automatic_aliases()
+
+    def unknown(self, loc: tuple[int | str, ...], name: str, hint: str = "") -> None:
+        """Note that *name*, at *loc*, is not the name of a model."""
+        if not self._is_partial:
+            self.error(loc, f"unknown model {name!r}{hint}")
 
     def real_name(self, name: str) -> str | None:
         """Return the id of the local model called *name*, or None."""
@@ -88,7 +103,7 @@ class Names:
 
     def read_peers(self, document: DocumentSection) -> dict[str, Peer]:
         """Return the peers; their full names must mean nothing else."""
-        owners: dict[str, str] = {}
+        peers = {}
         for name, section in document.peers.items():
             loc = ("peers", name)
             if not section.proxy:
@@ -97,27 +112,36 @@ class Names:
                 self.error((*loc, "proxy"), f"invalid peer proxy URL: {complaint}")
             if not section.models:
                 self.error((*loc, "models"), "peer models can not be empty")
-            key = section.api_key.get_secret_value()
-            self.peers[name] = Peer(
+            peers[name] = Peer(
                 id=name,
                 proxy=section.proxy.rstrip("/"),
-                api_key=section.api_key if key else None,
+                api_key=section.api_key if section.api_key.get_secret_value() else None,
                 models=section.models,
                 filters=build_filters(section.filters),
                 timeouts=section.timeouts,
             )
-            for index, model in enumerate(section.models):
-                full = f"{name}/{model}"
-                if full in owners:
-                    owner = owners[full]
-                    message = f'peer model name "{full}" is ambiguous: peer {owner!r} has it too'
-                    self.error((*loc, "models", index), message)
-                owners[full] = name
-        self._check_reserved(document, owners.keys())
-        return self.peers
+        self._index_peers(peers)
+        self._check_reserved(document, peers)
+        return peers
 
-    def _check_reserved(self, document: DocumentSection, names: object) -> None:
-        reserved = set(names) if isinstance(names, (set, type({}.keys()))) else set()
+    def _index_peers(self, peers: Map[str, Peer]) -> None:
+        """Full names first; a bare one counts if exactly one peer has it."""
+        bare: dict[str, set[str]] = {}
+        full: dict[str, tuple[str, str]] = {}
+        for peer in peers.values():
+            for index, model in enumerate(peer.models):
+                name = f"{peer.id}/{model}"
+                if name in full:
+                    other = full[name][0]
+                    message = f'peer model name "{name}" is ambiguous: peer {other!r} has it too'
+                    self.error(("peers", peer.id, "models", index), message)
+                full[name] = (peer.id, model)
+                bare.setdefault(model, set()).add(peer.id)
+        unique = {model: (ids.pop(), model) for model, ids in bare.items() if len(ids) == 1}
+        self.peer_names = {**unique, **full}
+
+    def _check_reserved(self, document: DocumentSection, peers: Map[str, Peer]) -> None:
+        reserved = {f"{peer.id}/{model}" for peer in peers.values() for model in peer.models}
         message = "conflicts with fully qualified peer model name"
         for model in self.models.values():
             if model.id in reserved:
@@ -161,14 +185,14 @@ class Names:
             here = (*loc, "targets", index)
             if (model := self.real_name(target)) is not None:
                 local.append(model)
-            elif (peer := find_peer_model(self.peers, target)) is not None:
+            elif (peer := self.peer_names.get(target)) is not None:
                 remote.append("/".join(peer))
                 if selector.strategy == "warm":
                     self.error(here, f"a warm selector's targets must be local, {target!r} is not")
             elif target in document.selectors:
                 self.error(here, f"{target!r} is a selector: selector chaining is not supported")
             else:
-                self.error(here, f"unknown model {target!r}")
+                self.unknown(here, target)
         if selector.strategy == "spillover":
             self._check_spillover(selector, local, remote, routing)
 
@@ -201,7 +225,7 @@ class Names:
                 if not pin.strip():
                     self.error(here, "expected a name for the pin, found a blank one")
                 if target and not self._is_known(target, document):
-                    self.error(here, f"references unknown model {target!r}")
+                    self.unknown(here, target)
             pins = {pin: target or None for pin, target in section.pins.items()}
             profiles[name] = Profile(id=name, description=section.description, pins=pins)
         return profiles
@@ -210,5 +234,5 @@ class Names:
         return (
             self.real_name(name) is not None
             or name in document.selectors
-            or find_peer_model(self.peers, name) is not None
+            or self.peer_names.get(name) is not None
         )

@@ -61,15 +61,27 @@ class Reader:
     def __init__(self, environment: Environment, findings: Findings) -> None:
         self.environment, self.findings = environment, findings
 
-    def read(self, kind: type[S], node: Mapping, path: str) -> S | None:
-        """Return *node* as a section of *kind*, or None when it has errors; they are noted."""
+    def read(self, kind: type[S], node: Mapping, path: str) -> tuple[S | None, set[str]]:
+        """Return *node* as a section of *kind*, and the keys that could not be read.
+
+        Keys with errors (which are noted) get their defaults, so that the rest can be checked
+        too. The section is None when a key that has no default is among them.
+        """
         data = self.section(kind, node, path)
-        try:
-            return kind.model_validate(data)
-        except ValidationError as error:
-            for detail in error.errors(include_url=False, include_input=False):
-                self._complain(detail, node, path)
-            return None
+        broken: set[str] = set()
+        while True:
+            try:
+                return kind.model_validate(data), broken
+            except ValidationError as error:
+                details = error.errors(include_url=False, include_input=False)
+            for detail in details:
+                if detail["loc"][:1] not in {(key,) for key in broken}:  # else it was told before
+                    self._complain(detail, node, path)
+            wrong = {str(detail["loc"][0]) for detail in details if detail["loc"]} & data.keys()
+            if not wrong:
+                return None, broken
+            broken |= wrong
+            data = {key: value for key, value in data.items() if key not in wrong}
 
     def plain(self, node: Node) -> Any:
         """Return *node* as plain lists, dicts and scalars."""

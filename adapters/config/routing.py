@@ -6,10 +6,10 @@ that of the document; a priority may be given by an alias; unknown group members
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from .matrix import Expression, ExpressionError, families, parse_expression, references
+from .matrix import Expression, ExpressionError, families, order_sets, parse_expression, references
 from .model import Group, Matrix, ModelConfig, Routing
 from .schema import DocumentSection, GroupSection, MatrixSection
 
@@ -28,6 +28,10 @@ class NamesLike(Protocol):
 
     def error(self, loc: tuple[int | str, ...], message: str) -> None:
         """Note an error at *loc*."""
+        ...
+
+    def unknown(self, loc: tuple[int | str, ...], name: str, hint: str = "") -> None:
+        """Note that *name*, at *loc*, is not the name of a model."""
         ...
 
     def warning(self, loc: tuple[int | str, ...], message: str) -> None:
@@ -66,7 +70,7 @@ def _read_priorities(document: DocumentSection, names: NamesLike) -> dict[str, i
         model = names.real_name(name)
         if model is None:
             loc = ("routing", "scheduler", "settings", "fifo", "priority", name)
-            names.error(loc, f"unknown model {name!r}")
+            names.unknown(loc, name)
         elif name == model or model not in priorities:
             priorities[model] = value
     return priorities
@@ -93,7 +97,7 @@ def _read_groups(
                 owner = owners[member]
                 names.error(loc, f"model member {member!r} is used in multiple groups: {owner!r}")
             elif check and member not in names.models:
-                names.error(loc, f"unknown model {member!r}{_hint(member, names)}")
+                names.unknown(loc, member, _hint(member, names))
             owners.setdefault(member, name)
         groups[name] = Group(
             id=name,
@@ -131,8 +135,7 @@ def _check_matrix(section: MatrixSection, at: tuple[int | str, ...], names: Name
             message = f"expected 1 to 32 letters, digits, '-' or '.' as variable, found {name!r}"
             names.error((*at, "vars", name), message)
         if target not in names.models:
-            message = f"unknown model {target!r}{_hint(target, names)}"
-            names.error((*at, "vars", name), message)
+            names.unknown((*at, "vars", name), target, _hint(target, names))
     for name, cost in section.evict_costs.items():
         if cost <= 0:
             names.error((*at, "evict_costs", name), f"expected a cost > 0, found {cost}")
@@ -165,18 +168,9 @@ def _check_sets(section: MatrixSection, at: tuple[int | str, ...], names: NamesL
         for other in sets:
             if other not in section.sets:
                 names.error((*at, name), f"unknown set '+{other}'")
-    for name in _in_cycles(parsed):
-        names.error((*at, name), f"set {name!r} contains itself, by way of its '+' references")
-
-
-def _in_cycles(parsed: Mapping[str, Expression]) -> list[str]:
-    needs = {name: set(references(e)[1]) & parsed.keys() for name, e in parsed.items()}
-    while free := [name for name, others in needs.items() if not others]:
-        for name in free:
-            del needs[name]
-        for others in needs.values():
-            others.difference_update(free)
-    return list(needs)  # what is left is in a cycle, or needs one that is
+    for name in order_sets(parsed)[1]:
+        message = f"the '+' references of set {name!r} lead into a cycle"
+        names.error((*at, name), message)
 
 
 def can_coexist(models: Sequence[str], routing: Routing) -> bool:
@@ -196,10 +190,8 @@ def _fits(matrix: Matrix, models: frozenset[str]) -> bool:
         parsed = {name: parse_expression(text) for name, text in matrix.sets.items()}
     except ExpressionError:
         return True  # told elsewhere
-    if _in_cycles(parsed):
-        return True
 
-    resolve: Callable[[str], str] = lambda name: matrix.variables.get(name, name)  # noqa: E731
-    return any(
-        models in families(expression, parsed, resolve, models) for expression in parsed.values()
-    )
+    def resolve(name: str) -> str:
+        return matrix.variables.get(name, name)
+
+    return any(models in family for family in families(parsed, resolve, models))

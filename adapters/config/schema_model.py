@@ -73,6 +73,8 @@ class HookSection(Section):
 def _as_actions(value: object) -> object:
     if value is None:
         return ()
+    if isinstance(value, str) and not value.strip():
+        return ()
     actions = value if isinstance(value, (list, tuple)) else [value]
     return tuple({"run": item} if isinstance(item, str) else item for item in actions)
 

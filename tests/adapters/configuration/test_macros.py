@@ -1,0 +1,417 @@
+"""Specification 1.3 to 1.5: environment, macro declarations, expansion, ports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swapchart.adapters.config import Config, Problem
+from swapchart.adapters.config.macros import Scope
+from swapchart.adapters.config.source import Environment, Source
+from swapchart.adapters.config.tree import Scalar
+
+Load = Callable[..., Config]
+Check = Callable[..., list[Problem]]
+
+
+def errors(problems: list[Problem]) -> list[str]:
+    return [problem.message for problem in problems if problem.severity == "error"]
+
+
+def one(text: str) -> str:
+    """Return a document with one model; *text* are its keys, one a line."""
+    lines = "".join(f"    {line}\n" for line in text.splitlines())
+    return f"models:\n  m:\n{lines}"
+
+
+# ---- 1.3 environment -----------------------------------------------------------------------
+
+
+def test_1_3_env_anywhere(load: Load) -> None:
+    """Variables fill keys, values, flow lists, macros and quoted texts."""
+    config = load(
+        'apiKeys: [${env.KEY}]\nmacros: {dir: "${env.DIR}/x"}\n'
+        "models:\n  ${env.NAME}:\n    cmd: s ${dir} ${PORT}\n    ttl: ${env.TTL}\n"
+        "    metadata: {n: ${env.TTL}, q: '${env.TTL}', empty: ${env.EMPTY}}\n",
+        KEY="k1",
+        DIR="/d",
+        NAME="gpt",
+        TTL="60",
+        EMPTY="",
+    )
+    model = config.models["gpt"]
+
+    assert model.argv == ("s", "/d/x", "5800")
+    assert (model.ttl, model.metadata) == (60, {"n": 60, "q": "60", "empty": None})
+    assert [key.get_secret_value() for key in config.api_keys] == ["k1"]
+
+
+def test_1_3_unset_variable(check: Check) -> None:
+    """Each use of a variable that is not set is an error at its place."""
+    (problem,) = check("# ${env.IN_COMMENT}\napiKeys:\n  - a${env.NOPE}\n")
+
+    assert problem.message == "environment variable 'NOPE' is not set"
+    assert (problem.path, problem.line, problem.column) == ("apiKeys[0]", 3, 6)
+
+
+@pytest.mark.parametrize("value", ["a\nb", "a\rb"])
+def test_1_3_line_break_in_value(check: Check, value: str) -> None:
+    """A value with a line break is refused, and not shown."""
+    (message,) = errors(check("logLevel: ${env.X}", X=value))
+
+    assert message == "environment variable 'X' contains a line break or a NUL character"
+
+
+@pytest.mark.parametrize(
+    "value", ["a: b", "a #b", "[x]", "*x", "&x y", "!!int x", "'", '"', "\\", "${PORT}", "${env.Y}"]
+)
+def test_1_3_value_cannot_change_the_document(load: Load, value: str) -> None:
+    """Whatever a value holds, it is a text: never structure, never a reference."""
+    text = "models:\n  m:\n    cmd: [s, '${PORT}', %s]\n    name: %s\n"
+    for form in ("${env.X}", '"${env.X}"', "'${env.X}'"):
+        model = load(text % (form, form), X=value, Y="no").models["m"]
+
+        assert (model.argv[2], model.name) == (value, value)
+
+
+# ---- 1.4 declarations ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [
+        ("x" * 64 + ": 1", "exceeds maximum length of 63 characters"),
+        ("é" * 32 + ": 1", "exceeds maximum length of 63 characters"),
+        ("'a.b': 1", "contains invalid characters"),
+        ("'': 1", "contains invalid characters"),
+        ("a: 'x${a}'", "macro 'a' contains self-reference"),
+        ("a: [1]", "has invalid type list, must be a scalar type"),
+        ("a: {b: 1}", "has invalid type mapping, must be a scalar type"),
+        ("a: ~", "has invalid type null, must be a scalar type"),
+        ("a:", "has invalid type null, must be a scalar type"),
+        ("a: 2024-01-01", "has invalid type timestamp, must be a scalar type"),
+        ("PID: 1", "macro name 'PID' is reserved"),
+        ("PORT: 1", "macro name 'PORT' is reserved"),
+        ("MODEL_ID: x", "macro name 'MODEL_ID' is reserved"),
+    ],
+)
+def test_1_4_declaration_is_refused(check: Check, declared: str, message: str) -> None:
+    """Each rule for macro names and values holds globally and in a model, with its line."""
+    (everywhere,) = check(f"macros:\n  {declared}\n")
+    (local,) = check(one(f"cmd: s ${{PORT}}\nmacros:\n  {declared}"))
+
+    assert message in everywhere.message
+    assert (everywhere.line, everywhere.path.startswith("macros.")) == (2, True)
+    assert message in local.message
+    assert (local.line, local.path.startswith("models.m.macros.")) == (5, True)
+
+
+def test_1_4_name_of_63_bytes_and_quoted_date(load: Load) -> None:
+    """The longest name, and a text that looks like a date, are fine."""
+    name = "x" * 63
+    config = load(f"macros: {{{name}: 1, when: '2024-01-01'}}")
+
+    assert config.macros == {name: 1, "when": "2024-01-01"}
+
+
+@pytest.mark.parametrize("value", ["[a]", "text", "7"])
+def test_1_4_macros_must_be_a_mapping(check: Check, value: str) -> None:
+    """Macros that are not a mapping are refused, globally and in a model."""
+    assert "macros must be a mapping" in errors(check(f"macros: {value}"))[0]
+    assert "macros must be a mapping" in errors(check(one(f"cmd: s ${{PORT}}\nmacros: {value}")))[0]
+
+
+def test_1_4_declared_text_stays_observable(load: Load) -> None:
+    """Macro values are not rewritten when they are used."""
+    config = load("macros: {a: 1, b: 'x${a}'}\n" + one("cmd: s ${b} ${PORT}\nmacros: {c: '${b}'}"))
+
+    assert config.macros == {"a": 1, "b": "x${a}"}
+    assert config.models["m"].macros == {"c": "${b}"}
+
+
+# ---- 1.5 expansion -------------------------------------------------------------------------
+
+
+def test_1_5_macro_uses_earlier_macros(load: Load) -> None:
+    """A macro may use those declared before it, and a model's own replaces a global one."""
+    config = load(
+        "macros: {bin: /opt/s, ctx: 4096, args: '--ctx ${ctx}', all: '${bin} ${args}'}\n"
+        "models:\n"
+        "  a: {cmd: '${all} ${PORT}'}\n"
+        "  b: {cmd: '${all} ${PORT} ${x}', macros: {ctx: 99, x: '-c ${ctx}'}}\n"
+    )
+
+    assert config.models["a"].argv == ("/opt/s", "--ctx", "4096", "5800")
+    assert config.models["b"].argv == ("/opt/s", "--ctx", "99", "5801", "-c", "99")
+
+
+def test_1_5_forward_reference(check: Check) -> None:
+    """A macro that uses a later one is an error where it is used, and says why."""
+    (message,) = errors(check("macros: {a: '${b}', b: 1}\n" + one("cmd: s ${PORT} ${a}")))
+
+    assert message == (
+        "unknown macro '${b}': it is declared after the macro that uses it; move it before"
+    )
+
+
+def test_1_5_mutual_recursion_ends(check: Check) -> None:
+    """Macros that use each other end in an error, not in a loop."""
+    assert len(errors(check("macros: {a: '${b}', b: 'x${a}'}\n" + one("cmd: s ${PORT} ${a}")))) == 1
+
+
+@pytest.mark.parametrize(
+    ("declared", "exact", "inside"),
+    [
+        ("0.7", 0.7, "0.7"),
+        ("1e3", 1000.0, "1e3"),
+        ("1000000.0", 1000000.0, "1000000.0"),
+        ("3.10", 3.1, "3.10"),
+        ("4096", 4096, "4096"),
+        ("0x10", 16, "16"),
+        ("1_000", 1000, "1000"),
+        ("true", True, "true"),
+        ("FALSE", False, "false"),
+        ("no", "no", "no"),
+        ("12:30:45", "12:30:45", "12:30:45"),
+        ("'7'", "7", "7"),
+    ],
+)
+def test_1_5_typed_replacement(load: Load, declared: str, exact: Any, inside: str) -> None:
+    """A text that is just a reference becomes the value; inside a text it is interpolated."""
+    config = load(
+        f"macros: {{v: {declared}, w: '${{v}}'}}\n"
+        + one("cmd: s ${PORT}\nname: x${w}\nmetadata: {a: '${v}', b: ['${w}'], c: '<${v}>'}")
+    )
+    model = config.models["m"]
+
+    assert model.metadata == {"a": exact, "b": [exact], "c": f"<{inside}>"}
+    assert type(model.metadata["a"]) is type(exact)
+    assert model.name == f"x{inside}"
+
+
+def test_1_5_model_id_and_port_in_global_macros(load: Load) -> None:
+    """Global macros may mention what only a model knows."""
+    config = load("macros: {serve: 's ${MODEL_ID} ${PORT}'}\nmodels: {m/1: {cmd: '${serve}'}}")
+
+    assert config.models["m/1"].argv == ("s", "m/1", "5800")
+
+
+def test_1_5_global_pass_knows_no_model(check: Check) -> None:
+    """At the top level neither MODEL_ID nor PORT has a value."""
+    problems = check("onIdle: '${MODEL_ID}'\napiKeys: ['${PORT}']\nlogToStdout: '${x}'")
+
+    assert [p.path for p in problems] == ["onIdle", "apiKeys[0]", "logToStdout"]
+    assert "macro '${MODEL_ID}' has no value here" in problems[0].message
+    assert "unknown macro '${x}'" in problems[2].message
+
+
+def test_1_5_global_macros_at_the_top_level(load: Load) -> None:
+    """Every top-level value may use global macros, startPort too."""
+    config = load("macros: {p: 9000}\nstartPort: ${p}\n" + one("cmd: s ${PORT}"))
+
+    assert config.models["m"].port == 9000
+
+
+def test_1_5_unknown_top_level_key_is_not_expanded_against(check: Check) -> None:
+    """Leftovers in a key that means nothing are nobody's business."""
+    assert errors(check("defs: {a: '${nowhere}'}")) == []
+
+
+@pytest.mark.parametrize(
+    ("keys", "path"),
+    [
+        ("cmd: s ${PORT} ${x}", "cmd"),
+        ("cmd: [s, '${PORT}', '${x}']", "cmd[2]"),
+        ("cmd: s ${PORT}\ncmdStop: halt ${x}", "cmdStop"),
+        ("cmd: s ${PORT}\nproxy: http://${x}:${PORT}", "proxy"),
+        ("cmd: s ${PORT}\ncheckEndpoint: /${x}", "checkEndpoint"),
+        ("cmd: s ${PORT}\nname: ${x}", "name"),
+        ("cmd: s ${PORT}\ndescription: ${x}", "description"),
+        ("cmd: s ${PORT}\nfilters: {stripParams: '${x}'}", "filters.stripParams"),
+        ("cmd: s ${PORT}\ncapabilities: {in: ['${x}']}", "capabilities.in[0]"),
+        ("cmd: s ${PORT}\nmetadata: {a: {b: ['${x}']}}", "metadata.a.b[0]"),
+        ("cmd: s ${PORT}\nenv: ['A=${x}']", "env[0]"),
+        ("cmd: s ${PORT}\nafterHealthy: say ${x}", "afterHealthy"),
+        ("cmd: s ${PORT}\nsleep: {enter: 'say ${x}'}", "sleep.enter"),
+        ("cmd: s ${PORT}\nunheardOf: ${x}", "unheardOf"),
+    ],
+)
+def test_1_5_unresolved(check: Check, keys: str, path: str) -> None:
+    """A reference to nothing is an error at its place, in every key of a model."""
+    found = [p for p in check(one(keys)) if "unknown macro '${x}'" in p.message]
+
+    assert [p.path for p in found] == [f"models.m.{path}"]
+    assert "'$${x}'" in found[0].message
+
+
+def test_1_5_unresolved_in_a_block_is_found_in_its_line(check: Check) -> None:
+    """In a command of several lines the very line and column are told."""
+    (problem,) = check(one("cmd: |\n  serve\n  --port ${PORT} ${typo}"))
+
+    assert (problem.line, problem.column) == (5, 22)
+
+
+@pytest.mark.parametrize("literal", ["${a.b}", "$X", "${}", "${a b}", "$(x)", "${PORT"])
+def test_1_5_other_forms_are_literal(load: Load, literal: str) -> None:
+    """Only ``${name}`` is a reference."""
+    model = load(one(f"cmd: [s, '${{PORT}}', '{literal}']")).models["m"]
+
+    assert model.argv[2] == literal
+
+
+def test_1_5_escape(load: Load) -> None:
+    """``$${`` is a literal ``${`` for macros, ports, pids and the environment alike."""
+    model = load(
+        "macros: {a: 1, b: '$${a}'}\n"
+        + one("cmd: [s, '${PORT}', '$${a}', '$${PORT}', '$${env.X}', '$$${a}', '${b}', '$$']")
+    ).models["m"]
+
+    assert model.argv[2:] == ("${a}", "${PORT}", "${env.X}", "$${a}", "${a}", "$$")
+
+
+def test_1_5_keys_are_not_expanded_but_set_params_by_id(load: Load) -> None:
+    """Mapping keys stay as they are, except those of filters.setParamsByID."""
+    config = load(
+        "macros: {a: high}\n"
+        + one(
+            "cmd: s ${PORT}\nmetadata: {'${a}': 1}\n"
+            "filters: {setParamsByID: {'${MODEL_ID}:${a}': {x: 1}, '${PORT}': {x: 2}}}"
+        )
+    )
+    model = config.models["m"]
+
+    assert model.metadata == {"${a}": 1}
+    assert model.filters.set_params_by_id == {"m:high": {"x": 1}, "5800": {"x": 2}}
+    assert (config.real_name("m:high"), config.real_name("5800")) == ("m", "m")
+
+
+def test_1_5_set_params_by_id_collision_and_unknown(check: Check) -> None:
+    """Two keys that become the same, and a key that stays unresolved, are errors."""
+    keys = "cmd: s ${PORT}\nmacros: {a: x, b: x}\nfilters: {setParamsByID: {%s}}"
+    (twice,) = errors(check(one(keys % "'${a}': {}, '${b}': {}")))
+    (unknown,) = errors(check(one(keys % "'${c}': {}")))
+
+    assert twice == "two keys resolve to the same value 'x'"
+    assert "unknown macro '${c}'" in unknown
+
+
+# ---- 1.5 PORT and PID ----------------------------------------------------------------------
+
+
+def test_1_5_ports_by_sorted_id(load: Load) -> None:
+    """Ports go to models that use one, in the order of their ids, whatever the document's."""
+    config = load(
+        "startPort: 7000\nmodels:\n"
+        "  b: {cmd: 's ${PORT}'}\n"
+        "  é: {cmd: 's ${PORT}'}\n"
+        "  c: {cmd: s, proxy: 'http://127.0.0.1:1'}\n"
+        "  B: {cmd: 's ${PORT}', proxy: 'http://127.0.0.1:${PORT}/v'}\n"
+    )
+
+    assert list(config.models) == ["b", "é", "c", "B"]
+    assert [m.port for m in config.models.values()] == [7001, 7002, None, 7000]
+    assert config.models["B"].proxy == "http://127.0.0.1:7000/v"
+
+
+def test_1_5_port_everywhere_in_the_model(load: Load) -> None:
+    """One port is put into every text of the model, as a number where it stands alone."""
+    model = load(
+        one("cmd: s ${PORT}\nenv: ['P=${PORT}']\nmetadata: {p: '${PORT}', q: ['${PORT}x']}")
+    ).models["m"]
+
+    assert model.environment == {"P": "5800"}
+    assert model.metadata == {"p": 5800, "q": ["5800x"]}
+
+
+@pytest.mark.parametrize("proxy", ["", "proxy: http://127.0.0.1:${PORT}"])
+def test_1_5_proxy_uses_port_but_cmd_does_not(check: Check, proxy: str) -> None:
+    """A fixed port in cmd asks for a proxy that says so; the default proxy does not."""
+    (message,) = errors(check(one(f"cmd: s 8080\n{proxy}")))
+
+    assert "proxy uses ${PORT} but cmd does not" in message
+
+
+@pytest.mark.parametrize(
+    "keys", ["afterHealthy: say ${PORT}", "beforeStop: say ${PORT}", "env: ['A=${PORT}']"]
+)
+def test_1_5_port_only_elsewhere_allocates_none(check: Check, keys: str) -> None:
+    """A port is given for cmd only; a hook that asks for one without is an error."""
+    text = one(f"cmd: s 8080\nproxy: http://127.0.0.1:8080\n{keys}")
+    (message,) = errors(check(text))
+
+    assert "macro '${PORT}' has no value here" in message
+
+
+def test_1_5_ports_run_out(check: Check) -> None:
+    """A port beyond 65535 is an error."""
+    text = "startPort: 65535\nmodels: {a: {cmd: 's ${PORT}'}, b: {cmd: 's ${PORT}'}}"
+    (problem,) = check(text)
+
+    assert (problem.path, "no port is left" in problem.message) == ("models.b", True)
+
+
+def test_1_5_pid_survives_in_commands_that_run_later(load: Load) -> None:
+    """Stop commands and hooks keep ``${PID}`` for the time they run."""
+    hook = "{http: {url: 'http://h/${PID}', json: {pid: '${PID}'}}}"
+    model = load(
+        one(
+            "cmd: s ${PORT}\ncmdStop: kill ${PID}\nafterHealthy: say ${PID}\n"
+            f"beforeStop: [{hook}]\nsettle: {{run: 'free ${{PID}}'}}\nsleep: {{wake: 'w ${{PID}}'}}"
+        )
+    ).models["m"]
+    (after_healthy,), (before_stop,) = model.hooks["afterHealthy"], model.hooks["beforeStop"]
+
+    assert (model.stop_command, model.stop_argv) == ("kill ${PID}", ("kill", "${PID}"))
+    assert (model.settle, model.sleep.wake[0].argv) == (("free", "${PID}"), ("w", "${PID}"))
+    assert after_healthy.filled(42).argv == ("say", "42")
+    assert after_healthy.filled(None).argv == ("say", "")
+    http = before_stop.filled(42).http
+    assert http is not None
+    assert (http.url, http.body) == ("http://h/42", b'{"pid": "42"}')
+
+
+@pytest.mark.parametrize("keys", ["cmd: s ${PORT} ${PID}", "cmd: s ${PORT}\nname: ${PID}"])
+def test_1_5_pid_elsewhere(check: Check, keys: str) -> None:
+    """Nothing else may mention ``${PID}``."""
+    (message,) = errors(check(one(keys)))
+
+    assert "macro '${PID}' is known only while the process runs" in message
+
+
+# ---- laws ----------------------------------------------------------------------------------
+
+
+def scalar(value: str | int | float | bool) -> Scalar:
+    place = Source("x", "")
+    return Scalar(source=place, line=1, column=1, end_line=1, text=str(value), value=value)
+
+
+NAMES = st.sampled_from(["a", "b", "c", "d-1", "E_2"])
+TEXTS = st.lists(
+    st.one_of(st.text(alphabet="xy $", max_size=3), NAMES.map(lambda n: f"${{{n}}}")), max_size=5
+).map("".join)
+
+
+@given(st.dictionaries(NAMES, TEXTS, max_size=5), TEXTS)
+def test_1_5_expansion_follows_the_declared_order(macros: dict[str, str], text: str) -> None:
+    """Expanding all at once is replacing each macro once, from the last to the first."""
+    scope = Scope({name: scalar(value) for name, value in macros.items()}, [0])
+    expected = text
+    for name, value in reversed(macros.items()):
+        expected = expected.replace(f"${{{name}}}", value)
+
+    assert scope.expand_text(text) == expected
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\0\uf8f0\uf8f1\uf8f2")))
+def test_b08_any_value_is_one_argument_of_a_list(value: str) -> None:
+    """In a command given as list, a macro's value is exactly one argument, whatever it holds."""
+    scope = Scope({"v": scalar(value)}, [0])
+    node = scope.expand(scalar("${v}"))
+    assert isinstance(node, Scalar)
+
+    assert Environment({}).fill(str(node.value)) == value
