@@ -13,7 +13,7 @@ from . import dialects
 from .dialects import MakeDialect
 from .generate import Engine, Job, Outcome
 from .model import Json, chat_tokens, last_user_text, text_of
-from .wire import Exchange, Gone, Refused
+from .wire import Exchange, Gone, Refused, whole_number
 
 Handler = Callable[[Exchange], Awaitable[None]]
 _LOADING = Refused(503, "Loading model", "unavailable_error")
@@ -255,7 +255,7 @@ class App:
 
     async def _image(self, exchange: Exchange) -> None:
         body = await exchange.json_body()
-        n = int(body.get("n") or 1)
+        n = whole_number(body.get("n"), "n", 1)
         images = [{"b64_json": _IMAGE, "revised_prompt": body.get("prompt")}] * n
         await exchange.send_json({"created": int(time.time()), "data": images})
 
@@ -272,14 +272,17 @@ class App:
 
     # ---- for tests of proxies ---------------------------------------------------------
     async def _echo(self, exchange: Exchange) -> None:
-        """Tell what came; ``?status=`` and ``?delay=`` (seconds) shape the answer."""
+        """Tell what came; ``?status=`` and ``?delay_ms=`` shape the answer."""
         digest, length = hashlib.sha256(), 0
         async for data in exchange.chunks():
             digest.update(data)
             length += len(data)
         query = exchange.query()
+        status = whole_number(query.get("status"), "status", 200)
+        if not 200 <= status <= 599:
+            raise Refused(400, f"expected status to be 200..599, got {status}")
         with exchange.watched():
-            await asyncio.sleep(float(query.get("delay", 0)))
+            await asyncio.sleep(whole_number(query.get("delay_ms"), "delay_ms", 0) / 1000)
         value = {
             "method": exchange.method,
             "target": exchange.target,
@@ -289,7 +292,7 @@ class App:
             "model": self.engine.model,
             "pid": os.getpid(),
         }
-        await exchange.send_json(value, status=int(query.get("status", 200)))
+        await exchange.send_json(value, status=status)
 
     async def _preflight(self, exchange: Exchange) -> None:
         allow = [
@@ -330,18 +333,16 @@ def _from_input(body: Json) -> tuple[list[str], str]:
 
 def _job(body: Json, prompt: list[str], asked: str) -> Job:
     names = ("max_completion_tokens", "max_tokens", "max_output_tokens", "n_predict")
-    limit = next((body[name] for name in names if body.get(name) is not None), None)
-    number = body.get("id_slot")
-    for name, value in (("the limit of tokens", limit), ("id_slot", number)):
-        if value is not None and not isinstance(value, int):
-            raise Refused(400, f"expected {name} to be a whole number")
+    given = next((body[name] for name in names if body.get(name) is not None), None)
+    limit = whole_number(given, "the limit of tokens", -1)
+    number = whole_number(body.get("id_slot"), "id_slot", -1)
     return Job(
         prompt=prompt,
         asked=asked,
-        limit=None if limit is None or limit < 0 else limit,
+        limit=None if limit < 0 else limit,
         is_endless=bool(body.get("ignore_eos")),
         is_cached=bool(body.get("cache_prompt", True)),
-        number=None if number is None or number < 0 else number,
+        number=None if number < 0 else number,
     )
 
 

@@ -48,8 +48,8 @@ class Chat:
     """``/v1/chat/completions``."""
 
     def __init__(self, model: str, body: Json) -> None:
-        options = body.get("stream_options") or {}
-        self._with_usage = bool(options.get("include_usage"))
+        options = body.get("stream_options")
+        self._with_usage = isinstance(options, dict) and bool(options.get("include_usage"))
         self._common = {
             "created": int(time.time()),
             "id": f"chatcmpl-{_unique()}",

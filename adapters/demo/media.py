@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from io import BytesIO
 
 from .model import Json, embedding, relevance, token_id
-from .wire import Refused
+from .wire import Refused, whole_number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +122,8 @@ def rerank(model: str, body: Json) -> Json:
     scored = [(relevance(query, str(text)), index) for index, text in enumerate(documents)]
     scored.sort(key=lambda pair: (-pair[0], pair[1]))
     results = [{"index": index, "relevance_score": score} for score, index in scored]
-    return {"model": model, "object": "list", "results": results[: body.get("top_n")]}
+    top = whole_number(body.get("top_n"), "top_n", len(results))
+    return {"model": model, "object": "list", "results": results[: max(top, 0)]}
 
 
 def tokenize(body: Json) -> Json:

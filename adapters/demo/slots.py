@@ -201,8 +201,11 @@ def _checked(filename: object) -> str:
 def _split(data: bytes) -> tuple[Json, bytes]:
     line, _, payload = data.partition(b"\n")
     head = json.loads(line)
-    if not isinstance(head, dict) or head.get("magic") != _MAGIC:
+    want = {"magic": str, "model": str, "n": int, "size": int}
+    if not isinstance(head, dict) or {name: type(head.get(name)) for name in want} != want:
         raise ValueError("not a slot file")
+    if head["magic"] != _MAGIC:
+        raise ValueError("a slot file of another version")
     return head, payload
 
 

@@ -45,6 +45,20 @@ class Refused(Exception):  # noqa: N818  (an answer, not a failure of ours)
         return {"error": error}
 
 
+def whole_number(value: object, what: str, default: int) -> int:
+    """Return *value* as a number, or *default* for None.
+
+    Raises:
+        Refused: It is something else, or not a whole number.
+    """
+    if value is None:
+        return default
+    try:
+        return int(str(value))
+    except ValueError as error:
+        raise Refused(400, f"expected {what} to be a whole number, got {value!r}") from error
+
+
 class Gone(Exception):  # noqa: N818
     """The client has left: nothing can be answered any more."""
 

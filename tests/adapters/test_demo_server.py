@@ -266,6 +266,10 @@ def test_a_websocket_sends_back_what_it_gets(server: Child) -> None:
         ("POST", CHAT, b"[]", 400),
         ("POST", CHAT, b"{}", 400),
         ("POST", CHAT, b'{"messages": [], "max_tokens": "x"}', 400),
+        ("POST", CHAT, b'{"messages": ["x"]}', 400),
+        ("POST", "/v1/rerank", b'{"query": "x", "documents": [], "top_n": {}}', 400),
+        ("POST", "/v1/embeddings", b'{"input": []}', 400),
+        ("POST", "/echo?status=99", b"", 400),
         ("POST", "/v1/nothing", b"{}", 404),
         ("GET", CHAT, None, 404),
     ],
@@ -311,6 +315,80 @@ def test_what_is_not_http_is_refused_and_the_connection_closed(server: Child, he
 
         assert answer.status == 400
         assert connection.read_all() == b""
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "key", "value"),
+    [
+        ("/infill", {"input_prefix": "a b"}, "content", "This is parrot. You asked: a b"),
+        ("/v1/messages/count_tokens", ask("a b"), "input_tokens", 7),
+        ("/v1/completions", {"prompt": ["a", "b"], "max_tokens": 0}, "object", "text_completion"),
+    ],
+)
+def test_the_smaller_endpoints_answer_too(
+    server: Child, path: str, body: dict[str, object], key: str, value: object
+) -> None:
+    assert raw.call(server.port, "POST", path, value=body).json()[key] == value
+
+
+def test_a_token_has_one_number(server: Child) -> None:
+    body = {"content": "red tree red"}
+    one, two, three = raw.call(server.port, "POST", "/tokenize", value=body).json()["tokens"]
+
+    assert one == three != two
+
+
+def test_images_come_in_the_number_asked_for(server: Child) -> None:
+    body = {"prompt": "a tree", "n": 2}
+    value = raw.call(server.port, "POST", "/v1/images/generations", value=body).json()
+
+    assert [base64.b64decode(image["b64_json"])[1:4] for image in value["data"]] == [b"PNG"] * 2
+
+
+def test_an_http_1_0_client_gets_its_stream_unchunked(server: Child) -> None:
+    request = raw.encode_request("POST", CHAT, value=ask("a", stream=True))
+    with raw.Connection(server.port) as connection:
+        connection.send(request.replace(b"HTTP/1.1", b"HTTP/1.0", 1))
+        answer = connection.read_answer()
+
+    assert answer.header("transfer-encoding") is None
+    assert answer.body.endswith(b"data: [DONE]\n\n")
+
+
+def test_a_client_that_asks_first_is_told_to_continue(server: Child) -> None:
+    headers = {"Expect": "100-continue", "Content-Length": "3"}
+    with raw.Connection(server.port) as connection:
+        connection.request("POST", "/echo", headers=headers)
+
+        assert connection.read_exactly(25) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.send(b"abc")
+        assert connection.read_answer().json()["body"]["length"] == 3
+
+
+def test_an_answer_survives_a_body_that_nobody_wanted(server: Child) -> None:
+    """A refusal is not lost to the reset that closing on unread bytes would cause."""
+    answer = raw.call(
+        server.port, "POST", "/nowhere", body=bytes(3 << 20), headers={"Connection": "close"}
+    )
+
+    assert answer.status == 404
+
+
+def test_a_large_body_passes_in_pieces(server: Child) -> None:
+    answer = raw.call(server.port, "POST", "/echo", body=bytes(8 << 20))
+
+    assert answer.json()["body"]["length"] == 8 << 20
+
+
+def test_head_and_options_have_no_body(server: Child) -> None:
+    with raw.Connection(server.port) as connection:
+        connection.request("HEAD", "/health")
+        head = connection.read_head()
+        connection.request("OPTIONS", CHAT)
+        options = connection.read_answer()
+
+    assert (head.status, head.header("content-length")) == (200, "15")
+    assert (options.status, options.body) == (200, b"")
 
 
 # ---- slots -------------------------------------------------------------------------
