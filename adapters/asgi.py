@@ -20,10 +20,14 @@ from pathlib import Path
 from ..runtime import Supervisor, Transition
 from .config import Config, load_config
 from .http_client import HttpxClient
+from .leftovers import boot_id, end_leftovers, started_of
 from .process import LocalLauncher
 from .proxy.app import ProxyApp
 from .proxy.asgi_types import Receive, Scope, Send
 from .services import catalogue, queue_limits, service_specs
+from .store import Database, StoreError
+from .store.journal import MIGRATIONS, Journal
+from .store.state import StateDirectory, default_directory
 
 log = logging.getLogger(__name__)
 
@@ -33,11 +37,15 @@ class Application:
 
     Args:
         config: Checked before.
+        state: Where the journal is kept; None keeps it in memory.
         stop_limit_s: When it ends: so long for drains, hooks and grace periods, then kill.
     """
 
-    def __init__(self, config: Config, *, stop_limit_s: float = 60.0) -> None:
+    def __init__(
+        self, config: Config, *, state: StateDirectory | None = None, stop_limit_s: float = 60.0
+    ) -> None:
         self.config = config
+        self._state = state
         self.supervisor: Supervisor | None = None
         self._proxy: ProxyApp | None = None
         self._stop_limit_s = stop_limit_s
@@ -51,21 +59,39 @@ class Application:
     async def running(self) -> AsyncIterator[Supervisor]:
         """Run the supervisor for as long as the block lasts."""
         async with AsyncExitStack() as stack:
-            launcher = await stack.enter_async_context(LocalLauncher(subreaper=True))
+            launcher = LocalLauncher(subreaper=True)
+            journal = await self._journal(stack, launcher.instance)
+            await stack.enter_async_context(launcher)
             supervisor = Supervisor(
                 launcher, service_specs(self.config), http=HttpxClient(),
                 queue=queue_limits(self.config), stop_limit_s=self._stop_limit_s,
             )  # fmt: skip
             await stack.enter_async_context(supervisor)
-            for listener in self._listeners:
+            for listener in (journal.take, *self._listeners):
                 supervisor.listen(listener)
-            self._proxy = ProxyApp(supervisor, catalogue(self.config))
+            self._proxy = ProxyApp(supervisor, catalogue(self.config), history=journal.history)
             stack.push_async_callback(self._proxy.aclose)
             self.supervisor = supervisor
             try:
                 yield supervisor
             finally:
                 self.supervisor = None
+
+    async def _journal(self, stack: AsyncExitStack, instance: str) -> Journal:
+        """Open the journal, and end what it knows to be left of earlier runs."""
+        path = None if self._state is None else self._state.path / "journal.db"
+        database = Database(path, MIGRATIONS)
+        database.open()
+        stack.callback(database.close)
+        journal = Journal(database, instance, boot=boot_id(), started_of=started_of)
+        try:
+            launched = await journal.leftovers()
+        except StoreError:
+            return journal  # the database has said what is wrong
+        if launched:
+            await end_leftovers(launched)
+            journal.forget(launched)
+        return journal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take one connection's scope; ASGI 3."""
@@ -107,9 +133,24 @@ def create_app(config: str | os.PathLike[str] | None = None) -> Application:
 
     Raises:
         ConfigProblems: The configuration has errors; all of them are in it.
+        StateInUseError: Another proxy runs with this configuration.
         SystemExit: No file was named.
     """
     path = config or os.environ.get("SWAPCHART_CONFIG")
     if not path:
         raise SystemExit("expected a configuration file in SWAPCHART_CONFIG, found nothing")
-    return Application(load_config([Path(path)]))
+    files = [Path(path)]
+    return Application(load_config(files), state=open_state(default_directory(files)))
+
+
+def open_state(directory: Path) -> StateDirectory | None:
+    """Take *directory* for our state, or None, with a warning, where it cannot be written.
+
+    Raises:
+        StateInUseError: Another proxy has it.
+    """
+    try:
+        return StateDirectory(directory)
+    except OSError as error:
+        log.warning("nothing is remembered beyond this run: %s", error)
+        return None

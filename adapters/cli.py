@@ -24,6 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_serve(commands.add_parser("serve", help="run the proxy"))
     _add_config(commands.add_parser("config", help="check a configuration, print its schema"))
     _add_chart(commands.add_parser("chart", help="export, draw and check the lifecycle"))
+    _add_history(commands.add_parser("history", help="show what happened to a model, and why"))
     _add_demo(commands.add_parser("demo", help="run the proxy with two demo models"))
     server = commands.add_parser(
         "demo-server", help="run one small OpenAI-compatible server, for trying things out",
@@ -53,7 +54,21 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         "--allow-unauthenticated", action="store_true",
         help="listen beyond this machine though no apiKeys are configured",
     )  # fmt: skip
+    parser.add_argument(
+        "--state-dir", type=Path, metavar="DIR",
+        help="where the journal is kept; default: a folder per configuration in "
+        "$SWAPCHART_STATE_DIR or ~/.local/state/swapchart",
+    )  # fmt: skip
     parser.set_defaults(run="serve")
+
+
+def _add_history(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model")
+    parser.add_argument("--url", default="http://127.0.0.1:8080", help="default: %(default)s")
+    parser.add_argument("--api-key", help="where the proxy asks for one")
+    parser.add_argument("--limit", type=int, default=50, help="default: %(default)s")
+    parser.add_argument("--json", action="store_true")
+    parser.set_defaults(run="history")
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:

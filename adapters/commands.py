@@ -10,7 +10,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import quote
 
 import yaml
 
@@ -31,7 +33,8 @@ def _fail(message: str) -> int:
 def serve(options: argparse.Namespace) -> int:
     """Run the proxy until a signal comes."""
     from . import server
-    from .asgi import Application
+    from .asgi import Application, open_state
+    from .store.state import StateInUseError, default_directory
 
     if not options.config and not options.config_dir:
         return _fail("expected --config FILE or --config-dir DIR, got neither")
@@ -58,9 +61,15 @@ def serve(options: argparse.Namespace) -> int:
     def on_listening(url: str) -> None:
         print(f"swapchart listens on {url} ({options.server}); models: {names}", file=sys.stderr)
 
+    files = [*options.config, *([options.config_dir] if options.config_dir else [])]
+    try:
+        state = open_state(options.state_dir or default_directory(files))
+    except StateInUseError as error:
+        _fail(str(error))
+        return 3
     limit = 60.0 if config.shutdown_timeout is None else config.shutdown_timeout
     how = server.ServeOptions(server=options.server, stop_limit_s=limit, on_listening=on_listening)
-    return server.run(Application(config, stop_limit_s=limit), sock, how)
+    return server.run(Application(config, state=state, stop_limit_s=limit), sock, how)
 
 
 def _log_to_stderr(level: str) -> None:
@@ -201,9 +210,39 @@ def rendered(format_: str) -> bytes:
     return drawn.stdout
 
 
+def history(options: argparse.Namespace) -> int:
+    """Print the last transitions of a model of a running proxy, the oldest first."""
+    import httpx
+
+    url = f"{options.url.rstrip('/')}/api/models/{quote(options.model, safe='')}/history"
+    headers = {"authorization": f"Bearer {options.api_key}"} if options.api_key else {}
+    try:
+        answer = httpx.get(
+            url, params={"limit": options.limit}, headers=headers, trust_env=False, timeout=10
+        )
+    except httpx.HTTPError as error:
+        return _fail(f"no answer from {options.url}: {error}")
+    if answer.status_code != 200:
+        return _fail(f"{options.url} answers {answer.status_code}: {answer.text.strip()}")
+    rows = answer.json()["data"]
+    if options.json:
+        print(json.dumps(rows, indent=2))
+        return 0
+    for row in reversed(rows):
+        when = datetime.fromtimestamp(row["at"], UTC).astimezone()
+        hooks = "".join(f" [{hook['action']}: {hook['outcome']}]" for hook in row["hooks"])
+        cause = f" ({row['cause']})" if row["cause"] else ""
+        print(
+            f"{when:%Y-%m-%d %H:%M:%S.%f}"[:-3] + f"  {row['source']:>15} -> {row['target']:15} "
+            f"{row['event']}{cause}{hooks}"
+        )
+    return 0
+
+
 COMMANDS: Mapping[str, Command] = {
     "serve": serve,
     "demo": demo,
+    "history": history,
     "config-check": check,
     "config-schema": schema,
     "chart-export": export,

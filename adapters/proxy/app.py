@@ -13,9 +13,9 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from time import perf_counter
 from typing import Any, TypeAlias
-from urllib.parse import unquote_to_bytes
+from urllib.parse import parse_qs, unquote_to_bytes
 
-from ...runtime import RequestError, Supervisor
+from ...runtime import RequestError, Supervisor, SwapchartError
 from ..upstream import UpstreamError, UpstreamTimeout
 from .asgi_types import Receive, Scope, Send
 from .catalogue import Catalogue
@@ -61,14 +61,17 @@ class ProxyApp:
         supervisor: Entered by whoever runs the application.
         catalogue: The models as clients see them.
         on_finished: Gets every finished exchange with a model; must not wait.
+        history: (id, limit=n) -> the last transitions of a model, the newest first.
     """
 
     def __init__(
         self, supervisor: Supervisor, catalogue: Catalogue, *,
         on_finished: Callable[[Exchange], None] | None = None,
+        history: Callable[..., Awaitable[list[dict[str, Any]]]] | None = None,
     ) -> None:  # fmt: skip
         self.supervisor, self.catalogue = supervisor, catalogue
         self._on_finished = on_finished
+        self._history_of = history
         self._upstreams: dict[str, Upstream] = {}
         self._exact: dict[tuple[str, str], Handler] = {
             ("GET", "/health"): self._health,
@@ -82,6 +85,7 @@ class ProxyApp:
         self._prefixes: list[tuple[str | None, str, Handler]] = [
             (None, "/upstream/", self._upstream),
             ("POST", "/api/models/unload/", self._unload),
+            ("GET", "/api/models/", self._history),
             ("GET", "/logs/stream/", self._log_stream),
             ("GET", "/logs/stream", self._log_stream),
         ]
@@ -280,6 +284,29 @@ class ProxyApp:
             return
         await self.supervisor.unload(name, "unloaded by API")
         await send_text(send, "OK")
+
+    async def _history(self, request: Request, send: Send) -> None:
+        """``/api/models/<id>/history``: the last transitions of a model, the newest first."""
+        wanted, _, what = request.path.removeprefix("/api/models/").rpartition("/")
+        if what != "history" or self._history_of is None:
+            await self._error(request, send, 404, f"no such route: {request.path}")
+            return
+        name = self.catalogue.real_name(wanted)
+        if name is None:
+            await self._unknown_model(request, send, wanted)
+            return
+        query = parse_qs((request.scope.get("query_string") or b"").decode("latin-1"))
+        limit = query.get("limit", ["100"])[-1]
+        if not limit.isdecimal() or not 1 <= int(limit) <= 10_000:
+            message = f"limit: expected 1 to 10000, got {limit!r}"
+            await self._error(request, send, 400, message)
+            return
+        try:
+            rows = await self._history_of(name, limit=int(limit))
+        except SwapchartError as error:
+            await self._error(request, send, 503, str(error))
+            return
+        await send_json(send, {"model": name, "data": rows})
 
     # ---- logs
     async def _log_stream(self, request: Request, send: Send) -> None:

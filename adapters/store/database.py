@@ -1,0 +1,236 @@
+"""One SQLite file and the one thread that writes it.
+
+Rows are handed over without waiting and written in batches, so that the loss after a kill is at
+most what came in the last *flush_s* seconds, and a slow disk delays nobody. A file that is
+damaged is moved aside, one that is newer than we are is left alone; both ways the program runs.
+
+Source: SQLite, "Write-Ahead Logging" and "How To Corrupt An SQLite Database File".
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+import anyio
+
+from ...machine.errors import SwapchartError
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Row: TypeAlias = tuple[Any, ...]
+_Write: TypeAlias = tuple[str, Sequence[Any]]
+
+_QUIET_S = 60.0  # the same complaint at most so often
+
+
+class StoreError(SwapchartError):
+    """The store cannot answer; the text says why."""
+
+
+class Database:
+    """A database that is written off to the side.
+
+    Args:
+        path: The file; None keeps everything in memory.
+        migrations: SQL scripts; number *i* takes the schema from version *i* to *i* + 1.
+        flush_s: Longest time before a row is written; seconds > 0.
+        limit: Rows that may wait to be written; more are dropped and counted.
+
+    Attributes:
+        dropped: Rows that were lost: no room, a full disk, a store that is off.
+        problem: Why the store is off, or what happened to it at opening; empty if nothing did.
+        is_on: Rows are being kept.
+    """
+
+    def __init__(
+        self, path: Path | None, migrations: Sequence[str], *, flush_s: float = 0.25,
+        limit: int = 10_000,
+    ) -> None:  # fmt: skip
+        self.path = path
+        self.dropped = 0
+        self.problem = ""
+        self.is_on = False
+        self._migrations = migrations
+        self._flush_s, self._limit = flush_s, limit
+        self._writes: deque[_Write] = deque()
+        self._jobs: deque[Callable[[sqlite3.Connection], None]] = deque()
+        self._wake = threading.Event()
+        self._is_closing = False
+        self._opened: Future[None] = Future()
+        self._complained_at = -_QUIET_S
+        self._thread = threading.Thread(target=self._run, name="swapchart-store", daemon=True)
+
+    # ---- any thread
+    def open(self) -> None:
+        """Open, and move to the newest schema; never raises: see `problem`."""
+        self._thread.start()
+        self._opened.result()
+
+    def put(self, sql: str, parameters: Sequence[Any] = ()) -> None:
+        """Write one row soon; never waits."""
+        if not self.is_on or len(self._writes) >= self._limit:
+            self.dropped += 1
+            return
+        self._writes.append((sql, parameters))
+
+    async def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
+        """Return the rows of a query; it sees everything that was put before.
+
+        Raises:
+            StoreError: The store is off or broken.
+        """
+        return await self.call(lambda db: db.execute(sql, parameters).fetchall())
+
+    async def call(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run *work* in the store's thread, after everything that was put before.
+
+        Raises:
+            StoreError: The store is off, or SQLite refused.
+        """
+        future = self.submit(work)
+        if not future.done():
+            await anyio.to_thread.run_sync(_settle, future, abandon_on_cancel=True)
+        try:
+            return future.result()
+        except sqlite3.Error as error:
+            raise StoreError(f"the store failed: {error}") from error
+
+    def submit(self, work: Callable[[sqlite3.Connection], T]) -> Future[T]:
+        """As `call`, for threads without an event loop."""
+        future: Future[T] = Future()
+        if not self.is_on:
+            future.set_exception(StoreError(self.problem or "the store is closed"))
+            return future
+
+        def job(db: sqlite3.Connection) -> None:
+            try:
+                future.set_result(work(db))
+            except Exception as error:  # noqa: BLE001 - it is the caller's to handle
+                future.set_exception(error)
+
+        self._jobs.append(job)
+        self._wake.set()
+        return future
+
+    def close(self) -> None:
+        """Write what waits, and close; a no-op when it is closed."""
+        if not self._thread.is_alive():
+            return
+        self._is_closing = True
+        self._wake.set()
+        self._thread.join(timeout=5.0)
+
+    # ---- the store's thread
+    def _run(self) -> None:
+        db = self._open_file()
+        self.is_on = db is not None
+        self._opened.set_result(None)
+        if db is None:
+            return
+        try:
+            while not self._is_closing:
+                self._wake.wait(self._flush_s)
+                self._wake.clear()
+                self._work(db)
+            self.is_on = False
+            self._work(db)
+        finally:
+            self.is_on = False
+            db.close()
+
+    def _work(self, db: sqlite3.Connection) -> None:
+        jobs = len(self._jobs)  # before the writes: a job sees all that was put before it
+        self._write(db)
+        for _ in range(jobs):
+            self._jobs.popleft()(db)
+
+    def _write(self, db: sqlite3.Connection) -> None:
+        count = len(self._writes)
+        if not count:
+            return
+        batch = [self._writes.popleft() for _ in range(count)]
+        try:
+            with db:
+                for sql, parameters in batch:
+                    db.execute(sql, parameters)
+        except sqlite3.Error as error:
+            self.dropped += count
+            now = time.monotonic()
+            if now - self._complained_at >= _QUIET_S:
+                self._complained_at = now
+                log.warning("%s: %d rows not stored: %s", self._name(), count, error)
+
+    def _name(self) -> str:
+        return "the store" if self.path is None else str(self.path)
+
+    def _open_file(self) -> sqlite3.Connection | None:
+        try:
+            return self._connect()
+        except sqlite3.DatabaseError as error:
+            is_damaged = not isinstance(error, sqlite3.OperationalError)
+            if not is_damaged or self.path is None:
+                self.problem = f"{self._name()} cannot be used: {error}"
+                log.warning("%s; nothing is stored", self.problem)
+                return None
+            return self._start_anew(error)
+        except (OSError, StoreError) as error:
+            self.problem = str(error)
+            log.warning("%s; nothing is stored", error)
+            return None
+
+    def _start_anew(self, error: sqlite3.DatabaseError) -> sqlite3.Connection | None:
+        assert self.path is not None, "only files are damaged"
+        aside = self.path.with_name(f"{self.path.name}.corrupt-{time.time_ns()}")
+        try:
+            self.path.rename(aside)
+            for suffix in ("-wal", "-shm"):
+                self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+            db = self._connect()
+        except (OSError, sqlite3.Error, StoreError) as again:
+            self.problem = f"{self._name()} is damaged and cannot be replaced: {again}"
+            log.warning("%s; nothing is stored", self.problem)
+            return None
+        self.problem = f"{self.path} was damaged ({error}); it was moved to {aside.name}"
+        log.warning("%s", self.problem)
+        return db
+
+    def _connect(self) -> sqlite3.Connection:
+        if self.path is not None and not self.path.exists():
+            self.path.touch(mode=0o600)
+        db = sqlite3.connect(self.path or ":memory:", timeout=0.1, isolation_level="DEFERRED")
+        try:
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA synchronous=NORMAL")
+            found = db.execute("PRAGMA quick_check(1)").fetchone()
+            if found != ("ok",):
+                raise sqlite3.DatabaseError(f"quick_check: {found[0]}")
+            self._migrate(db)
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _migrate(self, db: sqlite3.Connection) -> None:
+        version = int(db.execute("PRAGMA user_version").fetchone()[0])
+        if version > len(self._migrations):
+            raise StoreError(
+                f"{self._name()} has schema version {version}, and this program knows "
+                f"{len(self._migrations)}: it was written by a newer one"
+            )
+        for number in range(version, len(self._migrations)):
+            script = self._migrations[number]
+            db.executescript(f"BEGIN;{script};PRAGMA user_version={number + 1};COMMIT;")
+
+
+def _settle(future: Future[Any]) -> None:
+    """Wait without raising: the outcome is read elsewhere."""
+    future.exception()

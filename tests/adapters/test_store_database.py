@@ -1,0 +1,211 @@
+"""The store: nothing waits for it, and no file can keep the program from running."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio
+import pytest
+
+from swapchart.adapters.store import Database, StoreError
+
+MIGRATIONS = ("CREATE TABLE row (id INTEGER PRIMARY KEY, text TEXT);",)
+INSERT = "INSERT INTO row (text) VALUES (?)"
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from swapchart.adapters.store import Database
+migrations = ("CREATE TABLE row (id INTEGER PRIMARY KEY, text TEXT);",)
+db = Database(Path(sys.argv[1]), migrations, flush_s=0.05)
+db.open()
+number = 0
+while True:
+    for _ in range(50):
+        number += 1
+        db.put("INSERT INTO row (text) VALUES (?)", (str(number),))
+    print(number, flush=True)
+    time.sleep(0.005)
+"""
+
+
+def opened(path: Path | None) -> Database:
+    database = Database(path, MIGRATIONS, flush_s=0.05)
+    database.open()
+    return database
+
+
+def rows(database: Database) -> list[tuple[object, ...]]:
+    return anyio.run(database.query, "SELECT text FROM row ORDER BY id")
+
+
+@pytest.mark.parametrize("where", ["file", "memory"])
+def test_a_query_sees_all_that_was_put_before(tmp_path: Path, where: str) -> None:
+    """Reading one's own writes needs no waiting."""
+    database = opened(tmp_path / "a.db" if where == "file" else None)
+    for number in range(1000):
+        database.put(INSERT, (str(number),))
+
+    assert rows(database) == [(str(number),) for number in range(1000)]
+    database.close()
+
+
+def test_closing_writes_what_waits(tmp_path: Path) -> None:
+    """A clean end loses nothing, and the file is readable for its owner only."""
+    path = tmp_path / "a.db"
+    database = opened(path)
+    database.put(INSERT, ("last",))
+    database.close()
+
+    again = opened(path)
+    assert rows(again) == [("last",)]
+    assert path.stat().st_mode & 0o777 == 0o600
+    again.close()
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "garbage": lambda path: path.write_bytes(os.urandom(8192)),
+    "text": lambda path: path.write_bytes(b"this is not a database at all, but a text" * 100),
+    "truncated": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "zeroed": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "a wrong page": lambda path: _overwrite(path, 4096, b"\xff" * 4096),
+}
+
+
+def _overwrite(path: Path, offset: int, data: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(data)
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_E01_a_damaged_file_is_moved_aside(tmp_path: Path, kind: str) -> None:
+    """The program runs with a new file, says so, and keeps the damaged one."""
+    path = tmp_path / "a.db"
+    first = opened(path)
+    for number in range(2000):
+        first.put(INSERT, (f"{number}" * 20,))
+    first.close()
+    DAMAGE[kind](path)
+
+    database = opened(path)
+    database.put(INSERT, ("new",))
+    assert ("new",) in rows(database)
+    assert database.problem
+    assert list(tmp_path.glob("a.db.corrupt-*"))
+    database.close()
+
+
+@pytest.mark.slow
+def test_E02_a_kill_during_writes_never_corrupts(tmp_path: Path) -> None:
+    """After 50 kills the file is sound each time, and at most the last second is missing."""
+    path = tmp_path / "a.db"
+    for _ in range(50):
+        with subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, cwd=tmp_path
+        ) as child:
+            assert child.stdout is not None
+            before = _count(path)
+            for _ in range(4):
+                child.stdout.readline()
+            deadline = time.monotonic() + 10
+            while _count(path) == before and time.monotonic() < deadline:
+                child.stdout.readline()
+            child.send_signal(signal.SIGKILL)
+
+        with sqlite3.connect(path) as db:
+            assert db.execute("PRAGMA quick_check").fetchone() == ("ok",)
+        db.close()
+        assert _count(path) > before
+
+
+def _count(path: Path) -> int:
+    if not path.exists():
+        return 0
+    db = sqlite3.connect(path, timeout=5)
+    try:
+        return int(db.execute("SELECT COUNT(*) FROM row").fetchone()[0])
+    except sqlite3.OperationalError:
+        return 0
+    finally:
+        db.close()
+
+
+def test_E03_where_nothing_can_be_written_rows_are_counted(tmp_path: Path) -> None:
+    """A store that cannot be opened is off: nothing raises, rows are counted as dropped."""
+    database = opened(tmp_path / "missing" / "a.db")
+    database.put(INSERT, ("x",))
+
+    assert database.dropped == 1
+    assert "missing" in database.problem
+    with pytest.raises(StoreError):
+        rows(database)
+
+
+def test_E04_a_locked_file_costs_rows_and_no_time(tmp_path: Path) -> None:
+    """While another process holds the file, `put` returns at once and rows are counted."""
+    path = tmp_path / "a.db"
+    database = opened(path)
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    began = time.monotonic()
+    database.put(INSERT, ("x",))
+    taken = time.monotonic() - began
+    deadline = time.monotonic() + 10
+    while not database.dropped and time.monotonic() < deadline:
+        anyio.run(anyio.sleep, 0.02)
+    holder.execute("ROLLBACK")
+    holder.close()
+    database.put(INSERT, ("y",))
+
+    assert taken < 0.05
+    assert database.dropped == 1
+    assert rows(database) == [("y",)]
+    database.close()
+
+
+def test_E05_a_full_queue_drops_and_counts(tmp_path: Path) -> None:
+    """A disk that is slow for long costs rows, not memory."""
+    database = Database(tmp_path / "a.db", MIGRATIONS, limit=10)
+    database.open()
+    blocked = database.submit(lambda _: time.sleep(0.3))
+    for number in range(100):
+        database.put(INSERT, (str(number),))
+    blocked.result()
+
+    assert database.dropped >= 80
+    assert len(rows(database)) == 100 - database.dropped
+    database.close()
+
+
+def test_E07_a_newer_schema_is_left_alone(tmp_path: Path) -> None:
+    """A file of a newer program is neither read nor moved; the store is off."""
+    path = tmp_path / "a.db"
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 7")
+    db.close()
+    database = opened(path)
+
+    assert "newer" in database.problem
+    assert not database.is_on
+    assert list(tmp_path.glob("*corrupt*")) == []
+
+
+def test_migrations_are_taken_once_and_in_order(tmp_path: Path) -> None:
+    """An old file moves to the newest schema with its rows."""
+    path = tmp_path / "a.db"
+    old = opened(path)
+    old.put(INSERT, ("kept",))
+    old.close()
+    database = Database(path, (*MIGRATIONS, "ALTER TABLE row ADD COLUMN extra TEXT;"))
+    database.open()
+
+    assert anyio.run(database.query, "SELECT text, extra FROM row") == [("kept", None)]
+    database.close()

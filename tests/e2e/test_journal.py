@@ -1,0 +1,146 @@
+"""The journal on real processes: history, and what a killed run left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import anyio
+from tools.net import wait_until
+
+from swapchart.adapters.leftovers import boot_id, end_leftovers, find_leftovers, started_of
+from swapchart.adapters.process import LocalLauncher
+from swapchart.adapters.store import Database
+from swapchart.adapters.store.journal import MIGRATIONS, Journal, Launched
+from swapchart.runtime import Command, ServiceSpec, Supervisor
+
+
+def journal_at(path: Path, instance: str) -> tuple[Database, Journal]:
+    database = Database(path, MIGRATIONS, flush_s=0.05)
+    database.open()
+    return database, Journal(database, instance, boot=boot_id(), started_of=started_of)
+
+
+def test_every_transition_is_told_with_its_cause(tmp_path: Path) -> None:
+    """History names event, cause, exit code and hooks, the newest first; nothing stays launched."""
+
+    async def main() -> None:
+        database, journal = journal_at(tmp_path / "journal.db", "first")
+        spec = ServiceSpec(
+            name="sleeper", command=Command(argv=("sleep", "60")), endpoint="http://127.0.0.1:9"
+        )
+        async with LocalLauncher() as launcher, Supervisor(launcher, [spec]) as supervisor:
+            supervisor.listen(journal.take)
+            await supervisor.load("sleeper")
+            assert len(await _launched(database)) == 1
+            os.kill(supervisor["sleeper"].process.pid, signal.SIGKILL)  # type: ignore[union-attr]
+            await supervisor["sleeper"].wait_for("backoff")
+        rows = await journal.history("sleeper")
+        crash = next(row for row in rows if row["event"] == "proc_exited")
+        assert (crash["source"], crash["target"]) == ("ready", "sweeping")
+        assert crash["exit_signal"] == signal.SIGKILL
+        assert "signal 9" in crash["cause"]
+        assert rows[0]["target"] == "shut_down"
+        assert rows[-1]["source"] == "stopped"
+        assert await _launched(database) == []
+        database.close()
+
+    anyio.run(main)
+
+
+async def _launched(database: Database) -> list[tuple[object, ...]]:
+    return await database.query("SELECT service FROM launched")
+
+
+def test_A16_leftovers_of_a_killed_run_are_ended_and_innocents_spared(tmp_path: Path) -> None:
+    """Marked processes and the recorded leader end; a process that only has its pid lives."""
+    marked = subprocess.Popen(
+        ["sleep", "60"], env={**os.environ, "SWAPCHART_INSTANCE": "dead-run"}, cwd=tmp_path,
+        start_new_session=True,
+    )  # fmt: skip
+    bare = subprocess.Popen(["sleep", "60"], env={}, cwd=tmp_path, start_new_session=True)
+    innocent = subprocess.Popen(["sleep", "60"], cwd=tmp_path, start_new_session=True)
+    try:
+        started, boot = started_of(bare.pid), boot_id()
+        assert started is not None
+        launched = [
+            Launched("dead-run", "a", 999_999, 1, boot),
+            Launched("other-run", "b", bare.pid, started, boot),
+            Launched("other-run", "c", innocent.pid, 1, boot),
+        ]
+        found = {proc.pid for proc, _ in find_leftovers(launched)}
+        assert {marked.pid, bare.pid} <= found
+        assert innocent.pid not in found
+
+        assert set(anyio.run(end_leftovers, launched)) == {"a", "b"}
+        assert marked.wait(5) == bare.wait(5) == -signal.SIGKILL
+        assert innocent.poll() is None
+    finally:
+        for child in (marked, bare, innocent):
+            child.kill()
+            child.wait()
+
+
+RUN = """
+import sys, anyio, os
+from pathlib import Path
+from swapchart.adapters.asgi import Application
+from swapchart.adapters.config import load_config
+from swapchart.adapters.store.state import StateDirectory
+
+async def main():
+    config = load_config([Path(sys.argv[1])])
+    async with Application(config, state=StateDirectory(Path(sys.argv[2]))).running() as supervisor:
+        if sys.argv[3] == "load":
+            await supervisor.load("sleeper")
+            print(supervisor["sleeper"].process.pid, supervisor._launcher.guard_pid, flush=True)
+            await anyio.sleep(60)
+        print("ended", flush=True)
+
+anyio.run(main)
+"""
+
+
+def test_A16_the_next_start_ends_what_guard_and_proxy_left(tmp_path: Path) -> None:
+    """With guard and proxy both killed the model lives on, until the next start."""
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        "models: {sleeper: {cmd: sleep 60, proxy: 'http://127.0.0.1:9', checkEndpoint: none}}"
+    )
+    command = [sys.executable, "-c", RUN, str(config), str(tmp_path / "state")]
+    with subprocess.Popen(
+        [*command, "load"], stdout=subprocess.PIPE, cwd=tmp_path, text=True
+    ) as first:
+        assert first.stdout is not None
+        model, guard = map(int, first.stdout.readline().split())
+        wait_until(lambda: _is_launched(tmp_path / "state" / "journal.db"), 10)
+        os.kill(first.pid, signal.SIGSTOP)  # or it would start another guard
+        os.kill(guard, signal.SIGKILL)
+        os.kill(first.pid, signal.SIGKILL)
+    assert started_of(model) is not None
+
+    second = subprocess.run(
+        [*command, "look"], stdout=subprocess.PIPE, cwd=tmp_path, text=True, timeout=30, check=True
+    )
+    assert second.stdout == "ended\n"
+    wait_until(lambda: not _lives(model), 10)
+
+
+def _is_launched(path: Path) -> bool:
+    database = Database(path, MIGRATIONS)
+    database.open()
+    try:
+        return bool(anyio.run(_launched, database))
+    finally:
+        database.close()
+
+
+def _lives(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
