@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tools.swapchart_process import Proxies, Serve
+from tools.swapchart_process import Journal, Proxies, Serve
 
 
 @pytest.fixture
@@ -35,3 +35,9 @@ def server(request: pytest.FixtureRequest) -> str:
     """Where the server in front matters, both are tried."""
     name: str = request.param
     return name
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    """Where upstreams and hooks of one test write what happens to them."""
+    return Journal(tmp_path / "journal")

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import time
+from pathlib import Path
+
 import pytest
-from tools.swapchart_process import Serve, demo_model
+from tools import raw
+from tools.net import wait_until
+from tools.swapchart_process import CHAT, LONG_S, Journal, Serve, chat_body, demo_model
 
 pytestmark = pytest.mark.slow
+
+CROWD = 1000
 
 
 def test_a_request_swaps_models(serve: Serve, server: str) -> None:
@@ -32,3 +41,86 @@ def test_a_second_request_joins_the_start(serve: Serve) -> None:
         assert second.status == 200
         assert first.read_answer().status == 200
     assert proxy.running()["a"]["incarnation"] == 1
+
+
+def test_D01_a_crowd_makes_one_start(serve: Serve, server: str) -> None:
+    """A thousand requests at once for a stopped model: one start, and all are answered."""
+    options = ("--load-seconds", "0.3", "--slots", "64", "--quiet")
+    proxy = serve({"a": demo_model("a", *options, concurrencyLimit=CROWD)}, server=server)
+
+    answers = asyncio.run(_crowd(proxy.port, CROWD))
+
+    assert [answer.split(b" ", 2)[1] for answer in answers] == [b"200"] * CROWD
+    assert all(answer.endswith(b"}") for answer in answers)
+    row = proxy.running()["a"]
+    assert (row["incarnation"], row["in_flight"], row["waiting"]) == (1, 0, 0)
+
+
+async def _crowd(port: int, size: int) -> list[bytes]:
+    """Send *size* requests on as many connections; returns all bytes of each answer."""
+    close = {"Connection": "close"}
+    request = raw.encode_request("POST", CHAT, value=chat_body("a"), headers=close)
+
+    async def one() -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request)
+        answer = await reader.read(-1)
+        writer.close()
+        return answer
+
+    async with asyncio.timeout(60.0):
+        return await asyncio.gather(*(one() for _ in range(size)))
+
+
+def test_a_stream_arrives_piece_by_piece(
+    serve: Serve, server: str, journal: Journal, tmp_path: Path
+) -> None:
+    """Every event of a stream is passed on before the next one is made, byte for byte."""
+    copy = tmp_path / "copy"
+    proxy = serve({"w": journal.model("w", "--copy", str(copy))}, server=server)
+    events, every_s = 20, 0.05
+    delays = []
+    body = b""
+    with proxy.open_chat("w", events=events, every_s=every_s, size=700) as connection:
+        assert connection.read_head().header("content-type") == "text/event-stream"
+        while chunk := connection.read_chunk():
+            body += chunk
+            if chunk != b"data: [DONE]\n\n":
+                delays.append(time.monotonic() - json.loads(chunk[6:])["at"])
+
+    assert body == wait_until(lambda: copy.exists() and copy.read_bytes(), LONG_S)
+    assert len(delays) == events, "two events came in one piece"
+    assert sorted(delays)[len(delays) // 2] < every_s
+
+
+def test_a_swap_cuts_nothing_in_flight(serve: Serve, server: str, journal: Journal) -> None:
+    """While a stream runs on one model a request for another waits; both end well."""
+    models = {name: journal.model(name) for name in "ab"}
+    proxy = serve(models, server=server)
+    with (
+        proxy.open_chat("a", events=30, every_s=0.02) as stream,
+        raw.Connection(proxy.port, timeout_s=LONG_S) as other,
+    ):
+        head = stream.read_head()
+        other.request("POST", CHAT, value=chat_body("b"))
+        answer = stream.read_body(head)
+
+        assert answer.body.endswith(b"data: [DONE]\n\n")
+        assert other.read_answer().status == 200
+    words = journal.words()
+    order = ["a answered", "a SIGTERM", "b request POST " + CHAT]
+    assert sorted(order, key=words.index) == order
+    assert [*proxy.running()] == ["b"]
+
+
+def test_several_swaps_wait_for_their_turn(serve: Serve) -> None:
+    """Requests for three models at once are all answered, by one model at a time."""
+    proxy = serve({name: demo_model(name) for name in "abc"})
+    names = "abcabc"
+    connections = [proxy.open_chat(name) for name in names]
+    answers = [connection.read_answer() for connection in connections]
+
+    assert [answer.json()["model"] for answer in answers] == [*names]
+    assert len(proxy.running()) == 1
+    for connection in connections:
+        connection.close()

@@ -287,6 +287,48 @@ def demo_model(name: str, *options: str, rate: float = 0, **keys: Any) -> dict[s
     return {"cmd": command, "proxy": "http://127.0.0.1:${PORT}", **keys}
 
 
+class Journal:
+    """What witnesses and hooks wrote; see ``witness``.
+
+    Attributes:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.touch()
+
+    def lines(self) -> list[tuple[float, str]]:
+        """Return (seconds on the machine's clock, words) of each line; 0 where none were given."""
+        found = []
+        for line in self.path.read_text().splitlines():
+            first, _, rest = line.partition(" ")
+            is_timed = first.replace(".", "").isdigit()
+            found.append((float(first), rest) if is_timed else (0.0, line))
+        return found
+
+    def words(self, pattern: str = "") -> list[str]:
+        """Return the lines that *pattern* matches, without their time."""
+        return [words for _, words in self.lines() if re.search(pattern, words)]
+
+    def wait(self, pattern: str, timeout_s: float = LONG_S, *, count: int = 1) -> list[str]:
+        """Wait until *count* lines match *pattern*; returns them."""
+        return wait_until(
+            lambda: found if len(found := self.words(pattern)) >= count else [],
+            timeout_s, what=f"{count} of {pattern!r} in {self.words()}",
+        )  # fmt: skip
+
+    def model(self, name: str, *options: str, **keys: Any) -> dict[str, Any]:
+        """Return a model served by a witness of that name; hooks find the file in $JOURNAL."""
+        script = str(Path(__file__).with_name("witness.py"))
+        command = [
+            sys.executable, "-S", script, "--port", "${PORT}", "--journal", str(self.path),
+            "--name", name, *options,
+        ]  # fmt: skip
+        env = [f"JOURNAL={self.path}", *keys.pop("env", ())]
+        return {"cmd": command, "proxy": "http://127.0.0.1:${PORT}", "env": env, **keys}
+
+
 def port_block(count: int = 8) -> int:
     """Return the first of *count* free ports in a row, below those that connections are given.
 
