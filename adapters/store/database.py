@@ -63,7 +63,8 @@ class Database:
         self._flush_s, self._limit = flush_s, limit
         self._writes: deque[_Write] = deque()
         self._jobs: deque[Callable[[sqlite3.Connection], None]] = deque()
-        self._wake = threading.Event()
+        self._wake = threading.Event()  # something waits
+        self._urge = threading.Event()  # and somebody waits for it
         self._is_closing = False
         self._opened: Future[None] = Future()
         self._complained_at = -_QUIET_S
@@ -81,6 +82,8 @@ class Database:
             self.dropped += 1
             return
         self._writes.append((sql, parameters))
+        if not self._wake.is_set():
+            self._wake.set()
 
     async def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
         """Return the rows of a query; it sees everything that was put before.
@@ -118,6 +121,7 @@ class Database:
                 future.set_exception(error)
 
         self._jobs.append(job)
+        self._urge.set()
         self._wake.set()
         return future
 
@@ -126,6 +130,7 @@ class Database:
         if not self._thread.is_alive():
             return
         self._is_closing = True
+        self._urge.set()
         self._wake.set()
         self._thread.join(timeout=5.0)
 
@@ -138,8 +143,10 @@ class Database:
             return
         try:
             while not self._is_closing:
-                self._wake.wait(self._flush_s)
+                self._wake.wait()  # without a limit: an idle store costs nothing
+                self._urge.wait(self._flush_s)
                 self._wake.clear()
+                self._urge.clear()
                 self._work(db)
             self.is_on = False
             self._work(db)
