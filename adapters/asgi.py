@@ -24,7 +24,7 @@ from .leftovers import boot_id, end_leftovers, started_of
 from .process import LocalLauncher
 from .proxy.app import ProxyApp
 from .proxy.asgi_types import Receive, Scope, Send
-from .services import catalogue, queue_limits, service_specs
+from .services import catalogue, eviction_policy, queue_limits, service_specs
 from .store import Database, StoreError
 from .store.journal import MIGRATIONS, Journal
 from .store.state import StateDirectory, default_directory
@@ -64,7 +64,8 @@ class Application:
             await stack.enter_async_context(launcher)
             supervisor = Supervisor(
                 launcher, service_specs(self.config), http=HttpxClient(),
-                queue=queue_limits(self.config), stop_limit_s=self._stop_limit_s,
+                policy=eviction_policy(self.config), queue=queue_limits(self.config),
+                stop_limit_s=self._stop_limit_s,
             )  # fmt: skip
             await stack.enter_async_context(supervisor)
             for listener in (journal.take, *self._listeners):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ..runtime import (
     Command,
+    EvictionPolicy,
     Hook,
     HttpAction,
     HttpCall,
@@ -13,7 +16,9 @@ from ..runtime import (
     ServiceSpec,
     Timings,
 )
+from ..runtime.eviction import All, Any, Expression, Group, One, SetRef, group_policy, matrix_policy
 from .config import Config, HookAction, ModelConfig
+from .config import matrix as written
 from .proxy.catalogue import Catalogue, ModelCard
 
 
@@ -101,6 +106,41 @@ def _liveness(model: ModelConfig) -> Liveness | None:
         request=request,
         stalled_s=given.stalled or None,
     )
+
+
+def eviction_policy(config: Config) -> EvictionPolicy:
+    """Return what must go for what, by the groups or the matrix of *config*."""
+    routing = config.routing
+    if routing.use == "matrix" and routing.matrix is not None:
+        names = routing.matrix.variables
+        sets = {
+            name: _expression(written.parse_expression(text), names)
+            for name, text in routing.matrix.sets.items()
+        }
+        return matrix_policy(sets, routing.matrix.costs)
+    return group_policy(
+        [
+            Group(
+                members=frozenset(group.members),
+                swap=group.swap,
+                exclusive=group.exclusive,
+                persistent=group.persistent,
+            )
+            for group in routing.groups.values()
+        ]
+    )
+
+
+def _expression(given: written.Expression, names: Mapping[str, str]) -> Expression:
+    match given:
+        case written.Name(name=name):
+            return One(names.get(name, name))
+        case written.Reference(name=name):
+            return SetRef(name)
+        case written.AnyOf(parts=parts):
+            return Any(tuple(_expression(part, names) for part in parts))
+        case written.AllOf(parts=parts):
+            return All(tuple(_expression(part, names) for part in parts))
 
 
 def queue_limits(config: Config) -> QueueLimits:

@@ -21,7 +21,8 @@ from .waiters import Waiter
 #: stopped: holds nothing. failed: refuses by itself. asleep: holds next to nothing.
 Phase: TypeAlias = Literal["stopped", "failed", "asleep", "starting", "ready", "stopping"]
 
-#: (target, services that hold resources) -> those that must go before the target may start.
+#: (target, services that hold resources) -> those that must go before the target may run.
+#: The target is among the second if it runs already.
 EvictionPolicy: TypeAlias = Callable[[str, frozenset[str]], frozenset[str]]
 
 _HOLDING = frozenset({"starting", "ready", "stopping"})
@@ -272,7 +273,7 @@ class Scheduler:
         seat = self.seats[target]
         if seat.phase == "failed":
             return frozenset()  # it refuses by itself: nothing must go for that
-        return self.policy(target, self.running() - {target})
+        return self.policy(target, self.running()) - {target}
 
     def _drain(self, now: float) -> list[Decision]:
         decisions: list[Decision] = []

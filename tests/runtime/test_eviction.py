@@ -1,0 +1,136 @@
+"""What must go: groups and the matrix (specification 1.13)."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from swapchart.runtime.eviction import (
+    All,
+    Any,
+    Expression,
+    Group,
+    One,
+    SetRef,
+    group_policy,
+    matrix_policy,
+)
+
+NAMES = "abcdefg"
+
+
+def group(members: str, **flags: bool) -> Group:
+    return Group(members=frozenset(members), **flags)
+
+
+@pytest.mark.parametrize(
+    ("groups", "target", "running", "gone"),
+    [
+        ([], "a", "bc", "bc"),
+        ([group("ab")], "a", "b", "b"),
+        ([group("ab", swap=False)], "a", "b", ""),
+        ([group("ab", swap=False)], "a", "bc", "c"),
+        ([group("ab", swap=False, exclusive=False)], "a", "bc", ""),
+        ([group("ab", persistent=True)], "c", "ab", ""),
+        ([group("ab", persistent=True)], "a", "b", "b"),
+        # kept on purpose: a non-exclusive target leaves an exclusive group running
+        ([group("a", exclusive=False), group("b")], "a", "b", ""),
+        ([group("a", exclusive=False), group("b")], "b", "a", "a"),
+        ([group("ab"), group("cd")], "a", "acd", "cd"),
+    ],
+)
+def test_1_13_groups(groups: list[Group], target: str, running: str, gone: str) -> None:
+    """The row's group rules hold, the target itself never goes."""
+    assert group_policy(groups)(target, frozenset(running)) == frozenset(gone)
+
+
+def both(*names: str) -> Expression:
+    return All(tuple(One(name) for name in names))
+
+
+@pytest.mark.parametrize(
+    ("sets", "costs", "target", "running", "gone"),
+    [
+        ({"x": both("a", "b")}, {}, "a", "b", ""),
+        ({"x": both("a", "b")}, {}, "a", "bc", "c"),
+        ({"x": both("a", "b")}, {}, "c", "ab", "ab"),  # in no set: alone
+        ({"x": both("a", "b")}, {}, "a", "ac", ""),  # it runs already
+        ({"x": both("a", "b"), "y": both("a", "c")}, {}, "a", "bc", "c"),  # a tie: the first
+        ({"y": both("a", "c"), "x": both("a", "b")}, {}, "a", "bc", "b"),
+        ({"x": both("a", "b"), "y": both("a", "c")}, {"c": 5}, "a", "bc", "b"),
+        ({"x": All((Any((One("a"), One("b"))), One("c")))}, {}, "a", "bc", "b"),
+        ({"x": both("b", "c"), "y": All((One("a"), SetRef("x")))}, {}, "a", "bcd", "d"),
+    ],
+)
+def test_1_13_matrix(
+    sets: dict[str, Expression], costs: dict[str, int], target: str, running: str, gone: str
+) -> None:
+    """The cheapest combination that has the target stays; order breaks ties."""
+    assert matrix_policy(sets, costs)(target, frozenset(running)) == frozenset(gone)
+
+
+def expressions() -> st.SearchStrategy[Expression]:
+    return st.recursive(
+        st.sampled_from(NAMES).map(One),
+        lambda inner: st.builds(
+            lambda kind, parts: kind(tuple(parts)),
+            st.sampled_from([Any, All]),
+            st.lists(inner, min_size=1, max_size=3),
+        ),
+        max_leaves=10,
+    )
+
+
+def expand(expression: Expression) -> list[frozenset[str]]:
+    """Every combination, built the naive way."""
+    match expression:
+        case One(name=name):
+            return [frozenset({name})]
+        case Any(parts=parts):
+            return [combination for part in parts for combination in expand(part)]
+        case All(parts=parts):
+            return [frozenset().union(*chosen) for chosen in product(*map(expand, parts))]
+        case _:
+            raise AssertionError(expression)
+
+
+@given(
+    st.lists(expressions(), min_size=1, max_size=4),
+    st.sampled_from(NAMES),
+    st.frozensets(st.sampled_from(NAMES)),
+    st.dictionaries(st.sampled_from(NAMES), st.integers(1, 9)),
+)
+@settings(deadline=None)
+def test_1_13_the_solver_is_as_good_as_trying_every_combination(
+    given_sets: list[Expression], target: str, running: frozenset[str], costs: dict[str, int]
+) -> None:
+    """What goes costs no more than the cheapest of all combinations, and fits one of them."""
+    sets = {str(index): item for index, item in enumerate(given_sets)}
+    gone = matrix_policy(sets, costs)(target, running)
+    others = running - {target}
+    fitting = [c for item in given_sets for c in expand(item) if target in c]
+
+    if target in running:
+        assert not gone
+    elif not fitting:
+        assert gone == others
+    else:
+        cheapest = min(sum(costs.get(m, 1) for m in others - c) for c in fitting)
+        assert sum(costs.get(m, 1) for m in gone) == cheapest
+        assert any(others - gone <= c for c in fitting)
+
+
+def test_1_13_a_million_combinations_are_never_built() -> None:
+    """Ten choices of ten, ten to the tenth in all: expanding would take hours."""
+    choices = All(
+        tuple(Any(tuple(One(f"m{row}.{column}") for column in range(10))) for row in range(10))
+    )
+    policy = matrix_policy({"all": choices})
+    running = frozenset(f"m{row}.1" for row in range(1, 10)) | {"m0.3", "m1.7"}
+    gone = policy("m0.0", running)
+
+    assert len(gone) == 2
+    assert "m0.3" in gone
