@@ -189,8 +189,12 @@ class _Expander:
         for key, value in params.items.items():
             source, line, column = params.places[key]
             text = hide_escapes(key)
-            for scope in scopes:
-                text = scope.expand_text(text)
+            try:
+                for scope in scopes:
+                    text = scope.expand_text(text)
+            except TooMuchTextError as error:
+                self._findings.error_at(source.name, path, line, column, str(error))
+                continue
             for name in unresolved(text):
                 why = explain(name, scopes[0])
                 self._findings.error_at(source.name, path, line, column, f"in a key: {why}")
@@ -203,11 +207,14 @@ class _Expander:
         tree.items["filters"] = mapping_at(filters, {**filters.items, "setParamsByID": renamed})
 
     def _expanded(self, scope: Scope, node: Node, path: str) -> Node:
-        try:
-            return scope.expand(node)
-        except TooMuchTextError as error:
-            self._findings.error(node, path, str(error))
-            return node
+        expanded = scope.expand(node)
+        if scope.failed:
+            paths = {id(scalar): where for where, scalar in walk(expanded, path)}
+            for scalar, message in scope.failed:
+                self._findings.error(scalar, paths.get(id(scalar), path), message)
+                self._findings.blame(scalar)
+            scope.failed.clear()
+        return expanded
 
     def _expanded_mapping(self, scope: Scope, node: Mapping, path: str) -> Mapping:
         expanded = self._expanded(scope, node, path)
@@ -262,7 +269,7 @@ def _prepared(node: Mapping, defaults: dict[str, Node]) -> Mapping:
     }
     prepared = mapping_at(node, items)
     for key, default in defaults.items():
-        items[key] = _with_default(items[key], default) if key in items else default
+        items[key] = _with_default(key, items[key], default) if key in items else default
     for key in items.keys() & {"cmd", *WITH_PID}:
         if key not in ("cmd", "cmdStop") or isinstance(items[key], Scalar):
             items[key] = _without_comments(items[key])
@@ -270,11 +277,11 @@ def _prepared(node: Mapping, defaults: dict[str, Node]) -> Mapping:
     return prepared
 
 
-def _with_default(own: Node, default: Node) -> Node:
+def _with_default(key: str, own: Node, default: Node) -> Node:
     """Return *own* with what it leaves open taken from *default*: mappings are joined."""
     if not isinstance(default, Mapping):
         return own
-    if isinstance(own, Scalar) and "mode" in default.items:  # kv: keep
+    if key == "kv" and isinstance(own, Scalar):  # short for its mode
         own = mapping_at(own, {"mode": own})
     if not isinstance(own, Mapping):
         return own

@@ -19,12 +19,17 @@ def refuse(message: str) -> PydanticCustomError:
 
 
 class Section(BaseModel):
-    """A mapping of the configuration; keys in camelCase, unknown ones refused."""
+    """A mapping of the configuration; keys in camelCase, unknown ones refused.
+
+    In code, fields go by their own names: ``Restart(backoff_max=5)``.
+    """
 
     model_config = ConfigDict(
         frozen=True,
         extra="forbid",
         alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
         allow_inf_nan=False,
         hide_input_in_errors=True,
         strict=True,

@@ -87,19 +87,19 @@ class Scope:
     Args:
         macros: Name -> value, in order.
         spent: How much text this load has produced so far; shared by all scopes.
+
+    Attributes:
+        failed: Scalars that would have grown too big, now empty, each with the reason.
     """
 
     def __init__(self, macros: dict[str, Scalar], spent: list[int]) -> None:
         self.macros = macros
+        self.failed: list[tuple[Scalar, str]] = []
         self._spent = spent
         self._reversed = [(f"${{{name}}}", value) for name, value in reversed(macros.items())]
 
     def expand(self, node: Node) -> Node:
-        """Return *node* with every reference in its texts replaced; keys are left alone.
-
-        Raises:
-            TooMuchTextError: The result would be too big.
-        """
+        """Return *node* with every reference in its texts replaced; keys are left alone."""
         if isinstance(node, Scalar):
             return self._expand_scalar(node)
         if isinstance(node, Sequence):
@@ -113,7 +113,11 @@ class Scope:
         return mapping_at(node, changed)
 
     def expand_text(self, text: str) -> str:
-        """Return *text* with every reference replaced, also if it is just one."""
+        """Return *text* with every reference replaced, also if it is just one.
+
+        Raises:
+            TooMuchTextError: The result would be too big.
+        """
         value, literal = self._follow(text)
         return as_text(value, literal)
 
@@ -121,7 +125,12 @@ class Scope:
         text = node.value
         if not isinstance(text, str) or "${" not in text:
             return node
-        value, literal = self._follow(text)
+        try:
+            value, literal = self._follow(text)
+        except TooMuchTextError as error:
+            empty = scalar_at(node, "")
+            self.failed.append((empty, str(error)))
+            return empty
         return node if value is text else scalar_at(node, value, literal)
 
     def _follow(self, text: str) -> tuple[Value, str]:
@@ -175,7 +184,7 @@ def display(node: Node) -> str:
     if isinstance(node, Sequence):
         return "a list"
     if node.value is None:
-        return "nothing" if not node.text else shown(node.text)
+        return "nothing"
     text = re.sub(r"//[^/@\s]*@", "//***@", shown(node.text))
     text = text if len(text) <= 60 else f"{text[:57]}..."
     return repr(text) if isinstance(node.value, str) else text

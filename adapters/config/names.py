@@ -107,7 +107,7 @@ class Names:
         for name, section in document.peers.items():
             loc = ("peers", name)
             if not section.proxy:
-                self.error(loc, "proxy is required")
+                self.error((*loc, "proxy"), "proxy is required")
             elif complaint := url_complaint(section.proxy):
                 self.error((*loc, "proxy"), f"invalid peer proxy URL: {complaint}")
             if not section.models:

@@ -1,0 +1,354 @@
+"""Our own keys: hooks, supervision, sleep, and what the top level says for all models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from swapchart.adapters.config import (
+    Config,
+    Drain,
+    HookAction,
+    Kv,
+    Liveness,
+    Problem,
+    Queue,
+    Restart,
+    config_schema,
+)
+
+Load = Callable[..., Config]
+Check = Callable[..., list[Problem]]
+
+POINTS = (
+    *("beforeStart", "afterStart", "afterHealthy", "afterReady", "beforeStop", "afterStop"),
+    "onFailure",
+)
+
+
+def one(text: str) -> str:
+    """Return a document with one model that has a command; *text* are more keys, one a line."""
+    lines = "".join(f"    {line}\n" for line in text.splitlines())
+    return f"models:\n  m:\n    cmd: s ${{PORT}}\n{lines}"
+
+
+# ---- hooks ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize(
+    ("hook", "expected"),
+    [
+        ("say 'a b' ${PORT}", [HookAction(argv=("say", "a b", "5800"))]),
+        ("[say a, say b]", [HookAction(argv=("say", "a")), HookAction(argv=("say", "b"))]),
+        ("{run: say a}", [HookAction(argv=("say", "a"))]),
+        ("[{run: [say, a b]}]", [HookAction(argv=("say", "a b"))]),
+        (
+            "{run: 'a | b $${X}', shell: true}",
+            [HookAction(argv=("/bin/sh", "-c", "a | b ${X}"), is_shell=True)],
+        ),
+        (
+            "{run: a, timeout: 1.5, retries: 2, delay: 0, onError: fail}",
+            [HookAction(argv=("a",), timeout_s=1.5, retries=2, delay_s=0, on_error="fail")],
+        ),
+        ("{run: a, timeout: ~, retries: null}", [HookAction(argv=("a",))]),
+        ("''", []),
+        ("[]", []),
+        ("~", []),
+    ],
+)
+def test_hook_forms(load: Load, point: str, hook: str, expected: list[HookAction]) -> None:
+    """Every point takes a text, one action or a list, and no shell is used unasked."""
+    hooks = load(one(f"{point}: {hook}")).models["m"].hooks
+
+    assert list(hooks.get(point, ())) == expected
+    assert list(hooks) == ([point] if expected else [])
+
+
+def test_hook_http(load: Load) -> None:
+    """An HTTP action becomes a call: JSON body with its type, headers, expected status."""
+    first, second, third = (
+        load(
+            one(
+                "afterHealthy:\n"
+                "  - http: {url: 'http://127.0.0.1:${PORT}/slots/0', method: put, expect: 201,\n"
+                "      json: {n: '${PORT}', x: [1.50, ~, é]}, headers: {X-A: 7}}\n"
+                "  - http: {url: 'https://h/', body: text, expect: [200, 404],\n"
+                "      headers: {content-type: text/plain}}\n"
+                "  - http: {url: 'https://h/', json: {}, headers: {content-type: a/b}}\n"
+            )
+        )
+        .models["m"]
+        .hooks["afterHealthy"]
+    )
+    assert first.http is not None
+    assert second.http is not None
+    assert third.http is not None
+
+    assert (first.http.method, first.http.url) == ("PUT", "http://127.0.0.1:5800/slots/0")
+    assert json.loads(first.http.body or b"") == {"n": 5800, "x": [1.5, None, "é"]}
+    assert first.http.headers == {"X-A": "7", "Content-Type": "application/json"}
+    assert (first.http.expect, first.argv) == (frozenset({201}), ())
+    assert (second.http.method, second.http.body) == ("POST", b"text")
+    assert second.http.expect == {200, 404}
+    assert third.http.headers == {"content-type": "a/b"}
+
+
+@pytest.mark.parametrize(
+    ("hook", "path", "message"),
+    [
+        ("{}", "", "expected either run or http, found neither"),
+        ("{run: a, http: {url: 'http://h'}}", "", "expected either run or http, found both"),
+        ("{run: [a], shell: true}", "", "expected run to be a text, since shell is true"),
+        ("7", "", "expected a mapping, found 7"),
+        ("[7]", "[0]", "expected a mapping, found 7"),
+        ("[[a]]", "[0]", "expected a mapping, found a list"),
+        ("{run: a, timeout: 0}", ".timeout", "expected > 0, found 0"),
+        ("{run: a, timeout: soon}", ".timeout", "expected a number, found 'soon'"),
+        ("{run: a, retries: -1}", ".retries", "expected >= 0, found -1"),
+        ("{run: a, delay: -1}", ".delay", "expected >= 0, found -1"),
+        ("{run: a, onError: stop}", ".onError", "expected 'warn', 'ignore' or 'fail', found 'st"),
+        ("{run: '# x'}", ".run", "empty command"),
+        ("{run: {a: b}}", ".run", "expected a command as text, or as a list of texts"),
+        ('[{run: a}, {run: "x \'y"}]', "[1].run", "unterminated quote"),
+        ("{http: {}}", ".http.url", "url is required"),
+        ("{http: {url: /slots}}", ".http.url", "expected a URL such as"),
+        (
+            "{http: {url: 'http://h', method: 'A B'}}",
+            ".http.method",
+            "expected a text that matches",
+        ),
+        ("{http: {url: 'http://h', expect: 99}}", ".http.expect", "expected an HTTP status"),
+        ("{http: {url: 'http://h', expect: [x]}}", ".http.expect", "expected an HTTP status"),
+        (
+            "{http: {url: 'http://h', json: 1, body: a}}",
+            ".http",
+            "expected json or body, found both",
+        ),
+        ("{http: {url: 'http://h', json: .inf}}", ".http.json", "expected what JSON can say"),
+        (
+            '{http: {url: "http://h", headers: {a: "b\\nc"}}}',
+            ".http.headers",
+            "without line breaks",
+        ),
+    ],
+)
+def test_hook_refused(check: Check, hook: str, path: str, message: str) -> None:
+    """What is wrong with an action is told at its place."""
+    (problem,) = check(one(f"afterReady: {hook}"))
+
+    assert (problem.path, problem.line) == (f"models.m.afterReady{path}", 4)
+    assert message in problem.message
+
+
+def test_hook_typo(load: Load) -> None:
+    """An unknown key of an action is warned of, with what may have been meant."""
+    (warning,) = load(one("afterReady: [{run: a, onErr: fail}]")).warnings
+
+    assert warning.path == "models.m.afterReady[0].onErr"
+    assert "did you mean 'onError'?" in warning.message
+
+
+def test_hook_default_timeout(load: Load) -> None:
+    """``hookTimeout`` is the timeout of actions that have none."""
+    hooks = (
+        load("hookTimeout: 5\n" + one("afterReady: [a, {run: b, timeout: 7}]")).models["m"].hooks
+    )
+
+    assert [action.timeout_s for action in hooks["afterReady"]] == [5, 7]
+
+
+def test_hook_comments_and_shell(load: Load) -> None:
+    """Comment lines go from commands, but not from what a shell will read."""
+    hooks = (
+        load(
+            one(
+                "afterReady:\n  - run: |\n      # ${nowhere}\n      a\n"
+                "  - shell: true\n    run: |\n      # kept\n      b\n  - |\n    # gone\n    c\n"
+            )
+        )
+        .models["m"]
+        .hooks
+    )
+
+    assert [action.argv for action in hooks["afterReady"]] == [
+        ("a",),
+        ("/bin/sh", "-c", "# kept\nb\n"),
+        ("c",),
+    ]
+
+
+def test_hooks_of_the_top_level_are_defaults(load: Load) -> None:
+    """A hook beside on_startup is every model's, in the model's own macros, unless it has one."""
+    config = load(
+        "macros: {who: world}\n"
+        "hooks:\n  on_startup: {preload: [a]}\n"
+        "  afterHealthy: say ${who} ${MODEL_ID} ${PORT} ${PID}\n"
+        "  beforeStop: [{run: 'save ${slot}'}]\n"
+        "models:\n  a: {cmd: 's ${PORT}', macros: {who: mine, slot: 1}}\n"
+        "  b: {cmd: 's ${PORT}', beforeStop: own, macros: {slot: 2}}\n"
+        "  c: {cmd: 's ${PORT}', beforeStop: [], macros: {slot: 2}}\n"
+    )
+    models = config.models
+
+    assert models["a"].hooks["afterHealthy"][0].argv == ("say", "mine", "a", "5800", "${PID}")
+    assert models["b"].hooks["afterHealthy"][0].argv == ("say", "world", "b", "5801", "${PID}")
+    assert [models[m].hooks.get("beforeStop", ()) for m in "abc"] == [
+        (HookAction(argv=("save", "1")),),
+        (HookAction(argv=("own",)),),
+        (),
+    ]
+    assert config.preload == ("a",)
+
+
+def test_default_that_is_wrong_is_told_once(check: Check) -> None:
+    """A problem of a default is told where it stands, not once for each model."""
+    models = ", ".join(f"m{n}: {{cmd: 's ${{PORT}}'}}" for n in range(20))
+    (problem,) = check(f"restart: {{intensity: -1}}\nmodels: {{{models}}}")
+
+    assert (problem.path, problem.line) == ("restart.intensity", 1)
+
+
+def test_default_hook_with_unknown_macro(check: Check) -> None:
+    """A macro that no model knows is told at the default, once a place."""
+    (problem,) = check("hooks:\n  afterHealthy: say ${nobody}\n" + one(""))
+
+    assert (problem.path, problem.line, problem.column) == ("models.m.afterHealthy", 2, 21)
+
+
+# ---- supervision ---------------------------------------------------------------------------
+
+SHOWN = {
+    "restart": ("policy", "intensity", "period"),
+    "liveness": ("every", "path"),
+    "drain": ("policy", "timeout"),
+    "sleep": ("after_s", "stop_after_s", "enter", "wake"),
+    "kv": ("mode", "dir", "max_bytes", "max_age", "min_tokens", "manage_args"),
+}
+NAP = HookAction(argv=("nap", "${PID}"))
+
+
+@pytest.mark.parametrize(
+    ("text", "attribute", "value"),
+    [
+        ("", "restart", Restart()),
+        ("restart: {policy: permanent, intensity: 0}", "restart", ("permanent", 0, 60.0)),
+        ("liveness: {every: 5, path: /live, request: {json: {a: 1}}}", "liveness", (5.0, "/live")),
+        ("", "liveness", Liveness()),
+        ("drain: {policy: wait}", "drain", ("wait", 30.0)),
+        ("", "drain", Drain()),
+        ("abandon: abort", "abandon", "abort"),
+        ("startTimeout: 600", "start_timeout", 600),
+        ("", "start_timeout", 120),
+        ("stallTimeout: 30.5", "stall_timeout", 30.5),
+        ("pinned: true", "pinned", True),
+        ("settle: {run: 'free 8G ${PORT}', timeout: 3}", "settle", ("free", "8G", "5800")),
+        ("settle: {run: [free, 8 G]}", "settle", ("free", "8 G")),
+        ("", "settle", ()),
+        ("sleep: {after: 60, enter: 'nap ${PID}', stopAfter: 600}", "sleep", (60, 600, (NAP,), ())),
+        ("", "kv", Kv(mode="off")),
+        ("kv: keep", "kv", Kv()),
+        ("kv: off", "kv", Kv(mode="off")),
+        ("kv: {dir: /x, maxBytes: 10, maxAge: 5}", "kv", ("keep", "/x", 10, 5.0, 256, True)),
+    ],
+)
+def test_supervision(load: Load, text: str, attribute: str, value: Any) -> None:
+    """Each key has its effect, in a model and as default of all models alike."""
+    for config in (load(one(text)), load(text.replace("${PORT}", "5800") + "\n" + one(""))):
+        found = getattr(config.models["m"], attribute)
+        if isinstance(value, tuple) and attribute in SHOWN:
+            found = tuple(getattr(found, name) for name in SHOWN[attribute])
+
+        assert found == value
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "message"),
+    [
+        ("restart: {policy: always}", "restart.policy", "expected 'temporary', 'transient' or"),
+        ("restart: {intensity: -1}", "restart.intensity", "expected >= 0, found -1"),
+        ("restart: {period: 0}", "restart.period", "expected > 0, found 0"),
+        ("restart: {backoff: 9, backoffMax: 1}", "restart", "expected backoffMax >= backoff"),
+        ("liveness: {every: -1}", "liveness.every", "expected >= 0, found -1"),
+        ("liveness: {path: live}", "liveness.path", "expected a text that matches ^/"),
+        ("liveness: {failures: 0}", "liveness.failures", "expected >= 1, found 0"),
+        ("liveness: {request: {path: /x}}", "liveness.request.json", "json is required"),
+        ("drain: {policy: drop}", "drain.policy", "expected 'cut', 'wait' or 'refuse'"),
+        ("drain: {timeout: .nan}", "drain.timeout", "expected a finite number, found .nan"),
+        ("abandon: maybe", "abandon", "expected 'finish' or 'abort', found 'maybe'"),
+        ("startTimeout: 0", "startTimeout", "expected > 0, found 0"),
+        ("stallTimeout: -1", "stallTimeout", "expected >= 0, found -1"),
+        ("settle: free", "settle", "expected a mapping, found 'free'"),
+        ("settle: {timeout: 1}", "settle.run", "run is required"),
+        ("pinned: 1", "pinned", "expected true or false, found 1"),
+        ("kv: always", "kv", "expected 'keep' or 'off', found 'always'"),
+        ("kv: {maxBytes: 0}", "kv.maxBytes", "expected > 0, found 0"),
+        ("sleep: {after: x}", "sleep.after", "expected a number, found 'x'"),
+        ("sleep: {wake: {run: ''}}", "sleep.wake.run", "empty command"),
+    ],
+)
+def test_supervision_refused(check: Check, text: str, path: str, message: str) -> None:
+    """Each rule holds in a model and as default, and is told at the key."""
+    (own,) = check(one(text))
+    (default,) = check(text + "\n" + one(""))
+
+    assert own.path == f"models.m.{path}"
+    assert default.path.removeprefix("models.m.") == path
+    assert (own.line, default.line) == (4, 1)
+    assert message in own.message
+    assert own.message == default.message
+
+
+def test_defaults_are_joined_key_by_key(load: Load) -> None:
+    """A model that sets one key of a mapping keeps the top level's other keys."""
+    config = load(
+        "restart: {intensity: 3, backoff: 2}\nkv: {dir: /kv, minTokens: 1}\n"
+        "models:\n  a: {cmd: 's ${PORT}', restart: {intensity: 9}, kv: off}\n"
+        "  b: {cmd: 's ${PORT}', restart: ~, kv: {minTokens: 7}}\n"
+    )
+    a, b = config.models["a"], config.models["b"]
+
+    assert (a.restart.intensity, a.restart.backoff) == (9, 2)
+    assert (b.restart.intensity, b.restart.backoff) == (3, 2)
+    assert (a.kv.mode, a.kv.dir, b.kv.mode, b.kv.dir) == ("off", "/kv", "keep", "/kv")
+    assert (a.kv.min_tokens, b.kv.min_tokens) == (1, 7)
+
+
+def test_queue(load: Load) -> None:
+    """The queue's bounds have defaults and can be set."""
+    assert load("").queue == Queue(limit=512, timeout=300.0, max_wait=30.0, min_residency=0.0)
+    assert load("queue: {limit: 1, maxWait: 0}").queue.max_wait == 0
+
+
+# ---- equality and schema -------------------------------------------------------------------
+
+
+def test_equal_models_are_equal(load: Load) -> None:
+    """Loading the same twice gives equal models; a change of the command does not."""
+    text = one("afterHealthy: {http: {url: 'http://h', json: {a: 1}}}\nenv: [A=1]\nttl: 5")
+    first = load(text).models["m"]
+
+    assert first == load(text + "macros: {unused: 1}\n").models["m"]
+    assert first != load(text.replace("cmd: s", "cmd: t")).models["m"]
+    assert first != load(text.replace("a: 1}", "a: 2}")).models["m"]
+
+
+def test_schema_describes_every_key() -> None:
+    """The JSON Schema names all keys of the document and of a model, and closes them."""
+    schema = config_schema()
+    model = schema["$defs"]["ModelSection"]["properties"]
+
+    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert {"models", "macros", "apiKeys", "globalTTL", "hooks", "queue"} <= set(
+        schema["properties"]
+    )
+    assert {*POINTS, "cmd", "ttl", "useModelName", "kv", "sleep", "macros"} <= set(model)
+    assert schema["$defs"]["ModelSection"]["required"] == ["cmd"]
+    assert schema["additionalProperties"] is False
+    assert {"type": "string"} in schema["$defs"]["HookSection"]["properties"]["run"]["anyOf"]
+    hook = model["afterHealthy"]["anyOf"]
+    assert {"type": "string"} in hook
+    assert json.loads(json.dumps(schema)) == schema
