@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from .errors import LaunchError
+from .hooks import Haste
 from .ports import Command, ProcessHandle
 from .spec import Hook
 
@@ -33,6 +34,9 @@ class Activities:
 
     def __init__(self, life: Lifecycle) -> None:
         self._life = life
+        self._haste = Haste()
+        self._settling: anyio.CancelScope | None = None
+        self._is_begun = False
         self.stall = anyio.Event()
 
     def body(self, activity: Activity, name: str, point: str) -> Body | None:
@@ -42,12 +46,15 @@ class Activities:
         """
         match name:
             case "spawn":
-                self._life.incarnation += 1
-                self._life.after_healthy = "none"
+                if not self._is_begun:
+                    self._begin_incarnation()
+                self._is_begun = False
                 return partial(self._spawn, activity)
             case "health":
                 return self._health_body(activity)
             case "hooks":
+                if point == "beforeStart":
+                    self._begin_incarnation()
                 return self._hooks_body(activity, point)
             case "announce":
                 hooks = self._life.spec.hooks.get(point, ())
@@ -62,6 +69,17 @@ class Activities:
                 return self._settle_body(activity)
         log.error("%s: unknown activity %r", self._life.spec.name, name)
         return None
+
+    def hurry(self) -> None:
+        """Cut short what runs, if the chart says that somebody asked to kill."""
+        life = self._life
+        if not life.datum("hurried"):
+            return
+        self._haste.hurry(life.spec.timings.hurry)
+        if self._settling is not None:
+            self._settling.cancel()
+        if life.is_running("sweep") and life.process is not None:
+            life.process.kill()
 
     def notified(self, name: str) -> None:
         """Take a ``notify`` effect of a user's own chart."""
@@ -83,6 +101,14 @@ class Activities:
         return ""
 
     # ---- launching
+    def _begin_incarnation(self) -> None:
+        life = self._life
+        life.incarnation += 1
+        life.after_healthy = "none"
+        life.last_exit = None
+        life.terminated_at = None
+        self._is_begun = True
+
     async def _spawn(self, activity: Activity) -> None:
         life = self._life
         try:
@@ -94,17 +120,15 @@ class Activities:
             )
             return
         life.process = process
-        life.last_exit = None
-        life.terminated_at = None
         life.world.tasks.start_soon(self._reap, process)
         life.post("spawned", source=activity, cause=f"pid {process.pid}")
 
     async def _reap(self, process: ProcessHandle) -> None:
         life = self._life
-        with anyio.CancelScope(shield=True):
-            ended = await process.wait()
-        life.last_exit = ended
-        life.post("proc_exited", {"abnormal": not ended.is_clean}, cause=str(ended))
+        ended = await process.wait()
+        if life.process is process:  # else an earlier incarnation: nobody waits for that any more
+            life.last_exit = ended
+            life.post("proc_exited", {"abnormal": not ended.is_clean}, cause=str(ended))
 
     # ---- readiness and liveness
     def _health_body(self, activity: Activity) -> Body | None:
@@ -168,17 +192,17 @@ class Activities:
         hooks = self._life.spec.hooks.get(point, ())
         if point == "wake":
             return partial(self._wake, activity, hooks)
-        if not hooks:
+        if not hooks and not activity.is_preceded:
             self._life.post("hooks_done", source=activity)
             return None
         return partial(self._hooks, activity, hooks, point)
 
     async def _hooks(self, activity: Activity, hooks: tuple[Hook, ...], point: str) -> None:
         life = self._life
-        if point == "afterHealthy":
+        if point == "afterHealthy" and hooks:
             life.after_healthy = "interrupted"
         is_fine = await self._run_hooks(hooks, point)
-        if point == "afterHealthy":
+        if point == "afterHealthy" and hooks:
             all_ok = all(result.outcome == "ok" for result in life.hook_results)
             life.after_healthy = "completed" if all_ok else "failed"
         if is_fine:
@@ -190,11 +214,8 @@ class Activities:
 
     async def _run_hooks(self, hooks: tuple[Hook, ...], point: str) -> bool:
         life = self._life
-        hurried = bool(life.datum("hurried"))
-        return await life.hooks.run(
-            hooks, life.context(point), life.hook_results,
-            longest_s=life.spec.timings.hurry if hurried else None,
-        )  # fmt: skip
+        self._haste = Haste(life.spec.timings.hurry if life.datum("hurried") else None)
+        return await life.hooks.run(hooks, life.context(point), life.hook_results, self._haste)
 
     async def _announce(self, hooks: tuple[Hook, ...], point: str) -> None:
         life = self._life
@@ -228,8 +249,10 @@ class Activities:
         )  # fmt: skip
         try:
             ended = await life.world.launcher.run(command, life.log)
-        except LaunchError as error:
+        except Exception as error:
             problem = str(error)
+            if not isinstance(error, LaunchError):
+                log.exception("%s: cmdStop", life.spec.name)
         else:
             if ended.is_clean:
                 return
@@ -253,20 +276,22 @@ class Activities:
         life.post("swept", source=activity)
 
     def _settle_body(self, activity: Activity) -> Body | None:
-        if self._life.spec.settle is None:
-            self._life.post("settled", source=activity)
+        life = self._life
+        if life.spec.settle is None or life.datum("hurried"):
+            life.post("settled", source=activity)
             return None
-        return partial(self._settle, activity, self._life.spec.settle)
+        return partial(self._settle, activity, life.spec.settle)
 
     async def _settle(self, activity: Activity, hook: Hook) -> None:
         life = self._life
         seconds = life.spec.timings.settle
         is_free = False
-        with anyio.move_on_after(seconds):
+        with anyio.move_on_after(seconds) as self._settling:
             while not is_free:
                 is_free = await life.hooks.try_once(hook, life.context("settle")) == "ok"
                 if not is_free:
                     await anyio.sleep(_SETTLE_PAUSE_S)
+        self._settling = None
         if not is_free:
-            life.log.line(f"[swapchart] resources not seen free after {seconds:g} s: going on")
+            life.log.line(f"[swapchart] resources not seen free within {seconds:g} s: going on")
         life.post("settled", source=activity)

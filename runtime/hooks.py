@@ -41,6 +41,31 @@ class _FailedError(Exception):
     """One attempt failed; the text says why."""
 
 
+class Haste:
+    """Cuts the hooks of one phase short, also one that runs already.
+
+    Attributes:
+        limit_s: Each hook gets so long, all attempts and pauses included; None: its own limits.
+    """
+
+    __slots__ = ("_scope", "limit_s")
+
+    def __init__(self, limit_s: float | None = None) -> None:
+        self.limit_s = limit_s
+        self._scope: anyio.CancelScope | None = None
+
+    def hurry(self, limit_s: float) -> None:
+        """From now on each hook gets *limit_s* seconds, the running one counted from now."""
+        self.limit_s = limit_s
+        if self._scope is not None:
+            self._scope.deadline = min(self._scope.deadline, anyio.current_time() + limit_s)
+
+    def scope(self) -> anyio.CancelScope:
+        """Make the scope of the next hook."""
+        self._scope = anyio.move_on_after(self.limit_s)
+        return self._scope
+
+
 class HookRunner:
     """Runs hooks where the process lives, and HTTP calls through a client.
 
@@ -58,8 +83,8 @@ class HookRunner:
         self._command, self._log = command, log
 
     async def run(
-        self, hooks: Sequence[Hook], context: HookContext, results: list[HookResult], *,
-        longest_s: float | None = None,
+        self, hooks: Sequence[Hook], context: HookContext, results: list[HookResult],
+        haste: Haste | None = None,
     ) -> bool:  # fmt: skip
         """Run *hooks* in order; whether the phase may go on.
 
@@ -67,14 +92,14 @@ class HookRunner:
             hooks: Actions of one point.
             context: What they get to know.
             results: Each outcome is appended as soon as it is known, also when cancelled.
-            longest_s: Cuts every hook's own limit down to so many seconds.
+            haste: Cuts them short when somebody is in a hurry; None: nobody ever is.
 
         Returns:
             False as soon as one with ``on_error: fail`` has failed.
         """
+        haste = haste or Haste()
         for hook in hooks:
-            limit = hook.timeout_s if longest_s is None else min(hook.timeout_s, longest_s)
-            result = await self._one(replace(hook, timeout_s=limit), context, results)
+            result = await self._one(hook, context, results, haste)
             results.append(result)
             if result.outcome == "ok":
                 continue
@@ -92,7 +117,9 @@ class HookRunner:
         outcome, _ = await self._attempt(hook, context)
         return outcome
 
-    async def _one(self, hook: Hook, context: HookContext, results: list[HookResult]) -> HookResult:
+    async def _one(
+        self, hook: Hook, context: HookContext, results: list[HookResult], haste: Haste
+    ) -> HookResult:
         began = anyio.current_time()
         attempts = 0
         outcome, detail = "failed", ""
@@ -104,28 +131,30 @@ class HookRunner:
             )  # fmt: skip
 
         try:
-            while True:
-                attempts += 1
-                outcome, detail = await self._attempt(hook, context)
-                if outcome == "ok" or attempts > hook.retries:
-                    return result()
-                await anyio.sleep(hook.delay_s)
+            with haste.scope():
+                while True:
+                    attempts += 1
+                    outcome, detail = await self._attempt(hook, context)
+                    if outcome == "ok" or attempts > hook.retries:
+                        return result()
+                    await anyio.sleep(hook.delay_s)
+            outcome, detail = "timeout", f"killed after {haste.limit_s:g} s: somebody is in a hurry"
+            return result()
         except anyio.get_cancelled_exc_class():
             outcome, detail = "cancelled", "the phase it belonged to ended"
             results.append(result())
             raise
 
     async def _attempt(self, hook: Hook, context: HookContext) -> tuple[str, str]:
-        try:
-            with anyio.fail_after(hook.timeout_s):
+        with anyio.move_on_after(hook.timeout_s):
+            try:
                 await self._act(hook, context)
-        except TimeoutError:
-            return "timeout", f"killed after {hook.timeout_s:g} s"
-        except _FailedError as error:
-            return "failed", str(error)
-        except Exception as error:  # noqa: BLE001 - a user's function may raise anything
-            return "failed", f"{type(error).__name__}: {error}"
-        return "ok", ""
+            except _FailedError as error:
+                return "failed", str(error)
+            except Exception as error:  # noqa: BLE001 - a user's function may raise anything
+                return "failed", f"{type(error).__name__}: {error}"
+            return "ok", ""
+        return "timeout", f"killed after {hook.timeout_s:g} s"
 
     async def _act(self, hook: Hook, context: HookContext) -> None:
         match hook.action:

@@ -53,20 +53,46 @@ _NO_DATA: Mapping[str, str | int | bool] = {}
 
 
 class Activity:
-    """One running activity: cancelled at most once, and its answers are dropped from then on."""
+    """One activity: cancelled at most once, and its answers are dropped from then on.
 
-    __slots__ = ("ended", "is_dead", "name", "scope")
+    Attributes:
+        name: Such as ``hooks``.
+        is_preceded: An earlier one of that name has not ended yet, and must before this begins.
+        is_dead: It was cancelled.
+        ended: Set at the end of its task; None while it has none, as for an answer at once.
+    """
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.scope = anyio.CancelScope()
+    __slots__ = ("_scope", "ended", "is_dead", "is_preceded", "name")
+
+    def __init__(self, name: str, *, is_preceded: bool) -> None:
+        self.name, self.is_preceded = name, is_preceded
         self.is_dead = False
+        self.ended: anyio.Event | None = None
+        self._scope: anyio.CancelScope | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Tell whether its task has not ended, cancelled or not."""
+        return self.ended is not None and not self.ended.is_set()
+
+    def begin(self) -> None:
+        """Note that a task is about to run it."""
         self.ended = anyio.Event()
+
+    async def live(self, previous: Activity | None, body: Callable[[], Awaitable[None]]) -> None:
+        """Run *body* once *previous* has ended, its cleanup included."""
+        if previous is not None and previous.ended is not None:
+            await previous.ended.wait()  # outside the scope: who follows us waits for it too
+        if self.is_dead:
+            return
+        with anyio.CancelScope() as self._scope:
+            await body()
 
     def cancel(self) -> None:
         """Cancel it; a no-op when it has ended."""
         self.is_dead = True
-        self.scope.cancel()
+        if self._scope is not None:
+            self._scope.cancel()
 
 
 @dataclass(slots=True)
@@ -146,7 +172,7 @@ class Lifecycle:
         self.since = world.timers.now()
         self.hooks = HookRunner(world.launcher, world.http, spec.command, self.log)
         self._activities = Activities(self)
-        self._running: dict[str, Activity] = {}
+        self._started: dict[str, Activity] = {}
         self._timers: dict[str, Timer] = {}
         self._stall_mark = 0
         self._queued: dict[Waiter, None] = {}
@@ -303,6 +329,8 @@ class Lifecycle:
         if has_moved:
             self._record(post, before[-1], after)
         self._perform_all(effects, post)
+        if post.event == "kill":
+            self._activities.hurry()
         if has_moved and self._on_change is not None:
             self._on_change(self)
 
@@ -359,9 +387,9 @@ class Lifecycle:
             case StartActivity(activity=name, point=point):
                 self._start(name, point)
             case CancelActivity(activity=name):
-                running = self._running.get(name)
-                if running is not None:
-                    running.cancel()
+                started = self._started.get(name)
+                if started is not None:
+                    started.cancel()
             case KillProcess():
                 if self.process is not None:
                     self.process.kill()
@@ -447,38 +475,41 @@ class Lifecycle:
 
     # ---- activities
     def _start(self, name: str, point: str) -> None:
-        previous = self._running.get(name)
+        previous = self._started.get(name)
         if previous is not None:
             previous.cancel()
-        activity = Activity(name)
+        activity = Activity(name, is_preceded=previous is not None and previous.is_running)
+        self._started[name] = activity
         body = self._activities.body(activity, name, point)
-        if body is None:
-            return
-        self._running[name] = activity
-        self.world.tasks.start_soon(self._live, activity, previous, body)
+        if body is not None:
+            activity.begin()
+            self.world.tasks.start_soon(self._live, activity, previous, body)
 
     async def _live(
         self, activity: Activity, previous: Activity | None, body: Callable[[], Awaitable[None]]
     ) -> None:
+        assert activity.ended is not None, "begun by whoever starts the task"
         try:
-            with activity.scope:
-                if previous is not None:
-                    await previous.ended.wait()  # its cleanup must not overlap with our work
-                await body()
+            await activity.live(previous, body)
         except Exception:
             log.exception("%s: activity %s failed", self.spec.name, activity.name)
             answer = _WHEN_BROKEN.get(activity.name)
             if answer is not None:
-                self.post(answer, source=activity, cause="internal error; see the log")
+                event, data = answer
+                self.post(event, data, source=activity, cause="internal error; see the log")
         finally:
             activity.ended.set()
-            if self._running.get(activity.name) is activity:
-                del self._running[activity.name]
+
+    def is_running(self, name: str) -> bool:
+        """Tell whether activity *name* is running."""
+        activity = self._started.get(name)
+        return activity is not None and activity.is_running
 
     async def wait_activities(self) -> None:
         """Wait until no activity is running: for the end of a supervisor."""
-        while self._running:
-            await next(iter(self._running.values())).ended.wait()
+        for activity in list(self._started.values()):
+            if activity.ended is not None:
+                await activity.ended.wait()
 
     def context(self, point: str) -> HookContext:
         """What the hooks of *point* get to know now."""
@@ -492,12 +523,13 @@ class Lifecycle:
 
 
 #: An activity that breaks, by a fault of ours, still answers: nothing may wait for ever.
-_WHEN_BROKEN = {
-    "hooks": "hooks_failed",
-    "spawn": "spawn_failed",
-    "liveness": "unhealthy",
-    "sweep": "swept",
-    "settle": "settled",
+_WHEN_BROKEN: Mapping[str, tuple[str, Mapping[str, str | int | bool]]] = {
+    "hooks": ("hooks_failed", _NO_DATA),
+    "spawn": ("spawn_failed", {"permanent": False}),
+    "health": ("start_expired", _NO_DATA),
+    "liveness": ("unhealthy", _NO_DATA),
+    "sweep": ("swept", _NO_DATA),
+    "settle": ("settled", _NO_DATA),
 }
 
 #: Events by which a start or a server fails -> machine-readable reason of the refusal.

@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
-import anyio
 import pytest
-
-from swapchart.runtime import Exit, RequestError, Supervisor
-from swapchart.runtime.testing import (
-    ScriptedLauncher,
-    ServerScript,
-    run_virtual,
-    service,
-)
+from swapchart.runtime import Exit
+from swapchart.runtime.testing import ServerScript, service
+from tools.virtual import World, tell
 
 
-def test_a_thousand_requests_for_a_stopped_service_share_one_start() -> None:
+def test_D01_a_thousand_requests_for_a_stopped_service_share_one_start() -> None:
     """However many wait, one process is spawned, and each of them is admitted at the same time."""
-    launcher = ScriptedLauncher({"a": ServerScript(healthy_s=20.0)})
-    admitted: list[float] = []
 
-    async def client(supervisor: Supervisor) -> None:
-        async with supervisor.lease("a"):
-            admitted.append(anyio.current_time())
-            await anyio.sleep(1.0)
+    async def story(world: World) -> None:
+        clients = [world.client("a", hold_s=1.0) for _ in range(1000)]
+        await world.until("a", "ready")
+        await world.moment()
 
-    async def main() -> None:
-        async with Supervisor(launcher, [service("a")]) as supervisor:
-            async with anyio.create_task_group() as tasks:
-                for _ in range(1000):
-                    tasks.start_soon(client, supervisor)
-        launcher.assert_ended()
+        assert {client.served_at for client in clients} == {clients[0].served_at}
+        await world.at(60.0)
+        assert world.outcomes() == {"finished": 1000}
 
-    run_virtual(main)
+    launcher = tell(story, service("a"), servers={"a": ServerScript(healthy_s=20.0)})
 
     assert launcher.count("spawn", "a") == 1
-    assert len(admitted) == 1000
-    assert max(admitted) - min(admitted) == 0.0
 
 
 def test_a_request_that_fails_to_start_says_what_the_process_said_last() -> None:
@@ -46,14 +33,15 @@ def test_a_request_that_fails_to_start_says_what_the_process_said_last() -> None
         exit=Exit(code=1),
         output=((1.0, b"loading\n"), (2.0, b"no such file\n")),
     )
-    launcher = ScriptedLauncher({"a": script})
 
-    async def main() -> None:
-        async with Supervisor(launcher, [service("a")]) as supervisor:
-            with pytest.raises(RequestError, match="exit code 1") as caught:
-                await supervisor.acquire("a")
+    async def story(world: World) -> None:
+        client = world.client("a")
+        await world.until("a", "backoff")
+        await world.moment()
 
-            assert caught.value.code == "exited"
-            assert caught.value.log_tail == ("loading", "no such file")
+        assert client.outcome == "exited"
+        assert client.error is not None
+        assert "exit code 1" in str(client.error)
+        assert client.error.log_tail == ("loading", "no such file")
 
-    run_virtual(main)
+    tell(story, service("a"), servers={"a": script})

@@ -1,0 +1,737 @@
+"""When hooks run, when they do not, and what their failures lead to."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+from tools.virtual import World, hook, tell
+
+from swapchart.runtime import (
+    CallAction,
+    Command,
+    EngineError,
+    Exit,
+    Hook,
+    HookContext,
+    HttpAction,
+    HttpCall,
+    RunAction,
+    Supervisor,
+    Timings,
+)
+from swapchart.runtime.testing import (
+    CommandScript,
+    HttpAnswer,
+    ScriptedLauncher,
+    ServerScript,
+    run_virtual,
+    service,
+)
+
+POINTS = ("beforeStart", "afterStart", "afterHealthy", "beforeStop", "afterStop")
+EVERY = {point: (hook(point),) for point in POINTS}
+HANGS = CommandScript(takes_s=None)
+FAILS = CommandScript(exit=Exit(code=1))
+
+
+def test_the_hooks_of_a_life_run_in_order_and_once() -> None:
+    """A life without trouble runs each point once, beforeStop before the signal, afterStop last."""
+
+    async def story(world: World) -> None:
+        client = world.client("a")
+        await world.until("a", "ready")
+        await world.moment()
+        client.finish()
+        await world.supervisor.unload("a")
+
+    launcher = tell(story, service("a", hooks=EVERY | {"afterReady": (hook("afterReady"),)}))
+
+    assert [record.what + record.detail for record in launcher.records] == [
+        "runbeforeStart", "ranbeforeStart", "spawn", "spawned", "runafterStart", "ranafterStart",
+        "runafterHealthy", "ranafterHealthy", "runafterReady", "ranafterReady",
+        "runbeforeStop", "ranbeforeStop", "terminate", "exitkilled by signal 15",
+        "sweep", "swept0", "runafterStop", "ranafterStop",
+    ]  # fmt: skip
+
+
+def test_several_actions_of_one_point_run_one_after_the_other() -> None:
+    """The actions of a point run in the order in which they are written, never side by side."""
+    hooks = {"beforeStart": (hook("one"), hook("two"), hook("three"))}
+
+    async def story(world: World) -> None:
+        await world.supervisor.load("a")
+
+    takes = CommandScript(takes_s=2.0)
+    launcher = tell(
+        story, service("a", hooks=hooks), commands={"one": takes, "two": takes, "three": takes}
+    )
+
+    assert [(r.what, r.detail) for r in launcher.records[:6]] == [
+        ("run", "one"), ("ran", "one"), ("run", "two"), ("ran", "two"),
+        ("run", "three"), ("ran", "three"),
+    ]  # fmt: skip
+
+
+def test_requests_wait_for_after_healthy_but_not_for_after_ready() -> None:
+    """What comes before ready delays the request; what comes after it does not."""
+    hooks = {"afterHealthy": (hook("warm"),), "afterReady": (hook("tell"),)}
+
+    async def story(world: World) -> None:
+        client = world.client("a", hold_s=100.0)
+        await world.until("a", "ready")
+        await world.moment()
+
+        assert client.served_at == pytest.approx(client.asked_at + 7.0)
+
+    tell(
+        story, service("a", hooks=hooks),
+        commands={"warm": CommandScript(takes_s=7.0), "tell": CommandScript(takes_s=20.0)},
+    )  # fmt: skip
+
+
+def test_a_hook_gets_to_know_who_where_and_why() -> None:
+    """A hook sees the service's own variables and those that say what happens."""
+    command = Command(argv=("a",), env={"SLOTS": "4"}, label="a", cwd="/models")
+
+    async def story(world: World) -> None:
+        await world.supervisor.load("a")
+        await world.supervisor.unload("a", "made room")
+
+    launcher = tell(story, service("a", command=command, hooks=EVERY))
+    [start] = launcher.environments("beforeStart")
+    [healthy] = launcher.environments("afterHealthy")
+    [stop] = launcher.environments("beforeStop")
+    [after] = launcher.environments("afterStop")
+
+    assert start["SLOTS"] == "4"
+    assert start["SWAPCHART_PID"] == ""
+    assert start["SWAPCHART_HOOK"] == "beforeStart"
+    assert healthy["SWAPCHART_PID"] == stop["SWAPCHART_PID"] != ""
+    assert healthy["SWAPCHART_PORT"] == "5800"
+    assert stop["SWAPCHART_REASON"] == after["SWAPCHART_REASON"] == "made room"
+    assert stop["SWAPCHART_EXIT"] == ""
+    assert after["SWAPCHART_EXIT"] == "killed by signal 15"
+    assert after["SWAPCHART_PID"] == ""
+    assert stop["SWAPCHART_AFTER_HEALTHY"] == "completed"
+    assert {run.command.cwd for run in launcher.find("run") if run.command} == {"/models"}
+
+
+def test_pid_in_an_argument_is_that_of_the_process() -> None:
+    """``${PID}`` in a hook's arguments and in its URL becomes the process id."""
+    hooks = {
+        "afterHealthy": (
+            Hook(action=RunAction(argv=("gdb", "--pid=${PID}"))),
+            Hook(action=HttpAction(call=HttpCall(method="GET", url="http://h/${PID}"))),
+        )
+    }
+    seen: list[str] = []
+
+    async def story(world: World) -> None:
+        await world.supervisor.load("a")
+        seen.append(world.http.calls[0].url)
+
+    launcher = tell(story, service("a", hooks=hooks))
+    [run], [spawned] = launcher.find("run"), launcher.find("spawned")
+
+    assert run.command is not None
+    assert run.command.argv == ("gdb", f"--pid={spawned.pid}")
+    assert seen == [f"http://h/{spawned.pid}"]
+
+
+# ---- stopping while hooks run
+@pytest.mark.parametrize("point", ["beforeStart", "afterStart", "afterHealthy"])
+def test_B10_a_stop_kills_the_hook_that_runs_at_once(point: str) -> None:
+    """Whatever hook of a start hangs, a stop kills it at once and the start never gets ready."""
+
+    async def story(world: World) -> None:
+        client = world.client("a")
+        await world.until("a", {"beforeStart": "before_start", "afterStart": "after_start",
+                                "afterHealthy": "after_healthy"}[point])  # fmt: skip
+        await world.at(5.0)
+        await world.supervisor.unload("a")
+
+        assert world.now == pytest.approx(5.0)
+        assert "ready" not in world.states("a")
+        await world.moment()
+        assert client.outcome == "stopped"
+
+    launcher = tell(story, service("a", hooks=EVERY), commands={point: HANGS})
+
+    assert [record.detail for record in launcher.find("killed")] == [point]
+    later = launcher.programs("a")[launcher.programs("a").index(point) + 1 :]
+    assert later == (["beforeStop"] if point == "afterHealthy" else []) + ["afterStop"]
+
+
+def test_a_stop_during_after_healthy_is_paired_with_one_before_stop() -> None:
+    """An afterHealthy that began is answered by one beforeStop, which knows of the interruption."""
+
+    async def story(world: World) -> None:
+        world.client("a")
+        await world.until("a", "after_healthy")
+        await world.at(5.0)
+        await world.supervisor.unload("a")
+
+    launcher = tell(story, service("a", hooks=EVERY), commands={"afterHealthy": HANGS})
+    [stop] = launcher.environments("beforeStop")
+
+    assert stop["SWAPCHART_AFTER_HEALTHY"] == "interrupted"
+
+
+def test_a_hook_that_takes_long_to_die_delays_what_comes_after_it() -> None:
+    """No hook runs, and no process is spawned, while a killed one is not gone yet."""
+    slow_to_die = CommandScript(takes_s=None, kill_s=3.0)
+
+    async def story(world: World) -> None:
+        world.client("a")
+        await world.until("a", "before_start")
+        await world.at(1.0)
+        await world.supervisor.unload("a")
+        assert world.now == pytest.approx(4.0)
+
+    launcher = tell(
+        story, service("a", hooks={"beforeStart": (hook("fetch"),)}),
+        commands={"fetch": slow_to_die},
+    )  # fmt: skip
+
+    assert launcher.count("killed") == 1
+
+
+def test_hooks_that_follow_two_cancelled_ones_wait_for_both() -> None:
+    """A hook whose predecessor was cancelled before it began still waits for the one before."""
+    commands = {
+        "afterHealthy": CommandScript(takes_s=None, kill_s=3.0),
+        "beforeStop": CommandScript(takes_s=5.0),
+    }
+
+    async def story(world: World) -> None:
+        world.client("a")
+        await world.until("a", "after_healthy")
+        await world.at(1.0)
+        world["a"].stop_nowait()  # beforeStop is to run, and waits for the end of afterHealthy
+        await world.at(2.0)
+        world["a"].post("kill")  # and is cancelled before it has begun
+        await world.until("a", "stopped")
+
+    launcher = tell(story, service("a", hooks=EVERY), commands=commands)
+
+    assert "beforeStop" not in launcher.programs("a")
+    [killed], [after] = launcher.find("killed"), [
+        r for r in launcher.find("run") if r.detail == "afterStop"
+    ]  # fmt: skip
+    assert after.at >= killed.at
+
+
+def test_a_process_that_dies_during_after_healthy_kills_the_hook() -> None:
+    """The end of the process ends the hook that works on it; beforeStop has nobody to ask."""
+
+    async def story(world: World) -> None:
+        client = world.client("a")
+        await world.until("a", "after_healthy")
+        await world.at(5.0)
+        world.launcher.crash("a")
+        await world.moment()
+
+        assert client.outcome == "exited"
+        assert client.error is not None
+        assert "killed by signal 11" in str(client.error)
+
+    launcher = tell(story, service("a", hooks=EVERY), commands={"afterHealthy": HANGS})
+
+    assert [record.detail for record in launcher.find("killed")] == ["afterHealthy"]
+    assert launcher.programs("a") == ["beforeStart", "afterStart", "afterHealthy", "afterStop"]
+
+
+def test_a_process_that_dies_during_before_stop_ends_the_stop() -> None:
+    """A process that dies while beforeStop runs needs no signal: the hook is killed, it is over."""
+
+    async def story(world: World) -> None:
+        await world.supervisor.load("a")
+        await world.at(1.0)
+        world.spawn(world.supervisor.unload, "a")
+        await world.until("a", "before_stop")
+        await world.at(5.0)
+        world.launcher.crash("a")
+        await world.moment()
+
+        assert world["a"].state == "stopped"
+        assert world["a"].failures == 0
+
+    launcher = tell(story, service("a", hooks=EVERY), commands={"beforeStop": HANGS})
+
+    assert launcher.count("terminate") == 0
+    assert launcher.programs("a")[-2:] == ["beforeStop", "afterStop"]
+
+
+def test_a_second_stop_does_not_run_before_stop_again() -> None:
+    """Stopping what is being stopped changes nothing; both callers are answered at the end."""
+    answered: list[float] = []
+
+    async def stop(world: World) -> None:
+        await world.supervisor.unload("a")
+        answered.append(world.now)
+
+    async def story(world: World) -> None:
+        await world.supervisor.load("a")
+        for at in (1.0, 2.0, 3.0):
+            await world.at(at)
+            world.spawn(stop, world)
+        await world.until("a", "stopped")
+        await world.moment()
+
+    launcher = tell(
+        story, service("a", hooks=EVERY), commands={"beforeStop": CommandScript(takes_s=9.0)}
+    )
+
+    assert launcher.programs("a").count("beforeStop") == 1
+    assert answered == pytest.approx([10.0, 10.0, 10.0])
+
+
+def test_the_grace_period_begins_after_before_stop() -> None:
+    """A slow hook does not eat the time that the process has to end by itself."""
+
+    async def story(world: World) -> None:
+        await world.supervisor.load("a")
+        await world.supervisor.unload("a")
+
+    launcher = tell(
+        story, service("a", hooks=EVERY, timings=Timings(grace=10.0)),
+        servers={"a": ServerScript(terminate_s=None)},
+        commands={"beforeStop": CommandScript(takes_s=25.0)},
+    )  # fmt: skip
+    [terminate], [kill] = launcher.find("terminate"), launcher.find("kill")
+    [hooked] = [r for r in launcher.find("ran") if r.detail == "beforeStop"]
+
+    assert terminate.at == hooked.at
+    assert kill.at == terminate.at + 10.0
+
+
+@pytest.mark.parametrize("script", [HANGS, FAILS, CommandScript(error=EngineError("no memory"))])
+@pytest.mark.parametrize("on_error", ["warn", "ignore", "fail"])
+def test_B04_a_before_stop_that_hangs_or_fails_never_skips_the_signal(
+    script: CommandScript, on_error: str
+) -> None:
+    """Whatever becomes of beforeStop, the stop goes on, and its length is bounded."""
+    bad = hook("beforeStop", timeout_s=30.0, on_error=on_error)
+
+    async def story(world: World) -> None:
+        await world.supervisor.load("a")
+        await world.supervisor.unload("a")
+
+        assert world.now <= 30.0
+
+    launcher = tell(
+        story, service("a", hooks={"beforeStop": (bad,)}), commands={"beforeStop": script}
+    )
+
+    assert launcher.count("terminate") == 1
+
+
+def test_B05_after_stop_runs_once_for_each_process_and_says_how_it_ended() -> None:
+    """A crash runs onFailure and afterStop once each, when the tree is empty, and no beforeStop."""
+    hooks = EVERY | {"onFailure": (hook("onFailure"),)}
+
+    async def story(world: World) -> None:
+        await world.supervisor.load("a")
+        world.launcher.crash("a")
+        await world.until("a", "backoff")
+
+    launcher = tell(story, service("a", hooks=hooks), servers={"a": ServerScript(leaves=2)})
+    [after] = launcher.environments("afterStop")
+    order = [r.what + r.detail for r in launcher.records][-6:]
+
+    assert launcher.programs("a")[-2:] == ["onFailure", "afterStop"]
+    assert "beforeStop" not in launcher.programs("a")
+    assert order == ["sweep", "swept2", "runonFailure", "ranonFailure", "runafterStop",
+                     "ranafterStop"]  # fmt: skip
+    assert after["SWAPCHART_EXIT"] == "killed by signal 11"
+
+
+@pytest.mark.parametrize("script", [FAILS, HANGS, CommandScript(error=EngineError("no memory"))])
+def test_B02_a_before_start_that_must_not_fail_spawns_nothing(script: CommandScript) -> None:
+    """A failed beforeStart ends the start: no process, waiters know which hook, afterStop runs."""
+    hooks = EVERY | {"beforeStart": (hook("beforeStart", on_error="fail", timeout_s=3.0),)}
+
+    async def story(world: World) -> None:
+        client = world.client("a")
+        await world.until("a", "backoff")
+        await world.moment()
+
+        assert client.outcome == "hook_failed"
+        assert client.error is not None
+        assert "beforeStart" in str(client.error)
+        assert client.error.status_hint == 502
+
+    launcher = tell(story, service("a", hooks=hooks), commands={"beforeStart": script})
+
+    assert launcher.count("spawn") == 0
+    assert launcher.programs("a") == ["beforeStart", "afterStop"]
+
+
+@pytest.mark.parametrize("point", ["afterStart", "afterHealthy"])
+def test_B03_a_start_whose_hook_must_not_fail_is_undone(point: str) -> None:
+    """A failed hook after the launch stops the process again; nobody is routed to it."""
+    hooks = EVERY | {point: (hook(point, on_error="fail"),)}
+
+    async def story(world: World) -> None:
+        client = world.client("a")
+        await world.until("a", "backoff")
+        await world.moment()
+
+        assert client.outcome == "hook_failed"
+        assert "ready" not in world.states("a")
+
+    launcher = tell(story, service("a", hooks=hooks), commands={point: FAILS})
+
+    assert launcher.count("terminate") == 1
+    assert ("beforeStop" in launcher.programs("a")) == (point == "afterHealthy")
+
+
+@pytest.mark.parametrize("on_error", ["warn", "ignore"])
+def test_a_hook_that_may_fail_does_not_stop_the_start(on_error: str) -> None:
+    """A failure that is to be warned of or ignored leaves the start alone; only a warning shows."""
+    hooks = {"afterHealthy": (hook("warm", on_error=on_error), hook("next"))}
+    shown: list[bytes] = []
+
+    async def story(world: World) -> None:
+        await world.supervisor.load("a")
+        shown.append(world["a"].log.history())
+        assert world["a"].after_healthy == "failed"
+
+    launcher = tell(story, service("a", hooks=hooks), commands={"warm": FAILS})
+
+    assert launcher.programs("a") == ["warm", "next"]
+    assert (b"afterHealthy hook failed: run warm: exit code 1" in shown[0]) == (on_error == "warn")
+
+
+def test_a_failed_hook_is_tried_again_after_its_pause() -> None:
+    """A hook with retries is tried so often, so far apart, and its last outcome counts."""
+    hooks = {"afterHealthy": (hook("warm", retries=2, delay_s=3.0, on_error="fail"),)}
+
+    async def story(world: World) -> None:
+        await world.supervisor.load("a")
+        [result] = next(r.hooks for r in world.trace if r.source == "after_healthy")
+
+        assert result.outcome == "ok"
+        assert result.attempts == 3
+        assert result.seconds == pytest.approx(6.0)
+
+    launcher = tell(
+        story, service("a", hooks=hooks), commands={"warm": [FAILS, FAILS, CommandScript()]}
+    )
+    times = [record.at for record in launcher.find("run")]
+
+    assert times == pytest.approx([times[0], times[0] + 3.0, times[0] + 6.0])
+
+
+def test_B01_a_hook_that_hangs_is_killed_when_its_time_is_up() -> None:
+    """A hook has its own limit, and the health check's limit is not charged for it."""
+    hooks = {"afterHealthy": (hook("warm", timeout_s=30.0),)}
+    spec = service("a", hooks=hooks, timings=Timings(start_limit=10.0))
+
+    async def story(world: World) -> None:
+        client = world.client("a", hold_s=1.0)
+        await world.until("a", "ready")
+        [result] = next(r.hooks for r in world.trace if r.source == "after_healthy")
+
+        assert 38.9 <= world.now <= 39.4
+        assert result.outcome == "timeout"
+        await world.moment()
+        assert client.outcome == "served"
+
+    launcher = tell(story, spec, servers={"a": ServerScript(healthy_s=8.9)},
+                    commands={"warm": HANGS})  # fmt: skip
+
+    assert launcher.count("killed") == 1
+
+
+@pytest.mark.parametrize("leaver", ["one", "all"])
+def test_a_client_that_leaves_during_after_healthy_does_not_end_it(leaver: str) -> None:
+    """Clients may go while a hook runs: the start goes on, and the idle limit counts from ready."""
+    spec = service("a", hooks=EVERY, timings=Timings(idle_limit=50.0))
+
+    async def story(world: World) -> None:
+        clients = [world.client("a", hold_s=0.0) for _ in range(3)]
+        await world.until("a", "after_healthy")
+        await world.at(5.0)
+        for client in clients[: 1 if leaver == "one" else 3]:
+            client.leave()
+        await world.until("a", "ready")
+        assert world.now == pytest.approx(20.0)
+        await world.until("a", "stopped")
+        assert world.now == pytest.approx(70.0)
+
+    launcher = tell(story, spec, commands={"afterHealthy": CommandScript(takes_s=20.0)})
+
+    assert launcher.programs("a") == list(POINTS)
+
+
+# ---- the stop command
+def test_a_stop_command_replaces_the_signal_and_comes_after_before_stop() -> None:
+    """With cmdStop the order is beforeStop, cmdStop, and no SIGTERM when it went well."""
+
+    async def story(world: World) -> None:
+        await world.supervisor.load("a")
+        await world.supervisor.unload("a")
+        assert world["a"].state == "stopped"
+
+    launcher = tell(
+        story, service("a", hooks=EVERY, stop_argv=("ctl", "stop", "${PID}")),
+        servers={"a": ServerScript(terminate_s=2.0)},
+        commands={"ctl": CommandScript(signals="a")},
+    )  # fmt: skip
+    [ctl] = [record.command for record in launcher.find("run") if record.detail == "ctl"]
+    [spawned] = launcher.find("spawned")
+
+    assert ctl is not None
+    assert ctl.argv == ("ctl", "stop", str(spawned.pid))
+    assert launcher.programs("a") == [*POINTS[:4], "ctl", "afterStop"]
+    assert launcher.count("terminate") == 1  # by the command itself
+    assert launcher.count("kill") == 0
+
+
+@pytest.mark.parametrize("script", [FAILS, CommandScript(error=EngineError("no memory"))])
+def test_a_stop_command_that_fails_is_replaced_by_the_signal(script: CommandScript) -> None:
+    """A cmdStop that fails leaves a line in the log, and SIGTERM is sent after all."""
+    shown: list[bytes] = []
+
+    async def story(world: World) -> None:
+        await world.supervisor.load("a")
+        await world.supervisor.unload("a")
+        shown.append(world["a"].log.history())
+
+    launcher = tell(story, service("a", stop_argv=("ctl",)), commands={"ctl": script})
+
+    assert launcher.count("terminate") == 1
+    assert launcher.count("kill") == 0
+    assert b"cmdStop failed" in shown[0]
+
+
+def test_a_stop_command_that_hangs_does_not_save_the_process() -> None:
+    """The grace period runs from cmdStop on: at its end the process and the command are killed."""
+
+    async def story(world: World) -> None:
+        await world.supervisor.load("a")
+        await world.supervisor.unload("a")
+        assert world.now == pytest.approx(10.0)
+
+    launcher = tell(story, service("a", stop_argv=("ctl",)), commands={"ctl": HANGS})
+
+    assert launcher.count("kill") == 1
+    assert [record.detail for record in launcher.find("killed")] == ["ctl"]
+
+
+# ---- other kinds of actions
+@pytest.mark.parametrize(
+    ("answer", "outcome"),
+    [
+        (HttpAnswer(status=204), "ok"),
+        (HttpAnswer(status=500, body=b"no slot"), "failed"),
+        (HttpAnswer(status=302), "failed"),
+        (HttpAnswer(error=ConnectionRefusedError("refused")), "failed"),
+        (HttpAnswer(takes_s=99.0), "timeout"),
+    ],
+)
+def test_B15_an_http_hook_succeeds_with_2xx_only(answer: HttpAnswer, outcome: str) -> None:
+    """Any other status, an error and a timeout are failures; nothing is sent a second time."""
+    call = HttpCall(method="POST", url="http://127.0.0.1:5800/slots/0?action=restore")
+    hooks = {"afterHealthy": (Hook(action=HttpAction(call=call), timeout_s=5.0),)}
+
+    async def story(world: World) -> None:
+        world.http.answers[call.url] = [answer]
+        await world.supervisor.load("a")
+        [result] = next(r.hooks for r in world.trace if r.source == "after_healthy")
+
+        assert result.outcome == outcome
+        assert result.action == "POST http://127.0.0.1:5800/slots/0"
+        assert len(world.http.calls) == 1
+
+    tell(story, service("a", hooks=hooks))
+
+
+def test_an_http_hook_may_expect_another_status() -> None:
+    """Declared statuses replace 2xx."""
+    call = HttpCall(method="GET", url="http://h/", expect=frozenset({404}))
+    hooks = {"afterHealthy": (Hook(action=HttpAction(call=call)),)}
+
+    async def story(world: World) -> None:
+        world.http.answers[call.url] = [HttpAnswer(status=404), HttpAnswer(status=200)]
+        for expected in ("ok", "failed"):
+            await world.supervisor.load("a")
+            [result] = [r.hooks for r in world.trace if r.source == "after_healthy"][-1]
+            await world.supervisor.unload("a")
+            assert result.outcome == expected
+
+    tell(story, service("a", hooks=hooks))
+
+
+@pytest.mark.parametrize("error", [ValueError("mine"), TimeoutError("mine"), OSError("mine")])
+def test_a_function_that_raises_is_a_failed_hook(error: Exception) -> None:
+    """Whatever a user's function raises is a failure with its name and text, nothing more."""
+
+    async def broken(_: HookContext) -> None:
+        raise error
+
+    hooks = {"afterHealthy": (Hook(action=CallAction(function=broken)),)}
+
+    async def story(world: World) -> None:
+        await world.supervisor.load("a")
+        [result] = next(r.hooks for r in world.trace if r.source == "after_healthy")
+
+        assert result.outcome == "failed"
+        assert result.detail == f"{type(error).__name__}: mine"
+        assert "broken" in result.action
+
+    tell(story, service("a", hooks=hooks))
+
+
+def test_a_function_gets_the_context_and_is_cut_when_its_time_is_up() -> None:
+    """A function is awaited with what a command would see in its environment."""
+    seen: list[HookContext] = []
+
+    async def slow(context: HookContext) -> None:
+        seen.append(context)
+        await anyio.sleep_forever()
+
+    hooks = {"afterHealthy": (Hook(action=CallAction(function=slow), timeout_s=4.0),)}
+
+    async def story(world: World) -> None:
+        await world.supervisor.load("a")
+        assert world.now == pytest.approx(4.0)
+
+    tell(story, service("a", hooks=hooks))
+
+    assert seen[0].service == "a"
+    assert seen[0].pid is not None
+    assert seen[0].incarnation == 1
+
+
+def test_without_an_http_client_an_http_hook_fails_with_a_clear_text() -> None:
+    """A supervisor that was given no client says so in the log of the service."""
+    call = HttpCall(method="GET", url="http://h/")
+    spec = service("a", hooks={"beforeStart": (Hook(action=HttpAction(call=call)),)})
+
+    async def main() -> bytes:
+        async with Supervisor(ScriptedLauncher(), [spec]) as supervisor:
+            await supervisor.load("a")
+            return supervisor["a"].log.history()
+
+    assert b"need an HTTP client" in run_virtual(main)
+
+
+# ---- exactly once
+def test_B12_each_start_has_its_own_hook_ids() -> None:
+    """Hooks of one start share its number, and no two starts share one, failed ones included."""
+    hooks = EVERY | {"beforeStart": (hook("beforeStart", on_error="fail"),)}
+
+    async def story(world: World) -> None:
+        for _ in range(4):
+            client = world.client("a", hold_s=0.0)
+            await world.moment()
+            await world["a"].stop()
+            await world.moment()
+            assert client.outcome != "waiting"
+
+    launcher = tell(
+        story, service("a", hooks=hooks),
+        commands={"beforeStart": [CommandScript(), FAILS, FAILS, CommandScript()]},
+    )  # fmt: skip
+    ids = [
+        record.command.env["SWAPCHART_HOOK_ID"] for record in launcher.find("run") if record.command
+    ]
+
+    assert len(ids) == len(set(ids))
+    assert ids[0] == "a:1:beforeStart"
+    assert [i for i in ids if "afterStop" in i] == [f"a:{n}:afterStop" for n in (1, 2, 3, 4)]
+
+
+def test_before_start_does_not_see_how_an_earlier_process_ended() -> None:
+    """A new start begins with a clean slate: no exit of the last one, no outcome of its hooks."""
+
+    async def story(world: World) -> None:
+        for _ in range(2):
+            await world.supervisor.load("a")
+            await world.supervisor.unload("a")
+
+    launcher = tell(story, service("a", hooks=EVERY))
+    _, second = launcher.environments("beforeStart")
+
+    assert second["SWAPCHART_EXIT"] == ""
+    assert second["SWAPCHART_AFTER_HEALTHY"] == "none"
+    assert second["SWAPCHART_INCARNATION"] == "2"
+
+
+# ---- in a hurry
+def test_B13_a_kill_skips_before_stop_and_cuts_the_other_hooks_short() -> None:
+    """Once somebody asked to kill, no beforeStop runs, and afterStop gets a second at most."""
+    hooks = EVERY | {"afterStop": (hook("afterStop", retries=5),)}
+
+    async def story(world: World) -> None:
+        await world.supervisor.load("a")
+        world["a"].post("kill")
+        await world.until("a", "stopped")
+        assert world.now == pytest.approx(1.0)
+
+    launcher = tell(story, service("a", hooks=hooks), commands={"afterStop": HANGS})
+
+    assert "beforeStop" not in launcher.programs("a")
+    assert launcher.programs("a").count("afterStop") == 1
+
+
+def test_B13_a_kill_cuts_short_an_after_stop_that_runs_already() -> None:
+    """A kill that comes while afterStop runs leaves it one more second, and it runs once."""
+
+    async def story(world: World) -> None:
+        await world.supervisor.load("a")
+        world.spawn(world.supervisor.unload, "a")
+        await world.until("a", "after_stop")
+        await world.at(5.0)
+        world["a"].post("kill")
+        await world.until("a", "stopped")
+        assert world.now == pytest.approx(6.0)
+
+    launcher = tell(story, service("a", hooks=EVERY), commands={"afterStop": HANGS})
+
+    assert launcher.programs("a").count("afterStop") == 1
+
+
+@pytest.mark.parametrize("point", ["beforeStart", "beforeStop", "onFailure"])
+def test_a_kill_ends_the_other_hooks_at_once(point: str) -> None:
+    """A kill does not wait for the hook that runs, whichever it is."""
+    hooks = {point: (hook(point, on_error="fail"),)}
+    state = {"beforeStart": "before_start", "beforeStop": "before_stop", "onFailure": "on_failure"}
+
+    async def story(world: World) -> None:
+        world.client("a", hold_s=0.0)
+        if point != "beforeStart":
+            await world.until("a", "ready")
+            await world.moment()
+        if point == "beforeStop":
+            world.spawn(world.supervisor.unload, "a")
+        if point == "onFailure":
+            world.launcher.crash("a")
+        await world.until("a", state[point])
+        await world.at(5.0)
+        world["a"].post("kill")
+        await world.until("a", "stopped")
+        assert world.now == pytest.approx(5.0)
+
+    launcher = tell(story, service("a", hooks=hooks), commands={point: HANGS})
+
+    assert launcher.count("killed") == 1
+
+
+def test_hooks_fit_into_the_time_that_a_shutdown_has() -> None:
+    """A beforeStop that would outlast the shutdown is cut, and the process is still ended."""
+
+    async def story(world: World) -> None:
+        await world.supervisor.load("a")
+        await world.supervisor.shutdown(20.0)
+        assert world.now == pytest.approx(20.0)
+
+    launcher = tell(
+        story, service("a", hooks={"beforeStop": (hook("save", timeout_s=1000.0),)}),
+        commands={"save": HANGS},
+    )  # fmt: skip
+
+    assert launcher.count("kill", "a") == 1
+    assert launcher.count("killed", "a") == 1
