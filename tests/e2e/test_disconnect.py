@@ -1,0 +1,125 @@
+"""A client that leaves frees everything it held, wherever its request was.
+
+It leaves in good order (FIN) or not (RST); the upstream and the model must not care.
+"""
+
+from __future__ import annotations
+
+import pytest
+from tools import raw
+from tools.swapchart_process import LONG_S, Journal, Serve
+
+pytestmark = pytest.mark.slow
+
+WAYS = ("close", "reset")
+
+
+def leave(connection: raw.Connection, way: str) -> None:
+    connection.reset() if way == "reset" else connection.close()
+
+
+def test_C15_a_client_that_leaves_the_queue_starts_nothing(
+    serve: Serve, server: str, journal: Journal
+) -> None:
+    """A request that waits for a swap and loses its client is forgotten: no swap."""
+    proxy = serve({name: journal.model(name) for name in "ab"}, server=server)
+    with proxy.open_chat("a", events=60, every_s=0.03) as stream:
+        head = stream.read_head()
+        for way in WAYS:
+            leave(proxy.open_chat("b"), way)
+        assert stream.read_body(head).body.endswith(b"data: [DONE]\n\n")
+    assert proxy.chat("a").status == 200
+
+    assert [*proxy.running()] == ["a"]
+    assert proxy.running()["a"]["incarnation"] == 1
+    assert journal.words("b started") == []
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_C15_a_client_that_leaves_a_loading_model_is_forgotten(
+    serve: Serve, server: str, way: str, journal: Journal
+) -> None:
+    """Nobody waits any more, the load goes on, and the model is there for the next one."""
+    proxy = serve({"a": journal.model("a", "--load-s", "1.5")}, server=server)
+    connection = proxy.open_chat("a")
+    proxy.wait_busy("a", waiting=1)
+    leave(connection, way)
+    proxy.wait_busy("a", waiting=0)
+
+    assert proxy.state("a") in ("launching", "health_checking")
+    proxy.wait_state("a", "ready")
+    assert proxy.running()["a"]["in_flight"] == 0
+    assert journal.words("request") == []
+
+
+def test_an_abandoned_start_is_given_up_where_that_is_wanted(
+    serve: Serve, journal: Journal
+) -> None:
+    """With ``abandon: abort`` the last client that leaves a loading model ends the load."""
+    proxy = serve({"a": journal.model("a", "--never-healthy", abandon="abort")})
+    connections = [proxy.open_chat("a") for _ in range(2)]
+    journal.wait("^a started")
+    proxy.wait_busy("a", waiting=2)
+    connections[0].close()
+    proxy.wait_busy("a", waiting=1)
+    assert proxy.state("a") == "health_checking"
+    connections[1].close()
+
+    proxy.wait_state("a", "stopped")
+    assert journal.words("SIGTERM") == ["a SIGTERM"]
+
+
+def test_C14_a_client_that_leaves_frees_the_upstream(
+    serve: Serve, server: str, journal: Journal
+) -> None:
+    """In a stream, and before its answer began: the upstream sees the connection close."""
+    proxy = serve({"a": journal.model("a")}, server=server)
+    for count, way in enumerate(WAYS):
+        stream = proxy.open_chat("a", events=10_000, every_s=0.05)
+        stream.read_head()
+        stream.read_chunk()
+        proxy.wait_busy("a", in_flight=1)
+        leave(stream, way)
+        journal.wait("^a gone", count=2 * count + 1)
+        proxy.wait_idle("a")
+
+        silent = proxy.open_chat("a", hang=True)
+        journal.wait("^a request", count=2 * count + 2)
+        leave(silent, way)
+        journal.wait("^a gone", count=2 * count + 2)
+        proxy.wait_idle("a")
+
+    assert proxy.chat("a").status == 200
+
+
+def test_C15_a_client_that_leaves_with_half_its_body_sent_frees_the_model(
+    serve: Serve, server: str, journal: Journal
+) -> None:
+    """An upload that breaks off is neither answered nor left hanging."""
+    proxy = serve({"a": journal.model("a")}, server=server)
+    size = {"Content-Length": "1000000", "Content-Type": "application/octet-stream"}
+    for way in WAYS:
+        connection = raw.Connection(proxy.port, timeout_s=LONG_S)
+        connection.request("POST", "/upstream/a/upload", headers=size)
+        connection.send(b"x" * 70_000)
+        proxy.wait_busy("a", in_flight=1)
+        leave(connection, way)
+        proxy.wait_idle("a")
+
+    assert proxy.chat("a").status == 200
+
+
+def test_C16_a_storm_of_leaving_clients_leaves_nothing_busy(
+    serve: Serve, server: str, journal: Journal
+) -> None:
+    """Two hundred streams, each left at another moment, and every counter is back to 0."""
+    proxy = serve({"a": journal.model("a", concurrencyLimit=300)}, server=server)
+    for batch in range(10):
+        connections = [proxy.open_chat("a", events=1000, every_s=0.02) for _ in range(20)]
+        for number, connection in enumerate(connections):
+            if number > 2 * batch:
+                connection.read_head()
+            leave(connection, WAYS[number % 2])
+
+    proxy.wait_idle("a")
+    assert proxy.chat("a").status == 200
