@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,10 @@ from swapchart.adapters.config.tree import walk
 
 Load = Callable[..., Config]
 Check = Callable[..., list[Problem]]
+
+
+#: Processor seconds a load may take; measuring coverage makes everything slower.
+LIMIT_S = 1.0 if sys.gettrace() is None else 20.0
 
 
 def bomb(levels: int) -> str:
@@ -76,6 +81,12 @@ CORPUS = {
         + "onIdle: '${m11}'",
         "macros make a text longer than",
     ),
+    "macro bomb in a key": (
+        "macros:\n  m0: xxxxxxxxxx\n"
+        + "".join(f"  m{n}: '{f'${{m{n - 1}}}' * 10}'\n" for n in range(1, 9))
+        + "models: {m: {cmd: 's ${PORT}', filters: {setParamsByID: {'${m8}': {}}}}}",
+        "macros make a text longer than",
+    ),
     "our own characters": ("a: \uf8f0", "U+F8F0"),
     "deep expression": (
         "models: {m: {cmd: 's ${PORT}'}}\nmatrix: {sets: {a: '" + "(" * 5000 + "'}}",
@@ -102,7 +113,7 @@ def test_c39_corpus_is_refused_quickly_with_a_place(check: Check, text: str, mes
         if "MiB" not in p.message and "U+" not in p.message
     )
     assert len(problems) == 1
-    assert spent < 1.0
+    assert spent < LIMIT_S
 
 
 def test_c39_not_utf8(tmp_path: Path) -> None:
@@ -130,6 +141,26 @@ def test_c39_words_and_numbers(load: Load) -> None:
     ]
 
 
+def test_c39_tags_and_keys(load: Load) -> None:
+    """The tags of YAML's own types work, and an alias may stand for a text in a key."""
+    values = (
+        load(
+            "models:\n  m:\n    cmd: s ${PORT}\n    metadata:\n      &k key: !!str &v 1\n"
+            "      a: [!!null x, !!int '7', !!bool 'true', !!str no, ! 5, *k, *v]\n"
+            "      *v : [!!float 3]\n      c: !!map {d: !!seq [e]}\n"
+        )
+        .models["m"]
+        .metadata
+    )
+
+    assert values == {
+        "key": "1",
+        "a": [None, 7, True, "no", "5", "key", "1"],
+        "1": [3.0],
+        "c": {"d": ["e"]},
+    }
+
+
 def test_c39_many_models_load_within_a_second(tmp_path: Path) -> None:
     """A thousand ordinary models take less than a second of processor time."""
     path = tmp_path / "a.yaml"
@@ -150,7 +181,7 @@ def test_c39_many_models_load_within_a_second(tmp_path: Path) -> None:
         best = min(best, time.process_time() - began)
 
     assert len(config.models) == 1000
-    assert best < 1.0
+    assert best < LIMIT_S
 
 
 def test_c39_long_chain_of_sets(load: Load) -> None:

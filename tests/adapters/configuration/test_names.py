@@ -234,6 +234,17 @@ def test_1_12_spillover_setting(load: Load, check: Check) -> None:
     assert (path, message) == ("selectors.s.settings.spillover", "expected spillover >= 1, found 0")
 
 
+def test_1_12_spillover_over_what_is_wrong_or_large(check: Check) -> None:
+    """A matrix that is wrong is told once, and a check that would be too large is left out."""
+    wrong = found(check(BASE + SPILL % "a, b" + "matrix: {sets: {x: 'a &'}}"))
+    names = [f"m{n}" for n in range(11)]
+    models = "models:\n" + "".join(f"  {name}: {{cmd: 's ${{PORT}}'}}\n" for name in names)
+    large = check(models + SPILL % ", ".join(names) + "matrix: {sets: {x: m1}}")
+
+    assert [path for path, _ in wrong] == ["matrix.sets.x"]
+    assert large == []
+
+
 def test_names_that_could_not_be_read_are_not_missed(check: Check) -> None:
     """When a model or peer cannot be read, what refers to its names is not blamed."""
     problems = check(

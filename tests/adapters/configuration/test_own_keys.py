@@ -181,6 +181,22 @@ def test_hook_comments_and_shell(load: Load) -> None:
     ]
 
 
+def test_hook_label_shows_no_argument(load: Load) -> None:
+    """Logs call an action by its program, or by its method and host."""
+    hooks = (
+        load(
+            one(
+                "afterReady: [say secret, {run: 'a secret', shell: true},"
+                " {http: {url: 'http://u:secret@h:1/secret?secret'}}]"
+            )
+        )
+        .models["m"]
+        .hooks
+    )
+
+    assert [action.label for action in hooks["afterReady"]] == ["say", "sh", "POST http://h:1"]
+
+
 def test_hooks_of_the_top_level_are_defaults(load: Load) -> None:
     """A hook beside on_startup is every model's, in the model's own macros, unless it has one."""
     config = load(

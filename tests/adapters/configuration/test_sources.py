@@ -63,6 +63,9 @@ def test_1_1_nothing_found(tmp_path: Path) -> None:
     assert "cannot be listed" in messages(check_config((), tmp_path / "absent"))
     assert "cannot be read" in messages(check_config([tmp_path / "absent"]))
     assert "cannot be read" in messages(check_config([tmp_path]))
+    (problem,) = check_config([tmp_path / "absent"])
+    assert str(problem).startswith(f"{tmp_path}/absent: error: cannot be read: ")
+    assert str(check_config()[0]).startswith("error: no configuration sources found")
 
 
 @pytest.mark.parametrize("text", ["", "# only a comment\n", "---\n", "~", "\ufeff"])
