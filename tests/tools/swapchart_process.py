@@ -114,6 +114,14 @@ class SwapchartProcess(Child):
                     found += [process] if _is_alive(process) else []
         return found
 
+    def find(self, text: str) -> list[psutil.Process]:
+        """Find what it started, by a part of the command line."""
+        found = []
+        for process in self.leftovers():
+            with suppress(psutil.Error):
+                found += [process] if text in " ".join(process.cmdline()) else []
+        return found
+
     def assert_clean(self, timeout_s: float = 10.0) -> None:
         """Check that it has ended, left no process behind, and logged no trouble."""
         assert self.process.poll() is not None, "it still runs"
@@ -161,6 +169,10 @@ class SwapchartProcess(Child):
         assert head.status == 200, head
         assert connection.read_chunk()
         return connection
+
+    def unload(self, model: str = "") -> raw.Answer:
+        """Unload *model*, or all."""
+        return self.call("POST", f"/api/models/unload{'/' if model else ''}{model}")
 
     # ---- facts
     def running(self) -> dict[str, dict[str, Any]]:
@@ -327,6 +339,22 @@ class Journal:
         ]  # fmt: skip
         env = [f"JOURNAL={self.path}", *keys.pop("env", ())]
         return {"cmd": command, "proxy": "http://127.0.0.1:${PORT}", "env": env, **keys}
+
+
+def shell(script: str, **keys: Any) -> dict[str, Any]:
+    """Return a hook that runs *script* in a shell."""
+    return {"run": script, "shell": True, **keys}
+
+
+def error_of(answer: raw.Answer) -> dict[str, Any]:
+    """Return the error object of an answer, which must have OpenAI's shape."""
+    assert answer.status >= 400, answer
+    assert answer.header("content-type") == "application/json"
+    error: dict[str, Any] = answer.json()["error"]
+    assert error["message"]
+    assert error["type"]
+    assert {"param", "code"} <= error.keys()
+    return error
 
 
 def port_block(count: int = 8) -> int:

@@ -1,0 +1,379 @@
+"""Hooks on real processes: when they run, what they see, and that nothing they do wedges a model.
+
+The cases are those of llama-swap.md 9.2. A journal that models and hooks share shows the order.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tools import raw
+from tools.net import wait_until
+from tools.swapchart_process import CHAT, LONG_S, Journal, Serve, chat_body, error_of, shell
+
+pytestmark = pytest.mark.slow
+
+FOREVER = "sleep 4321"  # found again by this text
+
+
+def note(more: str = "", **keys: Any) -> dict[str, Any]:
+    """A hook that writes its name into the journal."""
+    return shell(f'echo "hook $SWAPCHART_HOOK" >> "$JOURNAL"; {more}', **keys)
+
+
+def in_order(journal: Journal, *patterns: str) -> bool:
+    """Tell whether lines that match *patterns* come in this order, each exactly once."""
+    words = journal.words()
+    places = [[n for n, line in enumerate(words) if re.search(p, line)] for p in patterns]
+    assert all(len(found) == 1 for found in places), (patterns, words)
+    return places == sorted(places)
+
+
+def test_hooks_stand_around_what_they_are_named_after(serve: Serve, journal: Journal) -> None:
+    """Each point runs once for each run of a model, and in its place."""
+    points = ("beforeStart", "afterStart", "afterHealthy", "afterReady", "beforeStop", "afterStop")
+    proxy = serve({"a": journal.model("a", **{point: note() for point in points})})
+    assert proxy.chat("a").status == 200
+    journal.wait("hook afterReady")
+    assert proxy.unload("a").status == 200
+
+    assert in_order(journal, "beforeStart", "a started", "afterHealthy", "a request", "beforeStop",
+                    "SIGTERM", "a exit", "afterStop")  # fmt: skip
+    assert in_order(journal, "beforeStart", "afterStart", "afterHealthy", "afterReady")
+
+
+def test_plain_strings_are_commands_with_macros(serve: Serve, journal: Journal) -> None:
+    """As in the seed: a string, split as a command, with ${PORT}, ${MODEL_ID}, ${PID} and macros.
+
+    No shell reads it: what looks like one's syntax reaches the program as it stands.
+    """
+    keys = {
+        "macros": {"greeting": "guten Tag"},
+        "afterHealthy": "echo 'healthy: ${MODEL_ID}' ${PORT} ${PID} \"${greeting}\" '$HOME|*;'",
+        "beforeStop": "echo stopping: ${MODEL_ID} ${PORT} ${PID}",
+    }
+    proxy = serve({"org/a": journal.model("org/a", **keys)})
+    assert proxy.chat("org/a").status == 200
+    row = proxy.running()["org/a"]
+    port, pid = row["proxy"].rpartition(":")[2], row["pid"]
+    with proxy.log_of("org/a") as log:
+        log.read_until(re.escape(f"healthy: org/a {port} {pid} guten Tag $HOME|*;\n"))
+        assert proxy.unload("org/a").status == 200
+        log.read_until(re.escape(f"stopping: org/a {port} {pid}\n"))
+
+
+def test_hooks_see_the_models_environment_and_their_own(serve: Serve, journal: Journal) -> None:
+    """The model's variables, facts about this run, an empty standard input, a log for output."""
+    hook = shell("cat; env; echo to-stderr >&2; echo done")
+    proxy = serve({"a": journal.model("a", env=["GREETING=hi there"], afterHealthy=hook)})
+    assert proxy.chat("a").status == 200
+    row = proxy.running()["a"]
+    wanted = {
+        "GREETING": "hi there", "SWAPCHART_MODEL": "a", "SWAPCHART_PID": row["pid"],
+        "SWAPCHART_PORT": row["proxy"].rpartition(":")[2], "SWAPCHART_HOOK": "afterHealthy",
+        "SWAPCHART_INCARNATION": "1", "SWAPCHART_REASON": "the health check passed",
+    }  # fmt: skip
+    with proxy.log_of("a") as log:
+        log.read_until("to-stderr\ndone\n")
+
+    lines = log.text.splitlines()
+    assert "a says: started" in lines
+    assert {f"{name}={value}" for name, value in wanted.items()} <= {*lines}
+
+
+def test_requests_wait_for_after_healthy(serve: Serve, journal: Journal, tmp_path: Path) -> None:
+    """A model that is healthy and whose hook still runs is starting: nothing is sent to it."""
+    go = tmp_path / "go"
+    hook = note(f"while [ ! -e {go} ]; do sleep 0.02; done; echo 'hook ended' >> $JOURNAL")
+    proxy = serve({"a": journal.model("a", afterHealthy=hook)})
+    with proxy.open_chat("a") as connection:
+        journal.wait("hook afterHealthy")
+        assert proxy.state("a") == "after_healthy"
+        assert proxy.running()["a"]["state"] == "starting"
+        proxy.wait_busy("a", waiting=1)
+        go.touch()
+        assert connection.read_answer().status == 200
+
+    assert in_order(journal, "hook afterHealthy", "hook ended", "a request")
+
+
+@pytest.mark.parametrize("way", ["swap", "unload", "unload all", "ttl", "shutdown"])
+def test_before_stop_runs_on_every_way_to_a_stop(serve: Serve, journal: Journal, way: str) -> None:
+    """Exactly once, while the model still answers, before it is asked to end."""
+    ask = 'curl -sf "http://127.0.0.1:$SWAPCHART_PORT/health" >> "$JOURNAL"; echo >> "$JOURNAL"'
+    ttl = 1 if way == "ttl" else 0
+    models = {
+        "a": journal.model("a", ttl=ttl, afterHealthy=note(), beforeStop=note(ask)),
+        "b": journal.model("b"),
+    }
+    proxy = serve(models)
+    assert proxy.chat("a").status == 200
+    match way:
+        case "swap":
+            assert proxy.chat("b").status == 200
+        case "unload":
+            assert proxy.unload("a").status == 200
+        case "unload all":
+            assert proxy.unload().status == 200
+        case "ttl":
+            proxy.wait_state("a", "stopped")
+        case "shutdown":
+            assert proxy.stop() == 0
+
+    assert in_order(journal, "hook afterHealthy", "hook beforeStop", "^ok$", "a SIGTERM", "a exit")
+    if way == "swap":
+        assert in_order(journal, "a exit", "b started")
+
+
+def test_a_failing_hook_is_told_and_changes_nothing(serve: Serve, journal: Journal) -> None:
+    """The model becomes ready all the same, and stops all the same."""
+    model = journal.model(
+        "a", afterHealthy="sh -c 'echo no luck; exit 7'", beforeStop="/does/not/exist"
+    )
+    proxy = serve({"a": model})
+    assert proxy.chat("a").status == 200
+    assert proxy.unload("a").status == 200
+
+    with proxy.log_of("a") as log:
+        log.read_until(r"no luck\n\[swapchart\] afterHealthy hook failed: .*exit code 7\n")
+        log.read_until(r"\[swapchart\] beforeStop hook failed: .*/does/not/exist")
+    assert journal.words("SIGTERM") == ["a SIGTERM"]
+    assert proxy.chat("a").status == 200
+
+
+def test_a_hook_that_must_not_fail_fails_the_start(serve: Serve, journal: Journal) -> None:
+    """With ``onError: fail`` the request gets to know which hook failed; the next one works."""
+    once = 'echo x >> "$JOURNAL"; [ $(grep -c ^x "$JOURNAL") = 2 ]'
+    hook = shell(once, onError="fail")
+    proxy = serve({"a": journal.model("a", afterHealthy=hook, beforeStop=note())})
+
+    error = error_of(proxy.chat("a"))
+    assert error["code"] == "hook_failed"
+    assert "afterHealthy" in error["message"]
+    assert proxy.chat("a").status == 200
+    assert journal.words("hook") == ["hook beforeStop"]  # afterHealthy had begun
+
+
+def test_a_hook_that_hangs_is_killed_with_all_it_started(serve: Serve, journal: Journal) -> None:
+    """Its limit ends it, its children and the daemon that left its group; then it goes on."""
+    hang = shell(f"{FOREVER} & setsid {FOREVER} & {FOREVER}", timeout=1)
+    proxy = serve({"a": journal.model("a", afterHealthy=hang, beforeStop=hang)})
+    with proxy.open_chat("a") as connection:
+        wait_until(lambda: len(proxy.find(FOREVER)) >= 3, LONG_S, what="the hook's children")
+        assert connection.read_answer().status == 200
+    assert proxy.find(FOREVER) == []
+    assert proxy.unload("a").status == 200
+
+    assert proxy.find(FOREVER) == []
+    with proxy.log_of("a") as log:
+        log.read_until(r"\[swapchart\] afterHealthy hook timeout: .*killed after 1 s")
+        log.read_until(r"\[swapchart\] beforeStop hook timeout: .*killed after 1 s")
+
+
+def test_a_hook_ends_with_its_leader(serve: Serve, journal: Journal) -> None:
+    """What it left running is killed, and holds nothing up: not by an inherited pipe either."""
+    model = journal.model("a", afterHealthy=shell(f"{FOREVER} & echo left"))
+    proxy = serve({"a": model})
+    began = time.monotonic()
+
+    assert proxy.chat("a").status == 200
+    assert time.monotonic() - began < 20.0, "it waited for the hook's limit of 30 s"
+    assert proxy.find(FOREVER) == []
+
+
+def test_a_hooks_flood_is_cut(serve: Serve, journal: Journal) -> None:
+    """The first 64 KiB of a hook's output are kept, and what follows in the log is not lost."""
+    flood = shell("head -c 3000000 /dev/zero | tr '\\0' x; echo")
+    proxy = serve({"a": journal.model("a", afterHealthy=flood, beforeStop="echo after the flood")})
+    assert proxy.chat("a").status == 200
+    assert proxy.unload("a").status == 200
+
+    with proxy.log_of("a") as log:
+        log.read_until("after the flood")
+    assert 60_000 < log.text.count("x") < 70_000
+
+
+def test_an_unload_during_after_healthy_ends_the_hook_at_once(
+    serve: Serve, journal: Journal
+) -> None:
+    """Then beforeStop runs, as afterHealthy had begun; the request that waited is told."""
+    model = journal.model("a", afterHealthy=note(FOREVER), beforeStop=note())
+    proxy = serve({"a": model})
+    with proxy.open_chat("a") as connection:
+        wait_until(lambda: proxy.find(FOREVER), LONG_S, what="the hook")
+        began = time.monotonic()
+        assert proxy.unload("a").status == 200
+        assert time.monotonic() - began < 20.0
+        answer = connection.read_answer()
+
+    assert answer.status == 503
+    assert error_of(answer)["code"] == "stopped"
+    assert proxy.find(FOREVER) == []
+    assert in_order(journal, "hook afterHealthy", "hook beforeStop", "SIGTERM", "a exit")
+    assert journal.words("request") == []
+
+
+def test_sigterm_during_after_healthy_ends_the_hook_at_once(serve: Serve, journal: Journal) -> None:
+    """The end of the proxy waits for no hook of a start that nobody wants any more."""
+    proxy = serve({"a": journal.model("a", afterHealthy=note(FOREVER), beforeStop=note())})
+    with proxy.open_chat("a") as connection:
+        wait_until(lambda: proxy.find(FOREVER), LONG_S, what="the hook")
+        assert proxy.stop(20.0) == 0
+        answer = connection.read_answer()
+
+    assert error_of(answer)["code"] == "shutting_down"
+    assert in_order(journal, "hook afterHealthy", "hook beforeStop", "SIGTERM", "a exit")
+
+
+def test_a_model_that_dies_ends_its_hook(serve: Serve, journal: Journal) -> None:
+    """Its death during afterHealthy is seen at once; there is nothing to stop, so no beforeStop."""
+    model = journal.model(
+        "a", afterHealthy=note(f"kill -9 $SWAPCHART_PID; {FOREVER}"), beforeStop=note(),
+        afterStop=note('echo "exit $SWAPCHART_EXIT" >> "$JOURNAL"'),
+    )  # fmt: skip
+    proxy = serve({"a": model})
+    began = time.monotonic()
+    answer = proxy.chat("a")
+
+    assert answer.status == 502
+    assert error_of(answer)["code"] == "exited"
+    assert "killed by signal 9" in error_of(answer)["message"]
+    assert time.monotonic() - began < 20.0
+    assert proxy.find(FOREVER) == []
+    journal.wait("exit killed by signal 9")
+    assert journal.words("^hook") == ["hook afterHealthy", "hook afterStop"]
+
+
+def test_a_crash_runs_no_before_stop(serve: Serve, journal: Journal) -> None:
+    """A model that ended by itself is cleaned up after, not stopped; the next request starts it."""
+    tell = 'echo "told $SWAPCHART_EXIT" >> "$JOURNAL"'
+    keys = {"beforeStop": note(), "afterStop": note(tell), "onFailure": note(tell)}
+    proxy = serve({"a": journal.model("a", **keys)})
+    assert proxy.chat("a").status == 200
+    proxy.find("witness.py")[0].send_signal(signal.SIGSEGV)
+    journal.wait("hook afterStop")
+    proxy.wait_state("a", "stopped", "backoff")
+
+    assert journal.words("^hook|^told") == [
+        "hook onFailure", "told killed by signal 11", "hook afterStop", "told killed by signal 11"
+    ]  # fmt: skip
+    assert proxy.chat("a").status == 200
+    assert proxy.running()["a"]["incarnation"] == 2
+
+
+def test_a_stop_in_a_stop_runs_no_hook_twice(
+    serve: Serve, journal: Journal, tmp_path: Path
+) -> None:
+    """Two unloads and a request meet a stop that waits in beforeStop; each gets its due."""
+    go = tmp_path / "go"
+    wait = note(f"while [ ! -e {go} ]; do sleep 0.02; done")
+    proxy = serve({"a": journal.model("a", beforeStop=wait), "b": journal.model("b")})
+    assert proxy.chat("a").status == 200
+    connections = [raw.Connection(proxy.port, timeout_s=LONG_S) for _ in range(3)]
+    for connection in connections[:2]:
+        connection.request("POST", "/api/models/unload/a")
+        journal.wait("hook beforeStop")
+    assert proxy.state("a") == "before_stop"  # and everything else answers meanwhile
+    connections[2].request("POST", CHAT, value=chat_body("a"))
+    proxy.wait_busy("a", waiting=1)
+    go.touch()
+
+    assert [connection.read_answer().status for connection in connections] == [200] * 3
+    assert journal.words("hook") == ["hook beforeStop"]
+    assert proxy.running()["a"]["incarnation"] == 2
+    for connection in connections:
+        connection.close()
+
+
+def test_the_grace_period_begins_after_before_stop(serve: Serve, journal: Journal) -> None:
+    """A model that ignores SIGTERM has all of its grace left when the hook ends."""
+    model = journal.model("a", "--ignore-term", unloadTimeout=1, beforeStop=note("sleep 1.5"))
+    proxy = serve({"a": model})
+    assert proxy.chat("a").status == 200
+    assert proxy.unload("a").status == 200
+    ended = time.monotonic()
+    asked = next(at for at, words in journal.lines() if words == "a SIGTERM")
+
+    assert 0.9 < ended - asked < 15.0
+    assert in_order(journal, "hook beforeStop", "SIGTERM")
+    assert proxy.find("witness.py") == []
+
+
+def test_cmd_stop_replaces_sigterm(serve: Serve, journal: Journal) -> None:
+    """beforeStop, then cmdStop with the process id; SIGTERM only if cmdStop fails."""
+    ask = 'sh -c \'echo "cmdStop $0" >> "$JOURNAL"; kill -INT $0\' ${PID}'
+    models = {
+        "good": journal.model("good", beforeStop=note(), cmdStop=ask),
+        "bad": journal.model("bad", cmdStop="sh -c 'exit 3'"),
+        "idle": journal.model("idle", cmdStop="true", unloadTimeout=1),
+    }
+    proxy = serve(models)
+    assert proxy.chat("good").status == 200
+    pid = proxy.running()["good"]["pid"]
+    assert proxy.unload("good").status == 200
+    assert in_order(journal, "hook beforeStop", f"cmdStop {pid}")
+    assert journal.words("good SIGTERM") == []
+
+    assert proxy.chat("bad").status == 200
+    assert proxy.unload("bad").status == 200
+    assert in_order(journal, "bad SIGTERM", "bad exit")
+
+    assert proxy.chat("idle").status == 200
+    assert proxy.unload("idle").status == 200
+    assert journal.words("idle SIGTERM|idle exit") == []
+    assert proxy.find("witness.py") == []
+
+
+def test_a_model_that_is_never_healthy_runs_neither_hook(serve: Serve, journal: Journal) -> None:
+    """It never served, so there is nothing to restore or save."""
+    keys = {"startTimeout": 1, "afterHealthy": note(), "beforeStop": note()}
+    proxy = serve({"a": journal.model("a", "--never-healthy", **keys)})
+
+    error = error_of(proxy.chat("a"))
+    assert error["code"] == "start_timeout"
+    assert "status 503" in error["message"]
+    proxy.wait_state("a", "stopped", "backoff")
+    assert journal.words("hook") == []
+
+
+def test_without_a_check_after_healthy_runs_at_once(serve: Serve, journal: Journal) -> None:
+    """``checkEndpoint: none``: the process exists, and that is all that is known."""
+    model = journal.model("a", "--never-healthy", checkEndpoint="none", afterHealthy=note())
+    proxy = serve({"a": model})
+    with proxy.open_chat("a") as connection:
+        journal.wait("hook afterHealthy")
+        connection.read_head()  # whatever it is: the model may not listen yet
+
+    assert proxy.state("a") == "ready"
+
+
+def test_a_client_that_leaves_during_a_hook_leaves_it_alone(
+    serve: Serve, journal: Journal, tmp_path: Path
+) -> None:
+    """The hook ends as it would have, and the model stays."""
+    go = tmp_path / "go"
+    hook = note(f"while [ ! -e {go} ]; do sleep 0.02; done; echo 'hook ended' >> $JOURNAL")
+    proxy = serve({"a": journal.model("a", afterHealthy=hook)})
+    connection = proxy.open_chat("a")
+    journal.wait("hook afterHealthy")
+    proxy.wait_busy("a", waiting=1)
+    connection.close()
+    proxy.wait_busy("a", waiting=0)
+    go.touch()
+
+    proxy.wait_state("a", "ready")
+    assert journal.words("hook") == ["hook afterHealthy", "hook ended"]
+
+
+def test_the_idle_limit_begins_after_after_healthy(serve: Serve, journal: Journal) -> None:
+    """A hook that takes longer than the ttl does not make its model expire before it serves."""
+    proxy = serve({"a": journal.model("a", ttl=1, afterHealthy=note("sleep 1.5"))})
+
+    assert proxy.chat("a", events=30, every_s=0.05).body.endswith(b"[DONE]\n\n")
+    proxy.wait_state("a", "stopped")
+    assert in_order(journal, "hook afterHealthy", "a answered", "SIGTERM")
