@@ -1,6 +1,7 @@
 """The pure statechart: documents, steps and effects. No clock, no thread, no process in here."""
 
-from .chart import compile_chart
+from .chart import Configuration, Memory, compile_chart
+from .checker import Finding, Move, Report, Run, check
 from .context import Context, build_context
 from .diagram import to_dot, to_mermaid, to_table
 from .document import Document, as_list
@@ -20,17 +21,19 @@ from .effects import (
     StopDone,
 )
 from .errors import ChartError, ConfigError, SwapchartError
+from .explore import Bounds
 from .export import DIAGRAMS, FORMATS, native_yaml, render, to_json, to_yaml
 from .reading import from_mapping, lifecycle, read
 from .scxml import to_scxml
 from .stepper import ChartStepper, Compiled, NotHandledError, Stepper, TableStepper
-from .table import Configuration, Table, compile_table
+from .table import Table, compile_table
 
 __all__ = [
     "DIAGRAMS",
     "FORMATS",
     "AdmitAll",
     "AdmitWaiter",
+    "Bounds",
     "CancelActivity",
     "CancelTimer",
     "ChartError",
@@ -41,12 +44,17 @@ __all__ = [
     "Context",
     "Document",
     "Effect",
+    "Finding",
     "KillProcess",
+    "Memory",
+    "Move",
     "NotHandledError",
     "Notify",
     "QueueWaiter",
     "RejectAll",
     "RejectWaiter",
+    "Report",
+    "Run",
     "StartActivity",
     "StartTimer",
     "Stepper",
@@ -56,6 +64,7 @@ __all__ = [
     "TableStepper",
     "as_list",
     "build_context",
+    "check",
     "compile_chart",
     "compile_table",
     "from_mapping",

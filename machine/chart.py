@@ -6,22 +6,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from statemachine import StateChart
+from statemachine.exceptions import InvalidDefinition
 from statemachine.io import create_machine_class_from_definition
 from statemachine.orderedset import OrderedSet
 
 from .document import Document, as_list
+from .errors import ChartError
+
+#: All active states, outermost first; shape (depth,) without parallel states.
+Configuration: TypeAlias = tuple[str, ...]
+#: What history states remember: (history id, ids of the states to enter), by history id.
+Memory: TypeAlias = tuple[tuple[str, tuple[str, ...]], ...]
 
 #: An event that no transition takes raises, and so does an action that fails: both are bugs.
 FLAGS = {"allow_event_without_transition": False, "catch_errors_as_events": False}
 
 
 def compile_chart(document: Document) -> type[StateChart[Any]]:
-    """Make the class of *document*; an instance takes a context as its model."""
+    """Make the class of *document*; an instance takes a context as its model.
+
+    Raises:
+        ChartError: python-statemachine refuses its structure, such as a state nothing leads to.
+    """
     states = _definition(document.chart["states"])
-    return create_machine_class_from_definition(document.name, states=states, **FLAGS)
+    try:
+        return create_machine_class_from_definition(document.name, states=states, **FLAGS)
+    except InvalidDefinition as error:
+        raise ChartError("chart", str(error)) from error
 
 
 def _definition(states: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,7 +73,22 @@ def _transition(item: Mapping[str, Any]) -> dict[str, Any]:
     return entry
 
 
-def resume(machine: StateChart[Any], model: Any, configuration: tuple[str, ...]) -> None:
+def configuration_of(machine: StateChart[Any]) -> Configuration:
+    """Return all active states in document order; the library's own order depends on the path."""
+    return tuple(str(s.id) for s in sorted(machine.configuration, key=lambda s: s.document_order))
+
+
+def memory_of(machine: StateChart[Any]) -> Memory:
+    """Return what the history states of *machine* remember."""
+    return tuple(
+        (history, tuple(state.id for state in states))
+        for history, states in sorted(machine.history_values.items())
+    )
+
+
+def resume(
+    machine: StateChart[Any], model: Any, configuration: Configuration, memory: Memory = ()
+) -> None:
     """Put *machine* into *configuration*, running no action; an ended one runs again.
 
     The library resumes from ``model.state`` only in a new instance, which costs ten times as
@@ -67,4 +96,7 @@ def resume(machine: StateChart[Any], model: Any, configuration: tuple[str, ...])
     """
     machine._engine.running = True
     machine._engine.clear()
+    if memory or machine.history_values:
+        states = {state.id: state for state in machine.states_map.values()}
+        machine.history_values = {name: [states[s] for s in kept] for name, kept in memory}
     model.state = OrderedSet(configuration) if len(configuration) > 1 else configuration[0]

@@ -13,12 +13,12 @@ from typing import Any, Protocol
 from statemachine import StateChart
 from statemachine.exceptions import TransitionNotAllowed
 
-from .chart import compile_chart, resume
+from .chart import Configuration, Memory, compile_chart, configuration_of, memory_of, resume
 from .context import Context, build_context
 from .document import Document, Value
 from .effects import Effect
 from .errors import SwapchartError
-from .table import Configuration, Table, compile_table
+from .table import Table, compile_table
 
 _NOTHING: Mapping[str, Value] = {}
 
@@ -51,6 +51,21 @@ class Stepper(Protocol):
         """Tell whether the chart has ended: it takes no event any more."""
         ...
 
+    @property
+    def memory(self) -> Memory:
+        """What history states remember; empty in a chart without them."""
+        ...
+
+    def begin(self) -> list[Effect]:
+        """Take the effects of entering the initial configuration; once, before any step."""
+        ...
+
+    def restore(
+        self, configuration: Configuration, values: tuple[Value, ...], memory: Memory = ()
+    ) -> None:
+        """Go to a snapshot without running any action."""
+        ...
+
     def step(self, event: str, data: Mapping[str, Value] = _NOTHING) -> list[Effect]:
         """Take *event* to the end of its macrostep and return the effects asked for.
 
@@ -76,12 +91,17 @@ class ChartStepper:
     @property
     def configuration(self) -> Configuration:
         """All active states, outermost first."""
-        return tuple(str(value) for value in self._machine.configuration_values)
+        return configuration_of(self._machine)
+
+    @property
+    def memory(self) -> Memory:
+        """What history states remember; a part of a snapshot beside configuration and data."""
+        return memory_of(self._machine)
 
     @property
     def is_final(self) -> bool:
         """Tell whether a top-level final state was reached."""
-        return bool(self._machine.is_terminated)
+        return any(state.final and state.parent is None for state in self._machine.configuration)
 
     def begin(self) -> list[Effect]:
         """Take the effects of entering the initial configuration."""
@@ -97,11 +117,13 @@ class ChartStepper:
             raise NotHandledError(event, self.configuration) from error
         return self._take()
 
-    def restore(self, configuration: Configuration, values: tuple[Value, ...]) -> None:
+    def restore(
+        self, configuration: Configuration, values: tuple[Value, ...], memory: Memory = ()
+    ) -> None:
         """Go to a snapshot without running any action."""
         self.context.out.clear()
         self.context.restore(values)
-        resume(self._machine, self.context, configuration)
+        resume(self._machine, self.context, configuration, memory)
 
     def _take(self) -> list[Effect]:
         out = self.context.out
@@ -125,6 +147,11 @@ class TableStepper:
         """Tell whether a top-level final state was reached."""
         return self.configuration in self._table.final
 
+    @property
+    def memory(self) -> Memory:
+        """Nothing: a chart that remembers has no table."""
+        return ()
+
     def begin(self) -> list[Effect]:
         """Take the effects of entering the initial configuration."""
         for name in self._table.entry_actions:
@@ -132,6 +159,20 @@ class TableStepper:
         out = self.context.out
         self.context.out = []
         return out
+
+    def restore(
+        self, configuration: Configuration, values: tuple[Value, ...], memory: Memory = ()
+    ) -> None:
+        """Go to a snapshot without running any action.
+
+        Raises:
+            KeyError: The chart cannot be in *configuration*.
+        """
+        assert not memory, "a chart with history has no table"
+        self._rows = self._table.rows[configuration]
+        self.configuration = configuration
+        self.context.out.clear()
+        self.context.restore(values)
 
     def step(self, event: str, data: Mapping[str, Value] = _NOTHING) -> list[Effect]:
         """Take *event*; see `Stepper.step`."""
@@ -174,7 +215,7 @@ class Compiled:
         self.context_class = build_context(document)
         self.table: Table | None = compile_table(document)
 
-    def stepper(self, **parameters: Value) -> TableStepper | ChartStepper:
+    def stepper(self, **parameters: Value) -> Stepper:
         """Make an instance: by table where there is one, else by python-statemachine."""
         context = self.context_class(**parameters)
         if self.table is not None:

@@ -15,10 +15,9 @@ from typing import Any, TypeAlias
 
 from statemachine.exceptions import TransitionNotAllowed
 
-from .chart import compile_chart, resume
+from .chart import Configuration, compile_chart, configuration_of, resume
 from .document import Document
 
-Configuration: TypeAlias = tuple[str, ...]
 #: ("do", action, tree) | ("ask", guard, tree, tree) | ("goto", configuration) | ("refuse",)
 Tree: TypeAlias = tuple[Any, ...]
 
@@ -82,7 +81,7 @@ def compile_table(document: Document) -> Table | None:
         return None
     recorder = _recorder_class(document)()
     machine = compile_chart(document)(recorder)
-    initial = tuple(str(value) for value in machine.configuration_values)
+    initial = configuration_of(machine)
     entry = tuple(name for kind, name, _ in recorder.trace if kind == "do")
     interned: dict[Configuration, Configuration] = {initial: initial}
     rows: dict[Configuration, dict[str, Tree]] = {}
@@ -129,7 +128,7 @@ def _ask(
         machine.send(event)
     except TransitionNotAllowed:
         return ("refuse",)
-    return ("goto", tuple(str(value) for value in machine.configuration_values))
+    return ("goto", configuration_of(machine))
 
 
 def _merge(runs: list[tuple[list[tuple[str, str, bool]], Tree]]) -> Tree:

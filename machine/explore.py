@@ -1,0 +1,269 @@
+"""Walks everything a chart can do, closed with a world that does everything it may.
+
+A `Situation` is what the runtime would be in: configuration, data, the process, what runs (timers
+and activities), and which visits are still owed. From each, every event is tried that something
+can send there: users at any time, a timer only while it is armed, an activity only while it runs,
+a process only while it lives. Answers of what was cancelled never come, because the runtime drops
+them; so no queue has to be modelled.
+
+Steps are those of python-statemachine itself, by way of the decision table recorded from the
+real class, which a test holds equal to it; charts with history are stepped by the class directly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import Literal, NamedTuple, TypeAlias
+
+from .chart import Configuration, Memory
+from .document import Document, EventDecl, Value
+from .effects import Effect
+from .errors import ChartError
+from .stepper import Compiled, NotHandledError, Stepper
+
+Being: TypeAlias = Literal["none", "spawning", "alive"]
+
+_MOST_SITUATIONS = 500_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """How much of what is unbounded is explored.
+
+    Attributes:
+        waiting: Requests that wait at a time; >= 1.
+        served: Requests admitted at a time beyond those that wait; >= 1.
+        counts: Largest value of any other count, and of parameters that are counts; >= 1. At 1
+            no restart limit of ours is ever above the number of failures.
+    """
+
+    waiting: int = 1
+    served: int = 1
+    counts: int = 2
+
+
+class Input(NamedTuple):
+    """One event with its fields."""
+
+    event: str
+    data: tuple[tuple[str, Value], ...] = ()
+
+    def __str__(self) -> str:
+        """Write it as a call."""
+        fields = ", ".join(f"{name}={value!r}" for name, value in self.data)
+        return f"{self.event}({fields})" if fields else self.event
+
+
+class Situation(NamedTuple):
+    """One state of chart and world together.
+
+    Attributes:
+        configuration: All active states.
+        values: The data, in the order of the document.
+        memory: What history states remember.
+        process: Whether there is one.
+        running: Names of live activities and armed timers.
+        owed: Indexes of the promised pairs whose end is owed.
+    """
+
+    configuration: Configuration
+    values: tuple[Value, ...]
+    memory: Memory = ()
+    process: Being = "none"
+    running: frozenset[str] = frozenset()
+    owed: frozenset[int] = frozenset()
+
+
+class Reaction(NamedTuple):
+    """What the chart does with one input.
+
+    Attributes:
+        configuration: All active states after it.
+        values: The data after it.
+        memory: What history states remember after it.
+        effects: Asked for, in order.
+        is_final: The chart has ended.
+    """
+
+    configuration: Configuration
+    values: tuple[Value, ...]
+    memory: Memory
+    effects: tuple[Effect, ...]
+    is_final: bool
+
+
+class Reactor:
+    """Answers what the chart would do, from any snapshot, and remembers the answer.
+
+    Attributes:
+        begin: The reaction to being created.
+    """
+
+    def __init__(self, stepper: Stepper) -> None:
+        self._stepper = stepper
+        self._known: dict[tuple[Configuration, tuple[Value, ...], Memory, Input], Reaction | None]
+        self._known = {}
+        self.begin = self._reaction(stepper.begin())
+
+    def react(
+        self, configuration: Configuration, values: tuple[Value, ...], memory: Memory, what: Input
+    ) -> Reaction | None:
+        """Return what happens on *what*, or None when the chart does not handle it."""
+        key = (configuration, values, memory, what)
+        try:
+            return self._known[key]
+        except KeyError:
+            pass
+        self._stepper.restore(configuration, values, memory)
+        try:
+            effects = self._stepper.step(what.event, dict(what.data))
+        except NotHandledError:
+            reaction = None
+        else:
+            reaction = self._reaction(effects)
+        self._known[key] = reaction
+        return reaction
+
+    def _reaction(self, effects: list[Effect]) -> Reaction:
+        stepper = self._stepper
+        return Reaction(
+            stepper.configuration,
+            stepper.context.values(),
+            stepper.memory,
+            tuple(effects),
+            stepper.is_final,
+        )
+
+
+class Environment:
+    """What can send which event, according to the document."""
+
+    def __init__(self, document: Document, bounds: Bounds) -> None:
+        self._bounds = bounds
+        self._requests = document.promises.requests
+        self._process = document.promises.process
+        self._inputs = {
+            name: tuple(_inputs(name, event)) for name, event in document.events.items()
+        }
+        self._events = document.events
+        order = list(document.data)
+        self._waiting = self._served = -1
+        if self._requests is not None:
+            self._waiting = order.index(self._requests.waiting)
+            self._served = order.index(self._requests.served)
+        self._cache: dict[tuple[Being, frozenset[str], int, int], tuple[Input, ...]] = {}
+
+    def counts(self, values: tuple[Value, ...]) -> tuple[int, int]:
+        """Return how many requests wait and how many are admitted, as *values* count them."""
+        if self._requests is None:
+            return 0, 0
+        return int(values[self._waiting]), int(values[self._served])
+
+    def inputs(self, now: Situation) -> tuple[Input, ...]:
+        """Return every input that may come now."""
+        waiting, served = self.counts(now.values)
+        key = (now.process, now.running, waiting, served)
+        found = self._cache.get(key)
+        if found is None:
+            found = self._cache[key] = tuple(
+                what
+                for name, event in self._events.items()
+                if self._may_come(name, event, now, waiting, served)
+                for what in self._inputs[name]
+            )
+        return found
+
+    def _may_come(
+        self, name: str, event: EventDecl, now: Situation, waiting: int, served: int
+    ) -> bool:
+        requests, bounds = self._requests, self._bounds
+        if event.origin in ("activity", "timer"):
+            if self._process is not None and event.of == self._process.activity:
+                return now.process == "spawning"
+            return event.of in now.running
+        if event.origin == "process":
+            return self._process is None or now.process == "alive"
+        if requests is not None and name == requests.ask:
+            return waiting < bounds.waiting and waiting + served < bounds.waiting + bounds.served
+        if requests is not None and name == requests.give_up:
+            return waiting > 0
+        if requests is not None and name == requests.done:
+            return served > 0
+        return True
+
+
+def _inputs(name: str, event: EventDecl) -> Iterator[Input]:
+    for values in product(*event.data.values()):
+        yield Input(name, tuple(zip(event.data, values, strict=True)))
+
+
+def parameter_sets(document: Document, bounds: Bounds) -> Iterator[dict[str, Value]]:
+    """Yield every combination of parameter values, counts from 1 to the bound."""
+    domains = [
+        datum.values or tuple(range(1, bounds.counts + 1)) for datum in document.parameters.values()
+    ]
+    for values in product(*domains):
+        yield dict(zip(document.parameters, values, strict=True))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Behaviour:
+    """Everything a chart does when any declared event may come at any time.
+
+    Two documents mean the same when their behaviours are equal.
+
+    Attributes:
+        begin: The reaction to being created.
+        reactions: (configuration, data, memory) -> input -> reaction, None where not handled.
+    """
+
+    begin: Reaction
+    reactions: Mapping[
+        tuple[Configuration, tuple[Value, ...], Memory], Mapping[Input, Reaction | None]
+    ]
+
+
+def behaviour(
+    document: Document,
+    *,
+    parameters: Mapping[str, Value] | None = None,
+    counts: int = 2,
+    reference: bool = False,
+) -> Behaviour:
+    """Explore what *document* does in a world without rules.
+
+    Args:
+        document: The chart.
+        parameters: Of the instance; defaults for those not named.
+        counts: Steps that raise a count above this are noted but not followed.
+        reference: Step python-statemachine's class itself instead of the decision table.
+
+    Raises:
+        ChartError: There are more than half a million snapshots.
+    """
+    compiled = Compiled(document)
+    make = compiled.reference if reference else compiled.stepper
+    reactor = Reactor(make(**(parameters or {})))
+    inputs = [what for name, event in document.events.items() for what in _inputs(name, event)]
+    first = reactor.begin
+    reactions: dict[
+        tuple[Configuration, tuple[Value, ...], Memory], dict[Input, Reaction | None]
+    ] = {}
+    todo = [first]
+    while todo:
+        at = todo.pop()
+        key = at[:3]
+        if key in reactions:
+            continue
+        if len(reactions) >= _MOST_SITUATIONS:
+            raise ChartError("chart", f"more than {_MOST_SITUATIONS} snapshots can be reached")
+        row = reactions[key] = {}
+        if at.is_final or any(type(v) is int and abs(v) > counts for v in at.values):
+            continue
+        for what in inputs:
+            reaction = row[what] = reactor.react(*key, what)
+            if reaction is not None:
+                todo.append(reaction)
+    return Behaviour(begin=first, reactions=reactions)
