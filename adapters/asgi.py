@@ -24,7 +24,7 @@ from .leftovers import boot_id, end_leftovers, started_of
 from .process import LocalLauncher
 from .proxy.app import ProxyApp
 from .proxy.asgi_types import Receive, Scope, Send
-from .services import catalogue, eviction_policy, queue_limits, service_specs
+from .services import catalogue, eviction_policy, proxy_options, queue_limits, service_specs
 from .store import Database, StoreError
 from .store.journal import MIGRATIONS, Journal
 from .store.state import StateDirectory, default_directory
@@ -70,7 +70,10 @@ class Application:
             await stack.enter_async_context(supervisor)
             for listener in (journal.take, *self._listeners):
                 supervisor.listen(listener)
-            self._proxy = ProxyApp(supervisor, catalogue(self.config), history=journal.history)
+            self._proxy = ProxyApp(
+                supervisor, catalogue(self.config), proxy_options(self.config),
+                history=journal.history,
+            )  # fmt: skip
             stack.push_async_callback(self._proxy.aclose)
             self.supervisor = supervisor
             try:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 
+from .. import __version__
 from ..runtime import (
     Command,
     EvictionPolicy,
@@ -19,7 +21,9 @@ from ..runtime import (
 from ..runtime.eviction import All, Any, Expression, Group, One, SetRef, group_policy, matrix_policy
 from .config import Config, HookAction, ModelConfig
 from .config import matrix as written
+from .proxy.auth import ApiKey
 from .proxy.catalogue import Catalogue, ModelCard
+from .proxy.options import ProxyOptions
 
 
 def service_specs(config: Config) -> list[ServiceSpec]:
@@ -174,4 +178,13 @@ def catalogue(config: Config) -> Catalogue:
         )
         for model in config.models.values()
     ]
-    return Catalogue(cards, ignored=config.ignore_paths, has_keys=bool(config.api_keys))
+    return Catalogue(cards, ignored=config.ignore_paths)
+
+
+def proxy_options(config: Config) -> ProxyOptions:
+    """Return how the proxy behaves towards its clients."""
+    return ProxyOptions(
+        keys=tuple(ApiKey(key=key.get_secret_value()) for key in config.api_keys),
+        instance_id=secrets.token_hex(8),
+        version=__version__,
+    )

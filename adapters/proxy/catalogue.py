@@ -58,15 +58,12 @@ class Catalogue:
     Args:
         cards: The models, in the order of the configuration.
         ignored: Paths below ``/upstream`` that never start a model.
-        has_keys: Requests carry our own keys, which must not cross.
     """
 
     def __init__(
-        self, cards: Sequence[ModelCard], *, ignored: Sequence[re.Pattern[str]] = (),
-        has_keys: bool = False,
-    ) -> None:  # fmt: skip
+        self, cards: Sequence[ModelCard], *, ignored: Sequence[re.Pattern[str]] = ()
+    ) -> None:
         self.cards = {card.id: card for card in cards}
-        self.has_keys = has_keys
         self._ignored = tuple(ignored)
         self._names = {alias: card.id for card in cards for alias in card.aliases}
         self._names.update({card.id: card.id for card in cards})

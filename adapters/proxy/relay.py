@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from time import perf_counter
 from urllib.parse import urlsplit
 
-from ..headers import request_headers, response_headers
-from ..upstream import UpstreamPool
+from ..headers import HeaderError, request_headers, response_headers
+from ..upstream import UpstreamBroken, UpstreamPool, UpstreamResponse
 from .asgi_types import Headers, Send
 from .request import Request
 
@@ -69,6 +69,13 @@ class Upstream:
         self.pool = UpstreamPool(host, port, ssl=context)
 
 
+def _fields(response: UpstreamResponse) -> Headers:
+    try:
+        return [(name.lower(), value) for name, value in response_headers(response.headers)]
+    except HeaderError as error:
+        raise UpstreamBroken("head", str(error)) from error
+
+
 async def relay(
     request: Request,
     send: Send,
@@ -79,6 +86,7 @@ async def relay(
     *,
     strip: frozenset[bytes],
     header_timeout_s: float | None = None,
+    trust_forwarded: bool = False,
 ) -> None:
     """Send *request* on to *upstream* and relay the answer.
 
@@ -91,8 +99,10 @@ async def relay(
         exchange: Filled in on the way.
         strip: Field names, in lower case, that do not cross: consumed credentials.
         header_timeout_s: Longest wait for the head of the answer; None is without limit.
+        trust_forwarded: Let the client's X-Forwarded-* fields cross.
 
     Raises:
+        HeaderError: A field of the request cannot be sent on.
         UpstreamError: Before any byte was sent to the client if ``exchange.status`` is 0,
             else in the middle of the answer: then only breaking off tells the truth.
     """
@@ -102,6 +112,7 @@ async def relay(
         host=request.header(b"host") or upstream.host,
         client=None if client is None else client.encode(),
         strip=strip,
+        trust_forwarded=trust_forwarded,
     )
     response = await upstream.pool.request(
         request.method.encode(),
@@ -112,9 +123,7 @@ async def relay(
     )
     try:
         exchange.head = perf_counter()
-        headers: Headers = [
-            (name.lower(), value) for name, value in response_headers(response.headers)
-        ]
+        headers = _fields(response)
         for name, value in headers:
             if name == b"content-type":
                 exchange.content_type = value

@@ -11,6 +11,8 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from .asgi_types import Headers, Message, Receive, Scope
+from .auth import EVERYTHING, Access
+from .routes import Route
 
 _WATCH_AFTER_S = 0.02  # most answers are there sooner, and then no task need be made
 
@@ -40,11 +42,14 @@ class Request:
         path: Decoded path.
         headers: Fields as they came; shape (n, 2), names in lower case.
         is_gone: The client has left.
+        route: Where it goes; None until that was found.
+        rest: What the ``*`` of the route's path stands for.
+        access: What its key allows.
     """
 
     __slots__ = (
-        "_ahead", "_is_complete", "_receive", "_task", "_timer", "_watcher", "headers",
-        "is_gone", "method", "path", "scope",
+        "_ahead", "_is_complete", "_receive", "_task", "_timer", "_watcher", "access", "headers",
+        "is_gone", "method", "path", "rest", "route", "scope",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
@@ -53,6 +58,9 @@ class Request:
         self.path: str = scope["path"]
         self.headers: Headers = scope["headers"]
         self.is_gone = False
+        self.route: Route | None = None
+        self.rest = ""
+        self.access: Access = EVERYTHING
         self._receive = receive
         self._ahead: Message | None = None  # a body message that the watcher came upon
         self._is_complete = False
@@ -73,6 +81,12 @@ class Request:
         raw: bytes = self.scope.get("raw_path") or self.path.encode()
         query: bytes = self.scope.get("query_string") or b""
         return raw.split(b"?", 1)[0] + (b"?" + query if query else b"")
+
+    @property
+    def query(self) -> bytes:
+        """The query as it came, without its question mark."""
+        found: bytes = self.scope.get("query_string") or b""
+        return found
 
     @property
     def client(self) -> str | None:

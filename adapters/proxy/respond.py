@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .asgi_types import Headers, Send
+from .request import Request
 
 JSON_TYPE = b"application/json"
 _TYPES = {
@@ -21,6 +22,7 @@ _TYPES = {
     404: ("invalid_request_error", "not_found"),
     409: ("invalid_request_error", "conflict"),
     429: ("rate_limit_error", "rate_limit_exceeded"),
+    499: ("invalid_request_error", "request_cancelled"),
     502: ("server_error", "bad_gateway"),
     503: ("server_error", "service_unavailable"),
     504: ("server_error", "gateway_timeout"),
@@ -60,9 +62,10 @@ async def send_text(
 
 
 def error_value(
-    status: int, message: str, *, code: str | None = None, details: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """Build the error envelope."""
+    status: int, message: str, *, code: str | None = None, details: Mapping[str, Any] | None = None,
+    is_anthropic: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """Build the error envelope; *is_anthropic* adds what that API's clients look for."""
     if status in _TYPES:
         kind, default = _TYPES[status]
     elif 400 <= status < 500:
@@ -71,21 +74,27 @@ def error_value(
     else:
         kind, default = "server_error", "internal_error"
     error = {"message": message, "type": kind, "param": None, "code": code or default}
-    return {"src": "swapchart", "error": {**error, **(details or {})}}
+    value = {"src": "swapchart", "error": {**error, **(details or {})}}
+    return {"type": "error", **value} if is_anthropic else value
+
+
+def is_anthropic(path: str) -> bool:
+    """Tell whether clients of *path* speak Anthropic's dialect."""
+    return path.startswith(("/v1/messages", "/v/messages"))
 
 
 async def send_error(
-    send: Send, status: int, message: str, *, accept: bytes | None = None, code: str | None = None,
+    request: Request, send: Send, status: int, message: str, *, code: str | None = None,
     retry_after_s: float | None = None, details: Mapping[str, Any] | None = None,
     headers: Iterable[tuple[bytes, bytes]] = (),
 ) -> None:  # fmt: skip
-    """Send an error: JSON, or text or HTML where *accept* asks for that.
+    """Send an error: JSON, or text or HTML where the request's Accept field asks for that.
 
     Args:
+        request: What is answered.
         send: Where to.
         status: HTTP status, 4xx or 5xx.
         message: For a person: where, what was expected, what was found.
-        accept: The Accept field of the request.
         code: Machine-readable reason; by default the one of the status.
         retry_after_s: Sent as Retry-After, rounded up to whole seconds.
         details: Further members of the error object.
@@ -94,7 +103,7 @@ async def send_error(
     extra = [*headers]
     if retry_after_s is not None:
         extra.append((b"retry-after", str(max(1, math.ceil(retry_after_s))).encode()))
-    wanted = accept or b""
+    wanted = request.header(b"accept") or b""
     if b"text/plain" in wanted and status != 429:
         await send_text(send, f"swapchart: {message}\n", status, extra)
     elif b"text/html" in wanted and status != 429:
@@ -104,5 +113,16 @@ async def send_error(
         extra.append((b"content-security-policy", b"default-src 'none'"))
         await send_bytes(send, status, page.encode(), b"text/html; charset=utf-8", extra)
     else:
-        value = error_value(status, message, code=code, details=details)
+        value = error_value(
+            status, message, code=code, details=details, is_anthropic=is_anthropic(request.path)
+        )
         await send_json(send, value, status, extra)
+
+
+async def send_unknown_model(
+    request: Request, send: Send, wanted: str, closest: str | None
+) -> None:
+    """Say that there is no model *wanted*, and which name may have been meant."""
+    hint = f"; did you mean {closest!r}?" if closest else ""
+    message = f"model not found: {wanted!r}{hint}"
+    await send_error(request, send, 404, message, code="model_not_found")

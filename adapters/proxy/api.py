@@ -1,0 +1,31 @@
+"""All routes of the proxy (llama-swap.md section 5.5)."""
+
+from __future__ import annotations
+
+from . import control, log_routes, passthrough
+from .dispatch import json_request
+from .model_routes import JSON_PATHS
+from .routes import Route, RouteTable
+
+ROUTES = RouteTable(
+    (
+        *(
+            Route(method="POST", path=path, handler=json_request, access="infer", cut=cut)
+            for path, cut in JSON_PATHS.items()
+        ),
+        Route(method="GET", path="/health", handler=control.health, access="open", changes=False),
+        Route(
+            method="GET", path="/wol-health", handler=control.health, access="open", changes=False
+        ),
+        Route(method="GET", path="/v1/models", handler=control.models, access="any", changes=False),
+        Route(method="GET", path="/models", handler=control.models, access="any", changes=False),
+        Route(method="GET", path="/running", handler=control.running, changes=False),
+        Route(method="GET", path="/unload", handler=control.unload_all_text),
+        Route(method="POST", path="/api/models/unload", handler=control.unload_all),
+        Route(method="POST", path="/api/models/unload/*", handler=control.unload),
+        Route(method="GET", path="/api/models/*/history", handler=control.history, changes=False),
+        Route(method="*", path="/upstream/*", handler=passthrough.upstream, access="any"),
+        Route(method="GET", path="/logs/stream", handler=log_routes.stream, changes=False),
+        Route(method="GET", path="/logs/stream/*", handler=log_routes.stream, changes=False),
+    )
+)

@@ -1,0 +1,61 @@
+"""How the proxy behaves towards its clients, whatever models it serves. A value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from .auth import ApiKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProxyOptions:
+    """What the composition root decides.
+
+    Attributes:
+        keys: Empty: everything is open.
+        allowed_origins: Web pages that may use the API from a browser, besides those of this
+            machine and our own: ``https://chat.example.org``; ``*`` in it matches anything.
+        allowed_hosts: Further values of Host that are ours on a loopback address.
+        check_host: Refuse foreign values of Host (DNS rebinding). None: on connections that come
+            in at a loopback address.
+        trust_forwarded: Let the X-Forwarded-* fields of clients cross.
+        json_limit_bytes: Largest body that is read whole.
+        form_limit_bytes: Largest body of a form, which is passed on as it comes.
+        form_head_bytes: So much of a form may come before its ``model``; it is kept on disk
+            beyond a megabyte.
+        loading_tick_s: Between two signs of life while a model loads, to a client that asked
+            for a stream and for this.
+        heartbeat_s: Between two comments in an event stream with nothing to say.
+        capture_bytes: Room for captured requests and answers, in memory; 0: none are captured.
+        session_headers: Header fields that name a client's session; for the UI.
+        include_aliases: List aliases as models of their own.
+        log_to_stdout: Which logs ``/logs`` shows: proxy, upstream, both or none.
+        performance_every_s: Between two samples of the machine; None: never.
+        ui_root: Folder of the web UI; None: there is none.
+        instance_id: Tells this proxy from others when they call each other in a circle.
+        version: Shown by ``/api/version``.
+        commit: Likewise.
+        build_date: Likewise.
+    """
+
+    keys: tuple[ApiKey, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
+    check_host: bool | None = None
+    trust_forwarded: bool = False
+    json_limit_bytes: int = 64 << 20
+    form_limit_bytes: int = 4 << 30
+    form_head_bytes: int = 2 << 30
+    loading_tick_s: float = 0.75
+    heartbeat_s: float = 15.0
+    capture_bytes: int = 0
+    session_headers: tuple[str, ...] = ()
+    include_aliases: bool = False
+    log_to_stdout: str = "proxy"
+    performance_every_s: float | None = None
+    ui_root: Path | None = None
+    instance_id: str = ""
+    version: str = ""
+    commit: str = ""
+    build_date: str = ""

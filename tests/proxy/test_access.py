@@ -1,0 +1,479 @@
+"""Who may do what: llama-swap.md sections 5.2 and 5.4, faults.md rows C30, C31, C33, C34, C51."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import statistics
+import time
+from collections.abc import Awaitable, Callable
+from hashlib import sha256
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tools.asgi import Bench, proxied
+
+from swapchart.adapters.proxy.api import ROUTES
+from swapchart.adapters.proxy.auth import Access, ApiKey, KeyRing, secret_of
+from swapchart.adapters.proxy.options import ProxyOptions
+from swapchart.adapters.proxy.origins import HostCheck, OriginCheck, host_name, is_loopback_host
+
+KEY = "sk-right"
+KEYED = ProxyOptions(keys=(ApiKey(key=KEY), ApiKey(key="sk-other")))
+
+
+def basic(text: str) -> str:
+    return "Basic " + base64.b64encode(text.encode()).decode()
+
+
+def run(main: Callable[[Bench], Awaitable[None]], options: ProxyOptions | None = None) -> None:
+    async def whole() -> None:
+        async with proxied(options=options) as bench:
+            await main(bench)
+
+    asyncio.run(whole())
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ([], 401),
+        ([("authorization", f"Bearer {KEY}")], 200),
+        ([("authorization", f"bEARER   {KEY}")], 200),
+        ([("authorization", basic(f"anybody:{KEY}"))], 200),
+        ([("authorization", basic(f":{KEY}"))], 200),
+        ([("x-api-key", KEY)], 200),
+        ([("x-api-key", KEY), ("authorization", f"Bearer {KEY}")], 200),
+        ([("authorization", "Basic !!!"), ("x-api-key", KEY)], 200),
+        ([("authorization", basic("user:")), ("x-api-key", KEY)], 200),
+        ([("authorization", f"Bearer {KEY}"), ("x-api-key", "sk-other")], 401),
+        ([("x-api-key", KEY), ("x-api-key", "sk-other")], 401),
+        ([("authorization", f"Bearer {KEY[:-1]}")], 401),
+        ([("authorization", f"Bearer {KEY}x")], 401),
+        ([("authorization", f"Bearer {KEY} x")], 401),
+        ([("authorization", "Bearer ")], 401),
+        ([("authorization", "Bearer")], 401),
+        ([("authorization", KEY)], 401),
+        ([("authorization", f"Digest {KEY}")], 401),
+        ([("authorization", basic(KEY))], 401),
+        ([("authorization", "Bearer k\xfcche")], 401),
+        ([("authorization", "Bearer " + "k" * 20_000)], 401),
+        ([("x-api-key", "")], 401),
+    ],
+)
+def test_5_4_C33_keys_come_in_three_ways(fields: list[tuple[str, str]], status: int) -> None:
+    """A key counts as Bearer, as the password of Basic and as x-api-key; two that differ do not."""
+
+    async def main(bench: Bench) -> None:
+        answer = await bench.client.call("GET", "/running", headers=fields)
+
+        assert answer.status == status
+        if status == 401:
+            assert answer.header("www-authenticate") == 'Basic realm="swapchart"'
+            assert answer.error()["type"] == "authentication_error"
+            assert answer.error()["code"] == "unauthorized"
+            assert answer.error()["message"] == "unauthorized: invalid or missing API key"
+
+    run(main, KEYED)
+
+
+def test_5_4_a_key_in_the_query_is_no_key() -> None:
+    """Keys are never taken from URLs: those end up in logs."""
+
+    async def main(bench: Bench) -> None:
+        assert (await bench.client.call("GET", f"/running?api_key={KEY}")).status == 401
+
+    run(main, KEYED)
+
+
+@given(st.text(max_size=40), st.text(max_size=40))
+def test_5_4_only_the_key_itself_opens(key: str, other: str) -> None:
+    """Whatever two texts are, one opens what the other locks only if they are the same."""
+    ring = KeyRing([ApiKey(key=key)])
+
+    assert (ring.access(other.encode("utf-8", "surrogateescape")) is not None) == (key == other)
+
+
+def test_C33_a_key_may_be_given_by_its_hash() -> None:
+    """The configuration need not hold the key itself, and repr shows neither."""
+    hashed = ApiKey(key="sha256:" + sha256(KEY.encode()).hexdigest())
+    ring = KeyRing([hashed])
+
+    assert ring.access(KEY.encode()) == Access()
+    assert ring.access(hashed.key.encode()) is None
+    assert KEY not in repr(ApiKey(key=KEY))
+
+
+def test_C33_time_tells_nothing() -> None:
+    """A near miss takes no longer than a wild guess, whichever key it is near to."""
+    keys = [f"{number:02}" + "k" * 60 for number in range(20)]
+    ring = KeyRing([ApiKey(key=key) for key in keys])
+    guesses = [b"x" * 62, keys[0][:-1].encode() + b"x", keys[19][:-1].encode() + b"x"]
+    times: list[list[float]] = [[] for _ in guesses]
+    for _ in range(3000):
+        for guess, taken in zip(guesses, times, strict=True):
+            began = time.perf_counter()
+            ring.access(guess)
+            taken.append(time.perf_counter() - began)
+    medians = [statistics.median(taken) for taken in times]
+
+    assert max(medians) < 1.25 * min(medians)
+
+
+@pytest.mark.parametrize("values", [[], [b"Bearer a", b"Bearer b"], [b"Basic YTpi", b"Bearer c"]])
+def test_5_4_no_secret_or_two(values: list[bytes]) -> None:
+    """Without exactly one secret there is none."""
+    assert secret_of(values, []) is None
+
+
+@pytest.mark.parametrize("name", ["authorization", "Authorization", "X-Api-Key", "x-api-key"])
+@pytest.mark.parametrize("target", ["/v1/chat/completions", "/upstream/a/v1/chat/completions"])
+def test_C34_our_key_does_not_go_upstream(name: str, target: str) -> None:
+    """A key that we consumed is not passed on, whichever way it came."""
+
+    async def main(bench: Bench) -> None:
+        secret = f"Bearer {KEY}" if name.lower() == "authorization" else KEY
+        await bench.client.call(
+            "POST", target, value={"model": "a"},
+            headers=[(name, secret), ("Proxy-Authorization", "x"), ("X-Other", "1")],
+        )  # fmt: skip
+
+        sent = bench.server.last
+        assert KEY not in str(sent)
+        assert (sent.header("authorization"), sent.header("x-api-key")) == (None, None)
+        assert sent.header("x-other") == "1"
+
+    run(main, KEYED)
+
+
+def test_C34_without_keys_of_ours_credentials_are_the_upstreams() -> None:
+    """Where we ask for no key, what a client sends is meant for the model's own server."""
+
+    async def main(bench: Bench) -> None:
+        await bench.client.chat("a", headers={"Authorization": "Bearer upstream's"})
+
+        assert bench.server.last.header("authorization") == "Bearer upstream's"
+
+    run(main)
+
+
+# ---- scopes
+SCOPED = ProxyOptions(
+    keys=(
+        ApiKey(key="infer", scopes=frozenset({"infer"})),
+        ApiKey(key="admin", scopes=frozenset({"admin"})),
+        ApiKey(key="only-a", scopes=frozenset({"infer"}), models=("a*",)),
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("key", "method", "target", "status"),
+    [
+        ("infer", "POST", "/v1/chat/completions", 200),
+        ("admin", "POST", "/v1/chat/completions", 403),
+        ("only-a", "POST", "/v1/chat/completions", 200),
+        ("infer", "POST", "/upstream/a/v1/chat/completions", 200),
+        ("infer", "POST", "/upstream/a/slots/0?action=erase", 403),
+        ("admin", "POST", "/upstream/a/slots/0?action=erase", 200),
+        ("only-a", "POST", "/upstream/b/v1/chat/completions", 403),
+        ("infer", "GET", "/running", 403),
+        ("admin", "GET", "/running", 200),
+        ("infer", "GET", "/v1/models", 200),
+        ("infer", "POST", "/api/models/unload", 403),
+        ("admin", "POST", "/api/models/unload", 200),
+        ("infer", "GET", "/no/such/route", 404),
+    ],
+)
+def test_5_4_scopes(key: str, method: str, target: str, status: int) -> None:
+    """A key does what its scopes say: infer asks models, admin does the rest."""
+
+    async def main(bench: Bench) -> None:
+        value = {"model": "a"} if method == "POST" else None
+        answer = await bench.client.call(method, target, value=value, headers={"X-Api-Key": key})
+
+        assert answer.status == status
+        if status == 403:
+            assert answer.error()["code"] == "forbidden"
+
+    run(main, SCOPED)
+
+
+def test_5_4_a_key_for_some_models() -> None:
+    """A key that names models is good for these only, and the others are not listed to it."""
+
+    async def main(bench: Bench) -> None:
+        bench.client.headers["x-api-key"] = "only-a"
+        listed = (await bench.client.call("GET", "/v1/models")).json()["data"]
+
+        assert (await bench.client.chat("a")).status == 200
+        assert (await bench.client.chat("b")).status == 403
+        assert [record["id"] for record in listed] == ["a"]
+
+    run(main, SCOPED)
+
+
+# ---- C51: every route
+OPEN = {("GET", "/health"), ("GET", "/wol-health"), ("GET", "/"), ("GET", "/favicon.ico")}
+
+
+def test_C51_only_these_routes_are_open() -> None:
+    """What answers without a key is on this short list, and a new route is not on it."""
+    found = {(route.method, route.path) for route in ROUTES.routes if route.access == "open"}
+
+    assert found <= OPEN
+    assert found >= {("GET", "/health"), ("GET", "/wol-health")}
+
+
+def test_C51_every_route_asks_for_a_key() -> None:
+    """Each route, by each way of spelling it, refuses no key and a wrong key with 401."""
+
+    async def main(bench: Bench) -> None:
+        for route in ROUTES.routes:
+            if route.access == "open":
+                continue
+            method = "GET" if route.method == "*" else route.method
+            for fields in ([], [("x-api-key", "wrong")]):
+                target = route.path.replace("*", "a")
+                answer = await bench.client.call(method, target, headers=fields)
+
+                assert answer.status == 401, (method, target, fields)
+        assert bench.server.received == []
+
+    run(main, KEYED)
+
+
+def test_C51_what_changes_something_is_marked() -> None:
+    """Whatever is not a GET counts as a change, and so do the GETs that stop or start models."""
+    unmarked = {(route.method, route.path) for route in ROUTES.routes if not route.changes}
+
+    assert {method for method, _ in unmarked} == {"GET"}
+    assert ("GET", "/unload") not in unmarked
+
+
+def test_5_4_unknown_paths_are_not_told_to_strangers() -> None:
+    """Without a key, what exists and what does not look the same."""
+
+    async def main(bench: Bench) -> None:
+        assert (await bench.client.call("GET", "/no/such/route")).status == 401
+
+    run(main, KEYED)
+
+
+# ---- 5.2, C31: origins
+@pytest.mark.parametrize(
+    ("origin", "allowed"),
+    [
+        ("http://localhost:3000", True),
+        ("http://127.0.0.1:8080", True),
+        ("http://[::1]:9", True),
+        ("https://app.localhost", True),
+        ("http://proxy.lan:8080", True),
+        ("https://chat.example.org", True),
+        ("https://a.trusted.example", True),
+        ("chrome-extension://abc", True),
+        ("https://evil.example", False),
+        ("http://proxy.lan:8081", False),
+        ("http://localhost.evil.example", False),
+        ("http://evil.example/http://localhost", False),
+        ("http://localhost@evil.example", False),
+        ("null", False),
+        ("", False),
+        ("file://localhost", False),
+        ("http://[", False),
+    ],
+)
+def test_C31_origins(origin: str, allowed: bool) -> None:
+    """Pages of this machine, our own and the configured ones may ask; no other."""
+    check = OriginCheck(
+        ["https://chat.example.org/", "https://*.trusted.example", "chrome-extension://*"]
+    )
+
+    for _ in range(2):  # the second time it is remembered
+        assert check.allows(origin.encode(), b"proxy.lan:8080") is allowed
+
+
+def test_5_2_preflight_of_an_allowed_page() -> None:
+    """OPTIONS answers 204 before any key is asked for, and names what was asked for."""
+
+    async def main(bench: Bench) -> None:
+        answer = await bench.client.call(
+            "OPTIONS", "/v1/chat/completions",
+            headers={
+                "Origin": "http://localhost:3000", "Access-Control-Request-Method": "POST",
+                "Access-Control-Request-Headers": "authorization, x-bad header, x-stainless-os",
+            },
+        )  # fmt: skip
+
+        assert answer.status == 204
+        assert answer.header("access-control-allow-origin") == "http://localhost:3000"
+        assert answer.header("access-control-allow-headers") == "authorization, x-stainless-os"
+        assert "DELETE" in (answer.header("access-control-allow-methods") or "")
+        assert answer.header("access-control-max-age") == "86400"
+        assert answer.header("vary") == "origin"
+        assert answer.header("access-control-allow-credentials") is None
+
+    run(main, KEYED)
+
+
+def test_5_2_preflight_without_a_list_gets_the_usual_one() -> None:
+    """A preflight that names no fields is told the usual ones."""
+
+    async def main(bench: Bench) -> None:
+        answer = await bench.client.call("OPTIONS", "/x", headers={"Origin": "http://localhost"})
+
+        usual = "Content-Type, Authorization, Accept, X-Requested-With"
+        assert answer.header("access-control-allow-headers") == usual
+
+    run(main)
+
+
+def test_C31_preflight_of_a_strange_page_grants_nothing() -> None:
+    """Unlike llama-swap's, the answer is never open to all pages."""
+
+    async def main(bench: Bench) -> None:
+        answer = await bench.client.call("OPTIONS", "/unload", headers={"Origin": "https://evil"})
+
+        assert answer.status == 204
+        assert not any(name.startswith("access-control") for name, _ in answer.headers)
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Origin": "https://evil.example", "Sec-Fetch-Site": "same-origin"},
+    ],
+)
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [
+        ("GET", "/unload"),
+        ("POST", "/api/models/unload"),
+        ("GET", "/upstream/a/"),
+        ("POST", "/v1/chat/completions"),
+    ],
+)
+def test_C31_a_strange_page_changes_nothing(
+    fields: dict[str, str], method: str, target: str
+) -> None:
+    """No page of another site stops or starts a model, not even with a key."""
+
+    async def main(bench: Bench) -> None:
+        answer = await bench.client.call(
+            method, target, headers={**fields, "X-Api-Key": KEY}, body=b'{"model":"a"}'
+        )
+
+        assert answer.status == 403
+        assert answer.error()["code"] == "origin_not_allowed"
+        assert bench.supervisor["a"].incarnation == 0
+
+    run(main, KEYED)
+
+
+def test_5_2_an_allowed_page_reads_answers() -> None:
+    """An allowed page may read what a model says, whatever its server thinks of origins."""
+
+    async def main(bench: Bench) -> None:
+        answer = await bench.client.chat("a", headers={"Origin": "http://localhost:3000"})
+
+        found = [v for n, v in answer.headers if n == "access-control-allow-origin"]
+        assert (answer.status, found) == (200, ["http://localhost:3000"])
+        listing = await bench.client.call("GET", "/v1/models", headers={"Origin": "https://evil"})
+        assert listing.status == 200
+        assert listing.header("access-control-allow-origin") is None
+
+    run(main)
+
+
+def test_C31_plain_text_is_no_json() -> None:
+    """What a form can send is not taken for JSON by routes that administer."""
+
+    async def main(bench: Bench) -> None:
+        answer = await bench.client.call(
+            "POST", "/api/models/unload", body=b"{}", headers={"Content-Type": "text/plain"}
+        )
+
+        assert answer.status == 415
+
+    run(main)
+
+
+# ---- C30: Host
+GOOD_HOSTS = [
+    "127.0.0.1", "127.0.0.1:8080", "127.1.2.3", "localhost", "LOCALHOST:99", "localhost.",
+    "x.localhost", "[::1]", "[::1]:8080", "named.example", "named.example:8080",
+]  # fmt: skip
+BAD_HOSTS = [
+    "", "evil.example", "evil.example:8080", "localhost.evil.example", "127.0.0.1.evil.example",
+    "a@127.0.0.1", "127.0.0.1/x", "a@b/c", "localhost:", "localhost:x", "localhost:123456",
+    "::1", "[::1", "[::2]", "0.0.0.0", "10.0.0.1", "127.0.0.1 ", " localhost", "localhost,evil",
+    "localhost#", "2130706433", "0x7f000001",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("host", GOOD_HOSTS)
+def test_C30_names_of_this_machine(host: str) -> None:
+    """On a loopback address, names and addresses of this machine and configured ones are ours."""
+    check = HostCheck(["Named.example"])
+
+    assert [check.allows(host.encode()), check.allows(host.encode())] == [True, True]
+
+
+@pytest.mark.parametrize("host", BAD_HOSTS)
+def test_C30_other_names(host: str) -> None:
+    """Everything else is refused, malformed or not."""
+    check = HostCheck(["named.example"])
+
+    assert [check.allows(host.encode()), check.allows(host.encode())] == [False, False]
+
+
+def test_C30_a_rebound_name_is_misdirected_everywhere() -> None:
+    """Every route answers 421 to a foreign name, the open ones and OPTIONS too."""
+
+    async def main(bench: Bench) -> None:
+        for route in ROUTES.routes:
+            method = "GET" if route.method == "*" else route.method
+            target = route.path.replace("*", "a")
+            answer = await bench.client.call(method, target, headers={"Host": "evil.example"})
+
+            assert answer.status == 421, target
+        preflight = await bench.client.call("OPTIONS", "/", headers={"Host": "evil.example"})
+        assert preflight.status == 421
+        bench.client.server = ("192.168.1.5", 8080)
+        assert (await bench.client.call("GET", "/health", headers={"Host": "any"})).status == 200
+
+    run(main)
+
+
+@given(st.text(alphabet="ab1.:[]@/-_ ", max_size=12))
+def test_C30_no_host_is_both_malformed_and_ours(text: str) -> None:
+    """Whatever Host says, either it has a name in it or it is not allowed."""
+    if host_name(text) is None:
+        assert not HostCheck(["a", "b", "ab"]).allows(text.encode())
+
+
+@pytest.mark.parametrize(("host", "ours"), [("::1", True), ("localhost", True), ("lo", False)])
+def test_C30_loopback(host: str, ours: bool) -> None:
+    """Loopback is an address or a name of this machine."""
+    assert is_loopback_host(host) is ours
+
+
+# ---- methods
+def test_5_1_wrong_method_and_unknown_path() -> None:
+    """A known path with the wrong method is 405 and says which are right; HEAD goes with GET."""
+
+    async def main(bench: Bench) -> None:
+        wrong = await bench.client.call("DELETE", "/v1/models")
+        unknown = await bench.client.call("GET", "/v1/modelz")
+
+        assert (wrong.status, wrong.header("allow")) == (405, "GET, HEAD")
+        assert (unknown.status, unknown.error()["code"]) == (404, "not_found")
+        assert (await bench.client.call("HEAD", "/health")).status == 200
+
+    run(main)
