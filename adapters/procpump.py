@@ -16,6 +16,7 @@ from ..runtime.ports import LogSink
 
 CHUNK_BYTES = 1 << 16
 TURN_BYTES = 1 << 18  # how much one flooding child may have of one turn of the event loop
+PIPE_BYTES = 1 << 18
 FINAL_BYTES = 1 << 20  # more than a pipe holds, so all that a dead process has written
 
 
@@ -29,7 +30,7 @@ class LogPump:
     def __init__(self, fd: int, sink: LogSink) -> None:
         os.set_blocking(fd, False)
         with suppress(OSError):  # over the user's limit for pipes; it works without, in more turns
-            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, TURN_BYTES)
+            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         self._fd, self._sink = fd, sink
         self._is_open = True
         self._scope = anyio.CancelScope(shield=True)

@@ -149,12 +149,15 @@ async def test_A40_the_guard_holds_nothing_of_ours() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_normal_end_lets_strangers_live() -> None:
-    """Leaving in good order, the guard ends nobody: what we left is ended by ourselves."""
+async def test_a_normal_end_lets_strangers_live(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told to go, the guard goes at once and ends nobody: that we have done ourselves."""
+    monkeypatch.setattr("swapchart.adapters.guardian._LEAVE_S", 30)
     env = {**os.environ, "SWAPCHART_INSTANCE": "calm"}
     stranger = subprocess.Popen(("sleep", "60"), env=env)  # noqa: ASYNC220
+    began = time.monotonic()
     async with LocalLauncher(instance="calm") as launcher:
         await launcher.run(Command(argv=("true",)), LogRing())
+    assert time.monotonic() - began < 15
     assert stranger.poll() is None
     stranger.kill()
     stranger.wait()

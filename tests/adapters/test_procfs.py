@@ -1,5 +1,6 @@
 """Reading what /proc prints, and looking at this very process."""
 
+import errno
 import os
 import socket
 from ipaddress import ip_address
@@ -113,3 +114,16 @@ def test_this_process_is_seen_as_it_is() -> None:
     assert procfs.read_bytes("/proc/none") == b""
     assert procfs.socket_inodes(1 << 22) == set()
     assert procfs.program(1 << 22) == "?"
+
+
+def test_A31_what_cannot_be_looked_at_is_not_called_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a descriptor left, looking fails loudly; with no such process, it finds nothing."""
+
+    def full(*_: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "open", full)
+    with pytest.raises(OSError, match="Too many"):
+        procfs.find(1)
+    with pytest.raises(OSError, match="Too many"):
+        procfs.carries(1, "A=B")
