@@ -135,7 +135,7 @@ class ModelConfig:
 
     id: str
     cmd: str = field(repr=False)
-    cmd_shown: str = field(default="", compare=False)
+    cmd_shown: str = field(default="", repr=False, compare=False)
     argv: tuple[str, ...] = field(repr=False)
     stop_command: str = field(default="", repr=False)
     stop_argv: tuple[str, ...] = field(default=(), repr=False)

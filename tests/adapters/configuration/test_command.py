@@ -59,6 +59,7 @@ def test_1_6_unterminated_quote_is_refused(text: str, line: int) -> None:
     assert caught.value.line == line
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(st.characters(exclude_characters="\r\0", codec="utf-8")), min_size=1))
 def test_1_6_quoted_arguments_survive(argv: list[str]) -> None:
     """Whatever the arguments are, quoting and splitting gives them back."""
@@ -70,7 +71,7 @@ def test_1_6_quoted_arguments_survive(argv: list[str]) -> None:
         assert split_command(shlex.join(argv)) == tuple(argv)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(st.text(alphabet="ab'\"\\ \t$x", max_size=20))
 def test_1_6_splits_as_a_real_shell_does(text: str) -> None:
     """For quotes, escapes and white space the result is that of /bin/sh."""
@@ -87,6 +88,7 @@ def test_1_6_splits_as_a_real_shell_does(text: str) -> None:
     assert tuple(shown.stdout.decode().split("\0")[:-1]) == argv
 
 
+@settings(deadline=None)
 @given(st.text(max_size=200))
 def test_1_6_any_text_splits_or_is_refused(text: str) -> None:
     """No text breaks the splitter, and no argument it makes is a comment line."""

@@ -246,7 +246,7 @@ def test_c36_no_repr_shows_a_secret(load: Load) -> None:
     )
     model = config.models["m"]
 
-    assert "canary" not in repr(config).replace(model.cmd_shown.strip(), "")
+    assert "canary" not in repr(config)
     assert model.cmd_shown == "serve --key canary --other ${env.S} 5800"
     assert model.cmd == "serve --key canary --other canary2 5800"
     assert [action.label for action in model.hooks["afterHealthy"]] == ["say", "POST http://h"]

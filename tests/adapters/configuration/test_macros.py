@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swapchart.adapters.config import Config, Problem
@@ -396,6 +396,7 @@ TEXTS = st.lists(
 ).map("".join)
 
 
+@settings(deadline=None)
 @given(st.dictionaries(NAMES, TEXTS, max_size=5), TEXTS)
 def test_1_5_expansion_follows_the_declared_order(macros: dict[str, str], text: str) -> None:
     """Expanding all at once is replacing each macro once, from the last to the first."""
@@ -407,6 +408,7 @@ def test_1_5_expansion_follows_the_declared_order(macros: dict[str, str], text: 
     assert scope.expand_text(text) == expected
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\0\uf8f0\uf8f1\uf8f2")))
 def test_b08_any_value_is_one_argument_of_a_list(value: str) -> None:
     """In a command given as list, a macro's value is exactly one argument, whatever it holds."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from itertools import product
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swapchart.adapters.config import Config, Group, Problem
@@ -235,6 +235,7 @@ def expanded(tree: Expression) -> set[frozenset[str]]:
     return {frozenset().union(*chosen) for chosen in product(*parts)}
 
 
+@settings(deadline=None)
 @given(TREES)
 def test_1_13_what_is_written_is_read(tree: Expression) -> None:
     """Writing an expression and reading it gives the same again, and all its names."""
@@ -242,6 +243,7 @@ def test_1_13_what_is_written_is_read(tree: Expression) -> None:
     assert set(references(tree)[0]) == set().union(*expanded(tree))
 
 
+@settings(deadline=None)
 @given(TREES, st.frozensets(NAMES, min_size=1))
 def test_1_13_families_are_the_cut_down_sets(tree: Expression, among: frozenset[str]) -> None:
     """The combinations among some models are those of the full expansion, cut down."""
@@ -250,6 +252,7 @@ def test_1_13_families_are_the_cut_down_sets(tree: Expression, among: frozenset[
     assert family == {one & among for one in expanded(tree)}
 
 
+@settings(deadline=None)
 @given(st.dictionaries(NAMES, st.lists(NAMES, min_size=1, max_size=3), max_size=4))
 def test_1_13_order_of_sets(graph: dict[str, list[str]]) -> None:
     """Every set comes after those it needs, or is told to be in or behind a cycle."""
@@ -266,6 +269,7 @@ def test_1_13_order_of_sets(graph: dict[str, list[str]]) -> None:
         assert set(graph[name]) & set(rest)
 
 
+@settings(deadline=None)
 @given(st.text("ab|&+() /", max_size=12))
 def test_1_13_any_text_is_read_or_refused(text: str) -> None:
     """No text makes the reader fail in another way."""
