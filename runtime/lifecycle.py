@@ -13,6 +13,7 @@ import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import assert_never
 
 import anyio
@@ -36,7 +37,7 @@ from ..machine import (
     StartTimer,
     StopDone,
 )
-from .activities import Activities
+from .activities import Activities, Activity
 from .errors import RequestError
 from .hooks import HookResult, HookRunner
 from .logs import LogRing
@@ -50,49 +51,6 @@ log = logging.getLogger(__name__)
 
 _TAIL_LINES = 20
 _NO_DATA: Mapping[str, str | int | bool] = {}
-
-
-class Activity:
-    """One activity: cancelled at most once, and its answers are dropped from then on.
-
-    Attributes:
-        name: Such as ``hooks``.
-        is_preceded: An earlier one of that name has not ended yet, and must before this begins.
-        is_dead: It was cancelled.
-        ended: Set at the end of its task; None while it has none, as for an answer at once.
-    """
-
-    __slots__ = ("_scope", "ended", "is_dead", "is_preceded", "name")
-
-    def __init__(self, name: str, *, is_preceded: bool) -> None:
-        self.name, self.is_preceded = name, is_preceded
-        self.is_dead = False
-        self.ended: anyio.Event | None = None
-        self._scope: anyio.CancelScope | None = None
-
-    @property
-    def is_running(self) -> bool:
-        """Tell whether its task has not ended, cancelled or not."""
-        return self.ended is not None and not self.ended.is_set()
-
-    def begin(self) -> None:
-        """Note that a task is about to run it."""
-        self.ended = anyio.Event()
-
-    async def live(self, previous: Activity | None, body: Callable[[], Awaitable[None]]) -> None:
-        """Run *body* once *previous* has ended, its cleanup included."""
-        if previous is not None and previous.ended is not None:
-            await previous.ended.wait()  # outside the scope: who follows us waits for it too
-        if self.is_dead:
-            return
-        with anyio.CancelScope() as self._scope:
-            await body()
-
-    def cancel(self) -> None:
-        """Cancel it; a no-op when it has ended."""
-        self.is_dead = True
-        if self._scope is not None:
-            self._scope.cancel()
 
 
 @dataclass(slots=True)
@@ -174,9 +132,9 @@ class Lifecycle:
         self._activities = Activities(self)
         self._started: dict[str, Activity] = {}
         self._timers: dict[str, Timer] = {}
-        self._stall_mark = 0
         self._queued: dict[Waiter, None] = {}
-        self._stoppers: list[anyio.Event] = []
+        self._stoppers: list[Waiter] = []
+        self._farewell: RequestError | None = None
         self._inbox: deque[_Post] = deque()
         self._is_stepping = False
         self._changed: anyio.Event | None = None
@@ -198,6 +156,16 @@ class Lifecycle:
     def is_final(self) -> bool:
         """Tell whether it has shut down for good."""
         return self._stepper.is_final
+
+    @property
+    def is_stepping(self) -> bool:
+        """Tell whether it is within a step: what is posted now is taken right after it."""
+        return self._is_stepping
+
+    @property
+    def has_demand(self) -> bool:
+        """Tell whether it shall run: somebody waits, or it comes back by itself."""
+        return bool(self._queued or self.datum("wanted"))
 
     @property
     def waiting(self) -> int:
@@ -262,17 +230,44 @@ class Lifecycle:
         """Begin a stop: drain, hooks, terminate, kill."""
         self.post("stop", cause=cause)
 
-    async def stop(self, cause: str = "asked to stop") -> None:
-        """Stop, and return when the process that was found is gone."""
-        self.post("stop", cause=cause)
-        await self.wait_stopped()
+    def evict(self, cause: str) -> None:
+        """As `stop_nowait`, for the sake of another service: earlier failures stay counted."""
+        has_no_process = self.state in ("backoff", "tripped", "half_open")
+        self.post("kill" if has_no_process else "stop", cause=cause)
 
-    async def wait_stopped(self) -> None:
-        """Return when the process of a stop under way is gone; at once when there is none."""
-        if "stopping" in self.configuration:
-            done = anyio.Event()
-            self._stoppers.append(done)
-            await done.wait()
+    def retire(self, error: RequestError, cause: str) -> None:
+        """Shut down for good; whoever waits, or asks later, is refused with *error*."""
+        self._farewell = error
+        self.post("shutdown", cause=cause)
+
+    def note_stall(self) -> None:
+        """Tell that a stream of this service carries nothing: it is unhealthy, if it is probed."""
+        self._activities.stall.set()
+
+    async def stop(self, cause: str = "asked to stop") -> bool:
+        """Stop, and return when the process that was found is gone.
+
+        Returns:
+            False when it is not: the drain limit was reached, and then the service refuses to stop.
+        """
+        self.post("stop", cause=cause)
+        return await self.wait_stopped()
+
+    async def wait_stopped(self) -> bool:
+        """Return when the process of a stop under way is gone; at once when there is none.
+
+        Returns:
+            As `stop`.
+        """
+        if "stopping" not in self.configuration:
+            return True
+        stopper = Waiter()
+        self._stoppers.append(stopper)
+        try:
+            await stopper.wait()
+        except RequestError:
+            return False
+        return True
 
     async def wait_for(self, *states: str) -> None:
         """Wait until one of *states* is active."""
@@ -370,6 +365,8 @@ class Lifecycle:
                 timer = self._timers.get(name)
                 if timer is not None:
                     timer.disarm()
+                if name == "stall_limit":
+                    self.log.on_write = None
             case AdmitWaiter():
                 self._waiter_of(post).admit()
             case StartTimer(timer=name):
@@ -394,13 +391,19 @@ class Lifecycle:
                 if self.process is not None:
                     self.process.kill()
             case StopDone():
-                stoppers, self._stoppers = self._stoppers, []
-                for done in stoppers:
-                    done.set()
+                self._answer_stoppers()
             case Notify(name=name):
                 self._activities.notified(name)
             case _:
                 assert_never(effect)
+
+    def _answer_stoppers(self) -> None:
+        stoppers, self._stoppers = self._stoppers, []
+        for stopper in stoppers:
+            if self.state == "ready":
+                stopper.refuse(RequestError("busy", f"{self.spec.name} is busy", status_hint=409))
+            else:
+                stopper.admit()
 
     @staticmethod
     def _waiter_of(post: _Post | None) -> Waiter:
@@ -434,14 +437,14 @@ class Lifecycle:
             return RequestError(
                 "failed", f"{name} is not tried again for now: {why}", retry_after_s=wait or 1.0
             )
-        if state == "shut_down" or event == "shutdown" or self.is_final:
+        if self.is_final or self.datum("intent") == "shutdown":
             return self._shut_down_error()
         if state == "stuck":
             return RequestError("stuck", f"the process of {name} cannot be killed")
         return RequestError("stopped", f"{name} was stopped: {self.cause}", retry_after_s=1.0)
 
     def _shut_down_error(self) -> RequestError:
-        return RequestError("shutting_down", f"{self.spec.name} is shutting down")
+        return self._farewell or RequestError("shutting_down", f"{self.spec.name} is shutting down")
 
     # ---- timers
     def _arm(self, name: str) -> None:
@@ -452,7 +455,7 @@ class Lifecycle:
         if timer is None:
             timer = self._timers[name] = self.world.timers.timer(lambda: self._fire(name))
         if name == "stall_limit":
-            self._stall_mark = self.log.written
+            self.log.on_write = partial(timer.arm, seconds)  # slow, but it moves
         timer.arm(seconds)
 
     def _seconds(self, name: str) -> float | None:
@@ -468,9 +471,6 @@ class Lifecycle:
         return None if seconds is None else float(seconds)
 
     def _fire(self, name: str) -> None:
-        if name == "stall_limit" and self.log.written != self._stall_mark:
-            self._arm(name)  # there was output since: it is slow, but it moves
-            return
         self.post(self._fired_by[name], cause=self._activities.why_fired(name))
 
     # ---- activities

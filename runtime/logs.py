@@ -6,7 +6,7 @@ A reader that does not keep up loses bytes, and is told how many in its own stre
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import anyio
 
@@ -16,7 +16,7 @@ class LogRing:
 
     Attributes:
         total_bytes: How much was ever written; bytes.
-        written: Increments with each write; a stall timer compares it.
+        on_write: Called after each write; a stall timer is armed anew by it.
     """
 
     def __init__(self, limit_bytes: int = 1 << 20, *, forward: LogRing | None = None) -> None:
@@ -26,23 +26,24 @@ class LogRing:
         self._readers: set[_Reader] = set()
         self._forward = forward
         self.total_bytes = 0
-        self.written = 0
+        self.on_write: Callable[[], None] | None = None
 
     def write(self, data: bytes) -> None:
         """Append *data*, dropping the oldest bytes beyond the limit."""
         if not data:
             return
         self.total_bytes += len(data)
-        self.written += 1
         kept = data[-self._limit :]
         self._chunks.append(kept)
         self._size += len(kept)
-        while self._size - len(self._chunks[0]) >= self._limit:
+        while self._chunks and self._size - len(self._chunks[0]) >= self._limit:
             self._size -= len(self._chunks.popleft())
         for reader in self._readers:
             reader.offer(data)
         if self._forward is not None:
             self._forward.write(data)
+        if self.on_write is not None:
+            self.on_write()
 
     def line(self, text: str) -> None:
         """Append one line of our own, such as a hook's outcome."""

@@ -4,8 +4,8 @@ A request for a service that runs is granted at once. For one that does not, the
 names what must go first; if that is idle a *swap* begins, else the request waits in one queue,
 ordered by priority and arrival. Two swaps run side by side when they touch nothing in common.
 
-Unlike llama-swap, nothing starves: once the head of the queue has waited *max_wait_s*, services
-that stand in its way get no new request until it was served.
+Unlike llama-swap, nothing starves: once a request has waited *max_wait_s*, no later one for a
+service that cannot run beside its own is granted before it, whatever their priorities.
 """
 
 from __future__ import annotations
@@ -18,14 +18,18 @@ from typing import Literal, TypeAlias
 from .errors import RequestError
 from .waiters import Waiter
 
-#: stopped: holds nothing. failed: refuses by itself. asleep: holds next to nothing.
-Phase: TypeAlias = Literal["stopped", "failed", "asleep", "starting", "ready", "stopping"]
+#: stopped: holds nothing. failed: refuses by itself. reviving: the same, but it will start again
+#: without being asked, so that its place is taken. asleep: holds next to nothing.
+Phase: TypeAlias = Literal[
+    "stopped", "failed", "reviving", "asleep", "starting", "ready", "stopping"
+]
 
 #: (target, services that hold resources) -> those that must go before the target may run.
 #: The target is among the second if it runs already.
 EvictionPolicy: TypeAlias = Callable[[str, frozenset[str]], frozenset[str]]
 
-_HOLDING = frozenset({"starting", "ready", "stopping"})
+_HOLDING = frozenset({"starting", "ready", "stopping", "reviving"})
+_REFUSING = frozenset({"failed", "reviving"})
 
 
 def one_at_a_time(target: str, running: frozenset[str]) -> frozenset[str]:
@@ -38,9 +42,10 @@ class QueueLimits:
     """What the queue bears.
 
     Attributes:
-        length: Requests that may wait for a service at a time, all services together.
+        length: Requests that may wait here at a time, all services together; those that only
+            wait for a start which is under way do not count.
         timeout_s: Longest wait in the queue; None is without limit.
-        max_wait_s: After so long at the head, what stands in the way gets no new requests.
+        max_wait_s: After so long in the queue, what stands in the way gets no new requests.
         min_residency_s: A service that became ready stays at least so long, unless the head of
             the queue is overdue; 0 is off.
     """
@@ -148,6 +153,10 @@ class Scheduler:
     queue: list[Ticket] = field(default_factory=list)
     swaps: dict[str, frozenset[str]] = field(default_factory=dict)
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
+    _holding: dict[str, Seat] = field(default_factory=dict)
+    _running: frozenset[str] | None = None  # None: it changed, and nobody has asked since
+    _evictions: dict[str, frozenset[str]] = field(default_factory=dict)  # for that very set ...
+    _asked: EvictionPolicy | None = None  # ... and by this policy
 
     # ---- what comes in
     def add(self, name: str, *, limit: int | None = None, is_pinned: bool = False) -> Seat:
@@ -158,13 +167,15 @@ class Scheduler:
         seat.limit, seat.is_pinned = limit, is_pinned
         return seat
 
-    def remove(self, name: str) -> list[Decision]:
+    def remove(self, name: str, now: float) -> list[Decision]:
         """Forget *name*, which must have stopped; its waiting requests are refused."""
+        error = RequestError("model_removed", f"{name} was removed")
+        decisions: list[Decision] = [
+            self._refuse(ticket, error) for ticket in list(self.queue) if ticket.service == name
+        ]
+        self._set_phase(self.seats[name], "stopped")
         del self.seats[name]
-        self.swaps.pop(name, None)
-        gone = [ticket for ticket in self.queue if ticket.service == name]
-        error = RequestError("model_removed", f"{name} was removed", status_hint=503)
-        return [self._refuse(ticket, error) for ticket in gone]
+        return decisions + self._drain(now)
 
     def submit(
         self, service: str, waiter: Waiter, now: float, *, priority: int = 0
@@ -177,23 +188,29 @@ class Scheduler:
                 "concurrency_limit", "Too many requests", status_hint=429, retry_after_s=1.0
             )
             return ticket, [Refuse(ticket, error)]
-        if len(self.queue) >= self.limits.length and not seat.is_open:
-            error = RequestError(
-                "queue_full", f"{len(self.queue)} requests are waiting already", retry_after_s=5.0
-            )
-            return ticket, [Refuse(ticket, error)]
+        overdue = self._overdue(now)
+        waiting = len(self.queue)
         self._enqueue(ticket)
-        return ticket, self._drain(now)
+        decisions = self._advance(ticket, now, overdue, may_wait=waiting < self.limits.length)
+        self._open_seats(overdue)
+        return ticket, decisions
 
     def cancel(self, ticket: Ticket, now: float) -> list[Decision]:
         """Take back a request that is queued; a no-op when it is not."""
         if not ticket.is_queued:
             return []
-        self.queue.remove(ticket)
-        ticket.is_queued = False
-        if not any(other.service == ticket.service for other in self.queue):
-            self.swaps.pop(ticket.service, None)
+        self._dequeue(ticket)
         return self._drain(now)
+
+    def clear(self, service: str | None = None) -> list[Ticket]:
+        """Take back all requests that are queued, or those for *service*; the caller tells them.
+
+        What they leave free is given away by the next decision, such as a `tick`.
+        """
+        gone = [ticket for ticket in self.queue if service in (None, ticket.service)]
+        for ticket in gone:
+            self._dequeue(ticket)
+        return gone
 
     def finished(self, service: str, now: float) -> list[Decision]:
         """A granted request has ended, or was refused by its lifecycle."""
@@ -209,9 +226,15 @@ class Scheduler:
     def phase_changed(self, service: str, phase: Phase, now: float) -> list[Decision]:
         """The lifecycle of *service* is in another phase."""
         seat = self.seats[service]
-        if phase == "ready" and seat.phase != "ready":
+        before = seat.phase
+        if phase == before:
+            return []
+        if phase == "ready":
             seat.ready_at = now
-        seat.phase = phase
+        self._set_phase(seat, phase)
+        if before == "stopping" and phase in ("starting", "ready"):  # it did not go after all
+            self.swaps = {to: gone for to, gone in self.swaps.items() if service not in gone}
+            self._running = None
         return self._drain(now)
 
     def tick(self, now: float) -> list[Decision]:
@@ -219,7 +242,7 @@ class Scheduler:
         timeout = self.limits.timeout_s
         decisions: list[Decision] = []
         if timeout is not None:
-            for ticket in [t for t in self.queue if now - t.since >= timeout]:
+            for ticket in [t for t in self.queue if now >= t.since + timeout]:
                 error = RequestError(
                     "queue_timeout", f"waited {timeout:g} s: {ticket.why}", retry_after_s=5.0
                 )
@@ -230,30 +253,37 @@ class Scheduler:
         """When `tick` has something to do; seconds, or None."""
         if not self.queue:
             return None
-        oldest = min(ticket.since for ticket in self.queue)
-        times = [t for t in (oldest + self.limits.max_wait_s,) if t > now]
+        times = [ticket.since + self.limits.max_wait_s for ticket in self.queue]
+        times += [seat.ready_at + self.limits.min_residency_s for seat in self._holding.values()]
+        times = [at for at in times if at > now]
         if self.limits.timeout_s is not None:
-            times.append(oldest + self.limits.timeout_s)
-        residency = self.limits.min_residency_s
-        if residency:
-            ends = [seat.ready_at + residency for seat in self._holding_seats()]
-            times += [end for end in ends if end > now]
+            times.append(min(ticket.since for ticket in self.queue) + self.limits.timeout_s)
         return min(times, default=None)
 
     # ---- what others may read
     def running(self) -> frozenset[str]:
         """Services that hold resources, or are about to."""
-        return frozenset(seat.name for seat in self._holding_seats()) | self.swaps.keys()
+        if self._running is None:
+            self._running = frozenset(self._holding) | self.swaps.keys()
+            self._asked = None
+        return self._running
 
     def explain(self, service: str, now: float) -> tuple[frozenset[str], str]:
         """Say what a request for *service* would evict now, and what it would wait for."""
         evict = self._must_go(service)
-        ticket = Ticket(service, Waiter(), 0, now, -1)
-        return evict, self._obstacle(ticket, evict, now)
+        ticket = Ticket(service, Waiter(), 0, now, next(self._numbers))
+        return evict, self._obstacle(ticket, evict, now, self._overdue(now))
 
-    # ---- deciding
-    def _holding_seats(self) -> list[Seat]:
-        return [seat for seat in self.seats.values() if seat.phase in _HOLDING]
+    # ---- bookkeeping
+    def _set_phase(self, seat: Seat, phase: Phase) -> None:
+        seat.phase = phase
+        seat.is_open = False  # until somebody looks again
+        if (phase in _HOLDING) != (seat.name in self._holding):
+            self._running = None
+            if phase in _HOLDING:
+                self._holding[seat.name] = seat
+            else:
+                del self._holding[seat.name]
 
     def _enqueue(self, ticket: Ticket) -> None:
         place = len(self.queue)
@@ -262,100 +292,134 @@ class Scheduler:
         self.queue.insert(place, ticket)
         ticket.is_queued = True
 
-    def _refuse(self, ticket: Ticket, error: RequestError) -> Refuse:
+    def _dequeue(self, ticket: Ticket) -> None:
         self.queue.remove(ticket)
         ticket.is_queued = False
-        if not any(other.service == ticket.service for other in self.queue):
-            self.swaps.pop(ticket.service, None)
+        if ticket.service in self.swaps and not any(
+            other.service == ticket.service for other in self.queue
+        ):
+            del self.swaps[ticket.service]  # what is going goes, but nothing starts for it
+            self._running = None
+
+    def _refuse(self, ticket: Ticket, error: RequestError) -> Refuse:
+        self._dequeue(ticket)
         return Refuse(ticket, error)
 
+    # ---- deciding
     def _must_go(self, target: str) -> frozenset[str]:
-        seat = self.seats[target]
-        if seat.phase == "failed":
+        if self.seats[target].phase in _REFUSING:
             return frozenset()  # it refuses by itself: nothing must go for that
-        return self.policy(target, self.running()) - {target}
+        running = self.running()
+        if self._asked is not self.policy:
+            self._asked = self.policy
+            self._evictions.clear()
+        found = self._evictions.get(target)
+        if found is None:
+            found = self._evictions[target] = self.policy(target, running) & running - {target}
+        return found
 
     def _drain(self, now: float) -> list[Decision]:
-        decisions: list[Decision] = []
-        gone = {s.name for s in self.seats.values() if s.phase not in _HOLDING}
         for target, evicted in list(self.swaps.items()):
-            if evicted <= gone:
+            if not evicted & self._holding.keys():
                 del self.swaps[target]
-        closed = self._closed(now)
+                self._running = None
+        overdue = self._overdue(now)
+        decisions: list[Decision] = []
         for ticket in list(self.queue):
-            if not ticket.is_queued:
-                continue
-            evict = self._must_go(ticket.service)
-            ticket.why = self._obstacle(ticket, evict, now, closed)
-            if ticket.why:
-                continue
-            if evict:
-                self.swaps[ticket.service] = evict
-                ticket.why = f"evicting {', '.join(sorted(evict))}"
-                decisions += [
-                    Evict(name, ticket.service)
-                    for name in sorted(evict)
-                    if self.seats[name].phase != "stopping"
-                ]
-                continue
-            self.queue.remove(ticket)
-            ticket.is_queued = False
-            self.seats[ticket.service].granted += 1
-            decisions.append(Grant(ticket))
-            # Granting changes who holds what: the lifecycle will say so, but the next
-            # ticket of this very loop must know it already.
-            seat = self.seats[ticket.service]
-            if seat.phase in ("stopped", "asleep"):
-                seat.phase = "starting"
-        self._open_seats(closed)
+            if ticket.is_queued:
+                decisions += self._advance(ticket, now, overdue)
+        self._open_seats(overdue)
         return decisions
 
+    def _advance(
+        self, ticket: Ticket, now: float, overdue: Mapping[str, int], *, may_wait: bool = True
+    ) -> list[Decision]:
+        """Grant *ticket*, begin a swap for it, refuse it, or let it wait and note why."""
+        seat = self.seats[ticket.service]
+        evict = self._must_go(seat.name)
+        for name in sorted(evict):
+            if self.seats[name].is_pinned and self.seats[name].phase != "stopping":
+                text = f"{seat.name} cannot run beside {name}, which is pinned"
+                return [self._refuse(ticket, RequestError("pinned", text))]
+        ticket.why = self._obstacle(ticket, evict, now, overdue)
+        if (ticket.why or evict) and not may_wait:
+            text = f"{self.limits.length} requests are waiting already"
+            return [self._refuse(ticket, RequestError("queue_full", text, retry_after_s=5.0))]
+        if ticket.why:
+            return []
+        if evict:
+            self.swaps[seat.name] = evict
+            self._running = None
+            ticket.why = f"evicting {', '.join(sorted(evict))}"
+            return [Evict(name, seat.name) for name in sorted(evict)]
+        self._dequeue(ticket)
+        seat.granted += 1
+        if seat.phase in ("stopped", "asleep"):
+            # Its lifecycle will say so, but the next ticket of this very loop must know already.
+            self._set_phase(seat, "starting")
+        return [Grant(ticket)]
+
     def _obstacle(
-        self, ticket: Ticket, evict: frozenset[str], now: float,
-        closed: Mapping[str, int] | None = None,
-    ) -> str:  # fmt: skip
+        self, ticket: Ticket, evict: frozenset[str], now: float, overdue: Mapping[str, int]
+    ) -> str:
         """Say what *ticket* waits for; empty when it may go on."""
         seat = self.seats[ticket.service]
         if not seat.has_room:
             return f"{seat.name} is at its concurrency limit of {seat.limit}"
-        if ticket.service in self.swaps:
-            return f"evicting {', '.join(sorted(self.swaps[ticket.service]))}"
+        if seat.name in self.swaps:
+            return f"evicting {', '.join(sorted(self.swaps[seat.name]))}"
         for target, evicted in self.swaps.items():
-            if ticket.service in evicted:
+            if seat.name in evicted:
                 return f"{seat.name} is being evicted for {target}"
             if target in evict or evicted & evict:
                 return f"the swap to {target} is under way"
-        blocked_by = (closed or {}).get(ticket.service)
-        if blocked_by is not None and ticket.number > blocked_by:
-            return "a request that waited too long goes first"
+        for name, number in overdue.items():
+            is_later = number < ticket.number and seat.phase not in _REFUSING
+            if is_later and self._excludes(name, seat.name):
+                return f"a request for {name} has waited too long and goes first"
         for name in sorted(evict):
-            other = self.seats[name]
-            if other.is_pinned:
-                return f"{name} is pinned"
-            if other.granted:
-                return f"{name} has {other.granted} requests in flight"
-            stays = other.ready_at + self.limits.min_residency_s
-            is_young = other.phase == "ready" and now < stays
-            if is_young and now - ticket.since < self.limits.max_wait_s:
-                return f"{name} stays for another {stays - now:.1f} s"
+            why = self._why_it_stays(self.seats[name], ticket, now)
+            if why:
+                return why
         return ""
 
-    def _closed(self, now: float) -> dict[str, int]:
-        """Services that get no new requests -> number of the overdue request they block."""
-        closed: dict[str, int] = {}
-        for ticket in self.queue:
-            if now - ticket.since >= self.limits.max_wait_s:
-                for name in self._must_go(ticket.service):
-                    closed.setdefault(name, ticket.number)
-        return closed
+    def _why_it_stays(self, other: Seat, ticket: Ticket, now: float) -> str:
+        if other.granted:
+            return f"{other.name} has {other.granted} requests in flight"
+        if other.is_pinned:
+            return f"{other.name} is pinned, and on its way out"
+        stays_until = other.ready_at + self.limits.min_residency_s
+        is_patient = now < ticket.since + self.limits.max_wait_s
+        if other.phase == "ready" and now < stays_until and is_patient:
+            return f"{other.name} stays for another {stays_until - now:.1f} s"
+        return ""
 
-    def _open_seats(self, closed: Iterable[str]) -> None:
-        shut = {*closed, *(name for evicted in self.swaps.values() for name in evicted)}
+    def _overdue(self, now: float) -> dict[str, int]:
+        """Services for which somebody has waited too long -> number of the first such request."""
+        overdue: dict[str, int] = {}
+        for ticket in self.queue:
+            if now >= ticket.since + self.limits.max_wait_s:
+                first = overdue.get(ticket.service, ticket.number)
+                overdue[ticket.service] = min(first, ticket.number)
+        return overdue
+
+    def _excludes(self, one: str, other: str) -> bool:
+        """Tell whether starting either makes the other go."""
+        if one == other:
+            return False
+        beside = self.running() - {one, other}
+        return other in self.policy(one, beside | {other}) or one in self.policy(
+            other, beside | {one}
+        )
+
+    def _open_seats(self, overdue: Iterable[str]) -> None:
+        going = {name for evicted in self.swaps.values() for name in evicted}
         queued = {ticket.service for ticket in self.queue}
-        for seat in self.seats.values():
+        for seat in self._holding.values():
             seat.is_open = (
                 seat.phase == "ready"
-                and seat.name not in shut
+                and seat.name not in going
                 and seat.name not in queued
                 and not self._must_go(seat.name)
+                and not any(self._excludes(name, seat.name) for name in overdue)
             )

@@ -6,7 +6,7 @@ Seconds everywhere; a limit of None is never reached. Nothing here starts anythi
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal, TypeAlias
 
 from .errors import ConfigError
@@ -17,6 +17,11 @@ Point: TypeAlias = Literal[
     "beforeStart", "afterStart", "afterHealthy", "afterReady", "beforeStop", "afterStop",
     "onFailure", "suspend", "wake",
 ]  # fmt: skip
+
+
+def _check(where: str, found: object, is_fine: bool, expected: str) -> None:
+    if not is_fine:  # comparisons that nan fails, too
+        raise ConfigError(where, f"expected {expected}, got {found}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +104,16 @@ class Hook:
     delay_s: float = 1.0
     on_error: OnError = "warn"
 
+    def __post_init__(self) -> None:
+        """Refuse what is out of range.
+
+        Raises:
+            ConfigError: A number is.
+        """
+        _check("hook.timeout_s", self.timeout_s, self.timeout_s > 0, "> 0 seconds")
+        _check("hook.retries", self.retries, self.retries >= 0, ">= 0")
+        _check("hook.delay_s", self.delay_s, self.delay_s >= 0, ">= 0 seconds")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Liveness:
@@ -119,6 +134,16 @@ class Liveness:
     failures: int = 3
     request: HttpCall | None = None
     stalled_s: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of range.
+
+        Raises:
+            ConfigError: A number is.
+        """
+        _check("liveness.every_s", self.every_s, self.every_s > 0, "> 0 seconds")
+        _check("liveness.timeout_s", self.timeout_s, self.timeout_s > 0, "> 0 seconds")
+        _check("liveness.failures", self.failures, self.failures >= 1, ">= 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +183,20 @@ class Timings:
     settle: float = 10.0
     probe: float = 2.0
     hurry: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of range.
+
+        Raises:
+            ConfigError: A number is: negative, not a number, or zero where a limit that is always
+                reached would be reached again and again.
+        """
+        for field_ in fields(self):
+            seconds = getattr(self, field_.name)
+            if field_.name in ("kill_limit", "cooldown", "probe"):
+                _check(f"timings.{field_.name}", seconds, seconds is None or seconds > 0, "> 0")
+            else:
+                _check(f"timings.{field_.name}", seconds, seconds is None or seconds >= 0, ">= 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,11 +248,7 @@ class ServiceSpec:
         Raises:
             ConfigError: A field is out of range.
         """
-        if not self.name:
-            raise ConfigError("name", "expected a name, got an empty text")
-        if self.intensity < 1:
-            raise ConfigError(f"{self.name}.intensity", f"expected >= 1, got {self.intensity}")
-        if self.concurrency_limit is not None and self.concurrency_limit < 1:
-            raise ConfigError(
-                f"{self.name}.concurrency_limit", f"expected >= 1, got {self.concurrency_limit}"
-            )
+        name, limit = self.name, self.concurrency_limit
+        _check("name", repr(name), bool(name), "a name")
+        _check(f"{name}.intensity", self.intensity, self.intensity >= 1, ">= 1")
+        _check(f"{name}.concurrency_limit", limit, limit is None or limit >= 1, ">= 1")

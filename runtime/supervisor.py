@@ -14,7 +14,7 @@ import math
 import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
 from types import TracebackType
@@ -83,7 +83,11 @@ def phase_of(life: Lifecycle) -> Phase:
         return "starting"
     if "stopping" in configuration or state == "suspending":
         return "stopping"
-    return "failed" if state == "tripped" else "stopped"
+    if state == "backoff":
+        return "starting" if life.has_demand else "stopped"  # it will not ask again
+    if state == "tripped":
+        return "reviving" if life.has_demand else "failed"
+    return "failed" if state == "shut_down" else "stopped"
 
 
 class Supervisor:
@@ -121,13 +125,21 @@ class Supervisor:
         self._decisions: deque[Decision] = deque()
         self._is_deciding = False
         self._is_closing = False
-        self._exit = AsyncExitStack()
+        self._retiring: dict[str, anyio.Event] = {}
         self._world: World | None = None
 
     # ---- the block
     async def __aenter__(self) -> Self:
-        """Begin; nothing is started yet."""
-        tasks = await self._exit.enter_async_context(anyio.create_task_group())
+        """Begin; nothing is started yet.
+
+        Raises:
+            ConfigError: Two services have one name.
+        """
+        names = [spec.name for spec in self._specs]
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigError(name, "expected different names, got this one twice")
+        tasks = await anyio.create_task_group().__aenter__()
         self._timers = TimerService()
         self._tick = self._timers.timer(self._on_tick)
         tasks.start_soon(self._timers.run)
@@ -150,14 +162,18 @@ class Supervisor:
         with anyio.CancelScope(shield=True):
             await self.shutdown(self.stop_limit_s)
         self._tasks.cancel_scope.cancel()
-        return await self._exit.__aexit__(kind, error, traceback)
+        # Not told of *error*: it would come out wrapped in an exception group.
+        return await self._tasks.__aexit__(None, None, None)
 
     def add(self, spec: ServiceSpec) -> Lifecycle:
         """Make a service known.
 
         Raises:
             ConfigError: There is one of that name.
+            RequestError: The supervisor is shutting down.
         """
+        if self._is_closing:
+            raise RequestError("shutting_down", "shutting down")
         if spec.name in self._lives:
             raise ConfigError(spec.name, "expected a new name, got one that is taken")
         assert self._world is not None, "enter the supervisor first"
@@ -169,12 +185,30 @@ class Supervisor:
         return life
 
     async def remove(self, name: str, cause: str = "removed") -> None:
-        """Stop *name* and forget it; requests that wait for it are refused."""
+        """Stop *name* and forget it; requests that wait for it are refused.
+
+        Returns when it is gone and nobody holds it any more: the name can be given again.
+        """
         life = self[name]
-        life.post("shutdown", cause=cause)
+        unheld = self._retiring.get(name)
+        if unheld is None:
+            unheld = self._retiring[name] = anyio.Event()
+            for ticket in self.scheduler.clear(name):
+                ticket.waiter.refuse(self._removed_error(name))
+            life.retire(self._removed_error(name), cause)
+            self._decide(self.scheduler.tick(self._now()))
+        if self.scheduler.seats[name].granted == 0:
+            unheld.set()
         await life.wait_for("shut_down")
-        self._decide(self.scheduler.remove(name))
-        del self._lives[name]
+        await life.wait_activities()
+        await unheld.wait()
+        if self._lives.get(name) is life:
+            del self._lives[name], self._retiring[name]
+            self._decide(self.scheduler.remove(name, self._now()))
+
+    @staticmethod
+    def _removed_error(name: str) -> RequestError:
+        return RequestError("model_removed", f"{name} was removed")
 
     def __getitem__(self, name: str) -> Lifecycle:
         """Return the lifecycle of *name*.
@@ -201,9 +235,9 @@ class Supervisor:
             KeyError: There is no such service.
             RequestError: It could not be had.
         """
+        life = self._lives[name]
         await self.acquire(name, priority=priority)
         try:
-            life = self._lives[name]
             pid = life.process.pid if life.process is not None else None
             yield Lease(name, life.spec.endpoint, pid, life.incarnation)
         finally:
@@ -211,16 +245,15 @@ class Supervisor:
 
     def acquire_nowait(self, name: str) -> bool:
         """Hold *name* if that is possible at once; the hot path. Pair with `release`."""
-        seat = self.scheduler.seats[name]
-        if not seat.is_open or not seat.has_room or self._is_closing:
+        seat, life = self.scheduler.seats[name], self._lives[name]
+        if not seat.is_open or not seat.has_room or self._is_closing or life.is_stepping:
             return False
-        seat.granted += 1
         waiter = Waiter()
-        self._lives[name].request(waiter)
+        life.request(waiter)
         if waiter.admitted:
+            seat.granted += 1
             return True
-        self._lives[name].withdraw(waiter)  # it left the ready state within this very turn
-        seat.granted -= 1
+        life.withdraw(waiter)  # not reached while a seat is open only when its service is ready
         return False
 
     async def acquire(self, name: str, *, priority: int = 0) -> None:
@@ -229,7 +262,9 @@ class Supervisor:
         if self.acquire_nowait(name):
             return
         if self._is_closing:
-            raise RequestError("shutting_down", "shutting down", status_hint=503)
+            raise RequestError("shutting_down", "shutting down")
+        if name in self._retiring:
+            raise self._removed_error(name)
         waiter = Waiter()
         ticket, decisions = self.scheduler.submit(name, waiter, self._now(), priority=priority)
         self._decide(decisions)
@@ -241,57 +276,74 @@ class Supervisor:
             raise
         except RequestError:
             if ticket.was_granted:
-                self._decide(self.scheduler.finished(name, self._now()))
+                self._finished(name)
             raise
 
     def _withdraw(self, ticket: Ticket, life: Lifecycle) -> None:
-        now = self._now()
         if ticket.is_queued:
-            self._decide(self.scheduler.cancel(ticket, now))
+            self._decide(self.scheduler.cancel(ticket, self._now()))
         elif ticket.was_granted:
             life.withdraw(ticket.waiter)
-            self._decide(self.scheduler.finished(ticket.service, now))
+            self._finished(ticket.service)
+            self._on_change(life)  # without anybody who waits, a backoff may hold no place
+
+    def _finished(self, name: str) -> None:
+        self._decide(self.scheduler.finished(name, self._now()))
+        if name in self._retiring and self.scheduler.seats[name].granted == 0:
+            self._retiring[name].set()
 
     def release(self, name: str) -> None:
         """One request that was acquired has ended, however it did."""
         life = self._lives.get(name)
         if life is not None:
             life.finish()
-        self._decide(self.scheduler.finished(name, self._now()))
+        self._finished(name)
 
     # ---- commands
     async def load(self, name: str) -> None:
-        """Bring *name* up, as a request would, and let it be.
+        """Bring *name* up, as a request would, and let it be; earlier failures are forgiven.
 
         Raises:
             RequestError: It could not be had.
         """
+        life = self._lives[name]
+        if "failed" in life.configuration:
+            life.stop_nowait("asked to start")  # which is how a tripped breaker is reset
         await self.acquire(name)
         self.release(name)
 
-    async def unload(self, name: str, cause: str = "unloaded") -> None:
-        """Stop *name*; returns when the process that was found is gone."""
+    async def unload(self, name: str, cause: str = "unloaded") -> bool:
+        """Stop *name*; requests that came before are refused, so nothing starts it for them.
+
+        Returns:
+            True when the process that was found is gone; False when the service was busy for as
+            long as its drain limit, and then refuses to stop.
+        """
         life = self._lives[name]
-        error = RequestError("model_unloaded", f"{name} was unloaded", retry_after_s=1.0)
-        for ticket in [t for t in self.scheduler.queue if t.service == name]:
-            decisions = self.scheduler.cancel(ticket, self._now())
-            ticket.waiter.refuse(error)
-            self._decide(decisions)
-        await life.stop(cause)
+        self._refuse_queued(name)
+        life.stop_nowait(cause)
+        self._decide(self.scheduler.tick(self._now()))
+        return await life.wait_stopped()
 
     async def unload_all(self, cause: str = "unloaded") -> None:
         """Stop all services, side by side."""
+        lives = list(self._lives.values())
+        for life in lives:
+            self._refuse_queued(life.spec.name)
         async with anyio.create_task_group() as tasks:
-            for name in list(self._lives):
-                tasks.start_soon(self.unload, name, cause)
+            for life in lives:
+                tasks.start_soon(life.stop, cause)
+
+    def _refuse_queued(self, name: str) -> None:
+        for ticket in self.scheduler.clear(name):
+            error = RequestError("model_unloaded", f"{name} was unloaded", retry_after_s=1.0)
+            ticket.waiter.refuse(error)
 
     def close(self) -> None:
         """Refuse new requests from now on; what is in flight goes on."""
         self._is_closing = True
-        error = RequestError("shutting_down", "shutting down")
-        for ticket in list(self.scheduler.queue):
-            self.scheduler.cancel(ticket, self._now())
-            ticket.waiter.refuse(error)
+        for ticket in self.scheduler.clear():
+            ticket.waiter.refuse(RequestError("shutting_down", "shutting down"))
 
     async def shutdown(self, limit_s: float | None = None) -> None:
         """Drain, run the stop hooks, terminate; after *limit_s* seconds kill what is left."""
@@ -320,13 +372,20 @@ class Supervisor:
 
     # ---- events
     def listen(self, listener: Listener) -> Callable[[], None]:
-        """Call *listener* with every transition, at once; it must not wait or raise.
+        """Call *listener* with every transition, at once; it must not wait.
+
+        What it posts is taken right after the transition it was told of. An exception of its own
+        is logged and goes no further.
 
         Returns:
-            A function that ends it.
+            A function that ends it; calling it again does nothing.
         """
-        self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener)
+        self._listeners = [*self._listeners, listener]
+
+        def end() -> None:
+            self._listeners = [each for each in self._listeners if each is not listener]
+
+        return end
 
     async def events(self, *, limit: int = 1024) -> AsyncIterator[Transition]:
         """Yield transitions from now on; a reader that is *limit* behind loses the oldest."""
@@ -348,8 +407,11 @@ class Supervisor:
             end()
 
     def _notify(self, record: Transition) -> None:
-        for listener in self._listeners:
-            listener(record)
+        for listener in self._listeners:  # replaced, never changed: one may end itself here
+            try:
+                listener(record)
+            except Exception:
+                log.exception("a listener failed on %s -> %s", record.source, record.target)
 
     # ---- scheduling
     def _now(self) -> float:
@@ -370,7 +432,7 @@ class Supervisor:
         if at is None:
             self._tick.disarm()
         else:
-            self._tick.arm(max(at - self._now(), 0.0))
+            self._tick.arm_at(at)
 
     def _decide(self, decisions: Iterable[Decision]) -> None:
         self._decisions.extend(decisions)
@@ -386,11 +448,13 @@ class Supervisor:
     def _do(self, decision: Decision) -> None:
         match decision:
             case Grant(ticket=ticket):
-                if ticket.waiter.admitted is None:
-                    ticket.was_granted = True
-                    self._lives[ticket.service].request(ticket.waiter)
+                ticket.was_granted = True
+                life = self._lives[ticket.service]
+                life.request(ticket.waiter)
+                if ticket.waiter.admitted is False:
+                    self._on_change(life)  # it did not start, though the scheduler counted on it
             case Evict(service=service, target=target):
-                self._lives[service].stop_nowait(cause=f"evicted for {target}")
+                self._lives[service].evict(f"evicted for {target}")
             case Refuse(ticket=ticket, error=error):
                 ticket.waiter.refuse(error)
             case _:

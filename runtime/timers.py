@@ -31,7 +31,10 @@ class Timer:
 
     def arm(self, delay_s: float) -> None:
         """Fire once, *delay_s* seconds from now; an earlier arming is forgotten."""
-        deadline = self._service.now() + delay_s
+        self.arm_at(self._service.now() + delay_s)
+
+    def arm_at(self, deadline: float) -> None:
+        """Fire once at *deadline*, seconds on the loop's clock; at once if that is past."""
         self.deadline = deadline
         if self.queued_at is None or self.queued_at > deadline:
             self._service.queue(self, deadline)
@@ -74,8 +77,9 @@ class TimerService:
                 await self._wake.wait()
 
     def _fire_due(self) -> None:
-        now = self.now()
-        while self._heap and self._heap[0][0] <= now:
+        now, end = self.now(), next(self._count)
+        # What an action arms anew is left for the next round: others must have their turn.
+        while self._heap and self._heap[0][0] <= now and self._heap[0][1] < end:
             queued, _, timer = heapq.heappop(self._heap)
             if timer.queued_at != queued:
                 continue  # an entry that an earlier arming left behind

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
+from tools.virtual import World, tell
+
 from swapchart.runtime import Exit
 from swapchart.runtime.testing import ServerScript, service
-from tools.virtual import World, tell
 
 
 def test_D01_a_thousand_requests_for_a_stopped_service_share_one_start() -> None:
