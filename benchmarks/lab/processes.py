@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from types import TracebackType
 
@@ -164,9 +165,38 @@ class Process:
         wait_until(lambda: self._accepts(port), limit_s, f"listening at {port}")
         return time.monotonic() - self.started
 
-    def _accepts(self, port: int) -> bool:
+    def check(self) -> None:
+        """Notice its end.
+
+        Raises:
+            RuntimeError: It has ended; the text holds its output.
+        """
         if self.process.poll() is not None:
             raise RuntimeError(f"ended with {self.process.returncode}:\n{self.output()}")
+
+    def wait_answering(self, port: int, limit_s: float = 30.0) -> float:
+        """Wait until ``GET /health`` is answered with 200; returns the seconds since the spawn.
+
+        Raises:
+            TimeoutError: It is not.
+            RuntimeError: The process ended.
+        """
+        wait_until(lambda: self._answers(port), limit_s, f"answering at {port}")
+        return time.monotonic() - self.started
+
+    def _answers(self, port: int) -> bool:
+        self.check()
+        connection = HTTPConnection("127.0.0.1", port, timeout=5)
+        try:
+            connection.request("GET", "/health")
+            return connection.getresponse().status == 200
+        except (OSError, HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    def _accepts(self, port: int) -> bool:
+        self.check()
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", port)) == 0
 
