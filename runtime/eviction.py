@@ -4,8 +4,8 @@ Source: llama-swap.md section 1.13. Unlike there, sets keep their order of defin
 breaks ties as llama-swap's own documentation says.
 
 A matrix can allow millions of combinations. None of them is ever built: an expression is
-evaluated on what is running and the target only, and of two outcomes that one is dropped which
-keeps less than the other.
+evaluated on what is running and the target only, and outcomes that make no difference are dropped
+on the way.
 """
 
 from __future__ import annotations
@@ -104,56 +104,93 @@ def matrix_policy(
         if target in running or not others:
             return frozenset()
         bits = {name: 1 << index for index, name in enumerate(others)}
-        wanted = 1 << len(others)
-        bits[target] = wanted
-        solver = _Solver(sets, bits)
-        kept = best = None
-        for name in sets:
-            for mask in solver.family(name):
-                if not mask & wanted:
-                    continue
-                cost = sum(prices.get(other, 1) for other in others if not mask & bits[other])
-                if best is None or cost < best:
-                    best, kept = cost, mask
-        return frozenset(other for other in others if kept is None or not kept & bits[other])
+        worth = {bits[name]: prices.get(name, 1) for name in others}
+        wanted = bits[target] = 1 << len(others)
+        solver = _Solver(sets, bits, wanted, worth)
+        fitting = [mask for name in sets for mask in solver.family(name, 0) if mask & wanted]
+        if not fitting:
+            return frozenset(others)
+        kept = max(fitting, key=solver.value)  # of equals the first
+        return frozenset(other for other in others if not kept & bits[other])
 
     return policy
 
 
 class _Solver:
-    def __init__(self, sets: Mapping[str, Expression], bits: Mapping[str, _Mask]) -> None:
-        self._sets, self._bits = sets, bits
-        self._families: dict[str, tuple[_Mask, ...]] = {}
+    """Evaluates expressions on some services, each of them one bit.
 
-    def family(self, name: str) -> tuple[_Mask, ...]:
-        found = self._families.get(name)
+    What a part of an expression can contribute is reduced as soon as it is known: of outcomes
+    that look the same from outside the part, only the most valuable one is kept. Parts that
+    share nothing with the rest thus come down to two outcomes, with and without the target.
+    """
+
+    def __init__(
+        self, sets: Mapping[str, Expression], bits: Mapping[str, _Mask], wanted: _Mask,
+        worth: Mapping[_Mask, int],
+    ) -> None:  # fmt: skip
+        self._sets, self._bits, self._wanted, self._worth = sets, bits, wanted, worth
+        self._families: dict[tuple[str, _Mask], list[_Mask]] = {}
+        self._supports: dict[str, _Mask] = {}
+
+    def value(self, mask: _Mask) -> int:
+        """What *mask* saves from eviction."""
+        return sum(price for bit, price in self._worth.items() if mask & bit)
+
+    def family(self, name: str, outside: _Mask) -> list[_Mask]:
+        """Return the outcomes of set *name* that matter to whoever also uses *outside*."""
+        key = (name, outside & self._support_of_set(name))
+        found = self._families.get(key)
         if found is None:
-            found = self._families[name] = self._evaluate(self._sets[name])
+            found = self._families[key] = self._evaluate(self._sets[name], outside)
         return found
 
-    def _evaluate(self, expression: Expression) -> tuple[_Mask, ...]:
+    def _support_of_set(self, name: str) -> _Mask:
+        found = self._supports.get(name)
+        if found is None:
+            found = self._supports[name] = self._support(self._sets[name])
+        return found
+
+    def _support(self, expression: Expression) -> _Mask:
         match expression:
             case One(name=name):
-                return (self._bits.get(name, 0),)
+                return self._bits.get(name, 0)
             case SetRef(name=name):
-                return self.family(name)
-            case Any(parts=parts):
-                return _maximal([mask for part in parts for mask in self._evaluate(part)])
-            case All(parts=parts):
-                masks: tuple[_Mask, ...] = (0,)
+                return self._support_of_set(name)
+            case Any(parts=parts) | All(parts=parts):
+                mask = 0
                 for part in parts:
-                    family = self._evaluate(part)
-                    masks = _maximal([left | right for left in masks for right in family])
+                    mask |= self._support(part)
+                return mask
+
+    def _evaluate(self, expression: Expression, outside: _Mask) -> list[_Mask]:
+        match expression:
+            case One(name=name):
+                return [self._bits.get(name, 0)]
+            case SetRef(name=name):
+                return self.family(name, outside)
+            case Any(parts=parts):
+                found = [mask for part in parts for mask in self._evaluate(part, outside)]
+                return self._reduce(found, outside)
+            case All(parts=parts):
+                supports = [self._support(part) for part in parts]
+                masks = [0]
+                for index, part in enumerate(parts):
+                    later = outside
+                    for support in supports[index + 1 :]:
+                        later |= support
+                    beside = later
+                    for support in supports[:index]:
+                        beside |= support
+                    family = self._evaluate(part, beside)
+                    masks = self._reduce([a | b for a in masks for b in family], later)
                 return masks
 
-
-def _maximal(masks: Sequence[_Mask]) -> tuple[_Mask, ...]:
-    """Drop every mask that lies within another; the order of the rest stays."""
-    unique = list(dict.fromkeys(masks))
-    if len(unique) < 2:
-        return tuple(unique)
-    return tuple(
-        mask
-        for mask in unique
-        if not any(mask != other and mask & other == mask for other in unique)
-    )
+    def _reduce(self, masks: Sequence[_Mask], outside: _Mask) -> list[_Mask]:
+        """Of outcomes that look alike from *outside* keep the most valuable, or the first."""
+        seen = outside | self._wanted
+        best: dict[_Mask, _Mask] = {}
+        for mask in dict.fromkeys(masks):
+            rival = best.setdefault(mask & seen, mask)
+            if rival != mask and self.value(mask) > self.value(rival):
+                best[mask & seen] = mask
+        return list(best.values())
