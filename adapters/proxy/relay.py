@@ -86,6 +86,7 @@ async def relay(
     *,
     strip: frozenset[bytes],
     header_timeout_s: float | None = None,
+    stall_s: float | None = None,
     trust_forwarded: bool = False,
 ) -> None:
     """Send *request* on to *upstream* and relay the answer.
@@ -99,6 +100,7 @@ async def relay(
         exchange: Filled in on the way.
         strip: Field names, in lower case, that do not cross: consumed credentials.
         header_timeout_s: Longest wait for the head of the answer; None is without limit.
+        stall_s: Longest pause between two pieces of the answer; None is without limit.
         trust_forwarded: Let the client's X-Forwarded-* fields cross.
 
     Raises:
@@ -133,7 +135,7 @@ async def relay(
         while is_more:
             piece = response.read_nowait()
             if piece is None:
-                piece = await response.read()
+                piece = await response.read(timeout_s=stall_s)
             if piece:
                 exchange.sent_bytes += len(piece)
                 exchange.before_tail, exchange.tail = exchange.tail, piece
