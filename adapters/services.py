@@ -25,6 +25,11 @@ from .proxy.auth import ApiKey
 from .proxy.catalogue import Catalogue, ModelCard
 from .proxy.options import ProxyOptions
 
+_STOP_SLACK_S = 5.0  # for what has no limit of its own: starting hooks, reaping, a busy machine
+
+
+_NEVER_S = 1e9  # a liveness that only listens for stalled streams
+
 
 def service_specs(config: Config) -> list[ServiceSpec]:
     """Return one service for each model, in the order of the configuration."""
@@ -89,7 +94,7 @@ def _timings(model: ModelConfig) -> Timings:
 
 def _liveness(model: ModelConfig) -> Liveness | None:
     given = model.liveness
-    if not given.every:
+    if not given.every and not given.stalled:
         return None
     request = None
     if given.request is not None:
@@ -103,7 +108,7 @@ def _liveness(model: ModelConfig) -> Liveness | None:
         )
     url = model.proxy + given.path if given.path else model.check_url or model.proxy
     return Liveness(
-        every_s=given.every,
+        every_s=given.every or _NEVER_S,
         url=url,
         timeout_s=given.timeout,
         failures=given.failures,
@@ -147,6 +152,16 @@ def _expression(given: written.Expression, names: Mapping[str, str]) -> Expressi
             return All(tuple(_expression(part, names) for part in parts))
 
 
+def stop_limit_s(config: Config) -> float:
+    """Return how long the end of the proxy may take: what was said, or what the models need."""
+    if config.shutdown_timeout is not None:
+        return config.shutdown_timeout
+    needs = (
+        (spec.timings.drain_limit or 0.0) + spec.longest_stop_s() for spec in service_specs(config)
+    )
+    return max(needs, default=0.0) + _STOP_SLACK_S
+
+
 def queue_limits(config: Config) -> QueueLimits:
     """Return what the request queue bears."""
     queue = config.queue
@@ -174,6 +189,7 @@ def catalogue(config: Config) -> Catalogue:
             is_unlisted=model.unlisted,
             priority=priorities.get(model.id, 0),
             header_timeout_s=model.timeouts.response_header or None,
+            stall_s=model.liveness.stalled or None,
             metadata=model.metadata,
         )
         for model in config.models.values()

@@ -35,6 +35,7 @@ class ModelCard:
         is_unlisted: Not in listings.
         priority: In the queue; higher goes first.
         header_timeout_s: Longest wait for the head of an answer; None is without limit.
+        stall_s: Longest pause within an answer, after which the model counts as unhealthy.
         metadata: For `/v1/models`.
     """
 
@@ -49,6 +50,7 @@ class ModelCard:
     is_unlisted: bool = False
     priority: int = 0
     header_timeout_s: float | None = None
+    stall_s: float | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -81,6 +81,7 @@ async def serve(
             request, send, proxy.upstream_of(name), target, body, exchange,
             strip=_NOTHING if proxy.gate.ring.is_empty else CREDENTIALS,
             header_timeout_s=proxy.catalogue.header_timeout_s(name),
+            stall_s=proxy.catalogue.cards[name].stall_s,
             trust_forwarded=proxy.options.trust_forwarded,
         )  # fmt: skip
     except HeaderError as error:
@@ -88,6 +89,8 @@ async def serve(
         exchange.status = 400
     except UpstreamError as error:
         if exchange.status:
+            if isinstance(error, UpstreamTimeout) and name in supervisor:
+                supervisor[name].note_stall()
             log.warning("%s broke off after %d bytes: %s", name, exchange.sent_bytes, error)
             raise
         status = 504 if isinstance(error, UpstreamTimeout) else 502
