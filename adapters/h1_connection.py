@@ -1,0 +1,544 @@
+"""One clear-text HTTP/1.1 connection of a client: parse, refuse, keep order, never wait for ever.
+
+llhttp, strict as it is by default, refuses ambiguous framing; what it lets pass and we do not is
+refused here (codings besides chunked, versions, targets, Host, sizes). A refused request is
+answered and the connection closed: nothing behind it is read as a request.
+
+Timeouts need no timer of a connection's own: the hub looks at all of them a few times a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol, cast
+from urllib.parse import unquote
+
+import httptools
+
+from .h1_exchange import App, Exchange, Scope
+from .h1_rules import (
+    H1Limits,
+    RefusedError,
+    error_answer,
+    inspect_fields,
+    origin_form,
+    status_of_error,
+)
+
+# Parsed at a time, outside and inside of a body: bounds what pipelining can make us keep.
+_HEAD_SLICE_BYTES = 1 << 14
+_BODY_SLICE_BYTES = 1 << 16
+_RDHUP = getattr(select, "POLLRDHUP", 0)  # Linux; elsewhere only a reset shows
+_HANGUP = select.POLLERR | select.POLLHUP | _RDHUP
+_VERSIONS = frozenset({"1.0", "1.1"})
+_METHODS = {b"GET": "GET", b"POST": "POST", b"HEAD": "HEAD", b"OPTIONS": "OPTIONS"}  # the usual
+_ASGI = {"version": "3.0", "spec_version": "2.4"}
+_RATE_WINDOW_S = 60.0
+
+Fields = list[tuple[bytes, bytes]]
+
+
+class Hub(Protocol):
+    """What connections have in common."""
+
+    limits: H1Limits
+    date: bytes
+    is_draining: Callable[[], bool]
+
+    def add(self, connection: H1Connection) -> None:
+        """Look after a connection."""
+
+    def discard(self, connection: H1Connection) -> None:
+        """Look no more; it is closed or was handed on."""
+
+
+class H1Connection(asyncio.Protocol):
+    """The protocol of one accepted connection.
+
+    Attributes:
+        finished: Resolved when the socket is closed, or was handed on, and every application
+            has returned.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        app: App,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        root_path: str = "",
+        state: dict[str, Any] | None = None,
+        hand_on: Callable[[bytes], None] | None = None,
+    ) -> None:
+        """Prepare a connection.
+
+        Args:
+            hub: What it shares with the others.
+            app: The ASGI application.
+            loop: The running loop.
+            root_path: For the scope.
+            state: For the scope; each request gets a copy.
+            hand_on: Takes the connection over, with the bytes that were read, when a request
+                asks for another protocol; without it such requests are served as plain ones.
+        """
+        self.loop = loop
+        self.transport: asyncio.Transport
+        self.stalled: asyncio.Future[None] | None = None
+        self.finished: asyncio.Future[None] = loop.create_future()
+        self.hub = hub
+        self._limits = hub.limits
+        self._app = app
+        self._server: tuple[str, int] | None = None
+        self._client: tuple[str, int] | None = None
+        self._root_path, self._state = root_path, state
+        self._hand_on = hand_on
+        self._parser = httptools.HttpRequestParser(self)
+        self._target = b""
+        self._fields: Fields = []
+        self._fed = 0  # bytes since a callback that matters: heads, trailers, chunk extensions
+        self._progress = False
+        self._upgrade: bytes | None = None  # a head that asks for another protocol
+        self._is_handing_on = False
+        self._incoming: Exchange | None = None  # its request is being received
+        self._current: Exchange | None = None  # it is being answered
+        self._queue: deque[Exchange] = deque()  # received behind it, wholly or in part
+        self._ahead = bytearray()  # not looked at yet
+        self._error = 0  # status to answer after the current exchange
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_deaf = False  # what still comes is thrown away
+        self._is_closing = False
+        self._is_lost = False
+        self._is_reading = True
+        self._is_new = True  # no request has come yet
+        self._in_head = False
+        self._since = loop.time()  # in a head, without a request, or closing
+        self._body_at = 0.0  # when a byte of a body came last
+        self._window_at = 0.0
+        self._window_bytes = 0
+        self._unsent = 0
+        self._unsent_at = 0.0
+        self._poll: select.poll | None = None
+
+    # -- what the transport says -------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin; also called by hand for a transport that was accepted by others."""
+        self.transport = cast("asyncio.Transport", transport)
+        self._server = _address(transport.get_extra_info("sockname"))
+        self._client = _address(transport.get_extra_info("peername"))
+        self.hub.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse *data*, or keep it while an earlier request is being answered."""
+        if self._is_deaf:
+            return
+        if self._ahead or (self._current is not None and self._incoming is None):
+            self._ahead += data
+            self._adjust_reading()
+        elif len(data) > _HEAD_SLICE_BYTES:
+            self._feed(data)
+        else:  # as nearly always
+            used = self._parse(data)
+            if self._upgrade is not None:
+                self._switch(data[used:])
+            elif self._incoming is not None:
+                self._adjust_reading()
+
+    def eof_received(self) -> None:
+        """Take half a close for a whole one, as every client means it that has to be noticed."""
+        self._is_deaf = True
+        self._leave()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell everybody."""
+        self._is_lost = self._is_deaf = True
+        self.hub.discard(self)
+        self._leave()
+        self.resume_writing()
+        self._check_finished()
+
+    def pause_writing(self) -> None:
+        """Make ``send`` wait."""
+        if self.stalled is None:
+            self.stalled = self.loop.create_future()
+            self._unsent = self.transport.get_write_buffer_size()
+            self._unsent_at = self.loop.time()
+
+    def resume_writing(self) -> None:
+        """Let ``send`` go on."""
+        stalled, self.stalled = self.stalled, None
+        if stalled is not None and not stalled.done():
+            stalled.set_result(None)
+
+    # -- input -------------------------------------------------------------------------
+
+    def _feed(self, data: bytes) -> None:
+        at, end = 0, len(data)
+        while at < end and not self._is_deaf:
+            size = _HEAD_SLICE_BYTES if self._incoming is None else _BODY_SLICE_BYTES
+            at += self._parse(data if end <= size else data[at : at + size])
+            if self._upgrade is not None:
+                self._switch(data[at:])
+                return
+            if at < end and self._current is not None and self._incoming is None:
+                self._ahead += data[at:]
+                break
+        self._adjust_reading()
+
+    def _parse(self, data: bytes) -> int:
+        """Parse one slice; returns how much of it was used."""
+        self._fed += len(data)
+        self._progress = False
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as exc:
+            self._fed = 0
+            return int(exc.args[0])
+        except httptools.HttpParserCallbackError as exc:
+            if not isinstance(exc.__context__, RefusedError):
+                raise
+            self._refuse_input(exc.__context__.status)
+        except httptools.HttpParserError:
+            self._refuse_input(status_of_error(data))
+        if self._progress:
+            self._fed = 0
+            if self._incoming is not None:
+                self._body_at = self.loop.time()
+                self._window_bytes += len(data)
+        elif self._fed > self._limits.header_bytes and not self._is_deaf:
+            self._refuse_input(431 if self._fields or not self._in_head else 414)
+        return len(data)
+
+    def _switch(self, rest: bytes) -> None:
+        """Go on behind a head that asked for another protocol, here or elsewhere."""
+        head, self._upgrade = cast("bytes", self._upgrade), None
+        self._parser = httptools.HttpRequestParser(self)
+        if not self._is_handing_on:
+            self._feed(head + rest)
+        elif self._current is not None:  # in order: when that has been answered
+            self._ahead += head + rest
+            self._adjust_reading()
+        else:
+            self._is_deaf = True
+            self.hub.discard(self)
+            cast("Callable[[bytes], None]", self._hand_on)(head + rest)
+            self._is_lost = True
+            self._check_finished()
+
+    def on_message_begin(self) -> None:
+        """Start the clock of a head."""
+        self._target = b""
+        self._fields = []
+        self._in_head = True
+        self._since = self.loop.time()
+
+    def on_url(self, target: bytes) -> None:
+        """Collect the target, which may come in pieces."""
+        self._target += target
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Collect a field; those of a trailer go to a list that nobody reads."""
+        self._fields.append((name.lower(), value.rstrip(b" \t")))
+
+    def on_headers_complete(self) -> None:
+        """Judge a head, and begin its exchange."""
+        self._progress = True
+        self._in_head = self._is_new = False
+        self._body_at = self._window_at = self._since
+        self._window_bytes = 0
+        limits, fields, target = self._limits, self._fields, self._target
+        self._fields = []
+        if len(fields) > limits.header_fields:
+            raise RefusedError(431, "too many fields")
+        if len(target) > limits.target_bytes:
+            raise RefusedError(414, "target too long")
+        if self._fed > limits.header_bytes:
+            size = sum(len(name) + len(value) + 4 for name, value in fields) + len(target)
+            if size > limits.header_bytes:
+                raise RefusedError(431, "head too long")
+        version = self._parser.get_http_version()
+        if version not in _VERSIONS:
+            raise RefusedError(505, "unknown version")
+        method = self._parser.get_method()
+        if method == b"CONNECT":
+            raise RefusedError(405, "CONNECT")
+        is_1_0 = version == "1.0"
+        is_expecting = inspect_fields(fields, is_1_0)
+        if self._parser.should_upgrade():
+            self._note_upgrade(method, version, fields)
+            return
+        if target[:1] != b"/":
+            target = origin_form(method, target, fields)
+        if b"#" in target or not target.isascii():
+            raise RefusedError(400, "odd target")
+        self._begin(method, target, version, fields, is_expecting)
+
+    def _begin(
+        self, method: bytes, target: bytes, version: str, fields: Fields, is_expecting: bool
+    ) -> None:
+        raw_path, _, query = target.partition(b"?")
+        path = raw_path.decode("ascii")
+        scope: Scope = {
+            "type": "http",
+            "asgi": _ASGI,
+            "http_version": version,
+            "method": _METHODS.get(method) or method.decode("ascii"),
+            "scheme": "http",
+            "path": unquote(path) if "%" in path else path,
+            "raw_path": raw_path,
+            "query_string": query,
+            "root_path": self._root_path,
+            "headers": fields,
+            "server": self._server,
+            "client": self._client,
+            "extensions": {},
+        }
+        if self._state is not None:
+            scope["state"] = self._state.copy()
+        exchange = self._incoming = Exchange(
+            self,
+            scope,
+            keep_alive=self._parser.should_keep_alive(),
+            is_1_0=version == "1.0",
+            is_expecting=is_expecting,
+        )
+        if self._current is None:
+            self._start(exchange)
+        else:
+            self._queue.append(exchange)
+
+    def _note_upgrade(self, method: bytes, version: str, fields: Fields) -> None:
+        """Keep a head that asks for another protocol, in the form it will be read in again."""
+        asked = b",".join(value for name, value in fields if name == b"upgrade").lower()
+        wanted = {token.strip() for token in asked.split(b",")}
+        has_body = any(
+            (name == b"content-length" and value.strip(b"0")) or name == b"transfer-encoding"
+            for name, value in fields
+        )
+        self._is_handing_on = self._hand_on is not None and (
+            (b"websocket" in wanted and method == b"GET" and not has_body)
+            or (b"h2c" in wanted and self._limits.allow_h2c)
+        )
+        self._upgrade = b"%b %b HTTP/%b\r\n%b\r\n" % (
+            method,
+            self._target,
+            version.encode("ascii"),
+            b"".join(
+                b"%b: %b\r\n" % field
+                for field in fields
+                if self._is_handing_on or field[0] != b"upgrade"
+            ),
+        )
+
+    def on_body(self, data: bytes) -> None:
+        """Buffer a piece of a body."""
+        self._progress = True
+        if self._incoming is not None:
+            self._incoming.feed(data)
+
+    def on_message_complete(self) -> None:
+        """Note that a request is here as a whole."""
+        self._progress = True
+        exchange, self._incoming = self._incoming, None
+        if exchange is not None:
+            exchange.is_received = True
+            if exchange.waiter is not None:
+                exchange.wake()
+
+    def _adjust_reading(self) -> None:
+        """Read only while what waits here is little."""
+        limits, incoming = self._limits, self._incoming
+        is_full = len(self._ahead) > limits.ahead_bytes or (
+            incoming is not None and incoming.size > limits.body_bytes
+        )
+        if is_full == self._is_reading and not self.transport.is_closing():
+            self._is_reading = not is_full
+            if is_full:
+                self.transport.pause_reading()
+            else:
+                self.transport.resume_reading()
+
+    # -- exchanges ---------------------------------------------------------------------
+
+    def is_last(self, exchange: Exchange) -> bool:
+        """Tell whether the connection closes after *exchange*.
+
+        An answer to half a request closes too: what follows it could be taken for the next one.
+        """
+        return not (exchange.keep_alive and exchange.is_received) or self.hub.is_draining()
+
+    def body_taken(self) -> None:
+        """Read on."""
+        if not self._is_reading:
+            self._adjust_reading()
+
+    async def wait_writable(self) -> None:
+        """Wait until the client reads, or is cut."""
+        if self.stalled is not None:
+            await asyncio.shield(self.stalled)
+
+    def answered(self, exchange: Exchange) -> None:
+        """Turn to the next request, or close."""
+        self._current = None
+        if not exchange.keep_alive:
+            self._close(linger=not exchange.is_received)
+        elif self._queue:
+            self._start(self._queue.popleft())
+        elif self._error:
+            self._answer_error(self._error)
+        else:
+            self._since = self.loop.time()
+            if self._ahead:
+                data = bytes(self._ahead)
+                self._ahead.clear()
+                self._feed(data)
+
+    def ended(self, exchange: Exchange) -> None:
+        """Forget an application that has returned."""
+        if exchange.task is not None:
+            self._tasks.discard(exchange.task)
+        self._check_finished()
+
+    def _start(self, exchange: Exchange) -> None:
+        self._current = exchange
+        exchange.task = self.loop.create_task(exchange.run(self._app))
+        self._tasks.add(exchange.task)
+
+    def _leave(self) -> None:
+        if self._current is not None:
+            self._current.leave()
+        for exchange in self._queue:
+            exchange.leave()
+        self._queue.clear()
+
+    def _check_finished(self) -> None:
+        if self._is_lost and not self._tasks and not self.finished.done():
+            self.finished.set_result(None)
+
+    # -- refusing and closing ----------------------------------------------------------
+
+    def refuse(self, exchange: Exchange, status: int) -> None:
+        """Answer *exchange*, of whose answer nothing was sent, with an error, and close."""
+        self._current = None
+        exchange.leave()
+        self._answer_error(status, is_head=exchange.is_head)
+
+    def _refuse_input(self, status: int) -> None:
+        """Stop reading requests: what comes is not, or not any more, a request of ours."""
+        self._is_deaf = True
+        incoming, self._incoming = self._incoming, None
+        if self._current is None:
+            self._answer_error(status)
+        elif incoming is None:
+            self._error = status
+        elif incoming is not self._current:
+            self._queue.remove(incoming)
+            self._error = status
+        elif incoming.is_head_sent:
+            self.abort()
+        else:
+            self.refuse(incoming, status)
+
+    def _answer_error(self, status: int, *, is_head: bool = False) -> None:
+        head, body = error_answer(status)
+        self.transport.write(head + self.hub.date + b"\r\n" + (b"" if is_head else body))
+        self._close(linger=True)
+
+    def _close(self, *, linger: bool) -> None:
+        """Close when what was written is sent, and, lingering, the client had time to read it.
+
+        Closing with bytes unread resets the connection, and a reset takes the answer with it.
+        """
+        self._is_deaf = self._is_closing = True
+        self._since = self._unsent_at = self.loop.time()
+        self._ahead.clear()
+        self._leave()
+        if self.transport.is_closing():
+            return
+        if linger and self.transport.can_write_eof():
+            self.transport.write_eof()
+            if not self._is_reading:
+                self._is_reading = True
+                self.transport.resume_reading()
+        else:
+            self.transport.close()
+
+    def abort(self) -> None:
+        """Cut the client off."""
+        self._is_deaf = True
+        self.transport.abort()
+
+    async def cancel(self) -> None:
+        """Cut the client off and end what was done for it."""
+        self.abort()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # -- time --------------------------------------------------------------------------
+
+    def look(self, now: float) -> None:
+        """Act on what has taken too long; called a few times a second.
+
+        Args:
+            now: Loop time in seconds.
+        """
+        limits = self._limits
+        if self._is_closing or self.stalled is not None:
+            self._look_at_writing(now)
+            if self._is_closing:
+                return
+        if self._current is None:
+            took = now - self._since
+            if self._in_head:
+                if took >= limits.header_timeout_s:
+                    self._refuse_input(408)
+            elif took >= self._idle_limit_s():
+                self._close(linger=False)
+            return
+        if self._incoming is not None:
+            self._look_at_body(now, self._incoming)
+        if not self._is_reading and self._has_hung_up():
+            self.abort()
+
+    def _idle_limit_s(self) -> float:
+        if self.hub.is_draining():
+            return self._limits.drain_idle_s
+        return self._limits.header_timeout_s if self._is_new else self._limits.keep_alive_s
+
+    def _look_at_writing(self, now: float) -> None:
+        size = self.transport.get_write_buffer_size()
+        if size and size != self._unsent:
+            self._unsent, self._unsent_at = size, now
+        elif (size and now - self._unsent_at >= self._limits.write_timeout_s) or (
+            not size and self._is_closing and now - self._unsent_at >= self._limits.linger_s
+        ):
+            self.abort()
+
+    def _look_at_body(self, now: float, incoming: Exchange) -> None:
+        limits = self._limits
+        if not self._is_reading or incoming.is_expecting or incoming.is_head_sent:
+            # The client waits for us, or has an answer already: it owes nothing.
+            self._body_at = self._window_at = now
+            self._window_bytes = 0
+        elif now - self._body_at >= limits.body_idle_s:
+            self._refuse_input(408)
+        elif now - self._window_at >= _RATE_WINDOW_S:
+            if self._window_bytes < limits.body_rate * _RATE_WINDOW_S:
+                self._refuse_input(408)
+            self._window_at, self._window_bytes = now, 0
+
+    def _has_hung_up(self) -> bool:
+        """Look past bytes that are not being read, which the event loop cannot."""
+        if self._poll is None:
+            self._poll = select.poll()
+            self._poll.register(self.transport.get_extra_info("socket").fileno(), _RDHUP)
+        return any(events & _HANGUP for _, events in self._poll.poll(0))
+
+
+def _address(name: object) -> tuple[str, int] | None:
+    return (name[0], name[1]) if isinstance(name, tuple) else None

@@ -1,0 +1,384 @@
+"""One HTTP/1.1 exchange as an ASGI application sees it: ``receive``, ``send``, and their ends.
+
+The head of an answer is held back until the first piece of its body is at hand, or until the
+event loop comes round, so that both go out in one write and a slow first piece delays nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from http import HTTPStatus
+from typing import Any, Protocol
+
+from ..machine.errors import SwapchartError
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+App = Callable[
+    [Any, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]
+]
+"""An ASGI 3 application."""
+
+LOG = logging.getLogger("swapchart.h1")
+
+_JOIN_BYTES = 1 << 16  # larger pieces are not copied to be sent together with their framing
+_COALESCE = 256  # pieces of a request's body that are kept apart; tiny chunks cost memory
+_FRAMING = frozenset({b"connection", b"content-length", b"keep-alive", b"transfer-encoding"})
+_LOOKED_AT = _FRAMING | {b"date"}
+_BODILESS = frozenset({204, 304})
+_DISCONNECT = "http.disconnect"
+
+
+class ClientGoneError(SwapchartError, ConnectionError):
+    """The client left, or was cut, while an answer was being sent (ASGI 2.4: an OSError)."""
+
+
+class Clock(Protocol):
+    """What knows the date."""
+
+    date: bytes  # the whole Date field of now, with its CRLF
+
+
+class Line(Protocol):
+    """What an exchange asks of the connection it runs on."""
+
+    loop: asyncio.AbstractEventLoop
+    transport: asyncio.Transport
+    stalled: asyncio.Future[None] | None  # pending while the client does not read
+
+    @property
+    def hub(self) -> Clock:
+        """What the connections have in common."""
+
+    def is_last(self, exchange: Exchange) -> bool:
+        """Tell whether the connection closes after this exchange."""
+
+    def body_taken(self) -> None:
+        """The application has taken what was buffered of the request's body."""
+
+    async def wait_writable(self) -> None:
+        """Wait while the client does not read."""
+
+    def answered(self, exchange: Exchange) -> None:
+        """The answer is complete."""
+
+    def ended(self, exchange: Exchange) -> None:
+        """The application has returned."""
+
+    def abort(self) -> None:
+        """Cut the client off: what it got must not look complete."""
+
+    def refuse(self, exchange: Exchange, status: int) -> None:
+        """Answer *exchange*, of whose answer nothing was sent, with an error, and close."""
+
+
+class Exchange:
+    """One request and its answer.
+
+    Attributes:
+        scope: The ASGI scope.
+        task: Runs the application; None before its turn (pipelining).
+        keep_alive: The client allows another request on the connection.
+        is_received: The whole request is here.
+        is_started: The application has begun to answer.
+        is_head_sent: Bytes of the answer are on their way.
+        is_answered: The answer is complete.
+        is_gone: There is no client any more.
+        is_expecting: The client waits for ``100 Continue`` before it sends the body.
+        size: Buffered bytes of the request's body.
+        waiter: What ``receive`` waits for, if it does.
+    """
+
+    __slots__ = (
+        "_chunked",
+        "_head",
+        "_is_1_0",
+        "_is_told",
+        "_left",
+        "_line",
+        "_pieces",
+        "_status",
+        "has_body",
+        "is_answered",
+        "is_expecting",
+        "is_gone",
+        "is_head",
+        "is_head_sent",
+        "is_received",
+        "is_started",
+        "keep_alive",
+        "scope",
+        "size",
+        "task",
+        "waiter",
+    )
+
+    def __init__(
+        self, line: Line, scope: Scope, *, keep_alive: bool, is_1_0: bool, is_expecting: bool
+    ) -> None:
+        self.scope = scope
+        self.task: asyncio.Task[None] | None = None
+        self.keep_alive = keep_alive
+        self.is_head = scope["method"] == "HEAD"
+        self.is_expecting = is_expecting
+        self.is_received = self.is_started = self.is_head_sent = False
+        self.is_answered = self.is_gone = False
+        self.size = 0
+        self._line = line
+        self._is_1_0 = is_1_0
+        self._is_told = False  # that the request's body has ended
+        self._pieces: list[bytes] = []
+        self.waiter: asyncio.Future[None] | None = None
+        self._status = 0
+        self._head: Iterable[tuple[bytes, bytes]] = ()
+        self._chunked = False
+        self.has_body = True
+        self._left = -1  # bytes that the announced length still lacks; -1 when none is announced
+
+    # -- the request -------------------------------------------------------------------
+
+    def feed(self, data: bytes) -> None:
+        """Buffer a piece of the request's body."""
+        if self.is_answered or self.is_gone:
+            return
+        self.is_expecting = False  # it did not wait
+        pieces = self._pieces
+        pieces.append(data)
+        self.size += len(data)
+        if len(pieces) > _COALESCE:
+            pieces[:] = [b"".join(pieces)]
+        if self.waiter is not None:
+            self.wake()
+
+    def wake(self) -> None:
+        """Let ``receive`` look again."""
+        waiter = self.waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def leave(self) -> None:
+        """Note that the client is gone."""
+        self.is_gone = True
+        self._pieces.clear()
+        self.size = 0
+        self.wake()
+
+    async def receive(self) -> Message:
+        """Return the next ASGI message; by one task at a time.
+
+        Pieces of the body that came together come together; ``http.disconnect`` is told as soon
+        as the client is gone or has its whole answer, even before a body that is still here.
+        """
+        while True:
+            if self.is_gone or self.is_answered:
+                return {"type": _DISCONNECT}
+            if self._pieces:
+                pieces = self._pieces
+                body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+                pieces.clear()
+                self.size = 0
+                self._is_told = self.is_received
+                self._line.body_taken()
+                return {"type": "http.request", "body": body, "more_body": not self.is_received}
+            if self.is_received and not self._is_told:
+                self._is_told = True
+                return {"type": "http.request", "body": b"", "more_body": False}
+            if self.is_expecting and not self.is_received:
+                self.is_expecting = False
+                if not self.is_head_sent:
+                    self._line.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            await self._wait()
+
+    async def _wait(self) -> None:
+        if self.waiter is not None and not self.waiter.done():
+            raise RuntimeError("receive() is already being waited for")
+        self.waiter = self._line.loop.create_future()
+        await self.waiter
+
+    # -- the answer --------------------------------------------------------------------
+
+    async def send(self, message: Mapping[str, Any]) -> None:
+        """Take an ASGI message; waits while the client does not keep up.
+
+        Raises:
+            ClientGoneError: The client left or was cut.
+            RuntimeError: The message is not one of ours, or not in its place.
+            ValueError: A field of the head would break it, or the body has not the length said.
+        """
+        if self.is_gone:
+            raise ClientGoneError("the client is gone")
+        kind = message["type"]
+        if kind == "http.response.body":
+            self._send_body(message.get("body", b""), message.get("more_body", False))
+        elif kind == "http.response.start":
+            self._start(message)
+        else:
+            raise RuntimeError(f"unexpected message {kind!r}")
+        if self._line.stalled is not None:
+            await self._line.wait_writable()
+            if self.is_gone and not self.is_answered:
+                raise ClientGoneError("the client is gone")
+
+    def _start(self, message: Mapping[str, Any]) -> None:
+        if self.is_started:
+            raise RuntimeError("the answer has been started before")
+        status = message["status"]
+        if not 200 <= status <= 599:
+            raise ValueError(f"expected a status of 200..599, got {status}")
+        self._status = status
+        self._head = message.get("headers", ())
+        self.is_started = True
+        self._line.loop.call_soon(self._flush_head)
+
+    def _flush_head(self) -> None:
+        """Send a head whose body has not come in the same turn of the loop."""
+        if self.is_head_sent or self.is_gone:
+            return
+        try:
+            head = self._build_head(None)
+        except (ValueError, TypeError):
+            return  # said again, to the application, with the first piece
+        self._line.transport.write(head)
+
+    def _send_body(self, body: bytes, more: bool) -> None:
+        if not self.is_started:
+            raise RuntimeError("a body before the answer was started")
+        if self.is_answered:
+            raise RuntimeError("a body behind the end of the answer")
+        head = b"" if self.is_head_sent else self._build_head(None if more else len(body))
+        if not self.has_body:
+            if head:
+                self._line.transport.write(head)
+        elif self._chunked:
+            self._write_chunk(head, body, more)
+        else:
+            self._write_plain(head, body, more)
+        if not more:
+            self.is_answered = True
+            self._line.answered(self)
+            if self.waiter is not None:
+                self.wake()
+
+    def _write_chunk(self, head: bytes, body: bytes, more: bool) -> None:
+        end = b"" if more else b"0\r\n\r\n"
+        transport = self._line.transport
+        if not body:
+            if head or end:
+                transport.write(head + end)
+        elif len(body) <= _JOIN_BYTES:
+            transport.write(b"%b%x\r\n%b\r\n%b" % (head, len(body), body, end))
+        else:
+            transport.writelines((b"%b%x\r\n" % (head, len(body)), body, b"\r\n" + end))
+
+    def _write_plain(self, head: bytes, body: bytes, more: bool) -> None:
+        if self._left >= 0:
+            left = self._left - len(body)
+            if left < 0 or (left and not more):
+                which = "long" if left < 0 else "short"
+                raise ValueError(f"the body is {abs(left)} bytes too {which}")
+            self._left = left
+        if head and len(body) > _JOIN_BYTES:
+            self._line.transport.writelines((head, body))
+        elif head or body:
+            self._line.transport.write(head + body if head else body)
+
+    def _build_head(self, length: int | None) -> bytes:
+        """Write the head, and settle how the body is framed and whether the connection lasts.
+
+        Args:
+            length: Length of the whole body, where it is at hand; bytes.
+        """
+        fields: list[bytes] = []
+        announced: bytes | None = None
+        dated = False
+        for name, value in self._head:
+            low = name.lower()
+            if low in _LOOKED_AT:
+                if low == b"content-length":
+                    announced = value
+                elif low == b"date":
+                    dated = True
+                elif low == b"connection" and value.lower() == b"close":
+                    self.keep_alive = False
+                if low != b"date":
+                    continue
+            fields.append(b"%b: %b\r\n" % (name, value))
+        framing = self._settle_framing(announced, length)
+        if self._line.is_last(self):
+            self.keep_alive = False
+            framing += b"connection: close\r\n"
+        elif self._is_1_0:
+            framing += b"connection: keep-alive\r\n"
+        head = b"%b%b%b%b\r\n" % (
+            _STATUS_LINES.get(self._status) or status_line(self._status),
+            b"".join(fields),
+            framing,
+            b"" if dated else self._line.hub.date,
+        )
+        count = len(fields) + framing.count(b"\n") + (2 if dated else 3)
+        if head.count(b"\n") != count or head.count(b"\r") != count or b"\0" in head:
+            raise ValueError("CR, LF or NUL in the head of an answer")
+        self.is_head_sent = True
+        return head
+
+    def _settle_framing(self, announced: bytes | None, length: int | None) -> bytes:
+        if announced is not None and not announced.isdigit():
+            raise ValueError(f"expected a decimal Content-Length, got {announced!r}")
+        if self.is_head or self._status in _BODILESS:
+            self.has_body = False
+            if self._status == 204 or announced is None:
+                return b""
+            return b"content-length: %b\r\n" % announced
+        if announced is not None:
+            self._left = int(announced)
+            return b"content-length: %b\r\n" % announced
+        if length is not None:
+            return b"content-length: %d\r\n" % length
+        if self._is_1_0:
+            self.keep_alive = False  # the end of the connection ends the body
+            return b""
+        self._chunked = True
+        return b"transfer-encoding: chunked\r\n"
+
+    # -- the application ---------------------------------------------------------------
+
+    async def run(self, app: App) -> None:
+        """Run *app* to its end; whatever it leaves undone is never passed off as an answer."""
+        try:
+            await app(self.scope, self.receive, self.send)
+        except ClientGoneError:
+            pass  # it was told, and need not mind
+        except Exception:
+            LOG.exception("%s %s failed", self.scope["method"], self.scope["path"])
+            self._fail()
+        except BaseException:  # cancelled
+            self._line.abort()
+            raise
+        else:
+            if not (self.is_answered or self.is_gone):
+                LOG.error("%s %s was not answered", self.scope["method"], self.scope["path"])
+                self._fail()
+        finally:
+            self._line.ended(self)
+
+    def _fail(self) -> None:
+        if self.is_answered or self.is_gone:
+            return
+        if self.is_head_sent:
+            self._line.abort()
+        else:
+            self._line.refuse(self, 500)
+
+
+def status_line(status: int) -> bytes:
+    """Return the first line of an answer, with its CRLF."""
+    try:
+        phrase = HTTPStatus(status).phrase
+    except ValueError:
+        phrase = ""
+    return f"HTTP/1.1 {status} {phrase}\r\n".encode("ascii")
+
+
+_STATUS_LINES = {status.value: status_line(status.value) for status in HTTPStatus}

@@ -1,0 +1,233 @@
+"""What our HTTP/1.1 server takes and what it refuses: a corpus of raw bytes on real sockets.
+
+Rows C03 to C06, C08, C19 to C22, C45 and C46 of the fault catalogue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from tools.h1_server import Server, serving, trickle
+from tools.net import wait_until
+from tools.raw import Answer
+
+
+@pytest.fixture(scope="module", params=["asyncio", "uvloop"])
+def running(request: pytest.FixtureRequest) -> Iterator[Server]:
+    with serving(request.param) as server:
+        assert server.is_patched
+        yield server
+
+
+@pytest.fixture
+def server(running: Server) -> Server:
+    running.calls.clear()
+    running.handlers.clear()
+    return running
+
+
+def ask(server: Server, data: bytes) -> tuple[Answer, bytes]:
+    """Send *data*; returns the first answer and what came behind it up to the end."""
+    with server.connect() as client:
+        client.send(data)
+        answer = client.read_answer()
+        return answer, client.read_all()
+
+
+H = b"Host: x\r\n"
+G = b"GET / HTTP/1.1\r\n" + H
+P = b"POST / HTTP/1.1\r\n" + H
+C = P + b"Transfer-Encoding: chunked\r\n\r\n"
+SMUGGLED = b"GET /smuggled HTTP/1.1\r\n" + H + b"\r\n"
+
+REFUSED: dict[str, tuple[int, bytes]] = {
+    "C03 length and coding": (400, P + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n"),
+    "C03 coding and length": (400, P + b"Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n"),
+    "C04 two equal lengths": (400, P + b"Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc"),
+    "C04 two lengths": (400, P + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd"),
+    "C04 listed lengths": (400, P + b"Content-Length: 3, 3\r\n\r\nabc"),
+    "C04 negative length": (400, P + b"Content-Length: -3\r\n\r\nabc"),
+    "C04 signed length": (400, P + b"Content-Length: +3\r\n\r\nabc"),
+    "C04 hexadecimal length": (400, P + b"Content-Length: 0x3\r\n\r\nabc"),
+    "C04 length with underscore": (400, P + b"Content-Length: 1_0\r\n\r\n1234567890"),
+    "C04 length with blank": (400, P + b"Content-Length: 3 3\r\n\r\nabc"),
+    "C04 empty length": (400, P + b"Content-Length:\r\n\r\n"),
+    "C04 length of 30 digits": (400, P + b"Content-Length: " + b"9" * 30 + b"\r\n\r\n"),
+    "C04 identity": (501, P + b"Transfer-Encoding: identity\r\n\r\n"),
+    "C04 xchunked": (501, P + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n"),
+    "C04 gzip, chunked": (501, P + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"),
+    "C04 chunked, gzip": (400, P + b"Transfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n"),
+    "C04 chunked, chunked": (400, P + b"Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n"),
+    "C04 coding twice": (
+        400,
+        P + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ),
+    "C04 coding with a parameter": (501, P + b"Transfer-Encoding: chunked;a=b\r\n\r\n0\r\n\r\n"),
+    "C04 empty coding": (400, P + b"Transfer-Encoding:\r\n\r\n"),
+    "C04 coding behind a VT": (400, P + b"Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n"),
+    "C04 coding behind a blank": (400, P + b"Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n"),
+    "C06 coding in 1.0": (
+        400,
+        b"POST / HTTP/1.0\r\n" + H + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ),
+    "C05 bare LF everywhere": (400, b"GET / HTTP/1.1\nHost: x\n\n"),
+    "C05 bare LF in a field": (400, b"GET / HTTP/1.1\r\nHost: x\n\r\n"),
+    "C05 bare LF at the end": (400, G + b"A: b\r\n\n"),
+    "C05 folded field": (400, G + b"A: b\r\n c\r\n\r\n"),
+    "C05 folded at once": (400, b"GET / HTTP/1.1\r\n Host: x\r\n\r\n"),
+    "C05 bare CR in a value": (400, G + b"A: b\rc\r\n\r\n"),
+    "C05 NUL in a value": (400, G + b"A: b\0c\r\n\r\n"),
+    "C05 control in a value": (400, G + b"A: b\x01c\r\n\r\n"),
+    "C05 no colon": (400, G + b"A\r\n\r\n"),
+    "C05 blank before the colon": (400, G + b"A : b\r\n\r\n"),
+    "C05 no name": (400, G + b": b\r\n\r\n"),
+    "C05 name not ASCII": (400, G + b"\xc3\xa4: b\r\n\r\n"),
+    "C05 CR CR LF": (400, b"GET / HTTP/1.1\r\r\n" + H + b"\r\n"),
+    "C06 HTTP/0.9 by name": (505, b"GET / HTTP/0.9\r\n" + H + b"\r\n"),
+    "C06 HTTP/0.9 by nature": (505, b"GET /\r\n\r\n"),
+    "C06 HTTP/1.2": (505, b"GET / HTTP/1.2\r\n" + H + b"\r\n"),
+    "C06 HTTP/2.0": (505, b"GET / HTTP/2.0\r\n" + H + b"\r\n"),
+    "C06 HTTP/3.0": (505, b"GET / HTTP/3.0\r\n" + H + b"\r\n"),
+    "C06 HTTP/1.10": (505, b"GET / HTTP/1.10\r\n" + H + b"\r\n"),
+    "C06 HTTP/x": (400, b"GET / HTTP/x\r\n" + H + b"\r\n"),
+    "C06 blank behind the version": (400, b"GET / HTTP/1.1 \r\n" + H + b"\r\n"),
+    "C06 lower-case method": (400, b"get / HTTP/1.1\r\n" + H + b"\r\n"),
+    "C06 unknown method": (400, b"FOO / HTTP/1.1\r\n" + H + b"\r\n"),
+    "C06 CONNECT": (405, b"CONNECT a:443 HTTP/1.1\r\n" + H + b"\r\n"),
+    "C06 GET *": (400, b"GET * HTTP/1.1\r\n" + H + b"\r\n"),
+    "C06 relative target": (400, b"GET a HTTP/1.1\r\n" + H + b"\r\n"),
+    "C06 fragment": (400, b"GET /a#b HTTP/1.1\r\n" + H + b"\r\n"),
+    "C06 target not ASCII": (400, b"GET /\xc3\xa4 HTTP/1.1\r\n" + H + b"\r\n"),
+    "C06 blank in the target": (400, b"GET /a b HTTP/1.1\r\n" + H + b"\r\n"),
+    "C06 NUL in the target": (400, b"GET /\0 HTTP/1.1\r\n" + H + b"\r\n"),
+    "C06 absolute with user": (400, b"GET http://u@a/ HTTP/1.1\r\n" + H + b"\r\n"),
+    "C06 absolute ftp": (400, b"GET ftp://a/ HTTP/1.1\r\n" + H + b"\r\n"),
+    "C06 absolute without host": (400, b"GET http:///a HTTP/1.1\r\n" + H + b"\r\n"),
+    "C30 no Host": (400, b"GET / HTTP/1.1\r\nA: b\r\n\r\n"),
+    "C30 two Hosts": (400, G + H + b"\r\n"),
+    "C30 odd Host": (400, b"GET / HTTP/1.1\r\nHost: a@b/c?d\r\n\r\n"),
+    "C30 Host with a blank": (400, b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n"),
+    "C21 unknown expectation": (417, P + b"Expect: cake\r\nContent-Length: 3\r\n\r\nabc"),
+    "TLS": (400, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200)),
+    "C27 HTTP/2 from the first byte": (505, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+    "an answer": (400, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_before_any_application_sees_it(server: Server, name: str) -> None:
+    """Ambiguous or unknown requests get an error and an end; nothing behind them is a request."""
+    status, data = REFUSED[name]
+
+    answer, rest = ask(server, data + SMUGGLED)
+
+    assert (answer.status, rest) == (status, b"")
+    assert answer.header("connection") == "close"
+    assert answer.json()["error"]["code"] == status
+    assert server.calls == []
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_byte_by_byte(server: Server, name: str) -> None:
+    """The same when the request trickles in; a version may then count as unreadable."""
+    status, data = REFUSED[name]
+    with server.connect() as client:
+        trickle(client, data[:200])
+        answer = client.read_answer()
+
+        assert answer.status in ({status, 400} if status == 505 else {status})
+        assert client.read_all() == b""
+        assert server.calls == []
+
+
+BROKEN_BODIES = {
+    "signed size": b"+2\r\nab\r\n0\r\n\r\n",
+    "size 0x2": b"0x2\r\nab\r\n0\r\n\r\n",
+    "size with underscore": b"1_0\r\n",
+    "endless size": b"f" * 30 + b"\r\n",
+    "no size": b"\r\n",
+    "blank before the size": b" 2\r\nab\r\n0\r\n\r\n",
+    "blank behind the size": b"2 \r\nab\r\n0\r\n\r\n",
+    "other bytes for CRLF": b"2\r\nabXX0\r\n\r\n",
+    "no CRLF": b"2\r\nab0\r\n\r\n",
+    "bare LF": b"2\nab\n0\n\n",
+    "LF in a quoted extension": b'2;x="\n"\r\nab\r\n0\r\n\r\n',
+    "CR X LF": b"2\rX\nab\r\n0\r\n\r\n",
+    "coding in the trailer": b"2\r\nab\r\n0\r\nTransfer-Encoding: x\r\n\r\n",
+    "length in the trailer": b"2\r\nab\r\n0\r\nContent-Length: 5\r\n\r\n",
+    "giant trailer": b"0\r\nA: " + b"b" * 200_000 + b"\r\n\r\n",
+    "giant extension": b"2;" + b"b" * 200_000 + b"\r\nab\r\n0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_BODIES)
+def test_C04_broken_bodies_end_the_request(server: Server, name: str) -> None:
+    """The application is told that the client is gone, the client that the request was bad."""
+    with server.connect() as client:
+        client.send(C)
+        call = server.wait_call()
+        client.send(BROKEN_BODIES[name] + SMUGGLED)
+        answer = client.read_answer()
+
+        assert answer.status in (400, 431)
+        assert client.read_all() == b""
+    wait_until(lambda: call.events)
+    assert call.events[0] == "disconnect"
+    assert len(server.calls) == 1
+
+
+ACCEPTED: dict[str, tuple[bytes, str, bytes, bytes]] = {
+    "plain": (G + b"\r\n", "GET", b"/", b""),
+    "empty lines in front": (b"\r\n\r\n" + G + b"\r\n", "GET", b"/", b""),
+    "body": (P + b"Content-Length: 3\r\n\r\nabc", "POST", b"/", b"abc"),
+    "body of a GET": (G + b"Content-Length: 3\r\n\r\nabc", "GET", b"/", b"abc"),
+    "no body": (P + b"Content-Length: 0\r\n\r\n", "POST", b"/", b""),
+    "blanks around a value": (P + b"Content-Length: \t 3 \t \r\n\r\nabc", "POST", b"/", b"abc"),
+    "chunks": (C + b"1\r\na\r\n2\r\nbc\r\n0\r\n\r\n", "POST", b"/", b"abc"),
+    "extensions": (C + b'3;a=b;c="d"\r\nabc\r\n0;x\r\n\r\n', "POST", b"/", b"abc"),
+    "trailers": (C + b"3\r\nabc\r\n0\r\nHost: evil\r\nA: b\r\n\r\n", "POST", b"/", b"abc"),
+    "leading zeros": (C + b"0003\r\nabc\r\n0\r\n\r\n", "POST", b"/", b"abc"),
+    "Chunked": (P + b"transfer-encoding: Chunked\r\n\r\n1\r\na\r\n0\r\n\r\n", "POST", b"/", b"a"),
+    "odd path": (b"GET /a%2Fb/../%zz//?x=%00&y HTTP/1.1\r\n" + H + b"\r\n", "GET",
+                 b"/a%2Fb/../%zz//", b""),
+    "OPTIONS *": (b"OPTIONS * HTTP/1.1\r\n" + H + b"\r\n", "OPTIONS", b"*", b""),
+    "PURGE": (b"PURGE /a HTTP/1.1\r\n" + H + b"\r\n", "PURGE", b"/a", b""),
+    "absolute": (b"GET http://y:1/a?b HTTP/1.1\r\n" + H + b"\r\n", "GET", b"/a", b""),
+    "absolute without path": (b"GET HTTP://y?b HTTP/1.1\r\n" + H + b"\r\n", "GET", b"/", b""),
+    "empty Host": (b"GET / HTTP/1.1\r\nHost:\r\n\r\n", "GET", b"/", b""),
+    "IPv6 Host": (b"GET / HTTP/1.1\r\nHost: [::1]:80\r\n\r\n", "GET", b"/", b""),
+    "1.0 without Host": (b"GET / HTTP/1.0\r\n\r\n", "GET", b"/", b""),
+    "unasked upgrade": (G + b"Connection: upgrade\r\nUpgrade: foo\r\n\r\n", "GET", b"/", b""),
+    "h2c": (P + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n"
+            b"Content-Length: 3\r\n\r\nabc", "POST", b"/", b"abc"),
+    "websocket with a body": (P + b"Connection: upgrade\r\nUpgrade: websocket\r\n"
+                              b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+                              "POST", b"/", b"abc"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+@pytest.mark.parametrize("trickles", [False, True])
+def test_accepted_as_it_is(server: Server, name: str, trickles: bool) -> None:
+    """However it is cut, it is one request, and what is behind it is another."""
+    data, method, raw_path, body = ACCEPTED[name]
+    with server.connect() as client:
+        if trickles:
+            trickle(client, data)
+        else:
+            client.send(data)
+        answer = client.read_answer()
+
+        assert (answer.status, answer.body) == (200, b"ok")
+        assert len(server.calls) == 1
+        call = server.calls[0]
+        assert call.scope["method"] == method
+        assert call.scope["raw_path"] == raw_path
+        assert call.body == body
+        assert all(name == name.lower() for name, _ in call.scope["headers"])
+        assert (b"host", b"evil") not in call.scope["headers"]
+        if name != "1.0 without Host":
+            client.send(SMUGGLED)
+            assert client.read_answer().status == 200
+            assert server.calls[1].scope["path"] == "/smuggled"

@@ -1,0 +1,189 @@
+"""A real hypercorn in a thread of its own, with our protocol inside, and a scripted application."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import uvloop
+from hypercorn.asyncio import serve
+from hypercorn.config import Config
+
+from swapchart.adapters.h1 import H1Limits, patched_hypercorn
+from tools.net import wait_until
+from tools.raw import Connection
+
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+Handler = Callable[["Call"], Awaitable[None]]
+
+
+@dataclass
+class Call:
+    """One request as the application saw it.
+
+    Attributes:
+        scope: Its scope.
+        receive: As given.
+        send: As given.
+        body: What ``read`` collected.
+        events: Whatever the handler notes, and ``disconnect`` or the error it ended with.
+    """
+
+    scope: dict[str, Any]
+    receive: Receive
+    send: Send
+    body: bytes = b""
+    events: list[Any] = field(default_factory=list)
+
+    async def read(self) -> bytes:
+        """Collect the body."""
+        while True:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                self.events.append("disconnect")
+                raise ConnectionError("the client left while it sent")
+            self.body += message["body"]
+            if not message["more_body"]:
+                return self.body
+
+    async def answer(
+        self, body: bytes = b"ok", *, status: int = 200, headers: tuple[Any, ...] = ()
+    ) -> None:
+        """Answer with a body in one piece."""
+        await self.start(status=status, headers=headers)
+        await self.piece(body, more=False)
+
+    async def start(self, *, status: int = 200, headers: tuple[Any, ...] = ()) -> None:
+        """Send the head."""
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def piece(self, body: bytes, *, more: bool = True) -> None:
+        """Send a piece of the body."""
+        await self.send({"type": "http.response.body", "body": body, "more_body": more})
+
+
+async def plain(call: Call) -> None:
+    """Read the body, say ok."""
+    await call.read()
+    await call.answer()
+
+
+class Server:
+    """What runs, and what its application saw.
+
+    Attributes:
+        port: Where it listens.
+        calls: All requests that reached the application, in order.
+        handlers: By path; others get ``plain``.
+        is_patched: Our protocol is in place.
+        draining: Set to let every answer say ``Connection: close``.
+    """
+
+    def __init__(self, loop_name: str, limits: H1Limits, **config: Any) -> None:
+        self.calls: list[Call] = []
+        self.handlers: dict[str, Handler] = {}
+        self.is_patched = False
+        self.draining = threading.Event()
+        self._limits, self._config = limits, config
+        self._new_loop = uvloop.new_event_loop if loop_name == "uvloop" else asyncio.new_event_loop
+        self._socket = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.port: int = self._socket.getsockname()[1]
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+        self._up = threading.Event()
+        self.error: BaseException | None = None
+        self.thread = threading.Thread(target=self._run)
+
+    def start(self) -> None:
+        """Start serving."""
+        self.thread.start()
+        assert self._up.wait(10)
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        """Shut down, and wait for it."""
+        self.begin_stop()
+        self.thread.join(timeout_s)
+        assert not self.thread.is_alive(), "the server did not stop"
+        self._socket.close()
+
+    def begin_stop(self) -> None:
+        """Ask for shutdown."""
+        assert self._loop is not None
+        assert self._stop is not None
+        if self.thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
+
+    def do(self, call: Callable[[], object]) -> None:
+        """Call something in the server's loop."""
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(call)
+
+    def connect(self, *, timeout_s: float = 10.0) -> Connection:
+        """Open a raw connection."""
+        return Connection(self.port, timeout_s=timeout_s)
+
+    def wait_call(self, count: int = 1) -> Call:
+        """Wait until *count* requests reached the application; returns the last of them."""
+        wait_until(lambda: len(self.calls) >= count, what=f"{count} calls")
+        return self.calls[count - 1]
+
+    def _run(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=self._new_loop) as runner:
+                runner.run(self._serve())
+        except BaseException as exc:  # noqa: BLE001 - shown by the fixture
+            self.error = exc
+        finally:
+            self._up.set()
+
+    async def _serve(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        config = Config()
+        config.bind = [f"fd://{self._socket.detach()}"]
+        config.errorlog = None
+        for name, value in self._config.items():
+            setattr(config, name, value)
+        with patched_hypercorn(self._limits, self.draining.is_set) as self.is_patched:
+            await serve(self._app, config, shutdown_trigger=self._stop.wait)
+
+    async def _app(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            self._up.set()
+            await receive()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        call = Call(scope, receive, send)
+        self.calls.append(call)
+        try:
+            await self.handlers.get(scope["path"], plain)(call)
+        except BaseException as exc:
+            call.events.append(exc)
+            raise
+
+
+@contextmanager
+def serving(loop_name: str, limits: H1Limits | None = None, **config: Any) -> Iterator[Server]:
+    """Run a server for the time of the context."""
+    server = Server(loop_name, limits or H1Limits(), **config)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+        if server.error is not None:
+            raise server.error
+
+
+def trickle(client: Connection, data: bytes) -> None:
+    """Send *data* byte by byte, each in a segment of its own."""
+    client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for value in data:
+        client.send(bytes((value,)))
