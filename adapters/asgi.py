@@ -25,6 +25,7 @@ from .process import LocalLauncher
 from .proxy.app import ProxyApp
 from .proxy.asgi_types import Receive, Scope, Send
 from .services import catalogue, eviction_policy, proxy_options, queue_limits, service_specs
+from .services import stop_limit_s as limit_of
 from .store import Database, StoreError
 from .store.journal import MIGRATIONS, Journal
 from .store.state import StateDirectory, default_directory
@@ -38,17 +39,19 @@ class Application:
     Args:
         config: Checked before.
         state: Where the journal is kept; None keeps it in memory.
-        stop_limit_s: When it ends: so long for drains, hooks and grace periods, then kill.
+        stop_limit_s: When it ends: so long for drains, hooks and grace periods, then kill;
+            None is what the configuration says or needs.
     """
 
     def __init__(
-        self, config: Config, *, state: StateDirectory | None = None, stop_limit_s: float = 60.0
-    ) -> None:
+        self, config: Config, *, state: StateDirectory | None = None,
+        stop_limit_s: float | None = None,
+    ) -> None:  # fmt: skip
         self.config = config
         self._state = state
         self.supervisor: Supervisor | None = None
         self._proxy: ProxyApp | None = None
-        self._stop_limit_s = stop_limit_s
+        self._stop_limit_s = limit_of(config) if stop_limit_s is None else stop_limit_s
         self._listeners: list[Callable[[Transition], None]] = []
 
     def listen(self, listener: Callable[[Transition], None]) -> None:

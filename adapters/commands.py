@@ -34,6 +34,7 @@ def serve(options: argparse.Namespace) -> int:
     """Run the proxy until a signal comes."""
     from . import server
     from .asgi import Application, open_state
+    from .services import stop_limit_s
     from .store.state import StateInUseError, default_directory
 
     if not options.config and not options.config_dir:
@@ -46,13 +47,14 @@ def serve(options: argparse.Namespace) -> int:
     if config.warnings:
         print(format_problems(config.warnings), file=sys.stderr)
     _log_to_stderr(config.log_level)
-    host, _ = server.parse_address(options.listen)
-    if not server.is_loopback(host) and not config.api_keys and not options.allow_unauthenticated:
-        return _fail(
-            f"{options.listen} can be reached from other machines and no apiKeys are configured: "
-            "add some, listen on 127.0.0.1, or say --allow-unauthenticated"
-        )
     try:
+        host, _ = server.parse_address(options.listen)
+        is_open = not server.is_loopback(host) and not config.api_keys
+        if is_open and not options.allow_unauthenticated:
+            return _fail(
+                f"{options.listen} can be reached from other machines and no apiKeys are "
+                "configured: add some, listen on 127.0.0.1, or say --allow-unauthenticated"
+            )
         sock = server.bind(options.listen)
     except server.BindError as error:
         return _fail(str(error))
@@ -67,7 +69,7 @@ def serve(options: argparse.Namespace) -> int:
     except StateInUseError as error:
         _fail(str(error))
         return 3
-    limit = 60.0 if config.shutdown_timeout is None else config.shutdown_timeout
+    limit = stop_limit_s(config)
     how = server.ServeOptions(server=options.server, stop_limit_s=limit, on_listening=on_listening)
     return server.run(Application(config, state=state, stop_limit_s=limit), sock, how)
 

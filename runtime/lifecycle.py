@@ -95,6 +95,8 @@ class Lifecycle:
         cause: Why the lifecycle is where it is, in words.
         since: When the current configuration was entered; seconds on the loop's clock.
         refusal: Why requests were refused last.
+        end_limit_s: The supervisor ends, and kills after so long; None while it does not. A drain
+            then leaves time for hooks and grace, but need not give up more than half.
         unhandled: Events that the chart did not expect, as (configuration, event): always empty
             unless the chart is wrong.
     """
@@ -110,6 +112,7 @@ class Lifecycle:
         self.last_exit: Exit | None = None
         self.cause = ""
         self.refusal: RequestError | None = None
+        self.end_limit_s: float | None = None
         self.unhandled: list[tuple[Configuration, str]] = []
         self.hook_results: list[HookResult] = []
         self.after_healthy = "none"
@@ -465,6 +468,9 @@ class Lifecycle:
             return min(doubled, timings.backoff_max) * self.world.rng.uniform(0.9, 1.1)
         if name == "idle_limit" and self.spec.pinned:
             return None
+        if name == "drain_limit" and self.end_limit_s is not None:
+            share = max(self.end_limit_s - self.spec.longest_stop_s(), self.end_limit_s / 2)
+            return share if timings.drain_limit is None else min(timings.drain_limit, share)
         seconds = getattr(timings, name, None)
         if seconds is None:
             seconds = self.spec.parameters.get(f"{name}_s")

@@ -5,6 +5,7 @@ Seconds everywhere; a limit of None is never reached. Nothing here starts anythi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Literal, TypeAlias
@@ -252,3 +253,10 @@ class ServiceSpec:
         _check("name", repr(name), bool(name), "a name")
         _check(f"{name}.intensity", self.intensity, self.intensity >= 1, ">= 1")
         _check(f"{name}.concurrency_limit", limit, limit is None or limit >= 1, ">= 1")
+
+    def longest_stop_s(self) -> float:
+        """How long a stop may take once it has drained: its hooks, grace and settling; seconds."""
+        hooks = (*self.hooks.get("beforeStop", ()), *self.hooks.get("afterStop", ()))
+        tries = sum(h.timeout_s * (h.retries + 1) + h.delay_s * h.retries for h in hooks)
+        grace = math.inf if self.timings.grace is None else self.timings.grace
+        return tries + grace + (0.0 if self.settle is None else self.timings.settle)

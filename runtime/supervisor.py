@@ -349,6 +349,7 @@ class Supervisor:
         """Drain, run the stop hooks, terminate; after *limit_s* seconds kill what is left."""
         self.close()
         for life in self._lives.values():
+            life.end_limit_s = limit_s
             life.post("shutdown", cause="shutting down")
         with anyio.move_on_after(math.inf if limit_s is None else limit_s) as scope:
             await self._wait_final()

@@ -1,0 +1,49 @@
+"""The end of a supervisor: its limit is shared between drains, hooks and grace periods."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from tools.virtual import World, hook, tell
+
+from swapchart.runtime import Timings
+from swapchart.runtime.testing import CommandScript, ServerScript, service
+
+SLOW_EXIT = ServerScript(terminate_s=2.0)
+SLOW_SAVE = {"save": CommandScript(takes_s=3.0)}
+
+
+@pytest.mark.parametrize(("limit_s", "cut_s"), [(100.0, 30.0), (40.0, 23.0), (20.0, 10.0)])
+def test_a_drain_leaves_time_for_hooks_and_grace(limit_s: float, cut_s: float) -> None:
+    """A stream that never ends is cut early enough for beforeStop to run, but not before half."""
+    held = service(
+        "a", hooks={"beforeStop": (hook("save", timeout_s=12.0),)},
+        timings=Timings(drain_limit=30.0, grace=5.0),
+    )  # fmt: skip
+    saved = []
+
+    async def story(world: World) -> None:
+        world.client("a")
+        await world.until("a", "ready")
+        began = world.now
+        world.spawn(world.supervisor.shutdown, limit_s)
+        saved.append(await world.until("a", "before_stop") - began)
+        await world.until("a", "shut_down")
+
+    launcher = tell(story, held, servers={"a": SLOW_EXIT}, commands=SLOW_SAVE)
+
+    assert saved == [pytest.approx(cut_s)]
+    assert [record.what for record in launcher.records][-5:-2] == ["ran", "terminate", "exit"]
+
+
+def test_the_longest_stop_counts_every_try() -> None:
+    """Retries, pauses, grace and settling: what a limit must leave room for."""
+    hooks = {
+        "beforeStop": (hook("save", timeout_s=10.0, retries=2, delay_s=1.0),),
+        "afterStop": (hook("tidy", timeout_s=4.0),),
+        "afterHealthy": (hook("load", timeout_s=99.0),),
+    }
+
+    assert service("a", hooks=hooks, timings=Timings(grace=5.0)).longest_stop_s() == 41.0
+    assert service("a", timings=Timings(grace=None)).longest_stop_s() == math.inf
