@@ -179,7 +179,7 @@ class H1Connection(asyncio.Protocol):
         at, end = 0, len(data)
         while at < end and not self._is_deaf:
             size = _HEAD_SLICE_BYTES if self._incoming is None else _BODY_SLICE_BYTES
-            at += self._parse(data if end <= size else data[at : at + size])
+            at += self._parse(data[at : at + size])
             if self._upgrade is not None:
                 self._switch(data[at:])
                 return

@@ -240,6 +240,7 @@ class Exchange:
             head = self._build_head(None)
         except (ValueError, TypeError):
             return  # said again, to the application, with the first piece
+        self.is_head_sent = True
         self._line.transport.write(head)
 
     def _send_body(self, body: bytes, more: bool) -> None:
@@ -248,13 +249,16 @@ class Exchange:
         if self.is_answered:
             raise RuntimeError("a body behind the end of the answer")
         head = b"" if self.is_head_sent else self._build_head(None if more else len(body))
+        if self._left >= 0:
+            self._count(len(body), more)
+        self.is_head_sent = True
         if not self.has_body:
             if head:
                 self._line.transport.write(head)
         elif self._chunked:
             self._write_chunk(head, body, more)
         else:
-            self._write_plain(head, body, more)
+            self._write_plain(head, body)
         if not more:
             self.is_answered = True
             self._line.answered(self)
@@ -272,17 +276,18 @@ class Exchange:
         else:
             transport.writelines((b"%b%x\r\n" % (head, len(body)), body, b"\r\n" + end))
 
-    def _write_plain(self, head: bytes, body: bytes, more: bool) -> None:
-        if self._left >= 0:
-            left = self._left - len(body)
-            if left < 0 or (left and not more):
-                which = "long" if left < 0 else "short"
-                raise ValueError(f"the body is {abs(left)} bytes too {which}")
-            self._left = left
+    def _write_plain(self, head: bytes, body: bytes) -> None:
         if head and len(body) > _JOIN_BYTES:
             self._line.transport.writelines((head, body))
         elif head or body:
             self._line.transport.write(head + body if head else body)
+
+    def _count(self, size: int, more: bool) -> None:
+        left = self._left - size
+        if left < 0 or (left and not more):
+            which = "long" if left < 0 else "short"
+            raise ValueError(f"the body is {abs(left)} bytes too {which}")
+        self._left = left
 
     def _build_head(self, length: int | None) -> bytes:
         """Write the head, and settle how the body is framed and whether the connection lasts.
@@ -320,7 +325,6 @@ class Exchange:
         count = len(fields) + framing.count(b"\n") + (2 if dated else 3)
         if head.count(b"\n") != count or head.count(b"\r") != count or b"\0" in head:
             raise ValueError("CR, LF or NUL in the head of an answer")
-        self.is_head_sent = True
         return head
 
     def _settle_framing(self, announced: bytes | None, length: int | None) -> bytes:

@@ -43,13 +43,15 @@ class Call:
 
     async def read(self) -> bytes:
         """Collect the body."""
+        pieces = []
         while True:
             message = await self.receive()
             if message["type"] == "http.disconnect":
                 self.events.append("disconnect")
                 raise ConnectionError("the client left while it sent")
-            self.body += message["body"]
+            pieces.append(message["body"])
             if not message["more_body"]:
+                self.body = b"".join(pieces)
                 return self.body
 
     async def answer(
