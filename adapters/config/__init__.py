@@ -9,6 +9,7 @@ from __future__ import annotations
 from .command import split_command
 from .load import check_config, load_config
 from .model import (
+    ApiKeyEntry,
     Config,
     Filters,
     Group,
@@ -26,6 +27,7 @@ from .schema import Queue, config_schema
 from .schema_model import Capabilities, Drain, Kv, Liveness, Restart, Timeouts
 
 __all__ = [
+    "ApiKeyEntry",
     "Capabilities",
     "Config",
     "ConfigProblems",

@@ -25,7 +25,6 @@ from .source import shown
 from .tree import Node, Scalar, Sequence
 
 MIN_HEALTH_S = 15
-_DEFAULT_CONCURRENCY = 10
 _COMFYUI = "comfyui_auto"
 _COMFYUI_CONCURRENCY = 50
 
@@ -81,10 +80,10 @@ class ModelBuilder:
         top, tree = self._top, self._tree
         health = max(MIN_HEALTH_S, top.health_check_timeout)
         compat = section.compat.ignore_websockets
+        # Unlike llama-swap, which counts waiting requests too, there is no limit nobody asked for.
         limit = section.concurrency_limit if section.concurrency_limit > 0 else None
-        limit = limit or _DEFAULT_CONCURRENCY
         if tree.id == _COMFYUI:
-            limit, compat = max(limit, _COMFYUI_CONCURRENCY), True
+            compat, limit = True, limit and max(limit, _COMFYUI_CONCURRENCY)
         loading = section.send_loading_state
         proxy = self._proxy(section.proxy)
         return ModelConfig(

@@ -6,7 +6,8 @@ added: what stands at the top level is the default of every model and expands in
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
+from collections.abc import Mapping as Map
 from dataclasses import dataclass, field
 
 from .command import strip_comments
@@ -85,22 +86,28 @@ class Expanded:
 
 
 def expand_document(
-    root: Mapping, known: frozenset[str], environment: Environment, findings: Findings
+    root: Mapping,
+    known: frozenset[str],
+    environment: Environment,
+    findings: Findings,
+    ports: Map[str, int] | None = None,
 ) -> Expanded:
     """Expand every macro of *root*.
 
     Args:
         root: The joined document.
         known: Top-level keys that mean something; in others, leftovers are nobody's business.
+        ports: Model id -> the port it has and keeps; nobody else gets one of them.
     """
-    return _Expander(root, known, environment, findings).run()
+    return _Expander(root, known, environment, findings, ports or {}).run()
 
 
 class _Expander:
     def __init__(
-        self, root: Mapping, known: frozenset[str], environment: Environment, findings: Findings
-    ) -> None:
-        self._root, self._known = root, known
+        self, root: Mapping, known: frozenset[str], environment: Environment, findings: Findings,
+        ports: Map[str, int],
+    ) -> None:  # fmt: skip
+        self._root, self._known, self._ports = root, known, ports
         self._environment, self._findings = environment, findings
         self._spent = [0]
         self._macros = read_macros(root.items.get("macros"), "macros", findings)
@@ -133,16 +140,17 @@ class _Expander:
         port = start.value if isinstance(start, Scalar) else None
         if not isinstance(port, int) or isinstance(port, bool) or port < 1:
             port = _FIRST_PORT  # what is wrong with it is told when it is read
-        done = {}
+        done, taken = {}, frozenset(self._ports.values())
+        port = _free(port, taken)
         for name in sorted(models.items):  # by code point, which is by byte in UTF-8
             node = models.items[name]
             if not isinstance(node, Mapping):
                 message = f"expected a mapping with cmd, found {display(node)}"
                 self._findings.error(node, f"models.{name}", message)
                 continue
-            done[name] = self._expand_model(name, node, port)
-            if done[name].port is not None:
-                port += 1
+            done[name] = self._expand_model(name, node, self._ports.get(name, port))
+            if done[name].port == port:
+                port = _free(port + 1, taken)
         expanded.defined = len(models.items)
         expanded.models = {name: done[name] for name in models.items if name in done}
 
@@ -243,6 +251,13 @@ def _with_references(node: Node, path: str) -> Iterator[tuple[str, Scalar]]:
 def _is_default_hook(where: str, path: str) -> bool:
     """Tell whether *where* is a hook at the top level: checked where a model uses it."""
     return path == "hooks" and not where.startswith("hooks.on_startup")
+
+
+def _free(port: int, taken: Container[int]) -> int:
+    """Return the lowest port from *port* on that is not *taken*."""
+    while port in taken:
+        port += 1
+    return port
 
 
 def _mentions_port(node: Node | None) -> bool:

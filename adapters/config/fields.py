@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, TypeAlias
+from ipaddress import ip_network
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
+
+T = TypeVar("T")
 
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
@@ -22,7 +25,12 @@ class Section(BaseModel):
     """A mapping of the configuration; keys in camelCase, unknown ones refused.
 
     In code, fields go by their own names: ``Restart(backoff_max=5)``.
+
+    Attributes:
+        takes_text: A scalar in its place is handed on as text, whatever it looks like.
     """
+
+    takes_text: ClassVar[bool] = False
 
     model_config = ConfigDict(
         frozen=True,
@@ -86,3 +94,52 @@ def _as_api_key(key: SecretStr) -> SecretStr:
 
 
 ApiKey: TypeAlias = Annotated[SecretStr, AfterValidator(_as_api_key)]
+
+
+def _not_empty(items: tuple[T, ...]) -> tuple[T, ...]:
+    if not items:  # unlike min_length, silent about items that are refused themselves
+        raise refuse("expected a list that is not empty")
+    return items
+
+
+class ApiKeySection(Section):
+    """An API key that is not good for everything."""
+
+    takes_text: ClassVar[bool] = True
+
+    key: ApiKey
+    scopes: Annotated[tuple[Literal["infer", "admin"], ...], AfterValidator(_not_empty)] = (
+        "infer",
+        "admin",
+    )
+    models: Annotated[tuple[str, ...], AfterValidator(_not_empty)] | None = Field(
+        default=None, description="names or patterns; default: all"
+    )
+
+
+def _as_api_key_entry(value: object) -> object:
+    if isinstance(value, str):
+        return {"key": value}
+    if not isinstance(value, dict):
+        raise refuse("expected a key as text, or a mapping with key, scopes and models")
+    return value
+
+
+#: A key as text, or a mapping that says what it is good for.
+ApiKeyEntrySection: TypeAlias = Annotated[
+    ApiKeySection,
+    BeforeValidator(_as_api_key_entry, json_schema_input_type=str | ApiKeySection),
+]
+
+
+def _as_network(text: str) -> str:
+    try:
+        return str(ip_network(text.strip(), strict=False))
+    except ValueError as error:
+        raise refuse("expected an address or a network such as 10.0.0.0/8") from error
+
+
+#: An address or a network; kept as a network.
+Network: TypeAlias = Annotated[str, AfterValidator(_as_network)]
+#: A text with something in it.
+Filled: TypeAlias = Annotated[str, Field(min_length=1)]

@@ -13,7 +13,7 @@ from .build_model import MIN_HEALTH_S, ModelBuilder
 from .expand import DEFAULTED, HOOK_POINTS, Expanded, expand_document
 from .findings import Findings
 from .merge import list_files, read_files
-from .model import Config, ModelConfig
+from .model import ApiKeyEntry, Config, ModelConfig
 from .names import Names
 from .problems import ConfigProblems, Problem
 from .reader import Reader, locate
@@ -42,6 +42,7 @@ def load_config(
     directory: Path | None = None,
     *,
     env: Map[str, str] | None = None,
+    ports: Map[str, int] | None = None,
 ) -> Config:
     """Load *files* and then the YAML files of *directory*, joined into one configuration.
 
@@ -49,11 +50,14 @@ def load_config(
         files: Read in this order.
         directory: Its ``*.yaml`` and ``*.yml`` are read in the order of their names.
         env: What ``${env.X}`` may name; by default the environment of this process.
+        ports: Model id -> the port it has and keeps, as after a reload. Other models get the
+            lowest ports from ``startPort`` on that are not among them. Without it, ports are
+            given in the order of the ids.
 
     Raises:
         ConfigProblems: There is at least one error; it carries all that was found.
     """
-    config, problems = _load(files, directory, os.environ if env is None else env)
+    config, problems = _load(files, directory, os.environ if env is None else env, ports)
     if config is None:
         raise ConfigProblems(problems)
     return config
@@ -70,12 +74,15 @@ def check_config(
 
 
 def _load(
-    files: Listing[Path], directory: Path | None, env: Map[str, str]
+    files: Listing[Path],
+    directory: Path | None,
+    env: Map[str, str],
+    ports: Map[str, int] | None = None,
 ) -> tuple[Config | None, list[Problem]]:
     findings, environment = Findings(), Environment(env)
     paths = list_files(files, directory, findings)
     root, sources = read_files(paths, environment, findings)
-    expanded = expand_document(root, TOP_KEYS, environment, findings)
+    expanded = expand_document(root, TOP_KEYS, environment, findings, ports)
     reader = Reader(environment, findings)
     config = _Builder(reader, expanded, {s.name: s.raw for s in sources}).build()
     return (None if findings.has_errors else config), findings.all()
@@ -117,7 +124,11 @@ class _Builder:
             else document.performance.every_s,
             send_loading_state=document.send_loading_state,
             include_aliases_in_list=document.include_aliases_in_list,
-            api_keys=document.api_keys,
+            api_keys=tuple(section.key for section in document.api_keys),
+            api_key_entries=_api_keys(document),
+            allowed_origins=document.allowed_origins,
+            allowed_hosts=document.allowed_hosts,
+            trusted_proxies=document.trusted_proxies,
             macros={name: self._reader.plain(node) for name, node in self._expanded.macros.items()},
             profiles=profiles,
             selectors=selectors,
@@ -131,6 +142,7 @@ class _Builder:
             queue=document.queue,
             hook_timeout=document.hook_timeout,
             shutdown_timeout=document.shutdown_timeout,
+            lifecycle=document.lifecycle,
             warnings=tuple(self._findings.all()),
             sources=self._sources,
         )
@@ -232,6 +244,17 @@ def _readable(top: Mapping) -> Mapping:
 
 def _is_final(node: Node) -> bool:
     return not any("${" in str(scalar.value) for _, scalar in walk(node))
+
+
+def _api_keys(document: DocumentSection) -> tuple[ApiKeyEntry, ...]:
+    return tuple(
+        ApiKeyEntry(
+            key=section.key,
+            scopes=frozenset(section.scopes),
+            models=None if section.models is None else frozenset(section.models),
+        )
+        for section in document.api_keys
+    )
 
 
 def _session_headers(document: DocumentSection) -> tuple[str, ...]:

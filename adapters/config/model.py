@@ -127,7 +127,7 @@ class ModelConfig:
         start_timeout: Seconds for the whole start; > 0.
         stall_timeout: Seconds without log output while starting that count as stuck; 0 is off.
         aliases: Other names, those of ``filters.setParamsByID`` included.
-        concurrency_limit: Most requests at a time; >= 1.
+        concurrency_limit: Most requests at a time; >= 1, or None without limit.
         settle: Argv of the command that tells whether its memory is free; empty if none.
         settle_timeout_s: Seconds to wait for that.
         macros: Its own macros, as declared.
@@ -154,7 +154,7 @@ class ModelConfig:
     description: str = ""
     use_model_name: str = ""
     unlisted: bool = False
-    concurrency_limit: int = 10
+    concurrency_limit: int | None = None
     send_loading_state: bool = False
     filters: Filters = Filters()
     metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -265,13 +265,31 @@ class Routing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ApiKeyEntry:
+    """One API key and what it is good for.
+
+    Attributes:
+        key: The key, or its hash, as written.
+        scopes: ``infer``: ask models; ``admin``: everything else. At least one.
+        models: Names or patterns of models; None is all of them.
+    """
+
+    key: SecretStr
+    scopes: frozenset[Literal["infer", "admin"]] = frozenset(("infer", "admin"))
+    models: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """A whole configuration without errors; times in seconds.
 
     Attributes:
         models: Id -> model, in order of definition.
         aliases: Alias -> model id.
-        api_keys: Empty when no key is asked for.
+        api_keys: The keys of ``api_key_entries``; empty when no key is asked for.
+        allowed_origins: Web pages that may use the API, besides those of this machine.
+        allowed_hosts: Further values of Host that are ours.
+        trusted_proxies: Addresses or networks whose X-Forwarded-* fields are believed.
         capture_bytes: Room for captures; 0 disables them.
         store_path: SQLite file; None keeps activity in memory.
         performance_every: Between two samples; None is disabled.
@@ -280,6 +298,7 @@ class Config:
         preload: Model ids.
         on_idle: Id of the model to go back to, or None.
         shutdown_timeout: None leaves it to what the models need.
+        lifecycle: Changes to the chart of every model, as written; the machine checks them.
         warnings: What was found but does no harm.
         sources: File -> its text as written; may hold secrets.
     """
@@ -301,6 +320,10 @@ class Config:
     send_loading_state: bool = False
     include_aliases_in_list: bool = False
     api_keys: tuple[SecretStr, ...] = ()
+    api_key_entries: tuple[ApiKeyEntry, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
     macros: Mapping[str, str | int | float | bool] = field(default_factory=dict, repr=False)
     profiles: Mapping[str, Profile] = field(default_factory=dict)
     selectors: Mapping[str, Selector] = field(default_factory=dict)
@@ -314,6 +337,7 @@ class Config:
     queue: Queue = field(default_factory=Queue)
     hook_timeout: float = 30.0
     shutdown_timeout: float | None = None
+    lifecycle: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[Problem, ...] = ()
     sources: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 

@@ -222,6 +222,8 @@ def _section_of(kind: type[Section]) -> _Convert:
     def converted(reader: Reader, node: Node, path: str) -> object:
         if isinstance(node, Mapping):
             return reader.section(kind, node, path)
+        if kind.takes_text:
+            return reader.text(node)
         is_null = isinstance(node, Scalar) and node.value is None
         return {} if is_null else reader.plain(node)
 

@@ -10,7 +10,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
-from .fields import ApiKey, Count, Duration, FreeForm, Seconds, SecondsOrOff, Section, refuse
+from .fields import (
+    ApiKeyEntrySection,
+    Count,
+    Duration,
+    Filled,
+    FreeForm,
+    Network,
+    Seconds,
+    SecondsOrOff,
+    Section,
+    refuse,
+)
 from .schema_model import FiltersSection, HookPoints, ModelSection, Overridable, Timeouts
 
 _IGNORED = r".*\.(js|json|css|png|gif|jpg|jpeg|ico|txt)$"
@@ -209,7 +220,10 @@ class DocumentSection(Overridable):
     unload_timeout: Count = 10
     send_loading_state: bool = False
     include_aliases_in_list: bool = False
-    api_keys: tuple[ApiKey, ...] = ()
+    api_keys: tuple[ApiKeyEntrySection, ...] = ()
+    allowed_origins: tuple[Filled, ...] = ()
+    allowed_hosts: tuple[Filled, ...] = ()
+    trusted_proxies: tuple[Network, ...] = ()
     profiles: dict[str, Annotated[ProfileSection, BeforeValidator(_as_profile)]] = Field(
         default_factory=dict
     )
@@ -225,6 +239,7 @@ class DocumentSection(Overridable):
     queue: Queue = Queue()
     hook_timeout: Seconds = 30.0
     shutdown_timeout: Seconds | None = None
+    lifecycle: FreeForm = Field(default_factory=dict, description="changes to the chart")
 
 
 class _Everything(DocumentSection):

@@ -182,8 +182,8 @@ def test_1_7_preload(load: Load) -> None:
         ("name: ' A '", "name", "A"),
         ("description: ' d\n\n\n    '", "description", "d"),
         ("concurrencyLimit: 3", "concurrency_limit", 3),
-        ("concurrencyLimit: 0", "concurrency_limit", 10),
-        ("concurrencyLimit: -3", "concurrency_limit", 10),
+        ("concurrencyLimit: 0", "concurrency_limit", None),
+        ("concurrencyLimit: -3", "concurrency_limit", None),
         ("sendLoadingState: false", "send_loading_state", False),
         ("sendLoadingState:", "send_loading_state", True),
         ("env: [A=1, B=x=y, A=2, 'C=']", "environment", {"A": "2", "B": "x=y", "C": ""}),
@@ -278,6 +278,13 @@ def test_1_8_comfyui(load: Load) -> None:
 
     assert (model.concurrency_limit, model.ignore_websockets) == (50, True)
     assert config.models["b"].concurrency_limit == 70
+
+
+def test_1_8_comfyui_without_a_limit(load: Load) -> None:
+    """Without a limit of its own, comfyui_auto has none, as any other model."""
+    model = load("models: {comfyui_auto: {cmd: 's ${PORT}'}}").models["comfyui_auto"]
+
+    assert (model.concurrency_limit, model.ignore_websockets) == (None, True)
 
 
 def test_1_8_aliases_are_unique(check: Check) -> None:

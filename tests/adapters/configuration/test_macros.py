@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swapchart.adapters.config import Config, Problem
+from swapchart.adapters.config import Config, Problem, load_config
 from swapchart.adapters.config.macros import Scope
 from swapchart.adapters.config.source import Environment, Source
 from swapchart.adapters.config.tree import Scalar
@@ -315,6 +317,43 @@ def test_1_5_ports_by_sorted_id(load: Load) -> None:
     assert list(config.models) == ["b", "é", "c", "B"]
     assert [m.port for m in config.models.values()] == [7001, 7002, None, 7000]
     assert config.models["B"].proxy == "http://127.0.0.1:7000/v"
+
+
+def test_ports_are_kept(tmp_path: Path) -> None:
+    """A model keeps its port; a new one gets the lowest that nobody has, had or keeps."""
+    file = tmp_path / "a.yaml"
+    file.write_text(
+        "startPort: 7000\nmodels:\n"
+        "  a: {cmd: 's ${PORT}'}\n  b: {cmd: 's ${PORT}'}\n  c: {cmd: 's ${PORT}'}\n"
+        "  d: {cmd: s 1, proxy: 'http://127.0.0.1:1'}\n  e: {cmd: 's ${PORT}'}\n"
+    )
+    config = load_config([file], ports={"c": 7000, "gone": 7002, "d": 7003, "e": 9000})
+
+    assert {m.id: m.port for m in config.models.values()} == {
+        "a": 7001, "b": 7004, "c": 7000, "d": None, "e": 9000,
+    }  # fmt: skip
+    assert config.models["e"].proxy == "http://localhost:9000"
+
+
+@given(
+    st.lists(st.sampled_from("abcdefgh"), unique=True),
+    st.dictionaries(st.sampled_from("abcdefghij"), st.integers(7000, 7012)),
+)
+@settings(max_examples=40, deadline=None)
+def test_no_port_is_given_twice(models: list[str], ports: dict[str, int]) -> None:
+    """Whatever is kept, new models get different ports, and nobody else's."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "a.yaml")
+        entries = "".join(f"  {name}: {{cmd: 's ${{PORT}}'}}\n" for name in models)
+        file.write_text(f"startPort: 7000\nmodels:\n{entries or '  {}'}")
+        config = load_config([file], ports=ports)
+    new = {m.id: m.port for m in config.models.values() if m.id not in ports}
+
+    assert {name: m.port for name, m in config.models.items() if name in ports} == {
+        name: port for name, port in ports.items() if name in models
+    }
+    assert len(set(new.values())) == len(new)
+    assert not set(new.values()) & set(ports.values())
 
 
 def test_1_5_port_everywhere_in_the_model(load: Load) -> None:

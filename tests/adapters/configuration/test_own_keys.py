@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from swapchart.adapters.config import (
+    ApiKeyEntry,
     Config,
     Drain,
     HookAction,
@@ -337,6 +339,97 @@ def test_queue(load: Load) -> None:
     """The queue's bounds have defaults and can be set."""
     assert load("").queue == Queue(limit=512, timeout=300.0, max_wait=30.0, min_residency=0.0)
     assert load("queue: {limit: 1, maxWait: 0}").queue.max_wait == 0
+
+
+# ---- access --------------------------------------------------------------------------------
+
+
+def test_api_keys_are_texts_or_mappings(load: Load) -> None:
+    """A text is a key for everything; a mapping says what its key is good for."""
+    config = load(
+        "apiKeys: [plain, 123, {key: '${env.K}', scopes: [infer], models: [a, 'qwen*']},"
+        " {key: 7, scopes: [admin]}]",
+        K="secret",
+    )
+
+    assert config.api_key_entries == (
+        ApiKeyEntry(key=SecretStr("plain")),
+        ApiKeyEntry(key=SecretStr("123")),
+        ApiKeyEntry(
+            key=SecretStr("secret"),
+            scopes=frozenset({"infer"}),
+            models=frozenset({"a", "qwen*"}),
+        ),
+        ApiKeyEntry(key=SecretStr("7"), scopes=frozenset({"admin"})),
+    )
+    assert [key.get_secret_value() for key in config.api_keys] == ["plain", "123", "secret", "7"]
+    assert "secret" not in repr(config)
+
+
+@pytest.mark.parametrize(
+    ("entry", "path", "message"),
+    [
+        ("{scopes: [infer]}", "apiKeys[0].key", "key is required"),
+        ("{key: ''}", "apiKeys[0].key", "empty api key found in apiKeys"),
+        ("{key: 'a b'}", "apiKeys[0].key", "api key cannot contain spaces"),
+        ("{key: k, scopes: [root]}", "apiKeys[0].scopes[0]", "expected 'infer' or 'admin'"),
+        ("{key: k, scopes: []}", "apiKeys[0].scopes", "expected a list that is not empty"),
+        ("{key: k, models: []}", "apiKeys[0].models", "expected a list that is not empty"),
+        ("{key: k, models: a}", "apiKeys[0].models", "expected a list"),
+        ("[k]", "apiKeys[0]", "expected a key as text, or a mapping with key, scopes and models"),
+        ("~", "apiKeys[0]", "expected a key as text, or a mapping with key, scopes and models"),
+    ],
+)
+def test_api_keys_refused(check: Check, entry: str, path: str, message: str) -> None:
+    """What is wrong with a key is told at its place; the key itself never is."""
+    (problem,) = check(f"apiKeys: [{entry}]")
+
+    assert (problem.path, problem.message) == (path, message)
+
+
+def test_who_may_call(load: Load) -> None:
+    """Origins, hosts and proxies that are trusted are lists at the top level."""
+    config = load(
+        "allowedOrigins: ['https://*.example.org']\nallowedHosts: [box.lan]\n"
+        "trustedProxies: [10.0.0.1/8, '::1']"
+    )
+
+    assert config.allowed_origins == ("https://*.example.org",)
+    assert config.allowed_hosts == ("box.lan",)
+    assert config.trusted_proxies == ("10.0.0.0/8", "::1/128")
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "message"),
+    [
+        ("allowedOrigins: ['']", "allowedOrigins[0]", "expected a text that is not empty"),
+        ("allowedHosts: box", "allowedHosts", "expected a list"),
+        (
+            "trustedProxies: [10.0.0.0/8, here]",
+            "trustedProxies[1]",
+            "expected an address or a network such as 10.0.0.0/8, found 'here'",
+        ),
+    ],
+)
+def test_who_may_call_refused(check: Check, text: str, path: str, message: str) -> None:
+    """Nothing that could never match is taken in silence."""
+    (problem,) = check(text)
+
+    assert problem.path == path
+    assert message in problem.message
+
+
+def test_changes_to_the_chart_are_kept_as_written(load: Load, check: Check) -> None:
+    """`lifecycle` is the machine's to check: any mapping passes."""
+    text = "lifecycle: {states: {ready: {enter: [beep]}}, events: {beep: ~}}"
+    (problem,) = check("lifecycle: [a]")
+
+    assert load(text).lifecycle == {
+        "states": {"ready": {"enter": ["beep"]}},
+        "events": {"beep": None},
+    }
+    assert load("").lifecycle == {}
+    assert (problem.path, problem.message) == ("lifecycle", "expected a mapping, found a list")
 
 
 # ---- equality and schema -------------------------------------------------------------------

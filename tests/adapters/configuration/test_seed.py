@@ -53,9 +53,9 @@ def test_seed_gives_command_and_hooks_as_argv(load: Load) -> None:
 
 
 def test_smallest_model_has_every_default(load: Load) -> None:
-    """A model that is nothing but a command gets llama-swap's defaults."""
+    """A model that is nothing but a command gets llama-swap's defaults, but no limit of 10."""
     small = load("models: {m: {cmd: 'serve --port ${PORT}'}}").models["m"]
 
     assert (small.proxy, small.port) == ("http://localhost:5800", 5800)
-    assert (small.ttl, small.unload_timeout, small.concurrency_limit) == (0, 10, 10)
+    assert (small.ttl, small.unload_timeout, small.concurrency_limit) == (0, 10, None)
     assert (small.health_check_timeout, small.stop_command, small.hooks) == (120, "", {})
