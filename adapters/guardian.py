@@ -1,4 +1,8 @@
-"""Our end of the guard: keeps one guard process alive and tells it which groups exist."""
+"""Our end of the guard: keeps one guard process alive and tells it which groups exist.
+
+The guard sees our death as the end of a pipe. A copy of this process made by ``fork`` without
+``exec`` (multiprocessing's old default) holds that pipe too, and delays it by its own life.
+"""
 
 from __future__ import annotations
 
@@ -108,8 +112,9 @@ class Guardian:
         with anyio.move_on_after(_LEAVE_S):
             await self._left.wait()
         if self._popen is not None:
-            self._popen.kill()
+            self._popen.kill()  # it hangs, or our own task was cancelled: nobody watches it
         await self._left.wait()
+        await self._wait()
 
     def add(self, leader: int, start: int) -> None:
         """Tell of a new group: its leader's pid, and its start in clock ticks since boot."""

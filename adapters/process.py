@@ -125,7 +125,7 @@ class LocalProcess(ProcessHandle):
         if limit.cancelled_caught:
             _log.error("pid %d: some of its tree outlived SIGKILL", self.pid)
         self._pump.stop(PIPE_LINGER_S)
-        self._launcher.reap()
+        self._reap_adopted()
         if not limit.cancelled_caught:
             self._launcher.forget(self)
         return len(killed)
@@ -202,9 +202,12 @@ class LocalProcess(ProcessHandle):
                     procfs.send(member, signum)
 
     def _kill(self) -> list[Proc]:
-        if self._exit is None:
-            self._signal_group(signal.SIGKILL)
-        members = self.tree()
+        """Kill the tree; returns who was in it."""
+        try:
+            members = self.tree()
+        finally:
+            if self._exit is None:  # in one call, so that no member forks a way out
+                self._signal_group(signal.SIGKILL)
         for member in members:
             procfs.send(member, signal.SIGKILL)
         return members
@@ -236,6 +239,13 @@ class LocalProcess(ProcessHandle):
             self._popen.returncode = code
             self._exit = Exit(code=code) if code >= 0 else Exit(signal=-code)
 
+    def _reap_adopted(self) -> None:
+        """Reap what was seen in the tree, has ended, and has become our child meanwhile."""
+        with suppress(OSError):
+            for pid, start in self._known:
+                if pid != self.pid:  # the leader's status is for watch
+                    procfs.reap(pid, start)
+
     async def end(self) -> None:
         """Kill the tree, close the pipe, and wait for both; at most some 20 s."""
         self.kill()
@@ -244,6 +254,8 @@ class LocalProcess(ProcessHandle):
             await self.wait()
         self._watch_scope.cancel()
         await self._exited.wait()
+        if self._exit is not None and not self._exit.certain:  # nobody was left to watch it
+            self._reap()
         self._pump.read_nowait()
         self._pump.stop()
         await self._pump.closed.wait()

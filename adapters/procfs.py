@@ -385,13 +385,18 @@ def reap_zombies(is_ours: Callable[[Proc], bool]) -> int:
 
     Never waits for *any* child: that would steal the exit codes of others in this process.
     """
-    me, count = os.getpid(), 0
-    for proc in scan():
-        if proc.ppid == me and not proc.is_alive and is_ours(proc):
-            with suppress(ChildProcessError):
-                os.waitpid(proc.pid, os.WNOHANG)
-                count += 1
-    return count
+    zombies = [each for each in scan() if each.ppid == os.getpid() and not each.is_alive]
+    return sum(reap(each.pid, each.start) for each in zombies if is_ours(each))
+
+
+def reap(pid: int, start: int) -> bool:
+    """Reap exactly this process; False if it is not a zombie and a child of ours."""
+    found = find(pid)
+    if found is None or found.start != start or found.is_alive or found.ppid != os.getpid():
+        return False
+    with suppress(ChildProcessError):
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    return False
 
 
 _first_nofile: tuple[int, int] | None = None

@@ -7,6 +7,7 @@ import sys
 import textwrap
 import time
 from collections.abc import AsyncIterator, Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import anyio
@@ -19,6 +20,10 @@ from swapchart.runtime.logs import LogRing
 from swapchart.runtime.ports import Command, Exit
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+
+
+def needs(module: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(find_spec(module) is None, reason=f"{module} is not installed")
 
 
 @pytest.fixture
@@ -215,6 +220,16 @@ async def test_sweep_lets_the_rest_end_by_itself(launcher: LocalLauncher) -> Non
 
     assert await process.sweep(10) == 0
     assert time.monotonic() - began < 5
+
+
+async def test_sweep_of_a_living_leader_ends_it_too(launcher: LocalLauncher) -> None:
+    """Called early, sweep gives the leader the same grace, and its exit is told as it was."""
+    process = await launcher.start(sh("sleep 60 & exec sleep 60"), LogRing())
+    await eventually(lambda: len(process.tree()) == 2)
+
+    assert await process.sweep(0.05) == 2
+    assert await process.wait() == Exit(signal=9)
+    assert not [each for each in zombies() if each.sid == process.pid]
 
 
 async def test_sweep_of_nothing_is_quick(launcher: LocalLauncher) -> None:
@@ -701,12 +716,44 @@ async def test_leaving_kills_what_is_left(reason: str) -> None:
         await launcher.start(sh("true"), LogRing())
 
 
+async def test_leaving_works_when_every_task_was_cancelled(tmp_path: Path) -> None:
+    """A loop that is torn down cancels our tasks behind our back; nothing hangs or is left."""
+    script = """
+        import asyncio, os
+        from swapchart.adapters import procfs
+        from swapchart.adapters.process import LocalLauncher
+        from swapchart.runtime.logs import LogRing
+        from swapchart.runtime.ports import Command
+
+        async def main():
+            async with LocalLauncher(subreaper=True) as launcher:
+                command = Command(argv=("sh", "-c", "sleep 60 & setsid sleep 60 & wait"))
+                process = await launcher.start(command, LogRing())
+                await asyncio.sleep(0.1)
+                for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                    task.cancel()
+
+        try:
+            asyncio.run(main())
+        except asyncio.CancelledError:
+            pass
+        print([each for each in procfs.scan() if each.ppid == os.getpid()])
+    """
+    with anyio.fail_after(20):
+        result = await anyio.run_process(
+            (sys.executable, "-c", textwrap.dedent(script)), cwd=tmp_path
+        )
+
+    assert result.stdout.decode() == "[]\n"
+    assert result.stderr == b""
+
+
 @pytest.mark.parametrize(
     "anyio_backend",
     [
         pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
-        pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"),
-        pytest.param(("trio", {}), id="trio"),
+        pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop", marks=needs("uvloop")),
+        pytest.param(("trio", {}), id="trio", marks=needs("trio")),
     ],
 )
 async def test_one_life_on_every_loop(anyio_backend: tuple[str, dict[str, bool]]) -> None:
