@@ -19,7 +19,7 @@ from swapchart.runtime.ports import Command
 pytestmark = pytest.mark.slow
 
 PROXY = textwrap.dedent("""
-    import sys, anyio
+    import os, sys, anyio
     from swapchart.adapters.process import LocalLauncher
     from swapchart.runtime.logs import LogRing
     from swapchart.runtime.ports import Command
@@ -37,8 +37,8 @@ PROXY = textwrap.dedent("""
                 await launcher.start(Command(argv=("sh", "-c", script), label="tree"), log)
             while not all(log.history() for log in logs):
                 await anyio.sleep(0.01)
-            said = 0
-            while True:
+            said, test = 0, os.getppid()
+            while os.getppid() == test:
                 if launcher.guard_pid not in (0, said):
                     said = launcher.guard_pid
                     print(said, flush=True)
