@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from .asgi import Application
+from .h1 import H1Limits, patched_hypercorn
+from .upstream_errors import UpstreamError
 
 log = logging.getLogger(__name__)
 
@@ -39,11 +41,13 @@ class ServeOptions:
 
     Attributes:
         server: ``hypercorn`` or ``uvicorn``.
+        is_stock: Under hypercorn, speak HTTP/1.1 by its own layer instead of ours.
         stop_limit_s: From the first SIGTERM: so long for requests in flight, hooks and grace.
         on_listening: Called with the URL once clients can connect.
     """
 
     server: str = "hypercorn"
+    is_stock: bool = False
     stop_limit_s: float = 60.0
     on_listening: Callable[[str], None] = lambda url: None
 
@@ -124,6 +128,30 @@ def _leave_soon(code: int) -> None:
     timer.start()
 
 
+class _Known(logging.Filter):
+    """Keeps out of a server's log what we have told already, without a traceback.
+
+    An answer that breaks off in the middle must leave the application as an exception: only then
+    does the server break off too, instead of ending the answer as if it were whole.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether *record* is news."""
+        error = record.exc_info[1] if record.exc_info else None
+        return not isinstance(error, UpstreamError | asyncio.CancelledError)
+
+
+def _hush(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Take what a server complains about that is left behind: we have said why already."""
+    log.debug("left behind: %s", context.get("message"), exc_info=context.get("exception"))
+
+
+def _logger(name: str) -> logging.Logger:
+    logger = logging.getLogger(name)
+    logger.addFilter(_Known())
+    return logger
+
+
 async def _serve(app: Application, sock: socket.socket, options: ServeOptions) -> int:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
@@ -156,6 +184,8 @@ async def _serve(app: Application, sock: socket.socket, options: ServeOptions) -
         await supervisor.shutdown(options.stop_limit_s)
         await asyncio.wait({server}, timeout=0.5 if hurry.is_set() else _SERVER_LIMIT_S)
         if not server.done():
+            log.warning("clients are left that neither read nor leave: cutting them off")
+            loop.set_exception_handler(_hush)
             server.cancel()
         elif (error := server.exception()) is not None:
             log.error("the server failed: %r", error)
@@ -178,10 +208,12 @@ async def _hypercorn(
     config.include_date_header = False
     config.keep_alive_max_requests = 1 << 31
     config.keep_alive_timeout = 75.0
-    config.errorlog = logging.getLogger("hypercorn.error")
+    config.errorlog = _logger("hypercorn.error")
     trigger: Callable[[], Awaitable[object]] = stopping.wait
     framework: Any = app
-    await serve(framework, config, shutdown_trigger=trigger, mode="asgi")
+    layer = contextlib.nullcontext() if options.is_stock else patched_hypercorn(H1Limits())
+    with layer:
+        await serve(framework, config, shutdown_trigger=trigger, mode="asgi")
 
 
 async def _uvicorn(
@@ -193,6 +225,7 @@ async def _uvicorn(
         app, log_level="warning", access_log=False, server_header=False, date_header=False,
         timeout_graceful_shutdown=int(options.stop_limit_s), timeout_keep_alive=75, ws="none",
     )  # fmt: skip
+    _logger("uvicorn.error")
     server = uvicorn.Server(config)
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
 

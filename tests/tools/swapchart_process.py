@@ -27,7 +27,7 @@ from .net import wait_until
 CHAT = "/v1/chat/completions"
 LONG_S = 30.0  # a deadline, not a measure: the machine may be busy with other things
 _MARKER = "SWAPCHART_TEST"
-_URL = re.compile(r"(?:listens on|Running on) http://127\.0\.0\.1:(\d+)")
+_URL = re.compile(r"(?:listens|[Rr]unning) on http://127\.0\.0\.1:(\d+)")
 _TROUBLE = re.compile(r"Traceback|never retrieved|was never awaited|does not handle|ERROR")
 
 
