@@ -51,6 +51,10 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         help="default: %(default)s",
     )
     parser.add_argument(
+        "--stock", action="store_true",
+        help="under hypercorn: its own HTTP/1.1 layer instead of the fast one",
+    )  # fmt: skip
+    parser.add_argument(
         "--allow-unauthenticated", action="store_true",
         help="listen beyond this machine though no apiKeys are configured",
     )  # fmt: skip

@@ -70,7 +70,10 @@ def serve(options: argparse.Namespace) -> int:
         _fail(str(error))
         return 3
     limit = stop_limit_s(config)
-    how = server.ServeOptions(server=options.server, stop_limit_s=limit, on_listening=on_listening)
+    how = server.ServeOptions(
+        server=options.server, is_stock=options.stock, stop_limit_s=limit,
+        on_listening=on_listening,
+    )  # fmt: skip
     return server.run(Application(config, state=state, stop_limit_s=limit), sock, how)
 
 
