@@ -91,10 +91,29 @@ def _add_chart(parser: argparse.ArgumentParser) -> None:
     export.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="default: standard output"
     )
+    export.add_argument(
+        "--live", metavar="URL", help="highlight where --model of this proxy is now"
+    )
+    export.add_argument("--model", help="goes with --live")
+    export.add_argument("--api-key", help="where the proxy asks for one")
+    _add_chart_choice(export)
     export.set_defaults(run="chart-export")
+    check = commands.add_parser(
+        "check", help="prove by exhaustion that a chart keeps its promises; exit 1 if it does not"
+    )
+    _add_chart_choice(check)
+    check.set_defaults(run="chart-check")
     diagrams = commands.add_parser("diagrams", help="write all diagrams of the project")
     diagrams.add_argument("--output", type=Path, default=Path("diagrams"), metavar="DIR")
     diagrams.set_defaults(run="chart-diagrams")
+
+
+def _add_chart_choice(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--chart", metavar="FILE|MODULE:CLASS",
+        help="a chart of your own: a document, or a python-statemachine class; default: ours",
+    )  # fmt: skip
+    parser.add_argument("--overlay", type=Path, metavar="FILE", help="changes to the chart")
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:
@@ -120,6 +139,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return serve_demo(arguments[1:])
     options = build_parser().parse_args(arguments)
-    from . import commands
-
-    return commands.COMMANDS[options.run](options)
+    if options.run.startswith("chart-"):
+        from .chart_commands import COMMANDS
+    else:
+        from .commands import COMMANDS
+    return COMMANDS[options.run](options)

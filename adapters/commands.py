@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -16,9 +14,7 @@ from urllib.parse import quote
 
 import yaml
 
-from ..machine import lifecycle
-from ..machine.export import DIAGRAMS, render
-from ..runtime import SwapchartError, Transition
+from ..runtime import Transition
 from .config import ConfigProblems, check_config, config_schema, format_problems, load_config
 
 Command = Callable[[argparse.Namespace], int]
@@ -167,54 +163,7 @@ def schema(options: argparse.Namespace) -> int:
     return 0
 
 
-# ---- chart
-def export(options: argparse.Namespace) -> int:
-    """Write the chart in the wanted format."""
-    try:
-        data = rendered(options.format)
-    except SwapchartError as error:
-        return _fail(str(error))
-    if options.output is None:
-        sys.stdout.buffer.write(data)
-        sys.stdout.flush()
-    else:
-        options.output.write_bytes(data)
-    return 0
-
-
-def diagrams(options: argparse.Namespace) -> int:
-    """Write every diagram of the project into a folder."""
-    options.output.mkdir(parents=True, exist_ok=True)
-    try:
-        for name, format_ in DIAGRAMS.items():
-            (options.output / name).write_bytes(rendered(format_))
-    except SwapchartError as error:
-        return _fail(str(error))
-    return 0
-
-
-def rendered(format_: str) -> bytes:
-    """Return the shipped chart in *format_*.
-
-    Raises:
-        SwapchartError: Graphviz is needed and not there, or the format cannot say it.
-    """
-    if format_ not in ("svg", "png"):
-        return render(lifecycle(), format_).encode()
-    dot = shutil.which("dot")
-    if dot is None:
-        raise SwapchartError(
-            f"{format_} needs Graphviz, and there is no `dot`: on Debian, apt-get install graphviz"
-        )
-    drawn = subprocess.run(
-        [dot, f"-T{format_}"], input=render(lifecycle(), "dot").encode(), capture_output=True,
-        check=False,
-    )  # fmt: skip
-    if drawn.returncode:
-        raise SwapchartError(f"dot failed: {drawn.stderr.decode(errors='replace').strip()}")
-    return drawn.stdout
-
-
+# ---- history
 def history(options: argparse.Namespace) -> int:
     """Print the last transitions of a model of a running proxy, the oldest first."""
     import httpx
@@ -250,6 +199,4 @@ COMMANDS: Mapping[str, Command] = {
     "history": history,
     "config-check": check,
     "config-schema": schema,
-    "chart-export": export,
-    "chart-diagrams": diagrams,
 }

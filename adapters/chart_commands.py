@@ -1,0 +1,173 @@
+"""Commands about charts: write them, draw them, prove what they promise."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from statemachine import StateChart
+
+from ..machine import (
+    DIAGRAMS,
+    Bounds,
+    ChartError,
+    Document,
+    SwapchartError,
+    check,
+    lifecycle,
+    render,
+)
+from ..machine.classes import from_class
+from ..machine.overlay import merge
+from ..machine.reading import read
+
+
+def _fail(message: str) -> int:
+    print(f"swapchart: {message}", file=sys.stderr)
+    return 1
+
+
+def export(options: argparse.Namespace) -> int:
+    """Write a chart in the wanted format."""
+    try:
+        document = chosen(options)
+        active = _active(options.live, options.model, options.api_key) if options.live else ()
+        data = rendered(document, options.format, active=active)
+    except (SwapchartError, OSError) as error:
+        return _fail(str(error))
+    if options.output is None:
+        sys.stdout.buffer.write(data)
+        sys.stdout.flush()
+    else:
+        options.output.write_bytes(data)
+    return 0
+
+
+def diagrams(options: argparse.Namespace) -> int:
+    """Write every diagram of the project into a folder."""
+    options.output.mkdir(parents=True, exist_ok=True)
+    try:
+        for name, format_ in DIAGRAMS.items():
+            (options.output / name).write_bytes(rendered(lifecycle(), format_))
+    except SwapchartError as error:
+        return _fail(str(error))
+    return 0
+
+
+def prove(options: argparse.Namespace) -> int:
+    """Explore a chart exhaustively; print every broken promise with a shortest way to it."""
+    try:
+        document = chosen(options)
+        began = time.perf_counter()
+        report = check(document, bounds=Bounds())
+    except (SwapchartError, OSError) as error:
+        return _fail(str(error))
+    for finding in report.findings:
+        print(finding, end="\n\n")
+    seconds = time.perf_counter() - began
+    verdict = "every promise is kept" if report.is_ok else f"{len(report.findings)} broken promises"
+    print(
+        f"{document.name}: {verdict}; {report.states} situations, {report.edges} steps, "
+        f"{report.configurations} configurations, {len(report.runs)} sets of parameters, "
+        f"{seconds:.1f} s"
+    )
+    return 0 if report.is_ok else 1
+
+
+def chosen(options: argparse.Namespace) -> Document:
+    """Return the chart that the options name: ours, a file, or a class, with an overlay.
+
+    Raises:
+        SwapchartError: It is not one.
+        OSError: A file cannot be read.
+    """
+    document = lifecycle()
+    if options.chart is not None:
+        document = _load(options.chart)
+    if options.overlay is not None:
+        document = merge(document, _mapping(options.overlay))
+    return document
+
+
+def _load(name: str) -> Document:
+    """Read a chart document from a file, or take a class named ``package.module:Class``."""
+    module, mark, attribute = name.partition(":")
+    if not mark or Path(name).exists():
+        return read(Path(name).read_text("utf-8"))
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ChartError(name, f"expected package.module:Class, {error}") from error
+    if not isinstance(found, type) or not issubclass(found, StateChart):
+        raise ChartError(name, f"expected a StateChart class, found {found!r}")
+    return from_class(found)
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    try:
+        value = yaml.safe_load(path.read_text("utf-8"))
+    except yaml.YAMLError as error:
+        raise ChartError(str(path), f"not YAML: {error}") from error
+    if isinstance(value, dict) and set(value) == {"lifecycle"}:
+        value = value["lifecycle"]  # the section of a configuration serves as well
+    if not isinstance(value, dict):
+        raise ChartError(str(path), f"expected a mapping, found {type(value).__name__}")
+    return value
+
+
+def _active(url: str, model: str | None, key: str | None) -> tuple[str, ...]:
+    """Return the configuration in which *model* of the proxy at *url* is now."""
+    import httpx
+
+    if model is None:
+        raise ChartError("--live", "expected --model MODEL beside it")
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    try:
+        answer = httpx.get(
+            f"{url.rstrip('/')}/running", headers=headers, trust_env=False, timeout=5
+        )
+        answer.raise_for_status()
+        rows = answer.json()["running"]
+    except (httpx.HTTPError, ValueError, KeyError) as error:
+        raise SwapchartError(f"no answer from {url}: {error}") from error
+    for row in rows:
+        if row["model"] == model:
+            return tuple(row["configuration"])
+    return ("alive", "stopped")
+
+
+def rendered(document: Document, format_: str, *, active: tuple[str, ...] = ()) -> bytes:
+    """Return *document* in *format_*.
+
+    Raises:
+        SwapchartError: Graphviz is needed and not there, or the format cannot say it.
+    """
+    if format_ not in ("svg", "png"):
+        return render(document, format_, active=active).encode()
+    dot = shutil.which("dot")
+    if dot is None:
+        raise SwapchartError(
+            f"{format_} needs Graphviz, and there is no `dot`: on Debian, apt-get install graphviz"
+        )
+    drawn = subprocess.run(
+        [dot, f"-T{format_}"], input=render(document, "dot", active=active).encode(),
+        capture_output=True, check=False,
+    )  # fmt: skip
+    if drawn.returncode:
+        raise SwapchartError(f"dot failed: {drawn.stderr.decode(errors='replace').strip()}")
+    return drawn.stdout
+
+
+COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
+    "chart-export": export,
+    "chart-diagrams": diagrams,
+    "chart-check": prove,
+}
