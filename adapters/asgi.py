@@ -24,7 +24,8 @@ from .leftovers import boot_id, end_leftovers, started_of
 from .process import LocalLauncher
 from .proxy.app import ProxyApp
 from .proxy.asgi_types import Receive, Scope, Send
-from .services import catalogue, eviction_policy, proxy_options, queue_limits, service_specs
+from .proxy_settings import catalogue, proxy_options
+from .services import chart, eviction_policy, queue_limits, service_specs
 from .services import stop_limit_s as limit_of
 from .store import Database, StoreError
 from .store.journal import MIGRATIONS, Journal
@@ -68,7 +69,7 @@ class Application:
             supervisor = Supervisor(
                 launcher, service_specs(self.config), http=HttpxClient(),
                 policy=eviction_policy(self.config), queue=queue_limits(self.config),
-                stop_limit_s=self._stop_limit_s,
+                chart=chart(self.config), stop_limit_s=self._stop_limit_s,
             )  # fmt: skip
             await stack.enter_async_context(supervisor)
             for listener in (journal.take, *self._listeners):

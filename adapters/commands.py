@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import yaml
 
-from ..runtime import Transition
+from ..runtime import SwapchartError, Transition
 from .config import ConfigProblems, check_config, config_schema, format_problems, load_config
 
 Command = Callable[[argparse.Namespace], int]
@@ -148,10 +148,18 @@ def _show(record: Transition) -> None:
 # ---- config
 def check(options: argparse.Namespace) -> int:
     """Print every problem of a configuration."""
+    from .services import chart
+
     problems = check_config(options.files)
     if problems:
         print(format_problems(problems))
-    errors = [problem for problem in problems if problem.severity == "error"]
+    errors: list[object] = [problem for problem in problems if problem.severity == "error"]
+    if not errors:
+        try:
+            chart(load_config(options.files))
+        except SwapchartError as error:
+            errors.append(error)
+            print(error, *getattr(error, "__notes__", ()), sep="\n")
     if not errors:
         print(f"{', '.join(map(str, options.files))}: ok")
     return 1 if errors else 0

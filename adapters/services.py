@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping
 
-from .. import __version__
+from ..machine import ChartError, Document, check, lifecycle
 from ..runtime import (
     Command,
     EvictionPolicy,
@@ -21,9 +20,6 @@ from ..runtime import (
 from ..runtime.eviction import All, Any, Expression, Group, One, SetRef, group_policy, matrix_policy
 from .config import Config, HookAction, ModelConfig
 from .config import matrix as written
-from .proxy.auth import ApiKey
-from .proxy.catalogue import Catalogue, ModelCard
-from .proxy.options import ProxyOptions
 
 _STOP_SLACK_S = 5.0  # for what has no limit of its own: starting hooks, reaping, a busy machine
 
@@ -162,6 +158,26 @@ def stop_limit_s(config: Config) -> float:
     return max(needs, default=0.0) + _STOP_SLACK_S
 
 
+def chart(config: Config) -> Document | None:
+    """Return the chart of all models with the changes of *config*; None: the shipped one.
+
+    Raises:
+        ChartError: The changes do not fit, or the chart then breaks a promise; the shortest way
+            to it is in the notes.
+    """
+    if not config.lifecycle:
+        return None
+    from ..machine.overlay import merge
+
+    document = merge(lifecycle(), config.lifecycle)
+    report = check(document, parameters=[{}], stop_at_first=True)
+    if not report.is_ok:
+        error = ChartError("lifecycle", report.findings[0].sentence)
+        error.add_note(str(report.findings[0]))
+        raise error
+    return document
+
+
 def queue_limits(config: Config) -> QueueLimits:
     """Return what the request queue bears."""
     queue = config.queue
@@ -170,37 +186,4 @@ def queue_limits(config: Config) -> QueueLimits:
         timeout_s=queue.timeout or None,
         max_wait_s=queue.max_wait,
         min_residency_s=queue.min_residency,
-    )
-
-
-def catalogue(config: Config) -> Catalogue:
-    """Return the models as clients see them."""
-    priorities = config.routing.priorities
-    cards = [
-        ModelCard(
-            id=model.id,
-            aliases=model.aliases,
-            name=model.name,
-            description=model.description,
-            command=model.cmd_shown or model.cmd,
-            proxy=model.proxy,
-            ttl_s=model.ttl,
-            use_model_name=model.use_model_name,
-            is_unlisted=model.unlisted,
-            priority=priorities.get(model.id, 0),
-            header_timeout_s=model.timeouts.response_header or None,
-            stall_s=model.liveness.stalled or None,
-            metadata=model.metadata,
-        )
-        for model in config.models.values()
-    ]
-    return Catalogue(cards, ignored=config.ignore_paths)
-
-
-def proxy_options(config: Config) -> ProxyOptions:
-    """Return how the proxy behaves towards its clients."""
-    return ProxyOptions(
-        keys=tuple(ApiKey(key=key.get_secret_value()) for key in config.api_keys),
-        instance_id=secrets.token_hex(8),
-        version=__version__,
     )
