@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from . import control, log_routes, passthrough
-from .dispatch import json_request
-from .model_routes import JSON_PATHS
+from . import control, log_routes, model_requests, passthrough
+from .model_routes import POST_PATHS
 from .routes import Route, RouteTable
 
 ROUTES = RouteTable(
     (
         *(
-            Route(method="POST", path=path, handler=json_request, access="infer", cut=cut)
-            for path, cut in JSON_PATHS.items()
+            Route(method="POST", path=path, handler=model_requests.post, access="infer", cut=cut)
+            for path, cut in POST_PATHS.items()
         ),
         Route(method="GET", path="/health", handler=control.health, access="open", changes=False),
         Route(

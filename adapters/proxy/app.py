@@ -10,10 +10,10 @@ from ...runtime import Supervisor
 from .api import ROUTES
 from .asgi_types import Headers, Message, Receive, Scope, Send
 from .catalogue import Catalogue
+from .exchange import Exchange
 from .gate import Pass, Refusal, json_refusal
 from .options import ProxyOptions
 from .origins import preflight
-from .relay import Exchange
 from .request import ClientGoneError, Request
 from .respond import send_error
 from .state import History, Proxy

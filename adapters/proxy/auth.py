@@ -37,12 +37,12 @@ class ApiKey:
         key: The key itself, or ``sha256:`` and the 64 hexadecimal digits of its hash.
         scopes: ``infer``: ask models; ``admin``: everything else.
         models: Names or patterns (``qwen*``) of the models it is good for, as requests name them
-            or by their ids; empty means all.
+            or by their ids; None is all.
     """
 
     key: str = field(repr=False)
     scopes: frozenset[KeyScope] = _EVERY_SCOPE
-    models: tuple[str, ...] = ()
+    models: tuple[str, ...] | None = None
 
     def digest(self) -> bytes:
         """Return the SHA-256 of the key; shape (32,)."""
@@ -65,11 +65,11 @@ class Access:
     """
 
     scopes: frozenset[KeyScope] = _EVERY_SCOPE
-    models: tuple[str, ...] = ()
+    models: tuple[str, ...] | None = None
 
     def allows_model(self, *names: str) -> bool:
         """Tell whether one of *names*, all of the same model, is allowed."""
-        if not self.models:
+        if self.models is None:
             return True
         return any(fnmatchcase(name, pattern) for name in names for pattern in self.models)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from urllib.parse import parse_qs
 
 from ...runtime import SwapchartError
+from . import listing
 from .asgi_types import Send
 from .request import Request
 from .respond import send_error, send_json, send_text, send_unknown_model
@@ -20,7 +21,7 @@ async def health(proxy: Proxy, request: Request, send: Send) -> None:
 
 async def models(proxy: Proxy, request: Request, send: Send) -> None:
     """List the models that the client's key is good for (section 5.9)."""
-    value = proxy.catalogue.listing(proxy.supervisor)
+    value = listing.models(proxy.catalogue, proxy.supervisor)
     allows = request.access.allows_model
     value["data"] = [record for record in value["data"] if allows(record["id"])]
     await send_json(send, value)
@@ -28,7 +29,7 @@ async def models(proxy: Proxy, request: Request, send: Send) -> None:
 
 async def running(proxy: Proxy, request: Request, send: Send) -> None:
     """List what runs (section 5.10)."""
-    await send_json(send, proxy.catalogue.running(proxy.supervisor))
+    await send_json(send, listing.running(proxy.catalogue, proxy.supervisor))
 
 
 async def unload_all(proxy: Proxy, request: Request, send: Send) -> None:

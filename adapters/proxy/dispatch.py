@@ -1,106 +1,200 @@
 """The way of a request to a model: make it ready, relay, release; every outcome is answered.
 
-For a ready model it is short on purpose: two dictionary look-ups, one step of the chart, one
+For a ready model it is short on purpose: a few dictionary look-ups, one step of the chart, one
 exchange with the upstream. Nothing is logged or stored on it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
 from ...runtime import RequestError
-from ..headers import HeaderError
-from ..upstream import UpstreamError, UpstreamTimeout
-from .asgi_types import Send
+from ..headers import HeaderError, request_headers
+from ..upstream import UpstreamError
+from .asgi_types import Headers, Send
 from .auth import CREDENTIALS
-from .model_field import BadBodyError, model_of
-from .relay import Exchange, relay
-from .request import BodyTooLargeError, Request
-from .respond import send_error, send_unknown_model
+from .catalogue import Local, Remote
+from .exchange import Exchange
+from .model_field import BadBodyError
+from .peers import peer_fields
+from .relay import relay
+from .request import BodyTooLargeError, ClientGoneError, Request
+from .resolve import Resolved
+from .respond import send_error
 from .state import Proxy
 
 log = logging.getLogger(__name__)
 
 _NOTHING: frozenset[bytes] = frozenset()
+_CLIENT_LEFT = 499
 
 
-async def json_request(proxy: Proxy, request: Request, send: Send) -> None:
-    """Serve a route whose body names the model."""
-    assert request.route is not None, "reached by its route"
-    try:
-        body = await request.body(proxy.options.json_limit_bytes)
-        wanted, _ = model_of(body)
-    except BodyTooLargeError as error:
-        await send_error(request, send, 413, str(error), headers=[(b"connection", b"close")])
-        return
-    except BadBodyError as error:
-        await send_error(request, send, 400, str(error))
-        return
-    if not wanted:
-        message = "no model id could be identified: `model` is missing"
-        await send_error(request, send, 400, message)
-        return
-    catalogue = proxy.catalogue
-    name = catalogue.real_name(wanted)
-    if name is None:
-        await send_unknown_model(request, send, wanted, catalogue.closest(wanted))
-        return
-    if not request.access.allows_model(wanted, name):
-        await send_forbidden_model(request, send, wanted)
-        return
-    body = catalogue.rewrite(name, wanted, body)
-    cut, target = request.route.cut, request.target
-    await serve(proxy, request, send, name, target.removeprefix(cut) if cut else target, body)
+def begin(request: Request, resolved: Resolved, path: str) -> Exchange:
+    """Return the record of a request for the model behind *resolved*.
+
+    Args:
+        request: As it came.
+        resolved: What it is for.
+        path: Its path at the model's server, without anything put before.
+    """
+    exchange = Exchange(request, resolved.target.id, path, perf_counter())
+    if resolved.selector is not None:
+        exchange.selector = resolved.selector.id
+    return exchange
 
 
-async def send_forbidden_model(request: Request, send: Send, wanted: str) -> None:
-    """Say that the key of *request* is not good for model *wanted*."""
-    await send_error(request, send, 403, f"forbidden: this API key is not good for {wanted!r}")
+@dataclass(slots=True)
+class Sending:
+    """What goes to the model's server.
+
+    Attributes:
+        target: Path and query.
+        body: The body: whole, in pieces, or none.
+        length: Of a body in pieces, in bytes, where it is not what the request announced.
+    """
+
+    target: bytes
+    body: bytes | AsyncIterator[bytes] | None = None
+    length: int | None = None
 
 
 async def serve(
-    proxy: Proxy, request: Request, send: Send, name: str, target: bytes,
-    body: bytes | AsyncIterator[bytes] | None,
+    proxy: Proxy, request: Request, send: Send, exchange: Exchange, resolved: Resolved,
+    sending: Sending,
 ) -> None:  # fmt: skip
-    """Make model *name* ready, relay, release; every outcome is answered."""
-    exchange = Exchange(name, request.path, perf_counter())
-    supervisor = proxy.supervisor
+    """Make the model ready, relay, release; every outcome is answered.
+
+    Args:
+        proxy: What all share.
+        request: As it came.
+        send: Where the answer goes.
+        exchange: Of `begin`; filled in on the way.
+        resolved: What it is for; its reservation is released.
+        sending: What goes on.
+    """
+    proxy.flights.begin(exchange)
     request.watch()
     try:
-        if not supervisor.acquire_nowait(name):
-            await supervisor.acquire(name, priority=proxy.catalogue.priority(name))
+        if isinstance(resolved.target, Local):
+            await _serve_local(proxy, request, send, exchange, resolved.target, sending)
+        else:
+            await _serve_remote(proxy, request, send, exchange, resolved.target, sending)
     except RequestError as error:
+        exchange.status, exchange.error, exchange.code = error.status_hint, str(error), error.code
         await send_refused(request, send, error)
-        return
-    try:
-        exchange.admitted = perf_counter()
-        await relay(
-            request, send, proxy.upstream_of(name), target, body, exchange,
-            strip=_NOTHING if proxy.gate.ring.is_empty else CREDENTIALS,
-            header_timeout_s=proxy.catalogue.header_timeout_s(name),
-            stall_s=proxy.catalogue.cards[name].stall_s,
-            trust_forwarded=proxy.options.trust_forwarded,
-        )  # fmt: skip
-    except HeaderError as error:
-        await send_error(request, send, 400, str(error))
-        exchange.status = 400
-    except UpstreamError as error:
-        if exchange.status:
-            if isinstance(error, UpstreamTimeout) and name in supervisor:
-                supervisor[name].note_stall()
-            log.warning("%s broke off after %d bytes: %s", name, exchange.sent_bytes, error)
+    except (HeaderError, BadBodyError, BodyTooLargeError, UpstreamError) as error:
+        await _failed(request, send, exchange, error)
+    except ClientGoneError:
+        exchange.code = "client_left"
+        exchange.status = exchange.status or _CLIENT_LEFT
+        raise
+    except asyncio.CancelledError:
+        if not exchange.cancelled_by or request.is_gone:
+            exchange.code = "client_left" if request.is_gone else "shutting_down"
+            exchange.status = exchange.status or _CLIENT_LEFT
             raise
-        status = 504 if isinstance(error, UpstreamTimeout) else 502
-        message = f"the server of {name} failed: {error}"
-        await send_error(request, send, status, message, code=f"upstream_{error.stage}")
-        exchange.status = status
+        await _cancelled(request, send, exchange)
     finally:
-        supervisor.release(name)
+        exchange.ended = perf_counter()
+        proxy.flights.end(exchange)
+        if resolved.reservation is not None:
+            resolved.reservation.release()
         if proxy.on_finished is not None:
             proxy.on_finished(exchange)
+
+
+async def _serve_local(
+    proxy: Proxy, request: Request, send: Send, exchange: Exchange, local: Local,
+    sending: Sending,
+) -> None:  # fmt: skip
+    card, supervisor = local.card, proxy.supervisor
+    exchange.priority = card.priority
+    if not supervisor.acquire_nowait(card.id):
+        await supervisor.acquire(card.id, priority=card.priority)
+    try:
+        exchange.admitted = perf_counter()
+        upstream = proxy.upstream_of(card)
+        fields = request_headers(
+            _headers(request, sending),
+            host=request.header(b"host") or upstream.host,
+            client=_client(request),
+            strip=_NOTHING if proxy.gate.ring.is_empty else CREDENTIALS,
+            trust_forwarded=proxy.trusts(request.client),
+        )
+        await relay(send, upstream, sending.target, fields, sending.body, exchange)
+    finally:
+        supervisor.release(card.id)
+
+
+async def _serve_remote(
+    proxy: Proxy, request: Request, send: Send, exchange: Exchange, remote: Remote,
+    sending: Sending,
+) -> None:  # fmt: skip
+    exchange.admitted = exchange.started
+    upstream = proxy.upstream_of_peer(remote.card)
+    fields = peer_fields(
+        _headers(request, sending),
+        host=upstream.host,
+        api_key=remote.card.api_key,
+        strips_credentials=not proxy.gate.ring.is_empty,
+        mark=proxy.gate.mark,
+    )
+    await relay(send, upstream, sending.target, fields, sending.body, exchange)
+
+
+def _headers(request: Request, sending: Sending) -> Headers:
+    if sending.length is None:
+        return request.headers
+    kept = [field for field in request.headers if field[0] != b"content-length"]
+    return [*kept, (b"content-length", b"%d" % sending.length)]
+
+
+def _client(request: Request) -> bytes | None:
+    client = request.client
+    return None if client is None else client.encode()
+
+
+# ---- outcomes
+async def _failed(
+    request: Request, send: Send, exchange: Exchange,
+    error: HeaderError | BadBodyError | BodyTooLargeError | UpstreamError,
+) -> None:  # fmt: skip
+    exchange.error = str(error)
+    if exchange.status:
+        log.warning("%s broke off after %d bytes: %s", exchange.model, exchange.sent_bytes, error)
+        exchange.code = "broken"
+        raise BrokenOffError(exchange.error) from error
+    if isinstance(error, UpstreamError):
+        exchange.status, exchange.code = error.status_hint, f"upstream_{error.stage}"
+        message = f"the server of {exchange.model} failed: {error}"
+        await send_error(request, send, exchange.status, message, code=exchange.code)
+        return
+    exchange.status = 413 if isinstance(error, BodyTooLargeError) else 400
+    exchange.code = "bad_request"
+    await send_error(
+        request, send, exchange.status, str(error), headers=[(b"connection", b"close")]
+    )
+
+
+async def _cancelled(request: Request, send: Send, exchange: Exchange) -> None:
+    """Answer one that was cancelled by somebody else than its client."""
+    task = asyncio.current_task()
+    assert task is not None, "in a task"
+    task.uncancel()
+    exchange.code, exchange.error = "request_cancelled", f"cancelled by {exchange.cancelled_by}"
+    if exchange.status:
+        raise BrokenOffError(exchange.error)
+    exchange.status = _CLIENT_LEFT
+    await send_error(request, send, _CLIENT_LEFT, exchange.error, code=exchange.code)
+
+
+class BrokenOffError(Exception):
+    """An answer ends in the middle: raised to the server, which must not end it cleanly."""
 
 
 async def send_refused(request: Request, send: Send, error: RequestError) -> None:

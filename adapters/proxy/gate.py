@@ -67,7 +67,12 @@ _NOT_JSON = Refusal(415, "expected a body of type application/json", "unsupporte
 
 
 class Gate:
-    """Decides about the heads of requests; shared by HTTP and websockets."""
+    """Decides about the heads of requests; shared by HTTP and websockets.
+
+    Attributes:
+        ring: The keys.
+        mark: How this proxy is called in Via fields; None: it is not.
+    """
 
     def __init__(self, options: ProxyOptions) -> None:
         self.ring = KeyRing(options.keys)
@@ -75,7 +80,7 @@ class Gate:
         self._origins = OriginCheck(options.allowed_origins)
         self._check_host = options.check_host
         self._loopback: dict[str, bool] = {}
-        self._mark = b"swapchart-" + options.instance_id.encode() if options.instance_id else None
+        self.mark = b"swapchart-" + options.instance_id.encode() if options.instance_id else None
 
     def admit(self, scope: Scope, route: Route | None) -> Pass | Refusal:
         """Decide about one request.
@@ -100,7 +105,7 @@ class Gate:
                 origin = value
             elif name == b"sec-fetch-site":
                 site = value
-            elif self._mark is not None and self._mark in value:
+            elif self.mark is not None and self.mark in value:
                 return _LOOP
         if host is not None and self._is_checked(scope) and not self._hosts.allows(host):
             return _MISDIRECTED

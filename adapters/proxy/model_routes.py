@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-_JSON_PATHS = (
+_BODY_PATHS = (
     "/v1/chat/completions", "/v1/responses", "/v1/completions", "/v1/messages",
     "/v1/messages/count_tokens", "/v1/embeddings", "/reranking", "/rerank", "/v1/rerank",
     "/v1/reranking", "/infill", "/completion", "/v1/audio/speech", "/v1/audio/voices",
     "/v1/images/generations", "/sdapi/v1/txt2img", "/sdapi/v1/img2img",
+    "/v1/audio/transcriptions", "/v1/images/edits",
 )  # fmt: skip
 
 #: The same without a version, for clients that put one of their own before; ``/v`` is cut off.
@@ -17,12 +18,15 @@ _VERSIONLESS = (
     "/v/messages/count_tokens", "/v/embeddings", "/v/rerank", "/v/reranking",
 )  # fmt: skip
 
-#: POST routes whose JSON body names the model -> what is cut off the path for the upstream.
-JSON_PATHS: Mapping[str, bytes] = {
-    **dict.fromkeys(_JSON_PATHS, b""),
+#: POST routes whose body names the model -> what is cut off the path for its server.
+POST_PATHS: Mapping[str, bytes] = {
+    **dict.fromkeys(_BODY_PATHS, b""),
     **dict.fromkeys(_VERSIONLESS, b"/v"),
     "/audioapi/v1/tasks/run": b"/audioapi",
 }
 
+#: GET routes whose query names the model.
+GET_PATHS = ("/v1/audio/voices", "/sdapi/v1/loras", "/props")
+
 #: All of them; below ``/upstream/<model>`` too they are requests to the model.
-MODEL_PATHS = frozenset(JSON_PATHS)
+MODEL_PATHS = frozenset((*POST_PATHS, *GET_PATHS))

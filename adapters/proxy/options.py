@@ -19,7 +19,7 @@ class ProxyOptions:
         allowed_hosts: Further values of Host that are ours on a loopback address.
         check_host: Refuse foreign values of Host (DNS rebinding). None: on connections that come
             in at a loopback address.
-        trust_forwarded: Let the X-Forwarded-* fields of clients cross.
+        trusted_proxies: Addresses and networks whose X-Forwarded-* fields cross.
         json_limit_bytes: Largest body that is read whole.
         form_limit_bytes: Largest body of a form, which is passed on as it comes.
         form_head_bytes: So much of a form may come before its ``model``; it is kept on disk
@@ -43,7 +43,7 @@ class ProxyOptions:
     allowed_origins: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
     check_host: bool | None = None
-    trust_forwarded: bool = False
+    trusted_proxies: tuple[str, ...] = ()
     json_limit_bytes: int = 64 << 20
     form_limit_bytes: int = 4 << 30
     form_head_bytes: int = 2 << 30

@@ -96,6 +96,39 @@ class OriginCheck:
         return url.netloc == host or is_loopback_host(name)
 
 
+class ProxyTrust:
+    """Decides whose word about other clients' addresses counts.
+
+    Args:
+        trusted: Addresses and networks.
+
+    Raises:
+        ValueError: One is neither.
+    """
+
+    def __init__(self, trusted: Iterable[str] = ()) -> None:
+        self._networks = [ipaddress.ip_network(text, strict=False) for text in trusted]
+        self._known: dict[str, bool] = {}
+
+    def allows(self, address: str | None) -> bool:
+        """Tell whether the client at *address* is a proxy of ours."""
+        if not self._networks or address is None:
+            return False
+        known = self._known.get(address)
+        if known is None:
+            known = self._decide(address)
+            if len(self._known) < _KNOWN_LIMIT:
+                self._known[address] = known
+        return known
+
+    def _decide(self, address: str) -> bool:
+        try:
+            found = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        return any(found in network for network in self._networks)
+
+
 def preflight(headers: Headers, origin: bytes | None) -> Headers:
     """Return the fields that answer an OPTIONS request.
 

@@ -2,47 +2,78 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import unquote_to_bytes
 
 from .asgi_types import Send
 from .auth import KeyScope
-from .catalogue import Catalogue
-from .dispatch import send_forbidden_model, serve
+from .catalogue import Local
+from .dispatch import Sending, begin, serve
 from .model_routes import MODEL_PATHS
 from .request import Request
+from .resolve import Resolved
 from .respond import send_error, send_text, send_unknown_model
 from .state import Proxy
 
 _UPSTREAM = b"/upstream/"
+_BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})|%00")
 
 
 async def upstream(proxy: Proxy, request: Request, send: Send) -> None:
     """Pass anything to a model's server, percent-encoding and all."""
     path, mark, query = request.target.partition(b"?")
+    if _BAD_ESCAPE.search(path):
+        await send_error(request, send, 400, "the path has a malformed escape, or a NUL")
+        return
     rest = path[len(_UPSTREAM) :]
-    found = split_model(proxy.catalogue, rest)
+    found = split_model(proxy, rest)
     if found is None:
         wanted = unquote_to_bytes(rest.partition(b"/")[0]).decode("utf-8", "replace")
         await send_unknown_model(request, send, wanted, proxy.catalogue.closest(wanted))
         return
-    name, remainder = found
+    resolved, remainder = found
     if not remainder:
         await redirect_to_slash(request, send, path, mark + query)
         return
-    scope: KeyScope = "infer" if remainder.decode("latin-1") in MODEL_PATHS else "admin"
-    if scope not in request.access.scopes:
-        message = f"forbidden: this API key has no {scope} scope"
-        await send_error(request, send, 403, message)
+    if not await _is_allowed(request, send, resolved, remainder):
         return
-    if not request.access.allows_model(name):
-        await send_forbidden_model(request, send, name)
-        return
-    if not proxy.supervisor.scheduler.seats[name].is_open and proxy.catalogue.is_ignored(remainder):
-        message = f"model {name} is not loaded; path matches upstream.ignorePaths"
+    target = resolved.target
+    is_loaded = not isinstance(target, Local) or _is_ready(proxy, target.card.id)
+    if not is_loaded and proxy.catalogue.is_ignored(remainder):
+        message = f"model {target.id} is not loaded; path matches upstream.ignorePaths"
         await send_error(request, send, 409, message)
         return
+    await pass_on(proxy, request, send, resolved, remainder, mark + query)
+
+
+async def pass_on(
+    proxy: Proxy, request: Request, send: Send, resolved: Resolved, path: bytes, query: bytes
+) -> None:
+    """Serve a request whose body nobody looks at."""
+    text = path.decode("latin-1")
+    exchange = begin(request, resolved, text)
+    exchange.is_metered = request.method == "POST" and text in MODEL_PATHS
     body = await request.body_or_stream()
-    await serve(proxy, request, send, name, remainder + mark + query, body)
+    if isinstance(body, bytes):
+        exchange.body = body
+    await serve(proxy, request, send, exchange, resolved, Sending(path + query, body))
+
+
+async def _is_allowed(request: Request, send: Send, resolved: Resolved, remainder: bytes) -> bool:
+    access, target = request.access, resolved.target
+    scope: KeyScope = "infer" if remainder.decode("latin-1") in MODEL_PATHS else "admin"
+    if scope not in access.scopes:
+        message = f"forbidden: this API key has no {scope} scope"
+    elif not access.allows_model(target.wanted, target.id):
+        message = f"forbidden: this API key is not good for {target.wanted!r}"
+    else:
+        return True
+    await send_error(request, send, 403, message)
+    return False
+
+
+def _is_ready(proxy: Proxy, name: str) -> bool:
+    return proxy.supervisor.scheduler.seats[name].phase == "ready"
 
 
 async def redirect_to_slash(request: Request, send: Send, path: bytes, query: bytes) -> None:
@@ -51,12 +82,20 @@ async def redirect_to_slash(request: Request, send: Send, path: bytes, query: by
     await send_text(send, "see the location\n", status, [(b"location", path + b"/" + query)])
 
 
-def split_model(catalogue: Catalogue, rest: bytes) -> tuple[str, bytes] | None:
-    """Split ``model/path`` at the longest prefix that names a model; bytes stay as they are."""
+def split_model(proxy: Proxy, rest: bytes) -> tuple[Resolved, bytes] | None:
+    """Split ``model/path`` at the longest prefix that names a model.
+
+    It is decoded once, to find the name; what comes after stays as it is.
+    """
+    pins, targets = proxy.profiles.pins, proxy.catalogue.targets
     segments = rest.split(b"/")
     for count in range(len(segments), 0, -1):
         head = b"/".join(segments[:count])
-        name = catalogue.real_name(unquote_to_bytes(head).decode("utf-8", "replace"))
-        if name is not None:
-            return name, rest[len(head) :]
+        public = unquote_to_bytes(head).decode("utf-8", "replace")
+        name = pins.get(public, public)
+        if not name and public in pins:
+            return None
+        target = targets.get(name or "")
+        if target is not None:
+            return Resolved(target), rest[len(head) :]
     return None

@@ -83,6 +83,11 @@ class Request:
         return raw.split(b"?", 1)[0] + (b"?" + query if query else b"")
 
     @property
+    def path_bytes(self) -> bytes:
+        """The path as it came on the wire, percent-encoding untouched."""
+        return self.target.partition(b"?")[0]
+
+    @property
     def query(self) -> bytes:
         """The query as it came, without its question mark."""
         found: bytes = self.scope.get("query_string") or b""
@@ -135,15 +140,27 @@ class Request:
         if not message.get("more_body", False):
             self._is_complete = True
             return body
-        return self._pieces(body)
+        return self._pieces(body, None)
 
-    async def _pieces(self, first: bytes) -> AsyncIterator[bytes]:
+    def pieces(self, limit_bytes: int) -> AsyncIterator[bytes]:
+        """Return the pieces of the body as they come.
+
+        Raises:
+            BodyTooLargeError: On the way, when there are more than *limit_bytes*.
+        """
+        return self._pieces(b"", limit_bytes)
+
+    async def _pieces(self, first: bytes, limit_bytes: int | None) -> AsyncIterator[bytes]:
         if first:
             yield first
+        size = len(first)
         while not self._is_complete:
             message = await self._next()
             self._is_complete = not message.get("more_body", False)
             piece = message.get("body", b"")
+            size += len(piece)
+            if limit_bytes is not None and size > limit_bytes:
+                raise BodyTooLargeError(limit_bytes)
             if piece:
                 yield piece
         self._watch_now()

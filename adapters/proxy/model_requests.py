@@ -1,0 +1,205 @@
+"""Requests to models, in the three shapes in which they name theirs: JSON, a form, a query."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from functools import partial
+
+import anyio.to_thread
+
+from .asgi_types import Send
+from .catalogue import Target
+from .dispatch import Sending, begin, serve
+from .form import FormScanner, Found, boundary_of
+from .json_edit import EditError
+from .model_field import BadBodyError, model_of, model_of_query, renamed_query
+from .request import BodyTooLargeError, Request
+from .resolve import NoTargetError, Resolved, UnknownModelError
+from .respond import send_error, send_unknown_model
+from .spool import Spool
+from .state import Proxy
+
+_OFF_LOOP_BYTES = 1 << 20  # looking through more takes so long that others would notice
+_FORM = b"multipart/form-data"
+
+
+async def post(proxy: Proxy, request: Request, send: Send) -> None:
+    """Serve a route whose body names the model."""
+    kind = request.header(b"content-type")
+    try:
+        if kind is not None and kind[: len(_FORM)].lower() == _FORM:
+            await _form(proxy, request, send, boundary_of(kind))
+        else:
+            await _whole(proxy, request, send)
+    except BodyTooLargeError as error:
+        await send_error(request, send, 413, str(error), headers=[(b"connection", b"close")])
+    except BadBodyError as error:
+        await send_error(request, send, 400, str(error))
+
+
+async def get(proxy: Proxy, request: Request, send: Send) -> None:
+    """Serve a route whose query names the model."""
+    try:
+        wanted = model_of_query(request.query)
+    except BadBodyError as error:
+        await send_error(request, send, 400, str(error))
+        return
+    resolved = await find(proxy, request, send, wanted)
+    if resolved is None:
+        return
+    exchange = begin(request, resolved, request.path)
+    query, model = request.query, resolved.target.sent_model
+    if model != wanted:
+        query = renamed_query(query, model)
+    sending = Sending(request.path_bytes + b"?" + query)
+    await serve(proxy, request, send, exchange, resolved, sending)
+
+
+async def find(proxy: Proxy, request: Request, send: Send, wanted: str) -> Resolved | None:
+    """Return what *wanted* means to this client; None: it has been told why nothing."""
+    if not wanted:
+        message = "no model id could be identified: `model` is missing"
+        await send_error(request, send, 400, message)
+        return None
+    try:
+        resolved = proxy.resolver.resolve(wanted)
+    except UnknownModelError:
+        await send_unknown_model(request, send, wanted, proxy.catalogue.closest(wanted))
+        return None
+    except NoTargetError as error:
+        await send_error(request, send, 503, str(error), code="no_target", retry_after_s=5.0)
+        return None
+    target = resolved.target
+    if not request.access.allows_model(wanted, target.wanted, target.id):
+        if resolved.reservation is not None:
+            resolved.reservation.release()
+        message = f"forbidden: this API key is not good for {wanted!r}"
+        await send_error(request, send, 403, message)
+        return None
+    return resolved
+
+
+def _target(request: Request) -> bytes:
+    """Path and query for the model's server."""
+    assert request.route is not None, "reached by its route"
+    cut, target = request.route.cut, request.target
+    return target.removeprefix(cut) if cut else target
+
+
+# ---- bodies that are read whole
+async def _whole(proxy: Proxy, request: Request, send: Send) -> None:
+    body = await request.body(proxy.options.json_limit_bytes)
+    if body[:1] != b"{" and not _is_json(request, body):
+        await _urlencoded(proxy, request, send, body)
+        return
+    if len(body) > _OFF_LOOP_BYTES:
+        wanted, _ = await anyio.to_thread.run_sync(model_of, body)
+    else:
+        wanted, _ = model_of(body)
+    resolved = await find(proxy, request, send, wanted)
+    if resolved is None:
+        return
+    exchange = begin(request, resolved, request.path)
+    target = resolved.target
+    if target.edits or target.sent_model != wanted:
+        edited = await _edited(request, send, resolved, wanted, body)
+        if edited is None:
+            return
+        body = edited
+    exchange.body = body
+    exchange.is_metered = True
+    await serve(proxy, request, send, exchange, resolved, Sending(_target(request), body))
+
+
+def _is_json(request: Request, body: bytes) -> bool:
+    """Tell JSON from an urlencoded form; curl -d calls everything that."""
+    if body.lstrip()[:1] in (b"{", b"["):
+        return True
+    kind = request.header(b"content-type") or b""
+    return b"application/x-www-form-urlencoded" not in kind.lower()
+
+
+async def _edited(
+    request: Request, send: Send, resolved: Resolved, wanted: str, body: bytes
+) -> bytes | None:
+    """Return *body* as the model is to get it; None: the client has been told why not."""
+    target: Target = resolved.target
+    model = target.sent_model if target.sent_model != wanted else None
+    apply = partial(target.edits.apply, body, model=model)
+    try:
+        return await anyio.to_thread.run_sync(apply) if len(body) > _OFF_LOOP_BYTES else apply()
+    except EditError as error:
+        if resolved.reservation is not None:
+            resolved.reservation.release()
+        await send_error(request, send, 400, f"the filters of {target.id}: {error}")
+        return None
+
+
+async def _urlencoded(proxy: Proxy, request: Request, send: Send, body: bytes) -> None:
+    wanted = model_of_query(body) or model_of_query(request.query)
+    resolved = await find(proxy, request, send, wanted)
+    if resolved is None:
+        return
+    target = resolved.target
+    if target.edits:  # they are for JSON, and must not be got round
+        if resolved.reservation is not None:
+            resolved.reservation.release()
+        message = f"the filters of {target.id} need a body of type application/json"
+        await send_error(request, send, 415, message)
+        return
+    exchange = begin(request, resolved, request.path)
+    exchange.is_metered = True
+    if target.sent_model != wanted:
+        body = renamed_query(body, target.sent_model)
+    await serve(proxy, request, send, exchange, resolved, Sending(_target(request), body))
+
+
+# ---- forms, which are passed on as they come
+async def _form(proxy: Proxy, request: Request, send: Send, boundary: bytes) -> None:
+    options = proxy.options
+    declared = request.declared_length()
+    if declared is not None and declared > options.form_limit_bytes:
+        raise BodyTooLargeError(options.form_limit_bytes)
+    scanner, spool = FormScanner(boundary), Spool(options.form_head_bytes)
+    pieces = request.pieces(options.form_limit_bytes)
+    try:
+        async for piece in pieces:
+            scanner.feed(piece)
+            await spool.write(piece)
+            if scanner.model is not None:
+                break
+        else:
+            scanner.finish()
+        found = scanner.model
+        resolved = await find(proxy, request, send, "" if found is None else found.value)
+        if resolved is None or found is None:
+            return
+        exchange = begin(request, resolved, request.path)
+        exchange.is_metered = True
+        model = resolved.target.sent_model
+        value = found.value.encode() if model == found.value else model.encode()
+        length = None if declared is None else declared + len(value) - (found.end - found.start)
+        body = _rest_of_form(scanner, spool, pieces, found, value)
+        sending = Sending(_target(request), body, length)
+        await serve(proxy, request, send, exchange, resolved, sending)
+    finally:
+        spool.close()
+
+
+async def _rest_of_form(
+    scanner: FormScanner, spool: Spool, rest: AsyncIterator[bytes], found: Found, value: bytes
+) -> AsyncIterator[bytes]:
+    """Yield the form with *value* as its model: what has come of it, and what comes.
+
+    Raises:
+        BadBodyError: What comes has another model, or no end.
+    """
+    async for piece in spool.pieces(0, found.start):
+        yield piece
+    yield value
+    async for piece in spool.pieces(found.end, spool.size):
+        yield piece
+    async for piece in rest:
+        scanner.feed(piece)
+        yield piece
+    scanner.finish()

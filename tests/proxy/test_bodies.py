@@ -1,0 +1,398 @@
+"""Bodies of requests on their way: llama-swap.md sections 1.9, 5.5 and 5.6, faults.md C42, C43."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from tools.asgi import Bench, Received, proxied, say
+from tools.net import wait_until_async
+
+from swapchart.adapters.proxy.cards import BodyFilters, ModelCard
+from swapchart.adapters.proxy.model_field import BadBodyError, model_of, model_of_query
+from swapchart.adapters.proxy.model_routes import GET_PATHS, POST_PATHS
+from swapchart.adapters.proxy.options import ProxyOptions
+
+FILTERED = ModelCard(
+    id="f", aliases=("f:fast",), use_model_name="real-name",
+    filters=BodyFilters(
+        strip=("temperature", "top_p"), set_params={"stop": ["x"], "a.b": 1},
+        set_params_by_id={"f:fast": {"fast": True, "a.b": 2}},
+    ),
+)  # fmt: skip
+RENAMED = ModelCard(id="r", aliases=("r2",), use_model_name="upstream/r")
+BOUNDARY = "b0undary"
+
+
+def run(main: Callable[[Bench], Awaitable[None]], *cards: ModelCard | str, **options: Any) -> None:
+    async def whole() -> None:
+        async with proxied(*cards, **options) as bench:
+            await main(bench)
+
+    asyncio.run(whole())
+
+
+# ---- JSON
+@pytest.mark.parametrize(
+    ("body", "model"),
+    [
+        (b'{"model":"a"}', "a"),
+        (b' \n{"x":{"model":"b"},"model":"a"}', "a"),
+        (b'{"messages":[{"content":"\\"model\\":\\"b\\""}],"model":"a"}', "a"),
+        (b'{"mod\\u0065l":"a"}', "a"),
+        (b'{"model":"a","tools":[{"properties":{"model":{}}}]}', "a"),
+        (b'{"model":"\\u00e9\\n"}', "\u00e9\n"),
+        (b'{"model":""}', ""),
+        (b'{"model":null}', ""),
+        (b"{}", ""),
+        (b'{"n":' + b"9" * 5000 + b',"model":"a"}', "a"),
+    ],
+)
+def test_5_6_the_model_in_json(body: bytes, model: str) -> None:
+    """The model is the member of that name at the top, and nothing that looks like it."""
+    assert model_of(body)[0] == model
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"[]", b'"a"', b"1", b"null", b'{"model":', b'{"model":"a"} x', b'{"model":"a",}',
+        b'\xef\xbb\xbf{"model":"a"}', b'{"model":NaN}', b'{"x":NaN,"model":"a"}', b"{'model':'a'}",
+        b'{"model":1}', b'{"model":["a"]}', b'{"model":{"a":1}}', b'{"model":true}',
+        b'{"model":"a","model":"b"}', b'{"model":"a","model":"a"}',
+        b'{"model":"a","mod\\u0065l":1}',
+        b'{"\\u006dodel":"a","model":"b"}', b'{"model":"\\ud800"}',
+        b'{"x":' + b"[" * 5000 + b"]" * 5000 + b',"model":"a"}',
+        b'{"x":' + b'{"y":' * 100_000 + b"1" + b"}" * 100_000 + b',"model":"a"}',
+    ],
+)  # fmt: skip
+def test_C42_hazards_in_json(body: bytes) -> None:
+    """Whatever else the body is, the answer is 400, and the model is never guessed."""
+    with pytest.raises(BadBodyError):
+        model_of(body)
+
+
+def test_C42_hazards_are_answered_in_the_usual_shape() -> None:
+    """A bad body is told to its sender as any error is, and nothing is started for it."""
+
+    async def main(bench: Bench) -> None:
+        for body in (b'{"model":"a","model":"b"}', b'{"model":"a"', b"[1]", b'{"model":7}', b""):
+            answer = await bench.client.call(
+                "POST", "/v1/chat/completions", body=body,
+                headers={"Content-Type": "application/json"},
+            )  # fmt: skip
+
+            assert (answer.status, answer.error()["type"]) == (400, "invalid_request_error")
+        assert bench.supervisor["a"].incarnation == 0
+
+    run(main)
+
+
+def test_5_6_bytes_are_passed_on_as_they_came() -> None:
+    """Without filters the model gets the very bytes that the client sent."""
+    body = b'{ "model" :"a",\r\n "n":1.50, "t":1e400, "s":"\\u00e9\xc3\xa9" , "x":[ ] }'
+
+    async def main(bench: Bench) -> None:
+        await bench.client.call("POST", "/v1/completions", body=body)
+
+        assert bench.server.last.body == body
+        assert bench.server.last.header("content-length") == str(len(body))
+
+    run(main)
+
+
+def test_5_6_filters_in_their_order() -> None:
+    """useModelName, then strip, then setParams, then those of the name that was asked for."""
+    body = b'{"model": "f:fast", "temperature": 0.70, "keep": 1.50, "a": {"c": 0}, "stop": null}'
+
+    async def main(bench: Bench) -> None:
+        await bench.client.call("POST", "/v1/chat/completions", body=body)
+
+        sent = bench.server.last
+        expected = (
+            b'{"model": "real-name", "keep": 1.50, "a": {"c": 0,"b":2}, "stop": ["x"],"fast":true}'
+        )
+        assert sent.body == expected
+        assert sent.header("content-length") == str(len(expected))
+        await bench.client.call("POST", "/v1/chat/completions", body=b'{"model":"f"}')
+        assert bench.server.last.json() == {"model": "real-name", "stop": ["x"], "a": {"b": 1}}
+
+    run(main, FILTERED)
+
+
+def test_5_6_filters_apply_whatever_the_content_type_says() -> None:
+    """Unlike in llama-swap, another type does not get a body round the filters."""
+
+    async def main(bench: Bench) -> None:
+        body = b'{"model":"f","temperature":1}'
+        for kind in ("text/plain", "application/x-www-form-urlencoded", "", "application/xml"):
+            await bench.client.call(
+                "POST", "/v1/chat/completions?model=f", body=body, headers={"Content-Type": kind}
+            )
+
+            assert "temperature" not in bench.server.last.json()
+        form = await bench.client.call(
+            "POST", "/v1/chat/completions?model=f", body=b"temperature=1",
+            headers={"Content-Type": "application/x-www-form-urlencoded"},
+        )  # fmt: skip
+        assert form.status == 415
+
+    run(main, FILTERED)
+
+
+def test_1_9_a_filter_that_does_not_fit() -> None:
+    """A path through a list by name is the configuration's fault, and is said so."""
+    card = ModelCard(id="m", filters=BodyFilters(set_params={"stop.name": 1}))
+
+    async def main(bench: Bench) -> None:
+        answer = await bench.client.call(
+            "POST", "/v1/completions", value={"model": "m", "stop": ["x"]}
+        )
+
+        assert answer.status == 400
+        assert "stop.name" in answer.error()["message"]
+
+    run(main, card)
+
+
+def test_C42_a_large_body_does_not_stop_the_others() -> None:
+    """While megabytes are looked through, other requests are answered."""
+    numbers = b",".join([b"0.123456"] * 1_000_000)
+    body = b'{"model":"f","x":[' + numbers + b"]}"
+
+    async def main(bench: Bench) -> None:
+        await bench.client.chat("f")
+        large = bench.client.begin("POST", "/v1/completions", body=body)
+        answered = 0
+        while not large.task.done():
+            assert (await bench.client.call("GET", "/health")).status == 200
+            answered += 1
+            await asyncio.sleep(0)
+
+        assert answered > 5
+        assert (await large.answer()).status == 200
+        assert bench.server.last.json()["stop"] == ["x"]
+
+    run(main, FILTERED)
+
+
+def test_5_6_a_body_too_large() -> None:
+    """Beyond the limit the answer is 413, before the body was read if its length was told."""
+
+    async def main(bench: Bench) -> None:
+        told = await bench.client.call("POST", "/v1/completions", body=b"{" + b" " * 99)
+        untold = await bench.client.call("POST", "/v1/completions", pieces=[b"{", b" " * 99])
+
+        assert (told.status, untold.status) == (413, 413)
+        assert told.header("connection") == "close"
+
+    run(main, options=ProxyOptions(json_limit_bytes=50))
+
+
+@pytest.mark.parametrize("path", sorted(POST_PATHS))
+def test_5_5_post_routes(path: str) -> None:
+    """Every route whose body names the model passes it on, less what is cut off its path."""
+
+    async def main(bench: Bench) -> None:
+        answer = await bench.client.call("POST", f"{path}?q=%2F", value={"model": "r2", "n": 1})
+
+        assert answer.status == 200
+        cut = POST_PATHS[path].decode()
+        assert bench.server.last.target == path.removeprefix(cut) + "?q=%2F"
+        assert bench.server.last.json() == {"model": "upstream/r", "n": 1}
+
+    run(main, RENAMED)
+
+
+@pytest.mark.parametrize("path", GET_PATHS)
+def test_5_5_get_routes(path: str) -> None:
+    """The GET routes take the model from the query, and start it like any other."""
+
+    async def main(bench: Bench) -> None:
+        answer = await bench.client.call("GET", f"{path}?x=%20&model=r2&autoload=true")
+        missing = await bench.client.call("GET", path)
+        twice = await bench.client.call("GET", f"{path}?model=r&model=r2")
+
+        assert answer.status == 200
+        target = f"{path}?x=%20&model=upstream%2Fr&autoload=true"
+        assert (bench.server.last.method, bench.server.last.target) == ("GET", target)
+        assert (missing.status, twice.status) == (400, 400)
+        assert (await bench.client.call("HEAD", f"{path}?model=r")).status == 200
+
+    run(main, RENAMED)
+
+
+def test_5_6_urlencoded_forms() -> None:
+    """A form names its model in its body or in the query; only that part changes."""
+    fields = {"Content-Type": "application/x-www-form-urlencoded"}
+
+    async def main(bench: Bench) -> None:
+        await bench.client.call("POST", "/infill", body=b"a=%41&model=r2&b=+", headers=fields)
+        assert bench.server.last.body == b"a=%41&model=upstream%2Fr&b=+"
+        await bench.client.call("POST", "/infill?model=r", body=b"a=1", headers=fields)
+        assert bench.server.last.body == b"a=1"
+        answer = await bench.client.call("POST", "/infill", body=b"a=1", headers=fields)
+        assert answer.status == 400
+
+    run(main, RENAMED)
+
+
+def test_5_6_models_of_queries() -> None:
+    """A name that is given twice with one value is no contradiction."""
+    assert model_of_query(b"model=a&model=a") == "a"
+    assert model_of_query(b"mode=a") == ""
+    with pytest.raises(BadBodyError):
+        model_of_query(b"model=a&mod%65l=b")
+
+
+def test_3_9_unknown_and_missing_models() -> None:
+    """An unknown model is 404, with a guess; a missing one is 400."""
+
+    async def main(bench: Bench) -> None:
+        unknown = await bench.client.chat("alpho")
+        missing = await bench.client.call("POST", "/v1/completions", value={})
+
+        assert (unknown.status, unknown.error()["code"]) == (404, "model_not_found")
+        assert "did you mean 'alpha'?" in unknown.error()["message"]
+        assert missing.status == 400
+        assert "no model id could be identified" in missing.error()["message"]
+
+    run(main, "alpha")
+
+
+# ---- forms
+def form(*parts: tuple[str, bytes] | tuple[str, bytes, str]) -> bytes:
+    pieces = []
+    for name, value, *file in parts:
+        extra = f'; filename="{file[0]}"\r\nContent-Type: audio/x-strange' if file else ""
+        head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"{extra}\r\n\r\n'
+        pieces.append(head.encode() + value + b"\r\n")
+    return b"".join(pieces) + f"--{BOUNDARY}--\r\n".encode()
+
+
+FORM = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+SOUND = bytes(range(256)) * 4000  # about a megabyte
+
+
+@pytest.mark.parametrize("path", ["/v1/audio/transcriptions", "/v1/images/edits"])
+@pytest.mark.parametrize("is_last", [True, False])
+@pytest.mark.parametrize("has_length", [True, False])
+@pytest.mark.parametrize("model", ["r2", "a"])
+def test_5_6_a_form_keeps_its_bytes(path: str, is_last: bool, has_length: bool, model: str) -> None:
+    """Only the bytes of the model change; order, types and files stay as they were."""
+    parts: list[Any] = [("file", SOUND, "a.wav"), ("language", b"de")]
+    parts.insert(2 if is_last else 0, ("model", model.encode()))
+    body = form(*parts)
+    expected = body.replace(b"\r\n\r\nr2\r\n", b"\r\n\r\nupstream/r\r\n")
+    fields = {**FORM, **({"Content-Length": str(len(body))} if has_length else {})}
+    pieces = [body[at : at + 50_001] for at in range(0, len(body), 50_001)]
+
+    async def main(bench: Bench) -> None:
+        answer = await bench.client.call("POST", path, pieces=pieces, headers=fields)
+
+        assert answer.status == 200
+        sent = bench.server.last
+        assert sent.body == expected
+        assert sent.header("content-type") == FORM["Content-Type"]
+        length = str(len(expected)) if has_length else None
+        assert sent.header("content-length") == length
+
+    run(main, RENAMED, "a")
+
+
+def test_C43_a_form_streams() -> None:
+    """Once the model is known, the rest reaches its server while the client still sends."""
+    arrived = asyncio.Event()
+
+    async def main(bench: Bench) -> None:
+        async def respond(received: Received, writer: asyncio.StreamWriter) -> None:
+            await say(writer, b"{}")
+
+        bench.server.respond = respond
+        body = form(("model", b"a"), ("file", SOUND * 4, "a.wav"))
+        released = asyncio.Event()
+        first, rest = [body[:2000]], [body[2000:]]
+
+        async def receive() -> dict[str, Any]:
+            if first:
+                return {"type": "http.request", "body": first.pop(), "more_body": True}
+            if rest:
+                await released.wait()
+                return {"type": "http.request", "body": rest.pop(), "more_body": False}
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                assert message["status"] == 200
+                arrived.set()
+
+        fields = [(b"host", b"localhost"), (b"content-type", FORM["Content-Type"].encode())]
+        scope = {
+            "type": "http", "method": "POST", "path": "/v1/audio/transcriptions",
+            "raw_path": b"/v1/audio/transcriptions", "query_string": b"", "headers": fields,
+            "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2),
+        }  # fmt: skip
+        task = asyncio.get_running_loop().create_task(bench.app(scope, receive, send))
+        await wait_until_async(lambda: bench.supervisor["a"].in_flight, what="admitted")
+        released.set()
+        await asyncio.wait_for(task, 10)
+
+        assert arrived.is_set()
+        assert bench.server.last.body == body
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("body", "fields", "status"),
+    [
+        (form(("file", b"x", "a")), FORM, 400),
+        (form(("model", b"a"), ("model", b"b")), FORM, 400),
+        (form(("model", b"a"))[:-10], FORM, 400),
+        (form(("model", b"nobody")), FORM, 404),
+        (form(("model", b"a")), {"Content-Type": "multipart/form-data"}, 400),
+        (form(("file", b"x" * 3000, "a"), ("model", b"a")), FORM, 413),
+        (form(("model", b"a"), ("file", b"x" * 9000, "a")), FORM, 413),
+    ],
+)
+def test_C43_bad_forms(body: bytes, fields: dict[str, str], status: int) -> None:
+    """A form without one model, without an end, or too large, is refused; nothing hangs."""
+
+    async def main(bench: Bench) -> None:
+        pieces = [body[at : at + 500] for at in range(0, len(body), 500)]
+        answer = await bench.client.call(
+            "POST", "/v1/audio/transcriptions", pieces=pieces, headers=fields
+        )
+
+        assert answer.status == status
+        assert bench.supervisor["a"].in_flight == 0
+
+    run(main, options=ProxyOptions(form_head_bytes=2500, form_limit_bytes=8000))
+
+
+def test_C43_nothing_is_left_on_disk(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits on disk has no name there, so that nothing is left however we end."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    body = form(("file", SOUND * 3, "../../x"), ("model", b"r"))
+    names: list[list[str]] = []
+
+    async def main(bench: Bench) -> None:
+        async def respond(received: Received, writer: asyncio.StreamWriter) -> None:
+            names.append([path.name for path in tmp_path.iterdir()])
+            assert received.body == body.replace(b"\r\n\r\nr\r\n", b"\r\n\r\nupstream/r\r\n")
+            await say(writer, json.dumps({"text": "x"}).encode())
+
+        bench.server.respond = respond
+        pieces = [body[at : at + 60_000] for at in range(0, len(body), 60_000)]
+        answer = await bench.client.call(
+            "POST", "/v1/audio/transcriptions", pieces=pieces, headers=FORM
+        )
+        assert answer.status == 200
+
+    run(main, RENAMED)
+    assert names == [[]]
+    assert list(tmp_path.iterdir()) == []

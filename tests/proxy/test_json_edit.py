@@ -1,0 +1,199 @@
+"""Editing JSON in place: llama-swap.md sections 1.9 and 5.6."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from swapchart.adapters.proxy.json_edit import (
+    EditError,
+    Edits,
+    children,
+    delete,
+    parse_path,
+    put,
+)
+
+KEYS = st.text(alphabet='ab"\\é\n.{', min_size=1, max_size=3)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-99, 99) | st.text(alphabet='a"\\{[,:é ', max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
+    max_leaves=12,
+)
+OBJECTS = st.dictionaries(KEYS, VALUES, max_size=4)
+SPACES = st.sampled_from(["", " ", "\n\t", "  "])
+
+
+def spread(value: Any, space: str) -> bytes:
+    """Write *value* as JSON with *space* wherever it may be."""
+    separators = (f"{space},{space}", f"{space}:{space}")
+    text = json.dumps(value, separators=separators, ensure_ascii=False)
+    return f"{space}{text}{space}".encode()
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("a", ("a",)), ("a.b", ("a", "b")), (r"a\.b", ("a.b",)), (r"a\\.b", ("a\\", "b")),
+        ("a..b", ("a", "", "b")), ("", ("",)), ("0.-1", ("0", "-1")), ("a\\", ("a",)),
+    ],
+)  # fmt: skip
+def test_1_9_paths(text: str, path: tuple[str, ...]) -> None:
+    """A dot separates, a backslash takes the next character as it is."""
+    assert parse_path(text) == path
+
+
+@pytest.mark.parametrize(
+    ("before", "path", "after"),
+    [
+        ('{"a":1}', "a", '{"a":9}'),
+        ('{ "a" : 1 , "b":2 }', "b", '{ "a" : 1 , "b":9 }'),
+        ('{"a":1}', "b", '{"a":1,"b":9}'),
+        ("{}", "b", '{"b":9}'),
+        ("{ }", "b", '{"b":9}'),
+        ('{"a":{"b":1,"c":2}}', "a.b", '{"a":{"b":9,"c":2}}'),
+        ('{"a":{}}', "a.b.c", '{"a":{"b":{"c":9}}}'),
+        ('{"a":"text"}', "a.b", '{"a":{"b":9}}'),
+        ('{"a":null}', "a.b", '{"a":{"b":9}}'),
+        ('{"a":[1,2,3]}', "a.1", '{"a":[1,9,3]}'),
+        ('{"a":[1]}', "a.3", '{"a":[1,null,null,9]}'),
+        ('{"a":[]}', "a.0", '{"a":[9]}'),
+        ('{"a":[1]}', "a.-1", '{"a":[1,9]}'),
+        ('{"a":[{"b":1}]}', "a.0.b", '{"a":[{"b":9}]}'),
+        ("{}", "a.1", '{"a":[null,9]}'),
+        ("{}", "a.:1", '{"a":{"1":9}}'),
+        ('{"a":{"1":0}}', "a.1", '{"a":{"1":9}}'),
+        ('{"a.b":1}', r"a\.b", '{"a.b":9}'),
+        ('{"a":1,"a":2}', "a", '{"a":9,"a":9}'),
+        ('{"\\u0061":1}', "a", '{"\\u0061":9}'),
+        ('{"x":"{\\"a\\":1}","a":1}', "a", '{"x":"{\\"a\\":1}","a":9}'),
+        ('{"x":"\\\\","a":1}', "a", '{"x":"\\\\","a":9}'),
+        ('{"n":1e400,"a":1.50}', "a", '{"n":1e400,"a":9}'),
+    ],
+)
+def test_1_9_put(before: str, path: str, after: str) -> None:
+    """A value is put where its path leads; what is missing is made, all else stays as it was."""
+    assert put(before.encode(), parse_path(path), b"9").decode() == after
+
+
+@pytest.mark.parametrize(
+    ("before", "path", "after"),
+    [
+        ('{"a":1}', "a", "{}"),
+        ('{"a":1,"b":2}', "a", '{"b":2}'),
+        ('{"a":1, "b":2}', "b", '{"a":1}'),
+        ('{"a":1 , "b":2 , "c":3}', "b", '{"a":1 , "c":3}'),
+        ('{"a":{"b":1,"c":2}}', "a.c", '{"a":{"b":1}}'),
+        ('{"a":[1,2,3]}', "a.1", '{"a":[1,3]}'),
+        ('{"a":[1,2,3]}', "a.-1", '{"a":[1,2]}'),
+        ('{"a":1,"a":2,"b":3}', "a", '{"b":3}'),
+        ('{"a":1,"a":2}', "a", "{}"),
+        (' {"a":1} ', "b", ' {"a":1} '),
+        ('{"a":[1]}', "a.5", '{"a":[1]}'),
+        ('{"a":1}', "a.b.c", '{"a":1}'),
+        ('{"\\u0061":1,"b":2}', "a", '{"b":2}'),
+    ],
+)
+def test_1_9_delete(before: str, path: str, after: str) -> None:
+    """What a path leads to goes, wherever it stands, and every time it occurs."""
+    assert delete(before.encode(), parse_path(path)).decode() == after
+
+
+@pytest.mark.parametrize("path", ["a.b", "a.99999", "a.1000000"])
+def test_1_9_a_list_has_no_names(path: str) -> None:
+    """A name inside a list, and an index beyond reason, are refused."""
+    with pytest.raises(EditError):
+        put(b'{"a":[1]}', parse_path(path), b"9")
+
+
+@given(OBJECTS, SPACES)
+def test_5_6_children_cover_what_json_sees(value: dict[str, Any], space: str) -> None:
+    """Names and values are found wherever spaces, quotes and brackets stand."""
+    text = spread(value, space)
+
+    found = children(text)
+
+    assert [child.key for child in found] == list(value)
+    assert [json.loads(text[child.value : child.end]) for child in found] == list(value.values())
+
+
+@given(OBJECTS, KEYS, VALUES, SPACES)
+def test_5_6_put_changes_one_member(
+    value: dict[str, Any], key: str, new: object, space: str
+) -> None:
+    """Whatever the object is, one member changes, and the bytes of the others do not."""
+    text = spread(value, space)
+    path = parse_path(key.replace("\\", "\\\\").replace(".", "\\."))
+
+    after = put(text, path, json.dumps(new).encode())
+
+    assert json.loads(after) == {**value, key: new}
+    for child in children(text):
+        if child.key != key:
+            assert text[child.start : child.end] in after
+
+
+@given(OBJECTS, KEYS, SPACES)
+def test_5_6_delete_removes_one_member(value: dict[str, Any], key: str, space: str) -> None:
+    """Whatever the object is, one member goes, and nothing else."""
+    path = parse_path(key.replace("\\", "\\\\").replace(".", "\\."))
+
+    after = delete(spread(value, space), path)
+
+    assert json.loads(after) == {name: item for name, item in value.items() if name != key}
+
+
+@given(OBJECTS, st.lists(KEYS, min_size=1, max_size=3), VALUES)
+def test_5_6_put_then_read(value: dict[str, Any], keys: list[str], new: object) -> None:
+    """What was put at a path is found at that path."""
+    path = tuple(f":{key}" if key.isdigit() else key for key in keys)
+    text = spread(value, "")
+    try:
+        after: Any = json.loads(put(text, path, json.dumps(new).encode()))
+    except EditError:
+        assume(False)
+    for key in keys:
+        after = after[key]
+
+    assert after == new
+
+
+def test_1_9_edits_go_in_order() -> None:
+    """Parameters are stripped first, then set in sorted order, then those of the name."""
+    edits = Edits.compile(["a", "b", "a"], {"c": 1, "a.x": 2, "b": 3}, {"b": 4})
+
+    assert edits.apply(b'{"model":"m","a":{"y":0},"b":0}') == (
+        b'{"model":"m","a":{"x":2},"b":4,"c":1}'
+    )
+
+
+def test_1_9_the_model_is_protected() -> None:
+    """No filter touches the model, however its path is written."""
+    edits = Edits.compile(["model", "model.x"], {"model": "other", "model.a": 1}, {"model": 2})
+
+    assert not edits
+    assert edits.apply(b'{"model":"m"}') == b'{"model":"m"}'
+
+
+def test_5_6_the_model_is_renamed_in_place() -> None:
+    """A new name replaces the old one, whatever characters it has."""
+    text = Edits().apply(b'{"x": [1, 2],  "model" : "old" , "y":1.0}', model='n"é')
+
+    assert text.decode() == '{"x": [1, 2],  "model" : "n\\"é" , "y":1.0}'
+
+
+def test_5_6_a_megabyte_takes_milliseconds() -> None:
+    """Long texts, as pictures make them, cost next to nothing."""
+    import time
+
+    text = b'{"model":"m","messages":[{"content":"' + b"A" * (8 << 20) + b'"}],"t":1}'
+    began = time.perf_counter()
+    after = Edits.compile(["t"], {"u": 1}).apply(text, model="n")
+    took = time.perf_counter() - began
+
+    assert after.endswith(b'"}],"u":1}')
+    assert took < 2.0
