@@ -40,7 +40,7 @@ class ConnectionHub:
     Attributes:
         limits: What one client may ask of us.
         date: The whole Date field of now, with its CRLF.
-        connections: Those that are open.
+        connections: Those that are open, or whose applications still run.
         is_draining: Tells whether connections are to end with the answer they are at.
     """
 
@@ -73,7 +73,7 @@ class ConnectionHub:
             self._look()
 
     def discard(self, connection: H1Connection) -> None:
-        """Look no more; it is closed or was handed on."""
+        """Look no more; it is finished."""
         self.connections.discard(connection)
 
     def drain(self, deadline_s: float) -> None:
@@ -83,12 +83,12 @@ class ConnectionHub:
             deadline_s: How long they have; seconds from now.
         """
         self.is_draining = lambda: True
-        self._loop.call_later(max(deadline_s, 0.0), self.abort)
+        self._loop.call_later(max(deadline_s, 0.0), self.cancel)
 
-    def abort(self) -> None:
-        """Cut everybody off."""
+    def cancel(self) -> None:
+        """Cut everybody off, and end what is done for them."""
         for connection in list(self.connections):
-            connection.abort()
+            connection.cancel()
 
     def _look(self) -> None:
         self._timer = None
@@ -209,7 +209,7 @@ class _Served:
         try:
             await connection.finished
         except asyncio.CancelledError:
-            await connection.cancel()
+            connection.cancel()
             raise
         finally:
             if not is_handed_on:

@@ -10,9 +10,13 @@ Timeouts need no timer of a connection's own: the hub looks at all of them a few
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import select
+import sys
+import termios
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol, cast
 from urllib.parse import unquote
 
@@ -52,7 +56,7 @@ class Hub(Protocol):
         """Look after a connection."""
 
     def discard(self, connection: H1Connection) -> None:
-        """Look no more; it is closed or was handed on."""
+        """Look no more; it is finished."""
 
 
 class H1Connection(asyncio.Protocol):
@@ -155,7 +159,6 @@ class H1Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell everybody."""
         self._is_lost = self._is_deaf = True
-        self.hub.discard(self)
         self._leave()
         self.resume_writing()
         self._check_finished()
@@ -164,7 +167,7 @@ class H1Connection(asyncio.Protocol):
         """Make ``send`` wait."""
         if self.stalled is None:
             self.stalled = self.loop.create_future()
-            self._unsent = self.transport.get_write_buffer_size()
+            self._unsent = self._count_unsent()
             self._unsent_at = self.loop.time()
 
     def resume_writing(self) -> None:
@@ -223,7 +226,6 @@ class H1Connection(asyncio.Protocol):
             self._adjust_reading()
         else:
             self._is_deaf = True
-            self.hub.discard(self)
             cast("Callable[[bytes], None]", self._hand_on)(head + rest)
             self._is_lost = True
             self._check_finished()
@@ -417,6 +419,7 @@ class H1Connection(asyncio.Protocol):
     def _check_finished(self) -> None:
         if self._is_lost and not self._tasks and not self.finished.done():
             self.finished.set_result(None)
+            self.hub.discard(self)
 
     # -- refusing and closing ----------------------------------------------------------
 
@@ -471,13 +474,11 @@ class H1Connection(asyncio.Protocol):
         self._is_deaf = True
         self.transport.abort()
 
-    async def cancel(self) -> None:
-        """Cut the client off and end what was done for it."""
+    def cancel(self) -> None:
+        """Cut the client off, and end what is done for it."""
         self.abort()
-        tasks = list(self._tasks)
-        for task in tasks:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
     # -- time --------------------------------------------------------------------------
 
@@ -487,6 +488,8 @@ class H1Connection(asyncio.Protocol):
         Args:
             now: Loop time in seconds.
         """
+        if self._is_lost:
+            return
         limits = self._limits
         if self._is_closing or self.stalled is not None:
             self._look_at_writing(now)
@@ -511,13 +514,22 @@ class H1Connection(asyncio.Protocol):
         return self._limits.header_timeout_s if self._is_new else self._limits.keep_alive_s
 
     def _look_at_writing(self, now: float) -> None:
-        size = self.transport.get_write_buffer_size()
+        size = self._count_unsent()
         if size and size != self._unsent:
             self._unsent, self._unsent_at = size, now
         elif (size and now - self._unsent_at >= self._limits.write_timeout_s) or (
             not size and self._is_closing and now - self._unsent_at >= self._limits.linger_s
         ):
             self.abort()
+
+    def _count_unsent(self) -> int:
+        """Count what the client has not taken, in the kernel too: that is where progress shows."""
+        size = self.transport.get_write_buffer_size()
+        with suppress(OSError):
+            fd = self.transport.get_extra_info("socket").fileno()
+            waiting = fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4))
+            size += int.from_bytes(waiting, sys.byteorder)
+        return size
 
     def _look_at_body(self, now: float, incoming: Exchange) -> None:
         limits = self._limits

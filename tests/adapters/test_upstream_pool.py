@@ -28,6 +28,7 @@ from tools.scripted_upstream import (
     serving,
     silent,
 )
+from tools.tls import PEM
 
 from swapchart.adapters import upstream
 from swapchart.adapters.upstream import (
@@ -473,26 +474,6 @@ async def test_aclose_ends_everybody() -> None:
         with pytest.raises(UpstreamUnreachable, match="closed"):
             await fetch(pool)
         await wait_until_async(lambda: up.gone)
-
-
-PEM = """\
------BEGIN CERTIFICATE-----
-MIIBpTCCAUugAwIBAgIUPns/rRwWgoExJk7+LIPzPxLhW70wCgYIKoZIzj0EAwIw
-FDESMBAGA1UEAwwJbG9jYWxob3N0MCAXDTI2MTEyNTAzMjYyN1oYDzIxMjYxMTAx
-MDMyNjI3WjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjO
-PQMBBwNCAARcT7VUOUlcjBxNoCso1WfLXbWphe1LrHT3uyQB7iShixrPcr2IqCV8
-o/85J478V7ArN/u1KhHnIdng2LyKw633o3kwdzAdBgNVHQ4EFgQUwA2drdTftWm0
-/OANBwIDfmkuj9owHwYDVR0jBBgwFoAUwA2drdTftWm0/OANBwIDfmkuj9owFAYD
-VR0RBA0wC4IJbG9jYWxob3N0MA8GA1UdEwEB/wQFMAMBAf8wDgYDVR0PAQH/BAQD
-AgKEMAoGCCqGSM49BAMCA0gAMEUCIQCVrcDa2nQ+lt8xbrcDHnWlTWGouyfQf8VJ
-XEyzQel9BQIgUJlZM4rzxaOn1+chMkqzq3MFeLpgk+sRC0oCWp+g/so=
------END CERTIFICATE-----
------BEGIN PRIVATE KEY-----
-MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgYflWk6MD6qZ9/tk7
-TjOd0NXOyTL69Bzw4iqLx3E0qVGhRANCAARcT7VUOUlcjBxNoCso1WfLXbWphe1L
-rHT3uyQB7iShixrPcr2IqCV8o/85J478V7ArN/u1KhHnIdng2LyKw633
------END PRIVATE KEY-----
-"""
 
 
 async def test_C41_tls_is_verified(tmp_path: Path) -> None:

@@ -1,0 +1,213 @@
+"""Nobody waits for ever: the timeouts of our HTTP/1.1 server, and how it drains and stops.
+
+Rows C11, C12, C13, C48 and D19 of the fault catalogue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from tools.h1_server import Call, Server, serving
+from tools.net import wait_until
+
+from swapchart.adapters import h1_connection
+from swapchart.adapters.h1 import ClientGoneError, H1Limits
+
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+LIMITS = H1Limits(
+    header_timeout_s=0.4,
+    keep_alive_s=0.2,
+    body_idle_s=0.3,
+    write_timeout_s=0.5,
+    linger_s=0.3,
+    drain_idle_s=0.2,
+)
+LATE_S = 1.5  # how much longer than its limit anything may take on a busy machine
+
+
+@pytest.fixture(scope="module", params=["asyncio", "uvloop"])
+def running(request: pytest.FixtureRequest) -> Iterator[Server]:
+    with serving(request.param, LIMITS) as server:
+        yield server
+
+
+@pytest.fixture
+def server(running: Server) -> Server:
+    running.calls.clear()
+    running.handlers.clear()
+    running.draining.clear()
+    return running
+
+
+@contextlib.contextmanager
+def takes(least_s: float) -> Iterator[None]:
+    """Check that the block takes *least_s* seconds, and not much longer."""
+    begin = time.monotonic()
+    yield
+    took = time.monotonic() - begin
+    assert least_s * 0.9 <= took <= least_s + LATE_S
+
+
+def test_C11_slow_heads_are_cut(server: Server) -> None:
+    """A head has its time in all, however its bytes trickle in."""
+    with server.connect() as client, takes(LIMITS.header_timeout_s):
+        client.socket.settimeout(0.02)
+        found = b""
+        for value in GET[:-2] * 9:  # ends long before all of it is sent
+            client.socket.send(bytes((value,)))
+            with contextlib.suppress(TimeoutError):
+                found = client.socket.recv(1000)
+                break
+        assert found.startswith(b"HTTP/1.1 408 ")
+        assert b"connection: close" in found
+    assert server.calls == []
+
+
+def test_C11_silent_connections_are_closed_without_a_word(server: Server) -> None:
+    """Nothing was asked, nothing is said."""
+    with server.connect() as client, takes(LIMITS.header_timeout_s):
+        assert client.read_all() == b""
+
+
+def test_C11_slow_heads_delay_nobody(server: Server) -> None:
+    """A request among 100 slow heads is answered at once."""
+    with contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(server.connect()) for _ in range(100)]
+        for client in slow:
+            client.send(GET[:9])
+        with server.connect() as client, takes(0):
+            client.send(GET)
+            assert client.read_answer().status == 200
+
+
+def test_C48_idle_connections_are_closed_without_a_word(server: Server) -> None:
+    """After an answer a connection has its time for another request; each starts it anew."""
+    with server.connect() as client:
+        for _ in range(3):
+            client.send(GET)
+            assert client.read_answer().status == 200
+            assert client.is_silent_for(LIMITS.keep_alive_s * 0.5)
+        with takes(0):
+            assert client.read_all() == b""
+
+
+def test_C12_stalled_bodies_are_cut(server: Server) -> None:
+    """A body that stops coming is a 408, and its application is told."""
+    with server.connect() as client:
+        client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc")
+        call = server.wait_call()
+        with takes(LIMITS.body_idle_s):
+            assert client.read_answer().status == 408
+        assert client.read_all() == b""
+        wait_until(lambda: call.events)
+
+    assert call.events[0] == "disconnect"
+
+
+def test_C12_trickling_bodies_are_cut(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body that comes too slowly to be meant is a 408, though it never stands still."""
+    monkeypatch.setattr(h1_connection, "_RATE_WINDOW_S", 0.5)
+    with server.connect() as client, takes(0.5):
+        client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 999999\r\n\r\n")
+        client.socket.settimeout(0.02)
+        while True:
+            client.socket.send(b"x")
+            with contextlib.suppress(TimeoutError):
+                found = client.socket.recv(1000)
+                break
+    assert found.startswith(b"HTTP/1.1 408 ")
+
+
+def test_C12_waiting_for_us_is_not_stalling(server: Server) -> None:
+    """A client that was paused, or waits to be told to continue, may wait as long as it takes."""
+
+    async def reads_late(call: Call) -> None:
+        await asyncio.sleep(LIMITS.body_idle_s * 3)
+        await call.answer(b"%d" % len(await call.read()))
+
+    server.handlers["/"] = reads_late
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3000000\r\n"
+    with server.connect() as client:
+        client.send(head + b"\r\n" + bytes(3_000_000))
+        assert client.read_answer().body == b"3000000"
+    with server.connect() as client:
+        client.send(head + b"Expect: 100-continue\r\n\r\n")
+        assert client.read_exactly(25).startswith(b"HTTP/1.1 100")
+        client.send(bytes(3_000_000))
+        assert client.read_answer().body == b"3000000"
+
+
+def test_C13_clients_that_do_not_read_are_cut(server: Server) -> None:
+    """The application is told so where it waits: in send."""
+
+    async def pours(call: Call) -> None:
+        await call.start()
+        while True:
+            await call.piece(bytes(100_000))
+
+    server.handlers["/"] = pours
+    with server.connect() as client:
+        client.send(GET)
+        call = server.wait_call()
+        with takes(LIMITS.write_timeout_s):
+            wait_until(lambda: call.events)
+
+        assert isinstance(call.events[0], ClientGoneError)
+
+
+def test_C13_slow_readers_are_served(server: Server) -> None:
+    """A client that reads a little now and then is not cut."""
+
+    async def pours(call: Call) -> None:
+        await call.start(headers=((b"content-length", b"20000000"),))
+        for _ in range(200):
+            await call.piece(bytes(100_000))
+        await call.piece(b"", more=False)
+
+    server.handlers["/"] = pours
+    with server.connect() as client:
+        client.send(GET)
+        assert client.read_head().status == 200
+        pause = threading.Event()
+        read, end = 0, time.monotonic() + LIMITS.write_timeout_s * 3
+        while time.monotonic() < end:
+            read += len(client.read_exactly(50_000))
+            pause.wait(0.02)
+        assert read < 10_000_000
+        while read < 20_000_000:
+            read += len(client.read_exactly(50_000))
+        assert read == 20_000_000
+
+
+def test_C19_lingering_ends(server: Server) -> None:
+    """A client that goes on sending after its answer is cut after a while."""
+
+    async def refuses(call: Call) -> None:
+        await call.answer(status=413)
+
+    server.handlers["/"] = refuses
+    with server.connect() as client, takes(LIMITS.linger_s):
+        client.send(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        assert client.read_answer().status == 413
+        with contextlib.suppress(ConnectionError):
+            while True:
+                client.send(b"1\r\na\r\n")
+
+
+def test_D19_draining_says_close_and_waits_a_little(server: Server) -> None:
+    """Answers say close; connections without a request are closed after a moment, not at once."""
+    with server.connect() as busy, server.connect() as idle:
+        idle.send(GET)
+        assert idle.read_answer().header("connection") is None
+        server.draining.set()
+        busy.send(GET)
+        answer = busy.read_answer()
+        assert (answer.status, answer.header("connection")) == (200, "close")
+        assert busy.read_all() == b""
+        with takes(0):
+            assert idle.read_all() == b""
