@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..machine import ChartError, Document, check, lifecycle
+from ..machine import Bounds, ChartError, Document, check, lifecycle
 from ..runtime import (
     Command,
     EvictionPolicy,
@@ -167,10 +167,12 @@ def chart(config: Config) -> Document | None:
     """
     if not config.lifecycle:
         return None
+    from ..machine.explore import parameter_sets
     from ..machine.overlay import merge
 
     document = merge(lifecycle(), config.lifecycle)
-    report = check(document, parameters=[{}], stop_at_first=True)
+    first = next(iter(parameter_sets(document, Bounds())))  # all of them: `swapchart chart check`
+    report = check(document, parameters=[first], stop_at_first=True)
     if not report.is_ok:
         error = ChartError("lifecycle", report.findings[0].sentence)
         error.add_note(str(report.findings[0]))
