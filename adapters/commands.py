@@ -117,7 +117,9 @@ def _demo_config(folder: str, load_seconds: float) -> str:
             ],
             "proxy": "http://127.0.0.1:${PORT}",
             "ttl": 120,
-            "afterHealthy": f"{post} {url}restore",
+            "afterHealthy": [
+                {"run": f"test ! -e '{slots}/kv.bin' || {post} '{url}restore'", "shell": True}
+            ],
             "beforeStop": f"{post} {url}save",
         }  # fmt: skip
     return yaml.safe_dump({"models": models})
