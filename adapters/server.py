@@ -21,7 +21,7 @@ from typing import Any
 
 from .asgi import Application
 from .h1 import H1Limits, patched_hypercorn
-from .upstream_errors import UpstreamError
+from .proxy.dispatch import BrokenOffError
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ class _Known(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Tell whether *record* is news."""
         error = record.exc_info[1] if record.exc_info else None
-        return not isinstance(error, UpstreamError | asyncio.CancelledError)
+        return not isinstance(error, BrokenOffError | asyncio.CancelledError)
 
 
 def _hush(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -209,6 +209,7 @@ async def _hypercorn(
     config.keep_alive_max_requests = 1 << 31
     config.keep_alive_timeout = 75.0
     config.errorlog = _logger("hypercorn.error")
+    _logger("swapchart.h1")
     trigger: Callable[[], Awaitable[object]] = stopping.wait
     framework: Any = app
     layer = contextlib.nullcontext() if options.is_stock else patched_hypercorn(H1Limits())

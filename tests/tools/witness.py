@@ -108,11 +108,12 @@ class Witness:
         for number in range(order.get("events", 1)):
             if number == order.get("cut_after"):
                 done.set()
-                if order.get("reset"):
+                is_reset = order.get("reset")
+                if is_reset:
                     linger = struct.pack("ii", 1, 0)
                     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-                else:
-                    connection.shutdown(socket.SHUT_RDWR)
+                # The one that watches must let go of the socket, or closing it would not close it.
+                connection.shutdown(socket.SHUT_RD if is_reset else socket.SHUT_RDWR)
                 return False
             event = {"number": number, "at": time.monotonic(), "padding": padding}
             self._chunk(connection, f"data: {json.dumps(event)}\n\n".encode())

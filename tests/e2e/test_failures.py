@@ -1,0 +1,271 @@
+"""What goes wrong is told to the client in OpenAI's shape, and the next request works."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from tools import raw
+from tools.children import demo_server
+from tools.net import free_port
+from tools.swapchart_process import (
+    CHAT,
+    Journal,
+    Serve,
+    SwapchartProcess,
+    demo_model,
+    error_of,
+    shell,
+)
+
+pytestmark = pytest.mark.slow
+
+
+# ---- a model that cannot be had
+@pytest.fixture
+def not_a_program(tmp_path: Path) -> dict[str, str]:
+    """Commands that cannot be executed, by what is wrong with them."""
+    text, data = tmp_path / "readme", tmp_path / "data"
+    text.write_text("not a program\n")
+    data.write_bytes(b"\x00\x01\x02\x03")
+    data.chmod(0o755)
+    return {
+        "missing": "/does/not/exist --port ${PORT}",
+        "not executable": f"{text} --port ${{PORT}}",
+        "not a program": f"{data} --port ${{PORT}}",
+        "a folder": f"{tmp_path} --port ${{PORT}}",
+        "too long": f"/bin/true ${{PORT}} {'x' * 200_000}",
+    }
+
+
+def test_A01_a_command_that_cannot_run_fails_at_once(
+    serve: Serve, journal: Journal, not_a_program: dict[str, str], tmp_path: Path
+) -> None:
+    """All waiters get the same 502, and soon; it names the program, and another model works."""
+    go = tmp_path / "go"
+    gather = shell(f"while [ ! -e {go} ]; do sleep 0.02; done")
+    models = {name: {"cmd": command} for name, command in not_a_program.items()}
+    models["waited for"] = {"cmd": "/does/not/exist ${PORT}", "beforeStart": gather}
+    proxy = serve({**models, "fine": journal.model("fine")})
+    for name, command in not_a_program.items():
+        began = time.monotonic()
+        answer = proxy.chat(name)
+        took = time.monotonic() - began
+
+        assert answer.status == 502
+        assert error_of(answer)["code"] == "spawn_failed"
+        assert command.split()[0] in error_of(answer)["message"]
+        assert took < 5.0, f"{name}: {took:.1f} s"
+    waiters = [proxy.open_chat("waited for") for _ in range(20)]
+    proxy.wait_busy("waited for", waiting=20)
+    go.touch()
+    answers = [waiter.read_answer() for waiter in waiters]
+
+    assert {answer.status for answer in answers} == {502}
+    assert len({error_of(answer)["message"] for answer in answers}) == 1
+    assert proxy.chat("fine").status == 200
+    for waiter in waiters:
+        waiter.close()
+
+
+def test_A01_a_wrong_command_is_refused_until_it_may_have_changed(
+    serve: Serve, tmp_path: Path
+) -> None:
+    """Another request gets 503 and the reason without a new try; an unload allows one."""
+    command = tmp_path / "server"
+    model = demo_model("late")
+    late = {**model, "cmd": [str(command), *model["cmd"][1:]]}
+    proxy = serve({"late": late})
+    assert error_of(proxy.chat("late"))["code"] == "spawn_failed"
+    again = proxy.chat("late")
+
+    assert again.status == 503
+    assert int(again.header("retry-after") or 0) > 0
+    assert str(command) in error_of(again)["message"]
+    command.symlink_to(model["cmd"][0])
+    assert proxy.unload("late").status == 200
+    assert proxy.chat("late").status == 200
+
+
+def test_A02_a_model_that_exits_tells_why(serve: Serve) -> None:
+    """The exit code and the last lines of its log come with the error; another model works."""
+    models = {"a": demo_model("a", "--fail-load"), "b": demo_model("b")}
+    proxy = serve(models)
+    answer = proxy.chat("a")
+    error = error_of(answer)
+
+    assert answer.status == 502
+    assert error["code"] == "exited"
+    assert "exit code 1" in error["message"]
+    assert "failed to load model, 'a'" in "\n".join(error["log"])
+    assert proxy.chat("b").status == 200
+
+
+def test_a_model_that_exits_is_started_again(serve: Serve, journal: Journal) -> None:
+    """Each request tries once; after a backoff that grows with failures in a row."""
+    quick = {"backoff": 0.05, "intensity": 3, "cooldown": 60}
+    model = journal.model("a", "--exit-after-s", "0", "--load-s", "60", restart=quick)
+    proxy = serve({"a": model})
+    codes = []
+    while not codes or codes[-1] == "exited":
+        codes.append(error_of(proxy.chat("a"))["code"])
+        assert len(codes) < 10
+
+    assert codes == ["exited", "exited", "exited", "failed"]
+    assert len(journal.words("started")) == 3
+
+
+def test_A26_a_model_that_never_gets_healthy_is_given_up(serve: Serve, journal: Journal) -> None:
+    """The limit and what the last probe found are told; the process is ended."""
+    models = {"a": journal.model("a", "--never-healthy", startTimeout=1), "b": journal.model("b")}
+    proxy = serve(models)
+    answer = proxy.chat("a")
+    error = error_of(answer)
+
+    assert answer.status == 502
+    assert error["code"] == "start_timeout"
+    assert "status 503" in error["message"]
+    assert proxy.chat("b").status == 200
+    assert journal.words("a SIGTERM") == ["a SIGTERM"]
+
+
+def test_A18_an_answer_of_somebody_else_is_none(
+    serve: Serve, journal: Journal, tmp_path: Path
+) -> None:
+    """A foreign server on the model's port answers 200: the model is not ready, and is told so."""
+    port = free_port()
+    silent = ["sh", "-c", f"sleep 1000 & wait # {port}"]
+    model = {"cmd": silent, "proxy": f"http://127.0.0.1:{port}", "startTimeout": 2}
+    folder = tmp_path / "foreign"
+    folder.mkdir()
+    with demo_server(cwd=folder, port=port) as foreign:
+        foreign.wait_healthy()
+        proxy = serve({"a": model, "taken": {**journal.model("taken", "--port", str(port)),
+                                             "proxy": f"http://127.0.0.1:{port}"}})  # fmt: skip
+        error = error_of(proxy.chat("a"))
+        assert error["code"] == "start_timeout"
+        assert f"answered by pid {foreign.pid}" in error["message"]
+
+        error = error_of(proxy.chat("taken"))
+        assert error["code"] == "exited"
+        assert "Address already in use" in "\n".join(error["log"])
+        assert foreign.process.poll() is None
+    proxy.unload()
+    assert proxy.chat("taken").status == 200
+
+
+# ---- a model that fails in the middle
+@pytest.mark.parametrize("way", ["close", "reset", "crash"])
+def test_A04_an_answer_that_breaks_off_is_seen_to(
+    serve: Serve, server: str, way: str, journal: Journal
+) -> None:
+    """C17: the client sees a truncated answer, never a clean end; nothing stays in flight."""
+    models = {
+        "a": journal.model("a"),
+        "crash": demo_model("crash", "--crash-after-tokens", "5", "--exit-code", "-9"),
+    }
+    proxy = serve(models, server=server)
+    name = "crash" if way == "crash" else "a"
+    more = {"cut_after": 5, "reset": way == "reset"}
+    with proxy.open_chat(name, 20, stream=True, events=20, ignore_eos=True, **more) as connection:
+        head = connection.read_head()
+        assert head.status == 200
+        with pytest.raises((EOFError, ConnectionResetError)):
+            connection.read_body(head)
+
+    proxy.wait_idle(name)
+    if way != "crash":
+        assert proxy.chat(name).status == 200
+    assert any("broke off after" in line for line in proxy.output().splitlines())
+
+
+def test_A04_a_crash_before_the_answer_is_a_502(
+    serve: Serve, server: str, journal: Journal
+) -> None:
+    """No head came: the client gets JSON; the next request starts the model again."""
+    proxy = serve({"a": journal.model("a")}, server=server)
+    with proxy.open_chat("a", hang=True) as connection:
+        journal.wait("a request")
+        proxy.find("witness.py")[0].kill()
+        answer = connection.read_answer()
+
+    assert answer.status == 502
+    assert error_of(answer)["code"].startswith("upstream_")
+    proxy.wait_state("a", "stopped", "backoff")
+    assert proxy.chat("a").status == 200
+
+
+# ---- a request that asks for nothing
+@pytest.fixture(scope="module")
+def proxy(serve_module: Serve) -> SwapchartProcess:
+    models = {
+        "llama-3": demo_model("llama-3", aliases=["gpt-4o"]),
+        "qwen/coder": demo_model("qwen/coder", unlisted=True),
+    }
+    return serve_module(models)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        (b"", 400, "JSON"),
+        (b"{", 400, "JSON"),
+        (b'{"model": "llama-3", "messages": [}', 400, "JSON"),
+        (b"\xff\xfe", 400, "JSON"),
+        (b"[1, 2]", 400, "object"),
+        (b"null", 400, "object"),
+        (b"[" * 100_000, 400, ""),
+        (b"{}", 400, "model"),
+        (b'{"model": null}', 400, "model"),
+        (b'{"model": ""}', 400, "model"),
+        (b'{"model": 3}', 400, "model"),
+        (b'{"model": ["llama-3"]}', 400, "model"),
+        (b'{"model": "nobody"}', 404, "nobody"),
+        (b'{"model": "lama-3"}', 404, "did you mean 'llama-3'"),
+        (b'{"model": "gpt-4"}', 404, "did you mean 'gpt-4o'"),
+    ],
+)
+def test_a_request_that_names_no_model_is_told_so(
+    proxy: SwapchartProcess, body: bytes, status: int, words: str
+) -> None:
+    """Never an empty body, never a 500, and the connection goes on to work."""
+    headers = {"Content-Type": "application/json"}
+    with raw.Connection(proxy.port) as connection:
+        connection.request("POST", CHAT, body=body, headers=headers)
+        answer = connection.read_answer()
+        assert answer.status == status, answer
+        assert words in error_of(answer)["message"]
+
+        connection.request("GET", "/health")
+        assert connection.read_answer().body == b"OK"
+
+
+def test_a_body_beyond_the_limit_is_refused_before_it_comes(proxy: SwapchartProcess) -> None:
+    """C09: 413 on the declared length; nobody waits for a body that will not be read."""
+    with raw.Connection(proxy.port) as connection:
+        size = {"Content-Length": str(10 << 30), "Content-Type": "application/json"}
+        connection.request("POST", CHAT, headers=size)
+        answer = connection.read_answer()
+
+    assert answer.status == 413
+    assert error_of(answer)
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "status"),
+    [
+        ("GET", "/nowhere", 404), ("GET", CHAT, 405), ("DELETE", "/v1/models", 405),
+        ("POST", "/health", 405), ("GET", "/upstream/nobody/", 404),
+        ("POST", "/api/models/unload/nobody", 404), ("GET", "/logs/stream/nobody", 400),
+    ],
+)  # fmt: skip
+def test_a_route_that_is_none_is_told_so(
+    proxy: SwapchartProcess, method: str, target: str, status: int
+) -> None:
+    """JSON, with the methods that are allowed where it is only the method."""
+    answer = proxy.call(method, target)
+
+    assert answer.status == status
+    assert error_of(answer)
+    assert (status == 405) == (answer.header("allow") is not None)
