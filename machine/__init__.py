@@ -2,9 +2,10 @@
 
 from .chart import Configuration, Memory, compile_chart
 from .checker import Finding, Move, Report, Run, check
+from .classes import from_class
 from .context import Context, build_context
 from .diagram import to_dot, to_mermaid, to_table
-from .document import Document, as_list
+from .document import Document, Value, as_list
 from .effects import (
     AdmitAll,
     AdmitWaiter,
@@ -23,6 +24,7 @@ from .effects import (
 from .errors import ChartError, ConfigError, SwapchartError
 from .explore import Bounds
 from .export import DIAGRAMS, FORMATS, native_yaml, render, to_json, to_yaml
+from .overlay import merge
 from .reading import from_mapping, lifecycle, read
 from .scxml import to_scxml
 from .stepper import ChartStepper, Compiled, NotHandledError, Stepper, TableStepper
@@ -62,13 +64,16 @@ __all__ = [
     "SwapchartError",
     "Table",
     "TableStepper",
+    "Value",
     "as_list",
     "build_context",
     "check",
     "compile_chart",
     "compile_table",
+    "from_class",
     "from_mapping",
     "lifecycle",
+    "merge",
     "native_yaml",
     "read",
     "render",

@@ -3,7 +3,8 @@
 Safety is asked of every step, liveness of the whole graph: from every situation the world alone,
 users being silent, must bring the chart to rest, serve or refuse whoever waits, and answer whoever
 asked for a stop. The world is fair: what can answer does so some day, and what is declared under
-``patience`` does not repeat for ever. Each finding comes with a shortest way to it.
+``patience`` does not repeat for ever. Each finding comes with a shortest way to it. Where a step
+breaks a promise, the graph beyond it means little, so liveness is asked only if none does.
 """
 
 from __future__ import annotations
@@ -18,8 +19,6 @@ from .graph import Graph, backward, components
 from .picture import picture
 from .stepper import Compiled
 from .world import World
-
-_MOST = 200_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +120,7 @@ def check(
     bounds: Bounds | None = None,
     parameters: Iterable[Mapping[str, Value]] | None = None,
     stop_at_first: bool = False,
+    most: int = 200_000,
 ) -> Report:
     """Explore *document* under every set of parameters and report every broken promise.
 
@@ -129,6 +129,10 @@ def check(
         bounds: How many requests and counts are looked at.
         parameters: The sets to look at; None is all of them.
         stop_at_first: Return with the first findings; for those who only want to know whether.
+        most: Situations looked at with one set of parameters; more are a finding.
+
+    Raises:
+        ChartError: The chart cannot be compiled.
     """
     bounds = bounds or Bounds()
     compiled = Compiled(document)
@@ -136,7 +140,7 @@ def check(
     runs: list[Run] = []
     seen: set[str] = set()
     for values in parameters or parameter_sets(document, bounds):
-        checker = _Checker(compiled, bounds, values, stop_at_first=stop_at_first)
+        checker = _Checker(compiled, bounds, values, most, stop_at_first=stop_at_first)
         runs.append(checker.run())
         seen |= checker.active
         for finding in checker.found.values():
@@ -169,12 +173,13 @@ class _Checker:
         compiled: Compiled,
         bounds: Bounds,
         parameters: Mapping[str, Value],
+        most: int,
         *,
         stop_at_first: bool,
     ) -> None:
         self._document = compiled.document
         self._parameters = parameters
-        self._stop_at_first = stop_at_first
+        self._most, self._stop_at_first = most, stop_at_first
         self._environment = Environment(compiled.document, bounds)
         reactor = Reactor(compiled.stepper(**parameters))
         self._world = World(compiled.document, reactor, self._environment, bounds, parameters)
@@ -217,9 +222,12 @@ class _Checker:
                     return
                 if after is not None:
                     graph.link(index, what, after)
+                elif not problems:
+                    graph.cut.add(index)
             index += 1
-            if len(graph.nodes) > _MOST:
-                self._note("too much to explore", f"more than {_MOST} situations", index - 1, None)
+            if len(graph.nodes) > self._most:
+                sentence = f"more than {self._most} situations"
+                self._note("too much to explore", sentence, index - 1, None)
                 return
 
     # ---- what only the whole graph tells -----------------------------------------------------
@@ -265,9 +273,19 @@ class _Checker:
             for i in inside
         }
         for loop in components(sorted(inside), impatient):
-            names = sorted({graph.nodes[i].configuration[-1] for i in loop})
-            self._note(kind, f"it can go round for ever: {', '.join(names)}", min(loop), None)
-            break
+            if self._is_fair(set(loop), env):
+                names = sorted({graph.nodes[i].configuration[-1] for i in loop})
+                self._note(kind, f"it can go round for ever: {', '.join(names)}", min(loop), None)
+                break
+
+    def _is_fair(self, loop: set[int], env: Mapping[int, list[tuple[Input, int]]]) -> bool:
+        """Tell whether *loop* can go on for ever though the world does all that it must.
+
+        It cannot if something that must come could come all the time and never does.
+        """
+        due = [{what.event for what, _ in env[i] if self._world.must_come(what)} for i in loop]
+        taken = {what.event for i in loop for what, to in env[i] if to in loop}
+        return not set.intersection(*due) - taken
 
     def _endless(self) -> None:
         """From everywhere, whatever was asked before, the chart can be brought to its end."""

@@ -67,11 +67,13 @@ class Pair:
     """State *begin*, once entered, is followed by one visit of *end*.
 
     Attributes:
+        by: States that are not entered before the visit, besides the quiet and final ones.
         unless: Events after which the visit is not owed any more.
     """
 
     begin: str
     end: str
+    by: frozenset[str] = frozenset()
     unless: frozenset[str] = frozenset()
 
 
@@ -126,6 +128,7 @@ class Always:
         given: Premise: this expression holds; None is always.
         to: One of these states is active after the step; empty demands nothing.
         never: None of these states is active after the step.
+        stays: The step changes no state.
         then: This expression holds; None demands nothing.
         asks: Effects that the step asks for, such as ``timer.start grace``.
         spares: Effects that the step does not ask for.
@@ -141,6 +144,7 @@ class Always:
     given: str | None = None
     to: frozenset[str] = frozenset()
     never: frozenset[str] = frozenset()
+    stays: bool = False
     then: str | None = None
     asks: frozenset[str] = frozenset()
     spares: frozenset[str] = frozenset()

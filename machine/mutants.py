@@ -12,7 +12,11 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .document import Document, as_list, walk
+from .document import Document, Value, as_list, walk
+from .effects import CancelActivity, CancelTimer, Effect, RejectAll
+from .explore import Bounds, Environment, Input, Reactor, Situation, parameter_sets
+from .stepper import Compiled
+from .world import World
 
 _SLOTS = ("before", "on", "after")
 _GUARDS = ("cond", "unless")
@@ -105,3 +109,58 @@ def _body(chart: Mapping[str, Any], state: str) -> dict[str, Any]:
     return next(
         body for name, body, _ in walk(chart["states"]) if name == state and isinstance(body, dict)
     )
+
+
+def is_equivalent(document: Document, other: Document, bounds: Bounds | None = None) -> bool:
+    """Tell whether nobody can ever see a difference between two charts of the same names.
+
+    Both are walked side by side under every set of parameters. Cancelling what does not run,
+    refusing nobody, and what the data of a chart are once it has ended is not seen.
+    """
+    bounds = bounds or Bounds()
+    ours, theirs = Compiled(document), Compiled(other)
+    return all(
+        _walk_together(_Side(ours, bounds, values), _Side(theirs, bounds, values))
+        for values in parameter_sets(document, bounds)
+    )
+
+
+class _Side:
+    """One of two charts that are walked side by side."""
+
+    def __init__(self, compiled: Compiled, bounds: Bounds, parameters: Mapping[str, Value]) -> None:
+        self.environment = Environment(compiled.document, bounds)
+        self._reactor = Reactor(compiled.stepper(**parameters))
+        self.world = World(compiled.document, self._reactor, self.environment, bounds, parameters)
+
+    def step(self, now: Situation, what: Input) -> tuple[Situation | None, list[Effect]]:
+        """Return where *what* leads and what is seen of it on the way."""
+        after, _ = self.world.step(now, what)
+        if after is not None and self.world.is_final(after):
+            after = after._replace(values=())
+        reaction = self._reactor.react(now.configuration, now.values, now.memory, what)
+        waiting = self.environment.counts(now.values)[0]
+        return after, [
+            effect
+            for effect in (reaction.effects if reaction is not None else ())
+            if not isinstance(effect, (CancelActivity, CancelTimer))
+            and (waiting or effect != RejectAll())
+        ]
+
+
+def _walk_together(ours: _Side, theirs: _Side) -> bool:
+    start, _ = ours.world.start()
+    if theirs.world.start()[0] != start:
+        return False
+    seen = {start}
+    todo = [start]
+    while todo:
+        now = todo.pop()
+        for what in ours.environment.inputs(now) if not ours.world.is_final(now) else ():
+            after, effects = ours.step(now, what)
+            if theirs.step(now, what) != (after, effects):
+                return False
+            if after is not None and after not in seen:
+                seen.add(after)
+                todo.append(after)
+    return True

@@ -68,7 +68,7 @@ def _state_problems(document: Document) -> Iterator[ChartError]:
             if used in seen:
                 yield ChartError(where, f"state id {used!r} is also used at {seen[used]}")
             seen[used] = where
-            if hasattr(StateChart, used) or used in RESERVED or not used.isidentifier():
+            if hasattr(StateChart, used) or not used.isidentifier():
                 yield ChartError(where, f"{used!r} is not an identifier, or the library's own name")
         inner = definition.get("states") or {}
         if inner and not definition.get("parallel"):
@@ -284,7 +284,7 @@ def _promise_problems(document: Document) -> Iterator[ChartError]:
         ("patience", "event", promises.patience, events),
     ]
     for pair in promises.pairs:
-        uses.append(("pairs", "state", (pair.begin, pair.end), ids))
+        uses.append(("pairs", "state", (pair.begin, pair.end, *pair.by), ids))
         uses.append(("pairs", "event", pair.unless, events))
     if promises.requests is not None:
         r = promises.requests

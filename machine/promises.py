@@ -101,6 +101,8 @@ class Keeper:
         always, after = test.always, frozenset(step.after)
         if (always.to and not always.to & after) or always.never & after:
             return False
+        if always.stays and step.before != step.after:
+            return False
         if test.then is not None and not self._holds(test.then, step):
             return False
         if not always.asks and not always.spares:

@@ -282,10 +282,11 @@ class _Reader:
 
     def pair(self, raw: Any) -> Pair:
         where = "promises.pairs"
-        fields = self.mapping(raw, where, ("begin", "end", "unless"))
+        fields = self.mapping(raw, where, ("begin", "end", "by", "unless"))
         return Pair(
             begin=self.text(fields.get("begin"), f"{where}.begin"),
             end=self.text(fields.get("end"), f"{where}.end"),
+            by=frozenset(self.texts(fields.get("by"), f"{where}.by")),
             unless=frozenset(self.texts(fields.get("unless"), f"{where}.unless")),
         )
 
@@ -306,7 +307,7 @@ class _Reader:
         )
 
     def always(self, raw: Any, where: str) -> Always:
-        known = ("why", "event", "from", "in", "if", "then", *_ALWAYS_SETS)
+        known = ("why", "event", "from", "in", "if", "then", "stays", *_ALWAYS_SETS)
         fields = self.mapping(raw, where, known)
         names = {
             key: frozenset(self.texts(fields.get(key), f"{where}.{key}"))
@@ -316,10 +317,10 @@ class _Reader:
             key: self.expression(fields[key], f"{where}.{key}") if key in fields else None
             for key in ("if", "then")
         }
-        if texts["then"] is None and not any(names[key] for key in _ALWAYS_SETS if key != "into"):
-            self.problem(
-                where, "expected `to`, `never`, `then`, `asks`, `spares`, `live` or `dead`"
-            )
+        self.flag(fields.get("stays"), f"{where}.stays")
+        demands = [key for key in (*_ALWAYS_SETS, "then", "stays") if key != "into"]
+        if not any(fields.get(key) not in (None, False, []) for key in demands):
+            self.problem(where, f"expected one of: {', '.join(demands)}")
         return Always(
             why=self.text(fields.get("why"), f"{where}.why"),
             events=names["event"],
@@ -327,6 +328,7 @@ class _Reader:
             inside=names["in"],
             given=texts["if"],
             then=texts["then"],
+            stays=fields.get("stays") is True,
             **{key: names[key] for key in _ALWAYS_SETS},
         )
 

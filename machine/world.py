@@ -61,9 +61,14 @@ class World:
             if datum.values is not None
         ]
         self._limits = [
-            (index, max(bounds.counts, datum.initial))
+            (
+                index,
+                bounds.waiting + bounds.served
+                if name in counted
+                else max(bounds.counts, datum.initial),
+            )
             for index, (name, datum) in enumerate(document.data.items())
-            if datum.values is None and type(datum.initial) is int and name not in counted
+            if datum.values is None and type(datum.initial) is int
         ]
         self._ask = requests.ask if requests is not None else ""
         self._give_up = requests.give_up if requests is not None else ""
@@ -268,6 +273,7 @@ class World:
         owed = set(now.owed)
         entered = set(reaction.configuration) - set(now.configuration)
         leaves = self._atomic & set(reaction.configuration)
+        is_over = reaction.is_final or bool(leaves & self._promises.quiet)
         for index, pair in enumerate(self._promises.pairs):
             name = f"{pair.begin} without {pair.end}"
             if what.event in pair.unless:
@@ -280,14 +286,21 @@ class World:
                 if index in owed:
                     problems.append(("a broken hook pair", f"{name}, and {pair.begin} again"))
                 owed.add(index)
-            if index in owed and (leaves & self._promises.quiet or reaction.is_final):
+            if index in owed and (is_over or leaves & pair.by):
                 where = ".".join(reaction.configuration)
                 problems.append(("a broken hook pair", f"{name}, in {where}"))
         return frozenset(owed)
 
 
-#: After these the chart's own counts mean nothing, and following them would have no end.
-_LOST = frozenset({"requests counted wrongly", "a value outside its domain"})
+#: What follows these means nothing: the counts are wrong, or nothing is active.
+_LOST = frozenset(
+    {
+        "a value outside its domain",
+        "an effect on a request that is not there",
+        "an empty configuration",
+        "requests counted wrongly",
+    }
+)
 
 
 def owners(document: Document) -> dict[str, frozenset[str]]:

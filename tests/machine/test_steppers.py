@@ -1,0 +1,180 @@
+"""Two interpreters, one meaning: python-statemachine itself, and the table recorded from it."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from swapchart.machine import (
+    ChartError,
+    Compiled,
+    Document,
+    NotHandledError,
+    Stepper,
+    TableStepper,
+    lifecycle,
+)
+from swapchart.machine.document import Value
+from swapchart.machine.explore import Bounds, behaviour, parameter_sets
+
+from .charts import NAMES, chart
+
+COMPILED = {name: Compiled(chart(name)) for name in [*NAMES, "lifecycle"]}
+STEPS = 60_000
+SETS = list(parameter_sets(lifecycle(), Bounds(counts=3)))
+
+
+def outcome(stepper: Stepper, event: str, data: dict[str, Value]) -> object:
+    """Step and return everything that can be seen of it."""
+    try:
+        effects: object = stepper.step(event, data)
+    except NotHandledError as error:
+        effects = (error.event, error.configuration)
+    return effects, stepper.configuration, stepper.context.values(), stepper.is_final
+
+
+def random_input(document: Document, rng: random.Random) -> tuple[str, dict[str, Value]]:
+    event = rng.choice(list(document.events))
+    fields = document.events[event].data
+    return event, {name: rng.choice(domain) for name, domain in fields.items()}
+
+
+def walk(name: str, parameters: dict[str, Value], seed: int, steps: int) -> int:
+    """Step both interpreters side by side; return how many steps were compared."""
+    compiled, rng = COMPILED[name], random.Random(seed)
+    table, real = compiled.stepper(**parameters), compiled.reference(**parameters)
+    assert isinstance(table, TableStepper)
+    assert compiled.table is not None
+    assert table.begin() == real.begin()
+    for step in range(steps):
+        if table.is_final:
+            return step
+        event, data = random_input(compiled.document, rng)
+        while event not in compiled.table.rows[table.configuration] and rng.random() < 0.9:
+            event, data = random_input(compiled.document, rng)
+        assert outcome(table, event, data) == outcome(real, event, data)
+    return steps
+
+
+@pytest.mark.parametrize("parameters", SETS[::7], ids=lambda p: "-".join(map(str, p.values())))
+def test_table_and_chart_agree_on_long_random_walks(parameters: dict[str, Value]) -> None:
+    """On random events, sensible or not, both take the same steps with the same effects."""
+    compared = seed = 0
+    while compared < STEPS / len(SETS[::7]):
+        compared += walk("lifecycle", parameters, seed, 500)
+        seed += 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_charts_with_a_table_agree_with_it_everywhere(name: str) -> None:
+    """Small charts are compared in every snapshot, on every event, in every set of parameters."""
+    document = chart(name)
+    for parameters in parameter_sets(document, Bounds()):
+        ours = behaviour(document, parameters=parameters)
+
+        assert ours == behaviour(document, parameters=parameters, reference=True)
+
+
+def test_a_chart_that_remembers_has_no_table() -> None:
+    """History is not in the configuration, so such a chart is stepped by the class itself."""
+    assert COMPILED["history_deep"].table is None
+    assert not isinstance(COMPILED["history_deep"].stepper(), TableStepper)
+
+
+def test_history_is_part_of_a_snapshot() -> None:
+    """A restored chart goes back to where it was left before it was stored, not to the default."""
+    stepper = COMPILED["history_deep"].stepper()
+    for event in ("next", "deeper", "pause"):
+        stepper.step(event)
+    stored = stepper.configuration, stepper.context.values(), stepper.memory
+
+    other = COMPILED["history_deep"].stepper()
+    other.restore(*stored)
+    other.step("resume")
+
+    assert other.configuration == ("work", "nested", "lower")
+
+
+@pytest.mark.parametrize("name", [*NAMES, "lifecycle"])
+@given(seed=st.integers(0, 10**6), cut=st.integers(0, 30))
+@settings(max_examples=15, deadline=None)
+def test_a_restored_snapshot_goes_on_as_if_nothing_had_been(name: str, seed: int, cut: int) -> None:
+    """Configuration, data and memory are all there is: a copy made of them does the same."""
+    compiled, rng = COMPILED[name], random.Random(seed)
+    stepper = compiled.stepper()
+    stepper.begin()
+    inputs = [random_input(compiled.document, rng) for _ in range(cut + 20)]
+    for event, data in inputs[:cut]:
+        if not stepper.is_final:
+            outcome(stepper, event, data)
+    copy = compiled.stepper()
+    copy.restore(stepper.configuration, stepper.context.values(), stepper.memory)
+    for event, data in inputs[cut:]:
+        if stepper.is_final:
+            assert copy.is_final
+            break
+        assert outcome(copy, event, data) == outcome(stepper, event, data)
+
+
+@pytest.mark.parametrize("kind", ["stepper", "reference"])
+def test_an_event_that_nobody_takes_changes_nothing(kind: str) -> None:
+    """Not handled means not begun: state, data and effects are as before, and it says where."""
+    stepper: Stepper = getattr(COMPILED["lifecycle"], kind)()
+    stepper.begin()
+    before = stepper.configuration, stepper.context.values()
+
+    with pytest.raises(NotHandledError, match=r"no transition takes 'healthy' in alive\.stopped"):
+        stepper.step("healthy")
+
+    assert (stepper.configuration, stepper.context.values()) == before
+    assert stepper.step("request")[0] is not None
+
+
+@pytest.mark.parametrize("kind", ["stepper", "reference"])
+def test_a_guard_that_refuses_an_event_is_not_handled_either(kind: str) -> None:
+    """Where every guard says no, the table says so as the class does."""
+    raw = lifecycle_with(
+        {"event": "go", "target": "two", "cond": "never"}, guards={"never": "1 == 2"}
+    )
+    stepper: Stepper = getattr(Compiled(raw), kind)()
+
+    with pytest.raises(NotHandledError):
+        stepper.step("go")
+
+    assert stepper.configuration == ("one",)
+
+
+def lifecycle_with(transition: dict[str, object], **sections: object) -> Document:
+    """Make a chart of two states around *transition*."""
+    from swapchart.machine import from_mapping
+
+    return from_mapping(
+        {
+            "format": "swapchart.chart/v1",
+            "events": {"go": {}, "back": {}},
+            **sections,
+            "chart": {
+                "states": {
+                    "one": {"initial": True, "transitions": [transition]},
+                    "two": {"transitions": [{"event": "back", "target": "one"}]},
+                }
+            },
+        }
+    )
+
+
+def test_an_unknown_parameter_is_refused() -> None:
+    """A misspelt parameter is an error of its author, not a default."""
+    with pytest.raises(ChartError, match=r"parameters\.intensty: the chart has no such parameter"):
+        COMPILED["lifecycle"].stepper(intensty=3)
+
+
+def test_a_structure_the_library_refuses_is_an_error_of_the_chart() -> None:
+    """A state that nothing leads to is refused by python-statemachine, and the error is ours."""
+    document = lifecycle_with({"event": "go"})
+
+    with pytest.raises(ChartError, match=r"chart: .*two"):
+        Compiled(document)
