@@ -127,7 +127,8 @@ def check(
     Args:
         document: The chart; what it is held to is in its ``promises``.
         bounds: How many requests and counts are looked at.
-        parameters: The sets to look at; None is all of them.
+        parameters: The sets to look at; None is all of them, and only then a state that is never
+            reached is a finding.
         stop_at_first: Return with the first findings; for those who only want to know whether.
         most: Situations looked at with one set of parameters; more are a finding.
 
@@ -149,7 +150,7 @@ def check(
                 found[key] = finding
         if found and stop_at_first:
             break
-    if not found:
+    if not found and parameters is None:
         for finding in _never_reached(document, seen):
             found[finding.kind, finding.sentence] = finding
     ordered = sorted(found.values(), key=lambda finding: len(finding.trace))

@@ -118,13 +118,18 @@ class _ClassReader:
     def _transition(self, item: Any) -> dict[str, Any]:
         where = f"{item.source.id}.{item.event or 'eventless'}"
         found: dict[str, Any] = {}
-        events = list(self._events(where, item))
+        # What a history does by default has no event, whatever name the class gave it.
+        events = [] if item.source.is_history else list(self._events(where, item))
         if events:
             found["event"] = " ".join(events)
             self.events.update(dict.fromkeys(events))
         if item.targets:
             found["target"] = " ".join(target.id for target in item.targets)
-        if item.internal:
+        if item.internal and item.source in item.targets:
+            self._lose(
+                where, "internal to itself, it would enter without an exit; leave the target"
+            )
+        elif item.internal:
             found["internal"] = True
         if list(item.validators):
             self._lose(where, "validators: use guards")

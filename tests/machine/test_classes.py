@@ -1,0 +1,148 @@
+"""A python-statemachine class as a document: said exactly, or refused with every reason."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from statemachine import HistoryState, State, StateChart
+
+from swapchart.machine import (
+    ChartError,
+    Compiled,
+    compile_chart,
+    from_class,
+    read,
+    to_yaml,
+)
+from swapchart.machine.explore import Bounds, behaviour, parameter_sets
+
+from .charts import NAMES, chart
+
+#: What every chart of ours is, as flags of a class.
+STRICT: dict[str, Any] = {
+    "allow_event_without_transition": False,
+    "catch_errors_as_events": False,
+}
+
+
+class Door(StateChart[Any]):
+    """A door as an embedder would write it: names of actions and guards, no code."""
+
+    allow_event_without_transition = False
+    catch_errors_as_events = False
+
+    class inside(State.Compound):  # noqa: N801 (a state is what its attribute is called)
+        shut = State(initial=True, enter="note_shut")
+        ajar = State(exit="note_moved")
+        last = HistoryState()
+        _ = last.to(shut)
+        push = shut.to(ajar, cond="is_unlocked", on="count") | ajar.to(shut, unless="is_unlocked")
+        stay = shut.to(ajar, cond="is_unlocked") | ajar.to(ajar)
+
+    outside = State()
+    gone = State(final=True)
+    leave = inside.to(outside)
+    back = outside.to(inside.last)
+    demolish = outside.to(gone)
+
+
+CATALOGUE: dict[str, Any] = {
+    "data": {"pushes": {"initial": 0}},
+    "guards": {"is_unlocked": "pushes < 2"},
+    "actions": {
+        "count": {"set": {"pushes": "min(pushes + 1, 3)"}},
+        "note_shut": {"do": {"effect": "notify", "name": "shut"}},
+        "note_moved": {"do": {"effect": "notify", "name": "moved"}},
+    },
+}
+
+
+def test_a_class_becomes_a_document_that_does_the_same() -> None:
+    """States, history, guards and the order of actions come through; the copy steps alike."""
+    document = from_class(Door, CATALOGUE)
+
+    assert document.name == "Door"
+    assert list(document.events) == ["push", "stay", "leave", "back", "demolish"]
+    again = read(to_yaml(document))
+    assert behaviour(again) == behaviour(document)
+    stepper = Compiled(document).stepper()
+    for event in ("push", "leave", "back"):
+        stepper.step(event)
+    assert stepper.configuration == ("inside", "ajar")
+
+
+@pytest.mark.parametrize("name", [*NAMES, "lifecycle"])
+def test_what_we_compile_reads_back_as_what_it_was(name: str) -> None:
+    """From a document to a class and back is the document, in all that it does."""
+    document = chart(name)
+    catalogue = {key: document.source.get(key) for key in ("data", "parameters", "events")}
+    catalogue |= {key: document.source.get(key) for key in ("guards", "actions", "promises")}
+
+    again = from_class(compile_chart(document), catalogue)
+
+    parameters = next(parameter_sets(document, Bounds()))
+    assert behaviour(again, parameters=parameters, counts=1) == behaviour(
+        document, parameters=parameters, counts=1
+    )
+    assert again.promises == document.promises
+
+
+def test_names_without_meaning_are_refused() -> None:
+    """A class names actions and guards; what they mean must come beside it."""
+    with pytest.raises(ChartError) as caught:
+        from_class(Door)
+
+    notes = "\n".join(caught.value.__notes__)
+    for line in (
+        "actions.count: used in the chart but not declared",
+        "guards.is_unlocked: used in the chart but not declared",
+    ):
+        assert line in notes
+
+
+def yes() -> bool:
+    """Stand for any function used as a guard."""
+    return True
+
+
+class Listener:
+    """Stand for any listener."""
+
+
+def test_everything_that_a_document_cannot_say_is_listed() -> None:
+    """Code, delays, validators, invoked services, names and values of states: none is dropped."""
+
+    class Messy(StateChart[Any]):
+        listeners = [Listener()]  # noqa: RUF012 (this is how the library wants it)
+        one = State("First", initial=True, value=1)
+        two = State(enter="shout")
+        go = one.to(two, cond=yes, validators="check", on=lambda: None)
+        again = two.to(two, internal=True)
+        back = two.to(one)
+
+        def on_enter_one(self) -> None:
+            """Be found by convention."""
+
+        def shout(self) -> None:
+            """Be code of the class."""
+
+    with pytest.raises(ChartError) as caught:
+        from_class(Messy)
+
+    lines = caught.value.__notes__[0].splitlines()
+    assert caught.value.why.endswith(f"(and {len(lines) - 1} more)")
+    for line in (
+        "allow_event_without_transition: expected False, as in every chart of ours",
+        "catch_errors_as_events: expected False, as in every chart of ours",
+        "listeners: a document has none",
+        "one: a name of its own, 'First'",
+        "one: a value of its own, 1",
+        "one.enter: on_enter_one() is called by convention; name an action",
+        "two.enter: shout() is code of the class; declare what it asks for",
+        "one.go: yes is code; name an action or a guard",
+        "one.go: validators: use guards",
+        "two.again: internal to itself, it would enter without an exit; leave the target",
+    ):
+        assert line in lines
+    assert any("<lambda> is code" in line for line in lines)
