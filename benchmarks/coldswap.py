@@ -1,0 +1,283 @@
+"""What a start and a swap through the proxy cost over the server's own time.
+
+The same thing is done by hand and through swapchart, in turns: (end the server that runs,) start
+one, ask for its health every millisecond, ask it once. The overhead is the difference of the medians.
+Then: how long after a server became healthy its first request arrives there.
+
+The servers are a small one that starts as fast as Python does and, with ``--llama``, a real
+llama-server with a model of half a megabyte.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import http.client
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lab.contenders import versions
+from lab.processes import Process, free_ports
+from lab.report import Weather, document, median, publish, table
+
+_INSTANT = Path(__file__).resolve().parent / "lab" / "instant.py"
+_CHAT = "/v1/chat/completions"
+_NAMES = ("first", "second")
+_PAUSE_S = 0.001  # without one, asking takes the CPU that the server needs to start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """A server to be started.
+
+    Attributes:
+        name: As the table shows it.
+        argv: Its command; ``${PORT}`` stands for the port.
+        env: Variables that it needs.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+def instant(notes: Path, *options: str) -> Server:
+    """Return the server that takes no time."""
+    argv = [sys.executable, "-I", "-S", str(_INSTANT), "--port", "${PORT}", "--notes", str(notes)]
+    return Server(name="instant", argv=(*argv, *options))
+
+
+def llama(folder: Path) -> Server:
+    """Return a real llama-server with a tiny model.
+
+    Raises:
+        SystemExit: There is none that this machine can run.
+    """
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+    from tools.llama import find_llama
+    from tools.make_tiny_gguf import write_tiny_gguf
+
+    model = write_tiny_gguf(folder / "tiny.gguf")
+    server, why_not = find_llama(model, folder)
+    if server is None:
+        raise SystemExit(why_not)
+    argv = server.argv(model, 0)
+    argv[argv.index("--port") + 1] = "${PORT}"
+    return Server(name=f"llama-server ({server.name})", argv=tuple(argv), env=server.env)
+
+
+def ask(port: int, method: str, target: str, value: object = None) -> bytes:
+    """Make one request on a connection of its own; it must succeed."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    try:
+        body = None if value is None else json.dumps(value)
+        connection.request(method, target, body, {"content-type": "application/json"})
+        answer = connection.getresponse()
+        data = answer.read()
+        if answer.status != 200:
+            raise RuntimeError(f"{method} {target}: {answer.status} {data!r}")
+        return data
+    finally:
+        connection.close()
+
+
+def chat(port: int, model: str) -> None:
+    """Ask *model* for one token."""
+    messages = [{"role": "user", "content": "hello"}]
+    ask(port, "POST", _CHAT, {"model": model, "messages": messages, "max_tokens": 1})
+
+
+# ---- by hand
+class ByHand:
+    """Starts and ends the server directly; a context manager."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._running: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> ByHand:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.end()
+
+    def start(self) -> None:
+        """Start one and ask it once."""
+        port = free_ports(1)
+        argv = [word.replace("${PORT}", str(port)) for word in self._server.argv]
+        self._running = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env={**os.environ, **self._server.env}, start_new_session=True,
+        )  # fmt: skip
+        end = time.monotonic() + 60
+        while True:
+            with contextlib.suppress(OSError, http.client.HTTPException, RuntimeError):
+                ask(port, "GET", "/health")
+                break
+            if time.monotonic() > end:
+                raise TimeoutError("not healthy within 60 s")
+            time.sleep(_PAUSE_S)
+        chat(port, "any")
+
+    def end(self) -> None:
+        """Terminate the one that runs and wait for its end."""
+        running, self._running = self._running, None
+        if running is not None:
+            running.terminate()
+            running.wait()
+
+    def swap(self) -> None:
+        """End the one that runs, start another."""
+        self.end()
+        self.start()
+
+
+# ---- through the proxy
+class Proxied:
+    """Starts and swaps through ``swapchart serve``; a context manager."""
+
+    def __init__(self, server: Server, folder: Path) -> None:
+        first = free_ports(8)
+        self._port = first + 7
+        model = {
+            "cmd": list(server.argv),
+            "proxy": "http://127.0.0.1:${PORT}",
+            "env": [f"{name}={value}" for name, value in server.env.items()],
+        }
+        config = {"startPort": first, "models": dict.fromkeys(_NAMES, model)}
+        folder.mkdir(parents=True)
+        path = folder / "config.yaml"
+        path.write_text(json.dumps(config))
+        self._process = Process(
+            [
+                sys.executable, "-m", "swapchart", "serve", "--config", str(path),
+                "--listen", f"127.0.0.1:{self._port}", "--state-dir", str(folder / "state"),
+            ],
+            folder,
+        )  # fmt: skip
+        self._is_second = False
+
+    def __enter__(self) -> Proxied:
+        self._process.wait_answering(self._port)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._process.stop()
+
+    def start(self) -> None:
+        """Ask a model that is stopped, nothing else being up."""
+        chat(self._port, _NAMES[0])
+
+    def swap(self) -> None:
+        """Ask the model that is not up."""
+        self._is_second = not self._is_second
+        chat(self._port, _NAMES[self._is_second])
+
+    def end(self) -> None:
+        """Unload everything and wait for it."""
+        ask(self._port, "POST", "/api/models/unload")
+        end = time.monotonic() + 60
+        while json.loads(ask(self._port, "GET", "/running"))["running"]:
+            if time.monotonic() > end:
+                raise TimeoutError("still running 60 s after an unload")
+
+
+def timed(action: Callable[[], None]) -> float:
+    """Return how long *action* takes; milliseconds."""
+    started = time.perf_counter()
+    action()
+    return (time.perf_counter() - started) * 1000
+
+
+def compare(server: Server, folder: Path, runs: int) -> list[list[str]]:
+    """Start and swap in turns; returns the rows of the table."""
+    own: dict[str, list[float]] = {"start": [], "swap": []}
+    proxied: dict[str, list[float]] = {"start": [], "swap": []}
+    with ByHand(server) as by_hand, Proxied(server, folder) as proxy:
+        for _ in range(runs):
+            turns: list[tuple[ByHand | Proxied, dict[str, list[float]]]]
+            turns = [(by_hand, own), (proxy, proxied)]
+            random.shuffle(turns)
+            for way, times in turns:
+                way.end()
+                times["start"].append(timed(way.start))
+                times["swap"].append(timed(way.swap))
+                way.end()
+    rows = []
+    for what in ("start", "swap"):
+        difference = median(proxied[what]) - median(own[what])
+        rows.append(
+            [
+                f"{server.name}: {what}", f"{median(own[what]):.1f}",
+                f"{median(proxied[what]):.1f}", f"{difference:+.1f}", f"{max(proxied[what]):.1f}",
+            ]
+        )  # fmt: skip
+    return rows
+
+
+# ---- readiness
+def noticed(folder: Path, runs: int, starts_s: Sequence[float]) -> list[list[str]]:
+    """Measure from a server's being healthy to its first request; returns the table's rows."""
+    rows = []
+    for late in (False, True):
+        for start_s in starts_s:
+            notes = folder / f"notes-{start_s}-{late}"
+            options = ["--ready-after-s", str(start_s), *(["--late"] if late else [])]
+            place = folder / f"noticed-{start_s}-{late}"
+            with Proxied(instant(notes, *options), place) as proxy:
+                for _ in range(runs):
+                    proxy.start()
+                    proxy.end()
+            at: dict[str, list[int]] = {"begun": [], "ready": [], "request": []}
+            for line in notes.read_text().splitlines():
+                what, when = line.split()
+                at[what].append(int(when))
+            delays = [
+                (asked - ready) / 1e6
+                for ready, asked in zip(at["ready"], at["request"], strict=True)
+            ]
+            how = "listens late" if late else "503, then 200"
+            rows.append(
+                [f"{start_s:g} s, {how}", f"{median(delays):.1f}", f"{max(delays):.1f}", str(runs)]
+            )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="few runs; nothing is kept")
+    parser.add_argument("--runs", type=int)
+    parser.add_argument("--llama", action="store_true", help="a real llama-server, too")
+    options = parser.parse_args()
+    runs = options.runs or (5 if options.quick else 30)
+    weather = Weather()
+    with tempfile.TemporaryDirectory(prefix="swapchart-bench-") as name:
+        folder = Path(name)
+        servers = [instant(folder / "notes")]
+        if options.llama:
+            servers.append(llama(folder))
+        rows = []
+        for number, server in enumerate(servers):
+            rows += compare(server, folder / f"swap-{number}", runs)
+            weather.note()
+        starts_s = (0, 0.1) if options.quick else (0, 0.1, 1, 3)
+        late_rows = noticed(folder, min(runs, 8), starts_s)
+        weather.note()
+    swaps = table(["median ms", "by hand", "through swapchart", "overhead", "longest"], rows)
+    delays = table(["start takes", "noticed after, ms", "longest", "runs"], late_rows)
+    parts = [f"From a request to its answer; {runs} runs.", swaps,
+             "From a server's being healthy to its first request.", delays]  # fmt: skip
+    text = document("Starts and swaps", "./dev bench coldswap", parts, weather, versions())
+    publish("coldswap", text, keep=not options.quick)
+
+
+if __name__ == "__main__":
+    main()
