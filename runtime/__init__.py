@@ -12,6 +12,7 @@ from .errors import (
 from .hooks import HookResult
 from .lifecycle import Lifecycle
 from .logs import LogRing
+from .player import Player, Step
 from .ports import (
     Command,
     Exit,
@@ -57,6 +58,7 @@ __all__ = [
     "LogRing",
     "LogSink",
     "PlacementError",
+    "Player",
     "Probe",
     "ProcessHandle",
     "QueueLimits",
@@ -65,6 +67,7 @@ __all__ = [
     "Scheduler",
     "ServiceSpec",
     "SpecError",
+    "Step",
     "Supervisor",
     "SwapchartError",
     "Timings",

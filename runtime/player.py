@@ -1,0 +1,254 @@
+"""Drives one instance of any chart: yours, with activities and timers of your own.
+
+    async with Player(read(text), activities={"measure": measure}, timers={"pause": 5}) as player:
+        player.post("go")
+        await player.wait_for("done")
+
+`Lifecycle` is the same for the chart of a served process, and knows processes and requests. Here
+an activity is a function that returns the event which answers for it, and everything else is the
+chart's affair.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
+from typing import Any, Self, TypeAlias
+
+import anyio
+from statemachine import StateChart
+
+from ..machine import (
+    CancelActivity,
+    CancelTimer,
+    ChartError,
+    Compiled,
+    Configuration,
+    Document,
+    Effect,
+    NotHandledError,
+    Notify,
+    StartActivity,
+    StartTimer,
+)
+from ..machine.classes import from_class
+from .activities import Activity
+from .timers import Timer, TimerService
+
+log = logging.getLogger(__name__)
+
+Value: TypeAlias = str | int | bool
+#: (hook point or "") -> the event that answers, with its fields, or None for no answer.
+ActivityFunction: TypeAlias = Callable[
+    [str], Awaitable[str | tuple[str, Mapping[str, Value]] | None]
+]
+
+_NO_DATA: Mapping[str, Value] = {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One event that was taken.
+
+    Attributes:
+        at: When; seconds on the loop's clock.
+        event: What was taken.
+        source: Configuration before, outermost first.
+        target: Configuration after.
+    """
+
+    at: float
+    event: str
+    source: Configuration
+    target: Configuration
+
+
+class Player:
+    """Plays one instance of a chart; an async context manager.
+
+    Args:
+        chart: A document, or a python-statemachine class that says no more than one can.
+        activities: Name -> what runs while the activity lives; cancelled when the chart says so,
+            and its answer is dropped then. One that raises answers with ``on_error``.
+        timers: Name -> seconds until its event comes.
+        parameters: Of the chart.
+        on_step: Called with each step; must not wait or raise.
+        on_notify: Called with the name of each ``notify`` effect; must not wait or raise.
+        on_error: (activity, error) -> the event that answers instead, or None.
+
+    Raises:
+        ChartError: The chart starts an activity or a timer that is not given.
+    """
+
+    def __init__(
+        self, chart: Document | type[StateChart[Any]], *,
+        activities: Mapping[str, ActivityFunction] | None = None,
+        timers: Mapping[str, float] | None = None,
+        parameters: Mapping[str, Value] | None = None,
+        on_step: Callable[[Step], None] | None = None,
+        on_notify: Callable[[str], None] | None = None,
+        on_error: Callable[[str, Exception], str | None] | None = None,
+    ) -> None:  # fmt: skip
+        document = chart if isinstance(chart, Document) else from_class(chart)
+        self._activities, self._seconds = dict(activities or {}), dict(timers or {})
+        self._check(document)
+        self._stepper = Compiled(document).stepper(**(parameters or {}))
+        self._fired_by = {
+            decl.of: name for name, decl in document.events.items() if decl.origin == "timer"
+        }
+        self._on_step, self._on_notify, self._on_error = on_step, on_notify, on_error
+        self._running: dict[str, Activity] = {}
+        self._armed: dict[str, Timer] = {}
+        self._inbox: deque[tuple[str, Mapping[str, Value], Activity | None]] = deque()
+        self._is_stepping = False
+        self._changed = anyio.Event()
+        self._exit = AsyncExitStack()
+
+    def _check(self, document: Document) -> None:
+        for name, action in document.actions.items():
+            for effect in action.effects:
+                where = f"actions.{name}"
+                match effect:
+                    case StartActivity(activity=wanted) if wanted not in self._activities:
+                        raise ChartError(where, f"expected an activity {wanted!r} to be given")
+                    case StartTimer(timer=wanted) if wanted not in self._seconds:
+                        raise ChartError(where, f"expected seconds for timer {wanted!r}")
+                    case StartActivity() | StartTimer() | CancelActivity() | CancelTimer():
+                        pass
+                    case Notify():
+                        pass
+                    case _:
+                        raise ChartError(where, f"{effect} is for served processes: see Supervisor")
+
+    async def __aenter__(self) -> Self:
+        """Enter the initial configuration."""
+        self._tasks = await self._exit.enter_async_context(anyio.create_task_group())
+        self._timers = TimerService()
+        self._tasks.start_soon(self._timers.run)
+        self._perform(self._stepper.begin())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        """Cancel what runs."""
+        self._tasks.cancel_scope.cancel()
+        return await self._exit.__aexit__(kind, error, traceback)
+
+    @property
+    def configuration(self) -> Configuration:
+        """All active states, outermost first."""
+        return self._stepper.configuration
+
+    @property
+    def is_final(self) -> bool:
+        """Tell whether the chart has ended."""
+        return self._stepper.is_final
+
+    def datum(self, name: str) -> Value | None:
+        """Return one variable of the chart's data, or None when it has no such variable."""
+        found: Value | None = getattr(self._stepper.context, name, None)
+        return found
+
+    def post(self, event: str, data: Mapping[str, Value] = _NO_DATA) -> None:
+        """Take *event*, now or, inside a step, right after it; never waits.
+
+        Raises:
+            NotHandledError: The chart says nothing of it in this configuration.
+        """
+        self._post(event, data, None)
+
+    async def wait_for(self, *states: str) -> None:
+        """Wait until one of *states* is active."""
+        while not set(states) & set(self.configuration):
+            await self._changed.wait()
+
+    def _post(self, event: str, data: Mapping[str, Value], source: Activity | None) -> None:
+        self._inbox.append((event, data, source))
+        if self._is_stepping:
+            return
+        self._is_stepping = True
+        try:
+            while self._inbox:
+                self._step(*self._inbox.popleft())
+        finally:
+            self._is_stepping = False
+
+    def _step(self, event: str, data: Mapping[str, Value], source: Activity | None) -> None:
+        if (source is not None and source.is_dead) or self.is_final:
+            return
+        before = self.configuration
+        effects = self._stepper.step(event, data)
+        after = self.configuration
+        if self._on_step is not None:
+            self._on_step(Step(at=self._timers.now(), event=event, source=before, target=after))
+        self._perform(effects)
+        changed, self._changed = self._changed, anyio.Event()
+        changed.set()
+
+    def _perform(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case StartActivity(activity=name, point=point):
+                    self._start(name, point)
+                case CancelActivity(activity=name):
+                    if name in self._running:
+                        self._running[name].cancel()
+                case StartTimer(timer=name):
+                    if name not in self._armed:
+                        self._armed[name] = self._timers.timer(partial(self._fire, name))
+                    self._armed[name].arm(self._seconds[name])
+                case CancelTimer(timer=name):
+                    if name in self._armed:
+                        self._armed[name].disarm()
+                case Notify(name=name):
+                    if self._on_notify is not None:
+                        self._on_notify(name)
+                case _:
+                    raise AssertionError(f"{effect} was refused at the start")
+
+    def _fire(self, timer: str) -> None:
+        self._answer(self._fired_by[timer], _NO_DATA, None)
+
+    def _start(self, name: str, point: str) -> None:
+        previous = self._running.get(name)
+        if previous is not None:
+            previous.cancel()
+        activity = Activity(name, is_preceded=previous is not None and previous.is_running)
+        self._running[name] = activity
+        activity.begin()
+        self._tasks.start_soon(self._live, activity, previous, point)
+
+    async def _live(self, activity: Activity, previous: Activity | None, point: str) -> None:
+        assert activity.ended is not None, "begun by whoever starts the task"
+        try:
+            await activity.live(previous, partial(self._run, activity, point))
+        finally:
+            activity.ended.set()
+
+    async def _run(self, activity: Activity, point: str) -> None:
+        try:
+            answer = await self._activities[activity.name](point)
+        except Exception as error:
+            answer = None if self._on_error is None else self._on_error(activity.name, error)
+            if answer is None:
+                log.exception("activity %s failed, and nothing answers for it", activity.name)
+        if answer is None:
+            return
+        event, data = answer if isinstance(answer, tuple) else (answer, _NO_DATA)
+        self._answer(event, data, activity)
+
+    def _answer(self, event: str, data: Mapping[str, Value], source: Activity | None) -> None:
+        """Post what the world says: nobody is there to catch what the chart does not expect."""
+        try:
+            self._post(event, data, source)
+        except NotHandledError:
+            log.exception("the chart does not expect %r", event)

@@ -1,0 +1,67 @@
+"""The examples of docs/embedding.md, run as they stand there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tools.net import free_port
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docs" / "embedding.md").read_text("utf-8")
+EXAMPLES = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+COMMAND, OWN_STATES, OWN_CHART, FASTAPI = EXAMPLES
+
+DRIVE_FASTAPI = """
+from fastapi.testclient import TestClient
+with TestClient(app) as client:
+    for name in ("left", "right", "nobody"):
+        answer = client.get(f"/use/{name}")
+        print(answer.status_code, answer.json().get("worker") or answer.json()["error"])
+"""
+
+
+def run(code: str, folder: Path) -> str:
+    """Run *code* in a process of its own, on ports that are free."""
+    for port in sorted(set(re.findall(r"\b59\d\d\b", code))):
+        code = code.replace(port, str(free_port()))
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=120,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_one_command_is_supervised_in_under_15_lines(tmp_path: Path) -> None:
+    """The first example is as short as promised, and works."""
+    body = [line for line in COMMAND.splitlines() if line.strip()]
+    statements = [line for line in body if not line.startswith(("import", "from"))]
+
+    assert len(statements) < 15
+    assert "web is ready as pid" in run(COMMAND, tmp_path)
+
+
+def test_a_state_of_ones_own_is_part_of_the_life(tmp_path: Path) -> None:
+    """The overlay is proven, its hook runs, and its state shows up among the transitions."""
+    out = run(OWN_STATES, tmp_path).splitlines()
+
+    assert out.index("before_start -> preparing") < out.index("preparing sleeper")
+    assert out.index("preparing sleeper") < out.index("preparing -> launching")
+    assert "serving" in out
+
+
+def test_a_chart_without_processes_plays(tmp_path: Path) -> None:
+    """The kettle boils."""
+    assert run(OWN_CHART, tmp_path) == "tea\n"
+
+
+def test_a_fastapi_application_has_its_supervisor(tmp_path: Path) -> None:
+    """Workers swap below an application's own routes; its end leaves nothing behind."""
+    pytest.importorskip("fastapi")
+
+    out = run(FASTAPI + DRIVE_FASTAPI, tmp_path)
+    assert out == "200 left\n200 right\n404 no such worker: nobody\n"
