@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tools import raw
@@ -45,7 +46,7 @@ def test_A01_a_command_that_cannot_run_fails_at_once(
     """All waiters get the same 502, and soon; it names the program, and another model works."""
     go = tmp_path / "go"
     gather = shell(f"while [ ! -e {go} ]; do sleep 0.02; done")
-    models = {name: {"cmd": command} for name, command in not_a_program.items()}
+    models: dict[str, Any] = {name: {"cmd": cmd} for name, cmd in not_a_program.items()}
     models["waited for"] = {"cmd": "/does/not/exist ${PORT}", "beforeStart": gather}
     proxy = serve({**models, "fine": journal.model("fine")})
     for name, command in not_a_program.items():
@@ -107,7 +108,7 @@ def test_a_model_that_exits_is_started_again(serve: Serve, journal: Journal) -> 
     quick = {"backoff": 0.05, "intensity": 3, "cooldown": 60}
     model = journal.model("a", "--exit-after-s", "0", "--load-s", "60", restart=quick)
     proxy = serve({"a": model})
-    codes = []
+    codes: list[str] = []
     while not codes or codes[-1] == "exited":
         codes.append(error_of(proxy.chat("a"))["code"])
         assert len(codes) < 10

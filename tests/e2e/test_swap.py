@@ -108,7 +108,7 @@ def test_a_swap_cuts_nothing_in_flight(serve: Serve, server: str, journal: Journ
         assert answer.body.endswith(b"data: [DONE]\n\n")
         assert other.read_answer().status == 200
     words = journal.words()
-    order = ["a answered", "a SIGTERM", "b request POST " + CHAT]
+    order = ["a answered", "a SIGTERM", f"b request POST {CHAT} b"]
     assert sorted(order, key=words.index) == order
     assert [*proxy.running()] == ["b"]
 

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import quote
 
 import psutil
 
@@ -203,9 +204,9 @@ class SwapchartProcess(Child):
         row = self.running().get(model)
         return (row["in_flight"], row["waiting"]) if row else (0, 0)
 
-    def log_of(self, model: str, timeout_s: float = LONG_S) -> LogReader:
-        """Open the log stream of *model*, history first."""
-        return LogReader(self.port, model, timeout_s)
+    def log_of(self, model: str, query: str = "") -> LogReader:
+        """Open the log stream of *model*, history first unless *query* says otherwise."""
+        return LogReader(self.port, f"/logs/stream/{quote(model)}{query}")
 
 
 class Serve(Protocol):
@@ -253,9 +254,9 @@ class Proxies:
 class LogReader:
     """The log of one model as it streams; a context manager."""
 
-    def __init__(self, port: int, model: str, timeout_s: float) -> None:
-        self._connection = raw.Connection(port, timeout_s=timeout_s)
-        self._connection.request("GET", f"/logs/stream/{model}")
+    def __init__(self, port: int, target: str) -> None:
+        self._connection = raw.Connection(port, timeout_s=LONG_S)
+        self._connection.request("GET", target)
         self.head = self._connection.read_head()
         self.text = ""
 
@@ -272,8 +273,12 @@ class LogReader:
             TimeoutError: Nothing came for too long.
         """
         while not (found := re.search(pattern, self.text)):
-            self.text += self._connection.read_chunk().decode("utf-8", "replace")
+            self.read_more()
         return found
+
+    def read_more(self) -> None:
+        """Read the next piece."""
+        self.text += self._connection.read_chunk().decode("utf-8", "replace")
 
 
 def chat_body(model: str, limit: int = 2, **more: object) -> dict[str, object]:
@@ -282,17 +287,17 @@ def chat_body(model: str, limit: int = 2, **more: object) -> dict[str, object]:
     return {"model": model, "messages": messages, "max_tokens": limit, "temperature": 0, **more}
 
 
-def demo_model(name: str, *options: str, rate: float = 0, **keys: Any) -> dict[str, Any]:
+def demo_model(label: str, /, *options: str, rate: float = 0, **keys: Any) -> dict[str, Any]:
     """Return a model served by a demo server.
 
     Args:
-        name: What replies call it.
+        label: What replies call it.
         options: Further options of the demo server.
         rate: Tokens a second; 0 is as fast as they are read.
         keys: Further keys of the model.
     """
     command = [
-        sys.executable, "-m", "swapchart.adapters.demo_server", "--model", name,
+        sys.executable, "-m", "swapchart.adapters.demo_server", "--model", label,
         "--port", "${PORT}", "--prefill-tokens-per-second", "0",
         "--tokens-per-second", str(rate), *options,
     ]  # fmt: skip
@@ -330,12 +335,12 @@ class Journal:
             timeout_s, what=f"{count} of {pattern!r} in {self.words()}",
         )  # fmt: skip
 
-    def model(self, name: str, *options: str, **keys: Any) -> dict[str, Any]:
+    def model(self, label: str, /, *options: str, **keys: Any) -> dict[str, Any]:
         """Return a model served by a witness of that name; hooks find the file in $JOURNAL."""
         script = str(Path(__file__).with_name("witness.py"))
         command = [
             sys.executable, "-S", script, "--port", "${PORT}", "--journal", str(self.path),
-            "--name", name, *options,
+            "--name", label, *options,
         ]  # fmt: skip
         env = [f"JOURNAL={self.path}", *keys.pop("env", ())]
         return {"cmd": command, "proxy": "http://127.0.0.1:${PORT}", "env": env, **keys}

@@ -88,8 +88,8 @@ class Witness:
             status = "200 OK" if is_up else "503 Loading"
             connection.sendall(f"HTTP/1.1 {status}\r\nContent-Length: 2\r\n\r\nok".encode())
             return True
-        self.note("request", method, target)
         order: dict[str, Any] = json.loads(body) if body else {}
+        self.note("request", method, target, order.get("model", ""))
         if order.get("hang"):
             self._wait_gone(connection)
             return False
@@ -97,9 +97,7 @@ class Witness:
             b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
             b"Transfer-Encoding: chunked\r\n\r\n"
         )
-        is_whole = self._stream(connection, order)
-        self.note("answered" if is_whole else "broke off")
-        return is_whole
+        return self._stream(connection, order)
 
     def _stream(self, connection: socket.socket, order: dict[str, Any]) -> bool:
         done = threading.Event()
@@ -120,6 +118,7 @@ class Witness:
             time.sleep(order.get("every_s", 0.0))
         done.set()
         self._chunk(connection, b"data: [DONE]\n\n")
+        self.note("answered")  # before its end: what that leads to must stand behind it
         connection.sendall(b"0\r\n\r\n")
         if self._options.copy is not None:
             self._options.copy.write_bytes(self._sent)
