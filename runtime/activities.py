@@ -146,6 +146,8 @@ class Activities:
     # ---- launching
     def _begin_incarnation(self) -> None:
         life = self._life
+        if life.next_spec is not None:
+            life.adopt(life.next_spec)
         life.incarnation += 1
         life.after_healthy = "none"
         life.last_exit = None

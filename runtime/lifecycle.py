@@ -13,7 +13,6 @@ import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import assert_never
 
 import anyio
@@ -40,11 +39,13 @@ from ..machine import (
 from .activities import Activities, Activity
 from .errors import RequestError
 from .hooks import HookResult, HookRunner
+from .limits import Limits
 from .logs import LogRing
 from .ports import Exit, HttpClient, Launcher, ProcessHandle
 from .records import Transition
+from .renewal import Difference, compare
 from .spec import HookContext, ServiceSpec
-from .timers import Timer, TimerService
+from .timers import TimerService
 from .waiters import Waiter
 
 log = logging.getLogger(__name__)
@@ -87,7 +88,8 @@ class Lifecycle:
     """One service: its chart, its process while there is one, and those who wait for it.
 
     Attributes:
-        spec: What the service is.
+        spec: What the service is; of the incarnation, where there is one.
+        next_spec: What it is from its next start on; None: the same.
         log: Its output, hooks included.
         process: The running incarnation, or None.
         incarnation: Counts launches, from 1.
@@ -106,6 +108,7 @@ class Lifecycle:
         on_change: Callable[[Lifecycle], None] | None = None, log_to: LogRing | None = None,
     ) -> None:  # fmt: skip
         self.spec, self.world = spec, world
+        self.next_spec: ServiceSpec | None = None
         self.log = LogRing(spec.log_limit_bytes, forward=log_to)
         self.process: ProcessHandle | None = None
         self.incarnation = 0
@@ -119,22 +122,13 @@ class Lifecycle:
         self.probe_detail = ""
         self.terminated_at: float | None = None
         self._document = compiled.document
-        parameters: dict[str, str | int | bool] = {
-            "intensity": spec.intensity, "restart": spec.restart, "abandon": spec.abandon,
-            "drain": spec.drain, **spec.parameters,
-        }  # fmt: skip
-        known = compiled.document.parameters
-        self._stepper = compiled.stepper(**{k: v for k, v in parameters.items() if k in known})
-        self._fired_by = {
-            event.of: name
-            for name, event in compiled.document.events.items()
-            if event.origin == "timer"
-        }
+        self._stepper = compiled.stepper(**self._parameters(spec))
         self.since = world.timers.now()
         self.hooks = HookRunner(world.launcher, world.http, spec.command, self.log)
         self._activities = Activities(self)
         self._started: dict[str, Activity] = {}
-        self._timers: dict[str, Timer] = {}
+        events = compiled.document.events.items()
+        self._limits = Limits(self, {e.of: name for name, e in events if e.origin == "timer"})
         self._queued: dict[Waiter, None] = {}
         self._stoppers: list[Waiter] = []
         self._farewell: RequestError | None = None
@@ -166,6 +160,11 @@ class Lifecycle:
         return self._is_stepping
 
     @property
+    def is_quiet(self) -> bool:
+        """Tell whether there is no process, and none is about to be or has just been."""
+        return self.state in self._document.promises.quiet
+
+    @property
     def has_demand(self) -> bool:
         """Tell whether it shall run: somebody waits, or it comes back by itself."""
         return bool(self._queued or self.datum("wanted"))
@@ -191,8 +190,11 @@ class Lifecycle:
 
     def deadline(self, timer: str) -> float | None:
         """When *timer* fires; seconds on the loop's clock, or None when it is not armed."""
-        armed = self._timers.get(timer)
-        return None if armed is None else armed.deadline
+        return self._limits.deadline(timer)
+
+    def why_fired(self, timer: str) -> str:
+        """Say in words why the event of *timer* comes."""
+        return self._activities.why_fired(timer)
 
     # ---- what others may ask for
     def request(self, waiter: Waiter) -> None:
@@ -279,6 +281,44 @@ class Lifecycle:
                 self._changed = anyio.Event()
             await self._changed.wait()
 
+    # ---- another declaration
+    def renew(self, spec: ServiceSpec, cause: str = "its declaration changed") -> Difference:
+        """Be what *spec* says as soon as that is possible; see `Difference`. Never waits.
+
+        Without a process it is so at once, and earlier failures are forgiven. Requests that
+        wait for a start are refused if that start is ended: take them back before.
+        """
+        difference = compare(self.spec, spec)
+        self._limits.retime(spec)
+        self.log.resize(spec.log_limit_bytes)
+        if self.is_quiet:
+            is_other = difference != "same" or self.next_spec is not None
+            self.adopt(spec)
+            if is_other and self.state != "stopped":
+                self.post("start" if self.has_demand else "stop", cause=cause)
+            return difference
+        self.next_spec = spec if difference in ("next_start", "restart") else None
+        if difference == "restart":
+            is_wanted = self.datum("wanted")
+            self.post("stop", cause=cause)
+            if is_wanted:  # by its restart policy: it comes back, as what it is then
+                self.post("start", cause=cause)
+        return difference
+
+    def adopt(self, spec: ServiceSpec) -> None:
+        """Be *spec* from now on: where there is no process, or one is just going to be."""
+        self.spec, self.next_spec = spec, None
+        self.hooks = HookRunner(self.world.launcher, self.world.http, spec.command, self.log)
+        for name, value in self._parameters(spec).items():
+            setattr(self._stepper.context, name, value)
+
+    def _parameters(self, spec: ServiceSpec) -> dict[str, str | int | bool]:
+        parameters: dict[str, str | int | bool] = {
+            "intensity": spec.intensity, "restart": spec.restart, "abandon": spec.abandon,
+            "drain": spec.drain, **spec.parameters,
+        }  # fmt: skip
+        return {k: v for k, v in parameters.items() if k in self._document.parameters}
+
     # ---- stepping
     def post(
         self, event: str, data: Mapping[str, str | int | bool] = _NO_DATA, *,
@@ -329,6 +369,10 @@ class Lifecycle:
         self._perform_all(effects, post)
         if post.event == "kill":
             self._activities.hurry()
+        if self.next_spec is not None and self.is_quiet:
+            self.adopt(self.next_spec)
+            if self.state != "stopped" and not self.has_demand:
+                self.post("stop")  # what failed was another
         if has_moved and self._on_change is not None:
             self._on_change(self)
 
@@ -365,15 +409,11 @@ class Lifecycle:
     def _perform(self, effect: Effect, post: _Post | None) -> None:
         match effect:
             case CancelTimer(timer=name):
-                timer = self._timers.get(name)
-                if timer is not None:
-                    timer.disarm()
-                if name == "stall_limit":
-                    self.log.on_write = None
+                self._limits.disarm(name)
             case AdmitWaiter():
                 self._waiter_of(post).admit()
             case StartTimer(timer=name):
-                self._arm(name)
+                self._limits.arm(name)
             case QueueWaiter():
                 self._queued[self._waiter_of(post)] = None
             case RejectWaiter():
@@ -448,36 +488,6 @@ class Lifecycle:
 
     def _shut_down_error(self) -> RequestError:
         return self._farewell or RequestError("shutting_down", f"{self.spec.name} is shutting down")
-
-    # ---- timers
-    def _arm(self, name: str) -> None:
-        seconds = self._seconds(name)
-        if seconds is None:
-            return
-        timer = self._timers.get(name)
-        if timer is None:
-            timer = self._timers[name] = self.world.timers.timer(lambda: self._fire(name))
-        if name == "stall_limit":
-            self.log.on_write = partial(timer.arm, seconds)  # slow, but it moves
-        timer.arm(seconds)
-
-    def _seconds(self, name: str) -> float | None:
-        timings = self.spec.timings
-        if name == "backoff":
-            doubled = timings.backoff * 2.0 ** min(max(self.failures - 1, 0), 30)
-            return min(doubled, timings.backoff_max) * self.world.rng.uniform(0.9, 1.1)
-        if name == "idle_limit" and self.spec.pinned:
-            return None
-        if name == "drain_limit" and self.end_limit_s is not None:
-            share = max(self.end_limit_s - self.spec.longest_stop_s(), self.end_limit_s / 2)
-            return share if timings.drain_limit is None else min(timings.drain_limit, share)
-        seconds = getattr(timings, name, None)
-        if seconds is None:
-            seconds = self.spec.parameters.get(f"{name}_s")
-        return None if seconds is None else float(seconds)
-
-    def _fire(self, name: str) -> None:
-        self.post(self._fired_by[name], cause=self._activities.why_fired(name))
 
     # ---- activities
     def _start(self, name: str, point: str) -> None:

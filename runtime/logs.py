@@ -28,6 +28,10 @@ class LogRing:
         self.total_bytes = 0
         self.on_write: Callable[[], None] | None = None
 
+    def resize(self, limit_bytes: int) -> None:
+        """Keep the last *limit_bytes* bytes from the next write on."""
+        self._limit = limit_bytes
+
     def write(self, data: bytes) -> None:
         """Append *data*, dropping the oldest bytes beyond the limit."""
         if not data:

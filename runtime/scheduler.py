@@ -93,6 +93,7 @@ class Seat:
         granted: Requests handed over and not ended: waiting for the start or in flight.
         ready_at: When it last became ready; seconds.
         is_open: A request may be granted without asking any further: the hot path.
+        closed: Why no request is granted for now, in words; empty: they are.
     """
 
     name: str
@@ -102,6 +103,7 @@ class Seat:
     granted: int = 0
     ready_at: float = 0.0
     is_open: bool = False
+    closed: str = ""
 
     @property
     def has_room(self) -> bool:
@@ -202,6 +204,12 @@ class Scheduler:
         self._dequeue(ticket)
         return self._drain(now)
 
+    def take_back(self, ticket: Ticket) -> None:
+        """Let a request that was granted, but not admitted, wait here again, in its old place."""
+        self.seats[ticket.service].granted -= 1
+        ticket.was_granted = False
+        self._enqueue(ticket)
+
     def clear(self, service: str | None = None) -> list[Ticket]:
         """Take back all requests that are queued, or those for *service*; the caller tells them.
 
@@ -286,8 +294,8 @@ class Scheduler:
                 del self._holding[seat.name]
 
     def _enqueue(self, ticket: Ticket) -> None:
-        place = len(self.queue)
-        while place and self.queue[place - 1].priority < ticket.priority:
+        place, rank = len(self.queue), (ticket.priority, -ticket.number)
+        while place and (self.queue[place - 1].priority, -self.queue[place - 1].number) < rank:
             place -= 1
         self.queue.insert(place, ticket)
         ticket.is_queued = True
@@ -364,6 +372,8 @@ class Scheduler:
     ) -> str:
         """Say what *ticket* waits for; empty when it may go on."""
         seat = self.seats[ticket.service]
+        if seat.closed:
+            return seat.closed
         if not seat.has_room:
             return f"{seat.name} is at its concurrency limit of {seat.limit}"
         if seat.name in self.swaps:
@@ -418,6 +428,7 @@ class Scheduler:
         for seat in self._holding.values():
             seat.is_open = (
                 seat.phase == "ready"
+                and not seat.closed
                 and seat.name not in going
                 and seat.name not in queued
                 and not self._must_go(seat.name)

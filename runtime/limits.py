@@ -1,0 +1,101 @@
+"""The limits of one life: timers that the chart arms and cancels, as long as its spec says."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from .renewal import with_live
+from .timers import Timer
+
+if TYPE_CHECKING:
+    from .lifecycle import Lifecycle
+    from .spec import ServiceSpec
+
+#: Timers whose limits may change while they run; a backoff keeps its own.
+_RETIMED = (
+    "start_limit", "stall_limit", "idle_limit", "doze_limit", "asleep_limit", "stable",
+    "drain_limit", "grace", "kill_limit", "cooldown",
+)  # fmt: skip
+#: Timer of idleness -> the state in which it is armed.
+_IDLE_IN = {"idle_limit": "ready", "doze_limit": "ready", "asleep_limit": "asleep"}
+
+
+class Limits:
+    """The timers of one lifecycle.
+
+    Args:
+        life: Whose they are.
+        fired_by: Timer -> the event that it posts.
+    """
+
+    def __init__(self, life: Lifecycle, fired_by: dict[str, str]) -> None:
+        self._life, self._fired_by = life, fired_by
+        self._timers: dict[str, Timer] = {}
+
+    def deadline(self, name: str) -> float | None:
+        """When *name* fires; seconds on the loop's clock, or None when it is not armed."""
+        armed = self._timers.get(name)
+        return None if armed is None else armed.deadline
+
+    def arm(self, name: str) -> None:
+        """Arm *name*; not at all where the spec sets no limit."""
+        seconds = self._seconds(name)
+        if seconds is None:
+            return
+        timer = self._timers.get(name)
+        if timer is None:
+            timer = self._timers[name] = self._life.world.timers.timer(partial(self._fire, name))
+        if name == "stall_limit":
+            self._life.log.on_write = partial(timer.arm, seconds)  # slow, but it moves
+        timer.arm(seconds)
+
+    def disarm(self, name: str) -> None:
+        """Cancel *name*; a no-op when it is not armed."""
+        timer = self._timers.get(name)
+        if timer is not None:
+            timer.disarm()
+        if name == "stall_limit":
+            self._life.log.on_write = None
+
+    def retime(self, spec: ServiceSpec) -> None:
+        """Take what of *spec* a process does not notice; what is armed gets its new limit."""
+        life = self._life
+        before = {name: self._seconds(name) for name in _RETIMED}
+        life.spec = with_live(life.spec, spec)
+        for name, was in before.items():
+            now = self._seconds(name)
+            if now != was:
+                self._change(name, was, now)
+
+    def _change(self, name: str, was: float | None, now: float | None) -> None:
+        deadline, life = self.deadline(name), self._life
+        if was is None:
+            if _IDLE_IN.get(name) == life.state and not life.in_flight:
+                self.arm(name)
+        elif deadline is None:
+            return
+        elif now is None:
+            self.disarm(name)
+        else:
+            self.arm(name)
+            self._timers[name].arm_at(deadline + now - was)
+
+    def _seconds(self, name: str) -> float | None:
+        life = self._life
+        timings = life.spec.timings
+        if name == "backoff":
+            doubled = timings.backoff * 2.0 ** min(max(life.failures - 1, 0), 30)
+            return min(doubled, timings.backoff_max) * life.world.rng.uniform(0.9, 1.1)
+        if name == "idle_limit" and life.spec.pinned:
+            return None
+        if name == "drain_limit" and life.end_limit_s is not None:
+            share = max(life.end_limit_s - life.spec.longest_stop_s(), life.end_limit_s / 2)
+            return share if timings.drain_limit is None else min(timings.drain_limit, share)
+        seconds = getattr(timings, name, None)
+        if seconds is None:
+            seconds = life.spec.parameters.get(f"{name}_s")
+        return None if seconds is None else float(seconds)
+
+    def _fire(self, name: str) -> None:
+        self._life.post(self._fired_by[name], cause=self._life.why_fired(name))
