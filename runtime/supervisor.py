@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Self, assert_never
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import TaskGroup
 
 from ..machine import Compiled, Document, lifecycle
@@ -157,13 +158,13 @@ class Supervisor:
         kind: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
-    ) -> bool | None:
+    ) -> None:
         """Stop everything, then end; on cancellation too."""
         with anyio.CancelScope(shield=True):
             await self.shutdown(self.stop_limit_s)
         self._tasks.cancel_scope.cancel()
         # Not told of *error*: it would come out wrapped in an exception group.
-        return await self._tasks.__aexit__(None, None, None)
+        await self._tasks.__aexit__(None, None, None)
 
     def add(self, spec: ServiceSpec) -> Lifecycle:
         """Make a service known.
@@ -261,6 +262,7 @@ class Supervisor:
         life = self._lives[name]
         if self.acquire_nowait(name):
             return
+        await anyio.lowlevel.checkpoint_if_cancelled()  # nothing starts for who has left already
         if self._is_closing:
             raise RequestError("shutting_down", "shutting down")
         if name in self._retiring:

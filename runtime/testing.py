@@ -148,6 +148,7 @@ class ScriptedProcess:
         born_at: When it was spawned; seconds on the loop's clock.
         ended: How it ended; None while it lives.
         probes: How often it was probed.
+        is_sick: Probes fail for as long as a test says so.
         is_swept: Nothing of its tree is left.
     """
 
@@ -157,13 +158,12 @@ class ScriptedProcess:
         self.name, self.script = name, script
         self.ended: Exit | None = None
         self.probes = 0
-        self.is_swept = False
+        self.is_sick = self.is_swept = False
         self._launcher, self._pid, self._log = launcher, pid, log
         self._loop = asyncio.get_running_loop()
         self.born_at = self._loop.time()
         self._ended_at = math.inf
-        self._killed_at = math.inf
-        self._exited = anyio.Event()
+        self._exited, self._killed = anyio.Event(), anyio.Event()
         self._handles: list[asyncio.TimerHandle] = []
         self._later(script.exit_s, script.exit)
         for after_s, data in script.output:
@@ -188,19 +188,19 @@ class ScriptedProcess:
     def kill(self) -> None:
         """Take a SIGKILL, the whole tree does."""
         self._note("kill")
-        self._killed_at = min(self._killed_at, self._loop.time())
+        self._killed.set()
         self._later(self.script.kill_s, Exit(signal=9))
 
     async def sweep(self, grace_s: float) -> int:
         """Wait for the rest of the tree, then kill it."""
         self._note("sweep")
         killed = 0
-        if self.script.leaves and self._killed_at > self._loop.time():
+        if self.script.leaves and not self._killed.is_set():
             end = math.inf if self.script.leaves_s is None else self.script.leaves_s
             left_s = max(self._ended_at + end - self._loop.time(), 0.0)
-            with anyio.move_on_after(grace_s):
-                await anyio.sleep(left_s)
-            if left_s > grace_s:
+            with anyio.move_on_after(min(left_s, grace_s)):
+                await self._killed.wait()
+            if self._killed.is_set() or left_s > grace_s:
                 killed = self.script.leaves
                 await anyio.sleep(self.script.kill_s or 0.0)
         self.is_swept = True
@@ -217,8 +217,9 @@ class ScriptedProcess:
         if self.ended is not None:
             return Probe(is_ok=False, detail="refused")
         age = self._loop.time() - self.born_at
-        healthy_s, sick_s = self.script.healthy_s, self.script.sick_s
-        if healthy_s is None or age < healthy_s or (sick_s is not None and age >= sick_s):
+        healthy_s = math.inf if self.script.healthy_s is None else self.script.healthy_s
+        sick_s = math.inf if self.script.sick_s is None else self.script.sick_s
+        if self.is_sick or not healthy_s <= age < sick_s:
             return Probe(is_ok=False, detail="status 503")
         return Probe(is_ok=True)
 

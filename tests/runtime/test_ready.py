@@ -1,0 +1,306 @@
+"""A ready service: is it alive, does it sleep, who is let in."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+from tools.virtual import Client, World, hook, tell
+
+from swapchart.runtime import Exit, HttpCall, Liveness, Timings
+from swapchart.runtime.testing import CommandScript, HttpAnswer, ServerScript, service
+
+URL = "http://127.0.0.1:5800/health"
+EVERY_TEN = Liveness(every_s=10.0, url=URL, failures=3)
+FAILS = CommandScript(exit=Exit(code=1))
+
+
+# ---- liveness
+def test_A27_single_bad_probes_do_no_harm_and_three_in_a_row_do() -> None:
+    """Flapping is tolerated; three failures in a row stop it with its hooks and count as one."""
+
+    async def story(world: World) -> None:
+        await world.supervisor.load("a")
+        [process] = world.launcher.of("a")
+        await anyio.sleep(5.0)
+        for _ in range(4):
+            for is_sick in (True, True, False):
+                process.is_sick = is_sick
+                await anyio.sleep(10.0)
+        assert world["a"].state == "ready"
+        process.is_sick = True
+        assert await world.until("a", "backoff") == pytest.approx(25.0)
+        assert world["a"].cause == "3 liveness probes failed in a row; the last: status 503"
+        assert world["a"].failures == 1
+        await world.until("a", "ready")
+
+    launcher = tell(
+        story, service("a", liveness=EVERY_TEN, restart="permanent",
+                       hooks={"beforeStop": (hook("save"),)}),
+    )  # fmt: skip
+
+    assert launcher.programs() == ["save", "save"]  # the second one by the end of the story
+
+
+def test_A27_probes_stop_while_it_drains() -> None:
+    """A service on its way out is not probed any more."""
+
+    async def story(world: World) -> None:
+        world.client("a", hold_s=100.0)
+        await world.until("a", "ready")
+        [process] = world.launcher.of("a")
+        await world.at(50.5)
+        world.spawn(world.supervisor.unload, "a")
+        before = process.probes
+        await world.at(70.0)
+        assert process.probes == before
+
+    tell(story, service("a", liveness=EVERY_TEN))
+
+
+@pytest.mark.parametrize(
+    ("bad", "detail"),
+    [
+        (HttpAnswer(status=500), "status 500"),
+        (HttpAnswer(error=ConnectionResetError("reset")), "reset"),
+        (HttpAnswer(takes_s=99.0), "no answer in 2 s"),
+    ],
+)
+def test_A30_a_real_request_can_stand_in_for_the_probe(bad: HttpAnswer, detail: str) -> None:
+    """With an inference request, a server that answers its health check may still be dead."""
+    call = HttpCall(method="POST", url="http://127.0.0.1:5800/v1/completions")
+    liveness = Liveness(every_s=10.0, url=URL, failures=2, request=call)
+
+    async def story(world: World) -> None:
+        world.http.answers[call.url] = [HttpAnswer(), bad, HttpAnswer(), bad]
+        await world.supervisor.load("a")
+        await world.until("a", "backoff")
+        assert len(world.http.calls) == 5
+        assert world["a"].cause.endswith(detail)
+
+    tell(story, service("a", liveness=liveness))
+
+
+def test_a_stalled_stream_is_unhealthy_at_once() -> None:
+    """Whoever relays may say that nothing comes any more; no probe has to fail for that."""
+
+    async def story(world: World) -> None:
+        await world.supervisor.load("a")
+        await world.at(3.0)
+        world["a"].note_stall()
+        await world.until("a", "backoff")
+        assert world.now == pytest.approx(3.0)
+        assert world["a"].cause == "a stream has stalled"
+
+    tell(story, service("a", liveness=EVERY_TEN))
+
+
+def test_a_stall_before_it_was_ready_means_nothing() -> None:
+    """A stall of an earlier process does not count against the next; without liveness none does."""
+
+    async def story(world: World) -> None:
+        for name in ("a", "b"):
+            world[name].note_stall()
+            await world.supervisor.load(name)
+            await anyio.sleep(1.0)
+            assert world[name].state == "ready"
+        world["b"].note_stall()
+        await anyio.sleep(1.0)
+        assert world["b"].state == "ready"
+
+    tell(story, service("a", liveness=EVERY_TEN), service("b"), policy=lambda t, r: frozenset())
+
+
+# ---- sleep
+ASLEEP = {"suspend": (hook("suspend", on_error="fail"),), "wake": (hook("wake", on_error="fail"),)}
+
+
+def test_an_idle_service_is_put_to_sleep_and_woken_by_the_next_request() -> None:
+    """Suspend when idle, wake on demand: the process stays, and is checked before it serves."""
+
+    async def story(world: World) -> None:
+        world.client("a", hold_s=1.0)
+        await world.until("a", "asleep")
+        assert world.now == pytest.approx(34.0, abs=0.1)
+        await world.at(100.0)
+        client = world.client("a", hold_s=1.0)
+        await world.until("a", "ready")
+        await world.moment()
+        assert client.outcome == "served"
+        assert client.served_at == pytest.approx(client.asked_at + 3.0)
+        assert world["a"].incarnation == 1
+
+    takes = CommandScript(takes_s=2.0)
+    launcher = tell(
+        story, service("a", hooks=ASLEEP, timings=Timings(doze_limit=30.0)),
+        servers={"a": ServerScript(probe_s=1.0)}, commands={"suspend": takes,
+                                                            "wake": takes},
+    )  # fmt: skip
+
+    assert launcher.programs() == ["suspend", "wake"]
+    assert launcher.count("spawn") == 1
+
+
+def test_a_request_while_it_falls_asleep_wakes_it_right_after() -> None:
+    """Nobody is lost between suspend and wake."""
+
+    async def story(world: World) -> None:
+        await world.supervisor.load("a")
+        world["a"].post("sleep")
+        client = world.client("a", hold_s=1.0)
+        await world.until("a", "ready")
+        await world.moment()
+        assert client.outcome == "served"
+
+    launcher = tell(
+        story, service("a", hooks=ASLEEP), commands={"suspend": CommandScript(takes_s=2.0)}
+    )
+
+    assert launcher.programs() == ["suspend", "wake"]
+
+
+def test_a_sleeping_service_is_stopped_after_its_limit() -> None:
+    """Asleep for so long, the process is ended in order."""
+
+    async def story(world: World) -> None:
+        await world.supervisor.load("a")
+        await world.until("a", "stopped")
+        assert world.now == pytest.approx(130.0)
+
+    tell(
+        story,
+        service("a", hooks=ASLEEP, timings=Timings(doze_limit=30.0, asleep_limit=100.0)),
+    )
+
+
+@pytest.mark.parametrize("broken", ["suspend", "wake", "probe"])
+def test_a_service_that_cannot_sleep_or_wake_is_stopped_and_started_afresh(broken: str) -> None:
+    """Falling back to a stop: who waited is served by a new process, with all its hooks."""
+
+    async def story(world: World) -> None:
+        await world.supervisor.load("a")
+        world["a"].post("sleep")
+        if broken == "suspend":
+            await world.until("a", "stopped")
+        else:
+            await world.until("a", "asleep")
+        if broken == "probe":
+            world.launcher.of("a")[0].is_sick = True
+        client = world.client("a", hold_s=1.0)
+        await world.until("a", "ready")
+        await world.moment()
+        assert client.outcome == "served"
+        assert world["a"].incarnation == 2
+
+    launcher = tell(
+        story, service("a", hooks=ASLEEP, timings=Timings(start_limit=20.0)),
+        commands={} if broken == "probe" else {broken: [FAILS, CommandScript()]},
+    )  # fmt: skip
+
+    assert launcher.count("spawn") == 2
+
+
+def test_a_busy_service_is_not_put_to_sleep() -> None:
+    """Asked or by its limit: with a request in flight nothing happens."""
+
+    async def story(world: World) -> None:
+        world.client("a", hold_s=100.0)
+        await world.until("a", "ready")
+        await world.moment()
+        world["a"].post("sleep")
+        await world.at(99.0)
+        assert world["a"].state == "ready"
+
+    tell(story, service("a", hooks=ASLEEP, timings=Timings(doze_limit=30.0)))
+
+
+def test_a_sleeping_service_holds_no_place() -> None:
+    """Another one may start while it sleeps; waking it evicts that one again."""
+
+    async def story(world: World) -> None:
+        await world.supervisor.load("a")
+        world["a"].post("sleep")
+        await world.until("a", "asleep")
+        await world.supervisor.load("b")
+        assert world["a"].state == "asleep"
+        await world.supervisor.load("a")
+        assert world["b"].state == "stopped"
+        assert world["a"].incarnation == 1
+
+    tell(story, service("a", hooks=ASLEEP), service("b"))
+
+
+# ---- who is let in
+def test_the_hot_path_needs_no_task_and_no_queue() -> None:
+    """A ready service with room is held at once; one that is not ready is not."""
+
+    async def story(world: World) -> None:
+        supervisor = world.supervisor
+        assert not supervisor.acquire_nowait("a")
+        await supervisor.load("a")
+        assert supervisor.acquire_nowait("a")
+        assert supervisor.acquire_nowait("a")
+        assert not supervisor.acquire_nowait("a")
+        supervisor.release("a")
+        assert supervisor.acquire_nowait("a")
+        assert world["a"].in_flight == 2
+        supervisor.release("a")
+        supervisor.release("a")
+        supervisor.close()
+        assert not supervisor.acquire_nowait("a")
+
+    tell(story, service("a", concurrency_limit=2))
+
+
+def test_a_lease_says_what_is_held() -> None:
+    """Name, address, process and incarnation of the service that is kept ready."""
+
+    async def story(world: World) -> None:
+        async with world.supervisor.lease("a") as lease:
+            assert lease.service == "a"
+            assert lease.endpoint == "http://127.0.0.1:5800"
+            assert lease.pid == world.launcher.of("a")[0].pid
+            assert lease.incarnation == 1
+            assert world["a"].in_flight == 1
+        assert world["a"].in_flight == 0
+
+    tell(story, service("a"))
+
+
+def test_beyond_its_limit_a_ready_service_refuses_with_429() -> None:
+    """Concurrency limit: too many requests, at once."""
+
+    async def story(world: World) -> None:
+        clients = [world.client("a", hold_s=5.0) for _ in range(3)]
+        await world.until("a", "ready")
+        await world.moment()
+        late = world.client("a")
+        await world.moment()
+        assert late.error is not None
+        assert late.error.status_hint == 429
+        assert [client.outcome for client in clients] == ["served", "served", "waiting"]
+        await world.at(11.0)
+        assert clients[2].outcome == "finished"
+
+    tell(story, service("a", concurrency_limit=2))
+
+
+def test_D15_after_a_storm_of_leavers_every_counter_is_zero() -> None:
+    """However many come and go at whatever moment, no slot is lost."""
+
+    async def story(world: World) -> None:
+        for number in range(300):
+            client = world.client("a", hold_s=0.3)
+            if number % 3:
+                world.spawn(leave_after, client, (number % 7) * 0.05)
+            await anyio.sleep(0.02)
+        await anyio.sleep(60.0)
+        assert world["a"].in_flight == world["a"].waiting == 0
+        assert world.supervisor.scheduler.seats["a"].granted == 0
+        assert world.supervisor.scheduler.queue == []
+        assert "waiting" not in world.outcomes()
+
+    async def leave_after(client: Client, seconds: float) -> None:
+        await anyio.sleep(seconds)
+        client.leave()
+
+    tell(story, service("a", concurrency_limit=3), servers={"a": ServerScript(healthy_s=1.0)})

@@ -1,0 +1,416 @@
+"""Stopping: asked for, for being idle, by force, and when nothing helps."""
+
+from __future__ import annotations
+
+import pytest
+from tools.virtual import World, hook, tell
+
+from swapchart.runtime import Exit, Hook, RunAction, Timings
+from swapchart.runtime.testing import CommandScript, ServerScript, service
+
+HANGS = CommandScript(takes_s=None)
+STUBBORN = ServerScript(terminate_s=None)
+IMMORTAL = ServerScript(terminate_s=None, kill_s=None)
+
+
+def test_A08_a_process_that_ignores_the_signal_is_killed_after_the_grace_period() -> None:
+    """SIGTERM, ten seconds, SIGKILL; the stop returns then, and other services are not held up."""
+
+    async def story(world: World) -> None:
+        await world.supervisor.load("a")
+        await world.supervisor.load("b")
+        world.spawn(world.supervisor.unload, "a")
+        await world.at(5.0)
+        assert world.supervisor.acquire_nowait("b")
+        world.supervisor.release("b")
+        assert await world.until("a", "stopped") == pytest.approx(5.0)
+
+    launcher = tell(
+        story, service("a"), service("b"), servers={"a": STUBBORN},
+        policy=lambda target, running: frozenset(),
+    )  # fmt: skip
+
+    assert [r.what for r in launcher.records if r.what in ("terminate", "kill")][:2] == [
+        "terminate", "kill",
+    ]  # fmt: skip
+
+
+def test_A09_what_the_leader_leaves_behind_gets_the_rest_of_the_grace_period() -> None:
+    """Workers that ignore SIGTERM are killed when the grace period ends, not later, not sooner."""
+    script = ServerScript(terminate_s=4.0, leaves=2)
+
+    async def story(world: World) -> None:
+        await world.supervisor.load("a")
+        await world.supervisor.unload("a")
+        assert world.now == pytest.approx(10.0)
+        assert b"killed 2 processes that were left behind" in world["a"].log.history()
+
+    launcher = tell(story, service("a"), servers={"a": script})
+
+    assert [record.detail for record in launcher.find("swept")] == ["2"]
+
+
+def test_a_kill_does_not_wait_for_what_is_left_behind() -> None:
+    """Somebody in a hurry, while the rest of the tree has its grace: it is killed at once."""
+    script = ServerScript(terminate_s=0.0, leaves=2, leaves_s=None)
+
+    async def story(world: World) -> None:
+        await world.supervisor.load("a")
+        world.spawn(world.supervisor.unload, "a")
+        await world.until("a", "sweeping")
+        await world.at(3.0)
+        world["a"].post("kill")
+        await world.until("a", "stopped")
+        assert world.now == pytest.approx(3.0)
+
+    tell(story, service("a"), servers={"a": script})
+
+
+def test_a_process_that_cannot_be_killed_is_stuck_and_says_so() -> None:
+    """After SIGKILL and its limit: stuck. Requests are refused at once until it goes away."""
+
+    async def story(world: World) -> None:
+        await world.supervisor.load("a")
+        world.spawn(world.supervisor.unload, "a")
+        await world.until("a", "killing")
+        waiter = world.client("a")
+        await world.until("a", "stuck")
+        assert world.now == pytest.approx(20.0)
+        late = world.client("a")
+        await world.moment()
+        assert (waiter.outcome, late.outcome) == ("stuck", "stuck")
+        assert late.error is not None
+        assert late.error.status_hint == 503
+        await world.at(35.0)
+        world.launcher.crash("a")
+        await world.moment()
+        assert world["a"].state == "stopped"
+
+    launcher = tell(story, service("a"), servers={"a": IMMORTAL})
+
+    assert launcher.count("kill") == 3
+
+
+def test_the_end_of_a_supervisor_does_not_wait_for_what_cannot_be_killed() -> None:
+    """A stuck process is reported and left to the launcher; the block ends within its bounds."""
+
+    async def story(world: World) -> None:
+        await world.supervisor.load("a")
+        await world.supervisor.shutdown(20.0)
+        assert world.now == pytest.approx(35.0)
+        assert world["a"].state == "stuck"
+
+    launcher = tell(
+        story, service("a"), servers={"a": IMMORTAL}, is_left_in_peace=False, stop_limit_s=5.0
+    )
+
+    assert len(launcher.live) == 1
+
+
+@pytest.mark.parametrize(
+    "state",
+    ["stopped", "before_start", "launching", "after_start", "health_checking", "after_healthy",
+     "ready", "suspending", "asleep", "waking", "backoff", "tripped", "draining", "before_stop",
+     "terminating", "killing", "stuck", "sweeping", "on_failure", "after_stop", "settling"],
+)  # fmt: skip
+@pytest.mark.parametrize("event", ["kill", "stop", "shutdown"])
+def test_every_state_can_be_left_by_every_way_out(state: str, event: str) -> None:
+    """From wherever it is, a stop, a kill or a shutdown brings it to rest, and all are answered."""
+    points = ("beforeStart", "afterStart", "afterHealthy", "suspend", "wake", "beforeStop",
+              "onFailure", "afterStop")  # fmt: skip
+    hooks = {point: (hook(point, timeout_s=2.0),) for point in points}
+    settle = Hook(action=RunAction(argv=("settle",)))
+    script = ServerScript(spawn_s=1.0, healthy_s=3.0, terminate_s=None, kill_s=3.0, leaves=1)
+    spec = service("a", hooks=hooks, settle=settle, timings=Timings(kill_limit=1.0), intensity=2)
+
+    async def story(world: World) -> None:
+        client = world.client("a")
+        if state in ("suspending", "asleep", "waking"):
+            client.finish()
+            await world.until("a", "ready")
+            await world.moment()
+            world["a"].post("sleep")
+            if state == "waking":
+                await world.until("a", "asleep")
+                world.client("a")
+        elif state in ("backoff", "on_failure", "tripped"):
+            await world.until("a", "ready")
+            world.launcher.crash("a")
+            if state == "tripped":
+                await world.until("a", "backoff")
+                world.client("a")
+                await world.until("a", "ready")
+                world.launcher.crash("a")
+        elif state not in ("before_start", "launching", "after_start", "health_checking",
+                           "after_healthy", "ready"):  # fmt: skip
+            await world.until("a", "ready")
+            await world.moment()
+            if state != "draining":
+                client.finish()
+            world.spawn(world.supervisor.unload, "a")
+            await world.moment()
+        await world.until("a", state)
+        began = world.now
+        world["a"].post(event)
+        await world.until("a", "stopped", "shut_down")
+
+        assert world.now - began <= 30.0 + 1.0 + 10.0 + 3.0 + 1.0 + 10.0 + 1.0
+        await world.moment()
+        assert "waiting" not in world.outcomes()
+        assert world["a"].is_final == (event == "shutdown")
+
+    takes = {point: CommandScript(takes_s=1.0) for point in points}
+    tell(story, spec, servers={"a": script}, commands={**takes, "settle": HANGS})
+
+
+# ---- requests in flight
+def test_D06_a_stop_lets_requests_in_flight_finish() -> None:
+    """Draining ends with the last request; until then no hook and no signal."""
+
+    async def story(world: World) -> None:
+        world.client("a", hold_s=12.0)
+        world.client("a", hold_s=5.0)
+        await world.until("a", "ready")
+        await world.moment()
+        await world.supervisor.unload("a")
+        assert world.now == pytest.approx(12.0, abs=1e-3)
+        assert world.outcomes() == {"finished": 2}
+
+    tell(story, service("a"))
+
+
+@pytest.mark.parametrize(("drain", "gone_at"), [("cut", 30.0), ("wait", 100.0)])
+def test_D06_the_drain_limit_cuts_or_waits_as_declared(drain: str, gone_at: float) -> None:
+    """Cut ends the process under its requests; wait lets them take as long as they want."""
+
+    async def story(world: World) -> None:
+        world.client("a", hold_s=100.0)
+        await world.until("a", "ready")
+        await world.moment()
+        assert await world.supervisor.unload("a")
+        assert world.now == pytest.approx(gone_at, abs=1e-3)
+
+    tell(story, service("a", drain=drain))
+
+
+def test_D06_a_service_may_refuse_to_stop_while_it_is_busy() -> None:
+    """refuse: at the drain limit it is ready again, and the caller is told."""
+
+    async def story(world: World) -> None:
+        client = world.client("a", hold_s=100.0)
+        await world.until("a", "ready")
+        await world.moment()
+        assert not await world.supervisor.unload("a")
+        assert world.now == pytest.approx(30.0, abs=1e-3)
+        assert world["a"].state == "ready"
+        assert client.outcome == "served"
+        await world.at(101.0)
+        assert await world.supervisor.unload("a")
+
+    launcher = tell(story, service("a", drain="refuse"))
+
+    assert launcher.count("spawn") == 1
+
+
+@pytest.mark.parametrize("drain", ["cut", "wait", "refuse"])
+def test_a_shutdown_never_waits_longer_than_the_drain_limit(drain: str) -> None:
+    """Neither wait nor refuse holds up the end of the supervisor."""
+
+    async def story(world: World) -> None:
+        client = world.client("a", hold_s=1000.0)
+        await world.until("a", "ready")
+        await world.moment()
+        await world.supervisor.shutdown()
+        assert world.now == pytest.approx(30.0, abs=1e-3)
+        client.finish()
+
+    tell(story, service("a", drain=drain))
+
+
+def test_a_request_that_comes_while_it_stops_starts_it_again_after_that() -> None:
+    """Stopping is finished first; then the waiting request gets a new process."""
+
+    async def story(world: World) -> None:
+        await world.supervisor.load("a")
+        world.spawn(world.supervisor.unload, "a")
+        await world.until("a", "terminating")
+        client = world.client("a", hold_s=1.0)
+        await world.until("a", "ready")
+        await world.moment()
+        assert client.outcome == "served"
+        assert world["a"].incarnation == 2
+
+    tell(story, service("a"), servers={"a": ServerScript(terminate_s=4.0)})
+
+
+def test_D05_a_request_that_came_while_it_stops_and_left_starts_nothing() -> None:
+    """If the one who would have it again leaves, it stays stopped."""
+
+    async def story(world: World) -> None:
+        await world.supervisor.load("a")
+        world.spawn(world.supervisor.unload, "a")
+        await world.until("a", "terminating")
+        client = world.client("a")
+        await world.at(1.0)
+        client.leave()
+        await world.until("a", "stopped")
+
+    launcher = tell(story, service("a"), servers={"a": ServerScript(terminate_s=4.0)})
+
+    assert launcher.count("spawn") == 1
+
+
+# ---- leaving while it starts
+@pytest.mark.parametrize("abandon", ["finish", "abort"])
+@pytest.mark.parametrize(
+    "state", ["before_start", "launching", "after_start", "health_checking", "after_healthy"]
+)
+def test_D05_when_all_have_left_the_start_is_finished_or_aborted(abandon: str, state: str) -> None:
+    """finish: it gets ready for nobody. abort: the last to leave ends it, the first does not."""
+    points = {"before_start": "beforeStart", "after_start": "afterStart",
+              "after_healthy": "afterHealthy"}  # fmt: skip
+    hooks = {point: (hook(point),) for point in points.values()}
+
+    async def story(world: World) -> None:
+        first, last = world.client("a"), world.client("a")
+        await world.until("a", state)
+        first.leave()
+        await world.moment()
+        assert world["a"].state == state
+        last.leave()
+        await world.moment()
+        await world.until("a", "ready" if abandon == "finish" else "stopped")
+
+        assert world.outcomes() == {"left": 2}
+        assert world["a"].waiting == world["a"].in_flight == 0
+        assert world.supervisor.scheduler.seats["a"].granted == 0
+
+    takes = CommandScript(takes_s=1.0)
+    tell(
+        story, service("a", hooks=hooks, abandon=abandon),
+        servers={"a": ServerScript(spawn_s=1.0, healthy_s=3.0)},
+        commands=dict.fromkeys(points.values(), takes),
+    )  # fmt: skip
+
+
+def test_D17_one_client_that_leaves_takes_nothing_from_the_others() -> None:
+    """The start belongs to no request: one that gives up does not cancel it for the rest."""
+
+    async def story(world: World) -> None:
+        clients = [world.client("a", hold_s=1.0) for _ in range(10)]
+        await world.until("a", "health_checking")
+        for client in clients[::2]:
+            client.leave()
+        await world.until("a", "ready")
+        await world.moment()
+        assert [client.outcome for client in clients] == ["left", "served"] * 5
+
+    launcher = tell(
+        story, service("a", abandon="abort"), servers={"a": ServerScript(healthy_s=3.0)}
+    )
+
+    assert launcher.count("spawn") == 1
+
+
+def test_a_client_that_leaves_at_the_very_moment_it_is_admitted_holds_nothing() -> None:
+    """Admitted and cancelled within one instant: the count goes back to zero."""
+
+    async def story(world: World) -> None:
+        client = world.client("a")
+        world.supervisor.listen(lambda record: client.leave() if record.target == "ready" else None)
+        await world.until("a", "ready")
+        await world.moment()
+
+        assert client.outcome == "left"
+        assert world["a"].in_flight == 0
+
+    tell(story, service("a"))
+
+
+# ---- idle
+def test_the_idle_limit_stops_a_service_that_nobody_uses() -> None:
+    """Counted from the end of the last request."""
+
+    async def story(world: World) -> None:
+        world.client("a", hold_s=100.0)
+        await world.until("a", "ready")
+        await world.until("a", "stopped")
+        assert world.now == pytest.approx(150.0, abs=1e-3)
+        assert world["a"].cause == "idle for too long"
+
+    tell(story, service("a", timings=Timings(idle_limit=50.0)))
+
+
+def test_the_idle_limit_never_ends_a_request() -> None:
+    """Short requests without a gap, and a long one, keep it alive for as long as they last."""
+
+    async def story(world: World) -> None:
+        for at in range(0, 500, 9):
+            await world.at(float(at))
+            world.client("a", hold_s=5.0)
+        world.client("a", hold_s=500.0)
+        await world.at(990.0)
+        assert world["a"].state == "ready"
+        assert world.states("a").count("ready") == 1
+
+    tell(story, service("a", timings=Timings(idle_limit=10.0)))
+
+
+def test_D08_a_request_at_the_very_moment_of_the_idle_limit_is_answered() -> None:
+    """Whoever comes first, timer or request, every request is served, in 200 orders of events."""
+    for seed in range(200):
+
+        async def story(world: World) -> None:
+            world.client("a", hold_s=0.0)
+            await world.until("a", "ready")
+            for at in (10.0, 20.0, 30.0):
+                await world.at(at)
+                world.client("a", hold_s=0.0)
+            await world.at(35.0)
+            assert world.outcomes() == {"finished": 4}
+
+        tell(story, service("a", timings=Timings(idle_limit=10.0)), seed=seed)
+
+
+def test_a_pinned_service_is_not_stopped_for_being_idle() -> None:
+    """Pinned overrides the idle limit, and only that: it can still be unloaded."""
+
+    async def story(world: World) -> None:
+        await world.supervisor.load("a")
+        await world.at(10_000.0)
+        assert world["a"].state == "ready"
+        await world.supervisor.unload("a")
+        assert world["a"].state == "stopped"
+
+    tell(story, service("a", pinned=True, timings=Timings(idle_limit=10.0)))
+
+
+# ---- settling
+def test_a_stop_waits_until_the_resources_are_free_before_anything_else_starts() -> None:
+    """The settle hook is tried until it succeeds; only then the next service is started."""
+    settle = Hook(action=RunAction(argv=("free",)))
+    tries = [CommandScript(exit=Exit(code=1))] * 30
+
+    async def story(world: World) -> None:
+        await world.supervisor.load("a")
+        world.client("b", hold_s=0.0)
+        await world.until("b", "ready")
+        assert world.now == pytest.approx(3.0, abs=0.01)
+
+    tell(
+        story, service("a", settle=settle), service("b"),
+        commands={"free": [*tries, CommandScript()]},
+    )  # fmt: skip
+
+
+def test_B20_settling_is_bounded() -> None:
+    """Resources that never come free delay the next start by the limit, and a line says so."""
+    settle = Hook(action=RunAction(argv=("free",)), timeout_s=3.0)
+
+    async def story(world: World) -> None:
+        await world.supervisor.load("a")
+        await world.supervisor.unload("a")
+        assert world.now == pytest.approx(10.0)
+        assert b"resources not seen free within 10 s" in world["a"].log.history()
+
+    tell(story, service("a", settle=settle), commands={"free": HANGS})
