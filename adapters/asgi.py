@@ -24,6 +24,7 @@ from .leftovers import boot_id, end_leftovers, started_of
 from .process import LocalLauncher
 from .proxy.app import ProxyApp
 from .proxy.asgi_types import Receive, Scope, Send
+from .proxy.own_log import keeping_log
 from .proxy_settings import catalogue, proxy_options
 from .services import chart, eviction_policy, queue_limits, service_specs
 from .services import stop_limit_s as limit_of
@@ -76,7 +77,7 @@ class Application:
                 supervisor.listen(listener)
             self._proxy = ProxyApp(
                 supervisor, catalogue(self.config), proxy_options(self.config),
-                history=journal.history,
+                history=journal.history, own_log=stack.enter_context(keeping_log()),
             )  # fmt: skip
             stack.push_async_callback(self._proxy.aclose)
             self.supervisor = supervisor
@@ -104,14 +105,11 @@ class Application:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take one connection's scope; ASGI 3."""
         kind = scope["type"]
-        if kind == "http":
+        if kind in ("http", "websocket"):
             assert self._proxy is not None, "the lifespan has not begun"
             await self._proxy(scope, receive, send)
         elif kind == "lifespan":
             await self._lifespan(receive, send)
-        elif kind == "websocket":
-            await receive()
-            await send({"type": "websocket.close", "code": 1008})
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()

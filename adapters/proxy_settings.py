@@ -51,7 +51,7 @@ def _card(model: ModelConfig, priority: int) -> ModelCard:
         filters=_filters(model.filters),
         is_unlisted=model.unlisted,
         priority=priority,
-        limits=_limits(model.timeouts),
+        limits=_limits(model.timeouts, model.liveness.stalled),
         sends_loading_state=model.send_loading_state,
         ignores_websockets=model.ignore_websockets,
         abilities=Abilities(
@@ -71,8 +71,12 @@ def _filters(given: Filters) -> BodyFilters:
     )
 
 
-def _limits(given: Timeouts) -> Limits:
-    return Limits(connect_s=given.connect or None, header_s=given.response_header or None)
+def _limits(given: Timeouts, stalled: float = 0.0) -> Limits:
+    return Limits(
+        connect_s=given.connect or None,
+        header_s=given.response_header or None,
+        stall_s=stalled or None,
+    )
 
 
 def _peer(peer: Peer) -> PeerCard:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TypeAlias
 
-from ...runtime import Supervisor
+from ...runtime import LogRing, Supervisor
 from .api import ROUTES
 from .asgi_types import Headers, Message, Receive, Scope, Send
 from .catalogue import Catalogue
@@ -32,6 +32,7 @@ class ProxyApp:
         options: How to behave.
         on_finished: Gets every finished exchange with a model; must not wait.
         history: (id, limit=n) -> the last transitions of a model, the newest first.
+        own_log: What the proxy itself logs; see ``own_log.keeping_log``.
 
     Attributes:
         proxy: What its handlers share.
@@ -40,14 +41,20 @@ class ProxyApp:
     def __init__(
         self, supervisor: Supervisor, catalogue: Catalogue, options: ProxyOptions | None = None,
         *, on_finished: OnFinished | None = None, history: History | None = None,
+        own_log: LogRing | None = None,
     ) -> None:  # fmt: skip
         self.proxy = Proxy(
             supervisor, catalogue, options or ProxyOptions(), history=history,
-            on_finished=on_finished,
+            on_finished=on_finished, own_log=own_log,
         )  # fmt: skip
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Take one HTTP request; ASGI 3."""
+        """Take one HTTP request or one websocket; ASGI 3."""
+        if scope["type"] == "websocket":
+            from . import websocket_routes  # with wsproto, which few need
+
+            await websocket_routes.serve(self.proxy, scope, receive, send)
+            return
         request = Request(scope, receive)
         try:
             await self._answer(request, send)

@@ -34,10 +34,12 @@ class Limits:
     Attributes:
         connect_s: For a connection to come about.
         header_s: For the head of an answer.
+        stall_s: Between two pieces of an answer; a model beyond it counts as unhealthy.
     """
 
     connect_s: float | None = 30.0
     header_s: float | None = None
+    stall_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,17 +1,22 @@
-"""Routes that tell what there is and runs, and that stop it."""
+"""Routes that stop, start and choose models, and that cancel requests.
+
+Models are stopped aside: nothing else waits for it.
+"""
 
 from __future__ import annotations
 
-from urllib.parse import parse_qs
+from typing import Any
 
-from ...runtime import SwapchartError
-from . import listing
+import msgspec
+
+from ...runtime import RequestError
 from .asgi_types import Send
-from .request import Request
+from .request import BodyTooLargeError, Request
 from .respond import send_error, send_json, send_text, send_unknown_model
 from .state import Proxy
 
-_HISTORY_LIMIT = 10_000
+_BODY_BYTES = 1 << 16
+_CAUSE = "unloaded by API"
 
 
 async def health(proxy: Proxy, request: Request, send: Send) -> None:
@@ -19,60 +24,138 @@ async def health(proxy: Proxy, request: Request, send: Send) -> None:
     await send_text(send, "OK")
 
 
-async def models(proxy: Proxy, request: Request, send: Send) -> None:
-    """List the models that the client's key is good for (section 5.9)."""
-    value = listing.models(proxy.catalogue, proxy.supervisor)
-    allows = request.access.allows_model
-    value["data"] = [record for record in value["data"] if allows(record["id"])]
+async def version(proxy: Proxy, request: Request, send: Send) -> None:
+    """Say which program this is."""
+    given = proxy.options
+    value = {"version": given.version, "commit": given.commit, "build_date": given.build_date}
     await send_json(send, value)
 
 
-async def running(proxy: Proxy, request: Request, send: Send) -> None:
-    """List what runs (section 5.10)."""
-    await send_json(send, listing.running(proxy.catalogue, proxy.supervisor))
-
-
+# ---- stopping and starting
 async def unload_all(proxy: Proxy, request: Request, send: Send) -> None:
     """Stop all models; answers when they are gone."""
-    await proxy.supervisor.unload_all("unloaded by API")
+    await proxy.supervisor.unload_all(_CAUSE)
     await send_json(send, {"msg": "ok"})
 
 
 async def unload_all_text(proxy: Proxy, request: Request, send: Send) -> None:
     """As `unload_all`, in the words of ``GET /unload``."""
-    await proxy.supervisor.unload_all("unloaded by API")
+    await proxy.supervisor.unload_all(_CAUSE)
     await send_text(send, "OK")
 
 
 async def unload(proxy: Proxy, request: Request, send: Send) -> None:
     """Stop one model; answers when it is gone."""
-    name = proxy.catalogue.real_name(request.rest)
+    name = await _named(proxy, request, send, request.rest)
     if name is None:
-        closest = proxy.catalogue.closest(request.rest)
-        await send_unknown_model(request, send, request.rest, closest)
         return
-    await proxy.supervisor.unload(name, "unloaded by API")
-    await send_text(send, "OK")
+    if await proxy.supervisor.unload(name, _CAUSE):
+        await send_text(send, "OK")
+    else:
+        message = f"model {name} is busy, and is configured not to be stopped then"
+        await send_error(request, send, 409, message)
 
 
-async def history(proxy: Proxy, request: Request, send: Send) -> None:
-    """Tell the last transitions of a model, the newest first."""
-    if proxy.history is None:
-        await send_error(request, send, 503, "nothing is remembered here")
-        return
-    name = proxy.catalogue.real_name(request.rest)
+async def router_load(proxy: Proxy, request: Request, send: Send) -> None:
+    """Begin to load a model, as llama-server's router does; answers at once."""
+    name = await _router_model(proxy, request, send)
     if name is None:
-        closest = proxy.catalogue.closest(request.rest)
-        await send_unknown_model(request, send, request.rest, closest)
         return
-    limit = parse_qs(request.query.decode("latin-1")).get("limit", ["100"])[-1]
-    if not limit.isdecimal() or not 1 <= int(limit) <= _HISTORY_LIMIT:
-        message = f"limit: expected 1 to {_HISTORY_LIMIT}, got {limit!r}"
+    if proxy.supervisor.scheduler.seats[name].phase in ("ready", "starting"):
+        await send_error(request, send, 400, "model is already running")
+        return
+    proxy.spawn(_load(proxy, name))
+    await send_json(send, {"success": True})
+
+
+async def router_unload(proxy: Proxy, request: Request, send: Send) -> None:
+    """Begin to unload a model, as llama-server's router does; answers at once."""
+    name = await _router_model(proxy, request, send)
+    if name is None:
+        return
+    if proxy.supervisor.scheduler.seats[name].phase == "stopped":
+        await send_error(request, send, 400, "model is not running")
+        return
+    proxy.spawn(proxy.supervisor.unload(name, _CAUSE))
+    await send_json(send, {"success": True})
+
+
+async def _load(proxy: Proxy, name: str) -> None:
+    try:
+        await proxy.supervisor.load(name)
+    except RequestError as error:
+        proxy.log.warning("%s was to be loaded: %s", name, error)
+
+
+async def _router_model(proxy: Proxy, request: Request, send: Send) -> str | None:
+    body = await json_body(request, send)
+    if body is None:
+        return None
+    wanted = body.get("model")
+    if not isinstance(wanted, str) or not wanted:
+        await send_error(request, send, 400, "expected the name of a model as `model`")
+        return None
+    return await _named(proxy, request, send, wanted)
+
+
+async def _named(proxy: Proxy, request: Request, send: Send, wanted: str) -> str | None:
+    """Return the id of the model called *wanted*; None: the client has been told that none is."""
+    name = proxy.catalogue.real_name(wanted)
+    if name is not None:
+        return name
+    if wanted in proxy.catalogue.targets:
+        await send_error(request, send, 404, "no local server found for requested model")
+        return None
+    await send_unknown_model(request, send, wanted, proxy.catalogue.closest(wanted))
+    return None
+
+
+# ---- profiles
+async def profiles(proxy: Proxy, request: Request, send: Send) -> None:
+    """List the profiles, and tell which is active."""
+    await send_json(send, proxy.profiles.listing())
+
+
+async def activate_profile(proxy: Proxy, request: Request, send: Send) -> None:
+    """Make a profile the active one, or none."""
+    body = await json_body(request, send)
+    if body is None:
+        return
+    name = body.get("name", 0)
+    if name is not None and not isinstance(name, str):
+        message = "expected `name`: a profile, or null for none"
         await send_error(request, send, 400, message)
         return
-    try:
-        rows = await proxy.history(name, limit=int(limit))
-    except SwapchartError as error:
-        await send_error(request, send, 503, str(error))
+    if name and name not in proxy.profiles:
+        await send_error(request, send, 404, f"no such profile: {name!r}")
         return
-    await send_json(send, {"model": name, "data": rows})
+    proxy.activate_profile(name or None)
+    await send_json(send, {"active": proxy.profiles.active})
+
+
+# ---- requests in flight
+async def cancel(proxy: Proxy, request: Request, send: Send) -> None:
+    """Cancel a request; its client is told."""
+    number = int(request.rest) if request.rest.isascii() and request.rest.isdecimal() else 0
+    exchange = proxy.flights.open.get(number)
+    if exchange is None:
+        await send_error(request, send, 404, f"no request in flight has the id {request.rest!r}")
+        return
+    exchange.cancel("the API")
+    await send_json(send, {"msg": "ok"})
+
+
+async def json_body(request: Request, send: Send) -> dict[str, Any] | None:
+    """Return the request's JSON object; None: the client has been told what is wrong with it."""
+    try:
+        value = msgspec.json.decode(await request.body(_BODY_BYTES))
+    except BodyTooLargeError as error:
+        await send_error(request, send, 413, str(error), headers=[(b"connection", b"close")])
+        return None
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        await send_error(request, send, 400, f"the body is not valid JSON: {error}")
+        return None
+    if isinstance(value, dict):
+        return value
+    await send_error(request, send, 400, "expected a JSON object")
+    return None

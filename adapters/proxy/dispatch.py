@@ -15,7 +15,7 @@ from typing import Any
 
 from ...runtime import RequestError
 from ..headers import HeaderError, request_headers
-from ..upstream import UpstreamError
+from ..upstream import UpstreamError, UpstreamTimeout
 from .asgi_types import Headers, Send
 from .auth import CREDENTIALS
 from .catalogue import Local, Remote
@@ -127,6 +127,10 @@ async def _serve_local(
             trust_forwarded=proxy.trusts(request.client),
         )
         await relay(send, upstream, sending.target, fields, sending.body, exchange)
+    except UpstreamTimeout:
+        if exchange.status and card.id in supervisor:
+            supervisor[card.id].note_stall()
+        raise
     finally:
         supervisor.release(card.id)
 

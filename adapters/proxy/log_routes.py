@@ -1,33 +1,69 @@
-"""Routes that show logs."""
+"""Routes that show logs: the proxy's own, the models' together, and each model's."""
 
 from __future__ import annotations
 
+import anyio
+
+from ...runtime import LogRing
 from .asgi_types import Send
 from .request import Request
-from .respond import send_error
+from .respond import send_error, send_text
 from .state import Proxy
+
+_TEXT = b"text/plain; charset=utf-8"
+
+
+async def history(proxy: Proxy, request: Request, send: Send) -> None:
+    """Show what is kept of all logs; a browser is sent to the UI."""
+    if b"text/html" in (request.header(b"accept") or b""):
+        await send_text(send, "see the location\n", 302, [(b"location", b"/ui/")])
+        return
+    data = b"".join(ring.history() for ring in _rings(proxy, ""))
+    headers = [(b"content-type", _TEXT), (b"x-content-type-options", b"nosniff")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": data})
 
 
 async def stream(proxy: Proxy, request: Request, send: Send) -> None:
-    """Stream a model's log, or all models' together, until the client leaves."""
+    """Stream logs until the client leaves; what it was too slow for is told."""
     wanted = request.rest.strip("/")
-    if wanted in ("", "upstream"):
-        ring = proxy.supervisor.log
-    else:
-        name = proxy.catalogue.real_name(wanted)
-        if name is None:
-            message = f"invalid log id: {wanted!r} is no model"
-            await send_error(request, send, 400, message)
-            return
-        ring = proxy.supervisor[name].log
+    rings = _rings(proxy, wanted)
+    if not rings:
+        await send_error(request, send, 400, f"invalid log id: {wanted!r} is no model")
+        return
     await request.body(1 << 16)
     request.watch()
     headers = [
-        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-type", _TEXT),
         (b"x-accel-buffering", b"no"),
         (b"x-content-type-options", b"nosniff"),
     ]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": b"", "more_body": True})
-    async for data in ring.stream(history=b"no-history" not in request.query):
-        await send({"type": "http.response.body", "body": data, "more_body": True})
+    has_history = b"no-history" not in request.query
+    lock = anyio.Lock()
+
+    async def follow(ring: LogRing) -> None:
+        async for data in ring.stream(history=has_history):
+            async with lock:
+                await send({"type": "http.response.body", "body": data, "more_body": True})
+
+    if len(rings) == 1:
+        await follow(rings[0])
+        return
+    async with anyio.create_task_group() as tasks:
+        for ring in rings:
+            tasks.start_soon(follow, ring)
+
+
+def _rings(proxy: Proxy, wanted: str) -> list[LogRing]:
+    """Return the logs that *wanted* names; none: there is no such log."""
+    upstream = proxy.supervisor.log
+    if wanted == "":
+        return [proxy.own_log, upstream]
+    if wanted == "proxy":
+        return [proxy.own_log]
+    if wanted == "upstream":
+        return [upstream]
+    name = proxy.catalogue.real_name(wanted)
+    return [] if name is None else [proxy.supervisor[name].log]

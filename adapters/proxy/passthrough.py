@@ -1,4 +1,4 @@
-"""Routes that pass anything on to one model's server: ``/upstream/<model>/<path>``."""
+"""Routes that pass anything on to one model's server: ``/upstream/<model>/<path>``, ComfyUI."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from urllib.parse import unquote_to_bytes
 
 from .asgi_types import Send
-from .auth import KeyScope
+from .auth import Access, KeyScope
 from .catalogue import Local
 from .dispatch import Sending, begin, serve
 from .model_routes import MODEL_PATHS
@@ -15,14 +15,20 @@ from .resolve import Resolved
 from .respond import send_error, send_text, send_unknown_model
 from .state import Proxy
 
+COMFYUI = "comfyui_auto"
 _UPSTREAM = b"/upstream/"
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})|%00")
+
+
+def bad_path(path: bytes) -> bool:
+    """Tell whether *path* has an escape that is malformed, or stands for NUL."""
+    return _BAD_ESCAPE.search(path) is not None
 
 
 async def upstream(proxy: Proxy, request: Request, send: Send) -> None:
     """Pass anything to a model's server, percent-encoding and all."""
     path, mark, query = request.target.partition(b"?")
-    if _BAD_ESCAPE.search(path):
+    if bad_path(path):
         await send_error(request, send, 400, "the path has a malformed escape, or a NUL")
         return
     rest = path[len(_UPSTREAM) :]
@@ -35,7 +41,9 @@ async def upstream(proxy: Proxy, request: Request, send: Send) -> None:
     if not remainder:
         await redirect_to_slash(request, send, path, mark + query)
         return
-    if not await _is_allowed(request, send, resolved, remainder):
+    why_not = forbidden(request.access, resolved, remainder)
+    if why_not:
+        await send_error(request, send, 403, why_not)
         return
     target = resolved.target
     is_loaded = not isinstance(target, Local) or _is_ready(proxy, target.card.id)
@@ -44,6 +52,33 @@ async def upstream(proxy: Proxy, request: Request, send: Send) -> None:
         await send_error(request, send, 409, message)
         return
     await pass_on(proxy, request, send, resolved, remainder, mark + query)
+
+
+async def comfyui_root(proxy: Proxy, request: Request, send: Send) -> None:
+    """Send a browser to ComfyUI's own folder."""
+    _, mark, query = request.target.partition(b"?")
+    await redirect_to_slash(request, send, b"/comfyui", mark + query)
+
+
+async def comfyui(proxy: Proxy, request: Request, send: Send) -> None:
+    """Pass anything to the model ``comfyui_auto``; only its first page starts it."""
+    path, mark, query = request.target.partition(b"?")
+    if bad_path(path):
+        await send_error(request, send, 400, "the path has a malformed escape, or a NUL")
+        return
+    target = proxy.catalogue.local(COMFYUI)
+    if target is None or target.card.id != COMFYUI:
+        await send_error(request, send, 404, f"there is no model {COMFYUI}", code="model_not_found")
+        return
+    if not request.access.allows_model(COMFYUI):
+        await send_error(request, send, 403, f"forbidden: this API key is not good for {COMFYUI}")
+        return
+    rest = path[len(b"/comfyui") :]
+    if rest != b"/" and not _is_ready(proxy, COMFYUI):
+        message = f"model {COMFYUI} is not loaded; only /comfyui/ can start it"
+        await send_error(request, send, 409, message)
+        return
+    await pass_on(proxy, request, send, Resolved(target), rest, mark + query)
 
 
 async def pass_on(
@@ -59,17 +94,15 @@ async def pass_on(
     await serve(proxy, request, send, exchange, resolved, Sending(path + query, body))
 
 
-async def _is_allowed(request: Request, send: Send, resolved: Resolved, remainder: bytes) -> bool:
-    access, target = request.access, resolved.target
+def forbidden(access: Access, resolved: Resolved, remainder: bytes) -> str:
+    """Say why a key is not good for *remainder* of a model; empty: it is."""
+    target = resolved.target
     scope: KeyScope = "infer" if remainder.decode("latin-1") in MODEL_PATHS else "admin"
     if scope not in access.scopes:
-        message = f"forbidden: this API key has no {scope} scope"
-    elif not access.allows_model(target.wanted, target.id):
-        message = f"forbidden: this API key is not good for {target.wanted!r}"
-    else:
-        return True
-    await send_error(request, send, 403, message)
-    return False
+        return f"forbidden: this API key has no {scope} scope"
+    if not access.allows_model(target.wanted, target.id):
+        return f"forbidden: this API key is not good for {target.wanted!r}"
+    return ""
 
 
 def _is_ready(proxy: Proxy, name: str) -> bool:

@@ -28,7 +28,7 @@ class Upstream:
         limits: How long things may take.
     """
 
-    __slots__ = ("endpoint", "header_timeout_s", "host", "pool", "prefix")
+    __slots__ = ("endpoint", "header_timeout_s", "host", "pool", "prefix", "stall_s")
 
     def __init__(self, endpoint: str, limits: Limits) -> None:
         url = urlsplit(endpoint)
@@ -37,7 +37,7 @@ class Upstream:
         self.endpoint = endpoint
         self.host = url.netloc.rpartition("@")[2].encode()
         self.prefix = url.path.rstrip("/").encode()
-        self.header_timeout_s = limits.header_s
+        self.header_timeout_s, self.stall_s = limits.header_s, limits.stall_s
         self.pool = UpstreamPool(
             host, port, ssl=context, connect_timeout_s=limits.connect_s or _DEFAULT_CONNECT_S
         )
@@ -86,7 +86,7 @@ async def relay(
         while is_more:
             piece = response.read_nowait()
             if piece is None:
-                piece = await response.read()
+                piece = await response.read(timeout_s=upstream.stall_s)
             if piece:
                 exchange.sent_bytes += len(piece)
                 keep(piece)

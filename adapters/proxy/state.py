@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
-from ...runtime import Supervisor
+from ...runtime import LogRing, Supervisor
 from .cards import ModelCard, PeerCard
 from .catalogue import Catalogue
 from .exchange import Exchange, Flights
@@ -38,12 +40,14 @@ class Proxy:
         profiles: Which of them is active.
         resolver: Finds models by name.
         flights: Requests that are not over.
+        own_log: What the proxy itself has logged.
+        log: Where handlers log to.
     """
 
     def __init__(
         self, supervisor: Supervisor, catalogue: Catalogue, options: ProxyOptions, *,
         history: History | None = None,
-        on_finished: Callable[[Exchange], None] | None = None,
+        on_finished: Callable[[Exchange], None] | None = None, own_log: LogRing | None = None,
     ) -> None:  # fmt: skip
         self.supervisor, self.catalogue, self.options = supervisor, catalogue, options
         self.gate = Gate(options)
@@ -53,6 +57,9 @@ class Proxy:
         self.profiles = Profiles(catalogue.profiles)
         self.resolver = Resolver(supervisor, catalogue, self.profiles)
         self.flights = Flights()
+        self.own_log = own_log if own_log is not None else LogRing()
+        self.log = logging.getLogger("swapchart.proxy")
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._upstreams: dict[str, Upstream] = {}
         self._peers: dict[str, Upstream] = {}
 
@@ -71,7 +78,29 @@ class Proxy:
             upstream = self._peers[card.id] = Upstream(card.url, card.limits)
         return upstream
 
+    def activate_profile(self, name: str | None) -> None:
+        """Make profile *name* the active one; None: none is.
+
+        Raises:
+            KeyError: There is no such profile.
+        """
+        self.profiles.activate(name)
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Run *work* aside, until it ends or the proxy does."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.log.error("work aside failed", exc_info=error)
+
     async def aclose(self) -> None:
-        """Close all connections to upstreams."""
+        """End what runs aside, and close all connections to upstreams."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         for upstream in (*self._upstreams.values(), *self._peers.values()):
             await upstream.pool.aclose()

@@ -1,0 +1,44 @@
+"""The proxy's own log as clients may read it: a ring beside whatever else logging writes to."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ...runtime import LogRing
+
+_LOGGER = "swapchart"
+_LINE = "%(asctime)s [%(levelname)s] %(message)s"
+_BYTES = 1 << 20
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), 127)}
+
+
+class RingHandler(logging.Handler):
+    """Writes records into a ring, one line each; what would break or paint lines is escaped."""
+
+    def __init__(self, ring: LogRing) -> None:
+        super().__init__(logging.INFO)
+        self.ring = ring
+        self.setFormatter(logging.Formatter(_LINE))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write *record*; never raises."""
+        try:
+            text = self.format(record).translate(_CONTROL)
+        except Exception:  # noqa: BLE001 - a log line must not end what it tells about
+            self.handleError(record)
+            return
+        self.ring.line(text.replace("\n", "\n    "))
+
+
+@contextmanager
+def keeping_log(ring: LogRing | None = None) -> Iterator[LogRing]:
+    """Keep what our modules log, while the block lasts; gives the ring."""
+    handler = RingHandler(ring or LogRing(_BYTES))
+    logger = logging.getLogger(_LOGGER)
+    logger.addHandler(handler)
+    try:
+        yield handler.ring
+    finally:
+        logger.removeHandler(handler)

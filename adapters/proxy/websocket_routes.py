@@ -1,0 +1,64 @@
+"""Where websockets may go: below ``/upstream/<model>`` and ``/comfyui``."""
+
+from __future__ import annotations
+
+from .asgi_types import Receive, Scope, Send
+from .catalogue import Local
+from .gate import Pass, Refusal
+from .passthrough import COMFYUI, bad_path, comfyui, forbidden, split_model, upstream
+from .request import Request
+from .resolve import Resolved
+from .routes import Route, RouteTable
+from .state import Proxy
+from .websocket import Opening, RefusedError, deny, refusal, tunnel
+
+_ROUTES = RouteTable(
+    (
+        Route(method="*", path="/upstream/*", handler=upstream, access="any"),
+        Route(method="*", path="/comfyui/*", handler=comfyui, access="infer"),
+    )
+)
+
+
+async def serve(proxy: Proxy, scope: Scope, receive: Receive, send: Send) -> None:
+    """Take one websocket; the same checks as for requests come before it is accepted."""
+    await receive()  # websocket.connect
+    try:
+        opening = _opening(proxy, scope, receive)
+    except RefusedError as error:
+        await deny(scope, send, error)
+        return
+    await tunnel(proxy, scope, receive, send, opening)
+
+
+def _opening(proxy: Proxy, scope: Scope, receive: Receive) -> Opening:
+    route, _ = _ROUTES.find("GET", scope["path"])
+    verdict = proxy.gate.admit(scope, route)
+    if isinstance(verdict, Refusal):
+        raise refusal(verdict.status, verdict.message, verdict.code or None)
+    if route is None:
+        raise refusal(404, f"no such route for websockets: {scope['path']}")
+    target = Request({**scope, "method": "GET"}, receive).target
+    path, mark, query = target.partition(b"?")
+    if bad_path(path):
+        raise refusal(400, "the path has a malformed escape, or a NUL")
+    resolved, rest = _find(proxy, path, verdict)
+    local = resolved.target if isinstance(resolved.target, Local) else None
+    ignores = local is not None and local.card.ignores_websockets
+    return Opening(resolved, rest + mark + query, ignores)
+
+
+def _find(proxy: Proxy, path: bytes, verdict: Pass) -> tuple[Resolved, bytes]:
+    if path.startswith(b"/comfyui/"):
+        local = proxy.catalogue.local(COMFYUI)
+        found = None if local is None else (Resolved(local), path.removeprefix(b"/comfyui"))
+        is_allowed = verdict.access.allows_model(COMFYUI)
+        why_not = "" if is_allowed else f"forbidden: this API key is not good for {COMFYUI}"
+    else:
+        found = split_model(proxy, path.removeprefix(b"/upstream/"))
+        why_not = "" if found is None else forbidden(verdict.access, *found)
+    if found is None:
+        raise refusal(404, "model not found", "model_not_found")
+    if why_not:
+        raise refusal(403, why_not)
+    return found

@@ -1,0 +1,733 @@
+"""Routes besides those of models: llama-swap.md sections 3.9, 4.7, 5.1, 5.5, 5.10 and 5.11."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tools.asgi import Bench, Call, Received, proxied, say, say_events
+from tools.net import wait_until_async
+
+from swapchart.adapters.proxy.cards import Limits, ModelCard, PeerCard, ProfileCard, SelectorCard
+from swapchart.adapters.proxy.listing import models
+from swapchart.adapters.proxy.options import ProxyOptions
+from swapchart.adapters.proxy.own_log import keeping_log
+
+LONG_S = 20.0
+
+
+def run(main: Callable[[Bench], Awaitable[None]], *cards: ModelCard | str, **options: Any) -> None:
+    async def whole() -> None:
+        async with proxied(*cards, **options) as bench:
+            await main(bench)
+
+    asyncio.run(whole())
+
+
+async def hold(received: Received, writer: asyncio.StreamWriter) -> None:
+    """Begin a stream, and never end it."""
+    writer.write(
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"8\r\ndata: 1\n\r\n"
+    )
+    await writer.drain()
+    await asyncio.Event().wait()
+
+
+def chat(bench: Bench, model: str, **more: Any) -> Call:
+    return bench.client.begin("POST", "/v1/chat/completions", value={"model": model, **more})
+
+
+# ---- small ones
+def test_5_5_health_version_and_redirects() -> None:
+    """The small routes answer as llama-swap's clients expect."""
+
+    async def main(bench: Bench) -> None:
+        call = bench.client.call
+        assert (await call("GET", "/health")).body == b"OK"
+        assert (await call("GET", "/wol-health")).body == b"OK"
+        version = await call("GET", "/api/version")
+        assert version.json() == {"version": "1.2", "commit": "c", "build_date": "d"}
+        for path, status, location in (
+            ("/", 302, "/ui"), ("/ui", 301, "/ui/"), ("/upstream", 302, "/ui/models"),
+            ("/comfyui", 301, "/comfyui/"),
+        ):  # fmt: skip
+            answer = await call("GET", path)
+            assert (answer.status, answer.header("location")) == (status, location)
+        posted = await call("POST", "/comfyui?x=%20")
+        assert (posted.status, posted.header("location")) == (308, "/comfyui/?x=%20")
+
+    run(main, options=ProxyOptions(version="1.2", commit="c", build_date="d"))
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind", "body"),
+    [
+        ("text/plain", "text/plain; charset=utf-8", b"swapchart: no such route: /<x>\n"),
+        ("text/html,*/*", "text/html; charset=utf-8", b"<p>no such route: /&lt;x&gt;</p>"),
+        ("text/html, text/plain", "text/plain; charset=utf-8", b"swapchart: "),
+        ("*/*", "application/json", b'"code":"not_found"'),
+    ],
+)
+def test_5_3_errors_in_the_form_that_is_accepted(accept: str, kind: str, body: bytes) -> None:
+    """Text, HTML with what came escaped, or JSON: as the Accept field asks."""
+
+    async def main(bench: Bench) -> None:
+        answer = await bench.client.call("GET", "/%3Cx%3E", headers={"Accept": accept})
+
+        assert (answer.status, answer.header("content-type")) == (404, kind)
+        assert body in answer.body
+
+    run(main)
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v/messages/count_tokens"])
+def test_5_3_anthropics_clients_find_their_type(path: str) -> None:
+    """Errors of Anthropic's routes have the member that its clients look for, too."""
+
+    async def main(bench: Bench) -> None:
+        answer = await bench.client.call("POST", path, value={"model": "nobody"})
+
+        assert (answer.status, answer.json()["type"]) == (404, "error")
+        assert answer.error()["code"] == "model_not_found"
+
+    run(main)
+
+
+# ---- 5.10 and stopping
+def test_5_10_running() -> None:
+    """What runs is listed with its command and state, and what does not is not."""
+    card = ModelCard(
+        id="a", name="A", description="d", command="serve --key ${env.KEY}", proxy="http://p",
+        ttl_s=7,
+    )  # fmt: skip
+
+    async def main(bench: Bench) -> None:
+        assert (await bench.client.call("GET", "/running")).json() == {"running": []}
+        await bench.client.chat("a")
+        rows = (await bench.client.call("GET", "/running")).json()["running"]
+
+        row = {key: rows[0][key] for key in ("model", "state", "cmd", "proxy", "ttl", "name")}
+        assert row == {
+            "model": "a", "state": "ready", "cmd": "serve --key ${env.KEY}", "proxy": "http://p",
+            "ttl": 7, "name": "A",
+        }  # fmt: skip
+        assert (len(rows), rows[0]["description"]) == (1, "d")
+
+    run(main, card, "b")
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "body"),
+    [
+        ("GET", "/unload", b"OK"),
+        ("POST", "/api/models/unload", b'{"msg":"ok"}'),
+        ("POST", "/api/models/unload/a", b"OK"),
+        ("POST", "/api/models/unload/the%20alias", b"OK"),
+    ],
+)
+def test_5_5_unload(method: str, target: str, body: bytes) -> None:
+    """Unloading answers when the process is gone; what does not run is unloaded already."""
+
+    async def main(bench: Bench) -> None:
+        await bench.client.chat("a")
+        for _ in range(2):
+            answer = await bench.client.call(method, target)
+
+            assert (answer.status, answer.body) == (200, body)
+            assert bench.supervisor["a"].state == "stopped"
+
+    run(main, ModelCard(id="a", aliases=("the alias",)))
+
+
+def test_5_5_unload_of_strangers() -> None:
+    """Names that are nobody's, or a peer's, cannot be unloaded."""
+    peer = PeerCard(id="p", url="http://127.0.0.1:9", models=("m",))
+
+    async def main(bench: Bench) -> None:
+        unknown = await bench.client.call("POST", "/api/models/unload/x")
+        remote = await bench.client.call("POST", "/api/models/unload/p/m")
+
+        assert (unknown.status, remote.status) == (404, 404)
+        assert remote.error()["message"] == "no local server found for requested model"
+
+    run(main, peers=[peer])
+
+
+def test_4_7_unloading_freezes_nothing() -> None:
+    """While one model drains, others are asked and the proxy answers."""
+
+    async def main(bench: Bench) -> None:
+        bench.server.respond = hold
+        held = chat(bench, "a")
+        await held.until(lambda call: call.messages)
+        unload = bench.client.begin("POST", "/api/models/unload/a")
+        await wait_until_async(lambda: bench.supervisor["a"].state == "draining")
+
+        assert (await bench.client.call("GET", "/running")).json()["running"][0]["state"] == (
+            "stopping"
+        )
+        assert (await bench.client.call("GET", "/health")).status == 200
+        assert not unload.task.done()
+        held.leave()
+        assert (await unload.answer()).status == 200
+
+    run(main)
+
+
+# ---- llama-server's router
+def test_router_dialect_models() -> None:
+    """/models tells llama-server's own states and arguments beside llama-swap's fields."""
+    card = ModelCard(id="a", command="llama-server -m 'x y.gguf' --port 1")
+
+    async def main(bench: Bench) -> None:
+        def status(answer: Any) -> Any:
+            return answer.json()["data"][0]["status"]
+
+        before = status(await bench.client.call("GET", "/models"))
+        await bench.client.chat("a")
+        after = status(await bench.client.call("GET", "/models"))
+
+        arguments = ["llama-server", "-m", "x y.gguf", "--port", "1"]
+        assert before == {"value": "unloaded", "args": arguments}
+        assert after == {"value": "loaded", "args": arguments}
+        listed = (await bench.client.call("GET", "/v1/models")).json()["data"][0]
+        assert listed["status"] == {"value": "loaded"}
+
+    run(main, card)
+
+
+def test_router_dialect_load_and_unload() -> None:
+    """/models/load and /models/unload answer at once; what makes no sense is refused."""
+
+    async def main(bench: Bench) -> None:
+        async def post(what: str, value: Any) -> Any:
+            return await bench.client.call("POST", f"/models/{what}", value=value)
+
+        loaded = await post("load", {"model": "a"})
+        assert (loaded.status, loaded.json()) == (200, {"success": True})
+        await wait_until_async(lambda: bench.supervisor["a"].state == "ready")
+        again = await post("load", {"model": "a"})
+        assert (again.status, again.error()["message"]) == (400, "model is already running")
+        unloaded = await post("unload", {"model": "a"})
+        assert (unloaded.status, unloaded.json()) == (200, {"success": True})
+        await wait_until_async(lambda: bench.supervisor["a"].state == "stopped")
+        assert (await post("unload", {"model": "a"})).status == 400
+        assert (await post("load", {"model": "x"})).status == 404
+        for bad in ({}, {"model": 1}, [1], {"model": ""}):
+            assert (await post("load", bad)).status == 400
+        broken = await bench.client.call("POST", "/models/load", body=b"{")
+        assert broken.status == 400
+
+    run(main)
+
+
+# ---- profiles
+PROFILES = [
+    ProfileCard(id="work", description="d", pins={"chat": "b", "a": None}),
+    ProfileCard(id="home", pins={"chat": "a"}),
+]
+
+
+def test_1_11_profiles() -> None:
+    """At most one profile is active; its pins come first, and nothing is active at the start."""
+
+    async def main(bench: Bench) -> None:
+        async def activate(value: Any) -> Any:
+            return await bench.client.call("PUT", "/api/profiles/active", value=value)
+
+        listed = (await bench.client.call("GET", "/api/profiles")).json()
+        assert listed["active"] is None
+        assert [profile["id"] for profile in listed["profiles"]] == ["home", "work"]
+        assert listed["profiles"][1]["pins"] == {"chat": "b", "a": None}
+        assert (await bench.client.chat("chat")).status == 404
+
+        assert (await activate({"name": "work"})).json() == {"active": "work"}
+        assert (await bench.client.chat("chat")).status == 200
+        assert bench.server.last.json()["model"] == "b"
+        assert (await bench.client.chat("a")).status == 404
+        await bench.client.call("GET", "/upstream/chat/page")
+        assert bench.server.last.target == "/page"
+        assert (await bench.client.call("GET", "/upstream/a/page")).status == 404
+        pinned = [record for record in models(bench.app.proxy) if record["id"] == "chat"]
+        assert pinned[0]["meta"]["llamaswap"]["type"] == "profile"
+        assert (await bench.client.call("POST", "/api/models/unload/a")).status == 200
+
+        for nothing in (None, ""):
+            assert (await activate({"name": "home"})).json() == {"active": "home"}
+            assert (await activate({"name": nothing})).json() == {"active": None}
+        bad: list[tuple[Any, int]] = [
+            ({}, 400),
+            ({"name": 1}, 400),
+            ([], 400),
+            ({"name": "x"}, 404),
+        ]
+        for value, status in bad:
+            assert (await activate(value)).status == status
+        assert (await bench.client.call("PUT", "/api/profiles/active", body=b"x")).status == 400
+
+    run(main, profiles=PROFILES)
+
+
+# ---- cancelling
+def test_5_5_a_waiting_request_is_cancelled() -> None:
+    """A cancelled request that waits is told so; it is never an empty 200."""
+
+    async def main(bench: Bench) -> None:
+        bench.server.respond = hold
+        held = chat(bench, "a")
+        await held.until(lambda call: call.messages)
+        waiting = chat(bench, "b")
+        await wait_until_async(lambda: len(bench.app.proxy.flights.open) == 2)
+        number = max(bench.app.proxy.flights.open)
+        answer = await bench.client.call("POST", f"/api/inflight/{number}/cancel")
+
+        assert answer.json() == {"msg": "ok"}
+        refused = await waiting.answer()
+        assert (refused.status, refused.error()["code"]) == (499, "request_cancelled")
+        for unknown in (number, 999, "x", "-1", "%C2%B2"):
+            gone = await bench.client.call("POST", f"/api/inflight/{unknown}/cancel")
+            assert gone.status == 404
+        held.leave()
+        await held.task
+
+    run(main)
+
+
+def test_5_5_a_stream_is_cancelled() -> None:
+    """A cancelled stream breaks off: its end is no clean one, and its server sees the close."""
+
+    async def main(bench: Bench) -> None:
+        bench.server.respond = hold
+        held = chat(bench, "a")
+        await held.until(lambda call: call.messages)
+        (number,) = bench.app.proxy.flights.open
+        await bench.client.call("POST", f"/api/inflight/{number}/cancel")
+        with pytest.raises(Exception, match="cancelled by the API"):
+            await held.task
+
+        assert not held.is_complete
+        assert bench.supervisor["a"].in_flight == 0
+        assert bench.app.proxy.flights.open == {}
+
+    run(main)
+
+
+# ---- 5.11
+TRAVERSALS = [
+    "/a/%2e%2e/b", "/..%2f..", "//x//", "/%2F", "/{}", "/%22", "/caf%C3%A9", "/%FF", "/a%20b",
+    "/;x=1", "/~u", "/a?b=%2F&c", "/%252F",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("rest", TRAVERSALS)
+def test_C28_bytes_after_the_prefix_stay(rest: str) -> None:
+    """Whatever stands after the model, its server gets the very bytes."""
+
+    async def main(bench: Bench) -> None:
+        await bench.client.call("GET", f"/upstream/a{rest}")
+
+        assert bench.server.last.target == rest
+
+    run(main)
+
+
+@pytest.mark.parametrize("rest", ["/%00", "/%zz", "/%", "/a%2"])
+def test_C28_bad_escapes(rest: str) -> None:
+    """An escape that is malformed, or stands for NUL, is refused."""
+
+    async def main(bench: Bench) -> None:
+        answer = await bench.client.call("GET", f"/upstream/a{rest}")
+
+        assert answer.status == 400
+        assert bench.supervisor["a"].incarnation == 0
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("name", "spelled"),
+    [
+        ("org/model", "org/model"), ("org/model", "org%2Fmodel"), ("sp ace", "sp%20ace"),
+        ("m\u00fc", "m%C3%BC"), ("a", "a"), ("a/b", "a/b"), ("..", "%2e%2e"),
+        ("org%2Fmodel", "org%252Fmodel"),
+    ],
+)  # fmt: skip
+def test_C29_names_in_paths(name: str, spelled: str) -> None:
+    """A model is found by the longest prefix, decoded once; the rest begins after it."""
+
+    async def main(bench: Bench) -> None:
+        answer = await bench.client.call("POST", f"/upstream/{spelled}/v1/x?q=1", body=b"{}")
+
+        assert answer.status == 200
+        assert bench.server.last.target == "/v1/x?q=1"
+        assert bench.supervisor[name].incarnation == 1
+
+    run(main, "a", *{"org/model", "sp ace", "m\u00fc", "a/b", "..", "org%2Fmodel"})
+
+
+def test_5_11_redirect_and_unknown() -> None:
+    """Without a slash the client is sent to where relative links work; strangers are unknown."""
+
+    async def main(bench: Bench) -> None:
+        got = await bench.client.call("GET", "/upstream/a?x=%2F")
+        posted = await bench.client.call("POST", "/upstream/a")
+        unknown = await bench.client.call("GET", "/upstream/nobody/x")
+
+        assert (got.status, got.header("location")) == (301, "/upstream/a/?x=%2F")
+        assert (posted.status, posted.header("location")) == (308, "/upstream/a/")
+        assert (unknown.status, unknown.error()["code"]) == (404, "model_not_found")
+        assert bench.supervisor["a"].incarnation == 0
+
+    run(main)
+
+
+def test_5_11_ignored_paths_start_nothing() -> None:
+    """A path that is ignored is 409 while the model is not ready, and passes once it is."""
+
+    async def main(bench: Bench) -> None:
+        refused = await bench.client.call("GET", "/upstream/a/style.css")
+        assert refused.status == 409
+        assert "path matches upstream.ignorePaths" in refused.error()["message"]
+        assert bench.supervisor["a"].incarnation == 0
+        await bench.client.call("GET", "/upstream/a/")
+        assert (await bench.client.call("GET", "/upstream/a/style.css")).status == 200
+
+    run(main, ignored=[re.compile(r".*\.(js|css)$")])
+
+
+def test_5_11_nothing_is_filtered_below_upstream() -> None:
+    """Bodies below /upstream are passed on unread, in pieces too."""
+    card = ModelCard(id="a", use_model_name="other")
+
+    async def main(bench: Bench) -> None:
+        pieces = [b'{"model":', b'"a"}']
+        await bench.client.call("PUT", "/upstream/a/v1/chat/completions", pieces=pieces)
+
+        assert (bench.server.last.method, bench.server.last.body) == ("PUT", b'{"model":"a"}')
+
+    run(main, card)
+
+
+def test_5_11_comfyui() -> None:
+    """Only ComfyUI's first page starts it; all else is 409 until it runs."""
+
+    async def main(bench: Bench) -> None:
+        early = await bench.client.call("GET", "/comfyui/queue")
+        first = await bench.client.call("GET", "/comfyui/?x=1")
+        late = await bench.client.call("POST", "/comfyui/api/%2F", body=b"x")
+
+        assert early.status == 409
+        assert "only /comfyui/ can start it" in early.error()["message"]
+        assert (first.status, late.status) == (200, 200)
+        assert [r.target for r in bench.server.received] == ["/?x=1", "/api/%2F"]
+        assert (await bench.client.call("GET", "/comfyui/%00")).status == 400
+
+    run(main, "comfyui_auto")
+
+
+def test_5_11_without_comfyui() -> None:
+    """Where no such model is configured there is nothing."""
+
+    async def main(bench: Bench) -> None:
+        assert (await bench.client.call("GET", "/comfyui/")).status == 404
+
+    run(main)
+
+
+# ---- UI files
+def test_5_5_ui_files(tmp_path: Path) -> None:
+    """Files come from one folder; pages of the application are its index, the rest is 404."""
+    (tmp_path / "ui").mkdir()
+    (tmp_path / "secret.txt").write_text("secret")
+    root = tmp_path / "ui"
+    (root / "index.html").write_text("<!doctype html>")
+    (root / "app.js").write_text("plain")
+    (root / "app.js.br").write_bytes(b"packed")
+    (root / "favicon.ico").write_bytes(b"icon")
+
+    async def main(bench: Bench) -> None:
+        call = bench.client.call
+        index = await call("GET", "/ui/")
+        assert (index.status, index.body) == (200, b"<!doctype html>")
+        assert index.header("content-type") == "text/html; charset=utf-8"
+        assert "default-src 'self'" in (index.header("content-security-policy") or "")
+        assert index.header("x-content-type-options") == "nosniff"
+        assert (await call("GET", "/ui/models/x")).body == b"<!doctype html>"
+        assert (await call("GET", "/ui/missing.js")).status == 404
+        plain = await call("GET", "/ui/app.js")
+        assert (plain.body, plain.header("content-encoding")) == (b"plain", None)
+        packed = await call("GET", "/ui/app.js", headers={"Accept-Encoding": "gzip, br"})
+        assert (packed.body, packed.header("content-encoding")) == (b"packed", "br")
+        again = await call("GET", "/ui/app.js", headers={"If-None-Match": plain.header("etag")})
+        assert (again.status, again.body) == (304, b"")
+        assert (await call("GET", "/favicon.ico")).body == b"icon"
+        for path in ("../secret.txt", "%2e%2e/secret.txt", "..%2fsecret.txt", "%00.x", "x" * 5000):
+            answer = await call("GET", f"/ui/{path}")
+            assert b"secret" not in answer.body.replace(b"secret.txt", b"")
+
+    run(main, options=ProxyOptions(ui_root=root))
+
+
+def test_5_5_without_a_ui() -> None:
+    """Without a UI its paths are 404, not an error of ours."""
+
+    async def main(bench: Bench) -> None:
+        assert (await bench.client.call("GET", "/ui/")).status == 404
+
+    run(main)
+
+
+# ---- logs
+def test_5_5_logs() -> None:
+    """Logs are shown together or apart, with their history or without, until the client leaves."""
+
+    async def main(bench: Bench) -> None:
+        bench.app.proxy.own_log.line("from the proxy")
+        bench.supervisor["org/m"].log.write(b"from the model\n")
+        call = bench.client.call
+        both = await call("GET", "/logs")
+        assert both.body == b"from the proxy\nfrom the model\n"
+        assert both.header("content-type") == "text/plain; charset=utf-8"
+        browser = await call("GET", "/logs", headers={"Accept": "text/html"})
+        assert (browser.status, browser.header("location")) == (302, "/ui/")
+        assert (await call("GET", "/logs/stream/nobody")).status == 400
+        expected = {
+            "/logs/stream": b"from the model\nfrom the proxy\n",
+            "/logs/stream/proxy": b"from the proxy\n",
+            "/logs/stream/upstream": b"from the model\n",
+            "/logs/stream/org/m": b"from the model\n",
+            "/logs/stream/alias": b"from the model\n",
+        }
+        for target, history in expected.items():
+            stream = bench.client.begin("GET", target)
+            await stream.until(lambda c, h=history: len(c.body) == len(h))  # type: ignore[misc]
+            assert b"".join(sorted(stream.body.splitlines(keepends=True))) == history
+            assert dict(stream.headers)["x-accel-buffering"] == "no"
+            stream.leave()
+            await stream.task
+        fresh = bench.client.begin("GET", "/logs/stream/org/m?no-history")
+        await fresh.until(lambda c: c.messages)
+        await wait_until_async(lambda: _write_until(bench, fresh))
+        assert b"from the model" not in fresh.body
+        fresh.leave()
+        await fresh.task
+
+    run(main, ModelCard(id="org/m", aliases=("alias",)))
+
+
+def _write_until(bench: Bench, call: Call) -> bool:
+    bench.supervisor["org/m"].log.write(b"news\n")
+    return b"news" in call.body
+
+
+def test_C38_own_log_is_one_line_each() -> None:
+    """What clients send cannot break or paint the lines of the log."""
+    with keeping_log() as ring:
+        logging.getLogger("swapchart.x").warning("a\x1b[31m%s", "b\rc\nd\x00")
+
+    lines = ring.history().decode().split("\n")
+    assert lines[0].endswith("[WARNING] a\\x1b[31mb\\x0dc")
+    assert lines[1:] == ["    d\\x00", ""]
+
+
+# ---- 5.9
+def test_5_9_records() -> None:
+    """Models, aliases, peers and selectors are told apart, sorted, and the unlisted left out."""
+    from swapchart.adapters.proxy.cards import Abilities
+
+    cards = [
+        ModelCard(
+            id="m", aliases=("m2",), name=" M ", description=" d ",
+            abilities=Abilities(
+                inputs=("text", "image"), outputs=("text",), has_tools=True, context=4096
+            ),
+            metadata={"own": 1, "capabilities": "lost", "type": "lost"},
+        ),
+        ModelCard(id="hidden", is_unlisted=True),
+        ModelCard(id="plain", metadata={"capabilities": "kept"}),
+        ModelCard(id="ears", abilities=Abilities(inputs=("audio",), outputs=("text",))),
+        ModelCard(id="rank", abilities=Abilities(is_reranker=True)),
+    ]  # fmt: skip
+    options = ProxyOptions(include_aliases=True)
+    extra: dict[str, Any] = {
+        "peers": [PeerCard(id="p", url="http://127.0.0.1:9", models=("x/y",))],
+        "selectors": [
+            SelectorCard(id="s", strategy="spillover", targets=("m", "plain"), spillover=3),
+            SelectorCard(id="s-pin", strategy="pin", targets=("plain", "m"), name="S"),
+            SelectorCard(id="s-hidden", strategy="pin", targets=("m",), is_unlisted=True),
+        ],
+    }
+
+    async def main(bench: Bench) -> None:
+        await bench.client.chat("m")
+        answer = await bench.client.call("GET", "/v1/models")
+        assert answer.json()["object"] == "list"
+        data = {record["id"]: record for record in answer.json()["data"]}
+
+        assert list(data) == ["ears", "m", "m2", "p/x/y", "plain", "rank", "s", "s-pin"]
+        m = data["m"]
+        assert (m["object"], m["owned_by"], m["name"], m["description"]) == (
+            "model", "swapchart", "M", "d",
+        )  # fmt: skip
+        assert m["architecture"] == {
+            "input_modalities": ["text", "image"], "output_modalities": ["text"],
+            "modality": "text+image->text",
+        }  # fmt: skip
+        assert m["capabilities"] == {"vision": True, "function_calling": True}
+        assert m["supported_parameters"] == ["tools", "tool_choice"]
+        assert m["context_length"] == 4096
+        assert m["meta"] == {
+            "llamaswap": {"own": 1, "type": "model", "aliases": ["m2"]}, "n_ctx": 4096,
+        }  # fmt: skip
+        assert m["status"] == {"value": "loaded"}
+        assert data["m2"]["meta"]["llamaswap"]["modelID"] == "m"
+        assert data["m2"]["meta"]["llamaswap"]["type"] == "alias"
+        assert data["plain"]["meta"]["llamaswap"] == {"type": "model", "capabilities": "kept"}
+        assert data["plain"]["status"] == {"value": "unloaded"}
+        assert data["ears"]["capabilities"] == {"audio_transcriptions": True}
+        assert data["rank"]["capabilities"] == {"reranker": True}
+        assert data["p/x/y"]["name"] == "p: x/y"
+        assert data["p/x/y"]["meta"]["llamaswap"] == {"type": "peer", "peerID": "p"}
+        assert data["s"]["meta"]["llamaswap"] == {
+            "type": "selector", "strategy": "spillover", "targets": ["m", "plain"], "spillover": 3,
+        }  # fmt: skip
+        assert (data["s"]["status"], data["s-pin"]["status"]) == (
+            {"value": "loaded"}, {"value": "unloaded"},
+        )  # fmt: skip
+        assert data["s-pin"]["name"] == "S"
+
+    run(main, *cards, options=options, **extra)
+
+
+# ---- 3.9
+def test_3_9_failures_of_a_models_server() -> None:
+    """A server that is not there, or hangs up, is a 502 that says so, and never an empty one."""
+
+    async def main(bench: Bench) -> None:
+        async def hang_up(received: Received, writer: asyncio.StreamWriter) -> None:
+            writer.close()
+
+        bench.server.respond = hang_up
+        answer = await bench.client.chat("a")
+        assert (answer.status, answer.error()["code"]) == (502, "upstream_head")
+
+        async def nonsense(received: Received, writer: asyncio.StreamWriter) -> None:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx")
+            await writer.drain()
+
+        bench.server.respond = nonsense
+        assert (await bench.client.chat("a")).status == 502
+
+    run(main)
+
+
+def test_C43_headers_that_cannot_cross() -> None:
+    """A header field that would end early is refused before it reaches anybody."""
+
+    async def main(bench: Bench) -> None:
+        answer = await bench.client.chat("a", headers={"X-Bad": "a\rb"})
+
+        assert answer.status == 400
+        assert bench.server.received == []
+
+    run(main)
+
+
+def test_1_8_the_head_of_an_answer_in_time() -> None:
+    """A server that does not begin to answer in time is a 504."""
+    card = ModelCard(id="a", limits=Limits(header_s=0.1))
+
+    async def never(received: Received, writer: asyncio.StreamWriter) -> None:
+        await asyncio.Event().wait()
+
+    async def main(bench: Bench) -> None:
+        answer = await bench.client.chat("a")
+
+        assert (answer.status, answer.error()["code"]) == (504, "upstream_head")
+
+    run(main, card, respond=never)
+
+
+def test_a_stream_that_stalls_is_counted_against_its_model() -> None:
+    """A pause within an answer beyond the limit breaks it off and is noted."""
+    card = ModelCard(id="a", limits=Limits(stall_s=0.1))
+    noted: list[str] = []
+
+    async def main(bench: Bench) -> None:
+        life = bench.supervisor["a"]
+        life.note_stall = lambda: noted.append("a")  # type: ignore[method-assign]
+        held = chat(bench, "a")
+        with pytest.raises(Exception, match="no more of the answer"):
+            await held.task
+
+        assert noted == ["a"]
+        assert held.body == b"data: 1\n"
+
+    run(main, card, respond=hold)
+
+
+def test_C44_forwarded_fields_of_strangers_do_not_cross() -> None:
+    """A client's word about addresses counts only if the client is a proxy of ours."""
+    fields = {"X-Forwarded-For": "6.6.6.6", "X-Forwarded-Proto": "https"}
+
+    async def main(bench: Bench) -> None:
+        await bench.client.chat("a", headers=fields)
+        assert bench.server.last.header("x-forwarded-for") == "127.0.0.1"
+        assert bench.server.last.header("x-forwarded-proto") is None
+
+    async def trusted(bench: Bench) -> None:
+        await bench.client.chat("a", headers=fields)
+        assert bench.server.last.header("x-forwarded-for") == "6.6.6.6, 127.0.0.1"
+        assert bench.server.last.header("x-forwarded-proto") == "https"
+
+    run(main)
+    run(trusted, options=ProxyOptions(trusted_proxies=("127.0.0.0/8",)))
+
+
+def test_C24_events_are_passed_on_as_they_come() -> None:
+    """Each event reaches the client by itself, and is not joined to the next."""
+
+    async def main(bench: Bench) -> None:
+        go = asyncio.Event()
+
+        async def respond(received: Received, writer: asyncio.StreamWriter) -> None:
+            await say_events(writer, b"data: 1\n\n")
+
+        async def slowly(received: Received, writer: asyncio.StreamWriter) -> None:
+            head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+            writer.write(head + b"Transfer-Encoding: chunked\r\n\r\n9\r\ndata: 1\n\n\r\n")
+            await writer.drain()
+            await go.wait()
+            writer.write(b"9\r\ndata: 2\n\n\r\n0\r\n\r\n")
+            await writer.drain()
+
+        bench.server.respond = slowly
+        stream = chat(bench, "a", stream=True)
+        await stream.until(lambda call: call.body == b"data: 1\n\n")
+        go.set()
+        assert (await stream.answer()).body == b"data: 1\n\ndata: 2\n\n"
+        assert dict(stream.headers)["x-accel-buffering"] == "no"
+
+    run(main)
+
+
+def test_a_body_is_answered_once() -> None:
+    """What the server says is what the client gets: status, fields and bytes."""
+
+    async def teapot(received: Received, writer: asyncio.StreamWriter) -> None:
+        await say(writer, b"short and stout", status=418, kind="text/x-tea")
+
+    async def main(bench: Bench) -> None:
+        answer = await bench.client.chat("a")
+
+        assert (answer.status, answer.body) == (418, b"short and stout")
+        assert answer.header("content-type") == "text/x-tea"
+        assert answer.header("content-length") == "15"
+
+    run(main, respond=teapot)
