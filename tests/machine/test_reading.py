@@ -1,0 +1,361 @@
+"""Reading documents: what is wrong is said with its path and with what was expected."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import yaml
+
+from swapchart.machine import ChartError, Document, from_mapping, lifecycle, read
+
+GOOD: dict[str, Any] = {
+    "format": "swapchart.chart/v1",
+    "name": "Small",
+    "data": {"n": {"initial": 0}, "mode": {"values": ["a", "b"]}},
+    "parameters": {"limit": {"initial": 2}},
+    "events": {
+        "go": {"data": {"hard": [False, True]}},
+        "ring": {"origin": "timer", "of": "bell"},
+        "done": {"origin": "activity", "of": "work"},
+    },
+    "guards": {"small": "n < limit", "is_hard": "hard"},
+    "actions": {
+        "add": {"set": {"n": "n + 1"}},
+        "arm": {"do": {"effect": "timer.start", "timer": "bell"}},
+        "start": {"when": "n == 0", "do": [{"effect": "activity.start", "activity": "work"}]},
+    },
+    "promises": {"rest": ["one"], "always": [{"why": "because", "then": "n >= was_n"}]},
+    "chart": {
+        "states": {
+            "one": {
+                "initial": True,
+                "enter": ["arm", "start"],
+                "transitions": [
+                    {"event": "go", "target": "two", "cond": ["small", "is_hard"], "on": "add"},
+                    {"event": "go"},
+                    {"event": "ring done"},
+                ],
+            },
+            "two": {
+                "transitions": [{"event": "go", "target": "past", "unless": "small"}],
+                "history": {"past": {"transitions": [{"target": "inner"}]}},
+                "states": {"inner": {"initial": True}, "last": None},
+            },
+        }
+    },
+}
+GOOD["chart"]["states"]["two"]["states"]["inner"] = {
+    "initial": True,
+    "transitions": [{"event": "ring", "target": "last"}],
+}
+
+
+def with_(path: str, value: Any) -> dict[str, Any]:
+    """Return the good document with *value* at *path*; ``DELETE`` takes the key out."""
+    raw: Any = copy.deepcopy(GOOD)
+    at = raw
+    *parents, last = [int(key) if key.isdigit() else key for key in path.split("/")]
+    for key in parents:
+        at = at[key]
+    if value is DELETE:
+        del at[last]
+    else:
+        at[last] = value
+    return dict(raw)
+
+
+DELETE = object()
+STATE = "chart/states/one"
+FIRST = "chart/states/one/transitions/0"
+
+
+def test_the_good_document_is_good() -> None:
+    """What the table below breaks in one place each is sound to begin with."""
+    document = from_mapping(copy.deepcopy(GOOD))
+
+    assert document.name == "Small"
+    assert document.parameters["limit"].initial == 2
+    assert document.data["mode"].initial == "a"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "error"),
+    [
+        # sections
+        ("format", "v0", "format: expected 'swapchart.chart/v1', got 'v0'"),
+        ("colour", 1, "colour: unknown section; known: format, name, data"),
+        ("data", [], "data: expected a mapping with text keys, got list"),
+        ("data", {1: {}}, "data: expected a mapping with text keys, got dict"),
+        ("data/n", {}, "data.n: expected `initial` (text, int or bool) or `values`"),
+        ("data/n/size", 1, "data.n.size: unknown key; known: initial, values"),
+        ("data/n/initial", 1.5, "data.n: expected `initial`"),
+        ("data/mode/initial", "c", "data.mode: initial 'c' is none of ('a', 'b')"),
+        ("data/mode/values", [1, 2.5], "data.mode.values: expected text, int or bool, got 2.5"),
+        ("data/mode", {"initial": True, "values": [1, 0]}, "data.mode: initial True is none of"),
+        # events
+        ("events/go", 1, "events.go: expected a mapping with text keys, got 1"),
+        ("events/go/origin", "me", "events.go.origin: expected one of user, activity, timer, proc"),
+        ("events/ring/of", DELETE, "events.ring: `of` goes with the origins activity and timer"),
+        ("events/go/of", "bell", "events.go: `of` goes with the origins activity and timer"),
+        ("events/ring/of", "gong", "events.ring.of: no action starts timer 'gong'"),
+        ("events/done/of", "play", "events.done.of: no action starts activity 'play'"),
+        (
+            "events/ring",
+            {"origin": "process"},
+            "actions: timer bell: no event says that it ran out",
+        ),
+        ("events/go/data/hard", [], "events.go.data.hard: expected the values it can have"),
+        ("events/go/data", [], "events.go.data: expected a mapping"),
+        ("events/send", {}, "events.send: declared but not used in the chart"),
+        ("events/go on", {}, "events.go on: declared but not used"),
+        # guards and actions
+        ("guards/small", "n <", "guards.small: expected an expression, got 'n <'"),
+        ("guards/small", "n\0", "guards.small: expected an expression"),
+        ("guards/small", "m < 1", "guards.small: unknown name 'm' in 'm < 1'; known: hard, limit"),
+        ("guards/small", "n.real", "guards.small: Attribute is not allowed in 'n.real'"),
+        ("guards/small", "n + 1.5", "guards.small: constant 1.5 is not allowed"),
+        ("guards/small", "abs(n)", "guards.small: only min(..) and max(..) may be called"),
+        ("guards/small", "n" + " + n" * 200, "guards.small: expected at most 500 characters"),
+        ("guards/small", None, "guards.small: expected a text, got nothing"),
+        ("guards/small", DELETE, "guards.small: used in the chart but not declared"),
+        ("guards/n", "n == 1", "guards.n: declared but not used in the chart"),
+        ("actions/add", {}, "actions.add: expected `do`, `set` or both"),
+        ("actions/add/say", 1, "actions.add.say: unknown key; known: when, do, set"),
+        ("actions/add/set/m", "1", "actions.add.set.m: expected the name of a datum"),
+        ("actions/add/set/n", "n +", "actions.add.set.n: expected an expression"),
+        ("actions/start/when", "n ==", "actions.start.when: expected an expression"),
+        ("actions/start/when", "hard", "chart.one.enter: 'start' reads 'hard', which only events"),
+        ("actions/arm/do/effect", "fly", "actions.arm.do: unknown effect 'fly'; known: activity."),
+        ("actions/arm/do/effect", [], "actions.arm.do: unknown effect []; known: activity.cancel"),
+        (
+            "actions/arm/do/timer",
+            DELETE,
+            "actions.arm.do: effect timer.start takes timer; got noth",
+        ),
+        ("actions/arm/do/delay", "1", "effect timer.start takes timer; got timer, delay"),
+        ("actions/arm/do", [1], "actions.arm.do: expected a mapping with text keys, got 1"),
+        ("actions/arm/do/timer", 5, "actions.arm.do.timer: expected a text, got 5"),
+        (
+            "actions/arm/do/timer",
+            "work",
+            "actions: work: is the name of an activity and of a timer",
+        ),
+        (
+            "actions/add/do",
+            {"effect": "timer.cancel", "timer": "gong"},
+            "actions.add: no action star",
+        ),
+        (
+            "actions/add/do",
+            {"effect": "activity.cancel", "activity": "x"},
+            "actions.add: no action",
+        ),
+        ("actions/limit", {"set": {"n": "0"}}, "actions.limit: declared but not used in the chart"),
+        ("actions/state", {"set": {"n": "0"}}, "actions.state: declared but not used in the chart"),
+        # promises
+        ("promises", [], "promises: expected a mapping"),
+        ("promises/noise", [], "promises.noise: unknown key; known: rest, quiet, serving, pairs"),
+        ("promises/rest", [1], "promises.rest: expected a text, got 1"),
+        ("promises/rest", "three", "promises.rest: unknown state 'three'"),
+        ("promises/stopping", "three", "promises.stopping: unknown state 'three'"),
+        ("promises/unsure", "three", "promises.unsure: unknown activity or timer 'three'"),
+        ("promises/patience", "three", "promises.patience: unknown event 'three'"),
+        ("promises/pairs", [{"begin": "one"}], "promises.pairs.end: expected a text, got nothing"),
+        ("promises/pairs", [{"begin": "one", "end": "x"}], "promises.pairs: unknown state 'x'"),
+        ("promises/requests", {"ask": "go"}, "promises.requests.give_up: expected a text"),
+        (
+            "promises/requests",
+            {"ask": "x", "give_up": "go", "done": "go", "waiting": "n", "served": "n"},
+            "promises.requests: unknown event 'x'",
+        ),
+        (
+            "promises/requests",
+            {"ask": "go", "give_up": "go", "done": "go", "waiting": "z", "served": "n"},
+            "promises.requests: unknown datum 'z'",
+        ),
+        (
+            "promises/process",
+            {"activity": "z", "up": "go", "down": "go"},
+            "promises.process: unknown activity 'z'",
+        ),
+        ("promises/always/0/why", DELETE, "promises.always[0].why: expected a text"),
+        ("promises/always/0/then", DELETE, "promises.always[0]: expected one of: to, never, asks"),
+        ("promises/always/0/then", "was_m == 1", "promises.always[0].then: unknown name 'was_m'"),
+        ("promises/always/0/stays", "yes", "promises.always[0].stays: expected true or false, got"),
+        (
+            "promises/always/0/asks",
+            "timer.start gong",
+            "promises.always[0]: unknown effect 'timer.",
+        ),
+        ("promises/always/0/live", "gong", "promises.always[0]: unknown activity or timer 'gong'"),
+        ("promises/always/0/event", "gong", "promises.always[0]: unknown event 'gong'"),
+        ("promises/always/0/never", "gong", "promises.always[0]: unknown state 'gong'"),
+        # the chart
+        ("chart", {}, "chart.states: expected at least one state"),
+        ("chart/speed", 1, "chart.speed: unknown key; known: name, states"),
+        ("chart/states", ["one"], "chart.states: expected a mapping"),
+        (STATE, "x", "chart.states.one: expected a mapping with text keys, got 'x'"),
+        (f"{STATE}/colour", 1, "chart.states.one.colour: unknown key; known: initial, final"),
+        (f"{STATE}/initial", "yes", "chart.states.one.initial: expected true or false, got 'yes'"),
+        (f"{STATE}/initial", DELETE, "chart.states: expected one state marked initial, got none"),
+        (
+            "chart/states/two/initial",
+            True,
+            "chart.states: expected one state marked initial, got o",
+        ),
+        ("chart/states/two/states/inner/initial", DELETE, "chart.two: expected one state marked"),
+        (f"{STATE}/final", True, "chart.one: a final state has neither states nor transitions"),
+        (f"{STATE}/parallel", True, "chart.one.parallel: only a state with states inside can have"),
+        (
+            f"{STATE}/history",
+            {"h": {"transitions": [{"target": "one"}]}},
+            "chart.one.history: only",
+        ),
+        (f"{STATE}/enter", [{"assign": 1}], "chart.states.one.enter: expected a text, got dict"),
+        (f"{STATE}/transitions", {}, "chart.states.one.transitions: expected a list, got dict"),
+        (FIRST, "go", "chart.states.one.transitions[0]: expected a mapping, got 'go'"),
+        (f"{FIRST}/do", 1, "chart.states.one.transitions[0].do: unknown key; known: event, target"),
+        (f"{FIRST}/event", 1, "chart.states.one.transitions[0].event: expected a text, got 1"),
+        (f"{FIRST}/target", "six", "chart.one.transitions[0].target: unknown state 'six'"),
+        (f"{FIRST}/internal", "no", "chart.states.one.transitions[0].internal: expected true or f"),
+        (
+            f"{FIRST}/internal",
+            True,
+            "chart.one.transitions[0].internal: its target is not inside 'o",
+        ),
+        (f"{FIRST}/event", "fly", "events.fly: used in the chart but not declared"),
+        (
+            f"{FIRST}/event",
+            "done.state.six",
+            "events.done.state.six: used in the chart but not decl",
+        ),
+        (f"{FIRST}/on", "fly", "actions.fly: used in the chart but not declared"),
+        (
+            f"{FIRST}/event",
+            "ring",
+            "chart.one.transitions[0].cond: 'is_hard' reads 'hard', which its",
+        ),
+        (
+            f"{STATE}/transitions/1",
+            {"cond": "small"},
+            "chart.one.transitions[1]: without event and",
+        ),
+        (
+            "chart/states/two/history/past/type",
+            "wide",
+            "chart.states.two.history.past.type: expected",
+        ),
+        (
+            "chart/states/two/history/past",
+            {},
+            "chart.states.two.history.past: expected one transitio",
+        ),
+        (
+            "chart/states/two/history/past/transitions/0",
+            {"event": "go"},
+            "chart.two.past.transitions[",
+        ),
+        (
+            "chart/states/two/states/one",
+            {},
+            "chart.two.one: state id 'one' is also used at chart.one",
+        ),
+        (
+            "chart/states/send",
+            {},
+            "chart.send: 'send' is not an identifier, or the library's own na",
+        ),
+        (
+            "chart/states/a b",
+            {},
+            "chart.a b: 'a b' is not an identifier, or the library's own name",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said(path: str, value: Any, error: str) -> None:
+    """One thing is broken, and one of the reported problems says which."""
+    with pytest.raises(ChartError) as caught:
+        from_mapping(with_(path, value))
+
+    assert error in "\n".join(caught.value.__notes__)
+
+
+@pytest.mark.parametrize("raw", [None, 3, "text", []])
+def test_what_is_no_mapping_is_no_document(raw: Any) -> None:
+    """Anything else than a mapping is refused for what it is."""
+    with pytest.raises(ChartError, match="chart document: expected a mapping, got"):
+        from_mapping(raw)
+
+
+def test_names_that_mean_something_else_are_refused() -> None:
+    """A name is declared once, and neither the library nor the context uses it already."""
+    raw = copy.deepcopy(GOOD)
+    raw["data"] |= {"event": {"initial": 0}, "was_n": {"initial": 0}, "small": {"initial": 0}}
+
+    with pytest.raises(ChartError) as caught:
+        from_mapping(raw)
+
+    notes = "\n".join(caught.value.__notes__)
+    for line in (
+        "data.event: expected an identifier that is not reserved",
+        "data.was_n: expected an identifier that is not reserved",
+        "guards.small: name also used among the data",
+    ):
+        assert line in notes
+
+
+def test_a_library_name_is_no_event() -> None:
+    """An event called like a method of the library would replace that method."""
+    raw = copy.deepcopy(GOOD)
+    raw["events"]["send"] = {}
+    raw["chart"]["states"]["one"]["transitions"].append({"event": "send"})
+
+    with pytest.raises(ChartError, match=r"events\.send: expected words joined by dots"):
+        from_mapping(raw)
+
+
+def test_all_problems_are_counted_and_noted() -> None:
+    """The message names the first and counts the others; the note lists them all."""
+    raw = copy.deepcopy(GOOD)
+    raw["format"] = None
+    raw["colour"] = raw["shape"] = 1
+
+    with pytest.raises(ChartError, match=r"colour: unknown section; .* \(and 2 more\)") as caught:
+        from_mapping(raw)
+
+    assert len(caught.value.__notes__[0].splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("a: [", "chart document: not YAML"),
+        ("a: 1\nb: 2\na: 3\n", "line 3: duplicate key 'a', first on line 1"),
+        ("a: {1: 2}", "line 1: expected a text as key, got 1"),
+        ("!!python/object:os.system {}", "chart document: not YAML"),
+    ],
+)
+def test_what_is_no_clean_yaml_is_refused(text: str, error: str) -> None:
+    """Duplicate keys, keys that are no text and tags that are more than data are errors."""
+    with pytest.raises(ChartError, match=r"line|chart document") as caught:
+        read(text)
+
+    assert error in str(caught.value)
+
+
+def test_words_stay_words() -> None:
+    """``on``, ``yes`` and ``no`` are names in a chart, not truth values."""
+    text = yaml.safe_dump(GOOD).replace("'on'", "on")
+
+    document = read(text.replace("mode:\n    values:\n    - a", "mode:\n    values:\n    - yes"))
+
+    assert isinstance(document, Document)
+    assert document.data["mode"].values == ("yes", "b")
+
+
+def test_our_own_chart_is_read_once() -> None:
+    """It ships with the package and is cached."""
+    assert lifecycle() is lifecycle()
+    assert lifecycle().ancestors("launching") == ("alive", "starting")
