@@ -224,7 +224,7 @@ async def _uvicorn(
 
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, date_header=False,
-        timeout_graceful_shutdown=int(options.stop_limit_s), timeout_keep_alive=75, ws="none",
+        timeout_graceful_shutdown=int(options.stop_limit_s), timeout_keep_alive=75, ws="wsproto",
     )  # fmt: skip
     _logger("uvicorn.error")
     server = uvicorn.Server(config)
