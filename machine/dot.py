@@ -25,8 +25,8 @@ _ORIGINS = {
 _TINTS = ("#f4f6f9", "#e9eef5", "#dfe7f1", "#d5dfec")
 _ROLES = {
     "serving": ("#d9f2e0", "#2a7d46"),
-    "quiet": ("#ffffff", "#7b8794"),
-    "": ("#fffdf5", "#7b6f4a"),
+    "quiet": ("#e4e7eb", "#7b8794"),
+    "": ("#ffffff", "#52606d"),
 }
 _ACTIVE = ("#ffe08a", "#c77700")
 _WRAP = 34
@@ -124,7 +124,9 @@ class _Writer:
         )
         if node.kind != "parallel":
             yield self._initial(node.id, inner)
-        if self._needs_any(node):
+        if node.kind == "parallel":
+            yield f'{inner}"{_any(node.id)}" [shape=point, style=invis, width=0.05];'
+        elif self._needs_any(node):
             yield (
                 f'{inner}"{_any(node.id)}" [shape=plain, fontsize=10, fontcolor="{_MUTED}", '
                 f"label=<<I>any state of {node.id}</I>>];"
@@ -170,7 +172,7 @@ class _Writer:
     def _needs_any(self, node: Node) -> bool:
         """Tell whether an edge leads from *node* to a state inside it."""
         nodes = self._picture.nodes
-        return node.kind == "parallel" or any(
+        return any(
             edge.source == node.id
             and (node.id in nodes[edge.target].above or edge.target == node.id)
             for edge in self._picture.edges
@@ -234,14 +236,25 @@ class _Writer:
         origins = dict.fromkeys(
             label.origin for edge in self._picture.edges for label in edge.labels
         )
-        used = [origin for origin in _ORIGINS if origin in origins]
+        rows = [
+            (f'<FONT COLOR="{colour}"><B>{origin or "[guard]"}</B></FONT>', meaning, "")
+            for origin, (colour, meaning) in _ORIGINS.items()
+            if origin in origins
+        ]
+        promises = self._document.promises
+        for role, states, meaning in (
+            ("serving", promises.serving, "requests are served"),
+            ("quiet", promises.quiet, "there is no process"),
+        ):
+            if states:
+                fill, line = _ROLES[role]
+                rows.append(("state", meaning, f' BGCOLOR="{fill}" BORDER="1" COLOR="{line}"'))
         cells = "".join(
-            f'<TR><TD ALIGN="LEFT"><FONT COLOR="{_ORIGINS[origin][0]}"><B>{origin or "[guard]"}</B>'
-            f'</FONT></TD><TD ALIGN="LEFT">{_ORIGINS[origin][1]}</TD></TR>'
-            for origin in used
+            f'<TR><TD ALIGN="LEFT"{look}>{sign}</TD><TD ALIGN="LEFT">{meaning}</TD></TR>'
+            for sign, meaning, look in rows
         )
         yield (
-            '  "legend" [shape=plain, fontsize=10, label=<<TABLE BORDER="0" CELLSPACING="0" '
+            '  "legend" [shape=plain, fontsize=10, label=<<TABLE BORDER="0" CELLSPACING="2" '
             f'CELLPADDING="2">{cells}</TABLE>>];'
         )
 

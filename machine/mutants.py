@@ -8,7 +8,7 @@ equivalent, which comparing the two explorations proves, or shows a promise that
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -83,15 +83,14 @@ def _elsewhere(
 ) -> Iterator[str]:
     """Yield where else a transition could lead: to the next atomic state, and nowhere."""
     target = str(item.get("target") or "")
-    inner = [
+    inside = [
         name
         for name, body, above in document.states()
-        if name == target or target in above
-        if not body.get("states")
+        if not body.get("states") and (name in (target, state) or target in above)
     ]
-    start = leaves.index((inner or [state if state in leaves else leaves[0]])[-1])
-    candidates = (leaves[(start + 1 + step) % len(leaves)] for step in range(len(leaves)))
-    yield next(name for name in candidates if name != target and name != state)
+    start = leaves.index(inside[-1]) + 1 if inside else 0
+    others = [name for name in leaves[start:] + leaves[:start] if name not in (target, state)]
+    yield from others[:1]
     if target and item.get("event"):
         yield ""
 
@@ -111,17 +110,32 @@ def _body(chart: Mapping[str, Any], state: str) -> dict[str, Any]:
     )
 
 
-def is_equivalent(document: Document, other: Document, bounds: Bounds | None = None) -> bool:
+def is_equivalent(
+    document: Document,
+    other: Document,
+    *,
+    bounds: Bounds | None = None,
+    parameters: Iterable[Mapping[str, Value]] | None = None,
+) -> bool:
     """Tell whether nobody can ever see a difference between two charts of the same names.
 
-    Both are walked side by side under every set of parameters. Cancelling what does not run,
-    refusing nobody, and what the data of a chart are once it has ended is not seen.
+    Both are walked side by side. Cancelling what does not run, refusing nobody, and what the
+    data of a chart are once it has ended is not seen.
+
+    Args:
+        document: One chart.
+        other: The other one.
+        bounds: As for `check`.
+        parameters: The sets under which they are compared; None is all of them.
+
+    Raises:
+        ChartError: One of them cannot be compiled.
     """
     bounds = bounds or Bounds()
     ours, theirs = Compiled(document), Compiled(other)
     return all(
         _walk_together(_Side(ours, bounds, values), _Side(theirs, bounds, values))
-        for values in parameter_sets(document, bounds)
+        for values in parameters or parameter_sets(document, bounds)
     )
 
 
@@ -139,13 +153,16 @@ class _Side:
         if after is not None and self.world.is_final(after):
             after = after._replace(values=())
         reaction = self._reactor.react(now.configuration, now.values, now.memory, what)
-        waiting = self.environment.counts(now.values)[0]
-        return after, [
-            effect
-            for effect in (reaction.effects if reaction is not None else ())
-            if not isinstance(effect, (CancelActivity, CancelTimer))
-            and (waiting or effect != RejectAll())
-        ]
+        seen: list[Effect] = []
+        waiting = self.environment.counts(now.values)[0] > 0
+        for effect in reaction.effects if reaction is not None else ():
+            if effect == RejectAll():
+                if waiting:
+                    seen.append(effect)
+                waiting = False
+            elif not isinstance(effect, (CancelActivity, CancelTimer)):
+                seen.append(effect)
+        return after, seen
 
 
 def _walk_together(ours: _Side, theirs: _Side) -> bool:
