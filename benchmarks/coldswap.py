@@ -1,8 +1,8 @@
 """What a start and a swap through the proxy cost over the server's own time.
 
 The same thing is done by hand and through swapchart, in turns: (end the server that runs,) start
-one, ask for its health every millisecond, ask it once. The overhead is the difference of the medians.
-Then: how long after a server became healthy its first request arrives there.
+one, ask for its health every millisecond, ask it once. The overhead is the difference of the
+medians. Then: how long after a server became healthy its first request arrives there.
 
 The servers are a small one that starts as fast as Python does and, with ``--llama``, a real
 llama-server with a model of half a megabyte.
@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lab.contenders import versions
+from lab.contenders import own_versions
 from lab.processes import Process, free_ports
 from lab.report import Weather, document, median, publish, table
 
@@ -275,7 +275,7 @@ def main() -> None:
     delays = table(["start takes", "noticed after, ms", "longest", "runs"], late_rows)
     parts = [f"From a request to its answer; {runs} runs.", swaps,
              "From a server's being healthy to its first request.", delays]  # fmt: skip
-    text = document("Starts and swaps", "./dev bench coldswap", parts, weather, versions())
+    text = document("Starts and swaps", "./dev bench coldswap", parts, weather, own_versions())
     publish("coldswap", text, keep=not options.quick)
 
 

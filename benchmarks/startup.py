@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from lab.contenders import versions
+from lab.contenders import own_versions
 from lab.processes import Process, cores, cpu_ns, free_ports, pinned
 from lab.report import Weather, document, median, publish, table
 
@@ -109,7 +109,7 @@ def main() -> None:
     columns = ["ten models", "listening, ms", "answering, ms", "CPU ms until then"]
     text = document(
         "Start", "./dev bench startup", [f"Medians of {runs}.", table(columns, rows)], weather,
-        versions(),
+        own_versions(),
     )  # fmt: skip
     publish("startup", text, keep=not options.quick)
 

@@ -236,14 +236,20 @@ def _started(
     return Running(name, port, process, listening_s)
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of everything that is compared."""
+def own_versions() -> dict[str, str]:
+    """Return the versions of Python, swapchart, and what it is made of."""
     found = {"Python": sys.version.split()[0]}
     for package in ("swapchart", "hypercorn", "uvicorn", "uvloop", "httptools", "msgspec"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = "none"
+    return found
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of everything that is compared."""
+    found = own_versions()
     programs: list[tuple[str, list[str]]] = [
         ("caddy", [str(cache_folder() / "caddy" / "bin" / "caddy"), "version"]),
         ("nginx", [str(find_nginx()), "-v"]),
