@@ -22,7 +22,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from .h1_connection import H1Connection
-from .h1_exchange import ClientGoneError
+from .h1_exchange import ClientGoneError, Exchange
 from .h1_rules import H1Limits
 
 __all__ = ["ClientGoneError", "ConnectionHub", "H1Limits", "patched_hypercorn"]
@@ -56,6 +56,7 @@ class ConnectionHub:
         self._loop = loop
         self.is_draining = is_draining
         self._timer: asyncio.TimerHandle | None = None
+        self._heads: list[Exchange] = []  # of answers whose bodies have not begun
         shortest_s = min(
             limits.header_timeout_s,
             limits.keep_alive_s,
@@ -65,6 +66,17 @@ class ConnectionHub:
             limits.drain_idle_s,
         )
         self._look_s = min(_LOOK_S, max(shortest_s / 4, 0.01))
+
+    def flush_later(self, exchange: Exchange) -> None:
+        """Call ``flush_head`` when the event loop comes round; one callback for all of a turn."""
+        if not self._heads:
+            self._loop.call_soon(self._flush_heads)
+        self._heads.append(exchange)
+
+    def _flush_heads(self) -> None:
+        heads, self._heads = self._heads, []
+        for exchange in heads:
+            exchange.flush_head()
 
     def add(self, connection: H1Connection) -> None:
         """Look after a connection."""

@@ -24,8 +24,10 @@ import httptools
 
 from .h1_exchange import App, Exchange, Scope
 from .h1_rules import (
+    SPECIAL,
     H1Limits,
     RefusedError,
+    check_sizes,
     error_answer,
     inspect_fields,
     origin_form,
@@ -52,6 +54,9 @@ class Hub(Protocol):
     date: bytes
     is_draining: Callable[[], bool]
 
+    def flush_later(self, exchange: Exchange) -> None:
+        """Call ``flush_head`` when the event loop comes round."""
+
     def add(self, connection: H1Connection) -> None:
         """Look after a connection."""
 
@@ -66,6 +71,49 @@ class H1Connection(asyncio.Protocol):
         finished: Resolved when the socket is closed, or was handed on, and every application
             has returned.
     """
+
+    __slots__ = (
+        "_ahead",
+        "_app",
+        "_body",
+        "_body_at",
+        "_body_bytes",
+        "_client",
+        "_current",
+        "_error",
+        "_fed",
+        "_fields",
+        "_hand_on",
+        "_in_head",
+        "_incoming",
+        "_is_closing",
+        "_is_deaf",
+        "_is_handing_on",
+        "_is_lost",
+        "_is_new",
+        "_limits",
+        "_parser",
+        "_poll",
+        "_queue",
+        "_root_path",
+        "_server",
+        "_since",
+        "_special",
+        "_state",
+        "_target",
+        "_tasks",
+        "_unsent",
+        "_unsent_at",
+        "_upgrade",
+        "_window_at",
+        "_window_bytes",
+        "finished",
+        "hub",
+        "is_paused",
+        "loop",
+        "stalled",
+        "transport",
+    )
 
     def __init__(
         self,
@@ -102,8 +150,8 @@ class H1Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._target = b""
         self._fields: Fields = []
+        self._special: Fields = []  # those of the head that we act on
         self._fed = 0  # bytes since a callback that matters: heads, trailers, chunk extensions
-        self._progress = False
         self._upgrade: bytes | None = None  # a head that asks for another protocol
         self._is_handing_on = False
         self._incoming: Exchange | None = None  # its request is being received
@@ -115,11 +163,13 @@ class H1Connection(asyncio.Protocol):
         self._is_deaf = False  # what still comes is thrown away
         self._is_closing = False
         self._is_lost = False
-        self._is_reading = True
+        self.is_paused = False
         self._is_new = True  # no request has come yet
         self._in_head = False
         self._since = loop.time()  # in a head, without a request, or closing
-        self._body_at = 0.0  # when a byte of a body came last
+        self._body: Exchange | None = None  # whose body was looked at last
+        self._body_bytes = 0  # how much of it had come then
+        self._body_at = 0.0  # when it had grown last
         self._window_at = 0.0
         self._window_bytes = 0
         self._unsent = 0
@@ -148,7 +198,7 @@ class H1Connection(asyncio.Protocol):
             used = self._parse(data)
             if self._upgrade is not None:
                 self._switch(data[used:])
-            elif self._incoming is not None:
+            elif self._incoming is not None and self._incoming.size > self._limits.body_bytes:
                 self._adjust_reading()
 
     def eof_received(self) -> None:
@@ -194,7 +244,6 @@ class H1Connection(asyncio.Protocol):
     def _parse(self, data: bytes) -> int:
         """Parse one slice; returns how much of it was used."""
         self._fed += len(data)
-        self._progress = False
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as exc:
@@ -206,12 +255,7 @@ class H1Connection(asyncio.Protocol):
             self._refuse_input(exc.__context__.status)
         except httptools.HttpParserError:
             self._refuse_input(status_of_error(data))
-        if self._progress:
-            self._fed = 0
-            if self._incoming is not None:
-                self._body_at = self.loop.time()
-                self._window_bytes += len(data)
-        elif self._fed > self._limits.header_bytes and not self._is_deaf:
+        if self._fed > self._limits.header_bytes and not self._is_deaf:
             self._refuse_input(431 if self._fields or not self._in_head else 414)
         return len(data)
 
@@ -230,37 +274,33 @@ class H1Connection(asyncio.Protocol):
             self._is_lost = True
             self._check_finished()
 
-    def on_message_begin(self) -> None:
-        """Start the clock of a head."""
-        self._target = b""
-        self._fields = []
-        self._in_head = True
-        self._since = self.loop.time()
-
     def on_url(self, target: bytes) -> None:
-        """Collect the target, which may come in pieces."""
-        self._target += target
+        """Begin a head; its target may come in pieces."""
+        if self._in_head:
+            self._target += target
+        else:
+            self._target = target
+            self._fields = []
+            self._special = []
+            self._in_head = True
+            self._since = self.loop.time()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Collect a field; those of a trailer go to a list that nobody reads."""
-        self._fields.append((name.lower(), value.rstrip(b" \t")))
+        field = (name.lower(), value.rstrip(b" \t"))
+        self._fields.append(field)
+        if field[0] in SPECIAL:
+            self._special.append(field)
 
     def on_headers_complete(self) -> None:
         """Judge a head, and begin its exchange."""
-        self._progress = True
         self._in_head = self._is_new = False
-        self._body_at = self._window_at = self._since
-        self._window_bytes = 0
-        limits, fields, target = self._limits, self._fields, self._target
+        fields, target = self._fields, self._target
+        limits = self._limits
+        if len(fields) + len(target) > limits.header_fields or self._fed > limits.header_bytes:
+            check_sizes(limits, target, fields, self._fed)
         self._fields = []
-        if len(fields) > limits.header_fields:
-            raise RefusedError(431, "too many fields")
-        if len(target) > limits.target_bytes:
-            raise RefusedError(414, "target too long")
-        if self._fed > limits.header_bytes:
-            size = sum(len(name) + len(value) + 4 for name, value in fields) + len(target)
-            if size > limits.header_bytes:
-                raise RefusedError(431, "head too long")
+        self._fed = 0
         version = self._parser.get_http_version()
         if version not in _VERSIONS:
             raise RefusedError(505, "unknown version")
@@ -268,8 +308,8 @@ class H1Connection(asyncio.Protocol):
         if method == b"CONNECT":
             raise RefusedError(405, "CONNECT")
         is_1_0 = version == "1.0"
-        is_expecting = inspect_fields(fields, is_1_0)
-        if self._parser.should_upgrade():
+        is_expecting = inspect_fields(self._special, is_1_0)
+        if len(self._special) > 1 and self._parser.should_upgrade():
             self._note_upgrade(method, version, fields)
             return
         if target[:1] != b"/":
@@ -337,13 +377,13 @@ class H1Connection(asyncio.Protocol):
 
     def on_body(self, data: bytes) -> None:
         """Buffer a piece of a body."""
-        self._progress = True
+        self._fed = 0
         if self._incoming is not None:
             self._incoming.feed(data)
 
     def on_message_complete(self) -> None:
         """Note that a request is here as a whole."""
-        self._progress = True
+        self._fed = 0
         exchange, self._incoming = self._incoming, None
         if exchange is not None:
             exchange.is_received = True
@@ -356,8 +396,8 @@ class H1Connection(asyncio.Protocol):
         is_full = len(self._ahead) > limits.ahead_bytes or (
             incoming is not None and incoming.size > limits.body_bytes
         )
-        if is_full == self._is_reading and not self.transport.is_closing():
-            self._is_reading = not is_full
+        if is_full != self.is_paused and not self.transport.is_closing():
+            self.is_paused = is_full
             if is_full:
                 self.transport.pause_reading()
             else:
@@ -365,17 +405,9 @@ class H1Connection(asyncio.Protocol):
 
     # -- exchanges ---------------------------------------------------------------------
 
-    def is_last(self, exchange: Exchange) -> bool:
-        """Tell whether the connection closes after *exchange*.
-
-        An answer to half a request closes too: what follows it could be taken for the next one.
-        """
-        return not (exchange.keep_alive and exchange.is_received) or self.hub.is_draining()
-
     def body_taken(self) -> None:
         """Read on."""
-        if not self._is_reading:
-            self._adjust_reading()
+        self._adjust_reading()
 
     async def wait_writable(self) -> None:
         """Wait until the client reads, or is cut."""
@@ -402,7 +434,8 @@ class H1Connection(asyncio.Protocol):
         """Forget an application that has returned."""
         if exchange.task is not None:
             self._tasks.discard(exchange.task)
-        self._check_finished()
+        if self._is_lost:
+            self._check_finished()
 
     def _start(self, exchange: Exchange) -> None:
         self._current = exchange
@@ -417,7 +450,7 @@ class H1Connection(asyncio.Protocol):
         self._queue.clear()
 
     def _check_finished(self) -> None:
-        if self._is_lost and not self._tasks and not self.finished.done():
+        if not self._tasks and not self.finished.done():
             self.finished.set_result(None)
             self.hub.discard(self)
 
@@ -463,8 +496,8 @@ class H1Connection(asyncio.Protocol):
             return
         if linger and self.transport.can_write_eof():
             self.transport.write_eof()
-            if not self._is_reading:
-                self._is_reading = True
+            if self.is_paused:
+                self.is_paused = False
                 self.transport.resume_reading()
         else:
             self.transport.close()
@@ -505,7 +538,7 @@ class H1Connection(asyncio.Protocol):
             return
         if self._incoming is not None:
             self._look_at_body(now, self._incoming)
-        if not self._is_reading and self._has_hung_up():
+        if self.is_paused and self._has_hung_up():
             self.abort()
 
     def _idle_limit_s(self) -> float:
@@ -532,17 +565,21 @@ class H1Connection(asyncio.Protocol):
         return size
 
     def _look_at_body(self, now: float, incoming: Exchange) -> None:
-        limits = self._limits
-        if not self._is_reading or incoming.is_expecting or incoming.is_head_sent:
-            # The client waits for us, or has an answer already: it owes nothing.
+        limits, came = self._limits, incoming.received
+        if incoming is not self._body or self.is_paused or incoming.is_waiting:
+            # It begins, or its client waits for us, or has an answer already: it owes nothing.
+            self._body = incoming
             self._body_at = self._window_at = now
-            self._window_bytes = 0
+            self._body_bytes = self._window_bytes = came
+        elif came != self._body_bytes:
+            self._body_at, self._body_bytes = now, came
         elif now - self._body_at >= limits.body_idle_s:
             self._refuse_input(408)
-        elif now - self._window_at >= _RATE_WINDOW_S:
-            if self._window_bytes < limits.body_rate * _RATE_WINDOW_S:
+            return
+        if now - self._window_at >= _RATE_WINDOW_S:
+            if came - self._window_bytes < limits.body_rate * _RATE_WINDOW_S:
                 self._refuse_input(408)
-            self._window_at, self._window_bytes = now, 0
+            self._window_at, self._window_bytes = now, came
 
     def _has_hung_up(self) -> bool:
         """Look past bytes that are not being read, which the event loop cannot."""

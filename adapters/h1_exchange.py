@@ -35,10 +35,14 @@ class ClientGoneError(SwapchartError, ConnectionError):
     """The client left, or was cut, while an answer was being sent (ASGI 2.4: an OSError)."""
 
 
-class Clock(Protocol):
-    """What knows the date."""
+class House(Protocol):
+    """What all connections of a server have in common."""
 
     date: bytes  # the whole Date field of now, with its CRLF
+    is_draining: Callable[[], bool]
+
+    def flush_later(self, exchange: Exchange) -> None:
+        """Call ``flush_head`` when the event loop comes round."""
 
 
 class Line(Protocol):
@@ -46,14 +50,12 @@ class Line(Protocol):
 
     loop: asyncio.AbstractEventLoop
     transport: asyncio.Transport
+    is_paused: bool  # the client is not read from
     stalled: asyncio.Future[None] | None  # pending while the client does not read
 
     @property
-    def hub(self) -> Clock:
+    def hub(self) -> House:
         """What the connections have in common."""
-
-    def is_last(self, exchange: Exchange) -> bool:
-        """Tell whether the connection closes after this exchange."""
 
     def body_taken(self) -> None:
         """The application has taken what was buffered of the request's body."""
@@ -81,6 +83,7 @@ class Exchange:
         scope: The ASGI scope.
         task: Runs the application; None before its turn (pipelining).
         keep_alive: The client allows another request on the connection.
+        is_head: The answer has no body, whatever its fields say.
         is_received: The whole request is here.
         is_started: The application has begun to answer.
         is_head_sent: Bytes of the answer are on their way.
@@ -88,54 +91,38 @@ class Exchange:
         is_gone: There is no client any more.
         is_expecting: The client waits for ``100 Continue`` before it sends the body.
         size: Buffered bytes of the request's body.
+        received: Bytes of it that have come so far.
         waiter: What ``receive`` waits for, if it does.
     """
 
-    __slots__ = (
-        "_chunked",
-        "_head",
-        "_is_1_0",
-        "_is_told",
-        "_left",
-        "_line",
-        "_pieces",
-        "_status",
-        "has_body",
-        "is_answered",
-        "is_expecting",
-        "is_gone",
-        "is_head",
-        "is_head_sent",
-        "is_received",
-        "is_started",
-        "keep_alive",
-        "scope",
-        "size",
-        "task",
-        "waiter",
-    )
+    # Not slots: what nearly every exchange leaves as it is costs nothing as a default here.
+    task: asyncio.Task[None] | None = None
+    waiter: asyncio.Future[None] | None = None
+    is_head = is_received = is_started = is_head_sent = is_answered = is_gone = False
+    size = received = 0
+    _is_told = False  # that the request's body has ended
+    _status = 0
+    _chunked = False
+    _has_body = True
+    _left = -1  # bytes that the announced length still lacks; -1 when none is announced
+    _head: Iterable[tuple[bytes, bytes]] = ()
 
     def __init__(
         self, line: Line, scope: Scope, *, keep_alive: bool, is_1_0: bool, is_expecting: bool
     ) -> None:
         self.scope = scope
-        self.task: asyncio.Task[None] | None = None
         self.keep_alive = keep_alive
-        self.is_head = scope["method"] == "HEAD"
         self.is_expecting = is_expecting
-        self.is_received = self.is_started = self.is_head_sent = False
-        self.is_answered = self.is_gone = False
-        self.size = 0
         self._line = line
         self._is_1_0 = is_1_0
-        self._is_told = False  # that the request's body has ended
         self._pieces: list[bytes] = []
-        self.waiter: asyncio.Future[None] | None = None
-        self._status = 0
-        self._head: Iterable[tuple[bytes, bytes]] = ()
-        self._chunked = False
-        self.has_body = True
-        self._left = -1  # bytes that the announced length still lacks; -1 when none is announced
+        if scope["method"] == "HEAD":
+            self.is_head = True
+
+    @property
+    def is_waiting(self) -> bool:
+        """Tell whether the client need not send its body now."""
+        return self.is_expecting or self.is_head_sent
 
     # -- the request -------------------------------------------------------------------
 
@@ -147,6 +134,7 @@ class Exchange:
         pieces = self._pieces
         pieces.append(data)
         self.size += len(data)
+        self.received += len(data)
         if len(pieces) > _COALESCE:
             pieces[:] = [b"".join(pieces)]
         if self.waiter is not None:
@@ -180,7 +168,8 @@ class Exchange:
                 pieces.clear()
                 self.size = 0
                 self._is_told = self.is_received
-                self._line.body_taken()
+                if self._line.is_paused:
+                    self._line.body_taken()
                 return {"type": "http.request", "body": body, "more_body": not self.is_received}
             if self.is_received and not self._is_told:
                 self._is_told = True
@@ -213,7 +202,12 @@ class Exchange:
         if kind == "http.response.body":
             self._send_body(message.get("body", b""), message.get("more_body", False))
         elif kind == "http.response.start":
-            self._start(message)
+            if self.is_started:
+                raise RuntimeError("the answer has been started before")
+            self._status = message["status"]
+            self._head = message.get("headers", ())
+            self.is_started = True
+            self._line.hub.flush_later(self)
         else:
             raise RuntimeError(f"unexpected message {kind!r}")
         if self._line.stalled is not None:
@@ -221,18 +215,7 @@ class Exchange:
             if self.is_gone and not self.is_answered:
                 raise ClientGoneError("the client is gone")
 
-    def _start(self, message: Mapping[str, Any]) -> None:
-        if self.is_started:
-            raise RuntimeError("the answer has been started before")
-        status = message["status"]
-        if not 200 <= status <= 599:
-            raise ValueError(f"expected a status of 200..599, got {status}")
-        self._status = status
-        self._head = message.get("headers", ())
-        self.is_started = True
-        self._line.loop.call_soon(self._flush_head)
-
-    def _flush_head(self) -> None:
+    def flush_head(self) -> None:
         """Send a head whose body has not come in the same turn of the loop."""
         if self.is_head_sent or self.is_gone:
             return
@@ -250,15 +233,20 @@ class Exchange:
             raise RuntimeError("a body behind the end of the answer")
         head = b"" if self.is_head_sent else self._build_head(None if more else len(body))
         if self._left >= 0:
-            self._count(len(body), more)
+            self._left -= len(body)
+            if self._left < 0 or (self._left and not more):
+                raise ValueError("the body has not the length that was announced")
         self.is_head_sent = True
-        if not self.has_body:
+        transport = self._line.transport
+        if not self._has_body:
             if head:
-                self._line.transport.write(head)
+                transport.write(head)
         elif self._chunked:
             self._write_chunk(head, body, more)
-        else:
-            self._write_plain(head, body)
+        elif len(body) > _JOIN_BYTES:
+            transport.writelines((head, body))
+        elif head or body:
+            transport.write(head + body)
         if not more:
             self.is_answered = True
             self._line.answered(self)
@@ -276,68 +264,55 @@ class Exchange:
         else:
             transport.writelines((b"%b%x\r\n" % (head, len(body)), body, b"\r\n" + end))
 
-    def _write_plain(self, head: bytes, body: bytes) -> None:
-        if head and len(body) > _JOIN_BYTES:
-            self._line.transport.writelines((head, body))
-        elif head or body:
-            self._line.transport.write(head + body if head else body)
-
-    def _count(self, size: int, more: bool) -> None:
-        left = self._left - size
-        if left < 0 or (left and not more):
-            which = "long" if left < 0 else "short"
-            raise ValueError(f"the body is {abs(left)} bytes too {which}")
-        self._left = left
-
     def _build_head(self, length: int | None) -> bytes:
         """Write the head, and settle how the body is framed and whether the connection lasts.
 
         Args:
             length: Length of the whole body, where it is at hand; bytes.
         """
-        fields: list[bytes] = []
+        line = self._line
+        parts = [_STATUS_LINES.get(self._status) or status_line(self._status)]
         announced: bytes | None = None
-        dated = False
+        date = line.hub.date
         for name, value in self._head:
             low = name.lower()
             if low in _LOOKED_AT:
                 if low == b"content-length":
                     announced = value
+                    if self._status == 204:
+                        continue
                 elif low == b"date":
-                    dated = True
-                elif low == b"connection" and value.lower() == b"close":
-                    self.keep_alive = False
-                if low != b"date":
+                    date = b""
+                else:
+                    if low == b"connection" and value.lower() == b"close":
+                        self.keep_alive = False
                     continue
-            fields.append(b"%b: %b\r\n" % (name, value))
+            parts.append(b"%b: %b\r\n" % (name, value))
+        count = len(parts)
+        head = b"".join(parts)
+        if head.count(b"\n") != count or head.count(b"\r") != count or b"\0" in head:
+            raise ValueError("CR, LF or NUL in the head of an answer")
         framing = self._settle_framing(announced, length)
-        if self._line.is_last(self):
+        # An answer to half a request closes too: its rest could be taken for the next one.
+        if not (self.keep_alive and self.is_received) or line.hub.is_draining():
             self.keep_alive = False
             framing += b"connection: close\r\n"
         elif self._is_1_0:
             framing += b"connection: keep-alive\r\n"
-        head = b"%b%b%b%b\r\n" % (
-            _STATUS_LINES.get(self._status) or status_line(self._status),
-            b"".join(fields),
-            framing,
-            b"" if dated else self._line.hub.date,
-        )
-        count = len(fields) + framing.count(b"\n") + (2 if dated else 3)
-        if head.count(b"\n") != count or head.count(b"\r") != count or b"\0" in head:
-            raise ValueError("CR, LF or NUL in the head of an answer")
-        return head
+        return b"%b%b%b\r\n" % (head, framing, date)
 
     def _settle_framing(self, announced: bytes | None, length: int | None) -> bytes:
-        if announced is not None and not announced.isdigit():
-            raise ValueError(f"expected a decimal Content-Length, got {announced!r}")
-        if self.is_head or self._status in _BODILESS:
-            self.has_body = False
-            if self._status == 204 or announced is None:
-                return b""
-            return b"content-length: %b\r\n" % announced
+        """Decide how the body is framed; returns the field that says so, unless it is there."""
         if announced is not None:
+            if not announced.isdigit():
+                raise ValueError(f"expected a decimal Content-Length, got {announced!r}")
             self._left = int(announced)
-            return b"content-length: %b\r\n" % announced
+        if self.is_head or self._status in _BODILESS:
+            self._has_body = False
+            self._left = -1
+            return b""
+        if announced is not None:
+            return b""
         if length is not None:
             return b"content-length: %d\r\n" % length
         if self._is_1_0:
@@ -377,7 +352,9 @@ class Exchange:
 
 
 def status_line(status: int) -> bytes:
-    """Return the first line of an answer, with its CRLF."""
+    """Return the first line of an answer, with its CRLF; statuses are 200..599 here."""
+    if not 200 <= status <= 599:
+        raise ValueError(f"expected a status of 200..599, got {status}")
     try:
         phrase = HTTPStatus(status).phrase
     except ValueError:
@@ -385,4 +362,4 @@ def status_line(status: int) -> bytes:
     return f"HTTP/1.1 {status} {phrase}\r\n".encode("ascii")
 
 
-_STATUS_LINES = {status.value: status_line(status.value) for status in HTTPStatus}
+_STATUS_LINES = {s.value: status_line(s.value) for s in HTTPStatus if s.value >= 200}

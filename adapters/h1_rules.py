@@ -13,8 +13,10 @@ from functools import cache
 
 from .h1_exchange import status_line
 
-_SPECIAL = frozenset({b"host", b"expect", b"transfer-encoding"})
-_HOST = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
+SPECIAL = frozenset({b"host", b"expect", b"transfer-encoding", b"upgrade"})
+"""Names, in lower case, of the fields that ``inspect_fields`` wants to see."""
+
+_HOST_CHARS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+,;=%:[]"
 _ABSOLUTE = re.compile(rb"https?://([^/?@]+)([/?].*)?", re.IGNORECASE)
 _REQUEST_LINE = re.compile(rb"[^\r\n]* HTTP/(\d+\.\d+)\r?\n")
 
@@ -70,16 +72,33 @@ class RefusedError(Exception):
         self.status = status
 
 
+def check_sizes(
+    limits: H1Limits, target: bytes, fields: list[tuple[bytes, bytes]], at_most: int
+) -> None:
+    """Refuse heads that are too large; *at_most* is what the head cannot exceed, in bytes."""
+    if len(fields) > limits.header_fields:
+        raise RefusedError(431, "too many fields")
+    if len(target) > limits.target_bytes:
+        raise RefusedError(414, "target too long")
+    if at_most > limits.header_bytes:
+        size = sum(len(name) + len(value) + 4 for name, value in fields) + len(target)
+        if size > limits.header_bytes:
+            raise RefusedError(431, "head too long")
+
+
 def inspect_fields(fields: list[tuple[bytes, bytes]], is_1_0: bool) -> bool:
-    """Refuse what llhttp lets pass; tells whether the client waits for ``100 Continue``."""
+    """Refuse what llhttp lets pass; tells whether the client waits for ``100 Continue``.
+
+    Args:
+        fields: Those of the head whose names are in ``SPECIAL``.
+        is_1_0: The request is HTTP/1.0.
+    """
     is_expecting = False
     hosts = 0
     for name, value in fields:
-        if name not in _SPECIAL:
-            continue
         if name == b"host":
             hosts += 1
-            if hosts > 1 or not _HOST.fullmatch(value):
+            if hosts > 1 or value.translate(None, _HOST_CHARS):
                 raise RefusedError(400, "odd Host")
         elif name == b"transfer-encoding":
             if is_1_0:
@@ -100,7 +119,7 @@ def origin_form(method: bytes, target: bytes, fields: list[tuple[bytes, bytes]])
     if target == b"*" and method == b"OPTIONS":
         return target
     match = _ABSOLUTE.fullmatch(target)
-    if match is None or not _HOST.fullmatch(match[1]):
+    if match is None or match[1].translate(None, _HOST_CHARS):
         raise RefusedError(400, "odd target")
     fields[:] = [field for field in fields if field[0] != b"host"]
     fields.insert(0, (b"host", match[1]))
