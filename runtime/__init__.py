@@ -24,6 +24,7 @@ from .ports import (
     ProcessHandle,
 )
 from .records import Transition
+from .renewal import Difference, compare
 from .scheduler import EvictionPolicy, QueueLimits, Scheduler, one_at_a_time
 from .spec import (
     CallAction,
@@ -35,12 +36,14 @@ from .spec import (
     ServiceSpec,
     Timings,
 )
-from .supervisor import Lease, Supervisor
+from .supervisor import Change, Lease, Supervisor
 
 __all__ = [
     "CallAction",
+    "Change",
     "Command",
     "ConfigError",
+    "Difference",
     "EngineError",
     "EvictionPolicy",
     "Exit",
@@ -72,5 +75,6 @@ __all__ = [
     "SwapchartError",
     "Timings",
     "Transition",
+    "compare",
     "one_at_a_time",
 ]

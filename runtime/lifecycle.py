@@ -175,6 +175,11 @@ class Lifecycle:
         return len(self._queued)
 
     @property
+    def waiters(self) -> tuple[Waiter, ...]:
+        """The requests that wait here."""
+        return tuple(self._queued)
+
+    @property
     def in_flight(self) -> int:
         """How many requests were admitted and have not finished."""
         return int(getattr(self._stepper.context, "in_flight", 0))
@@ -201,11 +206,11 @@ class Lifecycle:
         """Admit, queue or refuse *waiter*; never waits."""
         self.post("request", waiter=waiter)
 
-    def withdraw(self, waiter: Waiter) -> None:
+    def withdraw(self, waiter: Waiter, cause: str = "the client left") -> None:
         """Take back a request that waits, or finish it if it was just admitted."""
         if waiter.admitted is None:
             self._queued.pop(waiter, None)
-            self.post("abandon", cause="the client left")
+            self.post("abandon", cause=cause)
         elif waiter.admitted:
             self.post("finish")
 
@@ -236,9 +241,13 @@ class Lifecycle:
         self.post("stop", cause=cause)
 
     def evict(self, cause: str) -> None:
-        """As `stop_nowait`, for the sake of another service: earlier failures stay counted."""
-        has_no_process = self.state in ("backoff", "tripped", "half_open")
-        self.post("kill" if has_no_process else "stop", cause=cause)
+        """Stop for the sake of another service; without a process, do not come back by itself.
+
+        In the latter case the pause or the cooldown goes on: others that come and go must not make
+        a broken service start more often.
+        """
+        can_stay = self.is_quiet and "give_way" in self._document.events
+        self.post("give_way" if can_stay else "stop", cause=cause)
 
     def retire(self, error: RequestError, cause: str) -> None:
         """Shut down for good; whoever waits, or asks later, is refused with *error*."""

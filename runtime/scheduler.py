@@ -147,6 +147,7 @@ class Scheduler:
         seats: Every service, by name.
         queue: Requests that wait, in order.
         swaps: Target -> services that are going for it and are not gone yet.
+        is_held: Nothing is granted or evicted for now.
     """
 
     policy: EvictionPolicy = one_at_a_time
@@ -154,6 +155,7 @@ class Scheduler:
     seats: dict[str, Seat] = field(default_factory=dict)
     queue: list[Ticket] = field(default_factory=list)
     swaps: dict[str, frozenset[str]] = field(default_factory=dict)
+    is_held: bool = False
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
     _holding: dict[str, Seat] = field(default_factory=dict)
     _running: frozenset[str] | None = None  # None: it changed, and nobody has asked since
@@ -327,6 +329,8 @@ class Scheduler:
         return found
 
     def _drain(self, now: float) -> list[Decision]:
+        if self.is_held:
+            return []
         for target, evicted in list(self.swaps.items()):
             if not evicted & self._holding.keys():
                 del self.swaps[target]

@@ -13,12 +13,12 @@ import logging
 import math
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 from functools import cache
 from types import TracebackType
-from typing import Self, assert_never
+from typing import Any, Literal, Self, TypeAlias, assert_never
 
 import anyio
 import anyio.lowlevel
@@ -27,15 +27,18 @@ from anyio.abc import TaskGroup
 from ..machine import Compiled, Document, lifecycle
 from .errors import ConfigError, RequestError
 from .lifecycle import Lifecycle, World
+from .listeners import Listener, Listeners
 from .logs import LogRing
+from .on_idle import OnIdle
+from .phases import phase_of
 from .ports import HttpClient, Launcher
 from .records import Transition
+from .renewal import Difference, address, after_leaving, compare
 from .scheduler import (
     Decision,
     Evict,
     EvictionPolicy,
     Grant,
-    Phase,
     QueueLimits,
     Refuse,
     Scheduler,
@@ -48,7 +51,8 @@ from .waiters import Waiter
 
 log = logging.getLogger(__name__)
 
-Listener = Callable[[Transition], None]
+#: What becomes of a service when others are declared.
+Change: TypeAlias = Difference | Literal["added", "removed"]
 
 _LOG_BYTES = 1 << 20
 
@@ -75,20 +79,13 @@ class Lease:
     incarnation: int
 
 
-def phase_of(life: Lifecycle) -> Phase:
-    """Return where *life* stands in the eyes of the scheduler."""
-    configuration, state = life.configuration, life.state
-    if state in ("ready", "asleep"):
-        return "ready" if state == "ready" else "asleep"
-    if "starting" in configuration or state == "waking":
-        return "starting"
-    if "stopping" in configuration or state == "suspending":
-        return "stopping"
-    if state == "backoff":
-        return "starting" if life.has_demand else "stopped"  # it will not ask again
-    if state == "tripped":
-        return "reviving" if life.has_demand else "failed"
-    return "failed" if state == "shut_down" else "stopped"
+@dataclass(slots=True)
+class _Retired:
+    """A service that is on its way out; *returns* is to follow under its name."""
+
+    unheld: anyio.Event = field(default_factory=anyio.Event)
+    gone: anyio.Event = field(default_factory=anyio.Event)
+    returns: ServiceSpec | None = None
 
 
 class Supervisor:
@@ -106,6 +103,7 @@ class Supervisor:
 
     Attributes:
         log: The output of all services, together.
+        on_idle: Goes back to one of them when nobody wants any.
     """
 
     def __init__(
@@ -121,12 +119,15 @@ class Supervisor:
         self._rng = rng or random.Random()
         self.log = LogRing(_LOG_BYTES)
         self.scheduler = Scheduler(policy=policy, limits=queue or QueueLimits())
+        self._policy = policy
         self._lives: dict[str, Lifecycle] = {}
-        self._listeners: list[Listener] = []
+        self._listeners = Listeners()
         self._decisions: deque[Decision] = deque()
         self._is_deciding = False
         self._is_closing = False
-        self._retiring: dict[str, anyio.Event] = {}
+        self._retiring: dict[str, _Retired] = {}
+        self._is_anything_leaving = False
+        self._waiting: dict[Waiter, Ticket] = {}
         self._world: World | None = None
 
     # ---- the block
@@ -136,18 +137,16 @@ class Supervisor:
         Raises:
             ConfigError: Two services have one name.
         """
-        names = [spec.name for spec in self._specs]
-        for name in names:
-            if names.count(name) > 1:
-                raise ConfigError(name, "expected different names, got this one twice")
+        _check_names(self._specs)
         tasks = await anyio.create_task_group().__aenter__()
         self._timers = TimerService()
         self._tick = self._timers.timer(self._on_tick)
         tasks.start_soon(self._timers.run)
+        self.on_idle = OnIdle(self, self._timers)
         self._tasks: TaskGroup = tasks
         self._world = World(
             launcher=self._launcher, http=self._http, tasks=tasks, timers=self._timers,
-            rng=self._rng, notify=self._notify,
+            rng=self._rng, notify=self._listeners.tell,
         )  # fmt: skip
         for spec in self._specs:
             self.add(spec)
@@ -185,31 +184,158 @@ class Supervisor:
         self._lives[spec.name] = life
         return life
 
+    def update(self, spec: ServiceSpec, cause: str = "its declaration changed") -> Difference:
+        """Make the service of that name what *spec* says; see `Difference`. Never waits.
+
+        Its log, its counters and whoever waits for it stay. Where its process has to go for it,
+        that drains and stops first; requests wait meanwhile and get the new one.
+
+        Raises:
+            KeyError: There is no service of that name.
+        """
+        life = self._lives[spec.name]
+        retired = self._retiring.get(spec.name)
+        if retired is not None:
+            retired.returns = spec
+            return "restart"
+        with self._held():
+            difference = compare(life.spec, spec)
+            is_other = difference != "same" or life.next_spec is not None
+            if difference == "restart" or (is_other and life.is_quiet):
+                self._take_back(life, cause)
+            life.renew(spec, cause)
+            seat = self.scheduler.add(
+                spec.name, limit=spec.concurrency_limit, is_pinned=spec.pinned
+            )
+            seat.closed = ""
+            is_stopping = "stopping" in life.configuration and life.state != "stuck"
+            if life.next_spec is not None and is_stopping:
+                seat.closed = f"{spec.name} stops first, since {cause}"
+        return difference
+
+    def _take_back(self, life: Lifecycle, cause: str) -> None:
+        """Let requests that wait for a start wait in the queue again."""
+        for waiter in life.waiters:
+            ticket = self._waiting.get(waiter)
+            if ticket is not None:
+                self.scheduler.take_back(ticket)
+                life.withdraw(waiter, cause)
+
+    def apply(
+        self, services: Iterable[ServiceSpec], *, policy: EvictionPolicy | None = None,
+        queue: QueueLimits | None = None, cause: str = "its declaration changed",
+    ) -> dict[str, Change]:  # fmt: skip
+        """Run *services* from now on instead of what there was; never waits.
+
+        Those that are not among them stop, and are forgotten once they are gone; requests that
+        wait for them are refused. See `update` for those that stay.
+
+        Args:
+            services: All of them.
+            policy: Which services must go for which; None: as before.
+            queue: What the request queue bears; None: as before.
+            cause: Why, in words.
+
+        Returns:
+            What changes: name -> how.
+
+        Raises:
+            ConfigError: Two services have one name; nothing was changed.
+            RequestError: The supervisor is shutting down.
+        """
+        specs = list(services)
+        _check_names(specs)
+        if self._is_closing:
+            raise RequestError("shutting_down", "shutting down")
+        names = {spec.name for spec in specs}
+        changes: dict[str, Change] = {}
+        with self._held():
+            self._policy = policy or self._policy
+            self.scheduler.limits = queue or self.scheduler.limits
+            for name in self._lives.keys() - names:
+                if name not in self._retiring:
+                    changes[name] = "removed"
+                self.retire(name)
+            for spec in specs:
+                if spec.name in self._lives:
+                    is_back = spec.name in self._retiring
+                    difference = self.update(spec, cause)
+                    if difference != "same":
+                        changes[spec.name] = "added" if is_back else difference
+                else:
+                    self.add(spec)
+                    changes[spec.name] = "added"
+        return changes
+
+    def retire(self, name: str, cause: str = "removed") -> None:
+        """Begin to stop *name* for good; requests that wait for it are refused."""
+        life, retired = self._lives[name], self._retiring.get(name)
+        if retired is not None:
+            retired.returns = None
+            return
+        retired = self._retiring[name] = _Retired()
+        with self._held():
+            for ticket in self.scheduler.clear(name):
+                ticket.waiter.refuse(self._removed_error(name))
+            life.retire(self._removed_error(name), cause)
+        if self.scheduler.seats[name].granted == 0:
+            retired.unheld.set()
+        self._tasks.start_soon(self._forget, life, retired)
+
     async def remove(self, name: str, cause: str = "removed") -> None:
         """Stop *name* and forget it; requests that wait for it are refused.
 
         Returns when it is gone and nobody holds it any more: the name can be given again.
         """
-        life = self[name]
-        unheld = self._retiring.get(name)
-        if unheld is None:
-            unheld = self._retiring[name] = anyio.Event()
-            for ticket in self.scheduler.clear(name):
-                ticket.waiter.refuse(self._removed_error(name))
-            life.retire(self._removed_error(name), cause)
-            self._decide(self.scheduler.tick(self._now()))
-        if self.scheduler.seats[name].granted == 0:
-            unheld.set()
-        await life.wait_for("shut_down")
-        await life.wait_activities()
-        await unheld.wait()
-        if self._lives.get(name) is life:
-            del self._lives[name], self._retiring[name]
-            self._decide(self.scheduler.remove(name, self._now()))
+        self.retire(name, cause)
+        await self._retiring[name].gone.wait()
 
-    @staticmethod
-    def _removed_error(name: str) -> RequestError:
-        return RequestError("model_removed", f"{name} was removed")
+    async def _forget(self, life: Lifecycle, retired: _Retired) -> None:
+        name = life.spec.name
+        try:
+            await life.wait_for("shut_down")
+            await life.wait_activities()
+            await retired.unheld.wait()
+            del self._lives[name], self._retiring[name]
+            with self._held():
+                self._decide(self.scheduler.remove(name, self._now()))
+                if retired.returns is not None and not self._is_closing:
+                    self.add(retired.returns)
+        finally:
+            retired.gone.set()
+
+    def _removed_error(self, name: str) -> RequestError:
+        retired = self._retiring.get(name)
+        wait_s = None if retired is None or retired.returns is None else 1.0
+        return RequestError("model_removed", f"{name} was removed", retry_after_s=wait_s)
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """Decide nothing before the block ends: in the middle of a change it would be wrong."""
+        if self.scheduler.is_held:
+            yield
+            return
+        self.scheduler.is_held = True
+        try:
+            yield
+        finally:
+            self.scheduler.is_held = False
+            self._review_policy()
+            self._decide(self.scheduler.tick(self._now()))
+            self._rearm()
+
+    def _review_policy(self) -> None:
+        """See to it that nothing starts at the address of what is about to leave it."""
+        leaving, wanted = {}, {}
+        for name, life in self._lives.items():
+            now, then = life.spec.endpoint, (life.next_spec or life.spec).endpoint
+            wanted[name] = address(then)
+            if (name in self._retiring or now != then) and not (life.is_quiet or life.is_final):
+                leaving[name] = address(now)
+        self._is_anything_leaving = bool(leaving)
+        self.scheduler.policy = (
+            after_leaving(self._policy, leaving, wanted) if leaving else self._policy
+        )
 
     def __getitem__(self, name: str) -> Lifecycle:
         """Return the lifecycle of *name*.
@@ -269,6 +395,7 @@ class Supervisor:
             raise self._removed_error(name)
         waiter = Waiter()
         ticket, decisions = self.scheduler.submit(name, waiter, self._now(), priority=priority)
+        self._waiting[waiter] = ticket
         self._decide(decisions)
         self._rearm()
         try:
@@ -280,6 +407,8 @@ class Supervisor:
             if ticket.was_granted:
                 self._finished(name)
             raise
+        finally:
+            del self._waiting[waiter]
 
     def _withdraw(self, ticket: Ticket, life: Lifecycle) -> None:
         if ticket.is_queued:
@@ -292,7 +421,7 @@ class Supervisor:
     def _finished(self, name: str) -> None:
         self._decide(self.scheduler.finished(name, self._now()))
         if name in self._retiring and self.scheduler.seats[name].granted == 0:
-            self._retiring[name].set()
+            self._retiring[name].unheld.set()
 
     def release(self, name: str) -> None:
         """One request that was acquired has ended, however it did."""
@@ -300,6 +429,12 @@ class Supervisor:
         if life is not None:
             life.finish()
         self._finished(name)
+        if self.on_idle.service is not None:
+            self.on_idle.touch()
+
+    def spawn(self, function: Callable[..., Coroutine[Any, Any, object]], *args: object) -> None:
+        """Run *function* until it ends or the supervisor does; it must not raise."""
+        self._tasks.start_soon(function, *args)
 
     # ---- commands
     async def load(self, name: str) -> None:
@@ -383,38 +518,11 @@ class Supervisor:
         Returns:
             A function that ends it; calling it again does nothing.
         """
-        self._listeners = [*self._listeners, listener]
+        return self._listeners.add(listener)
 
-        def end() -> None:
-            self._listeners = [each for each in self._listeners if each is not listener]
-
-        return end
-
-    async def events(self, *, limit: int = 1024) -> AsyncIterator[Transition]:
+    def events(self, *, limit: int = 1024) -> AsyncIterator[Transition]:
         """Yield transitions from now on; a reader that is *limit* behind loses the oldest."""
-        waiting: deque[Transition] = deque(maxlen=limit)
-        wake = anyio.Event()
-
-        def take(record: Transition) -> None:
-            waiting.append(record)
-            wake.set()
-
-        end = self.listen(take)
-        try:
-            while True:
-                while waiting:
-                    yield waiting.popleft()
-                wake = anyio.Event()
-                await wake.wait()
-        finally:
-            end()
-
-    def _notify(self, record: Transition) -> None:
-        for listener in self._listeners:  # replaced, never changed: one may end itself here
-            try:
-                listener(record)
-            except Exception:
-                log.exception("a listener failed on %s -> %s", record.source, record.target)
+        return self._listeners.events(limit)
 
     # ---- scheduling
     def _now(self) -> float:
@@ -422,9 +530,20 @@ class Supervisor:
 
     def _on_change(self, life: Lifecycle) -> None:
         name = life.spec.name
-        if name in self.scheduler.seats:
-            self._decide(self.scheduler.phase_changed(name, phase_of(life), self._now()))
-            self._rearm()
+        seat = self.scheduler.seats.get(name)
+        if seat is None:
+            return
+        if self._is_anything_leaving:
+            self._review_policy()
+        is_reopened = bool(seat.closed) and (
+            life.next_spec is None or life.state in ("ready", "stuck")
+        )
+        if is_reopened:
+            seat.closed = ""
+        self._decide(self.scheduler.phase_changed(name, phase_of(life), self._now()))
+        if is_reopened:
+            self._decide(self.scheduler.tick(self._now()))
+        self._rearm()
 
     def _on_tick(self) -> None:
         self._decide(self.scheduler.tick(self._now()))
@@ -457,8 +576,18 @@ class Supervisor:
                 if ticket.waiter.admitted is False:
                     self._on_change(life)  # it did not start, though the scheduler counted on it
             case Evict(service=service, target=target):
-                self._lives[service].evict(f"evicted for {target}")
+                life = self._lives[service]
+                life.evict(f"evicted for {target}")
+                self._on_change(life)  # it may have given way without a transition
             case Refuse(ticket=ticket, error=error):
                 ticket.waiter.refuse(error)
             case _:
                 assert_never(decision)
+
+
+def _check_names(specs: Sequence[ServiceSpec]) -> None:
+    known: set[str] = set()
+    for spec in specs:
+        if spec.name in known:
+            raise ConfigError(spec.name, "expected different names, got this one twice")
+        known.add(spec.name)

@@ -29,7 +29,7 @@ from swapchart.runtime import (
     Supervisor,
     Transition,
 )
-from swapchart.runtime.supervisor import phase_of
+from swapchart.runtime.phases import phase_of
 from swapchart.runtime.testing import (
     CommandScripts,
     ScriptedHttp,

@@ -1,0 +1,22 @@
+"""Where a lifecycle stands in the eyes of the scheduler."""
+
+from __future__ import annotations
+
+from .lifecycle import Lifecycle
+from .scheduler import Phase
+
+
+def phase_of(life: Lifecycle) -> Phase:
+    """Return where *life* stands in the eyes of the scheduler."""
+    configuration, state = life.configuration, life.state
+    if state in ("ready", "asleep"):
+        return "ready" if state == "ready" else "asleep"
+    if "starting" in configuration or state == "waking":
+        return "starting"
+    if "stopping" in configuration or state == "suspending":
+        return "stopping"
+    if state == "backoff":
+        return "starting" if life.has_demand else "stopped"  # it will not ask again
+    if state == "tripped":
+        return "reviving" if life.has_demand else "failed"
+    return "failed" if state == "shut_down" else "stopped"

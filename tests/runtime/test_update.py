@@ -1,0 +1,697 @@
+"""A declaration that changes while services run: what goes on, what waits, what stops."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import anyio
+import pytest
+from tools.virtual import World, hook, tell
+
+from swapchart.runtime import (
+    Command,
+    ConfigError,
+    Exit,
+    QueueLimits,
+    RequestError,
+    ServiceSpec,
+    Timings,
+    compare,
+    one_at_a_time,
+)
+from swapchart.runtime.renewal import address
+from swapchart.runtime.testing import CommandScript, ServerScript, service
+
+A = service("a")
+OTHER = replace(A, command=Command(argv=("a", "--other"), label="a"))
+SLOW = {"a": ServerScript(healthy_s=5.0, terminate_s=2.0)}
+
+
+def argv(world: World, name: str = "a") -> list[tuple[str, ...]]:
+    """Return the commands that *name* was started with, in order."""
+    return [record.command.argv for record in world.launcher.find("spawn", name) if record.command]
+
+
+def together(target: str, running: frozenset[str]) -> frozenset[str]:
+    """Nothing ever has to go."""
+    return frozenset()
+
+
+# ---- what a difference is
+@pytest.mark.parametrize(
+    ("new", "expected"),
+    [
+        (service("a"), "same"),
+        (replace(A, timings=Timings(idle_limit=5.0)), "live"),
+        (replace(A, pinned=True, concurrency_limit=3, log_limit_bytes=9), "live"),
+        (replace(A, hooks={"beforeStop": (hook("save"),)}), "next_start"),
+        (replace(A, stop_argv=("stop",), timings=Timings(grace=1.0)), "next_start"),
+        (replace(A, restart="permanent"), "next_start"),
+        (replace(A, check_url=None), "next_start"),
+        (replace(A, endpoint="http://127.0.0.1:5801"), "restart"),
+        (OTHER, "restart"),
+        (replace(A, command=replace(A.command, env={"X": "1"})), "restart"),
+    ],
+)
+def test_what_a_difference_takes(new: ServiceSpec, expected: str) -> None:
+    """Only what the process itself was given makes it go."""
+    assert compare(A, new) == expected
+
+
+@pytest.mark.parametrize("endpoint", ["http://[::1]:80", "http://127.9.9.9", "http://localhost/x"])
+def test_addresses_of_this_machine_are_one(endpoint: str) -> None:
+    """Two names of the loopback interface are the same place; another machine is not."""
+    assert address(endpoint) == "localhost:80"
+    assert address("https://gpu.lan/v1") == "gpu.lan:443"
+
+
+# ---- a service that rests
+def test_a_stopped_service_is_another_at_once() -> None:
+    """Without a process nothing has to wait."""
+
+    async def story(world: World) -> None:
+        world.supervisor.update(OTHER)
+        assert world["a"].spec is OTHER
+        world.client("a", hold_s=1.0)
+        await world.until("a", "ready")
+        assert argv(world) == [OTHER.command.argv]
+
+    tell(story, A)
+
+
+def test_a_change_forgives_failures() -> None:
+    """Whoever repairs a service need not wait for its breaker."""
+    broken = replace(A, intensity=1)
+    repaired = replace(broken, command=OTHER.command)
+
+    def script(command: Command, number: int) -> ServerScript:
+        is_fine = "--other" in command.argv
+        return ServerScript() if is_fine else ServerScript(exit_s=0.0, exit=Exit(code=1))
+
+    async def story(world: World) -> None:
+        first = world.client("a")
+        await world.until("a", "tripped")
+        assert world.supervisor.update(repaired) == "restart"
+        assert world["a"].state == "stopped"
+        second = world.client("a", hold_s=1.0)
+        await world.until("a", "ready")
+        await world.moment()
+        assert (first.outcome, second.outcome) == ("exited", "served")
+
+    tell(story, broken, servers={"a": script})
+
+
+def test_the_same_again_forgives_nothing() -> None:
+    """A reload that does not touch a failed service does not touch its breaker."""
+    broken = replace(A, intensity=1)
+
+    async def story(world: World) -> None:
+        world.client("a")
+        await world.until("a", "tripped")
+        assert world.supervisor.update(service("a", intensity=1)) == "same"
+        assert world["a"].state == "tripped"
+
+    tell(story, broken, servers={"a": ServerScript(exit_s=0.0, exit=Exit(code=1))})
+
+
+def test_who_waits_for_a_restart_is_served_by_the_new_one() -> None:
+    """A change in the middle of a backoff starts the repaired service at once for who waits."""
+    backoff = Timings(backoff=60.0)
+    broken = replace(A, timings=backoff)
+
+    async def story(world: World) -> None:
+        world.client("a")
+        await world.until("a", "backoff")
+        waiting = world.client("a", hold_s=1.0)
+        await world.moment()
+        assert world["a"].waiting == 1
+        world.supervisor.update(replace(OTHER, timings=backoff))
+        assert await world.until("a", "ready") < 1.0
+        await world.moment()
+        assert waiting.outcome == "served"
+        assert world["a"].failures == 0
+
+    scripts = [ServerScript(exit_s=0.0, exit=Exit(code=1)), ServerScript()]
+    tell(story, broken, servers={"a": scripts})
+
+
+def test_a_permanent_service_comes_back_as_another_at_once() -> None:
+    """It holds its place while it waits for its restart, and needs nobody's request."""
+    first = replace(A, restart="permanent", timings=Timings(backoff=60.0))
+
+    async def story(world: World) -> None:
+        world.client("a", hold_s=1.0)
+        await world.until("a", "backoff")
+        world.supervisor.update(replace(first, command=OTHER.command))
+        assert await world.until("a", "ready") < 1.0
+        assert argv(world)[-1] == OTHER.command.argv
+
+    tell(story, first, servers={"a": [ServerScript(exit_s=5.0), ServerScript()]})
+
+
+# ---- a service that runs
+def test_a_running_service_drains_and_requests_wait_for_the_new_one() -> None:
+    """What is in flight is finished by the old process; what comes meanwhile gets the new one."""
+
+    async def story(world: World) -> None:
+        held = world.client("a", hold_s=8.0)
+        await world.until("a", "ready")
+        assert world.supervisor.update(OTHER, "the file changed") == "restart"
+        assert world["a"].state == "draining"
+        later = [world.client("a", hold_s=1.0) for _ in range(3)]
+        await world.moment()
+        explained = world.supervisor.scheduler.queue[0].why
+        assert explained == "a stops first, since the file changed"
+        assert world["a"].spec == A
+        await world.until("a", "stopping")
+        await world.until("a", "ready")
+        await world.moment()
+        assert held.outcome == "finished"
+        assert [client.outcome for client in later] == ["served"] * 3
+        assert world["a"].spec == OTHER
+        assert argv(world) == [A.command.argv, OTHER.command.argv]
+        assert world["a"].incarnation == 2
+
+    tell(story, A, servers=SLOW)
+
+
+def test_an_idle_service_stops_and_starts_on_demand_only() -> None:
+    """Nobody waits: nothing is started."""
+
+    async def story(world: World) -> None:
+        world.client("a", hold_s=1.0)
+        await world.at(10.0)
+        world.supervisor.update(OTHER)
+        await world.until("a", "stopped")
+        await world.at(100.0)
+        assert argv(world) == [A.command.argv]
+        assert world["a"].spec == OTHER
+
+    tell(story, A, servers=SLOW)
+
+
+def test_who_waits_for_a_start_is_served_by_the_new_one() -> None:
+    """The start of what is declared no more is ended; nobody who waits notices but by the time."""
+
+    async def story(world: World) -> None:
+        clients = [world.client("a", hold_s=1.0) for _ in range(3)]
+        await world.at(1.0)
+        world.supervisor.update(OTHER)
+        assert "stopping" in world["a"].configuration
+        assert world["a"].waiting == 0
+        assert len(world.supervisor.scheduler.queue) == 3
+        await world.until("a", "ready")
+        await world.moment()
+        assert [client.outcome for client in clients] == ["served"] * 3
+        assert argv(world) == [A.command.argv, OTHER.command.argv]
+
+    tell(story, replace(A, abandon="abort"), servers=SLOW)
+
+
+def test_requests_keep_their_order_and_their_patience() -> None:
+    """Taken back into the queue they stand where they stood; who leaves, leaves."""
+
+    async def story(world: World) -> None:
+        mine = world.client("a", hold_s=1.0)
+        await world.moment()
+        world.client("b", hold_s=1.0)
+        leaving = world.client("a")
+        await world.at(1.0)
+        world.supervisor.update(OTHER)
+        queue = [ticket.service for ticket in world.supervisor.scheduler.queue]
+        assert queue == ["a", "b", "a"]
+        leaving.leave()
+        await world.until("b", "ready")
+        assert (mine.outcome, leaving.outcome) == ("finished", "left")
+
+    tell(story, A, service("b"), servers=SLOW)
+
+
+@pytest.mark.parametrize(
+    "state", ["before_start", "launching", "health_checking", "after_healthy", "ready",
+              "before_stop", "terminating", "after_stop"],
+)  # fmt: skip
+def test_a_change_at_any_moment_ends_in_the_new_service(state: str) -> None:
+    """Wherever the old incarnation is, it ends with its own hooks and the new one serves."""
+    points = ("beforeStart", "afterHealthy", "beforeStop", "afterStop")
+    old = replace(A, hooks={point: (hook(f"old-{point}"),) for point in points})
+    new = replace(OTHER, hooks={point: (hook(f"new-{point}"),) for point in points})
+    commands = {f"{v}-{p}": CommandScript(takes_s=1.0) for v in ("old", "new") for p in points}
+
+    async def story(world: World) -> None:
+        first = world.client("a")
+        if state in ("before_stop", "terminating", "after_stop"):
+            await world.until("a", "ready")
+            first.finish()
+            await world.moment()
+            world["a"].stop_nowait()
+        await world.until("a", state)
+        await world.moment()  # a hook that is to run has begun
+        world.supervisor.update(new)
+        first.finish()
+        second = world.client("a", hold_s=1.0)
+        await world.moment()
+        await world.until("a", "ready", limit_s=60.0)
+        while second.outcome != "served":
+            await world.moment()
+        assert argv(world)[-1] == OTHER.command.argv
+
+    servers = ServerScript(spawn_s=1.0, healthy_s=1.0, terminate_s=1.0)
+    launcher = tell(story, old, servers={"a": servers}, commands=commands)
+    programs = launcher.programs()
+    first_new = programs.index("new-beforeStart")
+
+    assert not [program for program in programs[first_new:] if program.startswith("old")]
+    assert programs.count("old-afterHealthy") == programs.count("old-beforeStop")
+    assert programs.count("old-beforeStart") == programs.count("old-afterStop") == 1
+
+
+def test_B19_a_running_service_keeps_the_hooks_of_its_own_version() -> None:
+    """Other hooks apply from the next start on; nothing is stopped for them."""
+    old = replace(A, hooks={"beforeStop": (hook("old"),)}, stop_argv=("old-stop",))
+    new = replace(A, hooks={"beforeStop": (hook("new"),)}, stop_argv=("new-stop",))
+    commands = {name: CommandScript(signals="a") for name in ("old-stop", "new-stop")}
+
+    async def story(world: World) -> None:
+        world.client("a", hold_s=5.0)
+        await world.until("a", "ready")
+        assert world.supervisor.update(new) == "next_start"
+        assert world["a"].state == "ready"
+        await world.at(10.0)
+        await world["a"].stop()
+        assert world.launcher.programs() == ["old", "old-stop"]
+        await world.supervisor.load("a")
+        await world["a"].stop()
+
+    assert tell(story, old, commands=commands).programs() == ["old", "old-stop", "new", "new-stop"]
+
+
+def test_B19_a_hook_that_runs_is_not_disturbed() -> None:
+    """A reload while afterHealthy runs leaves it alone: the start goes on as it began."""
+    old = replace(A, hooks={"afterHealthy": (hook("old"),)})
+    new = replace(A, hooks={"afterHealthy": (hook("new"),)})
+
+    async def story(world: World) -> None:
+        client = world.client("a", hold_s=1.0)
+        await world.until("a", "after_healthy")
+        assert world.supervisor.update(new) == "next_start"
+        await world.until("a", "ready")
+        await world.moment()
+        assert client.outcome == "served"
+
+    launcher = tell(story, old, commands={"old": CommandScript(takes_s=9.0)})
+    assert launcher.programs() == ["old"]
+
+
+def test_a_change_that_is_taken_back_while_it_drains() -> None:
+    """The service that stops for it comes back as what it was, and nobody is refused."""
+
+    async def story(world: World) -> None:
+        world.client("a", hold_s=5.0)
+        await world.until("a", "ready")
+        world.supervisor.update(OTHER)
+        waiting = world.client("a", hold_s=1.0)
+        await world.moment()
+        assert world.supervisor.update(service("a")) == "same"
+        await world.moment()
+        await world.until("a", "stopped", "starting")
+        await world.until("a", "ready")
+        await world.moment()
+        assert waiting.outcome == "served"
+        assert argv(world) == [A.command.argv] * 2
+
+    tell(story, A, servers=SLOW)
+
+
+def test_a_service_that_refuses_to_stop_serves_on() -> None:
+    """With `drain: refuse` the old one serves on; the new one comes with the next stop."""
+    old = replace(A, drain="refuse", timings=Timings(drain_limit=10.0))
+    new = replace(old, command=OTHER.command)
+
+    async def story(world: World) -> None:
+        busy = world.client("a")
+        await world.until("a", "ready")
+        world.supervisor.update(new)
+        waiting = world.client("a", hold_s=1.0)
+        await world.at(20.0)
+        assert world["a"].state == "ready"
+        assert waiting.outcome == "finished"
+        busy.finish()
+        await world.moment()
+        await world["a"].stop()
+        assert world["a"].spec == new
+
+    tell(story, old)
+
+
+def test_a_process_that_cannot_be_killed_lets_nobody_wait() -> None:
+    """Its successor cannot start: requests are told so at once."""
+
+    async def story(world: World) -> None:
+        world.client("a", hold_s=1.0)
+        await world.until("a", "ready")
+        await world.at(2.0)
+        world.supervisor.update(OTHER)
+        waiting = world.client("a")
+        await world.until("a", "stuck")
+        await world.moment()
+        assert waiting.outcome == "stuck"
+        world.supervisor.update(replace(OTHER, pinned=True))
+        late = world.client("a")
+        await world.moment()
+        assert late.outcome == "stuck"
+
+    stubborn = ServerScript(terminate_s=None, kill_s=100.0)
+    tell(story, A, servers={"a": stubborn}, stop_limit_s=300.0)
+
+
+def test_a_crash_meanwhile_is_not_held_against_the_new_one() -> None:
+    """What failed was another service: no backoff, no breaker."""
+    new = replace(A, hooks={"beforeStop": (hook("new"),)})
+
+    async def story(world: World) -> None:
+        world.client("a")
+        await world.until("a", "ready")
+        world.supervisor.update(new)
+        world.launcher.crash("a")
+        await world.until("a", "stopped")
+        assert (world["a"].spec, world["a"].failures) == (new, 0)
+
+    tell(story, A)
+
+
+# ---- what applies at once
+def test_an_idle_limit_moves_with_its_declaration() -> None:
+    """Longer, shorter, none, and one where there was none: counted from when idleness began."""
+
+    def ttl(seconds: float | None) -> ServiceSpec:
+        return replace(A, timings=Timings(idle_limit=seconds))
+
+    async def story(world: World) -> None:
+        world.client("a", hold_s=0.0)
+        await world.until("a", "ready")
+        await world.moment()
+        life, began = world["a"], world.now
+        for limit, expected in ((20.0, 20.0), (None, None), (30.0, 30.0), (12.0, 12.0)):
+            assert world.supervisor.update(ttl(limit)) == "live"
+            deadline = life.deadline("idle_limit")
+            left = None if deadline is None else deadline - anyio.current_time()
+            assert left == (None if expected is None else pytest.approx(expected, abs=1e-3))
+        await world.at(began + 5.0)
+        world.supervisor.update(ttl(6.0))
+        await world.until("a", "stopped")
+        assert world.now == pytest.approx(began + 6.0, abs=0.1)
+
+    tell(story, ttl(10.0))
+
+
+def test_a_busy_service_gets_its_idle_limit_later() -> None:
+    """A new limit does not run while requests do; a pinned service has none."""
+    limited = replace(A, timings=Timings(idle_limit=5.0))
+
+    async def story(world: World) -> None:
+        world.client("a", hold_s=3.0)
+        await world.until("a", "ready")
+        world.supervisor.update(limited)
+        assert world["a"].deadline("idle_limit") is None
+        await world.at(4.0)
+        assert world["a"].deadline("idle_limit") is not None
+        world.supervisor.update(replace(limited, pinned=True))
+        assert world["a"].deadline("idle_limit") is None
+
+    tell(story, A)
+
+
+def test_a_concurrency_limit_applies_at_once() -> None:
+    """Raised, it lets in who waits; lowered, it refuses who comes."""
+
+    async def story(world: World) -> None:
+        world.client("a")
+        await world.until("a", "ready")
+        assert world.supervisor.update(replace(A, concurrency_limit=1)) == "live"
+        refused = world.client("a")
+        await world.moment()
+        world.supervisor.update(replace(A, concurrency_limit=2))
+        served = world.client("a")
+        await world.moment()
+        assert (refused.outcome, served.outcome) == ("concurrency_limit", "served")
+
+    tell(story, A)
+
+
+def test_the_log_and_the_history_stay() -> None:
+    """It is the same service: its log begins where it began."""
+
+    async def story(world: World) -> None:
+        world.client("a", hold_s=0.0)
+        await world.until("a", "ready")
+        life = world["a"]
+        world.supervisor.update(replace(OTHER, log_limit_bytes=8))
+        await world.until("a", "stopped")
+        await world.supervisor.load("a")
+        assert world["a"] is life
+        assert life.log.history() == b"o\nhello\n"
+        assert life.incarnation == 2
+
+    tell(story, A, servers={"a": ServerScript(output=((0.0, b"hello\n"),))})
+
+
+# ---- all at once
+def test_apply_touches_only_what_changed() -> None:
+    """Unchanged services go on, starts included; the rest is told apart by name."""
+    old = [service(name, endpoint=f"http://h:{i}") for i, name in enumerate("abcd")]
+    a, b, c, _ = old
+    hooked = replace(c, hooks={"afterStop": (hook("x"),)})
+    new = [a, replace(b, pinned=True), hooked, replace(A, name="e")]
+
+    async def story(world: World) -> None:
+        running = world.client("a")
+        starting = world.client("c", hold_s=1.0)
+        await world.until("a", "ready")
+        pid = world["a"].process
+        changes = world.supervisor.apply(new, policy=together)
+        assert changes == {"b": "live", "c": "next_start", "d": "removed", "e": "added"}
+        assert world["a"].process is pid
+        assert world["c"].state == "health_checking"
+        await world.until("c", "ready")
+        await world.moment()
+        assert (running.outcome, starting.outcome) == ("served", "served")
+        assert [life.spec.name for life in world.supervisor.lifecycles()] == ["a", "b", "c", "e"]
+
+    tell(story, *old, servers={"c": ServerScript(healthy_s=3.0)}, policy=together)
+
+
+def test_D07_removal_refuses_who_waits_and_finishes_what_is_in_flight() -> None:
+    """Waiting, queued and later requests get 503 model_removed; a stream ends in peace."""
+
+    async def story(world: World) -> None:
+        stream = world.client("a", hold_s=9.0)
+        await world.until("a", "ready")
+        waiting = world.client("b")
+        await world.moment()
+        world.supervisor.apply([])
+        late = world.client("a")
+        await world.moment()
+        assert (waiting.outcome, late.outcome) == ("model_removed", "model_removed")
+        assert late.error is not None
+        assert late.error.status_hint == 503
+        assert stream.outcome == "served"
+        await world.at(20.0)
+        assert stream.outcome == "finished"
+        assert world.supervisor.lifecycles() == []
+        assert world.launcher.count("spawn", "b") == 0
+
+    tell(story, A, service("b"))
+
+
+def test_D07_removal_ends_a_start() -> None:
+    """Of a removed service the start is cancelled; of an unchanged one it goes on."""
+
+    async def story(world: World) -> None:
+        removed, kept = world.client("a"), world.client("b", hold_s=1.0)
+        await world.at(1.0)
+        world.supervisor.apply([service("b", endpoint="http://h:1")])
+        await world.moment()
+        assert removed.outcome == "model_removed"
+        assert world["b"].state == "health_checking"
+        await world.until("b", "ready")
+        await world.moment()
+        assert kept.outcome == "served"
+
+    servers = {name: ServerScript(healthy_s=5.0) for name in "ab"}
+    tell(story, A, service("b", endpoint="http://h:1"), servers=servers, policy=together)
+
+
+def test_a_removed_service_may_come_back_while_it_still_stops() -> None:
+    """It is added once its predecessor is gone; until then requests are asked to come again."""
+
+    async def story(world: World) -> None:
+        world.client("a", hold_s=5.0)
+        await world.until("a", "ready")
+        world.supervisor.apply([])
+        assert world.supervisor.apply([OTHER]) == {"a": "added"}
+        early = world.client("a")
+        await world.moment()
+        assert early.error is not None
+        assert (early.error.code, early.error.retry_after_s) == ("model_removed", 1.0)
+        await world.at(10.0)
+        assert world["a"].spec == OTHER
+        late = world.client("a", hold_s=1.0)
+        await world.moment()
+        assert late.outcome == "served"
+
+    tell(story, A)
+
+
+def test_a_removal_outlasts_a_return_that_was_taken_back() -> None:
+    """Removed, declared again, and removed again before it was gone: it is gone."""
+
+    async def story(world: World) -> None:
+        world.client("a", hold_s=5.0)
+        await world.until("a", "ready")
+        world.supervisor.apply([])
+        world.supervisor.apply([OTHER])
+        assert world.supervisor.apply([]) == {}
+        await world.at(10.0)
+        assert "a" not in world.supervisor
+
+    tell(story, A)
+
+
+def test_nothing_starts_on_an_address_before_it_is_free() -> None:
+    """A new service at the address of one that leaves waits for its end, whatever the policy."""
+    successor = service("b")
+
+    async def story(world: World) -> None:
+        world.client("a", hold_s=6.0)
+        await world.until("a", "ready")
+        world.supervisor.apply([successor], policy=together)
+        client = world.client("b", hold_s=1.0)
+        await world.at(5.0)
+        assert world["b"].state == "stopped"
+        await world.until("b", "ready")
+        ended = world.launcher.find("exit", "a")[0].at
+        assert world.launcher.find("spawn", "b")[0].at >= ended
+        await world.moment()
+        assert client.outcome == "served"
+
+    tell(story, A, policy=together)
+
+
+def test_services_may_change_places() -> None:
+    """Two that swap their addresses wait for each other's end, and both serve."""
+    here, there = "http://127.0.0.1:1", "http://localhost:2"
+    old = [service("a", endpoint=here), service("b", endpoint=there)]
+    new = [service("a", endpoint=there), service("b", endpoint=here)]
+
+    async def story(world: World) -> None:
+        for name in "ab":
+            world.client(name, hold_s=3.0)
+        await world.until("b", "ready")
+        await world.until("a", "ready")
+        world.supervisor.apply(new)
+        clients = [world.client(name, hold_s=1.0) for name in "abab"]
+        await world.at(60.0)
+        assert [client.outcome for client in clients] == ["finished"] * 4
+        first = min(record.at for record in world.launcher.find("spawned")[2:])
+        assert first >= max(record.at for record in world.launcher.find("exit")[:2])
+
+    servers = {name: ServerScript(terminate_s=t) for name, t in (("a", 1.0), ("b", 4.0))}
+    tell(story, *old, servers=servers, policy=together)
+
+
+def test_policy_and_limits_change_together() -> None:
+    """Who waits for an eviction is served at once when it is not needed any more."""
+
+    async def story(world: World) -> None:
+        world.client("a")
+        await world.until("a", "ready")
+        waiting = world.client("b", hold_s=1.0)
+        await world.at(1.0)
+        assert waiting.outcome == "waiting"
+        specs = [A, service("b", endpoint="http://h:1")]
+        world.supervisor.apply(specs, policy=together, queue=QueueLimits(length=1))
+        await world.moment()
+        assert waiting.outcome == "served"
+        assert world.supervisor.apply(specs) == {}
+        assert world.supervisor.scheduler.policy is together
+        assert world.supervisor.scheduler.limits.length == 1
+
+    tell(story, A, service("b", endpoint="http://h:1"), policy=one_at_a_time)
+
+
+def test_a_bad_declaration_changes_nothing() -> None:
+    """Two services of one name are refused before anything else is looked at."""
+
+    async def story(world: World) -> None:
+        world.client("a", hold_s=1.0)
+        await world.until("a", "ready")
+        with pytest.raises(ConfigError, match="got this one twice"):
+            world.supervisor.apply([service("b"), service("b")])
+        assert world["a"].state == "ready"
+
+    tell(story, A)
+
+
+def test_nothing_changes_at_the_end() -> None:
+    """A reload that comes while everything stops is refused."""
+
+    async def story(world: World) -> None:
+        world.supervisor.close()
+        with pytest.raises(RequestError, match="shutting down"):
+            world.supervisor.apply([])
+
+    tell(story, A)
+
+
+# ---- onIdle
+def test_on_idle_goes_back_to_its_service() -> None:
+    """A while after the last request the default service runs again, and others made way."""
+
+    async def story(world: World) -> None:
+        world.supervisor.on_idle.configure("a", 60.0)
+        world.client("b", hold_s=10.0)
+        await world.until("a", "ready")
+        assert world.now == pytest.approx(70.0, abs=1.0)
+        assert world["b"].state == "stopped"
+        await world["a"].stop()
+        await world.until("a", "ready", limit_s=61.0)
+        world.supervisor.on_idle.configure(None, 60.0)
+        await world["a"].stop()
+        await world.at(500.0)
+        assert world["a"].state == "stopped"
+
+    tell(story, A, service("b"))
+
+
+def test_on_idle_waits_while_anybody_wants_anything() -> None:
+    """A long stream is not idleness."""
+
+    async def story(world: World) -> None:
+        world.supervisor.on_idle.configure("a", 10.0)
+        world.client("b", hold_s=95.0)
+        await world.at(94.0)
+        assert world["a"].incarnation == 0
+        await world.until("a", "ready")
+        assert world.now >= 105.0
+
+    tell(story, A, service("b"), policy=together)
+
+
+def test_on_idle_respects_the_breaker_and_complains_once(caplog: pytest.LogCaptureFixture) -> None:
+    """A default service that cannot start is tried no more often than its breaker lets it."""
+    broken = replace(A, intensity=1, timings=Timings(cooldown=1000.0))
+
+    async def story(world: World) -> None:
+        world.supervisor.on_idle.configure("a", 10.0)
+        await world.at(900.0)
+        assert world["a"].incarnation == 1
+        world.supervisor.on_idle.configure("nobody", 10.0)
+        await world.at(950.0)
+
+    with caplog.at_level(logging.WARNING):
+        tell(story, broken, servers={"a": ServerScript(exit_s=0.0, exit=Exit(code=1))})
+    complaints = [r for r in caplog.records if "could not be loaded" in r.message]
+
+    assert 1 <= len(complaints) <= 90
