@@ -20,6 +20,7 @@ from .asgi_types import Headers, Send
 from .auth import CREDENTIALS
 from .catalogue import Local, Remote
 from .exchange import Exchange
+from .loading import VOICES, Announcer
 from .model_field import BadBodyError
 from .peers import peer_fields
 from .relay import relay
@@ -56,11 +57,13 @@ class Sending:
         target: Path and query.
         body: The body: whole, in pieces, or none.
         length: Of a body in pieces, in bytes, where it is not what the request announced.
+        is_plain: The answer must not be compressed.
     """
 
     target: bytes
     body: bytes | AsyncIterator[bytes] | None = None
     length: int | None = None
+    is_plain: bool = False
 
 
 async def serve(
@@ -115,7 +118,44 @@ async def _serve_local(
     card, supervisor = local.card, proxy.supervisor
     exchange.priority = card.priority
     if not supervisor.acquire_nowait(card.id):
+        if card.sends_loading_state and exchange.is_stream and exchange.path in VOICES:
+            await _serve_announced(proxy, request, send, exchange, local, sending)
+            return
         await supervisor.acquire(card.id, priority=card.priority)
+    await _relay_held(proxy, request, send, exchange, local, sending)
+
+
+async def _serve_announced(
+    proxy: Proxy, request: Request, send: Send, exchange: Exchange, local: Local,
+    sending: Sending,
+) -> None:  # fmt: skip
+    """As `_serve_local`, and tell the client meanwhile that its model is coming up."""
+    announcer = Announcer(
+        proxy.supervisor, send, exchange, local.wanted, proxy.options.loading_tick_s
+    )
+    try:
+        await announcer.acquire(local.card.priority)
+        sending.is_plain = announcer.has_begun
+        await _relay_held(proxy, request, announcer.pass_on, exchange, local, sending)
+    except (RequestError, UpstreamError, HeaderError) as error:
+        if not await announcer.fail(error):
+            raise
+    except asyncio.CancelledError:
+        if not exchange.cancelled_by or request.is_gone or not announcer.has_begun:
+            raise
+        _uncancel()
+        exchange.code = "request_cancelled"
+        broken = BrokenOffError(f"cancelled by {exchange.cancelled_by}")
+        if not await announcer.fail(broken):
+            raise broken from None
+
+
+async def _relay_held(
+    proxy: Proxy, request: Request, send: Send, exchange: Exchange, local: Local,
+    sending: Sending,
+) -> None:  # fmt: skip
+    """Relay a request to a model that is held ready, and release it."""
+    card, supervisor = local.card, proxy.supervisor
     try:
         exchange.admitted = perf_counter()
         upstream = proxy.upstream_of(card)
@@ -152,9 +192,12 @@ async def _serve_remote(
 
 
 def _headers(request: Request, sending: Sending) -> Headers:
+    headers = request.headers
+    if sending.is_plain:
+        headers = [field for field in headers if field[0] != b"accept-encoding"]
     if sending.length is None:
-        return request.headers
-    kept = [field for field in request.headers if field[0] != b"content-length"]
+        return headers
+    kept = [field for field in headers if field[0] != b"content-length"]
     return [*kept, (b"content-length", b"%d" % sending.length)]
 
 
@@ -187,14 +230,18 @@ async def _failed(
 
 async def _cancelled(request: Request, send: Send, exchange: Exchange) -> None:
     """Answer one that was cancelled by somebody else than its client."""
-    task = asyncio.current_task()
-    assert task is not None, "in a task"
-    task.uncancel()
+    _uncancel()
     exchange.code, exchange.error = "request_cancelled", f"cancelled by {exchange.cancelled_by}"
     if exchange.status:
         raise BrokenOffError(exchange.error)
     exchange.status = _CLIENT_LEFT
     await send_error(request, send, _CLIENT_LEFT, exchange.error, code=exchange.code)
+
+
+def _uncancel() -> None:
+    task = asyncio.current_task()
+    assert task is not None, "in a task"
+    task.uncancel()
 
 
 class BrokenOffError(Exception):

@@ -42,15 +42,16 @@ class Exchange:
         code: The same for programs.
         selector: By which the model was chosen, or "".
         priority: In the queue.
+        is_stream: The client asked for a stream.
         is_metered: It is written down when it is over.
         cancelled_by: Who cancelled it, in words, or "".
     """
 
     __slots__ = (
         "_task", "admitted", "answer_headers", "at", "body", "cancelled_by", "code",
-        "content_type", "ended", "error", "first", "head", "id", "is_metered", "is_whole",
-        "keep_bytes", "method", "model", "path", "pieces", "priority", "request", "selector",
-        "sent_bytes", "started", "status",
+        "content_type", "ended", "error", "first", "head", "id", "is_metered", "is_stream",
+        "is_whole", "keep_bytes", "method", "model", "path", "pieces", "priority", "request",
+        "selector", "sent_bytes", "started", "status",
     )  # fmt: skip
 
     def __init__(self, request: Request, model: str, path: str, started: float) -> None:
@@ -68,7 +69,7 @@ class Exchange:
         self.keep_bytes = _ENDS_BYTES
         self.body: bytes | None = None
         self.error = self.code = self.selector = self.cancelled_by = ""
-        self.is_metered = False
+        self.is_metered = self.is_stream = False
         self._task: asyncio.Task[object] | None = None
 
     def keep_ends(self) -> MutableSequence[bytes]:

@@ -12,7 +12,7 @@ from .catalogue import Target
 from .dispatch import Sending, begin, serve
 from .form import FormScanner, Found, boundary_of
 from .json_edit import EditError
-from .model_field import BadBodyError, model_of, model_of_query, renamed_query
+from .model_field import BadBodyError, asks_for_stream, model_of, model_of_query, renamed_query
 from .request import BodyTooLargeError, Request
 from .resolve import NoTargetError, Resolved, UnknownModelError
 from .respond import send_error, send_unknown_model
@@ -48,6 +48,7 @@ async def get(proxy: Proxy, request: Request, send: Send) -> None:
     if resolved is None:
         return
     exchange = begin(request, resolved, request.path)
+    exchange.is_stream = asks_for_stream(request.query)
     query, model = request.query, resolved.target.sent_model
     if model != wanted:
         query = renamed_query(query, model)
@@ -93,9 +94,9 @@ async def _whole(proxy: Proxy, request: Request, send: Send) -> None:
         await _urlencoded(proxy, request, send, body)
         return
     if len(body) > _OFF_LOOP_BYTES:
-        wanted, _ = await anyio.to_thread.run_sync(model_of, body)
+        wanted, is_stream = await anyio.to_thread.run_sync(model_of, body)
     else:
-        wanted, _ = model_of(body)
+        wanted, is_stream = model_of(body)
     resolved = await find(proxy, request, send, wanted)
     if resolved is None:
         return
@@ -107,7 +108,7 @@ async def _whole(proxy: Proxy, request: Request, send: Send) -> None:
             return
         body = edited
     exchange.body = body
-    exchange.is_metered = True
+    exchange.is_metered, exchange.is_stream = True, is_stream
     await serve(proxy, request, send, exchange, resolved, Sending(_target(request), body))
 
 
