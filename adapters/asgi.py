@@ -20,13 +20,14 @@ from pathlib import Path
 from ..runtime import Supervisor, Transition
 from .config import Config, load_config
 from .http_client import HttpxClient
+from .kv.keeper import KvKeeper
 from .leftovers import boot_id, end_leftovers, started_of
 from .process import LocalLauncher
 from .proxy.app import ProxyApp
 from .proxy.asgi_types import Receive, Scope, Send
 from .proxy.own_log import keeping_log
 from .proxy_settings import catalogue, proxy_options
-from .services import chart, eviction_policy, queue_limits, service_specs
+from .services import chart, equipped_specs, eviction_policy, queue_limits
 from .services import stop_limit_s as limit_of
 from .store import Database, StoreError
 from .store.journal import MIGRATIONS, Journal
@@ -67,8 +68,11 @@ class Application:
             launcher = LocalLauncher(subreaper=True)
             journal = await self._journal(stack, launcher.instance)
             await stack.enter_async_context(launcher)
+            keeper = self._keeper(lambda model, line: supervisor[model].log.line(line))
+            specs = equipped_specs(self.config, keeper)
+            await stack.enter_async_context(keeper.running())
             supervisor = Supervisor(
-                launcher, service_specs(self.config), http=HttpxClient(),
+                launcher, specs, http=HttpxClient(),
                 policy=eviction_policy(self.config), queue=queue_limits(self.config),
                 chart=chart(self.config), stop_limit_s=self._stop_limit_s,
             )  # fmt: skip
@@ -77,7 +81,8 @@ class Application:
                 supervisor.listen(listener)
             self._proxy = ProxyApp(
                 supervisor, catalogue(self.config), proxy_options(self.config),
-                history=journal.history, own_log=stack.enter_context(keeping_log()),
+                history=journal.history, on_finished=keeper.note,
+                own_log=stack.enter_context(keeping_log()),
             )  # fmt: skip
             stack.push_async_callback(self._proxy.aclose)
             self.supervisor = supervisor
@@ -85,6 +90,9 @@ class Application:
                 yield supervisor
             finally:
                 self.supervisor = None
+
+    def _keeper(self, say: Callable[[str, str], None]) -> KvKeeper:
+        return KvKeeper(None if self._state is None else self._state.path / "kv", say)
 
     async def _journal(self, stack: AsyncExitStack, instance: str) -> Journal:
         """Open the journal, and end what it knows to be left of earlier runs."""

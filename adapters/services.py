@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from ..machine import Bounds, ChartError, Document, check, lifecycle
 from ..runtime import (
@@ -20,6 +21,9 @@ from ..runtime import (
 from ..runtime.eviction import All, Any, Expression, Group, One, SetRef, group_policy, matrix_policy
 from .config import Config, HookAction, ModelConfig
 from .config import matrix as written
+from .kv.keeper import KvKeeper, KvSettings
+from .kv.model import KvRules
+from .kv.store import Quota
 
 _STOP_SLACK_S = 5.0  # for what has no limit of its own: starting hooks, reaping, a busy machine
 
@@ -56,6 +60,31 @@ def service_spec(model: ModelConfig) -> ServiceSpec:
         pinned=model.pinned,
         concurrency_limit=model.concurrency_limit,
     )
+
+
+def kv_settings(model: ModelConfig) -> KvSettings | None:
+    """Return how the conversations of *model* are kept, or None when they are not."""
+    given = model.kv
+    if given.mode == "off":
+        return None
+    return KvSettings(
+        directory=Path(given.dir) if given.dir else None,
+        manages_args=given.manage_args,
+        quota=Quota(max_bytes=given.max_bytes, max_age_s=given.max_age),
+        rules=KvRules(
+            min_tokens=given.min_tokens, timeout_s=given.timeout, allows_swa=given.allow_swa
+        ),
+    )
+
+
+def equipped_specs(config: Config, keeper: KvKeeper) -> list[ServiceSpec]:
+    """Return as `service_specs`, with what *keeper* needs to keep conversations."""
+    specs = []
+    for model in config.models.values():
+        settings = kv_settings(model)
+        spec = service_spec(model)
+        specs.append(spec if settings is None else keeper.equip(spec, settings))
+    return specs
 
 
 def _hooks(actions: tuple[HookAction, ...]) -> tuple[Hook, ...]:
@@ -153,7 +182,8 @@ def stop_limit_s(config: Config) -> float:
     if config.shutdown_timeout is not None:
         return config.shutdown_timeout
     needs = (
-        (spec.timings.drain_limit or 0.0) + spec.longest_stop_s() for spec in service_specs(config)
+        (spec.timings.drain_limit or 0.0) + spec.longest_stop_s() + _save_limit_s(model)
+        for model, spec in ((model, service_spec(model)) for model in config.models.values())
     )
     return max(needs, default=0.0) + _STOP_SLACK_S
 
@@ -178,6 +208,11 @@ def chart(config: Config) -> Document | None:
         error.add_note(str(report.findings[0]))
         raise error
     return document
+
+
+def _save_limit_s(model: ModelConfig) -> float:
+    settings = kv_settings(model)
+    return 0.0 if settings is None else settings.hook_timeout_s
 
 
 def queue_limits(config: Config) -> QueueLimits:

@@ -1,0 +1,113 @@
+"""Collects the facts of one server that a fingerprint is made of."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .fingerprint import Fingerprint, fingerprint
+from .gguf import Gguf, GgufError, file_identity, read_gguf, shards
+from .launch import LaunchLine
+
+log = logging.getLogger(__name__)
+
+_KEY_VARIABLE = "LLAMA_API_KEY"
+
+
+class ServerFacts:
+    """Where the identity of one model's server comes from.
+
+    Args:
+        argv: How it is started.
+        environment: Of its process, ours included.
+        cwd: Where its relative paths begin.
+
+    Attributes:
+        line: *argv*, understood.
+        last: The fingerprint of the last `learn`; None before, or when it found a problem.
+    """
+
+    def __init__(self, argv: tuple[str, ...], environment: Mapping[str, str], cwd: Path) -> None:
+        self.line = LaunchLine.parse(argv)
+        self.last: Fingerprint | None = None
+        self._environment, self._cwd = environment, cwd
+        self._identities: dict[Path, tuple[tuple[int, ...], str]] = {}
+        self._heads: dict[str, Gguf] = {}
+
+    @property
+    def api_key(self) -> str | None:
+        """The key that the server asks for, if one was given to it where we can see it."""
+        given = self.line.value("--api-key") or self._environment.get(_KEY_VARIABLE, "")
+        return given.partition(",")[0] or None
+
+    def learn(self, props: Mapping[str, Any], adapters: str, allows_swa: bool) -> str:
+        """Make the fingerprint of the server that answered *props*; blocks on the disk.
+
+        Returns:
+            Why nothing can be kept, in words; empty when it can.
+        """
+        self.last = None
+        paths = dict(self.line.files())
+        paths["--model"] = str(props.get("model_path") or paths.get("--model", ""))
+        files = {}
+        for name, text in paths.items():
+            try:
+                pieces = [self._identity(path) for path in shards(self._cwd / text)]
+            except OSError as error:
+                return (
+                    f"{text} cannot be read here ({error.strerror}), and without knowing the "
+                    "model's weights a cache of others could be restored"
+                )
+            files[name] = " ".join(pieces)
+        problem = self._window_problem(self._cwd / paths["--model"], files["--model"], allows_swa)
+        if not problem:
+            self.last = fingerprint(
+                self.line, self._environment, props, binary=self._binary(), files=files,
+                adapters=adapters,
+            )  # fmt: skip
+        return problem
+
+    def _binary(self) -> str:
+        found = shutil.which(self.line.program, path=self._environment.get("PATH"))
+        try:
+            return self._identity(Path(found or self.line.program))
+        except OSError:
+            return ""
+
+    def _identity(self, path: Path) -> str:
+        about = path.stat()
+        key = (about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns)
+        known = self._identities.get(path)
+        if known is None or known[0] != key:
+            known = self._identities[path] = key, file_identity(path)
+        return known[1]
+
+    def _window_problem(self, path: Path, identity: str, allows_swa: bool) -> str:
+        head = self._heads.get(identity)
+        if head is None:
+            try:
+                head = read_gguf(shards(path)[0])
+            except (GgufError, OSError) as error:
+                log.debug("%s: %s", path, error)
+                head = Gguf()
+            self._heads = {identity: head}
+        window, is_full = head.sliding_window, self.line.has("--swa-full")
+        if not window or (is_full and allows_swa):
+            return ""
+        why = (
+            f"{head.architecture} attends within a sliding window of {window} tokens: without "
+            "--swa-full a restore reuses nothing"
+        )
+        return (
+            f"{why}; with it, a prompt that leaves the saved one earlier than the window gets "
+            "wrong answers, so it also needs kv.allowSwa: true"
+        )
+
+
+def our_environment(own: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a process that gets *own* variables on top of ours."""
+    return {**os.environ, **own}

@@ -1,0 +1,162 @@
+"""What a GGUF file says of its model, and which file it is; nothing is loaded.
+
+Source: ggml/docs/gguf.md, versions 2 and 3, little endian.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, TypeAlias
+
+Value: TypeAlias = int | float | bool | str
+
+_MAGIC = b"GGUF"
+_LONGEST_HEAD = 256 << 20  # a vocabulary of a million long tokens stays far below
+_STRING, _ARRAY = 8, 9
+_SCALARS = {
+    0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q",
+    12: "<d",
+}  # fmt: skip
+_SAMPLES, _SAMPLE_BYTES = 256, 16 << 10
+_WHOLE_BYTES = 2 * _SAMPLES * _SAMPLE_BYTES  # below it a file is read whole: sampling saves nothing
+
+
+class GgufError(ValueError):
+    """The file is no GGUF that we can read; the text says where it stops making sense."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gguf:
+    """The metadata of one model file.
+
+    Attributes:
+        architecture: Such as ``llama``; empty when the file does not say.
+        values: Key -> value; arrays are left out.
+    """
+
+    architecture: str = ""
+    values: Mapping[str, Value] = field(default_factory=dict)
+
+    @property
+    def sliding_window(self) -> int:
+        """Tokens that a layer with a sliding window sees; 0 when it has none."""
+        return self._number("attention.sliding_window")
+
+    @property
+    def is_recurrent(self) -> bool:
+        """Tell whether some of its layers keep a running state instead of one per token."""
+        return any(
+            key.startswith((f"{self.architecture}.ssm.", f"{self.architecture}.wkv."))
+            for key in self.values
+        )
+
+    def _number(self, key: str) -> int:
+        found = self.values.get(f"{self.architecture}.{key}", 0)
+        return int(found) if isinstance(found, (int, float)) else 0
+
+
+def read_gguf(path: Path) -> Gguf:
+    """Read the metadata of *path*.
+
+    Raises:
+        GgufError: It is no GGUF, or of a version that we do not know.
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as file:
+        if file.read(4) != _MAGIC:
+            raise GgufError(f"{path}: expected the magic GGUF")
+        reader = _Reader(file, path)
+        version = reader.number("<I")
+        if version not in (2, 3):
+            raise GgufError(f"{path}: expected version 2 or 3, got {version}")
+        reader.number("<Q")  # how many tensors
+        values: dict[str, Value] = {}
+        for _ in range(reader.number("<Q")):
+            key = reader.text()
+            value = reader.value(reader.number("<I"))
+            if value is not None:
+                values[key] = value
+    architecture = values.get("general.architecture", "")
+    return Gguf(architecture=str(architecture), values=values)
+
+
+class _Reader:
+    def __init__(self, file: BinaryIO, path: Path) -> None:
+        self._file, self._path = file, path
+        self._limit = min(os.fstat(file.fileno()).st_size, _LONGEST_HEAD)
+
+    def take(self, size: int) -> bytes:
+        data = self._file.read(size) if self._file.tell() + size <= self._limit else b""
+        if len(data) != size:
+            raise GgufError(f"{self._path}: ends within its metadata")
+        return data
+
+    def number(self, form: str) -> int:
+        return int(struct.unpack(form, self.take(struct.calcsize(form)))[0])
+
+    def text(self) -> str:
+        return self.take(self.number("<Q")).decode("utf-8", "replace")
+
+    def value(self, kind: int) -> Value | None:
+        if kind == _STRING:
+            return self.text()
+        if kind == _ARRAY:
+            self._skip_array()
+            return None
+        form = _SCALARS.get(kind)
+        if form is None:
+            raise GgufError(f"{self._path}: unknown type of value {kind}")
+        found: Value = struct.unpack(form, self.take(struct.calcsize(form)))[0]
+        return found
+
+    def _skip_array(self) -> None:
+        kind, count = self.number("<I"), self.number("<Q")
+        if kind in _SCALARS:
+            self.take(struct.calcsize(_SCALARS[kind]) * count)
+            return
+        if kind not in (_STRING, _ARRAY):
+            raise GgufError(f"{self._path}: unknown type of value {kind}")
+        for _ in range(count):
+            if kind == _STRING:
+                self.take(self.number("<Q"))
+            else:
+                self._skip_array()
+
+
+def file_identity(path: Path) -> str:
+    """Return what tells the file at *path* from others: size, time of change, and samples.
+
+    256 pieces of 16 KiB, evenly spread, are hashed (a file below 8 MiB: all of it), which takes
+    milliseconds whatever the size. A fine-tune of the same shape differs in most pieces; one that
+    differs in none of them would also need the same time of change, to the nanosecond.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        about = os.fstat(file.fileno())
+        size = about.st_size
+        if size <= _WHOLE_BYTES:
+            digest.update(file.read())
+        else:
+            step = (size - _SAMPLE_BYTES) // (_SAMPLES - 1)
+            for number in range(_SAMPLES):
+                file.seek(number * step)
+                digest.update(file.read(_SAMPLE_BYTES))
+    return f"{size}-{about.st_mtime_ns}-{digest.hexdigest()[:32]}"
+
+
+def shards(path: Path) -> list[Path]:
+    """Return all files of a model that is split as ``name-00001-of-00003.gguf``; else *path*."""
+    stem, mark, count = path.stem.rpartition("-of-")
+    head, dash, number = stem.rpartition("-")
+    if not (mark and dash and len(number) == len(count) == 5 and (number + count).isdecimal()):
+        return [path]
+    total = int(count)
+    return [path.with_name(f"{head}-{i:05}-of-{count}{path.suffix}") for i in range(1, total + 1)]

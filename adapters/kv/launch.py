@@ -1,0 +1,139 @@
+"""What a llama-server's command line says, as far as its caches depend on it. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+
+#: Other spellings -> the one used here.
+_SPELLINGS = {
+    "-m": "--model", "-c": "--ctx-size", "-np": "--parallel", "--n-parallel": "--parallel",
+    "-ctk": "--cache-type-k", "-ctv": "--cache-type-v", "-fa": "--flash-attn",
+    "-kvu": "--kv-unified", "-no-kvu": "--no-kv-unified", "-mm": "--mmproj", "-a": "--alias",
+    "-sps": "--slot-prompt-similarity", "-hf": "--hf-repo", "-hfr": "--hf-repo",
+    "-hff": "--hf-file", "-mu": "--model-url", "-dr": "--docker-repo", "-ngl": "--gpu-layers",
+    "--n-gpu-layers": "--gpu-layers", "-sm": "--split-mode", "-ts": "--tensor-split",
+    "-mg": "--main-gpu", "-ot": "--override-tensor", "-md": "--spec-draft-model",
+    "--model-draft": "--spec-draft-model", "-nkvo": "--no-kv-offload", "-kvo": "--kv-offload",
+}  # fmt: skip
+
+#: Options that no cache depends on: where it listens, what it logs, how fast it is, how it samples.
+#: What is not here counts: an option nobody has thought of costs a plain start, never a wrong one.
+_HARMLESS = """
+--port --host --reuse-port --path --api-prefix --alias --tags --slot-save-path --slots --props
+--metrics --api-key --api-key-file --ssl-key-file --ssl-cert-file --timeout -to --threads-http
+--sse-ping-interval --ui --no-ui --webui --no-webui --ui-config --webui-config
+--ui-config-file --webui-config-file --cors-origins --cors-methods --cors-headers
+--cors-credentials --no-cors-credentials --jinja --no-jinja --chat-template
+--chat-template-file --chat-template-kwargs --reasoning-format --reasoning -rea
+--reasoning-effort --reasoning-budget --skip-chat-parsing --no-skip-chat-parsing
+--prefill-assistant --no-prefill-assistant --slot-prompt-similarity --cache-ram -cram
+--cache-idle-slots --no-cache-idle-slots --cache-reuse --ctx-checkpoints -ctxcp
+--swa-checkpoints --checkpoint-min-step -cms --context-shift --no-context-shift --warmup
+--no-warmup --perf --no-perf --log-disable --log-file --log-colors --log-prefix
+--no-log-prefix --log-timestamps --no-log-timestamps -v --verbose --log-verbose -lv
+--verbosity --log-verbosity --offline -t --threads -tb --threads-batch -C --cpu-mask -Cr
+--cpu-range --cpu-strict --prio --poll -Cb --cpu-mask-batch -Crb --cpu-range-batch
+--cpu-strict-batch --prio-batch --poll-batch --mlock --mmap --no-mmap -dio --direct-io -ndio
+--no-direct-io -lm --load-mode --numa --check-tensors -b --batch-size -ub --ubatch-size -n
+--predict --n-predict --keep -cb --cont-batching -nocb --no-cont-batching -s --seed
+--samplers --sampler-seq --sampling-seq --ignore-eos --temp --temperature --top-k --top-p
+--min-p --top-nsigma --top-n-sigma --xtc-probability --xtc-threshold --typical --typical-p
+--repeat-last-n --repeat-penalty --presence-penalty --frequency-penalty --dry-multiplier
+--dry-base --dry-allowed-length --dry-penalty-last-n --dry-sequence-breaker
+--adaptive-target --adaptive-decay --dynatemp-range --dynatemp-exp --mirostat --mirostat-lr
+--mirostat-ent -l --logit-bias --grammar --grammar-file -j --json-schema -jf
+--json-schema-file -bs --backend-sampling -r --reverse-prompt -sp --special
+--hf-token -hft --media-path
+"""
+_IRRELEVANT = frozenset(_HARMLESS.split())
+
+#: Options that name files; each counts by what it holds, not by where it lies.
+FILE_OPTIONS = (
+    "--model", "--mmproj", "--lora", "--lora-scaled", "--control-vector",
+    "--control-vector-scaled", "--spec-draft-model",
+)  # fmt: skip
+
+_NUMBER = re.compile(r"-?\d*\.?\d+$")
+_ENVIRONMENT = "LLAMA_ARG_"
+_HARMLESS_VARIABLES = """
+PORT HOST ALIAS THREADS THREADS_BATCH ENDPOINT_METRICS ENDPOINT_PROPS ENDPOINT_SLOTS
+NO_ENDPOINT_SLOTS TIMEOUT THREADS_HTTP STATIC_PATH API_PREFIX LOG_FILE LOG_VERBOSITY
+LOG_COLORS LOG_PREFIX LOG_TIMESTAMPS N_PREDICT BATCH UBATCH JINJA CHAT_TEMPLATE
+CHAT_TEMPLATE_FILE SSL_KEY_FILE SSL_CERT_FILE NO_WEBUI WEBUI MLOCK NO_MMAP MMAP CACHE_RAM
+"""
+_IRRELEVANT_VARIABLES = frozenset(f"{_ENVIRONMENT}{name}" for name in _HARMLESS_VARIABLES.split())
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchLine:
+    """The options of one command line, in its order.
+
+    Attributes:
+        program: As written.
+        options: (name as `_SPELLINGS` has it, values); words before the first option are one with
+            the name "".
+    """
+
+    program: str
+    options: tuple[tuple[str, tuple[str, ...]], ...]
+
+    @staticmethod
+    def parse(argv: Sequence[str]) -> LaunchLine:
+        """Split *argv* into options: a word that begins with a dash and is no number."""
+        options: list[tuple[str, list[str]]] = [("", [])]
+        for word in argv[1:]:
+            if word.startswith("-") and len(word) > 1 and not _NUMBER.match(word):
+                name, equals, value = word.partition("=")
+                name = name.replace("_", "-") if name.startswith("--") else name
+                options.append((_SPELLINGS.get(name, name), [value] if equals else []))
+            else:
+                options[-1][1].append(word)
+        kept = [(name, tuple(values)) for name, values in options if name or values]
+        return LaunchLine(argv[0] if argv else "", tuple(kept))
+
+    @property
+    def is_llama_server(self) -> bool:
+        """Tell whether the program is called like llama.cpp's server."""
+        return "llama-server" in PurePath(self.program).name
+
+    def has(self, *names: str) -> bool:
+        """Tell whether one of the options *names* is there."""
+        return any(name in names for name, _ in self.options)
+
+    def value(self, name: str) -> str | None:
+        """Return the first value of the last option *name*, or None."""
+        found = [values[0] for option, values in self.options if option == name and values]
+        return found[-1] if found else None
+
+    def files(self) -> list[tuple[str, str]]:
+        """Return (option, path) of every file that it names."""
+        found = []
+        for name, values in self.options:
+            for path in ",".join(values).split(",") if name in FILE_OPTIONS else ():
+                bare, colon, scale = path.rpartition(":")
+                found.append((name, bare if colon and _NUMBER.match(scale) else path))
+        return [(name, path) for name, path in found if path]
+
+    def relevant(self) -> list[str]:
+        """Return what caches depend on, files aside, each option as one text, sorted."""
+        texts = []
+        for name, values in self.options:
+            if name in _IRRELEVANT or not name:
+                continue
+            if name in FILE_OPTIONS:
+                scales = [value.rpartition(":")[2] for value in ",".join(values).split(",")]
+                values = tuple(scale for scale in scales if _NUMBER.match(scale))
+            texts.append(" ".join((name, *values)))
+        return sorted(texts)
+
+
+def relevant_variables(environment: Mapping[str, str]) -> list[str]:
+    """Return the variables that llama-server reads as options, as NAME=value, sorted."""
+    return sorted(
+        f"{name}={value}"
+        for name, value in environment.items()
+        if name.startswith(_ENVIRONMENT) and name not in _IRRELEVANT_VARIABLES
+    )

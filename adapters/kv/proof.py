@@ -1,0 +1,162 @@
+"""Whether restores pay: what was measured, what answers prove, and the verdict. Pure.
+
+A restore that answers 200 proves nothing. What proves it is an answer whose ``cache_n`` is about
+what was restored; what disproves it is a conversation that went on in the restored slot, token by
+token, while no answer reused anything.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+Verdict: TypeAlias = Literal["unknown", "works", "partial", "no-op"]
+
+_HIT, _PART = 0.5, 0.1
+_FAILURES = 2  # disproofs without a single hit before nothing is saved any more
+_FEWEST_TOKENS = 32  # fewer say nothing about how fast prompts are read
+_NEW = 0.3  # weight of a new measurement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What one answer tells of the cache.
+
+    Attributes:
+        cached: Prompt tokens that were reused.
+        read: Prompt tokens that were evaluated.
+        read_ms: How long that took; None when it does not tell.
+    """
+
+    cached: int
+    read: int
+    read_ms: float | None = None
+
+
+def _last(name: bytes, data: bytes) -> float | None:
+    # A quotation mark within an answer's text is escaped, so no text can look like these.
+    found = re.findall(rb'(?<!\\)"' + name + rb'"\s*:\s*(\d+(?:\.\d+)?)', data)
+    return float(found[-1]) if found else None
+
+
+def seen_in(tail: bytes) -> Seen | None:
+    """Read the end of an answer: llama.cpp's ``timings``, else ``usage``; None without.
+
+    Args:
+        tail: Its last bytes, a few hundred at least; JSON or events.
+    """
+    cached, read = _last(b"cache_n", tail), _last(b"prompt_n", tail)
+    if cached is not None and read is not None:
+        return Seen(cached=int(cached), read=int(read), read_ms=_last(b"prompt_ms", tail))
+    cached = _last(b"cached_tokens", tail)
+    total = _last(b"prompt_tokens", tail)
+    if total is None:
+        total = _last(b"input_tokens", tail)
+    if cached is not None and total is not None:
+        return Seen(cached=int(cached), read=max(int(total - cached), 0))
+    cached = _last(b"cache_read_input_tokens", tail)
+    read = _last(b"input_tokens", tail)  # Anthropic's leave the cached ones out
+    if cached is not None and read is not None:
+        return Seen(cached=int(cached), read=int(read))
+    return None
+
+
+@dataclass(slots=True, kw_only=True)
+class Record:
+    """What was measured of one model under one fingerprint.
+
+    Attributes:
+        read_ms_per_token: Of prompts; None before the first answer that tells.
+        bytes_per_token: Of files; None before the first save.
+        save_ms: Of the quickest save, our checksum included; None before the first.
+        save_ms_per_mb: What larger ones took beyond it.
+        restore_ms: Of the quickest restore, our check included; None before the first.
+        restore_ms_per_mb: What larger ones took beyond it.
+        hits: Restored conversations that were reused, at least half of them.
+        parts: Those of which less was, but a tenth at least.
+        failures: Those that went on without being reused.
+    """
+
+    read_ms_per_token: float | None = None
+    bytes_per_token: float | None = None
+    save_ms: float | None = None
+    save_ms_per_mb: float | None = None
+    restore_ms: float | None = None
+    restore_ms_per_mb: float | None = None
+    hits: int = 0
+    parts: int = 0
+    failures: int = 0
+
+    @staticmethod
+    def load(value: Mapping[str, Any]) -> Record:
+        """Make it from what a manifest holds; what is not a number is left out."""
+        record = Record()
+        for name in Record.__slots__:
+            found = value.get(name)
+            if isinstance(found, (int, float)) and not isinstance(found, bool) and found >= 0:
+                setattr(record, name, found)
+        return record
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether restores pay; ``unknown`` before there is evidence."""
+        if self.hits and self.hits >= self.failures:
+            return "works"
+        if self.hits or self.parts:
+            return "partial"
+        return "no-op" if self.failures >= _FAILURES else "unknown"
+
+    def note_answer(self, seen: Seen) -> None:
+        """Learn how fast prompts are read."""
+        if seen.read_ms is not None and seen.read >= _FEWEST_TOKENS:
+            self.read_ms_per_token = _mix(self.read_ms_per_token, seen.read_ms / seen.read)
+
+    def note_save(self, tokens: int, size: int, ms: float) -> None:
+        """Learn what a save costs."""
+        self.bytes_per_token = _mix(self.bytes_per_token, size / tokens)
+        self.save_ms = ms if self.save_ms is None else min(self.save_ms, ms)
+        self.save_ms_per_mb = _mix(self.save_ms_per_mb, _slope(ms - self.save_ms, size))
+
+    def note_restore(self, size: int, ms: float) -> None:
+        """Learn what a restore costs."""
+        self.restore_ms = ms if self.restore_ms is None else min(self.restore_ms, ms)
+        self.restore_ms_per_mb = _mix(self.restore_ms_per_mb, _slope(ms - self.restore_ms, size))
+
+    def note_reuse(self, restored: int, cached: int) -> bool:
+        """Count an answer after a restore of *restored* tokens, if it proves anything."""
+        if cached >= _HIT * restored:
+            self.hits += 1
+        elif cached >= _PART * restored:
+            self.parts += 1
+        else:
+            return False
+        return True
+
+    def expected_bytes(self, tokens: int) -> int:
+        """Return how large a file of *tokens* will be; 0 when nobody knows."""
+        return int((self.bytes_per_token or 0) * tokens)
+
+    def cost_ms(self, tokens: int) -> float:
+        """Return what saving and restoring *tokens* will take, as far as it is known."""
+        megabytes = self.expected_bytes(tokens) / 1e6
+        fixed = (self.save_ms or 0.0) + (self.restore_ms or 0.0)
+        return fixed + megabytes * ((self.save_ms_per_mb or 0.0) + (self.restore_ms_per_mb or 0.0))
+
+    def gain_ms(self, tokens: int) -> float | None:
+        """Return how long reading *tokens* again would take; None when nobody knows."""
+        return None if self.read_ms_per_token is None else self.read_ms_per_token * tokens
+
+    def pays(self, tokens: int) -> bool:
+        """Tell whether a save of *tokens* should be made; yes while too little is known."""
+        gain = self.gain_ms(tokens)
+        return gain is None or self.cost_ms(tokens) < gain
+
+
+def _mix(old: float | None, new: float) -> float:
+    return new if old is None else (1 - _NEW) * old + _NEW * new
+
+
+def _slope(ms: float, size: int) -> float:
+    return ms / max(size / 1e6, 1e-3)

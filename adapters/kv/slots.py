@@ -1,0 +1,190 @@
+"""The slots of a running llama-server, over HTTP.
+
+Slot numbers wrap (``/slots/99`` acts on a real slot), so counts come from ``/props``. A save or
+restore of a busy slot waits until it is idle. After a restore ``/slots`` shows nothing of it until
+the slot's first request: only the answer of the restore, and then ``timings.cache_n``, tell.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import httpx
+
+_LONGEST_BODY = 8 << 20
+
+
+class SlotError(Exception):
+    """The server answered, and not with what was asked for.
+
+    Attributes:
+        status: HTTP status.
+    """
+
+    def __init__(self, what: str, status: int, detail: str) -> None:
+        super().__init__(f"{what}: status {status}: {detail}")
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slot:
+    """What ``/slots`` tells of one slot.
+
+    Attributes:
+        number: 0-based.
+        was_used: It has served a request since the server began, or since its restore.
+        is_busy: It serves one now.
+        tokens: In its cache after its last request; None when this build does not tell.
+        lora: Adapters of its last request, as JSON.
+    """
+
+    number: int
+    was_used: bool
+    is_busy: bool
+    tokens: int | None
+    lora: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """Answer to a save or a restore.
+
+    Attributes:
+        tokens: How many were saved or restored.
+        size: Bytes written or read.
+        ms: From request to answer.
+    """
+
+    tokens: int
+    size: int
+    ms: float
+
+
+class SlotClient:
+    """Talks to one server, over one connection; an asynchronous context manager.
+
+    Args:
+        endpoint: Base URL.
+        api_key: Sent as bearer token where the server asks for one.
+        timeout_s: For connecting, and between two bytes; whoever calls sets the real limit.
+    """
+
+    def __init__(self, endpoint: str, *, api_key: str | None = None, timeout_s: float) -> None:
+        import httpx
+
+        headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+        self._errors = httpx.HTTPError
+        self._client: httpx.AsyncClient = httpx.AsyncClient(
+            base_url=endpoint, headers=headers, timeout=timeout_s, trust_env=False,
+            follow_redirects=False, verify=endpoint.startswith("https"),
+        )  # fmt: skip
+
+    async def __aenter__(self) -> SlotClient:
+        """Open nothing yet: the first call connects."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        """Close the connection."""
+        await self._client.aclose()
+
+    async def props(self) -> dict[str, Any] | None:
+        """Return ``/props``, or None when this is no llama-server.
+
+        Raises:
+            OSError: It does not answer.
+        """
+        status, value = await self._call("GET", "/props")
+        is_llama = status == 200 and isinstance(value, dict) and "total_slots" in value
+        return value if is_llama else None
+
+    async def adapters(self) -> str:
+        """Return the LoRA adapters and their scales as JSON; empty when it has none."""
+        status, value = await self._call("GET", "/lora-adapters")
+        return json.dumps(value, sort_keys=True) if status == 200 and value else ""
+
+    async def slots(self) -> list[Slot]:
+        """Return all slots.
+
+        Raises:
+            SlotError: It does not tell (``--no-slots``).
+            OSError: It does not answer.
+        """
+        status, value = await self._call("GET", "/slots")
+        if status != 200 or not isinstance(value, list):
+            raise SlotError("GET /slots", status, _detail(value))
+        return [
+            Slot(
+                number=number,
+                was_used="id_task" in item and item["id_task"] != -1,
+                is_busy=bool(item.get("is_processing")),
+                tokens=item.get("n_prompt_tokens"),
+                lora=json.dumps((item.get("params") or {}).get("lora") or []),
+            )
+            for number, item in enumerate(value)
+        ]
+
+    async def save(self, number: int, filename: str) -> Moved:
+        """Save slot *number*; raises as `restore`."""
+        return await self._move(number, "save", filename, "n_saved", "n_written")
+
+    async def restore(self, number: int, filename: str) -> Moved:
+        """Restore slot *number*.
+
+        Raises:
+            SlotError: Refused; the slot is empty then.
+            OSError: It does not answer: it may have died of it.
+        """
+        return await self._move(number, "restore", filename, "n_restored", "n_read")
+
+    async def erase(self, number: int) -> None:
+        """Empty slot *number*; raises as `restore`."""
+        status, value = await self._call("POST", f"/slots/{number}?action=erase", {})
+        if status != 200:
+            raise SlotError(f"erase of slot {number}", status, _detail(value))
+
+    async def _move(self, number: int, action: str, filename: str, tokens: str, size: str) -> Moved:
+        began = time.perf_counter()
+        target = f"/slots/{number}?action={action}"
+        status, value = await self._call("POST", target, {"filename": filename})
+        what = f"{action} of slot {number}"
+        if status != 200:
+            raise SlotError(what, status, _detail(value))
+        try:
+            return Moved(
+                tokens=int(value[tokens]), size=int(value[size]),
+                ms=(time.perf_counter() - began) * 1000,
+            )  # fmt: skip
+        except (KeyError, TypeError, ValueError) as error:
+            raise SlotError(what, status, f"unexpected answer {value!r:.200}") from error
+
+    async def _call(
+        self, method: str, target: str, value: Mapping[str, str] | None = None
+    ) -> tuple[int, Any]:
+        try:
+            async with self._client.stream(method, target, json=value) as response:
+                body = b""
+                async for piece in response.aiter_bytes():
+                    body += piece
+                    if len(body) > _LONGEST_BODY:
+                        raise ConnectionError(f"{method} {target}: the answer is too long")
+        except self._errors as error:
+            raise ConnectionError(f"{method} {target}: {type(error).__name__} {error}") from error
+        try:
+            return response.status_code, json.loads(body)
+        except ValueError:
+            return response.status_code, body[:500].decode("utf-8", "replace")
+
+
+def _detail(value: object) -> str:
+    if isinstance(value, dict) and isinstance(value.get("error"), dict):
+        return str(value["error"].get("message", ""))
+    return str(value)[:200]

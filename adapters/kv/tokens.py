@@ -1,0 +1,56 @@
+"""The tokens of a saved slot, read from its file: they tell one conversation from another. Pure.
+
+Source: llama.cpp, ``llama_state_seq_save_file``: magic ``ggsq``, version, count, that many 32-bit
+words; then the state. Since multimodal prompts are saved (2026), the words are -1, 1, the number
+of tokens, the tokens, and what is not text. Another layout is not guessed at.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from array import array
+from pathlib import Path
+
+_MAGIC = 0x67677371
+_HEAD = struct.Struct("<III")
+_LONGEST = 1 << 24
+
+
+def read_tokens(path: Path, expected: int) -> array[int] | None:
+    """Return the tokens in the slot file at *path*; None when we cannot tell.
+
+    Args:
+        path: A file that the server wrote.
+        expected: How many tokens it said that it wrote.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+        head = file.read(_HEAD.size)
+        if len(head) < _HEAD.size:
+            return None
+        magic, _, count = _HEAD.unpack(head)
+        if magic != _MAGIC or count > _LONGEST:
+            return None
+        words = array("i", _whole(file.read(4 * count)))
+    if len(words) == count and list(words[:3]) == [-1, 1, expected]:
+        words = words[3 : 3 + expected]
+    return words if len(words) == expected else None
+
+
+def common_prefix(one: array[int], two: array[int]) -> int:
+    """Return how many tokens *one* and *two* share from their beginning."""
+    low, high = 0, min(len(one), len(two))
+    while low < high:  # slices are compared in C, items are not
+        middle = (low + high + 1) // 2
+        if one[low:middle] == two[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _whole(data: bytes) -> bytes:
+    return data[: len(data) // 4 * 4]
