@@ -241,12 +241,13 @@ class Lifecycle:
         self.post("stop", cause=cause)
 
     def evict(self, cause: str) -> None:
-        """Stop for the sake of another service; without a process, do not come back by itself.
+        """Stop for the sake of another service; what has failed does not come back by itself.
 
-        In the latter case the pause or the cooldown goes on: others that come and go must not make
-        a broken service start more often.
+        Its pause or its cooldown goes on: others that come and go must not make a broken service
+        start more often.
         """
-        can_stay = self.is_quiet and "give_way" in self._document.events
+        is_going = self.is_quiet or "stopping" in self.configuration
+        can_stay = is_going and "give_way" in self._document.events
         self.post("give_way" if can_stay else "stop", cause=cause)
 
     def retire(self, error: RequestError, cause: str) -> None:

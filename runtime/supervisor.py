@@ -45,6 +45,7 @@ from .scheduler import (
     Ticket,
     one_at_a_time,
 )
+from .shelter import Shelter
 from .spec import ServiceSpec
 from .timers import TimerService
 from .waiters import Waiter
@@ -129,6 +130,7 @@ class Supervisor:
         self._is_anything_leaving = False
         self._waiting: dict[Waiter, Ticket] = {}
         self._world: World | None = None
+        self._shelter = Shelter()
 
     # ---- the block
     async def __aenter__(self) -> Self:
@@ -138,7 +140,7 @@ class Supervisor:
             ConfigError: Two services have one name.
         """
         _check_names(self._specs)
-        tasks = await anyio.create_task_group().__aenter__()
+        tasks = await self._shelter.open()
         self._timers = TimerService()
         self._tick = self._timers.timer(self._on_tick)
         tasks.start_soon(self._timers.run)
@@ -159,11 +161,15 @@ class Supervisor:
         traceback: TracebackType | None,
     ) -> None:
         """Stop everything, then end; on cancellation too."""
-        with anyio.CancelScope(shield=True):
-            await self.shutdown(self.stop_limit_s)
-        self._tasks.cancel_scope.cancel()
+        if self._shelter.is_broken:
+            for life in self._lives.values():
+                if life.process is not None:
+                    life.process.kill()
+        else:
+            with anyio.CancelScope(shield=True):
+                await self.shutdown(self.stop_limit_s)
         # Not told of *error*: it would come out wrapped in an exception group.
-        await self._tasks.__aexit__(None, None, None)
+        await self._shelter.close()
 
     def add(self, spec: ServiceSpec) -> Lifecycle:
         """Make a service known.

@@ -1,0 +1,48 @@
+"""Tasks that outlive a cancellation from outside, until their owner has put things in order."""
+
+from __future__ import annotations
+
+import sys
+
+import anyio
+from anyio.abc import TaskGroup, TaskStatus
+
+
+class Shelter:
+    """A task group that is not cancelled with the block it is opened in; `close` ends it.
+
+    An exception in one of its tasks ends them all and cancels that block.
+    """
+
+    def __init__(self) -> None:
+        self._outer = anyio.create_task_group()
+        self._over = anyio.Event()
+        self._tasks: TaskGroup | None = None
+
+    async def open(self) -> TaskGroup:
+        """Return the group to start tasks in."""
+        await self._outer.__aenter__()
+        try:
+            self._tasks = await self._outer.start(self._keep)
+        except BaseException:
+            self._over.set()
+            await self._outer.__aexit__(*sys.exc_info())
+            raise
+        return self._tasks
+
+    async def close(self) -> None:
+        """Cancel what still runs and wait for it."""
+        self._over.set()
+        await self._outer.__aexit__(None, None, None)
+
+    @property
+    def is_broken(self) -> bool:
+        """Tell whether a task has failed: none is left, and none can be started."""
+        return self._tasks is None or self._tasks.cancel_scope.cancel_called
+
+    async def _keep(self, *, task_status: TaskStatus[TaskGroup]) -> None:
+        with anyio.CancelScope(shield=True):
+            async with anyio.create_task_group() as tasks:
+                task_status.started(tasks)
+                await self._over.wait()
+                tasks.cancel_scope.cancel()

@@ -1,0 +1,454 @@
+"""The block, its listeners, and the ways out of it."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+
+import anyio
+import pytest
+from tools.virtual import World, hook, tell
+
+from swapchart.runtime import ConfigError, RequestError, Supervisor, Timings, Transition
+from swapchart.runtime.testing import (
+    CommandScript,
+    ScriptedLauncher,
+    ServerScript,
+    run_virtual,
+    service,
+)
+from swapchart.runtime.waiters import Waiter
+
+
+# ---- the block
+def test_leaving_the_block_stops_everything_in_order() -> None:
+    """Nothing is left behind, hooks ran, and processes were asked before they were killed."""
+    launcher = ScriptedLauncher({"a": ServerScript(terminate_s=3.0)})
+    hooks = {"beforeStop": (hook("save"),)}
+
+    async def main() -> None:
+        async with Supervisor(launcher, [service("a", hooks=hooks)]) as supervisor:
+            await supervisor.load("a")
+        launcher.assert_ended()
+
+    run_virtual(main)
+
+    assert launcher.programs() == ["save"]
+    assert launcher.count("kill") == 0
+
+
+def test_an_error_in_the_block_comes_out_as_it_is_after_everything_has_stopped() -> None:
+    """Not wrapped in a group, not swallowed; the processes are gone by then."""
+    launcher = ScriptedLauncher()
+
+    async def main() -> None:
+        try:
+            async with Supervisor(launcher, [service("a")]) as supervisor:
+                await supervisor.load("a")
+                raise KeyError("mine")
+        finally:
+            launcher.assert_ended()
+
+    with pytest.raises(KeyError, match="mine"):
+        run_virtual(main)
+
+
+def test_a_cancelled_block_still_stops_everything() -> None:
+    """Cancellation from outside waits for the orderly end."""
+    launcher = ScriptedLauncher({"a": ServerScript(terminate_s=3.0)})
+
+    async def main() -> float:
+        with anyio.move_on_after(10.0):
+            async with Supervisor(launcher, [service("a")]) as supervisor:
+                await supervisor.load("a")
+                await anyio.sleep_forever()
+        launcher.assert_ended()
+        return anyio.current_time()
+
+    assert run_virtual(main) == pytest.approx(1013.0)
+
+
+def test_two_services_of_one_name_are_refused_before_anything_begins() -> None:
+    """In the declaration and later; nothing is left running behind the error."""
+
+    async def main() -> None:
+        with pytest.raises(ConfigError, match="twice"):
+            async with Supervisor(ScriptedLauncher(), [service("a"), service("a")]):
+                pass
+        async with Supervisor(ScriptedLauncher(), [service("a")]) as supervisor:
+            with pytest.raises(ConfigError, match="taken"):
+                supervisor.add(service("a"))
+            assert [life.spec.name for life in supervisor.lifecycles()] == ["a"]
+
+    run_virtual(main)
+
+
+def test_an_unknown_service_is_a_key_error() -> None:
+    """Every way of naming one."""
+
+    async def story(world: World) -> None:
+        supervisor = world.supervisor
+        for use in (supervisor.acquire, supervisor.load, supervisor.unload, supervisor.remove):
+            with pytest.raises(KeyError, match="nobody"):
+                await use("nobody")
+        with pytest.raises(KeyError):
+            supervisor.acquire_nowait("nobody")
+        with pytest.raises(KeyError):
+            async with supervisor.lease("nobody"):
+                pass
+        assert "nobody" not in supervisor
+        supervisor.release("nobody")  # removed in the meantime: nothing to give back
+
+    tell(story, service("a"))
+
+
+def test_a_task_that_breaks_ends_the_block_with_its_error() -> None:
+    """A bug in ours is not hidden: processes are killed at once and the error comes out."""
+    launcher = ScriptedLauncher()
+
+    async def broken() -> None:
+        raise ZeroDivisionError
+
+    async def main() -> None:
+        async with Supervisor(launcher, [service("a")]) as supervisor:
+            await supervisor.load("a")
+            supervisor._tasks.start_soon(broken)
+            await anyio.sleep_forever()
+
+    with pytest.raises(ExceptionGroup) as caught:
+        run_virtual(main)
+
+    assert caught.group_contains(ZeroDivisionError)
+    assert launcher.count("kill") == 1
+
+
+# ---- closing
+def test_closing_refuses_new_requests_and_those_that_wait() -> None:
+    """What is in flight goes on; the queue and every newcomer get shutting_down."""
+
+    async def story(world: World) -> None:
+        held = world.client("a", hold_s=5.0)
+        await world.until("a", "ready")
+        waiting = [world.client("b") for _ in range(5)]
+        await world.moment()
+        world.supervisor.close()
+        late = world.client("a")
+        await world.moment()
+        assert {client.outcome for client in [*waiting, late]} == {"shutting_down"}
+        with pytest.raises(RequestError, match="shutting down"):
+            await world.supervisor.load("a")
+        with pytest.raises(RequestError, match="shutting down"):
+            world.supervisor.add(service("c"))
+        await world.at(6.0)
+        assert held.outcome == "finished"
+        assert world.supervisor.scheduler.seats["b"].granted == 0
+
+    tell(story, service("a"), service("b"))
+
+
+def test_D09_requests_in_flight_are_finished_by_a_shutdown() -> None:
+    """Every request accepted before it completes if it needs no longer than the drain limit."""
+
+    async def story(world: World) -> None:
+        for hold_s in (1.0, 10.0, 29.0):
+            world.client("a", hold_s=hold_s)
+        await world.until("a", "ready")
+        await world.moment()
+        await world.supervisor.shutdown()
+        assert world.outcomes() == {"finished": 3}
+        assert world.now == pytest.approx(29.0, abs=1e-3)
+
+    tell(story, service("a"))
+
+
+def test_requests_that_wait_for_a_start_are_answered_by_a_shutdown() -> None:
+    """Whatever they wait for, they are refused at once and the start is ended."""
+
+    async def story(world: World) -> None:
+        clients = [world.client("a") for _ in range(3)]
+        await world.until("a", "health_checking")
+        await world.supervisor.shutdown()
+        await world.moment()
+        assert {client.outcome for client in clients} == {"shutting_down"}
+        assert world["a"].is_final
+        assert world.now == pytest.approx(0.0, abs=1e-3)
+
+    tell(story, service("a"), servers={"a": ServerScript(healthy_s=None)})
+
+
+def test_a_shutdown_in_a_hurry_kills_what_is_left() -> None:
+    """After its limit: no hooks, SIGKILL; other services that were faster ended in order."""
+
+    async def story(world: World) -> None:
+        for name in "ab":
+            await world.supervisor.load(name)
+        await world.supervisor.shutdown(5.0)
+        assert world.now == pytest.approx(5.0)
+        assert all(life.is_final for life in world.supervisor.lifecycles())
+
+    launcher = tell(
+        story, service("a"), service("b"), servers={"a": ServerScript(terminate_s=None)},
+        policy=lambda target, running: frozenset(),
+    )  # fmt: skip
+
+    assert [record.name for record in launcher.find("kill")] == ["a"]
+
+
+def test_a_lifecycle_that_has_shut_down_takes_no_more_orders() -> None:
+    """Requests are refused; stops, finishes and kills mean nothing."""
+
+    async def story(world: World) -> None:
+        await world.supervisor.shutdown()
+        with pytest.raises(RequestError) as caught:
+            await world["a"].acquire()
+        assert caught.value.code == "shutting_down"
+        world["a"].finish()
+        assert await world["a"].stop()
+        world.supervisor.kill()
+        assert world["a"].unhandled == []
+
+    tell(story, service("a"))
+
+
+# ---- lifecycles without the scheduler
+def test_a_lifecycle_can_be_held_without_the_scheduler() -> None:
+    """For embedders that schedule by themselves: acquire, finish, and leave while it starts."""
+
+    async def story(world: World) -> None:
+        life = world["a"]
+        with anyio.move_on_after(1.0):
+            await life.acquire()
+        assert life.waiting == 0
+        await life.acquire()
+        assert life.in_flight == 1
+        life.finish()
+        assert life.in_flight == 0
+        life.start()
+        await life.stop()
+        life.start()
+        await life.wait_for("ready")
+
+    tell(story, service("a"), servers={"a": ServerScript(healthy_s=3.0)})
+
+
+def test_an_event_that_the_chart_does_not_know_is_noted_and_answered(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It changes nothing, is logged with the state it came in, and its request gets a 500."""
+    waiter = Waiter()
+
+    async def main() -> None:
+        async with Supervisor(ScriptedLauncher(), [service("a")]) as supervisor:
+            life = supervisor["a"]
+            life.post("healthy", waiter=waiter)
+            assert life.unhandled == [(("alive", "stopped"), "healthy")]
+            assert life.state == "stopped"
+
+    run_virtual(main)
+
+    assert waiter.error is not None
+    assert waiter.error.status_hint == 500
+    assert "healthy" in caplog.text
+
+
+# ---- listeners
+def test_every_transition_is_told_once_and_in_order() -> None:
+    """Listeners and readers of events see the same records, with cause, times and exit."""
+    heard: list[Transition] = []
+    read: list[Transition] = []
+
+    async def reader(world: World) -> None:
+        async for record in world.supervisor.events():
+            read.append(record)
+            if record.target == "stopped":
+                break
+
+    async def story(world: World) -> None:
+        end = world.supervisor.listen(heard.append)
+        world.spawn(reader, world)
+        await world.moment()
+        await world.supervisor.load("a")
+        world.launcher.crash("a")
+        await world.until("a", "stopped")
+        await world.moment()
+        end()
+        end()
+        await world.supervisor.load("a")
+
+    tell(story, service("a"), servers={"a": ServerScript(healthy_s=2.0)})
+
+    assert heard == read
+    assert [record.target for record in heard][-2:] == ["backoff", "stopped"]
+    for earlier, later in itertools.pairwise(heard):
+        assert earlier.target == later.source
+        assert earlier.at + later.seconds == pytest.approx(later.at)
+    [crash] = [record for record in heard if record.event == "proc_exited"]
+    assert str(crash.exit) == "killed by signal 11"
+    assert crash.pid is not None
+
+
+def test_a_reader_of_events_that_is_too_slow_loses_the_oldest() -> None:
+    """A bounded buffer for each reader."""
+    read: list[str] = []
+
+    async def story(world: World) -> None:
+        events = world.supervisor.events(limit=2)
+        first = anyio.Event()
+
+        async def reader() -> None:
+            async for record in events:
+                read.append(record.target)
+                if len(read) == 1:
+                    await first.wait()
+                if record.target == "stopped":
+                    break
+            await events.aclose()  # type: ignore[attr-defined]
+
+        world.spawn(reader)
+        await world.moment()
+        await world.supervisor.load("a")
+        await world.supervisor.unload("a")
+        first.set()
+        await world.moment()
+
+    tell(story, service("a"))
+
+    assert read == ["before_start", "after_stop", "stopped"] or read[1:] == ["settling", "stopped"]
+
+
+def test_a_listener_that_raises_hurts_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged; the transition, its effects and the other listeners go on."""
+    heard: list[str] = []
+
+    def broken(record: Transition) -> None:
+        raise ValueError(record.target)
+
+    async def story(world: World) -> None:
+        world.supervisor.listen(broken)
+        world.supervisor.listen(lambda record: heard.append(record.target))
+        await world.supervisor.load("a")
+        assert world["a"].state == "ready"
+
+    with caplog.at_level(logging.ERROR):
+        tell(story, service("a"))
+
+    assert "ready" in heard
+    assert "a listener failed on" in caplog.text
+
+
+def test_a_listener_may_end_itself_while_it_is_called() -> None:
+    """The one behind it is not skipped."""
+    heard: list[str] = []
+
+    async def story(world: World) -> None:
+        def once(record: Transition) -> None:
+            heard.append("once")
+            end()
+
+        end = world.supervisor.listen(once)
+        world.supervisor.listen(lambda record: heard.append(record.target))
+        await world.supervisor.load("a")
+
+    tell(story, service("a"))
+
+    assert heard[:2] == ["once", "before_start"]
+    assert heard.count("once") == 1
+
+
+POINTS = ("beforeStart", "afterStart", "afterHealthy", "beforeStop", "afterStop")
+
+
+@pytest.mark.parametrize("with_hooks", [True, False])
+@pytest.mark.parametrize("event", ["stop", "kill", "start", "sleep", "shutdown"])
+@pytest.mark.parametrize(
+    "state",
+    ["before_start", "launching", "after_start", "health_checking", "after_healthy", "ready",
+     "before_stop", "terminating", "sweeping", "after_stop", "settling", "stopped"],
+)  # fmt: skip
+def test_a_listener_may_give_an_order_in_the_middle_of_a_step(
+    state: str, event: str, with_hooks: bool
+) -> None:
+    """What it posts is taken right after, and answers given meanwhile belong to their own state."""
+    hooks = {point: (hook(point),) for point in POINTS} if with_hooks else {}
+
+    async def story(world: World) -> None:
+        def order(record: Transition) -> None:
+            if record.target == state and record.service == "a":
+                end()
+                world["a"].post(event, cause="said the listener")
+
+        end = world.supervisor.listen(order)
+        client = world.client("a", hold_s=1.0)
+        await world.at(30.0)
+        await world.supervisor.unload("a")
+        await world.at(60.0)
+        assert client.outcome != "waiting"
+        assert world["a"].state in ("stopped", "ready", "asleep", "shut_down")
+
+    tell(
+        story, service("a", hooks=hooks), servers={"a": ServerScript(healthy_s=1.0)},
+        commands=dict.fromkeys(POINTS, CommandScript(takes_s=1.0)),
+    )  # fmt: skip
+
+
+def test_a_listener_may_ask_for_a_service_without_waiting() -> None:
+    """acquire_nowait in the middle of a step says no instead of losing count."""
+    answers: list[bool] = []
+
+    async def story(world: World) -> None:
+        def ask(record: Transition) -> None:
+            for name in "ab":
+                answers.append(world.supervisor.acquire_nowait(name))
+                if answers[-1]:
+                    world.supervisor.release(name)
+
+        world.supervisor.listen(ask)
+        await world.supervisor.load("a")
+        await world.supervisor.load("b")
+        await world.supervisor.unload("a")
+        assert world["a"].in_flight == world["b"].in_flight == 0
+
+    tell(story, service("a"), service("b"), policy=lambda target, running: frozenset())
+
+    assert True in answers
+    assert False in answers
+
+
+def test_the_log_of_the_supervisor_holds_that_of_all_services() -> None:
+    """Each service has its own, and they meet in one."""
+    script = ServerScript(output=((0.0, b"hello\n"),))
+
+    async def story(world: World) -> None:
+        for name in "ab":
+            await world.supervisor.load(name)
+        await world.moment()
+        assert world["a"].log.history() == b"hello\n"
+        assert world.supervisor.log.history() == b"hello\nhello\n"
+
+    tell(
+        story, service("a"), service("b"), servers={"a": script, "b": script},
+        policy=lambda target, running: frozenset(),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: service(""),
+        lambda: service("a", intensity=0),
+        lambda: service("a", concurrency_limit=0),
+        lambda: Timings(grace=-1.0),
+        lambda: Timings(idle_limit=float("nan")),
+        lambda: Timings(kill_limit=0.0),
+        lambda: Timings(cooldown=0.0),
+        lambda: hook("h", timeout_s=0.0),
+        lambda: hook("h", retries=-1),
+        lambda: hook("h", delay_s=-1.0),
+        lambda: hook("h", delay_s=float("nan")),
+    ],
+)
+def test_what_is_out_of_range_is_refused_where_it_is_declared(make: object) -> None:
+    """A number that could only do harm is an error of its author, with the field's name."""
+    assert callable(make)
+    with pytest.raises(ConfigError, match="expected"):
+        make()

@@ -1,0 +1,418 @@
+"""Many services of one supervisor: who runs, who goes, who waits."""
+
+from __future__ import annotations
+
+import itertools
+
+import anyio
+import pytest
+from tools.virtual import World, hook, tell
+
+from swapchart.runtime import Exit, QueueLimits, Timings
+from swapchart.runtime.testing import CommandScript, ServerScript, service
+
+SLOW = ServerScript(healthy_s=5.0, terminate_s=2.0)
+
+
+def never_both(world: World, *names: str) -> None:
+    """Fail as soon as two of *names* have a process at a time."""
+    alive: set[str] = set()
+    for record in world.launcher.records:
+        if record.what == "spawned":
+            alive.add(record.name)
+        elif record.what == "swept":
+            alive.discard(record.name)
+        assert len(alive & set(names)) <= 1, f"{alive} at {record.at}"
+
+
+def test_a_swap_stops_the_one_before_it_starts_the_other() -> None:
+    """Exclusive services never overlap, and hooks say for whom one was evicted."""
+    hooks = {"beforeStop": (hook("save"),)}
+
+    async def story(world: World) -> None:
+        await world.supervisor.load("a")
+        await world.supervisor.load("b")
+        assert world["a"].state == "stopped"
+        assert world["b"].state == "ready"
+        assert world.now == pytest.approx(5.0 + 2.0 + 5.0, abs=0.5)
+        never_both(world, "a", "b")
+
+    launcher = tell(story, service("a", hooks=hooks), service("b"), servers={"a": SLOW, "b": SLOW})
+
+    assert launcher.environments("save")[0]["SWAPCHART_REASON"] == "evicted for b"
+
+
+def test_requests_are_collated_so_that_each_service_starts_once() -> None:
+    """ABCABC costs three starts, not six."""
+
+    async def story(world: World) -> None:
+        for name in "abcabc":
+            world.client(name, hold_s=1.0)
+        await world.at(100.0)
+        assert world.outcomes() == {"finished": 6}
+        assert world.launcher.count("spawn") == 3
+        never_both(world, "a", "b", "c")
+
+    tell(story, service("a"), service("b"), service("c"))
+
+
+def test_a_request_that_cannot_go_on_for_a_pinned_one_is_told_so() -> None:
+    """Nobody waits for the end of a timeout when the answer is known."""
+
+    async def story(world: World) -> None:
+        await world.supervisor.load("a")
+        client = world.client("b")
+        await world.moment()
+        assert client.outcome == "pinned"
+        assert client.error is not None
+        assert client.error.status_hint == 503
+        assert world["a"].state == "ready"
+
+    tell(story, service("a", pinned=True), service("b"))
+
+
+def test_D11_a_slow_stop_does_not_hold_up_others() -> None:
+    """While one takes a minute to stop, requests for another are served at once."""
+
+    async def story(world: World) -> None:
+        await world.supervisor.load("a")
+        await world.supervisor.load("b")
+        world.spawn(world.supervisor.unload, "a")
+        for at in range(1, 50):
+            await world.at(float(at))
+            assert world.supervisor.acquire_nowait("b")
+            world.supervisor.release("b")
+        assert world["a"].state == "terminating"
+
+    tell(
+        story, service("a", timings=Timings(grace=60.0)), service("b"),
+        servers={"a": ServerScript(terminate_s=None)}, policy=lambda target, running: frozenset(),
+    )  # fmt: skip
+
+
+def test_W22_an_unload_ends_a_swap_that_still_evicts() -> None:
+    """Unloading the target of a swap leaves nothing that would start it after all."""
+
+    async def story(world: World) -> None:
+        await world.supervisor.load("a")
+        client = world.client("b")
+        await world.until("a", "terminating")
+        await world.supervisor.unload("b")
+        await world.moment()
+        assert client.outcome == "model_unloaded"
+        await world.until("a", "stopped")
+        await world.at(100.0)
+        assert world.launcher.count("spawn", "b") == 0
+        assert world.supervisor.scheduler.swaps == {}
+
+    tell(story, service("a"), service("b"), servers={"a": SLOW})
+
+
+def test_W23_a_request_after_an_unload_gets_its_own_swap() -> None:
+    """What an earlier swap of the same name left does not serve, or fail, the later request."""
+
+    async def story(world: World) -> None:
+        await world.supervisor.load("a")
+        first = world.client("b")
+        await world.until("a", "terminating")
+        await world.supervisor.unload("b")
+        second = world.client("b", hold_s=1.0)
+        await world.until("b", "ready")
+        await world.moment()
+        assert (first.outcome, second.outcome) == ("model_unloaded", "served")
+        assert world.now == pytest.approx(12.0, abs=0.5)
+        never_both(world, "a", "b")
+
+    tell(story, service("a"), service("b"), servers={"a": SLOW, "b": SLOW})
+
+
+@pytest.mark.parametrize("phase", ["draining", "terminating", "starting", "ready"])
+def test_a_swap_that_is_given_up_at_any_phase_leaves_no_ghost(phase: str) -> None:
+    """Whoever wanted the swap leaves: the next request for either service is served."""
+
+    async def story(world: World) -> None:
+        await world.supervisor.load("a")
+        if phase == "draining":
+            world.client("a", hold_s=3.0)
+            await world.moment()
+        client = world.client("b")
+        if phase == "draining":
+            await world.at(1.0 + world.now)
+        elif phase == "terminating":
+            await world.until("a", "terminating")
+        else:
+            await world.until("b", phase)
+        client.leave()
+        await world.moment()
+        world.assert_consistent()
+        later = [world.client(name, hold_s=1.0) for name in "ab"]
+        await world.at(200.0)
+        assert [each.outcome for each in later] == ["finished", "finished"]
+        never_both(world, "a", "b")
+
+    tell(story, service("a"), service("b"), servers={"a": SLOW, "b": SLOW})
+
+
+@pytest.mark.parametrize("restart", ["transient", "permanent"])
+def test_D12_a_service_that_comes_back_by_itself_never_joins_an_exclusive_one(
+    restart: str,
+) -> None:
+    """In its backoff it keeps its place: a request for another ends its wish to come back."""
+
+    async def story(world: World) -> None:
+        await world.supervisor.load("a")
+        world.launcher.crash("a", Exit(code=1))
+        await world.until("a", "backoff")
+        client = world.client("b", hold_s=20.0)
+        await world.until("b", "ready")
+        await world.at(20.0)
+        assert client.outcome == "served"
+        assert world["a"].state == "stopped"
+        assert world["a"].failures == 1
+        never_both(world, "a", "b")
+
+    tell(story, service("a", restart=restart), service("b"))
+
+
+def test_D12_a_tripped_service_that_revives_itself_never_joins_an_exclusive_one() -> None:
+    """Behind its breaker it refuses requests, holds its place, and goes when another is wanted."""
+    broken = ServerScript(healthy_s=None, exit_s=0.1, exit=Exit(code=1))
+
+    async def story(world: World) -> None:
+        world.client("a")
+        await world.until("a", "tripped")
+        assert world.supervisor.scheduler.running() == {"a"}
+        refused = world.client("a")
+        await world.moment()
+        assert refused.outcome == "failed"
+        client = world.client("b", hold_s=100.0)
+        await world.until("b", "ready")
+        await world.at(world.now + 90.0)
+        assert client.outcome == "served"
+        never_both(world, "a", "b")
+
+    tell(story, service("a", restart="permanent"), service("b"), servers={"a": broken})
+
+
+def test_an_eviction_does_not_forgive_a_crash_loop() -> None:
+    """Others that come and go cannot make a broken service start more often."""
+    broken = ServerScript(healthy_s=None, exit_s=0.1, exit=Exit(code=1))
+
+    async def story(world: World) -> None:
+        for _ in range(100):
+            world.client("a")
+            world.client("b", hold_s=0.1)
+            await anyio.sleep(0.5)
+        starts = [record.at for record in world.launcher.find("spawn", "a")]
+        assert 5 <= len(starts) <= 6
+        assert world.outcomes()["finished"] == 100
+
+    tell(story, service("a", restart="permanent"), service("b"), servers={"a": broken})
+
+
+def test_an_unhealthy_service_on_its_way_to_a_restart_yields_to_a_swap() -> None:
+    """It was stopping to start again: the eviction takes that wish from it."""
+
+    async def story(world: World) -> None:
+        await world.supervisor.load("a")
+        world["a"].post("unhealthy", cause="said the test")
+        await world.until("a", "terminating")
+        client = world.client("b", hold_s=30.0)
+        await world.at(30.0)
+        assert client.outcome == "served"
+        assert world["a"].state == "stopped"
+        never_both(world, "a", "b")
+
+    tell(story, service("a", restart="permanent"), service("b"), servers={"a": SLOW})
+
+
+def test_D03_a_busy_service_does_not_starve_another() -> None:
+    """Requests overlap without a gap: the other waits max_wait, the longest of them, a start."""
+
+    async def keep_busy(world: World) -> None:
+        while world.now < 200.0:
+            world.client("a", hold_s=7.0)
+            await anyio.sleep(1.0)
+
+    async def story(world: World) -> None:
+        world.spawn(keep_busy, world)
+        await world.until("a", "ready")
+        await world.at(10.0)
+        client = world.client("b", hold_s=1.0)
+        await world.until("b", "ready")
+        await world.moment()
+        assert client.served_at is not None
+        assert client.served_at - client.asked_at <= 30.0 + 7.0 + 2.0 + 5.5
+        await world.at(300.0)
+        assert set(world.outcomes()) == {"finished"}
+
+    tell(story, service("a"), service("b"), servers={"a": SLOW, "b": SLOW})
+
+
+def test_D03_nobody_can_starve_a_low_priority() -> None:
+    """Two services of high priority in alternation: the third still gets its turn in time."""
+
+    async def keep_busy(world: World) -> None:
+        names = "ac"
+        while world.now < 200.0:
+            world.client(names[int(world.now) % 2], hold_s=3.0, priority=9)
+            await anyio.sleep(1.0)
+
+    async def story(world: World) -> None:
+        world.spawn(keep_busy, world)
+        await world.at(10.0)
+        client = world.client("b", hold_s=1.0)
+        await world.until("b", "ready")
+        await world.moment()
+        assert client.served_at is not None
+        assert client.served_at - client.asked_at <= 30.0 + 3.0 + 2 * (2.0 + 5.5)
+
+    tell(
+        story, service("a"), service("b"), service("c"),
+        servers={"a": SLOW, "b": SLOW, "c": SLOW},
+    )  # fmt: skip
+
+
+def test_D04_alternating_requests_do_not_swap_more_often_than_the_residency_allows() -> None:
+    """ABABAB every second, residency 10 s: at most one swap in ten seconds."""
+
+    async def story(world: World) -> None:
+        for at in range(60):
+            await world.at(float(at))
+            world.client("ab"[at % 2], hold_s=0.1)
+        ready = [record.at for record in world.trace if record.target == "ready"]
+        gaps = [later - earlier for earlier, later in itertools.pairwise(ready)]
+        assert min(gaps) >= 10.0
+        await world.at(200.0)
+        assert world.outcomes() == {"finished": 60}
+
+    tell(
+        story, service("a"), service("b"), queue=QueueLimits(min_residency_s=10.0, max_wait_s=30.0)
+    )
+
+
+def test_D10_a_request_that_waits_too_long_is_refused_with_a_reason() -> None:
+    """Its own deadline, and what it waited for."""
+
+    async def story(world: World) -> None:
+        world.client("a", hold_s=500.0)
+        await world.until("a", "ready")
+        client = world.client("b")
+        await world.at(301.0)
+        assert client.outcome == "queue_timeout"
+        assert client.ended_at == pytest.approx(client.asked_at + 300.0)
+        assert "a has 1 requests in flight" in str(client.error)
+
+    tell(story, service("a"), service("b"))
+
+
+def test_D07_a_service_that_is_removed_while_it_starts_is_cancelled() -> None:
+    """Its waiters get model_removed; the start of another goes on; the name is free at the end."""
+
+    async def story(world: World) -> None:
+        kept = world.client("b", hold_s=1.0)
+        gone = [world.client("a") for _ in range(3)]
+        await world.until("a", "health_checking")
+        world.spawn(world.supervisor.remove, "a")
+        await world.moment()
+        late = world.client("a")
+        await world.moment()
+        assert {client.outcome for client in [*gone, late]} == {"model_removed"}
+        await world.until("b", "ready")
+        await world.moment()
+        assert kept.outcome == "served"
+        assert "a" not in world.supervisor
+        assert "a" not in world.supervisor.scheduler.seats
+        world.supervisor.add(service("a"))
+        await world.supervisor.load("a")
+
+    tell(
+        story, service("a"), service("b"), servers={"a": SLOW, "b": SLOW},
+        policy=lambda target, running: frozenset(),
+    )  # fmt: skip
+
+
+def test_D07_requests_in_the_queue_of_a_removed_service_are_refused() -> None:
+    """Also those that had not reached it yet, and what waited behind them goes on."""
+
+    async def story(world: World) -> None:
+        world.client("a", hold_s=5.0)
+        await world.until("a", "ready")
+        gone = world.client("b")
+        kept = world.client("c", hold_s=1.0)
+        await world.moment()
+        await world.supervisor.remove("b")
+        await world.moment()
+        assert gone.outcome == "model_removed"
+        await world.at(10.0)
+        assert kept.outcome == "finished"
+
+    tell(story, service("a"), service("b"), service("c"))
+
+
+def test_the_name_of_a_removed_service_is_free_only_when_nobody_holds_it_any_more() -> None:
+    """A late release must not be taken from a new service of the same name."""
+
+    async def story(world: World) -> None:
+        client = world.client("a")
+        await world.until("a", "ready")
+        await world.moment()
+        removals = []
+
+        async def remove() -> None:
+            await world.supervisor.remove("a")
+            removals.append(world.now)
+
+        world.spawn(remove)
+        world.spawn(remove)
+        await world.until("a", "shut_down")
+        await world.at(50.0)
+        assert removals == []
+        client.finish()
+        await world.moment()
+        assert removals == pytest.approx([50.0, 50.0])
+        world.supervisor.add(service("a"))
+        async with world.supervisor.lease("a"):
+            assert world["a"].in_flight == 1
+
+    tell(story, service("a"))
+
+
+def test_unloading_all_refuses_what_waits_and_starts_nothing() -> None:
+    """Side by side, and no request that came before gets a service that comes up after."""
+
+    async def story(world: World) -> None:
+        clients = [world.client(name, hold_s=3.0) for name in "abc"]
+        await world.until("a", "ready")
+        await world.moment()
+        await world.supervisor.unload_all()
+        await world.moment()
+        assert [c.outcome for c in clients] == ["finished", "model_unloaded", "model_unloaded"]
+        await world.at(100.0)
+        assert world.launcher.count("spawn") == 1
+
+    tell(story, service("a"), service("b"), service("c"))
+
+
+def test_hooks_of_the_evicted_delay_the_swap_and_nothing_else() -> None:
+    """BeforeStop of A is part of the way to B; a third, independent service does not notice."""
+
+    def policy(target: str, running: frozenset[str]) -> frozenset[str]:
+        return running & {"a", "b"} - {target} if target in "ab" else frozenset()
+
+    async def story(world: World) -> None:
+        await world.supervisor.load("a")
+        client = world.client("b", hold_s=1.0)
+        await world.at(1.0)
+        other = world.client("c", hold_s=1.0)
+        await world.moment()
+        assert other.outcome == "served"
+        await world.until("b", "ready")
+        assert world.now == pytest.approx(20.0)
+        await world.moment()
+        assert client.outcome == "served"
+
+    tell(
+        story, service("a", hooks={"beforeStop": (hook("save"),)}), service("b"), service("c"),
+        commands={"save": CommandScript(takes_s=20.0)}, policy=policy,
+    )  # fmt: skip
