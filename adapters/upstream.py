@@ -158,11 +158,15 @@ class UpstreamPool:
             if not waiter.done():
                 self._places += 1
                 waiter.set_result(None)
-        for conn in list(self._alive):
-            conn.end("the pool was closed")
+        self.cut("the pool was closed")
         if self._alive:
             self._gone = asyncio.Event()
             await self._gone.wait()
+
+    def cut(self, why: str) -> None:
+        """Close every connection, those in use too; their answers break off for reason *why*."""
+        for conn in list(self._alive):
+            conn.end(why)
 
     # -- places -----------------------------------------------------------------------------
 
@@ -317,9 +321,9 @@ def _serialise(
         lines.append(b"Content-Length: 0\r\n")
     count = len(lines) + 2
     head = b"%b %b HTTP/1.1\r\n%b\r\n" % (method, target, b"".join(lines))
-    if head.count(b"\n") != count or head.count(b"\r") != count or b"\0" in head:
+    if len(head) - len(head.translate(None, b"\r\n\0")) != 2 * count:
         raise ValueError("CR, LF or NUL in the head of a request")
-    if not method or not target or b" " in target or b" " in method:
+    if not method or not target or 32 in target or 32 in method:  # 32 is the blank
         raise ValueError(f"expected a method and a target without spaces, got {target[:99]!r}")
     return head, length
 

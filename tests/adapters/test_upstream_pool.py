@@ -476,6 +476,21 @@ async def test_aclose_ends_everybody() -> None:
         await wait_until_async(lambda: up.gone)
 
 
+async def test_cut_ends_what_is_in_flight_and_no_more() -> None:
+    """Requests in flight are told why, the upstream sees them leave, and the pool serves on."""
+    async with serving(silent) as (up, pool):
+        tasks = [asyncio.create_task(fetch(pool)) for _ in range(3)]
+        await wait_until_async(lambda: len(up.requests) == 3)
+        pool.cut("its time is over")
+
+        for error in await asyncio.gather(*tasks, return_exceptions=True):
+            assert isinstance(error, UpstreamBroken)
+            assert "its time is over" in str(error)
+        await wait_until_async(lambda: up.gone == 3 and not pool.open)
+        up.script = answering(OK)
+        assert await fetch(pool) == (200, b"ok")
+
+
 async def test_C41_tls_is_verified(tmp_path: Path) -> None:
     """With a context that knows it the upstream is trusted; by any other name it is not."""
     file = tmp_path / "localhost.pem"

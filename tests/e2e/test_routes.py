@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 from tools import raw
@@ -220,15 +221,34 @@ def test_an_unload_drains_what_is_in_flight(serve: Serve, server: str, journal: 
     assert journal.words("answered|SIGTERM") == ["a answered", "a SIGTERM"] * 2
 
 
-def test_an_unload_gives_a_stream_its_limit(serve: Serve, server: str, journal: Journal) -> None:
-    """A stream that goes on beyond the drain's limit is cut, and the client can tell."""
-    proxy = serve({"a": journal.model("a", drain={"timeout": 1})}, server=server)
-    with proxy.open_chat("a", events=10_000, every_s=0.02) as stream:
-        stream.read_head()
-        assert proxy.unload("a").status == 200
-        assert b"[DONE]" not in stream.read_all()
+def test_an_unload_gives_a_stream_its_limit(serve: Serve, server: str, tmp_path: Path) -> None:
+    """A stream that goes on beyond it is cut; then the slot is free to be saved, and all ends.
 
-    assert proxy.running() == {}
+    As a real llama-server, this one defers the save and outlives SIGTERM while it generates.
+    """
+    post = "curl -sf -X POST http://127.0.0.1:${PORT}/slots/0?action="
+    save = f'{post}save -d \'{{"filename": "kv.bin"}}\''
+    options = ("--slot-save-path", str(tmp_path), "--ctx-size", "1000000")
+    model = demo_model("a", *options, rate=50, drain={"timeout": 1}, beforeStop=save)
+    proxy = serve({"a": model}, server=server)
+    for is_stream in (True, False):
+        with proxy.open_chat("a", -1, stream=is_stream, ignore_eos=True) as endless:
+            proxy.wait_busy("a", in_flight=1)
+            began = time.monotonic()
+            assert proxy.unload("a").status == 200
+            took = time.monotonic() - began
+            head = endless.read_head()
+            if is_stream:
+                assert head.status == 200
+                assert b"[DONE]" not in endless.read_all()
+            else:
+                assert head.status == 502
+                error = error_of(endless.read_body(head))
+                assert "unloaded by API" in error["message"]
+
+        assert 0.9 < took < 10.0, "it waited in vain for the hook or the grace period"
+        assert (tmp_path / "kv.bin").stat().st_size > 0
+        (tmp_path / "kv.bin").unlink()
     assert proxy.chat("a").status == 200
 
 

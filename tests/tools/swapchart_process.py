@@ -70,7 +70,10 @@ class SwapchartProcess(Child):
                 sys.executable, "-m", "swapchart", "serve", "--config", str(path),
                 "--listen", "127.0.0.1:0", "--server", server, *options,
             ]  # fmt: skip
-        variables = {_MARKER: self.marker, "SWAPCHART_CONFIG": str(path), **(env or {})}
+        variables = {
+            _MARKER: self.marker, "SWAPCHART_CONFIG": str(path),
+            "SWAPCHART_STATE_DIR": str(cwd / "state"), **(env or {}),
+        }  # fmt: skip
         super().__init__(argv, cwd=cwd, env=variables)
 
     # ---- beginning and end
