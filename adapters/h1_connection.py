@@ -314,8 +314,8 @@ class H1Connection(asyncio.Protocol):
             return
         if target[:1] != b"/":
             target = origin_form(method, target, fields)
-        if b"#" in target or not target.isascii():
-            raise RefusedError(400, "odd target")
+        if 35 in target or not target.isascii():
+            raise RefusedError(400, "odd target")  # 35 is "#": looking for a number is quicker
         self._begin(method, target, version, fields, is_expecting)
 
     def _begin(

@@ -28,6 +28,7 @@ _COALESCE = 256  # pieces of a request's body that are kept apart; tiny chunks c
 _FRAMING = frozenset({b"connection", b"content-length", b"keep-alive", b"transfer-encoding"})
 _LOOKED_AT = _FRAMING | {b"date"}
 _BODILESS = frozenset({204, 304})
+_BREAKING = b"\r\n\0"
 _DISCONNECT = "http.disconnect"
 
 
@@ -287,10 +288,9 @@ class Exchange:
                     if low == b"connection" and value.lower() == b"close":
                         self.keep_alive = False
                     continue
-            parts.append(b"%b: %b\r\n" % (name, value))
-        count = len(parts)
+            parts += (name, b": ", value, b"\r\n")
         head = b"".join(parts)
-        if head.count(b"\n") != count or head.count(b"\r") != count or b"\0" in head:
+        if len(head) - len(head.translate(None, _BREAKING)) != (len(parts) + 3) // 2:
             raise ValueError("CR, LF or NUL in the head of an answer")
         framing = self._settle_framing(announced, length)
         # An answer to half a request closes too: its rest could be taken for the next one.

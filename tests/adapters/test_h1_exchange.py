@@ -1,6 +1,6 @@
-"""How our HTTP/1.1 server carries requests and answers: framing, order, pressure, and leaving.
+"""How our HTTP/1.1 server carries requests and answers: framing, order and pressure.
 
-Rows C07, C08, C13, C15, C19, C21, C22, C45, C46 and C49 of the fault catalogue.
+Rows C07, C08, C13, C19, C21, C22, C45, C46 and C49 of the fault catalogue.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ import pytest
 from tools.h1_server import Call, Server, serving
 from tools.net import wait_until
 from tools.raw import Answer, Connection
-
-from swapchart.adapters.h1 import ClientGoneError
 
 H = b"Host: x\r\n"
 G = b"GET / HTTP/1.1\r\n" + H
@@ -43,14 +41,6 @@ def get(path: str, *fields: bytes, version: bytes = b"1.1", method: bytes = b"GE
 
 def closes(client: Connection) -> bool:
     return client.read_all() == b""
-
-
-async def waits(call: Call) -> None:
-    """Wait for the client to leave, and note it."""
-    message = await call.receive()
-    while message["type"] == "http.request":
-        message = await call.receive()
-    call.events.append(message["type"])
 
 
 def test_scope_says_what_was_asked(server: Server) -> None:
@@ -520,91 +510,3 @@ def stands_still(count: list[int]) -> bool:
     """Tell whether the first entry was the same in 20 looks; keeps them behind it."""
     count[1:] = [*count[1:], count[0]][-20:]
     return count[0] > 0 and len(count) == 21 and len(set(count)) == 1
-
-
-LEAVING = {
-    "waiting": get("/wait"),
-    "pipelined": get("/wait") + get("/"),
-    "garbage behind": get("/wait") + b"\x00garbage\r\n\r\n",
-    "body unread": get("/deaf", b"Content-Length: 9000000", method=b"POST") + bytes(3_000_000),
-    "body half sent": get("/wait", b"Content-Length: 9", method=b"POST") + b"abc",
-    "much pipelined": get("/deaf") + get("/", b"A: " + b"b" * 4000) * 100,
-}
-
-
-@pytest.mark.parametrize("name", LEAVING)
-@pytest.mark.parametrize("how", ["close", "reset"])
-def test_C15_leaving_is_noticed(server: Server, name: str, how: str) -> None:
-    """Whatever a client has sent besides, the application is told within a second that it left."""
-
-    async def deaf(call: Call) -> None:
-        """Read no body, but look whether the client is there."""
-        with contextlib.suppress(ClientGoneError):
-            await call.start()
-            while True:
-                await call.piece(b"")
-                await asyncio.sleep(0.01)
-        call.events.append("http.disconnect")
-
-    server.handlers.update({"/wait": waits, "/deaf": deaf})
-    client = server.connect()
-    client.send(LEAVING[name])
-    call = server.wait_call()
-    client.close() if how == "close" else client.reset()
-    wait_until(lambda: call.events, 1.5)
-
-    assert call.events == ["http.disconnect"]
-    assert len(server.calls) == 1
-
-
-def test_C15_half_a_close_is_leaving(server: Server) -> None:
-    """A client that will not send any more counts as gone, as with hypercorn."""
-    server.handlers["/wait"] = waits
-    with server.connect() as client:
-        client.send(get("/wait"))
-        call = server.wait_call()
-        client.socket.shutdown(1)
-        wait_until(lambda: call.events, 1.0)
-
-        assert call.events == ["http.disconnect"]
-
-
-def test_sending_to_nobody_raises(server: Server) -> None:
-    """An application that streams to a client that left is told so by send, as an OSError."""
-
-    async def streams(call: Call) -> None:
-        await call.start()
-        while True:
-            await call.piece(b"x" * 1000)
-            await asyncio.sleep(0)
-
-    server.handlers["/"] = streams
-    client = server.connect()
-    client.send(get("/"))
-    client.read_head()
-    client.reset()
-    call = server.wait_call()
-    wait_until(lambda: call.events)
-
-    assert isinstance(call.events[0], ClientGoneError)
-    assert isinstance(call.events[0], OSError)
-
-
-def test_answered_requests_are_told_as_disconnected(server: Server) -> None:
-    """Whoever still listens after the answer does not listen for ever."""
-
-    async def answers(call: Call) -> None:
-        await call.read()
-        watcher = asyncio.ensure_future(call.receive())
-        await asyncio.sleep(0)
-        await call.answer()
-        call.events.append((await watcher)["type"])
-        call.events.append((await call.receive())["type"])
-
-    server.handlers["/"] = answers
-    with server.connect() as client:
-        client.send(get("/"))
-        client.read_answer()
-        wait_until(lambda: len(server.calls[0].events) == 2)
-
-    assert server.calls[0].events == ["http.disconnect"] * 2
