@@ -7,13 +7,18 @@ what one of them began is ended by its own counterpart.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import Literal, TypeAlias
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal, TypeAlias
 from urllib.parse import urlsplit
+
+import anyio
 
 from .scheduler import EvictionPolicy
 from .spec import ServiceSpec
+
+if TYPE_CHECKING:
+    from .lifecycle import Lifecycle
 
 #: same: nothing changes. live: at once, whatever it does. next_start: at the next start.
 #: restart: it drains and stops first, and requests wait for its next start.
@@ -45,16 +50,39 @@ def address(endpoint: str) -> str:
     return f"localhost:{port}" if is_here else f"{host}:{port}"
 
 
+@dataclass(slots=True)
+class Retired:
+    """A service on its way out.
+
+    Attributes:
+        unheld: Set once no request holds it.
+        gone: Set once it is forgotten.
+        returns: What is to follow under its name, or None.
+    """
+
+    unheld: anyio.Event = field(default_factory=anyio.Event)
+    gone: anyio.Event = field(default_factory=anyio.Event)
+    returns: ServiceSpec | None = None
+
+
 def after_leaving(
-    policy: EvictionPolicy, leaving: Mapping[str, str], wanted: Mapping[str, str]
+    policy: EvictionPolicy, lives: Mapping[str, Lifecycle], retiring: Container[str]
 ) -> EvictionPolicy:
-    """Return *policy*, and what is leaving must be gone before its address is used again.
+    """Return a policy by which nothing starts at an address before who leaves it is gone.
 
     Args:
-        policy: What must go for what otherwise.
-        leaving: Service that stops for good or for a new declaration -> its address.
-        wanted: Service -> the address at which it is going to serve.
+        policy: What must go for what otherwise; returned itself while nobody is leaving.
+        lives: All lifecycles, by name.
+        retiring: Names of those that stop for good.
     """
+    leaving, wanted = {}, {}
+    for name, life in lives.items():
+        now, then = life.spec.endpoint, (life.next_spec or life.spec).endpoint
+        wanted[name] = address(then)
+        if (name in retiring or now != then) and not (life.is_quiet or life.is_final):
+            leaving[name] = address(now)
+    if not leaving:
+        return policy
 
     def extended(target: str, running: frozenset[str]) -> frozenset[str]:
         evicted = policy(target, running)

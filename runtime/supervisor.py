@@ -15,7 +15,7 @@ import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias, assert_never
@@ -33,7 +33,7 @@ from .on_idle import OnIdle
 from .phases import phase_of
 from .ports import HttpClient, Launcher
 from .records import Transition
-from .renewal import Difference, address, after_leaving, compare
+from .renewal import Difference, Retired, after_leaving, compare
 from .scheduler import (
     Decision,
     Evict,
@@ -80,15 +80,6 @@ class Lease:
     incarnation: int
 
 
-@dataclass(slots=True)
-class _Retired:
-    """A service that is on its way out; *returns* is to follow under its name."""
-
-    unheld: anyio.Event = field(default_factory=anyio.Event)
-    gone: anyio.Event = field(default_factory=anyio.Event)
-    returns: ServiceSpec | None = None
-
-
 class Supervisor:
     """Supervises services; an async context manager.
 
@@ -126,7 +117,8 @@ class Supervisor:
         self._decisions: deque[Decision] = deque()
         self._is_deciding = False
         self._is_closing = False
-        self._retiring: dict[str, _Retired] = {}
+        self._retiring: dict[str, Retired] = {}
+        self._removed: set[str] = set()
         self._is_anything_leaving = False
         self._waiting: dict[Waiter, Ticket] = {}
         self._world: World | None = None
@@ -279,7 +271,7 @@ class Supervisor:
         if retired is not None:
             retired.returns = None
             return
-        retired = self._retiring[name] = _Retired()
+        retired = self._retiring[name] = Retired()
         with self._held():
             for ticket in self.scheduler.clear(name):
                 ticket.waiter.refuse(self._removed_error(name))
@@ -296,19 +288,27 @@ class Supervisor:
         self.retire(name, cause)
         await self._retiring[name].gone.wait()
 
-    async def _forget(self, life: Lifecycle, retired: _Retired) -> None:
+    async def _forget(self, life: Lifecycle, retired: Retired) -> None:
         name = life.spec.name
         try:
             await life.wait_for("shut_down")
             await life.wait_activities()
             await retired.unheld.wait()
-            del self._lives[name], self._retiring[name]
-            with self._held():
-                self._decide(self.scheduler.remove(name, self._now()))
-                if retired.returns is not None and not self._is_closing:
-                    self.add(retired.returns)
+            if not self._is_closing:  # else all end together, in the block's own end
+                self._replace(name, retired.returns)
         finally:
             retired.gone.set()
+
+    def _replace(self, name: str, successor: ServiceSpec | None) -> None:
+        del self._lives[name], self._retiring[name]
+        self._removed.add(name)
+        with self._held():
+            self._decide(self.scheduler.remove(name, self._now()))
+            if successor is not None:
+                self.add(successor)
+
+    def _unknown(self, name: str) -> Exception:
+        return self._removed_error(name) if name in self._removed else KeyError(name)
 
     def _removed_error(self, name: str) -> RequestError:
         retired = self._retiring.get(name)
@@ -332,16 +332,8 @@ class Supervisor:
 
     def _review_policy(self) -> None:
         """See to it that nothing starts at the address of what is about to leave it."""
-        leaving, wanted = {}, {}
-        for name, life in self._lives.items():
-            now, then = life.spec.endpoint, (life.next_spec or life.spec).endpoint
-            wanted[name] = address(then)
-            if (name in self._retiring or now != then) and not (life.is_quiet or life.is_final):
-                leaving[name] = address(now)
-        self._is_anything_leaving = bool(leaving)
-        self.scheduler.policy = (
-            after_leaving(self._policy, leaving, wanted) if leaving else self._policy
-        )
+        self.scheduler.policy = after_leaving(self._policy, self._lives, self._retiring)
+        self._is_anything_leaving = self.scheduler.policy is not self._policy
 
     def __getitem__(self, name: str) -> Lifecycle:
         """Return the lifecycle of *name*.
@@ -368,8 +360,8 @@ class Supervisor:
             KeyError: There is no such service.
             RequestError: It could not be had.
         """
-        life = self._lives[name]
         await self.acquire(name, priority=priority)
+        life = self._lives[name]
         try:
             pid = life.process.pid if life.process is not None else None
             yield Lease(name, life.spec.endpoint, pid, life.incarnation)
@@ -378,7 +370,10 @@ class Supervisor:
 
     def acquire_nowait(self, name: str) -> bool:
         """Hold *name* if that is possible at once; the hot path. Pair with `release`."""
-        seat, life = self.scheduler.seats[name], self._lives[name]
+        try:
+            seat, life = self.scheduler.seats[name], self._lives[name]
+        except KeyError as error:
+            raise self._unknown(name) from error
         if not seat.is_open or not seat.has_room or self._is_closing or life.is_stepping:
             return False
         waiter = Waiter()
@@ -391,9 +386,9 @@ class Supervisor:
 
     async def acquire(self, name: str, *, priority: int = 0) -> None:
         """As `lease`, without the block: pair with `release`."""
-        life = self._lives[name]
         if self.acquire_nowait(name):
             return
+        life = self._lives[name]
         await anyio.lowlevel.checkpoint_if_cancelled()  # nothing starts for who has left already
         if self._is_closing:
             raise RequestError("shutting_down", "shutting down")

@@ -544,6 +544,22 @@ def test_a_removed_service_may_come_back_while_it_still_stops() -> None:
     tell(story, A)
 
 
+def test_a_request_for_what_was_removed_is_told_so() -> None:
+    """It was resolved a moment ago: 503, not an internal error. A name never heard is a bug."""
+
+    async def story(world: World) -> None:
+        await world.supervisor.remove("a")
+        with pytest.raises(RequestError, match="a was removed"):
+            world.supervisor.acquire_nowait("a")
+        with pytest.raises(RequestError, match="a was removed"):
+            async with world.supervisor.lease("a"):
+                pass
+        with pytest.raises(KeyError):
+            await world.supervisor.acquire("b")
+
+    tell(story, A)
+
+
 def test_a_removal_outlasts_a_return_that_was_taken_back() -> None:
     """Removed, declared again, and removed again before it was gone: it is gone."""
 
