@@ -28,13 +28,13 @@ class Upstream:
         limits: How long things may take.
     """
 
-    __slots__ = ("endpoint", "header_timeout_s", "host", "pool", "prefix", "stall_s")
+    __slots__ = ("endpoint", "header_timeout_s", "host", "limits", "pool", "prefix", "stall_s")
 
     def __init__(self, endpoint: str, limits: Limits) -> None:
         url = urlsplit(endpoint)
         host, port = url.hostname or "127.0.0.1", url.port or (443 if url.scheme == "https" else 80)
         context = ssl.create_default_context() if url.scheme == "https" else None
-        self.endpoint = endpoint
+        self.endpoint, self.limits = endpoint, limits
         self.host = url.netloc.rpartition("@")[2].encode()
         self.prefix = url.path.rstrip("/").encode()
         self.header_timeout_s, self.stall_s = limits.header_s, limits.stall_s

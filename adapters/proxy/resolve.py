@@ -76,9 +76,14 @@ class Resolver:
     """
 
     def __init__(self, supervisor: Supervisor, catalogue: Catalogue, profiles: Profiles) -> None:
-        self._supervisor, self._catalogue, self.profiles = supervisor, catalogue, profiles
+        self._supervisor = supervisor
         self._reserved: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._turns: Counter[str] = Counter()
+        self.renew(catalogue, profiles)
+
+    def renew(self, catalogue: Catalogue, profiles: Profiles) -> None:
+        """Find other models from now on; places behind selectors stay taken."""
+        self._catalogue, self.profiles = catalogue, profiles
         self._plain = {name: Resolved(target) for name, target in catalogue.targets.items()}
 
     def resolve(self, wanted: str) -> Resolved:
