@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from . import control, facts, log_routes, model_requests, passthrough, ui_files
+from . import (
+    control,
+    events,
+    facts,
+    log_routes,
+    model_requests,
+    passthrough,
+    queue_facts,
+    ui_files,
+)
 from .model_routes import GET_PATHS, POST_PATHS
 from .routes import Handler, Route, RouteAccess, RouteTable
 
@@ -44,6 +53,9 @@ ROUTES = RouteTable(
         _get("/running", facts.running),
         _get("/api/version", control.version, "any"),
         _get("/api/models/*/history", facts.history),
+        _get("/api/models/*/explain", queue_facts.explain),
+        _get("/api/queue", queue_facts.queue),
+        _get("/api/events", events.stream),
         # ---- stopping and starting
         Route(method="GET", path="/unload", handler=control.unload_all_text),
         _post("/api/models/unload", control.unload_all),

@@ -10,6 +10,7 @@ from ...runtime import LogRing, Supervisor
 from .api import ROUTES
 from .asgi_types import Headers, Message, Receive, Scope, Send
 from .catalogue import Catalogue
+from .events import Reporter
 from .exchange import Exchange
 from .gate import Pass, Refusal, json_refusal
 from .options import ProxyOptions
@@ -47,6 +48,9 @@ class ProxyApp:
             supervisor, catalogue, options or ProxyOptions(), history=history,
             on_finished=on_finished, own_log=own_log,
         )  # fmt: skip
+        self._reporter = Reporter(self.proxy)
+        self.proxy.watch = self._reporter
+        self._end_listening = supervisor.listen(self._reporter.take)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take one HTTP request or one websocket; ASGI 3."""
@@ -70,8 +74,14 @@ class ProxyApp:
             request.unwatch()
 
     async def aclose(self) -> None:
-        """Close all connections to upstreams."""
+        """End all streams, and close all connections to upstreams."""
+        self._end_listening()
+        self._reporter.close()
         await self.proxy.aclose()
+
+    def end_streams(self) -> None:
+        """End the streams of logs and events, so that a server may end."""
+        self.proxy.end_streams()
 
     async def _answer(self, request: Request, send: Send) -> None:
         path, method, gate = request.path, request.method, self.proxy.gate

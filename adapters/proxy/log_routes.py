@@ -48,12 +48,12 @@ async def stream(proxy: Proxy, request: Request, send: Send) -> None:
             async with lock:
                 await send({"type": "http.response.body", "body": data, "more_body": True})
 
-    if len(rings) == 1:
-        await follow(rings[0])
-        return
     async with anyio.create_task_group() as tasks:
         for ring in rings:
             tasks.start_soon(follow, ring)
+        await proxy.wait_closing()
+        tasks.cancel_scope.cancel()
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _rings(proxy: Proxy, wanted: str) -> list[LogRing]:

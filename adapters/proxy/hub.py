@@ -1,0 +1,95 @@
+"""Passes events to whoever listens: each listener has a bounded queue and can delay nobody.
+
+Source: llama-swap.md section 5.13. Unlike llama-swap, events are numbered, and a listener that
+lost some is told so and given the whole state again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+_WAITING_MAX = 1024
+
+
+def frame(number: int, kind: str, value: object) -> bytes:
+    """Return one server-sent event; its data is JSON that holds JSON, as llama-swap's does."""
+    inner = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    outer = json.dumps({"type": kind, "data": inner}, ensure_ascii=False, separators=(",", ":"))
+    return f"id:{number}\nevent:message\ndata:{outer}\n\n".encode()
+
+
+class Feed:
+    """What one listener has still to get.
+
+    Attributes:
+        lost: Events that were dropped since somebody looked; set it back to 0.
+    """
+
+    def __init__(self, numbers: Callable[[], int]) -> None:
+        self._numbers = numbers
+        self._waiting: deque[bytes] = deque()
+        self._wake = asyncio.Event()
+        self.lost = 0
+
+    def put(self, kind: str, value: object) -> None:
+        """Add an event for this listener alone."""
+        self.offer(frame(self._numbers(), kind, value))
+
+    def offer(self, data: bytes) -> None:
+        """Add a whole frame, or count it as lost when there is no room."""
+        if len(self._waiting) >= _WAITING_MAX:
+            self.lost += 1
+        else:
+            self._waiting.append(data)
+        self._wake.set()
+
+    async def take(self, limit_s: float) -> bytes:
+        """Wait for events and return all that are there; empty when none came in *limit_s*."""
+        if not self._waiting and not self.lost:
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(limit_s):
+                    await self._wake.wait()
+            except TimeoutError:
+                return b""
+        data = b"".join(self._waiting)
+        self._waiting.clear()
+        return data
+
+
+class Hub:
+    """All listeners of a proxy."""
+
+    def __init__(self) -> None:
+        self._feeds: set[Feed] = set()
+        self._numbers = itertools.count(1)
+
+    @property
+    def is_heard(self) -> bool:
+        """Tell whether anybody listens; if not, nothing need be put together."""
+        return bool(self._feeds)
+
+    def open(self) -> Feed:
+        """Begin to listen; pair with `close`."""
+        feed = Feed(self._number)
+        self._feeds.add(feed)
+        return feed
+
+    def close(self, feed: Feed) -> None:
+        """Listen no longer."""
+        self._feeds.discard(feed)
+
+    def publish(self, kind: str, value: Any) -> None:
+        """Tell everybody."""
+        if self._feeds:
+            data = frame(self._number(), kind, value)
+            for feed in self._feeds:
+                feed.offer(data)
+
+    def _number(self) -> int:
+        return next(self._numbers)

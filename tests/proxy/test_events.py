@@ -1,0 +1,300 @@
+"""What happens, as it happens: llama-swap.md sections 4.4 and 5.13, faults.md row D03."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from tools.asgi import Bench, Call, Received, proxied
+from tools.net import wait_until_async
+
+from swapchart.adapters.proxy.cards import Abilities, ModelCard, PeerCard, ProfileCard
+from swapchart.adapters.proxy.hub import Hub
+from swapchart.adapters.proxy.options import ProxyOptions
+from swapchart.adapters.proxy.shown import shown_headers, shown_time
+
+
+def run(main: Callable[[Bench], Awaitable[None]], *cards: ModelCard | str, **options: Any) -> None:
+    async def whole() -> None:
+        async with proxied(*cards, **options) as bench:
+            await main(bench)
+
+    asyncio.run(whole())
+
+
+def read(call: Call) -> list[tuple[int, str, Any]]:
+    """Return (id, type, data) of the events that have come, after looking at their frames."""
+    found = []
+    for block in call.body.decode().split("\n\n")[:-1]:
+        if block.startswith(":"):
+            continue
+        number, name, data = block.split("\n")
+        assert name == "event:message"
+        value = json.loads(data.removeprefix("data:"))
+        assert isinstance(value["data"], str)
+        found.append((int(number.removeprefix("id:")), value["type"], json.loads(value["data"])))
+    return found
+
+
+def types(call: Call) -> list[str]:
+    return [kind for _, kind, _ in read(call)]
+
+
+def of(call: Call, kind: str) -> list[Any]:
+    return [data for _, found, data in read(call) if found == kind]
+
+
+async def listen(bench: Bench) -> Call:
+    call = bench.client.begin("GET", "/api/events")
+    await call.until(lambda c: "queue" in types(c))
+    return call
+
+
+async def leave(call: Call) -> None:
+    call.leave()
+    await call.task
+
+
+async def hold(received: Received, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n")
+    await writer.drain()
+    await asyncio.Event().wait()
+
+
+def test_5_13_the_state_at_first() -> None:
+    """A listener is told logs, models, settings, profile and requests, in llama-swap's order."""
+    cards = [
+        ModelCard(id="b", name="B"),
+        ModelCard(
+            id="a", aliases=("a2",), is_unlisted=True,
+            abilities=Abilities(has_tools=True, context=9),
+        ),
+    ]  # fmt: skip
+    peer = PeerCard(id="p", url="http://127.0.0.1:9", models=("m",))
+    options = ProxyOptions(session_headers=("X-Session-ID",))
+
+    async def main(bench: Bench) -> None:
+        bench.app.proxy.own_log.line("ours")
+        bench.supervisor["a"].log.write(b"theirs\n")
+        call = await listen(bench)
+        events = read(call)
+
+        assert [kind for _, kind, _ in events][:6] == [
+            "logData", "logData", "modelStatus", "uiConfig", "profileChanged", "inflight",
+        ]  # fmt: skip
+        assert [number for number, _, _ in events] == list(range(1, len(events) + 1))
+        assert events[0][2] == {"source": "proxy", "data": "ours\n"}
+        assert events[1][2] == {"source": "upstream", "data": "theirs\n"}
+        a, b, remote = events[2][2]
+        assert (a["id"], a["state"], a["unlisted"], a["aliases"]) == ("a", "stopped", True, ["a2"])
+        assert (a["capabilities"], a["context_length"]) == ({"function_calling": True}, 9)
+        assert (b["id"], b["name"], b["peerID"]) == ("b", "B", "")
+        assert (remote["id"], remote["state"], remote["peerID"]) == ("p/m", "", "p")
+        assert events[3][2] == {"activity": {"session_id": ["X-Session-ID"]}}
+        assert events[4][2] == {"active": None}
+        assert events[5][2] == {"operation": "snapshot", "requests": []}
+        head = dict(call.headers)
+        assert head["content-type"] == "text/event-stream"
+        assert (head["cache-control"], head["x-accel-buffering"]) == ("no-cache", "no")
+        assert head["x-content-type-options"] == "nosniff"
+        await leave(call)
+        assert not bench.app.proxy.hub.is_heard
+
+    run(main, *cards, peers=[peer], options=options)
+
+
+def test_5_13_models_as_they_change() -> None:
+    """Each change of a model's state is told, with its cause, and the list of all after it."""
+
+    async def main(bench: Bench) -> None:
+        call = await listen(bench)
+        await bench.client.chat("a")
+        await call.until(lambda c: any(r["target"] == "ready" for r in of(c, "transition")))
+        await call.until(lambda c: of(c, "modelStatus")[-1][0]["state"] == "ready")
+        first = of(call, "transition")[0]
+        assert (first["model"], first["event"], first["source"]) == ("a", "request", "stopped")
+        await bench.client.call("POST", "/api/models/unload/a")
+        await call.until(lambda c: of(c, "modelStatus")[-1][0]["state"] == "stopped")
+        assert any(row["cause"] == "unloaded by API" for row in of(call, "transition"))
+        await leave(call)
+
+    run(main)
+
+
+def test_5_13_logs_as_they_come() -> None:
+    """What is logged after the beginning is told, from either source."""
+
+    async def main(bench: Bench) -> None:
+        call = await listen(bench)
+        bench.app.proxy.own_log.line("ours")
+        bench.supervisor["a"].log.write(b"theirs \xff\n")
+        await call.until(lambda c: len(of(c, "logData")) == 2)
+        told = {event["source"]: event["data"] for event in of(call, "logData")}
+        assert told == {"proxy": "ours\n", "upstream": "theirs \ufffd\n"}
+        await leave(call)
+
+    run(main)
+
+
+def test_5_13_requests_in_flight() -> None:
+    """Requests are told when they come, as they go on, and when they end; without secrets."""
+
+    async def main(bench: Bench) -> None:
+        bench.server.respond = hold
+        call = await listen(bench)
+        held = bench.client.begin(
+            "POST", "/v1/chat/completions", value={"model": "a"},
+            headers={"Authorization": "Bearer secret", "User-Agent": "me", "Cookie": "secret"},
+        )  # fmt: skip
+        await call.until(lambda c: any(e["operation"] == "upsert" for e in of(c, "inflight")))
+        await call.until(lambda c: of(c, "inflight")[-1]["request"]["resp_bytes"] == 9)
+        entry = of(call, "inflight")[-1]["request"]
+        assert {"id", "timestamp", "elapsed_ms", "resp_headers"} <= entry.keys()
+        assert (entry["model"], entry["req_path"], entry["method"], entry["remote_ip"]) == (
+            "a", "/v1/chat/completions", "POST", "127.0.0.1",
+        )  # fmt: skip
+        assert entry["req_headers"]["Authorization"] == "[REDACTED]"
+        assert entry["req_headers"]["User-Agent"] == "me"
+        assert entry["metadata"] == {"fifo_priority": "0"}
+        assert "secret" not in call.body.decode()
+        late = await listen(bench)
+        assert of(late, "inflight")[0]["requests"][0]["id"] == entry["id"]
+        await leave(held)
+        gone = {"operation": "remove", "id": entry["id"]}
+        await call.until(lambda c: gone in of(c, "inflight"))
+        await leave(call)
+        await leave(late)
+
+    run(main)
+
+
+def test_5_13_profiles() -> None:
+    """Another profile is told, and so are the models as they are then."""
+
+    async def main(bench: Bench) -> None:
+        call = await listen(bench)
+        await bench.client.call("PUT", "/api/profiles/active", value={"name": "p"})
+        await call.until(lambda c: {"active": "p"} in of(c, "profileChanged"))
+        await call.until(lambda c: len(of(c, "modelStatus")) == 2)
+        await leave(call)
+
+    run(main, profiles=[ProfileCard(id="p", pins={"x": "a"})])
+
+
+def test_5_13_heartbeats() -> None:
+    """A stream with nothing to say shows that it lives."""
+
+    async def main(bench: Bench) -> None:
+        call = await listen(bench)
+        await call.until(lambda c: c.body.count(b": nothing new\n\n") >= 2)
+        await leave(call)
+
+    run(main, options=ProxyOptions(heartbeat_s=0.02))
+
+
+def test_5_13_a_slow_listener_is_told_what_it_lost() -> None:
+    """Who does not read loses events, not the proxy its memory; and gets the whole state anew."""
+
+    async def main(bench: Bench) -> None:
+        call = await listen(bench)
+        for number in range(3000):
+            bench.app.proxy.hub.publish("flood", number)
+        await call.until(lambda c: "lost" in types(c))
+        kinds = types(call)
+        after = kinds[kinds.index("lost") :]
+        assert of(call, "lost")[0]["events"] > 1500
+        assert kinds.count("flood") < 1500
+        await call.until(lambda c: types(c).count("modelStatus") == 2)
+        assert after[0] == "lost"
+        await leave(call)
+
+    run(main)
+
+
+def test_5_13_nobody_listens_nothing_is_made() -> None:
+    """Events for nobody are not even put together."""
+    hub = Hub()
+    hub.publish("x", object())  # could not be written as JSON
+
+    assert not hub.is_heard
+
+
+@pytest.mark.parametrize("target", ["/api/events", "/logs/stream", "/logs/stream/a"])
+def test_2_4_streams_end_with_the_proxy(target: str) -> None:
+    """When the proxy ends, streams that have no end of their own end cleanly."""
+
+    async def main(bench: Bench) -> None:
+        call = bench.client.begin("GET", target)
+        await call.until(lambda c: c.status)
+        bench.app.end_streams()
+
+        assert (await call.answer()).status == 200
+
+    run(main)
+
+
+def test_5_13_headers_are_shown_without_secrets() -> None:
+    """The first value of each field is shown, secrets are not, times are in UTC."""
+    fields = [(b"x-api-key", b"s"), (b"accept", b"a"), (b"accept", b"b"), (b"set-cookie", b"s")]
+
+    assert shown_headers(fields) == {
+        "X-Api-Key": "[REDACTED]", "Accept": "a", "Set-Cookie": "[REDACTED]",
+    }  # fmt: skip
+    assert shown_time(1.5) == "1970-01-01T00:00:01.500Z"
+
+
+# ---- the queue
+def test_4_4_the_queue_is_told() -> None:
+    """Who waits, for what, since when and why; and what is being swapped."""
+
+    async def main(bench: Bench) -> None:
+        bench.server.respond = hold
+        events = await listen(bench)
+        held = bench.client.begin("POST", "/v1/completions", value={"model": "a"})
+        await held.until(lambda c: c.messages)
+        waiting = [
+            bench.client.begin("POST", "/v1/completions", value={"model": "b"}) for _ in range(2)
+        ]
+        await wait_until_async(lambda: len(bench.supervisor.scheduler.queue) == 2)
+        value = (await bench.client.call("GET", "/api/queue")).json()
+
+        assert [(row["position"], row["model"]) for row in value["queue"]] == [(1, "b"), (2, "b")]
+        assert "a has 1 request" in value["queue"][0]["why"]
+        assert value["queue"][0]["waited_s"] >= 0
+        assert value["models"] == [
+            {"model": "a", "phase": "ready", "granted": 1, "limit": None, "pinned": False}
+        ]
+        await events.until(lambda c: len(of(c, "queue")[-1]["queue"]) == 2)
+        for call in (*waiting, held, events):
+            await leave(call)
+
+    run(main)
+
+
+def test_4_4_a_request_is_explained() -> None:
+    """What a request would evict, and what it would wait for, is told without making one."""
+
+    async def main(bench: Bench) -> None:
+        async def explain(name: str) -> Any:
+            return (await bench.client.call("GET", f"/api/models/{name}/explain")).json()
+
+        first = await explain("a")
+        assert (first["outcome"], first["evict"], first["why"]) == ("start", [], "")
+        await bench.client.chat("a")
+        assert (await explain("a2"))["outcome"] == "serve"
+        swap = await explain("b")
+        assert (swap["outcome"], swap["evict"]) == ("swap", ["a"])
+        bench.server.respond = hold
+        held = bench.client.begin("POST", "/v1/completions", value={"model": "a"})
+        await held.until(lambda c: c.messages)
+        busy = await explain("b")
+        assert (busy["outcome"], busy["evict"]) == ("wait", ["a"])
+        assert "a has 1 request" in busy["why"]
+        await leave(held)
+        assert (await bench.client.call("GET", "/api/models/x/explain")).status == 404
+        assert bench.supervisor["b"].incarnation == 0
+
+    run(main, ModelCard(id="a", aliases=("a2",)), "b")
