@@ -12,6 +12,7 @@ from .cards import ModelCard, PeerCard
 from .catalogue import Catalogue
 from .exchange import Exchange, Flights
 from .gate import Gate
+from .hub import Hub
 from .options import ProxyOptions
 from .origins import ProxyTrust
 from .profiles import Profiles
@@ -27,8 +28,48 @@ class History(Protocol):
         ...
 
 
+class Watch(Protocol):
+    """Publishes what changes; see ``events.Reporter``."""
+
+    def look(self) -> None:
+        """Somebody has begun to listen."""
+        ...
+
+    def models_changed(self) -> None:
+        """A model did."""
+        ...
+
+    def profile_changed(self) -> None:
+        """Another profile is active, or none."""
+        ...
+
+
 #: Events after which requests in flight must not hold up a stop.
 _CUTS = frozenset({"drain_expired", "unhealthy", "kill"})
+
+
+class ConfigControl(Protocol):
+    """The configuration in force, and the way to another one."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return where it came from, and how the last reload went."""
+        ...
+
+    async def plan(self) -> dict[str, Any]:
+        """Read the configuration again and return what a reload would change.
+
+        Raises:
+            ConfigProblems: It has an error.
+        """
+        ...
+
+    async def reload(self, why: str) -> dict[str, Any]:
+        """Read the configuration again and apply it.
+
+        Returns:
+            How it went; ``ok`` is False, and nothing was changed, if it has an error.
+        """
+        ...
 
 
 class Proxy:
@@ -40,10 +81,13 @@ class Proxy:
         options: How to behave.
         gate: What every request passes first.
         trusts: Tells whether the client at an address is a proxy of ours.
+        config: The configuration in force; None: there is none to be read again.
         history: None: nothing is remembered.
         profiles: Which of them is active.
         resolver: Finds models by name.
         flights: Requests that are not over.
+        hub: Tells events to who listens.
+        watch: Finds them.
         own_log: What the proxy itself has logged.
         log: Where handlers log to.
     """
@@ -56,17 +100,47 @@ class Proxy:
         self.supervisor, self.catalogue, self.options = supervisor, catalogue, options
         self.gate = Gate(options)
         self.trusts = ProxyTrust(options.trusted_proxies).allows
+        self.config: ConfigControl | None = None
         self.history = history
         self.on_finished = on_finished
         self.profiles = Profiles(catalogue.profiles)
         self.resolver = Resolver(supervisor, catalogue, self.profiles)
         self.flights = Flights()
+        self.hub = Hub()
+        self.watch: Watch | None = None
+        self._closing = asyncio.Event()
         self.own_log = own_log if own_log is not None else LogRing()
         self.log = logging.getLogger("swapchart.proxy")
         self._tasks: set[asyncio.Task[Any]] = set()
         self._upstreams: dict[str, Upstream] = {}
         self._peers: dict[str, Upstream] = {}
         self._end_listening = supervisor.listen(self._cut)
+
+    def configure(self, catalogue: Catalogue, options: ProxyOptions) -> None:
+        """Go by other models and other options from now on; what is under way goes on.
+
+        The active profile stays active if there is still one of that name, and selectors keep
+        count of the requests behind them.
+        """
+        active = self.profiles.active
+        self.catalogue, self.options = catalogue, options
+        self.gate = Gate(options)
+        self.trusts = ProxyTrust(options.trusted_proxies).allows
+        self.profiles = Profiles(catalogue.profiles)
+        if active is not None and active in self.profiles:
+            self.profiles.activate(active)
+        self.resolver.renew(catalogue, self.profiles)
+        # Dropped, a pool serves its exchanges to the end and lets its idle connections expire.
+        self._upstreams = {
+            name: upstream for name, upstream in self._upstreams.items()
+            if name in catalogue.cards and catalogue.cards[name].limits == upstream.limits
+        }  # fmt: skip
+        self._peers = {
+            name: upstream for name, upstream in self._peers.items()
+            if name in catalogue.peers
+            and (catalogue.peers[name].url, catalogue.peers[name].limits)
+            == (upstream.endpoint, upstream.limits)
+        }  # fmt: skip
 
     def upstream_of(self, card: ModelCard) -> Upstream:
         """Return the connections to the server of a model of ours."""
@@ -90,6 +164,26 @@ class Proxy:
             KeyError: There is no such profile.
         """
         self.profiles.activate(name)
+        if self.watch is not None:
+            self.watch.profile_changed()
+
+    def now(self) -> float:
+        """Return the time on the clock of the scheduler; seconds."""
+        return asyncio.get_running_loop().time()
+
+    # ---- ending
+    @property
+    def is_closing(self) -> bool:
+        """Tell whether streams that have no end of their own are to end."""
+        return self._closing.is_set()
+
+    async def wait_closing(self) -> None:
+        """Wait until they are."""
+        await self._closing.wait()
+
+    def end_streams(self) -> None:
+        """End the streams of logs and events: nobody could wait for their end."""
+        self._closing.set()
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         """Run *work* aside, until it ends or the proxy does."""
@@ -116,6 +210,7 @@ class Proxy:
     async def aclose(self) -> None:
         """End what runs aside, and close all connections to upstreams."""
         self._end_listening()
+        self.end_streams()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
