@@ -61,6 +61,11 @@ class Application:
         """Call *listener* with every transition; before the application runs."""
         self._listeners.append(listener)
 
+    def end_streams(self) -> None:
+        """End the streams of logs and events, which would hold up the end of the server."""
+        if self._proxy is not None:
+            self._proxy.end_streams()
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Supervisor]:
         """Run the supervisor for as long as the block lasts."""

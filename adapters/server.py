@@ -181,6 +181,7 @@ async def _serve(app: Application, sock: socket.socket, options: ServeOptions) -
         await asyncio.wait({server, asked}, return_when=asyncio.FIRST_COMPLETED)
         failed = server.done() and not stopping.is_set()
         stopping.set()
+        app.end_streams()
         await supervisor.shutdown(options.stop_limit_s)
         await asyncio.wait({server}, timeout=0.5 if hurry.is_set() else _SERVER_LIMIT_S)
         if not server.done():

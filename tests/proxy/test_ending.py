@@ -1,0 +1,32 @@
+"""Streams without an end of their own do not hold up the proxy's: llama-swap.md section 2.4."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from tools import raw
+from tools.swapchart_process import Serve, demo_model
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("server", ["hypercorn", "uvicorn"])
+def test_2_4_listeners_do_not_delay_the_end(serve: Serve, server: str) -> None:
+    """With logs and events being listened to, the proxy ends as fast as without, and cleanly."""
+    proxy = serve({"a": demo_model("a")}, server=server)
+    proxy.chat("a")
+    listeners = []
+    for target in ("/api/events", "/logs/stream", "/logs/stream/a"):
+        listener = raw.Connection(proxy.port, timeout_s=20.0)
+        listener.request("GET", target)
+        listeners.append((listener, listener.read_head()))
+    began = time.monotonic()
+    code = proxy.stop()
+    took = time.monotonic() - began
+
+    assert code == 0
+    assert took < 3.0  # the server's own limit for what does not end
+    for listener, head in listeners:
+        assert listener.read_body(head).body  # with the last chunk, or this raises
+        listener.close()
