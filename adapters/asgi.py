@@ -82,7 +82,7 @@ class Application:
                 chart=chart(self.config), stop_limit_s=self._stop_limit_s,
             )  # fmt: skip
             await stack.enter_async_context(supervisor)
-            for listener in (journal.take, *self._listeners):
+            for listener in (journal.take, keeper.watch, *self._listeners):
                 supervisor.listen(listener)
             self._proxy = ProxyApp(
                 supervisor, catalogue(self.config), proxy_options(self.config),

@@ -21,9 +21,8 @@ from ..runtime import (
 from ..runtime.eviction import All, Any, Expression, Group, One, SetRef, group_policy, matrix_policy
 from .config import Config, HookAction, ModelConfig
 from .config import matrix as written
-from .kv.keeper import KvKeeper, KvSettings
-from .kv.model import KvRules
-from .kv.store import Quota
+from .kv.keeper import KvKeeper
+from .kv.settings import KvSettings
 
 _STOP_SLACK_S = 5.0  # for what has no limit of its own: starting hooks, reaping, a busy machine
 
@@ -69,11 +68,13 @@ def kv_settings(model: ModelConfig) -> KvSettings | None:
         return None
     return KvSettings(
         directory=Path(given.dir) if given.dir else None,
+        tmpfs=Path(given.tmpfs) if given.tmpfs else None,
         manages_args=given.manage_args,
-        quota=Quota(max_bytes=given.max_bytes, max_age_s=given.max_age),
-        rules=KvRules(
-            min_tokens=given.min_tokens, timeout_s=given.timeout, allows_swa=given.allow_swa
-        ),
+        min_tokens=given.min_tokens,
+        timeout_s=given.timeout,
+        allows_swa=given.allow_swa,
+        max_bytes=given.max_bytes,
+        max_age_s=given.max_age,
     )
 
 

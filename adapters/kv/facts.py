@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,12 +27,10 @@ class ServerFacts:
 
     Attributes:
         line: *argv*, understood.
-        last: The fingerprint of the last `learn`; None before, or when it found a problem.
     """
 
     def __init__(self, argv: tuple[str, ...], environment: Mapping[str, str], cwd: Path) -> None:
         self.line = LaunchLine.parse(argv)
-        self.last: Fingerprint | None = None
         self._environment, self._cwd = environment, cwd
         self._identities: dict[Path, tuple[tuple[int, ...], str]] = {}
         self._heads: dict[str, Gguf] = {}
@@ -44,13 +41,14 @@ class ServerFacts:
         given = self.line.value("--api-key") or self._environment.get(_KEY_VARIABLE, "")
         return given.partition(",")[0] or None
 
-    def learn(self, props: Mapping[str, Any], adapters: str, allows_swa: bool) -> str:
+    def learn(self, props: Mapping[str, Any], adapters: str, allows_swa: bool) -> Fingerprint | str:
         """Make the fingerprint of the server that answered *props*; blocks on the disk.
 
         Returns:
-            Why nothing can be kept, in words; empty when it can.
+            Or why nothing can be kept, in words.
         """
-        self.last = None
+        if self.line.has("--no-cache-prompt"):
+            return "with --no-cache-prompt no cache is ever used"
         paths = dict(self.line.files())
         paths["--model"] = str(props.get("model_path") or paths.get("--model", ""))
         files = {}
@@ -64,12 +62,10 @@ class ServerFacts:
                 )
             files[name] = " ".join(pieces)
         problem = self._window_problem(self._cwd / paths["--model"], files["--model"], allows_swa)
-        if not problem:
-            self.last = fingerprint(
-                self.line, self._environment, props, binary=self._binary(), files=files,
-                adapters=adapters,
-            )  # fmt: skip
-        return problem
+        return problem or fingerprint(
+            self.line, self._environment, props, binary=self._binary(), files=files,
+            adapters=adapters,
+        )  # fmt: skip
 
     def _binary(self) -> str:
         found = shutil.which(self.line.program, path=self._environment.get("PATH"))
@@ -106,8 +102,3 @@ class ServerFacts:
             f"{why}; with it, a prompt that leaves the saved one earlier than the window gets "
             "wrong answers, so it also needs kv.allowSwa: true"
         )
-
-
-def our_environment(own: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a process that gets *own* variables on top of ours."""
-    return {**os.environ, **own}

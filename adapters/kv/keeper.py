@@ -12,63 +12,92 @@ import os
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import anyio
+from anyio.abc import TaskGroup
 
-from ...runtime import CallAction, Command, Hook, ServiceSpec
+from ...runtime import CallAction, Hook, HookContext, ServiceSpec, Transition
 from .facts import ServerFacts
+from .files import FolderLock, KvStoreError, prefix_of
 from .launch import LaunchLine
-from .model import KvRules, ModelKv
+from .model import ModelKv, Terms
 from .proof import seen_in
-from .store import FolderLock, KvStoreError, ModelStore, Quota, prefix_of
+from .settings import KvSettings
+from .store import ModelStore
 
 log = logging.getLogger(__name__)
 
-_SLACK_S = 2.0  # a hook is killed so long after its own deadline, which ends it in good order
 _TAIL_BYTES = 4096
 _WAITING_ANSWERS = 64
-_NO_QUOTA, _RULES = Quota(), KvRules()
+_LAST_WORK_S = 10.0  # when the proxy ends: so long for checksums of the last saves
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KvSettings:
-    """What is wanted for one model.
-
-    Attributes:
-        directory: Where its folder is made; None: in the keeper's. If its command names a folder
-            already, this is that very folder as we see it, such as a container's volume.
-        manages_args: Add ``--slot-save-path`` to its command where it is missing.
-        quota: How much may be kept.
-        rules: What is saved, and when.
-    """
-
-    directory: Path | None = None
-    manages_args: bool = True
-    quota: Quota = _NO_QUOTA
-    rules: KvRules = _RULES
-
-    @property
-    def hook_timeout_s(self) -> float:
-        """When a hook of ours is killed; seconds."""
-        return self.rules.timeout_s + _SLACK_S
+#: Where a process that ends was asked to.
+_ENDING = frozenset({"aborting", "draining", "before_stop", "terminating", "killing", "reaped"})
 
 
 class Answered(Protocol):
     """A finished exchange with a model; the proxy's ``Exchange``."""
 
-    model: str
-    status: int
-    pieces: Any
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+        ...
+
+    @property
+    def status(self) -> int:
+        """Of the answer."""
+        ...
+
+    @property
+    def pieces(self) -> Iterable[bytes]:
+        """Of the answer's body: all, or the last ones."""
+        ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Plan:
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the slots of one model are saved, as we see it.
+
+    Attributes:
+        folder: Where its server writes.
+        disk: Where copies lie, if that is in memory; else None.
+    """
+
     folder: Path
+    disk: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Action:
+    """A hook of ours; equal for equal wishes, so that a reload sees no change where there is none.
+
+    It belongs to the process that was started with it: a later declaration does not change what
+    a save of that process means.
+    """
+
+    verb: Literal["prepare", "restore", "save"]
+    service: str
+    place: Place
     settings: KvSettings
-    facts: ServerFacts
+    terms: Terms = field(compare=False, repr=False)
+    keeper: KvKeeper = field(compare=False, repr=False)
+
+    async def __call__(self, context: HookContext) -> None:
+        model = self.keeper.open(self.service, self.place)
+        if model is None:
+            return
+        if self.verb == "prepare":
+            await model.prepare()
+        elif self.verb == "restore":
+            await model.restore(context.endpoint, self.terms)
+        elif context.after_healthy != "interrupted":  # else it has served nothing
+            await model.save(context.endpoint, self.terms)
+
+    def __str__(self) -> str:
+        return f"kv {self.verb}"
 
 
 class KvKeeper:
@@ -83,144 +112,157 @@ class KvKeeper:
         self, directory: Path | None, say: Callable[[str, str], None] = lambda model, line: None
     ) -> None:
         self._directory, self._say = directory, say
-        self._plans: dict[str, _Plan] = {}
-        self._models: dict[str, ModelKv] = {}
-        self._locks: dict[Path, FolderLock | None] = {}
-        self._answers: deque[tuple[str, bytes]] = deque(maxlen=_WAITING_ANSWERS)
+        self._places: dict[str, Place] = {}
+        self._models: dict[tuple[str, Place], ModelKv | None] = {}
+        self._latest: dict[str, ModelKv] = {}
+        self._locks: dict[Path, FolderLock] = {}
+        self._tasks: TaskGroup | None = None
+        self._answers: deque[tuple[ModelKv, bytes]] = deque(maxlen=_WAITING_ANSWERS)
         self._has_answers = anyio.Event()
 
+    # ---- before a start
     def equip(self, spec: ServiceSpec, settings: KvSettings) -> ServiceSpec:
         """Return *spec* with hooks of ours, and with a folder for slots in its command.
 
-        What keeps it from working is logged once, with what to do, and *spec* stays as it is.
+        What keeps it from working is logged, with what to do, and *spec* stays as it is.
         """
         line = LaunchLine.parse(spec.command.argv)
-        command, folder = spec.command, self._folder(spec, line, settings)
-        if folder is None:
+        command, place = spec.command, self.place(spec, settings)
+        if place is None:
             return spec
         if line.value("--slot-save-path") is None:
-            log.info("%s: kv: adding --slot-save-path %s to its command", spec.name, folder)
-            command = replace(command, argv=(*command.argv, "--slot-save-path", str(folder)))
-        self._hint(spec.name, line)
-        facts = ServerFacts(command.argv, {**os.environ, **command.env}, _cwd(command))
-        self._plans[spec.name] = _Plan(folder=folder, settings=settings, facts=facts)
-        return replace(spec, command=command, hooks=self._hooks(spec, settings.hook_timeout_s))
-
-    def _folder(self, spec: ServiceSpec, line: LaunchLine, settings: KvSettings) -> Path | None:
-        given = line.value("--slot-save-path")
-        if given is not None:
-            return _cwd(spec.command) / (settings.directory or given)
-        base = settings.directory or self._directory
-        folder = (base or Path("DIR")).absolute() / prefix_of(spec.name)
-        if not (settings.manages_args and line.is_llama_server and base is not None):
-            log.warning(
-                "%s: kv: nothing is kept: its command has no --slot-save-path; add "
-                "`--slot-save-path %s`, a folder that exists", spec.name, folder,
-            )  # fmt: skip
-            return None
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            log.warning("%s: kv: nothing is kept: %s: %s", spec.name, folder, error.strerror)
-            return None
-        return folder
-
-    def _hint(self, name: str, line: LaunchLine) -> None:
+            log.info("%s: kv: adding --slot-save-path %s to its command", spec.name, place.folder)
+            command = replace(command, argv=(*command.argv, "--slot-save-path", str(place.folder)))
         if line.is_llama_server and not line.has("--parallel"):
             log.warning(
                 "%s: kv: without --parallel N llama-server moves idle slots to where they cannot "
-                "be saved: only the last conversation will be kept",
-                name,
-            )
+                "be saved: only the last conversation will be kept", spec.name,
+            )  # fmt: skip
+        self._places[spec.name] = place
+        facts = ServerFacts(command.argv, {**os.environ, **command.env}, _cwd(spec))
+        action = _Action("restore", spec.name, place, settings, Terms(facts, settings), self)
+        return replace(spec, command=command, hooks=_with_hooks(spec, action))
 
-    def _hooks(self, spec: ServiceSpec, limit_s: float) -> Mapping[str, tuple[Hook, ...]]:
-        async def restore_slots(context: Any) -> None:
-            model = self._models.get(context.service)
-            if model is not None:
-                await model.restore(context)
+    def place(self, spec: ServiceSpec, settings: KvSettings) -> Place | None:
+        """Return where the slots of *spec* are saved, or None, with a warning, if nowhere."""
+        line = LaunchLine.parse(spec.command.argv)
+        given, own = line.value("--slot-save-path"), prefix_of(spec.name)
+        base = settings.directory or self._directory
+        disk = None if base is None else base.absolute() / own
+        if given is not None:
+            if settings.tmpfs is not None:
+                return Place(_cwd(spec) / given, disk)
+            return Place(_cwd(spec) / (settings.directory or given))
+        place = None if disk is None else Place(disk)
+        if settings.tmpfs is not None:
+            place = Place(settings.tmpfs.absolute() / own, disk)
+        if place is not None and settings.manages_args and line.is_llama_server:
+            return place if _is_made(spec.name, place) else None
+        log.warning(
+            "%s: kv: nothing is kept: its command has no --slot-save-path; add "
+            "`--slot-save-path %s`, a folder that exists",
+            spec.name, place.folder if place else f"DIR/{own}",
+        )  # fmt: skip
+        return None
 
-        async def save_slots(context: Any) -> None:
-            model = self._models.get(context.service)
-            if model is not None:
-                await model.save(context)
-
-        restore = Hook(action=CallAction(function=restore_slots), timeout_s=limit_s)
-        save = Hook(action=CallAction(function=save_slots), timeout_s=limit_s)
-        hooks = dict(spec.hooks)
-        hooks["afterHealthy"] = (restore, *hooks.get("afterHealthy", ()))
-        hooks["beforeStop"] = (*hooks.get("beforeStop", ()), save)
-        if "suspend" in hooks or "wake" in hooks:
-            hooks["suspend"] = (save, *hooks.get("suspend", ()))
-            hooks["wake"] = (*hooks.get("wake", ()), restore)
-        return hooks
-
-    # ---- running
+    # ---- while it runs
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Hold the folders for as long as the block lasts, and learn from answers meanwhile."""
         try:
-            for name, plan in self._plans.items():
-                self._open(name, plan)
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._learn)
+            async with anyio.create_task_group() as self._tasks:
+                for name, place in self._places.items():
+                    self.open(name, place)
+                self._tasks.start_soon(self._learn)
                 try:
                     yield
                 finally:
-                    tasks.cancel_scope.cancel()
+                    with anyio.move_on_after(_LAST_WORK_S, shield=True):
+                        for model in self._latest.values():
+                            await model.settled()
+                    self._tasks.cancel_scope.cancel()
         finally:
+            self._tasks = None
             for lock in self._locks.values():
-                if lock is not None:
-                    lock.close()
+                lock.close()
             self._locks.clear()
             self._models.clear()
 
-    def _open(self, name: str, plan: _Plan) -> None:
+    def open(self, name: str, place: Place) -> ModelKv | None:
+        """Return the continuity of model *name* in *place*; None, said once, if it is not ours."""
+        key = name, place
+        if key not in self._models:
+            self._models[key] = self._opened(name, place)
+        model = self._models[key]
+        if model is not None:
+            self._latest[name] = model
+        return model
+
+    def _opened(self, name: str, place: Place) -> ModelKv | None:
+        assert self._tasks is not None, "within running()"
         try:
-            if plan.folder not in self._locks:
-                self._locks[plan.folder] = None
-                self._locks[plan.folder] = FolderLock(plan.folder)
-            if self._locks[plan.folder] is None:
-                return
-            store = ModelStore(plan.folder, name, plan.settings.quota)
+            for folder in filter(None, (place.folder, place.disk)):
+                if folder not in self._locks:
+                    self._locks[folder] = FolderLock(folder)
+            store = ModelStore(name, place.folder, place.disk)
             store.open()
         except KvStoreError as error:
             log.warning("%s: kv: nothing is kept: %s", name, error)
-            return
-        self._models[name] = ModelKv(
-            name, store, plan.facts, plan.settings.rules, lambda line: self._say(name, line)
-        )
+            return None
+        return ModelKv(name, store, self._tasks, lambda line: self._say(name, line))
 
-    # ---- answers
+    def watch(self, record: Transition) -> None:
+        """Take a transition of a model: a crash after a restore is not tried again."""
+        if record.event == "proc_exited" and record.source not in _ENDING:
+            model = self._latest.get(record.service)
+            if model is not None and record.exit is not None:
+                model.died(record.exit.signal)
+
     def note(self, exchange: Answered) -> None:
-        """Take a finished exchange; costs next to nothing, and nothing once enough is known."""
-        model = self._models.get(exchange.model)
-        if model is None or exchange.status != 200 or not model.is_watching:
-            return
-        self._answers.append((exchange.model, _tail(exchange.pieces)))
-        self._has_answers.set()
+        """Take a finished exchange; costs next to nothing, and less once enough is known."""
+        model = self._latest.get(exchange.model)
+        if model is not None and model.note_end(exchange.status == 200):
+            self._answers.append((model, _tail(exchange.pieces)))
+            self._has_answers.set()
 
     async def _learn(self) -> None:
         while True:
             await self._has_answers.wait()
             self._has_answers = anyio.Event()
             while self._answers:
-                self._take_answer()
-
-    def _take_answer(self) -> None:
-        name, tail = self._answers.popleft()
-        seen, model = seen_in(tail), self._models.get(name)
-        if seen is not None and model is not None:
-            model.note(seen)
+                model, tail = self._answers.popleft()
+                seen = seen_in(tail)
+                if seen is not None:
+                    model.note(seen)
 
     def facts(self, model: str) -> dict[str, Any] | None:
         """Return what can be shown of *model*; None when nothing of it is kept."""
-        known = self._models.get(model)
+        known = self._latest.get(model)
         return None if known is None else known.facts()
 
-    @property
-    def models(self) -> Iterable[str]:
-        """Names of the models that are kept."""
-        return self._models.keys()
+
+def _with_hooks(spec: ServiceSpec, action: _Action) -> Mapping[str, tuple[Hook, ...]]:
+    def hook(verb: Literal["prepare", "restore", "save"]) -> Hook:
+        call = CallAction(function=replace(action, verb=verb))
+        return Hook(action=call, timeout_s=action.settings.hook_timeout_s)
+
+    hooks = dict(spec.hooks)
+    hooks["beforeStart"] = (hook("prepare"), *hooks.get("beforeStart", ()))
+    hooks["afterHealthy"] = (hook("restore"), *hooks.get("afterHealthy", ()))
+    hooks["beforeStop"] = (*hooks.get("beforeStop", ()), hook("save"))
+    if "suspend" in hooks or "wake" in hooks:
+        hooks["suspend"] = (hook("save"), *hooks.get("suspend", ()))
+        hooks["wake"] = (*hooks.get("wake", ()), hook("restore"))
+    return hooks
+
+
+def _is_made(name: str, place: Place) -> bool:
+    try:
+        place.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        log.warning("%s: kv: nothing is kept: %s: %s", name, place.folder, error.strerror)
+        return False
+    return True
 
 
 def _tail(pieces: Iterable[bytes]) -> bytes:
@@ -232,5 +274,5 @@ def _tail(pieces: Iterable[bytes]) -> bytes:
     return tail[-_TAIL_BYTES:]
 
 
-def _cwd(command: Command) -> Path:
-    return Path(command.cwd) if command.cwd else Path.cwd()
+def _cwd(spec: ServiceSpec) -> Path:
+    return Path(spec.command.cwd) if spec.command.cwd else Path.cwd()

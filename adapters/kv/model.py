@@ -1,4 +1,4 @@
-"""Saves and restores the slots of one model, around the life of its process.
+"""The continuity of one model, around the life of its process.
 
 Everything here may fail, and the answer is always the same: say why, once, and let the server
 start plainly. What was saved before is given up only when something better is in its place.
@@ -8,61 +8,73 @@ from __future__ import annotations
 
 import logging
 import time
-from array import array
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import anyio
 from anyio import to_thread
+from anyio.abc import TaskGroup
 
-from ...runtime import HookContext
-from .entry import Entry, by_value, choose
+from .digests import Digests
 from .facts import ServerFacts
+from .files import KvStoreError
+from .fingerprint import Fingerprint
 from .proof import Record, Seen
-from .slots import Slot, SlotClient, SlotError
-from .store import KvStoreError, ModelStore
-from .tokens import common_prefix, read_tokens
+from .restoring import Restoring, prepare
+from .run import Run
+from .saving import Saving
+from .settings import KvSettings
+from .slots import SlotClient, SlotError
+from .store import ModelStore
 
 log = logging.getLogger(__name__)
 
-_WATCHED_ANSWERS = 16
-_CONTINUED = 0.9
+_FAULTS = frozenset({4, 6, 7, 8, 11})  # SIGILL, SIGABRT, SIGBUS, SIGFPE, SIGSEGV: its own doing
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What holds for one process: how it was started, and what was wanted then.
+
+    Attributes:
+        facts: Where its identity is asked for.
+        settings: What is wanted.
+    """
+
+    facts: ServerFacts
+    settings: KvSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KvRules:
-    """What is wanted for one model.
+class Server:
+    """A running server.
 
     Attributes:
-        min_tokens: Smaller slots are not saved; >= 0.
-        timeout_s: Budget of one save or restore of all slots; seconds > 0.
-        allows_swa: Restore models with a sliding window, if they run with ``--swa-full``.
+        fingerprint: What its saved slots depend on.
+        slots: How many it has.
+        lora: Adapters of a request that asks for none, as JSON.
+        is_asleep: Its cache is gone, and asking for it might wake it.
     """
 
-    min_tokens: int = 256
-    timeout_s: float = 10.0
-    allows_swa: bool = False
+    fingerprint: Fingerprint
+    slots: int
+    lora: str = "[]"
+    is_asleep: bool = False
 
+    @property
+    def key(self) -> str:
+        """Short text for the fingerprint."""
+        return self.fingerprint.key
 
-@dataclass(slots=True)
-class _Run:
-    """What happened since the process was started or woke.
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """What the fingerprint is made of."""
+        return self.fingerprint.facts
 
-    Attributes:
-        restored: Slot number -> entry that is in it.
-        is_proven: An answer came since the restore, or a save was made: it did not crash of it.
-        best_cached: The largest number of reused tokens in an answer since the restore.
-        watched: How many answers were looked at.
-    """
-
-    fingerprint: str = ""
-    restored: dict[int, Entry] = field(default_factory=dict)
-    is_proven: bool = False
-    best_cached: int = 0
-    watched: int = 0
-    counted: bool = False
+    def differences(self, facts: Mapping[str, str]) -> list[str]:
+        """Say in words what has changed since *facts*."""
+        return self.fingerprint.differences(facts)
 
 
 class ModelKv:
@@ -71,322 +83,207 @@ class ModelKv:
     Args:
         name: Of the model.
         store: Its files; opened.
-        facts: Where its server's identity is asked for.
-        rules: What is wanted.
+        tasks: Where work goes on that nobody waits for.
         say: Takes a line for the model's log.
         clock: Wall clock; seconds since 1970.
+
+    Attributes:
+        digests: Checksums of its files.
+        run: The process that runs, or the last one.
     """
 
     def __init__(
-        self, name: str, store: ModelStore, facts: ServerFacts, rules: KvRules,
-        say: Callable[[str], None], clock: Callable[[], float] = time.time,
+        self, name: str, store: ModelStore, tasks: TaskGroup, say: Callable[[str], None],
+        clock: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
-        self.name, self.store, self.rules = name, store, rules
-        self._facts, self._say, self._clock = facts, say, clock
-        self._run = _Run()
-        self._records: dict[str, Record] = {}
+        self.name, self.store, self.clock = name, store, clock
+        self.digests = Digests(store.files, tasks)
+        self.run = Run()
+        self._tasks, self._say = tasks, say
+        self._records = {k: Record.load(v) for k, v in store.manifest.learned.items()}
         self._warned: set[str] = set()
-        self._totals = {"saves": 0, "restores": 0, "failures": 0, "bytes_saved": 0}
+        self._settled: anyio.Event | None = None
+        self._counts = {
+            "saves": 0, "restores": 0, "failures": 0, "saved_tokens_total": 0,
+            "saved_bytes_total": 0, "restored_tokens_total": 0, "reused_tokens_total": 0,
+        }  # fmt: skip
         self._last: dict[str, float | None] = {"last_save_ms": None, "last_restore_ms": None}
-        for key, value in store.manifest.learned.items():
-            self._records[key] = Record.load(value)
 
-    # ---- hooks
-    async def restore(self, context: HookContext) -> None:
+    # ---- the life of a process
+    async def prepare(self) -> None:
+        """Begin what can be done while the server loads."""
+        await prepare(self)
+
+    async def restore(self, endpoint: str, terms: Terms) -> None:
         """Fill the slots of a server that has just become healthy, the most valuable first."""
-        began = time.perf_counter()
-        crashed = self._suspects_of_last_run()
-        self._run = _Run()
-        if crashed:
-            self.store.update(*(replace(entry, is_suspect=True) for entry in crashed))
-        with anyio.move_on_after(self.rules.timeout_s) as scope:
+        self.run = Run()
+        began, limit = time.perf_counter(), terms.settings.timeout_s
+        problem = ""
+        with anyio.move_on_after(limit) as scope:
             try:
-                await self._restore(context)
+                async with _client(endpoint, terms) as client:
+                    await Restoring(self, terms, client).run()
             except (KvStoreError, SlotError, OSError) as error:
-                self._complain("restore", f"not restored: {error}")
+                problem = f"not restored: {error}"
         if scope.cancelled_caught:
-            self._complain("late", f"restoring took more than {self.rules.timeout_s:g} s: cut")
-        if self._run.restored:
-            ms = (time.perf_counter() - began) * 1000
+            problem = f"restoring took more than {limit:g} s and was cut short"
+        if problem:
+            self._counts["failures"] += 1
+            self.complain("restore", problem)
+        entries = self.run.restored.values()
+        if entries:
+            tokens, ms = sum(entry.tokens for entry in entries), _ms_since(began)
             self._last["last_restore_ms"] = ms
-            tokens = [entry.tokens for entry in self._run.restored.values()]
-            self._tell(f"restored {sum(tokens)} tokens in {len(tokens)} slots in {ms:.0f} ms")
+            self._counts["restores"] += len(entries)
+            self._counts["restored_tokens_total"] += tokens
+            self._tell(f"restored {tokens} tokens into {len(entries)} slots in {ms:g} ms")
 
-    async def save(self, context: HookContext) -> None:
+    async def save(self, endpoint: str, terms: Terms) -> None:
         """Save the slots of a server that is about to stop or sleep."""
-        if context.after_healthy == "interrupted":
-            return  # it has served nothing: whatever is in its slots is in the store already
-        began = time.perf_counter()
-        with anyio.move_on_after(self.rules.timeout_s) as scope:
+        began, limit = time.perf_counter(), terms.settings.timeout_s
+        problem = ""
+        async with _client(endpoint, terms) as client:
+            saving = Saving(self, terms, client)
             try:
-                tokens = await self._save(context)
+                with anyio.move_on_after(limit) as scope:
+                    await saving.ask()
             except (KvStoreError, SlotError, OSError) as error:
-                self._totals["failures"] += 1
-                self._complain("save", f"not saved: {error}")
-                return
+                problem = f"not saved: {error}; what was saved before is kept"
+            finally:  # also when the whole hook is cut short: what is written, is written
+                self._settle(saving)
         if scope.cancelled_caught:
-            self._totals["failures"] += 1
-            self._complain("slow", f"saving took more than {self.rules.timeout_s:g} s: cut")
-        elif tokens:
-            ms = (time.perf_counter() - began) * 1000
+            problem = f"saving took more than {limit:g} s and was cut short"
+        if problem:
+            self._counts["failures"] += 1
+            self.complain("save", problem)
+        if saving.saved:
+            tokens, ms = sum(entry.tokens for entry in saving.saved), _ms_since(began)
             self._last["last_save_ms"] = ms
-            self._tell(f"saved {tokens} tokens in {ms:.0f} ms")
+            self._counts["saves"] += len(saving.saved)
+            self._counts["saved_tokens_total"] += tokens
+            self._counts["saved_bytes_total"] += sum(entry.size for entry in saving.saved)
+            self._tell(f"saved {tokens} tokens of {len(saving.saved)} slots in {ms:g} ms")
+
+    def died(self, signal: int | None) -> None:
+        """Its process ended without being asked to.
+
+        If that was its own fault, right after a restore, what was restored is not used again: a
+        restore that crashes the server must not do so for ever.
+        """
+        if signal in _FAULTS and self.run.restored and not self.run.is_proven:
+            entries = self.run.restored.values()
+            self.complain("crash", "it crashed after a restore: what was restored is left out")
+            self.store.update(*(replace(entry, is_suspect=True) for entry in entries))
+
+    def _settle(self, saving: Saving) -> None:
+        if saving.server is not None:
+            self._settled = anyio.Event()
+            self._tasks.start_soon(self._keep, saving, self._settled)
+
+    async def _keep(self, saving: Saving, settled: anyio.Event) -> None:
+        try:
+            await saving.keep()
+        except KvStoreError as error:
+            self._counts["failures"] += 1
+            self.complain("keep", f"not saved: {error}; what was saved before is kept")
+        finally:
+            settled.set()
+
+    async def settled(self) -> None:
+        """Wait until the last save has been written down."""
+        if self._settled is not None:
+            await self._settled.wait()
+
+    # ---- answers
+    def note_end(self, is_seen: bool) -> bool:
+        """One request has ended; tell whether its answer should be looked at.
+
+        Args:
+            is_seen: There is an answer that may tell something.
+        """
+        self.run.ended += 1
+        self.run.is_proven = self.run.is_proven or is_seen
+        return is_seen and self.run.is_watching
 
     def note(self, seen: Seen) -> None:
-        """Take what an answer tells; cheap, and only as often as it can teach something."""
-        run = self._run
-        run.watched += 1
-        run.is_proven = True
-        run.best_cached = max(run.best_cached, seen.cached)
-        record = self._record(run.fingerprint)
-        record.note_answer(seen)
-        if run.restored and not run.counted:
-            largest = max(entry.tokens for entry in run.restored.values())
-            fitting = [e.tokens for e in run.restored.values() if e.tokens <= 2 * seen.cached]
-            run.counted = record.note_reuse(max(fitting, default=largest), seen.cached)
+        """Take what an answer tells."""
+        self._counts["reused_tokens_total"] += seen.cached if self.run.restored else 0
+        self.run.note(seen, self.record(self.run.fingerprint))
 
-    @property
-    def is_watching(self) -> bool:
-        """Tell whether `note` still learns from answers of this run."""
-        return bool(self._run.fingerprint) and self._run.watched < _WATCHED_ANSWERS
-
+    # ---- what others may read
     def facts(self) -> dict[str, Any]:
-        """Return what can be shown: verdict, sizes, times and counts."""
+        """Return what can be shown: verdict, sizes, times in ms, and counts of this run of ours."""
         entries = self.store.manifest.entries
         return {
-            "verdict": self._record(self._run.fingerprint).verdict,
+            "verdict": self.record(self.run.fingerprint).verdict,
             "saved_tokens": sum(entry.tokens for entry in entries),
             "saved_bytes": sum(entry.size for entry in entries),
             **self._last,
-            **self._totals,
+            **self._counts,
         }
 
-    # ---- restoring
-    def _suspects_of_last_run(self) -> list[Entry]:
-        run = self._run
-        return [] if run.is_proven else list(run.restored.values())
-
-    async def _restore(self, context: HookContext) -> None:
-        async with self._client(context) as client:
-            seen = await self._identify(client, context)
-            if seen is None:
-                return
-            slots, key = seen
-            self._run.fingerprint = key
-            if self._record(key).verdict == "no-op":
-                self._complain("no-op", "restores do nothing with this server and model: left out")
-                return
-            entries = [e for e in by_value(self.store.manifest.entries) if e.fingerprint == key]
-            entries = await self._sound(entries[:slots])
-            if not entries:
-                self._explain_mismatch(key)
-                return
-            self.store.update(*(replace(entry, is_suspect=True) for entry in entries))
-            await self._commit(is_durable=False)
-            try:
-                for number, entry in enumerate(entries):
-                    await self._restore_one(client, number, entry)
-            finally:
-                # A server that died has broken the connection: its mark stays.
-                await self._commit(is_durable=False)
-
-    async def _sound(self, entries: list[Entry]) -> list[Entry]:
-        sound = []
-        for entry in entries:
-            flaw = await to_thread.run_sync(self.store.flaw, entry)
-            if flaw:
-                self._complain(entry.file, f"{entry.file} ({entry.tokens} tokens) left out: {flaw}")
-                self.store.forget(entry.file)
-            else:
-                sound.append(entry)
-        return sound
-
-    async def _restore_one(self, client: SlotClient, number: int, entry: Entry) -> None:
-        began = time.perf_counter()
-        cleared = replace(entry, is_suspect=False)
-        try:
-            moved = await client.restore(number, entry.file)
-        except SlotError as error:
-            self.store.forget(entry.file)
-            await client.erase(number)
-            self._complain("refused", f"{entry.tokens} tokens were refused: {error}")
-            return
-        except BaseException as error:
-            if not isinstance(error, OSError):
-                self.store.update(cleared)  # we were cut short: the file is not to blame
-            raise
-        if (moved.tokens, moved.size) != (entry.tokens, entry.size):
-            self.store.forget(entry.file)
-            await client.erase(number)
-            self._complain("short", f"{moved.tokens} of {entry.tokens} tokens came back: erased")
-            return
-        ms = (time.perf_counter() - began) * 1000
-        self._record(entry.fingerprint).note_restore(entry.size, ms)
-        self._totals["restores"] += 1
-        cleared = replace(cleared, restore_ms=round(ms, 1))
-        self.store.update(cleared)
-        self._run.restored[number] = cleared
-
-    def _explain_mismatch(self, key: str) -> None:
-        manifest = self.store.manifest
-        others = [entry for entry in by_value(manifest.entries) if entry.fingerprint != key]
-        if not others:
-            return
-        facts = manifest.facts.get(others[0].fingerprint, {})
-        found = self._facts.last.differences(facts) if self._facts.last else []
-        self._complain(key, f"saved with other settings, so not restored: {'; '.join(found)}")
-
-    # ---- saving
-    async def _save(self, context: HookContext) -> int:
-        async with self._client(context) as client:
-            seen = await self._identify(client, context)
-            if seen is None:
-                return 0
-            count, key = seen
-            self._run.is_proven = True
-            record = self._record(key)
-            if record.verdict == "no-op":
-                return 0
-            slots = await client.slots()
-            used = [slot for slot in slots[:count] if slot.was_used]
-            if not used:
-                return 0
-            new: list[tuple[Entry, array[int] | None]] = []
-            for slot in sorted(used, key=lambda slot: -(slot.tokens or 0)):
-                saved = await self._save_one(client, slot, key)
-                if saved is not None:
-                    new.append(saved)
-            await self._keep(key, count, new)
-            return sum(entry.tokens for entry, _ in new)
-
-    async def _save_one(
-        self, client: SlotClient, slot: Slot, key: str
-    ) -> tuple[Entry, array[int] | None] | None:
-        record = self._record(key)
-        if slot.tokens is not None and not self._is_worth(slot.tokens, record):
-            return None
-        began = time.perf_counter()
-        name = self.store.reserve(record.expected_bytes(slot.tokens or 0))
-        is_good = False
-        try:
-            moved = await client.save(slot.number, name)
-            size = self.store.size(name)
-            if size == 0 and moved.size:
-                raise KvStoreError(
-                    f"the server saves where we do not see it: expected {self.store.path(name)}; "
-                    "say kv.dir if its folder has another name here"
-                )
-            if moved.size != size:
-                raise KvStoreError(f"the server wrote {size} of {moved.size} bytes: disk full?")
-            if not self._is_worth(moved.tokens, record):
-                return None
-            digest = await to_thread.run_sync(self.store.digest, name)
-            ms = (time.perf_counter() - began) * 1000
-            record.note_save(moved.tokens, size, ms)
-            tokens = await to_thread.run_sync(read_tokens, self.store.path(name), moved.tokens)
-            is_good = True
-        finally:
-            if not is_good:
-                self.store.discard(name)
-        self._totals["saves"] += 1
-        self._totals["bytes_saved"] += size
-        entry = Entry(
-            file=name, fingerprint=key, tokens=moved.tokens, size=size, sha256=digest,
-            saved_at=self._clock(), save_ms=round(ms, 1),
-        )  # fmt: skip
-        return entry, tokens
-
-    def _is_worth(self, tokens: int, record: Record) -> bool:
-        return 0 < tokens >= self.rules.min_tokens and record.pays(tokens)
-
-    async def _keep(self, key: str, count: int, new: list[tuple[Entry, array[int] | None]]) -> None:
-        manifest = self.store.manifest
-        before = list(manifest.entries)
-        old = []
-        for entry in before:
-            if entry.fingerprint == key:
-                tokens = None
-                with suppress(OSError):
-                    path = self.store.path(entry.file)
-                    tokens = await to_thread.run_sync(read_tokens, path, entry.tokens)
-                old.append((entry, tokens))
-        self._look_for_failures(old, new)
-        choice = choose(old, new, count)
-        foreign = by_value(entry for entry in before if entry.fingerprint != key)[:count]
-        manifest.entries = [*choice.kept, *foreign]
-        if self._facts.last is not None:
-            manifest.facts[key] = dict(self._facts.last.facts)
-        try:
-            await self._commit()
-        except KvStoreError:
-            manifest.entries = before
-            self.store.discard(*(entry.file for entry, _ in new))
-            raise
-        self.store.discard(*(entry.file for entry in [*choice.dropped, *before]))
-        if self.store.enforce_quota(self._clock()):
-            await self._commit()
-
-    def _look_for_failures(
-        self, old: list[tuple[Entry, array[int] | None]],
-        new: list[tuple[Entry, array[int] | None]],
-    ) -> None:  # fmt: skip
-        """Count a conversation that went on where it was restored, and was read anew."""
-        run = self._run
-        files = {entry.file for entry in run.restored.values()}
-        if run.counted or not run.watched:
-            return
-        for entry, tokens in old:
-            if entry.file not in files or tokens is None:
-                continue
-            shared = max(
-                (common_prefix(tokens, after) for _, after in new if after is not None), default=0
-            )
-            if shared >= _CONTINUED * entry.tokens:
-                self._record(run.fingerprint).failures += 1
-                run.counted = True
-                return
-
-    # ---- both
-    def _client(self, context: HookContext) -> SlotClient:
-        return SlotClient(
-            context.endpoint, api_key=self._facts.api_key, timeout_s=self.rules.timeout_s
-        )
-
-    async def _identify(self, client: SlotClient, context: HookContext) -> tuple[int, str] | None:
-        """Return (number of slots, fingerprint key), or None when nothing can be kept."""
+    # ---- for saves and restores
+    async def identify(self, client: SlotClient, terms: Terms) -> Server | None:
+        """Ask the server who it is; None, said once, when nothing can be kept of it."""
         props = await client.props()
         if props is None:
-            self._complain("foreign", "no /props of a llama-server here: nothing is kept")
+            self.complain("foreign", "nothing is kept: no /props of a llama-server here")
             return None
         adapters = await client.adapters()
-        problem = await to_thread.run_sync(
-            self._facts.learn, props, adapters, self.rules.allows_swa
+        found = await to_thread.run_sync(
+            terms.facts.learn, props, adapters, terms.settings.allows_swa
         )
-        if problem or self._facts.last is None:
-            self._complain(problem, f"nothing is kept: {problem}")
+        if isinstance(found, str):
+            self.complain(found, f"nothing is kept: {found}")
             return None
-        return int(props["total_slots"]), self._facts.last.key
+        return Server(
+            fingerprint=found, slots=int(props["total_slots"]), lora=_default_lora(props),
+            is_asleep=bool(props.get("is_sleeping")),
+        )  # fmt: skip
 
-    def _record(self, key: str) -> Record:
+    def record(self, key: str) -> Record:
+        """Return what was measured under fingerprint *key*."""
         record = self._records.get(key)
         if record is None:
             record = self._records[key] = Record()
         return record
 
-    async def _commit(self, *, is_durable: bool = True) -> None:
+    def forget(self, file: str) -> None:
+        """Give up one saved slot."""
+        self.store.forget(file)
+        self.digests.forget(file)
+
+    async def commit(self, *, is_durable: bool = True) -> None:
+        """Write the manifest; raises as ``ModelStore.commit``."""
         known = {entry.fingerprint for entry in self.store.manifest.entries}
-        known.add(self._run.fingerprint)
+        known.add(self.run.fingerprint)
         self.store.manifest.learned = {
             key: asdict(record) for key, record in self._records.items() if key in known
         }
         await to_thread.run_sync(lambda: self.store.commit(is_durable=is_durable))
 
-    def _tell(self, text: str) -> None:
-        log.info("%s: kv: %s", self.name, text)
-        self._say(f"[swapchart] kv: {text}")
-
-    def _complain(self, about: str, text: str) -> None:
+    def complain(self, about: str, text: str) -> None:
+        """Write *text* into the model's log, and warn the first time that it is *about* this."""
         self._say(f"[swapchart] kv: {text}")
         if about not in self._warned:
             self._warned.add(about)
             log.warning("%s: kv: %s", self.name, text)
+
+    def _tell(self, text: str) -> None:
+        log.info("%s: kv: %s", self.name, text)
+        self._say(f"[swapchart] kv: {text}")
+
+
+def _client(endpoint: str, terms: Terms) -> SlotClient:
+    # Its own limit is for answers that hang after ours, which ends it in good order, was missed.
+    limit = terms.settings.hook_timeout_s
+    return SlotClient(endpoint, api_key=terms.facts.api_key, timeout_s=limit)
+
+
+def _default_lora(props: Mapping[str, Any]) -> str:
+    settings = props.get("default_generation_settings") or {}
+    return SlotClient.lora_of(settings.get("params") or {})
+
+
+def _ms_since(began: float) -> float:
+    return round((time.perf_counter() - began) * 1000, 1)

@@ -14,7 +14,6 @@ from typing import Any, Literal, TypeAlias
 
 Verdict: TypeAlias = Literal["unknown", "works", "partial", "no-op"]
 
-_HIT, _PART = 0.5, 0.1
 _FAILURES = 2  # disproofs without a single hit before nothing is saved any more
 _FEWEST_TOKENS = 32  # fewer say nothing about how fast prompts are read
 _NEW = 0.3  # weight of a new measurement
@@ -27,11 +26,13 @@ class Seen:
     Attributes:
         cached: Prompt tokens that were reused.
         read: Prompt tokens that were evaluated.
+        written: Tokens that were generated; 0 when it does not tell.
         read_ms: How long that took; None when it does not tell.
     """
 
     cached: int
     read: int
+    written: int = 0
     read_ms: float | None = None
 
 
@@ -49,18 +50,21 @@ def seen_in(tail: bytes) -> Seen | None:
     """
     cached, read = _last(b"cache_n", tail), _last(b"prompt_n", tail)
     if cached is not None and read is not None:
-        return Seen(cached=int(cached), read=int(read), read_ms=_last(b"prompt_ms", tail))
-    cached = _last(b"cached_tokens", tail)
-    total = _last(b"prompt_tokens", tail)
+        written = _last(b"predicted_n", tail) or 0
+        return Seen(
+            cached=int(cached), read=int(read), written=int(written),
+            read_ms=_last(b"prompt_ms", tail),
+        )  # fmt: skip
+    written = _last(b"completion_tokens", tail) or _last(b"output_tokens", tail) or 0
+    total, cached = _last(b"prompt_tokens", tail), _last(b"cached_tokens", tail)
     if total is None:
         total = _last(b"input_tokens", tail)
-    if cached is not None and total is not None:
-        return Seen(cached=int(cached), read=max(int(total - cached), 0))
-    cached = _last(b"cache_read_input_tokens", tail)
-    read = _last(b"input_tokens", tail)  # Anthropic's leave the cached ones out
-    if cached is not None and read is not None:
-        return Seen(cached=int(cached), read=int(read))
-    return None
+    if cached is None and total is not None:
+        cached = _last(b"cache_read_input_tokens", tail)
+        total += cached or 0  # Anthropic's leave the cached ones out
+    if cached is None or total is None:
+        return None
+    return Seen(cached=int(cached), read=max(int(total - cached), 0), written=int(written))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -123,16 +127,6 @@ class Record:
         """Learn what a restore costs."""
         self.restore_ms = ms if self.restore_ms is None else min(self.restore_ms, ms)
         self.restore_ms_per_mb = _mix(self.restore_ms_per_mb, _slope(ms - self.restore_ms, size))
-
-    def note_reuse(self, restored: int, cached: int) -> bool:
-        """Count an answer after a restore of *restored* tokens, if it proves anything."""
-        if cached >= _HIT * restored:
-            self.hits += 1
-        elif cached >= _PART * restored:
-            self.parts += 1
-        else:
-            return False
-        return True
 
     def expected_bytes(self, tokens: int) -> int:
         """Return how large a file of *tokens* will be; 0 when nobody knows."""

@@ -48,7 +48,7 @@ class Slot:
     was_used: bool
     is_busy: bool
     tokens: int | None
-    lora: str = ""
+    lora: str = "[]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +111,11 @@ class SlotClient:
         status, value = await self._call("GET", "/lora-adapters")
         return json.dumps(value, sort_keys=True) if status == 200 and value else ""
 
+    @staticmethod
+    def lora_of(params: Mapping[str, Any]) -> str:
+        """Return the adapters in *params* of a request, as JSON."""
+        return json.dumps(params.get("lora") or [], sort_keys=True)
+
     async def slots(self) -> list[Slot]:
         """Return all slots.
 
@@ -127,7 +132,7 @@ class SlotClient:
                 was_used="id_task" in item and item["id_task"] != -1,
                 is_busy=bool(item.get("is_processing")),
                 tokens=item.get("n_prompt_tokens"),
-                lora=json.dumps((item.get("params") or {}).get("lora") or []),
+                lora=self.lora_of(item.get("params") or {}),
             )
             for number, item in enumerate(value)
         ]

@@ -1,0 +1,201 @@
+"""The files of one model's saved slots: made before the server writes them, checked, removed.
+
+They lie where the server saves, its ``--slot-save-path``. If that is in memory, copies lie on a
+disk. Names are made by us, and files that others put there are never touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import logging
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+_SPARE_BYTES = 64 << 20  # a save must not take the last of a disk
+_SPARE_SHARE = 20  # nor the last 1/20 of a small one
+
+
+class KvStoreError(Exception):
+    """The store cannot be used; the text says what to do about it."""
+
+
+class FolderLock:
+    """One folder for one process; the models of a process share it.
+
+    Raises:
+        KvStoreError: Another process has it, or it cannot be made or written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            self._file = os.open(folder / ".swapchart.lock", flags, 0o600)
+        except OSError as error:
+            raise KvStoreError(f"{folder} cannot be written: {error.strerror}") from error
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._file)
+            raise KvStoreError(
+                f"another swapchart works in {folder}: give each proxy a folder of its own"
+            ) from error
+
+    def close(self) -> None:
+        """Let others have it."""
+        os.close(self._file)
+
+
+def prefix_of(model: str) -> str:
+    """Return how the names of *model*'s files begin: nothing of its name is in a path."""
+    return f"swapchart-{hashlib.sha256(model.encode()).hexdigest()[:12]}"
+
+
+def is_name_of_ours(text: str) -> bool:
+    """Tell whether *text* is a file name that we make, and no path."""
+    head, dash, tail = text.partition("-")
+    return head == "swapchart" and bool(dash) and tail.endswith(".kv") and "/" not in tail
+
+
+class SlotFiles:
+    """The files of one model.
+
+    Args:
+        folder: Where the server saves, as we see it; locked by us.
+        prefix: Of their names.
+        disk: Where copies lie; None: *folder* is on a disk itself.
+    """
+
+    def __init__(self, folder: Path, prefix: str, disk: Path | None = None) -> None:
+        self.folder, self._prefix, self.disk = folder, prefix, disk
+
+    def path(self, name: str) -> Path:
+        """Return where the server reads and writes file *name*."""
+        return self.folder / name
+
+    def size(self, name: str) -> int:
+        """Return the size of file *name* there; bytes, -1 when there is no plain file."""
+        return _size(self.folder / name)
+
+    def reserve(self, expected_bytes: int = 0) -> str:
+        """Make an empty file, for our user only, that the server may write; returns its name.
+
+        The server truncates what is there and keeps its mode, so its own umask does not count.
+
+        Raises:
+            KvStoreError: The disk is full or read-only.
+        """
+        name = f"{self._prefix}-{secrets.token_hex(8)}.kv"
+        for folder in self._folders():
+            _check_room(folder, expected_bytes)
+        try:
+            os.close(_create(self.folder / name))
+        except OSError as error:
+            raise KvStoreError(f"{self.folder} cannot be written: {error.strerror}") from error
+        return name
+
+    def digest(self, name: str) -> str:
+        """Return the SHA-256 of file *name*, in hexadecimal; fetches it from the disk if need be.
+
+        Raises:
+            OSError: It cannot be read, or is no plain file.
+            KvStoreError: It does not fit into memory.
+        """
+        self._fetch(name)
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        with os.fdopen(os.open(self.folder / name, flags), "rb", buffering=0) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OSError(f"{name} is no plain file")
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def _fetch(self, name: str) -> None:
+        if self.disk is not None and self.size(name) < 0 <= _size(self.disk / name):
+            _check_room(self.folder, _size(self.disk / name))
+            _copy(self.disk / name, self.folder / name)
+
+    def persist(self, name: str) -> None:
+        """Copy file *name* to the disk, if it is not there already.
+
+        Raises:
+            KvStoreError: The disk is full or read-only.
+        """
+        if self.disk is None or self.size(name) == _size(self.disk / name):
+            return
+        try:
+            _copy(self.folder / name, self.disk / name)
+        except OSError as error:
+            raise KvStoreError(f"{self.disk} cannot be written: {error.strerror}") from error
+
+    def remove(self, *names: str) -> None:
+        """Remove files *names*, wherever they lie; what cannot be removed is logged."""
+        for name in names:
+            for folder in self._folders():
+                try:
+                    (folder / name).unlink(missing_ok=True)
+                except OSError as error:
+                    log.warning("%s cannot be removed: %s", folder / name, error.strerror)
+
+    def sweep(self, known: Iterable[str]) -> set[str]:
+        """Remove files of this model that are not *known*; returns which of these are missing."""
+        known, found = set(known), set[str]()
+        for folder in self._folders():
+            with contextlib.suppress(OSError):
+                found |= {path.name for path in folder.glob(f"{self._prefix}-*")}
+        self.remove(*(found - known))
+        return known - found
+
+    def _folders(self) -> tuple[Path, ...]:
+        return (self.folder,) if self.disk is None else (self.folder, self.disk)
+
+
+def _size(path: Path) -> int:
+    try:
+        about = path.lstat()
+    except OSError:
+        return -1
+    return about.st_size if stat.S_ISREG(about.st_mode) else -1
+
+
+def _create(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+
+def _check_room(folder: Path, wanted: int) -> None:
+    try:
+        about = os.statvfs(folder)
+    except OSError as error:
+        raise KvStoreError(f"{folder} cannot be read: {error.strerror}") from error
+    free = about.f_bavail * about.f_frsize
+    spare = min(_SPARE_BYTES, about.f_blocks * about.f_frsize // _SPARE_SHARE)
+    if free < wanted + spare:
+        raise KvStoreError(
+            f"{folder} has {free >> 20} MiB left, and {(wanted + spare) >> 20} MiB are wanted"
+        )
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy *source*, with a temporary name until it is whole and on the disk."""
+    temporary = target.with_suffix(".part")
+    temporary.unlink(missing_ok=True)
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        with (
+            os.fdopen(os.open(source, flags), "rb") as data,
+            os.fdopen(_create(temporary), "wb") as copy,
+        ):
+            shutil.copyfileobj(data, copy, 1 << 20)
+            copy.flush()
+            os.fsync(copy.fileno())
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
