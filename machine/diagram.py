@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from html import escape
 
 from .document import Document, as_list, split_words
 from .dot import to_dot
-from .picture import Label, Node, Picture, action_names, guard_text, picture
+from .picture import Edge, Node, Picture, action_names, guard_text, picture
 
 __all__ = ["to_dot", "to_mermaid", "to_table"]
 
@@ -37,11 +36,9 @@ def to_mermaid(
         lines.append(f"    classDef active {_CLASSES['active']}")
     lines += _mermaid_level(view, (), view.initial, hide_targetless)
     for edge in view.edges:
-        source = edge.source
-        if source in view.nodes[edge.target].above:
-            source = _any(source)  # Mermaid cannot draw an edge from a state into itself
-        text = "<br/>".join(_mermaid_label(label) for label in edge.labels)
-        lines.append(f"    {source} --> {edge.target}{f' : {text}' if text else ''}")
+        source, target = _mermaid_ends(view, edge)
+        text = "<br/>".join(str(label) for label in edge.labels)
+        lines.append(f"    {source} --> {target}{f' : {text}' if text else ''}")
     lines += _mermaid_classes(document, view, active)
     return "\n".join(lines) + "\n"
 
@@ -59,11 +56,10 @@ def _mermaid_level(
         if not node.children:
             continue
         yield f"{indent}state {node.id} {{"
-        if any(
-            edge.source == node.id and node.id in view.nodes[edge.target].above
-            for edge in view.edges
-        ):
-            yield f'{indent}    state "any state of {node.id}" as {_any(node.id)}'
+        ends = {end for edge in view.edges for end in _mermaid_ends(view, edge)}
+        for name, text in ((_any(node.id), f"any state of {node.id}"), (_anew(node.id), "anew")):
+            if name in ends:
+                yield f'{indent}    state "{text}" as {name}'
         yield from _mermaid_level(view, (*above, node.id), node.initial, hide_targetless)
         yield f"{indent}}}"
 
@@ -79,14 +75,10 @@ def _mermaid_node(view: Picture, node: Node, indent: str, hide_targetless: bool)
     rows += [f"entry / {', '.join(node.enter)}"] if node.enter else []
     rows += [f"exit / {', '.join(node.exit)}"] if node.exit else []
     if not hide_targetless:
-        rows += [_mermaid_label(label) for label in node.inside]
+        rows += [str(label) for label in node.inside]
     yield f'{indent}state "{"<br/>".join(rows)}" as {node.id}'
     if node.kind == "final":
         yield f"{indent}{node.id} --> [*]"
-
-
-def _mermaid_label(label: Label) -> str:
-    return escape(str(label), quote=False).replace(";", "#59;") if "&" in str(label) else str(label)
 
 
 def _mermaid_classes(document: Document, view: Picture, active: Collection[str]) -> Iterator[str]:
@@ -98,8 +90,22 @@ def _mermaid_classes(document: Document, view: Picture, active: Collection[str])
             yield f"    class {name} {'serving' if name in promises.serving else 'quiet'}"
 
 
+def _mermaid_ends(view: Picture, edge: Edge) -> tuple[str, str]:
+    """Return what *edge* is drawn between: Mermaid draws none between a state and what is in it."""
+    source, target = edge.source, edge.target
+    if source in view.nodes[target].above or (source == target and view.nodes[source].children):
+        return _any(source), _anew(target) if source == target else target
+    if target in view.nodes[source].above:
+        return source, _anew(target)
+    return source, target
+
+
 def _any(state: str) -> str:
     return f"{state}__any"
+
+
+def _anew(state: str) -> str:
+    return f"{state}__anew"
 
 
 def to_table(document: Document) -> str:

@@ -25,8 +25,6 @@ from .stepper import Compiled, NotHandledError, Stepper
 
 Being: TypeAlias = Literal["none", "spawning", "alive"]
 
-_MOST_SITUATIONS = 500_000
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
@@ -231,6 +229,7 @@ def behaviour(
     parameters: Mapping[str, Value] | None = None,
     counts: int = 2,
     reference: bool = False,
+    most: int = 500_000,
 ) -> Behaviour:
     """Explore what *document* does in a world without rules.
 
@@ -239,9 +238,10 @@ def behaviour(
         parameters: Of the instance; defaults for those not named.
         counts: Steps that raise a count above this are noted but not followed.
         reference: Step python-statemachine's class itself instead of the decision table.
+        most: Snapshots that are explored.
 
     Raises:
-        ChartError: There are more than half a million snapshots.
+        ChartError: There are more snapshots than that.
     """
     compiled = Compiled(document)
     make = compiled.reference if reference else compiled.stepper
@@ -257,8 +257,8 @@ def behaviour(
         key = at[:3]
         if key in reactions:
             continue
-        if len(reactions) >= _MOST_SITUATIONS:
-            raise ChartError("chart", f"more than {_MOST_SITUATIONS} snapshots can be reached")
+        if len(reactions) >= most:
+            raise ChartError("chart", f"more than {most} snapshots can be reached")
         row = reactions[key] = {}
         if at.is_final or any(type(v) is int and abs(v) > counts for v in at.values):
             continue

@@ -63,18 +63,22 @@ def merge(document: Document, overlay: Mapping[str, Any]) -> Document:
 
 def _drop_unused(raw: dict[str, Any], sections: Mapping[str, Any]) -> None:
     """Drop actions and guards of the chart below that the overlay took the last use of."""
-    used: set[str] = set()
-    for _, body, _ in walk(raw["chart"]["states"]):
-        histories = (body.get("history") or {}).values()
-        for item in (body, *(body.get("transitions") or ()), *histories):
-            for key in ("enter", "exit", "before", "on", "after", "cond", "unless"):
-                used.update(map(str, as_list(item.get(key))))
-        for history in histories:
-            for item in history.get("transitions") or ():
-                used.update(map(str, as_list(item.get("on"))))
+    used = set(_words(raw["chart"]["states"]))
     for key in ("actions", "guards"):
         kept = used | set(sections.get(key) or {})
         raw[key] = {name: value for name, value in raw[key].items() if name in kept}
+
+
+def _words(raw: Any) -> Iterator[str]:
+    """Yield every text in *raw* that is no key, whatever the shape of *raw*."""
+    if isinstance(raw, str):
+        yield raw
+    elif isinstance(raw, Mapping):
+        for value in raw.values():
+            yield from _words(value)
+    elif isinstance(raw, (list, tuple)):
+        for value in raw:
+            yield from _words(value)
 
 
 def _mapping(raw: Any, where: str, known: tuple[str, ...] | None = None) -> dict[str, Any]:

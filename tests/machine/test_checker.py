@@ -322,6 +322,50 @@ def test_counts_beyond_the_bounds_are_not_followed_nor_taken_for_an_end() -> Non
     assert check(moving).is_ok
 
 
+def test_the_beginning_is_held_to_the_promises_too() -> None:
+    """What is wrong before the first event has a trace of one move."""
+    document = merge(
+        lifecycle(),
+        {"promises": {"always": [{"why": "never at rest", "in": "stopped", "then": "wanted"}]}},
+    )
+    finding = check(document, stop_at_first=True).findings[0]
+
+    assert finding.sentence == "never at rest"
+    assert [str(move) for move in finding.trace] == ["begin -> alive.stopped"]
+
+
+def test_the_shortest_trace_of_all_parameters_is_kept() -> None:
+    """A finding of several sets of parameters is shown once, by its shortest way."""
+    overlay = {
+        "states": {
+            "terminating": {"transitions_before": [{"event": "sleep", "target": "ready"}]},
+        }
+    }
+    document = merge(lifecycle(), overlay)
+    sets = list(parameter_sets(document, Bounds()))[:2]
+
+    report = check(document, parameters=sets)
+
+    ways = [check(document, parameters=[values]) for values in sets]
+    for finding in report.findings:
+        same = [
+            len(other.trace)
+            for way in ways
+            for other in way.findings
+            if (other.kind, other.sentence) == (finding.kind, finding.sentence)
+        ]
+        assert len(finding.trace) == min(same)
+
+
+def test_a_promise_on_a_field_is_asked_of_events_that_have_it() -> None:
+    """An expression that reads a field says nothing of events without it: it does not hold."""
+    always = {"why": "every end is a crash", "if": "abnormal or not abnormal", "then": "abnormal"}
+    report = broken({"promises": {"always": [always]}})
+
+    assert report.findings[0].sentence == "every end is a crash"
+    assert report.findings[0].trace[-1].event == "proc_exited(abnormal=False)"
+
+
 def test_too_much_to_explore_is_said() -> None:
     """The checker gives up with a finding instead of going on for hours."""
     report = check(lifecycle(), parameters=FIRST, most=100)

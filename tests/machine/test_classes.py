@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from statemachine import HistoryState, State, StateChart
+from statemachine import Event, HistoryState, State, StateChart
 
 from swapchart.machine import (
     ChartError,
@@ -104,6 +104,56 @@ def test_names_without_meaning_are_refused() -> None:
 def yes() -> bool:
     """Stand for any function used as a guard."""
     return True
+
+
+class Restless(StateChart[Any]):
+    """A chart that does its work by itself, where ours would start activities and timers."""
+
+    allow_event_without_transition = False
+    catch_errors_as_events = False
+
+    one = State(initial=True, invoke=yes)
+    two = State(final=True)
+    late = Event(one.to(two), delay=50)
+    hidden = Event(one.to(two, cond="later"), internal=True)
+
+
+def test_what_works_by_itself_is_refused() -> None:
+    """Invoked services and delayed or internal events have no place in a document."""
+    with pytest.raises(ChartError) as caught:
+        from_class(Restless)
+
+    assert caught.value.__notes__[0].splitlines() == [
+        "one: invoke: start an activity on entry instead",
+        "one.late: a delay of 50 ms: start a timer instead",
+        "one.hidden: an internal event: use an eventless transition",
+    ]
+
+
+class Done(StateChart[Any]):
+    """A chart whose compound state ends: the event's attribute has underscores for its dots."""
+
+    allow_event_without_transition = False
+    catch_errors_as_events = False
+
+    class work(State.Compound):  # noqa: N801 (a state is what its attribute is called)
+        doing = State(initial=True)
+        finished = State(final=True)
+        finish = doing.to(finished)
+
+    over = State(final=True)
+    done_state_work = work.to(over)
+
+
+def test_the_end_of_a_compound_state_is_one_event() -> None:
+    """Of the two names the library gives it, only the dotted one is written."""
+    document = from_class(Done)
+    stepper = Compiled(document).stepper()
+
+    stepper.step("finish")
+
+    assert list(document.events) == ["finish"]
+    assert stepper.is_final
 
 
 class Listener:

@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 
 from swapchart.machine import Document, lifecycle, to_dot, to_mermaid, to_table
+from swapchart.machine.dot import wrapped
 from swapchart.machine.picture import picture
+
+from .charts import NAMES, chart
 
 needs_dot = pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz is not installed")
 
@@ -33,35 +36,30 @@ def laid_out(source: str) -> dict[str, set[str]]:
 
 
 @needs_dot
-def test_every_state_is_drawn_in_the_clusters_of_its_ancestors_only() -> None:
+@pytest.mark.parametrize("name", [*NAMES, "lifecycle"])
+def test_every_state_is_drawn_in_the_clusters_of_its_ancestors_only(name: str) -> None:
     """Graphviz puts no state into a foreign cluster, whichever edges lead to it."""
-    document = lifecycle()
+    document = chart(name)
 
-    drawn = laid_out(to_dot(document))
+    drawn = laid_out(to_dot(document, hide_targetless=False))
 
-    for name, definition, above in document.states():
-        if not definition.get("states"):
-            assert drawn[name] == {f"cluster_{ancestor}" for ancestor in above}
-
-
-@needs_dot
-def test_arrows_of_compound_states_end_at_their_border() -> None:
-    """Every initial dot lies in the cluster it starts, and nowhere else."""
-    drawn = laid_out(to_dot(lifecycle()))
-
-    for name, definition, above in lifecycle().states():
-        if definition.get("states"):
-            assert drawn[f"{name} start"] == {f"cluster_{n}" for n in (*above, name)}
+    for node in picture(document).nodes.values():
+        clusters = {f"cluster_{ancestor}" for ancestor in node.above}
+        if not node.children:
+            assert drawn[node.id] == clusters
+        elif node.initial:
+            assert drawn[f"{node.id} start"] == clusters | {f"cluster_{node.id}"}
 
 
-def test_dot_says_what_the_chart_says() -> None:
-    """Every state, event, guard and action of the chart is legible in the picture."""
-    document = lifecycle()
+@pytest.mark.parametrize("name", [*NAMES, "lifecycle"])
+def test_dot_says_what_the_chart_says(name: str) -> None:
+    """Every event, guard and action of the chart is legible in the picture."""
+    document = chart(name)
 
     text = to_dot(document, hide_targetless=False)
 
-    for name in (*document.events, *document.guards, *document.actions):
-        assert name in text
+    for word in (*document.events, *document.guards, *document.actions):
+        assert word in text
 
 
 def test_active_states_stand_out() -> None:
@@ -81,10 +79,11 @@ def test_a_state_passed_at_once_is_a_choice() -> None:
     assert {name for name, kind in kinds.items() if kind == "final"} == {"shut_down"}
 
 
-def test_mermaid_nests_states_and_draws_no_edge_from_a_state_into_itself() -> None:
+@pytest.mark.parametrize("name", [*NAMES, "lifecycle"])
+def test_mermaid_nests_states_and_draws_no_edge_from_a_state_into_itself(name: str) -> None:
     """Mermaid fails on an edge between a composite state and a state inside it; we draw none."""
-    document = lifecycle()
-    text = to_mermaid(document, active=("ready",))
+    document = chart(name)
+    text = to_mermaid(document, active=("ready",), hide_targetless=False)
     above = {name: ancestors for name, _, ancestors in document.states()}
 
     edges = [line.split(" : ")[0].split(" --> ") for line in text.splitlines() if " --> " in line]
@@ -92,8 +91,45 @@ def test_mermaid_nests_states_and_draws_no_edge_from_a_state_into_itself() -> No
         source, target = source.strip(), target.strip()
         assert source not in above.get(target, ())
         assert target not in above.get(source, ())
-    assert "class ready active" in text
+    assert ("class ready active" in text) == (name == "lifecycle")
     assert text.count("{") == text.count("}")
+    for word in (*document.events, *document.guards, *document.actions):
+        assert word in text
+
+
+@pytest.mark.parametrize(("name", "mark"), [("history_deep", "H*"), ("history_shallow", "H")])
+def test_history_states_are_marked(name: str, mark: str) -> None:
+    """A deep history is an H with a star, a shallow one an H."""
+    assert f'"last" [shape=circle, width=0.3, fixedsize=true, label="{mark}"]' in to_dot(
+        chart(name)
+    )
+    assert f'state "{mark}" as last' in to_mermaid(chart(name))
+
+
+def test_regions_of_a_parallel_state_are_divided() -> None:
+    """Mermaid puts a line between regions, and no region is the first."""
+    text = to_mermaid(chart("parallel"))
+
+    assert text.count("--\n") == 1
+    assert "[*] --> left\n" not in text
+
+
+def test_actions_and_legend_can_be_left_out() -> None:
+    """For a small picture: states, events and guards only."""
+    text = to_dot(lifecycle(), hide_actions=True, legend=False)
+
+    assert "legend" not in text
+    assert "want_stop" not in text
+    assert "nobody_waits" in text
+
+
+def test_long_lists_of_actions_are_broken_between_names() -> None:
+    """No row is wider than asked for, unless one name alone is, and no name is broken."""
+    names = ("first", "second", "a_name_that_is_longer_than_any_row", "last")
+
+    rows = wrapped("/ ", names, 20)
+
+    assert rows == ["/ first, second,", "  a_name_that_is_longer_than_any_row,", "  last"]
 
 
 def rows(document: Document) -> list[list[str]]:
@@ -113,3 +149,10 @@ def test_table_has_one_row_for_each_transition_and_each_entry_and_exit() -> None
     assert len(table) == expected
     assert {len(row) for row in table} == {5}
     assert ["alive.starting", "abandon", "nobody_waits", "terminating", "want_stop"] in table
+
+
+def test_the_table_says_how_a_history_begins_and_what_is_internal() -> None:
+    """What a history state does by default is a row, and an internal transition says so."""
+    assert ["work.last", "*by default*", "", "plain", ""] in rows(chart("history_deep"))
+    assert ["outer", "skip", "", "third (internal)", "count"] in rows(chart("compound"))
+    assert ["filling", "*at once*", "is_full", "choice", ""] in rows(chart("eventless"))
