@@ -89,6 +89,7 @@ class Application:
                 history=journal.history, on_finished=keeper.note,
                 own_log=stack.enter_context(keeping_log()),
             )  # fmt: skip
+            self._proxy.proxy.details["kv"] = keeper.facts
             stack.push_async_callback(self._proxy.aclose)
             self.supervisor = supervisor
             try:

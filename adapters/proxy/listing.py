@@ -190,14 +190,17 @@ def running(proxy: Proxy) -> list[Record]:
         state = shown_state(life)
         if state in _GONE:
             continue
-        rows.append(
-            {
-                "model": card.id, "state": state, "cmd": card.command, "proxy": card.proxy,
-                "ttl": card.ttl_s, "name": card.name, "description": card.description,
-                "configuration": list(life.configuration), "cause": life.cause,
-                "pid": life.process.pid if life.process else None,
-                "incarnation": life.incarnation, "in_flight": life.in_flight,
-                "waiting": life.waiting,
-            }
-        )  # fmt: skip
+        row: Record = {
+            "model": card.id, "state": state, "cmd": card.command, "proxy": card.proxy,
+            "ttl": card.ttl_s, "name": card.name, "description": card.description,
+            "configuration": list(life.configuration), "cause": life.cause,
+            "pid": life.process.pid if life.process else None,
+            "incarnation": life.incarnation, "in_flight": life.in_flight,
+            "waiting": life.waiting,
+        }  # fmt: skip
+        for name, tell in proxy.details.items():
+            detail = tell(card.id)
+            if detail is not None:
+                row[name] = dict(detail)
+        rows.append(row)
     return rows

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, Protocol, TypeAlias
 
 from ...runtime import LogRing, Supervisor, Transition
 from .cards import ModelCard, PeerCard
@@ -43,6 +43,9 @@ class Watch(Protocol):
         """Another profile is active, or none."""
         ...
 
+
+#: Id of a model -> what is known of it, or None.
+Detail: TypeAlias = Callable[[str], Mapping[str, Any] | None]
 
 #: Events after which requests in flight must not hold up a stop.
 _CUTS = frozenset({"drain_expired", "unhealthy", "kill"})
@@ -82,6 +85,7 @@ class Proxy:
         gate: What every request passes first.
         trusts: Tells whether the client at an address is a proxy of ours.
         config: The configuration in force; None: there is none to be read again.
+        details: Name -> tells what else is known of a model, for ``/running``.
         history: None: nothing is remembered.
         profiles: Which of them is active.
         resolver: Finds models by name.
@@ -101,6 +105,7 @@ class Proxy:
         self.gate = Gate(options)
         self.trusts = ProxyTrust(options.trusted_proxies).allows
         self.config: ConfigControl | None = None
+        self.details: dict[str, Detail] = {}
         self.history = history
         self.on_finished = on_finished
         self.profiles = Profiles(catalogue.profiles)
