@@ -8,6 +8,8 @@ user's overlay can read the names it was given and nothing else.
 from __future__ import annotations
 
 import ast
+from collections.abc import Mapping, Sequence
+from itertools import islice, product
 
 from .errors import ChartError
 
@@ -19,6 +21,7 @@ _NODES = (
 _FUNCTIONS = frozenset({"min", "max"})
 _CONSTANTS = (bool, int, str, type(None))
 _LONGEST = 500
+_MOST_TRIES = 1000
 
 
 def parse(text: str, names: frozenset[str], where: str) -> ast.expr:
@@ -63,6 +66,28 @@ def reads(expression: ast.expr) -> frozenset[str]:
         for node in ast.walk(expression)
         if isinstance(node, ast.Name) and node.id not in _FUNCTIONS
     )
+
+
+def fault(expression: ast.expr, domains: Mapping[str, Sequence[object]]) -> str:
+    """Say why *expression* has no value for some of the values that its names can have.
+
+    Args:
+        expression: As `parse` returns it.
+        domains: Name -> values to try; at most 1000 combinations are.
+
+    Returns:
+        For example ``fails for mode='a': '<' not supported ..``; empty when it always has one.
+    """
+    names = sorted(reads(expression))
+    code = compile(ast.Expression(body=expression), "<expression>", "eval")
+    for values in islice(product(*(domains[name] for name in names)), _MOST_TRIES):
+        scope = dict(zip(names, values, strict=True))
+        try:
+            eval(code, {"__builtins__": {}, "min": min, "max": max}, scope)
+        except (TypeError, ValueError, OverflowError, MemoryError) as error:
+            given = ", ".join(f"{name}={value!r}" for name, value in scope.items())
+            return f"fails{f' for {given}' if given else ''}: {error}"
+    return ""
 
 
 class _OnSelf(ast.NodeTransformer):

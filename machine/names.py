@@ -11,11 +11,11 @@ from typing import Any
 
 from statemachine import StateChart
 
-from .document import Document, as_list, split_words, walk
+from .document import Document, Value, as_list, split_words, walk
 from .effects import CancelActivity, CancelTimer, StartActivity, StartTimer, describe
 from .errors import ChartError
+from .expressions import fault, reads
 from .expressions import parse as parse_expression
-from .expressions import reads
 
 #: Names that the generated context or python-statemachine's own callbacks already use.
 RESERVED = frozenset(
@@ -217,14 +217,31 @@ def expressions(document: Document) -> Iterator[tuple[str, str, frozenset[str]]]
 
 
 def _expression_problems(document: Document) -> Iterator[ChartError]:
+    domains = _domains(document)
     for where, text, names in expressions(document):
         try:
-            parse_expression(text, names, where)
+            why = fault(parse_expression(text, names, where), domains)
         except ChartError as error:
             yield error
+        else:
+            if why:
+                yield ChartError(where, f"{text!r} {why}")
     for name, action in document.actions.items():
         for target in sorted(set(action.assigns) - set(document.data)):
             yield ChartError(f"actions.{name}.set.{target}", "expected the name of a datum")
+
+
+def _domains(document: Document) -> dict[str, tuple[Value, ...]]:
+    """Return name -> values that it can have, for counts a few of them."""
+    found: dict[str, tuple[Value, ...]] = {}
+    for data in (document.data, document.parameters):
+        for name, datum in data.items():
+            is_count = type(datum.initial) is int
+            found[name] = datum.values or ((0, 1, 2) if is_count else (datum.initial,))
+    for event in document.events.values():
+        for name, domain in event.data.items():
+            found[name] = (*found.get(name, ()), *domain)
+    return found | {f"{WAS}{name}": found[name] for name in document.data}
 
 
 def _fields_read(document: Document) -> dict[str, frozenset[str]]:

@@ -118,6 +118,17 @@ def test_the_good_document_is_good() -> None:
         ("guards/small", "n + 1.5", "guards.small: constant 1.5 is not allowed"),
         ("guards/small", "abs(n)", "guards.small: only min(..) and max(..) may be called"),
         ("guards/small", "n" + " + n" * 200, "guards.small: expected at most 500 characters"),
+        (
+            "guards/small",
+            "mode < n",
+            "guards.small: 'mode < n' fails for mode='a', n=0: '<' not sup",
+        ),
+        ("guards/small", "min(n)", "guards.small: 'min(n)' fails for n=0: 'int' object is not it"),
+        (
+            "guards/small",
+            "1 < 'a'",
+            "fails: '<' not supported between instances of 'int' and 'str'",
+        ),
         ("guards/small", None, "guards.small: expected a text, got nothing"),
         ("guards/small", DELETE, "guards.small: used in the chart but not declared"),
         ("guards/n", "n == 1", "guards.n: declared but not used in the chart"),
