@@ -11,14 +11,17 @@ its end does not depend on the server's.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ..runtime import Supervisor, Transition
-from .config import Config, load_config
+from .config import Config
 from .http_client import HttpxClient
 from .kv.keeper import KvKeeper
 from .leftovers import boot_id, end_leftovers, started_of
@@ -27,7 +30,9 @@ from .proxy.app import ProxyApp
 from .proxy.asgi_types import Receive, Scope, Send
 from .proxy.own_log import keeping_log
 from .proxy_settings import catalogue, proxy_options
-from .services import chart, equipped_specs, eviction_policy, queue_limits
+from .reloader import Signature, Sources, watch
+from .running_config import RunningConfig
+from .services import chart, equipped, equipped_specs, eviction_policy, queue_limits
 from .services import stop_limit_s as limit_of
 from .store import Database, StoreError
 from .store.journal import MIGRATIONS, Journal
@@ -41,16 +46,24 @@ class Application:
 
     Args:
         config: Checked before.
+        sources: Where it came from; None: it cannot be read again.
+        seen: Signature of *sources* before it was read.
+        is_watching: Read it again whenever a file was changed.
+        must_have_keys: Never go without apiKeys, whatever is read later.
         state: Where the journal is kept; None keeps it in memory.
         stop_limit_s: When it ends: so long for drains, hooks and grace periods, then kill;
             None is what the configuration says or needs.
     """
 
     def __init__(
-        self, config: Config, *, state: StateDirectory | None = None,
-        stop_limit_s: float | None = None,
+        self, config: Config, *, sources: Sources | None = None, seen: Signature = (),
+        is_watching: bool = False, must_have_keys: bool = False,
+        state: StateDirectory | None = None, stop_limit_s: float | None = None,
     ) -> None:  # fmt: skip
         self.config = config
+        self._sources, self._seen, self._is_watching = sources, seen, is_watching
+        self._must_have_keys, self._has_own_stop_limit = must_have_keys, stop_limit_s is not None
+        self._running: RunningConfig | None = None
         self._state = state
         self.supervisor: Supervisor | None = None
         self._proxy: ProxyApp | None = None
@@ -60,6 +73,11 @@ class Application:
     def listen(self, listener: Callable[[Transition], None]) -> None:
         """Call *listener* with every transition; before the application runs."""
         self._listeners.append(listener)
+
+    def ask_reload(self, why: str) -> None:
+        """Read the configuration again as soon as possible; for signals."""
+        if self._running is not None:
+            self._running.reloader.ask(why)
 
     def end_streams(self) -> None:
         """End the streams of logs and events, which would hold up the end of the server."""
@@ -91,11 +109,21 @@ class Application:
             )  # fmt: skip
             self._proxy.proxy.details["kv"] = keeper.facts
             stack.push_async_callback(self._proxy.aclose)
+            self._running = running = RunningConfig(
+                self.config, specs, supervisor, self._proxy.proxy, sources=self._sources,
+                seen=self._seen, equip=partial(equipped, keeper=keeper),
+                must_have_keys=self._must_have_keys, has_own_stop_limit=self._has_own_stop_limit,
+            )  # fmt: skip
+            await stack.enter_async_context(_beside(running.reloader.run()))
+            if self._is_watching and self._sources is not None:
+                watching = watch(self._sources, lambda: running.seen, running.reloader.ask)
+                await stack.enter_async_context(_beside(watching))
+            running.begin()
             self.supervisor = supervisor
             try:
                 yield supervisor
             finally:
-                self.supervisor = None
+                self.supervisor = self._running = None
 
     def _keeper(self, say: Callable[[str, str], None]) -> KvKeeper:
         return KvKeeper(None if self._state is None else self._state.path / "kv", say)
@@ -160,7 +188,24 @@ def create_app(config: str | os.PathLike[str] | None = None) -> Application:
     if not path:
         raise SystemExit("expected a configuration file in SWAPCHART_CONFIG, found nothing")
     files = [Path(path)]
-    return Application(load_config(files), state=open_state(default_directory(files)))
+    sources = Sources(files=files)
+    seen = sources.signature()
+    return Application(
+        sources.load(), sources=sources, seen=seen, state=open_state(default_directory(files))
+    )
+
+
+@asynccontextmanager
+async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run *work* for as long as the block lasts."""
+    task = asyncio.get_running_loop().create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("reloading has failed", exc_info=error)
 
 
 def open_state(directory: Path) -> StateDirectory | None:

@@ -55,6 +55,10 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         help="under hypercorn: its own HTTP/1.1 layer instead of the fast one",
     )  # fmt: skip
     parser.add_argument(
+        "--watch-config", action="store_true",
+        help="read the configuration again when a file of it was changed",
+    )  # fmt: skip
+    parser.add_argument(
         "--allow-unauthenticated", action="store_true",
         help="listen beyond this machine though no apiKeys are configured",
     )  # fmt: skip
@@ -82,6 +86,18 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
     check.set_defaults(run="config-check")
     schema = commands.add_parser("schema", help="print the JSON Schema, for editors")
     schema.set_defaults(run="config-schema")
+    plan = commands.add_parser("plan", help="say what another configuration would change")
+    plan.add_argument(
+        "files", nargs="*", type=Path, metavar="FILE", help="OLD and NEW, where no proxy is asked"
+    )
+    plan.add_argument("--url", help="ask this running proxy what its changed files would change")
+    plan.set_defaults(run="config-plan")
+    reload = commands.add_parser("reload", help="let a running proxy read its files again")
+    reload.add_argument("--url", default="http://127.0.0.1:8080", help="default: %(default)s")
+    reload.set_defaults(run="config-reload")
+    for asking in (plan, reload):
+        asking.add_argument("--api-key", help="where the proxy asks for one")
+        asking.add_argument("--json", action="store_true")
 
 
 def _add_chart(parser: argparse.ArgumentParser) -> None:

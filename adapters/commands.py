@@ -30,13 +30,16 @@ def serve(options: argparse.Namespace) -> int:
     """Run the proxy until a signal comes."""
     from . import server
     from .asgi import Application, open_state
+    from .reloader import Sources
     from .services import stop_limit_s
     from .store.state import StateInUseError, default_directory
 
     if not options.config and not options.config_dir:
         return _fail("expected --config FILE or --config-dir DIR, got neither")
+    sources = Sources(files=options.config, directory=options.config_dir)
+    seen = sources.signature()
     try:
-        config = load_config(options.config, options.config_dir)
+        config = sources.load()
     except ConfigProblems as error:
         print(format_problems(error.problems), file=sys.stderr)
         return 1
@@ -45,8 +48,8 @@ def serve(options: argparse.Namespace) -> int:
     _log_to_stderr(config.log_level)
     try:
         host, _ = server.parse_address(options.listen)
-        is_open = not server.is_loopback(host) and not config.api_keys
-        if is_open and not options.allow_unauthenticated:
+        must_have_keys = not (server.is_loopback(host) or options.allow_unauthenticated)
+        if must_have_keys and not config.api_keys:
             return _fail(
                 f"{options.listen} can be reached from other machines and no apiKeys are "
                 "configured: add some, listen on 127.0.0.1, or say --allow-unauthenticated"
@@ -70,7 +73,11 @@ def serve(options: argparse.Namespace) -> int:
         server=options.server, is_stock=options.stock, stop_limit_s=limit,
         on_listening=on_listening,
     )  # fmt: skip
-    return server.run(Application(config, state=state, stop_limit_s=limit), sock, how)
+    app = Application(
+        config, sources=sources, seen=seen, is_watching=options.watch_config,
+        must_have_keys=must_have_keys, state=state,
+    )  # fmt: skip
+    return server.run(app, sock, how)
 
 
 def _log_to_stderr(level: str) -> None:
@@ -203,10 +210,26 @@ def history(options: argparse.Namespace) -> int:
     return 0
 
 
+def config_plan(options: argparse.Namespace) -> int:
+    """Print what another configuration would change."""
+    from .config_commands import plan
+
+    return plan(options)
+
+
+def config_reload(options: argparse.Namespace) -> int:
+    """Let a running proxy read its configuration again."""
+    from .config_commands import reload
+
+    return reload(options)
+
+
 COMMANDS: Mapping[str, Command] = {
     "serve": serve,
     "demo": demo,
     "history": history,
     "config-check": check,
     "config-schema": schema,
+    "config-plan": config_plan,
+    "config-reload": config_reload,
 }

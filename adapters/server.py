@@ -173,6 +173,7 @@ async def _serve(app: Application, sock: socket.socket, options: ServeOptions) -
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, on_signal)
+        loop.add_signal_handler(signal.SIGHUP, app.ask_reload, "SIGHUP")
         start = _SERVERS[options.server]
         server = loop.create_task(start(app, sock, stopping, options))
         options.on_listening(url_of(sock))
@@ -182,7 +183,7 @@ async def _serve(app: Application, sock: socket.socket, options: ServeOptions) -
         failed = server.done() and not stopping.is_set()
         stopping.set()
         app.end_streams()
-        await supervisor.shutdown(options.stop_limit_s)
+        await supervisor.shutdown(supervisor.stop_limit_s)
         await asyncio.wait({server}, timeout=0.5 if hurry.is_set() else _SERVER_LIMIT_S)
         if not server.done():
             log.warning("clients are left that neither read nor leave: cutting them off")

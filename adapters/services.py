@@ -80,12 +80,13 @@ def kv_settings(model: ModelConfig) -> KvSettings | None:
 
 def equipped_specs(config: Config, keeper: KvKeeper) -> list[ServiceSpec]:
     """Return as `service_specs`, with what *keeper* needs to keep conversations."""
-    specs = []
-    for model in config.models.values():
-        settings = kv_settings(model)
-        spec = service_spec(model)
-        specs.append(spec if settings is None else keeper.equip(spec, settings))
-    return specs
+    return [equipped(model, service_spec(model), keeper) for model in config.models.values()]
+
+
+def equipped(model: ModelConfig, spec: ServiceSpec, keeper: KvKeeper) -> ServiceSpec:
+    """Return *spec*, which is *model*, with what *keeper* needs to keep its conversations."""
+    settings = kv_settings(model)
+    return spec if settings is None else keeper.equip(spec, settings)
 
 
 def _hooks(actions: tuple[HookAction, ...]) -> tuple[Hook, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import (
+    config_routes,
     control,
     events,
     facts,
@@ -70,6 +71,10 @@ ROUTES = RouteTable(
         _any("/comfyui", passthrough.comfyui_root, "infer"),
         _any("/comfyui/", passthrough.comfyui, "infer"),
         _any("/comfyui/*", passthrough.comfyui, "infer"),
+        # ---- the configuration
+        _get("/api/config", config_routes.show),
+        _post("/api/config/plan", config_routes.plan),
+        _post("/api/config/reload", config_routes.reload),
         # ---- logs
         _get("/logs", log_routes.history),
         _get("/logs/stream", log_routes.stream),

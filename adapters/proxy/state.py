@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Protocol, TypeAlias
 
-from ...runtime import LogRing, Supervisor, Transition
+from ...runtime import LogRing, Supervisor, SwapchartError, Transition
 from .cards import ModelCard, PeerCard
 from .catalogue import Catalogue
 from .exchange import Exchange, Flights
@@ -62,8 +62,12 @@ class ConfigControl(Protocol):
         """Read the configuration again and return what a reload would change.
 
         Raises:
-            ConfigProblems: It has an error.
+            SwapchartError: It has an error; see `problems`.
         """
+        ...
+
+    def problems(self, error: SwapchartError) -> list[dict[str, Any]]:
+        """Return all that an error of `plan` says, one by one."""
         ...
 
     async def reload(self, why: str) -> dict[str, Any]:
@@ -71,6 +75,9 @@ class ConfigControl(Protocol):
 
         Returns:
             How it went; ``ok`` is False, and nothing was changed, if it has an error.
+
+        Raises:
+            SwapchartError: The proxy is ending.
         """
         ...
 
