@@ -1,0 +1,177 @@
+"""Timers and waiters: the small parts everything stands on."""
+
+from __future__ import annotations
+
+from itertools import accumulate
+
+import anyio
+import anyio.lowlevel
+import pytest
+from hypothesis import given
+from hypothesis.strategies import integers, lists, none, tuples
+
+from swapchart.runtime import RequestError
+from swapchart.runtime.testing import run_virtual
+from swapchart.runtime.timers import Timer, TimerService
+from swapchart.runtime.waiters import Waiter
+
+#: (whole seconds before the order, which timer, delay in whole seconds and a bit, None: disarm)
+Order = tuple[int, int, int | None]
+ORDERS = lists(tuples(integers(0, 3), integers(0, 2), integers(0, 6) | none()), max_size=25)
+A_BIT = 0.125  # so that no timer is due at the very instant of an order
+
+
+def naive(orders: list[Order]) -> list[tuple[float, int]]:
+    """Say what must fire and when: an order does, unless its timer gets another one before."""
+    times = list(accumulate(pause for pause, _, _ in orders))
+    fired = []
+    for number, (_, timer, delay) in enumerate(orders):
+        if delay is not None:
+            at = times[number] + delay + A_BIT
+            later = [times[n] for n in range(number + 1, len(orders)) if orders[n][1] == timer]
+            if not later or later[0] > at:
+                fired.append((at, timer))
+    return sorted(fired)
+
+
+@given(ORDERS)
+def test_any_sequence_of_orders_fires_as_a_naive_model_does(orders: list[Order]) -> None:
+    """Armed, armed again sooner or later, disarmed: each timer fires when its last order says."""
+    fired: list[tuple[float, int]] = []
+
+    async def main() -> None:
+        service = TimerService()
+        began = service.now()
+        timers = [service.timer(lambda i=i: fired.append((service.now() - began, i)))  # type: ignore[misc]
+                  for i in range(3)]  # fmt: skip
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(service.run)
+            for pause, which, delay in orders:
+                if pause:
+                    await anyio.sleep(pause)
+                if delay is None:
+                    timers[which].disarm()
+                else:
+                    timers[which].arm(delay + A_BIT)
+            await anyio.sleep(10.0)
+            tasks.cancel_scope.cancel()
+
+    run_virtual(main)
+
+    assert sorted(fired) == naive(orders)
+
+
+def test_moving_a_deadline_back_costs_no_place_in_the_heap() -> None:
+    """An idle limit that is armed after each of a thousand requests is one entry."""
+
+    async def main() -> None:
+        service = TimerService()
+        timer = service.timer(lambda: None)
+        for _ in range(1000):
+            timer.arm(60.0)
+
+        assert len(service._heap) == 1
+
+    run_virtual(main)
+
+
+def test_a_timer_that_arms_itself_at_once_lets_others_have_their_turn() -> None:
+    """An action that is due again immediately does not hold up the loop."""
+    fired: list[str] = []
+
+    async def main() -> None:
+        service = TimerService()
+
+        def again() -> None:
+            fired.append("busy")
+            busy.arm(0.0)
+
+        busy: Timer = service.timer(again)
+        busy.arm(0.0)
+        service.timer(lambda: fired.append("other")).arm(0.0)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(service.run)
+            while fired.count("busy") < 3:
+                await anyio.lowlevel.checkpoint()
+            tasks.cancel_scope.cancel()
+
+    run_virtual(main)
+
+    assert "other" in fired[:3]
+
+
+def test_a_deadline_in_the_past_fires_at_once() -> None:
+    """arm_at takes any instant."""
+    fired: list[float] = []
+
+    async def main() -> None:
+        service = TimerService()
+        service.timer(lambda: fired.append(service.now())).arm_at(service.now() - 5.0)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(service.run)
+            await anyio.sleep(1.0)
+            tasks.cancel_scope.cancel()
+
+    run_virtual(main)
+
+    assert fired == [1000.0]
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_waiter_hears_of_its_admission(early: bool) -> None:
+    """Decided before or after it began to wait."""
+
+    async def main() -> None:
+        waiter = Waiter()
+        if early:
+            waiter.admit()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(waiter.wait)
+            await anyio.sleep(1.0)
+            if not early:
+                waiter.admit()
+
+        assert waiter.admitted is True
+
+    run_virtual(main)
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_waiter_hears_of_its_refusal(early: bool) -> None:
+    """The error it is refused with comes out of its wait."""
+
+    async def main() -> None:
+        waiter = Waiter()
+        error = RequestError("because", "of that")
+
+        async def wait() -> None:
+            with pytest.raises(RequestError, match="of that"):
+                await waiter.wait()
+
+        if early:
+            waiter.refuse(error)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait)
+            await anyio.sleep(1.0)
+            if not early:
+                waiter.refuse(error)
+
+        assert waiter.admitted is False
+
+    run_virtual(main)
+
+
+@pytest.mark.parametrize("second", ["admit", "refuse"])
+@pytest.mark.parametrize("first", ["admit", "refuse"])
+def test_deciding_twice_is_a_bug_that_shows(first: str, second: str) -> None:
+    """A request has exactly one answer."""
+    error = RequestError("because", "of that")
+    waiter = Waiter()
+
+    def decide(how: str) -> None:
+        waiter.admit() if how == "admit" else waiter.refuse(error)
+
+    decide(first)
+
+    with pytest.raises(AssertionError, match="decided twice"):
+        decide(second)
