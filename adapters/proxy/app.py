@@ -62,8 +62,9 @@ class ProxyApp:
         request = Request(scope, receive)
         try:
             await self._answer(request, send)
-        except ClientGoneError:
-            return
+        except Exception as error:
+            if not _says_gone(error):
+                raise
         except asyncio.CancelledError:
             if not request.is_gone:
                 raise
@@ -116,6 +117,13 @@ class ProxyApp:
         headers = preflight(request.headers, gate.origin_of(request.headers))
         await send({"type": "http.response.start", "status": 204, "headers": headers})
         await send({"type": "http.response.body", "body": b""})
+
+
+def _says_gone(error: BaseException) -> bool:
+    """Tell whether *error* only says that the client has left: ASGI 2.4 lets `send` raise then."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_says_gone, error.exceptions))
+    return isinstance(error, ClientGoneError | ConnectionError)
 
 
 async def _refuse(request: Request, send: Send, refusal: Refusal) -> None:

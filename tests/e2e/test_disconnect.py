@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 from tools import raw
-from tools.swapchart_process import LONG_S, Journal, Serve
+from tools.swapchart_process import LONG_S, Journal, Serve, shell
 
 pytestmark = pytest.mark.slow
 
@@ -123,3 +123,23 @@ def test_C16_a_storm_of_leaving_clients_leaves_nothing_busy(
 
     proxy.wait_idle("a")
     assert proxy.chat("a").status == 200
+
+
+@pytest.mark.parametrize("target", ["/logs/stream/a", "/logs/stream", "/api/events"])
+def test_a_client_that_leaves_an_endless_answer_is_no_error(
+    serve: Serve, server: str, journal: Journal, target: str
+) -> None:
+    """Logs and events are told to whoever is there; that somebody has left is not worth a line."""
+    chatter = shell("while sleep 0.002; do echo chatter; done")
+    proxy = serve({"a": journal.model("a", afterReady=chatter)}, server=server)
+    assert proxy.chat("a").status == 200
+    for number in range(12):
+        connection = raw.Connection(proxy.port, timeout_s=LONG_S)
+        connection.request("GET", target)
+        connection.read_head()
+        while b"chatter" not in connection.read_chunk():
+            pass
+        leave(connection, WAYS[number % 2])
+
+    assert proxy.chat("a").status == 200
+    assert len(proxy.output().splitlines()) < 20, proxy.output()
