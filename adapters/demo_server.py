@@ -40,6 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="tokens that fit into all slots together (8192)")  # fmt: skip
     add("--slot-save-path", type=Path, metavar="DIR", help="where slots are saved")
     add("--robust", action="store_true", help="refuse a truncated slot file, do not abort")
+    add("--forgetful", action="store_true",
+        help="restore slots in name only, as models with a sliding window do")  # fmt: skip
     rates = parser.add_argument_group("speed")
     add = rates.add_argument
     add("--load-seconds", type=float, default=0.0, metavar="S", help="time to load (0)")
@@ -113,6 +115,7 @@ class _Server:
             model=name,
             directory=options.slot_save_path,
             is_robust=options.robust,
+            is_forgetful=options.forgetful,
         )
         self._engine = Engine(
             model=name,

@@ -160,6 +160,7 @@ class Engine:
             slot.tokens = []
         cached = min(slot.cached(job.prompt), max(len(job.prompt) - 1, 0))
         del slot.tokens[cached:]
+        slot.is_hollow = False
         slot.task, slot.prompt_n, slot.cache_n = next(self._tasks), len(job.prompt), cached
         return Outcome(slot=slot.number, prompt_n=len(job.prompt) - cached, cache_n=cached)
 

@@ -4,8 +4,8 @@ As in llama-server, a request goes to the idle slot that shares the longest pref
 to the one that was used longest ago; with none idle it waits. Slot numbers wrap. A truncated file
 aborts the process: that is what the real one does to a supervisor, so it must be met here too.
 
-The file's format is our own: a line of JSON (magic, model, number of tokens and of bytes), then
-the tokens as JSON.
+A file begins as llama.cpp's, with the tokens as numbers (here: made from their text). What follows
+is our own: a line of JSON (magic, model, number of tokens and of bytes), then the tokens as JSON.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import struct
 import time
+import zlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -22,7 +24,8 @@ from pathlib import Path
 from .model import Json, common_prefix
 from .wire import Refused
 
-_MAGIC = "swapchart-demo-slot-1"
+_LLAMA_MAGIC, _LLAMA_VERSION = 0x67677371, 2
+_MAGIC = "swapchart-demo-slot-2"
 _SIMILARITY = 0.1
 _NOT_RESTORED = "Unable to restore slot: No available space in KV cache or invalid slot save file"
 
@@ -39,6 +42,7 @@ class Slot:
         task: Number of the last generation; None before the first.
         prompt_n: Prompt tokens of the last generation.
         cache_n: Those of them that were cached.
+        is_hollow: What was restored is not used, as with a sliding window.
     """
 
     number: int
@@ -48,10 +52,11 @@ class Slot:
     task: int | None = None
     prompt_n: int = 0
     cache_n: int = 0
+    is_hollow: bool = False
 
     def cached(self, prompt: Sequence[str]) -> int:
         """Return how many tokens of *prompt* are cached here."""
-        return common_prefix(self.tokens, prompt)
+        return 0 if self.is_hollow else common_prefix(self.tokens, prompt)
 
 
 @dataclass(slots=True, eq=False)
@@ -70,11 +75,13 @@ class Slots:
     """
 
     def __init__(
-        self, *, count: int, n_ctx: int, model: str, directory: Path | None, is_robust: bool
-    ) -> None:
+        self, *, count: int, n_ctx: int, model: str, directory: Path | None, is_robust: bool,
+        is_forgetful: bool = False,
+    ) -> None:  # fmt: skip
         self.all = [Slot(number=number) for number in range(count)]
         self.n_ctx, self.model = n_ctx, model
         self._directory, self._is_robust = directory, is_robust
+        self._is_forgetful = is_forgetful
         self._waiters: list[_Waiter] = []
         self._clock = 0
 
@@ -154,7 +161,7 @@ class Slots:
         began = time.perf_counter()
         payload = json.dumps(slot.tokens).encode()
         head = {"magic": _MAGIC, "model": self.model, "n": len(slot.tokens), "size": len(payload)}
-        data = json.dumps(head).encode() + b"\n" + payload
+        data = _numbers(slot.tokens) + json.dumps(head).encode() + b"\n" + payload
         try:
             path.write_bytes(data)
         except OSError as error:
@@ -182,6 +189,7 @@ class Slots:
             slot.tokens = json.loads(payload)
         except ValueError as error:
             raise Refused(400, _NOT_RESTORED) from error
+        slot.is_hollow = self._is_forgetful
         return {
             "filename": path.name,
             "n_restored": len(slot.tokens),
@@ -198,8 +206,20 @@ def _checked(filename: object) -> str:
     return filename
 
 
+def _numbers(tokens: Sequence[str]) -> bytes:
+    """Say *tokens* as llama.cpp does, which packs -1, a version and their number before them."""
+    words = [-1, 1, len(tokens), *(zlib.crc32(token.encode()) >> 1 for token in tokens), 0]
+    return struct.pack(f"<III{len(words)}i", _LLAMA_MAGIC, _LLAMA_VERSION, len(words), *words)
+
+
 def _split(data: bytes) -> tuple[Json, bytes]:
-    line, _, payload = data.partition(b"\n")
+    try:
+        magic, _, count = struct.unpack_from("<III", data)
+    except struct.error as error:
+        raise ValueError("not a slot file") from error
+    if magic != _LLAMA_MAGIC:
+        raise ValueError("not a slot file")
+    line, _, payload = data[12 + 4 * count :].partition(b"\n")
     head = json.loads(line)
     want = {"magic": str, "model": str, "n": int, "size": int}
     if not isinstance(head, dict) or {name: type(head.get(name)) for name in want} != want:

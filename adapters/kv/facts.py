@@ -49,10 +49,10 @@ class ServerFacts:
         """
         if self.line.has("--no-cache-prompt"):
             return "with --no-cache-prompt no cache is ever used"
-        paths = dict(self.line.files())
-        paths["--model"] = str(props.get("model_path") or paths.get("--model", ""))
-        files = {}
-        for name, text in paths.items():
+        model = str(props.get("model_path") or self.line.value("--model") or "")
+        others = [(name, path) for name, path in self.line.files() if name != "--model"]
+        files: dict[str, str] = {}
+        for name, text in [("--model", model), *others]:
             try:
                 pieces = [self._identity(path) for path in shards(self._cwd / text)]
             except OSError as error:
@@ -60,8 +60,8 @@ class ServerFacts:
                     f"{text} cannot be read here ({error.strerror}), and without knowing the "
                     "model's weights a cache of others could be restored"
                 )
-            files[name] = " ".join(pieces)
-        problem = self._window_problem(self._cwd / paths["--model"], files["--model"], allows_swa)
+            files[name] = " ".join([files[name], *pieces] if name in files else pieces)
+        problem = self._window_problem(self._cwd / model, files["--model"], allows_swa)
         return problem or fingerprint(
             self.line, self._environment, props, binary=self._binary(), files=files,
             adapters=adapters,

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import anyio
+from anyio import to_thread
 from anyio.abc import TaskGroup
 
 from ...runtime import CallAction, Hook, HookContext, ServiceSpec, Transition
@@ -26,6 +27,7 @@ from .launch import LaunchLine
 from .model import ModelKv, Terms
 from .proof import seen_in
 from .settings import KvSettings
+from .slots import SlotClient
 from .store import ModelStore
 
 log = logging.getLogger(__name__)
@@ -90,7 +92,7 @@ class _Action:
         if model is None:
             return
         if self.verb == "prepare":
-            await model.prepare()
+            await model.prepare(self.terms)
         elif self.verb == "restore":
             await model.restore(context.endpoint, self.terms)
         elif context.after_healthy != "interrupted":  # else it has served nothing
@@ -112,7 +114,7 @@ class KvKeeper:
         self, directory: Path | None, say: Callable[[str, str], None] = lambda model, line: None
     ) -> None:
         self._directory, self._say = directory, say
-        self._places: dict[str, Place] = {}
+        self._wanted: dict[str, tuple[Place, KvSettings]] = {}
         self._models: dict[tuple[str, Place], ModelKv | None] = {}
         self._latest: dict[str, ModelKv] = {}
         self._locks: dict[Path, FolderLock] = {}
@@ -138,7 +140,7 @@ class KvKeeper:
                 "%s: kv: without --parallel N llama-server moves idle slots to where they cannot "
                 "be saved: only the last conversation will be kept", spec.name,
             )  # fmt: skip
-        self._places[spec.name] = place
+        self._wanted[spec.name] = place, settings
         facts = ServerFacts(command.argv, {**os.environ, **command.env}, _cwd(spec))
         action = _Action("restore", spec.name, place, settings, Terms(facts, settings), self)
         return replace(spec, command=command, hooks=_with_hooks(spec, action))
@@ -171,9 +173,13 @@ class KvKeeper:
         """Hold the folders for as long as the block lasts, and learn from answers meanwhile."""
         try:
             async with anyio.create_task_group() as self._tasks:
-                for name, place in self._places.items():
-                    self.open(name, place)
+                for name, (place, settings) in self._wanted.items():
+                    model = self.open(name, place)
+                    if model is not None:
+                        model.enforce(settings)
                 self._tasks.start_soon(self._learn)
+                if self._wanted:
+                    self._tasks.start_soon(to_thread.run_sync, SlotClient.warm_up)
                 try:
                     yield
                 finally:
@@ -230,10 +236,16 @@ class KvKeeper:
             await self._has_answers.wait()
             self._has_answers = anyio.Event()
             while self._answers:
-                model, tail = self._answers.popleft()
+                model, tail = self._answers[0]
                 seen = seen_in(tail)
                 if seen is not None:
                     model.note(seen)
+                self._answers.popleft()
+
+    @property
+    def has_unread_answers(self) -> bool:
+        """Tell whether something is still to be learnt from answers that were noted."""
+        return bool(self._answers)
 
     def facts(self, model: str) -> dict[str, Any] | None:
         """Return what can be shown of *model*; None when nothing of it is kept."""

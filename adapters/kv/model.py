@@ -110,9 +110,16 @@ class ModelKv:
         self._last: dict[str, float | None] = {"last_save_ms": None, "last_restore_ms": None}
 
     # ---- the life of a process
-    async def prepare(self) -> None:
+    def enforce(self, settings: KvSettings) -> None:
+        """Give up what is too old or too much; the manifest is written by whoever is next."""
+        for entry in self.store.over_quota(settings.max_bytes, settings.max_age_s, self.clock()):
+            self.forget(entry.file)
+
+    async def prepare(self, terms: Terms) -> None:
         """Begin what can be done while the server loads."""
-        await prepare(self)
+        await self.settled()
+        self.enforce(terms.settings)
+        prepare(self)
 
     async def restore(self, endpoint: str, terms: Terms) -> None:
         """Fill the slots of a server that has just become healthy, the most valuable first."""
@@ -229,7 +236,8 @@ class ModelKv:
         if props is None:
             self.complain("foreign", "nothing is kept: no /props of a llama-server here")
             return None
-        adapters = await client.adapters()
+        has_adapters = terms.facts.line.has("--lora", "--lora-scaled")
+        adapters = await client.adapters() if has_adapters else ""
         found = await to_thread.run_sync(
             terms.facts.learn, props, adapters, terms.settings.allows_swa
         )

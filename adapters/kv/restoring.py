@@ -115,9 +115,8 @@ class Restoring:
         await self._client.erase(number)
 
 
-async def prepare(model: ModelKv) -> None:
-    """Begin to check what will probably be restored, while the server loads."""
-    await model.settled()
+def prepare(model: ModelKv) -> None:
+    """Begin to check what will probably be restored."""
     entries = by_value(model.store.manifest.entries)
     if entries:
         latest = max(entries, key=lambda entry: entry.saved_at).fingerprint

@@ -112,6 +112,16 @@ class SlotClient:
         return json.dumps(value, sort_keys=True) if status == 200 and value else ""
 
     @staticmethod
+    def warm_up() -> None:
+        """Load what the first use would wait for, 0.3 s of it; blocks."""
+        import h11  # noqa: F401
+        import httpcore
+        import httpx
+
+        httpx.AsyncClient(trust_env=False, verify=False)
+        httpcore.AnyIOBackend()
+
+    @staticmethod
     def lora_of(params: Mapping[str, Any]) -> str:
         """Return the adapters in *params* of a request, as JSON."""
         return json.dumps(params.get("lora") or [], sort_keys=True)

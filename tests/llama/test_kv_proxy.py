@@ -49,7 +49,8 @@ def test_a_conversation_survives_a_swap(
     first = ask(proxy, "one", STORY)["timings"]
     ask(proxy, "two", "hello")
     again = ask(proxy, "one", STORY)["timings"]
-    print(proxy.output())
+    kv = proxy.running()["one"]["kv"]
+    print(proxy.output(), kv)
 
     assert first["cache_n"] == 0
     assert (again["prompt_n"], again["cache_n"]) == (1, first["prompt_n"] - 1)

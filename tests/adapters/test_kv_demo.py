@@ -1,0 +1,575 @@
+"""Keeping conversations, on demo servers: each trap, and each kind of bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+from tools.kv import NAME, STORY, Kept, demo_command, keeping, warnings_of
+
+from swapchart.adapters.kv.settings import KvSettings
+
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+
+OTHER = "a short word for the cat and for the dog on a mat of blue wool by the sea "
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "model.bin"
+    path.write_bytes(b"weights")
+    return path
+
+
+@pytest.fixture
+async def kept(tmp_path: Path, model: Path) -> AsyncIterator[Kept]:
+    async with keeping(tmp_path / "kv", demo_command(model)) as kept:
+        yield kept
+
+
+async def one_saved(kept: Kept, text: str = STORY * 5) -> int:
+    """Live once and save one conversation; returns its tokens."""
+    async with kept.life() as life:
+        await life.ask(text)
+        await life.save()
+        await kept.settled()
+    (entry,) = kept.entries()
+    tokens: int = entry["tokens"]
+    return tokens
+
+
+async def test_what_was_read_is_not_read_again(kept: Kept) -> None:
+    tokens = await one_saved(kept)
+    async with kept.life() as life:
+        cached = await life.cached(STORY * 5)
+
+    assert tokens > 50
+    assert cached >= tokens - 3
+    assert kept.facts()["verdict"] == "works"
+    assert kept.facts()["restored_tokens_total"] == tokens
+
+
+async def test_it_is_restored_by_another_keeper_too(tmp_path: Path, model: Path) -> None:
+    """The proxy itself may be started again in between."""
+    for round_ in range(2):
+        async with keeping(tmp_path / "kv", demo_command(model)) as kept, kept.life() as life:
+            cached = await life.cached(STORY * 5)
+            await life.save()
+        assert (cached > 50) == bool(round_)
+
+
+async def test_only_our_user_may_read(kept: Kept) -> None:
+    """Whatever the server's own umask is."""
+    await one_saved(kept)
+    modes = {path.suffix: stat.S_IMODE(path.stat().st_mode) for path in kept.folder.iterdir()}
+
+    assert modes[".kv"] == modes[".json"] == 0o600
+
+
+async def test_names_say_nothing_of_models(tmp_path: Path, model: Path) -> None:
+    """No text of a configuration or a request becomes part of a path."""
+    async with keeping(tmp_path / "kv", demo_command(model)) as kept:
+        await one_saved(kept)
+        names = [path.name for path in kept.folder.iterdir()]
+
+    assert not any(NAME in name for name in names)
+    assert len(names) == 3
+
+
+def replace_weights(model: Path, content: bytes) -> None:
+    """Put other weights there, and let the file look as old as it did."""
+    before = model.stat()
+    model.write_bytes(content)
+    os.utime(model, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+# ---- traps
+async def test_trap_2_and_11_a_server_that_reuses_nothing_is_found_out(
+    tmp_path: Path, model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """200 proves nothing: the next answers do, and then nothing is saved any more."""
+    argv = demo_command(model, "--forgetful")
+    async with keeping(tmp_path / "kv", argv) as kept:
+        for _ in range(3):
+            async with kept.life() as life:
+                await life.ask(STORY * 5)
+                await life.save()
+                await kept.settled()
+        facts = kept.facts()
+        async with kept.life() as life:
+            pass
+
+    assert facts["verdict"] == "no-op"
+    assert facts["restores"] == 2
+    assert kept.facts()["restores"] == 2
+    assert sum("do nothing" in text for text in warnings_of(caplog)) == 1
+
+
+async def test_trap_4_a_small_prompt_does_not_replace_a_conversation(kept: Kept) -> None:
+    """A title for the conversation is asked for in its slot, the only one, before the stop."""
+    tokens = await one_saved(kept)
+    async with kept.life() as life:
+        await life.ask(OTHER)
+        await life.save()
+    async with kept.life() as life:
+        cached = await life.cached(STORY * 5)
+
+    assert cached >= tokens - 3
+
+
+async def test_trap_4_an_empty_slot_replaces_nothing(kept: Kept) -> None:
+    tokens = await one_saved(kept)
+    async with kept.life(restore=False) as life:
+        await life.save()
+        await kept.settled()
+
+    assert [entry["tokens"] for entry in kept.entries()] == [tokens]
+
+
+async def test_a_conversation_that_moved_on_takes_its_own_place(kept: Kept) -> None:
+    """Also when it became shorter: the last words were edited."""
+    await one_saved(kept)
+    async with kept.life() as life:
+        await life.ask(STORY * 4 + "and then it was quiet")
+        await life.save()
+        await kept.settled()
+
+    assert len(kept.entries()) == len(kept.slot_files()) == 1
+    async with kept.life() as life:
+        assert await life.cached(STORY * 4 + "and then it was quiet") > 60
+
+
+async def test_a_new_conversation_wins_in_the_end(kept: Kept) -> None:
+    """One that nobody continues is worth half after each run."""
+    await one_saved(kept)
+    for _ in range(2):
+        async with kept.life() as life:
+            await life.ask(OTHER * 3)
+            await life.save()
+    await kept.settled()
+    async with kept.life() as life:
+        cached = await life.cached(OTHER * 3)
+
+    assert cached > 40
+
+
+async def test_trap_5_a_file_that_vanished_is_not_asked_for(
+    kept: Kept, caplog: pytest.LogCaptureFixture
+) -> None:
+    await one_saved(kept)
+    kept.slot_files()[0].unlink()
+    async with kept.life() as life:
+        assert await life.cached(STORY * 5) == 0
+        assert "restore" not in life.child.output()
+
+    assert any("lost" in text for text in warnings_of(caplog))
+
+
+async def test_trap_8_what_costs_more_than_it_saves_is_not_saved(
+    tmp_path: Path, model: Path
+) -> None:
+    """The demo server reads prompts at once, so nothing is worth a save once that is known."""
+    argv = demo_command(model, "--prefill-tokens-per-second", "0")
+    async with keeping(tmp_path / "kv", argv) as kept, kept.life() as life:
+        await life.ask(STORY * 5)
+        await life.save()  # nothing is known of what it costs yet
+        await life.ask(STORY * 9)
+        await life.save()
+        await kept.settled()
+
+        assert kept.facts()["saves"] == 1
+
+
+async def test_trap_8_small_slots_are_not_saved(tmp_path: Path, model: Path) -> None:
+    settings = KvSettings(min_tokens=10_000)
+    async with keeping(tmp_path / "kv", demo_command(model), settings) as kept, kept.life() as life:
+        await life.ask(STORY * 5)
+        await life.save()
+        await kept.settled()
+
+    assert kept.slot_files() == []
+
+
+async def test_trap_9_another_launch_line_gets_nothing(
+    kept: Kept, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor does what was saved get lost: with the old line it is good again."""
+    tokens = await one_saved(kept)
+    async with kept.life("--ctx-size", "4096") as life:
+        assert await life.cached(STORY * 5) == 0
+        await life.save()
+    async with kept.life() as life:
+        assert await life.cached(STORY * 5) >= tokens - 3
+
+    assert any("tokens per slot: 8192 -> 4096" in text for text in warnings_of(caplog))
+
+
+async def test_trap_9_an_option_that_changes_nothing_loses_nothing(kept: Kept) -> None:
+    tokens = await one_saved(kept)
+    async with kept.life("--alias", "demo", "--host", "127.0.0.1") as life:
+        cached = await life.cached(STORY * 5)
+
+    assert cached >= tokens - 3
+
+
+async def test_trap_10_a_save_ends_in_its_own_time(
+    tmp_path: Path, model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server that hangs holds up the stop for no longer than asked for, and loses nothing."""
+    settings = KvSettings(min_tokens=10, timeout_s=0.3)
+    async with keeping(tmp_path / "kv", demo_command(model), settings) as kept:
+        tokens = await one_saved(kept)
+        async with kept.life() as life:
+            await life.ask(STORY * 6)
+            life.child.signal(signal.SIGSTOP)
+            await life.save()
+            life.child.signal(signal.SIGCONT)
+        await kept.settled()
+
+        assert [entry["tokens"] for entry in kept.entries()] == [tokens]
+    assert any("0.3 s" in text for text in warnings_of(caplog))
+
+
+async def test_trap_12_what_crashed_a_server_is_not_tried_again(
+    kept: Kept, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It died of SIGABRT between its restore and its first answer."""
+    await one_saved(kept)
+    async with kept.life() as life:
+        life.child.signal(signal.SIGABRT)
+        life.child.wait()
+        life.died(signal.SIGABRT)
+    async with kept.life() as life:
+        assert await life.cached(STORY * 5) == 0
+
+    assert any("crash" in text for text in warnings_of(caplog))
+
+
+async def test_a_server_that_is_killed_by_others_is_not_to_blame(kept: Kept) -> None:
+    tokens = await one_saved(kept)
+    async with kept.life() as life:
+        life.child.signal(signal.SIGKILL)
+        life.child.wait()
+        life.died(signal.SIGKILL)
+    async with kept.life() as life:
+        assert await life.cached(STORY * 5) >= tokens - 3
+
+
+async def test_a_crash_after_an_answer_is_not_the_restores(kept: Kept) -> None:
+    tokens = await one_saved(kept)
+    async with kept.life() as life:
+        await life.ask(STORY * 5)
+        life.died(signal.SIGABRT)
+    async with kept.life() as life:
+        assert await life.cached(STORY * 5) >= tokens - 3
+
+
+async def test_a_restore_that_never_ended_is_not_tried_again(kept: Kept) -> None:
+    """The mark that is set before each restore is on the disk, whatever happens to the proxy."""
+    await one_saved(kept)
+    async with kept.life(restore=False) as life:
+        life.child.signal(signal.SIGKILL)
+        life.child.wait()
+        await life.restore()  # finds nobody
+    marked = [entry["is_suspect"] for entry in kept.entries()]
+
+    assert marked == [False]  # it was not asked: the connection had failed before
+
+
+async def test_an_interrupted_restore_saves_nothing(kept: Kept) -> None:
+    """A stop while slots are being restored must not put less in the place of more."""
+    tokens = await one_saved(kept)
+    async with kept.life(restore=False) as life:
+        await life.ask(STORY * 6)
+        await life.save(after_healthy="interrupted")
+        await kept.settled()
+
+    assert [entry["tokens"] for entry in kept.entries()] == [tokens]
+
+
+# ---- bad input
+def make_longer(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"x")
+
+
+def make_foreign(path: Path) -> None:
+    path.write_bytes(b"x" * path.stat().st_size)
+
+
+def make_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def make_link(path: Path) -> None:
+    path.rename(path.with_suffix(".x"))
+    path.symlink_to(path.with_suffix(".x"))
+
+
+def make_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+SPOILERS: dict[str, Callable[[Path], None]] = {
+    "truncated": lambda path: os.truncate(path, path.stat().st_size - 1),
+    "empty": lambda path: os.truncate(path, 0),
+    "longer": make_longer, "another file": make_foreign, "a folder": make_folder,
+    "a link": make_link, "a pipe": make_pipe,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SPOILERS)
+async def test_a_spoilt_file_is_never_offered(
+    kept: Kept, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    """A truncated one would abort the server; flipped bytes would be taken without a word."""
+    await one_saved(kept)
+    SPOILERS[name](kept.slot_files()[0])
+    async with kept.life() as life:
+        assert await life.cached(STORY * 5) == 0
+        assert "restore" not in life.child.output()
+        assert life.child.process.poll() is None
+
+    assert sum("lost" in text for text in warnings_of(caplog)) == 1
+    assert kept.entries() == []
+
+
+async def test_a_flipped_bit_is_found_wherever_it_is(kept: Kept) -> None:
+    """E08: one bit, at the beginning, the end, and places between."""
+    await one_saved(kept)
+    (path,) = kept.slot_files()
+    good = path.read_bytes()
+    (entry,) = kept.store().manifest.entries
+    for at in [0, 13, len(good) // 2, len(good) - 1]:
+        spoilt = bytearray(good)
+        spoilt[at] ^= 1
+        path.write_bytes(spoilt)
+        assert "checksum" in kept.store().verify(entry)
+
+
+async def test_changed_weights_get_nothing(
+    kept: Kept, model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The same name, size and time of change: a cache of other weights would be silently wrong."""
+    await one_saved(kept)
+    replace_weights(model, b"WEIGHTS")
+    async with kept.life() as life:
+        assert await life.cached(STORY * 5) == 0
+
+    assert any("file --model" in text for text in warnings_of(caplog))
+
+
+async def test_old_weights_that_come_back_get_their_conversation(kept: Kept, model: Path) -> None:
+    tokens = await one_saved(kept)
+    replace_weights(model, b"WEIGHTS")
+    async with kept.life() as life:
+        await life.ask(OTHER * 5)
+        await life.save()
+    replace_weights(model, b"weights")
+    async with kept.life() as life:
+        assert await life.cached(STORY * 5) >= tokens - 3
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 99}', '{"version": 1}', "\x00"])
+async def test_a_manifest_that_makes_no_sense_is_put_aside(
+    tmp_path: Path, model: Path, caplog: pytest.LogCaptureFixture, text: str
+) -> None:
+    async with keeping(tmp_path / "kv", demo_command(model)) as kept:
+        await one_saved(kept)
+    kept.manifest_path.write_text(text)
+    async with keeping(tmp_path / "kv", demo_command(model)) as kept:
+        await one_saved(kept)
+        assert kept.manifest_path.with_suffix(".json.bad").read_text() == text
+
+    assert any("makes no sense" in warning for warning in warnings_of(caplog))
+
+
+async def test_a_manifest_cannot_name_a_file_elsewhere(tmp_path: Path, model: Path) -> None:
+    """Whoever can write it cannot have us delete or restore what is not ours."""
+    precious = tmp_path / "precious.kv"
+    precious.write_text("x")
+    async with keeping(tmp_path / "kv", demo_command(model)) as kept:
+        await one_saved(kept)
+    value = kept.manifest()
+    value["entries"][0]["file"] = "swapchart-/../../precious.kv"
+    kept.manifest_path.write_text(json.dumps(value))
+    async with keeping(tmp_path / "kv", demo_command(model)) as kept:
+        pass
+
+    assert precious.read_text() == "x"
+
+
+async def test_what_a_killed_save_left_goes_at_the_next_start(tmp_path: Path, model: Path) -> None:
+    """And what is not ours stays."""
+    async with keeping(tmp_path / "kv", demo_command(model)) as kept:
+        await one_saved(kept)
+        left = kept.slot_files()[0].with_name(kept.slot_files()[0].name[:-6] + "zz.kv")
+    left.write_bytes(b"half")
+    (kept.folder / "mine.kv").write_bytes(b"by hand")
+    async with keeping(tmp_path / "kv", demo_command(model)) as kept:
+        assert not left.exists()
+        assert (kept.folder / "mine.kv").exists()
+        assert len(kept.entries()) == 1
+
+
+async def test_two_proxies_do_not_share_a_folder(
+    kept: Kept, model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The second goes without, says so, and harms nothing."""
+    await one_saved(kept)
+    async with keeping(kept.folder, demo_command(model)) as second, second.life() as life:
+        assert await life.cached(STORY * 5) == 0
+        await life.save()
+        assert second.keeper.facts(NAME) is None
+    async with kept.life() as life:
+        assert await life.cached(STORY * 5) > 50
+
+    assert sum("another swapchart" in text for text in warnings_of(caplog)) == 1
+
+
+async def test_a_disk_that_is_full_keeps_what_was_saved(
+    tmp_path: Path, model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server itself cannot write: a new save has a name of its own, so the old one is whole."""
+    limited = ["prlimit", "--fsize=2000", *demo_command(model)]
+    async with keeping(tmp_path / "kv", demo_command(model)) as kept, kept.life() as life:
+        await life.ask(STORY * 2)
+        await life.save()
+    async with keeping(tmp_path / "kv", limited) as kept, kept.life() as life:
+        await life.ask(STORY * 20)
+        await life.save()
+        await kept.settled()
+
+        assert len(kept.entries()) == len(kept.slot_files()) == 1
+        assert kept.facts()["failures"] == 1
+    assert any("not saved" in text for text in warnings_of(caplog))
+
+
+async def test_a_disk_that_is_nearly_full_is_not_filled(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tokens = await one_saved(kept)
+    real = os.statvfs(kept.folder)
+    full = os.statvfs_result((*real[:4], 5, *real[5:]))
+    async with kept.life() as life:
+        await life.ask(STORY * 6)
+        monkeypatch.setattr(os, "statvfs", lambda path: full)
+        await life.save()
+        await kept.settled()
+
+    assert [entry["tokens"] for entry in kept.entries()] == [tokens]
+    assert any("MiB left" in text for text in warnings_of(caplog))
+
+
+async def test_a_folder_that_cannot_be_written_costs_the_cache_only(
+    tmp_path: Path, model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = Path("/proc/self")
+    async with keeping(folder, demo_command(model)) as kept, kept.life() as life:
+        assert await life.cached(STORY * 5) == 0
+        await life.save()
+
+    assert sum("cannot be written" in text for text in warnings_of(caplog)) == 1
+
+
+async def test_a_server_that_is_no_llama_server_is_left_alone(
+    tmp_path: Path, model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever it answers to /props: here, a file server's 404."""
+    script = (
+        "import sys, http.server as h; h.test(h.SimpleHTTPRequestHandler, port=int(sys.argv[-1]))"
+    )
+    argv = [sys.executable, "-c", script]
+    (tmp_path / "health").write_text("ok")
+    async with keeping(tmp_path / "kv", argv) as kept, kept.life() as life:
+        await life.save()
+
+    assert warnings_of(caplog) == [f"{NAME}: kv: nothing is kept: no /props of a llama-server here"]
+
+
+# ---- quota
+async def test_the_quota_of_bytes_holds(tmp_path: Path, model: Path) -> None:
+    """The most valuable stay."""
+    async with keeping(tmp_path / "kv", demo_command(model, slots=2)) as kept:
+        async with kept.life() as life:
+            await life.ask(STORY * 5)
+            await life.ask(OTHER * 3)
+            await life.save()
+            await kept.settled()
+        sizes = {entry["tokens"]: entry["size"] for entry in kept.entries()}
+    largest = sizes[max(sizes)]
+    settings = KvSettings(min_tokens=10, max_bytes=largest + 10, timeout_s=20.0)
+    async with keeping(tmp_path / "kv", demo_command(model, slots=2), settings) as kept:
+        async with kept.life() as life:
+            await life.ask(STORY * 5)
+            await life.save()
+            await kept.settled()
+
+        assert sum(entry["size"] for entry in kept.entries()) <= largest + 10
+        assert len(kept.slot_files()) == 1
+
+
+async def test_old_ones_go(tmp_path: Path, model: Path) -> None:
+    async with keeping(tmp_path / "kv", demo_command(model)) as kept:
+        await one_saved(kept)
+    value = kept.manifest()
+    value["entries"][0]["saved_at"] -= 3600.0
+    kept.manifest_path.write_text(json.dumps(value))
+    settings = KvSettings(min_tokens=10, max_age_s=60.0)
+    async with keeping(tmp_path / "kv", demo_command(model), settings) as kept:
+        async with kept.life() as life:
+            assert await life.cached(STORY * 5) == 0
+        assert kept.slot_files() == []
+
+
+# ---- several slots
+async def test_each_conversation_is_kept_and_found_again(tmp_path: Path, model: Path) -> None:
+    """Four of them, in four slots, and the server finds each by its beginning."""
+    texts = [f"conversation number {number} " + STORY * (number + 2) for number in range(4)]
+    async with keeping(tmp_path / "kv", demo_command(model, slots=4)) as kept:
+        async with kept.life() as life:
+            for text in texts:
+                await life.ask(text)
+            await life.save()
+        async with kept.life() as life:
+            cached = [await life.cached(text) for text in texts]
+            unused = [slot for slot in life.slots() if "id_task" not in slot]
+
+    assert all(number > 25 for number in cached)
+    assert unused == []
+
+
+async def test_slots_that_were_not_used_stay_as_they_are(tmp_path: Path, model: Path) -> None:
+    """They are not written again, and not lost."""
+    async with keeping(tmp_path / "kv", demo_command(model, slots=2)) as kept:
+        async with kept.life() as life:
+            await life.ask(STORY * 5)
+            await life.ask(OTHER * 3)
+            await life.save()
+        async with kept.life() as life:
+            await life.ask(OTHER * 4)
+            await life.save()
+            await kept.settled()
+        assert kept.facts()["saves"] == 3
+        async with kept.life() as life:
+            assert await life.cached(STORY * 5) > 50
+            assert await life.cached(OTHER * 4) > 50
+
+
+async def test_settings_that_are_equal_make_equal_hooks(kept: Kept) -> None:
+    """So that a reload of the configuration restarts nothing."""
+    assert kept.spec() == kept.spec()
+    assert kept.spec("--ctx-size", "4096").hooks == kept.spec().hooks
+    assert kept.spec("--ctx-size", "4096") != kept.spec()
