@@ -23,6 +23,8 @@ from tools.swapchart_process import (
     shell,
 )
 
+from swapchart.adapters.cli import main
+
 pytestmark = pytest.mark.slow
 
 EDITS = 30
@@ -309,3 +311,25 @@ def test_keys_apply_at_once(serve: Serve) -> None:
     headers = {"Authorization": "Bearer secret-key"}
     assert edited.proxy.call("GET", "/running", headers=headers).status == 200
     assert edited.proxy.call("POST", "/api/config/reload").status == 401
+
+
+def test_the_commands_plan_and_reload_a_running_proxy(
+    serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Edited files are planned without touching anything, then reloaded; mistakes end in 1."""
+    edited = Edited(serve, {"m": demo_model("m", *QUICK)})
+    edited.proxy.may_log = "reload|config.yaml"
+    url = ["--url", f"http://127.0.0.1:{edited.proxy.port}"]
+    edited.value["models"]["n"] = demo_model("n", *QUICK)
+    edited.write()
+    for what in ("plan", "reload"):
+        assert main(["config", what, *url]) == 0
+        assert capsys.readouterr().out == "+ n: starts on demand\n1 model unchanged\n"
+    assert main(["config", "plan", *url]) == 0
+    assert capsys.readouterr().out == "nothing changes; 2 models unchanged\n"
+    edited.path.write_text("models: [")
+    for what in ("plan", "reload"):
+        assert main(["config", what, *url]) == 1
+        captured = capsys.readouterr().err
+        assert "not valid YAML" in captured
+        assert captured.endswith("swapchart: nothing was changed\n")
