@@ -111,11 +111,15 @@ class LocalProcess(ProcessHandle):
     async def sweep(self, grace_s: float) -> int:
         """Wait *grace_s* seconds for the tree to empty, then kill it; see the port.
 
+        What left the group was not reached by ``terminate``: it is asked to end at once.
         Bounded: what outlives SIGKILL by 10 s is logged and left.
         """
+        asked: set[tuple[int, int]] = set()
         killed: set[tuple[int, int]] = set()
         with anyio.move_on_after(grace_s) as grace:
             while members := await _look(self.tree):
+                if grace_s > 0:
+                    self._ask_daemons(members, asked)
                 await procfs.wait_gone(members)
         with anyio.move_on_after(KILL_LIMIT_S) as limit:
             while grace.cancelled_caught and (members := await _look(self._kill)):
@@ -129,6 +133,14 @@ class LocalProcess(ProcessHandle):
         if not limit.cancelled_caught:
             self._launcher.forget(self)
         return len(killed)
+
+    def _ask_daemons(self, members: list[Proc], asked: set[tuple[int, int]]) -> None:
+        for member in members:
+            key = member.pid, member.start
+            if member.pgid != self.pid and key not in asked:
+                asked.add(key)
+                procfs.send(member, signal.SIGTERM)
+                procfs.send(member, signal.SIGCONT)
 
     async def probe(self, url: str, *, timeout_s: float) -> Probe:
         """GET *url* once; see the port.

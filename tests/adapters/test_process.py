@@ -275,6 +275,21 @@ async def test_A09_workers_that_ignore_sigterm_are_swept(launcher: LocalLauncher
     assert process.tree() == []
 
 
+async def test_A12_a_daemon_is_asked_before_it_is_killed(launcher: LocalLauncher) -> None:
+    """SIGTERM to the group does not reach it; sweep lets it end in good order, and soon."""
+    log = LogRing()
+    daemon = "trap 'echo daemon ends; exit 0' TERM; echo up; while :; do sleep 0.05; done"
+    process = await launcher.start(sh(f'setsid sh -c "{daemon}" & wait'), log)
+    await eventually(lambda: b"up" in log.history())
+    process.terminate()
+    await process.wait()
+    began = time.monotonic()
+
+    assert await process.sweep(30) == 0
+    assert time.monotonic() - began < 15
+    assert b"daemon ends" in log.history()
+
+
 async def test_A10_a_held_pipe_delays_nothing(launcher: LocalLauncher) -> None:
     """A grandchild that holds the output keeps neither wait nor sweep from returning."""
     log = LogRing()
