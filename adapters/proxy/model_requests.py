@@ -8,6 +8,7 @@ from functools import partial
 import anyio.to_thread
 
 from .asgi_types import Send
+from .body_budget import BodyBudgetError
 from .catalogue import Target
 from .dispatch import Sending, begin, serve
 from .form import FormScanner, Found, boundary_of
@@ -33,6 +34,11 @@ async def post(proxy: Proxy, request: Request, send: Send) -> None:
             await _whole(proxy, request, send)
     except BodyTooLargeError as error:
         await send_error(request, send, 413, str(error), headers=[(b"connection", b"close")])
+    except BodyBudgetError as error:
+        await send_error(
+            request, send, 503, str(error), code="no_room_for_body", retry_after_s=error.wait_s,
+            headers=[(b"connection", b"close")],
+        )  # fmt: skip
     except BadBodyError as error:
         await send_error(request, send, 400, str(error))
 

@@ -21,6 +21,8 @@ class ProxyOptions:
             in at a loopback address.
         trusted_proxies: Addresses and networks whose X-Forwarded-* fields cross.
         json_limit_bytes: Largest body that is read whole.
+        body_budget_bytes: All bodies that are read whole take so much memory together.
+        body_wait_s: How long one may wait for its part of that.
         form_limit_bytes: Largest body of a form, which is passed on as it comes.
         form_head_bytes: So much of a form may come before its ``model``; it is kept on disk
             beyond a megabyte.
@@ -45,6 +47,8 @@ class ProxyOptions:
     check_host: bool | None = None
     trusted_proxies: tuple[str, ...] = ()
     json_limit_bytes: int = 64 << 20
+    body_budget_bytes: int = 512 << 20
+    body_wait_s: float = 10.0
     form_limit_bytes: int = 4 << 30
     form_head_bytes: int = 2 << 30
     loading_tick_s: float = 0.75

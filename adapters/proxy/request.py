@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from io import BytesIO
 
 from .asgi_types import Headers, Message, Receive, Scope
 from .auth import EVERYTHING, Access
+from .body_budget import BodyBudget
 from .routes import Route
 
 _WATCH_AFTER_S = 0.02  # most answers are there sooner, and then no task need be made
+_UNCOUNTED_BYTES = 1 << 16  # as many as requests may wait are still little
 
 
 class ClientGoneError(Exception):
@@ -45,14 +48,15 @@ class Request:
         route: Where it goes; None until that was found.
         rest: What the ``*`` of the route's path stands for.
         access: What its key allows.
+        held_bytes: What its body takes of the budget; see `give_back`.
     """
 
     __slots__ = (
-        "_ahead", "_is_complete", "_receive", "_task", "_timer", "_watcher", "access", "headers",
-        "is_gone", "method", "path", "rest", "route", "scope",
+        "_ahead", "_budget", "_is_complete", "_receive", "_task", "_timer", "_watcher", "access",
+        "headers", "held_bytes", "is_gone", "method", "path", "rest", "route", "scope",
     )  # fmt: skip
 
-    def __init__(self, scope: Scope, receive: Receive) -> None:
+    def __init__(self, scope: Scope, receive: Receive, budget: BodyBudget | None = None) -> None:
         self.scope = scope
         self.method: str = scope["method"]
         self.path: str = scope["path"]
@@ -61,6 +65,8 @@ class Request:
         self.route: Route | None = None
         self.rest = ""
         self.access: Access = EVERYTHING
+        self.held_bytes = 0
+        self._budget = budget
         self._receive = receive
         self._ahead: Message | None = None  # a body message that the watcher came upon
         self._is_complete = False
@@ -110,11 +116,13 @@ class Request:
         Raises:
             BodyTooLargeError: It is larger than *limit_bytes*; known before it was read if
                 the client declared it.
+            BodyBudgetError: There is no room for it beside those of others.
             ClientGoneError: The client left before it had sent it.
         """
         declared = self.declared_length()
         if declared is not None and declared > limit_bytes:
             raise BodyTooLargeError(limit_bytes)
+        await self._hold(declared or 0)
         message = await self._next()
         body: bytes = message.get("body", b"")
         if not message.get("more_body", False):
@@ -122,16 +130,34 @@ class Request:
             if len(body) > limit_bytes:
                 raise BodyTooLargeError(limit_bytes)
             return body
-        pieces, size = [body], len(body)
+        # Not a list of pieces: joining them would take the memory of the body a second time, and
+        # what is left of the pieces of many bodies in between is too scattered to be used again.
+        whole, size = BytesIO(), len(body)
+        whole.write(body)
         while not self._is_complete:
             message = await self._next()
             piece: bytes = message.get("body", b"")
-            pieces.append(piece)
+            whole.write(piece)
             size += len(piece)
             if size > limit_bytes:
                 raise BodyTooLargeError(limit_bytes)
+            if size > self.held_bytes:
+                await self._hold(size)
             self._is_complete = not message.get("more_body", False)
-        return b"".join(pieces)
+        return whole.getvalue()  # its own buffer, no copy
+
+    async def _hold(self, size: int) -> None:
+        """Take as much of the budget as *size* bytes of body need, if they count at all."""
+        if size > _UNCOUNTED_BYTES and self._budget is not None:
+            more = size - self.held_bytes
+            await self._budget.take(more)
+            self.held_bytes += more
+
+    def give_back(self) -> None:
+        """The body is not needed any more."""
+        if self._budget is not None:
+            self._budget.give_back(self.held_bytes)
+        self.held_bytes = 0
 
     async def body_or_stream(self) -> bytes | AsyncIterator[bytes]:
         """Return the body if it came in one piece, else its pieces as they come."""

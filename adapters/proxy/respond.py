@@ -40,6 +40,7 @@ async def send_bytes(
     fields: Headers = [
         (b"content-type", content_type),
         (b"content-length", str(len(body)).encode()),
+        (b"x-content-type-options", b"nosniff"),
         *headers,
     ]
     await send({"type": "http.response.start", "status": status, "headers": fields})

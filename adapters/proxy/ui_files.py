@@ -22,7 +22,6 @@ _POLICY = (
 )
 _SAFETY: Headers = [
     (b"content-security-policy", _POLICY.encode()),
-    (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-cache"),
 ]
