@@ -9,6 +9,7 @@ from typing import TypeAlias
 from ...runtime import LogRing, Supervisor
 from .api import ROUTES
 from .asgi_types import Headers, Message, Receive, Scope, Send
+from .body_budget import BodyBudget
 from .catalogue import Catalogue
 from .events import Reporter
 from .exchange import Exchange
@@ -37,6 +38,7 @@ class ProxyApp:
 
     Attributes:
         proxy: What its handlers share.
+        bodies: Memory that bodies of requests take.
     """
 
     def __init__(
@@ -48,6 +50,9 @@ class ProxyApp:
             supervisor, catalogue, options or ProxyOptions(), history=history,
             on_finished=on_finished, own_log=own_log,
         )  # fmt: skip
+        self.bodies = BodyBudget(
+            self.proxy.options.body_budget_bytes, self.proxy.options.body_wait_s
+        )
         self._reporter = Reporter(self.proxy)
         self.proxy.watch = self._reporter
         self._end_listening = supervisor.listen(self._reporter.take)
@@ -59,7 +64,7 @@ class ProxyApp:
 
             await websocket_routes.serve(self.proxy, scope, receive, send)
             return
-        request = Request(scope, receive)
+        request = Request(scope, receive, self.bodies)
         try:
             await self._answer(request, send)
         except Exception as error:
@@ -73,6 +78,8 @@ class ProxyApp:
                 task.uncancel()
         finally:
             request.unwatch()
+            if request.held_bytes:
+                request.give_back()
 
     async def aclose(self) -> None:
         """End all streams, and close all connections to upstreams."""
