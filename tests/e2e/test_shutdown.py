@@ -55,8 +55,8 @@ def test_an_address_that_is_none_ends_it(serve: Serve, journal: Journal, address
     assert address in line
 
 
-def test_beyond_this_machine_it_wants_keys(serve: Serve, journal: Journal) -> None:
-    """C50: other machines could reach it and nobody would be asked who they are."""
+def test_C50_beyond_this_machine_it_wants_keys(serve: Serve, journal: Journal) -> None:
+    """Other machines could reach it and nobody would be asked who they are."""
     options = ("--listen", "0.0.0.0:0")
     proxy = serve({"a": journal.model("a")}, options=options, wait=False)
 

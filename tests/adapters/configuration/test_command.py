@@ -126,7 +126,7 @@ def test_1_6_comments_go_before_macros_expand(load: Load) -> None:
     assert model.hooks["beforeStop"][0].argv == ("save",)
 
 
-def test_1_6_unterminated_quote_is_told_with_its_line(check: Check) -> None:
+def test_B09_unterminated_quote_is_told_with_its_line(check: Check) -> None:
     """An unterminated quote in a block is found in its own line, at load."""
     text = "models:\n  m:\n    cmd: |\n      # note\n      serve ${PORT}\n      --name 'x\n"
     (problem,) = check(text)

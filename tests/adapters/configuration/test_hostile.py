@@ -100,7 +100,7 @@ CORPUS = {
 
 
 @pytest.mark.parametrize(("text", "message"), CORPUS.values(), ids=CORPUS.keys())
-def test_c39_corpus_is_refused_quickly_with_a_place(check: Check, text: str, message: str) -> None:
+def test_C39_corpus_is_refused_quickly_with_a_place(check: Check, text: str, message: str) -> None:
     """Each is an error with a place, within a second of this process's time."""
     began = time.process_time()
     problems = [p for p in check(text) if p.severity == "error"]
@@ -116,7 +116,7 @@ def test_c39_corpus_is_refused_quickly_with_a_place(check: Check, text: str, mes
     assert spent < LIMIT_S
 
 
-def test_c39_not_utf8(tmp_path: Path) -> None:
+def test_C39_not_utf8(tmp_path: Path) -> None:
     """A file that is no UTF-8 is refused, and its bytes are not shown."""
     path = tmp_path / "a.yaml"
     path.write_bytes(b"a: \xff\xfe")
@@ -124,7 +124,7 @@ def test_c39_not_utf8(tmp_path: Path) -> None:
     assert [p.message for p in check_config([path])] == ["expected UTF-8, found byte 3 that is not"]
 
 
-def test_c39_words_and_numbers(load: Load) -> None:
+def test_C39_words_and_numbers(load: Load) -> None:
     """What YAML 1.1 would turn into something else stays what Go's library makes of it."""
     metadata = load(
         "models:\n  m:\n    cmd: s ${PORT}\n    metadata:\n"
@@ -141,7 +141,7 @@ def test_c39_words_and_numbers(load: Load) -> None:
     ]
 
 
-def test_c39_tags_and_keys(load: Load) -> None:
+def test_C39_tags_and_keys(load: Load) -> None:
     """The tags of YAML's own types work, and an alias may stand for a text in a key."""
     values = (
         load(
@@ -161,7 +161,7 @@ def test_c39_tags_and_keys(load: Load) -> None:
     }
 
 
-def test_c39_many_models_load_within_a_second(tmp_path: Path) -> None:
+def test_C39_many_models_load_within_a_second(tmp_path: Path) -> None:
     """A thousand ordinary models take less than a second of processor time."""
     path = tmp_path / "a.yaml"
     path.write_text(
@@ -184,7 +184,7 @@ def test_c39_many_models_load_within_a_second(tmp_path: Path) -> None:
     assert best < LIMIT_S
 
 
-def test_c39_long_chain_of_sets(load: Load) -> None:
+def test_C39_long_chain_of_sets(load: Load) -> None:
     """Thousands of sets that build on each other are read without recursion."""
     sets = "".join(f"    s{n}: '+s{n - 1} | m'\n" for n in range(1, 5000))
     config = load(
@@ -210,7 +210,7 @@ SECRETS = (
 )
 
 
-def test_c36_no_problem_shows_a_secret(check: Check) -> None:
+def test_C36_no_problem_shows_a_secret(check: Check) -> None:
     """Keys, env, headers and credentials in URLs are in no message, right or wrong."""
     problems = check(SECRETS.format(s="canary"))
     problems += check("peers: {q: {proxy: '//u:canary@h', models: [a]}}")
@@ -219,7 +219,7 @@ def test_c36_no_problem_shows_a_secret(check: Check) -> None:
     assert "canary" not in "\n".join(map(str, problems))
 
 
-def test_c36_environment_is_shown_as_reference(check: Check) -> None:
+def test_C36_environment_is_shown_as_reference(check: Check) -> None:
     """A value of the environment in the wrong place is shown as its reference."""
     problems = check(
         "globalTTL: ${env.S}\nlogToStdout: ${env.S}\nmacros: {a: '${env.S}'}\n"
@@ -232,7 +232,7 @@ def test_c36_environment_is_shown_as_reference(check: Check) -> None:
     assert "expected an integer, found '${env.S}'" in problems[0].message
 
 
-def test_c36_no_repr_shows_a_secret(load: Load) -> None:
+def test_C36_no_repr_shows_a_secret(load: Load) -> None:
     """The configuration's repr holds no key, no value of env, no header and no command."""
     config = load(
         "apiKeys: [canary]\nmacros: {k: canary}\n"
@@ -268,7 +268,7 @@ YAMLISH = st.lists(
 
 @settings(max_examples=300, deadline=None)
 @given(YAMLISH)
-def test_c39_any_text_loads_or_is_refused(
+def test_C39_any_text_loads_or_is_refused(
     tmp_path_factory: pytest.TempPathFactory, text: str
 ) -> None:
     """No text makes loading fail in any other way than by problems with messages."""
@@ -310,7 +310,7 @@ KEYS = st.sampled_from(
 
 @settings(max_examples=300, deadline=None)
 @given(st.dictionaries(KEYS, VALUES, max_size=4), st.dictionaries(KEYS, VALUES, max_size=4))
-def test_c39_any_values_load_or_are_refused(
+def test_C39_any_values_load_or_are_refused(
     tmp_path_factory: pytest.TempPathFactory, top: dict[str, object], model: dict[str, object]
 ) -> None:
     """Whatever kind of value a key gets, it is taken or told with its place."""

@@ -160,7 +160,7 @@ def test_1_5_forward_reference(check: Check) -> None:
     )
 
 
-def test_1_5_mutual_recursion_ends(check: Check) -> None:
+def test_B09_mutual_recursion_ends(check: Check) -> None:
     """Macros that use each other end in an error, not in a loop."""
     assert len(errors(check("macros: {a: '${b}', b: 'x${a}'}\n" + one("cmd: s ${PORT} ${a}")))) == 1
 
@@ -250,7 +250,7 @@ def test_1_5_unresolved(check: Check, keys: str, path: str) -> None:
     assert "'$${x}'" in found[0].message
 
 
-def test_1_5_unresolved_in_a_block_is_found_in_its_line(check: Check) -> None:
+def test_B09_unresolved_macros_are_found_in_their_line(check: Check) -> None:
     """In a command of several lines the very line and column are told."""
     (problem,) = check(one("cmd: |\n  serve\n  --port ${PORT} ${typo}"))
 
@@ -449,7 +449,7 @@ def test_1_5_expansion_follows_the_declared_order(macros: dict[str, str], text: 
 
 @settings(deadline=None)
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\0\uf8f0\uf8f1\uf8f2")))
-def test_b08_any_value_is_one_argument_of_a_list(value: str) -> None:
+def test_B08_any_value_is_one_argument_of_a_list(value: str) -> None:
     """In a command given as list, a macro's value is exactly one argument, whatever it holds."""
     scope = Scope({"v": scalar(value)}, [0])
     node = scope.expand(scalar("${v}"))
