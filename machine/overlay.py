@@ -58,7 +58,7 @@ def merge(document: Document, overlay: Mapping[str, Any]) -> Document:
     try:
         return from_mapping(raw)
     except ChartError as error:
-        raise _blamed(error, sections) from error
+        raise _blamed(error, sections, len(document.promises.always)) from error
 
 
 def _drop_unused(raw: dict[str, Any], sections: Mapping[str, Any]) -> None:
@@ -193,13 +193,23 @@ def _extend(body: dict[str, Any], key: str, fields: Mapping[str, Any], where: st
         body[key] = merged
 
 
-def _blamed(error: ChartError, sections: Mapping[str, Any]) -> ChartError:
-    """Return *error* with its path led back into the overlay, where that is where it comes from."""
+def _blamed(error: ChartError, sections: Mapping[str, Any], promised: int) -> ChartError:
+    """Return *error* with its path led back into the overlay, where that is where it comes from.
+
+    Args:
+        error: Of the whole.
+        sections: Of the overlay.
+        promised: How many one-line promises the chart had before it.
+    """
     section, _, rest = error.where.partition(".")
-    name = rest.partition(".")[0]
+    name = rest.partition(".")[0].partition("[")[0]
     where = f"overlay, laid over the chart: {error.where}"
-    if section in _ENTRIES and name in (sections.get(section) or {}):
+    if section in (*_ENTRIES, "promises") and name in (sections.get(section) or {}):
         where = f"overlay.{error.where}"
+        if name == "always":
+            index, _, tail = rest.partition("[")[2].partition("]")
+            own = int(index) - promised
+            where = f"overlay.promises.always[{own}]{tail}" if own >= 0 else where
     elif section == "chart":
         changed = [part for part in rest.split(".") if part.partition("[")[0] in _ids(sections)]
         if changed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -128,6 +129,17 @@ def test_an_empty_overlay_changes_nothing() -> None:
             {"actions": {"x": {"set": {"wanted": "True"}}}},
         ),
         ("overlay.promises.loud", "unknown key", {"promises": {"loud": []}}),
+        ("overlay.promises.rest", "unknown state 'bed'", {"promises": {"rest": "bed"}}),
+        (
+            "overlay.promises.always[0]",
+            "unknown state 'bed'",
+            {"promises": {"always": [{"why": "x", "to": "bed"}]}},
+        ),
+        (
+            "overlay, laid over the chart: format",
+            "expected 'swapchart.chart/v1', got None",
+            "a document without format",
+        ),
         (
             "overlay.states.nowhere",
             "there is no state of this name to remove",
@@ -187,8 +199,12 @@ def test_what_is_wrong_is_said_in_the_terms_of_the_overlay(
     where: str, why: str, overlay: Any
 ) -> None:
     """The error names the path in the overlay and what was expected there."""
+    base = lifecycle()
+    if overlay == "a document without format":
+        base, overlay = replace(base, source={**base.source, "format": None}), {}
+
     with pytest.raises(ChartError) as caught:
-        merge(lifecycle(), overlay)
+        merge(base, overlay)
 
     assert caught.value.where == where
     assert why in caught.value.why
