@@ -15,7 +15,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,11 +34,14 @@ from .reloader import Signature, Sources, watch
 from .running_config import RunningConfig
 from .services import chart, equipped, equipped_specs, eviction_policy, queue_limits
 from .services import stop_limit_s as limit_of
-from .store import Database, StoreError
+from .store import Database, StoreError, activity
+from .store.activity import ActivityStore
 from .store.journal import MIGRATIONS, Journal
 from .store.state import StateDirectory, default_directory
 
 log = logging.getLogger(__name__)
+
+_ACTIVITY_ROWS = 1_000_000  # some 150 MB
 
 
 class Application:
@@ -105,7 +108,7 @@ class Application:
             self._proxy = ProxyApp(
                 supervisor, catalogue(self.config), proxy_options(self.config),
                 history=journal.history, on_finished=keeper.note,
-                own_log=stack.enter_context(keeping_log()),
+                own_log=stack.enter_context(keeping_log()), activity=await self._activity(stack),
             )  # fmt: skip
             self._proxy.proxy.details["kv"] = keeper.facts
             stack.push_async_callback(self._proxy.aclose)
@@ -127,6 +130,19 @@ class Application:
 
     def _keeper(self, say: Callable[[str, str], None]) -> KvKeeper:
         return KvKeeper(None if self._state is None else self._state.path / "kv", say)
+
+    async def _activity(self, stack: AsyncExitStack) -> ActivityStore:
+        """Open where finished requests are written down: the file that was named, or our own."""
+        own = None if self._state is None else self._state.path / "activity.db"
+        path = own if self.config.store_path is None else Path(self.config.store_path)
+        database = Database(path, activity.MIGRATIONS)
+        database.open()
+        stack.callback(database.close)
+        limit = self.config.metrics_max_in_memory if path is None else _ACTIVITY_ROWS
+        store = ActivityStore(database, limit=limit)
+        with suppress(StoreError):  # the database has said what is wrong
+            await store.open()
+        return store
 
     async def _journal(self, stack: AsyncExitStack, instance: str) -> Journal:
         """Open the journal, and end what it knows to be left of earlier runs."""

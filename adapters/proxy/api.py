@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from . import (
+    activity_routes,
     config_routes,
     control,
     events,
+    exposition,
     facts,
+    hardware,
     log_routes,
     model_requests,
     passthrough,
+    performance,
     queue_facts,
     ui_files,
 )
@@ -57,6 +61,13 @@ ROUTES = RouteTable(
         _get("/api/models/*/explain", queue_facts.explain),
         _get("/api/queue", queue_facts.queue),
         _get("/api/events", events.stream),
+        # ---- what was written down
+        _get("/api/metrics/activity", activity_routes.activity),
+        _get("/api/metrics/stats", activity_routes.stats),
+        _get("/api/captures/*", activity_routes.capture),
+        _get("/metrics", exposition.metrics),
+        _get("/api/performance", performance.performance),
+        _get("/api/hardware", hardware.hardware),
         # ---- stopping and starting
         Route(method="GET", path="/unload", handler=control.unload_all_text),
         _post("/api/models/unload", control.unload_all),

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from ...runtime import LogRing, Supervisor
+from ..store.activity import ActivityStore
 from .api import ROUTES
 from .asgi_types import Headers, Message, Receive, Scope, Send
 from .body_budget import BodyBudget
@@ -14,8 +15,10 @@ from .catalogue import Catalogue
 from .events import Reporter
 from .exchange import Exchange
 from .gate import Pass, Refusal, json_refusal
+from .host import HostSampler
 from .options import ProxyOptions
 from .origins import preflight
+from .performance import sample_on
 from .request import ClientGoneError, Request
 from .respond import send_error
 from .state import History, Proxy
@@ -35,6 +38,7 @@ class ProxyApp:
         on_finished: Gets every finished exchange with a model; must not wait.
         history: (id, limit=n) -> the last transitions of a model, the newest first.
         own_log: What the proxy itself logs; see ``own_log.keeping_log``.
+        activity: Where finished requests are written down; None: nowhere.
 
     Attributes:
         proxy: What its handlers share.
@@ -44,18 +48,22 @@ class ProxyApp:
     def __init__(
         self, supervisor: Supervisor, catalogue: Catalogue, options: ProxyOptions | None = None,
         *, on_finished: OnFinished | None = None, history: History | None = None,
-        own_log: LogRing | None = None,
+        own_log: LogRing | None = None, activity: ActivityStore | None = None,
     ) -> None:  # fmt: skip
         self.proxy = Proxy(
             supervisor, catalogue, options or ProxyOptions(), history=history,
-            on_finished=on_finished, own_log=own_log,
+            on_finished=on_finished, own_log=own_log, activity=activity,
         )  # fmt: skip
         self.bodies = BodyBudget(
             self.proxy.options.body_budget_bytes, self.proxy.options.body_wait_s
         )
         self._reporter = Reporter(self.proxy)
         self.proxy.watch = self._reporter
-        self._end_listening = supervisor.listen(self._reporter.take)
+        self._ends = [
+            supervisor.listen(self._reporter.take),
+            supervisor.listen(self.proxy.books.counters.take),
+        ]
+        self.proxy.spawn(sample_on(self.proxy, HostSampler()))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take one HTTP request or one websocket; ASGI 3."""
@@ -83,9 +91,11 @@ class ProxyApp:
 
     async def aclose(self) -> None:
         """End all streams, and close all connections to upstreams."""
-        self._end_listening()
+        for end in self._ends:
+            end()
         self._reporter.close()
         await self.proxy.aclose()
+        self.proxy.books.close()
 
     def end_streams(self) -> None:
         """End the streams of logs and events, so that a server may end."""

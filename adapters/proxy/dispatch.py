@@ -81,6 +81,7 @@ async def serve(
         sending: What goes on.
     """
     proxy.flights.begin(exchange)
+    exchange.keep_bytes = proxy.books.keep_bytes
     request.watch()
     try:
         if isinstance(resolved.target, Local):
@@ -107,6 +108,7 @@ async def serve(
         proxy.flights.end(exchange)
         if resolved.reservation is not None:
             resolved.reservation.release()
+        proxy.books.recorder.take(exchange)
         if proxy.on_finished is not None:
             proxy.on_finished(exchange)
 

@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Protocol, TypeAlias
 
 from ...runtime import LogRing, Supervisor, SwapchartError, Transition
+from ..store.activity import ActivityStore
+from .books import Books
 from .cards import ModelCard, PeerCard
 from .catalogue import Catalogue
 from .exchange import Exchange, Flights
@@ -99,6 +101,7 @@ class Proxy:
         flights: Requests that are not over.
         hub: Tells events to who listens.
         watch: Finds them.
+        books: What is written down about requests.
         own_log: What the proxy itself has logged.
         log: Where handlers log to.
     """
@@ -107,6 +110,7 @@ class Proxy:
         self, supervisor: Supervisor, catalogue: Catalogue, options: ProxyOptions, *,
         history: History | None = None,
         on_finished: Callable[[Exchange], None] | None = None, own_log: LogRing | None = None,
+        activity: ActivityStore | None = None,
     ) -> None:  # fmt: skip
         self.supervisor, self.catalogue, self.options = supervisor, catalogue, options
         self.gate = Gate(options)
@@ -123,6 +127,7 @@ class Proxy:
         self._closing = asyncio.Event()
         self.own_log = own_log if own_log is not None else LogRing()
         self.log = logging.getLogger("swapchart.proxy")
+        self.books = Books(activity, self.hub, self.own_log, options.capture_bytes)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._upstreams: dict[str, Upstream] = {}
         self._peers: dict[str, Upstream] = {}
@@ -138,6 +143,7 @@ class Proxy:
         self.catalogue, self.options = catalogue, options
         self.gate = Gate(options)
         self.trusts = ProxyTrust(options.trusted_proxies).allows
+        self.books.captures.resize(options.capture_bytes)
         self.profiles = Profiles(catalogue.profiles)
         if active is not None and active in self.profiles:
             self.profiles.activate(active)

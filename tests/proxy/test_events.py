@@ -14,7 +14,7 @@ from tools.net import wait_until_async
 from swapchart.adapters.proxy.cards import Abilities, ModelCard, PeerCard, ProfileCard
 from swapchart.adapters.proxy.hub import Hub
 from swapchart.adapters.proxy.options import ProxyOptions
-from swapchart.adapters.proxy.shown import shown_headers, shown_time
+from swapchart.adapters.proxy.shown_fields import shown_headers, shown_time
 
 
 def run(main: Callable[[Bench], Awaitable[None]], *cards: ModelCard | str, **options: Any) -> None:

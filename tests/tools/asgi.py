@@ -19,6 +19,7 @@ from swapchart.adapters.proxy.app import ProxyApp
 from swapchart.adapters.proxy.cards import ModelCard
 from swapchart.adapters.proxy.catalogue import Catalogue
 from swapchart.adapters.proxy.options import ProxyOptions
+from swapchart.adapters.store.activity import ActivityStore
 from swapchart.runtime import Command, ServiceSpec, Supervisor, Timings
 
 Fields = Sequence[tuple[str, str]]
@@ -324,7 +325,8 @@ class Bench:
 @asynccontextmanager
 async def proxied(
     *cards: ModelCard | str, respond: Respond = say_ok, options: ProxyOptions | None = None,
-    specs: Callable[[ServiceSpec], ServiceSpec] = lambda spec: spec, **catalogue: Any,
+    specs: Callable[[ServiceSpec], ServiceSpec] = lambda spec: spec,
+    activity: ActivityStore | None = None, **catalogue: Any,
 ) -> AsyncIterator[Bench]:  # fmt: skip
     """Run a proxy for *cards* (by default models ``a`` and ``b``).
 
@@ -333,13 +335,15 @@ async def proxied(
         respond: How the models' server answers.
         options: How the proxy behaves.
         specs: Changes the services on their way in.
+        activity: Where finished requests are written down.
         catalogue: Further arguments of `Catalogue`.
     """
     known = [ModelCard(id=c) if isinstance(c, str) else c for c in cards or ("a", "b")]
     async with serving(respond) as server, LocalLauncher() as launcher:
         services = [specs(idle_model(card.id, server.url)) for card in known]
         async with Supervisor(launcher, services, stop_limit_s=10.0) as supervisor:
-            app = ProxyApp(supervisor, Catalogue(known, **catalogue), options)
+            models = Catalogue(known, **catalogue)
+            app = ProxyApp(supervisor, models, options, activity=activity)
             try:
                 yield Bench(Client(app), server, app, supervisor)
             finally:

@@ -1,0 +1,157 @@
+"""Routes that tell of finished requests (llama-swap.md sections 5.14 and 5.16)."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qs
+
+import anyio.to_thread
+
+from ..store.activity import SORTS, ActivityQuery, ActivityRow
+from ..store.database import StoreError
+from .asgi_types import Send
+from .performance import parse_time
+from .request import Request
+from .respond import send_error, send_json
+from .shown_fields import shown_time
+from .state import Proxy
+
+_LARGEST_ID = 2**63 - 1
+
+
+async def activity(proxy: Proxy, request: Request, send: Send) -> None:
+    """Tell a page of finished requests."""
+    try:
+        query = query_of(request.query)
+    except ValueError as error:
+        await send_error(request, send, 400, str(error))
+        return
+    if proxy.books.activity is None:
+        await send_error(request, send, 503, "nothing is written down here")
+        return
+    proxy.books.recorder.flush()
+    try:
+        page = await proxy.books.activity.page(query)
+    except StoreError as error:
+        await send_error(request, send, 503, str(error))
+        return
+    value = {
+        "data": [_shown(row, row.id in proxy.books.captures) for row in page.rows],
+        "page": query.page,
+        "limit": query.limit,
+        "total": page.total,
+        "total_pages": -(-page.total // query.limit),
+    }
+    if proxy.books.activity.problem:
+        value["problem"] = proxy.books.activity.problem
+    await send_json(send, value)
+
+
+async def stats(proxy: Proxy, request: Request, send: Send) -> None:
+    """Tell totals and histograms, of one model or of all."""
+    if proxy.books.activity is None:
+        await send_error(request, send, 503, "nothing is written down here")
+        return
+    model = parse_qs(request.query.decode("latin-1")).get("model", [""])[-1]
+    proxy.books.recorder.flush()
+    try:
+        await send_json(send, await proxy.books.activity.stats(model or None))
+    except StoreError as error:
+        await send_error(request, send, 503, str(error))
+
+
+async def capture(proxy: Proxy, request: Request, send: Send) -> None:
+    """Tell a whole request and its answer."""
+    if not request.rest.isascii() or not request.rest.isdecimal():
+        await send_error(request, send, 400, f"expected a number, got {request.rest!r}")
+        return
+    proxy.books.recorder.flush()
+    found = proxy.books.captures.get(int(request.rest))
+    if found is None:
+        await send_error(request, send, 404, f"there is no capture {request.rest}, or no longer")
+        return
+    await send_json(send, await anyio.to_thread.run_sync(found.value))
+
+
+def query_of(text: bytes) -> ActivityQuery:
+    """Read the parameters of a page.
+
+    Raises:
+        ValueError: One of them makes no sense; the text says which.
+    """
+    given = parse_qs(text.decode("latin-1"), keep_blank_values=True)
+
+    def last(name: str, default: str = "") -> str:
+        return given.get(name, [default])[-1]
+
+    def number(name: str, default: int | None, low: int, high: int) -> int | None:
+        value = last(name)
+        if not value:
+            return default
+        if not value.isascii() or not value.isdecimal() or not low <= int(value) <= high:
+            raise ValueError(f"{name}: expected {low} to {high}, got {value!r}")
+        return int(value)
+
+    def moment(name: str) -> int | None:
+        value = last(name)
+        if not value:
+            return None
+        try:
+            return round(parse_time(value) * 1000)
+        except (ValueError, OverflowError) as error:
+            example = "2026-01-31T12:00:00Z"
+            raise ValueError(f"{name}: expected a time such as {example}, got {value!r}") from error
+
+    sort, order = last("sort") or "id", last("order") or "desc"
+    if sort not in SORTS:
+        raise ValueError(f"sort: expected one of {', '.join(SORTS)}, got {sort!r}")
+    if order not in ("asc", "desc"):
+        raise ValueError(f"order: expected asc or desc, got {order!r}")
+    query = ActivityQuery(
+        models=tuple(model for model in given.get("model", []) if model),
+        start=moment("start"),
+        end=moment("end"),
+        min_id=number("min_id", None, 1, _LARGEST_ID),
+        max_id=number("max_id", None, 1, _LARGEST_ID),
+        limit=number("limit", 25, 1, 999) or 25,
+        page=number("page", 1, 1, 10**9) or 1,
+        sort=sort,
+        order="asc" if order == "asc" else "desc",
+    )
+    _check_order("start", query.start, "end", query.end)
+    _check_order("min_id", query.min_id, "max_id", query.max_id)
+    return query
+
+
+def _check_order(first: str, low: int | None, second: str, high: int | None) -> None:
+    if low is not None and high is not None and low > high:
+        raise ValueError(f"expected {first} not after {second}")
+
+
+def _shown(row: ActivityRow, has_capture: bool) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "id": row.id,
+        "timestamp": shown_time(row.time / 1000),
+        "model": row.model,
+        "req_path": row.req_path,
+        "resp_content_type": row.resp_content_type,
+        "resp_status_code": row.resp_status_code,
+        "tokens": {
+            "cache_tokens": row.cached,
+            "draft_tokens": row.drafted,
+            "draft_acc_tokens": row.accepted,
+            "input_tokens": row.prompt,
+            "output_tokens": row.generated,
+            "prompt_per_second": row.prompt_speed,
+            "tokens_per_second": row.gen_speed,
+        },
+        "duration_ms": row.duration,
+        "wait_ms": row.waited,
+        "first_byte_ms": row.first_byte,
+        "has_capture": has_capture,
+    }
+    if row.error_msg:
+        found["error_msg"] = row.error_msg
+    if row.metadata:
+        found["metadata"] = row.metadata
+    return found

@@ -1,0 +1,53 @@
+"""All that is written down about requests, and about the machine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...runtime import LogRing
+from ..store.activity import ActivityStore
+from .captures import Captures
+from .counters import Counters
+from .host import Samples
+from .hub import Hub
+from .recorder import Recorder
+
+_ENDS_BYTES = 1 << 14  # of an answer: where tokens are told
+
+
+class Books:
+    """What is written down.
+
+    Args:
+        activity: Where rows about requests go; None: nowhere.
+        hub: Who is told of them.
+        log: Where a line for each goes.
+        capture_bytes: Room for whole requests; 0: none are kept.
+
+    Attributes:
+        activity: See above.
+        captures: Whole requests.
+        counters: For Prometheus.
+        samples: Of the machine.
+        recorder: Takes finished requests.
+        hardware: What the machine is made of; None until somebody asked.
+    """
+
+    def __init__(
+        self, activity: ActivityStore | None, hub: Hub, log: LogRing, capture_bytes: int
+    ) -> None:
+        self.activity = activity
+        self.captures = Captures(capture_bytes)
+        self.counters = Counters()
+        self.samples = Samples()
+        self.hardware: dict[str, Any] | None = None
+        self.recorder = Recorder(activity, self.captures, self.counters, hub, log)
+
+    @property
+    def keep_bytes(self) -> int:
+        """How much of an answer is kept whole until it is written down."""
+        return max(self.captures.longest, _ENDS_BYTES)
+
+    def close(self) -> None:
+        """Write down what waits."""
+        self.recorder.flush()

@@ -1,0 +1,140 @@
+"""Whole requests and answers, the last ones, in memory: for people who look into what went on.
+
+Room is counted in bytes and the oldest go first. Credentials are left out at once; texts are not,
+which is why captures can be switched off and are never written to disk.
+
+Source: llama-swap.md section 5.16.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from .asgi_types import Headers
+from .exchange import Exchange
+from .shown_fields import shown_headers
+from .tokens import decoded
+
+_Part: TypeAlias = Literal["request", "answer"]
+
+#: Bodies that are not kept: sound and pictures, which would drive out everything else.
+_LEFT_OUT: dict[str, frozenset[_Part]] = {
+    "/v1/audio/speech": frozenset({"answer"}),
+    "/v1/images/generations": frozenset({"answer"}),
+    "/sdapi/v1/txt2img": frozenset({"answer"}),
+    "/v1/audio/voices": frozenset({"request"}),
+    "/v1/audio/transcriptions": frozenset({"request"}),
+    "/v1/images/edits": frozenset({"request", "answer"}),
+    "/sdapi/v1/img2img": frozenset({"request", "answer"}),
+}
+_NONE_LEFT_OUT: frozenset[_Part] = frozenset()
+_OVERHEAD_BYTES = 1024  # of one capture, fields included, more or less
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capture:
+    """One request and its answer.
+
+    Attributes:
+        id: Number of its row among activities.
+        path: What was asked for.
+        request_headers: Fields of the request.
+        answer_headers: Fields of the answer.
+        request: Body as it was sent on.
+        answer: Body as it came, maybe compressed.
+    """
+
+    id: int
+    path: str
+    request_headers: Headers
+    answer_headers: Headers
+    request: bytes = field(default=b"", repr=False)
+    answer: bytes = field(default=b"", repr=False)
+
+    def size(self) -> int:
+        """Return the room it takes; bytes."""
+        return len(self.request) + len(self.answer) + _OVERHEAD_BYTES
+
+    def value(self) -> dict[str, Any]:
+        """Return it as the API shows it; unpacks the answer, which may take a while."""
+        encoding = next(
+            (value for name, value in self.answer_headers if name == b"content-encoding"), b""
+        )
+        answer = decoded(self.answer, encoding)
+        shown = [item for item in self.answer_headers if item[0] != b"content-encoding"]
+        return {
+            "id": self.id,
+            "req_path": self.path,
+            "req_headers": shown_headers(self.request_headers),
+            "req_body": base64.b64encode(self.request).decode(),
+            "resp_headers": shown_headers(shown),
+            "resp_body": base64.b64encode(answer or b"").decode(),
+        }
+
+
+class Captures:
+    """The last captures, as many as there is room for.
+
+    Args:
+        room_bytes: 0: none are kept.
+    """
+
+    def __init__(self, room_bytes: int) -> None:
+        self._room = room_bytes
+        self._kept: dict[int, Capture] = {}
+        self._order: deque[int] = deque()
+        self._size = 0
+
+    @property
+    def is_on(self) -> bool:
+        """Tell whether any are kept."""
+        return self._room > 0
+
+    @property
+    def longest(self) -> int:
+        """Return how much of an answer is worth keeping; bytes."""
+        return self._room // 4
+
+    def __contains__(self, number: object) -> bool:
+        """Tell whether the capture of that number is still there."""
+        return number in self._kept
+
+    def get(self, number: int) -> Capture | None:
+        """Return the capture of that number, or None when it is gone."""
+        return self._kept.get(number)
+
+    def resize(self, room_bytes: int) -> None:
+        """Take more room, or less."""
+        self._room = room_bytes
+        self._make_room()
+
+    def take(self, number: int, exchange: Exchange) -> bool:
+        """Keep what is worth keeping of *exchange*; tells whether anything is."""
+        if not self.is_on or not exchange.answer_headers:
+            return False
+        left_out = _LEFT_OUT.get(exchange.path, _NONE_LEFT_OUT)
+        has_failed = exchange.status != 200
+        has_request = not has_failed and "request" not in left_out
+        has_answer = not has_failed and "answer" not in left_out and exchange.is_whole
+        capture = Capture(
+            id=number,
+            path=exchange.path,
+            request_headers=exchange.request.headers,
+            answer_headers=exchange.answer_headers,
+            request=(exchange.body or b"") if has_request else b"",
+            answer=b"".join(exchange.pieces) if has_answer else b"",
+        )
+        if capture.size() > self._room:
+            return False
+        self._kept[number] = capture
+        self._order.append(number)
+        self._size += capture.size()
+        self._make_room()
+        return True
+
+    def _make_room(self) -> None:
+        while self._size > self._room:
+            self._size -= self._kept.pop(self._order.popleft()).size()

@@ -1,0 +1,255 @@
+"""Reads from an answer how many tokens it cost and how fast they came. Pure.
+
+Only the ends of an answer are looked at: servers tell totals at the end, Anthropic's part of them
+at the beginning. Whatever the text holds, the outcome is a number or unknown, never an error.
+
+Source: llama-swap.md section 5.14.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+_DECODED_BYTES = 8 << 20
+_ERROR_CHARS = 500
+_UNKNOWN = -1
+_LARGEST = 10**15
+_TELLING = (b'"usage"', b'"timings"', b'"metrics"')
+_OBJECT = re.compile(r'"(usage|timings|metrics)"\s*:\s*(?=\{)')
+
+
+@dataclass(slots=True, kw_only=True)
+class Tokens:
+    """What an answer cost. Where anything is known, -1 is what is not; else all is 0.
+
+    Attributes:
+        cached: Tokens of the prompt that were not read anew.
+        drafted: Tokens that a draft model proposed.
+        accepted: Those of them that were taken.
+        read: Tokens of the prompt.
+        written: Tokens of the answer.
+        read_rate: Prompt tokens a second.
+        write_rate: Answer tokens a second.
+        server_ms: What the server says it took; 0 is unknown.
+    """
+
+    cached: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    read: int = 0
+    written: int = 0
+    read_rate: float = 0.0
+    write_rate: float = 0.0
+    server_ms: float = 0.0
+
+
+class _Telling(msgspec.Struct):
+    usage: Any = None
+    timings: Any = None
+    metrics: Any = None
+    response: Any = None
+    message: Any = None
+
+
+_DECODER = msgspec.json.Decoder(_Telling)
+_LIST_DECODER = msgspec.json.Decoder(list[_Telling])
+
+
+def decoded(data: bytes, encoding: bytes) -> bytes | None:
+    """Return *data* without its Content-Encoding; None: unknown, damaged, or too much of it."""
+    kind = encoding.strip().lower()
+    if kind in (b"", b"identity"):
+        return data
+    if kind not in (b"gzip", b"x-gzip", b"deflate"):
+        return None
+    for bits in (47, -15):  # gzip or zlib by its head; what servers wrongly call deflate
+        try:
+            unpacker = zlib.decompressobj(wbits=bits)
+            found = unpacker.decompress(data, _DECODED_BYTES)
+        except zlib.error:
+            continue
+        return None if unpacker.unconsumed_tail else found
+    return None
+
+
+def tokens_of(body: bytes, *, is_events: bool, is_whole: bool) -> Tokens:
+    """Return what *body* tells.
+
+    Args:
+        body: The answer, or its ends.
+        is_events: It is a stream of events.
+        is_whole: It is not the ends only.
+    """
+    if not any(word in body for word in _TELLING):
+        return Tokens()
+    if is_events:
+        found = _from_events(body)
+    elif is_whole:
+        found = _from_json(body)
+    else:
+        found = _from_pieces(body)
+    return _counted(found)
+
+
+def _from_events(body: bytes) -> list[_Telling]:
+    found = []
+    for line in body.split(b"\n"):
+        if line.startswith(b"data:") and any(word in line for word in _TELLING):
+            found += _decode(line[5:])
+    return found
+
+
+def _from_json(body: bytes) -> list[_Telling]:
+    return _decode(body) or _from_pieces(body)
+
+
+def _decode(text: bytes) -> list[_Telling]:
+    try:
+        if text.lstrip()[:1] == b"[":
+            return _LIST_DECODER.decode(text)[-1:]
+        return [_DECODER.decode(text)]
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return []
+
+
+def _from_pieces(body: bytes) -> list[_Telling]:
+    """Find the objects in a text that is no JSON as a whole."""
+    text = body.decode("utf-8", "replace")
+    reader = json.JSONDecoder()
+    found = []
+    for match in _OBJECT.finditer(text):
+        try:
+            value, _ = reader.raw_decode(text, match.end())
+        except (ValueError, RecursionError):
+            continue
+        found.append(_Telling(**{match[1]: value}))
+    return found
+
+
+# ---- counting
+def _counted(found: Iterable[_Telling]) -> Tokens:
+    tokens = Tokens()
+    is_known = False
+    for telling in found:
+        for usage in _usages(telling):
+            is_known = _add_usage(tokens, usage, is_known) or is_known
+        if isinstance(telling.timings, dict):
+            is_known = _add_timings(tokens, telling.timings, is_known) or is_known
+        if isinstance(telling.metrics, dict) and is_known:
+            _add_metrics(tokens, telling.metrics)
+    return tokens
+
+
+def _usages(telling: _Telling) -> Iterable[Mapping[str, Any]]:
+    for holder in (telling.response, telling.message):
+        if isinstance(holder, dict) and isinstance(holder.get("usage"), dict):
+            yield holder["usage"]
+    if isinstance(telling.usage, dict):
+        yield telling.usage
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if abs(value) < _LARGEST else None  # nan is refused too
+
+
+def _first(values: Mapping[str, Any], *names: str) -> float | None:
+    for name in names:
+        found = _number(values.get(name))
+        if found is not None:
+            return found
+    return None
+
+
+def _begin(tokens: Tokens) -> None:
+    tokens.cached = tokens.drafted = tokens.accepted = _UNKNOWN
+    tokens.read_rate = tokens.write_rate = float(_UNKNOWN)
+
+
+def _add_usage(tokens: Tokens, usage: Mapping[str, Any], is_known: bool) -> bool:
+    read = _first(usage, "prompt_tokens", "input_tokens")
+    written = _first(usage, "completion_tokens", "output_tokens")
+    if read is None and written is None:
+        return False
+    if not is_known:
+        _begin(tokens)
+    if read is not None and read > 0:
+        tokens.read = int(read)
+    if written is not None and written > 0:
+        tokens.written = int(written)
+    cached = _first(usage, "cache_read_input_tokens")
+    for name in ("input_tokens_details", "prompt_tokens_details"):
+        details = usage.get(name)
+        if cached is None and isinstance(details, dict):
+            cached = _first(details, "cached_tokens")
+    if cached is not None:
+        tokens.cached = int(cached)
+    return True
+
+
+def _add_timings(tokens: Tokens, timings: Mapping[str, Any], is_known: bool) -> bool:
+    read, written = _first(timings, "prompt_n"), _first(timings, "predicted_n")
+    if read is None and written is None:
+        return False
+    if not is_known:
+        _begin(tokens)
+    tokens.read = int(read or 0)
+    tokens.written = int(written or 0)
+    for name, attribute in (
+        ("prompt_per_second", "read_rate"), ("predicted_per_second", "write_rate"),
+    ):  # fmt: skip
+        rate = _first(timings, name)
+        if rate is not None:
+            setattr(tokens, attribute, float(rate))
+    cached = _first(timings, "cache_n")
+    if cached is not None:
+        tokens.cached = int(cached)
+    drafted, accepted = _first(timings, "draft_n"), _first(timings, "draft_n_accepted")
+    if drafted is not None and accepted is not None:
+        tokens.drafted, tokens.accepted = int(drafted), int(accepted)
+    tokens.server_ms = (_first(timings, "prompt_ms") or 0) + (_first(timings, "predicted_ms") or 0)
+    return True
+
+
+def _add_metrics(tokens: Tokens, metrics: Mapping[str, Any]) -> None:
+    """Add what vLLM tells beside its usage."""
+    decoding = metrics.get("speculative_decoding")
+    if isinstance(decoding, dict):
+        drafted = _first(decoding, "num_draft_tokens")
+        accepted = _first(decoding, "num_accepted_draft_tokens")
+        if drafted is not None and accepted is not None:
+            tokens.drafted, tokens.accepted = int(drafted), int(accepted)
+    first_ms = _first(metrics, "time_to_first_token_ms")
+    if first_ms is not None and first_ms > 0:
+        tokens.read_rate = (tokens.read - max(tokens.cached, 0)) / (first_ms / 1000)
+    gap_ms = _first(metrics, "mean_itl_ms")
+    if gap_ms is not None and gap_ms > 0:
+        tokens.write_rate = 1000 / gap_ms
+
+
+def error_of(status: int, body: bytes) -> str:
+    """Say what an answer other than 200 says is wrong; at most 500 characters."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        value = None
+    if isinstance(value, dict):
+        error = value.get("error")
+        if isinstance(error, dict):
+            error = error.get("message")
+        for found in (error, value.get("message"), value.get("detail")):
+            if isinstance(found, str) and found:
+                return found[:_ERROR_CHARS]
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status)

@@ -1,0 +1,247 @@
+"""One row for each finished request for a model: what it was, how it went, what it cost.
+
+No text of a request or an answer is in it. Rows are numbered here, not by SQLite, so that a number
+can be told before the row is written.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from sqlite3 import Connection
+from typing import Any, Literal, TypeAlias
+
+from .database import Database
+from .statistics import histogram
+
+MIGRATIONS = (
+    """
+    CREATE TABLE activity (
+        id INTEGER PRIMARY KEY,
+        time INTEGER NOT NULL,          -- wall clock; milliseconds since 1970
+        model TEXT NOT NULL,
+        req_path TEXT NOT NULL,
+        resp_content_type TEXT NOT NULL,
+        resp_status_code INTEGER NOT NULL,
+        cached INTEGER NOT NULL,        -- tokens; -1 is unknown
+        drafted INTEGER NOT NULL,
+        accepted INTEGER NOT NULL,
+        prompt INTEGER NOT NULL,
+        generated INTEGER NOT NULL,
+        prompt_speed REAL NOT NULL,     -- tokens a second; -1 is unknown
+        gen_speed REAL NOT NULL,
+        duration INTEGER NOT NULL,      -- milliseconds
+        waited INTEGER NOT NULL,        -- of these: until the model was ready
+        first_byte INTEGER NOT NULL,    -- of these: until the answer began
+        error_msg TEXT NOT NULL,
+        metadata TEXT NOT NULL          -- JSON
+    );
+    CREATE INDEX activity_model ON activity (model, id);
+    CREATE INDEX activity_time ON activity (time);
+    """,
+)
+
+#: What rows can be sorted by, in the words of the API.
+SORTS = (
+    "id", "time", "model", "req_path", "resp_status_code", "resp_content_type", "cached",
+    "prompt", "generated", "drafted", "prompt_speed", "gen_speed", "duration",
+)  # fmt: skip
+Order: TypeAlias = Literal["asc", "desc"]
+
+_COLUMNS = (
+    "id", "time", "model", "req_path", "resp_content_type", "resp_status_code", "cached",
+    "drafted", "accepted", "prompt", "generated", "prompt_speed", "gen_speed", "duration",
+    "waited", "first_byte", "error_msg", "metadata",
+)  # fmt: skip
+_INSERT = f"INSERT INTO activity VALUES ({', '.join('?' * len(_COLUMNS))})"
+_PRUNE = "DELETE FROM activity WHERE id <= (SELECT MAX(id) FROM activity) - ?"
+_PRUNE_EVERY = 100
+_HISTOGRAM_ROWS = 20_000  # the youngest: a picture of lately, and quick on a large store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActivityRow:
+    """One finished request; see the schema for units. Fields in the order of its columns."""
+
+    id: int
+    time: int
+    model: str
+    req_path: str
+    resp_content_type: str
+    resp_status_code: int
+    cached: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    prompt: int = 0
+    generated: int = 0
+    prompt_speed: float = 0.0
+    gen_speed: float = 0.0
+    duration: int = 0
+    waited: int = 0
+    first_byte: int = 0
+    error_msg: str = ""
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def values(self) -> tuple[Any, ...]:
+        """Return the fields as SQLite takes them; shape (18,)."""
+        return (
+            self.id, self.time, self.model, self.req_path, self.resp_content_type,
+            self.resp_status_code, self.cached, self.drafted, self.accepted, self.prompt,
+            self.generated, self.prompt_speed, self.gen_speed, self.duration, self.waited,
+            self.first_byte, self.error_msg, json.dumps(self.metadata, ensure_ascii=False),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActivityQuery:
+    """Which rows are wanted.
+
+    Attributes:
+        models: Any of these; empty is all.
+        start: Not before; milliseconds since 1970.
+        end: Not after.
+        min_id: Not below.
+        max_id: Not above.
+        limit: Rows on a page; 1..999.
+        page: Which page; >= 1.
+        sort: One of `SORTS`; ties are broken by id.
+        order: Direction.
+    """
+
+    models: tuple[str, ...] = ()
+    start: int | None = None
+    end: int | None = None
+    min_id: int | None = None
+    max_id: int | None = None
+    limit: int = 25
+    page: int = 1
+    sort: str = "id"
+    order: Order = "desc"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActivityPage:
+    """The wanted rows of one page, and how many there are in all."""
+
+    rows: tuple[ActivityRow, ...]
+    total: int
+
+
+class ActivityStore:
+    """Keeps rows, up to a limit; the oldest go first.
+
+    Args:
+        database: Opened by whoever made it, with `MIGRATIONS`.
+        limit: Rows that are kept.
+    """
+
+    def __init__(self, database: Database, *, limit: int = 1_000_000) -> None:
+        self._db, self._limit = database, limit
+        self._last_id = 0
+        self._count = 0
+
+    async def open(self) -> None:
+        """Find out how far rows are numbered.
+
+        Raises:
+            StoreError: The store is off; rows are numbered from 1 then, and not kept.
+        """
+        ((last,),) = await self._db.query("SELECT COALESCE(MAX(id), 0) FROM activity")
+        self._last_id = int(last)
+
+    @property
+    def dropped(self) -> int:
+        """How many rows could not be kept."""
+        return self._db.dropped
+
+    @property
+    def problem(self) -> str:
+        """Why the store is off, or what happened to it at opening; empty if nothing did."""
+        return self._db.problem
+
+    def next_id(self) -> int:
+        """Return the number of the next row."""
+        self._last_id += 1
+        return self._last_id
+
+    def put(self, row: ActivityRow) -> None:
+        """Write *row* soon; never waits."""
+        self._db.put(_INSERT, row.values())
+        self._count += 1
+        if self._count % min(_PRUNE_EVERY, max(self._limit // 10, 1)) == 0:
+            self._db.put(_PRUNE, (self._limit,))
+
+    async def page(self, query: ActivityQuery) -> ActivityPage:
+        """Return the rows that *query* wants.
+
+        Raises:
+            StoreError: The store is off.
+        """
+        where, values = _condition(query)
+
+        def read(db: Connection) -> tuple[int, list[tuple[Any, ...]]]:
+            (total,) = db.execute(f"SELECT COUNT(*) FROM activity {where}", values).fetchone()
+            ties = "" if query.sort == "id" else f", id {query.order}"
+            rows = db.execute(
+                f"SELECT * FROM activity {where} "
+                f"ORDER BY {query.sort} {query.order}{ties} LIMIT ? OFFSET ?",
+                (*values, query.limit, (query.page - 1) * query.limit),
+            ).fetchall()
+            return total, rows
+
+        assert query.sort in SORTS, "checked by whoever asks"
+        assert query.order in ("asc", "desc"), "checked by whoever asks"
+        total, rows = await self._db.call(read)
+        return ActivityPage(rows=tuple(_row(values) for values in rows), total=total)
+
+    async def stats(self, model: str | None = None) -> dict[str, Any]:
+        """Return totals, and histograms of rates, of one model or of all.
+
+        Raises:
+            StoreError: The store is off.
+        """
+        where, values = ("", ()) if model is None else ("WHERE model = ?", (model,))
+
+        def read(db: Connection) -> tuple[tuple[Any, ...], list[tuple[float, float]]]:
+            sums = db.execute(
+                "SELECT COUNT(*), TOTAL(prompt), TOTAL(generated), TOTAL(MAX(cached, 0)) "
+                f"FROM activity {where}",
+                values,
+            ).fetchone()
+            rates = db.execute(
+                f"SELECT prompt_speed, gen_speed FROM activity {where} ORDER BY id DESC LIMIT ?",
+                (*values, _HISTOGRAM_ROWS),
+            ).fetchall()
+            return sums, rates
+
+        (count, read_, written, cached), rates = await self._db.call(read)
+        return {
+            "total_requests": int(count), "total_input_tokens": int(read_),
+            "total_output_tokens": int(written), "total_cache_tokens": int(cached),
+            "prompt_histogram": histogram([rate for rate, _ in rates]),
+            "gen_histogram": histogram([rate for _, rate in rates]),
+        }  # fmt: skip
+
+
+def _condition(query: ActivityQuery) -> tuple[str, tuple[Any, ...]]:
+    parts: list[str] = []
+    values: list[Any] = []
+    if query.models:
+        parts.append(f"model IN ({', '.join('?' * len(query.models))})")
+        values += query.models
+    limits: Sequence[tuple[str, int | None]] = (
+        ("time >= ?", query.start), ("time <= ?", query.end),
+        ("id >= ?", query.min_id), ("id <= ?", query.max_id),
+    )  # fmt: skip
+    for text, value in limits:
+        if value is not None:
+            parts.append(text)
+            values.append(value)
+    return (f"WHERE {' AND '.join(parts)}" if parts else ""), tuple(values)
+
+
+def _row(values: tuple[Any, ...]) -> ActivityRow:
+    fields = dict(zip(_COLUMNS, values, strict=True))
+    fields["metadata"] = json.loads(fields["metadata"])
+    return ActivityRow(**fields)

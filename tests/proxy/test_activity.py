@@ -1,0 +1,533 @@
+"""What is written down: llama-swap.md sections 5.14 and 5.16, faults.md rows E01, E05 to E07."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import gzip
+import json
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tools.asgi import Bench, Received, proxied, say, say_events
+from tools.net import wait_until_async
+
+from swapchart.adapters.proxy.auth import ApiKey
+from swapchart.adapters.proxy.cards import ModelCard, SelectorCard
+from swapchart.adapters.proxy.exchange import Exchange
+from swapchart.adapters.proxy.options import ProxyOptions
+from swapchart.adapters.store import Database
+from swapchart.adapters.store.activity import (
+    MIGRATIONS,
+    ActivityQuery,
+    ActivityRow,
+    ActivityStore,
+)
+from swapchart.adapters.store.statistics import histogram
+
+USAGE = b'{"usage":{"prompt_tokens":11,"completion_tokens":4}}'
+
+
+async def usage(received: Received, writer: asyncio.StreamWriter) -> None:
+    await say(writer, USAGE)
+
+
+def run(
+    main: Callable[[Bench], Awaitable[None]], *cards: ModelCard | str, path: Path | None = None,
+    limit: int = 1000, **options: Any,
+) -> None:  # fmt: skip
+    async def whole() -> None:
+        database = Database(path, MIGRATIONS)
+        database.open()
+        store = ActivityStore(database, limit=limit)
+        try:
+            if database.is_on:
+                await store.open()
+            given = {"respond": usage, "activity": store, **options}
+            async with proxied(*cards, **given) as bench:
+                await main(bench)
+        finally:
+            database.close()
+
+    asyncio.run(whole())
+
+
+async def page(bench: Bench, query: str = "") -> Any:
+    answer = await bench.client.call("GET", f"/api/metrics/activity?{query}")
+    assert answer.status == 200, answer.body
+    return answer.json()
+
+
+# ---- rows
+def test_5_14_a_row_for_each_request() -> None:
+    """What was asked, how it went and what it cost; and nothing of what was said."""
+    selector = SelectorCard(id="s", strategy="pin", targets=("a",))
+
+    async def main(bench: Bench) -> None:
+        before = time.time() - 1
+        await bench.client.call(
+            "POST", "/v1/chat/completions",
+            value={"model": "s", "messages": [{"role": "user", "content": "secret words"}]},
+        )  # fmt: skip
+        rows = await page(bench)
+        (row,) = rows["data"]
+
+        assert (rows["page"], rows["limit"], rows["total"], rows["total_pages"]) == (1, 25, 1, 1)
+        assert (row["id"], row["model"], row["req_path"]) == (1, "a", "/v1/chat/completions")
+        assert (row["resp_status_code"], row["resp_content_type"]) == (200, "application/json")
+        assert row["tokens"] == {
+            "cache_tokens": -1, "draft_tokens": -1, "draft_acc_tokens": -1, "input_tokens": 11,
+            "output_tokens": 4, "prompt_per_second": -1.0, "tokens_per_second": -1.0,
+        }  # fmt: skip
+        assert row["metadata"] == {"fifo_priority": "0", "selector": "s"}
+        assert before <= datetime.fromisoformat(row["timestamp"]).timestamp() <= time.time() + 1
+        assert row["duration_ms"] >= row["first_byte_ms"] >= row["wait_ms"] >= 0
+        assert "error_msg" not in row
+        assert "secret words" not in json.dumps(rows)
+
+    run(main, selectors=[selector])
+
+
+def test_5_14_failures_are_rows_too() -> None:
+    """Requests that fail, are refused or are cancelled are rows with their reason."""
+
+    async def main(bench: Bench) -> None:
+        async def fail(received: Received, writer: asyncio.StreamWriter) -> None:
+            await say(writer, b'{"error":{"message":"too long"}}', status=400)
+
+        async def hold(received: Received, writer: asyncio.StreamWriter) -> None:
+            await asyncio.Event().wait()
+
+        bench.server.respond = fail
+        await bench.client.chat("a")
+        bench.server.respond = hold
+        left = bench.client.begin("POST", "/v1/completions", value={"model": "a"})
+        await wait_until_async(lambda: bench.supervisor["a"].in_flight)
+        left.leave()
+        await left.task
+        cancelled = bench.client.begin("POST", "/v1/completions", value={"model": "a"})
+        await wait_until_async(lambda: bench.app.proxy.flights.open)
+        for exchange in list(bench.app.proxy.flights.open.values()):
+            exchange.cancel("somebody")
+        await cancelled.answer()
+        bench.supervisor.close()
+        await bench.client.chat("b")
+        rows = (await page(bench, "order=asc"))["data"]
+
+        assert [(row["resp_status_code"], row.get("error_msg")) for row in rows] == [
+            (400, "too long"), (499, "499"), (499, "cancelled by somebody"),
+            (503, "shutting down"),
+        ]  # fmt: skip
+        assert rows[0]["tokens"]["input_tokens"] == 0
+
+    run(main)
+
+
+def test_5_14_what_is_no_request_for_a_model_is_no_row() -> None:
+    """GETs, unknown models and paths that are passed on unread leave no row."""
+
+    async def main(bench: Bench) -> None:
+        await bench.client.call("GET", "/props?model=a")
+        await bench.client.chat("nobody")
+        await bench.client.call("POST", "/upstream/a/slots", body=b"{}")
+        assert (await page(bench))["total"] == 0
+        await bench.client.call("POST", "/upstream/a/v1/completions", body=b"{}")
+        assert [row["req_path"] for row in (await page(bench))["data"]] == ["/v1/completions"]
+
+    run(main)
+
+
+def test_5_14_streams_and_packed_answers() -> None:
+    """Tokens are read from streams, from packed answers, and from the ends of long ones."""
+
+    async def main(bench: Bench) -> None:
+        async def stream(received: Received, writer: asyncio.StreamWriter) -> None:
+            pieces = [b'data: {"choices":[]}\n\n' * 50 for _ in range(50)]
+            await say_events(writer, *pieces, b"data: " + USAGE + b"\n\n", b"data: [DONE]\n\n")
+
+        async def packed(received: Received, writer: asyncio.StreamWriter) -> None:
+            body = gzip.compress(USAGE)
+            head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Encoding: gzip\r\n"
+            writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            await writer.drain()
+
+        async def odd(received: Received, writer: asyncio.StreamWriter) -> None:
+            head = "HTTP/1.1 200 OK\r\nContent-Encoding: br\r\nContent-Length: 1\r\n\r\nx"
+            writer.write(head.encode())
+            await writer.drain()
+
+        for respond in (stream, packed, odd):
+            bench.server.respond = respond
+            await bench.client.chat("a")
+        rows = (await page(bench, "order=asc"))["data"]
+
+        assert [row["tokens"]["input_tokens"] for row in rows] == [11, 11, 0]
+        assert "Content-Encoding" in rows[2]["error_msg"]
+
+    run(main)
+
+
+def test_5_14_an_event_and_a_line_for_each_row() -> None:
+    """Who listens is told of each row, and the log has a line that clients cannot break."""
+
+    async def main(bench: Bench) -> None:
+        events = bench.client.begin("GET", "/api/events")
+        await events.until(lambda c: b"queue" in c.body)
+        await bench.client.call(
+            "POST", "/v1/chat/completions?x=%0A", value={"model": "a"},
+            headers={"User-Agent": "me\x1b[31m"},
+        )  # fmt: skip
+        await events.until(lambda c: b'"type":"activity","data":"{\\"id\\":1}"' in c.body)
+        line = bench.app.proxy.own_log.tail(1)[0]
+
+        assert line.startswith('Request 127.0.0.1 "POST /v1/chat/completions?x=%0A HTTP/1.1" 200 ')
+        assert '"me\\x1b[31m"' in line
+        events.leave()
+        await events.task
+
+    run(main)
+
+
+# ---- pages
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("", [6, 5, 4, 3, 2, 1]),
+        ("order=asc", [1, 2, 3, 4, 5, 6]),
+        ("limit=2", [6, 5]),
+        ("limit=2&page=2", [4, 3]),
+        ("limit=2&page=9", []),
+        ("model=a", [6, 4, 2]),
+        ("model=a&model=b", [6, 5, 4, 3, 2, 1]),
+        ("model=", [6, 5, 4, 3, 2, 1]),
+        ("min_id=2&max_id=3", [3, 2]),
+        ("sort=prompt", [6, 3, 5, 2, 4, 1]),
+        ("sort=prompt&order=asc", [1, 4, 2, 5, 3, 6]),
+        ("start=2026-01-01T00:00:03Z", [6, 5, 4, 3]),
+        ("end=2026-01-01T00:00:03Z", [3, 2, 1]),
+        ("start=2026-01-01T01:00:03%2B01:00&end=2026-01-01T00:00:04.000Z", [4, 3]),
+        ("model=x", []),
+    ],
+)
+def test_5_14_pages(query: str, expected: list[int]) -> None:
+    """Rows are chosen, sorted and cut into pages as asked, ties by id."""
+
+    async def main(bench: Bench) -> None:
+        store = bench.app.proxy.books.activity
+        assert store is not None
+        base = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+        for number in range(1, 7):
+            row = ActivityRow(
+                id=store.next_id(), time=round((base + number) * 1000),
+                model="ba"[(number + 1) % 2], req_path="/x", resp_content_type="",
+                resp_status_code=200, prompt=[10, 20, 30][(number - 1) % 3],
+            )  # fmt: skip
+            store.put(row)
+        found = await page(bench, query)
+
+        assert [row["id"] for row in found["data"]] == expected
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "limit=0", "limit=1000", "limit=x", "limit=-1", "page=0", "page=x", "sort=nothing",
+        "sort=id;drop", "order=up", "min_id=0", "max_id=x", "min_id=5&max_id=4", "start=yesterday",
+        "start=2026-01-01T00:00:00", "start=2026-01-02T00:00:00Z&end=2026-01-01T00:00:00Z",
+        "limit=%C2%B2", "min_id=99999999999999999999", "end=",
+    ],
+)  # fmt: skip
+def test_5_14_pages_that_make_no_sense(query: str) -> None:
+    """A parameter that makes no sense is 400 and named; an empty one is none."""
+
+    async def main(bench: Bench) -> None:
+        answer = await bench.client.call("GET", f"/api/metrics/activity?{query}")
+
+        if query == "end=":
+            assert answer.status == 200
+        else:
+            assert answer.status == 400
+            assert query.partition("=")[0] in answer.error()["message"]
+
+    run(main)
+
+
+# ---- statistics
+def test_5_14_stats() -> None:
+    """Totals and histograms are those of the model that was asked for, or of all."""
+
+    async def timed(received: Received, writer: asyncio.StreamWriter) -> None:
+        await say(
+            writer,
+            b'{"timings":{"prompt_n":10,"predicted_n":5,"cache_n":90,"prompt_per_second":100,'
+            b'"predicted_per_second":50}}',
+        )
+
+    async def main(bench: Bench) -> None:
+        empty = (await bench.client.call("GET", "/api/metrics/stats")).json()
+        assert (empty["total_requests"], empty["prompt_histogram"]) == (0, None)
+        bench.server.respond = timed
+        for model in ("a", "a", "b"):
+            await bench.client.chat(model)
+        one = (await bench.client.call("GET", "/api/metrics/stats?model=a")).json()
+        both = (await bench.client.call("GET", "/api/metrics/stats")).json()
+
+        assert (one["total_requests"], both["total_requests"]) == (2, 3)
+        assert (both["total_input_tokens"], both["total_output_tokens"]) == (30, 15)
+        assert both["total_cache_tokens"] == 270
+        assert both["gen_histogram"] == {
+            "bins": [3], "min": 50.0, "max": 50.0, "binSize": 0, "p50": 50.0, "p95": 50.0,
+            "p99": 50.0,
+        }  # fmt: skip
+
+    run(main)
+
+
+@given(st.lists(st.floats(-10, 1e6), max_size=200))
+def test_5_14_histograms_count_everything_once(values: list[float]) -> None:
+    """Every value above 0 is in one bin, and percentiles lie between the ends."""
+    found = histogram(values)
+    positive = [value for value in values if value > 0]
+
+    if not positive:
+        assert found is None
+        return
+    assert found is not None
+    assert sum(found["bins"]) == len(positive)
+    assert 1 <= len(found["bins"]) <= 20
+    assert found["min"] <= found["p50"] <= found["p95"] <= found["p99"] <= found["max"]
+
+
+def test_5_14_percentiles_are_linear() -> None:
+    """Between two values a percentile is where it would be on the line."""
+    found = histogram([10, 20])
+
+    assert found is not None
+    assert (found["p50"], len(found["bins"]), found["binSize"]) == (15.0, 5, 2.0)
+
+
+# ---- captures
+CAPTURING = ProxyOptions(capture_bytes=1 << 20, keys=(ApiKey(key="our-key"),))
+
+
+def test_5_16_captures() -> None:
+    """A capture has the request as it was sent on and its answer, without credentials."""
+    card = ModelCard(id="a", use_model_name="real")
+
+    async def packed(received: Received, writer: asyncio.StreamWriter) -> None:
+        body = gzip.compress(USAGE)
+        head = "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nSet-Cookie: secret\r\nX-A: 1\r\n"
+        writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        await writer.drain()
+
+    async def main(bench: Bench) -> None:
+        bench.client.headers["x-api-key"] = "our-key"
+        await bench.client.call(
+            "POST", "/v1/chat/completions", body=b'{"model":"a"}', headers={"Cookie": "secret"}
+        )
+        assert (await page(bench))["data"][0]["has_capture"] is True
+        found = (await bench.client.call("GET", "/api/captures/1")).json()
+
+        assert (found["id"], found["req_path"]) == (1, "/v1/chat/completions")
+        assert base64.b64decode(found["req_body"]) == b'{"model":"real"}'
+        assert base64.b64decode(found["resp_body"]) == USAGE
+        assert found["req_headers"]["X-Api-Key"] == "[REDACTED]"
+        assert found["req_headers"]["Cookie"] == "[REDACTED]"
+        assert found["resp_headers"]["Set-Cookie"] == "[REDACTED]"
+        assert found["resp_headers"]["X-A"] == "1"
+        assert "Content-Encoding" not in found["resp_headers"]
+        assert "our-key" not in json.dumps(found)
+        assert "secret" not in json.dumps(found)
+        for number, status in (("2", 404), ("x", 400), ("%C2%B2", 400)):
+            answer = await bench.client.call("GET", f"/api/captures/{number}")
+            assert answer.status == status
+
+    run(main, card, respond=packed, options=CAPTURING)
+
+
+@pytest.mark.parametrize(
+    ("path", "has_request", "has_answer"),
+    [
+        ("/v1/chat/completions", True, True),
+        ("/v1/audio/speech", True, False),
+        ("/v1/images/generations", True, False),
+        ("/sdapi/v1/txt2img", True, False),
+        ("/v1/audio/voices", False, True),
+        ("/sdapi/v1/img2img", False, False),
+    ],
+)
+def test_5_16_sound_and_pictures_are_left_out(
+    path: str, has_request: bool, has_answer: bool
+) -> None:
+    """What would drive out everything else is not kept."""
+
+    async def main(bench: Bench) -> None:
+        await bench.client.call("POST", path, value={"model": "a"})
+        found = (await bench.client.call("GET", "/api/captures/1")).json()
+
+        assert (bool(found["req_body"]), bool(found["resp_body"])) == (has_request, has_answer)
+        assert found["resp_headers"]["Content-Type"] == "application/json"
+
+    run(main, options=ProxyOptions(capture_bytes=1 << 20))
+
+
+def test_5_16_failures_keep_their_headers_only() -> None:
+    """Of a request that failed only the fields are kept."""
+
+    async def fail(received: Received, writer: asyncio.StreamWriter) -> None:
+        await say(writer, b"why", status=500)
+
+    async def main(bench: Bench) -> None:
+        await bench.client.chat("a")
+        found = (await bench.client.call("GET", "/api/captures/1")).json()
+        assert (found["req_body"], found["resp_body"]) == ("", "")
+
+    run(main, respond=fail, options=ProxyOptions(capture_bytes=1 << 20))
+
+
+def test_5_16_room_is_bounded() -> None:
+    """The oldest captures go first, what is too large is not kept, and 0 keeps none."""
+
+    async def main(bench: Bench) -> None:
+        for _ in range(10):
+            await bench.client.call(
+                "POST", "/v1/completions", value={"model": "a", "x": "y" * 2000}
+            )
+        rows = (await page(bench, "order=asc"))["data"]
+        assert [row["has_capture"] for row in rows] == [False] * 7 + [True] * 3
+        await bench.client.call("POST", "/v1/completions", value={"model": "a", "x": "y" * 20_000})
+        assert (await page(bench))["data"][0]["has_capture"] is False
+        bench.app.proxy.books.captures.resize(0)
+        assert not any(row["has_capture"] for row in (await page(bench))["data"])
+
+    run(main, options=ProxyOptions(capture_bytes=10_000))
+
+
+# ---- the store
+def rows_of(path: Path) -> list[tuple[Any, ...]]:
+    with sqlite3.connect(path) as db:
+        return db.execute("SELECT id, model FROM activity ORDER BY id").fetchall()
+
+
+def test_E06_rows_are_bounded_and_numbers_go_on(tmp_path: Path) -> None:
+    """The oldest rows go, and after a restart numbers go on where they were."""
+    path = tmp_path / "a.db"
+
+    async def main(bench: Bench) -> None:
+        for _ in range(25):
+            await bench.client.chat("a")
+        rows = await page(bench)
+        assert rows["total"] <= 11
+        assert rows["data"][0]["id"] == 25
+
+    async def later(bench: Bench) -> None:
+        await bench.client.chat("a")
+        assert (await page(bench))["data"][0]["id"] == 26
+
+    run(main, path=path, limit=10)
+    run(later, path=path, limit=10)
+    assert rows_of(path)[-1] == (26, "a")
+
+
+@pytest.mark.parametrize("junk", [b"junk" * 1000, b"SQLite format 3\x00" + b"\xff" * 5000])
+def test_E01_a_damaged_store_is_moved_aside(tmp_path: Path, junk: bytes) -> None:
+    """The proxy serves, the damaged file is kept aside, and the API says so."""
+    path = tmp_path / "a.db"
+    path.write_bytes(junk)
+
+    async def main(bench: Bench) -> None:
+        assert (await bench.client.chat("a")).status == 200
+        rows = await page(bench)
+        assert rows["total"] == 1
+        assert "was damaged" in rows["problem"]
+
+    run(main, path=path)
+    assert [file.read_bytes() for file in tmp_path.glob("a.db.corrupt-*")] == [junk]
+
+
+def test_E07_a_newer_store_is_left_alone(tmp_path: Path) -> None:
+    """A file of a newer program is not touched; the proxy serves, and says that nothing is kept."""
+    path = tmp_path / "a.db"
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 99")
+
+    async def main(bench: Bench) -> None:
+        assert (await bench.client.chat("a")).status == 200
+        answer = await bench.client.call("GET", "/api/metrics/activity")
+        assert answer.status == 503
+        assert "newer" in answer.error()["message"]
+        assert (await bench.client.call("GET", "/api/metrics/stats")).status == 503
+
+    run(main, path=path)
+    with sqlite3.connect(path) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (99,)
+        assert db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone() == (0,)
+
+
+def test_without_a_store_requests_are_served() -> None:
+    """Where nothing is written down, requests go through and the API says so."""
+
+    async def main(bench: Bench) -> None:
+        assert (await bench.client.chat("a")).status == 200
+        for target in ("/api/metrics/activity", "/api/metrics/stats"):
+            assert (await bench.client.call("GET", target)).status == 503
+
+    run(main, activity=None)
+
+
+def test_E05_more_than_can_be_written_is_dropped_and_counted() -> None:
+    """A flood of requests never waits for what is written down."""
+
+    async def main(bench: Bench) -> None:
+        recorder, seen = bench.app.proxy.books.recorder, list[Exchange]()
+        take = recorder.take
+        recorder.take = seen.append  # type: ignore[method-assign, assignment]
+        await bench.client.chat("a")
+        for _ in range(10_500):
+            take(seen[0])
+
+        assert recorder.dropped == 500
+        recorder.flush()
+        assert bench.app.proxy.books.counters.requests["a", "200"] == 10_000
+
+    run(main)
+
+
+def test_E06_a_page_of_many_rows_is_quick(tmp_path: Path) -> None:
+    """With a hundred thousand rows a page takes a moment."""
+
+    async def main() -> float:
+        database = Database(tmp_path / "a.db", MIGRATIONS)
+        database.open()
+        row = ActivityRow(
+            id=0, time=1, model="m", req_path="/x", resp_content_type="", resp_status_code=200
+        ).values()
+
+        def fill(db: sqlite3.Connection) -> None:
+            marks = ", ".join("?" * len(row))
+            rows = ((number, *row[1:]) for number in range(1, 100_001))
+            with db:
+                db.executemany(f"INSERT INTO activity VALUES ({marks})", rows)
+
+        try:
+            await database.call(fill)
+            store = ActivityStore(database)
+            await store.open()
+            began = time.perf_counter()
+            found = await store.page(ActivityQuery(models=("m",), sort="id"))
+            took = time.perf_counter() - began
+            assert (found.total, found.rows[0].id, store.next_id()) == (100_000, 100_000, 100_001)
+            return took
+        finally:
+            database.close()
+
+    assert asyncio.run(main()) < 0.5

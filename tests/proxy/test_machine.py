@@ -1,0 +1,358 @@
+"""The machine, and /metrics: llama-swap.md sections 5.12 and 5.15."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from tools.asgi import Bench, proxied
+from tools.net import wait_until_async
+
+from swapchart.adapters.proxy.counters import Counters, Histogram
+from swapchart.adapters.proxy.hardware import HardwareProbe
+from swapchart.adapters.proxy.host import HostSampler, Sample, Samples, amd_gpus, nvidia_gpu
+from swapchart.adapters.proxy.options import ProxyOptions
+from swapchart.adapters.proxy.performance import parse_time
+from swapchart.runtime import Command, Hook, RunAction, ServiceSpec, Timings
+
+SAMPLED = ProxyOptions(performance_every_s=5.0)
+
+
+def run(main: Callable[[Bench], Awaitable[None]], **options: Any) -> None:
+    async def whole() -> None:
+        async with proxied(**options) as bench:
+            await main(bench)
+
+    asyncio.run(whole())
+
+
+async def metrics(bench: Bench) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    answer = await bench.client.call("GET", "/metrics")
+    assert answer.status == 200
+    assert answer.header("content-type") == "text/plain; version=0.0.4; charset=utf-8"
+    found = {}
+    for family in text_string_to_metric_families(answer.body.decode()):
+        for sample in family.samples:
+            found[sample.name, frozenset(sample.labels.items())] = sample.value
+    return found
+
+
+def of(found: Any, metric: str, /, **labels: str) -> float:
+    value: float = found[metric, frozenset(labels.items())]
+    return value
+
+
+# ---- /metrics
+def test_5_12_requests_tokens_and_states() -> None:
+    """What models were asked, how that went and what state they are in, by model."""
+
+    async def main(bench: Bench) -> None:
+        for name in ("a", "a", "b"):
+            await bench.client.chat(name)
+        bench.app.proxy.books.recorder.flush()
+        found = await metrics(bench)
+
+        assert of(found, "swapchart_requests_total", model="a", outcome="200") == 2
+        assert of(found, "swapchart_request_duration_seconds_count", model="a") == 2
+        assert of(found, "swapchart_request_wait_seconds_count", model="b") == 1
+        assert of(found, "swapchart_first_byte_seconds_bucket", model="b", le="+Inf") == 1
+        assert of(found, "swapchart_answer_bytes_total", model="a") == 22
+        assert of(found, "swapchart_model_state", model="b", state="ready") == 1
+        assert of(found, "swapchart_model_state", model="b", state="stopped") == 0
+        assert of(found, "swapchart_model_state", model="a", state="ready") == 0
+        assert of(found, "swapchart_in_flight", model="b") == 0
+        assert of(found, "swapchart_queue_length") == 0
+        assert of(found, "swapchart_evictions_total", model="a") == 1
+        assert of(found, "swapchart_process_exits_total", model="a", how="asked") == 1
+        assert of(found, "swapchart_transitions_total", model="a", event="spawned") == 1
+        assert of(found, "swapchart_swap_phase_seconds_count", model="a", phase="launching") == 1
+        assert of(found, "swapchart_activity_dropped_total") == 0
+
+    run(main)
+
+
+def test_5_12_hooks_and_crashes() -> None:
+    """Hooks are counted by their outcome, and ends that nobody asked for as crashes."""
+
+    def change(spec: ServiceSpec) -> ServiceSpec:
+        hooks = {"afterHealthy": (Hook(action=RunAction(argv=("true",))),)}
+        command = Command(argv=("sh", "-c", "sleep 0.3; exit 3"), label=spec.name)
+        return replace(spec, hooks=hooks, command=command, timings=Timings(backoff=60.0))
+
+    async def main(bench: Bench) -> None:
+        await bench.client.chat("a")
+        await wait_until_async(lambda: bench.supervisor["a"].state == "backoff")
+        found = await metrics(bench)
+
+        assert of(found, "swapchart_process_exits_total", model="a", how="crash") == 1
+        labels = {"model": "a", "point": "afterHealthy"}
+        assert of(found, "swapchart_hooks_total", outcome="ok", **labels) == 1
+        assert of(found, "swapchart_hook_seconds_count", **labels) == 1
+        assert of(found, "swapchart_failures_in_a_row", model="a") == 1
+
+    run(main, specs=change)
+
+
+def test_5_12_llama_swaps_names() -> None:
+    """The machine goes by llama-swap's names, if it is looked at at all."""
+
+    async def main(bench: Bench) -> None:
+        await wait_until_async(lambda: bench.app.proxy.books.samples.latest)
+        found = await metrics(bench)
+        names = {name for name, _ in found}
+
+        assert of(found, "llamaswap_memory_total_bytes") == psutil.virtual_memory().total
+        assert of(found, "llamaswap_cpu_util_percent", core="0") >= 0
+        assert of(found, "llamaswap_load_average", interval="15m") >= 0
+        assert names >= {
+            "llamaswap_memory_used_bytes", "llamaswap_memory_free_bytes",
+            "llamaswap_swap_total_bytes", "llamaswap_swap_used_bytes",
+        }  # fmt: skip
+
+    async def without(bench: Bench) -> None:
+        assert not any(name.startswith("llamaswap") for name, _ in await metrics(bench))
+
+    run(main, options=SAMPLED)
+    run(without)
+
+
+def test_5_12_gpus() -> None:
+    """GPUs have labels of their own, and what is unknown of them is left out."""
+    gpu = nvidia_gpu("0, RTX, GPU-1, 61, [N/A], 97, 40, 1024, 8192, 35, 220.5")
+    assert gpu is not None
+
+    async def main(bench: Bench) -> None:
+        await wait_until_async(lambda: bench.app.proxy.books.samples.latest)
+        latest = bench.app.proxy.books.samples.latest
+        assert latest is not None
+        bench.app.proxy.books.samples.add(replace(latest, gpus=(gpu,)))
+        found = await metrics(bench)
+        labels = {"id": "0", "name": "RTX", "uuid": "GPU-1"}
+
+        assert of(found, "llamaswap_gpu_temperature_celsius", **labels) == 61
+        assert of(found, "llamaswap_gpu_memory_used_bytes", **labels) == 1 << 30
+        assert of(found, "llamaswap_gpu_power_draw_watts", **labels) == 220.5
+        assert not any("vram_temperature" in name for name, _ in found)
+        shown = (await bench.client.call("GET", "/api/performance")).json()["gpu_stats"]
+        assert shown[-1]["vram_temp_c"] is None
+        assert (shown[-1]["mem_used_mb"], shown[-1]["gpu_util_pct"]) == (1024, 97)
+
+    run(main, options=SAMPLED)
+
+
+def test_5_12_histograms_are_cumulative() -> None:
+    """Each bucket has all that is below its end, as Prometheus wants it."""
+    histogram = Histogram((1, 2))
+    for value in (0.5, 1, 1.5, 9):
+        histogram.add(value)
+
+    assert histogram.buckets() == [("1.0", 2.0), ("2.0", 3.0), ("+Inf", 4.0)]
+    assert histogram.total == 12
+
+
+def test_5_12_nothing_counted_is_no_error() -> None:
+    """Before anything happened the counters are empty."""
+    assert not Counters().requests
+
+
+# ---- /api/performance
+def test_5_12_performance() -> None:
+    """Samples are told, those after a moment only if that is given."""
+
+    async def main(bench: Bench) -> None:
+        samples = bench.app.proxy.books.samples
+        await wait_until_async(lambda: samples.latest)
+        found = (await bench.client.call("GET", "/api/performance")).json()
+        (row,) = found["sys_stats"]
+
+        assert found["enabled"] is True
+        assert found["gpu_stats"] is None or isinstance(found["gpu_stats"], list)
+        assert len(row["cpu_util_per_core"]) == psutil.cpu_count()
+        assert row["mem_total_mb"] == psutil.virtual_memory().total >> 20
+        assert row["mem_used_mb"] + row["mem_free_mb"] in (
+            row["mem_total_mb"], row["mem_total_mb"] - 1,
+        )  # fmt: skip
+        assert {"load_avg_1", "load_avg_5", "load_avg_15", "swap_total_mb", "swap_used_mb"} <= (
+            row.keys()
+        )
+        assert all(link["name"] != "lo" for link in row["net_io"])
+        later = (
+            await bench.client.call("GET", f"/api/performance?after={row['timestamp']}")
+        ).json()
+        assert len(later["sys_stats"] or []) <= 1
+        future = await bench.client.call("GET", "/api/performance?after=2999-01-01T00:00:00Z")
+        assert future.json()["sys_stats"] is None
+        for bad in ("yesterday", "2026-01-01T00:00:00"):
+            answer = await bench.client.call("GET", f"/api/performance?after={bad}")
+            assert answer.status == 400
+
+    async def without(bench: Bench) -> None:
+        answer = await bench.client.call("GET", "/api/performance")
+        assert (answer.status, answer.json()) == (503, {"enabled": False})
+
+    run(main, options=SAMPLED)
+    run(without)
+
+
+def test_5_12_an_hour_is_kept() -> None:
+    """What is older than an hour goes."""
+    samples = Samples()
+    base = Sample(
+        at=0, cores=(), total=0, used=0, free=0, swap_total=0, swap_used=0, load=(0, 0, 0)
+    )
+    for minute in range(120):
+        samples.add(replace(base, at=minute * 60.0))
+
+    assert len(samples.kept) == 61
+
+
+def test_5_12_times_of_the_api() -> None:
+    """Times may have fractions and offsets, and a plus that was not escaped."""
+    assert parse_time("1970-01-01T00:00:01.5Z") == 1.5
+    assert parse_time("1970-01-01T01:00:01 01:00") == 1.0
+
+
+# ---- looking at a machine
+def test_5_12_busy_is_a_difference(tmp_path: Path) -> None:
+    """How busy a core is counts from the sample before; what is lost in between is no error."""
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net" / "dev").write_text(
+        "h\nh\n  lo: 1 0 0 0 0 0 0 0 2\n  eth0: 10 0 0 0 0 0 0 0 20\n"
+    )
+    (tmp_path / "meminfo").write_text("MemTotal: 100 kB\nMemAvailable: 40 kB\nBad\n")
+    (tmp_path / "loadavg").write_text("1.5 2.5 3.5 1/2 3")
+    stat = tmp_path / "stat"
+    sampler = HostSampler(tmp_path, tmp_path / "drm")
+    stat.write_text("cpu 0\ncpu0 10 0 0 80 10 0 0 0 0 0\ncpu1 0 0 0 0 0 0 0 0\nintr 5\n")
+    first = sampler.sample()
+    stat.write_text("cpu 0\ncpu0 40 0 0 140 20 0 0 0 0 0\ncpu1 0 0 0 0 0 0 0 0\n")
+    second = sampler.sample()
+
+    assert (first.cores, second.cores) == ((10.0, 0.0), (30.0, 0.0))
+    assert (second.total, second.used, second.free) == (102400, 61440, 40960)
+    assert (second.load, second.swap_total) == ((1.5, 2.5, 3.5), 0)
+    assert [(link.name, link.received, link.sent) for link in second.links] == [("eth0", 10, 20)]
+
+
+@pytest.mark.parametrize(
+    "line", ["", "x, y", "No devices were found", "a, b, c, d, e, f, g, h, i, j, k"]
+)
+def test_5_12_what_is_no_gpu(line: str) -> None:
+    """Whatever else nvidia-smi says is no GPU."""
+    assert nvidia_gpu(line) is None
+
+
+def test_5_12_a_program_that_tells_of_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """nvidia-smi is asked where it is there; one that fails tells nothing."""
+    program = tmp_path / "nvidia-smi"
+    program.write_text(
+        "#!/bin/sh\n"
+        "echo '0, A, U, 1, 2, 3, 4, 5, 6, 7, 8'\n"
+        "echo '1, B, V, [N/A], , 3, 4, 5, 6, 7, 8'\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    gpus = HostSampler(drm=tmp_path).gpus()
+    assert [(gpu.index, gpu.name, gpu.celsius, gpu.watts) for gpu in gpus] == [
+        (0, "A", 1.0, 8.0), (1, "B", None, 8.0),
+    ]  # fmt: skip
+    program.write_text("#!/bin/sh\nexit 9\n")
+    assert HostSampler(drm=tmp_path).gpus() == []
+
+
+def test_5_12_gpus_of_amd(tmp_path: Path) -> None:
+    """The kernel's own files tell of AMD's GPUs; other cards have no such files."""
+    device = tmp_path / "card1" / "device"
+    sensors = device / "hwmon" / "hwmon3"
+    sensors.mkdir(parents=True)
+    (tmp_path / "card0" / "device").mkdir(parents=True)
+    for name, text in (
+        ("mem_info_vram_total", str(8 << 30)), ("mem_info_vram_used", str(1 << 30)),
+        ("gpu_busy_percent", "42\n"), ("product_name", "RX"), ("unique_id", "abc"),
+        ("hwmon/hwmon3/temp1_input", "51000"), ("hwmon/hwmon3/power1_average", "30000000"),
+        ("hwmon/hwmon3/pwm1", "51"), ("hwmon/hwmon3/pwm1_max", "255"),
+    ):  # fmt: skip
+        (device / name).write_text(text)
+    (gpu,) = amd_gpus(tmp_path)
+
+    assert (gpu.name, gpu.uuid, gpu.busy, gpu.celsius, gpu.watts) == ("RX", "abc", 42, 51, 30)
+    assert (gpu.used_mib, gpu.total_mib, gpu.fan, gpu.memory_celsius) == (1024, 8192, 20, None)
+
+
+# ---- hardware
+def test_5_15_this_machine() -> None:
+    """The snapshot has every part, and says the same each time."""
+
+    async def main(bench: Bench) -> None:
+        first = await bench.client.call("GET", "/api/hardware")
+        value = first.json()
+
+        assert (value["schema_version"], value["capture"]["scope"]) == (1, "inference_host")
+        assert value["capture"]["detector"]["name"] == "swapchart"
+        assert value["architecture"]["name"] in ("x86_64", "arm64", "other")
+        assert value["operating_system"]["family"] == "linux"
+        assert value["environment"]["kind"] in (
+            "native", "container", "virtual_machine", "wsl", "unknown",
+        )  # fmt: skip
+        assert value["cpu"]["logical_thread_count"] == psutil.cpu_count()
+        assert 0 < value["memory"]["capacity_bytes"] <= psutil.virtual_memory().total
+        assert isinstance(value["accelerators"], list)
+        assert (await bench.client.call("GET", "/api/hardware")).json() == value
+
+    run(main)
+
+
+def lay(root: Path, **files: str) -> HardwareProbe:
+    for name, text in files.items():
+        path = root / name.replace("__", "/").replace("0dot", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return HardwareProbe(root)
+
+
+@pytest.mark.parametrize(
+    ("files", "kind"),
+    [
+        ({}, "unknown"),
+        ({"proc__version": "Linux 5 Microsoft WSL2"}, "wsl"),
+        ({"0dotdockerenv": ""}, "container"),
+        ({"run__0dotcontainerenv": ""}, "container"),
+        ({"proc__1__cgroup": "0::/kubepods/x"}, "container"),
+        ({"proc__cpuinfo": "flags : fpu hypervisor sse"}, "virtual_machine"),
+        ({"sys__class__dmi__id__product_name": "VMware7,1"}, "virtual_machine"),
+        ({"sys__class__dmi__id__product_name": "ThinkPad"}, "native"),
+    ],
+)
+def test_5_15_environments(tmp_path: Path, files: dict[str, str], kind: str) -> None:
+    """Containers, virtual machines and bare ones are told apart."""
+    assert lay(tmp_path, **files).look()["environment"]["kind"] == kind
+
+
+def test_5_15_limits_of_a_control_group_count(tmp_path: Path) -> None:
+    """The memory is what the control group allows, if that is less; processors are counted."""
+    cpu = "\n\n".join(
+        f"processor : {n}\nvendor_id : V\nmodel name : M\nphysical id : 0\ncore id : {n // 2}"
+        for n in range(4)
+    )
+    files = {
+        "proc__meminfo": "MemTotal: 1000 kB",
+        "sys__fs__cgroup__memory0dotmax": "4096",
+        "proc__cpuinfo": cpu,
+        "etc__os-release": 'NAME="Debian GNU/Linux"\nVERSION_ID="12"\n',
+    }
+    value = lay(tmp_path, **files).look()
+
+    assert value["memory"]["capacity_bytes"] == 4096
+    assert value["cpu"] == {
+        "vendor": "V", "model": "M", "socket_count": 1, "physical_core_count": 2,
+        "logical_thread_count": 4,
+    }  # fmt: skip
+    assert value["operating_system"]["name"] == "Debian GNU/Linux"
+    assert json.dumps(value)

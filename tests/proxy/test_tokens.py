@@ -1,0 +1,217 @@
+"""What answers cost: llama-swap.md section 5.14, faults.md row C25."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swapchart.adapters.proxy.tokens import Tokens, decoded, error_of, tokens_of
+
+UNKNOWN: dict[str, Any] = {
+    "cached": -1, "drafted": -1, "accepted": -1, "read_rate": -1.0, "write_rate": -1.0,
+}  # fmt: skip
+TIMINGS = {
+    "prompt_n": 3, "prompt_ms": 10, "prompt_per_second": 300.5, "predicted_n": 7,
+    "predicted_ms": 70, "predicted_per_second": 100, "cache_n": 40,
+}  # fmt: skip
+
+
+def told(**known: Any) -> Tokens:
+    return Tokens(**{**UNKNOWN, **known})
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ({}, Tokens()),
+        ({"usage": None}, Tokens()),
+        ({"usage": {}}, Tokens()),
+        ({"usage": {"prompt_tokens": 5, "completion_tokens": 2}}, told(read=5, written=2)),
+        ({"usage": {"input_tokens": 5, "output_tokens": 2}}, told(read=5, written=2)),
+        ({"usage": {"prompt_tokens": 5}}, told(read=5)),
+        (
+            {"usage": {"input_tokens": 5, "cache_read_input_tokens": 4}},
+            told(read=5, cached=4),
+        ),
+        (
+            {"usage": {"input_tokens": 5, "input_tokens_details": {"cached_tokens": 3}}},
+            told(read=5, cached=3),
+        ),
+        (
+            {"usage": {"prompt_tokens": 5, "prompt_tokens_details": {"cached_tokens": 0}}},
+            told(read=5, cached=0),
+        ),
+        (
+            {"usage": {"prompt_tokens": 5, "prompt_tokens_details": None}},
+            told(read=5),
+        ),
+        (
+            {"usage": {"prompt_tokens": 99}, "timings": TIMINGS},
+            told(read=3, written=7, cached=40, read_rate=300.5, write_rate=100.0, server_ms=80),
+        ),
+        (
+            {"timings": {**TIMINGS, "draft_n": 9, "draft_n_accepted": 4}},
+            told(
+                read=3, written=7, cached=40, read_rate=300.5, write_rate=100.0, server_ms=80,
+                drafted=9, accepted=4,
+            ),
+        ),
+        ({"timings": {"predicted_n": 7, "draft_n": 9}}, told(written=7)),
+        (
+            {
+                "usage": {"prompt_tokens": 120, "completion_tokens": 9,
+                          "prompt_tokens_details": {"cached_tokens": 20}},
+                "metrics": {"time_to_first_token_ms": 500, "mean_itl_ms": 20,
+                            "speculative_decoding": {"num_draft_tokens": 8,
+                                                     "num_accepted_draft_tokens": 3}},
+            },
+            told(
+                read=120, written=9, cached=20, read_rate=200.0, write_rate=50.0, drafted=8,
+                accepted=3,
+            ),
+        ),
+        ({"metrics": {"mean_itl_ms": 20}}, Tokens()),
+        ([{"timings": {"prompt_n": 1}}, {"timings": {"prompt_n": 2}}], told(read=2)),
+        ({"usage": {"prompt_tokens": True, "completion_tokens": "9"}}, Tokens()),
+        ({"usage": [1]}, Tokens()),
+        ({"choices": [{"message": {"content": '{"usage":{"prompt_tokens":9}}'}}]}, Tokens()),
+    ],
+)  # fmt: skip
+def test_5_14_tokens_of_json(value: object, expected: Tokens) -> None:
+    """Every server's way of telling is understood, and timings outdo usage."""
+    body = json.dumps(value).encode()
+
+    assert tokens_of(body, is_events=False, is_whole=True) == expected
+
+
+def events(*values: object) -> bytes:
+    return b"".join(b"data: " + json.dumps(v).encode() + b"\n\n" for v in values)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (events({"choices": [{}]}), Tokens()),
+        (
+            events({"choices": []}, {"usage": {"prompt_tokens": 5, "completion_tokens": 2}})
+            + b"data: [DONE]\n\n",
+            told(read=5, written=2),
+        ),
+        (
+            events(
+                {"type": "message_start",
+                 "message": {"usage": {"input_tokens": 25, "output_tokens": 1}}},
+                {"type": "message_delta", "usage": {"output_tokens": 15}},
+            ),
+            told(read=25, written=15),
+        ),
+        (
+            events({"type": "response.completed",
+                    "response": {"usage": {"input_tokens": 7, "output_tokens": 3}}}),
+            told(read=7, written=3),
+        ),
+        (
+            events({"usage": {"prompt_tokens": 5, "completion_tokens": 2}},
+                   {"usage": {"prompt_tokens": 0, "completion_tokens": 0}}),
+            told(read=5, written=2),
+        ),
+        (events({"usage": {"prompt_tokens": 5}})[:-20], Tokens()),
+        (b'event: x\r\ndata:{"usage":{"prompt_tokens":5}}\r\n\r\n', told(read=5)),
+    ],
+)  # fmt: skip
+def test_5_14_tokens_of_events(body: bytes, expected: Tokens) -> None:
+    """The last positive values of a stream count, wherever its dialect tells them."""
+    assert tokens_of(body, is_events=True, is_whole=False) == expected
+
+
+def test_5_14_the_ends_are_enough() -> None:
+    """A long answer of which only the ends are there still tells, at its beginning or its end."""
+    whole = b'{"data":[' + b"0.5," * 99 + b'0.5],"usage" : {"prompt_tokens":5},"x":{"y":1}}'
+    cut = whole[:3] + b"\n" + whole[-60:]
+    head = b'{"model":"m","usage":{"prompt_tokens":8},"data":[0.5,\n0.5]}'
+
+    assert tokens_of(cut, is_events=False, is_whole=False) == told(read=5)
+    assert tokens_of(head, is_events=False, is_whole=False) == told(read=8)
+
+
+@given(st.binary(max_size=200), st.booleans(), st.booleans())
+def test_5_14_nothing_is_an_error(noise: bytes, is_events: bool, is_whole: bool) -> None:
+    """Whatever an answer holds, reading it never fails."""
+    for body in (noise, b'data: {"usage":' + noise, b'{"timings":' + noise + b"}"):
+        tokens_of(body, is_events=is_events, is_whole=is_whole)
+        error_of(500, body)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["usage", "timings", "prompt_n", "prompt_tokens", "metrics", "message"]
+            ),
+            inner,
+        )
+    ),
+)
+
+
+@given(JSON)
+def test_5_14_no_value_is_an_error(value: object) -> None:
+    """Whatever shape a server's numbers have, they are numbers or unknown."""
+    tokens = tokens_of(json.dumps(value).encode(), is_events=False, is_whole=True)
+
+    assert all(isinstance(n, int) for n in (tokens.read, tokens.written, tokens.cached))
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b'{"error":{"message":"m"}}', "m"),
+        (b'{"error":"e"}', "e"),
+        (b'{"message":"m2"}', "m2"),
+        (b'{"detail":"d"}', "d"),
+        (b'{"error":{"message":""},"detail":"d"}', "d"),
+        (b'{"error":{"message":5}}', "502 Bad Gateway"),
+        (b"<html>", "502 Bad Gateway"),
+        (b"[]", "502 Bad Gateway"),
+        (b"", "502 Bad Gateway"),
+        (b'{"error":"' + b"x" * 900 + b'"}', "x" * 500),
+    ],
+)
+def test_5_14_error_texts(body: bytes, expected: str) -> None:
+    """An answer's own words say what is wrong, else the status does."""
+    assert error_of(502, body) == expected
+
+
+def test_5_14_a_status_without_a_name() -> None:
+    assert error_of(499, b"") == "499"
+
+
+def deflated(data: bytes) -> bytes:
+    packer = zlib.compressobj(wbits=-15)
+    return packer.compress(data) + packer.flush()
+
+
+@pytest.mark.parametrize(
+    ("data", "encoding", "expected"),
+    [
+        (b"x", b"", b"x"),
+        (b"x", b" Identity ", b"x"),
+        (gzip.compress(b"x"), b"gzip", b"x"),
+        (zlib.compress(b"x"), b"deflate", b"x"),
+        (deflated(b"x"), b"deflate", b"x"),
+        (b"no gzip", b"gzip", None),
+        (b"x", b"br", None),
+        (gzip.compress(bytes(200 << 20), 1), b"gzip", None),
+    ],
+)
+def test_C25_compressed_answers(data: bytes, encoding: bytes, expected: bytes | None) -> None:
+    """What is packed is unpacked, up to a limit; what is no such thing is left alone."""
+    assert decoded(data, encoding) == expected
