@@ -21,6 +21,7 @@ from anyio import to_thread
 from anyio.abc import TaskGroup
 
 from ...runtime import CallAction, Hook, HookContext, ServiceSpec, Transition
+from ...runtime.shelter import Shelter
 from .facts import ServerFacts
 from .files import FolderLock, KvStoreError, prefix_of
 from .launch import LaunchLine
@@ -171,23 +172,22 @@ class KvKeeper:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Hold the folders for as long as the block lasts, and learn from answers meanwhile."""
+        shelter = Shelter()  # the last saves are made while everything else is being cancelled
+        self._tasks = await shelter.open()
         try:
-            async with anyio.create_task_group() as self._tasks:
-                for name, (place, settings) in self._wanted.items():
-                    model = self.open(name, place)
-                    if model is not None:
-                        model.enforce(settings)
-                self._tasks.start_soon(self._learn)
-                if self._wanted:
-                    self._tasks.start_soon(to_thread.run_sync, SlotClient.warm_up)
-                try:
-                    yield
-                finally:
-                    with anyio.move_on_after(_LAST_WORK_S, shield=True):
-                        for model in self._latest.values():
-                            await model.settled()
-                    self._tasks.cancel_scope.cancel()
+            for name, (place, settings) in self._wanted.items():
+                model = self.open(name, place)
+                if model is not None:
+                    model.enforce(settings)
+            self._tasks.start_soon(self._learn)
+            if self._wanted:
+                self._tasks.start_soon(to_thread.run_sync, SlotClient.warm_up)
+            yield
         finally:
+            with anyio.move_on_after(_LAST_WORK_S, shield=True):
+                for model in self._latest.values():
+                    await model.settled()
+            await shelter.close()
             self._tasks = None
             for lock in self._locks.values():
                 lock.close()

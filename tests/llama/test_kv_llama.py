@@ -1,0 +1,302 @@
+"""What was measured of llama-server's slots, and that the keeper holds its own against it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import pytest
+from tools import raw
+from tools.kv import EAGER, NAME, STORY, Kept, keeping, warnings_of, with_metadata
+from tools.llama import LlamaServer, candidates, find_llama
+from tools.make_tiny_gguf import write_tiny_gguf
+
+from swapchart.adapters.kv.settings import KvSettings
+
+pytestmark = [pytest.mark.llama, pytest.mark.slow, pytest.mark.anyio]
+
+LONG = STORY * 30
+OTHER = "a word for the model and a cache for the stone on a tree by the river at one time "
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def kept_llama(
+    folder: Path, llama: LlamaServer, model: Path, *, slots: int = 1, ctx: int = 8192,
+    extra: Sequence[str] = (), settings: KvSettings = EAGER,
+) -> AbstractAsyncContextManager[Kept]:  # fmt: skip
+    argv = llama.argv(model, 0, slots=slots, ctx=ctx, extra=extra)
+    at = argv.index("--port")
+    del argv[at : at + 2]
+    return keeping(folder / "kv", argv, settings, env=dict(llama.env))
+
+
+def only_program(llama: LlamaServer) -> None:
+    if not llama.is_real:
+        pytest.skip(f"{llama.name} does not know all options")
+
+
+async def one_saved(kept: Kept, text: str = LONG) -> int:
+    async with kept.life() as life:
+        await life.ask(text)
+        await life.save()
+        await kept.settled()
+    (entry,) = kept.entries()
+    tokens: int = entry["tokens"]
+    return tokens
+
+
+async def test_one_token_is_left_to_read(
+    real_llama: LlamaServer, tiny_gguf: Path, tmp_path: Path
+) -> None:
+    async with kept_llama(tmp_path, real_llama, tiny_gguf) as kept:
+        tokens = await one_saved(kept)
+        async with kept.life() as life:
+            warm = (await life.ask(LONG))["timings"]
+
+        assert tokens > 1000
+        assert (warm["prompt_n"], warm["cache_n"]) == (1, tokens - 2)
+        assert kept.facts()["verdict"] == "works"
+
+
+async def test_a_real_model_goes_on_where_it_was(
+    smollm2_llama: LlamaServer, smollm2: Path, tmp_path: Path
+) -> None:
+    """The same text as from the cache of the process that was, and no reading."""
+    text = "Name three colours of the rainbow, and one animal for each of them, please. " * 3
+    async with kept_llama(tmp_path, smollm2_llama, smollm2, ctx=1024) as kept:
+        async with kept.life() as life:
+            await life.ask(text, 8)
+            before = await life.ask(text, 8)
+            await life.save()
+        async with kept.life() as life:
+            after = await life.ask(text, 8)
+
+    assert after["timings"]["prompt_n"] == 1
+    assert after["choices"][0]["text"] == before["choices"][0]["text"] != ""
+
+
+# ---- several slots
+async def test_four_conversations_are_found_again(
+    real_llama: LlamaServer, tiny_gguf: Path, tmp_path: Path
+) -> None:
+    texts = [f"{first} " + OTHER * 12 for first in ("red", "blue", "green", "stone")]
+    async with kept_llama(tmp_path, real_llama, tiny_gguf, slots=4, ctx=16384) as kept:
+        async with kept.life() as life:
+            for number, text in enumerate(texts):
+                await life.ask(text, id_slot=number)
+            await life.save()
+        async with kept.life() as life:
+            read = [(await life.ask(text))["timings"]["prompt_n"] for text in texts]
+
+    assert read == [1, 1, 1, 1]
+
+
+async def test_a_shared_beginning_puts_all_into_one_slot_unless_told(
+    real_llama: LlamaServer, tiny_gguf: Path, tmp_path: Path
+) -> None:
+    """With a long system prompt conversations evict each other, so say ``-sps 0.9``."""
+    only_program(real_llama)
+    texts = [STORY * 10 + f"{word} " * 150 for word in ("red", "blue")]
+    saved = {}
+    for extra in ([], ["-sps", "0.9"]):
+        folder = tmp_path / f"sps{len(extra)}"
+        folder.mkdir()
+        async with kept_llama(folder, real_llama, tiny_gguf, slots=2, extra=extra) as kept:
+            async with kept.life() as life:
+                for text in texts:
+                    await life.ask(text)
+                await life.save()
+                await kept.settled()
+            saved[len(extra)] = len(kept.entries())
+
+    assert saved == {0: 1, 2: 2}
+
+
+async def test_without_parallel_only_the_last_conversation_is_there(
+    real_llama: LlamaServer, tiny_gguf: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Idle slots are moved to where they cannot be saved; the keeper warns of that."""
+    only_program(real_llama)
+    argv = [*real_llama.command, "--model", str(tiny_gguf), "--ctx-size", "8192"]
+    async with keeping(tmp_path / "kv", argv, env=dict(real_llama.env)) as kept:
+        async with kept.life() as life:
+            for first in ("red", "blue", "green"):
+                await life.ask(f"{first} " + OTHER * 12)
+            await life.save()
+            await kept.settled()
+
+        assert len(kept.entries()) == 1
+    assert any("without --parallel" in text for text in warnings_of(caplog))
+
+
+async def test_an_unrelated_prompt_takes_the_least_valuable_slot(
+    real_llama: LlamaServer, tiny_gguf: Path, tmp_path: Path
+) -> None:
+    """Restores go from slot 0 on by value, and the server takes the last it has not used."""
+    async with kept_llama(tmp_path, real_llama, tiny_gguf, slots=2) as kept:
+        async with kept.life() as life:
+            await life.ask("red " + OTHER * 12, id_slot=0)
+            await life.ask("blue " + OTHER * 20, id_slot=1)
+            await life.save()
+        async with kept.life() as life:
+            await life.ask("green " + STORY * 10)
+            used = [slot["id"] for slot in life.slots() if "id_task" in slot]
+
+    assert used == [1]
+
+
+# ---- what must never be offered
+async def test_a_truncated_file_never_reaches_the_server_that_would_die_of_it(
+    real_llama: LlamaServer, tiny_gguf: Path, tmp_path: Path
+) -> None:
+    async with kept_llama(tmp_path, real_llama, tiny_gguf) as kept:
+        await one_saved(kept)
+        (path,) = kept.slot_files()
+        os.truncate(path, path.stat().st_size - 8)
+        async with kept.life() as life:
+            assert await life.cached(LONG) == 0
+            assert life.child.process.poll() is None
+
+
+async def test_flipped_bytes_never_reach_the_server_that_would_take_them(
+    real_llama: LlamaServer, tiny_gguf: Path, tmp_path: Path
+) -> None:
+    async with kept_llama(tmp_path, real_llama, tiny_gguf) as kept:
+        await one_saved(kept)
+        (path,) = kept.slot_files()
+        spoilt = bytearray(path.read_bytes())
+        for at in range(len(spoilt) // 2, len(spoilt) // 2 + 64):
+            spoilt[at] ^= 0x55
+        (kept.folder / "by-hand.kv").write_bytes(spoilt)
+        path.write_bytes(spoilt)
+        async with kept.life() as life:
+            assert await life.cached(LONG) == 0
+            body = {"filename": "by-hand.kv"}
+            by_hand = raw.call(life.child.port, "POST", "/slots/0?action=restore", value=body)
+
+    assert by_hand.status == 200  # which is why
+
+
+async def test_other_weights_of_the_same_shape_get_nothing(
+    real_llama: LlamaServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = write_tiny_gguf(tmp_path / "model.gguf")
+    async with kept_llama(tmp_path, real_llama, model) as kept:
+        await one_saved(kept)
+        write_tiny_gguf(model, seed=1)
+        async with kept.life() as life:
+            assert await life.cached(LONG) == 0
+
+    assert any("file --model" in text for text in warnings_of(caplog))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [["--parallel", "2"], ["--ctx-size", "4096"], ["-ctk", "bf16"], ["-fa", "off"]],
+    ids=" ".join,
+)
+async def test_another_shape_gets_nothing_and_loses_nothing(
+    real_llama: LlamaServer, tiny_gguf: Path, tmp_path: Path, change: list[str]
+) -> None:
+    """The server would answer 400, or worse; it is not even asked."""
+    only_program(real_llama)
+    async with kept_llama(tmp_path, real_llama, tiny_gguf) as kept:
+        tokens = await one_saved(kept)
+        async with kept.life(*change) as life:
+            assert await life.cached(LONG) == 0
+            await life.save()
+        assert kept.facts()["failures"] == 0
+        async with kept.life() as life:
+            assert await life.cached(LONG) == tokens - 2
+
+
+async def test_what_does_not_matter_does_not_matter(
+    real_llama: LlamaServer, tiny_gguf: Path, tmp_path: Path
+) -> None:
+    only_program(real_llama)
+    async with kept_llama(tmp_path, real_llama, tiny_gguf) as kept:
+        tokens = await one_saved(kept)
+        options = ["-ub", "256", "--alias", "another", "--threads", "1", "--metrics", "-sps", "0.5"]
+        async with kept.life(*options) as life:
+            assert await life.cached(LONG) == tokens - 2
+
+
+async def test_another_build_gets_nothing(
+    real_llama: LlamaServer, tiny_gguf: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Their files differ in version; and a newer build may compute otherwise."""
+    others = [one for one in candidates() if one.name != real_llama.name]
+    if not others or find_llama(tiny_gguf, tmp_path)[0] is None:
+        pytest.skip("there is one build only")
+    async with kept_llama(tmp_path, real_llama, tiny_gguf) as kept:
+        await one_saved(kept)
+    async with kept_llama(tmp_path, others[0], tiny_gguf) as kept, kept.life() as life:
+        assert await life.cached(LONG) == 0
+
+    assert any("build: " in text for text in warnings_of(caplog))
+
+
+async def test_an_api_key_of_the_server_is_used(
+    real_llama: LlamaServer, tiny_gguf: Path, tmp_path: Path
+) -> None:
+    only_program(real_llama)
+    extra = ["--api-key", "secret-key"]
+    async with kept_llama(tmp_path, real_llama, tiny_gguf, extra=extra) as kept:
+        async with kept.life() as life:
+            raw.call(
+                life.child.port, "POST", "/v1/completions",
+                value={"prompt": LONG, "max_tokens": 2},
+                headers={"authorization": "Bearer secret-key"}, timeout_s=60.0,
+            )  # fmt: skip
+            await life.save()
+            await kept.settled()
+
+        assert len(kept.entries()) == 1
+        assert "secret-key" not in kept.manifest_path.read_text()
+
+
+# ---- sliding windows
+async def test_a_sliding_window_is_refused_and_why_is_said_once(
+    real_llama: LlamaServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = with_metadata(
+        write_tiny_gguf(tmp_path / "window.gguf"), "llama.attention.sliding_window", 512
+    )
+    async with kept_llama(tmp_path, real_llama, model) as kept:
+        for _ in range(2):
+            async with kept.life() as life:
+                await life.ask(LONG)
+                await life.save()
+                await kept.settled()
+        assert kept.slot_files() == []
+
+    (text,) = warnings_of(caplog)
+    assert text.startswith(f"{NAME}: kv: nothing is kept: llama attends within a sliding window")
+    assert "512" in text
+    assert "--swa-full" in text
+
+
+@pytest.mark.parametrize("allows", [False, True])
+async def test_a_sliding_window_is_kept_only_if_it_is_insisted_on(
+    real_llama: LlamaServer, tmp_path: Path, allows: bool
+) -> None:
+    """``--swa-full`` alone is not enough: a prompt that leaves early would get wrong answers."""
+    only_program(real_llama)
+    model = with_metadata(
+        write_tiny_gguf(tmp_path / "window.gguf"), "llama.attention.sliding_window", 512
+    )
+    settings = KvSettings(min_tokens=10, allows_swa=allows)
+    extra = ["--swa-full"]
+    async with kept_llama(tmp_path, real_llama, model, extra=extra, settings=settings) as kept:
+        async with kept.life() as life:
+            await life.ask(LONG)
+            await life.save()
+            await kept.settled()
+
+        assert len(kept.slot_files()) == allows
