@@ -242,7 +242,7 @@ class Scheduler:
         if phase == "ready":
             seat.ready_at = now
         self._set_phase(seat, phase)
-        if before == "stopping" and phase in ("starting", "ready"):  # it did not go after all
+        if before == "stopping" and phase in _HOLDING:  # it did not go after all
             self.swaps = {to: gone for to, gone in self.swaps.items() if service not in gone}
             self._running = None
         return self._drain(now)

@@ -133,8 +133,11 @@ class SchedulerRules(RuleBasedStateMachine):
     def crashed(self, data: st.DataObject, then: Phase) -> None:
         name = data.draw(st.sampled_from(self.phases("starting", "ready")))
         self.phase(name, "stopping")
-        self.refuse_waiting(name)
+        gone, self.waiting[name] = self.waiting[name], set()
         self.phase(name, then)
+        for ticket in gone:  # they hear of it at once, and say so a little later
+            self.ended.add(ticket)
+            self.take(self.scheduler.finished(name, self.now))
 
     @rule(data=st.data())
     @precondition(lambda self: self.phases("stopping"))
@@ -305,4 +308,4 @@ class SchedulerRules(RuleBasedStateMachine):
 
 
 TestSchedulerRules = SchedulerRules.TestCase
-TestSchedulerRules.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
+TestSchedulerRules.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
