@@ -29,7 +29,6 @@ _KEYS = {
 #: Settings that are read once, when the proxy starts -> their keys.
 _AT_START = {
     "lifecycle": "lifecycle", "store_path": "store", "metrics_max_in_memory": "metricsMaxInMemory",
-    "capture_bytes": "captureBuffer", "performance_every": "performance",
 }  # fmt: skip
 #: Settings that apply at once -> their keys.
 _AT_ONCE = {
@@ -40,6 +39,7 @@ _AT_ONCE = {
     "peers": "peers", "ignore_paths": "upstream", "preload": "hooks.on_startup.preload",
     "routing": "routing", "on_idle": "onIdle", "on_idle_after": "onIdleAfter", "queue": "queue",
     "shutdown_timeout": "shutdownTimeout", "log_time_format": "logTimeFormat",
+    "capture_bytes": "captureBuffer", "performance_every": "performance",
 }  # fmt: skip
 
 

@@ -162,7 +162,9 @@ def test_the_effect_depends_on_the_state(kind: str, state: str, effect: str) -> 
         ("hooks: {on_startup: {preload: [m]}}", "hooks.on_startup.preload", False),
         ("allowedOrigins: ['http://h']", "allowedOrigins", False),
         ("lifecycle: {states: {}}", "lifecycle", True),
-        ("captureBuffer: 1", "captureBuffer", True),
+        ("captureBuffer: 1", "captureBuffer", False),
+        ("performance: {disabled: true}", "performance", False),
+        ("metricsMaxInMemory: 5", "metricsMaxInMemory", True),
     ],
 )
 def test_every_setting_says_when_it_applies(load: Load, text: str, key: str, is_late: bool) -> None:
