@@ -25,6 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_config(commands.add_parser("config", help="check a configuration, print its schema"))
     _add_chart(commands.add_parser("chart", help="export, draw and check the lifecycle"))
     _add_history(commands.add_parser("history", help="show what happened to a model, and why"))
+    _add_kv(commands.add_parser("kv", help="show, verify or purge what is kept of conversations"))
     _add_demo(commands.add_parser("demo", help="run the proxy with two demo models"))
     server = commands.add_parser(
         "demo-server", help="run one small OpenAI-compatible server, for trying things out",
@@ -77,6 +78,26 @@ def _add_history(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, default=50, help="default: %(default)s")
     parser.add_argument("--json", action="store_true")
     parser.set_defaults(run="history")
+
+
+def _add_kv(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
+    helps = {
+        "list": "show what is kept of each model",
+        "verify": "read every file and compare its checksum; exit 1 if one is bad",
+        "purge": "remove it, also what is left of models that are not kept any more",
+    }
+    for name, text in helps.items():
+        command = commands.add_parser(name, help=text)
+        command.add_argument("models", nargs="*", metavar="MODEL", help="default: all")
+        command.add_argument(
+            "--config", "-config", action="append", type=Path, default=[], metavar="FILE"
+        )
+        command.add_argument("--config-dir", "-config-dir", type=Path, metavar="DIR")
+        command.add_argument("--state-dir", type=Path, metavar="DIR", help="as of `serve`")
+        if name == "list":
+            command.add_argument("--json", action="store_true")
+        command.set_defaults(run="kv")
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:

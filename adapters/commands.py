@@ -224,7 +224,15 @@ def config_reload(options: argparse.Namespace) -> int:
     return reload(options)
 
 
+def kv(options: argparse.Namespace) -> int:
+    """Show, verify or purge what is kept of conversations."""
+    from .kv.commands import run
+
+    return run(options)
+
+
 COMMANDS: Mapping[str, Command] = {
+    "kv": kv,
     "serve": serve,
     "demo": demo,
     "history": history,

@@ -63,9 +63,12 @@ def service_spec(model: ModelConfig) -> ServiceSpec:
 
 def kv_settings(model: ModelConfig) -> KvSettings | None:
     """Return how the conversations of *model* are kept, or None when they are not."""
+    return None if model.kv.mode == "off" else kv_wish(model)
+
+
+def kv_wish(model: ModelConfig) -> KvSettings:
+    """Return how the conversations of *model* are kept or, now switched off, would be."""
     given = model.kv
-    if given.mode == "off":
-        return None
     return KvSettings(
         directory=Path(given.dir) if given.dir else None,
         tmpfs=Path(given.tmpfs) if given.tmpfs else None,

@@ -131,9 +131,17 @@ class KvKeeper:
         """
         line = LaunchLine.parse(spec.command.argv)
         command, place = spec.command, self.place(spec, settings)
-        if place is None:
+        has_folder = line.value("--slot-save-path") is not None
+        if not has_folder and not (place and settings.manages_args and line.is_llama_server):
+            log.warning(
+                "%s: kv: nothing is kept: its command has no --slot-save-path; add "
+                "`--slot-save-path %s`, a folder that exists",
+                spec.name, place.folder if place else "DIR",
+            )  # fmt: skip
             return spec
-        if line.value("--slot-save-path") is None:
+        if place is None or not _is_made(spec.name, place):
+            return spec
+        if not has_folder:
             log.info("%s: kv: adding --slot-save-path %s to its command", spec.name, place.folder)
             command = replace(command, argv=(*command.argv, "--slot-save-path", str(place.folder)))
         if line.is_llama_server and not line.has("--parallel"):
@@ -147,26 +155,17 @@ class KvKeeper:
         return replace(spec, command=command, hooks=_with_hooks(spec, action))
 
     def place(self, spec: ServiceSpec, settings: KvSettings) -> Place | None:
-        """Return where the slots of *spec* are saved, or None, with a warning, if nowhere."""
+        """Return where the slots of *spec* are saved, or None if nowhere: no folder was named."""
         line = LaunchLine.parse(spec.command.argv)
         given, own = line.value("--slot-save-path"), prefix_of(spec.name)
         base = settings.directory or self._directory
         disk = None if base is None else base.absolute() / own
-        if given is not None:
-            if settings.tmpfs is not None:
-                return Place(_cwd(spec) / given, disk)
-            return Place(_cwd(spec) / (settings.directory or given))
-        place = None if disk is None else Place(disk)
         if settings.tmpfs is not None:
-            place = Place(settings.tmpfs.absolute() / own, disk)
-        if place is not None and settings.manages_args and line.is_llama_server:
-            return place if _is_made(spec.name, place) else None
-        log.warning(
-            "%s: kv: nothing is kept: its command has no --slot-save-path; add "
-            "`--slot-save-path %s`, a folder that exists",
-            spec.name, place.folder if place else f"DIR/{own}",
-        )  # fmt: skip
-        return None
+            fast = _cwd(spec) / given if given else settings.tmpfs.absolute() / own
+            return Place(fast, disk)
+        if given is not None:
+            return Place(_cwd(spec) / (settings.directory or given))
+        return None if disk is None else Place(disk)
 
     # ---- while it runs
     @asynccontextmanager

@@ -1,0 +1,119 @@
+"""``swapchart kv``, as somebody types it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from tools.children import demo_argv
+from tools.kv import EAGER, NAME, STORY, demo_command, keeping
+
+from swapchart.adapters.cli import main
+from swapchart.adapters.kv.files import FolderLock, prefix_of
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A configuration whose one model has one conversation saved."""
+    model = tmp_path / "model.bin"
+    model.write_bytes(b"weights")
+    argv = demo_command(model)
+
+    async def live() -> None:
+        async with keeping(tmp_path / "kv", argv, EAGER) as kept, kept.life() as life:
+            await life.ask(STORY * 5)
+            await life.save()
+
+    anyio.run(live)
+    return write(tmp_path / "config.yaml", [*argv, "--slot-save-path", str(tmp_path / "kv")])
+
+
+def write(path: Path, argv: list[str], **more: Any) -> Path:
+    model = {"cmd": argv, "proxy": "http://127.0.0.1:1", "kv": "keep", **more}
+    path.write_text(json.dumps({"models": {NAME: model}}))
+    return path
+
+
+def test_list_shows_what_is_kept(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["kv", "list", "--config", str(config)]) == 0
+    text = capsys.readouterr().out
+    assert main(["kv", "list", "--json", "--config", str(config), NAME]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+
+    assert text.startswith(f"{NAME}: {row['tokens']} tokens")
+    assert row["tokens"] > 50
+    assert Path(row["file"]).stat().st_size == row["bytes"]
+
+
+def test_verify_finds_what_is_bad(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["kv", "verify", "--config", str(config)]) == 0
+    assert capsys.readouterr().out.endswith(": ok\n")
+    (path,) = (config.parent / "kv").glob("*.kv")
+    os.truncate(path, 100)
+
+    assert main(["kv", "verify", "--config", str(config)]) == 1
+    assert "expected" in capsys.readouterr().out
+
+
+def test_purge_removes_ours_and_nothing_else(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = config.parent / "kv" / "by-hand.kv"
+    mine.write_text("x")
+
+    assert main(["kv", "purge", "--config", str(config)]) == 0
+    assert "1 saved slots" in capsys.readouterr().out
+    assert {path.name for path in mine.parent.iterdir()} == {mine.name, ".swapchart.lock"}
+    assert main(["kv", "list", "--config", str(config)]) == 0
+    assert capsys.readouterr().out == "nothing is kept\n"
+
+
+def test_purge_works_after_it_was_switched_off(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    value = json.loads(config.read_text())
+    value["models"][NAME]["kv"] = "off"
+    config.write_text(json.dumps(value))
+
+    assert main(["kv", "purge", "--config", str(config)]) == 0
+    assert list((config.parent / "kv").glob("*.kv")) == []
+
+
+def test_purge_waits_for_nobody(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """While a proxy works in the folder, it refuses."""
+    lock = FolderLock(config.parent / "kv")
+    try:
+        assert main(["kv", "purge", "--config", str(config)]) == 1
+    finally:
+        lock.close()
+
+    assert "another swapchart works in" in capsys.readouterr().err
+    assert len(list((config.parent / "kv").glob("*.kv"))) == 1
+
+
+@pytest.mark.parametrize("what", ["list", "verify", "purge"])
+def test_wrong_words_are_told(config: Path, what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["kv", what]) == 1
+    assert "expected --config" in capsys.readouterr().err
+    assert main(["kv", what, "--config", str(config), "hare"]) == 1
+    assert "no such model: hare" in capsys.readouterr().err
+    config.write_text("models: 3")
+    assert main(["kv", what, "--config", str(config)]) == 1
+    assert "models" in capsys.readouterr().err
+
+
+def test_nothing_is_made_by_looking(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder of ours is where the state is, and listing does not create it."""
+    path = write(tmp_path / "config.yaml", demo_argv())
+    state = tmp_path / "state"
+
+    assert main(["kv", "list", "--config", str(path), "--state-dir", str(state)]) == 0
+    assert capsys.readouterr().out == "nothing is kept\n"
+    assert not state.exists()
+    assert prefix_of(NAME).startswith("swapchart-")
