@@ -150,7 +150,7 @@ def line_of(exchange: Exchange) -> str:
     """Return the line of the access log for *exchange*; what clients sent cannot break it."""
     request = exchange.request
     agent = (request.header(b"user-agent") or b"").decode("latin-1")
-    target = request.target.decode("latin-1")
+    target = request.path_bytes.decode("latin-1")  # a query may hold secrets
     version = request.scope.get("http_version", "")
     took = exchange.ended - exchange.started
     text = (

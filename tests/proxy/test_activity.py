@@ -187,7 +187,7 @@ def test_5_14_an_event_and_a_line_for_each_row() -> None:
         await events.until(lambda c: b'"type":"activity","data":"{\\"id\\":1}"' in c.body)
         line = bench.app.proxy.own_log.tail(1)[0]
 
-        assert line.startswith('Request 127.0.0.1 "POST /v1/chat/completions?x=%0A HTTP/1.1" 200 ')
+        assert line.startswith('Request 127.0.0.1 "POST /v1/chat/completions HTTP/1.1" 200 ')
         assert '"me\\x1b[31m"' in line
         events.leave()
         await events.task
