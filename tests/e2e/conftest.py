@@ -41,3 +41,10 @@ def server(request: pytest.FixtureRequest) -> str:
 def journal(tmp_path: Path) -> Journal:
     """Where upstreams and hooks of one test write what happens to them."""
     return Journal(tmp_path / "journal")
+
+
+@pytest.fixture(params=["hypercorn", "stock", "uvicorn"])
+def layer(request: pytest.FixtureRequest) -> str:
+    """Where the HTTP layer matters: under hypercorn ours and its own, and uvicorn's."""
+    name: str = request.param
+    return name

@@ -19,10 +19,10 @@ def leave(connection: raw.Connection, way: str) -> None:
 
 
 def test_C15_a_client_that_leaves_the_queue_starts_nothing(
-    serve: Serve, server: str, journal: Journal
+    serve: Serve, layer: str, journal: Journal
 ) -> None:
     """A request that waits for a swap and loses its client is forgotten: no swap."""
-    proxy = serve({name: journal.model(name) for name in "ab"}, server=server)
+    proxy = serve({name: journal.model(name) for name in "ab"}, server=layer)
     with proxy.open_chat("a", events=60, every_s=0.03) as stream:
         head = stream.read_head()
         for way in WAYS:
@@ -70,10 +70,10 @@ def test_an_abandoned_start_is_given_up_where_that_is_wanted(
 
 
 def test_C14_a_client_that_leaves_frees_the_upstream(
-    serve: Serve, server: str, journal: Journal
+    serve: Serve, layer: str, journal: Journal
 ) -> None:
     """In a stream, and before its answer began: the upstream sees the connection close."""
-    proxy = serve({"a": journal.model("a")}, server=server)
+    proxy = serve({"a": journal.model("a")}, server=layer)
     for count, way in enumerate(WAYS):
         stream = proxy.open_chat("a", events=10_000, every_s=0.05)
         stream.read_head()

@@ -159,14 +159,14 @@ def test_A18_an_answer_of_somebody_else_is_none(
 # ---- a model that fails in the middle
 @pytest.mark.parametrize("way", ["close", "reset", "crash"])
 def test_A04_an_answer_that_breaks_off_is_seen_to(
-    serve: Serve, server: str, way: str, journal: Journal
+    serve: Serve, layer: str, way: str, journal: Journal
 ) -> None:
     """C17: the client sees a truncated answer, never a clean end; nothing stays in flight."""
     models = {
         "a": journal.model("a"),
         "crash": demo_model("crash", "--crash-after-tokens", "5", "--exit-code", "-9"),
     }
-    proxy = serve(models, server=server)
+    proxy = serve(models, server=layer)
     name = "crash" if way == "crash" else "a"
     more = {"cut_after": 5, "reset": way == "reset"}
     with proxy.open_chat(name, 20, stream=True, events=20, ignore_eos=True, **more) as connection:

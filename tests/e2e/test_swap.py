@@ -73,11 +73,11 @@ async def _crowd(port: int, size: int) -> list[bytes]:
 
 
 def test_a_stream_arrives_piece_by_piece(
-    serve: Serve, server: str, journal: Journal, tmp_path: Path
+    serve: Serve, layer: str, journal: Journal, tmp_path: Path
 ) -> None:
     """Every event of a stream is passed on before the next one is made, byte for byte."""
     copy = tmp_path / "copy"
-    proxy = serve({"w": journal.model("w", "--copy", str(copy))}, server=server)
+    proxy = serve({"w": journal.model("w", "--copy", str(copy))}, server=layer)
     events, every_s = 20, 0.05
     delays = []
     body = b""

@@ -38,7 +38,7 @@ class SwapchartProcess(Child):
     Args:
         config: The configuration, or its text.
         cwd: An empty folder; the configuration is written into it.
-        server: ``hypercorn`` or ``uvicorn``.
+        server: ``hypercorn``, ``stock`` (hypercorn with its own HTTP layer) or ``uvicorn``.
         options: Further options of ``serve``.
         argv: The whole command instead; gets the configuration by SWAPCHART_CONFIG.
         env: Further variables.
@@ -65,6 +65,8 @@ class SwapchartProcess(Child):
         self._guards: set[psutil.Process] = set()
         path = cwd / "config.yaml"
         path.write_text(config if isinstance(config, str) else json.dumps(config))
+        if server == "stock":
+            server, options = "hypercorn", (*options, "--stock")
         if argv is None:
             argv = [
                 sys.executable, "-m", "swapchart", "serve", "--config", str(path),
