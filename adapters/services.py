@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..machine import Bounds, ChartError, Document, check, lifecycle
+from ..machine import ChartError, Document
 from ..runtime import (
     Command,
     EvictionPolicy,
@@ -202,6 +202,7 @@ def chart(config: Config) -> Document | None:
     """
     if not config.lifecycle:
         return None
+    from ..machine import Bounds, check, lifecycle
     from ..machine.explore import parameter_sets
     from ..machine.overlay import merge
 

@@ -1,11 +1,14 @@
-"""The pure statechart: documents, steps and effects. No clock, no thread, no process in here."""
+"""The pure statechart: documents, steps and effects. No clock, no thread, no process in here.
 
-from .chart import Configuration, Memory, compile_chart
-from .checker import Finding, Move, Report, Run, check
-from .classes import from_class
+What is needed to run a chart is imported at once; what looks at charts (exports, diagrams, the
+checker) and python-statemachine itself when it is first asked for: a start must not wait for it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from .context import Context, build_context
-from .diagram import to_dot, to_mermaid, to_table
-from .document import Document, Value, as_list
+from .document import Configuration, Document, Memory, Value, as_list
 from .effects import (
     AdmitAll,
     AdmitWaiter,
@@ -22,13 +25,20 @@ from .effects import (
     StopDone,
 )
 from .errors import ChartError, ConfigError, SwapchartError
-from .explore import Bounds
-from .export import DIAGRAMS, FORMATS, native_yaml, render, to_json, to_yaml
-from .overlay import merge
 from .reading import from_mapping, lifecycle, read
-from .scxml import to_scxml
-from .stepper import ChartStepper, Compiled, NotHandledError, Stepper, TableStepper
+from .stepper import Compiled, NotHandledError, Stepper, TableStepper
 from .table import Table, compile_table
+
+if TYPE_CHECKING:
+    from .chart import compile_chart
+    from .checker import Finding, Move, Report, Run, check
+    from .classes import from_class
+    from .diagram import to_dot, to_mermaid, to_table
+    from .explore import Bounds
+    from .export import DIAGRAMS, FORMATS, native_yaml, render, to_json, to_yaml
+    from .overlay import merge
+    from .reference import ChartStepper
+    from .scxml import to_scxml
 
 __all__ = [
     "DIAGRAMS",
@@ -84,3 +94,35 @@ __all__ = [
     "to_table",
     "to_yaml",
 ]
+
+_LATE = {
+    "compile_chart": "chart",
+    "Finding": "checker",
+    "Move": "checker",
+    "Report": "checker",
+    "Run": "checker",
+    "check": "checker",
+    "from_class": "classes",
+    "to_dot": "diagram",
+    "to_mermaid": "diagram",
+    "to_table": "diagram",
+    "Bounds": "explore",
+    "DIAGRAMS": "export",
+    "FORMATS": "export",
+    "native_yaml": "export",
+    "render": "export",
+    "to_json": "export",
+    "to_yaml": "export",
+    "merge": "overlay",
+    "ChartStepper": "reference",
+    "to_scxml": "scxml",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for late."""
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_LATE[name]}", __name__), name)
+    globals()[name] = value
+    return value

@@ -6,20 +6,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 from statemachine import StateChart
 from statemachine.exceptions import InvalidDefinition
 from statemachine.io import create_machine_class_from_definition
 from statemachine.orderedset import OrderedSet
 
-from .document import Document, as_list
+from .document import Configuration, Document, Memory, as_list
 from .errors import ChartError
-
-#: All active states, outermost first; shape (depth,) without parallel states.
-Configuration: TypeAlias = tuple[str, ...]
-#: What history states remember: (history id, ids of the states to enter), by history id.
-Memory: TypeAlias = tuple[tuple[str, tuple[str, ...]], ...]
 
 #: An event that no transition takes raises, and so does an action that fails: both are bugs.
 FLAGS = {"allow_event_without_transition": False, "catch_errors_as_events": False}

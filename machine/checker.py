@@ -12,8 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from .chart import Configuration
-from .document import Document, Value
+from .document import Configuration, Document, Value
 from .explore import Bounds, Environment, Input, Reactor, Situation, parameter_sets
 from .graph import Graph, backward, components
 from .picture import picture

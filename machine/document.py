@@ -17,6 +17,10 @@ FORMAT = "swapchart.chart/v1"
 
 Origin: TypeAlias = Literal["user", "activity", "timer", "process"]
 Value: TypeAlias = str | int | bool
+#: All active states, outermost first; shape (depth,) without parallel states.
+Configuration: TypeAlias = tuple[str, ...]
+#: What history states remember: (history id, ids of the states to enter), by history id.
+Memory: TypeAlias = tuple[tuple[str, tuple[str, ...]], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

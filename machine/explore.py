@@ -17,8 +17,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Literal, NamedTuple, TypeAlias
 
-from .chart import Configuration, Memory
-from .document import Document, EventDecl, Value
+from .document import Configuration, Document, EventDecl, Memory, Value
 from .effects import Effect
 from .errors import ChartError
 from .stepper import Compiled, NotHandledError, Stepper

@@ -9,8 +9,6 @@ import ast
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from statemachine import StateChart
-
 from .document import Document, Value, as_list, split_words, walk
 from .effects import CancelActivity, CancelTimer, StartActivity, StartTimer, describe
 from .errors import ChartError
@@ -59,6 +57,12 @@ def history_ids(document: Document) -> dict[str, str]:
     }
 
 
+def _is_the_librarys(name: str) -> bool:
+    from statemachine import StateChart  # takes long to load; the shipped chart was checked before
+
+    return hasattr(StateChart, name)
+
+
 def _state_problems(document: Document) -> Iterator[ChartError]:
     seen: dict[str, str] = {}
     yield from _initial_problems("chart.states", document.chart["states"])
@@ -68,7 +72,7 @@ def _state_problems(document: Document) -> Iterator[ChartError]:
             if used in seen:
                 yield ChartError(where, f"state id {used!r} is also used at {seen[used]}")
             seen[used] = where
-            if hasattr(StateChart, used) or not used.isidentifier():
+            if _is_the_librarys(used) or not used.isidentifier():
                 yield ChartError(where, f"{used!r} is not an identifier, or the library's own name")
         inner = definition.get("states") or {}
         if inner and not definition.get("parallel"):
@@ -139,7 +143,7 @@ def _name_problems(document: Document) -> Iterator[ChartError]:
             yield ChartError(f"{kind}.{name}", "declared but not used in the chart")
     for name in document.events:
         words = name.split(".")
-        if not all(word.isidentifier() for word in words) or hasattr(StateChart, name):
+        if not all(word.isidentifier() for word in words) or _is_the_librarys(name):
             yield ChartError(f"events.{name}", "expected words joined by dots, not a library name")
     kinds: dict[str, Iterable[str]] = {
         "data": document.data,

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from types import CodeType
 from typing import TypeAlias
 
-from .chart import Configuration
-from .document import Always, Document, Value
+from .document import Always, Configuration, Document, Value
 from .effects import Effect, describe
 from .expressions import parse, reads
 from .names import WAS, scope

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import cache
-from importlib.resources import files
 from typing import Any, get_args
 
 import yaml
 
+from . import shipped
 from .document import (
     FORMAT,
     ActionDecl,
@@ -34,6 +34,7 @@ from .document import (
 from .effects import KINDS, Effect
 from .errors import ChartError
 from .names import problems_of
+from .table import Table
 
 _SECTIONS = (
     "format", "name", "data", "parameters", "events", "guards", "actions", "promises", "chart",
@@ -120,9 +121,23 @@ def from_mapping(raw: Any) -> Document:
 
 
 @cache
+def _shipped() -> tuple[Document, Table | None]:
+    text = shipped.source()
+    kept = shipped.compiled(text)
+    if kept is None:  # the file is being worked on
+        return read(text.decode()), None
+    return _Reader().document(kept["document"]), shipped.unpacked(kept["table"])
+
+
 def lifecycle() -> Document:
     """Return the chart of a served process, which ships with the package."""
-    return read(files(__name__.rpartition(".")[0]).joinpath("lifecycle.yaml").read_text("utf-8"))
+    return _shipped()[0]
+
+
+def shipped_table(document: Document) -> Table | None:
+    """Return the table that ships with *document*, if that is the very object of `lifecycle`."""
+    known, table = _shipped()
+    return table if document is known else None
 
 
 class _Reader:

@@ -8,17 +8,17 @@ a test holds it to.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from statemachine import StateChart
-from statemachine.exceptions import TransitionNotAllowed
-
-from .chart import Configuration, Memory, compile_chart, configuration_of, memory_of, resume
 from .context import Context, build_context
-from .document import Document, Value
+from .document import Configuration, Document, Memory, Value
 from .effects import Effect
 from .errors import SwapchartError
+from .reading import shipped_table
 from .table import Table, compile_table
+
+if TYPE_CHECKING:
+    from .reference import ChartStepper
 
 _NOTHING: Mapping[str, Value] = {}
 
@@ -77,58 +77,6 @@ class Stepper(Protocol):
             NotHandledError: The chart says nothing of this event in this configuration.
         """
         ...
-
-
-class ChartStepper:
-    """Steps the real python-statemachine class."""
-
-    __slots__ = ("_machine", "context")
-
-    def __init__(self, chart: type[StateChart[Any]], context: Context) -> None:
-        self.context = context
-        self._machine = chart(context)
-
-    @property
-    def configuration(self) -> Configuration:
-        """All active states, outermost first."""
-        return configuration_of(self._machine)
-
-    @property
-    def memory(self) -> Memory:
-        """What history states remember; a part of a snapshot beside configuration and data."""
-        return memory_of(self._machine)
-
-    @property
-    def is_final(self) -> bool:
-        """Tell whether a top-level final state was reached."""
-        return any(state.final and state.parent is None for state in self._machine.configuration)
-
-    def begin(self) -> list[Effect]:
-        """Take the effects of entering the initial configuration."""
-        return self._take()
-
-    def step(self, event: str, data: Mapping[str, Value] = _NOTHING) -> list[Effect]:
-        """Take *event*; see `Stepper.step`."""
-        for name, value in data.items():
-            setattr(self.context, name, value)
-        try:
-            self._machine.send(event)
-        except TransitionNotAllowed as error:
-            raise NotHandledError(event, self.configuration) from error
-        return self._take()
-
-    def restore(
-        self, configuration: Configuration, values: tuple[Value, ...], memory: Memory = ()
-    ) -> None:
-        """Go to a snapshot without running any action."""
-        self.context.out.clear()
-        self.context.restore(values)
-        resume(self._machine, self.context, configuration, memory)
-
-    def _take(self) -> list[Effect]:
-        out = self.context.out
-        self.context.out = []
-        return out
 
 
 class TableStepper:
@@ -213,7 +161,7 @@ class Compiled:
     def __init__(self, document: Document) -> None:
         self.document = document
         self.context_class = build_context(document)
-        self.table: Table | None = compile_table(document)
+        self.table: Table | None = shipped_table(document) or compile_table(document)
 
     def stepper(self, **parameters: Value) -> Stepper:
         """Make an instance: by table where there is one, else by python-statemachine."""
@@ -224,4 +172,7 @@ class Compiled:
 
     def reference(self, **parameters: Value) -> ChartStepper:
         """Make an instance that python-statemachine itself interprets."""
+        from .chart import compile_chart  # loads the library, which few need
+        from .reference import ChartStepper
+
         return ChartStepper(compile_chart(self.document), self.context_class(**parameters))

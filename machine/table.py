@@ -13,10 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from statemachine.exceptions import TransitionNotAllowed
-
-from .chart import Configuration, compile_chart, configuration_of, resume
-from .document import Document
+from .document import Configuration, Document
 
 #: ("do", action, tree) | ("ask", guard, tree, tree) | ("goto", configuration) | ("refuse",)
 Tree: TypeAlias = tuple[Any, ...]
@@ -79,6 +76,8 @@ def compile_table(document: Document) -> Table | None:
     """Compile *document*, or return None when it has history states."""
     if any(definition.get("history") for _, definition, _ in document.states()):
         return None
+    from .chart import compile_chart, configuration_of  # loads the library, which few need
+
     recorder = _recorder_class(document)()
     machine = compile_chart(document)(recorder)
     initial = configuration_of(machine)
@@ -122,6 +121,10 @@ def compile_table(document: Document) -> Table | None:
 def _ask(
     machine: Any, recorder: _Recorder, configuration: Configuration, event: str, script: list[bool]
 ) -> Tree:
+    from statemachine.exceptions import TransitionNotAllowed
+
+    from .chart import configuration_of, resume
+
     recorder.reset(script)
     resume(machine, recorder, configuration)
     try:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
-from .chart import Configuration
-from .document import Always, Document, Value, as_list, split_words
+from .document import Always, Configuration, Document, Value, as_list, split_words
 from .effects import (
     AdmitAll,
     AdmitWaiter,

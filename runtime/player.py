@@ -18,10 +18,9 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import anyio
-from statemachine import StateChart
 
 from ..machine import (
     CancelActivity,
@@ -36,9 +35,11 @@ from ..machine import (
     StartActivity,
     StartTimer,
 )
-from ..machine.classes import from_class
 from .activities import Activity
 from .timers import Timer, TimerService
+
+if TYPE_CHECKING:
+    from statemachine import StateChart
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +95,12 @@ class Player:
         on_notify: Callable[[str], None] | None = None,
         on_error: Callable[[str, Exception], str | None] | None = None,
     ) -> None:  # fmt: skip
-        document = chart if isinstance(chart, Document) else from_class(chart)
+        if isinstance(chart, Document):
+            document = chart
+        else:
+            from ..machine.classes import from_class  # loads python-statemachine
+
+            document = from_class(chart)
         self._activities, self._seconds = dict(activities or {}), dict(timers or {})
         self._check(document)
         self._stepper = Compiled(document).stepper(**(parameters or {}))

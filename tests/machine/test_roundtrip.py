@@ -23,8 +23,8 @@ from swapchart.machine import (
     to_scxml,
     to_yaml,
 )
-from swapchart.machine.chart import Configuration, Memory, configuration_of, resume
-from swapchart.machine.document import Value
+from swapchart.machine.chart import configuration_of, resume
+from swapchart.machine.document import Configuration, Memory, Value
 from swapchart.machine.effects import describe
 from swapchart.machine.explore import Behaviour, Bounds, Input, behaviour, parameter_sets
 

@@ -1,0 +1,87 @@
+"""The shipped chart compiled beforehand is the shipped chart."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from swapchart.machine import ChartError, Compiled, compile_table, lifecycle, read, reading, shipped
+from swapchart.machine.table import Tree
+
+STALE = "python -m swapchart.machine > machine/lifecycle.compiled.json"
+NEEDS_NOTHING = """
+import sys
+from swapchart import runtime
+from swapchart.machine import Compiled, lifecycle
+
+assert Compiled(lifecycle()).table is not None
+late = {"statemachine", "swapchart.machine.checker", "swapchart.machine.dot"} & set(sys.modules)
+assert not late, late
+"""
+
+
+def test_what_is_kept_is_what_the_chart_says() -> None:
+    """Read and compiled afresh, the chart gives the file that ships, byte for byte."""
+    text = shipped.source()
+    stored = Path(shipped.__file__).with_name("lifecycle.compiled.json").read_text("utf-8")
+
+    assert "\n".join(shipped.lines(shipped.fresh(text))) + "\n" == stored, f"stale: {STALE}"
+
+
+def test_the_table_comes_back_as_it_was() -> None:
+    """Packed as JSON and unpacked again, a table is equal, and its configurations are one each."""
+    table = compile_table(lifecycle())
+    assert table is not None
+    again = shipped.unpacked(json.loads(json.dumps(shipped.packed(table))))
+
+    assert again == table
+    for reached in _reached(list(again.rows.values())):
+        assert any(reached is configuration for configuration in again.rows)
+
+
+def _reached(rows: list[dict[str, Tree]]) -> list[tuple[str, ...]]:
+    todo = [tree for row in rows for tree in row.values()]
+    for tree in todo:  # grows while we walk
+        todo += [branch for branch in tree[2:] if isinstance(branch, tuple)]
+    return [tree[1] for tree in todo if tree[0] == "goto"]
+
+
+def test_a_start_needs_neither_the_library_nor_the_checker() -> None:
+    """Whoever runs the shipped chart does not wait for python-statemachine to be imported."""
+    subprocess.run([sys.executable, "-c", NEEDS_NOTHING], check=True, timeout=60)
+
+
+def test_a_chart_being_worked_on_is_read_afresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of another text nothing that was kept is used."""
+    text = shipped.source() + b"# changed\n"
+    monkeypatch.setattr(shipped, "source", lambda: text)
+    reading._shipped.cache_clear()
+    try:
+        document = lifecycle()
+
+        assert shipped.compiled(text) is None
+        assert reading.shipped_table(document) is None
+        assert document == read(text.decode())
+        assert Compiled(document).table == compile_table(document)
+    finally:
+        monkeypatch.undo()
+        reading._shipped.cache_clear()
+
+
+def test_without_the_file_the_chart_is_read_afresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package without the file is slower, and no different."""
+    monkeypatch.setattr(shipped, "_PACKAGE", "swapchart.runtime")
+
+    assert shipped.compiled(b"") is None
+
+
+def test_what_remembers_cannot_be_kept() -> None:
+    """A chart with history states has no table to keep."""
+    text = Path(__file__).parent.parent.joinpath("charts", "history_shallow.yaml").read_bytes()
+
+    with pytest.raises(ChartError, match="history"):
+        shipped.fresh(text)
