@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from . import procfs
 from .asgi import Application
 from .h1 import H1Limits, patched_hypercorn
 from .proxy.dispatch import BrokenOffError
@@ -100,7 +101,11 @@ def url_of(sock: socket.socket) -> str:
 
 
 def run(app: Application, sock: socket.socket, options: ServeOptions) -> int:
-    """Serve until a signal comes; returns the exit code."""
+    """Serve until a signal comes; returns the exit code.
+
+    Our limit of open files is raised to what the system allows; models get the old one.
+    """
+    procfs.raise_nofile_limit()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         code = runner.run(_serve(app, sock, options))
         _leave_soon(code)
