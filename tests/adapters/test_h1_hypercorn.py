@@ -155,7 +155,7 @@ def test_C26_a_websocket_byte_by_byte(server: Server) -> None:
         assert read_word(client) == b"SLOWLY"
 
 
-def test_h2c_is_handed_on_only_when_allowed() -> None:
+def test_C27_h2c_is_handed_on_only_when_allowed() -> None:
     """HTTP/2 in clear text would go round our limits."""
     ask = GET[:-2] + b"Connection: Upgrade, HTTP2-Settings\r\n"
     ask += b"Upgrade: h2c\r\nHTTP2-Settings: \r\n\r\n"

@@ -69,7 +69,7 @@ async def test_it_is_restored_by_another_keeper_too(tmp_path: Path, model: Path)
         assert (cached > 50) == bool(round_)
 
 
-async def test_only_our_user_may_read(kept: Kept) -> None:
+async def test_E10_only_our_user_may_read(kept: Kept) -> None:
     """Whatever the server's own umask is."""
     await one_saved(kept)
     modes = {path.suffix: stat.S_IMODE(path.stat().st_mode) for path in kept.folder.iterdir()}
@@ -77,7 +77,7 @@ async def test_only_our_user_may_read(kept: Kept) -> None:
     assert modes[".kv"] == modes[".json"] == 0o600
 
 
-async def test_names_say_nothing_of_models(tmp_path: Path, model: Path) -> None:
+async def test_E10_names_say_nothing_of_models(tmp_path: Path, model: Path) -> None:
     """No text of a configuration or a request becomes part of a path."""
     async with keeping(tmp_path / "kv", demo_command(model)) as kept:
         await one_saved(kept)
@@ -95,7 +95,7 @@ def replace_weights(model: Path, content: bytes) -> None:
 
 
 # ---- traps
-async def test_trap_2_and_11_a_server_that_reuses_nothing_is_found_out(
+async def test_E09_trap_2_and_11_a_server_that_reuses_nothing_is_found_out(
     tmp_path: Path, model: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """200 proves nothing: the next answers do, and then nothing is saved any more."""
@@ -331,7 +331,7 @@ SPOILERS: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("name", SPOILERS)
-async def test_a_spoilt_file_is_never_offered(
+async def test_E08_a_spoilt_file_is_never_offered(
     kept: Kept, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     """A truncated one would abort the server; flipped bytes would be taken without a word."""
@@ -346,7 +346,7 @@ async def test_a_spoilt_file_is_never_offered(
     assert kept.entries() == []
 
 
-async def test_a_flipped_bit_is_found_wherever_it_is(kept: Kept) -> None:
+async def test_E08_a_flipped_bit_is_found_wherever_it_is(kept: Kept) -> None:
     """E08: one bit, at the beginning, the end, and places between."""
     await one_saved(kept)
     (path,) = kept.slot_files()
@@ -396,7 +396,7 @@ async def test_a_manifest_that_makes_no_sense_is_put_aside(
     assert any("makes no sense" in warning for warning in warnings_of(caplog))
 
 
-async def test_a_manifest_cannot_name_a_file_elsewhere(tmp_path: Path, model: Path) -> None:
+async def test_E10_a_manifest_cannot_name_a_file_elsewhere(tmp_path: Path, model: Path) -> None:
     """Whoever can write it cannot have us delete or restore what is not ours."""
     precious = tmp_path / "precious.kv"
     precious.write_text("x")
@@ -439,7 +439,7 @@ async def test_two_proxies_do_not_share_a_folder(
     assert sum("another swapchart" in text for text in warnings_of(caplog)) == 1
 
 
-async def test_a_disk_that_is_full_keeps_what_was_saved(
+async def test_E11_a_disk_that_is_full_keeps_what_was_saved(
     tmp_path: Path, model: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The server itself cannot write: a new save has a name of its own, so the old one is whole."""
@@ -500,7 +500,7 @@ async def test_a_server_that_is_no_llama_server_is_left_alone(
 
 
 # ---- quota
-async def test_the_quota_of_bytes_holds(tmp_path: Path, model: Path) -> None:
+async def test_E11_the_quota_of_bytes_holds(tmp_path: Path, model: Path) -> None:
     """The most valuable stay."""
     async with keeping(tmp_path / "kv", demo_command(model, slots=2)) as kept:
         async with kept.life() as life:

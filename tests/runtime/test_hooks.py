@@ -34,7 +34,7 @@ HANGS = CommandScript(takes_s=None)
 FAILS = CommandScript(exit=Exit(code=1))
 
 
-def test_the_hooks_of_a_life_run_in_order_and_once() -> None:
+def test_B11_the_hooks_of_a_life_run_in_order_and_once() -> None:
     """A life without trouble runs each point once, beforeStop before the signal, afterStop last."""
 
     async def story(world: World) -> None:
@@ -565,7 +565,7 @@ def test_an_http_hook_may_expect_another_status() -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError("mine"), TimeoutError("mine"), OSError("mine")])
-def test_a_function_that_raises_is_a_failed_hook(error: Exception) -> None:
+def test_B18_a_function_that_raises_is_a_failed_hook(error: Exception) -> None:
     """Whatever a user's function raises is a failure with its name and text, nothing more."""
 
     async def broken(_: HookContext) -> None:
@@ -584,7 +584,7 @@ def test_a_function_that_raises_is_a_failed_hook(error: Exception) -> None:
     tell(story, service("a", hooks=hooks))
 
 
-def test_a_function_gets_the_context_and_is_cut_when_its_time_is_up() -> None:
+def test_B18_a_function_gets_the_context_and_is_cut_when_its_time_is_up() -> None:
     """A function is awaited with what a command would see in its environment."""
     seen: list[HookContext] = []
 

@@ -66,7 +66,7 @@ def test_a_kill_does_not_wait_for_what_is_left_behind() -> None:
     tell(story, service("a"), servers={"a": script})
 
 
-def test_a_process_that_cannot_be_killed_is_stuck_and_says_so() -> None:
+def test_A44_a_process_that_cannot_be_killed_is_stuck_and_says_so() -> None:
     """After SIGKILL and its limit: stuck. Requests are refused at once until it goes away."""
 
     async def story(world: World) -> None:

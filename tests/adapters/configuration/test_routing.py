@@ -170,7 +170,7 @@ def test_1_13_matrix(load: Load) -> None:
         ("sets: {x: '+ & a'}", "sets.x", "expected set name after '+', found '&'"),
     ],
 )
-def test_1_13_matrix_refused(check: Check, matrix: str, path: str, message: str) -> None:
+def test_D14_matrix_refused(check: Check, matrix: str, path: str, message: str) -> None:
     """Each rule for the matrix is told at its place."""
     (where, told), *more = found(check(BASE + f"matrix: {{{matrix}}}"))
 
