@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lab.contenders import own_versions
-from lab.processes import Process, free_ports
+from lab.processes import Process, bytecode_env, free_ports
 from lab.report import Weather, document, median, publish, table
 
 _INSTANT = Path(__file__).resolve().parent / "lab" / "instant.py"
@@ -115,7 +115,7 @@ class ByHand:
         argv = [word.replace("${PORT}", str(port)) for word in self._server.argv]
         self._running = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            env={**os.environ, **self._server.env}, start_new_session=True,
+            env={**os.environ, **bytecode_env(), **self._server.env}, start_new_session=True,
         )  # fmt: skip
         end = time.monotonic() + 60
         while True:

@@ -18,8 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lab.contenders import cache_folder
-from lab.processes import cores, pinned
+from lab.processes import cache_folder, cores, pinned
 from lab.report import Weather, document, median, publish, table
 
 _SCRIPT = Path(__file__).resolve().parent / "lab" / "engines.py"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lab.contenders import own_versions
-from lab.processes import Process, cores, cpu_ns, free_ports, pinned
+from lab.processes import Process, bytecode_env, cores, cpu_ns, free_ports, pinned
 from lab.report import Weather, document, median, publish, table
 
 _IMPORT = re.compile(r"import time:\s+(\d+) \|\s+(\d+) \| ( *)(\S+)")
@@ -60,7 +61,7 @@ def bare_python(folder: Path) -> tuple[float, float]:
     code = "import time; print(time.process_time())"
     told = subprocess.run(
         pinned(cores()[1], [sys.executable, "-c", code]), cwd=folder, capture_output=True,
-        text=True, check=True,
+        text=True, check=True, env={**os.environ, **bytecode_env()},
     )  # fmt: skip
     return time.monotonic() - started, float(told.stdout)
 
@@ -94,6 +95,8 @@ def main() -> None:
             for total, module in imports(folder, variants["hypercorn"], 5.0):
                 print(f"{total:8.1f} ms  {module}")
             return
+        for arguments in variants.values():
+            start_once(folder, arguments)  # leaves the bytecode
         python = [bare_python(folder) for _ in range(runs)]
         found = {
             server: [start_once(folder, arguments) for _ in range(runs)]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from .processes import UPSTREAM_MARK, Process, cores, free_ports
+from .processes import UPSTREAM_MARK, Process, cache_folder, cores, free_ports
 
 API_KEY = "bench-key"
 MODEL = "bench"
@@ -48,14 +48,6 @@ class Running:
     def pids(self) -> list[int]:
         """Return the processes that count as its cost."""
         return self.process.pids() if self.is_proxy else []
-
-
-def cache_folder() -> Path:
-    """Return where programs for comparison are kept; outside of the project."""
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    folder = Path(base).expanduser() / "swapchart-bench"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def upstream_argv(port: int | str, *options: str) -> list[str]:

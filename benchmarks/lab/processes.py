@@ -25,6 +25,22 @@ UPSTREAM_MARK = "lab/upstream.py"
 _PAUSE_S = 0.002
 
 
+def cache_folder() -> Path:
+    """Return where programs for comparison, and bytecode, are kept; outside of the project."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    folder = Path(base).expanduser() / "swapchart-bench"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def bytecode_env() -> dict[str, str]:
+    """Return variables that let Python keep its bytecode, as an installed package has it.
+
+    Without, a start where that is switched off, or a folder read-only, compiles every module.
+    """
+    return {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(cache_folder() / "pycache")}
+
+
 def cores() -> tuple[int, int]:
     """Return the core for load and upstreams, and the one for what is measured."""
     usable = sorted(os.sched_getaffinity(0))
@@ -117,7 +133,7 @@ class Process:
         self.process = subprocess.Popen(
             argv if core is None else pinned(core, argv),
             cwd=folder,
-            env={**os.environ, **(env or {})},
+            env={**os.environ, **bytecode_env(), **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=subprocess.STDOUT,
