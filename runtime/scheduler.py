@@ -128,10 +128,10 @@ class Evict:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """Send the request away."""
+    """Send the request away; without an error, with what its lifecycle says just now."""
 
     ticket: Ticket
-    error: RequestError
+    error: RequestError | None
 
 
 Decision: TypeAlias = Grant | Evict | Refuse
@@ -311,7 +311,7 @@ class Scheduler:
             del self.swaps[ticket.service]  # what is going goes, but nothing starts for it
             self._running = None
 
-    def _refuse(self, ticket: Ticket, error: RequestError) -> Refuse:
+    def _refuse(self, ticket: Ticket, error: RequestError | None) -> Refuse:
         self._dequeue(ticket)
         return Refuse(ticket, error)
 
@@ -348,6 +348,8 @@ class Scheduler:
     ) -> list[Decision]:
         """Grant *ticket*, begin a swap for it, refuse it, or let it wait and note why."""
         seat = self.seats[ticket.service]
+        if seat.phase in _REFUSING and not seat.closed:
+            return [self._refuse(ticket, None)]  # not left to the lifecycle: it may have moved on
         evict = self._must_go(seat.name)
         for name in sorted(evict):
             if self.seats[name].is_pinned and self.seats[name].phase != "stopping":
@@ -388,8 +390,7 @@ class Scheduler:
             if target in evict or evicted & evict:
                 return f"the swap to {target} is under way"
         for name, number in overdue.items():
-            is_later = number < ticket.number and seat.phase not in _REFUSING
-            if is_later and self._excludes(name, seat.name):
+            if number < ticket.number and self._excludes(name, seat.name):
                 return f"a request for {name} has waited too long and goes first"
         for name in sorted(evict):
             why = self._why_it_stays(self.seats[name], ticket, now)

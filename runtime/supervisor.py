@@ -581,7 +581,7 @@ class Supervisor:
                 life.evict(f"evicted for {target}")
                 self._on_change(life)  # it may have given way without a transition
             case Refuse(ticket=ticket, error=error):
-                ticket.waiter.refuse(error)
+                ticket.waiter.refuse(error or self._lives[ticket.service].refusal_now())
             case _:
                 assert_never(decision)
 

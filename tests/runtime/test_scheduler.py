@@ -40,7 +40,8 @@ class Desk:
                 case Evict(service=service, target=target):
                     said.append(f"evict {service} for {target}")
                 case Refuse(ticket=ticket, error=error):
-                    said.append(f"refuse {ticket.service}{ticket.number}: {error.code}")
+                    code = "as it says" if error is None else error.code
+                    said.append(f"refuse {ticket.service}{ticket.number}: {code}")
         self.said += said
         return said
 
@@ -234,19 +235,18 @@ def test_a_service_that_will_come_back_by_itself_keeps_its_place() -> None:
     desk.run("a")
     desk.phase("a", "reviving")
 
-    assert desk.ask("a")[1] == ["grant a1"]
-    assert desk.done("a") == []
+    assert desk.ask("a")[1] == ["refuse a1: as it says"]
     assert desk.ask("b")[1] == ["evict a for b"]
 
 
 @pytest.mark.parametrize("phase", ["failed", "reviving"])
 def test_nothing_is_evicted_for_a_service_that_would_refuse(phase: Phase) -> None:
-    """A request for a tripped service goes to it, to be refused, whatever runs."""
+    """A request for a tripped service is refused in its own words, whatever runs."""
     desk = Desk("a", "b")
     desk.run("a")
     desk.phase("b", phase)
 
-    assert desk.ask("b")[1] == ["grant b1"]
+    assert desk.ask("b")[1] == ["refuse b1: as it says"]
     assert desk.scheduler.seats["b"].phase == phase
 
 
@@ -259,6 +259,7 @@ def test_a_pinned_service_in_the_way_is_an_answer_at_once() -> None:
     [refusal] = decisions
 
     assert isinstance(refusal, Refuse)
+    assert refusal.error is not None
     assert refusal.error.code == "pinned"
     assert "a" in str(refusal.error)
     assert not ticket.is_queued
@@ -328,6 +329,7 @@ def test_D10_a_request_that_waited_too_long_is_refused() -> None:
     desk.now = at
     [refusal] = desk.scheduler.tick(desk.now)
     assert isinstance(refusal, Refuse)
+    assert refusal.error is not None
     assert refusal.error.code == "queue_timeout"
     assert "a has 1 requests in flight" in str(refusal.error)
     assert desk.scheduler.next_tick(desk.now) is None

@@ -82,9 +82,6 @@ class SchedulerRules(RuleBasedStateMachine):
         phase = self.scheduler.seats[name].phase
         if phase == "ready":
             self.served[name].append(ticket)
-        elif phase in ("failed", "reviving"):
-            self.ended.add(ticket)
-            self.take(self.scheduler.finished(name, self.now))
         else:
             assert phase in ("starting", "stopping"), "nobody starts it"
             self.waiting[name].add(ticket)
