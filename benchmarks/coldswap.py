@@ -174,18 +174,25 @@ class Proxied:
 
     def start(self) -> None:
         """Ask a model that is stopped, nothing else being up."""
+        self._is_second = False
         chat(self._port, _NAMES[0])
 
     def swap(self) -> None:
         """Ask the model that is not up."""
         self._is_second = not self._is_second
-        chat(self._port, _NAMES[self._is_second])
+        name = _NAMES[self._is_second]
+        if name in self._up():
+            raise RuntimeError(f"{name} is up already: nothing would be swapped")
+        chat(self._port, name)
+
+    def _up(self) -> list[str]:
+        return [row["model"] for row in json.loads(ask(self._port, "GET", "/running"))["running"]]
 
     def end(self) -> None:
         """Unload everything and wait for it."""
         ask(self._port, "POST", "/api/models/unload")
         end = time.monotonic() + 60
-        while json.loads(ask(self._port, "GET", "/running"))["running"]:
+        while self._up():
             if time.monotonic() > end:
                 raise TimeoutError("still running 60 s after an unload")
 
