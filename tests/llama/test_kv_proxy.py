@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tools import raw
 from tools.llama import LlamaServer, chat
 from tools.swapchart_process import CHAT, Proxies, Serve, SwapchartProcess
 
@@ -40,17 +42,97 @@ def ask(proxy: SwapchartProcess, model: str, text: str, **more: Any) -> dict[str
     return value
 
 
-def test_a_conversation_survives_a_swap(
+def two(llama: LlamaServer, path: Path, *extra: str, **keys: Any) -> dict[str, Any]:
+    return {name: llama_model(llama, path, *extra, **keys) for name in ("one", "two")}
+
+
+def test_conversations_survive_swaps(
     serve: Serve, real_llama: LlamaServer, tiny_gguf: Path
 ) -> None:
-    """One line, and what was read before the swap is not read again after it."""
-    models = {name: llama_model(real_llama, tiny_gguf) for name in ("one", "two")}
-    proxy = serve(models, config={"logLevel": "info"})
-    first = ask(proxy, "one", STORY)["timings"]
-    ask(proxy, "two", "hello")
-    again = ask(proxy, "one", STORY)["timings"]
-    kv = proxy.running()["one"]["kv"]
-    print(proxy.output(), kv)
+    """One line, and what was read before a swap is not read again after it, round after round."""
+    proxy = serve(two(real_llama, tiny_gguf))
+    first = {name: ask(proxy, name, f"{name} {STORY}")["timings"] for name in ("one", "two")}
+    for _ in range(3):
+        for name, cold in first.items():
+            again = ask(proxy, name, f"{name} {STORY}")["timings"]
 
-    assert first["cache_n"] == 0
-    assert (again["prompt_n"], again["cache_n"]) == (1, first["prompt_n"] - 1)
+            assert cold["cache_n"] == 0
+            assert (again["prompt_n"], again["cache_n"]) == (1, cold["prompt_n"] - 1)
+    facts = proxy.running()["two"]["kv"]
+    assert facts["verdict"] == "works"
+    assert facts["failures"] == 0
+    assert facts["restores"] == 3
+    assert facts["last_save_ms"] > 0 < facts["last_restore_ms"]
+
+
+def test_it_survives_the_proxy(serve: Serve, real_llama: LlamaServer, tiny_gguf: Path) -> None:
+    """SIGTERM of the proxy is a stop like any other, and another proxy goes on from there."""
+    state = ["--state-dir", str(tiny_gguf.parent / "state")]
+    reads = []
+    for _ in range(2):
+        proxy = serve(two(real_llama, tiny_gguf), options=state)
+        reads.append(ask(proxy, "one", STORY)["timings"]["prompt_n"])
+        assert proxy.stop() == 0
+
+    assert reads[0] > 300
+    assert reads[1] == 1
+
+
+def test_it_survives_an_idle_limit(serve: Serve, real_llama: LlamaServer, tiny_gguf: Path) -> None:
+    proxy = serve(two(real_llama, tiny_gguf, ttl=1))
+    ask(proxy, "one", STORY)
+    proxy.wait_state("one", "stopped")
+
+    assert ask(proxy, "one", STORY)["timings"]["prompt_n"] == 1
+
+
+def test_trap_1_no_request_comes_before_the_restore(
+    serve: Serve, real_llama: LlamaServer, tiny_gguf: Path
+) -> None:
+    """Those that wait for the model when it comes up find it restored, all of them."""
+    proxy = serve(two(real_llama, tiny_gguf))
+    ask(proxy, "one", STORY)
+    ask(proxy, "two", "hello")
+    body = {**chat(STORY, 2), "model": "one"}
+    with ExitStack() as stack:
+        waiting = [
+            stack.enter_context(raw.Connection(proxy.port, timeout_s=60.0)) for _ in range(4)
+        ]
+        for connection in waiting:
+            connection.request("POST", CHAT, value=body)
+        reads = [connection.read_answer().json()["timings"]["prompt_n"] for connection in waiting]
+
+    assert reads == [1, 1, 1, 1]
+
+
+def test_trap_7_a_request_during_the_save_waits_and_loses_nothing(
+    serve: Serve, real_llama: LlamaServer, tiny_gguf: Path
+) -> None:
+    """It is answered by the next process, from what was saved."""
+    slow = {"beforeStop": {"run": "sleep 1"}}
+    proxy = serve(two(real_llama, tiny_gguf, **slow))
+    ask(proxy, "one", STORY)
+    with raw.Connection(proxy.port, timeout_s=60.0) as unloading:
+        unloading.request("POST", "/api/models/unload/one")
+        proxy.wait_state("one", "before_stop")
+        again = ask(proxy, "one", STORY)["timings"]
+        assert unloading.read_answer().status == 200
+
+    assert again["prompt_n"] == 1
+    assert proxy.running()["one"]["incarnation"] == 2
+
+
+def test_without_manage_args_it_is_said_what_to_add(
+    serve: Serve, real_llama: LlamaServer, tiny_gguf: Path
+) -> None:
+    """Nothing is added to a command unless it may be, and never silently."""
+    model = llama_model(real_llama, tiny_gguf, kv={"mode": "keep", "manageArgs": False})
+    proxy = serve({"one": model}, config={"logLevel": "info"})
+    ask(proxy, "one", "hello")
+    plain = proxy.output()
+    proxy.stop()
+    managed = serve({"one": llama_model(real_llama, tiny_gguf)}, config={"logLevel": "info"})
+
+    assert "one: kv: nothing is kept: its command has no --slot-save-path; add" in plain
+    if "llama-server" in model["cmd"][0]:
+        assert managed.output().count("kv: adding --slot-save-path") == 1
