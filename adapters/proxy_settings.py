@@ -119,7 +119,6 @@ def proxy_options(config: Config) -> ProxyOptions:
         trusted_proxies=config.trusted_proxies,
         include_aliases=config.include_aliases_in_list,
         session_headers=config.session_headers,
-        log_to_stdout=config.log_to_stdout,
         capture_bytes=config.capture_bytes,
         performance_every_s=config.performance_every,
         instance_id=secrets.token_hex(8),

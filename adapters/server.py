@@ -210,6 +210,7 @@ async def _hypercorn(
 
     config = Config()
     config.bind = [f"fd://{sock.detach()}"]
+    config.backlog = _BACKLOG  # it listens once more, and would cut ours down to 100
     config.graceful_timeout = options.stop_limit_s
     config.include_server_header = False
     config.include_date_header = False
@@ -230,8 +231,9 @@ async def _uvicorn(
     import uvicorn
 
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, date_header=False,
-        timeout_graceful_shutdown=int(options.stop_limit_s), timeout_keep_alive=75, ws="wsproto",
+        app, backlog=_BACKLOG, log_level="warning", access_log=False, server_header=False,
+        date_header=False, timeout_graceful_shutdown=int(options.stop_limit_s),
+        timeout_keep_alive=75, ws="wsproto",
     )  # fmt: skip
     _logger("uvicorn.error")
     server = uvicorn.Server(config)

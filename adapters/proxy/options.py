@@ -32,7 +32,6 @@ class ProxyOptions:
         capture_bytes: Room for captured requests and answers, in memory; 0: none are captured.
         session_headers: Header fields that name a client's session; for the UI.
         include_aliases: List aliases as models of their own.
-        log_to_stdout: Which logs ``/logs`` shows: proxy, upstream, both or none.
         performance_every_s: Between two samples of the machine; None: never.
         ui_root: Folder of the web UI; None: there is none.
         instance_id: Tells this proxy from others when they call each other in a circle.
@@ -56,7 +55,6 @@ class ProxyOptions:
     capture_bytes: int = 0
     session_headers: tuple[str, ...] = ()
     include_aliases: bool = False
-    log_to_stdout: str = "proxy"
     performance_every_s: float | None = None
     ui_root: Path | None = None
     instance_id: str = ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import anyio
 import pytest
@@ -84,7 +85,7 @@ def test_A42_the_last_of_any_orders_decides(batch: int) -> None:
             calls = Calls(world)
             for order, pause_s in zip(orders, pauses, strict=True):
                 run = world.supervisor.load if order == "load" else world.supervisor.unload
-                calls.begin(lambda run=run: run("a"))
+                calls.begin(partial(run, "a"))
                 await anyio.sleep(pause_s)
             await calls.all_ended()
             if orders[-1] == "unload":
@@ -116,9 +117,9 @@ def test_A42_B10_D12_anything_at_any_moment(batch: int) -> None:
                 name = rng.choice("ab")
                 match rng.randrange(7):
                     case 0:
-                        calls.begin(lambda name=name: world.supervisor.load(name))
+                        calls.begin(partial(world.supervisor.load, name))
                     case 1:
-                        calls.begin(lambda name=name: world.supervisor.unload(name))
+                        calls.begin(partial(world.supervisor.unload, name))
                     case 2:
                         calls.begin(world.supervisor.unload_all)
                     case 3:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from asyncio import StreamWriter
 from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tools.asgi import Received, StreamWriter, proxied, say_ok
+from tools.asgi import Received, proxied, say_ok
 from tools.net import wait_until_async
 from tools.swapchart_process import CHAT, Journal, Serve
 

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -60,17 +61,20 @@ def write(path: Path, pid: int) -> None:
 
 
 def cuts(size: int) -> list[Callable[[bytes], bytes]]:
-    return [lambda data, end=end: data[:end] for end in range(0, size, STEP_BYTES)]
+    def cut(end: int, data: bytes) -> bytes:
+        return data[:end]
+
+    return [partial(cut, end) for end in range(0, size, STEP_BYTES)]
 
 
 def flips(size: int) -> list[Callable[[bytes], bytes]]:
     rng = random.Random(12)
 
-    def flipped(data: bytes, at: int, bit: int) -> bytes:
+    def flipped(at: int, bit: int, data: bytes) -> bytes:
         return data[:at] + bytes([data[at] ^ bit]) + data[at + 1 :]
 
     places = [(rng.randrange(size), 1 << rng.randrange(8)) for _ in range(FLIPS)]
-    return [lambda data, at=at, bit=bit: flipped(data, at, bit) for at, bit in places]
+    return [partial(flipped, at, bit) for at, bit in places]
 
 
 @pytest.mark.parametrize("which", ["", "-wal"])
