@@ -20,6 +20,8 @@ from ..machine import (
     Bounds,
     ChartError,
     Document,
+    StartActivity,
+    StartTimer,
     SwapchartError,
     check,
     lifecycle,
@@ -27,7 +29,8 @@ from ..machine import (
 )
 from ..machine.classes import from_class
 from ..machine.overlay import merge
-from ..machine.reading import read
+from ..machine.reading import from_mapping, read
+from ..runtime import ServiceSpec
 
 
 def _fail(message: str) -> int:
@@ -94,7 +97,49 @@ def chosen(options: argparse.Namespace) -> Document:
         document = _load(options.chart)
     if options.overlay is not None:
         document = merge(document, _mapping(options.overlay))
+    if getattr(options, "config", None) is not None:
+        document = _of_model(document, options.config, options.model)
     return document
+
+
+def _of_model(document: Document, path: Path, name: str | None) -> Document:
+    """Return *document* with the changes, the timers and the hooks of one model filled in."""
+    from .config import load_config
+    from .services import chart, service_spec
+
+    if name is None:
+        raise ChartError("--config", "expected --model MODEL beside it")
+    config = load_config([path])
+    real = config.real_name(name)
+    if real is None:
+        known = ", ".join(config.models)
+        raise ChartError("--model", f"{path} has no model {name!r}; it has: {known}")
+    document = chart(config) or document
+    return filled_in(document, service_spec(config.models[real]))
+
+
+def filled_in(document: Document, spec: ServiceSpec) -> Document:
+    """Return *document* with notes that say what its actions mean for *spec*."""
+    notes: dict[str, str] = {}
+    for name, action in document.actions.items():
+        timers = [effect.timer for effect in action.effects if isinstance(effect, StartTimer)]
+        seconds = [_seconds(spec, timer) for timer in timers]
+        points = [e.point for e in action.effects if isinstance(e, StartActivity) and e.point]
+        hooks = [str(hook.action) for point in points for hook in spec.hooks.get(point, ())]
+        if len(timers) > 1:
+            seconds = [f"{timer} {text}" for timer, text in zip(timers, seconds, strict=True)]
+        if timers or points:
+            notes[name] = ", ".join(seconds + hooks) or "no hooks"
+    return from_mapping({**document.source, "name": spec.name, "notes": notes})
+
+
+def _seconds(spec: ServiceSpec, timer: str) -> str:
+    if timer == "idle_limit" and spec.pinned:
+        return "pinned"
+    seconds = getattr(spec.timings, timer, spec.parameters.get(f"{timer}_s"))
+    if timer == "backoff":
+        return f"{spec.timings.backoff:g} to {spec.timings.backoff_max:g} s"
+    return "off" if seconds is None else f"{float(seconds):g} s"
 
 
 def _load(name: str) -> Document:

@@ -131,7 +131,10 @@ def _add_chart(parser: argparse.ArgumentParser) -> None:
     export.add_argument(
         "--live", metavar="URL", help="highlight where --model of this proxy is now"
     )
-    export.add_argument("--model", help="goes with --live")
+    export.add_argument(
+        "--config", type=Path, metavar="FILE", help="fill in timers and hooks of --model"
+    )
+    export.add_argument("--model", help="goes with --live and --config")
     export.add_argument("--api-key", help="where the proxy asks for one")
     _add_chart_choice(export)
     export.set_defaults(run="chart-export")

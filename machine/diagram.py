@@ -114,7 +114,7 @@ def to_table(document: Document) -> str:
     for name, definition, above in document.states():
         path = ".".join((*above, name))
         for key in ("enter", "exit"):
-            actions = tuple(map(str, as_list(definition.get(key))))
+            actions = document.noted(map(str, as_list(definition.get(key))))
             if actions:
                 word = "entry" if key == "enter" else "exit"
                 rows.append((path, f"*{word}*", "", "", ", ".join(actions)))
@@ -123,7 +123,8 @@ def to_table(document: Document) -> str:
             target = ", ".join(split_words(item.get("target"))) or "*stays*"
             if item.get("internal") and item.get("target"):
                 target += " (internal)"
-            rows.append((path, event, guard_text(item), target, ", ".join(action_names(item))))
+            actions = document.noted(action_names(item))
+            rows.append((path, event, guard_text(item), target, ", ".join(actions)))
         for history, body in (definition.get("history") or {}).items():
             for item in (body or {}).get("transitions") or ():
                 target = ", ".join(split_words(item.get("target")))

@@ -7,7 +7,7 @@ event, and what the chart promises. `reading` makes a document of YAML and check
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -191,6 +191,7 @@ class Document:
 
     Attributes:
         name: Name of the chart.
+        notes: Action -> what it means for one instance, such as the seconds of its timer.
         chart: The native-dialect part, as read: ``{"name": .., "states": {..}}``.
         source: The whole document as read, for export and for merging an overlay.
     """
@@ -202,6 +203,7 @@ class Document:
     guards: Mapping[str, str]
     actions: Mapping[str, ActionDecl]
     promises: Promises
+    notes: Mapping[str, str] = field(default_factory=dict)
     chart: Mapping[str, Any]
     source: Mapping[str, Any]
 
@@ -212,6 +214,12 @@ class Document:
     def ancestors(self, state: str) -> tuple[str, ...]:
         """Return the ancestors of *state*, outermost first."""
         return next(above for name, _, above in self.states() if name == state)
+
+    def noted(self, actions: Iterable[str]) -> tuple[str, ...]:
+        """Return the names of *actions*, each with its note where it has one."""
+        return tuple(
+            f"{name} ({self.notes[name]})" if name in self.notes else name for name in actions
+        )
 
     def event_fields(self) -> frozenset[str]:
         """Return the names of all fields that come with events."""

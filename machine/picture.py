@@ -114,7 +114,7 @@ def picture(document: Document) -> Picture:
             for item in definition.get("transitions") or ()
             for target in split_words(item.get("target")) or ("",)
         ]
-        nodes[name] = _node(name, definition, above, tuple(_merged(lines, "")))
+        nodes[name] = _node(document, name, definition, above, tuple(_merged(lines, "")))
         edges += (
             Edge(source=name, target=target, labels=tuple(_merged(lines, target)))
             for target in dict.fromkeys(target for target, _ in lines if target)
@@ -159,7 +159,7 @@ def _label(document: Document, item: Mapping[str, Any]) -> Label:
     return Label(
         events=events,
         guard=guard_text(item),
-        actions=action_names(item),
+        actions=document.noted(action_names(item)),
         origin=origins.pop() if len(origins) == 1 else "",
     )
 
@@ -179,8 +179,9 @@ def _merged(lines: Sequence[tuple[str, Label]], target: str) -> Iterator[Label]:
 
 
 def _node(
-    name: str, definition: Mapping[str, Any], above: tuple[str, ...], inside: tuple[Label, ...]
-) -> Node:
+    document: Document, name: str, definition: Mapping[str, Any], above: tuple[str, ...],
+    inside: tuple[Label, ...],
+) -> Node:  # fmt: skip
     states = definition.get("states") or {}
     return Node(
         id=name,
@@ -188,8 +189,8 @@ def _node(
         above=above,
         children=(*states, *(definition.get("history") or {})),
         initial="" if definition.get("parallel") or not states else initial_child(states),
-        enter=tuple(map(str, as_list(definition.get("enter")))),
-        exit=tuple(map(str, as_list(definition.get("exit")))),
+        enter=document.noted(map(str, as_list(definition.get("enter")))),
+        exit=document.noted(map(str, as_list(definition.get("exit")))),
         inside=inside,
     )
 

@@ -37,7 +37,8 @@ from .names import problems_of
 from .table import Table
 
 _SECTIONS = (
-    "format", "name", "data", "parameters", "events", "guards", "actions", "promises", "chart",
+    "format", "name", "data", "parameters", "events", "guards", "actions", "promises", "notes",
+    "chart",
 )  # fmt: skip
 _STATE_KEYS = (
     "initial", "final", "parallel", "enter", "exit", "transitions", "states", "history",
@@ -209,9 +210,17 @@ class _Reader:
             guards={k: self.expression(v, f"guards.{k}") for k, v in guards.items()},
             actions={k: self.action(v, f"actions.{k}") for k, v in actions.items()},
             promises=self.promises(top.get("promises")),
+            notes=self.notes(top, actions),
             chart=chart,
             source=top,
         )
+
+    def notes(self, top: Mapping[str, Any], actions: Mapping[str, Any]) -> dict[str, str]:
+        notes = self.section(top, "notes")
+        for name in notes:
+            if name not in actions:
+                self.problem(f"notes.{name}", "expected the name of an action")
+        return {name: self.text(text, f"notes.{name}") for name, text in notes.items()}
 
     def expression(self, raw: Any, where: str) -> str:
         """Take an expression; a bare ``true`` or ``0`` is one too, as YAML reads it."""

@@ -32,6 +32,8 @@ def to_scxml(document: Document) -> str:
     Raises:
         ChartError: It uses something that SCXML cannot say; the error names it.
     """
+    if document.notes:
+        raise ChartError("notes", "SCXML has no place for what actions mean for one instance")
     return _Writer(document).text()
 
 

@@ -1,0 +1,185 @@
+"""Charts on the command line: of a model, of a running proxy, of one's own, with changes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import types
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+from statemachine import State, StateChart
+
+from swapchart.adapters.cli import main
+from swapchart.machine import lifecycle, read, to_yaml
+
+CONFIG = """
+models:
+  qwen:
+    cmd: server --port ${PORT}
+    aliases: [q]
+    ttl: 300
+    unloadTimeout: 7
+    beforeStop: "curl -sf http://127.0.0.1:${PORT}/save"
+"""
+
+HASTY = """
+lifecycle:
+  states:
+    ready:
+      transitions_before:
+        - {event: stop, target: killing, "on": want_stop}
+"""
+
+
+class Door(StateChart[Any]):
+    """A chart written in Python, saying no more than a document can."""
+
+    allow_event_without_transition = False
+    catch_errors_as_events = False
+    shut = State(initial=True)
+    ajar = State()
+    push = shut.to(ajar)
+    pull = ajar.to(shut)
+
+
+@pytest.fixture
+def running() -> Iterator[str]:
+    """A server that answers ``/running`` as the proxy does."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            rows = [{"model": "qwen", "configuration": ["alive", "stopping", "draining"]}]
+            body = json.dumps({"running": rows}).encode()
+            self.send_response(200 if self.path == "/running" else 404)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = main(["chart", *arguments])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_a_model_has_its_timers_and_hooks_filled_in(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The table of one model says its seconds and its commands, and YAML of it reads back."""
+    path = tmp_path / "config.yaml"
+    path.write_text(CONFIG)
+    code, out, _ = run(capsys, "export", "--format", "table", "--config", str(path), "--model", "q")
+    assert code == 0
+    assert "arm_idle_limits (idle_limit 300 s, doze_limit off)" in out
+    assert "arm_grace (7 s)" in out
+    assert "run_before_stop (run curl)" in out
+    assert "run_after_stop (no hooks)" in out
+
+    _, out, _ = run(capsys, "export", "--format", "yaml", "--config", str(path), "--model", "qwen")
+    assert read(out).notes["arm_grace"] == "7 s"
+    code, _, err = run(
+        capsys, "export", "--format", "scxml", "--config", str(path), "--model", "qwen"
+    )
+    assert (code, "notes: SCXML has no place" in err) == (1, True)
+
+
+def test_a_model_that_is_not_there_is_named_with_those_that_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The error says where, what was asked for and what there is."""
+    path = tmp_path / "config.yaml"
+    path.write_text(CONFIG)
+    code, _, err = run(capsys, "export", "--format", "yaml", "--config", str(path), "--model", "x")
+    assert code == 1
+    assert "has no model 'x'; it has: qwen" in err
+
+
+@pytest.mark.parametrize("format_", ["mermaid", "dot"])
+def test_a_live_chart_shows_where_a_model_is(
+    running: str, capsys: pytest.CaptureFixture[str], format_: str
+) -> None:
+    """The picture of a draining model differs from the plain one, and from a stopped one's."""
+    live = ("export", "--format", format_, "--live", running, "--model")
+    _, plain, _ = run(capsys, "export", "--format", format_)
+    code, draining, _ = run(capsys, *live, "qwen")
+    _, stopped, _ = run(capsys, *live, "another")
+
+    assert code == 0
+    assert len({plain, draining, stopped}) == 3
+
+
+def test_a_proxy_that_does_not_answer_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """No traceback, the address, and exit code 1."""
+    code, _, err = run(
+        capsys, "export", "--format", "dot", "--live", "http://127.0.0.1:1", "--model", "a"
+    )
+    assert code == 1
+    assert "no answer from http://127.0.0.1:1" in err
+
+
+def test_a_chart_that_breaks_a_promise_is_refuted_with_a_trace(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`chart check` of a hasty overlay exits 1 and shows the shortest way to what breaks."""
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text(HASTY)
+    code, out, _ = run(capsys, "check", "--overlay", str(overlay))
+
+    assert code == 1
+    assert "stop -> alive.stopping.killing" in out
+    assert "broken promises" in out
+
+
+def test_a_chart_of_ones_own_is_taken_from_a_file_or_a_class(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A document by its path, a class by its name; both are exported as what they are."""
+    path = tmp_path / "own.yaml"
+    path.write_text(to_yaml(lifecycle()))
+    code, out, _ = run(capsys, "export", "--format", "yaml", "--chart", str(path))
+    assert (code, out) == (0, to_yaml(lifecycle()))
+
+    module = types.ModuleType("doors")
+    vars(module)["Door"] = Door
+    monkeypatch.setitem(sys.modules, "doors", module)
+    code, out, _ = run(capsys, "export", "--format", "table", "--chart", "doors:Door")
+    assert code == 0
+    assert "| shut | push |  | ajar |" in out
+    code, _, err = run(capsys, "export", "--format", "table", "--chart", "doors:Window")
+    assert (code, "expected package.module:Class" in err) == (1, True)
+
+
+@pytest.mark.skipif(shutil.which("dot") is None, reason="needs Graphviz: apt-get install graphviz")
+def test_pictures_are_drawn_by_graphviz(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """SVG and PNG are what their names say."""
+    for format_, magic in (("svg", b"<?xml"), ("png", b"\x89PNG")):
+        path = tmp_path / f"chart.{format_}"
+        assert run(capsys, "export", "--format", format_, "-o", str(path))[0] == 0
+        assert path.read_bytes().startswith(magic)
+
+
+def test_without_graphviz_it_says_what_to_install(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One clear line, not a traceback."""
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    code, _, err = run(capsys, "export", "--format", "svg")
+
+    assert code == 1
+    assert "apt-get install graphviz" in err
