@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -30,6 +31,8 @@ _BACKLOG = 2048
 _READER_LIMIT_MS = 60_000  # a client that takes no byte for so long is cut by the kernel
 _SERVER_LIMIT_S = 3.0  # after the models are gone, the server gets so long to end
 _EXIT_LIMIT_S = 5.0
+#: Objects made until the collector looks at the young ones, and rounds until it looks at the older.
+_COLLECTOR = (50_000, 20, 50)
 
 
 class BindError(Exception):
@@ -119,6 +122,16 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
         return None
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return factory
+
+
+def _tame_collector() -> None:
+    """Take what was made at the start out of the collector's sight, and let it look less often.
+
+    A request leaves nothing in cycles behind, but its many small objects made the collector walk
+    through all the modules again and again: a tenth of the CPU time, and pauses of 30 ms.
+    """
+    gc.freeze()
+    gc.set_threshold(*_COLLECTOR)
 
 
 def _leave_soon(code: int) -> None:
@@ -221,6 +234,7 @@ async def _hypercorn(
     trigger: Callable[[], Awaitable[object]] = stopping.wait
     framework: Any = app
     layer = contextlib.nullcontext() if options.is_stock else patched_hypercorn(H1Limits())
+    _tame_collector()
     with layer:
         await serve(framework, config, shutdown_trigger=trigger, mode="asgi")
 
@@ -244,6 +258,7 @@ async def _uvicorn(
         server.should_exit = True
 
     watcher = asyncio.get_running_loop().create_task(end())
+    _tame_collector()
     try:
         await server.serve(sockets=[sock])
     finally:
