@@ -8,6 +8,7 @@ is released on the way out.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
 from io import BytesIO
 
@@ -36,6 +37,41 @@ class BodyTooLargeError(Exception):
         self.limit_bytes = limit_bytes
 
 
+class _Patience:
+    """The requests of one event loop that may be answered at once, and need no watcher then.
+
+    One timer for all of them: making and cancelling one each costs as much as the whole chart.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._waiting: deque[tuple[float, Request]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, request: Request) -> None:
+        """Let *request* be watched in a while, if it is still open then."""
+        due = self.loop.time() + _WATCH_AFTER_S
+        self._waiting.append((due, request))
+        if self._timer is None:
+            self._timer = self.loop.call_at(due, self._look)
+
+    def _look(self) -> None:
+        now, waiting = self.loop.time(), self._waiting
+        while waiting and waiting[0][0] <= now:
+            waiting.popleft()[1]._watch_now()
+        self._timer = self.loop.call_at(waiting[0][0], self._look) if waiting else None
+
+
+_patience: _Patience | None = None
+
+
+def _patience_of(loop: asyncio.AbstractEventLoop) -> _Patience:
+    global _patience
+    if _patience is None or _patience.loop is not loop:
+        _patience = _Patience(loop)
+    return _patience
+
+
 class Request:
     """Head and body of one HTTP request.
 
@@ -52,7 +88,7 @@ class Request:
     """
 
     __slots__ = (
-        "_ahead", "_budget", "_is_complete", "_receive", "_task", "_timer", "_watcher", "access",
+        "_ahead", "_budget", "_is_complete", "_receive", "_task", "_watcher", "access",
         "headers", "held_bytes", "is_gone", "method", "path", "rest", "route", "scope",
     )  # fmt: skip
 
@@ -71,7 +107,6 @@ class Request:
         self._ahead: Message | None = None  # a body message that the watcher came upon
         self._is_complete = False
         self._task: asyncio.Task[object] | None = None
-        self._timer: asyncio.TimerHandle | None = None
         self._watcher: asyncio.Task[None] | None = None
 
     def header(self, name: bytes) -> bytes | None:
@@ -206,14 +241,11 @@ class Request:
     def watch(self) -> None:
         """From now on, cancel this task when the client leaves; see `unwatch`."""
         self._task = asyncio.current_task()
-        self._timer = asyncio.get_running_loop().call_later(_WATCH_AFTER_S, self._watch_now)
+        _patience_of(asyncio.get_running_loop()).add(self)
 
     def unwatch(self) -> None:
         """End what `watch` began."""
         self._task = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         if self._watcher is not None:
             self._watcher.cancel()
             self._watcher = None
