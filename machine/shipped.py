@@ -13,6 +13,7 @@ import json
 from collections.abc import Iterator
 from hashlib import sha256
 from importlib.resources import files
+from sys import intern
 from typing import Any
 
 from .document import Configuration
@@ -75,12 +76,12 @@ def unpacked(raw: dict[str, Any]) -> Table:
     for kind, *rest in raw["nodes"]:
         match kind:
             case "goto":
-                nodes.append((kind, configurations[rest[0]]))
+                nodes.append(("goto", configurations[rest[0]]))
             case "refuse":
                 nodes.append((kind,))
             case _:
                 name, *branches = rest
-                nodes.append((kind, name, *(nodes[branch] for branch in branches)))
+                nodes.append((intern(kind), intern(name), *(nodes[branch] for branch in branches)))
     return Table(
         initial=configurations[raw["initial"]],
         entry_actions=tuple(raw["entry_actions"]),

@@ -82,18 +82,17 @@ class Stepper(Protocol):
 class TableStepper:
     """Follows a decision table compiled from the real class."""
 
-    __slots__ = ("_rows", "_table", "configuration", "context")
+    __slots__ = ("_rows", "_table", "configuration", "context", "is_final")
 
     def __init__(self, table: Table, context: Context) -> None:
         self.context = context
-        self.configuration: Configuration = table.initial
         self._table = table
-        self._rows = table.rows[table.initial]
+        self._enter(table.initial)
 
-    @property
-    def is_final(self) -> bool:
-        """Tell whether a top-level final state was reached."""
-        return self.configuration in self._table.final
+    def _enter(self, configuration: Configuration) -> None:
+        self._rows = self._table.rows[configuration]
+        self.configuration: Configuration = configuration
+        self.is_final = configuration in self._table.final
 
     @property
     def memory(self) -> Memory:
@@ -117,8 +116,7 @@ class TableStepper:
             KeyError: The chart cannot be in *configuration*.
         """
         assert not memory, "a chart with history has no table"
-        self._rows = self._table.rows[configuration]
-        self.configuration = configuration
+        self._enter(configuration)
         self.context.out.clear()
         self.context.restore(values)
 
@@ -128,8 +126,9 @@ class TableStepper:
         if node is None:
             raise NotHandledError(event, self.configuration)
         context = self.context
-        for name, value in data.items():
-            setattr(context, name, value)
+        if data:
+            for name, value in data.items():
+                setattr(context, name, value)
         while True:
             kind = node[0]
             if kind == "do":
@@ -139,8 +138,7 @@ class TableStepper:
                 node = node[2] if getattr(context, node[1])() else node[3]
             elif kind == "goto":
                 if node[1] is not self.configuration:
-                    self.configuration = node[1]
-                    self._rows = self._table.rows[node[1]]
+                    self._enter(node[1])
                 out = context.out
                 context.out = []
                 return out
