@@ -107,7 +107,11 @@ def proxy(folder: Path, server: Any, model: Path, case: Case) -> Iterator[int]:
     ]  # fmt: skip
     with Process(argv, folder) as process:
         process.wait_answering(first + 7)
-        yield first + 7
+        try:
+            yield first + 7
+        except BaseException:
+            print(process.output()[-4000:], file=sys.stderr)
+            raise
 
 
 def conversation(seed: int, tokens: int) -> str:

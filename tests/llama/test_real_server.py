@@ -171,7 +171,7 @@ def test_a_port_in_use_ends_it_with_code_1(
 ) -> None:
     with pristine.start(tiny_gguf, cwd=tmp_path, port=two_slots.port) as child:
         assert child.wait() == 1
-        assert "couldn't bind" in child.output()
+        wait_until(lambda: "couldn't bind" in child.output(), 5.0, what="the reason in the log")
 
 
 def test_without_a_model_it_is_healthy_all_the_same(pristine: LlamaServer, tmp_path: Path) -> None:
