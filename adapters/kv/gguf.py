@@ -47,14 +47,6 @@ class Gguf:
         """Tokens that a layer with a sliding window sees; 0 when it has none."""
         return self._number("attention.sliding_window")
 
-    @property
-    def is_recurrent(self) -> bool:
-        """Tell whether some of its layers keep a running state instead of one per token."""
-        return any(
-            key.startswith((f"{self.architecture}.ssm.", f"{self.architecture}.wkv."))
-            for key in self.values
-        )
-
     def _number(self, key: str) -> int:
         found = self.values.get(f"{self.architecture}.{key}", 0)
         return int(found) if isinstance(found, (int, float)) else 0
@@ -119,13 +111,10 @@ class _Reader:
         if kind in _SCALARS:
             self.take(struct.calcsize(_SCALARS[kind]) * count)
             return
-        if kind not in (_STRING, _ARRAY):
-            raise GgufError(f"{self._path}: unknown type of value {kind}")
+        if kind != _STRING:  # arrays of arrays are allowed, and nobody writes them
+            raise GgufError(f"{self._path}: unexpected type of items {kind}")
         for _ in range(count):
-            if kind == _STRING:
-                self.take(self.number("<Q"))
-            else:
-                self._skip_array()
+            self.take(self.number("<Q"))
 
 
 def file_identity(path: Path) -> str:
@@ -145,9 +134,8 @@ def file_identity(path: Path) -> str:
         if size <= _WHOLE_BYTES:
             digest.update(file.read())
         else:
-            step = (size - _SAMPLE_BYTES) // (_SAMPLES - 1)
             for number in range(_SAMPLES):
-                file.seek(number * step)
+                file.seek((size - _SAMPLE_BYTES) * number // (_SAMPLES - 1))
                 digest.update(file.read(_SAMPLE_BYTES))
     return f"{size}-{about.st_mtime_ns}-{digest.hexdigest()[:32]}"
 

@@ -52,6 +52,7 @@ class _Everything(Collector):
         yield from _models(self._proxy)
         yield from _requests(self._proxy.books.counters)
         yield from _lifecycles(self._proxy.books.counters)
+        yield from _kept(self._proxy)
         yield from _own(self._proxy)
 
 
@@ -179,6 +180,38 @@ def _lifecycles(counters: Counters) -> Iterator[Metric]:
     yield _counter("swapchart_process_exits", "Ends of processes.", exits, "model", "how")
     evictions = {(model,): float(count) for model, count in counters.evictions.items()}
     yield _counter("swapchart_evictions", "Stops for another model.", evictions, "model")
+
+
+def _kept(proxy: Proxy) -> Iterator[Metric]:
+    """Tell what is kept of conversations, where something is."""
+    tell = proxy.details.get("kv")
+    known = {} if tell is None else {name: tell(name) for name in proxy.catalogue.cards}
+    facts = {name: detail for name, detail in known.items() if detail is not None}
+    if not facts:
+        return
+    verdicts = {(name, str(detail["verdict"])): 1.0 for name, detail in facts.items()}
+    text = "1 for whether restores help: unknown, works, partial or no-op."
+    yield _gauge("swapchart_kv_verdict", text, verdicts, "model", "verdict")
+
+    def rows(key: str) -> Rows:
+        return {(name,): float(detail[key]) for name, detail in facts.items()}
+
+    yield _gauge("swapchart_kv_saved_tokens", "In the store.", rows("saved_tokens"), "model")
+    yield _gauge("swapchart_kv_saved_bytes", "In the store.", rows("saved_bytes"), "model")
+    for name, text in (
+        ("saves", "Slots saved."), ("restores", "Slots restored."),
+        ("failures", "Saves and restores that were cut short or failed."),
+    ):  # fmt: skip
+        yield _counter(f"swapchart_kv_{name}", text, rows(name), "model")
+    tokens = {
+        (name, kind): float(detail[f"{kind}_tokens_total"])
+        for name, detail in facts.items()
+        for kind in ("saved", "restored", "reused")
+    }
+    text = "Tokens saved, restored, and reused by the first answers after a restore."
+    yield _counter("swapchart_kv_tokens", text, tokens, "model", "kind")
+    written = rows("saved_bytes_total")
+    yield _counter("swapchart_kv_written_bytes", "Bytes of slots saved.", written, "model")
 
 
 def _own(proxy: Proxy) -> Iterator[Metric]:

@@ -573,3 +573,48 @@ async def test_settings_that_are_equal_make_equal_hooks(kept: Kept) -> None:
     assert kept.spec() == kept.spec()
     assert kept.spec("--ctx-size", "4096").hooks == kept.spec().hooks
     assert kept.spec("--ctx-size", "4096") != kept.spec()
+
+
+# ---- slots in memory
+async def test_slots_in_memory_survive_a_reboot_by_their_copies(
+    tmp_path: Path, model: Path
+) -> None:
+    """What is in memory is gone then; what is restored comes from the disk."""
+    settings = KvSettings(
+        min_tokens=10, timeout_s=20.0, tmpfs=tmp_path / "kv", directory=tmp_path / "disk"
+    )
+    argv = demo_command(model)
+    async with keeping(tmp_path / "kv", argv, settings) as kept, kept.life() as life:
+        await life.ask(STORY * 5)
+        await life.save()
+    assert not kept.manifest_path.exists()
+    for path in kept.slot_files():
+        path.unlink()
+    async with keeping(tmp_path / "kv", argv, settings) as kept, kept.life() as life:
+        assert await life.cached(STORY * 5) > 50
+
+
+async def test_no_room_in_memory_costs_a_plain_start_and_nothing_else(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    settings = KvSettings(
+        min_tokens=10, timeout_s=20.0, tmpfs=tmp_path / "kv", directory=tmp_path / "disk"
+    )
+    argv = demo_command(model)
+    async with keeping(tmp_path / "kv", argv, settings) as kept, kept.life() as life:
+        await life.ask(STORY * 5)
+        await life.save()
+    for path in kept.slot_files():
+        path.unlink()
+    real = os.statvfs(tmp_path)
+    full = os.statvfs_result((*real[:4], 5, *real[5:]))
+    async with keeping(tmp_path / "kv", argv, settings) as kept:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "statvfs", lambda path: full)
+            async with kept.life() as life:
+                assert await life.cached(STORY * 5) == 0
+        async with kept.life() as life:
+            assert await life.cached(STORY * 5) > 50
+
+    assert any("stay on the disk" in text for text in warnings_of(caplog))

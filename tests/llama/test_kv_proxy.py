@@ -63,6 +63,10 @@ def test_conversations_survive_swaps(
     assert facts["failures"] == 0
     assert facts["restores"] == 3
     assert facts["last_save_ms"] > 0 < facts["last_restore_ms"]
+    metrics = proxy.call("GET", "/metrics").body.decode()
+    assert 'swapchart_kv_verdict{model="two",verdict="works"} 1.0' in metrics
+    assert 'swapchart_kv_restores_total{model="two"} 3.0' in metrics
+    assert 'swapchart_kv_saved_bytes{model="one"}' in metrics
 
 
 def test_it_survives_the_proxy(serve: Serve, real_llama: LlamaServer, tiny_gguf: Path) -> None:

@@ -1,0 +1,409 @@
+"""The parts that decide: what a launch line means, what to keep, what is proven. No process."""
+
+from __future__ import annotations
+
+import json
+import struct
+from array import array
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swapchart.adapters.kv.entry import Entry, by_value, choose
+from swapchart.adapters.kv.fingerprint import fingerprint
+from swapchart.adapters.kv.launch import LaunchLine, relevant_variables
+from swapchart.adapters.kv.proof import Record, Seen, seen_in
+from swapchart.adapters.kv.run import Run
+from swapchart.adapters.kv.tokens import common_prefix, read_tokens
+
+Saved = tuple[Entry, "array[int] | None"]
+
+
+def entry(file: str, tokens: int, *, misses: int = 0, saved_at: float = 0.0) -> Entry:
+    return Entry(
+        file=file, fingerprint="f", tokens=tokens, size=tokens * 10, sha256="0", saved_at=saved_at,
+        save_ms=1.0, misses=misses,
+    )  # fmt: skip
+
+
+def saved(file: str, tokens: list[int], misses: int = 0) -> Saved:
+    return entry(file, len(tokens), misses=misses), array("i", tokens)
+
+
+def line(text: str) -> LaunchLine:
+    return LaunchLine.parse(text.split())
+
+
+# ---- the launch line
+@pytest.mark.parametrize(
+    "text",
+    [
+        "llama-server --port 2", "llama-server --host ::1 --port 1", "llama-server --alias x -a y",
+        "llama-server --slot-save-path /other", "llama-server -lv 9 --log-file x --verbose",
+        "llama-server --threads 3 -tb 2", "llama-server --temp 0.5 --seed -1 --metrics --props",
+        "llama-server --api-key secret", "llama-server -sps 0.9 --cache-ram 0 --no-warmup",
+        "llama-server --chat-template chatml --jinja", "/opt/bin/llama-server",
+    ],
+)  # fmt: skip
+def test_what_caches_do_not_depend_on_is_left_out(text: str) -> None:
+    assert line(text).relevant() == []
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        ("-c 4096", "-c 8192"), ("-np 1", "-np 2"), ("-ctk f16", "-ctk q8_0"),
+        ("-ctv f16", "-ctv q8_0"), ("-fa on", "-fa off"), ("", "--swa-full"), ("", "-kvu"),
+        ("", "--no-cache-prompt"), ("--rope-scale 1", "--rope-scale 2"),
+        ("--yarn-orig-ctx 1", "--yarn-orig-ctx 2"), ("-ngl 0", "-ngl 99"), ("", "--embeddings"),
+        ("--lora-scaled a.gguf:0.5", "--lora-scaled a.gguf:0.7"), ("", "--what-nobody-knows 3"),
+        ("--override-kv a=int:1", "--override-kv a=int:2"),
+    ],
+)  # fmt: skip
+def test_what_caches_depend_on_counts(one: str, two: str) -> None:
+    assert line(f"x {one}").relevant() != line(f"x {two}").relevant()
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        ("-c 4096 -np 2", "--parallel 2 --ctx-size 4096"), ("-fa on", "--flash-attn on"),
+        ("--ctx-size=4096", "--ctx-size 4096"), ("--ctx_size 4096", "--ctx-size 4096"),
+        ("-ngl 9", "--n-gpu-layers 9"), ("-no-kvu", "--no-kv-unified"),
+    ],
+)  # fmt: skip
+def test_spellings_and_order_do_not_count(one: str, two: str) -> None:
+    assert line(f"x {one}").relevant() == line(f"x {two}").relevant()
+
+
+def test_files_count_by_what_they_hold() -> None:
+    """Where they lie says nothing; and each of several is looked at."""
+    parsed = line("x -m a.gguf --lora b.gguf,c.gguf --lora-scaled d.gguf:0.5 --mmproj e.gguf")
+
+    assert parsed.files() == [
+        ("--model", "a.gguf"), ("--lora", "b.gguf"), ("--lora", "c.gguf"),
+        ("--lora-scaled", "d.gguf"), ("--mmproj", "e.gguf"),
+    ]  # fmt: skip
+    assert not any("gguf" in text for text in parsed.relevant())
+
+
+def test_a_negative_number_is_a_value() -> None:
+    assert line("x -n -1 --ctx-size 0").value("-n") == "-1"
+
+
+@given(st.lists(st.text(min_size=0, max_size=8), max_size=12))
+def test_any_command_line_can_be_read(argv: list[str]) -> None:
+    parsed = LaunchLine.parse(argv)
+    parsed.relevant()
+    parsed.files()
+
+    assert parsed.program == (argv[0] if argv else "")
+
+
+def test_variables_that_llama_server_reads_count() -> None:
+    given_ = {"LLAMA_ARG_CTX_SIZE": "1", "LLAMA_ARG_PORT": "2", "PATH": "x", "HOME": "y"}
+
+    assert relevant_variables(given_) == ["LLAMA_ARG_CTX_SIZE=1"]
+
+
+def test_a_fingerprint_names_what_changed() -> None:
+    props = {"build_info": "b1", "total_slots": 2, "default_generation_settings": {"n_ctx": 4096}}
+
+    def of(text: str = "x -np 2", **more: object) -> object:
+        return fingerprint(line(text), {}, {**props, **more}, binary="b", files={"--model": "1"})
+
+    base = fingerprint(line("x -np 2"), {}, props, binary="b", files={"--model": "1"})
+    other = fingerprint(line("x -np 2"), {}, props, binary="b", files={"--model": "2"})
+
+    assert base.key == fingerprint(line("x --port 9 --parallel 2"), {}, props, binary="b",
+                                   files={"--model": "1"}).key  # fmt: skip
+    assert base.key != other.key
+    assert base.differences(other.facts) == ["file --model: 2 -> 1"]
+    assert of(build_info="b2") != base
+    assert of(total_slots=3) != base
+    assert of("x -np 2 -fa off") != base
+
+
+# ---- tokens
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> pytest.TempPathFactory:
+    return tmp_path_factory
+
+
+def slot_file(path: Path, words: list[int], *, magic: int = 0x67677371) -> Path:
+    path.write_bytes(struct.pack(f"<III{len(words)}i", magic, 2, len(words), *words) + b"state")
+    return path
+
+
+def test_tokens_are_read_from_both_layouts(tmp_path: Path) -> None:
+    plain = slot_file(tmp_path / "plain", [5, 6, 7])
+    packed = slot_file(tmp_path / "packed", [-1, 1, 3, 5, 6, 7, 0])
+
+    assert list(read_tokens(plain, 3) or ()) == [5, 6, 7]
+    assert list(read_tokens(packed, 3) or ()) == [5, 6, 7]
+
+
+def test_what_makes_no_sense_is_not_guessed_at(tmp_path: Path) -> None:
+    foreign = slot_file(tmp_path / "foreign", [5, 6, 7], magic=1)
+    other = slot_file(tmp_path / "other", [5, 6, 7])
+    huge = tmp_path / "huge"
+    huge.write_bytes(struct.pack("<III", 0x67677371, 2, 1 << 31))
+
+    assert read_tokens(foreign, 3) is None
+    assert read_tokens(other, 4) is None
+    assert read_tokens(huge, 4) is None
+
+
+@given(st.binary(max_size=200), st.integers(0, 50))
+def test_no_bytes_can_upset_it(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes, n: int
+) -> None:
+    path = tmp_path_factory.mktemp("slot") / "file"
+    path.write_bytes(data)
+    tokens = read_tokens(path, n)
+
+    assert tokens is None or len(tokens) == n
+
+
+NUMBERS = st.lists(st.integers(0, 3), max_size=40)
+
+
+@given(NUMBERS, NUMBERS)
+def test_a_common_prefix_is_the_longest(one: list[int], two: list[int]) -> None:
+    shared = common_prefix(array("i", one), array("i", two))
+
+    assert one[:shared] == two[:shared]
+    assert one[: shared + 1] != two[: shared + 1] or shared == min(len(one), len(two))
+
+
+# ---- what to keep
+def test_a_small_prompt_does_not_win_over_a_conversation() -> None:
+    """Issue: a small housekeeping prompt never overwrites a valuable save."""
+    choice = choose([saved("old", [1] * 100)], [saved("new", [2] * 30)], limit=1)
+
+    assert [kept.file for kept in choice.kept] == ["old"]
+    assert choice.kept[0].misses == 1
+    assert [gone.file for gone in choice.dropped] == ["new"]
+
+
+def test_a_conversation_that_moved_on_replaces_what_it_was() -> None:
+    for tokens in ([1] * 120, [1] * 80 + [2] * 5, [1] * 60):
+        choice = choose([saved("old", [1] * 100 + [9])], [saved("new", [*tokens, 3])], limit=4)
+
+        assert [kept.file for kept in choice.kept] == ["new"]
+
+
+def test_a_mere_beginning_is_not_worth_a_file() -> None:
+    """A request that only began the conversation again, such as one that was cancelled."""
+    choice = choose([saved("old", [1] * 100 + [9])], [saved("new", [1] * 40)], limit=4)
+
+    assert [kept.file for kept in choice.kept] == ["old"]
+
+
+def test_a_shared_system_prompt_does_not_make_one_conversation_of_two() -> None:
+    """Each new one replaces the old one that is most like it, and no other."""
+    prompt = [1] * 60
+    old = [saved("a", prompt + [2] * 30), saved("b", prompt + [3] * 30)]
+    choice = choose(old, [saved("c", prompt + [2] * 40)], limit=4)
+
+    assert {kept.file for kept in choice.kept} == {"c", "b"}
+
+
+def test_unknown_tokens_count_as_another_conversation() -> None:
+    old, new = (entry("old", 100), None), (entry("new", 90), None)
+
+    assert [kept.file for kept in choose([old], [new], limit=2).kept] == ["new", "old"]
+
+
+ENTRIES = st.lists(
+    st.tuples(st.lists(st.integers(0, 2), min_size=1, max_size=30), st.integers(0, 5)), max_size=6
+)
+
+
+@given(ENTRIES, ENTRIES, st.integers(1, 4))
+def test_choosing_keeps_its_laws(
+    old: list[tuple[list[int], int]], new: list[tuple[list[int], int]], limit: int
+) -> None:
+    """Everything is kept or dropped, never more than the limit, and the best come first."""
+    before = [saved(f"o{i}", tokens, misses) for i, (tokens, misses) in enumerate(old)]
+    after = [saved(f"n{i}", tokens) for i, (tokens, _) in enumerate(new)]
+    choice = choose(before, after, limit)
+    kept = [item.file for item in choice.kept]
+    everything = {item.file for item, _ in [*before, *after]}
+
+    assert len(kept) <= limit
+    assert set(kept) | {item.file for item in choice.dropped} == everything
+    assert not set(kept) & {item.file for item in choice.dropped}
+    assert list(choice.kept) == by_value(choice.kept)
+    assert bool(kept) == bool(everything)
+
+
+def test_value_halves_with_each_run_and_never_overflows() -> None:
+    assert entry("a", 100, misses=2).value == 25.0
+    assert entry("a", 100, misses=10_000).value > 0
+    newer, older = entry("new", 100, saved_at=2.0), entry("old", 100, saved_at=1.0)
+    assert by_value([older, newer]) == [newer, older]
+
+
+# ---- proof
+ANSWERS = {
+    "llama": b'{"choices":[],"usage":{"completion_tokens":4,"prompt_tokens":40,"prompt_tokens_'
+    b'details":{"cached_tokens":30}},"timings":{"cache_n":30,"prompt_n":10,"prompt_ms":5.5,'
+    b'"predicted_n":4}}',
+    "stream": b'data: {"choices":[{"delta":{"content":"x"}}]}\n\ndata: {"choices":[],"timings":'
+    b'{"cache_n":30,"prompt_n":10,"prompt_ms":5.5,"predicted_n":4}}\n\ndata: [DONE]\n\n',
+    "openai": b'{"usage":{"completion_tokens":4,"prompt_tokens":40,"total_tokens":44,'
+    b'"prompt_tokens_details":{"cached_tokens":30}}}',
+    "responses": b'{"usage":{"input_tokens":40,"output_tokens":4,"input_tokens_details":'
+    b'{"cached_tokens":30}}}',
+    "anthropic": b'{"usage":{"cache_read_input_tokens":30,"input_tokens":10,"output_tokens":4}}',
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_every_dialect_tells_what_was_reused(name: str) -> None:
+    ms = 5.5 if name in ("llama", "stream") else None
+
+    assert seen_in(ANSWERS[name]) == Seen(cached=30, read=10, written=4, read_ms=ms)
+
+
+def test_the_text_of_an_answer_cannot_pass_for_numbers() -> None:
+    text = 'say "cache_n":999, "prompt_n":999'
+    data = json.dumps({"choices": [{"message": {"content": text}}]}).encode()
+
+    assert seen_in(data) is None
+    assert seen_in(data + ANSWERS["llama"]) == seen_in(ANSWERS["llama"])
+    assert seen_in(b"") is None
+
+
+@given(st.binary(max_size=300))
+def test_no_answer_can_upset_it(data: bytes) -> None:
+    seen_in(data)
+    seen_in(ANSWERS["llama"] + data)
+
+
+def run_with(*tokens: int) -> tuple[Run, Record]:
+    run = Run(fingerprint="f")
+    run.restored = {number: entry(f"e{number}", count) for number, count in enumerate(tokens)}
+    return run, Record()
+
+
+def note(run: Run, record: Record, cached: int, read: int) -> None:
+    run.ended += 1
+    run.note(Seen(cached=cached, read=read, written=2), record)
+
+
+def test_a_hit_is_half_of_what_was_restored() -> None:
+    for cached, verdict in ((500, "works"), (499, "partial"), (100, "partial"), (99, "unknown")):
+        run, record = run_with(1000)
+        note(run, record, cached, 10)
+
+        assert record.verdict == verdict
+
+
+def test_reuse_of_what_this_run_has_read_proves_nothing() -> None:
+    """The same prompt twice to a server that restores in name only."""
+    run, record = run_with(1000)
+    note(run, record, 0, 1000)
+    note(run, record, 999, 1)
+
+    assert record.verdict == "unknown"
+
+
+def test_reuse_after_another_conversation_is_a_proof_all_the_same() -> None:
+    run, record = run_with(1000)
+    note(run, record, 0, 50)
+    note(run, record, 999, 1)
+
+    assert record.verdict == "works"
+
+
+def test_one_run_counts_once() -> None:
+    run, record = run_with(1000, 1000)
+    note(run, record, 999, 1)
+    note(run, record, 2000, 1)
+
+    assert record.hits == 1
+
+
+def test_a_conversation_that_was_read_anew_disproves_twice() -> None:
+    record = Record()
+    old = [saved("e0", [1] * 100)]
+    for _ in range(2):
+        assert record.verdict == "unknown"
+        run, _ = run_with(100)
+        note(run, record, 0, 110)
+        run.look_back(old, [saved("new", [1] * 112)], record)
+
+    assert record.verdict == "no-op"
+
+
+@pytest.mark.parametrize("why", ["an answer was not seen", "it did not go on", "nothing came"])
+def test_what_may_have_other_reasons_disproves_nothing(why: str) -> None:
+    run, record = run_with(100)
+    if why != "nothing came":
+        note(run, record, 0, 110)
+    if why == "an answer was not seen":
+        run.ended += 1
+    after = [saved("new", [1 if why != "it did not go on" else 2] * 112)]
+    if why == "nothing came":
+        after = []
+    run.look_back([saved("e0", [1] * 100)], after, record)
+
+    assert record.failures == 0
+
+
+def test_a_verdict_can_change_its_mind() -> None:
+    assert Record(hits=1, failures=5).verdict == "partial"
+    assert Record(hits=5, failures=5).verdict == "works"
+    assert Record(parts=1, failures=9).verdict == "partial"
+
+
+def test_answers_are_watched_for_a_while_only() -> None:
+    run, record = run_with(100)
+    for _ in range(16):
+        assert run.is_watching
+        note(run, record, 0, 50)
+
+    assert not run.is_watching
+
+
+# ---- cost
+def test_nothing_is_refused_before_it_was_measured() -> None:
+    assert Record().pays(10)
+    assert Record(read_ms_per_token=0.001).pays(10)
+
+
+def test_what_costs_more_than_it_saves_does_not_pay() -> None:
+    record = Record()
+    record.note_answer(Seen(cached=0, read=1000, read_ms=100.0))  # 0.1 ms a token
+    record.note_save(1000, 100_000_000, 60.0)
+    assert record.pays(1000)
+    record.note_restore(100_000_000, 50.0)
+
+    assert not record.pays(1000)
+    assert record.pays(2000)  # what was measured is taken for a fixed cost before it is known
+
+
+def test_larger_saves_teach_what_a_megabyte_costs() -> None:
+    record = Record()
+    record.note_save(1000, 1_000_000, 10.0)
+    for _ in range(20):
+        record.note_save(100_000, 100_000_000, 1000.0)
+
+    assert record.cost_ms(100_000) == pytest.approx(1000.0, rel=0.1)
+    assert record.cost_ms(1000) == pytest.approx(20.0, rel=0.1)
+
+
+ANYTHING = st.one_of(st.none(), st.text(), st.floats(), st.integers(), st.booleans())
+
+
+@given(st.dictionaries(st.sampled_from([*Record.__slots__, "x"]), ANYTHING))
+def test_any_manifest_can_be_loaded(value: dict[str, object]) -> None:
+    record = Record.load(value)
+    record.pays(100)
+    record.expected_bytes(100)
+
+    assert record.verdict in ("unknown", "works", "partial", "no-op")
