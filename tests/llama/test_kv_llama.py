@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from tools import raw
-from tools.kv import EAGER, NAME, STORY, Kept, keeping, warnings_of, with_metadata
+from tools.kv import EAGER, NAME, STORY, Kept, keeping, warnings_of
 from tools.llama import LlamaServer, candidates, find_llama
 from tools.make_tiny_gguf import write_tiny_gguf
 
@@ -262,13 +262,44 @@ async def test_an_api_key_of_the_server_is_used(
 
 
 # ---- sliding windows
-async def test_a_sliding_window_is_refused_and_why_is_said_once(
-    real_llama: LlamaServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.fixture
+def window(tmp_path: Path) -> Path:
+    return write_tiny_gguf(tmp_path / "window.gguf", window=64)
+
+
+async def by_hand(kept: Kept) -> tuple[int, int]:
+    """Save, start anew and restore by hand; returns tokens restored, and then reused."""
+    body = {"filename": "by-hand.kv"}
+    async with kept.life(restore=False) as life:
+        await life.ask(LONG)
+        raw.call(life.child.port, "POST", "/slots/0?action=save", value=body)
+    async with kept.life(restore=False) as life:
+        answer = raw.call(life.child.port, "POST", "/slots/0?action=restore", value=body)
+        assert answer.status == 200
+        return answer.json()["n_restored"], await life.cached(LONG)
+
+
+async def test_a_window_restores_in_name_only_unless_it_is_full(
+    real_llama: LlamaServer, window: Path, tmp_path: Path
 ) -> None:
-    model = with_metadata(
-        write_tiny_gguf(tmp_path / "window.gguf"), "llama.attention.sliding_window", 512
-    )
-    async with kept_llama(tmp_path, real_llama, model) as kept:
+    """What the server does: 200 and the right number, and then everything is read again."""
+    only_program(real_llama)
+    found = {}
+    for extra in ([], ["--swa-full"]):
+        folder = tmp_path / f"by-hand{len(extra)}"
+        folder.mkdir()
+        async with kept_llama(folder, real_llama, window, extra=extra) as kept:
+            found[len(extra)] = await by_hand(kept)
+
+    assert found[0][0] == found[1][0] > 1000
+    assert found[0][1] == 0
+    assert found[1][1] == found[1][0] - 2
+
+
+async def test_a_sliding_window_is_refused_and_why_is_said_once(
+    real_llama: LlamaServer, window: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with kept_llama(tmp_path, real_llama, window) as kept:
         for _ in range(2):
             async with kept.life() as life:
                 await life.ask(LONG)
@@ -277,26 +308,26 @@ async def test_a_sliding_window_is_refused_and_why_is_said_once(
         assert kept.slot_files() == []
 
     (text,) = warnings_of(caplog)
-    assert text.startswith(f"{NAME}: kv: nothing is kept: llama attends within a sliding window")
-    assert "512" in text
+    assert text.startswith(f"{NAME}: kv: nothing is kept: gemma3 attends within a sliding window")
+    assert "64 tokens" in text
     assert "--swa-full" in text
 
 
 @pytest.mark.parametrize("allows", [False, True])
 async def test_a_sliding_window_is_kept_only_if_it_is_insisted_on(
-    real_llama: LlamaServer, tmp_path: Path, allows: bool
+    real_llama: LlamaServer, window: Path, tmp_path: Path, allows: bool
 ) -> None:
-    """``--swa-full`` alone is not enough: a prompt that leaves early would get wrong answers."""
+    """``--swa-full`` alone is not enough: a prompt that leaves early may get wrong answers."""
     only_program(real_llama)
-    model = with_metadata(
-        write_tiny_gguf(tmp_path / "window.gguf"), "llama.attention.sliding_window", 512
-    )
-    settings = KvSettings(min_tokens=10, allows_swa=allows)
+    settings = KvSettings(min_tokens=10, timeout_s=20.0, allows_swa=allows)
     extra = ["--swa-full"]
-    async with kept_llama(tmp_path, real_llama, model, extra=extra, settings=settings) as kept:
+    async with kept_llama(tmp_path, real_llama, window, extra=extra, settings=settings) as kept:
         async with kept.life() as life:
             await life.ask(LONG)
             await life.save()
             await kept.settled()
+        async with kept.life() as life:
+            read = (await life.ask(LONG))["timings"]["prompt_n"]
 
         assert len(kept.slot_files()) == allows
+        assert (read == 1) == allows
