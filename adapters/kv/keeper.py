@@ -207,8 +207,9 @@ class KvKeeper:
         assert self._tasks is not None, "within running()"
         try:
             for folder in filter(None, (place.folder, place.disk)):
-                if folder not in self._locks:
-                    self._locks[folder] = FolderLock(folder)
+                real = folder.resolve()  # models may share a folder, under other names too
+                if real not in self._locks:
+                    self._locks[real] = FolderLock(real)
             store = ModelStore(name, place.folder, place.disk)
             store.open()
         except KvStoreError as error:

@@ -46,11 +46,14 @@ class Restoring:
         if server is None:
             return
         model.run.fingerprint = server.key
-        if model.record(server.key).verdict == "no-op":
-            model.complain("no-op", "restores do nothing with this server and model: left out")
-            return
         entries = by_value(self._store.manifest.entries)
         known = [entry for entry in entries if entry.fingerprint == server.key]
+        if model.record(server.key).verdict == "no-op":
+            model.complain("no-op", "restores do nothing with this server and model: left out")
+            for entry in known:
+                model.forget(entry.file)
+            await model.commit(is_durable=False)
+            return
         if entries and not known:
             facts = self._store.manifest.facts.get(entries[0].fingerprint, {})
             differences = "; ".join(server.differences(facts))

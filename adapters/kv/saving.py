@@ -15,7 +15,7 @@ from .entry import Entry, by_value, choose
 from .files import KvStoreError
 from .proof import Record
 from .run import Saved
-from .slots import Slot, SlotClient
+from .slots import Slot, SlotClient, SlotError
 from .tokens import read_tokens
 
 if TYPE_CHECKING:
@@ -46,9 +46,12 @@ class Saving:
     async def ask(self) -> None:
         """Have the server write every slot that is worth it, the largest first.
 
+        A slot that the server refuses to save, as some builds do when it holds images, is left
+        out, and the others are saved.
+
         Raises:
             KvStoreError: The disk is full or read-only.
-            SlotError: The server refuses.
+            SlotError: The server does not tell what is in its slots.
             OSError: It does not answer.
         """
         model = self._model
@@ -64,8 +67,12 @@ class Saving:
         if used:
             self.server = server
         for slot in sorted(used, key=lambda slot: -(slot.tokens or 0)):
-            if slot.lora == server.lora:
+            if slot.lora != server.lora:  # its cache was computed with other adapters
+                continue
+            try:
                 await self._save(slot, server.key)
+            except SlotError as error:
+                model.complain(f"refused {error.status}", f"not saved: {error}")
 
     async def _save(self, slot: Slot, key: str) -> None:
         record = self._model.record(key)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import httpx
 
 _LONGEST_BODY = 8 << 20
+_KEY_WANTED = frozenset({401, 403})
 
 
 class SlotError(Exception):
@@ -100,9 +101,12 @@ class SlotClient:
         """Return ``/props``, or None when this is no llama-server.
 
         Raises:
+            SlotError: It wants a key that we do not have.
             OSError: It does not answer.
         """
         status, value = await self._call("GET", "/props")
+        if status in _KEY_WANTED:
+            raise SlotError("GET /props", status, _detail(value))
         is_llama = status == 200 and isinstance(value, dict) and "total_slots" in value
         return value if is_llama else None
 

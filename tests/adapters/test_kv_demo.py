@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from tools.kv import NAME, STORY, Kept, demo_command, keeping, warnings_of
 
+from swapchart.adapters.kv.keeper import Place
 from swapchart.adapters.kv.settings import KvSettings
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
@@ -112,6 +113,7 @@ async def test_E09_trap_2_and_11_a_server_that_reuses_nothing_is_found_out(
 
     assert facts["verdict"] == "no-op"
     assert facts["restores"] == 2
+    assert kept.slot_files() == []
     assert kept.facts()["restores"] == 2
     assert sum("do nothing" in text for text in warnings_of(caplog)) == 1
 
@@ -573,6 +575,20 @@ async def test_settings_that_are_equal_make_equal_hooks(kept: Kept) -> None:
     assert kept.spec() == kept.spec()
     assert kept.spec("--ctx-size", "4096").hooks == kept.spec().hooks
     assert kept.spec("--ctx-size", "4096") != kept.spec()
+
+
+async def test_models_may_share_a_folder(tmp_path: Path, model: Path) -> None:
+    """Under another name too: each finds its own, and removes nothing of the other's."""
+    async with keeping(tmp_path / "kv", demo_command(model)) as kept:
+        tokens = await one_saved(kept)
+        (tmp_path / "alias").symlink_to(tmp_path / "kv")
+        place = Place(tmp_path / "alias")
+        other = kept.keeper.open("hare", place)
+
+        assert other is not None
+        assert other.facts()["saved_tokens"] == 0
+        async with kept.life() as life:
+            assert await life.cached(STORY * 5) >= tokens - 3
 
 
 # ---- slots in memory

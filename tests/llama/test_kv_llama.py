@@ -261,6 +261,23 @@ async def test_an_api_key_of_the_server_is_used(
         assert "secret-key" not in kept.manifest_path.read_text()
 
 
+async def test_a_key_that_we_cannot_know_is_told(
+    real_llama: LlamaServer, tiny_gguf: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    only_program(real_llama)
+    keys = tmp_path / "keys"
+    keys.write_text("secret-key")
+    extra = ["--api-key-file", str(keys)]
+    async with (
+        kept_llama(tmp_path, real_llama, tiny_gguf, extra=extra) as kept,
+        kept.life() as life,
+    ):
+        await life.save()
+
+    assert all("status 401" in text for text in warnings_of(caplog))
+    assert len(warnings_of(caplog)) == 2
+
+
 # ---- sliding windows
 @pytest.fixture
 def window(tmp_path: Path) -> Path:

@@ -7,9 +7,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from tools import raw
+from tools.children import demo_argv
 from tools.llama import LlamaServer, chat
+from tools.net import wait_until
 from tools.swapchart_process import CHAT, Proxies, Serve, SwapchartProcess
 
 pytestmark = [pytest.mark.llama, pytest.mark.slow]
@@ -140,3 +143,50 @@ def test_without_manage_args_it_is_said_what_to_add(
     assert "one: kv: nothing is kept: its command has no --slot-save-path; add" in plain
     if "llama-server" in model["cmd"][0]:
         assert managed.output().count("kv: adding --slot-save-path") == 1
+
+
+def test_a_save_that_is_killed_loses_nothing_that_was_saved(
+    serve: Serve, real_llama: LlamaServer, tiny_gguf: Path
+) -> None:
+    """The server hangs in the middle of it, and the proxy is killed: the old one is restored."""
+    state = ["--state-dir", str(tiny_gguf.parent / "killed")]
+    proxy = serve(two(real_llama, tiny_gguf), options=state)
+    ask(proxy, "one", STORY)
+    ask(proxy, "two", "hello")
+    ask(proxy, "one", STORY + "red blue green")
+    server = psutil.Process(proxy.running()["one"]["pid"])
+    server.suspend()
+    with raw.Connection(proxy.port, timeout_s=60.0) as unloading:
+        unloading.request("POST", "/api/models/unload/one")
+        proxy.wait_state("one", "before_stop")
+        proxy.process.kill()
+        proxy.wait()
+    wait_until(lambda: not proxy.leftovers(), what="nothing left")
+    again = serve(two(real_llama, tiny_gguf), options=state)
+
+    assert ask(again, "one", STORY)["timings"]["prompt_n"] == 1
+
+
+def test_it_survives_a_sleep(serve: Serve, tiny_gguf: Path) -> None:
+    """Saved before it sleeps, which loses the cache; restored when it wakes, before it answers."""
+    slots = tiny_gguf.parent / "asleep"
+    slots.mkdir()
+    url = "http://127.0.0.1:${PORT}"
+    options = ["--slot-save-path", str(slots), "--prefill-tokens-per-second", "1000"]
+    argv = demo_argv(*options, model=str(tiny_gguf))
+    argv[argv.index("--port") + 1] = "${PORT}"
+    model = {
+        "cmd": argv, "proxy": url, "kv": {"minTokens": 10},
+        "sleep": {
+            "after": 1, "enter": {"http": {"url": f"{url}/sleep"}},
+            "wake": {"http": {"url": f"{url}/wake_up"}},
+        },
+    }  # fmt: skip
+    proxy = serve({"one": model})
+    first = ask(proxy, "one", STORY)["timings"]
+    proxy.wait_state("one", "asleep")
+    again = ask(proxy, "one", STORY)["timings"]
+
+    assert first["cache_n"] == 0
+    assert again["cache_n"] >= first["prompt_n"] - 3
+    assert proxy.running()["one"]["incarnation"] == 1
