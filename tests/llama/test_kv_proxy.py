@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -190,3 +191,25 @@ def test_it_survives_a_sleep(serve: Serve, tiny_gguf: Path) -> None:
     assert first["cache_n"] == 0
     assert again["cache_n"] >= first["prompt_n"] - 3
     assert proxy.running()["one"]["incarnation"] == 1
+
+
+def test_it_can_be_switched_on_while_the_proxy_runs(
+    serve: Serve, real_llama: LlamaServer, tiny_gguf: Path
+) -> None:
+    """A reload restarts the model, which needs another command; from then on it is kept."""
+    proxy = serve(two(real_llama, tiny_gguf, kv="off"))
+    ask(proxy, "one", STORY)
+    path = proxy.folder / "config.yaml"
+    value = json.loads(path.read_text())
+    for model in value["models"].values():
+        model["kv"] = "keep"
+    path.write_text(json.dumps(value))
+    assert proxy.call("POST", "/api/config/reload", value={}).json()["ok"]
+    ask(proxy, "one", STORY)
+    ask(proxy, "two", "hello")
+    again = ask(proxy, "one", STORY)["timings"]
+    assert proxy.call("POST", "/api/config/reload", value={}).json()["ok"]
+
+    assert again["prompt_n"] == 1
+    assert proxy.running()["one"]["kv"]["verdict"] == "works"
+    assert proxy.running()["one"]["in_flight"] == 0
