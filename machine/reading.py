@@ -89,7 +89,8 @@ def load_yaml(text: str) -> Any:
     """
     try:
         return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError, ValueError, TypeError, AttributeError) as error:
+        # The last three are what PyYAML makes of scalars that do not fit their type: 2024-99-99.
         raise ChartError("chart document", f"not YAML: {error}") from error
 
 

@@ -6,6 +6,7 @@ Source: ggml/docs/gguf.md, versions 2 and 3, little endian.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import struct
 from collections.abc import Mapping
@@ -49,7 +50,8 @@ class Gguf:
 
     def _number(self, key: str) -> int:
         found = self.values.get(f"{self.architecture}.{key}", 0)
-        return int(found) if isinstance(found, (int, float)) else 0
+        is_number = isinstance(found, (int, float)) and math.isfinite(found)
+        return int(found) if is_number else 0
 
 
 def read_gguf(path: Path) -> Gguf:

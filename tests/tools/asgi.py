@@ -87,7 +87,9 @@ class Call:
         if message["type"] == "http.response.start":
             assert not self.status, "two heads of answers"
             self.status = message["status"]
-            self.headers = tuple((k.decode(), v.decode()) for k, v in message["headers"])
+            self.headers = tuple(
+                (k.decode("ascii"), v.decode("latin-1")) for k, v in message["headers"]
+            )
         else:
             assert self.status, "a body without a head"
             assert not self.is_complete, "more after the end"
