@@ -1,0 +1,89 @@
+"""Our OpenAPI document says what the proxy does: each route is in it, and answers fit it.
+
+Schemathesis makes requests of it, right ones and wrong ones, and sends them to a running proxy.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+from tools.swapchart_process import Serve, demo_model
+
+from swapchart.adapters.proxy.api import ROUTES
+from swapchart.adapters.proxy.openapi import METHODS, document
+
+#: Answered for as long as the client listens.
+ENDLESS = ("/api/events", "/logs/stream", "/logs/stream/{name}")
+#: Answered by a model's server, not by us.
+OTHERS = ("/upstream/{path}", "/comfyui/{path}")
+CHECKS = (
+    "not_a_server_error", "status_code_conformance", "content_type_conformance",
+    "response_schema_conformance", "response_headers_conformance",
+)  # fmt: skip
+EXAMPLES = 6
+
+
+def test_every_route_is_in_the_document_and_nothing_else() -> None:
+    """A route that is added and not described, or described and not there, fails here."""
+    routes = {
+        (method.lower(), route.path)
+        for route in ROUTES.routes
+        for method in ([m.upper() for m in METHODS] if route.method == "*" else [route.method])
+    }
+    described = set()
+    for path, operations in document("1")["paths"].items():
+        before, brace, rest = path.partition("{")
+        plain = before + "*" + rest.partition("}")[2] if brace else path
+        described |= {(method, plain) for method in operations}
+
+    assert described == routes
+
+
+def test_every_reference_leads_somewhere_and_every_schema_is_one() -> None:
+    """Answers and schemas that are named exist, and paths name their parameters."""
+    whole = document("1")
+
+    def walk(value: object) -> None:
+        if isinstance(value, dict):
+            if "$ref" in value:
+                found = whole
+                for step in value["$ref"].removeprefix("#/").split("/"):
+                    found = found[step]
+            for part in value.values():
+                walk(part)
+        elif isinstance(value, list):
+            for part in value:
+                walk(part)
+
+    walk(whole)
+    for schema in whole["components"]["schemas"].values():
+        Draft202012Validator.check_schema(schema)
+    for path, operations in whole["paths"].items():
+        for operation in operations.values():
+            given = {p["name"] for p in operation.get("parameters", ()) if p["in"] == "path"}
+            assert given == {part[1:-1] for part in path.split("/") if part.startswith("{")}, path
+
+
+@pytest.mark.slow
+def test_a_running_proxy_answers_as_the_document_says(serve: Serve, tmp_path: Path) -> None:
+    """Requests made from the document: no 5xx for what was asked, every answer is described."""
+    config = {"performance": {"every": "5s"}}
+    proxy = serve({"a": demo_model("a"), "b": demo_model("b")}, config=config)
+    argv = [
+        sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()", "run",
+        f"http://127.0.0.1:{proxy.port}/openapi.json", "--checks", ",".join(CHECKS),
+        "--max-examples", str(EXAMPLES), "--phases", "coverage,fuzzing",
+        "--generation-deterministic", "--no-color", "--request-timeout", "20",
+    ]  # fmt: skip
+    for path in (*ENDLESS, *OTHERS):
+        argv += ["--exclude-path", path]
+    run = subprocess.run(
+        argv, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+
+    assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
+    assert proxy.chat("a").status == 200
