@@ -383,6 +383,7 @@ class Lifecycle:
             self.adopt(self.next_spec)
             if self.state != "stopped" and not self.has_demand:
                 self.post("stop")  # what failed was another
+                return  # told after that: who is granted now would come behind it
         if has_moved and self._on_change is not None:
             self._on_change(self)
 

@@ -17,8 +17,6 @@ _RETIMED = (
     "start_limit", "stall_limit", "idle_limit", "doze_limit", "asleep_limit", "stable",
     "drain_limit", "grace", "kill_limit", "cooldown",
 )  # fmt: skip
-#: Timer of idleness -> the state in which it is armed.
-_IDLE_IN = {"idle_limit": "ready", "doze_limit": "ready", "asleep_limit": "asleep"}
 
 
 class Limits:
@@ -32,6 +30,7 @@ class Limits:
     def __init__(self, life: Lifecycle, fired_by: dict[str, str]) -> None:
         self._life, self._fired_by = life, fired_by
         self._timers: dict[str, Timer] = {}
+        self._unlimited: set[str] = set()  # asked for by the chart, while the spec sets no limit
 
     def deadline(self, name: str) -> float | None:
         """When *name* fires; seconds on the loop's clock, or None when it is not armed."""
@@ -39,9 +38,10 @@ class Limits:
         return None if armed is None else armed.deadline
 
     def arm(self, name: str) -> None:
-        """Arm *name*; not at all where the spec sets no limit."""
+        """Arm *name*; where the spec sets no limit, only once it does."""
         seconds = self._seconds(name)
         if seconds is None:
+            self._unlimited.add(name)
             return
         timer = self._timers.get(name)
         if timer is None:
@@ -52,6 +52,7 @@ class Limits:
 
     def disarm(self, name: str) -> None:
         """Cancel *name*; a no-op when it is not armed."""
+        self._unlimited.discard(name)
         timer = self._timers.get(name)
         if timer is not None:
             timer.disarm()
@@ -69,14 +70,16 @@ class Limits:
                 self._change(name, was, now)
 
     def _change(self, name: str, was: float | None, now: float | None) -> None:
-        deadline, life = self.deadline(name), self._life
+        deadline = self.deadline(name)
         if was is None:
-            if _IDLE_IN.get(name) == life.state and not life.in_flight:
+            if name in self._unlimited:
+                self._unlimited.discard(name)
                 self.arm(name)
         elif deadline is None:
             return
         elif now is None:
             self.disarm(name)
+            self._unlimited.add(name)
         else:
             self.arm(name)
             self._timers[name].arm_at(deadline + now - was)

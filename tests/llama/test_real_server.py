@@ -17,6 +17,7 @@ from tools.children import Child
 from tools.llama import LlamaServer, chat
 from tools.make_tiny_gguf import write_tiny_gguf
 from tools.net import free_port, is_listening, wait_until
+from tools.raw import status as raw_status
 
 pytestmark = [pytest.mark.llama, pytest.mark.slow]
 
@@ -169,9 +170,10 @@ def test_a_missing_model_ends_it_with_code_1(pristine: LlamaServer, tmp_path: Pa
 def test_a_port_in_use_ends_it_with_code_1(
     pristine: LlamaServer, tiny_gguf: Path, two_slots: Child, tmp_path: Path
 ) -> None:
+    """It may end before it has written why; the one that has the port is not disturbed."""
     with pristine.start(tiny_gguf, cwd=tmp_path, port=two_slots.port) as child:
         assert child.wait() == 1
-        wait_until(lambda: "couldn't bind" in child.output(), 5.0, what="the reason in the log")
+    assert raw_status(two_slots.port) == 200
 
 
 def test_without_a_model_it_is_healthy_all_the_same(pristine: LlamaServer, tmp_path: Path) -> None:

@@ -711,3 +711,21 @@ def test_on_idle_respects_the_breaker_and_complains_once(caplog: pytest.LogCaptu
     complaints = [r for r in caplog.records if "could not be loaded" in r.message]
 
     assert 1 <= len(complaints) <= 90
+
+
+def test_a_limit_that_is_new_holds_for_a_start_under_way() -> None:
+    """A start without any limit gets one by an update, and fails when it is reached."""
+    endless = Timings(start_limit=None)
+    spec = service("a", timings=endless)
+
+    async def story(world: World) -> None:
+        client = world.client("a")
+        await world.until("a", "health_checking")
+        world.supervisor.update(replace(spec, timings=replace(endless, start_limit=30.0)))
+        await world.until("a", "terminating")
+        await world.until("a", "backoff")
+        await world.moment()
+
+        assert client.outcome == "start_timeout"
+
+    tell(story, spec, servers={"a": ServerScript(healthy_s=None)})

@@ -144,8 +144,11 @@ class Storm:
             for point in POINTS
             if self.chance(0.3)
         }
+        start_limit, stall_limit = rng.choice([None, 20.0, 60.0]), rng.choice([None, 15.0])
+        if start_limit is None:
+            stall_limit = 15.0  # without any limit a server that is never healthy may take for ever
         timings = Timings(
-            start_limit=rng.choice([None, 20.0, 60.0]), stall_limit=rng.choice([None, 15.0]),
+            start_limit=start_limit, stall_limit=stall_limit,
             idle_limit=rng.choice([None, 5.0, 30.0]), doze_limit=rng.choice([None, 3.0, 20.0]),
             asleep_limit=rng.choice([None, 10.0]), stable=rng.choice([None, 10.0, 60.0]),
             drain_limit=rng.choice([0.0, 5.0, 30.0]), grace=rng.choice([0.0, 2.0, 10.0]),

@@ -14,6 +14,8 @@ from simulation.storm import Report, Storm
 from swapchart.runtime.testing import run_virtual
 
 FIXED, FRESH = 20, 5
+#: Seeds that found something once.
+TELLING = (1095, 1179, 1215, 1262, 939182462)
 
 
 def seeds() -> list[int]:
@@ -24,7 +26,11 @@ def seeds() -> list[int]:
         return list(range(int(first), int(last) + 1))
     if given:
         return [int(seed) for seed in given.split(",")]
-    return [*range(FIXED), *(random.SystemRandom().randrange(10**6, 10**9) for _ in range(FRESH))]
+    return [
+        *range(FIXED),
+        *TELLING,
+        *(random.SystemRandom().randrange(10**6, 10**9) for _ in range(FRESH)),
+    ]
 
 
 def rage(seed: int) -> Report:
