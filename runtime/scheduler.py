@@ -245,6 +245,9 @@ class Scheduler:
         if before == "stopping" and phase in _HOLDING:  # it did not go after all
             self.swaps = {to: gone for to, gone in self.swaps.items() if service not in gone}
             self._running = None
+            if not seat.granted and (rivals := self._rivals(service)):
+                # It slept, and its place was given away; dead, it means to come back by itself.
+                return [Evict(service, min(rivals))]
         return self._drain(now)
 
     def tick(self, now: float) -> list[Decision]:
@@ -316,6 +319,10 @@ class Scheduler:
         return Refuse(ticket, error)
 
     # ---- deciding
+    def _rivals(self, service: str) -> frozenset[str]:
+        """Services that hold what *service* may not share with them."""
+        return self.policy(service, self.running()) & self.running() - {service}
+
     def _must_go(self, target: str) -> frozenset[str]:
         if self.seats[target].phase in _REFUSING:
             return frozenset()  # it refuses by itself: nothing must go for that

@@ -273,7 +273,7 @@ class Storm:
         active = [
             life.spec.name
             for life in supervisor.lifecycles()
-            if phase_of(life) in ("starting", "ready")
+            if phase_of(life) in ("starting", "ready") and life.state != "backoff"
         ]
         for name in active:
             others = self.policy(name, frozenset(active) - {name})
