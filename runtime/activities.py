@@ -199,7 +199,7 @@ class Activities:
                     return
                 life.probe_detail = probe.detail
             elapsed = anyio.current_time() - began
-            await anyio.sleep(min(max(_FIRST_PAUSE_S, 0.03 * elapsed), _LONGEST_PAUSE_S))
+            await anyio.sleep(min(max(_FIRST_PAUSE_S, 0.01 * elapsed), _LONGEST_PAUSE_S))
 
     async def _liveness(self, activity: Activity) -> None:
         life = self._life
