@@ -135,7 +135,7 @@ class ModelKv:
         if scope.cancelled_caught:
             problem = f"restoring took more than {limit:g} s and was cut short"
         if problem:
-            self._counts["failures"] += 1
+            self.count_failure()
             self.complain("restore", problem)
         entries = self.run.restored.values()
         if entries:
@@ -161,7 +161,7 @@ class ModelKv:
         if scope.cancelled_caught:
             problem = f"saving took more than {limit:g} s and was cut short"
         if problem:
-            self._counts["failures"] += 1
+            self.count_failure()
             self.complain("save", problem)
         if saving.saved:
             tokens, ms = sum(entry.tokens for entry in saving.saved), _ms_since(began)
@@ -191,7 +191,7 @@ class ModelKv:
         try:
             await saving.keep()
         except KvStoreError as error:
-            self._counts["failures"] += 1
+            self.count_failure()
             self.complain("keep", f"not saved: {error}; what was saved before is kept")
         finally:
             settled.set()
@@ -269,6 +269,10 @@ class ModelKv:
             key: asdict(record) for key, record in self._records.items() if key in known
         }
         await to_thread.run_sync(lambda: self.store.commit(is_durable=is_durable))
+
+    def count_failure(self) -> None:
+        """Something was not saved or not restored."""
+        self._counts["failures"] += 1
 
     def complain(self, about: str, text: str) -> None:
         """Write *text* into the model's log, and warn the first time that it is *about* this."""

@@ -72,6 +72,7 @@ class Saving:
             try:
                 await self._save(slot, server.key)
             except SlotError as error:
+                model.count_failure()
                 model.complain(f"refused {error.status}", f"not saved: {error}")
 
     async def _save(self, slot: Slot, key: str) -> None:
