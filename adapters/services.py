@@ -20,7 +20,7 @@ from ..runtime import (
 )
 from ..runtime.eviction import All, Any, Expression, Group, One, SetRef, group_policy, matrix_policy
 from .config import Config, HookAction, ModelConfig
-from .config import matrix as written
+from .config.matrix import parse_expression
 from .kv.keeper import KvKeeper
 from .kv.settings import KvSettings
 
@@ -153,7 +153,7 @@ def eviction_policy(config: Config) -> EvictionPolicy:
     if routing.use == "matrix" and routing.matrix is not None:
         names = routing.matrix.variables
         sets = {
-            name: _expression(written.parse_expression(text), names)
+            name: _resolved(parse_expression(text), names)
             for name, text in routing.matrix.sets.items()
         }
         return matrix_policy(sets, routing.matrix.costs)
@@ -170,16 +170,15 @@ def eviction_policy(config: Config) -> EvictionPolicy:
     )
 
 
-def _expression(given: written.Expression, names: Mapping[str, str]) -> Expression:
+def _resolved(given: Expression, names: Mapping[str, str]) -> Expression:
+    """Return *given* with variables in place of the models they stand for."""
     match given:
-        case written.Name(name=name):
+        case One(name=name):
             return One(names.get(name, name))
-        case written.Reference(name=name):
-            return SetRef(name)
-        case written.AnyOf(parts=parts):
-            return Any(tuple(_expression(part, names) for part in parts))
-        case written.AllOf(parts=parts):
-            return All(tuple(_expression(part, names) for part in parts))
+        case SetRef():
+            return given
+        case Any(parts=parts) | All(parts=parts):
+            return type(given)(tuple(_resolved(part, names) for part in parts))
 
 
 def stop_limit_s(config: Config) -> float:

@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import TypeAlias
 
 from ...machine.errors import SwapchartError
+from ...runtime.eviction import All, Any, Expression, One, SetRef
 
 #: Deepest nesting of parentheses that is read.
 MAX_DEPTH = 50
@@ -24,37 +23,6 @@ _NAME = re.compile(r"[\w.-]+")
 
 class ExpressionError(SwapchartError):
     """An expression cannot be read; the message says where."""
-
-
-@dataclass(frozen=True, slots=True)
-class Name:
-    """A variable or a model."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """Another set, by name."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class AnyOf:
-    """One of several alternatives, at least two."""
-
-    parts: tuple[Expression, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class AllOf:
-    """Several together, at least two."""
-
-    parts: tuple[Expression, ...]
-
-
-Expression: TypeAlias = Name | Reference | AnyOf | AllOf
 
 
 def parse_expression(text: str) -> Expression:
@@ -93,14 +61,14 @@ class _Parser:
         while self._peek() == "|":
             self._take()
             parts.append(self._together())
-        return parts[0] if len(parts) == 1 else AnyOf(tuple(parts))
+        return parts[0] if len(parts) == 1 else Any(tuple(parts))
 
     def _together(self) -> Expression:
         parts = [self._atom()]
         while self._peek() == "&":
             self._take()
             parts.append(self._atom())
-        return parts[0] if len(parts) == 1 else AllOf(tuple(parts))
+        return parts[0] if len(parts) == 1 else All(tuple(parts))
 
     def _atom(self) -> Expression:
         token = self._peek()
@@ -110,11 +78,11 @@ class _Parser:
             self._take()
             if not _NAME.fullmatch(self._peek()):
                 raise self._unexpected("expected set name after '+'")
-            return Reference(self._take())
+            return SetRef(self._take())
         if not _NAME.fullmatch(token):
             known = token in ("", "|", "&", ")")
             raise self._unexpected("unexpected token" if known else "unexpected character")
-        return Name(self._take())
+        return One(self._take())
 
     def _parenthesis(self) -> Expression:
         self._take()
@@ -142,9 +110,9 @@ def references(expression: Expression) -> tuple[list[str], list[str]]:
     todo = [expression]
     while todo:
         part = todo.pop()
-        if isinstance(part, Name):
+        if isinstance(part, One):
             names[part.name] = None
-        elif isinstance(part, Reference):
+        elif isinstance(part, SetRef):
             sets[part.name] = None
         else:
             todo.extend(reversed(part.parts))
@@ -192,12 +160,12 @@ def _family(
     resolve: Callable[[str], str],
     among: frozenset[str],
 ) -> frozenset[frozenset[str]]:
-    if isinstance(expression, Name):
+    if isinstance(expression, One):
         return frozenset({frozenset({resolve(expression.name)}) & among})
-    if isinstance(expression, Reference):
+    if isinstance(expression, SetRef):
         return done.get(expression.name, frozenset())
     parts = [_family(part, done, resolve, among) for part in expression.parts]
-    if isinstance(expression, AnyOf):
+    if isinstance(expression, Any):
         return frozenset().union(*parts)
     joined = parts[0]
     for part in parts[1:]:

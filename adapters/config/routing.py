@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from .matrix import Expression, ExpressionError, families, order_sets, parse_expression, references
+from ...runtime.eviction import Expression
+from .matrix import ExpressionError, families, order_sets, parse_expression, references
 from .model import Group, Matrix, ModelConfig, Routing
 from .schema import DocumentSection, GroupSection, MatrixSection
 

@@ -11,17 +11,13 @@ from hypothesis import strategies as st
 
 from swapchart.adapters.config import Config, Group, Problem
 from swapchart.adapters.config.matrix import (
-    AllOf,
-    AnyOf,
-    Expression,
     ExpressionError,
-    Name,
-    Reference,
     families,
     order_sets,
     parse_expression,
     references,
 )
+from swapchart.runtime.eviction import All, Any, Expression, One, SetRef
 
 Load = Callable[..., Config]
 Check = Callable[..., list[Problem]]
@@ -190,13 +186,13 @@ def test_1_13_cycles(check: Check) -> None:
 @pytest.mark.parametrize(
     ("text", "tree"),
     [
-        ("a", Name("a")),
-        (" ( a ) ", Name("a")),
-        ("+a.b-c_1", Reference("a.b-c_1")),
-        ("+ a", Reference("a")),
-        ("a|b&c", AnyOf((Name("a"), AllOf((Name("b"), Name("c")))))),
-        ("(a|b)&c", AllOf((AnyOf((Name("a"), Name("b"))), Name("c")))),
-        ("é & 模型", AllOf((Name("é"), Name("模型")))),
+        ("a", One("a")),
+        (" ( a ) ", One("a")),
+        ("+a.b-c_1", SetRef("a.b-c_1")),
+        ("+ a", SetRef("a")),
+        ("a|b&c", Any((One("a"), All((One("b"), One("c")))))),
+        ("(a|b)&c", All((Any((One("a"), One("b"))), One("c")))),
+        ("é & 模型", All((One("é"), One("模型")))),
     ],
 )
 def test_1_13_grammar(text: str, tree: Expression) -> None:
@@ -206,31 +202,31 @@ def test_1_13_grammar(text: str, tree: Expression) -> None:
 
 NAMES = st.sampled_from("abcd")
 TREES = st.recursive(
-    NAMES.map(Name),
+    NAMES.map(One),
     lambda inner: st.one_of(
-        st.lists(inner, min_size=2, max_size=3).map(lambda parts: AnyOf(tuple(parts))),
-        st.lists(inner, min_size=2, max_size=3).map(lambda parts: AllOf(tuple(parts))),
+        st.lists(inner, min_size=2, max_size=3).map(lambda parts: Any(tuple(parts))),
+        st.lists(inner, min_size=2, max_size=3).map(lambda parts: All(tuple(parts))),
     ),
     max_leaves=7,
 )
 
 
 def written(tree: Expression) -> str:
-    if isinstance(tree, Name):
+    if isinstance(tree, One):
         return tree.name
-    if isinstance(tree, Reference):
+    if isinstance(tree, SetRef):
         return f"+{tree.name}"
-    joiner = "|" if isinstance(tree, AnyOf) else "&"
+    joiner = "|" if isinstance(tree, Any) else "&"
     return f"({joiner.join(written(part) for part in tree.parts)})"
 
 
 def expanded(tree: Expression) -> set[frozenset[str]]:
     """The sets of the specification, the slow way."""
-    if isinstance(tree, Name):
+    if isinstance(tree, One):
         return {frozenset({tree.name})}
-    assert not isinstance(tree, Reference)
+    assert not isinstance(tree, SetRef)
     parts = [expanded(part) for part in tree.parts]
-    if isinstance(tree, AnyOf):
+    if isinstance(tree, Any):
         return set().union(*parts)
     return {frozenset().union(*chosen) for chosen in product(*parts)}
 
@@ -257,7 +253,7 @@ def test_1_13_families_are_the_cut_down_sets(tree: Expression, among: frozenset[
 def test_1_13_order_of_sets(graph: dict[str, list[str]]) -> None:
     """Every set comes after those it needs, or is told to be in or behind a cycle."""
     sets: dict[str, Expression] = {
-        name: AllOf(tuple(map(Reference, others))) if len(others) > 1 else Reference(others[0])
+        name: All(tuple(map(SetRef, others))) if len(others) > 1 else SetRef(others[0])
         for name, others in graph.items()
     }
     ordered, rest = order_sets(sets)
