@@ -22,7 +22,7 @@ from urllib.parse import unquote
 
 import httptools
 
-from .h1_exchange import App, Exchange, Scope
+from .h1_exchange import WHOLE_ANSWER, App, Exchange, Scope
 from .h1_rules import (
     SPECIAL,
     H1Limits,
@@ -336,7 +336,6 @@ class H1Connection(asyncio.Protocol):
             "headers": fields,
             "server": self._server,
             "client": self._client,
-            "extensions": {},
         }
         if self._state is not None:
             scope["state"] = self._state.copy()
@@ -347,6 +346,7 @@ class H1Connection(asyncio.Protocol):
             is_1_0=version == "1.0",
             is_expecting=is_expecting,
         )
+        scope["extensions"] = {WHOLE_ANSWER: exchange.answer_at_once}
         if self._current is None:
             self._start(exchange)
         else:

@@ -31,6 +31,9 @@ _BODILESS = frozenset({204, 304})
 _BREAKING = b"\r\n\0"
 _DISCONNECT = "http.disconnect"
 
+WHOLE_ANSWER = "swapchart.whole_answer"
+"""Name of an ASGI extension: (status, headers, body) -> whether the whole answer was sent so."""
+
 
 class ClientGoneError(SwapchartError, ConnectionError):
     """The client left, or was cut, while an answer was being sent (ASGI 2.4: an OSError)."""
@@ -215,6 +218,23 @@ class Exchange:
             await self._line.wait_writable()
             if self.is_gone and not self.is_answered:
                 raise ClientGoneError("the client is gone")
+
+    def answer_at_once(
+        self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes
+    ) -> bool:
+        """Send a whole answer without waiting; False: not now, `send` it.
+
+        Raises:
+            ClientGoneError: The client left or was cut.
+            ValueError: As `send`.
+        """
+        if self.is_gone:
+            raise ClientGoneError("the client is gone")
+        if self.is_started or self._line.stalled is not None:
+            return False
+        self._status, self._head, self.is_started = status, headers, True
+        self._send_body(body, more=False)
+        return True
 
     def flush_head(self) -> None:
         """Send a head whose body has not come in the same turn of the loop."""

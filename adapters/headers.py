@@ -132,6 +132,9 @@ def response_headers(
         headers: The fields as they came; shape (n, 2), any case.
         strip: Names, in lower case, to drop besides.
 
+    Returns:
+        Fields with names in lower case, as ASGI has them.
+
     Raises:
         HeaderError: A field contains CR, LF or NUL, its name is not a token, or there are
             several Content-Length fields that differ.
@@ -159,13 +162,13 @@ def response_headers(
             events = field[1][:17].lower() == b"text/event-stream"
         elif name == b"x-accel-buffering":
             accel = True
-        kept.append(field)
+        kept.append((name, field[1]))
     if named:
         kept = _without_named(kept, headers)
     if chunked and length is not None:
-        kept = [field for field in kept if field[0].lower() != b"content-length"]
+        kept = [field for field in kept if field[0] != b"content-length"]
     if events and not accel:
-        kept.append((b"X-Accel-Buffering", b"no"))
+        kept.append((b"x-accel-buffering", b"no"))
     return kept
 
 

@@ -31,12 +31,15 @@ __all__ = [
     "UpstreamResponse",
     "UpstreamTimeout",
     "UpstreamUnreachable",
+    "field_lines",
 ]
 
 _IDEMPOTENT = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE"})
 _FRESH_S = 1.0  # longest idle time, in seconds, after which a POST still gets a used connection
 _BODILESS = frozenset({b"GET", b"HEAD", b"DELETE", b"OPTIONS", b"TRACE"})
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+_BREAKING = b"\r\n\0"
+_SPLITTING = _BREAKING + b" "
 _FRAMING_LENGTHS = frozenset(len(name) for name in _FRAMING)  # looked at before the names are
 
 
@@ -104,7 +107,7 @@ class UpstreamPool:
         self,
         method: bytes,
         target: bytes,
-        headers: Sequence[tuple[bytes, bytes]],
+        headers: Sequence[tuple[bytes, bytes]] | bytes,
         body: bytes | AsyncIterator[bytes] | None = None,
         *,
         header_timeout_s: float | None = None,
@@ -117,7 +120,8 @@ class UpstreamPool:
         Args:
             method: Such as b"POST".
             target: Path and query, sent as they are.
-            headers: All fields, Host included; shape (n, 2). See ``headers.request_headers``.
+            headers: All fields, Host included; shape (n, 2). See ``headers.request_headers``. Or,
+                for a body that is no iterator, what `field_lines` made of them.
             body: The whole body, its pieces, or None.
             header_timeout_s: Longest time from the request to the head of its answer, in
                 seconds; None waits for ever.
@@ -295,37 +299,49 @@ class UpstreamPool:
             self._sweeper = loop.call_at(due, self._sweep)
 
 
-def _serialise(
-    method: bytes,
-    target: bytes,
-    headers: Sequence[tuple[bytes, bytes]],
-    body: bytes | AsyncIterator[bytes] | None,
-) -> tuple[bytes, int | None]:
-    """Write the head of a request; tells the length an iterator is to have, if it is known."""
+def field_lines(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """Write *headers* as they are sent, without those that say how the body is framed.
+
+    Raises:
+        ValueError: A field contains what would end it early.
+    """
     lines = [
         b"%b: %b\r\n" % field
         for field in headers
         if len(field[0]) not in _FRAMING_LENGTHS or field[0].lower() not in _FRAMING
     ]
+    found = b"".join(lines)
+    if len(found) - len(found.translate(None, _BREAKING)) != 2 * len(lines):
+        raise ValueError("CR, LF or NUL in the head of a request")
+    return found
+
+
+def _serialise(
+    method: bytes,
+    target: bytes,
+    headers: Sequence[tuple[bytes, bytes]] | bytes,
+    body: bytes | AsyncIterator[bytes] | None,
+) -> tuple[bytes, int | None]:
+    """Write the head of a request; tells the length an iterator is to have, if it is known."""
+    lines = headers if isinstance(headers, bytes) else field_lines(headers)
     length: int | None = None
+    framing = b""
     if isinstance(body, bytes):
         if body or method not in _BODILESS:
-            lines.append(b"Content-Length: %d\r\n" % len(body))
+            framing = b"Content-Length: %d\r\n" % len(body)
     elif body is not None:
+        assert not isinstance(headers, bytes), "the length of a body in pieces is in a field"
         length = _announced(headers)
         if length is None:
-            lines.append(b"Transfer-Encoding: chunked\r\n")
+            framing = b"Transfer-Encoding: chunked\r\n"
         else:
-            lines.append(b"Content-Length: %d\r\n" % length)
+            framing = b"Content-Length: %d\r\n" % length
     elif method not in _BODILESS:
-        lines.append(b"Content-Length: 0\r\n")
-    count = len(lines) + 2
-    head = b"%b %b HTTP/1.1\r\n%b\r\n" % (method, target, b"".join(lines))
-    if len(head) - len(head.translate(None, b"\r\n\0")) != 2 * count:
-        raise ValueError("CR, LF or NUL in the head of a request")
-    if not method or not target or 32 in target or 32 in method:  # 32 is the blank
-        raise ValueError(f"expected a method and a target without spaces, got {target[:99]!r}")
-    return head, length
+        framing = b"Content-Length: 0\r\n"
+    for part in (method, target):
+        if not part or len(part.translate(None, _SPLITTING)) != len(part):
+            raise ValueError(f"expected a method and a target without spaces, got {part[:99]!r}")
+    return b"%b %b HTTP/1.1\r\n%b%b\r\n" % (method, target, lines, framing), length
 
 
 def _announced(headers: Sequence[tuple[bytes, bytes]]) -> int | None:

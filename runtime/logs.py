@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Callable
 
 import anyio
 
+_JOINED_BYTES = 1 << 11
+
 
 class LogRing:
     """Keeps the last *limit_bytes* bytes and hands new ones to subscribers.
@@ -38,7 +40,10 @@ class LogRing:
             return
         self.total_bytes += len(data)
         kept = data[-self._limit :]
-        self._chunks.append(kept)
+        if self._chunks and len(self._chunks[-1]) + len(kept) <= _JOINED_BYTES:
+            self._chunks[-1] += kept  # many small ones take more room than they hold
+        else:
+            self._chunks.append(kept)
         self._size += len(kept)
         while self._chunks and self._size - len(self._chunks[0]) >= self._limit:
             self._size -= len(self._chunks.popleft())

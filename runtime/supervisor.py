@@ -420,8 +420,10 @@ class Supervisor:
             self._on_change(life)  # without anybody who waits, a backoff may hold no place
 
     def _finished(self, name: str) -> None:
-        self._decide(self.scheduler.finished(name, self._now()))
-        if name in self._retiring and self.scheduler.seats[name].granted == 0:
+        decisions = self.scheduler.finished(name, self._now())
+        if decisions:
+            self._decide(decisions)
+        if self._retiring and name in self._retiring and self.scheduler.seats[name].granted == 0:
             self._retiring[name].unheld.set()
 
     def release(self, name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -29,7 +30,6 @@ async def activity(proxy: Proxy, request: Request, send: Send) -> None:
     if proxy.books.activity is None:
         await send_error(request, send, 503, "nothing is written down here")
         return
-    proxy.books.recorder.flush()
     try:
         page = await proxy.books.activity.page(query)
     except StoreError as error:
@@ -53,7 +53,6 @@ async def stats(proxy: Proxy, request: Request, send: Send) -> None:
         await send_error(request, send, 503, "nothing is written down here")
         return
     model = parse_qs(request.query.decode("latin-1")).get("model", [""])[-1]
-    proxy.books.recorder.flush()
     try:
         await send_json(send, await proxy.books.activity.stats(model or None))
     except StoreError as error:
@@ -65,7 +64,6 @@ async def capture(proxy: Proxy, request: Request, send: Send) -> None:
     if not request.rest.isascii() or not request.rest.isdecimal():
         await send_error(request, send, 400, f"expected a number, got {request.rest!r}")
         return
-    proxy.books.recorder.flush()
     found = proxy.books.captures.get(int(request.rest))
     if found is None:
         await send_error(request, send, 404, f"there is no capture {request.rest}, or no longer")
@@ -152,6 +150,7 @@ def _shown(row: ActivityRow, has_capture: bool) -> dict[str, Any]:
     }
     if row.error_msg:
         found["error_msg"] = row.error_msg
-    if row.metadata:
-        found["metadata"] = row.metadata
+    metadata = json.loads(row.metadata)
+    if metadata:
+        found["metadata"] = metadata
     return found

@@ -95,25 +95,27 @@ class ProxyApp:
             end()
         self._reporter.close()
         await self.proxy.aclose()
-        self.proxy.books.close()
 
     def end_streams(self) -> None:
         """End the streams of logs and events, so that a server may end."""
         self.proxy.end_streams()
 
     async def _answer(self, request: Request, send: Send) -> None:
-        path, method, gate = request.path, request.method, self.proxy.gate
+        path, method, proxy = request.path, request.method, self.proxy
         if method == "OPTIONS":
             await self._preflight(request, send)
             return
         route, request.rest = ROUTES.find(method, path)
-        verdict = gate.admit(request.scope, route)
+        head = request.head = proxy.heads.of(request.scope)
+        verdict = head.verdicts.get(id(route))
+        if verdict is None:
+            verdict = head.verdicts[id(route)] = proxy.gate.admit(request.scope, route)
         if isinstance(verdict, Refusal):
             await _refuse(request, send, verdict)
             return
         request.access = verdict.access
         if verdict.origin is not None:
-            send = _sharing(send, verdict)
+            send, request.send_whole = _sharing(send, verdict), None
         if route is None:
             await _no_route(request, send)
             return
@@ -123,7 +125,7 @@ class ProxyApp:
                 await _refuse(request, send, refusal)
                 return
         request.route = route
-        await route.handler(self.proxy, request, send)
+        await route.handler(proxy, request, send)
 
     async def _preflight(self, request: Request, send: Send) -> None:
         gate = self.proxy.gate

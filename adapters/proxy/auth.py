@@ -1,8 +1,8 @@
 """Who may do what: API keys, their scopes, and the models they are good for.
 
 A request may carry its key as ``Authorization: Bearer``, as the password of ``Authorization:
-Basic`` or as ``x-api-key``, because its clients do. Keys are compared by their hashes, all of
-them each time, so that the time an answer takes tells nothing.
+Basic`` or as ``x-api-key``, because its clients do. A key is looked up by its hash, which nobody
+can steer: the time an answer takes tells nothing of how much of a key was right.
 
 Source: llama-swap.md section 5.4. Unlike llama-swap, a request with two different keys is refused,
 keys can be limited, and none is ever passed on.
@@ -16,7 +16,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from hashlib import sha256
-from hmac import compare_digest
 from typing import Literal, TypeAlias
 
 KeyScope: TypeAlias = Literal["infer", "admin"]
@@ -86,16 +85,12 @@ class KeyRing:
     """
 
     def __init__(self, keys: Iterable[ApiKey] = ()) -> None:
-        self._keys = [(key.digest(), Access(key.scopes, key.models)) for key in keys]
-        self.is_empty = not self._keys
+        self._access = {key.digest(): Access(key.scopes, key.models) for key in keys}
+        self.is_empty = not self._access
 
     def access(self, secret: bytes) -> Access | None:
         """Return what the holder of *secret* may do, or None when it is no key of ours."""
-        digest, found = sha256(secret).digest(), None
-        for known, access in self._keys:  # no early exit
-            if compare_digest(digest, known):
-                found = access
-        return found
+        return self._access.get(sha256(secret).digest())
 
 
 def secret_of(authorizations: Sequence[bytes], api_keys: Sequence[bytes]) -> bytes | None:
@@ -105,6 +100,8 @@ def secret_of(authorizations: Sequence[bytes], api_keys: Sequence[bytes]) -> byt
         authorizations: Values of its Authorization fields.
         api_keys: Values of its x-api-key fields.
     """
+    if not api_keys and len(authorizations) == 1 and authorizations[0][:7] == b"Bearer ":
+        return authorizations[0][7:].strip() or None  # as nearly all send it
     found = {value for value in map(_from_authorization, authorizations) if value}
     found.update(value for value in api_keys if value)
     return found.pop() if len(found) == 1 else None

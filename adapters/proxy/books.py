@@ -47,7 +47,3 @@ class Books:
     def keep_bytes(self) -> int:
         """How much of an answer is kept whole until it is written down."""
         return max(self.captures.longest, _ENDS_BYTES)
-
-    def close(self) -> None:
-        """Write down what waits."""
-        self.recorder.flush()

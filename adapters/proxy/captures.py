@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Literal, TypeAlias
 
 from .asgi_types import Headers
@@ -34,41 +35,38 @@ _NONE_LEFT_OUT: frozenset[_Part] = frozenset()
 _OVERHEAD_BYTES = 1024  # of one capture, fields included, more or less
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True)
 class Capture:
     """One request and its answer.
 
     Attributes:
         id: Number of its row among activities.
         path: What was asked for.
-        request_headers: Fields of the request.
-        answer_headers: Fields of the answer.
+        request_headers: Fields of the request; see `_packed`.
+        answer_headers: Fields of the answer; likewise.
         request: Body as it was sent on.
         answer: Body as it came, maybe compressed.
+        size: The room it takes; bytes.
     """
 
     id: int
     path: str
-    request_headers: Headers
-    answer_headers: Headers
-    request: bytes = field(default=b"", repr=False)
-    answer: bytes = field(default=b"", repr=False)
-
-    def size(self) -> int:
-        """Return the room it takes; bytes."""
-        return len(self.request) + len(self.answer) + _OVERHEAD_BYTES
+    request_headers: bytes
+    answer_headers: bytes
+    request: bytes = field(repr=False)
+    answer: bytes = field(repr=False)
+    size: int
 
     def value(self) -> dict[str, Any]:
         """Return it as the API shows it; unpacks the answer, which may take a while."""
-        encoding = next(
-            (value for name, value in self.answer_headers if name == b"content-encoding"), b""
-        )
+        headers = _unpacked(self.answer_headers)
+        encoding = next((value for name, value in headers if name == b"content-encoding"), b"")
         answer = decoded(self.answer, encoding)
-        shown = [item for item in self.answer_headers if item[0] != b"content-encoding"]
+        shown = [item for item in headers if item[0] != b"content-encoding"]
         return {
             "id": self.id,
             "req_path": self.path,
-            "req_headers": shown_headers(self.request_headers),
+            "req_headers": shown_headers(_unpacked(self.request_headers)),
             "req_body": base64.b64encode(self.request).decode(),
             "resp_headers": shown_headers(shown),
             "resp_body": base64.b64encode(answer or b"").decode(),
@@ -119,22 +117,31 @@ class Captures:
         has_failed = exchange.status != 200
         has_request = not has_failed and "request" not in left_out
         has_answer = not has_failed and "answer" not in left_out and exchange.is_whole
-        capture = Capture(
-            id=number,
-            path=exchange.path,
-            request_headers=exchange.request.headers,
-            answer_headers=exchange.answer_headers,
-            request=(exchange.body or b"") if has_request else b"",
-            answer=b"".join(exchange.pieces) if has_answer else b"",
-        )
-        if capture.size() > self._room:
+        request = (exchange.body or b"") if has_request else b""
+        answer = b"".join(exchange.pieces) if has_answer else b""
+        size = len(request) + len(answer) + _OVERHEAD_BYTES
+        if size > self._room:
             return False
-        self._kept[number] = capture
+        self._kept[number] = Capture(
+            number, exchange.path, _packed(exchange.request.headers),
+            _packed(exchange.answer_headers), request, answer, size,
+        )  # fmt: skip
         self._order.append(number)
-        self._size += capture.size()
-        self._make_room()
+        self._size += size
+        if self._size > self._room:
+            self._make_room()
         return True
 
     def _make_room(self) -> None:
         while self._size > self._room:
-            self._size -= self._kept.pop(self._order.popleft()).size()
+            self._size -= self._kept.pop(self._order.popleft()).size
+
+
+def _packed(headers: Headers) -> bytes:
+    """Return *headers* as one object: thousands are kept, and each object costs time to free."""
+    return b"\0".join(chain.from_iterable(headers))  # no field holds a NUL
+
+
+def _unpacked(data: bytes) -> Headers:
+    parts = data.split(b"\0")
+    return list(zip(parts[::2], parts[1::2], strict=False))

@@ -106,12 +106,16 @@ class Counters:
             self.waits[model].add(exchange.admitted - exchange.started)
         if exchange.head:
             self.heads[model].add(exchange.head - exchange.admitted)
-        for kind, number in (
-            ("prompt", tokens.read), ("generated", tokens.written), ("cached", tokens.cached),
-            ("drafted", tokens.drafted), ("accepted", tokens.accepted),
-        ):  # fmt: skip
-            if number > 0:
-                self.tokens[model, kind] += number
+        if tokens.read > 0:
+            self.tokens[model, "prompt"] += tokens.read
+        if tokens.written > 0:
+            self.tokens[model, "generated"] += tokens.written
+        if tokens.cached > 0:
+            self.tokens[model, "cached"] += tokens.cached
+        if tokens.drafted > 0:
+            self.tokens[model, "drafted"] += tokens.drafted
+        if tokens.accepted > 0:
+            self.tokens[model, "accepted"] += tokens.accepted
 
     def take(self, record: Transition) -> None:
         """Count one transition; for ``Supervisor.listen``."""

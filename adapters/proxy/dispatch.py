@@ -15,7 +15,7 @@ from typing import Any
 
 from ...runtime import RequestError
 from ..headers import HeaderError, request_headers
-from ..upstream import UpstreamError, UpstreamTimeout
+from ..upstream import UpstreamError, UpstreamTimeout, field_lines
 from .asgi_types import Headers, Send
 from .auth import CREDENTIALS
 from .catalogue import Local, Remote
@@ -23,7 +23,7 @@ from .exchange import Exchange
 from .loading import VOICES, Announcer
 from .model_field import BadBodyError
 from .peers import peer_fields
-from .relay import relay
+from .relay import Upstream, relay
 from .request import BodyTooLargeError, ClientGoneError, Request
 from .resolve import Resolved
 from .respond import send_error
@@ -80,14 +80,19 @@ async def serve(
         resolved: What it is for; its reservation is released.
         sending: What goes on.
     """
-    proxy.flights.begin(exchange)
+    task = asyncio.current_task()
+    proxy.flights.begin(exchange, task)
     exchange.keep_bytes = proxy.books.keep_bytes
-    request.watch()
+    request.watch(task)
     try:
-        if isinstance(resolved.target, Local):
-            await _serve_local(proxy, request, send, exchange, resolved.target, sending)
+        target = resolved.target
+        if isinstance(target, Remote):
+            await _serve_remote(proxy, request, send, exchange, target, sending)
+        elif proxy.supervisor.acquire_nowait(target.card.id):
+            exchange.priority = target.card.priority
+            await _relay_held(proxy, request, send, exchange, target, sending)
         else:
-            await _serve_remote(proxy, request, send, exchange, resolved.target, sending)
+            await _serve_waiting(proxy, request, send, exchange, target, sending)
     except RequestError as error:
         exchange.status, exchange.error, exchange.code = error.status_hint, str(error), error.code
         await send_refused(request, send, error)
@@ -113,17 +118,16 @@ async def serve(
             proxy.on_finished(exchange)
 
 
-async def _serve_local(
+async def _serve_waiting(
     proxy: Proxy, request: Request, send: Send, exchange: Exchange, local: Local,
     sending: Sending,
 ) -> None:  # fmt: skip
-    card, supervisor = local.card, proxy.supervisor
+    card = local.card
     exchange.priority = card.priority
-    if not supervisor.acquire_nowait(card.id):
-        if card.sends_loading_state and exchange.is_stream and exchange.path in VOICES:
-            await _serve_announced(proxy, request, send, exchange, local, sending)
-            return
-        await supervisor.acquire(card.id, priority=card.priority)
+    if card.sends_loading_state and exchange.is_stream and exchange.path in VOICES:
+        await _serve_announced(proxy, request, send, exchange, local, sending)
+        return
+    await proxy.supervisor.acquire(card.id, priority=card.priority)
     await _relay_held(proxy, request, send, exchange, local, sending)
 
 
@@ -131,7 +135,8 @@ async def _serve_announced(
     proxy: Proxy, request: Request, send: Send, exchange: Exchange, local: Local,
     sending: Sending,
 ) -> None:  # fmt: skip
-    """As `_serve_local`, and tell the client meanwhile that its model is coming up."""
+    """As `_serve_waiting`, and tell the client meanwhile that its model is coming up."""
+    request.send_whole = None  # the answer is the end of what has begun here
     announcer = Announcer(
         proxy.supervisor, send, exchange, local.wanted, proxy.options.loading_tick_s
     )
@@ -161,14 +166,10 @@ async def _relay_held(
     try:
         exchange.admitted = perf_counter()
         upstream = proxy.upstream_of(card)
-        fields = request_headers(
-            _headers(request, sending),
-            host=request.header(b"host") or upstream.host,
-            client=_client(request),
-            strip=_NOTHING if proxy.gate.ring.is_empty else CREDENTIALS,
-            trust_forwarded=proxy.trusts(request.client),
+        fields = _lines(proxy, request, upstream, sending)
+        await relay(
+            send, upstream, sending.target, fields, sending.body, exchange, request.send_whole
         )
-        await relay(send, upstream, sending.target, fields, sending.body, exchange)
     except UpstreamTimeout:
         if exchange.status and card.id in supervisor:
             supervisor[card.id].note_stall()
@@ -193,6 +194,30 @@ async def _serve_remote(
     await relay(send, upstream, sending.target, fields, sending.body, exchange)
 
 
+def _lines(proxy: Proxy, request: Request, upstream: Upstream, sending: Sending) -> Headers | bytes:
+    """As `_fields`; where they are to go as they came, what was written of them before."""
+    head, body = request.head, sending.body
+    is_whole = body is None or isinstance(body, bytes)
+    if head is None or not is_whole or sending.is_plain or sending.length is not None:
+        return _fields(proxy, request, upstream, sending)
+    known = head.lines.get(upstream.host)
+    if known is None:
+        known = head.lines[upstream.host] = field_lines(_fields(proxy, request, upstream, sending))
+    return known
+
+
+def _fields(proxy: Proxy, request: Request, upstream: Upstream, sending: Sending) -> Headers:
+    """Return what of the request's fields goes to the server of a model of ours."""
+    client = request.client
+    return request_headers(
+        _headers(request, sending),
+        host=request.header(b"host") or upstream.host,
+        client=None if client is None else client.encode(),
+        strip=_NOTHING if proxy.gate.ring.is_empty else CREDENTIALS,
+        trust_forwarded=proxy.trusts(client),
+    )
+
+
 def _headers(request: Request, sending: Sending) -> Headers:
     headers = request.headers
     if sending.is_plain:
@@ -201,11 +226,6 @@ def _headers(request: Request, sending: Sending) -> Headers:
         return headers
     kept = [field for field in headers if field[0] != b"content-length"]
     return [*kept, (b"content-length", b"%d" % sending.length)]
-
-
-def _client(request: Request) -> bytes | None:
-    client = request.client
-    return None if client is None else client.encode()
 
 
 # ---- outcomes

@@ -98,10 +98,10 @@ class Flights:
         self.open: dict[int, Exchange] = {}
         self._numbers = itertools.count(1)
 
-    def begin(self, exchange: Exchange) -> None:
-        """Count *exchange*, which the current task serves."""
+    def begin(self, exchange: Exchange, task: asyncio.Task[object] | None) -> None:
+        """Count *exchange*, which *task* serves."""
         exchange.id = next(self._numbers)
-        exchange._task = asyncio.current_task()
+        exchange._task = task
         self.open[exchange.id] = exchange
 
     def end(self, exchange: Exchange) -> None:

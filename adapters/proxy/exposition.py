@@ -215,8 +215,6 @@ def _kept(proxy: Proxy) -> Iterator[Metric]:
 
 
 def _own(proxy: Proxy) -> Iterator[Metric]:
-    dropped = proxy.books.recorder.dropped
-    if proxy.books.activity is not None:
-        dropped += proxy.books.activity.dropped
+    dropped = 0 if proxy.books.activity is None else proxy.books.activity.dropped
     text = "Requests that were not written down."
     yield _counter("swapchart_activity_dropped", text, {(): float(dropped)})

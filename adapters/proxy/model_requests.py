@@ -26,7 +26,8 @@ _FORM = b"multipart/form-data"
 
 async def post(proxy: Proxy, request: Request, send: Send) -> None:
     """Serve a route whose body names the model."""
-    kind = request.header(b"content-type")
+    assert request.head is not None, "looked at on the way here"
+    kind = request.head.content_type
     try:
         if kind is not None and kind[: len(_FORM)].lower() == _FORM:
             await _form(proxy, request, send, boundary_of(kind))

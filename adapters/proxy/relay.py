@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from ..headers import HeaderError, response_headers
 from ..upstream import UpstreamBroken, UpstreamPool, UpstreamResponse
-from .asgi_types import Headers, Send
+from .asgi_types import Headers, Send, SendWhole
 from .cards import Limits
 from .exchange import Exchange
 
@@ -47,9 +47,10 @@ async def relay(
     send: Send,
     upstream: Upstream,
     target: bytes,
-    fields: Headers,
+    fields: Headers | bytes,
     body: bytes | AsyncIterator[bytes] | None,
     exchange: Exchange,
+    send_whole: SendWhole | None = None,
 ) -> None:
     """Send a request to *upstream* and relay the answer.
 
@@ -57,9 +58,10 @@ async def relay(
         send: Where the answer goes.
         upstream: Where the request goes.
         target: Path and query for the upstream, without its prefix.
-        fields: Of the request; hop-by-hop ones are gone.
+        fields: Of the request; hop-by-hop ones are gone. Or lines, see ``upstream.field_lines``.
         body: Of the request.
         exchange: Filled in on the way.
+        send_whole: Sends an answer that is here as a whole; see ``h1_exchange.WHOLE_ANSWER``.
 
     Raises:
         UpstreamError: Before any byte was sent to the client if ``exchange.status`` is 0,
@@ -78,13 +80,21 @@ async def relay(
         for name, value in headers:
             if name == b"content-type":
                 exchange.content_type = value
-        exchange.status = response.status
         exchange.answer_headers = headers
+        piece = response.read_nowait()
+        exchange.status = response.status
+        if (
+            send_whole is not None and piece is not None and response.at_end
+            and len(piece) <= exchange.keep_bytes
+            and send_whole(response.status, headers, piece)
+        ):  # fmt: skip
+            exchange.sent_bytes = len(piece)
+            exchange.pieces.append(piece)
+            return
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         keep = exchange.pieces.append
         is_more = True
         while is_more:
-            piece = response.read_nowait()
             if piece is None:
                 piece = await response.read(timeout_s=upstream.stall_s)
             if piece:
@@ -94,12 +104,13 @@ async def relay(
                     keep = exchange.keep_ends().append
             is_more = not response.at_end
             await send({"type": "http.response.body", "body": piece, "more_body": is_more})
+            piece = response.read_nowait() if is_more else None
     finally:
         response.close()
 
 
 def _fields(response: UpstreamResponse) -> Headers:
     try:
-        return [(name.lower(), value) for name, value in response_headers(response.headers)]
+        return response_headers(response.headers)
     except HeaderError as error:
         raise UpstreamBroken("head", str(error)) from error

@@ -12,9 +12,11 @@ from collections import deque
 from collections.abc import AsyncIterator
 from io import BytesIO
 
-from .asgi_types import Headers, Message, Receive, Scope
+from ..h1_exchange import WHOLE_ANSWER
+from .asgi_types import Headers, Message, Receive, Scope, SendWhole
 from .auth import EVERYTHING, Access
 from .body_budget import BodyBudget
+from .heads import Head
 from .routes import Route
 
 _WATCH_AFTER_S = 0.02  # most answers are there sooner, and then no task need be made
@@ -85,11 +87,15 @@ class Request:
         rest: What the ``*`` of the route's path stands for.
         access: What its key allows.
         held_bytes: What its body takes of the budget; see `give_back`.
+        head: What follows from its fields; None until somebody looked.
+        send_whole: Sends a whole answer at once, where the server has a way to; see
+            ``h1_exchange.WHOLE_ANSWER``.
     """
 
     __slots__ = (
         "_ahead", "_budget", "_is_complete", "_receive", "_task", "_watcher", "access",
-        "headers", "held_bytes", "is_gone", "method", "path", "rest", "route", "scope",
+        "head", "headers", "held_bytes", "is_gone", "method", "path", "rest", "route", "scope",
+        "send_whole",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, budget: BodyBudget | None = None) -> None:
@@ -102,6 +108,9 @@ class Request:
         self.rest = ""
         self.access: Access = EVERYTHING
         self.held_bytes = 0
+        self.head: Head | None = None
+        extensions = scope.get("extensions")
+        self.send_whole: SendWhole | None = extensions.get(WHOLE_ANSWER) if extensions else None
         self._budget = budget
         self._receive = receive
         self._ahead: Message | None = None  # a body message that the watcher came upon
@@ -119,14 +128,14 @@ class Request:
     @property
     def target(self) -> bytes:
         """Path and query as they came on the wire, percent-encoding untouched."""
-        raw: bytes = self.scope.get("raw_path") or self.path.encode()
         query: bytes = self.scope.get("query_string") or b""
-        return raw.split(b"?", 1)[0] + (b"?" + query if query else b"")
+        return self.path_bytes + b"?" + query if query else self.path_bytes
 
     @property
     def path_bytes(self) -> bytes:
         """The path as it came on the wire, percent-encoding untouched."""
-        return self.target.partition(b"?")[0]
+        raw: bytes = self.scope.get("raw_path") or self.path.encode()
+        return raw.partition(b"?")[0] if b"?" in raw else raw
 
     @property
     def query(self) -> bytes:
@@ -138,7 +147,10 @@ class Request:
     def client(self) -> str | None:
         """Address of the client, or None."""
         client = self.scope.get("client")
-        return None if client is None else str(client[0])
+        if client is None:
+            return None
+        address: str = client[0]
+        return address
 
     def declared_length(self) -> int | None:
         """Return the Content-Length, or None when there is none that makes sense."""
@@ -157,7 +169,8 @@ class Request:
         declared = self.declared_length()
         if declared is not None and declared > limit_bytes:
             raise BodyTooLargeError(limit_bytes)
-        await self._hold(declared or 0)
+        if declared is not None and declared > _UNCOUNTED_BYTES:
+            await self._hold(declared)
         message = await self._next()
         body: bytes = message.get("body", b"")
         if not message.get("more_body", False):
@@ -238,9 +251,9 @@ class Request:
         return message
 
     # ---- the client's leaving
-    def watch(self) -> None:
-        """From now on, cancel this task when the client leaves; see `unwatch`."""
-        self._task = asyncio.current_task()
+    def watch(self, task: asyncio.Task[object] | None = None) -> None:
+        """From now on, cancel *task*, or this one, when the client leaves; see `unwatch`."""
+        self._task = task or asyncio.current_task()
         _patience_of(asyncio.get_running_loop()).add(self)
 
     def unwatch(self) -> None:

@@ -14,6 +14,7 @@ from .cards import ModelCard, PeerCard
 from .catalogue import Catalogue
 from .exchange import Exchange, Flights
 from .gate import Gate
+from .heads import HeadMemo
 from .hub import Hub
 from .options import ProxyOptions
 from .origins import ProxyTrust
@@ -114,6 +115,7 @@ class Proxy:
     ) -> None:  # fmt: skip
         self.supervisor, self.catalogue, self.options = supervisor, catalogue, options
         self.gate = Gate(options)
+        self.heads = HeadMemo()
         self.trusts = ProxyTrust(options.trusted_proxies).allows
         self.config: ConfigControl | None = None
         self.details: dict[str, Detail] = {}
@@ -142,6 +144,7 @@ class Proxy:
         active = self.profiles.active
         self.catalogue, self.options = catalogue, options
         self.gate = Gate(options)
+        self.heads = HeadMemo()
         self.trusts = ProxyTrust(options.trusted_proxies).allows
         self.books.captures.resize(options.capture_bytes)
         self.profiles = Profiles(catalogue.profiles)

@@ -59,6 +59,31 @@ class _Telling(msgspec.Struct):
     message: Any = None
 
 
+class _Details(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    input_tokens_details: _Details | None = None
+    prompt_tokens_details: _Details | None = None
+
+
+class _Plain(msgspec.Struct):
+    """What most answers look like; all that counts is of the type it should be."""
+
+    usage: _Usage | None = None
+    timings: Any = None
+    metrics: Any = None
+    response: Any = None
+    message: Any = None
+
+
+_PLAIN_DECODER = msgspec.json.Decoder(_Plain)
 _DECODER = msgspec.json.Decoder(_Telling)
 _LIST_DECODER = msgspec.json.Decoder(list[_Telling])
 
@@ -88,15 +113,47 @@ def tokens_of(body: bytes, *, is_events: bool, is_whole: bool) -> Tokens:
         is_events: It is a stream of events.
         is_whole: It is not the ends only.
     """
-    if not any(word in body for word in _TELLING):
+    if b'"usage"' not in body and b'"timings"' not in body and b'"metrics"' not in body:
         return Tokens()
     if is_events:
         found = _from_events(body)
     elif is_whole:
+        tokens = _plain(body)
+        if tokens is not None:
+            return tokens
         found = _from_json(body)
     else:
         found = _from_pieces(body)
     return _counted(found)
+
+
+def _plain(body: bytes) -> Tokens | None:
+    """Return what a body with nothing but a usage tells; None: look closer."""
+    try:
+        found = _PLAIN_DECODER.decode(body)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return None
+    usage = found.usage
+    if usage is None or not (
+        found.timings is None and found.metrics is None
+        and found.response is None and found.message is None
+    ):  # fmt: skip
+        return None
+    read = usage.input_tokens if usage.prompt_tokens is None else usage.prompt_tokens
+    written = usage.output_tokens if usage.completion_tokens is None else usage.completion_tokens
+    cached = usage.cache_read_input_tokens
+    for details in (usage.input_tokens_details, usage.prompt_tokens_details):
+        if cached is None and details is not None:
+            cached = details.cached_tokens
+    if read is None or written is None:
+        return None
+    cached = _UNKNOWN if cached is None else cached
+    if not (0 <= read < _LARGEST and 0 <= written < _LARGEST and -1 <= cached < _LARGEST):
+        return None
+    return Tokens(
+        cached=cached, drafted=_UNKNOWN, accepted=_UNKNOWN, read=read, written=written,
+        read_rate=-1.0, write_rate=-1.0,
+    )  # fmt: skip
 
 
 def _from_events(body: bytes) -> list[_Telling]:
@@ -148,12 +205,15 @@ def _counted(found: Iterable[_Telling]) -> Tokens:
     return tokens
 
 
-def _usages(telling: _Telling) -> Iterable[Mapping[str, Any]]:
-    for holder in (telling.response, telling.message):
-        if isinstance(holder, dict) and isinstance(holder.get("usage"), dict):
-            yield holder["usage"]
+def _usages(telling: _Telling) -> list[Mapping[str, Any]]:
+    found: list[Mapping[str, Any]] = [
+        holder["usage"]
+        for holder in (telling.response, telling.message)
+        if isinstance(holder, dict) and isinstance(holder.get("usage"), dict)
+    ]
     if isinstance(telling.usage, dict):
-        yield telling.usage
+        found.append(telling.usage)
+    return found
 
 
 def _number(value: object) -> float | None:
@@ -164,8 +224,8 @@ def _number(value: object) -> float | None:
 
 def _first(values: Mapping[str, Any], *names: str) -> float | None:
     for name in names:
-        found = _number(values.get(name))
-        if found is not None:
+        value = values.get(name)
+        if value is not None and (found := _number(value)) is not None:
             return found
     return None
 

@@ -156,7 +156,7 @@ async def _held(proxy: Proxy, exchange: Exchange, opening: Opening) -> AsyncIter
             raise refusal(409, message)
         yield proxy.upstream_of(target.card)
         return
-    proxy.flights.begin(exchange)
+    proxy.flights.begin(exchange, asyncio.current_task())
     try:
         if not supervisor.acquire_nowait(name):
             await supervisor.acquire(name, priority=target.card.priority)

@@ -6,11 +6,10 @@ can be told before the row is written.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from sqlite3 import Connection
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from .database import Database
 from .statistics import histogram
@@ -49,20 +48,14 @@ SORTS = (
 )  # fmt: skip
 Order: TypeAlias = Literal["asc", "desc"]
 
-_COLUMNS = (
-    "id", "time", "model", "req_path", "resp_content_type", "resp_status_code", "cached",
-    "drafted", "accepted", "prompt", "generated", "prompt_speed", "gen_speed", "duration",
-    "waited", "first_byte", "error_msg", "metadata",
-)  # fmt: skip
-_INSERT = f"INSERT INTO activity VALUES ({', '.join('?' * len(_COLUMNS))})"
+_INSERT = f"INSERT INTO activity VALUES ({', '.join('?' * 18)})"
 _PRUNE = "DELETE FROM activity WHERE id <= (SELECT MAX(id) FROM activity) - ?"
 _PRUNE_EVERY = 100
 _HISTOGRAM_ROWS = 20_000  # the youngest: a picture of lately, and quick on a large store
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ActivityRow:
-    """One finished request; see the schema for units. Fields in the order of its columns."""
+class ActivityRow(NamedTuple):
+    """One finished request, as SQLite takes it; see the schema for order and units."""
 
     id: int
     time: int
@@ -81,16 +74,7 @@ class ActivityRow:
     waited: int = 0
     first_byte: int = 0
     error_msg: str = ""
-    metadata: dict[str, Any] = field(default_factory=dict)
-
-    def values(self) -> tuple[Any, ...]:
-        """Return the fields as SQLite takes them; shape (18,)."""
-        return (
-            self.id, self.time, self.model, self.req_path, self.resp_content_type,
-            self.resp_status_code, self.cached, self.drafted, self.accepted, self.prompt,
-            self.generated, self.prompt_speed, self.gen_speed, self.duration, self.waited,
-            self.first_byte, self.error_msg, json.dumps(self.metadata, ensure_ascii=False),
-        )  # fmt: skip
+    metadata: str = "{}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +151,7 @@ class ActivityStore:
 
     def put(self, row: ActivityRow) -> None:
         """Write *row* soon; never waits."""
-        self._db.put(_INSERT, row.values())
+        self._db.put(_INSERT, row)
         self._count += 1
         if self._count % min(_PRUNE_EVERY, max(self._limit // 10, 1)) == 0:
             self._db.put(_PRUNE, (self._limit,))
@@ -193,7 +177,7 @@ class ActivityStore:
         assert query.sort in SORTS, "checked by whoever asks"
         assert query.order in ("asc", "desc"), "checked by whoever asks"
         total, rows = await self._db.call(read)
-        return ActivityPage(rows=tuple(_row(values) for values in rows), total=total)
+        return ActivityPage(rows=tuple(map(ActivityRow._make, rows)), total=total)
 
     async def stats(self, model: str | None = None) -> dict[str, Any]:
         """Return totals, and histograms of rates, of one model or of all.
@@ -239,9 +223,3 @@ def _condition(query: ActivityQuery) -> tuple[str, tuple[Any, ...]]:
             parts.append(text)
             values.append(value)
     return (f"WHERE {' AND '.join(parts)}" if parts else ""), tuple(values)
-
-
-def _row(values: tuple[Any, ...]) -> ActivityRow:
-    fields = dict(zip(_COLUMNS, values, strict=True))
-    fields["metadata"] = json.loads(fields["metadata"])
-    return ActivityRow(**fields)

@@ -16,6 +16,8 @@ from tools.h1_server import Call, Server, serving
 from tools.net import wait_until
 from tools.raw import Answer, Connection
 
+from swapchart.adapters.h1_exchange import WHOLE_ANSWER
+
 H = b"Host: x\r\n"
 G = b"GET / HTTP/1.1\r\n" + H
 P = b"POST / HTTP/1.1\r\n" + H
@@ -41,6 +43,52 @@ def get(path: str, *fields: bytes, version: bytes = b"1.1", method: bytes = b"GE
 
 def closes(client: Connection) -> bool:
     return client.read_all() == b""
+
+
+@pytest.mark.parametrize("method", [b"GET", b"HEAD"])
+def test_a_whole_answer_goes_out_at_once(server: Server, method: bytes) -> None:
+    """The extension sends what `send` would send, once, and says when it cannot."""
+
+    async def whole(call: Call) -> None:
+        await call.read()
+        send_whole = call.scope["extensions"][WHOLE_ANSWER]
+        call.events.append(send_whole(200, [(b"x-a", b"1"), (b"content-length", b"2")], b"ok"))
+        call.events.append(send_whole(200, [], b"again"))
+
+    async def begun(call: Call) -> None:
+        await call.start()
+        call.events.append(call.scope["extensions"][WHOLE_ANSWER](200, [], b"late"))
+        await call.piece(b"own", more=False)
+
+    server.handlers |= {"/whole": whole, "/begun": begun}
+    with server.connect() as client:
+        for _ in range(2):
+            client.send(get("/whole", method=method))
+            head = client.read_head()
+            assert (head.status, head.header("x-a")) == (200, "1")
+            assert method == b"HEAD" or client.read_exactly(2) == b"ok"
+        client.send(get("/begun"))
+        assert client.read_answer().body == b"own"
+
+    assert [call.events for call in server.calls] == [[True, False], [True, False], [False]]
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [([(b"x", b"a\r\nb")], b""), ([(b"content-length", b"3")], b"ab")],
+)
+def test_C07_a_whole_answer_that_is_wrong_is_not_sent(
+    server: Server, headers: list[tuple[bytes, bytes]], body: Any
+) -> None:
+    """What would break the answer is an error of the application, and 500 for the client."""
+
+    async def whole(call: Call) -> None:
+        call.scope["extensions"][WHOLE_ANSWER](200, headers, body)
+
+    server.handlers["/"] = whole
+    with server.connect() as client:
+        client.send(G + b"\r\n")
+        assert client.read_answer().status == 500
 
 
 def test_scope_says_what_was_asked(server: Server) -> None:

@@ -57,6 +57,19 @@ def test_a_query_sees_all_that_was_put_before(tmp_path: Path, where: str) -> Non
     database.close()
 
 
+@pytest.mark.parametrize("count", [1, 899, 900, 901, 2000])
+def test_many_rows_at_once_are_written_one_by_one_all_the_same(count: int) -> None:
+    """Inserts are put together, and nothing is lost, doubled or put before what came between."""
+    database = opened(None)
+    for number in range(count):
+        database.put(INSERT, (str(number),))
+    database.put("UPDATE row SET text = text || ?", ("!",))
+    database.put(INSERT, ("last",))
+
+    assert rows(database) == [*((f"{number}!",) for number in range(count)), ("last",)]
+    database.close()
+
+
 def test_closing_writes_what_waits(tmp_path: Path) -> None:
     """A clean end loses nothing, and the file is readable for its owner only."""
     path = tmp_path / "a.db"

@@ -162,6 +162,38 @@ JSON = st.recursive(
 )
 
 
+COUNTS = (
+    st.none() | st.integers(-3, 10**16) | st.booleans() | st.floats(0, 99) | st.text(max_size=2)
+)
+USAGES = st.fixed_dictionaries(
+    {},
+    optional={
+        **dict.fromkeys(
+            ("prompt_tokens", "completion_tokens", "input_tokens", "output_tokens",
+             "cache_read_input_tokens"), COUNTS
+        ),
+        **dict.fromkeys(
+            ("prompt_tokens_details", "input_tokens_details"),
+            COUNTS | st.fixed_dictionaries({}, optional={"cached_tokens": COUNTS}),
+        ),
+    },
+)  # fmt: skip
+
+
+@given(USAGES)
+def test_5_14_what_is_read_quickly_is_what_is_read_closely(usage: object) -> None:
+    """An answer of the usual shape is read another way than others, with the same outcome."""
+    plain = {"choices": [], "usage": usage}
+    other = {**plain, "metrics": {}}  # is looked at closely, and tells nothing more
+
+    found = [
+        tokens_of(json.dumps(value).encode(), is_events=False, is_whole=True)
+        for value in (plain, other)
+    ]
+
+    assert found[0] == found[1]
+
+
 @given(JSON)
 def test_5_14_no_value_is_an_error(value: object) -> None:
     """Whatever shape a server's numbers have, they are numbers or unknown."""
