@@ -25,6 +25,7 @@ from ..machine import (
     CancelTimer,
     Compiled,
     Configuration,
+    Document,
     Effect,
     KillProcess,
     NotHandledError,
@@ -139,6 +140,11 @@ class Lifecycle:
         self._perform_all(self._stepper.begin(), None)
 
     # ---- what others may read; a read that gates a write is a bug: post an event instead
+    @property
+    def document(self) -> Document:
+        """The chart that it runs by."""
+        return self._document
+
     @property
     def configuration(self) -> Configuration:
         """All active states, outermost first."""

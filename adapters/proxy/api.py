@@ -59,6 +59,7 @@ ROUTES = RouteTable(
         _get("/running", facts.running),
         _get("/api/version", control.version, "any"),
         _get("/openapi.json", openapi.show, "any"),
+        _get("/api/models/*/chart", facts.chart),
         _get("/api/models/*/history", facts.history),
         _get("/api/models/*/explain", queue_facts.explain),
         _get("/api/queue", queue_facts.queue),

@@ -7,6 +7,7 @@ from urllib.parse import parse_qs
 from ...runtime import SwapchartError
 from . import listing
 from .asgi_types import Send
+from .drawn import chart_value
 from .request import Request
 from .respond import send_error, send_json, send_unknown_model
 from .state import Proxy
@@ -37,15 +38,20 @@ async def running(proxy: Proxy, request: Request, send: Send) -> None:
     await send_json(send, {"running": listing.running(proxy)})
 
 
+async def chart(proxy: Proxy, request: Request, send: Send) -> None:
+    """Tell the chart that a model runs by, and where in it the model is."""
+    name = await _local_name(proxy, request, send)
+    if name is not None:
+        await send_json(send, chart_value(proxy.supervisor[name]))
+
+
 async def history(proxy: Proxy, request: Request, send: Send) -> None:
     """Tell the last transitions of a model, the newest first."""
     if proxy.history is None:
         await send_error(request, send, 503, "nothing is remembered here")
         return
-    name = proxy.catalogue.real_name(request.rest)
+    name = await _local_name(proxy, request, send)
     if name is None:
-        closest = proxy.catalogue.closest(request.rest)
-        await send_unknown_model(request, send, request.rest, closest)
         return
     limit = parse_qs(request.query.decode("latin-1")).get("limit", ["100"])[-1]
     if not limit.isdecimal() or not 1 <= int(limit) <= _HISTORY_LIMIT:
@@ -58,3 +64,12 @@ async def history(proxy: Proxy, request: Request, send: Send) -> None:
         await send_error(request, send, 503, str(error))
         return
     await send_json(send, {"model": name, "data": rows})
+
+
+async def _local_name(proxy: Proxy, request: Request, send: Send) -> str | None:
+    """Return the id of the model in the path; None: the client has been told that there is none."""
+    name = proxy.catalogue.real_name(request.rest)
+    if name is None:
+        closest = proxy.catalogue.closest(request.rest)
+        await send_unknown_model(request, send, request.rest, closest)
+    return name

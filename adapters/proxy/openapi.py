@@ -236,6 +236,12 @@ def _facts() -> Schema:
         },
         "/running": {"get": _operation("List what runs", {"200": _json(_OBJECT)}, *_ALWAYS)},
         "/api/version": {"get": _operation("Tell versions", {"200": _json(_OBJECT)}, *_ALWAYS)},
+        "/api/models/{model}/chart": {
+            "get": _operation(
+                "Tell the chart that a model runs by, and where in it the model is",
+                {"200": _json(_OBJECT)}, *_ALWAYS, "404", parameters=model,
+            )
+        },
         "/api/models/{model}/history": {
             "get": _operation(
                 "Tell the last transitions of a model", {"200": _json(_OBJECT)}, *_ALWAYS, "404",

@@ -25,8 +25,8 @@ PAYLOADS = [
 ]  # fmt: skip
 PLACES = [
     "/{}", "/upstream/{}/x", "/ui/{}", "/ui/{}.html", "/api/models/{}/history", "/logs/stream/{}",
-    "/api/captures/{}", "/api/metrics/activity?sort={}", "/comfyui/{}", "/props?model={}",
-    "/api/models/unload/{}", "/api/inflight/{}/cancel",
+    "/api/models/{}/chart", "/api/captures/{}", "/api/metrics/activity?sort={}", "/comfyui/{}",
+    "/props?model={}", "/api/models/unload/{}", "/api/inflight/{}/cancel",
 ]  # fmt: skip
 ACCEPTS = ["text/html", "application/json", "text/plain", "*/*"]
 

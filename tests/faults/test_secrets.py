@@ -104,9 +104,9 @@ def told(proxy: SwapchartProcess) -> dict[str, bytes]:
     fields = {"Authorization": f"Bearer {KEY}"}
     places = [
         "/running", "/v1/models", "/models", "/api/version", "/logs", "/api/queue", "/api/config",
-        "/api/models/a/history", "/api/models/a/explain", "/api/profiles", "/metrics",
+        "/api/models/a/history", "/api/models/a/chart", "/api/models/a/explain", "/api/profiles",
         "/api/metrics/activity", "/api/metrics/stats", "/api/captures/1", "/api/performance",
-        "/openapi.json",
+        "/openapi.json", "/metrics",
     ]  # fmt: skip
     found = {place: proxy.call("GET", place, headers=fields).body for place in places}
     found["plan"] = proxy.call("POST", "/api/config/plan", value={}, headers=fields).body
