@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from pathlib import Path
 
 from .. import __version__
 from .config import Config, ModelConfig
@@ -20,6 +21,8 @@ from .proxy.cards import (
 )
 from .proxy.catalogue import Catalogue
 from .proxy.options import ProxyOptions
+
+_UI = Path(__file__).parent / "proxy" / "ui"
 
 
 def catalogue(config: Config) -> Catalogue:
@@ -121,6 +124,7 @@ def proxy_options(config: Config) -> ProxyOptions:
         session_headers=config.session_headers,
         capture_bytes=config.capture_bytes,
         performance_every_s=config.performance_every,
+        ui_root=_UI,
         instance_id=secrets.token_hex(8),
         version=__version__,
     )

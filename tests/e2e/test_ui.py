@@ -1,0 +1,423 @@
+"""The web UI in a real Chromium, against a real proxy; its files without a browser."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from html.parser import HTMLParser
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tools.swapchart_process import LONG_S, Serve, SwapchartProcess, chat_body, demo_model
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+HOSTILE = "<img src=x onerror=\"document.body.dataset.pwned='yes'\">"
+STATIC = ["app.js", "style.css", "favicon.svg"]
+
+
+# ---- what the files say, without a browser ---------------------------------------------
+class _Found(HTMLParser):
+    """Collects the tags of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+
+@pytest.fixture(scope="module")
+def proxy(serve_module: Serve) -> SwapchartProcess:
+    """A proxy with a model that loads, one that cannot, and one that nobody should trust."""
+    hook = {"run": f"echo {shlex.quote(HOSTILE)}", "shell": True}
+    return serve_module(
+        {
+            "good": demo_model(
+                "good", rate=30, name="Good model", description="Says things", aliases=["better"]
+            ),
+            "org/other": demo_model("other"),
+            "bad": demo_model("bad", "--fail-load"),
+            f"x/{HOSTILE}": demo_model(
+                "hostile", name=HOSTILE, description=HOSTILE, aliases=[f"a{HOSTILE}"],
+                afterHealthy=hook,
+            ),
+        },
+        config={"captureBuffer": 5, "profiles": {"day": {"pins": {"main": "good"}}}},
+    )  # fmt: skip
+
+
+def test_5_5_the_ui_is_there(proxy: SwapchartProcess) -> None:
+    """Each file that the page asks for is served, with its type, its policy and a tag."""
+    page = proxy.call("GET", "/ui/")
+    assert page.status == 200
+    assert page.header("content-type") == "text/html; charset=utf-8"
+    for name in STATIC:
+        assert f'"/ui/{name}"' in page.body.decode()
+        answer = proxy.call("GET", f"/ui/{name}")
+        assert answer.status == 200, name
+        assert "default-src 'self'" in (answer.header("content-security-policy") or "")
+        again = proxy.call("GET", f"/ui/{name}", headers={"If-None-Match": answer.header("etag")})
+        assert again.status == 304
+    assert "javascript" in (proxy.call("GET", "/ui/app.js").header("content-type") or "")
+    assert proxy.call("GET", "/ui/style.css").header("content-type") == "text/css; charset=utf-8"
+    assert proxy.call("GET", "/favicon.ico").body.startswith(b"\x00\x00\x01\x00")
+
+
+def test_5_5_the_ui_keeps_to_its_policy(proxy: SwapchartProcess) -> None:
+    """No script or handler in the page, nothing from elsewhere, and no text read as HTML."""
+    text = proxy.call("GET", "/ui/").body.decode()
+    script = proxy.call("GET", "/ui/app.js").body.decode()
+    style = proxy.call("GET", "/ui/style.css").body.decode()
+    tags = _Found(text).tags
+
+    scripts = [given for tag, given in tags if tag == "script"]
+    assert [given.get("src") for given in scripts] == ["/ui/app.js"]
+    assert not [given for _, given in tags if any(name.startswith("on") for name in given)]
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(", script)
+    elsewhere = re.compile(r"(?:https?:)?//(?!www\.w3\.org/2000/svg)[\w.-]+\.\w")
+    assert not [part for part in (text, style) if elsewhere.search(part)]
+    ids = {given["id"] for _, given in tags if given.get("id")}
+    assert set(re.findall(r'byId\("([\w-]+)"\)', script)) <= ids
+
+
+def test_the_chart_of_a_model_is_told(proxy: SwapchartProcess) -> None:
+    """The chart comes as boxes and arrows, with the configuration in which the model is."""
+    value = proxy.get("/api/models/better/chart")
+    states = {state["id"]: state for state in value["states"]}
+
+    assert value["model"] == "good"
+    assert value["configuration"][0] == "alive"
+    assert states["health_checking"]["above"] == ["alive", "starting"]
+    assert [name for name, state in states.items() if state["is_serving"]] == ["ready"]
+    assert {"stopped", "tripped"} <= {name for name, state in states.items() if state["is_quiet"]}
+    ways = {(way["source"], way["target"]): way["labels"] for way in value["transitions"]}
+    assert all(source in states and target in states for source, target in ways)
+    (label,) = ways["before_start", "launching"]
+    assert label["events"] == ["hooks_done"]
+    assert proxy.call("GET", "/api/models/nobody/chart").status == 404
+
+
+# ---- in a browser ----------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """The system's Chromium. Without one the tests are skipped, but in CI they fail."""
+    path = next(filter(None, map(shutil.which, NAMES)), None)
+    if path is None:
+        why = "no Chromium for the tests of the web UI: on Debian, apt-get install chromium"
+        if os.environ.get("CI") == "true":
+            pytest.fail(why, pytrace=False)
+        pytest.skip(why)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        # Its sandbox needs rights that containers and root do not have; it sees our pages only.
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def opened(
+    browser: Browser,
+    proxy: SwapchartProcess,
+    target: str = "/ui/",
+    *,
+    may_say: str = "",
+    **given: Any,
+) -> Iterator[Page]:
+    """Open *target*; whatever the console then says is trouble, but what *may_say* matches.
+
+    Violations of the policy of contents are errors on the console.
+    """
+    context = browser.new_context(base_url=f"http://127.0.0.1:{proxy.port}", **given)
+    context.set_default_timeout(LONG_S * 1000)
+    said: list[str] = []
+    try:
+        page = context.new_page()
+        page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: said.append(f"uncaught: {error}"))
+        page.goto(target)
+        yield page
+        assert page.locator("body").get_attribute("data-pwned") is None
+    finally:
+        context.close()
+    trouble = [text for text in said if not (may_say and re.search(may_say, text))]
+    assert trouble == []
+
+
+def expect_text(page: Page, selector: str, pattern: str) -> None:
+    """Wait until the first element that *selector* finds has a text that *pattern* matches."""
+    from playwright.sync_api import expect
+
+    wanted = re.compile(pattern, re.DOTALL)
+    expect(page.locator(selector).first).to_have_text(wanted, timeout=LONG_S * 1000)
+
+
+def row_of(model: str) -> str:
+    """Return the selector of a model's row."""
+    return f'.model[data-key="{model}"]'
+
+
+def load(page: Page, model: str) -> None:
+    """Load a model by its button, and see it ready."""
+    page.locator(f"{row_of(model)} button.start").click()
+    expect_text(page, f"{row_of(model)} .badge", "^ready$")
+
+
+def unload_all(page: Page, *models: str) -> None:
+    """Unload all by the button, and see *models* stopped."""
+    page.locator("#unload-all").click()
+    for model in models:
+        expect_text(page, f"{row_of(model)} .badge", "^stopped$")
+
+
+def test_5_5_ui_shows_the_models(browser: Browser, proxy: SwapchartProcess) -> None:
+    """The first page lists each model with name, description, aliases and state, and is live."""
+    with opened(browser, proxy, "/") as page:
+        expect_text(page, "#connection", "^live$")
+        row = page.locator(row_of("good"))
+        assert page.url.endswith("/ui/")
+        assert row.locator(".name").inner_text() == "Good model"
+        assert row.locator(".aliases").inner_text() == "good, better"
+        assert row.locator(".description").inner_text() == "Says things"
+        assert row.locator(".badge").inner_text() == "stopped"
+        assert page.locator(".model").count() == 4
+        assert page.title() == "Models · swapchart"
+
+
+def test_5_5_ui_loads_and_unloads(browser: Browser, proxy: SwapchartProcess) -> None:
+    """A click loads a model, the picture of its life follows it, and a click unloads it."""
+    with opened(browser, proxy) as page:
+        page.get_by_role("link", name="Good model").click()
+        expect_text(page, ".state.active:not(:has(.inside)) .state-name", "^stopped$")
+        expect_text(page, "#ways-title", "^Transitions from stopped$")
+        assert page.locator("#ways td.event.user", has_text="request").count() == 1
+        assert page.locator("#chart svg .way").count() >= 2
+        load(page, "good")
+        assert proxy.state("good") == "ready"
+        expect_text(page, ".state.active:not(:has(.inside)) .state-name", "^ready$")
+        expect_text(page, "#chart-now", "^ready: the health check passed")
+        assert page.locator("#chart svg .taken").count() == 1
+        expect_text(page, "#history tbody tr:first-child td:nth-child(3)", "^ready$")
+        expect_text(page, "#model-log", "model loaded")
+        expect_text(page, "#model-facts", rf"process {proxy.running()['good']['pid']}\b")
+        page.locator(f"{row_of('good')} button.stop").click()
+        expect_text(page, f"{row_of('good')} .badge", "^stopped$")
+        assert proxy.state("good") == "stopped"
+        expect_text(page, "#history tbody tr:first-child td:nth-child(5)", "unloaded by API")
+
+
+def test_5_5_ui_points_at_any_state(browser: Browser, proxy: SwapchartProcess) -> None:
+    """Whichever state has the focus tells where it leads, those above it included."""
+    with opened(browser, proxy, "/ui/models?model=good") as page:
+        page.locator('[data-state="health_checking"] > .state-name').focus()
+
+        expect_text(page, "#ways-title", "^Transitions from health_checking$")
+        targets = page.locator("#ways td:nth-child(3)").all_inner_texts()
+        assert {"after_healthy", "terminating", "sweeping"} <= set(targets)
+
+
+def test_5_5_ui_tells_why_a_model_failed(browser: Browser, proxy: SwapchartProcess) -> None:
+    """A model that ends while it loads shows its exit code, in the list and in its history."""
+    with opened(browser, proxy, "/ui/models?model=bad") as page:
+        page.locator(f"{row_of('bad')} button.start").click()
+
+        expect_text(page, f"{row_of('bad')} .trouble", r"^Failed.*: exit code 1$")
+        page.locator("#history td", has_text="exit code 1").first.wait_for()
+        expect_text(page, "#model-log", "failed to load model")
+
+
+def test_5_5_ui_shows_and_cancels_requests(browser: Browser, proxy: SwapchartProcess) -> None:
+    """What runs and what waits is shown as it is; a click cancels, and what is over is listed."""
+    with opened(browser, proxy, "/ui/activity") as page:
+        expect_text(page, "#connection", "^live$")
+        with proxy.open_stream("good"), proxy.open_chat("org/other") as waiting:
+            expect_text(page, "#queue tbody tr td:nth-child(2)", "^org/other$")
+            expect_text(page, "#queue tbody tr td:nth-child(5)", "good has 1 request")
+            assert page.locator("#busy").inner_text() == "2"
+            flight = page.locator("#flights tr", has_text="good")
+            expect_text(page, "#flights tbody tr:first-child td:nth-child(4)", "answering 200")
+            flight.get_by_role("button").click()
+            assert waiting.read_head().status == 200
+        page.locator("#no-flights").wait_for()
+        assert page.locator("#busy").is_hidden()
+        done = page.locator("#done tbody tr", has_text="org/other").first
+        done.wait_for()
+        assert done.locator("td").nth(6).inner_text() == "2"
+        done.get_by_role("button", name="Show").click()
+        expect_text(page, "#capture", r'/v1/chat/completions.*"max_tokens": 2.*"usage"')
+        page.get_by_role("button", name="Close").last.click()
+        page.locator("#done-model").select_option("good")
+        expect_text(page, "#done tbody tr:first-child td:nth-child(2)", "^good$")
+
+
+def test_5_5_ui_shows_logs_as_they_come(browser: Browser, proxy: SwapchartProcess) -> None:
+    """Both logs come with their history, go on, and show wanted lines only."""
+    with opened(browser, proxy, "/ui/logs") as page:
+        expect_text(page, "#connection", "^live$")
+        assert proxy.chat("good").status == 200
+        expect_text(page, "#upstream-log", r"model loaded.*POST /v1/chat/completions 200")
+        expect_text(page, "#proxy-log", r'POST /v1/chat/completions HTTP/1.1" 200')
+        page.locator("#log-filter").fill("MODEL LOADED")
+        expect_text(page, "#upstream-log", r"^[^\n]*model loaded")
+        assert "POST" not in page.locator("#upstream-log").inner_text()
+
+
+def test_C37_ui_shows_hostile_texts_as_texts(browser: Browser, proxy: SwapchartProcess) -> None:
+    """A name, a description, an alias, a log line and a path are never read as HTML."""
+    model = f"x/{HOSTILE}"
+    with opened(browser, proxy) as page:
+        row = page.locator(".model", has_text="onerror")
+        assert row.locator(".name").inner_text() == HOSTILE
+        assert row.locator(".description").inner_text() == HOSTILE
+        assert f"a{HOSTILE}" in row.locator(".aliases").inner_text()
+        row.locator(".name").click()
+        row.locator("button.start").click()
+        expect_text(page, ".state.active:not(:has(.inside)) .state-name", "^ready$")
+        expect_text(page, "#model-log", re.escape(HOSTILE))
+        assert page.locator("#model-title").inner_text() == HOSTILE
+        page.locator("#history small", has_text="afterHealthy: ok").first.wait_for()
+        body = chat_body(model)
+        assert proxy.call("POST", "/v1/chat/completions", value=body).status == 200
+        page.get_by_role("link", name="Logs").click()
+        expect_text(page, "#upstream-log", re.escape(HOSTILE))
+        page.get_by_role("link", name="Requests").click()
+        expect_text(page, "#done tbody tr:first-child td:nth-child(2)", re.escape(model))
+        assert page.locator("img:not([src^='/ui/'])").count() == 0
+        page.get_by_role("link", name="Models", exact=True).click()
+        unload_all(page, "good", "org/other")
+
+
+def test_5_5_ui_addresses(browser: Browser, proxy: SwapchartProcess) -> None:
+    """Pages have addresses, the browser's back button works, and llama-swap's are understood."""
+    with opened(browser, proxy, "/ui/#/logs") as page:
+        page.locator("#page-logs").wait_for()
+        page.goto("/upstream")
+        page.locator("#page-models").wait_for()
+        page.get_by_role("link", name="org/other").click()
+        expect_text(page, "#model-title", "^org/other$")
+        assert page.url.endswith("/ui/models?model=org%2Fother")
+        page.get_by_role("link", name="Requests").click()
+        page.locator("#page-activity").wait_for()
+        page.go_back()
+        expect_text(page, "#model-title", "^org/other$")
+        page.locator("#profile").select_option("day")
+        page.reload()
+        expect_text(page, "#profile option:checked", "^day$")
+        page.locator("#profile").select_option("none")
+        page.wait_for_function("document.getElementById('profile').value === ''")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_5_5_ui_fits_a_phone_in_light_and_dark(
+    browser: Browser, proxy: SwapchartProcess, scheme: str
+) -> None:
+    """At a phone's width nothing sticks out, and texts stand out from what is behind them."""
+    phone: dict[str, Any] = {"viewport": {"width": 360, "height": 740}, "color_scheme": scheme}
+    with opened(browser, proxy, "/ui/models?model=good", **phone) as page:
+        page.locator(".state.active").first.wait_for()
+        for name in ("Models", "Requests", "Logs"):
+            page.get_by_role("link", name=name, exact=False).first.click()
+            assert page.evaluate("document.documentElement.scrollWidth") <= 360, name
+        page.goto("/ui/models?model=good")
+        page.locator(".state.active").first.wait_for()
+        for selector in (".name", ".description", ".badge", ".state.active .state-name", "nav a"):
+            ratio = page.evaluate(CONTRAST, selector)
+            assert ratio >= 4.5, (selector, ratio)
+        is_dark = page.evaluate("luminance(getComputedStyle(document.body).backgroundColor) < 0.2")
+        assert is_dark == (scheme == "dark")
+
+
+#: WCAG's contrast of the first visible element that a selector finds, to what is behind it.
+CONTRAST = """selector => {
+  window.luminance = (colour) => {
+    const [r, g, b] = colour.match(/[\\d.]+/g).map((part) => part / 255)
+      .map((part) => part <= 0.03928 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const element = [...document.querySelectorAll(selector)].find((item) => item.offsetWidth);
+  let behind = element;
+  while (/, 0\\)$|transparent/.test(getComputedStyle(behind).backgroundColor)) {
+    behind = behind.parentElement;
+  }
+  const both = [getComputedStyle(element).color, getComputedStyle(behind).backgroundColor];
+  const [low, high] = both.map(luminance).sort((a, b) => a - b);
+  return (high + 0.05) / (low + 0.05);
+}"""
+
+
+def test_5_5_ui_by_keyboard(browser: Browser, proxy: SwapchartProcess) -> None:
+    """Tab leads to a model's button, Enter presses it, and the focus stays through the change."""
+    with opened(browser, proxy) as page:
+        expect_text(page, "#connection", "^live$")
+        focused = "document.activeElement.getAttribute('aria-label')"
+        for _ in range(40):
+            page.keyboard.press("Tab")
+            if page.evaluate(focused) == "Load good":
+                break
+        assert page.evaluate(focused) == "Load good"
+        page.keyboard.press("Enter")
+        expect_text(page, f"{row_of('good')} .badge", "^ready$")
+        page.locator(f"{row_of('good')} button.stop").focus()
+        page.keyboard.press("Enter")
+        expect_text(page, f"{row_of('good')} .badge", "^stopped$")
+
+
+def test_5_4_ui_with_keys(browser: Browser, serve: Serve) -> None:
+    """The browser asks for a key; one that may not do all is asked for again, by the page."""
+    keys = [{"key": "sk-admin"}, {"key": "sk-infer", "scopes": ["infer"]}]
+    proxy = serve({"a": demo_model("a")}, config={"apiKeys": keys})
+
+    refused = "the server responded with a status of 40[13]"
+    asked = proxy.call("GET", "/ui/")
+    assert (asked.status, asked.header("www-authenticate")) == (401, 'Basic realm="swapchart"')
+    with opened(browser, proxy, http_credentials=basic("sk-admin")) as page:
+        expect_text(page, "#connection", "^live$")
+        load(page, "a")
+        assert page.evaluate("Object.keys(localStorage).length + document.cookie.length") == 0
+    with opened(browser, proxy, may_say=refused, http_credentials=basic("sk-infer")) as page:
+        expect_text(page, "#key-why", "no admin scope")
+        give_key(page, "sk-wrong")
+        expect_text(page, "#key-why", "invalid or missing")
+        give_key(page, "sk-admin")
+        expect_text(page, "#connection", "^live$")
+        page.reload()
+        expect_text(page, "#connection", "^live$")
+        unload_all(page, "a")
+        assert "sk-admin" not in page.content()
+
+
+def basic(key: str) -> Mapping[str, str]:
+    """Return what a person types when the browser asks."""
+    return {"username": "me", "password": key}
+
+
+def give_key(page: Page, key: str) -> None:
+    """Type a key when the page asks."""
+    page.locator("#key-dialog[open]").wait_for()
+    page.locator("#key").fill(key)
+    page.get_by_role("button", name="Use this key").click()
+
+
+def test_5_13_ui_comes_back(browser: Browser, serve: Serve) -> None:
+    """When the proxy ends the page says so, and goes on when there is one again."""
+    proxy = serve({"a": demo_model("a")})
+    lost = "net::ERR_(CONNECTION|INCOMPLETE)"
+    with opened(browser, proxy, may_say=lost) as page:
+        expect_text(page, "#connection", "^live$")
+        assert proxy.stop() == 0
+        expect_text(page, "#connection", "^lost$")
+        again = serve({"b": demo_model("b")}, options=["--listen", f"127.0.0.1:{proxy.port}"])
+        expect_text(page, "#connection", "^live$")
+        assert page.locator(row_of("b")).count() == 1
+        assert page.locator(row_of("a")).count() == 0
+        assert again.port == proxy.port
