@@ -19,7 +19,9 @@ def build_parser() -> argparse.ArgumentParser:
         description="Swap between many local inference servers behind one endpoint.",
         epilog=_EPILOG,
     )
-    parser.add_argument("--version", action="version", version=f"swapchart {__version__}")
+    parser.add_argument(
+        "--version", "-version", action="version", version=f"swapchart {__version__}"
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_serve(commands.add_parser("serve", help="run the proxy"))
     _add_config(commands.add_parser("config", help="check a configuration, print its schema"))
@@ -56,7 +58,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         help="under hypercorn: its own HTTP/1.1 layer instead of the fast one",
     )  # fmt: skip
     parser.add_argument(
-        "--watch-config", action="store_true",
+        "--watch-config", "-watch-config", action="store_true",
         help="read the configuration again when a file of it was changed",
     )  # fmt: skip
     parser.add_argument(
