@@ -421,3 +421,22 @@ def test_5_13_ui_comes_back(browser: Browser, serve: Serve) -> None:
         assert page.locator(row_of("b")).count() == 1
         assert page.locator(row_of("a")).count() == 0
         assert again.port == proxy.port
+
+
+def test_5_13_ui_that_nobody_sees_listens_to_nothing(
+    browser: Browser, proxy: SwapchartProcess
+) -> None:
+    """A hidden tab ends its streams, since a browser has few connections; seen again it is live."""
+    turn = """isHidden => {
+      Object.defineProperty(document, "hidden", {value: isHidden, configurable: true});
+      document.dispatchEvent(new Event("visibilitychange"));
+    }"""
+    with opened(browser, proxy, "/ui/models?model=good") as page:
+        expect_text(page, "#connection", "^live$")
+        ended: list[str] = []
+        page.on("requestfailed", lambda request: ended.append(request.url))
+        page.evaluate(turn, True)
+        expect_text(page, "#connection", "^paused$")
+        assert {url.rpartition("/")[2] for url in ended} == {"events", "good"}
+        page.evaluate(turn, False)
+        expect_text(page, "#connection", "^live$")

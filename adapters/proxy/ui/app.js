@@ -11,9 +11,9 @@ const ANSI = /\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))/g;
 const SVG = "http://www.w3.org/2000/svg";
 const KEY = "swapchart.key";
 
-/** What the proxy told last. Models and requests by id, in the order in which they are shown. */
+/** What the proxy told last; no models before it did. Models and requests by id, in the order in which they are shown. */
 const told = {
-  models: new Map(),
+  models: null,
   flights: new Map(),
   queue: { queue: [], swaps: [] },
   clock: null, // seconds: the browser's clock minus the scheduler's
@@ -88,6 +88,11 @@ function say(text) {
   saying = setTimeout(() => setText(byId("said"), ""), 8000);
 }
 
+/** Say what went wrong, unless the page asks for a key because of it. */
+function complain(error) {
+  if (!byId("key-dialog").open) say(error.message);
+}
+
 // ---- numbers and times ----------------------------------------------------------------
 function seconds(value) {
   if (value < 0.9995) return `${Math.round(value * 1000)} ms`;
@@ -149,7 +154,7 @@ async function order(method, path, body) {
   try {
     await fetchFrom(path, given);
   } catch (error) {
-    say(error.message);
+    complain(error);
   }
 }
 
@@ -379,6 +384,7 @@ function loadOf(row) {
 }
 
 function drawModels() {
+  if (!told.models) return;
   const rows = [...told.models.values()];
   const ours = rows.filter((row) => !row.peerID);
   const peers = rows.filter((row) => row.peerID);
@@ -403,7 +409,7 @@ byId("unload-all").addEventListener("click", () => order("POST", "/api/models/un
 let reading = null;
 
 function drawModel() {
-  const row = told.models.get(view.model);
+  const row = told.models?.get(view.model);
   byId("model").hidden = !row || Boolean(row.peerID);
   if (!row) return;
   setText(byId("model-title"), row.name || row.id);
@@ -681,7 +687,7 @@ async function readQueue() {
     told.queue = value;
     drawQueue();
   } catch (error) {
-    say(error.message);
+    complain(error);
   }
 }
 
@@ -743,7 +749,7 @@ async function showCapture(id) {
     setText(byId("capture"), parts.filter(Boolean).join("\n\n"));
     byId("capture-dialog").showModal();
   } catch (error) {
-    say(error.message);
+    complain(error);
   }
 }
 
@@ -836,7 +842,7 @@ async function readProfiles() {
     byId("profile").replaceChildren(new Option("none", ""), ...options);
     byId("profile").value = active ?? "";
   } catch (error) {
-    say(error.message);
+    complain(error);
   }
 }
 
