@@ -22,7 +22,7 @@ from urllib.parse import unquote
 
 import httptools
 
-from .h1_exchange import WHOLE_ANSWER, App, Exchange, Scope
+from .h1_exchange import WHOLE_ANSWER, WHOLE_BODY, App, Exchange, Scope
 from .h1_rules import (
     SPECIAL,
     H1Limits,
@@ -346,7 +346,9 @@ class H1Connection(asyncio.Protocol):
             is_1_0=version == "1.0",
             is_expecting=is_expecting,
         )
-        scope["extensions"] = {WHOLE_ANSWER: exchange.answer_at_once}
+        scope["extensions"] = {
+            WHOLE_ANSWER: exchange.answer_at_once, WHOLE_BODY: exchange.take_body,
+        }  # fmt: skip
         if self._current is None:
             self._start(exchange)
         else:

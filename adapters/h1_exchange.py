@@ -31,8 +31,12 @@ _BODILESS = frozenset({204, 304})
 _BREAKING = b"\r\n\0"
 _DISCONNECT = "http.disconnect"
 
+_ENDED: Scope = {}
+
 WHOLE_ANSWER = "swapchart.whole_answer"
 """Name of an ASGI extension: (status, headers, body) -> whether the whole answer was sent so."""
+WHOLE_BODY = "swapchart.whole_body"
+"""Name of an ASGI extension: () -> the whole body of the request, or None: `receive` it."""
 
 
 class ClientGoneError(SwapchartError, ConnectionError):
@@ -183,6 +187,17 @@ class Exchange:
                 if not self.is_head_sent:
                     self._line.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             await self._wait()
+
+    def take_body(self) -> bytes | None:
+        """Return the whole body of the request, as `receive` would; None when it is not here."""
+        if not self.is_received or self._is_told or self.is_gone or len(self._pieces) != 1:
+            return None
+        self._is_told = True
+        self.size = 0
+        body = self._pieces.pop()
+        if self._line.is_paused:
+            self._line.body_taken()
+        return body
 
     async def _wait(self) -> None:
         if self.waiter is not None and not self.waiter.done():
@@ -360,6 +375,7 @@ class Exchange:
                 LOG.error("%s %s was not answered", self.scope["method"], self.scope["path"])
                 self._fail()
         finally:
+            self.scope = _ENDED  # it leads back here, and the collector is to have nothing to do
             self._line.ended(self)
 
     def _fail(self) -> None:

@@ -8,18 +8,17 @@ is released on the way out.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from io import BytesIO
 
-from ..h1_exchange import WHOLE_ANSWER
+from ..h1_exchange import WHOLE_ANSWER, WHOLE_BODY
 from .asgi_types import Headers, Message, Receive, Scope, SendWhole
 from .auth import EVERYTHING, Access
 from .body_budget import BodyBudget
 from .heads import Head
 from .routes import Route
 
-_WATCH_AFTER_S = 0.02  # most answers are there sooner, and then no task need be made
+_WATCH_AFTER_S = 0.01  # once or twice: most answers are there sooner, and no task need be made
 _UNCOUNTED_BYTES = 1 << 16  # as many as requests may wait are still little
 
 
@@ -47,21 +46,29 @@ class _Patience:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self._waiting: deque[tuple[float, Request]] = deque()
-        self._timer: asyncio.TimerHandle | None = None
+        self._new: set[Request] = set()  # came since the timer fired last
+        self._old: set[Request] = set()
+        self._is_armed = False
 
     def add(self, request: Request) -> None:
         """Let *request* be watched in a while, if it is still open then."""
-        due = self.loop.time() + _WATCH_AFTER_S
-        self._waiting.append((due, request))
-        if self._timer is None:
-            self._timer = self.loop.call_at(due, self._look)
+        self._new.add(request)
+        if not self._is_armed:
+            self._is_armed = True
+            self.loop.call_later(_WATCH_AFTER_S, self._look)
+
+    def discard(self, request: Request) -> None:
+        """Forget *request*, which has its answer."""
+        self._new.discard(request)
+        self._old.discard(request)
 
     def _look(self) -> None:
-        now, waiting = self.loop.time(), self._waiting
-        while waiting and waiting[0][0] <= now:
-            waiting.popleft()[1]._watch_now()
-        self._timer = self.loop.call_at(waiting[0][0], self._look) if waiting else None
+        due, self._old, self._new = self._old, self._new, set()
+        for request in due:
+            request._watch_now()
+        self._is_armed = bool(self._old)
+        if self._is_armed:
+            self.loop.call_later(_WATCH_AFTER_S, self._look)
 
 
 _patience: _Patience | None = None
@@ -93,8 +100,24 @@ class Request:
     """
 
     __slots__ = (
-        "_ahead", "_budget", "_is_complete", "_receive", "_task", "_watcher", "access",
-        "head", "headers", "held_bytes", "is_gone", "method", "path", "rest", "route", "scope",
+        "_ahead",
+        "_budget",
+        "_is_complete",
+        "_patience",
+        "_receive",
+        "_take_body",
+        "_task",
+        "_watcher",
+        "access",
+        "head",
+        "headers",
+        "held_bytes",
+        "is_gone",
+        "method",
+        "path",
+        "rest",
+        "route",
+        "scope",
         "send_whole",
     )  # fmt: skip
 
@@ -110,13 +133,18 @@ class Request:
         self.held_bytes = 0
         self.head: Head | None = None
         extensions = scope.get("extensions")
-        self.send_whole: SendWhole | None = extensions.get(WHOLE_ANSWER) if extensions else None
+        self.send_whole: SendWhole | None = None
+        self._take_body: Callable[[], bytes | None] | None = None
+        if extensions:
+            self.send_whole = extensions.get(WHOLE_ANSWER)
+            self._take_body = extensions.get(WHOLE_BODY)
         self._budget = budget
         self._receive = receive
         self._ahead: Message | None = None  # a body message that the watcher came upon
         self._is_complete = False
         self._task: asyncio.Task[object] | None = None
         self._watcher: asyncio.Task[None] | None = None
+        self._patience: _Patience | None = None
 
     def header(self, name: bytes) -> bytes | None:
         """Return the first field called *name* (lower case), or None."""
@@ -171,6 +199,13 @@ class Request:
             raise BodyTooLargeError(limit_bytes)
         if declared is not None and declared > _UNCOUNTED_BYTES:
             await self._hold(declared)
+        elif self._take_body is not None and self._ahead is None and self._watcher is None:
+            found = self._take_body()
+            if found is not None:
+                self._is_complete = True
+                if len(found) > limit_bytes:
+                    raise BodyTooLargeError(limit_bytes)
+                return found
         message = await self._next()
         body: bytes = message.get("body", b"")
         if not message.get("more_body", False):
@@ -254,11 +289,14 @@ class Request:
     def watch(self, task: asyncio.Task[object] | None = None) -> None:
         """From now on, cancel *task*, or this one, when the client leaves; see `unwatch`."""
         self._task = task or asyncio.current_task()
-        _patience_of(asyncio.get_running_loop()).add(self)
+        self._patience = _patience_of(asyncio.get_running_loop())
+        self._patience.add(self)
 
     def unwatch(self) -> None:
         """End what `watch` began."""
         self._task = None
+        if self._patience is not None:
+            self._patience.discard(self)
         if self._watcher is not None:
             self._watcher.cancel()
             self._watcher = None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +17,7 @@ from tools.h1_server import Call, Server, serving
 from tools.net import wait_until
 from tools.raw import Answer, Connection
 
-from swapchart.adapters.h1_exchange import WHOLE_ANSWER
+from swapchart.adapters.h1_exchange import WHOLE_ANSWER, WHOLE_BODY
 
 H = b"Host: x\r\n"
 G = b"GET / HTTP/1.1\r\n" + H
@@ -89,6 +90,52 @@ def test_C07_a_whole_answer_that_is_wrong_is_not_sent(
     with server.connect() as client:
         client.send(G + b"\r\n")
         assert client.read_answer().status == 500
+
+
+def test_a_whole_body_is_taken_once(server: Server) -> None:
+    """The extension gives what `receive` would give, and then there is only the disconnect."""
+
+    async def taking(call: Call) -> None:
+        take = call.scope["extensions"][WHOLE_BODY]
+        call.events += [take(), take()]
+        await call.answer(call.events[0] or await call.read())
+        call.events.append((await call.receive())["type"])
+
+    server.handlers["/"] = taking
+    with server.connect() as client:
+        client.send(P + b"Content-Length: 3\r\n\r\nabc")
+        assert client.read_answer().body == b"abc"
+        client.send(P + b"Content-Length: 4\r\n\r\nab")
+        wait_until(lambda: len(server.calls) == 2 and len(server.calls[1].events) == 2)
+        client.send(b"cd")
+        assert client.read_answer().body == b"abcd"
+    wait_until(lambda: len(server.calls[1].events) == 3)
+
+    assert server.calls[0].events == [b"abc", None, "http.disconnect"]
+    assert server.calls[1].events == [None, None, "http.disconnect"]
+
+
+def test_a_request_leaves_nothing_for_the_collector(server: Server) -> None:
+    """What belongs to a request is gone with it: no cycle keeps it until the collector comes."""
+
+    async def whole(call: Call) -> None:
+        call.scope["extensions"][WHOLE_BODY]()
+        call.scope["extensions"][WHOLE_ANSWER](200, [], b"ok")
+        server.calls.clear()
+
+    server.handlers["/"] = whole
+    with server.connect() as client:
+        gc.disable()
+        try:
+            gc.collect()
+            for _ in range(200):
+                client.send(P + b"Content-Length: 3\r\n\r\nabc")
+                assert client.read_answer().body == b"ok"
+            found = gc.collect()
+        finally:
+            gc.enable()
+
+    assert found < 200
 
 
 def test_scope_says_what_was_asked(server: Server) -> None:
