@@ -22,6 +22,7 @@ from typing import Any
 
 from ..runtime import Supervisor, Transition
 from .config import Config
+from .h1_exchange import Exchange as Call
 from .http_client import HttpxClient
 from .kv.keeper import KvKeeper
 from .leftovers import boot_id, end_leftovers, started_of
@@ -159,6 +160,10 @@ class Application:
             await end_leftovers(launched)
             journal.forget(launched)
         return journal
+
+    def take(self, call: Call) -> bool:
+        """Serve a request without a task; for our own HTTP layer. False: call us instead."""
+        return self._proxy is not None and self._proxy.lane.take(call)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take one connection's scope; ASGI 3."""

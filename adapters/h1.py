@@ -214,6 +214,7 @@ class _Served:
             root_path=config.root_path,
             state=state or None,
             hand_on=hand_on,
+            take=getattr(app.app, "take", None),
         )
         transport.set_protocol(connection)
         connection.connection_made(transport)

@@ -100,10 +100,12 @@ class H1Connection(asyncio.Protocol):
         "_since",
         "_special",
         "_state",
+        "_take",
         "_target",
         "_tasks",
         "_unsent",
         "_unsent_at",
+        "_unstarted",
         "_upgrade",
         "_window_at",
         "_window_bytes",
@@ -124,6 +126,7 @@ class H1Connection(asyncio.Protocol):
         root_path: str = "",
         state: dict[str, Any] | None = None,
         hand_on: Callable[[bytes], None] | None = None,
+        take: Callable[[Exchange], bool] | None = None,
     ) -> None:
         """Prepare a connection.
 
@@ -135,6 +138,7 @@ class H1Connection(asyncio.Protocol):
             state: For the scope; each request gets a copy.
             hand_on: Takes the connection over, with the bytes that were read, when a request
                 asks for another protocol; without it such requests are served as plain ones.
+            take: Serves a POST request that is here as a whole without a task, or returns False.
         """
         self.loop = loop
         self.transport: asyncio.Transport
@@ -147,6 +151,8 @@ class H1Connection(asyncio.Protocol):
         self._client: tuple[str, int] | None = None
         self._root_path, self._state = root_path, state
         self._hand_on = hand_on
+        self._take = take
+        self._unstarted: Exchange | None = None  # the current one, until its slice is parsed
         self._parser = httptools.HttpRequestParser(self)
         self._target = b""
         self._fields: Fields = []
@@ -248,6 +254,8 @@ class H1Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as exc:
             self._fed = 0
+            if self._unstarted is not None:
+                self._launch()
             return int(exc.args[0])
         except httptools.HttpParserCallbackError as exc:
             if not isinstance(exc.__context__, RefusedError):
@@ -257,6 +265,8 @@ class H1Connection(asyncio.Protocol):
             self._refuse_input(status_of_error(data))
         if self._fed > self._limits.header_bytes and not self._is_deaf:
             self._refuse_input(431 if self._fields or not self._in_head else 414)
+        if self._unstarted is not None:
+            self._launch()
         return len(data)
 
     def _switch(self, rest: bytes) -> None:
@@ -349,10 +359,12 @@ class H1Connection(asyncio.Protocol):
         scope["extensions"] = {
             WHOLE_ANSWER: exchange.answer_at_once, WHOLE_BODY: exchange.take_body,
         }  # fmt: skip
-        if self._current is None:
+        if self._current is not None:
+            self._queue.append(exchange)
+        elif self._take is None or method != b"POST":
             self._start(exchange)
         else:
-            self._queue.append(exchange)
+            self._current = self._unstarted = exchange
 
     def _note_upgrade(self, method: bytes, version: str, fields: Fields) -> None:
         """Keep a head that asks for another protocol, in the form it will be read in again."""
@@ -439,9 +451,21 @@ class H1Connection(asyncio.Protocol):
         if self._is_lost:
             self._check_finished()
 
+    def _launch(self) -> None:
+        """Start the exchange whose head has been parsed, and maybe its body too."""
+        exchange, self._unstarted = self._unstarted, None
+        if exchange is None or exchange is not self._current:
+            return  # it was refused
+        if not (exchange.is_received and self._take is not None and self._take(exchange)):
+            self._start(exchange)
+
     def _start(self, exchange: Exchange) -> None:
         self._current = exchange
-        exchange.task = self.loop.create_task(exchange.run(self._app))
+        self.run(exchange, self._app)
+
+    def run(self, exchange: Exchange, app: App) -> None:
+        """Let *app* serve *exchange*, in a task."""
+        exchange.task = self.loop.create_task(exchange.run(app))
         self._tasks.add(exchange.task)
 
     def _leave(self) -> None:

@@ -71,6 +71,9 @@ class Line(Protocol):
     async def wait_writable(self) -> None:
         """Wait while the client does not read."""
 
+    def run(self, exchange: Exchange, app: App) -> None:
+        """Let *app* serve *exchange*, in a task."""
+
     def answered(self, exchange: Exchange) -> None:
         """The answer is complete."""
 
@@ -101,11 +104,13 @@ class Exchange:
         size: Buffered bytes of the request's body.
         received: Bytes of it that have come so far.
         waiter: What ``receive`` waits for, if it does.
+        on_leave: Called when the client leaves; for who serves it without a task.
     """
 
     # Not slots: what nearly every exchange leaves as it is costs nothing as a default here.
     task: asyncio.Task[None] | None = None
     waiter: asyncio.Future[None] | None = None
+    on_leave: Callable[[], None] | None = None
     is_head = is_received = is_started = is_head_sent = is_answered = is_gone = False
     size = received = 0
     _is_told = False  # that the request's body has ended
@@ -160,6 +165,8 @@ class Exchange:
         self._pieces.clear()
         self.size = 0
         self.wake()
+        if self.on_leave is not None:
+            self.on_leave()
 
     async def receive(self) -> Message:
         """Return the next ASGI message; by one task at a time.
@@ -188,15 +195,22 @@ class Exchange:
                     self._line.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             await self._wait()
 
-    def take_body(self) -> bytes | None:
-        """Return the whole body of the request, as `receive` would; None when it is not here."""
+    @property
+    def whole_body(self) -> bytes | None:
+        """The whole body of the request; None when it is not here, or not in one piece."""
         if not self.is_received or self._is_told or self.is_gone or len(self._pieces) != 1:
             return None
-        self._is_told = True
-        self.size = 0
-        body = self._pieces.pop()
-        if self._line.is_paused:
-            self._line.body_taken()
+        return self._pieces[0]
+
+    def take_body(self) -> bytes | None:
+        """Return `whole_body` as `receive` would; there is no more then."""
+        body = self.whole_body
+        if body is not None:
+            self._is_told = True
+            self.size = 0
+            self._pieces.clear()
+            if self._line.is_paused:
+                self._line.body_taken()
         return body
 
     async def _wait(self) -> None:
@@ -233,6 +247,11 @@ class Exchange:
             await self._line.wait_writable()
             if self.is_gone and not self.is_answered:
                 raise ClientGoneError("the client is gone")
+
+    @property
+    def can_answer(self) -> bool:
+        """Tell whether `answer_at_once` would."""
+        return not (self.is_gone or self.is_started or self._line.stalled is not None)
 
     def answer_at_once(
         self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes
@@ -357,6 +376,20 @@ class Exchange:
         return b"transfer-encoding: chunked\r\n"
 
     # -- the application ---------------------------------------------------------------
+
+    def run_aside(self, app: App) -> None:
+        """Let *app* serve this exchange, which nobody has served by a task until now."""
+        self._line.run(self, app)
+
+    def finish(self) -> None:
+        """End what was served without a task."""
+        self.scope = _ENDED
+        self.on_leave = None
+        self._line.ended(self)
+
+    def fail(self) -> None:
+        """Answer 500, or cut the client off where it has got a part of an answer."""
+        self._fail()
 
     async def run(self, app: App) -> None:
         """Run *app* to its end; whatever it leaves undone is never passed off as an answer."""

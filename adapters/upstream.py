@@ -153,6 +153,20 @@ class UpstreamPool:
                     raise
             may_retry, conn = False, None
 
+    def begin(
+        self, method: bytes, target: bytes, lines: bytes, body: bytes
+    ) -> UpstreamResponse | None:
+        """As `request`, over a connection that is idle, without waiting; None: there is none.
+
+        The answer is nowhere yet: see ``UpstreamResponse.tell``.
+
+        Raises:
+            ValueError: As `request`.
+        """
+        head, _ = _serialise(method, target, lines, body)
+        conn = self._take(method in _IDEMPOTENT)
+        return None if conn is None else conn.begin(head, body, is_head=method == b"HEAD")
+
     async def aclose(self) -> None:
         """Close every connection, those in use too, and refuse further requests."""
         self.is_closed = True

@@ -21,6 +21,16 @@ _HIGH_BYTES = 1 << 18  # buffered answer above which the upstream is paused
 _INTERIM_MAX = 16  # 1xx answers before one that counts; a flood of them is an attack
 
 
+class Listener(Protocol):
+    """What is told that there is news of an answer; a future is one."""
+
+    def done(self) -> bool:
+        """Tell whether it wants to be told no longer."""
+
+    def set_result(self, result: None, /) -> None:
+        """There is news."""
+
+
 class UpstreamResponse:
     """An answer whose head is here and whose body may still be coming.
 
@@ -65,12 +75,26 @@ class UpstreamResponse:
         self._size = 0
         self._done = False
         self._error: BaseException | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: Listener | None = None
 
     @property
     def at_end(self) -> bool:
         """Tell whether the whole body came and has been read."""
         return self._done and not self._pieces
+
+    @property
+    def is_complete(self) -> bool:
+        """Tell whether the whole body came."""
+        return self._done
+
+    def check(self) -> None:
+        """Raise why there is no answer, once that is known."""
+        if not self.status and self._error is not None:
+            raise self._error
+
+    def tell(self, listener: Listener | None) -> None:
+        """Tell *listener*, or nobody, when the head is here, and whatever comes then."""
+        self._waiter = listener
 
     def read_nowait(self) -> bytes | None:
         """Return what has come of the body: b"" at its clean end, None when nothing has yet.
@@ -268,10 +292,7 @@ class Connection(asyncio.Protocol):
             length: Number of bytes that an iterator is to give; None sends it chunked.
             header_timeout_s: Longest wait in seconds; None waits for ever.
         """
-        response = self._response = UpstreamResponse(self, is_head=is_head)
-        self._request = head
-        self._fresh = self._complete = False
-        self._interim = self._head_bytes = 0
+        response = self._prepare(head, is_head=is_head)
         try:
             if body is None:
                 self.transport.write(head)
@@ -287,6 +308,19 @@ class Connection(asyncio.Protocol):
         except BaseException:  # cancelled, above all
             response.close()
             raise
+        return response
+
+    def begin(self, head: bytes, body: bytes, *, is_head: bool) -> UpstreamResponse:
+        """Send a request; the answer is still to come."""
+        response = self._prepare(head, is_head=is_head)
+        self._send_bytes(head, body)
+        return response
+
+    def _prepare(self, head: bytes, *, is_head: bool) -> UpstreamResponse:
+        response = self._response = UpstreamResponse(self, is_head=is_head)
+        self._request = head
+        self._fresh = self._complete = False
+        self._interim = self._head_bytes = 0
         return response
 
     def _send_bytes(self, head: bytes, body: bytes) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -16,10 +15,11 @@ from .events import Reporter
 from .exchange import Exchange
 from .gate import Pass, Refusal, json_refusal
 from .host import HostSampler
+from .lane import Lane
 from .options import ProxyOptions
 from .origins import preflight
 from .performance import sample_on
-from .request import ClientGoneError, Request
+from .request import Request, unless_gone
 from .respond import send_error
 from .state import History, Proxy
 
@@ -43,6 +43,7 @@ class ProxyApp:
     Attributes:
         proxy: What its handlers share.
         bodies: Memory that bodies of requests take.
+        lane: Takes requests that need no task.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class ProxyApp:
         self.bodies = BodyBudget(
             self.proxy.options.body_budget_bytes, self.proxy.options.body_wait_s
         )
+        self.lane = Lane(self.proxy, ROUTES, self.bodies)
         self._reporter = Reporter(self.proxy)
         self.proxy.watch = self._reporter
         self._ends = [
@@ -73,21 +75,7 @@ class ProxyApp:
             await websocket_routes.serve(self.proxy, scope, receive, send)
             return
         request = Request(scope, receive, self.bodies)
-        try:
-            await self._answer(request, send)
-        except Exception as error:
-            if not _says_gone(error):
-                raise
-        except asyncio.CancelledError:
-            if not request.is_gone:
-                raise
-            task = asyncio.current_task()
-            if task is not None:
-                task.uncancel()
-        finally:
-            request.unwatch()
-            if request.held_bytes:
-                request.give_back()
+        await unless_gone(request, self._answer(request, send))
 
     async def aclose(self) -> None:
         """End all streams, and close all connections to upstreams."""
@@ -136,13 +124,6 @@ class ProxyApp:
         headers = preflight(request.headers, gate.origin_of(request.headers))
         await send({"type": "http.response.start", "status": 204, "headers": headers})
         await send({"type": "http.response.body", "body": b""})
-
-
-def _says_gone(error: BaseException) -> bool:
-    """Tell whether *error* only says that the client has left: ASGI 2.4 lets `send` raise then."""
-    if isinstance(error, BaseExceptionGroup):
-        return all(map(_says_gone, error.exceptions))
-    return isinstance(error, ClientGoneError | ConnectionError)
 
 
 async def _refuse(request: Request, send: Send, refusal: Refusal) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from ...runtime import RequestError
 from ..headers import HeaderError, request_headers
-from ..upstream import UpstreamError, UpstreamTimeout, field_lines
+from ..upstream import UpstreamError, UpstreamResponse, UpstreamTimeout, field_lines
 from .asgi_types import Headers, Send
 from .auth import CREDENTIALS
 from .catalogue import Local, Remote
@@ -23,7 +23,7 @@ from .exchange import Exchange
 from .loading import VOICES, Announcer
 from .model_field import BadBodyError
 from .peers import peer_fields
-from .relay import Upstream, relay
+from .relay import Upstream, relay, relay_answer
 from .request import BodyTooLargeError, ClientGoneError, Request
 from .resolve import Resolved
 from .respond import send_error
@@ -32,7 +32,8 @@ from .state import Proxy
 log = logging.getLogger(__name__)
 
 _NOTHING: frozenset[bytes] = frozenset()
-_CLIENT_LEFT = 499
+CLIENT_LEFT = 499
+"""Status of a request whose client left, as nginx has it."""
 
 
 def begin(request: Request, resolved: Resolved, path: str) -> Exchange:
@@ -68,7 +69,7 @@ class Sending:
 
 async def serve(
     proxy: Proxy, request: Request, send: Send, exchange: Exchange, resolved: Resolved,
-    sending: Sending,
+    sending: Sending, *, held: UpstreamResponse | None = None,
 ) -> None:  # fmt: skip
     """Make the model ready, relay, release; every outcome is answered.
 
@@ -79,15 +80,22 @@ async def serve(
         exchange: Of `begin`; filled in on the way.
         resolved: What it is for; its reservation is released.
         sending: What goes on.
+        held: The answer, of which the head is here or will not come: its model is held, and the
+            request is in flight.
     """
     task = asyncio.current_task()
-    proxy.flights.begin(exchange, task)
-    exchange.keep_bytes = proxy.books.keep_bytes
+    if held is None:
+        proxy.flights.begin(exchange, task)
+        exchange.keep_bytes = proxy.books.keep_bytes
+    else:
+        proxy.flights.go_on(exchange, task)
     request.watch(task)
     try:
         target = resolved.target
         if isinstance(target, Remote):
             await _serve_remote(proxy, request, send, exchange, target, sending)
+        elif held is not None:
+            await _relay_on(proxy, request, send, exchange, target, held)
         elif proxy.supervisor.acquire_nowait(target.card.id):
             exchange.priority = target.card.priority
             await _relay_held(proxy, request, send, exchange, target, sending)
@@ -100,22 +108,27 @@ async def serve(
         await _failed(request, send, exchange, error)
     except ClientGoneError:
         exchange.code = "client_left"
-        exchange.status = exchange.status or _CLIENT_LEFT
+        exchange.status = exchange.status or CLIENT_LEFT
         raise
     except asyncio.CancelledError:
         if not exchange.cancelled_by or request.is_gone:
             exchange.code = "client_left" if request.is_gone else "shutting_down"
-            exchange.status = exchange.status or _CLIENT_LEFT
+            exchange.status = exchange.status or CLIENT_LEFT
             raise
         await _cancelled(request, send, exchange)
     finally:
-        exchange.ended = perf_counter()
-        proxy.flights.end(exchange)
-        if resolved.reservation is not None:
-            resolved.reservation.release()
-        proxy.books.recorder.take(exchange)
-        if proxy.on_finished is not None:
-            proxy.on_finished(exchange)
+        conclude(proxy, exchange, resolved)
+
+
+def conclude(proxy: Proxy, exchange: Exchange, resolved: Resolved) -> None:
+    """Note that a request is over, and write it down."""
+    exchange.ended = perf_counter()
+    proxy.flights.end(exchange)
+    if resolved.reservation is not None:
+        resolved.reservation.release()
+    proxy.books.recorder.take(exchange)
+    if proxy.on_finished is not None:
+        proxy.on_finished(exchange)
 
 
 async def _serve_waiting(
@@ -194,6 +207,26 @@ async def _serve_remote(
     await relay(send, upstream, sending.target, fields, sending.body, exchange)
 
 
+async def _relay_on(
+    proxy: Proxy, request: Request, send: Send, exchange: Exchange, local: Local,
+    held: UpstreamResponse,
+) -> None:  # fmt: skip
+    """Relay what is left of an answer that came by the short way, and release its model."""
+    card, supervisor = local.card, proxy.supervisor
+    try:
+        if exchange.cancelled_by:
+            raise asyncio.CancelledError
+        held.check()
+        await relay_answer(send, proxy.upstream_of(card), held, exchange, request.send_whole)
+    except UpstreamTimeout:
+        if exchange.status and card.id in supervisor:
+            supervisor[card.id].note_stall()
+        raise
+    finally:
+        held.close()
+        supervisor.release(card.id)
+
+
 def _lines(proxy: Proxy, request: Request, upstream: Upstream, sending: Sending) -> Headers | bytes:
     """As `_fields`; where they are to go as they came, what was written of them before."""
     head, body = request.head, sending.body
@@ -256,8 +289,8 @@ async def _cancelled(request: Request, send: Send, exchange: Exchange) -> None:
     exchange.code, exchange.error = "request_cancelled", f"cancelled by {exchange.cancelled_by}"
     if exchange.status:
         raise BrokenOffError(exchange.error)
-    exchange.status = _CLIENT_LEFT
-    await send_error(request, send, _CLIENT_LEFT, exchange.error, code=exchange.code)
+    exchange.status = CLIENT_LEFT
+    await send_error(request, send, CLIENT_LEFT, exchange.error, code=exchange.code)
 
 
 def _uncancel() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import MutableSequence
+from collections.abc import Callable, MutableSequence
 from time import time
 
 from .asgi_types import Headers
@@ -45,13 +45,14 @@ class Exchange:
         is_stream: The client asked for a stream.
         is_metered: It is written down when it is over.
         cancelled_by: Who cancelled it, in words, or "".
+        on_cancel: Called when somebody does while no task serves it.
     """
 
     __slots__ = (
         "_task", "admitted", "answer_headers", "at", "body", "cancelled_by", "code",
         "content_type", "ended", "error", "first", "head", "id", "is_metered", "is_stream",
-        "is_whole", "keep_bytes", "method", "model", "path", "pieces", "priority", "request",
-        "selector", "sent_bytes", "started", "status",
+        "is_whole", "keep_bytes", "method", "model", "on_cancel", "path", "pieces",
+        "priority", "request", "selector", "sent_bytes", "started", "status",
     )  # fmt: skip
 
     def __init__(self, request: Request, model: str, path: str, started: float) -> None:
@@ -70,6 +71,7 @@ class Exchange:
         self.body: bytes | None = None
         self.error = self.code = self.selector = self.cancelled_by = ""
         self.is_metered = self.is_stream = False
+        self.on_cancel: Callable[[], None] | None = None
         self._task: asyncio.Task[object] | None = None
 
     def keep_ends(self) -> MutableSequence[bytes]:
@@ -82,9 +84,14 @@ class Exchange:
 
     def cancel(self, by: str) -> None:
         """End the request, whatever it waits for; a no-op when it is over."""
-        if self._task is not None and not self.ended and not self.cancelled_by:
+        if self.ended or self.cancelled_by:
+            return
+        if self._task is not None:
             self.cancelled_by = by
             self._task.cancel()
+        elif self.on_cancel is not None:
+            self.cancelled_by = by
+            self.on_cancel()
 
 
 class Flights:
@@ -104,7 +111,11 @@ class Flights:
         exchange._task = task
         self.open[exchange.id] = exchange
 
+    def go_on(self, exchange: Exchange, task: asyncio.Task[object] | None) -> None:
+        """From now on *task* serves *exchange*."""
+        exchange._task, exchange.on_cancel = task, None
+
     def end(self, exchange: Exchange) -> None:
         """It is over."""
-        exchange._task = None
+        exchange._task = exchange.on_cancel = None
         self.open.pop(exchange.id, None)

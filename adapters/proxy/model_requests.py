@@ -87,7 +87,7 @@ async def find(proxy: Proxy, request: Request, send: Send, wanted: str) -> Resol
     return resolved
 
 
-def _target(request: Request) -> bytes:
+def target_of(request: Request) -> bytes:
     """Path and query for the model's server."""
     assert request.route is not None, "reached by its route"
     cut, target = request.route.cut, request.target
@@ -116,7 +116,7 @@ async def _whole(proxy: Proxy, request: Request, send: Send) -> None:
         body = edited
     exchange.body = body
     exchange.is_metered, exchange.is_stream = True, is_stream
-    await serve(proxy, request, send, exchange, resolved, Sending(_target(request), body))
+    await serve(proxy, request, send, exchange, resolved, Sending(target_of(request), body))
 
 
 def _is_json(request: Request, body: bytes) -> bool:
@@ -159,7 +159,7 @@ async def _urlencoded(proxy: Proxy, request: Request, send: Send, body: bytes) -
     exchange.is_metered = True
     if target.sent_model != wanted:
         body = renamed_query(body, target.sent_model)
-    await serve(proxy, request, send, exchange, resolved, Sending(_target(request), body))
+    await serve(proxy, request, send, exchange, resolved, Sending(target_of(request), body))
 
 
 # ---- forms, which are passed on as they come
@@ -188,7 +188,7 @@ async def _form(proxy: Proxy, request: Request, send: Send, boundary: bytes) -> 
         value = found.value.encode() if model == found.value else model.encode()
         length = None if declared is None else declared + len(value) - (found.end - found.start)
         body = _rest_of_form(scanner, spool, pieces, found, value)
-        sending = Sending(_target(request), body, length)
+        sending = Sending(target_of(request), body, length)
         await serve(proxy, request, send, exchange, resolved, sending)
     finally:
         spool.close()

@@ -74,6 +74,17 @@ async def relay(
         body,
         header_timeout_s=upstream.header_timeout_s,
     )
+    await relay_answer(send, upstream, response, exchange, send_whole)
+
+
+async def relay_answer(
+    send: Send,
+    upstream: Upstream,
+    response: UpstreamResponse,
+    exchange: Exchange,
+    send_whole: SendWhole | None = None,
+) -> None:
+    """Relay an answer whose head is here; see `relay`."""
     try:
         exchange.head = perf_counter()
         headers = _fields(response)

@@ -8,8 +8,9 @@ is released on the way out.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from io import BytesIO
+from typing import Any
 
 from ..h1_exchange import WHOLE_ANSWER, WHOLE_BODY
 from .asgi_types import Headers, Message, Receive, Scope, SendWhole
@@ -24,6 +25,32 @@ _UNCOUNTED_BYTES = 1 << 16  # as many as requests may wait are still little
 
 class ClientGoneError(Exception):
     """The client left before it got its answer; there is nobody to tell."""
+
+
+async def unless_gone(request: Request, work: Coroutine[Any, Any, None]) -> None:
+    """Run *work*, which serves *request*; that its client leaves ends it, and is no error."""
+    try:
+        await work
+    except Exception as error:
+        if not _says_gone(error):
+            raise
+    except asyncio.CancelledError:
+        if not request.is_gone:
+            raise
+        task = asyncio.current_task()
+        if task is not None:
+            task.uncancel()
+    finally:
+        request.unwatch()
+        if request.held_bytes:
+            request.give_back()
+
+
+def _says_gone(error: BaseException) -> bool:
+    """Tell whether *error* only says that the client has left: ASGI 2.4 lets `send` raise then."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_says_gone, error.exceptions))
+    return isinstance(error, ClientGoneError | ConnectionError)
 
 
 class BodyTooLargeError(Exception):

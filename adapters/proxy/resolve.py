@@ -86,6 +86,10 @@ class Resolver:
         self._catalogue, self.profiles = catalogue, profiles
         self._plain = {name: Resolved(target) for name, target in catalogue.targets.items()}
 
+    def plain(self, wanted: str) -> Resolved | None:
+        """Return what *wanted* means where nothing is to be chosen, else None."""
+        return None if self.profiles.pins else self._plain.get(wanted)
+
     def resolve(self, wanted: str) -> Resolved:
         """Return what *wanted* means; takes a place behind a selector that spills over.
 

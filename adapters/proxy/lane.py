@@ -1,0 +1,192 @@
+"""The short way of a request: its model is ready, a connection is idle, its body is small and here.
+
+Under our own HTTP layer such a request needs no task and no messages: it goes on at once, and its
+answer, if it comes in one piece, is passed on by the upstream's own callback. Everything else is
+left to `dispatch.serve`, also in the middle: an answer in pieces, one that fails, a client that
+does not read, a request that is cancelled.
+"""
+
+from __future__ import annotations
+
+import logging
+from time import perf_counter
+from typing import Any
+
+from ..h1_exchange import Exchange as Call
+from ..headers import HeaderError, response_headers
+from ..upstream import UpstreamResponse
+from .body_budget import BodyBudget
+from .catalogue import Local
+from .dispatch import CLIENT_LEFT, Sending, begin, conclude, serve
+from .exchange import Exchange
+from .gate import Pass
+from .model_field import BadBodyError, model_of
+from .model_requests import post, target_of
+from .request import Request, unless_gone
+from .resolve import Resolved
+from .routes import Route, RouteTable
+from .state import Proxy
+
+log = logging.getLogger(__name__)
+
+_SMALL_BYTES = 1 << 16  # of a body that is written with the head; larger ones wait for the kernel
+
+
+class Lane:
+    """Takes the requests that can go the short way.
+
+    Args:
+        proxy: What handlers share.
+        routes: All routes.
+        bodies: Memory that bodies of requests take.
+    """
+
+    def __init__(self, proxy: Proxy, routes: RouteTable, bodies: BodyBudget) -> None:
+        self._proxy, self._bodies = proxy, bodies
+        self._routes: dict[str, Route] = {
+            route.path: route for route in routes.routes
+            if route.method == "POST" and route.handler is post and "*" not in route.path
+        }  # fmt: skip
+
+    def take(self, call: Call) -> bool:
+        """Take *call*, whose whole request is here; False: nothing was done, it goes the long way.
+
+        Nothing is decided here for the first time: the long way has let such a head pass before.
+        """
+        proxy, scope = self._proxy, call.scope
+        route = self._routes.get(scope["path"])
+        if route is None:
+            return False
+        head = proxy.heads.of(scope)
+        verdict = head.verdicts.get(id(route))
+        if type(verdict) is not Pass or verdict.origin is not None:
+            return False
+        body, kind = call.whole_body, head.content_type
+        if body is None or body[:1] != b"{" or len(body) > _SMALL_BYTES:
+            return False
+        if len(body) > proxy.options.json_limit_bytes:
+            return False
+        if kind is not None and kind[:9].lower() == b"multipart":
+            return False
+        try:
+            wanted, is_stream = model_of(body)
+        except BadBodyError:
+            return False
+        resolved = proxy.resolver.plain(wanted)
+        if resolved is None:
+            return False
+        local = resolved.target
+        if type(local) is not Local or local.edits or local.sent_model != wanted:
+            return False
+        if not verdict.access.allows_model(wanted, local.wanted, local.id):
+            return False
+        upstream = proxy.upstream_of(local.card)
+        lines = head.lines.get(upstream.host)
+        if lines is None or upstream.header_timeout_s is not None:
+            return False
+        if not proxy.supervisor.acquire_nowait(local.card.id):
+            return False
+        request = Request(scope, call.receive, self._bodies)
+        request.route, request.head, request.access = route, head, verdict.access
+        target = target_of(request)
+        response = upstream.pool.begin(b"POST", upstream.prefix + target, lines, body)
+        if response is None:
+            proxy.supervisor.release(local.card.id)
+            return False
+        call.take_body()
+        exchange = begin(request, resolved, request.path)
+        exchange.admitted = perf_counter()
+        exchange.body, exchange.priority = body, local.card.priority
+        exchange.is_metered, exchange.is_stream = True, is_stream
+        exchange.keep_bytes = proxy.books.keep_bytes
+        proxy.flights.begin(exchange, None)
+        flight = _Flight(proxy, call, request, exchange, resolved, response)
+        call.on_leave = flight.leave
+        exchange.on_cancel = flight.hand_over
+        response.tell(flight)
+        return True
+
+
+class _Flight:
+    """One request on the short way, waiting for its answer; told of it as a future would be."""
+
+    __slots__ = ("_call", "_exchange", "_is_over", "_proxy", "_request", "_resolved", "_response")
+
+    def __init__(
+        self, proxy: Proxy, call: Call, request: Request, exchange: Exchange, resolved: Resolved,
+        response: UpstreamResponse,
+    ) -> None:  # fmt: skip
+        self._proxy, self._call, self._request = proxy, call, request
+        self._exchange, self._resolved, self._response = exchange, resolved, response
+        self._is_over = False
+
+    def done(self) -> bool:
+        """Tell whether it is on the short way no longer."""
+        return self._is_over
+
+    def set_result(self, _: None) -> None:
+        """The head of the answer is here, or all of it, or there is none."""
+        response, call = self._response, self._call
+        is_short = response.bytes_received <= self._exchange.keep_bytes
+        if response.is_complete and is_short and call.can_answer:
+            try:
+                headers = response_headers(response.headers)
+            except HeaderError:
+                self.hand_over()  # which says what is wrong
+            else:
+                self._answer(response, headers)
+        else:
+            self.hand_over()
+
+    def _answer(self, response: UpstreamResponse, headers: list[tuple[bytes, bytes]]) -> None:
+        self._land()
+        exchange, call = self._exchange, self._call
+        exchange.head = perf_counter()
+        for name, value in headers:
+            if name == b"content-type":
+                exchange.content_type = value
+        exchange.answer_headers, exchange.status = headers, response.status
+        piece = response.read_nowait() or b""
+        try:
+            call.answer_at_once(response.status, headers, piece)
+        except Exception as error:
+            log.exception("%s %s failed", exchange.method.decode(), exchange.path)
+            exchange.code, exchange.error = "broken", str(error)
+            call.fail()
+        else:
+            exchange.sent_bytes = len(piece)
+            exchange.pieces.append(piece)
+        self._end()
+
+    def hand_over(self) -> None:
+        """Go on by the long way: an answer that takes longer, or none, or a cancellation."""
+        self._land()
+        self._call.on_leave = None
+        self._call.run_aside(self._go_on)
+
+    async def _go_on(self, scope: Any, receive: Any, send: Any) -> None:
+        work = serve(
+            self._proxy, self._request, send, self._exchange, self._resolved, Sending(b""),
+            held=self._response,
+        )  # fmt: skip
+        await unless_gone(self._request, work)
+
+    def leave(self) -> None:
+        """The client has left."""
+        if self._is_over:
+            return
+        self._land()
+        self._response.close()
+        self._exchange.code, self._exchange.status = "client_left", CLIENT_LEFT
+        self._end()
+
+    def _land(self) -> None:
+        self._is_over = True
+        self._response.tell(None)
+
+    def _end(self) -> None:
+        target = self._resolved.target
+        assert isinstance(target, Local), "taken for one"
+        self._proxy.supervisor.release(target.card.id)
+        conclude(self._proxy, self._exchange, self._resolved)
+        self._call.finish()

@@ -1,0 +1,383 @@
+"""The short way of a request: what comes out of it is what comes out of the long way."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from tools.asgi import Bench, Received, proxied, say, say_events
+from tools.net import wait_until_async
+
+from swapchart.adapters.h1 import ConnectionHub, H1Limits
+from swapchart.adapters.h1_connection import H1Connection
+from swapchart.adapters.proxy.auth import ApiKey
+from swapchart.adapters.proxy.exchange import Exchange
+from swapchart.adapters.proxy.options import ProxyOptions
+
+USAGE = b'{"ok":true,"usage":{"prompt_tokens":3,"completion_tokens":2}}'
+PATH = "/v1/chat/completions"
+_ALIKE = (
+    "model", "path", "status", "content_type", "sent_bytes", "pieces", "is_metered", "is_stream",
+    "is_whole", "code", "error", "priority",
+)  # fmt: skip
+
+
+@dataclass
+class Client:
+    """One kept-alive connection to the proxy under our own HTTP layer."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    def ask(self, value: Any = None, *fields: str, path: str = PATH) -> None:
+        body = json.dumps({"model": "a", "n": 1} if value is None else value).encode()
+        lines = [
+            f"POST {path} HTTP/1.1",
+            "Host: localhost",
+            *fields,
+            f"Content-Length: {len(body)}",
+        ]
+        self.writer.write("\r\n".join([*lines, "", ""]).encode() + body)
+
+    async def head(self) -> tuple[int, dict[str, str]]:
+        text = (await self.reader.readuntil(b"\r\n\r\n")).decode()
+        first, *lines = text.rstrip().split("\r\n")
+        pairs = (line.partition(": ") for line in lines)
+        return int(first.split(" ")[1]), {name: value for name, _, value in pairs}
+
+    async def answer(self) -> tuple[int, bytes]:
+        status, headers = await self.head()
+        if "transfer-encoding" not in headers:
+            return status, await self.reader.readexactly(int(headers["content-length"]))
+        body = b""
+        while size := int(await self.reader.readuntil(b"\r\n"), 16):
+            body += (await self.reader.readexactly(size + 2))[:-2]
+        await self.reader.readexactly(2)
+        return status, body
+
+
+@dataclass
+class Front:
+    """The proxy behind a socket.
+
+    Attributes:
+        bench: The proxy itself.
+        port: Where it listens.
+        taken: Requests that were offered to the short way, and whether it took them.
+        finished: All requests for models, when they were over.
+    """
+
+    bench: Bench
+    port: int = 0
+    taken: list[bool] = field(default_factory=list)
+    finished: list[Exchange] = field(default_factory=list)
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[Client]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            yield Client(reader, writer)
+        finally:
+            writer.close()
+
+    async def warm(self, client: Client, *fields: str) -> None:
+        """Let a request like the next one pass, so that that can go the short way."""
+        client.ask(None, *fields)
+        assert (await client.answer())[0] == 200
+        self.taken.clear()
+        self.finished.clear()
+        self.bench.server.received.clear()
+
+    def assert_nothing_is_held(self) -> None:
+        for name in ("a", "b"):
+            assert self.bench.supervisor[name].in_flight == 0
+            assert self.bench.supervisor.scheduler.seats[name].granted == 0
+        assert not self.bench.app.proxy.flights.open
+
+
+def run(main: Callable[[Front], Awaitable[None]], **options: Any) -> None:
+    async def whole() -> None:
+        async with proxied(**options) as bench:
+            front = Front(bench)
+            take = bench.app.lane.take
+
+            def noted(call: Any) -> bool:
+                front.taken.append(take(call))
+                return front.taken[-1]
+
+            loop = asyncio.get_running_loop()
+            hub = ConnectionHub(loop, H1Limits(), lambda: False)
+            bench.app.proxy.on_finished = front.finished.append
+            server = await loop.create_server(
+                lambda: H1Connection(hub, bench.app, loop, take=noted), "127.0.0.1", 0
+            )
+            front.port = server.sockets[0].getsockname()[1]
+            async with server:
+                await main(front)
+
+    asyncio.run(asyncio.wait_for(whole(), 30))
+
+
+async def usage(received: Received, writer: asyncio.StreamWriter) -> None:
+    await say(writer, USAGE)
+
+
+async def hold(received: Received, writer: asyncio.StreamWriter) -> None:
+    await asyncio.sleep(3600)
+
+
+def test_the_first_goes_the_long_way_and_the_like_of_it_the_short() -> None:
+    """Both are answered, passed on and written down alike."""
+
+    async def main(front: Front) -> None:
+        async with front.client() as client:
+            for number in range(3):
+                client.ask({"model": "a", "n": number}, "X-Mine: 1")
+                assert await client.answer() == (200, USAGE)
+        assert front.taken == [False, True, True]
+        first, *others = front.bench.server.received
+        assert json.loads(first.body) == {"model": "a", "n": 0}
+        for other in others:
+            assert (other.method, other.target, other.headers) == (
+                first.method, first.target, first.headers,
+            )  # fmt: skip
+        slow, *quick = front.finished
+        for exchange in quick:
+            for name in _ALIKE:
+                assert getattr(exchange, name) == getattr(slow, name), name
+            assert exchange.started <= exchange.admitted <= exchange.head <= exchange.ended
+            assert exchange.body == b'{"model": "a", "n": %d}' % front.finished.index(exchange)
+        assert front.bench.app.proxy.books.counters.tokens["a", "generated"] == 6
+        front.assert_nothing_is_held()
+
+    run(main, respond=usage)
+
+
+@pytest.mark.parametrize(
+    ("value", "fields", "status"),
+    [
+        ({"model": "nobody"}, (), 404),
+        ({"n": 1}, (), 400),
+        ({"model": "a", "pad": "x" * 70_000}, (), 200),
+        ({"model": "b"}, (), 200),
+        ({"model": "a"}, ("Other: field",), 200),
+        ({"model": "a"}, ("Expect: 100-continue",), 200),
+        ([1], (), 400),
+    ],
+)
+def test_what_is_not_that_simple_goes_the_long_way(
+    value: Any, fields: tuple[str, ...], status: int
+) -> None:
+    """An unknown model, a large body, one that has to start, another head."""
+
+    async def main(front: Front) -> None:
+        async with front.client() as client:
+            await front.warm(client)
+            client.ask(value, *fields)
+            assert (await client.answer())[0] == status
+        assert True not in front.taken
+        front.assert_nothing_is_held()
+
+    run(main)
+
+
+@pytest.mark.parametrize("key", ["sk-b", "sk-none"])
+def test_5_4_C33_the_short_way_asks_for_keys_too(key: str) -> None:
+    """A key for another model, or none of ours, is refused however often it is tried."""
+    keys = (ApiKey(key="sk-a", models=("a",)), ApiKey(key="sk-b", models=("b",)))
+
+    async def main(front: Front) -> None:
+        async with front.client() as client:
+            await front.warm(client, "Authorization: Bearer sk-a")
+            for _ in range(3):
+                client.ask(None, f"Authorization: Bearer {key}")
+                assert (await client.answer())[0] == (403 if key == "sk-b" else 401)
+        assert front.taken == [False] * 3
+        assert not front.bench.server.received
+
+    run(main, options=ProxyOptions(keys=keys))
+
+
+def test_a_stream_goes_on_the_long_way() -> None:
+    """Its head comes by the short way, and each event as it comes."""
+    events = [b'data: {"n": %d}\n\n' % number for number in range(5)]
+
+    async def slowly(received: Received, writer: asyncio.StreamWriter) -> None:
+        if b"stream" in received.body:
+            await say_events(writer, *events)
+        else:
+            await say(writer, b"{}")
+
+    async def main(front: Front) -> None:
+        async with front.client() as client:
+            await front.warm(client)
+            for _ in range(2):
+                client.ask({"model": "a", "stream": True})
+                assert await client.answer() == (200, b"".join(events))
+        assert front.taken == [True, True]
+        assert [exchange.is_stream for exchange in front.finished] == [True, True]
+        front.assert_nothing_is_held()
+
+    run(main, respond=slowly)
+
+
+def test_C14_a_client_that_leaves_ends_its_request() -> None:
+    """The upstream is told, nothing is held, and it is written down as 499."""
+
+    async def main(front: Front) -> None:
+        async with front.client() as client:
+            await front.warm(client)
+            front.bench.server.respond = hold
+            client.ask()
+            await wait_until_async(lambda: bool(front.bench.server.received))
+            assert len(front.bench.app.proxy.flights.open) == 1
+            assert front.bench.supervisor["a"].in_flight == 1
+        await wait_until_async(lambda: bool(front.finished))
+        assert front.taken == [True]
+        assert (front.finished[0].status, front.finished[0].code) == (499, "client_left")
+        front.assert_nothing_is_held()
+
+    run(main)
+
+
+def test_5_5_a_request_that_is_cancelled_gets_499() -> None:
+    """By the API, while it waits for its answer; the connection goes on."""
+
+    async def main(front: Front) -> None:
+        async with front.client() as client:
+            await front.warm(client)
+            front.bench.server.respond = hold
+            client.ask()
+            await wait_until_async(lambda: bool(front.bench.server.received))
+            (exchange,) = front.bench.app.proxy.flights.open.values()
+            exchange.cancel("somebody")
+            exchange.cancel("somebody else")
+            status, body = await client.answer()
+            assert (status, b"cancelled by somebody" in body) == (499, True)
+            assert (exchange.code, exchange.cancelled_by) == ("request_cancelled", "somebody")
+            front.assert_nothing_is_held()
+            front.bench.server.respond = usage
+            client.ask()
+            assert await client.answer() == (200, USAGE)
+        assert front.taken == [True, False]  # its connection was closed, so none was idle
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        (b"", 502),
+        (b"nonsense\r\n\r\n", 502),
+        (b"HTTP/1.1 200 OK\r\nX: a\r\n", 502),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab", 502),
+    ],
+)
+def test_A03_a_server_that_does_not_answer_is_502(said: bytes, status: int) -> None:
+    """An answer that is none, or no whole head, is told in a whole answer."""
+
+    async def broken(received: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(said)
+        writer.close()
+        await asyncio.sleep(0.01)
+
+    async def main(front: Front) -> None:
+        async with front.client() as client:
+            await front.warm(client)
+            front.bench.server.respond = broken
+            client.ask()
+            assert (await client.answer())[0] == status
+        assert front.taken == [True]
+        assert len(front.bench.server.received) == 1  # a POST is never sent twice
+        front.assert_nothing_is_held()
+
+    run(main)
+
+
+def test_A04_an_answer_that_breaks_off_is_seen_to() -> None:
+    """Half an answer is never ended as if it were whole."""
+
+    async def half(received: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")
+        await writer.drain()
+        writer.close()
+        await asyncio.sleep(0.01)
+
+    async def main(front: Front) -> None:
+        async with front.client() as client:
+            await front.warm(client)
+            front.bench.server.respond = half
+            client.ask()
+            assert (await client.head())[0] == 200
+            with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+                await client.reader.readexactly(9)
+        await wait_until_async(lambda: bool(front.finished))
+        assert (front.taken, front.finished[0].code) == ([True], "broken")
+        front.assert_nothing_is_held()
+
+    run(main)
+
+
+def test_a_model_that_is_stopped_meanwhile_is_drained_or_cut() -> None:
+    """A stop waits for a request on the short way, and cuts it when its time is over."""
+
+    async def main(front: Front) -> None:
+        async with front.client() as client:
+            await front.warm(client)
+            front.bench.server.respond = hold
+            client.ask()
+            await wait_until_async(lambda: bool(front.bench.server.received))
+            front.bench.supervisor["a"].stop_nowait("test")
+            assert front.bench.supervisor["a"].state == "draining"
+            front.bench.supervisor["a"].post("drain_expired")
+            assert (await client.answer())[0] == 502
+            await front.bench.supervisor["a"].wait_stopped()
+        front.assert_nothing_is_held()
+
+    run(main)
+
+
+def test_requests_behind_one_another_keep_their_order() -> None:
+    """Pipelined requests, and nonsense behind them, are answered one after the other."""
+
+    async def main(front: Front) -> None:
+        async with front.client() as client:
+            await front.warm(client)
+            for number in range(3):
+                client.ask({"model": "a", "n": number})
+            client.writer.write(b"GET nonsense\r\n\r\n")
+            answers = [(await client.answer())[0] for _ in range(4)]
+            assert answers == [200, 200, 200, 400]
+            assert await client.reader.read() == b""
+        found = [json.loads(received.body)["n"] for received in front.bench.server.received]
+        assert found == [0, 1, 2]
+        front.assert_nothing_is_held()
+
+    run(main)
+
+
+def test_C19_a_client_that_does_not_read_goes_the_long_way() -> None:
+    """What cannot be written at once waits, and memory stays bounded."""
+    large = b'{"x":"' + b"y" * 900_000 + b'"}'
+
+    async def big(received: Received, writer: asyncio.StreamWriter) -> None:
+        await say(writer, large)
+
+    async def main(front: Front) -> None:
+        async with front.client() as client:
+            await front.warm(client)
+            front.bench.server.respond = big
+            for _ in range(8):
+                client.ask()
+            await wait_until_async(lambda: bool(front.finished))
+            await asyncio.sleep(0.05)
+            for _ in range(8):
+                assert await client.answer() == (200, large)
+        front.assert_nothing_is_held()
+
+    run(main)
