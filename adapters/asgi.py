@@ -33,7 +33,14 @@ from .proxy.own_log import keeping_log
 from .proxy_settings import catalogue, proxy_options
 from .reloader import Signature, Sources, watch
 from .running_config import RunningConfig
-from .services import chart, equipped, equipped_specs, eviction_policy, queue_limits
+from .services import (
+    chart,
+    equipped,
+    equipped_specs,
+    eviction_policy,
+    kv_wishes,
+    queue_limits,
+)
 from .services import stop_limit_s as limit_of
 from .store import Database, StoreError, activity
 from .store.activity import ActivityStore
@@ -116,6 +123,7 @@ class Application:
             self._running = running = RunningConfig(
                 self.config, specs, supervisor, self._proxy.proxy, sources=self._sources,
                 seen=self._seen, equip=partial(equipped, keeper=keeper),
+                on_change=lambda config: keeper.follow(kv_wishes(config)),
                 must_have_keys=self._must_have_keys, has_own_stop_limit=self._has_own_stop_limit,
             )  # fmt: skip
             await stack.enter_async_context(_beside(running.reloader.run()))

@@ -157,7 +157,8 @@ def _show(record: Transition) -> None:
 # ---- config
 def check(options: argparse.Namespace) -> int:
     """Print every problem of a configuration."""
-    from .services import chart
+    from .services import chart, kv_problems
+    from .store.state import default_directory
 
     problems = check_config(options.files)
     if problems:
@@ -165,7 +166,10 @@ def check(options: argparse.Namespace) -> int:
     errors: list[object] = [problem for problem in problems if problem.severity == "error"]
     if not errors:
         try:
-            chart(load_config(options.files))
+            config = load_config(options.files)
+            if advice := kv_problems(config, default_directory(options.files)):
+                print(format_problems(advice))
+            chart(config)
         except SwapchartError as error:
             errors.append(error)
             print(error, *getattr(error, "__notes__", ()), sep="\n")

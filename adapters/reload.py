@@ -12,7 +12,8 @@ from typing import Any, Literal, TypeAlias
 
 from ..runtime import Difference, compare
 from .config import Config, ModelConfig
-from .services import service_spec
+from .kv.keeper import adds_folder
+from .services import kv_settings, service_spec
 
 #: As the runtime sees it, and models that come or go.
 ModelChangeKind: TypeAlias = Literal["live", "next_start", "restart", "added", "removed"]
@@ -206,9 +207,18 @@ def difference(old: ModelConfig, new: ModelConfig) -> Difference:
     if old == new:
         return "same"
     kind = compare(service_spec(old), service_spec(new))
-    if kind in ("same", "live") and old.kv != new.kv:
-        return "next_start"  # what saves and restores is hung into its hooks
+    if kind != "restart" and old.kv != new.kv:
+        # What saves and restores is hung into its hooks; a folder is added to its command.
+        return "restart" if _kv_argument(old) != _kv_argument(new) else "next_start"
     return "live" if kind == "same" else kind
+
+
+def _kv_argument(model: ModelConfig) -> object:
+    """Return what the folder depends on that is added to the command; None: none is."""
+    settings = kv_settings(model)
+    if settings is None or not adds_folder(service_spec(model), settings):
+        return None
+    return settings.directory, settings.tmpfs
 
 
 def changed_keys(old: ModelConfig, new: ModelConfig) -> tuple[str, ...]:

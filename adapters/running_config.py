@@ -62,6 +62,7 @@ class RunningConfig:
         sources: Where *config* came from; None: it cannot be read again.
         seen: Signature of *sources* before *config* was read.
         equip: Adds to a service what the program itself adds.
+        on_change: Called with each configuration that comes into force later.
         must_have_keys: Refuse a configuration without apiKeys: others can reach the proxy.
         has_own_stop_limit: The time for the end was given by whoever started the program.
 
@@ -74,12 +75,13 @@ class RunningConfig:
     def __init__(
         self, config: Config, services: Sequence[ServiceSpec], supervisor: Supervisor,
         proxy: Proxy, *, sources: Sources | None = None, seen: Signature = (),
-        equip: Equip = as_they_are, must_have_keys: bool = False, has_own_stop_limit: bool = False,
+        equip: Equip = as_they_are, on_change: Callable[[Config], None] = lambda config: None,
+        must_have_keys: bool = False, has_own_stop_limit: bool = False,
     ) -> None:  # fmt: skip
         self.config, self.seen = config, seen
         self._services = {spec.name: spec for spec in services}
         self._supervisor, self._proxy = supervisor, proxy
-        self._sources, self._equip = sources, equip
+        self._sources, self._equip, self._on_change = sources, equip, on_change
         self._must_have_keys, self._has_own_stop_limit = must_have_keys, has_own_stop_limit
         self._ports = ports_of(config)
         self.reloader = Reloader(self._change)
@@ -173,6 +175,7 @@ class RunningConfig:
             set_log_level(config.log_level)
         self._ports = {**self._ports_in_use(), **ports_of(config)}
         self.config, self._services = config, services
+        self._on_change(config)
         self._preload([name for name in config.preload if name not in old.models])
         return planned
 

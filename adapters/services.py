@@ -19,9 +19,9 @@ from ..runtime import (
     Timings,
 )
 from ..runtime.eviction import All, Any, Expression, Group, One, SetRef, group_policy, matrix_policy
-from .config import Config, HookAction, ModelConfig
+from .config import Config, HookAction, ModelConfig, Problem
 from .config.matrix import parse_expression
-from .kv.keeper import KvKeeper
+from .kv.keeper import KvKeeper, shortcoming
 from .kv.settings import KvSettings
 
 _STOP_SLACK_S = 5.0  # for what has no limit of its own: starting hooks, reaping, a busy machine
@@ -66,6 +66,11 @@ def kv_settings(model: ModelConfig) -> KvSettings | None:
     return None if model.kv.mode == "off" else kv_wish(model)
 
 
+def kv_wishes(config: Config) -> dict[str, KvSettings | None]:
+    """Return as `kv_settings`, for each model by its name."""
+    return {model.id: kv_settings(model) for model in config.models.values()}
+
+
 def kv_wish(model: ModelConfig) -> KvSettings:
     """Return how the conversations of *model* are kept or, now switched off, would be."""
     given = model.kv
@@ -90,6 +95,25 @@ def equipped(model: ModelConfig, spec: ServiceSpec, keeper: KvKeeper) -> Service
     """Return *spec*, which is *model*, with what *keeper* needs to keep its conversations."""
     settings = kv_settings(model)
     return spec if settings is None else keeper.equip(spec, settings)
+
+
+def kv_problems(config: Config, state: Path) -> list[Problem]:
+    """Return what keeps conversations from being kept, with what to do about it.
+
+    Args:
+        config: Of the proxy.
+        state: Its state directory.
+    """
+    keeper, found = KvKeeper(state / "kv"), []
+    for model in config.models.values():
+        settings, spec = kv_settings(model), service_spec(model)
+        if settings is not None:
+            texts = (keeper.hindrance(spec, settings), shortcoming(spec))
+            found += [(f"models.{model.id}.kv", text) for text in texts if text]
+    return [
+        Problem(file="", path=path, line=0, column=0, message=text, severity="warning")
+        for path, text in found
+    ]
 
 
 def _hooks(actions: tuple[HookAction, ...]) -> tuple[Hook, ...]:

@@ -205,7 +205,7 @@ class Kv(Section):
 
     mode: Literal["keep", "off"] = "keep"
     dir: str | None = None
-    manage_args: bool = True
+    manage_args: bool = False
     max_bytes: Annotated[int, Field(gt=0)] | None = None
     max_age: Seconds | None = None
     min_tokens: Count = 256

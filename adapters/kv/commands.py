@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from ..config import ConfigProblems, format_problems, load_config
 from ..services import kv_wish, service_spec
@@ -17,9 +18,23 @@ from .entry import by_value
 from .files import FolderLock, KvStoreError
 from .keeper import KvKeeper, Place
 from .proof import Record
-from .store import ModelStore
+from .store import ModelStore, model_of
 
-Found = tuple[str, Place, ModelStore]
+
+class Found(NamedTuple):
+    """The saved slots of one model in one place.
+
+    Attributes:
+        name: Of the model.
+        place: Where they lie.
+        store: What reads them.
+        is_used: The model is configured, and keeps its conversations there.
+    """
+
+    name: str
+    place: Place
+    store: ModelStore
+    is_used: bool
 
 
 def run(options: argparse.Namespace) -> int:
@@ -27,10 +42,10 @@ def run(options: argparse.Namespace) -> int:
     if not options.config and not options.config_dir:
         return _fail("expected --config FILE or --config-dir DIR, got neither")
     try:
-        found = list(_stores(options))
+        found = _stores(options)
         if options.what == "purge":
             return _purge(found)
-        for _, _, store in found:
+        for _, _, store, _ in found:
             store.read()
     except ConfigProblems as error:
         print(format_problems(error.problems), file=sys.stderr)
@@ -40,22 +55,40 @@ def run(options: argparse.Namespace) -> int:
     return _verify(found) if options.what == "verify" else _list(found, is_json=options.json)
 
 
-def _stores(options: argparse.Namespace) -> Iterator[Found]:
+def _stores(options: argparse.Namespace) -> list[Found]:
     config = load_config(options.config, options.config_dir)
     files = [*options.config, *([options.config_dir] if options.config_dir else [])]
-    keeper = KvKeeper((options.state_dir or default_directory(files)) / "kv")
-    for name in options.models:
-        if name not in config.models:
-            raise KvStoreError(f"no such model: {name}; there are {', '.join(config.models)}")
+    directory = (options.state_dir or default_directory(files)) / "kv"
+    keeper, found, folders = KvKeeper(directory), list[Found](), list(directory.glob("*"))
     for model in config.models.values():
-        place = keeper.place(service_spec(model), kv_wish(model))
-        if place is not None and (not options.models or model.id in options.models):
-            yield model.id, place, ModelStore(model.id, place.folder, place.disk)
+        settings = kv_wish(model)
+        place = keeper.place(service_spec(model), settings)
+        if place is not None:
+            store = ModelStore(model.id, place.folder, place.disk)
+            found.append(Found(model.id, place, store, is_used=model.kv.mode != "off"))
+            folders += [place.folder, *(settings.directory.glob("*") if settings.directory else ())]
+    found += _left(folders, found)
+    names = {one.name for one in found} | config.models.keys()
+    for name in options.models:
+        if name not in names:
+            raise KvStoreError(f"no such model: {name}; there are {', '.join(sorted(names))}")
+    return [one for one in found if not options.models or one.name in options.models]
+
+
+def _left(folders: Iterable[Path], known: Iterable[Found]) -> Iterator[Found]:
+    """Find what models have left that were removed, or have another folder now."""
+    seen = {store.path.resolve() for _, _, store, _ in known}
+    for folder in folders:
+        for path in sorted(folder.glob("swapchart-*.json")):
+            name = model_of(path)
+            if name is not None and path.resolve() not in seen:
+                seen.add(path.resolve())
+                yield Found(name, Place(folder), ModelStore(name, folder), is_used=False)
 
 
 def _list(found: list[Found], *, is_json: bool) -> int:
     rows: list[dict[str, Any]] = []
-    for name, place, store in found:
+    for name, place, store, is_used in found:
         learned = store.manifest.learned
         for entry in by_value(store.manifest.entries):
             record = Record.load(learned.get(entry.fingerprint, {}))
@@ -64,6 +97,7 @@ def _list(found: list[Found], *, is_json: bool) -> int:
                     "model": name, "tokens": entry.tokens, "bytes": entry.size,
                     "saved_at": entry.saved_at, "misses": entry.misses,
                     "verdict": record.verdict, "file": str(place.folder / entry.file),
+                    "is_used": is_used,
                 }
             )  # fmt: skip
     if is_json:
@@ -74,14 +108,14 @@ def _list(found: list[Found], *, is_json: bool) -> int:
         when = datetime.fromtimestamp(row["saved_at"], UTC).astimezone()
         print(
             f"{row['model']}: {row['tokens']} tokens, {row['bytes'] / 1e6:.1f} MB, saved "
-            f"{when:%Y-%m-%d %H:%M:%S}, {row['verdict']}"
+            f"{when:%Y-%m-%d %H:%M:%S}, {row['verdict']}{'' if row['is_used'] else ', not used'}"
         )
     return 0
 
 
 def _verify(found: list[Found]) -> int:
     bad = 0
-    for name, _, store in found:
+    for name, _, store, _ in found:
         for entry in by_value(store.manifest.entries):
             flaw = store.verify(entry)
             bad += bool(flaw)
@@ -91,10 +125,10 @@ def _verify(found: list[Found]) -> int:
 
 def _purge(found: list[Found]) -> int:
     with ExitStack() as stack:
-        for folder in {folder for _, place, _ in found for folder in (place.folder, place.disk)}:
+        for folder in {folder for _, place, _, _ in found for folder in (place.folder, place.disk)}:
             if folder is not None and folder.is_dir():
                 stack.callback(FolderLock(folder).close)
-        for name, _, store in found:
+        for name, _, store, _ in found:
             store.read()
             count, size = len(store.manifest.entries), store.purge()
             if count:

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from .launch import LaunchLine, relevant_variables
+
+_BETWEEN_OPTIONS = re.compile(r" (?=-|LLAMA_ARG_)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +36,24 @@ class Fingerprint:
         return hashlib.sha256(text.encode()).hexdigest()[:24]
 
     def differences(self, other: Mapping[str, str]) -> list[str]:
-        """Say in words what *other* has and this has not, and the other way round."""
+        """Say in words what *other* has and this has not, and the other way round.
+
+        Of options, only those that differ.
+        """
         names = sorted(self.facts.keys() | other.keys())
         return [
-            f"{name}: {other.get(name, 'none')} -> {self.facts.get(name, 'none')}"
+            f"{name}: {' -> '.join(_apart(other.get(name, ''), self.facts.get(name, '')))}"
             for name in names
             if self.facts.get(name) != other.get(name)
         ]
+
+
+def _apart(before: str, after: str) -> tuple[str, str]:
+    old, new = _BETWEEN_OPTIONS.split(before), _BETWEEN_OPTIONS.split(after)
+    return (
+        " ".join(text for text in old if text not in new) or "none",
+        " ".join(text for text in new if text not in old) or "none",
+    )
 
 
 def fingerprint(

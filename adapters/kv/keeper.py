@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+import shlex
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -35,6 +36,8 @@ log = logging.getLogger(__name__)
 
 _TAIL_BYTES = 4096
 _WAITING_ANSWERS = 64
+_NOTHING = "nothing is kept"
+_SLOTS = "LLAMA_ARG_N_PARALLEL"
 _LAST_WORK_S = 10.0  # when the proxy ends: so long for checksums of the last saves
 
 #: Where a process that ends was asked to.
@@ -72,6 +75,12 @@ class Place:
     folder: Path
     disk: Path | None = None
 
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """All of them, by their real names."""
+        both = (self.folder,) if self.disk is None else (self.folder, self.disk)
+        return tuple(folder.resolve() for folder in both)
+
 
 @dataclass(frozen=True, slots=True)
 class _Action:
@@ -89,15 +98,15 @@ class _Action:
     keeper: KvKeeper = field(compare=False, repr=False)
 
     async def __call__(self, context: HookContext) -> None:
-        model = self.keeper.open(self.service, self.place)
-        if model is None:
-            return
-        if self.verb == "prepare":
-            await model.prepare(self.terms)
-        elif self.verb == "restore":
-            await model.restore(context.endpoint, self.terms)
-        elif context.after_healthy != "interrupted":  # else it has served nothing
-            await model.save(context.endpoint, self.terms)
+        with self.keeper.lent(self.service, self.place) as model:
+            if model is None:
+                return
+            if self.verb == "prepare":
+                await model.prepare(self.terms)
+            elif self.verb == "restore":
+                await model.restore(context.endpoint, self.terms)
+            elif context.after_healthy != "interrupted":  # else it has served nothing
+                await model.save(context.endpoint, self.terms)
 
     def __str__(self) -> str:
         return f"kv {self.verb}"
@@ -116,8 +125,12 @@ class KvKeeper:
     ) -> None:
         self._directory, self._say = directory, say
         self._wanted: dict[str, tuple[Place, KvSettings]] = {}
-        self._models: dict[tuple[str, Place], ModelKv | None] = {}
+        self._models: dict[tuple[str, Place], ModelKv] = {}
         self._latest: dict[str, ModelKv] = {}
+        self._hindrances: dict[str, str] = {}
+        self._denials: dict[str, str] = {}
+        self._off: frozenset[str] = frozenset()
+        self._users: Counter[tuple[str, Place]] = Counter()
         self._locks: dict[Path, FolderLock] = {}
         self._tasks: TaskGroup | None = None
         self._answers: deque[tuple[ModelKv, bytes]] = deque(maxlen=_WAITING_ANSWERS)
@@ -125,34 +138,37 @@ class KvKeeper:
 
     # ---- before a start
     def equip(self, spec: ServiceSpec, settings: KvSettings) -> ServiceSpec:
-        """Return *spec* with hooks of ours, and with a folder for slots in its command.
+        """Return *spec* with hooks of ours, and with a folder for slots in its command if it may.
 
         What keeps it from working is logged, with what to do, and *spec* stays as it is.
         """
-        line = LaunchLine.parse(spec.command.argv)
         command, place = spec.command, self.place(spec, settings)
-        has_folder = line.value("--slot-save-path") is not None
-        if not has_folder and not (place and settings.manages_args and line.is_llama_server):
-            log.warning(
-                "%s: kv: nothing is kept: its command has no --slot-save-path; add "
-                "`--slot-save-path %s`, a folder that exists",
-                spec.name, place.folder if place else "DIR",
-            )  # fmt: skip
+        hindrance = self.hindrance(spec, settings) or _cannot_make(place)
+        self._hindrances[spec.name] = hindrance
+        for text in filter(None, (hindrance, shortcoming(spec))):
+            log.warning("%s: kv: %s", spec.name, text)
+        if hindrance or place is None:
+            self._wanted.pop(spec.name, None)
             return spec
-        if place is None or not _is_made(spec.name, place):
-            return spec
-        if not has_folder:
+        if adds_folder(spec, settings):
             log.info("%s: kv: adding --slot-save-path %s to its command", spec.name, place.folder)
             command = replace(command, argv=(*command.argv, "--slot-save-path", str(place.folder)))
-        if line.is_llama_server and not line.has("--parallel"):
-            log.warning(
-                "%s: kv: without --parallel N llama-server moves idle slots to where they cannot "
-                "be saved: only the last conversation will be kept", spec.name,
-            )  # fmt: skip
         self._wanted[spec.name] = place, settings
         facts = ServerFacts(command.argv, {**os.environ, **command.env}, _cwd(spec))
         action = _Action("restore", spec.name, place, settings, Terms(facts, settings), self)
         return replace(spec, command=command, hooks=_with_hooks(spec, action))
+
+    def hindrance(self, spec: ServiceSpec, settings: KvSettings) -> str:
+        """Say why nothing of *spec* can be kept, and what to add to its command; else nothing."""
+        line, place = LaunchLine.parse(spec.command.argv), self.place(spec, settings)
+        is_added = place is not None and adds_folder(spec, settings)
+        if is_added or line.value("--slot-save-path") is not None:
+            return ""
+        folder = shlex.quote(str(place.folder)) if place else "FOLDER"
+        text = f"{_NOTHING}: its cmd has no --slot-save-path; add `--slot-save-path {folder}` to it"
+        if not line.is_llama_server and settings.manages_args:
+            return f"{text} (manageArgs adds it only to a program that is called llama-server)"
+        return f"{text}, or `manageArgs: true` to its kv" if line.is_llama_server else text
 
     def place(self, spec: ServiceSpec, settings: KvSettings) -> Place | None:
         """Return where the slots of *spec* are saved, or None if nowhere: no folder was named."""
@@ -184,7 +200,7 @@ class KvKeeper:
             yield
         finally:
             with anyio.move_on_after(_LAST_WORK_S, shield=True):
-                for model in self._latest.values():
+                for model in list(self._models.values()):
                     await model.settled()
             await shelter.close()
             self._tasks = None
@@ -194,28 +210,86 @@ class KvKeeper:
             self._models.clear()
 
     def open(self, name: str, place: Place) -> ModelKv | None:
-        """Return the continuity of model *name* in *place*; None, said once, if it is not ours."""
+        """Return the continuity of model *name* in *place*; None, said once, if it is not ours.
+
+        What another proxy holds is tried again at the next call.
+        """
         key = name, place
         if key not in self._models:
-            self._models[key] = self._opened(name, place)
-        model = self._models[key]
-        if model is not None:
-            self._latest[name] = model
-        return model
+            try:
+                self._models[key] = self._opened(name, place)
+            except KvStoreError as error:
+                self._cannot(name, f"{_NOTHING}: {error}")
+                self._unlock()
+                return None
+            self._denials.pop(name, None)
+        self._latest[name] = self._models[key]
+        return self._models[key]
 
-    def _opened(self, name: str, place: Place) -> ModelKv | None:
+    def _opened(self, name: str, place: Place) -> ModelKv:
         assert self._tasks is not None, "within running()"
-        try:
-            for folder in filter(None, (place.folder, place.disk)):
-                real = folder.resolve()  # models may share a folder, under other names too
-                if real not in self._locks:
-                    self._locks[real] = FolderLock(real)
-            store = ModelStore(name, place.folder, place.disk)
-            store.open()
-        except KvStoreError as error:
-            log.warning("%s: kv: nothing is kept: %s", name, error)
-            return None
+        for folder in place.folders:  # models may share one, under other names too
+            if folder not in self._locks:
+                self._locks[folder] = FolderLock(folder)
+        store = ModelStore(name, place.folder, place.disk)
+        store.open()
         return ModelKv(name, store, self._tasks, lambda line: self._say(name, line))
+
+    def _cannot(self, name: str, why: str) -> None:
+        if self._denials.get(name) != why:
+            self._denials[name] = why
+            log.warning("%s: kv: %s", name, why)
+
+    @contextmanager
+    def lent(self, name: str, place: Place) -> Iterator[ModelKv | None]:
+        """Lend what `open` returns; None too if it was switched off meanwhile."""
+        key = name, place
+        model = None if name in self._off else self.open(name, place)
+        self._users[key] += 1
+        try:
+            yield model
+        finally:
+            self._users[key] -= 1
+            self._begin_release()
+
+    def follow(self, wishes: Mapping[str, KvSettings | None]) -> None:
+        """Take what is wanted of all models from now on.
+
+        A model that is not among them was removed: what its process does at its end is still
+        done. One that was switched off is left alone at once. The folders of both are free then.
+
+        Args:
+            wishes: Name -> how its conversations are kept; None: they are not.
+        """
+        self._off = frozenset(name for name, settings in wishes.items() if settings is None)
+        for known in (self._wanted, self._hindrances, self._denials, self._latest):
+            for name in [name for name in known if wishes.get(name) is None]:
+                del known[name]
+        self._begin_release()
+
+    def _begin_release(self) -> None:
+        if self._tasks is not None and any(map(self._is_idle, self._models)):
+            self._tasks.start_soon(self._release)
+
+    def _is_idle(self, key: tuple[str, Place]) -> bool:
+        wanted = self._wanted.get(key[0])
+        return not self._users[key] and (wanted is None or wanted[0] != key[1])
+
+    async def _release(self) -> None:
+        """Let others have the folders that nobody here needs any more."""
+        for key, model in list(self._models.items()):
+            if self._is_idle(key):
+                await model.settled()
+            if self._is_idle(key) and self._models.get(key) is model and model.is_settled:
+                del self._models[key]
+                if self._latest.get(key[0]) is model:
+                    del self._latest[key[0]]
+        self._unlock()
+
+    def _unlock(self) -> None:
+        needed = {folder for _, place in self._models for folder in place.folders}
+        for folder in self._locks.keys() - needed:
+            self._locks.pop(folder).close()
 
     def watch(self, record: Transition) -> None:
         """Take a transition of a model: a crash after a restore is not tried again."""
@@ -248,9 +322,32 @@ class KvKeeper:
         return bool(self._answers)
 
     def facts(self, model: str) -> dict[str, Any] | None:
-        """Return what can be shown of *model*; None when nothing of it is kept."""
+        """Return what can be shown of *model*; None when nothing of it is to be kept.
+
+        ``problem`` says why nothing is kept all the same, and what to do; None: it is.
+        """
+        if hindrance := self._hindrances.get(model) or self._denials.get(model):
+            return {"problem": hindrance}
         known = self._latest.get(model)
         return None if known is None else known.facts()
+
+
+def adds_folder(spec: ServiceSpec, settings: KvSettings) -> bool:
+    """Tell whether --slot-save-path is missing in the command of *spec*, and may be added."""
+    line = LaunchLine.parse(spec.command.argv)
+    is_missing = line.value("--slot-save-path") is None
+    return is_missing and line.is_llama_server and settings.manages_args
+
+
+def shortcoming(spec: ServiceSpec) -> str:
+    """Say why less of *spec* can be kept than one may expect, and what to add; else nothing."""
+    line = LaunchLine.parse(spec.command.argv)
+    if not line.is_llama_server or line.has("--parallel") or _SLOTS in spec.command.env:
+        return ""
+    return (
+        "without `--parallel N` llama-server moves idle slots to where they cannot be saved: only "
+        "the last conversation is kept"
+    )
 
 
 def _with_hooks(spec: ServiceSpec, action: _Action) -> Mapping[str, tuple[Hook, ...]]:
@@ -268,13 +365,13 @@ def _with_hooks(spec: ServiceSpec, action: _Action) -> Mapping[str, tuple[Hook, 
     return hooks
 
 
-def _is_made(name: str, place: Place) -> bool:
+def _cannot_make(place: Place | None) -> str:
     try:
-        place.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if place is not None:
+            place.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        log.warning("%s: kv: nothing is kept: %s: %s", name, place.folder, error.strerror)
-        return False
-    return True
+        return f"{_NOTHING}: {error.filename}: {error.strerror}"
+    return ""
 
 
 def _tail(pieces: Iterable[bytes]) -> bytes:

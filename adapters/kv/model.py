@@ -102,6 +102,7 @@ class ModelKv:
         self._tasks, self._say = tasks, say
         self._records = {k: Record.load(v) for k, v in store.manifest.learned.items()}
         self._warned: set[str] = set()
+        self._hindrance: str | None = None
         self._settled: anyio.Event | None = None
         self._counts = {
             "saves": 0, "restores": 0, "failures": 0, "saved_tokens_total": 0,
@@ -196,6 +197,11 @@ class ModelKv:
         finally:
             settled.set()
 
+    @property
+    def is_settled(self) -> bool:
+        """Tell whether the last save has been written down."""
+        return self._settled is None or self._settled.is_set()
+
     async def settled(self) -> None:
         """Wait until the last save has been written down."""
         if self._settled is not None:
@@ -222,6 +228,7 @@ class ModelKv:
         """Return what can be shown: verdict, sizes, times in ms, and counts of this run of ours."""
         entries = self.store.manifest.entries
         return {
+            "problem": self._hindrance,
             "verdict": self.record(self.run.fingerprint).verdict,
             "saved_tokens": sum(entry.tokens for entry in entries),
             "saved_bytes": sum(entry.size for entry in entries),
@@ -234,7 +241,7 @@ class ModelKv:
         """Ask the server who it is; None, said once, when nothing can be kept of it."""
         props = await client.props()
         if props is None:
-            self.complain("foreign", "nothing is kept: no /props of a llama-server here")
+            self._cannot("foreign", "no /props of a llama-server here")
             return None
         has_adapters = terms.facts.line.has("--lora", "--lora-scaled")
         adapters = await client.adapters() if has_adapters else ""
@@ -242,12 +249,17 @@ class ModelKv:
             terms.facts.learn, props, adapters, terms.settings.allows_swa
         )
         if isinstance(found, str):
-            self.complain(found, f"nothing is kept: {found}")
+            self._cannot(found, found)
             return None
+        self._hindrance = None
         return Server(
             fingerprint=found, slots=int(props["total_slots"]), lora=_default_lora(props),
             is_asleep=bool(props.get("is_sleeping")),
         )  # fmt: skip
+
+    def _cannot(self, about: str, why: str) -> None:
+        self._hindrance = f"nothing is kept: {why}"
+        self.complain(about, self._hindrance)
 
     def record(self, key: str) -> Record:
         """Return what was measured under fingerprint *key*."""

@@ -27,7 +27,7 @@ class KvSettings:
 
     directory: Path | None = None
     tmpfs: Path | None = None
-    manages_args: bool = True
+    manages_args: bool = False
     min_tokens: int = 256
     timeout_s: float = 10.0
     allows_swa: bool = False

@@ -48,13 +48,14 @@ class ModelStore:
     Attributes:
         files: Of the saved slots.
         manifest: What there is.
+        path: Of the manifest.
     """
 
     def __init__(self, model: str, folder: Path, disk: Path | None = None) -> None:
         prefix = prefix_of(model)
         self.files = SlotFiles(folder, prefix, disk)
         self.manifest = Manifest(model=model)
-        self._path = (disk or folder) / f"{prefix}.json"
+        self.path = (disk or folder) / f"{prefix}.json"
 
     # ---- the manifest
     def open(self) -> None:
@@ -75,16 +76,16 @@ class ModelStore:
     def read(self) -> None:
         """Read the manifest and change nothing else; raises as `open`."""
         try:
-            self.manifest = _parse(json.loads(self._path.read_text()), self.manifest.model)
+            self.manifest = _parse(json.loads(self.path.read_text()), self.manifest.model)
         except FileNotFoundError:
             return
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            aside = self._path.with_suffix(".json.bad")
-            log.warning("%s makes no sense (%s): put aside as %s", self._path, error, aside.name)
+            aside = self.path.with_suffix(".json.bad")
+            log.warning("%s makes no sense (%s): put aside as %s", self.path, error, aside.name)
             with contextlib.suppress(OSError):
-                self._path.replace(aside)
+                self.path.replace(aside)
         except OSError as error:
-            raise KvStoreError(f"{self._path} cannot be read: {error.strerror}") from error
+            raise KvStoreError(f"{self.path} cannot be read: {error.strerror}") from error
 
     def commit(self, *, is_durable: bool = True) -> None:
         """Write the manifest: a temporary file, fsync where *is_durable*, rename.
@@ -96,7 +97,7 @@ class ModelStore:
         facts = {key: value for key, value in self.manifest.facts.items() if key in keys}
         self.manifest.facts = facts
         text = json.dumps({"version": _VERSION, **asdict(self.manifest)}, indent=1)
-        temporary = self._path.with_suffix(".tmp")
+        temporary = self.path.with_suffix(".tmp")
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
             with os.fdopen(os.open(temporary, flags, 0o600), "w") as file:
@@ -104,11 +105,11 @@ class ModelStore:
                 file.flush()
                 if is_durable:
                     os.fsync(file.fileno())
-            temporary.replace(self._path)
+            temporary.replace(self.path)
         except OSError as error:
             with contextlib.suppress(OSError):
                 temporary.unlink()
-            raise KvStoreError(f"{self._path} cannot be written: {error.strerror}") from error
+            raise KvStoreError(f"{self.path} cannot be written: {error.strerror}") from error
 
     # ---- entries; the manifest is not written by these
     def update(self, *changed: Entry) -> None:
@@ -164,10 +165,19 @@ class ModelStore:
         total = sum(entry.size for entry in self.manifest.entries)
         self.manifest = Manifest(model=self.manifest.model)
         self.files.sweep(())
-        for path in (self._path, self._path.with_suffix(".json.bad")):
+        for path in (self.path, self.path.with_suffix(".json.bad")):
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
         return total
+
+
+def model_of(path: Path) -> str | None:
+    """Return the model whose manifest is at *path*; None if it is no manifest of ours."""
+    try:
+        name = json.loads(path.read_text())["model"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return name if isinstance(name, str) and path.name == f"{prefix_of(name)}.json" else None
 
 
 def _parse(value: Any, model: str) -> Manifest:

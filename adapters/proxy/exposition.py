@@ -186,7 +186,7 @@ def _kept(proxy: Proxy) -> Iterator[Metric]:
     """Tell what is kept of conversations, where something is."""
     tell = proxy.details.get("kv")
     known = {} if tell is None else {name: tell(name) for name in proxy.catalogue.cards}
-    facts = {name: detail for name, detail in known.items() if detail is not None}
+    facts = {name: detail for name, detail in known.items() if detail and "verdict" in detail}
     if not facts:
         return
     verdicts = {(name, str(detail["verdict"])): 1.0 for name, detail in facts.items()}

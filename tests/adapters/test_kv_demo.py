@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from tools.kv import NAME, STORY, Kept, demo_command, keeping, warnings_of
 
+from swapchart.adapters.kv.files import FolderLock
 from swapchart.adapters.kv.keeper import Place
 from swapchart.adapters.kv.settings import KvSettings
 
@@ -434,11 +435,28 @@ async def test_two_proxies_do_not_share_a_folder(
     async with keeping(kept.folder, demo_command(model)) as second, second.life() as life:
         assert await life.cached(STORY * 5) == 0
         await life.save()
-        assert second.keeper.facts(NAME) is None
+        assert "another swapchart works in" in second.facts()["problem"]
     async with kept.life() as life:
         assert await life.cached(STORY * 5) > 50
 
     assert sum("another swapchart" in text for text in warnings_of(caplog)) == 1
+
+
+async def test_a_folder_is_taken_once_the_other_proxy_leaves_it(
+    tmp_path: Path, model: Path
+) -> None:
+    """Its next start asks again; nobody has to start the second proxy anew."""
+    async with keeping(tmp_path / "kv", demo_command(model)) as kept:
+        tokens = await one_saved(kept)
+    other = FolderLock(tmp_path / "kv")
+    async with keeping(tmp_path / "kv", demo_command(model)) as kept:
+        async with kept.life() as life:
+            assert await life.cached(STORY * 5) == 0
+        other.close()
+        async with kept.life() as life:
+            assert await life.cached(STORY * 5) >= tokens - 3
+
+        assert kept.facts()["problem"] is None
 
 
 async def test_E11_a_disk_that_is_full_keeps_what_was_saved(

@@ -121,6 +121,8 @@ def test_a_fingerprint_names_what_changed() -> None:
                                    files={"--model": "1"}).key  # fmt: skip
     assert base.key != other.key
     assert base.differences(other.facts) == ["file --model: 2 -> 1"]
+    more = fingerprint(line("x -np 2 -fa off"), {}, props, binary="b", files={"--model": "1"})
+    assert more.differences(base.facts) == ["options: none -> --flash-attn off"]
     assert of(build_info="b2") != base
     assert of(total_slots=3) != base
     assert of("x -np 2 -fa off") != base

@@ -59,6 +59,7 @@ Load = Callable[[str], Config]
         ("drain: {policy: wait}", "next_start"),
         ("abandon: abort", "next_start"),
         ("kv: keep", "next_start"),
+        ("kv: {manageArgs: true}", "next_start"),  # no llama-server: nothing is added
         ("ttl: 60", "live"),
         ("unloadTimeout: 60", "live"),
         ("startTimeout: 60", "live"),

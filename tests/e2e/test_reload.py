@@ -14,12 +14,12 @@ import pytest
 from tools.net import wait_until
 from tools.swapchart_process import (
     LONG_S,
+    Edited,
     Journal,
     Serve,
     SwapchartProcess,
     demo_model,
     error_of,
-    port_block,
     shell,
 )
 
@@ -30,41 +30,6 @@ pytestmark = pytest.mark.slow
 EDITS = 30
 QUICK = ("--load-seconds", "0", "--quiet")
 TOGETHER = {"groups": {"all": {"swap": False, "exclusive": False, "members": ["keep", "b"]}}}
-
-
-class Edited:
-    """A proxy whose configuration is edited."""
-
-    def __init__(self, serve: Serve, models: dict[str, Any], *options: str, **keys: Any) -> None:
-        self.value = {"startPort": port_block(32), "models": models, **keys}
-        self.proxy: SwapchartProcess = serve(config=self.value, options=options)
-        self.path = self.proxy.folder / "config.yaml"
-
-    def write(self) -> None:
-        """Save what `value` holds now, as an editor does: at once."""
-        new = self.path.with_name("new")
-        new.write_text(json.dumps(self.value))
-        new.replace(self.path)
-
-    def reload(self) -> dict[str, Any]:
-        """Save and reload; returns the report, which must be good."""
-        self.write()
-        answer = self.proxy.call("POST", "/api/config/reload")
-        assert answer.status == 200, answer.body
-        report: dict[str, Any] = answer.json()
-        return report
-
-    def changes(self) -> dict[str, str]:
-        """As `reload`; returns id -> change of each model that changed."""
-        return {row["id"]: row["change"] for row in self.reload()["plan"]["models"]}
-
-    def reloads(self) -> int:
-        """Return how many reloads there were."""
-        return int(self.proxy.get("/api/config")["reloads"])
-
-    def pid(self, model: str) -> int:
-        """Return the process id of *model*."""
-        return int(self.proxy.running()[model]["pid"])
 
 
 class Load(threading.Thread):

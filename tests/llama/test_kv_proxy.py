@@ -35,7 +35,8 @@ def llama_model(llama: LlamaServer, path: Path, *extra: str, **keys: Any) -> dic
     argv = llama.argv(path, 0, extra=extra)
     argv[argv.index("--port") + 1] = "${PORT}"
     env = [f"{name}={value}" for name, value in llama.env.items()]
-    return {"cmd": argv, "env": env, "proxy": "http://127.0.0.1:${PORT}", "kv": "keep", **keys}
+    kv = {"manageArgs": True}
+    return {"cmd": argv, "env": env, "proxy": "http://127.0.0.1:${PORT}", "kv": kv, **keys}
 
 
 def ask(proxy: SwapchartProcess, model: str, text: str, **more: Any) -> dict[str, Any]:
@@ -130,18 +131,18 @@ def test_trap_7_a_request_during_the_save_waits_and_loses_nothing(
     assert proxy.running()["one"]["incarnation"] == 2
 
 
-def test_without_manage_args_it_is_said_what_to_add(
+def test_it_is_said_what_to_add_and_nothing_is_added_unasked(
     serve: Serve, real_llama: LlamaServer, tiny_gguf: Path
 ) -> None:
-    """Nothing is added to a command unless it may be, and never silently."""
-    model = llama_model(real_llama, tiny_gguf, kv={"mode": "keep", "manageArgs": False})
+    """Without ``--slot-save-path`` the model starts plainly, unless ``manageArgs`` is on."""
+    model = llama_model(real_llama, tiny_gguf, kv="keep")
     proxy = serve({"one": model}, config={"logLevel": "info"})
     ask(proxy, "one", "hello")
     plain = proxy.output()
     proxy.stop()
     managed = serve({"one": llama_model(real_llama, tiny_gguf)}, config={"logLevel": "info"})
 
-    assert "one: kv: nothing is kept: its command has no --slot-save-path; add" in plain
+    assert "one: kv: nothing is kept: its cmd has no --slot-save-path; add `--slot-" in plain
     if "llama-server" in model["cmd"][0]:
         assert managed.output().count("kv: adding --slot-save-path") == 1
 
@@ -202,7 +203,7 @@ def test_it_can_be_switched_on_while_the_proxy_runs(
     path = proxy.folder / "config.yaml"
     value = json.loads(path.read_text())
     for model in value["models"].values():
-        model["kv"] = "keep"
+        model["kv"] = {"manageArgs": True}
     path.write_text(json.dumps(value))
     assert proxy.call("POST", "/api/config/reload", value={}).json()["ok"]
     ask(proxy, "one", STORY)

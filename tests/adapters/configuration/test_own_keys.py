@@ -270,7 +270,7 @@ NAP = HookAction(argv=("nap", "${PID}"))
         ("", "kv", Kv(mode="off")),
         ("kv: keep", "kv", Kv()),
         ("kv: off", "kv", Kv(mode="off")),
-        ("kv: {dir: /x, maxBytes: 10, maxAge: 5}", "kv", ("keep", "/x", 10, 5.0, 256, True)),
+        ("kv: {dir: /x, maxBytes: 10, maxAge: 5}", "kv", ("keep", "/x", 10, 5.0, 256, False)),
     ],
 )
 def test_supervision(load: Load, text: str, attribute: str, value: Any) -> None:

@@ -1,0 +1,341 @@
+"""Conversations that are kept, in a whole proxy, on demo servers: what is said, and reloads."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from tools import raw
+from tools.net import wait_until
+from tools.swapchart_process import (
+    CHAT,
+    LONG_S,
+    Edited,
+    Serve,
+    SwapchartProcess,
+    port_block,
+)
+
+from swapchart.adapters.cli import main
+from swapchart.adapters.kv.files import FolderLock, KvStoreError
+
+pytestmark = pytest.mark.slow
+
+STORY = "the tree and the river wait for a red stone in the green time of the one queue " * 8
+SMALL = {"mode": "keep", "minTokens": 10}
+
+
+class Llama:
+    """A program of llama-server's name, and models that it serves, one after the other."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.program = folder / "llama-server"
+        server = f"exec {sys.executable} -m swapchart.adapters.demo_server"
+        self.program.write_text(f'#!/bin/sh\n{server} "$@"\n')
+        self.program.chmod(0o755)
+        self.weights = folder / "model.bin"
+        self.weights.write_bytes(b"weights")
+
+    def slots(self, name: str) -> Path:
+        """Return where the slots of a model are saved."""
+        return self.folder / f"slots-{name}"
+
+    def model(self, name: str, *options: str, slots: bool = True, **keys: Any) -> dict[str, Any]:
+        """Return a model that keeps its conversations, in `slots` unless told otherwise."""
+        words = [
+            str(self.program), "--model", str(self.weights), "--alias", "demo", "--parallel", "1",
+            "--port", "${PORT}", "--prefill-tokens-per-second", "1000",
+            "--tokens-per-second", "0", *options,
+        ]  # fmt: skip
+        words += ["--slot-save-path", str(self.slots(name))] if slots else []
+        return {"cmd": words, "proxy": "http://127.0.0.1:${PORT}", "kv": SMALL, **keys}
+
+
+@pytest.fixture
+def llama(tmp_path: Path) -> Llama:
+    folder = tmp_path / "llama"
+    folder.mkdir()
+    return Llama(folder)
+
+
+def read(proxy: SwapchartProcess, model: str, text: str = STORY) -> int:
+    """Ask *model* about *text*; returns how many of its tokens had to be read.
+
+    Where a model of that name is still on its way out, it is asked for again, as clients are told.
+    """
+    messages = [{"role": "user", "content": text}]
+    value = {"model": model, "messages": messages, "max_tokens": 2, "temperature": 0}
+
+    def answer() -> raw.Answer | None:
+        found = proxy.call("POST", CHAT, value=value)
+        is_leaving = found.status == 503 and b"model_removed" in found.body
+        return None if is_leaving else found
+
+    found = wait_until(answer, LONG_S, what=f"{model} back")
+    assert found is not None
+    assert found.status == 200, found
+    return int(found.json()["timings"]["prompt_n"])
+
+
+def kv_of(proxy: SwapchartProcess, model: str) -> Any:
+    """Return what ``/running`` tells of the conversations of *model*."""
+    return proxy.running()[model].get("kv")
+
+
+# ---- a command without --slot-save-path
+def test_nothing_is_added_to_a_command_unasked(
+    serve: Serve, llama: Llama, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model starts plainly; log, /running and `config check` say exactly what to add."""
+    edited = Edited(serve, {"m": llama.model("m", slots=False)})
+    proxy = edited.proxy
+    assert read(proxy, "m") > 100
+    problem = kv_of(proxy, "m")["problem"]
+    found = re.search("add `(--slot-save-path [^`]+)` to it, or `manageArgs: true`", problem)
+    assert found is not None, problem
+    monkeypatch.setenv("SWAPCHART_STATE_DIR", str(proxy.folder / "state"))
+    assert main(["config", "check", str(edited.path)]) == 0
+    said = capsys.readouterr().out
+
+    assert "--slot-save-path" not in psutil.Process(edited.pid("m")).cmdline()
+    assert f"m: kv: {problem}" in proxy.output()
+    assert f"warning: models.m.kv: {problem}\n" in said
+    assert "swapchart_kv_" not in proxy.call("GET", "/metrics").body.decode()
+
+    edited.value["models"]["m"]["cmd"] += shlex.split(found[1])  # as it says
+    assert edited.changes() == {"m": "restart"}
+    assert read(proxy, "m") > 100
+    proxy.unload("m")
+    assert read(proxy, "m") < 5
+    assert kv_of(proxy, "m")["problem"] is None
+    assert main(["config", "check", str(edited.path)]) == 0
+    assert "warning" not in capsys.readouterr().out
+
+
+def test_a_folder_is_added_where_it_may_be(serve: Serve, llama: Llama) -> None:
+    """And the log has a line of it."""
+    keys = {"kv": {**SMALL, "manageArgs": True}}
+    proxy = serve({"m": llama.model("m", slots=False, **keys)})
+    assert read(proxy, "m") > 100
+    proxy.unload("m")
+
+    assert read(proxy, "m") < 5
+    assert proxy.output().count("m: kv: adding --slot-save-path ") == 1
+
+
+def test_a_program_of_another_name_gets_nothing_and_it_is_said_why(
+    llama: Llama, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A container's command, say, may end with something else than options."""
+    other = llama.program.rename(llama.folder / "server")
+    model = llama.model("m", slots=False, kv={"manageArgs": True})
+    model["cmd"][0] = str(other)
+    path = tmp_path / "config.yaml"
+    path.write_text(json.dumps({"startPort": port_block(), "models": {"m": model}}))
+    assert main(["config", "check", str(path)]) == 0
+
+    assert "manageArgs adds it only to a program that is called llama-server" in (
+        capsys.readouterr().out
+    )
+
+
+def test_one_slot_for_all_is_said_beforehand(
+    llama: Llama, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without --parallel, or its variable, idle slots cannot be saved."""
+    told = []
+    for env in ([], ["LLAMA_ARG_N_PARALLEL=2"]):
+        model = llama.model("m", env=env)
+        at = model["cmd"].index("--parallel")
+        del model["cmd"][at : at + 2]
+        path = tmp_path / "config.yaml"
+        path.write_text(json.dumps({"startPort": port_block(), "models": {"m": model}}))
+        assert main(["config", "check", str(path)]) == 0
+        told.append("only the last conversation is kept" in capsys.readouterr().out)
+
+    assert told == [True, False]
+
+
+# ---- reloads
+@pytest.fixture
+def edited(serve: Serve, llama: Llama) -> Edited:
+    """A proxy for two models that exclude each other."""
+    return Edited(serve, {name: llama.model(name) for name in ("one", "two")})
+
+
+def swap(proxy: SwapchartProcess) -> None:
+    """Let ``two`` take the place of ``one``."""
+    read(proxy, "two", "hello")
+    assert [*proxy.running()] == ["two"]
+
+
+def test_a_reload_leaves_what_did_not_change_alone(edited: Edited, llama: Llama) -> None:
+    """Same process, same counts, and the conversation is saved and restored as ever."""
+    assert read(edited.proxy, "one") > 100
+    swap(edited.proxy)
+    assert read(edited.proxy, "one") < 5
+    pid, before = edited.pid("one"), kv_of(edited.proxy, "one")
+    edited.value["models"]["three"] = llama.model("three")
+    edited.value["models"]["one"]["ttl"] = 900
+    assert edited.changes() == {"one": "live", "three": "added"}
+
+    assert edited.pid("one") == pid
+    assert kv_of(edited.proxy, "one") == before
+    assert (before["restores"], before["verdict"]) == (1, "works")
+    swap(edited.proxy)
+    assert read(edited.proxy, "one") < 5
+
+
+def test_a_changed_command_drains_saves_stops_and_restores(edited: Edited) -> None:
+    """A stream in flight ends well, and its words are in what is saved."""
+    proxy, command = edited.proxy, edited.value["models"]["one"]["cmd"]
+    command[command.index("--tokens-per-second") + 1] = "50"
+    edited.reload()
+    body = {"messages": [{"role": "user", "content": STORY}], "ignore_eos": True}
+    with proxy.open_chat("one", 40, stream=True, **body) as stream:
+        head = stream.read_head()
+        assert stream.read_chunk()
+        command += ["--host", "127.0.0.1"]
+        assert edited.changes() == {"one": "restart"}
+        assert stream.read_body(head).body.endswith(b"data: [DONE]\n\n")
+    again = read(proxy, "one")
+
+    assert again < 5
+    facts = kv_of(proxy, "one")
+    assert facts["saved_tokens_total"] == facts["restored_tokens_total"] > 140
+    assert proxy.running()["one"]["incarnation"] == 2
+
+
+def test_what_no_longer_fits_is_named_and_comes_back_with_the_old_command(edited: Edited) -> None:
+    assert read(edited.proxy, "one") > 100
+    edited.value["models"]["one"]["cmd"] += ["--ctx-size", "4096"]
+    assert edited.changes() == {"one": "restart"}
+    assert read(edited.proxy, "one") > 100
+    del edited.value["models"]["one"]["cmd"][-2:]
+    assert edited.changes() == {"one": "restart"}
+
+    assert read(edited.proxy, "one") < 5
+    text = (
+        "one: kv: saved by another server, so not restored: options: none -> --ctx-size 4096; "
+        "tokens per slot: 8192 -> 4096"
+    )
+    assert edited.proxy.output().count(text) == 1
+
+
+def test_switched_off_nothing_more_is_saved_and_it_can_be_purged(
+    edited: Edited, llama: Llama, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its process goes on; the folder is free at once, while the proxy still runs."""
+    assert read(edited.proxy, "one") > 100
+    swap(edited.proxy)
+    assert read(edited.proxy, "one") < 5
+    assert read(edited.proxy, "one", STORY * 2) > 100
+    (old,) = llama.slots("one").glob("*.kv")
+    pid = edited.pid("one")
+    edited.value["models"]["one"]["kv"] = "off"
+    assert edited.changes() == {"one": "next_start"}
+    assert edited.pid("one") == pid
+    assert kv_of(edited.proxy, "one") is None
+    swap(edited.proxy)
+    assert [*llama.slots("one").glob("*.kv")] == [old]
+
+    assert read(edited.proxy, "one") > 100
+    command = ["--config", str(edited.path), "one"]
+    assert main(["kv", "list", *command]) == 0
+    assert capsys.readouterr().out.endswith(", not used\n")
+    assert main(["kv", "purge", *command]) == 0
+    assert [*llama.slots("one").glob("*.kv")] == []
+
+
+def test_switched_on_it_keeps_from_the_next_start_on(edited: Edited, llama: Llama) -> None:
+    """The process that was started without is not asked to save."""
+    edited.value["models"]["one"]["kv"] = "off"
+    edited.reload()
+    assert read(edited.proxy, "one") > 100
+    edited.value["models"]["one"]["kv"] = SMALL
+    assert edited.changes() == {"one": "next_start"}
+    swap(edited.proxy)
+    assert not [*llama.slots("one").glob("*.kv")]
+
+    assert read(edited.proxy, "one") > 100
+    swap(edited.proxy)
+    assert read(edited.proxy, "one") < 5
+
+
+def test_off_and_on_again_is_as_if_nothing_had_been(edited: Edited) -> None:
+    """Both while one process runs: it saves after all."""
+    assert read(edited.proxy, "one") > 100
+    for kv in ("off", SMALL):
+        edited.value["models"]["one"]["kv"] = kv
+        assert edited.changes() == {"one": "next_start"}
+    swap(edited.proxy)
+
+    assert read(edited.proxy, "one") < 5
+
+
+@pytest.mark.parametrize("is_on", [False, True])
+def test_a_folder_that_comes_or_goes_with_kv_needs_a_restart_and_the_plan_says_so(
+    serve: Serve, llama: Llama, is_on: bool
+) -> None:
+    """It is in the command: what is planned is what is done."""
+    states: list[Any] = [{**SMALL, "manageArgs": True}, "off"]
+    before, after = reversed(states) if is_on else states
+    edited = Edited(serve, {"m": llama.model("m", slots=False, kv=before)})
+    assert read(edited.proxy, "m") > 100
+    pid = edited.pid("m")
+    edited.value["models"]["m"]["kv"] = after
+    assert edited.changes() == {"m": "restart"}
+    wait_until(lambda: not psutil.pid_exists(pid), LONG_S, what="the old process gone")
+    assert read(edited.proxy, "m") > 100
+    edited.proxy.unload("m")
+
+    assert (read(edited.proxy, "m") < 5) == is_on
+
+
+def is_free(folder: Path) -> bool:
+    """Tell whether nobody holds *folder*."""
+    try:
+        FolderLock(folder).close()
+    except KvStoreError:
+        return False
+    return True
+
+
+def test_a_removed_model_is_saved_and_may_return(edited: Edited, llama: Llama) -> None:
+    """It is drained, saved and stopped; its folder is free then, while the proxy still runs."""
+    assert read(edited.proxy, "one") > 100
+    model = edited.value["models"].pop("one")
+    assert edited.changes() == {"one": "removed"}
+    wait_until(lambda: not edited.proxy.find("--port"), LONG_S, what="its process gone")
+    assert len([*llama.slots("one").glob("*.kv")]) == 1
+    wait_until(lambda: is_free(llama.slots("one")), LONG_S, what="its folder free")
+    edited.value["models"]["one"] = model
+    assert edited.changes() == {"one": "added"}
+
+    assert read(edited.proxy, "one") < 5
+
+
+def test_what_a_removed_model_left_in_our_own_folder_is_found(
+    serve: Serve, llama: Llama, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """List and purge show what nobody uses any more, and free it."""
+    kv = {**SMALL, "manageArgs": True}
+    edited = Edited(serve, {name: llama.model(name, slots=False, kv=kv) for name in ("one", "two")})
+    assert read(edited.proxy, "one") > 100
+    swap(edited.proxy)
+    del edited.value["models"]["one"]
+    assert edited.changes() == {"one": "removed"}
+    (state,) = (edited.proxy.folder / "state").glob("*/")
+    command = ["--config", str(edited.path), "--state-dir", str(state)]
+    assert main(["kv", "list", *command, "one"]) == 0
+    assert capsys.readouterr().out.endswith(", not used\n")
+    assert main(["kv", "purge", *command, "one"]) == 0
+    assert "one: 1 saved slots" in capsys.readouterr().out
+    assert not [*state.rglob("*.kv")]
