@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from collections.abc import Iterator
 from typing import Any
 
 import anthropic
 import openai
 import pytest
+from tools.clients import TALK, claude_client, curl, openai_client
 from tools.swapchart_process import Proxies, SwapchartProcess, demo_model
 
 pytestmark = pytest.mark.slow
 
 KEY = "sk-real-clients"
-LONG_S = 30.0
-TALK: Any = [{"role": "user", "content": "hello there"}]
 
 
 @pytest.fixture(scope="module", params=["hypercorn", "uvicorn"])
@@ -43,25 +41,13 @@ def proxy(
 
 @pytest.fixture
 def oai(proxy: SwapchartProcess) -> Iterator[openai.OpenAI]:
-    with (
-        openai.DefaultHttpxClient(trust_env=False, timeout=LONG_S) as transport,
-        openai.OpenAI(
-            base_url=f"http://127.0.0.1:{proxy.port}/v1", api_key=KEY, max_retries=0,
-            http_client=transport,
-        ) as client,
-    ):  # fmt: skip
+    with openai_client(proxy.port, KEY) as client:
         yield client
 
 
 @pytest.fixture
 def claude(proxy: SwapchartProcess) -> Iterator[anthropic.Anthropic]:
-    with (
-        anthropic.DefaultHttpxClient(trust_env=False, timeout=LONG_S) as transport,
-        anthropic.Anthropic(
-            base_url=f"http://127.0.0.1:{proxy.port}", api_key=KEY, max_retries=0,
-            http_client=transport,
-        ) as client,
-    ):  # fmt: skip
+    with claude_client(proxy.port, KEY) as client:
         yield client
 
 
@@ -206,13 +192,6 @@ def test_anthropic_errors(claude: anthropic.Anthropic) -> None:
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 def test_curl(proxy: SwapchartProcess) -> None:
     """Curl's plain -d, its -F and its -u all work."""
-
-    def curl(*arguments: str) -> str:
-        return subprocess.run(
-            ["curl", "--noproxy", "*", "-sS", "--max-time", "30", *arguments],
-            check=True, capture_output=True, text=True,
-        ).stdout  # fmt: skip
-
     url = f"http://127.0.0.1:{proxy.port}"
     body = json.dumps({"model": "a", "messages": TALK, "max_tokens": 2})
     chat = curl("-u", f":{KEY}", "-d", body, f"{url}/v1/chat/completions")
