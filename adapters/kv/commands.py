@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 from ..config import ConfigProblems, format_problems, load_config
 from ..services import kv_wish, service_spec
 from ..store.state import default_directory
-from .entry import by_value
+from .entry import Entry, by_value
 from .files import FolderLock, KvStoreError
 from .keeper import KvKeeper, Place
 from .proof import Record
-from .store import ModelStore, model_of
+from .store import ManifestError, ModelStore, model_of
 
 
 class Found(NamedTuple):
@@ -45,14 +45,22 @@ def run(options: argparse.Namespace) -> int:
         found = _stores(options)
         if options.what == "purge":
             return _purge(found)
-        for _, _, store, _ in found:
-            store.read()
+        problems = [problem for one in found if (problem := _read(one.store))]
+        code = _verify(found) if options.what == "verify" else _list(found, is_json=options.json)
     except ConfigProblems as error:
         print(format_problems(error.problems), file=sys.stderr)
         return 1
     except KvStoreError as error:
         return _fail(str(error))
-    return _verify(found) if options.what == "verify" else _list(found, is_json=options.json)
+    return max([code, *map(_fail, problems)])
+
+
+def _read(store: ModelStore) -> str:
+    try:
+        store.read()
+    except KvStoreError as error:
+        return str(error)
+    return ""
 
 
 def _stores(options: argparse.Namespace) -> list[Found]:
@@ -118,18 +126,26 @@ def _verify(found: list[Found]) -> int:
     for name, _, store, _ in found:
         for entry in by_value(store.manifest.entries):
             flaw = store.verify(entry)
+            if flaw and _is_superseded(store, entry):
+                continue  # a proxy at work has replaced it meanwhile
             bad += bool(flaw)
             print(f"{name}: {entry.file}: {flaw or 'ok'}")
     return 1 if bad else 0
 
 
+def _is_superseded(store: ModelStore, entry: Entry) -> bool:
+    now = ModelStore(store.manifest.model, store.files.folder, store.files.disk)
+    return not _read(now) and entry not in now.manifest.entries
+
+
 def _purge(found: list[Found]) -> int:
     with ExitStack() as stack:
-        for folder in {folder for _, place, _, _ in found for folder in (place.folder, place.disk)}:
-            if folder is not None and folder.is_dir():
+        for folder in {folder for one in found for folder in one.place.folders}:
+            if folder.is_dir():
                 stack.callback(FolderLock(folder).close)
         for name, _, store, _ in found:
-            store.read()
+            with suppress(ManifestError):
+                store.read()
             count, size = len(store.manifest.entries), store.purge()
             if count:
                 print(f"{name}: {count} saved slots, {size / 1e6:.1f} MB")

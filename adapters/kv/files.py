@@ -111,11 +111,17 @@ class SlotFiles:
             KvStoreError: It does not fit into memory.
         """
         self._fetch(name)
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-        with os.fdopen(os.open(self.folder / name, flags), "rb", buffering=0) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise OSError(f"{name} is no plain file")
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return _digest(self.folder / name)
+
+    def kept(self, name: str) -> tuple[int, str]:
+        """Return size and SHA-256 of file *name* where it lies, if only on the disk; reads only.
+
+        Raises:
+            OSError: It cannot be read, or is no plain file.
+        """
+        is_here = self.disk is None or self.size(name) >= 0
+        path = (self.folder if is_here else self.disk or self.folder) / name
+        return _size(path), _digest(path)
 
     def _fetch(self, name: str) -> None:
         if self.disk is not None and self.size(name) < 0 <= _size(self.disk / name):
@@ -163,6 +169,14 @@ def _size(path: Path) -> int:
     except OSError:
         return -1
     return about.st_size if stat.S_ISREG(about.st_mode) else -1
+
+
+def _digest(path: Path) -> str:
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    with os.fdopen(os.open(path, flags), "rb", buffering=0) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(f"{path.name} is no plain file")
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _create(path: Path) -> int:

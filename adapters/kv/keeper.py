@@ -340,8 +340,13 @@ def adds_folder(spec: ServiceSpec, settings: KvSettings) -> bool:
 
 
 def shortcoming(spec: ServiceSpec) -> str:
-    """Say why less of *spec* can be kept than one may expect, and what to add; else nothing."""
+    """Say why less of *spec* can be kept than one may expect, and what to do; else nothing."""
     line = LaunchLine.parse(spec.command.argv)
+    if line.has("--sleep-idle-seconds"):
+        return (
+            "--sleep-idle-seconds drops the caches without anybody being asked: use `sleep` or "
+            "`ttl` instead, which save them"
+        )
     if not line.is_llama_server or line.has("--parallel") or _SLOTS in spec.command.env:
         return ""
     return (

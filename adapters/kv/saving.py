@@ -82,7 +82,9 @@ class Saving:
         expected = record.expected_bytes(slot.tokens or 0)
         limit = self._terms.settings.max_bytes
         if limit is not None and expected > limit:
-            raise KvStoreError(f"{slot.tokens} tokens need more than maxBytes ({limit})")
+            what = f"{slot.tokens} tokens are not saved: they need more than maxBytes ({limit})"
+            self._model.complain("maxBytes", what)
+            return
         began = time.perf_counter()
         name = await to_thread.run_sync(self._files.reserve, expected)
         is_good = False

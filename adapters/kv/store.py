@@ -20,6 +20,10 @@ log = logging.getLogger(__name__)
 _VERSION = 1
 
 
+class ManifestError(KvStoreError):
+    """A manifest makes no sense: nothing tells what is in the files."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Manifest:
     """What is known of one model's saved slots.
@@ -57,6 +61,10 @@ class ModelStore:
         self.manifest = Manifest(model=model)
         self.path = (disk or folder) / f"{prefix}.json"
 
+    @property
+    def _aside(self) -> Path:
+        return self.path.with_suffix(".json.bad")
+
     # ---- the manifest
     def open(self) -> None:
         """Read the manifest, and remove what a killed save left.
@@ -67,23 +75,31 @@ class ModelStore:
         Raises:
             KvStoreError: It cannot be read.
         """
-        self.read()
+        try:
+            self.read()
+        except ManifestError as error:
+            log.warning("%s: put aside as %s", error, self._aside.name)
+            with contextlib.suppress(OSError):
+                self.path.replace(self._aside)
         missing = self.files.sweep(entry.file for entry in self.manifest.entries)
         if missing:
             log.warning("%s: %d saved slots have vanished", self.manifest.model, len(missing))
             self.manifest.entries = [e for e in self.manifest.entries if e.file not in missing]
 
     def read(self) -> None:
-        """Read the manifest and change nothing else; raises as `open`."""
+        """Read the manifest and change nothing else.
+
+        Raises:
+            ManifestError: It makes no sense.
+            KvStoreError: It cannot be read.
+        """
+        self.manifest = Manifest(model=self.manifest.model)
         try:
             self.manifest = _parse(json.loads(self.path.read_text()), self.manifest.model)
         except FileNotFoundError:
             return
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            aside = self.path.with_suffix(".json.bad")
-            log.warning("%s makes no sense (%s): put aside as %s", self.path, error, aside.name)
-            with contextlib.suppress(OSError):
-                self.path.replace(aside)
+            raise ManifestError(f"{self.path} makes no sense ({error})") from error
         except OSError as error:
             raise KvStoreError(f"{self.path} cannot be read: {error.strerror}") from error
 
@@ -124,21 +140,15 @@ class ModelStore:
 
     def flaw(self, entry: Entry) -> str:
         """Say why *entry* must not be offered to a server, checksum aside; empty when it may be."""
-        if entry.is_suspect:
-            return "a server crashed when it was restored"
-        found = self.files.size(entry.file)
-        if found < 0:
-            return "it has vanished"
-        return "" if found == entry.size else f"expected {entry.size} bytes, found {found}"
+        return _flaw(entry, self.files.size(entry.file))
 
     def verify(self, entry: Entry) -> str:
         """Say what is wrong with *entry*, its checksum included; reads the whole file."""
         try:
-            digest = self.files.digest(entry.file)
-        except (OSError, KvStoreError) as error:
+            size, digest = self.files.kept(entry.file)
+        except OSError as error:
             return str(error)
-        flaw = self.flaw(entry)
-        return flaw or ("" if digest == entry.sha256 else "its checksum is wrong")
+        return _flaw(entry, size) or ("" if digest == entry.sha256 else "its checksum is wrong")
 
     def over_quota(
         self, max_bytes: int | None, max_age_s: float | None, now: float | None = None
@@ -165,10 +175,18 @@ class ModelStore:
         total = sum(entry.size for entry in self.manifest.entries)
         self.manifest = Manifest(model=self.manifest.model)
         self.files.sweep(())
-        for path in (self.path, self.path.with_suffix(".json.bad")):
+        for path in (self.path, self._aside):
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
         return total
+
+
+def _flaw(entry: Entry, found: int) -> str:
+    if entry.is_suspect:
+        return "a server crashed when it was restored"
+    if found < 0:
+        return "it has vanished"
+    return "" if found == entry.size else f"expected {entry.size} bytes, found {found}"
 
 
 def model_of(path: Path) -> str | None:

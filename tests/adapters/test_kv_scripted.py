@@ -1,0 +1,367 @@
+"""A llama-server that misbehaves as asked: what it does to a save or a restore, and what is left.
+
+Each is a real server on loopback that plays a part; the builds that do so cannot be had here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import struct
+from asyncio import StreamReader, StreamWriter
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tools.kv import EAGER, NAME, warnings_of
+from tools.net import wait_until_async
+from tools.scripted_upstream import Upstream, serving
+
+from swapchart.adapters.kv.keeper import KvKeeper, Place
+from swapchart.adapters.kv.model import ModelKv
+from swapchart.adapters.kv.settings import KvSettings
+from swapchart.runtime import CallAction, Command, HookContext, ServiceSpec
+
+pytestmark = pytest.mark.anyio
+
+#: (status, answer) of a slot action, or None: it is not answered, or the connection is closed.
+Part = Callable[[int, str, str], tuple[int, dict[str, Any]] | None]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class Play:
+    """A server with two slots, 400 and 300 tokens in them.
+
+    Attributes:
+        folder: Where it saves.
+        part: What it does instead of a slot action; None: what it should.
+        asked: Slot actions, in order.
+        slots_status: Of ``/slots``.
+        lora: Of the last request of slot 1.
+        hangs: Where there is no answer, nothing is closed either.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.weights = folder, folder / "weights"
+        self.weights.write_bytes(b"weights")
+        self.part: Part | None = None
+        self.asked: list[tuple[int, str]] = []
+        self.slots_status, self.hangs = 200, False
+        self.lora: list[dict[str, Any]] = []
+
+    async def script(self, up: Upstream, reader: StreamReader, writer: StreamWriter) -> None:
+        while True:
+            body = await up.read_request(reader)
+            method, target, _ = up.requests[-1][0].decode().split(" ", 2)
+            answer = self.answer(method, target, body)
+            if answer is None and self.hangs:
+                await reader.read()
+            if answer is None:
+                return
+            data = json.dumps(answer[1]).encode()
+            head = f"HTTP/1.1 {answer[0]} OK\r\nContent-Length: {len(data)}\r\n\r\n"
+            writer.write(head.encode() + data)
+            await writer.drain()
+
+    def answer(self, method: str, target: str, body: bytes) -> tuple[int, Any] | None:
+        if target == "/props":
+            settings = {"n_ctx": 4096, "params": {"lora": []}}
+            return 200, {
+                "total_slots": 2, "model_path": str(self.weights), "build_info": "b1",
+                "default_generation_settings": settings,
+            }  # fmt: skip
+        if target == "/slots":
+            rows = [{"id_task": 7, "n_prompt_tokens": count} for count in (400, 300)]
+            rows[1]["params"] = {"lora": self.lora}  # type: ignore[assignment]
+            return self.slots_status, rows if self.slots_status == 200 else {}
+        number, action = int(target.split("/")[2][0]), target.rpartition("=")[2]
+        self.asked.append((number, action))
+        if action == "erase":
+            return 200, {"n_erased": 1}
+        name = json.loads(body)["filename"]
+        if self.part is not None:
+            return self.part(number, action, name)
+        return self.do(number, action, name)
+
+    def do(self, number: int, action: str, name: str) -> tuple[int, dict[str, Any]]:
+        """Do what a slot action should."""
+        path = self.folder / name
+        if action == "save":
+            count = 400 - 100 * number
+            tokens = range(1000 * number, 1000 * number + count)
+            path.write_bytes(struct.pack(f"<III{count}i", 0x67677371, 2, count, *tokens))
+            return 200, {"n_saved": count, "n_written": 12 + 4 * count}
+        size = path.stat().st_size
+        return 200, {"n_restored": (size - 12) // 4, "n_read": size}
+
+
+class Stage:
+    """A keeper, and the server that it has to do with."""
+
+    def __init__(self, play: Play, keeper: KvKeeper, port: int) -> None:
+        self.play, self.keeper, self.port = play, keeper, port
+        self.settings = EAGER
+
+    async def hook(self, point: str, index: int) -> None:
+        argv = ("llama-server", "--parallel", "2", "--slot-save-path", str(self.play.folder))
+        plain = ServiceSpec(name=NAME, command=Command(argv=argv), endpoint="http://127.0.0.1:1")
+        action = self.keeper.equip(plain, self.settings).hooks[point][index].action
+        assert isinstance(action, CallAction)
+        await action.function(
+            HookContext(
+                service=NAME, point=point, endpoint=f"http://127.0.0.1:{self.port}", pid=1,
+                incarnation=1, reason="test", after_healthy="completed",
+            )
+        )  # fmt: skip
+        await self.model.settled()
+
+    async def save(self) -> None:
+        await self.hook("beforeStop", -1)
+
+    async def restore(self) -> None:
+        self.play.asked.clear()
+        await self.hook("afterHealthy", 0)
+
+    @property
+    def model(self) -> ModelKv:
+        model = self.keeper.open(NAME, Place(self.play.folder))
+        assert model is not None
+        return model
+
+    def tokens(self) -> list[int]:
+        """Return what is kept, after a look at the disk: tokens, the largest first."""
+        store = self.model.store
+        assert {path.name for path in self.play.folder.glob("*.kv")} == {
+            entry.file for entry in store.manifest.entries
+        }
+        return sorted((entry.tokens for entry in store.manifest.entries), reverse=True)
+
+
+@pytest.fixture
+async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
+    play, keeper = Play(tmp_path), KvKeeper(None)
+    async with serving(play.script) as (up, _), keeper.running():
+        yield Stage(play, keeper, up.port)
+
+
+# ---- saves
+async def test_the_largest_is_saved_and_restored_first(stage: Stage) -> None:
+    await stage.save()
+    assert stage.tokens() == [400, 300]
+    await stage.restore()
+
+    assert stage.play.asked == [(0, "restore"), (1, "restore")]
+    assert [entry.tokens for entry in stage.model.run.restored.values()] == [400, 300]
+
+
+async def test_trap_3_a_slot_that_is_refused_does_not_cost_the_others(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As some builds refuse one that holds images: 501. It is said once, and tried again."""
+    stage.play.part = lambda number, action, name: (
+        (501, {"error": {"message": "not with images"}})
+        if number == 0
+        else stage.play.do(number, action, name)
+    )
+    for _ in range(2):
+        await stage.save()
+
+        assert stage.tokens() == [300]
+    assert stage.model.facts()["failures"] == 2
+    (text,) = warnings_of(caplog)
+    assert text == f"{NAME}: kv: not saved: save of slot 0: status 501: not with images"
+
+
+async def test_a_server_that_dies_in_a_save_loses_nothing_that_was_saved(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Killed with half a file written: that one goes, the ones before stay."""
+    await stage.save()
+
+    def die(number: int, action: str, name: str) -> None:
+        (stage.play.folder / name).write_bytes(b"half")
+
+    stage.play.part = die
+    await stage.save()
+
+    assert stage.tokens() == [400, 300]
+    assert any("what was saved before is kept" in text for text in warnings_of(caplog))
+
+
+async def test_a_save_that_hangs_keeps_what_came_before_it(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The largest was written when its time was over."""
+    stage.settings = KvSettings(min_tokens=10, timeout_s=0.5)
+    stage.play.hangs = True
+    stage.play.part = lambda number, action, name: (
+        stage.play.do(number, action, name) if number == 0 else None
+    )
+    await stage.save()
+
+    assert stage.tokens() == [400]
+    assert any("cut short" in text for text in warnings_of(caplog))
+
+
+@pytest.mark.parametrize("written", [0, 999])
+async def test_less_than_was_said_to_be_written_is_not_kept(
+    stage: Stage, caplog: pytest.LogCaptureFixture, written: int
+) -> None:
+    """A full disk, or a folder that has another name in the server's container."""
+
+    def part(number: int, action: str, name: str) -> tuple[int, dict[str, Any]]:
+        (stage.play.folder / name).write_bytes(b"x" * written)
+        return 200, {"n_saved": 400, "n_written": 1000}
+
+    stage.play.part = part
+    await stage.save()
+
+    assert stage.tokens() == []
+    (text,) = warnings_of(caplog)
+    assert ("is the disk full" in text) == bool(written)
+    assert ("say so in kv.dir" in text) == (not written)
+
+
+async def test_a_slot_of_other_adapters_is_left_out(stage: Stage) -> None:
+    """A request that asked for a LoRA of its own filled it: for others that cache is wrong."""
+    stage.play.lora = [{"id": 0, "scale": 0.5}]
+    await stage.save()
+
+    assert stage.tokens() == [400]
+
+
+async def test_a_server_that_does_not_tell_its_slots_is_told_of(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With --no-slots: nothing is asked of it, and what was saved stays."""
+    await stage.save()
+    stage.play.slots_status = 501
+    stage.play.asked.clear()
+    await stage.save()
+
+    assert stage.play.asked == []
+    assert stage.tokens() == [400, 300]
+    assert any("GET /slots: status 501" in text for text in warnings_of(caplog))
+
+
+async def test_a_quota_leaves_out_the_slot_that_is_too_large_and_no_other(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is not even written, once it is known how large it would be."""
+    await stage.save()
+    stage.settings = KvSettings(min_tokens=10, timeout_s=20.0, max_bytes=1400)
+    stage.model.store.forget(*(entry.file for entry in stage.model.store.manifest.entries))
+    stage.play.asked.clear()
+    await stage.save()
+
+    assert stage.play.asked == [(1, "save")]
+    assert stage.tokens() == [300]
+    assert any("more than maxBytes (1400)" in text for text in warnings_of(caplog))
+
+
+async def test_a_manifest_that_cannot_be_written_keeps_the_old_one(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Old manifest and old files belong together; the new files go."""
+    await stage.save()
+    before = sorted(path.name for path in stage.play.folder.iterdir())
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        await stage.save()
+
+    assert sorted(path.name for path in stage.play.folder.iterdir()) == before
+    assert stage.tokens() == [400, 300]
+    assert any("No space left on device" in text for text in warnings_of(caplog))
+    await stage.restore()
+    assert len(stage.model.run.restored) == 2
+
+
+# ---- restores
+async def test_a_restore_that_hangs_is_a_plain_start_and_no_crash(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its deadline ends it; nothing is held against the file, and the next start has it."""
+    await stage.save()
+    stage.settings = KvSettings(min_tokens=10, timeout_s=0.5)
+    stage.play.hangs, stage.play.part = True, lambda number, action, name: None
+    await stage.restore()
+    assert stage.model.run.restored == {}
+    assert any("restoring took more than 0.5 s" in text for text in warnings_of(caplog))
+    stage.play.part, stage.settings = None, EAGER
+    await stage.restore()
+
+    assert len(stage.model.run.restored) == 2
+
+
+async def test_trap_12_a_server_that_dies_of_a_restore_is_not_asked_again(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The mark was on the disk before the restore began; the other file is still good."""
+    await stage.save()
+    stage.play.part = lambda number, action, name: None
+    await stage.restore()
+    assert stage.play.asked == [(0, "restore")]
+    stage.play.part = None
+    await stage.restore()
+
+    assert stage.play.asked == [(0, "restore")]
+    assert [entry.tokens for entry in stage.model.run.restored.values()] == [300]
+    assert stage.tokens() == [300]
+    assert any("a server crashed when it was restored" in text for text in warnings_of(caplog))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [(400, {"error": {"message": "invalid slot save file"}}), (200, {}), (200, {"n_restored": 0})],
+)
+async def test_a_restore_that_is_refused_costs_that_file_only(
+    stage: Stage, caplog: pytest.LogCaptureFixture, answer: tuple[int, dict[str, Any]]
+) -> None:
+    """The slot may hold anything then, so it is emptied; the next file goes into it."""
+    await stage.save()
+    refused: list[str] = []
+
+    def part(number: int, action: str, name: str) -> tuple[int, dict[str, Any]]:
+        refused.append(name)
+        return answer if len(refused) == 1 else stage.play.do(number, action, name)
+
+    stage.play.part = part
+    await stage.restore()
+
+    assert stage.play.asked == [(0, "restore"), (0, "erase"), (0, "restore")]
+    assert stage.tokens() == [300]
+    assert sum("were refused" in text for text in warnings_of(caplog)) == 1
+
+
+async def test_less_than_was_saved_is_no_restore(stage: Stage) -> None:
+    """200 with another number of tokens: the slot is emptied."""
+    await stage.save()
+    stage.play.part = lambda number, action, name: (200, {"n_restored": 299, "n_read": 1212})
+    await stage.restore()
+
+    assert stage.model.run.restored == {}
+    assert stage.play.asked == [(0, "restore"), (0, "erase")] * 2
+
+
+async def test_a_stop_in_the_middle_of_a_restore_holds_nothing_against_the_file(
+    stage: Stage,
+) -> None:
+    """The hook is cancelled by the runtime, not by its own deadline."""
+    await stage.save()
+    stage.play.hangs, stage.play.part = True, lambda number, action, name: None
+    task = asyncio.get_running_loop().create_task(stage.restore())
+    await wait_until_async(lambda: stage.play.asked, what="a restore")
+    task.cancel()
+    await asyncio.wait({task})
+    stage.model.store.read()
+
+    assert [entry.is_suspect for entry in stage.model.store.manifest.entries] == [False, False]
