@@ -34,7 +34,8 @@ from .store import ModelStore
 
 log = logging.getLogger(__name__)
 
-_TAIL_BYTES = 4096
+_END_BYTES = 4096
+_FIRST_PIECES = 4
 _WAITING_ANSWERS = 64
 _NOTHING = "nothing is kept"
 _SLOTS = "LLAMA_ARG_N_PARALLEL"
@@ -60,6 +61,11 @@ class Answered(Protocol):
     @property
     def pieces(self) -> Iterable[bytes]:
         """Of the answer's body: all, or the last ones."""
+        ...
+
+    @property
+    def first(self) -> bytes:
+        """The first of them, when ``pieces`` are not all."""
         ...
 
 
@@ -302,7 +308,7 @@ class KvKeeper:
         """Take a finished exchange; costs next to nothing, and less once enough is known."""
         model = self._latest.get(exchange.model)
         if model is not None and model.note_end(exchange.status == 200):
-            self._answers.append((model, _tail(exchange.pieces)))
+            self._answers.append((model, _ends(exchange)))
             self._has_answers.set()
 
     async def _learn(self) -> None:
@@ -310,8 +316,8 @@ class KvKeeper:
             await self._has_answers.wait()
             self._has_answers = anyio.Event()
             while self._answers:
-                model, tail = self._answers[0]
-                seen = seen_in(tail)
+                model, ends = self._answers[0]
+                seen = seen_in(ends)
                 if seen is not None:
                     model.note(seen)
                 self._answers.popleft()
@@ -379,13 +385,15 @@ def _cannot_make(place: Place | None) -> str:
     return ""
 
 
-def _tail(pieces: Iterable[bytes]) -> bytes:
-    tail = b""
-    for piece in reversed(tuple(pieces)):
+def _ends(exchange: Answered) -> bytes:
+    """Return beginning and end of an answer: Anthropic's streams tell of the cache first."""
+    pieces, tail = tuple(exchange.pieces), b""
+    for piece in reversed(pieces):
         tail = piece + tail
-        if len(tail) >= _TAIL_BYTES:
+        if len(tail) >= _END_BYTES:
             break
-    return tail[-_TAIL_BYTES:]
+    head = b"".join(pieces[:_FIRST_PIECES]) if not exchange.first else exchange.first
+    return head[:_END_BYTES] + b"\n" + tail[-_END_BYTES:]
 
 
 def _cwd(spec: ServiceSpec) -> Path:

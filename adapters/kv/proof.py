@@ -42,25 +42,25 @@ def _last(name: bytes, data: bytes) -> float | None:
     return float(found[-1]) if found else None
 
 
-def seen_in(tail: bytes) -> Seen | None:
-    """Read the end of an answer: llama.cpp's ``timings``, else ``usage``; None without.
+def seen_in(ends: bytes) -> Seen | None:
+    """Read what an answer tells of the cache: llama.cpp's ``timings``, else ``usage``; or None.
 
     Args:
-        tail: Its last bytes, a few hundred at least; JSON or events.
+        ends: Its first and its last bytes, a few hundred at least; JSON or events.
     """
-    cached, read = _last(b"cache_n", tail), _last(b"prompt_n", tail)
+    cached, read = _last(b"cache_n", ends), _last(b"prompt_n", ends)
     if cached is not None and read is not None:
-        written = _last(b"predicted_n", tail) or 0
+        written = _last(b"predicted_n", ends) or 0
         return Seen(
             cached=int(cached), read=int(read), written=int(written),
-            read_ms=_last(b"prompt_ms", tail),
+            read_ms=_last(b"prompt_ms", ends),
         )  # fmt: skip
-    written = _last(b"completion_tokens", tail) or _last(b"output_tokens", tail) or 0
-    total, cached = _last(b"prompt_tokens", tail), _last(b"cached_tokens", tail)
+    written = _last(b"completion_tokens", ends) or _last(b"output_tokens", ends) or 0
+    total, cached = _last(b"prompt_tokens", ends), _last(b"cached_tokens", ends)
     if total is None:
-        total = _last(b"input_tokens", tail)
+        total = _last(b"input_tokens", ends)
     if cached is None and total is not None:
-        cached = _last(b"cache_read_input_tokens", tail)
+        cached = _last(b"cache_read_input_tokens", ends)
         total += cached or 0  # Anthropic's leave the cached ones out
     if cached is None or total is None:
         return None

@@ -179,6 +179,21 @@ async def test_trap_5_a_file_that_vanished_is_not_asked_for(
     assert any("lost" in text for text in warnings_of(caplog))
 
 
+async def test_trap_6_a_prompt_that_leaves_the_saved_one_is_read_from_there_on(
+    kept: Kept,
+) -> None:
+    """Another template, tools or an edit: what comes before it is reused, and no more."""
+    await one_saved(kept, STORY * 5)
+    async with kept.life() as life:
+        answer = await life.ask(STORY * 3 + OTHER * 3)
+        again = await life.ask(STORY * 3 + OTHER * 3)
+    words = len((STORY * 3).split())
+
+    assert words - 3 <= answer["timings"]["cache_n"] <= words + 3
+    assert answer["choices"][0]["text"] == again["choices"][0]["text"]
+    assert kept.facts()["verdict"] == "works"
+
+
 async def test_trap_8_what_costs_more_than_it_saves_is_not_saved(
     tmp_path: Path, model: Path
 ) -> None:

@@ -260,6 +260,9 @@ ANSWERS = {
     b'"prompt_tokens_details":{"cached_tokens":30}}}',
     "responses": b'{"usage":{"input_tokens":40,"output_tokens":4,"input_tokens_details":'
     b'{"cached_tokens":30}}}',
+    "anthropic stream": b'data: {"type":"message_start","message":{"usage":{"cache_read_input_'
+    b'tokens":30,"input_tokens":10,"output_tokens":0}}}\n\ndata: {"type":"content_block_delta"}'
+    b'\n\n\ndata: {"type":"message_delta","usage":{"output_tokens":4}}\n\n',
     "anthropic": b'{"usage":{"cache_read_input_tokens":30,"input_tokens":10,"output_tokens":4}}',
 }
 

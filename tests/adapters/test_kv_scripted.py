@@ -9,18 +9,21 @@ import asyncio
 import json
 import struct
 from asyncio import StreamReader, StreamWriter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tools.kv import EAGER, NAME, warnings_of
+from tools.kv import EAGER, NAME, is_free, warnings_of
 from tools.net import wait_until_async
 from tools.scripted_upstream import Upstream, serving
 
+from swapchart.adapters.kv.files import FolderLock, KvStoreError
 from swapchart.adapters.kv.keeper import KvKeeper, Place
 from swapchart.adapters.kv.model import ModelKv
 from swapchart.adapters.kv.settings import KvSettings
+from swapchart.adapters.kv.store import ModelStore
 from swapchart.runtime import CallAction, Command, HookContext, ServiceSpec
 
 pytestmark = pytest.mark.anyio
@@ -44,6 +47,7 @@ class Play:
         slots_status: Of ``/slots``.
         lora: Of the last request of slot 1.
         hangs: Where there is no answer, nothing is closed either.
+        gate: Slot actions wait for it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -53,11 +57,15 @@ class Play:
         self.asked: list[tuple[int, str]] = []
         self.slots_status, self.hangs = 200, False
         self.lora: list[dict[str, Any]] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
 
     async def script(self, up: Upstream, reader: StreamReader, writer: StreamWriter) -> None:
         while True:
             body = await up.read_request(reader)
             method, target, _ = up.requests[-1][0].decode().split(" ", 2)
+            if target.startswith("/slots/"):
+                await self.gate.wait()
             answer = self.answer(method, target, body)
             if answer is None and self.hangs:
                 await reader.read()
@@ -108,17 +116,21 @@ class Stage:
         self.settings = EAGER
 
     async def hook(self, point: str, index: int) -> None:
+        """Run one hook of ours as the runtime would."""
+        await self.prepared(point, index)()
+        if self.keeper.facts(NAME) is not None:
+            await self.model.settled()
+
+    def prepared(self, point: str, index: int) -> Callable[[], Awaitable[None]]:
         argv = ("llama-server", "--parallel", "2", "--slot-save-path", str(self.play.folder))
         plain = ServiceSpec(name=NAME, command=Command(argv=argv), endpoint="http://127.0.0.1:1")
         action = self.keeper.equip(plain, self.settings).hooks[point][index].action
         assert isinstance(action, CallAction)
-        await action.function(
-            HookContext(
-                service=NAME, point=point, endpoint=f"http://127.0.0.1:{self.port}", pid=1,
-                incarnation=1, reason="test", after_healthy="completed",
-            )
+        context = HookContext(
+            service=NAME, point=point, endpoint=f"http://127.0.0.1:{self.port}", pid=1,
+            incarnation=1, reason="test", after_healthy="completed",
         )  # fmt: skip
-        await self.model.settled()
+        return partial(action.function, context)
 
     async def save(self) -> None:
         await self.hook("beforeStop", -1)
@@ -283,6 +295,43 @@ async def test_a_manifest_that_cannot_be_written_keeps_the_old_one(
     assert any("No space left on device" in text for text in warnings_of(caplog))
     await stage.restore()
     assert len(stage.model.run.restored) == 2
+
+
+@pytest.mark.parametrize("wish", ["off", "removed"])
+async def test_trap_7_what_is_switched_off_during_a_save_is_still_whole(
+    stage: Stage, wish: str
+) -> None:
+    """The save under way ends well, and only then the folder is free for others."""
+    stage.play.gate.clear()
+    task = asyncio.get_running_loop().create_task(stage.hook("beforeStop", -1))
+    await wait_until_async(lambda: len([*stage.play.folder.glob("*.kv")]) == 1, what="a save")
+    stage.keeper.follow({NAME: None} if wish == "off" else {})
+    with pytest.raises(KvStoreError, match="another swapchart"):
+        FolderLock(stage.play.folder)
+    stage.play.gate.set()
+    await task
+    model = ModelStore(NAME, stage.play.folder)
+
+    await wait_until_async(lambda: is_free(stage.play.folder), what="the folder free")
+    model.read()
+    assert sorted(entry.tokens for entry in model.manifest.entries) == [300, 400]
+    assert [model.verify(entry) for entry in model.manifest.entries] == ["", ""]
+    assert stage.keeper.facts(NAME) is None
+
+
+async def test_trap_7_what_is_switched_off_before_a_save_is_not_saved(stage: Stage) -> None:
+    """Its process was started with a hook for that, and goes without."""
+    await stage.save()
+    before = stage.tokens()
+    hook = stage.prepared("beforeStop", -1)
+    stage.keeper.follow({NAME: None})
+    stage.play.asked.clear()
+    await hook()
+
+    assert stage.play.asked == []
+    assert before == [400, 300]
+    await wait_until_async(lambda: is_free(stage.play.folder), what="the folder free")
+    assert len([*stage.play.folder.glob("*.kv")]) == 2
 
 
 # ---- restores

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 from tools import raw
+from tools.kv import is_free
 from tools.net import wait_until
 from tools.swapchart_process import (
     CHAT,
@@ -23,7 +25,6 @@ from tools.swapchart_process import (
 )
 
 from swapchart.adapters.cli import main
-from swapchart.adapters.kv.files import FolderLock, KvStoreError
 
 pytestmark = pytest.mark.slow
 
@@ -299,15 +300,6 @@ def test_a_folder_that_comes_or_goes_with_kv_needs_a_restart_and_the_plan_says_s
     assert (read(edited.proxy, "m") < 5) == is_on
 
 
-def is_free(folder: Path) -> bool:
-    """Tell whether nobody holds *folder*."""
-    try:
-        FolderLock(folder).close()
-    except KvStoreError:
-        return False
-    return True
-
-
 def test_a_removed_model_is_saved_and_may_return(edited: Edited, llama: Llama) -> None:
     """It is drained, saved and stopped; its folder is free then, while the proxy still runs."""
     assert read(edited.proxy, "one") > 100
@@ -339,3 +331,86 @@ def test_what_a_removed_model_left_in_our_own_folder_is_found(
     assert main(["kv", "purge", *command, "one"]) == 0
     assert "one: 1 saved slots" in capsys.readouterr().out
     assert not [*state.rglob("*.kv")]
+
+
+# ---- while a proxy works in the folder
+def test_list_and_verify_look_on_while_a_proxy_works_and_purge_refuses(
+    edited: Edited, llama: Llama, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Saves go on beneath them: no look ever finds fault, or is in the way."""
+    command = ["--config", str(edited.path)]
+    for name in ("one", "two") * 3:
+        read(edited.proxy, name, STORY)
+        assert main(["kv", "verify", *command]) == 0, capsys.readouterr()
+        assert main(["kv", "list", *command]) == 0
+    capsys.readouterr()
+    assert main(["kv", "list", "--json", *command]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    before = sorted(llama.slots("one").glob("*.kv"))
+    assert main(["kv", "purge", *command]) == 1
+    said = capsys.readouterr().err
+
+    assert {(row["model"], row["verdict"]) for row in rows} == {("one", "works"), ("two", "works")}
+    assert "another swapchart works in" in said
+    assert sorted(llama.slots("one").glob("*.kv")) == before != []
+    assert read(edited.proxy, "one") < 5
+    assert kv_of(edited.proxy, "one")["failures"] == 0
+
+
+def test_two_proxies_on_one_folder_harm_nothing(serve: Serve, llama: Llama) -> None:
+    """The second serves plainly and says why; once the first has ended, it keeps too."""
+    models = {"one": llama.model("one")}
+    first = serve(models)
+    assert read(first, "one") > 100
+    first.unload("one")
+    second = serve(models)
+    assert read(second, "one") > 100
+    assert "another swapchart works in" in kv_of(second, "one")["problem"]
+    assert read(first, "one") < 5
+    assert first.stop() == 0
+    second.unload("one")
+
+    assert read(second, "one") < 5
+    assert kv_of(second, "one")["problem"] is None
+
+
+def test_a_server_that_is_killed_comes_back_with_what_was_saved(edited: Edited) -> None:
+    """What it had read since is lost with it; what was on the disk is restored again."""
+    assert read(edited.proxy, "one") > 100
+    swap(edited.proxy)
+    assert read(edited.proxy, "one") < 5
+    psutil.Process(edited.pid("one")).kill()
+    edited.proxy.may_log = "one"
+    wait_until(
+        lambda: edited.proxy.running().get("one", {}).get("incarnation") != 2, LONG_S,
+        what="its end noticed",
+    )  # fmt: skip
+
+    assert read(edited.proxy, "one") < 5
+    assert kv_of(edited.proxy, "one")["restores"] == 2
+
+
+# ---- memory
+def test_slots_in_memory_survive_a_reboot_of_everything(
+    serve: Serve, llama: Llama, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The server saves into memory; after its loss the copies on the disk are restored."""
+    memory, state = llama.folder / "memory", llama.folder / "state"
+    kv = {**SMALL, "manageArgs": True, "tmpfs": str(memory)}
+    found = []
+    for _ in range(2):
+        proxy = serve(
+            {"m": llama.model("m", slots=False, kv=kv)}, options=["--state-dir", str(state)]
+        )
+        found.append(read(proxy, "m"))
+        assert str(memory) in " ".join(psutil.Process(proxy.running()["m"]["pid"]).cmdline())
+        assert proxy.stop() == 0
+        assert len([*memory.rglob("*.kv")]) == len([*state.rglob("*.kv")]) == 1
+        shutil.rmtree(memory)
+        config = str(proxy.folder / "config.yaml")
+        assert main(["kv", "verify", "--config", config, "--state-dir", str(state)]) == 0
+
+        assert capsys.readouterr().out.endswith(": ok\n")
+        assert not memory.exists()
+    assert found[0] > 100
+    assert found[1] < 5

@@ -216,6 +216,40 @@ async def test_another_shape_gets_nothing_and_loses_nothing(
             assert await life.cached(LONG) == tokens - 2
 
 
+async def test_trap_9_without_caching_of_prompts_nothing_is_kept_and_it_is_said_why(
+    real_llama: LlamaServer, tiny_gguf: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    only_program(real_llama)
+    extra = ["--no-cache-prompt"]
+    async with kept_llama(tmp_path, real_llama, tiny_gguf, extra=extra) as kept:
+        for _ in range(2):
+            async with kept.life() as life:
+                await life.ask(LONG)
+                await life.save()
+                await kept.settled()
+        assert kept.slot_files() == []
+        assert "--no-cache-prompt" in kept.facts()["problem"]
+
+    (text,) = warnings_of(caplog)
+    assert "with --no-cache-prompt no cache is ever used" in text
+
+
+async def test_a_server_that_does_not_tell_its_slots_is_told_of(
+    real_llama: LlamaServer, tiny_gguf: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With ``--no-slots`` nobody can tell which of them holds what."""
+    only_program(real_llama)
+    extra = ["--no-slots"]
+    async with kept_llama(tmp_path, real_llama, tiny_gguf, extra=extra) as kept:
+        async with kept.life() as life:
+            await life.ask(LONG)
+            await life.save()
+            await kept.settled()
+        assert kept.slot_files() == []
+
+    assert any("GET /slots: status 501" in text for text in warnings_of(caplog))
+
+
 async def test_what_does_not_matter_does_not_matter(
     real_llama: LlamaServer, tiny_gguf: Path, tmp_path: Path
 ) -> None:

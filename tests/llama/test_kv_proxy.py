@@ -131,6 +131,28 @@ def test_trap_7_a_request_during_the_save_waits_and_loses_nothing(
     assert proxy.running()["one"]["incarnation"] == 2
 
 
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_a_busy_slot_is_drained_then_cut_and_saved(
+    serve: Serve, real_llama: LlamaServer, tiny_gguf: Path, is_stream: bool
+) -> None:
+    """A request without an end is cut by the drain's limit, and its conversation is kept."""
+    models = two(real_llama, tiny_gguf, "--ctx-size", "100000", drain={"timeout": 0.5})
+    proxy = serve(models)
+    body = {**chat(STORY, -1), "model": "one", "ignore_eos": True, "stream": is_stream}
+    with raw.Connection(proxy.port, timeout_s=60.0) as endless:
+        endless.request("POST", CHAT, value=body)
+        proxy.wait_busy("one", in_flight=1)
+        wait_until(
+            lambda: proxy.get("/upstream/one/slots")[0].get("n_prompt_tokens_processed", 0) > 300,
+            60.0, what="the prompt read",
+        )  # fmt: skip
+        assert proxy.unload("one").status == 200
+    again = ask(proxy, "one", STORY)["timings"]
+
+    assert again["prompt_n"] == 1
+    assert proxy.running()["one"]["kv"]["failures"] == 0
+
+
 def test_it_is_said_what_to_add_and_nothing_is_added_unasked(
     serve: Serve, real_llama: LlamaServer, tiny_gguf: Path
 ) -> None:
@@ -214,3 +236,32 @@ def test_it_can_be_switched_on_while_the_proxy_runs(
     assert again["prompt_n"] == 1
     assert proxy.running()["one"]["kv"]["verdict"] == "works"
     assert proxy.running()["one"]["in_flight"] == 0
+
+
+DIALECTS: dict[str, dict[str, Any]] = {
+    CHAT: {"messages": [{"role": "user", "content": STORY}], "max_tokens": 120},
+    "/v1/completions": {"prompt": STORY, "max_tokens": 120},
+    "/v1/messages": {"messages": [{"role": "user", "content": STORY}], "max_tokens": 120},
+    "/v1/responses": {"input": STORY, "max_output_tokens": 120},
+}
+
+
+@pytest.mark.parametrize("is_stream", [False, True], ids=["whole", "stream"])
+def test_every_dialect_proves_it(
+    serve: Serve, real_llama: LlamaServer, tiny_gguf: Path, is_stream: bool
+) -> None:
+    """Long answers too, and streams that tell of the cache at their beginning only."""
+    proxy = serve(two(real_llama, tiny_gguf))
+    for path, body in DIALECTS.items():
+        value = {**body, "model": "one", "temperature": 0, "stream": is_stream}
+        reused = []
+        for _ in range(2):
+            answer = proxy.call("POST", path, value=value)
+            assert answer.status == 200, answer
+            assert len(answer.body) > 8000 or not is_stream
+            proxy.wait_idle("one")
+            facts = proxy.running()["one"]["kv"]
+            reused.append(facts["reused_tokens_total"])
+            ask(proxy, "two", "hello")
+
+        assert reused[1] - reused[0] > 300, path

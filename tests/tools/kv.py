@@ -15,7 +15,7 @@ import anyio.lowlevel
 import pytest
 from anyio import to_thread
 
-from swapchart.adapters.kv.files import prefix_of
+from swapchart.adapters.kv.files import FolderLock, KvStoreError, prefix_of
 from swapchart.adapters.kv.keeper import KvKeeper, Place
 from swapchart.adapters.kv.proof import seen_in
 from swapchart.adapters.kv.settings import KvSettings
@@ -96,7 +96,7 @@ class Answer:
     """What the proxy's ``Exchange`` tells of a finished request."""
 
     def __init__(self, model: str, status: int, pieces: Sequence[bytes]) -> None:
-        self.model, self.status, self.pieces = model, status, pieces
+        self.model, self.status, self.pieces, self.first = model, status, pieces, b""
 
 
 class Kept:
@@ -198,6 +198,15 @@ def demo_command(model: Path, *options: str, slots: int = 1) -> list[str]:
     argv = demo_argv(*slow, *options, model=str(model))
     at = argv.index("--port")
     return [*argv[:at], *argv[at + 2 :]]
+
+
+def is_free(folder: Path) -> bool:
+    """Tell whether nobody holds *folder*."""
+    try:
+        FolderLock(folder).close()
+    except KvStoreError:
+        return False
+    return True
 
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
