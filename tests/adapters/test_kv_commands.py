@@ -97,6 +97,37 @@ def test_purge_waits_for_nobody(config: Path, capsys: pytest.CaptureFixture[str]
     assert len(list((config.parent / "kv").glob("*.kv"))) == 1
 
 
+@pytest.mark.parametrize("what", ["list", "verify"])
+def test_looking_at_a_broken_manifest_changes_nothing(
+    config: Path, what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is told of; the proxy puts it aside, and purge removes it with its files."""
+    folder = config.parent / "kv"
+    manifest = folder / f"{prefix_of(NAME)}.json"
+    manifest.write_text("{")
+    before = sorted(folder.iterdir())
+
+    assert main(["kv", what, "--config", str(config)]) == 1
+    assert "makes no sense" in capsys.readouterr().err
+    assert sorted(folder.iterdir()) == before
+    assert main(["kv", "purge", "--config", str(config)]) == 0
+    assert [path.name for path in folder.iterdir()] == [".swapchart.lock"]
+
+
+def test_purge_knows_a_folder_by_all_its_names(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Models may share it; we are not another swapchart to ourselves."""
+    (config.parent / "alias").symlink_to(config.parent / "kv")
+    value = json.loads(config.read_text())
+    argv = [*demo_argv(), "--slot-save-path", str(config.parent / "alias")]
+    value["models"]["hare"] = {"cmd": argv, "proxy": "http://127.0.0.1:2", "kv": "keep"}
+    config.write_text(json.dumps(value))
+
+    assert main(["kv", "purge", "--config", str(config)]) == 0
+    assert capsys.readouterr().out.startswith(f"{NAME}: 1 saved slots")
+
+
 @pytest.mark.parametrize("what", ["list", "verify", "purge"])
 def test_wrong_words_are_told(config: Path, what: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["kv", what]) == 1

@@ -164,6 +164,18 @@ def test_one_slot_for_all_is_said_beforehand(
     assert told == [True, False]
 
 
+def test_a_sleep_of_the_servers_own_is_warned_of(
+    llama: Llama, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It drops its caches without telling anybody; ours asks for them first."""
+    path = tmp_path / "config.yaml"
+    models = {"m": llama.model("m", "--sleep-idle-seconds", "60")}
+    path.write_text(json.dumps({"startPort": port_block(), "models": models}))
+    assert main(["config", "check", str(path)]) == 0
+
+    assert "use `sleep` or `ttl` instead" in capsys.readouterr().out
+
+
 # ---- reloads
 @pytest.fixture
 def edited(serve: Serve, llama: Llama) -> Edited:

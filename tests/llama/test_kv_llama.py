@@ -132,7 +132,7 @@ async def test_without_parallel_only_the_last_conversation_is_there(
             await kept.settled()
 
         assert len(kept.entries()) == 1
-    assert any("without --parallel" in text for text in warnings_of(caplog))
+    assert any("without `--parallel N`" in text for text in warnings_of(caplog))
 
 
 async def test_an_unrelated_prompt_takes_the_least_valuable_slot(
