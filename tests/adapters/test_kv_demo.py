@@ -11,11 +11,12 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
-from tools.kv import NAME, STORY, Kept, demo_command, keeping, warnings_of
+from tools.kv import EAGER, NAME, STORY, Kept, demo_command, keeping, warnings_of
 
 from swapchart.adapters.kv.files import FolderLock
 from swapchart.adapters.kv.keeper import Place
 from swapchart.adapters.kv.settings import KvSettings
+from swapchart.runtime import Hook, RunAction
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -608,6 +609,28 @@ async def test_settings_that_are_equal_make_equal_hooks(kept: Kept) -> None:
     assert kept.spec() == kept.spec()
     assert kept.spec("--ctx-size", "4096").hooks == kept.spec().hooks
     assert kept.spec("--ctx-size", "4096") != kept.spec()
+
+
+async def test_our_hooks_stand_nearest_to_the_server(kept: Kept) -> None:
+    """Nobody's own hook warms a slot before the restore, or is cut off by the save of it."""
+    own = Hook(action=RunAction(argv=("true",)))
+    points = ("beforeStart", "afterHealthy", "beforeStop", "suspend", "wake")
+    plain = kept.plain(hooks=dict.fromkeys(points, (own,)))
+    spec = kept.keeper.equip(plain, EAGER)
+    found = {
+        point: ["own" if hook is own else str(hook.action)[5:] for hook in spec.hooks[point]]
+        for point in points
+    }
+
+    assert found == {
+        "beforeStart": ["kv prepare", "own"], "afterHealthy": ["kv restore", "own"],
+        "beforeStop": ["own", "kv save"], "suspend": ["kv save", "own"],
+        "wake": ["own", "kv restore"],
+    }  # fmt: skip
+    ours = [hook for hooks in spec.hooks.values() for hook in hooks if hook is not own]
+    assert {hook.timeout_s for hook in ours} == {EAGER.hook_timeout_s}
+    assert EAGER.hook_timeout_s > EAGER.timeout_s
+    assert {hook.on_error for hook in ours} <= {"warn", "ignore"}
 
 
 async def test_models_may_share_a_folder(tmp_path: Path, model: Path) -> None:

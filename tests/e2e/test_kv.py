@@ -402,6 +402,47 @@ def test_a_server_that_is_killed_comes_back_with_what_was_saved(edited: Edited) 
     assert kv_of(edited.proxy, "one")["restores"] == 2
 
 
+def test_a_sleeper_that_is_stopped_keeps_what_was_saved_before_it_slept(
+    serve: Serve, llama: Llama
+) -> None:
+    """Its cache is gone by then: its stop saves nothing, and does not wake it for that."""
+    url = "http://127.0.0.1:${PORT}"
+    sleep = {
+        "after": 0.5, "enter": {"http": {"url": f"{url}/sleep"}},
+        "wake": {"http": {"url": f"{url}/wake_up"}},
+    }  # fmt: skip
+    proxy = serve({"m": llama.model("m", sleep=sleep)})
+    assert read(proxy, "m") > 100
+    proxy.wait_state("m", "asleep")
+    assert read(proxy, "m") < 5  # woken
+    proxy.wait_state("m", "asleep")
+    proxy.unload("m")
+
+    assert read(proxy, "m") < 5
+    assert proxy.running()["m"]["incarnation"] == 2
+    assert kv_of(proxy, "m")["failures"] == 0
+
+
+def test_an_idle_limit_saves_and_the_next_request_restores(serve: Serve, llama: Llama) -> None:
+    proxy = serve({"m": llama.model("m", ttl=1)})
+    assert read(proxy, "m") > 100
+    proxy.wait_state("m", "stopped")
+
+    assert read(proxy, "m") < 5
+
+
+def test_SIGTERM_of_the_proxy_saves_in_a_time_of_its_own(serve: Serve, llama: Llama) -> None:
+    """Not within the grace period, which is over before that save is, here."""
+    models = {"m": llama.model("m", unloadTimeout=1, beforeStop={"run": "sleep 2", "timeout": 9})}
+    state = ["--state-dir", str(llama.folder / "state")]
+    first = serve(models, options=state)
+    assert read(first, "m") > 100
+    assert first.stop() == 0
+    second = serve(models, options=state)
+
+    assert read(second, "m") < 5
+
+
 # ---- memory
 def test_slots_in_memory_survive_a_reboot_of_everything(
     serve: Serve, llama: Llama, capsys: pytest.CaptureFixture[str]
