@@ -13,7 +13,9 @@ from tools.children import demo_argv
 from tools.kv import EAGER, NAME, STORY, demo_command, keeping
 
 from swapchart.adapters.cli import main
+from swapchart.adapters.config import load_config
 from swapchart.adapters.kv.files import FolderLock, prefix_of
+from swapchart.adapters.services import stop_limit_s
 
 pytestmark = pytest.mark.slow
 
@@ -137,6 +139,16 @@ def test_wrong_words_are_told(config: Path, what: str, capsys: pytest.CaptureFix
     config.write_text("models: 3")
     assert main(["kv", what, "--config", str(config)]) == 1
     assert "models" in capsys.readouterr().err
+
+
+def test_a_save_has_its_own_time_in_the_end_of_the_proxy(tmp_path: Path) -> None:
+    """Apart from drain and grace period, which may be over before it is."""
+    limits = []
+    for kv in ("off", {"timeout": 50}):
+        path = write(tmp_path / "config.yaml", demo_argv(), kv=kv)
+        limits.append(stop_limit_s(load_config([path])))
+
+    assert limits[1] >= limits[0] + 50
 
 
 def test_nothing_is_made_by_looking(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -111,12 +111,15 @@ async def test_E09_trap_2_and_11_a_server_that_reuses_nothing_is_found_out(
                 await kept.settled()
         facts = kept.facts()
         async with kept.life() as life:
-            pass
+            assert kept.slot_files() == []
+            await life.ask(STORY * 5)
+            await life.save()
+            await kept.settled()
 
     assert facts["verdict"] == "no-op"
     assert facts["restores"] == 2
     assert kept.slot_files() == []
-    assert kept.facts()["restores"] == 2
+    assert (kept.facts()["restores"], kept.facts()["saves"]) == (2, facts["saves"])
     assert sum("do nothing" in text for text in warnings_of(caplog)) == 1
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import struct
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from swapchart.adapters.kv.keeper import KvKeeper, Place
 from swapchart.adapters.kv.proof import seen_in
 from swapchart.adapters.kv.settings import KvSettings
 from swapchart.adapters.kv.store import ModelStore
-from swapchart.runtime import CallAction, Command, Exit, Hook, HookContext, ServiceSpec, Transition
+from swapchart.runtime import CallAction, Command, Exit, HookContext, ServiceSpec, Transition
 
 from . import raw
 from .children import Child, demo_argv
@@ -119,14 +119,10 @@ class Kept:
     def spec(self, *options: str) -> ServiceSpec:
         return self.keeper.equip(self.plain(*options), self._settings)
 
-    def plain(
-        self, *options: str, hooks: Mapping[str, tuple[Hook, ...]] | None = None
-    ) -> ServiceSpec:
+    def plain(self, *options: str, **more: Any) -> ServiceSpec:
         """Return the model as a service, without hooks of ours."""
         command = Command(argv=(*self._argv, *options), env=self.env, label=NAME)
-        return ServiceSpec(
-            name=NAME, command=command, endpoint="http://127.0.0.1:1", hooks=hooks or {}
-        )
+        return ServiceSpec(name=NAME, command=command, endpoint="http://127.0.0.1:1", **more)
 
     @asynccontextmanager
     async def life(self, *options: str, restore: bool = True) -> AsyncIterator[Life]:
