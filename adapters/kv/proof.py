@@ -16,6 +16,7 @@ Verdict: TypeAlias = Literal["unknown", "works", "partial", "no-op"]
 
 _FAILURES = 2  # disproofs without a single hit before nothing is saved any more
 _FEWEST_TOKENS = 32  # fewer say nothing about how fast prompts are read
+_LARGEST = 1e15  # of anything measured: milliseconds, bytes, counts
 _NEW = 0.3  # weight of a new measurement
 
 
@@ -95,11 +96,12 @@ class Record:
 
     @staticmethod
     def load(value: Mapping[str, Any]) -> Record:
-        """Make it from what a manifest holds; what is not a number is left out."""
+        """Make it from what a manifest holds; what is no sensible number is left out."""
         record = Record()
         for name in Record.__slots__:
             found = value.get(name)
-            if isinstance(found, (int, float)) and not isinstance(found, bool) and found >= 0:
+            is_number = isinstance(found, (int, float)) and not isinstance(found, bool)
+            if is_number and 0 <= found <= _LARGEST:
                 setattr(record, name, found)
         return record
 

@@ -14,7 +14,9 @@ from tools.kv import EAGER, NAME, STORY, demo_command, keeping
 
 from swapchart.adapters.cli import main
 from swapchart.adapters.config import load_config
+from swapchart.adapters.kv.entry import Entry
 from swapchart.adapters.kv.files import FolderLock, prefix_of
+from swapchart.adapters.kv.store import ModelStore
 from swapchart.adapters.services import stop_limit_s
 
 pytestmark = pytest.mark.slow
@@ -139,6 +141,24 @@ def test_wrong_words_are_told(config: Path, what: str, capsys: pytest.CaptureFix
     config.write_text("models: 3")
     assert main(["kv", what, "--config", str(config)]) == 1
     assert "models" in capsys.readouterr().err
+
+
+def test_what_a_proxy_replaces_meanwhile_is_no_fault(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manifest was read, then its file went for a newer one that is in the manifest now."""
+    verify = ModelStore.verify
+
+    def late(store: ModelStore, entry: Entry) -> str:
+        other = ModelStore(NAME, store.files.folder)
+        other.read()
+        other.forget(entry.file)
+        other.commit()
+        return verify(store, entry)
+
+    monkeypatch.setattr(ModelStore, "verify", late)
+    assert main(["kv", "verify", "--config", str(config)]) == 0
+    assert capsys.readouterr() == ("", "")
 
 
 def test_a_save_has_its_own_time_in_the_end_of_the_proxy(tmp_path: Path) -> None:

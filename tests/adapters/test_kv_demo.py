@@ -428,8 +428,9 @@ async def test_E10_a_manifest_cannot_name_a_file_elsewhere(tmp_path: Path, model
     value["entries"][0]["file"] = "swapchart-/../../precious.kv"
     kept.manifest_path.write_text(json.dumps(value))
     async with keeping(tmp_path / "kv", demo_command(model)) as kept:
-        pass
+        assert kept.facts()["saved_tokens"] == 0
 
+    assert kept.manifest_path.with_suffix(".json.bad").exists()
     assert precious.read_text() == "x"
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 from array import array
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from swapchart.adapters.kv.entry import Entry, by_value, choose
@@ -123,6 +124,11 @@ def test_a_fingerprint_names_what_changed() -> None:
     assert base.differences(other.facts) == ["file --model: 2 -> 1"]
     more = fingerprint(line("x -np 2 -fa off"), {}, props, binary="b", files={"--model": "1"})
     assert more.differences(base.facts) == ["options: none -> --flash-attn off"]
+    same = {"props": props, "binary": "b", "files": {"--model": "1"}}
+    for change in ({"binary": "c"}, {"adapters": '[{"id": 0, "scale": 0.5}]'}):
+        assert fingerprint(line("x -np 2"), {}, **{**same, **change}).key != base.key  # type: ignore[arg-type]
+    variables = {"LLAMA_ARG_CACHE_TYPE_K": "q8_0"}
+    assert fingerprint(line("x -np 2"), variables, **same).key != base.key  # type: ignore[arg-type]
     assert of(build_info="b2") != base
     assert of(total_slots=3) != base
     assert of("x -np 2 -fa off") != base
@@ -405,6 +411,8 @@ def test_larger_saves_teach_what_a_megabyte_costs() -> None:
 ANYTHING = st.one_of(st.none(), st.text(), st.floats(), st.integers(), st.booleans())
 
 
+@example({"bytes_per_token": math.inf})
+@example({"bytes_per_token": 10**400})
 @given(st.dictionaries(st.sampled_from([*Record.__slots__, "x"]), ANYTHING))
 def test_any_manifest_can_be_loaded(value: dict[str, object]) -> None:
     record = Record.load(value)

@@ -48,6 +48,7 @@ class Play:
         lora: Of the last request of slot 1.
         hangs: Where there is no answer, nothing is closed either.
         gate: Slot actions wait for it.
+        is_asleep: Its caches are gone, and slot actions would wake it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -55,7 +56,7 @@ class Play:
         self.weights.write_bytes(b"weights")
         self.part: Part | None = None
         self.asked: list[tuple[int, str]] = []
-        self.slots_status, self.hangs = 200, False
+        self.slots_status, self.hangs, self.is_asleep = 200, False, False
         self.lora: list[dict[str, Any]] = []
         self.gate = asyncio.Event()
         self.gate.set()
@@ -81,7 +82,7 @@ class Play:
             settings = {"n_ctx": 4096, "params": {"lora": []}}
             return 200, {
                 "total_slots": 2, "model_path": str(self.weights), "build_info": "b1",
-                "default_generation_settings": settings,
+                "default_generation_settings": settings, "is_sleeping": self.is_asleep,
             }  # fmt: skip
         if target == "/slots":
             rows = [{"id_task": 7, "n_prompt_tokens": count} for count in (400, 300)]
@@ -259,6 +260,16 @@ async def test_a_server_that_does_not_tell_its_slots_is_told_of(
     assert stage.play.asked == []
     assert stage.tokens() == [400, 300]
     assert any("GET /slots: status 501" in text for text in warnings_of(caplog))
+
+
+async def test_a_server_that_sleeps_is_not_woken_for_a_save(stage: Stage) -> None:
+    await stage.save()
+    stage.play.is_asleep = True
+    stage.play.asked.clear()
+    await stage.save()
+
+    assert stage.play.asked == []
+    assert stage.tokens() == [400, 300]
 
 
 async def test_a_quota_leaves_out_the_slot_that_is_too_large_and_no_other(
