@@ -100,8 +100,9 @@ class Record:
         record = Record()
         for name in Record.__slots__:
             found = value.get(name)
-            is_number = isinstance(found, (int, float)) and not isinstance(found, bool)
-            if is_number and 0 <= found <= _LARGEST:
+            if isinstance(found, bool) or not isinstance(found, (int, float)):
+                continue
+            if 0 <= found <= _LARGEST:
                 setattr(record, name, found)
         return record
 

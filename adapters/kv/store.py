@@ -18,6 +18,7 @@ from .files import KvStoreError, SlotFiles, is_name_of_ours, prefix_of
 log = logging.getLogger(__name__)
 
 _VERSION = 1
+_LARGEST = 1e15  # of tokens, bytes, milliseconds, seconds since 1970
 
 
 class ManifestError(KvStoreError):
@@ -98,7 +99,7 @@ class ModelStore:
             self.manifest = _parse(json.loads(self.path.read_text()), self.manifest.model)
         except FileNotFoundError:
             return
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ManifestError(f"{self.path} makes no sense ({error})") from error
         except OSError as error:
             raise KvStoreError(f"{self.path} cannot be read: {error.strerror}") from error
@@ -193,7 +194,7 @@ def model_of(path: Path) -> str | None:
     """Return the model whose manifest is at *path*; None if it is no manifest of ours."""
     try:
         name = json.loads(path.read_text())["model"]
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
     return name if isinstance(name, str) and path.name == f"{prefix_of(name)}.json" else None
 
@@ -222,6 +223,8 @@ def _entry(value: Any) -> Entry:
     for name, types in _TYPES.items():
         if type(value[name]) not in types:
             raise TypeError(f"{name}: expected {types[0].__name__}, got {value[name]!r}")
+        if isinstance(value[name], (int, float)) and not 0 <= value[name] <= _LARGEST:
+            raise ValueError(f"{name}: expected a number from 0 to {_LARGEST:g}")
     if not is_name_of_ours(value["file"]):
         raise ValueError(f"file: expected a name of ours, got {value['file']!r}")
     return Entry(**{name: value[name] for name in _TYPES})

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from tools.kv import EAGER, NAME, STORY, Kept, demo_command, keeping, warnings_of
 
-from swapchart.adapters.kv.files import FolderLock
+from swapchart.adapters.kv.files import FolderLock, prefix_of
 from swapchart.adapters.kv.keeper import Place
 from swapchart.adapters.kv.settings import KvSettings
 from swapchart.runtime import Hook, RunAction
@@ -404,7 +404,11 @@ async def test_old_weights_that_come_back_get_their_conversation(kept: Kept, mod
         assert await life.cached(STORY * 5) >= tokens - 3
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 99}', '{"version": 1}', "\x00"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", '{"version": 99}', '{"version": 1}', "\x00", "[" * 100_000],
+    ids=range(7),
+)
 async def test_a_manifest_that_makes_no_sense_is_put_aside(
     tmp_path: Path, model: Path, caplog: pytest.LogCaptureFixture, text: str
 ) -> None:
@@ -416,6 +420,27 @@ async def test_a_manifest_that_makes_no_sense_is_put_aside(
         assert kept.manifest_path.with_suffix(".json.bad").read_text() == text
 
     assert any("makes no sense" in warning for warning in warnings_of(caplog))
+
+
+@pytest.mark.parametrize("name", ["tokens", "size", "saved_at", "save_ms", "misses"])
+@pytest.mark.parametrize("number", ["-1", "NaN", "Infinity", "1" + "0" * 400])
+async def test_a_figure_that_cannot_be_is_put_aside_too(
+    tmp_path: Path, model: Path, name: str, number: str
+) -> None:
+    """Nothing of it is computed with; the model starts plainly."""
+    async with keeping(tmp_path / "kv", demo_command(model)) as kept:
+        pass
+    entry = {
+        "file": f"{prefix_of(NAME)}-00.kv", "fingerprint": "f", "tokens": 100, "size": 1,
+        "sha256": "", "saved_at": 1.0, "save_ms": 1.0, "restore_ms": None, "misses": 0,
+        "is_suspect": False, name: 7,
+    }  # fmt: skip
+    whole = {"version": 1, "model": NAME, "entries": [entry], "facts": {}, "learned": {}}
+    kept.manifest_path.write_text(json.dumps(whole).replace(f'"{name}": 7', f'"{name}": {number}'))
+    async with keeping(tmp_path / "kv", demo_command(model)) as kept:
+        assert kept.facts()["saved_tokens"] == 0
+
+    assert kept.manifest_path.with_suffix(".json.bad").exists()
 
 
 async def test_E10_a_manifest_cannot_name_a_file_elsewhere(tmp_path: Path, model: Path) -> None:
