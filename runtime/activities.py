@@ -7,6 +7,7 @@ means; nothing here decides anything.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -331,9 +332,16 @@ class Activities:
         life = self._life
         seconds = life.spec.timings.settle
         is_free = False
-        with anyio.move_on_after(seconds) as self._settling:
+
+        def began() -> None:  # its time begins with the first look: it may have waited for a place
+            if scope.deadline == math.inf:
+                scope.deadline = anyio.current_time() + seconds
+
+        with anyio.CancelScope() as scope:
+            self._settling = scope
             while not is_free:
-                is_free = await life.hooks.try_once(hook, life.context("settle")) == "ok"
+                outcome = await life.hooks.try_once(hook, life.context("settle"), began)
+                is_free = outcome == "ok"
                 if not is_free:
                     await anyio.sleep(_SETTLE_PAUSE_S)
         self._settling = None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
@@ -12,8 +13,11 @@ from .errors import LaunchError
 from .logs import LogRing
 from .ports import Command, HttpClient, Launcher
 from .spec import CallAction, Hook, HookContext, HttpAction, RunAction
+from .timers import TimerService
 
 _LONGEST_BODY = 500
+#: So long the line of those that wait for a place may stand still.
+PATIENCE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +70,91 @@ class Haste:
         return self._scope
 
 
+class HookPlaces:
+    """Lets so many hook commands run at a time, over all services; first come, first served.
+
+    One that asks our own API for another service may wait for a hook of that one, which waits for
+    a place here. So that this never wedges, the first in the line starts beyond the limit whenever
+    none has ended for `PATIENCE_S` seconds. HTTP calls and functions need no place.
+
+    Args:
+        limit: So many at a time; None: any number.
+        timers: Tell when the line has stood still for too long.
+
+    Attributes:
+        running: How many run.
+    """
+
+    def __init__(self, limit: int | None, timers: TimerService) -> None:
+        self._limit = limit
+        self._line: dict[anyio.Event, None] = {}
+        self._standstill = timers.timer(self._relieve)
+        self.running = 0
+
+    @property
+    def limit(self) -> int | None:
+        """So many at a time; may be changed, and those that run go on."""
+        return self._limit
+
+    @limit.setter
+    def limit(self, limit: int | None) -> None:
+        self._limit = limit
+        self._fill()
+
+    @asynccontextmanager
+    async def hold(self) -> AsyncIterator[None]:
+        """Hold a place for as long as the block lasts."""
+        if self._line or not self._has_room:
+            await self._queue()
+        else:
+            self.running += 1
+        try:
+            yield
+        finally:
+            self._leave()
+
+    @property
+    def _has_room(self) -> bool:
+        return self._limit is None or self.running < self._limit
+
+    async def _queue(self) -> None:
+        turn = anyio.Event()
+        if not self._line:
+            self._standstill.arm(PATIENCE_S)
+        self._line[turn] = None
+        try:
+            await turn.wait()
+        except BaseException:
+            if turn.is_set():  # at this very moment
+                self._leave()
+            else:
+                del self._line[turn]
+            raise
+
+    def _leave(self) -> None:
+        self.running -= 1
+        self._fill()
+
+    def _fill(self) -> None:
+        while self._line and self._has_room:
+            self._admit()
+        if self._line:
+            self._standstill.arm(PATIENCE_S)
+        else:
+            self._standstill.disarm()
+
+    def _admit(self) -> None:
+        turn = next(iter(self._line))
+        del self._line[turn]
+        self.running += 1
+        turn.set()
+
+    def _relieve(self) -> None:
+        if self._line:
+            self._admit()
+            self._standstill.arm(PATIENCE_S)
+
+
 class HookRunner:
     """Runs hooks where the process lives, and HTTP calls through a client.
 
@@ -74,13 +163,16 @@ class HookRunner:
         http: Makes the HTTP calls; None: http actions fail with a clear text.
         command: The service's own command: hooks share its environment and directory.
         log: The service's log; each hook's output goes there.
+        places: Where the commands of all services get a place to run in.
     """
 
     def __init__(
-        self, launcher: Launcher, http: HttpClient | None, command: Command, log: LogRing
-    ) -> None:
+        self, launcher: Launcher, http: HttpClient | None, command: Command, log: LogRing,
+        places: HookPlaces,
+    ) -> None:  # fmt: skip
         self._launcher, self._http = launcher, http
         self._command, self._log = command, log
+        self._places = places
 
     async def run(
         self, hooks: Sequence[Hook], context: HookContext, results: list[HookResult],
@@ -112,16 +204,21 @@ class HookRunner:
                 return False
         return True
 
-    async def try_once(self, hook: Hook, context: HookContext) -> str:
-        """Do *hook* once, silently; returns its outcome."""
-        outcome, _ = await self._attempt(hook, context)
+    async def try_once(self, hook: Hook, context: HookContext, began: Callable[[], None]) -> str:
+        """Do *hook* once, silently; returns its outcome. *began* is called when it starts."""
+        async with self._place(hook):
+            began()
+            outcome, _ = await self._attempt(hook, context)
         return outcome
+
+    def _place(self, hook: Hook) -> AbstractAsyncContextManager[None]:
+        return self._places.hold() if isinstance(hook.action, RunAction) else nullcontext()
 
     async def _one(
         self, hook: Hook, context: HookContext, results: list[HookResult], haste: Haste
     ) -> HookResult:
         began = anyio.current_time()
-        attempts = 0
+        attempts = started = 0
         outcome, detail = "failed", ""
 
         def result() -> HookResult:
@@ -134,14 +231,20 @@ class HookRunner:
             with haste.scope():
                 while True:
                     attempts += 1
-                    outcome, detail = await self._attempt(hook, context)
+                    async with self._place(hook):
+                        started += 1
+                        outcome, detail = await self._attempt(hook, context)
                     if outcome == "ok" or attempts > hook.retries:
                         return result()
                     await anyio.sleep(hook.delay_s)
-            outcome, detail = "timeout", f"killed after {haste.limit_s:g} s: somebody is in a hurry"
+            what = "killed" if started else "never started: others ran; given up"
+            outcome = "timeout"
+            detail = f"{what} after {haste.limit_s:g} s: somebody is in a hurry"
             return result()
         except anyio.get_cancelled_exc_class():
             outcome, detail = "cancelled", "the phase it belonged to ended"
+            if not started:
+                detail += " before it started: others ran"
             results.append(result())
             raise
 

@@ -39,7 +39,7 @@ from ..machine import (
 )
 from .activities import Activities, Activity
 from .errors import RequestError
-from .hooks import HookResult, HookRunner
+from .hooks import HookPlaces, HookResult, HookRunner
 from .limits import Limits
 from .logs import LogRing
 from .ports import Exit, HttpClient, Launcher, ProcessHandle
@@ -73,6 +73,7 @@ class World:
         http: Makes the HTTP calls of hooks; None where there are none.
         tasks: Activities run here.
         timers: The one heap.
+        places: Where the hook commands of all services get a place to run in.
         rng: Jitter of backoffs.
         notify: Gets every transition, synchronously; must not raise.
     """
@@ -81,6 +82,7 @@ class World:
     http: HttpClient | None
     tasks: TaskGroup
     timers: TimerService
+    places: HookPlaces
     rng: random.Random
     notify: Callable[[Transition], None]
 
@@ -125,7 +127,7 @@ class Lifecycle:
         self._document = compiled.document
         self._stepper = compiled.stepper(**self._parameters(spec))
         self.since = world.timers.now()
-        self.hooks = HookRunner(world.launcher, world.http, spec.command, self.log)
+        self.hooks = self._hook_runner(spec)
         self._activities = Activities(self)
         self._started: dict[str, Activity] = {}
         events = compiled.document.events.items()
@@ -324,9 +326,13 @@ class Lifecycle:
     def adopt(self, spec: ServiceSpec) -> None:
         """Be *spec* from now on: where there is no process, or one is just going to be."""
         self.spec, self.next_spec = spec, None
-        self.hooks = HookRunner(self.world.launcher, self.world.http, spec.command, self.log)
+        self.hooks = self._hook_runner(spec)
         for name, value in self._parameters(spec).items():
             setattr(self._stepper.context, name, value)
+
+    def _hook_runner(self, spec: ServiceSpec) -> HookRunner:
+        world = self.world
+        return HookRunner(world.launcher, world.http, spec.command, self.log, world.places)
 
     def _parameters(self, spec: ServiceSpec) -> dict[str, str | int | bool]:
         parameters: dict[str, str | int | bool] = {

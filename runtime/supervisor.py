@@ -26,6 +26,7 @@ from anyio.abc import TaskGroup
 
 from ..machine import Compiled, Document, lifecycle
 from .errors import ConfigError, RequestError
+from .hooks import HookPlaces
 from .lifecycle import Lifecycle, World
 from .listeners import Listener, Listeners
 from .logs import LogRing
@@ -91,9 +92,12 @@ class Supervisor:
         queue: What the request queue bears.
         chart: The chart of every service; the shipped one unless said otherwise.
         stop_limit_s: When the block ends: so long for drains, hooks and grace periods, then kill.
+        hook_limit: So many hook commands at a time, over all services; None: any number. Waiting
+            for a place is no part of a hook's own limit, but of a stop's.
         rng: Source of jitter; a seeded one makes a run repeatable.
 
     Attributes:
+        hook_places: Where hook commands get a place to run in; its limit may be changed.
         log: The output of all services, together.
         on_idle: Goes back to one of them when nobody wants any.
     """
@@ -102,12 +106,15 @@ class Supervisor:
         self, launcher: Launcher, services: Iterable[ServiceSpec] = (), *,
         http: HttpClient | None = None, policy: EvictionPolicy = one_at_a_time,
         queue: QueueLimits | None = None, chart: Document | None = None,
-        stop_limit_s: float = 60.0, rng: random.Random | None = None,
+        stop_limit_s: float = 60.0, hook_limit: int | None = 8, rng: random.Random | None = None,
     ) -> None:  # fmt: skip
+        if hook_limit is not None and hook_limit < 1:
+            raise ConfigError("hook_limit", f"expected >= 1 or None, got {hook_limit}")
         self._launcher, self._http = launcher, http
         self._specs = list(services)
         self._compiled = _compiled() if chart is None else Compiled(chart)
         self.stop_limit_s = stop_limit_s
+        self._hook_limit = hook_limit
         self._rng = rng or random.Random()
         self.log = LogRing(_LOG_BYTES)
         self.scheduler = Scheduler(policy=policy, limits=queue or QueueLimits())
@@ -138,9 +145,10 @@ class Supervisor:
         tasks.start_soon(self._timers.run)
         self.on_idle = OnIdle(self, self._timers)
         self._tasks: TaskGroup = tasks
+        self.hook_places = HookPlaces(self._hook_limit, self._timers)
         self._world = World(
             launcher=self._launcher, http=self._http, tasks=tasks, timers=self._timers,
-            rng=self._rng, notify=self._listeners.tell,
+            places=self.hook_places, rng=self._rng, notify=self._listeners.tell,
         )  # fmt: skip
         for spec in self._specs:
             self.add(spec)
