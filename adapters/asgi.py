@@ -109,6 +109,7 @@ class Application:
                 launcher, specs, http=HttpxClient(),
                 policy=eviction_policy(self.config), queue=queue_limits(self.config),
                 chart=chart(self.config), stop_limit_s=self._stop_limit_s,
+                hook_limit=self.config.hook_limit,
             )  # fmt: skip
             await stack.enter_async_context(supervisor)
             for listener in (journal.take, keeper.watch, *self._listeners):

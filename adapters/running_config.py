@@ -169,6 +169,7 @@ class RunningConfig:
         )  # fmt: skip
         if not self._has_own_stop_limit:
             supervisor.stop_limit_s = stop_limit_s(config)
+        supervisor.hook_places.limit = config.hook_limit
         supervisor.on_idle.configure(config.on_idle, config.on_idle_after)
         self._proxy.configure(new.catalogue, new.options)
         if config.log_level != old.log_level:

@@ -297,6 +297,7 @@ class Config:
         ignore_paths: Searched in paths below ``/upstream/<model>``.
         preload: Model ids.
         on_idle: Id of the model to go back to, or None.
+        hook_limit: Commands of hooks at a time, over all models.
         shutdown_timeout: None leaves it to what the models need.
         lifecycle: Changes to the chart of every model, as written; the machine checks them.
         warnings: What was found but does no harm.
@@ -336,6 +337,7 @@ class Config:
     on_idle_after: float = 60.0
     queue: Queue = field(default_factory=Queue)
     hook_timeout: float = 30.0
+    hook_limit: int = 8
     shutdown_timeout: float | None = None
     lifecycle: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[Problem, ...] = ()

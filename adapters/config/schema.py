@@ -238,6 +238,7 @@ class DocumentSection(Overridable):
     on_idle_after: Seconds = 60.0
     queue: Queue = Queue()
     hook_timeout: Seconds = 30.0
+    hook_limit: Annotated[int, Field(ge=1, description="commands of hooks at a time")] = 8
     shutdown_timeout: Seconds | None = None
     lifecycle: FreeForm = Field(default_factory=dict, description="changes to the chart")
 

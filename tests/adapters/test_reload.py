@@ -160,6 +160,7 @@ def test_the_effect_depends_on_the_state(kind: str, state: str, effect: str) -> 
         ("selectors: {s: {strategy: warm, targets: [m]}}", "selectors", False),
         ("groups: {g: {members: [m], persistent: true}}", "routing", False),
         ("onIdle: m", "onIdle", False),
+        ("hookLimit: 2", "hookLimit", False),
         ("hooks: {on_startup: {preload: [m]}}", "hooks.on_startup.preload", False),
         ("allowedOrigins: ['http://h']", "allowedOrigins", False),
         ("lifecycle: {states: {}}", "lifecycle", True),

@@ -264,6 +264,24 @@ def test_on_idle_loads_its_model_again(serve: Serve) -> None:
     edited.proxy.wait_state("b", "ready")
 
 
+def test_the_limit_of_hooks_applies_at_once(serve: Serve, journal: Journal) -> None:
+    """With ``hookLimit`` 1 the second hook waits for the first; with 2 it is let in beside it."""
+    hook = shell('echo hook >> "$JOURNAL"; exec sleep 4321')
+    models = {name: journal.model(name, beforeStart=hook) for name in ("a", "b")}
+    groups = {"all": {"members": ["a", "b"], "swap": False}}
+    edited = Edited(serve, models, groups=groups, hookLimit=1, shutdownTimeout=2)
+    with edited.proxy.open_chat("a"), edited.proxy.open_chat("b"):
+        journal.wait("hook")
+        edited.proxy.wait_state("a", "before_start")
+        edited.proxy.wait_state("b", "before_start")
+        assert len(journal.words("hook")) == 1
+        edited.value["hookLimit"] = 2
+        assert [row["key"] for row in edited.reload()["plan"]["settings"]] == ["hookLimit"]
+        journal.wait("hook", count=2)
+        edited.proxy.unload("a")
+        edited.proxy.unload("b")
+
+
 def test_keys_apply_at_once(serve: Serve) -> None:
     """From the answer on, the new keys are asked for."""
     edited = Edited(serve, {"m": demo_model("m", *QUICK)}, apiKeys=[])

@@ -69,6 +69,7 @@ def test_1_7_defaults(load: Load) -> None:
         ("includeAliasesInList: yes", "include_aliases_in_list", True),
         ("onIdleAfter: 5", "on_idle_after", 5),
         ("hookTimeout: 5", "hook_timeout", 5),
+        ("hookLimit: 3", "hook_limit", 3),
         ("shutdownTimeout: 5.5", "shutdown_timeout", 5.5),
     ],
 )
@@ -106,6 +107,7 @@ def test_1_7_value(load: Load, text: str, attribute: str, value: Any) -> None:
         ("onIdleAfter: 0", "onIdleAfter", "expected > 0, found 0"),
         ("hookTimeout: .nan", "hookTimeout", "expected a finite number, found .nan"),
         ("hookTimeout: .inf", "hookTimeout", "expected a finite number, found .inf"),
+        ("hookLimit: 0", "hookLimit", "expected >= 1, found 0"),
         ("queue: {limit: 0}", "queue.limit", "expected >= 1, found 0"),
     ],
 )
