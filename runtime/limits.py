@@ -18,6 +18,9 @@ _RETIMED = (
     "drain_limit", "grace", "kill_limit", "cooldown",
 )  # fmt: skip
 
+#: Timers of a start that get the time back in which we stood still.
+_PATIENT = ("start_limit", "stall_limit")
+
 
 class Limits:
     """The timers of one lifecycle.
@@ -45,7 +48,9 @@ class Limits:
             return
         timer = self._timers.get(name)
         if timer is None:
-            timer = self._timers[name] = self._life.world.timers.timer(partial(self._fire, name))
+            timers = self._life.world.timers
+            make = timers.patient_timer if name in _PATIENT else timers.timer
+            timer = self._timers[name] = make(partial(self._fire, name))
         if name == "stall_limit":
             self._life.log.on_write = partial(timer.arm, seconds)  # slow, but it moves
         timer.arm(seconds)

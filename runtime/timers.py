@@ -9,9 +9,16 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import logging
+import math
 from collections.abc import Callable
 
 import anyio
+
+log = logging.getLogger(__name__)
+
+_GAP_S = 2.0  # woken so much too late: the whole process stood still
+_PULSE_S = 1.0  # how often that is looked for while a patient timer runs
 
 
 class Timer:
@@ -44,6 +51,22 @@ class Timer:
         self.deadline = None
 
 
+class PatientTimer(Timer):
+    """A timer that gets the time back in which the whole process stood still.
+
+    By SIGSTOP, a debugger, a virtual machine that was paused: the world may have gone on, and
+    what we would have seen of it is still to be looked at. (A machine's sleep is no such gap:
+    Linux' monotonic clock does not count it.)
+    """
+
+    __slots__ = ()
+
+    def arm_at(self, deadline: float) -> None:
+        """As `Timer.arm_at`."""
+        super().arm_at(deadline)
+        self._service.watch(self)
+
+
 class TimerService:
     """Runs timers; made inside the event loop, and `run` must be running as a task."""
 
@@ -51,12 +74,23 @@ class TimerService:
         self._heap: list[tuple[float, int, Timer]] = []
         self._count = itertools.count()
         self._wake = anyio.Event()
+        self._patient: set[PatientTimer] = set()
         #: Seconds on the loop's clock; also outside a task, where anyio does not know the loop.
         self.now: Callable[[], float] = _clock()
 
     def timer(self, action: Callable[[], None]) -> Timer:
         """Make a timer that calls *action*, which must not wait and must not raise."""
         return Timer(self, action)
+
+    def patient_timer(self, action: Callable[[], None]) -> PatientTimer:
+        """As `timer`; see `PatientTimer`."""
+        return PatientTimer(self, action)
+
+    def watch(self, timer: PatientTimer) -> None:
+        """Look for gaps while *timer* is armed; `PatientTimer.arm_at` calls this."""
+        if timer not in self._patient:
+            self._patient.add(timer)
+            self._wake.set()
 
     def queue(self, timer: Timer, deadline: float) -> None:
         """Put *timer* into the heap; `Timer.arm` calls this."""
@@ -70,11 +104,27 @@ class TimerService:
         while True:
             self._fire_due()
             self._wake = anyio.Event()
-            if self._heap:
-                with anyio.CancelScope(deadline=self._heap[0][0]):
-                    await self._wake.wait()
-            else:
+            wake_at = self._next_look()
+            with anyio.CancelScope(deadline=wake_at):
                 await self._wake.wait()
+            self._make_good(self.now() - wake_at)
+
+    def _next_look(self) -> float:
+        """When the first timer is due, or sooner to see a gap; infinite when there is none."""
+        if self._patient:
+            self._patient = {timer for timer in self._patient if timer.deadline is not None}
+        first = self._heap[0][0] if self._heap else math.inf
+        return min(first, self.now() + _PULSE_S) if self._patient else first
+
+    def _make_good(self, late_s: float) -> None:
+        """Give patient timers the time back if we were woken far too late."""
+        if late_s < _GAP_S:
+            return
+        for timer in self._patient:
+            deadline = timer.deadline
+            if deadline is not None:
+                log.warning("stood still for %.1f s: a start gets that time back", late_s)
+                timer.arm_at(deadline + late_s)
 
     def _fire_due(self) -> None:
         now, end = self.now(), next(self._count)

@@ -57,6 +57,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Return virtual seconds; the first instant is 1000."""
         return self._now
 
+    def skip(self, seconds: float) -> None:
+        """Let time pass while nothing runs, as when the process is stopped by SIGSTOP."""
+        self._now += seconds
+
     def select(self, timeout: float | None) -> tuple[()]:
         """Go to the next timer if nothing is ready, and take what is due."""
         self.turns += 1

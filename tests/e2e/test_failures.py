@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,19 @@ def test_A26_a_model_that_never_gets_healthy_is_given_up(serve: Serve, journal: 
     assert "status 503" in error["message"]
     assert proxy.chat("b").status == 200
     assert journal.words("a SIGTERM") == ["a SIGTERM"]
+
+
+def test_A36_a_start_outlasts_a_proxy_that_was_stopped(serve: Serve) -> None:
+    """SIGSTOP for longer than the start may take, while the model becomes healthy: it is ready."""
+    proxy = serve({"a": demo_model("a", "--load-seconds", "4", startTimeout=3)})
+    with proxy.open_chat("a") as connection:
+        proxy.wait_state("a", "health_checking")
+        proxy.signal(signal.SIGSTOP)
+        try:
+            time.sleep(6.0)
+        finally:
+            proxy.signal(signal.SIGCONT)
+        assert connection.read_answer().status == 200
 
 
 def test_A18_an_answer_of_somebody_else_is_none(
