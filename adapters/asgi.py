@@ -29,6 +29,7 @@ from .leftovers import boot_id, end_leftovers, started_of
 from .process import LocalLauncher
 from .proxy.app import ProxyApp
 from .proxy.asgi_types import Receive, Scope, Send
+from .proxy.loop_watch import LoopWatch
 from .proxy.own_log import keeping_log
 from .proxy_settings import catalogue, proxy_options
 from .reloader import Signature, Sources, watch
@@ -120,6 +121,7 @@ class Application:
                 own_log=stack.enter_context(keeping_log()), activity=await self._activity(stack),
             )  # fmt: skip
             self._proxy.proxy.details["kv"] = keeper.facts
+            self._proxy.proxy.loop_watch = stack.enter_context(LoopWatch().watching())
             stack.push_async_callback(self._proxy.aclose)
             self._running = running = RunningConfig(
                 self.config, specs, supervisor, self._proxy.proxy, sources=self._sources,

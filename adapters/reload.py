@@ -40,7 +40,8 @@ _AT_ONCE = {
     "peers": "peers", "ignore_paths": "upstream", "preload": "hooks.on_startup.preload",
     "routing": "routing", "on_idle": "onIdle", "on_idle_after": "onIdleAfter", "queue": "queue",
     "shutdown_timeout": "shutdownTimeout", "hook_limit": "hookLimit",
-    "log_time_format": "logTimeFormat", "capture_bytes": "captureBuffer", "performance_every": "performance",
+    "log_time_format": "logTimeFormat", "capture_bytes": "captureBuffer",
+    "performance_every": "performance",
 }  # fmt: skip
 
 

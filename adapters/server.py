@@ -24,6 +24,7 @@ from . import procfs
 from .asgi import Application
 from .h1 import H1Limits, patched_hypercorn
 from .proxy.dispatch import BrokenOffError
+from .systemd import Notifier
 
 log = logging.getLogger(__name__)
 
@@ -174,11 +175,13 @@ async def _serve(app: Application, sock: socket.socket, options: ServeOptions) -
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     hurry = asyncio.Event()
+    notifier = Notifier()
 
     async with app.running() as supervisor:
 
         def on_signal() -> None:
             if not stopping.is_set():
+                notifier.tell("STOPPING=1")
                 log.info("stopping: requests in flight are finished, models are stopped")
                 stopping.set()
             elif not hurry.is_set():
@@ -195,6 +198,8 @@ async def _serve(app: Application, sock: socket.socket, options: ServeOptions) -
         start = _SERVERS[options.server]
         server = loop.create_task(start(app, sock, stopping, options))
         options.on_listening(url_of(sock))
+        notifier.tell("READY=1")
+        living = loop.create_task(notifier.live())
         asked = loop.create_task(stopping.wait())
         killer = loop.create_task(kill_when_hurried())
         await asyncio.wait({server, asked}, return_when=asyncio.FIRST_COMPLETED)
@@ -210,8 +215,8 @@ async def _serve(app: Application, sock: socket.socket, options: ServeOptions) -
         elif (error := server.exception()) is not None:
             log.error("the server failed: %r", error)
             failed = True
-        asked.cancel()
-        killer.cancel()
+        for task in (asked, killer, living):
+            task.cancel()
     return 1 if failed else 0
 
 

@@ -218,3 +218,9 @@ def _own(proxy: Proxy) -> Iterator[Metric]:
     dropped = 0 if proxy.books.activity is None else proxy.books.activity.dropped
     text = "Requests that were not written down."
     yield _counter("swapchart_activity_dropped", text, {(): float(dropped)})
+    watch = proxy.loop_watch
+    if watch is not None:
+        text = "How late the event loop ran what was due; looked at twice a second."
+        yield _histogram("swapchart_loop_lag_seconds", text, [((), watch.lags)])
+        text = "How often it was late by more than a second."
+        yield _counter("swapchart_loop_blocked", text, {(): float(watch.blocked)})

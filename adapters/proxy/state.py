@@ -16,6 +16,7 @@ from .exchange import Exchange, Flights
 from .gate import Gate
 from .heads import HeadMemo
 from .hub import Hub
+from .loop_watch import LoopWatch
 from .options import ProxyOptions
 from .origins import ProxyTrust
 from .profiles import Profiles
@@ -95,6 +96,7 @@ class Proxy:
         gate: What every request passes first.
         trusts: Tells whether the client at an address is a proxy of ours.
         config: The configuration in force; None: there is none to be read again.
+        loop_watch: How late the event loop runs; None: nobody looks.
         details: Name -> tells what else is known of a model, for ``/running``.
         history: None: nothing is remembered.
         profiles: Which of them is active.
@@ -118,6 +120,7 @@ class Proxy:
         self.heads = HeadMemo()
         self.trusts = ProxyTrust(options.trusted_proxies).allows
         self.config: ConfigControl | None = None
+        self.loop_watch: LoopWatch | None = None
         self.details: dict[str, Detail] = {}
         self.history = history
         self.on_finished = on_finished

@@ -1,0 +1,53 @@
+"""Tells systemd how we are: ready, alive, stopping. Does nothing where systemd does not ask.
+
+Source: systemd 252, sd_notify(3), sd_watchdog_enabled(3), systemd.service(5): ``Type=notify`` and
+``WatchdogSec=``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from contextlib import suppress
+
+
+class Notifier:
+    """Sends our state to the socket that systemd named, if it did.
+
+    The variables are taken out of the environment: no model may speak for us.
+
+    Attributes:
+        watchdog_s: systemd ends us when it hears nothing for so long; None: it does not.
+    """
+
+    def __init__(self) -> None:
+        address = os.environ.pop("NOTIFY_SOCKET", "")
+        self._address = "\0" + address[1:] if address.startswith("@") else address
+        self.watchdog_s = _watchdog_s(
+            os.environ.pop("WATCHDOG_USEC", ""), os.environ.pop("WATCHDOG_PID", "")
+        )
+
+    def tell(self, state: str) -> None:
+        """Send *state*, such as ``READY=1``; never waits, never raises."""
+        if not self._address:
+            return
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.setblocking(False)
+            sock.sendto(state.encode(), self._address)
+
+    async def live(self) -> None:
+        """Tell that the event loop runs, twice in the time that systemd grants; for ever.
+
+        Returns at once where systemd does not watch.
+        """
+        while self._address and self.watchdog_s is not None:
+            self.tell("WATCHDOG=1")
+            await asyncio.sleep(self.watchdog_s / 2)
+
+
+def _watchdog_s(microseconds: str, pid: str) -> float | None:
+    if not microseconds.isdecimal() or int(microseconds) == 0:
+        return None
+    is_meant = pid in ("", str(os.getpid()))
+    return int(microseconds) / 1e6 if is_meant else None

@@ -1,0 +1,99 @@
+"""What systemd hears of us, from a real proxy: ready, alive, stopping."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tools.swapchart_process import LONG_S, Journal, Serve, shell
+
+from swapchart.adapters.systemd import Notifier
+
+pytestmark = pytest.mark.slow
+
+
+class Systemd:
+    """The other end of NOTIFY_SOCKET."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(path))
+        self._socket.settimeout(LONG_S)
+
+    def hear(self) -> str:
+        return self._socket.recv(4096).decode()
+
+    def hear_until(self, state: str) -> list[str]:
+        """Return what comes before *state*."""
+        heard = []
+        while (said := self.hear()) != state:
+            heard.append(said)
+        return heard
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture
+def systemd(tmp_path: Path) -> Iterator[Systemd]:
+    found = Systemd(tmp_path / "notify")
+    yield found
+    found.close()
+
+
+def test_A37_systemd_hears_that_we_are_ready_alive_and_stopping(
+    serve: Serve, journal: Journal, systemd: Systemd
+) -> None:
+    """READY=1 once we listen, WATCHDOG=1 again and again until the end; models never see it."""
+    hook = shell('echo "saw $(env | grep -c "NOTIFY_SOCKET\\|WATCHDOG")" >> "$JOURNAL"')
+    env = {"NOTIFY_SOCKET": str(systemd.path), "WATCHDOG_USEC": "400000"}
+    proxy = serve({"a": journal.model("a", beforeStart=hook)}, env=env)
+    assert systemd.hear() == "READY=1"
+    assert [systemd.hear() for _ in range(3)] == ["WATCHDOG=1"] * 3
+    assert proxy.chat("a").status == 200
+    assert journal.words("saw") == ["saw 0"]
+
+    proxy.signal(signal.SIGTERM)
+    assert {*systemd.hear_until("STOPPING=1")} <= {"WATCHDOG=1"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "seconds"),
+    [
+        ({}, None),
+        ({"WATCHDOG_USEC": "0"}, None),
+        ({"WATCHDOG_USEC": "soon"}, None),
+        ({"WATCHDOG_USEC": "2000000"}, 2.0),
+        ({"WATCHDOG_USEC": "2000000", "WATCHDOG_PID": str(os.getpid())}, 2.0),
+        ({"WATCHDOG_USEC": "2000000", "WATCHDOG_PID": "1"}, None),
+    ],
+)
+def test_the_watchdog_is_for_whom_it_names(
+    variables: dict[str, str], seconds: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a limit, with one that is none, or for another process there is none."""
+    for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    assert Notifier().watchdog_s == seconds
+    assert not {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"} & os.environ.keys()
+
+
+def test_an_abstract_socket_will_do_and_one_that_is_gone_does_no_harm(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """``@name`` is Linux' abstract name space; when nobody listens, nothing happens."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(f"\0swapchart-test-{os.getpid()}")
+        monkeypatch.setenv("NOTIFY_SOCKET", f"@swapchart-test-{os.getpid()}")
+        notifier = Notifier()
+        notifier.tell("READY=1")
+        assert sock.recv(64) == b"READY=1"
+    notifier.tell("READY=1")
