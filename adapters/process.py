@@ -68,6 +68,7 @@ class LocalProcess(ProcessHandle):
         self._exit: Exit | None = None
         self._exited = anyio.Event()
         self._watch_scope = anyio.CancelScope(shield=True)
+        self._is_killed = False
         self._known: set[tuple[int, int]] = set()
         self._proven: set[tuple[IPAddress, int]] = set()
 
@@ -215,6 +216,7 @@ class LocalProcess(ProcessHandle):
 
     def _kill(self) -> list[Proc]:
         """Kill the tree; returns who was in it."""
+        self._is_killed = True
         try:
             members = self.tree()
         finally:
@@ -249,7 +251,12 @@ class LocalProcess(ProcessHandle):
         if pid != 0:
             code = os.waitstatus_to_exitcode(status)
             self._popen.returncode = code
-            self._exit = Exit(code=code) if code >= 0 else Exit(signal=-code)
+            is_odd = code != 0 and not self._is_killed
+            is_oom = is_odd and self._launcher.oom_count.has_grown()
+            self._exit = Exit(
+                code=code if code >= 0 else None, signal=-code if code < 0 else None,
+                out_of_memory=is_oom,
+            )  # fmt: skip
 
     def _reap_adopted(self) -> None:
         """Reap what was seen in the tree, has ended, and has become our child meanwhile."""
@@ -284,6 +291,9 @@ class LocalLauncher(Launcher):
             program that is a supervisor; one that embeds us may not want it.
         drop_env: Variables of ours that no child may see.
         instance: Id of this proxy process, in every child's environment; random if None.
+
+    Attributes:
+        oom_count: Tells of children that the kernel killed for want of memory.
     """
 
     def __init__(
@@ -298,6 +308,7 @@ class LocalLauncher(Launcher):
         self._guardian = Guardian(self.instance) if guard else None
         self._is_subreaper, self._was_subreaper = subreaper, False
         self._drop_env = drop_env
+        self.oom_count = procfs.OomCount()
         self._live: set[LocalProcess] = set()
         self._zombies: dict[tuple[int, int], float] = {}
         self._ignored: list[signal.Signals] = []

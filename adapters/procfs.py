@@ -348,6 +348,57 @@ def find_holders(inodes: set[int]) -> list[Proc]:
     return [proc for proc in scan() if proc.is_alive and inodes & socket_inodes(proc.pid)]
 
 
+# ---- memory ------------------------------------------------------------------------------
+
+
+def parse_oom_kills(text: str) -> int | None:
+    """Read the count ``oom_kill`` of memory.events (cgroup 2) or memory.oom_control (1)."""
+    for line in text.splitlines():
+        name, _, count = line.partition(" ")
+        if name == "oom_kill" and count.isdecimal():
+            return int(count)
+    return None
+
+
+def oom_files(cgroups: str) -> Iterator[str]:
+    """Yield where the count of our cgroup may be found, from the text of /proc/self/cgroup."""
+    for line in cgroups.splitlines():
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        path = path.rstrip("/")
+        if number == "0":
+            yield f"/sys/fs/cgroup{path}/memory.events"
+        elif "memory" in controllers.split(","):
+            yield f"/sys/fs/cgroup/memory{path}/memory.oom_control"
+            yield "/sys/fs/cgroup/memory/memory.oom_control"  # as a container sees its own
+
+
+class OomCount:
+    """Tells whether the kernel has killed somebody in our cgroup for want of memory."""
+
+    def __init__(self) -> None:
+        self._path = ""
+        with suppress(OSError):
+            for path in oom_files(read_bytes("/proc/self/cgroup").decode("utf-8", "replace")):
+                if not self._path and self._read(path) is not None:
+                    self._path = path
+        self._seen = self._read(self._path) or 0
+
+    def has_grown(self) -> bool:
+        """Tell whether it has since the last time; False where it cannot be read."""
+        before, now = self._seen, self._read(self._path)
+        if now is not None:
+            self._seen = now
+        return self._seen > before
+
+    @staticmethod
+    def _read(path: str) -> int | None:
+        try:
+            return parse_oom_kills(read_bytes(path).decode("ascii", "replace")) if path else None
+        except OSError:
+            return None
+
+
 # ---- this process ------------------------------------------------------------------------
 
 

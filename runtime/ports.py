@@ -47,11 +47,13 @@ class Exit:
         code: Exit code 0..255, or None when a signal ended it.
         signal: Number of the signal that ended it, or None.
         certain: False when a node was lost and the process may still hold its resources.
+        out_of_memory: Meanwhile the kernel killed a process, this or another, for want of memory.
     """
 
     code: int | None = None
     signal: int | None = None
     certain: bool = True
+    out_of_memory: bool = False
 
     @property
     def is_clean(self) -> bool:
@@ -61,8 +63,10 @@ class Exit:
     def __str__(self) -> str:
         """Say it in words, as logs and error texts show it."""
         if self.signal is not None:
-            return f"killed by signal {self.signal}"
-        return f"exit code {self.code}"
+            why = " by the kernel, for want of memory" if self.out_of_memory else ""
+            return f"killed by signal {self.signal}{why}"
+        why = "; the kernel killed a process for want of memory" if self.out_of_memory else ""
+        return f"exit code {self.code}{why}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,8 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -422,6 +423,57 @@ async def test_A21_A22_a_flood_starves_nobody(launcher: LocalLauncher, kind: str
     assert log.tail(1) == ["the end"]
     assert len(log.history()) <= 1 << 20
     assert sorted(gaps)[int(len(gaps) * 0.95)] < 0.05
+
+
+@pytest.fixture
+def small_cgroup() -> Iterator[Path]:
+    """A memory cgroup of 96 MiB; version 1 or 2, where this system has one and lets us."""
+    old, new = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
+    root, limit = (old, "memory.limit_in_bytes") if old.is_dir() else (new, "memory.max")
+    cgroup = root / f"swapchart-test-{os.getpid()}"
+    try:
+        cgroup.mkdir()
+        (cgroup / limit).write_text(str(96 << 20))
+    except OSError:
+        with suppress(OSError):
+            cgroup.rmdir()
+        pytest.skip("no memory cgroup can be made here")
+    yield cgroup
+    cgroup.rmdir()
+
+
+async def test_A33_who_is_killed_for_want_of_memory_is_told_apart(
+    small_cgroup: Path, tmp_path: Path
+) -> None:
+    """A leader or a worker that the kernel kills; then kills that have other reasons."""
+    script = """
+        import anyio, os, pathlib, sys
+        from swapchart.adapters.process import LocalLauncher
+        from swapchart.runtime.logs import LogRing
+        from swapchart.runtime.ports import Command
+
+        EAT = f"{sys.executable} -S -c 'x = bytearray(300 << 20)'"
+
+        async def main():
+            pathlib.Path(sys.argv[1], "cgroup.procs").write_text(str(os.getpid()))
+            async with LocalLauncher(guard=False) as launcher:
+                for script in (f"exec {EAT}", f"{EAT}; exit 3", "kill -9 $$", "exit 4", f"{EAT}; exit 5"):
+                    command = Command(argv=("sh", "-c", script))
+                    print(await launcher.run(command, LogRing()), flush=True)
+
+        anyio.run(main)
+    """
+    result = await anyio.run_process(
+        (sys.executable, "-c", textwrap.dedent(script), str(small_cgroup)), cwd=tmp_path
+    )
+
+    assert result.stdout.decode().splitlines() == [
+        "killed by signal 9 by the kernel, for want of memory",
+        "exit code 3; the kernel killed a process for want of memory",
+        "killed by signal 9",
+        "exit code 4",
+        "exit code 5; the kernel killed a process for want of memory",
+    ]
 
 
 async def test_A40_children_inherit_nothing_but_what_they_must(

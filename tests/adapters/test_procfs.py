@@ -12,6 +12,8 @@ from hypothesis.strategies import binary, integers
 from swapchart.adapters import procfs
 from swapchart.adapters.procfs import Listener, parse_listeners, parse_stat, select_listeners
 
+CGROUPS_1 = "9:name=systemd:/\n8:cpu,memory:/box/1\n0::/\n"
+CGROUPS_2 = "0::/user.slice/a.scope\n"
 TAIL = b" %d %d %d 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 %d 0 %d 0 0 184467 0"
 
 # What Linux printed on a little-endian machine; the columns after the inode are left out.
@@ -127,3 +129,17 @@ def test_A31_what_cannot_be_looked_at_is_not_called_dead(monkeypatch: pytest.Mon
         procfs.find(1)
     with pytest.raises(OSError, match="Too many"):
         procfs.carries(1, "A=B")
+
+
+def test_A33_the_count_of_kills_for_want_of_memory_is_found() -> None:
+    """In the file of our own cgroup, whichever version it is, among the other counts."""
+    assert [*procfs.oom_files(CGROUPS_2)] == ["/sys/fs/cgroup/user.slice/a.scope/memory.events"]
+    assert [*procfs.oom_files(CGROUPS_1)] == [
+        "/sys/fs/cgroup/memory/box/1/memory.oom_control",
+        "/sys/fs/cgroup/memory/memory.oom_control",
+        "/sys/fs/cgroup/memory.events",
+    ]
+    events = "low 0\nmax 12\noom 3\noom_kill 2\noom_group_kill 1\n"
+    assert procfs.parse_oom_kills(events) == 2
+    assert procfs.parse_oom_kills("oom_kill_disable 0\nunder_oom 0\n") is None
+    assert procfs.parse_oom_kills("oom_kill many\n") is None
