@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import yaml
 from statemachine import StateChart
@@ -32,36 +33,41 @@ from ..machine.overlay import merge
 from ..machine.reading import from_mapping, read
 from ..runtime import ServiceSpec
 
+#: Formats that can show where a model is.
+_PICTURES = ("mermaid", "dot", "svg", "png")
 
-def _fail(message: str) -> int:
-    print(f"swapchart: {message}", file=sys.stderr)
+
+def _fail(error: object) -> int:
+    print(f"swapchart: {error}", *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
     return 1
 
 
 def export(options: argparse.Namespace) -> int:
     """Write a chart in the wanted format."""
     try:
+        if options.model is not None and not (options.live or options.config):
+            raise ChartError("--model", "expected --live or --config beside it")
         document = chosen(options)
-        active = _active(options.live, options.model, options.api_key) if options.live else ()
+        active = _active(options) if options.live else ()
         data = rendered(document, options.format, active=active)
+        if options.output is not None:
+            options.output.write_bytes(data)
     except (SwapchartError, OSError) as error:
-        return _fail(str(error))
+        return _fail(error)
     if options.output is None:
         sys.stdout.buffer.write(data)
         sys.stdout.flush()
-    else:
-        options.output.write_bytes(data)
     return 0
 
 
 def diagrams(options: argparse.Namespace) -> int:
     """Write every diagram of the project into a folder."""
-    options.output.mkdir(parents=True, exist_ok=True)
     try:
+        options.output.mkdir(parents=True, exist_ok=True)
         for name, format_ in DIAGRAMS.items():
             (options.output / name).write_bytes(rendered(lifecycle(), format_))
-    except SwapchartError as error:
-        return _fail(str(error))
+    except (SwapchartError, OSError) as error:
+        return _fail(error)
     return 0
 
 
@@ -72,7 +78,7 @@ def prove(options: argparse.Namespace) -> int:
         began = time.perf_counter()
         report = check(document, bounds=Bounds())
     except (SwapchartError, OSError) as error:
-        return _fail(str(error))
+        return _fail(error)
     for finding in report.findings:
         print(finding, end="\n\n")
     seconds = time.perf_counter() - began
@@ -146,7 +152,7 @@ def _load(name: str) -> Document:
     """Read a chart document from a file, or take a class named ``package.module:Class``."""
     module, mark, attribute = name.partition(":")
     if not mark or Path(name).exists():
-        return read(Path(name).read_text("utf-8"))
+        return read(_text(Path(name)))
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
@@ -156,9 +162,16 @@ def _load(name: str) -> Document:
     return from_class(found)
 
 
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise ChartError(str(path), f"expected UTF-8, found {error}") from error
+
+
 def _mapping(path: Path) -> dict[str, Any]:
     try:
-        value = yaml.safe_load(path.read_text("utf-8"))
+        value = yaml.safe_load(_text(path))
     except yaml.YAMLError as error:
         raise ChartError(str(path), f"not YAML: {error}") from error
     if isinstance(value, dict) and set(value) == {"lifecycle"}:
@@ -168,25 +181,21 @@ def _mapping(path: Path) -> dict[str, Any]:
     return value
 
 
-def _active(url: str, model: str | None, key: str | None) -> tuple[str, ...]:
-    """Return the configuration in which *model* of the proxy at *url* is now."""
-    import httpx
+def _active(options: argparse.Namespace) -> tuple[str, ...]:
+    """Return the configuration in which --model of the proxy at --live is now.
 
-    if model is None:
+    Raises:
+        SwapchartError: It is not known, or not to be shown in this format.
+    """
+    from .asking import ask
+
+    if options.model is None:
         raise ChartError("--live", "expected --model MODEL beside it")
-    headers = {"authorization": f"Bearer {key}"} if key else {}
-    try:
-        answer = httpx.get(
-            f"{url.rstrip('/')}/running", headers=headers, trust_env=False, timeout=5
-        )
-        answer.raise_for_status()
-        rows = answer.json()["running"]
-    except (httpx.HTTPError, ValueError, KeyError) as error:
-        raise SwapchartError(f"no answer from {url}: {error}") from error
-    for row in rows:
-        if row["model"] == model:
-            return tuple(row["configuration"])
-    return ("alive", "stopped")
+    if options.format not in _PICTURES:
+        expected = ", ".join(_PICTURES)
+        raise ChartError("--live", f"expected a picture ({expected}), got {options.format}")
+    path = f"/api/models/{quote(options.model, safe='')}/explain"
+    return tuple(ask(options.live, path, "configuration", key=options.api_key))
 
 
 def rendered(document: Document, format_: str, *, active: tuple[str, ...] = ()) -> bytes:

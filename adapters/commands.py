@@ -187,19 +187,14 @@ def schema(options: argparse.Namespace) -> int:
 # ---- history
 def history(options: argparse.Namespace) -> int:
     """Print the last transitions of a model of a running proxy, the oldest first."""
-    import httpx
+    from .asking import AskError, ask
 
-    url = f"{options.url.rstrip('/')}/api/models/{quote(options.model, safe='')}/history"
-    headers = {"authorization": f"Bearer {options.api_key}"} if options.api_key else {}
+    path = f"/api/models/{quote(options.model, safe='')}/history"
     try:
-        answer = httpx.get(
-            url, params={"limit": options.limit}, headers=headers, trust_env=False, timeout=10
-        )
-    except httpx.HTTPError as error:
-        return _fail(f"no answer from {options.url}: {error}")
-    if answer.status_code != 200:
-        return _fail(f"{options.url} answers {answer.status_code}: {answer.text.strip()}")
-    rows = answer.json()["data"]
+        params = {"limit": str(options.limit)}
+        rows = ask(options.url, path, "data", key=options.api_key, params=params)
+    except AskError as error:
+        return _fail(str(error))
     if options.json:
         print(json.dumps(rows, indent=2))
         return 0

@@ -73,6 +73,7 @@ async def explain(proxy: Proxy, request: Request, send: Send) -> None:
         {
             "model": name, "outcome": outcome, "evict": sorted(evict), "why": why,
             "phase": seat.phase, "state": life.state, "cause": life.cause,
+            "configuration": list(life.configuration),
             "granted": seat.granted, "limit": seat.limit,
             "position": 1 + sum(t.priority >= _priority(proxy, name) for t in scheduler.queue),
         },

@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from statemachine import State, StateChart
@@ -50,13 +51,24 @@ class Door(StateChart[Any]):
 
 @pytest.fixture
 def running() -> Iterator[str]:
-    """A server that answers ``/running`` as the proxy does."""
+    """A server that answers as the proxy does, or as another one below ``/other``."""
+    models = {
+        "qwen": ["alive", "stopping", "draining"], "idle": ["alive", "stopped"],
+        "org/broken": ["alive", "failed", "tripped"],
+    }  # fmt: skip
+    answers: dict[str, tuple[int, object]] = {
+        f"/api/models/{quote(name, safe='')}/explain": (200, {"configuration": states})
+        for name, states in models.items()
+    }
+    answers["/other/api/models/qwen/explain"] = (200, {"hello": "world"})
+    answers["/other/api/models/qwen/history?limit=50"] = (200, ["hello"])
+    unknown = (404, {"error": {"message": "model not found"}})
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            rows = [{"model": "qwen", "configuration": ["alive", "stopping", "draining"]}]
-            body = json.dumps({"running": rows}).encode()
-            self.send_response(200 if self.path == "/running" else 404)
+            status, value = answers.get(self.path, unknown)
+            body = json.dumps(value).encode()
+            self.send_response(status)
             self.send_header("content-length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -114,14 +126,76 @@ def test_a_model_that_is_not_there_is_named_with_those_that_are(
 def test_a_live_chart_shows_where_a_model_is(
     running: str, capsys: pytest.CaptureFixture[str], format_: str
 ) -> None:
-    """The picture of a draining model differs from the plain one, and from a stopped one's."""
+    """The picture of a draining model differs from the plain one, and from others' pictures."""
     live = ("export", "--format", format_, "--live", running, "--model")
     _, plain, _ = run(capsys, "export", "--format", format_)
-    code, draining, _ = run(capsys, *live, "qwen")
-    _, stopped, _ = run(capsys, *live, "another")
+    found = [run(capsys, *live, name) for name in ("qwen", "idle", "org/broken")]
 
-    assert code == 0
-    assert len({plain, draining, stopped}) == 3
+    assert [code for code, _, _ in found] == [0, 0, 0]
+    assert len({plain, *(out for _, out, _ in found)}) == 4
+
+
+def test_what_cannot_be_shown_live_is_told(
+    running: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A model that is not there, a format without highlights, something that is no proxy."""
+    export = ("export", "--format")
+    live = ("--live", running)
+    for arguments, said in (
+        ((*export, "dot", *live, "--model", "nobody"), f"{running} answers 404: model not found"),
+        ((*export, "dot", *live), "--live: expected --model MODEL beside it"),
+        ((*export, "scxml", *live, "--model", "qwen"), "a picture (mermaid, dot, svg, png), got s"),
+        ((*export, "dot", "--live", running + "/other", "--model", "qwen"), "is not a swapchart"),
+        ((*export, "dot", "--live", "http://[", "--model", "qwen"), "no answer from http://["),
+        ((*export, "dot", "--model", "qwen"), "--model: expected --live or --config beside it"),
+    ):
+        code, out, err = run(capsys, *arguments)
+        assert (code, out, said in err) == (1, "", True), (arguments, err)
+
+
+def test_a_history_that_cannot_be_had_is_told(
+    running: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line each, with the address."""
+    for url, said in (
+        (running, "answers 404: model not found"), (running + "/other", "is not a swapchart"),
+        ("http://[", "no answer from http://["), ("http://127.0.0.1:1", "no answer from"),
+    ):  # fmt: skip
+        assert main(["history", "qwen", "--url", url]) == 1
+        out, err = capsys.readouterr()
+        assert (out, err.count("\n"), said in err) == ("", 1, True), err
+
+
+def test_files_that_cannot_be_read_or_written_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The path and the reason, not a traceback."""
+    odd, text = tmp_path / "odd.yaml", tmp_path / "text"
+    odd.write_bytes(b"\xff\xfe\x00")
+    text.write_text("")
+    export = ("export", "--format", "yaml")
+    for arguments in (
+        ("check", "--chart", str(odd)), ("check", "--overlay", str(odd)),
+        ("check", "--overlay", str(tmp_path / "missing")), ("check", "--overlay", str(text)),
+        (*export, "-o", str(tmp_path)), (*export, "-o", str(tmp_path / "no" / "folder")),
+        ("diagrams", "--output", str(text)),
+    ):  # fmt: skip
+        code, out, err = run(capsys, *arguments)
+        assert (code, out) == (1, ""), arguments
+        assert str(tmp_path) in err
+
+
+def test_all_that_is_wrong_with_an_overlay_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not only the first mistake, and not only how many there are."""
+    path = tmp_path / "overlay.yaml"
+    path.write_text("guards: {foo: in_flight = 3, bar: nothing > 1}\n")
+    code, _, err = run(capsys, "check", "--overlay", str(path))
+
+    assert code == 1
+    assert "guards.foo: expected an expression, got 'in_flight = 3'" in err
+    assert "guards.bar: " in err
 
 
 def test_a_proxy_that_does_not_answer_is_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -457,7 +457,9 @@ async def test_A33_who_is_killed_for_want_of_memory_is_told_apart(
         async def main():
             pathlib.Path(sys.argv[1], "cgroup.procs").write_text(str(os.getpid()))
             async with LocalLauncher(guard=False) as launcher:
-                for script in (f"exec {EAT}", f"{EAT}; exit 3", "kill -9 $$", "exit 4", f"{EAT}; exit 5"):
+                for script in (
+                    f"exec {EAT}", f"{EAT}; exit 3", "kill -9 $$", "exit 4", f"{EAT}; exit 5"
+                ):
                     command = Command(argv=("sh", "-c", script))
                     print(await launcher.run(command, LogRing()), flush=True)
 
