@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 from ..runtime import Difference, compare
 from .config import Config, ModelConfig
+from .config.expand import HOOK_POINTS
 from .kv.keeper import adds_folder
 from .services import kv_settings, service_spec
 
@@ -233,7 +234,8 @@ def _changed_keys(old: ModelConfig, new: ModelConfig) -> Iterable[str]:
         if not field.compare or before == after:
             continue
         if field.name == "hooks":
-            yield from (p for p in {**before, **after} if before.get(p) != after.get(p))
+            points = (p for p in {**before, **after} if before.get(p) != after.get(p))
+            yield from (p if p in HOOK_POINTS else f"hookPoints.{p}" for p in points)
         else:
             yield _KEYS.get(field.name) or _camel(field.name)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from .errors import ConfigError
 from .ports import Command, HttpCall
@@ -255,8 +255,12 @@ class ServiceSpec:
         _check(f"{name}.concurrency_limit", limit, limit is None or limit >= 1, ">= 1")
 
     def longest_stop_s(self) -> float:
-        """How long a stop may take once it has drained: its hooks, grace and settling; seconds."""
-        hooks = (*self.hooks.get("beforeStop", ()), *self.hooks.get("afterStop", ()))
+        """How long a stop may take once it has drained: its hooks, grace and settling; seconds.
+
+        Points of a chart of one's own may be part of a stop, so they count.
+        """
+        others = {*get_args(Point)} - {"beforeStop", "afterStop"}
+        hooks = [h for point, hung in self.hooks.items() if point not in others for h in hung]
         tries = sum(h.timeout_s * (h.retries + 1) + h.delay_s * h.retries for h in hooks)
         grace = math.inf if self.timings.grace is None else self.timings.grace
         return tries + grace + (0.0 if self.settle is None else self.timings.settle)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from ...runtime.ports import HttpCall
@@ -42,6 +44,19 @@ def url_complaint(text: str) -> str | None:
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
         return "expected a URL such as http://127.0.0.1:8080"
     return None
+
+
+def own_points(lifecycle: Mapping[str, Any]) -> set[str]:
+    """Return the hook points that the actions of an overlay run, without those of every chart."""
+    points: set[str] = set()
+    actions = lifecycle.get("actions")
+    for action in actions.values() if isinstance(actions, dict) else ():
+        effects = action.get("do") if isinstance(action, dict) else None
+        for effect in effects if isinstance(effects, list) else [effects]:
+            point = effect.get("point") if isinstance(effect, dict) else None
+            if isinstance(point, str):
+                points.add(point)
+    return points - {*HOOK_POINTS, "suspend", "wake"}
 
 
 def build_filters(section: FiltersSection) -> Filters:
@@ -191,7 +206,15 @@ class ModelBuilder:
             actions = getattr(section, _POINTS[point])
             if actions:
                 hooks[point] = self._actions(actions, point)
-        return hooks
+        known = own_points(self._top.lifecycle)
+        for point, actions in section.hook_points.items():
+            if point in known:
+                hooks[point] = self._actions(actions, "hookPoints", point)
+            else:
+                has = f"it has: {', '.join(sorted(known))}" if known else "it has none"
+                message = f"expected a point that an action of lifecycle runs; {has}"
+                self._error(("hookPoints", point), message)
+        return {point: actions for point, actions in hooks.items() if actions}
 
     def _sleep(self, section: ModelSection) -> Sleep:
         return Sleep(

@@ -41,12 +41,13 @@ DEFAULTED = (
     "liveness",
     "drain",
     "sleep",
+    "hookPoints",
     "settle",
     "pinned",
     "kv",
 )
 #: Keys of a model in which ``${PID}`` may stay, to be filled in at run time.
-WITH_PID = ("cmdStop", *HOOK_POINTS, "sleep", "settle")
+WITH_PID = ("cmdStop", *HOOK_POINTS, "hookPoints", "sleep", "settle")
 
 _FIRST_PORT, _LAST_PORT = 5800, 65535
 _DEFAULT_PROXY = "http://localhost:${PORT}"
@@ -285,7 +286,11 @@ def _prepared(node: Mapping, defaults: dict[str, Node]) -> Mapping:
     prepared = mapping_at(node, items)
     for key, default in defaults.items():
         items[key] = _with_default(key, items[key], default) if key in items else default
-    for key in items.keys() & {"cmd", *WITH_PID}:
+    points = items.get("hookPoints")
+    if isinstance(points, Mapping):
+        own = {point: _without_comments(item) for point, item in points.items.items()}
+        items["hookPoints"] = mapping_at(points, own)
+    for key in items.keys() & {"cmd", *WITH_PID} - {"hookPoints"}:
         if key not in ("cmd", "cmdStop") or isinstance(items[key], Scalar):
             items[key] = _without_comments(items[key])
     items.setdefault("proxy", scalar_at(node, _DEFAULT_PROXY))

@@ -230,6 +230,9 @@ class Overridable(Section):
     liveness: Liveness = Liveness()
     drain: Drain = Drain()
     sleep: SleepSection = SleepSection()
+    hook_points: dict[str, Hooks] = Field(
+        default_factory=dict, description="hooks at points of your own, which lifecycle adds"
+    )
     settle: SettleSection | None = None
     pinned: bool = False
     kv: Annotated[

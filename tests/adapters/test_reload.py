@@ -462,3 +462,11 @@ def test_a_file_that_never_rests_is_read_all_the_same(tmp_path: Path) -> None:
         await asyncio.wait({task})
 
     asyncio.run(story())
+
+
+def test_hooks_at_points_of_ones_own_are_named_by_their_key(load: Load) -> None:
+    """Where they are written: under hookPoints."""
+    own = "lifecycle: {actions: {x: {do: {effect: activity.start, activity: hooks, point: p}}}}\n"
+    planned = plan(load(own + MODEL), load(f"{own}{MODEL}    hookPoints: {{p: x}}\n"))
+
+    assert [change.keys for change in planned.models] == [("hookPoints.p",)]

@@ -47,6 +47,49 @@ def test_hooks_stand_around_what_they_are_named_after(serve: Serve, journal: Jou
     assert in_order(journal, "beforeStart", "afterStart", "afterHealthy", "afterReady")
 
 
+PREPARING = {
+    "actions": {
+        "run_before_launch": {
+            "do": {"effect": "activity.start", "activity": "hooks", "point": "beforeLaunch"}
+        }
+    },
+    "states": {
+        "before_start": {
+            "remove_transitions": [{"event": "hooks_done", "target": "launching"}],
+            "transitions": [{"event": "hooks_done", "target": "preparing"}],
+        },
+        "preparing": {
+            "inside": "starting", "enter": "run_before_launch", "exit": "cancel_hooks",
+            "transitions": [
+                {"event": "hooks_done", "target": "launching"},
+                {"event": "hooks_failed", "target": "on_failure", "on": "want_retry"},
+                {"event": "abandon", "target": "after_stop", "cond": "nobody_waits",
+                 "on": "want_stop"},
+                {"event": "stop", "target": "after_stop", "on": "want_stop"},
+                {"event": "shutdown", "target": "after_stop", "on": "want_shutdown"},
+                {"event": "kill", "target": "after_stop", "on": ["want_stop", "hurry"]},
+            ],
+        },
+    },
+}  # fmt: skip
+
+
+def test_a_state_and_a_hook_point_of_ones_own_in_the_configuration(
+    serve: Serve, journal: Journal
+) -> None:
+    """`lifecycle` adds them, `hookPoints` fills them, and the history shows that they were."""
+    keys: dict[str, Any] = {"beforeStart": note(), "hookPoints": {"beforeLaunch": note()}}
+    proxy = serve({"a": journal.model("a", **keys)}, config={"lifecycle": PREPARING})
+    assert proxy.chat("a").status == 200
+
+    assert in_order(journal, "hook beforeStart", "hook beforeLaunch", "a started")
+    rows = proxy.get("/api/models/a/history")["data"]
+    ends = [(row["source"], row["target"]) for row in reversed(rows)]
+    assert ends[:3] == [
+        ("stopped", "before_start"), ("before_start", "preparing"), ("preparing", "launching"),
+    ]  # fmt: skip
+
+
 def test_plain_strings_are_commands_with_macros(serve: Serve, journal: Journal) -> None:
     """As in the seed: a string, split as a command, with ${PORT}, ${MODEL_ID}, ${PID} and macros.
 

@@ -47,3 +47,10 @@ def test_the_longest_stop_counts_every_try() -> None:
 
     assert service("a", hooks=hooks, timings=Timings(grace=5.0)).longest_stop_s() == 41.0
     assert service("a", timings=Timings(grace=None)).longest_stop_s() == math.inf
+
+
+def test_hooks_at_points_of_ones_own_count_for_the_longest_stop() -> None:
+    """They may be part of a stop: what is left for them is better too long than too short."""
+    hooks = {"beforeDrain": (hook("tell", timeout_s=7.0),), "wake": (hook("w", timeout_s=99.0),)}
+
+    assert service("a", hooks=hooks, timings=Timings(grace=5.0)).longest_stop_s() == 12.0

@@ -237,6 +237,67 @@ def test_default_hook_with_unknown_macro(check: Check) -> None:
     assert (problem.path, problem.line, problem.column) == ("models.m.afterHealthy", 2, 21)
 
 
+OWN_POINT = """
+lifecycle:
+  actions:
+    prepare: {do: {effect: activity.start, activity: hooks, point: beforeLaunch}}
+    polish: {do: [{effect: notify, name: x}, {effect: activity.start, activity: hooks, point: p2}]}
+"""
+
+
+def test_points_of_ones_own_have_hooks_too(load: Load) -> None:
+    """What `lifecycle` adds is filled by model or for all of them, with macros and comments."""
+    config = load(
+        OWN_POINT + "hookPoints: {beforeLaunch: 'say ${MODEL_ID} ${PORT} ${PID}', p2: all}\n"
+        "models:\n  a: {cmd: 's ${PORT}', hookPoints: {p2: [own, {run: x, retries: 2}]}}\n"
+        "  b:\n    cmd: s ${PORT}\n    hookPoints:\n      beforeLaunch: |\n        # none\n        go\n"
+        "  c: {cmd: 's ${PORT}', hookPoints: {beforeLaunch: []}}\n"
+    )
+    a, b, c = (config.models[name].hooks for name in "abc")
+
+    assert a["beforeLaunch"][0].argv == ("say", "a", "5800", "${PID}")
+    assert [(action.argv, action.retries) for action in a["p2"]] == [(("own",), 0), (("x",), 2)]
+    assert b["beforeLaunch"][0].argv == ("go",)
+    assert [action.argv for action in b["p2"]] == [("all",)]
+    assert list(c) == ["p2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "message"),
+    [
+        (
+            OWN_POINT + one("hookPoints: {beforeLunch: x}"),
+            "models.m.hookPoints.beforeLunch",
+            "expected a point that an action of lifecycle runs; it has: beforeLaunch, p2",
+        ),
+        (
+            one("hookPoints: {beforeStart: x}"),
+            "models.m.hookPoints.beforeStart",
+            "expected a point that an action of lifecycle runs; it has none",
+        ),
+        (
+            OWN_POINT + one("hookPoints: {p2: {run: ''}}"),
+            "models.m.hookPoints.p2.run",
+            "empty command",
+        ),
+        (one("hookPoints: x"), "models.m.hookPoints", "expected a mapping, found 'x'"),
+        (
+            "lifecycle: {actions: [x]}\n" + one("hookPoints: {p2: x}"),
+            "models.m.hookPoints.p2",
+            "expected a point that an action of lifecycle runs; it has none",
+        ),
+    ],
+)
+def test_points_of_ones_own_that_are_wrong(
+    check: Check, text: str, path: str, message: str
+) -> None:
+    """A point that nobody runs would be a hook that never comes: it is refused."""
+    (problem,) = check(text)
+
+    assert (problem.path, problem.severity) == (path, "error")
+    assert message in problem.message
+
+
 # ---- supervision ---------------------------------------------------------------------------
 
 SHOWN = {

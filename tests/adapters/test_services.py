@@ -1,0 +1,158 @@
+"""What the configuration says about a lifecycle is what the runtime does: key by key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from swapchart.adapters.config import Config, load_config
+from swapchart.adapters.services import chart, queue_limits, service_spec, stop_limit_s
+from swapchart.machine import ChartError
+from swapchart.runtime import (
+    Command,
+    Hook,
+    HttpAction,
+    HttpCall,
+    Liveness,
+    QueueLimits,
+    RunAction,
+    ServiceSpec,
+    Timings,
+)
+
+FULL = """
+hookTimeout: 17
+queue: {limit: 5, timeout: 6, maxWait: 7, minResidency: 8}
+models:
+  m:
+    cmd: serve --port 1234
+    cmdStop: halt ${PID}
+    proxy: http://127.0.0.1:1234/
+    checkEndpoint: /ok
+    env: [A=b]
+    ttl: 101
+    unloadTimeout: 102
+    startTimeout: 103
+    stallTimeout: 104
+    abandon: abort
+    pinned: true
+    concurrencyLimit: 9
+    beforeStart: one
+    afterStart: [two, {run: three, timeout: 3, retries: 4, delay: 5, onError: fail}]
+    afterHealthy: {http: {url: "http://h:1/x", method: put, json: {a: 1}, expect: 204}}
+    afterReady: {run: "echo | cat", shell: true, onError: ignore}
+    beforeStop: six
+    afterStop: seven
+    onFailure: eight
+    restart: {policy: permanent, intensity: 2, period: 105, backoff: 106, backoffMax: 107, cooldown: 108}
+    liveness:
+      every: 11
+      path: /live
+      timeout: 12
+      failures: 13
+      stalled: 14
+      request: {path: /v1/x, json: {n: 1}}
+    drain: {timeout: 109, policy: refuse}
+    sleep: {after: 110, stopAfter: 111, enter: nap, wake: rise}
+    settle: {run: is-free, timeout: 112}
+"""
+WHOLE = ServiceSpec(
+    name="m",
+    command=Command(argv=("serve", "--port", "1234"), env={"A": "b"}, label="m"),
+    endpoint="http://127.0.0.1:1234",
+    check_url="http://127.0.0.1:1234/ok",
+    stop_argv=("halt", "${PID}"),
+    hooks={
+        "beforeStart": (Hook(action=RunAction(argv=("one",)), timeout_s=17),),
+        "afterStart": (
+            Hook(action=RunAction(argv=("two",)), timeout_s=17),
+            Hook(
+                action=RunAction(argv=("three",)), timeout_s=3, retries=4, delay_s=5,
+                on_error="fail",
+            ),
+        ),
+        "afterHealthy": (
+            Hook(
+                action=HttpAction(
+                    call=HttpCall(
+                        method="PUT", url="http://h:1/x", body=b'{"a": 1}',
+                        headers={"Content-Type": "application/json"}, expect=frozenset({204}),
+                    )
+                ),
+                timeout_s=17,
+            ),
+        ),
+        "afterReady": (
+            Hook(
+                action=RunAction(argv=("/bin/sh", "-c", "echo | cat")), timeout_s=17,
+                on_error="ignore",
+            ),
+        ),
+        "beforeStop": (Hook(action=RunAction(argv=("six",)), timeout_s=17),),
+        "afterStop": (Hook(action=RunAction(argv=("seven",)), timeout_s=17),),
+        "onFailure": (Hook(action=RunAction(argv=("eight",)), timeout_s=17),),
+        "suspend": (Hook(action=RunAction(argv=("nap",)), timeout_s=17),),
+        "wake": (Hook(action=RunAction(argv=("rise",)), timeout_s=17),),
+    },
+    timings=Timings(
+        start_limit=103, stall_limit=104, idle_limit=101, doze_limit=110, asleep_limit=111,
+        stable=105, drain_limit=109, grace=102, backoff=106, backoff_max=107, cooldown=108,
+        settle=112,
+    ),
+    restart="permanent",
+    intensity=2,
+    abandon="abort",
+    drain="refuse",
+    liveness=Liveness(
+        every_s=11, url="http://127.0.0.1:1234/live", timeout_s=12, failures=13, stalled_s=14,
+        request=HttpCall(
+            method="POST", url="http://127.0.0.1:1234/v1/x", body=b'{"n": 1}',
+            headers={"content-type": "application/json"},
+        ),
+    ),
+    settle=Hook(action=RunAction(argv=("is-free",)), timeout_s=112),
+    pinned=True,
+    concurrency_limit=9,
+)  # fmt: skip
+
+
+def load(tmp_path: Path, text: str) -> Config:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    return load_config([path])
+
+
+def test_every_key_of_a_lifecycle_reaches_the_runtime(tmp_path: Path) -> None:
+    """One model that says everything, and nothing as it would be anyway."""
+    config = load(tmp_path, FULL)
+
+    assert service_spec(config.models["m"]) == WHOLE
+    assert queue_limits(config) == QueueLimits(
+        length=5, timeout_s=6, max_wait_s=7, min_residency_s=8
+    )
+    assert stop_limit_s(config) == 109 + 17 + 17 + 102 + 112 + 5
+
+
+def test_a_model_that_says_nothing_has_the_defaults(tmp_path: Path) -> None:
+    """Off is no limit, and not a limit of zero seconds."""
+    config = load(tmp_path, "models: {m: {cmd: serve, proxy: 'http://127.0.0.1:1'}}")
+    spec = service_spec(config.models["m"])
+
+    assert spec == ServiceSpec(
+        name="m",
+        command=Command(argv=("serve",), label="m"),
+        endpoint="http://127.0.0.1:1",
+        check_url="http://127.0.0.1:1/health",
+    )
+
+
+def test_an_overlay_that_breaks_a_promise_is_refused_with_the_way_to_it(tmp_path: Path) -> None:
+    """Before anything starts, by what is promised, with the shortest trace in the notes."""
+    hasty = "{event: stop, target: killing, 'on': want_stop}"
+    config = load(tmp_path, f"lifecycle: {{states: {{ready: {{transitions_before: [{hasty}]}}}}}}")
+    with pytest.raises(ChartError) as caught:
+        chart(config)
+
+    assert any("stop -> alive.stopping.killing" in note for note in caught.value.__notes__)
+    assert chart(load(tmp_path, "models: {}")) is None
