@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -219,9 +220,17 @@ class ModelBuilder:
     def _sleep(self, section: ModelSection) -> Sleep:
         return Sleep(
             after_s=section.sleep.after,
-            enter=self._actions(section.sleep.enter, "sleep", "enter"),
-            wake=self._actions(section.sleep.wake, "sleep", "wake"),
+            enter=self._vital(section.sleep.enter, "enter"),
+            wake=self._vital(section.sleep.wake, "wake"),
             stop_after_s=section.sleep.stop_after,
+        )
+
+    def _vital(self, sections: tuple[HookSection, ...], key: str) -> tuple[HookAction, ...]:
+        """Return actions of `sleep`: unless they say otherwise, their failure is that of all."""
+        actions = self._actions(sections, "sleep", key)
+        return tuple(
+            action if "on_error" in section.model_fields_set else replace(action, on_error="fail")
+            for section, action in zip(sections, actions, strict=True)
         )
 
     def _actions(self, sections: tuple[HookSection, ...], *loc: str) -> tuple[HookAction, ...]:

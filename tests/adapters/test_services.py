@@ -45,7 +45,8 @@ models:
     beforeStop: six
     afterStop: seven
     onFailure: eight
-    restart: {policy: permanent, intensity: 2, period: 105, backoff: 106, backoffMax: 107, cooldown: 108}
+    restart:
+      {policy: permanent, intensity: 2, period: 105, backoff: 106, backoffMax: 107, cooldown: 108}
     liveness:
       every: 11
       path: /live
@@ -54,7 +55,7 @@ models:
       stalled: 14
       request: {path: /v1/x, json: {n: 1}}
     drain: {timeout: 109, policy: refuse}
-    sleep: {after: 110, stopAfter: 111, enter: nap, wake: rise}
+    sleep: {after: 110, stopAfter: 111, enter: nap, wake: [rise, {run: shine, onError: warn}]}
     settle: {run: is-free, timeout: 112}
 """
 WHOLE = ServiceSpec(
@@ -92,8 +93,11 @@ WHOLE = ServiceSpec(
         "beforeStop": (Hook(action=RunAction(argv=("six",)), timeout_s=17),),
         "afterStop": (Hook(action=RunAction(argv=("seven",)), timeout_s=17),),
         "onFailure": (Hook(action=RunAction(argv=("eight",)), timeout_s=17),),
-        "suspend": (Hook(action=RunAction(argv=("nap",)), timeout_s=17),),
-        "wake": (Hook(action=RunAction(argv=("rise",)), timeout_s=17),),
+        "suspend": (Hook(action=RunAction(argv=("nap",)), timeout_s=17, on_error="fail"),),
+        "wake": (
+            Hook(action=RunAction(argv=("rise",)), timeout_s=17, on_error="fail"),
+            Hook(action=RunAction(argv=("shine",)), timeout_s=17, on_error="warn"),
+        ),
     },
     timings=Timings(
         start_limit=103, stall_limit=104, idle_limit=101, doze_limit=110, asleep_limit=111,

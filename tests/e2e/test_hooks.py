@@ -47,6 +47,31 @@ def test_hooks_stand_around_what_they_are_named_after(serve: Serve, journal: Jou
     assert in_order(journal, "beforeStart", "afterStart", "afterHealthy", "afterReady")
 
 
+def test_a_model_sleeps_and_wakes_by_its_hooks(serve: Serve, journal: Journal) -> None:
+    """After its idle time it is put to sleep, the next request wakes it; its process stays."""
+    say = 'echo "asked to $SWAPCHART_HOOK" >> "$JOURNAL"'
+    sleep = {"after": 0.2, "enter": shell(say), "wake": shell(say)}
+    proxy = serve({"a": journal.model("a", sleep=sleep)})
+    assert proxy.chat("a").status == 200
+    proxy.wait_state("a", "asleep")
+    pid = proxy.running()["a"]["pid"]
+    assert proxy.chat("a").status == 200
+
+    assert proxy.running()["a"]["pid"] == pid
+    assert in_order(journal, "a started", "asked to suspend", "asked to wake")
+
+
+def test_a_model_that_cannot_wake_is_started_anew(serve: Serve, journal: Journal) -> None:
+    """A wake that fails is no error to whoever asked."""
+    sleep = {"after": 0.2, "enter": "true", "wake": "false"}
+    proxy = serve({"a": journal.model("a", sleep=sleep)})
+    assert proxy.chat("a").status == 200
+    proxy.wait_state("a", "asleep")
+    assert proxy.chat("a").status == 200
+
+    assert len(journal.words("a started")) == 2
+
+
 PREPARING = {
     "actions": {
         "run_before_launch": {

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
+import pytest
 from tools.net import wait_until
+from tools.swapchart_process import Journal as WitnessJournal
+from tools.swapchart_process import Serve
 
+from swapchart.adapters.cli import main
 from swapchart.adapters.leftovers import boot_id, end_leftovers, find_leftovers, started_of
 from swapchart.adapters.process import LocalLauncher
 from swapchart.adapters.store import Database
 from swapchart.adapters.store.journal import MIGRATIONS, Journal, Launched
-from swapchart.runtime import Command, ServiceSpec, Supervisor
+from swapchart.runtime import Command, ServiceSpec, Supervisor, Transition
 
 
 def journal_at(path: Path, instance: str) -> tuple[Database, Journal]:
@@ -144,3 +150,57 @@ def _lives(pid: int) -> bool:
     except OSError:
         return False
     return state != "Z"
+
+
+def test_the_journal_keeps_so_many_rows_and_the_newest(tmp_path: Path) -> None:
+    """However long it runs: beyond its limit the oldest rows go."""
+    record = Transition(
+        service="a", at=0.0, event="request", cause="", source="x", target="y",
+        configuration=("alive", "y"), seconds=0.0, incarnation=1, pid=None,
+    )  # fmt: skip
+
+    async def main() -> None:
+        database = Database(tmp_path / "journal.db", MIGRATIONS, flush_s=0.01)
+        database.open()
+        journal = Journal(database, "me", boot="", started_of=started_of, limit=100)
+        for number in range(1024):
+            journal.take(replace(record, cause=str(number)))
+        rows = await journal.history("a", limit=10_000)
+        assert [row["cause"] for row in rows] == [str(n) for n in range(1023, 923, -1)]
+        database.close()
+
+    anyio.run(main)
+
+
+def test_a_history_tells_hooks_causes_and_times(
+    serve: Serve, journal: WitnessJournal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By API and by command, under an alias too; the oldest comes first for who reads it."""
+    model = journal.model("a", aliases=["other"], afterHealthy="false", beforeStop="true")
+    proxy = serve({"a": model})
+    assert proxy.chat("a").status == 200
+    assert proxy.unload("a").status == 200
+    rows = proxy.get("/api/models/other/history?limit=100")["data"]
+    hooks = {row["source"]: row["hooks"] for row in rows if row["hooks"]}
+    assert {row["source"] for row in rows} >= {"health_checking", "ready", "terminating"}
+    (failed,) = hooks["after_healthy"]
+    assert (failed["action"], failed["outcome"]) == ("run false", "failed")
+    assert failed["seconds"] > 0
+    assert "exit code 1" in failed["detail"]
+    exit_row = next(row for row in rows if row["event"] == "proc_exited")
+    assert exit_row["exit_code"] is not None or exit_row["exit_signal"] is not None
+    assert exit_row["seconds"] > 0
+
+    at = ("--url", f"http://127.0.0.1:{proxy.port}")
+    assert main(["history", "other", *at]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("->")[1].split()[0] for line in lines] == [
+        row["target"] for row in reversed(rows)
+    ]
+    assert any("[run false: failed]" in line for line in lines)
+    assert "(requested)" in lines[0]
+    assert (
+        main(["history", "a", "--json", "--limit", "2", "--url", f"http://127.0.0.1:{proxy.port}"])
+        == 0
+    )
+    assert json.loads(capsys.readouterr().out) == rows[:2]

@@ -250,7 +250,8 @@ def test_points_of_ones_own_have_hooks_too(load: Load) -> None:
     config = load(
         OWN_POINT + "hookPoints: {beforeLaunch: 'say ${MODEL_ID} ${PORT} ${PID}', p2: all}\n"
         "models:\n  a: {cmd: 's ${PORT}', hookPoints: {p2: [own, {run: x, retries: 2}]}}\n"
-        "  b:\n    cmd: s ${PORT}\n    hookPoints:\n      beforeLaunch: |\n        # none\n        go\n"
+        "  b:\n    cmd: s ${PORT}\n    hookPoints:\n"
+        "      beforeLaunch: |\n        # none\n        go\n"
         "  c: {cmd: 's ${PORT}', hookPoints: {beforeLaunch: []}}\n"
     )
     a, b, c = (config.models[name].hooks for name in "abc")
@@ -307,7 +308,7 @@ SHOWN = {
     "sleep": ("after_s", "stop_after_s", "enter", "wake"),
     "kv": ("mode", "dir", "max_bytes", "max_age", "min_tokens", "manage_args"),
 }
-NAP = HookAction(argv=("nap", "${PID}"))
+NAP = HookAction(argv=("nap", "${PID}"), on_error="fail")
 
 
 @pytest.mark.parametrize(
