@@ -173,7 +173,12 @@ def test_a_sleeping_service_is_stopped_after_its_limit() -> None:
 
 
 @pytest.mark.parametrize("broken", ["suspend", "wake", "probe"])
-def test_a_service_that_cannot_sleep_or_wake_is_stopped_and_started_afresh(broken: str) -> None:
+@pytest.mark.parametrize(
+    "timings", [Timings(start_limit=20.0), Timings(start_limit=None, stall_limit=20.0)]
+)
+def test_a_service_that_cannot_sleep_or_wake_is_stopped_and_started_afresh(
+    broken: str, timings: Timings
+) -> None:
     """Falling back to a stop: who waited is served by a new process, with all its hooks."""
 
     async def story(world: World) -> None:
@@ -192,7 +197,7 @@ def test_a_service_that_cannot_sleep_or_wake_is_stopped_and_started_afresh(broke
         assert world["a"].incarnation == 2
 
     launcher = tell(
-        story, service("a", hooks=ASLEEP, timings=Timings(start_limit=20.0)),
+        story, service("a", hooks=ASLEEP, timings=timings),
         commands={} if broken == "probe" else {broken: [FAILS, CommandScript()]},
     )  # fmt: skip
 
