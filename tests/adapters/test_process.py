@@ -442,6 +442,59 @@ def small_cgroup() -> Iterator[Path]:
     cgroup.rmdir()
 
 
+@pytest.fixture
+def pids_cgroup() -> Iterator[Path]:
+    """A cgroup that limits processes, where this system has one and lets us."""
+    old, new = Path("/sys/fs/cgroup/pids"), Path("/sys/fs/cgroup")
+    cgroup = (old if old.is_dir() else new) / f"swapchart-pids-{os.getpid()}"
+    try:
+        cgroup.mkdir()
+        (cgroup / "pids.max").write_text("max")
+    except OSError:
+        with suppress(OSError):
+            cgroup.rmdir()
+        pytest.skip("no cgroup for processes can be made here")
+    yield cgroup
+    cgroup.rmdir()
+
+
+async def test_A32_no_process_left_is_an_engine_error(pids_cgroup: Path, tmp_path: Path) -> None:
+    """Where fork fails a start fails as worth another try, nothing leaks, and it works later."""
+    script = """
+        import anyio, os, pathlib, sys
+        from swapchart.adapters.process import LocalLauncher
+        from swapchart.runtime.errors import EngineError
+        from swapchart.runtime.logs import LogRing
+        from swapchart.runtime.ports import Command
+
+        async def main():
+            cgroup = pathlib.Path(sys.argv[1])
+            (cgroup / "cgroup.procs").write_text(str(os.getpid()))
+            command = Command(argv=("true",))
+            async with LocalLauncher(guard=False) as launcher:
+                print(await launcher.run(command, LogRing()))
+                before = len(os.listdir("/proc/self/fd"))
+                (cgroup / "pids.max").write_text((cgroup / "pids.current").read_text())
+                for _ in range(3):
+                    try:
+                        await launcher.run(command, LogRing())
+                    except EngineError as error:
+                        print(error)
+                print(len(os.listdir("/proc/self/fd")) - before)
+                (cgroup / "pids.max").write_text("max")
+                print(await launcher.run(command, LogRing()))
+
+        anyio.run(main)
+    """
+    result = await anyio.run_process(
+        (sys.executable, "-c", textwrap.dedent(script), str(pids_cgroup)), cwd=tmp_path
+    )
+
+    refused = "cannot start true: Resource temporarily unavailable"
+    said = result.stdout.decode().splitlines()
+    assert said == ["exit code 0", refused, refused, refused, "0", "exit code 0"]
+
+
 async def test_A33_who_is_killed_for_want_of_memory_is_told_apart(
     small_cgroup: Path, tmp_path: Path
 ) -> None:

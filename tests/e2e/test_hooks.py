@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from tools import raw
-from tools.net import wait_until
+from tools.net import free_port, wait_until
 from tools.swapchart_process import CHAT, LONG_S, Journal, Serve, chat_body, error_of, shell
 
 pytestmark = pytest.mark.slow
@@ -45,6 +45,44 @@ def test_hooks_stand_around_what_they_are_named_after(serve: Serve, journal: Jou
     assert in_order(journal, "beforeStart", "a started", "afterHealthy", "a request", "beforeStop",
                     "SIGTERM", "a exit", "afterStop")  # fmt: skip
     assert in_order(journal, "beforeStart", "afterStart", "afterHealthy", "afterReady")
+
+
+ASK = (
+    "curl -sf http://127.0.0.1:{port}/v1/chat/completions -H 'Content-Type: application/json' "
+    '-d \'{{"model": "{model}", "messages": [{{"role": "user", "content": "hi"}}]}}\' '
+    '>/dev/null && echo "hook was answered" >> "$JOURNAL"'
+)
+
+
+def test_a_hook_may_ask_for_another_model(serve: Serve, journal: Journal) -> None:
+    """Though there is one place for hooks, and the other model has a hook as well."""
+    port = free_port()
+    models = {
+        "a": journal.model("a", afterHealthy=shell(ASK.format(port=port, model="b"))),
+        "b": journal.model("b", beforeStart=note()),
+    }
+    together = {"all": {"swap": False, "members": ["a", "b"]}}
+    proxy = serve(
+        models, config={"groups": together, "hookLimit": 1},
+        options=("--listen", f"127.0.0.1:{port}"),
+    )  # fmt: skip
+    assert proxy.chat("a").status == 200
+
+    assert in_order(journal, "a started", "hook beforeStart", "b started", "hook was answered")
+
+
+def test_a_hook_that_asks_for_its_own_model_ends_with_its_limit(
+    serve: Serve, journal: Journal
+) -> None:
+    """Its request waits for what waits for it: the limit decides, and the model is ready."""
+    port = free_port()
+    hook = shell(ASK.format(port=port, model="a"), timeout=1)
+    proxy = serve(
+        {"a": journal.model("a", afterHealthy=hook)}, options=("--listen", f"127.0.0.1:{port}")
+    )
+    assert proxy.chat("a").status == 200
+
+    assert journal.words("hook was answered") == []
 
 
 def test_a_model_sleeps_and_wakes_by_its_hooks(serve: Serve, journal: Journal) -> None:
