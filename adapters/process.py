@@ -251,8 +251,8 @@ class LocalProcess(ProcessHandle):
         if pid != 0:
             code = os.waitstatus_to_exitcode(status)
             self._popen.returncode = code
-            is_odd = code != 0 and not self._is_killed
-            is_oom = is_odd and self._launcher.oom_count.has_grown()
+            has_grown = self._launcher.oom_count.has_grown()  # asked at each end: it was then
+            is_oom = has_grown and code != 0 and not self._is_killed
             self._exit = Exit(
                 code=code if code >= 0 else None, signal=-code if code < 0 else None,
                 out_of_memory=is_oom,

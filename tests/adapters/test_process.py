@@ -515,6 +515,15 @@ async def test_A33_who_is_killed_for_want_of_memory_is_told_apart(
                 ):
                     command = Command(argv=("sh", "-c", script))
                     print(await launcher.run(command, LogRing()), flush=True)
+                log = LogRing()
+                command = Command(argv=("sh", "-c", f"{EAT}; echo eaten; exec sleep 60"))
+                process = await launcher.start(command, log)
+                while b"eaten" not in log.history():
+                    await anyio.sleep(0.01)
+                process.kill()
+                print(await process.wait())
+                await process.sweep(0)
+                print(await launcher.run(Command(argv=("false",)), LogRing()))
 
         anyio.run(main)
     """
@@ -528,6 +537,8 @@ async def test_A33_who_is_killed_for_want_of_memory_is_told_apart(
         "killed by signal 9",
         "exit code 4",
         "exit code 5; the kernel killed a process for want of memory",
+        "killed by signal 9",  # by us, though somebody of its tree was killed before
+        "exit code 1",
     ]
 
 

@@ -13,6 +13,7 @@ from tools.net import wait_until, wait_until_async
 
 from swapchart.adapters.proxy.loop_watch import LoopWatch
 from swapchart.adapters.proxy.own_log import keeping_log
+from swapchart.runtime import LogRing
 
 
 def somebody_who_blocks(seconds: float) -> None:
@@ -74,10 +75,16 @@ def test_A37_the_lag_is_in_the_metrics() -> None:
 
 
 def test_what_another_thread_logs_reaches_readers_too() -> None:
-    """A reader of the proxy's log hears of it, though the ring belongs to the loop."""
+    """A reader of the proxy's log hears of it, by way of the loop that the ring belongs to."""
+    writers: set[int] = set()
+
+    class Ring(LogRing):
+        def write(self, data: bytes) -> None:
+            writers.add(threading.get_ident())
+            super().write(data)
 
     async def story() -> None:
-        with keeping_log() as ring:
+        with keeping_log(Ring()) as ring:
             stream = ring.stream()
             log = logging.getLogger("swapchart.test")
             thread = threading.Thread(target=log.warning, args=("from elsewhere",))
@@ -89,3 +96,4 @@ def test_what_another_thread_logs_reaches_readers_too() -> None:
             await stream.aclose()  # type: ignore[attr-defined]
 
     asyncio.run(story())
+    assert writers == {threading.get_ident()}

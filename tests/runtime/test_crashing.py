@@ -500,3 +500,21 @@ def test_a_launcher_that_breaks_its_promise_does_not_leave_anybody_waiting(
     tell(story, service("a", stop_argv=("ctl",)), is_left_in_peace=False)
 
     assert "BrokenError" in caplog.text
+
+
+def test_a_pause_is_never_longer_than_its_maximum() -> None:
+    """Doubling ends there, but for the jitter of a tenth."""
+    timings = Timings(backoff=1.0, backoff_max=3.0)
+    pauses: list[float] = []
+
+    async def story(world: World) -> None:
+        world["a"].start()
+        await world.until("a", "tripped")
+        pauses.extend(record.seconds for record in world.trace if record.event == "backoff_over")
+
+    tell(
+        story, service("a", timings=timings, intensity=6, restart="transient"),
+        servers={"a": ServerScript(exit_s=0.0, exit=Exit(code=1), healthy_s=None)},
+    )  # fmt: skip
+
+    assert pauses == pytest.approx([1.0, 2.0, 3.0, 3.0, 3.0], rel=0.1)

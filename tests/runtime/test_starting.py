@@ -77,7 +77,7 @@ def test_A36_a_start_that_stood_still_gets_the_time_back(seed: int, timings: Tim
     tell(story, service("a", timings=timings), servers={"a": script}, seed=seed)
 
 
-@pytest.mark.parametrize("other_s", [5.0, 1000.0])
+@pytest.mark.parametrize("other_s", [5.0, 15.0, 1000.0])
 def test_A36_the_time_is_given_back_once_and_no_more(other_s: float) -> None:
     """A server that is never healthy is given up when its limit has passed in our own time."""
     timings = Timings(start_limit=20.0)

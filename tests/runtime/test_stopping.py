@@ -414,3 +414,28 @@ def test_B20_settling_is_bounded() -> None:
         assert b"resources not seen free within 10 s" in world["a"].log.history()
 
     tell(story, service("a", settle=settle), commands={"free": HANGS})
+
+
+@pytest.mark.parametrize("state", ["ready", "after_stop", "settling"])
+def test_a_kill_does_not_wait_for_resources(state: str) -> None:
+    """Whether it comes before or while they are waited for, nothing is looked at any more."""
+    settle = Hook(action=RunAction(argv=("free",)), timeout_s=3.0)
+    hooks = {"afterStop": (Hook(action=RunAction(argv=("tidy",))),)}
+
+    async def story(world: World) -> None:
+        await world.supervisor.load("a")
+        if state != "ready":
+            world["a"].stop_nowait()
+            await world.until("a", state)
+            await world.moment()
+        looks = world.launcher.programs("a").count("free")
+        began = world.now
+        world["a"].post("kill")
+        await world.until("a", "stopped")
+        assert world.now - began <= 0.5
+        assert world.launcher.programs("a").count("free") == looks
+
+    tell(
+        story, service("a", settle=settle, hooks=hooks),
+        commands={"free": HANGS, "tidy": CommandScript(takes_s=0.5)},
+    )  # fmt: skip
