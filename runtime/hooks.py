@@ -101,6 +101,11 @@ class HookPlaces:
         self._limit = limit
         self._fill()
 
+    @property
+    def waiting(self) -> int:
+        """How many stand in the line."""
+        return len(self._line)
+
     @asynccontextmanager
     async def hold(self) -> AsyncIterator[None]:
         """Hold a place for as long as the block lasts."""

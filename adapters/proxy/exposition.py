@@ -149,6 +149,11 @@ def _models(proxy: Proxy) -> Iterator[Metric]:
     scheduler = proxy.supervisor.scheduler
     yield _gauge("swapchart_queue_length", "Requests queued.", {(): len(scheduler.queue)})
     yield _gauge("swapchart_swaps", "Swaps under way.", {(): len(scheduler.swaps)})
+    places = proxy.supervisor.hook_places
+    hooks = {("running",): places.running, ("waiting",): places.waiting}
+    yield _gauge("swapchart_hook_commands", "Of all models, by what they do.", hooks, "state")
+    if places.limit is not None:
+        yield _gauge("swapchart_hook_limit", "So many run at a time.", {(): places.limit})
 
 
 def _requests(counters: Counters) -> Iterator[Metric]:

@@ -270,13 +270,22 @@ def test_the_limit_of_hooks_applies_at_once(serve: Serve, journal: Journal) -> N
     models = {name: journal.model(name, beforeStart=hook) for name in ("a", "b")}
     groups = {"all": {"members": ["a", "b"], "swap": False}}
     edited = Edited(serve, models, groups=groups, hookLimit=1, shutdownTimeout=2)
+
+    def told() -> set[str]:
+        return {*edited.proxy.call("GET", "/metrics").body.decode().splitlines()}
+
     with edited.proxy.open_chat("a"), edited.proxy.open_chat("b"):
         journal.wait("hook")
         edited.proxy.wait_state("a", "before_start")
         edited.proxy.wait_state("b", "before_start")
         assert len(journal.words("hook")) == 1
+        assert told() >= {
+            "swapchart_hook_limit 1.0", 'swapchart_hook_commands{state="running"} 1.0',
+            'swapchart_hook_commands{state="waiting"} 1.0',
+        }  # fmt: skip
         edited.value["hookLimit"] = 2
         assert [row["key"] for row in edited.reload()["plan"]["settings"]] == ["hookLimit"]
+        assert "swapchart_hook_limit 2.0" in told()
         journal.wait("hook", count=2)
         edited.proxy.unload("a")
         edited.proxy.unload("b")

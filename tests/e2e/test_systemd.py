@@ -57,6 +57,7 @@ def test_A37_systemd_hears_that_we_are_ready_alive_and_stopping(
     assert [systemd.hear() for _ in range(3)] == ["WATCHDOG=1"] * 3
     assert proxy.chat("a").status == 200
     assert journal.words("saw") == ["saw 0"]
+    assert b"swapchart_loop_blocked_total 0.0" in proxy.call("GET", "/metrics").body
 
     proxy.signal(signal.SIGTERM)
     assert {*systemd.hear_until("STOPPING=1")} <= {"WATCHDOG=1"}
