@@ -31,6 +31,17 @@ MIN_HEALTH_S = 15
 _COMFYUI = "comfyui_auto"
 _COMFYUI_CONCURRENCY = 50
 
+#: Ends with 0 when each GPU that the model may see has less than $1 MiB in use; at once where
+#: there is no nvidia-smi.
+_GPU_BELOW = """
+command -v nvidia-smi >/dev/null || exit 0
+used=$(nvidia-smi ${CUDA_VISIBLE_DEVICES:+-i "$CUDA_VISIBLE_DEVICES"} \\
+    --query-gpu=memory.used --format=csv,noheader,nounits) || exit 1
+for each in $used; do
+    [ "$each" -lt "$1" ] || exit 1
+done
+"""
+
 #: Hook point -> attribute of the section.
 _POINTS = {field.alias: name for name, field in HookPoints.model_fields.items()}
 
@@ -137,7 +148,7 @@ class ModelBuilder:
             liveness=section.liveness,
             drain=section.drain,
             sleep=self._sleep(section),
-            settle=self._argv(section.settle.run, "settle", "run") if section.settle else (),
+            settle=self._settle(section),
             settle_timeout_s=section.settle.timeout if section.settle else 10.0,
             pinned=section.pinned,
             kv=section.kv,
@@ -216,6 +227,14 @@ class ModelBuilder:
                 message = f"expected a point that an action of lifecycle runs; {has}"
                 self._error(("hookPoints", point), message)
         return {point: actions for point, actions in hooks.items() if actions}
+
+    def _settle(self, section: ModelSection) -> tuple[str, ...]:
+        settle = section.settle
+        if settle is None:
+            return ()
+        if settle.run is not None:
+            return self._argv(settle.run, "settle", "run")
+        return ("/bin/sh", "-c", _GPU_BELOW, "sh", str(settle.gpu_below))
 
     def _sleep(self, section: ModelSection) -> Sleep:
         return Sleep(

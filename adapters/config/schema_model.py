@@ -194,10 +194,20 @@ class SleepSection(Section):
 
 
 class SettleSection(Section):
-    """A command that ends with 0 once the memory of a stopped model is free."""
+    """Who tells that the memory of a stopped model is free: a command, or nvidia-smi."""
 
-    run: CommandLine
+    run: CommandLine | None = None
+    gpu_below: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="MiB in use on each GPU of the model, where there is nvidia-smi"
+    )
     timeout: Seconds = 10.0
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> SettleSection:
+        if (self.run is None) == (self.gpu_below is None):
+            both = "both" if self.run is not None else "neither"
+            raise refuse(f"expected either run or gpuBelow, found {both}")
+        return self
 
 
 class Kv(Section):

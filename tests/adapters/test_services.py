@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from swapchart.adapters.config import Config, load_config
+from swapchart.adapters.config import Config, check_config, load_config
 from swapchart.adapters.services import chart, queue_limits, service_spec, stop_limit_s
 from swapchart.machine import ChartError
 from swapchart.runtime import (
@@ -136,6 +136,17 @@ def test_every_key_of_a_lifecycle_reaches_the_runtime(tmp_path: Path) -> None:
         length=5, timeout_s=6, max_wait_s=7, min_residency_s=8
     )
     assert stop_limit_s(config) == 109 + 17 + 17 + 102 + 112 + 5
+
+
+@pytest.mark.parametrize("settle", ["{}", "{run: x, gpuBelow: 5}", "{gpuBelow: 0}"])
+def test_settling_goes_by_one_thing(tmp_path: Path, settle: str) -> None:
+    """A command or nvidia-smi, and a size that can be."""
+    path = tmp_path / "config.yaml"
+    path.write_text(f"models: {{m: {{cmd: 's ${{PORT}}', settle: {settle}}}}}")
+    (problem,) = check_config([path])
+
+    assert problem.path.startswith("models.m.settle")
+    assert problem.message.startswith(("expected either run or gpuBelow, found", "expected >= 1"))
 
 
 def test_a_model_that_says_nothing_has_the_defaults(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ The cases are those of llama-swap.md 9.2. A journal that models and hooks share 
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import time
@@ -83,6 +84,45 @@ def test_a_hook_that_asks_for_its_own_model_ends_with_its_limit(
     assert proxy.chat("a").status == 200
 
     assert journal.words("hook was answered") == []
+
+
+def test_settling_asks_nvidia_smi(serve: Serve, journal: Journal, tmp_path: Path) -> None:
+    """Nothing starts before each GPU of the stopped model has little enough in use."""
+    used, tool = tmp_path / "used", tmp_path / "bin" / "nvidia-smi"
+    tool.parent.mkdir()
+    tool.write_text(f'#!/bin/sh\necho "smi $*" >> "$JOURNAL"\ncat {used}\n')
+    tool.chmod(0o755)
+    used.write_text("12\n5000\n")
+    env = [f"PATH={tool.parent}:{os.environ['PATH']}", "CUDA_VISIBLE_DEVICES=1,2"]
+    model = journal.model("a", env=env, settle={"gpuBelow": 1000, "timeout": 600})
+    proxy = serve({"a": model, "b": journal.model("b")})
+    assert proxy.chat("a").status == 200
+    with proxy.open_chat("b") as connection:
+        journal.wait("smi", count=3)
+        assert proxy.state("a") == "settling"
+        assert journal.words("b started") == []
+        used.write_text("12\n999\n")
+        assert connection.read_answer().status == 200
+
+    query = "smi -i 1,2 --query-gpu=memory.used --format=csv,noheader,nounits"
+    assert {*journal.words("smi")} == {query}
+
+
+@pytest.mark.parametrize("script", ["#!/bin/sh\nexit 9\n", "#!/bin/sh\necho '[N/A]'\n", ""])
+def test_settling_without_an_answer_of_nvidia_smi_is_bounded(
+    serve: Serve, journal: Journal, tmp_path: Path, script: str
+) -> None:
+    """One that fails, that does not know, and none at all: the next model starts all the same."""
+    if script:
+        (tmp_path / "nvidia-smi").write_text(script)
+        (tmp_path / "nvidia-smi").chmod(0o755)
+    model = journal.model(
+        "a", env=[f"PATH={tmp_path}:{os.environ['PATH']}"],
+        settle={"gpuBelow": 1000, "timeout": 0.5 if script else 600},
+    )  # fmt: skip
+    proxy = serve({"a": model, "b": journal.model("b")})
+    assert proxy.chat("a").status == 200
+    assert proxy.chat("b").status == 200
 
 
 def test_a_model_sleeps_and_wakes_by_its_hooks(serve: Serve, journal: Journal) -> None:

@@ -362,7 +362,7 @@ def test_supervision(load: Load, text: str, attribute: str, value: Any) -> None:
         ("startTimeout: 0", "startTimeout", "expected > 0, found 0"),
         ("stallTimeout: -1", "stallTimeout", "expected >= 0, found -1"),
         ("settle: free", "settle", "expected a mapping, found 'free'"),
-        ("settle: {timeout: 1}", "settle.run", "run is required"),
+        ("settle: {timeout: 1}", "settle", "either run or gpuBelow, found neither"),
         ("pinned: 1", "pinned", "expected true or false, found 1"),
         ("kv: always", "kv", "expected 'keep' or 'off', found 'always'"),
         ("kv: {maxBytes: 0}", "kv.maxBytes", "expected > 0, found 0"),
