@@ -1,0 +1,206 @@
+"""How many hook commands run at a time, over all services, and what becomes of those that wait."""
+
+from __future__ import annotations
+
+import pytest
+from tools.virtual import World, hook, tell
+
+from swapchart.runtime import Command, ConfigError, Exit, LogSink, Supervisor, Timings
+from swapchart.runtime.testing import CommandScript, ScriptedLauncher, service
+
+HANGS = CommandScript(takes_s=None)
+
+
+def at_once(launcher: ScriptedLauncher) -> int:
+    """How many hooks ran side by side, at most."""
+    steps = {"run": 1, "ran": -1, "killed": -1}
+    running, most = 0, 0
+    for record in launcher.records:
+        running += steps.get(record.what, 0)
+        most = max(most, running)
+    return most
+
+
+def test_B16_a_thousand_services_stop_with_eight_hooks_at_a_time() -> None:
+    """A thousand beforeStop hooks of 0.1 s take 12.5 s, and each has run by then."""
+    names = [f"s{number}" for number in range(1000)]
+    hooks = {"beforeStop": (hook("save", timeout_s=1.0),)}
+
+    async def story(world: World) -> None:
+        for name in names:
+            world[name].start()
+        for name in names:
+            await world.until(name, "ready")
+        await world.supervisor.unload_all()
+        assert world.now == pytest.approx(12.5, abs=0.1)
+
+    launcher = tell(
+        story, *(service(name, hooks=hooks) for name in names),
+        commands={"save": CommandScript(takes_s=0.1)}, policy=lambda target, running: frozenset(),
+    )  # fmt: skip
+
+    assert at_once(launcher) == 8
+    assert launcher.count("ran") == 1000
+
+
+def test_B16_the_end_of_a_thousand_services_is_bounded_all_the_same() -> None:
+    """Hooks that hang hold no end up: those that found no place are told as never started."""
+    names = [f"s{number}" for number in range(1000)]
+    hooks = {"afterStop": (hook("clean", timeout_s=1000.0),)}
+    told: list[str] = []
+
+    async def story(world: World) -> None:
+        for name in names:
+            world[name].start()
+        for name in names:
+            await world.until(name, "ready")
+        await world.supervisor.shutdown(20.0)
+        assert world.now == pytest.approx(21.0)
+        told.extend(r.detail for step in world.trace for r in step.hooks)
+
+    launcher = tell(
+        story, *(service(name, hooks=hooks) for name in names),
+        commands={"clean": HANGS}, policy=lambda target, running: frozenset(),
+    )  # fmt: skip
+
+    assert at_once(launcher) <= 8 + 20 // 10
+    assert sum(detail.startswith("never started") for detail in told) == 1000 - launcher.count(
+        "run"
+    )
+
+
+@pytest.mark.parametrize("limit", [1, 2, 8])
+def test_B16_a_hook_that_waits_for_another_models_hook_cannot_wedge(limit: int) -> None:
+    """Each place is held by a hook that asks for a model whose own hook needs a place."""
+    callers = [f"caller{number}" for number in range(limit)]
+    worlds: list[World] = []
+
+    async def ask(command: Command) -> Exit:
+        """As `curl` to our own API would."""
+        await worlds[0].supervisor.load(command.label.replace("caller", "other"))
+        return Exit(code=0)
+
+    async def story(world: World) -> None:
+        worlds.append(world)
+        plain = world.launcher.run
+
+        async def run(command: Command, log: LogSink) -> Exit:
+            ended = await plain(command, log)
+            return await ask(command) if command.argv == ("ask",) else ended
+
+        world.launcher.run = run  # type: ignore[method-assign]
+        for name in callers:
+            world[name].start()
+        for name in callers:
+            await world.until(name, "ready")
+        results = [r for step in world.trace for r in step.hooks]
+        assert {r.outcome for r in results} == {"ok"}
+        assert world.now == pytest.approx(10.0)
+
+    tell(
+        story,
+        *(service(name, hooks={"afterHealthy": (hook("ask", timeout_s=300.0),)})
+          for name in callers),
+        *(service(name.replace("caller", "other"), hooks={"beforeStart": (hook("prepare"),)})
+          for name in callers),
+        policy=lambda target, running: frozenset(), hook_limit=limit,
+    )  # fmt: skip
+
+
+def test_a_hooks_own_limit_begins_when_it_starts() -> None:
+    """One that waits for a place longer than its limit still gets all of it."""
+    hooks = {"afterHealthy": (hook("warm", timeout_s=3.0),)}
+
+    async def story(world: World) -> None:
+        for name in ("a", "b", "c"):
+            world[name].start()
+        await world.until("c", "ready")
+        assert world.now == pytest.approx(6.0)
+        assert {r.outcome for step in world.trace for r in step.hooks} == {"ok"}
+
+    tell(
+        story, *(service(name, hooks=hooks) for name in ("a", "b", "c")),
+        commands={"warm": CommandScript(takes_s=2.0)}, policy=lambda target, running: frozenset(),
+        hook_limit=1,
+    )  # fmt: skip
+
+
+def test_settling_gets_its_time_from_its_first_look_on() -> None:
+    """Who waits for a place to look whether memory is free has not looked in vain."""
+    settle = hook("look")
+    timings = Timings(settle=1.0)
+
+    async def story(world: World) -> None:
+        for name in ("a", "b"):
+            await world.supervisor.load(name)
+        world["a"].stop_nowait()
+        await world.until("a", "before_stop")
+        await world.supervisor.unload("b")
+        assert world.now == pytest.approx(5.0)
+        assert world.launcher.programs("b") == ["look"]
+        assert b"not seen free" not in world["b"].log.history()
+
+    tell(
+        story, service("a", hooks={"beforeStop": (hook("save"),)}),
+        service("b", settle=settle, timings=timings),
+        commands={"save": CommandScript(takes_s=5.0)}, policy=lambda target, running: frozenset(),
+        hook_limit=1,
+    )  # fmt: skip
+
+
+def test_a_limit_of_no_hooks_is_refused() -> None:
+    """It says what was expected."""
+    with pytest.raises(ConfigError, match="hook_limit: expected >= 1 or None, got 0"):
+        Supervisor(ScriptedLauncher(), hook_limit=0)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_hook_that_is_given_up_while_it_waits_leaves_its_place_to_others(seed: int) -> None:
+    """A stop of who waits in the line, or is let in at this very instant, takes no place along."""
+    hooks = {"afterHealthy": (hook("warm", timeout_s=60.0),)}
+    names = ("a", "b", "c", "d")
+
+    async def story(world: World) -> None:
+        for name in names:
+            world[name].start()
+        await world.until("d", "after_healthy")
+        await world.at(1.0)
+        world["b"].stop_nowait()  # in the line
+        await world.at(2.0)  # a ends now, and c is let in
+        world["c"].stop_nowait()
+        await world.until("a", "ready")
+        await world.until("d", "ready")
+        assert world.now <= 6.0
+        assert world.supervisor.hook_places.running == 0
+
+    tell(
+        story, *(service(name, hooks=hooks) for name in names),
+        commands={"warm": CommandScript(takes_s=2.0)}, policy=lambda target, running: frozenset(),
+        hook_limit=1, seed=seed,
+    )  # fmt: skip
+
+
+def test_the_limit_of_hooks_can_change_while_they_wait() -> None:
+    """More places let more in at once; fewer apply to those that follow."""
+    hooks = {"afterHealthy": (hook("warm", timeout_s=60.0),)}
+    names = ("a", "b", "c", "d")
+
+    async def story(world: World) -> None:
+        for name in names:
+            world[name].start()
+        await world.at(0.5)
+        assert world.launcher.count("run") == 1
+        world.supervisor.hook_places.limit = 3
+        await world.moment()
+        assert world.launcher.count("run") == 3
+        world.supervisor.hook_places.limit = 1
+        await world.at(2.1)
+        assert world.launcher.count("run") == 3
+        await world.until("d", "ready")
+        assert world.now == pytest.approx(4.5)
+
+    tell(
+        story, *(service(name, hooks=hooks) for name in names),
+        commands={"warm": CommandScript(takes_s=2.0)}, policy=lambda target, running: frozenset(),
+        hook_limit=1,
+    )  # fmt: skip
