@@ -129,6 +129,7 @@ class LocalProcess(ProcessHandle):
                     await procfs.wait_gone(members)
         if limit.cancelled_caught:
             _log.error("pid %d: some of its tree outlived SIGKILL", self.pid)
+        self._pump.read_nowait()  # the last words of who was waited for
         self._pump.stop(PIPE_LINGER_S)
         self._reap_adopted()
         if not limit.cancelled_caught:
