@@ -18,6 +18,8 @@ from .timers import TimerService
 _LONGEST_BODY = 500
 #: So long the line of those that wait for a place may stand still.
 PATIENCE_S = 10.0
+#: What runs for so long gives its place on: it may mean to run for as long as its service.
+OUTLAST_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,19 +77,21 @@ class HookPlaces:
 
     One that asks our own API for another service may wait for a hook of that one, which waits for
     a place here. So that this never wedges, the first in the line starts beyond the limit whenever
-    none has ended for `PATIENCE_S` seconds. HTTP calls and functions need no place.
+    none has ended for `PATIENCE_S` seconds; and what has run for `OUTLAST_S` counts no more. HTTP
+    calls and functions need no place.
 
     Args:
         limit: So many at a time; None: any number.
         timers: Tell when the line has stood still for too long.
 
     Attributes:
-        running: How many run.
+        running: How many run and count.
     """
 
     def __init__(self, limit: int | None, timers: TimerService) -> None:
         self._limit = limit
         self._line: dict[anyio.Event, None] = {}
+        self._timers = timers
         self._standstill = timers.timer(self._relieve)
         self.running = 0
 
@@ -113,10 +117,14 @@ class HookPlaces:
             await self._queue()
         else:
             self.running += 1
+        outlast = self._timers.timer(self._leave)
+        outlast.arm(OUTLAST_S)
         try:
             yield
         finally:
-            self._leave()
+            if outlast.deadline is not None:  # else it has given its place on
+                outlast.disarm()
+                self._leave()
 
     @property
     def _has_room(self) -> bool:

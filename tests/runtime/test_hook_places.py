@@ -204,3 +204,25 @@ def test_the_limit_of_hooks_can_change_while_they_wait() -> None:
         commands={"warm": CommandScript(takes_s=2.0)}, policy=lambda target, running: frozenset(),
         hook_limit=1,
     )  # fmt: skip
+
+
+def test_a_hook_that_runs_on_and_on_gives_its_place_to_others() -> None:
+    """A watcher in afterReady does not make the hooks of others wait for ever after."""
+    watcher = {"afterReady": (hook("watch", timeout_s=100_000.0),)}
+
+    async def story(world: World) -> None:
+        await world.supervisor.load("watched")
+        await world.at(61.0)
+        assert world.supervisor.hook_places.running == 0
+        for _ in range(3):
+            await world.supervisor.load("other")
+            await world.supervisor.unload("other")
+        assert world.now == pytest.approx(61.0)
+        await world.supervisor.unload("watched")
+        assert world.supervisor.hook_places.running == 0
+
+    tell(
+        story, service("watched", hooks=watcher),
+        service("other", hooks={"beforeStart": (hook("quick"),)}),
+        commands={"watch": HANGS}, policy=lambda target, running: frozenset(), hook_limit=1,
+    )  # fmt: skip
