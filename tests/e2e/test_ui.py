@@ -236,6 +236,18 @@ def test_5_5_ui_tells_why_a_model_failed(browser: Browser, proxy: SwapchartProce
         expect_text(page, "#model-log", "failed to load model")
 
 
+def test_5_5_ui_counts_the_requests_of_a_model(browser: Browser, proxy: SwapchartProcess) -> None:
+    """As long as they last, and no longer."""
+    with opened(browser, proxy, "/ui/models") as page:
+        expect_text(page, "#connection", "^live$")
+        with proxy.open_stream("good"):
+            expect_text(page, f"{row_of('good')} .load", "^1 running$")
+            with proxy.open_chat("org/other"):
+                expect_text(page, f"{row_of('org/other')} .load", "^1 waiting$")
+        expect_text(page, f"{row_of('good')} .load", "^$")
+        expect_text(page, f"{row_of('org/other')} .load", "^$")
+
+
 def test_5_5_ui_shows_and_cancels_requests(browser: Browser, proxy: SwapchartProcess) -> None:
     """What runs and what waits is shown as it is; a click cancels, and what is over is listed."""
     with opened(browser, proxy, "/ui/activity") as page:

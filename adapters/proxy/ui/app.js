@@ -285,6 +285,7 @@ const TAKE = {
       value.requests.forEach(note);
     }
     drawFlights();
+    drawModels();
   },
   queue(value) {
     told.queue = value;
@@ -377,9 +378,12 @@ function updateModel(item, row) {
 }
 
 function loadOf(row) {
+  // Not the figures of `row`: these are told when a model changes its state, and not else.
+  const flights = [...told.flights.values()].filter((flight) => flight.model === row.id);
+  const waiting = flights.filter((flight) => flight.is_waiting).length;
   const parts = [];
-  if (row.in_flight) parts.push(`${row.in_flight} running`);
-  if (row.waiting) parts.push(`${row.waiting} waiting`);
+  if (flights.length > waiting) parts.push(`${flights.length - waiting} running`);
+  if (waiting) parts.push(`${waiting} waiting`);
   return parts.join(", ");
 }
 
