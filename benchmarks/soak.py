@@ -36,6 +36,7 @@ from lab.soak_client import Client, Ledger, read_answer
 _SERVE = Path(__file__).resolve().parent / "lab" / "soak_serve.py"
 _MARKER = "SWAPCHART_SOAK"
 _TROUBLE = re.compile(r"Traceback|never retrieved|was never awaited|does not handle")
+_LINES_OF_TROUBLE = 60  # what a traceback needs
 _MODELS = ("tortoise", "hare", "hedgehog", "crashy", "hooked", "never-up", "missing")
 _WEIGHTS = (6, 6, 6, 2, 4, 1, 1)  # of the models
 _USERS = 24
@@ -242,7 +243,11 @@ class Soak:
                 if is_ours and process.status() != psutil.STATUS_ZOMBIE:
                     left.append(" ".join(process.cmdline()))
         output = self.process.output()
-        trouble = [line for line in output.splitlines() if _TROUBLE.search(line)]
+        lines = output.splitlines()
+        trouble = [
+            "\n    ".join(lines[place : place + _LINES_OF_TROUBLE])
+            for place, line in enumerate(lines) if _TROUBLE.search(line)
+        ]  # fmt: skip
         return code, left, trouble
 
     def slope(self) -> float:
