@@ -584,8 +584,9 @@ class Connection(asyncio.Protocol):
 
     def _release(self, response: UpstreamResponse) -> None:
         self._response = None
-        response._finish()
-        if not (self._keep and self._is_sent) or self._surplus or self.pool.is_closed:
+        response._finish()  # whoever is told may have closed this
+        is_reusable = self._keep and self._is_sent and not (self._surplus or self.is_closed)
+        if not is_reusable or self.pool.is_closed:
             self.discard()
             return
         if response._is_head:  # the parser waits for a body that does not come

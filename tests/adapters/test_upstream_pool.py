@@ -509,3 +509,32 @@ async def test_C41_tls_is_verified(tmp_path: Path) -> None:
             with pytest.raises(UpstreamUnreachable, match="certificate"):
                 await fetch(pool)
             assert pool.open == 0
+
+
+class _Cutting:
+    """Whoever waits for an answer, and has all connections closed when it is here."""
+
+    def __init__(self, pool: UpstreamPool) -> None:
+        self.pool, self.is_told = pool, False
+
+    def done(self) -> bool:
+        return self.is_told
+
+    def set_result(self, _: None) -> None:
+        self.is_told = True
+        self.pool.cut("the model is being stopped")
+
+
+async def test_C17_a_connection_that_is_closed_as_its_answer_is_told_is_not_kept() -> None:
+    """Whoever is told may have it closed before it is given back: it is nobody's then."""
+    async with serving(echo) as (up, pool):
+        await fetch(pool, b"first")
+        response = pool.begin(b"POST", b"/", b"Host: up\r\n", b"second")
+        assert response is not None
+        listener = _Cutting(pool)
+        response.tell(listener)
+        await wait_until_async(listener.done)
+        assert response.read_nowait() == b"second"
+        assert (pool.open, pool.idle) == (0, 0)
+        assert await fetch(pool, b"third") == (200, b"third")
+        assert up.connections == 2
