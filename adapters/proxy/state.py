@@ -171,7 +171,8 @@ class Proxy:
         endpoint = self.supervisor[card.id].spec.endpoint
         upstream = self._upstreams.get(card.id)
         if upstream is None or upstream.endpoint != endpoint:
-            upstream = self._upstreams[card.id] = Upstream(endpoint, card.limits)
+            limits = self.catalogue.cards.get(card.id, card).limits  # *card* may be an old one
+            upstream = self._upstreams[card.id] = Upstream(endpoint, limits)
         return upstream
 
     def upstream_of_peer(self, card: PeerCard) -> Upstream:
