@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import logging
 import select
 import sys
 import termios
@@ -33,6 +34,8 @@ from .h1_rules import (
     origin_form,
     status_of_error,
 )
+
+LOG = logging.getLogger("swapchart.h1")
 
 # Parsed at a time, outside and inside of a body: bounds what pipelining can make us keep.
 _HEAD_SLICE_BYTES = 1 << 14
@@ -456,8 +459,16 @@ class H1Connection(asyncio.Protocol):
         exchange, self._unstarted = self._unstarted, None
         if exchange is None or exchange is not self._current:
             return  # it was refused
-        if not (exchange.is_received and self._take is not None and self._take(exchange)):
+        if not (exchange.is_received and self._is_taken(exchange)):
             self._start(exchange)
+
+    def _is_taken(self, exchange: Exchange) -> bool:
+        """Offer *exchange* to who serves without a task; a fault there makes it no one's."""
+        try:
+            return self._take is not None and self._take(exchange)
+        except Exception:
+            LOG.exception("%s %s failed", exchange.scope["method"], exchange.scope["path"])
+            return False
 
     def _start(self, exchange: Exchange) -> None:
         self._current = exchange
@@ -536,8 +547,8 @@ class H1Connection(asyncio.Protocol):
     def cancel(self) -> None:
         """Cut the client off, and end what is done for it."""
         self.abort()
-        for task in self._tasks:
-            task.cancel()
+        for task in self._tasks:  # later: one that has not begun could not clear up
+            self.loop.call_soon(task.cancel)
 
     # -- time --------------------------------------------------------------------------
 

@@ -80,6 +80,8 @@ class Lane:
             return False
         if not verdict.access.allows_model(wanted, local.wanted, local.id):
             return False
+        if local.card.id not in proxy.supervisor:
+            return False
         upstream = proxy.upstream_of(local.card)
         lines = head.lines.get(upstream.host)
         if lines is None or upstream.header_timeout_s is not None:
@@ -160,6 +162,8 @@ class _Flight:
 
     def hand_over(self) -> None:
         """Go on by the long way: an answer that takes longer, or none, or a cancellation."""
+        if self._is_over:  # it does so already, and sees by itself that it is cancelled
+            return
         self._land()
         self._call.on_leave = None
         self._call.run_aside(self._go_on)
@@ -187,6 +191,13 @@ class _Flight:
     def _end(self) -> None:
         target = self._resolved.target
         assert isinstance(target, Local), "taken for one"
-        self._proxy.supervisor.release(target.card.id)
-        conclude(self._proxy, self._exchange, self._resolved)
-        self._call.finish()
+        exchange = self._exchange
+        try:
+            try:
+                self._proxy.supervisor.release(target.card.id)
+            finally:
+                conclude(self._proxy, exchange, self._resolved)
+        except Exception:  # of ours; whoever called goes on, with a connection to look after
+            log.exception("%s %s: its end failed", exchange.method.decode(), exchange.path)
+        finally:
+            self._call.finish()

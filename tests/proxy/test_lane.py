@@ -16,6 +16,8 @@ from tools.net import wait_until_async
 from swapchart.adapters.h1 import ConnectionHub, H1Limits
 from swapchart.adapters.h1_connection import H1Connection
 from swapchart.adapters.proxy.auth import ApiKey
+from swapchart.adapters.proxy.cards import Limits, ModelCard
+from swapchart.adapters.proxy.catalogue import Catalogue
 from swapchart.adapters.proxy.exchange import Exchange
 from swapchart.adapters.proxy.options import ProxyOptions
 
@@ -67,12 +69,14 @@ class Front:
 
     Attributes:
         bench: The proxy itself.
+        hub: Of the connections of its clients.
         port: Where it listens.
         taken: Requests that were offered to the short way, and whether it took them.
         finished: All requests for models, when they were over.
     """
 
     bench: Bench
+    hub: ConnectionHub
     port: int = 0
     taken: list[bool] = field(default_factory=list)
     finished: list[Exchange] = field(default_factory=list)
@@ -103,15 +107,15 @@ class Front:
 def run(main: Callable[[Front], Awaitable[None]], **options: Any) -> None:
     async def whole() -> None:
         async with proxied(**options) as bench:
-            front = Front(bench)
+            loop = asyncio.get_running_loop()
+            hub = ConnectionHub(loop, H1Limits(), lambda: False)
+            front = Front(bench, hub)
             take = bench.app.lane.take
 
             def noted(call: Any) -> bool:
                 front.taken.append(take(call))
                 return front.taken[-1]
 
-            loop = asyncio.get_running_loop()
-            hub = ConnectionHub(loop, H1Limits(), lambda: False)
             bench.app.proxy.on_finished = front.finished.append
             server = await loop.create_server(
                 lambda: H1Connection(hub, bench.app, loop, take=noted), "127.0.0.1", 0
@@ -379,5 +383,133 @@ def test_C19_a_client_that_does_not_read_goes_the_long_way() -> None:
             for _ in range(8):
                 assert await client.answer() == (200, large)
         front.assert_nothing_is_held()
+
+    run(main)
+
+
+def test_5_5_one_that_is_cancelled_as_its_answer_begins_is_served_once() -> None:
+    """The long way has it already, but has not begun: a cancellation does not begin it again."""
+
+    async def main(front: Front) -> None:
+        async with front.client() as client:
+            await front.warm(client)
+            front.bench.server.respond = hold
+            client.ask()
+            await wait_until_async(lambda: bool(front.bench.server.received))
+            (exchange,) = front.bench.app.proxy.flights.open.values()
+            assert exchange.on_cancel is not None
+            exchange.on_cancel()  # as the head of an answer does
+            exchange.cancel("somebody")
+            status, body = await client.answer()
+            assert (status, b"cancelled by somebody" in body) == (499, True)
+            await wait_until_async(lambda: not front.bench.app.proxy.flights.open)
+        assert [exchange.code for exchange in front.finished] == ["request_cancelled"]
+        front.assert_nothing_is_held()
+
+    run(main)
+
+
+@pytest.mark.parametrize("is_leaving", [False, True])
+def test_what_fails_when_a_request_is_over_leaves_nothing_behind(is_leaving: bool) -> None:
+    """Whoever is told of finished requests may fail; connection and model are free all the same."""
+
+    def fail(exchange: Exchange) -> None:
+        raise RuntimeError("nobody expected that")
+
+    async def main(front: Front) -> None:
+        proxy = front.bench.app.proxy
+        async with front.client() as client:
+            await front.warm(client)
+            proxy.on_finished = fail
+            if is_leaving:
+                front.bench.server.respond = hold
+            client.ask()
+            if is_leaving:
+                await wait_until_async(lambda: bool(front.bench.server.received))
+            else:
+                assert (await client.answer())[0] == 200
+                proxy.on_finished = front.finished.append
+                client.ask()
+                assert (await client.answer())[0] == 200
+                assert front.taken == [True, True]  # the upstream's connection was given back
+        await wait_until_async(lambda: not proxy.flights.open)
+        await wait_until_async(lambda: not front.hub.connections)
+        front.assert_nothing_is_held()
+
+    run(main)
+
+
+def test_a_model_that_the_proxy_knows_and_nobody_runs_any_more_is_told_so() -> None:
+    """The way of who looks for it there ends in an answer, not in a connection that hangs."""
+
+    async def main(front: Front) -> None:
+        async with front.client() as client:
+            await front.warm(client)
+            await front.bench.supervisor.remove("a")
+            client.ask()
+            status, body = await client.answer()
+            assert (status, b"model_removed" in body) == (503, True)
+        assert front.taken == [False]
+
+    run(main)
+
+
+def test_one_that_is_cut_before_the_long_way_has_begun_is_over() -> None:
+    """The end of the server may come between the head of an answer and the task that relays it."""
+
+    async def main(front: Front) -> None:
+        async with front.client() as client:
+            await front.warm(client)
+            front.bench.server.respond = hold
+            client.ask()
+            await wait_until_async(lambda: bool(front.bench.server.received))
+            (exchange,) = front.bench.app.proxy.flights.open.values()
+            assert exchange.on_cancel is not None
+            exchange.on_cancel()  # as the head of an answer does
+            front.hub.cancel()
+            await wait_until_async(lambda: not front.hub.connections)
+        front.assert_nothing_is_held()
+
+    run(main)
+
+
+def test_a_fault_on_the_way_in_is_left_to_the_long_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What nobody expected there costs neither the request nor its connection."""
+
+    def fail(wanted: str) -> None:
+        raise RuntimeError("nobody expected that")
+
+    async def main(front: Front) -> None:
+        async with front.client() as client:
+            await front.warm(client)
+            monkeypatch.setattr(front.bench.app.proxy.resolver, "plain", fail)
+            for number in range(2):  # the second is parsed when the first has its answer
+                client.ask({"model": "a", "n": number})
+            for _ in range(2):
+                assert await client.answer() == (200, USAGE)
+        assert not front.taken
+        front.assert_nothing_is_held()
+
+    run(main, respond=usage)
+
+
+def test_a_reload_meanwhile_leaves_no_old_limits_behind() -> None:
+    """A request from before the reload goes on by the long way; later ones go by the new limits."""
+
+    async def main(front: Front) -> None:
+        proxy = front.bench.app.proxy
+        async with front.client() as client:
+            await front.warm(client)
+            front.bench.server.respond = hold
+            client.ask()
+            await wait_until_async(lambda: bool(front.bench.server.received))
+            (exchange,) = proxy.flights.open.values()
+            limits = Limits(header_s=7.0)
+            proxy.configure(Catalogue([ModelCard(id="a", limits=limits)]), proxy.options)
+            assert exchange.on_cancel is not None
+            exchange.on_cancel()  # as the head of an answer does
+            await wait_until_async(lambda: exchange.on_cancel is None)
+            assert proxy.upstream_of(proxy.catalogue.cards["a"]).limits == limits
+        await wait_until_async(lambda: not proxy.flights.open)
 
     run(main)
