@@ -32,6 +32,7 @@ __all__ = [
     "UpstreamTimeout",
     "UpstreamUnreachable",
     "field_lines",
+    "post_head",
 ]
 
 _IDEMPOTENT = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE"})
@@ -153,19 +154,12 @@ class UpstreamPool:
                     raise
             may_retry, conn = False, None
 
-    def begin(
-        self, method: bytes, target: bytes, lines: bytes, body: bytes
-    ) -> UpstreamResponse | None:
-        """As `request`, over a connection that is idle, without waiting; None: there is none.
+    def take(self) -> Connection | None:
+        """Take an idle connection that is fit for a POST request, or None; never waits.
 
-        The answer is nowhere yet: see ``UpstreamResponse.tell``.
-
-        Raises:
-            ValueError: As `request`.
+        Pair with ``Connection.begin``, or with `give_back`.
         """
-        head, _ = _serialise(method, target, lines, body)
-        conn = self._take(method in _IDEMPOTENT)
-        return None if conn is None else conn.begin(head, body, is_head=method == b"HEAD")
+        return self._take(is_safe=False)
 
     async def aclose(self) -> None:
         """Close every connection, those in use too, and refuse further requests."""
@@ -328,6 +322,15 @@ def field_lines(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
     if len(found) - len(found.translate(None, _BREAKING)) != 2 * len(lines):
         raise ValueError("CR, LF or NUL in the head of a request")
     return found
+
+
+def post_head(target: bytes, lines: bytes, body: bytes) -> bytes:
+    """Return the head of a POST request; *lines* are of `field_lines`.
+
+    Raises:
+        ValueError: *target* has a space, or what would end it early.
+    """
+    return _serialise(b"POST", target, lines, body)[0]
 
 
 def _serialise(

@@ -310,9 +310,9 @@ class Connection(asyncio.Protocol):
             raise
         return response
 
-    def begin(self, head: bytes, body: bytes, *, is_head: bool) -> UpstreamResponse:
-        """Send a request; the answer is still to come."""
-        response = self._prepare(head, is_head=is_head)
+    def begin(self, head: bytes, body: bytes) -> UpstreamResponse:
+        """Send a request; its answer is still to come: see ``UpstreamResponse.tell``."""
+        response = self._prepare(head, is_head=False)
         self._send_bytes(head, body)
         return response
 

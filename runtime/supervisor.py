@@ -98,6 +98,7 @@ class Supervisor:
 
     Attributes:
         hook_places: Where hook commands get a place to run in; its limit may be changed.
+        has_own_chart: It is not the shipped one.
         log: The output of all services, together.
         on_idle: Goes back to one of them when nobody wants any.
     """
@@ -112,6 +113,7 @@ class Supervisor:
             raise ConfigError("hook_limit", f"expected >= 1 or None, got {hook_limit}")
         self._launcher, self._http = launcher, http
         self._specs = list(services)
+        self.has_own_chart = chart is not None
         self._compiled = _compiled() if chart is None else Compiled(chart)
         self.stop_limit_s = stop_limit_s
         self._hook_limit = hook_limit

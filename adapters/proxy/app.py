@@ -82,6 +82,7 @@ class ProxyApp:
         for end in self._ends:
             end()
         self._reporter.close()
+        self.lane.end_all()
         await self.proxy.aclose()
 
     def end_streams(self) -> None:

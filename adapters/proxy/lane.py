@@ -8,13 +8,15 @@ does not read, a request that is cancelled.
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections import deque
 from time import perf_counter
 from typing import Any
 
 from ..h1_exchange import Exchange as Call
 from ..headers import HeaderError, response_headers
-from ..upstream import UpstreamResponse
+from ..upstream import UpstreamResponse, post_head
 from .body_budget import BodyBudget
 from .catalogue import Local
 from .dispatch import CLIENT_LEFT, Sending, begin, conclude, serve
@@ -39,10 +41,16 @@ class Lane:
         proxy: What handlers share.
         routes: All routes.
         bodies: Memory that bodies of requests take.
+
+    Attributes:
+        proxy: See above.
     """
 
     def __init__(self, proxy: Proxy, routes: RouteTable, bodies: BodyBudget) -> None:
-        self._proxy, self._bodies = proxy, bodies
+        self.proxy, self._bodies = proxy, bodies
+        self._landed: deque[_Flight] = deque()
+        self._wake = asyncio.Event()
+        proxy.spawn(self._end_them())
         self._routes: dict[str, Route] = {
             route.path: route for route in routes.routes
             if route.method == "POST" and route.handler is post and "*" not in route.path
@@ -53,7 +61,7 @@ class Lane:
 
         Nothing is decided here for the first time: the long way has let such a head pass before.
         """
-        proxy, scope = self._proxy, call.scope
+        proxy, scope = self.proxy, call.scope
         route = self._routes.get(scope["path"])
         if route is None:
             return False
@@ -80,21 +88,22 @@ class Lane:
             return False
         if not verdict.access.allows_model(wanted, local.wanted, local.id):
             return False
-        if local.card.id not in proxy.supervisor:
+        if local.card.id not in proxy.supervisor or proxy.supervisor.has_own_chart:
             return False
         upstream = proxy.upstream_of(local.card)
         lines = head.lines.get(upstream.host)
         if lines is None or upstream.header_timeout_s is not None:
             return False
-        if not proxy.supervisor.acquire_nowait(local.card.id):
-            return False
         request = Request(scope, call.receive, self._bodies)
         request.route, request.head, request.access = route, head, verdict.access
-        target = target_of(request)
-        response = upstream.pool.begin(b"POST", upstream.prefix + target, lines, body)
-        if response is None:
-            proxy.supervisor.release(local.card.id)
+        start = post_head(upstream.prefix + target_of(request), lines, body)
+        conn = upstream.pool.take()
+        if conn is None:
             return False
+        if not proxy.supervisor.acquire_nowait(local.card.id):
+            upstream.pool.give_back(conn)
+            return False
+        response = conn.begin(start, body)
         call.take_body()
         exchange = begin(request, resolved, request.path)
         exchange.admitted = perf_counter()
@@ -102,23 +111,39 @@ class Lane:
         exchange.is_metered, exchange.is_stream = True, is_stream
         exchange.keep_bytes = proxy.books.keep_bytes
         proxy.flights.begin(exchange, None)
-        flight = _Flight(proxy, call, request, exchange, resolved, response)
+        flight = _Flight(self, call, request, exchange, resolved, response)
         call.on_leave = flight.leave
         exchange.on_cancel = flight.hand_over
         response.tell(flight)
         return True
 
+    def end_soon(self, flight: _Flight) -> None:
+        """End *flight* in a moment, in a task of ours."""
+        self._landed.append(flight)
+        self._wake.set()
+
+    def end_all(self) -> None:
+        """End all flights that have landed."""
+        while self._landed:
+            self._landed.popleft().end()
+
+    async def _end_them(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            self.end_all()
+
 
 class _Flight:
     """One request on the short way, waiting for its answer; told of it as a future would be."""
 
-    __slots__ = ("_call", "_exchange", "_is_over", "_proxy", "_request", "_resolved", "_response")
+    __slots__ = ("_call", "_exchange", "_is_over", "_lane", "_request", "_resolved", "_response")
 
     def __init__(
-        self, proxy: Proxy, call: Call, request: Request, exchange: Exchange, resolved: Resolved,
+        self, lane: Lane, call: Call, request: Request, exchange: Exchange, resolved: Resolved,
         response: UpstreamResponse,
     ) -> None:  # fmt: skip
-        self._proxy, self._call, self._request = proxy, call, request
+        self._lane, self._call, self._request = lane, call, request
         self._exchange, self._resolved, self._response = exchange, resolved, response
         self._is_over = False
 
@@ -142,6 +167,7 @@ class _Flight:
 
     def _answer(self, response: UpstreamResponse, headers: list[tuple[bytes, bytes]]) -> None:
         self._land()
+        self._lane.end_soon(self)  # asked for first: before the next request of this client begins
         exchange, call = self._exchange, self._call
         exchange.head = perf_counter()
         for name, value in headers:
@@ -158,7 +184,6 @@ class _Flight:
         else:
             exchange.sent_bytes = len(piece)
             exchange.pieces.append(piece)
-        self._end()
 
     def hand_over(self) -> None:
         """Go on by the long way: an answer that takes longer, or none, or a cancellation."""
@@ -170,7 +195,7 @@ class _Flight:
 
     async def _go_on(self, scope: Any, receive: Any, send: Any) -> None:
         work = serve(
-            self._proxy, self._request, send, self._exchange, self._resolved, Sending(b""),
+            self._lane.proxy, self._request, send, self._exchange, self._resolved, Sending(b""),
             held=self._response,
         )  # fmt: skip
         await unless_gone(self._request, work)
@@ -182,21 +207,22 @@ class _Flight:
         self._land()
         self._response.close()
         self._exchange.code, self._exchange.status = "client_left", CLIENT_LEFT
-        self._end()
+        self._lane.end_soon(self)
 
     def _land(self) -> None:
         self._is_over = True
         self._response.tell(None)
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Let the model go, and write the request down; in a task: a swap may begin with it."""
         target = self._resolved.target
         assert isinstance(target, Local), "taken for one"
         exchange = self._exchange
         try:
             try:
-                self._proxy.supervisor.release(target.card.id)
+                self._lane.proxy.supervisor.release(target.card.id)
             finally:
-                conclude(self._proxy, exchange, self._resolved)
+                conclude(self._lane.proxy, exchange, self._resolved)
         except Exception:  # of ours; whoever called goes on, with a connection to look after
             log.exception("%s %s: its end failed", exchange.method.decode(), exchange.path)
         finally:

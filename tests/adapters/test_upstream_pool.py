@@ -37,6 +37,7 @@ from swapchart.adapters.upstream import (
     UpstreamPool,
     UpstreamTimeout,
     UpstreamUnreachable,
+    post_head,
 )
 
 pytestmark = pytest.mark.anyio
@@ -529,8 +530,9 @@ async def test_C17_a_connection_that_is_closed_as_its_answer_is_told_is_not_kept
     """Whoever is told may have it closed before it is given back: it is nobody's then."""
     async with serving(echo) as (up, pool):
         await fetch(pool, b"first")
-        response = pool.begin(b"POST", b"/", b"Host: up\r\n", b"second")
-        assert response is not None
+        conn = pool.take()
+        assert conn is not None
+        response = conn.begin(post_head(b"/", b"Host: up\r\n", b"second"), b"second")
         listener = _Cutting(pool)
         response.tell(listener)
         await wait_until_async(listener.done)

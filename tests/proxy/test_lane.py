@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+import uvloop
 from tools.asgi import Bench, Received, proxied, say, say_events
 from tools.net import wait_until_async
 
@@ -124,7 +125,9 @@ def run(main: Callable[[Front], Awaitable[None]], **options: Any) -> None:
             async with server:
                 await main(front)
 
-    asyncio.run(asyncio.wait_for(whole(), 30))
+    for factory in (uvloop.new_event_loop, asyncio.new_event_loop):
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(asyncio.wait_for(whole(), 30))
 
 
 async def usage(received: Received, writer: asyncio.StreamWriter) -> None:
@@ -344,6 +347,40 @@ def test_a_model_that_is_stopped_meanwhile_is_drained_or_cut() -> None:
         front.assert_nothing_is_held()
 
     run(main)
+
+
+def test_the_end_of_a_request_may_be_the_beginning_of_a_swap(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Another model waits for the one that answers: it is evicted as soon as it has answered."""
+    gates: list[asyncio.Event] = []
+
+    async def when_told(received: Received, writer: asyncio.StreamWriter) -> None:
+        if b'"a"' in received.body:
+            await gates[-1].wait()
+        await say(writer, USAGE)
+
+    async def main(front: Front) -> None:
+        gates.append(asyncio.Event())
+        gates[-1].set()
+        async with front.client() as client, front.client() as other:
+            await front.warm(client)
+            gates[-1].clear()
+            front.bench.server.respond = when_told
+            client.ask()
+            await wait_until_async(lambda: bool(front.bench.server.received))
+            other.ask({"model": "b"})
+            await wait_until_async(lambda: bool(front.bench.supervisor.scheduler.queue))
+            assert front.taken == [True, False]
+            gates[-1].set()
+            assert await client.answer() == (200, USAGE)
+            assert await other.answer() == (200, USAGE)
+            assert front.bench.supervisor["a"].state == "stopped"
+        front.assert_nothing_is_held()
+
+    run(main)
+
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 def test_requests_behind_one_another_keep_their_order() -> None:
