@@ -29,7 +29,7 @@ _OPENING, _CLOSING = frozenset(b"{["), frozenset(b"}]")
 
 
 class EditError(Exception):
-    """The text has no place where the path points to; the text says why."""
+    """The text has no place where the path points to, or is no JSON; the message says why."""
 
 
 class Child(NamedTuple):
@@ -66,7 +66,11 @@ def parse_path(text: str) -> Path:
 
 
 def children(text: bytes) -> list[Child]:
-    """Return what the object or list *text* is made of, in order; empty for other values."""
+    """Return what the object or list *text* is made of, in order; empty for other values.
+
+    Raises:
+        EditError: A name in it is no UTF-8.
+    """
     found: list[Child] = []
     depth, start, value, key = 0, -1, -1, ""
     is_object = text.lstrip(_SPACE)[:1] == b"{"
@@ -78,7 +82,10 @@ def children(text: bytes) -> list[Child]:
             if depth == 1:
                 value = at + 1
         elif depth == 1 and kind == _QUOTE and is_object and start < 0:
-            start, key = at, json.loads(match[0])
+            try:
+                start, key = at, json.loads(match[0])
+            except ValueError as error:
+                raise EditError(f"the body is not valid JSON: {error}") from error
         elif depth == 1 and kind == _COLON:
             value = at + 1
         elif depth == 1 and (kind == _COMMA or kind in _CLOSING):
@@ -103,7 +110,8 @@ def put(text: bytes, path: Path, value: bytes) -> bytes:
     """Return *text* with *value*, JSON too, at *path*; what is missing on the way is made.
 
     Raises:
-        EditError: The path names a member of a list, or an index far beyond its end.
+        EditError: The path names a member of a list, or an index far beyond its end; or as
+            `children`.
     """
     if not path:
         return value
@@ -124,7 +132,11 @@ def put(text: bytes, path: Path, value: bytes) -> bytes:
 
 
 def delete(text: bytes, path: Path) -> bytes:
-    """Return *text* without what is at *path*; unchanged if there is nothing."""
+    """Return *text* without what is at *path*; unchanged if there is nothing.
+
+    Raises:
+        EditError: As `children`.
+    """
     body = text.strip(_SPACE)
     found = children(body)
     head, rest = path[0], path[1:]

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, quote_plus, unquote_plus
 
 import msgspec
 
-from .json_edit import children
+from .json_edit import EditError, children
 
 
 class BadBodyError(Exception):
@@ -52,7 +52,10 @@ def model_of(body: bytes) -> tuple[str, bool]:
 
 
 def _count(body: bytes) -> int:
-    return sum(child.key == "model" for child in children(body))
+    try:
+        return sum(child.key == "model" for child in children(body))
+    except EditError as error:
+        raise BadBodyError(str(error)) from error
 
 
 def model_of_query(query: bytes) -> str:

@@ -63,7 +63,7 @@ def test_5_6_the_model_in_json(body: bytes, model: str) -> None:
         b'\xef\xbb\xbf{"model":"a"}', b'{"model":NaN}', b'{"x":NaN,"model":"a"}', b"{'model':'a'}",
         b'{"model":1}', b'{"model":["a"]}', b'{"model":{"a":1}}', b'{"model":true}',
         b'{"model":"a","model":"b"}', b'{"model":"a","model":"a"}',
-        b'{"model":"a","mod\\u0065l":1}',
+        b'{"model":"a","mod\\u0065l":1}', b'{"model":"model","\xaf":1}',
         b'{"\\u006dodel":"a","model":"b"}', b'{"model":"\\ud800"}',
         b'{"x":' + b"[" * 5000 + b"]" * 5000 + b',"model":"a"}',
         b'{"x":' + b'{"y":' * 100_000 + b"1" + b"}" * 100_000 + b',"model":"a"}',
@@ -73,6 +73,19 @@ def test_C42_hazards_in_json(body: bytes) -> None:
     """Whatever else the body is, the answer is 400, and the model is never guessed."""
     with pytest.raises(BadBodyError):
         model_of(body)
+
+
+def test_C42_filters_refuse_names_that_are_no_text() -> None:
+    """A body that its model's server could not read either is told so, not an error of ours."""
+
+    async def main(bench: Bench) -> None:
+        answer = await bench.client.call(
+            "POST", "/v1/chat/completions", body=b'{"model":"a","\xaf":1}',
+            headers={"Content-Type": "application/json"},
+        )  # fmt: skip
+        assert (answer.status, b"not valid JSON" in answer.body) == (400, True)
+
+    run(main, ModelCard(id="a", filters=BodyFilters(strip=("x",))))
 
 
 def test_C42_hazards_are_answered_in_the_usual_shape() -> None:
