@@ -43,7 +43,10 @@ class Books:
         self.hardware: dict[str, Any] | None = None
         self.recorder = Recorder(activity, self.captures, self.counters, hub, log)
 
-    @property
-    def keep_bytes(self) -> int:
-        """How much of an answer is kept whole until it is written down."""
-        return max(self.captures.longest, _ENDS_BYTES)
+    def keep_bytes(self, open_requests: int) -> int:
+        """Return how much of an answer is kept whole until it is written down.
+
+        Args:
+            open_requests: As many share the memory that one alone could take.
+        """
+        return max(self.captures.longest // max(open_requests, 1), _ENDS_BYTES)

@@ -86,7 +86,7 @@ async def serve(
     task = asyncio.current_task()
     if held is None:
         proxy.flights.begin(exchange, task)
-        exchange.keep_bytes = proxy.books.keep_bytes
+        exchange.keep_bytes = proxy.books.keep_bytes(len(proxy.flights.open))
     else:
         proxy.flights.go_on(exchange, task)
     request.watch(task)

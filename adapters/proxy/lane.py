@@ -109,7 +109,7 @@ class Lane:
         exchange.admitted = perf_counter()
         exchange.body, exchange.priority = body, local.card.priority
         exchange.is_metered, exchange.is_stream = True, is_stream
-        exchange.keep_bytes = proxy.books.keep_bytes
+        exchange.keep_bytes = proxy.books.keep_bytes(len(proxy.flights.open))
         proxy.flights.begin(exchange, None)
         flight = _Flight(self, call, request, exchange, resolved, response)
         call.on_leave = flight.leave

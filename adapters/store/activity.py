@@ -50,7 +50,7 @@ Order: TypeAlias = Literal["asc", "desc"]
 
 _INSERT = f"INSERT INTO activity VALUES ({', '.join('?' * 18)})"
 _PRUNE = "DELETE FROM activity WHERE id <= (SELECT MAX(id) FROM activity) - ?"
-_PRUNE_EVERY = 100
+_PRUNE_EVERY = 1000
 _HISTOGRAM_ROWS = 20_000  # the youngest: a picture of lately, and quick on a large store
 
 

@@ -32,7 +32,7 @@ Row: TypeAlias = tuple[Any, ...]
 _Write: TypeAlias = tuple[str, Sequence[Any]]
 
 _VARIABLES = 900  # of one statement; every SQLite bears 999
-_MANY = 500  # rows that are written at once, before they are cold
+_MANY = 100  # rows that are written at once: a burst of half a millisecond
 _QUIET_S = 60.0  # the same complaint at most so often
 
 
