@@ -44,9 +44,14 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--config-dir", "-config-dir", type=Path, metavar="DIR")
     parser.add_argument(
-        "--listen", "-listen", default="127.0.0.1:8080", metavar="HOST:PORT",
-        help="default: %(default)s",
+        "--listen", "-listen", metavar="HOST:PORT",
+        help="default: 127.0.0.1:8080, with a certificate 127.0.0.1:8443",
     )  # fmt: skip
+    for kind in ("cert", "key"):
+        parser.add_argument(
+            f"--tls-{kind}-file", f"-tls-{kind}-file", type=Path, metavar="FILE",
+            help="speak HTTPS; both or neither",
+        )  # fmt: skip
     parser.add_argument(
         "--server",
         choices=("hypercorn", "uvicorn"),

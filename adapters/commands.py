@@ -47,14 +47,16 @@ def serve(options: argparse.Namespace) -> int:
         print(format_problems(config.warnings), file=sys.stderr)
     _log_to_stderr(config.log_level)
     try:
-        host, _ = server.parse_address(options.listen)
+        certificate = server.check_certificate(options.tls_cert_file, options.tls_key_file)
+        address = options.listen or f"127.0.0.1:{8080 if certificate is None else 8443}"
+        host, _ = server.parse_address(address)
         must_have_keys = not (server.is_loopback(host) or options.allow_unauthenticated)
         if must_have_keys and not config.api_keys:
             return _fail(
-                f"{options.listen} can be reached from other machines and no apiKeys are "
+                f"{address} can be reached from other machines and no apiKeys are "
                 "configured: add some, listen on 127.0.0.1, or say --allow-unauthenticated"
             )
-        sock = server.bind(options.listen)
+        sock = server.bind(address)
     except server.BindError as error:
         return _fail(str(error))
     names = ", ".join(config.models) or "none"
@@ -70,8 +72,8 @@ def serve(options: argparse.Namespace) -> int:
         return 3
     limit = stop_limit_s(config)
     how = server.ServeOptions(
-        server=options.server, is_stock=options.stock, stop_limit_s=limit,
-        on_listening=on_listening,
+        server=options.server, is_stock=options.stock, certificate=certificate,
+        stop_limit_s=limit, on_listening=on_listening,
     )  # fmt: skip
     app = Application(
         config, sources=sources, seen=seen, is_watching=options.watch_config,

@@ -14,10 +14,12 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from . import procfs
@@ -47,12 +49,15 @@ class ServeOptions:
     Attributes:
         server: ``hypercorn`` or ``uvicorn``.
         is_stock: Under hypercorn, speak HTTP/1.1 by its own layer instead of ours.
+        certificate: Files of a certificate chain and its key: speak HTTPS, by the server's own
+            layer. None: clear text.
         stop_limit_s: From the first SIGTERM: so long for requests in flight, hooks and grace.
         on_listening: Called with the URL once clients can connect.
     """
 
     server: str = "hypercorn"
     is_stock: bool = False
+    certificate: tuple[Path, Path] | None = None
     stop_limit_s: float = 60.0
     on_listening: Callable[[str], None] = lambda url: None
 
@@ -97,11 +102,37 @@ def bind(address: str) -> socket.socket:
     return sock
 
 
-def url_of(sock: socket.socket) -> str:
+def check_certificate(certificate: Path | None, key: Path | None) -> tuple[Path, Path] | None:
+    """Return both files, or None where neither was named.
+
+    Raises:
+        BindError: Only one was named, or they are no certificate and its key.
+    """
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        found = "--tls-key-file" if certificate is None else "--tls-cert-file"
+        raise BindError(f"expected --tls-cert-file and --tls-key-file, got {found} only")
+    try:
+        for path in (certificate, key):
+            path.open("rb").close()  # OpenSSL does not say which it could not read
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
+            certificate, key, password=""
+        )
+    except ssl.SSLError as error:
+        raise BindError(
+            f"{certificate} and {key} are no certificate and its key: {error}"
+        ) from error
+    except OSError as error:
+        raise BindError(f"the certificate cannot be read: {error}") from error
+    return certificate, key
+
+
+def url_of(sock: socket.socket, scheme: str = "http") -> str:
     """Return the URL under which *sock* is reached from here."""
     host, port = sock.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def run(app: Application, sock: socket.socket, options: ServeOptions) -> int:
@@ -197,7 +228,7 @@ async def _serve(app: Application, sock: socket.socket, options: ServeOptions) -
         loop.add_signal_handler(signal.SIGHUP, app.ask_reload, "SIGHUP")
         start = _SERVERS[options.server]
         server = loop.create_task(start(app, sock, stopping, options))
-        options.on_listening(url_of(sock))
+        options.on_listening(url_of(sock, "http" if options.certificate is None else "https"))
         notifier.tell("READY=1")
         living = loop.create_task(notifier.live())
         asked = loop.create_task(stopping.wait())
@@ -235,6 +266,9 @@ async def _hypercorn(
     config.keep_alive_max_requests = 1 << 31
     config.keep_alive_timeout = 75.0
     config.errorlog = _logger("hypercorn.error")
+    if options.certificate is not None:
+        config.certfile, config.keyfile = map(str, options.certificate)
+        config.alpn_protocols = ["http/1.1"]  # of HTTP/2 nothing has been tried here
     _logger("swapchart.h1")
     trigger: Callable[[], Awaitable[object]] = stopping.wait
     framework: Any = app
@@ -249,10 +283,11 @@ async def _uvicorn(
 ) -> None:
     import uvicorn
 
+    certificate, key = options.certificate or (None, None)
     config = uvicorn.Config(
-        app, backlog=_BACKLOG, log_level="warning", access_log=False, server_header=False,
-        date_header=False, timeout_graceful_shutdown=int(options.stop_limit_s),
-        timeout_keep_alive=75, ws="wsproto",
+        app, ssl_certfile=certificate, ssl_keyfile=key, backlog=_BACKLOG, log_level="warning",
+        access_log=False, server_header=False, date_header=False,
+        timeout_graceful_shutdown=int(options.stop_limit_s), timeout_keep_alive=75, ws="wsproto",
     )  # fmt: skip
     _logger("uvicorn.error")
     server = uvicorn.Server(config)

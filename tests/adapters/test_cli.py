@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import ssl
+from http.client import HTTPSConnection
 from pathlib import Path
 
 import pytest
+from tools.net import wait_until
+from tools.swapchart_process import Proxies, demo_model
+from tools.tls import PEM
 
 from swapchart import __version__
 from swapchart.adapters.cli import build_parser, main
@@ -29,3 +35,60 @@ def test_2_1_version(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
 
     assert ended.value.code == 0
     assert __version__ in capsys.readouterr().out
+
+
+# ---- TLS
+def flags(*paths: Path) -> list[str]:
+    names = ("-tls-cert-file", "-tls-key-file")
+    return [text for name, path in zip(names, paths, strict=False) for text in (name, str(path))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("server", ["hypercorn", "uvicorn"])
+def test_2_1_tls(tmp_path: Path, server: str) -> None:
+    """With a certificate and its key it speaks HTTPS, streams included, and nothing else."""
+    pem = tmp_path / "both.pem"
+    pem.write_text(PEM)
+    proxies = Proxies(tmp_path)
+    try:
+        proxy = proxies.serve(
+            {"a": demo_model("a")}, wait=False, server=server, options=flags(pem, pem)
+        )
+        wait_until(lambda: "listens on https://127.0.0.1:" in proxy.output(), 30)
+        found = re.search(r"https://127\.0\.0\.1:(\d+)", proxy.output())
+        assert found is not None
+        context = ssl.create_default_context(cadata=PEM.partition("-----BEGIN PRIV")[0])
+        connection = HTTPSConnection("localhost", int(found[1]), timeout=30, context=context)
+        body = b'{"model":"a","messages":[{"role":"user","content":"x"}],"max_tokens":3'
+        for text in (body + b"}", body + b',"stream":true}'):
+            connection.request("POST", "/v1/chat/completions", text)
+            answer = connection.getresponse()
+            assert answer.status == 200
+            assert b"usage" in answer.read() or b"stream" in text
+        connection.close()
+        proxies.end()
+    finally:
+        proxies.close()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("both",), "expected --tls-cert-file and --tls-key-file, got --tls-cert-file only"),
+        (("both", "missing"), "No such file or directory"),
+        (("both", "noise"), "are no certificate and its key"),
+        (("noise", "both"), "are no certificate and its key"),
+    ],
+)
+def test_2_1_tls_mistakes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], given: tuple[str, ...], said: str
+) -> None:
+    """Before anything starts it is said which file is missing, or wrong."""
+    (tmp_path / "both").write_text(PEM)
+    (tmp_path / "noise").write_text("-----BEGIN NOISE-----")
+    config = tmp_path / "config.yaml"
+    config.write_text("models: {}")
+
+    code = main(["serve", "--config", str(config), *flags(*(tmp_path / name for name in given))])
+
+    assert (code, said in capsys.readouterr().err) == (1, True)
