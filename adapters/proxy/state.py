@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Protocol, TypeAlias
 
@@ -135,6 +136,7 @@ class Proxy:
         self.books = Books(activity, self.hub, self.own_log, options.capture_bytes)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._upstreams: dict[str, Upstream] = {}
+        self._dropped: defaultdict[str, list[Upstream]] = defaultdict(list)  # and still in use
         self._peers: dict[str, Upstream] = {}
         self._end_listening = supervisor.listen(self._cut)
 
@@ -155,10 +157,9 @@ class Proxy:
             self.profiles.activate(active)
         self.resolver.renew(catalogue, self.profiles)
         # Dropped, a pool serves its exchanges to the end and lets its idle connections expire.
-        self._upstreams = {
-            name: upstream for name, upstream in self._upstreams.items()
-            if name in catalogue.cards and catalogue.cards[name].limits == upstream.limits
-        }  # fmt: skip
+        for name, upstream in list(self._upstreams.items()):
+            if name not in catalogue.cards or catalogue.cards[name].limits != upstream.limits:
+                self._drop(name, self._upstreams.pop(name))
         self._peers = {
             name: upstream for name, upstream in self._peers.items()
             if name in catalogue.peers
@@ -171,9 +172,16 @@ class Proxy:
         endpoint = self.supervisor[card.id].spec.endpoint
         upstream = self._upstreams.get(card.id)
         if upstream is None or upstream.endpoint != endpoint:
+            if upstream is not None:
+                self._drop(card.id, upstream)
             limits = self.catalogue.cards.get(card.id, card).limits  # *card* may be an old one
             upstream = self._upstreams[card.id] = Upstream(endpoint, limits)
         return upstream
+
+    def _drop(self, name: str, upstream: Upstream) -> None:
+        """Use *upstream* no more; what is in flight there goes on, and can still be cut."""
+        kept = [old for old in self._dropped[name] if old.pool.open]
+        self._dropped[name] = [*kept, upstream]
 
     def upstream_of_peer(self, card: PeerCard) -> Upstream:
         """Return the connections to a peer."""
@@ -228,8 +236,10 @@ class Proxy:
         of the drain would be the beginning of a hook's and a grace period's waiting in vain.
         """
         if record.event in _CUTS and "stopping" in record.configuration:
-            upstream = self._upstreams.get(record.service)
-            if upstream is not None:
+            upstreams = self._dropped.pop(record.service, [])
+            if record.service in self._upstreams:
+                upstreams.append(self._upstreams[record.service])
+            for upstream in upstreams:
                 upstream.pool.cut(f"the model is being stopped: {record.cause}")
 
     async def aclose(self) -> None:
@@ -239,5 +249,6 @@ class Proxy:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for upstream in (*self._upstreams.values(), *self._peers.values()):
+        dropped = [upstream for those in self._dropped.values() for upstream in those]
+        for upstream in (*self._upstreams.values(), *self._peers.values(), *dropped):
             await upstream.pool.aclose()

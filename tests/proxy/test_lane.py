@@ -550,3 +550,27 @@ def test_a_reload_meanwhile_leaves_no_old_limits_behind() -> None:
         await wait_until_async(lambda: not proxy.flights.open)
 
     run(main)
+
+
+@pytest.mark.parametrize("way", ["short", "long"])
+def test_a_stop_cuts_what_began_before_a_reload(way: str) -> None:
+    """Requests that began with other limits are cut like all others when the drain is over."""
+
+    async def main(front: Front) -> None:
+        proxy = front.bench.app.proxy
+        async with front.client() as client:
+            await front.warm(client)
+            front.bench.server.respond = hold
+            client.ask(None, *(() if way == "short" else ("Other: head",)))
+            await wait_until_async(lambda: bool(front.bench.server.received))
+            assert front.taken == [way == "short"]
+            proxy.configure(
+                Catalogue([ModelCard(id="a", limits=Limits(header_s=7.0))]), proxy.options
+            )
+            front.bench.supervisor["a"].stop_nowait("test")
+            front.bench.supervisor["a"].post("drain_expired")
+            assert (await client.answer())[0] == 502
+            await front.bench.supervisor["a"].wait_stopped()
+        assert not proxy._dropped["a"]
+
+    run(main)
