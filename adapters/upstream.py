@@ -54,6 +54,7 @@ class UpstreamPool:
         name: ``host:port``, for messages.
         max_header_bytes: Largest head, and largest trailer, of an answer.
         is_closed: ``aclose`` was called.
+        is_secure: Connections are TLS, and so dear that one is kept after a stream of events too.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class UpstreamPool:
         self.name = f"{host}:{port}"
         self.max_header_bytes = max_header_bytes
         self.is_closed = False
+        self.is_secure = ssl is not None
         self._address = (host, port)
         self._ssl = ssl
         self._connect_timeout_s = connect_timeout_s

@@ -206,6 +206,7 @@ class Owner(Protocol):
     name: str
     max_header_bytes: int
     is_closed: bool
+    is_secure: bool
 
     def note_made(self, conn: Connection) -> None:
         """The connection has a socket now."""
@@ -231,6 +232,7 @@ class Connection(asyncio.Protocol):
         "_is_made",
         "_is_sent",
         "_keep",
+        "_may_keep",
         "_parser",
         "_poll",
         "_raw",
@@ -264,6 +266,7 @@ class Connection(asyncio.Protocol):
         self._request = b""
         self._until_eof = self._raw = self._surplus = self._fresh = self._complete = False
         self._keep = False
+        self._may_keep = True
         self._is_sent = True
         self._interim = self._head_bytes = 0
 
@@ -509,7 +512,7 @@ class Connection(asyncio.Protocol):
         if status < 200:
             self._on_interim(status, response)
             return
-        chunked = False
+        chunked = events = False
         for name, value in response.headers:
             if len(name) == 14 and name.lower() == b"content-length":
                 response.content_length = int(value)
@@ -517,12 +520,16 @@ class Connection(asyncio.Protocol):
                 if chunked or value.lower() != b"chunked":
                     raise _BrokenError(f"transfer coding {value!r}")
                 chunked = True
+            elif len(name) == 12 and name.lower() == b"content-type":
+                events = value[:17].lower() == b"text/event-stream"
+        # llama-server announces Keep-Alive, and closes behind a stream: who comes next is lost.
+        self._may_keep = not events or self.pool.is_secure
         self._until_eof = response.content_length is None and not chunked
         response.status = status
         self._fresh = True
         if response._is_head:
             self._complete = True
-            self._keep = self._parser.should_keep_alive()
+            self._keep = self._may_keep and self._parser.should_keep_alive()
 
     def _on_interim(self, status: int, response: UpstreamResponse) -> None:
         if status == 101:
@@ -554,7 +561,7 @@ class Connection(asyncio.Protocol):
         response = self._response
         if response is not None and response.status and not (self._complete or self._raw):
             self._complete = self._fresh = True
-            self._keep = self._parser.should_keep_alive()
+            self._keep = self._may_keep and self._parser.should_keep_alive()
 
     # -- the end of an exchange -----------------------------------------------------------
 

@@ -297,6 +297,15 @@ def test_anthropic_chats_and_counts(claude: anthropic.Anthropic) -> None:
     assert more.input_tokens > counted.input_tokens + 200
 
 
+def test_streams_one_right_after_the_other(oai: openai.OpenAI) -> None:
+    """The server ends its connection after each; none of the requests behind is lost."""
+    for _ in range(15):
+        chunks = list(
+            oai.chat.completions.create(model="ada", messages=TALK, max_tokens=2, stream=True)
+        )
+        assert chunks[-1].choices[0].finish_reason
+
+
 @pytest.mark.parametrize("model", ["ada", "slow"])
 def test_anthropic_streams(
     claude: anthropic.Anthropic, proxy: SwapchartProcess, model: str
