@@ -264,7 +264,7 @@ class Exchange:
         """
         if self.is_gone:
             raise ClientGoneError("the client is gone")
-        if self.is_started or self._line.stalled is not None:
+        if not self.can_answer:
             return False
         self._status, self._head, self.is_started = status, headers, True
         self._send_body(body, more=False)
@@ -387,10 +387,6 @@ class Exchange:
         self.on_leave = None
         self._line.ended(self)
 
-    def fail(self) -> None:
-        """Answer 500, or cut the client off where it has got a part of an answer."""
-        self._fail()
-
     async def run(self, app: App) -> None:
         """Run *app* to its end; whatever it leaves undone is never passed off as an answer."""
         try:
@@ -399,19 +395,20 @@ class Exchange:
             pass  # it was told, and need not mind
         except Exception:
             LOG.exception("%s %s failed", self.scope["method"], self.scope["path"])
-            self._fail()
+            self.fail()
         except BaseException:  # cancelled
             self._line.abort()
             raise
         else:
             if not (self.is_answered or self.is_gone):
                 LOG.error("%s %s was not answered", self.scope["method"], self.scope["path"])
-                self._fail()
+                self.fail()
         finally:
             self.scope = _ENDED  # it leads back here, and the collector is to have nothing to do
             self._line.ended(self)
 
-    def _fail(self) -> None:
+    def fail(self) -> None:
+        """Answer 500, or cut the client off where it has got a part of an answer."""
         if self.is_answered or self.is_gone:
             return
         if self.is_head_sent:

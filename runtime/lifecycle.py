@@ -212,7 +212,7 @@ class Lifecycle:
     # ---- what others may ask for
     def request(self, waiter: Waiter) -> None:
         """Admit, queue or refuse *waiter*; never waits."""
-        self._post_plain("request", waiter)
+        self.post("request", waiter=waiter)
 
     def withdraw(self, waiter: Waiter, cause: str = "the client left") -> None:
         """Take back a request that waits, or finish it if it was just admitted."""
@@ -224,7 +224,7 @@ class Lifecycle:
 
     def finish(self) -> None:
         """One admitted request has ended, however it did."""
-        self._post_plain("finish", None)
+        self.post("finish")
 
     async def acquire(self) -> None:
         """Wait until the service is ready and hold it; pair with `finish`.
@@ -365,40 +365,6 @@ class Lifecycle:
         finally:
             self._is_stepping = False
 
-    def _post_plain(self, event: str, waiter: Waiter | None) -> None:
-        """As `post`, for the two events of each request: quick where the chart stays in its state.
-
-        What the chart asks for is done all the same; only what a change of state needs is left
-        out: a record, a cause, a word to the supervisor.
-        """
-        stepper = self._stepper
-        if self._is_stepping or stepper.is_final:
-            self.post(event, waiter=waiter)
-            return
-        self._is_stepping = True
-        try:
-            before = stepper.configuration
-            try:
-                effects = stepper.step(event)
-            except NotHandledError as error:
-                self._note_unhandled(_Post(event, _NO_DATA, None, waiter, ""), error)
-                effects = []
-            if stepper.configuration is before and self.next_spec is None:
-                for effect in effects:
-                    kind = type(effect)
-                    if kind is AdmitWaiter and waiter is not None:
-                        waiter.admit()
-                    elif kind is CancelTimer:
-                        self._limits.disarm(effect.timer)  # type: ignore[union-attr]
-                    else:
-                        self._perform(effect, _Post(event, _NO_DATA, None, waiter, ""))
-            else:
-                self._follow(_Post(event, _NO_DATA, None, waiter, ""), before, effects)
-            while self._inbox:
-                self._step(self._inbox.popleft())
-        finally:
-            self._is_stepping = False
-
     def _step(self, post: _Post) -> None:
         if post.source is not None and post.source.is_dead:
             return
@@ -410,20 +376,13 @@ class Lifecycle:
         before = stepper.configuration
         try:
             effects = stepper.step(post.event, post.data)
-        except NotHandledError as error:
-            self._note_unhandled(post, error)
+        except NotHandledError:
+            self.unhandled.append((before, post.event))
+            log.exception("%s: the chart does not handle %r", self.spec.name, post.event)
+            if post.waiter is not None:
+                post.waiter.refuse(RequestError("internal", "unexpected request", status_hint=500))
             return
-        self._follow(post, before, effects)
-
-    def _note_unhandled(self, post: _Post, error: NotHandledError) -> None:
-        self.unhandled.append((self._stepper.configuration, post.event))
-        log.error("%s: %s", self.spec.name, error)
-        if post.waiter is not None:
-            post.waiter.refuse(RequestError("internal", "unexpected request", status_hint=500))
-
-    def _follow(self, post: _Post, before: Configuration, effects: list[Effect]) -> None:
-        """Record where the chart went, and do what it asks for."""
-        after = self._stepper.configuration
+        after = stepper.configuration
         has_moved = after is not before
         if has_moved or post.cause:
             self._note_cause(post, before, has_moved)

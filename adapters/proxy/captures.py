@@ -128,8 +128,7 @@ class Captures:
         )  # fmt: skip
         self._order.append(number)
         self._size += size
-        if self._size > self._room:
-            self._make_room()
+        self._make_room()
         return True
 
     def _make_room(self) -> None:

@@ -85,8 +85,7 @@ async def serve(
     """
     task = asyncio.current_task()
     if held is None:
-        proxy.flights.begin(exchange, task)
-        exchange.keep_bytes = proxy.books.keep_bytes(len(proxy.flights.open))
+        enter(proxy, exchange, task)
     else:
         proxy.flights.go_on(exchange, task)
     request.watch(task)
@@ -94,11 +93,9 @@ async def serve(
         target = resolved.target
         if isinstance(target, Remote):
             await _serve_remote(proxy, request, send, exchange, target, sending)
-        elif held is not None:
-            await _relay_on(proxy, request, send, exchange, target, held)
-        elif proxy.supervisor.acquire_nowait(target.card.id):
+        elif held is not None or proxy.supervisor.acquire_nowait(target.card.id):
             exchange.priority = target.card.priority
-            await _relay_held(proxy, request, send, exchange, target, sending)
+            await _relay_held(proxy, request, send, exchange, target, sending, held)
         else:
             await _serve_waiting(proxy, request, send, exchange, target, sending)
     except RequestError as error:
@@ -118,6 +115,12 @@ async def serve(
         await _cancelled(request, send, exchange)
     finally:
         conclude(proxy, exchange, resolved)
+
+
+def enter(proxy: Proxy, exchange: Exchange, task: asyncio.Task[object] | None) -> None:
+    """Note that a request is in flight, served by *task*; pair with `conclude`."""
+    proxy.flights.begin(exchange, task)
+    exchange.keep_bytes = proxy.books.keep_bytes(len(proxy.flights.open))
 
 
 def conclude(proxy: Proxy, exchange: Exchange, resolved: Resolved) -> None:
@@ -172,11 +175,14 @@ async def _serve_announced(
 
 async def _relay_held(
     proxy: Proxy, request: Request, send: Send, exchange: Exchange, local: Local,
-    sending: Sending,
+    sending: Sending, held: UpstreamResponse | None = None,
 ) -> None:  # fmt: skip
-    """Relay a request to a model that is held ready, and release it."""
+    """Relay a request to a model that is held ready, or what is left of *held*; release it."""
     card, supervisor = local.card, proxy.supervisor
     try:
+        if held is not None:
+            await _relay_on(proxy, request, send, exchange, local, held)
+            return
         exchange.admitted = perf_counter()
         upstream = proxy.upstream_of(card)
         fields = _lines(proxy, request, upstream, sending)
@@ -189,6 +195,21 @@ async def _relay_held(
         raise
     finally:
         supervisor.release(card.id)
+
+
+async def _relay_on(
+    proxy: Proxy, request: Request, send: Send, exchange: Exchange, local: Local,
+    held: UpstreamResponse,
+) -> None:  # fmt: skip
+    """Relay what is left of an answer that came by the short way."""
+    try:
+        if exchange.cancelled_by:
+            raise asyncio.CancelledError
+        held.check()
+        upstream = proxy.upstream_of(local.card)
+        await relay_answer(send, upstream, held, exchange, request.send_whole)
+    finally:
+        held.close()
 
 
 async def _serve_remote(
@@ -205,26 +226,6 @@ async def _serve_remote(
         mark=proxy.gate.mark,
     )
     await relay(send, upstream, sending.target, fields, sending.body, exchange)
-
-
-async def _relay_on(
-    proxy: Proxy, request: Request, send: Send, exchange: Exchange, local: Local,
-    held: UpstreamResponse,
-) -> None:  # fmt: skip
-    """Relay what is left of an answer that came by the short way, and release its model."""
-    card, supervisor = local.card, proxy.supervisor
-    try:
-        if exchange.cancelled_by:
-            raise asyncio.CancelledError
-        held.check()
-        await relay_answer(send, proxy.upstream_of(card), held, exchange, request.send_whole)
-    except UpstreamTimeout:
-        if exchange.status and card.id in supervisor:
-            supervisor[card.id].note_stall()
-        raise
-    finally:
-        held.close()
-        supervisor.release(card.id)
 
 
 def _lines(proxy: Proxy, request: Request, upstream: Upstream, sending: Sending) -> Headers | bytes:

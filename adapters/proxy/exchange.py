@@ -74,6 +74,18 @@ class Exchange:
         self.on_cancel: Callable[[], None] | None = None
         self._task: asyncio.Task[object] | None = None
 
+    def note_fields(self, headers: Headers) -> None:
+        """Note the fields of the answer; names in lower case."""
+        self.answer_headers = headers
+        for name, value in headers:
+            if name == b"content-type":
+                self.content_type = value
+
+    def note_whole(self, body: bytes) -> None:
+        """Note that the whole answer was sent at once."""
+        self.sent_bytes = len(body)
+        self.pieces.append(body)
+
     def keep_ends(self) -> MutableSequence[bytes]:
         """From now on keep the first and the last pieces of the answer only; returns these."""
         if self.is_whole:

@@ -24,22 +24,16 @@ class Head:
     """The fields of a request, and what follows from them.
 
     Attributes:
-        host: Its Host field, or None.
         content_type: Its Content-Type field, or None.
         verdicts: Identity of a route -> whether the request may pass to it.
         lines: Host of an upstream -> the fields as they go there, without the body's length.
     """
 
-    __slots__ = ("content_type", "host", "lines", "verdicts")
+    __slots__ = ("content_type", "lines", "verdicts")
 
     def __init__(self, headers: Headers) -> None:
-        self.host: bytes | None = None
-        self.content_type: bytes | None = None
-        for name, value in headers:
-            if name == b"host" and self.host is None:
-                self.host = value
-            elif name == b"content-type" and self.content_type is None:
-                self.content_type = value
+        kinds = (value for name, value in headers if name == b"content-type")
+        self.content_type: bytes | None = next(kinds, None)
         self.verdicts: dict[int, Pass | Refusal] = {}
         self.lines: dict[bytes, bytes] = {}
 

@@ -19,11 +19,11 @@ from ..headers import HeaderError, response_headers
 from ..upstream import UpstreamResponse, post_head
 from .body_budget import BodyBudget
 from .catalogue import Local
-from .dispatch import CLIENT_LEFT, Sending, begin, conclude, serve
+from .dispatch import CLIENT_LEFT, Sending, begin, conclude, enter, serve
 from .exchange import Exchange
 from .gate import Pass
 from .model_field import BadBodyError, model_of
-from .model_requests import post, target_of
+from .model_requests import is_form, post, target_of
 from .request import Request, unless_gone
 from .resolve import Resolved
 from .routes import Route, RouteTable
@@ -51,9 +51,11 @@ class Lane:
         self._landed: deque[_Flight] = deque()
         self._wake = asyncio.Event()
         proxy.spawn(self._end_them())
+        # A chart of somebody's own may start activities with a request, for which it takes a task.
         self._routes: dict[str, Route] = {
             route.path: route for route in routes.routes
             if route.method == "POST" and route.handler is post and "*" not in route.path
+            and not proxy.supervisor.has_own_chart
         }  # fmt: skip
 
     def take(self, call: Call) -> bool:
@@ -74,7 +76,7 @@ class Lane:
             return False
         if len(body) > proxy.options.json_limit_bytes:
             return False
-        if kind is not None and kind[:9].lower() == b"multipart":
+        if is_form(kind):
             return False
         try:
             wanted, is_stream = model_of(body)
@@ -88,7 +90,7 @@ class Lane:
             return False
         if not verdict.access.allows_model(wanted, local.wanted, local.id):
             return False
-        if local.card.id not in proxy.supervisor or proxy.supervisor.has_own_chart:
+        if local.card.id not in proxy.supervisor:
             return False
         upstream = proxy.upstream_of(local.card)
         lines = head.lines.get(upstream.host)
@@ -109,8 +111,7 @@ class Lane:
         exchange.admitted = perf_counter()
         exchange.body, exchange.priority = body, local.card.priority
         exchange.is_metered, exchange.is_stream = True, is_stream
-        exchange.keep_bytes = proxy.books.keep_bytes(len(proxy.flights.open))
-        proxy.flights.begin(exchange, None)
+        enter(proxy, exchange, None)
         flight = _Flight(self, call, request, exchange, resolved, response)
         call.on_leave = flight.leave
         exchange.on_cancel = flight.hand_over
@@ -170,10 +171,8 @@ class _Flight:
         self._lane.end_soon(self)  # asked for first: before the next request of this client begins
         exchange, call = self._exchange, self._call
         exchange.head = perf_counter()
-        for name, value in headers:
-            if name == b"content-type":
-                exchange.content_type = value
-        exchange.answer_headers, exchange.status = headers, response.status
+        exchange.note_fields(headers)
+        exchange.status = response.status
         piece = response.read_nowait() or b""
         try:
             call.answer_at_once(response.status, headers, piece)
@@ -182,8 +181,7 @@ class _Flight:
             exchange.code, exchange.error = "broken", str(error)
             call.fail()
         else:
-            exchange.sent_bytes = len(piece)
-            exchange.pieces.append(piece)
+            exchange.note_whole(piece)
 
     def hand_over(self) -> None:
         """Go on by the long way: an answer that takes longer, or none, or a cancellation."""

@@ -24,12 +24,17 @@ _OFF_LOOP_BYTES = 1 << 20  # looking through more takes so long that others woul
 _FORM = b"multipart/form-data"
 
 
+def is_form(kind: bytes | None) -> bool:
+    """Tell whether a Content-Type is that of a form with parts."""
+    return kind is not None and kind[: len(_FORM)].lower() == _FORM
+
+
 async def post(proxy: Proxy, request: Request, send: Send) -> None:
     """Serve a route whose body names the model."""
     assert request.head is not None, "looked at on the way here"
     kind = request.head.content_type
     try:
-        if kind is not None and kind[: len(_FORM)].lower() == _FORM:
+        if kind is not None and is_form(kind):
             await _form(proxy, request, send, boundary_of(kind))
         else:
             await _whole(proxy, request, send)

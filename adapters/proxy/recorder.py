@@ -63,8 +63,7 @@ class Recorder:
         self._captures.take(number, exchange)
         if self._store is not None:
             self._store.put(row_of(number, exchange, tokens, body))
-            if self._hub.is_heard:
-                self._hub.publish("activity", {"id": number})
+            self._hub.publish("activity", {"id": number})
         self._log.line(line_of(exchange))
 
     def _next_number(self) -> int:

@@ -88,10 +88,7 @@ async def relay_answer(
     try:
         exchange.head = perf_counter()
         headers = _fields(response)
-        for name, value in headers:
-            if name == b"content-type":
-                exchange.content_type = value
-        exchange.answer_headers = headers
+        exchange.note_fields(headers)
         piece = response.read_nowait()
         exchange.status = response.status
         if (
@@ -99,8 +96,7 @@ async def relay_answer(
             and len(piece) <= exchange.keep_bytes
             and send_whole(response.status, headers, piece)
         ):  # fmt: skip
-            exchange.sent_bytes = len(piece)
-            exchange.pieces.append(piece)
+            exchange.note_whole(piece)
             return
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         keep = exchange.pieces.append

@@ -127,25 +127,9 @@ class Request:
     """
 
     __slots__ = (
-        "_ahead",
-        "_budget",
-        "_is_complete",
-        "_patience",
-        "_receive",
-        "_take_body",
-        "_task",
-        "_watcher",
-        "access",
-        "head",
-        "headers",
-        "held_bytes",
-        "is_gone",
-        "method",
-        "path",
-        "rest",
-        "route",
-        "scope",
-        "send_whole",
+        "_ahead", "_budget", "_is_complete", "_patience", "_receive", "_take_body", "_task",
+        "_watcher", "access", "head", "headers", "held_bytes", "is_gone", "method", "path", "rest",
+        "route", "scope", "send_whole",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, budget: BodyBudget | None = None) -> None:

@@ -22,7 +22,6 @@ _DECODED_BYTES = 8 << 20
 _ERROR_CHARS = 500
 _UNKNOWN = -1
 _LARGEST = 10**15
-_TELLING = (b'"usage"', b'"timings"', b'"metrics"')
 _OBJECT = re.compile(r'"(usage|timings|metrics)"\s*:\s*(?=\{)')
 
 
@@ -113,7 +112,7 @@ def tokens_of(body: bytes, *, is_events: bool, is_whole: bool) -> Tokens:
         is_events: It is a stream of events.
         is_whole: It is not the ends only.
     """
-    if b'"usage"' not in body and b'"timings"' not in body and b'"metrics"' not in body:
+    if not _tells(body):
         return Tokens()
     if is_events:
         found = _from_events(body)
@@ -125,6 +124,10 @@ def tokens_of(body: bytes, *, is_events: bool, is_whole: bool) -> Tokens:
     else:
         found = _from_pieces(body)
     return _counted(found)
+
+
+def _tells(text: bytes) -> bool:
+    return b'"usage"' in text or b'"timings"' in text or b'"metrics"' in text
 
 
 def _plain(body: bytes) -> Tokens | None:
@@ -159,7 +162,7 @@ def _plain(body: bytes) -> Tokens | None:
 def _from_events(body: bytes) -> list[_Telling]:
     found = []
     for line in body.split(b"\n"):
-        if line.startswith(b"data:") and any(word in line for word in _TELLING):
+        if line.startswith(b"data:") and _tells(line):
             found += _decode(line[5:])
     return found
 

@@ -48,7 +48,6 @@ SORTS = (
 )  # fmt: skip
 Order: TypeAlias = Literal["asc", "desc"]
 
-_INSERT = f"INSERT INTO activity VALUES ({', '.join('?' * 18)})"
 _PRUNE = "DELETE FROM activity WHERE id <= (SELECT MAX(id) FROM activity) - ?"
 _PRUNE_EVERY = 1000
 _HISTOGRAM_ROWS = 20_000  # the youngest: a picture of lately, and quick on a large store
@@ -75,6 +74,9 @@ class ActivityRow(NamedTuple):
     first_byte: int = 0
     error_msg: str = ""
     metadata: str = "{}"
+
+
+_INSERT = f"INSERT INTO activity VALUES ({', '.join('?' * len(ActivityRow._fields))})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

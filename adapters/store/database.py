@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import cache
 from itertools import chain, groupby
 from operator import itemgetter
 from pathlib import Path
@@ -250,16 +251,23 @@ def _execute(db: sqlite3.Connection, sql: str, rows: list[Sequence[Any]]) -> Non
     SQLite lets go of the interpreter's lock for each statement, and taking it back from a busy
     event loop costs both more than the row.
     """
-    head, values, marks = sql.rpartition(" VALUES ")
+    wide, many = _widened(sql)
     done = 0
-    if values and marks.endswith(")"):
-        many = _VARIABLES // max(marks.count("?"), 1)
-        wide = f"{head} VALUES {', '.join([marks] * many)}"
-        while len(rows) - done >= many:
-            db.execute(wide, tuple(chain.from_iterable(rows[done : done + many])))
-            done += many
+    while len(rows) - done >= many > 1:
+        db.execute(wide, tuple(chain.from_iterable(rows[done : done + many])))
+        done += many
     for parameters in rows[done:]:
         db.execute(sql, parameters)
+
+
+@cache
+def _widened(sql: str) -> tuple[str, int]:
+    """Return *sql* for many rows at a time, and how many; 1 if it is no insert of values."""
+    head, values, marks = sql.rpartition(" VALUES ")
+    if not values or not marks.endswith(")"):
+        return sql, 1
+    many = _VARIABLES // max(marks.count("?"), 1)
+    return f"{head} VALUES {', '.join([marks] * many)}", many
 
 
 def _settle(future: Future[Any]) -> None:
