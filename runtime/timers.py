@@ -17,8 +17,8 @@ import anyio
 
 log = logging.getLogger(__name__)
 
-_GAP_S = 2.0  # woken so much too late: the whole process stood still
-_PULSE_S = 1.0  # how often that is looked for while a patient timer runs
+_PULSE_S = 1.0  # how often a gap is looked for while a patient timer runs
+_GAP_S = 3.0  # nobody looked for so long: the whole process stood still
 
 
 class Timer:
@@ -61,10 +61,15 @@ class PatientTimer(Timer):
 
     __slots__ = ()
 
+    def arm(self, delay_s: float) -> None:
+        """As `Timer.arm`."""
+        self._service.watch(self)
+        super().arm(delay_s)
+
     def arm_at(self, deadline: float) -> None:
         """As `Timer.arm_at`."""
-        super().arm_at(deadline)
         self._service.watch(self)
+        super().arm_at(deadline)
 
 
 class TimerService:
@@ -75,6 +80,7 @@ class TimerService:
         self._count = itertools.count()
         self._wake = anyio.Event()
         self._patient: set[PatientTimer] = set()
+        self._looked_at = 0.0  # on the clock, and no longer than a pulse ago while one is patient
         #: Seconds on the loop's clock; also outside a task, where anyio does not know the loop.
         self.now: Callable[[], float] = _clock()
 
@@ -88,9 +94,12 @@ class TimerService:
 
     def watch(self, timer: PatientTimer) -> None:
         """Look for gaps while *timer* is armed; `PatientTimer.arm_at` calls this."""
-        if timer not in self._patient:
-            self._patient.add(timer)
-            self._wake.set()
+        if timer in self._patient:
+            return
+        if not self._patient:
+            self._looked_at = self.now()
+        self._patient.add(timer)
+        self._wake.set()
 
     def queue(self, timer: Timer, deadline: float) -> None:
         """Put *timer* into the heap; `Timer.arm` calls this."""
@@ -102,32 +111,34 @@ class TimerService:
     async def run(self) -> None:
         """Fire what is due, for ever."""
         while True:
-            self._fire_due()
+            now = self.now()
+            self._make_good(now)
+            self._fire_due(now)
             self._wake = anyio.Event()
-            wake_at = self._next_look()
-            with anyio.CancelScope(deadline=wake_at):
+            with anyio.CancelScope(deadline=self._next_look()):
                 await self._wake.wait()
-            self._make_good(self.now() - wake_at)
 
     def _next_look(self) -> float:
         """When the first timer is due, or sooner to see a gap; infinite when there is none."""
         if self._patient:
             self._patient = {timer for timer in self._patient if timer.deadline is not None}
         first = self._heap[0][0] if self._heap else math.inf
-        return min(first, self.now() + _PULSE_S) if self._patient else first
+        return min(first, self._looked_at + _PULSE_S) if self._patient else first
 
-    def _make_good(self, late_s: float) -> None:
-        """Give patient timers the time back if we were woken far too late."""
-        if late_s < _GAP_S:
+    def _make_good(self, now: float) -> None:
+        """Give patient timers the time back if nobody looked for far too long."""
+        gap_s = now - self._looked_at
+        self._looked_at = now
+        if gap_s < _GAP_S:
             return
         for timer in self._patient:
             deadline = timer.deadline
             if deadline is not None:
-                log.warning("stood still for %.1f s: a start gets that time back", late_s)
-                timer.arm_at(deadline + late_s)
+                log.warning("stood still for %.1f s: a start gets that time back", gap_s)
+                timer.arm_at(deadline + gap_s)
 
-    def _fire_due(self) -> None:
-        now, end = self.now(), next(self._count)
+    def _fire_due(self, now: float) -> None:
+        end = next(self._count)
         # What an action arms anew is left for the next round: others must have their turn.
         while self._heap and self._heap[0][0] <= now and self._heap[0][1] < end:
             queued, _, timer = heapq.heappop(self._heap)

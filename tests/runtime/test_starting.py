@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
-from tools.virtual import World, tell
+from tools.virtual import World, stand_still, tell
 
 from swapchart.runtime import Exit, Timings
-from swapchart.runtime.testing import ServerScript, VirtualLoop, service
+from swapchart.runtime.testing import ServerScript, service
 
 
 def test_D01_a_thousand_requests_for_a_stopped_service_share_one_start() -> None:
@@ -51,13 +49,6 @@ def test_a_request_that_fails_to_start_says_what_the_process_said_last() -> None
 
 
 # ---- the proxy stands still
-def stand_still(seconds: float) -> None:
-    """As SIGSTOP and SIGCONT do: nothing of us runs, the processes go on."""
-    loop = asyncio.get_running_loop()
-    assert isinstance(loop, VirtualLoop)
-    loop.skip(seconds)
-
-
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize(
     "timings", [Timings(start_limit=20.0), Timings(start_limit=None, stall_limit=20.0)]

@@ -9,6 +9,7 @@ import anyio.lowlevel
 import pytest
 from hypothesis import given
 from hypothesis.strategies import integers, lists, none, tuples
+from tools.virtual import stand_still
 
 from swapchart.runtime import RequestError
 from swapchart.runtime.testing import run_virtual
@@ -115,6 +116,46 @@ def test_a_deadline_in_the_past_fires_at_once() -> None:
     run_virtual(main)
 
     assert fired == [1000.0]
+
+
+@pytest.mark.parametrize("call", range(12))
+def test_A36_wherever_we_stand_still_a_patient_timer_waits_for_it(call: int) -> None:
+    """SIGSTOP at any reading of the clock: the timer has its five seconds of our own time.
+
+    The process may stand still between the arming and the first look of the service, or in the
+    middle of a look: it is the answer we just wrote that wakes whoever stops us.
+    """
+    fired: list[float] = []
+    calls = 0
+
+    async def main() -> None:
+        service = TimerService()
+        clock = service.now
+
+        def now() -> float:
+            nonlocal calls
+            calls += 1
+            read = clock()
+            if calls == call:
+                stand_still(60.0)
+            return read
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(service.run)
+            await anyio.sleep(1.0)
+            armed_at = clock()
+            service.now = now
+            service.patient_timer(lambda: fired.append(clock() - armed_at)).arm(5.0)
+            await anyio.sleep(100.0)
+            tasks.cancel_scope.cancel()
+
+    run_virtual(main)
+
+    (waited_s,) = fired
+    stood_s = 60.0 if call and calls >= call else 0.0
+    assert 5.0 + stood_s <= waited_s
+    if call != 1:  # there it stood still before the five seconds began, and gets that back, too
+        assert waited_s <= 6.0 + stood_s
 
 
 @pytest.mark.parametrize("early", [True, False])

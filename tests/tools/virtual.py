@@ -13,6 +13,7 @@ every event was one the chart expects.
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
@@ -35,6 +36,7 @@ from swapchart.runtime.testing import (
     ScriptedHttp,
     ScriptedLauncher,
     ServerScripts,
+    VirtualLoop,
     run_virtual,
 )
 
@@ -215,3 +217,10 @@ def tell(
 
     run_virtual(main, seed=seed)
     return launcher
+
+
+def stand_still(seconds: float) -> None:
+    """As SIGSTOP and SIGCONT do: nothing of us runs, the processes go on."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    loop.skip(seconds)
