@@ -40,6 +40,7 @@ _LINES_OF_TROUBLE = 60  # what a traceback needs
 _MODELS = ("tortoise", "hare", "hedgehog", "crashy", "hooked", "never-up", "missing")
 _WEIGHTS = (6, 6, 6, 2, 4, 1, 1)  # of the models
 _USERS = 24
+_OUTPUT_KEPT = 1 << 20
 #: More of them after the storm than before it is a leak.
 _SLACK = {"fds": 6, "tasks": 2, "threads": 3, "processes": 0}
 _SLOPE_KB_PER_MIN = 2048  # of memory; counts in runs of ten minutes and more
@@ -116,7 +117,7 @@ class Soak:
     # ---- the storm
     async def user(self, number: int) -> None:
         """Make one request after the other for as long as there is a storm."""
-        client = Client(self.port, self.ledger, random.Random(self.rng.random()))
+        client = Client(self.port, self.ledger, random.Random(self.rng.random()), self.why)
         rng = random.Random(number)
         while not self._is_over:
             await self._storm.wait()
@@ -172,6 +173,18 @@ class Soak:
         """Return the rows of ``/running``."""
         rows: list[dict[str, Any]] = json.loads(await self._ask("GET", "/running"))["running"]
         return rows
+
+    async def why(self) -> str:
+        """Return what the proxy says of its queue and its models, and all its connections."""
+        queue = await self._ask("GET", "/api/queue")
+        me = psutil.Process(self.process.pid)
+        ends = [
+            f"{process.pid}: {end.laddr.port} to {end.raddr.port} {end.status}"
+            for process in (me, *me.children(recursive=True))
+            for end in process.net_connections("tcp") if end.raddr
+        ]  # fmt: skip
+        me.send_signal(signal.SIGUSR1)  # see soak_serve
+        return f"{queue.decode()}\n{json.dumps(await self.running())}\n{'; '.join(ends)}"
 
     # ---- quiet
     async def held(self) -> Held:
@@ -325,6 +338,8 @@ def main() -> None:
     parts = report(soak, before, after, options.seconds, wrong)
     command = f"./dev bench soak --seconds {options.seconds:.0f} --seed {options.seed}"
     keep = options.seconds >= 600
+    if wrong:
+        print(soak.process.output()[-_OUTPUT_KEPT:], file=sys.stderr)
     publish("soak", document("Soak", command, parts, weather, own_versions()), keep=keep)
     sys.exit(1 if wrong else 0)
 

@@ -15,7 +15,7 @@ import hashlib
 import json
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 PATIENCE_S = 90.0
@@ -121,10 +121,13 @@ class Client:
         port: Of the proxy.
         ledger: Where everything is noted.
         rng: What happens next.
+        why: Called when no answer came; returns what the proxy says of it.
     """
 
-    def __init__(self, port: int, ledger: Ledger, rng: random.Random) -> None:
-        self._port, self._ledger, self._rng = port, ledger, rng
+    def __init__(
+        self, port: int, ledger: Ledger, rng: random.Random, why: Callable[[], Awaitable[str]]
+    ) -> None:
+        self._port, self._ledger, self._rng, self._why = port, ledger, rng, why
 
     async def one(self, models: Sequence[str]) -> None:
         """Make one request of some kind to one of *models*, and see it end."""
@@ -179,7 +182,9 @@ class Client:
         except EOFError as error:
             ledger.wrong(f"{kind} {model}: {error}")
         except TimeoutError:
-            ledger.wrong(f"{kind} {model}: nothing within {PATIENCE_S:.0f} s")
+            port = writer.get_extra_info("sockname")[1]
+            what = f"{kind} {model} from port {port}: nothing within {PATIENCE_S:.0f} s"
+            ledger.wrong(f"{what}\n{await self._why()}")
         else:
             self._judge(kind, model, tokens, data, answer)
 

@@ -1,5 +1,7 @@
 """``swapchart`` as it is, with a thread beside it that writes down how many tasks there are.
 
+On SIGUSR1 it prints where each of them is.
+
 python soak_serve.py STATUS_FILE serve --config ...
 """
 
@@ -8,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -36,10 +39,17 @@ def _report(path: Path) -> None:
         time.sleep(0.25)
 
 
+def _print_tasks(*_: object) -> None:
+    for loop in _loops:
+        for task in asyncio.all_tasks(loop):
+            task.print_stack(file=sys.stderr)
+
+
 if __name__ == "__main__":
     vars(uvloop)["new_event_loop"] = _noted_loop
     status = Path(sys.argv[1])
     threading.Thread(target=_report, args=(status,), daemon=True).start()
+    signal.signal(signal.SIGUSR1, _print_tasks)
     code = main(sys.argv[2:])
     sys.stderr.flush()
     os._exit(code)
