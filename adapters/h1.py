@@ -22,7 +22,8 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from .h1_connection import H1Connection
-from .h1_exchange import ClientGoneError, Exchange
+from .h1_errors import ClientGoneError
+from .h1_exchange import Exchange
 from .h1_rules import H1Limits
 
 __all__ = ["ClientGoneError", "ConnectionHub", "H1Limits", "patched_hypercorn"]

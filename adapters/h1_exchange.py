@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMappi
 from http import HTTPStatus
 from typing import Any, Protocol
 
-from ..machine.errors import SwapchartError
+from .h1_errors import ClientGoneError
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -37,10 +37,6 @@ WHOLE_ANSWER = "swapchart.whole_answer"
 """Name of an ASGI extension: (status, headers, body) -> whether the whole answer was sent so."""
 WHOLE_BODY = "swapchart.whole_body"
 """Name of an ASGI extension: () -> the whole body of the request, or None: `receive` it."""
-
-
-class ClientGoneError(SwapchartError, ConnectionError):
-    """The client left, or was cut, while an answer was being sent (ASGI 2.4: an OSError)."""
 
 
 class House(Protocol):
@@ -111,8 +107,14 @@ class Exchange:
     task: asyncio.Task[None] | None = None
     waiter: asyncio.Future[None] | None = None
     on_leave: Callable[[], None] | None = None
-    is_head = is_received = is_started = is_head_sent = is_answered = is_gone = False
-    size = received = 0
+    is_head = False
+    is_received = False
+    is_started = False
+    is_head_sent = False
+    is_answered = False
+    is_gone = False
+    size = 0
+    received = 0
     _is_told = False  # that the request's body has ended
     _status = 0
     _chunked = False

@@ -328,6 +328,7 @@ def main() -> None:
         try:
             before, after = asyncio.run(soak.run(options.seconds))
             end = soak.end()
+            output = soak.process.output()[-_OUTPUT_KEPT:]
         except BaseException:
             print(soak.process.output()[-5000:], file=sys.stderr)
             raise
@@ -339,7 +340,7 @@ def main() -> None:
     command = f"./dev bench soak --seconds {options.seconds:.0f} --seed {options.seed}"
     keep = options.seconds >= 600
     if wrong:
-        print(soak.process.output()[-_OUTPUT_KEPT:], file=sys.stderr)
+        print(output, file=sys.stderr)
     publish("soak", document("Soak", command, parts, weather, own_versions()), keep=keep)
     sys.exit(1 if wrong else 0)
 

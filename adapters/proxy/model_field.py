@@ -6,24 +6,18 @@ for one model must not reach another that way.
 
 from __future__ import annotations
 
-from typing import Any
 from urllib.parse import parse_qsl, quote_plus, unquote_plus
 
 import msgspec
 
 from .json_edit import EditError, children
+from .shapes import ASKING
 
 
 class BadBodyError(Exception):
     """The body is not what the route needs; the text is for the client."""
 
 
-class _Head(msgspec.Struct):
-    model: Any = None
-    stream: Any = None
-
-
-_DECODER = msgspec.json.Decoder(_Head)
 _TWICE = "`model` is given twice"
 
 
@@ -36,7 +30,7 @@ def model_of(body: bytes) -> tuple[str, bool]:
         BadBodyError: It is not a JSON object, or ``model`` is not one text.
     """
     try:
-        head = _DECODER.decode(body)
+        head = ASKING.decode(body)
     except msgspec.ValidationError as error:
         raise BadBodyError("expected a JSON object") from error
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:

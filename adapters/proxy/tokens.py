@@ -18,6 +18,8 @@ from typing import Any
 
 import msgspec
 
+from .shapes import PLAIN, TELLING, TELLINGS, Telling
+
 _DECODED_BYTES = 8 << 20
 _ERROR_CHARS = 500
 _UNKNOWN = -1
@@ -48,43 +50,6 @@ class Tokens:
     read_rate: float = 0.0
     write_rate: float = 0.0
     server_ms: float = 0.0
-
-
-class _Telling(msgspec.Struct):
-    usage: Any = None
-    timings: Any = None
-    metrics: Any = None
-    response: Any = None
-    message: Any = None
-
-
-class _Details(msgspec.Struct):
-    cached_tokens: int | None = None
-
-
-class _Usage(msgspec.Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
-    input_tokens_details: _Details | None = None
-    prompt_tokens_details: _Details | None = None
-
-
-class _Plain(msgspec.Struct):
-    """What most answers look like; all that counts is of the type it should be."""
-
-    usage: _Usage | None = None
-    timings: Any = None
-    metrics: Any = None
-    response: Any = None
-    message: Any = None
-
-
-_PLAIN_DECODER = msgspec.json.Decoder(_Plain)
-_DECODER = msgspec.json.Decoder(_Telling)
-_LIST_DECODER = msgspec.json.Decoder(list[_Telling])
 
 
 def decoded(data: bytes, encoding: bytes) -> bytes | None:
@@ -133,7 +98,7 @@ def _tells(text: bytes) -> bool:
 def _plain(body: bytes) -> Tokens | None:
     """Return what a body with nothing but a usage tells; None: look closer."""
     try:
-        found = _PLAIN_DECODER.decode(body)
+        found = PLAIN.decode(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return None
     usage = found.usage
@@ -159,7 +124,7 @@ def _plain(body: bytes) -> Tokens | None:
     )  # fmt: skip
 
 
-def _from_events(body: bytes) -> list[_Telling]:
+def _from_events(body: bytes) -> list[Telling]:
     found = []
     for line in body.split(b"\n"):
         if line.startswith(b"data:") and _tells(line):
@@ -167,20 +132,20 @@ def _from_events(body: bytes) -> list[_Telling]:
     return found
 
 
-def _from_json(body: bytes) -> list[_Telling]:
+def _from_json(body: bytes) -> list[Telling]:
     return _decode(body) or _from_pieces(body)
 
 
-def _decode(text: bytes) -> list[_Telling]:
+def _decode(text: bytes) -> list[Telling]:
     try:
         if text.lstrip()[:1] == b"[":
-            return _LIST_DECODER.decode(text)[-1:]
-        return [_DECODER.decode(text)]
+            return TELLINGS.decode(text)[-1:]
+        return [TELLING.decode(text)]
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return []
 
 
-def _from_pieces(body: bytes) -> list[_Telling]:
+def _from_pieces(body: bytes) -> list[Telling]:
     """Find the objects in a text that is no JSON as a whole."""
     text = body.decode("utf-8", "replace")
     reader = json.JSONDecoder()
@@ -190,12 +155,12 @@ def _from_pieces(body: bytes) -> list[_Telling]:
             value, _ = reader.raw_decode(text, match.end())
         except (ValueError, RecursionError):
             continue
-        found.append(_Telling(**{match[1]: value}))
+        found.append(Telling(**{match[1]: value}))
     return found
 
 
 # ---- counting
-def _counted(found: Iterable[_Telling]) -> Tokens:
+def _counted(found: Iterable[Telling]) -> Tokens:
     tokens = Tokens()
     is_known = False
     for telling in found:
@@ -208,7 +173,7 @@ def _counted(found: Iterable[_Telling]) -> Tokens:
     return tokens
 
 
-def _usages(telling: _Telling) -> list[Mapping[str, Any]]:
+def _usages(telling: Telling) -> list[Mapping[str, Any]]:
     found: list[Mapping[str, Any]] = [
         holder["usage"]
         for holder in (telling.response, telling.message)

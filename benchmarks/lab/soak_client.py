@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import json
 import random
+import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -45,6 +46,7 @@ class Ledger:
     def wrong(self, what: str) -> None:
         """Note what should never be."""
         self.ended["wrong"] += 1
+        print(f"wrong: {what}", file=sys.stderr)
         if len(self.wrongs) < 100:
             self.wrongs.append(what)
 

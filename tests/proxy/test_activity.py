@@ -22,7 +22,7 @@ from tools.net import wait_until_async
 
 from swapchart.adapters.proxy.auth import ApiKey
 from swapchart.adapters.proxy.cards import ModelCard, SelectorCard
-from swapchart.adapters.proxy.exchange import Exchange
+from swapchart.adapters.proxy.exchange import Exchange, Flights
 from swapchart.adapters.proxy.options import ProxyOptions
 from swapchart.adapters.store import Database
 from swapchart.adapters.store.activity import (
@@ -487,23 +487,29 @@ def test_without_a_store_requests_are_served() -> None:
 
 def test_E05_more_than_can_be_written_is_dropped_and_counted() -> None:
     """A flood of requests never waits for what is written down."""
+    seen: list[Exchange] = []
+    flights = Flights()
+
+    async def respond(received: Received, writer: asyncio.StreamWriter) -> None:
+        seen.extend(flights.open.values())
+        await usage(received, writer)
 
     async def main(bench: Bench) -> None:
-        books, seen = bench.app.proxy.books, list[Exchange]()
-        take = books.recorder.take
-        books.recorder.take = seen.append  # type: ignore[method-assign, assignment]
+        nonlocal flights
+        books, flights = bench.app.proxy.books, bench.app.proxy.flights
         await bench.client.chat("a")
+        await wait_until_async(lambda: books.counters.requests["a", "200"] == 1)
         assert books.activity is not None
         database, disk = books.activity._db, threading.Event()
         database.submit(lambda _: disk.wait(10))
         await wait_until_async(lambda: not database._jobs)
         for _ in range(10_500):
-            take(seen[0])
+            books.recorder.take(seen[0])
         assert books.activity.dropped == 10_500 - 10_000 + 105  # with the rows that prune
-        assert books.counters.requests["a", "200"] == 10_500
+        assert books.counters.requests["a", "200"] == 10_501
         disk.set()
 
-    run(main)
+    run(main, respond=respond)
 
 
 def test_E06_a_page_of_many_rows_is_quick(tmp_path: Path) -> None:
