@@ -52,7 +52,7 @@ class Limits:
             make = timers.patient_timer if name in _PATIENT else timers.timer
             timer = self._timers[name] = make(partial(self._fire, name))
         if name == "stall_limit":
-            self._life.log.on_write = partial(timer.arm, seconds)  # slow, but it moves
+            self._life.log.watch(self._restart_stall_limit)
         timer.arm(seconds)
 
     def disarm(self, name: str) -> None:
@@ -62,7 +62,12 @@ class Limits:
         if timer is not None:
             timer.disarm()
         if name == "stall_limit":
-            self._life.log.on_write = None
+            self._life.log.unwatch(self._restart_stall_limit)
+
+    def _restart_stall_limit(self) -> None:
+        seconds = self._seconds("stall_limit")
+        if seconds is not None:
+            self._timers["stall_limit"].arm(seconds)  # slow, but it moves
 
     def retime(self, spec: ServiceSpec) -> None:
         """Take what of *spec* a process does not notice; what is armed gets its new limit."""

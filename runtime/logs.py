@@ -18,7 +18,6 @@ class LogRing:
 
     Attributes:
         total_bytes: How much was ever written; bytes.
-        on_write: Called after each write; a stall timer is armed anew by it.
     """
 
     def __init__(self, limit_bytes: int = 1 << 20, *, forward: LogRing | None = None) -> None:
@@ -28,7 +27,7 @@ class LogRing:
         self._readers: set[_Reader] = set()
         self._forward = forward
         self.total_bytes = 0
-        self.on_write: Callable[[], None] | None = None
+        self._watchers: tuple[Callable[[], None], ...] = ()
 
     def resize(self, limit_bytes: int) -> None:
         """Keep the last *limit_bytes* bytes from the next write on."""
@@ -51,12 +50,26 @@ class LogRing:
             reader.offer(data)
         if self._forward is not None:
             self._forward.write(data)
-        if self.on_write is not None:
-            self.on_write()
+        for watcher in self._watchers:
+            watcher()
 
     def line(self, text: str) -> None:
         """Append one line of our own, such as a hook's outcome."""
         self.write(text.encode("utf-8", "replace") + b"\n")
+
+    @property
+    def is_watched(self) -> bool:
+        """Tell whether anybody is called after a write."""
+        return bool(self._watchers)
+
+    def watch(self, watcher: Callable[[], None]) -> None:
+        """Call *watcher* after each write, once however often it was asked for; it never raises."""
+        self.unwatch(watcher)
+        self._watchers += (watcher,)
+
+    def unwatch(self, watcher: Callable[[], None]) -> None:
+        """Call *watcher* no more; a no-op when it is not called."""
+        self._watchers = tuple(each for each in self._watchers if each != watcher)
 
     def history(self) -> bytes:
         """Return what is kept; at most *limit_bytes* bytes."""

@@ -401,7 +401,7 @@ def test_every_output_begins_the_stall_limit_anew() -> None:
         await world.until("a", "backoff")
         await world.moment()
         assert client.outcome == "start_stalled"
-        assert world["a"].log.on_write is None
+        assert not world["a"].log.is_watched
 
     tell(story, service("a", timings=Timings(stall_limit=10.0)), servers={"a": script})
 

@@ -166,15 +166,39 @@ def test_writing_is_possible_while_nobody_reads_and_after_readers_have_gone() ->
     run_virtual(main)
 
 
-def test_a_watcher_hears_of_every_write() -> None:
-    """on_write is called for bytes, and not for nothing."""
+def test_every_watcher_hears_of_every_write() -> None:
+    """Watchers are called for bytes, and not for nothing; one that was asked for twice, once."""
     ring, heard = LogRing(), []
-    ring.on_write = lambda: heard.append(ring.total_bytes)
+
+    def first() -> None:
+        heard.append(("first", ring.total_bytes))
+
+    ring.watch(first)
+    ring.watch(lambda: heard.append(("second", ring.total_bytes)))
+    ring.watch(first)
     ring.write(b"ab")
     ring.write(b"")
     ring.write(b"c")
 
-    assert heard == [2, 3]
+    assert sorted(heard) == [("first", 2), ("first", 3), ("second", 2), ("second", 3)]
+
+
+def test_who_watches_no_more_is_not_called() -> None:
+    """A watcher may leave at any time, within a call too, and others hear on."""
+    ring, heard = LogRing(), []
+
+    def leaving() -> None:
+        heard.append("leaving")
+        ring.unwatch(leaving)
+
+    ring.watch(leaving)
+    ring.watch(lambda: heard.append("staying"))
+    ring.unwatch(print)
+    ring.write(b"1")
+    ring.write(b"2")
+
+    assert heard == ["leaving", "staying", "staying"]
+    assert ring.is_watched
 
 
 @pytest.mark.parametrize("text", ["plain", "gr\u00fc\u00dfe", "\udcff"])
