@@ -16,6 +16,7 @@ import anyio
 
 from .errors import LaunchError
 from .hooks import Haste
+from .pace import ProbePace
 from .ports import Command, ProcessHandle
 from .spec import Hook
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.010, 0.5
 _SETTLE_PAUSE_S = 0.1
 
 Body = Callable[[], Awaitable[None]]
@@ -191,16 +191,35 @@ class Activities:
 
     async def _probe_until_ok(self, url: str) -> None:
         life = self._life
-        began = anyio.current_time()
-        while True:
-            process = life.process
-            if process is not None:
-                probe = await process.probe(url, timeout_s=life.spec.timings.probe)
-                if probe.is_ok:
-                    return
-                life.probe_detail = probe.detail
-            elapsed = anyio.current_time() - began
-            await anyio.sleep(min(max(_FIRST_PAUSE_S, 0.01 * elapsed), _LONGEST_PAUSE_S))
+        now = life.world.timers.now
+        pace = ProbePace(now())
+        heard = anyio.Event()
+
+        def hear() -> None:
+            if pace.hear(now()):
+                heard.set()
+
+        life.log.watch(hear)
+        try:
+            while not await self._probe_in_time(url, pace):
+                while now() < pace.due:
+                    heard = anyio.Event()
+                    with anyio.CancelScope(deadline=pace.due):
+                        await heard.wait()
+        finally:
+            life.log.unwatch(hear)
+
+    async def _probe_in_time(self, url: str, pace: ProbePace) -> bool:
+        life = self._life
+        now, process = life.world.timers.now, life.process
+        pace.ask(now())
+        if process is not None:
+            probe = await process.probe(url, timeout_s=life.spec.timings.probe)
+            if probe.is_ok:
+                return True
+            life.probe_detail = probe.detail
+        pace.answer(now())
+        return False
 
     async def _liveness(self, activity: Activity) -> None:
         life = self._life

@@ -48,6 +48,92 @@ def test_a_request_that_fails_to_start_says_what_the_process_said_last() -> None
     tell(story, service("a"), servers={"a": script})
 
 
+# ---- noticing that it is ready
+@pytest.mark.parametrize("ready_s", [0.003, 1.0, 30.0, 600.0])
+@pytest.mark.parametrize("before_s", [0.0, 0.001, 0.02])
+def test_what_a_server_says_leads_to_a_probe_at_once(ready_s: float, before_s: float) -> None:
+    """One that prints when it is ready, or a little before, is found so at that moment."""
+    script = ServerScript(healthy_s=ready_s + before_s, output=((ready_s, b"listening\n"),))
+
+    async def story(world: World) -> None:
+        client = world.client("a", hold_s=0.0)
+        await world.until("a", "ready")
+        await world.moment()
+        assert client.served_at is not None
+        late_s = client.served_at - client.asked_at - ready_s - before_s
+        assert late_s <= max(before_s / 2, 0.002)
+
+    tell(story, service("a", timings=Timings(start_limit=None)), servers={"a": script})
+
+
+@pytest.mark.parametrize("ready_s", [0.0, 0.02, 0.5, 3.0, 10.0, 60.0])
+def test_a_silent_server_is_noticed_late_by_a_small_share_of_its_start(ready_s: float) -> None:
+    """Ten milliseconds and 0.1 % at most: twenty after ten seconds."""
+
+    async def story(world: World) -> None:
+        client = world.client("a", hold_s=0.0)
+        await world.until("a", "ready")
+        await world.moment()
+        assert client.served_at is not None
+        late_s = client.served_at - client.asked_at - ready_s
+        limit_s = max(min(0.1 * ready_s, 0.010 + 0.001 * ready_s), 0.002)
+        assert 0.0 <= late_s <= limit_s + 1e-6
+
+    script = ServerScript(healthy_s=ready_s)
+    tell(story, service("a", timings=Timings(start_limit=None)), servers={"a": script})
+
+
+def test_a_flood_of_output_is_no_flood_of_probes() -> None:
+    """A server that prints a thousand lines a second is probed a hundred times more, not that."""
+    flood = tuple((0.001 * n, b"loading\n") for n in range(10_000))
+    probes = []
+
+    async def story(world: World) -> None:
+        world.client("a", hold_s=0.0)
+        await world.at(5.0)
+        probes.append(world.launcher.of("a")[0].probes)
+        await world.at(10.0)
+        probes.append(world.launcher.of("a")[0].probes)
+
+    for output in ((), flood):
+        tell(story, service("a"), servers={"a": ServerScript(healthy_s=20.0, output=output)})
+    silent, flooded = probes[1] - probes[0], probes[3] - probes[2]
+
+    assert silent + 100 < flooded <= silent + 508
+
+
+def test_what_a_ready_server_says_leads_to_no_probe() -> None:
+    """Its log is a log: nobody hears of it."""
+    output = tuple((float(n), b"request\n") for n in range(2, 100))
+
+    async def story(world: World) -> None:
+        await world.supervisor.load("a")
+        process, log = world.launcher.of("a")[0], world["a"].log
+        probes = process.probes
+        assert not log.is_watched
+        await world.at(50.0)
+        assert log.history().count(b"request") >= 48
+        assert process.probes == probes
+
+    tell(story, service("a"), servers={"a": ServerScript(healthy_s=1.0, output=output)})
+
+
+def test_a_start_that_is_cancelled_hears_of_nothing_any_more() -> None:
+    """Whatever ends the probing, the log is watched no longer."""
+    script = ServerScript(healthy_s=None, output=((1.0, b"loading\n"),), terminate_s=5.0)
+
+    async def story(world: World) -> None:
+        world.client("a")
+        await world.at(2.0)
+        assert world["a"].log.is_watched
+        world["a"].stop_nowait()
+        await world.moment()
+        assert world["a"].state == "terminating"
+        assert not world["a"].log.is_watched
+
+    tell(story, service("a"), servers={"a": script})
+
+
 # ---- the proxy stands still
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize(
