@@ -28,9 +28,10 @@ from anyio.abc import TaskGroup
 
 from ..runtime.errors import EngineError
 from ..runtime.ports import Command, Exit, Launcher, LogSink, Probe, ProcessHandle
-from . import procfs, procprobe
+from . import procfs, proclisten, procprobe
 from .guardian import Guardian
-from .procfs import IPAddress, Proc
+from .procfs import Proc
+from .proclisten import IPAddress
 from .procpump import CappedSink, LogPump
 from .procspawn import ignore_signals, spawn, unignore_signals
 
@@ -165,10 +166,11 @@ class LocalProcess(ProcessHandle):
     async def _prove(self, peer: tuple[IPAddress, int] | None) -> Probe:
         if peer is None or peer in self._proven:
             return Probe(is_ok=True)
-        inodes = procfs.listening_inodes(*peer)
-        for member in self.tree():
-            if inodes:
-                inodes -= procfs.socket_inodes(member.pid)
+        inodes = proclisten.listening_inodes(*peer)
+        if self._exit is None:  # mostly it is the leader's own: no need to look at all processes
+            inodes -= procfs.socket_inodes(self.pid)
+        for member in self.tree() if inodes else ():
+            inodes -= procfs.socket_inodes(member.pid)
         if inodes:
             for holder in await anyio.to_thread.run_sync(procfs.find_holders, inodes):
                 if holder.start < self.start or procfs.variable(holder.pid, "SWAPCHART_RUN"):

@@ -15,23 +15,17 @@ import errno
 import os
 import resource
 import signal
-import struct
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple
 
 import anyio
 import anyio.to_thread
 
-IPAddress = IPv4Address | IPv6Address
-
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_GET_CHILD_SUBREAPER = 37
 _SYS_PIDFD_SEND_SIGNAL = 424  # the same number on every architecture that Python runs on
 _SYS_PIDFD_OPEN = 434
-_LISTEN = "0A"
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -273,58 +267,7 @@ async def wait_child(pid: int) -> None:
         os.close(fd)
 
 
-# ---- who listens on a port ---------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listener:
-    """A listening TCP socket.
-
-    Attributes:
-        address: Where it is bound; unspecified is every address.
-        inode: Its number, as ``/proc/PID/fd`` shows it.
-    """
-
-    address: IPAddress
-    inode: int
-
-
-def parse_listeners(table: str, port: int) -> list[Listener]:
-    """Read /proc/net/tcp or tcp6: the sockets in state LISTEN on *port*."""
-    found: list[Listener] = []
-    suffix = f":{port:04X}"
-    for line in table.splitlines()[1:]:
-        fields = line.split()
-        if len(fields) > 9 and fields[3] == _LISTEN and fields[1].endswith(suffix):
-            address = _address(fields[1].partition(":")[0])
-            found.append(Listener(address=address, inode=int(fields[9])))
-    return found
-
-
-def _address(words: str) -> IPAddress:
-    # Groups of 32 bits, each printed as a number in the machine's own byte order.
-    numbers = (int(words[at : at + 8], 16) for at in range(0, len(words), 8))
-    return ip_address(b"".join(struct.pack("=I", number) for number in numbers))
-
-
-def select_listeners(listeners: Iterable[Listener], address: IPAddress) -> set[int]:
-    """Choose the inodes that answer a connection to *address*: exact ones before wildcards."""
-    every = list(listeners)
-    exact = {each.inode for each in every if _plain(each.address) == _plain(address)}
-    return exact or {each.inode for each in every if each.address.is_unspecified}
-
-
-def _plain(address: IPAddress) -> IPAddress:
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    return address
-
-
-def listening_inodes(address: IPAddress, port: int) -> set[int]:
-    """Return the inodes of the sockets that answer on *address* and *port*; empty if unseen."""
-    tables = (read_bytes("/proc/net/tcp"), read_bytes("/proc/net/tcp6"))
-    found = [each for table in tables for each in parse_listeners(table.decode("ascii"), port)]
-    return select_listeners(found, address)
+# ---- who holds a socket ------------------------------------------------------------------
 
 
 def socket_inodes(pid: int) -> set[int]:

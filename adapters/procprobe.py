@@ -2,25 +2,38 @@
 
 No pool, no redirect, no cookie, no proxy of the environment. The verdict is the status line;
 of the body at most 64 KiB are read, and only to part from the server in peace.
+
+A server that starts is asked often: over a bare socket, which takes a quarter of the CPU that a
+stream of anyio's does, some 0.1 ms for an answer and 0.03 ms for a refusal.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import ssl
 import struct
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
+from typing import Any, Protocol
 from urllib.parse import quote, urlsplit
 
 import anyio
-from anyio.abc import ByteStream, SocketAttribute
 
-from .procfs import IPAddress
+from .proclisten import IPAddress
 
 LIMIT_BYTES = 1 << 16
 _LINGER_S = 0.05
 _SAFE = "/?%:@!$&'()*+,;=-._~[]"
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close by a reset
+_ATTEMPT_S = 0.25  # as long as RFC 8305 waits before it tries the next address
+
+_Place = tuple[int, tuple[Any, ...]]  # address family and socket address, of any port
+
+_LOCALHOST: list[_Place] = []  # where that name leads, once it was looked up
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,37 +111,125 @@ def _reason(error: OSError) -> str:
     return (last.strerror if isinstance(last, OSError) else None) or type(last).__name__
 
 
+class _Stream(Protocol):
+    """What of anyio's byte streams is needed here."""
+
+    async def receive(self, max_bytes: int = 65536) -> bytes: ...
+
+
 async def _exchange(target: _Target) -> Answer:
-    stream: ByteStream
-    peer: tuple[IPAddress, int] | None = None
-    if target.is_tls:
-        context = ssl.create_default_context()
-        stream = await anyio.connect_tcp(
-            target.host, target.port, ssl_context=context, tls_standard_compatible=False
-        )
-    else:
-        plain = await anyio.connect_tcp(target.host, target.port)
-        stream = plain
-        local = plain.extra(SocketAttribute.local_address)
-        remote = plain.extra(SocketAttribute.remote_address)
-        if local == remote:
-            # A port of the ephemeral range where nobody listens can be connected to itself.
-            # Reset it: in TIME_WAIT it would keep the child from binding its port.
-            raw = plain.extra(SocketAttribute.raw_socket)
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            await anyio.aclose_forcefully(plain)
-            return Answer(status=None, detail="refused")
-        address = ip_address(str(remote[0]).partition("%")[0])
-        if address.is_loopback or address.is_unspecified:
-            peer = (address, int(remote[1]))
+    if not target.is_tls:
+        return await _exchange_plain(target)
+    stream = await anyio.connect_tcp(
+        target.host,
+        target.port,
+        ssl_context=ssl.create_default_context(),
+        tls_standard_compatible=False,
+    )
     try:
         await stream.send(target.request)
-        return await _read(stream, peer)
+        return await _read(stream, None)
     finally:
         await anyio.aclose_forcefully(stream)
 
 
-async def _read(stream: ByteStream, peer: tuple[IPAddress, int] | None) -> Answer:
+async def _exchange_plain(target: _Target) -> Answer:
+    with await _connect(await _find(target.host), target.port) as sock:
+        remote = sock.getpeername()
+        if remote == sock.getsockname():
+            # A port of the ephemeral range where nobody listens can be connected to itself.
+            # Reset it: in TIME_WAIT it would keep the child from binding its port.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            return Answer(status=None, detail="refused")
+        address = ip_address(str(remote[0]).partition("%")[0])
+        is_near = address.is_loopback or address.is_unspecified
+        stream = _Plain(sock)
+        await stream.send(target.request)
+        return await _read(stream, (address, int(remote[1])) if is_near else None)
+
+
+async def _find(host: str) -> Sequence[_Place]:
+    """Look *host* up, in the order in which its addresses are to be tried."""
+    if host == "localhost" and _LOCALHOST:
+        return _LOCALHOST
+    try:
+        found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except (socket.gaierror, UnicodeError):  # the latter for an empty label
+        places = _places(await anyio.getaddrinfo(host, 0, type=socket.SOCK_STREAM))
+    else:
+        places = _places(found)
+    if host == "localhost":
+        _LOCALHOST[:] = places
+    return places
+
+
+def _places(found: Iterable[tuple[Any, ...]]) -> list[_Place]:
+    return [(family, address) for family, _, _, _, address in found]
+
+
+async def _connect(places: Sequence[_Place], port: int) -> socket.socket:
+    """Connect to the first of *places* that lets us; none but the last may take long."""
+    *others, last = places
+    for place in others:
+        with suppress(OSError), anyio.move_on_after(_ATTEMPT_S):
+            return await _connect_to(place, port)
+    return await _connect_to(last, port)
+
+
+async def _connect_to(place: _Place, port: int) -> socket.socket:
+    family, (host, _, *scope) = place
+    sock = _make_socket(family)
+    try:
+        code = sock.connect_ex((host, port, *scope))
+        if code == errno.EINPROGRESS:
+            code = sock.connect_ex((host, port, *scope))  # on loopback it is over by now
+        if code == errno.EALREADY:
+            await anyio.wait_writable(sock)
+            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code not in (0, errno.EISCONN):
+            raise OSError(code, os.strerror(code))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _make_socket(family: int) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    return sock
+
+
+class _Plain:
+    """A stream over a connected socket, which stays the caller's."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    async def send(self, data: bytes) -> None:
+        while data:
+            try:
+                data = data[self._sock.send(data) :]
+            except BlockingIOError:
+                await anyio.wait_writable(self._sock)
+            except ConnectionError as error:
+                raise anyio.BrokenResourceError from error
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        while True:
+            try:
+                data = self._sock.recv(max_bytes)
+            except BlockingIOError:
+                await anyio.wait_readable(self._sock)
+                continue
+            except ConnectionError as error:
+                raise anyio.BrokenResourceError from error
+            if not data:
+                raise anyio.EndOfStream
+            return data
+
+
+async def _read(stream: _Stream, peer: tuple[IPAddress, int] | None) -> Answer:
     data = bytearray()
     while b"\n" not in data and len(data) < LIMIT_BYTES:
         try:
@@ -150,7 +251,7 @@ def _status(data: bytes) -> int | None:
     return int(words[1]) if len(words[1]) == 3 else None
 
 
-async def _drain(stream: ByteStream, data: bytearray) -> None:
+async def _drain(stream: _Stream, data: bytearray) -> None:
     """Read on for a moment: closing over unread bytes resets the connection under the server."""
     with anyio.move_on_after(_LINGER_S):
         try:

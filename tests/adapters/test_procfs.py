@@ -2,34 +2,17 @@
 
 import errno
 import os
-import socket
-from ipaddress import ip_address
 
 import pytest
 from hypothesis import given
 from hypothesis.strategies import binary, integers
 
 from swapchart.adapters import procfs
-from swapchart.adapters.procfs import Listener, parse_listeners, parse_stat, select_listeners
+from swapchart.adapters.procfs import parse_stat
 
 CGROUPS_1 = "9:name=systemd:/\n8:cpu,memory:/box/1\n0::/\n"
 CGROUPS_2 = "0::/user.slice/a.scope\n"
 TAIL = b" %d %d %d 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 %d 0 %d 0 0 184467 0"
-
-# What Linux printed on a little-endian machine; the columns after the inode are left out.
-TCP = """\
-  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
-   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 101 1
-   1: 00000000:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 102 1
-   2: 0100007F:1F90 0100007F:D1C2 01 00000000:00000000 00:00000000 00000000     0        0 103 1
-   3: 0100007F:1F91 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 104 1
-"""
-TCP6 = """\
-  sl  local_address                         remote_address                        st tx_queue
-   0: 00000000000000000000000001000000:1F90 00000000000000000000000000000000:0000 0A 0:0 0:0 0 0 0 201
-   1: 00000000000000000000000000000000:1F90 00000000000000000000000000000000:0000 0A 0:0 0:0 0 0 0 202
-   2: 0000000000000000FFFF00000100007F:1F90 00000000000000000000000000000000:0000 0A 0:0 0:0 0 0 0 203
-"""  # noqa: E501
 
 
 @given(
@@ -53,47 +36,6 @@ def test_any_name_is_read(name: bytes, numbers: int, start: int) -> None:
 def test_a_zombie_is_dead_unless_a_thread_lives(state: bytes, threads: int, is_alive: bool) -> None:
     """The first thread may end before the others do."""
     assert parse_stat(b"7 (x) " + state + TAIL % (1, 7, 7, threads, 5)).is_alive == is_alive
-
-
-def test_listeners_of_one_port_are_found() -> None:
-    """Other ports and other states are passed over, addresses are read in host order."""
-    assert parse_listeners(TCP, 8080) == [
-        Listener(address=ip_address("127.0.0.1"), inode=101),
-        Listener(address=ip_address("0.0.0.0"), inode=102),
-    ]
-    assert parse_listeners(TCP6, 8080) == [
-        Listener(address=ip_address("::1"), inode=201),
-        Listener(address=ip_address("::"), inode=202),
-        Listener(address=ip_address("::ffff:127.0.0.1"), inode=203),
-    ]
-    assert parse_listeners(TCP, 80) == []
-
-
-@pytest.mark.parametrize(
-    ("address", "inodes"),
-    [
-        ("127.0.0.1", {101, 203}),
-        ("::1", {201}),
-        ("127.0.0.2", {102, 202}),
-    ],
-)
-def test_the_exact_listener_answers_before_the_wildcard(address: str, inodes: set[int]) -> None:
-    """As in the kernel: a wildcard gets what no exact address takes."""
-    every = parse_listeners(TCP, 8080) + parse_listeners(TCP6, 8080)
-
-    assert select_listeners(every, ip_address(address)) == inodes
-
-
-@pytest.mark.parametrize(("host", "seen_from"), [("127.0.0.1", "127.0.0.1"), ("::", "127.0.0.1")])
-def test_our_own_listener_is_ours(host: str, seen_from: str) -> None:
-    """The inode in the table is the one among our descriptors."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.create_server((host, 0), family=family, dualstack_ipv6=":" in host) as server:
-        inodes = procfs.listening_inodes(ip_address(seen_from), server.getsockname()[1])
-
-        assert len(inodes) == 1
-        assert inodes <= procfs.socket_inodes(os.getpid())
-        assert os.getpid() in {each.pid for each in procfs.find_holders(inodes)}
 
 
 def test_this_process_is_seen_as_it_is() -> None:

@@ -2,18 +2,18 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import AsyncIterator, Callable
-from functools import partial
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import anyio
 import anyio.abc
 import pytest
 
-from swapchart.adapters import procfs
+from swapchart.adapters import procfs, proclisten, procprobe
 from swapchart.adapters.process import LocalLauncher, LocalProcess
 from swapchart.runtime.logs import LogRing
 from swapchart.runtime.ports import Command, Probe
@@ -33,6 +33,10 @@ SERVER = textwrap.dedent("""
     print(server.getsockname()[1], flush=True)
     while True:
         peer, _ = server.accept()
+        if mode == "reset":
+            peer.recv(1)
+            peer.close()
+            continue
         try:
             asked = peer.recv(65536)
             if mode == "mute":
@@ -159,6 +163,7 @@ async def test_the_request_is_plain_and_complete(launcher: LocalLauncher, host: 
         ("http:///health", "bad url: expected an http or https URL"),
         ("http://127.0.0.1:99999/", "bad url: Port out of range 0-65535"),
         ("http://[::1/", "bad url: Invalid IPv6 URL"),
+        ("http://a..b/", "unknown host"),
     ],
 )
 async def test_what_cannot_be_reached_is_said(
@@ -236,17 +241,63 @@ async def test_the_proof_is_made_once_for_each_port(
     """Later probes of the same port cost one connection and no look into /proc."""
     process, port, _ = await serve(launcher, "200")
     asked: list[int] = []
-    real = procfs.listening_inodes
+    real = proclisten.listening_inodes
 
-    def spy(address: procfs.IPAddress, port: int) -> set[int]:
+    def spy(address: proclisten.IPAddress, port: int) -> set[int]:
         asked.append(port)
         return real(address, port)
 
-    monkeypatch.setattr(procfs, "listening_inodes", spy)
+    monkeypatch.setattr(proclisten, "listening_inodes", spy)
     for _ in range(3):
         assert (await process.probe(f"http://127.0.0.1:{port}/", timeout_s=5)).is_ok
 
     assert asked == [port]
+
+
+async def test_what_the_leader_listens_on_is_proved_without_a_scan(
+    launcher: LocalLauncher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only where the leader does not hold the socket are all processes of the machine looked at."""
+    leader, port, _ = await serve(launcher, "200")
+    daemon, other_port, _ = await serve(launcher, "daemon")
+    scans: list[int] = []
+    real = procfs.scan
+
+    def spy() -> Iterator[procfs.Proc]:
+        scans.append(1)
+        yield from real()
+
+    monkeypatch.setattr(procfs, "scan", spy)
+
+    assert (await leader.probe(f"http://127.0.0.1:{port}/", timeout_s=5)).is_ok
+    assert not scans
+    assert (await daemon.probe(f"http://127.0.0.1:{other_port}/", timeout_s=5)).is_ok
+    assert scans
+
+
+async def test_the_second_address_of_a_name_is_tried_soon(
+    launcher: LocalLauncher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name whose first address answers nothing is asked at its next one, within the limit."""
+    process, port, _ = await serve(launcher, "200")
+    with socket.socket() as full:
+        full.bind(("127.0.0.2", port))
+        full.listen(0)
+        with socket.create_connection(("127.0.0.2", port)):  # now its queue is full
+            places = [(socket.AF_INET, (host, 0)) for host in ("127.0.0.2", "127.0.0.1")]
+            monkeypatch.setattr(procprobe, "_LOCALHOST", places)
+            probe = await process.probe(f"http://localhost:{port}/", timeout_s=5)
+
+    assert probe == Probe(is_ok=True)
+
+
+async def test_a_reset_is_a_lost_connection(launcher: LocalLauncher) -> None:
+    """A server that closes over what it has not read is one that did not answer."""
+    process, port, _ = await serve(launcher, "reset")
+
+    assert await process.probe(f"http://127.0.0.1:{port}/", timeout_s=5) == Probe(
+        is_ok=False, detail="connection lost"
+    )
 
 
 async def test_a_connection_to_itself_is_refused(
@@ -256,8 +307,14 @@ async def test_a_connection_to_itself_is_refused(
     process = await launcher.start(Command(argv=("sleep", "60")), LogRing())
     async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
         port = listener.extra(anyio.abc.SocketAttribute.local_port)
-    itself = partial(anyio.connect_tcp, local_host="127.0.0.1", local_port=port)
-    monkeypatch.setattr(anyio, "connect_tcp", itself)
+    real = procprobe._make_socket
+
+    def bound(family: int) -> socket.socket:
+        sock = real(family)
+        sock.bind(("127.0.0.1", port))
+        return sock
+
+    monkeypatch.setattr(procprobe, "_make_socket", bound)
     probe = await process.probe(f"http://127.0.0.1:{port}/", timeout_s=5)
 
     assert probe == Probe(is_ok=False, detail="refused")
