@@ -231,15 +231,22 @@ def compare(server: Server, folder: Path, runs: int) -> list[list[str]]:
 
 
 # ---- readiness
+#: How a server becomes ready -> options of ``lab/instant.py``.
+_READINESS = {
+    "503, then 200": (), "503, then 200, and says so": ("--tell",),
+    "listens late": ("--late",), "listens late, and says so": ("--late", "--tell"),
+}  # fmt: skip
+
+
 def noticed(folder: Path, runs: int, starts_s: Sequence[float]) -> list[list[str]]:
     """Measure from a server's being healthy to its first request; returns the table's rows."""
     rows = []
-    for late in (False, True):
-        for start_s in starts_s:
-            notes = folder / f"notes-{start_s}-{late}"
-            options = ["--ready-after-s", str(start_s), *(["--late"] if late else [])]
-            place = folder / f"noticed-{start_s}-{late}"
-            with Proxied(instant(notes, *options), place) as proxy:
+    for start_s in starts_s:
+        for how, options in _READINESS.items():
+            place = folder / f"noticed-{len(rows)}"
+            notes = folder / f"notes-{len(rows)}"
+            server = instant(notes, "--ready-after-s", str(start_s), *options)
+            with Proxied(server, place) as proxy:
                 for _ in range(runs):
                     proxy.start()
                     proxy.end()
@@ -251,7 +258,6 @@ def noticed(folder: Path, runs: int, starts_s: Sequence[float]) -> list[list[str
                 (asked - ready) / 1e6
                 for ready, asked in zip(at["ready"], at["request"], strict=True)
             ]
-            how = "listens late" if late else "503, then 200"
             rows.append(
                 [f"{start_s:g} s, {how}", f"{median(delays):.1f}", f"{max(delays):.1f}", str(runs)]
             )
@@ -275,13 +281,13 @@ def main() -> None:
         for number, server in enumerate(servers):
             rows += compare(server, folder / f"swap-{number}", runs)
             weather.note()
-        starts_s = (0, 0.1) if options.quick else (0, 0.1, 1, 3)
+        starts_s = (0, 0.1) if options.quick else (0, 1, 3, 10)
         late_rows = noticed(folder, min(runs, 8), starts_s)
         weather.note()
     swaps = table(["median ms", "by hand", "through swapchart", "overhead", "longest"], rows)
     delays = table(["start takes", "noticed after, ms", "longest", "runs"], late_rows)
-    parts = [f"From a request to its answer; {runs} runs.", swaps,
-             "From a server's being healthy to its first request.", delays]  # fmt: skip
+    how = "From a server's being healthy to its first request. One that says so prints a line."
+    parts = [f"From a request to its answer; {runs} runs.", swaps, how, delays]
     text = document("Starts and swaps", "./dev bench coldswap", parts, weather, own_versions())
     publish("coldswap", text, keep=not options.quick)
 

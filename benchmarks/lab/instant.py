@@ -1,11 +1,11 @@
 """A server that starts as fast as Python does, and notes when what happened; standard library only.
 
-    python -I -S instant.py --port N --notes FILE [--ready-after-s S] [--late]
+    python -I -S instant.py --port N --notes FILE [--ready-after-s S] [--late] [--tell]
 
 GET is answered with 503 before it is ready and 200 after, as llama-server's /health is; with
-``--late`` it does not listen before it is ready. POST gets a short JSON answer. Lines of the
-notes: ``begun``, ``ready``, ``request`` (the first POST) and the time, in nanoseconds on the
-monotonic clock.
+``--late`` it does not listen before it is ready, with ``--tell`` it prints a line when it is.
+POST gets a short JSON answer. Lines of the notes: ``begun``, ``ready``, ``request`` (the first
+POST) and the time, in nanoseconds on the monotonic clock.
 """
 
 import argparse
@@ -23,11 +23,13 @@ def _http(status: bytes, body: bytes) -> bytes:
 
 
 class _Server:
-    def __init__(self, port: int, notes: str, ready_after_s: float, late: bool) -> None:
+    def __init__(self, port: int, notes: str, ready_after_s: float, late: bool,
+                 tell: bool) -> None:  # fmt: skip
         self._notes = os.open(notes, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         self.note("begun")
         self._ready_at = time.monotonic() + ready_after_s
         self._is_ready = self._was_asked = False
+        self._shall_tell = tell
         if late:
             time.sleep(ready_after_s)
         self._listener = socket.socket()
@@ -49,6 +51,8 @@ class _Server:
                 if left_s <= 0:
                     self._is_ready = True
                     self.note("ready")
+                    if self._shall_tell:
+                        os.write(2, b"listening\n")
                 else:
                     wait_ms = max(left_s * 1000, 1)
             for number, _ in poll.poll(wait_ms):
@@ -96,8 +100,9 @@ def main() -> None:
     parser.add_argument("--notes", required=True)
     parser.add_argument("--ready-after-s", type=float, default=0.0)
     parser.add_argument("--late", action="store_true")
+    parser.add_argument("--tell", action="store_true")
     options = parser.parse_args()
-    _Server(options.port, options.notes, options.ready_after_s, options.late).run()
+    _Server(options.port, options.notes, options.ready_after_s, options.late, options.tell).run()
 
 
 if __name__ == "__main__":
