@@ -18,7 +18,12 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 _GROUP = "swapchart.hot"  # of what is compiled together; gives the library its name
-_MYPY = "[mypy]\nignore_missing_imports = true\nfollow_imports = silent\nexplicit_package_bases = true\n"
+_MYPY = """\
+[mypy]
+ignore_missing_imports = true
+follow_imports = silent
+explicit_package_bases = true
+"""
 
 
 class CompilingHook(BuildHookInterface[Any]):
