@@ -288,6 +288,7 @@ async def _uvicorn(
         app, ssl_certfile=certificate, ssl_keyfile=key, backlog=_BACKLOG, log_level="warning",
         access_log=False, server_header=False, date_header=False,
         timeout_graceful_shutdown=int(options.stop_limit_s), timeout_keep_alive=75, ws="wsproto",
+        proxy_headers=False,  # whose word counts about a client, the configuration says
     )  # fmt: skip
     _logger("uvicorn.error")
     server = uvicorn.Server(config)

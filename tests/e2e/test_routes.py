@@ -193,6 +193,15 @@ def test_the_openai_routes_answer(proxy: SwapchartProcess, route: str) -> None:
     assert answer.json()["model"] in ("a", "gpt-4o")
 
 
+def test_C44_a_strangers_word_about_addresses_is_not_believed(proxy: SwapchartProcess) -> None:
+    """Whatever the server in front makes of X-Forwarded-For, `trustedProxies` decides."""
+    told = {"X-Forwarded-For": "6.6.6.6", "X-Forwarded-Proto": "https"}
+    answer = proxy.call("GET", "/upstream/a/echo", headers=told)
+
+    assert answer.status == 200
+    assert dict(answer.json()["headers"]) == {"Host": "127.0.0.1", "X-Forwarded-For": "127.0.0.1"}
+
+
 # ---- what changes something has a proxy of its own
 def test_use_model_name_replaces_the_model(serve: Serve, journal: Journal) -> None:
     """The upstream is asked for the name it knows, and nothing else of the body changes."""
