@@ -16,7 +16,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from email.utils import formatdate
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -33,6 +33,7 @@ LOG = logging.getLogger("swapchart.h1")
 _ARGUMENTS = ["self", "app", "loop", "config", "context", "state", "reader", "writer"]
 _LOOK_S = 0.5  # how often connections are looked at; bounds how late a timeout is noticed
 _MARGIN_S = 0.1  # how long before hypercorn's own deadline we cut what is left
+_ORPHAN_S = 5.0  # how long an application goes on after its websocket's client is gone
 
 
 class ConnectionHub:
@@ -229,7 +230,45 @@ class _Served:
             if not is_handed_on:
                 stream.connection_lost(None)  # it does not hear of it from the transport
         if is_handed_on:
-            await self._stock(*self._args)
+            await self._run_stock()
+
+    async def _run_stock(self) -> None:
+        """Let hypercorn go on; end what it does for a client that is gone.
+
+        Where a client sends bytes behind a websocket's handshake without waiting for 101,
+        hypercorn answers 400, and never tells the application.
+        """
+        _, loop, _, _, _, reader, _ = self._args
+        gone = _gone(loop, reader)
+
+        def is_gone(_: object) -> None:
+            with suppress(RuntimeError):  # it has ended in this moment
+                limit.reschedule(loop.time() + _ORPHAN_S)
+
+        try:
+            async with asyncio.timeout(None) as limit:
+                gone.add_done_callback(is_gone)
+                await self._stock(*self._args)
+        except TimeoutError:
+            LOG.debug("ended an application that was not told that its client is gone")
+        finally:
+            gone.remove_done_callback(is_gone)
+
+
+def _gone(loop: asyncio.AbstractEventLoop, reader: Any) -> asyncio.Future[None]:
+    """Return what is resolved when nothing more will come from the client of *reader*."""
+    gone = loop.create_future()
+
+    def tells(method: Callable[..., None]) -> Callable[..., None]:
+        def told(*args: Any) -> None:
+            method(*args)
+            if not gone.done():
+                gone.set_result(None)
+
+        return told
+
+    reader.feed_eof, reader.set_exception = tells(reader.feed_eof), tells(reader.set_exception)
+    return gone
 
 
 def _is_ours(app: Any, config: Any, context: Any, reader: Any, writer: Any) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from tools import raw
 from tools.net import wait_until
 from tools.swapchart_process import Proxies, SwapchartProcess, demo_model
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -90,6 +91,18 @@ def test_C26_the_client_closes(place: Place) -> None:
     place.proxy.wait_idle("org/a")
     socket = place.open("/upstream/a/ws")
     socket.socket.close()
+    place.proxy.wait_idle("org/a")
+
+
+def test_C26_a_client_that_does_not_wait_for_101_holds_no_model(place: Place) -> None:
+    """Whatever the server makes of bytes behind the handshake: with the client its request goes."""
+    fields = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13",
+              "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="}  # fmt: skip
+    asked = raw.encode_request("GET", "/upstream/a/ws", headers=fields)
+    for _ in range(3):
+        with raw.Connection(place.proxy.port, timeout_s=LONG_S) as client:
+            client.send(asked + bytes(10))
+            client.read_head()
     place.proxy.wait_idle("org/a")
 
 
