@@ -60,7 +60,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--stock", action="store_true",
-        help="under hypercorn: its own HTTP/1.1 layer instead of the fast one",
+        help="speak HTTP/1.1 by the server's own layer instead of the fast one",
     )  # fmt: skip
     parser.add_argument(
         "--watch-config", "-watch-config", action="store_true",

@@ -58,6 +58,7 @@ class ConnectionHub:
         self._loop = loop
         self.is_draining = is_draining
         self._timer: asyncio.TimerHandle | None = None
+        self._is_ending = False
         self._heads: list[Exchange] = []  # of answers whose bodies have not begun
         shortest_s = min(
             limits.header_timeout_s,
@@ -90,14 +91,20 @@ class ConnectionHub:
         """Look no more; it is finished."""
         self.connections.discard(connection)
 
-    def drain(self, deadline_s: float) -> None:
+    def drain(self, deadline_s: float | None) -> None:
         """Let every connection end with the answer it is at, and cut those left at the deadline.
 
+        The first call counts; others change nothing.
+
         Args:
-            deadline_s: How long they have; seconds from now.
+            deadline_s: How long they have; seconds from now. None: as long as they take.
         """
+        if self._is_ending:
+            return
+        self._is_ending = True
         self.is_draining = lambda: True
-        self._loop.call_later(max(deadline_s, 0.0), self.cancel)
+        if deadline_s is not None:
+            self._loop.call_later(max(deadline_s, 0.0), self.cancel)
 
     def cancel(self) -> None:
         """Cut everybody off, and end what is done for them."""

@@ -20,13 +20,17 @@ import threading
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import procfs
 from .asgi import Application
 from .h1 import H1Limits, patched_hypercorn
+from .h1_uvicorn import uvicorn_protocol
 from .proxy.dispatch import BrokenOffError
 from .systemd import Notifier
+
+if TYPE_CHECKING:
+    import uvicorn
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +52,7 @@ class ServeOptions:
 
     Attributes:
         server: ``hypercorn`` or ``uvicorn``.
-        is_stock: Under hypercorn, speak HTTP/1.1 by its own layer instead of ours.
+        is_stock: Speak HTTP/1.1 by the server's own layer instead of ours.
         certificate: Files of a certificate chain and its key: speak HTTPS, by the server's own
             layer. None: clear text.
         stop_limit_s: From the first SIGTERM: so long for requests in flight, hooks and grace.
@@ -278,20 +282,30 @@ async def _hypercorn(
         await serve(framework, config, shutdown_trigger=trigger, mode="asgi")
 
 
+def uvicorn_config(
+    app: Application, options: ServeOptions, is_draining: Callable[[], bool]
+) -> uvicorn.Config:
+    """Return how uvicorn is to serve: with nothing of its own between our layer and *app*."""
+    import uvicorn
+
+    certificate, key = options.certificate or (None, None)
+    return uvicorn.Config(
+        app, ssl_certfile=certificate, ssl_keyfile=key, backlog=_BACKLOG, log_level="warning",
+        access_log=False, server_header=False, date_header=False,
+        timeout_graceful_shutdown=int(options.stop_limit_s), timeout_keep_alive=75, ws="wsproto",
+        http="auto" if options.is_stock else uvicorn_protocol(H1Limits(), is_draining),
+        proxy_headers=False,  # whose word counts about a client, the configuration says
+    )  # fmt: skip
+
+
 async def _uvicorn(
     app: Application, sock: socket.socket, stopping: asyncio.Event, options: ServeOptions
 ) -> None:
     import uvicorn
 
-    certificate, key = options.certificate or (None, None)
-    config = uvicorn.Config(
-        app, ssl_certfile=certificate, ssl_keyfile=key, backlog=_BACKLOG, log_level="warning",
-        access_log=False, server_header=False, date_header=False,
-        timeout_graceful_shutdown=int(options.stop_limit_s), timeout_keep_alive=75, ws="wsproto",
-        proxy_headers=False,  # whose word counts about a client, the configuration says
-    )  # fmt: skip
+    server = uvicorn.Server(uvicorn_config(app, options, stopping.is_set))
     _logger("uvicorn.error")
-    server = uvicorn.Server(config)
+    _logger("swapchart.h1")
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
 
     async def end() -> None:

@@ -19,7 +19,7 @@ from tools import raw
 from tools.swapchart_process import SwapchartProcess, port_block
 from tools.wire import REFUSED, SMUGGLED
 
-LAYERS = {"ours": (), "hypercorn": ("--stock",), "uvicorn": ()}
+LAYERS = {"ours": "hypercorn", "hypercorn": "hypercorn --stock", "uvicorn": "uvicorn --stock"}
 
 
 def verdict(port: int, data: bytes) -> str:
@@ -40,13 +40,10 @@ def verdict(port: int, data: bytes) -> str:
 def main() -> None:
     """Print the table."""
     verdicts: dict[str, dict[str, str]] = {name: {} for name in REFUSED}
-    for layer, options in LAYERS.items():
+    for layer, server in LAYERS.items():
         with tempfile.TemporaryDirectory() as folder:
-            server = "uvicorn" if layer == "uvicorn" else "hypercorn"
             config = {"models": {}, "startPort": port_block()}
-            with SwapchartProcess(
-                config, cwd=Path(folder), server=server, options=options
-            ) as proxy:
+            with SwapchartProcess(config, cwd=Path(folder), server=server) as proxy:
                 proxy.wait_listening()
                 for name, (_, data) in REFUSED.items():
                     with suppress(OSError):

@@ -211,7 +211,7 @@ def swapchart_variants() -> list[tuple[str, Sequence[str]]]:
         ("swapchart, uvicorn", ("--server", "uvicorn")),
     ]
     if "--stock" in told:
-        variants.append(("swapchart, hypercorn --stock", ("--server", "hypercorn", "--stock")))
+        variants += [(f"{name} --stock", (*options, "--stock")) for name, options in variants]
     return variants
 
 

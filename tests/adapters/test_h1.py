@@ -14,7 +14,7 @@ from tools.raw import Answer
 from tools.wire import REFUSED, SMUGGLED, C, G, H, P
 
 
-@pytest.fixture(scope="module", params=["asyncio", "uvloop"])
+@pytest.fixture(scope="module", params=["asyncio", "uvloop", "uvicorn"])
 def running(request: pytest.FixtureRequest) -> Iterator[Server]:
     with serving(request.param) as server:
         assert server.is_patched

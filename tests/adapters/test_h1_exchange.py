@@ -24,7 +24,7 @@ G = b"GET / HTTP/1.1\r\n" + H
 P = b"POST / HTTP/1.1\r\n" + H
 
 
-@pytest.fixture(scope="module", params=["asyncio", "uvloop"])
+@pytest.fixture(scope="module", params=["asyncio", "uvloop", "uvicorn"])
 def running(request: pytest.FixtureRequest) -> Iterator[Server]:
     with serving(request.param) as server:
         yield server

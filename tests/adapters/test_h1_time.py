@@ -30,7 +30,7 @@ LIMITS = H1Limits(
 LATE_S = 1.5  # how much longer than its limit anything may take on a busy machine
 
 
-@pytest.fixture(scope="module", params=["asyncio", "uvloop"])
+@pytest.fixture(scope="module", params=["asyncio", "uvloop", "uvicorn"])
 def running(request: pytest.FixtureRequest) -> Iterator[Server]:
     with serving(request.param, LIMITS) as server:
         yield server

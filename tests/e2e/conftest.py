@@ -43,8 +43,8 @@ def journal(tmp_path: Path) -> Journal:
     return Journal(tmp_path / "journal")
 
 
-@pytest.fixture(params=["hypercorn", "stock", "uvicorn"])
+@pytest.fixture(params=["hypercorn", "hypercorn --stock", "uvicorn", "uvicorn --stock"])
 def layer(request: pytest.FixtureRequest) -> str:
-    """Where the HTTP layer matters: under hypercorn ours and its own, and uvicorn's."""
+    """Where the HTTP layer matters: under each server ours and its own."""
     name: str = request.param
     return name

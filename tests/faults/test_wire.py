@@ -1,7 +1,7 @@
 """The corpus of raw requests against a whole proxy: rows C03 to C06, C21, C27 and C30.
 
-What hypercorn's own layer and uvicorn make of them is theirs; docs/reliability.md has the table,
-and here they are held only to go on serving.
+What the servers' own layers make of them is theirs; docs/reliability.md has the table, and here
+they are held only to go on serving.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from tools.wire import REFUSED, SMUGGLED
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=["hypercorn", "uvicorn"])
 def witnessed(
-    serve_module: Serve, tmp_path_factory: pytest.TempPathFactory
+    serve_module: Serve, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[tuple[SwapchartProcess, Journal]]:
     journal = Journal(tmp_path_factory.mktemp("wire") / "journal")
-    proxy = serve_module({"a": journal.model("a")})
+    proxy = serve_module({"a": journal.model("a")}, server=request.param)
     assert proxy.chat("a").status == 200
     yield proxy, journal
     assert proxy.chat("a").status == 200
@@ -46,10 +46,10 @@ def test_C03_C04_C05_C06_nothing_ambiguous_gets_through(
     assert len(journal.words("request")) == before
 
 
-@pytest.mark.parametrize("how", [("--stock",), ("--server", "uvicorn")])
-def test_C03_C04_other_layers_go_on_serving(serve: Serve, how: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("server", ["hypercorn --stock", "uvicorn --stock"])
+def test_C03_C04_other_layers_go_on_serving(serve: Serve, server: str) -> None:
     """Whatever they answer to the corpus, the next client is served."""
-    proxy = serve({}, options=how)
+    proxy = serve({}, server=server)
     for _, data in REFUSED.values():
         with raw.Connection(proxy.port, timeout_s=0.05) as client:
             try:

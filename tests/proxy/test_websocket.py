@@ -35,7 +35,7 @@ class Place:
         return opened
 
 
-@pytest.fixture(scope="module", params=["hypercorn", "uvicorn"])
+@pytest.fixture(scope="module", params=["hypercorn", "uvicorn", "uvicorn --stock"])
 def place(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Place]:

@@ -1,4 +1,4 @@
-"""A real hypercorn in a thread of its own, with our protocol inside, and a scripted application."""
+"""A real server in a thread of its own, with our protocol inside, and a scripted application."""
 
 from __future__ import annotations
 
@@ -10,17 +10,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import hypercorn.asyncio
+import hypercorn.config
+import uvicorn
 import uvloop
-from hypercorn.asyncio import serve
-from hypercorn.config import Config
 
 from swapchart.adapters.h1 import H1Limits, patched_hypercorn
+from swapchart.adapters.h1_exchange import Exchange
+from swapchart.adapters.h1_uvicorn import uvicorn_protocol
 from tools.net import wait_until
 from tools.raw import Connection
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Handler = Callable[["Call"], Awaitable[None]]
+
+#: Where our protocol runs: inside hypercorn and inside uvicorn, on both loops.
+PLACES = ("asyncio", "uvloop", "uvicorn", "uvicorn, asyncio")
 
 
 @dataclass
@@ -79,21 +85,36 @@ async def plain(call: Call) -> None:
 class Server:
     """What runs, and what its application saw.
 
+    Args:
+        where: One of ``PLACES``.
+        limits: Of our protocol.
+        grace_s: How long requests in flight have at the end; None is what the server's default is.
+        config: For the server's own configuration.
+
     Attributes:
         port: Where it listens.
         calls: All requests that reached the application, in order.
         handlers: By path; others get ``plain``.
         is_patched: Our protocol is in place.
         draining: Set to let every answer say ``Connection: close``.
+        offered: Requests that were offered to be served without a task.
+        on_offer: Answers them, or returns False.
+        uvicorn: The server, where it is uvicorn.
     """
 
-    def __init__(self, loop_name: str, limits: H1Limits, **config: Any) -> None:
+    def __init__(
+        self, where: str, limits: H1Limits, *, grace_s: float | None = None, **config: Any
+    ) -> None:
         self.calls: list[Call] = []
         self.handlers: dict[str, Handler] = {}
         self.is_patched = False
         self.draining = threading.Event()
-        self._limits, self._config = limits, config
-        self._new_loop = uvloop.new_event_loop if loop_name == "uvloop" else asyncio.new_event_loop
+        self.offered: list[Exchange] = []
+        self.uvicorn: uvicorn.Server | None = None
+        self.on_offer: Callable[[Exchange], bool] = lambda exchange: False
+        self._limits, self._config, self._grace_s = limits, config, grace_s
+        self._new_loop = asyncio.new_event_loop if "asyncio" in where else uvloop.new_event_loop
+        self._serve = self._serve_uvicorn if "uvicorn" in where else self._serve_hypercorn
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.port: int = self._socket.getsockname()[1]
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -144,17 +165,40 @@ class Server:
         finally:
             self._up.set()
 
-    async def _serve(self) -> None:
+    async def _serve_hypercorn(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        config = Config()
+        config = hypercorn.config.Config()
         config.bind = [f"fd://{self._socket.detach()}"]
         config.errorlog = None
+        if self._grace_s is not None:
+            config.graceful_timeout = self._grace_s
         for name, value in self._config.items():
             setattr(config, name, value)
         with patched_hypercorn(self._limits, self.draining.is_set) as self.is_patched:
-            await serve(self._app, config, shutdown_trigger=self._stop.wait)
+            await hypercorn.asyncio.serve(self, config, shutdown_trigger=self._stop.wait)
 
-    async def _app(self, scope: Any, receive: Any, send: Any) -> None:
+    async def _serve_uvicorn(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        protocol = uvicorn_protocol(self._limits, self.draining.is_set)
+        options: dict[str, Any] = {
+            "access_log": False, "server_header": False, "proxy_headers": False, "ws": "wsproto",
+            "log_config": None, "http": protocol, "timeout_graceful_shutdown": self._grace_s,
+            **self._config,
+        }  # fmt: skip
+        self.is_patched = True
+        server = self.uvicorn = uvicorn.Server(uvicorn.Config(self, **options))
+        serving = asyncio.create_task(server.serve([self._socket]))
+        await self._stop.wait()
+        server.should_exit = True
+        await serving
+
+    def take(self, exchange: Exchange) -> bool:
+        """Take what may go the short way."""
+        self.offered.append(exchange)
+        return self.on_offer(exchange)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve as an ASGI application."""
         if scope["type"] == "lifespan":
             await receive()
             await send({"type": "lifespan.startup.complete"})
@@ -172,9 +216,9 @@ class Server:
 
 
 @contextmanager
-def serving(loop_name: str, limits: H1Limits | None = None, **config: Any) -> Iterator[Server]:
-    """Run a server for the time of the context."""
-    server = Server(loop_name, limits or H1Limits(), **config)
+def serving(where: str, limits: H1Limits | None = None, **more: Any) -> Iterator[Server]:
+    """Run a server for the time of the context; see ``Server``."""
+    server = Server(where, limits or H1Limits(), **more)
     server.start()
     try:
         yield server

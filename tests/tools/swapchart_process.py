@@ -38,7 +38,7 @@ class SwapchartProcess(Child):
     Args:
         config: The configuration, or its text.
         cwd: An empty folder; the configuration is written into it.
-        server: ``hypercorn``, ``stock`` (hypercorn with its own HTTP layer) or ``uvicorn``.
+        server: ``hypercorn`` or ``uvicorn``; with `` --stock`` behind it, by its own HTTP layer.
         options: Further options of ``serve``.
         argv: The whole command instead; gets the configuration by SWAPCHART_CONFIG.
         env: Further variables.
@@ -65,12 +65,10 @@ class SwapchartProcess(Child):
         self._guards: set[psutil.Process] = set()
         path = cwd / "config.yaml"
         path.write_text(config if isinstance(config, str) else json.dumps(config))
-        if server == "stock":
-            server, options = "hypercorn", (*options, "--stock")
         if argv is None:
             argv = [
                 sys.executable, "-m", "swapchart", "serve", "--config", str(path),
-                "--listen", "127.0.0.1:0", "--server", server, *options,
+                "--listen", "127.0.0.1:0", "--server", *server.split(), *options,
             ]  # fmt: skip
         variables = {
             _MARKER: self.marker, "SWAPCHART_CONFIG": str(path),
