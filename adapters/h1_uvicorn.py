@@ -29,12 +29,13 @@ _OPTIONS = (
     "access_log", "encoded_headers", "limit_concurrency", "loaded_app", "root_path", "ssl",
     "timeout_graceful_shutdown", "ws_protocol_class",
 )  # fmt: skip
+_UNKNOWN = "uvicorn serves HTTP/1.1 by itself, slower and without our limits: %s"
 _MARGIN_S = 0.1  # how long before uvicorn's own deadline we cut what is left
 
 
 def uvicorn_protocol(
     limits: H1Limits, is_draining: Callable[[], bool] = lambda: False
-) -> type[asyncio.Protocol]:
+) -> type[asyncio.Protocol] | str:
     """Return what makes uvicorn serve by our protocol, for its ``Config(http=...)``.
 
     A server that is configured for what only uvicorn does (TLS, access log, fields of its own,
@@ -45,20 +46,20 @@ def uvicorn_protocol(
             has no effect.
         is_draining: Tells whether answers are to carry ``Connection: close`` already; asked for
             each answer. A server that is being shut down drains anyhow.
-
-    Raises:
-        ImportError: There is no uvicorn.
     """
-    from uvicorn.protocols.http.auto import AutoHTTPProtocol  # an optional extra
-
+    try:
+        from uvicorn.protocols.http.auto import AutoHTTPProtocol  # an optional extra
+    except ImportError as exc:
+        LOG.warning(_UNKNOWN, exc)
+        return "auto"
     houses: dict[Any, _House | None] = {}  # of servers; nearly always of one
     is_told = False
 
-    def house_of(given: dict[str, Any]) -> _House | None:
+    def house_of(args: tuple[Any, ...], given: dict[str, Any]) -> _House | None:
         nonlocal is_told
-        if problem := _find_problem(given):
+        if problem := _find_problem(args, given):
             if not is_told:
-                LOG.warning("uvicorn serves HTTP/1.1 by itself, without our limits: %s", problem)
+                LOG.warning(_UNKNOWN, problem)
             is_told = True
             return None
         state = given["server_state"]
@@ -67,17 +68,17 @@ def uvicorn_protocol(
             houses[state] = _House(given, limits, is_draining) if is_ours else None
         return houses[state]
 
-    def accept(**given: Any) -> asyncio.Protocol:
-        house = house_of(given)
-        return AutoHTTPProtocol(**given) if house is None else _Accepted(house)
+    def accept(*args: Any, **given: Any) -> asyncio.Protocol:
+        house = house_of(args, given)
+        return AutoHTTPProtocol(*args, **given) if house is None else _Accepted(house)
 
     # It is called, and asked for alpn_protocols, and that is all that is done with it.
     return cast("type[asyncio.Protocol]", accept)
 
 
-def _find_problem(given: dict[str, Any]) -> str:
+def _find_problem(args: tuple[Any, ...], given: dict[str, Any]) -> str:
     """Return why a uvicorn that calls like this is not one we know; empty if it is."""
-    if set(given) != _ARGUMENTS:
+    if args or set(given) != _ARGUMENTS:
         return "it makes protocols from other arguments"
     config, state = given["config"], given["server_state"]
     missing = [name for name in _OPTIONS if not hasattr(config, name)]

@@ -246,11 +246,22 @@ def test_serve_puts_nothing_around_the_application(tmp_path: Path, is_stock: boo
 class Stock(asyncio.Protocol):
     """Stands for uvicorn's own class."""
 
-    def __init__(self, **given: Any) -> None:
-        self.given = given
+    def __init__(self, *args: Any, **given: Any) -> None:
+        self.args, self.given = args, given
+
+
+def test_a_uvicorn_without_what_we_look_for_serves_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The configuration gets the default of uvicorn, and one line says so."""
+    monkeypatch.delattr(uvicorn.protocols.http.auto, "AutoHTTPProtocol")
+
+    assert uvicorn_protocol(H1Limits()) == "auto"
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
 UNKNOWN: dict[str, dict[str, Any]] = {
+    "positions": {},
     "arguments": {"extra": 1},
     "Config": {"config": SimpleNamespace()},
     "connections": {"server_state": SimpleNamespace(connections=[], total_requests=0)},
@@ -269,8 +280,9 @@ def test_unknown_uvicorns_serve_as_they_are(
     given |= UNKNOWN[name]
     protocol: Any = uvicorn_protocol(H1Limits())
     with caplog.at_level(logging.WARNING):
-        made = [protocol(**given) for _ in range(3)]
+        args = (1,) if name == "positions" else ()
+        made = [protocol(*args, **given) for _ in range(3)]
 
     assert [type(each) for each in made] == [Stock] * 3
-    assert made[0].given == given
+    assert (made[0].args, made[0].given) == (args, given)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
