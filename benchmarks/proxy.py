@@ -15,12 +15,14 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from lab import load
 from lab.contenders import (
     MissingError,
     Running,
+    Variant,
     start_caddy,
     start_nginx,
     start_swapchart,
@@ -82,11 +84,9 @@ def start_all(
         ("nginx", lambda: start_nginx(folder / "nginx", direct.port)),
         ("caddy", lambda: start_caddy(folder / "caddy", direct.port)),
     ]
-    for number, (name, options) in enumerate(swapchart_variants()):
+    for number, variant in enumerate(swapchart_variants()):
         place = folder / f"swapchart-{number}"
-        starters.append(
-            (name, lambda n=name, p=place, o=options: start_swapchart(p, n, *o))  # type: ignore[misc]
-        )
+        starters.append((variant.name, partial(_start, place, variant)))
     found = []
     for name, start in starters:
         if only and not any(word in name for word in only):
@@ -100,6 +100,10 @@ def start_all(
         running.idle_bytes = rss_bytes(running.pids())
         found.append(running)
     return direct, found
+
+
+def _start(folder: Path, variant: Variant) -> Running:
+    return start_swapchart(folder, variant.name, *variant.options, python=variant.python)
 
 
 def measure(

@@ -17,6 +17,7 @@ from .processes import UPSTREAM_MARK, Process, cache_folder, cores, free_ports
 
 API_KEY = "bench-key"
 MODEL = "bench"
+_ROOT = Path(__file__).resolve().parents[2]
 _UPSTREAM = Path(__file__).resolve().parent / "upstream.py"
 assert str(_UPSTREAM).endswith(UPSTREAM_MARK)
 
@@ -176,7 +177,9 @@ http://127.0.0.1:{port} {{
     return _started("caddy", argv, folder, port, home)
 
 
-def start_swapchart(folder: Path, name: str, *options: str) -> Running:
+def start_swapchart(
+    folder: Path, name: str, *options: str, python: str = sys.executable
+) -> Running:
     """Start ``swapchart serve`` with keys, ten models, and everything that it counts and keeps."""
     first = free_ports(12)
     port = first + 11
@@ -194,24 +197,43 @@ def start_swapchart(folder: Path, name: str, *options: str) -> Running:
     path = folder / "config.yaml"
     path.write_text(json.dumps(config))
     argv = [
-        sys.executable, "-m", "swapchart", "serve", "--config", str(path),
+        python, "-m", "swapchart", "serve", "--config", str(path),
         "--listen", f"127.0.0.1:{port}", "--state-dir", str(folder / "state"), *options,
     ]  # fmt: skip
     return _started(name, argv, folder, port)
 
 
-def swapchart_variants() -> list[tuple[str, Sequence[str]]]:
-    """Return the servers that this swapchart can run under, as (name, options)."""
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One way to run swapchart.
+
+    Attributes:
+        name: As tables show it.
+        options: Of ``swapchart serve``.
+        python: Which interpreter, and with it which environment.
+    """
+
+    name: str
+    options: Sequence[str]
+    python: str = sys.executable
+
+
+def swapchart_variants() -> list[Variant]:
+    """Return the servers that this swapchart can run under, and the same compiled, if it is."""
     told = subprocess.run(
         [sys.executable, "-m", "swapchart", "serve", "--help"], capture_output=True, text=True,
         cwd=cache_folder(), check=True,
     ).stdout  # fmt: skip
-    variants: list[tuple[str, Sequence[str]]] = [
-        ("swapchart, hypercorn", ("--server", "hypercorn")),
-        ("swapchart, uvicorn", ("--server", "uvicorn")),
+    plain = [
+        Variant("swapchart, hypercorn", ("--server", "hypercorn")),
+        Variant("swapchart, uvicorn", ("--server", "uvicorn")),
     ]
+    variants = list(plain)
+    compiled = _ROOT / ".venv-compiled" / "bin" / "python"  # SWAPCHART_COMPILE=1 ./dev setup
+    if compiled.exists():
+        variants += [Variant(f"{one.name}, compiled", one.options, str(compiled)) for one in plain]
     if "--stock" in told:
-        variants += [(f"{name} --stock", (*options, "--stock")) for name, options in variants]
+        variants += [Variant(f"{one.name} --stock", (*one.options, "--stock")) for one in plain]
     return variants
 
 
