@@ -28,7 +28,7 @@ from anyio.abc import TaskGroup
 
 from ..runtime.errors import EngineError
 from ..runtime.ports import Command, Exit, Launcher, LogSink, Probe, ProcessHandle
-from . import procfs, proclisten, procprobe
+from . import procfs, proclisten, procport, procprobe
 from .guardian import Guardian
 from .procfs import Proc
 from .proclisten import IPAddress
@@ -370,6 +370,8 @@ class LocalLauncher(Launcher):
     async def start(self, command: Command, log: LogSink) -> LocalProcess:
         """Start *command*; see the port. Errors name the program, never its arguments."""
         await anyio.lowlevel.checkpoint_if_cancelled()
+        if command.listens_at is not None:
+            await procport.check_free(command.listens_at)
         if self._tasks is None:
             raise EngineError("the launcher is closed")
         run_id = secrets.token_hex(8)

@@ -44,7 +44,13 @@ def service_spec(model: ModelConfig) -> ServiceSpec:
         settle = Hook(action=RunAction(argv=model.settle), timeout_s=model.settle_timeout_s)
     return ServiceSpec(
         name=model.id,
-        command=Command(argv=model.argv, env=model.environment, label=model.id),
+        command=Command(
+            argv=model.argv,
+            env=model.environment,
+            label=model.id,
+            # Without a check nobody asks whose server it is: it may well be another's.
+            listens_at=model.proxy if model.check_url is not None else None,
+        ),
         endpoint=model.proxy,
         check_url=model.check_url,
         stop_argv=model.stop_argv,

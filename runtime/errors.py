@@ -9,6 +9,7 @@ __all__ = [
     "EngineError",
     "LaunchError",
     "PlacementError",
+    "PortInUseError",
     "RequestError",
     "SpecError",
     "SwapchartError",
@@ -37,6 +38,21 @@ class PlacementError(LaunchError):
 
 class EngineError(LaunchError):
     """The machine refused for now (no memory, no file descriptor): worth another try."""
+
+
+class PortInUseError(EngineError):
+    """Somebody else listens where the process would; worth another try, since that may end.
+
+    Attributes:
+        port: Which port.
+        pid: Who holds it.
+        program: File name of what *pid* runs.
+    """
+
+    def __init__(self, port: int, pid: int, program: str, *, who: str = "") -> None:
+        text = f"port {port} is taken: pid {pid} ({program}){who} listens there"
+        super().__init__(text)
+        self.port, self.pid, self.program = port, pid, program
 
 
 class RequestError(SwapchartError):

@@ -31,12 +31,15 @@ class Command:
         env: Variables on top of the proxy's own environment; later wins.
         cwd: Working directory; None is the proxy's own.
         label: Name of the service it belongs to; marks the process tree.
+        listens_at: URL where it will serve, and where nobody else may when it starts; None: not
+            known, or not to be looked at. How it starts, not what it is: no part of equality.
     """
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
     cwd: str | None = None
     label: str = ""
+    listens_at: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +134,7 @@ class Launcher(Protocol):
         Raises:
             SpecError: The command cannot be started as it is (ENOENT, EACCES, ENOEXEC, NUL).
             EngineError: The machine refused (EMFILE, EAGAIN, ENOMEM).
+            PortInUseError: Somebody else listens where it will serve.
         """
         ...
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tools import raw
-from tools.children import demo_server
+from tools.children import Child, demo_argv, demo_server
 from tools.net import free_port
 from tools.swapchart_process import (
     CHAT,
@@ -149,26 +149,40 @@ def test_A36_a_start_outlasts_a_proxy_that_was_stopped(serve: Serve) -> None:
 def test_A18_an_answer_of_somebody_else_is_none(
     serve: Serve, journal: Journal, tmp_path: Path
 ) -> None:
-    """A foreign server on the model's port answers 200: the model is not ready, and is told so."""
-    port = free_port()
+    """A foreign server takes the port of a model that starts: it is not ready, and is told so."""
+    port, go = free_port(), tmp_path / "go"
     silent = ["sh", "-c", f"sleep 1000 & wait # {port}"]
-    model = {"cmd": silent, "proxy": f"http://127.0.0.1:{port}", "startTimeout": 2}
+    model = {"cmd": silent, "proxy": f"http://127.0.0.1:{port}", "startTimeout": 3}
+    late = ["sh", "-c", f'while [ ! -e {go} ]; do sleep 0.02; done; exec "$@"', "sh"]
+    with Child([*late, *demo_argv(port=port)], cwd=tmp_path, port=port) as foreign:
+        proxy = serve({"a": model})
+        with proxy.open_chat("a") as connection:
+            proxy.wait_state("a", "health_checking")
+            go.touch()
+            error = error_of(connection.read_answer())
+        assert error["code"] == "start_timeout"
+        assert f"answered by pid {foreign.pid}" in error["message"]
+        assert foreign.process.poll() is None
+
+
+def test_A11_who_holds_the_port_is_told_at_once(
+    serve: Serve, journal: Journal, tmp_path: Path
+) -> None:
+    """The client gets port, pid and program, no process is started, and later it works."""
+    port = free_port()
+    model = {**journal.model("a", "--port", str(port)), "proxy": f"http://127.0.0.1:{port}"}
     folder = tmp_path / "foreign"
     folder.mkdir()
     with demo_server(cwd=folder, port=port) as foreign:
         foreign.wait_healthy()
-        proxy = serve({"a": model, "taken": {**journal.model("taken", "--port", str(port)),
-                                             "proxy": f"http://127.0.0.1:{port}"}})  # fmt: skip
+        proxy = serve({"a": model})
         error = error_of(proxy.chat("a"))
-        assert error["code"] == "start_timeout"
-        assert f"answered by pid {foreign.pid}" in error["message"]
-
-        error = error_of(proxy.chat("taken"))
-        assert error["code"] == "exited"
-        assert "Address already in use" in "\n".join(error["log"])
+        assert error["code"] == "spawn_failed"
+        assert f"port {port} is taken: pid {foreign.pid} (python" in error["message"]
         assert foreign.process.poll() is None
+        assert journal.words("started") == []
     proxy.unload()
-    assert proxy.chat("taken").status == 200
+    assert proxy.chat("a").status == 200
 
 
 # ---- a model that fails in the middle

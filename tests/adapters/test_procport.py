@@ -1,0 +1,182 @@
+"""Ports that are taken when a process is to start, by real processes of several kinds."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+
+import pytest
+from tools.net import free_port, wait_until_async
+
+from swapchart.adapters import procfs, proclisten, procport
+from swapchart.adapters.process import LocalLauncher
+from swapchart.runtime import Command, LogRing, PortInUseError
+
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+
+SERVER = textwrap.dedent("""
+    import socket, sys, time
+    host, port, linger = sys.argv[1:]
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    server = socket.create_server((host, int(port)), family=family)
+    print("listens", flush=True)
+    sys.stdin.read()
+    time.sleep(float(linger))
+""")
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+async def launcher() -> AsyncIterator[LocalLauncher]:
+    async with LocalLauncher(guard=False, subreaper=True) as launcher:
+        yield launcher
+
+
+@contextmanager
+def stranger(host: str, port: int, linger_s: float = 0.0) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a process that listens; it ends *linger_s* seconds after its stdin is closed."""
+    argv = (sys.executable, "-I", "-S", "-c", SERVER, host, str(port), str(linger_s))
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"listens\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def sleeper(url: str | None) -> Command:
+    return Command(argv=("sleep", "60"), label="sleeper", listens_at=url)
+
+
+@pytest.mark.parametrize(
+    ("held", "wanted"),
+    [
+        ("127.0.0.1", "127.0.0.1"),
+        ("127.0.0.1", "localhost"),
+        ("0.0.0.0", "127.0.0.1"),
+        ("0.0.0.0", "0.0.0.0"),
+        ("::1", "[::1]"),
+    ],
+)
+async def test_A11_who_holds_the_port_is_named_before_the_start(
+    launcher: LocalLauncher, held: str, wanted: str
+) -> None:
+    """The error has port, pid and program of the foreign process, and nothing is started."""
+    port = free_port()
+    with stranger(held, port) as other:
+        with pytest.raises(PortInUseError) as caught:
+            await launcher.start(sleeper(f"http://{wanted}:{port}/v1"), LogRing())
+        program = procfs.program(other.pid)
+
+    assert (caught.value.port, caught.value.pid, caught.value.program) == (port, other.pid, program)
+    assert str(caught.value) == (f"port {port} is taken: pid {other.pid} ({program}) listens there")
+    assert not caught.value.permanent
+    marker = f"SWAPCHART_INSTANCE={launcher.instance}"
+    assert not [proc for proc in procfs.scan() if procfs.carries(proc.pid, marker)]
+
+
+async def test_A11_a_service_of_ours_is_named(launcher: LocalLauncher) -> None:
+    """Two services that are declared for one port: the second is told the name of the first."""
+    port, log = free_port(), LogRing()
+    argv = ("sh", "-c", 'sleep 60 | "$@"', "sh", sys.executable, "-I", "-S", "-c", SERVER)
+    first = Command(argv=(*argv, "127.0.0.1", str(port), "0"), label="first")
+    await launcher.start(first, log)
+    await wait_until_async(lambda: b"listens" in log.history())
+
+    with pytest.raises(PortInUseError, match=r"pid \d+ \(.*\) of first listens there"):
+        await launcher.start(sleeper(f"http://127.0.0.1:{port}"), LogRing())
+
+
+async def test_A11_a_grandchild_that_escaped_is_named(launcher: LocalLauncher) -> None:
+    """What left group, session and environment outlives its tree; the next start names it."""
+    port, log = free_port(), LogRing()
+    script = 'sleep 60 | env -i setsid "$@" & echo $$; wait'
+    argv = ("sh", "-c", script, "sh", sys.executable, "-I", "-S", "-c", SERVER)
+    server = Command(
+        argv=(*argv, "127.0.0.1", str(port), "60"), listens_at=f"http://127.0.0.1:{port}"
+    )
+    process = await launcher.start(server, log)
+    await wait_until_async(lambda: b"listens" in log.history())
+    os.kill(process.pid, signal.SIGKILL)
+    await process.wait()
+    await process.sweep(0)
+
+    with pytest.raises(PortInUseError) as caught:
+        await launcher.start(server, LogRing())
+    assert caught.value.pid not in {proc.pid for proc in process.tree()}
+    assert procfs.find(caught.value.pid) is not None
+    os.kill(caught.value.pid, signal.SIGKILL)
+    await launcher.start(server, log)
+
+
+async def test_A11_who_is_about_to_end_is_waited_for(
+    launcher: LocalLauncher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A holder that ends within the limit is in nobody's way; the limit is not slept through."""
+    monkeypatch.setattr(procport, "_ENDING_S", 60.0)
+    port = free_port()
+    with stranger("127.0.0.1", port, linger_s=0.1) as other:
+        assert other.stdin is not None
+        other.stdin.close()
+        process = await launcher.start(sleeper(f"http://127.0.0.1:{port}"), LogRing())
+
+    assert not process.has_ended
+
+
+async def test_A11_a_container_s_port_is_left_to_its_command(
+    launcher: LocalLauncher, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The command may be what replaces the container: it is started, and the holder logged."""
+    port = free_port()
+    with stranger("127.0.0.1", port) as other:
+        program = procfs.program(other.pid)
+        monkeypatch.setattr(procport, "_FORWARDERS", frozenset({program.partition(".")[0]}))
+        monkeypatch.setattr(procport, "_ENDING_S", 0.0)
+        await launcher.start(sleeper(f"http://127.0.0.1:{port}"), LogRing())
+
+    assert f"port {port} is held by pid {other.pid} ({program})" in caplog.text
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "example.invalid", "192.0.2.1"])
+async def test_A11_what_cannot_be_told_is_left_to_the_server(
+    launcher: LocalLauncher, scheme: str, host: str
+) -> None:
+    """Another machine, another protocol, a holder that does not listen: the start goes on."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # in the way of a bind, but it answers nobody
+        url = f"{scheme}://{host}:{bound.getsockname()[1]}/"
+        process = await launcher.start(sleeper(url), LogRing())
+
+    assert not process.has_ended
+
+
+async def test_A11_a_free_port_costs_no_look_into_proc(
+    launcher: LocalLauncher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The usual start asks nothing of /proc; an ended connection of before is in no way."""
+    port = free_port()
+    with socket.create_server(("127.0.0.1", port)) as server:
+        client = socket.create_connection(("127.0.0.1", port))
+        accepted, _ = server.accept()
+        accepted.close()  # who closes first waits in TIME_WAIT, on the server's port
+        client.close()
+
+    def never(*args: object) -> set[int]:
+        raise AssertionError(args)
+
+    monkeypatch.setattr(proclisten, "listening_inodes", never)
+    process = await launcher.start(sleeper(f"http://127.0.0.1:{port}"), LogRing())
+
+    assert not process.has_ended
