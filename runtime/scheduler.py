@@ -5,13 +5,15 @@ names what must go first; if that is idle a *swap* begins, else the request wait
 ordered by priority and arrival. Two swaps run side by side when they touch nothing in common.
 
 Unlike llama-swap, nothing starves: once a request has waited *max_wait_s*, no later one for a
-service that cannot run beside its own is granted before it, whatever their priorities.
+service that cannot run beside its own is granted before it, whatever their priorities. And where
+a limit makes requests wait for one service, clients take turns: who asks for much waits for it.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -66,6 +68,7 @@ class Ticket:
         priority: Higher goes first.
         since: When it came; seconds.
         number: Order of arrival.
+        client: Whose it is; anything that tells those apart who shall take turns.
         is_queued: It waits here.
         was_granted: It was handed to its lifecycle.
         why: What it waits for, in words.
@@ -76,6 +79,7 @@ class Ticket:
     priority: int
     since: float
     number: int
+    client: str = ""
     is_queued: bool = False
     was_granted: bool = False
     why: str = ""
@@ -94,6 +98,8 @@ class Seat:
         ready_at: When it last became ready; seconds.
         is_open: A request may be granted without asking any further: the hot path.
         closed: Why no request is granted for now, in words; empty: they are.
+        turns: Client -> when it was last granted one here, as a number that grows; kept only
+            where there is a limit.
     """
 
     name: str
@@ -104,6 +110,7 @@ class Seat:
     ready_at: float = 0.0
     is_open: bool = False
     closed: str = ""
+    turns: dict[str, int] = field(default_factory=dict)
 
     @property
     def has_room(self) -> bool:
@@ -157,6 +164,8 @@ class Scheduler:
     swaps: dict[str, frozenset[str]] = field(default_factory=dict)
     is_held: bool = False
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
+    _is_dealt: bool = False  # the queue may be in another order than that of arrival
+    _turns: itertools.count[int] = field(default_factory=itertools.count)
     _holding: dict[str, Seat] = field(default_factory=dict)
     _running: frozenset[str] | None = None  # None: it changed, and nobody has asked since
     _evictions: dict[str, frozenset[str]] = field(default_factory=dict)  # for that very set ...
@@ -182,10 +191,10 @@ class Scheduler:
         return decisions + self._drain(now)
 
     def submit(
-        self, service: str, waiter: Waiter, now: float, *, priority: int = 0
+        self, service: str, waiter: Waiter, now: float, *, priority: int = 0, client: str = ""
     ) -> tuple[Ticket, list[Decision]]:
         """Take a request for *service*; it is granted, queued or refused."""
-        ticket = Ticket(service, waiter, priority, now, next(self._numbers))
+        ticket = Ticket(service, waiter, priority, now, next(self._numbers), client)
         seat = self.seats[service]
         if not seat.has_room and seat.phase == "ready":
             error = RequestError(
@@ -197,6 +206,7 @@ class Scheduler:
         self._enqueue(ticket)
         decisions = self._advance(ticket, now, overdue, may_wait=waiting < self.limits.length)
         self._open_seats(overdue)
+        self._take_turns()
         return ticket, decisions
 
     def cancel(self, ticket: Ticket, now: float) -> list[Decision]:
@@ -211,6 +221,7 @@ class Scheduler:
         self.seats[ticket.service].granted -= 1
         ticket.was_granted = False
         self._enqueue(ticket)
+        self._take_turns()
 
     def clear(self, service: str | None = None) -> list[Ticket]:
         """Take back all requests that are queued, or those for *service*; the caller tells them.
@@ -220,6 +231,7 @@ class Scheduler:
         gone = [ticket for ticket in self.queue if service in (None, ticket.service)]
         for ticket in gone:
             self._dequeue(ticket)
+        self._take_turns()
         return gone
 
     def finished(self, service: str, now: float) -> list[Decision]:
@@ -305,6 +317,26 @@ class Scheduler:
         self.queue.insert(place, ticket)
         ticket.is_queued = True
 
+    def _take_turns(self) -> None:
+        """Deal the places of requests that a limit makes wait anew, so that clients take turns.
+
+        Of one service and priority comes first the first request of each client, beginning with
+        who was granted one longest ago, then the second of each, and so on. Which places a
+        service has is a matter of arrival alone: what others wait for is not touched by it.
+        """
+        is_limited = any(self.seats[ticket.service].limit is not None for ticket in self.queue)
+        if is_limited or self._is_dealt:
+            self.queue.sort(key=lambda ticket: (-ticket.priority, ticket.number))
+        self._is_dealt = is_limited
+        places: dict[tuple[str, int], list[int]] = {}
+        for place, ticket in enumerate(self.queue if is_limited else ()):
+            if self.seats[ticket.service].limit is not None:
+                places.setdefault((ticket.service, ticket.priority), []).append(place)
+        for (service, _), shared in places.items():
+            dealt = _dealt([self.queue[place] for place in shared], self.seats[service].turns)
+            for place, ticket in zip(shared, dealt, strict=True):
+                self.queue[place] = ticket
+
     def _dequeue(self, ticket: Ticket) -> None:
         self.queue.remove(ticket)
         ticket.is_queued = False
@@ -344,10 +376,12 @@ class Scheduler:
                 self._running = None
         overdue = self._overdue(now)
         decisions: list[Decision] = []
+        self._take_turns()
         for ticket in list(self.queue):
             if ticket.is_queued:
                 decisions += self._advance(ticket, now, overdue)
         self._open_seats(overdue)
+        self._take_turns()
         return decisions
 
     def _advance(
@@ -375,6 +409,8 @@ class Scheduler:
             return [Evict(name, seat.name) for name in sorted(evict)]
         self._dequeue(ticket)
         seat.granted += 1
+        if seat.limit is not None:
+            seat.turns[ticket.client] = next(self._turns)
         if seat.phase in ("stopped", "asleep"):
             # Its lifecycle will say so, but the next ticket of this very loop must know already.
             self._set_phase(seat, "starting")
@@ -446,3 +482,18 @@ class Scheduler:
                 and not self._must_go(seat.name)
                 and not any(self._excludes(name, seat.name) for name in overdue)
             )
+
+
+def _dealt(tickets: Sequence[Ticket], turns: Mapping[str, int]) -> list[Ticket]:
+    """Return *tickets* in the order in which their clients take turns.
+
+    Args:
+        tickets: Of one service and priority, the oldest first.
+        turns: Client -> its last turn; who never had one comes first.
+    """
+    rounds: Counter[str] = Counter()
+    ranks: dict[Ticket, tuple[int, int]] = {}
+    for ticket in tickets:
+        ranks[ticket] = rounds[ticket.client], turns.get(ticket.client, -1)
+        rounds[ticket.client] += 1
+    return sorted(tickets, key=ranks.__getitem__)

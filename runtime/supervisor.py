@@ -363,14 +363,21 @@ class Supervisor:
 
     # ---- requests
     @asynccontextmanager
-    async def lease(self, name: str, *, priority: int = 0) -> AsyncIterator[Lease]:
+    async def lease(
+        self, name: str, *, priority: int = 0, client: str = ""
+    ) -> AsyncIterator[Lease]:
         """Hold service *name* ready: starts it, and evicts what must go, if need be.
+
+        Args:
+            name: Of the service.
+            priority: Higher goes first.
+            client: Who asks; where the service's limit makes requests wait, clients take turns.
 
         Raises:
             KeyError: There is no such service.
             RequestError: It could not be had.
         """
-        await self.acquire(name, priority=priority)
+        await self.acquire(name, priority=priority, client=client)
         life = self._lives[name]
         try:
             pid = life.process.pid if life.process is not None else None
@@ -394,7 +401,7 @@ class Supervisor:
         life.withdraw(waiter)  # not reached while a seat is open only when its service is ready
         return False
 
-    async def acquire(self, name: str, *, priority: int = 0) -> None:
+    async def acquire(self, name: str, *, priority: int = 0, client: str = "") -> None:
         """As `lease`, without the block: pair with `release`."""
         if self.acquire_nowait(name):
             return
@@ -405,7 +412,9 @@ class Supervisor:
         if name in self._retiring:
             raise self._removed_error(name)
         waiter = Waiter()
-        ticket, decisions = self.scheduler.submit(name, waiter, self._now(), priority=priority)
+        ticket, decisions = self.scheduler.submit(
+            name, waiter, self._now(), priority=priority, client=client
+        )
         self._waiting[waiter] = ticket
         self._decide(decisions)
         self._rearm()

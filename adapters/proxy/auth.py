@@ -61,10 +61,12 @@ class Access:
     Attributes:
         scopes: See `ApiKey`.
         models: See `ApiKey`.
+        client: Tells the holders of keys apart, and no key; empty: everybody.
     """
 
     scopes: frozenset[KeyScope] = _EVERY_SCOPE
     models: tuple[str, ...] | None = None
+    client: str = field(default="", compare=False)
 
     def allows_model(self, *names: str) -> bool:
         """Tell whether one of *names*, all of the same model, is allowed."""
@@ -85,7 +87,10 @@ class KeyRing:
     """
 
     def __init__(self, keys: Iterable[ApiKey] = ()) -> None:
-        self._access = {key.digest(): Access(key.scopes, key.models) for key in keys}
+        self._access = {
+            key.digest(): Access(key.scopes, key.models, f"key {number}")
+            for number, key in enumerate(keys, 1)
+        }
         self.is_empty = not self._access
 
     def access(self, secret: bytes) -> Access | None:

@@ -143,7 +143,8 @@ async def _serve_waiting(
     if card.sends_loading_state and exchange.is_stream and exchange.path in VOICES:
         await _serve_announced(proxy, request, send, exchange, local, sending)
         return
-    await proxy.supervisor.acquire(card.id, priority=card.priority)
+    client = request.access.client
+    await proxy.supervisor.acquire(card.id, priority=card.priority, client=client)
     await _relay_held(proxy, request, send, exchange, local, sending)
 
 
@@ -157,7 +158,7 @@ async def _serve_announced(
         proxy.supervisor, send, exchange, local.wanted, proxy.options.loading_tick_s
     )
     try:
-        await announcer.acquire(local.card.priority)
+        await announcer.acquire(local.card.priority, request.access.client)
         sending.is_plain = announcer.has_begun
         await _relay_held(proxy, request, announcer.pass_on, exchange, local, sending)
     except (RequestError, UpstreamError, HeaderError) as error:

@@ -146,7 +146,7 @@ class Announcer:
         self._refused: tuple[int, bytearray] | None = None
         self.has_begun = False
 
-    async def acquire(self, priority: int) -> None:
+    async def acquire(self, priority: int, client: str) -> None:
         """Hold the model ready; pair with ``release`` of the supervisor.
 
         Raises:
@@ -154,7 +154,9 @@ class Announcer:
         """
         known = set(self._supervisor.scheduler.queue)
         loop = asyncio.get_running_loop()
-        waiting = loop.create_task(self._supervisor.acquire(self._name, priority=priority))
+        waiting = loop.create_task(
+            self._supervisor.acquire(self._name, priority=priority, client=client)
+        )
         try:
             await asyncio.wait({waiting}, timeout=_SHORT_S)
             self._ticket = _newest(self._supervisor, self._name, known)

@@ -90,11 +90,13 @@ class Opening:
         resolved: The model.
         target: Path and query for its server.
         ignores: It neither starts the model nor keeps it up.
+        client: Who asks; see `Access`.
     """
 
     resolved: Resolved
     target: bytes
     ignores: bool
+    client: str = ""
 
 
 async def tunnel(
@@ -159,7 +161,7 @@ async def _held(proxy: Proxy, exchange: Exchange, opening: Opening) -> AsyncIter
     proxy.flights.begin(exchange, asyncio.current_task())
     try:
         if not supervisor.acquire_nowait(name):
-            await supervisor.acquire(name, priority=target.card.priority)
+            await supervisor.acquire(name, priority=target.card.priority, client=opening.client)
         try:
             yield proxy.upstream_of(target.card)
         finally:

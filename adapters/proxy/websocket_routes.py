@@ -45,7 +45,7 @@ def _opening(proxy: Proxy, scope: Scope, receive: Receive) -> Opening:
     resolved, rest = _find(proxy, path, verdict)
     local = resolved.target if isinstance(resolved.target, Local) else None
     ignores = local is not None and local.card.ignores_websockets
-    return Opening(resolved, rest + mark + query, ignores)
+    return Opening(resolved, rest + mark + query, ignores, verdict.access.client)
 
 
 def _find(proxy: Proxy, path: bytes, verdict: Pass) -> tuple[Resolved, bytes]:

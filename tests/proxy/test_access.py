@@ -7,17 +7,21 @@ import base64
 import statistics
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from hashlib import sha256
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tools.asgi import Bench, proxied
+from tools.net import wait_until_async
 
 from swapchart.adapters.proxy.api import ROUTES
 from swapchart.adapters.proxy.auth import Access, ApiKey, KeyRing, secret_of
+from swapchart.adapters.proxy.cards import ModelCard
 from swapchart.adapters.proxy.options import ProxyOptions
 from swapchart.adapters.proxy.origins import HostCheck, OriginCheck, host_name, is_loopback_host
+from swapchart.runtime import CallAction, Hook, HookContext, ServiceSpec
 
 KEY = "sk-right"
 KEYED = ProxyOptions(keys=(ApiKey(key=KEY), ApiKey(key="sk-other")))
@@ -465,6 +469,41 @@ def test_C30_loopback(host: str, ours: bool) -> None:
 
 
 # ---- methods
+@pytest.mark.parametrize("is_announced", [False, True])
+def test_D20_keys_take_turns(is_announced: bool) -> None:
+    """Of what waits for a model with a limit, each key's first goes before any key's second."""
+    go = asyncio.Event()
+
+    async def wait(context: HookContext) -> None:
+        await go.wait()
+
+    def limited(spec: ServiceSpec) -> ServiceSpec:
+        hooks = {"beforeStart": (Hook(action=CallAction(function=wait)),)}
+        return replace(spec, concurrency_limit=1, hooks=hooks)
+
+    async def main() -> None:
+        card = ModelCard(id="a", sends_loading_state=is_announced)
+        async with proxied(card, options=KEYED, specs=limited) as bench:
+            calls = []
+            for number, key in enumerate([KEY, KEY, KEY, KEY, "sk-other", "sk-other"]):
+                value = {"model": "a", "messages": [], "stream": True, "user": str(number)}
+                headers = [("x-api-key", key)]
+                path = "/v1/chat/completions"
+                calls.append(bench.client.begin("POST", path, value=value, headers=headers))
+                await wait_until_async(lambda: waiting(bench) == len(calls))
+            go.set()
+            for call in calls:
+                assert (await call.answer()).status == 200
+            served = [int(received.json()["user"]) for received in bench.server.received]
+            assert served == [0, 4, 1, 5, 2, 3]
+
+    def waiting(bench: Bench) -> int:
+        scheduler = bench.supervisor.scheduler
+        return len(scheduler.queue) + scheduler.seats["a"].granted
+
+    asyncio.run(main())
+
+
 def test_5_1_wrong_method_and_unknown_path() -> None:
     """A known path with the wrong method is 405 and says which are right; HEAD goes with GET."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 
 import pytest
@@ -45,8 +46,10 @@ class Desk:
         self.said += said
         return said
 
-    def ask(self, name: str, priority: int = 0) -> tuple[Ticket, list[str]]:
-        ticket, decisions = self.scheduler.submit(name, Waiter(), self.now, priority=priority)
+    def ask(self, name: str, priority: int = 0, client: str = "") -> tuple[Ticket, list[str]]:
+        ticket, decisions = self.scheduler.submit(
+            name, Waiter(), self.now, priority=priority, client=client
+        )
         return ticket, self.take(decisions)
 
     def phase(self, name: str, phase: Phase) -> list[str]:
@@ -301,6 +304,87 @@ def test_beyond_the_concurrency_limit_requests_wait_for_a_start() -> None:
     assert ticket.why == "a is at its concurrency limit of 1"
     desk.phase("a", "ready")
     assert desk.done("a") == ["grant a1"]
+
+
+def test_D20_clients_take_turns_where_a_limit_makes_them_wait() -> None:
+    """One of each client, in the order of arrival, then the second of each."""
+    desk = Desk("a", limit=1)
+    for client in "xxxxyzy":
+        desk.ask("a", client=client)
+    desk.phase("a", "ready")
+    desk.ask("a", client="z")
+    while desk.scheduler.seats["a"].granted:
+        desk.done("a")
+
+    granted = [said for said in desk.said if said.startswith("grant")]
+    assert granted == [f"grant a{number}" for number in (0, 4, 5, 1, 6, 2, 3)]
+
+
+def test_D20_turns_are_within_a_priority() -> None:
+    """Whose turn it is matters among equals only."""
+    desk = Desk("a", limit=1)
+    for priority, client in ((0, "x"), (1, "x"), (1, "x"), (0, "y"), (1, "y")):
+        desk.ask("a", priority, client)
+    desk.phase("a", "ready")
+    while desk.scheduler.seats["a"].granted:
+        desk.done("a")
+
+    granted = [said for said in desk.said if said.startswith("grant")]
+    assert granted == [f"grant a{number}" for number in (0, 4, 1, 2, 3)]
+
+
+def test_D20_a_turn_costs_nobody_the_place_among_services() -> None:
+    """Who let another client go first still goes before what was asked for later elsewhere."""
+    desk = Desk("a", "b", limit=1)
+    for name, client in (("a", "x"), ("a", "x"), ("b", "x"), ("a", "y")):
+        desk.ask(name, client=client)
+    desk.phase("a", "ready")
+
+    assert desk.done("a") == ["grant a3"]
+    assert [ticket.number for ticket in desk.scheduler.queue] == [1, 2]
+    assert desk.done("a") == ["grant a1"]
+    assert desk.done("a") == ["evict a for b"]
+
+
+def test_D20_without_a_limit_all_go_together() -> None:
+    """Where nothing makes them wait for each other the order is that of arrival."""
+    desk = Desk("a", "b")
+    desk.run("a")
+    for client in "xxy":
+        desk.ask("b", client=client)
+    desk.phase("a", "stopping")
+
+    assert desk.phase("a", "stopped") == ["grant b1", "grant b2", "grant b3"]
+
+
+@pytest.mark.parametrize("limit", [1, 4])
+def test_D20_a_greedy_client_makes_others_wait_for_its_share_only(limit: int) -> None:
+    """A hundred clients, one asks for 500 at a time: nobody else's p99 grows beyond twice.
+
+    Against the same crowd without greed; each request takes a second, and all came before it was
+    ready.
+    """
+
+    def waits(greed: int) -> list[float]:
+        desk = Desk("a", limit=limit, length=1000)
+        crowd = random.Random(20)
+        asked = [f"client {number}" for number in range(1, 100) for _ in range(2)]
+        crowd.shuffle(asked)
+        for client in ["greedy"] * greed + asked:
+            desk.ask("a", client=client)
+        desk.phase("a", "ready")
+        waited = []
+        while running := desk.scheduler.seats["a"].granted:
+            desk.now += 1.0
+            granted = [said for _ in range(running) for said in desk.done("a")]
+            others = [said for said in granted if int(said.removeprefix("grant a")) >= greed]
+            waited += [desk.now] * len(others)
+        assert len(waited) >= len(asked) - limit
+        return sorted(waited)
+
+    fair, greedy = waits(2), waits(500)
+    assert greedy[int(0.99 * len(greedy))] <= 2 * fair[int(0.99 * len(fair))]
+    assert greedy[len(greedy) // 2] <= 2 * fair[len(fair) // 2]
 
 
 def test_D10_a_full_queue_refuses_at_once() -> None:

@@ -109,11 +109,13 @@ class SchedulerRules(RuleBasedStateMachine):
         return [n for n, seat in self.scheduler.seats.items() if seat.phase in phases]
 
     # ---- what happens in the world
-    @rule(name=st.sampled_from(NAMES), priority=st.integers(0, 2))
-    def ask(self, name: str, priority: int) -> None:
+    @rule(name=st.sampled_from(NAMES), priority=st.integers(0, 2), client=st.sampled_from("xyz"))
+    def ask(self, name: str, priority: int, client: str) -> None:
         if name not in self.scheduler.seats:
             self.scheduler.add(name)
-        ticket, decisions = self.scheduler.submit(name, Waiter(), self.now, priority=priority)
+        ticket, decisions = self.scheduler.submit(
+            name, Waiter(), self.now, priority=priority, client=client
+        )
         self.asked.append(ticket)
         self.take(decisions)
 
@@ -256,9 +258,21 @@ class SchedulerRules(RuleBasedStateMachine):
 
     @invariant()
     def the_queue_is_in_order(self) -> None:
-        """Priority first, then arrival."""
-        ranks = [(-ticket.priority, ticket.number) for ticket in self.scheduler.queue]
+        """Priority first, then arrival: of services, and of a client's requests for one of them."""
+        queue = self.scheduler.queue
+        arrivals: dict[tuple[str, int], list[int]] = {}
+        clients: dict[tuple[str, int, str], list[int]] = {}
+        for ticket in queue:
+            arrivals.setdefault((ticket.service, ticket.priority), []).append(ticket.number)
+            key = ticket.service, ticket.priority, ticket.client
+            clients.setdefault(key, []).append(ticket.number)
+        places = {key: iter(sorted(numbers)) for key, numbers in arrivals.items()}
+        ranks = [(-each.priority, next(places[each.service, each.priority])) for each in queue]
         assert ranks == sorted(ranks)
+        assert all(numbers == sorted(numbers) for numbers in clients.values())
+        for (name, _), numbers in arrivals.items():
+            if self.scheduler.seats[name].limit is None:
+                assert numbers == sorted(numbers)
 
     @invariant()
     def a_swap_is_wanted_and_under_way(self) -> None:

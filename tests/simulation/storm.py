@@ -177,7 +177,8 @@ class Storm:
         outcome = "left"
         try:
             with anyio.move_on_after(patience_s):
-                await supervisor.acquire(name, priority=priority)
+                client = f"client {self.waiting % 3}"
+                await supervisor.acquire(name, priority=priority, client=client)
                 outcome = "served"
                 try:
                     await anyio.sleep(hold_s)
