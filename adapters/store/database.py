@@ -143,9 +143,12 @@ class Database:
 
     # ---- the store's thread
     def _run(self) -> None:
-        db = self._open_file()
-        self.is_on = db is not None
-        self._opened.set_result(None)
+        db = None
+        try:
+            db = self._open_file()
+        finally:  # whatever comes out: the start of the program waits for it
+            self.is_on = db is not None
+            self._opened.set_result(None)
         if db is None:
             return
         try:
@@ -176,7 +179,7 @@ class Database:
             with db:
                 for sql, writes in groupby(batch, itemgetter(0)):
                     _execute(db, sql, [parameters for _, parameters in writes])
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             self.dropped += count
             now = time.monotonic()
             if now - self._complained_at >= _QUIET_S:
@@ -228,6 +231,9 @@ class Database:
             if found != ("ok",):
                 raise sqlite3.DatabaseError(f"quick_check: {found[0]}")
             self._migrate(db)
+        except UnicodeDecodeError as error:  # SQLite complains in bytes of the damaged file
+            db.close()
+            raise sqlite3.DatabaseError(f"its schema is no text: {error.object!r}") from error
         except BaseException:
             db.close()
             raise

@@ -88,6 +88,9 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "text": lambda path: path.write_bytes(b"this is not a database at all, but a text" * 100),
     "truncated": lambda path: os.truncate(path, path.stat().st_size // 2),
     "zeroed": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "a schema that is no text": lambda path: path.write_bytes(
+        path.read_bytes().replace(b"CREATE TABLE row", b"CREATE \xe9\xa4BLE row")
+    ),
     "a wrong page": lambda path: _overwrite(path, 4096, b"\xff" * 4096),
 }
 
