@@ -45,7 +45,7 @@ from .services import (
 from .services import stop_limit_s as limit_of
 from .store import Database, StoreError, activity
 from .store.activity import ActivityStore
-from .store.journal import MIGRATIONS, Journal
+from .store.journal import MIGRATIONS, Journal, Owed
 from .store.state import StateDirectory, default_directory
 
 log = logging.getLogger(__name__)
@@ -115,6 +115,8 @@ class Application:
             await stack.enter_async_context(supervisor)
             for listener in (journal.take, keeper.watch, *self._listeners):
                 supervisor.listen(listener)
+            for owed in await _owed(journal):
+                supervisor.owed.run(owed.service, owed.incarnation, partial(journal.settle, owed))
             self._proxy = ProxyApp(
                 supervisor, catalogue(self.config), proxy_options(self.config),
                 history=journal.history, on_finished=keeper.note,
@@ -203,6 +205,13 @@ class Application:
             await send({"type": f"lifespan.{kind}.failed", "message": str(error)})
             raise
         await send({"type": "lifespan.shutdown.complete"})
+
+
+async def _owed(journal: Journal) -> list[Owed]:
+    try:
+        return await journal.owed()
+    except StoreError:
+        return []  # the database has said what is wrong
 
 
 def create_app(config: str | os.PathLike[str] | None = None) -> Application:

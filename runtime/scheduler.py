@@ -98,6 +98,7 @@ class Seat:
         ready_at: When it last became ready; seconds.
         is_open: A request may be granted without asking any further: the hot path.
         closed: Why no request is granted for now, in words; empty: they are.
+        owes: The same, while what an earlier run left undone comes first.
         turns: Client -> when it was last granted one here, as a number that grows; kept only
             where there is a limit.
     """
@@ -110,6 +111,7 @@ class Seat:
     ready_at: float = 0.0
     is_open: bool = False
     closed: str = ""
+    owes: str = ""
     turns: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -421,8 +423,8 @@ class Scheduler:
     ) -> str:
         """Say what *ticket* waits for; empty when it may go on."""
         seat = self.seats[ticket.service]
-        if seat.closed:
-            return seat.closed
+        if seat.owes or seat.closed:
+            return seat.owes or seat.closed
         if not seat.has_room:
             return f"{seat.name} is at its concurrency limit of {seat.limit}"
         if seat.name in self.swaps:
@@ -476,7 +478,7 @@ class Scheduler:
         for seat in self._holding.values():
             seat.is_open = (
                 seat.phase == "ready"
-                and not seat.closed
+                and not (seat.closed or seat.owes)
                 and seat.name not in going
                 and seat.name not in queued
                 and not self._must_go(seat.name)

@@ -31,6 +31,7 @@ from .lifecycle import Lifecycle, World
 from .listeners import Listener, Listeners
 from .logs import LogRing
 from .on_idle import OnIdle
+from .owed import OwedHooks
 from .phases import phase_of
 from .ports import HttpClient, Launcher
 from .records import Transition
@@ -101,6 +102,7 @@ class Supervisor:
         has_own_chart: It is not the shipped one.
         log: The output of all services, together.
         on_idle: Goes back to one of them when nobody wants any.
+        owed: Runs hooks that a killed supervisor owes.
     """
 
     def __init__(
@@ -143,9 +145,10 @@ class Supervisor:
         _check_names(self._specs)
         tasks = await self._shelter.open()
         self._timers = TimerService()
-        self._tick = self._timers.timer(self._on_tick)
+        self._tick = self._timers.timer(self.review)
         tasks.start_soon(self._timers.run)
         self.on_idle = OnIdle(self, self._timers)
+        self.owed = OwedHooks(self)
         self._tasks: TaskGroup = tasks
         self.hook_places = HookPlaces(self._hook_limit, self._timers)
         self._world = World(
@@ -567,7 +570,8 @@ class Supervisor:
             self._decide(self.scheduler.tick(self._now()))
         self._rearm()
 
-    def _on_tick(self) -> None:
+    def review(self) -> None:
+        """Decide anew: time has passed, or somebody has changed what requests wait for."""
         self._decide(self.scheduler.tick(self._now()))
         self._rearm()
 

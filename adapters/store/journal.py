@@ -44,6 +44,14 @@ MIGRATIONS = (
         PRIMARY KEY (instance, service, pid)
     );
     """,
+    """
+    CREATE TABLE owed (                 -- afterStop hooks that have to run, and have not yet
+        instance TEXT NOT NULL,
+        service TEXT NOT NULL,
+        incarnation INTEGER NOT NULL,
+        PRIMARY KEY (instance, service)
+    );
+    """,
 )
 
 _INSERT = """
@@ -77,6 +85,21 @@ class Launched:
     pid: int
     started: int
     boot: str
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """Hooks ``afterStop`` that an earlier run of the proxy did not live to see through.
+
+    Attributes:
+        instance: Which run of the proxy.
+        service: Whose hooks.
+        incarnation: Which run of the service.
+    """
+
+    instance: str
+    service: str
+    incarnation: int
 
 
 class Journal:
@@ -116,6 +139,13 @@ class Journal:
             self._note_launch(record.service, record.pid)
         elif record.event == "swept":
             self._note_end(record.service)
+        if record.target == "before_start":  # where a run begins; it is counted right after that
+            self._db.put(
+                "INSERT OR REPLACE INTO owed VALUES (?, ?, ?)",
+                (self._instance, record.service, record.incarnation + 1),
+            )
+        elif record.source == "after_stop":
+            self.settle(Owed(self._instance, record.service, record.incarnation))
         self._count += 1
         if self._count % _PRUNE_EVERY == 0:
             self._db.put(_PRUNE, (self._limit,))
@@ -173,3 +203,21 @@ class Journal:
                 "DELETE FROM launched WHERE instance = ? AND service = ? AND pid = ?",
                 (item.instance, item.service, item.pid),
             )
+
+    async def owed(self) -> list[Owed]:
+        """Return the hooks that earlier runs owe.
+
+        Raises:
+            StoreError: The store is off.
+        """
+        rows = await self._db.query(
+            "SELECT instance, service, incarnation FROM owed WHERE instance <> ?",
+            (self._instance,),
+        )
+        return [Owed(*row) for row in rows]
+
+    def settle(self, owed: Owed) -> None:
+        """Note that these hooks have run, or are nobody's any more."""
+        self._db.put(
+            "DELETE FROM owed WHERE instance = ? AND service = ?", (owed.instance, owed.service)
+        )

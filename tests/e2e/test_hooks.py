@@ -523,3 +523,50 @@ def test_the_idle_limit_begins_after_after_healthy(serve: Serve, journal: Journa
     assert proxy.chat("a", events=30, every_s=0.05).body.endswith(b"[DONE]\n\n")
     proxy.wait_state("a", "stopped")
     assert in_order(journal, "hook afterHealthy", "a answered", "SIGTERM")
+
+
+@pytest.mark.parametrize("moment", ["beforeStart", "ready", "afterStop"])
+def test_B14_a_killed_proxy_s_after_stop_runs_at_the_next_start(
+    serve: Serve, journal: Journal, tmp_path: Path, moment: str
+) -> None:
+    """Once, as orphan and under its old id, before the model starts again; and then no more."""
+    tell = 'echo "told $SWAPCHART_REASON $SWAPCHART_HOOK_ID" >> "$JOURNAL"'
+    go = tmp_path / "go"
+    gate = f"while [ ! -e {go} ]; do sleep 0.02; done"
+    keys = {point: note() for point in ("beforeStart", "afterReady", "onFailure")}
+    keys["afterStop"] = note(f"{tell}; {gate}")
+    if moment == "beforeStart":
+        keys["beforeStart"] = note(gate)
+    model, state = journal.model("a", **keys), ("--state-dir", str(tmp_path / "state"))
+    first = serve({"a": model}, options=state)
+    with first.open_chat("a") as connection:
+        if moment != "beforeStart":
+            assert connection.read_answer().status == 200
+        if moment == "afterStop":
+            os.kill(first.running()["a"]["pid"], signal.SIGKILL)
+        journal.wait("hook " + ("afterReady" if moment == "ready" else moment))
+        first.get("/api/models/a/history")  # what was written down is in the file after that
+        first.note_guard()
+        first.signal(signal.SIGKILL)
+        first.wait()
+    wait_until(lambda: not first.leftovers(), LONG_S, what="nothing left of the first")
+    before = len(journal.words())
+
+    second = serve({"a": model}, options=state)
+    with second.open_chat("a") as connection:
+        journal.wait("told orphan a:1:afterStop")
+        second.wait_busy("a", waiting=0)
+        assert second.get("/api/queue")["queue"][0]["why"].startswith("a runs the afterStop hooks")
+        go.touch()
+        assert connection.read_answer().status == 200
+    words = journal.words()[before:]
+    assert words[:3] == ["hook afterStop", "told orphan a:1:afterStop", "hook beforeStart"]
+    assert words.count("hook afterStop") == 1
+    assert "hook onFailure" not in words
+    assert second.stop() == 0
+
+    third = serve({"a": model}, options=state)
+    assert third.chat("a").status == 200
+    assert [word for word in journal.words() if word.startswith("told orphan")] == [
+        "told orphan a:1:afterStop"
+    ]

@@ -735,3 +735,74 @@ def test_hooks_fit_into_the_time_that_a_shutdown_has() -> None:
 
     assert launcher.count("kill", "a") == 1
     assert launcher.count("killed", "a") == 1
+
+
+# ---- owed by an earlier run
+def test_B14_what_an_earlier_run_owes_comes_before_the_start() -> None:
+    """Its afterStop hooks run once, as that run's; requests for the service wait, others do not."""
+    paid: list[float] = []
+
+    async def story(world: World) -> None:
+        owed = world.supervisor.owed
+        owed.run("a", 7, lambda: paid.append(world.now))
+        owed.run("a", 7, lambda: paid.append(world.now))  # twice in a journal: once is enough
+        owed.run("none", 1, lambda: paid.append(world.now))
+        owed.run("gone", 1, lambda: paid.append(world.now))
+        clients = [world.client("a", hold_s=0.0), world.client("none", hold_s=0.0)]
+        await world.moment()
+        assert paid == [0.0, 0.0, 0.0]
+        assert [client.outcome for client in clients] == ["waiting", "finished"]
+        (ticket,) = world.supervisor.scheduler.queue
+        assert ticket.why == "a runs the afterStop hooks of a run that was killed"
+        await world.at(6.0)
+        assert clients[0].outcome == "finished"
+        assert world.states("a")[-1] == "ready"
+
+    launcher = tell(
+        story, service("a", hooks=EVERY), service("none"),
+        commands={"afterStop": [CommandScript(takes_s=5.0, exit=Exit(code=1)), CommandScript()]},
+        policy=lambda target, running: frozenset(),
+    )  # fmt: skip
+
+    assert paid[3] == pytest.approx(5.0, abs=0.1)
+    runs = [record.detail for record in launcher.find("run", "a")]
+    assert runs[:2] == ["afterStop", "beforeStart"]
+    first = launcher.find("run", "a")[0].command
+    assert first is not None
+    assert {name: first.env[f"SWAPCHART_{name}"] for name in ("REASON", "HOOK_ID", "PID")} == {
+        "REASON": "orphan", "HOOK_ID": "a:7:afterStop", "PID": "",
+    }  # fmt: skip
+
+
+def test_B14_what_does_not_end_before_us_is_owed_still() -> None:
+    """An end of ours in the middle kills the hook, and it is not told as paid."""
+    paid: list[str] = []
+
+    async def story(world: World) -> None:
+        world.supervisor.owed.run("a", 1, lambda: paid.append("a"))
+        await world.at(1.0)
+
+    launcher = tell(story, service("a", hooks=EVERY), commands={"afterStop": HANGS})
+
+    assert launcher.count("killed") == 1
+    assert paid == []
+
+
+def test_B14_a_reload_lets_nothing_pass_what_is_owed() -> None:
+    """Another declaration meanwhile does not open the way."""
+
+    async def story(world: World) -> None:
+        world.supervisor.owed.run("a", 1, lambda: None)
+        client = world.client("a", hold_s=0.0)
+        await world.at(1.0)
+        world.supervisor.update(service("a", hooks=EVERY, check_url="http://other/"))
+        await world.at(2.0)
+        assert client.outcome == "waiting"
+        assert world["a"].state == "stopped"
+        await world.at(9.0)
+        assert client.outcome == "finished"
+
+    tell(
+        story, service("a", hooks=EVERY),
+        commands={"afterStop": [CommandScript(takes_s=5.0), CommandScript()]},
+    )  # fmt: skip
