@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TypeAlias
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from ...runtime import LogRing, Supervisor
 from ..store.activity import ActivityStore
@@ -18,13 +19,16 @@ from .host import HostSampler
 from .lane import Lane
 from .options import ProxyOptions
 from .origins import preflight
+from .passthrough import bad_path, redirect
 from .performance import sample_on
 from .request import Request, unless_gone
 from .respond import send_error
+from .routes import cleaned
 from .state import History, Proxy
 
 OnFinished: TypeAlias = Callable[[Exchange], None]
 
+_URL_BYTES = "!$%&'()*+,-./:;=?@_~"
 _BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
 
 
@@ -135,6 +139,10 @@ async def _refuse(request: Request, send: Send, refusal: Refusal) -> None:
 
 
 async def _no_route(request: Request, send: Send) -> None:
+    location = clean_location(request)
+    if location is not None:
+        await redirect(request, send, location)
+        return
     allowed = ROUTES.allowed(request.path)
     if allowed:
         headers = [(b"allow", ", ".join(allowed).encode())]
@@ -142,6 +150,23 @@ async def _no_route(request: Request, send: Send) -> None:
         await send_error(request, send, 405, message, headers=headers)
     else:
         await send_error(request, send, 404, f"no such route: {request.path}")
+
+
+def clean_location(request: Request) -> bytes | None:
+    """Return where the request may have meant to go, without ``//`` and ``..``; None: nowhere.
+
+    What stands behind a model in a path is its server's, and is not cleaned. Other bytes than
+    those of URLs are encoded: for a browser a backslash is a slash, and two of them name a host.
+    """
+    given = request.path_bytes
+    path = cleaned(given)
+    if path == given or bad_path(given):
+        return None
+    route, _ = ROUTES.find(request.method, unquote_to_bytes(path).decode("utf-8", "replace"))
+    if route is None or (route.method == "*" and not given.endswith(path)):
+        return None
+    query = b"?" + request.query if request.query else b""
+    return quote_from_bytes(path + query, safe=_URL_BYTES).encode()
 
 
 def _sharing(send: Send, verdict: Pass) -> Send:

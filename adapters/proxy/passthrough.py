@@ -111,8 +111,13 @@ def _is_ready(proxy: Proxy, name: str) -> bool:
 
 async def redirect_to_slash(request: Request, send: Send, path: bytes, query: bytes) -> None:
     """Send the client to the same path with a slash at its end."""
+    await redirect(request, send, path + b"/" + query)
+
+
+async def redirect(request: Request, send: Send, location: bytes) -> None:
+    """Send the client to *location* for good; with method and body, unless it only reads."""
     status = 301 if request.method in ("GET", "HEAD") else 308
-    await send_text(send, "see the location\n", status, [(b"location", path + b"/" + query)])
+    await send_text(send, "see the location\n", status, [(b"location", location)])
 
 
 def split_model(proxy: Proxy, rest: bytes) -> tuple[Resolved, bytes] | None:

@@ -89,6 +89,23 @@ class RouteTable:
         return sorted(found)
 
 
+def cleaned(path: bytes) -> bytes:
+    """Return *path* without empty segments, ``.`` and ``..``; it begins with one slash.
+
+    Percent-encoding is not looked into: what is encoded is part of a name.
+
+    Source: Go, path.Clean and how net/http.ServeMux uses it: a slash at the end stays.
+    """
+    kept: list[bytes] = []
+    for segment in path.split(b"/"):
+        if segment == b"..":
+            del kept[-1:]
+        elif segment not in (b"", b"."):
+            kept.append(segment)
+    end = b"/" if kept and path.endswith(b"/") else b""
+    return b"/" + b"/".join(kept) + end
+
+
 def _fits(path: str, before: str, after: str) -> bool:
     longer = len(path) > len(before) + len(after)
     return longer and path.startswith(before) and path.endswith(after)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
@@ -302,3 +303,16 @@ def test_a_file_in_the_seeds_style_is_understood(serve: Serve, journal: Journal)
     assert proxy.chat("alias").status == 200
     assert journal.words("^a-131072 started")
     assert proxy.running()["a"]["ttl"] == 0
+
+
+def test_5_1_unclean_paths_on_the_wire(serve: Serve, journal: Journal, layer: str) -> None:
+    """Under each HTTP layer the clean path is told, and no other host is ever named."""
+    proxy = serve({"a": journal.model("a")}, server=layer)
+
+    answer = proxy.call("GET", "//v1/./x/../models?a=1")
+    assert (answer.status, answer.header("location")) == (301, "/v1/models?a=1")
+    answer = proxy.call("POST", "//v1/chat/completions", value={"model": "a"})
+    assert (answer.status, answer.header("location")) == (308, "/v1/chat/completions")
+    for target in ("//evil.example/x", "/.//evil.example/..//", "//\\evil.example/../running"):
+        location = proxy.call("GET", target).header("location")
+        assert location is None or re.match(r"/[^/\\]|/$", location), (target, location)

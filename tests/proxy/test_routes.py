@@ -8,15 +8,22 @@ import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote_to_bytes, urljoin
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tools.asgi import Bench, Call, Received, proxied, say, say_events
 from tools.net import wait_until_async
 
+from swapchart.adapters.proxy.app import clean_location
+from swapchart.adapters.proxy.auth import ApiKey
 from swapchart.adapters.proxy.cards import Limits, ModelCard, PeerCard, ProfileCard, SelectorCard
 from swapchart.adapters.proxy.listing import models
 from swapchart.adapters.proxy.options import ProxyOptions
 from swapchart.adapters.proxy.own_log import keeping_log
+from swapchart.adapters.proxy.request import Request
+from swapchart.adapters.proxy.routes import cleaned
 
 LONG_S = 20.0
 
@@ -316,6 +323,97 @@ def test_5_5_a_stream_is_cancelled() -> None:
         assert bench.app.proxy.flights.open == {}
 
     run(main)
+
+
+# ---- paths that are not clean
+@pytest.mark.parametrize(
+    ("method", "target", "status", "location"),
+    [
+        ("GET", "//v1/models", 301, "/v1/models"),
+        ("HEAD", "/v1//models", 301, "/v1/models"),
+        ("GET", "/v1/./models?a=//x&b", 301, "/v1/models?a=//x&b"),
+        ("GET", "/x/../running", 301, "/running"),
+        ("GET", "/../../health", 301, "/health"),
+        ("GET", "//", 301, "/"),
+        ("GET", "//ui/", 301, "/ui/"),
+        ("POST", "/v1//chat/completions", 308, "/v1/chat/completions"),
+        ("POST", "//v1/audio/../chat/completions?x=1", 308, "/v1/chat/completions?x=1"),
+        ("GET", "//upstream/a/b%2Fc%20d", 301, "/upstream/a/b%2Fc%20d"),
+        ("DELETE", "/./upstream/a/x", 308, "/upstream/a/x"),
+        ("GET", "//api/models/sp%20ace/history", 301, "/api/models/sp%20ace/history"),
+        ("GET", '//logs/stream/\\\t"<', 301, "/logs/stream/%5C%09%22%3C"),
+        ("GET", '//api/captures/1?\\\t"<', 301, "/api/captures/1?%5C%09%22%3C"),
+    ],
+)
+def test_5_1_an_unclean_path_is_sent_to_the_clean_one(
+    method: str, target: str, status: int, location: str
+) -> None:
+    """Empty segments and dots go, the query stays; what changes something keeps its method."""
+
+    async def main(bench: Bench) -> None:
+        answer = await bench.client.call(method, target)
+
+        assert (answer.status, answer.header("location")) == (status, location)
+        assert bench.supervisor["a"].incarnation == 0
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "//evil.example/x", "/\\evil.example", "//\\evil.example/../..//x", "/x/..//evil.example",
+        "/v1//modelz", "//upstream/a//b", "//upstream/a/../b", "/x/%2e%2e/health", "//v1/%zz",
+    ],
+)  # fmt: skip
+def test_5_1_nobody_is_sent_where_nothing_is(target: str) -> None:
+    """Other hosts, unknown paths, and what would change the bytes for a model: 404."""
+
+    async def main(bench: Bench) -> None:
+        answer = await bench.client.call("GET", target)
+
+        assert (answer.status, answer.header("location")) == (404, None)
+
+    run(main)
+
+
+def test_5_1_a_stranger_is_sent_nowhere() -> None:
+    """Without a key an unclean path is 401, like any other."""
+
+    async def main(bench: Bench) -> None:
+        answer = await bench.client.call("GET", "//running")
+
+        assert (answer.status, answer.header("location")) == (401, None)
+
+    run(main, options=ProxyOptions(keys=(ApiKey(key="sk"),)))
+
+
+SEGMENTS = [
+    b"", b".", b"..", b"...", b"evil.example", b"\\evil.example", b"@evil", b"a:b", b"%2e%2e",
+    b"%2F", b"\t", b"\\", b"ui", b"running", b"x\r\nSet-Cookie: a", b"\xff", b"http:",
+]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(SEGMENTS), max_size=6), st.sampled_from(SEGMENTS))
+def test_5_1_no_location_leaves_this_host(segments: list[bytes], query: bytes) -> None:
+    """Whatever a path is made of: where it leads to is a path here, as browsers read it too."""
+    raw = b"/" + b"/".join(segments)
+    path = unquote_to_bytes(raw).decode("latin-1")
+    scope = {
+        "type": "http", "method": "GET", "path": path, "raw_path": raw, "query_string": query,
+        "headers": [],
+    }  # fmt: skip
+    location = clean_location(Request(scope, receive_nothing))
+
+    if location is not None:
+        assert re.fullmatch(rb"/([A-Za-z0-9%._~!$&'()*+,;=:@?-][ -~]*)?", location)
+        assert not re.search(rb"[\\\s\"<>]", location)
+        assert urljoin("http://here/x", location.decode()).startswith("http://here/")
+    assert cleaned(cleaned(raw)) == cleaned(raw)
+
+
+async def receive_nothing() -> dict[str, Any]:
+    return {"type": "http.disconnect"}
 
 
 # ---- 5.11
