@@ -67,6 +67,7 @@ def spawn(command: Command, env: dict[str, str]) -> tuple[subprocess.Popen[bytes
     finally:
         os.close(far)
     procfs.restore_nofile_limit(popen.pid)
+    procfs.raise_oom_score(popen.pid)
     try:
         leader = procfs.find(popen.pid)  # it is there until reaped, even if it has ended
     except OSError as error:

@@ -902,3 +902,20 @@ async def test_one_life_on_every_loop(anyio_backend: tuple[str, dict[str, bool]]
         await process.sweep(1)
         assert await launcher.run(sh("exit 9"), log) == Exit(code=9)
     assert not marked(f"SWAPCHART_INSTANCE={launcher.instance}")
+
+
+# ---- memory
+def oom_score(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+
+
+async def test_A34_the_kernel_would_rather_kill_a_child_than_us(launcher: LocalLauncher) -> None:
+    """Leader, its children and hooks have a score of 300 more than ours, 1000 at most."""
+    expected, log, said = min(oom_score(os.getpid()) + 300, 1000), LogRing(), LogRing()
+    process = await launcher.start(sh("sleep 0.2; sleep 60 & echo up; wait"), log)
+    await until_said(log, b"up")
+    scores = [oom_score(each.pid) for each in process.tree()]
+    await launcher.run(sh("sleep 0.2; exec cat /proc/self/oom_score_adj"), said)
+
+    assert scores == [expected] * 2
+    assert int(said.history()) == expected
