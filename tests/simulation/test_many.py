@@ -1,0 +1,69 @@
+"""Row A39: ten thousand services under one supervisor, on virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import tracemalloc
+
+import anyio
+
+from swapchart.runtime import Supervisor
+from swapchart.runtime.testing import ScriptedLauncher, run_virtual, service
+from swapchart.runtime.virtual import VirtualLoop
+
+COUNT = 10_000
+MOST_BYTES_EACH = 10 << 10
+
+
+def test_A39_ten_thousand_idle_services_take_little_and_do_nothing() -> None:
+    """Ten KiB each at most, and in an hour not one of them wakes the loop."""
+
+    async def main() -> tuple[float, int]:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        specs = [service(f"service {number}") for number in range(COUNT)]
+        gc.collect()
+        tracemalloc.start()
+        try:
+            before, _ = tracemalloc.get_traced_memory()
+            async with Supervisor(ScriptedLauncher(), specs):
+                await anyio.sleep(1.0)
+                gc.collect()
+                taken = tracemalloc.get_traced_memory()[0] - before
+                turns = loop.turns
+                await anyio.sleep(3600.0)
+                return taken / COUNT, loop.turns - turns
+        finally:
+            tracemalloc.stop()
+
+    bytes_each, turns = run_virtual(main)
+
+    assert bytes_each <= MOST_BYTES_EACH
+    assert turns <= 2  # to fall asleep, and to wake up from that very hour
+
+
+def test_A39_ten_thousand_lives() -> None:
+    """Each is requested, started, held, unloaded and swept; nothing is left, and all is told."""
+    launcher = ScriptedLauncher()
+    ends: list[str] = []
+
+    async def main() -> None:
+        specs = [service(f"service {number}") for number in range(COUNT)]
+        async with Supervisor(launcher, specs) as supervisor:
+            supervisor.listen(
+                lambda step: ends.append(step.service) if step.target == "stopped" else None
+            )
+            for spec in specs:
+                async with supervisor.lease(spec.name):
+                    pass
+                await supervisor.unload(spec.name)
+            assert supervisor.scheduler.running() == frozenset()
+            assert all(life.state == "stopped" for life in supervisor.lifecycles())
+
+    run_virtual(main, seed=39)
+
+    launcher.assert_sound()
+    launcher.assert_ended()
+    assert ends == [f"service {number}" for number in range(COUNT)]
+    assert launcher.count("spawned") == launcher.count("swept") == COUNT
