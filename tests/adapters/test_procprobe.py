@@ -21,7 +21,7 @@ from swapchart.runtime.ports import Command, Probe
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 SERVER = textwrap.dedent("""
-    import os, socket, sys, time
+    import os, socket, struct, sys, time
     mode, host = sys.argv[1:]
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     server = socket.create_server((host, 0), family=family)
@@ -33,6 +33,10 @@ SERVER = textwrap.dedent("""
     print(server.getsockname()[1], flush=True)
     while True:
         peer, _ = server.accept()
+        if mode == "slam":
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            peer.close()
+            continue
         if mode == "reset":
             peer.recv(1)
             peer.close()
@@ -298,6 +302,15 @@ async def test_a_reset_is_a_lost_connection(launcher: LocalLauncher) -> None:
     assert await process.probe(f"http://127.0.0.1:{port}/", timeout_s=5) == Probe(
         is_ok=False, detail="connection lost"
     )
+
+
+async def test_a_connection_that_is_gone_at_once_is_a_lost_one(launcher: LocalLauncher) -> None:
+    """Reset by a dying server between the accept and our first look: no peer, and no exception."""
+    process, port, _ = await serve(launcher, "slam")
+    for _ in range(300):
+        probe = await process.probe(f"http://127.0.0.1:{port}/", timeout_s=5)
+        assert not probe.is_ok
+        assert probe.detail != "timeout"
 
 
 async def test_a_connection_to_itself_is_refused(
