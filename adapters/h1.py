@@ -206,11 +206,11 @@ class _Served:
         if transport.is_closing():  # the client left before its turn came
             return
         stream = transport.get_protocol()
-        is_handed_on = False
+        gone: asyncio.Future[None] | None = None
 
         def hand_on(data: bytes) -> None:
-            nonlocal is_handed_on
-            is_handed_on = True
+            nonlocal gone
+            gone = _gone(loop, reader)  # from now on: earlier applications may have to end first
             transport.set_protocol(stream)
             reader.feed_data(data)
             if not transport.is_reading():
@@ -234,19 +234,18 @@ class _Served:
             connection.cancel()
             raise
         finally:
-            if not is_handed_on:
+            if gone is None:
                 stream.connection_lost(None)  # it does not hear of it from the transport
-        if is_handed_on:
-            await self._run_stock()
+        if gone is not None:
+            await self._run_stock(gone)
 
-    async def _run_stock(self) -> None:
-        """Let hypercorn go on; end what it does for a client that is gone.
+    async def _run_stock(self, gone: asyncio.Future[None]) -> None:
+        """Let hypercorn go on; end what it does for a client that is *gone*.
 
         Where a client sends bytes behind a websocket's handshake without waiting for 101,
         hypercorn answers 400, and never tells the application.
         """
-        _, loop, _, _, _, reader, _ = self._args
-        gone = _gone(loop, reader)
+        loop = self._args[1]
 
         def is_gone(_: object) -> None:
             with suppress(RuntimeError):  # it has ended in this moment

@@ -171,6 +171,32 @@ def test_C26_a_client_that_does_not_wait_for_101_holds_nothing(server: Server) -
     wait_until(lambda: is_over(call))
 
 
+def test_C26_a_client_that_has_left_before_its_turn_holds_nothing(server: Server) -> None:
+    """Its end came while an earlier application of the same connection had not returned."""
+    go = asyncio.Event()
+
+    async def lingers(call: Call) -> None:
+        await call.answer()
+        await go.wait()
+
+    server.handlers["/"] = lingers
+    with server.connect() as client, server.connect() as other:
+        client.send(GET)
+        assert client.read_answer().status == 200
+        client.send(UPGRADE + bytes(10))
+        client.close()
+        other.send(GET.replace(b"/ ", b"/other "))
+        assert other.read_answer().status == 200  # so the end of the first has been seen
+        server.do(go.set)
+        wait_until(lambda: sockets(server))
+        (call,) = sockets(server)
+        wait_until(lambda: is_over(call))
+
+
+def sockets(server: Server) -> list[Call]:
+    return [call for call in server.calls if call.scope["type"] == "websocket"]
+
+
 def test_C26_a_websocket_that_was_paused_is_read_from_again(server: Server) -> None:
     """That a client has left is seen, though it was paused behind an earlier request."""
     go = asyncio.Event()
