@@ -148,6 +148,14 @@ def program(pid: int) -> str:
         return read_bytes(f"/proc/{pid}/comm").decode("utf-8", "replace").strip() or "?"
 
 
+def is_contained(pid: int) -> bool:
+    """Tell whether *pid* is in another PID namespace than we are: in a container, most likely."""
+    try:
+        return os.readlink(f"/proc/{pid}/ns/pid") != os.readlink("/proc/self/ns/pid")  # noqa: PTH115
+    except OSError:
+        return False
+
+
 def is_same(proc: Proc) -> bool:
     """Tell whether *proc* still lives: same pid, same start, not a zombie."""
     now = find(proc.pid)

@@ -7,7 +7,7 @@ one that is taken is looked up in /proc.
 A holder that is about to end, such as a process that was just killed, is waited for. One that
 cannot be seen (another user's, another namespace's) is none of our business: whether the server
 can bind, it finds out itself. So it is with the port of a container, which the command may be
-about to replace (``docker rm -f``, then ``docker run``).
+about to replace (``docker rm -f``, then ``docker run``; ``podman run --replace``).
 """
 
 from __future__ import annotations
@@ -30,8 +30,11 @@ from .proclisten import IPAddress
 _ENDING_S = 0.3  # so long who holds the port may take to end
 #: Programs that hold ports on behalf of containers.
 _FORWARDERS = frozenset(
-    {"docker-proxy", "rootlessport", "rootlesskit", "conmon", "pasta", "passt", "slirp4netns"}
-)
+    {
+        "docker-proxy", "dockerd", "rootlessport", "rootlesskit", "conmon", "pasta", "passt",
+        "slirp4netns",
+    }
+)  # fmt: skip
 
 _log = logging.getLogger(__name__)
 
@@ -52,7 +55,8 @@ async def check_free(url: str) -> None:
         return
     first = min(holders, key=lambda holder: holder.start)
     program, service = procfs.program(first.pid), procfs.variable(first.pid, "SWAPCHART_SERVICE")
-    if program.partition(".")[0] in _FORWARDERS:  # pasta.avx2
+    is_forwarder = program.partition(".")[0] in _FORWARDERS  # pasta.avx2
+    if is_forwarder or procfs.is_contained(first.pid):
         text = "port %d is held by pid %d (%s), for a container"
         _log.warning(text, place[1], first.pid, program)
         return

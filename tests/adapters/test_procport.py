@@ -141,9 +141,26 @@ async def test_A11_who_is_about_to_end_is_waited_for(
 
 
 async def test_A11_a_container_s_port_is_left_to_its_command(
+    launcher: LocalLauncher, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One on the host's network listens there itself; the command may be what replaces it."""
+    port, log = free_port(), LogRing()
+    namespace = ("unshare", "--map-root-user", "--pid", "--fork", "--kill-child")
+    argv = ("sh", "-c", 'sleep 60 | "$@"', "sh", *namespace)
+    server = (sys.executable, "-I", "-S", "-c", SERVER, "127.0.0.1", str(port), "0")
+    container = await launcher.start(Command(argv=(*argv, *server)), log)
+    await wait_until_async(lambda: b"listens" in log.history() or container.has_ended)
+    if container.has_ended:
+        pytest.skip("no right to make a namespace")
+    await launcher.start(sleeper(f"http://127.0.0.1:{port}"), LogRing())
+
+    assert f"port {port} is held by pid" in caplog.text
+
+
+async def test_A11_a_forwarded_port_is_left_to_its_command(
     launcher: LocalLauncher, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The command may be what replaces the container: it is started, and the holder logged."""
+    """Known by its name, who holds a port for a container is in nobody's way, but logged."""
     port = free_port()
     with stranger("127.0.0.1", port) as other:
         program = procfs.program(other.pid)
