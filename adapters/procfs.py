@@ -328,13 +328,15 @@ def oom_files(cgroups: str) -> Iterator[str]:
 def raise_oom_score(pid: int) -> None:
     """Let the kernel, out of memory, rather kill the new child *pid* than us.
 
-    What it starts inherits that, unless it started it in the instant before.
+    What it starts inherits that, unless it started it in the instant before. A score that it has
+    chosen itself by then stays.
 
     Source: Linux man-pages, proc_pid_oom_score_adj(5); 300 is three tenths of all memory.
     """
     with suppress(OSError, ValueError):  # it has ended; a sandbox
-        score = min(int(read_bytes("/proc/self/oom_score_adj")) + _OOM_STEP, 1000)
-        _write(f"/proc/{pid}/oom_score_adj", b"%d" % score)
+        ours, its = (int(read_bytes(f"/proc/{each}/oom_score_adj")) for each in ("self", str(pid)))
+        if its == ours:
+            _write(f"/proc/{pid}/oom_score_adj", b"%d" % min(ours + _OOM_STEP, 1000))
 
 
 def _write(path: str, data: bytes) -> None:

@@ -919,3 +919,15 @@ async def test_A34_the_kernel_would_rather_kill_a_child_than_us(launcher: LocalL
 
     assert scores == [expected] * 2
     assert int(said.history()) == expected
+
+
+async def test_A34_a_score_that_a_child_chose_is_left_to_it(launcher: LocalLauncher) -> None:
+    """A command that sets its own, as choom does, may have done so before us."""
+    log = LogRing()
+    chosen = min(oom_score(os.getpid()) + 100, 1000)
+    script = f"sleep 0.2; echo {chosen} > /proc/self/oom_score_adj; echo chosen; exec sleep 60"
+    process = await launcher.start(sh(script), log)
+    await until_said(log, b"chosen")
+    procfs.raise_oom_score(process.pid)
+
+    assert oom_score(process.pid) == chosen
