@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import os
 import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +18,8 @@ import swapchart
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-PARTS: list[str] = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"]
+WHEEL: dict[str, Any] = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
+PARTS: list[str] = WHEEL["only-include"]
 FOLDERS = [part for part in PARTS if (ROOT / part).is_dir()]
 SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 
@@ -64,6 +68,16 @@ def test_the_tests_run_on_the_installed_package() -> None:
     assert Path(swapchart.__file__) != ROOT / "__init__.py"
     assert not (ROOT / "conftest.py").exists()
     assert not (ROOT / "tests" / "__init__.py").exists()
+
+
+@pytest.mark.skipif(os.environ.get("SWAPCHART_COMPILE") != "1", reason="as it is, in Python")
+@pytest.mark.parametrize("module", WHEEL["hooks"]["custom"]["modules"])
+def test_what_shall_be_compiled_is(module: str) -> None:
+    """Else the tests of what is compiled would pass for what is not."""
+    name = module.removesuffix(".py").replace("/", ".")
+    found = importlib.import_module(f"swapchart.{name}").__file__
+
+    assert str(found).endswith(".so")
 
 
 def test_no_part_is_a_top_level_package(tmp_path: Path) -> None:
