@@ -145,10 +145,9 @@ async def test_A11_a_container_s_port_is_left_to_its_command(
 ) -> None:
     """One on the host's network listens there itself; the command may be what replaces it."""
     port, log = free_port(), LogRing()
-    namespace = ("unshare", "--map-root-user", "--pid", "--fork", "--kill-child")
-    argv = ("sh", "-c", 'sleep 60 | "$@"', "sh", *namespace)
-    server = (sys.executable, "-I", "-S", "-c", SERVER, "127.0.0.1", str(port), "0")
-    container = await launcher.start(Command(argv=(*argv, *server)), log)
+    server = (sys.executable, "-I", "-S", "-c", SERVER, "127.0.0.1", str(port), "60")
+    namespace = ("unshare", "--map-root-user", "--pid", "--fork")
+    container = await launcher.start(Command(argv=(*namespace, *server)), log)
     await wait_until_async(lambda: b"listens" in log.history() or container.has_ended)
     if container.has_ended:
         pytest.skip("no right to make a namespace")
