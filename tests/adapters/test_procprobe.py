@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import textwrap
@@ -186,6 +187,25 @@ async def test_plain_text_is_no_tls(launcher: LocalLauncher) -> None:
 
     assert not probe.is_ok
     assert probe.detail.startswith("tls: ")
+
+
+async def test_the_certificates_of_the_machine_are_read_once(
+    launcher: LocalLauncher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading them takes 20 ms of the event loop's time, and a start is probed often."""
+    process, port, _ = await serve(launcher, "200")
+    made: list[int] = []
+    real = ssl.create_default_context
+
+    def spy() -> ssl.SSLContext:
+        made.append(1)
+        return real()
+
+    monkeypatch.setattr(ssl, "create_default_context", spy)
+    for _ in range(3):
+        await process.probe(f"https://127.0.0.1:{port}/", timeout_s=5)
+
+    assert len(made) <= 1
 
 
 async def answer(stream: anyio.abc.SocketStream) -> None:
