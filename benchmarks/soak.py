@@ -94,6 +94,15 @@ class Held:
     rss_kb: int
 
 
+def _connections(process: psutil.Process) -> list[str]:
+    with contextlib.suppress(psutil.Error):  # it has ended meanwhile: there is a storm
+        return [
+            f"{process.pid}: {end.laddr.port} to {end.raddr.port} {end.status}"
+            for end in process.net_connections("tcp") if end.raddr
+        ]  # fmt: skip
+    return []
+
+
 class Soak:
     """One run."""
 
@@ -178,11 +187,7 @@ class Soak:
         """Return what the proxy says of its queue and its models, and all its connections."""
         queue = await self._ask("GET", "/api/queue")
         me = psutil.Process(self.process.pid)
-        ends = [
-            f"{process.pid}: {end.laddr.port} to {end.raddr.port} {end.status}"
-            for process in (me, *me.children(recursive=True))
-            for end in process.net_connections("tcp") if end.raddr
-        ]  # fmt: skip
+        ends = [end for each in (me, *me.children(recursive=True)) for end in _connections(each)]
         me.send_signal(signal.SIGUSR1)  # see soak_serve
         return f"{queue.decode()}\n{json.dumps(await self.running())}\n{'; '.join(ends)}"
 
