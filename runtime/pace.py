@@ -7,6 +7,9 @@ output is followed by a probe at once, and by more of them that move apart. A si
 probed at intervals that grow with the time it has taken already: its readiness is noticed late
 by a small share of its start, and what probing costs is bounded.
 
+Pauses are whole milliseconds: so is uvloop's clock, and for less than one of them it does not sleep
+but spins.
+
 Some servers log each request, so each probe: what comes together with a probe, as it did with
 the one before, is taken for its echo. It brings no further probe, or there was no end of it.
 """
@@ -21,6 +24,7 @@ _PAUSE_S, _SHARE = 0.010, 0.001  # so long, and so much of the time so far
 _AFTER_OUTPUT = 0.5  # so much of the time since the last output
 _PERIOD_S, _BURST = 0.010, 8  # output brings so many probes at once, and one a period
 _ECHO_S = 0.005
+_HAIR_S = 1e-6
 
 
 class ProbePace:
@@ -55,9 +59,9 @@ class ProbePace:
         self._is_asking, self._answered = False, now
         elapsed = now - self._began
         pause = min(_AT_FIRST * elapsed, _PAUSE_S + _SHARE * elapsed, _LONGEST_PAUSE_S)
-        self._regular = now + max(pause, _SHORTEST_PAUSE_S)
-        sooner = max(_AFTER_OUTPUT * (now - self._heard), _SHORTEST_PAUSE_S)
-        self.due = self._affordable(now + sooner)
+        self._regular = now + _whole(max(pause, _SHORTEST_PAUSE_S))
+        sooner = min(_AFTER_OUTPUT * (now - self._heard), _LONGEST_PAUSE_S)
+        self.due = self._affordable(now + _whole(max(sooner, _SHORTEST_PAUSE_S)))
 
     def hear(self, now: float) -> bool:
         """Note output of the server; tells whether the next probe is due sooner by that."""
@@ -75,3 +79,8 @@ class ProbePace:
     def _affordable(self, wanted: float) -> float:
         """Return when a probe that is wanted at *wanted*, for output, may be sent."""
         return min(self._regular, max(wanted, self._paid_until - (_BURST - 1) * _PERIOD_S))
+
+
+def _whole(pause_s: float) -> float:
+    # A hair less, or what rounding errors put behind the millisecond would wait for the next one.
+    return math.ceil(pause_s * 1000) / 1000 - _HAIR_S
