@@ -16,7 +16,7 @@ import json
 import logging
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -37,6 +37,7 @@ from ...runtime import RequestError
 from ..headers import HeaderError, request_headers
 from ..upstream import UpstreamError, UpstreamResponse
 from .asgi_types import Headers, Receive, Scope, Send
+from .asgi_types import Message as AsgiMessage
 from .auth import CREDENTIALS
 from .catalogue import Local
 from .exchange import Exchange
@@ -114,15 +115,18 @@ async def tunnel(
     request = Request({**scope, "method": "GET"}, receive)
     target = opening.resolved.target
     exchange = Exchange(request, target.id, scope["path"], perf_counter())
+    ahead = _Ahead(receive)
     try:
-        async with _held(proxy, exchange, opening) as upstream:
-            response = await _connect(proxy, request, upstream, opening)
-            try:
-                await _accept(send, scope, response)
-                exchange.status = 101
-                await _Pump(receive, send, response).run()
-            finally:
-                response.close()
+        async with AsyncExitStack() as stack:
+            async with ahead.unless_left():
+                upstream = await stack.enter_async_context(_held(proxy, exchange, opening))
+                response = await _connect(proxy, request, upstream, opening)
+                stack.callback(response.close)
+            await _accept(send, scope, response)
+            exchange.status = 101
+            await _Pump(ahead.receive, send, response).run()
+    except _LeftError:
+        await send({"type": "websocket.close"})  # nobody is told; but the server hears of an end
     except RefusedError as error:
         await deny(scope, send, error)
     except RequestError as error:
@@ -130,6 +134,58 @@ async def tunnel(
     except (UpstreamError, HeaderError) as error:
         status = getattr(error, "status_hint", 400)
         await deny(scope, send, refusal(status, f"the server of {target.id} failed: {error}"))
+    finally:
+        ahead.close()
+
+
+class _LeftError(Exception):
+    """The client left before its websocket was open."""
+
+
+class _Ahead:
+    """Receives a client's next message before anybody asks: so it is known when it leaves."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._next = asyncio.ensure_future(receive())
+        self._is_taken = False
+
+    async def receive(self) -> AsgiMessage:
+        """Return the next message."""
+        if self._is_taken:
+            return await self._receive()
+        self._is_taken = True
+        return await self._next
+
+    @asynccontextmanager
+    async def unless_left(self) -> AsyncIterator[None]:
+        """Cut the block short when the client leaves.
+
+        Raises:
+            _LeftError: It has.
+        """
+        loop = asyncio.get_running_loop()
+
+        def look(done: asyncio.Future[AsgiMessage]) -> None:
+            has_message = not done.cancelled() and done.exception() is None
+            if has_message and done.result()["type"] == "websocket.disconnect":
+                limit.reschedule(loop.time())
+
+        try:
+            async with asyncio.timeout(None) as limit:
+                self._next.add_done_callback(look)
+                try:
+                    yield
+                finally:
+                    self._next.remove_done_callback(look)
+        except TimeoutError as error:
+            if limit.expired():
+                raise _LeftError from error
+            raise
+
+    def close(self) -> None:
+        """Ask for no message any more."""
+        self._next.cancel()
 
 
 async def deny(scope: Scope, send: Send, error: RefusedError) -> None:

@@ -96,14 +96,32 @@ def test_C26_the_client_closes(place: Place) -> None:
 
 def test_C26_a_client_that_does_not_wait_for_101_holds_no_model(place: Place) -> None:
     """Whatever the server makes of bytes behind the handshake: with the client its request goes."""
-    fields = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13",
-              "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="}  # fmt: skip
-    asked = raw.encode_request("GET", "/upstream/a/ws", headers=fields)
     for _ in range(3):
         with raw.Connection(place.proxy.port, timeout_s=LONG_S) as client:
-            client.send(asked + bytes(10))
+            client.send(handshake("/upstream/a/ws") + bytes(10))
             client.read_head()
     place.proxy.wait_idle("org/a")
+
+
+def test_C26_a_client_that_leaves_before_its_handshake_is_answered(place: Place) -> None:
+    """The model's server hangs: with the client its request goes, and nothing is held for it."""
+    with place.open("/upstream/b/ws"):
+        pid = place.proxy.running()["b"]["pid"]
+    place.proxy.wait_idle("b")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with raw.Connection(place.proxy.port, timeout_s=LONG_S) as client:
+            client.send(handshake("/upstream/b/ws"))
+            place.proxy.wait_busy("b", in_flight=1)
+        place.proxy.wait_idle("b")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def handshake(path: str) -> bytes:
+    fields = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13",
+              "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="}  # fmt: skip
+    return raw.encode_request("GET", path, headers=fields)
 
 
 def test_C26_the_model_goes(place: Place) -> None:
