@@ -259,7 +259,7 @@ def test_5_5_ui_shows_and_cancels_requests(browser: Browser, proxy: SwapchartPro
             flight = page.locator("#flights tr", has_text="good")
             expect_text(page, "#flights tbody tr:first-child td:nth-child(4)", "answering 200")
             flight.get_by_role("button").click()
-            assert waiting.read_head().status == 200
+            assert waiting.read_answer().status == 200
         page.locator("#no-flights").wait_for()
         assert page.locator("#busy").is_hidden()
         done = page.locator("#done tbody tr", has_text="org/other").first
