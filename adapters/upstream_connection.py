@@ -241,6 +241,7 @@ class Connection(asyncio.Protocol):
         "_sender",
         "_surplus",
         "_until_eof",
+        "_why",
         "_writable",
         "idle_since",
         "is_closed",
@@ -258,6 +259,7 @@ class Connection(asyncio.Protocol):
         self.idle_since = 0.0  # loop time in seconds
         self.is_closed = False
         self.is_paused = False
+        self._why = "closed"  # by whom or what for, once it is
         self._response: UpstreamResponse | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._poll: select.poll
@@ -295,6 +297,8 @@ class Connection(asyncio.Protocol):
             length: Number of bytes that an iterator is to give; None sends it chunked.
             header_timeout_s: Longest wait in seconds; None waits for ever.
         """
+        if self.is_closed:  # so soon after it was made: its end is not told a second time
+            raise UpstreamBroken("send", f"{self.pool.name}: {self._why}, before anything was sent")
         response = self._prepare(head, is_head=is_head)
         try:
             if body is None:
@@ -607,6 +611,7 @@ class Connection(asyncio.Protocol):
         self._fail(why)
 
     def _fail(self, why: str) -> None:
+        self._why = why
         response = self._response
         stage: Stage = "head" if self._is_sent else "send"
         received = 0

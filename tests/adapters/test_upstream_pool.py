@@ -492,6 +492,44 @@ async def test_cut_ends_what_is_in_flight_and_no_more() -> None:
         assert await fetch(pool) == (200, b"ok")
 
 
+async def test_C17_a_connection_that_ends_at_once_is_told() -> None:
+    """Closed by the upstream before its request could be sent, it ends the request with an error.
+
+    A process that is killed under the requests of a whole queue does so. The end may be here even
+    before whoever asked for the connection has it.
+    """
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        loop.add_reader(listener, lambda: listener.accept()[0].close())
+        pool = UpstreamPool("127.0.0.1", listener.getsockname()[1])
+        try:
+            for body in (None, b"x", b"x" * 100_000, pieces_of(b"ab")):
+                with pytest.raises(UpstreamBroken):
+                    async with asyncio.timeout(10):
+                        await fetch(pool, body)
+                assert pool.open == 0
+        finally:
+            loop.remove_reader(listener)
+            await pool.aclose()
+
+
+async def test_cut_ends_what_has_only_just_been_connected() -> None:
+    """Cut at any moment while it connects, a request is told why or goes on: it never waits on."""
+    async with serving(silent) as (up, pool):
+        task = asyncio.create_task(fetch(pool))
+        async with asyncio.timeout(10):
+            while not task.done():
+                pool.cut("its time is over")
+                await asyncio.sleep(0)
+
+        with pytest.raises(UpstreamBroken, match="its time is over"):
+            await task
+        assert pool.open == 0
+        up.script = answering(OK)
+        assert await fetch(pool) == (200, b"ok")
+
+
 async def test_C41_tls_is_verified(tmp_path: Path) -> None:
     """With a context that knows it the upstream is trusted; by any other name it is not."""
     file = tmp_path / "localhost.pem"
