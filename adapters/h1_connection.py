@@ -23,7 +23,7 @@ from urllib.parse import unquote
 
 import httptools
 
-from .h1_exchange import WHOLE_ANSWER, WHOLE_BODY, App, Exchange, Scope
+from .h1_exchange import TELL_LEAVING, WHOLE_ANSWER, WHOLE_BODY, App, Exchange, Scope
 from .h1_rules import (
     SPECIAL,
     H1Limits,
@@ -361,6 +361,7 @@ class H1Connection(asyncio.Protocol):
         )
         scope["extensions"] = {
             WHOLE_ANSWER: exchange.answer_at_once, WHOLE_BODY: exchange.take_body,
+            TELL_LEAVING: exchange.tell_leaving,
         }  # fmt: skip
         if self._current is not None:
             self._queue.append(exchange)

@@ -37,6 +37,11 @@ WHOLE_ANSWER = "swapchart.whole_answer"
 """Name of an ASGI extension: (status, headers, body) -> whether the whole answer was sent so."""
 WHOLE_BODY = "swapchart.whole_body"
 """Name of an ASGI extension: () -> the whole body of the request, or None: `receive` it."""
+TELL_LEAVING = "swapchart.tell_leaving"
+"""Name of an ASGI extension: (function or None), which is called when the client leaves.
+
+For who does not `receive` now, since there is no room for more of the body.
+"""
 
 
 class House(Protocol):
@@ -100,7 +105,8 @@ class Exchange:
         size: Buffered bytes of the request's body.
         received: Bytes of it that have come so far.
         waiter: What ``receive`` waits for, if it does.
-        on_leave: Called when the client leaves; for who serves it without a task.
+        on_leave: Called when the client leaves; for who serves it without a task, or does not
+            `receive` for a while.
     """
 
     # Not slots: what nearly every exchange leaves as it is costs nothing as a default here.
@@ -196,6 +202,12 @@ class Exchange:
                 if not self.is_head_sent:
                     self._line.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             await self._wait()
+
+    def tell_leaving(self, function: Callable[[], None] | None) -> None:
+        """Call *function*, or nobody, when the client leaves; at once if it has."""
+        self.on_leave = function
+        if self.is_gone and function is not None:
+            function()
 
     @property
     def whole_body(self) -> bytes | None:

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from io import BytesIO
 from typing import Any
 
-from ..h1_exchange import WHOLE_ANSWER, WHOLE_BODY
+from ..h1_exchange import TELL_LEAVING, WHOLE_ANSWER, WHOLE_BODY
 from .asgi_types import Headers, Message, Receive, Scope, SendWhole
 from .auth import EVERYTHING, Access
 from .body_budget import BodyBudget
@@ -128,8 +128,8 @@ class Request:
 
     __slots__ = (
         "_ahead", "_budget", "_is_complete", "_patience", "_receive", "_take_body", "_task",
-        "_watcher", "access", "head", "headers", "held_bytes", "is_gone", "method", "path", "rest",
-        "route", "scope", "send_whole",
+        "_tell_leaving", "_watcher", "access", "head", "headers", "held_bytes", "is_gone", "method",
+        "path", "rest", "route", "scope", "send_whole",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, budget: BodyBudget | None = None) -> None:
@@ -146,6 +146,7 @@ class Request:
         extensions = scope.get("extensions")
         self.send_whole: SendWhole | None = None
         self._take_body: Callable[[], bytes | None] | None = None
+        self._tell_leaving: Callable[[Callable[[], None] | None], None] | None = None
         if extensions:
             self.send_whole = extensions.get(WHOLE_ANSWER)
             self._take_body = extensions.get(WHOLE_BODY)
@@ -311,6 +312,9 @@ class Request:
         if self._watcher is not None:
             self._watcher.cancel()
             self._watcher = None
+            if self._tell_leaving is not None:
+                self._tell_leaving(None)
+                self._tell_leaving = None
 
     def _watch_now(self) -> None:
         idle = self._watcher is None or self._watcher.done()
@@ -322,8 +326,21 @@ class Request:
         while message["type"] != "http.disconnect":
             if not self._is_complete:
                 self._ahead = message  # a piece of the body: whoever reads it goes on from here
+                self._listen()
                 return
             message = await self._receive()
-        self.is_gone = True
-        if self._task is not None:
+        self._leave()
+
+    def _listen(self) -> None:
+        """Be told of the client's leaving without `receive`, where the server has a way to.
+
+        The upstream may take no more of the body, and then nobody calls that again.
+        """
+        self._tell_leaving = (self.scope.get("extensions") or {}).get(TELL_LEAVING)
+        if self._tell_leaving is not None:
+            self._tell_leaving(self._leave)
+
+    def _leave(self) -> None:
+        if not self.is_gone and self._task is not None:
             self._task.cancel()
+        self.is_gone = True

@@ -14,6 +14,7 @@ from tools.h1_server import Call, Server, serving
 from tools.net import wait_until
 
 from swapchart.adapters.h1 import ClientGoneError
+from swapchart.adapters.h1_exchange import TELL_LEAVING
 
 H = b"Host: x\r\n"
 G = b"GET / HTTP/1.1\r\n" + H
@@ -54,6 +55,30 @@ LEAVING = {
     "body half sent": get("/wait", b"Content-Length: 9", method=b"POST") + b"abc",
     "much pipelined": get("/deaf") + get("/", b"A: " + b"b" * 4000) * 100,
 }
+
+
+@pytest.mark.parametrize("how", ["close", "reset"])
+def test_C15_leaving_is_told_to_who_does_not_receive(server: Server, how: str) -> None:
+    """Once, to the last that asked, and at once to who asks only then; to nobody if so wished."""
+
+    async def busy(call: Call) -> None:
+        tell = call.scope["extensions"][TELL_LEAVING]
+        left = asyncio.Event()
+        tell(lambda: call.events.append("nobody listens any more"))
+        tell(left.set)
+        call.events.append("busy")
+        await left.wait()
+        tell(None)
+        tell(lambda: call.events.append("gone before"))
+
+    server.handlers["/busy"] = busy
+    client = server.connect()
+    client.send(get("/busy", b"Content-Length: 900000", method=b"POST") + bytes(300_000))
+    wait_until(lambda: server.calls and server.calls[0].events)
+    client.reset() if how == "reset" else client.close()
+
+    wait_until(lambda: len(server.calls[0].events) > 1)
+    assert server.calls[0].events[:2] == ["busy", "gone before"]
 
 
 @pytest.mark.parametrize("name", LEAVING)

@@ -5,6 +5,10 @@ It leaves in good order (FIN) or not (RST); the upstream and the model must not 
 
 from __future__ import annotations
 
+import os
+import signal
+from contextlib import suppress
+
 import pytest
 from tools import raw
 from tools.swapchart_process import LONG_S, Journal, Serve, shell
@@ -105,6 +109,32 @@ def test_C15_a_client_that_leaves_with_half_its_body_sent_frees_the_model(
         proxy.wait_busy("a", in_flight=1)
         leave(connection, way)
         proxy.wait_idle("a")
+
+    assert proxy.chat("a").status == 200
+
+
+@pytest.mark.parametrize("size", [200_000, 20_000_000], ids=["sent", "not taken"])
+def test_C15_a_client_that_leaves_an_upload_nobody_reads_frees_the_model(
+    serve: Serve, server: str, journal: Journal, size: int
+) -> None:
+    """Its body, or what we have of it, is stuck before a server that hangs: it is let go."""
+    proxy = serve({"a": journal.model("a")}, server=server)
+    assert proxy.chat("a").status == 200
+    pid = proxy.running()["a"]["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        for way in WAYS:
+            connection = raw.Connection(proxy.port, timeout_s=LONG_S)
+            fields = {"Content-Length": str(size), "Content-Type": "application/octet-stream"}
+            connection.request("POST", "/upstream/a/upload", headers=fields)
+            connection.socket.setblocking(False)
+            with suppress(BlockingIOError):
+                connection.socket.sendall(b"x" * size)
+            proxy.wait_busy("a", in_flight=1)
+            leave(connection, way)
+            proxy.wait_idle("a")
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
     assert proxy.chat("a").status == 200
 
