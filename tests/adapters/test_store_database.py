@@ -70,6 +70,18 @@ def test_many_rows_at_once_are_written_one_by_one_all_the_same(count: int) -> No
     database.close()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
+def test_whoever_else_wants_to_run_goes_before_the_writer() -> None:
+    """The store's thread has a priority of its own; that of the process stays."""
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    database = opened(None)
+    theirs = database.submit(lambda _: os.getpriority(os.PRIO_PROCESS, 0)).result()
+    database.close()
+
+    assert theirs == min(before + 5, 19)
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before
+
+
 def test_closing_writes_what_waits(tmp_path: Path) -> None:
     """A clean end loses nothing, and the file is readable for its owner only."""
     path = tmp_path / "a.db"
