@@ -34,8 +34,9 @@ T = TypeVar("T")
 Row: TypeAlias = tuple[Any, ...]
 _Write: TypeAlias = tuple[str, Sequence[Any]]
 
-_VARIABLES = 450  # of one statement: 25 rows of activity; every SQLite bears 999
-_MANY = 25  # rows that are written at once: a burst of 0.1 ms
+_VARIABLES = 900  # of one statement: 50 rows of activity; every SQLite bears 999
+_FEW, _MANY = 25, 100  # rows that are written at once: a burst of 0.1 ms, or one that costs less
+_LATE = 5  # so many more than were asked for: the processor is busy
 _NICE = 5  # the thread runs when nobody else wants to, and still gets a fifth of a busy core
 _QUIET_S = 60.0  # the same complaint at most so often
 
@@ -70,6 +71,7 @@ class Database:
         self._migrations = migrations
         self._flush_s, self._limit = flush_s, limit
         self._writes: deque[_Write] = deque()
+        self._burst = _FEW
         self._jobs: deque[Callable[[sqlite3.Connection], None]] = deque()
         self._wake = threading.Event()  # something waits
         self._urge = threading.Event()  # and somebody waits for it
@@ -92,7 +94,7 @@ class Database:
         self._writes.append((sql, parameters))
         if not self._wake.is_set():
             self._wake.set()
-        if len(self._writes) == _MANY:
+        if len(self._writes) >= self._burst and not self._urge.is_set():
             self._urge.set()
 
     async def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
@@ -179,6 +181,8 @@ class Database:
         count = len(self._writes)
         if not count:
             return
+        # Small bursts delay nobody by much; where there is no time left, what counts is the sum.
+        self._burst = _MANY if count >= self._burst + _LATE else _FEW
         batch = [self._writes.popleft() for _ in range(count)]
         try:
             with db:
@@ -262,23 +266,24 @@ def _execute(db: sqlite3.Connection, sql: str, rows: list[Sequence[Any]]) -> Non
     SQLite lets go of the interpreter's lock for each statement, and taking it back from a busy
     event loop costs both more than the row.
     """
-    wide, many = _widened(sql)
     done = 0
-    while len(rows) - done >= many > 1:
-        db.execute(wide, tuple(chain.from_iterable(rows[done : done + many])))
-        done += many
+    for wide, many in _widened(sql):
+        while len(rows) - done >= many:
+            db.execute(wide, tuple(chain.from_iterable(rows[done : done + many])))
+            done += many
     for parameters in rows[done:]:
         db.execute(sql, parameters)
 
 
 @cache
-def _widened(sql: str) -> tuple[str, int]:
-    """Return *sql* for many rows at a time, and how many; 1 if it is no insert of values."""
+def _widened(sql: str) -> list[tuple[str, int]]:
+    """Return *sql* for many rows at a time, and how many; empty if it is no insert of values."""
     head, values, marks = sql.rpartition(" VALUES ")
     if not values or not marks.endswith(")"):
-        return sql, 1
-    many = _VARIABLES // max(marks.count("?"), 1)
-    return f"{head} VALUES {', '.join([marks] * many)}", many
+        return []
+    most = _VARIABLES // max(marks.count("?"), 1)
+    sizes = [most >> halvings for halvings in range(4)]
+    return [(f"{head} VALUES {', '.join([marks] * size)}", size) for size in sizes if size > 1]
 
 
 def _settle(future: Future[Any]) -> None:
