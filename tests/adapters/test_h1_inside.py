@@ -9,28 +9,17 @@ import asyncio
 import base64
 import contextlib
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
 from tools.h1_server import PLACES, Call, Server, serving, trickle
-from tools.net import wait_until
+from tools.net import takes, wait_until
 from tools.raw import Connection
 
 from swapchart.adapters import h1
 from swapchart.adapters.h1 import H1Limits
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-LATE_S = 1.5  # how much longer than its limit anything may take on a busy machine
-
-
-@contextlib.contextmanager
-def takes(least_s: float) -> Iterator[None]:
-    """Check that the block takes *least_s* seconds, and not much longer."""
-    begin = time.monotonic()
-    yield
-    took = time.monotonic() - begin
-    assert least_s * 0.9 <= took <= least_s + LATE_S
 
 
 @pytest.mark.parametrize("where", PLACES)

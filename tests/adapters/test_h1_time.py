@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 from tools.h1_server import Call, Server, serving
-from tools.net import wait_until
+from tools.net import takes, wait_until
 
 from swapchart.adapters import h1_connection
 from swapchart.adapters.h1 import ClientGoneError, H1Limits
@@ -27,7 +27,6 @@ LIMITS = H1Limits(
     linger_s=0.3,
     drain_idle_s=0.2,
 )
-LATE_S = 1.5  # how much longer than its limit anything may take on a busy machine
 
 
 @pytest.fixture(scope="module", params=["asyncio", "uvloop", "uvicorn"])
@@ -42,15 +41,6 @@ def server(running: Server) -> Server:
     running.handlers.clear()
     running.draining.clear()
     return running
-
-
-@contextlib.contextmanager
-def takes(least_s: float) -> Iterator[None]:
-    """Check that the block takes *least_s* seconds, and not much longer."""
-    begin = time.monotonic()
-    yield
-    took = time.monotonic() - begin
-    assert least_s * 0.9 <= took <= least_s + LATE_S
 
 
 def test_C11_slow_heads_are_cut(server: Server) -> None:

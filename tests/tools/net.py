@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import anyio
 
 T = TypeVar("T")
 _PAUSE_S = 0.01
+LATE_S = 1.5  # how much longer than its limit anything may take on a busy machine
 
 
 def free_port() -> int:
@@ -60,3 +62,12 @@ async def wait_until_async(
 def _check(end: float, deadline: float, what: str, value: object) -> None:
     if time.monotonic() > end:
         raise TimeoutError(f"{what or 'condition'}: still {value!r} after {deadline} s")
+
+
+@contextmanager
+def takes(least_s: float) -> Iterator[None]:
+    """Check that the block takes *least_s* seconds, and not much longer."""
+    begin = time.monotonic()
+    yield
+    took = time.monotonic() - begin
+    assert least_s * 0.9 <= took <= least_s + LATE_S
