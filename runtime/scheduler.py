@@ -97,8 +97,8 @@ class Seat:
         granted: Requests handed over and not ended: waiting for the start or in flight.
         ready_at: When it last became ready; seconds.
         is_open: A request may be granted without asking any further: the hot path.
-        closed: Why no request is granted for now, in words; empty: they are.
-        owes: The same, while what an earlier run left undone comes first.
+        closed: What change of the service requests wait for, in words; see `barred`.
+        owes: What an earlier run left undone and comes first, in words; see `barred`.
         turns: Client -> when it was last granted one here, as a number that grows; kept only
             where there is a limit.
     """
@@ -113,6 +113,11 @@ class Seat:
     closed: str = ""
     owes: str = ""
     turns: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def barred(self) -> str:
+        """Why no request is granted for now, in words; empty: they are."""
+        return self.owes or self.closed
 
     @property
     def has_room(self) -> bool:
@@ -423,8 +428,8 @@ class Scheduler:
     ) -> str:
         """Say what *ticket* waits for; empty when it may go on."""
         seat = self.seats[ticket.service]
-        if seat.owes or seat.closed:
-            return seat.owes or seat.closed
+        if seat.barred:
+            return seat.barred
         if not seat.has_room:
             return f"{seat.name} is at its concurrency limit of {seat.limit}"
         if seat.name in self.swaps:
@@ -478,7 +483,7 @@ class Scheduler:
         for seat in self._holding.values():
             seat.is_open = (
                 seat.phase == "ready"
-                and not (seat.closed or seat.owes)
+                and not seat.barred
                 and seat.name not in going
                 and seat.name not in queued
                 and not self._must_go(seat.name)

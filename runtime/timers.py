@@ -63,7 +63,7 @@ class PatientTimer(Timer):
 
     def arm(self, delay_s: float) -> None:
         """As `Timer.arm`."""
-        self._service.watch(self)
+        self._service.watch(self)  # before the clock is read: a standstill in between counts, too
         super().arm(delay_s)
 
     def arm_at(self, deadline: float) -> None:
