@@ -51,15 +51,15 @@ class CompilingHook(BuildHookInterface[Any]):
         _check_compiler()
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
-        self._folder = tempfile.mkdtemp(prefix="swapchart-build-")
-        package = self._compile(Path(self._folder))
+        self._folder = tempfile.TemporaryDirectory(prefix="swapchart-build-")
+        package = self._compile(Path(self._folder.name))
         for path in sorted(package.rglob("*.so")):
             build_data["force_include"][str(path)] = str(path.relative_to(package))
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
-        """Remove what was made on the way."""
+        """Remove what was made on the way; of a failed build it goes with the interpreter."""
         if hasattr(self, "_folder"):
-            shutil.rmtree(self._folder)
+            self._folder.cleanup()
 
     def _compile(self, folder: Path) -> Path:
         """Return the folder of the compiled package; a copy is compiled, in *folder*."""
