@@ -11,6 +11,7 @@ from .errors import (
     SwapchartError,
 )
 from .hooks import HookResult
+from .leases import Lease
 from .lifecycle import Lifecycle
 from .logs import LogRing
 from .player import Player, Step
@@ -37,7 +38,7 @@ from .spec import (
     ServiceSpec,
     Timings,
 )
-from .supervisor import Change, Lease, Supervisor
+from .supervisor import Change, Supervisor
 
 __all__ = [
     "CallAction",

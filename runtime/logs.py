@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 
-import anyio
+from .log_reader import LogReader, follow
 
 _JOINED_BYTES = 1 << 11
 
@@ -24,7 +24,7 @@ class LogRing:
         self._limit = limit_bytes
         self._chunks: deque[bytes] = deque()
         self._size = 0
-        self._readers: set[_Reader] = set()
+        self._readers: set[LogReader] = set()
         self._forward = forward
         self.total_bytes = 0
         self._watchers: tuple[Callable[[], None], ...] = ()
@@ -87,60 +87,20 @@ class LogRing:
         text = b"".join(reversed(recent)).decode("utf-8", "replace")
         return text.splitlines()[-lines:]
 
-    async def stream(
-        self, *, history: bool = True, limit_bytes: int = 1 << 18
-    ) -> AsyncIterator[bytes]:
-        """Yield what is kept (if *history*) and then what comes, for as long as it is read.
+    def stream(self, *, history: bool = True, limit_bytes: int = 1 << 18) -> AsyncIterator[bytes]:
+        """Return what is kept (if *history*) and then what comes, for as long as it is read.
 
         Args:
             history: Begin with the bytes that are kept.
             limit_bytes: How much may wait for a slow reader; beyond it bytes are dropped and
                 a line ``[N bytes dropped]`` stands in their place.
         """
-        reader = _Reader(limit_bytes)
-        if history:
-            reader.offer(self.history(), force=True)
+        return follow(self, history=history, limit_bytes=limit_bytes)
+
+    def add_reader(self, reader: LogReader) -> None:
+        """Hand *reader* what comes from now on."""
         self._readers.add(reader)
-        try:
-            while True:
-                yield await reader.take()
-        finally:
-            self._readers.discard(reader)
 
-
-class _Reader:
-    def __init__(self, limit: int) -> None:
-        self._limit, self._size, self._dropped = limit, 0, 0
-        self._chunks: deque[bytes] = deque()
-        self._wake = anyio.Event()
-
-    def offer(self, data: bytes, *, force: bool = False) -> None:
-        if not data:
-            return
-        if self._size + len(data) > self._limit and not force:
-            self._dropped += len(data)
-            return
-        if self._dropped:
-            self._note_loss()
-        self._chunks.append(data)
-        self._size += len(data)
-        self._wake.set()
-
-    def _note_loss(self) -> None:
-        note = f"\n[{self._dropped} bytes dropped]\n".encode()
-        self._dropped = 0
-        self._chunks.append(note)
-        self._size += len(note)
-        self._wake.set()
-
-    async def take(self) -> bytes:
-        while not self._chunks:
-            if self._dropped:
-                self._note_loss()
-                break
-            self._wake = anyio.Event()
-            await self._wake.wait()
-        data = b"".join(self._chunks)
-        self._chunks.clear()
-        self._size = 0
-        return data
+    def discard_reader(self, reader: LogReader) -> None:
+        """Hand it nothing more."""
+        self._readers.discard(reader)

@@ -296,7 +296,7 @@ class Scheduler:
     def running(self) -> frozenset[str]:
         """Services that hold resources, or are about to."""
         if self._running is None:
-            self._running = frozenset(self._holding) | self.swaps.keys()
+            self._running = frozenset((*self._holding, *self.swaps))
             self._asked = None
         return self._running
 
@@ -378,7 +378,7 @@ class Scheduler:
         if self.is_held:
             return []
         for target, evicted in list(self.swaps.items()):
-            if not evicted & self._holding.keys():
+            if evicted.isdisjoint(self._holding):
                 del self.swaps[target]
                 self._running = None
         overdue = self._overdue(now)

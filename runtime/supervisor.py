@@ -14,8 +14,7 @@ import math
 import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, contextmanager
 from functools import cache
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias, assert_never
@@ -27,6 +26,7 @@ from anyio.abc import TaskGroup
 from ..machine import Compiled, Document, lifecycle
 from .errors import ConfigError, RequestError
 from .hooks import HookPlaces
+from .leases import Lease, leased
 from .lifecycle import Lifecycle, World
 from .listeners import Listener, Listeners
 from .logs import LogRing
@@ -63,23 +63,6 @@ _LOG_BYTES = 1 << 20
 @cache
 def _compiled() -> Compiled:
     return Compiled(lifecycle())
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """A ready service that stays ready while it is held.
-
-    Attributes:
-        service: Its name.
-        endpoint: Base URL where it serves.
-        pid: Process id of its leader.
-        incarnation: Which run of the service this is.
-    """
-
-    service: str
-    endpoint: str
-    pid: int | None
-    incarnation: int
 
 
 class Supervisor:
@@ -365,10 +348,9 @@ class Supervisor:
         return list(self._lives.values())
 
     # ---- requests
-    @asynccontextmanager
-    async def lease(
+    def lease(
         self, name: str, *, priority: int = 0, client: str = ""
-    ) -> AsyncIterator[Lease]:
+    ) -> AbstractAsyncContextManager[Lease]:
         """Hold service *name* ready: starts it, and evicts what must go, if need be.
 
         Args:
@@ -380,13 +362,7 @@ class Supervisor:
             KeyError: There is no such service.
             RequestError: It could not be had.
         """
-        await self.acquire(name, priority=priority, client=client)
-        life = self._lives[name]
-        try:
-            pid = life.process.pid if life.process is not None else None
-            yield Lease(name, life.spec.endpoint, pid, life.incarnation)
-        finally:
-            self.release(name)
+        return leased(self, name, priority, client)
 
     def acquire_nowait(self, name: str) -> bool:
         """Hold *name* if that is possible at once; the hot path. Pair with `release`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from functools import partial
 
 import anyio.to_thread
@@ -11,7 +10,8 @@ from .asgi_types import Send
 from .body_budget import BodyBudgetError
 from .catalogue import Target
 from .dispatch import Sending, begin, serve
-from .form import FormScanner, Found, boundary_of
+from .form import FormScanner, boundary_of
+from .form_pieces import rest_of_form
 from .json_edit import EditError
 from .model_field import BadBodyError, asks_for_stream, model_of, model_of_query, renamed_query
 from .request import BodyTooLargeError, Request
@@ -38,11 +38,12 @@ async def post(proxy: Proxy, request: Request, send: Send) -> None:
             await _form(proxy, request, send, boundary_of(kind))
         else:
             await _whole(proxy, request, send)
-    except BodyTooLargeError as error:
-        await send_error(request, send, 413, str(error), headers=[(b"connection", b"close")])
-    except BodyBudgetError as error:
+    except BodyTooLargeError as too_large:  # not one name for all: they would share its type
+        await send_error(request, send, 413, str(too_large), headers=[(b"connection", b"close")])
+    except BodyBudgetError as no_room:
         await send_error(
-            request, send, 503, str(error), code="no_room_for_body", retry_after_s=error.wait_s,
+            request, send, 503, str(no_room), code="no_room_for_body",
+            retry_after_s=no_room.wait_s,
             headers=[(b"connection", b"close")],
         )  # fmt: skip
     except BadBodyError as error:
@@ -192,27 +193,8 @@ async def _form(proxy: Proxy, request: Request, send: Send, boundary: bytes) -> 
         model = resolved.target.sent_model
         value = found.value.encode() if model == found.value else model.encode()
         length = None if declared is None else declared + len(value) - (found.end - found.start)
-        body = _rest_of_form(scanner, spool, pieces, found, value)
+        body = rest_of_form(scanner, spool, pieces, found, value)
         sending = Sending(target_of(request), body, length)
         await serve(proxy, request, send, exchange, resolved, sending)
     finally:
         spool.close()
-
-
-async def _rest_of_form(
-    scanner: FormScanner, spool: Spool, rest: AsyncIterator[bytes], found: Found, value: bytes
-) -> AsyncIterator[bytes]:
-    """Yield the form with *value* as its model: what has come of it, and what comes.
-
-    Raises:
-        BadBodyError: What comes has another model, or no end.
-    """
-    async for piece in spool.pieces(0, found.start):
-        yield piece
-    yield value
-    async for piece in spool.pieces(found.end, spool.size):
-        yield piece
-    async for piece in rest:
-        scanner.feed(piece)
-        yield piece
-    scanner.finish()

@@ -175,7 +175,8 @@ class Request:
     def path_bytes(self) -> bytes:
         """The path as it came on the wire, percent-encoding untouched."""
         raw: bytes = self.scope.get("raw_path") or self.path.encode()
-        return raw.partition(b"?")[0] if b"?" in raw else raw
+        end = raw.find(b"?")  # quicker than asking whether it is in there
+        return raw if end < 0 else raw[:end]
 
     @property
     def query(self) -> bytes:
@@ -261,7 +262,7 @@ class Request:
         if not message.get("more_body", False):
             self._is_complete = True
             return body
-        return self._pieces(body, None)
+        return _Pieces(self, body, None)
 
     def pieces(self, limit_bytes: int) -> AsyncIterator[bytes]:
         """Return the pieces of the body as they come.
@@ -269,22 +270,7 @@ class Request:
         Raises:
             BodyTooLargeError: On the way, when there are more than *limit_bytes*.
         """
-        return self._pieces(b"", limit_bytes)
-
-    async def _pieces(self, first: bytes, limit_bytes: int | None) -> AsyncIterator[bytes]:
-        if first:
-            yield first
-        size = len(first)
-        while not self._is_complete:
-            message = await self._next()
-            self._is_complete = not message.get("more_body", False)
-            piece = message.get("body", b"")
-            size += len(piece)
-            if limit_bytes is not None and size > limit_bytes:
-                raise BodyTooLargeError(limit_bytes)
-            if piece:
-                yield piece
-        self._watch_now()
+        return _Pieces(self, b"", limit_bytes)
 
     async def _next(self) -> Message:
         if self._watcher is not None and not self._watcher.done():
@@ -344,3 +330,33 @@ class Request:
         if not self.is_gone and self._task is not None:
             self._task.cancel()
         self.is_gone = True
+
+
+class _Pieces:
+    """The pieces of a body as they come; no generator, for what is compiled has none that waits."""
+
+    __slots__ = ("_first", "_limit_bytes", "_request", "_size")
+
+    def __init__(self, request: Request, first: bytes, limit_bytes: int | None) -> None:
+        self._request, self._first, self._limit_bytes = request, first, limit_bytes
+        self._size = len(first)
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        first, self._first = self._first, b""
+        if first:
+            return first
+        request, limit_bytes = self._request, self._limit_bytes
+        while not request._is_complete:
+            message = await request._next()
+            request._is_complete = not message.get("more_body", False)
+            piece: bytes = message.get("body", b"")
+            self._size += len(piece)
+            if limit_bytes is not None and self._size > limit_bytes:
+                raise BodyTooLargeError(limit_bytes)
+            if piece:
+                return piece
+        request._watch_now()
+        raise StopAsyncIteration

@@ -78,12 +78,12 @@ class Database:
         self._is_closing = False
         self._opened: Future[None] = Future()
         self._complained_at = -_QUIET_S
-        self._thread = threading.Thread(target=self._run, name="swapchart-store", daemon=True)
+        self._worker = threading.Thread(target=self._run, name="swapchart-store", daemon=True)
 
     # ---- any thread
     def open(self) -> None:
         """Open, and move to the newest schema; never raises: see `problem`."""
-        self._thread.start()
+        self._worker.start()
         self._opened.result()
 
     def put(self, sql: str, parameters: Sequence[Any] = ()) -> None:
@@ -139,12 +139,12 @@ class Database:
 
     def close(self) -> None:
         """Write what waits, and close; a no-op when it is closed."""
-        if not self._thread.is_alive():
+        if not self._worker.is_alive():
             return
         self._is_closing = True
         self._urge.set()
         self._wake.set()
-        self._thread.join(timeout=5.0)
+        self._worker.join(timeout=5.0)
 
     # ---- the store's thread
     def _run(self) -> None:

@@ -13,7 +13,6 @@ from tools.net import wait_until, wait_until_async
 
 from swapchart.adapters.proxy.loop_watch import LoopWatch
 from swapchart.adapters.proxy.own_log import keeping_log
-from swapchart.runtime import LogRing
 
 
 def somebody_who_blocks(seconds: float) -> None:
@@ -78,13 +77,9 @@ def test_what_another_thread_logs_reaches_readers_too() -> None:
     """A reader of the proxy's log hears of it, by way of the loop that the ring belongs to."""
     writers: set[int] = set()
 
-    class Ring(LogRing):
-        def write(self, data: bytes) -> None:
-            writers.add(threading.get_ident())
-            super().write(data)
-
     async def story() -> None:
-        with keeping_log(Ring()) as ring:
+        with keeping_log() as ring:
+            ring.watch(lambda: writers.add(threading.get_ident()))
             stream = ring.stream()
             log = logging.getLogger("swapchart.test")
             thread = threading.Thread(target=log.warning, args=("from elsewhere",))
