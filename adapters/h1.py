@@ -25,6 +25,7 @@ from .h1_connection import H1Connection
 from .h1_errors import ClientGoneError
 from .h1_exchange import Exchange
 from .h1_rules import H1Limits
+from .outbox import Outbox
 
 __all__ = ["ClientGoneError", "ConnectionHub", "H1Limits", "patched_hypercorn"]
 
@@ -41,6 +42,7 @@ class ConnectionHub:
 
     Attributes:
         limits: What one client may ask of us.
+        outbox: Of the answers that are sent at the end of the loop's turn.
         date: The whole Date field of now, with its CRLF.
         connections: Those that are open, or whose applications still run.
         is_draining: Tells whether connections are to end with the answer they are at.
@@ -53,6 +55,7 @@ class ConnectionHub:
         is_draining: Callable[[], bool],
     ) -> None:
         self.limits = limits
+        self.outbox = Outbox()
         self.date = b""
         self.connections: set[H1Connection] = set()
         self._loop = loop
@@ -300,4 +303,5 @@ def _move_input(reader: Any, connection: H1Connection) -> None:
         connection.data_received(data)
     if reader.at_eof():
         connection.eof_received()
+        connection.send_held()
         connection.transport.close()

@@ -16,7 +16,7 @@ import select
 import sys
 import termios
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, Protocol, cast
 from urllib.parse import unquote
@@ -34,6 +34,7 @@ from .h1_rules import (
     origin_form,
     status_of_error,
 )
+from .outbox import Outbox
 
 LOG = logging.getLogger("swapchart.h1")
 
@@ -46,6 +47,7 @@ _VERSIONS = frozenset({"1.0", "1.1"})
 _METHODS = {b"GET": "GET", b"POST": "POST", b"HEAD": "HEAD", b"OPTIONS": "OPTIONS"}  # the usual
 _ASGI = {"version": "3.0", "spec_version": "2.4"}
 _RATE_WINDOW_S = 60.0
+_HOLD_BYTES = 1 << 16  # of answers that wait for the end of the loop's turn, at most
 
 Fields = list[tuple[bytes, bytes]]
 
@@ -54,6 +56,7 @@ class Hub(Protocol):
     """What connections have in common."""
 
     limits: H1Limits
+    outbox: Outbox
     date: bytes
     is_draining: Callable[[], bool]
 
@@ -87,6 +90,7 @@ class H1Connection(asyncio.Protocol):
         "_fed",
         "_fields",
         "_hand_on",
+        "_held",
         "_in_head",
         "_incoming",
         "_is_closing",
@@ -169,6 +173,7 @@ class H1Connection(asyncio.Protocol):
         self._ahead = bytearray()  # not looked at yet
         self._error = 0  # status to answer after the current exchange
         self._tasks: set[asyncio.Task[None]] = set()
+        self._held = b""  # of answers, until the end of the loop's turn
         self._is_deaf = False  # what still comes is thrown away
         self._is_closing = False
         self._is_lost = False
@@ -218,6 +223,7 @@ class H1Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell everybody."""
         self._is_lost = self._is_deaf = True
+        self._held = b""
         self._leave()
         self.resume_writing()
         self._check_finished()
@@ -283,6 +289,7 @@ class H1Connection(asyncio.Protocol):
             self._adjust_reading()
         else:
             self._is_deaf = True
+            self.send_held()
             cast("Callable[[bytes], None]", self._hand_on)(head + rest)
             self._is_lost = True
             self._check_finished()
@@ -432,6 +439,30 @@ class H1Connection(asyncio.Protocol):
         if self.stalled is not None:
             await asyncio.shield(self.stalled)
 
+    # -- output ------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """Send *data* at the end of the loop's turn, or at once when much waits already."""
+        if self._held:
+            self._held += data
+        else:
+            self._held = data
+            self.hub.outbox.add(self.loop, self)
+        if len(self._held) > _HOLD_BYTES:
+            self.send_held()
+
+    def write_parts(self, parts: Iterable[bytes]) -> None:
+        """Send at once, behind what waits."""
+        self.send_held()
+        if not self.transport.is_closing():
+            self.transport.writelines(parts)
+
+    def send_held(self) -> None:
+        """Send what waits."""
+        held, self._held = self._held, b""
+        if held and not self.transport.is_closing():
+            self.transport.write(held)
+
     def answered(self, exchange: Exchange) -> None:
         """Turn to the next request, or close."""
         self._current = None
@@ -518,7 +549,7 @@ class H1Connection(asyncio.Protocol):
 
     def _answer_error(self, status: int, *, is_head: bool = False) -> None:
         head, body = error_answer(status)
-        self.transport.write(head + self.hub.date + b"\r\n" + (b"" if is_head else body))
+        self.write(head + self.hub.date + b"\r\n" + (b"" if is_head else body))
         self._close(linger=True)
 
     def _close(self, *, linger: bool) -> None:
@@ -530,6 +561,7 @@ class H1Connection(asyncio.Protocol):
         self._since = self._unsent_at = self.loop.time()
         self._ahead.clear()
         self._leave()
+        self.send_held()
         if self.transport.is_closing():
             return
         if linger and self.transport.can_write_eof():
@@ -543,6 +575,7 @@ class H1Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Cut the client off."""
         self._is_deaf = True
+        self._held = b""
         self.transport.abort()
 
     def cancel(self) -> None:

@@ -58,13 +58,18 @@ class Line(Protocol):
     """What an exchange asks of the connection it runs on."""
 
     loop: asyncio.AbstractEventLoop
-    transport: asyncio.Transport
     is_paused: bool  # the client is not read from
     stalled: asyncio.Future[None] | None  # pending while the client does not read
 
     @property
     def hub(self) -> House:
         """What the connections have in common."""
+
+    def write(self, data: bytes) -> None:
+        """Send, at the end of the loop's turn at the latest."""
+
+    def write_parts(self, parts: Iterable[bytes]) -> None:
+        """Send at once what is too large to be copied together."""
 
     def body_taken(self) -> None:
         """The application has taken what was buffered of the request's body."""
@@ -200,7 +205,7 @@ class Exchange:
             if self.is_expecting and not self.is_received:
                 self.is_expecting = False
                 if not self.is_head_sent:
-                    self._line.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                    self._line.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             await self._wait()
 
     def tell_leaving(self, function: Callable[[], None] | None) -> None:
@@ -293,7 +298,7 @@ class Exchange:
         except (ValueError, TypeError):
             return  # said again, to the application, with the first piece
         self.is_head_sent = True
-        self._line.transport.write(head)
+        self._line.write(head)
 
     def _send_body(self, body: bytes, more: bool) -> None:
         if not self.is_started:
@@ -306,32 +311,32 @@ class Exchange:
             if self._left < 0 or (self._left and not more):
                 raise ValueError("the body has not the length that was announced")
         self.is_head_sent = True
-        transport = self._line.transport
+        line = self._line
         if not self._has_body:
             if head:
-                transport.write(head)
+                line.write(head)
         elif self._chunked:
             self._write_chunk(head, body, more)
         elif len(body) > _JOIN_BYTES:
-            transport.writelines((head, body))
+            line.write_parts((head, body))
         elif head or body:
-            transport.write(head + body)
+            line.write(head + body)
         if not more:
             self.is_answered = True
-            self._line.answered(self)
+            line.answered(self)
             if self.waiter is not None:
                 self.wake()
 
     def _write_chunk(self, head: bytes, body: bytes, more: bool) -> None:
         end = b"" if more else b"0\r\n\r\n"
-        transport = self._line.transport
+        line = self._line
         if not body:
             if head or end:
-                transport.write(head + end)
+                line.write(head + end)
         elif len(body) <= _JOIN_BYTES:
-            transport.write(b"%b%x\r\n%b\r\n%b" % (head, len(body), body, end))
+            line.write(b"%b%x\r\n%b\r\n%b" % (head, len(body), body, end))
         else:
-            transport.writelines((b"%b%x\r\n" % (head, len(body)), body, b"\r\n" + end))
+            line.write_parts((b"%b%x\r\n" % (head, len(body)), body, b"\r\n" + end))
 
     def _build_head(self, length: int | None) -> bytes:
         """Write the head, and settle how the body is framed and whether the connection lasts.

@@ -9,8 +9,9 @@ An exchange costs one write and one wait. Answers are read while the request's b
 being sent, and their pieces are passed on as they came.
 
 Retries follow Go's net/http Transport: once, only on a connection that had been used before and
-died without a byte of an answer, and only where sending twice is harmless. Unlike there, a
-connection idle for over a second is not given to a request that must not be sent twice.
+died without a byte of an answer, and only where sending twice is harmless, or nothing was sent.
+Unlike there, a connection idle for over a second is not given to a request that must not be sent
+twice.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 
+from .outbox import Outbox
 from .upstream_connection import Connection, UpstreamResponse
 from .upstream_errors import UpstreamBroken, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 
@@ -52,6 +54,7 @@ class UpstreamPool:
 
     Attributes:
         name: ``host:port``, for messages.
+        outbox: Of the requests that are sent at the end of the loop's turn.
         max_header_bytes: Largest head, and largest trailer, of an answer.
         is_closed: ``aclose`` was called.
         is_secure: Connections are TLS, and so dear that one is kept after a stream of events too.
@@ -81,6 +84,7 @@ class UpstreamPool:
             max_header_bytes: Largest head of an answer, in bytes.
         """
         self.name = f"{host}:{port}"
+        self.outbox = Outbox()
         self.max_header_bytes = max_header_bytes
         self.is_closed = False
         self.is_secure = ssl is not None
@@ -151,8 +155,8 @@ class UpstreamPool:
                     length=length,
                     header_timeout_s=header_timeout_s,
                 )
-            except UpstreamBroken:
-                if not (is_used and may_retry and conn.is_unanswered):
+            except UpstreamBroken as error:
+                if not (is_used and (error.is_unsent or (may_retry and conn.is_unanswered))):
                     raise
             may_retry, conn = False, None
 

@@ -13,6 +13,7 @@ from typing import Protocol, Self, cast
 
 import httptools
 
+from .outbox import Outbox
 from .upstream_errors import Stage, UpstreamBroken, UpstreamTimeout
 
 _JOIN_BYTES = 1 << 16  # bodies up to here travel in one write with the head
@@ -86,6 +87,11 @@ class UpstreamResponse:
     def is_complete(self) -> bool:
         """Tell whether the whole body came."""
         return self._done
+
+    @property
+    def is_unsent(self) -> bool:
+        """Tell whether there is no answer since the request was not even sent."""
+        return isinstance(self._error, UpstreamBroken) and self._error.is_unsent
 
     def check(self) -> None:
         """Raise why there is no answer, once that is known."""
@@ -204,6 +210,7 @@ class Owner(Protocol):
     """What a connection asks of the pool it belongs to."""
 
     name: str
+    outbox: Outbox
     max_header_bytes: int
     is_closed: bool
     is_secure: bool
@@ -228,6 +235,7 @@ class Connection(asyncio.Protocol):
         "_complete",
         "_fresh",
         "_head_bytes",
+        "_held",
         "_interim",
         "_is_made",
         "_is_sent",
@@ -266,6 +274,7 @@ class Connection(asyncio.Protocol):
         self._sender: asyncio.Task[None] | None = None
         self._writable: asyncio.Future[None] | None = None
         self._request = b""
+        self._held = b""  # of the request, until the end of the loop's turn
         self._until_eof = self._raw = self._surplus = self._fresh = self._complete = False
         self._keep = False
         self._may_keep = True
@@ -298,7 +307,8 @@ class Connection(asyncio.Protocol):
             header_timeout_s: Longest wait in seconds; None waits for ever.
         """
         if self.is_closed:  # so soon after it was made: its end is not told a second time
-            raise UpstreamBroken("send", f"{self.pool.name}: {self._why}, before anything was sent")
+            text = f"{self.pool.name}: {self._why}, before anything was sent"
+            raise UpstreamBroken("send", text, is_unsent=True)
         response = self._prepare(head, is_head=is_head)
         try:
             if body is None:
@@ -332,11 +342,18 @@ class Connection(asyncio.Protocol):
 
     def _send_bytes(self, head: bytes, body: bytes) -> None:
         if len(body) <= _JOIN_BYTES:
-            self.transport.write(head + body)
+            self._held = head + body
+            self.pool.outbox.add(self.loop, self)
             return
         self._is_sent = False
         self.transport.write(head)
         self._sender = self.loop.create_task(self._send_slices(body))
+
+    def send_held(self) -> None:
+        """Send a request that was held until the end of the loop's turn."""
+        if self._held and not self.transport.is_closing():  # else its loss is told in a moment
+            held, self._held = self._held, b""
+            self.transport.write(held)
 
     async def _send_slices(self, body: bytes) -> None:
         view = memoryview(body)
@@ -447,6 +464,9 @@ class Connection(asyncio.Protocol):
         response = self._response
         if response is None:  # an idle upstream has nothing to say
             self.discard()
+            return
+        if self._held:  # nor has one that was not asked yet
+            self._fail("it answered before it was asked")
             return
         if self._raw:
             self.on_body(data)
@@ -585,6 +605,7 @@ class Connection(asyncio.Protocol):
             return
         self.is_closed = True
         self._response = None
+        self._held = b""
         if self._sender is not None:
             self._sender.cancel()
             self._sender = None
@@ -613,11 +634,12 @@ class Connection(asyncio.Protocol):
     def _fail(self, why: str) -> None:
         self._why = why
         response = self._response
-        stage: Stage = "head" if self._is_sent else "send"
+        stage: Stage = "head" if self._is_sent and not self._held else "send"
         received = 0
         if response is not None and response.status:
             stage, received = "body", response.bytes_received
-        self._fail_with(UpstreamBroken(stage, f"{self.pool.name}: {why}", received))
+        text, is_unsent = f"{self.pool.name}: {why}", bool(self._held)
+        self._fail_with(UpstreamBroken(stage, text, received, is_unsent=is_unsent))
 
     def _fail_with(self, error: BaseException) -> None:
         response = self._response

@@ -40,8 +40,12 @@ class UpstreamBroken(UpstreamError):  # noqa: N818 - reads better where it is ca
 
     Attributes:
         bytes_received: Bytes of the answer's body that had come until then.
+        is_unsent: Not one byte of the request was sent: it may go over another connection.
     """
 
-    def __init__(self, stage: Stage, message: str, bytes_received: int = 0) -> None:
+    def __init__(
+        self, stage: Stage, message: str, bytes_received: int = 0, *, is_unsent: bool = False
+    ) -> None:
         super().__init__(stage, message)
         self.bytes_received = bytes_received
+        self.is_unsent = is_unsent

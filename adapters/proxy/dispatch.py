@@ -178,10 +178,16 @@ async def _relay_held(
     proxy: Proxy, request: Request, send: Send, exchange: Exchange, local: Local,
     sending: Sending, held: UpstreamResponse | None = None,
 ) -> None:  # fmt: skip
-    """Relay a request to a model that is held ready, or what is left of *held*; release it."""
+    """Relay a request to a model that is held ready, or what is left of *held*; release it.
+
+    A request that was not even sent, since its connection ended before, goes over another one.
+    """
     card, supervisor = local.card, proxy.supervisor
     try:
-        if held is not None:
+        if held is not None and exchange.cancelled_by:
+            held.close()
+            raise asyncio.CancelledError
+        if held is not None and not held.is_unsent:
             await _relay_on(proxy, request, send, exchange, local, held)
             return
         exchange.admitted = perf_counter()
@@ -204,8 +210,6 @@ async def _relay_on(
 ) -> None:  # fmt: skip
     """Relay what is left of an answer that came by the short way."""
     try:
-        if exchange.cancelled_by:
-            raise asyncio.CancelledError
         held.check()
         upstream = proxy.upstream_of(local.card)
         await relay_answer(send, upstream, held, exchange, request.send_whole)

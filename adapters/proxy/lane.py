@@ -193,8 +193,8 @@ class _Flight:
 
     async def _go_on(self, scope: Any, receive: Any, send: Any) -> None:
         work = serve(
-            self._lane.proxy, self._request, send, self._exchange, self._resolved, Sending(b""),
-            held=self._response,
+            self._lane.proxy, self._request, send, self._exchange, self._resolved,
+            Sending(target_of(self._request), self._exchange.body), held=self._response,
         )  # fmt: skip
         await unless_gone(self._request, work)
 

@@ -227,6 +227,27 @@ async def test_C18_no_retry_after_a_byte_of_an_answer() -> None:
         assert up.connections == 1
 
 
+@pytest.mark.parametrize("how", ["reset", "eof", "early"])
+async def test_C18_what_was_not_sent_goes_over_another_connection(how: str) -> None:
+    """A connection that ends, or speaks, before the request went out costs nobody an error."""
+    async with serving(echo) as (up, pool):
+        await fetch(pool)
+        pool.outbox._is_busy = True  # so that the next one waits for the end of the loop's turn
+        task = asyncio.create_task(fetch(pool))
+        await asyncio.sleep(0)
+        (conn,) = pool._alive
+        assert (pool.idle, len(up.requests)) == (0, 1)
+        match how:
+            case "reset":
+                conn.transport.abort()
+            case "eof":
+                conn.eof_received()
+            case _:
+                conn.data_received(OK)
+        assert await task == (200, b"x")
+        assert (up.connections, len(up.requests)) == (2, 2)
+
+
 async def test_C18_idle_for_long_means_fresh_for_a_post(monkeypatch: pytest.MonkeyPatch) -> None:
     """A POST gets no connection that the upstream may be about to close; a GET does."""
     monkeypatch.setattr(upstream, "_FRESH_S", -1.0)  # no time is short enough

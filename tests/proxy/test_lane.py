@@ -74,6 +74,7 @@ class Front:
         port: Where it listens.
         taken: Requests that were offered to the short way, and whether it took them.
         finished: All requests for models, when they were over.
+        before_taking: Called before a request is offered.
     """
 
     bench: Bench
@@ -81,6 +82,7 @@ class Front:
     port: int = 0
     taken: list[bool] = field(default_factory=list)
     finished: list[Exchange] = field(default_factory=list)
+    before_taking: Callable[[], object] = lambda: None
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Client]:
@@ -114,6 +116,7 @@ def run(main: Callable[[Front], Awaitable[None]], **options: Any) -> None:
             take = bench.app.lane.take
 
             def noted(call: Any) -> bool:
+                front.before_taking()
                 front.taken.append(take(call))
                 return front.taken[-1]
 
@@ -231,6 +234,28 @@ def test_a_stream_goes_on_the_long_way() -> None:
         front.assert_nothing_is_held()
 
     run(main, respond=slowly)
+
+
+def test_C18_a_request_that_was_not_sent_goes_over_another_connection() -> None:
+    """Its connection ended between its being chosen and the end of the loop's turn."""
+
+    async def main(front: Front) -> None:
+        async with front.client() as client:
+            await front.warm(client)
+            pool = front.bench.app.proxy._upstreams["a"].pool
+            pool.outbox._is_busy = True
+            (conn,) = pool._idle
+            loop = asyncio.get_running_loop()
+            front.before_taking = lambda: loop.call_soon(conn.transport.abort)
+            client.ask()
+            assert await client.answer() == (200, USAGE)
+        assert front.taken == [True]
+        assert len(front.bench.server.received) == 1
+        await wait_until_async(lambda: bool(front.finished))
+        assert (front.finished[0].status, front.finished[0].error) == (200, "")
+        front.assert_nothing_is_held()
+
+    run(main, respond=usage)
 
 
 def test_C14_a_client_that_leaves_ends_its_request() -> None:
@@ -510,16 +535,16 @@ def test_one_that_is_cut_before_the_long_way_has_begun_is_over() -> None:
     run(main)
 
 
-def test_a_fault_on_the_way_in_is_left_to_the_long_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_on_the_way_in_is_left_to_the_long_way() -> None:
     """What nobody expected there costs neither the request nor its connection."""
 
-    def fail(wanted: str) -> None:
+    def fail() -> None:
         raise RuntimeError("nobody expected that")
 
     async def main(front: Front) -> None:
         async with front.client() as client:
             await front.warm(client)
-            monkeypatch.setattr(front.bench.app.proxy.resolver, "plain", fail)
+            front.before_taking = fail
             for number in range(2):  # the second is parsed when the first has its answer
                 client.ask({"model": "a", "n": number})
             for _ in range(2):

@@ -1,0 +1,176 @@
+"""When answers and requests go out: alone at once, many together, and always in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from swapchart.adapters import outbox
+from swapchart.adapters.h1 import ConnectionHub, H1Limits
+from swapchart.adapters.h1_connection import H1Connection
+from swapchart.adapters.outbox import Outbox
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class Letter:
+    def __init__(self, name: str, sent: list[str]) -> None:
+        self.name, self.sent = name, sent
+
+    def send_held(self) -> None:
+        self.sent.append(self.name)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Sets the clock that outboxes read; seconds."""
+    at = [100.0]
+    monkeypatch.setattr(outbox, "perf_counter", lambda: at[0])
+
+    def put(now: float) -> None:
+        at[0] = now
+
+    return put
+
+
+async def turn() -> None:
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+
+async def test_what_comes_alone_goes_at_once(clock: Callable[[float], None]) -> None:
+    """A lone request is not made to wait, however many came before it one by one."""
+    box, sent, loop = Outbox(), list[str](), asyncio.get_running_loop()
+    for number in range(5):
+        clock(200.0 + number)
+        box.add(loop, Letter(str(number), sent))
+        assert len(sent) == number + 1
+
+
+async def test_what_comes_together_goes_at_the_end_of_the_turn(
+    clock: Callable[[float], None],
+) -> None:
+    """The first goes at once, those right behind it together; so it stays while they are many."""
+    box, sent, loop = Outbox(), list[str](), asyncio.get_running_loop()
+    for name in "abc":
+        box.add(loop, Letter(name, sent))
+    assert sent == ["a"]
+    await turn()
+    assert sent == ["a", "b", "c"]
+
+    clock(300.0)  # a while later: they are still taken for many, until one is alone in a turn
+    box.add(loop, Letter("d", sent))
+    assert sent == ["a", "b", "c"]
+    await turn()
+    assert sent == ["a", "b", "c", "d"]
+    clock(400.0)
+    box.add(loop, Letter("e", sent))
+    assert sent[-1] == "e"
+
+
+async def test_not_too_many_wait(clock: Callable[[float], None]) -> None:
+    """In a long turn the first ones go before its end."""
+    box, sent, loop = Outbox(), list[str](), asyncio.get_running_loop()
+    count = 3 * outbox._MANY
+    for number in range(count):
+        box.add(loop, Letter(str(number), sent))
+    assert len(sent) >= 2 * outbox._MANY
+    await turn()
+    assert sent == [str(number) for number in range(count)]
+
+
+class Wire:
+    """A transport that notes what is done to it."""
+
+    def __init__(self) -> None:
+        self.done: list[Any] = []
+        self.is_over = False
+
+    def write(self, data: bytes) -> None:
+        assert not self.is_over
+        self.done.append(bytes(data))
+
+    def writelines(self, parts: Any) -> None:
+        self.write(b"".join(parts))
+
+    def write_eof(self) -> None:
+        self.is_over = True
+        self.done.append("end")
+
+    close = abort = write_eof
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def is_closing(self) -> bool:
+        return self.is_over
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def get_extra_info(self, name: str) -> object:
+        return ("127.0.0.1", 1) if name.endswith("name") else None
+
+
+def held_line(hub: ConnectionHub, wire: Any) -> H1Connection:
+    """Return a connection of *hub* that has something to send, and waits with it."""
+    loop = asyncio.get_running_loop()
+
+    async def app(*_: Any) -> None:
+        pass
+
+    line = H1Connection(hub, app, loop)
+    line.connection_made(wire)
+    hub.outbox.add(loop, Letter("somebody before", []))
+    line.write(b"one")
+    assert wire.done == []
+    return line
+
+
+@pytest.mark.parametrize("how", ["turn", "parts", "much", "close", "error", "cut", "lost"])
+async def test_an_answer_that_waits_keeps_its_place(
+    how: str, clock: Callable[[float], None]
+) -> None:
+    """It goes out before what comes behind it, and is dropped only where all is dropped."""
+    hub = ConnectionHub(asyncio.get_running_loop(), H1Limits(), lambda: False)
+    wire = Wire()
+    line = held_line(hub, wire)
+    line.write(b" two")
+    match how:
+        case "turn":
+            pass
+        case "parts":
+            line.write_parts([b"larg", b"er"])
+        case "much":
+            line.write(bytes(1 << 16))
+            assert len(wire.done) == 1, "what is large goes at once"
+        case "close":
+            line._close(linger=False)
+        case "error":
+            line._answer_error(400)
+        case "cut":
+            line.abort()
+        case _:
+            line.connection_lost(None)
+    await turn()
+    expected: dict[str, list[Any]] = {
+        "turn": [b"one two"],
+        "parts": [b"one two", b"larger"],
+        "much": [b"one two" + bytes(1 << 16)],
+        "close": [b"one two", "end"],
+        "cut": ["end"],
+        "lost": [],
+    }
+    if how == "error":
+        assert wire.done[0].startswith(b"one twoHTTP/1.1 400 ")
+        assert wire.done[1:] == ["end"]
+    else:
+        assert wire.done == expected[how]
