@@ -27,15 +27,17 @@ class Head:
         content_type: Its Content-Type field, or None.
         verdicts: Identity of a route -> whether the request may pass to it.
         lines: Host of an upstream -> the fields as they go there, without the body's length.
+        told: What the last request with it was, and how a line of the log about it begins and ends.
     """
 
-    __slots__ = ("content_type", "lines", "verdicts")
+    __slots__ = ("content_type", "lines", "told", "verdicts")
 
     def __init__(self, headers: Headers) -> None:
         kinds = (value for name, value in headers if name == b"content-type")
         self.content_type: bytes | None = next(kinds, None)
         self.verdicts: dict[int, Pass | Refusal] = {}
         self.lines: dict[bytes, bytes] = {}
+        self.told: tuple[tuple[str, bytes, str], str, str] | None = None
 
 
 class HeadMemo:

@@ -36,7 +36,7 @@ def model_of(body: bytes) -> tuple[str, bool]:
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise BadBodyError(f"the body is not valid JSON: {error}") from error
     # Cheap for nearly all: a second one would have to be spelled out, or with an escape.
-    if (body.count(b'"model"') != 1 or b"\\u006" in body) and _count(body) > 1:
+    if (body.count(b'"model"') != 1 or body.find(b"\\u006") >= 0) and _count(body) > 1:
         raise BadBodyError(_TWICE)
     if head.model is None:
         return "", head.stream is True

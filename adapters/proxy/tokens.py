@@ -92,7 +92,10 @@ def tokens_of(body: bytes, *, is_events: bool, is_whole: bool) -> Tokens:
 
 
 def _tells(text: bytes) -> bool:
-    return b'"usage"' in text or b'"timings"' in text or b'"metrics"' in text
+    # To find is quicker than to ask whether it is in there.
+    return (
+        text.find(b'"usage"') >= 0 or text.find(b'"timings"') >= 0 or text.find(b'"metrics"') >= 0
+    )
 
 
 def _plain(body: bytes) -> Tokens | None:
