@@ -9,8 +9,11 @@ less. What comes alone is written at once: to wait would only cost time.
 from __future__ import annotations
 
 import asyncio
+import logging
 from time import perf_counter
 from typing import Protocol
+
+log = logging.getLogger(__name__)
 
 _MANY = 64  # senders that wait at most: the first of a long turn is not to wait for all of it
 _BUSY_S = 50e-6  # what follows the one before within that time does not come alone
@@ -20,7 +23,7 @@ class Sender(Protocol):
     """Holds what it has to send."""
 
     def send_held(self) -> None:
-        """Send it; nothing may be left of it by now. Never raises."""
+        """Send it; nothing may be left of it by now."""
 
 
 class Outbox:
@@ -53,4 +56,7 @@ class Outbox:
         if senders:  # else they were many, and have sent
             self._is_busy = len(senders) > 1
         for sender in senders:
-            sender.send_held()
+            try:
+                sender.send_held()
+            except Exception:  # of one; others are not to wait for ever
+                log.exception("sending failed")

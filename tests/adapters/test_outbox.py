@@ -87,6 +87,17 @@ async def test_not_too_many_wait(clock: Callable[[float], None]) -> None:
     assert sent == [str(number) for number in range(count)]
 
 
+async def test_one_that_fails_does_not_hold_up_others(clock: Callable[[float], None]) -> None:
+    """Whatever happens to one connection, those behind it in the turn are sent."""
+    box, sent, loop = Outbox(), list[str](), asyncio.get_running_loop()
+    for name in "ab":
+        box.add(loop, Letter(name, sent))
+    box.add(loop, Letter("?", None))  # type: ignore[arg-type]
+    box.add(loop, Letter("c", sent))
+    await turn()
+    assert sent == ["a", "b", "c"]
+
+
 class Wire:
     """A transport that notes what is done to it."""
 
