@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
 import h11
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tools.transports import Wire
 
 from swapchart.adapters.h1 import ConnectionHub, H1Limits
 from swapchart.adapters.h1_connection import H1Connection
@@ -49,45 +49,6 @@ WORDS = [
 ]
 
 
-@dataclass
-class Wire:
-    """A transport that only collects.
-
-    Attributes:
-        sent: What was written.
-        is_over: It was closed, half or whole.
-    """
-
-    sent: bytearray = field(default_factory=bytearray)
-    is_over: bool = False
-
-    def write(self, data: bytes) -> None:
-        assert not self.is_over
-        self.sent += data
-
-    def close(self) -> None:
-        self.is_over = True
-
-    abort = write_eof = close
-
-    def can_write_eof(self) -> bool:
-        return True
-
-    def is_closing(self) -> bool:
-        return self.is_over
-
-    def pause_reading(self) -> None:
-        pass
-
-    resume_reading = pause_reading
-
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def get_extra_info(self, name: str) -> object:
-        return ("127.0.0.1", 1) if name.endswith("name") else None
-
-
 async def drive(pieces: list[bytes]) -> tuple[list[Request], list[int]]:
     """Feed *pieces*; returns the requests that came through whole, and the statuses answered."""
     loop = asyncio.get_running_loop()
@@ -120,7 +81,7 @@ async def drive(pieces: list[bytes]) -> tuple[list[Request], list[int]]:
     connection.connection_lost(None)
     await connection.finished
     assert trouble == []
-    return seen, statuses(bytes(wire.sent), [method for method, _ in seen])
+    return seen, statuses(wire.sent, [method for method, _ in seen])
 
 
 ANSWER = re.compile(rb"HTTP/1\.1 (\d{3}) [^\r\n]*\r\n((?:[!-9;-~]+: [^\r\n]*\r\n)*)\r\n")

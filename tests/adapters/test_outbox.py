@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tools.transports import Wire
 
 from swapchart.adapters import outbox
 from swapchart.adapters.h1 import ConnectionHub, H1Limits
@@ -98,39 +99,6 @@ async def test_one_that_fails_does_not_hold_up_others(clock: Callable[[float], N
     assert sent == ["a", "b", "c"]
 
 
-class Wire:
-    """A transport that notes what is done to it."""
-
-    def __init__(self) -> None:
-        self.done: list[Any] = []
-        self.is_over = False
-
-    def write(self, data: bytes) -> None:
-        assert not self.is_over
-        self.done.append(bytes(data))
-
-    def writelines(self, parts: Any) -> None:
-        self.write(b"".join(parts))
-
-    def write_eof(self) -> None:
-        self.is_over = True
-        self.done.append("end")
-
-    close = abort = write_eof
-
-    def can_write_eof(self) -> bool:
-        return True
-
-    def is_closing(self) -> bool:
-        return self.is_over
-
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def get_extra_info(self, name: str) -> object:
-        return ("127.0.0.1", 1) if name.endswith("name") else None
-
-
 def held_line(hub: ConnectionHub, wire: Any) -> H1Connection:
     """Return a connection of *hub* that has something to send, and waits with it."""
     loop = asyncio.get_running_loop()
@@ -181,7 +149,7 @@ async def test_an_answer_that_waits_keeps_its_place(
         "lost": [],
     }
     if how == "error":
-        assert wire.done[0].startswith(b"one twoHTTP/1.1 400 ")
+        assert wire.sent.startswith(b"one twoHTTP/1.1 400 ")
         assert wire.done[1:] == ["end"]
     else:
         assert wire.done == expected[how]
