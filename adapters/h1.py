@@ -303,5 +303,4 @@ def _move_input(reader: Any, connection: H1Connection) -> None:
         connection.data_received(data)
     if reader.at_eof():
         connection.eof_received()
-        connection.send_held()
         connection.transport.close()

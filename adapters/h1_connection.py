@@ -218,6 +218,7 @@ class H1Connection(asyncio.Protocol):
     def eof_received(self) -> None:
         """Take half a close for a whole one, as every client means it that has to be noticed."""
         self._is_deaf = True
+        self.send_held()  # the transport closes behind this
         self._leave()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -575,8 +576,12 @@ class H1Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Cut the client off."""
         self._is_deaf = True
-        self._held = b""
+        self.send_held()
         self.transport.abort()
+
+    def give_up(self) -> None:
+        """Cut the client off, to whom nothing can be sent."""
+        self.abort()
 
     def cancel(self) -> None:
         """Cut the client off, and end what is done for it."""

@@ -25,6 +25,9 @@ class Sender(Protocol):
     def send_held(self) -> None:
         """Send it; nothing may be left of it by now."""
 
+    def give_up(self) -> None:
+        """Sending failed, which no transport tells of: whoever waits is to hear of it."""
+
 
 class Outbox:
     """The senders that hold something; of one event loop."""
@@ -60,3 +63,4 @@ class Outbox:
                 sender.send_held()
             except Exception:  # of one; others are not to wait for ever
                 log.exception("sending failed")
+                sender.give_up()

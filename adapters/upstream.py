@@ -156,7 +156,9 @@ class UpstreamPool:
                     header_timeout_s=header_timeout_s,
                 )
             except UpstreamBroken as error:
-                if not (is_used and (error.is_unsent or (may_retry and conn.is_unanswered))):
+                if not is_used or conn.is_cut:
+                    raise
+                if not (error.is_unsent or (may_retry and conn.is_unanswered)):
                     raise
             may_retry, conn = False, None
 

@@ -253,6 +253,7 @@ class Connection(asyncio.Protocol):
         "_writable",
         "idle_since",
         "is_closed",
+        "is_cut",
         "is_paused",
         "loop",
         "pool",
@@ -266,6 +267,7 @@ class Connection(asyncio.Protocol):
         self._is_made = False
         self.idle_since = 0.0  # loop time in seconds
         self.is_closed = False
+        self.is_cut = False  # by us, and its request with it
         self.is_paused = False
         self._why = "closed"  # by whom or what for, once it is
         self._response: UpstreamResponse | None = None
@@ -628,8 +630,14 @@ class Connection(asyncio.Protocol):
         self.pool.give_back(self)
 
     def end(self, why: str) -> None:
-        """Close at once, and tell whoever reads *why*."""
+        """Close at once, and tell whoever reads *why*; what was asked is asked nowhere else."""
+        self.is_cut = True
+        self._held = b""
         self._fail(why)
+
+    def give_up(self) -> None:
+        """End a request that cannot be sent."""
+        self.end("it could not be sent")
 
     def _fail(self, why: str) -> None:
         self._why = why

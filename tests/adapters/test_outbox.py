@@ -29,6 +29,19 @@ class Letter:
     def send_held(self) -> None:
         self.sent.append(self.name)
 
+    def give_up(self) -> None:
+        raise AssertionError("it did not fail")
+
+
+class Lost(Letter):
+    has_given_up = False
+
+    def send_held(self) -> None:
+        raise MemoryError
+
+    def give_up(self) -> None:
+        self.has_given_up = True
+
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
@@ -93,10 +106,12 @@ async def test_one_that_fails_does_not_hold_up_others(clock: Callable[[float], N
     box, sent, loop = Outbox(), list[str](), asyncio.get_running_loop()
     for name in "ab":
         box.add(loop, Letter(name, sent))
-    box.add(loop, Letter("?", None))  # type: ignore[arg-type]
+    lost = Lost("?", sent)
+    box.add(loop, lost)
     box.add(loop, Letter("c", sent))
     await turn()
     assert sent == ["a", "b", "c"]
+    assert lost.has_given_up
 
 
 def held_line(hub: ConnectionHub, wire: Any) -> H1Connection:
@@ -114,11 +129,11 @@ def held_line(hub: ConnectionHub, wire: Any) -> H1Connection:
     return line
 
 
-@pytest.mark.parametrize("how", ["turn", "parts", "much", "close", "error", "cut", "lost"])
+@pytest.mark.parametrize("how", ["turn", "parts", "much", "close", "error", "eof", "cut", "lost"])
 async def test_an_answer_that_waits_keeps_its_place(
     how: str, clock: Callable[[float], None]
 ) -> None:
-    """It goes out before what comes behind it, and is dropped only where all is dropped."""
+    """It goes out before what comes behind it, a cut or the client's half-close too."""
     hub = ConnectionHub(asyncio.get_running_loop(), H1Limits(), lambda: False)
     wire = Wire()
     line = held_line(hub, wire)
@@ -135,6 +150,9 @@ async def test_an_answer_that_waits_keeps_its_place(
             line._close(linger=False)
         case "error":
             line._answer_error(400)
+        case "eof":
+            line.eof_received()
+            wire.close()  # as a transport does behind it
         case "cut":
             line.abort()
         case _:
@@ -145,7 +163,8 @@ async def test_an_answer_that_waits_keeps_its_place(
         "parts": [b"one two", b"larger"],
         "much": [b"one two" + bytes(1 << 16)],
         "close": [b"one two", "end"],
-        "cut": ["end"],
+        "eof": [b"one two", "end"],
+        "cut": [b"one two", "end"],
         "lost": [],
     }
     if how == "error":

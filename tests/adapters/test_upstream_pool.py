@@ -12,6 +12,7 @@ from asyncio import StreamWriter as Writer
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
+from typing import cast
 
 import pytest
 from tools.net import free_port, wait_until_async
@@ -246,6 +247,46 @@ async def test_C18_what_was_not_sent_goes_over_another_connection(how: str) -> N
                 conn.data_received(OK)
         assert await task == (200, b"x")
         assert (up.connections, len(up.requests)) == (2, 2)
+
+
+@pytest.mark.parametrize("method", [b"POST", b"GET"])
+async def test_C18_what_was_cut_is_not_sent_again(method: bytes) -> None:
+    """A model that is being stopped gets no request that was to be ended."""
+    async with serving(echo) as (up, pool):
+        await fetch(pool)
+        pool.outbox._is_busy = True
+        task = asyncio.create_task(fetch(pool, b"x" if method == b"POST" else None, method))
+        await asyncio.sleep(0)
+        pool.cut("the model is being stopped")
+        with pytest.raises(UpstreamBroken, match="the model is being stopped"):
+            await task
+        assert up.connections == 1
+
+
+async def test_C18_a_request_that_cannot_be_sent_fails() -> None:
+    """Whatever goes wrong when the turn ends, nobody waits for ever."""
+    async with serving(echo) as (_, pool):
+        await fetch(pool)
+        pool.outbox._is_busy = True
+        task = asyncio.create_task(fetch(pool))
+        await asyncio.sleep(0)
+        (conn,) = pool._alive
+        transport = conn.transport
+        conn.transport = cast("asyncio.Transport", Refusing())
+        with pytest.raises(UpstreamBroken):
+            await task
+        transport.abort()
+
+
+class Refusing:
+    def write(self, data: bytes) -> None:
+        raise MemoryError
+
+    def is_closing(self) -> bool:
+        return False
+
+    def abort(self) -> None:
+        pass
 
 
 async def test_C18_idle_for_long_means_fresh_for_a_post(monkeypatch: pytest.MonkeyPatch) -> None:
