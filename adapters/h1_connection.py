@@ -429,17 +429,6 @@ class H1Connection(asyncio.Protocol):
             else:
                 self.transport.resume_reading()
 
-    # -- exchanges ---------------------------------------------------------------------
-
-    def body_taken(self) -> None:
-        """Read on."""
-        self._adjust_reading()
-
-    async def wait_writable(self) -> None:
-        """Wait until the client reads, or is cut."""
-        if self.stalled is not None:
-            await asyncio.shield(self.stalled)
-
     # -- output ------------------------------------------------------------------------
 
     def write(self, data: bytes) -> None:
@@ -463,6 +452,17 @@ class H1Connection(asyncio.Protocol):
         held, self._held = self._held, b""
         if held and not self.transport.is_closing():
             self.transport.write(held)
+
+    # -- exchanges ---------------------------------------------------------------------
+
+    def body_taken(self) -> None:
+        """Read on."""
+        self._adjust_reading()
+
+    async def wait_writable(self) -> None:
+        """Wait until the client reads, or is cut."""
+        if self.stalled is not None:
+            await asyncio.shield(self.stalled)
 
     def answered(self, exchange: Exchange) -> None:
         """Turn to the next request, or close."""

@@ -184,12 +184,13 @@ async def _relay_held(
     """
     card, supervisor = local.card, proxy.supervisor
     try:
-        if held is not None and exchange.cancelled_by:
-            held.close()
-            raise asyncio.CancelledError
-        if held is not None and not held.is_unsent:
-            await _relay_on(proxy, request, send, exchange, local, held)
-            return
+        if held is not None:
+            if exchange.cancelled_by:
+                held.close()
+                raise asyncio.CancelledError
+            if not held.is_unsent:
+                await _relay_on(proxy, request, send, exchange, local, held)
+                return
         exchange.admitted = perf_counter()
         upstream = proxy.upstream_of(card)
         fields = _lines(proxy, request, upstream, sending)

@@ -1,4 +1,7 @@
-"""A multipart form on its way to a server, with another model in it."""
+"""A multipart form on its way to a server, with another model in it.
+
+In a module of its own: what is compiled has no asynchronous generators.
+"""
 
 from __future__ import annotations
 
