@@ -26,6 +26,7 @@ from .h1_exchange import Exchange as Call
 from .http_client import HttpxClient
 from .kv.keeper import KvKeeper
 from .leftovers import boot_id, end_leftovers, started_of
+from .outlet import dropped_lines
 from .process import LocalLauncher
 from .proxy.app import ProxyApp
 from .proxy.asgi_types import Receive, Scope, Send
@@ -123,6 +124,7 @@ class Application:
                 own_log=stack.enter_context(keeping_log()), activity=await self._activity(stack),
             )  # fmt: skip
             self._proxy.proxy.details["kv"] = keeper.facts
+            self._proxy.proxy.books.count_dropped_lines = dropped_lines
             self._proxy.proxy.loop_watch = stack.enter_context(LoopWatch().watching())
             stack.push_async_callback(self._proxy.aclose)
             self._running = running = RunningConfig(

@@ -16,6 +16,7 @@ import yaml
 
 from ..runtime import SwapchartError, Transition
 from .config import ConfigProblems, check_config, config_schema, format_problems, load_config
+from .outlet import never_waiting
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -28,6 +29,11 @@ def _fail(message: str) -> int:
 # ---- serve and demo
 def serve(options: argparse.Namespace) -> int:
     """Run the proxy until a signal comes."""
+    with never_waiting():
+        return _serve(options)
+
+
+def _serve(options: argparse.Namespace) -> int:
     from . import server
     from .asgi import Application, open_state
     from .reloader import Sources
@@ -106,7 +112,8 @@ def demo(options: argparse.Namespace) -> int:
         app = Application(load_config([path]), stop_limit_s=20.0)
         app.listen(_show)
         how = server.ServeOptions(stop_limit_s=20.0, on_listening=_explain_demo)
-        return server.run(app, sock, how)
+        with never_waiting():
+            return server.run(app, sock, how)
 
 
 def _demo_config(folder: str, load_seconds: float) -> str:

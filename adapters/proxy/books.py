@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ...runtime import LogRing
@@ -31,6 +32,7 @@ class Books:
         samples: Of the machine.
         recorder: Takes finished requests.
         hardware: What the machine is made of; None until somebody asked.
+        count_dropped_lines: Returns how many lines of the proxy's own output were dropped.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class Books:
         self.counters = Counters()
         self.samples = Samples()
         self.hardware: dict[str, Any] | None = None
+        self.count_dropped_lines: Callable[[], int] = lambda: 0
         self.recorder = Recorder(activity, self.captures, self.counters, hub, log)
 
     def keep_bytes(self, open_requests: int) -> int:

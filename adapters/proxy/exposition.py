@@ -223,6 +223,10 @@ def _own(proxy: Proxy) -> Iterator[Metric]:
     dropped = 0 if proxy.books.activity is None else proxy.books.activity.dropped
     text = "Requests that were not written down."
     yield _counter("swapchart_activity_dropped", text, {(): float(dropped)})
+    text = "Lines of standard output and standard error that were not taken in time."
+    yield _counter(
+        "swapchart_log_lines_dropped", text, {(): float(proxy.books.count_dropped_lines())}
+    )
     watch = proxy.loop_watch
     if watch is not None:
         text = "How late the event loop ran what was due; looked at twice a second."
