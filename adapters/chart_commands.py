@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import yaml
 from statemachine import StateChart
 
 from ..machine import (
@@ -28,9 +27,10 @@ from ..machine import (
     lifecycle,
     render,
 )
+from ..machine.bounds import MAX_TEXT
 from ..machine.classes import from_class
 from ..machine.overlay import merge
-from ..machine.reading import from_mapping, read
+from ..machine.reading import from_mapping, load_yaml, read
 from ..runtime import ServiceSpec
 
 #: Formats that can show where a model is.
@@ -163,17 +163,22 @@ def _load(name: str) -> Document:
 
 
 def _text(path: Path) -> str:
+    with path.open("rb") as file:
+        data = file.read(MAX_TEXT + 1)
+    if len(data) > MAX_TEXT:
+        raise ChartError(str(path), f"expected at most {MAX_TEXT >> 20} MiB, found more")
     try:
-        return path.read_text("utf-8")
+        return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ChartError(str(path), f"expected UTF-8, found {error}") from error
 
 
 def _mapping(path: Path) -> dict[str, Any]:
+    text = _text(path)
     try:
-        value = yaml.safe_load(_text(path))
-    except yaml.YAMLError as error:
-        raise ChartError(str(path), f"not YAML: {error}") from error
+        value = load_yaml(text)
+    except ChartError as error:
+        raise ChartError(f"{path}, {error.where}", error.why) from error
     if isinstance(value, dict) and set(value) == {"lifecycle"}:
         value = value["lifecycle"]  # the section of a configuration serves as well
     if not isinstance(value, dict):

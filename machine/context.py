@@ -12,7 +12,7 @@ from typing import Protocol
 from .document import Document, Value
 from .effects import Effect
 from .errors import ChartError
-from .expressions import on_self
+from .expressions import bounded, can_grow, on_self
 from .names import parsed
 
 
@@ -81,7 +81,7 @@ def build_context(document: Document) -> type[Context]:
         if action.assigns:
             targets = ", ".join(f"self.{target}" for target in action.assigns)
             sources = ", ".join(
-                f"({on_self(parsed(document, text, f'actions.{name}.set.{target}'))})"
+                _assigned(document, text, f"actions.{name}.set.{target}")
                 for target, text in action.assigns.items()
             )
             lines.append(f"        {targets} = {sources}")
@@ -89,11 +89,18 @@ def build_context(document: Document) -> type[Context]:
             lines.append(f"        self.out.append(effects[{len(effects)}])")
             effects.append(effect)
     scope: dict[str, object] = {"effects": tuple(effects), "refuse": _refuse}
+    scope["bounded"] = bounded
     exec(compile("\n".join(lines), f"<context of {document.name}>", "exec"), scope)
     cls = scope["Generated"]
     assert isinstance(cls, type)
     cls.__name__ = cls.__qualname__ = f"{document.name}Context"
     return cls
+
+
+def _assigned(document: Document, text: str, where: str) -> str:
+    expression = parsed(document, text, where)
+    grows = can_grow(expression)  # before on_self rewrites it
+    return f"{'bounded' if grows else ''}({on_self(expression)})"
 
 
 def _refuse(unknown: Mapping[str, Value]) -> None:

@@ -15,12 +15,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 from typing import Literal, NamedTuple, TypeAlias
 
 from .document import Configuration, Document, EventDecl, Memory, Value
 from .effects import Effect
 from .errors import ChartError
 from .stepper import Compiled, NotHandledError, Stepper
+
+_MOST_COMBINATIONS = 10_000
 
 Being: TypeAlias = Literal["none", "spawning", "alive"]
 
@@ -192,6 +195,7 @@ class Environment:
 
 
 def _inputs(name: str, event: EventDecl) -> Iterator[Input]:
+    _check_product(f"events.{name}.data", list(event.data.values()))
     for values in product(*event.data.values()):
         yield Input(name, tuple(zip(event.data, values, strict=True)))
 
@@ -201,8 +205,15 @@ def parameter_sets(document: Document, bounds: Bounds) -> Iterator[dict[str, Val
     domains = [
         datum.values or tuple(range(1, bounds.counts + 1)) for datum in document.parameters.values()
     ]
+    _check_product("parameters", domains)
     for values in product(*domains):
         yield dict(zip(document.parameters, values, strict=True))
+
+
+def _check_product(where: str, domains: list[tuple[Value, ...]]) -> None:
+    if prod(len(domain) for domain in domains) > _MOST_COMBINATIONS:
+        why = f"expected at most {_MOST_COMBINATIONS} combinations of values, found more"
+        raise ChartError(where, why)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Iterator, Mapping
+from keyword import iskeyword
 from typing import Any
 
 from .document import Document, Value, as_list, split_words, walk
@@ -155,7 +156,8 @@ def _name_problems(document: Document) -> Iterator[ChartError]:
     owner: dict[str, str] = {}
     for kind, names in kinds.items():
         for name in names:
-            if not name.isidentifier() or name in RESERVED or name.startswith((WAS, "_")):
+            is_word = name.isidentifier() and not iskeyword(name)
+            if not is_word or name in RESERVED or name.startswith((WAS, "_")):
                 yield ChartError(f"{kind}.{name}", "expected an identifier that is not reserved")
             if name in owner:
                 yield ChartError(f"{kind}.{name}", f"name also used among the {owner[name]}")
@@ -224,7 +226,8 @@ def _expression_problems(document: Document) -> Iterator[ChartError]:
     domains = _domains(document)
     for where, text, names in expressions(document):
         try:
-            why = fault(parse_expression(text, names, where), domains)
+            target = where.rpartition(".set.")[2] if ".set." in where else ""
+            why = fault(parse_expression(text, names, where), domains, domains.get(target))
         except ChartError as error:
             yield error
         else:
@@ -237,15 +240,16 @@ def _expression_problems(document: Document) -> Iterator[ChartError]:
 
 def _domains(document: Document) -> dict[str, tuple[Value, ...]]:
     """Return name -> values that it can have, for counts a few of them."""
-    found: dict[str, tuple[Value, ...]] = {}
+    found: dict[str, list[Value]] = {}
     for data in (document.data, document.parameters):
         for name, datum in data.items():
             is_count = type(datum.initial) is int
-            found[name] = datum.values or ((0, 1, 2) if is_count else (datum.initial,))
+            found[name] = list(datum.values or ((0, 1, 2) if is_count else (datum.initial,)))
     for event in document.events.values():
         for name, domain in event.data.items():
-            found[name] = (*found.get(name, ()), *domain)
-    return found | {f"{WAS}{name}": found[name] for name in document.data}
+            found.setdefault(name, []).extend(domain)
+    domains = {name: tuple(values) for name, values in found.items()}
+    return domains | {f"{WAS}{name}": domains[name] for name in document.data}
 
 
 def _fields_read(document: Document) -> dict[str, frozenset[str]]:

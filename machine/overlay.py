@@ -15,10 +15,12 @@ import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from .bounds import MAX_STATES, check_values
 from .document import Document, as_list, walk
 from .errors import ChartError
 from .reading import from_mapping
 
+_MAX_DEPTH = 20  # of states within states
 _ENTRIES = ("data", "parameters", "events", "guards", "actions")
 _SECTIONS = ("name", *_ENTRIES, "promises", "states")
 _ADDED = ("rest", "quiet", "serving", "pairs", "unsure", "patience", "always")
@@ -41,6 +43,7 @@ def merge(document: Document, overlay: Mapping[str, Any]) -> Document:
         ChartError: The overlay is wrong, or what comes out is no document; ``where`` is a path
             into the overlay wherever the overlay is to blame.
     """
+    check_values(overlay, "overlay")
     sections = _mapping(overlay, "overlay", _SECTIONS)
     raw = copy.deepcopy(dict(document.source))
     if "name" in sections:
@@ -52,7 +55,10 @@ def merge(document: Document, overlay: Mapping[str, Any]) -> Document:
         raw[key] = entries
     raw["promises"] = _promises(raw.get("promises") or {}, sections.get("promises"))
     raw["chart"] = {**raw["chart"], "states": copy.deepcopy(dict(document.chart["states"]))}
-    for name, patch in _mapping(sections.get("states"), "overlay.states").items():
+    patches = _mapping(sections.get("states"), "overlay.states")
+    if len(patches) > MAX_STATES:
+        raise ChartError("overlay.states", f"expected at most {MAX_STATES} states, found more")
+    for name, patch in patches.items():
         _state(raw["chart"]["states"], name, patch, f"overlay.states.{name}")
     _drop_unused(raw, sections)
     try:
@@ -160,6 +166,10 @@ def _new_home(states: dict[str, Any], fields: Mapping[str, Any], where: str) -> 
     home = _home(states, str(parent))
     if home is None:
         raise ChartError(f"{where}.inside", f"unknown state {parent!r}")
+    above = next(above for each, _, above in walk(states) if each == parent)
+    if len(above) >= _MAX_DEPTH:
+        why = f"expected at most {_MAX_DEPTH} states inside each other, found more"
+        raise ChartError(f"{where}.inside", why)
     body = home[parent] = dict(home[parent] or {})
     inner: dict[str, Any] = body.setdefault("states", {})
     return inner

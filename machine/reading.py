@@ -16,6 +16,7 @@ from typing import Any, get_args
 import yaml
 
 from . import shipped
+from .bounds import MAX_STATES, MAX_TEXT, check_text, check_values
 from .document import (
     FORMAT,
     ActionDecl,
@@ -33,6 +34,7 @@ from .document import (
 )
 from .effects import KINDS, Effect
 from .errors import ChartError
+from .expressions import MOST, is_small
 from .names import problems_of
 from .table import Table
 
@@ -85,9 +87,12 @@ def load_yaml(text: str) -> Any:
     """Return what *text* holds, ``on`` and ``yes`` being words and duplicate keys refused.
 
     Raises:
-        ChartError: It is not YAML.
+        ChartError: It is not YAML, or too large.
     """
+    if len(text) > MAX_TEXT:
+        raise ChartError("chart document", f"expected at most {MAX_TEXT >> 20} MiB, found more")
     try:
+        check_text(text, _Loader)
         return yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, RecursionError, ValueError, TypeError, AttributeError) as error:
         # The last three are what PyYAML makes of scalars that do not fit their type: 2024-99-99.
@@ -110,6 +115,7 @@ def from_mapping(raw: Any) -> Document:
     Raises:
         ChartError: As `read`.
     """
+    check_values(raw, "chart document")
     reader = _Reader()
     document = reader.document(raw)
     problems = reader.problems or list(problems_of(document))
@@ -147,6 +153,7 @@ class _Reader:
 
     def __init__(self) -> None:
         self.problems: list[ChartError] = []
+        self._states = 0
 
     def problem(self, where: str, why: str) -> None:
         self.problems.append(ChartError(where, why))
@@ -184,6 +191,8 @@ class _Reader:
         for value in values:
             if not isinstance(value, (str, int)):
                 self.problem(where, f"expected text, int or bool, got {_kind(value)}")
+            elif not is_small(value):
+                self.problem(where, f"expected numbers of at most {MOST:.0e}")
         return tuple(values)
 
     # ---- sections --------------------------------------------------------------------------
@@ -233,6 +242,9 @@ class _Reader:
         initial = fields.get("initial", values[0] if values else None)
         if not isinstance(initial, (str, int)):
             self.problem(where, "expected `initial` (text, int or bool) or `values`")
+            initial = 0
+        elif not is_small(initial):
+            self.problem(where, f"expected numbers of at most {MOST:.0e}")
             initial = 0
         if values is not None and not _is_among(initial, values):
             self.problem(where, f"initial {initial!r} is none of {values!r}")
@@ -363,6 +375,9 @@ class _Reader:
     # ---- the chart -------------------------------------------------------------------------
     def states(self, raw: Any, where: str) -> None:
         for name, body in self.mapping(raw, where).items():
+            self._states += 1
+            if self._states > MAX_STATES:
+                raise ChartError(where, f"expected at most {MAX_STATES} states, found more")
             at = f"{where}.{name}"
             fields = self.mapping(body, at, _STATE_KEYS)
             for key in ("initial", "final", "parallel"):

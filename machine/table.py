@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from .document import Configuration, Document
+from .errors import ChartError
 
 #: ("do", action, tree) | ("ask", guard, tree, tree) | ("goto", configuration) | ("refuse",)
 Tree: TypeAlias = tuple[Any, ...]
 
 _MOST_ANSWERS = 4096
+_MOST_QUESTIONS = 30_000  # some 100 us each; ours takes 817
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +75,11 @@ def _recorder_class(document: Document) -> type[_Recorder]:
 
 
 def compile_table(document: Document) -> Table | None:
-    """Compile *document*, or return None when it has history states."""
+    """Compile *document*, or return None when it has history states.
+
+    Raises:
+        ChartError: Its table would be too large.
+    """
     if any(definition.get("history") for _, definition, _ in document.states()):
         return None
     from .chart import compile_chart, configuration_of  # loads the library, which few need
@@ -87,6 +93,7 @@ def compile_table(document: Document) -> Table | None:
     final: set[Configuration] = set()
     if machine.is_terminated:
         final.add(initial)
+    questions = 0
     todo = [initial]
     while todo:
         configuration = todo.pop()
@@ -111,7 +118,13 @@ def compile_table(document: Document) -> Table | None:
                 runs.append((recorder.trace, end))
                 answers = [answer for kind, _, answer in recorder.trace if kind == "ask"]
                 scripts += [[*answers[:i], True] for i in range(len(script), len(answers))]
-                assert len(runs) <= _MOST_ANSWERS, "guards without end: an eventless loop?"
+                questions += 1
+                if len(runs) > _MOST_ANSWERS:
+                    why = f"expected at most {_MOST_ANSWERS} ways through its guards, found more"
+                    raise ChartError(f"events.{event}", f"{why}; is there an eventless loop?")
+                if questions > _MOST_QUESTIONS:
+                    why = f"expected at most {_MOST_QUESTIONS} ways through its guards, found more"
+                    raise ChartError("chart", why)
             tree = _merge(runs)
             if tree != ("refuse",):
                 row[event] = tree

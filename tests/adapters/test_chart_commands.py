@@ -185,6 +185,30 @@ def test_files_that_cannot_be_read_or_written_are_told(
         assert str(tmp_path) in err
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("guards: {idle: \"'a' * 99999999\"}", "arithmetic takes numbers"),
+        ("x: " + "[" * 900 + "]" * 900, "levels of nesting"),
+        ("- " * 5000, "levels of nesting"),
+        ("a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 50)),
+         "aliases written out"),
+        ("name: " + "x" * (5 << 20), "at most 4 MiB"),
+    ],
+)  # fmt: skip
+def test_chart_check_hostile_overlay_exits_with_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, message: str
+) -> None:
+    """A value, a nesting or aliases that would grow beyond all bounds: exit 1, no traceback."""
+    path = tmp_path / "overlay.yaml"
+    path.write_text(text)
+    code, _, err = run(capsys, "check", "--overlay", str(path))
+
+    assert code == 1
+    assert message in err
+    assert len(err) < 1000
+
+
 def test_all_that_is_wrong_with_an_overlay_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
