@@ -15,6 +15,7 @@ from .model import Group, Matrix, ModelConfig, Routing
 from .schema import DocumentSection, GroupSection, MatrixSection
 
 DEFAULT_GROUP = "(default)"
+_MOST_PARTS = 20_000  # of all sets together: to choose among them takes some 20 us each
 _MOST_TARGETS = 10  # beyond, the families of sets grow too large to be worth a check
 
 
@@ -155,7 +156,13 @@ def _is_variable(name: str) -> bool:
 
 def _check_sets(section: MatrixSection, at: tuple[int | str, ...], names: NamesLike) -> None:
     parsed: dict[str, Expression] = {}
+    parts = 0
     for name, text in section.sets.items():
+        parts += 1 + text.count("|") + text.count("&")
+        if parts > _MOST_PARTS:
+            message = f"expected at most {_MOST_PARTS} names in all sets together, found more"
+            names.error((*at, name), message)
+            return
         try:
             parsed[name] = parse_expression(text)
         except ExpressionError as error:

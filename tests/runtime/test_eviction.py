@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from itertools import product
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from swapchart.runtime import eviction
 from swapchart.runtime.eviction import (
     All,
     Any,
@@ -134,3 +136,97 @@ def test_1_13_a_million_combinations_are_never_built() -> None:
 
     every = frozenset(f"m{row}.{column}" for row in range(1, 10) for column in range(10))
     assert len(policy("m0.0", every)) == 81
+
+
+@given(
+    st.lists(expressions(), min_size=1, max_size=4),
+    st.sampled_from(NAMES),
+    st.frozensets(st.sampled_from(NAMES)),
+    st.dictionaries(st.sampled_from(NAMES), st.integers(1, 9)),
+)
+@settings(deadline=None)
+def test_1_13_solver_beyond_its_exact_size_is_as_good(
+    given_sets: list[Expression], target: str, running: frozenset[str], costs: dict[str, int]
+) -> None:
+    """Dropping outcomes that are contained in others loses none of the best ends."""
+    sets: dict[str, Expression] = {str(index): item for index, item in enumerate(given_sets)}
+    sets["all"] = All((SetRef("0"), SetRef("0"), Any((SetRef("0"), One("a")))))
+    exact = matrix_policy(sets, costs)(target, running)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(eviction, "_EXACT", 1)
+        pruned = matrix_policy(sets, costs)(target, running)
+
+    assert sum(costs.get(m, 1) for m in pruned) == sum(costs.get(m, 1) for m in exact)
+
+
+def pairs(count: int) -> Expression:
+    return All(tuple(Any((One(f"a{i}"), One(f"b{i}"))) for i in range(count)))
+
+
+def hostile(kind: str, size: int) -> dict[str, Expression]:
+    """Return sets whose outcomes multiply in one way or another; *size* parts or so."""
+    few = min(size, 30)
+    everything: dict[str, dict[str, Expression]] = {
+        "threefold": {
+            "s": pairs(few),
+            "x": All((SetRef("s"), SetRef("s"), SetRef("s"), One("t"))),
+        },
+        "doubling": {
+            "s0": pairs(few),
+            **{
+                f"s{i}": All((SetRef(f"s{i - 1}"), SetRef(f"s{i - 1}")))
+                for i in range(1, size // 2)
+            },
+            "x": All((SetRef(f"s{size // 2 - 1}"), One("t"))),
+        },
+        "mixed": {
+            "x": All(
+                (
+                    *(
+                        Any(
+                            tuple(
+                                One(f"{c}{i * k % few}")
+                                for c, k in zip("abab", (1, 7, 3, 5), strict=True)
+                            )
+                        )
+                        for i in range(size)
+                    ),
+                    One("t"),
+                )
+            )
+        },
+        "chain backwards": {
+            **{
+                f"s{i}": Any((SetRef(f"s{i - 1}"), All((SetRef("s0"), One(f"a{i % few}")))))
+                for i in range(size - 1, 0, -1)
+            },
+            "s0": All((One("t"), pairs(few))),
+        },
+    }
+    return everything[kind]
+
+
+@pytest.mark.parametrize("kind", ["threefold", "doubling", "mixed", "chain backwards"])
+@pytest.mark.parametrize("size", [18, 60, 2000])
+def test_1_13_solver_hostile_sets_are_solved_in_bounded_time(kind: str, size: int) -> None:
+    """Whatever sets share, a choice is made in a moment, and it is one that the sets allow."""
+    running = frozenset(f"{c}{i}" for c in "ab" for i in range(min(size, 30)))
+    policy = matrix_policy(hostile(kind, size))
+    began = time.process_time()
+    gone = policy("t", running)
+
+    assert time.process_time() - began < 3
+    if kind in ("threefold", "doubling") and size <= 60:
+        assert gone == frozenset()
+
+
+@pytest.mark.parametrize("count", [5, 9, 14, 30])
+def test_1_13_solver_finds_the_best_where_many_outcomes_are_alike(count: int) -> None:
+    """Two to the count outcomes that share everything: the one that keeps all is found."""
+    sets: dict[str, Expression] = {
+        "s": pairs(count),
+        "x": All((SetRef("s"), SetRef("s"), One("t"))),
+    }
+    running = frozenset(f"{c}{i}" for c in "ab" for i in range(count))
+
+    assert matrix_policy(sets)("t", running) == frozenset()

@@ -92,6 +92,10 @@ CORPUS = {
         "models: {m: {cmd: 's ${PORT}'}}\nmatrix: {sets: {a: '" + "(" * 5000 + "'}}",
         "nested parentheses",
     ),
+    "endless expression": (
+        "models: {m: {cmd: 's ${PORT}'}}\nmatrix: {sets: {a: 'm" + "|m" * 30_000 + "'}}",
+        "at most 20000 names in all sets",
+    ),
     "endless number": ("startPort: " + "9" * 5000, "expected an integer"),
     "model is null": ("models: {m: }", "expected a mapping with cmd, found nothing"),
     "model is a list": ("models: {m: []}", "expected a mapping with cmd, found a list"),
