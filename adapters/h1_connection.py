@@ -444,8 +444,14 @@ class H1Connection(asyncio.Protocol):
     def write_parts(self, parts: Iterable[bytes]) -> None:
         """Send at once, behind what waits."""
         self.send_held()
-        if not self.transport.is_closing():
-            self.transport.writelines(parts)
+        transport = self.transport
+        if transport.is_closing():
+            return
+        if isinstance(self.loop, asyncio.BaseEventLoop):
+            # Some 3.12 and 3.13 of the standard library never pause a protocol for writelines.
+            transport.write(b"".join(parts))
+        else:
+            transport.writelines(parts)
 
     def send_held(self) -> None:
         """Send what waits."""

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import anyio
@@ -148,7 +149,7 @@ def test_E02_a_kill_during_writes_never_corrupts(tmp_path: Path) -> None:
                 child.stdout.readline()
             child.send_signal(signal.SIGKILL)
 
-        with sqlite3.connect(path) as db:
+        with closing(sqlite3.connect(path)) as db, db:
             assert db.execute("PRAGMA quick_check").fetchone() == ("ok",)
         db.close()
         assert _count(path) > before
@@ -216,7 +217,7 @@ def test_E05_a_full_queue_drops_and_counts(tmp_path: Path) -> None:
 def test_E07_a_newer_schema_is_left_alone(tmp_path: Path) -> None:
     """A file of a newer program is neither read nor moved; the store is off."""
     path = tmp_path / "a.db"
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         db.execute("PRAGMA user_version = 7")
     db.close()
     database = opened(path)

@@ -10,6 +10,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -415,7 +416,7 @@ def test_5_16_room_is_bounded() -> None:
 
 # ---- the store
 def rows_of(path: Path) -> list[tuple[Any, ...]]:
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         return db.execute("SELECT id, model FROM activity ORDER BY id").fetchall()
 
 
@@ -458,7 +459,7 @@ def test_E01_a_damaged_store_is_moved_aside(tmp_path: Path, junk: bytes) -> None
 def test_E07_a_newer_store_is_left_alone(tmp_path: Path) -> None:
     """A file of a newer program is not touched; the proxy serves, and says that nothing is kept."""
     path = tmp_path / "a.db"
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         db.execute("PRAGMA user_version = 99")
 
     async def main(bench: Bench) -> None:
@@ -469,7 +470,7 @@ def test_E07_a_newer_store_is_left_alone(tmp_path: Path) -> None:
         assert (await bench.client.call("GET", "/api/metrics/stats")).status == 503
 
     run(main, path=path)
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         assert db.execute("PRAGMA user_version").fetchone() == (99,)
         assert db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone() == (0,)
 

@@ -12,6 +12,7 @@ from tools.asgi import Bench, Received, proxied, say
 from tools.net import wait_until_async
 
 from swapchart.adapters.proxy.cards import BodyFilters, ModelCard
+from swapchart.adapters.proxy.json_edit import put
 from swapchart.adapters.proxy.model_field import BadBodyError, model_of, model_of_query
 from swapchart.adapters.proxy.model_routes import GET_PATHS, POST_PATHS
 from swapchart.adapters.proxy.options import ProxyOptions
@@ -65,7 +66,7 @@ def test_5_6_the_model_in_json(body: bytes, model: str) -> None:
         b'{"model":"a","model":"b"}', b'{"model":"a","model":"a"}',
         b'{"model":"a","mod\\u0065l":1}', b'{"model":"model","\xaf":1}',
         b'{"\\u006dodel":"a","model":"b"}', b'{"model":"\\ud800"}',
-        b'{"x":' + b"[" * 5000 + b"]" * 5000 + b',"model":"a"}',
+        b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b',"model":"a"}',
         b'{"x":' + b'{"y":' * 100_000 + b"1" + b"}" * 100_000 + b',"model":"a"}',
     ],
 )  # fmt: skip
@@ -73,6 +74,18 @@ def test_C42_hazards_in_json(body: bytes) -> None:
     """Whatever else the body is, the answer is 400, and the model is never guessed."""
     with pytest.raises(BadBodyError):
         model_of(body)
+
+
+@pytest.mark.parametrize("depth", [500, 1500, 5000, 15_000])
+def test_model_of_a_deeply_nested_body_is_found_or_refused(depth: int) -> None:
+    """How deep a body may be nested depends on the Python; never what its model is."""
+    nested = b"[" * depth + b"]" * depth
+    body = b'{"x":' + nested + b',"model":"a"}'
+    try:
+        assert model_of(body) == ("a", False)
+    except BadBodyError:
+        assert depth > 500
+    assert put(body, ("model",), b'"b"') == b'{"x":' + nested + b',"model":"b"}'
 
 
 def test_C42_filters_refuse_names_that_are_no_text() -> None:
