@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime import Supervisor, Transition
+from ..runtime.fence import kept
 from .config import Config
 from .h1_exchange import Exchange as Call
 from .http_client import HttpxClient
@@ -133,10 +134,10 @@ class Application:
                 on_change=lambda config: keeper.follow(kv_wishes(config)),
                 must_have_keys=self._must_have_keys, has_own_stop_limit=self._has_own_stop_limit,
             )  # fmt: skip
-            await stack.enter_async_context(_beside(running.reloader.run()))
+            await stack.enter_async_context(_beside(kept(running.reloader.run)))
             if self._is_watching and self._sources is not None:
-                watching = watch(self._sources, lambda: running.seen, running.reloader.ask)
-                await stack.enter_async_context(_beside(watching))
+                watching = partial(watch, self._sources, lambda: running.seen, running.reloader.ask)
+                await stack.enter_async_context(_beside(kept(watching)))
             running.begin()
             self.supervisor = supervisor
             try:

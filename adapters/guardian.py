@@ -15,6 +15,7 @@ from pathlib import Path
 
 import anyio
 
+from ..runtime.fence import kept
 from .procfs import wait_child
 
 _SCRIPT = Path(__file__).with_name("guard.py")
@@ -70,18 +71,21 @@ class Guardian:
 
     async def run(self) -> None:
         """Watch the guard until ``leave``, starting another when it dies, ever more slowly."""
-        pause_s = 0.0
         try:
             with anyio.CancelScope(shield=True):
-                while not self._is_leaving:
-                    began = anyio.current_time()
-                    await self._wait()
-                    if not self._is_leaving:
-                        quick = anyio.current_time() - began < _STABLE_S
-                        pause_s = min(pause_s * 2 + 0.1, _PAUSE_LIMIT_S) if quick else 0.0
-                        await self._restart(pause_s)
+                await kept(self._keep)
         finally:
             self._left.set()
+
+    async def _keep(self) -> None:
+        pause_s = 0.0
+        while not self._is_leaving:
+            began = anyio.current_time()
+            await self._wait()
+            if not self._is_leaving:
+                quick = anyio.current_time() - began < _STABLE_S
+                pause_s = min(pause_s * 2 + 0.1, _PAUSE_LIMIT_S) if quick else 0.0
+                await self._restart(pause_s)
 
     async def _wait(self) -> None:
         if self._popen is not None:

@@ -21,6 +21,7 @@ from email.utils import formatdate
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from ..runtime.fence import kept
 from .h1_connection import H1Connection
 from .h1_errors import ClientGoneError
 from .h1_exchange import Exchange
@@ -155,7 +156,7 @@ def patched_hypercorn(
         hub = hubs.get(context)
         if hub is None:
             hub = hubs[context] = ConnectionHub(loop, limits, is_draining)
-            watcher = loop.create_task(_drain_at_end(hub, config, context))
+            watcher = loop.create_task(kept(_drain_at_end, hub, config, context))
             watchers.add(watcher)
             watcher.add_done_callback(watchers.discard)
         return hub

@@ -27,6 +27,7 @@ import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from ..runtime.errors import EngineError
+from ..runtime.fence import kept
 from ..runtime.ports import Command, Exit, Launcher, LogSink, Probe, ProcessHandle
 from . import procfs, proclisten, procport, procprobe
 from .guardian import Guardian
@@ -233,16 +234,19 @@ class LocalProcess(ProcessHandle):
         """Wait for the leader's end and reap it; a task of the launcher."""
         try:
             with self._watch_scope:
-                while self._exit is None:
-                    await procfs.wait_child(self.pid)
-                    self._pump.read_nowait()  # its last words are logged before anybody hears
-                    with suppress(OSError):
-                        self.tree()  # while its number is taken: who is left of its group?
-                    self._reap()
+                await kept(self._watch)
         finally:
             if self._exit is None:
                 self._exit = Exit(certain=False)
             self._exited.set()
+
+    async def _watch(self) -> None:
+        while self._exit is None:
+            await procfs.wait_child(self.pid)
+            self._pump.read_nowait()  # its last words are logged before anybody hears
+            with suppress(OSError):
+                self.tree()  # while its number is taken: who is left of its group?
+            self._reap()
 
     def _reap(self) -> None:
         try:
@@ -411,9 +415,12 @@ class LocalLauncher(Launcher):
 
     async def _reap_often(self) -> None:
         with self._stop:
-            while True:
-                await anyio.sleep(REAP_PERIOD_S)
-                self.reap()
+            await kept(self._reap_now_and_then)
+
+    async def _reap_now_and_then(self) -> None:
+        while True:
+            await anyio.sleep(REAP_PERIOD_S)
+            self.reap()
 
     def _is_adopted(self, proc: Proc) -> bool:
         """Tell a zombie that we adopted from one whose starter still wants its exit code.

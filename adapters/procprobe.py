@@ -28,6 +28,7 @@ from .proclisten import IPAddress
 
 LIMIT_BYTES = 1 << 16
 _LINGER_S = 0.05
+_MOST_DIGITS = 19  # of a length
 _SAFE = "/?%:@!$&'()*+,;=-._~[]"
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close by a reset
 _ATTEMPT_S = 0.25  # as long as RFC 8305 waits before it tries the next address
@@ -273,6 +274,7 @@ def _is_complete(data: bytearray) -> bool:
         return False
     for line in head.split(b"\r\n")[1:]:
         name, _, value = line.partition(b":")
-        if name.lower() == b"content-length" and value.strip().isdigit():
+        value = value.strip()
+        if name.lower() == b"content-length" and value.isdigit() and len(value) <= _MOST_DIGITS:
             return len(body) >= int(value)
     return False

@@ -7,12 +7,16 @@ child at some 80 MB/s; a block reader keeps up with 400 MB/s on half a core.
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 from contextlib import suppress
 
 import anyio
 
+from ..runtime.fence import kept
 from ..runtime.ports import LogSink
+
+log = logging.getLogger(__name__)
 
 CHUNK_BYTES = 1 << 16
 TURN_BYTES = 1 << 18  # how much one flooding child may have of one turn of the event loop
@@ -32,7 +36,7 @@ class LogPump:
         with suppress(OSError):  # over the user's limit for pipes; it works without, in more turns
             fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         self._fd, self._sink = fd, sink
-        self._is_open = True
+        self._is_open, self._has_failed = True, False
         self._scope = anyio.CancelScope(shield=True)
         self.closed = anyio.Event()
 
@@ -44,8 +48,13 @@ class LogPump:
             except BlockingIOError:
                 return
             if data:
-                self._sink.write(data)
                 limit_bytes -= len(data)
+                try:
+                    self._sink.write(data)
+                except Exception as error:  # or the process would wait for us for ever
+                    if not self._has_failed:
+                        log.error("output of a process was lost", exc_info=error)
+                    self._has_failed = True
             else:
                 self._is_open = False
 
@@ -53,13 +62,16 @@ class LogPump:
         """Pump until the last writer has closed the pipe, or until ``stop``."""
         try:
             with self._scope:
-                while self._is_open:
-                    await anyio.wait_readable(self._fd)
-                    self.read_nowait(TURN_BYTES)
+                await kept(self._pump)
         finally:
             self._is_open = False
             os.close(self._fd)
             self.closed.set()
+
+    async def _pump(self) -> None:
+        while self._is_open:
+            await anyio.wait_readable(self._fd)
+            self.read_nowait(TURN_BYTES)
 
     def stop(self, within_s: float = 0.0) -> None:
         """Close the pipe in *within_s* seconds at the latest, whoever still holds its other end."""

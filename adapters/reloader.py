@@ -185,6 +185,7 @@ class Reloader:
     async def run(self) -> None:
         """Do what is asked for, until cancelled."""
         answers: list[asyncio.Future[ReloadReport] | None] = []
+        self._is_closed = False
         try:
             while True:
                 await self._wake.wait()

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..runtime.fence import kept
 from . import procfs
 from .asgi import Application
 from .h1 import H1Limits, patched_hypercorn
@@ -234,9 +235,9 @@ async def _serve(app: Application, sock: socket.socket, options: ServeOptions) -
         server = loop.create_task(start(app, sock, stopping, options))
         options.on_listening(url_of(sock, "http" if options.certificate is None else "https"))
         notifier.tell("READY=1")
-        living = loop.create_task(notifier.live())
-        asked = loop.create_task(stopping.wait())
-        killer = loop.create_task(kill_when_hurried())
+        living = loop.create_task(kept(notifier.live))
+        asked = loop.create_task(kept(stopping.wait))
+        killer = loop.create_task(kept(kill_when_hurried))
         await asyncio.wait({server, asked}, return_when=asyncio.FIRST_COMPLETED)
         failed = server.done() and not stopping.is_set()
         stopping.set()
@@ -312,7 +313,7 @@ async def _uvicorn(
         await stopping.wait()
         server.should_exit = True
 
-    watcher = asyncio.get_running_loop().create_task(end())
+    watcher = asyncio.get_running_loop().create_task(kept(end))
     _tame_collector()
     try:
         await server.serve(sockets=[sock])

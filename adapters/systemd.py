@@ -11,6 +11,8 @@ import os
 import socket
 from contextlib import suppress
 
+_MOST_DIGITS = 19
+
 
 class Notifier:
     """Sends our state to the socket that systemd named, if it did.
@@ -47,7 +49,7 @@ class Notifier:
 
 
 def _watchdog_s(microseconds: str, pid: str) -> float | None:
-    if not microseconds.isdecimal() or int(microseconds) == 0:
+    if not microseconds.isdecimal() or len(microseconds) > _MOST_DIGITS or not int(microseconds):
         return None
     is_meant = pid in ("", str(os.getpid()))
     return int(microseconds) / 1e6 if is_meant else None

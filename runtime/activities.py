@@ -166,7 +166,7 @@ class Activities:
             )
             return
         life.process = process
-        life.world.tasks.start_soon(self._reap, process)
+        life.world.tasks.keep(self._reap, process)
         life.post("spawned", source=activity, cause=f"pid {process.pid}")
 
     async def _reap(self, process: ProcessHandle) -> None:

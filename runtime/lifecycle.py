@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import assert_never
 
 import anyio
-from anyio.abc import TaskGroup
 
 from ..machine import (
     AdmitAll,
@@ -39,6 +38,7 @@ from ..machine import (
 )
 from .activities import Activities, Activity
 from .errors import RequestError
+from .fence import Fence
 from .hooks import HookPlaces, HookResult, HookRunner
 from .limits import Limits
 from .logs import LogRing
@@ -80,7 +80,7 @@ class World:
 
     launcher: Launcher
     http: HttpClient | None
-    tasks: TaskGroup
+    tasks: Fence
     timers: TimerService
     places: HookPlaces
     rng: random.Random

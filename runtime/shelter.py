@@ -7,11 +7,14 @@ import sys
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
+from .fence import Fence, kept
+
 
 class Shelter:
     """A task group that is not cancelled with the block it is opened in; `close` ends it.
 
-    An exception in one of its tasks ends them all and cancels that block.
+    An exception in one of its tasks is logged, see `Fence`. What is no ``Exception``, such as
+    ``SystemExit``, ends them all and cancels that block.
     """
 
     def __init__(self) -> None:
@@ -19,8 +22,8 @@ class Shelter:
         self._over = anyio.Event()
         self._tasks: TaskGroup | None = None
 
-    async def open(self) -> TaskGroup:
-        """Return the group to start tasks in."""
+    async def open(self) -> Fence:
+        """Return what starts tasks in the group."""
         await self._outer.__aenter__()
         try:
             self._tasks = await self._outer.start(self._keep)
@@ -28,7 +31,7 @@ class Shelter:
             self._over.set()
             await self._outer.__aexit__(*sys.exc_info())
             raise
-        return self._tasks
+        return Fence(self._tasks)
 
     async def close(self) -> None:
         """Cancel what still runs and wait for it."""
@@ -44,5 +47,5 @@ class Shelter:
         with anyio.CancelScope(shield=True):
             async with anyio.create_task_group() as tasks:
                 task_status.started(tasks)
-                await self._over.wait()
+                await kept(self._over.wait)
                 tasks.cancel_scope.cancel()

@@ -21,7 +21,6 @@ from typing import Any, Literal, Self, TypeAlias, assert_never
 
 import anyio
 import anyio.lowlevel
-from anyio.abc import TaskGroup
 
 from ..machine import Compiled, Document, lifecycle
 from .errors import ConfigError, RequestError
@@ -129,10 +128,10 @@ class Supervisor:
         tasks = await self._shelter.open()
         self._timers = TimerService()
         self._tick = self._timers.timer(self.review)
-        tasks.start_soon(self._timers.run)
+        tasks.keep(self._timers.run)
         self.on_idle = OnIdle(self, self._timers)
         self.owed = OwedHooks(self)
-        self._tasks: TaskGroup = tasks
+        self._tasks = tasks
         self.hook_places = HookPlaces(self._hook_limit, self._timers)
         self._world = World(
             launcher=self._launcher, http=self._http, tasks=tasks, timers=self._timers,
@@ -434,7 +433,7 @@ class Supervisor:
             self.on_idle.touch()
 
     def spawn(self, function: Callable[..., Coroutine[Any, Any, object]], *args: object) -> None:
-        """Run *function* until it ends or the supervisor does; it must not raise."""
+        """Run *function* until it ends or the supervisor does; an exception is logged."""
         self._tasks.start_soon(function, *args)
 
     # ---- commands

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import anyio
 from anyio import to_thread
-from anyio.abc import TaskGroup
 
+from ...runtime.fence import Fence
 from .files import KvStoreError, SlotFiles
 
 
@@ -27,7 +27,7 @@ class Digests:
         tasks: Where the work is done.
     """
 
-    def __init__(self, files: SlotFiles, tasks: TaskGroup) -> None:
+    def __init__(self, files: SlotFiles, tasks: Fence) -> None:
         self._files, self._tasks = files, tasks
         self._jobs: dict[str, _Job] = {}
 

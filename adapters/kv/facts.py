@@ -55,9 +55,10 @@ class ServerFacts:
         for name, text in [("--model", model), *others]:
             try:
                 pieces = [self._identity(path) for path in shards(self._cwd / text)]
-            except OSError as error:
+            except (OSError, ValueError) as error:
+                reason = error.strerror if isinstance(error, OSError) else error
                 return (
-                    f"{text} cannot be read here ({error.strerror}), and without knowing the "
+                    f"{text} cannot be read here ({reason}), and without knowing the "
                     "model's weights a cache of others could be restored"
                 )
             files[name] = " ".join([files[name], *pieces] if name in files else pieces)

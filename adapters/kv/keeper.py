@@ -19,9 +19,9 @@ from typing import Any, Literal, Protocol
 
 import anyio
 from anyio import to_thread
-from anyio.abc import TaskGroup
 
 from ...runtime import CallAction, Hook, HookContext, ServiceSpec, Transition
+from ...runtime.fence import Fence
 from ...runtime.shelter import Shelter
 from .facts import ServerFacts
 from .files import FolderLock, KvStoreError, prefix_of
@@ -138,7 +138,7 @@ class KvKeeper:
         self._off: frozenset[str] = frozenset()
         self._users: Counter[tuple[str, Place]] = Counter()
         self._locks: dict[Path, FolderLock] = {}
-        self._tasks: TaskGroup | None = None
+        self._tasks: Fence | None = None
         self._answers: deque[tuple[ModelKv, bytes]] = deque(maxlen=_WAITING_ANSWERS)
         self._has_answers = anyio.Event()
 
@@ -200,7 +200,7 @@ class KvKeeper:
                 model = self.open(name, place)
                 if model is not None:
                     model.enforce(settings)
-            self._tasks.start_soon(self._learn)
+            self._tasks.keep(self._learn)
             if self._wanted:
                 self._tasks.start_soon(to_thread.run_sync, SlotClient.warm_up)
             yield
@@ -316,11 +316,10 @@ class KvKeeper:
             await self._has_answers.wait()
             self._has_answers = anyio.Event()
             while self._answers:
-                model, ends = self._answers[0]
+                model, ends = self._answers.popleft()  # first: what fails is not tried again
                 seen = seen_in(ends)
                 if seen is not None:
                     model.note(seen)
-                self._answers.popleft()
 
     @property
     def has_unread_answers(self) -> bool:

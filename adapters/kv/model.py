@@ -14,8 +14,8 @@ from typing import Any
 
 import anyio
 from anyio import to_thread
-from anyio.abc import TaskGroup
 
+from ...runtime.fence import Fence
 from .digests import Digests
 from .facts import ServerFacts
 from .files import KvStoreError
@@ -93,7 +93,7 @@ class ModelKv:
     """
 
     def __init__(
-        self, name: str, store: ModelStore, tasks: TaskGroup, say: Callable[[str], None],
+        self, name: str, store: ModelStore, tasks: Fence, say: Callable[[str], None],
         clock: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
         self.name, self.store, self.clock = name, store, clock
@@ -253,7 +253,7 @@ class ModelKv:
             return None
         self._hindrance = None
         return Server(
-            fingerprint=found, slots=int(props["total_slots"]), lora=_default_lora(props),
+            fingerprint=found, slots=props["total_slots"], lora=_default_lora(props),
             is_asleep=bool(props.get("is_sleeping")),
         )  # fmt: skip
 

@@ -17,6 +17,7 @@ Verdict: TypeAlias = Literal["unknown", "works", "partial", "no-op"]
 _FAILURES = 2  # disproofs without a single hit before nothing is saved any more
 _FEWEST_TOKENS = 32  # fewer say nothing about how fast prompts are read
 _LARGEST = 1e15  # of anything measured: milliseconds, bytes, counts
+_LONGEST = 32  # digits of a number, its exponent included
 _NEW = 0.3  # weight of a new measurement
 
 
@@ -39,8 +40,12 @@ class Seen:
 
 def _last(name: bytes, data: bytes) -> float | None:
     # A quotation mark within an answer's text is escaped, so no text can look like these.
-    found = re.findall(rb'(?<!\\)"' + name + rb'"\s*:\s*(\d+(?:\.\d+)?)', data)
-    return float(found[-1]) if found else None
+    found = re.findall(rb'(?<!\\)"' + name + rb'"\s*:\s*([\d.eE+-]+)', data)
+    try:
+        value = float(found[-1]) if found and len(found[-1]) <= _LONGEST else -1.0
+    except ValueError:
+        return None
+    return value if 0 <= value <= _LARGEST else None
 
 
 def seen_in(ends: bytes) -> Seen | None:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import httpx
 
 _LONGEST_BODY = 8 << 20
+_LARGEST = 10**15  # of tokens and bytes
+_MOST_SLOTS = 1 << 16
 _KEY_WANTED = frozenset({401, 403})
 
 
@@ -107,8 +109,15 @@ class SlotClient:
         status, value = await self._call("GET", "/props")
         if status in _KEY_WANTED:
             raise SlotError("GET /props", status, _detail(value))
-        is_llama = status == 200 and isinstance(value, dict) and "total_slots" in value
-        return value if is_llama else None
+        if status != 200 or not isinstance(value, dict):
+            return None
+        try:
+            value["total_slots"] = whole(value.get("total_slots"), _MOST_SLOTS)
+        except ValueError:
+            return None
+        if not isinstance(value.get("default_generation_settings"), dict):
+            value["default_generation_settings"] = {}
+        return value
 
     async def adapters(self) -> str:
         """Return the LoRA adapters and their scales as JSON; empty when it has none."""
@@ -126,9 +135,10 @@ class SlotClient:
         httpcore.AnyIOBackend()
 
     @staticmethod
-    def lora_of(params: Mapping[str, Any]) -> str:
-        """Return the adapters in *params* of a request, as JSON."""
-        return json.dumps(params.get("lora") or [], sort_keys=True)
+    def lora_of(params: object) -> str:
+        """Return the adapters in *params* of a request, as JSON; of nonsense, none."""
+        lora = params.get("lora") if isinstance(params, dict) else None
+        return json.dumps(lora or [], sort_keys=True)
 
     async def slots(self) -> list[Slot]:
         """Return all slots.
@@ -145,10 +155,11 @@ class SlotClient:
                 number=number,
                 was_used="id_task" in item and item["id_task"] != -1,
                 is_busy=bool(item.get("is_processing")),
-                tokens=item.get("n_prompt_tokens"),
+                tokens=_whole_or_none(item.get("n_prompt_tokens")),
                 lora=self.lora_of(item.get("params") or {}),
             )
             for number, item in enumerate(value)
+            if isinstance(item, dict)
         ]
 
     async def save(self, number: int, filename: str) -> Moved:
@@ -179,7 +190,7 @@ class SlotClient:
             raise SlotError(what, status, _detail(value))
         try:
             return Moved(
-                tokens=int(value[tokens]), size=int(value[size]),
+                tokens=whole(value[tokens]), size=whole(value[size]),
                 ms=(time.perf_counter() - began) * 1000,
             )  # fmt: skip
         except (KeyError, TypeError, ValueError) as error:
@@ -201,6 +212,24 @@ class SlotClient:
             return response.status_code, json.loads(body)
         except ValueError:
             return response.status_code, body[:500].decode("utf-8", "replace")
+
+
+def whole(value: object, limit: int = _LARGEST) -> int:
+    """Return a number that a server told, as a whole one from 0 to *limit*.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= limit:
+        raise ValueError(f"expected a number from 0 to {limit}, got {value!r:.40}")
+    return int(value)
+
+
+def _whole_or_none(value: object) -> int | None:
+    try:
+        return whole(value)
+    except ValueError:
+        return None
 
 
 def _detail(value: object) -> str:

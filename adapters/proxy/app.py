@@ -7,6 +7,7 @@ from typing import TypeAlias
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from ...runtime import LogRing, Supervisor
+from ...runtime.fence import kept
 from ..store.activity import ActivityStore
 from .api import ROUTES
 from .asgi_types import Headers, Message, Receive, Scope, Send
@@ -69,7 +70,7 @@ class ProxyApp:
             supervisor.listen(self._reporter.take),
             supervisor.listen(self.proxy.books.counters.take),
         ]
-        self.proxy.spawn(sample_on(self.proxy, HostSampler()))
+        self.proxy.spawn(kept(sample_on, self.proxy, HostSampler()))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take one HTTP request or one websocket; ASGI 3."""

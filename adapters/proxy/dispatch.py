@@ -129,9 +129,16 @@ def conclude(proxy: Proxy, exchange: Exchange, resolved: Resolved) -> None:
     proxy.flights.end(exchange)
     if resolved.reservation is not None:
         resolved.reservation.release()
-    proxy.books.recorder.take(exchange)
-    if proxy.on_finished is not None:
+    try:
+        proxy.books.recorder.take(exchange)
+    except Exception:
+        log.exception("a request to %s could not be recorded", exchange.model)
+    if proxy.on_finished is None:
+        return
+    try:
         proxy.on_finished(exchange)
+    except Exception:
+        log.exception("nothing is learnt from a response of %s", exchange.model)
 
 
 async def _serve_waiting(

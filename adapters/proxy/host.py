@@ -17,6 +17,7 @@ from time import time
 _MIB = 1 << 20
 _KEPT_S = 3600.0
 _ASK_LIMIT_S = 5.0
+_LARGEST = 1e12  # of what a GPU tells of itself
 _NVIDIA_FIELDS = (
     "index", "name", "uuid", "temperature.gpu", "temperature.memory", "utilization.gpu",
     "utilization.memory", "memory.used", "memory.total", "fan.speed", "power.draw",
@@ -212,7 +213,7 @@ def _percent_busy(old: tuple[int, int], new: tuple[int, int]) -> float:
 def nvidia_gpu(line: str) -> Gpu | None:
     """Read a line of nvidia-smi; None: it is none."""
     words = [word.strip() for word in line.split(",")]
-    if len(words) != len(_NVIDIA_FIELDS) or not words[0].isdigit():
+    if len(words) != len(_NVIDIA_FIELDS) or not words[0].isdecimal() or len(words[0]) > 9:
         return None
     numbers = [_number(word) for word in words[3:]]
     return Gpu(
@@ -224,9 +225,10 @@ def nvidia_gpu(line: str) -> Gpu | None:
 
 def _number(text: str) -> float | None:
     try:
-        return float(text)
+        value = float(text)
     except ValueError:
         return None  # [N/A], [Not Supported]
+    return value if abs(value) < _LARGEST else None  # no nan and no infinity
 
 
 def amd_gpus(drm: Path) -> list[Gpu]:

@@ -14,6 +14,7 @@ from collections import deque
 from time import perf_counter
 from typing import Any
 
+from ...runtime.fence import kept
 from ..h1_exchange import Exchange as Call
 from ..headers import HeaderError, response_headers
 from ..upstream import UpstreamResponse, post_head
@@ -50,7 +51,7 @@ class Lane:
         self.proxy, self._bodies = proxy, bodies
         self._landed: deque[_Flight] = deque()
         self._wake = asyncio.Event()
-        proxy.spawn(self._end_them())
+        proxy.spawn(kept(self._end_them))
         # A chart of somebody's own may start activities with a request, for which it takes a task.
         self._routes: dict[str, Route] = {
             route.path: route for route in routes.routes

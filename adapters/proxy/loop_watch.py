@@ -66,8 +66,8 @@ class LoopWatch:
 
     def _beat(self) -> None:
         late_s = max(monotonic() - self._due, 0.0)
-        self.lags.add(late_s)
         self._plan()
+        self.lags.add(late_s)
         if late_s > _BLOCKED_S:
             self.blocked += 1
             log.warning("the event loop ran nothing for %.1f s", late_s)

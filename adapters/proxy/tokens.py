@@ -188,9 +188,12 @@ def _usages(telling: Telling) -> list[Mapping[str, Any]]:
 
 
 def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return value if abs(value) < _LARGEST else None  # nan is refused too
+    # An int is compared as such: to a float it may be too large, as what is compiled finds out.
+    if isinstance(value, int) and not isinstance(value, bool):
+        return float(value) if -1 <= value < _LARGEST else None
+    if isinstance(value, float):
+        return value if -1 <= value < _LARGEST else None  # nan is refused too
+    return None
 
 
 def _first(values: Mapping[str, Any], *names: str) -> float | None:
@@ -261,10 +264,16 @@ def _add_metrics(tokens: Tokens, metrics: Mapping[str, Any]) -> None:
             tokens.drafted, tokens.accepted = int(drafted), int(accepted)
     first_ms = _first(metrics, "time_to_first_token_ms")
     if first_ms is not None and first_ms > 0:
-        tokens.read_rate = (tokens.read - max(tokens.cached, 0)) / (first_ms / 1000)
+        tokens.read_rate = _rate(tokens.read - max(tokens.cached, 0), first_ms)
     gap_ms = _first(metrics, "mean_itl_ms")
     if gap_ms is not None and gap_ms > 0:
-        tokens.write_rate = 1000 / gap_ms
+        tokens.write_rate = _rate(1, gap_ms)
+
+
+def _rate(count: int, ms: float) -> float:
+    """Return how many come in a second; -1 where that makes no sense."""
+    rate = count * 1000 / ms
+    return rate if 0 <= rate < _LARGEST else float(_UNKNOWN)
 
 
 def error_of(status: int, body: bytes) -> str:

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from typing import Any
 
 _BINS_MIN, _BINS_MAX = 5, 20
+_LARGEST = 1e15  # what is beyond was no rate
 
 
 def histogram(values: Sequence[float]) -> dict[str, Any] | None:
     """Return counts in equal bins, and percentiles; None without a value above 0."""
-    found = sorted(value for value in values if value > 0)
+    found = sorted(value for value in values if 0 < value < _LARGEST)
     if not found:
         return None
     low, high = found[0], found[-1]

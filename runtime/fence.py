@@ -1,0 +1,75 @@
+"""Background tasks that cannot end one another, or the program.
+
+In a task group an exception of one task cancels all others. A background task is never worth
+that: its exception is logged, and what has to go on for ever is started again after a pause.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
+_STABLE_S = 60.0  # after so long without a failure, the next one counts as the first
+
+
+async def fenced(function: Callable[..., Awaitable[object]], *args: Any) -> None:
+    """Run *function* once; an exception is logged and goes no further."""
+    try:
+        await function(*args)
+    except Exception:
+        log.exception("background task %s failed", _name(function))
+
+
+async def kept(function: Callable[..., Awaitable[object]], *args: Any) -> None:
+    """Run *function* until it returns; after an exception start it again, ever more slowly.
+
+    An exception is logged, unless it is the same as the one before.
+    """
+    pause_s, told = 0.0, ""
+    while True:
+        began = anyio.current_time()
+        try:
+            await function(*args)
+        except Exception as error:
+            if anyio.current_time() - began > _STABLE_S:
+                pause_s, told = 0.0, ""
+            pause_s = min(max(2 * pause_s, FIRST_PAUSE_S), LONGEST_PAUSE_S)
+            text = f"{type(error).__name__}: {error}"
+            if text != told:
+                told = text
+                name = _name(function)
+                log.exception("background task %s failed; next try in %g s", name, pause_s)
+        else:
+            return
+        await anyio.sleep(pause_s)
+
+
+class Fence:
+    """Starts tasks in a task group, none of which can end the others by an exception.
+
+    Args:
+        tasks: The group.
+    """
+
+    def __init__(self, tasks: TaskGroup) -> None:
+        self._tasks = tasks
+
+    def start_soon(self, function: Callable[..., Awaitable[object]], *args: Any) -> None:
+        """Run *function* once, see `fenced`."""
+        self._tasks.start_soon(fenced, function, *args)
+
+    def keep(self, function: Callable[..., Awaitable[object]], *args: Any) -> None:
+        """Run *function* until it returns, see `kept`."""
+        self._tasks.start_soon(kept, function, *args)
+
+
+def _name(function: Callable[..., object]) -> str:
+    function = getattr(function, "func", function)  # of a partial
+    return str(getattr(function, "__qualname__", None) or repr(function))

@@ -1,0 +1,138 @@
+"""Background tasks: an exception of one ends neither the others nor the program."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+
+import anyio
+import pytest
+
+from swapchart.runtime.fence import Fence, kept
+from swapchart.runtime.shelter import Shelter
+from swapchart.runtime.testing import run_virtual
+from swapchart.runtime.timers import TimerService
+
+
+async def fail() -> None:
+    raise RuntimeError("boom")
+
+
+def failures(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.exc_info]
+
+
+def test_fence_task_raises_others_go_on(caplog: pytest.LogCaptureFixture) -> None:
+    """The exception is logged with the task's name; the group lives."""
+    ended: list[str] = []
+
+    async def later() -> None:
+        await anyio.sleep(1.0)
+        ended.append("later")
+
+    async def main() -> None:
+        async with anyio.create_task_group() as tasks:
+            fence = Fence(tasks)
+            fence.start_soon(later)
+            fence.start_soon(fail)
+
+    run_virtual(main)
+    assert ended == ["later"]
+    assert failures(caplog) == ["background task fail failed"]
+
+
+def test_kept_task_fails_again_and_again_pauses_grow_and_one_line_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is tried after 1, 2, 4 s and so on up to a minute; the same exception is logged once."""
+    tries: list[float] = []
+
+    async def task() -> None:
+        tries.append(anyio.current_time())
+        if len(tries) < 9:
+            await fail()
+
+    async def main() -> None:
+        await kept(task)
+
+    run_virtual(main)
+    pauses = [round(b - a) for a, b in itertools.pairwise(tries)]
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert len(failures(caplog)) == 1
+
+
+def test_kept_task_was_stable_its_failure_counts_as_the_first(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What has run for more than a minute is tried again soon, and its failure is logged."""
+    tries: list[float] = []
+
+    async def task() -> None:
+        tries.append(anyio.current_time())
+        if len(tries) == 4:
+            return
+        await anyio.sleep(100.0)
+        await fail()
+
+    async def main() -> None:
+        await kept(task)
+
+    run_virtual(main)
+    assert [round(b - a) for a, b in itertools.pairwise(tries)] == [101, 101, 101]
+    assert len(failures(caplog)) == 3
+
+
+def test_kept_task_is_cancelled_ends() -> None:
+    """A cancellation is no failure."""
+
+    async def main() -> None:
+        with anyio.move_on_after(1.0) as scope:
+            await kept(anyio.sleep_forever)
+        assert scope.cancelled_caught
+
+    run_virtual(main)
+
+
+@pytest.mark.parametrize("kind", ["start_soon", "keep"])
+def test_shelter_task_raises_block_goes_on(kind: str) -> None:
+    """The block that opened it is not cancelled, and other tasks can be started."""
+    ended: list[str] = []
+
+    async def work() -> None:
+        ended.append("work")
+
+    async def main() -> None:
+        shelter = Shelter()
+        tasks = await shelter.open()
+        getattr(tasks, kind)(fail)
+        await anyio.sleep(0.5)
+        assert not shelter.is_broken
+        tasks.start_soon(work)
+        await anyio.sleep(0.5)
+        await shelter.close()
+
+    run_virtual(main)
+    assert ended == ["work"]
+
+
+def test_timer_action_raises_other_timers_fire(caplog: pytest.LogCaptureFixture) -> None:
+    """Timers that are due at the same time, or later, fire; the exception is logged."""
+    fired: list[str] = []
+
+    def wrong() -> None:
+        raise RuntimeError("boom")
+
+    async def main() -> None:
+        service = TimerService()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(service.run)
+            service.timer(wrong).arm(1.0)
+            service.timer(lambda: fired.append("same")).arm(1.0)
+            service.timer(lambda: fired.append("later")).arm(2.0)
+            await anyio.sleep(3.0)
+            tasks.cancel_scope.cancel()
+
+    with caplog.at_level(logging.ERROR):
+        run_virtual(main)
+    assert fired == ["same", "later"]
+    assert failures(caplog) == ["what a timer was to do failed"]
