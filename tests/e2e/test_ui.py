@@ -6,7 +6,8 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ import pytest
 from tools.swapchart_process import LONG_S, Serve, SwapchartProcess, chat_body, demo_model
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Locator, Page
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 HOSTILE = "<img src=x onerror=\"document.body.dataset.pwned='yes'\">"
@@ -36,7 +37,7 @@ class _Found(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def proxy(serve_module: Serve) -> SwapchartProcess:
+def shared(serve_module: Serve) -> SwapchartProcess:
     """A proxy with a model that loads, one that cannot, and one that nobody should trust."""
     hook = {"run": f"echo {shlex.quote(HOSTILE)}", "shell": True}
     return serve_module(
@@ -53,6 +54,13 @@ def proxy(serve_module: Serve) -> SwapchartProcess:
         },
         config={"captureBuffer": 5, "profiles": {"day": {"pins": {"main": "good"}}}},
     )  # fmt: skip
+
+
+@pytest.fixture
+def proxy(shared: SwapchartProcess) -> SwapchartProcess:
+    """Return the shared proxy with all models stopped, whatever ran before."""
+    assert shared.call("POST", "/api/models/unload").status == 200
+    return shared
 
 
 def test_5_5_the_ui_is_there(proxy: SwapchartProcess) -> None:
@@ -154,12 +162,26 @@ def opened(
     assert trouble == []
 
 
-def expect_text(page: Page, selector: str, pattern: str) -> None:
+def expect_text(page: Page, selector: str | Locator, pattern: str) -> None:
     """Wait until the first element that *selector* finds has a text that *pattern* matches."""
     from playwright.sync_api import expect
 
     wanted = re.compile(pattern, re.DOTALL)
-    expect(page.locator(selector).first).to_have_text(wanted, timeout=LONG_S * 1000)
+    found = page.locator(selector) if isinstance(selector, str) else selector
+    expect(found.first).to_have_text(wanted, timeout=LONG_S * 1000)
+
+
+def wait_for(page: Page, predicate: Callable[[], bool], what: str) -> None:
+    """Wait until *predicate* holds, while the browser's events keep coming in.
+
+    Raises:
+        TimeoutError: It does not hold within LONG_S seconds.
+    """
+    deadline = time.monotonic() + LONG_S
+    while not predicate():
+        if time.monotonic() > deadline:
+            raise TimeoutError(what)
+        page.wait_for_timeout(20)
 
 
 def row_of(model: str) -> str:
@@ -189,7 +211,7 @@ def test_5_5_ui_shows_the_models(browser: Browser, proxy: SwapchartProcess) -> N
         assert row.locator(".name").inner_text() == "Good model"
         assert row.locator(".aliases").inner_text() == "good, better"
         assert row.locator(".description").inner_text() == "Says things"
-        assert row.locator(".badge").inner_text() == "stopped"
+        expect_text(page, f"{row_of('good')} .badge", "^stopped$")
         assert page.locator(".model").count() == 4
         assert page.title() == "Models · swapchart"
 
@@ -255,16 +277,15 @@ def test_5_5_ui_shows_and_cancels_requests(browser: Browser, proxy: SwapchartPro
         with proxy.open_stream("good"), proxy.open_chat("org/other") as waiting:
             expect_text(page, "#queue tbody tr td:nth-child(2)", "^org/other$")
             expect_text(page, "#queue tbody tr td:nth-child(5)", "good has 1 request")
-            assert page.locator("#busy").inner_text() == "2"
+            expect_text(page, "#busy", "^2$")
             flight = page.locator("#flights tr", has_text="good")
             expect_text(page, "#flights tbody tr:first-child td:nth-child(4)", "answering 200")
             flight.get_by_role("button").click()
             assert waiting.read_answer().status == 200
         page.locator("#no-flights").wait_for()
-        assert page.locator("#busy").is_hidden()
+        page.locator("#busy").wait_for(state="hidden")
         done = page.locator("#done tbody tr", has_text="org/other").first
-        done.wait_for()
-        assert done.locator("td").nth(6).inner_text() == "2"
+        expect_text(page, done.locator("td").nth(6), "^2$")  # an older row may come first
         done.get_by_role("button", name="Show").click()
         expect_text(page, "#capture", r'/v1/chat/completions.*"max_tokens": 2.*"usage"')
         page.get_by_role("button", name="Close").last.click()
@@ -443,12 +464,15 @@ def test_5_13_ui_that_nobody_sees_listens_to_nothing(
       Object.defineProperty(document, "hidden", {value: isHidden, configurable: true});
       document.dispatchEvent(new Event("visibilitychange"));
     }"""
+    assert proxy.chat("good").status == 200
     with opened(browser, proxy, "/ui/models?model=good") as page:
         expect_text(page, "#connection", "^live$")
-        ended: list[str] = []
-        page.on("requestfailed", lambda request: ended.append(request.url))
+        expect_text(page, "#model-log", "model loaded")  # its stream has begun
+        ended: set[str] = set()
+        page.on("requestfailed", lambda request: ended.add(request.url.rpartition("/")[2]))
         page.evaluate(turn, True)
         expect_text(page, "#connection", "^paused$")
-        assert {url.rpartition("/")[2] for url in ended} == {"events", "good"}
+        wait_for(page, lambda: ended >= {"events", "good"}, f"two streams end, not {ended}")
+        assert ended == {"events", "good"}
         page.evaluate(turn, False)
         expect_text(page, "#connection", "^live$")

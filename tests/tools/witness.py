@@ -121,7 +121,9 @@ class Witness:
         self.note("answered")  # before its end: what that leads to must stand behind it
         connection.sendall(b"0\r\n\r\n")
         if self._options.copy is not None:
-            self._options.copy.write_bytes(self._sent)
+            written = self._options.copy.with_suffix(".part")
+            written.write_bytes(self._sent)
+            written.replace(self._options.copy)  # a reader never sees the half of it
         return True
 
     def _chunk(self, connection: socket.socket, data: bytes) -> None:
