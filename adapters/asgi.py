@@ -106,6 +106,11 @@ class Application:
             journal = await self._journal(stack, launcher.instance)
             await stack.enter_async_context(launcher)
             keeper = self._keeper(lambda model, line: supervisor[model].log.line(line))
+
+            def drop_variables(config: Config) -> None:
+                launcher.drop_env = keeper.drop_env = config.drop_env
+
+            drop_variables(self.config)
             specs = equipped_specs(self.config, keeper)
             await stack.enter_async_context(keeper.running())
             supervisor = Supervisor(
@@ -132,6 +137,7 @@ class Application:
                 self.config, specs, supervisor, self._proxy.proxy, sources=self._sources,
                 seen=self._seen, equip=partial(equipped, keeper=keeper),
                 on_change=lambda config: keeper.follow(kv_wishes(config)),
+                before_change=drop_variables,
                 must_have_keys=self._must_have_keys, has_own_stop_limit=self._has_own_stop_limit,
             )  # fmt: skip
             await stack.enter_async_context(_beside(kept(running.reloader.run)))

@@ -296,10 +296,11 @@ class LocalLauncher(Launcher):
         guard: Keep a small guard process that ends everything if we are killed.
         subreaper: Become the parent of daemons (PR_SET_CHILD_SUBREAPER) and reap them. For a
             program that is a supervisor; one that embeds us may not want it.
-        drop_env: Variables of ours that no child may see.
+        drop_env: See the attribute.
         instance: Id of this proxy process, in every child's environment; random if None.
 
     Attributes:
+        drop_env: Variables of ours that no child inherits; for what is started from now on.
         oom_count: Tells of children that the kernel killed for want of memory.
     """
 
@@ -314,7 +315,7 @@ class LocalLauncher(Launcher):
         self.instance = instance if instance is not None else secrets.token_hex(8)
         self._guardian = Guardian(self.instance) if guard else None
         self._is_subreaper, self._was_subreaper = subreaper, False
-        self._drop_env = drop_env
+        self.drop_env = drop_env
         self.oom_count = procfs.OomCount()
         self._live: set[LocalProcess] = set()
         self._zombies: dict[tuple[int, int], float] = {}
@@ -440,7 +441,7 @@ class LocalLauncher(Launcher):
         return now - self._zombies.setdefault((proc.pid, proc.start), now) > UNKNOWN_ZOMBIE_S
 
     def _environment(self, command: Command, run_id: str) -> dict[str, str]:
-        own = {name: value for name, value in os.environ.items() if name not in self._drop_env}
+        own = {name: value for name, value in os.environ.items() if name not in self.drop_env}
         markers = {
             "SWAPCHART_INSTANCE": self.instance,
             "SWAPCHART_SERVICE": command.label,

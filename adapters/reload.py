@@ -37,6 +37,7 @@ _AT_ONCE = {
     "log_level": "logLevel", "log_to_stdout": "logToStdout", "session_headers": "ui",
     "include_aliases_in_list": "includeAliasesInList", "api_key_entries": "apiKeys",
     "allowed_origins": "allowedOrigins", "allowed_hosts": "allowedHosts",
+    "drop_env": "dropEnv",
     "trusted_proxies": "trustedProxies", "profiles": "profiles", "selectors": "selectors",
     "peers": "peers", "ignore_paths": "upstream", "preload": "hooks.on_startup.preload",
     "routing": "routing", "on_idle": "onIdle", "on_idle_after": "onIdleAfter", "queue": "queue",

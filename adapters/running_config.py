@@ -62,6 +62,7 @@ class RunningConfig:
         sources: Where *config* came from; None: it cannot be read again.
         seen: Signature of *sources* before *config* was read.
         equip: Adds to a service what the program itself adds.
+        before_change: Called with each later configuration, before its models are made.
         on_change: Called with each configuration that comes into force later.
         must_have_keys: Refuse a configuration without apiKeys: others can reach the proxy.
         has_own_stop_limit: The time for the end was given by whoever started the program.
@@ -76,12 +77,14 @@ class RunningConfig:
         self, config: Config, services: Sequence[ServiceSpec], supervisor: Supervisor,
         proxy: Proxy, *, sources: Sources | None = None, seen: Signature = (),
         equip: Equip = as_they_are, on_change: Callable[[Config], None] = lambda config: None,
+        before_change: Callable[[Config], None] = lambda config: None,
         must_have_keys: bool = False, has_own_stop_limit: bool = False,
     ) -> None:  # fmt: skip
         self.config, self.seen = config, seen
         self._services = {spec.name: spec for spec in services}
         self._supervisor, self._proxy = supervisor, proxy
         self._sources, self._equip, self._on_change = sources, equip, on_change
+        self._before_change = before_change
         self._must_have_keys, self._has_own_stop_limit = must_have_keys, has_own_stop_limit
         self._ports = ports_of(config)
         self.reloader = Reloader(self._change)
@@ -159,6 +162,7 @@ class RunningConfig:
         """Swap everything; nothing here may wait, and nobody comes between."""
         old, config, supervisor = self.config, new.config, self._supervisor
         planned = plan(old, config, self._states())
+        self._before_change(config)
         services = {
             name: self._service(old.models.get(name), model)
             for name, model in config.models.items()

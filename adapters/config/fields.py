@@ -108,9 +108,8 @@ class ApiKeySection(Section):
     takes_text: ClassVar[bool] = True
 
     key: ApiKey
-    scopes: Annotated[tuple[Literal["infer", "admin"], ...], AfterValidator(_not_empty)] = (
-        "infer",
-        "admin",
+    scopes: Annotated[tuple[Literal["infer", "admin"], ...], AfterValidator(_not_empty)] | None = (
+        Field(default=None, description="default: both; infer alone for a key with models")
     )
     models: Annotated[tuple[str, ...], AfterValidator(_not_empty)] | None = Field(
         default=None, description="names or patterns; default: all"

@@ -20,7 +20,7 @@ from .reader import Reader, locate
 from .routing import read_routing
 from .schema import TOP_KEYS, DocumentSection
 from .schema_model import ModelSection
-from .source import Environment
+from .source import Environment, variables
 from .tree import Mapping, Node, mapping_at, walk
 
 _LOG_TIMES = frozenset(
@@ -128,6 +128,7 @@ class _Builder:
             api_key_entries=_api_keys(document),
             allowed_origins=document.allowed_origins,
             allowed_hosts=document.allowed_hosts,
+            drop_env=frozenset(document.drop_env) | self._key_variables(),
             trusted_proxies=document.trusted_proxies,
             macros={name: self._reader.plain(node) for name, node in self._expanded.macros.items()},
             profiles=profiles,
@@ -158,6 +159,12 @@ class _Builder:
             if section is not None:
                 models[name] = ModelBuilder(self._reader, tree, document).build(section)
         return models, whole
+
+    def _key_variables(self) -> frozenset[str]:
+        """Return the variables that hold our own keys, read directly or by a macro."""
+        keys = self._expanded.top.items.get("apiKeys")
+        texts = () if keys is None else (str(scalar.value) for _, scalar in walk(keys))
+        return frozenset(name for text in texts for name in variables(text))
 
     def _at(self, *loc: int | str) -> tuple[Node, str]:
         return locate(self._expanded.top, "", loc)
@@ -251,11 +258,16 @@ def _api_keys(document: DocumentSection) -> tuple[ApiKeyEntry, ...]:
     return tuple(
         ApiKeyEntry(
             key=section.key,
-            scopes=frozenset(section.scopes),
+            scopes=frozenset(section.scopes or _scopes(section.models)),
             models=None if section.models is None else frozenset(section.models),
         )
         for section in document.api_keys
     )
+
+
+def _scopes(models: tuple[str, ...] | None) -> tuple[Literal["infer", "admin"], ...]:
+    """Return the scopes of a key that names none: one for some models may only ask these."""
+    return ("infer", "admin") if models is None else ("infer",)
 
 
 def _session_headers(document: DocumentSection) -> tuple[str, ...]:

@@ -289,6 +289,8 @@ class Config:
         api_keys: The keys of ``api_key_entries``; empty when no key is asked for.
         allowed_origins: Web pages that may use the API, besides those of this machine.
         allowed_hosts: Further values of Host that are ours.
+        drop_env: Variables that no model and no hook inherits: those of ``dropEnv``, and those
+            that hold keys of ``api_key_entries``.
         trusted_proxies: Addresses or networks whose X-Forwarded-* fields are believed.
         capture_bytes: Room for captures; 0 disables them.
         store_path: SQLite file; None keeps activity in memory.
@@ -324,6 +326,7 @@ class Config:
     api_key_entries: tuple[ApiKeyEntry, ...] = ()
     allowed_origins: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
+    drop_env: frozenset[str] = frozenset()
     trusted_proxies: tuple[str, ...] = ()
     macros: Mapping[str, str | int | float | bool] = field(default_factory=dict, repr=False)
     profiles: Mapping[str, Profile] = field(default_factory=dict)

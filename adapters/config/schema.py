@@ -10,11 +10,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
+from .access_fields import HostName, Origin, VariableName
 from .fields import (
     ApiKeyEntrySection,
     Count,
     Duration,
-    Filled,
     FreeForm,
     Network,
     Seconds,
@@ -221,8 +221,11 @@ class DocumentSection(Overridable):
     send_loading_state: bool = False
     include_aliases_in_list: bool = False
     api_keys: tuple[ApiKeyEntrySection, ...] = ()
-    allowed_origins: tuple[Filled, ...] = ()
-    allowed_hosts: tuple[Filled, ...] = ()
+    allowed_origins: tuple[Origin, ...] = ()
+    allowed_hosts: tuple[HostName, ...] = ()
+    drop_env: tuple[VariableName, ...] = Field(
+        default=(), description="variables that no model and no hook inherits"
+    )
     trusted_proxies: tuple[Network, ...] = ()
     profiles: dict[str, Annotated[ProfileSection, BeforeValidator(_as_profile)]] = Field(
         default_factory=dict

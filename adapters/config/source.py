@@ -93,6 +93,11 @@ def shown(text: str) -> str:
     return _HIDDEN.sub(lambda m: f"${{env.{m[1]}}}" if m[1] else "$${", text)
 
 
+def variables(text: str) -> list[str]:
+    """Return the names of the variables that *text* refers to."""
+    return _TOKEN.findall(text)
+
+
 class Environment:
     """The variables that ``${env.X}`` may name.
 

@@ -124,12 +124,16 @@ class KvKeeper:
     Args:
         directory: Where folders for slots are made for models that name none; None: they cannot.
         say: (model, line) -> takes a line for that model's log.
+
+    Attributes:
+        drop_env: Variables of ours that no model's server inherits.
     """
 
     def __init__(
         self, directory: Path | None, say: Callable[[str, str], None] = lambda model, line: None
     ) -> None:
         self._directory, self._say = directory, say
+        self.drop_env: frozenset[str] = frozenset()
         self._wanted: dict[str, tuple[Place, KvSettings]] = {}
         self._models: dict[tuple[str, Place], ModelKv] = {}
         self._latest: dict[str, ModelKv] = {}
@@ -160,7 +164,8 @@ class KvKeeper:
             log.info("%s: kv: adding --slot-save-path %s to its command", spec.name, place.folder)
             command = replace(command, argv=(*command.argv, "--slot-save-path", str(place.folder)))
         self._wanted[spec.name] = place, settings
-        facts = ServerFacts(command.argv, {**os.environ, **command.env}, _cwd(spec))
+        own = {name: value for name, value in os.environ.items() if name not in self.drop_env}
+        facts = ServerFacts(command.argv, {**own, **command.env}, _cwd(spec))
         action = _Action("restore", spec.name, place, settings, Terms(facts, settings), self)
         return replace(spec, command=command, hooks=_with_hooks(spec, action))
 

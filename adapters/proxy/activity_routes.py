@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qs
 
 import anyio.to_thread
 
-from ..store.activity import SORTS, ActivityQuery, ActivityRow
+from ..store.activity import SORTS, ActivityPage, ActivityQuery, ActivityRow
 from ..store.database import StoreError
 from .asgi_types import Send
 from .performance import parse_time
@@ -16,6 +17,7 @@ from .request import Request
 from .respond import send_error, send_json
 from .shown_fields import shown_time
 from .state import Proxy
+from .views import View
 
 _LARGEST_ID = 2**63 - 1
 
@@ -30,13 +32,18 @@ async def activity(proxy: Proxy, request: Request, send: Send) -> None:
     if proxy.books.activity is None:
         await send_error(request, send, 503, "nothing is written down here")
         return
+    view = proxy.view(request.access)
+    models = _models_of(view, query.models)
     try:
-        page = await proxy.books.activity.page(query)
+        if models is None:
+            page = ActivityPage(rows=(), total=0)
+        else:
+            page = await proxy.books.activity.page(replace(query, models=models))
     except StoreError as error:
         await send_error(request, send, 503, str(error))
         return
     value = {
-        "data": [_shown(row, row.id in proxy.books.captures) for row in page.rows],
+        "data": [view.row(_shown(row, row.id in proxy.books.captures)) for row in page.rows],
         "page": query.page,
         "limit": query.limit,
         "total": page.total,
@@ -53,8 +60,11 @@ async def stats(proxy: Proxy, request: Request, send: Send) -> None:
         await send_error(request, send, 503, "nothing is written down here")
         return
     model = parse_qs(request.query.decode("latin-1")).get("model", [""])[-1]
+    models = _models_of(proxy.view(request.access), (model,) if model else ())
     try:
-        await send_json(send, await proxy.books.activity.stats(model or None))
+        # No model is called "": what is asked for then are the totals of nothing.
+        found = await proxy.books.activity.stats(("",) if models is None else models)
+        await send_json(send, found)
     except StoreError as error:
         await send_error(request, send, 503, str(error))
 
@@ -65,10 +75,17 @@ async def capture(proxy: Proxy, request: Request, send: Send) -> None:
         await send_error(request, send, 400, f"expected a number, got {request.rest!r}")
         return
     found = proxy.books.captures.get(int(request.rest))
-    if found is None:
+    if found is None or not proxy.view(request.access).shows(found.model):
         await send_error(request, send, 404, f"there is no capture {request.rest}, or no longer")
         return
     await send_json(send, await anyio.to_thread.run_sync(found.value))
+
+
+def _models_of(view: View, wanted: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Return which models' rows to look for, none meaning all; None: no row may be seen."""
+    if view.is_whole:
+        return wanted
+    return tuple(name for name in wanted or view.ids if view.shows(name)) or None
 
 
 def query_of(text: bytes) -> ActivityQuery:

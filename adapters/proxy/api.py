@@ -19,67 +19,96 @@ from . import (
     ui_files,
 )
 from .model_routes import GET_PATHS, POST_PATHS
-from .routes import Handler, Route, RouteAccess, RouteTable
+from .routes import Handler, Route, RouteAccess, RouteSubject, RouteTable
 
 
-def _get(path: str, handler: Handler, access: RouteAccess = "admin") -> Route:
+def _get(
+    path: str, handler: Handler, access: RouteAccess = "admin", subject: RouteSubject = "whole"
+) -> Route:
     """Return a route that only tells something."""
-    return Route(method="GET", path=path, handler=handler, access=access, changes=False)
+    return Route(
+        method="GET", path=path, handler=handler, access=access, subject=subject, changes=False
+    )
 
 
-def _post(path: str, handler: Handler, access: RouteAccess = "admin", cut: bytes = b"") -> Route:
-    return Route(method="POST", path=path, handler=handler, access=access, cut=cut)
+def _health(path: str) -> Route:
+    return Route(
+        method="GET", path=path, handler=control.health, access="open", subject="nothing",
+        changes=False, takes_any_host=True,
+    )  # fmt: skip
+
+
+def _post(path: str, handler: Handler, subject: RouteSubject = "whole") -> Route:
+    return Route(method="POST", path=path, handler=handler, subject=subject)
 
 
 def _any(path: str, handler: Handler, access: RouteAccess) -> Route:
-    return Route(method="*", path=path, handler=handler, access=access)
+    return Route(
+        method="*", path=path, handler=handler, access=access, subject="models", is_page=True
+    )
 
 
 ROUTES = RouteTable(
     (
         # ---- models, by body and by query
-        *(_post(path, model_requests.post, "infer", cut) for path, cut in POST_PATHS.items()),
         *(
-            Route(method="GET", path=path, handler=model_requests.get, access="infer")
+            Route(
+                method="POST",
+                path=path,
+                handler=model_requests.post,
+                access="infer",
+                subject="models",
+                cut=cut,
+            )
+            for path, cut in POST_PATHS.items()
+        ),
+        *(
+            Route(
+                method="GET",
+                path=path,
+                handler=model_requests.get,
+                access="infer",
+                subject="models",
+            )
             for path in GET_PATHS
         ),
         # ---- open to everybody
-        _get("/health", control.health, "open"),
-        _get("/wol-health", control.health, "open"),
-        _get("/", ui_files.root, "open"),
-        _get("/favicon.ico", ui_files.icon, "open"),
+        _health("/health"),
+        _health("/wol-health"),
+        _get("/", ui_files.root, "open", "nothing"),
+        _get("/favicon.ico", ui_files.icon, "open", "nothing"),
         # ---- the web UI
-        _get("/ui", ui_files.folder, "any"),
-        _get("/ui/", ui_files.file, "any"),
-        _get("/ui/*", ui_files.file, "any"),
-        _get("/upstream", ui_files.models_page, "any"),
+        _get("/ui", ui_files.folder, "any", "nothing"),
+        _get("/ui/", ui_files.file, "any", "nothing"),
+        _get("/ui/*", ui_files.file, "any", "nothing"),
+        _get("/upstream", ui_files.models_page, "any", "nothing"),
         # ---- what there is and runs
-        _get("/v1/models", facts.models, "any"),
-        _get("/models", facts.router_models, "any"),
-        _get("/running", facts.running),
-        _get("/api/version", control.version, "any"),
-        _get("/openapi.json", openapi.show, "any"),
-        _get("/api/models/*/chart", facts.chart),
-        _get("/api/models/*/history", facts.history),
-        _get("/api/models/*/explain", queue_facts.explain),
-        _get("/api/queue", queue_facts.queue),
-        _get("/api/events", events.stream),
+        _get("/v1/models", facts.models, "any", "models"),
+        _get("/models", facts.router_models, "any", "models"),
+        _get("/running", facts.running, subject="models"),
+        _get("/api/version", control.version, "any", "nothing"),
+        _get("/openapi.json", openapi.show, "any", "nothing"),
+        _get("/api/models/*/chart", facts.chart, subject="models"),
+        _get("/api/models/*/history", facts.history, subject="models"),
+        _get("/api/models/*/explain", queue_facts.explain, subject="models"),
+        _get("/api/queue", queue_facts.queue, subject="models"),
+        _get("/api/events", events.stream, subject="models"),
         # ---- what was written down
-        _get("/api/metrics/activity", activity_routes.activity),
-        _get("/api/metrics/stats", activity_routes.stats),
-        _get("/api/captures/*", activity_routes.capture),
+        _get("/api/metrics/activity", activity_routes.activity, subject="models"),
+        _get("/api/metrics/stats", activity_routes.stats, subject="models"),
+        _get("/api/captures/*", activity_routes.capture, subject="models"),
         _get("/metrics", exposition.metrics),
         _get("/api/performance", performance.performance),
         _get("/api/hardware", hardware.hardware),
         # ---- stopping and starting
         Route(method="GET", path="/unload", handler=control.unload_all_text),
         _post("/api/models/unload", control.unload_all),
-        _post("/api/models/unload/*", control.unload),
-        _post("/models/load", control.router_load),
-        _post("/models/unload", control.router_unload),
+        _post("/api/models/unload/*", control.unload, "models"),
+        _post("/models/load", control.router_load, "models"),
+        _post("/models/unload", control.router_unload, "models"),
         _get("/api/profiles", control.profiles),
         Route(method="PUT", path="/api/profiles/active", handler=control.activate_profile),
-        _post("/api/inflight/*/cancel", control.cancel),
+        _post("/api/inflight/*/cancel", control.cancel, "models"),
         # ---- passed on as they are
         _any("/upstream/*", passthrough.upstream, "any"),
         _any("/comfyui", passthrough.comfyui_root, "infer"),
@@ -92,6 +121,6 @@ ROUTES = RouteTable(
         # ---- logs
         _get("/logs", log_routes.history),
         _get("/logs/stream", log_routes.stream),
-        _get("/logs/stream/*", log_routes.stream),
+        _get("/logs/stream/*", log_routes.stream, subject="models"),
     )
 )

@@ -15,7 +15,7 @@ from .body_budget import BodyBudget
 from .catalogue import Catalogue
 from .events import Reporter
 from .exchange import Exchange
-from .gate import Pass, Refusal, json_refusal
+from .gate import Refusal, json_refusal
 from .host import HostSampler
 from .lane import Lane
 from .options import ProxyOptions
@@ -104,12 +104,12 @@ class ProxyApp:
         verdict = head.verdicts.get(id(route))
         if verdict is None:
             verdict = head.verdicts[id(route)] = proxy.gate.admit(request.scope, route)
+        if verdict.origin is not None:
+            send, request.send_whole = _sharing(send, verdict.origin), None
         if isinstance(verdict, Refusal):
             await _refuse(request, send, verdict)
             return
         request.access = verdict.access
-        if verdict.origin is not None:
-            send, request.send_whole = _sharing(send, verdict), None
         if route is None:
             await _no_route(request, send)
             return
@@ -170,10 +170,9 @@ def clean_location(request: Request) -> bytes | None:
     return quote_from_bytes(path + query, safe=_URL_BYTES).encode()
 
 
-def _sharing(send: Send, verdict: Pass) -> Send:
+def _sharing(send: Send, origin: bytes) -> Send:
     """Let the page that asked read the answer, whatever the upstream thinks of its origin."""
-    assert verdict.origin is not None, "asked for by a page"
-    ours: Headers = [(b"access-control-allow-origin", verdict.origin), (b"vary", b"origin")]
+    ours: Headers = [(b"access-control-allow-origin", origin), (b"vary", b"origin")]
 
     async def sharing(message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -41,6 +41,7 @@ class Capture:
 
     Attributes:
         id: Number of its row among activities.
+        model: Name under which the request is counted.
         path: What was asked for.
         request_headers: Fields of the request; see `_packed`.
         answer_headers: Fields of the answer; likewise.
@@ -50,6 +51,7 @@ class Capture:
     """
 
     id: int
+    model: str
     path: str
     request_headers: bytes
     answer_headers: bytes
@@ -123,7 +125,7 @@ class Captures:
         if size > self._room:
             return False
         self._kept[number] = Capture(
-            number, exchange.path, _packed(exchange.request.headers),
+            number, exchange.model, exchange.path, _packed(exchange.request.headers),
             _packed(exchange.answer_headers), request, answer, size,
         )  # fmt: skip
         self._order.append(number)

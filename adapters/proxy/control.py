@@ -12,7 +12,7 @@ import msgspec
 from ...runtime import RequestError
 from .asgi_types import Send
 from .request import BodyTooLargeError, Request
-from .respond import send_error, send_json, send_text, send_unknown_model
+from .respond import send_error, send_json, send_not_good_for, send_text, send_unknown_model
 from .state import Proxy
 
 _BODY_BYTES = 1 << 16
@@ -102,7 +102,10 @@ async def _named(proxy: Proxy, request: Request, send: Send, wanted: str) -> str
     """Return the id of the model called *wanted*; None: the client has been told that none is."""
     name = proxy.catalogue.real_name(wanted)
     if name is not None:
-        return name
+        if proxy.view(request.access).shows(name):
+            return name
+        await send_not_good_for(request, send, wanted)
+        return None
     if wanted in proxy.catalogue.targets:
         await send_error(request, send, 404, "no local server found for requested model")
         return None
@@ -138,7 +141,7 @@ async def cancel(proxy: Proxy, request: Request, send: Send) -> None:
     """Cancel a request; its client is told."""
     number = int(request.rest) if request.rest.isascii() and request.rest.isdecimal() else 0
     exchange = proxy.flights.open.get(number)
-    if exchange is None:
+    if exchange is None or not proxy.view(request.access).shows(exchange.model):
         await send_error(request, send, 404, f"no request in flight has the id {request.rest!r}")
         return
     exchange.cancel("the API")

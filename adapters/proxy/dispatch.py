@@ -17,7 +17,7 @@ from ...runtime import RequestError
 from ..headers import HeaderError, request_headers
 from ..upstream import UpstreamError, UpstreamResponse, UpstreamTimeout, field_lines
 from .asgi_types import Headers, Send
-from .auth import CREDENTIALS
+from .auth import NOT_PASSED_ON
 from .catalogue import Local, Remote
 from .exchange import Exchange
 from .loading import VOICES, Announcer
@@ -83,6 +83,8 @@ async def serve(
         held: The answer, of which the head is here or will not come: its model is held, and the
             request is in flight.
     """
+    if b"?" in sending.target:
+        sending.target = proxy.gate.ring.target_without_keys(sending.target)
     task = asyncio.current_task()
     if held is None:
         enter(proxy, exchange, task)
@@ -100,7 +102,7 @@ async def serve(
             await _serve_waiting(proxy, request, send, exchange, target, sending)
     except RequestError as error:
         exchange.status, exchange.error, exchange.code = error.status_hint, str(error), error.code
-        await send_refused(request, send, error)
+        await send_refused(proxy, request, send, error)
     except (HeaderError, BadBodyError, BodyTooLargeError, UpstreamError) as error:
         await _failed(request, send, exchange, error)
     except ClientGoneError:
@@ -161,8 +163,9 @@ async def _serve_announced(
 ) -> None:  # fmt: skip
     """As `_serve_waiting`, and tell the client meanwhile that its model is coming up."""
     request.send_whole = None  # the answer is the end of what has begun here
+    shows = proxy.view(request.access).text
     announcer = Announcer(
-        proxy.supervisor, send, exchange, local.wanted, proxy.options.loading_tick_s
+        proxy.supervisor, send, exchange, local.wanted, shows, proxy.options.loading_tick_s
     )
     try:
         await announcer.acquire(local.card.priority, request.access.client)
@@ -232,7 +235,7 @@ async def _serve_remote(
     exchange.admitted = exchange.started
     upstream = proxy.upstream_of_peer(remote.card)
     fields = peer_fields(
-        _headers(request, sending),
+        _headers(proxy, request, sending),
         host=upstream.host,
         api_key=remote.card.api_key,
         strips_credentials=not proxy.gate.ring.is_empty,
@@ -257,16 +260,16 @@ def _fields(proxy: Proxy, request: Request, upstream: Upstream, sending: Sending
     """Return what of the request's fields goes to the server of a model of ours."""
     client = request.client
     return request_headers(
-        _headers(request, sending),
+        _headers(proxy, request, sending),
         host=request.header(b"host") or upstream.host,
         client=None if client is None else client.encode(),
-        strip=_NOTHING if proxy.gate.ring.is_empty else CREDENTIALS,
+        strip=_NOTHING if proxy.gate.ring.is_empty else NOT_PASSED_ON,
         trust_forwarded=proxy.trusts(client),
     )
 
 
-def _headers(request: Request, sending: Sending) -> Headers:
-    headers = request.headers
+def _headers(proxy: Proxy, request: Request, sending: Sending) -> Headers:
+    headers = proxy.gate.ring.without_keys(request.headers)
     if sending.is_plain:
         headers = [field for field in headers if field[0] != b"accept-encoding"]
     if sending.length is None:
@@ -317,10 +320,14 @@ class BrokenOffError(Exception):
     """An answer ends in the middle: raised to the server, which must not end it cleanly."""
 
 
-async def send_refused(request: Request, send: Send, error: RequestError) -> None:
-    """Say why a request was not admitted."""
-    details: dict[str, Any] = {"log": list(error.log_tail)} if error.log_tail else {}
+async def send_refused(
+    proxy: Proxy, request: Request, send: Send, error: RequestError
+) -> None:  # fmt: skip
+    """Say why a request was not admitted; what the model printed is for administrators."""
+    is_admin = "admin" in request.access.scopes
+    details: dict[str, Any] = {"log": list(error.log_tail)} if error.log_tail and is_admin else {}
+    message = proxy.view(request.access).text(str(error))
     await send_error(
-        request, send, error.status_hint, str(error), code=error.code,
+        request, send, error.status_hint, message, code=error.code,
         retry_after_s=error.retry_after_s, details=details,
     )  # fmt: skip

@@ -9,14 +9,16 @@ from typing import Any
 
 import anyio
 
-from ...runtime import Transition
+from ...runtime import LogRing, Transition
 from . import shown
 from .asgi_types import Send
+from .auth import Access
 from .exchange import Exchange
 from .hub import Feed
 from .queue_facts import queue_value
 from .request import Request
 from .state import Proxy
+from .views import View
 
 _HEADERS = [
     (b"content-type", b"text/event-stream"),
@@ -34,11 +36,12 @@ async def stream(proxy: Proxy, request: Request, send: Send) -> None:
     await request.body(1 << 16)
     request.watch()
     await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
-    feed = proxy.hub.open()
+    seen = _Seen(proxy, request.access)
+    feed = proxy.hub.open(None if request.access.models is None else seen.event)
     if proxy.watch is not None:
         proxy.watch.look()
     try:
-        async with _following(proxy, feed):
+        async with _following(proxy, feed, seen.view()):
             _put_state(proxy, feed)
             while not proxy.is_closing:
                 data = await feed.take(proxy.options.heartbeat_s)
@@ -53,11 +56,38 @@ async def stream(proxy: Proxy, request: Request, send: Send) -> None:
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
+class _Seen:
+    """What of the events a listener may see, by the configuration that is in force."""
+
+    def __init__(self, proxy: Proxy, access: Access) -> None:
+        self._proxy, self._access = proxy, access
+        self._catalogue, self._view = proxy.catalogue, proxy.view(access)
+
+    def view(self) -> View:
+        if self._proxy.catalogue is not self._catalogue:
+            self._catalogue, self._view = self._proxy.catalogue, self._proxy.view(self._access)
+        return self._view
+
+    def event(self, kind: str, value: Any) -> Any:
+        return self.view().event(kind, value)
+
+
+def _logs(proxy: Proxy, view: View) -> list[tuple[str, LogRing]]:
+    """Return the logs that a listener follows: both, or those of the models that it may see."""
+    if view.is_whole:
+        return [("proxy", proxy.own_log), ("upstream", proxy.supervisor.log)]
+    return [
+        ("upstream", proxy.supervisor[name].log)
+        for name in view.ids
+        if name in proxy.catalogue.cards
+    ]
+
+
 @asynccontextmanager
-async def _following(proxy: Proxy, feed: Feed) -> AsyncIterator[None]:
-    """Follow both logs and the end of the proxy, while the block lasts."""
+async def _following(proxy: Proxy, feed: Feed, view: View) -> AsyncIterator[None]:
+    """Follow the logs and the end of the proxy, while the block lasts."""
     async with anyio.create_task_group() as tasks:
-        for source, ring in (("proxy", proxy.own_log), ("upstream", proxy.supervisor.log)):
+        for source, ring in _logs(proxy, view):
             lines = ring.stream()
             if ring.total_bytes:  # what is kept comes before anything else
                 _put_log(feed, source, await anext(lines))

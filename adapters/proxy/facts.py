@@ -9,7 +9,7 @@ from . import listing
 from .asgi_types import Send
 from .drawn import chart_value
 from .request import Request
-from .respond import send_error, send_json, send_unknown_model
+from .respond import send_error, send_json, send_not_good_for, send_unknown_model
 from .state import Proxy
 
 _HISTORY_LIMIT = 10_000
@@ -17,25 +17,22 @@ _HISTORY_LIMIT = 10_000
 
 async def models(proxy: Proxy, request: Request, send: Send) -> None:
     """List the models that the client's key is good for (section 5.9)."""
-    await _send_models(proxy, request, send, listing.models(proxy))
+    await _send_models(send, listing.models(proxy, request.access))
 
 
 async def router_models(proxy: Proxy, request: Request, send: Send) -> None:
     """As `models`, with what clients of llama-server's router look for."""
-    await _send_models(proxy, request, send, listing.router_models(proxy))
+    await _send_models(send, listing.router_models(proxy, request.access))
 
 
-async def _send_models(
-    proxy: Proxy, request: Request, send: Send, records: list[listing.Record]
-) -> None:
-    allows = request.access.allows_model
-    data = [record for record in records if allows(record["id"])]
-    await send_json(send, {"object": "list", "data": data})
+async def _send_models(send: Send, records: list[listing.Record]) -> None:
+    await send_json(send, {"object": "list", "data": records})
 
 
 async def running(proxy: Proxy, request: Request, send: Send) -> None:
     """List what runs (section 5.10)."""
-    await send_json(send, {"running": listing.running(proxy)})
+    rows = proxy.view(request.access).rows(listing.running(proxy))
+    await send_json(send, {"running": rows})
 
 
 async def chart(proxy: Proxy, request: Request, send: Send) -> None:
@@ -63,13 +60,17 @@ async def history(proxy: Proxy, request: Request, send: Send) -> None:
     except SwapchartError as error:
         await send_error(request, send, 503, str(error))
         return
-    await send_json(send, {"model": name, "data": rows})
+    view = proxy.view(request.access)
+    await send_json(send, {"model": name, "data": [view.row(row) for row in rows]})
 
 
 async def _local_name(proxy: Proxy, request: Request, send: Send) -> str | None:
-    """Return the id of the model in the path; None: the client has been told that there is none."""
+    """Return the id of the model in the path; None: the client has been told why there is none."""
     name = proxy.catalogue.real_name(request.rest)
     if name is None:
         closest = proxy.catalogue.closest(request.rest)
         await send_unknown_model(request, send, request.rest, closest)
+    elif not proxy.view(request.access).shows(name):
+        await send_not_good_for(request, send, request.rest)
+        return None
     return name

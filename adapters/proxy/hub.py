@@ -11,7 +11,7 @@ import itertools
 import json
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 _WAITING_MAX = 1024
 
@@ -23,21 +23,31 @@ def frame(number: int, kind: str, value: object) -> bytes:
     return f"id:{number}\nevent:message\ndata:{outer}\n\n".encode()
 
 
+#: (kind, value) -> the value as one listener may see it; None: it may not.
+Shape: TypeAlias = Callable[[str, Any], Any]
+
+
 class Feed:
     """What one listener has still to get.
 
     Attributes:
+        shape: Limits what it gets; None: it gets everything.
         lost: Events that were dropped since somebody looked; set it back to 0.
     """
 
-    def __init__(self, numbers: Callable[[], int]) -> None:
+    def __init__(self, numbers: Callable[[], int], shape: Shape | None = None) -> None:
         self._numbers = numbers
+        self.shape = shape
         self._waiting: deque[bytes] = deque()
         self._wake = asyncio.Event()
         self.lost = 0
 
     def put(self, kind: str, value: object) -> None:
         """Add an event for this listener alone."""
+        if self.shape is not None:
+            value = self.shape(kind, value)
+            if value is None:
+                return
         self.offer(frame(self._numbers(), kind, value))
 
     def offer(self, data: bytes) -> None:
@@ -74,9 +84,9 @@ class Hub:
         """Tell whether anybody listens; if not, nothing need be put together."""
         return bool(self._feeds)
 
-    def open(self) -> Feed:
-        """Begin to listen; pair with `close`."""
-        feed = Feed(self._number)
+    def open(self, shape: Shape | None = None) -> Feed:
+        """Begin to listen, to what *shape* leaves of each event; pair with `close`."""
+        feed = Feed(self._number, shape)
         self._feeds.add(feed)
         return feed
 
@@ -89,7 +99,10 @@ class Hub:
         if self._feeds:
             data = frame(self._number(), kind, value)
             for feed in self._feeds:
-                feed.offer(data)
+                if feed.shape is None:
+                    feed.offer(data)
+                else:
+                    feed.put(kind, value)
 
     def _number(self) -> int:
         return next(self._numbers)

@@ -99,7 +99,8 @@ class Lane:
             return False
         request = Request(scope, call.receive, self._bodies)
         request.route, request.head, request.access = route, head, verdict.access
-        start = post_head(upstream.prefix + target_of(request), lines, body)
+        target = proxy.gate.ring.target_without_keys(target_of(request))
+        start = post_head(upstream.prefix + target, lines, body)
         conn = upstream.pool.take()
         if conn is None:
             return False

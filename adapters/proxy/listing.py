@@ -7,9 +7,11 @@ from time import time
 from typing import Any, TypeAlias
 
 from ...runtime import Lifecycle
+from .auth import EVERYTHING, Access
 from .cards import Abilities, ModelCard, SelectorCard
 from .catalogue import Local
 from .state import Proxy
+from .views import View
 
 Record: TypeAlias = dict[str, Any]
 
@@ -39,12 +41,33 @@ def shown_state(life: Lifecycle) -> str:
     return "stopping" if "stopping" in life.configuration else "starting"
 
 
-def models(proxy: Proxy) -> list[Record]:
-    """Return the records of ``/v1/models``, sorted by id."""
+def models(proxy: Proxy, access: Access = EVERYTHING) -> list[Record]:
+    """Return the records of ``/v1/models`` that *access* may use, sorted by id."""
     records = [*_models(proxy), *_peers(proxy), *_selectors(proxy)]
     known = {record["id"] for record in records} | proxy.catalogue.targets.keys()
     records += _pins(proxy, known)
+    if access.models is not None:
+        view = proxy.view(access)
+        records = [shown for record in records if (shown := _for_some(proxy, record, access, view))]
     return sorted(records, key=lambda record: str(record["id"]))
+
+
+def _for_some(proxy: Proxy, record: Record, access: Access, view: View) -> Record | None:
+    """Return *record* as a key for some models sees it; None: it is about others."""
+    name, meta = str(record["id"]), record["meta"]["llamaswap"]
+    target = proxy.catalogue.targets.get(name)
+    if target is not None:
+        return record if access.allows_model(name, target.id) else None
+    if meta["type"] == "selector":
+        targets = view.those(meta["targets"])
+        if not targets and not access.allows_model(name):
+            return None
+        meta = {**meta, "targets": targets}
+    elif not access.allows_model(name):
+        return None
+    else:
+        meta = {key: view.text(value) if key == "target" else value for key, value in meta.items()}
+    return {**record, "meta": {"llamaswap": meta}}
 
 
 def _record(name: str, kind: str, *, is_loaded: bool, **meta: Any) -> Record:
@@ -159,15 +182,20 @@ def _pins(proxy: Proxy, known: set[str]) -> list[Record]:
     return records
 
 
-def router_models(proxy: Proxy) -> list[Record]:
-    """Return the same records with the status that llama-server's router tells."""
-    records = models(proxy)
+def router_models(proxy: Proxy, access: Access = EVERYTHING) -> list[Record]:
+    """Return the same records with the status that llama-server's router tells.
+
+    How a model is started is for administrators: its arguments may hold secrets.
+    """
+    records = models(proxy, access)
     for record in records:
         found = proxy.catalogue.targets.get(record["id"])
         if not isinstance(found, Local):
             continue
         life = proxy.supervisor[found.card.id]
-        status: Record = {"value": _ROUTER[shown_state(life)], "args": _arguments(found.card)}
+        status: Record = {"value": _ROUTER[shown_state(life)]}
+        if "admin" in access.scopes:
+            status["args"] = _arguments(found.card)
         if life.failures:
             exit_ = life.last_exit
             status |= {"failed": True, "exit_code": None if exit_ is None else exit_.code}

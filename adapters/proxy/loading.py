@@ -130,14 +130,16 @@ class Announcer:
         send: Goes to the client.
         exchange: The request.
         model: What the client called it.
+        shows: Takes out of a text what this client may not see.
         tick_s: Between two signs of life; seconds.
     """
 
     def __init__(
-        self, supervisor: Supervisor, send: Send, exchange: Exchange, model: str, tick_s: float
-    ) -> None:
+        self, supervisor: Supervisor, send: Send, exchange: Exchange, model: str,
+        shows: Callable[[str], str], tick_s: float,
+    ) -> None:  # fmt: skip
         self._supervisor, self._send, self._exchange = supervisor, send, exchange
-        self._tick_s = tick_s
+        self._shows, self._tick_s = shows, tick_s
         self._voice = VOICES[exchange.path](model)
         self._name = exchange.model
         self._ticket: Ticket | None = None
@@ -183,7 +185,7 @@ class Announcer:
     def _state(self) -> str:
         queue, ticket = self._supervisor.scheduler.queue, self._ticket
         if ticket is not None and ticket in queue:
-            why = f": {ticket.why}" if ticket.why else ""
+            why = f": {self._shows(ticket.why)}" if ticket.why else ""
             return f"Queue position: #{queue.index(ticket) + 1}{why}"
         life = self._supervisor[self._name]
         return f"{shown_state(life).capitalize()}: {life.state.replace('_', ' ')}"
@@ -225,7 +227,8 @@ class Announcer:
         elif isinstance(error, HeaderError):
             exchange.status, exchange.code = 400, "bad_request"
         exchange.error = str(error)
-        value = error_value(exchange.status or 499, str(error), code=exchange.code or None)
+        text = self._shows(str(error))
+        value = error_value(exchange.status or 499, text, code=exchange.code or None)
         await self._end_with(value["error"])
         return True
 

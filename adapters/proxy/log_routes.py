@@ -7,7 +7,7 @@ import anyio
 from ...runtime import LogRing
 from .asgi_types import Send
 from .request import Request
-from .respond import send_error, send_text
+from .respond import send_error, send_not_good_for, send_text
 from .state import Proxy
 
 _TEXT = b"text/plain; charset=utf-8"
@@ -27,6 +27,12 @@ async def history(proxy: Proxy, request: Request, send: Send) -> None:
 async def stream(proxy: Proxy, request: Request, send: Send) -> None:
     """Stream logs until the client leaves; what it was too slow for is told."""
     wanted = request.rest.strip("/")
+    name = proxy.catalogue.real_name(wanted)
+    if request.access.models is not None and not (
+        name is not None and proxy.view(request.access).shows(name)
+    ):
+        await send_not_good_for(request, send, wanted)
+        return
     rings = _rings(proxy, wanted)
     if not rings:
         await send_error(request, send, 400, f"invalid log id: {wanted!r} is no model")

@@ -30,3 +30,26 @@ GET_PATHS = ("/v1/audio/voices", "/sdapi/v1/loras", "/props")
 
 #: All of them; below ``/upstream/<model>`` too they are requests to the model.
 MODEL_PATHS = frozenset((*POST_PATHS, *GET_PATHS))
+
+#: What may be posted below ``/comfyui`` to have a workflow run; all else there changes the server.
+_COMFYUI_POSTS = frozenset(
+    f"{prefix}{path}"
+    for prefix in ("/", "/api/")
+    for path in ("prompt", "upload/image", "upload/mask")
+)
+
+
+def is_inference(method: str, path: str) -> bool:
+    """Return True if *method* and *path*, below ``/upstream/<model>``, ask the model something.
+
+    Everything else is about the model's server. Paths are compared as they came: one with an
+    escape, a second slash or another case is another path.
+    """
+    if method == "POST":
+        return path in POST_PATHS
+    return method in ("GET", "HEAD") and path in GET_PATHS
+
+
+def is_comfyui_use(method: str, path: str) -> bool:
+    """Return True if *method* and *path*, below ``/comfyui``, look at it or run a workflow."""
+    return method in ("GET", "HEAD") or (method == "POST" and path in _COMFYUI_POSTS)

@@ -12,16 +12,22 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable
-from fnmatch import fnmatchcase
 from urllib.parse import urlsplit
 
 from .asgi_types import Headers
+
+#: Schemes of desktop and mobile applications that show pages of their own: Electron, Tauri,
+#: Capacitor, Ionic, Visual Studio Code. No web site has an origin of these.
+APP_SCHEMES = frozenset(
+    {"app", "tauri", "capacitor", "ionic", "vscode-webview", "vscode-file"}
+)  # fmt: skip
 
 _KNOWN_LIMIT = 256  # names remembered; a client could send endless ones
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _METHODS = b"GET, POST, PUT, PATCH, DELETE, OPTIONS"
 _FIELDS = b"Content-Type, Authorization, Accept, X-Requested-With"
 _MAX_AGE_S = b"86400"
+_KEY_FIELDS = frozenset({b"authorization", b"x-api-key"})
 
 
 def is_loopback_host(host: str) -> bool:
@@ -41,26 +47,64 @@ def host_name(value: str) -> str | None:
     return None if match is None else match[1] or match[2]
 
 
+def _matches(text: str, pattern: str) -> bool:
+    """Return True if *text* is like *pattern*, in which ``*`` is anything; in linear time."""
+    first, *others = pattern.split("*")
+    if not others:
+        return text == first
+    *middle, last = others
+    place, end = len(first), len(text) - len(last)
+    if place > end or not text.startswith(first) or not text.endswith(last):
+        return False
+    for piece in middle:
+        found = text.find(piece, place, end)
+        if found < 0:
+            return False
+        place = found + len(piece)
+    return True
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
 class HostCheck:
     """Decides about Host fields of connections to a loopback address.
 
+    Names of this machine pass, addresses pass (a name that was rebound by DNS is never one), and
+    what is allowed besides.
+
     Args:
-        allowed: Names besides those of this machine; any case.
+        allowed: Names, in any case, with or without a port; ``*`` in a name is anything. Without
+            a port every port is meant.
     """
 
     def __init__(self, allowed: Iterable[str] = ()) -> None:
-        self._allowed = frozenset(name.lower() for name in allowed)
+        self._allowed = tuple(name.lower() for name in allowed)
         self._known: dict[bytes, bool] = {}
 
     def allows(self, value: bytes) -> bool:
-        """Tell whether *value* is one of our names."""
+        """Return True if *value* is one of our names."""
         known = self._known.get(value)
         if known is None:
-            name = host_name(value.decode("latin-1"))
-            known = name is not None and (is_loopback_host(name) or name.lower() in self._allowed)
+            known = self._decide(value.decode("latin-1").lower())
             if len(self._known) < _KNOWN_LIMIT:
                 self._known[value] = known
         return known
+
+    def _decide(self, value: str) -> bool:
+        name = host_name(value)
+        if name is None:
+            return False
+        if is_loopback_host(name) or _is_address(name):
+            return True
+        return any(
+            _matches(value if ":" in pattern else name, pattern) for pattern in self._allowed
+        )
 
 
 class OriginCheck:
@@ -84,13 +128,15 @@ class OriginCheck:
         return known
 
     def _decide(self, origin: str, host: str) -> bool:
-        if any(fnmatchcase(origin, pattern) for pattern in self._allowed):
+        if any(_matches(origin, pattern) for pattern in self._allowed):
             return True
         try:
             url = urlsplit(origin)
             name = url.hostname
         except ValueError:
             return False
+        if url.scheme in APP_SCHEMES:
+            return bool(url.netloc)
         if url.scheme not in ("http", "https") or name is None:
             return False
         return url.netloc == host or is_loopback_host(name)
@@ -127,6 +173,15 @@ class ProxyTrust:
         except ValueError:
             return False
         return any(found in network for network in self._networks)
+
+
+def asks_for_key(headers: Headers) -> bool:
+    """Return True if a preflight announces a request that carries a key of its page's own."""
+    return any(
+        part.strip().lower() in _KEY_FIELDS
+        for name, value in headers if name == b"access-control-request-headers"
+        for part in value.split(b",")
+    )  # fmt: skip
 
 
 def preflight(headers: Headers, origin: bytes | None) -> Headers:

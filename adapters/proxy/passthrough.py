@@ -9,7 +9,7 @@ from .asgi_types import Send
 from .auth import Access, KeyScope
 from .catalogue import Local
 from .dispatch import Sending, begin, serve
-from .model_routes import MODEL_PATHS
+from .model_routes import MODEL_PATHS, is_comfyui_use, is_inference
 from .request import Request
 from .resolve import Resolved
 from .respond import send_error, send_text, send_unknown_model
@@ -41,9 +41,11 @@ async def upstream(proxy: Proxy, request: Request, send: Send) -> None:
     if not remainder:
         await redirect_to_slash(request, send, path, mark + query)
         return
-    why_not = forbidden(request.access, resolved, remainder)
+    why_not = forbidden(request.access, path, resolved, remainder, request.method)
     if why_not:
         await send_error(request, send, 403, why_not)
+        return
+    if await _is_no_visit(proxy, request, send, remainder):
         return
     target = resolved.target
     is_loaded = not isinstance(target, Local) or _is_ready(proxy, target.card.id)
@@ -74,6 +76,11 @@ async def comfyui(proxy: Proxy, request: Request, send: Send) -> None:
         await send_error(request, send, 403, f"forbidden: this API key is not good for {COMFYUI}")
         return
     rest = path[len(b"/comfyui") :]
+    if "admin" not in request.access.scopes and not is_comfyui_use(request.method, _text(rest)):
+        await send_error(request, send, 403, "forbidden: this API key has no admin scope")
+        return
+    if await _is_no_visit(proxy, request, send, rest):
+        return
     if rest != b"/" and not _is_ready(proxy, COMFYUI):
         message = f"model {COMFYUI} is not loaded; only /comfyui/ can start it"
         await send_error(request, send, 409, message)
@@ -94,15 +101,42 @@ async def pass_on(
     await serve(proxy, request, send, exchange, resolved, Sending(path + query, body))
 
 
-def forbidden(access: Access, resolved: Resolved, remainder: bytes) -> str:
-    """Say why a key is not good for *remainder* of a model; empty: it is."""
+def forbidden(
+    access: Access, path: bytes, resolved: Resolved, remainder: bytes, method: str = "GET"
+) -> str:
+    """Return why a key is not good for *remainder* of a model; empty if it is.
+
+    Args:
+        access: What the key allows.
+        path: The whole path, as it came; begins with ``/upstream/``.
+        resolved: Whom it names.
+        remainder: What stands behind the name.
+        method: Of the request; a websocket is opened by GET.
+    """
     target = resolved.target
-    scope: KeyScope = "infer" if remainder.decode("latin-1") in MODEL_PATHS else "admin"
+    scope: KeyScope = "infer" if is_inference(method, _text(remainder)) else "admin"
     if scope not in access.scopes:
         return f"forbidden: this API key has no {scope} scope"
-    if not access.allows_model(target.wanted, target.id):
-        return f"forbidden: this API key is not good for {target.wanted!r}"
+    named = path[len(_UPSTREAM) : len(path) - len(remainder)]
+    wanted = unquote_to_bytes(named).decode("utf-8", "replace")
+    if not access.allows_model(wanted, target.wanted, target.id):
+        return f"forbidden: this API key is not good for {wanted!r}"
     return ""
+
+
+async def _is_no_visit(proxy: Proxy, request: Request, send: Send, remainder: bytes) -> bool:
+    """Refuse a click on a link of another site that leads to more than a model's first page."""
+    if not request.access.is_visit:
+        return False
+    if request.method in ("GET", "HEAD") and remainder == b"/":
+        return False
+    refusal = proxy.gate.cross_site(request.headers)
+    await send_error(request, send, refusal.status, refusal.message, code=refusal.code)
+    return True
+
+
+def _text(path: bytes) -> str:
+    return path.decode("latin-1")
 
 
 def _is_ready(proxy: Proxy, name: str) -> bool:

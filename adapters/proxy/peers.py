@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..headers import request_headers
-from .auth import CREDENTIALS
+from .auth import CREDENTIALS, NOT_PASSED_ON
 
 _NAMED_BY_CLIENT = frozenset({b"x-real-ip"})
 
@@ -24,7 +24,8 @@ def peer_fields(
     """Return the fields that go to a peer.
 
     Args:
-        headers: As they came; shape (n, 2), names in lower case.
+        headers: As they came, without fields that hold a key of ours; shape (n, 2), names in
+            lower case.
         host: Of the peer.
         api_key: What the peer asks for, or None.
         strips_credentials: Those of the client were meant for us.
@@ -34,7 +35,9 @@ def peer_fields(
         HeaderError: A field cannot be sent on.
     """
     strip = _NAMED_BY_CLIENT
-    if strips_credentials or api_key is not None:
+    if strips_credentials:
+        strip |= NOT_PASSED_ON
+    if api_key is not None:
         strip |= CREDENTIALS
     fields = request_headers(headers, host=host, client=None, strip=strip, trust_forwarded=False)
     if api_key is not None:

@@ -7,7 +7,7 @@ from typing import Any
 from ...runtime import Supervisor
 from .asgi_types import Send
 from .request import Request
-from .respond import send_json, send_unknown_model
+from .respond import send_json, send_not_good_for, send_unknown_model
 from .state import Proxy
 
 
@@ -43,7 +43,7 @@ def queue_value(supervisor: Supervisor) -> dict[str, Any]:
 
 async def queue(proxy: Proxy, request: Request, send: Send) -> None:
     """Tell who waits for what and why."""
-    value = queue_value(proxy.supervisor)
+    value = proxy.view(request.access).queue(queue_value(proxy.supervisor))
     now = proxy.now()
     value["now"] = round(now, 3)
     for row in value["queue"]:
@@ -58,6 +58,10 @@ async def explain(proxy: Proxy, request: Request, send: Send) -> None:
         closest = proxy.catalogue.closest(request.rest)
         await send_unknown_model(request, send, request.rest, closest)
         return
+    view = proxy.view(request.access)
+    if not view.shows(name):
+        await send_not_good_for(request, send, request.rest)
+        return
     scheduler = proxy.supervisor.scheduler
     seat = scheduler.seats[name]
     evict, why = scheduler.explain(name, proxy.now())
@@ -70,13 +74,13 @@ async def explain(proxy: Proxy, request: Request, send: Send) -> None:
     life = proxy.supervisor[name]
     await send_json(
         send,
-        {
-            "model": name, "outcome": outcome, "evict": sorted(evict), "why": why,
+        view.row({
+            "model": name, "outcome": outcome, "evict": view.those(sorted(evict)), "why": why,
             "phase": seat.phase, "state": life.state, "cause": life.cause,
             "configuration": list(life.configuration),
             "granted": seat.granted, "limit": seat.limit,
             "position": 1 + sum(t.priority >= _priority(proxy, name) for t in scheduler.queue),
-        },
+        }),
     )  # fmt: skip
 
 

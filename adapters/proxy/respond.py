@@ -120,10 +120,17 @@ async def send_error(
         await send_json(send, value, status, extra)
 
 
+async def send_not_good_for(request: Request, send: Send, wanted: str) -> None:
+    """Say that the request's key is not one for the model *wanted*."""
+    await send_error(request, send, 403, f"forbidden: this API key is not good for {wanted!r}")
+
+
 async def send_unknown_model(
     request: Request, send: Send, wanted: str, closest: str | None
 ) -> None:
     """Say that there is no model *wanted*, and which name may have been meant."""
+    if closest is not None and not request.access.allows_model(closest):
+        closest = None
     hint = f"; did you mean {closest!r}?" if closest else ""
     message = f"model not found: {wanted!r}{hint}"
     await send_error(request, send, 404, message, code="model_not_found")

@@ -21,6 +21,10 @@ Handler: TypeAlias = "Callable[[Proxy, Request, Send], Awaitable[None]]"
 #: open: nobody is asked for a key. any: any key will do. infer, admin: the key needs that scope.
 RouteAccess: TypeAlias = Literal["open", "any", "infer", "admin"]
 
+#: What a route is about. whole: the proxy and all its models; a key for some models is refused.
+#: models: its handler lets such a key see and touch its own models only. nothing: no model.
+RouteSubject: TypeAlias = Literal["whole", "models", "nothing"]
+
 _READING = ("GET", "HEAD")
 
 
@@ -33,7 +37,11 @@ class Route:
         path: Exact, or with one ``*``, which stands for one character or more, slashes included.
         handler: Answers.
         access: Who may ask.
+        subject: What it is about; see `RouteSubject`.
         changes: It changes something, or lets a model do so: no page of another site may use it.
+        is_page: A click on a link of another site may lead here all the same; the handler sees to
+            it that nothing but a page is opened (``Access.is_visit``).
+        takes_any_host: It says nothing that a page with a rebound name could use.
         cut: What is cut off the path before it goes to a model's server.
     """
 
@@ -41,7 +49,10 @@ class Route:
     path: str
     handler: Handler
     access: RouteAccess = "admin"
+    subject: RouteSubject = "whole"
     changes: bool = True
+    is_page: bool = False
+    takes_any_host: bool = False
     cut: bytes = b""
 
 

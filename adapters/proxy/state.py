@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeAlias
 
 from ...runtime import LogRing, Supervisor, SwapchartError, Transition
 from ..store.activity import ActivityStore
+from .auth import Access
 from .books import Books
 from .cards import ModelCard, PeerCard
 from .catalogue import Catalogue
@@ -23,6 +24,7 @@ from .origins import ProxyTrust
 from .profiles import Profiles
 from .relay import Upstream
 from .resolve import Resolver
+from .views import View
 
 
 class History(Protocol):
@@ -199,6 +201,10 @@ class Proxy:
         self.profiles.activate(name)
         if self.watch is not None:
             self.watch.profile_changed()
+
+    def view(self, access: Access) -> View:
+        """Return what a request with *access* may see of the models."""
+        return View(access, self.catalogue)
 
     def now(self) -> float:
         """Return the time on the clock of the scheduler; seconds."""

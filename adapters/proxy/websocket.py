@@ -15,7 +15,7 @@ import hashlib
 import json
 import logging
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from time import perf_counter
@@ -38,7 +38,7 @@ from ..headers import HeaderError, request_headers
 from ..upstream import UpstreamError, UpstreamResponse
 from .asgi_types import Headers, Receive, Scope, Send
 from .asgi_types import Message as AsgiMessage
-from .auth import CREDENTIALS
+from .auth import NOT_PASSED_ON
 from .catalogue import Local
 from .exchange import Exchange
 from .peers import peer_fields
@@ -92,12 +92,14 @@ class Opening:
         target: Path and query for its server.
         ignores: It neither starts the model nor keeps it up.
         client: Who asks; see `Access`.
+        shows: Takes out of a text what the client may not see.
     """
 
     resolved: Resolved
     target: bytes
     ignores: bool
     client: str = ""
+    shows: Callable[[str], str] = str
 
 
 async def tunnel(
@@ -130,7 +132,7 @@ async def tunnel(
     except RefusedError as error:
         await deny(scope, send, error)
     except RequestError as error:
-        await deny(scope, send, refusal(error.status_hint, str(error), error.code))
+        await deny(scope, send, refusal(error.status_hint, opening.shows(str(error)), error.code))
     except (UpstreamError, HeaderError) as error:
         status = getattr(error, "status_hint", 400)
         await deny(scope, send, refusal(status, f"the server of {target.id} failed: {error}"))
@@ -264,7 +266,8 @@ def _fields(
 ) -> list[tuple[bytes, bytes]]:
     is_keyed = not proxy.gate.ring.is_empty
     target = opening.resolved.target
-    headers = [field for field in request.headers if field[0] not in _NOT_OURS]
+    given = proxy.gate.ring.without_keys(request.headers)
+    headers = [field for field in given if field[0] not in _NOT_OURS]
     if not isinstance(target, Local):
         fields = peer_fields(
             headers, host=upstream.host, api_key=target.card.api_key,
@@ -276,7 +279,7 @@ def _fields(
         headers,
         host=request.header(b"host") or upstream.host,
         client=None if client is None else client.encode(),
-        strip=CREDENTIALS if is_keyed else frozenset(),
+        strip=NOT_PASSED_ON if is_keyed else frozenset(),
         upgrade=b"websocket",
         trust_forwarded=proxy.trusts(client),
     )

@@ -14,8 +14,8 @@ from .websocket import Opening, RefusedError, deny, refusal, tunnel
 
 _ROUTES = RouteTable(
     (
-        Route(method="*", path="/upstream/*", handler=upstream, access="any"),
-        Route(method="*", path="/comfyui/*", handler=comfyui, access="infer"),
+        Route(method="*", path="/upstream/*", handler=upstream, access="any", subject="models"),
+        Route(method="*", path="/comfyui/*", handler=comfyui, access="infer", subject="models"),
     )
 )
 
@@ -45,7 +45,9 @@ def _opening(proxy: Proxy, scope: Scope, receive: Receive) -> Opening:
     resolved, rest = _find(proxy, path, verdict)
     local = resolved.target if isinstance(resolved.target, Local) else None
     ignores = local is not None and local.card.ignores_websockets
-    return Opening(resolved, rest + mark + query, ignores, verdict.access.client)
+    target = proxy.gate.ring.target_without_keys(rest + mark + query)
+    shows = proxy.view(verdict.access).text
+    return Opening(resolved, target, ignores, verdict.access.client, shows)
 
 
 def _find(proxy: Proxy, path: bytes, verdict: Pass) -> tuple[Resolved, bytes]:
@@ -56,7 +58,7 @@ def _find(proxy: Proxy, path: bytes, verdict: Pass) -> tuple[Resolved, bytes]:
         why_not = "" if is_allowed else f"forbidden: this API key is not good for {COMFYUI}"
     else:
         found = split_model(proxy, path.removeprefix(b"/upstream/"))
-        why_not = "" if found is None else forbidden(verdict.access, *found)
+        why_not = "" if found is None else forbidden(verdict.access, path, *found)
     if found is None:
         raise refusal(404, "model not found", "model_not_found")
     if why_not:

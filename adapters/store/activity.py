@@ -181,13 +181,13 @@ class ActivityStore:
         total, rows = await self._db.call(read)
         return ActivityPage(rows=tuple(map(ActivityRow._make, rows)), total=total)
 
-    async def stats(self, model: str | None = None) -> dict[str, Any]:
-        """Return totals, and histograms of rates, of one model or of all.
+    async def stats(self, models: tuple[str, ...] = ()) -> dict[str, Any]:
+        """Return totals, and histograms of rates, of *models*; none means all.
 
         Raises:
             StoreError: The store is off.
         """
-        where, values = ("", ()) if model is None else ("WHERE model = ?", (model,))
+        where, values = _condition(ActivityQuery(models=models))
 
         def read(db: Connection) -> tuple[tuple[Any, ...], list[tuple[float, float]]]:
             sums = db.execute(

@@ -1,0 +1,88 @@
+"""Fields about access: names in ``allowedHosts`` and ``allowedOrigins``, variables in ``dropEnv``.
+
+A value that no browser will ever send would look like a permission and be none, so it is an error.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Annotated, TypeAlias
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator
+
+from .fields import refuse
+
+_HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._*-]+))(?::(\d{1,5}))?")
+_ORIGIN = re.compile(r"[a-z*][a-z0-9+.*-]*://[^\s/?#@\\]+|\*[^\s/?#@\\]*|null")
+_VARIABLE = re.compile(r"[^=\0]+")
+_DEFAULT_PORTS = {"http": "80", "https": "443"}
+_LARGEST_PORT = 65535
+
+
+def _as_host(text: str) -> str:
+    """Return *text* if a Host field can match it."""
+    if "://" in text:
+        raise refuse(f"expected a name without a scheme, such as {urlsplit(text).netloc!r}")
+    if not text.isascii():
+        raise refuse(f"expected the ASCII form of the name, as clients send it{_idna(text)}")
+    match = _HOST.fullmatch(text)
+    if match is None:
+        if _is_address(text):
+            raise refuse(f"expected brackets around an IPv6 address: '[{text}]'")
+        raise refuse("expected a name, with or without a port: proxy.lan, *.lan, proxy.lan:8080")
+    if match[1] is not None and not _is_address(match[1]):
+        raise refuse("expected an IPv6 address between the brackets")
+    if match[3] is not None and not 0 < int(match[3]) <= _LARGEST_PORT:
+        raise refuse(f"expected a port from 1 to {_LARGEST_PORT}")
+    return text
+
+
+def _as_origin(text: str) -> str:
+    """Return *text* if an Origin field can match it."""
+    plain = text.lower().rstrip("/")
+    if not plain.isascii():
+        raise refuse("expected the ASCII form of the name, as browsers send it")
+    if _ORIGIN.fullmatch(plain) is None:
+        raise refuse(
+            "expected scheme and host with nothing behind them: https://chat.example.org, "
+            "https://*.example.org:8443"
+        )
+    scheme, _, rest = plain.partition("://")
+    _, colon, port = rest.rpartition(":")
+    if colon and port == _DEFAULT_PORTS.get(scheme):
+        shown = plain[: -len(port) - 1]
+        raise refuse(f"expected {shown}: browsers leave out the port {port} of {scheme}")
+    if colon and port.isdecimal() and not 0 < int(port[:6]) <= _LARGEST_PORT:
+        raise refuse(f"expected a port from 1 to {_LARGEST_PORT}")
+    return text
+
+
+def _as_variable(text: str) -> str:
+    if _VARIABLE.fullmatch(text) is None:
+        raise refuse("expected the name of a variable, without its value")
+    return text
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _idna(text: str) -> str:
+    try:
+        return f": {text.encode('idna').decode()!r}"
+    except UnicodeError:
+        return ""
+
+
+#: A name of this machine, maybe with a port; ``*`` in it is anything.
+HostName: TypeAlias = Annotated[str, AfterValidator(_as_host)]
+#: Scheme, host and maybe a port of a page; ``*`` in it is anything.
+Origin: TypeAlias = Annotated[str, AfterValidator(_as_origin)]
+#: The name of a variable of the environment.
+VariableName: TypeAlias = Annotated[str, AfterValidator(_as_variable)]
