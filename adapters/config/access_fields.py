@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator
 
-from .fields import refuse
+from .fields import Filled, refuse
 
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._*-]+))(?::(\d{1,5}))?")
 _ORIGIN = re.compile(r"[a-z*][a-z0-9+.*-]*://[^\s/?#@\\]+|\*[^\s/?#@\\]*|null")
@@ -81,8 +81,8 @@ def _idna(text: str) -> str:
 
 
 #: A name of this machine, maybe with a port; ``*`` in it is anything.
-HostName: TypeAlias = Annotated[str, AfterValidator(_as_host)]
+HostName: TypeAlias = Annotated[Filled, AfterValidator(_as_host)]
 #: Scheme, host and maybe a port of a page; ``*`` in it is anything.
-Origin: TypeAlias = Annotated[str, AfterValidator(_as_origin)]
+Origin: TypeAlias = Annotated[Filled, AfterValidator(_as_origin)]
 #: The name of a variable of the environment.
-VariableName: TypeAlias = Annotated[str, AfterValidator(_as_variable)]
+VariableName: TypeAlias = Annotated[Filled, AfterValidator(_as_variable)]

@@ -58,15 +58,13 @@ def _for_some(proxy: Proxy, record: Record, access: Access, view: View) -> Recor
     target = proxy.catalogue.targets.get(name)
     if target is not None:
         return record if access.allows_model(name, target.id) else None
-    if meta["type"] == "selector":
-        targets = view.those(meta["targets"])
-        if not targets and not access.allows_model(name):
-            return None
-        meta = {**meta, "targets": targets}
-    elif not access.allows_model(name):
+    targets = view.those(meta["targets"] if meta["type"] == "selector" else [meta["target"]])
+    if not targets and not access.allows_model(name):
         return None
+    if meta["type"] == "selector":
+        meta = {**meta, "targets": targets}
     else:
-        meta = {key: view.text(value) if key == "target" else value for key, value in meta.items()}
+        meta = {**meta, "target": view.text(meta["target"])}
     return {**record, "meta": {"llamaswap": meta}}
 
 
