@@ -123,7 +123,7 @@ def targets(route: Route, names: dict[str, str]) -> list[str]:
 def bodies(route: Route, method: str, names: str) -> list[object]:
     if method not in ("POST", "PUT", "PATCH"):
         return [None]
-    return [{"model": name, "name": name, "messages": []} for name in names.split()] + [{}]
+    return [*({"model": name, "name": name, "messages": []} for name in names.split()), {}]
 
 
 def stream_of(scene: Scene, key: str, target: str) -> bytes:
