@@ -115,15 +115,21 @@ def test_the_chart_of_a_model_is_told(proxy: SwapchartProcess) -> None:
 
 
 # ---- in a browser ----------------------------------------------------------------------
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """The system's Chromium. Without one the tests are skipped, but in CI they fail."""
+def chromium_path() -> str:
+    """Return where the system's Chromium is. Without one a test is skipped, but in CI it fails."""
     path = next(filter(None, map(shutil.which, NAMES)), None)
     if path is None:
         why = "no Chromium for the tests of the web UI: on Debian, apt-get install chromium"
         if os.environ.get("CI") == "true":
             pytest.fail(why, pytrace=False)
         pytest.skip(why)
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """The system's Chromium; see `chromium_path`."""
+    path = chromium_path()
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
