@@ -36,7 +36,8 @@ class Target:
     Args:
         variant: One of ``entry.VARIANTS``.
         folder: An empty folder of its own.
-        config: Further top-level keys of the configuration.
+        config: Further top-level keys of the configuration. The first of ``apiKeys`` is used by
+            requests that name no fields of their own.
         options: Further options of ``serve``.
         env: Further variables.
 
@@ -69,6 +70,8 @@ class Target:
             config["groups"] = {"together": group}
         server = "hypercorn" if variant == "compiled" else variant
         self.proxy = SwapchartProcess(config, cwd=folder, server=server, options=options, env=env)
+        if "apiKeys" in config:
+            self.proxy.headers = {"x-api-key": config["apiKeys"][0]}
         self.proxy.wait_listening()
 
     def hostile_model(self, **keys: Any) -> dict[str, Any]:
@@ -122,7 +125,8 @@ class Target:
         """Ask the model ``hostile``, played by *play*; returns all bytes of the response."""
         body = chat_body("hostile", stream=stream)
         with self.played(play), self.connect(timeout_s) as connection:
-            connection.request("POST", CHAT, value=body, headers={"Connection": "close"})
+            headers = {**self.proxy.headers, "Connection": "close"}
+            connection.request("POST", CHAT, value=body, headers=headers)
             return connection.read_all()
 
     def output_of_hostile(self, *pieces: bytes) -> None:

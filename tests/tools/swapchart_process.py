@@ -47,6 +47,7 @@ class SwapchartProcess(Child):
         marker: In the environment of every process that it starts.
         folder: Its working directory.
         may_log: What may stand in its log without being trouble.
+        headers: Fields of requests that name none of their own, such as a key.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class SwapchartProcess(Child):
         self.folder = cwd
         self.marker = secrets.token_hex(8)
         self.may_log = ""
+        self.headers: Mapping[str, str] = {}
         self._guards: set[psutil.Process] = set()
         path = cwd / "config.yaml"
         path.write_text(config if isinstance(config, str) else json.dumps(config))
@@ -148,7 +150,8 @@ class SwapchartProcess(Child):
     # ---- requests
     def call(self, method: str, target: str, **more: Any) -> raw.Answer:
         """Make one request; see ``raw.call``."""
-        return raw.call(self.port, method, target, **{"timeout_s": LONG_S, **more})
+        given = {"timeout_s": LONG_S, "headers": self.headers, **more}
+        return raw.call(self.port, method, target, **given)
 
     def get(self, target: str) -> Any:
         """Return the JSON value of a GET that must succeed."""
