@@ -16,9 +16,11 @@ from pathlib import Path
 import anyio
 
 from ..runtime.fence import kept
+from . import proctag
 from .procfs import wait_child
 
 _SCRIPT = Path(__file__).with_name("guard.py")
+_PYTHON = (sys.executable, "-I", "-S", "-E")
 _LEAVE_S = 1.0
 _STABLE_S = 60.0
 _PAUSE_LIMIT_S = 60.0
@@ -29,7 +31,7 @@ class Guardian:
     """One guard process for one launcher; started again when it dies."""
 
     def __init__(self, instance: str) -> None:
-        self._instance = instance
+        self._instance, self._cgroups = instance, ""
         self._groups: dict[int, int] = {}
         self._pipe = -1
         self._popen: subprocess.Popen[bytes] | None = None
@@ -42,16 +44,21 @@ class Guardian:
         """Pid of the guard, 0 while there is none."""
         return self._popen.pid if self._popen is not None else 0
 
-    def start(self) -> None:
+    def start(self, cgroups: str = "") -> None:
         """Start the guard and tell it all the groups we know.
+
+        Args:
+            cgroups: Folder in which the cgroups of our runs are; empty means none, or as before.
 
         Raises:
             OSError: It could not be started.
         """
+        self._cgroups = cgroups or self._cgroups
+        tags = str(proctag.prefix(self._instance))
         far, near = os.pipe()  # not inheritable: no child may keep our death from being seen
         try:
             self._popen = subprocess.Popen(
-                (sys.executable, "-I", "-S", "-E", str(_SCRIPT), self._instance),
+                (*_PYTHON, str(_SCRIPT), self._instance, tags, self._cgroups),
                 stdin=far,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

@@ -1,9 +1,10 @@
 """Ends what an earlier run of the proxy left behind, at the start of this one.
 
 The guard process does this at once when we are killed. This is for the day on which the guard
-was killed too. Never by name and never by a bare pid: a process is ended if its environment
-carries the id of a run that the journal knows, or if it is the very leader that was launched
-(same pid, same start, same boot), with its group.
+was killed too. Never by name and never by a bare pid: a process is ended if its environment or its
+tag (``proctag``) carries the id of a proxy process that the journal knows, or if it is the very
+leader that was launched (same pid, same start, same boot), with its group. Daemons of a container
+engine are left to it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import anyio
 
-from . import procfs
+from . import procfs, proctag, proctree, procuser
 from .store.journal import Launched
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,9 @@ def find_leftovers(launched: Sequence[Launched]) -> list[tuple[procfs.Proc, str]
         if service is None:
             instance = procfs.variable(proc.pid, "SWAPCHART_INSTANCE")
             if instance is None or instance not in services:
+                tag = proctag.read(proc.pid)
+                instance = next((each for each in services if proctag.is_of(tag, each)), None)
+            if instance is None or proctree.is_below_engine(proc):
                 continue
             service = procfs.variable(proc.pid, "SWAPCHART_SERVICE") or services[instance]
         found.append((proc, service))
@@ -64,12 +68,16 @@ def find_leftovers(launched: Sequence[Launched]) -> list[tuple[procfs.Proc, str]
 async def end_leftovers(launched: Sequence[Launched]) -> list[str]:
     """End what lives of *launched*; returns the services that something was ended of."""
     services: set[str] = set()
+    denied: set[procfs.Proc] = set()
     with anyio.move_on_after(_LIMIT_S):
-        while found := find_leftovers(launched):
+        while found := [each for each in find_leftovers(launched) if each[0] not in denied]:
             for proc, service in found:
                 if service not in services:
                     log.warning("%s: ending what an earlier run left behind", service)
                 services.add(service)
-                procfs.send(proc, signal.SIGKILL)
-            await procfs.wait_gone([proc for proc, _ in found])
+                if not procfs.send(proc, signal.SIGKILL) and procuser.is_denied(proc):
+                    user = procuser.name(procuser.uid(proc.pid))
+                    log.error("%s: pid %d of user %s cannot be ended", service, proc.pid, user)
+                    denied.add(proc)
+            await procfs.wait_gone([proc for proc, _ in found if proc not in denied])
     return sorted(services)

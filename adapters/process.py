@@ -1,8 +1,8 @@
 """Local processes: started, watched, ended and proved by Linux means and the standard library.
 
-Each process leads a session of its own. Its *tree* is that session, that process group, and
-whatever carries the run's marker in its environment (a daemon that left both). A guard process
-ends all trees when we die. Runs on asyncio, uvloop and trio; nothing here polls a live child.
+Each process leads a session of its own, and has a *tree*: whatever descends from it, wherever it
+went (``proctree``). A guard process ends all trees when we die. Runs on asyncio, uvloop and trio;
+nothing here polls a live child.
 
 Measured choices: ``subprocess.Popen`` spawns in 0.6 ms
 on every loop (uvloop forks: 31 ms in a 500 MB process); a pidfd tells an exit at once where
@@ -16,7 +16,6 @@ import os
 import secrets
 import signal
 import subprocess
-from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -29,20 +28,22 @@ from anyio.abc import TaskGroup
 from ..runtime.errors import EngineError
 from ..runtime.fence import kept
 from ..runtime.ports import Command, Exit, Launcher, LogSink, Probe, ProcessHandle
-from . import procfs, proclisten, procport, procprobe
+from . import procengine, procfs, procport, procprobe, proctag, proctree, threads
 from .guardian import Guardian
+from .procadopt import Adopted
+from .procend import LOOK_AGAIN_S, Ending, look
 from .procfs import Proc
-from .proclisten import IPAddress
+from .procgroup import ProcessGroup, ProcessGroups
+from .procowner import PortOwner
 from .procpump import CappedSink, LogPump
 from .procspawn import ignore_signals, spawn, unignore_signals
+from .proctree import Tree
 
 KILL_AGAIN_S = 0.5
 KILL_LIMIT_S = 10.0  # a process in uninterruptible sleep outlives SIGKILL: do not wait for ever
 PIPE_LINGER_S = 1.0
 HOOK_OUTPUT_BYTES = 1 << 16
 REAP_PERIOD_S = 1.0
-UNKNOWN_ZOMBIE_S = 3.0
-LOOK_AGAIN_S = 0.05
 
 _log = logging.getLogger(__name__)
 
@@ -61,18 +62,25 @@ class LocalProcess(ProcessHandle):
         *,
         start: int,
         run_id: str,
+        command: Command,
         pump: LogPump,
         launcher: LocalLauncher,
+        is_hook: bool,
     ) -> None:
         self._popen, self._pump, self._launcher = popen, pump, launcher
+        self._is_hook = is_hook
         self.run_id = run_id
         self.start = start
+        self._tree = Tree(
+            popen.pid, start=start, run_id=run_id, tag=proctag.make(launcher.instance, run_id),
+            claims=lambda proc: launcher.claims(self, proc),
+        )  # fmt: skip
+        self._owner = PortOwner(self._tree, popen.pid, start=start, command=command)
         self._exit: Exit | None = None
         self._exited = anyio.Event()
         self._watch_scope = anyio.CancelScope(shield=True)
         self._is_killed = False
-        self._known: set[tuple[int, int]] = set()
-        self._proven: set[tuple[IPAddress, int]] = set()
+        self._ending = Ending(command.label)
 
     @property
     def pid(self) -> int:
@@ -88,6 +96,14 @@ class LocalProcess(ProcessHandle):
     def is_quiet(self) -> bool:
         """Tell whether the log is complete: the pipe is closed, nothing more can come."""
         return self._pump.closed.is_set()
+
+    async def join(self, group: ProcessGroup) -> None:
+        """Move the leader into *group*, which takes up to 20 ms; what it has forked stays out."""
+        try:
+            await threads.run(group.add, self.pid)
+        except OSError as error:  # it has ended, or the kernel refuses
+            _log.debug("pid %d is in no cgroup of its own: %s", self.pid, error)
+        self._tree.group = group
 
     async def wait(self) -> Exit:
         """Wait until the leader is reaped; what it wrote before is then in the log.
@@ -115,22 +131,28 @@ class LocalProcess(ProcessHandle):
         """Wait *grace_s* seconds for the tree to empty, then kill it; see the port.
 
         What left the group was not reached by ``terminate``: it is asked to end at once.
-        Bounded: what outlives SIGKILL by 10 s is logged and left.
+        Bounded: what outlives SIGKILL by 10 s is logged and left. So is, at once, what we may not
+        signal.
         """
-        asked: set[tuple[int, int]] = set()
         killed: set[tuple[int, int]] = set()
         with anyio.move_on_after(grace_s) as grace:
-            while members := await _look(self.tree):
+            looks = 0
+            while members := await look(self.tree):
+                looks += 1
                 if grace_s > 0:
-                    self._ask_daemons(members, asked)
+                    self._ending.ask(members, self.pid)
+                if looks > 3:  # a tree that renews itself is not worth a core
+                    await anyio.sleep(LOOK_AGAIN_S)
                 await procfs.wait_gone(members)
         with anyio.move_on_after(KILL_LIMIT_S) as limit:
-            while grace.cancelled_caught and (members := await _look(self._kill)):
+            while grace.cancelled_caught and (members := await look(self._kill)):
                 killed.update((each.pid, each.start) for each in members)
                 with anyio.move_on_after(KILL_AGAIN_S):
                     await procfs.wait_gone(members)
         if limit.cancelled_caught:
             _log.error("pid %d: some of its tree outlived SIGKILL", self.pid)
+        if not self._is_hook:
+            await self._ending.await_engines(self._tree.engines)
         self._pump.read_nowait()  # the last words of who was waited for
         self._pump.stop(PIPE_LINGER_S)
         self._reap_adopted()
@@ -138,75 +160,31 @@ class LocalProcess(ProcessHandle):
             self._launcher.forget(self)
         return len(killed)
 
-    def _ask_daemons(self, members: list[Proc], asked: set[tuple[int, int]]) -> None:
-        for member in members:
-            key = member.pid, member.start
-            if member.pgid != self.pid and key not in asked:
-                asked.add(key)
-                procfs.send(member, signal.SIGTERM)
-                procfs.send(member, signal.SIGCONT)
-
     async def probe(self, url: str, *, timeout_s: float) -> Probe:
         """GET *url* once; see the port.
 
-        The first success on each port is proved: the listening socket must belong to the
-        tree. Not proved, because it cannot be: https, another host than loopback, a socket
-        whose holder is hidden (another user, another namespace). A holder outside the tree
-        passes if it is younger than the leader and unmarked: a container's port forwarder.
+        The first success on each port is proved: see ``procowner``. Not proved, because it cannot
+        be: https, and another host than loopback.
         """
         with anyio.move_on_after(timeout_s):
             answer = await procprobe.get(url, timeout_s=timeout_s)
             if answer.status != 200:
+                self._owner.note_client()
                 return Probe(is_ok=False, detail=answer.detail)
             try:
-                return await self._prove(answer.peer)
+                gone = self._exit is not None
+                return await self._owner.prove(answer.peer, self.tree, is_leaderless=gone)
             except OSError as error:
                 return Probe(is_ok=False, detail=f"cannot be proved: {error.strerror}")
         return Probe(is_ok=False, detail="timeout")
 
-    async def _prove(self, peer: tuple[IPAddress, int] | None) -> Probe:
-        if peer is None or peer in self._proven:
-            return Probe(is_ok=True)
-        inodes = proclisten.listening_inodes(*peer)
-        if self._exit is None:  # mostly it is the leader's own: no need to look at all processes
-            inodes -= procfs.socket_inodes(self.pid)
-        for member in self.tree() if inodes else ():
-            inodes -= procfs.socket_inodes(member.pid)
-        if inodes:
-            for holder in await anyio.to_thread.run_sync(procfs.find_holders, inodes):
-                if holder.start < self.start or procfs.variable(holder.pid, "SWAPCHART_RUN"):
-                    name = procfs.program(holder.pid)
-                    detail = f"answered by pid {holder.pid} ({name}), which is not ours"
-                    return Probe(is_ok=False, detail=detail)
-        self._proven.add(peer)
-        return Probe(is_ok=True)
-
     def is_known(self, proc: Proc) -> bool:
         """Tell whether *proc*, dead or alive, was ever seen in this tree."""
-        return (proc.pid, proc.start) in self._known
+        return (proc.pid, proc.start) in self._tree.known
 
     def tree(self) -> list[Proc]:
         """Find every living process of this tree, the leader included; a scan of /proc."""
-        members: list[Proc] = []
-        others: list[Proc] = []
-        for proc in procfs.scan():
-            if proc.is_alive:
-                in_session = self.pid in (proc.pgid, proc.sid)
-                (members if in_session else others).append(proc)
-        marker = f"SWAPCHART_RUN={self.run_id}"
-        if members and self._exit is not None and not self._owns(members, marker):
-            members = []
-        members += [p for p in others if p.start >= self.start and procfs.carries(p.pid, marker)]
-        self._known.update((each.pid, each.start) for each in members)
-        return members
-
-    def _owns(self, members: list[Proc], marker: str) -> bool:
-        """Tell whether a group that outlived its leader is still the leader's own.
-
-        Its number is free for others once it is empty. It never was if anyone in it was seen
-        before; and the marker proves it at once.
-        """
-        return any(self.is_known(each) or procfs.carries(each.pid, marker) for each in members)
+        return self._tree.look(is_leaderless=self._exit is not None)
 
     def _signal_group(self, signum: int) -> None:
         if self._exit is None:  # the unreaped leader keeps the number from being given again
@@ -219,16 +197,18 @@ class LocalProcess(ProcessHandle):
                     procfs.send(member, signum)
 
     def _kill(self) -> list[Proc]:
-        """Kill the tree; returns who was in it."""
+        """Kill the tree; returns who was in it, without those we may not signal."""
         self._is_killed = True
+        newest = proctree.newest_pid()
         try:
             members = self.tree()
         finally:
             if self._exit is None:  # in one call, so that no member forks a way out
                 self._signal_group(signal.SIGKILL)
-        for member in members:
-            procfs.send(member, signal.SIGKILL)
-        return members
+        if self._tree.group is not None:
+            self._tree.group.kill(procengine.is_daemon)
+        killed = [each for each in members if self._ending.kill(each)]
+        return killed + [each for each in self._tree.newer(newest) if self._ending.kill(each)]
 
     async def watch(self) -> None:
         """Wait for the leader's end and reap it; a task of the launcher."""
@@ -268,9 +248,14 @@ class LocalProcess(ProcessHandle):
     def _reap_adopted(self) -> None:
         """Reap what was seen in the tree, has ended, and has become our child meanwhile."""
         with suppress(OSError):
-            for pid, start in self._known:
+            for pid, start in self._tree.known:
                 if pid != self.pid:  # the leader's status is for watch
                     procfs.reap(pid, start)
+
+    @property
+    def group(self) -> ProcessGroup | None:
+        """The tree's cgroup, if it has one."""
+        return self._tree.group
 
     async def end(self) -> None:
         """Kill the tree, close the pipe, and wait for both; at most some 20 s."""
@@ -285,6 +270,7 @@ class LocalProcess(ProcessHandle):
         self._pump.read_nowait()
         self._pump.stop()
         await self._pump.closed.wait()
+        self._launcher.forget(self)
 
 
 class LocalLauncher(Launcher):
@@ -317,8 +303,13 @@ class LocalLauncher(Launcher):
         self._is_subreaper, self._was_subreaper = subreaper, False
         self.drop_env = drop_env
         self.oom_count = procfs.OomCount()
+        self._groups = ProcessGroups()
         self._live: set[LocalProcess] = set()
-        self._zombies: dict[tuple[int, int], float] = {}
+        self._since = 0  # start of the first process, in clock ticks since boot
+        self._adopted = Adopted(
+            self.instance, self._starters,
+            is_known=lambda proc: any(process.is_known(proc) for process in self._live),
+        )  # fmt: skip
         self._ignored: list[signal.Signals] = []
         self._tasks: TaskGroup | None = None
         self._stop = anyio.CancelScope()
@@ -330,9 +321,11 @@ class LocalLauncher(Launcher):
 
     async def __aenter__(self) -> Self:
         """Start the guard and the tasks; in the main thread, put ignored signals right."""
+        if self._is_subreaper:  # a program that is a supervisor
+            self._groups.open()
         if self._guardian is not None:
             try:
-                self._guardian.start()
+                self._guardian.start(self._groups.folder)
             except OSError as error:
                 raise EngineError(f"cannot start the guard process: {error.strerror}") from error
         self._ignored = unignore_signals()
@@ -366,26 +359,39 @@ class LocalLauncher(Launcher):
             if self._guardian is not None:
                 await self._guardian.leave()
             if self._is_subreaper:
+                await self._adopted.end_strays(self._since, KILL_AGAIN_S)
                 self.reap()
                 procfs.set_subreaper(on=self._was_subreaper)
+            await self._groups.close()
             ignore_signals(self._ignored)
         # Not told of *error*: it would come out wrapped in an exception group.
         await tasks.__aexit__(None, None, None)
 
     async def start(self, command: Command, log: LogSink) -> LocalProcess:
         """Start *command*; see the port. Errors name the program, never its arguments."""
+        return await self._start(command, log, is_hook=False)
+
+    async def _start(self, command: Command, log: LogSink, *, is_hook: bool) -> LocalProcess:
         await anyio.lowlevel.checkpoint_if_cancelled()
         if command.listens_at is not None:
             await procport.check_free(command.listens_at)
         if self._tasks is None:
             raise EngineError("the launcher is closed")
         run_id = secrets.token_hex(8)
-        popen, start, output = spawn(command, self._environment(command, run_id))
+        with proctag.worn(proctag.make(self.instance, run_id)):
+            popen, start, output = spawn(command, self._environment(command, run_id))
         pump = LogPump(output, log)
-        process = LocalProcess(popen, start=start, run_id=run_id, pump=pump, launcher=self)
+        process = LocalProcess(
+            popen, start=start, run_id=run_id, command=command, pump=pump, launcher=self,
+            is_hook=is_hook,
+        )  # fmt: skip
         self._live.add(process)
+        self._since = self._since or start
         if self._guardian is not None:
             self._guardian.add(process.pid, process.start)
+        if not is_hook and (group := self._groups.make(run_id)) is not None:
+            with anyio.CancelScope(shield=True):  # before it can be reaped: its number is its own
+                await process.join(group)
         self._tasks.start_soon(process.watch)
         self._tasks.start_soon(pump.run)
         return process
@@ -393,7 +399,7 @@ class LocalLauncher(Launcher):
     async def run(self, command: Command, log: LogSink) -> Exit:
         """Run *command* to its end; see the port. The first 64 KiB of its output are logged."""
         sink = CappedSink(log, HOOK_OUTPUT_BYTES)
-        process = await self.start(command, sink)
+        process = await self._start(command, sink, is_hook=True)
         try:
             return await process.wait()
         finally:
@@ -405,14 +411,15 @@ class LocalLauncher(Launcher):
         """Drop a process of which nothing is left; of an unknown one, nothing happens."""
         if process in self._live and process.has_ended:
             self._live.discard(process)
+            if process.group is not None:
+                self._groups.end(process.group)
             if self._guardian is not None:
                 self._guardian.discard(process.pid)
 
     def reap(self) -> None:
         """Reap the daemons that we adopted and that have ended; nothing if not a subreaper."""
-        if self._is_subreaper and procfs.has_zombie():
-            with suppress(OSError):  # no descriptor left to look with: another time
-                procfs.reap_zombies(self._is_adopted)
+        if self._is_subreaper:
+            self._adopted.reap()
 
     async def _reap_often(self) -> None:
         with self._stop:
@@ -423,22 +430,19 @@ class LocalLauncher(Launcher):
             await anyio.sleep(REAP_PERIOD_S)
             self.reap()
 
-    def _is_adopted(self, proc: Proc) -> bool:
-        """Tell a zombie that we adopted from one whose starter still wants its exit code.
-
-        What we start ourselves leads a session; what others here start stays in ours or leads
-        one. So a child in a third session is adopted for certain, and one in ours is not. A
-        leader is adopted if it was seen in a tree; else nobody wanted it for seconds.
-        """
+    def _starters(self) -> set[int]:
+        """Return the pids of our children that we started ourselves."""
         starters = {process.pid for process in self._live if not process.has_ended}
-        starters.add(self.guard_pid)
-        if proc.pid in starters or proc.sid == os.getsid(0):
+        return starters | {self.guard_pid}
+
+    def claims(self, process: LocalProcess, proc: Proc) -> bool:
+        """Tell whether *proc*, which nothing marks, was handed to us and can be of *process* only.
+
+        It descends from one of the processes that were started before it.
+        """
+        if not self._is_subreaper or not self._adopted.is_stray(proc):
             return False
-        if proc.sid != proc.pid or any(process.is_known(proc) for process in self._live):
-            return True
-        now = anyio.current_time()
-        self._zombies = {key: at for key, at in self._zombies.items() if now - at < 60}
-        return now - self._zombies.setdefault((proc.pid, proc.start), now) > UNKNOWN_ZOMBIE_S
+        return [each for each in self._live if each.start <= proc.start] == [process]
 
     def _environment(self, command: Command, run_id: str) -> dict[str, str]:
         own = {name: value for name, value in os.environ.items() if name not in self.drop_env}
@@ -448,12 +452,3 @@ class LocalLauncher(Launcher):
             "SWAPCHART_RUN": run_id,
         }
         return {**own, **command.env, **markers}
-
-
-async def _look(look: Callable[[], list[Proc]]) -> list[Proc]:
-    """Look at /proc, again and again while there is no descriptor left to look with."""
-    while True:
-        try:
-            return look()
-        except OSError:
-            await anyio.sleep(LOOK_AGAIN_S)

@@ -28,7 +28,8 @@ _REQUEST_DUMP = 0x1 | 0x300  # NLM_F_REQUEST, NLM_F_DUMP
 _ERROR, _DONE = 2, 3
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 _REQUEST = struct.Struct("=BBBxI48x")  # inet_diag_req_v2: family, protocol, extensions, states
-_SOCKET = struct.Struct("=BBxx2s2x16s44xI")  # inet_diag_msg: family, state, port, address, inode
+#: Of an inet_diag_msg: family, state, port, address, user, inode.
+_SOCKET = struct.Struct("=BBxx2s2x16s40xII")
 _DUMP_BYTES = 1 << 17
 
 
@@ -39,10 +40,12 @@ class Listener:
     Attributes:
         address: Where it is bound; unspecified is every address.
         inode: Its number, as ``/proc/PID/fd`` shows it.
+        uid: User who made it.
     """
 
     address: IPAddress
     inode: int
+    uid: int = -1
 
 
 def parse_listeners(table: str, port: int) -> list[Listener]:
@@ -53,7 +56,7 @@ def parse_listeners(table: str, port: int) -> list[Listener]:
         fields = line.split()
         if len(fields) > 9 and fields[3] == _LISTEN and fields[1].endswith(suffix):
             address = _address(fields[1].partition(":")[0])
-            found.append(Listener(address=address, inode=int(fields[9])))
+            found.append(Listener(address=address, inode=int(fields[9]), uid=int(fields[7])))
     return found
 
 
@@ -78,11 +81,17 @@ def _plain(address: IPAddress) -> IPAddress:
 
 def listening_inodes(address: IPAddress, port: int) -> set[int]:
     """Return the inodes of the sockets that answer on *address* and *port*; empty if unseen."""
+    return set(listening_users(address, port))
+
+
+def listening_users(address: IPAddress, port: int) -> dict[int, int]:
+    """Return the sockets that answer on *address* and *port*: the user of each, by inode."""
     try:
         found = ask_listeners(port)
     except OSError:  # no such family or no right to it
         found = read_listeners(port)
-    return select_listeners(found, address)
+    inodes = select_listeners(found, address)
+    return {each.inode: each.uid for each in found if each.inode in inodes}
 
 
 def ask_listeners(port: int) -> list[Listener]:
@@ -125,7 +134,7 @@ def _dump(sock: socket.socket, family: int) -> Iterator[bytes]:
 
 
 def _on_port(message: bytes, port: int) -> Iterator[Listener]:
-    family, _, number, address, inode = _SOCKET.unpack_from(message)
+    family, _, number, address, uid, inode = _SOCKET.unpack_from(message)
     if int.from_bytes(number, "big") == port:
         size = 4 if family == socket.AF_INET else 16
-        yield Listener(address=ip_address(address[:size]), inode=inode)
+        yield Listener(address=ip_address(address[:size]), inode=inode, uid=uid)

@@ -23,19 +23,11 @@ import anyio
 import anyio.to_thread
 
 from ..runtime.errors import PortInUseError
-from . import procfs, proclisten
+from . import procengine, procfs, proclisten
 from .procfs import Proc
 from .proclisten import IPAddress
 
 _ENDING_S = 0.3  # so long who holds the port may take to end
-#: Programs that hold ports on behalf of containers.
-_FORWARDERS = frozenset(
-    {
-        "docker-proxy", "dockerd", "rootlessport", "rootlesskit", "conmon", "pasta", "passt",
-        "slirp4netns",
-    }
-)  # fmt: skip
-
 _log = logging.getLogger(__name__)
 
 
@@ -55,7 +47,7 @@ async def check_free(url: str) -> None:
         return
     first = min(holders, key=lambda holder: holder.start)
     program, service = procfs.program(first.pid), procfs.variable(first.pid, "SWAPCHART_SERVICE")
-    is_forwarder = program.partition(".")[0] in _FORWARDERS  # pasta.avx2
+    is_forwarder = program.partition(".")[0] in procengine.FORWARDERS  # pasta.avx2
     if is_forwarder or procfs.is_contained(first.pid):
         text = "port %d is held by pid %d (%s), for a container"
         _log.warning(text, place[1], first.pid, program)

@@ -186,10 +186,10 @@ class Activities:
         return partial(self._health, activity, life.spec.check_url)
 
     async def _health(self, activity: Activity, url: str) -> None:
-        await self._probe_until_ok(url)
+        await self._probe_until_ok(activity, url)
         self._life.post("healthy", source=activity, cause="the health check passed")
 
-    async def _probe_until_ok(self, url: str) -> None:
+    async def _probe_until_ok(self, activity: Activity, url: str) -> None:
         life = self._life
         now = life.world.timers.now
         pace = ProbePace(now())
@@ -201,7 +201,7 @@ class Activities:
 
         life.log.watch(hear)
         try:
-            while not await self._probe_in_time(url, pace):
+            while not await self._probe_in_time(activity, url, pace):
                 while now() < pace.due:
                     heard = anyio.Event()
                     with anyio.CancelScope(deadline=pace.due):
@@ -209,7 +209,7 @@ class Activities:
         finally:
             life.log.unwatch(hear)
 
-    async def _probe_in_time(self, url: str, pace: ProbePace) -> bool:
+    async def _probe_in_time(self, activity: Activity, url: str, pace: ProbePace) -> bool:
         life = self._life
         now, process = life.world.timers.now, life.process
         pace.ask(now())
@@ -218,6 +218,8 @@ class Activities:
             if probe.is_ok:
                 return True
             life.probe_detail = probe.detail
+            if probe.is_final:  # the time that is left cannot help
+                life.post("start_expired", source=activity, cause=probe.detail)
         pace.answer(now())
         return False
 
@@ -291,7 +293,7 @@ class Activities:
             self._life.post("hooks_failed", source=activity, cause="the wake hooks failed")
             return
         if self._life.spec.check_url is not None:
-            await self._probe_until_ok(self._life.spec.check_url)
+            await self._probe_until_ok(activity, self._life.spec.check_url)
         self._life.post("hooks_done", source=activity, cause="awake")
 
     # ---- ending

@@ -80,10 +80,12 @@ class Probe:
         is_ok: The expected status came, from a process of the service's own tree.
         detail: What was found instead, for logs: ``refused``, ``timeout``, ``status 503``,
             ``answered by pid 42, which is not ours``.
+        is_final: Probing again cannot help: another program serves where the service should.
     """
 
     is_ok: bool
     detail: str = ""
+    is_final: bool = False
 
 
 class ProcessHandle(Protocol):

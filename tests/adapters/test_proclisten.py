@@ -28,8 +28,8 @@ TCP6 = """\
 def test_listeners_of_one_port_are_found() -> None:
     """Other ports and other states are passed over, addresses are read in host order."""
     assert parse_listeners(TCP, 8080) == [
-        Listener(address=ip_address("127.0.0.1"), inode=101),
-        Listener(address=ip_address("0.0.0.0"), inode=102),
+        Listener(address=ip_address("127.0.0.1"), inode=101, uid=0),
+        Listener(address=ip_address("0.0.0.0"), inode=102, uid=0),
     ]
     assert parse_listeners(TCP6, 8080) == [
         Listener(address=ip_address("::1"), inode=201),
@@ -77,7 +77,7 @@ def test_the_kernel_and_its_tables_say_the_same(host: str) -> None:
         port = server.getsockname()[1]
         with socket.create_connection((host, port)):
             inode = os.fstat(server.fileno()).st_ino
-            expected = [Listener(address=ip_address(host), inode=inode)]
+            expected = [Listener(address=ip_address(host), inode=inode, uid=os.geteuid())]
 
             assert proclisten.ask_listeners(port) == expected
             assert proclisten.read_listeners(port) == expected

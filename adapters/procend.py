@@ -1,0 +1,75 @@
+"""How the processes of a tree are ended: asked, killed, or named in the log where neither works."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterable
+
+import anyio
+
+from . import procengine, procfs, procuser
+from .procfs import Proc
+
+ENGINE_S = 2.0  # so long the monitor of a container may take to end after its client
+LOOK_AGAIN_S = 0.05
+
+_log = logging.getLogger(__name__)
+
+
+class Ending:
+    """The end of one tree: nobody is asked twice, and each failure is logged once.
+
+    Args:
+        label: Name of the service, for the log.
+    """
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._asked: set[tuple[int, int]] = set()  # pid and start
+        self._denied: set[tuple[int, int]] = set()
+
+    def ask(self, members: Iterable[Proc], group: int) -> None:
+        """Ask what is not in process group *group* to end; ``terminate`` asked the others."""
+        new = [each for each in members if (each.pid, each.start) not in self._asked]
+        self._asked.update((each.pid, each.start) for each in new)
+        for member in new:
+            if member.pgid != group:
+                procfs.send(member, signal.SIGTERM)
+                procfs.send(member, signal.SIGCONT)
+
+    def kill(self, proc: Proc) -> bool:
+        """Kill one process; returns False, and logs it once, if it is not ours to signal."""
+        if procfs.send(proc, signal.SIGKILL) or not procuser.is_denied(proc):
+            return True
+        if (proc.pid, proc.start) not in self._denied:
+            self._denied.add((proc.pid, proc.start))
+            _log.error(
+                "%s: pid %d (%s) of user %s is left running: user %s may not end it",
+                self._label, proc.pid, procfs.program(proc.pid),
+                procuser.name(procuser.uid(proc.pid)), procuser.name(os.geteuid()),
+            )  # fmt: skip
+        return False
+
+    async def await_engines(self, engines: Iterable[Proc]) -> None:
+        """Wait a moment until the containers among *engines* have ended; log those that have not.
+
+        A container that its client has left behind is its engine's to end.
+        """
+        monitors = procengine.monitors(engines)
+        with anyio.move_on_after(ENGINE_S):
+            await procfs.wait_gone(monitors)
+        for each in filter(procfs.is_same, monitors):
+            text = "%s: container %s is left to its engine (pid %d, %s): end it by cmdStop"
+            name = procengine.container(each.pid) or "of unknown name"
+            _log.warning(text, self._label, name, each.pid, procfs.program(each.pid))
+
+
+async def look(at: Callable[[], list[Proc]]) -> list[Proc]:
+    """Look at /proc, again and again while there is no descriptor left to look with."""
+    while True:
+        try:
+            return at()
+        except OSError:
+            await anyio.sleep(LOOK_AGAIN_S)

@@ -1,0 +1,48 @@
+"""Users of processes: who runs one, and what that user is called."""
+
+from __future__ import annotations
+
+import os
+import pwd
+
+from . import procfs
+from .procfs import Proc
+
+
+def uid(pid: int) -> int:
+    """Return the effective user id of *pid*; -1 if it has ended."""
+    try:
+        return os.stat(f"/proc/{pid}").st_uid  # noqa: PTH116  (root's for what may not be dumped)
+    except OSError:
+        return -1
+
+
+def real_uid(pid: int) -> int:
+    """Return the real user id of *pid*, as /proc/PID/status has it; -1 if it has ended."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:  # noqa: PTH123
+            for line in file:
+                if line.startswith(b"Uid:"):
+                    return int(line.split()[1])
+    except OSError:
+        pass
+    return -1
+
+
+def name(number: int) -> str:
+    """Return the name of a user, or its number where it has none."""
+    try:
+        return pwd.getpwuid(number).pw_name
+    except (KeyError, OverflowError):
+        return str(number)
+
+
+def is_denied(proc: Proc) -> bool:
+    """Return True if *proc* lives and belongs to a user whom we may not signal."""
+    try:
+        os.kill(proc.pid, 0)
+    except PermissionError:
+        return procfs.is_same(proc)
+    except OSError:
+        return False
+    return False
