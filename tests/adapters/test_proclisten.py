@@ -32,9 +32,9 @@ def test_listeners_of_one_port_are_found() -> None:
         Listener(address=ip_address("0.0.0.0"), inode=102, uid=0),
     ]
     assert parse_listeners(TCP6, 8080) == [
-        Listener(address=ip_address("::1"), inode=201),
-        Listener(address=ip_address("::"), inode=202),
-        Listener(address=ip_address("::ffff:127.0.0.1"), inode=203),
+        Listener(address=ip_address("::1"), inode=201, uid=0),
+        Listener(address=ip_address("::"), inode=202, uid=0),
+        Listener(address=ip_address("::ffff:127.0.0.1"), inode=203, uid=0),
     ]
     assert parse_listeners(TCP, 80) == []
 
