@@ -78,7 +78,9 @@ async def capture(proxy: Proxy, request: Request, send: Send) -> None:
     if found is None or not proxy.view(request.access).shows(found.model):
         await send_error(request, send, 404, f"there is no capture {request.rest}, or no longer")
         return
-    await send_json(send, await anyio.to_thread.run_sync(found.value))
+    value = await anyio.to_thread.run_sync(found.value)
+    value["req_headers"] = proxy.gate.ring.redacted(value["req_headers"])
+    await send_json(send, value)
 
 
 def _models_of(view: View, wanted: tuple[str, ...]) -> tuple[str, ...] | None:

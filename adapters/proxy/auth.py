@@ -13,7 +13,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from hashlib import sha256
@@ -42,7 +42,10 @@ NOT_PASSED_ON = CREDENTIALS | _OVERRIDES
 _EVERY_SCOPE: frozenset[KeyScope] = frozenset(("infer", "admin"))
 _INFER_ONLY: frozenset[KeyScope] = frozenset(("infer",))
 _TRIED = 8  # credentials of one request; no client sends more, and each is a guess
+_SPLIT = bytes.maketrans(b";,&?", b"    ")
 _LONGEST_BYTES = 512  # of a field's or parameter's value that is compared with our keys
+#: Stands for a secret where fields are shown.
+REDACTED = "[REDACTED]"
 _HASHED = "sha256:"
 _HASH = re.compile(r"sha256:[0-9A-Fa-f]{64}")
 
@@ -191,10 +194,30 @@ class KeyRing:
             return False
         if self._is_key(value):
             return True
-        words = value.replace(b";", b" ").split()
+        words = value.translate(_SPLIT).split()
         if len(words) == 1 and b"=" not in value:
             return False
         return any(self._is_key(part) for word in words for part in (word, word.partition(b"=")[2]))
+
+    def redacted(self, fields: dict[str, str]) -> dict[str, str]:
+        """Return *fields*, names and values as they are shown, without values that hold a key."""
+        if self.is_empty:
+            return fields
+        return {
+            name: REDACTED if self._holds_key(value.encode("latin-1", "replace")) else value
+            for name, value in fields.items()
+        }
+
+    def protocols_without_keys(self, protocols: Iterable[str]) -> list[str]:
+        """Return the websocket *protocols* without those that carry one of our keys.
+
+        Scripts of web pages cannot add a field to a websocket, so some put a key there:
+        ``openai-insecure-api-key.KEY``.
+        """
+        return [
+            name for name in protocols
+            if not any(self._is_key(part.encode()) for part in (name, name.partition(".")[2]))
+        ]  # fmt: skip
 
     def _is_key(self, value: bytes) -> bool:
         if not 0 < len(value) <= _LONGEST_BYTES:

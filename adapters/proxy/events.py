@@ -117,7 +117,7 @@ def _put_state(proxy: Proxy, feed: Feed) -> None:
     session = {"session_id": list(proxy.options.session_headers)}
     feed.put("uiConfig", {"activity": session})
     feed.put("profileChanged", {"active": proxy.profiles.active})
-    requests = [shown.in_flight(exchange) for exchange in proxy.flights.open.values()]
+    requests = [shown.in_flight(proxy, exchange) for exchange in proxy.flights.open.values()]
     feed.put("inflight", {"operation": "snapshot", "requests": requests})
     feed.put("queue", queue_value(proxy.supervisor))
 
@@ -174,7 +174,7 @@ class Reporter:
         for key, exchange in now.items():
             seen[key] = _mark(exchange)
             if seen[key] != self._seen.get(key):
-                value = {"operation": "upsert", "request": shown.in_flight(exchange)}
+                value = {"operation": "upsert", "request": shown.in_flight(self._proxy, exchange)}
                 hub.publish("inflight", value)
         self._seen = seen
         queue = queue_value(self._proxy.supervisor)

@@ -13,7 +13,7 @@ from .shown_fields import metadata_of, shown_headers, shown_time
 from .state import Proxy
 
 
-def in_flight(exchange: Exchange) -> dict[str, Any]:
+def in_flight(proxy: Proxy, exchange: Exchange) -> dict[str, Any]:
     """Return the entry of one request that is not over."""
     return {
         "id": str(exchange.id),
@@ -21,7 +21,7 @@ def in_flight(exchange: Exchange) -> dict[str, Any]:
         "model": exchange.model,
         "req_path": exchange.path,
         "method": exchange.method.decode("latin-1"),
-        "req_headers": shown_headers(exchange.request.headers),
+        "req_headers": proxy.gate.ring.redacted(shown_headers(exchange.request.headers)),
         "remote_ip": exchange.request.client or "",
         "resp_headers": shown_headers(exchange.answer_headers),
         "resp_status": exchange.status,

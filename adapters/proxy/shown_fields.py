@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from .asgi_types import Headers
+from .auth import REDACTED
 from .exchange import Exchange
 
-_REDACTED = "[REDACTED]"
 _SECRET = frozenset(
     {
         b"authorization", b"proxy-authorization", b"cookie", b"set-cookie", b"x-api-key",
@@ -21,7 +21,7 @@ def shown_headers(headers: Headers) -> dict[str, str]:
     """Return the first value of each field, names as HTTP/1.1 usually writes them."""
     found: dict[str, str] = {}
     for name, value in headers:
-        text = _REDACTED if name in _SECRET else value.decode("latin-1")
+        text = REDACTED if name in _SECRET else value.decode("latin-1")
         found.setdefault(name.decode("latin-1").title(), text)
     return found
 

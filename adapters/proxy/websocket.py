@@ -243,7 +243,8 @@ async def _connect(
         (b"Sec-WebSocket-Key", key),
         (b"Sec-WebSocket-Version", b"13"),
     ]
-    protocols = request.scope.get("subprotocols") or []
+    offered = request.scope.get("subprotocols") or []
+    protocols = proxy.gate.ring.protocols_without_keys(offered)
     if protocols:
         fields.append((b"Sec-WebSocket-Protocol", ", ".join(protocols).encode("latin-1")))
     response = await upstream.pool.request(

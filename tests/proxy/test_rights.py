@@ -194,6 +194,7 @@ FIELDS = [
     ("api-key", INFER), ("x-goog-api-key", INFER), ("x-auth-token", ADMIN), ("x-other", INFER),
     ("x-goog-api-key", f"Bearer {INFER}"), ("cookie", f"theme=dark; token={INFER}; x=1"),
     ("cookie", f"key={quote(INFER, safe='')}"), ("x-api-key", INFER),
+    ("referer", f"http://localhost/page?a=1&api_key={quote(INFER, safe='')}&b=2"),
 ]  # fmt: skip
 QUERIES = [
     f"api_key={INFER}", f"key={quote(INFER, safe='')}", f"a=1&access_token={ADMIN}&b=2",
@@ -244,6 +245,17 @@ def test_our_keys_in_any_field_or_parameter_stay_here(
                     await ask(bench, server, [], query)
 
     asyncio.run(whole())
+
+
+def test_our_keys_in_websocket_protocols_and_shown_fields_stay_here() -> None:
+    """A key in a subprotocol is not offered to a model, and one in a field is not shown."""
+    ring = KeyRing([ApiKey(key="sk-a.b")])
+    offered = ["realtime", "openai-insecure-api-key.sk-a.b", "sk-a.b", "openai-beta.realtime-v1"]
+
+    assert ring.protocols_without_keys(offered) == ["realtime", "openai-beta.realtime-v1"]
+    assert KeyRing().protocols_without_keys(offered) == offered
+    shown = ring.redacted({"X-Other": "Bearer sk-a.b", "Accept": "a/b", "X-Third": "sk-a.bc"})
+    assert shown == {"X-Other": "[REDACTED]", "Accept": "a/b", "X-Third": "sk-a.bc"}
 
 
 def test_without_keys_of_ours_fields_and_parameters_cross() -> None:
