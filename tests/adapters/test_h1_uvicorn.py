@@ -149,7 +149,7 @@ def test_C26_websockets_are_told_of_the_end(server: Server) -> None:
     with server.connect() as client:
         client.send(HANDSHAKE)
         assert client.read_head().status == 101
-        assert len(state_of(server).connections) == 1
+        wait_until(lambda: len(state_of(server).connections) == 1)  # the handed over one alone
         server.begin_stop()
         assert client.read_all() == b"\x88\x02\x03\xf4"  # close, 1012
     wait_until(lambda: server.calls[0].events)

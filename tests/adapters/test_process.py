@@ -8,11 +8,11 @@ import textwrap
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
-from importlib.util import find_spec
 from pathlib import Path
 
 import anyio
 import pytest
+from tools.loops import needs
 
 from swapchart.adapters import procfs
 from swapchart.adapters.process import LocalLauncher, LocalProcess
@@ -21,10 +21,6 @@ from swapchart.runtime.logs import LogRing
 from swapchart.runtime.ports import Command, Exit
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
-
-
-def needs(module: str) -> pytest.MarkDecorator:
-    return pytest.mark.skipif(find_spec(module) is None, reason=f"{module} is not installed")
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from asyncio import StreamWriter as Writer
 from collections.abc import AsyncIterator
 
 import pytest
+from tools.loops import needs
 from tools.net import wait_until_async
 from tools.scripted_upstream import (
     HOST,
@@ -27,7 +28,7 @@ from swapchart.adapters.upstream import UpstreamBroken
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(params=["asyncio", "uvloop"])
+@pytest.fixture(params=["asyncio", pytest.param("uvloop", marks=needs("uvloop"))])
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
     return ("asyncio", {"use_uvloop": request.param == "uvloop"})
 

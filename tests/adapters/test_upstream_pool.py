@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+from tools.loops import needs
 from tools.net import free_port, wait_until_async
 from tools.scripted_upstream import (
     HOST,
@@ -44,7 +45,7 @@ from swapchart.adapters.upstream import (
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(params=["asyncio", "uvloop"])
+@pytest.fixture(params=["asyncio", pytest.param("uvloop", marks=needs("uvloop"))])
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
     return ("asyncio", {"use_uvloop": request.param == "uvloop"})
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-import uvloop
 from tools.asgi import Bench, Received, proxied, say, say_events
+from tools.loops import fastest_loop
 from tools.net import wait_until_async
 
 from swapchart.adapters.h1 import ConnectionHub, H1Limits
@@ -128,7 +128,7 @@ def run(main: Callable[[Front], Awaitable[None]], **options: Any) -> None:
             async with server:
                 await main(front)
 
-    for factory in (uvloop.new_event_loop, asyncio.new_event_loop):
+    for factory in dict.fromkeys((fastest_loop(), asyncio.new_event_loop)):
         with asyncio.Runner(loop_factory=factory) as runner:
             runner.run(asyncio.wait_for(whole(), 30))
 

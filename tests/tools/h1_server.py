@@ -13,11 +13,11 @@ from typing import Any
 import hypercorn.asyncio
 import hypercorn.config
 import uvicorn
-import uvloop
 
 from swapchart.adapters.h1 import H1Limits, patched_hypercorn
 from swapchart.adapters.h1_exchange import Exchange
 from swapchart.adapters.h1_uvicorn import uvicorn_protocol
+from tools.loops import fastest_loop, new_loop
 from tools.net import wait_until
 from tools.raw import Connection
 
@@ -113,7 +113,8 @@ class Server:
         self.uvicorn: uvicorn.Server | None = None
         self.on_offer: Callable[[Exchange], bool] = lambda exchange: False
         self._limits, self._config, self._grace_s = limits, config, grace_s
-        self._new_loop = asyncio.new_event_loop if "asyncio" in where else uvloop.new_event_loop
+        named = [name for name in ("asyncio", "uvloop") if name in where]
+        self._new_loop = new_loop(named[0]) if named else fastest_loop()
         self._serve = self._serve_uvicorn if "uvicorn" in where else self._serve_hypercorn
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.port: int = self._socket.getsockname()[1]
