@@ -45,6 +45,8 @@ class ConnectionHub:
         limits: What one client may ask of us.
         outbox: Of the answers that are sent at the end of the loop's turn.
         date: The whole Date field of now, with its CRLF.
+        keep_alive: The whole Keep-Alive field of an answer whose connection is kept.
+        spare: Bytes that connections may read beyond their limits; see ``H1Limits.stuck_bytes``.
         connections: Those that are open, or whose applications still run.
         is_draining: Tells whether connections are to end with the answer they are at.
     """
@@ -58,6 +60,8 @@ class ConnectionHub:
         self.limits = limits
         self.outbox = Outbox()
         self.date = b""
+        self.keep_alive = b"keep-alive: timeout=%d\r\n" % limits.keep_alive_s
+        self.spare = limits.stuck_bytes_in_all
         self.connections: set[H1Connection] = set()
         self._loop = loop
         self.is_draining = is_draining

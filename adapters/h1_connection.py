@@ -23,6 +23,7 @@ from urllib.parse import unquote
 
 import httptools
 
+from . import sock_diag
 from .h1_exchange import TELL_LEAVING, WHOLE_ANSWER, WHOLE_BODY, App, Exchange, Scope
 from .h1_rules import (
     SPECIAL,
@@ -48,6 +49,7 @@ _METHODS = {b"GET": "GET", b"POST": "POST", b"HEAD": "HEAD", b"OPTIONS": "OPTION
 _ASGI = {"version": "3.0", "spec_version": "2.4"}
 _RATE_WINDOW_S = 60.0
 _HOLD_BYTES = 1 << 16  # of answers that wait for the end of the loop's turn, at most
+_ROOM_STEP_BYTES = 1 << 21  # read at a time beyond the limit from a client that is stuck
 
 Fields = list[tuple[bytes, bytes]]
 
@@ -58,6 +60,8 @@ class Hub(Protocol):
     limits: H1Limits
     outbox: Outbox
     date: bytes
+    keep_alive: bytes
+    spare: int
     is_draining: Callable[[], bool]
 
     def flush_later(self, exchange: Exchange) -> None:
@@ -98,10 +102,13 @@ class H1Connection(asyncio.Protocol):
         "_is_handing_on",
         "_is_lost",
         "_is_new",
+        "_is_still",
+        "_is_stuck",
         "_limits",
         "_parser",
         "_poll",
         "_queue",
+        "_room",
         "_root_path",
         "_server",
         "_since",
@@ -171,6 +178,9 @@ class H1Connection(asyncio.Protocol):
         self._current: Exchange | None = None  # it is being answered
         self._queue: deque[Exchange] = deque()  # received behind it, wholly or in part
         self._ahead = bytearray()  # not looked at yet
+        self._room = 0  # bytes that it may hold beyond the limit; lent by the hub
+        self._is_still = False  # the transport does not read
+        self._is_stuck = False  # paused since the last look
         self._error = 0  # status to answer after the current exchange
         self._tasks: set[asyncio.Task[None]] = set()
         self._held = b""  # of answers, until the end of the loop's turn
@@ -203,7 +213,7 @@ class H1Connection(asyncio.Protocol):
         """Parse *data*, or keep it while an earlier request is being answered."""
         if self._is_deaf:
             return
-        if self._ahead or (self._current is not None and self._incoming is None):
+        if self._ahead or (self._current is not None and (self._incoming is None or self._room)):
             self._ahead += data
             self._adjust_reading()
         elif len(data) > _HEAD_SLICE_BYTES:
@@ -225,6 +235,7 @@ class H1Connection(asyncio.Protocol):
         """Tell everybody."""
         self._is_lost = self._is_deaf = True
         self._held = b""
+        self._drop_ahead()
         self._leave()
         self.resume_writing()
         self._check_finished()
@@ -256,6 +267,51 @@ class H1Connection(asyncio.Protocol):
                 self._ahead += data[at:]
                 break
         self._adjust_reading()
+
+    def _feed_ahead(self) -> None:
+        """Parse what waits, as far as there is room for it."""
+        ahead, self._ahead = self._ahead, bytearray()  # whoever comes back here finds nothing
+        while ahead and not self._is_deaf:
+            incoming, size = self._incoming, _BODY_SLICE_BYTES
+            if incoming is None:
+                if self._current is not None:
+                    break
+                size = _HEAD_SLICE_BYTES
+            elif incoming.size > self._limits.body_bytes:
+                break
+            data = bytes(ahead[:size])
+            del ahead[:size]
+            used = self._parse(data)
+            if self._upgrade is not None:
+                self._switch(data[used:] + ahead)
+                ahead = self._ahead
+        if self._is_deaf or not ahead:
+            self._drop_ahead()
+        else:
+            self._ahead = ahead
+        if not self._is_deaf:
+            self._adjust_reading()
+
+    def _drop_ahead(self) -> None:
+        """Forget what waits, and give the room for it back."""
+        self._ahead.clear()
+        self.hub.spare += self._room
+        self._room = 0
+
+    def _make_room(self) -> None:
+        """Read on from a client whose bytes nobody takes: behind them may be its end.
+
+        A client of another machine that left with our window full cannot say so. What it had
+        handed to its kernel (4 MiB at most, by default) has to be read first.
+        """
+        hub = self.hub
+        if self._is_stuck and self._is_still:
+            more = min(_ROOM_STEP_BYTES, self._limits.stuck_bytes - self._room, hub.spare)
+            if more > 0:
+                hub.spare -= more
+                self._room += more
+                self._adjust_reading()
+        self._is_stuck = True
 
     def _parse(self, data: bytes) -> int:
         """Parse one slice; returns how much of it was used."""
@@ -418,13 +474,19 @@ class H1Connection(asyncio.Protocol):
 
     def _adjust_reading(self) -> None:
         """Read only while what waits here is little."""
-        limits, incoming = self._limits, self._incoming
-        is_full = len(self._ahead) > limits.ahead_bytes or (
+        limits, incoming, waiting = self._limits, self._incoming, len(self._ahead)
+        is_full = waiting > limits.ahead_bytes or (
             incoming is not None and incoming.size > limits.body_bytes
         )
-        if is_full != self.is_paused and not self.transport.is_closing():
+        if self.transport.is_closing():
+            return
+        if is_full != self.is_paused:
             self.is_paused = is_full
-            if is_full:
+            self._is_stuck = False
+        is_still = is_full and waiting >= self._room
+        if is_still != self._is_still:
+            self._is_still = is_still
+            if is_still:
                 self.transport.pause_reading()
             else:
                 self.transport.resume_reading()
@@ -463,7 +525,12 @@ class H1Connection(asyncio.Protocol):
 
     def body_taken(self) -> None:
         """Read on."""
-        self._adjust_reading()
+        self._is_stuck = False
+        if self._ahead:
+            self.loop.call_soon(self._feed_ahead)
+        else:
+            self._drop_ahead()
+            self._adjust_reading()
 
     async def wait_writable(self) -> None:
         """Wait until the client reads, or is cut."""
@@ -481,10 +548,8 @@ class H1Connection(asyncio.Protocol):
             self._answer_error(self._error)
         else:
             self._since = self.loop.time()
-            if self._ahead:
-                data = bytes(self._ahead)
-                self._ahead.clear()
-                self._feed(data)
+            if self._ahead or self._room:
+                self._feed_ahead()
 
     def ended(self, exchange: Exchange) -> None:
         """Forget an application that has returned."""
@@ -566,15 +631,15 @@ class H1Connection(asyncio.Protocol):
         """
         self._is_deaf = self._is_closing = True
         self._since = self._unsent_at = self.loop.time()
-        self._ahead.clear()
+        self._drop_ahead()
         self._leave()
         self.send_held()
         if self.transport.is_closing():
             return
         if linger and self.transport.can_write_eof():
             self.transport.write_eof()
-            if self.is_paused:
-                self.is_paused = False
+            if self._is_still:
+                self._is_still = self.is_paused = False
                 self.transport.resume_reading()
         else:
             self.transport.close()
@@ -615,18 +680,30 @@ class H1Connection(asyncio.Protocol):
             if self._in_head:
                 if took >= limits.header_timeout_s:
                     self._refuse_input(408)
-            elif took >= self._idle_limit_s():
-                self._close(linger=False)
+            elif took >= self._idle_limit_s() and not self._has_input():
+                self._close(linger=True)  # a request that crosses this is not lost by a reset
             return
         if self._incoming is not None:
             self._look_at_body(now, self._incoming)
-        if self.is_paused and self._has_hung_up():
-            self.abort()
+        if self.is_paused:
+            if self._has_hung_up():
+                self.abort()
+            else:
+                self._make_room()
 
     def _idle_limit_s(self) -> float:
+        limits = self._limits
         if self.hub.is_draining():
-            return self._limits.drain_idle_s
-        return self._limits.header_timeout_s if self._is_new else self._limits.keep_alive_s
+            return limits.drain_idle_s
+        if self._is_new:
+            return limits.header_timeout_s
+        return limits.keep_alive_s + limits.keep_alive_spare_s
+
+    def _has_input(self) -> bool:
+        """Tell whether the client has sent what the event loop has not read yet."""
+        poll = select.poll()
+        poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return bool(poll.poll(0))
 
     def _look_at_writing(self, now: float) -> None:
         size = self._count_unsent()
@@ -664,11 +741,15 @@ class H1Connection(asyncio.Protocol):
             self._window_at, self._window_bytes = now, came
 
     def _has_hung_up(self) -> bool:
-        """Look past bytes that are not being read, which the event loop cannot."""
+        """Look past bytes that are not being read, or not even sent; the event loop cannot."""
         if self._poll is None:
             self._poll = select.poll()
             self._poll.register(self.transport.get_extra_info("socket").fileno(), _RDHUP)
-        return any(events & _HANGUP for _, events in self._poll.poll(0))
+        if any(events & _HANGUP for _, events in self._poll.poll(0)):
+            return True
+        if not self._is_stuck or self._server is None or self._client is None:
+            return False
+        return sock_diag.has_left(self._server, self._client)
 
 
 def _address(name: object) -> tuple[str, int] | None:

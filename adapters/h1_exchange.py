@@ -48,6 +48,7 @@ class House(Protocol):
     """What all connections of a server have in common."""
 
     date: bytes  # the whole Date field of now, with its CRLF
+    keep_alive: bytes  # the whole Keep-Alive field
     is_draining: Callable[[], bool]
 
     def flush_later(self, exchange: Exchange) -> None:
@@ -58,7 +59,7 @@ class Line(Protocol):
     """What an exchange asks of the connection it runs on."""
 
     loop: asyncio.AbstractEventLoop
-    is_paused: bool  # the client is not read from
+    is_paused: bool  # `body_taken` is waited for
     stalled: asyncio.Future[None] | None  # pending while the client does not read
 
     @property
@@ -371,7 +372,9 @@ class Exchange:
             self.keep_alive = False
             framing += b"connection: close\r\n"
         elif self._is_1_0:
-            framing += b"connection: keep-alive\r\n"
+            framing += b"connection: keep-alive\r\n" + line.hub.keep_alive
+        else:
+            framing += line.hub.keep_alive
         return b"%b%b%b\r\n" % (head, framing, date)
 
     def _settle_framing(self, announced: bytes | None, length: int | None) -> bytes:

@@ -32,7 +32,10 @@ class H1Limits:
         target_bytes: Longest target.
         header_timeout_s: Longest time from the first byte of a head (or the connection) to its
             end; seconds.
-        keep_alive_s: How long a connection without a request is kept; seconds.
+        keep_alive_s: How long a connection without a request is kept, as ``Keep-Alive`` says;
+            seconds.
+        keep_alive_spare_s: How much longer it is kept, so that a client that believes the field
+            never sends when we close; seconds.
         body_idle_s: Longest time without a byte of a body that is being sent; seconds.
         body_rate: Least bytes a second, over a minute, of a body that is being sent.
         write_timeout_s: Longest time without the client taking a byte of its answer; seconds.
@@ -41,6 +44,9 @@ class H1Limits:
         drain_idle_s: How long connections without a request are kept after draining began.
         body_bytes: Buffered bytes of a body above which the client is paused.
         ahead_bytes: Buffered bytes of further requests above which the client is paused.
+        stuck_bytes: Bytes read beyond these limits from a client that stays paused, to find out
+            whether it has left.
+        stuck_bytes_in_all: The same of all connections together.
         allow_h2c: Hand requests for HTTP/2 in clear text on; else they are served as HTTP/1.1,
             and HTTP/2 from the first byte is refused.
     """
@@ -49,7 +55,8 @@ class H1Limits:
     header_fields: int = 100
     target_bytes: int = 16384
     header_timeout_s: float = 10.0
-    keep_alive_s: float = 5.0
+    keep_alive_s: float = 75.0
+    keep_alive_spare_s: float = 5.0
     body_idle_s: float = 30.0
     body_rate: float = 1024.0
     write_timeout_s: float = 60.0
@@ -57,6 +64,8 @@ class H1Limits:
     drain_idle_s: float = 1.0
     body_bytes: int = 1 << 18
     ahead_bytes: int = 1 << 16
+    stuck_bytes: int = 1 << 23
+    stuck_bytes_in_all: int = 1 << 26
     allow_h2c: bool = False
 
 

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _BACKLOG = 2048
+#: A client that vanished, or gave up a close that our full window held back, is found out in 2 min.
+_ALIVE_S = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
 _READER_LIMIT_MS = 60_000  # a client that takes no byte for so long is cut by the kernel
 _SERVER_LIMIT_S = 3.0  # after the models are gone, the server gets so long to end
 _EXIT_LIMIT_S = 5.0
@@ -98,6 +100,9 @@ def bind(address: str) -> socket.socket:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with contextlib.suppress(OSError, AttributeError):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _READER_LIMIT_MS)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # of those it accepts, too
+            for name, value in _ALIVE_S:
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
         sock.bind((host, port))
         sock.listen(_BACKLOG)
         sock.setblocking(False)

@@ -7,13 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
+import socket
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from tools.h1_server import Call, Server, serving
 from tools.net import wait_until
+from tools.raw import Connection
+from tools.transports import Wire
 
-from swapchart.adapters.h1 import ClientGoneError
+from swapchart.adapters import sock_diag
+from swapchart.adapters.h1 import ClientGoneError, ConnectionHub, H1Limits
+from swapchart.adapters.h1_connection import H1Connection
 from swapchart.adapters.h1_exchange import TELL_LEAVING
 
 H = b"Host: x\r\n"
@@ -104,6 +111,183 @@ def test_C15_leaving_is_noticed(server: Server, name: str, how: str) -> None:
 
     assert call.events == ["http.disconnect"]
     assert len(server.calls) == 1
+
+
+def fill(client: Connection, data: bytes) -> int:
+    """Send *data* again and again until the other end takes no more; returns how much that was."""
+    client.socket.settimeout(0.3)
+    sent = 0
+    with contextlib.suppress(TimeoutError):
+        while True:
+            sent += client.socket.send(data)
+    return sent
+
+
+STUCK = {
+    "body": (get("/deaf", b"Content-Length: 99999999999", method=b"POST"), bytes(1 << 16)),
+    "chunks": (
+        get("/deaf", b"Transfer-Encoding: chunked", method=b"POST"), b"1\r\na\r\n" * 10_000,
+    ),
+    "pipelined": (get("/deaf"), get("/", b"A: " + b"b" * 4000) * 10),
+}  # fmt: skip
+
+
+async def deaf(call: Call) -> None:
+    """Read no body; note when the client leaves."""
+    left = asyncio.Event()
+    call.scope["extensions"][TELL_LEAVING](left.set)
+    await left.wait()
+    call.events.append("left")
+
+
+@pytest.mark.parametrize("name", STUCK)
+def test_leaving_behind_a_full_receive_window_is_noticed(server: Server, name: str) -> None:
+    """A client that left while its bytes are not taken is found out, though its end comes last."""
+    server.handlers["/deaf"] = deaf
+    head, more = STUCK[name]
+    with server.connect() as client:
+        client.send(head)
+        call = server.wait_call()
+        assert fill(client, more) > 1 << 18
+        assert call.events == []
+    wait_until(lambda: call.events, 5.0)
+
+    assert call.events == ["left"]
+    assert len(server.calls) == 1
+
+
+@pytest.mark.parametrize("name", STUCK)
+def test_leaving_of_a_remote_client_behind_a_full_window_is_noticed(
+    server: Server, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the kernel has not the other end, what the client had sent is read until its end."""
+    monkeypatch.setattr(sock_diag, "has_left", lambda *_: False)
+    server.handlers["/deaf"] = deaf
+    head, more = STUCK[name]
+    with server.connect() as client:
+        client.send(head)
+        call = server.wait_call()
+        client.socket.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            for _ in range(1000):
+                client.socket.send(more)
+    wait_until(lambda: call.events, 15.0)
+
+    assert call.events == ["left"]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_sock_diag_other_end_that_was_closed_is_known(host: str) -> None:
+    """Open, closed behind a full window, and not of this machine: only the second has left."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as listener:
+        client = socket.create_connection(listener.getsockname()[:2])
+        ours, _ = listener.accept()
+        with ours:
+            ends = ours.getsockname()[:2], ours.getpeername()[:2]
+            client.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    client.send(bytes(1 << 16))
+            assert not sock_diag.has_left(*ends)
+            client.close()
+            assert sock_diag.has_left(*ends)
+            far = "2001:db8::1" if ":" in host else "192.0.2.1"
+            assert not sock_diag.has_left(ends[0], (far, 9))
+
+
+def test_stuck_upload_that_is_taken_late_comes_whole(server: Server) -> None:
+    """What was read to look for the end of a client is no less a part of its body."""
+    go = asyncio.Event()
+
+    async def late(call: Call) -> None:
+        await go.wait()
+        body = await call.read()
+        await call.answer(hashlib.sha256(body).hexdigest().encode())
+
+    server.handlers["/late"] = late
+    block = bytes(range(256)) * 256
+    chunk = b"%x\r\n%b\r\n" % (len(block), block)
+    digest, count = hashlib.sha256(), 0
+    with server.connect() as client:
+        client.send(get("/late", b"Transfer-Encoding: chunked", method=b"POST"))
+        client.socket.settimeout(1.5)
+        rest = b""
+        with contextlib.suppress(TimeoutError):
+            while count < 800:
+                rest = rest or chunk
+                rest = rest[client.socket.send(rest) :]
+                if not rest:
+                    count += 1
+                    digest.update(block)
+        assert count < 800
+        server.do(go.set)
+        client.socket.settimeout(10)
+        client.send((rest or chunk) + b"0\r\n\r\n" + get("/") * 3)
+        digest.update(block)
+        assert client.read_answer().body == digest.hexdigest().encode()
+        for _ in range(3):
+            assert client.read_answer().status == 200
+
+
+def test_stuck_clients_are_read_from_within_bounds() -> None:
+    """However many there are, what is read beyond the usual limits is bounded, and given back."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        limits = H1Limits(stuck_bytes=3 << 20, stuck_bytes_in_all=4 << 20)
+        hub = ConnectionHub(loop, limits, lambda: False)
+
+        async def deaf(scope: Any, receive: Any, send: Any) -> None:
+            await receive()
+            await asyncio.Event().wait()
+
+        wires = [StuckWire() for _ in range(3)]
+        connections = [H1Connection(hub, deaf, loop) for _ in wires]
+        for connection, wire in zip(connections, wires, strict=True):
+            connection.connection_made(wire)  # type: ignore[arg-type]
+            connection.data_received(get("/", b"Content-Length: 99999999", method=b"POST"))
+            await asyncio.sleep(0)
+            for _ in range(9):
+                for other in connections:
+                    if hasattr(other, "transport"):
+                        other.look(loop.time())
+                while wire.is_reading:
+                    connection.data_received(bytes(1 << 16))
+                    wire.count += 1 << 16
+        taken = [wire.count for wire in wires]
+        slack = limits.body_bytes + (1 << 18)
+        assert 3 << 20 <= taken[0] <= (3 << 20) + slack
+        assert 1 << 20 <= taken[1] <= (1 << 20) + slack
+        assert taken[2] <= slack
+        assert hub.spare == 0
+        for connection, wire in zip(connections, wires, strict=True):
+            connection.connection_lost(None)
+            connection.cancel()
+            await connection.finished
+            wire.ours.close()
+            wire.theirs.close()
+        assert hub.spare == limits.stuck_bytes_in_all
+
+    asyncio.run(main())
+
+
+class StuckWire(Wire):
+    """A wire that remembers whether it is read from, and how much came."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_reading, self.count = True, 0
+        self.ours, self.theirs = socket.socketpair()
+
+    def pause_reading(self) -> None:
+        self.is_reading = False
+
+    def resume_reading(self) -> None:
+        self.is_reading = True
+
+    def get_extra_info(self, name: str) -> object:
+        return self.ours if name == "socket" else None
 
 
 def test_C15_half_a_close_is_leaving(server: Server) -> None:

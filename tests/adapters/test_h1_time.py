@@ -7,21 +7,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from tools.h1_server import Call, Server, serving
 from tools.net import takes, wait_until
 
 from swapchart.adapters import h1_connection
-from swapchart.adapters.h1 import ClientGoneError, H1Limits
+from swapchart.adapters.h1 import ClientGoneError, ConnectionHub, H1Limits
+from swapchart.adapters.h1_connection import H1Connection
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 LIMITS = H1Limits(
     header_timeout_s=0.4,
     keep_alive_s=0.2,
+    keep_alive_spare_s=0.0,
     body_idle_s=0.3,
     write_timeout_s=0.5,
     linger_s=0.3,
@@ -84,6 +88,74 @@ def test_C48_idle_connections_are_closed_without_a_word(server: Server) -> None:
             assert client.is_silent_for(LIMITS.keep_alive_s * 0.5)
         with takes(0):
             assert client.read_all() == b""
+
+
+def test_idle_close_request_that_crosses_it_is_never_reset(server: Server) -> None:
+    """A client that sends in the moment of the close reads an end, and knows nothing was done."""
+    with server.connect() as client:
+        client.send(GET)
+        assert client.read_answer().status == 200
+        time.sleep(LIMITS.keep_alive_s + 0.15)  # the close is on its way, and not read here
+        for _ in range(3):
+            client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nab")
+            time.sleep(0.02)
+        assert client.socket.recv(100) == b""
+    assert len(server.calls) == 1
+
+
+def test_idle_close_request_that_is_here_already_is_answered(server: Server) -> None:
+    """What the event loop has not read yet, though it is time to close, counts."""
+    asleep = threading.Event()
+
+    def sleep() -> None:
+        asleep.set()
+        time.sleep(LIMITS.keep_alive_s + 0.2)
+
+    with server.connect() as client:
+        client.send(GET)
+        assert client.read_answer().status == 200
+        server.do(sleep)
+        assert asleep.wait(5)
+        client.send(GET)
+        assert client.read_answer().status == 200
+
+
+def test_keep_alive_announced_time_is_the_time_that_is_kept() -> None:
+    """An idle connection is kept for the 75 s that its answers announce, and closed soon after."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        hub = ConnectionHub(loop, H1Limits(), lambda: False)
+        ours, theirs = socket.socketpair()
+        theirs.setblocking(False)
+        connection = H1Connection(hub, answers, loop)
+        await loop.connect_accepted_socket(lambda: connection, sock=ours)
+        await loop.sock_sendall(theirs, GET)
+        answer = await loop.sock_recv(theirs, 1000)
+        assert b"\r\nkeep-alive: timeout=75\r\n" in answer
+        now = loop.time()
+        connection.look(now + 79)
+        with pytest.raises(BlockingIOError):
+            theirs.recv(1)
+        connection.look(now + 81)
+        assert theirs.recv(1) == b""
+        theirs.close()
+        await connection.finished
+
+    async def answers(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 204})
+        await send({"type": "http.response.body", "body": b""})
+
+    asyncio.run(main())
+
+
+def test_keep_alive_is_not_announced_where_the_connection_ends(server: Server) -> None:
+    """An answer with `Connection: close` promises nothing."""
+    with server.connect() as client:
+        client.send(GET)
+        assert client.read_answer().header("keep-alive") == "timeout=0"
+        client.send(GET[:-2] + b"Connection: close\r\n\r\n")
+        assert client.read_answer().header("keep-alive") is None
 
 
 def test_C12_stalled_bodies_are_cut(server: Server) -> None:
