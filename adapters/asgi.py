@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -48,11 +48,12 @@ from .services import stop_limit_s as limit_of
 from .store import Database, StoreError, activity
 from .store.activity import ActivityStore
 from .store.journal import MIGRATIONS, Journal, Owed
-from .store.state import StateDirectory, default_directory
+from .store.state import StateDirectory, StateInUseError, default_directory
 
 log = logging.getLogger(__name__)
 
 _ACTIVITY_ROWS = 1_000_000  # some 150 MB
+_STATE_LOOK_S = 5.0  # between two looks whether our files are still there
 
 
 class Application:
@@ -79,6 +80,7 @@ class Application:
         self._must_have_keys, self._has_own_stop_limit = must_have_keys, stop_limit_s is not None
         self._running: RunningConfig | None = None
         self._state = state
+        self._databases: list[Database] = []
         self.supervisor: Supervisor | None = None
         self._proxy: ProxyApp | None = None
         self._stop_limit_s = limit_of(config) if stop_limit_s is None else stop_limit_s
@@ -144,6 +146,8 @@ class Application:
             if self._is_watching and self._sources is not None:
                 watching = partial(watch, self._sources, lambda: running.seen, running.reloader.ask)
                 await stack.enter_async_context(_beside(kept(watching)))
+            if self._state is not None:
+                await stack.enter_async_context(_beside(kept(self._watch_state, self._state)))
             running.begin()
             self.supervisor = supervisor
             try:
@@ -156,11 +160,8 @@ class Application:
 
     async def _activity(self, stack: AsyncExitStack) -> ActivityStore:
         """Open where finished requests are written down: the file that was named, or our own."""
-        own = None if self._state is None else self._state.path / "activity.db"
-        path = own if self.config.store_path is None else Path(self.config.store_path)
-        database = Database(path, activity.MIGRATIONS)
-        database.open()
-        stack.callback(database.close)
+        path = self._activity_path()
+        database = self._database(stack, path, activity.MIGRATIONS)
         limit = self.config.metrics_max_in_memory if path is None else _ACTIVITY_ROWS
         store = ActivityStore(database, limit=limit)
         with suppress(StoreError):  # the database has said what is wrong
@@ -170,9 +171,7 @@ class Application:
     async def _journal(self, stack: AsyncExitStack, instance: str) -> Journal:
         """Open the journal, and end what it knows to be left of earlier runs."""
         path = None if self._state is None else self._state.path / "journal.db"
-        database = Database(path, MIGRATIONS)
-        database.open()
-        stack.callback(database.close)
+        database = self._database(stack, path, MIGRATIONS)
         journal = Journal(database, instance, boot=boot_id(), started_of=started_of)
         try:
             launched = await journal.leftovers()
@@ -182,6 +181,38 @@ class Application:
             await end_leftovers(launched)
             journal.forget(launched)
         return journal
+
+    def _activity_path(self) -> Path | None:
+        if self.config.store_path is not None:
+            return Path(self.config.store_path).resolve()  # somebody chose a link, if it is one
+        return None if self._state is None else self._state.path / "activity.db"
+
+    def _database(
+        self, stack: AsyncExitStack, path: Path | None, migrations: Sequence[str]
+    ) -> Database:
+        database = Database(path, migrations)
+        database.open()
+        stack.callback(database.close)
+        self._databases.append(database)
+        return database
+
+    async def _watch_state(self, state: StateDirectory) -> None:
+        """Notice that files of ours were deleted, say so, and make them again; for ever."""
+        told = ""
+        while True:
+            await asyncio.sleep(_STATE_LOOK_S)
+            if not await asyncio.to_thread(state.is_there):
+                text = f"{state.path} was deleted while it was in use; what was in it is lost"
+                try:
+                    await asyncio.to_thread(state.renew)
+                except (OSError, StateInUseError) as error:
+                    text = f"{text}, and it cannot be made again: {error}"
+                if text != told:
+                    log.error("%s", text)
+                told = "" if await asyncio.to_thread(state.is_there) else text
+            for database in self._databases:
+                if await asyncio.to_thread(database.is_file_gone):
+                    database.look()
 
     def take(self, call: Call) -> bool:
         """Serve a request without a task; for our own HTTP layer. False: call us instead."""

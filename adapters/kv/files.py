@@ -17,6 +17,8 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..private_files import UnsafeFileError, make_folder, open_file, tighten_file
+
 log = logging.getLogger(__name__)
 
 _SPARE_BYTES = 64 << 20  # a save must not take the last of a disk
@@ -38,8 +40,10 @@ class FolderLock:
         self.folder = folder
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            self._file = os.open(folder / ".swapchart.lock", flags, 0o600)
+            _check_folder(folder)
+            self._file = open_file(folder / ".swapchart.lock", os.O_RDWR | os.O_CREAT)
+        except UnsafeFileError as error:
+            raise KvStoreError(str(error)) from error
         except OSError as error:
             raise KvStoreError(f"{folder} cannot be written: {error.strerror}") from error
         try:
@@ -53,6 +57,23 @@ class FolderLock:
     def close(self) -> None:
         """Let others have it."""
         os.close(self._file)
+
+
+def _check_folder(folder: Path) -> None:
+    """Tighten a folder that we name; refuse one of a user's own in which anybody can write.
+
+    Raises:
+        UnsafeFileError: Everybody could put other files in the place of ours.
+    """
+    if folder.name.startswith("swapchart-"):
+        make_folder(folder)
+        return
+    mode = folder.stat().st_mode
+    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+        raise UnsafeFileError(
+            f"everybody can write in {folder}, and put other conversations there: "
+            f"say chmod o-w {folder}"
+        )
 
 
 def prefix_of(model: str) -> str:
@@ -157,6 +178,10 @@ class SlotFiles:
             with contextlib.suppress(OSError):
                 found |= {path.name for path in folder.glob(f"{self._prefix}-*")}
         self.remove(*(found - known))
+        for name in found & known:
+            for folder in self._folders():
+                with contextlib.suppress(OSError):  # what is no plain file counts as missing later
+                    tighten_file(folder / name)
         return known - found
 
     def _folders(self) -> tuple[Path, ...]:

@@ -12,12 +12,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..private_files import open_file
 from .entry import Entry, by_value
 from .files import KvStoreError, SlotFiles, is_name_of_ours, prefix_of
 
 log = logging.getLogger(__name__)
 
 _VERSION = 1
+_LONGEST = 16 << 20  # of a manifest; characters
 _LARGEST = 1e15  # of tokens, bytes, milliseconds, seconds since 1970
 
 
@@ -96,13 +98,22 @@ class ModelStore:
         """
         self.manifest = Manifest(model=self.manifest.model)
         try:
-            self.manifest = _parse(json.loads(self.path.read_text()), self.manifest.model)
+            value = json.loads(_text_of(self.path))
+            self._check_version(value["version"])
+            self.manifest = _parse(value, self.manifest.model)
         except FileNotFoundError:
             return
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ManifestError(f"{self.path} makes no sense ({error})") from error
         except OSError as error:
-            raise KvStoreError(f"{self.path} cannot be read: {error.strerror}") from error
+            raise KvStoreError(f"{self.path} cannot be read: {error.strerror or error}") from error
+
+    def _check_version(self, version: object) -> None:
+        if isinstance(version, int) and version > _VERSION:
+            raise KvStoreError(
+                f"{self.path} has version {version}, and this program knows {_VERSION}: it was "
+                "written by a newer one, and is left as it is"
+            )
 
     def commit(self, *, is_durable: bool = True) -> None:
         """Write the manifest: a temporary file, fsync where *is_durable*, rename.
@@ -190,10 +201,18 @@ def _flaw(entry: Entry, found: int) -> str:
     return "" if found == entry.size else f"expected {entry.size} bytes, found {found}"
 
 
+def _text_of(path: Path) -> str:
+    with os.fdopen(open_file(path, os.O_RDONLY), encoding="utf-8") as file:
+        text = file.read(_LONGEST + 1)
+    if len(text) > _LONGEST:
+        raise ValueError(f"expected at most {_LONGEST >> 20} MiB")
+    return text
+
+
 def model_of(path: Path) -> str | None:
     """Return the model whose manifest is at *path*; None if it is no manifest of ours."""
     try:
-        name = json.loads(path.read_text())["model"]
+        name = json.loads(_text_of(path))["model"]
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
     return name if isinstance(name, str) and path.name == f"{prefix_of(name)}.json" else None

@@ -18,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import cache
 from itertools import chain, groupby
 from operator import itemgetter
@@ -27,17 +28,22 @@ from typing import Any, TypeAlias, TypeVar
 import anyio
 
 from ...machine.errors import SwapchartError
+from ..private_files import open_file, tighten_file
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Row: TypeAlias = tuple[Any, ...]
-_Write: TypeAlias = tuple[str, Sequence[Any]]
+_Write: TypeAlias = tuple[str, Sequence[Any], bool]
+_Job: TypeAlias = tuple[Callable[[sqlite3.Connection], Any], Future[Any]]
 
 _VARIABLES = 900  # of one statement: 50 rows of activity; every SQLite bears 999
 _FEW, _MANY = 25, 100  # rows that are written at once: a burst of 0.1 ms, or one that costs less
 _LATE = 5  # so many more than were asked for: the processor is busy
 _NICE = 5  # the thread runs when nobody else wants to, and still gets a fifth of a busy core
+_HEAD_BYTES, _VERSION_AT = 100, 60  # of an SQLite file; its user_version
+_AGAIN_S = 0.5  # after rows could not be written
+_LAST_TRIES_S = 3.0  # at the end, for these
 _QUIET_S = 60.0  # the same complaint at most so often
 
 
@@ -56,8 +62,10 @@ class Database:
 
     Attributes:
         dropped: Rows that were lost: no room, a full disk, a store that is off.
-        problem: Why the store is off, or what happened to it at opening; empty if nothing did.
+        problem: Why the store is off, or what happened to it at opening or later; empty if
+            nothing did.
         is_on: Rows are being kept.
+        on_new_file: Called in the store's thread when the file was deleted and made anew.
     """
 
     def __init__(
@@ -70,9 +78,12 @@ class Database:
         self.is_on = False
         self._migrations = migrations
         self._flush_s, self._limit = flush_s, limit
+        self.on_new_file: Callable[[], None] = lambda: None
         self._writes: deque[_Write] = deque()
+        self._again: deque[_Write] = deque()  # could not be written yet
         self._burst = _FEW
-        self._jobs: deque[Callable[[sqlite3.Connection], None]] = deque()
+        self._jobs: deque[_Job] = deque()
+        self._inode: tuple[int, int] = (0, 0)
         self._wake = threading.Event()  # something waits
         self._urge = threading.Event()  # and somebody waits for it
         self._is_closing = False
@@ -83,15 +94,28 @@ class Database:
     # ---- any thread
     def open(self) -> None:
         """Open, and move to the newest schema; never raises: see `problem`."""
-        self._worker.start()
+        try:
+            self._worker.start()
+        except RuntimeError as error:  # the limit of processes, or of memory
+            self.problem = f"{self._name()} cannot be used: {error}"
+            log.warning("%s; nothing is stored", self.problem)
+            return
         self._opened.result()
 
-    def put(self, sql: str, parameters: Sequence[Any] = ()) -> None:
-        """Write one row soon; never waits."""
-        if not self.is_on or len(self._writes) >= self._limit:
+    def put(self, sql: str, parameters: Sequence[Any] = (), *, is_vital: bool = False) -> None:
+        """Write one row soon; never waits.
+
+        Args:
+            sql: One statement.
+            parameters: Its values.
+            is_vital: Never drop it while the store is on: it is tried again, in order, for as
+                long as the database is locked, the disk is full or cannot be written. Other rows
+                are tried again while the database is locked and there is room for them.
+        """
+        if not self.is_on or (len(self._writes) >= self._limit and not is_vital):
             self.dropped += 1
             return
-        self._writes.append((sql, parameters))
+        self._writes.append((sql, parameters, is_vital))
         if not self._wake.is_set():
             self._wake.set()
         if len(self._writes) >= self._burst and not self._urge.is_set():
@@ -126,16 +150,22 @@ class Database:
             future.set_exception(StoreError(self.problem or "the store is closed"))
             return future
 
-        def job(db: sqlite3.Connection) -> None:
-            try:
-                future.set_result(work(db))
-            except Exception as error:  # noqa: BLE001 - it is the caller's to handle
-                future.set_exception(error)
-
-        self._jobs.append(job)
+        self._jobs.append((work, future))
         self._urge.set()
         self._wake.set()
+        if not self.is_on:  # it was closed just now: the thread may not look any more
+            self._refuse_jobs()
         return future
+
+    def look(self) -> None:
+        """Notice soon if the file was deleted, also while nothing is written; never waits."""
+        if self.is_on:
+            self._urge.set()
+            self._wake.set()
+
+    def is_file_gone(self) -> bool:
+        """Return True if the file was deleted, or replaced by another, while it was in use."""
+        return self.is_on and self.path is not None and _inode(self.path) != self._inode
 
     def close(self) -> None:
         """Write what waits, and close; a no-op when it is closed."""
@@ -161,39 +191,115 @@ class Database:
         try:
             while not self._is_closing:
                 self._wake.wait()  # without a limit: an idle store costs nothing
-                self._urge.wait(self._flush_s)
+                self._urge.wait(_AGAIN_S if self._again else self._flush_s)
                 self._wake.clear()
                 self._urge.clear()
-                self._work(db)
+                db = self._work(db)
+                if self._again:
+                    self._wake.set()
             self.is_on = False
-            self._work(db)
+            self._finish(self._work(db))
         finally:
             self.is_on = False
-            db.close()
+            self._refuse_jobs()
 
-    def _work(self, db: sqlite3.Connection) -> None:
-        jobs = len(self._jobs)  # before the writes: a job sees all that was put before it
-        self._write(db)
-        for _ in range(jobs):
-            self._jobs.popleft()(db)
+    def _finish(self, db: sqlite3.Connection) -> None:
+        """Write the rows that could not be written, for a while, and close."""
+        until = time.monotonic() + _LAST_TRIES_S
+        while self._again and time.monotonic() < until:
+            time.sleep(_AGAIN_S / 5)
+            db = self._work(db)
+        if self._again:
+            self.dropped += len(self._again)
+            log.error("%s: %d rows were never stored", self._name(), len(self._again))
+        db.close()
+
+    def _work(self, db: sqlite3.Connection) -> sqlite3.Connection:
+        """Write and read what waits; returns the connection, another one if need be."""
+        try:
+            if self.is_file_gone():
+                db = self._renewed(db)
+            jobs = len(self._jobs)  # before the writes: a job sees all that was put before it
+            self._write(db)
+            for _ in range(jobs):
+                work, future = self._jobs.popleft()
+                try:
+                    future.set_result(work(db))
+                except Exception as error:  # noqa: BLE001 - it is the caller's to handle
+                    future.set_exception(error)
+        except Exception as error:  # noqa: BLE001 - the thread goes on: others wait for it
+            self._complain(f"{self._name()}: {error!r}")
+            time.sleep(_AGAIN_S / 5)
+        return db
+
+    def _refuse_jobs(self) -> None:
+        while self._jobs:
+            with suppress(IndexError):  # another thread was faster
+                self._jobs.popleft()[1].set_exception(StoreError("the store is closed"))
 
     def _write(self, db: sqlite3.Connection) -> None:
         count = len(self._writes)
-        if not count:
+        if count:  # small bursts delay nobody by much; without time left, what counts is the sum
+            self._burst = _MANY if count >= self._burst + _LATE else _FEW
+        batch = [*self._again, *(self._writes.popleft() for _ in range(count))]
+        if not batch:
             return
-        # Small bursts delay nobody by much; where there is no time left, what counts is the sum.
-        self._burst = _MANY if count >= self._burst + _LATE else _FEW
-        batch = [self._writes.popleft() for _ in range(count)]
         try:
-            with db:
-                for sql, writes in groupby(batch, itemgetter(0)):
-                    _execute(db, sql, [parameters for _, parameters in writes])
-        except (sqlite3.Error, UnicodeDecodeError) as error:
-            self.dropped += count
-            now = time.monotonic()
-            if now - self._complained_at >= _QUIET_S:
-                self._complained_at = now
-                log.warning("%s: %d rows not stored: %s", self._name(), count, error)
+            _execute_all(db, batch)
+        except sqlite3.OperationalError as error:  # locked, full, read-only: not about one row
+            is_room = _is_locked(error) and len(batch) <= self._limit
+            again = batch if is_room else [write for write in batch if write[2]]
+            self._again = deque(again)
+            self._lost(len(batch) - len(again), error)
+        except Exception as error:  # noqa: BLE001 - one row is wrong: the others are written
+            self._again.clear()
+            self._write_one_by_one(db, batch, error)
+        else:
+            self._again.clear()
+
+    def _write_one_by_one(
+        self, db: sqlite3.Connection, batch: list[_Write], first: Exception
+    ) -> None:
+        wrong = 0
+        for write in batch:
+            try:
+                _execute_all(db, [write])
+            except sqlite3.OperationalError:
+                if write[2]:
+                    self._again.append(write)
+                wrong += not write[2]
+            except Exception:  # noqa: BLE001 - as above
+                wrong += 1
+        self._lost(wrong, first)
+
+    def _lost(self, count: int, error: Exception) -> None:
+        self.dropped += count
+        waiting = len(self._again)
+        self._complain(f"{self._name()}: {count} rows dropped, {waiting} wait: {error}")
+
+    def _complain(self, text: str) -> None:
+        now = time.monotonic()
+        if now - self._complained_at >= _QUIET_S:
+            self._complained_at = now
+            log.warning("%s", text)
+
+    # ---- a file that vanishes
+    def _renewed(self, db: sqlite3.Connection) -> sqlite3.Connection:
+        """Open a new file in place of one that was deleted or replaced under us."""
+        assert self.path is not None, "only a file vanishes"
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            new = self._connect()
+        except (OSError, sqlite3.Error, StoreError) as error:
+            self.problem = f"{self.path} was deleted, and cannot be made anew: {error}"
+            self._complain(self.problem)
+            return db
+        self.problem = f"{self.path} was deleted while it was in use; a new one was begun"
+        log.warning("%s", self.problem)
+        with suppress(sqlite3.Error):
+            db.close()
+        self.on_new_file()
+        return new
 
     def _name(self) -> str:
         return "the store" if self.path is None else str(self.path)
@@ -230,8 +336,8 @@ class Database:
         return db
 
     def _connect(self) -> sqlite3.Connection:
-        if self.path is not None and not self.path.exists():
-            self.path.touch(mode=0o600)
+        if self.path is not None:
+            self._prepare(self.path)
         db = sqlite3.connect(self.path or ":memory:", timeout=0.1, isolation_level="DEFERRED")
         try:
             db.execute("PRAGMA journal_mode=WAL")
@@ -240,6 +346,8 @@ class Database:
             if found != ("ok",):
                 raise sqlite3.DatabaseError(f"quick_check: {found[0]}")
             self._migrate(db)
+            if self.path is not None:
+                self._inode = _inode(self.path)
         except UnicodeDecodeError as error:  # SQLite complains in bytes of the damaged file
             db.close()
             raise sqlite3.DatabaseError(f"its schema is no text: {error.object!r}") from error
@@ -248,16 +356,59 @@ class Database:
             raise
         return db
 
-    def _migrate(self, db: sqlite3.Connection) -> None:
-        version = int(db.execute("PRAGMA user_version").fetchone()[0])
+    def _prepare(self, path: Path) -> None:
+        """Make the file, or tighten what is there; one that is too new is not touched.
+
+        Raises:
+            StoreError: It was written by a newer program.
+            OSError: It cannot be made, or somebody else decides what is in it.
+        """
+        with suppress(OSError):  # what is odd is refused below
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                head = os.read(fd, _HEAD_BYTES)
+            finally:
+                os.close(fd)
+            # Constant in every SQLite file: else it is damaged, and its version means nothing.
+            if head[:16] == b"SQLite format 3\0" and head[21:24] == b"@  ":
+                self._check_version(int.from_bytes(head[_VERSION_AT : _VERSION_AT + 4], "big"))
+        os.close(open_file(path, os.O_RDWR | os.O_CREAT))
+        for suffix in ("-wal", "-shm", "-journal"):
+            tighten_file(path.with_name(path.name + suffix))
+
+    def _check_version(self, version: int) -> None:
         if version > len(self._migrations):
             raise StoreError(
                 f"{self._name()} has schema version {version}, and this program knows "
                 f"{len(self._migrations)}: it was written by a newer one"
             )
+
+    def _migrate(self, db: sqlite3.Connection) -> None:
+        version = int(db.execute("PRAGMA user_version").fetchone()[0])
+        self._check_version(version)  # it may stand in the write-ahead log only
         for number in range(version, len(self._migrations)):
             script = self._migrations[number]
             db.executescript(f"BEGIN;{script};PRAGMA user_version={number + 1};COMMIT;")
+
+
+def _execute_all(db: sqlite3.Connection, batch: Sequence[_Write]) -> None:
+    with db:
+        for sql, writes in groupby(batch, itemgetter(0)):
+            _execute(db, sql, [write[1] for write in writes])
+
+
+def _is_locked(error: sqlite3.OperationalError) -> bool:
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    return (code & 0xFF) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def _inode(path: Path) -> tuple[int, int]:
+    """Return what tells the file at *path* from others; zeros where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return (0, 0)
+    return found.st_dev, found.st_ino
 
 
 def _execute(db: sqlite3.Connection, sql: str, rows: list[Sequence[Any]]) -> None:

@@ -121,6 +121,8 @@ class Journal:
         self._started_of, self._limit = started_of, limit
         self._count = 0
         self._pids: dict[str, int] = {}
+        self._vital: dict[tuple[str, str], tuple[str, tuple[Any, ...]]] = {}
+        database.on_new_file = self._write_again
 
     def take(self, record: Transition) -> None:
         """Note *record*; never waits. A listener of the supervisor."""
@@ -140,10 +142,8 @@ class Journal:
         elif record.event == "swept":
             self._note_end(record.service)
         if record.target == "before_start":  # where a run begins; it is counted right after that
-            self._db.put(
-                "INSERT OR REPLACE INTO owed VALUES (?, ?, ?)",
-                (self._instance, record.service, record.incarnation + 1),
-            )
+            owed = (self._instance, record.service, record.incarnation + 1)
+            self._keep("owed", record.service, "INSERT OR REPLACE INTO owed VALUES (?, ?, ?)", owed)
         elif record.source == "after_stop":
             self.settle(Owed(self._instance, record.service, record.incarnation))
         self._count += 1
@@ -155,18 +155,29 @@ class Journal:
         if started is None:
             return
         self._pids[service] = pid
-        self._db.put(
-            "INSERT OR REPLACE INTO launched VALUES (?, ?, ?, ?, ?)",
+        self._keep(
+            "launched", service, "INSERT OR REPLACE INTO launched VALUES (?, ?, ?, ?, ?)",
             (self._instance, service, pid, started, self._boot),
-        )
+        )  # fmt: skip
 
     def _note_end(self, service: str) -> None:
         pid = self._pids.pop(service, None)
+        self._vital.pop(("launched", service), None)
         if pid is not None:
             self._db.put(
                 "DELETE FROM launched WHERE instance = ? AND service = ? AND pid = ?",
-                (self._instance, service, pid),
-            )
+                (self._instance, service, pid), is_vital=True,
+            )  # fmt: skip
+
+    def _keep(self, table: str, service: str, sql: str, row: tuple[Any, ...]) -> None:
+        """Write a row that must be there if we are killed."""
+        self._vital[table, service] = sql, row
+        self._db.put(sql, row, is_vital=True)
+
+    def _write_again(self) -> None:
+        """Write what must be there into a new file; called in the store's thread."""
+        for sql, row in list(self._vital.values()):
+            self._db.put(sql, row, is_vital=True)
 
     async def history(self, service: str, *, limit: int = 100) -> list[dict[str, Any]]:
         """Return the last *limit* transitions of *service*, the newest first.
@@ -201,8 +212,8 @@ class Journal:
         for item in leftovers:
             self._db.put(
                 "DELETE FROM launched WHERE instance = ? AND service = ? AND pid = ?",
-                (item.instance, item.service, item.pid),
-            )
+                (item.instance, item.service, item.pid), is_vital=True,
+            )  # fmt: skip
 
     async def owed(self) -> list[Owed]:
         """Return the hooks that earlier runs owe.
@@ -218,6 +229,9 @@ class Journal:
 
     def settle(self, owed: Owed) -> None:
         """Note that these hooks have run, or are nobody's any more."""
+        if owed.instance == self._instance:
+            self._vital.pop(("owed", owed.service), None)
         self._db.put(
-            "DELETE FROM owed WHERE instance = ? AND service = ?", (owed.instance, owed.service)
-        )
+            "DELETE FROM owed WHERE instance = ? AND service = ?",
+            (owed.instance, owed.service), is_vital=True,
+        )  # fmt: skip

@@ -8,6 +8,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..private_files import make_folder, open_file
+
 
 class StateInUseError(Exception):
     """Another proxy works on this state directory.
@@ -45,22 +47,40 @@ class StateDirectory:
 
     Raises:
         StateInUseError: Another proxy has it.
-        OSError: It cannot be made or written.
+        OSError: It cannot be made or written, or another user decides what is in it.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._lock = _locked(path)
+
+    def is_there(self) -> bool:
+        """Return True if the folder and its lock are still what we opened."""
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = os.read(self._lock, 32).decode("ascii", "replace").strip()
-            os.close(self._lock)
-            raise StateInUseError(path, holder) from error
-        os.ftruncate(self._lock, 0)
-        os.write(self._lock, f"{os.getpid()}\n".encode())
+            found, ours = (self.path / "lock").lstat(), os.fstat(self._lock)
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino)
+
+    def renew(self) -> None:
+        """Make and lock the folder again, after it was deleted; raises as the constructor."""
+        old, self._lock = self._lock, _locked(self.path)
+        os.close(old)
 
     def close(self) -> None:
         """Let others have it."""
         os.close(self._lock)
+
+
+def _locked(path: Path) -> int:
+    make_folder(path)
+    lock = open_file(path / "lock", os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.read(lock, 32).decode("ascii", "replace").strip()
+        os.close(lock)
+        raise StateInUseError(path, holder) from error
+    os.ftruncate(lock, 0)
+    os.write(lock, f"{os.getpid()}\n".encode())
+    return lock

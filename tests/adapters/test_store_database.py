@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -14,6 +16,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from tools.net import wait_until
 
 from swapchart.adapters.store import Database, StoreError
 
@@ -178,8 +181,10 @@ def test_E03_where_nothing_can_be_written_rows_are_counted(tmp_path: Path) -> No
         rows(database)
 
 
-def test_E04_a_locked_file_costs_rows_and_no_time(tmp_path: Path) -> None:
-    """While another process holds the file, `put` returns at once and rows are counted."""
+def test_E04_a_locked_file_costs_neither_rows_nor_time(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While another process holds the file, `put` returns at once; rows wait for its end."""
     path = tmp_path / "a.db"
     database = opened(path)
     holder = sqlite3.connect(path, isolation_level=None)
@@ -187,16 +192,14 @@ def test_E04_a_locked_file_costs_rows_and_no_time(tmp_path: Path) -> None:
     began = time.monotonic()
     database.put(INSERT, ("x",))
     taken = time.monotonic() - began
-    deadline = time.monotonic() + 10
-    while not database.dropped and time.monotonic() < deadline:
-        anyio.run(anyio.sleep, 0.02)
+    wait_until(lambda: "locked" in caplog.text, 10.0)
     holder.execute("ROLLBACK")
     holder.close()
     database.put(INSERT, ("y",))
 
     assert taken < 0.05
-    assert database.dropped == 1
-    assert rows(database) == [("y",)]
+    wait_until(lambda: rows(database) == [("x",), ("y",)], 10.0)
+    assert database.dropped == 0
     database.close()
 
 
@@ -237,4 +240,187 @@ def test_migrations_are_taken_once_and_in_order(tmp_path: Path) -> None:
     database.open()
 
     assert anyio.run(database.query, "SELECT text, extra FROM row") == [("kept", None)]
+    database.close()
+
+
+# ---- a database that is locked
+def lock(path: Path) -> sqlite3.Connection:
+    """Take the write lock, as a backup or a person with a shell does."""
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    return other
+
+
+def test_put_database_is_locked_rows_wait_and_are_written_in_order(tmp_path: Path) -> None:
+    """A lock of another process delays rows; none is lost, vital or not."""
+    path = tmp_path / "a.db"
+    database = opened(path)
+    other = lock(path)
+    for number in range(20):
+        database.put(INSERT, (str(number),), is_vital=number % 2 == 0)
+    time.sleep(0.6)
+    database.put(INSERT, ("last",))
+    other.execute("COMMIT")
+    other.close()
+
+    found = wait_until(lambda: len(rows(database)) == 21 and rows(database), 10.0)
+    assert found == [*((str(number),) for number in range(20)), ("last",)]
+    assert database.dropped == 0
+    database.close()
+
+
+def test_put_database_is_locked_for_long_vital_rows_have_no_limit(tmp_path: Path) -> None:
+    """Beyond the limit other rows are dropped and counted; vital ones never."""
+    path = tmp_path / "a.db"
+    database = Database(path, MIGRATIONS, flush_s=0.05, limit=50)
+    database.open()
+    other = lock(path)
+    for number in range(200):
+        database.put(INSERT, (f"vital {number}",), is_vital=True)
+        database.put(INSERT, (f"other {number}",))
+        time.sleep(0.005)
+    other.execute("COMMIT")
+    other.close()
+
+    def vital() -> list[object]:
+        return [text for (text,) in rows(database) if str(text).startswith("vital")]
+
+    wait_until(lambda: len(vital()) == 200, 10.0)
+    assert vital() == [f"vital {number}" for number in range(200)]
+    assert database.dropped > 0
+    database.close()
+
+
+def test_close_database_is_locked_vital_rows_are_tried_again(tmp_path: Path) -> None:
+    """At the end, too, a lock that goes away soon loses nothing."""
+    path = tmp_path / "a.db"
+    database, other = opened(path), opened(path)
+
+    def hold(db: sqlite3.Connection) -> None:
+        db.execute("BEGIN IMMEDIATE")
+        time.sleep(0.7)
+        db.execute("COMMIT")
+
+    held = other.submit(hold)
+    time.sleep(0.2)
+    database.put(INSERT, ("vital",), is_vital=True)
+    database.close()
+    held.result()
+    other.close()
+
+    again = opened(path)
+    assert rows(again) == [("vital",)]
+    again.close()
+
+
+@pytest.mark.parametrize("wrong", [10**400, 2**63, object(), "\ud800"])
+def test_put_one_row_cannot_be_written_others_are(tmp_path: Path, wrong: object) -> None:
+    """A row that SQLite refuses is dropped and counted; neither its batch nor the thread ends."""
+    database = opened(tmp_path / "a.db")
+    database.put(INSERT, ("before",))
+    database.put(INSERT, (wrong,), is_vital=True)
+    database.put(INSERT, ("after",))
+
+    assert rows(database) == [("before",), ("after",)]
+    assert database.dropped == 1
+    database.close()
+
+
+# ---- a file that is deleted, is too new, or is not ours alone
+def test_database_file_is_deleted_a_new_one_is_begun(tmp_path: Path) -> None:
+    """It is noticed and said; rows of later are in a file that can be found."""
+    path = tmp_path / "state" / "a.db"
+    path.parent.mkdir()
+    database = opened(path)
+    database.put(INSERT, ("before",))
+    assert rows(database) == [("before",)]
+    database.on_new_file = lambda: database.put(INSERT, ("again",), is_vital=True)
+    shutil.rmtree(path.parent)
+    assert database.is_file_gone()
+    database.look()
+
+    wait_until(lambda: ("again",) in rows(database), 10.0)
+    database.put(INSERT, ("after",))
+    assert rows(database) == [("again",), ("after",)]
+    assert "deleted" in database.problem
+    assert path.stat().st_mode & 0o777 == 0o600
+    database.close()
+    with sqlite3.connect(path) as other:
+        assert other.execute("SELECT text FROM row").fetchall() == [("again",), ("after",)]
+    other.close()
+
+
+def test_open_file_is_too_new_is_left_untouched(tmp_path: Path) -> None:
+    """Not a byte of it, nor of its folder, changes; the reason is one sentence."""
+    path = tmp_path / "a.db"
+    other = sqlite3.connect(path)
+    other.execute("CREATE TABLE later (x)")
+    other.execute("PRAGMA user_version=99")
+    other.commit()
+    other.close()
+    before = path.read_bytes(), path.stat().st_mtime_ns
+    database = opened(path)
+
+    assert not database.is_on
+    assert "schema version 99" in database.problem
+    assert "newer" in database.problem
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == before
+    assert [child.name for child in tmp_path.iterdir()] == ["a.db"]
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
+def test_open_modes_are_loose_are_tightened(tmp_path: Path, suffix: str) -> None:
+    """What others could read is theirs no more, the write-ahead log included."""
+    path = tmp_path / "a.db"
+    first = opened(path)
+    first.put(INSERT, ("kept",))
+    assert rows(first) == [("kept",)]
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for file in tmp_path.glob("a.db*"):  # as after a kill: with its log
+        (copy / file.name).write_bytes(file.read_bytes())
+        (copy / file.name).chmod(0o600)
+    first.close()
+    (copy / f"a.db{suffix}").chmod(0o666)
+    again = opened(copy / "a.db")
+
+    assert rows(again) == [("kept",)]
+    assert {file.name: file.stat().st_mode & 0o777 for file in copy.iterdir()} == {
+        "a.db": 0o600, "a.db-wal": 0o600, "a.db-shm": 0o600
+    }  # fmt: skip
+    again.close()
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_open_file_is_none_is_refused(tmp_path: Path, suffix: str, kind: str) -> None:
+    """Neither a link's target nor a pipe's reader gets what we write; the program runs on."""
+    target = tmp_path / "target"
+    target.write_text("precious")
+    path = tmp_path / "a.db"
+    odd = path.with_name(path.name + suffix)
+    make = {"link": lambda: odd.symlink_to(target), "pipe": lambda: os.mkfifo(odd)}
+    make.get(kind, odd.mkdir)()
+    database = opened(path)
+
+    assert not database.is_on
+    assert odd.name in database.problem
+    assert target.read_text() == "precious"
+
+
+def test_open_no_thread_can_be_made_is_off_with_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the limit of processes the program runs without a store."""
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    database = Database(tmp_path / "a.db", MIGRATIONS)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    database.open()
+    database.put(INSERT, ("x",))
+
+    assert "can't start new thread" in database.problem
+    assert (database.is_on, database.dropped) == (False, 1)
     database.close()

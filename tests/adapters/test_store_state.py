@@ -1,0 +1,266 @@
+"""The state folder: ours alone, never somebody else's file, and noticed when it vanishes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio
+import pytest
+from tools.net import wait_until
+
+from swapchart.adapters.asgi import open_state
+from swapchart.adapters.kv.files import FolderLock, KvStoreError
+from swapchart.adapters.kv.store import ModelStore
+from swapchart.adapters.leftovers import boot_id, started_of
+from swapchart.adapters.private_files import UnsafeFileError, make_folder, open_file
+from swapchart.adapters.store import Database
+from swapchart.adapters.store.journal import MIGRATIONS, Journal
+from swapchart.adapters.store.state import StateDirectory, StateInUseError
+from swapchart.runtime import Transition
+
+
+def mode_of(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def make_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(path))
+
+
+#: What may stand where a file of ours is expected; *path* is its place, *target* a precious file.
+ODD: dict[str, Callable[[Path, Path], object]] = {
+    "link": lambda path, target: path.symlink_to(target),
+    "dangling link": lambda path, target: path.symlink_to(target.with_name("nothing")),
+    "named pipe": lambda path, target: os.mkfifo(path),
+    "folder": lambda path, target: path.mkdir(),
+    "socket": lambda path, target: make_socket(path),
+}
+PLACES: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "lock": ("lock", StateDirectory),
+    "kv lock": (".swapchart.lock", FolderLock),
+    "kv manifest": (ModelStore("m", Path()).path.name, lambda path: ModelStore("m", path).read()),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.parametrize("place", PLACES)
+def test_open_something_odd_is_there_is_refused(tmp_path: Path, place: str, kind: str) -> None:
+    """A link's target is neither truncated nor read, a pipe makes nobody wait."""
+    target = tmp_path / "precious"
+    target.write_text("precious")
+    folder = tmp_path / "folder"
+    folder.mkdir(mode=0o700)
+    name, use = PLACES[place]
+    ODD[kind](folder / name, target)
+    with pytest.raises((OSError, KvStoreError)) as caught:
+        use(folder)
+
+    assert name in str(caught.value) or str(folder) in str(caught.value)
+    assert target.read_text() == "precious"
+    assert not target.with_name("nothing").exists()
+
+
+def test_open_state_lock_is_a_link_runs_without_state(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The proxy starts, remembers nothing, and says what to remove."""
+    (tmp_path / "target").write_text("precious")
+    (tmp_path / "lock").symlink_to(tmp_path / "target")
+
+    assert open_state(tmp_path) is None
+    assert "is a link: remove it" in caplog.text
+    assert (tmp_path / "target").read_text() == "precious"
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o755, 0o750, 0o701])
+def test_state_folder_mode_is_loose_is_tightened(tmp_path: Path, mode: int) -> None:
+    """Others lose their rights, our user keeps them; the lock likewise."""
+    folder = tmp_path / "state"
+    folder.mkdir()
+    (folder / "lock").touch()
+    (folder / "lock").chmod(0o666)
+    folder.chmod(mode)
+    state = StateDirectory(folder)
+
+    assert (mode_of(folder), mode_of(folder / "lock")) == (0o700, 0o600)
+    state.close()
+
+
+def test_state_folder_is_a_link_is_followed(tmp_path: Path) -> None:
+    """Whoever put the folder on another disk meant it."""
+    (tmp_path / "disk").mkdir(mode=0o755)
+    (tmp_path / "state").symlink_to(tmp_path / "disk")
+    state = StateDirectory(tmp_path / "state")
+
+    assert mode_of(tmp_path / "disk") == 0o700
+    state.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_open_file_of_another_user_is_refused(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its owner could change what is in it at any time."""
+    path = tmp_path / "x"
+    path.mkdir() if kind == "folder" else path.touch()
+    os.chown(path, 12345, 12345)
+    monkeypatch.setattr(os, "geteuid", lambda: 54321)
+    with pytest.raises(UnsafeFileError, match="belongs to user 12345"):
+        make_folder(path) if kind == "folder" else open_file(path, os.O_RDONLY)
+
+
+def test_kv_folder_everybody_can_write_is_refused(tmp_path: Path) -> None:
+    """Somebody else could put a conversation there; a sticky folder such as /tmp is fine."""
+    folder = tmp_path / "slots"
+    folder.mkdir()
+    folder.chmod(0o777)
+    with pytest.raises(KvStoreError, match="chmod o-w"):
+        FolderLock(folder)
+
+    folder.chmod(0o1777)
+    FolderLock(folder).close()
+
+
+def test_kv_folder_of_ours_is_loose_is_tightened_with_its_files(tmp_path: Path) -> None:
+    """Folders that we name are ours alone; so are saved slots, wherever they lie."""
+    folder = tmp_path / "swapchart-0123456789ab"
+    folder.mkdir()
+    folder.chmod(0o755)
+    lock = FolderLock(folder)
+    store = ModelStore("m", folder)
+    name = store.files.reserve()
+    (folder / name).chmod(0o644)
+    store.files.sweep([name])
+
+    assert (mode_of(folder), mode_of(folder / name)) == (0o700, 0o600)
+    lock.close()
+
+
+def test_kv_manifest_is_too_new_is_refused_and_untouched(tmp_path: Path) -> None:
+    """A newer program's saved slots are neither put aside nor removed."""
+    store = ModelStore("m", tmp_path)
+    name = store.files.reserve()
+    store.path.write_text('{"version": 2, "model": "m", "anything": "else"}')
+    store.path.chmod(0o600)
+    before = store.path.read_bytes()
+    with pytest.raises(KvStoreError, match=r"version 2.*newer"):
+        store.open()
+
+    assert store.path.read_bytes() == before
+    assert (tmp_path / name).exists()
+
+
+def test_state_folder_is_deleted_is_seen_and_made_again(tmp_path: Path) -> None:
+    """The lock holds again, so no second proxy can take the folder."""
+    folder = tmp_path / "state"
+    state = StateDirectory(folder)
+    assert state.is_there()
+    shutil.rmtree(folder)
+    assert not state.is_there()
+    state.renew()
+
+    assert state.is_there()
+    with pytest.raises(StateInUseError):
+        StateDirectory(folder)
+    state.close()
+
+
+def spawned(service: str, pid: int) -> Transition:
+    return Transition(
+        service=service, incarnation=1, event="spawned", cause="", source="spawning",
+        target="health_checking", configuration=("starting", "health_checking"), at=0.0,
+        seconds=0.0, pid=pid, exit=None, hooks=(),
+    )  # fmt: skip
+
+
+def test_journal_database_is_locked_launched_and_owed_are_there_after_a_kill(
+    tmp_path: Path,
+) -> None:
+    """Once the lock is gone the next start finds every tree that may live."""
+    path = tmp_path / "journal.db"
+    database = Database(path, MIGRATIONS, flush_s=0.05, limit=5)
+    database.open()
+    journal = Journal(database, "first", boot=boot_id(), started_of=started_of)
+    other = Database(path, MIGRATIONS)
+    other.open()
+
+    def hold(db: sqlite3.Connection) -> None:
+        db.execute("BEGIN IMMEDIATE")
+        time.sleep(1.0)
+        db.execute("COMMIT")
+
+    locked = other.submit(hold)
+    time.sleep(0.2)
+    for number in range(50):
+        journal.take(spawned(f"service{number}", os.getpid()))
+        journal._keep("owed", f"service{number}", "INSERT INTO owed VALUES (?, ?, ?)",
+                      ("first", f"service{number}", 1))  # fmt: skip
+    locked.result()
+    other.close()
+
+    reader = Database(path, MIGRATIONS)
+    reader.open()
+    second = Journal(reader, "second", boot=boot_id(), started_of=started_of)
+    wait_until(lambda: len(anyio.run(second.leftovers)) == 50, 10.0)
+    assert len(anyio.run(second.owed)) == 50
+    for closing in (reader, database):
+        closing.close()
+
+
+def test_journal_file_is_deleted_what_may_live_is_in_the_new_one(tmp_path: Path) -> None:
+    """A deleted state folder costs history, not the trees that are to be ended after a kill."""
+    path = tmp_path / "journal.db"
+    database = Database(path, MIGRATIONS, flush_s=0.05)
+    database.open()
+    journal = Journal(database, "first", boot=boot_id(), started_of=started_of)
+    journal.take(spawned("a", os.getpid()))
+    assert anyio.run(journal.history, "a")
+    for file in tmp_path.iterdir():
+        file.unlink()
+    database.look()
+    wait_until(lambda: path.exists() and not database.is_file_gone(), 10.0)
+
+    reader = Database(path, MIGRATIONS)
+    reader.open()
+    second = Journal(reader, "second", boot=boot_id(), started_of=started_of)
+    wait_until(lambda: [each.service for each in anyio.run(second.leftovers)] == ["a"], 10.0)
+    for closing in (reader, database):
+        closing.close()
+
+
+def test_serve_state_folder_is_deleted_is_said_and_state_goes_on(tmp_path: Path) -> None:
+    """Within seconds, without a request; a second proxy is refused, and the end is clean."""
+    state = tmp_path / "state"
+    config = tmp_path / "config.yaml"
+    config.write_text("models: {}\n")
+    command = [
+        sys.executable, "-m", "swapchart", "serve", "--config", str(config), "--listen",
+        "127.0.0.1:0", "--state-dir", str(state),
+    ]  # fmt: skip
+    log = tmp_path / "log"
+    with log.open("wb") as file, subprocess.Popen(command, stderr=file) as process:
+        try:
+            wait_until(lambda: "listens on" in log.read_text(), 30.0)
+            shutil.rmtree(state)
+            wait_until(lambda: "was deleted while it was in use" in log.read_text(), 30.0)
+            wait_until(lambda: (state / "journal.db").exists(), 30.0)
+            wait_until(lambda: (state / "activity.db").exists(), 30.0)
+            second = subprocess.run(command, capture_output=True, timeout=30.0, check=False)
+            assert second.returncode == 3
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30.0) == 0
+        finally:
+            process.kill()
+
+    assert mode_of(state) == 0o700
