@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import heapq
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,11 @@ from typing import TypeAlias
 
 from .cards import BodyFilters, ModelCard, PeerCard, ProfileCard, SelectorCard
 from .json_edit import NO_EDITS, Edits
+
+_ALIKE = 0.6  # as difflib.get_close_matches has it
+_COMPARED_CHARS = 256
+_MOST_COMPARED = 2000  # by their letters: some 10 us each
+_CLOSELY_COMPARED = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +84,7 @@ class Catalogue:
         selectors: Id -> selector.
         profiles: In the order of the configuration.
         targets: Name -> what it means, selectors aside.
+        most_slashes: In a name.
     """
 
     def __init__(
@@ -97,6 +104,9 @@ class Catalogue:
                 self.targets[name] = Local(card, name, _edits(card.filters, name))
         for card in cards:  # an id comes before an alias of another
             self.targets[card.id] = Local(card, card.id, _edits(card.filters, card.id))
+        pinned = (name for profile in self.profiles for name in profile.pins)
+        names = (*self.targets, *self.selectors, *pinned)
+        self.most_slashes = max((name.count("/") for name in names), default=0)
 
     def local(self, wanted: str) -> Local | None:
         """Return the model of ours called *wanted*, by id or alias, or None."""
@@ -109,9 +119,26 @@ class Catalogue:
         return None if found is None else found.card.id
 
     def closest(self, wanted: str) -> str | None:
-        """Return the known name that looks most like *wanted*, or None."""
-        names = [*self.targets, *self.selectors]
-        return next(iter(difflib.get_close_matches(wanted, names, 1)), None)
+        """Return the known name that looks most like *wanted*, or None.
+
+        To compare two names takes time that grows with the square of their lengths, so a long
+        one has no answer, and only those are compared whose letters are nearly the same.
+        """
+        if len(wanted) > _COMPARED_CHARS:
+            return None
+        matcher = difflib.SequenceMatcher()
+        matcher.set_seq2(wanted)
+        close = []
+        for name in [*self.targets, *self.selectors][:_MOST_COMPARED]:
+            matcher.set_seq1(name)
+            if matcher.real_quick_ratio() >= _ALIKE and (near := matcher.quick_ratio()) >= _ALIKE:
+                close.append((near, name))
+        best, found = _ALIKE, None
+        for _, name in heapq.nlargest(_CLOSELY_COMPARED, close):
+            matcher.set_seq1(name)
+            if (ratio := matcher.ratio()) >= best and (found is None or ratio > best):
+                best, found = ratio, name
+        return found
 
     def is_ignored(self, path: bytes) -> bool:
         """Tell whether *path* below ``/upstream`` never starts a model."""

@@ -11,6 +11,7 @@ import msgspec
 
 from ...runtime import RequestError
 from .asgi_types import Send
+from .model_field import shown_name
 from .request import BodyTooLargeError, Request
 from .respond import send_error, send_json, send_not_good_for, send_text, send_unknown_model
 from .state import Proxy
@@ -130,7 +131,7 @@ async def activate_profile(proxy: Proxy, request: Request, send: Send) -> None:
         await send_error(request, send, 400, message)
         return
     if name and name not in proxy.profiles:
-        await send_error(request, send, 404, f"no such profile: {name!r}")
+        await send_error(request, send, 404, f"no such profile: {shown_name(name)}")
         return
     proxy.activate_profile(name or None)
     await send_json(send, {"active": proxy.profiles.active})

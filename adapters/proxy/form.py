@@ -12,15 +12,15 @@ import re
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from .model_field import BadBodyError
+from .model_field import NAME_BYTES, BadBodyError, shown_name
 
 _PARTS_MAX = 100
 _HEAD_BYTES = 8192  # of one part
-_MODEL_BYTES = 1024
 _PADDING_BYTES = 256  # spaces after a boundary
-_ONE = r';\s*([^=;\s"]+)\s*=\s*("(?:[^"\\]|\\.)*+"|[^;\s"]*+)\s*'
-_PARAMETER = re.compile(_ONE)
-_FIELD = re.compile(rf'\s*[^;"]*({_ONE})*;?\s*')
+_KIND = re.compile(r'[^;"]*+')
+_PARAMETER = re.compile(r';\s*+([^=;\s"]++)\s*+=\s*+("(?:[^"\\]++|\\.)*+"|[^;\s"]*+)\s*+')
+_ESCAPED = re.compile(r"\\(.)")
+_END = re.compile(r";?+\s*+")
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
 
 _State: TypeAlias = Literal["data", "boundary", "head", "end"]
@@ -61,13 +61,17 @@ def parameters(value: str) -> dict[str, str]:
         BadBodyError: One of them is given twice, or the field is malformed.
     """
     found: dict[str, str] = {}
-    if not _FIELD.fullmatch(value):
-        raise BadBodyError("a form has a malformed field in its head")
-    for name, text in _PARAMETER.findall(value):
-        if name.lower() in found:
-            raise BadBodyError(f"a form gives {name!r} twice in one field")
+    kind = _KIND.match(value)
+    at = 0 if kind is None else kind.end()
+    while (parameter := _PARAMETER.match(value, at)) is not None:
+        name, text = parameter[1].lower(), parameter[2]
+        if name in found:
+            raise BadBodyError(f"a form gives {shown_name(name)} twice in one field")
         is_quoted = text.startswith('"')
-        found[name.lower()] = re.sub(r"\\(.)", r"\1", text[1:-1]) if is_quoted else text
+        found[name] = _ESCAPED.sub(r"\1", text[1:-1]) if is_quoted else text
+        at = parameter.end()
+    if not _END.fullmatch(value, at):
+        raise BadBodyError("a form has a malformed field in its head")
     return found
 
 
@@ -156,8 +160,8 @@ class FormScanner:
     def _note(self, data: bytes) -> None:
         if self._name == "model":
             self._value += data
-            if len(self._value) > _MODEL_BYTES:
-                raise BadBodyError(f"`model` is longer than {_MODEL_BYTES} bytes")
+            if len(self._value) > NAME_BYTES:
+                raise BadBodyError(f"`model` is longer than {NAME_BYTES} bytes")
 
     def _found(self, end: int) -> None:
         if self.model is not None:

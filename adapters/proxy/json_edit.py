@@ -18,34 +18,53 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
+from .json_scan import Child, JsonError, Steps, finished, walk
+
 Path: TypeAlias = tuple[str, ...]
 
-_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[{}\[\],:]', re.DOTALL)
 _SPACE = b" \t\r\n"
 _INDEX = re.compile(r"\d{1,6}")
 _LONGEST_LIST = 10_000  # an index beyond it is a mistake, not a list of nulls
-_QUOTE, _COLON, _COMMA = b'":,'
-_OPENING, _CLOSING = frozenset(b"{["), frozenset(b"}]")
+_MOST_CHANGES = 1000  # of one body: repeated names would be multiplied by what is set
 
 
 class EditError(Exception):
     """The text has no place where the path points to, or is no JSON; the message says why."""
 
 
-class Child(NamedTuple):
-    """One member of an object, or one item of a list.
+class _PlaceError(Exception):
+    """A list has no such place."""
+
+
+class _Edit(NamedTuple):
+    """One change.
 
     Attributes:
-        key: Its name; empty for items.
-        start: Where it begins, name included; offset in bytes.
-        value: Where its value begins.
-        end: Where its value ends.
+        path: What is left of the path.
+        value: JSON text that is set there; None removes what is there.
+        name: The whole path.
     """
 
-    key: str
-    start: int
-    value: int
-    end: int
+    path: Path
+    value: bytes | None
+    name: str
+
+    @staticmethod
+    def of(path: Path, value: bytes | None = None) -> _Edit:
+        """Return the change at *path* of the whole text."""
+        return _Edit(path, value, ".".join(path))
+
+    def inside(self) -> _Edit:
+        """Return what is left of it inside the first segment of the path."""
+        return _Edit(self.path[1:], self.value, self.name)
+
+    def made(self) -> bytes:
+        """Return the value that is set, inside of all that the path names."""
+        assert self.value is not None, "something is set"
+        try:
+            return _made(self.path, self.value)
+        except _PlaceError as error:
+            raise EditError(f"cannot set {self.name}: {error}") from error
 
 
 def parse_path(text: str) -> Path:
@@ -71,39 +90,25 @@ def children(text: bytes) -> list[Child]:
     Raises:
         EditError: A name in it is no UTF-8.
     """
-    found: list[Child] = []
-    depth, start, value, key = 0, -1, -1, ""
-    is_object = text.lstrip(_SPACE)[:1] == b"{"
-    for match in _TOKEN.finditer(text):
-        at = match.start()
-        kind = text[at]
-        if kind in _OPENING:
-            depth += 1
-            if depth == 1:
-                value = at + 1
-        elif depth == 1 and kind == _QUOTE and is_object and start < 0:
-            try:
-                start, key = at, json.loads(match[0])
-            except ValueError as error:
-                raise EditError(f"the body is not valid JSON: {error}") from error
-        elif depth == 1 and kind == _COLON:
-            value = at + 1
-        elif depth == 1 and (kind == _COMMA or kind in _CLOSING):
-            _close(text, found, key, start, value, at)
-            start, value, key = -1, at + 1, ""
-        if kind in _CLOSING:
-            depth -= 1
-            if not depth:
-                break
+    return finished(_children(text.strip(_SPACE), len(text) - len(text.lstrip(_SPACE))))
+
+
+def _children(body: bytes, offset: int) -> Steps[list[Child]]:
+    found = []
+    for child in _walked(body):
+        if child is None:
+            yield
+        else:
+            key, *places = child
+            found.append(Child(key, *(place + offset for place in places)))
     return found
 
 
-def _close(text: bytes, found: list[Child], key: str, start: int, value: int, at: int) -> None:
-    """Add the child whose value lies between *value* and *at*, if there is one."""
-    inner = text[value:at].strip(_SPACE)
-    if inner:
-        begin = text.index(inner[:1], value)
-        found.append(Child(key, start if start >= 0 else begin, begin, begin + len(inner)))
+def _walked(body: bytes) -> Iterator[Child | None]:
+    try:
+        yield from walk(body)
+    except JsonError as error:
+        raise EditError(str(error)) from error
 
 
 def put(text: bytes, path: Path, value: bytes) -> bytes:
@@ -113,22 +118,7 @@ def put(text: bytes, path: Path, value: bytes) -> bytes:
         EditError: The path names a member of a list, or an index far beyond its end; or as
             `children`.
     """
-    if not path:
-        return value
-    body = text.strip(_SPACE)
-    head, rest = path[0], path[1:]
-    if body[:1] == b"{":
-        name = _name(head)
-        found = children(body)
-        same = [child for child in found if child.key == name]
-        if not same:
-            return _append(body, found, _member(name, _made(rest, value)))
-        for child in reversed(same):
-            body = _spliced(body, child, put(body[child.value : child.end], rest, value))
-        return body
-    if body[:1] == b"[":
-        return _put_item(body, head, rest, value)
-    return _made(path, value)
+    return finished(_edited(text, [_Edit.of(path, value)], _Changes()))
 
 
 def delete(text: bytes, path: Path) -> bytes:
@@ -137,48 +127,177 @@ def delete(text: bytes, path: Path) -> bytes:
     Raises:
         EditError: As `children`.
     """
+    return finished(_edited(text, [_Edit.of(path)], _Changes()))
+
+
+class _Changes:
+    """Counts the values that are set in one text: each may be far longer than what was there."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def add(self) -> None:
+        self._count += 1
+        if self._count > _MOST_CHANGES:
+            raise EditError(f"expected at most {_MOST_CHANGES} places that the filters set")
+
+
+def _edited(text: bytes, edits: Sequence[_Edit], changes: _Changes) -> Steps[bytes]:
+    """Return *text* after *edits*, one after the other; one pass for all that it is made of."""
     body = text.strip(_SPACE)
-    found = children(body)
-    head, rest = path[0], path[1:]
-    for child in reversed([*_named(body, found, head)]):
-        if not rest:
-            body = _without(body, found, child)
-            found = children(body)
+    if body[:1] == b"{" and all(edit.path for edit in edits):
+        done = yield from _object_edited(body, edits, changes)
+        return text if done == body and not any(edit.value for edit in edits) else done
+    for edit in edits:
+        body = text.strip(_SPACE)
+        if edit.path and body[:1] == b"{":
+            text = yield from _edited(text, [edit], changes)
+        elif edit.path and body[:1] == b"[":
+            done = yield from _list_edited(body, edit, changes)
+            text = text if edit.value is None and done == body else done
+        elif edit.value is not None:
+            changes.add()
+            text = edit.made()
+    return text
+
+
+def _object_edited(body: bytes, edits: Sequence[_Edit], changes: _Changes) -> Steps[bytes]:
+    plans: dict[str, list[_Edit]] = {}
+    for edit in edits:
+        plans.setdefault(_name(edit.path[0]), []).append(edit.inside())
+    dropped = {
+        name for name, plan in plans.items()
+        if any(not edit.path and edit.value is None for edit in plan)
+    }  # fmt: skip
+    seen: set[str] = set()
+    whole = _Written(body)
+    for child in _walked(body):
+        if child is None:
+            yield
+        elif child.key not in plans:
+            whole.keep(child)
+        elif child.key in dropped:
+            whole.drop(child)
         else:
-            inner = body[child.value : child.end]
-            shorter = delete(inner, rest)
-            if shorter != inner:
-                body = _spliced(body, child, shorter)
-    return body if body != text.strip(_SPACE) else text
+            seen.add(child.key)
+            value = body[child.value : child.end]
+            done = yield from _edited(value, plans[child.key], changes)
+            whole.keep(child, None if done == value else done)
+    added = []
+    for name in dict.fromkeys(_name(edit.path[0]) for edit in edits if edit.value is not None):
+        made = None if name in seen else (yield from _new(plans[name], changes))
+        if made is not None:
+            added.append(_member(name, made))
+    return whole.finish(added)
 
 
-def _named(body: bytes, found: Sequence[Child], head: str) -> Iterator[Child]:
-    if body[:1] == b"{":
-        name = _name(head)
-        yield from (child for child in found if child.key == name)
-    elif _INDEX.fullmatch(head) and int(head) < len(found):
-        yield found[int(head)]
-    elif head == "-1" and found:
-        yield found[-1]
+def _new(plan: Sequence[_Edit], changes: _Changes) -> Steps[bytes | None]:
+    """Return the value that *plan* makes where there is none, or None."""
+    made: bytes | None = None
+    for edit in plan:
+        if not edit.path:
+            made = edit.value
+        elif made is not None:
+            made = yield from _edited(made, [edit], changes)
+        elif edit.value is not None:
+            made = edit.made()
+    if made is not None:
+        changes.add()
+    return made
 
 
-def _put_item(body: bytes, head: str, rest: Path, value: bytes) -> bytes:
-    found = children(body)
-    index = _index(head, len(found))
-    if index < len(found):
-        child = found[index]
-        return _spliced(body, child, put(body[child.value : child.end], rest, value))
-    padding = [b"null"] * (index - len(found))
-    return _append(body, found, b",".join([*padding, _made(rest, value)]))
+def _list_edited(body: bytes, edit: _Edit, changes: _Changes) -> Steps[bytes]:
+    count = 0
+    for child in _walked(body):
+        if child is None:
+            yield
+        else:
+            count += 1
+    index = _index_of(edit, count)
+    whole, place = _Written(body), 0
+    for child in _walked(body):
+        if child is None:
+            yield
+            continue
+        if place != index:
+            whole.keep(child)
+        elif len(edit.path) == 1 and edit.value is None:
+            whole.drop(child)
+        else:
+            value = body[child.value : child.end]
+            done = yield from _edited(value, [edit.inside()], changes)
+            whole.keep(child, None if done == value else done)
+        place += 1
+    if edit.value is None or index < count:
+        return whole.finish(())
+    changes.add()
+    return whole.finish([*[b"null"] * (index - count), edit.inside().made()])
+
+
+def _index_of(edit: _Edit, count: int) -> int:
+    """Return the place in a list of *count* items that *edit* means; -1 is none."""
+    head = edit.path[0]
+    if edit.value is None:
+        if head == "-1":
+            return count - 1
+        return int(head) if _INDEX.fullmatch(head) and int(head) < count else -1
+    try:
+        return _index(head, count)
+    except _PlaceError as error:
+        raise EditError(f"cannot set {edit.name}: {error}") from error
+
+
+class _Written:
+    """An object or a list as it is written again, with other values or without some.
+
+    Args:
+        body: Its text, without space around it.
+    """
+
+    def __init__(self, body: bytes) -> None:
+        self._body = memoryview(body)
+        self._text = bytearray()
+        self._at = 0  # the text holds what counts up to here
+        self._hole: int | None = None  # where the first that was dropped since began
+        self._kept_end = self._end = -1  # of the last child that was kept, of the last one
+
+    def keep(self, child: Child, value: bytes | None = None) -> None:
+        """Pass *child* on, with *value* instead of its own if that is given."""
+        if self._hole is not None:
+            self._text += self._body[self._at : self._hole]
+            self._at, self._hole = child.start, None
+        if value is not None:
+            self._text += self._body[self._at : child.value]
+            self._text += value
+            self._at = child.end
+        self._kept_end = self._end = child.end
+
+    def drop(self, child: Child) -> None:
+        """Leave *child* out, and the comma behind it; that before it if it is the last."""
+        if self._hole is None:
+            self._hole = child.start
+        self._end = child.end
+
+    def finish(self, added: Sequence[bytes]) -> bytes:
+        """Return the text, with *added* behind all others."""
+        body = self._body
+        if self._kept_end < 0:
+            if self._end < 0 and not added:
+                return bytes(body)
+            return b"".join((body[:1], b",".join(added), body[-1:]))
+        if self._hole is None and not added:
+            return b"".join((self._text, body[self._at :]))
+        behind = [part for piece in added for part in (b",", piece)]
+        return b"".join((self._text, body[self._at : self._kept_end], *behind, body[self._end :]))
 
 
 def _index(head: str, length: int) -> int:
     if head == "-1":
         return length
     if not _INDEX.fullmatch(head):
-        raise EditError(f"expected an index into a list, got {head!r}")
+        raise _PlaceError(f"expected an index into a list, got {head!r}")
     if int(head) >= _LONGEST_LIST:
-        raise EditError(f"expected an index below {_LONGEST_LIST}, got {head}")
+        raise _PlaceError(f"expected an index below {_LONGEST_LIST}, got {head}")
     return int(head)
 
 
@@ -199,26 +318,6 @@ def _made(path: Path, value: bytes) -> bytes:
         else:
             value = b"{" + _member(_name(head), value) + b"}"
     return value
-
-
-def _spliced(body: bytes, child: Child, value: bytes) -> bytes:
-    return body[: child.value] + value + body[child.end :]
-
-
-def _append(body: bytes, found: Sequence[Child], piece: bytes) -> bytes:
-    if found:
-        end = found[-1].end
-        return body[:end] + b"," + piece + body[end:]
-    return body[:1] + piece + body[-1:]
-
-
-def _without(body: bytes, found: Sequence[Child], child: Child) -> bytes:
-    place = found.index(child)
-    if place + 1 < len(found):
-        return body[: child.start] + body[found[place + 1].start :]
-    if place:
-        return body[: found[place - 1].end] + body[child.end :]
-    return body[:1] + body[-1:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,16 +359,17 @@ class Edits:
         Raises:
             EditError: A path does not fit the text.
         """
+        return finished(self.steps(text, model=model))
+
+    def steps(self, text: bytes, *, model: str | None = None) -> Steps[bytes]:
+        """Do as `apply`, in bounded steps."""
+        edits: list[_Edit] = []
         if model is not None:
-            text = put(text, ("model",), json.dumps(model, ensure_ascii=False).encode())
-        for path in self.deleted:
-            text = delete(text, path)
-        for path, value in self.changed:
-            try:
-                text = put(text, path, value)
-            except EditError as error:
-                raise EditError(f"cannot set {'.'.join(path)}: {error}") from error
-        return text
+            value = json.dumps(model, ensure_ascii=False).encode()
+            edits.append(_Edit.of(("model",), value))
+        edits += [_Edit.of(path) for path in self.deleted]
+        edits += [_Edit.of(path, value) for path, value in self.changed]
+        return (yield from _edited(text, edits, _Changes())) if edits else text
 
 
 NO_EDITS = Edits()

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
-import anyio.to_thread
-
 from .asgi_types import Send
 from .body_budget import BodyBudgetError
 from .catalogue import Target
@@ -13,14 +9,26 @@ from .dispatch import Sending, begin, serve
 from .form import FormScanner, boundary_of
 from .form_pieces import rest_of_form
 from .json_edit import EditError
-from .model_field import BadBodyError, asks_for_stream, model_of, model_of_query, renamed_query
+from .model_field import (
+    NAME_BYTES,
+    BadBodyError,
+    asks_for_stream,
+    model_of,
+    model_of_query,
+    model_steps,
+    query_steps,
+    rename_steps,
+    renamed_query,
+    shown_name,
+)
 from .request import BodyTooLargeError, Request
 from .resolve import NoTargetError, Resolved, UnknownModelError
 from .respond import send_error, send_unknown_model
 from .spool import Spool
 from .state import Proxy
 
-_OFF_LOOP_BYTES = 1 << 20  # looking through more takes so long that others would notice
+_AT_ONCE_BYTES = 1 << 16  # looking through more may take so long that others would notice
+_LOOKED_AT_BYTES = 1 << 16  # of a body's beginning, to tell what it is
 _FORM = b"multipart/form-data"
 
 
@@ -75,6 +83,10 @@ async def find(proxy: Proxy, request: Request, send: Send, wanted: str) -> Resol
         message = "no model id could be identified: `model` is missing"
         await send_error(request, send, 400, message)
         return None
+    if len(wanted) > NAME_BYTES:
+        message = f"`model` is longer than {NAME_BYTES} bytes: {shown_name(wanted)}"
+        await send_error(request, send, 400, message)
+        return None
     try:
         resolved = proxy.resolver.resolve(wanted)
     except UnknownModelError:
@@ -87,7 +99,7 @@ async def find(proxy: Proxy, request: Request, send: Send, wanted: str) -> Resol
     if not request.access.allows_model(wanted, target.wanted, target.id):
         if resolved.reservation is not None:
             resolved.reservation.release()
-        message = f"forbidden: this API key is not good for {wanted!r}"
+        message = f"forbidden: this API key is not good for {shown_name(wanted)}"
         await send_error(request, send, 403, message)
         return None
     return resolved
@@ -106,8 +118,8 @@ async def _whole(proxy: Proxy, request: Request, send: Send) -> None:
     if body[:1] != b"{" and not _is_json(request, body):
         await _urlencoded(proxy, request, send, body)
         return
-    if len(body) > _OFF_LOOP_BYTES:
-        wanted, is_stream = await anyio.to_thread.run_sync(model_of, body)
+    if len(body) > _AT_ONCE_BYTES:
+        wanted, is_stream = await proxy.turns.run(model_steps(body))
     else:
         wanted, is_stream = model_of(body)
     resolved = await find(proxy, request, send, wanted)
@@ -116,7 +128,7 @@ async def _whole(proxy: Proxy, request: Request, send: Send) -> None:
     exchange = begin(request, resolved, request.path)
     target = resolved.target
     if target.edits or target.sent_model != wanted:
-        edited = await _edited(request, send, resolved, wanted, body)
+        edited = await _edited(proxy, request, send, resolved, wanted, body)
         if edited is None:
             return
         body = edited
@@ -127,30 +139,33 @@ async def _whole(proxy: Proxy, request: Request, send: Send) -> None:
 
 def _is_json(request: Request, body: bytes) -> bool:
     """Tell JSON from an urlencoded form; curl -d calls everything that."""
-    if body.lstrip()[:1] in (b"{", b"["):
+    if body[:_LOOKED_AT_BYTES].lstrip()[:1] in (b"{", b"["):
         return True
     kind = request.header(b"content-type") or b""
     return b"application/x-www-form-urlencoded" not in kind.lower()
 
 
 async def _edited(
-    request: Request, send: Send, resolved: Resolved, wanted: str, body: bytes
+    proxy: Proxy, request: Request, send: Send, resolved: Resolved, wanted: str, body: bytes
 ) -> bytes | None:
     """Return *body* as the model is to get it; None: the client has been told why not."""
     target: Target = resolved.target
     model = target.sent_model if target.sent_model != wanted else None
-    apply = partial(target.edits.apply, body, model=model)
     try:
-        return await anyio.to_thread.run_sync(apply) if len(body) > _OFF_LOOP_BYTES else apply()
-    except EditError as error:
+        if len(body) <= _AT_ONCE_BYTES:
+            return target.edits.apply(body, model=model)
+        return await proxy.turns.run(target.edits.steps(body, model=model))
+    except BaseException as error:
         if resolved.reservation is not None:
             resolved.reservation.release()
+        if not isinstance(error, EditError):
+            raise
         await send_error(request, send, 400, f"the filters of {target.id}: {error}")
         return None
 
 
 async def _urlencoded(proxy: Proxy, request: Request, send: Send, body: bytes) -> None:
-    wanted = model_of_query(body) or model_of_query(request.query)
+    wanted = await proxy.turns.run(query_steps(body)) or model_of_query(request.query)
     resolved = await find(proxy, request, send, wanted)
     if resolved is None:
         return
@@ -161,11 +176,20 @@ async def _urlencoded(proxy: Proxy, request: Request, send: Send, body: bytes) -
         message = f"the filters of {target.id} need a body of type application/json"
         await send_error(request, send, 415, message)
         return
+    if target.sent_model != wanted:
+        body = await _renamed(proxy, resolved, body)
     exchange = begin(request, resolved, request.path)
     exchange.is_metered = True
-    if target.sent_model != wanted:
-        body = renamed_query(body, target.sent_model)
     await serve(proxy, request, send, exchange, resolved, Sending(target_of(request), body))
+
+
+async def _renamed(proxy: Proxy, resolved: Resolved, body: bytes) -> bytes:
+    try:
+        return await proxy.turns.run(rename_steps(body, resolved.target.sent_model))
+    except BaseException:
+        if resolved.reservation is not None:
+            resolved.reservation.release()
+        raise
 
 
 # ---- forms, which are passed on as they come

@@ -157,10 +157,12 @@ async def redirect(request: Request, send: Send, location: bytes) -> None:
 def split_model(proxy: Proxy, rest: bytes) -> tuple[Resolved, bytes] | None:
     """Split ``model/path`` at the longest prefix that names a model.
 
-    It is decoded once, to find the name; what comes after stays as it is.
+    It is decoded once, to find the name; what comes after stays as it is. Only as many segments
+    are tried as the name with the most slashes has.
     """
     pins, targets = proxy.profiles.pins, proxy.catalogue.targets
-    segments = rest.split(b"/")
+    segments = rest.split(b"/", proxy.catalogue.most_slashes + 1)
+    del segments[proxy.catalogue.most_slashes + 1 :]
     for count in range(len(segments), 0, -1):
         head = b"/".join(segments[:count])
         public = unquote_to_bytes(head).decode("utf-8", "replace")

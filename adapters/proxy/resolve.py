@@ -9,6 +9,7 @@ from typing import Protocol
 from ...runtime import Supervisor, SwapchartError
 from .cards import SelectorCard
 from .catalogue import Catalogue, Remote, Target
+from .model_field import shown_name
 from .profiles import Profiles
 from .selectors import Candidate, Warmth, pick_spillover, pick_warm
 
@@ -26,7 +27,7 @@ class UnknownModelError(SwapchartError):
     """
 
     def __init__(self, wanted: str) -> None:
-        super().__init__(f"model not found: {wanted!r}")
+        super().__init__(f"model not found: {shown_name(wanted)}")
         self.wanted = wanted
 
 

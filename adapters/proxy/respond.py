@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .asgi_types import Headers, Send
+from .model_field import shown_name
 from .request import Request
 
 JSON_TYPE = b"application/json"
@@ -132,5 +133,5 @@ async def send_unknown_model(
     if closest is not None and not request.access.allows_model(closest):
         closest = None
     hint = f"; did you mean {closest!r}?" if closest else ""
-    message = f"model not found: {wanted!r}{hint}"
+    message = f"model not found: {shown_name(wanted)}{hint}"
     await send_error(request, send, 404, message, code="model_not_found")

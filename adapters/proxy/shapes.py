@@ -13,8 +13,8 @@ import msgspec
 class Asking(msgspec.Struct):
     """A request: for which model, and whether as a stream."""
 
-    model: Any = None
-    stream: Any = None
+    model: str | None = None
+    stream: msgspec.Raw = msgspec.Raw(b"")  # of any type, and not built: that may take memory
 
 
 class Telling(msgspec.Struct):
@@ -52,6 +52,7 @@ class Plain(msgspec.Struct):
 
 
 ASKING = msgspec.json.Decoder(Asking)
+NAME = msgspec.json.Decoder(str)
 TELLING = msgspec.json.Decoder(Telling)
 TELLINGS = msgspec.json.Decoder(list[Telling])
 PLAIN = msgspec.json.Decoder(Plain)

@@ -24,6 +24,7 @@ from .origins import ProxyTrust
 from .profiles import Profiles
 from .relay import Upstream
 from .resolve import Resolver
+from .turns import Turns
 from .views import View
 
 
@@ -105,6 +106,7 @@ class Proxy:
         profiles: Which of them is active.
         resolver: Finds models by name.
         flights: Requests that are not over.
+        turns: Long work of requests, in the event loop.
         hub: Tells events to who listens.
         watch: Finds them.
         books: What is written down about requests.
@@ -130,6 +132,7 @@ class Proxy:
         self.profiles = Profiles(catalogue.profiles)
         self.resolver = Resolver(supervisor, catalogue, self.profiles)
         self.flights = Flights()
+        self.turns = Turns()
         self.hub = Hub()
         self.watch: Watch | None = None
         self._closing = asyncio.Event()
