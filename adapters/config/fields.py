@@ -71,10 +71,14 @@ def _as_duration(value: object) -> float:
     if text in ("0", "+0", "-0"):
         return 0.0
     sign = -1.0 if text.startswith("-") else 1.0
-    parts = _DURATION.findall(text.lstrip("+-"))
-    if not parts or "".join(number + unit for number, unit in parts) != text.lstrip("+-"):
+    rest = text.lstrip("+-")
+    seconds, at = 0.0, 0
+    while (part := _DURATION.match(rest, at)) is not None:
+        seconds += float(part[1]) * _UNITS[part[2]]
+        at = part.end()
+    if not rest or at < len(rest):
         raise refuse("expected a duration such as 15s or 1h30m")
-    return sign * sum(float(number) * _UNITS[unit] for number, unit in parts)
+    return sign * seconds
 
 
 #: Written as Go writes durations (``1h30m``); seconds.

@@ -17,7 +17,7 @@ from ...runtime.eviction import All, Any, Expression, One, SetRef
 
 #: Deepest nesting of parentheses that is read.
 MAX_DEPTH = 50
-_TOKEN = re.compile(r"\s*([\w.-]+|[|&+()]|\S)")
+_TOKEN = re.compile(r"([\w.-]+|[|&+()]|\S)")
 _NAME = re.compile(r"[\w.-]+")
 
 

@@ -48,7 +48,7 @@ class HookAction:
     def label(self) -> str:
         """What logs call it: the program, or method and host; never arguments."""
         if self.http is not None:
-            host = re.sub(r"^(\w+://)(?:[^/@]*@)?([^/?#]*).*$", r"\1\2", self.http.url)
+            host = re.sub(r"^(\w+://)(?:[^/@]*@)?([^/?#]*+).*$", r"\1\2", self.http.url)
             return f"{self.http.method} {host}"
         return "sh" if self.is_shell else self.argv[0]
 

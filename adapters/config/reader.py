@@ -28,7 +28,8 @@ S = TypeVar("S", bound=Section)
 _Convert = Callable[["Reader", Node, str], object]
 
 #: Paths whose values are never shown.
-_SECRET = re.compile(r"apiKeys\b.*|peers\..*\.apiKey|models\..*\.env(\[\d+\])?|.*\.headers\b.*")
+_SECRET = re.compile(r"apiKeys\b|peers\..*\.apiKey\Z|models\..*\.env(?:\[\d+\])?\Z", re.DOTALL)
+_HEADERS = re.compile(r"\.headers\b")
 
 _EXPECTED = {
     "bool_type": "expected true or false",
@@ -138,7 +139,7 @@ class Reader:
 
 def is_secret(path: str) -> bool:
     """Tell whether the value at the dotted *path* must not be shown."""
-    return _SECRET.fullmatch(path) is not None
+    return (_SECRET.match(path) or _HEADERS.search(path)) is not None
 
 
 def locate(node: Node, path: str, loc: tuple[int | str, ...]) -> tuple[Node, str]:

@@ -12,14 +12,14 @@ import anyio.to_thread
 from ..store.activity import SORTS, ActivityPage, ActivityQuery, ActivityRow
 from ..store.database import StoreError
 from .asgi_types import Send
+from .model_field import shown_name
+from .numbers import LARGEST, whole_number
 from .performance import parse_time
 from .request import Request
 from .respond import send_error, send_json
 from .shown_fields import shown_time
 from .state import Proxy
 from .views import View
-
-_LARGEST_ID = 2**63 - 1
 
 
 async def activity(proxy: Proxy, request: Request, send: Send) -> None:
@@ -71,12 +71,13 @@ async def stats(proxy: Proxy, request: Request, send: Send) -> None:
 
 async def capture(proxy: Proxy, request: Request, send: Send) -> None:
     """Tell a whole request and its answer."""
-    if not request.rest.isascii() or not request.rest.isdecimal():
-        await send_error(request, send, 400, f"expected a number, got {request.rest!r}")
+    number = whole_number(request.rest, 0, LARGEST)
+    if number is None:
+        await send_error(request, send, 400, f"expected a number, got {shown_name(request.rest)}")
         return
-    found = proxy.books.captures.get(int(request.rest))
+    found = proxy.books.captures.get(number)
     if found is None or not proxy.view(request.access).shows(found.model):
-        await send_error(request, send, 404, f"there is no capture {request.rest}, or no longer")
+        await send_error(request, send, 404, f"there is no capture {number}, or no longer")
         return
     value = await anyio.to_thread.run_sync(found.value)
     value["req_headers"] = proxy.gate.ring.redacted(value["req_headers"])
@@ -105,9 +106,10 @@ def query_of(text: bytes) -> ActivityQuery:
         value = last(name)
         if not value:
             return default
-        if not value.isascii() or not value.isdecimal() or not low <= int(value) <= high:
-            raise ValueError(f"{name}: expected {low} to {high}, got {value!r}")
-        return int(value)
+        found = whole_number(value, low, high)
+        if found is None:
+            raise ValueError(f"{name}: expected {low} to {high}, got {shown_name(value)}")
+        return found
 
     def moment(name: str) -> int | None:
         value = last(name)
@@ -117,7 +119,9 @@ def query_of(text: bytes) -> ActivityQuery:
             return round(parse_time(value) * 1000)
         except (ValueError, OverflowError) as error:
             example = "2026-01-31T12:00:00Z"
-            raise ValueError(f"{name}: expected a time such as {example}, got {value!r}") from error
+            raise ValueError(
+                f"{name}: expected a time such as {example}, got {shown_name(value)}"
+            ) from error
 
     sort, order = last("sort") or "id", last("order") or "desc"
     if sort not in SORTS:
@@ -128,8 +132,8 @@ def query_of(text: bytes) -> ActivityQuery:
         models=tuple(model for model in given.get("model", []) if model),
         start=moment("start"),
         end=moment("end"),
-        min_id=number("min_id", None, 1, _LARGEST_ID),
-        max_id=number("max_id", None, 1, _LARGEST_ID),
+        min_id=number("min_id", None, 1, LARGEST),
+        max_id=number("max_id", None, 1, LARGEST),
         limit=number("limit", 25, 1, 999) or 25,
         page=number("page", 1, 1, 10**9) or 1,
         sort=sort,

@@ -12,6 +12,7 @@ import msgspec
 from ...runtime import RequestError
 from .asgi_types import Send
 from .model_field import shown_name
+from .numbers import LARGEST, whole_number
 from .request import BodyTooLargeError, Request
 from .respond import send_error, send_json, send_not_good_for, send_text, send_unknown_model
 from .state import Proxy
@@ -140,10 +141,11 @@ async def activate_profile(proxy: Proxy, request: Request, send: Send) -> None:
 # ---- requests in flight
 async def cancel(proxy: Proxy, request: Request, send: Send) -> None:
     """Cancel a request; its client is told."""
-    number = int(request.rest) if request.rest.isascii() and request.rest.isdecimal() else 0
-    exchange = proxy.flights.open.get(number)
+    number = whole_number(request.rest, 1, LARGEST)
+    exchange = None if number is None else proxy.flights.open.get(number)
     if exchange is None or not proxy.view(request.access).shows(exchange.model):
-        await send_error(request, send, 404, f"no request in flight has the id {request.rest!r}")
+        message = f"no request in flight has the id {shown_name(request.rest)}"
+        await send_error(request, send, 404, message)
         return
     exchange.cancel("the API")
     await send_json(send, {"msg": "ok"})

@@ -8,6 +8,8 @@ from ...runtime import SwapchartError
 from . import listing
 from .asgi_types import Send
 from .drawn import chart_value
+from .model_field import shown_name
+from .numbers import whole_number
 from .request import Request
 from .respond import send_error, send_json, send_not_good_for, send_unknown_model
 from .state import Proxy
@@ -51,12 +53,13 @@ async def history(proxy: Proxy, request: Request, send: Send) -> None:
     if name is None:
         return
     limit = parse_qs(request.query.decode("latin-1")).get("limit", ["100"])[-1]
-    if not limit.isdecimal() or not 1 <= int(limit) <= _HISTORY_LIMIT:
-        message = f"limit: expected 1 to {_HISTORY_LIMIT}, got {limit!r}"
+    count = whole_number(limit, 1, _HISTORY_LIMIT)
+    if count is None:
+        message = f"limit: expected 1 to {_HISTORY_LIMIT}, got {shown_name(limit)}"
         await send_error(request, send, 400, message)
         return
     try:
-        rows = await proxy.history(name, limit=int(limit))
+        rows = await proxy.history(name, limit=count)
     except SwapchartError as error:
         await send_error(request, send, 503, str(error))
         return

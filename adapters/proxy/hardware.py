@@ -114,7 +114,7 @@ class HardwareProbe:
         text = self._text("proc", "cpuinfo")
 
         def values(name: str) -> list[str]:
-            return re.findall(rf"^{name}\s*:\s*(.*)$", text, re.MULTILINE)
+            return re.findall(rf"^{name}\s*+:\s*+(.*)$", text, re.MULTILINE)
 
         sockets = values("physical id")
         cores = set(zip(sockets, values("core id"), strict=False))

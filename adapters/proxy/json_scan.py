@@ -34,7 +34,7 @@ _ESCAPE = rb'\\(?:["\\/bfnrt]|u(?:[0-9abcefABCEF][0-9a-fA-F]{3}|' + _UTF16 + rb"
 _INSIDE = re.compile(rb'(?:[^"\\\x00-\x1f]++|' + _ESCAPE + rb")*+")
 _TEXT = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _WHOLE = re.compile(rb'(?:[^"]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)  # no half text at its end
-_PLAIN = re.compile(rb'[^",]++')
+_NO_COMMA = re.compile(rb'(?:[^",]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
 _SPACES = re.compile(rb"[ \t\r\n]*+")
 _SCALAR = re.compile(rb'[^"\[\]{},: \t\r\n]++')
 _INNER = re.compile(rb'(?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
@@ -92,24 +92,21 @@ def pieces(text: bytes) -> Iterator[bytes | None]:
     while True:
         parts = [before]
         length = 0
-        end = _end(_WHOLE, text, at)
-        nest.enter(_TEXT.sub(b"", text[at:end]))  # none of them is unfinished: the end is found
+        pattern = _WHOLE
         while True:
-            length += end - at
+            end = _end(pattern, text, at)
+            part = text[at:end]
+            nest.enter(_TEXT.sub(b"", part))  # all of them are whole: a search finds their ends
+            if end == at and at < size and text[at] == _QUOTE:
+                end = yield from text_end(text, at)
+                part = text[at:end] if end - at <= _KEPT_BYTES else _LEFT_OUT
+            parts.append(part)
+            length += len(part)
             if length > _PIECE_BYTES:
-                raise JsonError("8 MiB without a comma, texts aside")
-            parts.append(text[at:end])
-            at = end
+                raise JsonError("8 MiB without a comma, long texts aside")
+            at, pattern = end, _NO_COMMA
             if at >= size or text[at] == _COMMA:
                 break
-            if text[at] == _QUOTE:
-                end = yield from text_end(text, at)
-                if end - at > _KEPT_BYTES:
-                    parts.append(_LEFT_OUT)
-                    at = end
-            else:
-                end = _end(_PLAIN, text, at)
-                nest.enter(text[at:end])
             if length > STEP_BYTES:
                 yield None
         if at >= size:

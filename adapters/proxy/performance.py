@@ -9,6 +9,7 @@ from urllib.parse import parse_qs
 
 from .asgi_types import Send
 from .host import Gpu, HostSampler, Sample
+from .model_field import shown_name
 from .request import Request
 from .respond import send_error, send_json
 from .shown_fields import shown_time
@@ -41,8 +42,9 @@ async def performance(proxy: Proxy, request: Request, send: Send) -> None:
     if given:
         try:
             after = parse_time(given)
-        except ValueError:
-            message = f"after: expected a time such as 2026-01-31T12:00:00Z, got {given!r}"
+        except (ValueError, OverflowError):
+            shown = shown_name(given)
+            message = f"after: expected a time such as 2026-01-31T12:00:00Z, got {shown}"
             await send_error(request, send, 400, message)
             return
     samples = [sample for sample in proxy.books.samples.kept if sample.at > after]

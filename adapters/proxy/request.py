@@ -20,6 +20,8 @@ from .heads import Head
 from .routes import Route
 
 _WATCH_AFTER_S = 0.01  # once or twice: most answers are there sooner, and no task need be made
+_MOST_DIGITS = 20  # of a Content-Length; Python refuses to read 4,300
+_ENDLESS = 1 << 63
 _UNCOUNTED_BYTES = 1 << 16  # as many as requests may wait are still little
 
 
@@ -196,7 +198,9 @@ class Request:
     def declared_length(self) -> int | None:
         """Return the Content-Length, or None when there is none that makes sense."""
         value = self.header(b"content-length")
-        return int(value) if value is not None and value.isdigit() else None
+        if value is None or not value.isdigit():
+            return None
+        return int(value) if len(value) <= _MOST_DIGITS else _ENDLESS
 
     async def body(self, limit_bytes: int) -> bytes:
         """Read the whole body.

@@ -1,7 +1,8 @@
 """Reads from an answer how many tokens it cost and how fast they came. Pure.
 
 Only the ends of an answer are looked at: servers tell totals at the end, Anthropic's part of them
-at the beginning. Whatever the text holds, the outcome is a number or unknown, never an error.
+at the beginning. Whatever the text holds, the outcome is a number or unknown, never an error, and
+is there after some milliseconds: no more than 320 KiB are looked at, and those once.
 
 Source: llama-swap.md section 5.14.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 import zlib
+from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -21,9 +23,16 @@ import msgspec
 from .shapes import PLAIN, TELLING, TELLINGS, Telling
 
 _DECODED_BYTES = 8 << 20
+_WHOLE_BYTES = 1 << 18  # of JSON that is read as a whole: 15 ms at worst
+_HEAD_BYTES, _TAIL_BYTES = 1 << 16, 1 << 18  # of what is longer
+_OBJECT_BYTES = 1 << 12  # of one object in a text that is no JSON as a whole
+_FIRST_OBJECTS, _LAST_OBJECTS = 8, 32  # of those that are read there
+_ERROR_BYTES = 1 << 16
 _ERROR_CHARS = 500
 _UNKNOWN = -1
 _LARGEST = 10**15
+_EVENT = re.compile(rb"^data:([^\n]*+)", re.MULTILINE)
+_READER = json.JSONDecoder()
 _OBJECT = re.compile(r'"(usage|timings|metrics)"\s*:\s*(?=\{)')
 
 
@@ -77,6 +86,8 @@ def tokens_of(body: bytes, *, is_events: bool, is_whole: bool) -> Tokens:
         is_events: It is a stream of events.
         is_whole: It is not the ends only.
     """
+    if len(body) > _WHOLE_BYTES:
+        body, is_whole = b"%b\n%b" % (body[:_HEAD_BYTES], body[-_TAIL_BYTES:]), False
     if not _tells(body):
         return Tokens()
     if is_events:
@@ -129,9 +140,9 @@ def _plain(body: bytes) -> Tokens | None:
 
 def _from_events(body: bytes) -> list[Telling]:
     found = []
-    for line in body.split(b"\n"):
-        if line.startswith(b"data:") and _tells(line):
-            found += _decode(line[5:])
+    for match in _EVENT.finditer(body):
+        if _tells(match[1]):
+            found += _decode(match[1])
     return found
 
 
@@ -149,15 +160,26 @@ def _decode(text: bytes) -> list[Telling]:
 
 
 def _from_pieces(body: bytes) -> list[Telling]:
-    """Find the objects in a text that is no JSON as a whole."""
+    """Find the objects in a text that is no JSON as a whole: the first and the last few."""
     text = body.decode("utf-8", "replace")
-    reader = json.JSONDecoder()
-    found = []
+    first: list[re.Match[str]] = []
+    last: deque[re.Match[str]] = deque(maxlen=_LAST_OBJECTS)
     for match in _OBJECT.finditer(text):
+        if len(first) < _FIRST_OBJECTS:
+            first.append(match)
+        else:
+            last.append(match)
+    found: list[Telling] = []
+    end = 0
+    for match in (*first, *last):
+        if match.start() < end:  # within the one before
+            continue
         try:
-            value, _ = reader.raw_decode(text, match.end())
+            given = text[match.end() : match.end() + _OBJECT_BYTES]
+            value, length = _READER.raw_decode(given)
         except (ValueError, RecursionError):
             continue
+        end = match.end() + length
         found.append(Telling(**{match[1]: value}))
     return found
 
@@ -279,7 +301,7 @@ def _rate(count: int, ms: float) -> float:
 def error_of(status: int, body: bytes) -> str:
     """Say what an answer other than 200 says is wrong; at most 500 characters."""
     try:
-        value = json.loads(body)
+        value = json.loads(body) if len(body) <= _ERROR_BYTES else None
     except (ValueError, RecursionError):
         value = None
     if isinstance(value, dict):

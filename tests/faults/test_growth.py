@@ -1,0 +1,219 @@
+"""Whatever is fed with foreign bytes takes time in proportion to them.
+
+Each parser gets hostile inputs of one size and of four times that size. Linear work takes four
+times as long, quadratic work sixteen times; what takes more than ten times as long is refused.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from swapchart.adapters.h1_rules import origin_form, status_of_error
+from swapchart.adapters.headers import HeaderError, connection_names, request_headers
+from swapchart.adapters.proxy.auth import secret_of
+from swapchart.adapters.proxy.cards import ModelCard
+from swapchart.adapters.proxy.catalogue import Catalogue
+from swapchart.adapters.proxy.form import FormScanner, boundary_of, parameters
+from swapchart.adapters.proxy.json_edit import EditError, Edits
+from swapchart.adapters.proxy.json_scan import finished
+from swapchart.adapters.proxy.model_field import (
+    BadBodyError,
+    model_of,
+    model_of_query,
+    model_steps,
+    renamed_query,
+)
+from swapchart.adapters.proxy.origins import HostCheck, OriginCheck, preflight
+from swapchart.adapters.proxy.passthrough import bad_path
+from swapchart.adapters.proxy.routes import cleaned
+from swapchart.adapters.proxy.tokens import error_of, tokens_of
+
+_MOST = 10.0
+_LONG_ENOUGH_S = 0.002  # shorter times are no measure of growth
+_TRIES = 3
+_EDITS = Edits.compile(
+    ["temperature", "a.b"], {"stop": ["x"], "x.y.z": 1, "list.-1": 2}, {"top": 1}
+)
+
+
+def events(body: bytes) -> object:
+    return tokens_of(body, is_events=True, is_whole=True)
+
+
+def whole(body: bytes) -> object:
+    return tokens_of(body, is_events=False, is_whole=True)
+
+
+def ends(body: bytes) -> object:
+    return tokens_of(body, is_events=False, is_whole=False)
+
+
+def failed(body: bytes) -> object:
+    return error_of(500, body)
+
+
+def edited(body: bytes) -> object:
+    return _EDITS.apply(body, model="other")
+
+
+def in_steps(body: bytes) -> object:
+    return finished(model_steps(body))
+
+
+def renamed(body: bytes) -> object:
+    return renamed_query(body, "b")
+
+
+def scanned(body: bytes) -> None:
+    scanner = FormScanner(b"x")
+    for at in range(0, len(body), 1000):
+        scanner.feed(body[at : at + 1000])
+    scanner.finish()
+
+
+def of_form(value: str) -> object:
+    return boundary_of(b"multipart/form-data; " + value.encode())
+
+
+def of_head(value: bytes) -> object:
+    fields = [(b"connection", value), (b"x-forwarded-for", value), (b"x-request-id", value)]
+    return request_headers(fields, host=b"h", client=b"c"), connection_names(fields)
+
+
+def of_origin(value: bytes) -> object:
+    check = OriginCheck(["*.a.example*", "https://*a*b*c*d"])
+    return (
+        check.allows(value, b"h"),
+        HostCheck().allows(value),
+        preflight([(b"access-control-request-headers", value)], b"o"),
+    )
+
+
+def of_keys(value: bytes) -> object:
+    return secret_of([value, b"Basic " + value], [value])
+
+
+def of_target(value: bytes) -> object:
+    with suppress(Exception):
+        origin_form(b"GET", b"http://" + value, [])
+    return status_of_error(value), cleaned(value), bad_path(value)
+
+
+def closest(value: str) -> object:
+    names = [f"model-{number}-{'ab' * 20}" for number in range(200)]
+    return Catalogue([ModelCard(id=name) for name in names]).closest(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Hostile:
+    """An input that grows: *part* again and again, between *before* and *behind*."""
+
+    part: str
+    before: str = ""
+    behind: str = ""
+    is_text: bool = False
+
+    def of(self, count: int) -> Any:
+        text = self.before + self.part * count + self.behind
+        return text if self.is_text else text.encode()
+
+    def __str__(self) -> str:
+        return repr(f"{self.before}{self.part}..{self.behind}")
+
+
+PARTS = ["a", " ", ";", "=", '"', '\\"', "\\", ";a=", '; a="', " ; ", "a=b;", "\xa0", "\t"]
+OBJECTS = [
+    '"temperature":1,', '"stop":1,', '"a":{"b":1},', '"x":{"y":{"z":1}},', '"list":[[],', "[],",
+    '{"a":', "[", '"model":"a",', '"', '\\"', "\\", '"\\u006dodel":1,', "1,", " ", ",", '"a":1,',
+]  # fmt: skip
+BODIES = [
+    Hostile(part, before, behind)
+    for part in OBJECTS
+    for before, behind in (
+        ('{"model":"a",', ""), ('{"x":[', '1],"model":"a"}'), ('{"model":"a",', '"z":1}'),
+    )
+]  # fmt: skip
+FORMS = [
+    Hostile(part)
+    for part in ("&", "model", "&model", "&%6d", "%6", "=", "&model=", "&a=model", "&m%6fde")
+]
+ANSWERS = [
+    Hostile(part)
+    for part in (
+        '"usage":{', '"usage":', '"usage" ', '"usage":{"a":"', 'data:{"usage":{', "data:\n",
+        'data: {"usage":{}}\n', '"usage":{}', '"usage":{"prompt_tokens":1},"timings":{', '"usage"',
+        '{"error":', "[", '\\"usage\\":{',
+    )
+]  # fmt: skip
+HEADS = [
+    Hostile(part)
+    for part in (
+        ",", "a,", " ,", "a", ".", "[", ":", "1.", "%", "%00", "/", "../", "/./", " HTTP/1", "@",
+        " ", "\t", "-", "Basic ", "=", "?", "é", "a.example", "abcd",
+    )
+]  # fmt: skip
+MARKS = [Hostile(part) for part in ("\r\n--", "--x\r\n", "\r\n", "-", "\r\n--x\r\n\r\n")]
+CASES: list[tuple[Callable[[Any], object], list[Hostile], int]] = [
+    (parameters, [Hostile(part, "x", '"', is_text=True) for part in PARTS], 2000),
+    (parameters, [Hostile(part, "x; a=", is_text=True) for part in PARTS], 2000),
+    (of_form, [Hostile(part, "a=", '"', is_text=True) for part in PARTS], 2000),
+    (scanned, MARKS, 20_000),
+    (model_of, BODIES, 4000),
+    (in_steps, BODIES, 4000),
+    (edited, BODIES, 4000),
+    (model_of_query, FORMS, 20_000),
+    (renamed, FORMS, 20_000),
+    (events, ANSWERS, 8000),
+    (whole, ANSWERS, 8000),
+    (ends, ANSWERS, 8000),
+    (failed, ANSWERS, 8000),
+    (of_head, HEADS, 4000),
+    (of_origin, HEADS, 4000),
+    (of_keys, HEADS, 4000),
+    (of_target, HEADS, 4000),
+    (closest, [Hostile(part, is_text=True) for part in ("a", "ab", "model-", "é")], 500),
+]
+
+
+def took(parse: Callable[[Any], object], given: Any) -> float:
+    """Return how long *parse* takes, at best; seconds of CPU."""
+    times = []
+    for _ in range(_TRIES):
+        began = time.process_time()
+        with suppress(BadBodyError, EditError, HeaderError, ValueError):
+            parse(given)
+        times.append(time.process_time() - began)
+    return min(times)
+
+
+@pytest.mark.parametrize(
+    ("parse", "hostile", "size"),
+    [
+        pytest.param(parse, hostile, size, id=f"{parse.__name__}-{hostile}")
+        for parse, inputs, size in CASES
+        for hostile in inputs
+    ],
+)
+def test_parser_of_foreign_bytes_takes_linear_time(
+    parse: Callable[[Any], object], hostile: Hostile, size: int
+) -> None:
+    """Four times as much takes about four times as long, whatever it is."""
+    once, four_times = took(parse, hostile.of(size)), took(parse, hostile.of(4 * size))
+
+    assert four_times < max(once, _LONG_ENOUGH_S) * _MOST
+
+
+def test_growth_of_what_is_quadratic_is_seen() -> None:
+    """The measure tells quadratic from linear work."""
+    pattern = re.compile(r"\s+$")
+
+    once, four_times = (took(pattern.search, " " * size + "x") for size in (3000, 12_000))
+
+    assert four_times > max(once, _LONG_ENOUGH_S) * _MOST
