@@ -6,6 +6,7 @@ import anyio
 
 from ...runtime import LogRing
 from .asgi_types import Send
+from .model_field import shown_name
 from .request import Request
 from .respond import send_error, send_not_good_for, send_text
 from .state import Proxy
@@ -35,7 +36,7 @@ async def stream(proxy: Proxy, request: Request, send: Send) -> None:
         return
     rings = _rings(proxy, wanted)
     if not rings:
-        await send_error(request, send, 400, f"invalid log id: {wanted!r} is no model")
+        await send_error(request, send, 400, f"invalid log id: {shown_name(wanted)} is no model")
         return
     await request.body(1 << 16)
     request.watch()

@@ -119,6 +119,7 @@ async def _whole(proxy: Proxy, request: Request, send: Send) -> None:
         await _urlencoded(proxy, request, send, body)
         return
     if len(body) > _AT_ONCE_BYTES:
+        request.watch()  # the work ends if the client leaves meanwhile
         wanted, is_stream = await proxy.turns.run(model_steps(body))
     else:
         wanted, is_stream = model_of(body)
@@ -165,6 +166,7 @@ async def _edited(
 
 
 async def _urlencoded(proxy: Proxy, request: Request, send: Send, body: bytes) -> None:
+    request.watch()
     wanted = await proxy.turns.run(query_steps(body)) or model_of_query(request.query)
     resolved = await find(proxy, request, send, wanted)
     if resolved is None:

@@ -9,6 +9,7 @@ from .asgi_types import Send
 from .auth import Access, KeyScope
 from .catalogue import Local
 from .dispatch import Sending, begin, serve
+from .model_field import shown_name
 from .model_routes import MODEL_PATHS, is_comfyui_use, is_inference
 from .request import Request
 from .resolve import Resolved
@@ -120,7 +121,7 @@ def forbidden(
     named = path[len(_UPSTREAM) : len(path) - len(remainder)]
     wanted = unquote_to_bytes(named).decode("utf-8", "replace")
     if not access.allows_model(wanted, target.wanted, target.id):
-        return f"forbidden: this API key is not good for {wanted!r}"
+        return f"forbidden: this API key is not good for {shown_name(wanted)}"
     return ""
 
 

@@ -123,7 +123,9 @@ async def send_error(
 
 async def send_not_good_for(request: Request, send: Send, wanted: str) -> None:
     """Say that the request's key is not one for the model *wanted*."""
-    await send_error(request, send, 403, f"forbidden: this API key is not good for {wanted!r}")
+    await send_error(
+        request, send, 403, f"forbidden: this API key is not good for {shown_name(wanted)}"
+    )
 
 
 async def send_unknown_model(

@@ -17,7 +17,7 @@ import pytest
 
 from swapchart.adapters.h1_rules import origin_form, status_of_error
 from swapchart.adapters.headers import HeaderError, connection_names, request_headers
-from swapchart.adapters.proxy.auth import secret_of
+from swapchart.adapters.proxy.auth import ApiKey, KeyRing
 from swapchart.adapters.proxy.cards import ModelCard
 from swapchart.adapters.proxy.catalogue import Catalogue
 from swapchart.adapters.proxy.form import FormScanner, boundary_of, parameters
@@ -97,7 +97,13 @@ def of_origin(value: bytes) -> object:
 
 
 def of_keys(value: bytes) -> object:
-    return secret_of([value, b"Basic " + value], [value])
+    ring = KeyRing([ApiKey(key="secret"), ApiKey(key="sha256:" + "0" * 64)])
+    target = ring.target_without_keys(b"/?a=" + value + b"&b=" + value.replace(b" ", b"&"))
+    return (
+        ring.first_of([value, b"Basic " + value], [value]),
+        ring.without_keys([(b"a", value)]),
+        target,
+    )
 
 
 def of_target(value: bytes) -> object:

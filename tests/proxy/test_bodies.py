@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -422,3 +423,79 @@ def test_C43_nothing_is_left_on_disk(tmp_path: Any, monkeypatch: pytest.MonkeyPa
     run(main, RENAMED)
     assert names == [[]]
     assert list(tmp_path.iterdir()) == []
+
+
+# ---- bodies that take long
+def brackets(model: str) -> bytes:
+    """Return a body of 8 MB that takes long to look through."""
+    return b'{"model":"%b","x":[' % model.encode() + b"[]," * 2_700_000 + b"1]}"
+
+
+def test_body_that_takes_long_is_given_up_when_its_client_leaves() -> None:
+    """Work for a client that is gone ends in the middle, and its request reaches no model."""
+
+    async def main(bench: Bench) -> None:
+        call = bench.client.begin("POST", "/v1/completions", body=brackets("f"))
+        await asyncio.sleep(0)
+        call.leave()
+        await asyncio.wait_for(call.task, 20)
+        await bench.client.chat("f")
+
+        assert (call.status, len(bench.server.received)) == (0, 1)
+        assert bench.app.bodies.used_bytes == 0
+
+    run(main, FILTERED)
+
+
+def test_bodies_that_take_long_take_turns() -> None:
+    """Of many such bodies one is worked on at a time, and others are answered between its steps."""
+
+    async def main(bench: Bench) -> None:
+        await bench.client.chat("f")
+        calls = [
+            bench.client.begin("POST", "/v1/completions", body=brackets(name))
+            for name in ("f", "nobody")
+        ]
+        longest = 0.0
+        while not all(call.task.done() for call in calls):
+            began = time.process_time()
+            assert (await bench.client.call("GET", "/health")).status == 200
+            longest = max(longest, time.process_time() - began)
+            await asyncio.sleep(0)
+
+        assert [(await call.answer()).status for call in calls] == [200, 404]
+        assert longest < 0.5  # five times what the event loop may be blocked
+
+    run(main, FILTERED)
+
+
+@pytest.mark.parametrize("size", [1025, 100_000, 5_000_000])
+def test_model_name_without_end_is_refused(size: int) -> None:
+    """A name longer than 1 KiB is neither compared nor echoed, in whatever body it comes."""
+    name = "a" * size
+
+    async def main(bench: Bench) -> None:
+        urlencoded = {"Content-Type": "application/x-www-form-urlencoded"}
+        bodies = (
+            ({"value": {"model": name}}, "/v1/completions"),
+            ({"body": b"model=" + name.encode(), "headers": urlencoded}, "/infill"),
+            ({"body": form(("model", name.encode())), "headers": FORM}, "/v1/images/edits"),
+        )
+        for body, path in bodies:
+            answer = await bench.client.call("POST", path, **body)
+
+            assert (answer.status, len(answer.body) < 500) == (400, True)
+
+    run(main)
+
+
+def test_model_name_that_is_unknown_is_shortened() -> None:
+    """An unknown name of some length is named in part."""
+
+    async def main(bench: Bench) -> None:
+        answer = await bench.client.chat("alpha" * 100)
+
+        assert (answer.status, len(answer.body) < 500) == (404, True)
+        assert "(500 characters)" in answer.error()["message"]
+
+    run(main)
