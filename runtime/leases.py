@@ -8,10 +8,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from .supervisor import Supervisor
+from .host import ServiceHost
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +31,7 @@ class Lease:
 
 @asynccontextmanager
 async def leased(
-    supervisor: Supervisor, name: str, priority: int, client: str
+    supervisor: ServiceHost, name: str, priority: int, client: str
 ) -> AsyncIterator[Lease]:
     """Hold service *name* ready; see ``Supervisor.lease``."""
     await supervisor.acquire(name, priority=priority, client=client)

@@ -8,15 +8,28 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import anyio
 
-if TYPE_CHECKING:
-    from .logs import LogRing
+
+class LogSource(Protocol):
+    """A log that readers can be attached to."""
+
+    def history(self) -> bytes:
+        """Return the bytes that are kept."""
+        ...
+
+    def add_reader(self, reader: LogReader) -> None:
+        """Offer *reader* every later write."""
+        ...
+
+    def discard_reader(self, reader: LogReader) -> None:
+        """Detach *reader*; a no-op when it is not attached."""
+        ...
 
 
-async def follow(ring: LogRing, *, history: bool, limit_bytes: int) -> AsyncIterator[bytes]:
+async def follow(ring: LogSource, *, history: bool, limit_bytes: int) -> AsyncIterator[bytes]:
     """Yield what *ring* keeps (if *history*) and then what comes; see ``LogRing.stream``."""
     reader = LogReader(limit_bytes)
     if history:

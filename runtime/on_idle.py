@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
 
 from .errors import RequestError
+from .host import ServiceHost
 from .timers import TimerService
-
-if TYPE_CHECKING:
-    from .supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +21,7 @@ class OnIdle:
         service: Its name; None: none is loaded.
     """
 
-    def __init__(self, supervisor: Supervisor, timers: TimerService) -> None:
+    def __init__(self, supervisor: ServiceHost, timers: TimerService) -> None:
         self._supervisor, self._timers = supervisor, timers
         self._timer = timers.timer(self._fire)
         self._used_at = timers.now()

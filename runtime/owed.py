@@ -5,11 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from .lifecycle import Lifecycle
-    from .supervisor import Supervisor
+from .host import ServiceHost
+from .lifecycle import Lifecycle
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +21,7 @@ class OwedHooks:
     Requests for a service wait meanwhile; others go on.
     """
 
-    def __init__(self, supervisor: Supervisor) -> None:
+    def __init__(self, supervisor: ServiceHost) -> None:
         self._supervisor = supervisor
 
     def run(self, service: str, incarnation: int, paid: Callable[[], None]) -> None:
