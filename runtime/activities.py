@@ -8,76 +8,40 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
 import anyio
 
+from .activity import Activity, Body
 from .errors import LaunchError
 from .hooks import Haste
 from .pace import ProbePace
 from .ports import Command, ProcessHandle
-from .spec import Hook
-
-if TYPE_CHECKING:
-    from .lifecycle import Lifecycle
+from .service_state import Post, ServiceState
+from .spec import Hook, ServiceSpec
 
 log = logging.getLogger(__name__)
 
 _SETTLE_PAUSE_S = 0.1
 
-Body = Callable[[], Awaitable[None]]
-
-
-class Activity:
-    """One activity: cancelled at most once, and its answers are dropped from then on.
-
-    Attributes:
-        name: Such as ``hooks``.
-        is_preceded: An earlier one of that name has not ended yet, and must before this begins.
-        is_dead: It was cancelled.
-        ended: Set at the end of its task; None while it has none, as for an answer at once.
-    """
-
-    __slots__ = ("_scope", "ended", "is_dead", "is_preceded", "name")
-
-    def __init__(self, name: str, *, is_preceded: bool) -> None:
-        self.name, self.is_preceded = name, is_preceded
-        self.is_dead = False
-        self.ended: anyio.Event | None = None
-        self._scope: anyio.CancelScope | None = None
-
-    @property
-    def is_running(self) -> bool:
-        """Tell whether its task has not ended, cancelled or not."""
-        return self.ended is not None and not self.ended.is_set()
-
-    def begin(self) -> None:
-        """Note that a task is about to run it."""
-        self.ended = anyio.Event()
-
-    async def live(self, previous: Activity | None, body: Body) -> None:
-        """Run *body* once *previous* has ended, its cleanup included."""
-        if previous is not None and previous.ended is not None:
-            await previous.ended.wait()  # outside the scope: who follows us waits for it too
-        if self.is_dead:
-            return
-        with anyio.CancelScope() as self._scope:
-            await body()
-
-    def cancel(self) -> None:
-        """Cancel it; a no-op when it has ended."""
-        self.is_dead = True
-        if self._scope is not None:
-            self._scope.cancel()
-
 
 class Activities:
-    """The activities of one lifecycle."""
+    """The activities of one lifecycle.
 
-    def __init__(self, life: Lifecycle) -> None:
-        self._life = life
+    Args:
+        state: The facts of its service.
+        post: Takes the events by which activities end.
+        datum: Reads one variable of the chart.
+        adopt: Makes a declaration that of the service.
+    """
+
+    def __init__(
+        self, state: ServiceState, post: Post, datum: Callable[[str], object],
+        adopt: Callable[[ServiceSpec], None],
+    ) -> None:  # fmt: skip
+        self._state, self._post, self._datum, self._adopt = state, post, datum, adopt
+        self._is_sweeping = False
         self._haste = Haste()
         self._settling: anyio.CancelScope | None = None
         self._is_begun = False
@@ -101,97 +65,82 @@ class Activities:
                     self._begin_incarnation()
                 return self._hooks_body(activity, point)
             case "announce":
-                hooks = self._life.spec.hooks.get(point, ())
+                hooks = self._state.spec.hooks.get(point, ())
                 return partial(self._announce, hooks, point) if hooks else None
             case "liveness":
-                return partial(self._liveness, activity) if self._life.spec.liveness else None
+                return partial(self._liveness, activity) if self._state.spec.liveness else None
             case "terminate":
                 return self._terminate_body()
             case "sweep":
                 return partial(self._sweep, activity)
             case "settle":
                 return self._settle_body(activity)
-        log.error("%s: unknown activity %r", self._life.spec.name, name)
+        log.error("%s: unknown activity %r", self._state.spec.name, name)
         return None
 
     def hurry(self) -> None:
         """Cut short what runs, if the chart says that somebody asked to kill."""
-        life = self._life
-        if not life.datum("hurried"):
+        state = self._state
+        if not self._datum("hurried"):
             return
-        self._haste.hurry(life.spec.timings.hurry)
+        self._haste.hurry(state.spec.timings.hurry)
         if self._settling is not None:
             self._settling.cancel()
-        if life.is_running("sweep") and life.process is not None:
-            life.process.kill()
+        if self._is_sweeping and state.process is not None:
+            state.process.kill()
 
     def notified(self, name: str) -> None:
         """Take a ``notify`` effect of a user's own chart."""
-        log.info("%s: %s", self._life.spec.name, name)
-
-    def why_fired(self, timer: str) -> str:
-        """Say in words why the event of *timer* comes."""
-        life = self._life
-        seconds = life.world.timers.now() - life.since
-        match timer:
-            case "start_limit" | "stall_limit":
-                probe = f"; last probe: {life.probe_detail}" if life.probe_detail else ""
-                what = "not healthy" if timer == "start_limit" else "no output and not healthy"
-                return f"{what} after {seconds:.1f} s{probe}"
-            case "idle_limit" | "asleep_limit":
-                return "idle for too long"
-            case "doze_limit":
-                return "idle: sleep"
-        return ""
+        log.info("%s: %s", self._state.spec.name, name)
 
     # ---- launching
     def _begin_incarnation(self) -> None:
-        life = self._life
-        if life.next_spec is not None:
-            life.adopt(life.next_spec)
-        life.incarnation += 1
-        life.after_healthy = "none"
-        life.last_exit = None
-        life.terminated_at = None
+        state = self._state
+        if state.next_spec is not None:
+            self._adopt(state.next_spec)
+        state.incarnation += 1
+        state.after_healthy = "none"
+        state.last_exit = None
+        state.terminated_at = None
         self._is_begun = True
 
     async def _spawn(self, activity: Activity) -> None:
-        life = self._life
+        state = self._state
         try:
             with anyio.CancelScope(shield=True):
-                process = await life.world.launcher.start(life.spec.command, life.log)
+                process = await state.world.launcher.start(state.spec.command, state.log)
         except LaunchError as error:
-            life.post(
+            self._post(
                 "spawn_failed", {"permanent": error.permanent}, source=activity, cause=str(error)
             )
             return
-        life.process = process
-        life.world.tasks.keep(self._reap, process)
-        life.post("spawned", source=activity, cause=f"pid {process.pid}")
+        state.process = process
+        state.world.tasks.keep(self._reap, process)
+        self._post("spawned", source=activity, cause=f"pid {process.pid}")
 
     async def _reap(self, process: ProcessHandle) -> None:
-        life = self._life
+        state = self._state
         ended = await process.wait()
-        if life.process is process:  # else an earlier incarnation: nobody waits for that any more
-            life.last_exit = ended
-            life.post("proc_exited", {"abnormal": not ended.is_clean}, cause=str(ended))
+        if state.process is process:  # else an earlier incarnation: nobody waits for that any more
+            state.last_exit = ended
+            self._post("proc_exited", {"abnormal": not ended.is_clean}, cause=str(ended))
 
     # ---- readiness and liveness
     def _health_body(self, activity: Activity) -> Body | None:
-        life = self._life
-        life.probe_detail = ""
-        if life.spec.check_url is None:
-            life.post("healthy", source=activity, cause="no check configured")
+        state = self._state
+        state.probe_detail = ""
+        if state.spec.check_url is None:
+            self._post("healthy", source=activity, cause="no check configured")
             return None
-        return partial(self._health, activity, life.spec.check_url)
+        return partial(self._health, activity, state.spec.check_url)
 
     async def _health(self, activity: Activity, url: str) -> None:
         await self._probe_until_ok(activity, url)
-        self._life.post("healthy", source=activity, cause="the health check passed")
+        self._post("healthy", source=activity, cause="the health check passed")
 
     async def _probe_until_ok(self, activity: Activity, url: str) -> None:
-        life = self._life
-        now = life.world.timers.now
+        state = self._state
+        now = state.world.timers.now
         pace = ProbePace(now())
         heard = anyio.Event()
 
@@ -199,7 +148,7 @@ class Activities:
             if pace.hear(now()):
                 heard.set()
 
-        life.log.watch(hear)
+        state.log.watch(hear)
         try:
             while not await self._probe_in_time(activity, url, pace):
                 while now() < pace.due:
@@ -207,151 +156,155 @@ class Activities:
                     with anyio.CancelScope(deadline=pace.due):
                         await heard.wait()
         finally:
-            life.log.unwatch(hear)
+            state.log.unwatch(hear)
 
     async def _probe_in_time(self, activity: Activity, url: str, pace: ProbePace) -> bool:
-        life = self._life
-        now, process = life.world.timers.now, life.process
+        state = self._state
+        now, process = state.world.timers.now, state.process
         pace.ask(now())
         if process is not None:
-            probe = await process.probe(url, timeout_s=life.spec.timings.probe)
+            probe = await process.probe(url, timeout_s=state.spec.timings.probe)
             if probe.is_ok:
                 return True
-            life.probe_detail = probe.detail
+            state.probe_detail = probe.detail
             if probe.is_final:  # the time that is left cannot help
-                life.post("start_expired", source=activity, cause=probe.detail)
+                self._post("start_expired", source=activity, cause=probe.detail)
         pace.answer(now())
         return False
 
     async def _liveness(self, activity: Activity) -> None:
-        life = self._life
-        liveness = life.spec.liveness
+        state = self._state
+        liveness = state.spec.liveness
         assert liveness is not None, "checked by body()"
         failures = 0
         self.stall = anyio.Event()
         while failures < liveness.failures:
             with anyio.move_on_after(liveness.every_s):
                 await self.stall.wait()
-                life.post("unhealthy", source=activity, cause="a stream has stalled")
+                self._post("unhealthy", source=activity, cause="a stream has stalled")
                 return
             detail = await self._probe_once()
             failures = failures + 1 if detail else 0
         cause = f"{failures} liveness probes failed in a row; the last: {detail}"
-        life.post("unhealthy", source=activity, cause=cause)
+        self._post("unhealthy", source=activity, cause=cause)
 
     async def _probe_once(self) -> str:
-        life = self._life
-        liveness, process = life.spec.liveness, life.process
+        state = self._state
+        liveness, process = state.spec.liveness, state.process
         assert liveness is not None, "checked by body()"
         if process is None:
             return "no process"
-        if liveness.request is None or life.world.http is None:
+        if liveness.request is None or state.world.http is None:
             probe = await process.probe(liveness.url, timeout_s=liveness.timeout_s)
             return "" if probe.is_ok else probe.detail
         try:
-            status, _ = await life.world.http.call(liveness.request, timeout_s=liveness.timeout_s)
+            status, _ = await state.world.http.call(liveness.request, timeout_s=liveness.timeout_s)
         except OSError as error:
             return str(error)
         return "" if status in (liveness.request.expect or range(200, 300)) else f"status {status}"
 
     # ---- hooks
     def _hooks_body(self, activity: Activity, point: str) -> Body | None:
-        hooks = self._life.spec.hooks.get(point, ())
+        hooks = self._state.spec.hooks.get(point, ())
         if point == "wake":
             return partial(self._wake, activity, hooks)
         if not hooks and not activity.is_preceded:
-            self._life.post("hooks_done", source=activity)
+            self._post("hooks_done", source=activity)
             return None
         return partial(self._hooks, activity, hooks, point)
 
     async def _hooks(self, activity: Activity, hooks: tuple[Hook, ...], point: str) -> None:
-        life = self._life
+        state = self._state
         if point == "afterHealthy" and hooks:
-            life.after_healthy = "interrupted"
+            state.after_healthy = "interrupted"
         is_fine = await self._run_hooks(hooks, point)
         if point == "afterHealthy" and hooks:
-            all_ok = all(result.outcome == "ok" for result in life.hook_results)
-            life.after_healthy = "completed" if all_ok else "failed"
+            all_ok = all(result.outcome == "ok" for result in state.hook_results)
+            state.after_healthy = "completed" if all_ok else "failed"
         if is_fine:
-            life.post("hooks_done", source=activity)
+            self._post("hooks_done", source=activity)
         else:
-            failed = life.hook_results[-1]
+            failed = state.hook_results[-1]
             cause = f"{point} hook {failed.outcome}: {failed.action}: {failed.detail}"
-            life.post("hooks_failed", source=activity, cause=cause)
+            self._post("hooks_failed", source=activity, cause=cause)
 
     async def _run_hooks(self, hooks: tuple[Hook, ...], point: str) -> bool:
-        life = self._life
-        self._haste = Haste(life.spec.timings.hurry if life.datum("hurried") else None)
-        return await life.hooks.run(hooks, life.context(point), life.hook_results, self._haste)
+        state = self._state
+        self._haste = Haste(state.spec.timings.hurry if self._datum("hurried") else None)
+        return await state.hooks.run(hooks, state.context(point), state.hook_results, self._haste)
 
     async def _announce(self, hooks: tuple[Hook, ...], point: str) -> None:
-        life = self._life
-        await life.hooks.run(hooks, life.context(point), life.hook_results)
+        state = self._state
+        await state.hooks.run(hooks, state.context(point), state.hook_results)
 
     async def _wake(self, activity: Activity, hooks: tuple[Hook, ...]) -> None:
         if not await self._run_hooks(hooks, "wake"):
-            self._life.post("hooks_failed", source=activity, cause="the wake hooks failed")
+            self._post("hooks_failed", source=activity, cause="the wake hooks failed")
             return
-        if self._life.spec.check_url is not None:
-            await self._probe_until_ok(activity, self._life.spec.check_url)
-        self._life.post("hooks_done", source=activity, cause="awake")
+        if self._state.spec.check_url is not None:
+            await self._probe_until_ok(activity, self._state.spec.check_url)
+        self._post("hooks_done", source=activity, cause="awake")
 
     # ---- ending
     def _terminate_body(self) -> Body | None:
-        life = self._life
-        life.terminated_at = life.world.timers.now()
-        if life.process is None:
+        state = self._state
+        state.terminated_at = state.world.timers.now()
+        if state.process is None:
             return None
-        if not life.spec.stop_argv:
-            life.process.terminate()
+        if not state.spec.stop_argv:
+            state.process.terminate()
             return None
-        return partial(self._stop_command, life.process)
+        return partial(self._stop_command, state.process)
 
     async def _stop_command(self, process: ProcessHandle) -> None:
-        life = self._life
-        argv = tuple(item.replace("${PID}", str(process.pid)) for item in life.spec.stop_argv)
+        state = self._state
+        argv = tuple(item.replace("${PID}", str(process.pid)) for item in state.spec.stop_argv)
         command = Command(
-            argv=argv, env=life.spec.command.env, cwd=life.spec.command.cwd,
-            label=life.spec.command.label,
+            argv=argv, env=state.spec.command.env, cwd=state.spec.command.cwd,
+            label=state.spec.command.label,
         )  # fmt: skip
         try:
-            ended = await life.world.launcher.run(command, life.log)
+            ended = await state.world.launcher.run(command, state.log)
         except Exception as error:
             problem = str(error)
             if not isinstance(error, LaunchError):
-                log.exception("%s: cmdStop", life.spec.name)
+                log.exception("%s: cmdStop", state.spec.name)
         else:
             if ended.is_clean:
                 return
             problem = str(ended)
-        life.log.line(f"[swapchart] cmdStop failed ({problem}): sending SIGTERM")
+        state.log.line(f"[swapchart] cmdStop failed ({problem}): sending SIGTERM")
         process.terminate()
 
     async def _sweep(self, activity: Activity) -> None:
-        life = self._life
-        process = life.process
+        state = self._state
+        process = state.process
         if process is not None:
-            grace = life.spec.timings.grace
+            grace = state.spec.timings.grace
             left = 0.0
-            if life.terminated_at is not None and grace is not None:
-                left = max(life.terminated_at + grace - life.world.timers.now(), 0.0)
-            with anyio.CancelScope(shield=True):
-                killed = await process.sweep(left)
+            if state.terminated_at is not None and grace is not None:
+                left = max(state.terminated_at + grace - state.world.timers.now(), 0.0)
+            self._is_sweeping = True
+            try:
+                with anyio.CancelScope(shield=True):
+                    killed = await process.sweep(left)
+            finally:
+                self._is_sweeping = False
             if killed:
-                life.log.line(f"[swapchart] killed {killed} processes that were left behind")
-            life.process = None
-        life.post("swept", source=activity)
+                state.log.line(f"[swapchart] killed {killed} processes that were left behind")
+            state.process = None
+        self._post("swept", source=activity)
 
     def _settle_body(self, activity: Activity) -> Body | None:
-        life = self._life
-        if life.spec.settle is None or life.datum("hurried"):
-            life.post("settled", source=activity)
+        state = self._state
+        if state.spec.settle is None or self._datum("hurried"):
+            self._post("settled", source=activity)
             return None
-        return partial(self._settle, activity, life.spec.settle)
+        return partial(self._settle, activity, state.spec.settle)
 
     async def _settle(self, activity: Activity, hook: Hook) -> None:
-        life = self._life
-        seconds = life.spec.timings.settle
+        state = self._state
+        seconds = state.spec.timings.settle
         is_free = False
 
         def began() -> None:  # its time begins with the first look: it may have waited for a place
@@ -361,11 +314,11 @@ class Activities:
         with anyio.CancelScope() as scope:
             self._settling = scope
             while not is_free:
-                outcome = await life.hooks.try_once(hook, life.context("settle"), began)
+                outcome = await state.hooks.try_once(hook, state.context("settle"), began)
                 is_free = outcome == "ok"
                 if not is_free:
                     await anyio.sleep(_SETTLE_PAUSE_S)
         self._settling = None
         if not is_free:
-            life.log.line(f"[swapchart] resources not seen free within {seconds:g} s: going on")
-        life.post("settled", source=activity)
+            state.log.line(f"[swapchart] resources not seen free within {seconds:g} s: going on")
+        self._post("settled", source=activity)

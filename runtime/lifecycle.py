@@ -9,7 +9,6 @@ before.
 from __future__ import annotations
 
 import logging
-import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -36,23 +35,22 @@ from ..machine import (
     StartTimer,
     StopDone,
 )
-from .activities import Activities, Activity
+from .activities import Activities
+from .activity import Activity
 from .errors import RequestError
-from .fence import Fence
-from .hooks import HookPlaces, HookResult, HookRunner
+from .hooks import HookRunner
 from .limits import Limits
 from .logs import LogRing
-from .ports import Exit, HttpClient, Launcher, ProcessHandle
+from .ports import Exit, ProcessHandle
 from .records import Transition
 from .renewal import Difference, compare
+from .service_state import NO_DATA, ServiceState, World
 from .spec import HookContext, ServiceSpec
-from .timers import TimerService
 from .waiters import Waiter
 
 log = logging.getLogger(__name__)
 
 _TAIL_LINES = 20
-_NO_DATA: Mapping[str, str | int | bool] = {}
 
 
 @dataclass(slots=True)
@@ -64,44 +62,11 @@ class _Post:
     cause: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class World:
-    """What all lifecycles of a supervisor share.
-
-    Attributes:
-        launcher: Starts processes.
-        http: Makes the HTTP calls of hooks; None where there are none.
-        tasks: Activities run here.
-        timers: The one heap.
-        places: Where the hook commands of all services get a place to run in.
-        rng: Jitter of backoffs.
-        notify: Gets every transition, synchronously; must not raise.
-    """
-
-    launcher: Launcher
-    http: HttpClient | None
-    tasks: Fence
-    timers: TimerService
-    places: HookPlaces
-    rng: random.Random
-    notify: Callable[[Transition], None]
-
-
 class Lifecycle:
     """One service: its chart, its process while there is one, and those who wait for it.
 
     Attributes:
-        spec: What the service is; of the incarnation, where there is one.
-        next_spec: What it is from its next start on; None: the same.
-        log: Its output, hooks included.
-        process: The running incarnation, or None.
-        incarnation: Counts launches, from 1.
-        last_exit: How the last incarnation ended.
-        cause: Why the lifecycle is where it is, in words.
-        since: When the current configuration was entered; seconds on the loop's clock.
         refusal: Why requests were refused last.
-        end_limit_s: The supervisor ends, and kills after so long; None while it does not. A drain
-            then leaves time for hooks and grace, but need not give up more than half.
         unhandled: Events that the chart did not expect, as (configuration, event): always empty
             unless the chart is wrong.
     """
@@ -110,28 +75,18 @@ class Lifecycle:
         self, spec: ServiceSpec, compiled: Compiled, world: World, *,
         on_change: Callable[[Lifecycle], None] | None = None, log_to: LogRing | None = None,
     ) -> None:  # fmt: skip
-        self.spec, self.world = spec, world
-        self.next_spec: ServiceSpec | None = None
-        self.log = LogRing(spec.log_limit_bytes, forward=log_to)
-        self.process: ProcessHandle | None = None
-        self.incarnation = 0
-        self.last_exit: Exit | None = None
-        self.cause = ""
+        self._service = ServiceState(spec, world, LogRing(spec.log_limit_bytes, forward=log_to))
         self.refusal: RequestError | None = None
-        self.end_limit_s: float | None = None
         self.unhandled: list[tuple[Configuration, str]] = []
-        self.hook_results: list[HookResult] = []
-        self.after_healthy = "none"
-        self.probe_detail = ""
-        self.terminated_at: float | None = None
         self._document = compiled.document
         self._stepper = compiled.stepper(**self._parameters(spec))
-        self.since = world.timers.now()
-        self.hooks = self._hook_runner(spec)
-        self._activities = Activities(self)
+        self._activities = Activities(self._service, self.post, self.datum, self.adopt)
         self._started: dict[str, Activity] = {}
         events = compiled.document.events.items()
-        self._limits = Limits(self, {e.of: name for name, e in events if e.origin == "timer"})
+        self._limits = Limits(
+            self._service, self.post, self.datum,
+            {e.of: name for name, e in events if e.origin == "timer"},
+        )  # fmt: skip
         self._queued: dict[Waiter, None] = {}
         self._stoppers: list[Waiter] = []
         self._farewell: RequestError | None = None
@@ -142,6 +97,67 @@ class Lifecycle:
         self._perform_all(self._stepper.begin(), None)
 
     # ---- what others may read; a read that gates a write is a bug: post an event instead
+    @property
+    def spec(self) -> ServiceSpec:
+        """What the service is; of the incarnation, where there is one."""
+        return self._service.spec
+
+    @property
+    def next_spec(self) -> ServiceSpec | None:
+        """What it is from its next start on; None: the same."""
+        return self._service.next_spec
+
+    @property
+    def log(self) -> LogRing:
+        """Its output, hooks included."""
+        return self._service.log
+
+    @property
+    def process(self) -> ProcessHandle | None:
+        """The running incarnation, or None."""
+        return self._service.process
+
+    @property
+    def incarnation(self) -> int:
+        """Count of launches; the first is 1."""
+        return self._service.incarnation
+
+    @property
+    def last_exit(self) -> Exit | None:
+        """How the last incarnation ended."""
+        return self._service.last_exit
+
+    @property
+    def cause(self) -> str:
+        """Why the lifecycle is where it is, in words."""
+        return self._service.cause
+
+    @property
+    def since(self) -> float:
+        """When the current configuration was entered; seconds on the loop's clock."""
+        return self._service.since
+
+    @property
+    def hooks(self) -> HookRunner:
+        """Runs the hooks of the present incarnation's declaration."""
+        return self._service.hooks
+
+    @property
+    def after_healthy(self) -> str:
+        """How the ``afterHealthy`` hooks of this incarnation ended; ``none`` before."""
+        return self._service.after_healthy
+
+    def context(self, point: str) -> HookContext:
+        """Return what the hooks of *point* get to know now."""
+        return self._service.context(point)
+
+    def end_within(self, limit_s: float | None) -> None:
+        """Note that the supervisor ends, and kills after *limit_s* seconds; None takes it back.
+
+        A drain then leaves time for hooks and grace, but need not give up more than half.
+        """
+        self._service.end_limit_s = limit_s
+
     @property
     def document(self) -> Document:
         """The chart that it runs by."""
@@ -207,7 +223,7 @@ class Lifecycle:
 
     def why_fired(self, timer: str) -> str:
         """Say in words why the event of *timer* comes."""
-        return self._activities.why_fired(timer)
+        return self._service.why_fired(timer)
 
     # ---- what others may ask for
     def request(self, waiter: Waiter) -> None:
@@ -306,7 +322,7 @@ class Lifecycle:
         Without a process it is so at once, and earlier failures are forgiven. Requests that
         wait for a start are refused if that start is ended: take them back before.
         """
-        difference = compare(self.spec, spec)
+        difference = compare(self._service.spec, spec)
         self._limits.retime(spec)
         self.log.resize(spec.log_limit_bytes)
         if self.is_quiet:
@@ -315,7 +331,7 @@ class Lifecycle:
             if is_other and self.state != "stopped":
                 self.post("start" if self.has_demand else "stop", cause=cause)
             return difference
-        self.next_spec = spec if difference in ("next_start", "restart") else None
+        self._service.next_spec = spec if difference in ("next_start", "restart") else None
         if difference == "restart":
             is_wanted = self.datum("wanted")
             self.post("stop", cause=cause)
@@ -325,14 +341,9 @@ class Lifecycle:
 
     def adopt(self, spec: ServiceSpec) -> None:
         """Be *spec* from now on: where there is no process, or one is just going to be."""
-        self.spec, self.next_spec = spec, None
-        self.hooks = self._hook_runner(spec)
+        self._service.adopt(spec)
         for name, value in self._parameters(spec).items():
             setattr(self._stepper.context, name, value)
-
-    def _hook_runner(self, spec: ServiceSpec) -> HookRunner:
-        world = self.world
-        return HookRunner(world.launcher, world.http, spec.command, self.log, world.places)
 
     def _parameters(self, spec: ServiceSpec) -> dict[str, str | int | bool]:
         parameters: dict[str, str | int | bool] = {
@@ -343,7 +354,7 @@ class Lifecycle:
 
     # ---- stepping
     def post(
-        self, event: str, data: Mapping[str, str | int | bool] = _NO_DATA, *,
+        self, event: str, data: Mapping[str, str | int | bool] = NO_DATA, *,
         source: Activity | None = None, waiter: Waiter | None = None, cause: str = "",
     ) -> None:  # fmt: skip
         """Take *event*, now or, inside a step, right after it. Never waits, never raises.
@@ -403,23 +414,22 @@ class Lifecycle:
         if post.event == "proc_exited" and "stopping" in before:
             return  # why it stops matters longer than how the process then ended
         if post.cause:
-            self.cause = post.cause
+            self._service.cause = post.cause
         elif has_moved and post.event == "request":
-            self.cause = "requested"
+            self._service.cause = "requested"
 
     def _record(self, post: _Post, source: str, after: Configuration) -> None:
-        now = self.world.timers.now()
-        results, self.hook_results = tuple(self.hook_results), []
+        now = self._service.world.timers.now()
+        results, self._service.hook_results = tuple(self._service.hook_results), []
         record = Transition(
             service=self.spec.name, at=now, event=post.event, cause=post.cause or self.cause,
-            source=source,
-            target=after[-1], configuration=after, seconds=now - self.since,
-            incarnation=self.incarnation, pid=self.process.pid if self.process else None,
+            source=source, target=after[-1], configuration=after, seconds=now - self.since,
+            incarnation=self._service.incarnation, pid=self.process.pid if self.process else None,
             exit=self.last_exit if post.event == "proc_exited" else None, hooks=results,
         )  # fmt: skip
-        self.since = now
+        self._service.since = now
         log.debug("%s: %s -> %s (%s)", self.spec.name, source, after[-1], post.event)
-        self.world.notify(record)
+        self._service.world.notify(record)
         changed, self._changed = self._changed, None
         if changed is not None:
             changed.set()
@@ -498,7 +508,7 @@ class Lifecycle:
         state = self.state
         if state in ("tripped", "crashed"):
             left = self.deadline("cooldown")
-            wait = None if left is None else max(left - self.world.timers.now(), 0.0)
+            wait = None if left is None else max(left - self._service.world.timers.now(), 0.0)
             why = self.refusal or self.cause
             return RequestError(
                 "failed", f"{name} is not tried again for now: {why}", retry_after_s=wait or 1.0
@@ -522,7 +532,7 @@ class Lifecycle:
         body = self._activities.body(activity, name, point)
         if body is not None:
             activity.begin()
-            self.world.tasks.start_soon(self._live, activity, previous, body)
+            self._service.world.tasks.start_soon(self._live, activity, previous, body)
 
     async def _live(
         self, activity: Activity, previous: Activity | None, body: Callable[[], Awaitable[None]]
@@ -550,25 +560,15 @@ class Lifecycle:
             if activity.ended is not None:
                 await activity.ended.wait()
 
-    def context(self, point: str) -> HookContext:
-        """What the hooks of *point* get to know now."""
-        return HookContext(
-            service=self.spec.name, point=point, endpoint=self.spec.endpoint,
-            pid=self.process.pid if self.process else None, incarnation=self.incarnation,
-            reason=self.cause, exit="" if self.last_exit is None else str(self.last_exit),
-            after_healthy=self.after_healthy,
-            hook_id=f"{self.spec.name}:{self.incarnation}:{point}",
-        )  # fmt: skip
-
 
 #: An activity that breaks, by a fault of ours, still answers: nothing may wait for ever.
 _WHEN_BROKEN: Mapping[str, tuple[str, Mapping[str, str | int | bool]]] = {
-    "hooks": ("hooks_failed", _NO_DATA),
+    "hooks": ("hooks_failed", NO_DATA),
     "spawn": ("spawn_failed", {"permanent": False}),
-    "health": ("start_expired", _NO_DATA),
-    "liveness": ("unhealthy", _NO_DATA),
-    "sweep": ("swept", _NO_DATA),
-    "settle": ("settled", _NO_DATA),
+    "health": ("start_expired", NO_DATA),
+    "liveness": ("unhealthy", NO_DATA),
+    "sweep": ("swept", NO_DATA),
+    "settle": ("settled", NO_DATA),
 }
 
 #: Events by which a start or a server fails -> machine-readable reason of the refusal.

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
 from .renewal import with_live
+from .service_state import Post, ServiceState
+from .spec import ServiceSpec
 from .timers import Timer
-
-if TYPE_CHECKING:
-    from .lifecycle import Lifecycle
-    from .spec import ServiceSpec
 
 #: Timers whose limits may change while they run; a backoff keeps its own.
 _RETIMED = (
@@ -26,12 +24,17 @@ class Limits:
     """The timers of one lifecycle.
 
     Args:
-        life: Whose they are.
+        state: The facts of the service whose they are.
+        post: Takes the events of timers that fire.
+        datum: Reads one variable of the chart.
         fired_by: Timer -> the event that it posts.
     """
 
-    def __init__(self, life: Lifecycle, fired_by: dict[str, str]) -> None:
-        self._life, self._fired_by = life, fired_by
+    def __init__(
+        self, state: ServiceState, post: Post, datum: Callable[[str], object],
+        fired_by: dict[str, str],
+    ) -> None:  # fmt: skip
+        self._state, self._post, self._datum, self._fired_by = state, post, datum, fired_by
         self._timers: dict[str, Timer] = {}
         self._unlimited: set[str] = set()  # asked for by the chart, while the spec sets no limit
 
@@ -48,11 +51,11 @@ class Limits:
             return
         timer = self._timers.get(name)
         if timer is None:
-            timers = self._life.world.timers
+            timers = self._state.world.timers
             make = timers.patient_timer if name in _PATIENT else timers.timer
             timer = self._timers[name] = make(partial(self._fire, name))
         if name == "stall_limit":
-            self._life.log.watch(self._restart_stall_limit)
+            self._state.log.watch(self._restart_stall_limit)
         timer.arm(seconds)
 
     def disarm(self, name: str) -> None:
@@ -62,7 +65,7 @@ class Limits:
         if timer is not None:
             timer.disarm()
         if name == "stall_limit":
-            self._life.log.unwatch(self._restart_stall_limit)
+            self._state.log.unwatch(self._restart_stall_limit)
 
     def _restart_stall_limit(self) -> None:
         seconds = self._seconds("stall_limit")
@@ -71,9 +74,9 @@ class Limits:
 
     def retime(self, spec: ServiceSpec) -> None:
         """Take what of *spec* a process does not notice; what is armed gets its new limit."""
-        life = self._life
+        state = self._state
         before = {name: self._seconds(name) for name in _RETIMED}
-        life.spec = with_live(life.spec, spec)
+        state.spec = with_live(state.spec, spec)
         for name, was in before.items():
             now = self._seconds(name)
             if now != was:
@@ -95,20 +98,24 @@ class Limits:
             self._timers[name].arm_at(deadline + now - was)
 
     def _seconds(self, name: str) -> float | None:
-        life = self._life
-        timings = life.spec.timings
+        state = self._state
+        timings = state.spec.timings
         if name == "backoff":
-            doubled = timings.backoff * 2.0 ** min(max(life.failures - 1, 0), 30)
-            return min(doubled, timings.backoff_max) * life.world.rng.uniform(0.9, 1.1)
-        if name == "idle_limit" and life.spec.pinned:
+            doubled = timings.backoff * 2.0 ** min(max(self._failures() - 1, 0), 30)
+            return min(doubled, timings.backoff_max) * state.world.rng.uniform(0.9, 1.1)
+        if name == "idle_limit" and state.spec.pinned:
             return None
-        if name == "drain_limit" and life.end_limit_s is not None:
-            share = max(life.end_limit_s - life.spec.longest_stop_s(), life.end_limit_s / 2)
+        if name == "drain_limit" and state.end_limit_s is not None:
+            share = max(state.end_limit_s - state.spec.longest_stop_s(), state.end_limit_s / 2)
             return share if timings.drain_limit is None else min(timings.drain_limit, share)
         seconds = getattr(timings, name, None)
         if seconds is None:
-            seconds = life.spec.parameters.get(f"{name}_s")
+            seconds = state.spec.parameters.get(f"{name}_s")
         return None if seconds is None else float(seconds)
 
+    def _failures(self) -> int:
+        attempts = self._datum("attempts")
+        return attempts if isinstance(attempts, int) else 0
+
     def _fire(self, name: str) -> None:
-        self._life.post(self._fired_by[name], cause=self._life.why_fired(name))
+        self._post(self._fired_by[name], cause=self._state.why_fired(name))

@@ -35,7 +35,7 @@ from ..machine import (
     StartActivity,
     StartTimer,
 )
-from .activities import Activity
+from .activity import Activity
 from .timers import Timer, TimerService
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from ..machine import Compiled, Document, lifecycle
 from .errors import ConfigError, RequestError
 from .hooks import HookPlaces
 from .leases import Lease, leased
-from .lifecycle import Lifecycle, World
+from .lifecycle import Lifecycle
 from .listeners import Listener, Listeners
 from .logs import LogRing
 from .on_idle import OnIdle
@@ -46,6 +46,7 @@ from .scheduler import (
     Ticket,
     one_at_a_time,
 )
+from .service_state import World
 from .shelter import Shelter
 from .spec import ServiceSpec
 from .timers import TimerService
@@ -486,7 +487,7 @@ class Supervisor:
         """Drain, run the stop hooks, terminate; after *limit_s* seconds kill what is left."""
         self.close()
         for life in self._lives.values():
-            life.end_limit_s = limit_s
+            life.end_within(limit_s)
             life.post("shutdown", cause="shutting down")
         with anyio.move_on_after(math.inf if limit_s is None else limit_s) as scope:
             await self._wait_final()

@@ -260,7 +260,7 @@ class Storm:
             self.complain(f"{self.waiting} requests still wait or are served")
         for life in supervisor.lifecycles():
             name, quiet = life.spec.name, ("stopped", "ready", "asleep", "tripped", "half_open")
-            if life.state not in quiet and life.world.timers.now() - life.since > 200.0:
+            if life.state not in quiet and anyio.current_time() - life.since > 200.0:
                 self.complain(f"{name} does not come to rest: {life.state}")
             seat = supervisor.scheduler.seats[name]
             if seat.granted or life.in_flight or life.waiting:
