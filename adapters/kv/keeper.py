@@ -26,8 +26,9 @@ from ...runtime.shelter import Shelter
 from .facts import ServerFacts
 from .files import FolderLock, KvStoreError, prefix_of
 from .launch import LaunchLine
-from .model import ModelKv, Terms
+from .model import ModelKv
 from .proof import seen_in
+from .server import Terms
 from .settings import KvSettings
 from .slots import SlotClient
 from .store import ModelStore

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import anyio
 
 from .entry import Entry, by_value
 from .files import KvStoreError
+from .server import Terms
 from .slots import SlotClient, SlotError
-
-if TYPE_CHECKING:
-    from .model import ModelKv, Terms
+from .state import ModelState
 
 
 class Restoring:
@@ -25,7 +23,7 @@ class Restoring:
         client: Talks to its server.
     """
 
-    def __init__(self, model: ModelKv, terms: Terms, client: SlotClient) -> None:
+    def __init__(self, model: ModelState, terms: Terms, client: SlotClient) -> None:
         self._model, self._terms, self._client = model, terms, client
         self._store = model.store
 
@@ -118,7 +116,7 @@ class Restoring:
         await self._client.erase(number)
 
 
-def prepare(model: ModelKv) -> None:
+def prepare(model: ModelState) -> None:
     """Begin to check what will probably be restored."""
     entries = by_value(model.store.manifest.entries)
     if entries:

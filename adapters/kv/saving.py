@@ -7,7 +7,6 @@ from array import array
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from anyio import to_thread
 
@@ -15,11 +14,10 @@ from .entry import Entry, by_value, choose
 from .files import KvStoreError
 from .proof import Record
 from .run import Saved
+from .server import Server, Terms
 from .slots import Slot, SlotClient, SlotError
+from .state import ModelState
 from .tokens import read_tokens
-
-if TYPE_CHECKING:
-    from .model import ModelKv, Server, Terms
 
 
 class Saving:
@@ -36,7 +34,7 @@ class Saving:
         run: The run that it ends.
     """
 
-    def __init__(self, model: ModelKv, terms: Terms, client: SlotClient) -> None:
+    def __init__(self, model: ModelState, terms: Terms, client: SlotClient) -> None:
         self._model, self._terms, self._client = model, terms, client
         self._files = model.store.files
         self.server: Server | None = None

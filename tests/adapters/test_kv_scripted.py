@@ -148,7 +148,7 @@ class Stage:
 
     def tokens(self) -> list[int]:
         """Return what is kept, after a look at the disk: tokens, the largest first."""
-        store = self.model.store
+        store = self.model.state.store
         assert {path.name for path in self.play.folder.glob("*.kv")} == {
             entry.file for entry in store.manifest.entries
         }
@@ -169,7 +169,7 @@ async def test_the_largest_is_saved_and_restored_first(stage: Stage) -> None:
     await stage.restore()
 
     assert stage.play.asked == [(0, "restore"), (1, "restore")]
-    assert [entry.tokens for entry in stage.model.run.restored.values()] == [400, 300]
+    assert [entry.tokens for entry in stage.model.state.run.restored.values()] == [400, 300]
 
 
 async def test_trap_3_a_slot_that_is_refused_does_not_cost_the_others(
@@ -278,7 +278,9 @@ async def test_a_quota_leaves_out_the_slot_that_is_too_large_and_no_other(
     """It is not even written, once it is known how large it would be."""
     await stage.save()
     stage.settings = KvSettings(min_tokens=10, timeout_s=20.0, max_bytes=1400)
-    stage.model.store.forget(*(entry.file for entry in stage.model.store.manifest.entries))
+    stage.model.state.store.forget(
+        *(entry.file for entry in stage.model.state.store.manifest.entries)
+    )
     stage.play.asked.clear()
     await stage.save()
 
@@ -305,7 +307,7 @@ async def test_a_manifest_that_cannot_be_written_keeps_the_old_one(
     assert stage.tokens() == [400, 300]
     assert any("No space left on device" in text for text in warnings_of(caplog))
     await stage.restore()
-    assert len(stage.model.run.restored) == 2
+    assert len(stage.model.state.run.restored) == 2
 
 
 @pytest.mark.parametrize("wish", ["off", "removed"])
@@ -354,12 +356,12 @@ async def test_a_restore_that_hangs_is_a_plain_start_and_no_crash(
     stage.settings = KvSettings(min_tokens=10, timeout_s=0.5)
     stage.play.hangs, stage.play.part = True, lambda number, action, name: None
     await stage.restore()
-    assert stage.model.run.restored == {}
+    assert stage.model.state.run.restored == {}
     assert any("restoring took more than 0.5 s" in text for text in warnings_of(caplog))
     stage.play.part, stage.settings = None, EAGER
     await stage.restore()
 
-    assert len(stage.model.run.restored) == 2
+    assert len(stage.model.state.run.restored) == 2
 
 
 async def test_trap_12_a_server_that_dies_of_a_restore_is_not_asked_again(
@@ -374,7 +376,7 @@ async def test_trap_12_a_server_that_dies_of_a_restore_is_not_asked_again(
     await stage.restore()
 
     assert stage.play.asked == [(0, "restore")]
-    assert [entry.tokens for entry in stage.model.run.restored.values()] == [300]
+    assert [entry.tokens for entry in stage.model.state.run.restored.values()] == [300]
     assert stage.tokens() == [300]
     assert any("a server crashed when it was restored" in text for text in warnings_of(caplog))
 
@@ -408,7 +410,7 @@ async def test_less_than_was_saved_is_no_restore(stage: Stage) -> None:
     stage.play.part = lambda number, action, name: (200, {"n_restored": 299, "n_read": 1212})
     await stage.restore()
 
-    assert stage.model.run.restored == {}
+    assert stage.model.state.run.restored == {}
     assert stage.play.asked == [(0, "restore"), (0, "erase")] * 2
 
 
@@ -422,6 +424,9 @@ async def test_a_stop_in_the_middle_of_a_restore_holds_nothing_against_the_file(
     await wait_until_async(lambda: stage.play.asked, what="a restore")
     task.cancel()
     await asyncio.wait({task})
-    stage.model.store.read()
+    stage.model.state.store.read()
 
-    assert [entry.is_suspect for entry in stage.model.store.manifest.entries] == [False, False]
+    assert [entry.is_suspect for entry in stage.model.state.store.manifest.entries] == [
+        False,
+        False,
+    ]

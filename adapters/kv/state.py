@@ -1,0 +1,126 @@
+"""What saves and restores of one model share: its files, its run, and what was learned of it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import anyio
+from anyio import to_thread
+
+from ...runtime.fence import Fence
+from .digests import Digests
+from .proof import Record
+from .run import Run
+from .server import Server, Terms
+from .slots import SlotClient
+from .store import ModelStore
+
+log = logging.getLogger(__name__)
+
+
+class ModelState:
+    """The state of one model's continuity; see ``ModelKv`` for its life.
+
+    Args:
+        name: Of the model.
+        store: Its files; opened.
+        tasks: Where checksums are computed.
+        say: Takes a line for the model's log.
+        clock: Wall clock; seconds since 1970.
+
+    Attributes:
+        digests: Checksums of its files.
+        run: The process that runs, or the last one.
+        hindrance: Why nothing is kept; None when it is.
+        failures: How many saves and restores have failed.
+        settling: Set once the last save has been written down; None before the first.
+    """
+
+    def __init__(
+        self, name: str, store: ModelStore, tasks: Fence, say: Callable[[str], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:  # fmt: skip
+        self.name, self.store, self.clock = name, store, clock
+        self.digests = Digests(store.files, tasks)
+        self.run = Run()
+        self.hindrance: str | None = None
+        self.failures = 0
+        self.settling: anyio.Event | None = None
+        self._say = say
+        self._records = {k: Record.load(v) for k, v in store.manifest.learned.items()}
+        self._warned: set[str] = set()
+
+    async def settled(self) -> None:
+        """Wait until the last save has been written down."""
+        if self.settling is not None:
+            await self.settling.wait()
+
+    async def identify(self, client: SlotClient, terms: Terms) -> Server | None:
+        """Ask the server who it is; None, said once, when nothing can be kept of it."""
+        props = await client.props()
+        if props is None:
+            self._cannot("foreign", "no /props of a llama-server here")
+            return None
+        has_adapters = terms.facts.line.has("--lora", "--lora-scaled")
+        adapters = await client.adapters() if has_adapters else ""
+        found = await to_thread.run_sync(
+            terms.facts.learn, props, adapters, terms.settings.allows_swa
+        )
+        if isinstance(found, str):
+            self._cannot(found, found)
+            return None
+        self.hindrance = None
+        return Server(
+            fingerprint=found, slots=props["total_slots"], lora=_default_lora(props),
+            is_asleep=bool(props.get("is_sleeping")),
+        )  # fmt: skip
+
+    def _cannot(self, about: str, why: str) -> None:
+        self.hindrance = f"nothing is kept: {why}"
+        self.complain(about, self.hindrance)
+
+    def record(self, key: str) -> Record:
+        """Return what was measured under fingerprint *key*."""
+        record = self._records.get(key)
+        if record is None:
+            record = self._records[key] = Record()
+        return record
+
+    def forget(self, file: str) -> None:
+        """Give up one saved slot."""
+        self.store.forget(file)
+        self.digests.forget(file)
+
+    async def commit(self, *, is_durable: bool = True) -> None:
+        """Write the manifest; raises as ``ModelStore.commit``."""
+        known = {entry.fingerprint for entry in self.store.manifest.entries}
+        known.add(self.run.fingerprint)
+        self.store.manifest.learned = {
+            key: asdict(record) for key, record in self._records.items() if key in known
+        }
+        await to_thread.run_sync(lambda: self.store.commit(is_durable=is_durable))
+
+    def count_failure(self) -> None:
+        """Something was not saved or not restored."""
+        self.failures += 1
+
+    def complain(self, about: str, text: str) -> None:
+        """Write *text* into the model's log, and warn the first time that it is *about* this."""
+        self._say(f"[swapchart] kv: {text}")
+        if about not in self._warned:
+            self._warned.add(about)
+            log.warning("%s: kv: %s", self.name, text)
+
+    def tell(self, text: str) -> None:
+        """Write *text* into the model's log and into ours."""
+        log.info("%s: kv: %s", self.name, text)
+        self._say(f"[swapchart] kv: {text}")
+
+
+def _default_lora(props: Mapping[str, Any]) -> str:
+    settings = props.get("default_generation_settings") or {}
+    return SlotClient.lora_of(settings.get("params") or {})
