@@ -22,8 +22,10 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
+from lab.against import ROUNDS, Comparison, environments
 from lab.contenders import own_versions
 from lab.processes import Process, bytecode_env, free_ports
 from lab.report import Weather, document, median, publish, table
@@ -144,7 +146,7 @@ class ByHand:
 class Proxied:
     """Starts and swaps through ``swapchart serve``; a context manager."""
 
-    def __init__(self, server: Server, folder: Path) -> None:
+    def __init__(self, server: Server, folder: Path, python: str = sys.executable) -> None:
         first = free_ports(8)
         self._port = first + 7
         model = {
@@ -158,7 +160,7 @@ class Proxied:
         path.write_text(json.dumps(config))
         self._process = Process(
             [
-                sys.executable, "-m", "swapchart", "serve", "--config", str(path),
+                python, "-m", "swapchart", "serve", "--config", str(path),
                 "--listen", f"127.0.0.1:{self._port}", "--state-dir", str(folder / "state"),
             ],
             folder,
@@ -230,6 +232,30 @@ def compare(server: Server, folder: Path, runs: int) -> list[list[str]]:
     return rows
 
 
+def compare_checkouts(checkout: Path, rounds: int) -> int:
+    """Start and swap through this checkout and *checkout* in turns; returns the exit code."""
+    comparison = Comparison()
+    with tempfile.TemporaryDirectory(prefix="swapchart-bench-") as name:
+        folder = Path(name)
+        server = instant(folder / "notes")
+        for suffix, (own, other) in environments(checkout).items():
+            place = folder / f"both{suffix}".replace(", ", "-")
+            with (
+                Proxied(server, place / "now", own) as now,
+                Proxied(server, place / "before", other) as before,
+            ):
+                for _ in range(rounds):
+                    names = [f"start{suffix}, ms", f"swap{suffix}, ms"]
+                    comparison.measure(names, partial(_turn, now), partial(_turn, before))
+    return comparison.conclude()
+
+
+def _turn(proxy: Proxied) -> list[float]:
+    times = [timed(proxy.start), timed(proxy.swap)]
+    proxy.end()
+    return times
+
+
 # ---- readiness
 #: How a server becomes ready -> options of ``lab/instant.py``.
 _READINESS = {
@@ -269,7 +295,14 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few runs; nothing is kept")
     parser.add_argument("--runs", type=int)
     parser.add_argument("--llama", action="store_true", help="a real llama-server, too")
+    parser.add_argument(
+        "--against", type=Path, metavar="CHECKOUT",
+        help="compare with another checkout, in pairs; exit 1 if a figure is more than 3 %% worse",
+    )  # fmt: skip
     options = parser.parse_args()
+    if options.against:
+        rounds = options.runs or (3 if options.quick else 3 * ROUNDS)
+        sys.exit(compare_checkouts(options.against.resolve(), rounds))
     runs = options.runs or (5 if options.quick else 30)
     weather = Weather()
     with tempfile.TemporaryDirectory(prefix="swapchart-bench-") as name:

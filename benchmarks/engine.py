@@ -8,16 +8,19 @@ its own, and times are CPU time.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from lab.against import ROUNDS, Comparison, environments
 from lab.processes import cache_folder, cores, pinned
 from lab.report import Weather, document, median, publish, table
 
@@ -45,10 +48,10 @@ def others() -> Path:
     return folder
 
 
-def ask(*arguments: object) -> Any:
+def ask(*arguments: object, python: str = sys.executable, script: Path = _SCRIPT) -> Any:
     """Run one measurement in a process of its own."""
     path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(others())]))
-    argv = pinned(cores()[1], [sys.executable, "-W", "ignore", str(_SCRIPT), *map(str, arguments)])
+    argv = pinned(cores()[1], [python, "-W", "ignore", str(script), *map(str, arguments)])
     with tempfile.TemporaryDirectory(prefix="swapchart-bench-") as folder:
         told = subprocess.run(
             argv, capture_output=True, text=True, check=False, cwd=folder,
@@ -97,10 +100,39 @@ def measured(counts: Sequence[int], rounds: int, seconds: float, *, quick: bool 
     return table(columns, rows)
 
 
+def compare(checkout: Path, rounds: int, seconds: float) -> int:
+    """Measure our engine in this checkout and in *checkout* in turns; returns the exit code."""
+    comparison = Comparison()
+    theirs = checkout / "benchmarks" / "lab" / "engines.py"
+
+    def figures(python: str, script: Path, engine: str, count: int) -> list[float]:
+        found = ask("speed", engine, count, seconds, python=python, script=script)
+        each = ask("memory", engine, count, python=python, script=script)
+        return [1e9 / found["events_per_s"], found["make_us"], each["bytes_each"]]
+
+    for suffix, (own, other) in environments(checkout).items():
+        for engine, count in itertools.product(("table", "shipped-table"), (1, 10_000)):
+            name = f"{engine}{suffix}, {count:,} instances"
+            for _ in range(rounds):
+                comparison.measure(
+                    [f"{name}: {figure}" for figure in ("ns a step", "us to make", "bytes each")],
+                    partial(figures, own, _SCRIPT, engine, count),
+                    partial(figures, other, theirs, engine, count),
+                )
+    return comparison.conclude()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="half a minute; nothing is kept")
+    parser.add_argument(
+        "--against", type=Path, metavar="CHECKOUT",
+        help="compare with another checkout, in pairs; exit 1 if a figure is more than 3 %% worse",
+    )  # fmt: skip
     options = parser.parse_args()
+    if options.against:
+        rounds, seconds = (2, 0.2) if options.quick else (ROUNDS, 0.5)
+        sys.exit(compare(options.against.resolve(), rounds, seconds))
     counts = _COUNTS[:2] if options.quick else _COUNTS
     weather = Weather()
     check_traces()

@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from lab import load
+from lab.against import ROUNDS, Comparison, environments
 from lab.contenders import (
     MissingError,
     Running,
@@ -144,6 +145,70 @@ def measure(
     return figures
 
 
+# ---- another checkout
+#: What a round measures of each; smaller is better.
+_SHORT = ("short requests, 64 clients: CPU us", "one client: CPU us", "one client: p50 us")
+_STREAM = ("256 streams: CPU us an event", "256 streams: p99 us", "flat out: CPU us an event")
+
+
+def compare(checkout: Path, plan: Plan, only: Sequence[str]) -> int:
+    """Measure this checkout and *checkout* in turns; returns the exit code."""
+    comparison = Comparison()
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="swapchart-bench-")))
+        script = load.write_script(folder)
+        for suffix, pythons in environments(checkout).items():
+            for server in ("hypercorn", "uvicorn"):
+                name = f"{server}{suffix}"
+                if only and not any(word in name for word in only):
+                    continue
+                with contextlib.ExitStack() as pair:
+                    both = []
+                    for which, python in zip(("now", "before"), pythons, strict=True):
+                        place = folder / f"{name}-{which}".replace(", ", "-")
+                        options = ("--server", server)
+                        running = start_swapchart(place, f"{name} {which}", *options, python=python)
+                        pair.callback(running.process.stop)
+                        both.append(running)
+                    _compare(comparison, name, both, folder, script, plan)
+    return comparison.conclude()
+
+
+def _compare(
+    comparison: Comparison, name: str, both: Sequence[Running], folder: Path, script: Path,
+    plan: Plan,
+) -> None:  # fmt: skip
+    for running in both:  # warm: the first seconds of a process are not those of the next
+        load.short(running, script, connections=64, seconds=1)
+    for number in range(plan.rounds):
+        print(f"round {number + 1} of {plan.rounds}: {name}", file=sys.stderr)
+        try:
+            comparison.measure(
+                [f"{name}: {what}" for what in _SHORT],
+                *(partial(_short_figures, running, script, plan) for running in both),
+            )
+            comparison.measure(
+                [f"{name}: {what}" for what in _STREAM],
+                *(partial(_stream_figures, running, folder, plan) for running in both),
+            )
+        except load.InvalidRunError as error:
+            print(f"thrown away: {error}", file=sys.stderr)
+
+
+def _short_figures(running: Running, script: Path, plan: Plan) -> list[float]:
+    many = load.short(running, script, connections=64, seconds=plan.short_s)
+    one = load.short(running, script, connections=1, seconds=plan.single_s)
+    return [many.cpu_us, one.cpu_us, one.p50_us]
+
+
+def _stream_figures(running: Running, folder: Path, plan: Plan) -> list[float]:
+    paced = load.streams(
+        running, folder, count=_STREAMS, period_us=_PERIOD_US, seconds=plan.paced_s
+    )
+    flood = load.streams(running, folder, count=16, period_us=0, seconds=plan.flood_s)
+    return [paced.cpu_us, paced.p99_us, flood.cpu_us]
+
+
 @contextlib.contextmanager
 def _thrown_away(found: Figures) -> Iterator[None]:
     try:
@@ -240,13 +305,21 @@ def main() -> None:
         "--only", action="append", default=[], metavar="WORD",
         help="only contenders with this in their name; may be given several times",
     )  # fmt: skip
+    parser.add_argument(
+        "--against", type=Path, metavar="CHECKOUT",
+        help="compare with another checkout, in pairs; exit 1 if a figure is more than 3 %% worse",
+    )  # fmt: skip
     options = parser.parse_args()
+    if options.against and not options.rounds:
+        options.rounds = ROUNDS
     plan = QUICK if options.quick else FULL
     if options.rounds:
         plan = Plan(
             **{name: getattr(plan, name) for name in Plan.__slots__ if name != "rounds"},
             rounds=options.rounds,
         )
+    if options.against:
+        sys.exit(compare(options.against.resolve(), plan, options.only))
     weather = Weather()
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="swapchart-bench-")))

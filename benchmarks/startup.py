@@ -15,9 +15,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
+from lab.against import ROUNDS, Comparison, environments
 from lab.contenders import own_versions
 from lab.processes import Process, bytecode_env, cores, cpu_ns, free_ports, pinned
 from lab.report import Weather, document, median, publish, table
@@ -29,6 +31,7 @@ _MODELS = 10
 def write_config(folder: Path) -> tuple[Path, int]:
     """Write a configuration of ten models; returns it, and a port to listen at."""
     first = free_ports(_MODELS + 2)
+    folder.mkdir(exist_ok=True)
     models = {
         f"model-{number}": {
             "cmd": f"llama-server --model /models/{number}.gguf --port ${{PORT}}",
@@ -42,11 +45,13 @@ def write_config(folder: Path) -> tuple[Path, int]:
     return path, first + _MODELS + 1
 
 
-def start_once(folder: Path, options: Sequence[str]) -> tuple[float, float, float]:
+def start_once(
+    folder: Path, options: Sequence[str], python: str = sys.executable
+) -> tuple[float, float, float]:
     """Start and stop it; returns seconds to listening and to an answer, and CPU seconds."""
     config, port = write_config(folder)
     argv = [
-        sys.executable, "-m", "swapchart", "serve", "--config", str(config),
+        python, "-m", "swapchart", "serve", "--config", str(config),
         "--listen", f"127.0.0.1:{port}", "--state-dir", str(folder / "state"), *options,
     ]  # fmt: skip
     with Process(argv, folder, core=cores()[1]) as process:
@@ -80,15 +85,42 @@ def imports(folder: Path, options: Sequence[str], least_ms: float) -> list[tuple
     return [(total, name) for total, name in rows if total >= least_ms]
 
 
+def compare(checkout: Path, rounds: int, variants: Mapping[str, Sequence[str]]) -> int:
+    """Start this checkout and *checkout* in turns; returns the exit code."""
+    comparison = Comparison()
+    with tempfile.TemporaryDirectory(prefix="swapchart-bench-") as name:
+        for suffix, pythons in environments(checkout).items():
+            for server, arguments in variants.items():
+                both = []
+                for number, python in enumerate(pythons):
+                    folder = Path(name) / f"{server}{suffix}-{number}".replace(", ", "-")
+                    start_once(folder, arguments, python)  # leaves the bytecode
+                    both.append(partial(start_once, folder, arguments, python))
+                what = [
+                    f"{server}{suffix}: {figure}"
+                    for figure in ("listening, s", "answering, s", "CPU until then, s")
+                ]
+                for _ in range(rounds):
+                    comparison.measure(what, *both)
+    return comparison.conclude()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=15)
     parser.add_argument("--quick", action="store_true", help="three runs; nothing is kept")
     parser.add_argument("--imports", action="store_true", help="list what the imports cost")
+    parser.add_argument(
+        "--against", type=Path, metavar="CHECKOUT",
+        help="compare with another checkout, in pairs; exit 1 if a figure is more than 3 %% worse",
+    )  # fmt: skip
     options = parser.parse_args()
     runs = 3 if options.quick else options.runs
     weather = Weather()
     variants = {"hypercorn": ["--server", "hypercorn"], "uvicorn": ["--server", "uvicorn"]}
+    if options.against:
+        rounds = runs if options.quick else max(runs, ROUNDS)
+        sys.exit(compare(options.against.resolve(), rounds, variants))
     with tempfile.TemporaryDirectory(prefix="swapchart-bench-") as name:
         folder = Path(name)
         if options.imports:
