@@ -27,6 +27,7 @@ from . import procfs
 from .asgi import Application
 from .h1 import H1Limits, patched_hypercorn
 from .h1_uvicorn import uvicorn_protocol
+from .h1_websocket import UvicornWebsocket, hypercorn_websockets
 from .proxy.dispatch import BrokenOffError
 from .systemd import Notifier
 
@@ -284,7 +285,7 @@ async def _hypercorn(
     framework: Any = app
     layer = contextlib.nullcontext() if options.is_stock else patched_hypercorn(H1Limits())
     _tame_collector()
-    with layer:
+    with layer, hypercorn_websockets():
         await serve(framework, config, shutdown_trigger=trigger, mode="asgi")
 
 
@@ -298,7 +299,8 @@ def uvicorn_config(
     return uvicorn.Config(
         app, ssl_certfile=certificate, ssl_keyfile=key, backlog=_BACKLOG, log_level="warning",
         access_log=False, server_header=False, date_header=False,
-        timeout_graceful_shutdown=int(options.stop_limit_s), timeout_keep_alive=75, ws="wsproto",
+        timeout_graceful_shutdown=int(options.stop_limit_s), timeout_keep_alive=75,
+        ws=UvicornWebsocket,
         http="auto" if options.is_stock else uvicorn_protocol(H1Limits(), is_draining),
         proxy_headers=False,  # whose word counts about a client, the configuration says
     )  # fmt: skip

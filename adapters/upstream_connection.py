@@ -152,6 +152,26 @@ class UpstreamResponse:
         if self._conn is not None:
             await self._conn.wait_writable()
 
+    @property
+    def is_full(self) -> bool:
+        """True while an upgraded upstream does not keep up with what is written."""
+        return self._conn is not None and self._conn.is_full
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that were written after an upgrade and are still in memory."""
+        return 0 if self._conn is None else self._conn.transport.get_write_buffer_size()
+
+    def end_writing(self) -> None:
+        """Say to an upgraded upstream that no more is sent; closes where that cannot be said."""
+        conn = self._conn
+        if conn is None or conn.transport.is_closing():
+            return
+        if conn.transport.can_write_eof():
+            conn.transport.write_eof()
+        else:
+            self.close()
+
     def close(self) -> None:
         """Let go: a connection whose answer is not complete is closed at once. Idempotent."""
         conn = self._conn
@@ -415,6 +435,11 @@ class Connection(asyncio.Protocol):
         """Wait until the kernel takes more, or the connection is gone."""
         if self._writable is not None and not self.is_closed:
             await asyncio.shield(self._writable)
+
+    @property
+    def is_full(self) -> bool:
+        """True while the kernel takes no more."""
+        return self._writable is not None
 
     # -- what the transport says --------------------------------------------------------
 

@@ -75,7 +75,7 @@ class ProxyApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take one HTTP request or one websocket; ASGI 3."""
         if scope["type"] == "websocket":
-            from . import websocket_routes  # with wsproto, which few need
+            from . import websocket_routes  # few need it
 
             await websocket_routes.serve(self.proxy, scope, receive, send)
             return

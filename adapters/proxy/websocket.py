@@ -1,8 +1,9 @@
-"""Tunnels websockets to a model's server: messages both ways, with their close codes.
+"""Opens websockets to a model's server, and holds the model ready until either side ends.
 
-The server in front of us speaks the client's half of the protocol and hands us messages; towards
-the model we speak it ourselves, by wsproto. The model is made ready before anything is accepted,
-so that a refusal is an ordinary HTTP answer.
+The model is made ready before anything is accepted, so that a refusal is an ordinary HTTP answer.
+Where the client's connection is ours as a stream (`client_stream.TUNNEL`) the handshake is between
+client and model, and `websocket_stream` passes bytes both ways. Under any other ASGI server
+`websocket_messages` passes messages.
 
 Source: RFC 6455, llama-swap.md section 3.8.
 """
@@ -13,31 +14,16 @@ import asyncio
 import base64
 import hashlib
 import json
-import logging
-import secrets
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
-
-from wsproto.connection import Connection, ConnectionState, ConnectionType
-from wsproto.events import (
-    BytesMessage,
-    CloseConnection,
-    Event,
-    Message,
-    Ping,
-    TextMessage,
-)
-from wsproto.frame_protocol import CloseReason
-from wsproto.utilities import LocalProtocolError, RemoteProtocolError
+from typing import Protocol
 
 from ...runtime import RequestError
 from ..headers import HeaderError, request_headers
 from ..upstream import UpstreamError, UpstreamResponse
-from .asgi_types import Headers, Receive, Scope, Send
-from .asgi_types import Message as AsgiMessage
+from .asgi_types import Headers, Scope
 from .auth import NOT_PASSED_ON
 from .catalogue import Local
 from .exchange import Exchange
@@ -48,19 +34,43 @@ from .resolve import Resolved
 from .respond import error_value
 from .state import Proxy
 
-log = logging.getLogger(__name__)
-
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-_MESSAGE_BYTES = 16 << 20
 _REFUSAL_BYTES = 1 << 16
-_NOT_OURS = frozenset(
-    {
-        b"sec-websocket-key", b"sec-websocket-version", b"sec-websocket-extensions",
-        b"sec-websocket-protocol", b"sec-websocket-accept",
-    }
-)  # fmt: skip
-_UNSENDABLE = frozenset({1004, 1005, 1006, 1015})  # codes that never travel
-_ABNORMAL, _GOING_AWAY = 1006, 1001
+HANDSHAKE = frozenset({b"sec-websocket-key", b"sec-websocket-version", b"sec-websocket-extensions"})
+"""Names, in lower case, of the fields that a handshake is made of, but for the subprotocols."""
+
+_NOT_OURS = HANDSHAKE | {b"sec-websocket-accept", b"sec-websocket-protocol"}
+
+
+class Client(Protocol):
+    """Client's side of a websocket.
+
+    Attributes:
+        left: Resolved when the client has left.
+    """
+
+    left: asyncio.Future[None]
+
+    def handshake(self) -> Headers:
+        """Return the fields of `HANDSHAKE` that go to the model's server."""
+        ...
+
+    async def refuse(self, error: RefusedError) -> None:
+        """Refuse the websocket."""
+        ...
+
+    async def serve(self, response: UpstreamResponse, subprotocol: str | None) -> None:
+        """Accept the websocket, and pass what is sent until one side ends.
+
+        Args:
+            response: The model's answer to the handshake.
+            subprotocol: That it chose; one of those offered.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go."""
+        ...
 
 
 class RefusedError(Exception):
@@ -102,104 +112,74 @@ class Opening:
     shows: Callable[[str], str] = str
 
 
-async def tunnel(
-    proxy: Proxy, scope: Scope, receive: Receive, send: Send, opening: Opening
-) -> None:  # fmt: skip
-    """Open a websocket to a model and pass messages until one side closes.
+async def tunnel(proxy: Proxy, scope: Scope, client: Client, opening: Opening) -> None:
+    """Open a websocket to a model and pass what is sent until one side ends.
 
     Args:
         proxy: What all share.
         scope: Of the websocket.
-        receive: Its messages; ``websocket.connect`` has been received.
-        send: Where to.
+        client: Who opens it.
         opening: What it is for.
     """
-    request = Request({**scope, "method": "GET"}, receive)
+    request = Request({**scope, "method": "GET"}, _nothing)
     target = opening.resolved.target
     exchange = Exchange(request, target.id, scope["path"], perf_counter())
-    ahead = _Ahead(receive)
     try:
         async with AsyncExitStack() as stack:
-            async with ahead.unless_left():
+            async with _unless_left(client.left):
                 upstream = await stack.enter_async_context(_held(proxy, exchange, opening))
-                response = await _connect(proxy, request, upstream, opening)
+                response = await _connect(proxy, request, client, upstream, opening)
                 stack.callback(response.close)
-            await _accept(send, scope, response)
+            subprotocol = _subprotocol(scope, response)
             exchange.status = 101
-            await _Pump(ahead.receive, send, response).run()
+            await client.serve(response, subprotocol)
     except _LeftError:
-        await send({"type": "websocket.close"})  # nobody is told; but the server hears of an end
+        await client.refuse(refusal(400, "the client left"))
     except RefusedError as error:
-        await deny(scope, send, error)
+        await client.refuse(error)
     except RequestError as error:
-        await deny(scope, send, refusal(error.status_hint, opening.shows(str(error)), error.code))
+        await client.refuse(refusal(error.status_hint, opening.shows(str(error)), error.code))
     except (UpstreamError, HeaderError) as error:
         status = getattr(error, "status_hint", 400)
-        await deny(scope, send, refusal(status, f"the server of {target.id} failed: {error}"))
+        await client.refuse(refusal(status, f"the server of {target.id} failed: {error}"))
     finally:
-        ahead.close()
+        client.close()
 
 
 class _LeftError(Exception):
     """The client left before its websocket was open."""
 
 
-class _Ahead:
-    """Receives a client's next message before anybody asks: so it is known when it leaves."""
+@asynccontextmanager
+async def _unless_left(left: asyncio.Future[None]) -> AsyncIterator[None]:
+    """Cut the block short when the client leaves.
 
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
-        self._next = asyncio.ensure_future(receive())
-        self._is_taken = False
+    Raises:
+        _LeftError: It has.
+    """
+    loop = asyncio.get_running_loop()
+    is_over = False
 
-    async def receive(self) -> AsgiMessage:
-        """Return the next message."""
-        if self._is_taken:
-            return await self._receive()
-        self._is_taken = True
-        return await self._next
+    def cut(_: object) -> None:
+        if not is_over:
+            limit.reschedule(loop.time())
 
-    @asynccontextmanager
-    async def unless_left(self) -> AsyncIterator[None]:
-        """Cut the block short when the client leaves.
-
-        Raises:
-            _LeftError: It has.
-        """
-        loop = asyncio.get_running_loop()
-
-        def look(done: asyncio.Future[AsgiMessage]) -> None:
-            has_message = not done.cancelled() and done.exception() is None
-            if has_message and done.result()["type"] == "websocket.disconnect":
-                limit.reschedule(loop.time())
-
-        try:
-            async with asyncio.timeout(None) as limit:
-                self._next.add_done_callback(look)
-                try:
-                    yield
-                finally:
-                    self._next.remove_done_callback(look)
-        except TimeoutError as error:
-            if limit.expired():
-                raise _LeftError from error
-            raise
-
-    def close(self) -> None:
-        """Ask for no message any more."""
-        self._next.cancel()
+    try:
+        async with asyncio.timeout(None) as limit:
+            left.add_done_callback(cut)
+            try:
+                yield
+            finally:
+                is_over = True
+                left.remove_done_callback(cut)
+    except TimeoutError as error:
+        if limit.expired():
+            raise _LeftError from error
+        raise
 
 
-async def deny(scope: Scope, send: Send, error: RefusedError) -> None:
-    """Refuse a websocket: with an HTTP answer where the server can, else by closing."""
-    if "websocket.http.response" not in (scope.get("extensions") or {}):
-        await send({"type": "websocket.close", "code": 1008})
-        return
-    headers = [*error.headers, (b"content-length", str(len(error.body)).encode())]
-    await send(
-        {"type": "websocket.http.response.start", "status": error.status, "headers": headers}
-    )
-    await send({"type": "websocket.http.response.body", "body": error.body})
+async def _nothing() -> dict[str, object]:
+    raise RuntimeError("the handshake of a websocket has no body")
 
 
 @asynccontextmanager
@@ -229,7 +209,7 @@ async def _held(proxy: Proxy, exchange: Exchange, opening: Opening) -> AsyncIter
 
 
 async def _connect(
-    proxy: Proxy, request: Request, upstream: Upstream, opening: Opening
+    proxy: Proxy, request: Request, client: Client, upstream: Upstream, opening: Opening
 ) -> UpstreamResponse:
     """Do the handshake with the model's server.
 
@@ -237,12 +217,9 @@ async def _connect(
         RefusedError: It answers with something else than an upgrade.
         UpstreamError: It does not answer.
     """
-    key = base64.b64encode(secrets.token_bytes(16))
-    fields = [
-        *_fields(proxy, request, upstream, opening),
-        (b"Sec-WebSocket-Key", key),
-        (b"Sec-WebSocket-Version", b"13"),
-    ]
+    handshake = client.handshake()
+    key = dict(handshake)[b"sec-websocket-key"]
+    fields = [*_fields(proxy, request, upstream, opening), *handshake]
     offered = request.scope.get("subprotocols") or []
     protocols = proxy.gate.ring.protocols_without_keys(offered)
     if protocols:
@@ -252,7 +229,7 @@ async def _connect(
     )
     try:
         if not response.upgraded:
-            raise RefusedError(*await _refusal_of(response))
+            raise RefusedError(*await _refusal_of(response, upstream.stall_s))
         expected = base64.b64encode(hashlib.sha1(key + _GUID).digest())
         if _header(response, b"sec-websocket-accept") != expected:
             raise refusal(502, "the model's server answered the websocket handshake wrongly")
@@ -286,9 +263,11 @@ def _fields(
     )
 
 
-async def _refusal_of(response: UpstreamResponse) -> tuple[int, Headers, bytes]:
+async def _refusal_of(
+    response: UpstreamResponse, stall_s: float | None
+) -> tuple[int, Headers, bytes]:
     body = b""
-    while len(body) < _REFUSAL_BYTES and (piece := await response.read()):
+    while len(body) < _REFUSAL_BYTES and (piece := await response.read(timeout_s=stall_s)):
         body += piece
     kind = _header(response, b"content-type")
     headers: Headers = [] if kind is None else [(b"content-type", kind)]
@@ -300,105 +279,9 @@ def _header(response: UpstreamResponse, name: bytes) -> bytes | None:
     return next((value for key, value in response.headers if key.lower() == name), None)
 
 
-async def _accept(send: Send, scope: Scope, response: UpstreamResponse) -> None:
+def _subprotocol(scope: Scope, response: UpstreamResponse) -> str | None:
     chosen = _header(response, b"sec-websocket-protocol")
     subprotocol = None if chosen is None else chosen.decode("latin-1")
     if subprotocol is not None and subprotocol not in (scope.get("subprotocols") or []):
         raise refusal(502, "the model's server chose a subprotocol that nobody offered")
-    await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": []})
-
-
-class _Pump:
-    """Passes messages between a client and a model's server."""
-
-    def __init__(self, receive: Receive, send: Send, response: UpstreamResponse) -> None:
-        self._receive, self._send, self._response = receive, send, response
-        self._connection = Connection(ConnectionType.CLIENT)
-        self._pieces: list[Any] = []
-        self._size = 0
-
-    async def run(self) -> None:
-        """Pass messages until one side closes."""
-        loop = asyncio.get_running_loop()
-        tasks = {loop.create_task(self._up()), loop.create_task(self._down())}
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _up(self) -> None:
-        """Pass the client's messages to the model's server."""
-        while True:
-            message = await self._receive()
-            if message["type"] == "websocket.disconnect":
-                code = message.get("code") or _ABNORMAL
-                code = _GOING_AWAY if code in _UNSENDABLE else code
-                self._write(CloseConnection(code=code, reason=message.get("reason") or None))
-                with suppress(UpstreamError):  # its answer, or its end: nobody is left to be told
-                    await self._response.read(timeout_s=1.0)
-                return
-            text = message.get("text")
-            if text is not None:
-                self._write(TextMessage(data=text))
-            else:
-                self._write(BytesMessage(data=message["bytes"]))
-            await self._response.drain()
-
-    def _write(self, event: Event) -> None:
-        with suppress(LocalProtocolError):  # it is closing already
-            self._response.write(self._connection.send(event))
-
-    async def _down(self) -> None:
-        """Pass the messages of the model's server to the client."""
-        while self._connection.state is not ConnectionState.CLOSED:
-            try:
-                data = await self._response.read()
-            except UpstreamError:
-                data = b""
-            if not data:
-                await self._close(_GOING_AWAY, "the model's server is gone")
-                return
-            try:
-                self._connection.receive_data(data)
-                for event in self._connection.events():
-                    if not await self._take(event):
-                        return
-            except RemoteProtocolError as error:
-                log.info("a websocket of a model's server broke the rules: %s", error)
-                self._write(CloseConnection(code=CloseReason.PROTOCOL_ERROR))
-                await self._close(CloseReason.INTERNAL_ERROR, "the model's server broke the rules")
-                return
-
-    async def _take(self, event: Event) -> bool:
-        """Act on one event; tells whether there is more to come."""
-        if isinstance(event, Ping):
-            self._write(event.response())
-        elif isinstance(event, CloseConnection):
-            self._write(event.response())
-            await self._close(event.code, event.reason)
-            return False
-        elif isinstance(event, Message):
-            self._pieces.append(event.data)
-            self._size += len(event.data)
-            if self._size > _MESSAGE_BYTES:
-                self._write(CloseConnection(code=CloseReason.MESSAGE_TOO_BIG))
-                await self._close(CloseReason.MESSAGE_TOO_BIG, None)
-                return False
-            if event.message_finished:
-                await self._pass_down(isinstance(event, TextMessage))
-        return True
-
-    async def _pass_down(self, is_text: bool) -> None:
-        pieces, self._pieces, self._size = self._pieces, [], 0
-        if is_text:
-            await self._send({"type": "websocket.send", "text": "".join(pieces)})
-        else:
-            await self._send({"type": "websocket.send", "bytes": b"".join(pieces)})
-
-    async def _close(self, code: int, reason: str | None) -> None:
-        code = CloseReason.NORMAL_CLOSURE if code in _UNSENDABLE else code
-        await self._send({"type": "websocket.close", "code": int(code), "reason": reason or ""})
+    return subprotocol

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..client_stream import TUNNEL
 from .asgi_types import Receive, Scope, Send
 from .catalogue import Local
 from .gate import Pass, Refusal
@@ -10,7 +11,8 @@ from .request import Request
 from .resolve import Resolved
 from .routes import Route, RouteTable
 from .state import Proxy
-from .websocket import Opening, RefusedError, deny, refusal, tunnel
+from .websocket import Client, Opening, RefusedError, refusal, tunnel
+from .websocket_stream import StreamClient
 
 _ROUTES = RouteTable(
     (
@@ -22,13 +24,24 @@ _ROUTES = RouteTable(
 
 async def serve(proxy: Proxy, scope: Scope, receive: Receive, send: Send) -> None:
     """Take one websocket; the same checks as for requests come before it is accepted."""
-    await receive()  # websocket.connect
+    client = await _client(scope, receive, send)
     try:
         opening = _opening(proxy, scope, receive)
     except RefusedError as error:
-        await deny(scope, send, error)
+        await client.refuse(error)
+        client.close()
         return
-    await tunnel(proxy, scope, receive, send, opening)
+    await tunnel(proxy, scope, client, opening)
+
+
+async def _client(scope: Scope, receive: Receive, send: Send) -> Client:
+    stream = (scope.get("extensions") or {}).get(TUNNEL)
+    if stream is not None:
+        return StreamClient(scope, stream)
+    from .websocket_messages import MessageClient  # with wsproto, which only other servers need
+
+    await receive()  # websocket.connect
+    return MessageClient(scope, receive, send)
 
 
 def _opening(proxy: Proxy, scope: Scope, receive: Receive) -> Opening:

@@ -168,11 +168,13 @@ class Target:
         """
         process = psutil.Process(self.proxy.pid)
         ports = range(self._first_port, self._first_port + _PORTS)
-        rows = process.net_connections("tcp")
+        count = -1
+        while count != process.num_fds():  # one that ends in between would be subtracted twice
+            count, rows = process.num_fds(), process.net_connections("tcp")
         left_out = sum(1 for row in rows if row.raddr and row.raddr.port in ports)
         if self.is_stock:
             left_out += sum(1 for row in rows if row.status == psutil.CONN_CLOSE_WAIT)
-        return process.num_fds() - left_out
+        return count - left_out
 
     def reset_peak(self) -> int:
         """Reset the peak of the resident memory; returns the memory now, in bytes."""

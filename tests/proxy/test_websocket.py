@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import socket
+import ssl
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tools import raw
-from tools.net import wait_until
-from tools.swapchart_process import Proxies, SwapchartProcess, demo_model
+from tools.net import free_port, wait_until
+from tools.swapchart_process import Proxies, Serve, SwapchartProcess, demo_model
+from tools.tls import PEM
+from tools.websocket_frames import (
+    BINARY,
+    CLOSE,
+    PING,
+    TEXT,
+    accept_websocket,
+    frame,
+    send_until_stuck,
+)
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
@@ -92,6 +108,26 @@ def test_C26_the_client_closes(place: Place) -> None:
     socket = place.open("/upstream/a/ws")
     socket.socket.close()
     place.proxy.wait_idle("org/a")
+
+
+def test_websocket_close_code_of_the_client_reaches_the_model(place: Place) -> None:
+    """The demo server closes with the code it was closed with: it has come to it, and back."""
+    with place.open("/upstream/a/ws") as socket:
+        socket.close(4321, "enough")
+
+        assert (socket.close_code, socket.close_reason) == (4321, "enough")
+
+
+def test_websocket_connection_is_asked_for_by_the_kernel(place: Place) -> None:
+    """A client whose host is gone is noticed: the proxy's end has a keep-alive timer."""
+    with place.open("/upstream/a/ws") as websocket:
+        port = websocket.socket.getsockname()[1]
+        ends = f" 0100007F:{place.proxy.port:04X} 0100007F:{port:04X} 01 "
+        (row,) = [line for line in Path("/proc/net/tcp").read_text().splitlines() if ends in line]
+
+        timer, _, left = row.split()[5].partition(":")
+        assert timer == "02"
+        assert 0 < int(left, 16) <= 60 * os.sysconf("SC_CLK_TCK")
 
 
 def test_C26_a_client_that_does_not_wait_for_101_holds_no_model(place: Place) -> None:
@@ -180,3 +216,138 @@ def test_3_8_comfyui(place: Place) -> None:
         assert place.proxy.unload("comfyui_auto").status == 200
         with pytest.raises(ConnectionClosed):
             socket.recv(timeout=LONG_S)
+
+
+# ---- other servers, and TLS
+@pytest.mark.parametrize("server", ["hypercorn", "uvicorn"])
+def test_websocket_under_tls_passes(serve: Serve, tmp_path: Path, server: str) -> None:
+    """Under TLS it is the same: any message, any code, and the client's end frees the model."""
+    pem = tmp_path / "both.pem"
+    pem.write_text(PEM)
+    options = ("--tls-cert-file", str(pem), "--tls-key-file", str(pem))
+    proxy = serve({"a": demo_model("a")}, wait=False, server=server, options=options)
+    wait_until(lambda: "listens on https://127.0.0.1:" in proxy.output(), LONG_S)
+    found = re.search(r"https://127\.0\.0\.1:(\d+)", proxy.output())
+    assert found
+    context = ssl.create_default_context(cadata=PEM.partition("-----BEGIN PRIV")[0])
+    limits: Any = {"open_timeout": LONG_S, "close_timeout": LONG_S, "max_size": 1 << 25}
+    url = f"wss://localhost:{found[1]}/upstream/a/ws"
+    with connect(url, ssl=context, **limits) as websocket:
+        for message in ("h\u00e9llo", b"x" * 3_000_000):
+            websocket.send(message)
+            assert websocket.recv(timeout=LONG_S) == message
+        websocket.close(4321)
+
+        assert websocket.close_code == 4321
+
+
+class Foreign:
+    """A proxy under a server of the user's own, and the model ``hostile`` that the test plays."""
+
+    def __init__(self, serve: Serve, command: str, folder: Path) -> None:
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(folder / "hostile"))
+        self._listener.listen()
+        self._listener.settimeout(LONG_S)
+        app, port = "swapchart.adapters.asgi:create_app", str(free_port())
+        where = {
+            "hypercorn": [f"{app}()", "--bind", f"127.0.0.1:{port}"],
+            "uvicorn": ["--factory", app, "--port", port, "--ws", "wsproto"],
+        }
+        upstream = Path(__file__).parents[1] / "attacks" / "upstream.py"
+        path = self._listener.getsockname()
+        hostile = {"cmd": [sys.executable, "-I", "-S", str(upstream), "${PORT}", path]}
+        models = {"a": demo_model("a"), "hostile": hostile}
+        argv = [sys.executable, "-m", command, *where[command]]
+        self.proxy = serve(models, argv=argv)
+
+    def open(self, model: str) -> ClientConnection:
+        limits: Any = {"open_timeout": LONG_S, "close_timeout": LONG_S, "max_size": 1 << 25}
+        url = f"ws://127.0.0.1:{self.proxy.port}/upstream/{model}/ws"
+        opened: ClientConnection = connect(url, **limits)
+        return opened
+
+    def open_hostile(self) -> tuple[raw.Connection, socket.socket]:
+        """Open a websocket to ``hostile``; returns both ends."""
+        client = raw.Connection(self.proxy.port, timeout_s=LONG_S)
+        client.send(handshake("/upstream/hostile/ws"))
+        sender, _ = self._listener.accept()
+        with sender:
+            _, (fd,), _, _ = socket.recv_fds(sender, 1, 1)
+        model = socket.socket(fileno=fd)
+        model.settimeout(LONG_S)
+        accept_websocket(model)
+        assert client.read_head().status == 101
+        return client, model
+
+    def close(self) -> None:
+        self._listener.close()
+        self.proxy.note_guard()
+        self.proxy.signal()
+        self.proxy.wait(LONG_S)
+
+
+@pytest.fixture(params=["hypercorn", "uvicorn"])
+def foreign(request: pytest.FixtureRequest, serve: Serve, tmp_path: Path) -> Iterator[Foreign]:
+    found = Foreign(serve, request.param, tmp_path)
+    yield found
+    found.close()
+
+
+def test_websocket_under_another_server_passes_messages(foreign: Foreign) -> None:
+    """Messages and close codes pass both ways, and the client's end frees the model."""
+    with foreign.open("a") as websocket:
+        for message in ("h\u00e9llo", "", b"", b"x" * 3_000_000):
+            websocket.send(message)
+            assert websocket.recv(timeout=LONG_S) == message
+        for number in range(200):
+            websocket.send(f"{number}")
+        assert [websocket.recv(timeout=LONG_S) for _ in range(200)] == list(map(str, range(200)))
+        websocket.close(4321)
+    foreign.proxy.wait_idle("a")
+
+
+def test_websocket_under_another_server_ends_with_a_client_of_a_deaf_model(
+    foreign: Foreign,
+) -> None:
+    """A client that leaves while its model reads nothing frees it."""
+    client, model = foreign.open_hostile()
+    with client, model:
+        message = frame(BINARY, bytes(1000), is_masked=True)
+        send_until_stuck(client.socket, message * 1000, limit=6_000_000)
+        client.close()
+        foreign.proxy.wait_idle("hostile")
+
+
+def test_websocket_under_another_server_of_a_long_message_is_closed(foreign: Foreign) -> None:
+    """A model's message beyond 16 MiB, in a frame or in fragments, is too big."""
+    mebibyte = bytes(1 << 20)
+    for data, piece in (
+        (frame(BINARY, size=1 << 40), mebibyte),
+        (frame(BINARY, is_last=False), frame(0, mebibyte, is_last=False)),
+    ):
+        client, model = foreign.open_hostile()
+        with client, model:
+            model.sendall(data)
+            send_until_stuck(model, piece, limit=64 << 20)
+            assert client.read_exactly(4) == frame(CLOSE, (1009).to_bytes(2, "big"))
+    foreign.proxy.wait_idle("hostile")
+
+
+def test_websocket_under_another_server_of_tiny_fragments_holds_nobody_up(
+    foreign: Foreign,
+) -> None:
+    """100,000 empty fragments and pings of a model pass without holding other clients up."""
+    client, model = foreign.open_hostile()
+    with client, model:
+        tiny = frame(0, is_last=False) + frame(PING)
+        model.sendall(frame(TEXT, is_last=False) + tiny * 50_000)
+        worst_s = 0.0
+        for _ in range(20):
+            begin = time.monotonic()
+            assert foreign.proxy.call("GET", "/health").status == 200
+            worst_s = max(worst_s, time.monotonic() - begin)
+        model.sendall(frame(0, b"end"))
+        assert client.read_exactly(5) == frame(TEXT, b"end")
+    print(f"/health took {worst_s * 1000:.0f} ms at most")
+    assert worst_s < 0.5

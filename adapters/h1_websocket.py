@@ -1,0 +1,151 @@
+"""Websockets of hypercorn and uvicorn as streams of bytes.
+
+Both servers speak WebSocket themselves, and hand an application whole messages: they collect a
+frame of any announced size, inflate what a client compressed, and have no way to pass a part of a
+message on. A proxy needs none of that. So once the head of the handshake is read, by whichever
+HTTP layer, the transport is taken from the server, and the application gets it as the ASGI
+extension `client_stream.TUNNEL`. Under TLS and with ``--stock`` it is the same.
+
+uvicorn takes anybody's class for that. hypercorn's is a private name, looked up as a module global
+for each connection; where it is not what we know, hypercorn speaks WebSocket by itself, and one
+warning says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httptools
+
+from .client_stream import ClientStream, Headers, scope_of
+
+LOG = logging.getLogger("swapchart.h1")
+
+_UNKNOWN = "hypercorn speaks WebSocket by itself, and takes memory without bound: %s"
+
+
+class UvicornWebsocket(ClientStream):
+    """Protocol for uvicorn's ``Config(ws=...)``: is given a connection with the head again."""
+
+    def __init__(
+        self, config: Any, server_state: Any, app_state: dict[str, Any], _loop: Any = None
+    ) -> None:
+        super().__init__(_loop or asyncio.get_running_loop())
+        self._config, self._state, self._app_state = config, server_state, app_state
+        self._target = b""
+        self._fields: Headers = []
+        self._is_begun = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        super().connection_made(transport)
+        self._state.connections.add(self)
+        self.finished.add_done_callback(lambda _: self._state.connections.discard(self))
+
+    def data_received(self, data: bytes) -> None:
+        """Read the head, which comes as a whole; then what the client sends."""
+        if self._is_begun:
+            super().data_received(data)
+            return
+        self._is_begun = True
+        parser = httptools.HttpRequestParser(self)
+        early = b""
+        try:
+            parser.feed_data(data)
+        except httptools.HttpParserUpgrade as error:
+            early = data[error.args[0] :]
+        except httptools.HttpParserError:
+            self._fields.clear()
+        self.start(
+            self._config.loaded_app,
+            scope_of(
+                self._target, self._fields, http_version=parser.get_http_version(),
+                transport=self._transport, root_path=self._config.root_path, state=self._app_state,
+            ),
+            early,
+        )  # fmt: skip
+
+    def on_url(self, target: bytes) -> None:
+        """Note the target."""
+        self._target += target
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Note a field."""
+        self._fields.append((name.lower(), value))
+
+    def shutdown(self) -> None:
+        """Do nothing: a tunnel ends with its model, which is in flight until then."""
+
+
+class _HypercornWebsocket:
+    """Takes the place of hypercorn's ``WSStream`` for one connection over HTTP/1.1."""
+
+    idle = False
+
+    def __init__(
+        self, app: Any, config: Any, context: Any, task_group: Any, ssl: bool,
+        client: object, server: object, send: Callable[..., Any], stream_id: int,
+    ) -> None:  # fmt: skip
+        self._app, self._config, self._protocol = app.app, config, send.__self__  # type: ignore[attr-defined]
+
+    async def handle(self, event: Any) -> None:
+        """Take the connection over when the head has come, until its end; then nothing comes."""
+        headers = getattr(event, "headers", None)
+        if headers is None:
+            return
+        server = self._protocol.send.__self__
+        reader, transport = server.reader, server.writer.transport
+        stream = transport.get_protocol()
+        rest = self._protocol.connection.buffer
+        early = bytes(rest) + bytes(reader._buffer)
+        rest.clear()
+        reader._buffer.clear()
+        client = ClientStream(asyncio.get_running_loop())
+        try:
+            if transport.is_closing() or reader.at_eof():
+                return
+            transport.set_protocol(client)
+            client.connection_made(transport)
+            fields = [(name.lower(), value) for name, value in headers]
+            scope = scope_of(
+                event.raw_path, fields, http_version=event.http_version, transport=transport,
+                root_path=self._config.root_path, state=event.state,
+            )  # fmt: skip
+            client.start(self._app, scope, early)
+            await client.finished
+        except asyncio.CancelledError:
+            client.cancel()
+            raise
+        finally:
+            transport.abort()
+            stream.connection_lost(None)  # it does not hear of it from the transport
+
+
+@contextmanager
+def hypercorn_websockets() -> Iterator[bool]:
+    """Let applications under hypercorn have their websockets as `TUNNEL`, while the context lasts.
+
+    Yields:
+        Whether that is so; False means that hypercorn is not as we know it, which a warning says.
+    """
+    try:
+        from hypercorn.protocol import h11  # an optional extra
+    except ImportError as exc:
+        LOG.warning(_UNKNOWN, exc)
+        yield False
+        return
+    module: Any = h11
+    stock = getattr(module, "WSStream", None)
+    if stock is None or not hasattr(module, "H11WSConnection"):
+        LOG.warning(_UNKNOWN, "hypercorn.protocol.h11 has no WSStream")
+        yield False
+        return
+    module.WSStream = _HypercornWebsocket
+    try:
+        yield True
+    finally:
+        module.WSStream = stock
