@@ -18,6 +18,10 @@ from .tree import Mapping, Node, Scalar, Sequence
 
 #: Most nodes in one file, with every alias counted as what it stands for.
 MAX_NODES = 100_000
+#: Most text in one file, with every alias counted as what it stands for; characters.
+MAX_TEXT = 16 << 20
+#: Longest key; characters.
+MAX_KEY = 512
 #: Deepest nesting of mappings and lists, aliases included.
 MAX_DEPTH = 50
 
@@ -66,8 +70,10 @@ class _Frame:
 
     __slots__ = ("anchor", "anchored", "before", "height", "key", "key_at", "merged", "node")
 
-    def __init__(self, node: Mapping | Sequence, anchor: str | None, before: int) -> None:
-        self.node, self.anchor, self.before = node, anchor, before
+    def __init__(
+        self, node: Mapping | Sequence, anchor: str | None, before: tuple[int, int]
+    ) -> None:
+        self.node, self.anchor, self.before = node, anchor, before  # before: nodes, characters
         self.anchored = anchor is not None  # it, or something inside
         self.height = 1
         self.key: str | None = None
@@ -80,9 +86,10 @@ class _Composer:
         self.root: Node | None = None
         self._source, self._environment, self._findings = source, environment, findings
         self._stack: list[_Frame] = []
-        self._count = 0
+        self._count = self._size = 0
         self._documents = 0
-        self._anchors: dict[str, tuple[Node, int, int]] = {}  # node, nodes in it, height
+        # node, nodes in it, characters in it, height
+        self._anchors: dict[str, tuple[Node, int, int, int]] = {}
 
     def take(self, event: yaml.Event) -> None:
         if isinstance(event, yaml.ScalarEvent):
@@ -99,7 +106,7 @@ class _Composer:
                 self._stop(event, "expected one document, found a second (`---`)")
 
     def _scalar(self, event: yaml.ScalarEvent) -> None:
-        self._spend(event, 1)
+        self._spend(event, 1, len(event.value))
         frame = self._stack[-1] if self._stack else None
         text = hide_escapes(event.value)
         line, column = _place(event.start_mark)
@@ -119,7 +126,7 @@ class _Composer:
         if frame is not None and isinstance(frame.node, Mapping) and frame.key is None:
             self._key(frame, node, event)
         else:
-            self._attach(node, event.anchor, 1, 0)
+            self._attach(node, event.anchor, (1, len(event.value)), 0)
 
     def _check_text(self, node: Scalar) -> None:
         if "\0" in node.text:
@@ -163,6 +170,7 @@ class _Composer:
 
     def _key(self, frame: _Frame, node: Scalar, event: yaml.ScalarEvent) -> None:
         frame.key_at = _place(event.start_mark)
+        self._check_key(event, event.value)
         if node.plain and node.text == "<<":
             frame.key = _MERGE
             return
@@ -174,7 +182,11 @@ class _Composer:
             self._findings.warning(node, self._path(), message)
         frame.key = key
         if event.anchor:
-            self._anchors[event.anchor] = (node, 1, 0)
+            self._anchors[event.anchor] = (node, 1, len(event.value), 0)
+
+    def _check_key(self, event: yaml.Event, key: str) -> None:
+        if len(key) > MAX_KEY:
+            self._stop(event, f"expected keys of at most {MAX_KEY} characters, found {len(key)}")
 
     def _open(self, event: yaml.MappingStartEvent | yaml.SequenceStartEvent) -> None:
         self._spend(event, 1)
@@ -192,7 +204,7 @@ class _Composer:
         node = make(source=self._source, line=line, column=column, end_line=line)
         if event.anchor:
             self._anchors.pop(event.anchor, None)  # until it is complete, it is not there
-        self._stack.append(_Frame(node, event.anchor, self._count - 1))
+        self._stack.append(_Frame(node, event.anchor, (self._count - 1, self._size)))
 
     def _close(self, event: yaml.MappingEndEvent | yaml.SequenceEndEvent) -> None:
         frame = self._stack.pop()
@@ -204,9 +216,8 @@ class _Composer:
                     if key not in node.items:
                         node.items[key] = item
                         node.places[key] = other.places[key]
-        self._attach(
-            node, frame.anchor, self._count - frame.before, frame.height, anchored=frame.anchored
-        )
+        inside = (self._count - frame.before[0], self._size - frame.before[1])
+        self._attach(node, frame.anchor, inside, frame.height, anchored=frame.anchored)
 
     def _alias(self, event: yaml.AliasEvent) -> None:
         if any(frame.anchor == event.anchor for frame in self._stack):
@@ -214,8 +225,8 @@ class _Composer:
         found = self._anchors.get(event.anchor or "")
         if found is None:
             self._stop(event, f"the alias *{event.anchor} stands for nothing in this file")
-        node, count, height = found
-        self._spend(event, count)
+        node, count, size, height = found
+        self._spend(event, count, size)
         if len(self._stack) + height > MAX_DEPTH:
             self._stop(event, f"expected at most {MAX_DEPTH} levels of nesting, found more")
         frame = self._stack[-1] if self._stack else None
@@ -223,16 +234,18 @@ class _Composer:
             if not isinstance(node, Scalar):
                 self._stop(event, "expected a text as key, found a mapping or a list")
             else:
+                self._check_key(event, node.text)
                 frame.key = self._environment.fill(node.text)
                 frame.key_at = _place(event.start_mark)
             return
-        self._attach(node, None, count, height)
+        self._attach(node, None, (count, size), height)
 
     def _attach(
-        self, node: Node, anchor: str | None, count: int, height: int, *, anchored: bool = False
-    ) -> None:
+        self, node: Node, anchor: str | None, inside: tuple[int, int], height: int, *,
+        anchored: bool = False,
+    ) -> None:  # fmt: skip
         if anchor:
-            self._anchors[anchor] = (node, count, height)
+            self._anchors[anchor] = (node, *inside, height)
         if not self._stack:
             self.root = node
             return
@@ -277,8 +290,12 @@ class _Composer:
                 parts.append(".<<" if frame.key == _MERGE else f".{frame.key}")
         return "".join(parts).lstrip(".")
 
-    def _spend(self, event: yaml.Event, count: int) -> None:
+    def _spend(self, event: yaml.Event, count: int, size: int = 0) -> None:
         self._count += count
+        self._size += size
+        if self._size > MAX_TEXT:
+            message = f"expected at most {MAX_TEXT} characters, aliases written out; got more"
+            self._stop(event, message)
         if self._count > MAX_NODES:
             self._stop(event, f"expected at most {MAX_NODES} values, aliases written out; got more")
 

@@ -49,6 +49,9 @@ DEFAULTED = (
 #: Keys of a model in which ``${PID}`` may stay, to be filled in at run time.
 WITH_PID = ("cmdStop", *HOOK_POINTS, "hookPoints", "sleep", "settle")
 
+#: Most values that defaults may make when they are written out in each model.
+MAX_WRITTEN = 500_000
+
 _FIRST_PORT, _LAST_PORT = 5800, 65535
 _DEFAULT_PROXY = "http://localhost:${PORT}"
 
@@ -112,13 +115,14 @@ class _Expander:
         self._environment, self._findings = environment, findings
         self._spent = [0]
         self._macros = read_macros(root.items.get("macros"), "macros", findings)
+        self._scope = Scope(self._macros, self._spent)
         self._defaults = {key: root.items[key] for key in DEFAULTED if key in root.items}
         hooks = root.items.get("hooks")
         if isinstance(hooks, Mapping):
             self._defaults |= {p: hooks.items[p] for p in HOOK_POINTS if p in hooks.items}
 
     def run(self) -> Expanded:
-        scope = Scope(self._macros, self._spent)
+        scope = self._scope
         top = {
             key: self._expanded(scope, node, key)
             for key, node in self._root.items.items()
@@ -141,6 +145,7 @@ class _Expander:
         port = start.value if isinstance(start, Scalar) else None
         if not isinstance(port, int) or isinstance(port, bool) or port < 1:
             port = _FIRST_PORT  # what is wrong with it is told when it is read
+        self._check_defaults(len(models.items))
         done, taken = {}, frozenset(self._ports.values())
         port = _free(port, taken)
         for name in sorted(models.items):  # by code point, which is by byte in UTF-8
@@ -155,10 +160,22 @@ class _Expander:
         expanded.defined = len(models.items)
         expanded.models = {name: done[name] for name in models.items if name in done}
 
+    def _check_defaults(self, models: int) -> None:
+        """Leave out the defaults when to write them out in each model would take too much."""
+        sizes = {key: _size(node) for key, node in self._defaults.items()}
+        if models * sum(sizes.values()) > MAX_WRITTEN:
+            worst = max(sizes, key=lambda key: sizes[key])
+            message = (
+                f"written out in {models} models, defaults make more than {MAX_WRITTEN} values"
+            )
+            self._findings.error(self._defaults[worst], worst, message)
+            self._defaults = {}
+
     def _expand_model(self, name: str, node: Mapping, port: int) -> ModelTree:
         path = f"models.{name}"
         own = read_macros(node.items.get("macros"), f"{path}.macros", self._findings)
-        scope = Scope(_model_macros(name, node, self._macros, own), self._spent)
+        own_id = scalar_at(node, hide_escapes(name))
+        scope = Scope({"MODEL_ID": own_id, **own}, self._spent, self._scope)
         tree = _prepared(node, self._defaults)
         tree = self._expanded_mapping(scope, tree, path)
         port_scope = Scope({"PORT": scalar_at(node, min(port, _LAST_PORT))}, self._spent)
@@ -261,19 +278,17 @@ def _free(port: int, taken: Container[int]) -> int:
     return port
 
 
+def _size(node: Node) -> int:
+    """Return how many values *node* holds; a long text counts as several."""
+    return sum(1 + len(scalar.text) // 50 for _, scalar in walk(node))
+
+
 def _mentions_port(node: Node | None) -> bool:
     return node is not None and any(
         "PORT" in unresolved(scalar.value)
         for _, scalar in walk(node)
         if isinstance(scalar.value, str)
     )
-
-
-def _model_macros(
-    name: str, node: Mapping, shared: dict[str, Scalar], own: dict[str, Scalar]
-) -> dict[str, Scalar]:
-    """Return the macros of a model: its id, the global ones (or what replaces them), its own."""
-    return {"MODEL_ID": scalar_at(node, hide_escapes(name)), **shared, **own}
 
 
 def _prepared(node: Mapping, defaults: dict[str, Node]) -> Mapping:

@@ -21,16 +21,23 @@ class _Place(Protocol):
     def column(self) -> int: ...
 
 
+_MOST = 1000  # errors that are kept, and warnings
+_LONGEST_MESSAGE, _LONGEST_PATH = 1000, 500
+
+
 class Findings:
     """The problems found so far; the same one at the same place is kept once.
 
-    A default that is wrong would otherwise be told once for each model it is used in.
+    A default that is wrong would otherwise be told once for each model it is used in. A file of
+    4 MiB can hold 100,000 mistakes, each in a path of some thousand characters: the first 1000
+    errors and warnings are kept, and long texts are shortened.
     """
 
     def __init__(self) -> None:
         self._problems: dict[tuple[object, ...], Problem] = {}
         self._files: dict[str, int] = {}
         self._blamed: set[tuple[str, int, int]] = set()
+        self._kept = {"error": 0, "warning": 0}
 
     def blame(self, place: _Place) -> None:
         """What is wrong with the value at *place* was told; what else follows from it is not."""
@@ -69,8 +76,18 @@ class Findings:
         self, file: str, path: str, line: int, column: int, message: str, severity: Severity
     ) -> None:
         self._files.setdefault(file, len(self._files))
+        message, path = _shortened(message, _LONGEST_MESSAGE), _shortened(path, _LONGEST_PATH)
         key = (file, line, column, message) if line else (file, path, message)
+        if key in self._problems or self._kept[severity] > _MOST:
+            return
+        self._kept[severity] += 1
+        if self._kept[severity] > _MOST:
+            path, message = "", f"there are more {severity}s, which are not shown"
         problem = Problem(
             file=file, path=path, line=line, column=column, message=message, severity=severity
         )
-        self._problems.setdefault(key, problem)
+        self._problems[key] = problem
+
+
+def _shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most // 2]}...{text[-most // 4 :]}"

@@ -12,7 +12,9 @@ Source: llama-swap's behaviour (specification 1.4, 1.5). Deviations: ``$${`` sta
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable
+from operator import itemgetter
 
 from ...machine.errors import SwapchartError
 from .findings import Findings
@@ -85,18 +87,32 @@ class Scope:
     the first, each once.
 
     Args:
-        macros: Name -> value, in order.
+        macros: Name -> value, in order. Those that *shared* has too take their places there; others
+            come before all of *shared* if they are ``MODEL_ID``, and else after them.
         spent: How much text this load has produced so far; shared by all scopes.
+        shared: Of the whole document, for the scope of a model. Not copied: a thousand models and
+            a thousand macros would make a million.
 
     Attributes:
         failed: Scalars that would have grown too big, now empty, each with the reason.
     """
 
-    def __init__(self, macros: dict[str, Scalar], spent: list[int]) -> None:
-        self.macros = macros
+    def __init__(
+        self, macros: dict[str, Scalar], spent: list[int], shared: Scope | None = None
+    ) -> None:
         self.failed: list[tuple[Scalar, str]] = []
         self._spent = spent
-        self._reversed = [(f"${{{name}}}", value) for name, value in reversed(macros.items())]
+        self._shared: dict[str, tuple[int, Scalar]] = {} if shared is None else shared._own
+        self._own: dict[str, tuple[int, Scalar]] = {}
+        for place, (name, value) in enumerate(macros.items(), len(self._shared)):
+            if name in self._shared:
+                self._own[name] = (self._shared[name][0], value)
+            else:
+                self._own[name] = (-1 if name == "MODEL_ID" else place, value)
+
+    def declares(self, name: str) -> bool:
+        """Return True if there is a macro *name*."""
+        return name in self._own or name in self._shared
 
     def expand(self, node: Node) -> Node:
         """Return *node* with every reference in its texts replaced; keys are left alone."""
@@ -135,17 +151,23 @@ class Scope:
 
     def _follow(self, text: str) -> tuple[Value, str]:
         """Return what *text* becomes, and how it is written if that is not a text."""
-        for reference, macro in self._reversed:
-            if reference not in text:
-                continue
+        before = sys.maxsize
+        while "${" in text:
+            found = [
+                (*place, name)
+                for name in dict.fromkeys(REFERENCE.findall(text))
+                if (place := self._own.get(name) or self._shared.get(name)) and place[0] < before
+            ]
+            if not found:
+                break
+            before, macro, name = max(found, key=itemgetter(0))
+            reference = f"${{{name}}}"
             if text == reference:
                 if not isinstance(macro.value, str):
                     return macro.value, macro.text
                 text = macro.value
             else:
                 text = self._replace(text, reference, as_text(macro.value, macro.text))
-            if "${" not in text:
-                break
         return text, text
 
     def _replace(self, text: str, reference: str, by: str) -> str:
@@ -172,7 +194,7 @@ def explain(name: str, scope: Scope | None, *, where: str = "here") -> str:
     if name == "MODEL_ID":
         return f"macro '${{MODEL_ID}}' has no value {where}: it is known inside a model only"
     why = f"unknown macro '${{{name}}}'"
-    if scope is not None and name in scope.macros:
+    if scope is not None and scope.declares(name):
         return f"{why}: it is declared after the macro that uses it; move it before"
     return f"{why}; for a literal text write '$${{{name}}}'"
 

@@ -36,7 +36,7 @@ def parse_expression(text: str) -> Expression:
 
 class _Parser:
     def __init__(self, text: str) -> None:
-        self._tokens = [(m[1], m.start(1) + 1) for m in _TOKEN.finditer(text)]
+        self._tokens = [(m[1], m.start(1) + 1) for m in _TOKEN.finditer(text.rstrip())]
         self._at = 0
         self._depth = 0
 
@@ -136,38 +136,63 @@ def order_sets(sets: Mapping[str, Expression]) -> tuple[list[str], list[str]]:
     return ordered, [name for name, count in waiting.items() if count > 0]
 
 
+class TooMuchWorkError(SwapchartError):
+    """To find out takes more work than it is worth."""
+
+
 def families(
-    sets: Mapping[str, Expression], resolve: Callable[[str], str], among: frozenset[str]
+    sets: Mapping[str, Expression],
+    resolve: Callable[[str], str],
+    among: frozenset[str],
+    budget: list[int],
 ) -> Iterator[frozenset[frozenset[str]]]:
     """Yield, for each of *sets*, which of the models *among* can run together by it.
 
-    These are the combinations the set stands for, cut down to *among*: at most
-    2 ** len(among) of them.
+    These are the combinations the set stands for, cut down to *among*, without those that are
+    part of another one.
 
     Args:
         sets: All sets; those in cycles are left out, and unknown references mean nothing.
         resolve: Variable -> model id, itself for others.
+        budget: How many parts and combinations may be looked at; what is left of it afterwards.
+
+    Raises:
+        TooMuchWorkError: The budget is spent.
     """
-    done: dict[str, frozenset[frozenset[str]]] = {}
+    bits = {name: 1 << index for index, name in enumerate(sorted(among))}
+    done: dict[str, list[int]] = {}
+
+    def family(expression: Expression) -> list[int]:
+        if isinstance(expression, One):
+            spend(1)
+            return [bits.get(resolve(expression.name), 0)]
+        if isinstance(expression, SetRef):
+            spend(1)
+            return done.get(expression.name, [])
+        if isinstance(expression, Any):
+            return largest([mask for part in expression.parts for mask in family(part)])
+        joined = [0]
+        for part in expression.parts:
+            inner = family(part)
+            spend(len(joined) * len(inner))
+            joined = largest([one | other for one in joined for other in inner])
+        return joined
+
+    def largest(masks: list[int]) -> list[int]:
+        kept: list[int] = []
+        for mask in sorted(set(masks), key=int.bit_count, reverse=True):
+            spend(len(kept))
+            if not any(mask & other == mask for other in kept):
+                kept.append(mask)
+        return kept
+
+    def spend(work: int) -> None:
+        budget[0] -= work
+        if budget[0] < 0:
+            raise TooMuchWorkError("too many combinations")
+
     for name in order_sets(sets)[0]:
-        done[name] = _family(sets[name], done, resolve, among)
-        yield done[name]
-
-
-def _family(
-    expression: Expression,
-    done: Mapping[str, frozenset[frozenset[str]]],
-    resolve: Callable[[str], str],
-    among: frozenset[str],
-) -> frozenset[frozenset[str]]:
-    if isinstance(expression, One):
-        return frozenset({frozenset({resolve(expression.name)}) & among})
-    if isinstance(expression, SetRef):
-        return done.get(expression.name, frozenset())
-    parts = [_family(part, done, resolve, among) for part in expression.parts]
-    if isinstance(expression, Any):
-        return frozenset().union(*parts)
-    joined = parts[0]
-    for part in parts[1:]:
-        joined = frozenset(one | other for one in joined for other in part)
-    return joined
+        done[name] = family(sets[name])
+        yield frozenset(
+            frozenset(model for model, bit in bits.items() if mask & bit) for mask in done[name]
+        )

@@ -13,7 +13,7 @@ from .expand import Expanded
 from .findings import Findings
 from .model import ModelConfig, Peer, Profile, Routing, Selector
 from .reader import locate
-from .routing import can_coexist
+from .routing import Coexistence
 from .schema import DocumentSection
 from .tree import Node
 
@@ -157,6 +157,7 @@ class Names:
     def read_selectors(self, document: DocumentSection, routing: Routing) -> dict[str, Selector]:
         """Return the selectors; every target must be a model, alias or peer model."""
         selectors = {}
+        coexistence = Coexistence(routing)
         for name, section in document.selectors.items():
             selector = Selector(
                 id=name,
@@ -169,12 +170,13 @@ class Names:
                 metadata=section.metadata,
             )
             selectors[name] = selector
-            self._check_selector(selector, document, routing)
+            self._check_selector(selector, document, routing, coexistence)
         return selectors
 
     def _check_selector(
-        self, selector: Selector, document: DocumentSection, routing: Routing
-    ) -> None:
+        self, selector: Selector, document: DocumentSection, routing: Routing,
+        coexistence: Coexistence,
+    ) -> None:  # fmt: skip
         loc = ("selectors", selector.id)
         if not selector.id.strip():
             self.error(loc, "expected a name for the selector, found a blank one")
@@ -194,18 +196,19 @@ class Names:
             else:
                 self.unknown(here, target)
         if selector.strategy == "spillover":
-            self._check_spillover(selector, local, remote, routing)
+            self._check_spillover(selector, local, remote, routing, coexistence)
 
     def _check_spillover(
-        self, selector: Selector, local: list[str], remote: list[str], routing: Routing
-    ) -> None:
+        self, selector: Selector, local: list[str], remote: list[str], routing: Routing,
+        coexistence: Coexistence,
+    ) -> None:  # fmt: skip
         loc = ("selectors", selector.id)
         if selector.spillover < 1:
             message = f"expected spillover >= 1, found {selector.spillover}"
             self.error((*loc, "settings", "spillover"), message)
         if len({*local, *remote}) < len(local) + len(remote):
             self.error((*loc, "targets"), "spillover targets must be distinct models")
-        elif len(local) > 1 and not can_coexist(local, routing):
+        elif len(local) > 1 and not coexistence.allows(local):
             names = ", ".join(local)
             how = "a set of the matrix" if routing.use == "matrix" else "one group with swap: false"
             message = f"the local targets ({names}) cannot run together: expected {how} with all"

@@ -30,6 +30,7 @@ _Convert = Callable[["Reader", Node, str], object]
 #: Paths whose values are never shown.
 _SECRET = re.compile(r"apiKeys\b|peers\..*\.apiKey\Z|models\..*\.env(?:\[\d+\])?\Z", re.DOTALL)
 _HEADERS = re.compile(r"\.headers\b")
+_MOST_HINTS, _LONGEST_HINTED = 200, 64  # to look for a key that is alike takes 0.1 to 1 ms
 
 _EXPECTED = {
     "bool_type": "expected true or false",
@@ -61,6 +62,7 @@ class Reader:
 
     def __init__(self, environment: Environment, findings: Findings) -> None:
         self.environment, self.findings = environment, findings
+        self._hints = 0
 
     def read(self, kind: type[S], node: Mapping, path: str) -> tuple[S | None, set[str]]:
         """Return *node* as a section of *kind*, and the keys that could not be read.
@@ -116,7 +118,9 @@ class Reader:
     def _unknown(self, kind: type[Section], node: Mapping, key: str, path: str) -> None:
         if key in node.anchored or key.startswith("x-"):
             return  # a shelf for anchors, or somebody else's key
-        close = difflib.get_close_matches(key, _plan(kind), n=1, cutoff=0.6)
+        self._hints += 1
+        is_hinted = self._hints <= _MOST_HINTS and len(key) <= _LONGEST_HINTED
+        close = difflib.get_close_matches(key, _plan(kind), n=1) if is_hinted else []
         hint = f"; did you mean {close[0]!r}?" if close else ""
         source, line, column = node.places[key]
         where = f"{path}.{key}" if path else key

@@ -10,13 +10,21 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from ...runtime.eviction import Expression
-from .matrix import ExpressionError, families, order_sets, parse_expression, references
+from .matrix import (
+    ExpressionError,
+    TooMuchWorkError,
+    families,
+    order_sets,
+    parse_expression,
+    references,
+)  # fmt: skip
 from .model import Group, Matrix, ModelConfig, Routing
 from .schema import DocumentSection, GroupSection, MatrixSection
 
 DEFAULT_GROUP = "(default)"
 _MOST_PARTS = 20_000  # of all sets together: to choose among them takes some 20 us each
 _MOST_TARGETS = 10  # beyond, the families of sets grow too large to be worth a check
+_MOST_WORK = 300_000  # parts and combinations looked at for all selectors together
 
 
 class NamesLike(Protocol):
@@ -181,25 +189,44 @@ def _check_sets(section: MatrixSection, at: tuple[int | str, ...], names: NamesL
         names.error((*at, name), message)
 
 
-def can_coexist(models: Sequence[str], routing: Routing) -> bool:
-    """Tell whether all *models* (ids) may run at the same time."""
-    if routing.use == "group":
-        return any(
-            not group.swap and set(models) <= set(group.members)
-            for group in routing.groups.values()
-        )
-    if routing.matrix is None or len(models) > _MOST_TARGETS:
-        return True
-    return _fits(routing.matrix, frozenset(models))
+class Coexistence:
+    """Answers which models may run at the same time, as long as that is not too much work.
 
+    Args:
+        routing: Groups or a matrix.
+    """
 
-def _fits(matrix: Matrix, models: frozenset[str]) -> bool:
-    try:
-        parsed = {name: parse_expression(text) for name, text in matrix.sets.items()}
-    except ExpressionError:
-        return True  # told elsewhere
+    def __init__(self, routing: Routing) -> None:
+        self._home = {name: group for group in routing.groups.values() for name in group.members}
+        self._matrix = routing.matrix if routing.use == "matrix" else None
+        self._is_grouped = routing.use == "group"
+        self._sets: dict[str, Expression] | None = None
+        self._budget = [_MOST_WORK]
 
-    def resolve(name: str) -> str:
-        return matrix.variables.get(name, name)
+    def allows(self, models: Sequence[str]) -> bool:
+        """Return True if all *models* (ids) may run at the same time, or that cannot be said."""
+        if self._is_grouped:
+            home = self._home.get(models[0])
+            return (
+                home is not None
+                and not home.swap
+                and all(self._home.get(name) is home for name in models)
+            )
+        if self._matrix is None or len(models) > _MOST_TARGETS:
+            return True
+        variables, among = self._matrix.variables, frozenset(models)
+        try:
+            found = families(
+                self._parsed(self._matrix),
+                lambda name: variables.get(name, name),
+                among,
+                self._budget,
+            )
+            return any(among in family for family in found)
+        except (ExpressionError, TooMuchWorkError):
+            return True  # the first is told elsewhere
 
-    return any(models in family for family in families(parsed, resolve, models))
+    def _parsed(self, matrix: Matrix) -> dict[str, Expression]:
+        if self._sets is None:
+            self._sets = {name: parse_expression(text) for name, text in matrix.sets.items()}
+        return self._sets

@@ -12,6 +12,7 @@ scans the result again: a value is taken literally here.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,6 +23,7 @@ MAX_FILE_BYTES = 4 << 20
 
 _OPEN, _CLOSE, _DOLLAR = "\uf8f0", "\uf8f1", "\uf8f2"
 _REFERENCE = re.compile(r"(?<!\$)\$\{env\.([A-Za-z_][A-Za-z0-9_]*)\}")
+_ANY_REFERENCE = re.compile(r"\$\{[a-zA-Z0-9_.-]+\}")
 _TOKEN = re.compile(f"{_OPEN}{{6}}([A-Za-z_][A-Za-z0-9_]*){_CLOSE}")
 _HIDDEN = re.compile(f"{_TOKEN.pattern}|{_DOLLAR}")
 _RESERVED = re.compile(f"[{_OPEN}{_CLOSE}{_DOLLAR}]")
@@ -39,18 +41,20 @@ class Source:
     def __init__(self, name: str, raw: str) -> None:
         self.name, self.raw = name, raw
         self.text = _REFERENCE.sub(lambda m: _OPEN * 6 + m[1] + _CLOSE, raw)
-        self._lines: list[str] | None = None
+        self._places: dict[str, list[tuple[int, int]]] | None = None
 
-    def find(self, needle: str, line: int, end_line: int) -> tuple[int, int] | None:
-        """Return line and column (from 1) of *needle* between two lines, both included."""
-        if self._lines is None:
-            self._lines = self.raw.split("\n")
-        for number in range(line, end_line + 1):
-            text = self._lines[number - 1] if number <= len(self._lines) else ""
-            column = text.find(needle)
-            if column >= 0:
-                return number, column + 1
-        return None
+    def find(self, reference: str, line: int, end_line: int) -> tuple[int, int] | None:
+        """Return line and column (from 1) of ``${reference}`` between two lines, both included."""
+        if self._places is None:  # all are looked up at once: one by one takes quadratic time
+            self._places = {}
+            for number, text in enumerate(self.raw.split("\n"), 1):
+                if "${" in text:
+                    for found in _ANY_REFERENCE.finditer(text):
+                        places = self._places.setdefault(found[0], [])
+                        places.append((number, found.start() + 1))
+        places = self._places.get(reference, [])
+        index = bisect_left(places, (line, 0))
+        return places[index] if index < len(places) and places[index][0] <= end_line else None
 
 
 class UnreadableError(SwapchartError):
