@@ -144,7 +144,9 @@ class Application:
             )  # fmt: skip
             await stack.enter_async_context(_beside(kept(running.reloader.run)))
             if self._is_watching and self._sources is not None:
-                watching = partial(watch, self._sources, lambda: running.seen, running.reloader.ask)
+                watching = partial(
+                    watch, self._sources, lambda: running.seen, running.reloader.note_change
+                )
                 await stack.enter_async_context(_beside(kept(watching)))
             if self._state is not None:
                 await stack.enter_async_context(_beside(kept(self._watch_state, self._state)))

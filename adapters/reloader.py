@@ -7,7 +7,10 @@ is answered by one more after it, so that whoever saved a file and then asked ge
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
+import os
+import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -63,6 +66,14 @@ class Sources:
                 found.append((str(path), stat.st_mtime_ns, stat.st_size, stat.st_ino))
         return tuple(found)
 
+    def is_being_written(self) -> bool:
+        """Return True if a program has one of the files open for writing.
+
+        The kernel knows it: a read lease is refused then. Where it gives none, as on NFS or for a
+        file of another user, the answer is False.
+        """
+        return any(_is_open_for_writing(Path(path)) for path, *_ in self.signature())
+
     def is_whole(self, signature: Signature) -> bool:
         """Tell whether *signature* has all files, and any of the directory.
 
@@ -108,6 +119,37 @@ class ReloadReport:
         }
 
 
+def _is_open_for_writing(path: Path) -> bool:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)  # ignored, unlike SIGIO, which would end us
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return False
+
+
+def in_place(before: Signature, after: Signature) -> list[str]:
+    """Return the files that were written to, and not replaced by another, between two looks.
+
+    Those may be half-written; a file that was put in the place of another is complete.
+    """
+    known = {path: (time_, size, inode) for path, time_, size, inode in before}
+    return [
+        path
+        for path, time_, size, inode in after
+        if path in known and known[path] != (time_, size, inode) and known[path][2] == inode
+    ]
+
+
 def problem_json(problem: Problem) -> dict[str, Any]:
     """Return *problem* as the API tells it."""
     fields = {name: getattr(problem, name) for name in Problem.__slots__}
@@ -136,6 +178,7 @@ Change: TypeAlias = Callable[[], Awaitable[tuple[ReloadPlan, Sequence[Problem]]]
 @dataclass(slots=True)
 class _Asked:
     why: list[str] = field(default_factory=list)
+    is_by_somebody: bool = False
     answer: asyncio.Future[ReloadReport] | None = None
 
 
@@ -148,6 +191,7 @@ class Reloader:
     Attributes:
         last: The last report, or None.
         count: How many reloads there were, failed ones included.
+        is_asked_for: Somebody asked for the reload that runs; else a changed file began it.
     """
 
     def __init__(self, change: Change) -> None:
@@ -156,6 +200,7 @@ class Reloader:
         self._wake = asyncio.Event()
         self._is_closed = False
         self._listeners: list[Callable[[ReloadReport], None]] = []
+        self.is_asked_for = True
         self.last: ReloadReport | None = None
         self.count = 0
 
@@ -165,6 +210,11 @@ class Reloader:
 
     def ask(self, why: str) -> None:
         """Reload as soon as possible; for signals."""
+        self._asked.is_by_somebody = True
+        self.note_change(why)
+
+    def note_change(self, why: str) -> None:
+        """Reload as soon as possible, because a file was changed."""
         self._asked.why.append(why)
         self._wake.set()
 
@@ -192,6 +242,7 @@ class Reloader:
                 self._wake.clear()
                 asked, self._asked = self._asked, _Asked()
                 answers.append(asked.answer)
+                self.is_asked_for = asked.is_by_somebody
                 report = await self._reload(" and ".join(dict.fromkeys(asked.why)))
                 answers.clear()
                 if asked.answer is not None:
@@ -240,7 +291,8 @@ async def watch(
 ) -> None:  # fmt: skip
     """Call *changed* whenever the files rest after a change; for ever.
 
-    A file that has vanished is nothing to act on: editors replace them so.
+    A file that has vanished is nothing to act on: editors replace them so. One that a program
+    still writes to is waited for.
 
     Args:
         sources: What to watch.
@@ -256,13 +308,25 @@ async def watch(
         found = await asyncio.to_thread(sources.signature)
         if found in (seen(), told):
             continue
-        began = time.monotonic()
-        while time.monotonic() < began + patience_s:
-            await asyncio.sleep(steady_s)
-            again = await asyncio.to_thread(sources.signature)
-            if again == found:
-                break
-            found = again
+        found = await _rested(sources, found, steady_s, patience_s)
         if found != seen() and sources.is_whole(found):
             told = found
             changed("a file was changed")
+
+
+async def _rested(
+    sources: Sources, found: Signature, steady_s: float, patience_s: float
+) -> Signature:
+    """Wait until the files rest and no program writes to them; returns their signature."""
+    patience = time.monotonic() + patience_s
+    is_told = False
+    while True:
+        await asyncio.sleep(steady_s)
+        is_written = await asyncio.to_thread(sources.is_being_written)
+        before, found = found, await asyncio.to_thread(sources.signature)
+        is_late = time.monotonic() >= patience
+        if not is_written and (found == before or is_late):
+            return found
+        if is_late and not is_told:
+            is_told = True
+            log.warning("a configuration file is still being written: it is read after that")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -28,7 +29,7 @@ from .proxy.options import ProxyOptions
 from .proxy.state import Proxy
 from .proxy_settings import catalogue, proxy_options
 from .reload import ReloadPlan, plan
-from .reloader import Reloader, Signature, Sources, problem_json, problems_of
+from .reloader import Reloader, Signature, Sources, in_place, problem_json, problems_of
 from .services import chart, eviction_policy, queue_limits, service_spec, stop_limit_s
 
 log = logging.getLogger(__name__)
@@ -71,6 +72,8 @@ class RunningConfig:
         config: What is in force now.
         seen: Signature of the files that were read last, in force or not.
         reloader: Does one reload at a time.
+        held_back: A change that waits for somebody who confirms it by a reload; None: there is
+            none.
     """
 
     def __init__(
@@ -87,7 +90,11 @@ class RunningConfig:
         self._before_change = before_change
         self._must_have_keys, self._has_own_stop_limit = must_have_keys, has_own_stop_limit
         self._ports = ports_of(config)
+        self.held_back: dict[str, Any] | None = None
         self.reloader = Reloader(self._change)
+        self.reloader.listen(
+            lambda report: proxy.hub.publish("config", {"held_back": self.held_back})
+        )
         proxy.config = self
 
     def begin(self) -> None:
@@ -105,6 +112,7 @@ class RunningConfig:
             "warnings": [problem_json(problem) for problem in self.config.warnings],
             "reloads": self.reloader.count,
             "last_reload": None if last is None else last.as_json(),
+            "held_back": self.held_back,
         }
 
     async def plan(self) -> dict[str, Any]:
@@ -133,9 +141,49 @@ class RunningConfig:
     async def _change(self) -> tuple[ReloadPlan, Sequence[Problem]]:
         if self._sources is None:
             raise _problem("", "the configuration did not come from a file: there is none to read")
+        before = self.seen
         self.seen = await asyncio.to_thread(self._sources.signature)  # before it is read
+        self.held_back = None
         prepared = await asyncio.to_thread(self._prepare, self._ports_in_use())
+        self._check_whole(prepared.config, in_place(before, self.seen))
         return self._apply(prepared), prepared.config.warnings
+
+    def _check_whole(self, new: Config, written: Sequence[str]) -> None:
+        """Refuse what looks like a file that lost its end.
+
+        Args:
+            new: Read without an error.
+            written: Files that were written to since they were read before.
+
+        Raises:
+            ConfigProblems: A file is empty where models were; or more than half of the models
+                are gone, with a file that was written in place, and nobody asked to reload.
+        """
+        old = self.config
+        gone = [name for name in old.models if name not in new.models]
+        empty = [
+            name
+            for name, text in new.sources.items()
+            if gone and _is_blank(text) and not _is_blank(old.sources.get(name, ""))
+        ]
+        if empty:
+            raise ConfigProblems([
+                Problem(
+                    file=name, path="", line=0, column=0,
+                    message="it is empty where models were; to remove them all, write `models: {}`",
+                )
+                for name in empty
+            ])  # fmt: skip
+        if self.reloader.is_asked_for or not written or 2 * len(gone) <= len(old.models):
+            return
+        command = f"kill -HUP {os.getpid()}"
+        message = (
+            f"{len(gone)} of {len(old.models)} models are gone, and the file was written in place: "
+            f"it may be half-written, so nothing is changed. If it is meant so, reload: {command}, "
+            "or swapchart config reload"
+        )
+        self.held_back = {"message": message, "removed": gone, "command": command}
+        raise _problem("models", message, written[0])
 
     def _prepare(self, ports: Mapping[str, int]) -> _Prepared:
         if self._sources is None:
@@ -232,5 +280,11 @@ def set_log_level(level: str) -> None:
     logging.getLogger("httpx").setLevel(max(number, logging.WARNING))
 
 
-def _problem(path: str, message: str) -> ConfigProblems:
-    return ConfigProblems([Problem(file="", path=path, line=0, column=0, message=message)])
+def _is_blank(text: str) -> bool:
+    """Return True if *text* says nothing: blanks, comments and the marks of a document."""
+    lines = (line.partition("#")[0].strip() for line in text.splitlines())
+    return all(line in ("", "---", "...") for line in lines)
+
+
+def _problem(path: str, message: str, file: str = "") -> ConfigProblems:
+    return ConfigProblems([Problem(file=file, path=path, line=0, column=0, message=message)])

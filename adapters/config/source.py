@@ -11,7 +11,9 @@ scans the result again: a value is taken literally here.
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from bisect import bisect_left
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +23,10 @@ from ...machine.errors import SwapchartError
 #: Largest file that is read; bytes.
 MAX_FILE_BYTES = 4 << 20
 
+_KINDS = {
+    stat.S_IFIFO: "a named pipe", stat.S_IFDIR: "a folder", stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
+}  # fmt: skip
 _OPEN, _CLOSE, _DOLLAR = "\uf8f0", "\uf8f1", "\uf8f2"
 _REFERENCE = re.compile(r"(?<!\$)\$\{env\.([A-Za-z_][A-Za-z0-9_]*)\}")
 _ANY_REFERENCE = re.compile(r"\$\{[a-zA-Z0-9_.-]+\}")
@@ -65,11 +71,10 @@ def read_source(path: Path) -> Source:
     """Read the file at *path*.
 
     Raises:
-        UnreadableError: It is absent, too big, or not UTF-8.
+        UnreadableError: It is absent, no plain file, too big, or not UTF-8.
     """
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
+        data = _plain_bytes(path)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise UnreadableError(f"cannot be read: {reason}") from error
@@ -83,6 +88,20 @@ def read_source(path: Path) -> Source:
         line = raw.count("\n", 0, found.start()) + 1
         raise UnreadableError(f"line {line} holds U+{ord(found[0]):04X}, which is kept for our use")
     return Source(str(path), raw.replace("\r\n", "\n"))
+
+
+def _plain_bytes(path: Path) -> bytes:
+    # A named pipe would keep the reader waiting, and is empty when it is read again.
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        kind = stat.S_IFMT(os.fstat(fd).st_mode)
+        if kind != stat.S_IFREG:
+            what = _KINDS.get(kind, "something else")
+            raise UnreadableError(f"cannot be read: expected a plain file, found {what}")
+        with os.fdopen(fd, "rb", closefd=False) as file:
+            return file.read(MAX_FILE_BYTES + 1)
+    finally:
+        os.close(fd)
 
 
 def hide_escapes(text: str) -> str:

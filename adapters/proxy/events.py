@@ -120,6 +120,8 @@ def _put_state(proxy: Proxy, feed: Feed) -> None:
     requests = [shown.in_flight(proxy, exchange) for exchange in proxy.flights.open.values()]
     feed.put("inflight", {"operation": "snapshot", "requests": requests})
     feed.put("queue", queue_value(proxy.supervisor))
+    if proxy.config is not None:
+        feed.put("config", {"held_back": proxy.config.facts()["held_back"]})
 
 
 class Reporter:

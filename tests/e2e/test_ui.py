@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -13,7 +14,7 @@ from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tools.swapchart_process import LONG_S, Serve, SwapchartProcess, chat_body, demo_model
+from tools.swapchart_process import LONG_S, Edited, Serve, SwapchartProcess, chat_body, demo_model
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
@@ -482,3 +483,21 @@ def test_5_13_ui_that_nobody_sees_listens_to_nothing(
         assert ended == {"events", "good"}
         page.evaluate(turn, False)
         expect_text(page, "#connection", "^live$")
+
+
+def test_ui_change_is_held_back_shows_the_command(browser: Browser, serve: Serve) -> None:
+    """A file that lost most of its models is not applied; the page says so until somebody does."""
+    models = {name: demo_model(name) for name in ("a", "b", "c")}
+    edited = Edited(serve, models, "--watch-config")
+    edited.proxy.may_log = "the old one stays|models are gone"
+    with opened(browser, edited.proxy) as page:
+        expect_text(page, "#connection", "^live$")
+        assert page.locator("#held-back").is_hidden()
+        edited.path.write_text(json.dumps({**edited.value, "models": {"a": models["a"]}}))
+        expect_text(page, "#held-back", "2 of 3 models are gone.*kill -HUP")
+        url = f"http://127.0.0.1:{edited.proxy.port}"
+        expect_text(page, "#held-back-command", f"^swapchart config reload --url {url}$")
+        page.reload()
+        expect_text(page, "#held-back", "2 of 3 models are gone")
+        assert edited.proxy.call("POST", "/api/config/reload").status == 200
+        wait_for(page, page.locator("#held-back").is_hidden, "no notice any more")

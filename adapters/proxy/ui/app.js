@@ -294,6 +294,11 @@ const TAKE = {
   activity: () => view.donePage === 1 && readDone(),
   logData: (value) => logs[value.source]?.append(value.data),
   profileChanged: () => readProfiles(),
+  config({ held_back }) {
+    byId("held-back").hidden = !held_back;
+    byId("held-back-message").textContent = held_back?.message ?? "";
+    byId("held-back-command").textContent = `swapchart config reload --url ${location.origin}`;
+  },
 };
 
 // ---- models ---------------------------------------------------------------------------
