@@ -12,6 +12,7 @@ from typing import TypeAlias
 from .cards import BodyFilters, ModelCard, PeerCard, ProfileCard, SelectorCard
 from .json_edit import NO_EDITS, Edits
 
+_MATCHED_BYTES = 1024
 _ALIKE = 0.6  # as difflib.get_close_matches has it
 _COMPARED_CHARS = 256
 _MOST_COMPARED = 2000  # by their letters: some 10 us each
@@ -141,8 +142,12 @@ class Catalogue:
         return found
 
     def is_ignored(self, path: bytes) -> bool:
-        """Tell whether *path* below ``/upstream`` never starts a model."""
-        text = path.decode("utf-8", "replace")
+        """Return True if *path* below ``/upstream`` never starts a model.
+
+        The patterns are of the configuration, and were perhaps written for Go, whose expressions
+        take linear time: only the end of a long path is looked at.
+        """
+        text = path[-_MATCHED_BYTES:].decode("utf-8", "replace")
         return any(pattern.search(text) for pattern in self._ignored)
 
 
