@@ -8,8 +8,6 @@ import pytest
 from test_layout import FOLDERS, ROOT, SOURCES
 from tools.patterns import Found, SuperlinearError, check, patterns_of
 
-from swapchart.adapters.config.schema import UpstreamSection
-
 #: Place -> why its patterns are not ours. Patterns of a configuration are their author's.
 FOREIGN = {"load.py": "`ignorePaths` of the configuration"}
 #: Pattern -> why it may search, although a text without its end would take long.
@@ -47,12 +45,6 @@ def test_pattern_of_the_package_is_linear(pattern: Found) -> None:
         return
     for use in pattern.uses:
         check(pattern.pattern, pattern.flags, use=use)
-
-
-def test_patterns_that_the_configuration_has_by_default_are_linear() -> None:
-    """What is searched for in paths of clients takes linear time, unless it was configured."""
-    for pattern in UpstreamSection().ignore_paths:
-        check(pattern)
 
 
 _ONE = r';\s*([^=;\s"]+)\s*=\s*("(?:[^"\\]|\\.)*+"|[^;\s"]*+)\s*'

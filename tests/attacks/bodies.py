@@ -155,6 +155,12 @@ def slashes_below_upstream(target: Target) -> None:
         assert target.call("GET", path, headers=headers).status in (403, 404)
 
 
+def dots_below_a_model_that_is_not_loaded(target: Target) -> None:
+    """A path of 15,000 dots is held against `ignorePaths` in no time."""
+    assert target.call("GET", "/upstream/filtered/" + "." * 15_000).status == 404
+    target.proxy.unload("filtered")
+
+
 def numbers_of_5000_digits(target: Target) -> None:
     """A number that no program counts with is refused, wherever it stands."""
     digits = "9" * 5000
@@ -215,6 +221,7 @@ ATTACKS: tuple[Attack, ...] = (
     Attack(repeated_keys_that_are_edited, config=_FILTERED),
     Attack(many_repeated_keys_at_once, config=_FILTERED, growth_mib=200),
     Attack(slashes_below_upstream, growth_mib=16),
+    Attack(dots_below_a_model_that_is_not_loaded, config=_FILTERED),
     Attack(numbers_of_5000_digits, growth_mib=16),
     Attack(model_repeats_its_usage),
     Attack(model_sends_a_bomb),

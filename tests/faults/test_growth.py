@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from swapchart.adapters.config.schema import UpstreamSection
 from swapchart.adapters.h1_rules import origin_form, status_of_error
 from swapchart.adapters.headers import HeaderError, connection_names, request_headers
 from swapchart.adapters.proxy.auth import ApiKey, KeyRing
@@ -112,6 +113,11 @@ def of_target(value: bytes) -> object:
     return status_of_error(value), cleaned(value), bad_path(value)
 
 
+def of_ignored(value: bytes) -> object:
+    ignored = [re.compile(pattern) for pattern in UpstreamSection().ignore_paths]
+    return Catalogue([], ignored=ignored).is_ignored(value)
+
+
 def closest(value: str) -> object:
     names = [f"model-{number}-{'ab' * 20}" for number in range(200)]
     return Catalogue([ModelCard(id=name) for name in names]).closest(value)
@@ -184,6 +190,7 @@ CASES: list[tuple[Callable[[Any], object], list[Hostile], int]] = [
     (of_origin, HEADS, 4000),
     (of_keys, HEADS, 4000),
     (of_target, HEADS, 4000),
+    (of_ignored, HEADS, 4000),
     (closest, [Hostile(part, is_text=True) for part in ("a", "ab", "model-", "é")], 500),
 ]
 
