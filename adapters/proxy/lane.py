@@ -99,7 +99,9 @@ class Lane:
             return False
         request = Request(scope, call.receive, self._bodies)
         request.route, request.head, request.access = route, head, verdict.access
-        target = proxy.gate.ring.target_without_keys(target_of(request))
+        target = target_of(request)
+        if b"?" in target:
+            target = proxy.gate.ring.target_without_keys(target)
         start = post_head(upstream.prefix + target, lines, body)
         conn = upstream.pool.take()
         if conn is None:
