@@ -7,8 +7,6 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qs
 
-import anyio.to_thread
-
 from ..store.activity import SORTS, ActivityPage, ActivityQuery, ActivityRow
 from ..store.database import StoreError
 from .asgi_types import Send
@@ -16,7 +14,7 @@ from .model_field import shown_name
 from .numbers import LARGEST, whole_number
 from .performance import parse_time
 from .request import Request
-from .respond import send_error, send_json
+from .respond import JSON_TYPE, send_error, send_json, send_parts
 from .shown_fields import shown_time
 from .state import Proxy
 from .views import View
@@ -79,9 +77,8 @@ async def capture(proxy: Proxy, request: Request, send: Send) -> None:
     if found is None or not proxy.view(request.access).shows(found.model):
         await send_error(request, send, 404, f"there is no capture {number}, or no longer")
         return
-    value = await anyio.to_thread.run_sync(found.value)
-    value["req_headers"] = proxy.gate.ring.redacted(value["req_headers"])
-    await send_json(send, value)
+    parts = await proxy.turns.run(found.steps(proxy.gate.ring.redacted))
+    await send_parts(send, parts, JSON_TYPE)
 
 
 def _models_of(view: View, wanted: tuple[str, ...]) -> tuple[str, ...] | None:

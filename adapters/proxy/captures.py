@@ -9,16 +9,20 @@ Source: llama-swap.md section 5.16.
 from __future__ import annotations
 
 import base64
+import json
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Literal, TypeAlias
 
 from .asgi_types import Headers
 from .exchange import Exchange
+from .json_scan import Steps
 from .shown_fields import shown_headers
 from .tokens import decoded
 
+Redacted: TypeAlias = Callable[[dict[str, str]], dict[str, str]]
 _Part: TypeAlias = Literal["request", "answer"]
 
 #: Bodies that are not kept: sound and pictures, which would drive out everything else.
@@ -32,6 +36,7 @@ _LEFT_OUT: dict[str, frozenset[_Part]] = {
     "/sdapi/v1/img2img": frozenset({"request", "answer"}),
 }
 _NONE_LEFT_OUT: frozenset[_Part] = frozenset()
+_STEP_BYTES = 3 << 18  # a multiple of three: base64 of pieces is that of the whole
 _OVERHEAD_BYTES = 1024  # of one capture, fields included, more or less
 
 
@@ -59,20 +64,39 @@ class Capture:
     answer: bytes = field(repr=False)
     size: int
 
-    def value(self) -> dict[str, Any]:
-        """Return it as the API shows it; unpacks the answer, which may take a while."""
+    def steps(self, redacted: Redacted) -> Steps[list[bytes]]:
+        """Return it as the API shows it: JSON, in pieces.
+
+        Args:
+            redacted: Hides what must not be shown in the fields of the request.
+        """
         headers = _unpacked(self.answer_headers)
         encoding = next((value for name, value in headers if name == b"content-encoding"), b"")
         answer = decoded(self.answer, encoding)
         shown = [item for item in headers if item[0] != b"content-encoding"]
-        return {
+        request = {
             "id": self.id,
             "req_path": self.path,
-            "req_headers": shown_headers(_unpacked(self.request_headers)),
-            "req_body": base64.b64encode(self.request).decode(),
-            "resp_headers": shown_headers(shown),
-            "resp_body": base64.b64encode(answer or b"").decode(),
+            "req_headers": redacted(shown_headers(_unpacked(self.request_headers))),
         }
+        parts = [_json(request)[:-1], b',"req_body":"']
+        parts += yield from _in_base64(self.request)
+        parts += [b'",', _json({"resp_headers": shown_headers(shown)})[1:-1], b',"resp_body":"']
+        parts += yield from _in_base64(answer or b"")
+        parts.append(b'"}')
+        return parts
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _in_base64(data: bytes) -> Steps[list[bytes]]:
+    parts = []
+    for at in range(0, len(data), _STEP_BYTES):
+        parts.append(base64.b64encode(data[at : at + _STEP_BYTES]))
+        yield
+    return parts
 
 
 class Captures:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .asgi_types import Headers, Send
@@ -46,6 +46,19 @@ async def send_bytes(
     ]
     await send({"type": "http.response.start", "status": status, "headers": fields})
     await send({"type": "http.response.body", "body": body})
+
+
+async def send_parts(send: Send, parts: Sequence[bytes], content_type: bytes) -> None:
+    """Send one whole response, whose body is never joined."""
+    fields: Headers = [
+        (b"content-type", content_type),
+        (b"content-length", str(sum(map(len, parts))).encode()),
+        (b"x-content-type-options", b"nosniff"),
+    ]
+    await send({"type": "http.response.start", "status": 200, "headers": fields})
+    for part in parts:
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
 
 
 async def send_json(

@@ -542,3 +542,20 @@ def test_E06_a_page_of_many_rows_is_quick(tmp_path: Path) -> None:
             database.close()
 
     assert asyncio.run(main()) < 0.5
+
+
+def test_capture_of_a_large_body_is_sent_in_pieces() -> None:
+    """A body of many megabytes is neither encoded nor joined at once."""
+    body = b'{"model":"a","x":"' + bytes(range(65, 91)) * 200_000 + b'"}'
+
+    async def main(bench: Bench) -> None:
+        await bench.client.call("POST", "/v1/completions", body=body)
+        call = bench.client.begin("GET", "/api/captures/1")
+        found = (await call.answer()).json()
+
+        assert base64.b64decode(found["req_body"]) == body
+        assert base64.b64decode(found["resp_body"]) == USAGE
+        assert max(map(len, call.messages)) <= 1 << 20
+        assert found["req_headers"]["Host"] == "127.0.0.1:8080"
+
+    run(main, options=ProxyOptions(capture_bytes=1 << 25))
