@@ -87,7 +87,10 @@ class ConnectionHub:
     def _flush_heads(self) -> None:
         heads, self._heads = self._heads, []
         for exchange in heads:
-            exchange.flush_head()
+            try:
+                exchange.flush_head()
+            except Exception:  # of one; others are not to wait for ever
+                LOG.exception("the head of a response could not be sent")
 
     def add(self, connection: H1Connection) -> None:
         """Look after a connection."""
@@ -126,7 +129,13 @@ class ConnectionHub:
         self.date = b"date: %b\r\n" % formatdate(usegmt=True).encode("ascii")
         now = self._loop.time()
         for connection in list(self.connections):
-            connection.look(now)
+            try:
+                connection.look(now)
+            except Exception:  # of one; the limits of all others hold
+                LOG.exception("a connection could not be looked after, and is cut")
+                self.connections.discard(connection)
+                with suppress(Exception):
+                    connection.cancel()
         self._timer = self._loop.call_later(self._look_s, self._look)
 
 

@@ -319,13 +319,13 @@ class KvKeeper:
 
     async def _learn(self) -> None:
         while True:
-            await self._has_answers.wait()
-            self._has_answers = anyio.Event()
-            while self._answers:
-                model, ends = self._answers.popleft()  # first: what fails is not tried again
+            while self._answers:  # first: after a failure some may be left
+                model, ends = self._answers.popleft()  # what fails is not tried again
                 seen = seen_in(ends)
                 if seen is not None:
                     model.note(seen)
+            await self._has_answers.wait()
+            self._has_answers = anyio.Event()
 
     @property
     def has_unread_answers(self) -> bool:

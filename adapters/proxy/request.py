@@ -8,6 +8,7 @@ is released on the way out.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from io import BytesIO
 from typing import Any
@@ -18,6 +19,8 @@ from .auth import EVERYTHING, Access
 from .body_budget import BodyBudget
 from .heads import Head
 from .routes import Route
+
+log = logging.getLogger(__name__)
 
 _WATCH_AFTER_S = 0.01  # once or twice: most answers are there sooner, and no task need be made
 _MOST_DIGITS = 20  # of a Content-Length; Python refuses to read 4,300
@@ -94,7 +97,10 @@ class _Patience:
     def _look(self) -> None:
         due, self._old, self._new = self._old, self._new, set()
         for request in due:
-            request._watch_now()
+            try:
+                request._watch_now()
+            except Exception:  # of one; others are watched all the same
+                log.exception("%s %s cannot be watched", request.method, request.path)
         self._is_armed = bool(self._old)
         if self._is_armed:
             self.loop.call_later(_WATCH_AFTER_S, self._look)

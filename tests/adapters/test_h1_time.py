@@ -273,3 +273,50 @@ def test_D19_draining_says_close_and_waits_a_little(server: Server) -> None:
         assert busy.read_all() == b""
         with takes(0):
             assert idle.read_all() == b""
+
+
+# ---- one that fails does not hold up others
+class Looked:
+    """What a hub looks after: a connection, or a response whose head waits."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+        self.done: list[str] = []
+
+    def look(self, now: float) -> None:
+        self._do("look")
+
+    def flush_head(self) -> None:
+        self._do("flush")
+
+    def cancel(self) -> None:
+        self._do("cancel")
+
+    def _do(self, what: str) -> None:
+        self.done.append(what)
+        if self.error is not None:
+            raise self.error
+
+
+def test_hub_one_connection_raises_others_are_looked_after(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is cut; heads that wait and the limits of other clients go on as before."""
+
+    async def main() -> None:
+        hub = ConnectionHub(
+            asyncio.get_running_loop(), H1Limits(header_timeout_s=0.04), lambda: False
+        )
+        broken, fine = Looked(RuntimeError("boom")), [Looked() for _ in range(4)]
+        hub.connections.update([broken, *fine])  # type: ignore[list-item]
+        for each in (broken, *fine):
+            hub.flush_later(each)  # type: ignore[arg-type]
+        hub.add(fine[0])  # type: ignore[arg-type]
+        await asyncio.sleep(0.1)
+        assert broken not in set[object](hub.connections)
+        assert broken.done == ["look", "cancel", "flush"]
+        assert all(each.done.count("look") >= 2 and "flush" in each.done for each in fine)
+        hub.connections.clear()
+
+    asyncio.run(main())
+    assert caplog.text.count("boom") >= 2

@@ -10,6 +10,7 @@ import json
 import struct
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,14 @@ from tools.kv import EAGER, NAME, is_free, warnings_of
 from tools.net import wait_until_async
 from tools.scripted_upstream import Upstream, serving
 
+from swapchart.adapters.kv import keeper as keeper_module
 from swapchart.adapters.kv.files import FolderLock, KvStoreError
 from swapchart.adapters.kv.keeper import KvKeeper, Place
 from swapchart.adapters.kv.model import ModelKv
+from swapchart.adapters.kv.proof import Seen, seen_in
 from swapchart.adapters.kv.settings import KvSettings
 from swapchart.adapters.kv.store import ModelStore
-from swapchart.runtime import CallAction, Command, HookContext, ServiceSpec
+from swapchart.runtime import CallAction, Command, HookContext, ServiceSpec, fence
 
 pytestmark = pytest.mark.anyio
 
@@ -430,3 +433,57 @@ async def test_a_stop_in_the_middle_of_a_restore_holds_nothing_against_the_file(
         False,
         False,
     ]
+
+
+# ---- responses
+@dataclass
+class Answer:
+    """A finished exchange, as the keeper sees it."""
+
+    pieces: tuple[bytes, ...]
+    model: str = NAME
+    status: int = 200
+    first: bytes = b""
+
+
+@pytest.mark.parametrize("number", ["9" * 309, "9" * 310, "9" * 4000, "1e999", "-1", "x"])
+async def test_response_number_is_absurd_later_responses_are_learnt(
+    stage: Stage, number: str
+) -> None:
+    """One number of 310 digits ended the proxy with all models."""
+    await stage.save()
+    await stage.restore()
+    text = '{"timings":{"cache_n":%s,"prompt_n":50,"prompt_ms":9}}'
+    for told in (number, "390"):
+        stage.keeper.note(Answer((text.replace("%s", told).encode(),)))
+    await wait_until_async(lambda: not stage.keeper.has_unread_answers)
+
+    facts = stage.keeper.facts(NAME)
+    assert facts is not None
+    assert facts["reused_tokens_total"] == 390
+
+
+async def test_learning_raises_later_responses_are_learnt(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever goes wrong with one response, it is logged, left out, and the next one counts."""
+    await stage.save()
+    await stage.restore()
+    monkeypatch.setattr(fence, "FIRST_PAUSE_S", 0.01)
+    calls: list[bytes] = []
+
+    def wrong_once(ends: bytes) -> Seen | None:
+        calls.append(ends)
+        if len(calls) == 1:
+            raise OverflowError("cannot convert float infinity to integer")
+        return seen_in(ends)
+
+    monkeypatch.setattr(keeper_module, "seen_in", wrong_once)
+    for _ in range(2):
+        stage.keeper.note(Answer((b'{"timings":{"cache_n":390,"prompt_n":50}}',)))
+    await wait_until_async(lambda: len(calls) == 2 and not stage.keeper.has_unread_answers)
+
+    facts = stage.keeper.facts(NAME)
+    assert facts is not None
+    assert facts["reused_tokens_total"] == 390
+    assert "KvKeeper._learn failed" in caplog.text
