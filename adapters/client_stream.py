@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import json
 import logging
 import select
 from collections.abc import Sequence
@@ -20,6 +21,8 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any, cast
 from urllib.parse import unquote
+
+from .undelivered import count_undelivered
 
 LOG = logging.getLogger("swapchart.h1")
 
@@ -33,6 +36,7 @@ _LINGER_S = 2.0  # a client may go on sending for so long after everything was s
 _FLUSH_S = 60.0  # longest time for a closed connection to send what is left
 _RDHUP = getattr(select, "POLLRDHUP", 0)  # Linux; elsewhere only a reset shows
 _RESET = select.POLLERR | select.POLLHUP
+_VERSION = "expected Sec-WebSocket-Version: 13"
 _ASGI = {"version": "3.0", "spec_version": "2.4"}
 
 Headers = list[tuple[bytes, bytes]]
@@ -74,8 +78,10 @@ class ClientStream(asyncio.Protocol):
         """
         problem = handshake_problem(scope["headers"], scope["http_version"])
         if problem:
-            status = 426 if problem == "version" else 400
-            self.respond(status, [(b"sec-websocket-version", b"13")], b"")
+            status = 426 if problem == _VERSION else 400
+            error = {"message": problem, "type": "invalid_request_error", "code": status}
+            fields = [(b"content-type", b"application/json"), (b"sec-websocket-version", b"13")]
+            self.respond(status, fields, json.dumps({"error": error}).encode())
             self._check_finished()
             return
         scope["extensions"] = {TUNNEL: self}
@@ -157,6 +163,11 @@ class ClientStream(asyncio.Protocol):
     def unsent(self) -> int:
         """Bytes that were written and are still in memory."""
         return 0 if self._is_lost else self._transport.get_write_buffer_size()
+
+    @property
+    def undelivered(self) -> int:
+        """Bytes that were written and that the client has not taken."""
+        return 0 if self._is_lost else count_undelivered(self._transport)
 
     async def read(self) -> bytes:
         """Return what has come; waits for it, and returns b"" once the client has ended."""
@@ -274,7 +285,7 @@ async def _useless(*_: object) -> Any:
 
 
 def handshake_problem(headers: Sequence[tuple[bytes, bytes]], http_version: str) -> str:
-    """Return what is wrong with a handshake; an empty text if nothing is.
+    """Return what is wrong with a handshake, for a person; an empty text if nothing is.
 
     Source: RFC 6455 section 4.2.1.
     """
@@ -286,8 +297,8 @@ def handshake_problem(headers: Sequence[tuple[bytes, bytes]], http_version: str)
     except binascii.Error:
         size = 0
     if http_version != "1.1" or size != 16 or keys != 1:
-        return "key"
-    return "" if fields.get(b"sec-websocket-version", b"").strip() == b"13" else "version"
+        return "expected a WebSocket handshake of HTTP/1.1 with one Sec-WebSocket-Key of 16 bytes"
+    return "" if fields.get(b"sec-websocket-version", b"").strip() == b"13" else _VERSION
 
 
 def _head(status: int, headers: Sequence[tuple[bytes, bytes]]) -> bytes:

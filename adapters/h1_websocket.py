@@ -14,6 +14,7 @@ warning says so.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +26,10 @@ from .client_stream import ClientStream, Headers, scope_of
 
 LOG = logging.getLogger("swapchart.h1")
 
+_ARGUMENTS = [
+    "self", "app", "config", "context", "task_group", "ssl", "client", "server", "send",
+    "stream_id",
+]  # fmt: skip
 _UNKNOWN = "hypercorn speaks WebSocket by itself, and takes memory without bound: %s"
 
 
@@ -140,8 +145,8 @@ def hypercorn_websockets() -> Iterator[bool]:
         return
     module: Any = h11
     stock = getattr(module, "WSStream", None)
-    if stock is None or not hasattr(module, "H11WSConnection"):
-        LOG.warning(_UNKNOWN, "hypercorn.protocol.h11 has no WSStream")
+    if list(inspect.signature(getattr(stock, "__init__", int)).parameters) != _ARGUMENTS:
+        LOG.warning(_UNKNOWN, "its WSStream is not as expected")
         yield False
         return
     module.WSStream = _HypercornWebsocket

@@ -14,6 +14,7 @@ from typing import Protocol, Self, cast
 import httptools
 
 from .outbox import Outbox
+from .undelivered import count_undelivered
 from .upstream_errors import Stage, UpstreamBroken, UpstreamTimeout
 
 _JOIN_BYTES = 1 << 16  # bodies up to here travel in one write with the head
@@ -161,6 +162,11 @@ class UpstreamResponse:
     def unsent(self) -> int:
         """Bytes that were written after an upgrade and are still in memory."""
         return 0 if self._conn is None else self._conn.transport.get_write_buffer_size()
+
+    @property
+    def undelivered(self) -> int:
+        """Bytes that were written after an upgrade and that the upstream has not taken."""
+        return 0 if self._conn is None else count_undelivered(self._conn.transport)
 
     def end_writing(self) -> None:
         """Say to an upgraded upstream that no more is sent; closes where that cannot be said."""

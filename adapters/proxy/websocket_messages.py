@@ -185,16 +185,16 @@ class _Pump:
 
     async def _drains(self) -> bool:
         """Wait until the model's server takes more; False: in vain, or for a client that left."""
-        stalled_s, unsent = 0.0, self._response.unsent
+        stalled_s, waiting = 0.0, self._response.undelivered
         while stalled_s < (_STALL_S if self._intake.end is None else _LAST_S):
             try:
                 async with asyncio.timeout(_LOOK_S):
                     await self._response.drain()
             except TimeoutError:
                 is_awaited = self._intake.is_full or self._intake.end is not None
-                is_stuck = self._response.unsent >= unsent
+                is_stuck = self._response.undelivered >= waiting
                 stalled_s = stalled_s + _LOOK_S if is_awaited and is_stuck else 0.0
-                unsent = self._response.unsent
+                waiting = self._response.undelivered
             else:
                 return True
         return False

@@ -40,6 +40,7 @@ class Stream(Protocol):
     """The client's connection, see `client_stream.ClientStream`."""
 
     left: asyncio.Future[None]
+    finished: asyncio.Future[None]
 
     @property
     def is_full(self) -> bool:
@@ -49,6 +50,11 @@ class Stream(Protocol):
     @property
     def unsent(self) -> int:
         """Bytes that were written and are still in memory."""
+        ...
+
+    @property
+    def undelivered(self) -> int:
+        """Bytes that were written and that it has not taken."""
         ...
 
     async def read(self) -> bytes:
@@ -119,6 +125,11 @@ class Sink(Protocol):
         """Bytes that were written and are still in memory."""
         ...
 
+    @property
+    def undelivered(self) -> int:
+        """Bytes that were written and that it has not taken."""
+        ...
+
     def write(self, data: bytes) -> None:
         """Send *data*."""
         ...
@@ -153,7 +164,8 @@ class Flow:
         self.frames = FrameTracker()
         self._sink, self._stall_s = sink, stall_s
         self._is_stuck = False
-        self._held = 0
+        self._held = 0  # in memory
+        self._waiting = 0  # undelivered when that was looked at, and what was written since
 
     async def pass_on(self, data: bytes) -> None:
         """Send *data*, and wait until more may be read.
@@ -163,34 +175,48 @@ class Flow:
         """
         self._sink.write(data)
         self.frames.feed(data)
+        self._waiting += len(data)
         if not self._sink.is_full:
-            self._note_held(0)
+            self._note()
         elif not await self._has_room():
             await self._wait_long()
 
-    def close(self) -> None:
+    def close(self, _: object = None) -> None:
         """Count no more what waits."""
-        self._note_held(0)
+        self._hold(0)
 
     async def _has_room(self) -> bool:
         """Wait while the side takes something, and then tell whether more may be read."""
-        while not self._is_stuck or self._sink.unsent < self._held:
-            self._note_held(self._sink.unsent)
+        self._note()
+        while not self._is_stuck:
             if await self._drains(_PATIENCE_S):
-                self._note_held(0)
+                self._hold(0)
                 return True
-            self._is_stuck = self._sink.unsent >= self._held
-        self._note_held(self._sink.unsent, is_stuck=True)
+            self._note(is_waiting=True)
         await asyncio.sleep(0)
         return self._held < _HELD_BYTES and _Held.total < _HELD_TOGETHER_BYTES
 
     async def _wait_long(self) -> None:
         while not await self._drains(self._stall_s):
-            if self._sink.unsent >= self._held:
+            self._note(is_waiting=True)
+            if self._is_stuck:
                 raise StalledError
-            self._note_held(self._sink.unsent, is_stuck=True)
             if self._held < _HELD_BYTES // 2:
                 break
+
+    def _note(self, *, is_waiting: bool = False) -> None:
+        """Note what waits, and whether the side is stuck: it has taken nothing *is_waiting*."""
+        waiting = self._sink.undelivered
+        if waiting < self._waiting:
+            self._is_stuck = False
+        elif is_waiting:
+            self._is_stuck = True
+        self._waiting = waiting
+        self._hold(self._sink.unsent if self._sink.is_full else 0)
+
+    def _hold(self, size: int) -> None:
+        _Held.total += size - self._held
+        self._held = size
 
     async def _drains(self, limit_s: float) -> bool:
         try:
@@ -199,11 +225,6 @@ class Flow:
         except TimeoutError:
             return False
         return True
-
-    def _note_held(self, size: int, *, is_stuck: bool = False) -> None:
-        self._is_stuck = is_stuck
-        _Held.total += size - self._held
-        self._held = size
 
 
 class Tunnel:
@@ -232,7 +253,7 @@ class Tunnel:
                 task.cancel()
             await asyncio.gather(up, down, return_exceptions=True)
             self._up.close()
-            self._down.close()
+            self._client.finished.add_done_callback(self._down.close)
             if self._down.frames.is_between and not self._down.frames.is_closing:
                 self._client.write(close_frame(code, reason))
 

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import hypercorn.asyncio.run
+import hypercorn.protocol.h11
 import pytest
 from tools.h1_server import serving
 from tools.raw import Connection
 from tools.tls import PEM
 
 from swapchart.adapters.h1 import H1Limits, patched_hypercorn
+from swapchart.adapters.h1_websocket import hypercorn_websockets
 
 run: Any = hypercorn.asyncio.run
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -93,3 +95,31 @@ def test_the_class_is_put_back() -> None:
         assert is_patched
         assert run.TCPServer is not stock
     assert run.TCPServer is stock
+
+
+def test_hypercorn_websockets_of_an_unknown_hypercorn_stay_its_own(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without the class, or with another one, nothing is replaced, and one line says so."""
+
+    class Other:
+        def __init__(self, app: object) -> None:
+            pass
+
+    h11: Any = hypercorn.protocol.h11
+    stock = h11.WSStream
+    for value in (None, Other, lambda *args: args):
+        caplog.clear()
+        if value is None:
+            monkeypatch.delattr(h11, "WSStream")
+        else:
+            monkeypatch.setattr(h11, "WSStream", value)
+        with hypercorn_websockets() as is_replaced:
+            assert is_replaced is False
+            assert getattr(h11, "WSStream", None) is value
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
+        monkeypatch.undo()
+    with hypercorn_websockets() as is_replaced:
+        assert is_replaced
+        assert h11.WSStream is not stock
+    assert h11.WSStream is stock

@@ -118,6 +118,19 @@ def test_websocket_close_code_of_the_client_reaches_the_model(place: Place) -> N
         assert (socket.close_code, socket.close_reason) == (4321, "enough")
 
 
+def test_websocket_cancelled_by_an_operator_is_closed_with_1001(place: Place) -> None:
+    """Cancelling the request ends the tunnel on both sides, and frees the model."""
+    with place.open("/upstream/a/ws") as websocket:
+        cancels = [f"/api/inflight/{number}/cancel" for number in range(1, 100)]
+        assert 200 in [place.proxy.call("POST", path).status for path in cancels]
+        with pytest.raises(ConnectionClosed) as caught:
+            websocket.recv(timeout=LONG_S)
+
+        assert caught.value.rcvd is not None
+        assert caught.value.rcvd.code == 1001
+    place.proxy.wait_idle("org/a")
+
+
 def test_websocket_connection_is_asked_for_by_the_kernel(place: Place) -> None:
     """A client whose host is gone is noticed: the proxy's end has a keep-alive timer."""
     with place.open("/upstream/a/ws") as websocket:
