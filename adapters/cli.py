@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -178,8 +179,26 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
 CHART_FORMATS = ("yaml", "native", "json", "scxml", "mermaid", "dot", "table", "svg", "png")
 
 
+def _open_standard_descriptors() -> None:
+    """Open /dev/null in place of standard descriptors that are closed.
+
+    Otherwise sockets and pipes get the numbers 0 to 2: what is printed would be written to them, a
+    child process would close them, and libuv aborts the process.
+    """
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, so this one
+            os.set_inheritable(fd, True)
+    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
+    _open_standard_descriptors()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["demo-server"]:
         from .demo_server import main as serve_demo

@@ -255,20 +255,21 @@ def _may_live(proc: Proc) -> bool:
 async def wait_child(pid: int) -> None:
     """Wait until this child of ours has ended; it stays to be reaped.
 
-    Without pidfd (old kernels, some sandboxes) a thread waits.
+    Without pidfd (old kernels, some sandboxes) a thread waits, or without threads we look often.
     """
     try:
         fd = open_pidfd(pid)
     except OSError:
         with suppress(ChildProcessError):
-            await anyio.to_thread.run_sync(
-                os.waitid,
-                os.P_PID,
-                pid,
-                os.WEXITED | os.WNOWAIT,
-                abandon_on_cancel=True,
-                limiter=anyio.CapacityLimiter(1),
-            )
+            how = os.WEXITED | os.WNOWAIT
+            one = anyio.CapacityLimiter(1)
+            try:
+                await anyio.to_thread.run_sync(
+                    os.waitid, os.P_PID, pid, how, abandon_on_cancel=True, limiter=one
+                )
+            except (RuntimeError, MemoryError):  # no thread can be made
+                while os.waitid(os.P_PID, pid, how | os.WNOHANG) is None:  # noqa: ASYNC110, ASYNC222
+                    await anyio.sleep(0.05)
         return
     try:
         await anyio.wait_readable(fd)

@@ -20,10 +20,9 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 import anyio
-import anyio.to_thread
 
 from ..runtime.errors import PortInUseError
-from . import procengine, procfs, proclisten
+from . import procengine, procfs, proclisten, threads
 from .procfs import Proc
 from .proclisten import IPAddress
 
@@ -89,6 +88,6 @@ def _can_bind(address: IPAddress, port: int) -> bool:
 async def _holders(address: IPAddress, port: int) -> list[Proc]:
     try:
         inodes = proclisten.listening_inodes(address, port)
-        return await anyio.to_thread.run_sync(procfs.find_holders, inodes) if inodes else []
+        return await threads.run(procfs.find_holders, inodes) if inodes else []
     except OSError:  # no descriptor left to look with: the start itself will say so
         return []

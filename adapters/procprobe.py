@@ -24,6 +24,7 @@ from urllib.parse import quote, urlsplit
 
 import anyio
 
+from . import lookup
 from .proclisten import IPAddress
 
 LIMIT_BYTES = 1 << 16
@@ -34,8 +35,6 @@ _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close by a reset
 _ATTEMPT_S = 0.25  # as long as RFC 8305 waits before it tries the next address
 
 _Place = tuple[int, tuple[Any, ...]]  # address family and socket address, of any port
-
-_LOCALHOST: list[_Place] = []  # where that name leads, once it was looked up
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,17 +156,11 @@ async def _exchange_plain(target: _Target) -> Answer:
 
 async def _find(host: str) -> Sequence[_Place]:
     """Look *host* up, in the order in which its addresses are to be tried."""
-    if host == "localhost" and _LOCALHOST:
-        return _LOCALHOST
     try:
         found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except (socket.gaierror, UnicodeError):  # the latter for an empty label
-        places = _places(await anyio.getaddrinfo(host, 0, type=socket.SOCK_STREAM))
-    else:
-        places = _places(found)
-    if host == "localhost":
-        _LOCALHOST[:] = places
-    return places
+        return _places(await lookup.getaddrinfo(host, 0, type=socket.SOCK_STREAM))
+    return _places(found)
 
 
 def _places(found: Iterable[tuple[Any, ...]]) -> list[_Place]:
@@ -238,15 +231,30 @@ class _Plain:
 
 async def _read(stream: _Stream, peer: tuple[IPAddress, int] | None) -> Answer:
     data = bytearray()
-    while b"\n" not in data and len(data) < LIMIT_BYTES:
+    at, left, seen = 0, LIMIT_BYTES, None
+    while True:  # interim responses (RFC 9110 section 15.2) are passed over
+        line_end = data.find(b"\n", at) + 1
+        status = _status(bytes(data[at:line_end]))
+        is_interim = status is not None and status < 200 and status != 101
+        if line_end and not is_interim:
+            break
+        if is_interim and (end := data.find(b"\r\n\r\n", at)) >= 0:
+            at, seen = end + 4, status
+            continue
+        if left <= 0:
+            break
         try:
-            data += await stream.receive(LIMIT_BYTES)
+            piece = await stream.receive(left)
         except anyio.EndOfStream:
             break
-    status = _status(bytes(data))
-    if status is None:
-        detail = "not HTTP" if data else "closed without an answer"
+        left -= len(piece)
+        data += piece
+    if status is None or is_interim:
+        detail = "not HTTP" if len(data) > at else "closed without an answer"
+        if (interim := status or seen) is not None:
+            detail = f"no more than status {interim}"
         return Answer(status=None, detail=detail)
+    del data[:at]
     await _drain(stream, data)
     return Answer(status=status, detail="" if status == 200 else f"status {status}", peer=peer)
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from ..runtime import ConfigError, RequestError, SwapchartError
+from . import threads
 from .config import Config, ConfigProblems, Problem, load_config
 from .reload import ReloadPlan
 
@@ -305,7 +306,7 @@ async def watch(
     told: Signature | None = None
     while True:
         await asyncio.sleep(poll_s)
-        found = await asyncio.to_thread(sources.signature)
+        found = await threads.run(sources.signature)
         if found in (seen(), told):
             continue
         found = await _rested(sources, found, steady_s, patience_s)
@@ -322,8 +323,8 @@ async def _rested(
     is_told = False
     while True:
         await asyncio.sleep(steady_s)
-        is_written = await asyncio.to_thread(sources.is_being_written)
-        before, found = found, await asyncio.to_thread(sources.signature)
+        is_written = await threads.run(sources.is_being_written)
+        before, found = found, await threads.run(sources.signature)
         is_late = time.monotonic() >= patience
         if not is_written and (found == before or is_late):
             return found

@@ -6,7 +6,6 @@ swapped in one step of the event loop, so that no request sees half of it.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +22,7 @@ from ..runtime import (
     compare,
 )
 from ..runtime.renewal import with_live
+from . import threads
 from .config import Config, ConfigProblems, ModelConfig, Problem
 from .proxy.catalogue import Catalogue
 from .proxy.options import ProxyOptions
@@ -122,7 +122,7 @@ class RunningConfig:
             ConfigProblems: It has an error.
             ConfigError: It has one in its changes to the chart.
         """
-        prepared = await asyncio.to_thread(self._prepare, self._ports_in_use())
+        prepared = await threads.run(self._prepare, self._ports_in_use())
         return plan(self.config, prepared.config, self._states()).as_json()
 
     def problems(self, error: SwapchartError) -> list[dict[str, Any]]:
@@ -142,9 +142,9 @@ class RunningConfig:
         if self._sources is None:
             raise _problem("", "the configuration did not come from a file: there is none to read")
         before = self.seen
-        self.seen = await asyncio.to_thread(self._sources.signature)  # before it is read
+        self.seen = await threads.run(self._sources.signature)  # before it is read
         self.held_back = None
-        prepared = await asyncio.to_thread(self._prepare, self._ports_in_use())
+        prepared = await threads.run(self._prepare, self._ports_in_use())
         self._check_whole(prepared.config, in_place(before, self.seen))
         return self._apply(prepared), prepared.config.warnings
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..runtime.fence import kept
-from . import procfs
+from . import lookup, procfs
 from .asgi import Application
 from .h1 import H1Limits, patched_hypercorn
 from .h1_uvicorn import uvicorn_protocol
@@ -152,19 +152,10 @@ def run(app: Application, sock: socket.socket, options: ServeOptions) -> int:
     Our limit of open files is raised to what the system allows; models get the old one.
     """
     procfs.raise_nofile_limit()
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=lookup.loop_factory()) as runner:
         code = runner.run(_serve(app, sock, options))
         _leave_soon(code)
     return code
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
 
 
 def _tame_collector() -> None:
@@ -186,7 +177,8 @@ def _leave_soon(code: int) -> None:
 
     timer = threading.Timer(_EXIT_LIMIT_S, leave)
     timer.daemon = True
-    timer.start()
+    with contextlib.suppress(RuntimeError):  # no thread can be made
+        timer.start()
 
 
 class _Known(logging.Filter):

@@ -7,8 +7,11 @@ the event loop. That delays others while it lasts; an error would end what was a
 from __future__ import annotations
 
 import logging
+import mmap
+import resource
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import TypeVar, TypeVarTuple
 
 import anyio
@@ -18,8 +21,14 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 _QUIET_S = 60.0
+_ROOM_BYTES = 24 << 20  # a stack of 8 MiB, and what the interpreter needs for a thread
+_LOOK_AGAIN_S = 0.01
 _log = logging.getLogger(__name__)
 _told_at = -_QUIET_S
+
+
+class NoThreadError(Exception):
+    """No thread could be made for what must not be done in the event loop."""
 
 
 async def run(
@@ -36,6 +45,28 @@ async def run(
         abandon_on_cancel: Do not wait for it when the caller is cancelled.
         limiter: How many may run at once; None is the common limit.
     """
+    try:
+        return await run_or_fail(
+            function, *args, abandon_on_cancel=abandon_on_cancel, limiter=limiter
+        )
+    except NoThreadError as error:
+        complain(error)
+    return function(*args)
+
+
+async def run_or_fail(
+    function: Callable[[*Ts], T],
+    *args: *Ts,
+    abandon_on_cancel: bool = True,
+    limiter: anyio.CapacityLimiter | None = None,
+) -> T:
+    """Call *function*, which may wait for long, in a worker thread; arguments as for `run`.
+
+    Raises:
+        NoThreadError: None could be made.
+    """
+    if not _has_room():
+        raise NoThreadError("no memory for a thread")
     has_begun = False
 
     def work() -> T:
@@ -48,15 +79,33 @@ async def run(
             work, abandon_on_cancel=abandon_on_cancel, limiter=limiter
         )
     except (RuntimeError, MemoryError) as error:
-        if has_begun or not is_out_of_threads(error):
+        if has_begun:  # it is the function's own
             raise
-        complain(error)
-        return function(*args)
+        raise NoThreadError(str(error) or "no memory for a thread") from error
 
 
-def is_out_of_threads(error: BaseException) -> bool:
-    """Return True if *error* says that no thread could be made."""
-    return isinstance(error, MemoryError) or "can't start new thread" in str(error)
+async def settled(future: Future[T]) -> None:
+    """Wait until *future*, which a thread of ours completes, is done; its outcome stays in it."""
+    while not future.done():
+        try:
+            await run_or_fail(future.exception)
+        except NoThreadError:
+            await anyio.sleep(_LOOK_AGAIN_S)
+
+
+def _has_room() -> bool:
+    """Return False if a limit of memory (`ulimit -v`) leaves no room for a thread.
+
+    A thread that begins and then finds no memory is worse than none: its starter waits for it for
+    ever.
+    """
+    if resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
+        return True
+    try:
+        mmap.mmap(-1, _ROOM_BYTES).close()
+    except (OSError, MemoryError):
+        return False
+    return True
 
 
 def complain(error: BaseException) -> None:

@@ -7,9 +7,9 @@ one loads, a check of what will be restored also brings the file into memory.
 from __future__ import annotations
 
 import anyio
-from anyio import to_thread
 
 from ...runtime.fence import Fence
+from .. import threads
 from .files import KvStoreError, SlotFiles
 
 
@@ -59,7 +59,7 @@ class Digests:
 
     async def _work(self, name: str, job: _Job) -> None:
         try:
-            job.result = await to_thread.run_sync(self._files.digest, name)
+            job.result = await threads.run(self._files.digest, name)
             job.mark = self._mark(name)  # it may have been fetched from the disk just now
         except (OSError, KvStoreError) as error:
             job.result = error

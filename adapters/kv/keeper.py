@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import anyio
-from anyio import to_thread
 
 from ...runtime import CallAction, Hook, HookContext, ServiceSpec, Transition
 from ...runtime.fence import Fence
 from ...runtime.shelter import Shelter
+from .. import threads
 from .facts import ServerFacts
 from .files import FolderLock, KvStoreError, prefix_of
 from .launch import LaunchLine
@@ -208,7 +208,7 @@ class KvKeeper:
                     model.enforce(settings)
             self._tasks.keep(self._learn)
             if self._wanted:
-                self._tasks.start_soon(to_thread.run_sync, SlotClient.warm_up)
+                self._tasks.start_soon(threads.run, SlotClient.warm_up)
             yield
         finally:
             with anyio.move_on_after(_LAST_WORK_S, shield=True):

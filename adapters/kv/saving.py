@@ -8,8 +8,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 
-from anyio import to_thread
-
+from .. import threads
 from .entry import Entry, by_value, choose
 from .files import KvStoreError
 from .proof import Record
@@ -84,7 +83,7 @@ class Saving:
             self._model.complain("maxBytes", what)
             return
         began = time.perf_counter()
-        name = await to_thread.run_sync(self._files.reserve, expected)
+        name = await threads.run(self._files.reserve, expected)
         is_good = False
         try:
             moved = await self._client.save(slot.number, name)
@@ -158,12 +157,12 @@ class Saving:
             digest = await self._model.digests.of(entry.file)
         except OSError as error:
             raise KvStoreError(f"{entry.file} cannot be read: {error}") from error
-        await to_thread.run_sync(self._files.persist, entry.file)
+        await threads.run(self._files.persist, entry.file)
         return await self._with_tokens(replace(entry, sha256=digest))
 
     async def _with_tokens(self, entry: Entry) -> Saved:
         tokens: array[int] | None = None
         with suppress(OSError):
             path = self._files.path(entry.file)
-            tokens = await to_thread.run_sync(read_tokens, path, entry.tokens)
+            tokens = await threads.run(read_tokens, path, entry.tokens)
         return entry, tokens

@@ -9,9 +9,9 @@ from dataclasses import asdict
 from typing import Any
 
 import anyio
-from anyio import to_thread
 
 from ...runtime.fence import Fence
+from .. import threads
 from .digests import Digests
 from .proof import Record
 from .run import Run
@@ -67,9 +67,7 @@ class ModelState:
             return None
         has_adapters = terms.facts.line.has("--lora", "--lora-scaled")
         adapters = await client.adapters() if has_adapters else ""
-        found = await to_thread.run_sync(
-            terms.facts.learn, props, adapters, terms.settings.allows_swa
-        )
+        found = await threads.run(terms.facts.learn, props, adapters, terms.settings.allows_swa)
         if isinstance(found, str):
             self._cannot(found, found)
             return None
@@ -102,7 +100,7 @@ class ModelState:
         self.store.manifest.learned = {
             key: asdict(record) for key, record in self._records.items() if key in known
         }
-        await to_thread.run_sync(lambda: self.store.commit(is_durable=is_durable))
+        await threads.run(lambda: self.store.commit(is_durable=is_durable))
 
     def count_failure(self) -> None:
         """Something was not saved or not restored."""

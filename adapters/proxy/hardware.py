@@ -11,9 +11,8 @@ from pathlib import Path
 from time import time
 from typing import Any
 
-import anyio.to_thread
-
 from ... import __version__
+from .. import threads
 from .asgi_types import Send
 from .host import Gpu, HostSampler
 from .request import Request
@@ -33,7 +32,7 @@ async def hardware(proxy: Proxy, request: Request, send: Send) -> None:
     """Tell what the machine is made of."""
     books = proxy.books
     if books.hardware is None:
-        books.hardware = await anyio.to_thread.run_sync(HardwareProbe().look)
+        books.hardware = await threads.run(HardwareProbe().look)
     await send_json(send, books.hardware)
 
 

@@ -13,7 +13,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from time import monotonic
 
 from .counters import Histogram
@@ -52,13 +52,15 @@ class LoopWatch:
         self._over.clear()
         self._plan()
         thread = threading.Thread(target=self._look, name="swapchart-loop-watch", daemon=True)
-        thread.start()
+        with suppress(RuntimeError, MemoryError):  # no thread can be made: only the lag is measured
+            thread.start()
         try:
             yield self
         finally:
             self._beat_handle.cancel()
             self._over.set()
-            thread.join()
+            if thread.is_alive():
+                thread.join()
 
     def _plan(self) -> None:
         self._due = monotonic() + _BEAT_S

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qs
 
+from .. import threads
 from .asgi_types import Send
 from .host import Gpu, HostSampler, Sample
 from .model_field import shown_name
@@ -25,7 +26,7 @@ async def sample_on(proxy: Proxy, sampler: HostSampler) -> None:
         every = proxy.options.performance_every_s
         if every is not None:
             try:
-                proxy.books.samples.add(await asyncio.to_thread(sampler.sample))
+                proxy.books.samples.add(await threads.run(sampler.sample))
             except OSError as error:
                 proxy.log.warning("this machine cannot be sampled: %s", error)
                 return

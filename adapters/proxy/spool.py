@@ -9,8 +9,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from typing import IO
 
-import anyio.to_thread
-
+from .. import threads
 from .request import BodyTooLargeError
 
 _MEMORY_BYTES = 1 << 20
@@ -45,7 +44,7 @@ class Spool:
             raise BodyTooLargeError(self._limit)
         self._memory += data
         if len(self._memory) > _MEMORY_BYTES:
-            await anyio.to_thread.run_sync(self._spill)
+            await threads.run(self._spill)
 
     def _spill(self) -> None:
         if self._file is None:
@@ -58,9 +57,7 @@ class Spool:
         stored = self.size - len(self._memory)
         at = start
         while at < min(end, stored):
-            piece = await anyio.to_thread.run_sync(
-                self._read, at, min(_PIECE_BYTES, min(end, stored) - at)
-            )
+            piece = await threads.run(self._read, at, min(_PIECE_BYTES, min(end, stored) - at))
             at += len(piece)
             yield piece
         if end > max(at, stored):

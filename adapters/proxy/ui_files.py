@@ -8,8 +8,7 @@ from __future__ import annotations
 import mimetypes
 from pathlib import Path
 
-import anyio.to_thread
-
+from .. import threads
 from .asgi_types import Headers, Send
 from .request import Request
 from .respond import send_bytes, send_error, send_text
@@ -58,9 +57,9 @@ async def _send_file(proxy: Proxy, request: Request, send: Send, name: str) -> N
         await send_error(request, send, 404, "there is no web UI here")
         return
     is_brotli = b"br" in (request.header(b"accept-encoding") or b"")
-    found = await anyio.to_thread.run_sync(_read, root_, name, is_brotli)
+    found = await threads.run(_read, root_, name, is_brotli)
     if found is None and "." not in name.rpartition("/")[2]:
-        found = await anyio.to_thread.run_sync(_read, root_, "index.html", is_brotli)
+        found = await threads.run(_read, root_, "index.html", is_brotli)
     if found is None:
         await send_error(request, send, 404, f"no such file: {name}")
         return

@@ -25,9 +25,8 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
-import anyio
-
 from ...machine.errors import SwapchartError
+from .. import threads
 from ..private_files import open_file, tighten_file
 
 log = logging.getLogger(__name__)
@@ -96,7 +95,7 @@ class Database:
         """Open, and move to the newest schema; never raises: see `problem`."""
         try:
             self._worker.start()
-        except RuntimeError as error:  # the limit of processes, or of memory
+        except (RuntimeError, MemoryError) as error:  # the limit of processes, or of memory
             self.problem = f"{self._name()} cannot be used: {error}"
             log.warning("%s; nothing is stored", self.problem)
             return
@@ -137,7 +136,7 @@ class Database:
         """
         future = self.submit(work)
         if not future.done():
-            await anyio.to_thread.run_sync(_settle, future, abandon_on_cancel=True)
+            await threads.settled(future)
         try:
             return future.result()
         except sqlite3.Error as error:
@@ -435,8 +434,3 @@ def _widened(sql: str) -> list[tuple[str, int]]:
     most = _VARIABLES // max(marks.count("?"), 1)
     sizes = [most >> halvings for halvings in range(4)]
     return [(f"{head} VALUES {', '.join([marks] * size)}", size) for size in sizes if size > 1]
-
-
-def _settle(future: Future[Any]) -> None:
-    """Wait without raising: the outcome is read elsewhere."""
-    future.exception()

@@ -13,7 +13,7 @@ import anyio
 import anyio.abc
 import pytest
 
-from swapchart.adapters import procfs, proclisten, procprobe
+from swapchart.adapters import lookup, procfs, proclisten, procprobe
 from swapchart.adapters.process import LocalLauncher, LocalProcess
 from swapchart.runtime.logs import LogRing
 from swapchart.runtime.ports import Command, Probe
@@ -62,6 +62,17 @@ SERVER = textwrap.dedent("""
             elif mode == "echo":
                 peer.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\n\\r\\n")
                 print(asked, flush=True)
+            elif mode.startswith("interim"):
+                for number in mode.split()[1:]:
+                    peer.sendall(f"HTTP/1.1 {number} Wait\\r\\nLink: </a>\\r\\n".encode())
+                    time.sleep(0.02)
+                    peer.sendall(b"\\r\\n")
+                peer.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\n\\r\\n")
+            elif mode == "endless interim":
+                while True:
+                    peer.sendall(b"HTTP/1.1 100 Continue\\r\\n\\r\\n" * 1000)
+            elif mode == "half interim":
+                peer.sendall(b"HTTP/1.1 100 Continue\\r\\nX: y\\r\\n")
             elif mode == "close":
                 pass
             else:
@@ -108,6 +119,10 @@ async def serve(
     [
         ("200", Probe(is_ok=True)),
         ("daemon", Probe(is_ok=True)),
+        ("interim 100", Probe(is_ok=True)),
+        ("interim 102 103 103 100", Probe(is_ok=True)),
+        ("interim 101", Probe(is_ok=False, detail="status 101")),
+        ("half interim", Probe(is_ok=False, detail="no more than status 100")),
         ("503", Probe(is_ok=False, detail="status 503")),
         ("204", Probe(is_ok=False, detail="status 204")),
         ("302", Probe(is_ok=False, detail="status 302")),
@@ -127,6 +142,7 @@ async def test_A28_only_a_200_is_ok(launcher: LocalLauncher, mode: str, expected
     [
         ("mute", Probe(is_ok=False, detail="timeout")),
         ("trickle", Probe(is_ok=False, detail="timeout")),
+        ("endless interim", Probe(is_ok=False, detail="no more than status 100")),
         ("endless line", Probe(is_ok=False, detail="not HTTP")),
         ("endless", Probe(is_ok=True)),
         ("endless silence", Probe(is_ok=True)),
@@ -291,8 +307,8 @@ async def test_the_second_address_of_a_name_is_tried_soon(
         full.bind(("127.0.0.2", port))
         full.listen(0)
         with socket.create_connection(("127.0.0.2", port)):  # now its queue is full
-            places = [(socket.AF_INET, (host, 0)) for host in ("127.0.0.2", "127.0.0.1")]
-            monkeypatch.setattr(procprobe, "_LOCALHOST", places)
+            places = ["127.0.0.2", "127.0.0.1"]
+            monkeypatch.setattr(lookup, "near_addresses", lambda name: places)
             probe = await process.probe(f"http://localhost:{port}/", timeout_s=5)
 
     assert probe == Probe(is_ok=True)

@@ -1,0 +1,202 @@
+"""Names are looked up without libuv's threads, and work is done where no thread can be made."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import sys
+import textwrap
+from concurrent.futures import Future
+from pathlib import Path
+
+import pytest
+
+from swapchart.adapters import lookup, threads
+
+#: Lets no thread be made: the limit of address space leaves no room for its stack.
+NO_THREADS = """
+    import asyncio, resource, sys, threading
+    from swapchart.adapters import lookup, threads
+
+    def forbid_threads():
+        pages = int(open("/proc/self/statm").read().split()[0])
+        limit = pages * resource.getpagesize() + (4 << 20)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+"""
+
+
+def without_threads(script: str) -> str:
+    """Run *script* in a process where no thread can be made; returns what it printed."""
+    text = textwrap.dedent(NO_THREADS) + textwrap.dedent(script)
+    result = subprocess.run(
+        (sys.executable, "-c", text), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.returncode == 0, result
+    return result.stdout
+
+
+@pytest.fixture
+def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "hosts"
+    monkeypatch.setattr(lookup, "_HOSTS", str(path))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("127.0.0.1", ["127.0.0.1"]),
+        ("::1", ["::1"]),
+        ("fe80::1%lo", ["fe80::1%lo"]),
+        ("localhost", ["127.0.0.1", "::1"]),
+        ("LocalHost.", ["127.0.0.1", "::1"]),
+        ("a.localhost", ["127.0.0.1", "::1"]),
+        ("gpu", ["10.0.0.7", "10.0.0.8"]),
+        ("GPU.lan", ["10.0.0.7"]),
+        ("commented", []),
+        ("notlocalhost", []),
+        ("", []),
+    ],
+)
+def test_near_addresses_name_is_found_in_hosts_or_is_loopback(
+    hosts: Path, name: str, expected: list[str]
+) -> None:
+    """Addresses, names in /etc/hosts and `localhost` take no lookup."""
+    hosts.write_text("10.0.0.7 gpu GPU.lan # commented\nnonsense x\n10.0.0.8\tgpu\n\n# ::1 y\n")
+
+    assert lookup.near_addresses(name) == expected
+
+
+def test_near_addresses_hosts_file_that_changes_is_read_again(hosts: Path) -> None:
+    """Without a file, and with a new one, the answer is the present one."""
+    before = lookup.near_addresses("gpu")
+    hosts.write_text("10.0.0.7 gpu\n")
+    with_file = lookup.near_addresses("gpu")
+    hosts.unlink()
+
+    assert (before, with_file, lookup.near_addresses("gpu")) == ([], ["10.0.0.7"], [])
+    assert lookup.near_addresses("localhost") == ["127.0.0.1", "::1"]
+
+
+def test_getaddrinfo_near_name_is_as_the_system_says() -> None:
+    """What is told of an address is what ``socket.getaddrinfo`` tells."""
+
+    async def ask() -> None:
+        for family in (socket.AF_UNSPEC, socket.AF_INET):
+            found = await lookup.getaddrinfo(
+                "127.0.0.1", 80, family=family, type=socket.SOCK_STREAM
+            )
+            assert found == socket.getaddrinfo("127.0.0.1", 80, family, socket.SOCK_STREAM)
+        assert {each[4][0] for each in await lookup.getaddrinfo(b"localhost", "80")} >= {
+            "127.0.0.1"
+        }
+        with pytest.raises(socket.gaierror):
+            await lookup.getaddrinfo("127.0.0.1", 80, family=socket.AF_INET6)
+        with pytest.raises(socket.gaierror):
+            await lookup.getaddrinfo("no-such-host.invalid", 80)
+        with pytest.raises(socket.gaierror):
+            await lookup.getaddrinfo("a..b", 80)
+
+    asyncio.run(ask())
+
+
+def test_loop_connection_by_name_reaches_the_second_address(
+    hosts: Path,
+) -> None:
+    """A connection is tried at each address of a name, by the loop that `serve` uses."""
+    hosts.write_text("127.0.0.9 two\n127.0.0.1 two\n")
+
+    async def connect() -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        transport, _ = await loop.create_connection(asyncio.Protocol, "two", port)
+        peer = transport.get_extra_info("peername")
+        transport.close()
+        server.close()
+        with pytest.raises(ConnectionRefusedError):
+            await loop.create_connection(asyncio.Protocol, "two", 1)
+
+        assert peer == ("127.0.0.1", port)
+
+    with asyncio.Runner(loop_factory=lookup.loop_factory()) as runner:
+        runner.run(connect())
+
+
+def test_loop_without_threads_looks_up_localhost_and_fails_for_others() -> None:
+    """Libuv would abort the process; here a name of the network is an error of its caller."""
+    said = without_threads("""
+        async def main():
+            loop = asyncio.get_running_loop()
+            server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
+            port = server.sockets[0].getsockname()[1]
+            forbid_threads()
+            transport, _ = await loop.create_connection(asyncio.Protocol, "localhost", port)
+            print(transport.get_extra_info("peername")[0])
+            transport.close()
+            server.close()
+            for ask in (loop.getaddrinfo, lambda *a: loop.create_connection(asyncio.Protocol, *a)):
+                try:
+                    await ask("example.invalid", 80)
+                except OSError as error:
+                    print(error)
+            print(await threads.run(threading.active_count))
+
+        with asyncio.Runner(loop_factory=lookup.loop_factory()) as runner:
+            runner.run(main())
+    """)
+
+    refused = "example.invalid cannot be looked up: no memory for a thread"
+    assert said.splitlines() == ["127.0.0.1", refused, refused, "1"]
+
+
+def test_run_thread_is_used_where_there_is_one() -> None:
+    """Work is done beside the event loop, and its errors come out as they are."""
+
+    async def ask() -> None:
+        import threading
+
+        assert await threads.run(threading.get_ident) != threading.get_ident()
+        assert await threads.run_or_fail(threading.get_ident) != threading.get_ident()
+        with pytest.raises(RuntimeError, match="mine"):
+            await threads.run(_fail)
+        with pytest.raises(RuntimeError, match="mine"):
+            await threads.run_or_fail(_fail)
+
+    asyncio.run(ask())
+
+
+def _fail() -> None:
+    raise RuntimeError("mine: can't start new thread")
+
+
+def test_settled_outcome_stays_in_the_future() -> None:
+    """Waiting raises nothing, whether a thread waits or there is none."""
+
+    async def ask() -> None:
+        future: Future[int] = Future()
+        asyncio.get_running_loop().call_later(0.05, future.set_exception, LookupError("mine"))
+        await threads.settled(future)
+
+        assert isinstance(future.exception(), LookupError)
+
+    asyncio.run(ask())
+
+
+def test_settled_without_threads_waits_all_the_same() -> None:
+    """The store's answers come from its own thread, which was made before."""
+    said = without_threads("""
+        from concurrent.futures import Future
+
+        async def main():
+            forbid_threads()
+            future = Future()
+            asyncio.get_running_loop().call_later(0.05, future.set_result, 7)
+            await threads.settled(future)
+            print(future.result())
+
+        asyncio.run(main())
+    """)
+
+    assert said == "7\n"
