@@ -22,6 +22,7 @@ from typing import Any
 
 from ..runtime import Supervisor, Transition
 from ..runtime.fence import kept
+from . import threads
 from .config import Config
 from .h1_exchange import Exchange as Call
 from .http_client import HttpxClient
@@ -203,17 +204,17 @@ class Application:
         told = ""
         while True:
             await asyncio.sleep(_STATE_LOOK_S)
-            if not await asyncio.to_thread(state.is_there):
+            if not await threads.run(state.is_there):
                 text = f"{state.path} was deleted while it was in use; what was in it is lost"
                 try:
-                    await asyncio.to_thread(state.renew)
+                    await threads.run(state.renew)
                 except (OSError, StateInUseError) as error:
                     text = f"{text}, and it cannot be made again: {error}"
                 if text != told:
                     log.error("%s", text)
-                told = "" if await asyncio.to_thread(state.is_there) else text
+                told = "" if await threads.run(state.is_there) else text
             for database in self._databases:
-                if await asyncio.to_thread(database.is_file_gone):
+                if await threads.run(database.is_file_gone):
                     database.look()
 
     def take(self, call: Call) -> bool:

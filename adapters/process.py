@@ -22,7 +22,6 @@ from typing import Self
 
 import anyio
 import anyio.lowlevel
-import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from ..runtime.errors import EngineError
