@@ -435,13 +435,9 @@ class LocalLauncher(Launcher):
         return starters | {self.guard_pid}
 
     def claims(self, process: LocalProcess, proc: Proc) -> bool:
-        """Tell whether *proc*, which nothing marks, was handed to us and can be of *process* only.
-
-        It descends from one of the processes that were started before it.
-        """
-        if not self._is_subreaper or not self._adopted.is_stray(proc):
-            return False
-        return [each for each in self._live if each.start <= proc.start] == [process]
+        """Tell whether *proc*, which nothing marks, was handed to us and is of *process* only."""
+        is_stray = self._is_subreaper and self._adopted.is_stray(proc)
+        return is_stray and [p for p in self._live if p.start <= proc.start] == [process]
 
     def _environment(self, command: Command, run_id: str) -> dict[str, str]:
         own = {name: value for name, value in os.environ.items() if name not in self.drop_env}

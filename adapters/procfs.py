@@ -261,12 +261,10 @@ async def wait_child(pid: int) -> None:
         fd = open_pidfd(pid)
     except OSError:
         with suppress(ChildProcessError):
-            how = os.WEXITED | os.WNOWAIT
+            how, wait = os.WEXITED | os.WNOWAIT, anyio.to_thread.run_sync
             one = anyio.CapacityLimiter(1)
             try:
-                await anyio.to_thread.run_sync(
-                    os.waitid, os.P_PID, pid, how, abandon_on_cancel=True, limiter=one
-                )
+                await wait(os.waitid, os.P_PID, pid, how, abandon_on_cancel=True, limiter=one)
             except (RuntimeError, MemoryError):  # no thread can be made
                 while os.waitid(os.P_PID, pid, how | os.WNOHANG) is None:  # noqa: ASYNC110, ASYNC222
                     await anyio.sleep(0.05)

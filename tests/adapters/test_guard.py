@@ -48,6 +48,37 @@ PROXY = textwrap.dedent("""
 """)
 
 
+#: A proxy with a process that every 2 ms is another one, leads a session, and writes on.
+RENEWED = textwrap.dedent("""
+    import sys, anyio
+    from swapchart.adapters.process import LocalLauncher
+    from swapchart.runtime.logs import LogRing
+    from swapchart.runtime.ports import Command
+
+    TREE = '''
+    import os, signal, sys, time
+    if os.fork():
+        signal.pause()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    fd = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for _ in range(20_000):
+        os.write(fd, b".")
+        if os.fork():
+            os._exit(0)
+        os.setsid()
+        time.sleep(0.002)
+    '''
+
+    async def main():
+        async with LocalLauncher(subreaper=True) as launcher:
+            argv = (sys.executable, "-I", "-S", "-c", TREE, sys.argv[1])
+            await launcher.start(Command(argv=argv), LogRing())
+            await anyio.sleep(60)
+
+    anyio.run(main)
+""")
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
@@ -196,3 +227,20 @@ def test_the_guard_spares_who_was_given_an_old_number() -> None:
         assert guard.victims(marker, {stranger.pid: found.start + 1}) == []
         assert guard.victims(marker, {stranger.pid: found.start}) == [(stranger.pid, found.start)]
         stranger.kill()
+
+
+def test_guard_tree_that_forks_every_2_ms_is_ended(tmp_path: Path) -> None:
+    """A process that renews itself faster than /proc can be read does not outlive a kill -9."""
+    path = tmp_path / "beats"
+    with subprocess.Popen((sys.executable, "-c", RENEWED, str(path)), cwd=tmp_path) as proxy:
+        eventually(lambda: path.exists() and path.stat().st_size > 20)
+        proxy.kill()
+    eventually(lambda: _is_still(path), 10.0)
+
+    assert path.stat().st_size > 20
+
+
+def _is_still(path: Path) -> bool:
+    size = path.stat().st_size
+    time.sleep(0.2)
+    return path.stat().st_size == size
