@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from typing import Any
@@ -41,6 +42,13 @@ def daemon_model(label: str) -> dict[str, Any]:
 def listeners(port: int) -> list[procfs.Proc]:
     inodes = proclisten.listening_inodes(ip_address("127.0.0.1"), port)
     return procfs.find_holders(inodes) if inodes else []
+
+
+def launched(proxy: SwapchartProcess) -> int:
+    """Return how many trees the journal of *proxy* knows of."""
+    (path,) = (proxy.folder / "state").rglob("journal.db")
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+        return int(database.execute("SELECT count(*) FROM launched").fetchone()[0])
 
 
 @pytest.fixture
@@ -95,6 +103,7 @@ def test_restart_daemon_without_environment_is_ended_by_the_next_start(
 ) -> None:
     """When proxy and guard were killed, the next proxy finds it by its tag."""
     proxy, daemon, _ = loaded
+    wait_until(lambda: launched(proxy), LONG_S, what="the journal knows of the model")
     (guard,) = (
         child
         for child in psutil.Process(proxy.pid).children()
@@ -106,14 +115,13 @@ def test_restart_daemon_without_environment_is_ended_by_the_next_start(
     guard.kill()
     lived = procfs.is_same(daemon)
     again = SwapchartProcess((proxy.folder / "config.yaml").read_text(), cwd=proxy.folder)
-    with suppress(TimeoutError):
-        again.wait_listening()
-    ended = not procfs.is_same(daemon)
+    again.wait_listening()
+    ended, said = not procfs.is_same(daemon), again.output()
     again.stop()
     again.close()
 
     assert lived
-    assert ended
+    assert ended, said
 
 
 @contextmanager
