@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 _HELD_BYTES = 1 << 24  # kept at most in one direction of a tunnel
 _HELD_TOGETHER_BYTES = 1 << 27  # and in all of them
-_PATIENCE_S = 1.0
+_PATIENCE_S = 0.5
 _MODEL_STALL_S = 10.0  # longest time for a model to take nothing of `_HELD_BYTES`
 _CLIENT_STALL_S = 60.0  # the same for a client
 _LAST_S = 1.0  # how long the model has to take what a client sent before it left

@@ -300,9 +300,11 @@ class Foreign:
         self.proxy.wait(LONG_S)
 
 
-@pytest.fixture(params=["hypercorn", "uvicorn"])
-def foreign(request: pytest.FixtureRequest, serve: Serve, tmp_path: Path) -> Iterator[Foreign]:
-    found = Foreign(serve, request.param, tmp_path)
+@pytest.fixture(scope="module", params=["hypercorn", "uvicorn"])
+def foreign(
+    request: pytest.FixtureRequest, serve_module: Serve, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Foreign]:
+    found = Foreign(serve_module, request.param, tmp_path_factory.mktemp("foreign"))
     yield found
     found.close()
 
