@@ -1,4 +1,4 @@
-"""Serve clear-text HTTP/1.1 with our own protocol inside hypercorn's worker.
+"""Serve HTTP/1.1 with our own protocol inside hypercorn's worker.
 
 hypercorn spends some 126 us of CPU on a request that costs an application nothing, has no limits
 on heads and bodies, and does not see a client leave that has sent one byte too many. So its
@@ -26,6 +26,7 @@ from .h1_connection import H1Connection
 from .h1_errors import ClientGoneError
 from .h1_exchange import Exchange
 from .h1_rules import H1Limits
+from .h1_stock import guarded_hypercorn
 from .outbox import Outbox
 
 __all__ = ["ClientGoneError", "ConnectionHub", "H1Limits", "patched_hypercorn"]
@@ -141,17 +142,18 @@ class ConnectionHub:
 
 @contextmanager
 def patched_hypercorn(
-    limits: H1Limits, is_draining: Callable[[], bool] = lambda: False
+    limits: H1Limits, is_draining: Callable[[], bool] = lambda: False, *, is_stock: bool = False
 ) -> Iterator[bool]:
-    """Let hypercorn serve clear-text HTTP/1.1 with our protocol, while the context lasts.
+    """Let hypercorn serve HTTP/1.1 with our protocol, while the context lasts.
 
-    Connections under TLS, and all of a server that is configured for what only stock hypercorn
-    does (access log, statsd, server names, a request limit, WSGI), are served by it.
+    A server that is configured for what only stock hypercorn does (access log, statsd, server
+    names, a request limit, WSGI) is served by it, within the limits of `h1_stock`.
 
     Args:
         limits: What one client may ask of us.
         is_draining: Tells whether answers are to carry ``Connection: close`` already; asked for
             each answer. A server that is being shut down drains anyhow.
+        is_stock: Serve all by hypercorn's class, within the limits of `h1_stock`.
 
     Yields:
         Whether the class was replaced; False means that hypercorn serves as it is.
@@ -162,6 +164,7 @@ def patched_hypercorn(
         yield False
         return
     module, stock = found
+    guarded = guarded_hypercorn(stock, limits)
     hubs: WeakKeyDictionary[Any, ConnectionHub] = WeakKeyDictionary()
     watchers: set[asyncio.Task[None]] = set()
 
@@ -176,9 +179,9 @@ def patched_hypercorn(
 
     def serve(*args: Any) -> Any:
         app, _, config, context, _, reader, writer = args
-        if _is_ours(app, config, context, reader, writer):
-            return _Served(stock, hub_of, args)
-        return stock(*args)
+        if not is_stock and _is_ours(app, config, context, reader, writer):
+            return _Served(guarded, hub_of, args)
+        return guarded(*args)
 
     module.TCPServer = serve
     try:
@@ -298,13 +301,19 @@ def _is_ours(app: Any, config: Any, context: Any, reader: Any, writer: Any) -> b
     """Tell whether a connection needs nothing that only stock hypercorn does."""
     return (
         type(app).__name__ == "ASGIWrapper"
-        and writer.get_extra_info("sslcontext") is None
+        and not _speaks_h2(writer)
         and isinstance(getattr(reader, "_buffer", None), bytearray)
         and config.accesslog is None
         and config.statsd_host is None
         and not config.server_names
         and context.max_requests is None
     )
+
+
+def _speaks_h2(writer: Any) -> bool:
+    """Tell whether HTTP/2 was agreed on, which only a server does that was configured for it."""
+    tls = writer.get_extra_info("ssl_object")
+    return tls is not None and tls.selected_alpn_protocol() == "h2"
 
 
 def _move_input(reader: Any, connection: H1Connection) -> None:

@@ -1,4 +1,4 @@
-"""One clear-text HTTP/1.1 connection of a client: parse, refuse, keep order, never wait for ever.
+"""One HTTP/1.1 connection of a client: parse, refuse, keep order, never wait for ever.
 
 llhttp, strict as it is by default, refuses ambiguous framing; what it lets pass and we do not is
 refused here (codings besides chunked, versions, targets, Host, sizes). A refused request is
@@ -13,6 +13,7 @@ import asyncio
 import fcntl
 import logging
 import select
+import socket
 import sys
 import termios
 from collections import deque
@@ -44,6 +45,7 @@ _HEAD_SLICE_BYTES = 1 << 14
 _BODY_SLICE_BYTES = 1 << 16
 _RDHUP = getattr(select, "POLLRDHUP", 0)  # Linux; elsewhere only a reset shows
 _HANGUP = select.POLLERR | select.POLLHUP | _RDHUP
+_ACKED_AT = 120  # where a tcp_info has its tcpi_bytes_acked; linux/tcp.h
 _VERSIONS = frozenset({"1.0", "1.1"})
 _METHODS = {b"GET": "GET", b"POST": "POST", b"HEAD": "HEAD", b"OPTIONS": "OPTIONS"}  # the usual
 _ASGI = {"version": "3.0", "spec_version": "2.4"}
@@ -110,6 +112,7 @@ class H1Connection(asyncio.Protocol):
         "_queue",
         "_room",
         "_root_path",
+        "_scheme",
         "_server",
         "_since",
         "_special",
@@ -164,6 +167,7 @@ class H1Connection(asyncio.Protocol):
         self._server: tuple[str, int] | None = None
         self._client: tuple[str, int] | None = None
         self._root_path, self._state = root_path, state
+        self._scheme = "http"
         self._hand_on = hand_on
         self._take = take
         self._unstarted: Exchange | None = None  # the current one, until its slice is parsed
@@ -205,6 +209,7 @@ class H1Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin; also called by hand for a transport that was accepted by others."""
         self.transport = cast("asyncio.Transport", transport)
+        self._scheme = "http" if transport.get_extra_info("ssl_object") is None else "https"
         self._server = _address(transport.get_extra_info("sockname"))
         self._client = _address(transport.get_extra_info("peername"))
         self.hub.add(self)
@@ -405,7 +410,7 @@ class H1Connection(asyncio.Protocol):
             "asgi": _ASGI,
             "http_version": version,
             "method": _METHODS.get(method) or method.decode("ascii"),
-            "scheme": "http",
+            "scheme": self._scheme,
             "path": unquote(path) if "%" in path else path,
             "raw_path": raw_path,
             "query_string": query,
@@ -443,8 +448,7 @@ class H1Connection(asyncio.Protocol):
             for name, value in fields
         )
         self._is_handing_on = self._hand_on is not None and (
-            (b"websocket" in wanted and method == b"GET" and not has_body)
-            or (b"h2c" in wanted and self._limits.allow_h2c)
+            wanted == {b"websocket"} and method == b"GET" and not has_body
         )
         self._upgrade = b"%b %b HTTP/%b\r\n%b\r\n" % (
             method,
@@ -627,7 +631,8 @@ class H1Connection(asyncio.Protocol):
     def _close(self, *, linger: bool) -> None:
         """Close when what was written is sent, and, lingering, the client had time to read it.
 
-        Closing with bytes unread resets the connection, and a reset takes the answer with it.
+        Closing with bytes unread resets the connection, and a reset takes the answer with it. TLS
+        has no half a close: there it is closed after the client, or when its time is up.
         """
         self._is_deaf = self._is_closing = True
         self._since = self._unsent_at = self.loop.time()
@@ -636,13 +641,14 @@ class H1Connection(asyncio.Protocol):
         self.send_held()
         if self.transport.is_closing():
             return
-        if linger and self.transport.can_write_eof():
-            self.transport.write_eof()
-            if self._is_still:
-                self._is_still = self.is_paused = False
-                self.transport.resume_reading()
-        else:
+        if not linger:
             self.transport.close()
+            return
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        if self._is_still:
+            self._is_still = self.is_paused = False
+            self.transport.resume_reading()
 
     def abort(self) -> None:
         """Cut the client off."""
@@ -681,7 +687,8 @@ class H1Connection(asyncio.Protocol):
                 if took >= limits.header_timeout_s:
                     self._refuse_input(408)
             elif took >= self._idle_limit_s() and not self._has_input():
-                self._close(linger=True)  # a request that crosses this is not lost by a reset
+                # A request that crosses this is not lost by a reset.
+                self._close(linger=self.transport.can_write_eof())
             return
         if self._incoming is not None:
             self._look_at_body(now, self._incoming)
@@ -706,21 +713,35 @@ class H1Connection(asyncio.Protocol):
         return bool(poll.poll(0))
 
     def _look_at_writing(self, now: float) -> None:
-        size = self._count_unsent()
+        size, took = self._count_unsent(), now - self._unsent_at
         if size and size != self._unsent:
             self._unsent, self._unsent_at = size, now
-        elif (size and now - self._unsent_at >= self._limits.write_timeout_s) or (
-            not size and self._is_closing and now - self._unsent_at >= self._limits.linger_s
-        ):
-            self.abort()
+        elif size:
+            if took >= self._limits.write_timeout_s:
+                self.abort()
+        elif self._is_closing and took >= self._limits.linger_s:
+            if self.transport.is_closing() or self.transport.can_write_eof():
+                self.abort()
+            else:
+                self._unsent_at = now
+                self.transport.close()
 
     def _count_unsent(self) -> int:
-        """Count what the client has not taken, in the kernel too: that is where progress shows."""
+        """Count what the client has not taken, in the kernel too: that is where progress shows.
+
+        Under TLS what it has taken is added twice, so that the sum moves with it: the buffer
+        between the transport and the kernel cannot be seen. 0 means the same.
+        """
         size = self.transport.get_write_buffer_size()
         with suppress(OSError):
             fd = self.transport.get_extra_info("socket").fileno()
             waiting = fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4))
             size += int.from_bytes(waiting, sys.byteorder)
+            if size and self._scheme == "https":  # whose transport hides one more buffer
+                info = self.transport.get_extra_info("socket").getsockopt(
+                    socket.IPPROTO_TCP, socket.TCP_INFO, _ACKED_AT + 8
+                )
+                size += 2 * int.from_bytes(info[_ACKED_AT:], sys.byteorder)
         return size
 
     def _look_at_body(self, now: float, incoming: Exchange) -> None:

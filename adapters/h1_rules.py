@@ -47,8 +47,6 @@ class H1Limits:
         stuck_bytes: Bytes read beyond these limits from a client that stays paused, to find out
             whether it has left.
         stuck_bytes_in_all: The same of all connections together.
-        allow_h2c: Hand requests for HTTP/2 in clear text on; else they are served as HTTP/1.1,
-            and HTTP/2 from the first byte is refused.
     """
 
     header_bytes: int = 32768
@@ -66,7 +64,6 @@ class H1Limits:
     ahead_bytes: int = 1 << 16
     stuck_bytes: int = 1 << 23
     stuck_bytes_in_all: int = 1 << 26
-    allow_h2c: bool = False
 
 
 class RefusedError(Exception):

@@ -1,4 +1,4 @@
-"""Serve clear-text HTTP/1.1 with our own protocol inside uvicorn.
+"""Serve HTTP/1.1 with our own protocol inside uvicorn.
 
 uvicorn takes anybody's protocol class (``Config(http=...)``), so nothing of it is replaced.
 Sockets, lifespan and TLS stay uvicorn's, and so do websockets: such connections are handed, with
@@ -14,13 +14,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, cast
 
 from .h1 import ConnectionHub
 from .h1_connection import H1Connection
 from .h1_exchange import App, Exchange
 from .h1_rules import H1Limits
+from .h1_stock import guarded_uvicorn
 
 LOG = logging.getLogger("swapchart.h1")
 
@@ -38,12 +38,11 @@ def uvicorn_protocol(
 ) -> type[asyncio.Protocol] | str:
     """Return what makes uvicorn serve by our protocol, for its ``Config(http=...)``.
 
-    A server that is configured for what only uvicorn does (TLS, access log, fields of its own,
-    a root path, a limit of connections) is served by uvicorn's own class.
+    A server that is configured for what only uvicorn does (access log, fields of its own, a root
+    path, a limit of connections) is served by uvicorn's own class, within the limits of `h1_stock`.
 
     Args:
-        limits: What one client may ask of us; of HTTP/2 uvicorn knows nothing, so ``allow_h2c``
-            has no effect.
+        limits: What one client may ask of us.
         is_draining: Tells whether answers are to carry ``Connection: close`` already; asked for
             each answer. A server that is being shut down drains anyhow.
     """
@@ -52,6 +51,7 @@ def uvicorn_protocol(
     except ImportError as exc:
         LOG.warning(_UNKNOWN, exc)
         return "auto"
+    guarded = guarded_uvicorn(limits)
     houses: dict[Any, _House | None] = {}  # of servers; nearly always of one
     is_told = False
 
@@ -70,7 +70,10 @@ def uvicorn_protocol(
 
     def accept(*args: Any, **given: Any) -> asyncio.Protocol:
         house = house_of(args, given)
-        return AutoHTTPProtocol(*args, **given) if house is None else _Accepted(house)
+        if house is not None:
+            return _Accepted(house)
+        stock: Any = AutoHTTPProtocol if is_told or guarded is None else guarded
+        return cast("asyncio.Protocol", stock(*args, **given))
 
     # It is called, and asked for alpn_protocols, and that is all that is done with it.
     return cast("type[asyncio.Protocol]", accept)
@@ -94,8 +97,7 @@ def _find_problem(args: tuple[Any, ...], given: dict[str, Any]) -> str:
 def _is_ours(config: Any) -> bool:
     """Tell whether a server needs nothing that only uvicorn's own protocol does."""
     return (
-        config.ssl is None
-        and not config.access_log
+        not config.access_log
         and not config.encoded_headers
         and not config.root_path
         and config.limit_concurrency is None
@@ -124,7 +126,7 @@ class _House:
             given["config"], given["server_state"], given["app_state"],
         )  # fmt: skip
         self.loop: asyncio.AbstractEventLoop = given["_loop"] or asyncio.get_running_loop()
-        self.hub = ConnectionHub(self.loop, replace(limits, allow_h2c=False), is_draining)
+        self.hub = ConnectionHub(self.loop, limits, is_draining)
         self._app: App = self.config.loaded_app
         self._take: Callable[[Exchange], bool] | None = getattr(self._app, "take", None)
         self.take = None if self._take is None else self._count_taken

@@ -26,6 +26,7 @@ from ..runtime.fence import kept
 from . import lookup, procfs
 from .asgi import Application
 from .h1 import H1Limits, patched_hypercorn
+from .h1_stock import guarded_uvicorn
 from .h1_uvicorn import uvicorn_protocol
 from .h1_websocket import UvicornWebsocket, hypercorn_websockets
 from .proxy.dispatch import BrokenOffError
@@ -57,8 +58,7 @@ class ServeOptions:
     Attributes:
         server: ``hypercorn`` or ``uvicorn``.
         is_stock: Speak HTTP/1.1 by the server's own layer instead of ours.
-        certificate: Files of a certificate chain and its key: speak HTTPS, by the server's own
-            layer. None: clear text.
+        certificate: Files of a certificate chain and its key: speak HTTPS. None: clear text.
         stop_limit_s: From the first SIGTERM: so long for requests in flight, hooks and grace.
         on_listening: Called with the URL once clients can connect.
     """
@@ -260,24 +260,31 @@ async def _hypercorn(
     from hypercorn.asyncio import serve
     from hypercorn.config import Config
 
-    config = Config()
+    limits = H1Limits()
+
+    class Announcing(Config):
+        def response_headers(self, protocol: str) -> list[tuple[bytes, bytes]]:
+            announced = (b"keep-alive", b"timeout=%d" % limits.keep_alive_s)
+            return [*super().response_headers(protocol), announced]
+
+    config = Announcing() if options.is_stock else Config()
     config.bind = [f"fd://{sock.detach()}"]
     config.backlog = _BACKLOG  # it listens once more, and would cut ours down to 100
     config.graceful_timeout = options.stop_limit_s
     config.include_server_header = False
     config.include_date_header = False
     config.keep_alive_max_requests = 1 << 31
-    config.keep_alive_timeout = 75.0
+    config.keep_alive_timeout = limits.keep_alive_s + limits.keep_alive_spare_s
+    config.ssl_handshake_timeout = limits.header_timeout_s
     config.errorlog = _logger("hypercorn.error")
     if options.certificate is not None:
         config.certfile, config.keyfile = map(str, options.certificate)
-        config.alpn_protocols = ["http/1.1"]  # of HTTP/2 nothing has been tried here
+        config.alpn_protocols = ["http/1.1"]  # HTTP/2 is refused: our limits know nothing of it
     _logger("swapchart.h1")
     trigger: Callable[[], Awaitable[object]] = stopping.wait
     framework: Any = app
-    layer = contextlib.nullcontext() if options.is_stock else patched_hypercorn(H1Limits())
     _tame_collector()
-    with layer, hypercorn_websockets():
+    with patched_hypercorn(limits, is_stock=options.is_stock), hypercorn_websockets():
         await serve(framework, config, shutdown_trigger=trigger, mode="asgi")
 
 
@@ -288,12 +295,19 @@ def uvicorn_config(
     import uvicorn
 
     certificate, key = options.certificate or (None, None)
+    limits = H1Limits()
+    protocol: Any = uvicorn_protocol(limits, is_draining)
+    headers: list[tuple[str, str]] = []
+    if options.is_stock:
+        protocol = guarded_uvicorn(limits) or "auto"
+        headers.append(("keep-alive", f"timeout={limits.keep_alive_s:.0f}"))
     return uvicorn.Config(
         app, ssl_certfile=certificate, ssl_keyfile=key, backlog=_BACKLOG, log_level="warning",
         access_log=False, server_header=False, date_header=False,
-        timeout_graceful_shutdown=int(options.stop_limit_s), timeout_keep_alive=75,
+        timeout_graceful_shutdown=int(options.stop_limit_s),
+        timeout_keep_alive=int(limits.keep_alive_s + limits.keep_alive_spare_s),
         ws=UvicornWebsocket,
-        http="auto" if options.is_stock else uvicorn_protocol(H1Limits(), is_draining),
+        http=protocol, headers=headers,
         proxy_headers=False,  # whose word counts about a client, the configuration says
     )  # fmt: skip
 

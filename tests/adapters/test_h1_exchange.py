@@ -24,7 +24,7 @@ G = b"GET / HTTP/1.1\r\n" + H
 P = b"POST / HTTP/1.1\r\n" + H
 
 
-@pytest.fixture(scope="module", params=["asyncio", "uvloop", "uvicorn"])
+@pytest.fixture(scope="module", params=["asyncio", "uvloop", "uvicorn", "uvloop, tls"])
 def running(request: pytest.FixtureRequest) -> Iterator[Server]:
     with serving(request.param) as server:
         yield server
@@ -147,7 +147,8 @@ def test_scope_says_what_was_asked(server: Server) -> None:
 
         assert scope["type"] == "http"
         assert scope["asgi"]["version"] == "3.0"
-        assert (scope["http_version"], scope["scheme"], scope["root_path"]) == ("1.1", "http", "")
+        scheme = "https" if "tls" in server.where else "http"
+        assert (scope["http_version"], scope["scheme"], scope["root_path"]) == ("1.1", scheme, "")
         assert (scope["path"], scope["raw_path"]) == ("/a b/c", b"/a%20b%2Fc")
         assert scope["query_string"] == b"x=%20"
         assert scope["headers"] == [(b"host", b"y:1"), (b"b", b"1"), (b"a", b"2"), (b"b", b"3")]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import ssl
-from pathlib import Path
 from typing import Any
 
 import hypercorn.asyncio.run
@@ -12,25 +10,12 @@ import hypercorn.protocol.h11
 import pytest
 from tools.h1_server import serving
 from tools.raw import Connection
-from tools.tls import PEM
 
 from swapchart.adapters.h1 import H1Limits, patched_hypercorn
 from swapchart.adapters.h1_websocket import hypercorn_websockets
 
 run: Any = hypercorn.asyncio.run
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-
-
-def test_C27_h2c_is_handed_on_only_when_allowed() -> None:
-    """HTTP/2 in clear text would go round our limits."""
-    ask = GET[:-2] + b"Connection: Upgrade, HTTP2-Settings\r\n"
-    ask += b"Upgrade: h2c\r\nHTTP2-Settings: \r\n\r\n"
-    with serving("uvloop") as server, server.connect() as client:
-        client.send(ask)
-        assert client.read_answer().status == 200
-    with serving("uvloop", H1Limits(allow_h2c=True)) as server, server.connect() as client:
-        client.send(ask)
-        assert client.read_head().status == 101
 
 
 def is_stock(client: Connection) -> bool:
@@ -52,16 +37,11 @@ def test_what_only_hypercorn_does_is_left_to_it(config: dict[str, Any]) -> None:
         assert not is_stock(client)
 
 
-def test_C41_tls_is_left_to_hypercorn(tmp_path: Path) -> None:
-    """Connections under TLS never come to us."""
-    file = tmp_path / "localhost.pem"
-    file.write_text(PEM)
-    context = ssl.create_default_context(cafile=str(file))
-    with serving("asyncio", certfile=str(file), keyfile=str(file)) as server:
-        client = server.connect()
-        client.socket = context.wrap_socket(client.socket, server_hostname="localhost")
-        with client:
-            assert is_stock(client)
+def test_C41_tls_is_ours() -> None:
+    """Connections under TLS are served by our layer, and the application knows of it."""
+    with serving("asyncio, tls") as server, server.connect() as client:
+        assert not is_stock(client)
+    assert server.calls[0].scope["scheme"] == "https"
 
 
 def test_unknown_hypercorns_serve_as_they_are(

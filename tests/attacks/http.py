@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
+import time
 
 from tools import raw
 from tools.swapchart_process import chat_body
@@ -101,6 +103,87 @@ def client_leaves_while_model_sends(target: Target) -> None:
         target.wait_quiet()
 
 
+def http2_from_the_first_byte(target: Target) -> None:
+    """The preface of HTTP/2, a window of 0 and a request: refused in HTTP/1.1, no frame comes."""
+    window_of_0 = b"\0\0\6\4\0\0\0\0\0" + b"\0\4\0\0\0\0"
+    fields = b"\x82\x86\4\7/health\1\x09127.0.0.1"
+    request = b"\0\0%c\1\5\0\0\0\1" % len(fields) + fields
+    with target.connect() as client:
+        client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + window_of_0 + request)
+        seen = client.read_all()
+
+    assert seen.startswith((b"HTTP/1.1 505 ", b"HTTP/1.1 400 ")), seen
+    assert seen.count(b"HTTP/") == 1, seen
+
+
+def http2_by_upgrade(target: Target) -> None:
+    """An offer of ``h2c``, alone or behind another one, is ignored."""
+    for offer in (b"h2c", b"websocket, h2c", b"websocket\r\nUpgrade: h2c"):
+        with target.connect() as client:
+            client.send(
+                b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+                b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: "
+                + offer
+                + b"\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n"
+            )
+            assert client.read_answer().status in (200, 400, 426), offer
+
+
+def slow_clients(target: Target) -> None:
+    """200 heads and 200 bodies that stop coming hold nobody up, and little memory."""
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+    with contextlib.ExitStack() as stack:
+        for number in range(400):
+            client = stack.enter_context(target.connect())
+            client.send(head + b"Content-Length: 1000\r\n\r\n{" if number % 2 else head)
+        assert target.call("GET", "/health").status == 200
+    target.wait_quiet()
+
+
+def response_nobody_reads(target: Target) -> None:
+    """A model that pours 200 MB to a client that does not read has to wait."""
+    poured = []
+
+    def play(connection: socket.socket) -> None:
+        read_request(connection)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 200000000\r\n\r\n")
+        for _ in range(200):
+            connection.sendall(bytes(1_000_000))
+            poured.append(1)
+
+    with target.played(play):
+        client = target.connect()
+        client.request("POST", CHAT, value=chat_body("hostile", stream=True))
+        client.read_head()
+        time.sleep(0.5)
+        client.reset()
+        target.wait_quiet()
+    assert len(poured) < 100
+
+
+def upload_nobody_reads(target: Target) -> None:
+    """A client that leaves an upload which its model does not read leaves its model idle."""
+    if target.is_stock:
+        return  # which does not say that the client has left
+    left = threading.Event()
+
+    def play(connection: socket.socket) -> None:
+        left.wait(30)
+
+    with target.played(play):
+        for way in ("close", "reset"):
+            client = target.connect(0.2)
+            fields = {"Content-Length": "100000000", "Content-Type": "application/octet-stream"}
+            client.request("POST", "/upstream/hostile/upload", headers=fields)
+            with contextlib.suppress(TimeoutError):
+                for _ in range(1000):
+                    client.send(bytes(100_000))
+            target.proxy.wait_busy("hostile", in_flight=1)
+            getattr(client, way)()
+            target.wait_quiet()
+        left.set()
+
+
 ATTACKS: tuple[Attack, ...] = (
     Attack(ambiguous_requests, may_log="h11|Invalid|hypercorn"),
     Attack(endless_head),
@@ -111,4 +194,9 @@ ATTACKS: tuple[Attack, ...] = (
     Attack(model_sends_tiny_chunks),
     Attack(model_breaks_its_framing),
     Attack(client_leaves_while_model_sends),
+    Attack(http2_from_the_first_byte, may_log="Invalid"),
+    Attack(http2_by_upgrade),
+    Attack(slow_clients),
+    Attack(response_nobody_reads),
+    Attack(upload_nobody_reads),
 )

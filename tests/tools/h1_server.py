@@ -20,6 +20,7 @@ from swapchart.adapters.h1_uvicorn import uvicorn_protocol
 from tools.loops import fastest_loop, new_loop
 from tools.net import wait_until
 from tools.raw import Connection
+from tools.tls import certificate, trusted_tls
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -86,12 +87,14 @@ class Server:
     """What runs, and what its application saw.
 
     Args:
-        where: One of ``PLACES``.
+        where: One of ``PLACES``; with ``, tls`` behind it over TLS, with ``, stock`` by the
+            server's own layer.
         limits: Of our protocol.
         grace_s: How long requests in flight have at the end; None is what the server's default is.
         config: For the server's own configuration.
 
     Attributes:
+        where: As given.
         port: Where it listens.
         calls: All requests that reached the application, in order.
         handlers: By path; others get ``plain``.
@@ -105,6 +108,7 @@ class Server:
     def __init__(
         self, where: str, limits: H1Limits, *, grace_s: float | None = None, **config: Any
     ) -> None:
+        self.where = where
         self.calls: list[Call] = []
         self.handlers: dict[str, Handler] = {}
         self.is_patched = False
@@ -112,6 +116,9 @@ class Server:
         self.offered: list[Exchange] = []
         self.uvicorn: uvicorn.Server | None = None
         self.on_offer: Callable[[Exchange], bool] = lambda exchange: False
+        self._tls = trusted_tls() if "tls" in where else None
+        if "stock" in where:  # each is what only the server's own layer does
+            config |= {"server_header": True} if "uvicorn" in where else {"max_requests": 1 << 30}
         self._limits, self._config, self._grace_s = limits, config, grace_s
         named = [name for name in ("asyncio", "uvloop") if name in where]
         self._new_loop = new_loop(named[0]) if named else fastest_loop()
@@ -150,7 +157,10 @@ class Server:
 
     def connect(self, *, timeout_s: float = 10.0) -> Connection:
         """Open a raw connection."""
-        return Connection(self.port, timeout_s=timeout_s)
+        client = Connection(self.port, timeout_s=timeout_s)
+        if self._tls is not None:
+            client.socket = self._tls.wrap_socket(client.socket, server_hostname="localhost")
+        return client
 
     def wait_call(self, count: int = 1) -> Call:
         """Wait until *count* requests reached the application; returns the last of them."""
@@ -173,6 +183,9 @@ class Server:
         config.errorlog = None
         if self._grace_s is not None:
             config.graceful_timeout = self._grace_s
+        if self._tls is not None:
+            config.certfile = config.keyfile = str(certificate())
+            config.alpn_protocols = ["http/1.1"]
         for name, value in self._config.items():
             setattr(config, name, value)
         with patched_hypercorn(self._limits, self.draining.is_set) as self.is_patched:
@@ -186,6 +199,8 @@ class Server:
             "log_config": None, "http": protocol, "timeout_graceful_shutdown": self._grace_s,
             **self._config,
         }  # fmt: skip
+        if self._tls is not None:
+            options["ssl_certfile"] = options["ssl_keyfile"] = str(certificate())
         self.is_patched = True
         server = self.uvicorn = uvicorn.Server(uvicorn.Config(self, **options))
         serving = asyncio.create_task(server.serve([self._socket]))

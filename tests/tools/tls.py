@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import ssl
+import tempfile
+from functools import cache
+from pathlib import Path
+
 PEM = """\
 -----BEGIN CERTIFICATE-----
 MIIBpTCCAUugAwIBAgIUPns/rRwWgoExJk7+LIPzPxLhW70wCgYIKoZIzj0EAwIw
@@ -20,3 +25,17 @@ TjOd0NXOyTL69Bzw4iqLx3E0qVGhRANCAARcT7VUOUlcjBxNoCso1WfLXbWphe1L
 rHT3uyQB7iShixrPcr2IqCV8o/85J478V7ArN/u1KhHnIdng2LyKw633
 -----END PRIVATE KEY-----
 """
+
+
+@cache
+def certificate() -> Path:
+    """Return a file with the certificate and its key; it lasts as long as the machine's /tmp."""
+    with tempfile.NamedTemporaryFile("w", prefix="localhost-", suffix=".pem", delete=False) as file:
+        file.write(PEM)
+    return Path(file.name)
+
+
+@cache
+def trusted_tls() -> ssl.SSLContext:
+    """Return a context of clients that trust it."""
+    return ssl.create_default_context(cadata=PEM.partition("-----BEGIN PRIVATE")[0])
