@@ -63,9 +63,10 @@ def model_steps(body: bytes) -> Steps[tuple[str, bool]]:
     """
     if len(body) <= _AT_ONCE_BYTES:
         head = _decoded(body)
-        yield
-        if _is_unclear(body) and (yield from _count_steps(body)) > 1:
-            raise BadBodyError(_TWICE)
+        if _is_unclear(body):
+            yield
+            if (yield from _count_steps(body)) > 1:
+                raise BadBodyError(_TWICE)
         return head.model or "", head.stream == _IS_STREAM
     model, count, stream = "", 0, msgspec.Raw(b"")
     try:

@@ -24,9 +24,16 @@ class Turns:
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
 
-    async def run(self, steps: Steps[_T]) -> _T:
-        """Run *steps* to their end and return their outcome; many others run meanwhile."""
+    async def run(self, steps: Steps[_T], *, is_short: bool = False) -> _T:
+        """Run *steps* to their end and return their outcome; others run meanwhile.
+
+        Args:
+            steps: The work.
+            is_short: The first step is done without waiting for a turn: nearly always it is all.
+        """
         try:
+            if is_short:
+                next(steps)
             while True:
                 async with self._lock:
                     until = perf_counter() + _TURN_S

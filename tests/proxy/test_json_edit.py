@@ -197,3 +197,33 @@ def test_5_6_a_megabyte_takes_milliseconds() -> None:
 
     assert after.endswith(b'"}],"u":1}')
     assert took < 2.0
+
+
+def test_edits_of_a_repeated_name_are_bounded() -> None:
+    """A name is stripped as often as it is given, and set a thousand times at most."""
+    repeated = b'{"model":"m",' + b'"a":1,' * 1001 + b'"b":2}'
+
+    assert Edits.compile(["a"]).apply(repeated) == b'{"model":"m","b":2}'
+    assert Edits.compile([], {"b": 3}).apply(repeated) == repeated.replace(b"2", b"3")
+    for path in ("a", "a.x", "a.0"):
+        with pytest.raises(EditError, match="1000"):
+            Edits.compile([], {path: 9}).apply(repeated)
+
+
+@given(OBJECTS, st.lists(KEYS, max_size=3), st.dictionaries(KEYS, VALUES, max_size=3), SPACES)
+def test_edits_together_are_what_they_are_one_after_the_other(
+    value: dict[str, Any], strip: list[str], given_: dict[str, Any], space: str
+) -> None:
+    """One pass for all edits changes what a pass for each would."""
+    text = spread(value, space)
+    expected = text
+    try:
+        for path in dict.fromkeys(map(parse_path, strip)):
+            expected = delete(expected, path)
+        for name in sorted(given_):
+            new = json.dumps(given_[name], ensure_ascii=False).encode()
+            expected = put(expected, parse_path(name), new)
+    except EditError:
+        assume(False)
+
+    assert Edits.compile(strip, given_).apply(text) == expected
