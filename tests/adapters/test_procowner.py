@@ -336,7 +336,7 @@ async def wait_ready(process: LocalProcess, port: int) -> None:
 
 
 @pytest.mark.parametrize("is_detached", [False, True])
-async def test_podman_container_of_a_wrapper_script_is_ready_and_ends_by_its_engine(
+async def test_A13_podman_container_of_a_wrapper_script_is_ready_and_ends_by_its_engine(
     launcher: LocalLauncher, container: str, is_detached: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The port that conmon holds counts; after `podman stop` nothing has to be killed."""
