@@ -65,7 +65,7 @@ def _check_folder(folder: Path) -> None:
     Raises:
         UnsafeFileError: Everybody could put other files in the place of ours.
     """
-    if folder.name.startswith("swapchart-"):
+    if _is_named_by_us(folder):
         make_folder(folder)
         return
     mode = folder.stat().st_mode
@@ -74,6 +74,10 @@ def _check_folder(folder: Path) -> None:
             f"everybody can write in {folder}, and put other conversations there: "
             f"say chmod o-w {folder}"
         )
+
+
+def _is_named_by_us(folder: Path) -> bool:
+    return folder.name.startswith("swapchart-")
 
 
 def prefix_of(model: str) -> str:
@@ -117,6 +121,9 @@ class SlotFiles:
         """
         name = f"{self._prefix}-{secrets.token_hex(8)}.kv"
         for folder in self._folders():
+            if _is_named_by_us(folder):  # it may have been deleted with the state folder
+                with contextlib.suppress(OSError):  # said below
+                    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             _check_room(folder, expected_bytes)
         try:
             os.close(_create(self.folder / name))

@@ -161,6 +161,21 @@ def test_kv_manifest_is_too_new_is_refused_and_untouched(tmp_path: Path) -> None
     assert (tmp_path / name).exists()
 
 
+def test_kv_folder_is_deleted_is_made_again_for_the_next_save(tmp_path: Path) -> None:
+    """A state folder that was deleted costs what was saved, not what will be."""
+    folder = tmp_path / "kv" / "swapchart-0123456789ab"
+    lock = FolderLock(folder)
+    store = ModelStore("m", folder)
+    store.open()
+    shutil.rmtree(tmp_path / "kv")
+    name = store.files.reserve()
+    store.commit()
+
+    assert mode_of(folder / name) == 0o600
+    assert store.path.exists()
+    lock.close()
+
+
 def test_state_folder_is_deleted_is_seen_and_made_again(tmp_path: Path) -> None:
     """The lock holds again, so no second proxy can take the folder."""
     folder = tmp_path / "state"
