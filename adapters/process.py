@@ -96,13 +96,13 @@ class LocalProcess(ProcessHandle):
         """Tell whether the log is complete: the pipe is closed, nothing more can come."""
         return self._pump.closed.is_set()
 
-    async def join(self, group: ProcessGroup) -> None:
+    async def _join(self, group: ProcessGroup) -> None:
         """Move the leader into *group*, which takes up to 20 ms; what it has forked stays out."""
+        self._tree.group = group
         try:
             await threads.run(group.add, self.pid)
         except OSError as error:  # it has ended, or the kernel refuses
             _log.debug("pid %d is in no cgroup of its own: %s", self.pid, error)
-        self._tree.group = group
 
     async def wait(self) -> Exit:
         """Wait until the leader is reaped; what it wrote before is then in the log.
@@ -209,10 +209,12 @@ class LocalProcess(ProcessHandle):
         killed = [each for each in members if self._ending.kill(each)]
         return killed + [each for each in self._tree.newer(newest) if self._ending.kill(each)]
 
-    async def watch(self) -> None:
-        """Wait for the leader's end and reap it; a task of the launcher."""
+    async def watch(self, group: ProcessGroup | None) -> None:
+        """Move the leader into *group*, wait for its end and reap it; a task of the launcher."""
         try:
             with self._watch_scope:
+                if group is not None:  # as long as nobody else reaps it, its number is its own
+                    await self._join(group)
                 await kept(self._watch)
         finally:
             if self._exit is None:
@@ -388,10 +390,7 @@ class LocalLauncher(Launcher):
         self._since = self._since or start
         if self._guardian is not None:
             self._guardian.add(process.pid, process.start)
-        if not is_hook and (group := self._groups.make(run_id)) is not None:
-            with anyio.CancelScope(shield=True):  # before it can be reaped: its number is its own
-                await process.join(group)
-        self._tasks.start_soon(process.watch)
+        self._tasks.start_soon(process.watch, None if is_hook else self._groups.make(run_id))
         self._tasks.start_soon(pump.run)
         return process
 

@@ -101,10 +101,13 @@ def test_getaddrinfo_near_name_is_as_the_system_says() -> None:
     asyncio.run(ask())
 
 
+@pytest.mark.parametrize("has_uvloop", [True, False])
 def test_loop_connection_by_name_reaches_the_second_address(
-    hosts: Path,
+    hosts: Path, monkeypatch: pytest.MonkeyPatch, has_uvloop: bool
 ) -> None:
-    """A connection is tried at each address of a name, by the loop that `serve` uses."""
+    """A connection is tried at each address of a name, by the loops that `serve` uses."""
+    if not has_uvloop:
+        monkeypatch.setitem(sys.modules, "uvloop", None)
     hosts.write_text("127.0.0.9 two\n127.0.0.1 two\n")
 
     async def connect() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import sys
 import textwrap
@@ -77,6 +78,7 @@ _MODELS = {
         ]
     ),
     "interim": _model(_python(_SERVER, "${PORT}", "100", "102", "103", "199")),
+    "named": _model(_python(_SERVER, "${PORT}")) | {"proxy": "http://localhost:${PORT}"},
     "taken": _model(["sh", "-c", ": ${PORT}; exec sleep 1000"]),
 }
 
@@ -146,6 +148,20 @@ def stranger_on_the_port(target: Target) -> None:
     assert target.proxy.unload("taken").status == 200
 
 
+def lookup_without_threads(target: Target) -> None:
+    """Where no thread can be made, a model at `localhost` is started and served all the same."""
+    pid = target.proxy.pid
+    before = resource.prlimit(pid, resource.RLIMIT_AS)
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + (6 << 20)
+    resource.prlimit(pid, resource.RLIMIT_AS, (limit, before[1]))
+    try:
+        assert target.proxy.chat("named").status == 200
+        assert target.proxy.unload("named").status == 200
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_AS, before)
+
+
 ATTACKS: tuple[Attack, ...] = tuple(
     Attack(run, config={"models": _MODELS}, growth_mib=16)
     for run in (
@@ -153,5 +169,6 @@ ATTACKS: tuple[Attack, ...] = tuple(
         tree_that_renews_itself,
         interim_responses_to_a_probe,
         stranger_on_the_port,
+        lookup_without_threads,
     )
 )
