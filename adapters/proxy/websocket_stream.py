@@ -17,6 +17,7 @@ import asyncio
 import logging
 from typing import Protocol
 
+from ..freed import return_freed_soon
 from ..headers import HeaderError, response_headers
 from ..upstream import UpstreamError, UpstreamResponse
 from .asgi_types import Headers, Scope
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 
 _HELD_BYTES = 1 << 24  # kept at most in one direction of a tunnel
 _HELD_TOGETHER_BYTES = 1 << 27  # and in all of them
+_MUCH_BYTES = 1 << 22
 _PATIENCE_S = 0.5
 _MODEL_STALL_S = 10.0  # longest time for a model to take nothing of `_HELD_BYTES`
 _CLIENT_STALL_S = 60.0  # the same for a client
@@ -164,7 +166,7 @@ class Flow:
         self.frames = FrameTracker()
         self._sink, self._stall_s = sink, stall_s
         self._is_stuck = False
-        self._held = 0  # in memory
+        self._held = self._most = 0  # in memory
         self._waiting = 0  # undelivered when that was looked at, and what was written since
 
     async def pass_on(self, data: bytes) -> None:
@@ -182,8 +184,10 @@ class Flow:
             await self._wait_long()
 
     def close(self, _: object = None) -> None:
-        """Count no more what waits."""
+        """Count no more what waited, and return its memory."""
         self._hold(0)
+        if self._most >= _MUCH_BYTES:
+            return_freed_soon()
 
     async def _has_room(self) -> bool:
         """Wait while the side takes something, and then tell whether more may be read."""
@@ -217,6 +221,7 @@ class Flow:
     def _hold(self, size: int) -> None:
         _Held.total += size - self._held
         self._held = size
+        self._most = max(self._most, size)
 
     async def _drains(self, limit_s: float) -> bool:
         try:

@@ -8,7 +8,9 @@ import socket
 import threading
 from collections.abc import Iterator
 
+import psutil
 from tools import raw
+from tools.net import wait_until
 from tools.websocket_frames import (
     BINARY,
     CLOSE,
@@ -142,12 +144,15 @@ def bombs_of_model(target: Target) -> None:
 
 
 def many_deaf_tunnels(target: Target) -> None:
-    """What waits in all tunnels together is bounded too."""
+    """What waits in all tunnels together is bounded too, and returned when they have ended."""
+    process = psutil.Process(target.proxy.pid)
+    before = process.memory_info().rss
     with _Model(reads=False).on(target), contextlib.ExitStack() as stack:
         clients = [stack.enter_context(_open(target)) for _ in range(16)]
         _pour(clients, 64 * MIB, _STUCK_S)
         for client in clients:
             client.reset()
+    wait_until(lambda: process.memory_info().rss < before + 32 * MIB, 10.0, what="memory returned")
 
 
 def fragments_without_end(target: Target) -> None:
