@@ -41,9 +41,9 @@ async def stream(proxy: Proxy, request: Request, send: Send) -> None:
     if proxy.watch is not None:
         proxy.watch.look()
     try:
-        async with _following(proxy, feed, seen.view()):
+        async with _following(proxy, request, feed, seen):
             _put_state(proxy, feed)
-            while not proxy.is_closing:
+            while not (proxy.is_closing or seen.has_ended):
                 data = await feed.take(proxy.options.heartbeat_s)
                 if feed.lost:
                     feed.put("lost", {"events": feed.lost})
@@ -57,9 +57,14 @@ async def stream(proxy: Proxy, request: Request, send: Send) -> None:
 
 
 class _Seen:
-    """What of the events a listener may see, by the configuration that is in force."""
+    """What of the events a listener may see, by the configuration that is in force.
+
+    Attributes:
+        has_ended: It may see nothing more.
+    """
 
     def __init__(self, proxy: Proxy, access: Access) -> None:
+        self.has_ended = False
         self._proxy, self._access = proxy, access
         self._catalogue, self._view = proxy.catalogue, proxy.view(access)
 
@@ -84,15 +89,17 @@ def _logs(proxy: Proxy, view: View) -> list[tuple[str, LogRing]]:
 
 
 @asynccontextmanager
-async def _following(proxy: Proxy, feed: Feed, view: View) -> AsyncIterator[None]:
-    """Follow the logs and the end of the proxy, while the block lasts."""
+async def _following(
+    proxy: Proxy, request: Request, feed: Feed, seen: _Seen
+) -> AsyncIterator[None]:
+    """Follow the logs and the end of the stream, while the block lasts."""
     async with anyio.create_task_group() as tasks:
-        for source, ring in _logs(proxy, view):
+        for source, ring in _logs(proxy, seen.view()):
             lines = ring.stream()
             if ring.total_bytes:  # what is kept comes before anything else
                 _put_log(feed, source, await anext(lines))
             tasks.start_soon(_follow, feed, source, lines)
-        tasks.start_soon(_end_with, proxy, feed)
+        tasks.start_soon(_end_with, proxy, request, feed, seen)
         yield
         tasks.cancel_scope.cancel()
 
@@ -106,8 +113,9 @@ def _put_log(feed: Feed, source: str, data: bytes) -> None:
     feed.put("logData", {"source": source, "data": data.decode("utf-8", "replace")})
 
 
-async def _end_with(proxy: Proxy, feed: Feed) -> None:
-    await proxy.wait_closing()
+async def _end_with(proxy: Proxy, request: Request, feed: Feed, seen: _Seen) -> None:
+    await proxy.wait_ended(request)
+    seen.has_ended = True
     feed.offer(b"")
 
 

@@ -58,7 +58,7 @@ async def stream(proxy: Proxy, request: Request, send: Send) -> None:
     async with anyio.create_task_group() as tasks:
         for ring in rings:
             tasks.start_soon(follow, ring)
-        await proxy.wait_closing()
+        await proxy.wait_ended(request)
         tasks.cancel_scope.cancel()
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 

@@ -15,7 +15,7 @@ from .books import Books
 from .cards import ModelCard, PeerCard
 from .catalogue import Catalogue
 from .exchange import Exchange, Flights
-from .gate import Gate
+from .gate import Gate, Pass
 from .heads import HeadMemo
 from .hub import Hub
 from .loop_watch import LoopWatch
@@ -23,6 +23,7 @@ from .options import ProxyOptions
 from .origins import ProxyTrust
 from .profiles import Profiles
 from .relay import Upstream
+from .request import Request
 from .resolve import Resolver
 from .turns import Turns
 from .views import View
@@ -136,6 +137,7 @@ class Proxy:
         self.hub = Hub()
         self.watch: Watch | None = None
         self._closing = asyncio.Event()
+        self._renewed = asyncio.Event()  # set, and replaced, by each configuration
         self.own_log = own_log if own_log is not None else LogRing()
         self.log = logging.getLogger("swapchart.proxy")
         self.books = Books(activity, self.hub, self.own_log, options.capture_bytes)
@@ -154,6 +156,8 @@ class Proxy:
         active = self.profiles.active
         self.catalogue, self.options = catalogue, options
         self.gate = Gate(options)
+        self._renewed.set()
+        self._renewed = asyncio.Event()
         self.heads = HeadMemo()
         self.trusts = ProxyTrust(options.trusted_proxies).allows
         self.books.captures.resize(options.capture_bytes)
@@ -219,13 +223,19 @@ class Proxy:
         """Tell whether streams that have no end of their own are to end."""
         return self._closing.is_set()
 
-    async def wait_closing(self) -> None:
-        """Wait until they are."""
-        await self._closing.wait()
+    async def wait_ended(self, request: Request) -> None:
+        """Wait until a stream without an end has to end: the proxy ends, or its key lost rights."""
+        while not self.is_closing and self._may_go_on(request):
+            await self._renewed.wait()
+
+    def _may_go_on(self, request: Request) -> bool:
+        verdict = self.gate.admit(request.scope, request.route)
+        return isinstance(verdict, Pass) and verdict.access == request.access
 
     def end_streams(self) -> None:
         """End the streams of logs and events: nobody could wait for their end."""
         self._closing.set()
+        self._renewed.set()
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         """Run *work* aside, until it ends or the proxy does."""

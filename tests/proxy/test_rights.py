@@ -284,3 +284,39 @@ def test_query_of_endless_parameters_takes_linear_time() -> None:
     assert ring.query_without_keys(query + b"&key=sk-one") == query
     assert ring.target_without_keys(b"/x?key=sk-one") == b"/x"
     assert ring.target_without_keys(b"/x?") == b"/x?"
+
+
+@pytest.mark.parametrize("target", ["/api/events", "/logs/stream", "/logs/stream/a"])
+@pytest.mark.parametrize(
+    ("after", "goes_on"),
+    [
+        (KEYED, True),
+        (ProxyOptions(keys=(ApiKey(key="sk-new"),)), False),
+        (ProxyOptions(keys=(ApiKey(key=ADMIN, scopes=frozenset({"infer"})),)), False),
+        (
+            ProxyOptions(keys=(ApiKey(key=ADMIN, scopes=frozenset({"admin"}), models=("b",)),)),
+            False,
+        ),
+    ],
+    ids=["same", "revoked", "fewer scopes", "fewer models"],
+)
+def test_stream_ends_when_a_reload_takes_rights_from_its_key(
+    target: str, after: ProxyOptions, goes_on: bool
+) -> None:
+    """Streams of events and logs end with the rights of the key that opened them."""
+
+    async def main(bench: Bench) -> None:
+        call = bench.client.begin("GET", target, headers={"x-api-key": ADMIN})
+        await call.until(lambda it: it.status == 200)
+        bench.supervisor["a"].log.line("first")
+        await call.until(lambda it: b"first" in it.body)
+        bench.app.proxy.configure(bench.app.proxy.catalogue, after)
+        if goes_on:
+            bench.supervisor["a"].log.line("second")
+            await call.until(lambda it: b"second" in it.body)
+            call.leave()
+            await call.task
+        else:
+            assert (await call.answer()).status == 200
+
+    run(main)
