@@ -35,6 +35,7 @@ from websockets.typing import Subprotocol
 pytestmark = pytest.mark.slow
 
 LONG_S = 20.0
+_MODEL = str(Path(__file__).parents[1] / "tools" / "websocket_model.py")
 
 
 @dataclass(slots=True)
@@ -46,8 +47,8 @@ class Place:
 
     def open(self, path: str, **options: Any) -> ClientConnection:
         url = f"ws://127.0.0.1:{self.proxy.port}{path}"
-        limits: Any = {"open_timeout": LONG_S, "close_timeout": LONG_S, "max_size": 1 << 25}
-        opened: ClientConnection = connect(url, **limits, **options)
+        limits = {"open_timeout": LONG_S, "close_timeout": LONG_S, "max_size": 1 << 25}
+        opened: ClientConnection = connect(url, **{**limits, **options})
         return opened
 
 
@@ -61,6 +62,7 @@ def place(
         "b": demo_model("b"),
         "quiet": demo_model("quiet", compat={"ignoreWebsockets": True}),
         "comfyui_auto": demo_model("comfyui_auto"),
+        "library": {"cmd": [sys.executable, _MODEL, "${PORT}"]},
     }
     try:
         proxy = proxies.serve(models, server=request.param)
@@ -116,6 +118,20 @@ def test_websocket_close_code_of_the_client_reaches_the_model(place: Place) -> N
         socket.close(4321, "enough")
 
         assert (socket.close_code, socket.close_reason) == (4321, "enough")
+
+
+def test_websocket_compression_is_agreed_on_with_the_model(place: Place) -> None:
+    """What both can do they do, and messages far beyond 16 MiB pass, compressed and not."""
+    path, options = "/upstream/library/ws", {"max_size": 1 << 27}
+    with place.open(path, **options) as websocket:
+        assert [one.name for one in websocket.protocol.extensions] == ["permessage-deflate"]
+        for message in ("h\u00e9llo" * 10_000, bytes(40 << 20), ""):
+            websocket.send(message)
+            assert websocket.recv(timeout=LONG_S) == message
+    with place.open(path, compression=None, **options) as websocket:
+        assert websocket.protocol.extensions == []
+        websocket.send(bytes(40 << 20))
+        assert websocket.recv(timeout=LONG_S) == bytes(40 << 20)
 
 
 def test_websocket_cancelled_by_an_operator_is_closed_with_1001(place: Place) -> None:
