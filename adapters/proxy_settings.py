@@ -122,6 +122,8 @@ def proxy_options(config: Config) -> ProxyOptions:
         trusted_proxies=config.trusted_proxies,
         include_aliases=config.include_aliases_in_list,
         session_headers=config.session_headers,
+        listeners=config.listeners.limit,
+        listeners_per_key=config.listeners.per_key,
         capture_bytes=config.capture_bytes,
         performance_every_s=config.performance_every,
         ui_root=_UI,

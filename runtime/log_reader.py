@@ -7,17 +7,19 @@ own: what is compiled has no asynchronous generators.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Protocol
 
 import anyio
+
+_TAKEN_BYTES = 1 << 16
 
 
 class LogSource(Protocol):
     """A log that readers can be attached to."""
 
-    def history(self) -> bytes:
-        """Return the bytes that are kept."""
+    def pieces(self) -> list[bytes]:
+        """Return the bytes that are kept, in pieces; nothing is copied."""
         ...
 
     def add_reader(self, reader: LogReader) -> None:
@@ -29,11 +31,14 @@ class LogSource(Protocol):
         ...
 
 
-async def follow(ring: LogSource, *, history: bool, limit_bytes: int) -> AsyncIterator[bytes]:
+async def follow(
+    ring: LogSource, *, history: bool, limit_bytes: int
+) -> AsyncGenerator[bytes, None]:
     """Yield what *ring* keeps (if *history*) and then what comes; see ``LogRing.stream``."""
     reader = LogReader(limit_bytes)
     if history:
-        reader.offer(ring.history(), force=True)
+        for piece in ring.pieces():  # shared by all readers: a thousand take no more than one
+            reader.offer(piece, force=True)
     ring.add_reader(reader)
     try:
         while True:
@@ -75,14 +80,17 @@ class LogReader:
         self._wake.set()
 
     async def take(self) -> bytes:
-        """Wait for something to read, and return all of it."""
+        """Wait for something to read, and return it; at most 64 KiB, or one larger piece."""
         while not self._chunks:
             if self._dropped:
                 self._note_loss()
                 break
             self._wake = anyio.Event()
             await self._wake.wait()
-        data = b"".join(self._chunks)
-        self._chunks.clear()
-        self._size = 0
-        return data
+        taken = [self._chunks.popleft()]
+        size = len(taken[0])
+        while self._chunks and size + len(self._chunks[0]) <= _TAKEN_BYTES:
+            taken.append(self._chunks.popleft())
+            size += len(taken[-1])
+        self._size -= size
+        return b"".join(taken)

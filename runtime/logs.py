@@ -6,7 +6,7 @@ A reader that does not keep up loses bytes, and is told how many in its own stre
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 
 from .log_reader import LogReader, follow
 
@@ -75,6 +75,13 @@ class LogRing:
         """Return what is kept; at most *limit_bytes* bytes."""
         return b"".join(self._chunks)[-self._limit :]
 
+    def pieces(self) -> list[bytes]:
+        """Return what is kept, in pieces; nothing but the first one is copied."""
+        pieces = list(self._chunks)
+        if self._size > self._limit:
+            pieces[0] = pieces[0][self._size - self._limit :]
+        return pieces
+
     def tail(self, lines: int) -> list[str]:
         """Return the last *lines* complete or partial lines as text."""
         recent: list[bytes] = []
@@ -87,7 +94,9 @@ class LogRing:
         text = b"".join(reversed(recent)).decode("utf-8", "replace")
         return text.splitlines()[-lines:]
 
-    def stream(self, *, history: bool = True, limit_bytes: int = 1 << 18) -> AsyncIterator[bytes]:
+    def stream(
+        self, *, history: bool = True, limit_bytes: int = 1 << 18
+    ) -> AsyncGenerator[bytes, None]:
         """Return what is kept (if *history*) and then what comes, for as long as it is read.
 
         Args:

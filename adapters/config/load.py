@@ -141,6 +141,7 @@ class _Builder:
             on_idle=self._on_idle(document, names),
             on_idle_after=document.on_idle_after,
             queue=document.queue,
+            listeners=document.listeners,
             hook_timeout=document.hook_timeout,
             hook_limit=document.hook_limit,
             shutdown_timeout=document.shutdown_timeout,

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from ...runtime.ports import HttpCall
 from .problems import Problem
-from .schema import Queue
+from .schema import ListenersSection, Queue
 from .schema_model import Capabilities, Drain, Kv, Liveness, Restart, Timeouts
 
 
@@ -339,6 +339,7 @@ class Config:
     on_idle: str | None = None
     on_idle_after: float = 60.0
     queue: Queue = field(default_factory=Queue)
+    listeners: ListenersSection = field(default_factory=ListenersSection)
     hook_timeout: float = 30.0
     hook_limit: int = 8
     shutdown_timeout: float | None = None

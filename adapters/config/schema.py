@@ -202,6 +202,13 @@ class Queue(Section):
     min_residency: SecondsOrOff = 0.0
 
 
+class ListenersSection(Section):
+    """Bounds on clients that listen to events and logs without an end."""
+
+    limit: Annotated[int, Field(ge=1)] = 256
+    per_key: Annotated[int, Field(ge=1)] = 64
+
+
 class DocumentSection(Overridable):
     """The whole document but ``macros`` and ``models``, which are read on their own."""
 
@@ -240,6 +247,7 @@ class DocumentSection(Overridable):
     on_idle: str = ""
     on_idle_after: Seconds = 60.0
     queue: Queue = Queue()
+    listeners: ListenersSection = ListenersSection()
     hook_timeout: Seconds = 30.0
     hook_limit: Annotated[int, Field(ge=1, description="commands of hooks at a time")] = 8
     shutdown_timeout: Seconds | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from codecs import getincrementaldecoder
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,6 +16,7 @@ from .asgi_types import Send
 from .auth import Access
 from .exchange import Exchange
 from .hub import Feed
+from .listeners import send_too_many
 from .queue_facts import queue_value
 from .request import Request
 from .state import Proxy
@@ -33,27 +35,35 @@ _SETTLE_S = 0.05  # a model passes several states in a moment; one list is enoug
 
 async def stream(proxy: Proxy, request: Request, send: Send) -> None:
     """Send events until the client leaves or the proxy ends."""
-    await request.body(1 << 16)
-    request.watch()
-    await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
-    seen = _Seen(proxy, request.access)
-    feed = proxy.hub.open(None if request.access.models is None else seen.event)
-    if proxy.watch is not None:
-        proxy.watch.look()
-    try:
-        async with _following(proxy, request, feed, seen):
-            _put_state(proxy, feed)
-            while not (proxy.is_closing or seen.has_ended):
-                data = await feed.take(proxy.options.heartbeat_s)
-                if feed.lost:
-                    feed.put("lost", {"events": feed.lost})
-                    feed.lost = 0
-                    _put_state(proxy, feed)
-                body = data or _COMMENT
-                await send({"type": "http.response.body", "body": body, "more_body": True})
-    finally:
-        proxy.hub.close(feed)
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
+    with proxy.listeners.entered(request.access.client) as is_let_in:
+        if not is_let_in:
+            await send_too_many(request, send)
+            return
+        await request.body(1 << 16)
+        request.watch()
+        await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+        seen = _Seen(proxy, request.access)
+        feed = proxy.hub.open(None if request.access.models is None else seen.event)
+        if proxy.watch is not None:
+            proxy.watch.look()
+        try:
+            await _send_events(proxy, request, seen, feed, send)
+        finally:
+            proxy.hub.close(feed)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _send_events(proxy: Proxy, request: Request, seen: _Seen, feed: Feed, send: Send) -> None:
+    async with _following(proxy, request, feed, seen, send):
+        _put_state(proxy, feed)
+        while not (proxy.is_closing or seen.has_ended):
+            data = await feed.take(proxy.options.heartbeat_s)
+            if feed.lost and feed.is_empty:
+                feed.put("lost", {"events": feed.lost})
+                feed.lost = 0
+                _put_state(proxy, feed)
+            body = data or _COMMENT
+            await send({"type": "http.response.body", "body": body, "more_body": True})
 
 
 class _Seen:
@@ -88,29 +98,55 @@ def _logs(proxy: Proxy, view: View) -> list[tuple[str, LogRing]]:
     ]
 
 
+class _Log:
+    """One log on its way to one listener, in pieces of some 64 KiB."""
+
+    def __init__(self, source: str, ring: LogRing) -> None:
+        self._source, self._ring, self._lines = source, ring, ring.stream()
+        self._text = getincrementaldecoder("utf-8")("replace")
+
+    async def send_kept(self, seen: _Seen, feed: Feed, send: Send) -> None:
+        """Send what is kept as fast as the client reads; it takes no memory for each listener."""
+        left = sum(map(len, self._ring.pieces()))
+        while left > 0 and not seen.has_ended:
+            data = await anext(self._lines)
+            left -= len(data)
+            body = feed.framed("logData", self._value(data))
+            if body:
+                await send({"type": "http.response.body", "body": body, "more_body": True})
+
+    async def follow(self, feed: Feed) -> None:
+        """Add what comes, when there is room; what the listener is too slow for is told."""
+        async for data in self._lines:
+            await feed.wait_room()
+            feed.put("logData", self._value(data))
+
+    async def close(self) -> None:
+        """Follow it no longer."""
+        await self._lines.aclose()
+
+    def _value(self, data: bytes) -> dict[str, str]:
+        return {"source": self._source, "data": self._text.decode(data)}
+
+
 @asynccontextmanager
 async def _following(
-    proxy: Proxy, request: Request, feed: Feed, seen: _Seen
+    proxy: Proxy, request: Request, feed: Feed, seen: _Seen, send: Send
 ) -> AsyncIterator[None]:
-    """Follow the logs and the end of the stream, while the block lasts."""
-    async with anyio.create_task_group() as tasks:
-        for source, ring in _logs(proxy, seen.view()):
-            lines = ring.stream()
-            if ring.total_bytes:  # what is kept comes before anything else
-                _put_log(feed, source, await anext(lines))
-            tasks.start_soon(_follow, feed, source, lines)
-        tasks.start_soon(_end_with, proxy, request, feed, seen)
-        yield
-        tasks.cancel_scope.cancel()
-
-
-async def _follow(feed: Feed, source: str, lines: AsyncIterator[bytes]) -> None:
-    async for data in lines:
-        _put_log(feed, source, data)
-
-
-def _put_log(feed: Feed, source: str, data: bytes) -> None:
-    feed.put("logData", {"source": source, "data": data.decode("utf-8", "replace")})
+    """Send the logs that are kept, then follow them and the end of the stream in the block."""
+    logs = [_Log(source, ring) for source, ring in _logs(proxy, seen.view())]
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_end_with, proxy, request, feed, seen)
+            for log in logs:  # what is kept comes before anything else
+                await log.send_kept(seen, feed, send)
+            for log in logs:
+                tasks.start_soon(log.follow, feed)
+            yield
+            tasks.cancel_scope.cancel()
+    finally:
+        for log in logs:
+            await log.close()
 
 
 async def _end_with(proxy: Proxy, request: Request, feed: Feed, seen: _Seen) -> None:

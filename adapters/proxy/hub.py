@@ -14,6 +14,8 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 _WAITING_MAX = 1024
+_WAITING_BYTES = 1 << 19
+_TAKEN_BYTES = 1 << 16
 
 
 def frame(number: int, kind: str, value: object) -> bytes:
@@ -40,26 +42,49 @@ class Feed:
         self.shape = shape
         self._waiting: deque[bytes] = deque()
         self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._size = 0
         self.lost = 0
 
     def put(self, kind: str, value: object) -> None:
-        """Add an event for this listener alone."""
+        """Add an event for this listener alone, for which there is always room."""
+        self._add(self.framed(kind, value))
+
+    def framed(self, kind: str, value: object) -> bytes:
+        """Return an event as this listener may see it; empty when it may not."""
         if self.shape is not None:
             value = self.shape(kind, value)
             if value is None:
-                return
-        self.offer(frame(self._numbers(), kind, value))
+                return b""
+        return frame(self._numbers(), kind, value)
 
     def offer(self, data: bytes) -> None:
         """Add a whole frame, or count it as lost when there is no room."""
-        if len(self._waiting) >= _WAITING_MAX:
+        if len(self._waiting) >= _WAITING_MAX or self._size > _WAITING_BYTES:
             self.lost += 1
         else:
-            self._waiting.append(data)
+            self._add(data)
         self._wake.set()
 
+    def _add(self, data: bytes) -> None:
+        if data:
+            self._waiting.append(data)
+            self._size += len(data)
+        self._wake.set()
+
+    @property
+    def is_empty(self) -> bool:
+        """Return True if nothing is left to take."""
+        return not self._waiting
+
+    async def wait_room(self) -> None:
+        """Wait until little is left to get, for a sender that can wait."""
+        while self._size > _TAKEN_BYTES:
+            self._room.clear()
+            await self._room.wait()
+
     async def take(self, limit_s: float) -> bytes:
-        """Wait for events and return all that are there; empty when none came in *limit_s*."""
+        """Wait for events and return some 64 KiB of them; empty when none came in *limit_s*."""
         if not self._waiting and not self.lost:
             self._wake.clear()
             try:
@@ -67,9 +92,14 @@ class Feed:
                     await self._wake.wait()
             except TimeoutError:
                 return b""
-        data = b"".join(self._waiting)
-        self._waiting.clear()
-        return data
+        taken: list[bytes] = []
+        size = 0
+        while self._waiting and size <= _TAKEN_BYTES:
+            taken.append(self._waiting.popleft())
+            size += len(taken[-1])
+        self._size -= size
+        self._room.set()
+        return b"".join(taken)
 
 
 class Hub:
@@ -102,7 +132,7 @@ class Hub:
                 if feed.shape is None:
                     feed.offer(data)
                 else:
-                    feed.put(kind, value)
+                    feed.offer(feed.framed(kind, value))
 
     def _number(self) -> int:
         return next(self._numbers)

@@ -6,11 +6,13 @@ import anyio
 
 from ...runtime import LogRing
 from .asgi_types import Send
+from .listeners import send_too_many
 from .model_field import shown_name
 from .request import Request
 from .respond import send_error, send_not_good_for, send_text
 from .state import Proxy
 
+_PIECES = 32  # of the log that are sent at a time; most have some 2 KiB
 _TEXT = b"text/plain; charset=utf-8"
 
 
@@ -19,10 +21,13 @@ async def history(proxy: Proxy, request: Request, send: Send) -> None:
     if b"text/html" in (request.header(b"accept") or b""):
         await send_text(send, "see the location\n", 302, [(b"location", b"/ui/")])
         return
-    data = b"".join(ring.history() for ring in _rings(proxy, ""))
+    pieces = [piece for ring in _rings(proxy, "") for piece in ring.pieces()]
     headers = [(b"content-type", _TEXT), (b"x-content-type-options", b"nosniff")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": data})
+    for start in range(0, len(pieces), _PIECES):  # as the client reads: nothing is copied for it
+        body = b"".join(pieces[start : start + _PIECES])
+        await send({"type": "http.response.body", "body": body, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
 
 
 async def stream(proxy: Proxy, request: Request, send: Send) -> None:
@@ -38,6 +43,14 @@ async def stream(proxy: Proxy, request: Request, send: Send) -> None:
     if not rings:
         await send_error(request, send, 400, f"invalid log id: {shown_name(wanted)} is no model")
         return
+    with proxy.listeners.entered(request.access.client) as is_let_in:
+        if is_let_in:
+            await _stream(proxy, rings, request, send)
+        else:
+            await send_too_many(request, send)
+
+
+async def _stream(proxy: Proxy, rings: list[LogRing], request: Request, send: Send) -> None:
     await request.body(1 << 16)
     request.watch()
     headers = [

@@ -29,7 +29,7 @@ _ERRORS = {
     "413": "The body is too large.",
     "415": "The body is of a type that is not taken here.",
     "421": "The Host field does not name this machine.",
-    "429": "As many requests as this model takes are in flight.",
+    "429": "As many requests (of this model) or listeners as may be are there already.",
     "502": "The model's server failed.",
     "503": "Not now; see Retry-After.",
     "504": "The model's server did not answer in time.",
@@ -260,7 +260,7 @@ def _facts() -> Schema:
         "/api/events": {
             "get": _operation(
                 "Tell what happens, as it happens", {"200": _plain("text/event-stream")}, *_ALWAYS,
-                "413",
+                "413", "429",
             )
         },
     }  # fmt: skip
@@ -371,10 +371,10 @@ def _logs() -> Schema:
                 "Show all logs", {**log, "302": _moved("A browser goes to the UI.")}, *_ALWAYS
             )
         },
-        "/logs/stream": {"get": _operation("Stream all logs", log, *_ALWAYS, "413")},
+        "/logs/stream": {"get": _operation("Stream all logs", log, *_ALWAYS, "413", "429")},
         "/logs/stream/{name}": {
             "get": _operation(
-                "Stream a model's log", log, *_ALWAYS, "413", parameters=[_in_path("name")]
+                "Stream a model's log", log, *_ALWAYS, "413", "429", parameters=[_in_path("name")]
             )
         },
     }

@@ -29,6 +29,8 @@ class ProxyOptions:
         loading_tick_s: Between two signs of life while a model loads, to a client that asked
             for a stream and for this.
         heartbeat_s: Between two comments in an event stream with nothing to say.
+        listeners: Clients that may listen to events and logs at a time; >= 1.
+        listeners_per_key: Those of one key, where keys are configured; >= 1.
         capture_bytes: Room for captured requests and answers, in memory; 0: none are captured.
         session_headers: Header fields that name a client's session; for the UI.
         include_aliases: List aliases as models of their own.
@@ -52,6 +54,8 @@ class ProxyOptions:
     form_head_bytes: int = 2 << 30
     loading_tick_s: float = 0.75
     heartbeat_s: float = 15.0
+    listeners: int = 256
+    listeners_per_key: int = 64
     capture_bytes: int = 0
     session_headers: tuple[str, ...] = ()
     include_aliases: bool = False

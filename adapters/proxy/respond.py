@@ -17,6 +17,9 @@ from .model_field import shown_name
 from .request import Request
 
 JSON_TYPE = b"application/json"
+_LARGE_BYTES = 1 << 18  # larger responses are sent in pieces, as fast as they are read
+_PIECE_BYTES = 1 << 16
+_LARGE_IN_ALL = 64 << 20  # bytes of large responses that clients have not read yet
 _TYPES = {
     401: ("authentication_error", "unauthorized"),
     403: ("authentication_error", "forbidden"),
@@ -44,6 +47,9 @@ async def send_bytes(
         (b"x-content-type-options", b"nosniff"),
         *headers,
     ]
+    if len(body) > _LARGE_BYTES:
+        await _send_large(send, status, fields, body)
+        return
     await send({"type": "http.response.start", "status": status, "headers": fields})
     await send({"type": "http.response.body", "body": body})
 
@@ -59,6 +65,33 @@ async def send_parts(send: Send, parts: Sequence[bytes], content_type: bytes) ->
     for part in parts:
         await send({"type": "http.response.body", "body": part, "more_body": True})
     await send({"type": "http.response.body", "body": b""})
+
+
+class _Outstanding:
+    """Large responses that their clients have not read yet, of all proxies in this process.
+
+    Attributes:
+        size: All of them together; bytes.
+    """
+
+    size = 0
+
+
+async def _send_large(send: Send, status: int, fields: Headers, body: bytes) -> None:
+    """Send *body* as fast as it is read, or refuse when too much is on its way to slow clients."""
+    if _Outstanding.size and _Outstanding.size + len(body) > _LARGE_IN_ALL:
+        value = error_value(503, "too many large responses are on their way to slow clients")
+        await send_json(send, value, 503, [(b"retry-after", b"5")])
+        return
+    _Outstanding.size += len(body)
+    try:
+        await send({"type": "http.response.start", "status": status, "headers": fields})
+        for start in range(0, len(body), _PIECE_BYTES):
+            piece = body[start : start + _PIECE_BYTES]
+            is_last = start + _PIECE_BYTES >= len(body)
+            await send({"type": "http.response.body", "body": piece, "more_body": not is_last})
+    finally:
+        _Outstanding.size -= len(body)
 
 
 async def send_json(

@@ -18,6 +18,7 @@ from .exchange import Exchange, Flights
 from .gate import Gate, Pass
 from .heads import HeadMemo
 from .hub import Hub
+from .listeners import Listeners
 from .loop_watch import LoopWatch
 from .options import ProxyOptions
 from .origins import ProxyTrust
@@ -109,6 +110,7 @@ class Proxy:
         flights: Requests that are not over.
         turns: Long work of requests, in the event loop.
         hub: Tells events to who listens.
+        listeners: How many do, to events and logs.
         watch: Finds them.
         books: What is written down about requests.
         own_log: What the proxy itself has logged.
@@ -135,6 +137,7 @@ class Proxy:
         self.flights = Flights()
         self.turns = Turns()
         self.hub = Hub()
+        self.listeners = Listeners(options.listeners, options.listeners_per_key)
         self.watch: Watch | None = None
         self._closing = asyncio.Event()
         self._renewed = asyncio.Event()  # set, and replaced, by each configuration
@@ -161,6 +164,7 @@ class Proxy:
         self.heads = HeadMemo()
         self.trusts = ProxyTrust(options.trusted_proxies).allows
         self.books.captures.resize(options.capture_bytes)
+        self.listeners.limit_to(options.listeners, options.listeners_per_key)
         self.profiles = Profiles(catalogue.profiles)
         if active is not None and active in self.profiles:
             self.profiles.activate(active)

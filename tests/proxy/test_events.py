@@ -124,6 +124,40 @@ def test_5_13_models_as_they_change() -> None:
     run(main)
 
 
+def test_5_13_listeners_beyond_the_limit_are_refused() -> None:
+    """One too many gets 429 and when to come again, until another one leaves."""
+
+    async def main(bench: Bench) -> None:
+        first = await listen(bench)
+        for path in ("/api/events", "/logs/stream", "/logs/stream/a"):
+            refused = await bench.client.call("GET", path)
+            assert refused.status == 429
+            assert refused.header("retry-after") == "5"
+            assert refused.error()["code"] == "too_many_listeners"
+            assert "listeners.limit" in refused.error()["message"]
+        await leave(first)
+        await leave(await listen(bench))
+        assert len(bench.app.proxy.listeners) == 0
+
+    run(main, ModelCard(id="a"), options=ProxyOptions(listeners=1))
+
+
+def test_5_13_logs_that_are_kept_come_in_pieces() -> None:
+    """A megabyte of log comes whole, in small events, and no character is torn."""
+
+    async def main(bench: Bench) -> None:
+        text = "zwölf Boxkämpfer " * 20_000
+        for start in range(0, len(text.encode()), 1000):
+            bench.supervisor["a"].log.write(text.encode()[start : start + 1000])
+        call = await listen(bench)
+        events = [event for event in of(call, "logData") if event["source"] == "upstream"]
+        assert "".join(event["data"] for event in events) == text
+        assert len(events) > 4
+        await leave(call)
+
+    run(main, ModelCard(id="a"))
+
+
 def test_5_13_logs_as_they_come() -> None:
     """What is logged after the beginning is told, from either source."""
 

@@ -88,7 +88,7 @@ def test_what_another_thread_logs_reaches_readers_too() -> None:
             thread.start()
             assert b"from elsewhere" in await asyncio.wait_for(reading, 10)
             wait_until(lambda: not thread.is_alive())
-            await stream.aclose()  # type: ignore[attr-defined]
+            await stream.aclose()
 
     asyncio.run(story())
     assert writers == {threading.get_ident()}

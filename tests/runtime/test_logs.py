@@ -144,7 +144,7 @@ def test_A24_the_note_comes_even_when_nothing_is_written_any_more() -> None:
         assert await anext(stream) == b"early"  # history may be longer than its buffer
         ring.write(b"too long for it")
         note = await anext(stream)
-        await stream.aclose()  # type: ignore[attr-defined]
+        await stream.aclose()
         return note
 
     assert run_virtual(main) == b"\n[15 bytes dropped]\n"
