@@ -15,7 +15,7 @@ from typing import TypeVar
 from .json_scan import Steps
 
 _T = TypeVar("_T")
-_TURN_S = 0.004
+_TURN_S = 0.002
 
 
 class Turns:
