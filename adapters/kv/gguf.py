@@ -18,6 +18,10 @@ Value: TypeAlias = int | float | bool | str
 
 _MAGIC = b"GGUF"
 _LONGEST_HEAD = 256 << 20  # a vocabulary of a million long tokens stays far below
+_MOST_PAIRS = 4096
+_MOST_STRINGS = 4 << 20  # in all arrays; a vocabulary and its merges have some 500,000
+_LONGEST_KEPT = 4096  # bytes of a key or text; longer ones, such as chat templates, are passed over
+_BLOCK = 1 << 18
 _STRING, _ARRAY = 8, 9
 _SCALARS = {
     0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q",
@@ -37,7 +41,7 @@ class Gguf:
 
     Attributes:
         architecture: Such as ``llama``; empty when the file does not say.
-        values: Key -> value; arrays are left out.
+        values: Key -> value; arrays and long texts are left out.
     """
 
     architecture: str = ""
@@ -70,10 +74,13 @@ def read_gguf(path: Path) -> Gguf:
             raise GgufError(f"{path}: expected version 2 or 3, got {version}")
         reader.number("<Q")  # how many tensors
         values: dict[str, Value] = {}
-        for _ in range(reader.number("<Q")):
+        pairs = reader.number("<Q")
+        if pairs > _MOST_PAIRS:
+            raise GgufError(f"{path}: expected at most {_MOST_PAIRS} values, got {pairs}")
+        for _ in range(pairs):
             key = reader.text()
             value = reader.value(reader.number("<I"))
-            if value is not None:
+            if key is not None and value is not None:
                 values[key] = value
     architecture = values.get("general.architecture", "")
     return Gguf(architecture=str(architecture), values=values)
@@ -83,18 +90,38 @@ class _Reader:
     def __init__(self, file: BinaryIO, path: Path) -> None:
         self._file, self._path = file, path
         self._limit = min(os.fstat(file.fileno()).st_size, _LONGEST_HEAD)
+        self._at = file.tell()
+        self._strings = 0
 
     def take(self, size: int) -> bytes:
-        data = self._file.read(size) if self._file.tell() + size <= self._limit else b""
+        self._advance(size)
+        data = self._file.read(size)
         if len(data) != size:
-            raise GgufError(f"{self._path}: ends within its metadata")
+            raise self._cut()
         return data
+
+    def skip(self, size: int) -> None:
+        self._advance(size)
+        self._file.seek(size, os.SEEK_CUR)
+
+    def _advance(self, size: int) -> None:
+        if self._at + size > self._limit:
+            raise self._cut()
+        self._at += size
+
+    def _cut(self) -> GgufError:
+        return GgufError(f"{self._path}: ends within its metadata")
 
     def number(self, form: str) -> int:
         return int(struct.unpack(form, self.take(struct.calcsize(form)))[0])
 
-    def text(self) -> str:
-        return self.take(self.number("<Q")).decode("utf-8", "replace")
+    def text(self) -> str | None:
+        """Read a text; None when it is a long one."""
+        size = self.number("<Q")
+        if size > _LONGEST_KEPT:
+            self.skip(size)
+            return None
+        return self.take(size).decode("utf-8", "replace")
 
     def value(self, kind: int) -> Value | None:
         if kind == _STRING:
@@ -111,12 +138,28 @@ class _Reader:
     def _skip_array(self) -> None:
         kind, count = self.number("<I"), self.number("<Q")
         if kind in _SCALARS:
-            self.take(struct.calcsize(_SCALARS[kind]) * count)
+            self.skip(struct.calcsize(_SCALARS[kind]) * count)
             return
         if kind != _STRING:  # arrays of arrays are allowed, and nobody writes them
             raise GgufError(f"{self._path}: unexpected type of items {kind}")
-        for _ in range(count):
-            self.take(self.number("<Q"))
+        self._strings += count
+        if self._strings > _MOST_STRINGS:
+            raise GgufError(f"{self._path}: expected at most {_MOST_STRINGS} texts in arrays")
+        self._skip_strings(count)
+
+    def _skip_strings(self, count: int) -> None:
+        """Pass over *count* texts, in blocks: two reads for each take seven times as long."""
+        size_of = struct.Struct("<Q").unpack_from
+        while count:
+            block = self._file.read(min(_BLOCK, self._limit - self._at))
+            at = 0
+            while count and at + 8 <= len(block):
+                at += 8 + size_of(block, at)[0]
+                count -= 1
+            if at == 0:
+                raise self._cut()
+            self._advance(at)
+            self._file.seek(self._at)
 
 
 def file_identity(path: Path) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import stat
 import struct
+import time
+import tracemalloc
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,6 +60,47 @@ def test_a_file_that_ends_early_is_refused(tiny: Path, tmp_path: Path, size: int
         read_gguf(path)
 
 
+def packed(text: bytes) -> bytes:
+    return struct.pack("<Q", len(text)) + text
+
+
+def test_gguf_arrays_and_long_texts_are_passed_over(tmp_path: Path) -> None:
+    """What stands behind a long vocabulary and a long template is read; they are not kept."""
+    words = b"".join(packed(b"w" * (n % 40)) for n in range(60_000))
+    path = tmp_path / "a.gguf"
+    path.write_bytes(
+        b"GGUF" + struct.pack("<IQQ", 3, 0, 5)
+        + packed(b"words") + struct.pack("<IIQ", 9, 8, 60_000) + words
+        + packed(b"long words") + struct.pack("<IIQ", 9, 8, 3) + packed(b"x" * (1 << 20)) * 3
+        + packed(b"scores") + struct.pack("<IIQ", 9, 6, 60_000) + bytes(4 * 60_000)
+        + packed(b"template") + struct.pack("<I", 8) + packed(b"t" * 100_000)
+        + packed(b"general.architecture") + struct.pack("<I", 8) + packed(b"llama")
+    )  # fmt: skip
+
+    assert read_gguf(path).values == {"general.architecture": "llama"}
+
+
+def test_gguf_is_read_in_time_in_proportion_to_its_size(tmp_path: Path) -> None:
+    """A million texts of a vocabulary take little time, and little memory whatever their length."""
+    path = tmp_path / "a.gguf"
+    spent = []
+    for count in (250_000, 1_000_000):
+        path.write_bytes(
+            b"GGUF" + struct.pack("<IQQ", 3, 0, 1)
+            + packed(b"k") + struct.pack("<IIQ", 9, 8, count) + packed(b"abcdef") * count
+        )  # fmt: skip
+        tracemalloc.start()
+        read_gguf(path)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        began = time.process_time()
+        read_gguf(path)
+        spent.append(time.process_time() - began)
+        assert peak < 2 << 20
+
+    assert spent[1] < 9 * max(spent[0], 0.02)
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -68,6 +111,20 @@ def test_a_file_that_ends_early_is_refused(tiny: Path, tmp_path: Path, size: int
         b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 1) + b"k" + struct.pack("<I", 77),
         b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 1) + b"k" + struct.pack("<IIQ", 9, 4, 1 << 61),
         b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 1) + b"k" + struct.pack("<IIQ", 9, 99, 1),
+        b"GGUF"
+        + struct.pack("<IQQ", 3, 0, 5000)
+        + (packed(b"k") + struct.pack("<IB", 0, 1)) * 5000,
+        b"GGUF"
+        + struct.pack("<IQQ", 3, 0, 1)
+        + packed(b"k")
+        + struct.pack("<IIQ", 9, 8, 5 << 20)
+        + bytes(40 << 20),
+        b"GGUF"
+        + struct.pack("<IQQ", 3, 0, 1)
+        + packed(b"k")
+        + struct.pack("<IIQ", 9, 8, 2)
+        + packed(b"x")
+        + struct.pack("<Q", 1 << 63),
     ],
 )
 def test_numbers_that_lie_cost_nothing(tmp_path: Path, data: bytes) -> None:
