@@ -6,14 +6,21 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TypeVar
 
 import anyio
 
-from . import procengine, procfs, procuser
+from . import procengine, procfs, proctree, procuser
 from .procfs import Proc
+from .proctree import Tree
 
 ENGINE_S = 2.0  # so long the monitor of a container may take to end after its client
 LOOK_AGAIN_S = 0.05
+CONFIRMATIONS = 3  # each finds a tree that renews itself every 2 ms in nine of ten cases
+CONFIRM_S = 0.004
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -52,6 +59,27 @@ class Ending:
             )  # fmt: skip
         return False
 
+    async def find(
+        self, tree: Tree, at: Callable[[], list[Proc]], *, is_killing: bool = False
+    ) -> list[Proc]:
+        """Return what *at* finds of *tree*; that it is nothing is confirmed a few times.
+
+        A process that is being forked has a number for a moment before it can be found.
+        """
+        newest = await look(proctree.newest_pid)
+        members = await look(at)
+        for _ in range(CONFIRMATIONS):
+            if members:
+                break
+            await anyio.sleep(CONFIRM_S)
+            before, newest = newest, await look(proctree.newest_pid)
+            members = await look(partial(self.newer, tree, before, is_killing=is_killing))
+        return members
+
+    def newer(self, tree: Tree, newest: int, *, is_killing: bool) -> list[Proc]:
+        """Return, and kill if so asked, what of *tree* was started after pid *newest* had been."""
+        return [each for each in tree.newer(newest) if not is_killing or self.kill(each)]
+
     async def await_engines(self, engines: Iterable[Proc]) -> None:
         """Wait a moment until the containers among *engines* have ended; log those that have not.
 
@@ -66,7 +94,7 @@ class Ending:
             _log.warning(text, self._label, name, each.pid, procfs.program(each.pid))
 
 
-async def look(at: Callable[[], list[Proc]]) -> list[Proc]:
+async def look(at: Callable[[], T]) -> T:
     """Look at /proc, again and again while there is no descriptor left to look with."""
     while True:
         try:

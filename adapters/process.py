@@ -17,6 +17,7 @@ import secrets
 import signal
 import subprocess
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -30,7 +31,7 @@ from ..runtime.ports import Command, Exit, Launcher, LogSink, Probe, ProcessHand
 from . import procengine, procfs, procport, procprobe, proctag, proctree, threads
 from .guardian import Guardian
 from .procadopt import Adopted
-from .procend import LOOK_AGAIN_S, Ending, look
+from .procend import LOOK_AGAIN_S, Ending
 from .procfs import Proc
 from .procgroup import ProcessGroup, ProcessGroups
 from .procowner import PortOwner
@@ -136,7 +137,7 @@ class LocalProcess(ProcessHandle):
         killed: set[tuple[int, int]] = set()
         with anyio.move_on_after(grace_s) as grace:
             looks = 0
-            while members := await look(self.tree):
+            while members := await self._ending.find(self._tree, self.tree):
                 looks += 1
                 if grace_s > 0:
                     self._ending.ask(members, self.pid)
@@ -144,7 +145,8 @@ class LocalProcess(ProcessHandle):
                     await anyio.sleep(LOOK_AGAIN_S)
                 await procfs.wait_gone(members)
         with anyio.move_on_after(KILL_LIMIT_S) as limit:
-            while grace.cancelled_caught and (members := await look(self._kill)):
+            find = partial(self._ending.find, self._tree, self._kill, is_killing=True)
+            while grace.cancelled_caught and (members := await find()):
                 killed.update((each.pid, each.start) for each in members)
                 with anyio.move_on_after(KILL_AGAIN_S):
                     await procfs.wait_gone(members)
@@ -198,8 +200,8 @@ class LocalProcess(ProcessHandle):
     def _kill(self) -> list[Proc]:
         """Kill the tree; returns who was in it, without those we may not signal."""
         self._is_killed = True
-        newest = proctree.newest_pid()
         try:
+            newest = proctree.newest_pid()
             members = self.tree()
         finally:
             if self._exit is None:  # in one call, so that no member forks a way out
@@ -207,7 +209,7 @@ class LocalProcess(ProcessHandle):
         if self._tree.group is not None:
             self._tree.group.kill(procengine.is_daemon)
         killed = [each for each in members if self._ending.kill(each)]
-        return killed + [each for each in self._tree.newer(newest) if self._ending.kill(each)]
+        return killed + self._ending.newer(self._tree, newest, is_killing=True)
 
     async def watch(self, group: ProcessGroup | None) -> None:
         """Move the leader into *group*, wait for its end and reap it; a task of the launcher."""
