@@ -72,4 +72,7 @@ class Fence:
 
 def _name(function: Callable[..., object]) -> str:
     function = getattr(function, "func", function)  # of a partial
-    return str(getattr(function, "__qualname__", None) or repr(function))
+    name, owner = getattr(function, "__qualname__", ""), getattr(function, "__self__", None)
+    if not name and owner is not None:  # a method of a compiled class
+        name = f"{type(owner).__qualname__}.{getattr(function, '__name__', '')}"
+    return name or repr(function)

@@ -30,7 +30,7 @@ from swapchart.runtime import fence
 EXPECTED = (
     "TimerService.run", "KvKeeper._learn", "Guardian._keep", "_reap_now_and_then",
     "LocalProcess._watch", "LogPump._pump", "Activities._reap", "Reloader.run", "watch",
-    "sample_on", "Notifier.live", "Activities._liveness", "Shelter._keep", "kill_when_hurried",
+    "sample_on", "Notifier.live", "Lifecycle._live", "Shelter._keep", "kill_when_hurried",
 )  # fmt: skip
 #: The server in front is run by our own code in one task; its end is the end of the proxy.
 VITAL = ("hypercorn", "uvicorn", "_hypercorn", "_uvicorn", "main", "_serve")
@@ -42,7 +42,9 @@ def names_of(task: asyncio.Task[Any]) -> list[str]:
     inner: Any = task.get_coro()
     while isinstance(inner, types.CoroutineType):
         found.append(inner.__qualname__)
-        inner = inner.cr_await
+        frame, inner = inner.cr_frame, inner.cr_await
+        if found[-1] in ("kept", "fenced") and frame is not None:  # compiled ones have no name
+            found.append(fence._name(frame.f_locals["function"]))
     return found
 
 
