@@ -37,7 +37,8 @@ _LEFT_OUT: dict[str, frozenset[_Part]] = {
 }
 _NONE_LEFT_OUT: frozenset[_Part] = frozenset()
 _STEP_BYTES = 3 << 18  # a multiple of three: base64 of pieces is that of the whole
-_OVERHEAD_BYTES = 1024  # of one capture, fields included, more or less
+_FIELD_BYTES = 512  # at least so much is counted for the fields of a capture and its path
+_OVERHEAD_BYTES = 512  # of one capture besides, more or less
 
 
 @dataclass(slots=True)
@@ -145,13 +146,14 @@ class Captures:
         has_answer = not has_failed and "answer" not in left_out and exchange.is_whole
         request = (exchange.body or b"") if has_request else b""
         answer = b"".join(exchange.pieces) if has_answer else b""
-        size = len(request) + len(answer) + _OVERHEAD_BYTES
+        asked, answered = _packed(exchange.request.headers), _packed(exchange.answer_headers)
+        fields = len(asked) + len(answered) + len(exchange.path)
+        size = len(request) + len(answer) + max(fields, _FIELD_BYTES) + _OVERHEAD_BYTES
         if size > self._room:
             return False
         self._kept[number] = Capture(
-            number, exchange.model, exchange.path, _packed(exchange.request.headers),
-            _packed(exchange.answer_headers), request, answer, size,
-        )  # fmt: skip
+            number, exchange.model, exchange.path, asked, answered, request, answer, size
+        )
         self._order.append(number)
         self._size += size
         self._make_room()

@@ -31,6 +31,7 @@ from .state import Proxy
 
 log = logging.getLogger(__name__)
 
+_MOST_HOSTS = 16  # upstreams for which the fields of one head are kept
 _NOTHING: frozenset[bytes] = frozenset()
 CLIENT_LEFT = 499
 """Status of a request whose client left, as nginx has it."""
@@ -252,6 +253,8 @@ def _lines(proxy: Proxy, request: Request, upstream: Upstream, sending: Sending)
         return _fields(proxy, request, upstream, sending)
     known = head.lines.get(upstream.host)
     if known is None:
+        if len(head.lines) >= _MOST_HOSTS:
+            head.lines.clear()
         known = head.lines[upstream.host] = field_lines(_fields(proxy, request, upstream, sending))
     return known
 

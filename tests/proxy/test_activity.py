@@ -396,6 +396,22 @@ def test_5_16_failures_keep_their_headers_only() -> None:
     run(main, respond=fail, options=ProxyOptions(capture_bytes=1 << 20))
 
 
+def test_5_16_fields_and_paths_take_room_too() -> None:
+    """Large header fields and paths of small requests count: the oldest captures go for them."""
+
+    async def main(bench: Bench) -> None:
+        field = "x" * 20_000
+        for _ in range(10):
+            answer = await bench.client.call(
+                "POST", "/v1/completions", body=b'{"model":"a"}', headers={"X-A": field}
+            )
+            assert answer.status == 200
+        kept = [row["has_capture"] for row in (await page(bench))["data"]]
+        assert 1 <= sum(kept) <= 4
+
+    run(main, options=ProxyOptions(capture_bytes=100_000))
+
+
 def test_5_16_room_is_bounded() -> None:
     """The oldest captures go first, what is too large is not kept, and 0 keeps none."""
 
