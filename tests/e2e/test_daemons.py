@@ -116,8 +116,9 @@ def test_restart_daemon_without_environment_is_ended_by_the_next_start(
     lived = procfs.is_same(daemon)
     again = SwapchartProcess((proxy.folder / "config.yaml").read_text(), cwd=proxy.folder)
     again.wait_listening()
-    ended, said = not procfs.is_same(daemon), again.output()
+    ended = not procfs.is_same(daemon)
     again.stop()
+    said = again.output()
     again.close()
 
     assert lived

@@ -207,7 +207,7 @@ def test_A04_an_answer_that_breaks_off_is_seen_to(
     proxy.wait_idle(name)
     if way != "crash":
         assert proxy.chat(name).status == 200
-    assert any("broke off after" in line for line in proxy.output().splitlines())
+    proxy.wait_said("broke off after")
 
 
 def test_A04_a_crash_before_the_answer_is_a_502(

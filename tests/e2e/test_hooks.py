@@ -390,7 +390,7 @@ def test_a_model_that_dies_ends_its_hook(serve: Serve, journal: Journal) -> None
     assert error_of(answer)["code"] == "exited"
     assert "killed by signal 9" in error_of(answer)["message"]
     assert time.monotonic() - began < 20.0
-    assert proxy.find(FOREVER) == []
+    wait_until(lambda: not proxy.find(FOREVER), LONG_S, what="the hook ended")
     journal.wait("exit killed by signal 9")
     assert journal.words("^hook") == ["hook afterHealthy", "hook afterStop"]
 

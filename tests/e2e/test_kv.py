@@ -106,7 +106,7 @@ def test_nothing_is_added_to_a_command_unasked(
     said = capsys.readouterr().out
 
     assert "--slot-save-path" not in psutil.Process(edited.pid("m")).cmdline()
-    assert f"m: kv: {problem}" in proxy.output()
+    proxy.wait_said(f"m: kv: {problem}")
     assert f"warning: models.m.kv: {problem}\n" in said
     assert "swapchart_kv_" not in proxy.call("GET", "/metrics").body.decode()
 
@@ -128,7 +128,7 @@ def test_a_folder_is_added_where_it_may_be(serve: Serve, llama: Llama) -> None:
     proxy.unload("m")
 
     assert read(proxy, "m") < 5
-    assert proxy.output().count("m: kv: adding --slot-save-path ") == 1
+    assert proxy.wait_said("m: kv: adding --slot-save-path ") == 1
 
 
 def test_a_program_of_another_name_gets_nothing_and_it_is_said_why(
@@ -239,7 +239,7 @@ def test_what_no_longer_fits_is_named_and_comes_back_with_the_old_command(edited
         "one: kv: saved by another server, so not restored: options: none -> --ctx-size 4096; "
         "tokens per slot: 8192 -> 4096"
     )
-    assert edited.proxy.output().count(text) == 1
+    assert edited.proxy.wait_said(text) == 1
 
 
 def test_switched_off_nothing_more_is_saved_and_it_can_be_purged(

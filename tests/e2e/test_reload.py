@@ -151,7 +151,7 @@ def test_C40_an_invalid_file_changes_nothing(serve: Serve, text: str) -> None:
     last = edited.proxy.get("/api/config")["last_reload"]
 
     assert (last["ok"], last["why"]) == (False, "asked by API")
-    assert "the old one stays" in edited.proxy.output()
+    edited.proxy.wait_said("the old one stays")
     assert edited.pid("m") == pid
     assert edited.changes() == {}
 
@@ -165,7 +165,7 @@ def test_SIGHUP_reloads(serve: Serve) -> None:
     wait_until(lambda: edited.reloads() == 1, LONG_S, what="one reload")
 
     assert edited.proxy.chat("n").status == 200
-    assert "reload (SIGHUP)" in edited.proxy.output()
+    edited.proxy.wait_said("reload (SIGHUP)")
 
 
 def test_C40_a_watched_file_is_read_once_it_rests(serve: Serve) -> None:

@@ -44,7 +44,7 @@ def wait_refused(edited: Edited, before: int, text: str) -> dict[str, Any]:
     assert not facts["last_reload"]["ok"]
     assert text in facts["last_reload"]["problems"][0]["text"]
     assert len(facts["models"]) == MODELS
-    assert text in edited.proxy.output()
+    edited.proxy.wait_said(text)
     return facts
 
 
@@ -87,7 +87,7 @@ def test_watch_file_is_truncated_waits_for_an_explicit_reload(watched: Edited) -
     assert facts["held_back"]["removed"] == ["m2", "m3", "m4", "m5"]
     command = facts["held_back"]["command"]
     assert command == f"kill -HUP {watched.proxy.pid}"
-    assert command in watched.proxy.output()
+    watched.proxy.wait_said(command)
 
     os.kill(watched.proxy.pid, signal.SIGHUP)
     wait_until(lambda: models_of(watched) == ["m0", "m1"], LONG_S)

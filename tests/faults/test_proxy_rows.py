@@ -83,7 +83,7 @@ def test_A25_without_a_place_for_its_state_it_serves(serve: Serve, journal: Jour
     proxy = serve({"a": journal.model("a")}, options=("--state-dir", "/proc/nowhere"))
 
     assert proxy.chat("a").status == 200
-    assert proxy.output().count("nothing is remembered") == 1
+    assert proxy.wait_said("nothing is remembered") == 1
 
 
 @pytest.mark.slow

@@ -98,6 +98,13 @@ class SwapchartProcess(Child):
             self.port = int(found[1]) if found else 0
         return bool(self.port) and raw.status(self.port) == 200
 
+    def wait_said(self, text: str, timeout_s: float = LONG_S) -> int:
+        """Wait until *text* stands in its output; returns how often it does.
+
+        Its log is written by a thread, so a response may come before the line about it.
+        """
+        return wait_until(lambda: self.output().count(text), timeout_s, what=f"{text!r} in the log")
+
     def stop(self, timeout_s: float = LONG_S) -> int:
         """Ask it to end and wait for that; returns the exit code."""
         self.note_guard()
