@@ -31,7 +31,6 @@ _ERROR_BYTES = 1 << 16
 _ERROR_CHARS = 500
 _UNKNOWN = -1
 _LARGEST = 10**15
-_EVENT = re.compile(rb"^data:([^\n]*+)", re.MULTILINE)
 _READER = json.JSONDecoder()
 _OBJECT = re.compile(r'"(usage|timings|metrics)"\s*:\s*(?=\{)')
 
@@ -140,9 +139,9 @@ def _plain(body: bytes) -> Tokens | None:
 
 def _from_events(body: bytes) -> list[Telling]:
     found = []
-    for match in _EVENT.finditer(body):
-        if _tells(match[1]):
-            found += _decode(match[1])
+    for line in body.split(b"\n"):
+        if line.startswith(b"data:") and _tells(line):
+            found += _decode(line[5:])
     return found
 
 
