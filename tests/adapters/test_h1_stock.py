@@ -54,7 +54,7 @@ H2 = {
 
 
 @pytest.mark.parametrize("name", H2)
-def test_http2_from_the_first_byte_is_refused(any_layer: Server, name: str) -> None:
+def test_C27_http2_from_the_first_byte_is_refused(any_layer: Server, name: str) -> None:
     """An error of HTTP/1.1 and the end of the connection; no frame of HTTP/2."""
     if "uvicorn" in any_layer.where and "stock" in any_layer.where and name == "version":
         pytest.skip("uvicorn's own layer takes any version for HTTP/1.1")
@@ -77,7 +77,7 @@ UPGRADES = {
 
 
 @pytest.mark.parametrize("name", UPGRADES)
-def test_h2c_that_is_offered_is_ignored(any_layer: Server, name: str) -> None:
+def test_C27_h2c_that_is_offered_is_ignored(any_layer: Server, name: str) -> None:
     """The request is served by HTTP/1.1, and HTTP/2 behind it is not understood."""
     any_layer.calls.clear()
     with any_layer.connect() as client:
@@ -90,7 +90,7 @@ def test_h2c_that_is_offered_is_ignored(any_layer: Server, name: str) -> None:
     assert [call.scope["http_version"] for call in any_layer.calls] == ["1.1"]
 
 
-def test_h2c_that_is_offered_with_a_body_is_ignored_or_refused(any_layer: Server) -> None:
+def test_C27_h2c_that_is_offered_with_a_body_is_ignored_or_refused(any_layer: Server) -> None:
     """A POST as Java's client sends it keeps its body."""
     any_layer.calls.clear()
     with any_layer.connect() as client:
