@@ -706,6 +706,12 @@ class H1Connection(asyncio.Protocol):
             return limits.header_timeout_s
         return limits.keep_alive_s + limits.keep_alive_spare_s
 
+    def _linger_limit_s(self) -> float:
+        limits = self._limits
+        if self.hub.is_draining():  # idle pools look at a connection when they next use it
+            return min(limits.linger_s, limits.drain_idle_s)
+        return limits.linger_s
+
     def _has_input(self) -> bool:
         """Tell whether the client has sent what the event loop has not read yet."""
         poll = select.poll()
@@ -719,7 +725,7 @@ class H1Connection(asyncio.Protocol):
         elif size:
             if took >= self._limits.write_timeout_s:
                 self.abort()
-        elif self._is_closing and took >= self._limits.linger_s:
+        elif self._is_closing and took >= self._linger_limit_s():
             if self.transport.is_closing() or self.transport.can_write_eof():
                 self.abort()
             else:

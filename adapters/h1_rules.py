@@ -41,7 +41,8 @@ class H1Limits:
         write_timeout_s: Longest time without the client taking a byte of its answer; seconds.
         linger_s: How long a client that is still sending is listened to after its answer, so
             that it gets to read it; seconds.
-        drain_idle_s: How long connections without a request are kept after draining began.
+        drain_idle_s: How long connections without a request are kept after draining began;
+            *linger_s* is no longer than this then; seconds.
         body_bytes: Buffered bytes of a body above which the client is paused.
         ahead_bytes: Buffered bytes of further requests above which the client is paused.
         stuck_bytes: Bytes read beyond these limits from a client that stays paused, to find out

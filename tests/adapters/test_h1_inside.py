@@ -49,6 +49,20 @@ def test_shutdown_finishes_what_is_in_flight(where: str) -> None:
 
 
 @pytest.mark.parametrize("where", PLACES)
+def test_shutdown_with_an_idle_client_that_stays_does_not_linger(where: str) -> None:
+    """A pool that does not look at its idle connections holds up the end for a moment only."""
+    with (
+        serving(where, H1Limits(drain_idle_s=0.2, linger_s=30.0), grace_s=20.0) as server,
+        server.connect() as client,
+    ):
+        client.send(GET)
+        assert client.read_answer().status == 200
+        server.begin_stop()
+        server.thread.join(10)
+        assert not server.thread.is_alive()
+
+
+@pytest.mark.parametrize("where", PLACES)
 @pytest.mark.parametrize("reads", [False, True])
 def test_C13_shutdown_does_not_wait_for_anybody(where: str, reads: bool) -> None:
     """Endless streams, read or not, deaf applications and slow heads end with the grace period."""

@@ -27,6 +27,7 @@ def test_2_4_listeners_do_not_delay_the_end(serve: Serve, server: str) -> None:
 
     assert code == 0
     assert took < 3.0  # the server's own limit for what does not end
+    assert "cutting them off" not in proxy.output()
     for listener, head in listeners:
         assert listener.read_body(head).body  # with the last chunk, or this raises
         listener.close()
