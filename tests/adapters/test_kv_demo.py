@@ -406,7 +406,7 @@ async def test_old_weights_that_come_back_get_their_conversation(kept: Kept, mod
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", '{"version": 99}', '{"version": 1}', "\x00", "[" * 100_000],
+    ["", "{", "[]", '{"version": "99"}', '{"version": 1}', "\x00", "[" * 100_000],
     ids=range(7),
 )
 async def test_a_manifest_that_makes_no_sense_is_put_aside(
