@@ -95,7 +95,7 @@ def test_put_reader_comes_back_number_of_dropped_lines_is_written(pipe: tuple[in
     assert tested.close()
     lines = found.splitlines()
     numbers = [int(each) for each in lines if each.isdigit()]
-    assert numbers == list(range(len(numbers)))
+    assert numbers == sorted(set(numbers))
     told = [int(each[1:].split()[0]) for each in lines if b"dropped" in each]
     assert sum(told) == tested.dropped == 5000 - len(numbers)
 

@@ -697,10 +697,10 @@ async def test_A43_a_stopped_child_hears_sigterm(launcher: LocalLauncher) -> Non
 async def test_A46_watching_takes_no_threads(launcher: LocalLauncher) -> None:
     """Thirty children are watched by no thread at all."""
     first = await launcher.start(sh("exec sleep 60"), LogRing())  # joining its cgroup takes one
-    before = len(names_in("/proc/self/task"))
+    before = names_in("/proc/self/task")
     processes = [await launcher.start(sh("exec sleep 60"), LogRing()) for _ in range(30)]
 
-    assert len(names_in("/proc/self/task")) == before
+    assert names_in("/proc/self/task") <= before
     for process in (first, *processes):
         process.kill()
         await process.wait()
@@ -731,12 +731,12 @@ async def test_a_python_without_pidfd_asks_the_kernel(
     process = await launcher.start(sh("exec sleep 60"), LogRing())  # joining its cgroup takes one
     process.kill()
     await process.wait()
-    threads = len(names_in("/proc/self/task"))
+    threads = names_in("/proc/self/task")
     process = await launcher.start(sh("setsid sleep 60 & exit 4"), LogRing())
 
     assert await process.wait() == Exit(code=4)
     assert await process.sweep(0) == 1
-    assert len(names_in("/proc/self/task")) == threads
+    assert names_in("/proc/self/task") <= threads  # those of other tests may end
     with pytest.raises(ProcessLookupError):
         procfs.open_pidfd(process.pid)
 
