@@ -139,7 +139,9 @@ def _result_kinds(expression: ast.expr, known: Mapping[str, frozenset[str]]) -> 
     """
     kinds = _kinds(expression, known)
     if "list" in kinds:
-        raise _KindError("a list is allowed behind `in` and in min(..) and max(..) only")
+        raise _KindError(
+            "a list is allowed only behind `in` or as the only argument of min(..) or max(..)"
+        )
     return kinds
 
 
@@ -158,7 +160,7 @@ def _kinds(node: ast.expr, known: Mapping[str, frozenset[str]]) -> frozenset[str
             _result_kinds(item, known)
         return frozenset({"list"})
     if isinstance(node, ast.Call):
-        return frozenset().union(*(_inner_kinds(argument, known) for argument in node.args))
+        return _call_kinds(node, known)
     if isinstance(node, ast.Compare):
         for part in (node.left, *node.comparators):
             _kinds(part, known)
@@ -175,11 +177,12 @@ def _kinds(node: ast.expr, known: Mapping[str, frozenset[str]]) -> frozenset[str
     return _NUMBER
 
 
-def _inner_kinds(node: ast.expr, known: Mapping[str, frozenset[str]]) -> frozenset[str]:
-    """Return the kinds of *node*, and those of its items in place of a list."""
-    if isinstance(node, ast.Tuple):
-        return frozenset().union(*(_result_kinds(item, known) for item in node.elts))
-    return _kinds(node, known)
+def _call_kinds(node: ast.Call, known: Mapping[str, frozenset[str]]) -> frozenset[str]:
+    """Return the kinds of the arguments; those of the items if a list is the only argument."""
+    arguments = node.args
+    if len(arguments) == 1 and isinstance(arguments[0], ast.Tuple):
+        arguments = arguments[0].elts  # of several lists, the greatest list would be the value
+    return frozenset().union(*(_result_kinds(argument, known) for argument in arguments))
 
 
 def reads(expression: ast.expr) -> frozenset[str]:
