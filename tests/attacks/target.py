@@ -252,7 +252,8 @@ def play_response(*pieces: bytes, status: bytes = b"200 OK") -> Play:
 
     def play(connection: socket.socket) -> None:
         read_request(connection)
-        connection.sendall(b"HTTP/1.1 " + status + b"\r\n")
+        # The connection ends after it: without the word the proxy might send another request.
+        connection.sendall(b"HTTP/1.1 " + status + b"\r\nConnection: close\r\n")
         for piece in pieces:
             connection.sendall(piece)
 
