@@ -28,3 +28,8 @@ def new_loop(name: str) -> NewLoop:
 def fastest_loop() -> NewLoop:
     """Return what makes the loop that ``swapchart serve`` takes: uvloop's if it is installed."""
     return new_loop("asyncio" if importlib.util.find_spec("uvloop") is None else "uvloop")
+
+
+def has_uvloop(where: str) -> bool:
+    """Return True if a place of ``h1_server`` runs on uvloop."""
+    return "asyncio" not in where and importlib.util.find_spec("uvloop") is not None
