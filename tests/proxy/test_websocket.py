@@ -107,7 +107,7 @@ def test_C26_the_client_closes(place: Place) -> None:
     with place.open("/upstream/a/ws") as socket:
         socket.close(4321, "enough")
     place.proxy.wait_idle("org/a")
-    socket = place.open("/upstream/a/ws")
+    socket = place.open("/upstream/a/ws", ping_interval=None)  # its thread would outlive it
     socket.socket.close()
     place.proxy.wait_idle("org/a")
 
