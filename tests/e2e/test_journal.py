@@ -63,8 +63,9 @@ async def _launched(database: Database) -> list[tuple[object, ...]]:
 
 def test_A16_leftovers_of_a_killed_run_are_ended_and_innocents_spared(tmp_path: Path) -> None:
     """Marked processes and the recorded leader end; a process that only has its pid lives."""
+    dead = f"dead-run-{os.getpid()}"  # tests that run beside this one end what they know
     marked = subprocess.Popen(
-        ["sleep", "60"], env={**os.environ, "SWAPCHART_INSTANCE": "dead-run"}, cwd=tmp_path,
+        ["sleep", "60"], env={**os.environ, "SWAPCHART_INSTANCE": dead}, cwd=tmp_path,
         start_new_session=True,
     )  # fmt: skip
     bare = subprocess.Popen(["sleep", "60"], env={}, cwd=tmp_path, start_new_session=True)
@@ -73,7 +74,7 @@ def test_A16_leftovers_of_a_killed_run_are_ended_and_innocents_spared(tmp_path: 
         started, boot = started_of(bare.pid), boot_id()
         assert started is not None
         launched = [
-            Launched("dead-run", "a", 999_999, 1, boot),
+            Launched(dead, "a", 999_999, 1, boot),
             Launched("other-run", "b", bare.pid, started, boot),
             Launched("other-run", "c", innocent.pid, 1, boot),
         ]
