@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .context import Context, build_context
+from .decision_table import Table, compile_table
 from .document import Configuration, Document, Memory, Value, as_list
 from .effects import (
     AdmitAll,
@@ -25,20 +26,19 @@ from .effects import (
     StopDone,
 )
 from .errors import ChartError, ConfigError, SwapchartError
-from .reading import from_mapping, lifecycle, read
+from .parse import from_mapping, lifecycle, read
 from .stepper import Compiled, NotHandledError, Stepper, TableStepper
-from .table import Table, compile_table
 
 if TYPE_CHECKING:
-    from .chart import compile_chart
     from .checker import Finding, Move, Report, Run, check
-    from .classes import from_class
-    from .diagram import to_dot, to_mermaid, to_table
+    from .class_reader import from_class
     from .explore import Bounds
     from .export import DIAGRAMS, FORMATS, native_yaml, render, to_json, to_yaml
+    from .mermaid import to_dot, to_mermaid, to_table
     from .overlay import merge
-    from .reference import ChartStepper
+    from .reference_stepper import ChartStepper
     from .scxml import to_scxml
+    from .statemachine_chart import compile_chart
 
 __all__ = [
     "DIAGRAMS",
@@ -96,16 +96,16 @@ __all__ = [
 ]
 
 _LATE = {
-    "compile_chart": "chart",
+    "compile_chart": "statemachine_chart",
     "Finding": "checker",
     "Move": "checker",
     "Report": "checker",
     "Run": "checker",
     "check": "checker",
-    "from_class": "classes",
-    "to_dot": "diagram",
-    "to_mermaid": "diagram",
-    "to_table": "diagram",
+    "from_class": "class_reader",
+    "to_dot": "mermaid",
+    "to_mermaid": "mermaid",
+    "to_table": "mermaid",
     "Bounds": "explore",
     "DIAGRAMS": "export",
     "FORMATS": "export",
@@ -114,7 +114,7 @@ _LATE = {
     "to_json": "export",
     "to_yaml": "export",
     "merge": "overlay",
-    "ChartStepper": "reference",
+    "ChartStepper": "reference_stepper",
     "to_scxml": "scxml",
 }
 

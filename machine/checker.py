@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from .checked_step import World
+from .diagram_model import picture
 from .document import Configuration, Document, Value
 from .explore import Bounds, Environment, Input, Reactor, Situation, parameter_sets
 from .graph import Graph, backward, components
-from .picture import picture
 from .stepper import Compiled
-from .world import World
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

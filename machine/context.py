@@ -13,7 +13,7 @@ from .document import Document, Value
 from .effects import Effect
 from .errors import ChartError
 from .expressions import bounded, can_grow, on_self
-from .names import parsed
+from .name_rules import parsed
 
 
 class Context(Protocol):

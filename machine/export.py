@@ -12,9 +12,9 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import yaml
 
-from .diagram import to_dot, to_mermaid, to_table
 from .document import Document
 from .errors import ChartError
+from .mermaid import to_dot, to_mermaid, to_table
 from .scxml import to_scxml
 
 Format: TypeAlias = Literal["yaml", "native", "json", "scxml", "mermaid", "dot", "table"]

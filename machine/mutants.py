@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from .checked_step import World
 from .document import Document, Value, as_list, walk
 from .effects import CancelActivity, CancelTimer, Effect, RejectAll
 from .explore import Bounds, Environment, Input, Reactor, Situation, parameter_sets
 from .stepper import Compiled
-from .world import World
 
 _SLOTS = ("before", "on", "after")
 _GUARDS = ("cond", "unless")

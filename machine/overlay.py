@@ -18,7 +18,7 @@ from typing import Any
 from .bounds import MAX_STATES, check_values
 from .document import Document, as_list, walk
 from .errors import ChartError
-from .reading import from_mapping
+from .parse import from_mapping
 
 _MAX_DEPTH = 20  # of states within states
 _ENTRIES = ("data", "parameters", "events", "guards", "actions")

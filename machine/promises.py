@@ -15,7 +15,7 @@ from typing import TypeAlias
 from .document import Always, Configuration, Document, Value
 from .effects import Effect, describe
 from .expressions import parse, reads
-from .names import WAS, scope
+from .name_rules import WAS, scope
 
 Values: TypeAlias = tuple[Value, ...]
 Fields: TypeAlias = tuple[tuple[str, Value], ...]

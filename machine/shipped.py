@@ -16,8 +16,8 @@ from importlib.resources import files
 from sys import intern
 from typing import Any
 
+from .decision_table import Table, Tree
 from .document import Configuration
-from .table import Table, Tree
 
 _PACKAGE = __name__.rpartition(".")[0]
 
@@ -99,9 +99,9 @@ def fresh(text: bytes) -> dict[str, Any]:
     Raises:
         ChartError: It is wrong, or has history states.
     """
+    from .decision_table import compile_table
     from .errors import ChartError
-    from .reading import from_mapping, load_yaml
-    from .table import compile_table
+    from .parse import from_mapping, load_yaml
 
     raw = load_yaml(text.decode())
     table = compile_table(from_mapping(raw))

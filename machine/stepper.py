@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from .context import Context, build_context
+from .decision_table import Table, compile_table
 from .document import Configuration, Document, Memory, Value
 from .effects import Effect
 from .errors import SwapchartError
-from .reading import shipped_table
-from .table import Table, compile_table
+from .parse import shipped_table
 
 if TYPE_CHECKING:
-    from .reference import ChartStepper
+    from .reference_stepper import ChartStepper
 
 _NOTHING: Mapping[str, Value] = {}
 
@@ -170,7 +170,7 @@ class Compiled:
 
     def reference(self, **parameters: Value) -> ChartStepper:
         """Make an instance that python-statemachine itself interprets."""
-        from .chart import compile_chart  # loads the library, which few need
-        from .reference import ChartStepper
+        from .reference_stepper import ChartStepper
+        from .statemachine_chart import compile_chart  # loads the library, which few need
 
         return ChartStepper(compile_chart(self.document), self.context_class(**parameters))

@@ -11,22 +11,11 @@ from .errors import (
     SwapchartError,
 )
 from .hooks import HookResult
-from .leases import Lease
+from .lease import Lease
 from .lifecycle import Lifecycle
-from .logs import LogRing
+from .log_ring import LogRing
 from .player import Player, Step
-from .ports import (
-    Command,
-    Exit,
-    HttpCall,
-    HttpClient,
-    Launcher,
-    LogSink,
-    Probe,
-    ProcessHandle,
-)
-from .records import Transition
-from .renewal import Difference, compare
+from .ports import Command, Exit, HttpCall, HttpClient, Launcher, LogSink, Probe, ProcessHandle
 from .scheduler import EvictionPolicy, QueueLimits, Scheduler, one_at_a_time
 from .spec import (
     CallAction,
@@ -38,7 +27,9 @@ from .spec import (
     ServiceSpec,
     Timings,
 )
+from .spec_diff import Difference, compare
 from .supervisor import Change, Supervisor
+from .transition import Transition
 
 __all__ = [
     "CallAction",

@@ -16,8 +16,8 @@ import anyio
 from .activity import Activity, Body
 from .errors import LaunchError
 from .hooks import Haste
-from .pace import ProbePace
 from .ports import Command, ProcessHandle
+from .probe_schedule import ProbePace
 from .service_state import Post, ServiceState
 from .spec import Hook, ServiceSpec
 

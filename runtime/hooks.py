@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import anyio
 
 from .errors import LaunchError
-from .logs import LogRing
+from .log_ring import LogRing
 from .ports import Command, HttpClient, Launcher
 from .spec import CallAction, Hook, HookContext, HttpAction, RunAction
 from .timers import TimerService

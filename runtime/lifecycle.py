@@ -39,14 +39,14 @@ from .activities import Activities
 from .activity import Activity
 from .errors import RequestError
 from .hooks import HookRunner
-from .limits import Limits
-from .logs import LogRing
+from .lifecycle_timers import Limits
+from .log_ring import LogRing
 from .ports import Exit, ProcessHandle
-from .records import Transition
-from .renewal import Difference, compare
 from .service_state import NO_DATA, ServiceState, World
 from .spec import HookContext, ServiceSpec
-from .waiters import Waiter
+from .spec_diff import Difference, compare
+from .transition import Transition
+from .waiter import Waiter
 
 log = logging.getLogger(__name__)
 

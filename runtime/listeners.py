@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import anyio
 
-from .records import Transition
+from .transition import Transition
 
 log = logging.getLogger(__name__)
 

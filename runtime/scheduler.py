@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from .errors import RequestError
-from .waiters import Waiter
+from .waiter import Waiter
 
 #: stopped: holds nothing. failed: refuses by itself. reviving: the same, but it will start again
 #: without being asked, so that its place is taken. asleep: holds next to nothing.

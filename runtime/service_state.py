@@ -15,11 +15,11 @@ from typing import Protocol
 from .activity import Activity
 from .fence import Fence
 from .hooks import HookPlaces, HookResult, HookRunner
-from .logs import LogRing
+from .log_ring import LogRing
 from .ports import Exit, HttpClient, Launcher, ProcessHandle
-from .records import Transition
 from .spec import HookContext, ServiceSpec
 from .timers import TimerService
+from .transition import Transition
 
 NO_DATA: Mapping[str, str | int | bool] = {}
 

@@ -24,17 +24,15 @@ import anyio.lowlevel
 
 from ..machine import Compiled, Document, lifecycle
 from .errors import ConfigError, RequestError
+from .hook_recovery import OwedHooks
 from .hooks import HookPlaces
-from .leases import Lease, leased
+from .idle_loader import OnIdle
+from .lease import Lease, leased
 from .lifecycle import Lifecycle
 from .listeners import Listener, Listeners
-from .logs import LogRing
-from .on_idle import OnIdle
-from .owed import OwedHooks
-from .phases import phase_of
+from .log_ring import LogRing
+from .phase import phase_of
 from .ports import HttpClient, Launcher
-from .records import Transition
-from .renewal import Difference, Retired, after_leaving, compare
 from .scheduler import (
     Decision,
     Evict,
@@ -47,10 +45,12 @@ from .scheduler import (
     one_at_a_time,
 )
 from .service_state import World
-from .shelter import Shelter
+from .shielded_tasks import Shelter
 from .spec import ServiceSpec
+from .spec_diff import Difference, Retired, after_leaving, compare
 from .timers import TimerService
-from .waiters import Waiter
+from .transition import Transition
+from .waiter import Waiter
 
 log = logging.getLogger(__name__)
 

@@ -30,7 +30,7 @@ import anyio
 from .errors import LaunchError
 from .ports import Command, Exit, HttpCall, LogSink, Probe
 from .spec import ServiceSpec
-from .virtual import DeadlockError, LeftoverError, LivelockError, VirtualLoop, run_virtual
+from .virtual_clock import DeadlockError, LeftoverError, LivelockError, VirtualLoop, run_virtual
 
 __all__ = [
     "CommandScript",

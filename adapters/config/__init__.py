@@ -6,9 +6,12 @@ line and column; nothing is executed; values of secrets are in no ``repr`` and n
 
 from __future__ import annotations
 
-from .command import split_command
+from .command_line import split_command
 from .load import check_config, load_config
-from .model import (
+from .problems import ConfigProblems, Problem, format_problems
+from .schema.document import Queue, config_schema
+from .schema.model import Capabilities, Drain, Kv, Liveness, Restart, Timeouts
+from .values import (
     ApiKeyEntry,
     Config,
     Filters,
@@ -22,9 +25,6 @@ from .model import (
     Selector,
     Sleep,
 )
-from .problems import ConfigProblems, Problem, format_problems
-from .schema import Queue, config_schema
-from .schema_model import Capabilities, Drain, Kv, Liveness, Restart, Timeouts
 
 __all__ = [
     "ApiKeyEntry",

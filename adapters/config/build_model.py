@@ -10,13 +10,13 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from ...runtime.ports import HttpCall
-from .command import UnterminatedQuoteError, split_command
+from .command_line import UnterminatedQuoteError, split_command
+from .document.nodes import Node, Scalar, Sequence
+from .document.source import shown
 from .expand import HOOK_POINTS, ModelTree
-from .fields import CommandLine
-from .model import Filters, HookAction, ModelConfig, Sleep
-from .reader import Reader, locate
-from .schema import DocumentSection
-from .schema_model import (
+from .schema.document import DocumentSection
+from .schema.fields import CommandLine
+from .schema.model import (
     FiltersSection,
     HookPoints,
     HookSection,
@@ -24,8 +24,8 @@ from .schema_model import (
     ModelFiltersSection,
     ModelSection,
 )
-from .source import shown
-from .tree import Node, Scalar, Sequence
+from .validate import Reader, locate
+from .values import Filters, HookAction, ModelConfig, Sleep
 
 MIN_HEALTH_S = 15
 _COMFYUI = "comfyui_auto"

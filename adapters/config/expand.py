@@ -10,18 +10,20 @@ from collections.abc import Container, Iterator
 from collections.abc import Mapping as Map
 from dataclasses import dataclass, field
 
-from .command import strip_comments
-from .findings import Findings
-from .macros import (
-    Scope,
-    TooMuchTextError,
-    display,
-    explain,
-    read_macros,
-    unresolved,
+from .command_line import strip_comments
+from .document.nodes import (
+    Mapping,
+    Node,
+    Scalar,
+    Sequence,
+    mapping_at,
+    scalar_at,
+    sequence_at,
+    walk,
 )
-from .source import Environment, hide_escapes
-from .tree import Mapping, Node, Scalar, Sequence, mapping_at, scalar_at, sequence_at, walk
+from .document.source import Environment, hide_escapes
+from .macros import Scope, TooMuchTextError, display, explain, read_macros, unresolved
+from .problem_collector import Findings
 
 HOOK_POINTS = (
     "beforeStart",

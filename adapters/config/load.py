@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Literal
 
 from .build_model import MIN_HEALTH_S, ModelBuilder
+from .document.merge import list_files, read_files
+from .document.nodes import Mapping, Node, mapping_at, walk
+from .document.source import Environment, variables
 from .expand import DEFAULTED, HOOK_POINTS, Expanded, expand_document
-from .findings import Findings
-from .merge import list_files, read_files
-from .model import ApiKeyEntry, Config, ModelConfig
-from .names import Names
+from .model_names import Names
+from .problem_collector import Findings
 from .problems import ConfigProblems, Problem
-from .reader import Reader, locate
 from .routing import read_routing
-from .schema import TOP_KEYS, DocumentSection
-from .schema_model import ModelSection
-from .source import Environment, variables
-from .tree import Mapping, Node, mapping_at, walk
+from .schema.document import TOP_KEYS, DocumentSection
+from .schema.model import ModelSection
+from .validate import Reader, locate
+from .values import ApiKeyEntry, Config, ModelConfig
 
 _LOG_TIMES = frozenset(
     (

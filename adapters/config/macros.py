@@ -17,10 +17,10 @@ from collections.abc import Iterable
 from operator import itemgetter
 
 from ...machine.errors import SwapchartError
-from .findings import Findings
-from .scalars import Value, as_text, is_timestamp
-from .source import shown
-from .tree import Mapping, Node, Scalar, Sequence, mapping_at, scalar_at, sequence_at
+from .document.nodes import Mapping, Node, Scalar, Sequence, mapping_at, scalar_at, sequence_at
+from .document.scalars import Value, as_text, is_timestamp
+from .document.source import shown
+from .problem_collector import Findings
 
 #: Names that are ours: their values come from the model.
 RESERVED = ("PID", "PORT", "MODEL_ID")

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from ...runtime.eviction import Expression
-from .matrix import (
+from .matrix_expression import (
     ExpressionError,
     TooMuchWorkError,
     families,
@@ -18,8 +18,8 @@ from .matrix import (
     parse_expression,
     references,
 )  # fmt: skip
-from .model import Group, Matrix, ModelConfig, Routing
-from .schema import DocumentSection, GroupSection, MatrixSection
+from .schema.document import DocumentSection, GroupSection, MatrixSection
+from .values import Group, Matrix, ModelConfig, Routing
 
 DEFAULT_GROUP = "(default)"
 _MOST_PARTS = 20_000  # of all sets together: to choose among them takes some 20 us each

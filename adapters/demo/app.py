@@ -9,11 +9,11 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from . import dialects
-from .dialects import MakeDialect
-from .generate import Engine, Job, Outcome
-from .model import Json, chat_tokens, last_user_text, text_of
-from .wire import Exchange, Gone, Refused, whole_number
+from . import api_formats
+from .api_formats import MakeDialect
+from .engine import Engine, Job, Outcome
+from .fake_model import Json, chat_tokens, last_user_text, text_of
+from .http import Exchange, Gone, Refused, whole_number
 
 Handler = Callable[[Exchange], Awaitable[None]]
 _LOADING = Refused(503, "Loading model", "unavailable_error")
@@ -125,7 +125,7 @@ class App:
                 "total_slots": len(slots.all),
                 "model_alias": self.engine.model,
                 "model_path": self.model_path,
-                "build_info": f"swapchart-{dialects.FINGERPRINT}",
+                "build_info": f"swapchart-{api_formats.FINGERPRINT}",
                 "is_sleeping": self.is_asleep,
             }
         )
@@ -371,11 +371,11 @@ _POST: dict[str, Callable[[App, Exchange], Awaitable[None]]] = {
     "/wake_up": App._wake_up,
 }
 _GENERATING: dict[str, tuple[MakeDialect, Callable[[Json], tuple[list[str], str]]]] = {
-    "/v1/chat/completions": (dialects.Chat, _from_messages),
-    "/chat/completions": (dialects.Chat, _from_messages),
-    "/v1/completions": (dialects.Text, _from_prompt),
-    "/completion": (dialects.Native, _from_prompt),
-    "/infill": (dialects.Native, _from_infill),
-    "/v1/messages": (dialects.Messages, _from_messages),
-    "/v1/responses": (dialects.Responses, _from_input),
+    "/v1/chat/completions": (api_formats.Chat, _from_messages),
+    "/chat/completions": (api_formats.Chat, _from_messages),
+    "/v1/completions": (api_formats.Text, _from_prompt),
+    "/completion": (api_formats.Native, _from_prompt),
+    "/infill": (api_formats.Native, _from_infill),
+    "/v1/messages": (api_formats.Messages, _from_messages),
+    "/v1/responses": (api_formats.Responses, _from_input),
 }

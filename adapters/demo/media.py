@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 
-from .model import Json, embedding, relevance, token_id
-from .wire import Refused, whole_number
+from .fake_model import Json, embedding, relevance, token_id
+from .http import Refused, whole_number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

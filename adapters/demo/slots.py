@@ -21,8 +21,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .model import Json, common_prefix
-from .wire import Refused
+from .fake_model import Json, common_prefix
+from .http import Refused
 
 _LLAMA_MAGIC, _LLAMA_VERSION = 0x67677371, 2
 _MAGIC = "swapchart-demo-slot-2"

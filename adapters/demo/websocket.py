@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 
-from .wire import Exchange, Refused, Wire
+from .http import Exchange, Refused, Wire
 
 _GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _CLOSE, _PING, _PONG = 8, 9, 10

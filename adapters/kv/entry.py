@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from .tokens import common_prefix
+from .token_file import common_prefix
 
 _SAME_SHARE = 0.5
 _WHOLE_SHARE = 0.98

@@ -17,7 +17,7 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..private_files import UnsafeFileError, make_folder, open_file, tighten_file
+from ..system.private_files import UnsafeFileError, make_folder, open_file, tighten_file
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .launch import LaunchLine, relevant_variables
+from ..llama_cpp.launch_args import LaunchLine, relevant_variables
 
 _BETWEEN_OPTIONS = re.compile(r" (?=-|LLAMA_ARG_)")
 

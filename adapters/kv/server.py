@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .facts import ServerFacts
 from .fingerprint import Fingerprint
+from .server_identity import ServerFacts
 from .settings import KvSettings
 
 

@@ -11,13 +11,13 @@ from typing import Any
 import anyio
 
 from ...runtime.fence import Fence
-from .. import threads
-from .digests import Digests
-from .proof import Record
-from .run import Run
+from ..system import threads
+from .checksums import Digests
+from .effectiveness import Record
+from .manifest import ModelStore
+from .run_statistics import Run
 from .server import Server, Terms
-from .slots import SlotClient
-from .store import ModelStore
+from .slot_client import SlotClient
 
 log = logging.getLogger(__name__)
 

@@ -8,24 +8,24 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from ...runtime import LogRing, Supervisor
 from ...runtime.fence import kept
+from ..http1.asgi_types import Headers, Message, Receive, Scope, Send
 from ..store.activity import ActivityStore
-from .api import ROUTES
-from .asgi_types import Headers, Message, Receive, Scope, Send
-from .body_budget import BodyBudget
-from .catalogue import Catalogue
-from .events import Reporter
-from .exchange import Exchange
-from .gate import Refusal, json_refusal
-from .host import HostSampler
-from .lane import Lane
+from .access.admission import Refusal, json_refusal
+from .access.origins import preflight
+from .accounting.request_record import Exchange
+from .api.events import Reporter
+from .api.passthrough import bad_path, redirect
+from .api.performance import sample_on
+from .api.route_table import ROUTES
+from .body.memory_budget import BodyBudget
+from .context import History, Proxy
+from .forwarding.fast_path import Lane
+from .models.catalog import Catalogue
+from .monitoring.host import HostSampler
 from .options import ProxyOptions
-from .origins import preflight
-from .passthrough import bad_path, redirect
-from .performance import sample_on
 from .request import Request, unless_gone
-from .respond import send_error
-from .routes import cleaned
-from .state import History, Proxy
+from .responses import send_error
+from .routing import cleaned
 
 OnFinished: TypeAlias = Callable[[Exchange], None]
 
@@ -75,9 +75,9 @@ class ProxyApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take one HTTP request or one websocket; ASGI 3."""
         if scope["type"] == "websocket":
-            from . import websocket_routes  # few need it
+            from .api import websockets  # few need it
 
-            await websocket_routes.serve(self.proxy, scope, receive, send)
+            await websockets.serve(self.proxy, scope, receive, send)
             return
         request = Request(scope, receive, self.bodies)
         await unless_gone(request, self._answer(request, send))

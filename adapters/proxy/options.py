@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from .auth import ApiKey
+from .access.api_keys import ApiKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,12 +13,12 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from io import BytesIO
 from typing import Any
 
-from ..h1_exchange import TELL_LEAVING, WHOLE_ANSWER, WHOLE_BODY
-from .asgi_types import Headers, Message, Receive, Scope, SendWhole
-from .auth import EVERYTHING, Access
-from .body_budget import BodyBudget
-from .heads import Head
-from .routes import Route
+from ..http1.asgi_types import Headers, Message, Receive, Scope, SendWhole
+from ..http1.server.request_cycle import TELL_LEAVING, WHOLE_ANSWER, WHOLE_BODY
+from .access.api_keys import EVERYTHING, Access
+from .access.header_cache import Head
+from .body.memory_budget import BodyBudget
+from .routing import Route
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from sqlite3 import Connection
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from .database import Database
-from .statistics import histogram
+from .histogram import histogram
 
 MIGRATIONS = (
     """

@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 from ...machine.errors import SwapchartError
-from .. import threads
-from ..private_files import open_file, tighten_file
+from ..system import threads
+from ..system.private_files import open_file, tighten_file
 
 log = logging.getLogger(__name__)
 

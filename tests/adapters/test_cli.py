@@ -13,7 +13,8 @@ from tools.swapchart_process import Proxies, demo_model
 from tools.tls import PEM
 
 from swapchart import __version__
-from swapchart.adapters.cli import build_parser, main
+from swapchart.adapters.cli import main
+from swapchart.adapters.cli.main import build_parser
 
 
 @pytest.mark.parametrize("dash", ["-", "--"])

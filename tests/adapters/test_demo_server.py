@@ -665,7 +665,7 @@ def test_sleep_loses_the_cache_and_wakes_again(tmp_path: Path) -> None:
 
 def test_it_imports_nothing_but_itself_and_the_standard_library(tmp_path: Path) -> None:
     code = (
-        "import sys; before = set(sys.modules); import swapchart.adapters.demo_server;"
+        "import sys; before = set(sys.modules); import swapchart.adapters.demo.server;"
         "new = {m.partition('.')[0] for m in set(sys.modules) - before};"
         "print(*sorted(new - set(sys.stdlib_module_names)));"
         "print(*sorted(m for m in sys.modules if m.startswith('swapchart.')))"

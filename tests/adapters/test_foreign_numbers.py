@@ -10,14 +10,14 @@ import threading
 import anyio
 import pytest
 
-from swapchart.adapters import procprobe
-from swapchart.adapters.kv.proof import Record, seen_in
-from swapchart.adapters.kv.run import Run
-from swapchart.adapters.kv.slots import SlotClient, SlotError, whole
-from swapchart.adapters.proxy.host import nvidia_gpu
-from swapchart.adapters.proxy.tokens import tokens_of
-from swapchart.adapters.store.statistics import histogram
-from swapchart.adapters.systemd import _watchdog_s
+from swapchart.adapters.kv.effectiveness import Record, seen_in
+from swapchart.adapters.kv.run_statistics import Run
+from swapchart.adapters.kv.slot_client import SlotClient, SlotError, whole
+from swapchart.adapters.process.port import http_probe
+from swapchart.adapters.proxy.accounting.token_usage import tokens_of
+from swapchart.adapters.proxy.monitoring.host import nvidia_gpu
+from swapchart.adapters.server.systemd import _watchdog_s
+from swapchart.adapters.store.histogram import histogram
 
 #: As JSON; none of them is a count, a time or a size.
 NONSENSE = (
@@ -167,7 +167,7 @@ def test_probe_length_has_5000_digits_is_an_answer_all_the_same() -> None:
         threading.Thread(target=run, daemon=True).start()
         with listener:
             url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
-            answer = await procprobe.get(url, timeout_s=5.0)
+            answer = await http_probe.get(url, timeout_s=5.0)
         assert answer.status == 503
 
     anyio.run(main)

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from swapchart.adapters import guard, procfs
-from swapchart.adapters.process import LocalLauncher
-from swapchart.runtime.logs import LogRing
+from swapchart.adapters.process import LocalLauncher, guard_process, procfs
+from swapchart.runtime.log_ring import LogRing
 from swapchart.runtime.ports import Command
 
 pytestmark = pytest.mark.slow
@@ -21,7 +20,7 @@ pytestmark = pytest.mark.slow
 PROXY = textwrap.dedent("""
     import os, sys, anyio
     from swapchart.adapters.process import LocalLauncher
-    from swapchart.runtime.logs import LogRing
+    from swapchart.runtime.log_ring import LogRing
     from swapchart.runtime.ports import Command
 
     TREES = (
@@ -52,7 +51,7 @@ PROXY = textwrap.dedent("""
 RENEWED = textwrap.dedent("""
     import sys, anyio
     from swapchart.adapters.process import LocalLauncher
-    from swapchart.runtime.logs import LogRing
+    from swapchart.runtime.log_ring import LogRing
     from swapchart.runtime.ports import Command
 
     TREE = '''
@@ -182,7 +181,7 @@ async def test_A40_the_guard_holds_nothing_of_ours() -> None:
 @pytest.mark.anyio
 async def test_a_normal_end_lets_strangers_live(monkeypatch: pytest.MonkeyPatch) -> None:
     """Told to go, the guard goes at once and ends nobody: that we have done ourselves."""
-    monkeypatch.setattr("swapchart.adapters.guardian._LEAVE_S", 30)
+    monkeypatch.setattr("swapchart.adapters.process.guard._LEAVE_S", 30)
     env = {**os.environ, "SWAPCHART_INSTANCE": "calm"}
     stranger = subprocess.Popen(("sleep", "60"), env=env)  # noqa: ASYNC220
     began = time.monotonic()
@@ -202,7 +201,7 @@ def test_the_guard_hears_groups_come_and_go() -> None:
     os.close(far)
     groups: dict[int, int] = {}
 
-    assert guard.listen(near, groups)
+    assert guard_process.listen(near, groups)
     assert groups == {12: 345}
     os.close(near)
 
@@ -212,7 +211,7 @@ def test_the_guard_goes_when_it_is_told_to() -> None:
     near, far = os.pipe()
     os.write(far, b"+12 345\n.\n")
 
-    assert not guard.listen(near, {})
+    assert not guard_process.listen(near, {})
     os.close(near)
     os.close(far)
 
@@ -224,8 +223,10 @@ def test_the_guard_spares_who_was_given_an_old_number() -> None:
         assert found is not None
         marker = b"\0SWAPCHART_INSTANCE=nobody\0"
 
-        assert guard.victims(marker, {stranger.pid: found.start + 1}) == []
-        assert guard.victims(marker, {stranger.pid: found.start}) == [(stranger.pid, found.start)]
+        assert guard_process.victims(marker, {stranger.pid: found.start + 1}) == []
+        assert guard_process.victims(marker, {stranger.pid: found.start}) == [
+            (stranger.pid, found.start)
+        ]
         stranger.kill()
 
 

@@ -17,7 +17,7 @@ from tools.h1_server import Call, Server, serving
 from tools.net import wait_until
 from tools.raw import Answer, Connection
 
-from swapchart.adapters.h1_exchange import WHOLE_ANSWER, WHOLE_BODY
+from swapchart.adapters.http1.server.request_cycle import WHOLE_ANSWER, WHOLE_BODY
 
 H = b"Host: x\r\n"
 G = b"GET / HTTP/1.1\r\n" + H

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tools.transports import Wire
 
-from swapchart.adapters.h1 import ConnectionHub, H1Limits
-from swapchart.adapters.h1_connection import H1Connection
+from swapchart.adapters.http1.server.connection import H1Connection
+from swapchart.adapters.http1.server.hypercorn_protocol import ConnectionHub, H1Limits
 
 Request = tuple[str, bytes]  # method and body
 

@@ -11,8 +11,8 @@ import pytest
 from tools.h1_server import serving
 from tools.raw import Connection
 
-from swapchart.adapters.h1 import H1Limits, patched_hypercorn
-from swapchart.adapters.h1_websocket import hypercorn_websockets
+from swapchart.adapters.http1.server.hypercorn_protocol import H1Limits, patched_hypercorn
+from swapchart.adapters.http1.server.websocket import hypercorn_websockets
 
 run: Any = hypercorn.asyncio.run
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"

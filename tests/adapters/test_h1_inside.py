@@ -16,8 +16,8 @@ from tools.h1_server import PLACES, Call, Server, serving, trickle
 from tools.net import takes, wait_until
 from tools.raw import Connection
 
-from swapchart.adapters import h1
-from swapchart.adapters.h1 import H1Limits
+from swapchart.adapters.http1.server import hypercorn_protocol
+from swapchart.adapters.http1.server.hypercorn_protocol import H1Limits
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -119,7 +119,7 @@ async def echo(call: Call) -> None:
 
 @pytest.fixture(params=PLACES)
 def server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(h1, "_ORPHAN_S", 0.2)
+    monkeypatch.setattr(hypercorn_protocol, "_ORPHAN_S", 0.2)
     with serving(request.param) as server:
         server.handlers["/ws"] = echo
         yield server

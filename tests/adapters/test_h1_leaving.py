@@ -19,10 +19,14 @@ from tools.net import wait_until
 from tools.raw import Connection
 from tools.transports import Wire
 
-from swapchart.adapters import sock_diag
-from swapchart.adapters.h1 import ClientGoneError, ConnectionHub, H1Limits
-from swapchart.adapters.h1_connection import H1Connection
-from swapchart.adapters.h1_exchange import TELL_LEAVING
+from swapchart.adapters.http1.server import sock_diag
+from swapchart.adapters.http1.server.connection import H1Connection
+from swapchart.adapters.http1.server.hypercorn_protocol import (
+    ClientGoneError,
+    ConnectionHub,
+    H1Limits,
+)
+from swapchart.adapters.http1.server.request_cycle import TELL_LEAVING
 
 H = b"Host: x\r\n"
 G = b"GET / HTTP/1.1\r\n" + H

@@ -18,9 +18,13 @@ from tools.h1_server import Call, Server, serving
 from tools.loops import has_uvloop
 from tools.net import takes, wait_until
 
-from swapchart.adapters import h1_connection
-from swapchart.adapters.h1 import ClientGoneError, ConnectionHub, H1Limits
-from swapchart.adapters.h1_connection import H1Connection
+from swapchart.adapters.http1.server import connection as h1_connection
+from swapchart.adapters.http1.server.connection import H1Connection
+from swapchart.adapters.http1.server.hypercorn_protocol import (
+    ClientGoneError,
+    ConnectionHub,
+    H1Limits,
+)
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 LIMITS = H1Limits(

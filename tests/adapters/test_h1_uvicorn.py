@@ -17,12 +17,12 @@ from tools.raw import Connection
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from swapchart.adapters.asgi import Application
+from swapchart.adapters.app.application import Application
 from swapchart.adapters.config import load_config
-from swapchart.adapters.h1 import H1Limits
-from swapchart.adapters.h1_exchange import Exchange
-from swapchart.adapters.h1_uvicorn import uvicorn_protocol
-from swapchart.adapters.server import ServeOptions, uvicorn_config
+from swapchart.adapters.http1.server.hypercorn_protocol import H1Limits
+from swapchart.adapters.http1.server.request_cycle import Exchange
+from swapchart.adapters.http1.server.uvicorn_protocol import uvicorn_protocol
+from swapchart.adapters.server.run import ServeOptions, uvicorn_config
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nok"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swapchart.adapters.headers import (
+from swapchart.adapters.http1.headers import (
     HOP_BY_HOP,
     HeaderError,
     connection_names,

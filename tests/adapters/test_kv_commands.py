@@ -12,12 +12,12 @@ import pytest
 from tools.children import demo_argv
 from tools.kv import EAGER, NAME, STORY, demo_command, keeping
 
+from swapchart.adapters.app.service_setup import stop_limit_s
 from swapchart.adapters.cli import main
 from swapchart.adapters.config import load_config
 from swapchart.adapters.kv.entry import Entry
 from swapchart.adapters.kv.files import FolderLock, prefix_of
-from swapchart.adapters.kv.store import ModelStore
-from swapchart.adapters.services import stop_limit_s
+from swapchart.adapters.kv.manifest import ModelStore
 
 pytestmark = pytest.mark.slow
 

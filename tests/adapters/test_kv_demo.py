@@ -14,7 +14,7 @@ import pytest
 from tools.kv import EAGER, NAME, STORY, Kept, demo_command, keeping, warnings_of
 
 from swapchart.adapters.kv.files import FolderLock, prefix_of
-from swapchart.adapters.kv.keeper import Place
+from swapchart.adapters.kv.manager import Place
 from swapchart.adapters.kv.settings import KvSettings
 from swapchart.runtime import Hook, RunAction
 

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from tools.kv import with_metadata
 from tools.make_tiny_gguf import write_tiny_gguf
 
-from swapchart.adapters.kv.digests import Digests
+from swapchart.adapters.kv.checksums import Digests
 from swapchart.adapters.kv.files import FolderLock, KvStoreError, SlotFiles, is_name_of_ours
-from swapchart.adapters.kv.gguf import GgufError, file_identity, read_gguf, shards
+from swapchart.adapters.llama_cpp.gguf import GgufError, file_identity, read_gguf, shards
 from swapchart.runtime.fence import Fence
 
 

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from swapchart.adapters.kv.effectiveness import Record, Seen, seen_in
 from swapchart.adapters.kv.entry import Entry, by_value, choose
 from swapchart.adapters.kv.fingerprint import fingerprint
-from swapchart.adapters.kv.launch import LaunchLine, relevant_variables
-from swapchart.adapters.kv.proof import Record, Seen, seen_in
-from swapchart.adapters.kv.run import Run
-from swapchart.adapters.kv.tokens import common_prefix, read_tokens
+from swapchart.adapters.kv.run_statistics import Run
+from swapchart.adapters.kv.token_file import common_prefix, read_tokens
+from swapchart.adapters.llama_cpp.launch_args import LaunchLine, relevant_variables
 
 Saved = tuple[Entry, "array[int] | None"]
 

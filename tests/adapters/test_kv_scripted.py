@@ -20,13 +20,13 @@ from tools.kv import EAGER, NAME, is_free, warnings_of
 from tools.net import wait_until_async
 from tools.scripted_upstream import Upstream, serving
 
-from swapchart.adapters.kv import keeper as keeper_module
+from swapchart.adapters.kv import manager as keeper_module
+from swapchart.adapters.kv.effectiveness import Seen, seen_in
 from swapchart.adapters.kv.files import FolderLock, KvStoreError
-from swapchart.adapters.kv.keeper import KvKeeper, Place
-from swapchart.adapters.kv.model import ModelKv
-from swapchart.adapters.kv.proof import Seen, seen_in
+from swapchart.adapters.kv.manager import KvKeeper, Place
+from swapchart.adapters.kv.manifest import ModelStore
+from swapchart.adapters.kv.model_cache import ModelKv
 from swapchart.adapters.kv.settings import KvSettings
-from swapchart.adapters.kv.store import ModelStore
 from swapchart.runtime import CallAction, Command, HookContext, ServiceSpec, fence
 
 pytestmark = pytest.mark.anyio

@@ -7,7 +7,7 @@ import gzip
 
 import pytest
 
-from swapchart.adapters.kv.slots import SlotClient
+from swapchart.adapters.kv.slot_client import SlotClient
 
 _PACKED = gzip.compress(bytes(200 << 20), 1)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from swapchart.adapters import lookup, threads
+from swapchart.adapters.system import name_lookup, threads
 
 #: Lets no thread be made: the limit of address space leaves no room for its stack.
 NO_THREADS = """
@@ -39,7 +39,7 @@ def without_threads(script: str) -> str:
 @pytest.fixture
 def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "hosts"
-    monkeypatch.setattr(lookup, "_HOSTS", str(path))
+    monkeypatch.setattr(name_lookup, "_HOSTS", str(path))
     return path
 
 
@@ -65,18 +65,18 @@ def test_near_addresses_name_is_found_in_hosts_or_is_loopback(
     """Addresses, names in /etc/hosts and `localhost` take no lookup."""
     hosts.write_text("10.0.0.7 gpu GPU.lan # commented\nnonsense x\n10.0.0.8\tgpu\n\n# ::1 y\n")
 
-    assert lookup.near_addresses(name) == expected
+    assert name_lookup.near_addresses(name) == expected
 
 
 def test_near_addresses_hosts_file_that_changes_is_read_again(hosts: Path) -> None:
     """Without a file, and with a new one, the answer is the present one."""
-    before = lookup.near_addresses("gpu")
+    before = name_lookup.near_addresses("gpu")
     hosts.write_text("10.0.0.7 gpu\n")
-    with_file = lookup.near_addresses("gpu")
+    with_file = name_lookup.near_addresses("gpu")
     hosts.unlink()
 
-    assert (before, with_file, lookup.near_addresses("gpu")) == ([], ["10.0.0.7"], [])
-    assert lookup.near_addresses("localhost") == ["127.0.0.1", "::1"]
+    assert (before, with_file, name_lookup.near_addresses("gpu")) == ([], ["10.0.0.7"], [])
+    assert name_lookup.near_addresses("localhost") == ["127.0.0.1", "::1"]
 
 
 def test_getaddrinfo_near_name_is_as_the_system_says() -> None:
@@ -84,19 +84,19 @@ def test_getaddrinfo_near_name_is_as_the_system_says() -> None:
 
     async def ask() -> None:
         for family in (socket.AF_UNSPEC, socket.AF_INET):
-            found = await lookup.getaddrinfo(
+            found = await name_lookup.getaddrinfo(
                 "127.0.0.1", 80, family=family, type=socket.SOCK_STREAM
             )
             assert found == socket.getaddrinfo("127.0.0.1", 80, family, socket.SOCK_STREAM)
-        assert {each[4][0] for each in await lookup.getaddrinfo(b"localhost", "80")} >= {
+        assert {each[4][0] for each in await name_lookup.getaddrinfo(b"localhost", "80")} >= {
             "127.0.0.1"
         }
         with pytest.raises(socket.gaierror):
-            await lookup.getaddrinfo("127.0.0.1", 80, family=socket.AF_INET6)
+            await name_lookup.getaddrinfo("127.0.0.1", 80, family=socket.AF_INET6)
         with pytest.raises(socket.gaierror):
-            await lookup.getaddrinfo("no-such-host.invalid", 80)
+            await name_lookup.getaddrinfo("no-such-host.invalid", 80)
         with pytest.raises(socket.gaierror):
-            await lookup.getaddrinfo("a..b", 80)
+            await name_lookup.getaddrinfo("a..b", 80)
 
     asyncio.run(ask())
 
@@ -123,7 +123,7 @@ def test_loop_connection_by_name_reaches_the_second_address(
 
         assert peer == ("127.0.0.1", port)
 
-    with asyncio.Runner(loop_factory=lookup.loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=name_lookup.loop_factory()) as runner:
         runner.run(connect())
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from tools.transports import Wire
 
-from swapchart.adapters import outbox
-from swapchart.adapters.h1 import ConnectionHub, H1Limits
-from swapchart.adapters.h1_connection import H1Connection
-from swapchart.adapters.outbox import Outbox
+from swapchart.adapters.http1 import write_batch
+from swapchart.adapters.http1.server.connection import H1Connection
+from swapchart.adapters.http1.server.hypercorn_protocol import ConnectionHub, H1Limits
+from swapchart.adapters.http1.write_batch import Outbox
 
 pytestmark = pytest.mark.anyio
 
@@ -47,7 +47,7 @@ class Lost(Letter):
 def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Sets the clock that outboxes read; seconds."""
     at = [100.0]
-    monkeypatch.setattr(outbox, "perf_counter", lambda: at[0])
+    monkeypatch.setattr(write_batch, "perf_counter", lambda: at[0])
 
     def put(now: float) -> None:
         at[0] = now
@@ -93,10 +93,10 @@ async def test_what_comes_together_goes_at_the_end_of_the_turn(
 async def test_not_too_many_wait(clock: Callable[[float], None]) -> None:
     """In a long turn the first ones go before its end."""
     box, sent, loop = Outbox(), list[str](), asyncio.get_running_loop()
-    count = 3 * outbox._MANY
+    count = 3 * write_batch._MANY
     for number in range(count):
         box.add(loop, Letter(str(number), sent))
-    assert len(sent) >= 2 * outbox._MANY
+    assert len(sent) >= 2 * write_batch._MANY
     await turn()
     assert sent == [str(number) for number in range(count)]
 

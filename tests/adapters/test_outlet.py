@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 from tools.net import wait_until
 
-from swapchart.adapters import outlet
-from swapchart.adapters.outlet import Outlet, OutletStream
+from swapchart.adapters.app import standard_streams
+from swapchart.adapters.app.standard_streams import Outlet, OutletStream
 
 LINE = b"x" * 99 + b"\n"
 AT_ONCE_S = 2.0  # what must not wait takes microseconds; the machine may be busy
@@ -49,7 +49,7 @@ def no_thread(*_: object) -> int:
 @pytest.fixture(params=["thread", "no thread"])
 def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "no thread":
-        monkeypatch.setattr(outlet, "start_new_thread", no_thread)
+        monkeypatch.setattr(standard_streams, "start_new_thread", no_thread)
     return str(request.param)
 
 
@@ -70,7 +70,7 @@ def test_put_reader_takes_nothing_returns_at_once(
     assert 0 < kept < ((1 << 16) + (1 << 17)) // len(LINE)  # the queue, and what a pipe holds
     began = time.monotonic()
     assert not tested.close()
-    assert time.monotonic() - began < 5 * outlet._FLUSH_S
+    assert time.monotonic() - began < 5 * standard_streams._FLUSH_S
 
 
 @pytest.mark.usefixtures("threads")
@@ -197,7 +197,7 @@ def test_never_waiting_without_descriptors_leaves_streams_alone(
     there = io.StringIO()
     monkeypatch.setattr(sys, "stderr", there)
     monkeypatch.setattr(sys, "stdout", None)
-    with outlet.never_waiting():
+    with standard_streams.never_waiting():
         assert (sys.stderr, sys.stdout) == (there, None)
 
 
@@ -205,7 +205,7 @@ SCRIPT = """
 import logging, sys, traceback, threading, warnings
 import uvicorn
 from hypercorn.config import Config
-from swapchart.adapters.outlet import never_waiting
+from swapchart.adapters.app.standard_streams import never_waiting
 
 def flood(write):
     for _ in range(3000):

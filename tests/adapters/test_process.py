@@ -14,10 +14,9 @@ import anyio
 import pytest
 from tools.loops import needs
 
-from swapchart.adapters import procfs
-from swapchart.adapters.process import LocalLauncher, LocalProcess
+from swapchart.adapters.process import LocalLauncher, LocalProcess, procfs
 from swapchart.runtime.errors import EngineError, SpecError
-from swapchart.runtime.logs import LogRing
+from swapchart.runtime.log_ring import LogRing
 from swapchart.runtime.ports import Command, Exit
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
@@ -153,7 +152,7 @@ async def test_A02_the_log_is_complete_when_the_end_is_told(
     launcher: LocalLauncher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All that a child wrote is in its log when wait returns, even if the pump was behind."""
-    monkeypatch.setattr("swapchart.adapters.procpump.TURN_BYTES", 1)
+    monkeypatch.setattr("swapchart.adapters.process.output.TURN_BYTES", 1)
     log = LogRing()
     process = await launcher.start(sh("head -c 180000 /dev/zero; echo; echo last words"), log)
     block_until_dead(process)
@@ -355,7 +354,7 @@ async def test_A14_an_unseen_daemon_is_reaped_later(
     launcher: LocalLauncher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A daemon that nobody ever saw alive is reaped after a while; no child of others is."""
-    monkeypatch.setattr("swapchart.adapters.procadopt.UNKNOWN_ZOMBIE_S", 0.5)
+    monkeypatch.setattr("swapchart.adapters.process.tree.adoption.UNKNOWN_ZOMBIE_S", 0.5)
     stranger = foreign("sh", "-c", "exit 7")
     process = await launcher.start(sh("(setsid true & sleep 0.1); exec sleep 60"), LogRing())
     await eventually(lambda: len(zombies()) == 2)
@@ -460,7 +459,7 @@ async def test_A32_no_process_left_is_an_engine_error(pids_cgroup: Path, tmp_pat
         import anyio, os, pathlib, sys
         from swapchart.adapters.process import LocalLauncher
         from swapchart.runtime.errors import EngineError
-        from swapchart.runtime.logs import LogRing
+        from swapchart.runtime.log_ring import LogRing
         from swapchart.runtime.ports import Command
 
         async def main():
@@ -498,7 +497,7 @@ async def test_A33_who_is_killed_for_want_of_memory_is_told_apart(
     script = """
         import anyio, os, pathlib, sys
         from swapchart.adapters.process import LocalLauncher
-        from swapchart.runtime.logs import LogRing
+        from swapchart.runtime.log_ring import LogRing
         from swapchart.runtime.ports import Command
 
         EAT = f"{sys.executable} -S -c 'x = bytearray(300 << 20)'"
@@ -574,9 +573,9 @@ async def test_A31_children_get_the_old_limit_of_open_files(tmp_path: Path) -> N
     """We raise the soft limit for ourselves; a child sees the one we were given."""
     script = """
         import anyio, resource
-        from swapchart.adapters import procfs
+        from swapchart.adapters.process import procfs
         from swapchart.adapters.process import LocalLauncher
-        from swapchart.runtime.logs import LogRing
+        from swapchart.runtime.log_ring import LogRing
         from swapchart.runtime.ports import Command
 
         async def main():
@@ -600,7 +599,7 @@ async def test_A31_no_descriptor_left_is_an_engine_error(tmp_path: Path) -> None
         import anyio, os, resource
         from swapchart.adapters.process import LocalLauncher
         from swapchart.runtime.errors import EngineError
-        from swapchart.runtime.logs import LogRing
+        from swapchart.runtime.log_ring import LogRing
         from swapchart.runtime.ports import Command
 
         async def main():
@@ -638,7 +637,7 @@ async def test_A31_sweep_waits_for_a_descriptor(tmp_path: Path) -> None:
     script = """
         import anyio, os, resource
         from swapchart.adapters.process import LocalLauncher
-        from swapchart.runtime.logs import LogRing
+        from swapchart.runtime.log_ring import LogRing
         from swapchart.runtime.ports import Command
 
         async def main():
@@ -853,9 +852,9 @@ async def test_leaving_works_when_every_task_was_cancelled(tmp_path: Path) -> No
     """A loop that is torn down cancels our tasks behind our back; nothing hangs or is left."""
     script = """
         import asyncio, os
-        from swapchart.adapters import procfs
+        from swapchart.adapters.process import procfs
         from swapchart.adapters.process import LocalLauncher
-        from swapchart.runtime.logs import LogRing
+        from swapchart.runtime.log_ring import LogRing
         from swapchart.runtime.ports import Command
 
         async def main():

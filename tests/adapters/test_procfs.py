@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis.strategies import binary, integers
 
-from swapchart.adapters import procfs
-from swapchart.adapters.procfs import parse_stat
+from swapchart.adapters.process import procfs
+from swapchart.adapters.process.procfs import parse_stat
 
 CGROUPS_1 = "9:name=systemd:/\n8:cpu,memory:/box/1\n0::/\n"
 CGROUPS_2 = "0::/user.slice/a.scope\n"

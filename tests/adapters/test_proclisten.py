@@ -6,8 +6,9 @@ from ipaddress import ip_address
 
 import pytest
 
-from swapchart.adapters import procfs, proclisten
-from swapchart.adapters.proclisten import Listener, parse_listeners, select_listeners
+from swapchart.adapters.process import procfs
+from swapchart.adapters.process.port import listeners
+from swapchart.adapters.process.port.listeners import Listener, parse_listeners, select_listeners
 
 # What Linux printed on a little-endian machine; the columns after the inode are left out.
 TCP = """\
@@ -59,7 +60,7 @@ def test_our_own_listener_is_ours(host: str, seen_from: str) -> None:
     """The inode in the table is the one among our descriptors."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, 0), family=family, dualstack_ipv6=":" in host) as server:
-        inodes = proclisten.listening_inodes(ip_address(seen_from), server.getsockname()[1])
+        inodes = listeners.listening_inodes(ip_address(seen_from), server.getsockname()[1])
 
         assert len(inodes) == 1
         assert inodes <= procfs.socket_inodes(os.getpid())
@@ -79,8 +80,8 @@ def test_the_kernel_and_its_tables_say_the_same(host: str) -> None:
             inode = os.fstat(server.fileno()).st_ino
             expected = [Listener(address=ip_address(host), inode=inode, uid=os.geteuid())]
 
-            assert proclisten.ask_listeners(port) == expected
-            assert proclisten.read_listeners(port) == expected
+            assert listeners.ask_listeners(port) == expected
+            assert listeners.read_listeners(port) == expected
 
 
 def test_more_listeners_than_one_answer_holds_are_all_found() -> None:
@@ -89,7 +90,7 @@ def test_more_listeners_than_one_answer_holds_are_all_found() -> None:
     try:
         for server in servers:
             host, port = server.getsockname()
-            assert proclisten.listening_inodes(ip_address(host), port) == {
+            assert listeners.listening_inodes(ip_address(host), port) == {
                 os.fstat(server.fileno()).st_ino
             }
     finally:
@@ -104,11 +105,11 @@ def test_where_the_kernel_does_not_answer_its_tables_are_read(
     monkeypatch: pytest.MonkeyPatch, name: str, value: int
 ) -> None:
     """No such protocol, or no such question: a listener is found all the same."""
-    monkeypatch.setattr(proclisten, name, value)
+    monkeypatch.setattr(listeners, name, value)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         with pytest.raises(OSError, match=r"."):
-            proclisten.ask_listeners(port)
+            listeners.ask_listeners(port)
 
-        inodes = proclisten.listening_inodes(ip_address("127.0.0.1"), port)
+        inodes = listeners.listening_inodes(ip_address("127.0.0.1"), port)
         assert inodes == {os.fstat(server.fileno()).st_ino}

@@ -17,9 +17,9 @@ import anyio
 import pytest
 from tools.net import free_port
 
-from swapchart.adapters import procengine, procfs, procowner
-from swapchart.adapters.process import LocalLauncher, LocalProcess
-from swapchart.runtime.logs import LogRing
+from swapchart.adapters.process import LocalLauncher, LocalProcess, container_engines, procfs
+from swapchart.adapters.process.port import owner
+from swapchart.runtime.log_ring import LogRing
 from swapchart.runtime.ports import Command, Probe
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
@@ -98,7 +98,7 @@ async def test_probe_stranger_that_ends_soon_is_not_final(
     launcher: LocalLauncher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who is about to end is waited for before a start is given up."""
-    monkeypatch.setattr(procowner, "_ENDING_S", 30.0)
+    monkeypatch.setattr(owner, "_ENDING_S", 30.0)
     process, port = await start(launcher), free_port()
     with stranger(port) as other:
         async with anyio.create_task_group() as tasks:
@@ -223,23 +223,23 @@ def test_names_client_script_counts_commands_and_no_comments(
     script = tmp_path / "start"
     script.write_text(text)
 
-    assert procengine.names_client((str(script),)) == expected
-    assert procengine.names_client(("sh", str(script), "a\0b")) == expected
+    assert container_engines.names_client((str(script),)) == expected
+    assert container_engines.names_client(("sh", str(script), "a\0b")) == expected
 
 
 def test_names_client_pipe_or_folder_is_not_waited_for(tmp_path: Path) -> None:
     """Only files are read."""
     os.mkfifo(tmp_path / "pipe")
 
-    assert not procengine.names_client((str(tmp_path / "pipe"), str(tmp_path)))
-    assert procengine.names_client(("docker", "run"))
-    assert procengine.names_client(("sh", "-c", "podman run x"))
+    assert not container_engines.names_client((str(tmp_path / "pipe"), str(tmp_path)))
+    assert container_engines.names_client(("docker", "run"))
+    assert container_engines.names_client(("sh", "-c", "podman run x"))
 
 
 TWO_USERS = """
     import anyio, encodings.idna, os, pwd, signal, sys
     from swapchart.adapters.process import LocalLauncher
-    from swapchart.runtime.logs import LogRing
+    from swapchart.runtime.log_ring import LogRing
     from swapchart.runtime.ports import Command
 
     port, model = int(sys.argv[1]), sys.argv[2:]
@@ -325,7 +325,7 @@ def run_command(name: str, port: int, *options: str) -> str:
 
 
 def monitors(name: str) -> list[procfs.Proc]:
-    return [p for p in procfs.scan() if procengine.container(p.pid) == name and p.is_alive]
+    return [p for p in procfs.scan() if container_engines.container(p.pid) == name and p.is_alive]
 
 
 async def wait_ready(process: LocalProcess, port: int) -> None:

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 import pytest
 from tools.net import free_port, wait_until_async
 
-from swapchart.adapters import procengine, procfs, proclisten, procport
-from swapchart.adapters.process import LocalLauncher
+from swapchart.adapters.process import LocalLauncher, container_engines, procfs
+from swapchart.adapters.process.port import check, listeners
 from swapchart.runtime import Command, LogRing, PortInUseError
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
@@ -119,7 +119,7 @@ async def test_A11_who_is_about_to_end_is_waited_for(
     launcher: LocalLauncher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A holder that ends within the limit is in nobody's way; the limit is not slept through."""
-    monkeypatch.setattr(procport, "_ENDING_S", 60.0)
+    monkeypatch.setattr(check, "_ENDING_S", 60.0)
     port = free_port()
     with stranger("127.0.0.1", port, linger_s=0.1) as other:
         assert other.stdin is not None
@@ -152,8 +152,8 @@ async def test_A11_a_forwarded_port_is_left_to_its_command(
     port = free_port()
     with stranger("127.0.0.1", port) as other:
         program = procfs.program(other.pid)
-        monkeypatch.setattr(procengine, "FORWARDERS", frozenset({program.partition(".")[0]}))
-        monkeypatch.setattr(procport, "_ENDING_S", 0.0)
+        monkeypatch.setattr(container_engines, "FORWARDERS", frozenset({program.partition(".")[0]}))
+        monkeypatch.setattr(check, "_ENDING_S", 0.0)
         await launcher.start(sleeper(f"http://127.0.0.1:{port}"), LogRing())
 
     assert f"port {port} is held by pid {other.pid} ({program})" in caplog.text
@@ -187,7 +187,7 @@ async def test_A11_a_free_port_costs_no_look_into_proc(
     def never(*args: object) -> set[int]:
         raise AssertionError(args)
 
-    monkeypatch.setattr(proclisten, "listening_inodes", never)
+    monkeypatch.setattr(listeners, "listening_inodes", never)
     process = await launcher.start(sleeper(f"http://127.0.0.1:{port}"), LogRing())
 
     assert not process.has_ended

@@ -13,9 +13,10 @@ import anyio
 import anyio.abc
 import pytest
 
-from swapchart.adapters import lookup, procfs, proclisten, procprobe
-from swapchart.adapters.process import LocalLauncher, LocalProcess
-from swapchart.runtime.logs import LogRing
+from swapchart.adapters.process import LocalLauncher, LocalProcess, procfs
+from swapchart.adapters.process.port import http_probe, listeners
+from swapchart.adapters.system import name_lookup
+from swapchart.runtime.log_ring import LogRing
 from swapchart.runtime.ports import Command, Probe
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
@@ -264,13 +265,13 @@ async def test_the_proof_is_made_once_for_each_port(
     """Later probes of the same port cost one connection and no look into /proc."""
     process, port, _ = await serve(launcher, "200")
     asked: list[int] = []
-    real = proclisten.listening_users
+    real = listeners.listening_users
 
-    def spy(address: proclisten.IPAddress, port: int) -> dict[int, int]:
+    def spy(address: listeners.IPAddress, port: int) -> dict[int, int]:
         asked.append(port)
         return real(address, port)
 
-    monkeypatch.setattr(proclisten, "listening_users", spy)
+    monkeypatch.setattr(listeners, "listening_users", spy)
     for _ in range(3):
         assert (await process.probe(f"http://127.0.0.1:{port}/", timeout_s=5)).is_ok
 
@@ -308,7 +309,7 @@ async def test_the_second_address_of_a_name_is_tried_soon(
         full.listen(0)
         with socket.create_connection(("127.0.0.2", port)):  # now its queue is full
             places = ["127.0.0.2", "127.0.0.1"]
-            monkeypatch.setattr(lookup, "near_addresses", lambda name: places)
+            monkeypatch.setattr(name_lookup, "near_addresses", lambda name: places)
             probe = await process.probe(f"http://localhost:{port}/", timeout_s=5)
 
     assert probe == Probe(is_ok=True)
@@ -339,14 +340,14 @@ async def test_a_connection_to_itself_is_refused(
     process = await launcher.start(Command(argv=("sleep", "60")), LogRing())
     async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
         port = listener.extra(anyio.abc.SocketAttribute.local_port)
-    real = procprobe._make_socket
+    real = http_probe._make_socket
 
     def bound(family: int) -> socket.socket:
         sock = real(family)
         sock.bind(("127.0.0.1", port))
         return sock
 
-    monkeypatch.setattr(procprobe, "_make_socket", bound)
+    monkeypatch.setattr(http_probe, "_make_socket", bound)
     probe = await process.probe(f"http://127.0.0.1:{port}/", timeout_s=5)
 
     assert probe == Probe(is_ok=False, detail="refused")

@@ -6,9 +6,9 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from swapchart.adapters import procpump
-from swapchart.adapters.procpump import CappedSink, LogPump
-from swapchart.runtime.logs import LogRing
+from swapchart.adapters.process import output
+from swapchart.adapters.process.output import CappedSink, LogPump
+from swapchart.runtime.log_ring import LogRing
 
 pytestmark = pytest.mark.anyio
 
@@ -39,7 +39,7 @@ async def test_A21_one_turn_is_bounded() -> None:
 
 async def test_A21_between_two_turns_others_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pump that always finds more to read lets the event loop go on after each turn."""
-    monkeypatch.setattr(procpump, "TURN_BYTES", 65_536)
+    monkeypatch.setattr(output, "TURN_BYTES", 65_536)
     near, far = os.pipe()
     turn, seen = 0, []
 

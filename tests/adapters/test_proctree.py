@@ -13,9 +13,10 @@ from pathlib import Path
 import anyio
 import pytest
 
-from swapchart.adapters import procadopt, procengine, procfs, procgroup, proctag, proctree
-from swapchart.adapters.process import LocalLauncher, LocalProcess
-from swapchart.runtime.logs import LogRing
+from swapchart.adapters.process import LocalLauncher, LocalProcess, container_engines, procfs
+from swapchart.adapters.process.tree import adoption, cgroup, descendants
+from swapchart.adapters.process.tree import tag as proctag
+from swapchart.runtime.log_ring import LogRing
 from swapchart.runtime.ports import Command
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
@@ -83,13 +84,13 @@ async def launcher(
 ) -> AsyncIterator[LocalLauncher]:
     """A launcher with cgroups, where they can be made, and one without."""
     if request.param == "no cgroup":
-        monkeypatch.setattr(procgroup, "own_folder", lambda: None)
-    elif procgroup.own_folder() is None:
+        monkeypatch.setattr(cgroup, "own_folder", lambda: None)
+    elif cgroup.own_folder() is None:
         pytest.skip("no cgroup can be made here")
     async with LocalLauncher(guard=False, subreaper=True) as launcher:
         yield launcher
     assert not [p for p in procfs.scan() if proctag.is_of(proctag.read(p.pid), launcher.instance)]
-    folder = procgroup.own_folder()
+    folder = cgroup.own_folder()
     assert folder is None or not list(folder.glob(f"swapchart-{os.getpid()}-*"))
 
 
@@ -183,7 +184,7 @@ async def test_sweep_daemon_without_tag_or_cgroup_ends_it_with_the_last_possible
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """While another run may have started it, it is left alone."""
-    monkeypatch.setattr(procgroup, "own_folder", lambda: None)
+    monkeypatch.setattr(cgroup, "own_folder", lambda: None)
     async with LocalLauncher(guard=False, subreaper=True) as launcher:
         other = await launcher.start(Command(argv=("sleep", "60")), LogRing())
         process, daemon = await start_daemon(launcher, tmp_path / "pid", "reset")
@@ -199,7 +200,7 @@ async def test_leaving_daemon_of_nobody_known_is_ended(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """What could have been of several runs ends with the launcher at the latest."""
-    monkeypatch.setattr(procgroup, "own_folder", lambda: None)
+    monkeypatch.setattr(cgroup, "own_folder", lambda: None)
     async with LocalLauncher(guard=False, subreaper=True) as launcher:
         await launcher.start(Command(argv=("sleep", "60")), LogRing())
         await launcher.start(Command(argv=("sleep", "60")), LogRing())
@@ -300,9 +301,9 @@ async def test_sweep_engine_daemon_is_left_to_its_engine(
         pytest.skip("its program file must be root's")
     names = frozenset({PYTHON.name.partition(".")[0]})
     process, daemon = await start_daemon(launcher, tmp_path / "pid")
-    monkeypatch.setattr(procengine, "DAEMONS", names)
-    monkeypatch.setattr(procengine, "_MONITORS", names)
-    monkeypatch.setattr("swapchart.adapters.procend.ENGINE_S", 0.2)
+    monkeypatch.setattr(container_engines, "DAEMONS", names)
+    monkeypatch.setattr(container_engines, "_MONITORS", names)
+    monkeypatch.setattr("swapchart.adapters.process.tree.termination.ENGINE_S", 0.2)
     await unload(process)
 
     assert procfs.is_same(daemon)
@@ -318,7 +319,7 @@ async def test_sweep_process_of_another_user_is_named_and_left(tmp_path: Path) -
     script = """
         import anyio, encodings.idna, logging, os, pwd, time
         from swapchart.adapters.process import LocalLauncher
-        from swapchart.runtime.logs import LogRing
+        from swapchart.runtime.log_ring import LogRing
         from swapchart.runtime.ports import Command
 
         logging.basicConfig(format="%(message)s")
@@ -353,18 +354,18 @@ async def test_sweep_process_of_another_user_is_named_and_left(tmp_path: Path) -
 
 async def test_follow_new_processes_are_found_once() -> None:
     """Everything that was started after a moment is seen, and nothing older."""
-    newest = proctree.newest_pid()
+    newest = descendants.newest_pid()
     with foreign("sleep", "60") as first, foreign("sleep", "60") as second:
-        found = {proc.pid for proc in proctree.follow(newest, 5.0)}
+        found = {proc.pid for proc in descendants.follow(newest, 5.0)}
 
         assert {first.pid, second.pid} <= found
-        assert first.pid not in {proc.pid for proc in proctree.follow(first.pid, 5.0)}
-        assert not proctree.is_thread(first.pid)
+        assert first.pid not in {proc.pid for proc in descendants.follow(first.pid, 5.0)}
+        assert not descendants.is_thread(first.pid)
 
 
 async def test_claims_child_in_our_session_is_never_a_stray() -> None:
     """Neither what stays in our session nor what leads one was handed to us for certain."""
-    adopted = procadopt.Adopted("me", set, is_known=lambda proc: False)
+    adopted = adoption.Adopted("me", set, is_known=lambda proc: False)
     with (
         foreign("sleep", "60", start_new_session=False) as ours,
         foreign("sleep", "60") as leader,
@@ -377,6 +378,6 @@ def test_own_folder_without_delegation_is_none(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Under systemd a cgroup is made only where systemd has handed ours over."""
-    monkeypatch.setattr(procgroup, "_SYSTEMD", tmp_path)
+    monkeypatch.setattr(cgroup, "_SYSTEMD", tmp_path)
 
-    assert procgroup.own_folder() is None
+    assert cgroup.own_folder() is None

@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 from tools.net import wait_until_async
 
-from swapchart.adapters.cli import main
-from swapchart.adapters.config import Config, ConfigProblems, Problem, load_config
-from swapchart.adapters.reload import ModelChange, ReloadPlan, SettingChange, plan
-from swapchart.adapters.reloader import (
+from swapchart.adapters.app.reload_plan import ModelChange, ReloadPlan, SettingChange, plan
+from swapchart.adapters.app.reloader import (
     ReloadClosedError,
     Reloader,
     ReloadReport,
     Sources,
     watch,
 )
+from swapchart.adapters.cli import main
+from swapchart.adapters.config import Config, ConfigProblems, Problem, load_config
 
 MODEL = "models:\n  m:\n    cmd: serve --port ${PORT}\n"
 LIMIT_S = 20.0

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from swapchart.adapters.app.service_setup import chart, queue_limits, service_spec, stop_limit_s
 from swapchart.adapters.config import Config, check_config, load_config
-from swapchart.adapters.services import chart, queue_limits, service_spec, stop_limit_s
 from swapchart.machine import ChartError
 from swapchart.runtime import (
     Command,

@@ -17,14 +17,14 @@ import anyio
 import pytest
 from tools.net import wait_until
 
-from swapchart.adapters.asgi import open_state
+from swapchart.adapters.app.application import open_state
 from swapchart.adapters.kv.files import FolderLock, KvStoreError
-from swapchart.adapters.kv.store import ModelStore
-from swapchart.adapters.leftovers import boot_id, started_of
-from swapchart.adapters.private_files import UnsafeFileError, make_folder, open_file
+from swapchart.adapters.kv.manifest import ModelStore
+from swapchart.adapters.process.orphans import boot_id, started_of
 from swapchart.adapters.store import Database
 from swapchart.adapters.store.journal import MIGRATIONS, Journal
-from swapchart.adapters.store.state import StateDirectory, StateInUseError
+from swapchart.adapters.store.state_directory import StateDirectory, StateInUseError
+from swapchart.adapters.system.private_files import UnsafeFileError, make_folder, open_file
 from swapchart.runtime import Transition
 
 

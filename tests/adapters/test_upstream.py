@@ -23,7 +23,7 @@ from tools.scripted_upstream import (
     silent,
 )
 
-from swapchart.adapters.upstream import UpstreamBroken
+from swapchart.adapters.http1.client.pool import UpstreamBroken
 
 pytestmark = pytest.mark.anyio
 

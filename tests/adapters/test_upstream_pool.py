@@ -32,8 +32,8 @@ from tools.scripted_upstream import (
 )
 from tools.tls import PEM
 
-from swapchart.adapters import upstream
-from swapchart.adapters.upstream import (
+from swapchart.adapters.http1.client import pool as upstream
+from swapchart.adapters.http1.client.pool import (
     UpstreamBroken,
     UpstreamError,
     UpstreamPool,

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from swapchart.adapters.app.reloader import Signature, Sources, in_place, watch
 from swapchart.adapters.config import ConfigProblems, load_config
-from swapchart.adapters.reloader import Signature, Sources, in_place, watch
 
 WRITER = """
 import sys, time

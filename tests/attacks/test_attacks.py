@@ -26,7 +26,9 @@ MIB = 1 << 20
 BLOCKED_S = 0.5  # five times what the event loop may be blocked on an idle machine
 TRIES = 3
 _PROBE = Path(__file__).with_name("probe.py")
-_IS_COMPILED = str(importlib.import_module("swapchart.adapters.headers").__file__).endswith(".so")
+_IS_COMPILED = str(importlib.import_module("swapchart.adapters.http1.headers").__file__).endswith(
+    ".so"
+)
 _VARIANTS = ["compiled"] if _IS_COMPILED else [name for name in VARIANTS if name != "compiled"]
 _CASES = [
     pytest.param(variant, attack, id=f"{attack.name}-{variant.replace(' --', '-')}")

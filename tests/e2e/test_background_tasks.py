@@ -20,10 +20,10 @@ import httpx
 import pytest
 from tools.swapchart_process import LONG_S, chat_body, demo_model, port_block
 
-from swapchart.adapters import server
-from swapchart.adapters.asgi import Application
-from swapchart.adapters.reloader import Sources
-from swapchart.adapters.store.state import StateDirectory
+from swapchart.adapters.app.application import Application
+from swapchart.adapters.app.reloader import Sources
+from swapchart.adapters.server import run as server
+from swapchart.adapters.store.state_directory import StateDirectory
 from swapchart.runtime import fence
 
 #: Tasks that must be among those that were made to raise, or the test looks at nothing.

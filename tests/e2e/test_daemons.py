@@ -26,7 +26,8 @@ from tools.swapchart_process import (
     port_block,
 )
 
-from swapchart.adapters import procfs, proclisten
+from swapchart.adapters.process import procfs
+from swapchart.adapters.process.port import listeners as proclisten
 
 pytestmark = pytest.mark.slow
 

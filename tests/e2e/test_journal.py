@@ -17,8 +17,8 @@ from tools.swapchart_process import Journal as WitnessJournal
 from tools.swapchart_process import Serve
 
 from swapchart.adapters.cli import main
-from swapchart.adapters.leftovers import boot_id, end_leftovers, find_leftovers, started_of
 from swapchart.adapters.process import LocalLauncher
+from swapchart.adapters.process.orphans import boot_id, end_leftovers, find_leftovers, started_of
 from swapchart.adapters.store import Database
 from swapchart.adapters.store.journal import MIGRATIONS, Journal, Launched
 from swapchart.runtime import Command, ServiceSpec, Supervisor, Transition
@@ -96,7 +96,7 @@ import sys, anyio, os
 from pathlib import Path
 from swapchart.adapters.asgi import Application
 from swapchart.adapters.config import load_config
-from swapchart.adapters.store.state import StateDirectory
+from swapchart.adapters.store.state_directory import StateDirectory
 
 async def main():
     config = load_config([Path(sys.argv[1])])

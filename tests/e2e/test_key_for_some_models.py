@@ -15,9 +15,9 @@ from tools import raw
 from tools.net import free_port, wait_until
 from tools.swapchart_process import CHAT, LONG_S, Serve, SwapchartProcess, chat_body, demo_model
 
-from swapchart.adapters.proxy.api import ROUTES
-from swapchart.adapters.proxy.model_routes import GET_PATHS, POST_PATHS
-from swapchart.adapters.proxy.routes import Route
+from swapchart.adapters.proxy.api.inference_paths import GET_PATHS, POST_PATHS
+from swapchart.adapters.proxy.api.route_table import ROUTES
+from swapchart.adapters.proxy.routing import Route
 
 pytestmark = pytest.mark.slow
 

@@ -16,7 +16,7 @@ import pytest
 from tools.swapchart_process import Serve, demo_model
 
 from swapchart.adapters.kv.files import KvStoreError
-from swapchart.adapters.kv.store import ModelStore
+from swapchart.adapters.kv.manifest import ModelStore
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tools.swapchart_process import LONG_S, Journal, Serve, shell
 
-from swapchart.adapters.systemd import Notifier
+from swapchart.adapters.server.systemd import Notifier
 
 pytestmark = pytest.mark.slow
 

@@ -24,12 +24,12 @@ from tools.make_tiny_gguf import write_tiny_gguf
 from tools.swapchart_process import CHAT
 
 from swapchart import machine
-from swapchart.adapters.kv.gguf import Gguf, GgufError, read_gguf
-from swapchart.adapters.proxy.dispatch import BrokenOffError
-from swapchart.adapters.proxy.form import FormScanner, boundary_of
-from swapchart.adapters.proxy.model_field import BadBodyError, model_of, model_of_query
+from swapchart.adapters.llama_cpp.gguf import Gguf, GgufError, read_gguf
+from swapchart.adapters.proxy.body.model_name import BadBodyError, model_of, model_of_query
+from swapchart.adapters.proxy.body.multipart import FormScanner, boundary_of
+from swapchart.adapters.proxy.forwarding.forward import BrokenOffError
 from swapchart.machine import ChartError
-from swapchart.machine.reading import read
+from swapchart.machine.parse import read
 
 CHART = (Path(machine.__file__).with_name("lifecycle.yaml")).read_text("utf-8")
 ANSWERS = 400  # broken answers of an upstream; one proxy takes them all

@@ -15,26 +15,26 @@ from typing import Any
 
 import pytest
 
-from swapchart.adapters.config.schema import UpstreamSection
-from swapchart.adapters.h1_rules import origin_form, status_of_error
-from swapchart.adapters.headers import HeaderError, connection_names, request_headers
-from swapchart.adapters.proxy.auth import ApiKey, KeyRing
-from swapchart.adapters.proxy.cards import ModelCard
-from swapchart.adapters.proxy.catalogue import Catalogue
-from swapchart.adapters.proxy.form import FormScanner, boundary_of, parameters
-from swapchart.adapters.proxy.json_edit import EditError, Edits
-from swapchart.adapters.proxy.json_scan import finished
-from swapchart.adapters.proxy.model_field import (
+from swapchart.adapters.config.schema.document import UpstreamSection
+from swapchart.adapters.http1.headers import HeaderError, connection_names, request_headers
+from swapchart.adapters.http1.server.validation import origin_form, status_of_error
+from swapchart.adapters.proxy.access.api_keys import ApiKey, KeyRing
+from swapchart.adapters.proxy.access.origins import HostCheck, OriginCheck, preflight
+from swapchart.adapters.proxy.accounting.token_usage import error_of, tokens_of
+from swapchart.adapters.proxy.api.passthrough import bad_path
+from swapchart.adapters.proxy.body.json_edit import EditError, Edits
+from swapchart.adapters.proxy.body.json_scan import finished
+from swapchart.adapters.proxy.body.model_name import (
     BadBodyError,
     model_of,
     model_of_query,
     model_steps,
     renamed_query,
 )
-from swapchart.adapters.proxy.origins import HostCheck, OriginCheck, preflight
-from swapchart.adapters.proxy.passthrough import bad_path
-from swapchart.adapters.proxy.routes import cleaned
-from swapchart.adapters.proxy.tokens import error_of, tokens_of
+from swapchart.adapters.proxy.body.multipart import FormScanner, boundary_of, parameters
+from swapchart.adapters.proxy.models.catalog import Catalogue
+from swapchart.adapters.proxy.models.definitions import ModelCard
+from swapchart.adapters.proxy.routing import cleaned
 
 _MOST = 10.0
 _LONG_ENOUGH_S = 0.002  # shorter times are no measure of growth

@@ -15,7 +15,7 @@ from tools.asgi import Received, proxied, say_ok
 from tools.net import wait_until_async
 from tools.swapchart_process import CHAT, Journal, Serve
 
-from swapchart.adapters.proxy.body_budget import BodyBudget, BodyBudgetError
+from swapchart.adapters.proxy.body.memory_budget import BodyBudget, BodyBudgetError
 from swapchart.adapters.proxy.options import ProxyOptions
 
 MIB = 1 << 20

@@ -13,8 +13,8 @@ import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from tools.swapchart_process import Serve, demo_model
 
-from swapchart.adapters.proxy.api import ROUTES
-from swapchart.adapters.proxy.openapi import METHODS, document
+from swapchart.adapters.proxy.api.openapi import METHODS, document
+from swapchart.adapters.proxy.api.route_table import ROUTES
 
 #: Answered for as long as the client listens.
 ENDLESS = ("/api/events", "/logs/stream", "/logs/stream/{name}")

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import pytest
 from tools.asgi import proxied
 
-from swapchart.adapters.proxy.cards import ModelCard
+from swapchart.adapters.proxy.models.definitions import ModelCard
 from swapchart.adapters.proxy.options import ProxyOptions
 
 pytestmark = pytest.mark.anyio

@@ -15,7 +15,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from swapchart.adapters.leftovers import boot_id, end_leftovers, find_leftovers, started_of
+from swapchart.adapters.process.orphans import boot_id, end_leftovers, find_leftovers, started_of
 from swapchart.adapters.store import Database, StoreError
 from swapchart.adapters.store.journal import MIGRATIONS, Journal, Launched
 

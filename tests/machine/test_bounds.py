@@ -15,15 +15,15 @@ from swapchart.machine import (
     Compiled,
     Document,
     check,
+    decision_table,
     from_mapping,
     lifecycle,
     merge,
     read,
-    table,
 )
 from swapchart.machine.explore import Bounds, parameter_sets
 from swapchart.machine.expressions import MOST
-from swapchart.machine.reading import load_yaml
+from swapchart.machine.parse import load_yaml
 
 
 def with_guard(text: str) -> dict[str, Any]:
@@ -272,7 +272,7 @@ def test_table_with_too_many_guards_is_refused(monkeypatch: pytest.MonkeyPatch) 
         "promises": {"rest": [f"{c}{i}" for c in "ab" for i in range(14)]},
         "chart": {"states": {"all": {"initial": True, "parallel": True, "states": regions}}},
     }
-    monkeypatch.setattr(table, "_MOST_QUESTIONS", 2000)
+    monkeypatch.setattr(decision_table, "_MOST_QUESTIONS", 2000)
     with pytest.raises(ChartError, match="ways through its guards"):
         Compiled(from_mapping(document))
 

@@ -7,14 +7,7 @@ from typing import Any
 import pytest
 from statemachine import Event, HistoryState, State, StateChart
 
-from swapchart.machine import (
-    ChartError,
-    Compiled,
-    compile_chart,
-    from_class,
-    read,
-    to_yaml,
-)
+from swapchart.machine import ChartError, Compiled, compile_chart, from_class, read, to_yaml
 from swapchart.machine.explore import Bounds, behaviour, parameter_sets
 
 from .charts import NAMES, chart

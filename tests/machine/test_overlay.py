@@ -19,7 +19,7 @@ from swapchart.machine import (
     to_yaml,
 )
 from swapchart.machine.explore import Bounds, parameter_sets
-from swapchart.machine.reading import load_yaml
+from swapchart.machine.parse import load_yaml
 
 #: A user's hook point before each launch, in a state of its own that behaves as before_start does.
 PREPARING: dict[str, Any] = load_yaml("""

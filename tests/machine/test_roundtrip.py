@@ -23,10 +23,10 @@ from swapchart.machine import (
     to_scxml,
     to_yaml,
 )
-from swapchart.machine.chart import configuration_of, resume
 from swapchart.machine.document import Configuration, Memory, Value
 from swapchart.machine.effects import describe
 from swapchart.machine.explore import Behaviour, Bounds, Input, behaviour, parameter_sets
+from swapchart.machine.statemachine_chart import configuration_of, resume
 
 from .charts import NAMES, chart
 

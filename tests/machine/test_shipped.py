@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from swapchart.machine import ChartError, Compiled, compile_table, lifecycle, read, reading, shipped
-from swapchart.machine.table import Tree
+from swapchart.machine import ChartError, Compiled, compile_table, lifecycle, parse, read, shipped
+from swapchart.machine.decision_table import Tree
 
 STALE = "python -m swapchart.machine > machine/lifecycle.compiled.json"
 NEEDS_NOTHING = """
@@ -59,17 +59,17 @@ def test_a_chart_being_worked_on_is_read_afresh(monkeypatch: pytest.MonkeyPatch)
     """Of another text nothing that was kept is used."""
     text = shipped.source() + b"# changed\n"
     monkeypatch.setattr(shipped, "source", lambda: text)
-    reading._shipped.cache_clear()
+    parse._shipped.cache_clear()
     try:
         document = lifecycle()
 
         assert shipped.compiled(text) is None
-        assert reading.shipped_table(document) is None
+        assert parse.shipped_table(document) is None
         assert document == read(text.decode())
         assert Compiled(document).table == compile_table(document)
     finally:
         monkeypatch.undo()
-        reading._shipped.cache_clear()
+        parse._shipped.cache_clear()
 
 
 def test_without_the_file_the_chart_is_read_afresh(monkeypatch: pytest.MonkeyPatch) -> None:

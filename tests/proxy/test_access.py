@@ -16,11 +16,16 @@ from hypothesis import strategies as st
 from tools.asgi import Bench, proxied
 from tools.net import wait_until_async
 
-from swapchart.adapters.proxy.api import ROUTES
-from swapchart.adapters.proxy.auth import Access, ApiKey, KeyRing, KeyScope
-from swapchart.adapters.proxy.cards import ModelCard
+from swapchart.adapters.proxy.access.api_keys import Access, ApiKey, KeyRing, KeyScope
+from swapchart.adapters.proxy.access.origins import (
+    HostCheck,
+    OriginCheck,
+    host_name,
+    is_loopback_host,
+)
+from swapchart.adapters.proxy.api.route_table import ROUTES
+from swapchart.adapters.proxy.models.definitions import ModelCard
 from swapchart.adapters.proxy.options import ProxyOptions
-from swapchart.adapters.proxy.origins import HostCheck, OriginCheck, host_name, is_loopback_host
 from swapchart.runtime import CallAction, Hook, HookContext, ServiceSpec
 
 KEY = "sk-right"

@@ -11,9 +11,9 @@ from itertools import product
 import pytest
 from tools.asgi import Bench, proxied
 
-from swapchart.adapters.proxy.api import ROUTES
-from swapchart.adapters.proxy.auth import ApiKey
-from swapchart.adapters.proxy.gate import Gate, Pass
+from swapchart.adapters.proxy.access.admission import Gate, Pass
+from swapchart.adapters.proxy.access.api_keys import ApiKey
+from swapchart.adapters.proxy.api.route_table import ROUTES
 from swapchart.adapters.proxy.options import ProxyOptions
 
 KEY, OTHER_KEY, PORTED = "sk-right", "sk-other", "proxy.lan:8080"

@@ -11,10 +11,10 @@ import pytest
 from tools.asgi import Bench, Call, Received, proxied
 from tools.net import wait_until_async
 
-from swapchart.adapters.proxy.cards import Abilities, ModelCard, PeerCard, ProfileCard
-from swapchart.adapters.proxy.hub import Hub
+from swapchart.adapters.proxy.event_bus import Hub
+from swapchart.adapters.proxy.formatting import shown_headers, shown_time
+from swapchart.adapters.proxy.models.definitions import Abilities, ModelCard, PeerCard, ProfileCard
 from swapchart.adapters.proxy.options import ProxyOptions
-from swapchart.adapters.proxy.shown_fields import shown_headers, shown_time
 
 
 def run(main: Callable[[Bench], Awaitable[None]], *cards: ModelCard | str, **options: Any) -> None:

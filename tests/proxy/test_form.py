@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from python_multipart.multipart import MultipartParser
 
-from swapchart.adapters.proxy.form import FormScanner, Found, boundary_of, parameters
-from swapchart.adapters.proxy.model_field import BadBodyError
+from swapchart.adapters.proxy.body.model_name import BadBodyError
+from swapchart.adapters.proxy.body.multipart import FormScanner, Found, boundary_of, parameters
 
 B = b"xYzB"
 

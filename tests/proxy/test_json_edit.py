@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from swapchart.adapters.proxy.json_edit import (
+from swapchart.adapters.proxy.body.json_edit import (
     EditError,
     Edits,
     children,

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from swapchart.adapters.proxy import json_scan, model_field
-from swapchart.adapters.proxy.json_scan import JsonError, finished, pieces, text_end, walk
-from swapchart.adapters.proxy.model_field import BadBodyError, model_of, model_steps
+from swapchart.adapters.proxy.body import json_scan, model_name
+from swapchart.adapters.proxy.body.json_scan import JsonError, finished, pieces, text_end, walk
+from swapchart.adapters.proxy.body.model_name import BadBodyError, model_of, model_steps
 
 TOKENS = ["{", "}", "[", "]", ",", ":", '"a"', '"model"', '"b\\"c"', "1", "12345678901", "-", "0",
           "true", " ", "\n", '"', "\\", '"\\ud83d\\ude00"', '"\\ud83d"', '"' + "x" * 40 + '"',
@@ -31,7 +31,7 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_scan, "STEP_BYTES", 13)
     monkeypatch.setattr(json_scan, "_KEPT_BYTES", 30)
     monkeypatch.setattr(json_scan, "_LEFT_OUT", b'"' + b"-" * 30 + b'"')
-    monkeypatch.setattr(model_field, "_AT_ONCE_BYTES", 0)
+    monkeypatch.setattr(model_name, "_AT_ONCE_BYTES", 0)
 
 
 def outcome(body: bytes, *, in_steps: bool) -> object:

@@ -14,12 +14,12 @@ from tools.asgi import Bench, Received, proxied, say, say_events
 from tools.loops import fastest_loop
 from tools.net import wait_until_async
 
-from swapchart.adapters.h1 import ConnectionHub, H1Limits
-from swapchart.adapters.h1_connection import H1Connection
-from swapchart.adapters.proxy.auth import ApiKey
-from swapchart.adapters.proxy.cards import Limits, ModelCard
-from swapchart.adapters.proxy.catalogue import Catalogue
-from swapchart.adapters.proxy.exchange import Exchange
+from swapchart.adapters.http1.server.connection import H1Connection
+from swapchart.adapters.http1.server.hypercorn_protocol import ConnectionHub, H1Limits
+from swapchart.adapters.proxy.access.api_keys import ApiKey
+from swapchart.adapters.proxy.accounting.request_record import Exchange
+from swapchart.adapters.proxy.models.catalog import Catalogue
+from swapchart.adapters.proxy.models.definitions import Limits, ModelCard
 from swapchart.adapters.proxy.options import ProxyOptions
 
 USAGE = b'{"ok":true,"usage":{"prompt_tokens":3,"completion_tokens":2}}'

@@ -7,10 +7,10 @@ import tracemalloc
 
 import pytest
 
-from swapchart.adapters.proxy import respond
-from swapchart.adapters.proxy.asgi_types import Message
-from swapchart.adapters.proxy.hub import Feed, Hub
-from swapchart.adapters.proxy.listeners import Listeners
+from swapchart.adapters.http1.asgi_types import Message
+from swapchart.adapters.proxy import responses
+from swapchart.adapters.proxy.event_bus import Feed, Hub
+from swapchart.adapters.proxy.listener_limits import Listeners
 from swapchart.runtime import LogRing
 from swapchart.runtime.testing import run_virtual
 
@@ -105,7 +105,7 @@ def test_pieces_are_the_history() -> None:
 
 def test_large_responses_on_their_way_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond a total of what clients have not read, a large response is refused with 503."""
-    monkeypatch.setattr(respond, "_LARGE_IN_ALL", 1 << 20)
+    monkeypatch.setattr(responses, "_LARGE_IN_ALL", 1 << 20)
     body = b"x" * (700 << 10)
 
     async def main() -> None:
@@ -120,17 +120,17 @@ def test_large_responses_on_their_way_are_bounded(monkeypatch: pytest.MonkeyPatc
         async def quick(message: Message) -> None:
             sent[1].append(message)
 
-        first = asyncio.ensure_future(respond.send_bytes(slow, 200, body, b"text/plain"))
+        first = asyncio.ensure_future(responses.send_bytes(slow, 200, body, b"text/plain"))
         await asyncio.sleep(0)
-        await respond.send_bytes(quick, 200, body, b"text/plain")
+        await responses.send_bytes(quick, 200, body, b"text/plain")
         assert [m["status"] for m in sent[1][:1]] == [503]
         gate.set()
         await first
         assert b"".join(bytes(m["body"]) for m in sent[0][1:]) == body
         assert [m["more_body"] for m in sent[0][1:]][-1] is False
         sent[1].clear()
-        await respond.send_bytes(quick, 200, body, b"text/plain")
+        await responses.send_bytes(quick, 200, body, b"text/plain")
         assert [m["status"] for m in sent[1][:1]] == [200]
 
     asyncio.run(main())
-    assert respond._Outstanding.size == 0
+    assert responses._Outstanding.size == 0

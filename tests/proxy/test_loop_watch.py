@@ -11,8 +11,8 @@ import pytest
 from tools.asgi import proxied
 from tools.net import wait_until, wait_until_async
 
-from swapchart.adapters.proxy.loop_watch import LoopWatch
-from swapchart.adapters.proxy.own_log import keeping_log
+from swapchart.adapters.app.log_buffer import keeping_log
+from swapchart.adapters.proxy.monitoring.event_loop import LoopWatch
 
 
 def somebody_who_blocks(seconds: float) -> None:

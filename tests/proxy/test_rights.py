@@ -11,9 +11,14 @@ from urllib.parse import quote
 import pytest
 from tools.asgi import Bench, Server, proxied, serving
 
-from swapchart.adapters.proxy.auth import ApiKey, KeyRing
-from swapchart.adapters.proxy.cards import ModelCard, PeerCard, ProfileCard, SelectorCard
-from swapchart.adapters.proxy.model_routes import GET_PATHS, POST_PATHS
+from swapchart.adapters.proxy.access.api_keys import ApiKey, KeyRing
+from swapchart.adapters.proxy.api.inference_paths import GET_PATHS, POST_PATHS
+from swapchart.adapters.proxy.models.definitions import (
+    ModelCard,
+    PeerCard,
+    ProfileCard,
+    SelectorCard,
+)
 from swapchart.adapters.proxy.options import ProxyOptions
 from swapchart.runtime import Command, ServiceSpec
 

@@ -16,14 +16,20 @@ from hypothesis import strategies as st
 from tools.asgi import Bench, Call, Received, proxied, say, say_events
 from tools.net import wait_until_async
 
+from swapchart.adapters.app.log_buffer import keeping_log
+from swapchart.adapters.proxy.access.api_keys import ApiKey
+from swapchart.adapters.proxy.api.model_listing import models
 from swapchart.adapters.proxy.app import clean_location
-from swapchart.adapters.proxy.auth import ApiKey
-from swapchart.adapters.proxy.cards import Limits, ModelCard, PeerCard, ProfileCard, SelectorCard
-from swapchart.adapters.proxy.listing import models
+from swapchart.adapters.proxy.models.definitions import (
+    Limits,
+    ModelCard,
+    PeerCard,
+    ProfileCard,
+    SelectorCard,
+)
 from swapchart.adapters.proxy.options import ProxyOptions
-from swapchart.adapters.proxy.own_log import keeping_log
 from swapchart.adapters.proxy.request import Request
-from swapchart.adapters.proxy.routes import cleaned
+from swapchart.adapters.proxy.routing import cleaned
 
 LONG_S = 20.0
 
@@ -637,7 +643,7 @@ def test_C38_own_log_is_one_line_each() -> None:
 # ---- 5.9
 def test_5_9_records() -> None:
     """Models, aliases, peers and selectors are told apart, sorted, and the unlisted left out."""
-    from swapchart.adapters.proxy.cards import Abilities
+    from swapchart.adapters.proxy.models.definitions import Abilities
 
     cards = [
         ModelCard(

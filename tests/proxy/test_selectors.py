@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from tools.asgi import Bench, Received, proxied, say
 from tools.net import wait_until_async
 
-from swapchart.adapters.proxy.cards import BodyFilters, ModelCard, PeerCard, SelectorCard
-from swapchart.adapters.proxy.selectors import (
-    Candidate,
-    Warmth,
-    pick_spillover,
-    pick_warm,
+from swapchart.adapters.proxy.models.definitions import (
+    BodyFilters,
+    ModelCard,
+    PeerCard,
+    SelectorCard,
 )
+from swapchart.adapters.proxy.models.selection import Candidate, Warmth, pick_spillover, pick_warm
 
 
 def seen(text: str) -> list[Candidate]:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swapchart.adapters.proxy.tokens import Tokens, decoded, error_of, tokens_of
+from swapchart.adapters.proxy.accounting.token_usage import Tokens, decoded, error_of, tokens_of
 
 UNKNOWN: dict[str, Any] = {
     "cached": -1, "drafted": -1, "accepted": -1, "read_rate": -1.0, "write_rate": -1.0,

@@ -7,7 +7,7 @@ from collections.abc import Generator
 
 import pytest
 
-from swapchart.adapters.proxy.turns import Turns
+from swapchart.adapters.proxy.body.turns import Turns
 
 
 def counted(name: str, steps: int, done: list[str]) -> Generator[None, None, str]:

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tools.websocket_frames import BINARY, CLOSE, PING, TEXT, frame
 
-from swapchart.adapters.proxy.websocket_frames import FrameTracker, close_frame
-from swapchart.adapters.proxy.websocket_stream import Flow, StalledError, Tunnel
+from swapchart.adapters.proxy.forwarding.websocket_frames import FrameTracker, close_frame
+from swapchart.adapters.proxy.forwarding.websocket_stream import Flow, StalledError, Tunnel
 from swapchart.runtime.testing import run_virtual
 
 MIB = 1 << 20

@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from swapchart.runtime.fence import Fence, kept
-from swapchart.runtime.shelter import Shelter
+from swapchart.runtime.shielded_tasks import Shelter
 from swapchart.runtime.testing import run_virtual
 from swapchart.runtime.timers import TimerService
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis.strategies import booleans, floats, integers, lists, tuples
 
-from swapchart.runtime.pace import ProbePace
+from swapchart.runtime.probe_schedule import ProbePace
 
 LONGEST_S = 0.5
 

@@ -18,7 +18,7 @@ from swapchart.runtime.scheduler import (
     Ticket,
     one_at_a_time,
 )
-from swapchart.runtime.waiters import Waiter
+from swapchart.runtime.waiter import Waiter
 
 
 class Desk:

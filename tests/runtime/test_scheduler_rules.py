@@ -19,7 +19,7 @@ from swapchart.runtime.scheduler import (
     Ticket,
     one_at_a_time,
 )
-from swapchart.runtime.waiters import Waiter
+from swapchart.runtime.waiter import Waiter
 
 NAMES = ("a1", "a2", "b1", "b2", "c")
 MAX_WAIT_S, TIMEOUT_S, LENGTH = 30.0, 300.0, 12

@@ -17,7 +17,7 @@ from swapchart.runtime.testing import (
     run_virtual,
     service,
 )
-from swapchart.runtime.waiters import Waiter
+from swapchart.runtime.waiter import Waiter
 
 
 # ---- the block

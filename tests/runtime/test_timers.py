@@ -14,7 +14,7 @@ from tools.virtual import stand_still
 from swapchart.runtime import RequestError
 from swapchart.runtime.testing import run_virtual
 from swapchart.runtime.timers import Timer, TimerService
-from swapchart.runtime.waiters import Waiter
+from swapchart.runtime.waiter import Waiter
 
 #: (whole seconds before the order, which timer, delay in whole seconds and a bit, None: disarm)
 Order = tuple[int, int, int | None]

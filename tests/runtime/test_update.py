@@ -20,7 +20,7 @@ from swapchart.runtime import (
     compare,
     one_at_a_time,
 )
-from swapchart.runtime.renewal import address
+from swapchart.runtime.spec_diff import address
 from swapchart.runtime.testing import CommandScript, ServerScript, service
 
 A = service("a")

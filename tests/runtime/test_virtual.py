@@ -9,12 +9,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from swapchart.runtime.testing import (
-    DeadlockError,
-    LeftoverError,
-    LivelockError,
-    run_virtual,
-)
+from swapchart.runtime.testing import DeadlockError, LeftoverError, LivelockError, run_virtual
 
 
 def test_time_jumps_to_the_next_timer() -> None:

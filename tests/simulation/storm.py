@@ -33,7 +33,7 @@ from swapchart.runtime import (
     Transition,
     one_at_a_time,
 )
-from swapchart.runtime.phases import phase_of
+from swapchart.runtime.phase import phase_of
 from swapchart.runtime.testing import CommandScript, ScriptedLauncher, ServerScript, service
 
 POINTS = ("beforeStart", "afterStart", "afterHealthy", "afterReady", "beforeStop", "afterStop",

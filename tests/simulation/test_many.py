@@ -10,7 +10,7 @@ import anyio
 
 from swapchart.runtime import Supervisor
 from swapchart.runtime.testing import ScriptedLauncher, run_virtual, service
-from swapchart.runtime.virtual import VirtualLoop
+from swapchart.runtime.virtual_clock import VirtualLoop
 
 COUNT = 10_000
 MOST_BYTES_EACH = 10 << 10

@@ -16,8 +16,8 @@ from typing import Any
 
 from swapchart.adapters.process import LocalLauncher
 from swapchart.adapters.proxy.app import ProxyApp
-from swapchart.adapters.proxy.cards import ModelCard
-from swapchart.adapters.proxy.catalogue import Catalogue
+from swapchart.adapters.proxy.models.catalog import Catalogue
+from swapchart.adapters.proxy.models.definitions import ModelCard
 from swapchart.adapters.proxy.options import ProxyOptions
 from swapchart.adapters.store.activity import ActivityStore
 from swapchart.runtime import Command, ServiceSpec, Supervisor, Timings

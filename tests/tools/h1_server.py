@@ -14,9 +14,9 @@ import hypercorn.asyncio
 import hypercorn.config
 import uvicorn
 
-from swapchart.adapters.h1 import H1Limits, patched_hypercorn
-from swapchart.adapters.h1_exchange import Exchange
-from swapchart.adapters.h1_uvicorn import uvicorn_protocol
+from swapchart.adapters.http1.server.hypercorn_protocol import H1Limits, patched_hypercorn
+from swapchart.adapters.http1.server.request_cycle import Exchange
+from swapchart.adapters.http1.server.uvicorn_protocol import uvicorn_protocol
 from tools.loops import fastest_loop, new_loop
 from tools.net import wait_until
 from tools.raw import Connection

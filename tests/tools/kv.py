@@ -15,11 +15,11 @@ import anyio.lowlevel
 import pytest
 from anyio import to_thread
 
+from swapchart.adapters.kv.effectiveness import seen_in
 from swapchart.adapters.kv.files import FolderLock, KvStoreError, prefix_of
-from swapchart.adapters.kv.keeper import KvKeeper, Place
-from swapchart.adapters.kv.proof import seen_in
+from swapchart.adapters.kv.manager import KvKeeper, Place
+from swapchart.adapters.kv.manifest import ModelStore
 from swapchart.adapters.kv.settings import KvSettings
-from swapchart.adapters.kv.store import ModelStore
 from swapchart.runtime import CallAction, Command, Exit, HookContext, ServiceSpec, Transition
 
 from . import raw

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from swapchart.adapters.upstream import UpstreamPool, UpstreamResponse
+from swapchart.adapters.http1.client.pool import UpstreamPool, UpstreamResponse
 
 Script = Callable[["Upstream", Reader, Writer], Awaitable[None]]
 HOST = [(b"Host", b"up")]

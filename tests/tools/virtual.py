@@ -30,7 +30,7 @@ from swapchart.runtime import (
     Supervisor,
     Transition,
 )
-from swapchart.runtime.phases import phase_of
+from swapchart.runtime.phase import phase_of
 from swapchart.runtime.testing import (
     CommandScripts,
     ScriptedHttp,

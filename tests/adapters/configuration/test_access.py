@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from swapchart.adapters.config import Config, Problem
-from swapchart.adapters.proxy.origins import HostCheck, OriginCheck
+from swapchart.adapters.proxy.access.origins import HostCheck, OriginCheck
 
 Load = Callable[..., Config]
 Check = Callable[..., list[Problem]]

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swapchart.adapters.config import Config, Problem, split_command
-from swapchart.adapters.config.command import UnterminatedQuoteError
+from swapchart.adapters.config.command_line import UnterminatedQuoteError
 
 Load = Callable[..., Config]
 Check = Callable[..., list[Problem]]

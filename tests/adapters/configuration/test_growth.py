@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swapchart.adapters.config import ConfigProblems, check_config, load_config
+from swapchart.adapters.config.document.nodes import Scalar
+from swapchart.adapters.config.document.source import Source
 from swapchart.adapters.config.macros import Scope
-from swapchart.adapters.config.reader import is_secret
-from swapchart.adapters.config.source import Source
-from swapchart.adapters.config.tree import Scalar
+from swapchart.adapters.config.validate import is_secret
 
 MODEL = "models:\n  m:\n    cmd: s ${PORT}\n"
 

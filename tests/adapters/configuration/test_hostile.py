@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swapchart.adapters.config import Config, ConfigProblems, Problem, check_config, load_config
-from swapchart.adapters.config.compose import parse
-from swapchart.adapters.config.findings import Findings
-from swapchart.adapters.config.source import Environment, Source
-from swapchart.adapters.config.tree import walk
+from swapchart.adapters.config.document.nodes import walk
+from swapchart.adapters.config.document.parse import parse
+from swapchart.adapters.config.document.source import Environment, Source
+from swapchart.adapters.config.problem_collector import Findings
 
 Load = Callable[..., Config]
 Check = Callable[..., list[Problem]]

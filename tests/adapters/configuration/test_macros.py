@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swapchart.adapters.config import Config, Problem, load_config
+from swapchart.adapters.config.document.nodes import Scalar
+from swapchart.adapters.config.document.source import Environment, Source
 from swapchart.adapters.config.macros import Scope
-from swapchart.adapters.config.source import Environment, Source
-from swapchart.adapters.config.tree import Scalar
 
 Load = Callable[..., Config]
 Check = Callable[..., list[Problem]]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swapchart.adapters.config import Config, Group, Problem
-from swapchart.adapters.config.matrix import (
+from swapchart.adapters.config.matrix_expression import (
     ExpressionError,
     families,
     order_sets,

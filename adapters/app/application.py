@@ -1,0 +1,305 @@
+"""The composition root: a configuration becomes an ASGI application with its supervisor.
+
+For any ASGI server::
+
+    SWAPCHART_CONFIG=config.yaml hypercorn 'swapchart.adapters.asgi:create_app()'
+
+The server's lifespan runs the supervisor: models are stopped, with their hooks, before the
+server ends. ``swapchart serve`` does the same and more: it binds before anything starts, and
+its end does not depend on the server's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ...runtime import Supervisor, Transition
+from ...runtime.fence import kept
+from ..config import Config
+from ..http1.asgi_types import Receive, Scope, Send
+from ..http1.server.request_cycle import Exchange as Call
+from ..http_client import HttpxClient
+from ..kv.manager import KvKeeper
+from ..process.launcher import LocalLauncher
+from ..process.orphans import boot_id, end_leftovers, started_of
+from ..proxy.app import ProxyApp
+from ..proxy.monitoring.event_loop import LoopWatch
+from ..store import Database, StoreError, activity
+from ..store.activity import ActivityStore
+from ..store.journal import MIGRATIONS, Journal, Owed
+from ..store.state_directory import StateDirectory, StateInUseError, default_directory
+from ..system import threads
+from .live_config import RunningConfig
+from .log_buffer import keeping_log
+from .proxy_setup import catalogue, proxy_options
+from .reloader import Signature, Sources, watch
+from .service_setup import (
+    chart,
+    equipped,
+    equipped_specs,
+    eviction_policy,
+    kv_wishes,
+    queue_limits,
+)
+from .service_setup import stop_limit_s as limit_of
+from .standard_streams import dropped_lines
+
+log = logging.getLogger(__name__)
+
+_ACTIVITY_ROWS = 1_000_000  # some 150 MB
+_STATE_LOOK_S = 5.0  # between two looks whether our files are still there
+
+
+class Application:
+    """The proxy, and everything that lives as long as it.
+
+    Args:
+        config: Checked before.
+        sources: Where it came from; None: it cannot be read again.
+        seen: Signature of *sources* before it was read.
+        is_watching: Read it again whenever a file was changed.
+        must_have_keys: Never go without apiKeys, whatever is read later.
+        state: Where the journal is kept; None keeps it in memory.
+        stop_limit_s: When it ends: so long for drains, hooks and grace periods, then kill;
+            None is what the configuration says or needs.
+    """
+
+    def __init__(
+        self, config: Config, *, sources: Sources | None = None, seen: Signature = (),
+        is_watching: bool = False, must_have_keys: bool = False,
+        state: StateDirectory | None = None, stop_limit_s: float | None = None,
+    ) -> None:  # fmt: skip
+        self.config = config
+        self._sources, self._seen, self._is_watching = sources, seen, is_watching
+        self._must_have_keys, self._has_own_stop_limit = must_have_keys, stop_limit_s is not None
+        self._running: RunningConfig | None = None
+        self._state = state
+        self._databases: list[Database] = []
+        self.supervisor: Supervisor | None = None
+        self._proxy: ProxyApp | None = None
+        self._stop_limit_s = limit_of(config) if stop_limit_s is None else stop_limit_s
+        self._listeners: list[Callable[[Transition], None]] = []
+
+    def listen(self, listener: Callable[[Transition], None]) -> None:
+        """Call *listener* with every transition; before the application runs."""
+        self._listeners.append(listener)
+
+    def ask_reload(self, why: str) -> None:
+        """Read the configuration again as soon as possible; for signals."""
+        if self._running is not None:
+            self._running.reloader.ask(why)
+
+    def end_streams(self) -> None:
+        """End the streams of logs and events, which would hold up the end of the server."""
+        if self._proxy is not None:
+            self._proxy.end_streams()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Supervisor]:
+        """Run the supervisor for as long as the block lasts."""
+        async with AsyncExitStack() as stack:
+            launcher = LocalLauncher(subreaper=True)
+            journal = await self._journal(stack, launcher.instance)
+            await stack.enter_async_context(launcher)
+            keeper = self._keeper(lambda model, line: supervisor[model].log.line(line))
+
+            def drop_variables(config: Config) -> None:
+                launcher.drop_env = keeper.drop_env = config.drop_env
+
+            drop_variables(self.config)
+            specs = equipped_specs(self.config, keeper)
+            await stack.enter_async_context(keeper.running())
+            supervisor = Supervisor(
+                launcher, specs, http=HttpxClient(),
+                policy=eviction_policy(self.config), queue=queue_limits(self.config),
+                chart=chart(self.config), stop_limit_s=self._stop_limit_s,
+                hook_limit=self.config.hook_limit,
+            )  # fmt: skip
+            await stack.enter_async_context(supervisor)
+            for listener in (journal.take, keeper.watch, *self._listeners):
+                supervisor.listen(listener)
+            for owed in await _owed(journal):
+                supervisor.owed.run(owed.service, owed.incarnation, partial(journal.settle, owed))
+            self._proxy = ProxyApp(
+                supervisor, catalogue(self.config), proxy_options(self.config),
+                history=journal.history, on_finished=keeper.note,
+                own_log=stack.enter_context(keeping_log()), activity=await self._activity(stack),
+            )  # fmt: skip
+            self._proxy.proxy.details["kv"] = keeper.facts
+            self._proxy.proxy.books.count_dropped_lines = dropped_lines
+            self._proxy.proxy.loop_watch = stack.enter_context(LoopWatch().watching())
+            stack.push_async_callback(self._proxy.aclose)
+            self._running = running = RunningConfig(
+                self.config, specs, supervisor, self._proxy.proxy, sources=self._sources,
+                seen=self._seen, equip=partial(equipped, keeper=keeper),
+                on_change=lambda config: keeper.follow(kv_wishes(config)),
+                before_change=drop_variables,
+                must_have_keys=self._must_have_keys, has_own_stop_limit=self._has_own_stop_limit,
+            )  # fmt: skip
+            await stack.enter_async_context(_beside(kept(running.reloader.run)))
+            if self._is_watching and self._sources is not None:
+                watching = partial(
+                    watch, self._sources, lambda: running.seen, running.reloader.note_change
+                )
+                await stack.enter_async_context(_beside(kept(watching)))
+            if self._state is not None:
+                await stack.enter_async_context(_beside(kept(self._watch_state, self._state)))
+            running.begin()
+            self.supervisor = supervisor
+            try:
+                yield supervisor
+            finally:
+                self.supervisor = self._running = None
+
+    def _keeper(self, say: Callable[[str, str], None]) -> KvKeeper:
+        return KvKeeper(None if self._state is None else self._state.path / "kv", say)
+
+    async def _activity(self, stack: AsyncExitStack) -> ActivityStore:
+        """Open where finished requests are written down: the file that was named, or our own."""
+        path = self._activity_path()
+        database = self._database(stack, path, activity.MIGRATIONS)
+        limit = self.config.metrics_max_in_memory if path is None else _ACTIVITY_ROWS
+        store = ActivityStore(database, limit=limit)
+        with suppress(StoreError):  # the database has said what is wrong
+            await store.open()
+        return store
+
+    async def _journal(self, stack: AsyncExitStack, instance: str) -> Journal:
+        """Open the journal, and end what it knows to be left of earlier runs."""
+        path = None if self._state is None else self._state.path / "journal.db"
+        database = self._database(stack, path, MIGRATIONS)
+        journal = Journal(database, instance, boot=boot_id(), started_of=started_of)
+        try:
+            launched = await journal.leftovers()
+        except StoreError:
+            return journal  # the database has said what is wrong
+        if launched:
+            await end_leftovers(launched)
+            journal.forget(launched)
+        return journal
+
+    def _activity_path(self) -> Path | None:
+        if self.config.store_path is not None:
+            return Path(self.config.store_path).resolve()  # somebody chose a link, if it is one
+        return None if self._state is None else self._state.path / "activity.db"
+
+    def _database(
+        self, stack: AsyncExitStack, path: Path | None, migrations: Sequence[str]
+    ) -> Database:
+        database = Database(path, migrations)
+        database.open()
+        stack.callback(database.close)
+        self._databases.append(database)
+        return database
+
+    async def _watch_state(self, state: StateDirectory) -> None:
+        """Notice that files of ours were deleted, say so, and make them again; for ever."""
+        told = ""
+        while True:
+            await asyncio.sleep(_STATE_LOOK_S)
+            if not await threads.run(state.is_there):
+                text = f"{state.path} was deleted while it was in use; what was in it is lost"
+                try:
+                    await threads.run(state.renew)
+                except (OSError, StateInUseError) as error:
+                    text = f"{text}, and it cannot be made again: {error}"
+                if text != told:
+                    log.error("%s", text)
+                told = "" if await threads.run(state.is_there) else text
+            for database in self._databases:
+                if await threads.run(database.is_file_gone):
+                    database.look()
+
+    def take(self, call: Call) -> bool:
+        """Serve a request without a task; for our own HTTP layer. False: call us instead."""
+        return self._proxy is not None and self._proxy.lane.take(call)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Take one connection's scope; ASGI 3."""
+        kind = scope["type"]
+        if kind in ("http", "websocket"):
+            assert self._proxy is not None, "the lifespan has not begun"
+            await self._proxy(scope, receive, send)
+        elif kind == "lifespan":
+            await self._lifespan(receive, send)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        if self.supervisor is not None:  # `serve` runs it already, and outlives the server
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        try:
+            async with self.running():
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+        except Exception as error:
+            log.exception("the lifespan failed")
+            # An exception alone is not enough: hypercorn would go on without us.
+            kind = "startup" if self.supervisor is None else "shutdown"
+            await send({"type": f"lifespan.{kind}.failed", "message": str(error)})
+            raise
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+async def _owed(journal: Journal) -> list[Owed]:
+    try:
+        return await journal.owed()
+    except StoreError:
+        return []  # the database has said what is wrong
+
+
+def create_app(config: str | os.PathLike[str] | None = None) -> Application:
+    """Make the application from a configuration file.
+
+    Args:
+        config: The file; by default the one that the variable SWAPCHART_CONFIG names.
+
+    Raises:
+        ConfigProblems: The configuration has errors; all of them are in it.
+        StateInUseError: Another proxy runs with this configuration.
+        SystemExit: No file was named.
+    """
+    path = config or os.environ.get("SWAPCHART_CONFIG")
+    if not path:
+        raise SystemExit("expected a configuration file in SWAPCHART_CONFIG, found nothing")
+    files = [Path(path)]
+    sources = Sources(files=files)
+    seen = sources.signature()
+    return Application(
+        sources.load(), sources=sources, seen=seen, state=open_state(default_directory(files))
+    )
+
+
+@asynccontextmanager
+async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run *work* for as long as the block lasts."""
+    task = asyncio.get_running_loop().create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("reloading has failed", exc_info=error)
+
+
+def open_state(directory: Path) -> StateDirectory | None:
+    """Take *directory* for our state, or None, with a warning, where it cannot be written.
+
+    Raises:
+        StateInUseError: Another proxy has it.
+    """
+    try:
+        return StateDirectory(directory)
+    except OSError as error:
+        log.warning("nothing is remembered beyond this run: %s", error)
+        return None

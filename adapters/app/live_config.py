@@ -1,0 +1,290 @@
+"""The configuration in force, and the way to another one: all of it at once, or nothing.
+
+What can fail (reading, checking, compiling) is done before, in a thread; what is then swapped is
+swapped in one step of the event loop, so that no request sees half of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+from ...runtime import (
+    EvictionPolicy,
+    QueueLimits,
+    RequestError,
+    ServiceSpec,
+    Supervisor,
+    SwapchartError,
+    compare,
+)
+from ...runtime.spec_diff import with_live
+from ..config import Config, ConfigProblems, ModelConfig, Problem
+from ..proxy.context import Proxy
+from ..proxy.models.catalog import Catalogue
+from ..proxy.options import ProxyOptions
+from ..system import threads
+from .proxy_setup import catalogue, proxy_options
+from .reload_plan import ReloadPlan, plan
+from .reloader import Reloader, Signature, Sources, in_place, problem_json, problems_of
+from .service_setup import chart, eviction_policy, queue_limits, service_spec, stop_limit_s
+
+log = logging.getLogger(__name__)
+
+#: Model, and the service that it is -> the same service with what the program itself adds.
+Equip: TypeAlias = Callable[[ModelConfig, ServiceSpec], ServiceSpec]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Prepared:
+    config: Config
+    policy: EvictionPolicy
+    queue: QueueLimits
+    catalogue: Catalogue
+    options: ProxyOptions
+
+
+def as_they_are(model: ModelConfig, spec: ServiceSpec) -> ServiceSpec:
+    """Add nothing."""
+    return spec
+
+
+class RunningConfig:
+    """What a running proxy goes by.
+
+    Args:
+        config: In force when it starts; *services* and *proxy* were made from it.
+        services: Of all its models.
+        supervisor: Runs them.
+        proxy: Answers for them.
+        sources: Where *config* came from; None: it cannot be read again.
+        seen: Signature of *sources* before *config* was read.
+        equip: Adds to a service what the program itself adds.
+        before_change: Called with each later configuration, before its models are made.
+        on_change: Called with each configuration that comes into force later.
+        must_have_keys: Refuse a configuration without apiKeys: others can reach the proxy.
+        has_own_stop_limit: The time for the end was given by whoever started the program.
+
+    Attributes:
+        config: What is in force now.
+        seen: Signature of the files that were read last, in force or not.
+        reloader: Does one reload at a time.
+        held_back: A change that waits for somebody who confirms it by a reload; None: there is
+            none.
+    """
+
+    def __init__(
+        self, config: Config, services: Sequence[ServiceSpec], supervisor: Supervisor,
+        proxy: Proxy, *, sources: Sources | None = None, seen: Signature = (),
+        equip: Equip = as_they_are, on_change: Callable[[Config], None] = lambda config: None,
+        before_change: Callable[[Config], None] = lambda config: None,
+        must_have_keys: bool = False, has_own_stop_limit: bool = False,
+    ) -> None:  # fmt: skip
+        self.config, self.seen = config, seen
+        self._services = {spec.name: spec for spec in services}
+        self._supervisor, self._proxy = supervisor, proxy
+        self._sources, self._equip, self._on_change = sources, equip, on_change
+        self._before_change = before_change
+        self._must_have_keys, self._has_own_stop_limit = must_have_keys, has_own_stop_limit
+        self._ports = ports_of(config)
+        self.held_back: dict[str, Any] | None = None
+        self.reloader = Reloader(self._change)
+        self.reloader.listen(
+            lambda report: proxy.hub.publish("config", {"held_back": self.held_back})
+        )
+        proxy.config = self
+
+    def begin(self) -> None:
+        """Do what the configuration asks for at the start: preloads, and the idle model."""
+        self._supervisor.on_idle.configure(self.config.on_idle, self.config.on_idle_after)
+        self._preload(self.config.preload)
+
+    # ---- what the API asks for
+    def facts(self) -> dict[str, Any]:
+        """Return where the configuration came from, and how the last reload went."""
+        last = self.reloader.last
+        return {
+            "files": list(self.config.sources),
+            "models": list(self.config.models),
+            "warnings": [problem_json(problem) for problem in self.config.warnings],
+            "reloads": self.reloader.count,
+            "last_reload": None if last is None else last.as_json(),
+            "held_back": self.held_back,
+        }
+
+    async def plan(self) -> dict[str, Any]:
+        """Read the configuration again and return what a reload would change.
+
+        Raises:
+            ConfigProblems: It has an error.
+            ConfigError: It has one in its changes to the chart.
+        """
+        prepared = await threads.run(self._prepare, self._ports_in_use())
+        return plan(self.config, prepared.config, self._states()).as_json()
+
+    def problems(self, error: SwapchartError) -> list[dict[str, Any]]:
+        """Return all that an error of `plan` says, one by one."""
+        return [problem_json(problem) for problem in problems_of(error)]
+
+    async def reload(self, why: str) -> dict[str, Any]:
+        """Read the configuration again and apply it; return how that went.
+
+        Raises:
+            ReloadClosedError: The proxy is ending.
+        """
+        return (await self.reloader.reload(why)).as_json()
+
+    # ---- the change
+    async def _change(self) -> tuple[ReloadPlan, Sequence[Problem]]:
+        if self._sources is None:
+            raise _problem("", "the configuration did not come from a file: there is none to read")
+        before = self.seen
+        self.seen = await threads.run(self._sources.signature)  # before it is read
+        self.held_back = None
+        prepared = await threads.run(self._prepare, self._ports_in_use())
+        self._check_whole(prepared.config, in_place(before, self.seen))
+        return self._apply(prepared), prepared.config.warnings
+
+    def _check_whole(self, new: Config, written: Sequence[str]) -> None:
+        """Refuse what looks like a file that lost its end.
+
+        Args:
+            new: Read without an error.
+            written: Files that were written to since they were read before.
+
+        Raises:
+            ConfigProblems: A file is empty where models were; or more than half of the models
+                are gone, with a file that was written in place, and nobody asked to reload.
+        """
+        old = self.config
+        gone = [name for name in old.models if name not in new.models]
+        empty = [
+            name
+            for name, text in new.sources.items()
+            if gone and _is_blank(text) and not _is_blank(old.sources.get(name, ""))
+        ]
+        if empty:
+            raise ConfigProblems([
+                Problem(
+                    file=name, path="", line=0, column=0,
+                    message="it is empty where models were; to remove them all, write `models: {}`",
+                )
+                for name in empty
+            ])  # fmt: skip
+        if self.reloader.is_asked_for or not written or 2 * len(gone) <= len(old.models):
+            return
+        command = f"kill -HUP {os.getpid()}"
+        message = (
+            f"{len(gone)} of {len(old.models)} models are gone, and the file was written in place: "
+            f"it may be half-written, so nothing is changed. If it is meant so, reload: {command}, "
+            "or swapchart config reload"
+        )
+        self.held_back = {"message": message, "removed": gone, "command": command}
+        raise _problem("models", message, written[0])
+
+    def _prepare(self, ports: Mapping[str, int]) -> _Prepared:
+        if self._sources is None:
+            raise _problem("", "the configuration did not come from a file: there is none to read")
+        config = self._sources.load(ports)
+        if self._must_have_keys and not config.api_keys:
+            raise _problem(
+                "apiKeys", "expected at least one, since other machines can reach this address"
+            )
+        if config.lifecycle != self.config.lifecycle:
+            chart(config)
+        for model in config.models.values():
+            service_spec(model)
+        options = proxy_options(config)
+        return _Prepared(
+            config=config,
+            policy=eviction_policy(config),
+            queue=queue_limits(config),
+            catalogue=catalogue(config),
+            options=replace(options, instance_id=self._proxy.options.instance_id),
+        )
+
+    def _apply(self, new: _Prepared) -> ReloadPlan:
+        """Swap everything; nothing here may wait, and nobody comes between."""
+        old, config, supervisor = self.config, new.config, self._supervisor
+        planned = plan(old, config, self._states())
+        self._before_change(config)
+        services = {
+            name: self._service(old.models.get(name), model)
+            for name, model in config.models.items()
+        }
+        supervisor.apply(
+            services.values(), policy=new.policy, queue=new.queue,
+            cause="its configuration changed",
+        )  # fmt: skip
+        if not self._has_own_stop_limit:
+            supervisor.stop_limit_s = stop_limit_s(config)
+        supervisor.hook_places.limit = config.hook_limit
+        supervisor.on_idle.configure(config.on_idle, config.on_idle_after)
+        self._proxy.configure(new.catalogue, new.options)
+        if config.log_level != old.log_level:
+            set_log_level(config.log_level)
+        self._ports = {**self._ports_in_use(), **ports_of(config)}
+        self.config, self._services = config, services
+        self._on_change(config)
+        self._preload([name for name in config.preload if name not in old.models])
+        return planned
+
+    def _service(self, old: ModelConfig | None, new: ModelConfig) -> ServiceSpec:
+        """Return *new* as a service; what the program added stays where *new* allows it."""
+        before, spec = self._services.get(new.id), service_spec(new)
+        if old is None or before is None or old.kv != new.kv:
+            return self._equip(new, spec)
+        is_kept = compare(service_spec(old), spec) in ("same", "live")
+        return with_live(before, spec) if is_kept else self._equip(new, spec)
+
+    def _states(self) -> dict[str, str]:
+        return {life.spec.name: life.state for life in self._supervisor.lifecycles()}
+
+    def _ports_in_use(self) -> dict[str, int]:
+        """Return the ports of all models that there are, those on their way out included."""
+        names = {*self.config.models, *(life.spec.name for life in self._supervisor.lifecycles())}
+        return {name: port for name, port in self._ports.items() if name in names}
+
+    # ---- preloading
+    def _preload(self, names: Sequence[str]) -> None:
+        if names:
+            self._supervisor.spawn(self._load_all, tuple(names))
+
+    async def _load_all(self, names: Sequence[str]) -> None:
+        """Load one after the other; what cannot be loaded keeps nothing else from it."""
+        for name in names:
+            try:
+                await self._supervisor.load(name)
+            except KeyError:
+                log.warning("%s was removed before it was preloaded", name)
+            except RequestError as error:
+                if error.code == "shutting_down":
+                    return
+                log.warning("failed to preload %s: %s", name, error)
+            else:
+                log.info("preloaded %s", name)
+
+
+def ports_of(config: Config) -> dict[str, int]:
+    """Return the port of each model that was given one."""
+    return {model.id: model.port for model in config.models.values() if model.port is not None}
+
+
+def set_log_level(level: str) -> None:
+    """Log from *level* on: debug, info, warn or error."""
+    number = logging.WARNING if level == "warn" else getattr(logging, level.upper())
+    logging.getLogger().setLevel(number)
+    logging.getLogger("httpx").setLevel(max(number, logging.WARNING))
+
+
+def _is_blank(text: str) -> bool:
+    """Return True if *text* says nothing: blanks, comments and the marks of a document."""
+    lines = (line.partition("#")[0].strip() for line in text.splitlines())
+    return all(line in ("", "---", "...") for line in lines)
+
+
+def _problem(path: str, message: str, file: str = "") -> ConfigProblems:
+    return ConfigProblems([Problem(file=file, path=path, line=0, column=0, message=message)])

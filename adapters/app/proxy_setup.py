@@ -1,0 +1,132 @@
+"""From the configuration to what the proxy works with."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+from ... import __version__
+from ..config import Config, ModelConfig
+from ..config.schema.model import Timeouts
+from ..config.values import Filters, Peer, Selector
+from ..proxy.access.api_keys import ApiKey
+from ..proxy.models.catalog import Catalogue
+from ..proxy.models.definitions import (
+    Abilities,
+    BodyFilters,
+    Limits,
+    ModelCard,
+    PeerCard,
+    ProfileCard,
+    SelectorCard,
+)
+from ..proxy.options import ProxyOptions
+
+_UI = Path(__file__).parent.parent / "proxy" / "ui"
+
+
+def catalogue(config: Config) -> Catalogue:
+    """Return the models as clients see them."""
+    priorities = config.routing.priorities
+    return Catalogue(
+        [_card(model, priorities.get(model.id, 0)) for model in config.models.values()],
+        peers=[_peer(peer) for peer in config.peers.values()],
+        selectors=[_selector(selector) for selector in config.selectors.values()],
+        profiles=[
+            ProfileCard(id=profile.id, description=profile.description, pins=profile.pins)
+            for profile in config.profiles.values()
+        ],
+        ignored=config.ignore_paths,
+    )
+
+
+def _card(model: ModelConfig, priority: int) -> ModelCard:
+    given = model.capabilities
+    return ModelCard(
+        id=model.id,
+        aliases=model.aliases,
+        name=model.name,
+        description=model.description,
+        command=model.cmd_shown or model.cmd,
+        proxy=model.proxy,
+        ttl_s=model.ttl,
+        use_model_name=model.use_model_name,
+        filters=_filters(model.filters),
+        is_unlisted=model.unlisted,
+        priority=priority,
+        limits=_limits(model.timeouts, model.liveness.stalled),
+        sends_loading_state=model.send_loading_state,
+        ignores_websockets=model.ignore_websockets,
+        abilities=Abilities(
+            inputs=tuple(given.inputs),
+            outputs=tuple(given.outputs),
+            has_tools=given.tools,
+            is_reranker=given.reranker,
+            context=given.context,
+        ),
+        metadata=model.metadata,
+    )
+
+
+def _filters(given: Filters) -> BodyFilters:
+    return BodyFilters(
+        strip=given.strip, set_params=given.set_params, set_params_by_id=given.set_params_by_id
+    )
+
+
+def _limits(given: Timeouts, stalled: float = 0.0) -> Limits:
+    return Limits(
+        connect_s=given.connect or None,
+        header_s=given.response_header or None,
+        stall_s=stalled or None,
+    )
+
+
+def _peer(peer: Peer) -> PeerCard:
+    return PeerCard(
+        id=peer.id,
+        url=peer.proxy,
+        api_key=None if peer.api_key is None else peer.api_key.get_secret_value(),
+        models=peer.models,
+        filters=_filters(peer.filters),
+        limits=_limits(peer.timeouts),
+    )
+
+
+def _selector(selector: Selector) -> SelectorCard:
+    return SelectorCard(
+        id=selector.id,
+        strategy=selector.strategy,
+        targets=selector.targets,
+        spillover=selector.spillover,
+        name=selector.name,
+        description=selector.description,
+        is_unlisted=selector.unlisted,
+        metadata=selector.metadata,
+    )
+
+
+def proxy_options(config: Config) -> ProxyOptions:
+    """Return how the proxy behaves towards its clients."""
+    return ProxyOptions(
+        keys=tuple(
+            ApiKey(
+                key=entry.key.get_secret_value(),
+                scopes=entry.scopes,
+                models=None if entry.models is None else tuple(sorted(entry.models)),
+            )
+            for entry in config.api_key_entries
+        ),
+        allowed_origins=config.allowed_origins,
+        allowed_hosts=config.allowed_hosts,
+        trusted_proxies=config.trusted_proxies,
+        include_aliases=config.include_aliases_in_list,
+        session_headers=config.session_headers,
+        listeners=config.listeners.limit,
+        listeners_per_key=config.listeners.per_key,
+        capture_bytes=config.capture_bytes,
+        performance_every_s=config.performance_every,
+        ui_root=_UI,
+        instance_id=secrets.token_hex(8),
+        version=__version__,
+    )

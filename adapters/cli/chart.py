@@ -1,0 +1,232 @@
+"""Commands about charts: write them, draw them, prove what they promise."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from statemachine import StateChart
+
+from ...machine import (
+    DIAGRAMS,
+    Bounds,
+    ChartError,
+    Document,
+    StartActivity,
+    StartTimer,
+    SwapchartError,
+    check,
+    lifecycle,
+    render,
+)
+from ...machine.bounds import MAX_TEXT
+from ...machine.class_reader import from_class
+from ...machine.overlay import merge
+from ...machine.parse import from_mapping, load_yaml, read
+from ...runtime import ServiceSpec
+
+#: Formats that can show where a model is.
+_PICTURES = ("mermaid", "dot", "svg", "png")
+
+
+def _fail(error: object) -> int:
+    print(f"swapchart: {error}", *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
+    return 1
+
+
+def export(options: argparse.Namespace) -> int:
+    """Write a chart in the wanted format."""
+    try:
+        if options.model is not None and not (options.live or options.config):
+            raise ChartError("--model", "expected --live or --config beside it")
+        document = chosen(options)
+        active = _active(options) if options.live else ()
+        data = rendered(document, options.format, active=active)
+        if options.output is not None:
+            options.output.write_bytes(data)
+    except (SwapchartError, OSError) as error:
+        return _fail(error)
+    if options.output is None:
+        sys.stdout.buffer.write(data)
+        sys.stdout.flush()
+    return 0
+
+
+def diagrams(options: argparse.Namespace) -> int:
+    """Write every diagram of the project into a folder."""
+    try:
+        options.output.mkdir(parents=True, exist_ok=True)
+        for name, format_ in DIAGRAMS.items():
+            (options.output / name).write_bytes(rendered(lifecycle(), format_))
+    except (SwapchartError, OSError) as error:
+        return _fail(error)
+    return 0
+
+
+def prove(options: argparse.Namespace) -> int:
+    """Explore a chart exhaustively; print every broken promise with a shortest way to it."""
+    try:
+        document = chosen(options)
+        began = time.perf_counter()
+        report = check(document, bounds=Bounds())
+    except (SwapchartError, OSError) as error:
+        return _fail(error)
+    for finding in report.findings:
+        print(finding, end="\n\n")
+    seconds = time.perf_counter() - began
+    verdict = "every promise is kept" if report.is_ok else f"{len(report.findings)} broken promises"
+    print(
+        f"{document.name}: {verdict}; {report.states} situations, {report.edges} steps, "
+        f"{report.configurations} configurations, {len(report.runs)} sets of parameters, "
+        f"{seconds:.1f} s"
+    )
+    return 0 if report.is_ok else 1
+
+
+def chosen(options: argparse.Namespace) -> Document:
+    """Return the chart that the options name: ours, a file, or a class, with an overlay.
+
+    Raises:
+        SwapchartError: It is not one.
+        OSError: A file cannot be read.
+    """
+    document = lifecycle()
+    if options.chart is not None:
+        document = _load(options.chart)
+    if options.overlay is not None:
+        document = merge(document, _mapping(options.overlay))
+    if getattr(options, "config", None) is not None:
+        document = _of_model(document, options.config, options.model)
+    return document
+
+
+def _of_model(document: Document, path: Path, name: str | None) -> Document:
+    """Return *document* with the changes, the timers and the hooks of one model filled in."""
+    from ..app.service_setup import chart, service_spec
+    from ..config import load_config
+
+    if name is None:
+        raise ChartError("--config", "expected --model MODEL beside it")
+    config = load_config([path])
+    real = config.real_name(name)
+    if real is None:
+        known = ", ".join(config.models)
+        raise ChartError("--model", f"{path} has no model {name!r}; it has: {known}")
+    document = chart(config) or document
+    return filled_in(document, service_spec(config.models[real]))
+
+
+def filled_in(document: Document, spec: ServiceSpec) -> Document:
+    """Return *document* with notes that say what its actions mean for *spec*."""
+    notes: dict[str, str] = {}
+    for name, action in document.actions.items():
+        timers = [effect.timer for effect in action.effects if isinstance(effect, StartTimer)]
+        seconds = [_seconds(spec, timer) for timer in timers]
+        points = [e.point for e in action.effects if isinstance(e, StartActivity) and e.point]
+        hooks = [str(hook.action) for point in points for hook in spec.hooks.get(point, ())]
+        if len(timers) > 1:
+            seconds = [f"{timer} {text}" for timer, text in zip(timers, seconds, strict=True)]
+        if timers or points:
+            notes[name] = ", ".join(seconds + hooks) or "no hooks"
+    return from_mapping({**document.source, "name": spec.name, "notes": notes})
+
+
+def _seconds(spec: ServiceSpec, timer: str) -> str:
+    if timer == "idle_limit" and spec.pinned:
+        return "pinned"
+    seconds = getattr(spec.timings, timer, spec.parameters.get(f"{timer}_s"))
+    if timer == "backoff":
+        return f"{spec.timings.backoff:g} to {spec.timings.backoff_max:g} s"
+    return "off" if seconds is None else f"{float(seconds):g} s"
+
+
+def _load(name: str) -> Document:
+    """Read a chart document from a file, or take a class named ``package.module:Class``."""
+    module, mark, attribute = name.partition(":")
+    if not mark or Path(name).exists():
+        return read(_text(Path(name)))
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ChartError(name, f"expected package.module:Class, {error}") from error
+    if not isinstance(found, type) or not issubclass(found, StateChart):
+        raise ChartError(name, f"expected a StateChart class, found {found!r}")
+    return from_class(found)
+
+
+def _text(path: Path) -> str:
+    with path.open("rb") as file:
+        data = file.read(MAX_TEXT + 1)
+    if len(data) > MAX_TEXT:
+        raise ChartError(str(path), f"expected at most {MAX_TEXT >> 20} MiB, found more")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ChartError(str(path), f"expected UTF-8, found {error}") from error
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    text = _text(path)
+    try:
+        value = load_yaml(text)
+    except ChartError as error:
+        raise ChartError(f"{path}, {error.where}", error.why) from error
+    if isinstance(value, dict) and set(value) == {"lifecycle"}:
+        value = value["lifecycle"]  # the section of a configuration serves as well
+    if not isinstance(value, dict):
+        raise ChartError(str(path), f"expected a mapping, found {type(value).__name__}")
+    return value
+
+
+def _active(options: argparse.Namespace) -> tuple[str, ...]:
+    """Return the configuration in which --model of the proxy at --live is now.
+
+    Raises:
+        SwapchartError: It is not known, or not to be shown in this format.
+    """
+    from .api_client import ask
+
+    if options.model is None:
+        raise ChartError("--live", "expected --model MODEL beside it")
+    if options.format not in _PICTURES:
+        expected = ", ".join(_PICTURES)
+        raise ChartError("--live", f"expected a picture ({expected}), got {options.format}")
+    path = f"/api/models/{quote(options.model, safe='')}/explain"
+    return tuple(ask(options.live, path, "configuration", key=options.api_key))
+
+
+def rendered(document: Document, format_: str, *, active: tuple[str, ...] = ()) -> bytes:
+    """Return *document* in *format_*.
+
+    Raises:
+        SwapchartError: Graphviz is needed and not there, or the format cannot say it.
+    """
+    if format_ not in ("svg", "png"):
+        return render(document, format_, active=active).encode()
+    dot = shutil.which("dot")
+    if dot is None:
+        raise SwapchartError(
+            f"{format_} needs Graphviz, and there is no `dot`: on Debian, apt-get install graphviz"
+        )
+    drawn = subprocess.run(
+        [dot, f"-T{format_}"], input=render(document, "dot", active=active).encode(),
+        capture_output=True, check=False,
+    )  # fmt: skip
+    if drawn.returncode:
+        raise SwapchartError(f"dot failed: {drawn.stderr.decode(errors='replace').strip()}")
+    return drawn.stdout
+
+
+COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
+    "chart-export": export,
+    "chart-diagrams": diagrams,
+    "chart-check": prove,
+}

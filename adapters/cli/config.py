@@ -1,0 +1,82 @@
+"""Commands about a configuration that is to replace another: what would change, and change it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..config import Config, ConfigProblems, format_problems, load_config
+
+
+def plan(options: argparse.Namespace) -> int:
+    """Print what would change, from one file to another or in a running proxy."""
+    if options.url is not None:
+        if options.files:
+            return _fail("expected OLD NEW or --url URL: a proxy reads its own files only")
+        return _ask(options, "plan")
+    if len(options.files) != 2:
+        return _fail("expected two files, OLD and NEW, or --url URL of a running proxy")
+    try:
+        old, new = _load_both(*options.files)
+    except ConfigProblems as error:
+        print(format_problems(error.problems), file=sys.stderr)
+        return 1
+    from ..app import reload_plan as pure
+
+    planned = pure.plan(old, new)
+    if new.warnings:
+        print(format_problems(new.warnings), file=sys.stderr)
+    print(json.dumps(planned.as_json(), indent=2) if options.json else planned)
+    return 0
+
+
+def reload(options: argparse.Namespace) -> int:
+    """Let a running proxy read its configuration again; print what changed."""
+    return _ask(options, "reload")
+
+
+def _load_both(old: Path, new: Path) -> tuple[Config, Config]:
+    before = load_config([old])
+    ports = {model.id: model.port for model in before.models.values() if model.port is not None}
+    return before, load_config([new], ports=ports)
+
+
+def _ask(options: argparse.Namespace, what: str) -> int:
+    import httpx
+
+    headers = {"authorization": f"Bearer {options.api_key}"} if options.api_key else {}
+    url = f"{options.url.rstrip('/')}/api/config/{what}"
+    try:
+        answer = httpx.post(url, headers=headers, trust_env=False, timeout=60)
+        value = answer.json()
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        return _fail(f"no usable answer from {options.url}: {error}")
+    if answer.status_code != 200:
+        return _refused(options, answer.status_code, value)
+    if options.json:
+        print(json.dumps(value, indent=2))
+        return 0
+    for problem in value.get("problems", ()):
+        print(problem["text"], file=sys.stderr)
+    print((value["plan"] if what == "reload" else value)["text"])
+    return 0
+
+
+def _refused(options: argparse.Namespace, status: int, value: Any) -> int:
+    error = value.get("error", {}) if isinstance(value, dict) else {}
+    problems = error.get("problems")
+    if options.json:
+        print(json.dumps(value, indent=2))
+    elif problems:
+        print("\n".join(problem["text"] for problem in problems), file=sys.stderr)
+    if problems:
+        return _fail("nothing was changed")
+    return _fail(f"{options.url} answers {status}: {error.get('message', value)}")
+
+
+def _fail(message: str) -> int:
+    print(f"swapchart: {message}", file=sys.stderr)
+    return 1

@@ -1,0 +1,157 @@
+"""``swapchart kv``: what is kept of conversations, whether it is sound, and away with it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..app.service_setup import kv_wish, service_spec
+from ..config import ConfigProblems, format_problems, load_config
+from ..kv.effectiveness import Record
+from ..kv.entry import Entry, by_value
+from ..kv.files import FolderLock, KvStoreError
+from ..kv.manager import KvKeeper, Place
+from ..kv.manifest import ManifestError, ModelStore, model_of
+from ..store.state_directory import default_directory
+
+
+class Found(NamedTuple):
+    """The saved slots of one model in one place.
+
+    Attributes:
+        name: Of the model.
+        place: Where they lie.
+        store: What reads them.
+        is_used: The model is configured, and keeps its conversations there.
+    """
+
+    name: str
+    place: Place
+    store: ModelStore
+    is_used: bool
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do what was asked for; returns the exit code."""
+    if not options.config and not options.config_dir:
+        return _fail("expected --config FILE or --config-dir DIR, got neither")
+    try:
+        found = _stores(options)
+        if options.what == "purge":
+            return _purge(found)
+        problems = [problem for one in found if (problem := _read(one.store))]
+        code = _verify(found) if options.what == "verify" else _list(found, is_json=options.json)
+    except ConfigProblems as error:
+        print(format_problems(error.problems), file=sys.stderr)
+        return 1
+    except KvStoreError as error:
+        return _fail(str(error))
+    return max([code, *map(_fail, problems)])
+
+
+def _read(store: ModelStore) -> str:
+    try:
+        store.read()
+    except KvStoreError as error:
+        return str(error)
+    return ""
+
+
+def _stores(options: argparse.Namespace) -> list[Found]:
+    config = load_config(options.config, options.config_dir)
+    files = [*options.config, *([options.config_dir] if options.config_dir else [])]
+    directory = (options.state_dir or default_directory(files)) / "kv"
+    keeper, found, folders = KvKeeper(directory), list[Found](), list(directory.glob("*"))
+    for model in config.models.values():
+        settings = kv_wish(model)
+        place = keeper.place(service_spec(model), settings)
+        if place is not None:
+            store = ModelStore(model.id, place.folder, place.disk)
+            found.append(Found(model.id, place, store, is_used=model.kv.mode != "off"))
+            folders += [place.folder, *(settings.directory.glob("*") if settings.directory else ())]
+    found += _left(folders, found)
+    names = {one.name for one in found} | config.models.keys()
+    for name in options.models:
+        if name not in names:
+            raise KvStoreError(f"no such model: {name}; there are {', '.join(sorted(names))}")
+    return [one for one in found if not options.models or one.name in options.models]
+
+
+def _left(folders: Iterable[Path], known: Iterable[Found]) -> Iterator[Found]:
+    """Find what models have left that were removed, or have another folder now."""
+    seen = {store.path.resolve() for _, _, store, _ in known}
+    for folder in folders:
+        for path in sorted(folder.glob("swapchart-*.json")):
+            name = model_of(path)
+            if name is not None and path.resolve() not in seen:
+                seen.add(path.resolve())
+                yield Found(name, Place(folder), ModelStore(name, folder), is_used=False)
+
+
+def _list(found: list[Found], *, is_json: bool) -> int:
+    rows: list[dict[str, Any]] = []
+    for name, place, store, is_used in found:
+        learned = store.manifest.learned
+        for entry in by_value(store.manifest.entries):
+            record = Record.load(learned.get(entry.fingerprint, {}))
+            rows.append(
+                {
+                    "model": name, "tokens": entry.tokens, "bytes": entry.size,
+                    "saved_at": entry.saved_at, "misses": entry.misses,
+                    "verdict": record.verdict, "file": str(place.folder / entry.file),
+                    "is_used": is_used,
+                }
+            )  # fmt: skip
+    if is_json:
+        print(json.dumps(rows, indent=2))
+    elif not rows:
+        print("nothing is kept")
+    for row in () if is_json else rows:
+        when = datetime.fromtimestamp(row["saved_at"], UTC).astimezone()
+        print(
+            f"{row['model']}: {row['tokens']} tokens, {row['bytes'] / 1e6:.1f} MB, saved "
+            f"{when:%Y-%m-%d %H:%M:%S}, {row['verdict']}{'' if row['is_used'] else ', not used'}"
+        )
+    return 0
+
+
+def _verify(found: list[Found]) -> int:
+    bad = 0
+    for name, _, store, _ in found:
+        for entry in by_value(store.manifest.entries):
+            flaw = store.verify(entry)
+            if flaw and _is_superseded(store, entry):
+                continue  # a proxy at work has replaced it meanwhile
+            bad += bool(flaw)
+            print(f"{name}: {entry.file}: {flaw or 'ok'}")
+    return 1 if bad else 0
+
+
+def _is_superseded(store: ModelStore, entry: Entry) -> bool:
+    now = ModelStore(store.manifest.model, store.files.folder, store.files.disk)
+    return not _read(now) and entry not in now.manifest.entries
+
+
+def _purge(found: list[Found]) -> int:
+    with ExitStack() as stack:
+        for folder in {folder for one in found for folder in one.place.folders}:
+            if folder.is_dir():
+                stack.callback(FolderLock(folder).close)
+        for name, _, store, _ in found:
+            with suppress(ManifestError):
+                store.read()
+            count, size = len(store.manifest.entries), store.purge()
+            if count:
+                print(f"{name}: {count} saved slots, {size / 1e6:.1f} MB")
+    return 0
+
+
+def _fail(message: str) -> int:
+    print(f"swapchart: {message}", file=sys.stderr)
+    return 1

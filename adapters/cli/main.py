@@ -1,0 +1,212 @@
+"""The command line. Commands are imported when they run: `--help` and `serve` start fast."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ... import __version__
+
+_EPILOG = "swapchart COMMAND --help says more about each."
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="swapchart",
+        description="Swap between many local inference servers behind one endpoint.",
+        epilog=_EPILOG,
+    )
+    parser.add_argument(
+        "--version", "-version", action="version", version=f"swapchart {__version__}"
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_serve(commands.add_parser("serve", help="run the proxy"))
+    _add_config(commands.add_parser("config", help="check a configuration, print its schema"))
+    _add_chart(commands.add_parser("chart", help="export, draw and check the lifecycle"))
+    _add_history(commands.add_parser("history", help="show what happened to a model, and why"))
+    _add_kv(commands.add_parser("kv", help="show, verify or purge what is kept of conversations"))
+    _add_demo(commands.add_parser("demo", help="run the proxy with two demo models"))
+    server = commands.add_parser(
+        "demo-server", help="run one small OpenAI-compatible server, for trying things out",
+        add_help=False,
+    )  # fmt: skip
+    server.set_defaults(run="demo-server")
+    return parser
+
+
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", "-config", action="append", type=Path, default=[], metavar="FILE",
+        help="configuration file, as llama-swap's",
+    )  # fmt: skip
+    parser.add_argument("--config-dir", "-config-dir", type=Path, metavar="DIR")
+    parser.add_argument(
+        "--listen", "-listen", metavar="HOST:PORT",
+        help="default: 127.0.0.1:8080, with a certificate 127.0.0.1:8443",
+    )  # fmt: skip
+    for kind in ("cert", "key"):
+        parser.add_argument(
+            f"--tls-{kind}-file", f"-tls-{kind}-file", type=Path, metavar="FILE",
+            help="speak HTTPS; both or neither",
+        )  # fmt: skip
+    parser.add_argument(
+        "--server",
+        choices=("hypercorn", "uvicorn"),
+        default="hypercorn",
+        help="default: %(default)s",
+    )
+    parser.add_argument(
+        "--stock", action="store_true",
+        help="speak HTTP/1.1 by the server's own layer instead of the fast one",
+    )  # fmt: skip
+    parser.add_argument(
+        "--watch-config", "-watch-config", action="store_true",
+        help="read the configuration again when a file of it was changed",
+    )  # fmt: skip
+    parser.add_argument(
+        "--allow-unauthenticated", action="store_true",
+        help="listen beyond this machine though no apiKeys are configured",
+    )  # fmt: skip
+    parser.add_argument(
+        "--state-dir", type=Path, metavar="DIR",
+        help="where the journal is kept; default: a folder per configuration in "
+        "$SWAPCHART_STATE_DIR or ~/.local/state/swapchart",
+    )  # fmt: skip
+    parser.set_defaults(run="serve")
+
+
+def _add_history(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model")
+    parser.add_argument("--url", default="http://127.0.0.1:8080", help="default: %(default)s")
+    parser.add_argument("--api-key", help="where the proxy asks for one")
+    parser.add_argument("--limit", type=int, default=50, help="default: %(default)s")
+    parser.add_argument("--json", action="store_true")
+    parser.set_defaults(run="history")
+
+
+def _add_kv(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
+    helps = {
+        "list": "show what is kept of each model",
+        "verify": "read every file and compare its checksum; exit 1 if one is bad",
+        "purge": "remove it, also what is left of models that are not kept any more",
+    }
+    for name, text in helps.items():
+        command = commands.add_parser(name, help=text)
+        command.add_argument("models", nargs="*", metavar="MODEL", help="default: all")
+        command.add_argument(
+            "--config", "-config", action="append", type=Path, default=[], metavar="FILE"
+        )
+        command.add_argument("--config-dir", "-config-dir", type=Path, metavar="DIR")
+        command.add_argument("--state-dir", type=Path, metavar="DIR", help="as of `serve`")
+        if name == "list":
+            command.add_argument("--json", action="store_true")
+        command.set_defaults(run="kv")
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
+    check = commands.add_parser("check", help="print every mistake; exit 1 if there is one")
+    check.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    check.set_defaults(run="config-check")
+    schema = commands.add_parser("schema", help="print the JSON Schema, for editors")
+    schema.set_defaults(run="config-schema")
+    plan = commands.add_parser("plan", help="say what another configuration would change")
+    plan.add_argument(
+        "files", nargs="*", type=Path, metavar="FILE", help="OLD and NEW, where no proxy is asked"
+    )
+    plan.add_argument("--url", help="ask this running proxy what its changed files would change")
+    plan.set_defaults(run="config-plan")
+    reload = commands.add_parser("reload", help="let a running proxy read its files again")
+    reload.add_argument("--url", default="http://127.0.0.1:8080", help="default: %(default)s")
+    reload.set_defaults(run="config-reload")
+    for asking in (plan, reload):
+        asking.add_argument("--api-key", help="where the proxy asks for one")
+        asking.add_argument("--json", action="store_true")
+
+
+def _add_chart(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
+    export = commands.add_parser("export", help="write the chart in one of many formats")
+    export.add_argument("--format", required=True, choices=CHART_FORMATS)
+    export.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="default: standard output"
+    )
+    export.add_argument(
+        "--live", metavar="URL", help="highlight where --model of this proxy is now"
+    )
+    export.add_argument(
+        "--config", type=Path, metavar="FILE", help="fill in timers and hooks of --model"
+    )
+    export.add_argument("--model", help="goes with --live and --config")
+    export.add_argument("--api-key", help="where the proxy asks for one")
+    _add_chart_choice(export)
+    export.set_defaults(run="chart-export")
+    check = commands.add_parser(
+        "check", help="prove by exhaustion that a chart keeps its promises; exit 1 if it does not"
+    )
+    _add_chart_choice(check)
+    check.set_defaults(run="chart-check")
+    diagrams = commands.add_parser("diagrams", help="write all diagrams of the project")
+    diagrams.add_argument("--output", type=Path, default=Path("diagrams"), metavar="DIR")
+    diagrams.set_defaults(run="chart-diagrams")
+
+
+def _add_chart_choice(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--chart", metavar="FILE|MODULE:CLASS",
+        help="a chart of your own: a document, or a python-statemachine class; default: ours",
+    )  # fmt: skip
+    parser.add_argument("--overlay", type=Path, metavar="FILE", help="changes to the chart")
+
+
+def _add_demo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--listen", default="127.0.0.1:8080", metavar="HOST:PORT")
+    parser.add_argument(
+        "--load-seconds",
+        type=float,
+        default=1.0,
+        help="how long a model loads; default %(default)s",
+    )
+    parser.set_defaults(run="demo")
+
+
+#: Formats of `chart export`; svg and png need Graphviz.
+CHART_FORMATS = ("yaml", "native", "json", "scxml", "mermaid", "dot", "table", "svg", "png")
+
+
+def _open_standard_descriptors() -> None:
+    """Open /dev/null in place of standard descriptors that are closed.
+
+    Otherwise sockets and pipes get the numbers 0 to 2: what is printed would be written to them, a
+    child process would close them, and libuv aborts the process.
+    """
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, so this one
+            os.set_inheritable(fd, True)
+    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    _open_standard_descriptors()
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["demo-server"]:
+        from ..demo.server import main as serve_demo
+
+        return serve_demo(arguments[1:])
+    options = build_parser().parse_args(arguments)
+    if options.run.startswith("chart-"):
+        from .chart import COMMANDS
+    else:
+        from .serve import COMMANDS
+    return COMMANDS[options.run](options)

@@ -1,0 +1,248 @@
+"""From nodes to checked sections: hands data to pydantic and its complaints back with their place.
+
+The conversion follows the types of the section, since the same scalar means different things to
+different keys: ``3.10`` is a text in ``name`` and a number in ``metadata``, ``yes`` is true where
+a boolean is wanted and a text elsewhere. Unknown keys are dropped here, with a warning.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import types
+from collections.abc import Callable
+from functools import cache
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+from pydantic import SecretStr, ValidationError
+from pydantic_core import ErrorDetails
+
+from .document.nodes import Mapping, Node, Scalar, Sequence
+from .document.scalars import as_bool, as_text
+from .document.source import Environment
+from .macros import display
+from .problem_collector import Findings
+from .schema.fields import Section
+
+S = TypeVar("S", bound=Section)
+_Convert = Callable[["Reader", Node, str], object]
+
+#: Paths whose values are never shown.
+_SECRET = re.compile(r"apiKeys\b|peers\..*\.apiKey\Z|models\..*\.env(?:\[\d+\])?\Z", re.DOTALL)
+_HEADERS = re.compile(r"\.headers\b")
+_MOST_HINTS, _LONGEST_HINTED = 200, 64  # to look for a key that is alike takes 0.1 to 1 ms
+
+_EXPECTED = {
+    "bool_type": "expected true or false",
+    "int_type": "expected an integer",
+    "float_type": "expected a number",
+    "finite_number": "expected a finite number",
+    "string_type": "expected a text",
+    "dict_type": "expected a mapping",
+    "model_type": "expected a mapping",
+    "model_attributes_type": "expected a mapping",
+    "tuple_type": "expected a list",
+    "literal_error": "expected {expected}",
+    "greater_than": "expected > {gt:g}",
+    "greater_than_equal": "expected >= {ge:g}",
+    "less_than_equal": "expected <= {le:g}",
+    "string_too_short": "expected a text that is not empty",
+    "string_pattern_mismatch": "expected a text that matches {pattern}",
+    "too_short": "expected a list that is not empty",
+}
+
+
+class Reader:
+    """Reads sections from nodes.
+
+    Args:
+        environment: Fills in ``${env.X}``.
+        findings: Where problems go.
+    """
+
+    def __init__(self, environment: Environment, findings: Findings) -> None:
+        self.environment, self.findings = environment, findings
+        self._hints = 0
+
+    def read(self, kind: type[S], node: Mapping, path: str) -> tuple[S | None, set[str]]:
+        """Return *node* as a section of *kind*, and the keys that could not be read.
+
+        Keys with errors (which are noted) get their defaults, so that the rest can be checked
+        too. The section is None when a key that has no default is among them.
+        """
+        data = self.section(kind, node, path)
+        broken: set[str] = set()
+        while True:
+            try:
+                return kind.model_validate(data), broken
+            except ValidationError as error:
+                details = error.errors(include_url=False, include_input=False)
+            for detail in details:
+                if detail["loc"][:1] not in {(key,) for key in broken}:  # else it was told before
+                    self._complain(detail, node, path)
+            wrong = {str(detail["loc"][0]) for detail in details if detail["loc"]} & data.keys()
+            if not wrong:
+                return None, broken
+            broken |= wrong
+            data = {key: value for key, value in data.items() if key not in wrong}
+
+    def plain(self, node: Node) -> Any:
+        """Return *node* as plain lists, dicts and scalars."""
+        if isinstance(node, Scalar):
+            value = node.value
+            return self.environment.fill(value) if isinstance(value, str) else value
+        if isinstance(node, Sequence):
+            return [self.plain(item) for item in node.items]
+        return {key: self.plain(item) for key, item in node.items.items()}
+
+    def text(self, node: Node) -> object:
+        """Return a scalar as text, filled in; anything else as it is."""
+        if not isinstance(node, Scalar) or node.value is None:
+            return self.plain(node)
+        if isinstance(node.value, str):
+            return self.environment.fill(node.value)
+        return self.environment.fill(as_text(node.value, node.text))
+
+    def section(self, kind: type[Section], node: Mapping, path: str) -> dict[str, object]:
+        """Return the data of a section, as pydantic wants it; unknown keys are noted."""
+        plan = _plan(kind)
+        data = {}
+        for key, item in node.items.items():
+            convert = plan.get(key)
+            if convert is None:
+                self._unknown(kind, node, key, path)
+            elif not (isinstance(item, Scalar) and item.value is None):
+                data[key] = convert(self, item, f"{path}.{key}" if path else key)
+        return data
+
+    def _unknown(self, kind: type[Section], node: Mapping, key: str, path: str) -> None:
+        if key in node.anchored or key.startswith("x-"):
+            return  # a shelf for anchors, or somebody else's key
+        self._hints += 1
+        is_hinted = self._hints <= _MOST_HINTS and len(key) <= _LONGEST_HINTED
+        close = difflib.get_close_matches(key, _plan(kind), n=1) if is_hinted else []
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        source, line, column = node.places[key]
+        where = f"{path}.{key}" if path else key
+        message = f"unknown key {key!r} is ignored{hint}"
+        self.findings.warning_at(source.name, where, line, column, message)
+
+    def _complain(self, detail: ErrorDetails, node: Mapping, path: str) -> None:
+        place, where = locate(node, path, detail["loc"])
+        kind, context = detail["type"], detail.get("ctx", {})
+        if kind == "missing":
+            key = detail["loc"][-1]
+            self.findings.error(place, f"{where}.{key}".lstrip("."), f"{key} is required")
+            return
+        message = _EXPECTED[kind].format(**context) if kind in _EXPECTED else detail["msg"]
+        is_told = ", found" in message or (kind == "refused" and not isinstance(place, Scalar))
+        if not is_told and not is_secret(where):
+            message = f"{message}, found {display(place)}"
+        self.findings.error(place, where, message)
+
+
+def is_secret(path: str) -> bool:
+    """Tell whether the value at the dotted *path* must not be shown."""
+    return (_SECRET.match(path) or _HEADERS.search(path)) is not None
+
+
+def locate(node: Node, path: str, loc: tuple[int | str, ...]) -> tuple[Node, str]:
+    """Follow *loc* and return the node it leads to, with its dotted path.
+
+    Parts that are not in the document are skipped: pydantic also names what it looks for (the
+    only item of a list that was written without the list).
+    """
+    for part in loc:
+        if isinstance(node, Mapping) and part in node.items:
+            node = node.items[str(part)]
+            path = f"{path}.{part}" if path else str(part)
+        elif isinstance(node, Sequence) and isinstance(part, int) and part < len(node.items):
+            node, path = node.items[part], f"{path}[{part}]"
+    return node, path
+
+
+@cache
+def _plan(kind: type[Section]) -> dict[str, _Convert]:
+    return {str(field.alias): _converter(field.annotation) for field in kind.model_fields.values()}
+
+
+def _converter(annotation: Any) -> _Convert:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _converter(arguments[0])
+    if origin in (Union, types.UnionType):
+        kinds = [argument for argument in arguments if argument is not type(None)]
+        if len(kinds) == 1:
+            return _or_null(_converter(kinds[0]))
+        return _command
+    if origin is tuple:
+        return _items(_converter(arguments[0]))
+    if origin is dict:
+        return _values(_converter(arguments[1]))
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return _section_of(annotation)
+    if annotation in (str, SecretStr) or origin is Literal:
+        return lambda reader, node, _: reader.text(node)
+    if annotation is bool:
+        return _bool
+    if annotation is int:
+        return _int
+    return lambda reader, node, _: reader.plain(node)
+
+
+def _command(reader: Reader, node: Node, _: str) -> object:
+    if isinstance(node, Sequence):
+        return tuple(reader.text(item) for item in node.items)
+    return reader.text(node)
+
+
+def _or_null(convert: _Convert) -> _Convert:
+    def converted(reader: Reader, node: Node, path: str) -> object:
+        is_null = isinstance(node, Scalar) and node.value is None
+        return None if is_null else convert(reader, node, path)
+
+    return converted
+
+
+def _items(convert: _Convert) -> _Convert:
+    def converted(reader: Reader, node: Node, path: str) -> object:
+        if isinstance(node, Sequence):
+            parts = enumerate(node.items)
+            return tuple(convert(reader, item, f"{path}[{index}]") for index, item in parts)
+        return convert(reader, node, path)  # the only item, where that is allowed
+
+    return converted
+
+
+def _values(convert: _Convert) -> _Convert:
+    def converted(reader: Reader, node: Node, path: str) -> object:
+        if not isinstance(node, Mapping):
+            return reader.plain(node)
+        return {key: convert(reader, item, f"{path}.{key}") for key, item in node.items.items()}
+
+    return converted
+
+
+def _section_of(kind: type[Section]) -> _Convert:
+    def converted(reader: Reader, node: Node, path: str) -> object:
+        if isinstance(node, Mapping):
+            return reader.section(kind, node, path)
+        if kind.takes_text:
+            return reader.text(node)
+        is_null = isinstance(node, Scalar) and node.value is None
+        return {} if is_null else reader.plain(node)
+
+    return converted
+
+
+def _bool(reader: Reader, node: Node, _: str) -> object:
+    value = reader.plain(node)
+    if isinstance(value, str):
+        word = as_bool(value)
+        return value if word is None else word
+    return value
+
+
+def _int(reader: Reader, node: Node, _: str) -> object:
+    value = reader.plain(node)
+    return int(value) if isinstance(value, float) and value.is_integer() else value

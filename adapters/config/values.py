@@ -1,0 +1,360 @@
+"""The configuration as the rest of the program sees it: effective values, every default applied.
+
+Values only. Two models are equal when nothing that matters to a running process differs; a reload
+may keep the process of a model that is equal to what it was.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import SecretStr
+
+from ...runtime.ports import HttpCall
+from .problems import Problem
+from .schema.document import ListenersSection, Queue
+from .schema.model import Capabilities, Drain, Kv, Liveness, Restart, Timeouts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HookAction:
+    """One action of a hook: a command or an HTTP request, never both.
+
+    Texts may hold ``${PID}``, for the process id of the server; ``filled`` puts it in.
+
+    Attributes:
+        argv: Program and arguments; empty for an HTTP request. With ``shell: true`` it is
+            ``/bin/sh -c`` and the text.
+        http: The request; None for a command.
+        timeout_s: For one try; seconds > 0.
+        retries: How often it is tried again after a failure; >= 0.
+        delay_s: Pause before another try; seconds >= 0.
+        on_error: What its failure means to the model.
+        is_shell: It was asked to run in a shell.
+    """
+
+    argv: tuple[str, ...] = field(default=(), repr=False)
+    http: HttpCall | None = field(default=None, repr=False)
+    timeout_s: float = 30.0
+    retries: int = 0
+    delay_s: float = 1.0
+    on_error: Literal["warn", "ignore", "fail"] = "warn"
+    is_shell: bool = False
+
+    @property
+    def label(self) -> str:
+        """What logs call it: the program, or method and host; never arguments."""
+        if self.http is not None:
+            host = re.sub(r"^(\w+://)(?:[^/@]*@)?([^/?#]*+).*$", r"\1\2", self.http.url)
+            return f"{self.http.method} {host}"
+        return "sh" if self.is_shell else self.argv[0]
+
+    def filled(self, pid: int | None) -> HookAction:
+        """Return the action with *pid* in place of ``${PID}``; nothing in its place if None."""
+        text = "" if pid is None else str(pid)
+        argv = tuple(part.replace("${PID}", text) for part in self.argv)
+        http = None if self.http is None else _filled_call(self.http, text)
+        if argv == self.argv and http == self.http:
+            return self
+        return HookAction(
+            argv=argv,
+            http=http,
+            timeout_s=self.timeout_s,
+            retries=self.retries,
+            delay_s=self.delay_s,
+            on_error=self.on_error,
+            is_shell=self.is_shell,
+        )
+
+
+def _filled_call(call: HttpCall, pid: str) -> HttpCall:
+    return HttpCall(
+        method=call.method,
+        url=call.url.replace("${PID}", pid),
+        headers={name: value.replace("${PID}", pid) for name, value in call.headers.items()},
+        body=None if call.body is None else call.body.replace(b"${PID}", pid.encode()),
+        expect=call.expect,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sleep:
+    """A rest without stopping; seconds, 0 is never."""
+
+    after_s: float = 0.0
+    enter: tuple[HookAction, ...] = ()
+    wake: tuple[HookAction, ...] = ()
+    stop_after_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filters:
+    """Changes to the JSON body of a request, in this order; none of them touches ``model``.
+
+    Attributes:
+        strip: Keys to remove, sorted.
+        set_params: Path -> value, in sorted order.
+        set_params_by_id: Requested name -> as ``set_params``.
+    """
+
+    strip: tuple[str, ...] = ()
+    set_params: Mapping[str, Any] = field(default_factory=dict)
+    set_params_by_id: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """One model.
+
+    Attributes:
+        id: Its key under ``models``.
+        cmd: The command as text, macros and environment filled in; for a list, quoted.
+        cmd_shown: The same with ``${env.X}`` left as written: what may be shown.
+        argv: Program and arguments; at least one.
+        stop_command: Runs instead of SIGTERM; may hold ``${PID}``; empty when there is none.
+        stop_argv: The same, split.
+        proxy: Base URL of the server, without a trailing slash.
+        check_url: Absolute URL that answers 200 once it is ready; None is not to check.
+        port: The port it was given, or None.
+        environment: Variables on top of the proxy's own.
+        hooks: Hook point (``afterHealthy``...) -> actions in order; points without are absent.
+        ttl: Idle seconds until it is stopped; 0 is never.
+        unload_timeout: Seconds between SIGTERM and SIGKILL; > 0.
+        health_check_timeout: Seconds to become healthy; >= 15.
+        start_timeout: Seconds for the whole start; > 0.
+        stall_timeout: Seconds without log output while starting that count as stuck; 0 is off.
+        aliases: Other names, those of ``filters.setParamsByID`` included.
+        concurrency_limit: Most requests at a time; >= 1, or None without limit.
+        settle: Argv of the command that tells whether its memory is free; empty if none.
+        settle_timeout_s: Seconds to wait for that.
+        macros: Its own macros, as declared.
+    """
+
+    id: str
+    cmd: str = field(repr=False)
+    cmd_shown: str = field(default="", repr=False, compare=False)
+    argv: tuple[str, ...] = field(repr=False)
+    stop_command: str = field(default="", repr=False)
+    stop_argv: tuple[str, ...] = field(default=(), repr=False)
+    proxy: str = field(repr=False)
+    check_url: str | None = field(repr=False)
+    port: int | None = None
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    hooks: Mapping[str, tuple[HookAction, ...]] = field(default_factory=dict)
+    ttl: int = 0
+    unload_timeout: float = 10.0
+    health_check_timeout: float = 120.0
+    start_timeout: float = 120.0
+    stall_timeout: float = 0.0
+    aliases: tuple[str, ...] = ()
+    name: str = ""
+    description: str = ""
+    use_model_name: str = ""
+    unlisted: bool = False
+    concurrency_limit: int | None = None
+    send_loading_state: bool = False
+    filters: Filters = Filters()
+    metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    macros: Mapping[str, str | int | float | bool] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    ignore_websockets: bool = False
+    capabilities: Capabilities = field(default_factory=Capabilities)
+    abandon: Literal["finish", "abort"] = "finish"
+    restart: Restart = field(default_factory=Restart)
+    liveness: Liveness = field(default_factory=Liveness)
+    drain: Drain = field(default_factory=Drain)
+    sleep: Sleep = Sleep()
+    settle: tuple[str, ...] = field(default=(), repr=False)
+    settle_timeout_s: float = 10.0
+    pinned: bool = False
+    kv: Kv = field(default_factory=lambda: Kv(mode="off"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """Another server that offers models.
+
+    Attributes:
+        proxy: Its base URL, without a trailing slash.
+        api_key: Sent to it as credentials; None leaves those of the client.
+        models: Bare names, in order.
+    """
+
+    id: str
+    proxy: str = field(repr=False)
+    api_key: SecretStr | None
+    models: tuple[str, ...]
+    filters: Filters = Filters()
+    timeouts: Timeouts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """Public name -> what it means while the profile is active; None disables the name."""
+
+    id: str
+    description: str
+    pins: Mapping[str, str | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selector:
+    """A name for one of several models.
+
+    Attributes:
+        targets: Names as written, at least one.
+        spillover: Reservations a target takes before the next is used; >= 1.
+    """
+
+    id: str
+    strategy: Literal["warm", "pin", "spillover"]
+    targets: tuple[str, ...]
+    spillover: int = 1
+    name: str = ""
+    description: str = ""
+    unlisted: bool = False
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Models that are swapped together."""
+
+    id: str
+    members: tuple[str, ...]
+    swap: bool = True
+    exclusive: bool = True
+    persistent: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matrix:
+    """Which models may run at the same time.
+
+    Attributes:
+        variables: Short name -> model id.
+        costs: Model id -> cost of evicting it; > 0, 1 if absent.
+        sets: Name -> expression as written, in order of definition.
+    """
+
+    variables: Mapping[str, str]
+    costs: Mapping[str, int]
+    sets: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Routing:
+    """What may run together, and who is served first.
+
+    Attributes:
+        use: Which of the two is in force.
+        groups: In order of definition; the last, ``(default)``, has all models in no other.
+        matrix: None if there is none.
+        priorities: Model id -> priority; 0 if absent.
+    """
+
+    use: Literal["group", "matrix"]
+    groups: Mapping[str, Group]
+    matrix: Matrix | None
+    priorities: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiKeyEntry:
+    """One API key and what it is good for.
+
+    Attributes:
+        key: The key, or its hash, as written.
+        scopes: ``infer``: ask models; ``admin``: everything else. At least one.
+        models: Names or patterns of models; None is all of them.
+    """
+
+    key: SecretStr
+    scopes: frozenset[Literal["infer", "admin"]] = frozenset(("infer", "admin"))
+    models: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """A whole configuration without errors; times in seconds.
+
+    Attributes:
+        models: Id -> model, in order of definition.
+        aliases: Alias -> model id.
+        api_keys: The keys of ``api_key_entries``; empty when no key is asked for.
+        allowed_origins: Web pages that may use the API, besides those of this machine.
+        allowed_hosts: Further values of Host that are ours.
+        drop_env: Variables that no model and no hook inherits: those of ``dropEnv``, and those
+            that hold keys of ``api_key_entries``.
+        trusted_proxies: Addresses or networks whose X-Forwarded-* fields are believed.
+        capture_bytes: Room for captures; 0 disables them.
+        store_path: SQLite file; None keeps activity in memory.
+        performance_every: Between two samples; None is disabled.
+        peer_names: Name of a remote model, full or bare -> (peer id, bare model name).
+        ignore_paths: Searched in paths below ``/upstream/<model>``.
+        preload: Model ids.
+        on_idle: Id of the model to go back to, or None.
+        hook_limit: Commands of hooks at a time, over all models.
+        shutdown_timeout: None leaves it to what the models need.
+        lifecycle: Changes to the chart of every model, as written; the machine checks them.
+        warnings: What was found but does no harm.
+        sources: File -> its text as written; may hold secrets.
+    """
+
+    models: Mapping[str, ModelConfig]
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    health_check_timeout: float = 120.0
+    unload_timeout: float = 10.0
+    global_ttl: int = 0
+    start_port: int = 5800
+    log_level: Literal["debug", "info", "warn", "error"] = "info"
+    log_time_format: str = ""
+    log_to_stdout: Literal["proxy", "upstream", "both", "none"] = "proxy"
+    metrics_max_in_memory: int = 1000
+    capture_bytes: int = 5 << 20
+    store_path: str | None = None
+    session_headers: tuple[str, ...] = ()
+    performance_every: float | None = 5.0
+    send_loading_state: bool = False
+    include_aliases_in_list: bool = False
+    api_keys: tuple[SecretStr, ...] = ()
+    api_key_entries: tuple[ApiKeyEntry, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
+    drop_env: frozenset[str] = frozenset()
+    trusted_proxies: tuple[str, ...] = ()
+    macros: Mapping[str, str | int | float | bool] = field(default_factory=dict, repr=False)
+    profiles: Mapping[str, Profile] = field(default_factory=dict)
+    selectors: Mapping[str, Selector] = field(default_factory=dict)
+    peers: Mapping[str, Peer] = field(default_factory=dict)
+    peer_names: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    ignore_paths: tuple[re.Pattern[str], ...] = ()
+    preload: tuple[str, ...] = ()
+    routing: Routing
+    on_idle: str | None = None
+    on_idle_after: float = 60.0
+    queue: Queue = field(default_factory=Queue)
+    listeners: ListenersSection = field(default_factory=ListenersSection)
+    hook_timeout: float = 30.0
+    hook_limit: int = 8
+    shutdown_timeout: float | None = None
+    lifecycle: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[Problem, ...] = ()
+    sources: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+
+    def real_name(self, name: str) -> str | None:
+        """Return the id of the local model called *name* (its id first, then an alias)."""
+        return name if name in self.models else self.aliases.get(name)
+
+    def peer_model(self, name: str) -> tuple[str, str] | None:
+        """Return (peer id, bare model name) of the remote model called *name*.
+
+        Either ``<peer>/<model>``, or the bare name if exactly one peer offers it. Local names
+        come first: ask ``real_name`` before.
+        """
+        return self.peer_names.get(name)

@@ -1,0 +1,265 @@
+"""How one generation is told: in OpenAI's, Anthropic's and llama.cpp's own shapes.
+
+A dialect turns starts, pieces and ends into JSON values; bytes and time are not its business.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+from .engine import Outcome
+from .fake_model import Json
+
+FINGERPRINT = "demo-1"
+DONE = b"data: [DONE]\n\n"
+
+
+def event(value: object, name: str = "") -> bytes:
+    """Return *value* as one server-sent event."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return f"event: {name}\ndata: {text}\n\n".encode() if name else f"data: {text}\n\n".encode()
+
+
+class Dialect(Protocol):
+    """One shape of answers, for one request."""
+
+    def start(self, outcome: Outcome) -> bytes:
+        """Return the events before the first piece; may be empty."""
+        ...
+
+    def piece(self, text: str) -> bytes:
+        """Return the events of one piece."""
+        ...
+
+    def end(self, outcome: Outcome) -> Sequence[bytes]:
+        """Return what follows the last piece, in the chunks in which it is sent."""
+        ...
+
+    def whole(self, outcome: Outcome) -> Json:
+        """Return the answer of a request that does not stream."""
+        ...
+
+
+class Chat:
+    """``/v1/chat/completions``."""
+
+    def __init__(self, model: str, body: Json) -> None:
+        options = body.get("stream_options")
+        self._with_usage = isinstance(options, dict) and bool(options.get("include_usage"))
+        self._common = {
+            "created": int(time.time()),
+            "id": f"chatcmpl-{_unique()}",
+            "model": model,
+            "system_fingerprint": FINGERPRINT,
+        }
+
+    def _chunk(self, delta: Json, finish: str | None = None) -> Json:
+        choice = {"finish_reason": finish, "index": 0, "delta": delta}
+        return {"choices": [choice], **self._common, "object": "chat.completion.chunk"}
+
+    def start(self, outcome: Outcome) -> bytes:
+        """Return the chunk that names the role."""
+        return event(self._chunk({"role": "assistant", "content": None}))
+
+    def piece(self, text: str) -> bytes:
+        """Return the chunk of one piece."""
+        return event(self._chunk({"content": text}))
+
+    def end(self, outcome: Outcome) -> Sequence[bytes]:
+        """Return the finishing chunk, with timings, or a usage chunk that has them."""
+        last = self._chunk({}, outcome.finish)
+        if not self._with_usage:
+            return event({**last, "timings": outcome.timings()}), DONE
+        totals = {"usage": outcome.usage(), "timings": outcome.timings()}
+        return event(last) + event({**last, "choices": [], **totals}), DONE
+
+    def whole(self, outcome: Outcome) -> Json:
+        """Return a ``chat.completion``."""
+        message = {"role": "assistant", "content": outcome.text}
+        return {
+            "choices": [{"finish_reason": outcome.finish, "index": 0, "message": message}],
+            **self._common,
+            "object": "chat.completion",
+            "usage": outcome.usage(),
+            "timings": outcome.timings(),
+        }
+
+
+class Text:
+    """``/v1/completions``."""
+
+    def __init__(self, model: str, body: Json) -> None:
+        self._common = {
+            "created": int(time.time()),
+            "model": model,
+            "system_fingerprint": FINGERPRINT,
+            "object": "text_completion",
+            "id": f"cmpl-{_unique()}",
+        }
+
+    def _value(self, text: str, finish: str | None, totals: Json) -> Json:
+        choice = {"text": text, "index": 0, "logprobs": None, "finish_reason": finish}
+        return {"choices": [choice], **self._common, **totals}
+
+    def start(self, outcome: Outcome) -> bytes:
+        """Return nothing: completions begin with their text."""
+        return b""
+
+    def piece(self, text: str) -> bytes:
+        """Return the chunk of one piece."""
+        return event(self._value(text, None, {}))
+
+    def end(self, outcome: Outcome) -> Sequence[bytes]:
+        """Return the finishing chunk, with usage and timings."""
+        totals = {"usage": outcome.usage(), "timings": outcome.timings()}
+        return event(self._value("", outcome.finish, totals)), DONE
+
+    def whole(self, outcome: Outcome) -> Json:
+        """Return a ``text_completion``."""
+        totals = {"usage": outcome.usage(), "timings": outcome.timings()}
+        return self._value(outcome.text, outcome.finish, totals)
+
+
+class Native:
+    """llama.cpp's own ``/completion`` and ``/infill``."""
+
+    def __init__(self, model: str, body: Json) -> None:
+        self._model = model
+
+    def start(self, outcome: Outcome) -> bytes:
+        """Return nothing."""
+        return b""
+
+    def piece(self, text: str) -> bytes:
+        """Return the event of one piece."""
+        return event({"index": 0, "content": text, "stop": False})
+
+    def end(self, outcome: Outcome) -> Sequence[bytes]:
+        """Return the closing event, without text; this dialect has no ``[DONE]``."""
+        return (event({**self.whole(outcome), "content": ""}),)
+
+    def whole(self, outcome: Outcome) -> Json:
+        """Return the answer with the slot and what is cached there."""
+        total = outcome.prompt_n + outcome.cache_n + len(outcome.pieces)
+        return {
+            "index": 0,
+            "content": outcome.text,
+            "id_slot": outcome.slot,
+            "stop": True,
+            "stop_type": "eos" if outcome.finish == "stop" else "limit",
+            "model": self._model,
+            "tokens_predicted": len(outcome.pieces),
+            "tokens_evaluated": outcome.prompt_n + outcome.cache_n,
+            "tokens_cached": total,
+            "timings": outcome.timings(),
+        }
+
+
+class Messages:
+    """Anthropic's ``/v1/messages``."""
+
+    def __init__(self, model: str, body: Json) -> None:
+        self._model, self._id = model, f"msg_{_unique()}"
+
+    def _message(self, content: list[Json], stop: str | None, usage: Json) -> Json:
+        return {
+            "id": self._id,
+            "type": "message",
+            "role": "assistant",
+            "content": content,
+            "model": self._model,
+            "stop_reason": stop,
+            "stop_sequence": None,
+            "usage": usage,
+        }
+
+    @staticmethod
+    def _usage(outcome: Outcome) -> Json:
+        return {
+            "cache_read_input_tokens": outcome.cache_n,
+            "input_tokens": outcome.prompt_n,
+            "output_tokens": len(outcome.pieces),
+        }
+
+    @staticmethod
+    def _stop(outcome: Outcome) -> str:
+        return "end_turn" if outcome.finish == "stop" else "max_tokens"
+
+    def start(self, outcome: Outcome) -> bytes:
+        """Return the events that open the message and its only block."""
+        message = self._message([], None, self._usage(outcome))
+        block = {"type": "text", "text": ""}
+        opened = {"type": "content_block_start", "index": 0, "content_block": block}
+        return _typed([{"type": "message_start", "message": message}, opened])
+
+    def piece(self, text: str) -> bytes:
+        """Return the event of one piece."""
+        delta = {"type": "text_delta", "text": text}
+        return _typed([{"type": "content_block_delta", "index": 0, "delta": delta}])
+
+    def end(self, outcome: Outcome) -> Sequence[bytes]:
+        """Return the events that close the block and the message."""
+        delta = {"stop_reason": self._stop(outcome), "stop_sequence": None}
+        closed = {"type": "content_block_stop", "index": 0}
+        told = {"type": "message_delta", "delta": delta, "usage": self._usage(outcome)}
+        return (_typed([closed, told, {"type": "message_stop"}]),)
+
+    def whole(self, outcome: Outcome) -> Json:
+        """Return a ``message``."""
+        content: list[Json] = [{"type": "text", "text": outcome.text}]
+        return self._message(content, self._stop(outcome), self._usage(outcome))
+
+
+class Responses:
+    """OpenAI's ``/v1/responses``, as far as text goes."""
+
+    def __init__(self, model: str, body: Json) -> None:
+        self._common = {
+            "id": f"resp_{_unique()}",
+            "object": "response",
+            "created_at": int(time.time()),
+            "model": model,
+        }
+        self._item = f"msg_{_unique()}"
+
+    def start(self, outcome: Outcome) -> bytes:
+        """Return the event that opens the response."""
+        response = {**self._common, "status": "in_progress", "output": []}
+        return _typed([{"type": "response.created", "response": response}])
+
+    def piece(self, text: str) -> bytes:
+        """Return the event of one piece."""
+        place = {"item_id": self._item, "output_index": 0, "content_index": 0}
+        return _typed([{"type": "response.output_text.delta", **place, "delta": text}])
+
+    def end(self, outcome: Outcome) -> Sequence[bytes]:
+        """Return the event that has the whole response."""
+        return (_typed([{"type": "response.completed", "response": self.whole(outcome)}]),)
+
+    def whole(self, outcome: Outcome) -> Json:
+        """Return a ``response``."""
+        n = outcome.prompt_n + outcome.cache_n
+        text = {"type": "output_text", "text": outcome.text, "annotations": []}
+        item = {"id": self._item, "type": "message", "role": "assistant", "content": [text]}
+        usage = {
+            "input_tokens": n,
+            "input_tokens_details": {"cached_tokens": outcome.cache_n},
+            "output_tokens": len(outcome.pieces),
+            "total_tokens": n + len(outcome.pieces),
+        }
+        return {**self._common, "status": "completed", "output": [item], "usage": usage}
+
+
+def _unique() -> str:
+    return os.urandom(16).hex()
+
+
+def _typed(values: Iterable[Json]) -> bytes:
+    return b"".join(event(value, value["type"]) for value in values)
+
+
+MakeDialect = Callable[[str, Json], Dialect]

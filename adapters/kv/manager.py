@@ -1,0 +1,405 @@
+"""Keeps the conversations of all models that ask for it; what a composition root uses.
+
+It gives each such model two hooks of its own: a restore, first of those that run once the server
+is healthy, so that no request comes before it; and a save, last of those that run before a stop.
+Both have their own time, apart from the grace period, and their failure never fails a start.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import anyio
+
+from ...runtime import CallAction, Hook, HookContext, ServiceSpec, Transition
+from ...runtime.fence import Fence
+from ...runtime.shielded_tasks import Shelter
+from ..llama_cpp.launch_args import LaunchLine
+from ..system import threads
+from .effectiveness import seen_in
+from .files import FolderLock, KvStoreError, prefix_of
+from .manifest import ModelStore
+from .model_cache import ModelKv
+from .server import Terms
+from .server_identity import ServerFacts
+from .settings import KvSettings
+from .slot_client import SlotClient
+
+log = logging.getLogger(__name__)
+
+_END_BYTES = 4096
+_FIRST_PIECES = 4
+_WAITING_ANSWERS = 64
+_NOTHING = "nothing is kept"
+_SLOTS = "LLAMA_ARG_N_PARALLEL"
+_LAST_WORK_S = 10.0  # when the proxy ends: so long for checksums of the last saves
+
+#: Where a process that ends was asked to.
+_ENDING = frozenset({"aborting", "draining", "before_stop", "terminating", "killing", "reaped"})
+
+
+class Answered(Protocol):
+    """A finished exchange with a model; the proxy's ``Exchange``."""
+
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+        ...
+
+    @property
+    def status(self) -> int:
+        """Of the answer."""
+        ...
+
+    @property
+    def pieces(self) -> Iterable[bytes]:
+        """Of the answer's body: all, or the last ones."""
+        ...
+
+    @property
+    def first(self) -> bytes:
+        """The first of them, when ``pieces`` are not all."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the slots of one model are saved, as we see it.
+
+    Attributes:
+        folder: Where its server writes.
+        disk: Where copies lie, if that is in memory; else None.
+    """
+
+    folder: Path
+    disk: Path | None = None
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """All of them, by their real names."""
+        both = (self.folder,) if self.disk is None else (self.folder, self.disk)
+        return tuple(folder.resolve() for folder in both)
+
+
+@dataclass(frozen=True, slots=True)
+class _Action:
+    """A hook of ours; equal for equal wishes, so that a reload sees no change where there is none.
+
+    It belongs to the process that was started with it: a later declaration does not change what
+    a save of that process means.
+    """
+
+    verb: Literal["prepare", "restore", "save"]
+    service: str
+    place: Place
+    settings: KvSettings
+    terms: Terms = field(compare=False, repr=False)
+    keeper: KvKeeper = field(compare=False, repr=False)
+
+    async def __call__(self, context: HookContext) -> None:
+        with self.keeper.lent(self.service, self.place) as model:
+            if model is None:
+                return
+            if self.verb == "prepare":
+                await model.prepare(self.terms)
+            elif self.verb == "restore":
+                await model.restore(context.endpoint, self.terms)
+            elif context.after_healthy != "interrupted":  # else it has served nothing
+                await model.save(context.endpoint, self.terms)
+
+    def __str__(self) -> str:
+        return f"kv {self.verb}"
+
+
+class KvKeeper:
+    """The continuity of all models.
+
+    Args:
+        directory: Where folders for slots are made for models that name none; None: they cannot.
+        say: (model, line) -> takes a line for that model's log.
+
+    Attributes:
+        drop_env: Variables of ours that no model's server inherits.
+    """
+
+    def __init__(
+        self, directory: Path | None, say: Callable[[str, str], None] = lambda model, line: None
+    ) -> None:
+        self._directory, self._say = directory, say
+        self.drop_env: frozenset[str] = frozenset()
+        self._wanted: dict[str, tuple[Place, KvSettings]] = {}
+        self._models: dict[tuple[str, Place], ModelKv] = {}
+        self._latest: dict[str, ModelKv] = {}
+        self._hindrances: dict[str, str] = {}
+        self._denials: dict[str, str] = {}
+        self._off: frozenset[str] = frozenset()
+        self._users: Counter[tuple[str, Place]] = Counter()
+        self._locks: dict[Path, FolderLock] = {}
+        self._tasks: Fence | None = None
+        self._answers: deque[tuple[ModelKv, bytes]] = deque(maxlen=_WAITING_ANSWERS)
+        self._has_answers = anyio.Event()
+
+    # ---- before a start
+    def equip(self, spec: ServiceSpec, settings: KvSettings) -> ServiceSpec:
+        """Return *spec* with hooks of ours, and with a folder for slots in its command if it may.
+
+        What keeps it from working is logged, with what to do, and *spec* stays as it is.
+        """
+        command, place = spec.command, self.place(spec, settings)
+        hindrance = self.hindrance(spec, settings) or _cannot_make(place)
+        self._hindrances[spec.name] = hindrance
+        for text in filter(None, (hindrance, shortcoming(spec))):
+            log.warning("%s: kv: %s", spec.name, text)
+        if hindrance or place is None:
+            self._wanted.pop(spec.name, None)
+            return spec
+        if adds_folder(spec, settings):
+            log.info("%s: kv: adding --slot-save-path %s to its command", spec.name, place.folder)
+            command = replace(command, argv=(*command.argv, "--slot-save-path", str(place.folder)))
+        self._wanted[spec.name] = place, settings
+        own = {name: value for name, value in os.environ.items() if name not in self.drop_env}
+        facts = ServerFacts(command.argv, {**own, **command.env}, _cwd(spec))
+        action = _Action("restore", spec.name, place, settings, Terms(facts, settings), self)
+        return replace(spec, command=command, hooks=_with_hooks(spec, action))
+
+    def hindrance(self, spec: ServiceSpec, settings: KvSettings) -> str:
+        """Say why nothing of *spec* can be kept, and what to add to its command; else nothing."""
+        line, place = LaunchLine.parse(spec.command.argv), self.place(spec, settings)
+        is_added = place is not None and adds_folder(spec, settings)
+        if is_added or line.value("--slot-save-path") is not None:
+            return ""
+        folder = shlex.quote(str(place.folder)) if place else "FOLDER"
+        text = f"{_NOTHING}: its cmd has no --slot-save-path; add `--slot-save-path {folder}` to it"
+        if not line.is_llama_server and settings.manages_args:
+            return f"{text} (manageArgs adds it only to a program that is called llama-server)"
+        return f"{text}, or `manageArgs: true` to its kv" if line.is_llama_server else text
+
+    def place(self, spec: ServiceSpec, settings: KvSettings) -> Place | None:
+        """Return where the slots of *spec* are saved, or None if nowhere: no folder was named."""
+        line = LaunchLine.parse(spec.command.argv)
+        given, own = line.value("--slot-save-path"), prefix_of(spec.name)
+        base = settings.directory or self._directory
+        disk = None if base is None else base.absolute() / own
+        if settings.tmpfs is not None:
+            fast = _cwd(spec) / given if given else settings.tmpfs.absolute() / own
+            return Place(fast, disk)
+        if given is not None:
+            return Place(_cwd(spec) / (settings.directory or given))
+        return None if disk is None else Place(disk)
+
+    # ---- while it runs
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Hold the folders for as long as the block lasts, and learn from answers meanwhile."""
+        shelter = Shelter()  # the last saves are made while everything else is being cancelled
+        self._tasks = await shelter.open()
+        try:
+            for name, (place, settings) in self._wanted.items():
+                model = self.open(name, place)
+                if model is not None:
+                    model.enforce(settings)
+            self._tasks.keep(self._learn)
+            if self._wanted:
+                self._tasks.start_soon(threads.run, SlotClient.warm_up)
+            yield
+        finally:
+            with anyio.move_on_after(_LAST_WORK_S, shield=True):
+                for model in list(self._models.values()):
+                    await model.settled()
+            await shelter.close()
+            self._tasks = None
+            for lock in self._locks.values():
+                lock.close()
+            self._locks.clear()
+            self._models.clear()
+
+    def open(self, name: str, place: Place) -> ModelKv | None:
+        """Return the continuity of model *name* in *place*; None, said once, if it is not ours.
+
+        What another proxy holds is tried again at the next call.
+        """
+        key = name, place
+        if key not in self._models:
+            try:
+                self._models[key] = self._opened(name, place)
+            except KvStoreError as error:
+                self._cannot(name, f"{_NOTHING}: {error}")
+                self._unlock()
+                return None
+            self._denials.pop(name, None)
+        self._latest[name] = self._models[key]
+        return self._models[key]
+
+    def _opened(self, name: str, place: Place) -> ModelKv:
+        assert self._tasks is not None, "within running()"
+        for folder in place.folders:  # models may share one, under other names too
+            if folder not in self._locks:
+                self._locks[folder] = FolderLock(folder)
+        store = ModelStore(name, place.folder, place.disk)
+        store.open()
+        return ModelKv(name, store, self._tasks, lambda line: self._say(name, line))
+
+    def _cannot(self, name: str, why: str) -> None:
+        if self._denials.get(name) != why:
+            self._denials[name] = why
+            log.warning("%s: kv: %s", name, why)
+
+    @contextmanager
+    def lent(self, name: str, place: Place) -> Iterator[ModelKv | None]:
+        """Lend what `open` returns; None too if it was switched off meanwhile."""
+        key = name, place
+        model = None if name in self._off else self.open(name, place)
+        self._users[key] += 1
+        try:
+            yield model
+        finally:
+            self._users[key] -= 1
+            self._begin_release()
+
+    def follow(self, wishes: Mapping[str, KvSettings | None]) -> None:
+        """Take what is wanted of all models from now on.
+
+        A model that is not among them was removed: what its process does at its end is still
+        done. One that was switched off is left alone at once. The folders of both are free then.
+
+        Args:
+            wishes: Name -> how its conversations are kept; None: they are not.
+        """
+        self._off = frozenset(name for name, settings in wishes.items() if settings is None)
+        for known in (self._wanted, self._hindrances, self._denials, self._latest):
+            for name in [name for name in known if wishes.get(name) is None]:
+                del known[name]
+        self._begin_release()
+
+    def _begin_release(self) -> None:
+        if self._tasks is not None and any(map(self._is_idle, self._models)):
+            self._tasks.start_soon(self._release)
+
+    def _is_idle(self, key: tuple[str, Place]) -> bool:
+        wanted = self._wanted.get(key[0])
+        return not self._users[key] and (wanted is None or wanted[0] != key[1])
+
+    async def _release(self) -> None:
+        """Let others have the folders that nobody here needs any more."""
+        for key, model in list(self._models.items()):
+            if self._is_idle(key):
+                await model.settled()
+            if self._is_idle(key) and self._models.get(key) is model and model.is_settled:
+                del self._models[key]
+                if self._latest.get(key[0]) is model:
+                    del self._latest[key[0]]
+        self._unlock()
+
+    def _unlock(self) -> None:
+        needed = {folder for _, place in self._models for folder in place.folders}
+        for folder in self._locks.keys() - needed:
+            self._locks.pop(folder).close()
+
+    def watch(self, record: Transition) -> None:
+        """Take a transition of a model: a crash after a restore is not tried again."""
+        if record.event == "proc_exited" and record.source not in _ENDING:
+            model = self._latest.get(record.service)
+            if model is not None and record.exit is not None:
+                model.died(record.exit.signal)
+
+    def note(self, exchange: Answered) -> None:
+        """Take a finished exchange; costs next to nothing, and less once enough is known."""
+        model = self._latest.get(exchange.model)
+        if model is not None and model.note_end(exchange.status == 200):
+            self._answers.append((model, _ends(exchange)))
+            self._has_answers.set()
+
+    async def _learn(self) -> None:
+        while True:
+            while self._answers:  # first: after a failure some may be left
+                model, ends = self._answers.popleft()  # what fails is not tried again
+                seen = seen_in(ends)
+                if seen is not None:
+                    model.note(seen)
+            await self._has_answers.wait()
+            self._has_answers = anyio.Event()
+
+    @property
+    def has_unread_answers(self) -> bool:
+        """Tell whether something is still to be learnt from answers that were noted."""
+        return bool(self._answers)
+
+    def facts(self, model: str) -> dict[str, Any] | None:
+        """Return what can be shown of *model*; None when nothing of it is to be kept.
+
+        ``problem`` says why nothing is kept all the same, and what to do; None: it is.
+        """
+        if hindrance := self._hindrances.get(model) or self._denials.get(model):
+            return {"problem": hindrance}
+        known = self._latest.get(model)
+        return None if known is None else known.facts()
+
+
+def adds_folder(spec: ServiceSpec, settings: KvSettings) -> bool:
+    """Tell whether --slot-save-path is missing in the command of *spec*, and may be added."""
+    line = LaunchLine.parse(spec.command.argv)
+    is_missing = line.value("--slot-save-path") is None
+    return is_missing and line.is_llama_server and settings.manages_args
+
+
+def shortcoming(spec: ServiceSpec) -> str:
+    """Say why less of *spec* can be kept than one may expect, and what to do; else nothing."""
+    line = LaunchLine.parse(spec.command.argv)
+    if line.has("--sleep-idle-seconds"):
+        return (
+            "--sleep-idle-seconds drops the caches without anybody being asked: use `sleep` or "
+            "`ttl` instead, which save them"
+        )
+    if not line.is_llama_server or line.has("--parallel") or _SLOTS in spec.command.env:
+        return ""
+    return (
+        "without `--parallel N` llama-server moves idle slots to where they cannot be saved: only "
+        "the last conversation is kept"
+    )
+
+
+def _with_hooks(spec: ServiceSpec, action: _Action) -> Mapping[str, tuple[Hook, ...]]:
+    def hook(verb: Literal["prepare", "restore", "save"]) -> Hook:
+        call = CallAction(function=replace(action, verb=verb))
+        return Hook(action=call, timeout_s=action.settings.hook_timeout_s)
+
+    hooks = dict(spec.hooks)
+    hooks["beforeStart"] = (hook("prepare"), *hooks.get("beforeStart", ()))
+    hooks["afterHealthy"] = (hook("restore"), *hooks.get("afterHealthy", ()))
+    hooks["beforeStop"] = (*hooks.get("beforeStop", ()), hook("save"))
+    if "suspend" in hooks or "wake" in hooks:
+        hooks["suspend"] = (hook("save"), *hooks.get("suspend", ()))
+        hooks["wake"] = (*hooks.get("wake", ()), hook("restore"))
+    return hooks
+
+
+def _cannot_make(place: Place | None) -> str:
+    try:
+        if place is not None:
+            place.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        return f"{_NOTHING}: {error.filename}: {error.strerror}"
+    return ""
+
+
+def _ends(exchange: Answered) -> bytes:
+    """Return beginning and end of an answer: Anthropic's streams tell of the cache first."""
+    pieces, tail = tuple(exchange.pieces), b""
+    for piece in reversed(pieces):
+        tail = piece + tail
+        if len(tail) >= _END_BYTES:
+            break
+    head = b"".join(pieces[:_FIRST_PIECES]) if not exchange.first else exchange.first
+    return head[:_END_BYTES] + b"\n" + tail[-_END_BYTES:]
+
+
+def _cwd(spec: ServiceSpec) -> Path:
+    return Path(spec.command.cwd) if spec.command.cwd else Path.cwd()

@@ -1,0 +1,208 @@
+"""Which web pages may call us, and under which names. Pure.
+
+A page in a browser reaches what listens on this machine, and nothing but these checks keeps it
+from unloading models or reading answers: a browser tells the page's origin, and the Host field
+tells which name brought it here (DNS rebinding: CVE-2024-28224 in Ollama).
+
+Source: faults.md rows C30 and C31. Unlike llama-swap, no answer is open to every page.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from ...http1.asgi_types import Headers
+
+#: Schemes of desktop and mobile applications that show pages of their own: Electron, Tauri,
+#: Capacitor, Ionic, Visual Studio Code. No web site has an origin of these.
+APP_SCHEMES = frozenset(
+    {"app", "tauri", "capacitor", "ionic", "vscode-webview", "vscode-file"}
+)  # fmt: skip
+
+_KNOWN_LIMIT = 256  # names remembered; a client could send endless ones
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_METHODS = b"GET, POST, PUT, PATCH, DELETE, OPTIONS"
+_FIELDS = b"Content-Type, Authorization, Accept, X-Requested-With"
+_MAX_AGE_S = b"86400"
+_KEY_FIELDS = frozenset({b"authorization", b"x-api-key"})
+
+
+def is_loopback_host(host: str) -> bool:
+    """Tell whether *host*, a name or an address without a port, means this machine only."""
+    name = host.lower().removesuffix(".")
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def host_name(value: str) -> str | None:
+    """Return the name in the Host field *value*, without its port; None when it is malformed."""
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::\d{1,5})?", value)
+    return None if match is None else match[1] or match[2]
+
+
+def _matches(text: str, pattern: str) -> bool:
+    """Return True if *text* is like *pattern*, in which ``*`` is anything; in linear time."""
+    first, *others = pattern.split("*")
+    if not others:
+        return text == first
+    *middle, last = others
+    place, end = len(first), len(text) - len(last)
+    if place > end or not text.startswith(first) or not text.endswith(last):
+        return False
+    for piece in middle:
+        found = text.find(piece, place, end)
+        if found < 0:
+            return False
+        place = found + len(piece)
+    return True
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+class HostCheck:
+    """Decides about Host fields of connections to a loopback address.
+
+    Names of this machine pass, addresses pass (a name that was rebound by DNS is never one), and
+    what is allowed besides.
+
+    Args:
+        allowed: Names, in any case, with or without a port; ``*`` in a name is anything. Without
+            a port every port is meant.
+    """
+
+    def __init__(self, allowed: Iterable[str] = ()) -> None:
+        self._allowed = tuple(name.lower() for name in allowed)
+        self._known: dict[bytes, bool] = {}
+
+    def allows(self, value: bytes) -> bool:
+        """Return True if *value* is one of our names."""
+        known = self._known.get(value)
+        if known is None:
+            known = self._decide(value.decode("latin-1").lower())
+            if len(self._known) < _KNOWN_LIMIT:
+                self._known[value] = known
+        return known
+
+    def _decide(self, value: str) -> bool:
+        name = host_name(value)
+        if name is None:
+            return False
+        if is_loopback_host(name) or _is_address(name):
+            return True
+        return any(
+            _matches(value if ":" in pattern else name, pattern) for pattern in self._allowed
+        )
+
+
+class OriginCheck:
+    """Decides about the Origin fields of browsers.
+
+    Args:
+        allowed: See ``ProxyOptions.allowed_origins``.
+    """
+
+    def __init__(self, allowed: Iterable[str] = ()) -> None:
+        self._allowed = tuple(origin.lower().rstrip("/") for origin in allowed)
+        self._known: dict[tuple[bytes, bytes], bool] = {}
+
+    def allows(self, origin: bytes, host: bytes) -> bool:
+        """Tell whether a page of *origin* may use what it asked for as *host*."""
+        known = self._known.get((origin, host))
+        if known is None:
+            known = self._decide(origin.decode("latin-1").lower(), host.decode("latin-1").lower())
+            if len(self._known) < _KNOWN_LIMIT:
+                self._known[origin, host] = known
+        return known
+
+    def _decide(self, origin: str, host: str) -> bool:
+        if any(_matches(origin, pattern) for pattern in self._allowed):
+            return True
+        try:
+            url = urlsplit(origin)
+            name = url.hostname
+        except ValueError:
+            return False
+        if url.scheme in APP_SCHEMES:
+            return bool(url.netloc)
+        if url.scheme not in ("http", "https") or name is None:
+            return False
+        return url.netloc == host or is_loopback_host(name)
+
+
+class ProxyTrust:
+    """Decides whose word about other clients' addresses counts.
+
+    Args:
+        trusted: Addresses and networks.
+
+    Raises:
+        ValueError: One is neither.
+    """
+
+    def __init__(self, trusted: Iterable[str] = ()) -> None:
+        self._networks = [ipaddress.ip_network(text, strict=False) for text in trusted]
+        self._known: dict[str, bool] = {}
+
+    def allows(self, address: str | None) -> bool:
+        """Tell whether the client at *address* is a proxy of ours."""
+        if not self._networks or address is None:
+            return False
+        known = self._known.get(address)
+        if known is None:
+            known = self._decide(address)
+            if len(self._known) < _KNOWN_LIMIT:
+                self._known[address] = known
+        return known
+
+    def _decide(self, address: str) -> bool:
+        try:
+            found = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        return any(found in network for network in self._networks)
+
+
+def asks_for_key(headers: Headers) -> bool:
+    """Return True if a preflight announces a request that carries a key of its page's own."""
+    return any(
+        part.strip().lower() in _KEY_FIELDS
+        for name, value in headers if name == b"access-control-request-headers"
+        for part in value.split(b",")
+    )  # fmt: skip
+
+
+def preflight(headers: Headers, origin: bytes | None) -> Headers:
+    """Return the fields that answer an OPTIONS request.
+
+    Args:
+        headers: Fields of the request, names in lower case.
+        origin: Its origin if that is allowed, else None: then nothing is granted.
+    """
+    if origin is None:
+        return [(b"allow", _METHODS), (b"vary", b"origin")]
+    asked = [value for name, value in headers if name == b"access-control-request-headers"]
+    tokens = [part.strip() for value in asked for part in value.split(b",")]
+    fields = b", ".join(token for token in tokens if _TOKEN.fullmatch(token))
+    granted = [
+        (b"access-control-allow-origin", origin),
+        (b"access-control-allow-methods", _METHODS),
+        (b"access-control-allow-headers", fields or _FIELDS),
+        (b"access-control-max-age", _MAX_AGE_S),
+        (b"vary", b"origin"),
+    ]
+    if any(name == b"access-control-request-private-network" for name, _ in headers):
+        granted.append((b"access-control-allow-private-network", b"true"))
+    return granted

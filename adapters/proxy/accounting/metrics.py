@@ -1,0 +1,132 @@
+"""Counts what happens, for Prometheus: plain numbers, read when somebody asks.
+
+Labels are names of models of the configuration and words of our own; nothing that a client sends
+becomes one.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+from ....runtime import Transition
+from .request_record import Exchange
+from .token_usage import Tokens
+
+_DURATIONS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+_PHASES_S = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+#: States in which a model rests; how long they last says nothing about a swap.
+_RESTING = frozenset(
+    {"stopped", "ready", "asleep", "backoff", "tripped", "half_open", "stuck", "shut_down"}
+)
+_STOPPING = frozenset(
+    {"aborting", "draining", "before_stop", "terminating", "killing", "sweeping", "stuck"}
+)
+_STOP_EVENTS = frozenset({"stop", "kill", "give_way"})
+
+
+class Histogram:
+    """Counts of values in buckets.
+
+    Attributes:
+        limits: Upper ends of the buckets, in seconds, without the last, which has none.
+        counts: Values in each bucket, one more than limits.
+        total: Sum of all values.
+    """
+
+    __slots__ = ("counts", "limits", "total")
+
+    def __init__(self, limits: Sequence[float]) -> None:
+        self.limits = tuple(limits)
+        self.counts = [0] * (len(limits) + 1)
+        self.total = 0.0
+
+    def add(self, value: float) -> None:
+        """Count one value."""
+        self.counts[bisect_left(self.limits, value)] += 1
+        self.total += value
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Return (upper end, values up to it), as Prometheus has them."""
+        found, so_far = [], 0
+        for limit, count in zip((*self.limits, None), self.counts, strict=True):
+            so_far += count
+            found.append(("+Inf" if limit is None else str(float(limit)), float(so_far)))
+        return found
+
+
+def _durations() -> Histogram:
+    return Histogram(_DURATIONS_S)
+
+
+def _phases() -> Histogram:
+    return Histogram(_PHASES_S)
+
+
+class Counters:
+    """All counters of a proxy.
+
+    Attributes:
+        requests: (model, status or reason) -> requests.
+        durations: Model -> from coming to the end.
+        waits: Model -> from coming to the model's being ready.
+        heads: Model -> from being ready to the head of the answer.
+        tokens: (model, kind) -> tokens.
+        sent: Model -> bytes of answers.
+        transitions: (model, event) -> transitions.
+        phases: (model, state) -> how long it lasted.
+        hooks: (model, point, outcome) -> hook actions.
+        hook_times: (model, point) -> how long they took.
+        exits: (model, how) -> ends of processes; ``crash`` is one that nobody asked for.
+        evictions: Model -> stops for the sake of another.
+    """
+
+    def __init__(self) -> None:
+        self.requests: Counter[tuple[str, str]] = Counter()
+        self.durations: defaultdict[str, Histogram] = defaultdict(_durations)
+        self.waits: defaultdict[str, Histogram] = defaultdict(_durations)
+        self.heads: defaultdict[str, Histogram] = defaultdict(_durations)
+        self.tokens: Counter[tuple[str, str]] = Counter()
+        self.sent: Counter[str] = Counter()
+        self.transitions: Counter[tuple[str, str]] = Counter()
+        self.phases: defaultdict[tuple[str, str], Histogram] = defaultdict(_phases)
+        self.hooks: Counter[tuple[str, str, str]] = Counter()
+        self.hook_times: defaultdict[tuple[str, str], Histogram] = defaultdict(_phases)
+        self.exits: Counter[tuple[str, str]] = Counter()
+        self.evictions: Counter[str] = Counter()
+
+    def count(self, exchange: Exchange, tokens: Tokens) -> None:
+        """Count one finished request."""
+        model = exchange.model
+        self.requests[model, exchange.code or str(exchange.status)] += 1
+        self.sent[model] += exchange.sent_bytes
+        self.durations[model].add(exchange.ended - exchange.started)
+        if exchange.admitted:
+            self.waits[model].add(exchange.admitted - exchange.started)
+        if exchange.head:
+            self.heads[model].add(exchange.head - exchange.admitted)
+        if tokens.read > 0:
+            self.tokens[model, "prompt"] += tokens.read
+        if tokens.written > 0:
+            self.tokens[model, "generated"] += tokens.written
+        if tokens.cached > 0:
+            self.tokens[model, "cached"] += tokens.cached
+        if tokens.drafted > 0:
+            self.tokens[model, "drafted"] += tokens.drafted
+        if tokens.accepted > 0:
+            self.tokens[model, "accepted"] += tokens.accepted
+
+    def take(self, record: Transition) -> None:
+        """Count one transition; for ``Supervisor.listen``."""
+        model = record.service
+        self.transitions[model, record.event] += 1
+        if record.source not in _RESTING:
+            self.phases[model, record.source].add(record.seconds)
+        for hook in record.hooks:
+            self.hooks[model, hook.point, hook.outcome] += 1
+            self.hook_times[model, hook.point].add(hook.seconds)
+        if record.event == "proc_exited":
+            self.exits[model, "asked" if record.source in _STOPPING else "crash"] += 1
+        if record.event in _STOP_EVENTS and record.cause.startswith("evicted for "):
+            self.evictions[model] += 1

@@ -1,0 +1,89 @@
+"""Routes that show logs: the proxy's own, the models' together, and each model's."""
+
+from __future__ import annotations
+
+import anyio
+
+from ....runtime import LogRing
+from ...http1.asgi_types import Send
+from ..body.model_name import shown_name
+from ..context import Proxy
+from ..listener_limits import send_too_many
+from ..request import Request
+from ..responses import send_error, send_not_good_for, send_text
+
+_PIECES = 32  # of the log that are sent at a time; most have some 2 KiB
+_TEXT = b"text/plain; charset=utf-8"
+
+
+async def history(proxy: Proxy, request: Request, send: Send) -> None:
+    """Show what is kept of all logs; a browser is sent to the UI."""
+    if b"text/html" in (request.header(b"accept") or b""):
+        await send_text(send, "see the location\n", 302, [(b"location", b"/ui/")])
+        return
+    pieces = [piece for ring in _rings(proxy, "") for piece in ring.pieces()]
+    headers = [(b"content-type", _TEXT), (b"x-content-type-options", b"nosniff")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    for start in range(0, len(pieces), _PIECES):  # as the client reads: nothing is copied for it
+        body = b"".join(pieces[start : start + _PIECES])
+        await send({"type": "http.response.body", "body": body, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def stream(proxy: Proxy, request: Request, send: Send) -> None:
+    """Stream logs until the client leaves; what it was too slow for is told."""
+    wanted = request.rest.strip("/")
+    name = proxy.catalogue.real_name(wanted)
+    if request.access.models is not None and not (
+        name is not None and proxy.view(request.access).shows(name)
+    ):
+        await send_not_good_for(request, send, wanted)
+        return
+    rings = _rings(proxy, wanted)
+    if not rings:
+        await send_error(request, send, 400, f"invalid log id: {shown_name(wanted)} is no model")
+        return
+    with proxy.listeners.entered(request.access.client) as is_let_in:
+        if is_let_in:
+            await _stream(proxy, rings, request, send)
+        else:
+            await send_too_many(request, send)
+
+
+async def _stream(proxy: Proxy, rings: list[LogRing], request: Request, send: Send) -> None:
+    await request.body(1 << 16)
+    request.watch()
+    headers = [
+        (b"content-type", _TEXT),
+        (b"x-accel-buffering", b"no"),
+        (b"x-content-type-options", b"nosniff"),
+    ]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b"", "more_body": True})
+    has_history = b"no-history" not in request.query
+    lock = anyio.Lock()
+
+    async def follow(ring: LogRing) -> None:
+        async for data in ring.stream(history=has_history):
+            async with lock:
+                await send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async with anyio.create_task_group() as tasks:
+        for ring in rings:
+            tasks.start_soon(follow, ring)
+        await proxy.wait_ended(request)
+        tasks.cancel_scope.cancel()
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _rings(proxy: Proxy, wanted: str) -> list[LogRing]:
+    """Return the logs that *wanted* names; none: there is no such log."""
+    upstream = proxy.supervisor.log
+    if wanted == "":
+        return [proxy.own_log, upstream]
+    if wanted == "proxy":
+        return [proxy.own_log]
+    if wanted == "upstream":
+        return [upstream]
+    name = proxy.catalogue.real_name(wanted)
+    return [] if name is None else [proxy.supervisor[name].log]

@@ -1,0 +1,235 @@
+"""``/metrics`` for Prometheus: the machine under llama-swap's names, the models under ours.
+
+Source: llama-swap.md section 5.12. Unlike llama-swap's, it tells of requests, tokens, swaps, hooks,
+queue and crashes, and it is there without the performance monitor too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeAlias
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from ...http1.asgi_types import Send
+from ..accounting.metrics import Counters, Histogram
+from ..context import Proxy
+from ..monitoring.host import Sample
+from ..request import Request
+from ..responses import send_bytes
+from .model_listing import shown_state
+
+#: Labels -> value.
+Rows: TypeAlias = Mapping[Any, float]
+
+_STATES = ("stopped", "starting", "ready", "sleeping", "stopping", "failed", "shutdown")
+
+
+async def metrics(proxy: Proxy, request: Request, send: Send) -> None:
+    """Tell all metrics."""
+    registry = CollectorRegistry()
+    registry.register(_Everything(proxy))
+    await send_bytes(send, 200, generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4.encode())
+
+
+class _Everything(Collector):
+    def __init__(self, proxy: Proxy) -> None:
+        self._proxy = proxy
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield everything that is known at this moment."""
+        sample = self._proxy.books.samples.latest
+        if sample is not None and self._proxy.options.performance_every_s is not None:
+            yield from _machine(sample)
+        yield from _models(self._proxy)
+        yield from _requests(self._proxy.books.counters)
+        yield from _lifecycles(self._proxy.books.counters)
+        yield from _kept(self._proxy)
+        yield from _own(self._proxy)
+
+
+def _gauge(name: str, text: str, values: Rows, *labels: str) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=labels)
+    for key, value in values.items():
+        family.add_metric(key, value)
+    return family
+
+
+def _counter(name: str, text: str, values: Rows, *labels: str) -> Metric:
+    family = CounterMetricFamily(name, text, labels=labels)
+    for key, value in values.items():
+        family.add_metric(key, value)
+    return family
+
+
+def _histogram(
+    name: str, text: str, values: Iterable[tuple[Any, Histogram]], *labels: str
+) -> Metric:
+    family = HistogramMetricFamily(name, text, labels=labels)
+    for key, histogram in values:
+        family.add_metric(key, histogram.buckets(), histogram.total)
+    return family
+
+
+# ---- llama-swap's names
+def _machine(sample: Sample) -> Iterator[Metric]:
+    def gauge(name: str, text: str, values: Rows, *labels: str) -> Metric:
+        return _gauge(f"llamaswap_{name}", text, values, *labels)
+
+    cores = {(str(core),): busy for core, busy in enumerate(sample.cores)}
+    yield gauge("cpu_util_percent", "How busy each core is.", cores, "core")
+    for name, value in (
+        ("memory_total", sample.total), ("memory_used", sample.used), ("memory_free", sample.free),
+        ("swap_total", sample.swap_total), ("swap_used", sample.swap_used),
+    ):  # fmt: skip
+        yield gauge(f"{name}_bytes", f"{name.replace('_', ' ').capitalize()}.", {(): value})
+    load = {(name,): value for name, value in zip(("1m", "5m", "15m"), sample.load, strict=True)}
+    yield gauge("load_average", "Load average.", load, "interval")
+    carried: dict[tuple[str, ...], float] = {}
+    for link in sample.links:
+        carried[link.name, "recv"], carried[link.name, "sent"] = link.received, link.sent
+    text = "Bytes of each network interface."
+    yield _counter("llamaswap_network_bytes", text, carried, "interface", "direction")
+    yield from _gpus(sample)
+
+
+def _gpus(sample: Sample) -> Iterator[Metric]:
+    for name, text, values in (
+        ("temperature_celsius", "Temperature.", [gpu.celsius for gpu in sample.gpus]),
+        ("vram_temperature_celsius", "Of its memory.", [gpu.memory_celsius for gpu in sample.gpus]),
+        ("util_percent", "How busy.", [gpu.busy for gpu in sample.gpus]),
+        ("memory_util_percent", "How busy its memory.", [gpu.memory_busy for gpu in sample.gpus]),
+        ("memory_used_bytes", "Memory in use.", [_bytes(gpu.used_mib) for gpu in sample.gpus]),
+        ("memory_total_bytes", "Memory in all.", [_bytes(gpu.total_mib) for gpu in sample.gpus]),
+        ("fan_speed_percent", "Speed of its fan.", [gpu.fan for gpu in sample.gpus]),
+        ("power_draw_watts", "What it draws.", [gpu.watts for gpu in sample.gpus]),
+    ):
+        known = {
+            (str(gpu.index), gpu.name, gpu.uuid): value
+            for gpu, value in zip(sample.gpus, values, strict=True)
+            if value is not None
+        }
+        if known:
+            yield _gauge(f"llamaswap_gpu_{name}", text, known, "id", "name", "uuid")
+
+
+def _bytes(mib: float | None) -> float | None:
+    return None if mib is None else mib * (1 << 20)
+
+
+# ---- ours
+def _models(proxy: Proxy) -> Iterator[Metric]:
+    states: dict[tuple[str, ...], float] = {}
+    busy: dict[tuple[str, ...], float] = {}
+    waiting: dict[tuple[str, ...], float] = {}
+    failures: dict[tuple[str, ...], float] = {}
+    for life in proxy.supervisor.lifecycles():
+        name = life.spec.name
+        state = "failed" if life.state in ("tripped", "stuck") else shown_state(life)
+        for known in _STATES:
+            states[name, known] = float(known == state)
+        busy[name,], waiting[name,] = life.in_flight, life.waiting
+        failures[name,] = life.failures
+    for ticket in proxy.supervisor.scheduler.queue:
+        waiting[ticket.service,] += 1
+    yield _gauge(
+        "swapchart_model_state", "1 for the state a model is in.", states, "model", "state"
+    )
+    yield _gauge("swapchart_in_flight", "Requests being answered.", busy, "model")
+    yield _gauge("swapchart_waiting", "Requests that wait for their model.", waiting, "model")
+    yield _gauge("swapchart_failures_in_a_row", "Not yet forgiven.", failures, "model")
+    scheduler = proxy.supervisor.scheduler
+    yield _gauge("swapchart_queue_length", "Requests queued.", {(): len(scheduler.queue)})
+    yield _gauge("swapchart_swaps", "Swaps under way.", {(): len(scheduler.swaps)})
+    places = proxy.supervisor.hook_places
+    hooks = {("running",): places.running, ("waiting",): places.waiting}
+    yield _gauge("swapchart_hook_commands", "Of all models, by what they do.", hooks, "state")
+    if places.limit is not None:
+        yield _gauge("swapchart_hook_limit", "So many run at a time.", {(): places.limit})
+
+
+def _requests(counters: Counters) -> Iterator[Metric]:
+    requests = dict(counters.requests)
+    yield _counter("swapchart_requests", "By outcome.", requests, "model", "outcome")
+    for name, text, values in (
+        ("request_duration", "From coming to the end.", counters.durations),
+        ("request_wait", "From coming to the model's being ready.", counters.waits),
+        ("first_byte", "From being ready to the head of the answer.", counters.heads),
+    ):
+        rows = [((model,), histogram) for model, histogram in values.items()]
+        yield _histogram(f"swapchart_{name}_seconds", text, rows, "model")
+    yield _counter("swapchart_tokens", "Tokens.", dict(counters.tokens), "model", "kind")
+    sent = {(model,): float(count) for model, count in counters.sent.items()}
+    yield _counter("swapchart_answer_bytes", "Of answers.", sent, "model")
+
+
+def _lifecycles(counters: Counters) -> Iterator[Metric]:
+    transitions = dict(counters.transitions)
+    yield _counter("swapchart_transitions", "By event.", transitions, "model", "event")
+    text = "How long states of a swap last."
+    phases = list(counters.phases.items())
+    yield _histogram("swapchart_swap_phase_seconds", text, phases, "model", "phase")
+    hooks = dict(counters.hooks)
+    yield _counter("swapchart_hooks", "Hook actions.", hooks, "model", "point", "outcome")
+    times = list(counters.hook_times.items())
+    yield _histogram("swapchart_hook_seconds", "How long they take.", times, "model", "point")
+    exits = dict(counters.exits)
+    yield _counter("swapchart_process_exits", "Ends of processes.", exits, "model", "how")
+    evictions = {(model,): float(count) for model, count in counters.evictions.items()}
+    yield _counter("swapchart_evictions", "Stops for another model.", evictions, "model")
+
+
+def _kept(proxy: Proxy) -> Iterator[Metric]:
+    """Tell what is kept of conversations, where something is."""
+    tell = proxy.details.get("kv")
+    known = {} if tell is None else {name: tell(name) for name in proxy.catalogue.cards}
+    facts = {name: detail for name, detail in known.items() if detail and "verdict" in detail}
+    if not facts:
+        return
+    verdicts = {(name, str(detail["verdict"])): 1.0 for name, detail in facts.items()}
+    text = "1 for whether restores help: unknown, works, partial or no-op."
+    yield _gauge("swapchart_kv_verdict", text, verdicts, "model", "verdict")
+
+    def rows(key: str) -> Rows:
+        return {(name,): float(detail[key]) for name, detail in facts.items()}
+
+    yield _gauge("swapchart_kv_saved_tokens", "In the store.", rows("saved_tokens"), "model")
+    yield _gauge("swapchart_kv_saved_bytes", "In the store.", rows("saved_bytes"), "model")
+    for name, text in (
+        ("saves", "Slots saved."), ("restores", "Slots restored."),
+        ("failures", "Saves and restores that were cut short or failed."),
+    ):  # fmt: skip
+        yield _counter(f"swapchart_kv_{name}", text, rows(name), "model")
+    tokens = {
+        (name, kind): float(detail[f"{kind}_tokens_total"])
+        for name, detail in facts.items()
+        for kind in ("saved", "restored", "reused")
+    }
+    text = "Tokens saved, restored, and reused by the first answers after a restore."
+    yield _counter("swapchart_kv_tokens", text, tokens, "model", "kind")
+    written = rows("saved_bytes_total")
+    yield _counter("swapchart_kv_written_bytes", "Bytes of slots saved.", written, "model")
+
+
+def _own(proxy: Proxy) -> Iterator[Metric]:
+    dropped = 0 if proxy.books.activity is None else proxy.books.activity.dropped
+    text = "Requests that were not written down."
+    yield _counter("swapchart_activity_dropped", text, {(): float(dropped)})
+    text = "Lines of standard output and standard error that were not taken in time."
+    yield _counter(
+        "swapchart_log_lines_dropped", text, {(): float(proxy.books.count_dropped_lines())}
+    )
+    watch = proxy.loop_watch
+    if watch is not None:
+        text = "How late the event loop ran what was due; looked at twice a second."
+        yield _histogram("swapchart_loop_lag_seconds", text, [((), watch.lags)])
+        text = "How often it was late by more than a second."
+        yield _counter("swapchart_loop_blocked", text, {(): float(watch.blocked)})

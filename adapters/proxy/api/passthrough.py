@@ -1,0 +1,176 @@
+"""Routes that pass anything on to one model's server: ``/upstream/<model>/<path>``, ComfyUI."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote_to_bytes
+
+from ...http1.asgi_types import Send
+from ..access.api_keys import Access, KeyScope
+from ..body.model_name import shown_name
+from ..context import Proxy
+from ..forwarding.forward import Sending, begin, serve
+from ..models.catalog import Local
+from ..models.resolver import Resolved
+from ..request import Request
+from ..responses import send_error, send_text, send_unknown_model
+from .inference_paths import MODEL_PATHS, is_comfyui_use, is_inference
+
+COMFYUI = "comfyui_auto"
+_UPSTREAM = b"/upstream/"
+_BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})|%00")
+
+
+def bad_path(path: bytes) -> bool:
+    """Tell whether *path* has an escape that is malformed, or stands for NUL."""
+    return _BAD_ESCAPE.search(path) is not None
+
+
+async def upstream(proxy: Proxy, request: Request, send: Send) -> None:
+    """Pass anything to a model's server, percent-encoding and all."""
+    path, mark, query = request.target.partition(b"?")
+    if bad_path(path):
+        await send_error(request, send, 400, "the path has a malformed escape, or a NUL")
+        return
+    rest = path[len(_UPSTREAM) :]
+    found = split_model(proxy, rest)
+    if found is None:
+        wanted = unquote_to_bytes(rest.partition(b"/")[0]).decode("utf-8", "replace")
+        await send_unknown_model(request, send, wanted, proxy.catalogue.closest(wanted))
+        return
+    resolved, remainder = found
+    if not remainder:
+        await redirect_to_slash(request, send, path, mark + query)
+        return
+    why_not = forbidden(request.access, path, resolved, remainder, request.method)
+    if why_not:
+        await send_error(request, send, 403, why_not)
+        return
+    if await _is_no_visit(proxy, request, send, remainder):
+        return
+    target = resolved.target
+    is_loaded = not isinstance(target, Local) or _is_ready(proxy, target.card.id)
+    if not is_loaded and proxy.catalogue.is_ignored(remainder):
+        message = f"model {target.id} is not loaded; path matches upstream.ignorePaths"
+        await send_error(request, send, 409, message)
+        return
+    await pass_on(proxy, request, send, resolved, remainder, mark + query)
+
+
+async def comfyui_root(proxy: Proxy, request: Request, send: Send) -> None:
+    """Send a browser to ComfyUI's own folder."""
+    _, mark, query = request.target.partition(b"?")
+    await redirect_to_slash(request, send, b"/comfyui", mark + query)
+
+
+async def comfyui(proxy: Proxy, request: Request, send: Send) -> None:
+    """Pass anything to the model ``comfyui_auto``; only its first page starts it."""
+    path, mark, query = request.target.partition(b"?")
+    if bad_path(path):
+        await send_error(request, send, 400, "the path has a malformed escape, or a NUL")
+        return
+    target = proxy.catalogue.local(COMFYUI)
+    if target is None or target.card.id != COMFYUI:
+        await send_error(request, send, 404, f"there is no model {COMFYUI}", code="model_not_found")
+        return
+    if not request.access.allows_model(COMFYUI):
+        await send_error(request, send, 403, f"forbidden: this API key is not good for {COMFYUI}")
+        return
+    rest = path[len(b"/comfyui") :]
+    if "admin" not in request.access.scopes and not is_comfyui_use(request.method, _text(rest)):
+        await send_error(request, send, 403, "forbidden: this API key has no admin scope")
+        return
+    if await _is_no_visit(proxy, request, send, rest):
+        return
+    if rest != b"/" and not _is_ready(proxy, COMFYUI):
+        message = f"model {COMFYUI} is not loaded; only /comfyui/ can start it"
+        await send_error(request, send, 409, message)
+        return
+    await pass_on(proxy, request, send, Resolved(target), rest, mark + query)
+
+
+async def pass_on(
+    proxy: Proxy, request: Request, send: Send, resolved: Resolved, path: bytes, query: bytes
+) -> None:
+    """Serve a request whose body nobody looks at."""
+    text = path.decode("latin-1")
+    exchange = begin(request, resolved, text)
+    exchange.is_metered = request.method == "POST" and text in MODEL_PATHS
+    body = await request.body_or_stream()
+    if isinstance(body, bytes):
+        exchange.body = body
+    await serve(proxy, request, send, exchange, resolved, Sending(path + query, body))
+
+
+def forbidden(
+    access: Access, path: bytes, resolved: Resolved, remainder: bytes, method: str = "GET"
+) -> str:
+    """Return why a key is not good for *remainder* of a model; empty if it is.
+
+    Args:
+        access: What the key allows.
+        path: The whole path, as it came; begins with ``/upstream/``.
+        resolved: Whom it names.
+        remainder: What stands behind the name.
+        method: Of the request; a websocket is opened by GET.
+    """
+    target = resolved.target
+    scope: KeyScope = "infer" if is_inference(method, _text(remainder)) else "admin"
+    if scope not in access.scopes:
+        return f"forbidden: this API key has no {scope} scope"
+    named = path[len(_UPSTREAM) : len(path) - len(remainder)]
+    wanted = unquote_to_bytes(named).decode("utf-8", "replace")
+    if not access.allows_model(wanted, target.wanted, target.id):
+        return f"forbidden: this API key is not good for {shown_name(wanted)}"
+    return ""
+
+
+async def _is_no_visit(proxy: Proxy, request: Request, send: Send, remainder: bytes) -> bool:
+    """Refuse a click on a link of another site that leads to more than a model's first page."""
+    if not request.access.is_visit:
+        return False
+    if request.method in ("GET", "HEAD") and remainder == b"/":
+        return False
+    refusal = proxy.gate.cross_site(request.headers)
+    await send_error(request, send, refusal.status, refusal.message, code=refusal.code)
+    return True
+
+
+def _text(path: bytes) -> str:
+    return path.decode("latin-1")
+
+
+def _is_ready(proxy: Proxy, name: str) -> bool:
+    return proxy.supervisor.scheduler.seats[name].phase == "ready"
+
+
+async def redirect_to_slash(request: Request, send: Send, path: bytes, query: bytes) -> None:
+    """Send the client to the same path with a slash at its end."""
+    await redirect(request, send, path + b"/" + query)
+
+
+async def redirect(request: Request, send: Send, location: bytes) -> None:
+    """Send the client to *location* for good; with method and body, unless it only reads."""
+    status = 301 if request.method in ("GET", "HEAD") else 308
+    await send_text(send, "see the location\n", status, [(b"location", location)])
+
+
+def split_model(proxy: Proxy, rest: bytes) -> tuple[Resolved, bytes] | None:
+    """Split ``model/path`` at the longest prefix that names a model.
+
+    It is decoded once, to find the name; what comes after stays as it is. Only as many segments
+    are tried as the name with the most slashes has.
+    """
+    pins, targets = proxy.profiles.pins, proxy.catalogue.targets
+    segments = rest.split(b"/", proxy.catalogue.most_slashes + 1)
+    del segments[proxy.catalogue.most_slashes + 1 :]
+    for count in range(len(segments), 0, -1):
+        head = b"/".join(segments[:count])
+        public = unquote_to_bytes(head).decode("utf-8", "replace")
+        name = pins.get(public, public)
+        if not name and public in pins:
+            return None
+        target = targets.get(name or "")
+        if target is not None:
+            return Resolved(target), rest[len(head) :]
+    return None

@@ -1,0 +1,94 @@
+"""The files of the web UI, from one folder.
+
+Nothing outside of it is ever read, and the pages may load from us alone.
+"""
+
+from __future__ import annotations
+
+import mimetypes
+from pathlib import Path
+
+from ...http1.asgi_types import Headers, Send
+from ...system import threads
+from ..context import Proxy
+from ..request import Request
+from ..responses import send_bytes, send_error, send_text
+
+_POLICY = (
+    "default-src 'self'; img-src 'self' data: blob:; media-src 'self' data: blob:; "
+    "style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'none'; "
+    "form-action 'self'; frame-ancestors 'none'"
+)
+_SAFETY: Headers = [
+    (b"content-security-policy", _POLICY.encode()),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-cache"),
+]
+
+
+async def root(proxy: Proxy, request: Request, send: Send) -> None:
+    """Send a browser to the UI."""
+    await send_text(send, "see the location\n", 302, [(b"location", b"/ui")])
+
+
+async def folder(proxy: Proxy, request: Request, send: Send) -> None:
+    """Send a browser to the UI's own folder."""
+    await send_text(send, "see the location\n", 301, [(b"location", b"/ui/")])
+
+
+async def models_page(proxy: Proxy, request: Request, send: Send) -> None:
+    """Send a browser to the UI's list of models."""
+    await send_text(send, "see the location\n", 302, [(b"location", b"/ui/models")])
+
+
+async def file(proxy: Proxy, request: Request, send: Send) -> None:
+    """Send a file of the UI; a path without a dot is a page of the application."""
+    await _send_file(proxy, request, send, request.rest or "index.html")
+
+
+async def icon(proxy: Proxy, request: Request, send: Send) -> None:
+    """Send the UI's icon."""
+    await _send_file(proxy, request, send, "favicon.ico")
+
+
+async def _send_file(proxy: Proxy, request: Request, send: Send, name: str) -> None:
+    root_ = proxy.options.ui_root
+    if root_ is None:
+        await send_error(request, send, 404, "there is no web UI here")
+        return
+    is_brotli = b"br" in (request.header(b"accept-encoding") or b"")
+    found = await threads.run(_read, root_, name, is_brotli)
+    if found is None and "." not in name.rpartition("/")[2]:
+        found = await threads.run(_read, root_, "index.html", is_brotli)
+    if found is None:
+        await send_error(request, send, 404, f"no such file: {name}")
+        return
+    path, data, is_packed, tag = found
+    headers = [*_SAFETY, (b"etag", tag), (b"vary", b"accept-encoding")]
+    if is_packed:
+        headers.append((b"content-encoding", b"br"))
+    if request.header(b"if-none-match") == tag:
+        await send({"type": "http.response.start", "status": 304, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+        return
+    kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    if kind.startswith("text/") or kind == "application/javascript":
+        kind += "; charset=utf-8"
+    await send_bytes(send, 200, data, kind.encode(), headers)
+
+
+def _read(root_: Path, name: str, is_brotli: bool) -> tuple[Path, bytes, bool, bytes] | None:
+    """Return path, bytes, whether they are packed, and a tag; None: no such file inside."""
+    root_ = root_.resolve()
+    try:
+        path = (root_ / name.lstrip("/")).resolve()
+        if not path.is_relative_to(root_) or not path.is_file():
+            return None
+        packed = path.with_name(path.name + ".br")
+        is_packed = is_brotli and packed.is_file()
+        source = packed if is_packed else path
+        status = source.stat()
+        tag = f'"{status.st_mtime_ns:x}-{status.st_size:x}"'.encode()
+        return path, source.read_bytes(), is_packed, tag
+    except (OSError, ValueError):  # too long a name, a NUL in it
+        return None

@@ -1,0 +1,81 @@
+"""Where websockets may go: below ``/upstream/<model>`` and ``/comfyui``."""
+
+from __future__ import annotations
+
+from ...http1.asgi_types import Receive, Scope, Send
+from ...http1.server.client_stream import TUNNEL
+from ..access.admission import Pass, Refusal
+from ..context import Proxy
+from ..forwarding.websocket import Client, Opening, RefusedError, refusal, tunnel
+from ..forwarding.websocket_stream import StreamClient
+from ..models.catalog import Local
+from ..models.resolver import Resolved
+from ..request import Request
+from ..routing import Route, RouteTable
+from .passthrough import COMFYUI, bad_path, comfyui, forbidden, split_model, upstream
+
+_ROUTES = RouteTable(
+    (
+        Route(method="*", path="/upstream/*", handler=upstream, access="any", subject="models"),
+        Route(method="*", path="/comfyui/*", handler=comfyui, access="infer", subject="models"),
+    )
+)
+
+
+async def serve(proxy: Proxy, scope: Scope, receive: Receive, send: Send) -> None:
+    """Take one websocket; the same checks as for requests come before it is accepted."""
+    client = await _client(scope, receive, send)
+    try:
+        opening = _opening(proxy, scope, receive)
+    except RefusedError as error:
+        await client.refuse(error)
+        client.close()
+        return
+    await tunnel(proxy, scope, client, opening)
+
+
+async def _client(scope: Scope, receive: Receive, send: Send) -> Client:
+    stream = (scope.get("extensions") or {}).get(TUNNEL)
+    if stream is not None:
+        return StreamClient(scope, stream)
+    from ..forwarding.websocket_messages import (
+        MessageClient,  # with wsproto, which only other servers need
+    )
+
+    await receive()  # websocket.connect
+    return MessageClient(scope, receive, send)
+
+
+def _opening(proxy: Proxy, scope: Scope, receive: Receive) -> Opening:
+    route, _ = _ROUTES.find("GET", scope["path"])
+    verdict = proxy.gate.admit(scope, route)
+    if isinstance(verdict, Refusal):
+        raise refusal(verdict.status, verdict.message, verdict.code or None)
+    if route is None:
+        raise refusal(404, f"no such route for websockets: {scope['path']}")
+    target = Request({**scope, "method": "GET"}, receive).target
+    path, mark, query = target.partition(b"?")
+    if bad_path(path):
+        raise refusal(400, "the path has a malformed escape, or a NUL")
+    resolved, rest = _find(proxy, path, verdict)
+    local = resolved.target if isinstance(resolved.target, Local) else None
+    ignores = local is not None and local.card.ignores_websockets
+    target = proxy.gate.ring.target_without_keys(rest + mark + query)
+    shows = proxy.view(verdict.access).text
+    return Opening(resolved, target, ignores, verdict.access.client, shows)
+
+
+def _find(proxy: Proxy, path: bytes, verdict: Pass) -> tuple[Resolved, bytes]:
+    if path.startswith(b"/comfyui/"):
+        local = proxy.catalogue.local(COMFYUI)
+        found = None if local is None else (Resolved(local), path.removeprefix(b"/comfyui"))
+        is_allowed = verdict.access.allows_model(COMFYUI)
+        why_not = "" if is_allowed else f"forbidden: this API key is not good for {COMFYUI}"
+    else:
+        found = split_model(proxy, path.removeprefix(b"/upstream/"))
+        why_not = "" if found is None else forbidden(verdict.access, path, *found)
+    if found is None:
+        raise refusal(404, "model not found", "model_not_found")
+    if why_not:
+        raise refusal(403, why_not)
+    return found

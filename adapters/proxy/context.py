@@ -1,0 +1,277 @@
+"""What all handlers share: the supervisor, the models as clients see them, and how to behave."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, Protocol, TypeAlias
+
+from ...runtime import LogRing, Supervisor, SwapchartError, Transition
+from ..store.activity import ActivityStore
+from .access.admission import Gate, Pass
+from .access.api_keys import Access
+from .access.header_cache import HeadMemo
+from .access.origins import ProxyTrust
+from .access.visible_models import View
+from .accounting.accounting import Books
+from .accounting.request_record import Exchange, Flights
+from .body.turns import Turns
+from .event_bus import Hub
+from .forwarding.relay import Upstream
+from .listener_limits import Listeners
+from .models.catalog import Catalogue
+from .models.definitions import ModelCard, PeerCard
+from .models.profiles import Profiles
+from .models.resolver import Resolver
+from .monitoring.event_loop import LoopWatch
+from .options import ProxyOptions
+from .request import Request
+
+
+class History(Protocol):
+    """Remembers transitions."""
+
+    def __call__(self, name: str, /, *, limit: int) -> Awaitable[list[dict[str, Any]]]:
+        """Return the last transitions of model *name*, the newest first."""
+        ...
+
+
+class Watch(Protocol):
+    """Publishes what changes; see ``events.Reporter``."""
+
+    def look(self) -> None:
+        """Somebody has begun to listen."""
+        ...
+
+    def models_changed(self) -> None:
+        """A model did."""
+        ...
+
+    def profile_changed(self) -> None:
+        """Another profile is active, or none."""
+        ...
+
+
+#: Id of a model -> what is known of it, or None.
+Detail: TypeAlias = Callable[[str], Mapping[str, Any] | None]
+
+#: Events after which requests in flight must not hold up a stop.
+_CUTS = frozenset({"drain_expired", "unhealthy", "kill"})
+
+
+class ConfigControl(Protocol):
+    """The configuration in force, and the way to another one."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return where it came from, and how the last reload went."""
+        ...
+
+    async def plan(self) -> dict[str, Any]:
+        """Read the configuration again and return what a reload would change.
+
+        Raises:
+            SwapchartError: It has an error; see `problems`.
+        """
+        ...
+
+    def problems(self, error: SwapchartError) -> list[dict[str, Any]]:
+        """Return all that an error of `plan` says, one by one."""
+        ...
+
+    async def reload(self, why: str) -> dict[str, Any]:
+        """Read the configuration again and apply it.
+
+        Returns:
+            How it went; ``ok`` is False, and nothing was changed, if it has an error.
+
+        Raises:
+            SwapchartError: The proxy is ending.
+        """
+        ...
+
+
+class Proxy:
+    """What all handlers share.
+
+    Attributes:
+        supervisor: Runs the models.
+        catalogue: The models as clients see them.
+        options: How to behave.
+        gate: What every request passes first.
+        trusts: Tells whether the client at an address is a proxy of ours.
+        config: The configuration in force; None: there is none to be read again.
+        loop_watch: How late the event loop runs; None: nobody looks.
+        details: Name -> tells what else is known of a model, for ``/running``.
+        history: None: nothing is remembered.
+        profiles: Which of them is active.
+        resolver: Finds models by name.
+        flights: Requests that are not over.
+        turns: Long work of requests, in the event loop.
+        hub: Tells events to who listens.
+        listeners: How many do, to events and logs.
+        watch: Finds them.
+        books: What is written down about requests.
+        own_log: What the proxy itself has logged.
+        log: Where handlers log to.
+    """
+
+    def __init__(
+        self, supervisor: Supervisor, catalogue: Catalogue, options: ProxyOptions, *,
+        history: History | None = None,
+        on_finished: Callable[[Exchange], None] | None = None, own_log: LogRing | None = None,
+        activity: ActivityStore | None = None,
+    ) -> None:  # fmt: skip
+        self.supervisor, self.catalogue, self.options = supervisor, catalogue, options
+        self.gate = Gate(options)
+        self.heads = HeadMemo()
+        self.trusts = ProxyTrust(options.trusted_proxies).allows
+        self.config: ConfigControl | None = None
+        self.loop_watch: LoopWatch | None = None
+        self.details: dict[str, Detail] = {}
+        self.history = history
+        self.on_finished = on_finished
+        self.profiles = Profiles(catalogue.profiles)
+        self.resolver = Resolver(supervisor, catalogue, self.profiles)
+        self.flights = Flights()
+        self.turns = Turns()
+        self.hub = Hub()
+        self.listeners = Listeners(options.listeners, options.listeners_per_key)
+        self.watch: Watch | None = None
+        self._closing = asyncio.Event()
+        self._renewed = asyncio.Event()  # set, and replaced, by each configuration
+        self.own_log = own_log if own_log is not None else LogRing()
+        self.log = logging.getLogger("swapchart.proxy")
+        self.books = Books(activity, self.hub, self.own_log, options.capture_bytes)
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._upstreams: dict[str, Upstream] = {}
+        self._dropped: defaultdict[str, list[Upstream]] = defaultdict(list)  # and still in use
+        self._peers: dict[str, Upstream] = {}
+        self._end_listening = supervisor.listen(self._cut)
+
+    def configure(self, catalogue: Catalogue, options: ProxyOptions) -> None:
+        """Go by other models and other options from now on; what is under way goes on.
+
+        The active profile stays active if there is still one of that name, and selectors keep
+        count of the requests behind them.
+        """
+        active = self.profiles.active
+        self.catalogue, self.options = catalogue, options
+        self.gate = Gate(options)
+        self._renewed.set()
+        self._renewed = asyncio.Event()
+        self.heads = HeadMemo()
+        self.trusts = ProxyTrust(options.trusted_proxies).allows
+        self.books.captures.resize(options.capture_bytes)
+        self.listeners.limit_to(options.listeners, options.listeners_per_key)
+        self.profiles = Profiles(catalogue.profiles)
+        if active is not None and active in self.profiles:
+            self.profiles.activate(active)
+        self.resolver.renew(catalogue, self.profiles)
+        # Dropped, a pool serves its exchanges to the end and lets its idle connections expire.
+        for name, upstream in list(self._upstreams.items()):
+            if name not in catalogue.cards or catalogue.cards[name].limits != upstream.limits:
+                self._drop(name, self._upstreams.pop(name))
+        self._peers = {
+            name: upstream for name, upstream in self._peers.items()
+            if name in catalogue.peers
+            and (catalogue.peers[name].url, catalogue.peers[name].limits)
+            == (upstream.endpoint, upstream.limits)
+        }  # fmt: skip
+
+    def upstream_of(self, card: ModelCard) -> Upstream:
+        """Return the connections to the server of a model of ours."""
+        endpoint = self.supervisor[card.id].spec.endpoint
+        upstream = self._upstreams.get(card.id)
+        if upstream is None or upstream.endpoint != endpoint:
+            if upstream is not None:
+                self._drop(card.id, upstream)
+            limits = self.catalogue.cards.get(card.id, card).limits  # *card* may be an old one
+            upstream = self._upstreams[card.id] = Upstream(endpoint, limits)
+        return upstream
+
+    def _drop(self, name: str, upstream: Upstream) -> None:
+        """Use *upstream* no more; what is in flight there goes on, and can still be cut."""
+        kept = [old for old in self._dropped[name] if old.pool.open]
+        self._dropped[name] = [*kept, upstream]
+
+    def upstream_of_peer(self, card: PeerCard) -> Upstream:
+        """Return the connections to a peer."""
+        upstream = self._peers.get(card.id)
+        if upstream is None:
+            upstream = self._peers[card.id] = Upstream(card.url, card.limits)
+        return upstream
+
+    def activate_profile(self, name: str | None) -> None:
+        """Make profile *name* the active one; None: none is.
+
+        Raises:
+            KeyError: There is no such profile.
+        """
+        self.profiles.activate(name)
+        if self.watch is not None:
+            self.watch.profile_changed()
+
+    def view(self, access: Access) -> View:
+        """Return what a request with *access* may see of the models."""
+        return View(access, self.catalogue)
+
+    def now(self) -> float:
+        """Return the time on the clock of the scheduler; seconds."""
+        return asyncio.get_running_loop().time()
+
+    # ---- ending
+    @property
+    def is_closing(self) -> bool:
+        """Tell whether streams that have no end of their own are to end."""
+        return self._closing.is_set()
+
+    async def wait_ended(self, request: Request) -> None:
+        """Wait until a stream without an end has to end: the proxy ends, or its key lost rights."""
+        while not self.is_closing and self._may_go_on(request):
+            await self._renewed.wait()
+
+    def _may_go_on(self, request: Request) -> bool:
+        verdict = self.gate.admit(request.scope, request.route)
+        return isinstance(verdict, Pass) and verdict.access == request.access
+
+    def end_streams(self) -> None:
+        """End the streams of logs and events: nobody could wait for their end."""
+        self._closing.set()
+        self._renewed.set()
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Run *work* aside, until it ends or the proxy does."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.log.error("work aside failed", exc_info=error)
+
+    def _cut(self, record: Transition) -> None:
+        """Break off the requests of a model whose stop waits for them no longer.
+
+        A server with a request in flight saves no slot and hears no SIGTERM: left to it, the end
+        of the drain would be the beginning of a hook's and a grace period's waiting in vain.
+        """
+        if record.event in _CUTS and "stopping" in record.configuration:
+            upstreams = self._dropped.pop(record.service, [])
+            if record.service in self._upstreams:
+                upstreams.append(self._upstreams[record.service])
+            for upstream in upstreams:
+                upstream.pool.cut(f"the model is being stopped: {record.cause}")
+
+    async def aclose(self) -> None:
+        """End what runs aside, and close all connections to upstreams."""
+        self._end_listening()
+        self.end_streams()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        dropped = [upstream for those in self._dropped.values() for upstream in those]
+        for upstream in (*self._upstreams.values(), *self._peers.values(), *dropped):
+            await upstream.pool.aclose()

@@ -1,0 +1,123 @@
+"""Passes one request to an upstream and its answer to the client, piece by piece.
+
+Nothing is collected: a piece is sent on before the next is read, so a slow client slows the
+upstream and memory stays bounded. An answer that breaks off is never ended cleanly.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator
+from time import perf_counter
+from urllib.parse import urlsplit
+
+from ...http1.asgi_types import Headers, Send, SendWhole
+from ...http1.client.pool import UpstreamBroken, UpstreamPool, UpstreamResponse
+from ...http1.headers import HeaderError, response_headers
+from ..accounting.request_record import Exchange
+from ..models.definitions import Limits
+
+_DEFAULT_CONNECT_S = 30.0
+
+
+class Upstream:
+    """One upstream by its base URL: a pool, and a prefix for paths.
+
+    Args:
+        endpoint: Such as ``http://127.0.0.1:5800/base``; a path is put before each target.
+        limits: How long things may take.
+    """
+
+    __slots__ = ("endpoint", "header_timeout_s", "host", "limits", "pool", "prefix", "stall_s")
+
+    def __init__(self, endpoint: str, limits: Limits) -> None:
+        url = urlsplit(endpoint)
+        host, port = url.hostname or "127.0.0.1", url.port or (443 if url.scheme == "https" else 80)
+        context = ssl.create_default_context() if url.scheme == "https" else None
+        self.endpoint, self.limits = endpoint, limits
+        self.host = url.netloc.rpartition("@")[2].encode()
+        self.prefix = url.path.rstrip("/").encode()
+        self.header_timeout_s, self.stall_s = limits.header_s, limits.stall_s
+        self.pool = UpstreamPool(
+            host, port, ssl=context, connect_timeout_s=limits.connect_s or _DEFAULT_CONNECT_S
+        )
+
+
+async def relay(
+    send: Send,
+    upstream: Upstream,
+    target: bytes,
+    fields: Headers | bytes,
+    body: bytes | AsyncIterator[bytes] | None,
+    exchange: Exchange,
+    send_whole: SendWhole | None = None,
+) -> None:
+    """Send a request to *upstream* and relay the answer.
+
+    Args:
+        send: Where the answer goes.
+        upstream: Where the request goes.
+        target: Path and query for the upstream, without its prefix.
+        fields: Of the request; hop-by-hop ones are gone. Or lines, see ``upstream.field_lines``.
+        body: Of the request.
+        exchange: Filled in on the way.
+        send_whole: Sends an answer that is here as a whole; see ``h1_exchange.WHOLE_ANSWER``.
+
+    Raises:
+        UpstreamError: Before any byte was sent to the client if ``exchange.status`` is 0,
+            else in the middle of the answer: then only breaking off tells the truth.
+    """
+    response = await upstream.pool.request(
+        exchange.method,
+        upstream.prefix + target,
+        fields,
+        body,
+        header_timeout_s=upstream.header_timeout_s,
+    )
+    await relay_answer(send, upstream, response, exchange, send_whole)
+
+
+async def relay_answer(
+    send: Send,
+    upstream: Upstream,
+    response: UpstreamResponse,
+    exchange: Exchange,
+    send_whole: SendWhole | None = None,
+) -> None:
+    """Relay an answer whose head is here; see `relay`."""
+    try:
+        exchange.head = perf_counter()
+        headers = _fields(response)
+        exchange.note_fields(headers)
+        piece = response.read_nowait()
+        exchange.status = response.status
+        if (
+            send_whole is not None and piece is not None and response.at_end
+            and len(piece) <= exchange.keep_bytes
+            and send_whole(response.status, headers, piece)
+        ):  # fmt: skip
+            exchange.note_whole(piece)
+            return
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        keep = exchange.pieces.append
+        is_more = True
+        while is_more:
+            if piece is None:
+                piece = await response.read(timeout_s=upstream.stall_s)
+            if piece:
+                exchange.sent_bytes += len(piece)
+                keep(piece)
+                if exchange.sent_bytes > exchange.keep_bytes:
+                    keep = exchange.keep_ends().append
+            is_more = not response.at_end
+            await send({"type": "http.response.body", "body": piece, "more_body": is_more})
+            piece = response.read_nowait() if is_more else None
+    finally:
+        response.close()
+
+
+def _fields(response: UpstreamResponse) -> Headers:
+    try:
+        return response_headers(response.headers)
+    except HeaderError as error:
+        raise UpstreamBroken("head", str(error)) from error

@@ -1,0 +1,185 @@
+"""Answers of our own: JSON, text, and errors in the shape that OpenAI's clients expect.
+
+Source: llama-swap.md section 5.3. Unlike llama-swap, ``src`` says swapchart, and a failed
+upstream gets the same envelope as everything else.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ..http1.asgi_types import Headers, Send
+from .body.model_name import shown_name
+from .request import Request
+
+JSON_TYPE = b"application/json"
+_LARGE_BYTES = 1 << 18  # larger responses are sent in pieces, as fast as they are read
+_PIECE_BYTES = 1 << 16
+_LARGE_IN_ALL = 64 << 20  # bytes of large responses that clients have not read yet
+_TYPES = {
+    401: ("authentication_error", "unauthorized"),
+    403: ("authentication_error", "forbidden"),
+    404: ("invalid_request_error", "not_found"),
+    409: ("invalid_request_error", "conflict"),
+    429: ("rate_limit_error", "rate_limit_exceeded"),
+    499: ("invalid_request_error", "request_cancelled"),
+    502: ("server_error", "bad_gateway"),
+    503: ("server_error", "service_unavailable"),
+    504: ("server_error", "gateway_timeout"),
+}
+
+
+async def send_bytes(
+    send: Send,
+    status: int,
+    body: bytes,
+    content_type: bytes,
+    headers: Iterable[tuple[bytes, bytes]] = (),
+) -> None:
+    """Send one whole answer."""
+    fields: Headers = [
+        (b"content-type", content_type),
+        (b"content-length", str(len(body)).encode()),
+        (b"x-content-type-options", b"nosniff"),
+        *headers,
+    ]
+    if len(body) > _LARGE_BYTES:
+        await _send_large(send, status, fields, body)
+        return
+    await send({"type": "http.response.start", "status": status, "headers": fields})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def send_parts(send: Send, parts: Sequence[bytes], content_type: bytes) -> None:
+    """Send one whole response, whose body is never joined."""
+    fields: Headers = [
+        (b"content-type", content_type),
+        (b"content-length", str(sum(map(len, parts))).encode()),
+        (b"x-content-type-options", b"nosniff"),
+    ]
+    await send({"type": "http.response.start", "status": 200, "headers": fields})
+    for part in parts:
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+class _Outstanding:
+    """Large responses that their clients have not read yet, of all proxies in this process.
+
+    Attributes:
+        size: All of them together; bytes.
+    """
+
+    size = 0
+
+
+async def _send_large(send: Send, status: int, fields: Headers, body: bytes) -> None:
+    """Send *body* as fast as it is read, or refuse when too much is on its way to slow clients."""
+    if _Outstanding.size and _Outstanding.size + len(body) > _LARGE_IN_ALL:
+        value = error_value(503, "too many large responses are on their way to slow clients")
+        await send_json(send, value, 503, [(b"retry-after", b"5")])
+        return
+    _Outstanding.size += len(body)
+    try:
+        await send({"type": "http.response.start", "status": status, "headers": fields})
+        for start in range(0, len(body), _PIECE_BYTES):
+            piece = body[start : start + _PIECE_BYTES]
+            is_last = start + _PIECE_BYTES >= len(body)
+            await send({"type": "http.response.body", "body": piece, "more_body": not is_last})
+    finally:
+        _Outstanding.size -= len(body)
+
+
+async def send_json(
+    send: Send, value: Any, status: int = 200, headers: Iterable[tuple[bytes, bytes]] = ()
+) -> None:
+    """Send *value* as JSON."""
+    body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    await send_bytes(send, status, body, JSON_TYPE, headers)
+
+
+async def send_text(
+    send: Send, text: str, status: int = 200, headers: Iterable[tuple[bytes, bytes]] = ()
+) -> None:
+    """Send *text* as plain text."""
+    await send_bytes(send, status, text.encode(), b"text/plain; charset=utf-8", headers)
+
+
+def error_value(
+    status: int, message: str, *, code: str | None = None, details: Mapping[str, Any] | None = None,
+    is_anthropic: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """Build the error envelope; *is_anthropic* adds what that API's clients look for."""
+    if status in _TYPES:
+        kind, default = _TYPES[status]
+    elif 400 <= status < 500:
+        kind = "invalid_request_error"
+        default = "bad_request" if status == 400 else "invalid_request"
+    else:
+        kind, default = "server_error", "internal_error"
+    error = {"message": message, "type": kind, "param": None, "code": code or default}
+    value = {"src": "swapchart", "error": {**error, **(details or {})}}
+    return {"type": "error", **value} if is_anthropic else value
+
+
+def is_anthropic(path: str) -> bool:
+    """Tell whether clients of *path* speak Anthropic's dialect."""
+    return path.startswith(("/v1/messages", "/v/messages"))
+
+
+async def send_error(
+    request: Request, send: Send, status: int, message: str, *, code: str | None = None,
+    retry_after_s: float | None = None, details: Mapping[str, Any] | None = None,
+    headers: Iterable[tuple[bytes, bytes]] = (),
+) -> None:  # fmt: skip
+    """Send an error: JSON, or text or HTML where the request's Accept field asks for that.
+
+    Args:
+        request: What is answered.
+        send: Where to.
+        status: HTTP status, 4xx or 5xx.
+        message: For a person: where, what was expected, what was found.
+        code: Machine-readable reason; by default the one of the status.
+        retry_after_s: Sent as Retry-After, rounded up to whole seconds.
+        details: Further members of the error object.
+        headers: Further fields.
+    """
+    extra = [*headers]
+    if retry_after_s is not None:
+        extra.append((b"retry-after", str(max(1, math.ceil(retry_after_s))).encode()))
+    wanted = request.header(b"accept") or b""
+    if b"text/plain" in wanted and status != 429:
+        await send_text(send, f"swapchart: {message}\n", status, extra)
+    elif b"text/html" in wanted and status != 429:
+        page = (
+            f"<!doctype html><title>{status}</title><h1>{status}</h1><p>{html.escape(message)}</p>"
+        )
+        extra.append((b"content-security-policy", b"default-src 'none'"))
+        await send_bytes(send, status, page.encode(), b"text/html; charset=utf-8", extra)
+    else:
+        value = error_value(
+            status, message, code=code, details=details, is_anthropic=is_anthropic(request.path)
+        )
+        await send_json(send, value, status, extra)
+
+
+async def send_not_good_for(request: Request, send: Send, wanted: str) -> None:
+    """Say that the request's key is not one for the model *wanted*."""
+    await send_error(
+        request, send, 403, f"forbidden: this API key is not good for {shown_name(wanted)}"
+    )
+
+
+async def send_unknown_model(
+    request: Request, send: Send, wanted: str, closest: str | None
+) -> None:
+    """Say that there is no model *wanted*, and which name may have been meant."""
+    if closest is not None and not request.access.allows_model(closest):
+        closest = None
+    hint = f"; did you mean {closest!r}?" if closest else ""
+    message = f"model not found: {shown_name(wanted)}{hint}"
+    await send_error(request, send, 404, message, code="model_not_found")
