@@ -1,7 +1,7 @@
 """Parsers get what nobody would write: each takes it, or refuses it in its own words.
 
-Heads of requests are fuzzed in tests/adapters/test_h1_fuzz.py, configurations in
-tests/adapters/configuration/test_hostile.py, forms and edits of JSON in tests/proxy, and the
+Heads of requests are fuzzed in tests/adapters/http1/test_server_fuzz.py, configurations in
+tests/adapters/config/test_hostile.py, forms and edits of JSON in tests/proxy, and the
 journal in test_torn_journal.py.
 """
 

@@ -35,7 +35,7 @@ from websockets.typing import Subprotocol
 pytestmark = pytest.mark.slow
 
 LONG_S = 20.0
-_MODEL = str(Path(__file__).parents[1] / "tools" / "websocket_model.py")
+_MODEL = str(Path(__file__).parents[2] / "tools" / "websocket_model.py")
 
 
 @dataclass(slots=True)
@@ -283,7 +283,7 @@ class Foreign:
             "hypercorn": [f"{app}()", "--bind", f"127.0.0.1:{port}"],
             "uvicorn": ["--factory", app, "--port", port, "--ws", "wsproto"],
         }
-        upstream = Path(__file__).parents[1] / "attacks" / "upstream.py"
+        upstream = Path(__file__).parents[2] / "attacks" / "upstream.py"
         path = self._listener.getsockname()
         hostile = {"cmd": [sys.executable, "-I", "-S", str(upstream), "${PORT}", path]}
         models = {"a": demo_model("a"), "hostile": hostile}

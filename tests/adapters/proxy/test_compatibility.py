@@ -7,7 +7,7 @@ from pathlib import Path
 
 from swapchart.adapters.proxy.api.route_table import ROUTES
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "compatibility.md").read_text()
 MIGRATING = (ROOT / "docs" / "migrating-from-llama-swap.md").read_text()
 
