@@ -7,6 +7,7 @@ checker) and python-statemachine itself when it is first asked for: a start must
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .compiled import Compiled
 from .context import Context, build_context
 from .decision_table import Table, compile_table
 from .document import Configuration, Document, Memory, Value, as_list
@@ -25,9 +26,10 @@ from .effects import (
     StartTimer,
     StopDone,
 )
-from .errors import ChartError, ConfigError, SwapchartError
-from .parse import from_mapping, lifecycle, read
-from .stepper import Compiled, NotHandledError, Stepper, TableStepper
+from .errors import ChartError, ConfigError, NotHandledError, SwapchartError
+from .parse import from_mapping, read
+from .shipped import lifecycle
+from .stepper import Stepper, TableStepper
 
 if TYPE_CHECKING:
     from .checker import Finding, Move, Report, Run, check

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from .checked_step import World
+from .compiled import Compiled
 from .diagram_model import picture
 from .document import Configuration, Document, Value
 from .explore import Bounds, Environment, Input, Reactor, Situation, parameter_sets
 from .graph import Graph, backward, components
-from .stepper import Compiled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

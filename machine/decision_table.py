@@ -82,10 +82,7 @@ def compile_table(document: Document) -> Table | None:
     """
     if any(definition.get("history") for _, definition, _ in document.states()):
         return None
-    from .statemachine_chart import (  # loads the library, which few need
-        compile_chart,
-        configuration_of,
-    )
+    from .statemachine_chart import compile_chart, configuration_of
 
     recorder = _recorder_class(document)()
     machine = compile_chart(document)(recorder)

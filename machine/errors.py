@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from .document import Configuration
+
+if TYPE_CHECKING:
+    pass
+
 
 class SwapchartError(Exception):
     """Base class of every error raised on purpose; caught at the outermost edge only."""
@@ -22,3 +29,16 @@ class ConfigError(SwapchartError):
 
 class ChartError(ConfigError):
     """A chart document is wrong: an unknown name, a lost target, something a format cannot say."""
+
+
+class NotHandledError(SwapchartError):
+    """No transition takes the event in this configuration.
+
+    Attributes:
+        event: Name of the event.
+        configuration: All active states, outermost first.
+    """
+
+    def __init__(self, event: str, configuration: Configuration) -> None:
+        super().__init__(f"no transition takes {event!r} in {'.'.join(configuration)}")
+        self.event, self.configuration = event, configuration

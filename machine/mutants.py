@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .checked_step import World
+from .compiled import Compiled
 from .document import Document, Value, as_list, walk
 from .effects import CancelActivity, CancelTimer, Effect, RejectAll
 from .explore import Bounds, Environment, Input, Reactor, Situation, parameter_sets
-from .stepper import Compiled
 
 _SLOTS = ("before", "on", "after")
 _GUARDS = ("cond", "unless")

@@ -10,14 +10,11 @@ python-statemachine's own reader does.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import cache
 from typing import Any, get_args
 
 import yaml
 
-from . import shipped
 from .bounds import MAX_STATES, MAX_TEXT, check_text, check_values
-from .decision_table import Table
 from .document import (
     FORMAT,
     ActionDecl,
@@ -126,26 +123,6 @@ def from_mapping(raw: Any) -> Document:
         error.add_note("\n".join(map(str, problems)))
         raise error
     return document
-
-
-@cache
-def _shipped() -> tuple[Document, Table | None]:
-    text = shipped.source()
-    kept = shipped.compiled(text)
-    if kept is None:  # the file is being worked on
-        return read(text.decode()), None
-    return _Reader().document(kept["document"]), shipped.unpacked(kept["table"])
-
-
-def lifecycle() -> Document:
-    """Return the chart of a served process, which ships with the package."""
-    return _shipped()[0]
-
-
-def shipped_table(document: Document) -> Table | None:
-    """Return the table that ships with *document*, if that is the very object of `lifecycle`."""
-    known, table = _shipped()
-    return table if document is known else None
 
 
 class _Reader:

@@ -11,8 +11,8 @@ from statemachine.exceptions import TransitionNotAllowed
 from .context import Context
 from .document import Configuration, Memory, Value
 from .effects import Effect
+from .errors import NotHandledError
 from .statemachine_chart import configuration_of, memory_of, resume
-from .stepper import NotHandledError
 
 _NOTHING: Mapping[str, Value] = {}
 

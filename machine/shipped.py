@@ -11,13 +11,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import cache
 from hashlib import sha256
 from importlib.resources import files
-from sys import intern
 from typing import Any
 
-from .decision_table import Table, Tree
-from .document import Configuration
+from . import shipped, table_json
+from .decision_table import Table
+from .document import (
+    Document,
+)
+from .errors import ChartError
+from .parse import _Reader, read
+from .table_json import packed
 
 _PACKAGE = __name__.rpartition(".")[0]
 
@@ -38,59 +44,6 @@ def compiled(text: bytes) -> dict[str, Any] | None:
 
 
 # ---- tables as JSON: nodes refer to those before them, so that equal branches are there once
-def packed(table: Table) -> dict[str, Any]:
-    """Return *table* as JSON can say it."""
-    configurations = list(table.rows)
-    numbers = {configuration: number for number, configuration in enumerate(configurations)}
-    nodes: list[list[Any]] = []
-    places: dict[Tree, int] = {}
-
-    def place(tree: Tree) -> int:
-        if tree not in places:
-            match tree:
-                case ("goto", configuration):
-                    node = ["goto", numbers[configuration]]
-                case (kind, name, *branches):
-                    node = [kind, name, *map(place, branches)]
-                case _:
-                    node = [*tree]
-            nodes.append(node)
-            places[tree] = len(nodes) - 1
-        return places[tree]
-
-    rows = [{event: place(tree) for event, tree in row.items()} for row in table.rows.values()]
-    return {
-        "configurations": configurations,
-        "initial": numbers[table.initial],
-        "entry_actions": table.entry_actions,
-        "final": sorted(numbers[configuration] for configuration in table.final),
-        "nodes": nodes,
-        "rows": rows,
-    }
-
-
-def unpacked(raw: dict[str, Any]) -> Table:
-    """Return the table that *raw* holds; each configuration is one object in all of it."""
-    configurations: list[Configuration] = [tuple(states) for states in raw["configurations"]]
-    nodes: list[Tree] = []
-    for kind, *rest in raw["nodes"]:
-        match kind:
-            case "goto":
-                nodes.append(("goto", configurations[rest[0]]))
-            case "refuse":
-                nodes.append((kind,))
-            case _:
-                name, *branches = rest
-                nodes.append((intern(kind), intern(name), *(nodes[branch] for branch in branches)))
-    return Table(
-        initial=configurations[raw["initial"]],
-        entry_actions=tuple(raw["entry_actions"]),
-        rows={
-            configuration: {event: nodes[place] for event, place in row.items()}
-            for configuration, row in zip(configurations, raw["rows"], strict=True)
-        },
-        final=frozenset(configurations[number] for number in raw["final"]),
-    )
 
 
 def fresh(text: bytes) -> dict[str, Any]:
@@ -100,7 +53,6 @@ def fresh(text: bytes) -> dict[str, Any]:
         ChartError: It is wrong, or has history states.
     """
     from .decision_table import compile_table
-    from .errors import ChartError
     from .parse import from_mapping, load_yaml
 
     raw = load_yaml(text.decode())
@@ -123,3 +75,23 @@ def lines(kept: dict[str, Any]) -> Iterator[str]:
     yield '],\n"rows": ['
     yield ",\n".join(json.dumps(row) for row in table["rows"])
     yield "]}}"
+
+
+@cache
+def _shipped() -> tuple[Document, Table | None]:
+    text = shipped.source()
+    kept = shipped.compiled(text)
+    if kept is None:  # the file is being worked on
+        return read(text.decode()), None
+    return _Reader().document(kept["document"]), table_json.unpacked(kept["table"])
+
+
+def lifecycle() -> Document:
+    """Return the chart of a served process, which ships with the package."""
+    return _shipped()[0]
+
+
+def shipped_table(document: Document) -> Table | None:
+    """Return the table that ships with *document*, if that is the very object of `lifecycle`."""
+    known, table = _shipped()
+    return table if document is known else None

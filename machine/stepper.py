@@ -10,30 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
-from .context import Context, build_context
-from .decision_table import Table, compile_table
-from .document import Configuration, Document, Memory, Value
+from .context import Context
+from .decision_table import Table
+from .document import Configuration, Memory, Value
 from .effects import Effect
-from .errors import SwapchartError
-from .parse import shipped_table
+from .errors import NotHandledError
 
 if TYPE_CHECKING:
-    from .reference_stepper import ChartStepper
+    pass
 
 _NOTHING: Mapping[str, Value] = {}
-
-
-class NotHandledError(SwapchartError):
-    """No transition takes the event in this configuration.
-
-    Attributes:
-        event: Name of the event.
-        configuration: All active states, outermost first.
-    """
-
-    def __init__(self, event: str, configuration: Configuration) -> None:
-        super().__init__(f"no transition takes {event!r} in {'.'.join(configuration)}")
-        self.event, self.configuration = event, configuration
 
 
 class Stepper(Protocol):
@@ -145,32 +131,3 @@ class TableStepper:
             else:
                 context.out = []
                 raise NotHandledError(event, self.configuration)
-
-
-class Compiled:
-    """A document made ready to run: its class, its context class and its table.
-
-    Attributes:
-        document: What it was compiled from.
-        context_class: Made by `build_context`.
-        table: The decision table, or None where the chart has no finite one (history).
-    """
-
-    def __init__(self, document: Document) -> None:
-        self.document = document
-        self.context_class = build_context(document)
-        self.table: Table | None = shipped_table(document) or compile_table(document)
-
-    def stepper(self, **parameters: Value) -> Stepper:
-        """Make an instance: by table where there is one, else by python-statemachine."""
-        context = self.context_class(**parameters)
-        if self.table is not None:
-            return TableStepper(self.table, context)
-        return self.reference(**parameters)
-
-    def reference(self, **parameters: Value) -> ChartStepper:
-        """Make an instance that python-statemachine itself interprets."""
-        from .reference_stepper import ChartStepper
-        from .statemachine_chart import compile_chart  # loads the library, which few need
-
-        return ChartStepper(compile_chart(self.document), self.context_class(**parameters))

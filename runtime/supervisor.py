@@ -33,6 +33,7 @@ from .listeners import Listener, Listeners
 from .log_ring import LogRing
 from .phase import phase_of
 from .ports import HttpClient, Launcher
+from .retirement import Retired, after_leaving
 from .scheduler import (
     Decision,
     Evict,
@@ -47,7 +48,7 @@ from .scheduler import (
 from .service_state import World
 from .shielded_tasks import Shelter
 from .spec import ServiceSpec
-from .spec_diff import Difference, Retired, after_leaving, compare
+from .spec_diff import Difference, compare
 from .timers import TimerService
 from .transition import Transition
 from .waiter import Waiter

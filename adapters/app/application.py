@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
@@ -34,21 +33,16 @@ from ..proxy.monitoring.event_loop import LoopWatch
 from ..store import Database, StoreError, activity
 from ..store.activity import ActivityStore
 from ..store.journal import MIGRATIONS, Journal, Owed
-from ..store.state_directory import StateDirectory, StateInUseError, default_directory
+from ..store.state_directory import StateDirectory, StateInUseError
 from ..system import threads
+from .chart_setup import chart
+from .config_files import Signature, Sources, watch
+from .kv_setup import equipped, equipped_specs, kv_wishes
 from .live_config import RunningConfig
 from .log_buffer import keeping_log
 from .proxy_setup import catalogue, proxy_options
-from .reloader import Signature, Sources, watch
-from .service_setup import (
-    chart,
-    equipped,
-    equipped_specs,
-    eviction_policy,
-    kv_wishes,
-    queue_limits,
-)
-from .service_setup import stop_limit_s as limit_of
+from .service_setup import eviction_policy, queue_limits
+from .shutdown_timeout import stop_limit_s as limit_of
 from .standard_streams import dropped_lines
 
 log = logging.getLogger(__name__)
@@ -255,28 +249,6 @@ async def _owed(journal: Journal) -> list[Owed]:
         return await journal.owed()
     except StoreError:
         return []  # the database has said what is wrong
-
-
-def create_app(config: str | os.PathLike[str] | None = None) -> Application:
-    """Make the application from a configuration file.
-
-    Args:
-        config: The file; by default the one that the variable SWAPCHART_CONFIG names.
-
-    Raises:
-        ConfigProblems: The configuration has errors; all of them are in it.
-        StateInUseError: Another proxy runs with this configuration.
-        SystemExit: No file was named.
-    """
-    path = config or os.environ.get("SWAPCHART_CONFIG")
-    if not path:
-        raise SystemExit("expected a configuration file in SWAPCHART_CONFIG, found nothing")
-    files = [Path(path)]
-    sources = Sources(files=files)
-    seen = sources.signature()
-    return Application(
-        sources.load(), sources=sources, seen=seen, state=open_state(default_directory(files))
-    )
 
 
 @asynccontextmanager

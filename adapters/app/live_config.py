@@ -27,10 +27,13 @@ from ..proxy.context import Proxy
 from ..proxy.models.catalog import Catalogue
 from ..proxy.options import ProxyOptions
 from ..system import threads
+from .chart_setup import chart
+from .config_files import Signature, Sources
 from .proxy_setup import catalogue, proxy_options
 from .reload_plan import ReloadPlan, plan
-from .reloader import Reloader, Signature, Sources, in_place, problem_json, problems_of
-from .service_setup import chart, eviction_policy, queue_limits, service_spec, stop_limit_s
+from .reloader import Reloader, in_place, problem_json, problems_of
+from .service_setup import eviction_policy, queue_limits, service_spec
+from .shutdown_timeout import stop_limit_s
 
 log = logging.getLogger(__name__)
 

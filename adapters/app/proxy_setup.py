@@ -9,7 +9,6 @@ from ... import __version__
 from ..config import Config, ModelConfig
 from ..config.schema.model import Timeouts
 from ..config.values import Filters, Peer, Selector
-from ..proxy.access.api_keys import ApiKey
 from ..proxy.models.catalog import Catalogue
 from ..proxy.models.definitions import (
     Abilities,
@@ -20,7 +19,7 @@ from ..proxy.models.definitions import (
     ProfileCard,
     SelectorCard,
 )
-from ..proxy.options import ProxyOptions
+from ..proxy.options import ApiKey, ProxyOptions
 
 _UI = Path(__file__).parent.parent / "proxy" / "ui"
 

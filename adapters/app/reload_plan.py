@@ -14,7 +14,8 @@ from ...runtime import Difference, compare
 from ..config import Config, ModelConfig
 from ..config.expand import HOOK_POINTS
 from ..kv.manager import adds_folder
-from .service_setup import kv_settings, service_spec
+from .kv_setup import kv_settings
+from .service_setup import service_spec
 
 #: As the runtime sees it, and models that come or go.
 ModelChangeKind: TypeAlias = Literal["live", "next_start", "restart", "added", "removed"]

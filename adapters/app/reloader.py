@@ -7,82 +7,18 @@ is answered by one more after it, so that whoever saved a file and then asked ge
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
-import os
-import signal
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeAlias
 
 from ...runtime import ConfigError, RequestError, SwapchartError
-from ..config import Config, ConfigProblems, Problem, load_config
-from ..system import threads
+from ..config import ConfigProblems, Problem
+from .config_files import Signature
 from .reload_plan import ReloadPlan
 
 log = logging.getLogger(__name__)
-
-#: (path, modification time in ns, size in bytes, inode) of each file, in order.
-Signature: TypeAlias = tuple[tuple[str, int, int, int], ...]
-
-_POLL_S = 2.0
-_STEADY_S = 0.5  # unchanged for so long, a file is taken for saved
-_PATIENCE_S = 10.0  # a file that never rests is read all the same
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sources:
-    """Where the configuration is; at least one of the two.
-
-    Attributes:
-        files: Read in this order.
-        directory: Its YAML files are read after them; None: there is none.
-    """
-
-    files: Sequence[Path] = ()
-    directory: Path | None = None
-
-    def load(self, ports: Mapping[str, int] | None = None) -> Config:
-        """Read it; see ``config.load_config``.
-
-        Raises:
-            ConfigProblems: It has an error.
-        """
-        return load_config(self.files, self.directory, ports=ports)
-
-    def signature(self) -> Signature:
-        """Return what tells whether a file was changed; those that are not there are left out."""
-        paths = list(self.files)
-        if self.directory is not None:
-            with suppress(OSError):
-                children = self.directory.iterdir()
-                paths += sorted(path for path in children if path.suffix in (".yaml", ".yml"))
-        found = []
-        for path in paths:
-            with suppress(OSError):
-                stat = path.stat()
-                found.append((str(path), stat.st_mtime_ns, stat.st_size, stat.st_ino))
-        return tuple(found)
-
-    def is_being_written(self) -> bool:
-        """Return True if a program has one of the files open for writing.
-
-        The kernel knows it: a read lease is refused then. Where it gives none, as on NFS or for a
-        file of another user, the answer is False.
-        """
-        return any(_is_open_for_writing(Path(path)) for path, *_ in self.signature())
-
-    def is_whole(self, signature: Signature) -> bool:
-        """Tell whether *signature* has all files, and any of the directory.
-
-        If not, an editor is at work, or somebody is moving things.
-        """
-        known = {path for path, *_ in signature}
-        named = {str(path) for path in self.files}
-        return named <= known and (self.directory is None or bool(known - named))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,24 +54,6 @@ class ReloadReport:
             "plan": None if self.plan is None else self.plan.as_json(),
             "problems": [problem_json(problem) for problem in self.problems],
         }
-
-
-def _is_open_for_writing(path: Path) -> bool:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError:
-        return False
-    try:
-        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)  # ignored, unlike SIGIO, which would end us
-        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(fd)
-    return False
 
 
 def in_place(before: Signature, after: Signature) -> list[str]:
@@ -284,50 +202,3 @@ def _tell(report: ReloadReport) -> None:
         log.error("reload (%s): the configuration is wrong; the old one stays", report.why)
     else:
         log.info("reload (%s):\n%s", report.why, report.plan)
-
-
-async def watch(
-    sources: Sources, seen: Callable[[], Signature], changed: Callable[[str], None], *,
-    poll_s: float = _POLL_S, steady_s: float = _STEADY_S, patience_s: float = _PATIENCE_S,
-) -> None:  # fmt: skip
-    """Call *changed* whenever the files rest after a change; for ever.
-
-    A file that has vanished is nothing to act on: editors replace them so. One that a program
-    still writes to is waited for.
-
-    Args:
-        sources: What to watch.
-        seen: Returns the signature of what was read last.
-        changed: Told why.
-        poll_s: Between two looks; seconds.
-        steady_s: A change counts once nothing has changed for so long; seconds.
-        patience_s: And at the latest after so long; seconds.
-    """
-    told: Signature | None = None
-    while True:
-        await asyncio.sleep(poll_s)
-        found = await threads.run(sources.signature)
-        if found in (seen(), told):
-            continue
-        found = await _rested(sources, found, steady_s, patience_s)
-        if found != seen() and sources.is_whole(found):
-            told = found
-            changed("a file was changed")
-
-
-async def _rested(
-    sources: Sources, found: Signature, steady_s: float, patience_s: float
-) -> Signature:
-    """Wait until the files rest and no program writes to them; returns their signature."""
-    patience = time.monotonic() + patience_s
-    is_told = False
-    while True:
-        await asyncio.sleep(steady_s)
-        is_written = await threads.run(sources.is_being_written)
-        before, found = found, await threads.run(sources.signature)
-        is_late = time.monotonic() >= patience
-        if not is_written and (found == before or is_late):
-            return found
-        if is_late and not is_told:
-            is_told = True
-            log.warning("a configuration file is still being written: it is read after that")

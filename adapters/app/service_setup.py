@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
-from ...machine import ChartError, Document
 from ...runtime import (
     Command,
     EvictionPolicy,
@@ -28,13 +26,8 @@ from ...runtime.eviction import (
     group_policy,
     matrix_policy,
 )
-from ..config import Config, HookAction, ModelConfig, Problem
+from ..config import Config, HookAction, ModelConfig
 from ..config.matrix_expression import parse_expression
-from ..kv.manager import KvKeeper, shortcoming
-from ..kv.settings import KvSettings
-
-_STOP_SLACK_S = 5.0  # for what has no limit of its own: starting hooks, reaping, a busy machine
-
 
 _NEVER_S = 1e9  # a liveness that only listens for stalled streams
 
@@ -74,61 +67,6 @@ def service_spec(model: ModelConfig) -> ServiceSpec:
         pinned=model.pinned,
         concurrency_limit=model.concurrency_limit,
     )
-
-
-def kv_settings(model: ModelConfig) -> KvSettings | None:
-    """Return how the conversations of *model* are kept, or None when they are not."""
-    return None if model.kv.mode == "off" else kv_wish(model)
-
-
-def kv_wishes(config: Config) -> dict[str, KvSettings | None]:
-    """Return as `kv_settings`, for each model by its name."""
-    return {model.id: kv_settings(model) for model in config.models.values()}
-
-
-def kv_wish(model: ModelConfig) -> KvSettings:
-    """Return how the conversations of *model* are kept or, now switched off, would be."""
-    given = model.kv
-    return KvSettings(
-        directory=Path(given.dir) if given.dir else None,
-        tmpfs=Path(given.tmpfs) if given.tmpfs else None,
-        manages_args=given.manage_args,
-        min_tokens=given.min_tokens,
-        timeout_s=given.timeout,
-        allows_swa=given.allow_swa,
-        max_bytes=given.max_bytes,
-        max_age_s=given.max_age,
-    )
-
-
-def equipped_specs(config: Config, keeper: KvKeeper) -> list[ServiceSpec]:
-    """Return as `service_specs`, with what *keeper* needs to keep conversations."""
-    return [equipped(model, service_spec(model), keeper) for model in config.models.values()]
-
-
-def equipped(model: ModelConfig, spec: ServiceSpec, keeper: KvKeeper) -> ServiceSpec:
-    """Return *spec*, which is *model*, with what *keeper* needs to keep its conversations."""
-    settings = kv_settings(model)
-    return spec if settings is None else keeper.equip(spec, settings)
-
-
-def kv_problems(config: Config, state: Path) -> list[Problem]:
-    """Return what keeps conversations from being kept, with what to do about it.
-
-    Args:
-        config: Of the proxy.
-        state: Its state directory.
-    """
-    keeper, found = KvKeeper(state / "kv"), []
-    for model in config.models.values():
-        settings, spec = kv_settings(model), service_spec(model)
-        if settings is not None:
-            texts = (keeper.hindrance(spec, settings), shortcoming(spec))
-            found += [(f"models.{model.id}.kv", text) for text in texts if text]
-    return [
-        Problem(file="", path=path, line=0, column=0, message=text, severity="warning")
-        for path, text in found
-    ]
 
 
 def _hooks(actions: tuple[HookAction, ...]) -> tuple[Hook, ...]:
@@ -218,45 +156,6 @@ def _resolved(given: Expression, names: Mapping[str, str]) -> Expression:
             return given
         case Any(parts=parts) | All(parts=parts):
             return type(given)(tuple(_resolved(part, names) for part in parts))
-
-
-def stop_limit_s(config: Config) -> float:
-    """Return how long the end of the proxy may take: what was said, or what the models need."""
-    if config.shutdown_timeout is not None:
-        return config.shutdown_timeout
-    needs = (
-        (spec.timings.drain_limit or 0.0) + spec.longest_stop_s() + _save_limit_s(model)
-        for model, spec in ((model, service_spec(model)) for model in config.models.values())
-    )
-    return max(needs, default=0.0) + _STOP_SLACK_S
-
-
-def chart(config: Config) -> Document | None:
-    """Return the chart of all models with the changes of *config*; None: the shipped one.
-
-    Raises:
-        ChartError: The changes do not fit, or the chart then breaks a promise; the shortest way
-            to it is in the notes.
-    """
-    if not config.lifecycle:
-        return None
-    from ...machine import Bounds, check, lifecycle
-    from ...machine.explore import parameter_sets
-    from ...machine.overlay import merge
-
-    document = merge(lifecycle(), config.lifecycle)
-    first = next(iter(parameter_sets(document, Bounds())))  # all of them: `swapchart chart check`
-    report = check(document, parameters=[first], stop_at_first=True)
-    if not report.is_ok:
-        error = ChartError("lifecycle", report.findings[0].sentence)
-        error.add_note(str(report.findings[0]))
-        raise error
-    return document
-
-
-def _save_limit_s(model: ModelConfig) -> float:
-    settings = kv_settings(model)
-    return 0.0 if settings is None else settings.hook_timeout_s
 
 
 def queue_limits(config: Config) -> QueueLimits:

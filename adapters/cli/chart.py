@@ -110,7 +110,8 @@ def chosen(options: argparse.Namespace) -> Document:
 
 def _of_model(document: Document, path: Path, name: str | None) -> Document:
     """Return *document* with the changes, the timers and the hooks of one model filled in."""
-    from ..app.service_setup import chart, service_spec
+    from ..app.chart_setup import chart
+    from ..app.service_setup import service_spec
     from ..config import load_config
 
     if name is None:

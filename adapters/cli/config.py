@@ -8,7 +8,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..config import Config, ConfigProblems, format_problems, load_config
+from ...runtime import SwapchartError
+from ..config import (
+    Config,
+    ConfigProblems,
+    check_config,
+    config_schema,
+    format_problems,
+    load_config,
+)
+from .output import _fail
 
 
 def plan(options: argparse.Namespace) -> int:
@@ -77,6 +86,45 @@ def _refused(options: argparse.Namespace, status: int, value: Any) -> int:
     return _fail(f"{options.url} answers {status}: {error.get('message', value)}")
 
 
-def _fail(message: str) -> int:
-    print(f"swapchart: {message}", file=sys.stderr)
-    return 1
+def check(options: argparse.Namespace) -> int:
+    """Print every problem of a configuration."""
+    from ..app.chart_setup import chart
+    from ..app.kv_setup import kv_problems
+    from ..store.state_directory import default_directory
+
+    problems = check_config(options.files)
+    if problems:
+        print(format_problems(problems))
+    errors: list[object] = [problem for problem in problems if problem.severity == "error"]
+    if not errors:
+        try:
+            config = load_config(options.files)
+            if advice := kv_problems(config, default_directory(options.files)):
+                print(format_problems(advice))
+            chart(config)
+        except SwapchartError as error:
+            errors.append(error)
+            print(error, *getattr(error, "__notes__", ()), sep="\n")
+    if not errors:
+        print(f"{', '.join(map(str, options.files))}: ok")
+    return 1 if errors else 0
+
+
+def schema(options: argparse.Namespace) -> int:
+    """Print the JSON Schema of the configuration."""
+    print(json.dumps(config_schema(), indent=2))
+    return 0
+
+
+def config_plan(options: argparse.Namespace) -> int:
+    """Print what another configuration would change."""
+    from .config import plan
+
+    return plan(options)
+
+
+def config_reload(options: argparse.Namespace) -> int:
+    """Let a running proxy read its configuration again."""
+    from .config import reload
+
+    return reload(options)

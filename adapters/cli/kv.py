@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..app.service_setup import kv_wish, service_spec
+from ..app.kv_setup import kv_wish
+from ..app.service_setup import service_spec
 from ..config import ConfigProblems, format_problems, load_config
 from ..kv.effectiveness import Record
 from ..kv.entry import Entry, by_value

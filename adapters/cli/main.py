@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 
 from ... import __version__
@@ -207,6 +208,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
     if options.run.startswith("chart-"):
         from .chart import COMMANDS
-    else:
-        from .serve import COMMANDS
-    return COMMANDS[options.run](options)
+
+        return COMMANDS[options.run](options)
+    module, name = _COMMANDS[options.run]
+    command: Command = getattr(import_module(f".{module}", __package__), name)
+    return command(options)
+
+
+Command = Callable[[argparse.Namespace], int]
+
+#: Command -> the module and the function that run it; imported when it is asked for.
+_COMMANDS: Mapping[str, tuple[str, str]] = {
+    "kv": ("kv", "run"),
+    "serve": ("serve", "serve"),
+    "demo": ("demo", "demo"),
+    "history": ("history", "history"),
+    "config-check": ("config", "check"),
+    "config-schema": ("config", "schema"),
+    "config-plan": ("config", "config_plan"),
+    "config-reload": ("config", "config_reload"),
+}

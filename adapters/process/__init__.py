@@ -7,6 +7,7 @@ A `LocalLauncher` starts a command as the leader of its own session and returns 
 nothing of models or requests.
 """
 
-from .launcher import LocalLauncher, LocalProcess
+from .launcher import LocalLauncher
+from .local_process import LocalProcess
 
 __all__ = ["LocalLauncher", "LocalProcess"]

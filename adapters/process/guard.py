@@ -16,7 +16,7 @@ from pathlib import Path
 import anyio
 
 from ...runtime.fence import kept
-from .procfs import wait_child
+from .pidfd import wait_child
 from .tree import tag
 
 _SCRIPT = Path(__file__).with_name("guard_process.py")

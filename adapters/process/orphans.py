@@ -13,11 +13,11 @@ import logging
 import signal
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import anyio
 
-from ..store.journal import Launched
-from . import procfs, users
+from . import pidfd, procfs, users
 from .tree import descendants
 from .tree import tag as proctag
 
@@ -25,6 +25,35 @@ log = logging.getLogger(__name__)
 
 _LIMIT_S = 5.0
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class LaunchRecord(Protocol):
+    """One launch that an earlier proxy wrote down; see ``store.journal.Launched``."""
+
+    @property
+    def instance(self) -> str:
+        """Id of the proxy that launched it."""
+        ...
+
+    @property
+    def service(self) -> str:
+        """Name of the service."""
+        ...
+
+    @property
+    def pid(self) -> int:
+        """Process id of the leader."""
+        ...
+
+    @property
+    def started(self) -> int:
+        """When it started, in clock ticks since boot."""
+        ...
+
+    @property
+    def boot(self) -> str:
+        """Id of the boot of the machine in which it ran."""
+        ...
 
 
 def boot_id() -> str:
@@ -41,7 +70,7 @@ def started_of(pid: int) -> int | None:
     return None if proc is None else proc.start
 
 
-def find_leftovers(launched: Sequence[Launched]) -> list[tuple[procfs.Proc, str]]:
+def find_leftovers(launched: Sequence[LaunchRecord]) -> list[tuple[procfs.Proc, str]]:
     """Return live processes of *launched* trees, each with its service."""
     services = {item.instance: item.service for item in launched}
     boot = boot_id()
@@ -67,7 +96,7 @@ def find_leftovers(launched: Sequence[Launched]) -> list[tuple[procfs.Proc, str]
     return found
 
 
-async def end_leftovers(launched: Sequence[Launched]) -> list[str]:
+async def end_leftovers(launched: Sequence[LaunchRecord]) -> list[str]:
     """End what lives of *launched*; returns the services that something was ended of."""
     services: set[str] = set()
     denied: set[procfs.Proc] = set()
@@ -77,9 +106,9 @@ async def end_leftovers(launched: Sequence[Launched]) -> list[str]:
                 if service not in services:
                     log.warning("%s: ending what an earlier run left behind", service)
                 services.add(service)
-                if not procfs.send(proc, signal.SIGKILL) and users.is_denied(proc):
+                if not pidfd.send(proc, signal.SIGKILL) and users.is_denied(proc):
                     user = users.name(users.uid(proc.pid))
                     log.error("%s: pid %d of user %s cannot be ended", service, proc.pid, user)
                     denied.add(proc)
-            await procfs.wait_gone([proc for proc, _ in found if proc not in denied])
+            await pidfd.wait_gone([proc for proc, _ in found if proc not in denied])
     return sorted(services)

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 
 from ...runtime.errors import EngineError, LaunchError, SpecError
 from ...runtime.ports import Command
-from . import procfs
+from . import oom, procfs, rlimits
 
 _SPEC_ERRNOS = frozenset(
     {
@@ -66,8 +66,8 @@ def spawn(command: Command, env: dict[str, str]) -> tuple[subprocess.Popen[bytes
         raise _launch_error(command, error) from error
     finally:
         os.close(far)
-    procfs.restore_nofile_limit(popen.pid)
-    procfs.raise_oom_score(popen.pid)
+    rlimits.restore_nofile_limit(popen.pid)
+    oom.raise_oom_score(popen.pid)
     try:
         leader = procfs.find(popen.pid)  # it is there until reaped, even if it has ended
     except OSError as error:

@@ -15,13 +15,12 @@ from .access.origins import preflight
 from .accounting.request_record import Exchange
 from .api.events import Reporter
 from .api.passthrough import bad_path, redirect
-from .api.performance import sample_on
 from .api.route_table import ROUTES
 from .body.memory_budget import BodyBudget
 from .context import History, Proxy
 from .forwarding.fast_path import Lane
 from .models.catalog import Catalogue
-from .monitoring.host import HostSampler
+from .monitoring.host import HostSampler, sample_on
 from .options import ProxyOptions
 from .request import Request, unless_gone
 from .responses import send_error
@@ -70,7 +69,9 @@ class ProxyApp:
             supervisor.listen(self._reporter.take),
             supervisor.listen(self.proxy.books.counters.take),
         ]
-        self.proxy.spawn(kept(sample_on, self.proxy, HostSampler()))
+        self.proxy.spawn(
+            kept(sample_on, self.proxy.books.samples, self._sample_period_s, HostSampler())
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take one HTTP request or one websocket; ASGI 3."""
@@ -81,6 +82,9 @@ class ProxyApp:
             return
         request = Request(scope, receive, self.bodies)
         await unless_gone(request, self._answer(request, send))
+
+    def _sample_period_s(self) -> float | None:
+        return self.proxy.options.performance_every_s
 
     async def aclose(self) -> None:
         """End all streams, and close all connections to upstreams."""

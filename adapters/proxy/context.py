@@ -11,7 +11,6 @@ from typing import Any, Protocol, TypeAlias
 from ...runtime import LogRing, Supervisor, SwapchartError, Transition
 from ..store.activity import ActivityStore
 from .access.admission import Gate, Pass
-from .access.api_keys import Access
 from .access.header_cache import HeadMemo
 from .access.origins import ProxyTrust
 from .access.visible_models import View
@@ -19,15 +18,15 @@ from .accounting.accounting import Books
 from .accounting.request_record import Exchange, Flights
 from .body.turns import Turns
 from .event_bus import Hub
-from .forwarding.relay import Upstream
 from .listener_limits import Listeners
 from .models.catalog import Catalogue
 from .models.definitions import ModelCard, PeerCard
 from .models.profiles import Profiles
 from .models.resolver import Resolver
 from .monitoring.event_loop import LoopWatch
-from .options import ProxyOptions
+from .options import Access, ProxyOptions
 from .request import Request
+from .upstreams import Upstream
 
 
 class History(Protocol):

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
 
 from ..http1.asgi_types import Headers
-from .access.api_keys import REDACTED
-from .accounting.request_record import Exchange
 
 _SECRET = frozenset(
     {
@@ -32,9 +29,5 @@ def shown_time(at: float) -> str:
     return text.replace("+00:00", "Z")
 
 
-def metadata_of(exchange: Exchange) -> dict[str, Any]:
-    """Return what is noted about a request besides its fields."""
-    found: dict[str, Any] = {"fifo_priority": str(exchange.priority)}
-    if exchange.selector:
-        found["selector"] = exchange.selector
-    return found
+#: Stands for a secret where fields are shown.
+REDACTED = "[REDACTED]"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from hashlib import sha256
 from pathlib import Path
-
-from .access.api_keys import ApiKey
+from typing import Literal, TypeAlias
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,3 +67,82 @@ class ProxyOptions:
     version: str = ""
     commit: str = ""
     build_date: str = ""
+
+
+KeyScope: TypeAlias = Literal["infer", "admin"]
+
+
+_EVERY_SCOPE: frozenset[KeyScope] = frozenset(("infer", "admin"))
+
+
+_INFER_ONLY: frozenset[KeyScope] = frozenset(("infer",))
+
+
+_HASHED = "sha256:"
+
+
+_HASH = re.compile(r"sha256:[0-9A-Fa-f]{64}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiKey:
+    """One key.
+
+    Attributes:
+        key: The key itself, or ``sha256:`` and the 64 hexadecimal digits of its hash.
+        scopes: ``infer``: ask models; ``admin``: everything else. None means both, and ``infer``
+            alone for a key with *models*.
+        models: Names or patterns (``qwen*``) of the models it is good for, as requests name them
+            or by their ids; None is all.
+    """
+
+    key: str = field(repr=False)
+    scopes: frozenset[KeyScope] | None = None
+    models: tuple[str, ...] | None = None
+
+    def access(self, client: str) -> Access:
+        """Return what the holder of the key may do, under the name *client*."""
+        default = _EVERY_SCOPE if self.models is None else _INFER_ONLY
+        return Access(default if self.scopes is None else self.scopes, self.models, client)
+
+    @property
+    def is_hashed(self) -> bool:
+        """Return True if `key` is a hash and not the key itself."""
+        return _HASH.fullmatch(self.key) is not None
+
+    def digest(self) -> bytes:
+        """Return the SHA-256 of the key; shape (32,)."""
+        if self.is_hashed:
+            return bytes.fromhex(self.key[len(_HASHED) :])
+        return sha256(self.key.encode("utf-8", "surrogateescape")).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What a request may do.
+
+    Attributes:
+        scopes: See `ApiKey`.
+        models: See `ApiKey`.
+        client: Tells the holders of keys apart, and no key; empty: everybody.
+        is_visit: The request is a click on a link of another site, which may open a page of a
+            model and nothing else; its handler checks that.
+    """
+
+    scopes: frozenset[KeyScope] = _EVERY_SCOPE
+    models: tuple[str, ...] | None = None
+    client: str = field(default="", compare=False)
+    is_visit: bool = False
+
+    def allows_model(self, *names: str) -> bool:
+        """Return True if one of *names*, all of the same model, is allowed."""
+        if self.models is None:
+            return True
+        return any(
+            name == pattern or fnmatchcase(name, pattern)  # a name may hold brackets
+            for name in names for pattern in self.models
+        )  # fmt: skip
+
+
+#: What everybody may do where no keys are configured.
+EVERYTHING = Access()

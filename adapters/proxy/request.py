@@ -15,9 +15,10 @@ from typing import Any
 
 from ..http1.asgi_types import Headers, Message, Receive, Scope, SendWhole
 from ..http1.server.request_cycle import TELL_LEAVING, WHOLE_ANSWER, WHOLE_BODY
-from .access.api_keys import EVERYTHING, Access
 from .access.header_cache import Head
+from .body.errors import BodyTooLargeError
 from .body.memory_budget import BodyBudget
+from .options import EVERYTHING, Access
 from .routing import Route
 
 log = logging.getLogger(__name__)
@@ -56,18 +57,6 @@ def _says_gone(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return all(map(_says_gone, error.exceptions))
     return isinstance(error, ClientGoneError | ConnectionError)
-
-
-class BodyTooLargeError(Exception):
-    """The body is larger than allowed.
-
-    Attributes:
-        limit_bytes: What is allowed.
-    """
-
-    def __init__(self, limit_bytes: int) -> None:
-        super().__init__(f"the request body is larger than {limit_bytes} bytes")
-        self.limit_bytes = limit_bytes
 
 
 class _Patience:
@@ -370,3 +359,10 @@ class _Pieces:
                 return piece
         request._watch_now()
         raise StopAsyncIteration
+
+
+def target_of(request: Request) -> bytes:
+    """Path and query for the model's server."""
+    assert request.route is not None, "reached by its route"
+    cut, target = request.route.cut, request.target
+    return target.removeprefix(cut) if cut else target

@@ -8,15 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
-
-from ..http1.asgi_types import Send
-
-if TYPE_CHECKING:
-    from .context import Proxy
-    from .request import Request
-
-Handler: TypeAlias = "Callable[[Proxy, Request, Send], Awaitable[None]]"
+from typing import Literal, TypeAlias
 
 #: open: nobody is asked for a key. any: any key will do. infer, admin: the key needs that scope.
 RouteAccess: TypeAlias = Literal["open", "any", "infer", "admin"]
@@ -35,7 +27,8 @@ class Route:
     Attributes:
         method: Such as ``POST``; ``*`` is any. GET routes answer HEAD too.
         path: Exact, or with one ``*``, which stands for one character or more, slashes included.
-        handler: Answers.
+        handler: Answers; called with the context, the request and ASGI's ``send``.
+        kind: ``inference``: a body that names a model is sent to that model.
         access: Who may ask.
         subject: What it is about; see `RouteSubject`.
         changes: It changes something, or lets a model do so: no page of another site may use it.
@@ -47,13 +40,14 @@ class Route:
 
     method: str
     path: str
-    handler: Handler
+    handler: Callable[..., Awaitable[None]]
     access: RouteAccess = "admin"
     subject: RouteSubject = "whole"
     changes: bool = True
     is_page: bool = False
     takes_any_host: bool = False
     cut: bytes = b""
+    kind: Literal["inference", "other"] = "other"
 
 
 class RouteTable:

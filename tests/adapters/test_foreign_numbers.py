@@ -15,7 +15,7 @@ from swapchart.adapters.kv.run_statistics import Run
 from swapchart.adapters.kv.slot_client import SlotClient, SlotError, whole
 from swapchart.adapters.process.port import http_probe
 from swapchart.adapters.proxy.accounting.token_usage import tokens_of
-from swapchart.adapters.proxy.monitoring.host import nvidia_gpu
+from swapchart.adapters.proxy.monitoring.gpus import nvidia_gpu
 from swapchart.adapters.server.systemd import _watchdog_s
 from swapchart.adapters.store.histogram import histogram
 

@@ -21,8 +21,10 @@ import pytest
 from tools.swapchart_process import LONG_S, chat_body, demo_model, port_block
 
 from swapchart.adapters.app.application import Application
-from swapchart.adapters.app.reloader import Sources
+from swapchart.adapters.app.config_files import Sources
+from swapchart.adapters.server import listen
 from swapchart.adapters.server import run as server
+from swapchart.adapters.server.options import ServeOptions
 from swapchart.adapters.store.state_directory import StateDirectory
 from swapchart.runtime import fence
 
@@ -96,9 +98,9 @@ class Story:
         self.app = Application(
             sources.load(), sources=sources, seen=seen, is_watching=True, state=self._state
         )
-        sock = server.bind("127.0.0.1:0")
-        options = server.ServeOptions(server=self._name, stop_limit_s=20.0)
-        url = server.url_of(sock)
+        sock = listen.bind("127.0.0.1:0")
+        options = ServeOptions(server=self._name, stop_limit_s=20.0)
+        url = listen.url_of(sock)
         async with httpx.AsyncClient(base_url=url, timeout=LONG_S) as self.client:
             self.serving = asyncio.create_task(server._serve(self.app, sock, options))
             await self.until(self.is_up)

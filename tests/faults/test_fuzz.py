@@ -25,7 +25,8 @@ from tools.swapchart_process import CHAT
 
 from swapchart import machine
 from swapchart.adapters.llama_cpp.gguf import Gguf, GgufError, read_gguf
-from swapchart.adapters.proxy.body.model_name import BadBodyError, model_of, model_of_query
+from swapchart.adapters.proxy.body.errors import BadBodyError
+from swapchart.adapters.proxy.body.model_name import model_of, model_of_query
 from swapchart.adapters.proxy.body.multipart import FormScanner, boundary_of
 from swapchart.adapters.proxy.forwarding.forward import BrokenOffError
 from swapchart.machine import ChartError

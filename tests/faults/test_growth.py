@@ -18,14 +18,14 @@ import pytest
 from swapchart.adapters.config.schema.document import UpstreamSection
 from swapchart.adapters.http1.headers import HeaderError, connection_names, request_headers
 from swapchart.adapters.http1.server.validation import origin_form, status_of_error
-from swapchart.adapters.proxy.access.api_keys import ApiKey, KeyRing
+from swapchart.adapters.proxy.access.api_keys import KeyRing
 from swapchart.adapters.proxy.access.origins import HostCheck, OriginCheck, preflight
 from swapchart.adapters.proxy.accounting.token_usage import error_of, tokens_of
 from swapchart.adapters.proxy.api.passthrough import bad_path
+from swapchart.adapters.proxy.body.errors import BadBodyError
 from swapchart.adapters.proxy.body.json_edit import EditError, Edits
 from swapchart.adapters.proxy.body.json_scan import finished
 from swapchart.adapters.proxy.body.model_name import (
-    BadBodyError,
     model_of,
     model_of_query,
     model_steps,
@@ -34,6 +34,7 @@ from swapchart.adapters.proxy.body.model_name import (
 from swapchart.adapters.proxy.body.multipart import FormScanner, boundary_of, parameters
 from swapchart.adapters.proxy.models.catalog import Catalogue
 from swapchart.adapters.proxy.models.definitions import ModelCard
+from swapchart.adapters.proxy.options import ApiKey
 from swapchart.adapters.proxy.routing import cleaned
 
 _MOST = 10.0

@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from swapchart.machine import ChartError, Compiled, compile_table, lifecycle, parse, read, shipped
+from swapchart.machine import (
+    ChartError,
+    Compiled,
+    compile_table,
+    lifecycle,
+    read,
+    shipped,
+    table_json,
+)
 from swapchart.machine.decision_table import Tree
 
 STALE = "python -m swapchart.machine > machine/lifecycle.compiled.json"
@@ -36,7 +44,7 @@ def test_the_table_comes_back_as_it_was() -> None:
     """Packed as JSON and unpacked again, a table is equal, and its configurations are one each."""
     table = compile_table(lifecycle())
     assert table is not None
-    again = shipped.unpacked(json.loads(json.dumps(shipped.packed(table))))
+    again = table_json.unpacked(json.loads(json.dumps(table_json.packed(table))))
 
     assert again == table
     for reached in _reached(list(again.rows.values())):
@@ -59,17 +67,17 @@ def test_a_chart_being_worked_on_is_read_afresh(monkeypatch: pytest.MonkeyPatch)
     """Of another text nothing that was kept is used."""
     text = shipped.source() + b"# changed\n"
     monkeypatch.setattr(shipped, "source", lambda: text)
-    parse._shipped.cache_clear()
+    shipped._shipped.cache_clear()
     try:
         document = lifecycle()
 
         assert shipped.compiled(text) is None
-        assert parse.shipped_table(document) is None
+        assert shipped.shipped_table(document) is None
         assert document == read(text.decode())
         assert Compiled(document).table == compile_table(document)
     finally:
         monkeypatch.undo()
-        parse._shipped.cache_clear()
+        shipped._shipped.cache_clear()
 
 
 def test_without_the_file_the_chart_is_read_afresh(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from .connection import H1Connection
-from .hypercorn_protocol import ConnectionHub
+from .connections import ConnectionHub
 from .request_cycle import App, Exchange
 from .stock import guarded_uvicorn
 from .validation import H1Limits

@@ -23,7 +23,7 @@ import anyio
 
 from ....runtime.errors import PortInUseError
 from ...system import threads
-from .. import container_engines, procfs
+from .. import container_engines, pidfd, procfs
 from ..procfs import Proc
 from . import listeners
 from .listeners import IPAddress
@@ -43,7 +43,7 @@ async def check_free(url: str) -> None:
         return
     holders = await _holders(*place)
     with anyio.move_on_after(_ENDING_S):
-        await procfs.wait_gone(holders)
+        await pidfd.wait_gone(holders)
     if not holders or _can_bind(*place):
         return
     first = min(holders, key=lambda holder: holder.start)

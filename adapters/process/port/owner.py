@@ -20,7 +20,7 @@ import anyio
 
 from ....runtime.ports import Command, Probe
 from ...system import threads
-from .. import container_engines, procfs
+from .. import container_engines, pidfd, procfs
 from .. import users as procuser
 from ..procfs import Proc
 from ..tree.descendants import Tree
@@ -66,7 +66,7 @@ class PortOwner:
         probe, holders = await self._judge(peer, members, is_leaderless)
         if probe.is_final:
             with anyio.move_on_after(_ENDING_S):
-                await procfs.wait_gone(holders)
+                await pidfd.wait_gone(holders)
                 await anyio.sleep(_ENDING_S)
             probe, _ = await self._judge(peer, members, is_leaderless)
         return probe

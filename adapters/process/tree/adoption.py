@@ -14,7 +14,7 @@ from contextlib import suppress
 
 import anyio
 
-from .. import container_engines, procfs
+from .. import container_engines, pidfd, procfs, reaping
 from ..procfs import Proc
 from . import tag
 
@@ -58,14 +58,14 @@ class Adopted:
         with suppress(OSError), anyio.move_on_after(limit_s):
             while strays := [p for p in procfs.scan() if p.start >= since and self.is_stray(p)]:
                 for stray in strays:
-                    procfs.send(stray, signal.SIGKILL)
-                await procfs.wait_gone(strays)
+                    pidfd.send(stray, signal.SIGKILL)
+                await pidfd.wait_gone(strays)
 
     def reap(self) -> None:
         """Reap those that have ended; never a child whose starter wants its exit code."""
-        if procfs.has_zombie():
+        if reaping.has_zombie():
             with suppress(OSError):  # no descriptor left to look with: another time
-                procfs.reap_zombies(self._is_adopted)
+                reaping.reap_zombies(self._is_adopted)
 
     def _is_adopted(self, proc: Proc) -> bool:
         """Tell a zombie that we adopted from one whose starter still wants its exit code.

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import anyio
 
-from .. import procfs
+from .. import pidfd, procfs
 
 _DYING_S = 1.0  # so long what was killed may take to leave its group
 _SYSTEMD = Path("/run/systemd/system")
@@ -99,7 +99,7 @@ class ProcessGroup:
                 for pid in self.pids():
                     proc = procfs.find(pid)
                     if proc is not None and not is_spared(pid):
-                        procfs.send(proc, 9)
+                        pidfd.send(proc, 9)
             finally:
                 freezer.write_text("0")
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import anyio
 
-from .. import container_engines, procfs, users
+from .. import container_engines, pidfd, procfs, users
 from ..procfs import Proc
 from . import descendants
 from .descendants import Tree
@@ -44,12 +44,12 @@ class Ending:
         self._asked.update((each.pid, each.start) for each in new)
         for member in new:
             if member.pgid != group:
-                procfs.send(member, signal.SIGTERM)
-                procfs.send(member, signal.SIGCONT)
+                pidfd.send(member, signal.SIGTERM)
+                pidfd.send(member, signal.SIGCONT)
 
     def kill(self, proc: Proc) -> bool:
         """Kill one process; returns False, and logs it once, if it is not ours to signal."""
-        if procfs.send(proc, signal.SIGKILL) or not users.is_denied(proc):
+        if pidfd.send(proc, signal.SIGKILL) or not users.is_denied(proc):
             return True
         if (proc.pid, proc.start) not in self._denied:
             self._denied.add((proc.pid, proc.start))
@@ -88,7 +88,7 @@ class Ending:
         """
         monitors = container_engines.monitors(engines)
         with anyio.move_on_after(ENGINE_S):
-            await procfs.wait_gone(monitors)
+            await pidfd.wait_gone(monitors)
         for each in filter(procfs.is_same, monitors):
             text = "%s: container %s is left to its engine (pid %d, %s): end it by cmdStop"
             name = container_engines.container(each.pid) or "of unknown name"

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ...http1.asgi_types import Headers, Scope
-from ..options import ProxyOptions
+from ..options import EVERYTHING, Access, ProxyOptions
 from ..routing import Route
-from .api_keys import EVERYTHING, Access, KeyRing
+from .api_keys import KeyRing
 from .origins import HostCheck, OriginCheck, asks_for_key, host_name, is_loopback_host
 from .refusal_log import RefusalLog, shown
 

@@ -12,17 +12,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from hashlib import sha256
-from typing import Literal, TypeAlias
 from urllib.parse import unquote_to_bytes
 
 from ...http1.asgi_types import Headers
-
-KeyScope: TypeAlias = Literal["infer", "admin"]
+from ..formatting import REDACTED
+from ..options import Access, ApiKey
 
 #: Fields, in lower case, that carry credentials; none crosses once we have consumed them.
 CREDENTIALS = frozenset({b"authorization", b"proxy-authorization", b"x-api-key"})
@@ -39,79 +35,9 @@ _OVERRIDES = frozenset(
 #: Fields that never cross where keys are configured.
 NOT_PASSED_ON = CREDENTIALS | _OVERRIDES
 
-_EVERY_SCOPE: frozenset[KeyScope] = frozenset(("infer", "admin"))
-_INFER_ONLY: frozenset[KeyScope] = frozenset(("infer",))
 _TRIED = 8  # credentials of one request; no client sends more, and each is a guess
 _SPLIT = bytes.maketrans(b";,&?", b"    ")
 _LONGEST_BYTES = 512  # of a field's or parameter's value that is compared with our keys
-#: Stands for a secret where fields are shown.
-REDACTED = "[REDACTED]"
-_HASHED = "sha256:"
-_HASH = re.compile(r"sha256:[0-9A-Fa-f]{64}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ApiKey:
-    """One key.
-
-    Attributes:
-        key: The key itself, or ``sha256:`` and the 64 hexadecimal digits of its hash.
-        scopes: ``infer``: ask models; ``admin``: everything else. None means both, and ``infer``
-            alone for a key with *models*.
-        models: Names or patterns (``qwen*``) of the models it is good for, as requests name them
-            or by their ids; None is all.
-    """
-
-    key: str = field(repr=False)
-    scopes: frozenset[KeyScope] | None = None
-    models: tuple[str, ...] | None = None
-
-    def access(self, client: str) -> Access:
-        """Return what the holder of the key may do, under the name *client*."""
-        default = _EVERY_SCOPE if self.models is None else _INFER_ONLY
-        return Access(default if self.scopes is None else self.scopes, self.models, client)
-
-    @property
-    def is_hashed(self) -> bool:
-        """Return True if `key` is a hash and not the key itself."""
-        return _HASH.fullmatch(self.key) is not None
-
-    def digest(self) -> bytes:
-        """Return the SHA-256 of the key; shape (32,)."""
-        if self.is_hashed:
-            return bytes.fromhex(self.key[len(_HASHED) :])
-        return sha256(self.key.encode("utf-8", "surrogateescape")).digest()
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """What a request may do.
-
-    Attributes:
-        scopes: See `ApiKey`.
-        models: See `ApiKey`.
-        client: Tells the holders of keys apart, and no key; empty: everybody.
-        is_visit: The request is a click on a link of another site, which may open a page of a
-            model and nothing else; its handler checks that.
-    """
-
-    scopes: frozenset[KeyScope] = _EVERY_SCOPE
-    models: tuple[str, ...] | None = None
-    client: str = field(default="", compare=False)
-    is_visit: bool = False
-
-    def allows_model(self, *names: str) -> bool:
-        """Return True if one of *names*, all of the same model, is allowed."""
-        if self.models is None:
-            return True
-        return any(
-            name == pattern or fnmatchcase(name, pattern)  # a name may hold brackets
-            for name in names for pattern in self.models
-        )  # fmt: skip
-
-
-#: What everybody may do where no keys are configured.
-EVERYTHING = Access()
 
 
 class KeyRing:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
 from ..models.catalog import Catalogue
-from .api_keys import Access
+from ..options import Access
 
 Row: TypeAlias = dict[str, Any]
 

@@ -7,6 +7,7 @@ import itertools
 from collections import deque
 from collections.abc import Callable, MutableSequence
 from time import time
+from typing import Any
 
 from ...http1.asgi_types import Headers
 from ..request import Request
@@ -131,3 +132,11 @@ class Flights:
         """It is over."""
         exchange._task = exchange.on_cancel = None
         self.open.pop(exchange.id, None)
+
+
+def metadata_of(exchange: Exchange) -> dict[str, Any]:
+    """Return what is noted about a request besides its fields."""
+    found: dict[str, Any] = {"fifo_priority": str(exchange.priority)}
+    if exchange.selector:
+        found["selector"] = exchange.selector
+    return found

@@ -10,13 +10,6 @@ from typing import Any
 import msgspec
 
 
-class Asking(msgspec.Struct):
-    """A request: for which model, and whether as a stream."""
-
-    model: str | None = None
-    stream: msgspec.Raw = msgspec.Raw(b"")  # of any type, and not built: that may take memory
-
-
 class Telling(msgspec.Struct):
     """An answer, or an event of one: everything that may tell of tokens."""
 
@@ -51,8 +44,6 @@ class Plain(msgspec.Struct):
     message: Any = None
 
 
-ASKING = msgspec.json.Decoder(Asking)
-NAME = msgspec.json.Decoder(str)
 TELLING = msgspec.json.Decoder(Telling)
 TELLINGS = msgspec.json.Decoder(list[Telling])
 PLAIN = msgspec.json.Decoder(Plain)

@@ -16,8 +16,7 @@ from ..context import Proxy
 from ..formatting import shown_time
 from ..request import Request
 from ..responses import JSON_TYPE, send_error, send_json, send_parts
-from .performance import parse_time
-from .query import LARGEST, whole_number
+from .query import LARGEST, parse_time, whole_number
 
 
 async def activity(proxy: Proxy, request: Request, send: Send) -> None:

@@ -11,9 +11,10 @@ import msgspec
 
 from ....runtime import RequestError
 from ...http1.asgi_types import Send
+from ..body.errors import BodyTooLargeError
 from ..body.model_name import shown_name
 from ..context import Proxy
-from ..request import BodyTooLargeError, Request
+from ..request import Request
 from ..responses import send_error, send_json, send_not_good_for, send_text, send_unknown_model
 from .query import LARGEST, whole_number
 

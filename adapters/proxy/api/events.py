@@ -12,12 +12,12 @@ import anyio
 
 from ....runtime import LogRing, Transition
 from ...http1.asgi_types import Send
-from ..access.api_keys import Access
 from ..access.visible_models import View
 from ..accounting.request_record import Exchange
 from ..context import Proxy
 from ..event_bus import Feed
 from ..listener_limits import send_too_many
+from ..options import Access
 from ..request import Request
 from . import views
 from .queue import queue_value

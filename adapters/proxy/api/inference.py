@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from ...http1.asgi_types import Send
+from ..body.errors import BadBodyError, BodyTooLargeError
 from ..body.json_edit import EditError
 from ..body.memory_budget import BodyBudgetError
 from ..body.model_name import (
     NAME_BYTES,
-    BadBodyError,
     asks_for_stream,
     model_of,
     model_of_query,
@@ -17,25 +17,19 @@ from ..body.model_name import (
     renamed_query,
     shown_name,
 )
-from ..body.multipart import FormScanner, boundary_of
+from ..body.multipart import FormScanner, boundary_of, is_form
 from ..body.multipart_stream import rest_of_form
 from ..body.spool import Spool
 from ..context import Proxy
 from ..forwarding.forward import Sending, begin, serve
 from ..models.catalog import Target
 from ..models.resolver import NoTargetError, Resolved, UnknownModelError
-from ..request import BodyTooLargeError, Request
+from ..request import Request, target_of
 from ..responses import send_error, send_unknown_model
 
 _AT_ONCE_BYTES = 1 << 16  # looking through more may take so long that others would notice
 _SHORT_BYTES = 1 << 20  # msgspec reads as much in 1.5 ms at worst
 _LOOKED_AT_BYTES = 1 << 16  # of a body's beginning, to tell what it is
-_FORM = b"multipart/form-data"
-
-
-def is_form(kind: bytes | None) -> bool:
-    """Tell whether a Content-Type is that of a form with parts."""
-    return kind is not None and kind[: len(_FORM)].lower() == _FORM
 
 
 async def post(proxy: Proxy, request: Request, send: Send) -> None:
@@ -104,13 +98,6 @@ async def find(proxy: Proxy, request: Request, send: Send, wanted: str) -> Resol
         await send_error(request, send, 403, message)
         return None
     return resolved
-
-
-def target_of(request: Request) -> bytes:
-    """Path and query for the model's server."""
-    assert request.route is not None, "reached by its route"
-    cut, target = request.route.cut, request.target
-    return target.removeprefix(cut) if cut else target
 
 
 # ---- bodies that are read whole

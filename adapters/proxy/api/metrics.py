@@ -20,12 +20,13 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from ...http1.asgi_types import Send
-from ..accounting.metrics import Counters, Histogram
+from ..accounting.metrics import Counters
 from ..context import Proxy
+from ..histogram import Histogram
+from ..models.public_state import shown_state
 from ..monitoring.host import Sample
 from ..request import Request
 from ..responses import send_bytes
-from .model_listing import shown_state
 
 #: Labels -> value.
 Rows: TypeAlias = Mapping[Any, float]

@@ -6,20 +6,15 @@ import shlex
 from time import time
 from typing import Any, TypeAlias
 
-from ....runtime import Lifecycle
-from ..access.api_keys import EVERYTHING, Access
 from ..access.visible_models import View
 from ..context import Proxy
 from ..models.catalog import Local
 from ..models.definitions import Abilities, ModelCard, SelectorCard
+from ..models.public_state import shown_state
+from ..options import EVERYTHING, Access
 
 Record: TypeAlias = dict[str, Any]
 
-_STATES = {  # our innermost states -> the words llama-swap's clients know
-    "stopped": "stopped", "backoff": "stopped", "tripped": "stopped", "half_open": "stopped",
-    "ready": "ready", "asleep": "sleeping", "suspending": "sleeping", "waking": "starting",
-    "shut_down": "shutdown",
-}  # fmt: skip
 _GONE = frozenset({"stopped", "shutdown"})
 _ROUTER = {  # llama-swap's words -> those of llama-server's router
     "stopped": "unloaded", "shutdown": "unloaded", "starting": "loading", "ready": "loaded",
@@ -31,14 +26,6 @@ _CAPABILITIES = (
     ("text", "image", "image_generation"), ("image", "image", "image_to_image"),
 )  # fmt: skip
 _REPLACED = ("architecture", "capabilities", "supported_parameters", "context_length")
-
-
-def shown_state(life: Lifecycle) -> str:
-    """Return the state of *life* in the words of llama-swap's API (section 3.1)."""
-    known = _STATES.get(life.state)
-    if known is not None:
-        return known
-    return "stopping" if "stopping" in life.configuration else "starting"
 
 
 def models(proxy: Proxy, access: Access = EVERYTHING) -> list[Record]:

@@ -6,12 +6,12 @@ import re
 from urllib.parse import unquote_to_bytes
 
 from ...http1.asgi_types import Send
-from ..access.api_keys import Access, KeyScope
 from ..body.model_name import shown_name
 from ..context import Proxy
 from ..forwarding.forward import Sending, begin, serve
 from ..models.catalog import Local
 from ..models.resolver import Resolved
+from ..options import Access, KeyScope
 from ..request import Request
 from ..responses import send_error, send_text, send_unknown_model
 from .inference_paths import MODEL_PATHS, is_comfyui_use, is_inference

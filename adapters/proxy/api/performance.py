@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qs
 
 from ...http1.asgi_types import Send
-from ...system import threads
 from ..body.model_name import shown_name
 from ..context import Proxy
 from ..formatting import shown_time
-from ..monitoring.host import Gpu, HostSampler, Sample
+from ..monitoring.gpus import Gpu
+from ..monitoring.host import Sample
 from ..request import Request
 from ..responses import send_error, send_json
+from .query import parse_time
 
-_PAUSE_WHEN_OFF_S = 5.0
 _MIB = 1 << 20
-
-
-async def sample_on(proxy: Proxy, sampler: HostSampler) -> None:
-    """Take samples, as often as the options say, for ever."""
-    while True:
-        every = proxy.options.performance_every_s
-        if every is not None:
-            try:
-                proxy.books.samples.add(await threads.run(sampler.sample))
-            except OSError as error:
-                proxy.log.warning("this machine cannot be sampled: %s", error)
-                return
-        await asyncio.sleep(every or _PAUSE_WHEN_OFF_S)
 
 
 async def performance(proxy: Proxy, request: Request, send: Send) -> None:
@@ -55,18 +40,6 @@ async def performance(proxy: Proxy, request: Request, send: Send) -> None:
         "gpu_stats": [_gpu(s.at, gpu) for s in samples for gpu in s.gpus] or None,
     }
     await send_json(send, value)
-
-
-def parse_time(text: str) -> float:
-    """Return an RFC 3339 time as seconds since 1970.
-
-    Raises:
-        ValueError: It is none, or has no offset.
-    """
-    found = datetime.fromisoformat(text.replace(" ", "+"))  # a + that was not escaped
-    if found.tzinfo is None:
-        raise ValueError("no offset from UTC")
-    return found.timestamp()
 
 
 def _system(sample: Sample) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 _MOST_DIGITS = 20  # Python refuses to read 4,300; nothing that is counted here needs as many
 
 
@@ -15,3 +17,15 @@ def whole_number(text: str, low: int, high: int) -> int | None:
         return None
     number = int(text)
     return number if low <= number <= high else None
+
+
+def parse_time(text: str) -> float:
+    """Return an RFC 3339 time as seconds since 1970.
+
+    Raises:
+        ValueError: It is none, or has no offset.
+    """
+    found = datetime.fromisoformat(text.replace(" ", "+"))  # a + that was not escaped
+    if found.tzinfo is None:
+        raise ValueError("no offset from UTC")
+    return found.timestamp()

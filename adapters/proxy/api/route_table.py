@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from ..monitoring import hardware
-from ..routing import Handler, Route, RouteAccess, RouteSubject, RouteTable
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeAlias
+
+from ...http1.asgi_types import Send
+from ..routing import Route, RouteAccess, RouteSubject, RouteTable
 from . import (
     activity,
     config,
     control,
     events,
+    hardware,
     inference,
     logs,
     metrics,
@@ -20,6 +24,11 @@ from . import (
     ui,
 )
 from .inference_paths import GET_PATHS, POST_PATHS
+
+if TYPE_CHECKING:
+    from ..context import Proxy
+if TYPE_CHECKING:
+    from ..request import Request
 
 
 def _get(
@@ -56,6 +65,7 @@ ROUTES = RouteTable(
                 method="POST",
                 path=path,
                 handler=inference.post,
+                kind="inference",
                 access="infer",
                 subject="models",
                 cut=cut,
@@ -124,3 +134,6 @@ ROUTES = RouteTable(
         _get("/logs/stream/*", logs.stream, subject="models"),
     )
 )
+
+
+Handler: TypeAlias = "Callable[[Proxy, Request, Send], Awaitable[None]]"

@@ -7,10 +7,11 @@ from time import perf_counter
 from typing import Any
 
 from ....runtime import Transition
-from ..accounting.request_record import Exchange
+from ..accounting.request_record import Exchange, metadata_of
 from ..context import Proxy
-from ..formatting import metadata_of, shown_headers, shown_time
-from .model_listing import capabilities_of, shown_state
+from ..formatting import shown_headers, shown_time
+from ..models.public_state import shown_state
+from .model_listing import capabilities_of
 
 
 def in_flight(proxy: Proxy, exchange: Exchange) -> dict[str, Any]:

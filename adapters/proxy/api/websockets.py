@@ -38,9 +38,7 @@ async def _client(scope: Scope, receive: Receive, send: Send) -> Client:
     stream = (scope.get("extensions") or {}).get(TUNNEL)
     if stream is not None:
         return StreamClient(scope, stream)
-    from ..forwarding.websocket_messages import (
-        MessageClient,  # with wsproto, which only other servers need
-    )
+    from ..forwarding.websocket_messages import MessageClient
 
     await receive()  # websocket.connect
     return MessageClient(scope, receive, send)

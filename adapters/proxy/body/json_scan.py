@@ -17,7 +17,7 @@ import re
 from collections.abc import Generator, Iterator
 from typing import NamedTuple, TypeAlias, TypeVar
 
-from ..accounting.usage_decoders import NAME
+from .decoders import NAME
 
 _T = TypeVar("_T")
 Steps: TypeAlias = Generator[None, None, _T]

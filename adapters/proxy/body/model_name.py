@@ -13,13 +13,9 @@ from urllib.parse import parse_qsl, quote_plus, unquote_plus
 
 import msgspec
 
-from ..accounting.usage_decoders import ASKING, Asking
+from .decoders import ASKING, Asking
+from .errors import BadBodyError
 from .json_scan import STEP_BYTES, JsonError, Steps, finished, pieces, walk
-
-
-class BadBodyError(Exception):
-    """The body is not what the route needs; the text is for the client."""
-
 
 NAME_BYTES = 1024
 """Longest name of a model in a request."""

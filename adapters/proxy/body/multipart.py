@@ -12,7 +12,11 @@ import re
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from .model_name import NAME_BYTES, BadBodyError, shown_name
+from .errors import BadBodyError
+from .model_name import (
+    NAME_BYTES,
+    shown_name,
+)
 
 _PARTS_MAX = 100
 _HEAD_BYTES = 8192  # of one part
@@ -218,3 +222,11 @@ def _name_of(head: bytes) -> str | None:
             given = parameters(value)
             found = None if "filename" in given else given.get("name")
     return found
+
+
+_FORM = b"multipart/form-data"
+
+
+def is_form(kind: bytes | None) -> bool:
+    """Tell whether a Content-Type is that of a form with parts."""
+    return kind is not None and kind[: len(_FORM)].lower() == _FORM

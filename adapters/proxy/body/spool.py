@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from typing import IO
 
 from ...system import threads
-from ..request import BodyTooLargeError
+from .errors import BodyTooLargeError
 
 _MEMORY_BYTES = 1 << 20
 _PIECE_BYTES = 1 << 18

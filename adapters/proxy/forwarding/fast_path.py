@@ -20,13 +20,14 @@ from ...http1.headers import HeaderError, response_headers
 from ...http1.server.request_cycle import Exchange as Call
 from ..access.admission import Pass
 from ..accounting.request_record import Exchange
-from ..api.inference import is_form, post, target_of
+from ..body.errors import BadBodyError
 from ..body.memory_budget import BodyBudget
-from ..body.model_name import BadBodyError, model_of
+from ..body.model_name import model_of
+from ..body.multipart import is_form
 from ..context import Proxy
 from ..models.catalog import Local
 from ..models.resolver import Resolved
-from ..request import Request, unless_gone
+from ..request import Request, target_of, unless_gone
 from ..routing import Route, RouteTable
 from .forward import CLIENT_LEFT, Sending, begin, conclude, enter, serve
 
@@ -55,7 +56,7 @@ class Lane:
         # A chart of somebody's own may start activities with a request, for which it takes a task.
         self._routes: dict[str, Route] = {
             route.path: route for route in routes.routes
-            if route.method == "POST" and route.handler is post and "*" not in route.path
+            if route.method == "POST" and route.kind == "inference" and "*" not in route.path
             and not proxy.supervisor.has_own_chart
         }  # fmt: skip
 

@@ -19,15 +19,17 @@ from ...http1.client.pool import UpstreamError, UpstreamResponse, UpstreamTimeou
 from ...http1.headers import HeaderError, request_headers
 from ..access.api_keys import NOT_PASSED_ON
 from ..accounting.request_record import Exchange
-from ..body.model_name import BadBodyError
+from ..body.errors import BadBodyError, BodyTooLargeError
 from ..context import Proxy
 from ..models.catalog import Local, Remote
 from ..models.resolver import Resolved
-from ..request import BodyTooLargeError, ClientGoneError, Request
+from ..request import ClientGoneError, Request
 from ..responses import send_error
-from .loading_stream import VOICES, Announcer
+from ..upstreams import Upstream
+from .loading_stream import Announcer
 from .peer_headers import peer_fields
-from .relay import Upstream, relay, relay_answer
+from .relay import relay, relay_answer
+from .stream_formats import VOICES
 
 log = logging.getLogger(__name__)
 

@@ -31,8 +31,8 @@ from ..models.catalog import Local
 from ..models.resolver import Resolved
 from ..request import Request
 from ..responses import error_value
+from ..upstreams import Upstream
 from .peer_headers import peer_fields
-from .relay import Upstream
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _REFUSAL_BYTES = 1 << 16

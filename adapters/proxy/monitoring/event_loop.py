@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from time import monotonic
 
-from ..accounting.metrics import Histogram
+from ..histogram import Histogram
 
 log = logging.getLogger("swapchart.loop")
 

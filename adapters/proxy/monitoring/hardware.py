@@ -12,13 +12,9 @@ from time import time
 from typing import Any
 
 from .... import __version__
-from ...http1.asgi_types import Send
-from ...system import threads
-from ..context import Proxy
 from ..formatting import shown_time
-from ..request import Request
-from ..responses import send_json
-from .host import Gpu, HostSampler
+from .gpus import Gpu
+from .host import HostSampler
 
 _ARCHITECTURES = {
     "x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64": "arm64",
@@ -26,14 +22,6 @@ _ARCHITECTURES = {
 }  # fmt: skip
 _SYSTEMS = {"Linux": "linux", "Darwin": "macos", "Windows": "windows", "FreeBSD": "freebsd"}
 _MACHINES = ("kvm", "qemu", "vmware", "virtualbox", "xen", "bochs", "hyper-v", "virtual machine")
-
-
-async def hardware(proxy: Proxy, request: Request, send: Send) -> None:
-    """Tell what the machine is made of."""
-    books = proxy.books
-    if books.hardware is None:
-        books.hardware = await threads.run(HardwareProbe().look)
-    await send_json(send, books.hardware)
 
 
 class HardwareProbe:

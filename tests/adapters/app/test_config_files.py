@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from swapchart.adapters.app.reloader import Signature, Sources, in_place, watch
+from swapchart.adapters.app.config_files import Signature, Sources, watch
+from swapchart.adapters.app.reloader import in_place
 from swapchart.adapters.config import ConfigProblems, load_config
 
 WRITER = """

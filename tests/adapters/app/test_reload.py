@@ -11,14 +11,9 @@ from pathlib import Path
 import pytest
 from tools.net import wait_until_async
 
+from swapchart.adapters.app.config_files import Sources, watch
 from swapchart.adapters.app.reload_plan import ModelChange, ReloadPlan, SettingChange, plan
-from swapchart.adapters.app.reloader import (
-    ReloadClosedError,
-    Reloader,
-    ReloadReport,
-    Sources,
-    watch,
-)
+from swapchart.adapters.app.reloader import ReloadClosedError, Reloader, ReloadReport
 from swapchart.adapters.cli import main
 from swapchart.adapters.config import Config, ConfigProblems, Problem, load_config
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from swapchart.adapters.app.service_setup import chart, queue_limits, service_spec, stop_limit_s
+from swapchart.adapters.app.chart_setup import chart
+from swapchart.adapters.app.service_setup import queue_limits, service_spec
+from swapchart.adapters.app.shutdown_timeout import stop_limit_s
 from swapchart.adapters.config import Config, check_config, load_config
 from swapchart.machine import ChartError
 from swapchart.runtime import (

@@ -12,7 +12,7 @@ import pytest
 from tools.children import demo_argv
 from tools.kv import EAGER, NAME, STORY, demo_command, keeping
 
-from swapchart.adapters.app.service_setup import stop_limit_s
+from swapchart.adapters.app.shutdown_timeout import stop_limit_s
 from swapchart.adapters.cli import main
 from swapchart.adapters.config import load_config
 from swapchart.adapters.kv.entry import Entry

@@ -21,11 +21,8 @@ from tools.transports import Wire
 
 from swapchart.adapters.http1.server import sock_diag
 from swapchart.adapters.http1.server.connection import H1Connection
-from swapchart.adapters.http1.server.hypercorn_protocol import (
-    ClientGoneError,
-    ConnectionHub,
-    H1Limits,
-)
+from swapchart.adapters.http1.server.connections import ConnectionHub
+from swapchart.adapters.http1.server.hypercorn_protocol import ClientGoneError, H1Limits
 from swapchart.adapters.http1.server.request_cycle import TELL_LEAVING
 
 H = b"Host: x\r\n"

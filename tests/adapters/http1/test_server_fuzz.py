@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from tools.transports import Wire
 
 from swapchart.adapters.http1.server.connection import H1Connection
-from swapchart.adapters.http1.server.hypercorn_protocol import ConnectionHub, H1Limits
+from swapchart.adapters.http1.server.connections import ConnectionHub
+from swapchart.adapters.http1.server.hypercorn_protocol import H1Limits
 
 Request = tuple[str, bytes]  # method and body
 

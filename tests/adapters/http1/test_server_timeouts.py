@@ -20,11 +20,8 @@ from tools.net import takes, wait_until
 
 from swapchart.adapters.http1.server import connection as h1_connection
 from swapchart.adapters.http1.server.connection import H1Connection
-from swapchart.adapters.http1.server.hypercorn_protocol import (
-    ClientGoneError,
-    ConnectionHub,
-    H1Limits,
-)
+from swapchart.adapters.http1.server.connections import ConnectionHub
+from swapchart.adapters.http1.server.hypercorn_protocol import ClientGoneError, H1Limits
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 LIMITS = H1Limits(

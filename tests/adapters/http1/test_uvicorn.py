@@ -22,7 +22,8 @@ from swapchart.adapters.config import load_config
 from swapchart.adapters.http1.server.hypercorn_protocol import H1Limits
 from swapchart.adapters.http1.server.request_cycle import Exchange
 from swapchart.adapters.http1.server.uvicorn_protocol import uvicorn_protocol
-from swapchart.adapters.server.run import ServeOptions, uvicorn_config
+from swapchart.adapters.server.backends import uvicorn_config
+from swapchart.adapters.server.options import ServeOptions
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nok"

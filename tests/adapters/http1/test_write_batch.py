@@ -11,7 +11,8 @@ from tools.transports import Wire
 
 from swapchart.adapters.http1 import write_batch
 from swapchart.adapters.http1.server.connection import H1Connection
-from swapchart.adapters.http1.server.hypercorn_protocol import ConnectionHub, H1Limits
+from swapchart.adapters.http1.server.connections import ConnectionHub
+from swapchart.adapters.http1.server.hypercorn_protocol import H1Limits
 from swapchart.adapters.http1.write_batch import Outbox
 
 pytestmark = pytest.mark.anyio

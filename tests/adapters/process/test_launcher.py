@@ -14,7 +14,7 @@ import anyio
 import pytest
 from tools.loops import needs
 
-from swapchart.adapters.process import LocalLauncher, LocalProcess, procfs
+from swapchart.adapters.process import LocalLauncher, LocalProcess, oom, pidfd, procfs
 from swapchart.runtime.errors import EngineError, SpecError
 from swapchart.runtime.log_ring import LogRing
 from swapchart.runtime.ports import Command, Exit
@@ -737,7 +737,7 @@ async def test_a_python_without_pidfd_asks_the_kernel(
     assert await process.sweep(0) == 1
     assert names_in("/proc/self/task") <= threads  # those of other tests may end
     with pytest.raises(ProcessLookupError):
-        procfs.open_pidfd(process.pid)
+        pidfd.open_pidfd(process.pid)
 
 
 async def test_a_program_whose_first_thread_ended_is_alive(launcher: LocalLauncher) -> None:
@@ -927,6 +927,6 @@ async def test_A34_a_score_that_a_child_chose_is_left_to_it(launcher: LocalLaunc
     script = f"sleep 0.2; echo {chosen} > /proc/self/oom_score_adj; echo chosen; exec sleep 60"
     process = await launcher.start(sh(script), log)
     await until_said(log, b"chosen")
-    procfs.raise_oom_score(process.pid)
+    oom.raise_oom_score(process.pid)
 
     assert oom_score(process.pid) == chosen

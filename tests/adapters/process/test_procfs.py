@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis.strategies import binary, integers
 
-from swapchart.adapters.process import procfs
+from swapchart.adapters.process import oom, pidfd, procfs
 from swapchart.adapters.process.procfs import parse_stat
 
 CGROUPS_1 = "9:name=systemd:/\n8:cpu,memory:/box/1\n0::/\n"
@@ -47,7 +47,7 @@ def test_this_process_is_seen_as_it_is() -> None:
     assert (me.ppid, me.pgid, me.sid) == (os.getppid(), os.getpgrp(), os.getsid(0))
     assert procfs.is_same(me)
     assert not procfs.is_same(me._replace(start=me.start + 1))
-    assert not procfs.send(me._replace(start=me.start + 1), 9)
+    assert not pidfd.send(me._replace(start=me.start + 1), 9)
     path = procfs.variable(me.pid, "PATH")
     assert path is not None
     assert procfs.carries(me.pid, f"PATH={path}")
@@ -75,13 +75,13 @@ def test_A31_what_cannot_be_looked_at_is_not_called_dead(monkeypatch: pytest.Mon
 
 def test_A33_the_count_of_kills_for_want_of_memory_is_found() -> None:
     """In the file of our own cgroup, whichever version it is, among the other counts."""
-    assert [*procfs.oom_files(CGROUPS_2)] == ["/sys/fs/cgroup/user.slice/a.scope/memory.events"]
-    assert [*procfs.oom_files(CGROUPS_1)] == [
+    assert [*oom.oom_files(CGROUPS_2)] == ["/sys/fs/cgroup/user.slice/a.scope/memory.events"]
+    assert [*oom.oom_files(CGROUPS_1)] == [
         "/sys/fs/cgroup/memory/box/1/memory.oom_control",
         "/sys/fs/cgroup/memory/memory.oom_control",
         "/sys/fs/cgroup/memory.events",
     ]
     events = "low 0\nmax 12\noom 3\noom_kill 2\noom_group_kill 1\n"
-    assert procfs.parse_oom_kills(events) == 2
-    assert procfs.parse_oom_kills("oom_kill_disable 0\nunder_oom 0\n") is None
-    assert procfs.parse_oom_kills("oom_kill many\n") is None
+    assert oom.parse_oom_kills(events) == 2
+    assert oom.parse_oom_kills("oom_kill_disable 0\nunder_oom 0\n") is None
+    assert oom.parse_oom_kills("oom_kill many\n") is None

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tools.asgi import Bench, proxied
 from tools.net import wait_until_async
 
-from swapchart.adapters.proxy.access.api_keys import Access, ApiKey, KeyRing, KeyScope
+from swapchart.adapters.proxy.access.api_keys import KeyRing
 from swapchart.adapters.proxy.access.origins import (
     HostCheck,
     OriginCheck,
@@ -25,7 +25,7 @@ from swapchart.adapters.proxy.access.origins import (
 )
 from swapchart.adapters.proxy.api.route_table import ROUTES
 from swapchart.adapters.proxy.models.definitions import ModelCard
-from swapchart.adapters.proxy.options import ProxyOptions
+from swapchart.adapters.proxy.options import Access, ApiKey, KeyScope, ProxyOptions
 from swapchart.runtime import CallAction, Hook, HookContext, ServiceSpec
 
 KEY = "sk-right"

@@ -21,10 +21,9 @@ from hypothesis import strategies as st
 from tools.asgi import Bench, Received, proxied, say, say_events
 from tools.net import wait_until_async
 
-from swapchart.adapters.proxy.access.api_keys import ApiKey
 from swapchart.adapters.proxy.accounting.request_record import Exchange, Flights
 from swapchart.adapters.proxy.models.definitions import ModelCard, SelectorCard
-from swapchart.adapters.proxy.options import ProxyOptions
+from swapchart.adapters.proxy.options import ApiKey, ProxyOptions
 from swapchart.adapters.store import Database
 from swapchart.adapters.store.activity import MIGRATIONS, ActivityQuery, ActivityRow, ActivityStore
 from swapchart.adapters.store.histogram import histogram

@@ -13,8 +13,9 @@ from tools.asgi import Bench, Received, proxied, say
 from tools.net import wait_until_async
 
 from swapchart.adapters.proxy.api.inference_paths import GET_PATHS, POST_PATHS
+from swapchart.adapters.proxy.body.errors import BadBodyError
 from swapchart.adapters.proxy.body.json_edit import put
-from swapchart.adapters.proxy.body.model_name import BadBodyError, model_of, model_of_query
+from swapchart.adapters.proxy.body.model_name import model_of, model_of_query
 from swapchart.adapters.proxy.models.definitions import BodyFilters, ModelCard
 from swapchart.adapters.proxy.options import ProxyOptions
 

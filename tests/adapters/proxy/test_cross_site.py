@@ -12,9 +12,8 @@ import pytest
 from tools.asgi import Bench, proxied
 
 from swapchart.adapters.proxy.access.admission import Gate, Pass
-from swapchart.adapters.proxy.access.api_keys import ApiKey
 from swapchart.adapters.proxy.api.route_table import ROUTES
-from swapchart.adapters.proxy.options import ProxyOptions
+from swapchart.adapters.proxy.options import ApiKey, ProxyOptions
 
 KEY, OTHER_KEY, PORTED = "sk-right", "sk-other", "proxy.lan:8080"
 HOSTS = {"allowed_hosts": ("*.lan",), "allowed_origins": ("https://chat.example.org",)}

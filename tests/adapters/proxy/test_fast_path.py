@@ -15,12 +15,12 @@ from tools.loops import fastest_loop
 from tools.net import wait_until_async
 
 from swapchart.adapters.http1.server.connection import H1Connection
-from swapchart.adapters.http1.server.hypercorn_protocol import ConnectionHub, H1Limits
-from swapchart.adapters.proxy.access.api_keys import ApiKey
+from swapchart.adapters.http1.server.connections import ConnectionHub
+from swapchart.adapters.http1.server.hypercorn_protocol import H1Limits
 from swapchart.adapters.proxy.accounting.request_record import Exchange
 from swapchart.adapters.proxy.models.catalog import Catalogue
 from swapchart.adapters.proxy.models.definitions import Limits, ModelCard
-from swapchart.adapters.proxy.options import ProxyOptions
+from swapchart.adapters.proxy.options import ApiKey, ProxyOptions
 
 USAGE = b'{"ok":true,"usage":{"prompt_tokens":3,"completion_tokens":2}}'
 PATH = "/v1/chat/completions"

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 from tools.asgi import Bench, proxied
 
-from swapchart.adapters.proxy.access.api_keys import ApiKey
 from swapchart.adapters.proxy.access.header_cache import HeadMemo
-from swapchart.adapters.proxy.options import ProxyOptions
+from swapchart.adapters.proxy.options import ApiKey, ProxyOptions
 
 FIELDS = [(b"host", b"a"), (b"content-length", b"5"), (b"x", b"1"), (b"authorization", b"k")]
 

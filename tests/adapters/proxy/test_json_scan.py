@@ -10,8 +10,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from swapchart.adapters.proxy.body import json_scan, model_name
+from swapchart.adapters.proxy.body.errors import BadBodyError
 from swapchart.adapters.proxy.body.json_scan import JsonError, finished, pieces, text_end, walk
-from swapchart.adapters.proxy.body.model_name import BadBodyError, model_of, model_steps
+from swapchart.adapters.proxy.body.model_name import model_of, model_steps
 
 TOKENS = ["{", "}", "[", "]", ",", ":", '"a"', '"model"', '"b\\"c"', "1", "12345678901", "-", "0",
           "true", " ", "\n", '"', "\\", '"\\ud83d\\ude00"', '"\\ud83d"', '"' + "x" * 40 + '"',

@@ -12,7 +12,7 @@ import pytest
 from tools.asgi import Bench, Call, Received, proxied, say, say_events
 from tools.net import wait_until_async
 
-from swapchart.adapters.proxy.forwarding.loading_stream import VOICES
+from swapchart.adapters.proxy.forwarding.stream_formats import VOICES
 from swapchart.adapters.proxy.models.definitions import ModelCard
 from swapchart.adapters.proxy.options import ProxyOptions
 from swapchart.runtime import Command, Hook, RunAction, ServiceSpec, Timings

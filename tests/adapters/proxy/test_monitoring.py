@@ -15,16 +15,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from tools.asgi import Bench, proxied
 from tools.net import wait_until_async
 
-from swapchart.adapters.proxy.accounting.metrics import Counters, Histogram
-from swapchart.adapters.proxy.api.performance import parse_time
+from swapchart.adapters.proxy.accounting.metrics import Counters
+from swapchart.adapters.proxy.api.query import parse_time
+from swapchart.adapters.proxy.histogram import Histogram
+from swapchart.adapters.proxy.monitoring.gpus import amd_gpus, nvidia_gpu
 from swapchart.adapters.proxy.monitoring.hardware import HardwareProbe
-from swapchart.adapters.proxy.monitoring.host import (
-    HostSampler,
-    Sample,
-    Samples,
-    amd_gpus,
-    nvidia_gpu,
-)
+from swapchart.adapters.proxy.monitoring.host import HostSampler, Sample, Samples
 from swapchart.adapters.proxy.options import ProxyOptions
 from swapchart.runtime import Command, Hook, RunAction, ServiceSpec, Timings
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from python_multipart.multipart import MultipartParser
 
-from swapchart.adapters.proxy.body.model_name import BadBodyError
+from swapchart.adapters.proxy.body.errors import BadBodyError
 from swapchart.adapters.proxy.body.multipart import FormScanner, Found, boundary_of, parameters
 
 B = b"xYzB"

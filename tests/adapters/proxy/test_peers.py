@@ -15,9 +15,8 @@ from tools.asgi import Bench, Received, Server, proxied, serving
 from tools.net import free_port
 from tools.swapchart_process import Serve, demo_model
 
-from swapchart.adapters.proxy.access.api_keys import ApiKey
 from swapchart.adapters.proxy.models.definitions import BodyFilters, Limits, PeerCard
-from swapchart.adapters.proxy.options import ProxyOptions
+from swapchart.adapters.proxy.options import ApiKey, ProxyOptions
 
 KEYED = ProxyOptions(keys=(ApiKey(key="ours"),), instance_id="me")
 

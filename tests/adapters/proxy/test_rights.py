@@ -11,7 +11,7 @@ from urllib.parse import quote
 import pytest
 from tools.asgi import Bench, Server, proxied, serving
 
-from swapchart.adapters.proxy.access.api_keys import ApiKey, KeyRing
+from swapchart.adapters.proxy.access.api_keys import KeyRing
 from swapchart.adapters.proxy.api.inference_paths import GET_PATHS, POST_PATHS
 from swapchart.adapters.proxy.models.definitions import (
     ModelCard,
@@ -19,7 +19,7 @@ from swapchart.adapters.proxy.models.definitions import (
     ProfileCard,
     SelectorCard,
 )
-from swapchart.adapters.proxy.options import ProxyOptions
+from swapchart.adapters.proxy.options import ApiKey, ProxyOptions
 from swapchart.runtime import Command, ServiceSpec
 
 INFER, ADMIN = "sk-infer/+=", "sk-admin"

@@ -17,7 +17,6 @@ from tools.asgi import Bench, Call, Received, proxied, say, say_events
 from tools.net import wait_until_async
 
 from swapchart.adapters.app.log_buffer import keeping_log
-from swapchart.adapters.proxy.access.api_keys import ApiKey
 from swapchart.adapters.proxy.api.model_listing import models
 from swapchart.adapters.proxy.app import clean_location
 from swapchart.adapters.proxy.models.definitions import (
@@ -27,7 +26,7 @@ from swapchart.adapters.proxy.models.definitions import (
     ProfileCard,
     SelectorCard,
 )
-from swapchart.adapters.proxy.options import ProxyOptions
+from swapchart.adapters.proxy.options import ApiKey, ProxyOptions
 from swapchart.adapters.proxy.request import Request
 from swapchart.adapters.proxy.routing import cleaned
 

@@ -1,0 +1,68 @@
+"""TODO adapters/app/kv_setup.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ...runtime import (
+    ServiceSpec,
+)
+from ..config import Config, ModelConfig, Problem
+from ..kv.manager import KvKeeper, shortcoming
+from ..kv.settings import KvSettings
+from .service_setup import service_spec
+
+
+def kv_settings(model: ModelConfig) -> KvSettings | None:
+    """Return how the conversations of *model* are kept, or None when they are not."""
+    return None if model.kv.mode == "off" else kv_wish(model)
+
+
+def kv_wishes(config: Config) -> dict[str, KvSettings | None]:
+    """Return as `kv_settings`, for each model by its name."""
+    return {model.id: kv_settings(model) for model in config.models.values()}
+
+
+def kv_wish(model: ModelConfig) -> KvSettings:
+    """Return how the conversations of *model* are kept or, now switched off, would be."""
+    given = model.kv
+    return KvSettings(
+        directory=Path(given.dir) if given.dir else None,
+        tmpfs=Path(given.tmpfs) if given.tmpfs else None,
+        manages_args=given.manage_args,
+        min_tokens=given.min_tokens,
+        timeout_s=given.timeout,
+        allows_swa=given.allow_swa,
+        max_bytes=given.max_bytes,
+        max_age_s=given.max_age,
+    )
+
+
+def equipped_specs(config: Config, keeper: KvKeeper) -> list[ServiceSpec]:
+    """Return as `service_specs`, with what *keeper* needs to keep conversations."""
+    return [equipped(model, service_spec(model), keeper) for model in config.models.values()]
+
+
+def equipped(model: ModelConfig, spec: ServiceSpec, keeper: KvKeeper) -> ServiceSpec:
+    """Return *spec*, which is *model*, with what *keeper* needs to keep its conversations."""
+    settings = kv_settings(model)
+    return spec if settings is None else keeper.equip(spec, settings)
+
+
+def kv_problems(config: Config, state: Path) -> list[Problem]:
+    """Return what keeps conversations from being kept, with what to do about it.
+
+    Args:
+        config: Of the proxy.
+        state: Its state directory.
+    """
+    keeper, found = KvKeeper(state / "kv"), []
+    for model in config.models.values():
+        settings, spec = kv_settings(model), service_spec(model)
+        if settings is not None:
+            texts = (keeper.hindrance(spec, settings), shortcoming(spec))
+            found += [(f"models.{model.id}.kv", text) for text in texts if text]
+    return [
+        Problem(file="", path=path, line=0, column=0, message=text, severity="warning")
+        for path, text in found
+    ]

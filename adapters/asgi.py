@@ -1,0 +1,32 @@
+"""TODO adapters/asgi.py."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from .app.application import Application, open_state
+from .app.config_files import Sources
+from .store.state_directory import default_directory
+
+
+def create_app(config: str | os.PathLike[str] | None = None) -> Application:
+    """Make the application from a configuration file.
+
+    Args:
+        config: The file; by default the one that the variable SWAPCHART_CONFIG names.
+
+    Raises:
+        ConfigProblems: The configuration has errors; all of them are in it.
+        StateInUseError: Another proxy runs with this configuration.
+        SystemExit: No file was named.
+    """
+    path = config or os.environ.get("SWAPCHART_CONFIG")
+    if not path:
+        raise SystemExit("expected a configuration file in SWAPCHART_CONFIG, found nothing")
+    files = [Path(path)]
+    sources = Sources(files=files)
+    seen = sources.signature()
+    return Application(
+        sources.load(), sources=sources, seen=seen, state=open_state(default_directory(files))
+    )

@@ -1,0 +1,19 @@
+"""TODO adapters/cli/output.py."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+
+def _fail(message: str) -> int:
+    print(f"swapchart: {message}", file=sys.stderr)
+    return 1
+
+
+def _log_to_stderr(level: str) -> None:
+    number = logging.WARNING if level == "warn" else getattr(logging, level.upper())
+    logging.basicConfig(
+        level=number, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    logging.getLogger("httpx").setLevel(max(number, logging.WARNING))

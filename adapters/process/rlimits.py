@@ -1,0 +1,32 @@
+"""TODO adapters/process/rlimits.py."""
+
+from __future__ import annotations
+
+import resource
+from contextlib import suppress
+
+_first_nofile: tuple[int, int] | None = None
+
+
+def raise_nofile_limit() -> int:
+    """Raise our soft limit of open files to the hard one; children get the old one back.
+
+    Some programs (select(2) users, anything that closes every possible descriptor) break
+    under a high soft limit, so the raise is for us only.
+
+    Returns:
+        The soft limit that now holds.
+    """
+    global _first_nofile  # like the limit itself: one per process
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        _first_nofile = _first_nofile or (soft, hard)
+    return hard
+
+
+def restore_nofile_limit(pid: int) -> None:
+    """Give a new child the limit that we had before ``raise_nofile_limit``; else do nothing."""
+    if _first_nofile is not None:
+        with suppress(OSError):  # it has ended, or has become another user
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, _first_nofile)

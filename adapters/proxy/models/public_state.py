@@ -1,0 +1,19 @@
+"""TODO adapters/proxy/models/public_state.py."""
+
+from __future__ import annotations
+
+from ....runtime import Lifecycle
+
+_STATES = {  # our innermost states -> the words llama-swap's clients know
+    "stopped": "stopped", "backoff": "stopped", "tripped": "stopped", "half_open": "stopped",
+    "ready": "ready", "asleep": "sleeping", "suspending": "sleeping", "waking": "starting",
+    "shut_down": "shutdown",
+}  # fmt: skip
+
+
+def shown_state(life: Lifecycle) -> str:
+    """Return the state of *life* in the words of llama-swap's API (section 3.1)."""
+    known = _STATES.get(life.state)
+    if known is not None:
+        return known
+    return "stopping" if "stopping" in life.configuration else "starting"

@@ -1,0 +1,144 @@
+"""TODO adapters/server/backends.py."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ...runtime.fence import kept
+from ..app.application import Application
+from ..http1.server.hypercorn_protocol import H1Limits, patched_hypercorn
+from ..http1.server.stock import guarded_uvicorn
+from ..http1.server.uvicorn_protocol import uvicorn_protocol
+from ..http1.server.websocket import UvicornWebsocket, hypercorn_websockets
+from ..proxy.forwarding.forward import BrokenOffError
+
+if TYPE_CHECKING:
+    import uvicorn
+from .listen import _BACKLOG
+from .options import ServeOptions
+
+#: Objects made until the collector looks at the young ones, and rounds until it looks at the older.
+_COLLECTOR = (50_000, 20, 50)
+
+
+def _tame_collector() -> None:
+    """Take what was made at the start out of the collector's sight, and let it look less often.
+
+    A request leaves nothing in cycles behind, but its many small objects made the collector walk
+    through all the modules again and again: a tenth of the CPU time, and pauses of 30 ms.
+    """
+    gc.freeze()
+    gc.set_threshold(*_COLLECTOR)
+
+
+class _Known(logging.Filter):
+    """Keeps out of a server's log what we have told already, without a traceback.
+
+    An answer that breaks off in the middle must leave the application as an exception: only then
+    does the server break off too, instead of ending the answer as if it were whole.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether *record* is news."""
+        error = record.exc_info[1] if record.exc_info else None
+        return not isinstance(error, BrokenOffError | asyncio.CancelledError)
+
+
+def _logger(name: str) -> logging.Logger:
+    logger = logging.getLogger(name)
+    logger.addFilter(_Known())
+    return logger
+
+
+async def _hypercorn(
+    app: Application, sock: socket.socket, stopping: asyncio.Event, options: ServeOptions
+) -> None:
+    from hypercorn.asyncio import serve
+    from hypercorn.config import Config
+
+    limits = H1Limits()
+
+    class Announcing(Config):
+        def response_headers(self, protocol: str) -> list[tuple[bytes, bytes]]:
+            announced = (b"keep-alive", b"timeout=%d" % limits.keep_alive_s)
+            return [*super().response_headers(protocol), announced]
+
+    config = Announcing() if options.is_stock else Config()
+    config.bind = [f"fd://{sock.detach()}"]
+    config.backlog = _BACKLOG  # it listens once more, and would cut ours down to 100
+    config.graceful_timeout = options.stop_limit_s
+    config.include_server_header = False
+    config.include_date_header = False
+    config.keep_alive_max_requests = 1 << 31
+    config.keep_alive_timeout = limits.keep_alive_s + limits.keep_alive_spare_s
+    config.ssl_handshake_timeout = limits.header_timeout_s
+    config.errorlog = _logger("hypercorn.error")
+    if options.certificate is not None:
+        config.certfile, config.keyfile = map(str, options.certificate)
+        config.alpn_protocols = ["http/1.1"]  # HTTP/2 is refused: our limits know nothing of it
+    _logger("swapchart.h1")
+    trigger: Callable[[], Awaitable[object]] = stopping.wait
+    framework: Any = app
+    _tame_collector()
+    with patched_hypercorn(limits, is_stock=options.is_stock), hypercorn_websockets():
+        await serve(framework, config, shutdown_trigger=trigger, mode="asgi")
+
+
+def uvicorn_config(
+    app: Application, options: ServeOptions, is_draining: Callable[[], bool]
+) -> uvicorn.Config:
+    """Return how uvicorn is to serve: with nothing of its own between our layer and *app*."""
+    import uvicorn
+
+    certificate, key = options.certificate or (None, None)
+    limits = H1Limits()
+    protocol: Any = uvicorn_protocol(limits, is_draining)
+    headers: list[tuple[str, str]] = []
+    if options.is_stock:
+        protocol = guarded_uvicorn(limits) or "auto"
+        headers.append(("keep-alive", f"timeout={limits.keep_alive_s:.0f}"))
+    return uvicorn.Config(
+        app, ssl_certfile=certificate, ssl_keyfile=key, backlog=_BACKLOG, log_level="warning",
+        access_log=False, server_header=False, date_header=False,
+        timeout_graceful_shutdown=int(options.stop_limit_s),
+        timeout_keep_alive=int(limits.keep_alive_s + limits.keep_alive_spare_s),
+        ws=UvicornWebsocket,
+        http=protocol, headers=headers,
+        proxy_headers=False,  # whose word counts about a client, the configuration says
+    )  # fmt: skip
+
+
+async def _uvicorn(
+    app: Application, sock: socket.socket, stopping: asyncio.Event, options: ServeOptions
+) -> None:
+    import uvicorn
+
+    server = uvicorn.Server(uvicorn_config(app, options, stopping.is_set))
+    _logger("uvicorn.error")
+    _logger("swapchart.h1")
+    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
+
+    async def end() -> None:
+        await stopping.wait()
+        server.should_exit = True
+
+    watcher = asyncio.get_running_loop().create_task(kept(end))
+    _tame_collector()
+    try:
+        await server.serve(sockets=[sock])
+    finally:
+        watcher.cancel()
+
+
+_SERVERS = {"hypercorn": _hypercorn, "uvicorn": _uvicorn}
+
+
+def servers() -> Sequence[str]:
+    """Return the names of the servers we can run under."""
+    return tuple(_SERVERS)

@@ -1,0 +1,102 @@
+"""TODO adapters/server/listen.py."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
+
+
+_BACKLOG = 2048
+
+
+#: A client that vanished, or gave up a close that our full window held back, is found out in 2 min.
+_ALIVE_S = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
+
+
+_READER_LIMIT_MS = 60_000  # a client that takes no byte for so long is cut by the kernel
+
+
+class BindError(Exception):
+    """The address to listen on could not be had; the text says which and why."""
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Split ``host:port``, ``[::1]:port`` or ``:port`` (all interfaces).
+
+    Raises:
+        BindError: It is none of these.
+    """
+    host, mark, port = text.rpartition(":")
+    if not mark or not port.isdigit() or int(port) > 65535:
+        raise BindError(f"expected HOST:PORT to listen on, such as 127.0.0.1:8080, got {text!r}")
+    return host.strip("[]") or "0.0.0.0", int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can reach *host*."""
+    return host == "localhost" or host.startswith("127.") or host == "::1"
+
+
+def bind(address: str) -> socket.socket:
+    """Bind and listen before anything else is started.
+
+    Raises:
+        BindError: The address is taken, or not one of this machine.
+    """
+    host, port = parse_address(address)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with contextlib.suppress(OSError, AttributeError):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _READER_LIMIT_MS)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # of those it accepts, too
+            for name, value in _ALIVE_S:
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        sock.bind((host, port))
+        sock.listen(_BACKLOG)
+        sock.setblocking(False)
+    except (OSError, UnicodeError) as error:
+        sock.close()
+        raise BindError(f"cannot listen on {address}: {error}") from error
+    return sock
+
+
+def check_certificate(certificate: Path | None, key: Path | None) -> tuple[Path, Path] | None:
+    """Return both files, or None where neither was named.
+
+    Raises:
+        BindError: Only one was named, or they are no certificate and its key.
+    """
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        found = "--tls-key-file" if certificate is None else "--tls-cert-file"
+        raise BindError(f"expected --tls-cert-file and --tls-key-file, got {found} only")
+    try:
+        for path in (certificate, key):
+            path.open("rb").close()  # OpenSSL does not say which it could not read
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
+            certificate, key, password=""
+        )
+    except ssl.SSLError as error:
+        raise BindError(
+            f"{certificate} and {key} are no certificate and its key: {error}"
+        ) from error
+    except OSError as error:
+        raise BindError(f"the certificate cannot be read: {error}") from error
+    return certificate, key
+
+
+def url_of(sock: socket.socket, scheme: str = "http") -> str:
+    """Return the URL under which *sock* is reached from here."""
+    host, port = sock.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
