@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from .app.application import Application, open_state
-from .app.config_files import Sources
+from .app.config_files import ConfigFiles
 from .store.state_directory import default_directory
 
 
@@ -25,7 +25,7 @@ def create_app(config: str | os.PathLike[str] | None = None) -> Application:
     if not path:
         raise SystemExit("expected a configuration file in SWAPCHART_CONFIG, found nothing")
     files = [Path(path)]
-    sources = Sources(files=files)
+    sources = ConfigFiles(files=files)
     seen = sources.signature()
     return Application(
         sources.load(), sources=sources, seen=seen, state=open_state(default_directory(files))

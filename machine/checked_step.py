@@ -31,7 +31,7 @@ Problems: TypeAlias = list[tuple[str, str]]
 _ON_A_REQUEST = (QueueWaiter, AdmitWaiter, RejectWaiter)
 
 
-class World:
+class CheckedStep:
     """Steps situations and says what is wrong with a step."""
 
     def __init__(

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from .checked_step import World
+from .checked_step import CheckedStep
 from .compiled import Compiled
 from .diagram_model import picture
 from .document import Configuration, Document, Value
@@ -182,7 +182,7 @@ class _Checker:
         self._most, self._stop_at_first = most, stop_at_first
         self._environment = Environment(compiled.document, bounds)
         reactor = Reactor(compiled.stepper(**parameters))
-        self._world = World(compiled.document, reactor, self._environment, bounds, parameters)
+        self._world = CheckedStep(compiled.document, reactor, self._environment, bounds, parameters)
         self._graph: Graph[Situation, Input] = Graph()
         self.found: dict[tuple[str, str], Finding] = {}
 

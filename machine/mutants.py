@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .checked_step import World
+from .checked_step import CheckedStep
 from .compiled import Compiled
 from .document import Document, Value, as_list, walk
 from .effects import CancelActivity, CancelTimer, Effect, RejectAll
@@ -145,7 +145,9 @@ class _Side:
     def __init__(self, compiled: Compiled, bounds: Bounds, parameters: Mapping[str, Value]) -> None:
         self.environment = Environment(compiled.document, bounds)
         self._reactor = Reactor(compiled.stepper(**parameters))
-        self.world = World(compiled.document, self._reactor, self.environment, bounds, parameters)
+        self.world = CheckedStep(
+            compiled.document, self._reactor, self.environment, bounds, parameters
+        )
 
     def step(self, now: Situation, what: Input) -> tuple[Situation | None, list[Effect]]:
         """Return where *what* leads and what is seen of it on the way."""

@@ -15,7 +15,7 @@ import anyio
 
 from .activity import Activity, Body
 from .errors import LaunchError
-from .hooks import Haste
+from .hooks import HookDeadline
 from .ports import Command, ProcessHandle
 from .probe_schedule import ProbePace
 from .service_state import Post, ServiceState
@@ -42,7 +42,7 @@ class Activities:
     ) -> None:  # fmt: skip
         self._state, self._post, self._datum, self._adopt = state, post, datum, adopt
         self._is_sweeping = False
-        self._haste = Haste()
+        self._haste = HookDeadline()
         self._settling: anyio.CancelScope | None = None
         self._is_begun = False
         self.stall = anyio.Event()
@@ -230,7 +230,7 @@ class Activities:
 
     async def _run_hooks(self, hooks: tuple[Hook, ...], point: str) -> bool:
         state = self._state
-        self._haste = Haste(state.spec.timings.hurry if self._datum("hurried") else None)
+        self._haste = HookDeadline(state.spec.timings.hurry if self._datum("hurried") else None)
         return await state.hooks.run(hooks, state.context(point), state.hook_results, self._haste)
 
     async def _announce(self, hooks: tuple[Hook, ...], point: str) -> None:

@@ -57,7 +57,7 @@ def _goes(group: Group, other: Group) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class One:
+class ServiceRef:
     """A service."""
 
     name: str
@@ -71,20 +71,20 @@ class SetRef:
 
 
 @dataclass(frozen=True, slots=True)
-class Any:
+class AnyOf:
     """One of the parts."""
 
     parts: tuple[Expression, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class All:
+class AllOf:
     """All parts together."""
 
     parts: tuple[Expression, ...]
 
 
-Expression: TypeAlias = One | SetRef | Any | All
+Expression: TypeAlias = ServiceRef | SetRef | AnyOf | AllOf
 
 #: A combination, as a bit mask over what is running and the target.
 _Mask: TypeAlias = int
@@ -157,7 +157,7 @@ def _references(expression: Expression) -> Iterator[str]:
         part = todo.pop()
         if isinstance(part, SetRef):
             yield part.name
-        elif isinstance(part, (Any, All)):
+        elif isinstance(part, (AnyOf, AllOf)):
             todo.extend(part.parts)
 
 
@@ -233,11 +233,11 @@ class _Solver:
 
     def _support(self, expression: Expression) -> _Mask:
         match expression:
-            case One(name=name):
+            case ServiceRef(name=name):
                 return self._bits.get(name, 0)
             case SetRef(name=name):
                 return self._supports[name]
-            case Any(parts=parts) | All(parts=parts):
+            case AnyOf(parts=parts) | AllOf(parts=parts):
                 mask = self._inner.get(id(expression))
                 if mask is None:
                     mask = 0
@@ -249,16 +249,16 @@ class _Solver:
     def _evaluate(self, expression: Expression, outside: _Mask) -> list[_Mask]:
         self._joins += _PER_PART
         match expression:
-            case One(name=name):
+            case ServiceRef(name=name):
                 return [self._bits.get(name, 0)]
             case SetRef(name=name):
                 return self.family(name, outside)
-            case Any(parts=parts):
+            case AnyOf(parts=parts):
                 self._depth += 1
                 found = [mask for part in parts for mask in self._evaluate(part, outside)]
                 self._depth -= 1
                 return self._reduce(found, outside)
-            case All(parts=parts):
+            case AllOf(parts=parts):
                 self._depth += 1
                 masks = self._evaluate_all(parts, outside)
                 self._depth -= 1
@@ -289,7 +289,7 @@ class _Solver:
         while todo:
             part = todo.pop()
             inner = self._sets[part.name] if isinstance(part, SetRef) else part
-            if isinstance(inner, All) and len(flat) + len(todo) < _PARTS:
+            if isinstance(inner, AllOf) and len(flat) + len(todo) < _PARTS:
                 todo.extend(reversed(inner.parts))
             else:
                 flat.append(part)

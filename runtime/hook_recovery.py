@@ -15,7 +15,7 @@ _POINT = "afterStop"
 _REASON = "orphan"
 
 
-class OwedHooks:
+class HookRecovery:
     """Runs them side by side, each service's in order; see ``HookPlaces`` for how many at a time.
 
     Requests for a service wait meanwhile; others go on.
@@ -38,18 +38,18 @@ class OwedHooks:
             paid()
             return
         life, seat = supervisor[service], supervisor.scheduler.seats[service]
-        if seat.owes or not life.spec.hooks.get(_POINT):
+        if seat.recovery_reason or not life.spec.hooks.get(_POINT):
             paid()
             return
         log.warning("%s: an earlier run was killed: running its %s hooks", service, _POINT)
-        seat.owes = f"{service} runs the {_POINT} hooks of a run that was killed"
+        seat.recovery_reason = f"{service} runs the {_POINT} hooks of a run that was killed"
 
         async def repay() -> None:
             try:
                 await _run(life, incarnation)
                 paid()
             finally:
-                seat.owes = ""
+                seat.recovery_reason = ""
                 supervisor.review()
 
         supervisor.spawn(repay)

@@ -47,7 +47,7 @@ class _FailedError(Exception):
     """One attempt failed; the text says why."""
 
 
-class Haste:
+class HookDeadline:
     """Cuts the hooks of one phase short, also one that runs already.
 
     Attributes:
@@ -72,7 +72,7 @@ class Haste:
         return self._scope
 
 
-class HookPlaces:
+class HookLimiter:
     """Lets so many hook commands run at a time, over all services; first come, first served.
 
     One that asks our own API for another service may wait for a hook of that one, which waits for
@@ -181,7 +181,7 @@ class HookRunner:
 
     def __init__(
         self, launcher: Launcher, http: HttpClient | None, command: Command, log: LogRing,
-        places: HookPlaces,
+        places: HookLimiter,
     ) -> None:  # fmt: skip
         self._launcher, self._http = launcher, http
         self._command, self._log = command, log
@@ -189,7 +189,7 @@ class HookRunner:
 
     async def run(
         self, hooks: Sequence[Hook], context: HookContext, results: list[HookResult],
-        haste: Haste | None = None,
+        haste: HookDeadline | None = None,
     ) -> bool:  # fmt: skip
         """Run *hooks* in order; whether the phase may go on.
 
@@ -202,7 +202,7 @@ class HookRunner:
         Returns:
             False as soon as one with ``on_error: fail`` has failed.
         """
-        haste = haste or Haste()
+        haste = haste or HookDeadline()
         for hook in hooks:
             result = await self._one(hook, context, results, haste)
             results.append(result)
@@ -228,7 +228,7 @@ class HookRunner:
         return self._places.hold() if isinstance(hook.action, RunAction) else nullcontext()
 
     async def _one(
-        self, hook: Hook, context: HookContext, results: list[HookResult], haste: Haste
+        self, hook: Hook, context: HookContext, results: list[HookResult], haste: HookDeadline
     ) -> HookResult:
         began = anyio.current_time()
         attempts = started = 0

@@ -11,7 +11,7 @@ from .timers import TimerService
 log = logging.getLogger(__name__)
 
 
-class OnIdle:
+class IdleLoader:
     """Loads a service once no request has been in flight or queued for a given time.
 
     It asks as a request would, so a failed one is left alone for as long as its breaker says, and

@@ -39,14 +39,14 @@ from .activities import Activities
 from .activity import Activity
 from .errors import RequestError
 from .hooks import HookRunner
-from .lifecycle_timers import Limits
+from .lifecycle_timers import LifecycleTimers
 from .log_ring import LogRing
 from .ports import Exit, ProcessHandle
-from .service_state import NO_DATA, ServiceState, World
+from .service_state import NO_DATA, RuntimeContext, ServiceState
 from .spec import HookContext, ServiceSpec
 from .spec_diff import Difference, compare
 from .transition import Transition
-from .waiter import Waiter
+from .waiter import PendingRequest
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class _Post:
     event: str
     data: Mapping[str, str | int | bool]
     source: Activity | None
-    waiter: Waiter | None
+    waiter: PendingRequest | None
     cause: str
 
 
@@ -72,7 +72,7 @@ class Lifecycle:
     """
 
     def __init__(
-        self, spec: ServiceSpec, compiled: Compiled, world: World, *,
+        self, spec: ServiceSpec, compiled: Compiled, world: RuntimeContext, *,
         on_change: Callable[[Lifecycle], None] | None = None, log_to: LogRing | None = None,
     ) -> None:  # fmt: skip
         self._service = ServiceState(spec, world, LogRing(spec.log_limit_bytes, forward=log_to))
@@ -80,16 +80,16 @@ class Lifecycle:
         self.unhandled: list[tuple[Configuration, str]] = []
         self._document = compiled.document
         self._stepper = compiled.stepper(**self._parameters(spec))
-        self._activities = Activities(self._service, self.post, self.datum, self.adopt)
+        self._activities = Activities(self._service, self.post, self.variable, self.apply_spec)
         self._started: dict[str, Activity] = {}
         events = compiled.document.events.items()
-        self._limits = Limits(
-            self._service, self.post, self.datum,
+        self._limits = LifecycleTimers(
+            self._service, self.post, self.variable,
             {e.of: name for name, e in events if e.origin == "timer"},
         )  # fmt: skip
-        self._queued: dict[Waiter, None] = {}
-        self._stoppers: list[Waiter] = []
-        self._farewell: RequestError | None = None
+        self._queued: dict[PendingRequest, None] = {}
+        self._stoppers: list[PendingRequest] = []
+        self._shutdown_error: RequestError | None = None
         self._inbox: deque[_Post] = deque()
         self._is_stepping = False
         self._changed: anyio.Event | None = None
@@ -191,7 +191,7 @@ class Lifecycle:
     @property
     def has_demand(self) -> bool:
         """Tell whether it shall run: somebody waits, or it comes back by itself."""
-        return bool(self._queued or self.datum("wanted"))
+        return bool(self._queued or self.variable("wanted"))
 
     @property
     def waiting(self) -> int:
@@ -199,7 +199,7 @@ class Lifecycle:
         return len(self._queued)
 
     @property
-    def waiters(self) -> tuple[Waiter, ...]:
+    def waiters(self) -> tuple[PendingRequest, ...]:
         """The requests that wait here."""
         return tuple(self._queued)
 
@@ -213,7 +213,7 @@ class Lifecycle:
         """How many failures in a row the chart counts."""
         return int(getattr(self._stepper.context, "attempts", 0))
 
-    def datum(self, name: str) -> object:
+    def variable(self, name: str) -> object:
         """Return one variable of the chart's data, or None when it has no such variable."""
         return getattr(self._stepper.context, name, None)
 
@@ -226,11 +226,11 @@ class Lifecycle:
         return self._service.why_fired(timer)
 
     # ---- what others may ask for
-    def request(self, waiter: Waiter) -> None:
+    def request(self, waiter: PendingRequest) -> None:
         """Admit, queue or refuse *waiter*; never waits."""
         self.post("request", waiter=waiter)
 
-    def withdraw(self, waiter: Waiter, cause: str = "the client left") -> None:
+    def withdraw(self, waiter: PendingRequest, cause: str = "the client left") -> None:
         """Take back a request that waits, or finish it if it was just admitted."""
         if waiter.admitted is None:
             self._queued.pop(waiter, None)
@@ -248,7 +248,7 @@ class Lifecycle:
         Raises:
             RequestError: It was refused.
         """
-        waiter = Waiter()
+        waiter = PendingRequest()
         self.request(waiter)
         try:
             await waiter.wait()
@@ -276,7 +276,7 @@ class Lifecycle:
 
     def retire(self, error: RequestError, cause: str) -> None:
         """Shut down for good; whoever waits, or asks later, is refused with *error*."""
-        self._farewell = error
+        self._shutdown_error = error
         self.post("shutdown", cause=cause)
 
     def note_stall(self) -> None:
@@ -300,7 +300,7 @@ class Lifecycle:
         """
         if "stopping" not in self.configuration:
             return True
-        stopper = Waiter()
+        stopper = PendingRequest()
         self._stoppers.append(stopper)
         try:
             await stopper.wait()
@@ -316,7 +316,7 @@ class Lifecycle:
             await self._changed.wait()
 
     # ---- another declaration
-    def renew(self, spec: ServiceSpec, cause: str = "its declaration changed") -> Difference:
+    def update_spec(self, spec: ServiceSpec, cause: str = "its declaration changed") -> Difference:
         """Be what *spec* says as soon as that is possible; see `Difference`. Never waits.
 
         Without a process it is so at once, and earlier failures are forgiven. Requests that
@@ -327,19 +327,19 @@ class Lifecycle:
         self.log.resize(spec.log_limit_bytes)
         if self.is_quiet:
             is_other = difference != "same" or self.next_spec is not None
-            self.adopt(spec)
+            self.apply_spec(spec)
             if is_other and self.state != "stopped":
                 self.post("start" if self.has_demand else "stop", cause=cause)
             return difference
         self._service.next_spec = spec if difference in ("next_start", "restart") else None
         if difference == "restart":
-            is_wanted = self.datum("wanted")
+            is_wanted = self.variable("wanted")
             self.post("stop", cause=cause)
             if is_wanted:  # by its restart policy: it comes back, as what it is then
                 self.post("start", cause=cause)
         return difference
 
-    def adopt(self, spec: ServiceSpec) -> None:
+    def apply_spec(self, spec: ServiceSpec) -> None:
         """Be *spec* from now on: where there is no process, or one is just going to be."""
         self._service.adopt(spec)
         for name, value in self._parameters(spec).items():
@@ -355,7 +355,7 @@ class Lifecycle:
     # ---- stepping
     def post(
         self, event: str, data: Mapping[str, str | int | bool] = NO_DATA, *,
-        source: Activity | None = None, waiter: Waiter | None = None, cause: str = "",
+        source: Activity | None = None, waiter: PendingRequest | None = None, cause: str = "",
     ) -> None:  # fmt: skip
         """Take *event*, now or, inside a step, right after it. Never waits, never raises.
 
@@ -403,7 +403,7 @@ class Lifecycle:
         if post.event == "kill":
             self._activities.hurry()
         if self.next_spec is not None and self.is_quiet:
-            self.adopt(self.next_spec)
+            self.apply_spec(self.next_spec)
             if self.state != "stopped" and not self.has_demand:
                 self.post("stop")  # what failed was another
                 return  # told after that: who is granted now would come behind it
@@ -482,7 +482,7 @@ class Lifecycle:
                 stopper.admit()
 
     @staticmethod
-    def _waiter_of(post: _Post | None) -> Waiter:
+    def _waiter_of(post: _Post | None) -> PendingRequest:
         assert post is not None, "an effect on a waiter without an event"
         assert post.waiter is not None, f"{post.event} came without a waiter"
         return post.waiter
@@ -513,14 +513,16 @@ class Lifecycle:
             return RequestError(
                 "failed", f"{name} is not tried again for now: {why}", retry_after_s=wait or 1.0
             )
-        if self.is_final or self.datum("intent") == "shutdown":
+        if self.is_final or self.variable("intent") == "shutdown":
             return self._shut_down_error()
         if state == "stuck":
             return RequestError("stuck", f"the process of {name} cannot be killed")
         return RequestError("stopped", f"{name} was stopped: {self.cause}", retry_after_s=1.0)
 
     def _shut_down_error(self) -> RequestError:
-        return self._farewell or RequestError("shutting_down", f"{self.spec.name} is shutting down")
+        return self._shutdown_error or RequestError(
+            "shutting_down", f"{self.spec.name} is shutting down"
+        )
 
     # ---- activities
     def _start(self, name: str, point: str) -> None:

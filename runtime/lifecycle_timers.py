@@ -20,7 +20,7 @@ _RETIMED = (
 _PATIENT = ("start_limit", "stall_limit")
 
 
-class Limits:
+class LifecycleTimers:
     """The timers of one lifecycle.
 
     Args:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from .errors import RequestError
-from .waiter import Waiter
+from .waiter import PendingRequest
 
 #: stopped: holds nothing. failed: refuses by itself. reviving: the same, but it will start again
 #: without being asked, so that its place is taken. asleep: holds next to nothing.
@@ -59,7 +59,7 @@ class QueueLimits:
 
 
 @dataclass(eq=False, slots=True)
-class Ticket:
+class QueuedRequest:
     """One request, as the scheduler sees it.
 
     Attributes:
@@ -75,7 +75,7 @@ class Ticket:
     """
 
     service: str
-    waiter: Waiter
+    waiter: PendingRequest
     priority: int
     since: float
     number: int
@@ -86,7 +86,7 @@ class Ticket:
 
 
 @dataclass(slots=True)
-class Seat:
+class ServiceEntry:
     """One service, as the scheduler sees it.
 
     Attributes:
@@ -97,8 +97,9 @@ class Seat:
         granted: Requests handed over and not ended: waiting for the start or in flight.
         ready_at: When it last became ready; seconds.
         is_open: A request may be granted without asking any further: the hot path.
-        closed: What change of the service requests wait for, in words; see `barred`.
-        owes: What an earlier run left undone and comes first, in words; see `barred`.
+        closed_reason: What change of the service requests wait for, in words; see `blocked_reason`.
+        recovery_reason: What an earlier run left undone and comes first, in words; see
+            `blocked_reason`.
         turns: Client -> when it was last granted one here, as a number that grows; kept only
             where there is a limit.
     """
@@ -110,14 +111,14 @@ class Seat:
     granted: int = 0
     ready_at: float = 0.0
     is_open: bool = False
-    closed: str = ""
-    owes: str = ""
+    closed_reason: str = ""
+    recovery_reason: str = ""
     turns: dict[str, int] = field(default_factory=dict)
 
     @property
-    def barred(self) -> str:
+    def blocked_reason(self) -> str:
         """Why no request is granted for now, in words; empty: they are."""
-        return self.owes or self.closed
+        return self.recovery_reason or self.closed_reason
 
     @property
     def has_room(self) -> bool:
@@ -129,7 +130,7 @@ class Seat:
 class Grant:
     """Hand the request to its lifecycle."""
 
-    ticket: Ticket
+    ticket: QueuedRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +145,7 @@ class Evict:
 class Refuse:
     """Send the request away; without an error, with what its lifecycle says just now."""
 
-    ticket: Ticket
+    ticket: QueuedRequest
     error: RequestError | None
 
 
@@ -166,24 +167,24 @@ class Scheduler:
 
     policy: EvictionPolicy = one_at_a_time
     limits: QueueLimits = field(default_factory=QueueLimits)
-    seats: dict[str, Seat] = field(default_factory=dict)
-    queue: list[Ticket] = field(default_factory=list)
+    seats: dict[str, ServiceEntry] = field(default_factory=dict)
+    queue: list[QueuedRequest] = field(default_factory=list)
     swaps: dict[str, frozenset[str]] = field(default_factory=dict)
     is_held: bool = False
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
     _is_dealt: bool = False  # the queue may be in another order than that of arrival
     _turns: itertools.count[int] = field(default_factory=itertools.count)
-    _holding: dict[str, Seat] = field(default_factory=dict)
+    _holding: dict[str, ServiceEntry] = field(default_factory=dict)
     _running: frozenset[str] | None = None  # None: it changed, and nobody has asked since
     _evictions: dict[str, frozenset[str]] = field(default_factory=dict)  # for that very set ...
     _asked: EvictionPolicy | None = None  # ... and by this policy
 
     # ---- what comes in
-    def add(self, name: str, *, limit: int | None = None, is_pinned: bool = False) -> Seat:
+    def add(self, name: str, *, limit: int | None = None, is_pinned: bool = False) -> ServiceEntry:
         """Make *name* known, or change its limits."""
         seat = self.seats.get(name)
         if seat is None:
-            seat = self.seats[name] = Seat(name)
+            seat = self.seats[name] = ServiceEntry(name)
         seat.limit, seat.is_pinned = limit, is_pinned
         return seat
 
@@ -198,10 +199,16 @@ class Scheduler:
         return decisions + self._drain(now)
 
     def submit(
-        self, service: str, waiter: Waiter, now: float, *, priority: int = 0, client: str = ""
-    ) -> tuple[Ticket, list[Decision]]:
+        self,
+        service: str,
+        waiter: PendingRequest,
+        now: float,
+        *,
+        priority: int = 0,
+        client: str = "",
+    ) -> tuple[QueuedRequest, list[Decision]]:
         """Take a request for *service*; it is granted, queued or refused."""
-        ticket = Ticket(service, waiter, priority, now, next(self._numbers), client)
+        ticket = QueuedRequest(service, waiter, priority, now, next(self._numbers), client)
         seat = self.seats[service]
         if not seat.has_room and seat.phase == "ready":
             error = RequestError(
@@ -216,21 +223,21 @@ class Scheduler:
         self._take_turns()
         return ticket, decisions
 
-    def cancel(self, ticket: Ticket, now: float) -> list[Decision]:
+    def cancel(self, ticket: QueuedRequest, now: float) -> list[Decision]:
         """Take back a request that is queued; a no-op when it is not."""
         if not ticket.is_queued:
             return []
         self._dequeue(ticket)
         return self._drain(now)
 
-    def take_back(self, ticket: Ticket) -> None:
+    def take_back(self, ticket: QueuedRequest) -> None:
         """Let a request that was granted, but not admitted, wait here again, in its old place."""
         self.seats[ticket.service].granted -= 1
         ticket.was_granted = False
         self._enqueue(ticket)
         self._take_turns()
 
-    def clear(self, service: str | None = None) -> list[Ticket]:
+    def clear(self, service: str | None = None) -> list[QueuedRequest]:
         """Take back all requests that are queued, or those for *service*; the caller tells them.
 
         What they leave free is given away by the next decision, such as a `tick`.
@@ -303,11 +310,11 @@ class Scheduler:
     def explain(self, service: str, now: float) -> tuple[frozenset[str], str]:
         """Say what a request for *service* would evict now, and what it would wait for."""
         evict = self._must_go(service)
-        ticket = Ticket(service, Waiter(), 0, now, next(self._numbers))
+        ticket = QueuedRequest(service, PendingRequest(), 0, now, next(self._numbers))
         return evict, self._obstacle(ticket, evict, now, self._overdue(now))
 
     # ---- bookkeeping
-    def _set_phase(self, seat: Seat, phase: Phase) -> None:
+    def _set_phase(self, seat: ServiceEntry, phase: Phase) -> None:
         seat.phase = phase
         seat.is_open = False  # until somebody looks again
         if (phase in _HOLDING) != (seat.name in self._holding):
@@ -317,7 +324,7 @@ class Scheduler:
             else:
                 del self._holding[seat.name]
 
-    def _enqueue(self, ticket: Ticket) -> None:
+    def _enqueue(self, ticket: QueuedRequest) -> None:
         place, rank = len(self.queue), (ticket.priority, -ticket.number)
         while place and (self.queue[place - 1].priority, -self.queue[place - 1].number) < rank:
             place -= 1
@@ -344,7 +351,7 @@ class Scheduler:
             for place, ticket in zip(shared, dealt, strict=True):
                 self.queue[place] = ticket
 
-    def _dequeue(self, ticket: Ticket) -> None:
+    def _dequeue(self, ticket: QueuedRequest) -> None:
         self.queue.remove(ticket)
         ticket.is_queued = False
         if ticket.service in self.swaps and not any(
@@ -353,7 +360,7 @@ class Scheduler:
             del self.swaps[ticket.service]  # what is going goes, but nothing starts for it
             self._running = None
 
-    def _refuse(self, ticket: Ticket, error: RequestError | None) -> Refuse:
+    def _refuse(self, ticket: QueuedRequest, error: RequestError | None) -> Refuse:
         self._dequeue(ticket)
         return Refuse(ticket, error)
 
@@ -392,11 +399,16 @@ class Scheduler:
         return decisions
 
     def _advance(
-        self, ticket: Ticket, now: float, overdue: Mapping[str, int], *, may_wait: bool = True
+        self,
+        ticket: QueuedRequest,
+        now: float,
+        overdue: Mapping[str, int],
+        *,
+        may_wait: bool = True,
     ) -> list[Decision]:
         """Grant *ticket*, begin a swap for it, refuse it, or let it wait and note why."""
         seat = self.seats[ticket.service]
-        if seat.phase in _REFUSING and not seat.closed:
+        if seat.phase in _REFUSING and not seat.closed_reason:
             return [self._refuse(ticket, None)]  # not left to the lifecycle: it may have moved on
         evict = self._must_go(seat.name)
         for name in sorted(evict):
@@ -424,12 +436,12 @@ class Scheduler:
         return [Grant(ticket)]
 
     def _obstacle(
-        self, ticket: Ticket, evict: frozenset[str], now: float, overdue: Mapping[str, int]
+        self, ticket: QueuedRequest, evict: frozenset[str], now: float, overdue: Mapping[str, int]
     ) -> str:
         """Say what *ticket* waits for; empty when it may go on."""
         seat = self.seats[ticket.service]
-        if seat.barred:
-            return seat.barred
+        if seat.blocked_reason:
+            return seat.blocked_reason
         if not seat.has_room:
             return f"{seat.name} is at its concurrency limit of {seat.limit}"
         if seat.name in self.swaps:
@@ -448,7 +460,7 @@ class Scheduler:
                 return why
         return ""
 
-    def _why_it_stays(self, other: Seat, ticket: Ticket, now: float) -> str:
+    def _why_it_stays(self, other: ServiceEntry, ticket: QueuedRequest, now: float) -> str:
         if other.granted:
             return f"{other.name} has {other.granted} requests in flight"
         if other.is_pinned:
@@ -483,7 +495,7 @@ class Scheduler:
         for seat in self._holding.values():
             seat.is_open = (
                 seat.phase == "ready"
-                and not seat.barred
+                and not seat.blocked_reason
                 and seat.name not in going
                 and seat.name not in queued
                 and not self._must_go(seat.name)
@@ -491,7 +503,7 @@ class Scheduler:
             )
 
 
-def _dealt(tickets: Sequence[Ticket], turns: Mapping[str, int]) -> list[Ticket]:
+def _dealt(tickets: Sequence[QueuedRequest], turns: Mapping[str, int]) -> list[QueuedRequest]:
     """Return *tickets* in the order in which their clients take turns.
 
     Args:
@@ -499,7 +511,7 @@ def _dealt(tickets: Sequence[Ticket], turns: Mapping[str, int]) -> list[Ticket]:
         turns: Client -> its last turn; who never had one comes first.
     """
     rounds: Counter[str] = Counter()
-    ranks: dict[Ticket, tuple[int, int]] = {}
+    ranks: dict[QueuedRequest, tuple[int, int]] = {}
     for ticket in tickets:
         ranks[ticket] = rounds[ticket.client], turns.get(ticket.client, -1)
         rounds[ticket.client] += 1

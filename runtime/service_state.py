@@ -14,7 +14,7 @@ from typing import Protocol
 
 from .activity import Activity
 from .fence import Fence
-from .hooks import HookPlaces, HookResult, HookRunner
+from .hooks import HookLimiter, HookResult, HookRunner
 from .log_ring import LogRing
 from .ports import Exit, HttpClient, Launcher, ProcessHandle
 from .spec import HookContext, ServiceSpec
@@ -25,7 +25,7 @@ NO_DATA: Mapping[str, str | int | bool] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class World:
+class RuntimeContext:
     """What all lifecycles of a supervisor share.
 
     Attributes:
@@ -42,7 +42,7 @@ class World:
     http: HttpClient | None
     tasks: Fence
     timers: TimerService
-    places: HookPlaces
+    places: HookLimiter
     rng: random.Random
     notify: Callable[[Transition], None]
 
@@ -79,7 +79,7 @@ class ServiceState:
         end_limit_s: The supervisor ends, and kills after so many seconds; None while it does not.
     """
 
-    def __init__(self, spec: ServiceSpec, world: World, log: LogRing) -> None:
+    def __init__(self, spec: ServiceSpec, world: RuntimeContext, log: LogRing) -> None:
         self.spec, self.world, self.log = spec, world, log
         self.next_spec: ServiceSpec | None = None
         self.process: ProcessHandle | None = None

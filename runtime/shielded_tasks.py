@@ -10,7 +10,7 @@ from anyio.abc import TaskGroup, TaskStatus
 from .fence import Fence, kept
 
 
-class Shelter:
+class ShieldedTasks:
     """A task group that is not cancelled with the block it is opened in; `close` ends it.
 
     An exception in one of its tasks is logged, see `Fence`. What is no ``Exception``, such as

@@ -24,9 +24,9 @@ import anyio.lowlevel
 
 from ..machine import Compiled, Document, lifecycle
 from .errors import ConfigError, RequestError
-from .hook_recovery import OwedHooks
-from .hooks import HookPlaces
-from .idle_loader import OnIdle
+from .hook_recovery import HookRecovery
+from .hooks import HookLimiter
+from .idle_loader import IdleLoader
 from .lease import Lease, leased
 from .lifecycle import Lifecycle
 from .listeners import Listener, Listeners
@@ -39,19 +39,19 @@ from .scheduler import (
     Evict,
     EvictionPolicy,
     Grant,
+    QueuedRequest,
     QueueLimits,
     Refuse,
     Scheduler,
-    Ticket,
     one_at_a_time,
 )
-from .service_state import World
-from .shielded_tasks import Shelter
+from .service_state import RuntimeContext
+from .shielded_tasks import ShieldedTasks
 from .spec import ServiceSpec
 from .spec_diff import Difference, compare
 from .timers import TimerService
 from .transition import Transition
-from .waiter import Waiter
+from .waiter import PendingRequest
 
 log = logging.getLogger(__name__)
 
@@ -82,11 +82,11 @@ class Supervisor:
         rng: Source of jitter; a seeded one makes a run repeatable.
 
     Attributes:
-        hook_places: Where hook commands get a place to run in; its limit may be changed.
+        hook_limiter: Where hook commands get a place to run in; its limit may be changed.
         has_own_chart: It is not the shipped one.
         log: The output of all services, together.
-        on_idle: Goes back to one of them when nobody wants any.
-        owed: Runs hooks that a killed supervisor owes.
+        idle_loader: Goes back to one of them when nobody wants any.
+        hook_recovery: Runs hooks that a killed supervisor owes.
     """
 
     def __init__(
@@ -115,9 +115,9 @@ class Supervisor:
         self._retiring: dict[str, Retired] = {}
         self._removed: set[str] = set()
         self._is_anything_leaving = False
-        self._waiting: dict[Waiter, Ticket] = {}
-        self._world: World | None = None
-        self._shelter = Shelter()
+        self._waiting: dict[PendingRequest, QueuedRequest] = {}
+        self._world: RuntimeContext | None = None
+        self._shelter = ShieldedTasks()
 
     # ---- the block
     async def __aenter__(self) -> Self:
@@ -131,13 +131,13 @@ class Supervisor:
         self._timers = TimerService()
         self._tick = self._timers.timer(self.review)
         tasks.keep(self._timers.run)
-        self.on_idle = OnIdle(self, self._timers)
-        self.owed = OwedHooks(self)
+        self.idle_loader = IdleLoader(self, self._timers)
+        self.hook_recovery = HookRecovery(self)
         self._tasks = tasks
-        self.hook_places = HookPlaces(self._hook_limit, self._timers)
-        self._world = World(
+        self.hook_limiter = HookLimiter(self._hook_limit, self._timers)
+        self._world = RuntimeContext(
             launcher=self._launcher, http=self._http, tasks=tasks, timers=self._timers,
-            places=self.hook_places, rng=self._rng, notify=self._listeners.tell,
+            places=self.hook_limiter, rng=self._rng, notify=self._listeners.tell,
         )  # fmt: skip
         for spec in self._specs:
             self.add(spec)
@@ -193,22 +193,22 @@ class Supervisor:
         if retired is not None:
             retired.returns = spec
             return "restart"
-        with self._held():
+        with self._batch():
             difference = compare(life.spec, spec)
             is_other = difference != "same" or life.next_spec is not None
             if difference == "restart" or (is_other and life.is_quiet):
-                self._take_back(life, cause)
-            life.renew(spec, cause)
+                self._requeue_waiters(life, cause)
+            life.update_spec(spec, cause)
             seat = self.scheduler.add(
                 spec.name, limit=spec.concurrency_limit, is_pinned=spec.pinned
             )
-            seat.closed = ""
+            seat.closed_reason = ""
             is_stopping = "stopping" in life.configuration and life.state != "stuck"
             if life.next_spec is not None and is_stopping:
-                seat.closed = f"{spec.name} stops first, since {cause}"
+                seat.closed_reason = f"{spec.name} stops first, since {cause}"
         return difference
 
-    def _take_back(self, life: Lifecycle, cause: str) -> None:
+    def _requeue_waiters(self, life: Lifecycle, cause: str) -> None:
         """Let requests that wait for a start wait in the queue again."""
         for waiter in life.waiters:
             ticket = self._waiting.get(waiter)
@@ -244,7 +244,7 @@ class Supervisor:
             raise RequestError("shutting_down", "shutting down")
         names = {spec.name for spec in specs}
         changes: dict[str, Change] = {}
-        with self._held():
+        with self._batch():
             self._policy = policy or self._policy
             self.scheduler.limits = queue or self.scheduler.limits
             for name in self._lives.keys() - names:
@@ -269,7 +269,7 @@ class Supervisor:
             retired.returns = None
             return
         retired = self._retiring[name] = Retired()
-        with self._held():
+        with self._batch():
             for ticket in self.scheduler.clear(name):
                 ticket.waiter.refuse(self._removed_error(name))
             life.retire(self._removed_error(name), cause)
@@ -299,7 +299,7 @@ class Supervisor:
     def _replace(self, name: str, successor: ServiceSpec | None) -> None:
         del self._lives[name], self._retiring[name]
         self._removed.add(name)
-        with self._held():
+        with self._batch():
             self._decide(self.scheduler.remove(name, self._now()))
             if successor is not None:
                 self.add(successor)
@@ -313,7 +313,7 @@ class Supervisor:
         return RequestError("model_removed", f"{name} was removed", retry_after_s=wait_s)
 
     @contextmanager
-    def _held(self) -> Iterator[None]:
+    def _batch(self) -> Iterator[None]:
         """Decide nothing before the block ends: in the middle of a change it would be wrong."""
         if self.scheduler.is_held:
             yield
@@ -323,11 +323,11 @@ class Supervisor:
             yield
         finally:
             self.scheduler.is_held = False
-            self._review_policy()
+            self._update_policy()
             self._decide(self.scheduler.tick(self._now()))
             self._rearm()
 
-    def _review_policy(self) -> None:
+    def _update_policy(self) -> None:
         """See to it that nothing starts at the address of what is about to leave it."""
         self.scheduler.policy = after_leaving(self._policy, self._lives, self._retiring)
         self._is_anything_leaving = self.scheduler.policy is not self._policy
@@ -373,7 +373,7 @@ class Supervisor:
             raise self._unknown(name) from error
         if not seat.is_open or not seat.has_room or self._is_closing or life.is_stepping:
             return False
-        waiter = Waiter()
+        waiter = PendingRequest()
         life.request(waiter)
         if waiter.admitted:
             seat.granted += 1
@@ -391,7 +391,7 @@ class Supervisor:
             raise RequestError("shutting_down", "shutting down")
         if name in self._retiring:
             raise self._removed_error(name)
-        waiter = Waiter()
+        waiter = PendingRequest()
         ticket, decisions = self.scheduler.submit(
             name, waiter, self._now(), priority=priority, client=client
         )
@@ -410,7 +410,7 @@ class Supervisor:
         finally:
             del self._waiting[waiter]
 
-    def _withdraw(self, ticket: Ticket, life: Lifecycle) -> None:
+    def _withdraw(self, ticket: QueuedRequest, life: Lifecycle) -> None:
         if ticket.is_queued:
             self._decide(self.scheduler.cancel(ticket, self._now()))
         elif ticket.was_granted:
@@ -431,8 +431,8 @@ class Supervisor:
         if life is not None:
             life.finish()
         self._finished(name)
-        if self.on_idle.service is not None:
-            self.on_idle.touch()
+        if self.idle_loader.service is not None:
+            self.idle_loader.touch()
 
     def spawn(self, function: Callable[..., Coroutine[Any, Any, object]], *args: object) -> None:
         """Run *function* until it ends or the supervisor does; an exception is logged."""
@@ -536,12 +536,12 @@ class Supervisor:
         if seat is None:
             return
         if self._is_anything_leaving:
-            self._review_policy()
-        is_reopened = bool(seat.closed) and (
+            self._update_policy()
+        is_reopened = bool(seat.closed_reason) and (
             life.next_spec is None or life.state in ("ready", "stuck")
         )
         if is_reopened:
-            seat.closed = ""
+            seat.closed_reason = ""
         self._decide(self.scheduler.phase_changed(name, phase_of(life), self._now()))
         if is_reopened:
             self._decide(self.scheduler.tick(self._now()))
@@ -566,11 +566,11 @@ class Supervisor:
         self._is_deciding = True
         try:
             while self._decisions:
-                self._do(self._decisions.popleft())
+                self._apply(self._decisions.popleft())
         finally:
             self._is_deciding = False
 
-    def _do(self, decision: Decision) -> None:
+    def _apply(self, decision: Decision) -> None:
         match decision:
             case Grant(ticket=ticket):
                 ticket.was_granted = True

@@ -7,7 +7,7 @@ import anyio
 from .errors import RequestError
 
 
-class Waiter:
+class PendingRequest:
     """Waits to be admitted; whoever decides calls `admit` or `refuse`, once.
 
     Attributes:

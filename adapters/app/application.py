@@ -23,11 +23,11 @@ from ...runtime import Supervisor, Transition
 from ...runtime.fence import kept
 from ..config import Config
 from ..http1.asgi_types import Receive, Scope, Send
-from ..http1.server.request_cycle import Exchange as Call
+from ..http1.server.request_cycle import RequestCycle as Call
 from ..http_client import HttpxClient
-from ..kv.manager import KvKeeper
+from ..kv.manager import KvManager
 from ..process.launcher import LocalLauncher
-from ..process.orphans import boot_id, end_leftovers, started_of
+from ..process.orphans import boot_id, kill_orphans, started_of
 from ..proxy.app import ProxyApp
 from ..proxy.monitoring.event_loop import LoopWatch
 from ..store import Database, StoreError, activity
@@ -36,9 +36,9 @@ from ..store.journal import MIGRATIONS, Journal, Owed
 from ..store.state_directory import StateDirectory, StateInUseError
 from ..system import threads
 from .chart_setup import chart
-from .config_files import Signature, Sources, watch
-from .kv_setup import equipped, equipped_specs, kv_wishes
-from .live_config import RunningConfig
+from .config_files import ConfigFiles, Signature, watch
+from .kv_setup import equipped_specs, kv_wishes, with_kv_hooks
+from .live_config import LiveConfig
 from .log_buffer import keeping_log
 from .proxy_setup import catalogue, proxy_options
 from .service_setup import eviction_policy, queue_limits
@@ -66,14 +66,14 @@ class Application:
     """
 
     def __init__(
-        self, config: Config, *, sources: Sources | None = None, seen: Signature = (),
+        self, config: Config, *, sources: ConfigFiles | None = None, seen: Signature = (),
         is_watching: bool = False, must_have_keys: bool = False,
         state: StateDirectory | None = None, stop_limit_s: float | None = None,
     ) -> None:  # fmt: skip
         self.config = config
         self._sources, self._seen, self._is_watching = sources, seen, is_watching
         self._must_have_keys, self._has_own_stop_limit = must_have_keys, stop_limit_s is not None
-        self._running: RunningConfig | None = None
+        self._running: LiveConfig | None = None
         self._state = state
         self._databases: list[Database] = []
         self.supervisor: Supervisor | None = None
@@ -120,19 +120,21 @@ class Application:
             for listener in (journal.take, keeper.watch, *self._listeners):
                 supervisor.listen(listener)
             for owed in await _owed(journal):
-                supervisor.owed.run(owed.service, owed.incarnation, partial(journal.settle, owed))
+                supervisor.hook_recovery.run(
+                    owed.service, owed.incarnation, partial(journal.settle, owed)
+                )
             self._proxy = ProxyApp(
                 supervisor, catalogue(self.config), proxy_options(self.config),
                 history=journal.history, on_finished=keeper.note,
                 own_log=stack.enter_context(keeping_log()), activity=await self._activity(stack),
             )  # fmt: skip
             self._proxy.proxy.details["kv"] = keeper.facts
-            self._proxy.proxy.books.count_dropped_lines = dropped_lines
+            self._proxy.proxy.accounting.count_dropped_lines = dropped_lines
             self._proxy.proxy.loop_watch = stack.enter_context(LoopWatch().watching())
             stack.push_async_callback(self._proxy.aclose)
-            self._running = running = RunningConfig(
+            self._running = running = LiveConfig(
                 self.config, specs, supervisor, self._proxy.proxy, sources=self._sources,
-                seen=self._seen, equip=partial(equipped, keeper=keeper),
+                seen=self._seen, equip=partial(with_kv_hooks, keeper=keeper),
                 on_change=lambda config: keeper.follow(kv_wishes(config)),
                 before_change=drop_variables,
                 must_have_keys=self._must_have_keys, has_own_stop_limit=self._has_own_stop_limit,
@@ -152,8 +154,8 @@ class Application:
             finally:
                 self.supervisor = self._running = None
 
-    def _keeper(self, say: Callable[[str, str], None]) -> KvKeeper:
-        return KvKeeper(None if self._state is None else self._state.path / "kv", say)
+    def _keeper(self, say: Callable[[str, str], None]) -> KvManager:
+        return KvManager(None if self._state is None else self._state.path / "kv", say)
 
     async def _activity(self, stack: AsyncExitStack) -> ActivityStore:
         """Open where finished requests are written down: the file that was named, or our own."""
@@ -175,7 +177,7 @@ class Application:
         except StoreError:
             return journal  # the database has said what is wrong
         if launched:
-            await end_leftovers(launched)
+            await kill_orphans(launched)
             journal.forget(launched)
         return journal
 
@@ -211,9 +213,9 @@ class Application:
                 if await threads.run(database.is_file_gone):
                     database.look()
 
-    def take(self, call: Call) -> bool:
+    def try_fast_path(self, call: Call) -> bool:
         """Serve a request without a task; for our own HTTP layer. False: call us instead."""
-        return self._proxy is not None and self._proxy.lane.take(call)
+        return self._proxy is not None and self._proxy.lane.try_fast_path(call)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take one connection's scope; ASGI 3."""

@@ -34,7 +34,7 @@ _PATIENCE_S = 10.0  # a file that never rests is read all the same
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sources:
+class ConfigFiles:
     """Where the configuration is; at least one of the two.
 
     Attributes:
@@ -104,7 +104,7 @@ def _is_open_for_writing(path: Path) -> bool:
 
 
 async def watch(
-    sources: Sources, seen: Callable[[], Signature], changed: Callable[[str], None], *,
+    sources: ConfigFiles, seen: Callable[[], Signature], changed: Callable[[str], None], *,
     poll_s: float = _POLL_S, steady_s: float = _STEADY_S, patience_s: float = _PATIENCE_S,
 ) -> None:  # fmt: skip
     """Call *changed* whenever the files rest after a change; for ever.
@@ -133,7 +133,7 @@ async def watch(
 
 
 async def _rested(
-    sources: Sources, found: Signature, steady_s: float, patience_s: float
+    sources: ConfigFiles, found: Signature, steady_s: float, patience_s: float
 ) -> Signature:
     """Wait until the files rest and no program writes to them; returns their signature."""
     patience = time.monotonic() + patience_s

@@ -8,14 +8,14 @@ from ...runtime import (
     ServiceSpec,
 )
 from ..config import Config, ModelConfig, Problem
-from ..kv.manager import KvKeeper, shortcoming
+from ..kv.manager import KvManager, shortcoming
 from ..kv.settings import KvSettings
 from .service_setup import service_spec
 
 
 def kv_settings(model: ModelConfig) -> KvSettings | None:
     """Return how the conversations of *model* are kept, or None when they are not."""
-    return None if model.kv.mode == "off" else kv_wish(model)
+    return None if model.kv.mode == "off" else desired_kv_settings(model)
 
 
 def kv_wishes(config: Config) -> dict[str, KvSettings | None]:
@@ -23,7 +23,7 @@ def kv_wishes(config: Config) -> dict[str, KvSettings | None]:
     return {model.id: kv_settings(model) for model in config.models.values()}
 
 
-def kv_wish(model: ModelConfig) -> KvSettings:
+def desired_kv_settings(model: ModelConfig) -> KvSettings:
     """Return how the conversations of *model* are kept or, now switched off, would be."""
     given = model.kv
     return KvSettings(
@@ -38,15 +38,15 @@ def kv_wish(model: ModelConfig) -> KvSettings:
     )
 
 
-def equipped_specs(config: Config, keeper: KvKeeper) -> list[ServiceSpec]:
+def equipped_specs(config: Config, keeper: KvManager) -> list[ServiceSpec]:
     """Return as `service_specs`, with what *keeper* needs to keep conversations."""
-    return [equipped(model, service_spec(model), keeper) for model in config.models.values()]
+    return [with_kv_hooks(model, service_spec(model), keeper) for model in config.models.values()]
 
 
-def equipped(model: ModelConfig, spec: ServiceSpec, keeper: KvKeeper) -> ServiceSpec:
+def with_kv_hooks(model: ModelConfig, spec: ServiceSpec, keeper: KvManager) -> ServiceSpec:
     """Return *spec*, which is *model*, with what *keeper* needs to keep its conversations."""
     settings = kv_settings(model)
-    return spec if settings is None else keeper.equip(spec, settings)
+    return spec if settings is None else keeper.add_hooks(spec, settings)
 
 
 def kv_problems(config: Config, state: Path) -> list[Problem]:
@@ -56,7 +56,7 @@ def kv_problems(config: Config, state: Path) -> list[Problem]:
         config: Of the proxy.
         state: Its state directory.
     """
-    keeper, found = KvKeeper(state / "kv"), []
+    keeper, found = KvManager(state / "kv"), []
     for model in config.models.values():
         settings, spec = kv_settings(model), service_spec(model)
         if settings is not None:

@@ -23,12 +23,12 @@ from ...runtime import (
 )
 from ...runtime.spec_diff import with_live
 from ..config import Config, ConfigProblems, ModelConfig, Problem
-from ..proxy.context import Proxy
-from ..proxy.models.catalog import Catalogue
+from ..proxy.context import ProxyContext
+from ..proxy.models.catalog import ModelCatalog
 from ..proxy.options import ProxyOptions
 from ..system import threads
 from .chart_setup import chart
-from .config_files import Signature, Sources
+from .config_files import ConfigFiles, Signature
 from .proxy_setup import catalogue, proxy_options
 from .reload_plan import ReloadPlan, plan
 from .reloader import Reloader, in_place, problem_json, problems_of
@@ -46,7 +46,7 @@ class _Prepared:
     config: Config
     policy: EvictionPolicy
     queue: QueueLimits
-    catalogue: Catalogue
+    catalogue: ModelCatalog
     options: ProxyOptions
 
 
@@ -55,7 +55,7 @@ def as_they_are(model: ModelConfig, spec: ServiceSpec) -> ServiceSpec:
     return spec
 
 
-class RunningConfig:
+class LiveConfig:
     """What a running proxy goes by.
 
     Args:
@@ -81,7 +81,7 @@ class RunningConfig:
 
     def __init__(
         self, config: Config, services: Sequence[ServiceSpec], supervisor: Supervisor,
-        proxy: Proxy, *, sources: Sources | None = None, seen: Signature = (),
+        proxy: ProxyContext, *, sources: ConfigFiles | None = None, seen: Signature = (),
         equip: Equip = as_they_are, on_change: Callable[[Config], None] = lambda config: None,
         before_change: Callable[[Config], None] = lambda config: None,
         must_have_keys: bool = False, has_own_stop_limit: bool = False,
@@ -96,13 +96,13 @@ class RunningConfig:
         self.held_back: dict[str, Any] | None = None
         self.reloader = Reloader(self._change)
         self.reloader.listen(
-            lambda report: proxy.hub.publish("config", {"held_back": self.held_back})
+            lambda report: proxy.event_bus.publish("config", {"held_back": self.held_back})
         )
         proxy.config = self
 
     def begin(self) -> None:
         """Do what the configuration asks for at the start: preloads, and the idle model."""
-        self._supervisor.on_idle.configure(self.config.on_idle, self.config.on_idle_after)
+        self._supervisor.idle_loader.configure(self.config.on_idle, self.config.on_idle_after)
         self._preload(self.config.preload)
 
     # ---- what the API asks for
@@ -224,8 +224,8 @@ class RunningConfig:
         )  # fmt: skip
         if not self._has_own_stop_limit:
             supervisor.stop_limit_s = stop_limit_s(config)
-        supervisor.hook_places.limit = config.hook_limit
-        supervisor.on_idle.configure(config.on_idle, config.on_idle_after)
+        supervisor.hook_limiter.limit = config.hook_limit
+        supervisor.idle_loader.configure(config.on_idle, config.on_idle_after)
         self._proxy.configure(new.catalogue, new.options)
         if config.log_level != old.log_level:
             set_log_level(config.log_level)

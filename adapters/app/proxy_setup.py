@@ -9,39 +9,39 @@ from ... import __version__
 from ..config import Config, ModelConfig
 from ..config.schema.model import Timeouts
 from ..config.values import Filters, Peer, Selector
-from ..proxy.models.catalog import Catalogue
+from ..proxy.models.catalog import ModelCatalog
 from ..proxy.models.definitions import (
-    Abilities,
     BodyFilters,
-    Limits,
-    ModelCard,
-    PeerCard,
-    ProfileCard,
-    SelectorCard,
+    Capabilities,
+    ModelDefinition,
+    PeerDefinition,
+    ProfileDefinition,
+    SelectorDefinition,
+    UpstreamTimeouts,
 )
 from ..proxy.options import ApiKey, ProxyOptions
 
 _UI = Path(__file__).parent.parent / "proxy" / "ui"
 
 
-def catalogue(config: Config) -> Catalogue:
+def catalogue(config: Config) -> ModelCatalog:
     """Return the models as clients see them."""
     priorities = config.routing.priorities
-    return Catalogue(
+    return ModelCatalog(
         [_card(model, priorities.get(model.id, 0)) for model in config.models.values()],
         peers=[_peer(peer) for peer in config.peers.values()],
         selectors=[_selector(selector) for selector in config.selectors.values()],
         profiles=[
-            ProfileCard(id=profile.id, description=profile.description, pins=profile.pins)
+            ProfileDefinition(id=profile.id, description=profile.description, pins=profile.pins)
             for profile in config.profiles.values()
         ],
         ignored=config.ignore_paths,
     )
 
 
-def _card(model: ModelConfig, priority: int) -> ModelCard:
+def _card(model: ModelConfig, priority: int) -> ModelDefinition:
     given = model.capabilities
-    return ModelCard(
+    return ModelDefinition(
         id=model.id,
         aliases=model.aliases,
         name=model.name,
@@ -56,7 +56,7 @@ def _card(model: ModelConfig, priority: int) -> ModelCard:
         limits=_limits(model.timeouts, model.liveness.stalled),
         sends_loading_state=model.send_loading_state,
         ignores_websockets=model.ignore_websockets,
-        abilities=Abilities(
+        abilities=Capabilities(
             inputs=tuple(given.inputs),
             outputs=tuple(given.outputs),
             has_tools=given.tools,
@@ -73,16 +73,16 @@ def _filters(given: Filters) -> BodyFilters:
     )
 
 
-def _limits(given: Timeouts, stalled: float = 0.0) -> Limits:
-    return Limits(
+def _limits(given: Timeouts, stalled: float = 0.0) -> UpstreamTimeouts:
+    return UpstreamTimeouts(
         connect_s=given.connect or None,
         header_s=given.response_header or None,
         stall_s=stalled or None,
     )
 
 
-def _peer(peer: Peer) -> PeerCard:
-    return PeerCard(
+def _peer(peer: Peer) -> PeerDefinition:
+    return PeerDefinition(
         id=peer.id,
         url=peer.proxy,
         api_key=None if peer.api_key is None else peer.api_key.get_secret_value(),
@@ -92,8 +92,8 @@ def _peer(peer: Peer) -> PeerCard:
     )
 
 
-def _selector(selector: Selector) -> SelectorCard:
-    return SelectorCard(
+def _selector(selector: Selector) -> SelectorDefinition:
+    return SelectorDefinition(
         id=selector.id,
         strategy=selector.strategy,
         targets=selector.targets,

@@ -95,7 +95,7 @@ Change: TypeAlias = Callable[[], Awaitable[tuple[ReloadPlan, Sequence[Problem]]]
 
 
 @dataclass(slots=True)
-class _Asked:
+class _PendingReload:
     why: list[str] = field(default_factory=list)
     is_by_somebody: bool = False
     answer: asyncio.Future[ReloadReport] | None = None
@@ -115,7 +115,7 @@ class Reloader:
 
     def __init__(self, change: Change) -> None:
         self._change = change
-        self._asked = _Asked()
+        self._asked = _PendingReload()
         self._wake = asyncio.Event()
         self._is_closed = False
         self._listeners: list[Callable[[ReloadReport], None]] = []
@@ -159,7 +159,7 @@ class Reloader:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
-                asked, self._asked = self._asked, _Asked()
+                asked, self._asked = self._asked, _PendingReload()
                 answers.append(asked.answer)
                 self.is_asked_for = asked.is_by_somebody
                 report = await self._reload(" and ".join(dict.fromkeys(asked.why)))

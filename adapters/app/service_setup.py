@@ -17,11 +17,11 @@ from ...runtime import (
     Timings,
 )
 from ...runtime.eviction import (
-    All,
-    Any,
+    AllOf,
+    AnyOf,
     Expression,
     Group,
-    One,
+    ServiceRef,
     SetRef,
     group_policy,
     matrix_policy,
@@ -150,11 +150,11 @@ def eviction_policy(config: Config) -> EvictionPolicy:
 def _resolved(given: Expression, names: Mapping[str, str]) -> Expression:
     """Return *given* with variables in place of the models they stand for."""
     match given:
-        case One(name=name):
-            return One(names.get(name, name))
+        case ServiceRef(name=name):
+            return ServiceRef(names.get(name, name))
         case SetRef():
             return given
-        case Any(parts=parts) | All(parts=parts):
+        case AnyOf(parts=parts) | AllOf(parts=parts):
             return type(given)(tuple(_resolved(part, names) for part in parts))
 
 

@@ -11,18 +11,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..app.kv_setup import kv_wish
+from ..app.kv_setup import desired_kv_settings
 from ..app.service_setup import service_spec
 from ..config import ConfigProblems, format_problems, load_config
-from ..kv.effectiveness import Record
+from ..kv.effectiveness import Effectiveness
 from ..kv.entry import Entry, by_value
 from ..kv.files import FolderLock, KvStoreError
-from ..kv.manager import KvKeeper, Place
+from ..kv.manager import KvManager, Place
 from ..kv.manifest import ManifestError, ModelStore, model_of
 from ..store.state_directory import default_directory
 
 
-class Found(NamedTuple):
+class StoredModel(NamedTuple):
     """The saved slots of one model in one place.
 
     Attributes:
@@ -64,17 +64,17 @@ def _read(store: ModelStore) -> str:
     return ""
 
 
-def _stores(options: argparse.Namespace) -> list[Found]:
+def _stores(options: argparse.Namespace) -> list[StoredModel]:
     config = load_config(options.config, options.config_dir)
     files = [*options.config, *([options.config_dir] if options.config_dir else [])]
     directory = (options.state_dir or default_directory(files)) / "kv"
-    keeper, found, folders = KvKeeper(directory), list[Found](), list(directory.glob("*"))
+    keeper, found, folders = KvManager(directory), list[StoredModel](), list(directory.glob("*"))
     for model in config.models.values():
-        settings = kv_wish(model)
+        settings = desired_kv_settings(model)
         place = keeper.place(service_spec(model), settings)
         if place is not None:
             store = ModelStore(model.id, place.folder, place.disk)
-            found.append(Found(model.id, place, store, is_used=model.kv.mode != "off"))
+            found.append(StoredModel(model.id, place, store, is_used=model.kv.mode != "off"))
             folders += [place.folder, *(settings.directory.glob("*") if settings.directory else ())]
     found += _left(folders, found)
     names = {one.name for one in found} | config.models.keys()
@@ -84,7 +84,7 @@ def _stores(options: argparse.Namespace) -> list[Found]:
     return [one for one in found if not options.models or one.name in options.models]
 
 
-def _left(folders: Iterable[Path], known: Iterable[Found]) -> Iterator[Found]:
+def _left(folders: Iterable[Path], known: Iterable[StoredModel]) -> Iterator[StoredModel]:
     """Find what models have left that were removed, or have another folder now."""
     seen = {store.path.resolve() for _, _, store, _ in known}
     for folder in folders:
@@ -92,15 +92,15 @@ def _left(folders: Iterable[Path], known: Iterable[Found]) -> Iterator[Found]:
             name = model_of(path)
             if name is not None and path.resolve() not in seen:
                 seen.add(path.resolve())
-                yield Found(name, Place(folder), ModelStore(name, folder), is_used=False)
+                yield StoredModel(name, Place(folder), ModelStore(name, folder), is_used=False)
 
 
-def _list(found: list[Found], *, is_json: bool) -> int:
+def _list(found: list[StoredModel], *, is_json: bool) -> int:
     rows: list[dict[str, Any]] = []
     for name, place, store, is_used in found:
         learned = store.manifest.learned
         for entry in by_value(store.manifest.entries):
-            record = Record.load(learned.get(entry.fingerprint, {}))
+            record = Effectiveness.load(learned.get(entry.fingerprint, {}))
             rows.append(
                 {
                     "model": name, "tokens": entry.tokens, "bytes": entry.size,
@@ -122,7 +122,7 @@ def _list(found: list[Found], *, is_json: bool) -> int:
     return 0
 
 
-def _verify(found: list[Found]) -> int:
+def _verify(found: list[StoredModel]) -> int:
     bad = 0
     for name, _, store, _ in found:
         for entry in by_value(store.manifest.entries):
@@ -139,7 +139,7 @@ def _is_superseded(store: ModelStore, entry: Entry) -> bool:
     return not _read(now) and entry not in now.manifest.entries
 
 
-def _purge(found: list[Found]) -> int:
+def _purge(found: list[StoredModel]) -> int:
     with ExitStack() as stack:
         for folder in {folder for one in found for folder in one.place.folders}:
             if folder.is_dir():

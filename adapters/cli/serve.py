@@ -21,14 +21,14 @@ def serve(options: argparse.Namespace) -> int:
 
 def _serve(options: argparse.Namespace) -> int:
     from ..app.application import Application, open_state
-    from ..app.config_files import Sources
+    from ..app.config_files import ConfigFiles
     from ..app.shutdown_timeout import stop_limit_s
     from ..server import run as server
     from ..store.state_directory import StateInUseError, default_directory
 
     if not options.config and not options.config_dir:
         return _fail("expected --config FILE or --config-dir DIR, got neither")
-    sources = Sources(files=options.config, directory=options.config_dir)
+    sources = ConfigFiles(files=options.config, directory=options.config_dir)
     seen = sources.signature()
     try:
         config = sources.load()

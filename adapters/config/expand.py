@@ -21,9 +21,9 @@ from .document.nodes import (
     sequence_at,
     walk,
 )
-from .document.source import Environment, hide_escapes
+from .document.source import EnvironmentValues, hide_escapes
 from .macros import Scope, TooMuchTextError, display, explain, read_macros, unresolved
-from .problem_collector import Findings
+from .problem_collector import ProblemCollector
 
 HOOK_POINTS = (
     "beforeStart",
@@ -94,8 +94,8 @@ class Expanded:
 def expand_document(
     root: Mapping,
     known: frozenset[str],
-    environment: Environment,
-    findings: Findings,
+    environment: EnvironmentValues,
+    findings: ProblemCollector,
     ports: Map[str, int] | None = None,
 ) -> Expanded:
     """Expand every macro of *root*.
@@ -110,9 +110,13 @@ def expand_document(
 
 class _Expander:
     def __init__(
-        self, root: Mapping, known: frozenset[str], environment: Environment, findings: Findings,
+        self,
+        root: Mapping,
+        known: frozenset[str],
+        environment: EnvironmentValues,
+        findings: ProblemCollector,
         ports: Map[str, int],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._root, self._known, self._ports = root, known, ports
         self._environment, self._findings = environment, findings
         self._spent = [0]

@@ -12,10 +12,10 @@ from typing import Literal
 from .build_model import MIN_HEALTH_S, ModelBuilder
 from .document.merge import list_files, read_files
 from .document.nodes import Mapping, Node, mapping_at, walk
-from .document.source import Environment, variables
+from .document.source import EnvironmentValues, variables
 from .expand import DEFAULTED, HOOK_POINTS, Expanded, expand_document
 from .model_names import Names
-from .problem_collector import Findings
+from .problem_collector import ProblemCollector
 from .problems import ConfigProblems, Problem
 from .routing import read_routing
 from .schema.document import TOP_KEYS, DocumentSection
@@ -79,7 +79,7 @@ def _load(
     env: Map[str, str],
     ports: Map[str, int] | None = None,
 ) -> tuple[Config | None, list[Problem]]:
-    findings, environment = Findings(), Environment(env)
+    findings, environment = ProblemCollector(), EnvironmentValues(env)
     paths = list_files(files, directory, findings)
     root, sources = read_files(paths, environment, findings)
     expanded = expand_document(root, TOP_KEYS, environment, findings, ports)

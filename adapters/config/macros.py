@@ -20,7 +20,7 @@ from ...machine.errors import SwapchartError
 from .document.nodes import Mapping, Node, Scalar, Sequence, mapping_at, scalar_at, sequence_at
 from .document.scalars import Value, as_text, is_timestamp
 from .document.source import shown
-from .problem_collector import Findings
+from .problem_collector import ProblemCollector
 
 #: Names that are ours: their values come from the model.
 RESERVED = ("PID", "PORT", "MODEL_ID")
@@ -33,7 +33,7 @@ REFERENCE = re.compile(r"\$\{([a-zA-Z0-9_-]+)\}")
 _NAME = re.compile(r"[a-zA-Z0-9_-]+")
 
 
-def read_macros(node: Node | None, path: str, findings: Findings) -> dict[str, Scalar]:
+def read_macros(node: Node | None, path: str, findings: ProblemCollector) -> dict[str, Scalar]:
     """Return the macros that *node* declares, in order, without those that are wrong."""
     if node is None or (isinstance(node, Scalar) and node.value is None):
         return {}

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 
 from ...machine.errors import SwapchartError
-from ...runtime.eviction import All, Any, Expression, One, SetRef
+from ...runtime.eviction import AllOf, AnyOf, Expression, ServiceRef, SetRef
 
 #: Deepest nesting of parentheses that is read.
 MAX_DEPTH = 50
@@ -61,14 +61,14 @@ class _Parser:
         while self._peek() == "|":
             self._take()
             parts.append(self._together())
-        return parts[0] if len(parts) == 1 else Any(tuple(parts))
+        return parts[0] if len(parts) == 1 else AnyOf(tuple(parts))
 
     def _together(self) -> Expression:
         parts = [self._atom()]
         while self._peek() == "&":
             self._take()
             parts.append(self._atom())
-        return parts[0] if len(parts) == 1 else All(tuple(parts))
+        return parts[0] if len(parts) == 1 else AllOf(tuple(parts))
 
     def _atom(self) -> Expression:
         token = self._peek()
@@ -82,7 +82,7 @@ class _Parser:
         if not _NAME.fullmatch(token):
             known = token in ("", "|", "&", ")")
             raise self._unexpected("unexpected token" if known else "unexpected character")
-        return One(self._take())
+        return ServiceRef(self._take())
 
     def _parenthesis(self) -> Expression:
         self._take()
@@ -110,7 +110,7 @@ def references(expression: Expression) -> tuple[list[str], list[str]]:
     todo = [expression]
     while todo:
         part = todo.pop()
-        if isinstance(part, One):
+        if isinstance(part, ServiceRef):
             names[part.name] = None
         elif isinstance(part, SetRef):
             sets[part.name] = None
@@ -163,13 +163,13 @@ def families(
     done: dict[str, list[int]] = {}
 
     def family(expression: Expression) -> list[int]:
-        if isinstance(expression, One):
+        if isinstance(expression, ServiceRef):
             spend(1)
             return [bits.get(resolve(expression.name), 0)]
         if isinstance(expression, SetRef):
             spend(1)
             return done.get(expression.name, [])
-        if isinstance(expression, Any):
+        if isinstance(expression, AnyOf):
             return largest([mask for part in expression.parts for mask in family(part)])
         joined = [0]
         for part in expression.parts:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from .build_model import build_filters, url_complaint
 from .document.nodes import Node
 from .expand import Expanded
-from .problem_collector import Findings
+from .problem_collector import ProblemCollector
 from .routing import Coexistence
 from .schema.document import DocumentSection
 from .validate import locate
@@ -34,7 +34,7 @@ class Names:
         self,
         expanded: Expanded,
         models: Map[str, ModelConfig],
-        findings: Findings,
+        findings: ProblemCollector,
         *,
         is_partial: bool = False,
     ) -> None:

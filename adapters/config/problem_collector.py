@@ -25,7 +25,7 @@ _MOST = 1000  # errors that are kept, and warnings
 _LONGEST_MESSAGE, _LONGEST_PATH = 1000, 500
 
 
-class Findings:
+class ProblemCollector:
     """The problems found so far; the same one at the same place is kept once.
 
     A default that is wrong would otherwise be told once for each model it is used in. A file of

@@ -19,9 +19,9 @@ from pydantic_core import ErrorDetails
 
 from .document.nodes import Mapping, Node, Scalar, Sequence
 from .document.scalars import as_bool, as_text
-from .document.source import Environment
+from .document.source import EnvironmentValues
 from .macros import display
-from .problem_collector import Findings
+from .problem_collector import ProblemCollector
 from .schema.fields import Section
 
 S = TypeVar("S", bound=Section)
@@ -60,7 +60,7 @@ class Reader:
         findings: Where problems go.
     """
 
-    def __init__(self, environment: Environment, findings: Findings) -> None:
+    def __init__(self, environment: EnvironmentValues, findings: ProblemCollector) -> None:
         self.environment, self.findings = environment, findings
         self._hints = 0
 

@@ -19,7 +19,7 @@ _MANY = 64  # senders that wait at most: the first of a long turn is not to wait
 _BUSY_S = 50e-6  # what follows the one before within that time does not come alone
 
 
-class Sender(Protocol):
+class BatchedWriter(Protocol):
     """Holds what it has to send."""
 
     def send_held(self) -> None:
@@ -29,17 +29,17 @@ class Sender(Protocol):
         """Sending failed, which no transport tells of: whoever waits is to hear of it."""
 
 
-class Outbox:
+class WriteBatch:
     """The senders that hold something; of one event loop."""
 
     __slots__ = ("_at", "_is_busy", "_senders")
 
     def __init__(self) -> None:
-        self._senders: list[Sender] = []
+        self._senders: list[BatchedWriter] = []
         self._is_busy = False  # several had come in the last turn that waited
         self._at = 0.0  # when the last one came that did not wait; on the performance counter
 
-    def add(self, loop: asyncio.AbstractEventLoop, sender: Sender) -> None:
+    def add(self, loop: asyncio.AbstractEventLoop, sender: BatchedWriter) -> None:
         """Let *sender* send, at the end of this turn of *loop* at the latest."""
         senders = self._senders
         if not senders:

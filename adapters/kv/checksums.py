@@ -19,7 +19,7 @@ class _Job:
         self.result: str | Exception = OSError("cut short")
 
 
-class Digests:
+class Checksums:
     """The checksums of one model's files.
 
     Args:

@@ -22,7 +22,7 @@ _NEW = 0.3  # weight of a new measurement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class CacheUsage:
     """What one answer tells of the cache.
 
     Attributes:
@@ -48,7 +48,7 @@ def _last(name: bytes, data: bytes) -> float | None:
     return value if 0 <= value <= _LARGEST else None
 
 
-def seen_in(ends: bytes) -> Seen | None:
+def seen_in(ends: bytes) -> CacheUsage | None:
     """Read what an answer tells of the cache: llama.cpp's ``timings``, else ``usage``; or None.
 
     Args:
@@ -57,7 +57,7 @@ def seen_in(ends: bytes) -> Seen | None:
     cached, read = _last(b"cache_n", ends), _last(b"prompt_n", ends)
     if cached is not None and read is not None:
         written = _last(b"predicted_n", ends) or 0
-        return Seen(
+        return CacheUsage(
             cached=int(cached), read=int(read), written=int(written),
             read_ms=_last(b"prompt_ms", ends),
         )  # fmt: skip
@@ -70,11 +70,11 @@ def seen_in(ends: bytes) -> Seen | None:
         total += cached or 0  # Anthropic's leave the cached ones out
     if cached is None or total is None:
         return None
-    return Seen(cached=int(cached), read=max(int(total - cached), 0), written=int(written))
+    return CacheUsage(cached=int(cached), read=max(int(total - cached), 0), written=int(written))
 
 
 @dataclass(slots=True, kw_only=True)
-class Record:
+class Effectiveness:
     """What was measured of one model under one fingerprint.
 
     Attributes:
@@ -100,10 +100,10 @@ class Record:
     failures: int = 0
 
     @staticmethod
-    def load(value: Mapping[str, Any]) -> Record:
+    def load(value: Mapping[str, Any]) -> Effectiveness:
         """Make it from what a manifest holds; what is no sensible number is left out."""
-        record = Record()
-        for name in Record.__slots__:
+        record = Effectiveness()
+        for name in Effectiveness.__slots__:
             found = value.get(name)
             if isinstance(found, bool) or not isinstance(found, (int, float)):
                 continue
@@ -120,7 +120,7 @@ class Record:
             return "partial"
         return "no-op" if self.failures >= _FAILURES else "unknown"
 
-    def note_answer(self, seen: Seen) -> None:
+    def note_answer(self, seen: CacheUsage) -> None:
         """Learn how fast prompts are read."""
         if seen.read_ms is not None and seen.read >= _FEWEST_TOKENS:
             self.read_ms_per_token = _mix(self.read_ms_per_token, seen.read_ms / seen.read)

@@ -21,14 +21,14 @@ import anyio
 
 from ...runtime import CallAction, Hook, HookContext, ServiceSpec, Transition
 from ...runtime.fence import Fence
-from ...runtime.shielded_tasks import Shelter
+from ...runtime.shielded_tasks import ShieldedTasks
 from ..llama_cpp.launch_args import LaunchLine
 from ..system import threads
 from .effectiveness import seen_in
 from .files import FolderLock, KvStoreError, prefix_of
 from .manifest import ModelStore
-from .model_cache import ModelKv
-from .server import Terms
+from .model_cache import ModelCache
+from .server import LaunchContext
 from .server_identity import ServerFacts
 from .settings import KvSettings
 from .slot_client import SlotClient
@@ -60,13 +60,13 @@ class Answered(Protocol):
         ...
 
     @property
-    def pieces(self) -> Iterable[bytes]:
+    def body_chunks(self) -> Iterable[bytes]:
         """Of the answer's body: all, or the last ones."""
         ...
 
     @property
-    def first(self) -> bytes:
-        """The first of them, when ``pieces`` are not all."""
+    def first_chunk(self) -> bytes:
+        """The first of them, when ``body_chunks`` are not all."""
         ...
 
 
@@ -101,8 +101,8 @@ class _Action:
     service: str
     place: Place
     settings: KvSettings
-    terms: Terms = field(compare=False, repr=False)
-    keeper: KvKeeper = field(compare=False, repr=False)
+    terms: LaunchContext = field(compare=False, repr=False)
+    keeper: KvManager = field(compare=False, repr=False)
 
     async def __call__(self, context: HookContext) -> None:
         with self.keeper.lent(self.service, self.place) as model:
@@ -119,7 +119,7 @@ class _Action:
         return f"kv {self.verb}"
 
 
-class KvKeeper:
+class KvManager:
     """The continuity of all models.
 
     Args:
@@ -136,19 +136,19 @@ class KvKeeper:
         self._directory, self._say = directory, say
         self.drop_env: frozenset[str] = frozenset()
         self._wanted: dict[str, tuple[Place, KvSettings]] = {}
-        self._models: dict[tuple[str, Place], ModelKv] = {}
-        self._latest: dict[str, ModelKv] = {}
+        self._models: dict[tuple[str, Place], ModelCache] = {}
+        self._latest: dict[str, ModelCache] = {}
         self._hindrances: dict[str, str] = {}
         self._denials: dict[str, str] = {}
         self._off: frozenset[str] = frozenset()
         self._users: Counter[tuple[str, Place]] = Counter()
         self._locks: dict[Path, FolderLock] = {}
         self._tasks: Fence | None = None
-        self._answers: deque[tuple[ModelKv, bytes]] = deque(maxlen=_WAITING_ANSWERS)
+        self._answers: deque[tuple[ModelCache, bytes]] = deque(maxlen=_WAITING_ANSWERS)
         self._has_answers = anyio.Event()
 
     # ---- before a start
-    def equip(self, spec: ServiceSpec, settings: KvSettings) -> ServiceSpec:
+    def add_hooks(self, spec: ServiceSpec, settings: KvSettings) -> ServiceSpec:
         """Return *spec* with hooks of ours, and with a folder for slots in its command if it may.
 
         What keeps it from working is logged, with what to do, and *spec* stays as it is.
@@ -167,7 +167,9 @@ class KvKeeper:
         self._wanted[spec.name] = place, settings
         own = {name: value for name, value in os.environ.items() if name not in self.drop_env}
         facts = ServerFacts(command.argv, {**own, **command.env}, _cwd(spec))
-        action = _Action("restore", spec.name, place, settings, Terms(facts, settings), self)
+        action = _Action(
+            "restore", spec.name, place, settings, LaunchContext(facts, settings), self
+        )
         return replace(spec, command=command, hooks=_with_hooks(spec, action))
 
     def hindrance(self, spec: ServiceSpec, settings: KvSettings) -> str:
@@ -199,7 +201,9 @@ class KvKeeper:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Hold the folders for as long as the block lasts, and learn from answers meanwhile."""
-        shelter = Shelter()  # the last saves are made while everything else is being cancelled
+        shelter = (
+            ShieldedTasks()
+        )  # the last saves are made while everything else is being cancelled
         self._tasks = await shelter.open()
         try:
             for name, (place, settings) in self._wanted.items():
@@ -221,7 +225,7 @@ class KvKeeper:
             self._locks.clear()
             self._models.clear()
 
-    def open(self, name: str, place: Place) -> ModelKv | None:
+    def open(self, name: str, place: Place) -> ModelCache | None:
         """Return the continuity of model *name* in *place*; None, said once, if it is not ours.
 
         What another proxy holds is tried again at the next call.
@@ -238,14 +242,14 @@ class KvKeeper:
         self._latest[name] = self._models[key]
         return self._models[key]
 
-    def _opened(self, name: str, place: Place) -> ModelKv:
+    def _opened(self, name: str, place: Place) -> ModelCache:
         assert self._tasks is not None, "within running()"
         for folder in place.folders:  # models may share one, under other names too
             if folder not in self._locks:
                 self._locks[folder] = FolderLock(folder)
         store = ModelStore(name, place.folder, place.disk)
         store.open()
-        return ModelKv(name, store, self._tasks, lambda line: self._say(name, line))
+        return ModelCache(name, store, self._tasks, lambda line: self._say(name, line))
 
     def _cannot(self, name: str, why: str) -> None:
         if self._denials.get(name) != why:
@@ -253,7 +257,7 @@ class KvKeeper:
             log.warning("%s: kv: %s", name, why)
 
     @contextmanager
-    def lent(self, name: str, place: Place) -> Iterator[ModelKv | None]:
+    def lent(self, name: str, place: Place) -> Iterator[ModelCache | None]:
         """Lend what `open` returns; None too if it was switched off meanwhile."""
         key = name, place
         model = None if name in self._off else self.open(name, place)
@@ -392,12 +396,12 @@ def _cannot_make(place: Place | None) -> str:
 
 def _ends(exchange: Answered) -> bytes:
     """Return beginning and end of an answer: Anthropic's streams tell of the cache first."""
-    pieces, tail = tuple(exchange.pieces), b""
+    pieces, tail = tuple(exchange.body_chunks), b""
     for piece in reversed(pieces):
         tail = piece + tail
         if len(tail) >= _END_BYTES:
             break
-    head = b"".join(pieces[:_FIRST_PIECES]) if not exchange.first else exchange.first
+    head = b"".join(pieces[:_FIRST_PIECES]) if not exchange.first_chunk else exchange.first_chunk
     return head[:_END_BYTES] + b"\n" + tail[-_END_BYTES:]
 
 

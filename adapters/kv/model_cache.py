@@ -15,13 +15,13 @@ from typing import Any
 import anyio
 
 from ...runtime.fence import Fence
-from .effectiveness import Seen
+from .effectiveness import CacheUsage
 from .files import KvStoreError
 from .manifest import ModelStore
-from .restore import Restoring, prepare
-from .run_statistics import Run
-from .save import Saving
-from .server import Terms
+from .restore import Restore, prepare
+from .run_statistics import RunStatistics
+from .save import Save
+from .server import LaunchContext
 from .settings import KvSettings
 from .slot_client import SlotClient, SlotError
 from .state import ModelState
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 _FAULTS = frozenset({4, 6, 7, 8, 11})  # SIGILL, SIGABRT, SIGBUS, SIGFPE, SIGSEGV: its own doing
 
 
-class ModelKv:
+class ModelCache:
     """The continuity of one model.
 
     Args:
@@ -65,21 +65,21 @@ class ModelKv:
         ):
             self.state.forget(entry.file)
 
-    async def prepare(self, terms: Terms) -> None:
+    async def prepare(self, terms: LaunchContext) -> None:
         """Begin what can be done while the server loads."""
         await self.settled()
         self.enforce(terms.settings)
         prepare(self.state)
 
-    async def restore(self, endpoint: str, terms: Terms) -> None:
+    async def restore(self, endpoint: str, terms: LaunchContext) -> None:
         """Fill the slots of a server that has just become healthy, the most valuable first."""
-        self.state.run = Run()
+        self.state.run = RunStatistics()
         began, limit = time.perf_counter(), terms.settings.timeout_s
         problem = ""
         with anyio.move_on_after(limit) as scope:
             try:
                 async with _client(endpoint, terms) as client:
-                    await Restoring(self.state, terms, client).run()
+                    await Restore(self.state, terms, client).run()
             except (KvStoreError, SlotError, OSError) as error:
                 problem = f"not restored: {error}"
         if scope.cancelled_caught:
@@ -95,12 +95,12 @@ class ModelKv:
             self._counts["restored_tokens_total"] += tokens
             self.state.tell(f"restored {tokens} tokens into {len(entries)} slots in {ms:g} ms")
 
-    async def save(self, endpoint: str, terms: Terms) -> None:
+    async def save(self, endpoint: str, terms: LaunchContext) -> None:
         """Save the slots of a server that is about to stop or sleep."""
         began, limit = time.perf_counter(), terms.settings.timeout_s
         problem = ""
         async with _client(endpoint, terms) as client:
-            saving = Saving(self.state, terms, client)
+            saving = Save(self.state, terms, client)
             try:
                 with anyio.move_on_after(limit) as scope:
                     await saving.ask()
@@ -134,12 +134,12 @@ class ModelKv:
             )
             self.state.store.update(*(replace(entry, is_suspect=True) for entry in entries))
 
-    def _settle(self, saving: Saving) -> None:
+    def _settle(self, saving: Save) -> None:
         if saving.server is not None:
             self.state.settling = anyio.Event()
             self._tasks.start_soon(self._keep, saving, self.state.settling)
 
-    async def _keep(self, saving: Saving, settled: anyio.Event) -> None:
+    async def _keep(self, saving: Save, settled: anyio.Event) -> None:
         try:
             await saving.keep()
         except KvStoreError as error:
@@ -168,7 +168,7 @@ class ModelKv:
         self.state.run.is_proven = self.state.run.is_proven or is_seen
         return is_seen and self.state.run.is_watching
 
-    def note(self, seen: Seen) -> None:
+    def note(self, seen: CacheUsage) -> None:
         """Take what an answer tells."""
         self._counts["reused_tokens_total"] += seen.cached if self.state.run.restored else 0
         self.state.run.note(seen, self.state.record(self.state.run.fingerprint))
@@ -178,7 +178,7 @@ class ModelKv:
         """Return what can be shown: verdict, sizes, times in ms, and counts of this run of ours."""
         entries = self.state.store.manifest.entries
         return {
-            "problem": self.state.hindrance,
+            "problem": self.state.blocker,
             "verdict": self.state.record(self.state.run.fingerprint).verdict,
             "saved_tokens": sum(entry.tokens for entry in entries),
             "saved_bytes": sum(entry.size for entry in entries),
@@ -188,7 +188,7 @@ class ModelKv:
         }
 
 
-def _client(endpoint: str, terms: Terms) -> SlotClient:
+def _client(endpoint: str, terms: LaunchContext) -> SlotClient:
     # Its own limit is for answers that hang after ours, which ends it in good order, was missed.
     limit = terms.settings.hook_timeout_s
     return SlotClient(endpoint, api_key=terms.facts.api_key, timeout_s=limit)

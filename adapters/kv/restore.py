@@ -9,12 +9,12 @@ import anyio
 
 from .entry import Entry, by_value
 from .files import KvStoreError
-from .server import Terms
+from .server import LaunchContext
 from .slot_client import SlotClient, SlotError
 from .state import ModelState
 
 
-class Restoring:
+class Restore:
     """One restore.
 
     Args:
@@ -23,7 +23,7 @@ class Restoring:
         client: Talks to its server.
     """
 
-    def __init__(self, model: ModelState, terms: Terms, client: SlotClient) -> None:
+    def __init__(self, model: ModelState, terms: LaunchContext, client: SlotClient) -> None:
         self._model, self._terms, self._client = model, terms, client
         self._store = model.store
 

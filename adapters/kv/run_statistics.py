@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from .effectiveness import Record, Seen
+from .effectiveness import CacheUsage, Effectiveness
 from .entry import Entry
 from .token_file import common_prefix
 
@@ -22,7 +22,7 @@ Saved = tuple[Entry, "array[int] | None"]
 
 
 @dataclass(slots=True, kw_only=True)
-class Run:
+class RunStatistics:
     """One run of a server, from its restore to its save.
 
     Attributes:
@@ -46,7 +46,7 @@ class Run:
         """Tell whether answers are still looked at."""
         return bool(self.fingerprint) and self.watched < _WATCHED
 
-    def note(self, seen: Seen, record: Record) -> None:
+    def note(self, seen: CacheUsage, record: Effectiveness) -> None:
         """Take what an answer tells."""
         self.watched += 1
         record.note_answer(seen)
@@ -60,13 +60,13 @@ class Run:
                 self._note_part(seen, record)
         self._explained = max(self._explained, seen.cached + seen.read + seen.written)
 
-    def _note_part(self, seen: Seen, record: Record) -> None:
+    def _note_part(self, seen: CacheUsage, record: Effectiveness) -> None:
         tokens = [entry.tokens for entry in self.restored.values()]
         if tokens and seen.cached >= _PART * min(tokens):
             self._is_decided = True
             record.parts += 1
 
-    def look_back(self, old: Iterable[Saved], new: Iterable[Saved], record: Record) -> None:
+    def look_back(self, old: Iterable[Saved], new: Iterable[Saved], record: Effectiveness) -> None:
         """Count a conversation that went on where it was restored and was read anew all the same.
 
         Args:

@@ -9,17 +9,17 @@ from contextlib import suppress
 from dataclasses import replace
 
 from ..system import threads
-from .effectiveness import Record
+from .effectiveness import Effectiveness
 from .entry import Entry, by_value, choose
 from .files import KvStoreError
 from .run_statistics import Saved
-from .server import Server, Terms
+from .server import LaunchContext, Server
 from .slot_client import Slot, SlotClient, SlotError
 from .state import ModelState
 from .token_file import read_tokens
 
 
-class Saving:
+class Save:
     """One save.
 
     Args:
@@ -33,7 +33,7 @@ class Saving:
         run: The run that it ends.
     """
 
-    def __init__(self, model: ModelState, terms: Terms, client: SlotClient) -> None:
+    def __init__(self, model: ModelState, terms: LaunchContext, client: SlotClient) -> None:
         self._model, self._terms, self._client = model, terms, client
         self._files = model.store.files
         self.server: Server | None = None
@@ -103,7 +103,7 @@ class Saving:
                 )
             )  # fmt: skip
 
-    def _is_worth(self, tokens: int, record: Record) -> bool:
+    def _is_worth(self, tokens: int, record: Effectiveness) -> bool:
         return 0 < tokens >= self._terms.settings.min_tokens and record.pays(tokens)
 
     def _check_size(self, name: str, written: int) -> None:

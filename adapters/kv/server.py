@@ -11,7 +11,7 @@ from .settings import KvSettings
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class LaunchContext:
     """What holds for one process: how it was started, and what was wanted then.
 
     Attributes:

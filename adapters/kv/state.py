@@ -12,11 +12,11 @@ import anyio
 
 from ...runtime.fence import Fence
 from ..system import threads
-from .checksums import Digests
-from .effectiveness import Record
+from .checksums import Checksums
+from .effectiveness import Effectiveness
 from .manifest import ModelStore
-from .run_statistics import Run
-from .server import Server, Terms
+from .run_statistics import RunStatistics
+from .server import LaunchContext, Server
 from .slot_client import SlotClient
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class ModelState:
     Attributes:
         digests: Checksums of its files.
         run: The process that runs, or the last one.
-        hindrance: Why nothing is kept; None when it is.
+        blocker: Why nothing is kept; None when it is.
         failures: How many saves and restores have failed.
         settling: Set once the last save has been written down; None before the first.
     """
@@ -45,13 +45,13 @@ class ModelState:
         clock: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
         self.name, self.store, self.clock = name, store, clock
-        self.digests = Digests(store.files, tasks)
-        self.run = Run()
-        self.hindrance: str | None = None
+        self.digests = Checksums(store.files, tasks)
+        self.run = RunStatistics()
+        self.blocker: str | None = None
         self.failures = 0
         self.settling: anyio.Event | None = None
         self._say = say
-        self._records = {k: Record.load(v) for k, v in store.manifest.learned.items()}
+        self._records = {k: Effectiveness.load(v) for k, v in store.manifest.learned.items()}
         self._warned: set[str] = set()
 
     async def settled(self) -> None:
@@ -59,7 +59,7 @@ class ModelState:
         if self.settling is not None:
             await self.settling.wait()
 
-    async def identify(self, client: SlotClient, terms: Terms) -> Server | None:
+    async def identify(self, client: SlotClient, terms: LaunchContext) -> Server | None:
         """Ask the server who it is; None, said once, when nothing can be kept of it."""
         props = await client.props()
         if props is None:
@@ -71,21 +71,21 @@ class ModelState:
         if isinstance(found, str):
             self._cannot(found, found)
             return None
-        self.hindrance = None
+        self.blocker = None
         return Server(
             fingerprint=found, slots=props["total_slots"], lora=_default_lora(props),
             is_asleep=bool(props.get("is_sleeping")),
         )  # fmt: skip
 
     def _cannot(self, about: str, why: str) -> None:
-        self.hindrance = f"nothing is kept: {why}"
-        self.complain(about, self.hindrance)
+        self.blocker = f"nothing is kept: {why}"
+        self.complain(about, self.blocker)
 
-    def record(self, key: str) -> Record:
+    def record(self, key: str) -> Effectiveness:
         """Return what was measured under fingerprint *key*."""
         record = self._records.get(key)
         if record is None:
-            record = self._records[key] = Record()
+            record = self._records[key] = Effectiveness()
         return record
 
     def forget(self, file: str) -> None:

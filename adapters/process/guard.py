@@ -27,7 +27,7 @@ _PAUSE_LIMIT_S = 60.0
 _log = logging.getLogger(__name__)
 
 
-class Guardian:
+class Guard:
     """One guard process for one launcher; started again when it dies."""
 
     def __init__(self, instance: str) -> None:

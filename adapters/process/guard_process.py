@@ -73,7 +73,7 @@ def newest_pid() -> int:
     return int(words[-1]) if words and words[-1].isdigit() else 0
 
 
-def victims(marker: bytes, groups: dict[int, int], tags: int = 0) -> list[tuple[int, int]]:
+def targets(marker: bytes, groups: dict[int, int], tags: int = 0) -> list[tuple[int, int]]:
     """Find who is to be ended: (pid, start) of each, zombies and ourselves left out."""
     table = {}
     for name in os.listdir("/proc"):  # noqa: PTH208
@@ -160,7 +160,7 @@ def end_all(instance: str, groups: dict[int, int], tags: int = 0) -> bool:
     quiet = 0
     while (elapsed_s := time.monotonic() - began) < LIMIT_S:
         newest = newest_pid()
-        alive = victims(marker, groups, tags)
+        alive = targets(marker, groups, tags)
         for who in alive:
             if elapsed_s >= GRACE_S:
                 send(who[0], signal.SIGKILL)

@@ -26,9 +26,9 @@ from ...runtime.errors import EngineError
 from ...runtime.fence import kept
 from ...runtime.ports import Command, Exit, Launcher, LogSink
 from . import oom, reaping
-from .guard import Guardian
+from .guard import Guard
 from .local_process import KILL_AGAIN_S, LocalProcess
-from .output import CappedSink, LogPump
+from .output import CappedSink, OutputPump
 from .port import check
 from .procfs import Proc
 from .spawn import ignore_signals, spawn, unignore_signals
@@ -68,7 +68,7 @@ class LocalLauncher(Launcher):
         instance: str | None = None,
     ) -> None:
         self.instance = instance if instance is not None else secrets.token_hex(8)
-        self._guardian = Guardian(self.instance) if guard else None
+        self._guardian = Guard(self.instance) if guard else None
         self._is_subreaper, self._was_subreaper = subreaper, False
         self.drop_env = drop_env
         self.oom_count = oom.OomCount()
@@ -149,7 +149,7 @@ class LocalLauncher(Launcher):
         run_id = secrets.token_hex(8)
         with tag.worn(tag.make(self.instance, run_id)):
             popen, start, output = spawn(command, self._environment(command, run_id))
-        pump = LogPump(output, log)
+        pump = OutputPump(output, log)
         process = LocalProcess(
             popen, start=start, run_id=run_id, command=command, pump=pump, launcher=self,
             is_hook=is_hook,

@@ -18,7 +18,7 @@ from ...runtime.ports import Command, Exit, Probe, ProcessHandle
 from ..system import threads
 from . import container_engines, pidfd, reaping
 from .oom import OomCount
-from .output import LogPump
+from .output import OutputPump
 from .port import http_probe
 from .port.owner import PortOwner
 from .procfs import Proc
@@ -76,7 +76,7 @@ class LocalProcess(ProcessHandle):
         start: int,
         run_id: str,
         command: Command,
-        pump: LogPump,
+        pump: OutputPump,
         launcher: ProcessOwner,
         is_hook: bool,
     ) -> None:

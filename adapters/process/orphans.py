@@ -70,7 +70,7 @@ def started_of(pid: int) -> int | None:
     return None if proc is None else proc.start
 
 
-def find_leftovers(launched: Sequence[LaunchRecord]) -> list[tuple[procfs.Proc, str]]:
+def find_orphans(launched: Sequence[LaunchRecord]) -> list[tuple[procfs.Proc, str]]:
     """Return live processes of *launched* trees, each with its service."""
     services = {item.instance: item.service for item in launched}
     boot = boot_id()
@@ -96,12 +96,12 @@ def find_leftovers(launched: Sequence[LaunchRecord]) -> list[tuple[procfs.Proc, 
     return found
 
 
-async def end_leftovers(launched: Sequence[LaunchRecord]) -> list[str]:
+async def kill_orphans(launched: Sequence[LaunchRecord]) -> list[str]:
     """End what lives of *launched*; returns the services that something was ended of."""
     services: set[str] = set()
     denied: set[procfs.Proc] = set()
     with anyio.move_on_after(_LIMIT_S):
-        while found := [each for each in find_leftovers(launched) if each[0] not in denied]:
+        while found := [each for each in find_orphans(launched) if each[0] not in denied]:
             for proc, service in found:
                 if service not in services:
                     log.warning("%s: ending what an earlier run left behind", service)

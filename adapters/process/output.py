@@ -24,7 +24,7 @@ PIPE_BYTES = 1 << 18
 FINAL_BYTES = 1 << 20  # more than a pipe holds, so all that a dead process has written
 
 
-class LogPump:
+class OutputPump:
     """Reads one end of a pipe into a sink until its end, or until it is told to stop.
 
     Attributes:

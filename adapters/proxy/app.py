@@ -10,23 +10,23 @@ from ...runtime import LogRing, Supervisor
 from ...runtime.fence import kept
 from ..http1.asgi_types import Headers, Message, Receive, Scope, Send
 from ..store.activity import ActivityStore
-from .access.admission import Refusal, json_refusal
+from .access.admission import Denied, json_refusal
 from .access.origins import preflight
-from .accounting.request_record import Exchange
-from .api.events import Reporter
+from .accounting.request_record import RequestRecord
+from .api.events import EventPublisher
 from .api.passthrough import bad_path, redirect
 from .api.route_table import ROUTES
 from .body.memory_budget import BodyBudget
-from .context import History, Proxy
-from .forwarding.fast_path import Lane
-from .models.catalog import Catalogue
+from .context import History, ProxyContext
+from .forwarding.fast_path import FastPath
+from .models.catalog import ModelCatalog
 from .monitoring.host import HostSampler, sample_on
 from .options import ProxyOptions
-from .request import Request, unless_gone
+from .request import Request, run_until_disconnect
 from .responses import send_error
 from .routing import cleaned
 
-OnFinished: TypeAlias = Callable[[Exchange], None]
+OnFinished: TypeAlias = Callable[[RequestRecord], None]
 
 _URL_BYTES = "!$%&'()*+,-./:;=?@_~"
 _BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
@@ -51,26 +51,26 @@ class ProxyApp:
     """
 
     def __init__(
-        self, supervisor: Supervisor, catalogue: Catalogue, options: ProxyOptions | None = None,
+        self, supervisor: Supervisor, catalogue: ModelCatalog, options: ProxyOptions | None = None,
         *, on_finished: OnFinished | None = None, history: History | None = None,
         own_log: LogRing | None = None, activity: ActivityStore | None = None,
     ) -> None:  # fmt: skip
-        self.proxy = Proxy(
+        self.proxy = ProxyContext(
             supervisor, catalogue, options or ProxyOptions(), history=history,
             on_finished=on_finished, own_log=own_log, activity=activity,
         )  # fmt: skip
         self.bodies = BodyBudget(
             self.proxy.options.body_budget_bytes, self.proxy.options.body_wait_s
         )
-        self.lane = Lane(self.proxy, ROUTES, self.bodies)
-        self._reporter = Reporter(self.proxy)
-        self.proxy.watch = self._reporter
+        self.lane = FastPath(self.proxy, ROUTES, self.bodies)
+        self._reporter = EventPublisher(self.proxy)
+        self.proxy.change_publisher = self._reporter
         self._ends = [
             supervisor.listen(self._reporter.take),
-            supervisor.listen(self.proxy.books.counters.take),
+            supervisor.listen(self.proxy.accounting.metrics.on_transition),
         ]
         self.proxy.spawn(
-            kept(sample_on, self.proxy.books.samples, self._sample_period_s, HostSampler())
+            kept(sample_on, self.proxy.accounting.samples, self._sample_period_s, HostSampler())
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,7 +81,7 @@ class ProxyApp:
             await websockets.serve(self.proxy, scope, receive, send)
             return
         request = Request(scope, receive, self.bodies)
-        await unless_gone(request, self._answer(request, send))
+        await run_until_disconnect(request, self._answer(request, send))
 
     def _sample_period_s(self) -> float | None:
         return self.proxy.options.performance_every_s
@@ -103,14 +103,14 @@ class ProxyApp:
         if method == "OPTIONS":
             await self._preflight(request, send)
             return
-        route, request.rest = ROUTES.find(method, path)
-        head = request.head = proxy.heads.of(request.scope)
+        route, request.path_suffix = ROUTES.find(method, path)
+        head = request.head = proxy.header_cache.of(request.scope)
         verdict = head.verdicts.get(id(route))
         if verdict is None:
-            verdict = head.verdicts[id(route)] = proxy.gate.admit(request.scope, route)
+            verdict = head.verdicts[id(route)] = proxy.admission.admit(request.scope, route)
         if verdict.origin is not None:
             send, request.send_whole = _sharing(send, verdict.origin), None
-        if isinstance(verdict, Refusal):
+        if isinstance(verdict, Denied):
             await _refuse(request, send, verdict)
             return
         request.access = verdict.access
@@ -126,7 +126,7 @@ class ProxyApp:
         await route.handler(proxy, request, send)
 
     async def _preflight(self, request: Request, send: Send) -> None:
-        gate = self.proxy.gate
+        gate = self.proxy.admission
         refusal = gate.host_refusal(request.scope)
         if refusal is not None:
             await _refuse(request, send, refusal)
@@ -136,7 +136,7 @@ class ProxyApp:
         await send({"type": "http.response.body", "body": b""})
 
 
-async def _refuse(request: Request, send: Send, refusal: Refusal) -> None:
+async def _refuse(request: Request, send: Send, refusal: Denied) -> None:
     await send_error(
         request, send, refusal.status, refusal.message, code=refusal.code or None,
         headers=refusal.headers,

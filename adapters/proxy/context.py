@@ -10,17 +10,17 @@ from typing import Any, Protocol, TypeAlias
 
 from ...runtime import LogRing, Supervisor, SwapchartError, Transition
 from ..store.activity import ActivityStore
-from .access.admission import Gate, Pass
-from .access.header_cache import HeadMemo
+from .access.admission import AdmissionControl, Allowed
+from .access.header_cache import HeaderCache
 from .access.origins import ProxyTrust
 from .access.visible_models import View
-from .accounting.accounting import Books
-from .accounting.request_record import Exchange, Flights
+from .accounting.accounting import Accounting
+from .accounting.request_record import InFlightRequests, RequestRecord
 from .body.turns import Turns
-from .event_bus import Hub
-from .listener_limits import Listeners
-from .models.catalog import Catalogue
-from .models.definitions import ModelCard, PeerCard
+from .event_bus import EventBus
+from .listener_limits import ListenerLimits
+from .models.catalog import ModelCatalog
+from .models.definitions import ModelDefinition, PeerDefinition
 from .models.profiles import Profiles
 from .models.resolver import Resolver
 from .monitoring.event_loop import LoopWatch
@@ -37,7 +37,7 @@ class History(Protocol):
         ...
 
 
-class Watch(Protocol):
+class ChangePublisher(Protocol):
     """Publishes what changes; see ``events.Reporter``."""
 
     def look(self) -> None:
@@ -91,14 +91,14 @@ class ConfigControl(Protocol):
         ...
 
 
-class Proxy:
+class ProxyContext:
     """What all handlers share.
 
     Attributes:
         supervisor: Runs the models.
-        catalogue: The models as clients see them.
+        catalog: The models as clients see them.
         options: How to behave.
-        gate: What every request passes first.
+        admission: What every request passes first.
         trusts: Tells whether the client at an address is a proxy of ours.
         config: The configuration in force; None: there is none to be read again.
         loop_watch: How late the event loop runs; None: nobody looks.
@@ -106,25 +106,25 @@ class Proxy:
         history: None: nothing is remembered.
         profiles: Which of them is active.
         resolver: Finds models by name.
-        flights: Requests that are not over.
+        in_flight: Requests that are not over.
         turns: Long work of requests, in the event loop.
-        hub: Tells events to who listens.
+        event_bus: Tells events to who listens.
         listeners: How many do, to events and logs.
-        watch: Finds them.
-        books: What is written down about requests.
+        change_publisher: Finds them.
+        accounting: What is written down about requests.
         own_log: What the proxy itself has logged.
         log: Where handlers log to.
     """
 
     def __init__(
-        self, supervisor: Supervisor, catalogue: Catalogue, options: ProxyOptions, *,
+        self, supervisor: Supervisor, catalogue: ModelCatalog, options: ProxyOptions, *,
         history: History | None = None,
-        on_finished: Callable[[Exchange], None] | None = None, own_log: LogRing | None = None,
+        on_finished: Callable[[RequestRecord], None] | None = None, own_log: LogRing | None = None,
         activity: ActivityStore | None = None,
     ) -> None:  # fmt: skip
-        self.supervisor, self.catalogue, self.options = supervisor, catalogue, options
-        self.gate = Gate(options)
-        self.heads = HeadMemo()
+        self.supervisor, self.catalog, self.options = supervisor, catalogue, options
+        self.admission = AdmissionControl(options)
+        self.header_cache = HeaderCache()
         self.trusts = ProxyTrust(options.trusted_proxies).allows
         self.config: ConfigControl | None = None
         self.loop_watch: LoopWatch | None = None
@@ -133,36 +133,36 @@ class Proxy:
         self.on_finished = on_finished
         self.profiles = Profiles(catalogue.profiles)
         self.resolver = Resolver(supervisor, catalogue, self.profiles)
-        self.flights = Flights()
+        self.in_flight = InFlightRequests()
         self.turns = Turns()
-        self.hub = Hub()
-        self.listeners = Listeners(options.listeners, options.listeners_per_key)
-        self.watch: Watch | None = None
+        self.event_bus = EventBus()
+        self.listeners = ListenerLimits(options.listeners, options.listeners_per_key)
+        self.change_publisher: ChangePublisher | None = None
         self._closing = asyncio.Event()
         self._renewed = asyncio.Event()  # set, and replaced, by each configuration
         self.own_log = own_log if own_log is not None else LogRing()
         self.log = logging.getLogger("swapchart.proxy")
-        self.books = Books(activity, self.hub, self.own_log, options.capture_bytes)
+        self.accounting = Accounting(activity, self.event_bus, self.own_log, options.capture_bytes)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._upstreams: dict[str, Upstream] = {}
         self._dropped: defaultdict[str, list[Upstream]] = defaultdict(list)  # and still in use
         self._peers: dict[str, Upstream] = {}
         self._end_listening = supervisor.listen(self._cut)
 
-    def configure(self, catalogue: Catalogue, options: ProxyOptions) -> None:
+    def configure(self, catalogue: ModelCatalog, options: ProxyOptions) -> None:
         """Go by other models and other options from now on; what is under way goes on.
 
         The active profile stays active if there is still one of that name, and selectors keep
         count of the requests behind them.
         """
         active = self.profiles.active
-        self.catalogue, self.options = catalogue, options
-        self.gate = Gate(options)
+        self.catalog, self.options = catalogue, options
+        self.admission = AdmissionControl(options)
         self._renewed.set()
         self._renewed = asyncio.Event()
-        self.heads = HeadMemo()
+        self.header_cache = HeaderCache()
         self.trusts = ProxyTrust(options.trusted_proxies).allows
-        self.books.captures.resize(options.capture_bytes)
+        self.accounting.captures.resize(options.capture_bytes)
         self.listeners.limit_to(options.listeners, options.listeners_per_key)
         self.profiles = Profiles(catalogue.profiles)
         if active is not None and active in self.profiles:
@@ -179,14 +179,14 @@ class Proxy:
             == (upstream.endpoint, upstream.limits)
         }  # fmt: skip
 
-    def upstream_of(self, card: ModelCard) -> Upstream:
+    def upstream_of(self, card: ModelDefinition) -> Upstream:
         """Return the connections to the server of a model of ours."""
         endpoint = self.supervisor[card.id].spec.endpoint
         upstream = self._upstreams.get(card.id)
         if upstream is None or upstream.endpoint != endpoint:
             if upstream is not None:
                 self._drop(card.id, upstream)
-            limits = self.catalogue.cards.get(card.id, card).limits  # *card* may be an old one
+            limits = self.catalog.cards.get(card.id, card).limits  # *card* may be an old one
             upstream = self._upstreams[card.id] = Upstream(endpoint, limits)
         return upstream
 
@@ -195,7 +195,7 @@ class Proxy:
         kept = [old for old in self._dropped[name] if old.pool.open]
         self._dropped[name] = [*kept, upstream]
 
-    def upstream_of_peer(self, card: PeerCard) -> Upstream:
+    def upstream_of_peer(self, card: PeerDefinition) -> Upstream:
         """Return the connections to a peer."""
         upstream = self._peers.get(card.id)
         if upstream is None:
@@ -209,12 +209,12 @@ class Proxy:
             KeyError: There is no such profile.
         """
         self.profiles.activate(name)
-        if self.watch is not None:
-            self.watch.profile_changed()
+        if self.change_publisher is not None:
+            self.change_publisher.profile_changed()
 
     def view(self, access: Access) -> View:
         """Return what a request with *access* may see of the models."""
-        return View(access, self.catalogue)
+        return View(access, self.catalog)
 
     def now(self) -> float:
         """Return the time on the clock of the scheduler; seconds."""
@@ -232,8 +232,8 @@ class Proxy:
             await self._renewed.wait()
 
     def _may_go_on(self, request: Request) -> bool:
-        verdict = self.gate.admit(request.scope, request.route)
-        return isinstance(verdict, Pass) and verdict.access == request.access
+        verdict = self.admission.admit(request.scope, request.route)
+        return isinstance(verdict, Allowed) and verdict.access == request.access
 
     def end_streams(self) -> None:
         """End the streams of logs and events: nobody could wait for their end."""

@@ -18,7 +18,7 @@ _WAITING_BYTES = 1 << 19
 _TAKEN_BYTES = 1 << 16
 
 
-def frame(number: int, kind: str, value: object) -> bytes:
+def format_sse(number: int, kind: str, value: object) -> bytes:
     """Return one server-sent event; its data is JSON that holds JSON, as llama-swap's does."""
     inner = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     outer = json.dumps({"type": kind, "data": inner}, ensure_ascii=False, separators=(",", ":"))
@@ -29,7 +29,7 @@ def frame(number: int, kind: str, value: object) -> bytes:
 Shape: TypeAlias = Callable[[str, Any], Any]
 
 
-class Feed:
+class Subscription:
     """What one listener has still to get.
 
     Attributes:
@@ -56,7 +56,7 @@ class Feed:
             value = self.shape(kind, value)
             if value is None:
                 return b""
-        return frame(self._numbers(), kind, value)
+        return format_sse(self._numbers(), kind, value)
 
     def offer(self, data: bytes) -> None:
         """Add a whole frame, or count it as lost when there is no room."""
@@ -102,11 +102,11 @@ class Feed:
         return b"".join(taken)
 
 
-class Hub:
+class EventBus:
     """All listeners of a proxy."""
 
     def __init__(self) -> None:
-        self._feeds: set[Feed] = set()
+        self._feeds: set[Subscription] = set()
         self._numbers = itertools.count(1)
 
     @property
@@ -114,20 +114,20 @@ class Hub:
         """Tell whether anybody listens; if not, nothing need be put together."""
         return bool(self._feeds)
 
-    def open(self, shape: Shape | None = None) -> Feed:
+    def open(self, shape: Shape | None = None) -> Subscription:
         """Begin to listen, to what *shape* leaves of each event; pair with `close`."""
-        feed = Feed(self._number, shape)
+        feed = Subscription(self._number, shape)
         self._feeds.add(feed)
         return feed
 
-    def close(self, feed: Feed) -> None:
+    def close(self, feed: Subscription) -> None:
         """Listen no longer."""
         self._feeds.discard(feed)
 
     def publish(self, kind: str, value: Any) -> None:
         """Tell everybody."""
         if self._feeds:
-            data = frame(self._number(), kind, value)
+            data = format_sse(self._number(), kind, value)
             for feed in self._feeds:
                 if feed.shape is None:
                     feed.offer(data)

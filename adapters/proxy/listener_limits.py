@@ -17,7 +17,7 @@ from .responses import send_error
 _RETRY_S = 5.0
 
 
-class Listeners:
+class ListenerLimits:
     """Counts the clients that listen.
 
     Args:

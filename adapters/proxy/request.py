@@ -15,7 +15,7 @@ from typing import Any
 
 from ..http1.asgi_types import Headers, Message, Receive, Scope, SendWhole
 from ..http1.server.request_cycle import TELL_LEAVING, WHOLE_ANSWER, WHOLE_BODY
-from .access.header_cache import Head
+from .access.header_cache import CachedHeaders
 from .body.errors import BodyTooLargeError
 from .body.memory_budget import BodyBudget
 from .options import EVERYTHING, Access
@@ -29,11 +29,11 @@ _ENDLESS = 1 << 63
 _UNCOUNTED_BYTES = 1 << 16  # as many as requests may wait are still little
 
 
-class ClientGoneError(Exception):
+class RequestAbortedError(Exception):
     """The client left before it got its answer; there is nobody to tell."""
 
 
-async def unless_gone(request: Request, work: Coroutine[Any, Any, None]) -> None:
+async def run_until_disconnect(request: Request, work: Coroutine[Any, Any, None]) -> None:
     """Run *work*, which serves *request*; that its client leaves ends it, and is no error."""
     try:
         await work
@@ -48,18 +48,18 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, None]) -> None
             task.uncancel()
     finally:
         request.unwatch()
-        if request.held_bytes:
-            request.give_back()
+        if request.body_bytes_reserved:
+            request.release_body()
 
 
 def _says_gone(error: BaseException) -> bool:
     """Tell whether *error* only says that the client has left: ASGI 2.4 lets `send` raise then."""
     if isinstance(error, BaseExceptionGroup):
         return all(map(_says_gone, error.exceptions))
-    return isinstance(error, ClientGoneError | ConnectionError)
+    return isinstance(error, RequestAbortedError | ConnectionError)
 
 
-class _Patience:
+class _DisconnectWatchTimer:
     """The requests of one event loop that may be answered at once, and need no watcher then.
 
     One timer for all of them: making and cancelling one each costs as much as the whole chart.
@@ -95,13 +95,13 @@ class _Patience:
             self.loop.call_later(_WATCH_AFTER_S, self._look)
 
 
-_patience: _Patience | None = None
+_patience: _DisconnectWatchTimer | None = None
 
 
-def _patience_of(loop: asyncio.AbstractEventLoop) -> _Patience:
+def _patience_of(loop: asyncio.AbstractEventLoop) -> _DisconnectWatchTimer:
     global _patience
     if _patience is None or _patience.loop is not loop:
-        _patience = _Patience(loop)
+        _patience = _DisconnectWatchTimer(loop)
     return _patience
 
 
@@ -115,18 +115,35 @@ class Request:
         headers: Fields as they came; shape (n, 2), names in lower case.
         is_gone: The client has left.
         route: Where it goes; None until that was found.
-        rest: What the ``*`` of the route's path stands for.
+        path_suffix: What the ``*`` of the route's path stands for.
         access: What its key allows.
-        held_bytes: What its body takes of the budget; see `give_back`.
+        body_bytes_reserved: What its body takes of the budget; see `release_body`.
         head: What follows from its fields; None until somebody looked.
         send_whole: Sends a whole answer at once, where the server has a way to; see
             ``h1_exchange.WHOLE_ANSWER``.
     """
 
     __slots__ = (
-        "_ahead", "_budget", "_is_complete", "_patience", "_receive", "_take_body", "_task",
-        "_tell_leaving", "_watcher", "access", "head", "headers", "held_bytes", "is_gone", "method",
-        "path", "rest", "route", "scope", "send_whole",
+        "_ahead",
+        "_budget",
+        "_is_complete",
+        "_patience",
+        "_receive",
+        "_take_body",
+        "_task",
+        "_tell_leaving",
+        "_watcher",
+        "access",
+        "body_bytes_reserved",
+        "head",
+        "headers",
+        "is_gone",
+        "method",
+        "path",
+        "path_suffix",
+        "route",
+        "scope",
+        "send_whole",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, budget: BodyBudget | None = None) -> None:
@@ -136,10 +153,10 @@ class Request:
         self.headers: Headers = scope["headers"]
         self.is_gone = False
         self.route: Route | None = None
-        self.rest = ""
+        self.path_suffix = ""
         self.access: Access = EVERYTHING
-        self.held_bytes = 0
-        self.head: Head | None = None
+        self.body_bytes_reserved = 0
+        self.head: CachedHeaders | None = None
         extensions = scope.get("extensions")
         self.send_whole: SendWhole | None = None
         self._take_body: Callable[[], bytes | None] | None = None
@@ -153,7 +170,7 @@ class Request:
         self._is_complete = False
         self._task: asyncio.Task[object] | None = None
         self._watcher: asyncio.Task[None] | None = None
-        self._patience: _Patience | None = None
+        self._patience: _DisconnectWatchTimer | None = None
 
     def header(self, name: bytes) -> bytes | None:
         """Return the first field called *name* (lower case), or None."""
@@ -204,7 +221,7 @@ class Request:
             BodyTooLargeError: It is larger than *limit_bytes*; known before it was read if
                 the client declared it.
             BodyBudgetError: There is no room for it beside those of others.
-            ClientGoneError: The client left before it had sent it.
+            RequestAbortedError: The client left before it had sent it.
         """
         declared = self.declared_length()
         if declared is not None and declared > limit_bytes:
@@ -236,7 +253,7 @@ class Request:
             size += len(piece)
             if size > limit_bytes:
                 raise BodyTooLargeError(limit_bytes)
-            if size > self.held_bytes:
+            if size > self.body_bytes_reserved:
                 await self._hold(size)
             self._is_complete = not message.get("more_body", False)
         return whole.getvalue()  # its own buffer, no copy
@@ -244,15 +261,15 @@ class Request:
     async def _hold(self, size: int) -> None:
         """Take as much of the budget as *size* bytes of body need, if they count at all."""
         if size > _UNCOUNTED_BYTES and self._budget is not None:
-            more = size - self.held_bytes
+            more = size - self.body_bytes_reserved
             await self._budget.take(more)
-            self.held_bytes += more
+            self.body_bytes_reserved += more
 
-    def give_back(self) -> None:
+    def release_body(self) -> None:
         """The body is not needed any more."""
         if self._budget is not None:
-            self._budget.give_back(self.held_bytes)
-        self.held_bytes = 0
+            self._budget.give_back(self.body_bytes_reserved)
+        self.body_bytes_reserved = 0
 
     async def body_or_stream(self) -> bytes | AsyncIterator[bytes]:
         """Return the body if it came in one piece, else its pieces as they come."""
@@ -279,7 +296,7 @@ class Request:
             message = await self._receive()
         if message["type"] == "http.disconnect":
             self.is_gone = True
-            raise ClientGoneError
+            raise RequestAbortedError
         return message
 
     # ---- the client's leaving
@@ -304,9 +321,9 @@ class Request:
     def _watch_now(self) -> None:
         idle = self._watcher is None or self._watcher.done()
         if self._task is not None and idle and self._ahead is None:
-            self._watcher = asyncio.get_running_loop().create_task(self._see_off())
+            self._watcher = asyncio.get_running_loop().create_task(self._watch_disconnect())
 
-    async def _see_off(self) -> None:
+    async def _watch_disconnect(self) -> None:
         message = await self._receive()
         while message["type"] != "http.disconnect":
             if not self._is_complete:

@@ -16,7 +16,7 @@ from ..http1.server.hypercorn_protocol import H1Limits, patched_hypercorn
 from ..http1.server.stock import guarded_uvicorn
 from ..http1.server.uvicorn_protocol import uvicorn_protocol
 from ..http1.server.websocket import UvicornWebsocket, hypercorn_websockets
-from ..proxy.forwarding.forward import BrokenOffError
+from ..proxy.forwarding.forward import ResponseAbortedError
 
 if TYPE_CHECKING:
     import uvicorn
@@ -47,7 +47,7 @@ class _Known(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Tell whether *record* is news."""
         error = record.exc_info[1] if record.exc_info else None
-        return not isinstance(error, BrokenOffError | asyncio.CancelledError)
+        return not isinstance(error, ResponseAbortedError | asyncio.CancelledError)
 
 
 def _logger(name: str) -> logging.Logger:

@@ -10,8 +10,8 @@ import threading
 import anyio
 import pytest
 
-from swapchart.adapters.kv.effectiveness import Record, seen_in
-from swapchart.adapters.kv.run_statistics import Run
+from swapchart.adapters.kv.effectiveness import Effectiveness, seen_in
+from swapchart.adapters.kv.run_statistics import RunStatistics
 from swapchart.adapters.kv.slot_client import SlotClient, SlotError, whole
 from swapchart.adapters.process.port import http_probe
 from swapchart.adapters.proxy.accounting.token_usage import tokens_of
@@ -66,7 +66,7 @@ def test_tokens_number_is_nonsense_row_has_a_number_or_unknown(number: str) -> N
 @pytest.mark.parametrize("number", NONSENSE, ids=lambda text: f"{text[:6]}({len(text)})")
 def test_kv_answer_number_is_nonsense_nothing_wrong_is_learnt(number: str) -> None:
     """A record of what was measured stays within bounds, whatever an answer tells."""
-    run, record = Run(fingerprint="x"), Record()
+    run, record = RunStatistics(fingerprint="x"), Effectiveness()
     for body in answers(number):
         seen = seen_in(body)
         if seen is not None:
@@ -74,7 +74,7 @@ def test_kv_answer_number_is_nonsense_nothing_wrong_is_learnt(number: str) -> No
             assert 0 <= seen.read <= 2 * LARGEST
             run.note(seen, record)
 
-    assert Record.load(json.loads(json.dumps({"hits": record.hits}))).hits == record.hits
+    assert Effectiveness.load(json.loads(json.dumps({"hits": record.hits}))).hits == record.hits
     assert record.read_ms_per_token is None or 0 <= record.read_ms_per_token <= LARGEST
 
 

@@ -21,7 +21,7 @@ import pytest
 from tools.swapchart_process import LONG_S, chat_body, demo_model, port_block
 
 from swapchart.adapters.app.application import Application
-from swapchart.adapters.app.config_files import Sources
+from swapchart.adapters.app.config_files import ConfigFiles
 from swapchart.adapters.server import listen
 from swapchart.adapters.server import run as server
 from swapchart.adapters.server.options import ServeOptions
@@ -30,9 +30,9 @@ from swapchart.runtime import fence
 
 #: Tasks that must be among those that were made to raise, or the test looks at nothing.
 EXPECTED = (
-    "TimerService.run", "KvKeeper._learn", "Guardian._keep", "_reap_now_and_then",
-    "LocalProcess._watch", "LogPump._pump", "Activities._reap", "Reloader.run", "watch",
-    "sample_on", "Notifier.live", "Lifecycle._live", "Shelter._keep", "kill_when_hurried",
+    "TimerService.run", "KvManager._learn", "Guard._keep", "_reap_now_and_then",
+    "LocalProcess._watch", "OutputPump._pump", "Activities._reap", "Reloader.run", "watch",
+    "sample_on", "Notifier.live", "Lifecycle._live", "ShieldedTasks._keep", "kill_when_hurried",
 )  # fmt: skip
 #: The server in front is run by our own code in one task; its end is the end of the proxy.
 VITAL = ("hypercorn", "uvicorn", "_hypercorn", "_uvicorn", "main", "_serve")
@@ -93,7 +93,7 @@ class Story:
 
     async def __call__(self, act: Callable[[Story], Awaitable[None]]) -> None:
         """Serve, let *act* do, and end."""
-        sources = Sources(files=[self.path])
+        sources = ConfigFiles(files=[self.path])
         seen = sources.signature()
         self.app = Application(
             sources.load(), sources=sources, seen=seen, is_watching=True, state=self._state

@@ -18,7 +18,7 @@ from tools.swapchart_process import Serve
 
 from swapchart.adapters.cli import main
 from swapchart.adapters.process import LocalLauncher
-from swapchart.adapters.process.orphans import boot_id, end_leftovers, find_leftovers, started_of
+from swapchart.adapters.process.orphans import boot_id, find_orphans, kill_orphans, started_of
 from swapchart.adapters.store import Database
 from swapchart.adapters.store.journal import MIGRATIONS, Journal, Launched
 from swapchart.runtime import Command, ServiceSpec, Supervisor, Transition
@@ -78,11 +78,11 @@ def test_A16_leftovers_of_a_killed_run_are_ended_and_innocents_spared(tmp_path: 
             Launched("other-run", "b", bare.pid, started, boot),
             Launched("other-run", "c", innocent.pid, 1, boot),
         ]
-        found = {proc.pid for proc, _ in find_leftovers(launched)}
+        found = {proc.pid for proc, _ in find_orphans(launched)}
         assert {marked.pid, bare.pid} <= found
         assert innocent.pid not in found
 
-        assert set(anyio.run(end_leftovers, launched)) == {"a", "b"}
+        assert set(anyio.run(kill_orphans, launched)) == {"a", "b"}
         assert marked.wait(5) == bare.wait(5) == -signal.SIGKILL
         assert innocent.poll() is None
     finally:

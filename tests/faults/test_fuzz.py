@@ -27,8 +27,8 @@ from swapchart import machine
 from swapchart.adapters.llama_cpp.gguf import Gguf, GgufError, read_gguf
 from swapchart.adapters.proxy.body.errors import BadBodyError
 from swapchart.adapters.proxy.body.model_name import model_of, model_of_query
-from swapchart.adapters.proxy.body.multipart import FormScanner, boundary_of
-from swapchart.adapters.proxy.forwarding.forward import BrokenOffError
+from swapchart.adapters.proxy.body.multipart import MultipartScanner, boundary_of
+from swapchart.adapters.proxy.forwarding.forward import ResponseAbortedError
 from swapchart.machine import ChartError
 from swapchart.machine.parse import read
 
@@ -95,7 +95,7 @@ def test_C43_any_form_is_scanned_or_refused(kind: bytes, pieces: list[bytes]) ->
     verdicts = set()
     whole = b"".join(pieces)
     for cut in (pieces, [whole], [whole[i : i + 1] for i in range(len(whole))]):
-        scanner = FormScanner(b"x")
+        scanner = MultipartScanner(b"x")
         try:
             for piece in cut:
                 scanner.feed(piece)
@@ -159,14 +159,14 @@ async def test_C07_any_answer_of_an_upstream_is_relayed_refused_or_broken_off() 
                 end = "502" if call.status == 502 else "relayed"
                 assert 200 <= call.status <= 599, (number, data)
                 assert all(TOKEN.fullmatch(name) for name, _ in call.headers), (number, data)
-            except BrokenOffError:
+            except ResponseAbortedError:
                 end = "broken off"
                 assert not call.is_complete
             ends[end] = ends.get(end, 0) + 1
         data = GOOD_ANSWERS[0]
 
         assert (await bench.client.chat("a")).body == b"hello"
-        assert bench.app.proxy.flights.open == {}
+        assert bench.app.proxy.in_flight.open == {}
     assert set(ends) == {"502", "relayed", "broken off"}
 
 

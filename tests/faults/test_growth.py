@@ -18,7 +18,7 @@ import pytest
 from swapchart.adapters.config.schema.document import UpstreamSection
 from swapchart.adapters.http1.headers import HeaderError, connection_names, request_headers
 from swapchart.adapters.http1.server.validation import origin_form, status_of_error
-from swapchart.adapters.proxy.access.api_keys import KeyRing
+from swapchart.adapters.proxy.access.api_keys import ApiKeys
 from swapchart.adapters.proxy.access.origins import HostCheck, OriginCheck, preflight
 from swapchart.adapters.proxy.accounting.token_usage import error_of, tokens_of
 from swapchart.adapters.proxy.api.passthrough import bad_path
@@ -31,9 +31,9 @@ from swapchart.adapters.proxy.body.model_name import (
     model_steps,
     renamed_query,
 )
-from swapchart.adapters.proxy.body.multipart import FormScanner, boundary_of, parameters
-from swapchart.adapters.proxy.models.catalog import Catalogue
-from swapchart.adapters.proxy.models.definitions import ModelCard
+from swapchart.adapters.proxy.body.multipart import MultipartScanner, boundary_of, parameters
+from swapchart.adapters.proxy.models.catalog import ModelCatalog
+from swapchart.adapters.proxy.models.definitions import ModelDefinition
 from swapchart.adapters.proxy.options import ApiKey
 from swapchart.adapters.proxy.routing import cleaned
 
@@ -74,7 +74,7 @@ def renamed(body: bytes) -> object:
 
 
 def scanned(body: bytes) -> None:
-    scanner = FormScanner(b"x")
+    scanner = MultipartScanner(b"x")
     for at in range(0, len(body), 1000):
         scanner.feed(body[at : at + 1000])
     scanner.finish()
@@ -99,7 +99,7 @@ def of_origin(value: bytes) -> object:
 
 
 def of_keys(value: bytes) -> object:
-    ring = KeyRing([ApiKey(key="secret"), ApiKey(key="sha256:" + "0" * 64)])
+    ring = ApiKeys([ApiKey(key="secret"), ApiKey(key="sha256:" + "0" * 64)])
     target = ring.target_without_keys(b"/?a=" + value + b"&b=" + value.replace(b" ", b"&"))
     return (
         ring.first_of([value, b"Basic " + value], [value]),
@@ -116,12 +116,12 @@ def of_target(value: bytes) -> object:
 
 def of_ignored(value: bytes) -> object:
     ignored = [re.compile(pattern) for pattern in UpstreamSection().ignore_paths]
-    return Catalogue([], ignored=ignored).is_ignored(value)
+    return ModelCatalog([], ignored=ignored).is_ignored(value)
 
 
 def closest(value: str) -> object:
     names = [f"model-{number}-{'ab' * 20}" for number in range(200)]
-    return Catalogue([ModelCard(id=name) for name in names]).closest(value)
+    return ModelCatalog([ModelDefinition(id=name) for name in names]).closest(value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import pytest
 from tools.asgi import proxied
 
-from swapchart.adapters.proxy.models.definitions import ModelCard
+from swapchart.adapters.proxy.models.definitions import ModelDefinition
 from swapchart.adapters.proxy.options import ProxyOptions
 
 pytestmark = pytest.mark.anyio
@@ -57,7 +57,7 @@ async def test_C37_errors_are_no_pages_of_others(place: str, accept: str, tmp_pa
 @pytest.mark.parametrize("payload", PAYLOADS)
 async def test_C37_names_and_logs_are_told_as_data(payload: str) -> None:
     """A model's name, description and output are JSON or plain text, never HTML."""
-    card = ModelCard(id="a", name=payload, description=payload, metadata={"x": payload})
+    card = ModelDefinition(id="a", name=payload, description=payload, metadata={"x": payload})
     async with proxied(card) as bench:
         bench.supervisor["a"].log.line(payload)
         for place in ("/v1/models", "/running", "/logs", "/api/queue", "/api/models/a/explain"):

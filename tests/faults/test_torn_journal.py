@@ -15,7 +15,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from swapchart.adapters.process.orphans import boot_id, end_leftovers, find_leftovers, started_of
+from swapchart.adapters.process.orphans import boot_id, find_orphans, kill_orphans, started_of
 from swapchart.adapters.store import Database, StoreError
 from swapchart.adapters.store.journal import MIGRATIONS, Journal, Launched
 
@@ -96,7 +96,7 @@ def test_E12_a_torn_journal_stops_no_start_and_harms_nobody(
             (folder / f"journal.db{name}").write_bytes(data)
         rows = read(folder / "journal.db")
         whole += len(rows) == 40
-        assert innocent.pid not in {proc.pid for proc, _ in find_leftovers(rows)}
+        assert innocent.pid not in {proc.pid for proc, _ in find_orphans(rows)}
         with opened(folder / "journal.db", "next-run") as journal:
             assert journal._db.is_on
             journal._note_launch("again", os.getpid())
@@ -124,5 +124,5 @@ def test_E12_garbage_in_the_rows_ends_nobody(innocent: subprocess.Popen[bytes]) 
     rng = random.Random(5)
     rows = [Launched(*(rng.choice(strange) for _ in range(5))) for _ in range(300)]  # type: ignore[arg-type]
 
-    assert anyio.run(end_leftovers, rows) == []
+    assert anyio.run(kill_orphans, rows) == []
     assert innocent.poll() is None

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from swapchart.runtime import eviction
 from swapchart.runtime.eviction import (
-    All,
-    Any,
+    AllOf,
+    AnyOf,
     Expression,
     Group,
-    One,
+    ServiceRef,
     SetRef,
     group_policy,
     matrix_policy,
@@ -50,7 +50,7 @@ def test_1_13_groups(groups: list[Group], target: str, running: str, gone: str) 
 
 
 def both(*names: str) -> Expression:
-    return All(tuple(One(name) for name in names))
+    return AllOf(tuple(ServiceRef(name) for name in names))
 
 
 @pytest.mark.parametrize(
@@ -63,8 +63,14 @@ def both(*names: str) -> Expression:
         ({"x": both("a", "b"), "y": both("a", "c")}, {}, "a", "bc", "c"),  # a tie: the first
         ({"y": both("a", "c"), "x": both("a", "b")}, {}, "a", "bc", "b"),
         ({"x": both("a", "b"), "y": both("a", "c")}, {"c": 5}, "a", "bc", "b"),
-        ({"x": All((Any((One("a"), One("b"))), One("c")))}, {}, "a", "bc", "b"),
-        ({"x": both("b", "c"), "y": All((One("a"), SetRef("x")))}, {}, "a", "bcd", "d"),
+        (
+            {"x": AllOf((AnyOf((ServiceRef("a"), ServiceRef("b"))), ServiceRef("c")))},
+            {},
+            "a",
+            "bc",
+            "b",
+        ),
+        ({"x": both("b", "c"), "y": AllOf((ServiceRef("a"), SetRef("x")))}, {}, "a", "bcd", "d"),
     ],
 )
 def test_1_13_matrix(
@@ -76,10 +82,10 @@ def test_1_13_matrix(
 
 def expressions() -> st.SearchStrategy[Expression]:
     return st.recursive(
-        st.sampled_from(NAMES).map(One),
+        st.sampled_from(NAMES).map(ServiceRef),
         lambda inner: st.builds(
             lambda kind, parts: kind(tuple(parts)),
-            st.sampled_from([Any, All]),
+            st.sampled_from([AnyOf, AllOf]),
             st.lists(inner, min_size=1, max_size=3),
         ),
         max_leaves=10,
@@ -89,11 +95,11 @@ def expressions() -> st.SearchStrategy[Expression]:
 def expand(expression: Expression) -> list[frozenset[str]]:
     """Every combination, built the naive way."""
     match expression:
-        case One(name=name):
+        case ServiceRef(name=name):
             return [frozenset({name})]
-        case Any(parts=parts):
+        case AnyOf(parts=parts):
             return [combination for part in parts for combination in expand(part)]
-        case All(parts=parts):
+        case AllOf(parts=parts):
             return [frozenset().union(*chosen) for chosen in product(*map(expand, parts))]
         case _:
             raise AssertionError(expression)
@@ -127,8 +133,11 @@ def test_1_13_the_solver_is_as_good_as_trying_every_combination(
 
 def test_1_13_a_million_combinations_are_never_built() -> None:
     """Ten choices of ten, ten to the tenth in all: expanding would take hours."""
-    choices = All(
-        tuple(Any(tuple(One(f"m{row}.{column}") for column in range(10))) for row in range(10))
+    choices = AllOf(
+        tuple(
+            AnyOf(tuple(ServiceRef(f"m{row}.{column}") for column in range(10)))
+            for row in range(10)
+        )
     )
     policy = matrix_policy({"all": choices})
     few = frozenset(f"m{row}.1" for row in range(1, 10)) | {"m0.3", "m1.7"}
@@ -150,7 +159,7 @@ def test_1_13_solver_beyond_its_exact_size_is_as_good(
 ) -> None:
     """Dropping outcomes that are contained in others loses none of the best ends."""
     sets: dict[str, Expression] = {str(index): item for index, item in enumerate(given_sets)}
-    sets["all"] = All((SetRef("0"), SetRef("0"), Any((SetRef("0"), One("a")))))
+    sets["all"] = AllOf((SetRef("0"), SetRef("0"), AnyOf((SetRef("0"), ServiceRef("a")))))
     exact = matrix_policy(sets, costs)(target, running)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(eviction, "_EXACT", 1)
@@ -160,7 +169,7 @@ def test_1_13_solver_beyond_its_exact_size_is_as_good(
 
 
 def pairs(count: int) -> Expression:
-    return All(tuple(Any((One(f"a{i}"), One(f"b{i}"))) for i in range(count)))
+    return AllOf(tuple(AnyOf((ServiceRef(f"a{i}"), ServiceRef(f"b{i}"))) for i in range(count)))
 
 
 def hostile(kind: str, size: int) -> dict[str, Expression]:
@@ -169,38 +178,40 @@ def hostile(kind: str, size: int) -> dict[str, Expression]:
     everything: dict[str, dict[str, Expression]] = {
         "threefold": {
             "s": pairs(few),
-            "x": All((SetRef("s"), SetRef("s"), SetRef("s"), One("t"))),
+            "x": AllOf((SetRef("s"), SetRef("s"), SetRef("s"), ServiceRef("t"))),
         },
         "doubling": {
             "s0": pairs(few),
             **{
-                f"s{i}": All((SetRef(f"s{i - 1}"), SetRef(f"s{i - 1}")))
+                f"s{i}": AllOf((SetRef(f"s{i - 1}"), SetRef(f"s{i - 1}")))
                 for i in range(1, size // 2)
             },
-            "x": All((SetRef(f"s{size // 2 - 1}"), One("t"))),
+            "x": AllOf((SetRef(f"s{size // 2 - 1}"), ServiceRef("t"))),
         },
         "mixed": {
-            "x": All(
+            "x": AllOf(
                 (
                     *(
-                        Any(
+                        AnyOf(
                             tuple(
-                                One(f"{c}{i * k % few}")
+                                ServiceRef(f"{c}{i * k % few}")
                                 for c, k in zip("abab", (1, 7, 3, 5), strict=True)
                             )
                         )
                         for i in range(size)
                     ),
-                    One("t"),
+                    ServiceRef("t"),
                 )
             )
         },
         "chain backwards": {
             **{
-                f"s{i}": Any((SetRef(f"s{i - 1}"), All((SetRef("s0"), One(f"a{i % few}")))))
+                f"s{i}": AnyOf(
+                    (SetRef(f"s{i - 1}"), AllOf((SetRef("s0"), ServiceRef(f"a{i % few}"))))
+                )
                 for i in range(size - 1, 0, -1)
             },
-            "s0": All((One("t"), pairs(few))),
+            "s0": AllOf((ServiceRef("t"), pairs(few))),
         },
     }
     return everything[kind]
@@ -225,7 +236,7 @@ def test_1_13_solver_finds_the_best_where_many_outcomes_are_alike(count: int) ->
     """Two to the count outcomes that share everything: the one that keeps all is found."""
     sets: dict[str, Expression] = {
         "s": pairs(count),
-        "x": All((SetRef("s"), SetRef("s"), One("t"))),
+        "x": AllOf((SetRef("s"), SetRef("s"), ServiceRef("t"))),
     }
     running = frozenset(f"{c}{i}" for c in "ab" for i in range(count))
 

@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from swapchart.runtime.fence import Fence, kept
-from swapchart.runtime.shielded_tasks import Shelter
+from swapchart.runtime.shielded_tasks import ShieldedTasks
 from swapchart.runtime.testing import run_virtual
 from swapchart.runtime.timers import TimerService
 
@@ -102,7 +102,7 @@ def test_shelter_task_raises_block_goes_on(kind: str) -> None:
         ended.append("work")
 
     async def main() -> None:
-        shelter = Shelter()
+        shelter = ShieldedTasks()
         tasks = await shelter.open()
         getattr(tasks, kind)(fail)
         await anyio.sleep(0.5)

@@ -171,7 +171,7 @@ def test_a_hook_that_is_given_up_while_it_waits_leaves_its_place_to_others(seed:
         await world.until("a", "ready")
         await world.until("d", "ready")
         assert world.now <= 6.0
-        assert world.supervisor.hook_places.running == 0
+        assert world.supervisor.hook_limiter.running == 0
 
     tell(
         story, *(service(name, hooks=hooks) for name in names),
@@ -190,10 +190,10 @@ def test_the_limit_of_hooks_can_change_while_they_wait() -> None:
             world[name].start()
         await world.at(0.5)
         assert world.launcher.count("run") == 1
-        world.supervisor.hook_places.limit = 3
+        world.supervisor.hook_limiter.limit = 3
         await world.moment()
         assert world.launcher.count("run") == 3
-        world.supervisor.hook_places.limit = 1
+        world.supervisor.hook_limiter.limit = 1
         await world.at(2.1)
         assert world.launcher.count("run") == 3
         await world.until("d", "ready")
@@ -213,13 +213,13 @@ def test_a_hook_that_runs_on_and_on_gives_its_place_to_others() -> None:
     async def story(world: World) -> None:
         await world.supervisor.load("watched")
         await world.at(61.0)
-        assert world.supervisor.hook_places.running == 0
+        assert world.supervisor.hook_limiter.running == 0
         for _ in range(3):
             await world.supervisor.load("other")
             await world.supervisor.unload("other")
         assert world.now == pytest.approx(61.0)
         await world.supervisor.unload("watched")
-        assert world.supervisor.hook_places.running == 0
+        assert world.supervisor.hook_limiter.running == 0
 
     tell(
         story, service("watched", hooks=watcher),

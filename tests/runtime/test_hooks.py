@@ -743,7 +743,7 @@ def test_B14_what_an_earlier_run_owes_comes_before_the_start() -> None:
     paid: list[float] = []
 
     async def story(world: World) -> None:
-        owed = world.supervisor.owed
+        owed = world.supervisor.hook_recovery
         owed.run("a", 7, lambda: paid.append(world.now))
         owed.run("a", 7, lambda: paid.append(world.now))  # twice in a journal: once is enough
         owed.run("none", 1, lambda: paid.append(world.now))
@@ -779,7 +779,7 @@ def test_B14_what_does_not_end_before_us_is_owed_still() -> None:
     paid: list[str] = []
 
     async def story(world: World) -> None:
-        world.supervisor.owed.run("a", 1, lambda: paid.append("a"))
+        world.supervisor.hook_recovery.run("a", 1, lambda: paid.append("a"))
         await world.at(1.0)
 
     launcher = tell(story, service("a", hooks=EVERY), commands={"afterStop": HANGS})
@@ -792,7 +792,7 @@ def test_B14_a_reload_lets_nothing_pass_what_is_owed() -> None:
     """Another declaration meanwhile does not open the way."""
 
     async def story(world: World) -> None:
-        world.supervisor.owed.run("a", 1, lambda: None)
+        world.supervisor.hook_recovery.run("a", 1, lambda: None)
         client = world.client("a", hold_s=0.0)
         await world.at(1.0)
         world.supervisor.update(service("a", hooks=EVERY, check_url="http://other/"))

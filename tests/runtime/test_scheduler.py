@@ -13,12 +13,12 @@ from swapchart.runtime.scheduler import (
     Evict,
     Grant,
     Phase,
+    QueuedRequest,
     Refuse,
     Scheduler,
-    Ticket,
     one_at_a_time,
 )
-from swapchart.runtime.waiter import Waiter
+from swapchart.runtime.waiter import PendingRequest
 
 
 class Desk:
@@ -46,9 +46,11 @@ class Desk:
         self.said += said
         return said
 
-    def ask(self, name: str, priority: int = 0, client: str = "") -> tuple[Ticket, list[str]]:
+    def ask(
+        self, name: str, priority: int = 0, client: str = ""
+    ) -> tuple[QueuedRequest, list[str]]:
         ticket, decisions = self.scheduler.submit(
-            name, Waiter(), self.now, priority=priority, client=client
+            name, PendingRequest(), self.now, priority=priority, client=client
         )
         return ticket, self.take(decisions)
 
@@ -258,7 +260,7 @@ def test_a_pinned_service_in_the_way_is_an_answer_at_once() -> None:
     desk = Desk("a", "b")
     desk.scheduler.add("a", is_pinned=True)
     desk.ask("a")
-    ticket, decisions = desk.scheduler.submit("b", Waiter(), 0.0)
+    ticket, decisions = desk.scheduler.submit("b", PendingRequest(), 0.0)
     [refusal] = decisions
 
     assert isinstance(refusal, Refuse)

@@ -14,12 +14,12 @@ from swapchart.runtime.scheduler import (
     Evict,
     Grant,
     Phase,
+    QueuedRequest,
     Refuse,
     Scheduler,
-    Ticket,
     one_at_a_time,
 )
-from swapchart.runtime.waiter import Waiter
+from swapchart.runtime.waiter import PendingRequest
 
 NAMES = ("a1", "a2", "b1", "b2", "c")
 MAX_WAIT_S, TIMEOUT_S, LENGTH = 30.0, 300.0, 12
@@ -39,11 +39,11 @@ class SchedulerRules(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
-        self.waiting: dict[str, set[Ticket]] = {}  # granted, waiting for the start
-        self.served: dict[str, list[Ticket]] = {}
-        self.asked: list[Ticket] = []
-        self.queued_at: dict[Ticket, float] = {}
-        self.ended: set[Ticket] = set()
+        self.waiting: dict[str, set[QueuedRequest]] = {}  # granted, waiting for the start
+        self.served: dict[str, list[QueuedRequest]] = {}
+        self.asked: list[QueuedRequest] = []
+        self.queued_at: dict[QueuedRequest, float] = {}
+        self.ended: set[QueuedRequest] = set()
 
     @initialize(
         policy=st.sampled_from([one_at_a_time, by_letter]), limit=st.sampled_from([None, 2]),
@@ -74,7 +74,7 @@ class SchedulerRules(RuleBasedStateMachine):
                     assert not ticket.is_queued
                     self.ended.add(ticket)
 
-    def grant(self, ticket: Ticket) -> None:
+    def grant(self, ticket: QueuedRequest) -> None:
         assert ticket not in self.ended, "granted after its end"
         assert not ticket.is_queued
         name = ticket.service
@@ -114,7 +114,7 @@ class SchedulerRules(RuleBasedStateMachine):
         if name not in self.scheduler.seats:
             self.scheduler.add(name)
         ticket, decisions = self.scheduler.submit(
-            name, Waiter(), self.now, priority=priority, client=client
+            name, PendingRequest(), self.now, priority=priority, client=client
         )
         self.asked.append(ticket)
         self.take(decisions)

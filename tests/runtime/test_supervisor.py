@@ -17,7 +17,7 @@ from swapchart.runtime.testing import (
     run_virtual,
     service,
 )
-from swapchart.runtime.waiter import Waiter
+from swapchart.runtime.waiter import PendingRequest
 
 
 # ---- the block
@@ -237,7 +237,7 @@ def test_an_event_that_the_chart_does_not_know_is_noted_and_answered(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """It changes nothing, is logged with the state it came in, and its request gets a 500."""
-    waiter = Waiter()
+    waiter = PendingRequest()
 
     async def main() -> None:
         async with Supervisor(ScriptedLauncher(), [service("a")]) as supervisor:

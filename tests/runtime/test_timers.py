@@ -14,7 +14,7 @@ from tools.virtual import stand_still
 from swapchart.runtime import RequestError
 from swapchart.runtime.testing import run_virtual
 from swapchart.runtime.timers import Timer, TimerService
-from swapchart.runtime.waiter import Waiter
+from swapchart.runtime.waiter import PendingRequest
 
 #: (whole seconds before the order, which timer, delay in whole seconds and a bit, None: disarm)
 Order = tuple[int, int, int | None]
@@ -163,7 +163,7 @@ def test_a_waiter_hears_of_its_admission(early: bool) -> None:
     """Decided before or after it began to wait."""
 
     async def main() -> None:
-        waiter = Waiter()
+        waiter = PendingRequest()
         if early:
             waiter.admit()
         async with anyio.create_task_group() as tasks:
@@ -182,7 +182,7 @@ def test_a_waiter_hears_of_its_refusal(early: bool) -> None:
     """The error it is refused with comes out of its wait."""
 
     async def main() -> None:
-        waiter = Waiter()
+        waiter = PendingRequest()
         error = RequestError("because", "of that")
 
         async def wait() -> None:
@@ -207,7 +207,7 @@ def test_a_waiter_hears_of_its_refusal(early: bool) -> None:
 def test_deciding_twice_is_a_bug_that_shows(first: str, second: str) -> None:
     """A request has exactly one answer."""
     error = RequestError("because", "of that")
-    waiter = Waiter()
+    waiter = PendingRequest()
 
     def decide(how: str) -> None:
         waiter.admit() if how == "admit" else waiter.refuse(error)

@@ -666,14 +666,14 @@ def test_on_idle_goes_back_to_its_service() -> None:
     """A while after the last request the default service runs again, and others made way."""
 
     async def story(world: World) -> None:
-        world.supervisor.on_idle.configure("a", 60.0)
+        world.supervisor.idle_loader.configure("a", 60.0)
         world.client("b", hold_s=10.0)
         await world.until("a", "ready")
         assert world.now == pytest.approx(70.0, abs=1.0)
         assert world["b"].state == "stopped"
         await world["a"].stop()
         await world.until("a", "ready", limit_s=61.0)
-        world.supervisor.on_idle.configure(None, 60.0)
+        world.supervisor.idle_loader.configure(None, 60.0)
         await world["a"].stop()
         await world.at(500.0)
         assert world["a"].state == "stopped"
@@ -685,7 +685,7 @@ def test_on_idle_waits_while_anybody_wants_anything() -> None:
     """A long stream is not idleness."""
 
     async def story(world: World) -> None:
-        world.supervisor.on_idle.configure("a", 10.0)
+        world.supervisor.idle_loader.configure("a", 10.0)
         world.client("b", hold_s=95.0)
         await world.at(94.0)
         assert world["a"].incarnation == 0
@@ -700,10 +700,10 @@ def test_on_idle_respects_the_breaker_and_complains_once(caplog: pytest.LogCaptu
     broken = replace(A, intensity=1, timings=Timings(cooldown=1000.0))
 
     async def story(world: World) -> None:
-        world.supervisor.on_idle.configure("a", 10.0)
+        world.supervisor.idle_loader.configure("a", 10.0)
         await world.at(900.0)
         assert world["a"].incarnation == 1
-        world.supervisor.on_idle.configure("nobody", 10.0)
+        world.supervisor.idle_loader.configure("nobody", 10.0)
         await world.at(950.0)
 
     with caplog.at_level(logging.WARNING):

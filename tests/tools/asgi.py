@@ -16,8 +16,8 @@ from typing import Any
 
 from swapchart.adapters.process import LocalLauncher
 from swapchart.adapters.proxy.app import ProxyApp
-from swapchart.adapters.proxy.models.catalog import Catalogue
-from swapchart.adapters.proxy.models.definitions import ModelCard
+from swapchart.adapters.proxy.models.catalog import ModelCatalog
+from swapchart.adapters.proxy.models.definitions import ModelDefinition
 from swapchart.adapters.proxy.options import ProxyOptions
 from swapchart.adapters.store.activity import ActivityStore
 from swapchart.runtime import Command, ServiceSpec, Supervisor, Timings
@@ -326,7 +326,7 @@ class Bench:
 
 @asynccontextmanager
 async def proxied(
-    *cards: ModelCard | str, respond: Respond = say_ok, options: ProxyOptions | None = None,
+    *cards: ModelDefinition | str, respond: Respond = say_ok, options: ProxyOptions | None = None,
     specs: Callable[[ServiceSpec], ServiceSpec] = lambda spec: spec,
     activity: ActivityStore | None = None, **catalogue: Any,
 ) -> AsyncIterator[Bench]:  # fmt: skip
@@ -338,13 +338,13 @@ async def proxied(
         options: How the proxy behaves.
         specs: Changes the services on their way in.
         activity: Where finished requests are written down.
-        catalogue: Further arguments of `Catalogue`.
+        catalogue: Further arguments of `ModelCatalog`.
     """
-    known = [ModelCard(id=c) if isinstance(c, str) else c for c in cards or ("a", "b")]
+    known = [ModelDefinition(id=c) if isinstance(c, str) else c for c in cards or ("a", "b")]
     async with serving(respond) as server, LocalLauncher() as launcher:
         services = [specs(idle_model(card.id, server.url)) for card in known]
         async with Supervisor(launcher, services, stop_limit_s=10.0) as supervisor:
-            models = Catalogue(known, **catalogue)
+            models = ModelCatalog(known, **catalogue)
             app = ProxyApp(supervisor, models, options, activity=activity)
             try:
                 yield Bench(Client(app), server, app, supervisor)

@@ -15,7 +15,7 @@ import hypercorn.config
 import uvicorn
 
 from swapchart.adapters.http1.server.hypercorn_protocol import H1Limits, patched_hypercorn
-from swapchart.adapters.http1.server.request_cycle import Exchange
+from swapchart.adapters.http1.server.request_cycle import RequestCycle
 from swapchart.adapters.http1.server.uvicorn_protocol import uvicorn_protocol
 from tools.loops import fastest_loop, new_loop
 from tools.net import wait_until
@@ -113,9 +113,9 @@ class Server:
         self.handlers: dict[str, Handler] = {}
         self.is_patched = False
         self.draining = threading.Event()
-        self.offered: list[Exchange] = []
+        self.offered: list[RequestCycle] = []
         self.uvicorn: uvicorn.Server | None = None
-        self.on_offer: Callable[[Exchange], bool] = lambda exchange: False
+        self.on_offer: Callable[[RequestCycle], bool] = lambda exchange: False
         self._tls = trusted_tls() if "tls" in where else None
         if "stock" in where:  # each is what only the server's own layer does
             config |= {"server_header": True} if "uvicorn" in where else {"max_requests": 1 << 30}
@@ -208,7 +208,7 @@ class Server:
         server.should_exit = True
         await serving
 
-    def take(self, exchange: Exchange) -> bool:
+    def take(self, exchange: RequestCycle) -> bool:
         """Take what may go the short way."""
         self.offered.append(exchange)
         return self.on_offer(exchange)

@@ -17,7 +17,7 @@ from anyio import to_thread
 
 from swapchart.adapters.kv.effectiveness import seen_in
 from swapchart.adapters.kv.files import FolderLock, KvStoreError, prefix_of
-from swapchart.adapters.kv.manager import KvKeeper, Place
+from swapchart.adapters.kv.manager import KvManager, Place
 from swapchart.adapters.kv.manifest import ModelStore
 from swapchart.adapters.kv.settings import KvSettings
 from swapchart.runtime import CallAction, Command, Exit, HookContext, ServiceSpec, Transition
@@ -95,8 +95,13 @@ class Life:
 class Answer:
     """What the proxy's ``Exchange`` tells of a finished request."""
 
-    def __init__(self, model: str, status: int, pieces: Sequence[bytes]) -> None:
-        self.model, self.status, self.pieces, self.first = model, status, pieces, b""
+    def __init__(self, model: str, status: int, body_chunks: Sequence[bytes]) -> None:
+        self.model, self.status, self.body_chunks, self.first_chunk = (
+            model,
+            status,
+            body_chunks,
+            b"",
+        )
 
 
 class Kept:
@@ -112,12 +117,12 @@ class Kept:
         folder.mkdir(exist_ok=True)
         self.folder, self._settings, self._argv = folder, settings, argv
         self.lines: list[str] = []
-        self.keeper = KvKeeper(folder.parent, lambda model, line: self.lines.append(line))
+        self.keeper = KvManager(folder.parent, lambda model, line: self.lines.append(line))
         self.env: dict[str, str] = {}
         self._seen = 0
 
     def spec(self, *options: str) -> ServiceSpec:
-        return self.keeper.equip(self.plain(*options), self._settings)
+        return self.keeper.add_hooks(self.plain(*options), self._settings)
 
     def plain(self, *options: str, **more: Any) -> ServiceSpec:
         """Return the model as a service, without hooks of ours."""

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from swapchart.adapters.http1.client.pool import UpstreamPool, UpstreamResponse
+from swapchart.adapters.http1.client.pool import ConnectionPool, UpstreamResponse
 
 Script = Callable[["Upstream", Reader, Writer], Awaitable[None]]
 HOST = [(b"Host", b"up")]
@@ -64,11 +64,11 @@ class Upstream:
 @asynccontextmanager
 async def serving(
     script: Script, *, server_ssl: ssl.SSLContext | None = None, **options: Any
-) -> AsyncIterator[tuple[Upstream, UpstreamPool]]:
+) -> AsyncIterator[tuple[Upstream, ConnectionPool]]:
     up = Upstream(script)
     server = await asyncio.start_server(up.serve, "127.0.0.1", 0, ssl=server_ssl)
     up.port = server.sockets[0].getsockname()[1]
-    pool = UpstreamPool(options.pop("host", "127.0.0.1"), up.port, **options)
+    pool = ConnectionPool(options.pop("host", "127.0.0.1"), up.port, **options)
     try:
         yield up, pool
     finally:
@@ -114,7 +114,7 @@ async def body_of(response: UpstreamResponse) -> bytes:
 
 
 async def fetch(
-    pool: UpstreamPool, body: bytes | AsyncIterator[bytes] | None = b"x", method: bytes = b"POST"
+    pool: ConnectionPool, body: bytes | AsyncIterator[bytes] | None = b"x", method: bytes = b"POST"
 ) -> tuple[int, bytes]:
     async with await pool.request(method, b"/", HOST, body) as response:
         return response.status, await body_of(response)

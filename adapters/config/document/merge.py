@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence as Listing
 from pathlib import Path
 
-from ..problem_collector import Findings
+from ..problem_collector import ProblemCollector
 from .nodes import Mapping, Node, Scalar, Sequence, sequence_at
 from .parse import parse
-from .source import Environment, Source, UnreadableError, read_source
+from .source import EnvironmentValues, Source, UnreadableError, read_source
 
 _MATRIX = ("vars", "sets", "evict_costs")
 #: Mappings of named things: the same name in two files is an error.
@@ -31,7 +31,9 @@ IDENTITIES = frozenset(
 )
 
 
-def list_files(files: Listing[Path], directory: Path | None, findings: Findings) -> list[Path]:
+def list_files(
+    files: Listing[Path], directory: Path | None, findings: ProblemCollector
+) -> list[Path]:
     """Return the files to read, in order: *files*, then those of *directory* by name."""
     found = list(files)
     if directory is None:
@@ -59,7 +61,7 @@ def list_files(files: Listing[Path], directory: Path | None, findings: Findings)
 
 
 def read_files(
-    files: Listing[Path], environment: Environment, findings: Findings
+    files: Listing[Path], environment: EnvironmentValues, findings: ProblemCollector
 ) -> tuple[Mapping, list[Source]]:
     """Read *files* and join them; returns the tree and the sources that could be read."""
     root = Mapping(source=Source(str(files[0]) if files else "", ""), line=1, column=1, end_line=1)
@@ -79,7 +81,7 @@ def read_files(
     return root, sources
 
 
-def _join(first: Mapping, second: Mapping, path: str, findings: Findings) -> Mapping:
+def _join(first: Mapping, second: Mapping, path: str, findings: ProblemCollector) -> Mapping:
     joined = Mapping(
         source=first.source,
         line=first.line,
@@ -105,7 +107,7 @@ def _join(first: Mapping, second: Mapping, path: str, findings: Findings) -> Map
     return joined
 
 
-def _join_values(old: Node, new: Node, path: str, findings: Findings) -> Node:
+def _join_values(old: Node, new: Node, path: str, findings: ProblemCollector) -> Node:
     if isinstance(new, Scalar) and new.value is None:
         return old
     if isinstance(old, Scalar) and old.value is None:

@@ -11,10 +11,10 @@ from typing import NoReturn, Protocol
 
 import yaml
 
-from ..problem_collector import Findings
+from ..problem_collector import ProblemCollector
 from .nodes import Mapping, Node, Scalar, Sequence
 from .scalars import Value, resolve
-from .source import Environment, Source, hide_escapes
+from .source import EnvironmentValues, Source, hide_escapes
 
 #: Most nodes in one file, with every alias counted as what it stands for.
 MAX_NODES = 100_000
@@ -30,7 +30,9 @@ _TAG = "tag:yaml.org,2002:"
 _MERGE = "\0<<"  # stands for the plain key `<<`; no text of a document is equal to it
 
 
-def parse(source: Source, environment: Environment, findings: Findings) -> Node | None:
+def parse(
+    source: Source, environment: EnvironmentValues, findings: ProblemCollector
+) -> Node | None:
     """Build the tree of *source*; None when it is empty or a problem left nothing to build."""
     composer = _Composer(source, environment, findings)
     try:
@@ -82,7 +84,9 @@ class _Frame:
 
 
 class _Composer:
-    def __init__(self, source: Source, environment: Environment, findings: Findings) -> None:
+    def __init__(
+        self, source: Source, environment: EnvironmentValues, findings: ProblemCollector
+    ) -> None:
         self.root: Node | None = None
         self._source, self._environment, self._findings = source, environment, findings
         self._stack: list[_Frame] = []

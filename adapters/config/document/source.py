@@ -3,7 +3,7 @@ r"""Reads configuration files: bounded, as UTF-8, ``${env.X}`` and ``$${`` put o
 Environment references are not replaced by their values before parsing but by *tokens* of the same
 length, made of private-use characters. So positions stay right, a value can never change the
 structure of the document or be expanded again, and a problem or an export can show the reference
-where its value is a secret. ``Environment`` turns tokens into values, at the very end.
+where its value is a secret. ``EnvironmentValues`` turns tokens into values, at the very end.
 
 Deviation from llama-swap, which pastes the value into the text (with ``\`` and ``"`` escaped) and
 scans the result again: a value is taken literally here.
@@ -121,7 +121,7 @@ def variables(text: str) -> list[str]:
     return _TOKEN.findall(text)
 
 
-class Environment:
+class EnvironmentValues:
     """The variables that ``${env.X}`` may name.
 
     Args:

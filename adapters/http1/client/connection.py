@@ -14,7 +14,7 @@ from typing import Protocol, Self, cast
 import httptools
 
 from ..undelivered import count_undelivered
-from ..write_batch import Outbox
+from ..write_batch import WriteBatch
 from .errors import Stage, UpstreamBroken, UpstreamTimeout
 
 _JOIN_BYTES = 1 << 16  # bodies up to here travel in one write with the head
@@ -23,7 +23,7 @@ _HIGH_BYTES = 1 << 18  # buffered answer above which the upstream is paused
 _INTERIM_MAX = 16  # 1xx answers before one that counts; a flood of them is an attack
 
 
-class Listener(Protocol):
+class ResponseListener(Protocol):
     """What is told that there is news of an answer; a future is one."""
 
     def done(self) -> bool:
@@ -77,7 +77,7 @@ class UpstreamResponse:
         self._size = 0
         self._done = False
         self._error: BaseException | None = None
-        self._waiter: Listener | None = None
+        self._waiter: ResponseListener | None = None
 
     @property
     def at_end(self) -> bool:
@@ -99,7 +99,7 @@ class UpstreamResponse:
         if not self.status and self._error is not None:
             raise self._error
 
-    def tell(self, listener: Listener | None) -> None:
+    def tell(self, listener: ResponseListener | None) -> None:
         """Tell *listener*, or nobody, when the head is here, and whatever comes then."""
         self._waiter = listener
 
@@ -236,7 +236,7 @@ class Owner(Protocol):
     """What a connection asks of the pool it belongs to."""
 
     name: str
-    outbox: Outbox
+    outbox: WriteBatch
     max_header_bytes: int
     is_closed: bool
     is_secure: bool
@@ -250,7 +250,7 @@ class Owner(Protocol):
     def note_lost(self, conn: Connection) -> None:
         """The socket is closed."""
 
-    def give_back(self, conn: Connection) -> None:
+    def put_back(self, conn: Connection) -> None:
         """The exchange ended cleanly, and the connection can carry another one."""
 
 
@@ -658,7 +658,7 @@ class Connection(asyncio.Protocol):
             self._parser = httptools.HttpResponseParser(self)
         if self.is_paused:
             self.resume()
-        self.pool.give_back(self)
+        self.pool.put_back(self)
 
     def end(self, why: str) -> None:
         """Close at once, and tell whoever reads *why*; what was asked is asked nowhere else."""

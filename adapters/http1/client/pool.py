@@ -22,14 +22,14 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 
-from ..write_batch import Outbox
+from ..write_batch import WriteBatch
 from .connection import Connection, UpstreamResponse
 from .errors import UpstreamBroken, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 
 __all__ = [
+    "ConnectionPool",
     "UpstreamBroken",
     "UpstreamError",
-    "UpstreamPool",
     "UpstreamResponse",
     "UpstreamTimeout",
     "UpstreamUnreachable",
@@ -46,7 +46,7 @@ _SPLITTING = _BREAKING + b" "
 _FRAMING_LENGTHS = frozenset(len(name) for name in _FRAMING)  # looked at before the names are
 
 
-class UpstreamPool:
+class ConnectionPool:
     """Keep-alive connections to one upstream, made when needed, the youngest used first.
 
     Bound to the event loop it is first used in. No redirects, no cookies, no proxies of the
@@ -84,7 +84,7 @@ class UpstreamPool:
             max_header_bytes: Largest head of an answer, in bytes.
         """
         self.name = f"{host}:{port}"
-        self.outbox = Outbox()
+        self.outbox = WriteBatch()
         self.max_header_bytes = max_header_bytes
         self.is_closed = False
         self.is_secure = ssl is not None
@@ -94,7 +94,7 @@ class UpstreamPool:
         self._idle_timeout_s = idle_timeout_s
         self._limit = max_connections
         self._idle: list[Connection] = []  # the one idle for the shortest time is last
-        self._places = 0  # connections open or being opened
+        self._open_count = 0  # connections open or being opened
         self._waiters: deque[asyncio.Future[Connection | None]] = deque()
         self._alive: set[Connection] = set()  # until connection_lost
         self._gone: asyncio.Event | None = None
@@ -103,7 +103,7 @@ class UpstreamPool:
     @property
     def open(self) -> int:
         """Number of connections, idle ones and those being made included."""
-        return self._places
+        return self._open_count
 
     @property
     def idle(self) -> int:
@@ -142,7 +142,7 @@ class UpstreamPool:
         head, length = _serialise(method, target, headers, body)
         is_safe = method in _IDEMPOTENT
         may_retry = is_safe and (body is None or isinstance(body, bytes))
-        conn = self._take(is_safe)
+        conn = self._pop_idle(is_safe)
         is_used = conn is not None
         while True:
             if conn is None:
@@ -165,9 +165,9 @@ class UpstreamPool:
     def take(self) -> Connection | None:
         """Take an idle connection that is fit for a POST request, or None; never waits.
 
-        Pair with ``Connection.begin``, or with `give_back`.
+        Pair with ``Connection.begin``, or with `put_back`.
         """
-        return self._take(is_safe=False)
+        return self._pop_idle(is_safe=False)
 
     async def aclose(self) -> None:
         """Close every connection, those in use too, and refuse further requests."""
@@ -176,7 +176,7 @@ class UpstreamPool:
             self._sweeper.cancel()
         for waiter in self._waiters:
             if not waiter.done():
-                self._places += 1
+                self._open_count += 1
                 waiter.set_result(None)
         self.cut("the pool was closed")
         if self._alive:
@@ -190,7 +190,7 @@ class UpstreamPool:
 
     # -- places -----------------------------------------------------------------------------
 
-    def _take(self, is_safe: bool) -> Connection | None:
+    def _pop_idle(self, is_safe: bool) -> Connection | None:
         """Pop an idle connection that is young enough and still there."""
         idle = self._idle
         if not idle:
@@ -209,7 +209,7 @@ class UpstreamPool:
     async def _acquire(self) -> tuple[Connection, bool]:
         """Make a connection, or wait for one where there is a limit; tells if it is used."""
         self._refuse_if_closed()
-        while self._limit is not None and self._places >= self._limit:
+        while self._limit is not None and self._open_count >= self._limit:
             if self._idle:
                 self._idle[0].discard()  # too old for this request, or there were others
                 continue
@@ -219,7 +219,7 @@ class UpstreamPool:
             if conn.is_usable():
                 return conn, True
             conn.discard()
-        self._places += 1
+        self._open_count += 1
         return await self._connect(), False
 
     async def _wait_place(self) -> Connection | None:
@@ -235,7 +235,7 @@ class UpstreamPool:
             elif (conn := waiter.result()) is None:
                 self._free_place()
             else:
-                self.give_back(conn)
+                self.put_back(conn)
             raise
 
     async def _connect(self) -> Connection:
@@ -263,7 +263,7 @@ class UpstreamPool:
         if self.is_closed:
             raise UpstreamUnreachable("connect", f"{self.name}: the pool was closed")
 
-    def give_back(self, conn: Connection) -> None:
+    def put_back(self, conn: Connection) -> None:
         """Take a connection back whose exchange ended cleanly, or hand it on to who waits."""
         while self._waiters:
             waiter = self._waiters.popleft()
@@ -282,7 +282,7 @@ class UpstreamPool:
             if not waiter.done():
                 waiter.set_result(None)
                 return
-        self._places -= 1
+        self._open_count -= 1
 
     def note_made(self, conn: Connection) -> None:
         """Note that a connection has a socket, until ``note_lost``."""

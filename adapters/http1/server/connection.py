@@ -24,13 +24,13 @@ from urllib.parse import unquote
 
 import httptools
 
-from ..write_batch import Outbox
+from ..write_batch import WriteBatch
 from . import sock_diag
-from .request_cycle import TELL_LEAVING, WHOLE_ANSWER, WHOLE_BODY, App, Exchange, Scope
+from .request_cycle import TELL_LEAVING, WHOLE_ANSWER, WHOLE_BODY, App, RequestCycle, Scope
 from .validation import (
     SPECIAL,
+    BadRequestError,
     H1Limits,
-    RefusedError,
     check_sizes,
     error_answer,
     inspect_fields,
@@ -56,27 +56,27 @@ _ROOM_STEP_BYTES = 1 << 21  # read at a time beyond the limit from a client that
 Fields = list[tuple[bytes, bytes]]
 
 
-class Hub(Protocol):
+class ConnectionRegistry(Protocol):
     """What connections have in common."""
 
     limits: H1Limits
-    outbox: Outbox
+    outbox: WriteBatch
     date: bytes
     keep_alive: bytes
     spare: int
     is_draining: Callable[[], bool]
 
-    def flush_later(self, exchange: Exchange) -> None:
+    def flush_later(self, exchange: RequestCycle) -> None:
         """Call ``flush_head`` when the event loop comes round."""
 
-    def add(self, connection: H1Connection) -> None:
+    def add(self, connection: ServerConnection) -> None:
         """Look after a connection."""
 
-    def discard(self, connection: H1Connection) -> None:
+    def discard(self, connection: ServerConnection) -> None:
         """Look no more; it is finished."""
 
 
-class H1Connection(asyncio.Protocol):
+class ServerConnection(asyncio.Protocol):
     """The protocol of one accepted connection.
 
     Attributes:
@@ -85,29 +85,28 @@ class H1Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_ahead",
         "_app",
         "_body",
         "_body_at",
         "_body_bytes",
+        "_bytes_since_callback",
         "_client",
         "_current",
         "_error",
-        "_fed",
         "_fields",
-        "_hand_on",
-        "_held",
+        "_ignores_input",
         "_in_head",
         "_incoming",
         "_is_closing",
-        "_is_deaf",
         "_is_handing_on",
         "_is_lost",
         "_is_new",
         "_is_still",
         "_is_stuck",
         "_limits",
+        "_on_upgrade",
         "_parser",
+        "_pending_writes",
         "_poll",
         "_queue",
         "_room",
@@ -120,6 +119,7 @@ class H1Connection(asyncio.Protocol):
         "_take",
         "_target",
         "_tasks",
+        "_unparsed",
         "_unsent",
         "_unsent_at",
         "_unstarted",
@@ -136,14 +136,14 @@ class H1Connection(asyncio.Protocol):
 
     def __init__(
         self,
-        hub: Hub,
+        hub: ConnectionRegistry,
         app: App,
         loop: asyncio.AbstractEventLoop,
         *,
         root_path: str = "",
         state: dict[str, Any] | None = None,
         hand_on: Callable[[bytes], None] | None = None,
-        take: Callable[[Exchange], bool] | None = None,
+        take: Callable[[RequestCycle], bool] | None = None,
     ) -> None:
         """Prepare a connection.
 
@@ -168,34 +168,36 @@ class H1Connection(asyncio.Protocol):
         self._client: tuple[str, int] | None = None
         self._root_path, self._state = root_path, state
         self._scheme = "http"
-        self._hand_on = hand_on
+        self._on_upgrade = hand_on
         self._take = take
-        self._unstarted: Exchange | None = None  # the current one, until its slice is parsed
+        self._unstarted: RequestCycle | None = None  # the current one, until its slice is parsed
         self._parser = httptools.HttpRequestParser(self)
         self._target = b""
         self._fields: Fields = []
         self._special: Fields = []  # those of the head that we act on
-        self._fed = 0  # bytes since a callback that matters: heads, trailers, chunk extensions
+        self._bytes_since_callback = (
+            0  # bytes since a callback that matters: heads, trailers, chunk extensions
+        )
         self._upgrade: bytes | None = None  # a head that asks for another protocol
         self._is_handing_on = False
-        self._incoming: Exchange | None = None  # its request is being received
-        self._current: Exchange | None = None  # it is being answered
-        self._queue: deque[Exchange] = deque()  # received behind it, wholly or in part
-        self._ahead = bytearray()  # not looked at yet
+        self._incoming: RequestCycle | None = None  # its request is being received
+        self._current: RequestCycle | None = None  # it is being answered
+        self._queue: deque[RequestCycle] = deque()  # received behind it, wholly or in part
+        self._unparsed = bytearray()  # not looked at yet
         self._room = 0  # bytes that it may hold beyond the limit; lent by the hub
         self._is_still = False  # the transport does not read
         self._is_stuck = False  # paused since the last look
         self._error = 0  # status to answer after the current exchange
         self._tasks: set[asyncio.Task[None]] = set()
-        self._held = b""  # of answers, until the end of the loop's turn
-        self._is_deaf = False  # what still comes is thrown away
+        self._pending_writes = b""  # of answers, until the end of the loop's turn
+        self._ignores_input = False  # what still comes is thrown away
         self._is_closing = False
         self._is_lost = False
         self.is_paused = False
         self._is_new = True  # no request has come yet
         self._in_head = False
         self._since = loop.time()  # in a head, without a request, or closing
-        self._body: Exchange | None = None  # whose body was looked at last
+        self._body: RequestCycle | None = None  # whose body was looked at last
         self._body_bytes = 0  # how much of it had come then
         self._body_at = 0.0  # when it had grown last
         self._window_at = 0.0
@@ -216,10 +218,10 @@ class H1Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse *data*, or keep it while an earlier request is being answered."""
-        if self._is_deaf:
+        if self._ignores_input:
             return
-        if self._ahead or (self._current is not None and (self._incoming is None or self._room)):
-            self._ahead += data
+        if self._unparsed or (self._current is not None and (self._incoming is None or self._room)):
+            self._unparsed += data
             self._adjust_reading()
         elif len(data) > _HEAD_SLICE_BYTES:
             self._feed(data)
@@ -232,14 +234,14 @@ class H1Connection(asyncio.Protocol):
 
     def eof_received(self) -> None:
         """Take half a close for a whole one, as every client means it that has to be noticed."""
-        self._is_deaf = True
+        self._ignores_input = True
         self.send_held()  # the transport closes behind this
         self._leave()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell everybody."""
-        self._is_lost = self._is_deaf = True
-        self._held = b""
+        self._is_lost = self._ignores_input = True
+        self._pending_writes = b""
         self._drop_ahead()
         self._leave()
         self.resume_writing()
@@ -262,21 +264,21 @@ class H1Connection(asyncio.Protocol):
 
     def _feed(self, data: bytes) -> None:
         at, end = 0, len(data)
-        while at < end and not self._is_deaf:
+        while at < end and not self._ignores_input:
             size = _HEAD_SLICE_BYTES if self._incoming is None else _BODY_SLICE_BYTES
             at += self._parse(data[at : at + size])
             if self._upgrade is not None:
                 self._switch(data[at:])
                 return
             if at < end and self._current is not None and self._incoming is None:
-                self._ahead += data[at:]
+                self._unparsed += data[at:]
                 break
         self._adjust_reading()
 
     def _feed_ahead(self) -> None:
         """Parse what waits, as far as there is room for it."""
-        ahead, self._ahead = self._ahead, bytearray()  # whoever comes back here finds nothing
-        while ahead and not self._is_deaf:
+        ahead, self._unparsed = self._unparsed, bytearray()  # whoever comes back here finds nothing
+        while ahead and not self._ignores_input:
             incoming, size = self._incoming, _BODY_SLICE_BYTES
             if incoming is None:
                 if self._current is not None:
@@ -289,17 +291,17 @@ class H1Connection(asyncio.Protocol):
             used = self._parse(data)
             if self._upgrade is not None:
                 self._switch(data[used:] + ahead)
-                ahead = self._ahead
-        if self._is_deaf or not ahead:
+                ahead = self._unparsed
+        if self._ignores_input or not ahead:
             self._drop_ahead()
         else:
-            self._ahead = ahead
-        if not self._is_deaf:
+            self._unparsed = ahead
+        if not self._ignores_input:
             self._adjust_reading()
 
     def _drop_ahead(self) -> None:
         """Forget what waits, and give the room for it back."""
-        self._ahead.clear()
+        self._unparsed.clear()
         self.hub.spare += self._room
         self._room = 0
 
@@ -320,21 +322,21 @@ class H1Connection(asyncio.Protocol):
 
     def _parse(self, data: bytes) -> int:
         """Parse one slice; returns how much of it was used."""
-        self._fed += len(data)
+        self._bytes_since_callback += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as exc:
-            self._fed = 0
+            self._bytes_since_callback = 0
             if self._unstarted is not None:
                 self._launch()
             return int(exc.args[0])
         except httptools.HttpParserCallbackError as exc:
-            if not isinstance(exc.__context__, RefusedError):
+            if not isinstance(exc.__context__, BadRequestError):
                 raise
             self._refuse_input(exc.__context__.status)
         except httptools.HttpParserError:
             self._refuse_input(status_of_error(data))
-        if self._fed > self._limits.header_bytes and not self._is_deaf:
+        if self._bytes_since_callback > self._limits.header_bytes and not self._ignores_input:
             self._refuse_input(431 if self._fields or not self._in_head else 414)
         if self._unstarted is not None:
             self._launch()
@@ -347,12 +349,12 @@ class H1Connection(asyncio.Protocol):
         if not self._is_handing_on:
             self._feed(head + rest)
         elif self._current is not None:  # in order: when that has been answered
-            self._ahead += head + rest
+            self._unparsed += head + rest
             self._adjust_reading()
         else:
-            self._is_deaf = True
+            self._ignores_input = True
             self.send_held()
-            cast("Callable[[bytes], None]", self._hand_on)(head + rest)
+            cast("Callable[[bytes], None]", self._on_upgrade)(head + rest)
             self._is_lost = True
             self._check_finished()
 
@@ -379,16 +381,19 @@ class H1Connection(asyncio.Protocol):
         self._in_head = self._is_new = False
         fields, target = self._fields, self._target
         limits = self._limits
-        if len(fields) + len(target) > limits.header_fields or self._fed > limits.header_bytes:
-            check_sizes(limits, target, fields, self._fed)
+        if (
+            len(fields) + len(target) > limits.header_fields
+            or self._bytes_since_callback > limits.header_bytes
+        ):
+            check_sizes(limits, target, fields, self._bytes_since_callback)
         self._fields = []
-        self._fed = 0
+        self._bytes_since_callback = 0
         version = self._parser.get_http_version()
         if version not in _VERSIONS:
-            raise RefusedError(505, "unknown version")
+            raise BadRequestError(505, "unknown version")
         method = self._parser.get_method()
         if method == b"CONNECT":
-            raise RefusedError(405, "CONNECT")
+            raise BadRequestError(405, "CONNECT")
         is_1_0 = version == "1.0"
         is_expecting = inspect_fields(self._special, is_1_0)
         if len(self._special) > 1 and self._parser.should_upgrade():
@@ -397,7 +402,7 @@ class H1Connection(asyncio.Protocol):
         if target[:1] != b"/":
             target = origin_form(method, target, fields)
         if 35 in target or not target.isascii():
-            raise RefusedError(400, "odd target")  # 35 is "#": looking for a number is quicker
+            raise BadRequestError(400, "odd target")  # 35 is "#": looking for a number is quicker
         self._begin(method, target, version, fields, is_expecting)
 
     def _begin(
@@ -421,7 +426,7 @@ class H1Connection(asyncio.Protocol):
         }
         if self._state is not None:
             scope["state"] = self._state.copy()
-        exchange = self._incoming = Exchange(
+        exchange = self._incoming = RequestCycle(
             self,
             scope,
             keep_alive=self._parser.should_keep_alive(),
@@ -429,7 +434,7 @@ class H1Connection(asyncio.Protocol):
             is_expecting=is_expecting,
         )
         scope["extensions"] = {
-            WHOLE_ANSWER: exchange.answer_at_once, WHOLE_BODY: exchange.take_body,
+            WHOLE_ANSWER: exchange.send_full_response, WHOLE_BODY: exchange.take_body,
             TELL_LEAVING: exchange.tell_leaving,
         }  # fmt: skip
         if self._current is not None:
@@ -447,7 +452,7 @@ class H1Connection(asyncio.Protocol):
             (name == b"content-length" and value.strip(b"0")) or name == b"transfer-encoding"
             for name, value in fields
         )
-        self._is_handing_on = self._hand_on is not None and (
+        self._is_handing_on = self._on_upgrade is not None and (
             wanted == {b"websocket"} and method == b"GET" and not has_body
         )
         self._upgrade = b"%b %b HTTP/%b\r\n%b\r\n" % (
@@ -463,13 +468,13 @@ class H1Connection(asyncio.Protocol):
 
     def on_body(self, data: bytes) -> None:
         """Buffer a piece of a body."""
-        self._fed = 0
+        self._bytes_since_callback = 0
         if self._incoming is not None:
             self._incoming.feed(data)
 
     def on_message_complete(self) -> None:
         """Note that a request is here as a whole."""
-        self._fed = 0
+        self._bytes_since_callback = 0
         exchange, self._incoming = self._incoming, None
         if exchange is not None:
             exchange.is_received = True
@@ -478,7 +483,7 @@ class H1Connection(asyncio.Protocol):
 
     def _adjust_reading(self) -> None:
         """Read only while what waits here is little."""
-        limits, incoming, waiting = self._limits, self._incoming, len(self._ahead)
+        limits, incoming, waiting = self._limits, self._incoming, len(self._unparsed)
         is_full = waiting > limits.ahead_bytes or (
             incoming is not None and incoming.size > limits.body_bytes
         )
@@ -499,12 +504,12 @@ class H1Connection(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Send *data* at the end of the loop's turn, or at once when much waits already."""
-        if self._held:
-            self._held += data
+        if self._pending_writes:
+            self._pending_writes += data
         else:
-            self._held = data
+            self._pending_writes = data
             self.hub.outbox.add(self.loop, self)
-        if len(self._held) > _HOLD_BYTES:
+        if len(self._pending_writes) > _HOLD_BYTES:
             self.send_held()
 
     def write_parts(self, parts: Iterable[bytes]) -> None:
@@ -521,7 +526,7 @@ class H1Connection(asyncio.Protocol):
 
     def send_held(self) -> None:
         """Send what waits."""
-        held, self._held = self._held, b""
+        held, self._pending_writes = self._pending_writes, b""
         if held and not self.transport.is_closing():
             self.transport.write(held)
 
@@ -530,7 +535,7 @@ class H1Connection(asyncio.Protocol):
     def body_taken(self) -> None:
         """Read on."""
         self._is_stuck = False
-        if self._ahead:
+        if self._unparsed:
             self.loop.call_soon(self._feed_ahead)
         else:
             self._drop_ahead()
@@ -541,7 +546,7 @@ class H1Connection(asyncio.Protocol):
         if self.stalled is not None:
             await asyncio.shield(self.stalled)
 
-    def answered(self, exchange: Exchange) -> None:
+    def answered(self, exchange: RequestCycle) -> None:
         """Turn to the next request, or close."""
         self._current = None
         if not exchange.keep_alive:
@@ -552,10 +557,10 @@ class H1Connection(asyncio.Protocol):
             self._answer_error(self._error)
         else:
             self._since = self.loop.time()
-            if self._ahead or self._room:
+            if self._unparsed or self._room:
                 self._feed_ahead()
 
-    def ended(self, exchange: Exchange) -> None:
+    def ended(self, exchange: RequestCycle) -> None:
         """Forget an application that has returned."""
         if exchange.task is not None:
             self._tasks.discard(exchange.task)
@@ -570,7 +575,7 @@ class H1Connection(asyncio.Protocol):
         if not (exchange.is_received and self._is_taken(exchange)):
             self._start(exchange)
 
-    def _is_taken(self, exchange: Exchange) -> bool:
+    def _is_taken(self, exchange: RequestCycle) -> bool:
         """Offer *exchange* to who serves without a task; a fault there makes it no one's."""
         try:
             return self._take is not None and self._take(exchange)
@@ -578,20 +583,20 @@ class H1Connection(asyncio.Protocol):
             LOG.exception("%s %s failed", exchange.scope["method"], exchange.scope["path"])
             return False
 
-    def _start(self, exchange: Exchange) -> None:
+    def _start(self, exchange: RequestCycle) -> None:
         self._current = exchange
         self.run(exchange, self._app)
 
-    def run(self, exchange: Exchange, app: App) -> None:
+    def run(self, exchange: RequestCycle, app: App) -> None:
         """Let *app* serve *exchange*, in a task."""
         exchange.task = self.loop.create_task(exchange.run(app))
         self._tasks.add(exchange.task)
 
     def _leave(self) -> None:
         if self._current is not None:
-            self._current.leave()
+            self._current.disconnect()
         for exchange in self._queue:
-            exchange.leave()
+            exchange.disconnect()
         self._queue.clear()
 
     def _check_finished(self) -> None:
@@ -601,15 +606,15 @@ class H1Connection(asyncio.Protocol):
 
     # -- refusing and closing ----------------------------------------------------------
 
-    def refuse(self, exchange: Exchange, status: int) -> None:
+    def refuse(self, exchange: RequestCycle, status: int) -> None:
         """Answer *exchange*, of whose answer nothing was sent, with an error, and close."""
         self._current = None
-        exchange.leave()
+        exchange.disconnect()
         self._answer_error(status, is_head=exchange.is_head)
 
     def _refuse_input(self, status: int) -> None:
         """Stop reading requests: what comes is not, or not any more, a request of ours."""
-        self._is_deaf = True
+        self._ignores_input = True
         incoming, self._incoming = self._incoming, None
         if self._current is None:
             self._answer_error(status)
@@ -634,7 +639,7 @@ class H1Connection(asyncio.Protocol):
         Closing with bytes unread resets the connection, and a reset takes the answer with it. TLS
         has no half a close: there it is closed after the client, or when its time is up.
         """
-        self._is_deaf = self._is_closing = True
+        self._ignores_input = self._is_closing = True
         self._since = self._unsent_at = self.loop.time()
         self._drop_ahead()
         self._leave()
@@ -652,7 +657,7 @@ class H1Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Cut the client off."""
-        self._is_deaf = True
+        self._ignores_input = True
         self.send_held()
         self.transport.abort()
 
@@ -750,7 +755,7 @@ class H1Connection(asyncio.Protocol):
                 size += 2 * int.from_bytes(info[_ACKED_AT:], sys.byteorder)
         return size
 
-    def _look_at_body(self, now: float, incoming: Exchange) -> None:
+    def _look_at_body(self, now: float, incoming: RequestCycle) -> None:
         limits, came = self._limits, incoming.received
         if incoming is not self._body or self.is_paused or incoming.is_waiting:
             # It begins, or its client waits for us, or has an answer already: it owes nothing.

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from email.utils import formatdate
 
-from ..write_batch import Outbox
-from .connection import H1Connection
-from .request_cycle import Exchange
+from ..write_batch import WriteBatch
+from .connection import ServerConnection
+from .request_cycle import RequestCycle
 from .validation import H1Limits
 
 LOG = logging.getLogger("swapchart.h1")
@@ -19,7 +19,7 @@ LOG = logging.getLogger("swapchart.h1")
 _LOOK_S = 0.5  # how often connections are looked at; bounds how late a timeout is noticed
 
 
-class ConnectionHub:
+class ConnectionManager:
     """The connections of one server: their clock, their date, and their common end.
 
     Attributes:
@@ -39,16 +39,16 @@ class ConnectionHub:
         is_draining: Callable[[], bool],
     ) -> None:
         self.limits = limits
-        self.outbox = Outbox()
+        self.outbox = WriteBatch()
         self.date = b""
         self.keep_alive = b"keep-alive: timeout=%d\r\n" % limits.keep_alive_s
         self.spare = limits.stuck_bytes_in_all
-        self.connections: set[H1Connection] = set()
+        self.connections: set[ServerConnection] = set()
         self._loop = loop
         self.is_draining = is_draining
         self._timer: asyncio.TimerHandle | None = None
         self._is_ending = False
-        self._heads: list[Exchange] = []  # of answers whose bodies have not begun
+        self._heads: list[RequestCycle] = []  # of answers whose bodies have not begun
         shortest_s = min(
             limits.header_timeout_s,
             limits.keep_alive_s,
@@ -59,7 +59,7 @@ class ConnectionHub:
         )
         self._look_s = min(_LOOK_S, max(shortest_s / 4, 0.01))
 
-    def flush_later(self, exchange: Exchange) -> None:
+    def flush_later(self, exchange: RequestCycle) -> None:
         """Call ``flush_head`` when the event loop comes round; one callback for all of a turn."""
         if not self._heads:
             self._loop.call_soon(self._flush_heads)
@@ -73,13 +73,13 @@ class ConnectionHub:
             except Exception:  # of one; others are not to wait for ever
                 LOG.exception("the head of a response could not be sent")
 
-    def add(self, connection: H1Connection) -> None:
+    def add(self, connection: ServerConnection) -> None:
         """Look after a connection."""
         self.connections.add(connection)
         if self._timer is None:
             self._look()
 
-    def discard(self, connection: H1Connection) -> None:
+    def discard(self, connection: ServerConnection) -> None:
         """Look no more; it is finished."""
         self.connections.discard(connection)
 

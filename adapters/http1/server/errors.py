@@ -8,5 +8,5 @@ from __future__ import annotations
 from ....machine.errors import SwapchartError
 
 
-class ClientGoneError(SwapchartError, ConnectionError):
+class ClientDisconnectedError(SwapchartError, ConnectionError):
     """The client left, or was cut, while an answer was being sent (ASGI 2.4: an OSError)."""

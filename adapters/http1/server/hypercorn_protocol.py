@@ -20,13 +20,13 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from ....runtime.fence import kept
-from .connection import H1Connection
-from .connections import LOG, ConnectionHub
-from .errors import ClientGoneError
+from .connection import ServerConnection
+from .connections import LOG, ConnectionManager
+from .errors import ClientDisconnectedError
 from .stock import guarded_hypercorn
 from .validation import H1Limits
 
-__all__ = ["ClientGoneError", "ConnectionHub", "H1Limits", "patched_hypercorn"]
+__all__ = ["ClientDisconnectedError", "ConnectionManager", "H1Limits", "patched_hypercorn"]
 
 
 _ARGUMENTS = ["self", "app", "loop", "config", "context", "state", "reader", "writer"]
@@ -59,13 +59,13 @@ def patched_hypercorn(
         return
     module, stock = found
     guarded = guarded_hypercorn(stock, limits)
-    hubs: WeakKeyDictionary[Any, ConnectionHub] = WeakKeyDictionary()
+    hubs: WeakKeyDictionary[Any, ConnectionManager] = WeakKeyDictionary()
     watchers: set[asyncio.Task[None]] = set()
 
-    def hub_of(loop: asyncio.AbstractEventLoop, config: Any, context: Any) -> ConnectionHub:
+    def hub_of(loop: asyncio.AbstractEventLoop, config: Any, context: Any) -> ConnectionManager:
         hub = hubs.get(context)
         if hub is None:
-            hub = hubs[context] = ConnectionHub(loop, limits, is_draining)
+            hub = hubs[context] = ConnectionManager(loop, limits, is_draining)
             watcher = loop.create_task(kept(_drain_at_end, hub, config, context))
             watchers.add(watcher)
             watcher.add_done_callback(watchers.discard)
@@ -84,7 +84,7 @@ def patched_hypercorn(
         module.TCPServer = stock
 
 
-async def _drain_at_end(hub: ConnectionHub, config: Any, context: Any) -> None:
+async def _drain_at_end(hub: ConnectionManager, config: Any, context: Any) -> None:
     await context.terminated.wait()
     hub.drain(config.graceful_timeout - _MARGIN_S)
 
@@ -107,7 +107,7 @@ class _Served:
     """Takes the place of hypercorn's ``TCPServer`` for one connection; awaited until its end."""
 
     def __init__(
-        self, stock: Any, hub_of: Callable[[Any, Any, Any], ConnectionHub], args: Sequence[Any]
+        self, stock: Any, hub_of: Callable[[Any, Any, Any], ConnectionManager], args: Sequence[Any]
     ) -> None:
         self._stock, self._hub_of, self._args = stock, hub_of, args
 
@@ -130,7 +130,7 @@ class _Served:
             if not transport.is_reading():
                 transport.resume_reading()
 
-        connection = H1Connection(
+        connection = ServerConnection(
             self._hub_of(loop, config, context),
             app.app,
             loop,
@@ -210,7 +210,7 @@ def _speaks_h2(writer: Any) -> bool:
     return tls is not None and tls.selected_alpn_protocol() == "h2"
 
 
-def _move_input(reader: Any, connection: H1Connection) -> None:
+def _move_input(reader: Any, connection: ServerConnection) -> None:
     """Hand on what came before we did: the stream reader has been receiving since the accept."""
     data = bytes(reader._buffer)
     reader._buffer.clear()

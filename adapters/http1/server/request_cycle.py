@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMappi
 from http import HTTPStatus
 from typing import Any, Protocol
 
-from .errors import ClientGoneError
+from .errors import ClientDisconnectedError
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -44,18 +44,18 @@ For who does not `receive` now, since there is no room for more of the body.
 """
 
 
-class House(Protocol):
+class ConnectionContext(Protocol):
     """What all connections of a server have in common."""
 
     date: bytes  # the whole Date field of now, with its CRLF
     keep_alive: bytes  # the whole Keep-Alive field
     is_draining: Callable[[], bool]
 
-    def flush_later(self, exchange: Exchange) -> None:
+    def flush_later(self, exchange: RequestCycle) -> None:
         """Call ``flush_head`` when the event loop comes round."""
 
 
-class Line(Protocol):
+class ClientConnection(Protocol):
     """What an exchange asks of the connection it runs on."""
 
     loop: asyncio.AbstractEventLoop
@@ -63,7 +63,7 @@ class Line(Protocol):
     stalled: asyncio.Future[None] | None  # pending while the client does not read
 
     @property
-    def hub(self) -> House:
+    def hub(self) -> ConnectionContext:
         """What the connections have in common."""
 
     def write(self, data: bytes) -> None:
@@ -78,23 +78,23 @@ class Line(Protocol):
     async def wait_writable(self) -> None:
         """Wait while the client does not read."""
 
-    def run(self, exchange: Exchange, app: App) -> None:
+    def run(self, exchange: RequestCycle, app: App) -> None:
         """Let *app* serve *exchange*, in a task."""
 
-    def answered(self, exchange: Exchange) -> None:
+    def answered(self, exchange: RequestCycle) -> None:
         """The answer is complete."""
 
-    def ended(self, exchange: Exchange) -> None:
+    def ended(self, exchange: RequestCycle) -> None:
         """The application has returned."""
 
     def abort(self) -> None:
         """Cut the client off: what it got must not look complete."""
 
-    def refuse(self, exchange: Exchange, status: int) -> None:
+    def refuse(self, exchange: RequestCycle, status: int) -> None:
         """Answer *exchange*, of whose answer nothing was sent, with an error, and close."""
 
 
-class Exchange:
+class RequestCycle:
     """One request and its answer.
 
     Attributes:
@@ -111,14 +111,14 @@ class Exchange:
         size: Buffered bytes of the request's body.
         received: Bytes of it that have come so far.
         waiter: What ``receive`` waits for, if it does.
-        on_leave: Called when the client leaves; for who serves it without a task, or does not
+        on_disconnect: Called when the client leaves; for who serves it without a task, or does not
             `receive` for a while.
     """
 
     # Not slots: what nearly every exchange leaves as it is costs nothing as a default here.
     task: asyncio.Task[None] | None = None
     waiter: asyncio.Future[None] | None = None
-    on_leave: Callable[[], None] | None = None
+    on_disconnect: Callable[[], None] | None = None
     is_head = False
     is_received = False
     is_started = False
@@ -127,7 +127,7 @@ class Exchange:
     is_gone = False
     size = 0
     received = 0
-    _is_told = False  # that the request's body has ended
+    _end_delivered = False  # that the request's body has ended
     _status = 0
     _chunked = False
     _has_body = True
@@ -135,7 +135,13 @@ class Exchange:
     _head: Iterable[tuple[bytes, bytes]] = ()
 
     def __init__(
-        self, line: Line, scope: Scope, *, keep_alive: bool, is_1_0: bool, is_expecting: bool
+        self,
+        line: ClientConnection,
+        scope: Scope,
+        *,
+        keep_alive: bool,
+        is_1_0: bool,
+        is_expecting: bool,
     ) -> None:
         self.scope = scope
         self.keep_alive = keep_alive
@@ -173,14 +179,14 @@ class Exchange:
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
-    def leave(self) -> None:
+    def disconnect(self) -> None:
         """Note that the client is gone."""
         self.is_gone = True
         self._pieces.clear()
         self.size = 0
         self.wake()
-        if self.on_leave is not None:
-            self.on_leave()
+        if self.on_disconnect is not None:
+            self.on_disconnect()
 
     async def receive(self) -> Message:
         """Return the next ASGI message; by one task at a time.
@@ -196,12 +202,12 @@ class Exchange:
                 body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
                 pieces.clear()
                 self.size = 0
-                self._is_told = self.is_received
+                self._end_delivered = self.is_received
                 if self._line.is_paused:
                     self._line.body_taken()
                 return {"type": "http.request", "body": body, "more_body": not self.is_received}
-            if self.is_received and not self._is_told:
-                self._is_told = True
+            if self.is_received and not self._end_delivered:
+                self._end_delivered = True
                 return {"type": "http.request", "body": b"", "more_body": False}
             if self.is_expecting and not self.is_received:
                 self.is_expecting = False
@@ -211,14 +217,14 @@ class Exchange:
 
     def tell_leaving(self, function: Callable[[], None] | None) -> None:
         """Call *function*, or nobody, when the client leaves; at once if it has."""
-        self.on_leave = function
+        self.on_disconnect = function
         if self.is_gone and function is not None:
             function()
 
     @property
     def whole_body(self) -> bytes | None:
         """The whole body of the request; None when it is not here, or not in one piece."""
-        if not self.is_received or self._is_told or self.is_gone or len(self._pieces) != 1:
+        if not self.is_received or self._end_delivered or self.is_gone or len(self._pieces) != 1:
             return None
         return self._pieces[0]
 
@@ -226,7 +232,7 @@ class Exchange:
         """Return `whole_body` as `receive` would; there is no more then."""
         body = self.whole_body
         if body is not None:
-            self._is_told = True
+            self._end_delivered = True
             self.size = 0
             self._pieces.clear()
             if self._line.is_paused:
@@ -245,12 +251,12 @@ class Exchange:
         """Take an ASGI message; waits while the client does not keep up.
 
         Raises:
-            ClientGoneError: The client left or was cut.
+            ClientDisconnectedError: The client left or was cut.
             RuntimeError: The message is not one of ours, or not in its place.
             ValueError: A field of the head would break it, or the body has not the length said.
         """
         if self.is_gone:
-            raise ClientGoneError("the client is gone")
+            raise ClientDisconnectedError("the client is gone")
         kind = message["type"]
         if kind == "http.response.body":
             self._send_body(message.get("body", b""), message.get("more_body", False))
@@ -266,25 +272,25 @@ class Exchange:
         if self._line.stalled is not None:
             await self._line.wait_writable()
             if self.is_gone and not self.is_answered:
-                raise ClientGoneError("the client is gone")
+                raise ClientDisconnectedError("the client is gone")
 
     @property
-    def can_answer(self) -> bool:
-        """Tell whether `answer_at_once` would."""
+    def can_send_full_response(self) -> bool:
+        """Tell whether `send_full_response` would."""
         return not (self.is_gone or self.is_started or self._line.stalled is not None)
 
-    def answer_at_once(
+    def send_full_response(
         self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes
     ) -> bool:
         """Send a whole answer without waiting; False: not now, `send` it.
 
         Raises:
-            ClientGoneError: The client left or was cut.
+            ClientDisconnectedError: The client left or was cut.
             ValueError: As `send`.
         """
         if self.is_gone:
-            raise ClientGoneError("the client is gone")
-        if not self.can_answer:
+            raise ClientDisconnectedError("the client is gone")
+        if not self.can_send_full_response:
             return False
         self._status, self._head, self.is_started = status, headers, True
         self._send_body(body, more=False)
@@ -399,21 +405,21 @@ class Exchange:
 
     # -- the application ---------------------------------------------------------------
 
-    def run_aside(self, app: App) -> None:
+    def run_in_task(self, app: App) -> None:
         """Let *app* serve this exchange, which nobody has served by a task until now."""
         self._line.run(self, app)
 
     def finish(self) -> None:
         """End what was served without a task."""
         self.scope = _ENDED
-        self.on_leave = None
+        self.on_disconnect = None
         self._line.ended(self)
 
     async def run(self, app: App) -> None:
         """Run *app* to its end; whatever it leaves undone is never passed off as an answer."""
         try:
             await app(self.scope, self.receive, self.send)
-        except ClientGoneError:
+        except ClientDisconnectedError:
             pass  # it was told, and need not mind
         except Exception:
             LOG.exception("%s %s failed", self.scope["method"], self.scope["path"])

@@ -16,9 +16,9 @@ import logging
 from collections.abc import Callable
 from typing import Any, cast
 
-from .connection import H1Connection
-from .connections import ConnectionHub
-from .request_cycle import App, Exchange
+from .connection import ServerConnection
+from .connections import ConnectionManager
+from .request_cycle import App, RequestCycle
 from .stock import guarded_uvicorn
 from .validation import H1Limits
 
@@ -52,10 +52,10 @@ def uvicorn_protocol(
         LOG.warning(_UNKNOWN, exc)
         return "auto"
     guarded = guarded_uvicorn(limits)
-    houses: dict[Any, _House | None] = {}  # of servers; nearly always of one
+    houses: dict[Any, _ServerContext | None] = {}  # of servers; nearly always of one
     is_told = False
 
-    def house_of(args: tuple[Any, ...], given: dict[str, Any]) -> _House | None:
+    def house_of(args: tuple[Any, ...], given: dict[str, Any]) -> _ServerContext | None:
         nonlocal is_told
         if problem := _find_problem(args, given):
             if not is_told:
@@ -65,13 +65,13 @@ def uvicorn_protocol(
         state = given["server_state"]
         if state not in houses:
             is_ours = _is_ours(given["config"])
-            houses[state] = _House(given, limits, is_draining) if is_ours else None
+            houses[state] = _ServerContext(given, limits, is_draining) if is_ours else None
         return houses[state]
 
     def accept(*args: Any, **given: Any) -> asyncio.Protocol:
         house = house_of(args, given)
         if house is not None:
-            return _Accepted(house)
+            return _AcceptedConnection(house)
         stock: Any = AutoHTTPProtocol if is_told or guarded is None else guarded
         return cast("asyncio.Protocol", stock(*args, **given))
 
@@ -105,7 +105,7 @@ def _is_ours(config: Any) -> bool:
     )
 
 
-class _House:
+class _ServerContext:
     """What the connections of one server have in common, besides the hub.
 
     Attributes:
@@ -126,9 +126,9 @@ class _House:
             given["config"], given["server_state"], given["app_state"],
         )  # fmt: skip
         self.loop: asyncio.AbstractEventLoop = given["_loop"] or asyncio.get_running_loop()
-        self.hub = ConnectionHub(self.loop, limits, is_draining)
+        self.hub = ConnectionManager(self.loop, limits, is_draining)
         self._app: App = self.config.loaded_app
-        self._take: Callable[[Exchange], bool] | None = getattr(self._app, "take", None)
+        self._take: Callable[[RequestCycle], bool] | None = getattr(self._app, "take", None)
         self.take = None if self._take is None else self._count_taken
 
     def app(self, *args: Any) -> Any:
@@ -136,14 +136,14 @@ class _House:
         self.state.total_requests += 1
         return self._app(*args)
 
-    def _count_taken(self, exchange: Exchange) -> bool:
+    def _count_taken(self, exchange: RequestCycle) -> bool:
         assert self._take is not None
         is_taken = self._take(exchange)
         self.state.total_requests += is_taken
         return is_taken
 
 
-class _Accepted(asyncio.Protocol):
+class _AcceptedConnection(asyncio.Protocol):
     """A connection as uvicorn knows it: it is waited for until its socket and its tasks are over.
 
     Only the accept comes here; then the transport's protocol is the connection itself.
@@ -151,14 +151,14 @@ class _Accepted(asyncio.Protocol):
 
     __slots__ = ("_house", "_transport")
 
-    def __init__(self, house: _House) -> None:
+    def __init__(self, house: _ServerContext) -> None:
         self._house = house
         self._transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
         house, self._transport = self._house, cast("asyncio.Transport", transport)
-        connection = H1Connection(
+        connection = ServerConnection(
             house.hub,
             house.app,
             house.loop,

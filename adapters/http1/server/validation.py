@@ -67,7 +67,7 @@ class H1Limits:
     stuck_bytes_in_all: int = 1 << 26
 
 
-class RefusedError(Exception):
+class BadRequestError(Exception):
     """A request that is not let through; raised inside the parser's callbacks.
 
     Attributes:
@@ -84,13 +84,13 @@ def check_sizes(
 ) -> None:
     """Refuse heads that are too large; *at_most* is what the head cannot exceed, in bytes."""
     if len(fields) > limits.header_fields:
-        raise RefusedError(431, "too many fields")
+        raise BadRequestError(431, "too many fields")
     if len(target) > limits.target_bytes:
-        raise RefusedError(414, "target too long")
+        raise BadRequestError(414, "target too long")
     if at_most > limits.header_bytes:
         size = sum(len(name) + len(value) + 4 for name, value in fields) + len(target)
         if size > limits.header_bytes:
-            raise RefusedError(431, "head too long")
+            raise BadRequestError(431, "head too long")
 
 
 def inspect_fields(fields: list[tuple[bytes, bytes]], is_1_0: bool) -> bool:
@@ -106,18 +106,18 @@ def inspect_fields(fields: list[tuple[bytes, bytes]], is_1_0: bool) -> bool:
         if name == b"host":
             hosts += 1
             if hosts > 1 or value.translate(None, _HOST_CHARS):
-                raise RefusedError(400, "odd Host")
+                raise BadRequestError(400, "odd Host")
         elif name == b"transfer-encoding":
             if is_1_0:
-                raise RefusedError(400, "a coding in HTTP/1.0")
+                raise BadRequestError(400, "a coding in HTTP/1.0")
             if value.lower() != b"chunked":
-                raise RefusedError(501, "unknown coding")
+                raise BadRequestError(501, "unknown coding")
         elif name == b"expect" and not is_1_0:
             if value.lower() != b"100-continue":
-                raise RefusedError(417, "unknown expectation")
+                raise BadRequestError(417, "unknown expectation")
             is_expecting = True
     if not hosts and not is_1_0:
-        raise RefusedError(400, "no Host")
+        raise BadRequestError(400, "no Host")
     return is_expecting
 
 
@@ -127,7 +127,7 @@ def origin_form(method: bytes, target: bytes, fields: list[tuple[bytes, bytes]])
         return target
     match = _ABSOLUTE.fullmatch(target)
     if match is None or match[1].translate(None, _HOST_CHARS):
-        raise RefusedError(400, "odd target")
+        raise BadRequestError(400, "odd target")
     fields[:] = [field for field in fields if field[0] != b"host"]
     fields.insert(0, (b"host", match[1]))
     path = match[2] or b"/"

@@ -34,7 +34,7 @@ _DUMP_BYTES = 1 << 17
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Listener:
+class ListeningSocket:
     """A listening TCP socket.
 
     Attributes:
@@ -48,15 +48,15 @@ class Listener:
     uid: int = -1
 
 
-def parse_listeners(table: str, port: int) -> list[Listener]:
+def parse_listeners(table: str, port: int) -> list[ListeningSocket]:
     """Read /proc/net/tcp or tcp6: the sockets in state LISTEN on *port*."""
-    found: list[Listener] = []
+    found: list[ListeningSocket] = []
     suffix = f":{port:04X}"
     for line in table.splitlines()[1:]:
         fields = line.split()
         if len(fields) > 9 and fields[3] == _LISTEN and fields[1].endswith(suffix):
             address = _address(fields[1].partition(":")[0])
-            found.append(Listener(address=address, inode=int(fields[9]), uid=int(fields[7])))
+            found.append(ListeningSocket(address=address, inode=int(fields[9]), uid=int(fields[7])))
     return found
 
 
@@ -66,7 +66,7 @@ def _address(words: str) -> IPAddress:
     return ip_address(b"".join(struct.pack("=I", number) for number in numbers))
 
 
-def select_listeners(listeners: Iterable[Listener], address: IPAddress) -> set[int]:
+def select_listeners(listeners: Iterable[ListeningSocket], address: IPAddress) -> set[int]:
     """Choose the inodes that answer a connection to *address*: exact ones before wildcards."""
     every = list(listeners)
     exact = {each.inode for each in every if _plain(each.address) == _plain(address)}
@@ -94,7 +94,7 @@ def listening_users(address: IPAddress, port: int) -> dict[int, int]:
     return {each.inode: each.uid for each in found if each.inode in inodes}
 
 
-def ask_listeners(port: int) -> list[Listener]:
+def ask_listeners(port: int) -> list[ListeningSocket]:
     """Ask the kernel which sockets listen on *port*.
 
     Raises:
@@ -109,7 +109,7 @@ def ask_listeners(port: int) -> list[Listener]:
         ]
 
 
-def read_listeners(port: int) -> list[Listener]:
+def read_listeners(port: int) -> list[ListeningSocket]:
     """Read from /proc which sockets listen on *port*."""
     tables = (read_bytes("/proc/net/tcp"), read_bytes("/proc/net/tcp6"))
     return [each for table in tables for each in parse_listeners(table.decode("ascii"), port)]
@@ -133,8 +133,8 @@ def _dump(sock: socket.socket, family: int) -> Iterator[bytes]:
             data = data[(length + 3) & ~3 :]
 
 
-def _on_port(message: bytes, port: int) -> Iterator[Listener]:
+def _on_port(message: bytes, port: int) -> Iterator[ListeningSocket]:
     family, _, number, address, uid, inode = _SOCKET.unpack_from(message)
     if int.from_bytes(number, "big") == port:
         size = 4 if family == socket.AF_INET else 16
-        yield Listener(address=ip_address(address[:size]), inode=inode, uid=uid)
+        yield ListeningSocket(address=ip_address(address[:size]), inode=inode, uid=uid)

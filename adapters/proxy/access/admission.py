@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from ...http1.asgi_types import Headers, Scope
 from ..options import EVERYTHING, Access, ProxyOptions
 from ..routing import Route
-from .api_keys import KeyRing
+from .api_keys import ApiKeys
 from .origins import HostCheck, OriginCheck, asks_for_key, host_name, is_loopback_host
 from .refusal_log import RefusalLog, shown
 
@@ -27,7 +27,7 @@ _SECURITY = "docs/security.md"
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class Denied:
     """Why a request goes no further.
 
     Attributes:
@@ -46,7 +46,7 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
-class Pass:
+class Allowed:
     """A request may go on.
 
     Attributes:
@@ -58,15 +58,15 @@ class Pass:
     origin: bytes | None = None
 
 
-_PASS = Pass()
-_UNAUTHORIZED = Refusal(
+_PASS = Allowed()
+_UNAUTHORIZED = Denied(
     401,
     "unauthorized: invalid or missing API key",
     headers=((b"www-authenticate", b'Basic realm="swapchart"'),),
 )
-_LOOP = Refusal(508, "this request has been here before: peers point at each other", "peer_loop")
-_NOT_JSON = Refusal(415, "expected a body of type application/json", "unsupported_media_type")
-_SOME_MODELS = Refusal(
+_LOOP = Denied(508, "this request has been here before: peers point at each other", "peer_loop")
+_NOT_JSON = Denied(415, "expected a body of type application/json", "unsupported_media_type")
+_SOME_MODELS = Denied(
     403, "forbidden: this is about all models, and the API key is for some (`models` in `apiKeys`)"
 )
 
@@ -119,7 +119,7 @@ class _Head:
         )
 
 
-class Gate:
+class AdmissionControl:
     """Decides about the heads of requests; shared by HTTP and websockets.
 
     Attributes:
@@ -128,7 +128,7 @@ class Gate:
     """
 
     def __init__(self, options: ProxyOptions) -> None:
-        self.ring = KeyRing(options.keys)
+        self.ring = ApiKeys(options.keys)
         self._hosts = HostCheck(options.allowed_hosts)
         self._origins = OriginCheck(options.allowed_origins)
         self._check_host = options.check_host
@@ -136,7 +136,7 @@ class Gate:
         self._log = RefusalLog()
         self.mark = b"swapchart-" + options.instance_id.encode() if options.instance_id else None
 
-    def admit(self, scope: Scope, route: Route | None) -> Pass | Refusal:
+    def admit(self, scope: Scope, route: Route | None) -> Allowed | Denied:
         """Decide about one request.
 
         The method is not looked at beyond what it did for *route*: the answer is kept for all
@@ -175,8 +175,8 @@ class Gate:
             if refusal is not None:
                 return replace(refusal, origin=origin)
         if is_visit:
-            return Pass(replace(access, is_visit=True), origin)
-        return _PASS if access is EVERYTHING and origin is None else Pass(access, origin)
+            return Allowed(replace(access, is_visit=True), origin)
+        return _PASS if access is EVERYTHING and origin is None else Allowed(access, origin)
 
     def origin_of(self, headers: Headers) -> bytes | None:
         """Return the origin of a preflight request if it is allowed, else None.
@@ -190,11 +190,11 @@ class Gate:
             return origin
         return origin if not self.ring.is_empty and asks_for_key(headers) else None
 
-    def host_refusal(self, scope: Scope) -> Refusal | None:
+    def host_refusal(self, scope: Scope) -> Denied | None:
         """Return why the Host field of a preflight request is refused, or None."""
         return self._wrong_host(scope, dict(scope["headers"]).get(b"host"))
 
-    def cross_site(self, headers: Headers) -> Refusal:
+    def cross_site(self, headers: Headers) -> Denied:
         """Return the refusal of what a page of another site may not do."""
         return self._cross_site(dict(headers).get(b"origin"))
 
@@ -204,7 +204,7 @@ class Gate:
             return head.site == b"cross-site"
         return not self._origins.allows(head.origin, head.host or b"")
 
-    def _wrong_host(self, scope: Scope, host: bytes | None) -> Refusal | None:
+    def _wrong_host(self, scope: Scope, host: bytes | None) -> Denied | None:
         if host is None or not self._is_checked(scope) or self._hosts.allows(host):
             return None
         text = shown(host)
@@ -215,9 +215,9 @@ class Gate:
             message += f"; if it is one, add it to the configuration: allowedHosts: [{value}]"
         message += f" ({_SECURITY}, Host)"
         self._log.take("host_not_allowed", message)
-        return Refusal(421, message, "host_not_allowed")
+        return Denied(421, message, "host_not_allowed")
 
-    def _cross_site(self, origin: bytes | None) -> Refusal:
+    def _cross_site(self, origin: bytes | None) -> Denied:
         if origin is None:
             message = (
                 "the browser says that a page of another site asked (Sec-Fetch-Site: cross-site), "
@@ -232,7 +232,7 @@ class Gate:
                 f"configuration: allowedOrigins: [{text}] ({_SECURITY}, Origins)"
             )
         self._log.take("origin_not_allowed", message)
-        return Refusal(403, message, "origin_not_allowed")
+        return Denied(403, message, "origin_not_allowed")
 
     def _is_checked(self, scope: Scope) -> bool:
         if self._check_host is not None:
@@ -247,16 +247,16 @@ class Gate:
         return known
 
 
-def _beyond(access: Access, route: Route | None) -> Refusal | None:
+def _beyond(access: Access, route: Route | None) -> Denied | None:
     """Return why *access* is not enough for *route*, or None."""
     if route is None:
         return None
     if route.access in ("infer", "admin") and route.access not in access.scopes:
-        return Refusal(403, f"forbidden: this API key has no {route.access} scope")
+        return Denied(403, f"forbidden: this API key has no {route.access} scope")
     return _SOME_MODELS if access.models is not None and route.subject == "whole" else None
 
 
-def json_refusal(headers: Headers) -> Refusal | None:
+def json_refusal(headers: Headers) -> Denied | None:
     """Refuse what an HTML form could send to a route that takes JSON; else None."""
     kind = dict(headers).get(b"content-type", b"").lower()
     return _NOT_JSON if kind.startswith(_PLAIN_TYPES) else None

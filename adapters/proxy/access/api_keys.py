@@ -40,7 +40,7 @@ _SPLIT = bytes.maketrans(b";,&?", b"    ")
 _LONGEST_BYTES = 512  # of a field's or parameter's value that is compared with our keys
 
 
-class KeyRing:
+class ApiKeys:
     """All keys of a configuration.
 
     Attributes:

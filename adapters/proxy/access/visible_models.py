@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
-from ..models.catalog import Catalogue
+from ..models.catalog import ModelCatalog
 from ..options import Access
 
 Row: TypeAlias = dict[str, Any]
@@ -30,7 +30,7 @@ class View:
         is_whole: All of them.
     """
 
-    def __init__(self, access: Access, catalogue: Catalogue) -> None:
+    def __init__(self, access: Access, catalogue: ModelCatalog) -> None:
         self.is_whole = access.models is None
         self._ids: frozenset[str] = frozenset()
         self._others: re.Pattern[str] | None = None
@@ -38,7 +38,7 @@ class View:
         if not self.is_whole:
             self._look(access, catalogue)
 
-    def _look(self, access: Access, catalogue: Catalogue) -> None:
+    def _look(self, access: Access, catalogue: ModelCatalog) -> None:
         names: dict[str, set[str]] = {}  # id of a model -> all that it is called
         for name, target in catalogue.targets.items():
             names.setdefault(target.id, {target.id}).add(name)

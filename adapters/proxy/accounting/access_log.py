@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from ..request import Request
-from .request_record import Exchange
+from .request_record import RequestRecord
 
 _NO_LINES = {code: f"\\x{code:02x}" for code in (*range(32), 127, 0x85, 0x2028, 0x2029)}
 
 
-def line_of(exchange: Exchange) -> str:
+def access_log_line(exchange: RequestRecord) -> str:
     """Return the line of the access log for *exchange*; what clients sent cannot break it."""
     request = exchange.request
     head = request.head
     # A query may hold secrets.
     asked = (request.method, request.path_bytes, request.scope.get("http_version", ""))
-    told = None if head is None else head.told
+    told = None if head is None else head.log_prefix
     if told is None or told[0] != asked:
         told = (asked, *_ends_of_line(request, asked))
         if head is not None:
-            head.told = told
+            head.log_prefix = told
     return (
         f"{told[1]}{exchange.status} {exchange.sent_bytes}{told[2]}"
         f"{exchange.ended - exchange.started:.3f}s"

@@ -7,16 +7,16 @@ from typing import Any
 
 from ....runtime import LogRing
 from ...store.activity import ActivityStore
-from ..event_bus import Hub
+from ..event_bus import EventBus
 from ..monitoring.host import Samples
 from .captures import Captures
-from .metrics import Counters
+from .metrics import Metrics
 from .recorder import Recorder
 
 _ENDS_BYTES = 1 << 14  # of an answer: where tokens are told
 
 
-class Books:
+class Accounting:
     """What is written down.
 
     Args:
@@ -28,7 +28,7 @@ class Books:
     Attributes:
         activity: See above.
         captures: Whole requests.
-        counters: For Prometheus.
+        metrics: For Prometheus.
         samples: Of the machine.
         recorder: Takes finished requests.
         hardware: What the machine is made of; None until somebody asked.
@@ -36,17 +36,17 @@ class Books:
     """
 
     def __init__(
-        self, activity: ActivityStore | None, hub: Hub, log: LogRing, capture_bytes: int
+        self, activity: ActivityStore | None, hub: EventBus, log: LogRing, capture_bytes: int
     ) -> None:
         self.activity = activity
         self.captures = Captures(capture_bytes)
-        self.counters = Counters()
+        self.metrics = Metrics()
         self.samples = Samples()
         self.hardware: dict[str, Any] | None = None
         self.count_dropped_lines: Callable[[], int] = lambda: 0
-        self.recorder = Recorder(activity, self.captures, self.counters, hub, log)
+        self.recorder = Recorder(activity, self.captures, self.metrics, hub, log)
 
-    def keep_bytes(self, open_requests: int) -> int:
+    def capture_limit(self, open_requests: int) -> int:
         """Return how much of an answer is kept whole until it is written down.
 
         Args:

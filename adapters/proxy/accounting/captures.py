@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeAlias
 from ...http1.asgi_types import Headers
 from ..body.json_scan import Steps
 from ..formatting import shown_headers
-from .request_record import Exchange
+from .request_record import RequestRecord
 from .token_usage import decoded
 
 Redacted: TypeAlias = Callable[[dict[str, str]], dict[str, str]]
@@ -136,7 +136,7 @@ class Captures:
         self._room = room_bytes
         self._make_room()
 
-    def take(self, number: int, exchange: Exchange) -> bool:
+    def take(self, number: int, exchange: RequestRecord) -> bool:
         """Keep what is worth keeping of *exchange*; tells whether anything is."""
         if not self.is_on or not exchange.answer_headers:
             return False
@@ -145,7 +145,7 @@ class Captures:
         has_request = not has_failed and "request" not in left_out
         has_answer = not has_failed and "answer" not in left_out and exchange.is_whole
         request = (exchange.body or b"") if has_request else b""
-        answer = b"".join(exchange.pieces) if has_answer else b""
+        answer = b"".join(exchange.body_chunks) if has_answer else b""
         asked, answered = _packed(exchange.request.headers), _packed(exchange.answer_headers)
         fields = len(asked) + len(answered) + len(exchange.path)
         size = len(request) + len(answer) + max(fields, _FIELD_BYTES) + _OVERHEAD_BYTES

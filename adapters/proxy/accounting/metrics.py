@@ -10,8 +10,8 @@ from collections import Counter, defaultdict
 
 from ....runtime import Transition
 from ..histogram import Histogram
-from .request_record import Exchange
-from .token_usage import Tokens
+from .request_record import RequestRecord
+from .token_usage import TokenUsage
 
 _DURATIONS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _PHASES_S = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -33,7 +33,7 @@ def _phases() -> Histogram:
     return Histogram(_PHASES_S)
 
 
-class Counters:
+class Metrics:
     """All counters of a proxy.
 
     Attributes:
@@ -65,7 +65,7 @@ class Counters:
         self.exits: Counter[tuple[str, str]] = Counter()
         self.evictions: Counter[str] = Counter()
 
-    def count(self, exchange: Exchange, tokens: Tokens) -> None:
+    def count(self, exchange: RequestRecord, tokens: TokenUsage) -> None:
         """Count one finished request."""
         model = exchange.model
         self.requests[model, exchange.code or str(exchange.status)] += 1
@@ -75,10 +75,10 @@ class Counters:
             self.waits[model].add(exchange.admitted - exchange.started)
         if exchange.head:
             self.heads[model].add(exchange.head - exchange.admitted)
-        if tokens.read > 0:
-            self.tokens[model, "prompt"] += tokens.read
-        if tokens.written > 0:
-            self.tokens[model, "generated"] += tokens.written
+        if tokens.prompt > 0:
+            self.tokens[model, "prompt"] += tokens.prompt
+        if tokens.completion > 0:
+            self.tokens[model, "generated"] += tokens.completion
         if tokens.cached > 0:
             self.tokens[model, "cached"] += tokens.cached
         if tokens.drafted > 0:
@@ -86,7 +86,7 @@ class Counters:
         if tokens.accepted > 0:
             self.tokens[model, "accepted"] += tokens.accepted
 
-    def take(self, record: Transition) -> None:
+    def on_transition(self, record: Transition) -> None:
         """Count one transition; for ``Supervisor.listen``."""
         model = record.service
         self.transitions[model, record.event] += 1

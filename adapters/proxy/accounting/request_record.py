@@ -16,7 +16,7 @@ _ENDS_BYTES = 1 << 14  # an answer beyond it is not kept whole unless somebody c
 _LAST_PIECES = 8
 
 
-class Exchange:
+class RequestRecord:
     """What happened to one request.
 
     Attributes:
@@ -34,9 +34,9 @@ class Exchange:
         content_type: Of the answer.
         answer_headers: Of the answer.
         sent_bytes: Of the answer's body.
-        pieces: Of the answer's body: all of them, or the last ones only.
-        first: The first piece, when ``pieces`` are not all.
-        is_whole: ``pieces`` are all.
+        body_chunks: Of the answer's body: all of them, or the last ones only.
+        first_chunk: The first piece, when ``body_chunks`` are not all.
+        is_whole: ``body_chunks`` are all.
         keep_bytes: So many bytes of the answer are kept whole.
         body: Of the request, as it was sent on, if it was read whole.
         error: Why it failed, in words.
@@ -50,10 +50,34 @@ class Exchange:
     """
 
     __slots__ = (
-        "_task", "admitted", "answer_headers", "at", "body", "cancelled_by", "code",
-        "content_type", "ended", "error", "first", "head", "id", "is_metered", "is_stream",
-        "is_whole", "keep_bytes", "method", "model", "on_cancel", "path", "pieces",
-        "priority", "request", "selector", "sent_bytes", "started", "status",
+        "_task",
+        "admitted",
+        "answer_headers",
+        "at",
+        "body",
+        "body_chunks",
+        "cancelled_by",
+        "code",
+        "content_type",
+        "ended",
+        "error",
+        "first_chunk",
+        "head",
+        "id",
+        "is_metered",
+        "is_stream",
+        "is_whole",
+        "keep_bytes",
+        "method",
+        "model",
+        "on_cancel",
+        "path",
+        "priority",
+        "request",
+        "selector",
+        "sent_bytes",
+        "started",
+        "status",
     )  # fmt: skip
 
     def __init__(self, request: Request, model: str, path: str, started: float) -> None:
@@ -64,9 +88,9 @@ class Exchange:
         self.at = time()
         self.admitted = self.head = self.ended = 0.0
         self.status = self.sent_bytes = self.priority = 0
-        self.content_type = self.first = b""
+        self.content_type = self.first_chunk = b""
         self.answer_headers: Headers = []
-        self.pieces: MutableSequence[bytes] = []
+        self.body_chunks: MutableSequence[bytes] = []
         self.is_whole = True
         self.keep_bytes = _ENDS_BYTES
         self.body: bytes | None = None
@@ -82,18 +106,18 @@ class Exchange:
             if name == b"content-type":
                 self.content_type = value
 
-    def note_whole(self, body: bytes) -> None:
+    def record_full_body(self, body: bytes) -> None:
         """Note that the whole answer was sent at once."""
         self.sent_bytes = len(body)
-        self.pieces.append(body)
+        self.body_chunks.append(body)
 
-    def keep_ends(self) -> MutableSequence[bytes]:
+    def keep_head_and_tail(self) -> MutableSequence[bytes]:
         """From now on keep the first and the last pieces of the answer only; returns these."""
         if self.is_whole:
             self.is_whole = False
-            self.first = self.pieces[0]
-            self.pieces = deque(self.pieces, maxlen=_LAST_PIECES)
-        return self.pieces
+            self.first_chunk = self.body_chunks[0]
+            self.body_chunks = deque(self.body_chunks, maxlen=_LAST_PIECES)
+        return self.body_chunks
 
     def cancel(self, by: str) -> None:
         """End the request, whatever it waits for; a no-op when it is over."""
@@ -107,7 +131,7 @@ class Exchange:
             self.on_cancel()
 
 
-class Flights:
+class InFlightRequests:
     """All requests for models that are not over.
 
     Attributes:
@@ -115,26 +139,26 @@ class Flights:
     """
 
     def __init__(self) -> None:
-        self.open: dict[int, Exchange] = {}
+        self.open: dict[int, RequestRecord] = {}
         self._numbers = itertools.count(1)
 
-    def begin(self, exchange: Exchange, task: asyncio.Task[object] | None) -> None:
+    def begin(self, exchange: RequestRecord, task: asyncio.Task[object] | None) -> None:
         """Count *exchange*, which *task* serves."""
         exchange.id = next(self._numbers)
         exchange._task = task
         self.open[exchange.id] = exchange
 
-    def go_on(self, exchange: Exchange, task: asyncio.Task[object] | None) -> None:
+    def go_on(self, exchange: RequestRecord, task: asyncio.Task[object] | None) -> None:
         """From now on *task* serves *exchange*."""
         exchange._task, exchange.on_cancel = task, None
 
-    def end(self, exchange: Exchange) -> None:
+    def end(self, exchange: RequestRecord) -> None:
         """It is over."""
         exchange._task = exchange.on_cancel = None
         self.open.pop(exchange.id, None)
 
 
-def metadata_of(exchange: Exchange) -> dict[str, Any]:
+def metadata_of(exchange: RequestRecord) -> dict[str, Any]:
     """Return what is noted about a request besides its fields."""
     found: dict[str, Any] = {"fifo_priority": str(exchange.priority)}
     if exchange.selector:

@@ -36,15 +36,15 @@ _OBJECT = re.compile(r'"(usage|timings|metrics)"\s*:\s*(?=\{)')
 
 
 @dataclass(slots=True, kw_only=True)
-class Tokens:
+class TokenUsage:
     """What an answer cost. Where anything is known, -1 is what is not; else all is 0.
 
     Attributes:
         cached: Tokens of the prompt that were not read anew.
         drafted: Tokens that a draft model proposed.
         accepted: Those of them that were taken.
-        read: Tokens of the prompt.
-        written: Tokens of the answer.
+        prompt: Tokens of the prompt.
+        completion: Tokens of the answer.
         read_rate: Prompt tokens a second.
         write_rate: Answer tokens a second.
         server_ms: What the server says it took; 0 is unknown.
@@ -53,8 +53,8 @@ class Tokens:
     cached: int = 0
     drafted: int = 0
     accepted: int = 0
-    read: int = 0
-    written: int = 0
+    prompt: int = 0
+    completion: int = 0
     read_rate: float = 0.0
     write_rate: float = 0.0
     server_ms: float = 0.0
@@ -77,7 +77,7 @@ def decoded(data: bytes, encoding: bytes) -> bytes | None:
     return None
 
 
-def tokens_of(body: bytes, *, is_events: bool, is_whole: bool) -> Tokens:
+def tokens_of(body: bytes, *, is_events: bool, is_whole: bool) -> TokenUsage:
     """Return what *body* tells.
 
     Args:
@@ -88,7 +88,7 @@ def tokens_of(body: bytes, *, is_events: bool, is_whole: bool) -> Tokens:
     if len(body) > _WHOLE_BYTES:
         body, is_whole = b"%b\n%b" % (body[:_HEAD_BYTES], body[-_TAIL_BYTES:]), False
     if not _tells(body):
-        return Tokens()
+        return TokenUsage()
     if is_events:
         found = _from_events(body)
     elif is_whole:
@@ -108,7 +108,7 @@ def _tells(text: bytes) -> bool:
     )
 
 
-def _plain(body: bytes) -> Tokens | None:
+def _plain(body: bytes) -> TokenUsage | None:
     """Return what a body with nothing but a usage tells; None: look closer."""
     try:
         found = PLAIN.decode(body)
@@ -131,8 +131,8 @@ def _plain(body: bytes) -> Tokens | None:
     cached = _UNKNOWN if cached is None else cached
     if not (0 <= read < _LARGEST and 0 <= written < _LARGEST and -1 <= cached < _LARGEST):
         return None
-    return Tokens(
-        cached=cached, drafted=_UNKNOWN, accepted=_UNKNOWN, read=read, written=written,
+    return TokenUsage(
+        cached=cached, drafted=_UNKNOWN, accepted=_UNKNOWN, prompt=read, completion=written,
         read_rate=-1.0, write_rate=-1.0,
     )  # fmt: skip
 
@@ -184,8 +184,8 @@ def _from_pieces(body: bytes) -> list[Telling]:
 
 
 # ---- counting
-def _counted(found: Iterable[Telling]) -> Tokens:
-    tokens = Tokens()
+def _counted(found: Iterable[Telling]) -> TokenUsage:
+    tokens = TokenUsage()
     is_known = False
     for telling in found:
         for usage in _usages(telling):
@@ -225,12 +225,12 @@ def _first(values: Mapping[str, Any], *names: str) -> float | None:
     return None
 
 
-def _begin(tokens: Tokens) -> None:
+def _begin(tokens: TokenUsage) -> None:
     tokens.cached = tokens.drafted = tokens.accepted = _UNKNOWN
     tokens.read_rate = tokens.write_rate = float(_UNKNOWN)
 
 
-def _add_usage(tokens: Tokens, usage: Mapping[str, Any], is_known: bool) -> bool:
+def _add_usage(tokens: TokenUsage, usage: Mapping[str, Any], is_known: bool) -> bool:
     read = _first(usage, "prompt_tokens", "input_tokens")
     written = _first(usage, "completion_tokens", "output_tokens")
     if read is None and written is None:
@@ -238,9 +238,9 @@ def _add_usage(tokens: Tokens, usage: Mapping[str, Any], is_known: bool) -> bool
     if not is_known:
         _begin(tokens)
     if read is not None and read > 0:
-        tokens.read = int(read)
+        tokens.prompt = int(read)
     if written is not None and written > 0:
-        tokens.written = int(written)
+        tokens.completion = int(written)
     cached = _first(usage, "cache_read_input_tokens")
     for name in ("input_tokens_details", "prompt_tokens_details"):
         details = usage.get(name)
@@ -251,14 +251,14 @@ def _add_usage(tokens: Tokens, usage: Mapping[str, Any], is_known: bool) -> bool
     return True
 
 
-def _add_timings(tokens: Tokens, timings: Mapping[str, Any], is_known: bool) -> bool:
+def _add_timings(tokens: TokenUsage, timings: Mapping[str, Any], is_known: bool) -> bool:
     read, written = _first(timings, "prompt_n"), _first(timings, "predicted_n")
     if read is None and written is None:
         return False
     if not is_known:
         _begin(tokens)
-    tokens.read = int(read or 0)
-    tokens.written = int(written or 0)
+    tokens.prompt = int(read or 0)
+    tokens.completion = int(written or 0)
     for name, attribute in (
         ("prompt_per_second", "read_rate"), ("predicted_per_second", "write_rate"),
     ):  # fmt: skip
@@ -275,7 +275,7 @@ def _add_timings(tokens: Tokens, timings: Mapping[str, Any], is_known: bool) -> 
     return True
 
 
-def _add_metrics(tokens: Tokens, metrics: Mapping[str, Any]) -> None:
+def _add_metrics(tokens: TokenUsage, metrics: Mapping[str, Any]) -> None:
     """Add what vLLM tells beside its usage."""
     decoding = metrics.get("speculative_decoding")
     if isinstance(decoding, dict):
@@ -285,7 +285,7 @@ def _add_metrics(tokens: Tokens, metrics: Mapping[str, Any]) -> None:
             tokens.drafted, tokens.accepted = int(drafted), int(accepted)
     first_ms = _first(metrics, "time_to_first_token_ms")
     if first_ms is not None and first_ms > 0:
-        tokens.read_rate = _rate(tokens.read - max(tokens.cached, 0), first_ms)
+        tokens.read_rate = _rate(tokens.prompt - max(tokens.cached, 0), first_ms)
     gap_ms = _first(metrics, "mean_itl_ms")
     if gap_ms is not None and gap_ms > 0:
         tokens.write_rate = _rate(1, gap_ms)

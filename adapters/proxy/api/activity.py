@@ -12,21 +12,21 @@ from ...store.activity import SORTS, ActivityPage, ActivityQuery, ActivityRow
 from ...store.database import StoreError
 from ..access.visible_models import View
 from ..body.model_name import shown_name
-from ..context import Proxy
+from ..context import ProxyContext
 from ..formatting import shown_time
 from ..request import Request
 from ..responses import JSON_TYPE, send_error, send_json, send_parts
 from .query import LARGEST, parse_time, whole_number
 
 
-async def activity(proxy: Proxy, request: Request, send: Send) -> None:
+async def activity(proxy: ProxyContext, request: Request, send: Send) -> None:
     """Tell a page of finished requests."""
     try:
         query = query_of(request.query)
     except ValueError as error:
         await send_error(request, send, 400, str(error))
         return
-    if proxy.books.activity is None:
+    if proxy.accounting.activity is None:
         await send_error(request, send, 503, "nothing is written down here")
         return
     view = proxy.view(request.access)
@@ -35,48 +35,50 @@ async def activity(proxy: Proxy, request: Request, send: Send) -> None:
         if models is None:
             page = ActivityPage(rows=(), total=0)
         else:
-            page = await proxy.books.activity.page(replace(query, models=models))
+            page = await proxy.accounting.activity.page(replace(query, models=models))
     except StoreError as error:
         await send_error(request, send, 503, str(error))
         return
     value = {
-        "data": [view.row(_shown(row, row.id in proxy.books.captures)) for row in page.rows],
+        "data": [view.row(_shown(row, row.id in proxy.accounting.captures)) for row in page.rows],
         "page": query.page,
         "limit": query.limit,
         "total": page.total,
         "total_pages": -(-page.total // query.limit),
     }
-    if proxy.books.activity.problem:
-        value["problem"] = proxy.books.activity.problem
+    if proxy.accounting.activity.problem:
+        value["problem"] = proxy.accounting.activity.problem
     await send_json(send, value)
 
 
-async def stats(proxy: Proxy, request: Request, send: Send) -> None:
+async def stats(proxy: ProxyContext, request: Request, send: Send) -> None:
     """Tell totals and histograms, of one model or of all."""
-    if proxy.books.activity is None:
+    if proxy.accounting.activity is None:
         await send_error(request, send, 503, "nothing is written down here")
         return
     model = parse_qs(request.query.decode("latin-1")).get("model", [""])[-1]
     models = _models_of(proxy.view(request.access), (model,) if model else ())
     try:
         # No model is called "": what is asked for then are the totals of nothing.
-        found = await proxy.books.activity.stats(("",) if models is None else models)
+        found = await proxy.accounting.activity.stats(("",) if models is None else models)
         await send_json(send, found)
     except StoreError as error:
         await send_error(request, send, 503, str(error))
 
 
-async def capture(proxy: Proxy, request: Request, send: Send) -> None:
+async def capture(proxy: ProxyContext, request: Request, send: Send) -> None:
     """Tell a whole request and its answer."""
-    number = whole_number(request.rest, 0, LARGEST)
+    number = whole_number(request.path_suffix, 0, LARGEST)
     if number is None:
-        await send_error(request, send, 400, f"expected a number, got {shown_name(request.rest)}")
+        await send_error(
+            request, send, 400, f"expected a number, got {shown_name(request.path_suffix)}"
+        )
         return
-    found = proxy.books.captures.get(number)
+    found = proxy.accounting.captures.get(number)
     if found is None or not proxy.view(request.access).shows(found.model):
         await send_error(request, send, 404, f"there is no capture {number}, or no longer")
         return
-    parts = await proxy.turns.run(found.steps(proxy.gate.ring.redacted))
+    parts = await proxy.turns.run(found.steps(proxy.admission.ring.redacted))
     await send_parts(send, parts, JSON_TYPE)
 
 

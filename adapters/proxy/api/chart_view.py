@@ -8,7 +8,7 @@ from ....machine.diagram_model import Label, picture
 from ....runtime import Lifecycle
 
 
-def chart_value(life: Lifecycle) -> dict[str, Any]:
+def chart_view(life: Lifecycle) -> dict[str, Any]:
     """Return the states and transitions of the chart of *life*, and its configuration now.
 
     States come in document order, ancestors before what they hold; ``above`` names the ancestors

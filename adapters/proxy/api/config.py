@@ -7,14 +7,14 @@ from typing import Any
 
 from ....runtime import SwapchartError
 from ...http1.asgi_types import Send
-from ..context import Proxy
+from ..context import ProxyContext
 from ..request import Request
 from ..responses import send_error, send_json
 
 _BODY_LIMIT = 1 << 16
 
 
-async def show(proxy: Proxy, request: Request, send: Send) -> None:
+async def show(proxy: ProxyContext, request: Request, send: Send) -> None:
     """Tell where the configuration came from, and how the last reload went."""
     if proxy.config is None:
         await _no_config(request, send)
@@ -22,7 +22,7 @@ async def show(proxy: Proxy, request: Request, send: Send) -> None:
     await send_json(send, proxy.config.facts())
 
 
-async def plan(proxy: Proxy, request: Request, send: Send) -> None:
+async def plan(proxy: ProxyContext, request: Request, send: Send) -> None:
     """Read the configuration again and tell what a reload would change; nothing is changed."""
     await request.body(_BODY_LIMIT)
     if proxy.config is None:
@@ -36,7 +36,7 @@ async def plan(proxy: Proxy, request: Request, send: Send) -> None:
     await send_json(send, value)
 
 
-async def reload(proxy: Proxy, request: Request, send: Send) -> None:
+async def reload(proxy: ProxyContext, request: Request, send: Send) -> None:
     """Read the configuration again and apply it; answers when that is done.
 
     A reload that is under way is followed by another: what was saved before this request counts.

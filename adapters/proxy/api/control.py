@@ -13,7 +13,7 @@ from ....runtime import RequestError
 from ...http1.asgi_types import Send
 from ..body.errors import BodyTooLargeError
 from ..body.model_name import shown_name
-from ..context import Proxy
+from ..context import ProxyContext
 from ..request import Request
 from ..responses import send_error, send_json, send_not_good_for, send_text, send_unknown_model
 from .query import LARGEST, whole_number
@@ -22,12 +22,12 @@ _BODY_BYTES = 1 << 16
 _CAUSE = "unloaded by API"
 
 
-async def health(proxy: Proxy, request: Request, send: Send) -> None:
+async def health(proxy: ProxyContext, request: Request, send: Send) -> None:
     """Say that the proxy answers; nothing about models."""
     await send_text(send, "OK")
 
 
-async def version(proxy: Proxy, request: Request, send: Send) -> None:
+async def version(proxy: ProxyContext, request: Request, send: Send) -> None:
     """Say which program this is."""
     given = proxy.options
     value = {"version": given.version, "commit": given.commit, "build_date": given.build_date}
@@ -35,21 +35,21 @@ async def version(proxy: Proxy, request: Request, send: Send) -> None:
 
 
 # ---- stopping and starting
-async def unload_all(proxy: Proxy, request: Request, send: Send) -> None:
+async def unload_all(proxy: ProxyContext, request: Request, send: Send) -> None:
     """Stop all models; answers when they are gone."""
     await proxy.supervisor.unload_all(_CAUSE)
     await send_json(send, {"msg": "ok"})
 
 
-async def unload_all_text(proxy: Proxy, request: Request, send: Send) -> None:
+async def unload_all_text(proxy: ProxyContext, request: Request, send: Send) -> None:
     """As `unload_all`, in the words of ``GET /unload``."""
     await proxy.supervisor.unload_all(_CAUSE)
     await send_text(send, "OK")
 
 
-async def unload(proxy: Proxy, request: Request, send: Send) -> None:
+async def unload(proxy: ProxyContext, request: Request, send: Send) -> None:
     """Stop one model; answers when it is gone."""
-    name = await _named(proxy, request, send, request.rest)
+    name = await _named(proxy, request, send, request.path_suffix)
     if name is None:
         return
     if await proxy.supervisor.unload(name, _CAUSE):
@@ -59,7 +59,7 @@ async def unload(proxy: Proxy, request: Request, send: Send) -> None:
         await send_error(request, send, 409, message)
 
 
-async def router_load(proxy: Proxy, request: Request, send: Send) -> None:
+async def router_load(proxy: ProxyContext, request: Request, send: Send) -> None:
     """Begin to load a model, as llama-server's router does; answers at once."""
     name = await _router_model(proxy, request, send)
     if name is None:
@@ -71,7 +71,7 @@ async def router_load(proxy: Proxy, request: Request, send: Send) -> None:
     await send_json(send, {"success": True})
 
 
-async def router_unload(proxy: Proxy, request: Request, send: Send) -> None:
+async def router_unload(proxy: ProxyContext, request: Request, send: Send) -> None:
     """Begin to unload a model, as llama-server's router does; answers at once."""
     name = await _router_model(proxy, request, send)
     if name is None:
@@ -83,14 +83,14 @@ async def router_unload(proxy: Proxy, request: Request, send: Send) -> None:
     await send_json(send, {"success": True})
 
 
-async def _load(proxy: Proxy, name: str) -> None:
+async def _load(proxy: ProxyContext, name: str) -> None:
     try:
         await proxy.supervisor.load(name)
     except RequestError as error:
         proxy.log.warning("%s was to be loaded: %s", name, error)
 
 
-async def _router_model(proxy: Proxy, request: Request, send: Send) -> str | None:
+async def _router_model(proxy: ProxyContext, request: Request, send: Send) -> str | None:
     body = await json_body(request, send)
     if body is None:
         return None
@@ -101,28 +101,28 @@ async def _router_model(proxy: Proxy, request: Request, send: Send) -> str | Non
     return await _named(proxy, request, send, wanted)
 
 
-async def _named(proxy: Proxy, request: Request, send: Send, wanted: str) -> str | None:
+async def _named(proxy: ProxyContext, request: Request, send: Send, wanted: str) -> str | None:
     """Return the id of the model called *wanted*; None: the client has been told that none is."""
-    name = proxy.catalogue.real_name(wanted)
+    name = proxy.catalog.real_name(wanted)
     if name is not None:
         if proxy.view(request.access).shows(name):
             return name
         await send_not_good_for(request, send, wanted)
         return None
-    if wanted in proxy.catalogue.targets:
+    if wanted in proxy.catalog.targets:
         await send_error(request, send, 404, "no local server found for requested model")
         return None
-    await send_unknown_model(request, send, wanted, proxy.catalogue.closest(wanted))
+    await send_unknown_model(request, send, wanted, proxy.catalog.closest(wanted))
     return None
 
 
 # ---- profiles
-async def profiles(proxy: Proxy, request: Request, send: Send) -> None:
+async def profiles(proxy: ProxyContext, request: Request, send: Send) -> None:
     """List the profiles, and tell which is active."""
     await send_json(send, proxy.profiles.listing())
 
 
-async def activate_profile(proxy: Proxy, request: Request, send: Send) -> None:
+async def activate_profile(proxy: ProxyContext, request: Request, send: Send) -> None:
     """Make a profile the active one, or none."""
     body = await json_body(request, send)
     if body is None:
@@ -140,12 +140,12 @@ async def activate_profile(proxy: Proxy, request: Request, send: Send) -> None:
 
 
 # ---- requests in flight
-async def cancel(proxy: Proxy, request: Request, send: Send) -> None:
+async def cancel(proxy: ProxyContext, request: Request, send: Send) -> None:
     """Cancel a request; its client is told."""
-    number = whole_number(request.rest, 1, LARGEST)
-    exchange = None if number is None else proxy.flights.open.get(number)
+    number = whole_number(request.path_suffix, 1, LARGEST)
+    exchange = None if number is None else proxy.in_flight.open.get(number)
     if exchange is None or not proxy.view(request.access).shows(exchange.model):
-        message = f"no request in flight has the id {shown_name(request.rest)}"
+        message = f"no request in flight has the id {shown_name(request.path_suffix)}"
         await send_error(request, send, 404, message)
         return
     exchange.cancel("the API")

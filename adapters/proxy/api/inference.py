@@ -17,13 +17,13 @@ from ..body.model_name import (
     renamed_query,
     shown_name,
 )
-from ..body.multipart import FormScanner, boundary_of, is_form
-from ..body.multipart_stream import rest_of_form
+from ..body.multipart import MultipartScanner, boundary_of, is_form
+from ..body.multipart_stream import multipart_with_model
 from ..body.spool import Spool
-from ..context import Proxy
-from ..forwarding.forward import Sending, begin, serve
+from ..context import ProxyContext
+from ..forwarding.forward import OutgoingRequest, forward, new_record
 from ..models.catalog import Target
-from ..models.resolver import NoTargetError, Resolved, UnknownModelError
+from ..models.resolver import NoTargetError, ResolvedModel, UnknownModelError
 from ..request import Request, target_of
 from ..responses import send_error, send_unknown_model
 
@@ -32,7 +32,7 @@ _SHORT_BYTES = 1 << 20  # msgspec reads as much in 1.5 ms at worst
 _LOOKED_AT_BYTES = 1 << 16  # of a body's beginning, to tell what it is
 
 
-async def post(proxy: Proxy, request: Request, send: Send) -> None:
+async def post(proxy: ProxyContext, request: Request, send: Send) -> None:
     """Serve a route whose body names the model."""
     assert request.head is not None, "looked at on the way here"
     kind = request.head.content_type
@@ -53,7 +53,7 @@ async def post(proxy: Proxy, request: Request, send: Send) -> None:
         await send_error(request, send, 400, str(error))
 
 
-async def get(proxy: Proxy, request: Request, send: Send) -> None:
+async def get(proxy: ProxyContext, request: Request, send: Send) -> None:
     """Serve a route whose query names the model."""
     try:
         wanted = model_of_query(request.query)
@@ -63,16 +63,18 @@ async def get(proxy: Proxy, request: Request, send: Send) -> None:
     resolved = await find(proxy, request, send, wanted)
     if resolved is None:
         return
-    exchange = begin(request, resolved, request.path)
+    exchange = new_record(request, resolved, request.path)
     exchange.is_stream = asks_for_stream(request.query)
     query, model = request.query, resolved.target.sent_model
     if model != wanted:
         query = renamed_query(query, model)
-    sending = Sending(request.path_bytes + b"?" + query)
-    await serve(proxy, request, send, exchange, resolved, sending)
+    sending = OutgoingRequest(request.path_bytes + b"?" + query)
+    await forward(proxy, request, send, exchange, resolved, sending)
 
 
-async def find(proxy: Proxy, request: Request, send: Send, wanted: str) -> Resolved | None:
+async def find(
+    proxy: ProxyContext, request: Request, send: Send, wanted: str
+) -> ResolvedModel | None:
     """Return what *wanted* means to this client; None: it has been told why nothing."""
     if not wanted:
         message = "no model id could be identified: `model` is missing"
@@ -85,7 +87,7 @@ async def find(proxy: Proxy, request: Request, send: Send, wanted: str) -> Resol
     try:
         resolved = proxy.resolver.resolve(wanted)
     except UnknownModelError:
-        await send_unknown_model(request, send, wanted, proxy.catalogue.closest(wanted))
+        await send_unknown_model(request, send, wanted, proxy.catalog.closest(wanted))
         return None
     except NoTargetError as error:
         await send_error(request, send, 503, str(error), code="no_target", retry_after_s=5.0)
@@ -101,7 +103,7 @@ async def find(proxy: Proxy, request: Request, send: Send, wanted: str) -> Resol
 
 
 # ---- bodies that are read whole
-async def _whole(proxy: Proxy, request: Request, send: Send) -> None:
+async def _whole(proxy: ProxyContext, request: Request, send: Send) -> None:
     body = await request.body(proxy.options.json_limit_bytes)
     if body[:1] != b"{" and not _is_json(request, body):
         await _urlencoded(proxy, request, send, body)
@@ -115,7 +117,7 @@ async def _whole(proxy: Proxy, request: Request, send: Send) -> None:
     resolved = await find(proxy, request, send, wanted)
     if resolved is None:
         return
-    exchange = begin(request, resolved, request.path)
+    exchange = new_record(request, resolved, request.path)
     target = resolved.target
     if target.edits or target.sent_model != wanted:
         edited = await _edited(proxy, request, send, resolved, wanted, body)
@@ -124,7 +126,9 @@ async def _whole(proxy: Proxy, request: Request, send: Send) -> None:
         body = edited
     exchange.body = body
     exchange.is_metered, exchange.is_stream = True, is_stream
-    await serve(proxy, request, send, exchange, resolved, Sending(target_of(request), body))
+    await forward(
+        proxy, request, send, exchange, resolved, OutgoingRequest(target_of(request), body)
+    )
 
 
 def _is_json(request: Request, body: bytes) -> bool:
@@ -136,7 +140,12 @@ def _is_json(request: Request, body: bytes) -> bool:
 
 
 async def _edited(
-    proxy: Proxy, request: Request, send: Send, resolved: Resolved, wanted: str, body: bytes
+    proxy: ProxyContext,
+    request: Request,
+    send: Send,
+    resolved: ResolvedModel,
+    wanted: str,
+    body: bytes,
 ) -> bytes | None:
     """Return *body* as the model is to get it; None: the client has been told why not."""
     target: Target = resolved.target
@@ -154,7 +163,7 @@ async def _edited(
         return None
 
 
-async def _urlencoded(proxy: Proxy, request: Request, send: Send, body: bytes) -> None:
+async def _urlencoded(proxy: ProxyContext, request: Request, send: Send, body: bytes) -> None:
     request.watch()
     wanted = await proxy.turns.run(query_steps(body)) or model_of_query(request.query)
     resolved = await find(proxy, request, send, wanted)
@@ -169,12 +178,14 @@ async def _urlencoded(proxy: Proxy, request: Request, send: Send, body: bytes) -
         return
     if target.sent_model != wanted:
         body = await _renamed(proxy, resolved, body)
-    exchange = begin(request, resolved, request.path)
+    exchange = new_record(request, resolved, request.path)
     exchange.is_metered = True
-    await serve(proxy, request, send, exchange, resolved, Sending(target_of(request), body))
+    await forward(
+        proxy, request, send, exchange, resolved, OutgoingRequest(target_of(request), body)
+    )
 
 
-async def _renamed(proxy: Proxy, resolved: Resolved, body: bytes) -> bytes:
+async def _renamed(proxy: ProxyContext, resolved: ResolvedModel, body: bytes) -> bytes:
     try:
         return await proxy.turns.run(rename_steps(body, resolved.target.sent_model))
     except BaseException:
@@ -184,12 +195,12 @@ async def _renamed(proxy: Proxy, resolved: Resolved, body: bytes) -> bytes:
 
 
 # ---- forms, which are passed on as they come
-async def _form(proxy: Proxy, request: Request, send: Send, boundary: bytes) -> None:
+async def _form(proxy: ProxyContext, request: Request, send: Send, boundary: bytes) -> None:
     options = proxy.options
     declared = request.declared_length()
     if declared is not None and declared > options.form_limit_bytes:
         raise BodyTooLargeError(options.form_limit_bytes)
-    scanner, spool = FormScanner(boundary), Spool(options.form_head_bytes)
+    scanner, spool = MultipartScanner(boundary), Spool(options.form_head_bytes)
     pieces = request.pieces(options.form_limit_bytes)
     try:
         async for piece in pieces:
@@ -203,13 +214,13 @@ async def _form(proxy: Proxy, request: Request, send: Send, boundary: bytes) -> 
         resolved = await find(proxy, request, send, "" if found is None else found.value)
         if resolved is None or found is None:
             return
-        exchange = begin(request, resolved, request.path)
+        exchange = new_record(request, resolved, request.path)
         exchange.is_metered = True
         model = resolved.target.sent_model
         value = found.value.encode() if model == found.value else model.encode()
         length = None if declared is None else declared + len(value) - (found.end - found.start)
-        body = rest_of_form(scanner, spool, pieces, found, value)
-        sending = Sending(target_of(request), body, length)
-        await serve(proxy, request, send, exchange, resolved, sending)
+        body = multipart_with_model(scanner, spool, pieces, found, value)
+        sending = OutgoingRequest(target_of(request), body, length)
+        await forward(proxy, request, send, exchange, resolved, sending)
     finally:
         spool.close()

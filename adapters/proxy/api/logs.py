@@ -7,7 +7,7 @@ import anyio
 from ....runtime import LogRing
 from ...http1.asgi_types import Send
 from ..body.model_name import shown_name
-from ..context import Proxy
+from ..context import ProxyContext
 from ..listener_limits import send_too_many
 from ..request import Request
 from ..responses import send_error, send_not_good_for, send_text
@@ -16,7 +16,7 @@ _PIECES = 32  # of the log that are sent at a time; most have some 2 KiB
 _TEXT = b"text/plain; charset=utf-8"
 
 
-async def history(proxy: Proxy, request: Request, send: Send) -> None:
+async def history(proxy: ProxyContext, request: Request, send: Send) -> None:
     """Show what is kept of all logs; a browser is sent to the UI."""
     if b"text/html" in (request.header(b"accept") or b""):
         await send_text(send, "see the location\n", 302, [(b"location", b"/ui/")])
@@ -30,10 +30,10 @@ async def history(proxy: Proxy, request: Request, send: Send) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-async def stream(proxy: Proxy, request: Request, send: Send) -> None:
+async def stream(proxy: ProxyContext, request: Request, send: Send) -> None:
     """Stream logs until the client leaves; what it was too slow for is told."""
-    wanted = request.rest.strip("/")
-    name = proxy.catalogue.real_name(wanted)
+    wanted = request.path_suffix.strip("/")
+    name = proxy.catalog.real_name(wanted)
     if request.access.models is not None and not (
         name is not None and proxy.view(request.access).shows(name)
     ):
@@ -50,7 +50,7 @@ async def stream(proxy: Proxy, request: Request, send: Send) -> None:
             await send_too_many(request, send)
 
 
-async def _stream(proxy: Proxy, rings: list[LogRing], request: Request, send: Send) -> None:
+async def _stream(proxy: ProxyContext, rings: list[LogRing], request: Request, send: Send) -> None:
     await request.body(1 << 16)
     request.watch()
     headers = [
@@ -76,7 +76,7 @@ async def _stream(proxy: Proxy, rings: list[LogRing], request: Request, send: Se
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def _rings(proxy: Proxy, wanted: str) -> list[LogRing]:
+def _rings(proxy: ProxyContext, wanted: str) -> list[LogRing]:
     """Return the logs that *wanted* names; none: there is no such log."""
     upstream = proxy.supervisor.log
     if wanted == "":
@@ -85,5 +85,5 @@ def _rings(proxy: Proxy, wanted: str) -> list[LogRing]:
         return [proxy.own_log]
     if wanted == "upstream":
         return [upstream]
-    name = proxy.catalogue.real_name(wanted)
+    name = proxy.catalog.real_name(wanted)
     return [] if name is None else [proxy.supervisor[name].log]

@@ -20,8 +20,8 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from ...http1.asgi_types import Send
-from ..accounting.metrics import Counters
-from ..context import Proxy
+from ..accounting.metrics import Metrics
+from ..context import ProxyContext
 from ..histogram import Histogram
 from ..models.public_state import shown_state
 from ..monitoring.host import Sample
@@ -34,25 +34,25 @@ Rows: TypeAlias = Mapping[Any, float]
 _STATES = ("stopped", "starting", "ready", "sleeping", "stopping", "failed", "shutdown")
 
 
-async def metrics(proxy: Proxy, request: Request, send: Send) -> None:
+async def metrics(proxy: ProxyContext, request: Request, send: Send) -> None:
     """Tell all metrics."""
     registry = CollectorRegistry()
-    registry.register(_Everything(proxy))
+    registry.register(_ProxyCollector(proxy))
     await send_bytes(send, 200, generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4.encode())
 
 
-class _Everything(Collector):
-    def __init__(self, proxy: Proxy) -> None:
+class _ProxyCollector(Collector):
+    def __init__(self, proxy: ProxyContext) -> None:
         self._proxy = proxy
 
     def collect(self) -> Iterator[Metric]:
         """Yield everything that is known at this moment."""
-        sample = self._proxy.books.samples.latest
+        sample = self._proxy.accounting.samples.latest
         if sample is not None and self._proxy.options.performance_every_s is not None:
             yield from _machine(sample)
         yield from _models(self._proxy)
-        yield from _requests(self._proxy.books.counters)
-        yield from _lifecycles(self._proxy.books.counters)
+        yield from _requests(self._proxy.accounting.metrics)
+        yield from _lifecycles(self._proxy.accounting.metrics)
         yield from _kept(self._proxy)
         yield from _own(self._proxy)
 
@@ -127,7 +127,7 @@ def _bytes(mib: float | None) -> float | None:
 
 
 # ---- ours
-def _models(proxy: Proxy) -> Iterator[Metric]:
+def _models(proxy: ProxyContext) -> Iterator[Metric]:
     states: dict[tuple[str, ...], float] = {}
     busy: dict[tuple[str, ...], float] = {}
     waiting: dict[tuple[str, ...], float] = {}
@@ -150,14 +150,14 @@ def _models(proxy: Proxy) -> Iterator[Metric]:
     scheduler = proxy.supervisor.scheduler
     yield _gauge("swapchart_queue_length", "Requests queued.", {(): len(scheduler.queue)})
     yield _gauge("swapchart_swaps", "Swaps under way.", {(): len(scheduler.swaps)})
-    places = proxy.supervisor.hook_places
+    places = proxy.supervisor.hook_limiter
     hooks = {("running",): places.running, ("waiting",): places.waiting}
     yield _gauge("swapchart_hook_commands", "Of all models, by what they do.", hooks, "state")
     if places.limit is not None:
         yield _gauge("swapchart_hook_limit", "So many run at a time.", {(): places.limit})
 
 
-def _requests(counters: Counters) -> Iterator[Metric]:
+def _requests(counters: Metrics) -> Iterator[Metric]:
     requests = dict(counters.requests)
     yield _counter("swapchart_requests", "By outcome.", requests, "model", "outcome")
     for name, text, values in (
@@ -172,7 +172,7 @@ def _requests(counters: Counters) -> Iterator[Metric]:
     yield _counter("swapchart_answer_bytes", "Of answers.", sent, "model")
 
 
-def _lifecycles(counters: Counters) -> Iterator[Metric]:
+def _lifecycles(counters: Metrics) -> Iterator[Metric]:
     transitions = dict(counters.transitions)
     yield _counter("swapchart_transitions", "By event.", transitions, "model", "event")
     text = "How long states of a swap last."
@@ -188,10 +188,10 @@ def _lifecycles(counters: Counters) -> Iterator[Metric]:
     yield _counter("swapchart_evictions", "Stops for another model.", evictions, "model")
 
 
-def _kept(proxy: Proxy) -> Iterator[Metric]:
+def _kept(proxy: ProxyContext) -> Iterator[Metric]:
     """Tell what is kept of conversations, where something is."""
     tell = proxy.details.get("kv")
-    known = {} if tell is None else {name: tell(name) for name in proxy.catalogue.cards}
+    known = {} if tell is None else {name: tell(name) for name in proxy.catalog.cards}
     facts = {name: detail for name, detail in known.items() if detail and "verdict" in detail}
     if not facts:
         return
@@ -220,13 +220,13 @@ def _kept(proxy: Proxy) -> Iterator[Metric]:
     yield _counter("swapchart_kv_written_bytes", "Bytes of slots saved.", written, "model")
 
 
-def _own(proxy: Proxy) -> Iterator[Metric]:
-    dropped = 0 if proxy.books.activity is None else proxy.books.activity.dropped
+def _own(proxy: ProxyContext) -> Iterator[Metric]:
+    dropped = 0 if proxy.accounting.activity is None else proxy.accounting.activity.dropped
     text = "Requests that were not written down."
     yield _counter("swapchart_activity_dropped", text, {(): float(dropped)})
     text = "Lines of standard output and standard error that were not taken in time."
     yield _counter(
-        "swapchart_log_lines_dropped", text, {(): float(proxy.books.count_dropped_lines())}
+        "swapchart_log_lines_dropped", text, {(): float(proxy.accounting.count_dropped_lines())}
     )
     watch = proxy.loop_watch
     if watch is not None:

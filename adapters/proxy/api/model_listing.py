@@ -7,9 +7,9 @@ from time import time
 from typing import Any, TypeAlias
 
 from ..access.visible_models import View
-from ..context import Proxy
-from ..models.catalog import Local
-from ..models.definitions import Abilities, ModelCard, SelectorCard
+from ..context import ProxyContext
+from ..models.catalog import LocalModel
+from ..models.definitions import Capabilities, ModelDefinition, SelectorDefinition
 from ..models.public_state import shown_state
 from ..options import EVERYTHING, Access
 
@@ -28,10 +28,10 @@ _CAPABILITIES = (
 _REPLACED = ("architecture", "capabilities", "supported_parameters", "context_length")
 
 
-def models(proxy: Proxy, access: Access = EVERYTHING) -> list[Record]:
+def models(proxy: ProxyContext, access: Access = EVERYTHING) -> list[Record]:
     """Return the records of ``/v1/models`` that *access* may use, sorted by id."""
     records = [*_models(proxy), *_peers(proxy), *_selectors(proxy)]
-    known = {record["id"] for record in records} | proxy.catalogue.targets.keys()
+    known = {record["id"] for record in records} | proxy.catalog.targets.keys()
     records += _pins(proxy, known)
     if access.models is not None:
         view = proxy.view(access)
@@ -39,10 +39,10 @@ def models(proxy: Proxy, access: Access = EVERYTHING) -> list[Record]:
     return sorted(records, key=lambda record: str(record["id"]))
 
 
-def _for_some(proxy: Proxy, record: Record, access: Access, view: View) -> Record | None:
+def _for_some(proxy: ProxyContext, record: Record, access: Access, view: View) -> Record | None:
     """Return *record* as a key for some models sees it; None: it is about others."""
     name, meta = str(record["id"]), record["meta"]["llamaswap"]
-    target = proxy.catalogue.targets.get(name)
+    target = proxy.catalog.targets.get(name)
     if target is not None:
         return record if access.allows_model(name, target.id) else None
     targets = view.those(meta["targets"] if meta["type"] == "selector" else [meta["target"]])
@@ -63,9 +63,9 @@ def _record(name: str, kind: str, *, is_loaded: bool, **meta: Any) -> Record:
     }  # fmt: skip
 
 
-def _models(proxy: Proxy) -> list[Record]:
+def _models(proxy: ProxyContext) -> list[Record]:
     records = []
-    for card in proxy.catalogue.cards.values():
+    for card in proxy.catalog.cards.values():
         if card.is_unlisted:
             continue
         is_loaded = shown_state(proxy.supervisor[card.id]) not in _GONE
@@ -79,9 +79,11 @@ def _models(proxy: Proxy) -> list[Record]:
     return records
 
 
-def _described(card: ModelCard, kind: str, name: str, *, is_loaded: bool, **meta: Any) -> Record:
+def _described(
+    card: ModelDefinition, kind: str, name: str, *, is_loaded: bool, **meta: Any
+) -> Record:
     has = card.abilities
-    is_told = has != Abilities()
+    is_told = has != Capabilities()
     own = {k: v for k, v in card.metadata.items() if not (is_told and k in _REPLACED)}
     record = _record(name, kind, is_loaded=is_loaded, **{**own, **meta})
     _add_names(record, card)
@@ -90,14 +92,14 @@ def _described(card: ModelCard, kind: str, name: str, *, is_loaded: bool, **meta
     return record
 
 
-def _add_names(record: Record, card: ModelCard | SelectorCard) -> None:
+def _add_names(record: Record, card: ModelDefinition | SelectorDefinition) -> None:
     if card.name.strip():
         record["name"] = card.name.strip()
     if card.description.strip():
         record["description"] = card.description.strip()
 
 
-def _add_abilities(record: Record, has: Abilities) -> None:
+def _add_abilities(record: Record, has: Capabilities) -> None:
     architecture: Record = {}
     if has.inputs:
         architecture["input_modalities"] = list(has.inputs)
@@ -117,7 +119,7 @@ def _add_abilities(record: Record, has: Abilities) -> None:
         record["meta"]["n_ctx"] = has.context
 
 
-def capabilities_of(has: Abilities) -> dict[str, bool]:
+def capabilities_of(has: Capabilities) -> dict[str, bool]:
     """Return what a model can do, in llama-swap's words; only what it can."""
     found = {"vision": "image" in has.inputs}
     for taken, given, name in _CAPABILITIES:
@@ -127,18 +129,18 @@ def capabilities_of(has: Abilities) -> dict[str, bool]:
     return {name: True for name, is_so in found.items() if is_so}
 
 
-def _peers(proxy: Proxy) -> list[Record]:
+def _peers(proxy: ProxyContext) -> list[Record]:
     records = []
-    for peer in proxy.catalogue.peers.values():
+    for peer in proxy.catalog.peers.values():
         for model in peer.models:
             record = _record(f"{peer.id}/{model}", "peer", is_loaded=False, peerID=peer.id)
             records.append({**record, "name": f"{peer.id}: {model}"})
     return records
 
 
-def _selectors(proxy: Proxy) -> list[Record]:
+def _selectors(proxy: ProxyContext) -> list[Record]:
     records = []
-    for card in proxy.catalogue.selectors.values():
+    for card in proxy.catalog.selectors.values():
         if card.is_unlisted:
             continue
         targets = proxy.resolver.targets_of(card)
@@ -153,12 +155,12 @@ def _selectors(proxy: Proxy) -> list[Record]:
     return records
 
 
-def _pins(proxy: Proxy, known: set[str]) -> list[Record]:
+def _pins(proxy: ProxyContext, known: set[str]) -> list[Record]:
     records = []
     for name, target in proxy.profiles.pins.items():
         if name in known or not target:
             continue
-        found = proxy.catalogue.local(target)
+        found = proxy.catalog.local(target)
         is_loaded = found is not None and (
             shown_state(proxy.supervisor[found.card.id]) not in _GONE
         )
@@ -167,15 +169,15 @@ def _pins(proxy: Proxy, known: set[str]) -> list[Record]:
     return records
 
 
-def router_models(proxy: Proxy, access: Access = EVERYTHING) -> list[Record]:
+def router_models(proxy: ProxyContext, access: Access = EVERYTHING) -> list[Record]:
     """Return the same records with the status that llama-server's router tells.
 
     How a model is started is for administrators: its arguments may hold secrets.
     """
     records = models(proxy, access)
     for record in records:
-        found = proxy.catalogue.targets.get(record["id"])
-        if not isinstance(found, Local):
+        found = proxy.catalog.targets.get(record["id"])
+        if not isinstance(found, LocalModel):
             continue
         life = proxy.supervisor[found.card.id]
         status: Record = {"value": _ROUTER[shown_state(life)]}
@@ -188,17 +190,17 @@ def router_models(proxy: Proxy, access: Access = EVERYTHING) -> list[Record]:
     return records
 
 
-def _arguments(card: ModelCard) -> list[str]:
+def _arguments(card: ModelDefinition) -> list[str]:
     try:
         return shlex.split(card.command)
     except ValueError:
         return card.command.split()
 
 
-def running(proxy: Proxy) -> list[Record]:
+def running(proxy: ProxyContext) -> list[Record]:
     """Return the rows of ``/running``, sorted, with our own facts beside llama-swap's."""
     rows = []
-    for card in sorted(proxy.catalogue.cards.values(), key=lambda card: card.id):
+    for card in sorted(proxy.catalog.cards.values(), key=lambda card: card.id):
         life = proxy.supervisor[card.id]
         state = shown_state(life)
         if state in _GONE:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...http1.asgi_types import Send
-from ..context import Proxy
+from ..context import ProxyContext
 from ..request import Request
 from ..responses import send_json
 from .inference_paths import GET_PATHS, POST_PATHS
@@ -61,7 +61,7 @@ def document(version: str) -> Schema:
     }
 
 
-async def show(proxy: Proxy, request: Request, send: Send) -> None:
+async def show(proxy: ProxyContext, request: Request, send: Send) -> None:
     """Tell the document."""
     await send_json(send, document(proxy.options.version))
 

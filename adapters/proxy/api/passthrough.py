@@ -7,10 +7,10 @@ from urllib.parse import unquote_to_bytes
 
 from ...http1.asgi_types import Send
 from ..body.model_name import shown_name
-from ..context import Proxy
-from ..forwarding.forward import Sending, begin, serve
-from ..models.catalog import Local
-from ..models.resolver import Resolved
+from ..context import ProxyContext
+from ..forwarding.forward import OutgoingRequest, forward, new_record
+from ..models.catalog import LocalModel
+from ..models.resolver import ResolvedModel
 from ..options import Access, KeyScope
 from ..request import Request
 from ..responses import send_error, send_text, send_unknown_model
@@ -26,7 +26,7 @@ def bad_path(path: bytes) -> bool:
     return _BAD_ESCAPE.search(path) is not None
 
 
-async def upstream(proxy: Proxy, request: Request, send: Send) -> None:
+async def upstream(proxy: ProxyContext, request: Request, send: Send) -> None:
     """Pass anything to a model's server, percent-encoding and all."""
     path, mark, query = request.target.partition(b"?")
     if bad_path(path):
@@ -36,7 +36,7 @@ async def upstream(proxy: Proxy, request: Request, send: Send) -> None:
     found = split_model(proxy, rest)
     if found is None:
         wanted = unquote_to_bytes(rest.partition(b"/")[0]).decode("utf-8", "replace")
-        await send_unknown_model(request, send, wanted, proxy.catalogue.closest(wanted))
+        await send_unknown_model(request, send, wanted, proxy.catalog.closest(wanted))
         return
     resolved, remainder = found
     if not remainder:
@@ -49,27 +49,27 @@ async def upstream(proxy: Proxy, request: Request, send: Send) -> None:
     if await _is_no_visit(proxy, request, send, remainder):
         return
     target = resolved.target
-    is_loaded = not isinstance(target, Local) or _is_ready(proxy, target.card.id)
-    if not is_loaded and proxy.catalogue.is_ignored(remainder):
+    is_loaded = not isinstance(target, LocalModel) or _is_ready(proxy, target.card.id)
+    if not is_loaded and proxy.catalog.is_ignored(remainder):
         message = f"model {target.id} is not loaded; path matches upstream.ignorePaths"
         await send_error(request, send, 409, message)
         return
     await pass_on(proxy, request, send, resolved, remainder, mark + query)
 
 
-async def comfyui_root(proxy: Proxy, request: Request, send: Send) -> None:
+async def comfyui_root(proxy: ProxyContext, request: Request, send: Send) -> None:
     """Send a browser to ComfyUI's own folder."""
     _, mark, query = request.target.partition(b"?")
     await redirect_to_slash(request, send, b"/comfyui", mark + query)
 
 
-async def comfyui(proxy: Proxy, request: Request, send: Send) -> None:
+async def comfyui(proxy: ProxyContext, request: Request, send: Send) -> None:
     """Pass anything to the model ``comfyui_auto``; only its first page starts it."""
     path, mark, query = request.target.partition(b"?")
     if bad_path(path):
         await send_error(request, send, 400, "the path has a malformed escape, or a NUL")
         return
-    target = proxy.catalogue.local(COMFYUI)
+    target = proxy.catalog.local(COMFYUI)
     if target is None or target.card.id != COMFYUI:
         await send_error(request, send, 404, f"there is no model {COMFYUI}", code="model_not_found")
         return
@@ -86,24 +86,29 @@ async def comfyui(proxy: Proxy, request: Request, send: Send) -> None:
         message = f"model {COMFYUI} is not loaded; only /comfyui/ can start it"
         await send_error(request, send, 409, message)
         return
-    await pass_on(proxy, request, send, Resolved(target), rest, mark + query)
+    await pass_on(proxy, request, send, ResolvedModel(target), rest, mark + query)
 
 
 async def pass_on(
-    proxy: Proxy, request: Request, send: Send, resolved: Resolved, path: bytes, query: bytes
+    proxy: ProxyContext,
+    request: Request,
+    send: Send,
+    resolved: ResolvedModel,
+    path: bytes,
+    query: bytes,
 ) -> None:
     """Serve a request whose body nobody looks at."""
     text = path.decode("latin-1")
-    exchange = begin(request, resolved, text)
+    exchange = new_record(request, resolved, text)
     exchange.is_metered = request.method == "POST" and text in MODEL_PATHS
     body = await request.body_or_stream()
     if isinstance(body, bytes):
         exchange.body = body
-    await serve(proxy, request, send, exchange, resolved, Sending(path + query, body))
+    await forward(proxy, request, send, exchange, resolved, OutgoingRequest(path + query, body))
 
 
 def forbidden(
-    access: Access, path: bytes, resolved: Resolved, remainder: bytes, method: str = "GET"
+    access: Access, path: bytes, resolved: ResolvedModel, remainder: bytes, method: str = "GET"
 ) -> str:
     """Return why a key is not good for *remainder* of a model; empty if it is.
 
@@ -125,13 +130,13 @@ def forbidden(
     return ""
 
 
-async def _is_no_visit(proxy: Proxy, request: Request, send: Send, remainder: bytes) -> bool:
+async def _is_no_visit(proxy: ProxyContext, request: Request, send: Send, remainder: bytes) -> bool:
     """Refuse a click on a link of another site that leads to more than a model's first page."""
     if not request.access.is_visit:
         return False
     if request.method in ("GET", "HEAD") and remainder == b"/":
         return False
-    refusal = proxy.gate.cross_site(request.headers)
+    refusal = proxy.admission.cross_site(request.headers)
     await send_error(request, send, refusal.status, refusal.message, code=refusal.code)
     return True
 
@@ -140,7 +145,7 @@ def _text(path: bytes) -> str:
     return path.decode("latin-1")
 
 
-def _is_ready(proxy: Proxy, name: str) -> bool:
+def _is_ready(proxy: ProxyContext, name: str) -> bool:
     return proxy.supervisor.scheduler.seats[name].phase == "ready"
 
 
@@ -155,15 +160,15 @@ async def redirect(request: Request, send: Send, location: bytes) -> None:
     await send_text(send, "see the location\n", status, [(b"location", location)])
 
 
-def split_model(proxy: Proxy, rest: bytes) -> tuple[Resolved, bytes] | None:
+def split_model(proxy: ProxyContext, rest: bytes) -> tuple[ResolvedModel, bytes] | None:
     """Split ``model/path`` at the longest prefix that names a model.
 
     It is decoded once, to find the name; what comes after stays as it is. Only as many segments
     are tried as the name with the most slashes has.
     """
-    pins, targets = proxy.profiles.pins, proxy.catalogue.targets
-    segments = rest.split(b"/", proxy.catalogue.most_slashes + 1)
-    del segments[proxy.catalogue.most_slashes + 1 :]
+    pins, targets = proxy.profiles.pins, proxy.catalog.targets
+    segments = rest.split(b"/", proxy.catalog.most_slashes + 1)
+    del segments[proxy.catalog.most_slashes + 1 :]
     for count in range(len(segments), 0, -1):
         head = b"/".join(segments[:count])
         public = unquote_to_bytes(head).decode("utf-8", "replace")
@@ -172,5 +177,5 @@ def split_model(proxy: Proxy, rest: bytes) -> tuple[Resolved, bytes] | None:
             return None
         target = targets.get(name or "")
         if target is not None:
-            return Resolved(target), rest[len(head) :]
+            return ResolvedModel(target), rest[len(head) :]
     return None

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs
 
 from ...http1.asgi_types import Send
 from ..body.model_name import shown_name
-from ..context import Proxy
+from ..context import ProxyContext
 from ..formatting import shown_time
 from ..monitoring.gpus import Gpu
 from ..monitoring.host import Sample
@@ -18,7 +18,7 @@ from .query import parse_time
 _MIB = 1 << 20
 
 
-async def performance(proxy: Proxy, request: Request, send: Send) -> None:
+async def performance(proxy: ProxyContext, request: Request, send: Send) -> None:
     """Tell the samples, those after ``?after=`` only if that is given."""
     if proxy.options.performance_every_s is None:
         await send_json(send, {"enabled": False}, 503)
@@ -33,7 +33,7 @@ async def performance(proxy: Proxy, request: Request, send: Send) -> None:
             message = f"after: expected a time such as 2026-01-31T12:00:00Z, got {shown}"
             await send_error(request, send, 400, message)
             return
-    samples = [sample for sample in proxy.books.samples.kept if sample.at > after]
+    samples = [sample for sample in proxy.accounting.samples.kept if sample.at > after]
     value = {
         "enabled": True,
         "sys_stats": [_system(sample) for sample in samples] or None,

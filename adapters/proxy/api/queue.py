@@ -6,7 +6,7 @@ from typing import Any
 
 from ....runtime import Supervisor
 from ...http1.asgi_types import Send
-from ..context import Proxy
+from ..context import ProxyContext
 from ..request import Request
 from ..responses import send_json, send_not_good_for, send_unknown_model
 
@@ -41,7 +41,7 @@ def queue_value(supervisor: Supervisor) -> dict[str, Any]:
     }  # fmt: skip
 
 
-async def queue(proxy: Proxy, request: Request, send: Send) -> None:
+async def queue(proxy: ProxyContext, request: Request, send: Send) -> None:
     """Tell who waits for what and why."""
     value = proxy.view(request.access).queue(queue_value(proxy.supervisor))
     now = proxy.now()
@@ -51,16 +51,16 @@ async def queue(proxy: Proxy, request: Request, send: Send) -> None:
     await send_json(send, value)
 
 
-async def explain(proxy: Proxy, request: Request, send: Send) -> None:
+async def explain(proxy: ProxyContext, request: Request, send: Send) -> None:
     """Tell what a request for a model would bring about, without making one."""
-    name = proxy.catalogue.real_name(request.rest)
+    name = proxy.catalog.real_name(request.path_suffix)
     if name is None:
-        closest = proxy.catalogue.closest(request.rest)
-        await send_unknown_model(request, send, request.rest, closest)
+        closest = proxy.catalog.closest(request.path_suffix)
+        await send_unknown_model(request, send, request.path_suffix, closest)
         return
     view = proxy.view(request.access)
     if not view.shows(name):
-        await send_not_good_for(request, send, request.rest)
+        await send_not_good_for(request, send, request.path_suffix)
         return
     scheduler = proxy.supervisor.scheduler
     seat = scheduler.seats[name]
@@ -84,5 +84,5 @@ async def explain(proxy: Proxy, request: Request, send: Send) -> None:
     )  # fmt: skip
 
 
-def _priority(proxy: Proxy, name: str) -> int:
-    return proxy.catalogue.cards[name].priority
+def _priority(proxy: ProxyContext, name: str) -> int:
+    return proxy.catalog.cards[name].priority

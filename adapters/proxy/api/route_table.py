@@ -26,7 +26,7 @@ from . import (
 from .inference_paths import GET_PATHS, POST_PATHS
 
 if TYPE_CHECKING:
-    from ..context import Proxy
+    from ..context import ProxyContext
 if TYPE_CHECKING:
     from ..request import Request
 
@@ -136,4 +136,4 @@ ROUTES = RouteTable(
 )
 
 
-Handler: TypeAlias = "Callable[[Proxy, Request, Send], Awaitable[None]]"
+Handler: TypeAlias = "Callable[[ProxyContext, Request, Send], Awaitable[None]]"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ...http1.asgi_types import Headers, Send
 from ...system import threads
-from ..context import Proxy
+from ..context import ProxyContext
 from ..request import Request
 from ..responses import send_bytes, send_error, send_text
 
@@ -26,32 +26,32 @@ _SAFETY: Headers = [
 ]
 
 
-async def root(proxy: Proxy, request: Request, send: Send) -> None:
+async def root(proxy: ProxyContext, request: Request, send: Send) -> None:
     """Send a browser to the UI."""
     await send_text(send, "see the location\n", 302, [(b"location", b"/ui")])
 
 
-async def folder(proxy: Proxy, request: Request, send: Send) -> None:
+async def folder(proxy: ProxyContext, request: Request, send: Send) -> None:
     """Send a browser to the UI's own folder."""
     await send_text(send, "see the location\n", 301, [(b"location", b"/ui/")])
 
 
-async def models_page(proxy: Proxy, request: Request, send: Send) -> None:
+async def models_page(proxy: ProxyContext, request: Request, send: Send) -> None:
     """Send a browser to the UI's list of models."""
     await send_text(send, "see the location\n", 302, [(b"location", b"/ui/models")])
 
 
-async def file(proxy: Proxy, request: Request, send: Send) -> None:
+async def file(proxy: ProxyContext, request: Request, send: Send) -> None:
     """Send a file of the UI; a path without a dot is a page of the application."""
-    await _send_file(proxy, request, send, request.rest or "index.html")
+    await _send_file(proxy, request, send, request.path_suffix or "index.html")
 
 
-async def icon(proxy: Proxy, request: Request, send: Send) -> None:
+async def icon(proxy: ProxyContext, request: Request, send: Send) -> None:
     """Send the UI's icon."""
     await _send_file(proxy, request, send, "favicon.ico")
 
 
-async def _send_file(proxy: Proxy, request: Request, send: Send, name: str) -> None:
+async def _send_file(proxy: ProxyContext, request: Request, send: Send, name: str) -> None:
     root_ = proxy.options.ui_root
     if root_ is None:
         await send_error(request, send, 404, "there is no web UI here")

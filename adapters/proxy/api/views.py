@@ -7,14 +7,14 @@ from time import perf_counter
 from typing import Any
 
 from ....runtime import Transition
-from ..accounting.request_record import Exchange, metadata_of
-from ..context import Proxy
+from ..accounting.request_record import RequestRecord, metadata_of
+from ..context import ProxyContext
 from ..formatting import shown_headers, shown_time
 from ..models.public_state import shown_state
 from .model_listing import capabilities_of
 
 
-def in_flight(proxy: Proxy, exchange: Exchange) -> dict[str, Any]:
+def in_flight_view(proxy: ProxyContext, exchange: RequestRecord) -> dict[str, Any]:
     """Return the entry of one request that is not over."""
     return {
         "id": str(exchange.id),
@@ -22,7 +22,7 @@ def in_flight(proxy: Proxy, exchange: Exchange) -> dict[str, Any]:
         "model": exchange.model,
         "req_path": exchange.path,
         "method": exchange.method.decode("latin-1"),
-        "req_headers": proxy.gate.ring.redacted(shown_headers(exchange.request.headers)),
+        "req_headers": proxy.admission.ring.redacted(shown_headers(exchange.request.headers)),
         "remote_ip": exchange.request.client or "",
         "resp_headers": shown_headers(exchange.answer_headers),
         "resp_status": exchange.status,
@@ -33,10 +33,10 @@ def in_flight(proxy: Proxy, exchange: Exchange) -> dict[str, Any]:
     }
 
 
-def model_statuses(proxy: Proxy) -> list[dict[str, Any]]:
+def model_status_views(proxy: ProxyContext) -> list[dict[str, Any]]:
     """Return one entry for each model, ours first, sorted, with our own facts beside theirs."""
     rows: list[dict[str, Any]] = []
-    for card in sorted(proxy.catalogue.cards.values(), key=lambda card: card.id):
+    for card in sorted(proxy.catalog.cards.values(), key=lambda card: card.id):
         life = proxy.supervisor[card.id]
         row: dict[str, Any] = {
             "id": card.id, "name": card.name, "description": card.description,
@@ -56,8 +56,8 @@ def model_statuses(proxy: Proxy) -> list[dict[str, Any]]:
     return [*rows, *_peer_statuses(proxy)]
 
 
-def _peer_statuses(proxy: Proxy) -> Iterable[dict[str, Any]]:
-    for peer in sorted(proxy.catalogue.peers.values(), key=lambda card: card.id):
+def _peer_statuses(proxy: ProxyContext) -> Iterable[dict[str, Any]]:
+    for peer in sorted(proxy.catalog.peers.values(), key=lambda card: card.id):
         for model in peer.models:
             yield {
                 "id": f"{peer.id}/{model}", "name": f"{peer.id}: {model}", "description": "",

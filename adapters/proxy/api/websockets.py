@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from ...http1.asgi_types import Receive, Scope, Send
 from ...http1.server.client_stream import TUNNEL
-from ..access.admission import Pass, Refusal
-from ..context import Proxy
-from ..forwarding.websocket import Client, Opening, RefusedError, refusal, tunnel
+from ..access.admission import Allowed, Denied
+from ..context import ProxyContext
+from ..forwarding.websocket import Client, HandshakeRejectedError, Opening, refusal, tunnel
 from ..forwarding.websocket_stream import StreamClient
-from ..models.catalog import Local
-from ..models.resolver import Resolved
+from ..models.catalog import LocalModel
+from ..models.resolver import ResolvedModel
 from ..request import Request
 from ..routing import Route, RouteTable
 from .passthrough import COMFYUI, bad_path, comfyui, forbidden, split_model, upstream
@@ -22,12 +22,12 @@ _ROUTES = RouteTable(
 )
 
 
-async def serve(proxy: Proxy, scope: Scope, receive: Receive, send: Send) -> None:
+async def serve(proxy: ProxyContext, scope: Scope, receive: Receive, send: Send) -> None:
     """Take one websocket; the same checks as for requests come before it is accepted."""
     client = await _client(scope, receive, send)
     try:
         opening = _opening(proxy, scope, receive)
-    except RefusedError as error:
+    except HandshakeRejectedError as error:
         await client.refuse(error)
         client.close()
         return
@@ -44,10 +44,10 @@ async def _client(scope: Scope, receive: Receive, send: Send) -> Client:
     return MessageClient(scope, receive, send)
 
 
-def _opening(proxy: Proxy, scope: Scope, receive: Receive) -> Opening:
+def _opening(proxy: ProxyContext, scope: Scope, receive: Receive) -> Opening:
     route, _ = _ROUTES.find("GET", scope["path"])
-    verdict = proxy.gate.admit(scope, route)
-    if isinstance(verdict, Refusal):
+    verdict = proxy.admission.admit(scope, route)
+    if isinstance(verdict, Denied):
         raise refusal(verdict.status, verdict.message, verdict.code or None)
     if route is None:
         raise refusal(404, f"no such route for websockets: {scope['path']}")
@@ -56,17 +56,17 @@ def _opening(proxy: Proxy, scope: Scope, receive: Receive) -> Opening:
     if bad_path(path):
         raise refusal(400, "the path has a malformed escape, or a NUL")
     resolved, rest = _find(proxy, path, verdict)
-    local = resolved.target if isinstance(resolved.target, Local) else None
+    local = resolved.target if isinstance(resolved.target, LocalModel) else None
     ignores = local is not None and local.card.ignores_websockets
-    target = proxy.gate.ring.target_without_keys(rest + mark + query)
+    target = proxy.admission.ring.target_without_keys(rest + mark + query)
     shows = proxy.view(verdict.access).text
     return Opening(resolved, target, ignores, verdict.access.client, shows)
 
 
-def _find(proxy: Proxy, path: bytes, verdict: Pass) -> tuple[Resolved, bytes]:
+def _find(proxy: ProxyContext, path: bytes, verdict: Allowed) -> tuple[ResolvedModel, bytes]:
     if path.startswith(b"/comfyui/"):
-        local = proxy.catalogue.local(COMFYUI)
-        found = None if local is None else (Resolved(local), path.removeprefix(b"/comfyui"))
+        local = proxy.catalog.local(COMFYUI)
+        found = None if local is None else (ResolvedModel(local), path.removeprefix(b"/comfyui"))
         is_allowed = verdict.access.allows_model(COMFYUI)
         why_not = "" if is_allowed else f"forbidden: this API key is not good for {COMFYUI}"
     else:

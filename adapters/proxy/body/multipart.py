@@ -31,7 +31,7 @@ _State: TypeAlias = Literal["data", "boundary", "head", "end"]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FieldValue:
     """The value of ``model``.
 
     Attributes:
@@ -79,7 +79,7 @@ def parameters(value: str) -> dict[str, str]:
     return found
 
 
-class FormScanner:
+class MultipartScanner:
     """Takes the body of a form in pieces of any size.
 
     Attributes:
@@ -96,7 +96,7 @@ class FormScanner:
         self._name: str | None = None  # of the part that passes; None: no field, or no part yet
         self._value = b""
         self._start = -1  # of the part's data
-        self.model: Found | None = None
+        self.model: FieldValue | None = None
         self.is_complete = False
         self.parts = 0
 
@@ -174,7 +174,7 @@ class FormScanner:
             value = self._value.decode()
         except UnicodeDecodeError as error:
             raise BadBodyError("`model` is not UTF-8") from error
-        self.model = Found(value, self._start, end)
+        self.model = FieldValue(value, self._start, end)
 
     def _pass_boundary(self) -> bool:
         if self._buffer.startswith(b"--"):

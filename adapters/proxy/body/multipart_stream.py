@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from .multipart import FormScanner, Found
+from .multipart import FieldValue, MultipartScanner
 from .spool import Spool
 
 
-async def rest_of_form(
-    scanner: FormScanner, spool: Spool, rest: AsyncIterator[bytes], found: Found, value: bytes
+async def multipart_with_model(
+    scanner: MultipartScanner,
+    spool: Spool,
+    rest: AsyncIterator[bytes],
+    found: FieldValue,
+    value: bytes,
 ) -> AsyncIterator[bytes]:
     """Yield the form with *value* as its model: what has come of it, and what comes.
 

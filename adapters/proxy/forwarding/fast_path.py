@@ -17,26 +17,26 @@ from typing import Any
 from ....runtime.fence import kept
 from ...http1.client.pool import UpstreamResponse, post_head
 from ...http1.headers import HeaderError, response_headers
-from ...http1.server.request_cycle import Exchange as Call
-from ..access.admission import Pass
-from ..accounting.request_record import Exchange
+from ...http1.server.request_cycle import RequestCycle as Call
+from ..access.admission import Allowed
+from ..accounting.request_record import RequestRecord
 from ..body.errors import BadBodyError
 from ..body.memory_budget import BodyBudget
 from ..body.model_name import model_of
 from ..body.multipart import is_form
-from ..context import Proxy
-from ..models.catalog import Local
-from ..models.resolver import Resolved
-from ..request import Request, target_of, unless_gone
+from ..context import ProxyContext
+from ..models.catalog import LocalModel
+from ..models.resolver import ResolvedModel
+from ..request import Request, run_until_disconnect, target_of
 from ..routing import Route, RouteTable
-from .forward import CLIENT_LEFT, Sending, begin, conclude, enter, serve
+from .forward import CLIENT_CLOSED_REQUEST, OutgoingRequest, finish, forward, new_record, track
 
 log = logging.getLogger(__name__)
 
 _SMALL_BYTES = 1 << 16  # of a body that is written with the head; larger ones wait for the kernel
 
 
-class Lane:
+class FastPath:
     """Takes the requests that can go the short way.
 
     Args:
@@ -48,9 +48,9 @@ class Lane:
         proxy: See above.
     """
 
-    def __init__(self, proxy: Proxy, routes: RouteTable, bodies: BodyBudget) -> None:
+    def __init__(self, proxy: ProxyContext, routes: RouteTable, bodies: BodyBudget) -> None:
         self.proxy, self._bodies = proxy, bodies
-        self._landed: deque[_Flight] = deque()
+        self._landed: deque[_FastRequest] = deque()
         self._wake = asyncio.Event()
         proxy.spawn(kept(self._end_them))
         # A chart of somebody's own may start activities with a request, for which it takes a task.
@@ -60,7 +60,7 @@ class Lane:
             and not proxy.supervisor.has_own_chart
         }  # fmt: skip
 
-    def take(self, call: Call) -> bool:
+    def try_fast_path(self, call: Call) -> bool:
         """Take *call*, whose whole request is here; False: nothing was done, it goes the long way.
 
         Nothing is decided here for the first time: the long way has let such a head pass before.
@@ -69,9 +69,9 @@ class Lane:
         route = self._routes.get(scope["path"])
         if route is None:
             return False
-        head = proxy.heads.of(scope)
+        head = proxy.header_cache.of(scope)
         verdict = head.verdicts.get(id(route))
-        if type(verdict) is not Pass or verdict.origin is not None:
+        if type(verdict) is not Allowed or verdict.origin is not None:
             return False
         body, kind = call.whole_body, head.content_type
         if body is None or body[:1] != b"{" or len(body) > _SMALL_BYTES:
@@ -88,7 +88,7 @@ class Lane:
         if resolved is None:
             return False
         local = resolved.target
-        if type(local) is not Local or local.edits or local.sent_model != wanted:
+        if type(local) is not LocalModel or local.edits or local.sent_model != wanted:
             return False
         if not verdict.access.allows_model(wanted, local.wanted, local.id):
             return False
@@ -102,28 +102,28 @@ class Lane:
         request.route, request.head, request.access = route, head, verdict.access
         target = target_of(request)
         if b"?" in target:
-            target = proxy.gate.ring.target_without_keys(target)
+            target = proxy.admission.ring.target_without_keys(target)
         start = post_head(upstream.prefix + target, lines, body)
         conn = upstream.pool.take()
         if conn is None:
             return False
         if not proxy.supervisor.acquire_nowait(local.card.id):
-            upstream.pool.give_back(conn)
+            upstream.pool.put_back(conn)
             return False
         response = conn.begin(start, body)
         call.take_body()
-        exchange = begin(request, resolved, request.path)
+        exchange = new_record(request, resolved, request.path)
         exchange.admitted = perf_counter()
         exchange.body, exchange.priority = body, local.card.priority
         exchange.is_metered, exchange.is_stream = True, is_stream
-        enter(proxy, exchange, None)
-        flight = _Flight(self, call, request, exchange, resolved, response)
-        call.on_leave = flight.leave
+        track(proxy, exchange, None)
+        flight = _FastRequest(self, call, request, exchange, resolved, response)
+        call.on_disconnect = flight.leave
         exchange.on_cancel = flight.hand_over
         response.tell(flight)
         return True
 
-    def end_soon(self, flight: _Flight) -> None:
+    def end_soon(self, flight: _FastRequest) -> None:
         """End *flight* in a moment, in a task of ours."""
         self._landed.append(flight)
         self._wake.set()
@@ -140,15 +140,20 @@ class Lane:
             self.end_all()
 
 
-class _Flight:
+class _FastRequest:
     """One request on the short way, waiting for its answer; told of it as a future would be."""
 
     __slots__ = ("_call", "_exchange", "_is_over", "_lane", "_request", "_resolved", "_response")
 
     def __init__(
-        self, lane: Lane, call: Call, request: Request, exchange: Exchange, resolved: Resolved,
+        self,
+        lane: FastPath,
+        call: Call,
+        request: Request,
+        exchange: RequestRecord,
+        resolved: ResolvedModel,
         response: UpstreamResponse,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._lane, self._call, self._request = lane, call, request
         self._exchange, self._resolved, self._response = exchange, resolved, response
         self._is_over = False
@@ -161,7 +166,7 @@ class _Flight:
         """The head of the answer is here, or all of it, or there is none."""
         response, call = self._response, self._call
         is_short = response.bytes_received <= self._exchange.keep_bytes
-        if response.is_complete and is_short and call.can_answer:
+        if response.is_complete and is_short and call.can_send_full_response:
             try:
                 headers = response_headers(response.headers)
             except HeaderError:
@@ -172,7 +177,7 @@ class _Flight:
             self.hand_over()
 
     def _answer(self, response: UpstreamResponse, headers: list[tuple[bytes, bytes]]) -> None:
-        self._land()
+        self._detach()
         self._lane.end_soon(self)  # asked for first: before the next request of this client begins
         exchange, call = self._exchange, self._call
         exchange.head = perf_counter()
@@ -180,52 +185,52 @@ class _Flight:
         exchange.status = response.status
         piece = response.read_nowait() or b""
         try:
-            call.answer_at_once(response.status, headers, piece)
+            call.send_full_response(response.status, headers, piece)
         except Exception as error:
             log.exception("%s %s failed", exchange.method.decode(), exchange.path)
             exchange.code, exchange.error = "broken", str(error)
             call.fail()
         else:
-            exchange.note_whole(piece)
+            exchange.record_full_body(piece)
 
     def hand_over(self) -> None:
         """Go on by the long way: an answer that takes longer, or none, or a cancellation."""
         if self._is_over:  # it does so already, and sees by itself that it is cancelled
             return
-        self._land()
-        self._call.on_leave = None
-        self._call.run_aside(self._go_on)
+        self._detach()
+        self._call.on_disconnect = None
+        self._call.run_in_task(self._go_on)
 
     async def _go_on(self, scope: Any, receive: Any, send: Any) -> None:
-        work = serve(
+        work = forward(
             self._lane.proxy, self._request, send, self._exchange, self._resolved,
-            Sending(target_of(self._request), self._exchange.body), held=self._response,
+            OutgoingRequest(target_of(self._request), self._exchange.body), held=self._response,
         )  # fmt: skip
-        await unless_gone(self._request, work)
+        await run_until_disconnect(self._request, work)
 
     def leave(self) -> None:
         """The client has left."""
         if self._is_over:
             return
-        self._land()
+        self._detach()
         self._response.close()
-        self._exchange.code, self._exchange.status = "client_left", CLIENT_LEFT
+        self._exchange.code, self._exchange.status = "client_left", CLIENT_CLOSED_REQUEST
         self._lane.end_soon(self)
 
-    def _land(self) -> None:
+    def _detach(self) -> None:
         self._is_over = True
         self._response.tell(None)
 
     def end(self) -> None:
         """Let the model go, and write the request down; in a task: a swap may begin with it."""
         target = self._resolved.target
-        assert isinstance(target, Local), "taken for one"
+        assert isinstance(target, LocalModel), "taken for one"
         exchange = self._exchange
         try:
             try:
                 self._lane.proxy.supervisor.release(target.card.id)
             finally:
-                conclude(self._lane.proxy, exchange, self._resolved)
+                finish(self._lane.proxy, exchange, self._resolved)
         except Exception:  # of ours; whoever called goes on, with a connection to look after
             log.exception("%s %s: its end failed", exchange.method.decode(), exchange.path)
         finally:

@@ -18,28 +18,28 @@ from ...http1.asgi_types import Headers, Send
 from ...http1.client.pool import UpstreamError, UpstreamResponse, UpstreamTimeout, field_lines
 from ...http1.headers import HeaderError, request_headers
 from ..access.api_keys import NOT_PASSED_ON
-from ..accounting.request_record import Exchange
+from ..accounting.request_record import RequestRecord
 from ..body.errors import BadBodyError, BodyTooLargeError
-from ..context import Proxy
-from ..models.catalog import Local, Remote
-from ..models.resolver import Resolved
-from ..request import ClientGoneError, Request
+from ..context import ProxyContext
+from ..models.catalog import LocalModel, PeerModel
+from ..models.resolver import ResolvedModel
+from ..request import Request, RequestAbortedError
 from ..responses import send_error
 from ..upstreams import Upstream
-from .loading_stream import Announcer
+from .loading_stream import LoadingStream
 from .peer_headers import peer_fields
 from .relay import relay, relay_answer
-from .stream_formats import VOICES
+from .stream_formats import STREAM_FORMATS
 
 log = logging.getLogger(__name__)
 
 _MOST_HOSTS = 16  # upstreams for which the fields of one head are kept
 _NOTHING: frozenset[bytes] = frozenset()
-CLIENT_LEFT = 499
+CLIENT_CLOSED_REQUEST = 499
 """Status of a request whose client left, as nginx has it."""
 
 
-def begin(request: Request, resolved: Resolved, path: str) -> Exchange:
+def new_record(request: Request, resolved: ResolvedModel, path: str) -> RequestRecord:
     """Return the record of a request for the model behind *resolved*.
 
     Args:
@@ -47,14 +47,14 @@ def begin(request: Request, resolved: Resolved, path: str) -> Exchange:
         resolved: What it is for.
         path: Its path at the model's server, without anything put before.
     """
-    exchange = Exchange(request, resolved.target.id, path, perf_counter())
+    exchange = RequestRecord(request, resolved.target.id, path, perf_counter())
     if resolved.selector is not None:
         exchange.selector = resolved.selector.id
     return exchange
 
 
 @dataclass(slots=True)
-class Sending:
+class OutgoingRequest:
     """What goes to the model's server.
 
     Attributes:
@@ -70,37 +70,43 @@ class Sending:
     is_plain: bool = False
 
 
-async def serve(
-    proxy: Proxy, request: Request, send: Send, exchange: Exchange, resolved: Resolved,
-    sending: Sending, *, held: UpstreamResponse | None = None,
-) -> None:  # fmt: skip
+async def forward(
+    proxy: ProxyContext,
+    request: Request,
+    send: Send,
+    exchange: RequestRecord,
+    resolved: ResolvedModel,
+    sending: OutgoingRequest,
+    *,
+    held: UpstreamResponse | None = None,
+) -> None:
     """Make the model ready, relay, release; every outcome is answered.
 
     Args:
         proxy: What all share.
         request: As it came.
         send: Where the answer goes.
-        exchange: Of `begin`; filled in on the way.
+        exchange: Of `new_record`; filled in on the way.
         resolved: What it is for; its reservation is released.
         sending: What goes on.
         held: The answer, of which the head is here or will not come: its model is held, and the
             request is in flight.
     """
     if b"?" in sending.target:
-        sending.target = proxy.gate.ring.target_without_keys(sending.target)
+        sending.target = proxy.admission.ring.target_without_keys(sending.target)
     task = asyncio.current_task()
     if held is None:
-        enter(proxy, exchange, task)
+        track(proxy, exchange, task)
     else:
-        proxy.flights.go_on(exchange, task)
+        proxy.in_flight.go_on(exchange, task)
     request.watch(task)
     try:
         target = resolved.target
-        if isinstance(target, Remote):
+        if isinstance(target, PeerModel):
             await _serve_remote(proxy, request, send, exchange, target, sending)
         elif held is not None or proxy.supervisor.acquire_nowait(target.card.id):
             exchange.priority = target.card.priority
-            await _relay_held(proxy, request, send, exchange, target, sending, held)
+            await _forward_to_ready(proxy, request, send, exchange, target, sending, held)
         else:
             await _serve_waiting(proxy, request, send, exchange, target, sending)
     except RequestError as error:
@@ -108,34 +114,34 @@ async def serve(
         await send_refused(proxy, request, send, error)
     except (HeaderError, BadBodyError, BodyTooLargeError, UpstreamError) as error:
         await _failed(request, send, exchange, error)
-    except ClientGoneError:
+    except RequestAbortedError:
         exchange.code = "client_left"
-        exchange.status = exchange.status or CLIENT_LEFT
+        exchange.status = exchange.status or CLIENT_CLOSED_REQUEST
         raise
     except asyncio.CancelledError:
         if not exchange.cancelled_by or request.is_gone:
             exchange.code = "client_left" if request.is_gone else "shutting_down"
-            exchange.status = exchange.status or CLIENT_LEFT
+            exchange.status = exchange.status or CLIENT_CLOSED_REQUEST
             raise
         await _cancelled(request, send, exchange)
     finally:
-        conclude(proxy, exchange, resolved)
+        finish(proxy, exchange, resolved)
 
 
-def enter(proxy: Proxy, exchange: Exchange, task: asyncio.Task[object] | None) -> None:
-    """Note that a request is in flight, served by *task*; pair with `conclude`."""
-    proxy.flights.begin(exchange, task)
-    exchange.keep_bytes = proxy.books.keep_bytes(len(proxy.flights.open))
+def track(proxy: ProxyContext, exchange: RequestRecord, task: asyncio.Task[object] | None) -> None:
+    """Note that a request is in flight, served by *task*; pair with `finish`."""
+    proxy.in_flight.begin(exchange, task)
+    exchange.keep_bytes = proxy.accounting.capture_limit(len(proxy.in_flight.open))
 
 
-def conclude(proxy: Proxy, exchange: Exchange, resolved: Resolved) -> None:
+def finish(proxy: ProxyContext, exchange: RequestRecord, resolved: ResolvedModel) -> None:
     """Note that a request is over, and write it down."""
     exchange.ended = perf_counter()
-    proxy.flights.end(exchange)
+    proxy.in_flight.end(exchange)
     if resolved.reservation is not None:
         resolved.reservation.release()
     try:
-        proxy.books.recorder.take(exchange)
+        proxy.accounting.recorder.take(exchange)
     except Exception:
         log.exception("a request to %s could not be recorded", exchange.model)
     if proxy.on_finished is None:
@@ -147,33 +153,33 @@ def conclude(proxy: Proxy, exchange: Exchange, resolved: Resolved) -> None:
 
 
 async def _serve_waiting(
-    proxy: Proxy, request: Request, send: Send, exchange: Exchange, local: Local,
-    sending: Sending,
+    proxy: ProxyContext, request: Request, send: Send, exchange: RequestRecord, local: LocalModel,
+    sending: OutgoingRequest,
 ) -> None:  # fmt: skip
     card = local.card
     exchange.priority = card.priority
-    if card.sends_loading_state and exchange.is_stream and exchange.path in VOICES:
+    if card.sends_loading_state and exchange.is_stream and exchange.path in STREAM_FORMATS:
         await _serve_announced(proxy, request, send, exchange, local, sending)
         return
     client = request.access.client
     await proxy.supervisor.acquire(card.id, priority=card.priority, client=client)
-    await _relay_held(proxy, request, send, exchange, local, sending)
+    await _forward_to_ready(proxy, request, send, exchange, local, sending)
 
 
 async def _serve_announced(
-    proxy: Proxy, request: Request, send: Send, exchange: Exchange, local: Local,
-    sending: Sending,
+    proxy: ProxyContext, request: Request, send: Send, exchange: RequestRecord, local: LocalModel,
+    sending: OutgoingRequest,
 ) -> None:  # fmt: skip
     """As `_serve_waiting`, and tell the client meanwhile that its model is coming up."""
     request.send_whole = None  # the answer is the end of what has begun here
     shows = proxy.view(request.access).text
-    announcer = Announcer(
+    announcer = LoadingStream(
         proxy.supervisor, send, exchange, local.wanted, shows, proxy.options.loading_tick_s
     )
     try:
         await announcer.acquire(local.card.priority, request.access.client)
         sending.is_plain = announcer.has_begun
-        await _relay_held(proxy, request, announcer.pass_on, exchange, local, sending)
+        await _forward_to_ready(proxy, request, announcer.pass_on, exchange, local, sending)
     except (RequestError, UpstreamError, HeaderError) as error:
         if not await announcer.fail(error):
             raise
@@ -182,14 +188,14 @@ async def _serve_announced(
             raise
         _uncancel()
         exchange.code = "request_cancelled"
-        broken = BrokenOffError(f"cancelled by {exchange.cancelled_by}")
+        broken = ResponseAbortedError(f"cancelled by {exchange.cancelled_by}")
         if not await announcer.fail(broken):
             raise broken from None
 
 
-async def _relay_held(
-    proxy: Proxy, request: Request, send: Send, exchange: Exchange, local: Local,
-    sending: Sending, held: UpstreamResponse | None = None,
+async def _forward_to_ready(
+    proxy: ProxyContext, request: Request, send: Send, exchange: RequestRecord, local: LocalModel,
+    sending: OutgoingRequest, held: UpstreamResponse | None = None,
 ) -> None:  # fmt: skip
     """Relay a request to a model that is held ready, or what is left of *held*; release it.
 
@@ -202,7 +208,7 @@ async def _relay_held(
                 held.close()
                 raise asyncio.CancelledError
             if not held.is_unsent:
-                await _relay_on(proxy, request, send, exchange, local, held)
+                await _resume_relay(proxy, request, send, exchange, local, held)
                 return
         exchange.admitted = perf_counter()
         upstream = proxy.upstream_of(card)
@@ -218,8 +224,8 @@ async def _relay_held(
         supervisor.release(card.id)
 
 
-async def _relay_on(
-    proxy: Proxy, request: Request, send: Send, exchange: Exchange, local: Local,
+async def _resume_relay(
+    proxy: ProxyContext, request: Request, send: Send, exchange: RequestRecord, local: LocalModel,
     held: UpstreamResponse,
 ) -> None:  # fmt: skip
     """Relay what is left of an answer that came by the short way."""
@@ -232,8 +238,8 @@ async def _relay_on(
 
 
 async def _serve_remote(
-    proxy: Proxy, request: Request, send: Send, exchange: Exchange, remote: Remote,
-    sending: Sending,
+    proxy: ProxyContext, request: Request, send: Send, exchange: RequestRecord, remote: PeerModel,
+    sending: OutgoingRequest,
 ) -> None:  # fmt: skip
     exchange.admitted = exchange.started
     upstream = proxy.upstream_of_peer(remote.card)
@@ -241,13 +247,15 @@ async def _serve_remote(
         _headers(proxy, request, sending),
         host=upstream.host,
         api_key=remote.card.api_key,
-        strips_credentials=not proxy.gate.ring.is_empty,
-        mark=proxy.gate.mark,
+        strips_credentials=not proxy.admission.ring.is_empty,
+        mark=proxy.admission.mark,
     )
     await relay(send, upstream, sending.target, fields, sending.body, exchange)
 
 
-def _lines(proxy: Proxy, request: Request, upstream: Upstream, sending: Sending) -> Headers | bytes:
+def _lines(
+    proxy: ProxyContext, request: Request, upstream: Upstream, sending: OutgoingRequest
+) -> Headers | bytes:
     """As `_fields`; where they are to go as they came, what was written of them before."""
     head, body = request.head, sending.body
     is_whole = body is None or isinstance(body, bytes)
@@ -261,20 +269,22 @@ def _lines(proxy: Proxy, request: Request, upstream: Upstream, sending: Sending)
     return known
 
 
-def _fields(proxy: Proxy, request: Request, upstream: Upstream, sending: Sending) -> Headers:
+def _fields(
+    proxy: ProxyContext, request: Request, upstream: Upstream, sending: OutgoingRequest
+) -> Headers:
     """Return what of the request's fields goes to the server of a model of ours."""
     client = request.client
     return request_headers(
         _headers(proxy, request, sending),
         host=request.header(b"host") or upstream.host,
         client=None if client is None else client.encode(),
-        strip=_NOTHING if proxy.gate.ring.is_empty else NOT_PASSED_ON,
+        strip=_NOTHING if proxy.admission.ring.is_empty else NOT_PASSED_ON,
         trust_forwarded=proxy.trusts(client),
     )
 
 
-def _headers(proxy: Proxy, request: Request, sending: Sending) -> Headers:
-    headers = proxy.gate.ring.without_keys(request.headers)
+def _headers(proxy: ProxyContext, request: Request, sending: OutgoingRequest) -> Headers:
+    headers = proxy.admission.ring.without_keys(request.headers)
     if sending.is_plain:
         headers = [field for field in headers if field[0] != b"accept-encoding"]
     if sending.length is None:
@@ -285,14 +295,14 @@ def _headers(proxy: Proxy, request: Request, sending: Sending) -> Headers:
 
 # ---- outcomes
 async def _failed(
-    request: Request, send: Send, exchange: Exchange,
+    request: Request, send: Send, exchange: RequestRecord,
     error: HeaderError | BadBodyError | BodyTooLargeError | UpstreamError,
 ) -> None:  # fmt: skip
     exchange.error = str(error)
     if exchange.status:
         log.warning("%s broke off after %d bytes: %s", exchange.model, exchange.sent_bytes, error)
         exchange.code = "broken"
-        raise BrokenOffError(exchange.error) from error
+        raise ResponseAbortedError(exchange.error) from error
     if isinstance(error, UpstreamError):
         exchange.status, exchange.code = error.status_hint, f"upstream_{error.stage}"
         message = f"the server of {exchange.model} failed: {error}"
@@ -305,14 +315,14 @@ async def _failed(
     )
 
 
-async def _cancelled(request: Request, send: Send, exchange: Exchange) -> None:
+async def _cancelled(request: Request, send: Send, exchange: RequestRecord) -> None:
     """Answer one that was cancelled by somebody else than its client."""
     _uncancel()
     exchange.code, exchange.error = "request_cancelled", f"cancelled by {exchange.cancelled_by}"
     if exchange.status:
-        raise BrokenOffError(exchange.error)
-    exchange.status = CLIENT_LEFT
-    await send_error(request, send, CLIENT_LEFT, exchange.error, code=exchange.code)
+        raise ResponseAbortedError(exchange.error)
+    exchange.status = CLIENT_CLOSED_REQUEST
+    await send_error(request, send, CLIENT_CLOSED_REQUEST, exchange.error, code=exchange.code)
 
 
 def _uncancel() -> None:
@@ -321,12 +331,12 @@ def _uncancel() -> None:
     task.uncancel()
 
 
-class BrokenOffError(Exception):
+class ResponseAbortedError(Exception):
     """An answer ends in the middle: raised to the server, which must not end it cleanly."""
 
 
 async def send_refused(
-    proxy: Proxy, request: Request, send: Send, error: RequestError
+    proxy: ProxyContext, request: Request, send: Send, error: RequestError
 ) -> None:  # fmt: skip
     """Say why a request was not admitted; what the model printed is for administrators."""
     is_admin = "admin" in request.access.scopes

@@ -18,14 +18,14 @@ from time import perf_counter
 from typing import Any
 
 from ....runtime import RequestError, Supervisor
-from ....runtime.scheduler import Ticket
+from ....runtime.scheduler import QueuedRequest
 from ...http1.asgi_types import Headers, Message, Send
 from ...http1.client.pool import UpstreamError
 from ...http1.headers import HeaderError
-from ..accounting.request_record import Exchange
+from ..accounting.request_record import RequestRecord
 from ..models.public_state import shown_state
 from ..responses import error_value
-from .stream_formats import VOICES
+from .stream_formats import STREAM_FORMATS
 
 _SHORT_S = 0.05  # what is ready or refused sooner needs no stream of its own
 _ERROR_BYTES = 1 << 16
@@ -36,7 +36,7 @@ _HEAD: Headers = [
 ]
 
 
-class Announcer:
+class LoadingStream:
     """Waits for a model and tells the client meanwhile; then lets the answer follow.
 
     Args:
@@ -49,14 +49,14 @@ class Announcer:
     """
 
     def __init__(
-        self, supervisor: Supervisor, send: Send, exchange: Exchange, model: str,
+        self, supervisor: Supervisor, send: Send, exchange: RequestRecord, model: str,
         shows: Callable[[str], str], tick_s: float,
     ) -> None:  # fmt: skip
         self._supervisor, self._send, self._exchange = supervisor, send, exchange
         self._shows, self._tick_s = shows, tick_s
-        self._voice = VOICES[exchange.path](model)
+        self._voice = STREAM_FORMATS[exchange.path](model)
         self._name = exchange.model
-        self._ticket: Ticket | None = None
+        self._ticket: QueuedRequest | None = None
         self._told = ""
         self._is_answer = False  # the model's own answer is being passed on
         self._refused: tuple[int, bytearray] | None = None
@@ -151,7 +151,7 @@ class Announcer:
         await self._send({"type": "http.response.body", "body": data, "more_body": False})
 
 
-def _newest(supervisor: Supervisor, name: str, known: set[Ticket]) -> Ticket | None:
+def _newest(supervisor: Supervisor, name: str, known: set[QueuedRequest]) -> QueuedRequest | None:
     """Return the youngest ticket for *name* that was not *known* before."""
     fresh = [t for t in supervisor.scheduler.queue if t.service == name and t not in known]
     return max(fresh, key=lambda ticket: ticket.number, default=None)

@@ -12,7 +12,7 @@ from time import perf_counter
 from ...http1.asgi_types import Headers, Send, SendWhole
 from ...http1.client.pool import UpstreamBroken, UpstreamResponse
 from ...http1.headers import HeaderError, response_headers
-from ..accounting.request_record import Exchange
+from ..accounting.request_record import RequestRecord
 from ..upstreams import Upstream
 
 
@@ -22,7 +22,7 @@ async def relay(
     target: bytes,
     fields: Headers | bytes,
     body: bytes | AsyncIterator[bytes] | None,
-    exchange: Exchange,
+    exchange: RequestRecord,
     send_whole: SendWhole | None = None,
 ) -> None:
     """Send a request to *upstream* and relay the answer.
@@ -54,7 +54,7 @@ async def relay_answer(
     send: Send,
     upstream: Upstream,
     response: UpstreamResponse,
-    exchange: Exchange,
+    exchange: RequestRecord,
     send_whole: SendWhole | None = None,
 ) -> None:
     """Relay an answer whose head is here; see `relay`."""
@@ -69,10 +69,10 @@ async def relay_answer(
             and len(piece) <= exchange.keep_bytes
             and send_whole(response.status, headers, piece)
         ):  # fmt: skip
-            exchange.note_whole(piece)
+            exchange.record_full_body(piece)
             return
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
-        keep = exchange.pieces.append
+        keep = exchange.body_chunks.append
         is_more = True
         while is_more:
             if piece is None:
@@ -81,7 +81,7 @@ async def relay_answer(
                 exchange.sent_bytes += len(piece)
                 keep(piece)
                 if exchange.sent_bytes > exchange.keep_bytes:
-                    keep = exchange.keep_ends().append
+                    keep = exchange.keep_head_and_tail().append
             is_more = not response.at_end
             await send({"type": "http.response.body", "body": piece, "more_body": is_more})
             piece = response.read_nowait() if is_more else None

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 _COMMENT = b": loading\n\n"
 
 
-class Voice(Protocol):
+class StreamFormat(Protocol):
     """How clients of one API are told things."""
 
     def say(self, text: str) -> bytes:
@@ -88,7 +88,7 @@ class _Responses(_Plain):
 
 
 #: Path -> how its clients are told things. Other routes have no streams of events.
-VOICES: Mapping[str, Callable[[str], Voice]] = {
+STREAM_FORMATS: Mapping[str, Callable[[str], StreamFormat]] = {
     "/v1/chat/completions": _Chat, "/v/chat/completions": _Chat,
     "/v1/messages": _Messages, "/v/messages": _Messages,
     "/v1/responses": _Responses, "/v/responses": _Responses,

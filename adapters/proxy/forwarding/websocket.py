@@ -25,10 +25,10 @@ from ...http1.asgi_types import Headers, Scope
 from ...http1.client.pool import UpstreamError, UpstreamResponse
 from ...http1.headers import HeaderError, request_headers
 from ..access.api_keys import NOT_PASSED_ON
-from ..accounting.request_record import Exchange
-from ..context import Proxy
-from ..models.catalog import Local
-from ..models.resolver import Resolved
+from ..accounting.request_record import RequestRecord
+from ..context import ProxyContext
+from ..models.catalog import LocalModel
+from ..models.resolver import ResolvedModel
 from ..request import Request
 from ..responses import error_value
 from ..upstreams import Upstream
@@ -55,7 +55,7 @@ class Client(Protocol):
         """Return the fields of `HANDSHAKE` that go to the model's server."""
         ...
 
-    async def refuse(self, error: RefusedError) -> None:
+    async def refuse(self, error: HandshakeRejectedError) -> None:
         """Refuse the websocket."""
         ...
 
@@ -73,7 +73,7 @@ class Client(Protocol):
         ...
 
 
-class RefusedError(Exception):
+class HandshakeRejectedError(Exception):
     """The websocket does not come about.
 
     Attributes:
@@ -87,10 +87,10 @@ class RefusedError(Exception):
         self.status, self.headers, self.body = status, headers, body
 
 
-def refusal(status: int, message: str, code: str | None = None) -> RefusedError:
+def refusal(status: int, message: str, code: str | None = None) -> HandshakeRejectedError:
     """Return a refusal with our usual error envelope."""
     body = json.dumps(error_value(status, message, code=code)).encode()
-    return RefusedError(status, [(b"content-type", b"application/json")], body)
+    return HandshakeRejectedError(status, [(b"content-type", b"application/json")], body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,14 +105,14 @@ class Opening:
         shows: Takes out of a text what the client may not see.
     """
 
-    resolved: Resolved
+    resolved: ResolvedModel
     target: bytes
     ignores: bool
     client: str = ""
     shows: Callable[[str], str] = str
 
 
-async def tunnel(proxy: Proxy, scope: Scope, client: Client, opening: Opening) -> None:
+async def tunnel(proxy: ProxyContext, scope: Scope, client: Client, opening: Opening) -> None:
     """Open a websocket to a model and pass what is sent until one side ends.
 
     Args:
@@ -123,7 +123,7 @@ async def tunnel(proxy: Proxy, scope: Scope, client: Client, opening: Opening) -
     """
     request = Request({**scope, "method": "GET"}, _nothing)
     target = opening.resolved.target
-    exchange = Exchange(request, target.id, scope["path"], perf_counter())
+    exchange = RequestRecord(request, target.id, scope["path"], perf_counter())
     try:
         async with AsyncExitStack() as stack:
             async with _unless_left(client.left):
@@ -135,7 +135,7 @@ async def tunnel(proxy: Proxy, scope: Scope, client: Client, opening: Opening) -
             await client.serve(response, subprotocol)
     except _LeftError:
         await client.refuse(refusal(400, "the client left"))
-    except RefusedError as error:
+    except HandshakeRejectedError as error:
         await client.refuse(error)
     except RequestError as error:
         await client.refuse(refusal(error.status_hint, opening.shows(str(error)), error.code))
@@ -183,10 +183,12 @@ async def _nothing() -> dict[str, object]:
 
 
 @asynccontextmanager
-async def _held(proxy: Proxy, exchange: Exchange, opening: Opening) -> AsyncIterator[Upstream]:
+async def _held(
+    proxy: ProxyContext, exchange: RequestRecord, opening: Opening
+) -> AsyncIterator[Upstream]:
     """Hold the model ready while the block lasts, unless it ignores websockets."""
     target = opening.resolved.target
-    if not isinstance(target, Local):
+    if not isinstance(target, LocalModel):
         yield proxy.upstream_of_peer(target.card)
         return
     name, supervisor = target.card.id, proxy.supervisor
@@ -196,7 +198,7 @@ async def _held(proxy: Proxy, exchange: Exchange, opening: Opening) -> AsyncIter
             raise refusal(409, message)
         yield proxy.upstream_of(target.card)
         return
-    proxy.flights.begin(exchange, asyncio.current_task())
+    proxy.in_flight.begin(exchange, asyncio.current_task())
     try:
         if not supervisor.acquire_nowait(name):
             await supervisor.acquire(name, priority=target.card.priority, client=opening.client)
@@ -205,23 +207,23 @@ async def _held(proxy: Proxy, exchange: Exchange, opening: Opening) -> AsyncIter
         finally:
             supervisor.release(name)
     finally:
-        proxy.flights.end(exchange)
+        proxy.in_flight.end(exchange)
 
 
 async def _connect(
-    proxy: Proxy, request: Request, client: Client, upstream: Upstream, opening: Opening
+    proxy: ProxyContext, request: Request, client: Client, upstream: Upstream, opening: Opening
 ) -> UpstreamResponse:
     """Do the handshake with the model's server.
 
     Raises:
-        RefusedError: It answers with something else than an upgrade.
+        HandshakeRejectedError: It answers with something else than an upgrade.
         UpstreamError: It does not answer.
     """
     handshake = client.handshake()
     key = dict(handshake)[b"sec-websocket-key"]
     fields = [*_fields(proxy, request, upstream, opening), *handshake]
     offered = request.scope.get("subprotocols") or []
-    protocols = proxy.gate.ring.protocols_without_keys(offered)
+    protocols = proxy.admission.ring.protocols_without_keys(offered)
     if protocols:
         fields.append((b"Sec-WebSocket-Protocol", ", ".join(protocols).encode("latin-1")))
     response = await upstream.pool.request(
@@ -229,7 +231,7 @@ async def _connect(
     )
     try:
         if not response.upgraded:
-            raise RefusedError(*await _refusal_of(response, upstream.stall_s))
+            raise HandshakeRejectedError(*await _refusal_of(response, upstream.stall_s))
         expected = base64.b64encode(hashlib.sha1(key + _GUID).digest())
         if _header(response, b"sec-websocket-accept") != expected:
             raise refusal(502, "the model's server answered the websocket handshake wrongly")
@@ -240,16 +242,16 @@ async def _connect(
 
 
 def _fields(
-    proxy: Proxy, request: Request, upstream: Upstream, opening: Opening
+    proxy: ProxyContext, request: Request, upstream: Upstream, opening: Opening
 ) -> list[tuple[bytes, bytes]]:
-    is_keyed = not proxy.gate.ring.is_empty
+    is_keyed = not proxy.admission.ring.is_empty
     target = opening.resolved.target
-    given = proxy.gate.ring.without_keys(request.headers)
+    given = proxy.admission.ring.without_keys(request.headers)
     headers = [field for field in given if field[0] not in _NOT_OURS]
-    if not isinstance(target, Local):
+    if not isinstance(target, LocalModel):
         fields = peer_fields(
             headers, host=upstream.host, api_key=target.card.api_key,
-            strips_credentials=is_keyed, mark=proxy.gate.mark,
+            strips_credentials=is_keyed, mark=proxy.admission.mark,
         )  # fmt: skip
         return [*fields, (b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
     client = request.client

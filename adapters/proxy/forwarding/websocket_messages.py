@@ -32,7 +32,7 @@ from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 from ...http1.asgi_types import Headers, Receive, Scope, Send
 from ...http1.asgi_types import Message as AsgiMessage
 from ...http1.client.pool import UpstreamError, UpstreamResponse
-from .websocket import RefusedError
+from .websocket import HandshakeRejectedError
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class MessageClient:
         """Return fields of our own: it is we who speak to the model."""
         return [(b"sec-websocket-key", self._key), (b"sec-websocket-version", b"13")]
 
-    async def refuse(self, error: RefusedError) -> None:
+    async def refuse(self, error: HandshakeRejectedError) -> None:
         """Refuse the websocket: with an HTTP answer where the server can, else by closing."""
         if self.left.done():
             await self._send({"type": "websocket.close"})  # the server hears of an end

@@ -21,7 +21,7 @@ from ...http1.asgi_types import Headers, Scope
 from ...http1.client.pool import UpstreamError, UpstreamResponse
 from ...http1.freed_memory import return_freed_soon
 from ...http1.headers import HeaderError, response_headers
-from .websocket import HANDSHAKE, RefusedError, refusal
+from .websocket import HANDSHAKE, HandshakeRejectedError, refusal
 from .websocket_frames import FrameTracker, close_frame
 
 log = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ class StreamClient:
         """Return the client's own fields: the handshake is between it and the model."""
         return [field for field in self._scope["headers"] if field[0] in HANDSHAKE]
 
-    async def refuse(self, error: RefusedError) -> None:
+    async def refuse(self, error: HandshakeRejectedError) -> None:
         """Refuse the websocket by a response."""
         self._stream.respond(error.status, error.headers, error.body)
 

@@ -10,7 +10,13 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from ..body.json_edit import NO_EDITS, Edits
-from .definitions import BodyFilters, ModelCard, PeerCard, ProfileCard, SelectorCard
+from .definitions import (
+    BodyFilters,
+    ModelDefinition,
+    PeerDefinition,
+    ProfileDefinition,
+    SelectorDefinition,
+)
 
 _MATCHED_BYTES = 1024
 _ALIKE = 0.6  # as difflib.get_close_matches has it
@@ -20,7 +26,7 @@ _CLOSELY_COMPARED = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Local:
+class LocalModel:
     """What one name of a model of ours means.
 
     Attributes:
@@ -29,7 +35,7 @@ class Local:
         edits: What is changed in bodies of requests by that name.
     """
 
-    card: ModelCard
+    card: ModelDefinition
     wanted: str
     edits: Edits = NO_EDITS
 
@@ -45,7 +51,7 @@ class Local:
 
 
 @dataclass(frozen=True, slots=True)
-class Remote:
+class PeerModel:
     """What one name of a peer's model means.
 
     Attributes:
@@ -55,7 +61,7 @@ class Remote:
         edits: What is changed in bodies of requests by that name.
     """
 
-    card: PeerCard
+    card: PeerDefinition
     wanted: str
     sent_model: str
     edits: Edits = NO_EDITS
@@ -66,10 +72,10 @@ class Remote:
         return f"{self.card.id}/{self.sent_model}"
 
 
-Target: TypeAlias = Local | Remote
+Target: TypeAlias = LocalModel | PeerModel
 
 
-class Catalogue:
+class ModelCatalog:
     """All names of a configuration.
 
     Args:
@@ -89,8 +95,8 @@ class Catalogue:
     """
 
     def __init__(
-        self, cards: Sequence[ModelCard], *, peers: Sequence[PeerCard] = (),
-        selectors: Sequence[SelectorCard] = (), profiles: Sequence[ProfileCard] = (),
+        self, cards: Sequence[ModelDefinition], *, peers: Sequence[PeerDefinition] = (),
+        selectors: Sequence[SelectorDefinition] = (), profiles: Sequence[ProfileDefinition] = (),
         ignored: Sequence[re.Pattern[str]] = (),
     ) -> None:  # fmt: skip
         self.cards = {card.id: card for card in cards}
@@ -102,17 +108,17 @@ class Catalogue:
         self.targets.update(_remote_names(peers))
         for card in cards:
             for name in card.aliases:
-                self.targets[name] = Local(card, name, _edits(card.filters, name))
+                self.targets[name] = LocalModel(card, name, _edits(card.filters, name))
         for card in cards:  # an id comes before an alias of another
-            self.targets[card.id] = Local(card, card.id, _edits(card.filters, card.id))
+            self.targets[card.id] = LocalModel(card, card.id, _edits(card.filters, card.id))
         pinned = (name for profile in self.profiles for name in profile.pins)
         names = (*self.targets, *self.selectors, *pinned)
         self.most_slashes = max((name.count("/") for name in names), default=0)
 
-    def local(self, wanted: str) -> Local | None:
+    def local(self, wanted: str) -> LocalModel | None:
         """Return the model of ours called *wanted*, by id or alias, or None."""
         found = self.targets.get(wanted)
-        return found if isinstance(found, Local) else None
+        return found if isinstance(found, LocalModel) else None
 
     def real_name(self, wanted: str) -> str | None:
         """Return the id of the model of ours that *wanted* names, by id or alias, or None."""
@@ -152,19 +158,19 @@ class Catalogue:
         return any(pattern.search(text) for pattern in self._ignored)
 
 
-def _remote_names(peers: Sequence[PeerCard]) -> Iterable[tuple[str, Remote]]:
+def _remote_names(peers: Sequence[PeerDefinition]) -> Iterable[tuple[str, PeerModel]]:
     """Yield the bare names that only one peer offers, then all full ones."""
-    offered: dict[str, list[PeerCard]] = {}
+    offered: dict[str, list[PeerDefinition]] = {}
     for peer in peers:
         for model in dict.fromkeys(peer.models):
             offered.setdefault(model, []).append(peer)
     for model, offering in offered.items():
         if len(offering) == 1:
-            yield model, Remote(offering[0], model, model, _edits(offering[0].filters, model))
+            yield model, PeerModel(offering[0], model, model, _edits(offering[0].filters, model))
     for peer in peers:
         for model in peer.models:
             name = f"{peer.id}/{model}"
-            yield name, Remote(peer, name, model, _edits(peer.filters, name))
+            yield name, PeerModel(peer, name, model, _edits(peer.filters, name))
 
 
 def _edits(filters: BodyFilters, name: str) -> Edits:

@@ -28,7 +28,7 @@ NO_FILTERS = BodyFilters()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class UpstreamTimeouts:
     """How long things with an upstream may take; seconds, None is without limit.
 
     Attributes:
@@ -43,7 +43,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Abilities:
+class Capabilities:
     """What a model can do, as its configuration says.
 
     Attributes:
@@ -61,11 +61,11 @@ class Abilities:
     context: int = 0
 
 
-NO_ABILITIES = Abilities()
+NO_ABILITIES = Capabilities()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelCard:
+class ModelDefinition:
     """One model, for listings and for the way of its requests.
 
     Attributes:
@@ -98,15 +98,15 @@ class ModelCard:
     filters: BodyFilters = NO_FILTERS
     is_unlisted: bool = False
     priority: int = 0
-    limits: Limits = Limits()
+    limits: UpstreamTimeouts = UpstreamTimeouts()
     sends_loading_state: bool = False
     ignores_websockets: bool = False
-    abilities: Abilities = NO_ABILITIES
+    abilities: Capabilities = NO_ABILITIES
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PeerCard:
+class PeerDefinition:
     """Another server that offers models.
 
     Attributes:
@@ -123,11 +123,11 @@ class PeerCard:
     api_key: str | None = field(default=None, repr=False)
     models: tuple[str, ...] = ()
     filters: BodyFilters = NO_FILTERS
-    limits: Limits = Limits(header_s=60.0)
+    limits: UpstreamTimeouts = UpstreamTimeouts(header_s=60.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SelectorCard:
+class SelectorDefinition:
     """A name for one of several models, chosen when a request comes.
 
     Attributes:
@@ -153,7 +153,7 @@ class SelectorCard:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProfileCard:
+class ProfileDefinition:
     """Names that mean something else while the profile is active.
 
     Attributes:

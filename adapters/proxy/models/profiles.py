@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .definitions import ProfileCard
+from .definitions import ProfileDefinition
 
 
 class Profiles:
@@ -18,7 +18,7 @@ class Profiles:
         active: Its name, or None.
     """
 
-    def __init__(self, cards: Iterable[ProfileCard] = ()) -> None:
+    def __init__(self, cards: Iterable[ProfileDefinition] = ()) -> None:
         self._cards = {card.id: card for card in sorted(cards, key=lambda card: card.id)}
         self.active: str | None = None
         self._pins: Mapping[str, str | None] = {}

@@ -8,12 +8,12 @@ from typing import Protocol
 
 from ....runtime import Supervisor, SwapchartError
 from ..body.model_name import shown_name
-from .catalog import Catalogue, Remote, Target
-from .definitions import SelectorCard
+from .catalog import ModelCatalog, PeerModel, Target
+from .definitions import SelectorDefinition
 from .profiles import Profiles
-from .selection import Candidate, Warmth, pick_spillover, pick_warm
+from .selection import Candidate, Readiness, pick_spillover, pick_warm
 
-_WARMTH: dict[str, Warmth] = {
+_WARMTH: dict[str, Readiness] = {
     "ready": "ready", "starting": "starting", "asleep": "asleep", "stopped": "cold",
     "stopping": "going", "failed": "failed",
 }  # fmt: skip
@@ -44,7 +44,7 @@ class Reservation(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Resolved:
+class ResolvedModel:
     """What a request's name means at this moment.
 
     Attributes:
@@ -54,11 +54,11 @@ class Resolved:
     """
 
     target: Target
-    selector: SelectorCard | None = None
+    selector: SelectorDefinition | None = None
     reservation: Reservation | None = None
 
 
-class _Place:
+class _SpilloverReservation:
     """One request's place behind a selector."""
 
     def __init__(self, counts: Counter[str], key: str) -> None:
@@ -76,22 +76,22 @@ class Resolver:
         profiles: Which of them is active counts.
     """
 
-    def __init__(self, supervisor: Supervisor, catalogue: Catalogue, profiles: Profiles) -> None:
+    def __init__(self, supervisor: Supervisor, catalogue: ModelCatalog, profiles: Profiles) -> None:
         self._supervisor = supervisor
         self._reserved: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._turns: Counter[str] = Counter()
         self.renew(catalogue, profiles)
 
-    def renew(self, catalogue: Catalogue, profiles: Profiles) -> None:
+    def renew(self, catalogue: ModelCatalog, profiles: Profiles) -> None:
         """Find other models from now on; places behind selectors stay taken."""
         self._catalogue, self.profiles = catalogue, profiles
-        self._plain = {name: Resolved(target) for name, target in catalogue.targets.items()}
+        self._plain = {name: ResolvedModel(target) for name, target in catalogue.targets.items()}
 
-    def plain(self, wanted: str) -> Resolved | None:
+    def plain(self, wanted: str) -> ResolvedModel | None:
         """Return what *wanted* means where nothing is to be chosen, else None."""
         return None if self.profiles.pins else self._plain.get(wanted)
 
-    def resolve(self, wanted: str) -> Resolved:
+    def resolve(self, wanted: str) -> ResolvedModel:
         """Return what *wanted* means; takes a place behind a selector that spills over.
 
         Raises:
@@ -113,27 +113,27 @@ class Resolver:
             raise UnknownModelError(wanted)
         return self._select(selector)
 
-    def warmth(self, target: Target) -> Warmth:
+    def warmth(self, target: Target) -> Readiness:
         """Return where the process of *target* is."""
-        if isinstance(target, Remote):
+        if isinstance(target, PeerModel):
             return "remote"
         return _WARMTH[self._supervisor.scheduler.seats[target.card.id].phase]
 
-    def targets_of(self, selector: SelectorCard) -> list[Target]:
+    def targets_of(self, selector: SelectorDefinition) -> list[Target]:
         """Return the targets of *selector* that exist, in its order."""
         found = (self._catalogue.targets.get(name) for name in selector.targets)
         return [target for target in found if target is not None]
 
-    def _select(self, selector: SelectorCard) -> Resolved:
+    def _select(self, selector: SelectorDefinition) -> ResolvedModel:
         targets = self.targets_of(selector)
         if not targets:
             raise NoTargetError(f"selector {selector.id!r} has no target that exists")
         if selector.strategy == "pin":
-            return Resolved(targets[0], selector)
+            return ResolvedModel(targets[0], selector)
         counts = self._reserved[selector.id]
         candidates = [Candidate(self.warmth(item), counts[item.id]) for item in targets]
         if selector.strategy == "warm":
-            return Resolved(targets[pick_warm(candidates)], selector)
+            return ResolvedModel(targets[pick_warm(candidates)], selector)
         turn = self._turns[selector.id]
         self._turns[selector.id] += 1
         place = pick_spillover(candidates, selector.spillover, turn)
@@ -141,4 +141,4 @@ class Resolver:
             message = f"selector {selector.id!r} has no available spillover targets"
             raise NoTargetError(message)
         chosen = targets[place]
-        return Resolved(chosen, selector, _Place(counts, chosen.id))
+        return ResolvedModel(chosen, selector, _SpilloverReservation(counts, chosen.id))

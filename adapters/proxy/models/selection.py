@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 #: cold: not running. going: on its way out. failed: refuses for now. remote: of a peer.
-Warmth: TypeAlias = Literal["ready", "starting", "asleep", "cold", "going", "failed", "remote"]
+Readiness: TypeAlias = Literal["ready", "starting", "asleep", "cold", "going", "failed", "remote"]
 
 _RUNNING = frozenset({"ready", "starting"})
 
@@ -25,7 +25,7 @@ class Candidate:
         reserved: Requests that went to it by this selector and have not ended.
     """
 
-    warmth: Warmth
+    warmth: Readiness
     reserved: int = 0
 
 

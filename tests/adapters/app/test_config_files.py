@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from swapchart.adapters.app.config_files import Signature, Sources, watch
+from swapchart.adapters.app.config_files import ConfigFiles, Signature, watch
 from swapchart.adapters.app.reloader import in_place
 from swapchart.adapters.config import ConfigProblems, load_config
 
@@ -29,10 +29,10 @@ with open(sys.argv[1], "w") as file:
 
 
 @pytest.fixture
-def sources(tmp_path: Path) -> Sources:
+def sources(tmp_path: Path) -> ConfigFiles:
     path = tmp_path / "config.yaml"
     path.write_text("models: {}\n")
-    return Sources(files=[path])
+    return ConfigFiles(files=[path])
 
 
 def writing(path: Path) -> subprocess.Popen[str]:
@@ -93,7 +93,7 @@ def test_load_huge_file_is_an_error_at_once(tmp_path: Path) -> None:
         load_config([path])
 
 
-def test_is_being_written_program_has_it_open_says_so(sources: Sources) -> None:
+def test_is_being_written_program_has_it_open_says_so(sources: ConfigFiles) -> None:
     """Until it is closed, however long nothing is written; readers do not count."""
     path = sources.files[0]
     assert not sources.is_being_written()
@@ -106,7 +106,7 @@ def test_is_being_written_program_has_it_open_says_so(sources: Sources) -> None:
     assert not sources.is_being_written()
 
 
-def test_is_being_written_program_opens_it_meanwhile_we_are_not_ended(sources: Sources) -> None:
+def test_is_being_written_program_opens_it_meanwhile_we_are_not_ended(sources: ConfigFiles) -> None:
     """The kernel's signal that breaks a lease must not end the proxy."""
     path = sources.files[0]
     script = "import sys\nfor _ in range(3000):\n    open(sys.argv[1], 'a').close()\nprint('done')"
@@ -120,7 +120,7 @@ def test_is_being_written_program_opens_it_meanwhile_we_are_not_ended(sources: S
     assert signal.getsignal(signal.SIGIO) == signal.SIG_DFL
 
 
-async def watched(sources: Sources, act: Callable[[], None], for_s: float) -> list[float]:
+async def watched(sources: ConfigFiles, act: Callable[[], None], for_s: float) -> list[float]:
     """Watch while *act* changes files; returns when changes were told, in seconds after it."""
     told: list[float] = []
     seen: list[Signature] = [sources.signature()]
@@ -141,7 +141,7 @@ async def watched(sources: Sources, act: Callable[[], None], for_s: float) -> li
 
 
 def test_watch_file_is_still_being_written_is_waited_for(
-    sources: Sources, caplog: pytest.LogCaptureFixture
+    sources: ConfigFiles, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A writer that pauses for longer than any patience is waited for, and that is said once."""
     closed_at = 0.0
@@ -160,7 +160,7 @@ def test_watch_file_is_still_being_written_is_waited_for(
     assert caplog.text.count("is still being written") == 1
 
 
-def test_watch_file_never_rests_is_read_after_a_while(sources: Sources) -> None:
+def test_watch_file_never_rests_is_read_after_a_while(sources: ConfigFiles) -> None:
     """Many short writes are no reason to wait for ever."""
 
     def act() -> None:
@@ -174,7 +174,7 @@ def test_watch_file_never_rests_is_read_after_a_while(sources: Sources) -> None:
 
 
 @pytest.mark.parametrize("kind", ["written", "appended", "truncated", "replaced", "deleted", "new"])
-def test_in_place_tells_writes_from_replacements(sources: Sources, kind: str) -> None:
+def test_in_place_tells_writes_from_replacements(sources: ConfigFiles, kind: str) -> None:
     """Only a file that is the same one as before may be half-written."""
     path = sources.files[0]
     before = sources.signature()

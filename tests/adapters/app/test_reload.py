@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tools.net import wait_until_async
 
-from swapchart.adapters.app.config_files import Sources, watch
+from swapchart.adapters.app.config_files import ConfigFiles, watch
 from swapchart.adapters.app.reload_plan import ModelChange, ReloadPlan, SettingChange, plan
 from swapchart.adapters.app.reloader import ReloadClosedError, Reloader, ReloadReport
 from swapchart.adapters.cli import main
@@ -350,7 +350,7 @@ def test_a_failed_reload_is_reported_and_the_next_one_works(
 class Watched:
     """A watched file, and what was noticed; looks often, so that tests are quick."""
 
-    def __init__(self, sources: Sources) -> None:
+    def __init__(self, sources: ConfigFiles) -> None:
         self.sources = sources
         self.seen = sources.signature()
         self.noticed = 0
@@ -382,7 +382,7 @@ def test_C40_twenty_saves_in_a_second_are_one_change(tmp_path: Path) -> None:
         for number in range(20):
             path.write_text(str(number) * (number + 1))
 
-    asyncio.run(Watched(Sources(files=[path])).run(save, 1, steady_s=0.4))
+    asyncio.run(Watched(ConfigFiles(files=[path])).run(save, 1, steady_s=0.4))
 
 
 def test_a_file_that_is_replaced_is_a_change(tmp_path: Path) -> None:
@@ -393,7 +393,7 @@ def test_a_file_that_is_replaced_is_a_change(tmp_path: Path) -> None:
     stat = path.stat()
     os.utime(new, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
-    asyncio.run(Watched(Sources(files=[path])).run(lambda: new.replace(path), 1))
+    asyncio.run(Watched(ConfigFiles(files=[path])).run(lambda: new.replace(path), 1))
 
 
 def test_a_file_that_is_gone_is_nothing_to_act_on(tmp_path: Path) -> None:
@@ -401,16 +401,16 @@ def test_a_file_that_is_gone_is_nothing_to_act_on(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text("0")
 
-    asyncio.run(Watched(Sources(files=[path])).run(path.unlink, 0))
+    asyncio.run(Watched(ConfigFiles(files=[path])).run(path.unlink, 0))
     path.write_text("0")
-    asyncio.run(Watched(Sources(directory=tmp_path)).run(path.unlink, 0))
+    asyncio.run(Watched(ConfigFiles(directory=tmp_path)).run(path.unlink, 0))
 
 
 def test_a_directory_is_watched_as_a_whole(tmp_path: Path) -> None:
     """A file more, a file less; what is no YAML does not count."""
     for name in ("a.yaml", "b.yml"):
         (tmp_path / name).write_text("0")
-    sources = Sources(directory=tmp_path)
+    sources = ConfigFiles(directory=tmp_path)
 
     asyncio.run(Watched(sources).run((tmp_path / "a.yaml").unlink, 1))
     asyncio.run(Watched(sources).run(lambda: (tmp_path / "c.yaml").write_text("0"), 1))
@@ -421,7 +421,7 @@ def test_what_was_read_already_is_not_read_again(tmp_path: Path) -> None:
     """A reload that somebody asked for has seen the change: the watcher is silent."""
     path = tmp_path / "config.yaml"
     path.write_text("0")
-    watched = Watched(Sources(files=[path]))
+    watched = Watched(ConfigFiles(files=[path]))
 
     def save() -> None:
         path.write_text("01")
@@ -434,7 +434,7 @@ def test_a_file_that_never_rests_is_read_all_the_same(tmp_path: Path) -> None:
     """After the patience is over."""
     path = tmp_path / "config.yaml"
     path.write_text("0")
-    watched = Watched(Sources(files=[path]))
+    watched = Watched(ConfigFiles(files=[path]))
 
     async def story() -> None:
         task = asyncio.create_task(

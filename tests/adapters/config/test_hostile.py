@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from swapchart.adapters.config import Config, ConfigProblems, Problem, check_config, load_config
 from swapchart.adapters.config.document.nodes import walk
 from swapchart.adapters.config.document.parse import parse
-from swapchart.adapters.config.document.source import Environment, Source
-from swapchart.adapters.config.problem_collector import Findings
+from swapchart.adapters.config.document.source import EnvironmentValues, Source
+from swapchart.adapters.config.problem_collector import ProblemCollector
 
 Load = Callable[..., Config]
 Check = Callable[..., list[Problem]]
@@ -330,7 +330,9 @@ def test_C39_any_values_load_or_are_refused(
 def test_nodes_know_their_places() -> None:
     """Every node knows the line and column it begins at, environment references or not."""
     source = Source("x", "a: ${env.LONG_NAME}\nb: [1, ${env.X}, two]\n")
-    tree = parse(source, Environment({"LONG_NAME": "v", "X": "w"}), findings := Findings())
+    tree = parse(
+        source, EnvironmentValues({"LONG_NAME": "v", "X": "w"}), findings := ProblemCollector()
+    )
 
     assert findings.all() == []
     assert tree is not None

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from swapchart.adapters.config import Config, Problem, load_config
 from swapchart.adapters.config.document.nodes import Scalar
-from swapchart.adapters.config.document.source import Environment, Source
+from swapchart.adapters.config.document.source import EnvironmentValues, Source
 from swapchart.adapters.config.macros import Scope
 
 Load = Callable[..., Config]
@@ -455,4 +455,4 @@ def test_B08_any_value_is_one_argument_of_a_list(value: str) -> None:
     node = scope.expand(scalar("${v}"))
     assert isinstance(node, Scalar)
 
-    assert Environment({}).fill(str(node.value)) == value
+    assert EnvironmentValues({}).fill(str(node.value)) == value

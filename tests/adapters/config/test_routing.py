@@ -17,7 +17,7 @@ from swapchart.adapters.config.matrix_expression import (
     parse_expression,
     references,
 )
-from swapchart.runtime.eviction import All, Any, Expression, One, SetRef
+from swapchart.runtime.eviction import AllOf, AnyOf, Expression, ServiceRef, SetRef
 
 Load = Callable[..., Config]
 Check = Callable[..., list[Problem]]
@@ -186,13 +186,13 @@ def test_1_13_cycles(check: Check) -> None:
 @pytest.mark.parametrize(
     ("text", "tree"),
     [
-        ("a", One("a")),
-        (" ( a ) ", One("a")),
+        ("a", ServiceRef("a")),
+        (" ( a ) ", ServiceRef("a")),
         ("+a.b-c_1", SetRef("a.b-c_1")),
         ("+ a", SetRef("a")),
-        ("a|b&c", Any((One("a"), All((One("b"), One("c")))))),
-        ("(a|b)&c", All((Any((One("a"), One("b"))), One("c")))),
-        ("é & 模型", All((One("é"), One("模型")))),
+        ("a|b&c", AnyOf((ServiceRef("a"), AllOf((ServiceRef("b"), ServiceRef("c")))))),
+        ("(a|b)&c", AllOf((AnyOf((ServiceRef("a"), ServiceRef("b"))), ServiceRef("c")))),
+        ("é & 模型", AllOf((ServiceRef("é"), ServiceRef("模型")))),
     ],
 )
 def test_1_13_grammar(text: str, tree: Expression) -> None:
@@ -202,31 +202,31 @@ def test_1_13_grammar(text: str, tree: Expression) -> None:
 
 NAMES = st.sampled_from("abcd")
 TREES = st.recursive(
-    NAMES.map(One),
+    NAMES.map(ServiceRef),
     lambda inner: st.one_of(
-        st.lists(inner, min_size=2, max_size=3).map(lambda parts: Any(tuple(parts))),
-        st.lists(inner, min_size=2, max_size=3).map(lambda parts: All(tuple(parts))),
+        st.lists(inner, min_size=2, max_size=3).map(lambda parts: AnyOf(tuple(parts))),
+        st.lists(inner, min_size=2, max_size=3).map(lambda parts: AllOf(tuple(parts))),
     ),
     max_leaves=7,
 )
 
 
 def written(tree: Expression) -> str:
-    if isinstance(tree, One):
+    if isinstance(tree, ServiceRef):
         return tree.name
     if isinstance(tree, SetRef):
         return f"+{tree.name}"
-    joiner = "|" if isinstance(tree, Any) else "&"
+    joiner = "|" if isinstance(tree, AnyOf) else "&"
     return f"({joiner.join(written(part) for part in tree.parts)})"
 
 
 def expanded(tree: Expression) -> set[frozenset[str]]:
     """The sets of the specification, the slow way."""
-    if isinstance(tree, One):
+    if isinstance(tree, ServiceRef):
         return {frozenset({tree.name})}
     assert not isinstance(tree, SetRef)
     parts = [expanded(part) for part in tree.parts]
-    if isinstance(tree, Any):
+    if isinstance(tree, AnyOf):
         return set().union(*parts)
     return {frozenset().union(*chosen) for chosen in product(*parts)}
 
@@ -254,7 +254,7 @@ def test_1_13_families_are_the_cut_down_sets(tree: Expression, among: frozenset[
 def test_1_13_order_of_sets(graph: dict[str, list[str]]) -> None:
     """Every set comes after those it needs, or is told to be in or behind a cycle."""
     sets: dict[str, Expression] = {
-        name: All(tuple(map(SetRef, others))) if len(others) > 1 else SetRef(others[0])
+        name: AllOf(tuple(map(SetRef, others))) if len(others) > 1 else SetRef(others[0])
         for name, others in graph.items()
     }
     ordered, rest = order_sets(sets)

@@ -20,9 +20,9 @@ from tools.raw import Connection
 from tools.transports import Wire
 
 from swapchart.adapters.http1.server import sock_diag
-from swapchart.adapters.http1.server.connection import H1Connection
-from swapchart.adapters.http1.server.connections import ConnectionHub
-from swapchart.adapters.http1.server.hypercorn_protocol import ClientGoneError, H1Limits
+from swapchart.adapters.http1.server.connection import ServerConnection
+from swapchart.adapters.http1.server.connections import ConnectionManager
+from swapchart.adapters.http1.server.hypercorn_protocol import ClientDisconnectedError, H1Limits
 from swapchart.adapters.http1.server.request_cycle import TELL_LEAVING
 
 H = b"Host: x\r\n"
@@ -97,7 +97,7 @@ def test_C15_leaving_is_noticed(server: Server, name: str, how: str) -> None:
 
     async def deaf(call: Call) -> None:
         """Read no body, but look whether the client is there."""
-        with contextlib.suppress(ClientGoneError):
+        with contextlib.suppress(ClientDisconnectedError):
             await call.start()
             while True:
                 await call.piece(b"")
@@ -238,14 +238,14 @@ def test_stuck_clients_are_read_from_within_bounds() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         limits = H1Limits(stuck_bytes=3 << 20, stuck_bytes_in_all=4 << 20)
-        hub = ConnectionHub(loop, limits, lambda: False)
+        hub = ConnectionManager(loop, limits, lambda: False)
 
         async def deaf(scope: Any, receive: Any, send: Any) -> None:
             await receive()
             await asyncio.Event().wait()
 
         wires = [StuckWire() for _ in range(3)]
-        connections = [H1Connection(hub, deaf, loop) for _ in wires]
+        connections = [ServerConnection(hub, deaf, loop) for _ in wires]
         for connection, wire in zip(connections, wires, strict=True):
             connection.connection_made(wire)  # type: ignore[arg-type]
             connection.data_received(get("/", b"Content-Length: 99999999", method=b"POST"))
@@ -321,7 +321,7 @@ def test_sending_to_nobody_raises(server: Server) -> None:
     call = server.wait_call()
     wait_until(lambda: call.events)
 
-    assert isinstance(call.events[0], ClientGoneError)
+    assert isinstance(call.events[0], ClientDisconnectedError)
     assert isinstance(call.events[0], OSError)
 
 

@@ -34,9 +34,9 @@ from tools.tls import PEM
 
 from swapchart.adapters.http1.client import pool as upstream
 from swapchart.adapters.http1.client.pool import (
+    ConnectionPool,
     UpstreamBroken,
     UpstreamError,
-    UpstreamPool,
     UpstreamTimeout,
     UpstreamUnreachable,
     post_head,
@@ -451,7 +451,7 @@ async def test_C48_head_and_body_timeouts_are_separate() -> None:
 async def test_unreachable_upstreams_are_told_as_such() -> None:
     """Refused, unknown and unspeakable names are the same thing to a client."""
     for host in ("127.0.0.1", "no.such.host.invalid", "x" * 70 + ".invalid", ""):
-        pool = UpstreamPool(host, free_port())
+        pool = ConnectionPool(host, free_port())
         with pytest.raises(UpstreamUnreachable) as caught:
             await fetch(pool)
         assert (caught.value.stage, caught.value.status_hint, pool.open) == ("connect", 502, 0)
@@ -565,7 +565,7 @@ async def test_C17_a_connection_that_ends_at_once_is_told() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)
         loop.add_reader(listener, lambda: listener.accept()[0].close())
-        pool = UpstreamPool("127.0.0.1", listener.getsockname()[1])
+        pool = ConnectionPool("127.0.0.1", listener.getsockname()[1])
         try:
             for body in (None, b"x", b"x" * 100_000, pieces_of(b"ab")):
                 with pytest.raises(UpstreamBroken):
@@ -616,7 +616,7 @@ async def test_C41_tls_is_verified(tmp_path: Path) -> None:
 class _Cutting:
     """Whoever waits for an answer, and has all connections closed when it is here."""
 
-    def __init__(self, pool: UpstreamPool) -> None:
+    def __init__(self, pool: ConnectionPool) -> None:
         self.pool, self.is_told = pool, False
 
     def done(self) -> bool:

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tools.transports import Wire
 
-from swapchart.adapters.http1.server.connection import H1Connection
-from swapchart.adapters.http1.server.connections import ConnectionHub
+from swapchart.adapters.http1.server.connection import ServerConnection
+from swapchart.adapters.http1.server.connections import ConnectionManager
 from swapchart.adapters.http1.server.hypercorn_protocol import H1Limits
 
 Request = tuple[str, bytes]  # method and body
@@ -69,7 +69,7 @@ async def drive(pieces: list[bytes]) -> tuple[list[Request], list[int]]:
         await send({"type": "http.response.body", "body": b"ok"})
 
     wire: Any = Wire()
-    connection = H1Connection(ConnectionHub(loop, H1Limits(), lambda: False), app, loop)
+    connection = ServerConnection(ConnectionManager(loop, H1Limits(), lambda: False), app, loop)
     connection.connection_made(wire)
     for piece in pieces:
         connection.data_received(piece)

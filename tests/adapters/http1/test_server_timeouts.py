@@ -19,9 +19,9 @@ from tools.loops import has_uvloop
 from tools.net import takes, wait_until
 
 from swapchart.adapters.http1.server import connection as h1_connection
-from swapchart.adapters.http1.server.connection import H1Connection
-from swapchart.adapters.http1.server.connections import ConnectionHub
-from swapchart.adapters.http1.server.hypercorn_protocol import ClientGoneError, H1Limits
+from swapchart.adapters.http1.server.connection import ServerConnection
+from swapchart.adapters.http1.server.connections import ConnectionManager
+from swapchart.adapters.http1.server.hypercorn_protocol import ClientDisconnectedError, H1Limits
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 LIMITS = H1Limits(
@@ -132,10 +132,10 @@ def test_keep_alive_announced_time_is_the_time_that_is_kept() -> None:
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        hub = ConnectionHub(loop, H1Limits(), lambda: False)
+        hub = ConnectionManager(loop, H1Limits(), lambda: False)
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
-        connection = H1Connection(hub, answers, loop)
+        connection = ServerConnection(hub, answers, loop)
         await loop.connect_accepted_socket(lambda: connection, sock=ours)
         await loop.sock_sendall(theirs, GET)
         answer = await loop.sock_recv(theirs, 1000)
@@ -226,7 +226,7 @@ def test_C13_clients_that_do_not_read_are_cut(server: Server) -> None:
         with takes(LIMITS.write_timeout_s):
             wait_until(lambda: call.events)
 
-        assert isinstance(call.events[0], ClientGoneError)
+        assert isinstance(call.events[0], ClientDisconnectedError)
 
 
 def test_C13_slow_readers_are_served(server: Server) -> None:
@@ -311,7 +311,7 @@ def test_hub_one_connection_raises_others_are_looked_after(
     """It is cut; heads that wait and the limits of other clients go on as before."""
 
     async def main() -> None:
-        hub = ConnectionHub(
+        hub = ConnectionManager(
             asyncio.get_running_loop(), H1Limits(header_timeout_s=0.04), lambda: False
         )
         broken, fine = Looked(RuntimeError("boom")), [Looked() for _ in range(4)]

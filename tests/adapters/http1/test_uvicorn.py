@@ -20,7 +20,7 @@ from uvicorn.server import ServerState
 from swapchart.adapters.app.application import Application
 from swapchart.adapters.config import load_config
 from swapchart.adapters.http1.server.hypercorn_protocol import H1Limits
-from swapchart.adapters.http1.server.request_cycle import Exchange
+from swapchart.adapters.http1.server.request_cycle import RequestCycle
 from swapchart.adapters.http1.server.uvicorn_protocol import uvicorn_protocol
 from swapchart.adapters.server.backends import uvicorn_config
 from swapchart.adapters.server.options import ServeOptions
@@ -82,9 +82,9 @@ def test_connections_are_in_uvicorns_books(server: Server) -> None:
 def test_requests_are_counted(server: Server) -> None:
     """Those that the application gets, in tasks or without; not what is refused."""
 
-    def answer(exchange: Exchange) -> bool:
+    def answer(exchange: RequestCycle) -> bool:
         exchange.take_body()
-        exchange.answer_at_once(200, [], b"taken")
+        exchange.send_full_response(200, [], b"taken")
         exchange.finish()
         return True
 

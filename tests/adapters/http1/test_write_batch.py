@@ -10,10 +10,10 @@ import pytest
 from tools.transports import Wire
 
 from swapchart.adapters.http1 import write_batch
-from swapchart.adapters.http1.server.connection import H1Connection
-from swapchart.adapters.http1.server.connections import ConnectionHub
+from swapchart.adapters.http1.server.connection import ServerConnection
+from swapchart.adapters.http1.server.connections import ConnectionManager
 from swapchart.adapters.http1.server.hypercorn_protocol import H1Limits
-from swapchart.adapters.http1.write_batch import Outbox
+from swapchart.adapters.http1.write_batch import WriteBatch
 
 pytestmark = pytest.mark.anyio
 
@@ -63,7 +63,7 @@ async def turn() -> None:
 
 async def test_what_comes_alone_goes_at_once(clock: Callable[[float], None]) -> None:
     """A lone request is not made to wait, however many came before it one by one."""
-    box, sent, loop = Outbox(), list[str](), asyncio.get_running_loop()
+    box, sent, loop = WriteBatch(), list[str](), asyncio.get_running_loop()
     for number in range(5):
         clock(200.0 + number)
         box.add(loop, Letter(str(number), sent))
@@ -74,7 +74,7 @@ async def test_what_comes_together_goes_at_the_end_of_the_turn(
     clock: Callable[[float], None],
 ) -> None:
     """The first goes at once, those right behind it together; so it stays while they are many."""
-    box, sent, loop = Outbox(), list[str](), asyncio.get_running_loop()
+    box, sent, loop = WriteBatch(), list[str](), asyncio.get_running_loop()
     for name in "abc":
         box.add(loop, Letter(name, sent))
     assert sent == ["a"]
@@ -93,7 +93,7 @@ async def test_what_comes_together_goes_at_the_end_of_the_turn(
 
 async def test_not_too_many_wait(clock: Callable[[float], None]) -> None:
     """In a long turn the first ones go before its end."""
-    box, sent, loop = Outbox(), list[str](), asyncio.get_running_loop()
+    box, sent, loop = WriteBatch(), list[str](), asyncio.get_running_loop()
     count = 3 * write_batch._MANY
     for number in range(count):
         box.add(loop, Letter(str(number), sent))
@@ -104,7 +104,7 @@ async def test_not_too_many_wait(clock: Callable[[float], None]) -> None:
 
 async def test_one_that_fails_does_not_hold_up_others(clock: Callable[[float], None]) -> None:
     """Whatever happens to one connection, those behind it in the turn are sent."""
-    box, sent, loop = Outbox(), list[str](), asyncio.get_running_loop()
+    box, sent, loop = WriteBatch(), list[str](), asyncio.get_running_loop()
     for name in "ab":
         box.add(loop, Letter(name, sent))
     lost = Lost("?", sent)
@@ -115,14 +115,14 @@ async def test_one_that_fails_does_not_hold_up_others(clock: Callable[[float], N
     assert lost.has_given_up
 
 
-def held_line(hub: ConnectionHub, wire: Any) -> H1Connection:
+def held_line(hub: ConnectionManager, wire: Any) -> ServerConnection:
     """Return a connection of *hub* that has something to send, and waits with it."""
     loop = asyncio.get_running_loop()
 
     async def app(*_: Any) -> None:
         pass
 
-    line = H1Connection(hub, app, loop)
+    line = ServerConnection(hub, app, loop)
     line.connection_made(wire)
     hub.outbox.add(loop, Letter("somebody before", []))
     line.write(b"one")
@@ -135,7 +135,7 @@ async def test_an_answer_that_waits_keeps_its_place(
     how: str, clock: Callable[[float], None]
 ) -> None:
     """It goes out before what comes behind it, a cut or the client's half-close too."""
-    hub = ConnectionHub(asyncio.get_running_loop(), H1Limits(), lambda: False)
+    hub = ConnectionManager(asyncio.get_running_loop(), H1Limits(), lambda: False)
     wire = Wire()
     line = held_line(hub, wire)
     line.write(b" two")

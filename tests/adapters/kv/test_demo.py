@@ -645,7 +645,7 @@ async def test_our_hooks_stand_nearest_to_the_server(kept: Kept) -> None:
     own = Hook(action=RunAction(argv=("true",)))
     points = ("beforeStart", "afterHealthy", "beforeStop", "suspend", "wake")
     plain = kept.plain(hooks=dict.fromkeys(points, (own,)))
-    spec = kept.keeper.equip(plain, EAGER)
+    spec = kept.keeper.add_hooks(plain, EAGER)
     found = {
         point: ["own" if hook is own else str(hook.action)[5:] for hook in spec.hooks[point]]
         for point in points

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tools.kv import with_metadata
 from tools.make_tiny_gguf import write_tiny_gguf
 
-from swapchart.adapters.kv.checksums import Digests
+from swapchart.adapters.kv.checksums import Checksums
 from swapchart.adapters.kv.files import FolderLock, KvStoreError, SlotFiles, is_name_of_ours
 from swapchart.adapters.llama_cpp.gguf import GgufError, file_identity, read_gguf, shards
 from swapchart.runtime.fence import Fence
@@ -326,7 +326,7 @@ def test_a_checksum_is_computed_once_and_again_after_a_change(tmp_path: Path) ->
 
     async def work() -> None:
         async with anyio.create_task_group() as tasks:
-            digests = Digests(Counting(tmp_path, "swapchart-x"), Fence(tasks))
+            digests = Checksums(Counting(tmp_path, "swapchart-x"), Fence(tasks))
             files.path("a").write_bytes(b"one")
             digests.begin("a")
             seen.extend([await digests.of("a"), await digests.of("a")])

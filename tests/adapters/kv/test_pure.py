@@ -12,10 +12,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from swapchart.adapters.kv.effectiveness import Record, Seen, seen_in
+from swapchart.adapters.kv.effectiveness import CacheUsage, Effectiveness, seen_in
 from swapchart.adapters.kv.entry import Entry, by_value, choose
 from swapchart.adapters.kv.fingerprint import fingerprint
-from swapchart.adapters.kv.run_statistics import Run
+from swapchart.adapters.kv.run_statistics import RunStatistics
 from swapchart.adapters.kv.token_file import common_prefix, read_tokens
 from swapchart.adapters.llama_cpp.launch_args import LaunchLine, relevant_variables
 
@@ -277,7 +277,7 @@ ANSWERS = {
 def test_every_dialect_tells_what_was_reused(name: str) -> None:
     ms = 5.5 if name in ("llama", "stream") else None
 
-    assert seen_in(ANSWERS[name]) == Seen(cached=30, read=10, written=4, read_ms=ms)
+    assert seen_in(ANSWERS[name]) == CacheUsage(cached=30, read=10, written=4, read_ms=ms)
 
 
 def test_the_text_of_an_answer_cannot_pass_for_numbers() -> None:
@@ -295,15 +295,15 @@ def test_no_answer_can_upset_it(data: bytes) -> None:
     seen_in(ANSWERS["llama"] + data)
 
 
-def run_with(*tokens: int) -> tuple[Run, Record]:
-    run = Run(fingerprint="f")
+def run_with(*tokens: int) -> tuple[RunStatistics, Effectiveness]:
+    run = RunStatistics(fingerprint="f")
     run.restored = {number: entry(f"e{number}", count) for number, count in enumerate(tokens)}
-    return run, Record()
+    return run, Effectiveness()
 
 
-def note(run: Run, record: Record, cached: int, read: int) -> None:
+def note(run: RunStatistics, record: Effectiveness, cached: int, read: int) -> None:
     run.ended += 1
-    run.note(Seen(cached=cached, read=read, written=2), record)
+    run.note(CacheUsage(cached=cached, read=read, written=2), record)
 
 
 def test_a_hit_is_half_of_what_was_restored() -> None:
@@ -340,7 +340,7 @@ def test_one_run_counts_once() -> None:
 
 
 def test_a_conversation_that_was_read_anew_disproves_twice() -> None:
-    record = Record()
+    record = Effectiveness()
     old = [saved("e0", [1] * 100)]
     for _ in range(2):
         assert record.verdict == "unknown"
@@ -367,9 +367,9 @@ def test_what_may_have_other_reasons_disproves_nothing(why: str) -> None:
 
 
 def test_a_verdict_can_change_its_mind() -> None:
-    assert Record(hits=1, failures=5).verdict == "partial"
-    assert Record(hits=5, failures=5).verdict == "works"
-    assert Record(parts=1, failures=9).verdict == "partial"
+    assert Effectiveness(hits=1, failures=5).verdict == "partial"
+    assert Effectiveness(hits=5, failures=5).verdict == "works"
+    assert Effectiveness(parts=1, failures=9).verdict == "partial"
 
 
 def test_answers_are_watched_for_a_while_only() -> None:
@@ -383,13 +383,13 @@ def test_answers_are_watched_for_a_while_only() -> None:
 
 # ---- cost
 def test_nothing_is_refused_before_it_was_measured() -> None:
-    assert Record().pays(10)
-    assert Record(read_ms_per_token=0.001).pays(10)
+    assert Effectiveness().pays(10)
+    assert Effectiveness(read_ms_per_token=0.001).pays(10)
 
 
 def test_what_costs_more_than_it_saves_does_not_pay() -> None:
-    record = Record()
-    record.note_answer(Seen(cached=0, read=1000, read_ms=100.0))  # 0.1 ms a token
+    record = Effectiveness()
+    record.note_answer(CacheUsage(cached=0, read=1000, read_ms=100.0))  # 0.1 ms a token
     record.note_save(1000, 100_000_000, 60.0)
     assert record.pays(1000)
     record.note_restore(100_000_000, 50.0)
@@ -399,7 +399,7 @@ def test_what_costs_more_than_it_saves_does_not_pay() -> None:
 
 
 def test_larger_saves_teach_what_a_megabyte_costs() -> None:
-    record = Record()
+    record = Effectiveness()
     record.note_save(1000, 1_000_000, 10.0)
     for _ in range(20):
         record.note_save(100_000, 100_000_000, 1000.0)
@@ -413,9 +413,9 @@ ANYTHING = st.one_of(st.none(), st.text(), st.floats(), st.integers(), st.boolea
 
 @example({"bytes_per_token": math.inf})
 @example({"bytes_per_token": 10**400})
-@given(st.dictionaries(st.sampled_from([*Record.__slots__, "x"]), ANYTHING))
+@given(st.dictionaries(st.sampled_from([*Effectiveness.__slots__, "x"]), ANYTHING))
 def test_any_manifest_can_be_loaded(value: dict[str, object]) -> None:
-    record = Record.load(value)
+    record = Effectiveness.load(value)
     record.pays(100)
     record.expected_bytes(100)
 

@@ -21,11 +21,11 @@ from tools.net import wait_until_async
 from tools.scripted_upstream import Upstream, serving
 
 from swapchart.adapters.kv import manager as keeper_module
-from swapchart.adapters.kv.effectiveness import Seen, seen_in
+from swapchart.adapters.kv.effectiveness import CacheUsage, seen_in
 from swapchart.adapters.kv.files import FolderLock, KvStoreError
-from swapchart.adapters.kv.manager import KvKeeper, Place
+from swapchart.adapters.kv.manager import KvManager, Place
 from swapchart.adapters.kv.manifest import ModelStore
-from swapchart.adapters.kv.model_cache import ModelKv
+from swapchart.adapters.kv.model_cache import ModelCache
 from swapchart.adapters.kv.settings import KvSettings
 from swapchart.runtime import CallAction, Command, HookContext, ServiceSpec, fence
 
@@ -115,7 +115,7 @@ class Play:
 class Stage:
     """A keeper, and the server that it has to do with."""
 
-    def __init__(self, play: Play, keeper: KvKeeper, port: int) -> None:
+    def __init__(self, play: Play, keeper: KvManager, port: int) -> None:
         self.play, self.keeper, self.port = play, keeper, port
         self.settings = EAGER
 
@@ -128,7 +128,7 @@ class Stage:
     def prepared(self, point: str, index: int) -> Callable[[], Awaitable[None]]:
         argv = ("llama-server", "--parallel", "2", "--slot-save-path", str(self.play.folder))
         plain = ServiceSpec(name=NAME, command=Command(argv=argv), endpoint="http://127.0.0.1:1")
-        action = self.keeper.equip(plain, self.settings).hooks[point][index].action
+        action = self.keeper.add_hooks(plain, self.settings).hooks[point][index].action
         assert isinstance(action, CallAction)
         context = HookContext(
             service=NAME, point=point, endpoint=f"http://127.0.0.1:{self.port}", pid=1,
@@ -144,7 +144,7 @@ class Stage:
         await self.hook("afterHealthy", 0)
 
     @property
-    def model(self) -> ModelKv:
+    def model(self) -> ModelCache:
         model = self.keeper.open(NAME, Place(self.play.folder))
         assert model is not None
         return model
@@ -160,7 +160,7 @@ class Stage:
 
 @pytest.fixture
 async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
-    play, keeper = Play(tmp_path), KvKeeper(None)
+    play, keeper = Play(tmp_path), KvManager(None)
     async with serving(play.script) as (up, _), keeper.running():
         yield Stage(play, keeper, up.port)
 
@@ -440,10 +440,10 @@ async def test_a_stop_in_the_middle_of_a_restore_holds_nothing_against_the_file(
 class Answer:
     """A finished exchange, as the keeper sees it."""
 
-    pieces: tuple[bytes, ...]
+    body_chunks: tuple[bytes, ...]
     model: str = NAME
     status: int = 200
-    first: bytes = b""
+    first_chunk: bytes = b""
 
 
 @pytest.mark.parametrize("number", ["9" * 309, "9" * 310, "9" * 4000, "1e999", "-1", "x"])
@@ -472,7 +472,7 @@ async def test_learning_raises_later_responses_are_learnt(
     monkeypatch.setattr(fence, "FIRST_PAUSE_S", 0.01)
     calls: list[bytes] = []
 
-    def wrong_once(ends: bytes) -> Seen | None:
+    def wrong_once(ends: bytes) -> CacheUsage | None:
         calls.append(ends)
         if len(calls) == 1:
             raise OverflowError("cannot convert float infinity to integer")
@@ -486,4 +486,4 @@ async def test_learning_raises_later_responses_are_learnt(
     facts = stage.keeper.facts(NAME)
     assert facts is not None
     assert facts["reused_tokens_total"] == 390
-    assert "KvKeeper._learn failed" in caplog.text
+    assert "KvManager._learn failed" in caplog.text

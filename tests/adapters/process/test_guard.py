@@ -223,8 +223,8 @@ def test_the_guard_spares_who_was_given_an_old_number() -> None:
         assert found is not None
         marker = b"\0SWAPCHART_INSTANCE=nobody\0"
 
-        assert guard_process.victims(marker, {stranger.pid: found.start + 1}) == []
-        assert guard_process.victims(marker, {stranger.pid: found.start}) == [
+        assert guard_process.targets(marker, {stranger.pid: found.start + 1}) == []
+        assert guard_process.targets(marker, {stranger.pid: found.start}) == [
             (stranger.pid, found.start)
         ]
         stranger.kill()

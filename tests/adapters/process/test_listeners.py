@@ -8,7 +8,11 @@ import pytest
 
 from swapchart.adapters.process import procfs
 from swapchart.adapters.process.port import listeners
-from swapchart.adapters.process.port.listeners import Listener, parse_listeners, select_listeners
+from swapchart.adapters.process.port.listeners import (
+    ListeningSocket,
+    parse_listeners,
+    select_listeners,
+)
 
 # What Linux printed on a little-endian machine; the columns after the inode are left out.
 TCP = """\
@@ -29,13 +33,13 @@ TCP6 = """\
 def test_listeners_of_one_port_are_found() -> None:
     """Other ports and other states are passed over, addresses are read in host order."""
     assert parse_listeners(TCP, 8080) == [
-        Listener(address=ip_address("127.0.0.1"), inode=101, uid=0),
-        Listener(address=ip_address("0.0.0.0"), inode=102, uid=0),
+        ListeningSocket(address=ip_address("127.0.0.1"), inode=101, uid=0),
+        ListeningSocket(address=ip_address("0.0.0.0"), inode=102, uid=0),
     ]
     assert parse_listeners(TCP6, 8080) == [
-        Listener(address=ip_address("::1"), inode=201, uid=0),
-        Listener(address=ip_address("::"), inode=202, uid=0),
-        Listener(address=ip_address("::ffff:127.0.0.1"), inode=203, uid=0),
+        ListeningSocket(address=ip_address("::1"), inode=201, uid=0),
+        ListeningSocket(address=ip_address("::"), inode=202, uid=0),
+        ListeningSocket(address=ip_address("::ffff:127.0.0.1"), inode=203, uid=0),
     ]
     assert parse_listeners(TCP, 80) == []
 
@@ -78,7 +82,7 @@ def test_the_kernel_and_its_tables_say_the_same(host: str) -> None:
         port = server.getsockname()[1]
         with socket.create_connection((host, port)):
             inode = os.fstat(server.fileno()).st_ino
-            expected = [Listener(address=ip_address(host), inode=inode, uid=os.geteuid())]
+            expected = [ListeningSocket(address=ip_address(host), inode=inode, uid=os.geteuid())]
 
             assert listeners.ask_listeners(port) == expected
             assert listeners.read_listeners(port) == expected

@@ -7,7 +7,7 @@ import anyio.lowlevel
 import pytest
 
 from swapchart.adapters.process import output
-from swapchart.adapters.process.output import CappedSink, LogPump
+from swapchart.adapters.process.output import CappedSink, OutputPump
 from swapchart.runtime.log_ring import LogRing
 
 pytestmark = pytest.mark.anyio
@@ -22,7 +22,7 @@ async def test_A21_one_turn_is_bounded() -> None:
     """However much a pipe holds, one turn moves about as much as it was allowed."""
     near, far = os.pipe()
     log = LogRing()
-    pump = LogPump(near, log)
+    pump = OutputPump(near, log)
     os.write(far, bytes(200_000))
     pump.read_nowait(65_536)
     assert log.total_bytes == 65_536
@@ -48,7 +48,7 @@ async def test_A21_between_two_turns_others_run(monkeypatch: pytest.MonkeyPatch)
             seen.append((turn, len(data)))
 
     async with anyio.create_task_group() as tasks:
-        pump = LogPump(near, Sink())
+        pump = OutputPump(near, Sink())
         os.write(far, bytes(200_000))
         os.close(far)
         tasks.start_soon(pump.run)

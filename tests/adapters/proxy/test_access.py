@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tools.asgi import Bench, proxied
 from tools.net import wait_until_async
 
-from swapchart.adapters.proxy.access.api_keys import KeyRing
+from swapchart.adapters.proxy.access.api_keys import ApiKeys
 from swapchart.adapters.proxy.access.origins import (
     HostCheck,
     OriginCheck,
@@ -24,7 +24,7 @@ from swapchart.adapters.proxy.access.origins import (
     is_loopback_host,
 )
 from swapchart.adapters.proxy.api.route_table import ROUTES
-from swapchart.adapters.proxy.models.definitions import ModelCard
+from swapchart.adapters.proxy.models.definitions import ModelDefinition
 from swapchart.adapters.proxy.options import Access, ApiKey, KeyScope, ProxyOptions
 from swapchart.runtime import CallAction, Hook, HookContext, ServiceSpec
 
@@ -104,7 +104,7 @@ def test_5_4_a_key_in_the_query_is_no_key() -> None:
 @given(st.text(max_size=40), st.text(max_size=40))
 def test_5_4_only_the_key_itself_opens(key: str, other: str) -> None:
     """Whatever two texts are, one opens what the other locks only if they are the same."""
-    ring = KeyRing([ApiKey(key=key)])
+    ring = ApiKeys([ApiKey(key=key)])
 
     assert (ring.access(other.encode("utf-8", "surrogateescape")) is not None) == (key == other)
 
@@ -112,7 +112,7 @@ def test_5_4_only_the_key_itself_opens(key: str, other: str) -> None:
 def test_C33_a_key_may_be_given_by_its_hash() -> None:
     """The configuration need not hold the key itself, and repr shows neither."""
     hashed = ApiKey(key="sha256:" + sha256(KEY.encode()).hexdigest())
-    ring = KeyRing([hashed])
+    ring = ApiKeys([hashed])
 
     assert ring.access(KEY.encode()) == Access()
     assert ring.access(hashed.key.encode()) is None
@@ -122,7 +122,7 @@ def test_C33_a_key_may_be_given_by_its_hash() -> None:
 def test_C33_time_tells_nothing() -> None:
     """A near miss takes no longer than a wild guess, whichever key it is near to."""
     keys = [f"{number:02}" + "k" * 60 for number in range(20)]
-    ring = KeyRing([ApiKey(key=key) for key in keys])
+    ring = ApiKeys([ApiKey(key=key) for key in keys])
     guesses = [b"x" * 62, keys[0][:-1].encode() + b"x", keys[19][:-1].encode() + b"x"]
     times: list[list[float]] = [[] for _ in guesses]
     for _ in range(3000):
@@ -154,7 +154,7 @@ def test_keyring_two_credentials_first_valid_one_counts(
     rights: dict[str, frozenset[KeyScope]] = {
         "infer": frozenset({"infer"}), "admin": frozenset({"admin"}), "some": frozenset({"infer"}),
     }  # fmt: skip
-    ring = KeyRing([ApiKey(key=key, scopes=scopes) for key, scopes in rights.items()])
+    ring = ApiKeys([ApiKey(key=key, scopes=scopes) for key, scopes in rights.items()])
     access, found = ring.first_of(authorizations, api_keys)
 
     assert found is is_added
@@ -528,7 +528,7 @@ def test_D20_keys_take_turns(is_announced: bool) -> None:
         return replace(spec, concurrency_limit=1, hooks=hooks)
 
     async def main() -> None:
-        card = ModelCard(id="a", sends_loading_state=is_announced)
+        card = ModelDefinition(id="a", sends_loading_state=is_announced)
         async with proxied(card, options=KEYED, specs=limited) as bench:
             calls = []
             for number, key in enumerate([KEY, KEY, KEY, KEY, "sk-other", "sk-other"]):

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from tools.asgi import Bench, Received, proxied, say, say_events
 from tools.net import wait_until_async
 
-from swapchart.adapters.proxy.accounting.request_record import Exchange, Flights
-from swapchart.adapters.proxy.models.definitions import ModelCard, SelectorCard
+from swapchart.adapters.proxy.accounting.request_record import InFlightRequests, RequestRecord
+from swapchart.adapters.proxy.models.definitions import ModelDefinition, SelectorDefinition
 from swapchart.adapters.proxy.options import ApiKey, ProxyOptions
 from swapchart.adapters.store import Database
 from swapchart.adapters.store.activity import MIGRATIONS, ActivityQuery, ActivityRow, ActivityStore
@@ -36,9 +36,12 @@ async def usage(received: Received, writer: asyncio.StreamWriter) -> None:
 
 
 def run(
-    main: Callable[[Bench], Awaitable[None]], *cards: ModelCard | str, path: Path | None = None,
-    limit: int = 1000, **options: Any,
-) -> None:  # fmt: skip
+    main: Callable[[Bench], Awaitable[None]],
+    *cards: ModelDefinition | str,
+    path: Path | None = None,
+    limit: int = 1000,
+    **options: Any,
+) -> None:
     async def whole() -> None:
         database = Database(path, MIGRATIONS)
         database.open()
@@ -64,7 +67,7 @@ async def page(bench: Bench, query: str = "") -> Any:
 # ---- rows
 def test_5_14_a_row_for_each_request() -> None:
     """What was asked, how it went and what it cost; and nothing of what was said."""
-    selector = SelectorCard(id="s", strategy="pin", targets=("a",))
+    selector = SelectorDefinition(id="s", strategy="pin", targets=("a",))
 
     async def main(bench: Bench) -> None:
         before = time.time() - 1
@@ -109,8 +112,8 @@ def test_5_14_failures_are_rows_too() -> None:
         left.leave()
         await left.task
         cancelled = bench.client.begin("POST", "/v1/completions", value={"model": "a"})
-        await wait_until_async(lambda: bench.app.proxy.flights.open)
-        for exchange in list(bench.app.proxy.flights.open.values()):
+        await wait_until_async(lambda: bench.app.proxy.in_flight.open)
+        for exchange in list(bench.app.proxy.in_flight.open.values()):
             exchange.cancel("somebody")
         await cancelled.answer()
         bench.supervisor.close()
@@ -216,7 +219,7 @@ def test_5_14_pages(query: str, expected: list[int]) -> None:
     """Rows are chosen, sorted and cut into pages as asked, ties by id."""
 
     async def main(bench: Bench) -> None:
-        store = bench.app.proxy.books.activity
+        store = bench.app.proxy.accounting.activity
         assert store is not None
         base = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
         for number in range(1, 7):
@@ -317,7 +320,7 @@ CAPTURING = ProxyOptions(capture_bytes=1 << 20, keys=(ApiKey(key="our-key"),))
 
 def test_5_16_captures() -> None:
     """A capture has the request as it was sent on and its answer, without credentials."""
-    card = ModelCard(id="a", use_model_name="real")
+    card = ModelDefinition(id="a", use_model_name="real")
 
     async def packed(received: Received, writer: asyncio.StreamWriter) -> None:
         body = gzip.compress(USAGE)
@@ -418,7 +421,7 @@ def test_5_16_room_is_bounded() -> None:
         assert [row["has_capture"] for row in rows] == [False] * 7 + [True] * 3
         await bench.client.call("POST", "/v1/completions", value={"model": "a", "x": "y" * 20_000})
         assert (await page(bench))["data"][0]["has_capture"] is False
-        bench.app.proxy.books.captures.resize(0)
+        bench.app.proxy.accounting.captures.resize(0)
         assert not any(row["has_capture"] for row in (await page(bench))["data"])
 
     run(main, options=ProxyOptions(capture_bytes=10_000))
@@ -498,8 +501,8 @@ def test_without_a_store_requests_are_served() -> None:
 
 def test_E05_more_than_can_be_written_is_dropped_and_counted() -> None:
     """A flood of requests never waits for what is written down."""
-    seen: list[Exchange] = []
-    flights = Flights()
+    seen: list[RequestRecord] = []
+    flights = InFlightRequests()
 
     async def respond(received: Received, writer: asyncio.StreamWriter) -> None:
         seen.extend(flights.open.values())
@@ -507,9 +510,9 @@ def test_E05_more_than_can_be_written_is_dropped_and_counted() -> None:
 
     async def main(bench: Bench) -> None:
         nonlocal flights
-        books, flights = bench.app.proxy.books, bench.app.proxy.flights
+        books, flights = bench.app.proxy.accounting, bench.app.proxy.in_flight
         await bench.client.chat("a")
-        await wait_until_async(lambda: books.counters.requests["a", "200"] == 1)
+        await wait_until_async(lambda: books.metrics.requests["a", "200"] == 1)
         assert books.activity is not None
         database, disk = books.activity._db, threading.Event()
         database.submit(lambda _: disk.wait(10))
@@ -517,7 +520,7 @@ def test_E05_more_than_can_be_written_is_dropped_and_counted() -> None:
         for _ in range(10_500):
             books.recorder.take(seen[0])
         assert books.activity.dropped == 10_500 - 10_000 + 105  # with the rows that prune
-        assert books.counters.requests["a", "200"] == 10_501
+        assert books.metrics.requests["a", "200"] == 10_501
         disk.set()
 
     run(main, respond=respond)

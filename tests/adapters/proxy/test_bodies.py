@@ -16,21 +16,23 @@ from swapchart.adapters.proxy.api.inference_paths import GET_PATHS, POST_PATHS
 from swapchart.adapters.proxy.body.errors import BadBodyError
 from swapchart.adapters.proxy.body.json_edit import put
 from swapchart.adapters.proxy.body.model_name import model_of, model_of_query
-from swapchart.adapters.proxy.models.definitions import BodyFilters, ModelCard
+from swapchart.adapters.proxy.models.definitions import BodyFilters, ModelDefinition
 from swapchart.adapters.proxy.options import ProxyOptions
 
-FILTERED = ModelCard(
+FILTERED = ModelDefinition(
     id="f", aliases=("f:fast",), use_model_name="real-name",
     filters=BodyFilters(
         strip=("temperature", "top_p"), set_params={"stop": ["x"], "a.b": 1},
         set_params_by_id={"f:fast": {"fast": True, "a.b": 2}},
     ),
 )  # fmt: skip
-RENAMED = ModelCard(id="r", aliases=("r2",), use_model_name="upstream/r")
+RENAMED = ModelDefinition(id="r", aliases=("r2",), use_model_name="upstream/r")
 BOUNDARY = "b0undary"
 
 
-def run(main: Callable[[Bench], Awaitable[None]], *cards: ModelCard | str, **options: Any) -> None:
+def run(
+    main: Callable[[Bench], Awaitable[None]], *cards: ModelDefinition | str, **options: Any
+) -> None:
     async def whole() -> None:
         async with proxied(*cards, **options) as bench:
             await main(bench)
@@ -100,7 +102,7 @@ def test_C42_filters_refuse_names_that_are_no_text() -> None:
         )  # fmt: skip
         assert (answer.status, b"not valid JSON" in answer.body) == (400, True)
 
-    run(main, ModelCard(id="a", filters=BodyFilters(strip=("x",))))
+    run(main, ModelDefinition(id="a", filters=BodyFilters(strip=("x",))))
 
 
 def test_C42_hazards_are_answered_in_the_usual_shape() -> None:
@@ -173,7 +175,7 @@ def test_5_6_filters_apply_whatever_the_content_type_says() -> None:
 
 def test_1_9_a_filter_that_does_not_fit() -> None:
     """A path through a list by name is the configuration's fault, and is said so."""
-    card = ModelCard(id="m", filters=BodyFilters(set_params={"stop.name": 1}))
+    card = ModelDefinition(id="m", filters=BodyFilters(set_params={"stop.name": 1}))
 
     async def main(bench: Bench) -> None:
         answer = await bench.client.call(

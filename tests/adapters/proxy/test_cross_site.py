@@ -11,7 +11,7 @@ from itertools import product
 import pytest
 from tools.asgi import Bench, proxied
 
-from swapchart.adapters.proxy.access.admission import Gate, Pass
+from swapchart.adapters.proxy.access.admission import AdmissionControl, Allowed
 from swapchart.adapters.proxy.api.route_table import ROUTES
 from swapchart.adapters.proxy.options import ApiKey, ProxyOptions
 
@@ -107,7 +107,7 @@ def expected(
 @pytest.mark.parametrize("kind", ROUTE_KINDS)
 def test_gate_every_combination_decides_as_documented(kind: str, is_keyed: bool) -> None:
     """Route x credential x Origin x Host x Sec-Fetch: the status and who may read are as said."""
-    gate = Gate(KEYED if is_keyed else OPEN)
+    gate = AdmissionControl(KEYED if is_keyed else OPEN)
     method, path = ROUTE_KINDS[kind]
     route, _ = ROUTES.find(method, path)
     wrong = []
@@ -119,7 +119,7 @@ def test_gate_every_combination_decides_as_documented(kind: str, is_keyed: bool)
         fields += [(f"sec-fetch-{name}", value) for name, value in FETCHES[fetch]]
         headers = [(name.encode(), value.encode()) for name, value in fields]
         verdict = gate.admit({"headers": headers, "server": ("127.0.0.1", 8080)}, route)
-        status = 200 if isinstance(verdict, Pass) else verdict.status
+        status = 200 if isinstance(verdict, Allowed) else verdict.status
         found = status, verdict.origin is not None
         wanted = expected(kind, is_keyed, credential, origin, host, fetch)
         if found != wanted:
@@ -131,7 +131,7 @@ def test_gate_every_combination_decides_as_documented(kind: str, is_keyed: bool)
 def test_gate_foreign_page_with_two_keys_gets_no_rights_of_the_browsers() -> None:
     """A page that adds a key of its own does not get the rights of the password in the browser."""
     infer = ApiKey(key="sk-infer", scopes=frozenset({"infer"}))
-    gate = Gate(ProxyOptions(keys=(ApiKey(key="sk-admin"), infer)))
+    gate = AdmissionControl(ProxyOptions(keys=(ApiKey(key="sk-admin"), infer)))
     route, _ = ROUTES.find("POST", "/api/models/unload")
     headers = [
         (b"authorization", basic("sk-admin").encode()), (b"x-api-key", b"sk-infer"),
@@ -139,7 +139,7 @@ def test_gate_foreign_page_with_two_keys_gets_no_rights_of_the_browsers() -> Non
     ]  # fmt: skip
     verdict = gate.admit({"headers": headers, "server": None}, route)
 
-    assert not isinstance(verdict, Pass)
+    assert not isinstance(verdict, Allowed)
     assert verdict.code == "origin_not_allowed"
 
 

@@ -11,13 +11,20 @@ import pytest
 from tools.asgi import Bench, Call, Received, proxied
 from tools.net import wait_until_async
 
-from swapchart.adapters.proxy.event_bus import Hub
+from swapchart.adapters.proxy.event_bus import EventBus
 from swapchart.adapters.proxy.formatting import shown_headers, shown_time
-from swapchart.adapters.proxy.models.definitions import Abilities, ModelCard, PeerCard, ProfileCard
+from swapchart.adapters.proxy.models.definitions import (
+    Capabilities,
+    ModelDefinition,
+    PeerDefinition,
+    ProfileDefinition,
+)
 from swapchart.adapters.proxy.options import ProxyOptions
 
 
-def run(main: Callable[[Bench], Awaitable[None]], *cards: ModelCard | str, **options: Any) -> None:
+def run(
+    main: Callable[[Bench], Awaitable[None]], *cards: ModelDefinition | str, **options: Any
+) -> None:
     async def whole() -> None:
         async with proxied(*cards, **options) as bench:
             await main(bench)
@@ -67,13 +74,13 @@ async def hold(received: Received, writer: asyncio.StreamWriter) -> None:
 def test_5_13_the_state_at_first() -> None:
     """A listener is told logs, models, settings, profile and requests, in llama-swap's order."""
     cards = [
-        ModelCard(id="b", name="B"),
-        ModelCard(
+        ModelDefinition(id="b", name="B"),
+        ModelDefinition(
             id="a", aliases=("a2",), is_unlisted=True,
-            abilities=Abilities(has_tools=True, context=9),
+            abilities=Capabilities(has_tools=True, context=9),
         ),
     ]  # fmt: skip
-    peer = PeerCard(id="p", url="http://127.0.0.1:9", models=("m",))
+    peer = PeerDefinition(id="p", url="http://127.0.0.1:9", models=("m",))
     options = ProxyOptions(session_headers=("X-Session-ID",))
 
     async def main(bench: Bench) -> None:
@@ -101,7 +108,7 @@ def test_5_13_the_state_at_first() -> None:
         assert (head["cache-control"], head["x-accel-buffering"]) == ("no-cache", "no")
         assert head["x-content-type-options"] == "nosniff"
         await leave(call)
-        assert not bench.app.proxy.hub.is_heard
+        assert not bench.app.proxy.event_bus.is_heard
 
     run(main, *cards, peers=[peer], options=options)
 
@@ -139,7 +146,7 @@ def test_5_13_listeners_beyond_the_limit_are_refused() -> None:
         await leave(await listen(bench))
         assert len(bench.app.proxy.listeners) == 0
 
-    run(main, ModelCard(id="a"), options=ProxyOptions(listeners=1))
+    run(main, ModelDefinition(id="a"), options=ProxyOptions(listeners=1))
 
 
 def test_5_13_logs_that_are_kept_come_in_pieces() -> None:
@@ -155,7 +162,7 @@ def test_5_13_logs_that_are_kept_come_in_pieces() -> None:
         assert len(events) > 4
         await leave(call)
 
-    run(main, ModelCard(id="a"))
+    run(main, ModelDefinition(id="a"))
 
 
 def test_5_13_logs_as_they_come() -> None:
@@ -215,7 +222,7 @@ def test_5_13_profiles() -> None:
         await call.until(lambda c: len(of(c, "modelStatus")) == 2)
         await leave(call)
 
-    run(main, profiles=[ProfileCard(id="p", pins={"x": "a"})])
+    run(main, profiles=[ProfileDefinition(id="p", pins={"x": "a"})])
 
 
 def test_5_13_heartbeats() -> None:
@@ -235,7 +242,7 @@ def test_5_13_a_slow_listener_is_told_what_it_lost() -> None:
     async def main(bench: Bench) -> None:
         call = await listen(bench)
         for number in range(3000):
-            bench.app.proxy.hub.publish("flood", number)
+            bench.app.proxy.event_bus.publish("flood", number)
         await call.until(lambda c: "lost" in types(c))
         kinds = types(call)
         after = kinds[kinds.index("lost") :]
@@ -250,7 +257,7 @@ def test_5_13_a_slow_listener_is_told_what_it_lost() -> None:
 
 def test_5_13_nobody_listens_nothing_is_made() -> None:
     """Events for nobody are not even put together."""
-    hub = Hub()
+    hub = EventBus()
     hub.publish("x", object())  # could not be written as JSON
 
     assert not hub.is_heard
@@ -331,4 +338,4 @@ def test_4_4_a_request_is_explained() -> None:
         assert (await bench.client.call("GET", "/api/models/x/explain")).status == 404
         assert bench.supervisor["b"].incarnation == 0
 
-    run(main, ModelCard(id="a", aliases=("a2",)), "b")
+    run(main, ModelDefinition(id="a", aliases=("a2",)), "b")

@@ -14,20 +14,30 @@ from tools.asgi import Bench, Received, proxied, say, say_events
 from tools.loops import fastest_loop
 from tools.net import wait_until_async
 
-from swapchart.adapters.http1.server.connection import H1Connection
-from swapchart.adapters.http1.server.connections import ConnectionHub
+from swapchart.adapters.http1.server.connection import ServerConnection
+from swapchart.adapters.http1.server.connections import ConnectionManager
 from swapchart.adapters.http1.server.hypercorn_protocol import H1Limits
-from swapchart.adapters.proxy.accounting.request_record import Exchange
-from swapchart.adapters.proxy.models.catalog import Catalogue
-from swapchart.adapters.proxy.models.definitions import Limits, ModelCard
+from swapchart.adapters.proxy.accounting.request_record import RequestRecord
+from swapchart.adapters.proxy.models.catalog import ModelCatalog
+from swapchart.adapters.proxy.models.definitions import ModelDefinition, UpstreamTimeouts
 from swapchart.adapters.proxy.options import ApiKey, ProxyOptions
 
 USAGE = b'{"ok":true,"usage":{"prompt_tokens":3,"completion_tokens":2}}'
 PATH = "/v1/chat/completions"
 _ALIKE = (
-    "model", "path", "status", "content_type", "sent_bytes", "pieces", "is_metered", "is_stream",
-    "is_whole", "code", "error", "priority",
-)  # fmt: skip
+    "model",
+    "path",
+    "status",
+    "content_type",
+    "sent_bytes",
+    "body_chunks",
+    "is_metered",
+    "is_stream",
+    "is_whole",
+    "code",
+    "error",
+    "priority",
+)
 
 
 @dataclass
@@ -78,10 +88,10 @@ class Front:
     """
 
     bench: Bench
-    hub: ConnectionHub
+    hub: ConnectionManager
     port: int = 0
     taken: list[bool] = field(default_factory=list)
-    finished: list[Exchange] = field(default_factory=list)
+    finished: list[RequestRecord] = field(default_factory=list)
     before_taking: Callable[[], object] = lambda: None
 
     @asynccontextmanager
@@ -104,16 +114,16 @@ class Front:
         for name in ("a", "b"):
             assert self.bench.supervisor[name].in_flight == 0
             assert self.bench.supervisor.scheduler.seats[name].granted == 0
-        assert not self.bench.app.proxy.flights.open
+        assert not self.bench.app.proxy.in_flight.open
 
 
 def run(main: Callable[[Front], Awaitable[None]], **options: Any) -> None:
     async def whole() -> None:
         async with proxied(**options) as bench:
             loop = asyncio.get_running_loop()
-            hub = ConnectionHub(loop, H1Limits(), lambda: False)
+            hub = ConnectionManager(loop, H1Limits(), lambda: False)
             front = Front(bench, hub)
-            take = bench.app.lane.take
+            take = bench.app.lane.try_fast_path
 
             def noted(call: Any) -> bool:
                 front.before_taking()
@@ -122,7 +132,7 @@ def run(main: Callable[[Front], Awaitable[None]], **options: Any) -> None:
 
             bench.app.proxy.on_finished = front.finished.append
             server = await loop.create_server(
-                lambda: H1Connection(hub, bench.app, loop, take=noted), "127.0.0.1", 0
+                lambda: ServerConnection(hub, bench.app, loop, take=noted), "127.0.0.1", 0
             )
             front.port = server.sockets[0].getsockname()[1]
             async with server:
@@ -162,7 +172,7 @@ def test_the_first_goes_the_long_way_and_the_like_of_it_the_short() -> None:
                 assert getattr(exchange, name) == getattr(slow, name), name
             assert exchange.started <= exchange.admitted <= exchange.head <= exchange.ended
             assert exchange.body == b'{"model": "a", "n": %d}' % front.finished.index(exchange)
-        assert front.bench.app.proxy.books.counters.tokens["a", "generated"] == 6
+        assert front.bench.app.proxy.accounting.metrics.tokens["a", "generated"] == 6
         front.assert_nothing_is_held()
 
     run(main, respond=usage)
@@ -267,7 +277,7 @@ def test_C14_a_client_that_leaves_ends_its_request() -> None:
             front.bench.server.respond = hold
             client.ask()
             await wait_until_async(lambda: bool(front.bench.server.received))
-            assert len(front.bench.app.proxy.flights.open) == 1
+            assert len(front.bench.app.proxy.in_flight.open) == 1
             assert front.bench.supervisor["a"].in_flight == 1
         await wait_until_async(lambda: bool(front.finished))
         assert front.taken == [True]
@@ -286,7 +296,7 @@ def test_5_5_a_request_that_is_cancelled_gets_499() -> None:
             front.bench.server.respond = hold
             client.ask()
             await wait_until_async(lambda: bool(front.bench.server.received))
-            (exchange,) = front.bench.app.proxy.flights.open.values()
+            (exchange,) = front.bench.app.proxy.in_flight.open.values()
             exchange.cancel("somebody")
             exchange.cancel("somebody else")
             status, body = await client.answer()
@@ -458,13 +468,13 @@ def test_5_5_one_that_is_cancelled_as_its_answer_begins_is_served_once() -> None
             front.bench.server.respond = hold
             client.ask()
             await wait_until_async(lambda: bool(front.bench.server.received))
-            (exchange,) = front.bench.app.proxy.flights.open.values()
+            (exchange,) = front.bench.app.proxy.in_flight.open.values()
             assert exchange.on_cancel is not None
             exchange.on_cancel()  # as the head of an answer does
             exchange.cancel("somebody")
             status, body = await client.answer()
             assert (status, b"cancelled by somebody" in body) == (499, True)
-            await wait_until_async(lambda: not front.bench.app.proxy.flights.open)
+            await wait_until_async(lambda: not front.bench.app.proxy.in_flight.open)
         assert [exchange.code for exchange in front.finished] == ["request_cancelled"]
         front.assert_nothing_is_held()
 
@@ -475,7 +485,7 @@ def test_5_5_one_that_is_cancelled_as_its_answer_begins_is_served_once() -> None
 def test_what_fails_when_a_request_is_over_leaves_nothing_behind(is_leaving: bool) -> None:
     """Whoever is told of finished requests may fail; connection and model are free all the same."""
 
-    def fail(exchange: Exchange) -> None:
+    def fail(exchange: RequestRecord) -> None:
         raise RuntimeError("nobody expected that")
 
     async def main(front: Front) -> None:
@@ -494,7 +504,7 @@ def test_what_fails_when_a_request_is_over_leaves_nothing_behind(is_leaving: boo
                 client.ask()
                 assert (await client.answer())[0] == 200
                 assert front.taken == [True, True]  # the upstream's connection was given back
-        await wait_until_async(lambda: not proxy.flights.open)
+        await wait_until_async(lambda: not proxy.in_flight.open)
         await wait_until_async(lambda: not front.hub.connections)
         front.assert_nothing_is_held()
 
@@ -525,7 +535,7 @@ def test_one_that_is_cut_before_the_long_way_has_begun_is_over() -> None:
             front.bench.server.respond = hold
             client.ask()
             await wait_until_async(lambda: bool(front.bench.server.received))
-            (exchange,) = front.bench.app.proxy.flights.open.values()
+            (exchange,) = front.bench.app.proxy.in_flight.open.values()
             assert exchange.on_cancel is not None
             exchange.on_cancel()  # as the head of an answer does
             front.hub.cancel()
@@ -565,14 +575,14 @@ def test_a_reload_meanwhile_leaves_no_old_limits_behind() -> None:
             front.bench.server.respond = hold
             client.ask()
             await wait_until_async(lambda: bool(front.bench.server.received))
-            (exchange,) = proxy.flights.open.values()
-            limits = Limits(header_s=7.0)
-            proxy.configure(Catalogue([ModelCard(id="a", limits=limits)]), proxy.options)
+            (exchange,) = proxy.in_flight.open.values()
+            limits = UpstreamTimeouts(header_s=7.0)
+            proxy.configure(ModelCatalog([ModelDefinition(id="a", limits=limits)]), proxy.options)
             assert exchange.on_cancel is not None
             exchange.on_cancel()  # as the head of an answer does
             await wait_until_async(lambda: exchange.on_cancel is None)
-            assert proxy.upstream_of(proxy.catalogue.cards["a"]).limits == limits
-        await wait_until_async(lambda: not proxy.flights.open)
+            assert proxy.upstream_of(proxy.catalog.cards["a"]).limits == limits
+        await wait_until_async(lambda: not proxy.in_flight.open)
 
     run(main)
 
@@ -590,7 +600,8 @@ def test_a_stop_cuts_what_began_before_a_reload(way: str) -> None:
             await wait_until_async(lambda: bool(front.bench.server.received))
             assert front.taken == [way == "short"]
             proxy.configure(
-                Catalogue([ModelCard(id="a", limits=Limits(header_s=7.0))]), proxy.options
+                ModelCatalog([ModelDefinition(id="a", limits=UpstreamTimeouts(header_s=7.0))]),
+                proxy.options,
             )
             front.bench.supervisor["a"].stop_nowait("test")
             front.bench.supervisor["a"].post("drain_expired")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tools.asgi import Bench, proxied
 
-from swapchart.adapters.proxy.access.header_cache import HeadMemo
+from swapchart.adapters.proxy.access.header_cache import HeaderCache
 from swapchart.adapters.proxy.options import ApiKey, ProxyOptions
 
 FIELDS = [(b"host", b"a"), (b"content-length", b"5"), (b"x", b"1"), (b"authorization", b"k")]
@@ -20,7 +20,7 @@ def scope(headers: Any = FIELDS, client: str = "1.1.1.1", server: str = "2.2.2.2
 
 def test_the_length_of_the_body_makes_no_other_head() -> None:
     """Nothing but the length, and the client's port, differs between two requests of a client."""
-    memo = HeadMemo()
+    memo = HeaderCache()
     longer = [(name, b"99" if name == b"content-length" else value) for name, value in FIELDS]
 
     assert memo.of(scope(longer)) is memo.of(scope())
@@ -41,14 +41,14 @@ def test_the_length_of_the_body_makes_no_other_head() -> None:
 )
 def test_anything_else_makes_another_head(other: Any) -> None:
     """Every field, their order, and both addresses count."""
-    memo = HeadMemo()
+    memo = HeaderCache()
 
     assert memo.of(other) is not memo.of(scope())
 
 
 def test_little_is_kept_of_endless_heads() -> None:
     """Neither many nor long ones fill the memory."""
-    memo = HeadMemo()
+    memo = HeaderCache()
     for number in range(5000):
         memo.of(scope([(b"x-request-id", b"%d" % number)]))
     long = scope([(b"cookie", b"x" * 10_000)])
@@ -65,7 +65,7 @@ def test_C33_C40_a_key_that_is_gone_is_refused_at_once() -> None:
         for _ in range(2):
             assert (await bench.client.chat("a", headers=headers)).status == 200
         proxy = bench.app.proxy
-        proxy.configure(proxy.catalogue, ProxyOptions(keys=(ApiKey(key="sk-new"),)))
+        proxy.configure(proxy.catalog, ProxyOptions(keys=(ApiKey(key="sk-new"),)))
         assert (await bench.client.chat("a", headers=headers)).status == 401
 
     async def whole() -> None:

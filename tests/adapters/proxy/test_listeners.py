@@ -9,15 +9,15 @@ import pytest
 
 from swapchart.adapters.http1.asgi_types import Message
 from swapchart.adapters.proxy import responses
-from swapchart.adapters.proxy.event_bus import Feed, Hub
-from swapchart.adapters.proxy.listener_limits import Listeners
+from swapchart.adapters.proxy.event_bus import EventBus, Subscription
+from swapchart.adapters.proxy.listener_limits import ListenerLimits
 from swapchart.runtime import LogRing
 from swapchart.runtime.testing import run_virtual
 
 
 def test_listeners_beyond_the_limits_are_refused() -> None:
     """So many with one key, so many in all; one that leaves makes room for another."""
-    counted = Listeners(3, 2)
+    counted = ListenerLimits(3, 2)
     with counted.entered("a") as first, counted.entered("a") as second:
         with (
             counted.entered("a") as third,
@@ -39,7 +39,7 @@ def test_listeners_beyond_the_limits_are_refused() -> None:
 
 def test_feed_of_a_listener_that_does_not_read_is_bounded() -> None:
     """Events are counted as lost beyond a size, and what is taken at a time is small."""
-    hub = Hub()
+    hub = EventBus()
     feed = hub.open()
     for _ in range(1000):
         hub.publish("transition", {"text": "x" * 10_000})
@@ -56,7 +56,7 @@ def test_feed_wait_room_ends_when_the_listener_reads() -> None:
     """A sender that can wait does so until the listener has read, and loses nothing."""
 
     async def main() -> None:
-        feed = Feed(iter(range(100)).__next__)
+        feed = Subscription(iter(range(100)).__next__)
         feed.put("logData", "x" * (100 << 10))
         waiting = asyncio.ensure_future(feed.wait_room())
         await asyncio.sleep(1.0)

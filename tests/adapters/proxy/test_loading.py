@@ -12,13 +12,13 @@ import pytest
 from tools.asgi import Bench, Call, Received, proxied, say, say_events
 from tools.net import wait_until_async
 
-from swapchart.adapters.proxy.forwarding.stream_formats import VOICES
-from swapchart.adapters.proxy.models.definitions import ModelCard
+from swapchart.adapters.proxy.forwarding.stream_formats import STREAM_FORMATS
+from swapchart.adapters.proxy.models.definitions import ModelDefinition
 from swapchart.adapters.proxy.options import ProxyOptions
 from swapchart.runtime import Command, Hook, RunAction, ServiceSpec, Timings
 
 ANSWER = b'data: {"choices":[{"delta":{"content":"hi"}}]}\n\n'
-CARDS = [ModelCard(id=name, sends_loading_state=True) for name in ("a", "b")]
+CARDS = [ModelDefinition(id=name, sends_loading_state=True) for name in ("a", "b")]
 QUICK = ProxyOptions(loading_tick_s=0.02)
 
 
@@ -32,7 +32,7 @@ async def stream(received: Received, writer: asyncio.StreamWriter) -> None:
     await say_events(writer, ANSWER, b"data: [DONE]\n\n")
 
 
-def run(main: Callable[[Bench], Awaitable[None]], *cards: ModelCard, **options: Any) -> None:
+def run(main: Callable[[Bench], Awaitable[None]], *cards: ModelDefinition, **options: Any) -> None:
     given = {"specs": slowly, "respond": stream, "options": QUICK, **options}
 
     async def whole() -> None:
@@ -58,7 +58,7 @@ def values(body: bytes) -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize("path", sorted(VOICES))
+@pytest.mark.parametrize("path", sorted(STREAM_FORMATS))
 def test_5_8_a_stream_begins_before_its_model(path: str) -> None:
     """On every route with streams the client hears of the load, and then gets its answer whole."""
 
@@ -132,10 +132,12 @@ def test_5_8_anthropics_clients_get_pings() -> None:
     [
         ("/v1/chat/completions", {"stream": False}, CARDS[0]),
         ("/v1/embeddings", {}, CARDS[0]),
-        ("/v1/chat/completions", {}, ModelCard(id="a")),
+        ("/v1/chat/completions", {}, ModelDefinition(id="a")),
     ],
 )
-def test_5_8_nothing_is_said_unasked(path: str, more: dict[str, Any], card: ModelCard) -> None:
+def test_5_8_nothing_is_said_unasked(
+    path: str, more: dict[str, Any], card: ModelDefinition
+) -> None:
     """Without a stream, on routes without streams, and where it is off, only the answer comes."""
 
     async def main(bench: Bench) -> None:
@@ -194,7 +196,7 @@ def fails(spec: ServiceSpec) -> ServiceSpec:
     )
 
 
-@pytest.mark.parametrize("path", sorted(VOICES))
+@pytest.mark.parametrize("path", sorted(STREAM_FORMATS))
 def test_5_8_a_failed_load_is_an_event(path: str) -> None:
     """A load that fails is told as the error event of the API, and the stream ends cleanly."""
 
@@ -288,7 +290,7 @@ def test_5_8_cancelled_while_loading() -> None:
     async def main(bench: Bench) -> None:
         call = ask(bench, "/v1/chat/completions")
         await call.until(lambda c: c.messages)
-        (number,) = bench.app.proxy.flights.open
+        (number,) = bench.app.proxy.in_flight.open
         await bench.client.call("POST", f"/api/inflight/{number}/cancel")
         answer = await call.answer()
 
@@ -307,7 +309,7 @@ def test_5_8_a_client_that_leaves_while_loading() -> None:
         call.leave()
         await call.task
 
-        assert (bench.supervisor["a"].waiting, bench.app.proxy.flights.open) == (0, {})
+        assert (bench.supervisor["a"].waiting, bench.app.proxy.in_flight.open) == (0, {})
         await wait_until_async(lambda: bench.supervisor["a"].state == "ready")
         assert bench.supervisor["a"].in_flight == 0
         assert bench.supervisor.scheduler.seats["a"].granted == 0

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tools.asgi import Bench, proxied
 from tools.net import wait_until_async
 
-from swapchart.adapters.proxy.accounting.metrics import Counters
+from swapchart.adapters.proxy.accounting.metrics import Metrics
 from swapchart.adapters.proxy.api.query import parse_time
 from swapchart.adapters.proxy.histogram import Histogram
 from swapchart.adapters.proxy.monitoring.gpus import amd_gpus, nvidia_gpu
@@ -105,7 +105,7 @@ def test_5_12_llama_swaps_names() -> None:
     """The machine goes by llama-swap's names, if it is looked at at all."""
 
     async def main(bench: Bench) -> None:
-        await wait_until_async(lambda: bench.app.proxy.books.samples.latest)
+        await wait_until_async(lambda: bench.app.proxy.accounting.samples.latest)
         found = await metrics(bench)
         names = {name for name, _ in found}
 
@@ -130,10 +130,10 @@ def test_5_12_gpus() -> None:
     assert gpu is not None
 
     async def main(bench: Bench) -> None:
-        await wait_until_async(lambda: bench.app.proxy.books.samples.latest)
-        latest = bench.app.proxy.books.samples.latest
+        await wait_until_async(lambda: bench.app.proxy.accounting.samples.latest)
+        latest = bench.app.proxy.accounting.samples.latest
         assert latest is not None
-        bench.app.proxy.books.samples.add(replace(latest, gpus=(gpu,)))
+        bench.app.proxy.accounting.samples.add(replace(latest, gpus=(gpu,)))
         found = await metrics(bench)
         labels = {"id": "0", "name": "RTX", "uuid": "GPU-1"}
 
@@ -160,7 +160,7 @@ def test_5_12_histograms_are_cumulative() -> None:
 
 def test_5_12_nothing_counted_is_no_error() -> None:
     """Before anything happened the counters are empty."""
-    assert not Counters().requests
+    assert not Metrics().requests
 
 
 # ---- /api/performance
@@ -168,7 +168,7 @@ def test_5_12_performance() -> None:
     """Samples are told, those after a moment only if that is given."""
 
     async def main(bench: Bench) -> None:
-        samples = bench.app.proxy.books.samples
+        samples = bench.app.proxy.accounting.samples
         await wait_until_async(lambda: samples.latest)
         found = (await bench.client.call("GET", "/api/performance")).json()
         (row,) = found["sys_stats"]

@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 from python_multipart.multipart import MultipartParser
 
 from swapchart.adapters.proxy.body.errors import BadBodyError
-from swapchart.adapters.proxy.body.multipart import FormScanner, Found, boundary_of, parameters
+from swapchart.adapters.proxy.body.multipart import (
+    FieldValue,
+    MultipartScanner,
+    boundary_of,
+    parameters,
+)
 
 B = b"xYzB"
 
@@ -27,8 +32,8 @@ def form(*parts: bytes) -> bytes:
     return b"".join(parts) + b"--" + B + b"--\r\n"
 
 
-def scan(body: bytes, sizes: Iterable[int] = ()) -> FormScanner:
-    scanner = FormScanner(B)
+def scan(body: bytes, sizes: Iterable[int] = ()) -> MultipartScanner:
+    scanner = MultipartScanner(B)
     rest = io.BytesIO(body)
     for size in sizes:
         scanner.feed(rest.read(size))
@@ -157,7 +162,7 @@ def test_5_6_a_part_without_a_head_is_passed_over() -> None:
 
     found = scan(body).model
 
-    assert found == Found(
+    assert found == FieldValue(
         "m", body.index(b"m\r\n--" + B + b"--"), body.index(b"\r\n--" + B + b"--")
     )
 

@@ -15,7 +15,11 @@ from tools.asgi import Bench, Received, Server, proxied, serving
 from tools.net import free_port
 from tools.swapchart_process import Serve, demo_model
 
-from swapchart.adapters.proxy.models.definitions import BodyFilters, Limits, PeerCard
+from swapchart.adapters.proxy.models.definitions import (
+    BodyFilters,
+    PeerDefinition,
+    UpstreamTimeouts,
+)
 from swapchart.adapters.proxy.options import ApiKey, ProxyOptions
 
 KEYED = ProxyOptions(keys=(ApiKey(key="ours"),), instance_id="me")
@@ -34,8 +38,8 @@ def run(
     asyncio.run(whole())
 
 
-def one(**more: Any) -> Callable[[Server], PeerCard]:
-    return lambda remote: PeerCard(
+def one(**more: Any) -> Callable[[Server], PeerDefinition]:
+    return lambda remote: PeerDefinition(
         id="p", url=f"{remote.url}/base", models=("m", "org/m", "a"), **more
     )
 
@@ -77,7 +81,7 @@ def test_1_10_a_bare_name_of_two_peers_is_nobodys() -> None:
         assert (await bench.client.chat("m")).status == 404
         assert (await bench.client.chat("q/m")).status == 200
 
-    run(main, lambda r: [PeerCard(id=i, url=r.url, models=("m",)) for i in ("p", "q")])
+    run(main, lambda r: [PeerDefinition(id=i, url=r.url, models=("m",)) for i in ("p", "q")])
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/upstream/p/m/v1/chat/completions"])
@@ -158,9 +162,9 @@ def test_4_10_a_peer_that_does_not_answer() -> None:
         assert (slow.status, slow.error()["code"]) == (504, "upstream_head")
         assert (gone.status, gone.error()["code"]) == (502, "upstream_connect")
 
-    def peers(remote: Server) -> list[PeerCard]:
-        away = PeerCard(id="q", url=f"http://127.0.0.1:{free_port()}", models=("away",))
-        return [one(limits=Limits(header_s=0.1))(remote), away]
+    def peers(remote: Server) -> list[PeerDefinition]:
+        away = PeerDefinition(id="q", url=f"http://127.0.0.1:{free_port()}", models=("away",))
+        return [one(limits=UpstreamTimeouts(header_s=0.1))(remote), away]
 
     run(main, peers)
 
@@ -238,7 +242,7 @@ def test_C41_peers_by_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         up = Server()
         listener = await asyncio.start_server(up._serve, "localhost", 0, ssl=context)
         up.port = listener.sockets[0].getsockname()[1]
-        peer = PeerCard(id="p", url=f"https://localhost:{up.port}", models=("m",))
+        peer = PeerDefinition(id="p", url=f"https://localhost:{up.port}", models=("m",))
         try:
             async with proxied(peers=[peer]) as bench:
                 return (await bench.client.chat("m")).status

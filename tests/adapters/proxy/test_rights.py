@@ -11,13 +11,13 @@ from urllib.parse import quote
 import pytest
 from tools.asgi import Bench, Server, proxied, serving
 
-from swapchart.adapters.proxy.access.api_keys import KeyRing
+from swapchart.adapters.proxy.access.api_keys import ApiKeys
 from swapchart.adapters.proxy.api.inference_paths import GET_PATHS, POST_PATHS
 from swapchart.adapters.proxy.models.definitions import (
-    ModelCard,
-    PeerCard,
-    ProfileCard,
-    SelectorCard,
+    ModelDefinition,
+    PeerDefinition,
+    ProfileDefinition,
+    SelectorDefinition,
 )
 from swapchart.adapters.proxy.options import ApiKey, ProxyOptions
 from swapchart.runtime import Command, ServiceSpec
@@ -34,7 +34,9 @@ KEYED = ProxyOptions(
 )
 
 
-def run(main: Callable[[Bench], Awaitable[None]], *cards: str | ModelCard, **more: object) -> None:
+def run(
+    main: Callable[[Bench], Awaitable[None]], *cards: str | ModelDefinition, **more: object
+) -> None:
     async def whole() -> None:
         async with proxied(*cards, **{"options": KEYED, **more}) as bench:  # type: ignore[arg-type]
             await main(bench)
@@ -136,7 +138,7 @@ def test_infer_key_below_comfyui_looks_and_runs_workflows(
 
 def test_rights_by_model_agree_everywhere() -> None:
     """The name that a client uses counts, or the model it means: in bodies and below /upstream."""
-    profile = ProfileCard(id="day", pins={"main": "b", "off": None, "a": "b"})
+    profile = ProfileDefinition(id="day", pins={"main": "b", "off": None, "a": "b"})
 
     async def main(bench: Bench) -> None:
         bench.app.proxy.activate_profile("day")
@@ -156,7 +158,7 @@ def test_rights_by_model_agree_everywhere() -> None:
 
 def test_unknown_name_suggests_no_model_of_others() -> None:
     """A key for one model is not told the names of others when it makes a mistake."""
-    card = SelectorCard(id="omega-pick", strategy="pin", targets=("omega",))
+    card = SelectorDefinition(id="omega-pick", strategy="pin", targets=("omega",))
 
     async def main(bench: Bench) -> None:
         for name in ("omegaa", "omega-pickk"):
@@ -174,7 +176,7 @@ def test_unknown_name_suggests_no_model_of_others() -> None:
 # ---- what models print, and how they are started
 def test_infer_key_sees_no_arguments_and_no_output_of_models() -> None:
     """Arguments and output may hold secrets: `GET /models` and errors tell admins only."""
-    card = ModelCard(id="a", command="server --api-key sk-of-the-model")
+    card = ModelDefinition(id="a", command="server --api-key sk-of-the-model")
 
     def failing(spec: ServiceSpec) -> ServiceSpec:
         argv = ("sh", "-c", "echo printed-secret; exit 3")
@@ -241,7 +243,7 @@ def test_our_keys_in_any_field_or_parameter_stay_here(
             keys = [ApiKey(key=f"sha256:{sha256(k.key.encode()).hexdigest()}") for k in keys]
         options = ProxyOptions(keys=tuple(keys))
         async with serving() as remote:
-            peers = [PeerCard(id="p", url=remote.url, models=("m",))]
+            peers = [PeerDefinition(id="p", url=remote.url, models=("m",))]
             async with proxied("a", peers=peers, options=options) as bench:
                 server = bench.server if model == "a" else remote
                 for field in FIELDS:
@@ -254,11 +256,11 @@ def test_our_keys_in_any_field_or_parameter_stay_here(
 
 def test_our_keys_in_websocket_protocols_and_shown_fields_stay_here() -> None:
     """A key in a subprotocol is not offered to a model, and one in a field is not shown."""
-    ring = KeyRing([ApiKey(key="sk-a.b")])
+    ring = ApiKeys([ApiKey(key="sk-a.b")])
     offered = ["realtime", "openai-insecure-api-key.sk-a.b", "sk-a.b", "openai-beta.realtime-v1"]
 
     assert ring.protocols_without_keys(offered) == ["realtime", "openai-beta.realtime-v1"]
-    assert KeyRing().protocols_without_keys(offered) == offered
+    assert ApiKeys().protocols_without_keys(offered) == offered
     shown = ring.redacted({"X-Other": "Bearer sk-a.b", "Accept": "a/b", "X-Third": "sk-a.bc"})
     assert shown == {"X-Other": "[REDACTED]", "Accept": "a/b", "X-Third": "sk-a.bc"}
 
@@ -270,7 +272,7 @@ def test_without_keys_of_ours_fields_and_parameters_cross() -> None:
         target = "/v1/chat/completions?api_key=theirs&key=other"
         fields = {"api-key": "theirs", "x-api-key": ADMIN, "Cookie": "a=b"}
         for options, kept in ((ProxyOptions(), ADMIN), (KEYED, None)):
-            bench.app.proxy.configure(bench.app.proxy.catalogue, options)
+            bench.app.proxy.configure(bench.app.proxy.catalog, options)
             await bench.client.call("POST", target, value={"model": "a"}, headers=fields)
             sent = bench.server.last
             assert sent.target == target
@@ -282,7 +284,7 @@ def test_without_keys_of_ours_fields_and_parameters_cross() -> None:
 
 def test_query_of_endless_parameters_takes_linear_time() -> None:
     """Looking for keys in a query of a megabyte costs each parameter one look."""
-    ring = KeyRing([ApiKey(key="sk-one"), ApiKey(key="sha256:" + "0" * 64)])
+    ring = ApiKeys([ApiKey(key="sk-one"), ApiKey(key="sha256:" + "0" * 64)])
     query = b"&".join([b"a=%d" % number for number in range(100_000)])
 
     assert ring.query_without_keys(query) is query
@@ -315,7 +317,7 @@ def test_stream_ends_when_a_reload_takes_rights_from_its_key(
         await call.until(lambda it: it.status == 200)
         bench.supervisor["a"].log.line("first")
         await call.until(lambda it: b"first" in it.body)
-        bench.app.proxy.configure(bench.app.proxy.catalogue, after)
+        bench.app.proxy.configure(bench.app.proxy.catalog, after)
         if goes_on:
             bench.supervisor["a"].log.line("second")
             await call.until(lambda it: b"second" in it.body)

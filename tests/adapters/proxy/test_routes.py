@@ -20,11 +20,11 @@ from swapchart.adapters.app.log_buffer import keeping_log
 from swapchart.adapters.proxy.api.model_listing import models
 from swapchart.adapters.proxy.app import clean_location
 from swapchart.adapters.proxy.models.definitions import (
-    Limits,
-    ModelCard,
-    PeerCard,
-    ProfileCard,
-    SelectorCard,
+    ModelDefinition,
+    PeerDefinition,
+    ProfileDefinition,
+    SelectorDefinition,
+    UpstreamTimeouts,
 )
 from swapchart.adapters.proxy.options import ApiKey, ProxyOptions
 from swapchart.adapters.proxy.request import Request
@@ -33,7 +33,9 @@ from swapchart.adapters.proxy.routing import cleaned
 LONG_S = 20.0
 
 
-def run(main: Callable[[Bench], Awaitable[None]], *cards: ModelCard | str, **options: Any) -> None:
+def run(
+    main: Callable[[Bench], Awaitable[None]], *cards: ModelDefinition | str, **options: Any
+) -> None:
     async def whole() -> None:
         async with proxied(*cards, **options) as bench:
             await main(bench)
@@ -114,7 +116,7 @@ def test_5_3_anthropics_clients_find_their_type(path: str) -> None:
 # ---- 5.10 and stopping
 def test_5_10_running() -> None:
     """What runs is listed with its command and state, and what does not is not."""
-    card = ModelCard(
+    card = ModelDefinition(
         id="a", name="A", description="d", command="serve --key ${env.KEY}", proxy="http://p",
         ttl_s=7,
     )  # fmt: skip
@@ -154,12 +156,12 @@ def test_5_5_unload(method: str, target: str, body: bytes) -> None:
             assert (answer.status, answer.body) == (200, body)
             assert bench.supervisor["a"].state == "stopped"
 
-    run(main, ModelCard(id="a", aliases=("the alias",)))
+    run(main, ModelDefinition(id="a", aliases=("the alias",)))
 
 
 def test_5_5_unload_of_strangers() -> None:
     """Names that are nobody's, or a peer's, cannot be unloaded."""
-    peer = PeerCard(id="p", url="http://127.0.0.1:9", models=("m",))
+    peer = PeerDefinition(id="p", url="http://127.0.0.1:9", models=("m",))
 
     async def main(bench: Bench) -> None:
         unknown = await bench.client.call("POST", "/api/models/unload/x")
@@ -195,7 +197,7 @@ def test_4_7_unloading_freezes_nothing() -> None:
 # ---- llama-server's router
 def test_router_dialect_models() -> None:
     """/models tells llama-server's own states and arguments beside llama-swap's fields."""
-    card = ModelCard(id="a", command="llama-server -m 'x y.gguf' --port 1")
+    card = ModelDefinition(id="a", command="llama-server -m 'x y.gguf' --port 1")
 
     async def main(bench: Bench) -> None:
         def status(answer: Any) -> Any:
@@ -241,8 +243,8 @@ def test_router_dialect_load_and_unload() -> None:
 
 # ---- profiles
 PROFILES = [
-    ProfileCard(id="work", description="d", pins={"chat": "b", "a": None}),
-    ProfileCard(id="home", pins={"chat": "a"}),
+    ProfileDefinition(id="work", description="d", pins={"chat": "b", "a": None}),
+    ProfileDefinition(id="home", pins={"chat": "a"}),
 ]
 
 
@@ -295,8 +297,8 @@ def test_5_5_a_waiting_request_is_cancelled() -> None:
         held = chat(bench, "a")
         await held.until(lambda call: call.messages)
         waiting = chat(bench, "b")
-        await wait_until_async(lambda: len(bench.app.proxy.flights.open) == 2)
-        number = max(bench.app.proxy.flights.open)
+        await wait_until_async(lambda: len(bench.app.proxy.in_flight.open) == 2)
+        number = max(bench.app.proxy.in_flight.open)
         answer = await bench.client.call("POST", f"/api/inflight/{number}/cancel")
 
         assert answer.json() == {"msg": "ok"}
@@ -318,14 +320,14 @@ def test_5_5_a_stream_is_cancelled() -> None:
         bench.server.respond = hold
         held = chat(bench, "a")
         await held.until(lambda call: call.messages)
-        (number,) = bench.app.proxy.flights.open
+        (number,) = bench.app.proxy.in_flight.open
         await bench.client.call("POST", f"/api/inflight/{number}/cancel")
         with pytest.raises(Exception, match="cancelled by the API"):
             await held.task
 
         assert not held.is_complete
         assert bench.supervisor["a"].in_flight == 0
-        assert bench.app.proxy.flights.open == {}
+        assert bench.app.proxy.in_flight.open == {}
 
     run(main)
 
@@ -506,7 +508,7 @@ def test_5_11_ignored_paths_start_nothing() -> None:
 
 def test_5_11_nothing_is_filtered_below_upstream() -> None:
     """Bodies below /upstream are passed on unread, in pieces too."""
-    card = ModelCard(id="a", use_model_name="other")
+    card = ModelDefinition(id="a", use_model_name="other")
 
     async def main(bench: Bench) -> None:
         pieces = [b'{"model":', b'"a"}']
@@ -621,7 +623,7 @@ def test_5_5_logs() -> None:
         fresh.leave()
         await fresh.task
 
-    run(main, ModelCard(id="org/m", aliases=("alias",)))
+    run(main, ModelDefinition(id="org/m", aliases=("alias",)))
 
 
 def _write_until(bench: Bench, call: Call) -> bool:
@@ -642,28 +644,28 @@ def test_C38_own_log_is_one_line_each() -> None:
 # ---- 5.9
 def test_5_9_records() -> None:
     """Models, aliases, peers and selectors are told apart, sorted, and the unlisted left out."""
-    from swapchart.adapters.proxy.models.definitions import Abilities
+    from swapchart.adapters.proxy.models.definitions import Capabilities
 
     cards = [
-        ModelCard(
+        ModelDefinition(
             id="m", aliases=("m2",), name=" M ", description=" d ",
-            abilities=Abilities(
+            abilities=Capabilities(
                 inputs=("text", "image"), outputs=("text",), has_tools=True, context=4096
             ),
             metadata={"own": 1, "capabilities": "lost", "type": "lost"},
         ),
-        ModelCard(id="hidden", is_unlisted=True),
-        ModelCard(id="plain", metadata={"capabilities": "kept"}),
-        ModelCard(id="ears", abilities=Abilities(inputs=("audio",), outputs=("text",))),
-        ModelCard(id="rank", abilities=Abilities(is_reranker=True)),
+        ModelDefinition(id="hidden", is_unlisted=True),
+        ModelDefinition(id="plain", metadata={"capabilities": "kept"}),
+        ModelDefinition(id="ears", abilities=Capabilities(inputs=("audio",), outputs=("text",))),
+        ModelDefinition(id="rank", abilities=Capabilities(is_reranker=True)),
     ]  # fmt: skip
     options = ProxyOptions(include_aliases=True)
     extra: dict[str, Any] = {
-        "peers": [PeerCard(id="p", url="http://127.0.0.1:9", models=("x/y",))],
+        "peers": [PeerDefinition(id="p", url="http://127.0.0.1:9", models=("x/y",))],
         "selectors": [
-            SelectorCard(id="s", strategy="spillover", targets=("m", "plain"), spillover=3),
-            SelectorCard(id="s-pin", strategy="pin", targets=("plain", "m"), name="S"),
-            SelectorCard(id="s-hidden", strategy="pin", targets=("m",), is_unlisted=True),
+            SelectorDefinition(id="s", strategy="spillover", targets=("m", "plain"), spillover=3),
+            SelectorDefinition(id="s-pin", strategy="pin", targets=("plain", "m"), name="S"),
+            SelectorDefinition(id="s-hidden", strategy="pin", targets=("m",), is_unlisted=True),
         ],
     }
 
@@ -744,7 +746,7 @@ def test_C43_headers_that_cannot_cross() -> None:
 
 def test_1_8_the_head_of_an_answer_in_time() -> None:
     """A server that does not begin to answer in time is a 504."""
-    card = ModelCard(id="a", limits=Limits(header_s=0.1))
+    card = ModelDefinition(id="a", limits=UpstreamTimeouts(header_s=0.1))
 
     async def never(received: Received, writer: asyncio.StreamWriter) -> None:
         await asyncio.Event().wait()
@@ -759,7 +761,7 @@ def test_1_8_the_head_of_an_answer_in_time() -> None:
 
 def test_a_stream_that_stalls_is_counted_against_its_model() -> None:
     """A pause within an answer beyond the limit breaks it off and is noted."""
-    card = ModelCard(id="a", limits=Limits(stall_s=0.1))
+    card = ModelDefinition(id="a", limits=UpstreamTimeouts(stall_s=0.1))
 
     async def main(bench: Bench) -> None:
         stall = bench.supervisor["a"]._activities.stall

@@ -14,11 +14,16 @@ from tools.net import wait_until_async
 
 from swapchart.adapters.proxy.models.definitions import (
     BodyFilters,
-    ModelCard,
-    PeerCard,
-    SelectorCard,
+    ModelDefinition,
+    PeerDefinition,
+    SelectorDefinition,
 )
-from swapchart.adapters.proxy.models.selection import Candidate, Warmth, pick_spillover, pick_warm
+from swapchart.adapters.proxy.models.selection import (
+    Candidate,
+    Readiness,
+    pick_spillover,
+    pick_warm,
+)
 
 
 def seen(text: str) -> list[Candidate]:
@@ -83,7 +88,7 @@ def test_1_12_spillover(candidates: str, limit: int, turn: int, place: int | Non
     assert pick_spillover(seen(candidates), limit, turn) == place
 
 
-WARMTHS = st.sampled_from(get_args(Warmth))
+WARMTHS = st.sampled_from(get_args(Readiness))
 CANDIDATES = st.lists(st.builds(Candidate, WARMTHS, st.integers(0, 4)), min_size=1, max_size=5)
 
 
@@ -101,7 +106,9 @@ def test_1_12_spillover_never_goes_where_nothing_can_answer(
         assert candidates[place] in able
 
 
-def run(main: Callable[[Bench], Awaitable[None]], *cards: ModelCard | str, **options: Any) -> None:
+def run(
+    main: Callable[[Bench], Awaitable[None]], *cards: ModelDefinition | str, **options: Any
+) -> None:
     async def whole() -> None:
         async with proxied(*cards, **options) as bench:
             bench.supervisor.scheduler.policy = lambda target, running: frozenset()
@@ -118,11 +125,11 @@ async def hold(received: Received, writer: asyncio.StreamWriter) -> None:
 
 def test_1_12_pin_rewrites_the_model() -> None:
     """The body's model becomes the target's name, and that name's filters apply."""
-    card = ModelCard(
+    card = ModelDefinition(
         id="a", aliases=("a:fast",),
         filters=BodyFilters(set_params_by_id={"a:fast": {"speed": 1}}),
     )  # fmt: skip
-    selector = SelectorCard(id="s", strategy="pin", targets=("a:fast", "b"))
+    selector = SelectorDefinition(id="s", strategy="pin", targets=("a:fast", "b"))
 
     async def main(bench: Bench) -> None:
         await bench.client.call("POST", "/v1/completions", body=b'{ "model":"s", "n":1.0 }')
@@ -136,7 +143,7 @@ def test_1_12_pin_rewrites_the_model() -> None:
 
 def test_1_12_warm_follows_what_runs() -> None:
     """A request goes to the target that runs, else to the first."""
-    selector = SelectorCard(id="s", strategy="warm", targets=("a", "b"))
+    selector = SelectorDefinition(id="s", strategy="warm", targets=("a", "b"))
 
     async def main(bench: Bench) -> None:
         await bench.client.chat("b")
@@ -152,8 +159,8 @@ def test_1_12_warm_follows_what_runs() -> None:
 
 def test_1_12_spillover_holds_a_place_until_the_end() -> None:
     """A busy target spills over to the next; its place is free again when the request ends."""
-    selector = SelectorCard(id="s", strategy="spillover", targets=("a", "b", "p/m"))
-    peer = PeerCard(id="p", url="http://127.0.0.1:9", models=("m",))
+    selector = SelectorDefinition(id="s", strategy="spillover", targets=("a", "b", "p/m"))
+    peer = PeerDefinition(id="p", url="http://127.0.0.1:9", models=("m",))
 
     async def main(bench: Bench) -> None:
         bench.server.respond = hold
@@ -182,7 +189,7 @@ def test_1_12_spillover_holds_a_place_until_the_end() -> None:
 
 def test_1_12_no_target_left() -> None:
     """When all targets are on their way out, the client is told to come back."""
-    selector = SelectorCard(id="s", strategy="spillover", targets=("a",))
+    selector = SelectorDefinition(id="s", strategy="spillover", targets=("a",))
 
     async def main(bench: Bench) -> None:
         bench.server.respond = hold

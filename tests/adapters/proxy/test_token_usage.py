@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swapchart.adapters.proxy.accounting.token_usage import Tokens, decoded, error_of, tokens_of
+from swapchart.adapters.proxy.accounting.token_usage import TokenUsage, decoded, error_of, tokens_of
 
 UNKNOWN: dict[str, Any] = {
     "cached": -1, "drafted": -1, "accepted": -1, "read_rate": -1.0, "write_rate": -1.0,
@@ -22,47 +22,47 @@ TIMINGS = {
 }  # fmt: skip
 
 
-def told(**known: Any) -> Tokens:
-    return Tokens(**{**UNKNOWN, **known})
+def told(**known: Any) -> TokenUsage:
+    return TokenUsage(**{**UNKNOWN, **known})
 
 
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        ({}, Tokens()),
-        ({"usage": None}, Tokens()),
-        ({"usage": {}}, Tokens()),
-        ({"usage": {"prompt_tokens": 5, "completion_tokens": 2}}, told(read=5, written=2)),
-        ({"usage": {"input_tokens": 5, "output_tokens": 2}}, told(read=5, written=2)),
-        ({"usage": {"prompt_tokens": 5}}, told(read=5)),
+        ({}, TokenUsage()),
+        ({"usage": None}, TokenUsage()),
+        ({"usage": {}}, TokenUsage()),
+        ({"usage": {"prompt_tokens": 5, "completion_tokens": 2}}, told(prompt=5, completion=2)),
+        ({"usage": {"input_tokens": 5, "output_tokens": 2}}, told(prompt=5, completion=2)),
+        ({"usage": {"prompt_tokens": 5}}, told(prompt=5)),
         (
             {"usage": {"input_tokens": 5, "cache_read_input_tokens": 4}},
-            told(read=5, cached=4),
+            told(prompt=5, cached=4),
         ),
         (
             {"usage": {"input_tokens": 5, "input_tokens_details": {"cached_tokens": 3}}},
-            told(read=5, cached=3),
+            told(prompt=5, cached=3),
         ),
         (
             {"usage": {"prompt_tokens": 5, "prompt_tokens_details": {"cached_tokens": 0}}},
-            told(read=5, cached=0),
+            told(prompt=5, cached=0),
         ),
         (
             {"usage": {"prompt_tokens": 5, "prompt_tokens_details": None}},
-            told(read=5),
+            told(prompt=5),
         ),
         (
             {"usage": {"prompt_tokens": 99}, "timings": TIMINGS},
-            told(read=3, written=7, cached=40, read_rate=300.5, write_rate=100.0, server_ms=80),
+            told(prompt=3, completion=7, cached=40, read_rate=300.5, write_rate=100.0, server_ms=80),
         ),
         (
             {"timings": {**TIMINGS, "draft_n": 9, "draft_n_accepted": 4}},
             told(
-                read=3, written=7, cached=40, read_rate=300.5, write_rate=100.0, server_ms=80,
+                prompt=3, completion=7, cached=40, read_rate=300.5, write_rate=100.0, server_ms=80,
                 drafted=9, accepted=4,
             ),
         ),
-        ({"timings": {"predicted_n": 7, "draft_n": 9}}, told(written=7)),
+        ({"timings": {"predicted_n": 7, "draft_n": 9}}, told(completion=7)),
         (
             {
                 "usage": {"prompt_tokens": 120, "completion_tokens": 9,
@@ -72,18 +72,18 @@ def told(**known: Any) -> Tokens:
                                                      "num_accepted_draft_tokens": 3}},
             },
             told(
-                read=120, written=9, cached=20, read_rate=200.0, write_rate=50.0, drafted=8,
+                prompt=120, completion=9, cached=20, read_rate=200.0, write_rate=50.0, drafted=8,
                 accepted=3,
             ),
         ),
-        ({"metrics": {"mean_itl_ms": 20}}, Tokens()),
-        ([{"timings": {"prompt_n": 1}}, {"timings": {"prompt_n": 2}}], told(read=2)),
-        ({"usage": {"prompt_tokens": True, "completion_tokens": "9"}}, Tokens()),
-        ({"usage": [1]}, Tokens()),
-        ({"choices": [{"message": {"content": '{"usage":{"prompt_tokens":9}}'}}]}, Tokens()),
+        ({"metrics": {"mean_itl_ms": 20}}, TokenUsage()),
+        ([{"timings": {"prompt_n": 1}}, {"timings": {"prompt_n": 2}}], told(prompt=2)),
+        ({"usage": {"prompt_tokens": True, "completion_tokens": "9"}}, TokenUsage()),
+        ({"usage": [1]}, TokenUsage()),
+        ({"choices": [{"message": {"content": '{"usage":{"prompt_tokens":9}}'}}]}, TokenUsage()),
     ],
 )  # fmt: skip
-def test_5_14_tokens_of_json(value: object, expected: Tokens) -> None:
+def test_5_14_tokens_of_json(value: object, expected: TokenUsage) -> None:
     """Every server's way of telling is understood, and timings outdo usage."""
     body = json.dumps(value).encode()
 
@@ -97,11 +97,11 @@ def events(*values: object) -> bytes:
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
-        (events({"choices": [{}]}), Tokens()),
+        (events({"choices": [{}]}), TokenUsage()),
         (
             events({"choices": []}, {"usage": {"prompt_tokens": 5, "completion_tokens": 2}})
             + b"data: [DONE]\n\n",
-            told(read=5, written=2),
+            told(prompt=5, completion=2),
         ),
         (
             events(
@@ -109,23 +109,23 @@ def events(*values: object) -> bytes:
                  "message": {"usage": {"input_tokens": 25, "output_tokens": 1}}},
                 {"type": "message_delta", "usage": {"output_tokens": 15}},
             ),
-            told(read=25, written=15),
+            told(prompt=25, completion=15),
         ),
         (
             events({"type": "response.completed",
                     "response": {"usage": {"input_tokens": 7, "output_tokens": 3}}}),
-            told(read=7, written=3),
+            told(prompt=7, completion=3),
         ),
         (
             events({"usage": {"prompt_tokens": 5, "completion_tokens": 2}},
                    {"usage": {"prompt_tokens": 0, "completion_tokens": 0}}),
-            told(read=5, written=2),
+            told(prompt=5, completion=2),
         ),
-        (events({"usage": {"prompt_tokens": 5}})[:-20], Tokens()),
-        (b'event: x\r\ndata:{"usage":{"prompt_tokens":5}}\r\n\r\n', told(read=5)),
+        (events({"usage": {"prompt_tokens": 5}})[:-20], TokenUsage()),
+        (b'event: x\r\ndata:{"usage":{"prompt_tokens":5}}\r\n\r\n', told(prompt=5)),
     ],
 )  # fmt: skip
-def test_5_14_tokens_of_events(body: bytes, expected: Tokens) -> None:
+def test_5_14_tokens_of_events(body: bytes, expected: TokenUsage) -> None:
     """The last positive values of a stream count, wherever its dialect tells them."""
     assert tokens_of(body, is_events=True, is_whole=False) == expected
 
@@ -136,8 +136,8 @@ def test_5_14_the_ends_are_enough() -> None:
     cut = whole[:3] + b"\n" + whole[-60:]
     head = b'{"model":"m","usage":{"prompt_tokens":8},"data":[0.5,\n0.5]}'
 
-    assert tokens_of(cut, is_events=False, is_whole=False) == told(read=5)
-    assert tokens_of(head, is_events=False, is_whole=False) == told(read=8)
+    assert tokens_of(cut, is_events=False, is_whole=False) == told(prompt=5)
+    assert tokens_of(head, is_events=False, is_whole=False) == told(prompt=8)
 
 
 @given(st.binary(max_size=200), st.booleans(), st.booleans())
@@ -199,7 +199,7 @@ def test_5_14_no_value_is_an_error(value: object) -> None:
     """Whatever shape a server's numbers have, they are numbers or unknown."""
     tokens = tokens_of(json.dumps(value).encode(), is_events=False, is_whole=True)
 
-    assert all(isinstance(n, int) for n in (tokens.read, tokens.written, tokens.cached))
+    assert all(isinstance(n, int) for n in (tokens.prompt, tokens.completion, tokens.cached))
 
 
 @pytest.mark.parametrize(
