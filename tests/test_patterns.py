@@ -31,7 +31,13 @@ def test_patterns_of_the_package_are_found() -> None:
     places = {pattern.place.partition(":")[0] for pattern in found()}
 
     assert len(found()) > 40
-    assert {"form.py", "json_scan.py", "tokens.py", "h1_rules.py", "proof.py"} <= places
+    assert {
+        "multipart.py",
+        "json_scan.py",
+        "token_usage.py",
+        "validation.py",
+        "effectiveness.py",
+    } <= places
     assert FOLDERS
 
 

@@ -94,7 +94,7 @@ def test_A16_leftovers_of_a_killed_run_are_ended_and_innocents_spared(tmp_path: 
 RUN = """
 import sys, anyio, os
 from pathlib import Path
-from swapchart.adapters.asgi import Application
+from swapchart.adapters.app.application import Application
 from swapchart.adapters.config import load_config
 from swapchart.adapters.store.state_directory import StateDirectory
 

@@ -573,14 +573,14 @@ async def test_A31_children_get_the_old_limit_of_open_files(tmp_path: Path) -> N
     """We raise the soft limit for ourselves; a child sees the one we were given."""
     script = """
         import anyio, resource
-        from swapchart.adapters.process import procfs
+        from swapchart.adapters.process import rlimits
         from swapchart.adapters.process import LocalLauncher
         from swapchart.runtime.log_ring import LogRing
         from swapchart.runtime.ports import Command
 
         async def main():
             resource.setrlimit(resource.RLIMIT_NOFILE, (300, 400))
-            assert procfs.raise_nofile_limit() == procfs.raise_nofile_limit() == 400
+            assert rlimits.raise_nofile_limit() == rlimits.raise_nofile_limit() == 400
             async with LocalLauncher(guard=False) as launcher:
                 log = LogRing()
                 await launcher.run(Command(argv=("sh", "-c", "sleep 0.1; ulimit -n")), log)
@@ -713,7 +713,7 @@ async def test_without_pidfd_everything_still_works(
     def missing(pid: int) -> int:
         raise OSError(38, "Function not implemented")
 
-    monkeypatch.setattr(procfs, "open_pidfd", missing)
+    monkeypatch.setattr(pidfd, "open_pidfd", missing)
     process = await launcher.start(sh("sleep 0.3 & sleep 60 & exit 4"), LogRing())
 
     assert await process.wait() == Exit(code=4)

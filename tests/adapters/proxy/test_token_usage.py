@@ -53,7 +53,9 @@ def told(**known: Any) -> TokenUsage:
         ),
         (
             {"usage": {"prompt_tokens": 99}, "timings": TIMINGS},
-            told(prompt=3, completion=7, cached=40, read_rate=300.5, write_rate=100.0, server_ms=80),
+            told(
+                prompt=3, completion=7, cached=40, read_rate=300.5, write_rate=100.0, server_ms=80
+            ),
         ),
         (
             {"timings": {**TIMINGS, "draft_n": 9, "draft_n_accepted": 4}},
