@@ -1,4 +1,4 @@
-"""TODO adapters/asgi.py."""
+"""Public entry point for ASGI servers: ``hypercorn 'swapchart.adapters.asgi:create_app()'``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO machine/compiled.py."""
+"""A chart document made ready to run: context class, table, and steppers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO machine/table_json.py."""
+"""Decision tables as JSON: nodes refer to earlier ones, so that equal branches are stored once."""
 
 from __future__ import annotations
 

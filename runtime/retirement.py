@@ -1,4 +1,4 @@
-"""TODO runtime/retirement.py."""
+"""Services on their way out, and the order in which addresses are reused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO adapters/app/chart_setup.py."""
+"""The lifecycle chart of a configuration, merged and checked."""
 
 from __future__ import annotations
 

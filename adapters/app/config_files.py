@@ -1,4 +1,4 @@
-"""TODO adapters/app/config_files.py."""
+"""Configuration files on disk: where they are, and whether they have changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO adapters/app/kv_setup.py."""
+"""Settings and hooks of `kv: keep`, from a configuration."""
 
 from __future__ import annotations
 

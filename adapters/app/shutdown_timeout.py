@@ -1,4 +1,4 @@
-"""TODO adapters/app/shutdown_timeout.py."""
+"""The time that a shutdown may take, from what the models need."""
 
 from __future__ import annotations
 

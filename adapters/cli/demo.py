@@ -1,4 +1,4 @@
-"""TODO adapters/cli/demo.py."""
+"""`swapchart demo`: the proxy with two demo models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO adapters/cli/history.py."""
+"""`swapchart history MODEL`: transitions of a model from the journal of a proxy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO adapters/cli/output.py."""
+"""Messages and log lines of commands on standard error."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""TODO adapters/llama_cpp."""
+"""Facts about llama.cpp that several rooms need: GGUF headers and server arguments."""

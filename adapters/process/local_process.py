@@ -1,4 +1,4 @@
-"""TODO adapters/process/local_process.py."""
+"""One running process with its tree: output, exit, probe, and end."""
 
 from __future__ import annotations
 

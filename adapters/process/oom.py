@@ -1,4 +1,4 @@
-"""TODO adapters/process/oom.py."""
+"""Processes that the kernel kills for want of memory: count them, and choose who goes first."""
 
 from __future__ import annotations
 

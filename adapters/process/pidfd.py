@@ -1,4 +1,4 @@
-"""TODO adapters/process/pidfd.py."""
+"""Processes by file descriptor (pidfd): open, signal, and wait for their end."""
 
 from __future__ import annotations
 

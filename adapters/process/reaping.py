@@ -1,4 +1,4 @@
-"""TODO adapters/process/reaping.py."""
+"""Zombies: become the subreaper, find and collect exit statuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO adapters/process/rlimits.py."""
+"""The limit of open files: raised for this process, restored for its children."""
 
 from __future__ import annotations
 

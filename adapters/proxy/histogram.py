@@ -1,4 +1,4 @@
-"""TODO adapters/proxy/histogram.py."""
+"""Histogram of durations, cumulative as Prometheus wants it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO adapters/proxy/upstreams.py."""
+"""One upstream: where a model or a peer is reached, and its connection pool."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO adapters/server/backends.py."""
+"""The two ASGI servers, hypercorn and uvicorn, configured for this proxy."""
 
 from __future__ import annotations
 

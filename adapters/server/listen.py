@@ -1,4 +1,4 @@
-"""TODO adapters/server/listen.py."""
+"""Listening addresses: parse them, bind them, check certificates."""
 
 from __future__ import annotations
 

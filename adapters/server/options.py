@@ -1,4 +1,4 @@
-"""TODO adapters/server/options.py."""
+"""Options of `swapchart serve` that concern the server."""
 
 from __future__ import annotations
 

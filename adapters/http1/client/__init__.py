@@ -1,1 +1,5 @@
-"""TODO adapters/http1/client."""
+"""HTTP/1.1 client.
+
+A `ConnectionPool` holds the connections to one upstream; a `Connection` sends one request at a time
+and hands its response on as it comes. `errors` says what failed and whether it may be sent again.
+"""

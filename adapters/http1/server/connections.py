@@ -1,4 +1,4 @@
-"""TODO adapters/http1/server/connections.py."""
+"""All connections of one server: their clock, their date, their shutdown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO adapters/proxy/accounting/access_log.py."""
+"""One line of the access log for each request."""
 
 from __future__ import annotations
 

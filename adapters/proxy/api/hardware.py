@@ -1,4 +1,4 @@
-"""TODO adapters/proxy/api/hardware.py."""
+"""``GET /api/hardware``."""
 
 from __future__ import annotations
 

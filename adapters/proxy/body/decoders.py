@@ -1,4 +1,7 @@
-"""TODO adapters/proxy/body/decoders.py."""
+"""Decoder of the request fields that routing needs, made by msgspec.
+
+In a module of its own: msgspec makes these classes, and a compiled module makes its own.
+"""
 
 from __future__ import annotations
 

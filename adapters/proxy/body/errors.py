@@ -1,4 +1,4 @@
-"""TODO adapters/proxy/body/errors.py."""
+"""Errors of request bodies: too large, or not what they claim to be."""
 
 from __future__ import annotations
 

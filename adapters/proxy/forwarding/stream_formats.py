@@ -1,4 +1,4 @@
-"""TODO adapters/proxy/forwarding/stream_formats.py."""
+"""Event stream formats in which progress is reported while a model loads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO adapters/proxy/models/public_state.py."""
+"""Model states as clients see them, from the active states of the chart."""
 
 from __future__ import annotations
 

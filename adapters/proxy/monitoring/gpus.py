@@ -1,4 +1,4 @@
-"""TODO adapters/proxy/monitoring/gpus.py."""
+"""GPUs as nvidia-smi and sysfs show them."""
 
 from __future__ import annotations
 
