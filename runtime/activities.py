@@ -19,7 +19,7 @@ from .hooks import HookDeadline
 from .ports import Command, ProcessHandle
 from .probe_schedule import ProbePace
 from .service_state import Post, ServiceState
-from .spec import Hook, ServiceSpec
+from .spec import Hook, ServiceSpec, argv_with_pid
 
 log = logging.getLogger(__name__)
 
@@ -258,7 +258,7 @@ class Activities:
 
     async def _stop_command(self, process: ProcessHandle) -> None:
         state = self._state
-        argv = tuple(item.replace("${PID}", str(process.pid)) for item in state.spec.stop_argv)
+        argv = argv_with_pid(state.spec.stop_argv, process.pid)
         command = Command(
             argv=argv, env=state.spec.command.env, cwd=state.spec.command.cwd,
             label=state.spec.command.label,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import anyio
@@ -274,17 +274,16 @@ class HookRunner:
 
     async def _act(self, hook: Hook, context: HookContext) -> None:
         match hook.action:
-            case RunAction(argv=argv):
-                await self._run(argv, context)
-            case HttpAction():
-                await self._call(hook.action, context, hook.timeout_s)
+            case RunAction() as action:
+                await self._run(action.with_pid(context.pid).argv, context)
+            case HttpAction() as action:
+                await self._call(action.with_pid(context.pid), hook.timeout_s)
             case CallAction(function=function):
                 await function(context)
 
-    async def _run(self, argv: Sequence[str], context: HookContext) -> None:
-        pid = "" if context.pid is None else str(context.pid)
+    async def _run(self, argv: tuple[str, ...], context: HookContext) -> None:
         command = Command(
-            argv=tuple(item.replace("${PID}", pid) for item in argv),
+            argv=argv,
             env={**self._command.env, **_variables(context)},
             cwd=self._command.cwd,
             label=self._command.label,
@@ -296,11 +295,10 @@ class HookRunner:
         if not ended.is_clean:
             raise _FailedError(str(ended))
 
-    async def _call(self, action: HttpAction, context: HookContext, timeout_s: float) -> None:
+    async def _call(self, action: HttpAction, timeout_s: float) -> None:
         if self._http is None:
             raise _FailedError("http actions need an HTTP client, and this supervisor has none")
-        pid = "" if context.pid is None else str(context.pid)
-        call = replace(action.call, url=action.call.url.replace("${PID}", pid))
+        call = action.call
         try:
             status, body = await self._http.call(call, timeout_s=timeout_s)
         except OSError as error:

@@ -6,8 +6,8 @@ Seconds everywhere; a limit of None is never reached. Nothing here starts anythi
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal, TypeAlias, get_args
 
 from .errors import ConfigError
@@ -53,11 +53,24 @@ class HookContext:
     hook_id: str = ""
 
 
+_PID = "${PID}"
+
+
+def argv_with_pid(argv: Iterable[str], pid: int | None) -> tuple[str, ...]:
+    """Return *argv* with *pid* in place of ``${PID}``; nothing in its place if None."""
+    text = "" if pid is None else str(pid)
+    return tuple(item.replace(_PID, text) for item in argv)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunAction:
     """Run a command. ``${PID}`` in an argument becomes the process id of the service."""
 
     argv: tuple[str, ...]
+
+    def with_pid(self, pid: int | None) -> RunAction:
+        """Return the action as it runs beside process *pid*; None if there is none."""
+        return RunAction(argv=argv_with_pid(self.argv, pid))
 
     def __str__(self) -> str:
         """Name the program only: arguments may hold secrets."""
@@ -66,9 +79,24 @@ class RunAction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpAction:
-    """Make an HTTP request. ``${PID}`` in the URL becomes the process id of the service."""
+    """Make an HTTP request.
+
+    ``${PID}`` in the URL, a header or the body becomes the process id of the service.
+    """
 
     call: HttpCall
+
+    def with_pid(self, pid: int | None) -> HttpAction:
+        """Return the action as it runs beside process *pid*; None if there is none."""
+        text, call = "" if pid is None else str(pid), self.call
+        return HttpAction(
+            call=replace(
+                call,
+                url=call.url.replace(_PID, text),
+                headers={name: value.replace(_PID, text) for name, value in call.headers.items()},
+                body=None if call.body is None else call.body.replace(_PID.encode(), text.encode()),
+            )
+        )
 
     def __str__(self) -> str:
         """Name method and URL, without its query."""

@@ -23,7 +23,7 @@ from .schema.model import Capabilities, Drain, Kv, Liveness, Restart, Timeouts
 class HookAction:
     """One action of a hook: a command or an HTTP request, never both.
 
-    Texts may hold ``${PID}``, for the process id of the server; ``filled`` puts it in.
+    Texts may hold ``${PID}``, for the process id of the server; see ``runtime.spec``.
 
     Attributes:
         argv: Program and arguments; empty for an HTTP request. With ``shell: true`` it is
@@ -51,33 +51,6 @@ class HookAction:
             host = re.sub(r"^(\w+://)(?:[^/@]*@)?([^/?#]*+).*$", r"\1\2", self.http.url)
             return f"{self.http.method} {host}"
         return "sh" if self.is_shell else self.argv[0]
-
-    def filled(self, pid: int | None) -> HookAction:
-        """Return the action with *pid* in place of ``${PID}``; nothing in its place if None."""
-        text = "" if pid is None else str(pid)
-        argv = tuple(part.replace("${PID}", text) for part in self.argv)
-        http = None if self.http is None else _filled_call(self.http, text)
-        if argv == self.argv and http == self.http:
-            return self
-        return HookAction(
-            argv=argv,
-            http=http,
-            timeout_s=self.timeout_s,
-            retries=self.retries,
-            delay_s=self.delay_s,
-            on_error=self.on_error,
-            is_shell=self.is_shell,
-        )
-
-
-def _filled_call(call: HttpCall, pid: str) -> HttpCall:
-    return HttpCall(
-        method=call.method,
-        url=call.url.replace("${PID}", pid),
-        headers={name: value.replace("${PID}", pid) for name, value in call.headers.items()},
-        body=None if call.body is None else call.body.replace(b"${PID}", pid.encode()),
-        expect=call.expect,
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -116,26 +116,38 @@ def test_a_hook_gets_to_know_who_where_and_why() -> None:
     assert {run.command.cwd for run in launcher.find("run") if run.command} == {"/models"}
 
 
-def test_pid_in_an_argument_is_that_of_the_process() -> None:
-    """``${PID}`` in a hook's arguments and in its URL becomes the process id."""
+def test_hook_pid_in_any_text_becomes_the_process_id() -> None:
+    """``${PID}`` in a hook's arguments, URL, headers and body becomes the process id."""
     hooks = {
         "afterHealthy": (
             Hook(action=RunAction(argv=("gdb", "--pid=${PID}"))),
-            Hook(action=HttpAction(call=HttpCall(method="GET", url="http://h/${PID}"))),
+            Hook(
+                action=HttpAction(
+                    call=HttpCall(
+                        method="POST", url="http://h/${PID}", headers={"x-pid": "is ${PID}"},
+                        body=b'{"pid": ${PID}}',
+                    )
+                )
+            ),
         )
-    }
-    seen: list[str] = []
+    }  # fmt: skip
+    seen: list[HttpCall] = []
 
     async def story(world: World) -> None:
         await world.supervisor.load("a")
-        seen.append(world.http.calls[0].url)
+        seen.append(world.http.calls[0])
 
     launcher = tell(story, service("a", hooks=hooks))
     [run], [spawned] = launcher.find("run"), launcher.find("spawned")
 
     assert run.command is not None
     assert run.command.argv == ("gdb", f"--pid={spawned.pid}")
-    assert seen == [f"http://h/{spawned.pid}"]
+    assert seen == [
+        HttpCall(
+            method="POST", url=f"http://h/{spawned.pid}",
+            headers={"x-pid": f"is {spawned.pid}"}, body=b'{"pid": %d}' % spawned.pid,
+        )
+    ]  # fmt: skip
 
 
 # ---- stopping while hooks run

@@ -406,11 +406,10 @@ def test_1_5_pid_survives_in_commands_that_run_later(load: Load) -> None:
 
     assert (model.stop_command, model.stop_argv) == ("kill ${PID}", ("kill", "${PID}"))
     assert (model.settle, model.sleep.wake[0].argv) == (("free", "${PID}"), ("w", "${PID}"))
-    assert after_healthy.filled(42).argv == ("say", "42")
-    assert after_healthy.filled(None).argv == ("say", "")
-    http = before_stop.filled(42).http
-    assert http is not None
-    assert (http.url, http.body) == ("http://h/42", b'{"pid": "42"}')
+    assert after_healthy.argv == ("say", "${PID}")
+    assert before_stop.http is not None
+    assert before_stop.http.url == "http://h/${PID}"
+    assert before_stop.http.body == b'{"pid": "${PID}"}'
 
 
 @pytest.mark.parametrize("keys", ["cmd: s ${PORT} ${PID}", "cmd: s ${PORT}\nname: ${PID}"])
