@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import swapchart
+from swapchart.adapters.server.backends import servers
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -50,6 +51,15 @@ def test_each_part_of_the_package_has_its_link() -> None:
     found = {link.name: link.resolve() for link in links.iterdir() if link.is_symlink()}
 
     assert found == {part: ROOT / part for part in PARTS}
+
+
+def test_server_that_is_offered_is_in_an_extra() -> None:
+    """`--server NAME` works for each NAME of an installation with `[all]`."""
+    extras: dict[str, list[str]] = PROJECT["project"]["optional-dependencies"]
+    chosen = re.findall(r"[\w-]+", extras["all"][0].partition("[")[2])
+    packages = {re.split(r"[<>=]", item)[0] for extra in chosen for item in extras[extra]}
+
+    assert set(servers()) <= packages
 
 
 def test_each_folder_of_python_is_a_part_or_no_package() -> None:
