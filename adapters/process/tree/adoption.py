@@ -3,6 +3,9 @@
 What we start ourselves leads a session; what others in this program start stays in ours or leads
 one. So a child in a third session was handed to us for certain, and one in ours was not. A child
 that leads its session is either; if it carries a tag of ours, it was handed to us.
+
+None of this holds for PID 1 of a container: the kernel hands it every orphan of the PID namespace,
+also of programs that came in from outside (``docker exec``). PID 1 therefore has no strays.
 """
 
 from __future__ import annotations
@@ -38,7 +41,8 @@ class Adopted:
 
     def is_stray(self, proc: Proc) -> bool:
         """Return True if *proc* lives, was handed to us for certain, and nothing tells by whom."""
-        if proc.ppid != os.getpid() or not proc.is_alive:
+        own = os.getpid()
+        if own == 1 or proc.ppid != own or not proc.is_alive:
             return False
         if proc.sid in (os.getsid(0), proc.pid) or proc.pid in self._starters():
             return False
