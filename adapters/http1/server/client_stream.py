@@ -4,8 +4,8 @@
 the application as the ASGI extension `TUNNEL`.
 
 Invariants: at most `_HIGH_BYTES` and one read are kept of what a client sends; a client that
-leaves is noticed although it is not read from; whatever happens, a connection that was closed
-ends within `_FLUSH_S`.
+leaves is noticed although it is not read from; a connection that was closed ends at the latest
+when its client has taken nothing for `_FLUSH_S`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _HIGH_BYTES = 1 << 18  # buffered input above which the client is not read from
 _EARLY_BYTES = 1 << 16  # before the handshake is answered; RFC 6455 section 4.1 allows none
 _LOOK_S = 0.5  # how often a connection that is not read from, or that closes, is looked at
 _LINGER_S = 2.0  # a client may go on sending for so long after everything was sent to it
-_FLUSH_S = 60.0  # longest time for a closed connection to send what is left
+_FLUSH_S = 60.0  # a closed connection, whose client takes nothing of what is left, lasts so long
 _RDHUP = getattr(select, "POLLRDHUP", 0)  # Linux; elsewhere only a reset shows
 _RESET = select.POLLERR | select.POLLHUP
 _VERSION = "expected Sec-WebSocket-Version: 13"
@@ -62,7 +62,8 @@ class ClientStream(asyncio.Protocol):
         self._stalled: asyncio.Future[None] | None = None  # pending while the client does not read
         self._is_answered = self._is_paused = self._is_closing = False
         self._is_ended = self._is_lost = False
-        self._closed_at = 0.0
+        self._left_over = 0  # undelivered when a closing connection was looked at last
+        self._left_over_at = 0.0  # when that changed last
         self._timer: asyncio.TimerHandle | None = None
         self._poll = select.poll()
 
@@ -216,11 +217,11 @@ class ClientStream(asyncio.Protocol):
         if self._is_closing:
             return
         self._is_closing = True
-        self._closed_at = self._loop.time()
+        self._left_over_at = self._loop.time()
         self._pieces.clear()
         if self._is_lost or self._transport.is_closing():
             return
-        if self.left.done() or not self._transport.can_write_eof():
+        if self._is_ended or not self._transport.can_write_eof():
             self._transport.close()
         else:
             self._transport.write_eof()
@@ -264,8 +265,7 @@ class ClientStream(asyncio.Protocol):
         if self._is_lost:
             return
         if self._is_closing:
-            took = self._loop.time() - self._closed_at
-            if took >= _FLUSH_S or (took >= _LINGER_S and not self.unsent):
+            if self._is_overdue():
                 self.abort()
                 return
         elif self._is_paused:
@@ -278,6 +278,16 @@ class ClientStream(asyncio.Protocol):
         else:
             return
         self._look_later()
+
+    def _is_overdue(self) -> bool:
+        """Tell whether a closing connection made no progress for too long, in the kernel either.
+
+        What an aborted socket still has in the kernel is lost with the next byte of its client.
+        """
+        waiting, now = self.undelivered, self._loop.time()
+        if waiting != self._left_over:
+            self._left_over, self._left_over_at = waiting, now
+        return now - self._left_over_at >= (_FLUSH_S if waiting else _LINGER_S)
 
 
 async def _useless(*_: object) -> Any:
