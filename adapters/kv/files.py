@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import logging
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 
 _SPARE_BYTES = 64 << 20  # a save must not take the last of a disk
 _SPARE_SHARE = 20  # nor the last 1/20 of a small one
+_FOLDER_NAME = re.compile(r"swapchart-[0-9a-f]{12}")
 
 
 class KvStoreError(Exception):
@@ -66,7 +68,7 @@ def _check_folder(folder: Path) -> None:
         UnsafeFileError: Everybody could put other files in the place of ours.
     """
     if _is_named_by_us(folder):
-        make_folder(folder)
+        make_folder(folder, _is_file_of_ours)
         return
     mode = folder.stat().st_mode
     if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
@@ -77,7 +79,12 @@ def _check_folder(folder: Path) -> None:
 
 
 def _is_named_by_us(folder: Path) -> bool:
-    return folder.name.startswith("swapchart-")
+    """Return True if the folder has a name that `prefix_of` makes; a user's may only begin so."""
+    return _FOLDER_NAME.fullmatch(folder.name) is not None
+
+
+def _is_file_of_ours(name: str) -> bool:
+    return name == ".swapchart.lock" or name.startswith("swapchart-")
 
 
 def prefix_of(model: str) -> str:

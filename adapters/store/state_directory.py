@@ -10,6 +10,9 @@ from pathlib import Path
 
 from ..system.private_files import make_folder, open_file
 
+#: Files that tell a state directory; earlier versions made no lock.
+_FILES = frozenset({"lock", "journal.db", "activity.db"})
+
 
 class StateInUseError(Exception):
     """Another proxy works on this state directory.
@@ -43,11 +46,11 @@ class StateDirectory:
     """A state directory that is ours while the process lives.
 
     Args:
-        path: Made if need be, for our user only.
+        path: Made if need be, for our user only. One that others use too is refused.
 
     Raises:
         StateInUseError: Another proxy has it.
-        OSError: It cannot be made or written, or another user decides what is in it.
+        OSError: It cannot be made or written, or it may be for others too.
     """
 
     def __init__(self, path: Path) -> None:
@@ -73,7 +76,7 @@ class StateDirectory:
 
 
 def _locked(path: Path) -> int:
-    make_folder(path)
+    make_folder(path, _FILES.__contains__)
     lock = open_file(path / "lock", os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

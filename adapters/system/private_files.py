@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -21,21 +22,58 @@ class UnsafeFileError(OSError):
     """Somebody else decides what is in a file or folder; the text says what to do."""
 
 
-def make_folder(path: Path) -> None:
+def make_folder(path: Path, is_ours: Callable[[str], bool]) -> None:
     """Make the folder at *path*, or tighten the one that is there to mode 0700.
 
-    A link to a folder is followed: where the folder lies is its owner's choice.
+    A folder is tightened only if it belongs to our user, has no sticky bit, and is empty or holds a
+    file of ours: other programs may need the rights of any other. A link to a folder is followed:
+    where the folder lies is its owner's choice.
+
+    Args:
+        path: Of the folder.
+        is_ours: Return True for the name of a file that only we make.
 
     Raises:
-        UnsafeFileError: It belongs to another user.
+        UnsafeFileError: It belongs to another user, or others have rights in it that they may need.
         OSError: It cannot be made, or is no folder.
     """
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
+        about = os.fstat(fd)
+        if stat.S_IMODE(about.st_mode) & _OTHERS:
+            _check_alone(fd, path, about, is_ours)
         _tighten(fd, path, 0o700)
     finally:
         os.close(fd)
+
+
+def _check_alone(
+    fd: int, path: Path, about: os.stat_result, is_ours: Callable[[str], bool]
+) -> None:
+    """Raise UnsafeFileError if the folder may be for others too."""
+    user, mode = os.geteuid(), stat.S_IMODE(about.st_mode)
+    found = ""
+    if about.st_uid != user:
+        found = f"it belongs to user {about.st_uid}, and this process runs as {user}"
+    elif mode & stat.S_ISVTX:
+        found = "it is shared (sticky bit)"
+    elif not _is_made_by_us(fd, is_ours):
+        found = "it holds files of other programs"
+    if found:
+        raise UnsafeFileError(
+            f"{path} is not used: expected a folder that is ours alone (mode 700), found mode "
+            f"{mode:o}, and {found}: choose a folder of its own, such as {path / 'swapchart'}"
+        )
+
+
+def _is_made_by_us(folder: int, is_ours: Callable[[str], bool]) -> bool:
+    """Return True if the open *folder* is empty or holds a plain file that *is_ours* names."""
+    with os.scandir(folder) as entries:
+        found = [entry for entry in entries if entry.name != "lost+found"]
+    return not found or any(
+        is_ours(entry.name) and entry.is_file(follow_symlinks=False) for entry in found
+    )
 
 
 def open_file(path: Path, flags: int) -> int:

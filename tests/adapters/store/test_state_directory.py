@@ -117,7 +117,77 @@ def test_open_file_of_another_user_is_refused(
     os.chown(path, 12345, 12345)
     monkeypatch.setattr(os, "geteuid", lambda: 54321)
     with pytest.raises(UnsafeFileError, match="belongs to user 12345"):
-        make_folder(path) if kind == "folder" else open_file(path, os.O_RDONLY)
+        make_folder(path, lambda name: True) if kind == "folder" else open_file(path, os.O_RDONLY)
+
+
+@pytest.mark.parametrize(
+    ("mode", "content", "owner"),
+    [
+        (0o1777, "", 0),
+        (0o1777, "lock", 0),
+        (0o755, "photo.jpg", 0),
+        (0o755, "lock/", 0),  # as in /run
+        (0o755, "", 12345),
+        (0o755, "lock", 12345),
+    ],
+)
+def test_state_folder_that_others_use_is_refused_and_untouched(
+    tmp_path: Path, mode: int, content: str, owner: int
+) -> None:
+    """Rights are taken from others only where the folder is ours alone, root's included."""
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    if content:
+        path = folder / content
+        path.mkdir() if content.endswith("/") else path.touch()
+    folder.chmod(mode)
+    if owner:
+        if os.geteuid() != 0:
+            pytest.skip("only root can give folders away")
+        os.chown(folder, owner, owner)
+    before = sorted(folder.iterdir())
+    with pytest.raises(UnsafeFileError, match=r"expected .* found .* choose a folder of its own"):
+        StateDirectory(folder)
+
+    assert folder.stat().st_mode & 0o7777 == mode
+    assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("content", ["journal.db", "activity.db", "lost+found/"])
+def test_state_folder_of_ours_without_a_lock_is_tightened(tmp_path: Path, content: str) -> None:
+    """Databases of an earlier version tell that it is ours; a new file system is empty."""
+    folder = tmp_path / "state"
+    folder.mkdir()
+    path = folder / content
+    path.mkdir() if content.endswith("/") else path.touch()
+    folder.chmod(0o755)
+    state = StateDirectory(folder)
+
+    assert mode_of(folder) == 0o700
+    state.close()
+
+
+def test_state_folder_private_with_other_files_is_used(tmp_path: Path) -> None:
+    """Where others have no rights, there are none to take away."""
+    folder = tmp_path / "private"
+    folder.mkdir(mode=0o700)
+    (folder / "photo.jpg").touch()
+    state = StateDirectory(folder)
+
+    assert mode_of(folder) == 0o700
+    state.close()
+
+
+def test_kv_folder_that_only_has_our_name_is_not_tightened(tmp_path: Path) -> None:
+    """A folder of a user's own may be called swapchart-something."""
+    folder = tmp_path / "swapchart-models"
+    folder.mkdir()
+    (folder / "model.gguf").touch()
+    folder.chmod(0o755)
+    for _ in range(2):  # the second time there is a lock of ours in it
+        FolderLock(folder).close()
+
+    assert mode_of(folder) == 0o755
 
 
 def test_kv_folder_everybody_can_write_is_refused(tmp_path: Path) -> None:
