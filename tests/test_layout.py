@@ -62,6 +62,25 @@ def test_server_that_is_offered_is_in_an_extra() -> None:
     assert set(servers()) <= packages
 
 
+def test_compiled_module_awaits_in_no_finally() -> None:
+    """No compiled coroutine leaves an exception behind as if it were still being handled.
+
+    mypyc 2.4 does so where one passes a ``finally`` that awaits: each later exception has it as
+    its context, and the chain grows for ever.
+    """
+    waits = (ast.Await, ast.AsyncFor, ast.AsyncWith)
+    found = [
+        f"{name}:{inner.lineno}"
+        for name in WHEEL["hooks"]["custom"]["modules"]
+        for node in ast.walk(ast.parse((ROOT / name).read_text()))
+        for part in getattr(node, "finalbody", ())
+        for inner in ast.walk(part)
+        if isinstance(inner, waits)
+    ]
+
+    assert found == []
+
+
 def test_each_folder_of_python_is_a_part_or_no_package() -> None:
     """A new top-level package cannot be forgotten in the wheel."""
     packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}

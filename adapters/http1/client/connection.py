@@ -394,6 +394,18 @@ class Connection(asyncio.Protocol):
             self._sent()
 
     async def _send_pieces(self, pieces: AsyncIterator[bytes], length: int | None) -> None:
+        # No `finally`: one that awaits leaves the exception behind in compiled code.
+        failure: BaseException | None = None
+        try:
+            await self._send_each(pieces, length)
+        except BaseException as exc:  # noqa: BLE001 - raised again below
+            failure = exc
+        if isinstance(pieces, AsyncGenerator):
+            await pieces.aclose()  # it may be in the middle, and its owner waits for an answer
+        if failure is not None:
+            raise failure
+
+    async def _send_each(self, pieces: AsyncIterator[bytes], length: int | None) -> None:
         count = 0
         try:
             async for piece in pieces:
@@ -417,9 +429,6 @@ class Connection(asyncio.Protocol):
             self._fail_with(exc)
         else:
             self._sent()
-        finally:
-            if isinstance(pieces, AsyncGenerator):
-                await pieces.aclose()  # it may be in the middle, and its owner waits for an answer
 
     async def _write(self, data: bytes | memoryview) -> None:
         # A peer that answers early and closes resets what we write afterwards, and an event

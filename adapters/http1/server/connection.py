@@ -109,6 +109,7 @@ class ServerConnection(asyncio.Protocol):
         "_pending_writes",
         "_poll",
         "_queue",
+        "_refused_with",
         "_room",
         "_root_path",
         "_scheme",
@@ -174,6 +175,7 @@ class ServerConnection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._target = b""
         self._fields: Fields = []
+        self._refused_with = 0  # status of what a callback raised
         self._special: Fields = []  # those of the head that we act on
         self._bytes_since_callback = (
             0  # bytes since a callback that matters: heads, trailers, chunk extensions
@@ -330,10 +332,12 @@ class ServerConnection(asyncio.Protocol):
             if self._unstarted is not None:
                 self._launch()
             return int(exc.args[0])
-        except httptools.HttpParserCallbackError as exc:
-            if not isinstance(exc.__context__, BadRequestError):
+        except httptools.HttpParserCallbackError:
+            # Not its context: that is whatever else is being handled just now, if anything is.
+            status, self._refused_with = self._refused_with, 0
+            if not status:
                 raise
-            self._refuse_input(exc.__context__.status)
+            self._refuse_input(status)
         except httptools.HttpParserError:
             self._refuse_input(status_of_error(data))
         if self._bytes_since_callback > self._limits.header_bytes and not self._ignores_input:
@@ -378,6 +382,13 @@ class ServerConnection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """Judge a head, and begin its exchange."""
+        try:
+            self._complete_headers()
+        except BadRequestError as refusal:
+            self._refused_with = refusal.status
+            raise
+
+    def _complete_headers(self) -> None:
         self._in_head = self._is_new = False
         fields, target = self._fields, self._target
         limits = self._limits

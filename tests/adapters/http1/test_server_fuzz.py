@@ -169,6 +169,17 @@ def test_C04_mutated_requests_are_read_as_others_read_them(data: bytes, places: 
         assert ours == theirs
 
 
+def test_bad_request_while_an_exception_is_handled_is_refused() -> None:
+    """What else the thread handles does not change the response to a request that is wrong."""
+    with asyncio.Runner() as runner:
+        try:
+            raise KeyError
+        except KeyError:
+            seen, answered = runner.run(drive([b"GET / HTTP/1.1\r\n\r\n"]))
+
+    assert (seen, answered) == ([], [400])
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=300))
 def test_C05_noise_reaches_no_application(data: bytes) -> None:
