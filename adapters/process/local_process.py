@@ -113,8 +113,9 @@ class LocalProcess(ProcessHandle):
     async def _join(self, group: ProcessGroup) -> None:
         """Move the leader into *group*, which takes up to 20 ms; what it has forked stays out."""
         self._tree.group = group
+        alone = anyio.CapacityLimiter(1)  # its exit is waited for after this: queue for no thread
         try:
-            await threads.run(group.add, self.pid)
+            await threads.run(group.add, self.pid, limiter=alone)
         except OSError as error:  # it has ended, or the kernel refuses
             _log.debug("pid %d is in no cgroup of its own: %s", self.pid, error)
 

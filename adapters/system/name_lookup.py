@@ -3,7 +3,8 @@
 uvloop asks libuv to look a name up. If libuv cannot make its threads (a cgroup's `pids.max`,
 `ulimit -v`), it aborts the whole process. So the event loops of `serve` look names up here:
 addresses, `localhost` and the names in /etc/hosts take no thread. Other names are looked up in a
-thread of Python's, and the lack of one fails that lookup only.
+thread of Python's, and the lack of one fails that lookup only. Lookups have a limit of their own,
+so that slow ones leave threads for other work.
 
 Source: RFC 6761 section 6.3 (localhost), hosts(5).
 """
@@ -24,6 +25,9 @@ from . import threads
 _HOSTS = "/etc/hosts"
 _HOSTS_BYTES = 1 << 16
 _LOOPBACK = ("127.0.0.1", "::1")
+
+LOOKUPS = 32  # at once: a name server that does not respond holds each thread for 10 s and more
+_LIMIT = threads.Limit("swapchart_lookups", LOOKUPS)
 
 AddressInfo = tuple[Any, Any, int, str, Any]
 
@@ -76,7 +80,9 @@ async def getaddrinfo(
     if near:
         return _static(near, port, (family, type, proto, flags))
     try:
-        return await threads.run_or_fail(socket.getaddrinfo, host, port, family, type, proto, flags)
+        return await threads.run_or_fail(
+            socket.getaddrinfo, host, port, family, type, proto, flags, limiter=_LIMIT.limiter()
+        )
     except UnicodeError as error:  # an empty label, or a long one
         raise socket.gaierror(socket.EAI_NONAME, f"no such name: {error}") from error
     except threads.NoThreadError as error:
@@ -113,7 +119,9 @@ class _Lookup(asyncio.AbstractEventLoop):
     async def getnameinfo(self, sockaddr: Any, flags: int = 0) -> tuple[str, str]:
         if flags & socket.NI_NUMERICHOST:
             return socket.getnameinfo(sockaddr, flags)
-        return await threads.run_or_fail(socket.getnameinfo, sockaddr, flags)
+        return await threads.run_or_fail(
+            socket.getnameinfo, sockaddr, flags, limiter=_LIMIT.limiter()
+        )
 
     async def create_connection(  # type: ignore[override]
         self, factory: Callable[[], asyncio.BaseProtocol], host: Any = None, port: Any = None,

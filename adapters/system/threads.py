@@ -16,6 +16,7 @@ from typing import TypeVar, TypeVarTuple
 
 import anyio
 import anyio.to_thread
+from anyio.lowlevel import RunVar
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -25,6 +26,30 @@ _ROOM_BYTES = 24 << 20  # a stack of 8 MiB, and what the interpreter needs for a
 _LOOK_AGAIN_S = 0.01
 _log = logging.getLogger(__name__)
 _told_at = -_QUIET_S
+
+
+class Limit:
+    """How many calls of one kind may run at once in each event loop.
+
+    Calls that may wait for long have a limit of their own, since they would take all threads of the
+    common one.
+
+    Args:
+        name: Of the kind.
+        total: Largest number.
+    """
+
+    def __init__(self, name: str, total: int) -> None:
+        self._total = total
+        self._limiter: RunVar[anyio.CapacityLimiter] = RunVar(name)
+
+    def limiter(self) -> anyio.CapacityLimiter:
+        """Return the limiter of the running event loop."""
+        found = self._limiter.get(None)
+        if found is None:
+            found = anyio.CapacityLimiter(self._total)
+            self._limiter.set(found)
+        return found
 
 
 class NoThreadError(Exception):
@@ -84,11 +109,14 @@ async def run_or_fail(
         raise NoThreadError(str(error) or "no memory for a thread") from error
 
 
+_SETTLED = Limit("swapchart_settled", 32)
+
+
 async def settled(future: Future[T]) -> None:
     """Wait until *future*, which a thread of ours completes, is done; its outcome stays in it."""
     while not future.done():
         try:
-            await run_or_fail(future.exception)
+            await run_or_fail(future.exception, limiter=_SETTLED.limiter())
         except NoThreadError:
             await anyio.sleep(_LOOK_AGAIN_S)
 

@@ -5,12 +5,14 @@ import resource
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from swapchart.adapters.process import LocalLauncher, LocalProcess, container_engines, procfs
@@ -140,6 +142,23 @@ async def test_sweep_daemon_without_environment_ends_it_gently(
     assert killed == 0
     assert (tmp_path / "pid.asked").exists()
     assert not procfs.is_same(daemon)
+
+
+async def test_wait_no_thread_is_free_notices_the_exit(launcher: LocalLauncher) -> None:
+    """Work that holds all threads does not keep the exit of a model from being seen."""
+    release = threading.Event()
+    async with anyio.create_task_group() as busy:
+        limiter = anyio.to_thread.current_default_thread_limiter()
+        for _ in range(int(limiter.total_tokens)):
+            busy.start_soon(anyio.to_thread.run_sync, release.wait, 60)
+        try:
+            await eventually(lambda: limiter.available_tokens == 0)
+            process = await launcher.start(Command(argv=("true",)), LogRing())
+            with anyio.fail_after(10):
+                assert (await process.wait()).code == 0
+                await process.sweep(0)
+        finally:
+            release.set()
 
 
 async def test_sweep_daemon_that_ignores_sigterm_kills_it_after_the_grace(

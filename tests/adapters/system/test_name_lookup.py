@@ -7,17 +7,19 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
+from tools.net import wait_until_async
 
 from swapchart.adapters.system import name_lookup, threads
 
 #: Lets no thread be made: the limit of address space leaves no room for its stack.
 NO_THREADS = """
     import asyncio, resource, sys, threading
-    from swapchart.adapters import lookup, threads
+    from swapchart.adapters.system import name_lookup, threads
 
     def forbid_threads():
         pages = int(open("/proc/self/statm").read().split()[0])
@@ -146,7 +148,7 @@ def test_loop_without_threads_looks_up_localhost_and_fails_for_others() -> None:
                     print(error)
             print(await threads.run(threading.active_count))
 
-        with asyncio.Runner(loop_factory=lookup.loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=name_lookup.loop_factory()) as runner:
             runner.run(main())
     """)
 
@@ -154,12 +156,64 @@ def test_loop_without_threads_looks_up_localhost_and_fails_for_others() -> None:
     assert said.splitlines() == ["127.0.0.1", refused, refused, "1"]
 
 
+def test_getaddrinfo_many_slow_lookups_leave_threads_for_other_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A name server that does not respond delays lookups, and nothing else."""
+    release = threading.Event()
+    lock = threading.Lock()
+    running, peak = 0, 0
+
+    def slow(*how: object) -> list[object]:
+        nonlocal running, peak
+        with lock:
+            running += 1
+            peak = max(peak, running)
+        release.wait(60)
+        with lock:
+            running -= 1
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+
+    async def ask() -> None:
+        lookups = [asyncio.create_task(name_lookup.getaddrinfo(f"p{n}.example", 80))
+                   for n in range(60)]  # fmt: skip
+        try:
+            async with asyncio.timeout(10):
+                await wait_until_async(lambda: peak > 1)
+                await asyncio.sleep(0.1)
+                assert await threads.run(int) == 0
+        finally:
+            release.set()
+        assert await asyncio.gather(*lookups) == [[]] * 60
+
+    asyncio.run(ask())
+    assert 1 < peak <= name_lookup.LOOKUPS
+
+
+def test_settled_many_futures_leave_threads_for_other_work() -> None:
+    """A database that is locked delays those who wait for it, and nothing else."""
+
+    async def ask() -> None:
+        futures: list[Future[int]] = [Future() for _ in range(60)]
+        waiting = [asyncio.create_task(threads.settled(future)) for future in futures]
+        try:
+            async with asyncio.timeout(10):
+                await asyncio.sleep(0.1)
+                assert await threads.run(int) == 0
+        finally:
+            for future in futures:
+                future.set_result(7)
+        await asyncio.gather(*waiting)
+
+    asyncio.run(ask())
+
+
 def test_run_thread_is_used_where_there_is_one() -> None:
     """Work is done beside the event loop, and its errors come out as they are."""
 
     async def ask() -> None:
-        import threading
-
         assert await threads.run(threading.get_ident) != threading.get_ident()
         assert await threads.run_or_fail(threading.get_ident) != threading.get_ident()
         with pytest.raises(RuntimeError, match="mine"):
