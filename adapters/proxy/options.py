@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -69,6 +68,23 @@ class ProxyOptions:
     build_date: str = ""
 
 
+def is_like(text: str, pattern: str) -> bool:
+    """Return True if *text* is like *pattern*, in which ``*`` is anything; in linear time."""
+    first, *others = pattern.split("*")
+    if not others:
+        return text == first
+    *middle, last = others
+    place, end = len(first), len(text) - len(last)
+    if place > end or not text.startswith(first) or not text.endswith(last):
+        return False
+    for piece in middle:
+        found = text.find(piece, place, end)
+        if found < 0:
+            return False
+        place = found + len(piece)
+    return True
+
+
 KeyScope: TypeAlias = Literal["infer", "admin"]
 
 
@@ -92,8 +108,8 @@ class ApiKey:
         key: The key itself, or ``sha256:`` and the 64 hexadecimal digits of its hash.
         scopes: ``infer``: ask models; ``admin``: everything else. None means both, and ``infer``
             alone for a key with *models*.
-        models: Names or patterns (``qwen*``) of the models it is good for, as requests name them
-            or by their ids; None is all.
+        models: Names or patterns of the models it is good for, as requests name them or by their
+            ids; ``*`` in one is anything. None is all.
     """
 
     key: str = field(repr=False)
@@ -139,7 +155,7 @@ class Access:
         if self.models is None:
             return True
         return any(
-            name == pattern or fnmatchcase(name, pattern)  # a name may hold brackets
+            name == pattern or ("*" in pattern and is_like(name, pattern))
             for name in names for pattern in self.models
         )  # fmt: skip
 

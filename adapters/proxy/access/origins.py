@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from ...http1.asgi_types import Headers
+from ..options import is_like
 
 #: Schemes of desktop and mobile applications that show pages of their own: Electron, Tauri,
 #: Capacitor, Ionic, Visual Studio Code. No web site has an origin of these.
@@ -36,7 +37,7 @@ def is_loopback_host(host: str) -> bool:
     if name == "localhost" or name.endswith(".localhost"):
         return True
     try:
-        return ipaddress.ip_address(name).is_loopback
+        return _address(name).is_loopback
     except ValueError:
         return False
 
@@ -47,21 +48,15 @@ def host_name(value: str) -> str | None:
     return None if match is None else match[1] or match[2]
 
 
-def _matches(text: str, pattern: str) -> bool:
-    """Return True if *text* is like *pattern*, in which ``*`` is anything; in linear time."""
-    first, *others = pattern.split("*")
-    if not others:
-        return text == first
-    *middle, last = others
-    place, end = len(first), len(text) - len(last)
-    if place > end or not text.startswith(first) or not text.endswith(last):
-        return False
-    for piece in middle:
-        found = text.find(piece, place, end)
-        if found < 0:
-            return False
-        place = found + len(piece)
-    return True
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Return the address; one of IPv4 that a socket for both kinds tells as IPv6, as IPv4.
+
+    Raises:
+        ValueError: It is none.
+    """
+    found = ipaddress.ip_address(text)
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return found if mapped is None else mapped
 
 
 def _is_address(text: str) -> bool:
@@ -102,9 +97,7 @@ class HostCheck:
             return False
         if is_loopback_host(name) or _is_address(name):
             return True
-        return any(
-            _matches(value if ":" in pattern else name, pattern) for pattern in self._allowed
-        )
+        return any(is_like(value if ":" in pattern else name, pattern) for pattern in self._allowed)
 
 
 class OriginCheck:
@@ -128,7 +121,7 @@ class OriginCheck:
         return known
 
     def _decide(self, origin: str, host: str) -> bool:
-        if any(_matches(origin, pattern) for pattern in self._allowed):
+        if any(is_like(origin, pattern) for pattern in self._allowed):
             return True
         try:
             url = urlsplit(origin)
@@ -169,7 +162,7 @@ class ProxyTrust:
 
     def _decide(self, address: str) -> bool:
         try:
-            found = ipaddress.ip_address(address)
+            found = _address(address)
         except ValueError:
             return False
         return any(found in network for network in self._networks)

@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 from tools.asgi import Bench, proxied
 from tools.net import wait_until_async
 
+from swapchart.adapters.proxy.access.admission import AdmissionControl, Allowed
 from swapchart.adapters.proxy.access.api_keys import ApiKeys
 from swapchart.adapters.proxy.access.origins import (
     HostCheck,
     OriginCheck,
+    ProxyTrust,
     host_name,
     is_loopback_host,
 )
@@ -508,10 +510,39 @@ def test_C30_no_host_is_both_malformed_and_ours(text: str) -> None:
         assert not HostCheck(["a", "b", "ab"]).allows(text.encode())
 
 
-@pytest.mark.parametrize(("host", "ours"), [("::1", True), ("localhost", True), ("lo", False)])
+@pytest.mark.parametrize(
+    ("host", "ours"),
+    [
+        ("::1", True), ("localhost", True), ("lo", False), ("::ffff:127.0.0.1", True),
+        ("::FFFF:7f00:1", True), ("::ffff:10.0.0.1", False), ("::127.0.0.1", False),
+    ],
+)  # fmt: skip
 def test_C30_loopback(host: str, ours: bool) -> None:
     """Loopback is an address or a name of this machine."""
     assert is_loopback_host(host) is ours
+
+
+@pytest.mark.parametrize(
+    ("server", "status"),
+    [("127.0.0.1", 421), ("::1", 421), ("::ffff:127.0.0.1", 421), ("::ffff:10.0.0.1", 200)],
+)
+def test_C30_foreign_name_at_a_mapped_loopback_address_is_misdirected(
+    server: str, status: int
+) -> None:
+    """A socket for IPv4 and IPv6 tells a loopback address as `::ffff:127.0.0.1`."""
+    gate = AdmissionControl(ProxyOptions())
+    route, _ = ROUTES.find("GET", "/running")
+    verdict = gate.admit({"headers": [(b"host", b"evil.example")], "server": (server, 80)}, route)
+
+    assert (200 if isinstance(verdict, Allowed) else verdict.status) == status
+
+
+def test_proxy_trust_mapped_address_is_the_address() -> None:
+    """A trusted proxy stays one where a socket for IPv4 and IPv6 tells its address."""
+    trust = ProxyTrust(["10.0.0.0/8"])
+
+    assert trust.allows("::ffff:10.1.2.3")
+    assert not trust.allows("::ffff:11.1.2.3")
 
 
 # ---- methods
