@@ -201,7 +201,9 @@ class AdmissionControl:
     def _is_foreign(self, head: _Head) -> bool:
         """Return True if a page asks that is neither ours nor of this machine nor allowed."""
         if head.origin is None:
-            return head.site == b"cross-site"
+            return head.site == b"cross-site" or (
+                head.site == b"same-site" and not _is_loopback_field(head.host)
+            )
         return not self._origins.allows(head.origin, head.host or b"")
 
     def _wrong_host(self, scope: Scope, host: bytes | None) -> Denied | None:
@@ -220,7 +222,7 @@ class AdmissionControl:
     def _cross_site(self, origin: bytes | None) -> Denied:
         if origin is None:
             message = (
-                "the browser says that a page of another site asked (Sec-Fetch-Site: cross-site), "
+                "the browser says (Sec-Fetch-Site) that a page of another site or subdomain asked, "
                 "and names no origin: open the address by itself, or ask by a script of an origin "
                 f"in allowedOrigins ({_SECURITY}, Origins)"
             )
@@ -245,6 +247,12 @@ class AdmissionControl:
         if known is None:
             known = self._loopback[address] = is_loopback_host(address)  # as many as we have
         return known
+
+
+def _is_loopback_field(host: bytes | None) -> bool:
+    """Return True if *host*, a Host field, means this machine: so does any other port of it."""
+    name = None if host is None else host_name(host.decode("latin-1"))
+    return name is not None and is_loopback_host(name)
 
 
 def _beyond(access: Access, route: Route | None) -> Denied | None:

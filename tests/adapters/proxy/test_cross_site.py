@@ -66,7 +66,8 @@ ORIGINS = {
     "null": False,
     "https://evil.example": False,
 }
-GOOD_HOSTS = ("127.0.0.1:8080", "192.168.1.5:8080", "[fe80::1]", PORTED)
+LOOPBACK_HOSTS = ("127.0.0.1:8080", "localhost", "[::1]:8080")
+GOOD_HOSTS = (*LOOPBACK_HOSTS, "192.168.1.5:8080", "[fe80::1]", PORTED)
 BAD_HOSTS = ("evil.example", "127.0.0.1.evil.example:8080")
 CLICK = [("site", "cross-site"), ("mode", "navigate"), ("user", "?1"), ("dest", "document")]
 FETCHES = {
@@ -77,8 +78,12 @@ FETCHES = {
     "click": CLICK,
     "script opens": [CLICK[0], CLICK[1], CLICK[3]],
     "click in a frame": [*CLICK[:3], ("dest", "iframe")],
+    "image of a sibling": [("site", "same-site"), ("mode", "no-cors"), ("dest", "image")],
+    "click of a sibling": [("site", "same-site"), *CLICK[1:]],
 }
 CROSS_SITE = {"image", "click", "script opens", "click in a frame"}
+SAME_SITE = {"image of a sibling", "click of a sibling"}  # of this machine, where that is asked
+CLICKS = {"click", "click of a sibling"}
 
 
 def expected(
@@ -90,12 +95,13 @@ def expected(
     has_key = is_keyed and credential in VALID
     is_added = is_keyed and credential in ADDED_BY_PAGE
     is_ours = ORIGINS[origin] or (origin is not None and origin.partition("://")[2] == host)
-    is_foreign = not is_ours or (origin is None and fetch in CROSS_SITE)
+    is_others = fetch in CROSS_SITE or (fetch in SAME_SITE and host not in LOOPBACK_HOSTS)
+    is_foreign = not is_ours or (origin is None and is_others)
     is_read = origin is not None and (is_added or not is_foreign)
     if is_foreign and not is_added:
         if is_keyed and credential == "wrong Bearer":
             return 401, origin is not None
-        may_open = kind == "model page" and fetch == "click" and origin is None
+        may_open = kind == "model page" and fetch in CLICKS and origin is None
         if kind in CHANGES and not may_open:
             return 403, False
     if is_keyed and not has_key and kind not in ("health", "open"):
@@ -251,6 +257,11 @@ def test_foreign_page_with_key_reads_responses_and_errors() -> None:
             'allowedOrigins: ["https://evil.example:8443"]',
         ),
         ({"Sec-Fetch-Site": "cross-site"}, "origin_not_allowed", "allowedOrigins"),
+        (
+            {"Sec-Fetch-Site": "same-site", "Host": "proxy.lan"},
+            "origin_not_allowed",
+            "allowedOrigins",
+        ),
         ({"Host": 'a"b\x01' + "c" * 5000}, "host_not_allowed", "docs/security.md"),
     ],
 )
