@@ -10,13 +10,16 @@ from .entry import Attack
 from .target import CHAT, Target, read_request
 
 ADMIN, INFER, SOME, LIMITED = "sk-attack-admin", "sk-attack-infer", "sk-attack-some", "sk-limited"
+PEER = "sk-attack-peer"
 CONFIG = {
     "apiKeys": [
         ADMIN,
         {"key": INFER, "scopes": ["infer"]},
         {"key": SOME, "scopes": ["infer", "admin"], "models": ["demo"]},
         {"key": LIMITED, "models": ["demo"]},
+        {"key": PEER, "scopes": ["infer", "admin"], "models": ["far/model", "model"]},
     ],
+    "peers": {"far": {"proxy": "http://127.0.0.1:9", "models": ["model"], "apiKey": "theirs"}},
     "allowedHosts": ["*.a.*.b.*.lan"],
     "allowedOrigins": ["https://*.a.*.b.*.example"],
 }
@@ -80,6 +83,31 @@ def key_for_one_model_reaches_for_another(target: Target) -> None:
         assert target.call("GET", path, headers={"x-api-key": LIMITED}).status == 403, path
 
 
+def key_for_a_peers_model_reaches_for_the_peer(target: Target) -> None:
+    """A key for one model of a peer gets nothing else of it, whatever stands below its name."""
+    for path in (CHAT, "/props?model=other", "/logs", "/api/models/unload", "/", "/%2e%2e/logs"):
+        for name in ("far/model", "far%2Fmodel", "model"):
+            for method in ("GET", "POST"):
+                answer = target.call(
+                    method, f"/upstream/{name}{path}", headers={"x-api-key": PEER},
+                    body=b'{"model": "other"}',
+                )  # fmt: skip
+                assert answer.status == 403, (name, path)
+    answer = target.call("POST", CHAT, value={"model": "model"}, headers={"x-api-key": PEER})
+    assert answer.status == 502  # nobody is there
+
+
+def long_fields_and_queries_of_many_words(target: Target) -> None:
+    """Looking for keys in a head of many words costs each word one look."""
+    for word in ("a,", "=", "%41", '"a";', "a=b&"):
+        text = word * (6000 // len(word))
+        answer = target.call(
+            "POST", f"{CHAT}?{text}", value={"model": "demo", "messages": [], "max_tokens": 1},
+            headers={"x-api-key": ADMIN, "x-words": text},
+        )  # fmt: skip
+        assert answer.status in (200, 414, 431)
+
+
 def credentials_that_differ(target: Target) -> None:
     """The first valid credential counts; rights of two are never joined."""
     for fields, status in (
@@ -108,6 +136,7 @@ def foreign_page_with_the_browsers_password(target: Target) -> None:
         {**EVIL, "Authorization": basic(ADMIN)},
         {"Origin": "null", "Authorization": basic(ADMIN)},
         {"Sec-Fetch-Site": "cross-site", "Authorization": basic(ADMIN)},
+        {"Sec-Fetch-Site": "same-site", "Authorization": basic(ADMIN), "Host": "x.a.x.b.x.lan"},
         {**EVIL, "Authorization": basic(ADMIN), "x-api-key": INFER},
         {**EVIL},
     ):
@@ -158,9 +187,11 @@ def keys_in_other_fields_and_in_the_query(target: Target) -> None:
     with target.played(play):
         for field, value in (
             ("api-key", ADMIN), ("x-goog-api-key", ADMIN), ("cookie", f"a=b; key={ADMIN}"),
+            ("cookie", f"a={'b' * 600}; key={ADMIN}"), ("x-auth", f'token="{ADMIN}"'),
+            ("x-auth", f"token:{ADMIN}"), ("referer", f"http://h/?u={quote(f'?k={ADMIN}')}"),
         ):  # fmt: skip
             fields = {"authorization": f"Bearer {ADMIN}", field: value, "x-kept": "yes"}
-            path = f"{CHAT}?api_key={quote(ADMIN)}&kept=1"
+            path = f"{CHAT}?api_key={quote(ADMIN)}&kept=1&{ADMIN}&a=1;key={ADMIN}"
             answer = target.call("POST", path, value={"model": "hostile"}, headers=fields)
             assert answer.status == 200
     assert len(seen) >= 3
@@ -174,6 +205,8 @@ ATTACKS: tuple[Attack, ...] = tuple(
         infer_key_changes_a_models_server,
         infer_key_opens_a_websocket,
         key_for_one_model_reaches_for_another,
+        key_for_a_peers_model_reaches_for_the_peer,
+        long_fields_and_queries_of_many_words,
         credentials_that_differ,
         thousands_of_guesses_in_one_request,
         foreign_page_with_the_browsers_password,

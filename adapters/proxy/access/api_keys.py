@@ -37,7 +37,10 @@ NOT_PASSED_ON = CREDENTIALS | _OVERRIDES
 
 _TRIED = 8  # credentials of one request; no client sends more, and each is a guess
 _SPLIT = bytes.maketrans(b";,&?", b"    ")
-_LONGEST_BYTES = 512  # of a field's or parameter's value that is compared with our keys
+_SPLIT_FINE = bytes.maketrans(b";,&?\"':{}", b" " * 9)
+_SPLIT_FINEST = bytes.maketrans(b";,&?\"':{}=", b" " * 10)
+_QUOTES = b"\"'"
+_LONGEST_BYTES = 512  # of a part of a field or query that is compared with our keys
 
 
 class ApiKeys:
@@ -54,6 +57,7 @@ class ApiKeys:
         self.is_empty = not self._access
         self._lengths = {len(key.key.encode("utf-8", "surrogateescape")) for key in keys}
         self._has_hashes = any(key.is_hashed for key in keys)
+        self._shortest = 1 if self._has_hashes else min(self._lengths, default=1)
 
     def access(self, secret: bytes) -> Access | None:
         """Return what the holder of *secret* may do, or None when it is no key of ours."""
@@ -100,12 +104,19 @@ class ApiKeys:
         return [field for field in headers if not self._holds_key(field[1])]
 
     def query_without_keys(self, query: bytes) -> bytes:
-        """Return *query* without the parameters whose value is one of our keys."""
-        if self.is_empty or b"=" not in query:
+        """Return *query* without the parameters that are, or hold, one of our keys."""
+        if self.is_empty or not self._holds_key(query):
             return query
-        parts = query.split(b"&")
-        kept = [part for part in parts if not self._is_key(part.partition(b"=")[2])]
-        return query if len(kept) == len(parts) else b"&".join(kept)
+        parts = (self._without_key(part) for part in query.split(b"&"))
+        return b"&".join(part for part in parts if part is not None)
+
+    def _without_key(self, part: bytes) -> bytes | None:
+        """Return *part* of a query without what holds a key of ours; None: nothing is left."""
+        if not self._holds_key(part):
+            return part
+        pieces = part.split(b";")  # some clients and servers separate by it
+        kept = [piece for piece in pieces if not self._holds_key(piece)]
+        return b";".join(kept) if 0 < len(kept) < len(pieces) else None
 
     def target_without_keys(self, target: bytes) -> bytes:
         """Return *target*, a path with or without a query, as `query_without_keys` does."""
@@ -116,14 +127,23 @@ class ApiKeys:
         return path + b"?" + kept if kept or not query else path
 
     def _holds_key(self, value: bytes) -> bool:
-        if not 0 < len(value) <= _LONGEST_BYTES:
+        """Return True if *value*, or a part of it between separators, is a key; in linear time."""
+        if len(value) < self._shortest:
             return False
         if self._is_key(value):
             return True
-        words = value.translate(_SPLIT).split()
-        if len(words) == 1 and b"=" not in value:
-            return False
-        return any(self._is_key(part) for word in words for part in (word, word.partition(b"=")[2]))
+        words = {*value.split(b"&"), *value.translate(_SPLIT).split()}
+        words |= _values(words)
+        if any(map(self._is_key, words)) or self._has_word(value):
+            return True
+        return b"%" in value and self._has_word(unquote_to_bytes(value))
+
+    def _has_word(self, value: bytes) -> bool:
+        """Return True if a key stands in *value* as it is."""
+        words = {*value.translate(_SPLIT).split(), *value.translate(_SPLIT_FINE).split()}
+        words |= _values(words)
+        words.update(value.translate(_SPLIT_FINEST).split())
+        return any(map(self._is_known, words))
 
     def redacted(self, fields: dict[str, str]) -> dict[str, str]:
         """Return *fields*, names and values as they are shown, without values that hold a key."""
@@ -154,9 +174,17 @@ class ApiKeys:
         return is_encoded and self._is_known(unquote_to_bytes(value.replace(b"+", b" ")))
 
     def _is_known(self, value: bytes) -> bool:
-        if len(value) not in self._lengths and not self._has_hashes:
+        if len(value) not in self._lengths and not (
+            self._has_hashes and 0 < len(value) <= _LONGEST_BYTES
+        ):
             return False  # without hashing what cannot be a key
         return sha256(value).digest() in self._access
+
+
+def _values(words: set[bytes]) -> set[bytes]:
+    """Return what stands behind the first ``=`` of *words*, and in quotes."""
+    found = {word.partition(b"=")[2] for word in words if b"=" in word}
+    return found | {word.strip(_QUOTES) for word in (*words, *found)}
 
 
 def _from_authorization(value: bytes) -> tuple[bytes, bool]:

@@ -9,7 +9,7 @@ from ...http1.asgi_types import Send
 from ..body.model_name import shown_name
 from ..context import ProxyContext
 from ..forwarding.forward import OutgoingRequest, forward, new_record
-from ..models.catalog import LocalModel
+from ..models.catalog import LocalModel, PeerModel
 from ..models.resolver import ResolvedModel
 from ..options import Access, KeyScope
 from ..request import Request
@@ -18,6 +18,10 @@ from .inference_paths import MODEL_PATHS, is_comfyui_use, is_inference
 
 COMFYUI = "comfyui_auto"
 _UPSTREAM = b"/upstream/"
+_WHOLE_PEER = (
+    "forbidden: below /upstream this is about the whole peer, and the API key is for some models "
+    "(`models` in `apiKeys`): ask at the path of the API, with the model's name in the body"
+)
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})|%00")
 
 
@@ -127,6 +131,8 @@ def forbidden(
     wanted = unquote_to_bytes(named).decode("utf-8", "replace")
     if not access.allows_model(wanted, target.wanted, target.id):
         return f"forbidden: this API key is not good for {shown_name(wanted)}"
+    if access.models is not None and isinstance(target, PeerModel):
+        return _WHOLE_PEER  # which serves other models there, and itself, for its own key
     return ""
 
 

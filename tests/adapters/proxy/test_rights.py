@@ -19,7 +19,7 @@ from swapchart.adapters.proxy.models.definitions import (
     ProfileDefinition,
     SelectorDefinition,
 )
-from swapchart.adapters.proxy.options import ApiKey, ProxyOptions
+from swapchart.adapters.proxy.options import Access, ApiKey, KeyScope, ProxyOptions
 from swapchart.runtime import Command, ServiceSpec
 
 INFER, ADMIN = "sk-infer/+=", "sk-admin"
@@ -156,6 +156,51 @@ def test_rights_by_model_agree_everywhere() -> None:
     run(main, profiles=[profile])
 
 
+@pytest.mark.parametrize("scopes", [frozenset({"infer"}), frozenset({"infer", "admin"})])
+@pytest.mark.parametrize("models", [("p/m",), ("m",), ("*",)])
+def test_key_for_some_models_reaches_a_peer_by_body_and_query_only(
+    models: tuple[str, ...], scopes: frozenset[KeyScope]
+) -> None:
+    """Below /upstream a peer is reached whole, with its key: not by a key for some models."""
+    key = ApiKey(key="sk-some", models=models, scopes=scopes)
+    options = ProxyOptions(keys=(key, ApiKey(key=ADMIN)))
+    pinned = ProfileDefinition(id="day", pins={"main": "p/m"})
+    asked = [
+        ("POST", "/v1/chat/completions", {"model": "secret"}), ("GET", "/props?model=secret", None),
+        ("POST", "/api/models/unload", {}), ("GET", "/logs", None), ("GET", "/", None),
+    ]  # fmt: skip
+    upgrade = {
+        "Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+    }  # fmt: skip
+
+    async def whole() -> None:
+        async with serving() as remote:
+            names = ("m", "secret")
+            peers = [PeerDefinition(id="p", url=remote.url, models=names, api_key="peer-key")]
+            async with proxied("a", peers=peers, profiles=[pinned], options=options) as bench:
+                bench.app.proxy.activate_profile("day")
+                some = {"x-api-key": "sk-some"}
+                for name in ("p/m", "m", "p%2Fm", "main"):
+                    for method, path, value in asked:
+                        place = f"/upstream/{name}{path}"
+                        for headers in (some, {**some, **upgrade}):
+                            answer = await bench.client.call(
+                                method, place, value=value, headers=headers
+                            )
+                            assert answer.status == 403, (method, place)
+                assert remote.received == []
+                for name in ("m",) if models == ("m",) else ("p/m", "m"):
+                    body = await bench.client.chat(name, headers=some)
+                    query = await bench.client.call("GET", f"/props?model={name}", headers=some)
+                    assert (body.status, query.status) == (200, 200)
+                admin = {"x-api-key": ADMIN}
+                below = await bench.client.call("GET", "/upstream/p/m/logs", headers=admin)
+                assert below.status == 200
+
+    asyncio.run(whole())
+
+
 def test_unknown_name_suggests_no_model_of_others() -> None:
     """A key for one model is not told the names of others when it makes a mistake."""
     card = SelectorDefinition(id="omega-pick", strategy="pin", targets=("omega",))
@@ -202,10 +247,17 @@ FIELDS = [
     ("x-goog-api-key", f"Bearer {INFER}"), ("cookie", f"theme=dark; token={INFER}; x=1"),
     ("cookie", f"key={quote(INFER, safe='')}"), ("x-api-key", INFER),
     ("referer", f"http://localhost/page?a=1&api_key={quote(INFER, safe='')}&b=2"),
+    ("referer", f"http://localhost/?next={quote(f'http://h/?a=1&key={quote(ADMIN)}', safe='')}"),
+    ("cookie", f"session={'s' * 520}; token={INFER}"), ("x-auth", f"{'x ' * 900}{ADMIN}"),
+    ("x-auth", f'token="{INFER}"'), ("api-key", f'"{INFER}"'), ("api-key", f"'{ADMIN}'"),
+    ("x-auth", f"token:{ADMIN}"), ("x-auth", f'{{"a": 1, "key": "{INFER}"}}'),
+    ("x-auth", f"a=token={ADMIN}"), ("x-auth", f"a=1;key={INFER}"),
 ]  # fmt: skip
 QUERIES = [
     f"api_key={INFER}", f"key={quote(INFER, safe='')}", f"a=1&access_token={ADMIN}&b=2",
-    f"api-key={quote(ADMIN)}&api_key={INFER}",
+    f"api-key={quote(ADMIN)}&api_key={INFER}", ADMIN, quote(INFER, safe=""), f"{ADMIN}&kept=1",
+    f"a=1;key={ADMIN}&b=2", f"a=1&b=2&key=%22{ADMIN}%22", f"a={'s' * 600};key={ADMIN}",
+    f"u={quote(f'http://h/?key={ADMIN}', safe='')}", f"key=Bearer%20{ADMIN}", f"k=a:{ADMIN}",
 ]  # fmt: skip
 TARGETS = [
     ("POST", "/v1/chat/completions"), ("POST", "/upstream/{}/v1/chat/completions"),
@@ -236,6 +288,7 @@ def test_our_keys_in_any_field_or_parameter_stay_here(
         assert sent.header("x-kept") == "yes"
         if query.startswith("a=1"):
             assert sent.target.endswith("a=1&b=2")
+        assert ("kept=1" in query) is ("kept=1" in sent.target)
 
     async def whole() -> None:
         keys = [ApiKey(key=key) for key in (INFER, ADMIN)]
@@ -261,8 +314,17 @@ def test_our_keys_in_websocket_protocols_and_shown_fields_stay_here() -> None:
 
     assert ring.protocols_without_keys(offered) == ["realtime", "openai-beta.realtime-v1"]
     assert ApiKeys().protocols_without_keys(offered) == offered
-    shown = ring.redacted({"X-Other": "Bearer sk-a.b", "Accept": "a/b", "X-Third": "sk-a.bc"})
-    assert shown == {"X-Other": "[REDACTED]", "Accept": "a/b", "X-Third": "sk-a.bc"}
+    kept = {"Accept": "a/b", "X-Third": "sk-a.bc", "Cookie": "a=" + "x" * 600}
+    held = (
+        "Bearer sk-a.b",
+        'a="sk-a.b"',
+        "a:sk-a.b",
+        "x" * 600 + "; a=sk-a.b",
+        "u=%3Fk%3Dsk-a%2Eb",
+    )
+    for value in held:
+        shown = ring.redacted({"X-Other": value, **kept})
+        assert shown == {"X-Other": "[REDACTED]", **kept}
 
 
 def test_without_keys_of_ours_fields_and_parameters_cross() -> None:
@@ -289,8 +351,49 @@ def test_query_of_endless_parameters_takes_linear_time() -> None:
 
     assert ring.query_without_keys(query) is query
     assert ring.query_without_keys(query + b"&key=sk-one") == query
+    assert ring.query_without_keys(query + b";key=sk-one") == query
     assert ring.target_without_keys(b"/x?key=sk-one") == b"/x"
     assert ring.target_without_keys(b"/x?") == b"/x?"
+
+
+@pytest.mark.parametrize(
+    "key", ["sk-a", "sk:a", "a;b", "a,b", "a&b", "a=b==", 'q"uote', "sk%41", "ü"]
+)
+@pytest.mark.parametrize("hashed", [False, True], ids=["plain", "hashed"])
+def test_keys_with_separators_in_them_stay_here(key: str, hashed: bool) -> None:
+    """A key with a character that also separates is found as a value, quoted or encoded."""
+    text = key.encode()
+    ring = ApiKeys([ApiKey(key=f"sha256:{sha256(text).hexdigest()}" if hashed else key)])
+    encoded = quote(key, safe="").encode()
+
+    for value in (
+        text,
+        encoded,
+        b"k=" + encoded,
+        b"x" * 600 + b"; k=" + encoded,
+        b'k="%b"' % encoded,
+    ):
+        assert ring.without_keys([(b"x", value), (b"y", b"z")]) == [(b"y", b"z")], value
+    for query in (encoded, b"k=" + encoded, b"k=" + encoded + b"&k=" + encoded):
+        assert ring.query_without_keys(query) == b""
+    assert ring.query_without_keys(b"a=1;k=" + encoded + b"&b=2") == b"a=1&b=2"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "is_allowed"),
+    [
+        ("qwen?", "qwen2", False), ("qwen?", "qwen?", True), ("[ab]", "a", False),
+        ("[ab]", "[ab]", True), ("[!x]*", "abc", False), ("[!x]*", "[!x]abc", True),
+        ("qwen*", "qwen", True), ("qwen*", "aqwen", False), ("*", "", True), ("a*b", "a*b", True),
+        ("q*n*2", "qwen2", True), ("q*n*2", "q2n", False), ("", "a", False),
+    ],
+)  # fmt: skip
+def test_models_of_a_key_only_a_star_matches_anything(
+    pattern: str, name: str, is_allowed: bool
+) -> None:
+    """In `models` of a key `*` is anything, and every other character is itself."""
+    assert Access(models=(pattern,)).allows_model(name) is is_allowed
+    assert Access(models=("other", pattern)).allows_model("x", name) is is_allowed
 
 
 @pytest.mark.parametrize("target", ["/api/events", "/logs/stream", "/logs/stream/a"])
