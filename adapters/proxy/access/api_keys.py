@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import string
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from urllib.parse import unquote_to_bytes
@@ -39,6 +40,7 @@ _TRIED = 8  # credentials of one request; no client sends more, and each is a gu
 _SPLIT = bytes.maketrans(b";,&?", b"    ")
 _SPLIT_FINE = bytes.maketrans(b";,&?\"':{}", b" " * 9)
 _SPLIT_FINEST = bytes.maketrans(b";,&?\"':{}=", b" " * 10)
+_PLAIN = string.ascii_letters.encode() + string.digits.encode() + b"-._~/"  # nothing splits there
 _QUOTES = b"\"'"
 _LONGEST_BYTES = 512  # of a part of a field or query that is compared with our keys
 
@@ -132,6 +134,11 @@ class ApiKeys:
             return False
         if self._is_key(value):
             return True
+        marks = value.translate(None, _PLAIN)
+        if not marks:
+            return False  # one word, as most fields are
+        if marks == b"=":
+            return any(map(self._is_known, value.split(b"=")))
         words = {*value.split(b"&"), *value.translate(_SPLIT).split()}
         words |= _values(words)
         if any(map(self._is_key, words)) or self._has_word(value):
@@ -182,8 +189,8 @@ class ApiKeys:
 
 
 def _values(words: set[bytes]) -> set[bytes]:
-    """Return what stands behind the first ``=`` of *words*, and in quotes."""
-    found = {word.partition(b"=")[2] for word in words if b"=" in word}
+    """Return what stands before and behind the first ``=`` of *words*, and in quotes."""
+    found = {side for word in words if b"=" in word for side in word.partition(b"=")[::2]}
     return found | {word.strip(_QUOTES) for word in (*words, *found)}
 
 
