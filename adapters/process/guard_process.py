@@ -123,6 +123,14 @@ def is_engines(pid: int, table: dict[int, tuple[list[bytes], int, bytes]]) -> bo
     return False
 
 
+def line_of(pid: int) -> dict[int, tuple[list[bytes], int, bytes]]:
+    """Return *pid*, its parent, and so on, each with what `look_at` says."""
+    line: dict[int, tuple[list[bytes], int, bytes]] = {}
+    while pid > 1 and pid not in line and (found := look_at(pid)) is not None:
+        line[pid], pid = found, int(found[0][1])
+    return line
+
+
 def find_newer(newest: int, marker: bytes, tags: int, signum: int) -> bool:
     """Look at what was forked after *newest* had been, until nothing new is left.
 
@@ -141,13 +149,10 @@ def find_newer(newest: int, marker: bytes, tags: int, signum: int) -> bool:
     deadline = time.monotonic() + FOLLOW_S
     while (now := newest_pid()) > newest and time.monotonic() < deadline:
         for pid in range(newest + 1, now + 1):
-            if marker in b"\0" + read(f"/proc/{pid}/environ") or is_tagged(pid, tags):
-                line, above = {}, pid
-                while above > 1 and above not in line and (found := look_at(above)) is not None:
-                    line[above], above = found, int(found[0][1])
-                if not is_engines(pid, line):
-                    has_found = True
-                    send(pid, signum)
+            is_ours = marker in b"\0" + read(f"/proc/{pid}/environ") or is_tagged(pid, tags)
+            if is_ours and not is_engines(pid, line_of(pid)):
+                has_found = True
+                send(pid, signum)
         newest = now
     return has_found
 
@@ -190,21 +195,30 @@ def clear(folder: str) -> None:
 
 
 def clear_one(path: str) -> None:
-    """Kill what is in one cgroup, but for container engines, and remove it."""
-    names = [read(f"/proc/{pid.decode()}/comm").strip() for pid in members(path)]
-    if names and not any(each in ENGINES for each in names):
+    """Kill what is in one cgroup and below it, but for container engines, and remove it."""
+    pids = members(path)
+    others = [pid for pid in pids if not is_engines(pid, line_of(pid))]
+    if pids and len(others) == len(pids):
         with open(f"{path}/cgroup.kill", "w") as file:  # noqa: PTH123
             file.write("1")
+    else:
+        for pid in others:
+            send(pid, signal.SIGKILL)
     for _ in range(QUIET_SCANS):
         if not members(path):
             break
         time.sleep(PERIOD_S)
-    os.rmdir(path)  # noqa: PTH106
+    if not members(path):
+        for folder, _, _ in os.walk(path, topdown=False):
+            os.rmdir(folder)  # noqa: PTH106
 
 
-def members(path: str) -> list[bytes]:
-    """Return the pids in one cgroup."""
-    return read(f"{path}/cgroup.procs").split()
+def members(path: str) -> list[int]:
+    """Return the pids in one cgroup and in those below it."""
+    found = []
+    for folder, _, _ in os.walk(path):
+        found += [int(pid) for pid in read(f"{folder}/cgroup.procs").split()]
+    return found
 
 
 def send(pid: int, signum: int) -> None:

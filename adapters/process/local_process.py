@@ -16,7 +16,7 @@ import anyio.lowlevel
 from ...runtime.fence import kept
 from ...runtime.ports import Command, Exit, Probe, ProcessHandle
 from ..system import threads
-from . import container_engines, pidfd, reaping
+from . import pidfd, reaping
 from .oom import OomCount
 from .output import OutputPump
 from .port import http_probe
@@ -221,7 +221,7 @@ class LocalProcess(ProcessHandle):
             if self._exit is None:  # in one call, so that no member forks a way out
                 self._signal_group(signal.SIGKILL)
         if self._tree.group is not None:
-            self._tree.group.kill(container_engines.is_daemon)
+            self._tree.group.kill(descendants.is_engines)
         killed = [each for each in members if self._ending.kill(each)]
         return killed + self._ending.newer(self._tree, newest, is_killing=True)
 

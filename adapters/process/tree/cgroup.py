@@ -3,7 +3,8 @@
 Only version 2 of cgroups is used, and only below our own cgroup, which must have been handed to us:
 systemd says so by an attribute (``Delegate=yes``); without systemd it is enough that we may write
 there.
-Processes of a group are killed in one call, however fast they fork.
+Processes of a group and of the groups below it are killed in one call, however fast they fork. A
+container engine in it is spared with all that descends from it.
 
 The folder ``swapchart-PID-START`` names us; what a killed proxy left behind, all of it empty, is
 removed by the next.
@@ -70,11 +71,15 @@ class ProcessGroup:
         (self._folder / "cgroup.procs").write_text(str(pid))
 
     def pids(self) -> set[int]:
-        """Return the processes in it; empty if they cannot be read."""
-        try:
-            return {int(word) for word in (self._folder / "cgroup.procs").read_text().split()}
-        except (OSError, ValueError):
-            return set()
+        """Return the processes in it and in the groups below it, as far as they can be read.
+
+        A container engine makes groups below.
+        """
+        found: set[int] = set()
+        for folder, _, _ in os.walk(self._folder):
+            with suppress(OSError, ValueError):
+                found.update(map(int, Path(folder, "cgroup.procs").read_text().split()))
+        return found
 
     def holds(self, pid: int) -> bool:
         """Return True if *pid* is in it, or in a group that was made below it."""
@@ -85,9 +90,9 @@ class ProcessGroup:
         return False
 
     def kill(self, is_spared: Callable[[int], bool]) -> None:
-        """Kill all in it at once, but for whom *is_spared* names; never raises.
+        """Kill all in it and below it at once, but for the pids *is_spared* names; never raises.
 
-        Where somebody is spared, the group is frozen while the others are killed.
+        Where one is spared, the group is frozen while the others are killed.
         """
         with suppress(OSError):
             if not any(map(is_spared, self.pids())):
@@ -104,12 +109,13 @@ class ProcessGroup:
                 freezer.write_text("0")
 
     def remove(self) -> bool:
-        """Remove the group; returns False if somebody is in it, who may be dying."""
-        try:
-            self._folder.rmdir()
-        except OSError:
-            return not self._folder.exists()
-        return True
+        """Remove it with the groups below; returns False if a process is in it, perhaps dying."""
+        if self.pids():
+            return False
+        for folder, _, _ in os.walk(self._folder, topdown=False):
+            with suppress(OSError):
+                os.rmdir(folder)  # noqa: PTH106
+        return not self._folder.exists()
 
 
 class ProcessGroups:
@@ -186,6 +192,5 @@ def _clear(above: Path) -> None:
             if found is None or found.start != int(start):
                 for folder in base.iterdir():
                     if folder.is_dir():
-                        with suppress(OSError):
-                            folder.rmdir()
+                        ProcessGroup(folder).remove()
                 base.rmdir()

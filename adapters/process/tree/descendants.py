@@ -175,6 +175,12 @@ def is_below_engine(proc: Proc) -> bool:
     return False
 
 
+def is_engines(pid: int) -> bool:
+    """Return True if *pid* lives and is a container engine's, as `is_below_engine` says."""
+    proc = procfs.find(pid)
+    return proc is not None and is_below_engine(proc)
+
+
 def _add_children(members: dict[int, Proc], table: dict[int, Proc]) -> None:
     """Add to *members* what descends from them, by the parents in *table*."""
     children: dict[int, list[Proc]] = {}

@@ -320,6 +320,12 @@ async def test_sweep_engine_daemon_is_left_to_its_engine(
         pytest.skip("its program file must be root's")
     names = frozenset({PYTHON.name.partition(".")[0]})
     process, daemon = await start_daemon(launcher, tmp_path / "pid")
+    if process.group is not None:  # engines make a group for each container
+        below = cgroup.own_folder()
+        assert below is not None
+        below = next(below.glob(f"swapchart-*/{process.run_id}")) / "container"
+        below.mkdir()
+        (below / "cgroup.procs").write_text(str(daemon.pid))
     monkeypatch.setattr(container_engines, "DAEMONS", names)
     monkeypatch.setattr(container_engines, "_MONITORS", names)
     monkeypatch.setattr("swapchart.adapters.process.tree.termination.ENGINE_S", 0.2)
