@@ -144,7 +144,12 @@ def test_close_client_that_ended_its_side_behind_unread_bytes_gets_all(run: Run)
     """Closing with input unread would reset the connection; so that input is read first."""
 
     async def main(stream: ClientStream, client: socket.socket) -> None:
-        client.sendall(bytes(client_stream._HIGH_BYTES + (1 << 17)))
+        await asyncio.to_thread(client.sendall, bytes(client_stream._HIGH_BYTES + 1))
+        for _ in range(100):
+            await asyncio.sleep(0.01)
+            if not stream._transport.is_reading():
+                break
+        client.sendall(bytes(1000))  # it finds room in the kernel
         client.shutdown(socket.SHUT_WR)
         async with asyncio.timeout(LONG_S):
             await asyncio.shield(stream.left)
