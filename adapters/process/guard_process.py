@@ -1,8 +1,8 @@
 """Ends what a proxy started, when the proxy dies without ending it: a script of its own.
 
-It runs as ``python -I -S -E guard.py INSTANCE TAGS CGROUPS`` in a session of its own, its standard
-input being a pipe that only the proxy holds. The end of that pipe is the death of the proxy, even
-by SIGKILL. It imports nothing but the interpreter's own small modules, to stay small.
+It runs as ``python -I -S -E guard_process.py INSTANCE TAGS CGROUPS`` in a session of its own, its
+standard input being a pipe that only the proxy holds. The end of that pipe is the death of the
+proxy, even by SIGKILL. It imports nothing but the interpreter's own small modules, to stay small.
 
 Lines on the pipe: ``+LEADER START`` a process group began (START in clock ticks since boot),
 ``-LEADER`` it has ended, ``.`` the proxy closes in good order: leave without touching anything.

@@ -99,7 +99,9 @@ def serve_json(text: str, status: str = "200 OK") -> tuple[socket.socket, str]:
             with connection:
                 connection.recv(1 << 16)
                 body = text.encode()
-                head = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n"
+                head = (
+                    f"HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+                )
                 connection.sendall(head.encode() + body)
                 connection.shutdown(socket.SHUT_WR)
 

@@ -108,7 +108,7 @@ def test_restart_daemon_without_environment_is_ended_by_the_next_start(
     (guard,) = (
         child
         for child in psutil.Process(proxy.pid).children()
-        if "guard.py" in str(child.cmdline())
+        if "guard_process.py" in str(child.cmdline())
     )
     guard.suspend()
     proxy.signal(signal.SIGKILL)

@@ -115,7 +115,7 @@ class SwapchartProcess(Child):
         """Note its guard process, which carries no marker, for `leftovers`."""
         with suppress(psutil.NoSuchProcess):
             for child in psutil.Process(self.pid).children():
-                if any(item.endswith("guard.py") for item in child.cmdline()):
+                if any(item.endswith("guard_process.py") for item in child.cmdline()):
                     self._guards.add(child)
 
     def leftovers(self) -> list[psutil.Process]:

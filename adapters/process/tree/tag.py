@@ -42,7 +42,7 @@ def _prefix(instance: str) -> int:
 
 
 def prefix(instance: str) -> int:
-    """Return the upper bits that all tags of *instance* share, for ``guard.py``."""
+    """Return the upper bits that all tags of *instance* share, for ``guard_process.py``."""
     return _prefix(instance)
 
 
