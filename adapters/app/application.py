@@ -142,7 +142,11 @@ class Application:
             await stack.enter_async_context(_beside(kept(running.reloader.run)))
             if self._is_watching and self._sources is not None:
                 watching = partial(
-                    watch, self._sources, lambda: running.seen, running.reloader.note_change
+                    watch,
+                    self._sources,
+                    lambda: running.seen,
+                    running.reloader.note_change,
+                    running.hold_back,
                 )
                 await stack.enter_async_context(_beside(kept(watching)))
             if self._state is not None:

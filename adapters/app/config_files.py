@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import logging
 import os
 import signal
 import time
@@ -17,9 +16,6 @@ from typing import TypeAlias
 from ..config import Config, load_config
 from ..system import threads
 
-log = logging.getLogger(__name__)
-
-
 #: (path, modification time in ns, size in bytes, inode) of each file, in order.
 Signature: TypeAlias = tuple[tuple[str, int, int, int], ...]
 
@@ -30,7 +26,7 @@ _POLL_S = 2.0
 _STEADY_S = 0.5  # unchanged for so long, a file is taken for saved
 
 
-_PATIENCE_S = 10.0  # a file that never rests is read all the same
+_PATIENCE_S = 10.0  # a file that never rests, and that no program has open, is read all the same
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,13 +63,17 @@ class ConfigFiles:
                 found.append((str(path), stat.st_mtime_ns, stat.st_size, stat.st_ino))
         return tuple(found)
 
-    def is_being_written(self) -> bool:
-        """Return True if a program has one of the files open for writing.
+    def open_for_writing(self) -> list[str]:
+        """Return those of the files that a program has open for writing.
 
         The kernel knows it: a read lease is refused then. Where it gives none, as on NFS or for a
-        file of another user, the answer is False.
+        file of another user, the file is not among them.
         """
-        return any(_is_open_for_writing(Path(path)) for path, *_ in self.signature())
+        return [path for path, *_ in self.signature() if _is_open_for_writing(Path(path))]
+
+    def is_being_written(self) -> bool:
+        """Return True if a program has one of the files open for writing."""
+        return bool(self.open_for_writing())
 
     def is_whole(self, signature: Signature) -> bool:
         """Tell whether *signature* has all files, and any of the directory.
@@ -104,21 +104,25 @@ def _is_open_for_writing(path: Path) -> bool:
 
 
 async def watch(
-    sources: ConfigFiles, seen: Callable[[], Signature], changed: Callable[[str], None], *,
+    sources: ConfigFiles, seen: Callable[[], Signature], changed: Callable[[str], None],
+    held: Callable[[str], None] = lambda path: None, *,
     poll_s: float = _POLL_S, steady_s: float = _STEADY_S, patience_s: float = _PATIENCE_S,
 ) -> None:  # fmt: skip
     """Call *changed* whenever the files rest after a change; for ever.
 
-    A file that has vanished is nothing to act on: editors replace them so. One that a program
-    still writes to is waited for.
+    A file that has vanished is nothing to act on: editors replace them so. A file that a program
+    has open for writing is waited for until it is closed, however long that takes, or until
+    somebody reloads.
 
     Args:
         sources: What to watch.
         seen: Returns the signature of what was read last.
         changed: Told why.
+        held: Told, once for each change, which file is still open for writing after *patience_s*.
         poll_s: Between two looks; seconds.
         steady_s: A change counts once nothing has changed for so long; seconds.
-        patience_s: And at the latest after so long; seconds.
+        patience_s: Longest wait for files that keep changing while no program has one open for
+            writing at the looks; seconds.
     """
     told: Signature | None = None
     while True:
@@ -126,25 +130,29 @@ async def watch(
         found = await threads.run(sources.signature)
         if found in (seen(), told):
             continue
-        found = await _rested(sources, found, steady_s, patience_s)
+        found = await _rested(sources, found, seen, held, steady_s, patience_s)
         if found != seen() and sources.is_whole(found):
             told = found
             changed("a file was changed")
 
 
 async def _rested(
-    sources: ConfigFiles, found: Signature, steady_s: float, patience_s: float
-) -> Signature:
-    """Wait until the files rest and no program writes to them; returns their signature."""
+    sources: ConfigFiles, found: Signature, seen: Callable[[], Signature],
+    held: Callable[[str], None], steady_s: float, patience_s: float,
+) -> Signature:  # fmt: skip
+    """Wait until the files rest and no program writes to them; returns their signature.
+
+    It returns at once when *seen* says that a reload has read them meanwhile.
+    """
     patience = time.monotonic() + patience_s
     is_told = False
     while True:
         await asyncio.sleep(steady_s)
-        is_written = await threads.run(sources.is_being_written)
+        written = await threads.run(sources.open_for_writing)
         before, found = found, await threads.run(sources.signature)
         is_late = time.monotonic() >= patience
-        if not is_written and (found == before or is_late):
+        if found == seen() or (not written and (found == before or is_late)):
             return found
-        if is_late and not is_told:
+        if written and is_late and not is_told:
             is_told = True
-            log.warning("a configuration file is still being written: it is read after that")
+            held(written[0])

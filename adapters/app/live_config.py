@@ -75,8 +75,8 @@ class LiveConfig:
         config: What is in force now.
         seen: Signature of the files that were read last, in force or not.
         reloader: Does one reload at a time.
-        held_back: A change that waits for somebody who confirms it by a reload; None: there is
-            none.
+        held_back: Message and command for a change that waits for a reload by hand, or for the
+            program that has the file open; None means there is none.
     """
 
     def __init__(
@@ -95,9 +95,7 @@ class LiveConfig:
         self._ports = ports_of(config)
         self.held_back: dict[str, Any] | None = None
         self.reloader = Reloader(self._change)
-        self.reloader.listen(
-            lambda report: proxy.event_bus.publish("config", {"held_back": self.held_back})
-        )
+        self.reloader.listen(lambda report: self._publish())
         proxy.config = self
 
     def begin(self) -> None:
@@ -139,6 +137,21 @@ class LiveConfig:
             ReloadClosedError: The proxy is ending.
         """
         return (await self.reloader.reload(why)).as_json()
+
+    def hold_back(self, path: str) -> None:
+        """Say that the changed file at *path* is not read, since a program has it open."""
+        command = f"kill -HUP {os.getpid()}"
+        message = (
+            f"{path} was changed and is still open for writing in another program: it is read when "
+            f"that program closes it. If it is complete, reload: {command}, or swapchart config "
+            "reload"
+        )
+        log.warning("%s", message)
+        self.held_back = {"message": message, "removed": [], "command": command}
+        self._publish()
+
+    def _publish(self) -> None:
+        self._proxy.event_bus.publish("config", {"held_back": self.held_back})
 
     # ---- the change
     async def _change(self) -> tuple[ReloadPlan, Sequence[Problem]]:

@@ -94,6 +94,24 @@ def test_watch_file_is_truncated_waits_for_an_explicit_reload(watched: Edited) -
     assert watched.proxy.get("/api/config")["held_back"] is None
 
 
+def test_watch_file_is_held_open_waits_for_an_explicit_reload(watched: Edited) -> None:
+    """A program that does not close the file is waited for: that is said, with the way out."""
+    value = {**watched.value, "models": {**watched.value["models"], "new": demo_model("new")}}
+    with watched.path.open("w") as file:
+        file.write(json.dumps(value))
+        file.flush()
+        wait_until(lambda: watched.proxy.get("/api/config")["held_back"], LONG_S)
+        held_back = watched.proxy.get("/api/config")["held_back"]
+        assert str(watched.path) in held_back["message"]
+        assert held_back["command"] == f"kill -HUP {watched.proxy.pid}"
+        watched.proxy.wait_said(held_back["message"])
+        assert "new" not in models_of(watched)
+
+        os.kill(watched.proxy.pid, signal.SIGHUP)
+        wait_until(lambda: "new" in models_of(watched), LONG_S)
+        assert watched.proxy.get("/api/config")["held_back"] is None
+
+
 @pytest.mark.parametrize("kind", ["half in place", "rename", "api"])
 def test_watch_change_is_complete_is_applied(watched: Edited, kind: str) -> None:
     """Half of the models may go, and any number by a rename or when somebody asks."""

@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -453,6 +454,71 @@ def test_a_file_that_never_rests_is_read_all_the_same(tmp_path: Path) -> None:
                 number += 1
                 path.write_text("x" * number)
                 await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.wait({task})
+
+    asyncio.run(story())
+
+
+def test_watch_file_is_held_open_is_told_once(tmp_path: Path) -> None:
+    """A program that keeps the file open holds the reload back, and the file is named."""
+    path = tmp_path / "config.yaml"
+    path.write_text("0")
+    watched = Watched(ConfigFiles(files=[path, tmp_path / "other.yaml"]))
+    (tmp_path / "other.yaml").write_text("0")
+    watched.seen = watched.sources.signature()
+    told: list[str] = []
+
+    async def story() -> None:
+        with path.open("a") as file:
+            file.write("1")
+            file.flush()
+            task = asyncio.create_task(
+                watch(
+                    watched.sources, lambda: watched.seen, watched.notice, told.append,
+                    poll_s=0.01, steady_s=0.02, patience_s=0.1,
+                )
+            )  # fmt: skip
+            await wait_until_async(lambda: told)
+            await asyncio.sleep(0.3)
+            assert watched.noticed == 0
+        await wait_until_async(lambda: watched.noticed)
+        task.cancel()
+        await asyncio.wait({task})
+
+    asyncio.run(story())
+    assert told == [str(path)]
+    assert watched.noticed == 1
+
+
+def test_watch_file_is_held_open_and_reloaded_by_hand_is_waited_for_no_more(
+    tmp_path: Path,
+) -> None:
+    """What a reload by hand has read is no change any more, and the next one is told again."""
+    path = tmp_path / "config.yaml"
+    path.write_text("0")
+    watched = Watched(ConfigFiles(files=[path]))
+    told: list[str] = []
+
+    def is_told(count: int) -> bool:
+        return len(told) == count
+
+    async def story() -> None:
+        with path.open("a") as file:
+            task = asyncio.create_task(
+                watch(
+                    watched.sources, lambda: watched.seen, watched.notice, told.append,
+                    poll_s=0.01, steady_s=0.02, patience_s=0.1,
+                )
+            )  # fmt: skip
+            for count in (1, 2):
+                file.write("1")
+                file.flush()
+                await wait_until_async(partial(is_told, count))
+                watched.seen = watched.sources.signature()
+                await asyncio.sleep(0.1)
+        await asyncio.sleep(0.2)
+        assert watched.noticed == 0
         task.cancel()
         await asyncio.wait({task})
 

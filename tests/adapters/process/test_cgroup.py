@@ -49,7 +49,8 @@ def start() -> Iterator[Start]:
             script = 'echo $$ >"$0"/cgroup.procs && exec "$@"'
             popen = stack.enter_context(subprocess.Popen(("sh", "-c", script, folder, *argv)))
             stack.callback(popen.kill)
-            wait_until(lambda: Path(f"/proc/{popen.pid}/comm").read_text() != "sh\n")
+            name = Path(argv[0]).name
+            wait_until(lambda: Path(f"/proc/{popen.pid}/comm").read_text().strip() == name)
             return popen
 
         yield started
@@ -95,13 +96,15 @@ def test_guard_monitor_in_a_group_below_is_spared(
     wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
     other = start(run, "sleep", "60")
     container = Path("/proc") / (tmp_path / "pid").read_text().strip()
-    with suppress(OSError):
-        guard_process.clear(str(run.parent))
-    wait_until(lambda: has_ended(other))
+    try:
+        with suppress(OSError):  # the group is not empty
+            guard_process.clear(str(run.parent))
+        wait_until(lambda: has_ended(other))
 
-    assert not has_ended(monitor)
-    assert "State:\tS" in (container / "status").read_text()
-    os.kill(int(container.name), 9)
+        assert not has_ended(monitor)
+        assert "State:\tS" in (container / "status").read_text()
+    finally:
+        os.kill(int(container.name), 9)
     wait_until(lambda: has_ended(monitor))
 
 
