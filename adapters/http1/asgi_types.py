@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -11,3 +11,17 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 Headers: TypeAlias = list[tuple[bytes, bytes]]
 SendWhole: TypeAlias = Callable[[int, Headers, bytes], bool]
+
+
+@runtime_checkable
+class SupportsFastPath(Protocol):
+    """An application that may serve a request without a task of its own."""
+
+    def try_fast_path(self, call: Any) -> bool:
+        """Serve *call*, a ``RequestCycle``, or return False: then it is called as ASGI says."""
+        ...
+
+
+def fast_path_of(app: object) -> Callable[[Any], bool] | None:
+    """Return how *app* serves a request without a task; None if it cannot."""
+    return app.try_fast_path if isinstance(app, SupportsFastPath) else None

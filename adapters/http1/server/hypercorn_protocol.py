@@ -20,6 +20,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from ....runtime.fence import kept
+from ..asgi_types import fast_path_of
 from .connection import ServerConnection
 from .connections import LOG, ConnectionManager
 from .errors import ClientDisconnectedError
@@ -137,7 +138,7 @@ class _Served:
             root_path=config.root_path,
             state=state or None,
             hand_on=hand_on,
-            take=getattr(app.app, "take", None),
+            take=fast_path_of(app.app),
         )
         transport.set_protocol(connection)
         connection.connection_made(transport)

@@ -16,6 +16,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, cast
 
+from ..asgi_types import fast_path_of
 from .connection import ServerConnection
 from .connections import ConnectionManager
 from .request_cycle import App, RequestCycle
@@ -128,7 +129,7 @@ class _ServerContext:
         self.loop: asyncio.AbstractEventLoop = given["_loop"] or asyncio.get_running_loop()
         self.hub = ConnectionManager(self.loop, limits, is_draining)
         self._app: App = self.config.loaded_app
-        self._take: Callable[[RequestCycle], bool] | None = getattr(self._app, "take", None)
+        self._take = fast_path_of(self._app)
         self.take = None if self._take is None else self._count_taken
 
     def app(self, *args: Any) -> Any:
