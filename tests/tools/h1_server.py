@@ -208,7 +208,7 @@ class Server:
         server.should_exit = True
         await serving
 
-    def take(self, exchange: RequestCycle) -> bool:
+    def try_fast_path(self, exchange: RequestCycle) -> bool:
         """Take what may go the short way."""
         self.offered.append(exchange)
         return self.on_offer(exchange)
