@@ -402,8 +402,9 @@ class Lifecycle:
         self._perform_all(effects, post)
         if post.event == "kill":
             self._activities.hurry()
-        if self.next_spec is not None and self.is_quiet:
-            self.apply_spec(self.next_spec)
+        next_spec = self._service.next_spec
+        if next_spec is not None and self.is_quiet:
+            self.apply_spec(next_spec)
             if self.state != "stopped" and not self.has_demand:
                 self.post("stop")  # what failed was another
                 return  # told after that: who is granted now would come behind it

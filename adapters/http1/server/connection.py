@@ -383,38 +383,35 @@ class ServerConnection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         """Judge a head, and begin its exchange."""
         try:
-            self._complete_headers()
+            self._in_head = self._is_new = False
+            fields, target = self._fields, self._target
+            limits = self._limits
+            if (
+                len(fields) + len(target) > limits.header_fields
+                or self._bytes_since_callback > limits.header_bytes
+            ):
+                check_sizes(limits, target, fields, self._bytes_since_callback)
+            self._fields = []
+            self._bytes_since_callback = 0
+            version = self._parser.get_http_version()
+            if version not in _VERSIONS:
+                raise BadRequestError(505, "unknown version")
+            method = self._parser.get_method()
+            if method == b"CONNECT":
+                raise BadRequestError(405, "CONNECT")
+            is_1_0 = version == "1.0"
+            is_expecting = inspect_fields(self._special, is_1_0)
+            if len(self._special) > 1 and self._parser.should_upgrade():
+                self._note_upgrade(method, version, fields)
+                return
+            if target[:1] != b"/":
+                target = origin_form(method, target, fields)
+            if 35 in target or not target.isascii():  # 35 is "#": a number is found quicker
+                raise BadRequestError(400, "odd target")
+            self._begin(method, target, version, fields, is_expecting)
         except BadRequestError as refusal:
             self._refused_with = refusal.status
             raise
-
-    def _complete_headers(self) -> None:
-        self._in_head = self._is_new = False
-        fields, target = self._fields, self._target
-        limits = self._limits
-        if (
-            len(fields) + len(target) > limits.header_fields
-            or self._bytes_since_callback > limits.header_bytes
-        ):
-            check_sizes(limits, target, fields, self._bytes_since_callback)
-        self._fields = []
-        self._bytes_since_callback = 0
-        version = self._parser.get_http_version()
-        if version not in _VERSIONS:
-            raise BadRequestError(505, "unknown version")
-        method = self._parser.get_method()
-        if method == b"CONNECT":
-            raise BadRequestError(405, "CONNECT")
-        is_1_0 = version == "1.0"
-        is_expecting = inspect_fields(self._special, is_1_0)
-        if len(self._special) > 1 and self._parser.should_upgrade():
-            self._note_upgrade(method, version, fields)
-            return
-        if target[:1] != b"/":
-            target = origin_form(method, target, fields)
-        if 35 in target or not target.isascii():
-            raise BadRequestError(400, "odd target")  # 35 is "#": looking for a number is quicker
-        self._begin(method, target, version, fields, is_expecting)
 
     def _begin(
         self, method: bytes, target: bytes, version: str, fields: Fields, is_expecting: bool
