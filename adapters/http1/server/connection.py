@@ -10,12 +10,10 @@ Timeouts need no timer of a connection's own: the hub looks at all of them a few
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
 import select
 import socket
 import sys
-import termios
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -24,6 +22,7 @@ from urllib.parse import unquote
 
 import httptools
 
+from ..undelivered import count_undelivered
 from ..write_batch import WriteBatch
 from . import sock_diag
 from .request_cycle import TELL_LEAVING, WHOLE_ANSWER, WHOLE_BODY, App, RequestCycle, Scope
@@ -751,12 +750,9 @@ class ServerConnection(asyncio.Protocol):
         Under TLS what it has taken is added twice, so that the sum moves with it: the buffer
         between the transport and the kernel cannot be seen. 0 means the same.
         """
-        size = self.transport.get_write_buffer_size()
-        with suppress(OSError):
-            fd = self.transport.get_extra_info("socket").fileno()
-            waiting = fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4))
-            size += int.from_bytes(waiting, sys.byteorder)
-            if size and self._scheme == "https":  # whose transport hides one more buffer
+        size = count_undelivered(self.transport)
+        if size and self._scheme == "https":  # whose transport hides one more buffer
+            with suppress(OSError):
                 info = self.transport.get_extra_info("socket").getsockopt(
                     socket.IPPROTO_TCP, socket.TCP_INFO, _ACKED_AT + 8
                 )
