@@ -1,6 +1,6 @@
 """What must go so that a service can run: groups, and a matrix of allowed combinations. Pure.
 
-Source: llama-swap.md section 1.13. Unlike there, sets keep their order of definition, which
+The rules are llama-swap's. Unlike there, sets keep their order of definition, which
 breaks ties as llama-swap's own documentation says.
 
 A matrix can allow millions of combinations. None of them is ever built: an expression is

@@ -1,7 +1,7 @@
 r"""Command strings: comments, continued lines, and splitting into argv without a shell.
 
-Source: POSIX.1-2017, Shell Command Language, 2.2 Quoting, as llama-swap applies it (specification
-1.6): no expansion, no comment inside a line. Not ``shlex``, which keeps the backslash in ``"\$"``
+Source: POSIX.1-2017, Shell Command Language, 2.2 Quoting, as llama-swap applies it: no
+expansion, no comment inside a line. Not ``shlex``, which keeps the backslash in ``"\$"``
 and cannot say where a quote was opened.
 """
 

@@ -1,6 +1,6 @@
 """From the joined tree to one tree for each model: defaults, macros, ports, and what is left over.
 
-Source: llama-swap's load pipeline (specification 1.2, steps 3 to 8), with our own keys and hooks
+Source: llama-swap's load pipeline, with our own keys and hooks
 added: what stands at the top level is the default of every model and expands in the model's scope.
 """
 

@@ -5,7 +5,7 @@ place where it is used is quoted. That is what existing configurations are writt
 wants one argument whatever the value writes ``cmd`` as a list. Nothing that comes with a request
 ever gets here, and no shell sees the result unless a hook asks for one.
 
-Source: llama-swap's behaviour (specification 1.4, 1.5). Deviations: ``$${`` stands for a literal
+Source: llama-swap's behavior. Deviations: ``$${`` stands for a literal
 ``${``, floats keep their author's text, and all problems are told at once.
 """
 

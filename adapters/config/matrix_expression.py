@@ -4,7 +4,7 @@
     and  := atom ('&' atom)*
     atom := NAME | '+' NAME | '(' or ')'
 
-Names are letters, digits, ``_``, ``-`` and ``.``. Source: specification 1.13.
+Names are letters, digits, ``_``, ``-`` and ``.``. The syntax is llama-swap's.
 """
 
 from __future__ import annotations

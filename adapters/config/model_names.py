@@ -1,6 +1,6 @@
 """Names of models: aliases, peers, selectors and profiles, and that no name means two things.
 
-Source: llama-swap's behaviour (specification 1.8, 1.10 to 1.12).
+Source: llama-swap's behavior.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Groups, the matrix and priorities as data, with everything that can be checked before running.
 
-Source: llama-swap's behaviour (specification 1.13). Deviations: the order of ``matrix.sets`` is
+Source: llama-swap's behavior. Deviations: the order of ``matrix.sets`` is
 that of the document; a priority may be given by an alias; unknown group members are found here.
 """
 

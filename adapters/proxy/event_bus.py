@@ -1,6 +1,6 @@
 """Passes events to whoever listens: each listener has a bounded queue and can delay nobody.
 
-Source: llama-swap.md section 5.13. Unlike llama-swap, events are numbered, and a listener that
+Unlike llama-swap's, events are numbered, and a listener that
 lost some is told so and given the whole state again.
 """
 

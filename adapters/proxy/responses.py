@@ -1,6 +1,6 @@
 """Answers of our own: JSON, text, and errors in the shape that OpenAI's clients expect.
 
-Source: llama-swap.md section 5.3. Unlike llama-swap, ``src`` says swapchart, and a failed
+Unlike llama-swap, ``src`` says swapchart, and a failed
 upstream gets the same envelope as everything else.
 """
 

@@ -1,7 +1,4 @@
-"""Histograms of rates, as llama-swap's UI draws them. Pure.
-
-Source: llama-swap.md section 5.14.
-"""
+"""Histograms of rates, as llama-swap's UI draws them. Pure."""
 
 from __future__ import annotations
 

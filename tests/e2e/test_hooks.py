@@ -1,6 +1,6 @@
 """Hooks on real processes: when they run, what they see, and that nothing they do wedges a model.
 
-The cases are those of llama-swap.md 9.2. A journal that models and hooks share shows the order.
+A journal that models and hooks share shows the order.
 """
 
 from __future__ import annotations

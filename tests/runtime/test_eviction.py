@@ -1,4 +1,4 @@
-"""What must go: groups and the matrix (specification 1.13)."""
+"""What must go: groups and the matrix."""
 
 from __future__ import annotations
 

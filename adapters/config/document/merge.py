@@ -1,6 +1,6 @@
 """Several files as one document: which files, in which order, and how their trees are joined.
 
-Source: llama-swap's behaviour (specification 1.1). Deviations, all of which accept more: two
+Source: llama-swap's behavior. Deviations, all of which accept more: two
 nulls or a null and a value never conflict, and ``matrix`` may be spread over files, since its
 parts (``vars``, ``sets``, ``evict_costs``) are joined like any other named things.
 """

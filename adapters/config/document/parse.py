@@ -1,8 +1,8 @@
-"""Builds the tree of nodes from YAML, within bounds.
+"""YAML parser that builds a bounded tree of nodes.
 
-From *events*, because only there can depth, size, duplicate keys and aliases be checked before
-anything is built of them. Bounds as in our catalogue of faults (C39): a 306 byte "alias bomb" is
-refused by counting its nodes as if every alias were written out.
+It reads YAML *events*, because only there can depth, size, duplicate keys and aliases be checked
+before anything is built of them. A 306-byte "alias bomb" is refused by counting its nodes as if
+every alias were written out.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The keys of the document, as its author writes them. Checked types and ranges, nothing more.
 
-What the keys do is described by llama-swap's specification 1.7 to 1.13, and for our own keys in
-the manual. ``config_schema`` gives all of it to editors.
+docs/compatibility.md compares the keys with llama-swap's. `config_schema` returns the JSON Schema
+of the file, for editors.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A request may carry its key as ``Authorization: Bearer``, as the password of ``A
 Basic`` or as ``x-api-key``, because its clients do. A key is looked up by its hash, which nobody
 can steer: the time an answer takes tells nothing of how much of a key was right.
 
-Source: llama-swap.md section 5.4. Unlike llama-swap, which tries one credential only, the first
+Unlike llama-swap, which tries one credential only, the first
 that is valid counts, keys can be limited, and none is ever passed on.
 """
 

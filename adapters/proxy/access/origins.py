@@ -4,7 +4,7 @@ A page in a browser reaches what listens on this machine, and nothing but these 
 from unloading models or reading answers: a browser tells the page's origin, and the Host field
 tells which name brought it here (DNS rebinding: CVE-2024-28224 in Ollama).
 
-Source: faults.md rows C30 and C31. Unlike llama-swap, no answer is open to every page.
+Unlike llama-swap, no response is open to every page.
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 Room is counted in bytes and the oldest go first. Credentials are left out at once; texts are not,
 which is why captures can be switched off and are never written to disk.
-
-Source: llama-swap.md section 5.16.
 """
 
 from __future__ import annotations

@@ -3,8 +3,6 @@
 Only the ends of an answer are looked at: servers tell totals at the end, Anthropic's part of them
 at the beginning. Whatever the text holds, the outcome is a number or unknown, never an error, and
 is there after some milliseconds: no more than 320 KiB are looked at, and those once.
-
-Source: llama-swap.md section 5.14.
 """
 
 from __future__ import annotations

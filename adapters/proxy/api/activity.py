@@ -1,4 +1,4 @@
-"""Routes that tell of finished requests (llama-swap.md sections 5.14 and 5.16)."""
+"""Routes of finished requests: the activity list, histograms and captures."""
 
 from __future__ import annotations
 

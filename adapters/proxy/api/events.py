@@ -1,4 +1,4 @@
-"""``/api/events``: what happens, as it happens, to whoever listens (llama-swap.md section 5.13)."""
+"""``/api/events``: a stream of server-sent events with llama-swap's event types and our own."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """``/metrics`` for Prometheus: the machine under llama-swap's names, the models under ours.
 
-Source: llama-swap.md section 5.12. Unlike llama-swap's, it tells of requests, tokens, swaps, hooks,
-queue and crashes, and it is there without the performance monitor too.
+Unlike llama-swap's, it also counts requests, tokens, swaps, hooks, the queue and crashes,
+and it works without the performance monitor.
 """
 
 from __future__ import annotations

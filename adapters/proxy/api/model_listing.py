@@ -1,4 +1,4 @@
-"""What there is and what runs, as clients are told (llama-swap.md sections 5.9 and 5.10)."""
+"""Lists of the configured models (``/v1/models``) and of the running ones (``/running``)."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ _HISTORY_LIMIT = 10_000
 
 
 async def models(proxy: ProxyContext, request: Request, send: Send) -> None:
-    """List the models that the client's key is good for (section 5.9)."""
+    """List the models that the client's key is good for."""
     await _send_models(send, model_listing.models(proxy, request.access))
 
 
@@ -32,7 +32,7 @@ async def _send_models(send: Send, records: list[model_listing.Record]) -> None:
 
 
 async def running(proxy: ProxyContext, request: Request, send: Send) -> None:
-    """List what runs (section 5.10)."""
+    """List what runs."""
     rows = proxy.view(request.access).rows(model_listing.running(proxy))
     await send_json(send, {"running": rows})
 

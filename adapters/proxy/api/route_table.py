@@ -1,4 +1,4 @@
-"""All routes of the proxy (llama-swap.md section 5.5)."""
+"""All routes of the proxy; docs/compatibility.md compares them with llama-swap's."""
 
 from __future__ import annotations
 

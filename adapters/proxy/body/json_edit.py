@@ -4,7 +4,7 @@ Decoding and encoding would reorder nothing but round numbers, escapes and space
 what a client sent is to reach its model as it was sent. The text must be valid JSON: whoever
 calls has had it checked.
 
-Paths are sjson's, which llama-swap uses (llama-swap.md section 1.9): ``a.b`` is member b of
+Paths are sjson's, which llama-swap uses: ``a.b`` is member b of
 member a, ``\.`` a dot in a name, a number an index into a list, ``-1`` the place after its end,
 ``:7`` the member "7". Where a name occurs twice in an object, all are changed: readers differ in
 which they take.

@@ -5,7 +5,7 @@ up: what the client speaks decides what it is told. Where reasoning may be shown
 words; everybody gets signs of life that no client takes for content. From then on failures can
 only be told in the stream too: as the error events that clients know.
 
-Source: llama-swap.md section 5.8. Unlike llama-swap: valid chunks, facts instead of remarks, no
+Unlike llama-swap's loading state: valid chunks, facts instead of remarks, no
 typing that holds back the first token, every streaming route, errors as events.
 """
 

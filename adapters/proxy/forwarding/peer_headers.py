@@ -3,7 +3,7 @@
 A peer is somebody else's server: it gets neither the client's address nor a key of ours, and a
 mark tells it, and us, when a request goes in a circle.
 
-Source: llama-swap.md section 4.10, RFC 9110 section 7.6.3. Unlike llama-swap, keys that we consumed
+Source: RFC 9110 section 7.6.3 (Via). Unlike llama-swap, keys that we consumed
 are never passed on, and loops are found.
 """
 

@@ -5,7 +5,7 @@ Where the client's connection is ours as a stream (`client_stream.TUNNEL`) the h
 client and model, and `websocket_stream` passes bytes both ways. Under any other ASGI server
 `websocket_messages` passes messages.
 
-Source: RFC 6455, llama-swap.md section 3.8.
+Source: RFC 6455.
 """
 
 from __future__ import annotations

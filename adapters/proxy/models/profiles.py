@@ -1,7 +1,4 @@
-"""Profiles: names that mean something else while one of them is active.
-
-Source: llama-swap.md section 1.11.
-"""
+"""Profiles: names that mean something else while one of them is active."""
 
 from __future__ import annotations
 

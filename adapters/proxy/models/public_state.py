@@ -12,7 +12,7 @@ _STATES = {  # our innermost states -> the words llama-swap's clients know
 
 
 def shown_state(life: Lifecycle) -> str:
-    """Return the state of *life* in the words of llama-swap's API (section 3.1)."""
+    """Return the state of *life* in the words of llama-swap's API."""
     known = _STATES.get(life.state)
     if known is not None:
         return known

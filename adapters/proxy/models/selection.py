@@ -1,6 +1,6 @@
 """Chooses the model behind a selector. Pure: what runs comes in, a place in the list comes out.
 
-Source: llama-swap.md section 1.12. Unlike llama-swap, a model that failed and is not tried for now
+Unlike llama-swap, a model that failed and is not tried for now
 comes last, and one that sleeps is preferred to one that has to start.
 """
 

@@ -1,6 +1,6 @@
 """What the machine is made of, as far as it can be found out; looked at once.
 
-Source: llama-swap.md section 5.15, proc(5), os-release(5), cgroups(7).
+Source: proc(5), os-release(5), cgroups(7).
 """
 
 from __future__ import annotations

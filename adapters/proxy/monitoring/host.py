@@ -1,6 +1,6 @@
 """How busy the machine is: processors, memory, load, network, from /proc; GPUs as far as seen.
 
-Source: llama-swap.md section 5.12, proc(5).
+Source: proc(5).
 """
 
 from __future__ import annotations

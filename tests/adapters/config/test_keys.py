@@ -22,7 +22,7 @@ def one(text: str) -> str:
     return f"models:\n  m:\n    cmd: s ${{PORT}}\n{lines}"
 
 
-# ---- 1.7 top level -------------------------------------------------------------------------
+# ---- top level -------------------------------------------------------------------------
 
 
 def test_1_7_defaults(load: Load) -> None:
@@ -167,7 +167,7 @@ def test_1_7_preload(load: Load) -> None:
     assert (config.preload, config.on_idle) == (("b", "a"), "a")
 
 
-# ---- 1.8 model -----------------------------------------------------------------------------
+# ---- model -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -330,7 +330,7 @@ def test_1_8_automatic_alias_conflicts(check: Check, key: str, message: str) -> 
     assert message in problems[0].message
 
 
-# ---- 1.9 filters ---------------------------------------------------------------------------
+# ---- filters ---------------------------------------------------------------------------
 
 
 def test_1_9_filters(load: Load) -> None:

@@ -30,7 +30,7 @@ def one(text: str) -> str:
     return f"models:\n  m:\n{lines}"
 
 
-# ---- 1.3 environment -----------------------------------------------------------------------
+# ---- environment -----------------------------------------------------------------------
 
 
 def test_1_3_env_anywhere(load: Load) -> None:
@@ -80,7 +80,7 @@ def test_1_3_value_cannot_change_the_document(load: Load, value: str) -> None:
         assert (model.argv[2], model.name) == (value, value)
 
 
-# ---- 1.4 declarations ----------------------------------------------------------------------
+# ---- declarations ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_1_4_declared_text_stays_observable(load: Load) -> None:
     assert config.models["m"].macros == {"c": "${b}"}
 
 
-# ---- 1.5 expansion -------------------------------------------------------------------------
+# ---- expansion -------------------------------------------------------------------------
 
 
 def test_1_5_macro_uses_earlier_macros(load: Load) -> None:
@@ -301,7 +301,7 @@ def test_1_5_set_params_by_id_collision_and_unknown(check: Check) -> None:
     assert "unknown macro '${c}'" in unknown
 
 
-# ---- 1.5 PORT and PID ----------------------------------------------------------------------
+# ---- PORT and PID ----------------------------------------------------------------------
 
 
 def test_1_5_ports_by_sorted_id(load: Load) -> None:

@@ -26,7 +26,7 @@ def found(problems: list[Problem]) -> list[tuple[str, str]]:
     return [(problem.path, problem.message) for problem in problems]
 
 
-# ---- 1.10 peers ----------------------------------------------------------------------------
+# ---- peers ----------------------------------------------------------------------------
 
 
 def test_1_10_peer(load: Load) -> None:
@@ -114,7 +114,7 @@ def test_1_10_full_names_are_reserved(check: Check, text: str, path: str) -> Non
     assert path.startswith(where)
 
 
-# ---- 1.11 profiles -------------------------------------------------------------------------
+# ---- profiles -------------------------------------------------------------------------
 
 
 def test_1_11_profile(load: Load) -> None:
@@ -158,7 +158,7 @@ def test_1_11_refused(check: Check, profile: str, path: str, message: str) -> No
     assert (where, message in told) == (path, True)
 
 
-# ---- 1.12 selectors ------------------------------------------------------------------------
+# ---- selectors ------------------------------------------------------------------------
 
 
 def test_1_12_selector(load: Load) -> None:

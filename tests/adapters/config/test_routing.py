@@ -221,7 +221,7 @@ def written(tree: Expression) -> str:
 
 
 def expanded(tree: Expression) -> set[frozenset[str]]:
-    """The sets of the specification, the slow way."""
+    """The sets of a matrix, computed the slow way."""
     if isinstance(tree, ServiceRef):
         return {frozenset({tree.name})}
     assert not isinstance(tree, SetRef)

@@ -1,4 +1,4 @@
-"""Who may do what: llama-swap.md sections 5.2 and 5.4, faults.md rows C30, C31, C33, C34, C51."""
+"""Access control: API keys and scopes, origins, the Host header, and every route's scope."""
 
 from __future__ import annotations
 
@@ -297,7 +297,7 @@ def test_5_4_unknown_paths_are_not_told_to_strangers() -> None:
     run(main, KEYED)
 
 
-# ---- 5.2, C31: origins
+# ---- C31: origins
 @pytest.mark.parametrize(
     ("origin", "allowed"),
     [

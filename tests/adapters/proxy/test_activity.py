@@ -1,4 +1,4 @@
-"""What is written down: llama-swap.md sections 5.14 and 5.16, faults.md rows E01, E05 to E07."""
+"""Activity records, captures and the store: what is kept of a finished request."""
 
 from __future__ import annotations
 

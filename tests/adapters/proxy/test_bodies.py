@@ -1,4 +1,4 @@
-"""Bodies of requests on their way: llama-swap.md sections 1.9, 5.5 and 5.6, faults.md C42, C43."""
+"""Request bodies: model names, filters, limits and passing them on unchanged."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def test_most_of_it_works() -> None:
     assert statuses.count("no") <= 0.05 * len(statuses)
 
 
-#: Routes that llama-swap has besides those of models (section 5.5).
+#: Routes that llama-swap has besides those of models.
 THEIRS = [
     ("GET", "/v1/models"), ("GET", "/models"), ("GET", "/health"), ("GET", "/wol-health"),
     ("GET", "/"), ("GET", "/ui/"), ("GET", "/ui/assets/x.js"), ("GET", "/ui"),

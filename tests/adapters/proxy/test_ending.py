@@ -1,4 +1,4 @@
-"""Streams without an end of their own do not hold up the proxy's: llama-swap.md section 2.4."""
+"""Endless streams, such as events and logs, do not delay a shutdown."""
 
 from __future__ import annotations
 

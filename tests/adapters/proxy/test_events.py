@@ -1,4 +1,4 @@
-"""What happens, as it happens: llama-swap.md sections 4.4 and 5.13, faults.md row D03."""
+"""The event stream ``/api/events``: event types, order, and clients that read slowly."""
 
 from __future__ import annotations
 

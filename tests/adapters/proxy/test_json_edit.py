@@ -1,4 +1,4 @@
-"""Editing JSON in place: llama-swap.md sections 1.9 and 5.6."""
+"""Editing JSON in place, by the paths of sjson."""
 
 from __future__ import annotations
 

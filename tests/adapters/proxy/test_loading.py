@@ -1,4 +1,4 @@
-"""Streams that begin before their model is ready: llama-swap.md section 5.8, faults.md row C24."""
+"""Streams that begin before their model is ready (`sendLoadingState`)."""
 
 from __future__ import annotations
 

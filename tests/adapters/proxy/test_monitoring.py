@@ -1,4 +1,4 @@
-"""The machine, and /metrics: llama-swap.md sections 5.12 and 5.15."""
+"""Monitoring of the machine, and ``/metrics``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Forms that pass through: llama-swap.md section 5.6, faults.md row C43."""
+"""Multipart forms: finding and replacing the model's name while the form passes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Peers: llama-swap.md sections 1.10 and 4.10, faults.md rows C32 and C34."""
+"""Peers: routing to other servers, their keys, and loops between them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Routes besides those of models: llama-swap.md sections 3.9, 4.7, 5.1, 5.5, 5.10 and 5.11."""
+"""Routes besides those of inference: errors, control, lists, logs and passthrough."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_5_3_anthropics_clients_find_their_type(path: str) -> None:
     run(main)
 
 
-# ---- 5.10 and stopping
+# ---- running models and stopping
 def test_5_10_running() -> None:
     """What runs is listed with its command and state, and what does not is not."""
     card = ModelDefinition(
@@ -423,7 +423,7 @@ async def receive_nothing() -> dict[str, Any]:
     return {"type": "http.disconnect"}
 
 
-# ---- 5.11
+# ---- passthrough
 TRAVERSALS = [
     "/a/%2e%2e/b", "/..%2f..", "//x//", "/%2F", "/{}", "/%22", "/caf%C3%A9", "/%FF", "/a%20b",
     "/;x=1", "/~u", "/a?b=%2F&c", "/%252F",
@@ -641,7 +641,7 @@ def test_C38_own_log_is_one_line_each() -> None:
     assert lines[1:] == ["    d\\x00", ""]
 
 
-# ---- 5.9
+# ---- lists of models
 def test_5_9_records() -> None:
     """Models, aliases, peers and selectors are told apart, sorted, and the unlisted left out."""
     from swapchart.adapters.proxy.models.definitions import Capabilities
@@ -710,7 +710,7 @@ def test_5_9_records() -> None:
     run(main, *cards, options=options, **extra)
 
 
-# ---- 3.9
+# ---- failures of upstreams
 def test_3_9_failures_of_a_models_server() -> None:
     """A server that is not there, or hangs up, is a 502 that says so, and never an empty one."""
 

@@ -1,4 +1,4 @@
-"""Selectors: llama-swap.md section 1.12."""
+"""Selectors: which of several models a name stands for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What answers cost: llama-swap.md section 5.14, faults.md row C25."""
+"""Token usage and speed, read from responses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Websockets through the proxy: llama-swap.md section 3.8, faults.md row C26."""
+"""Websockets through the proxy."""
 
 from __future__ import annotations
 
