@@ -216,21 +216,22 @@ def client_leaves_a_deaf_model(target: Target) -> None:
         over.set()
 
 
-def models_send_to_deaf_clients(target: Target) -> None:
-    """A client that reads nothing takes a bounded part, and hides no end of its model.
+def models_end_behind_deaf_clients(target: Target) -> None:
+    """A client that reads nothing hides no end of its model, and loses nothing.
 
-    One model sends a frame of a terabyte, one pings without end, one leaves behind 8 MB.
+    One model leaves behind a part of a frame, one pings, one a frame: each less than the proxy
+    keeps for a client, so that it reads to the end.
     """
     last, count = frame(BINARY, bytes(8 * MIB)), itertools.count()
-    floods = (frame(BINARY, size=1 << 40) + bytes(MIB), frame(PING, bytes(125)) * 1000)
+    floods = (
+        frame(BINARY, size=1 << 40) + bytes(8 * MIB),
+        frame(PING, bytes(125)) * 66_000,
+        last,
+    )
 
     def flood(connection: socket.socket) -> None:
         accept_websocket(connection)
-        number = next(count) % 3
-        if number == 2:
-            connection.sendall(last)
-        else:
-            send_until_stuck(connection, floods[number], limit=100 * MIB)
+        connection.sendall(floods[next(count) % 3])
 
     with target.played(flood):
         clients = [_open(target) for _ in range(3)]
@@ -241,6 +242,25 @@ def models_send_to_deaf_clients(target: Target) -> None:
         finally:
             for client in clients:
                 client.reset()
+
+
+def models_send_without_end_to_deaf_clients(target: Target) -> None:
+    """Of what models send without end a client that reads nothing takes a bounded part."""
+    floods = [frame(BINARY, size=1 << 40) + bytes(MIB), frame(PING, bytes(125)) * 1000]
+    count, sent = itertools.count(), []
+
+    def flood(connection: socket.socket) -> None:
+        accept_websocket(connection)
+        data = floods[next(count) % 2]
+        sent.append(send_until_stuck(connection, data, limit=100 * MIB, patience_s=_STUCK_S))
+
+    with target.played(flood):
+        clients = [_open(target) for _ in floods]
+        wait_until(lambda: len(sent) == len(floods), 30.0, what=lambda: f"both stuck: {sent}")
+        assert max(sent) < 60 * MIB
+        for client in clients:
+            client.reset()
+        target.wait_quiet()
 
 
 # ---- the event loop
@@ -329,7 +349,8 @@ ATTACKS: tuple[Attack, ...] = (
     Attack(fragments_without_end, growth_mib=16),
     Attack(bytes_before_the_handshake_is_answered, growth_mib=16),
     Attack(client_leaves_a_deaf_model, growth_mib=96),
-    Attack(models_send_to_deaf_clients, growth_mib=96),
+    Attack(models_end_behind_deaf_clients),
+    Attack(models_send_without_end_to_deaf_clients, growth_mib=96),
     Attack(empty_frames_of_model, growth_mib=16),
     Attack(empty_frames_of_client, growth_mib=16),
     Attack(pings_of_client_that_reads_no_pong, growth_mib=48),

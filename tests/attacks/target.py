@@ -150,7 +150,7 @@ class Target:
 
     def wait_quiet(self) -> None:
         """Wait until nothing is in flight and nothing waits."""
-        wait_until(lambda: not self._busy(), 15.0, what=f"nothing in flight: {self._busy()}")
+        wait_until(lambda: not self._busy(), 15.0, what=lambda: f"in flight: {self._busy()}")
 
     def _busy(self) -> dict[str, Any]:
         rows = self.proxy.running().items()

@@ -30,13 +30,15 @@ def is_listening(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def wait_until(predicate: Callable[[], T], deadline: float = 10.0, *, what: str = "") -> T:
+def wait_until(
+    predicate: Callable[[], T], deadline: float = 10.0, *, what: str | Callable[[], str] = ""
+) -> T:
     """Call *predicate* until it returns something true; returns that.
 
     Args:
         predicate: Quick, and without lasting effects.
         deadline: How long it may take; seconds from now.
-        what: What is being waited for, for the error's text.
+        what: What is being waited for, for the error's text; a function is called at the deadline.
 
     Raises:
         TimeoutError: It was still false at the deadline.
@@ -49,7 +51,7 @@ def wait_until(predicate: Callable[[], T], deadline: float = 10.0, *, what: str 
 
 
 async def wait_until_async(
-    predicate: Callable[[], T], deadline: float = 10.0, *, what: str = ""
+    predicate: Callable[[], T], deadline: float = 10.0, *, what: str | Callable[[], str] = ""
 ) -> T:
     """Do as ``wait_until`` does, and let other tasks run meanwhile."""
     end = time.monotonic() + deadline
@@ -59,8 +61,9 @@ async def wait_until_async(
     return value
 
 
-def _check(end: float, deadline: float, what: str, value: object) -> None:
+def _check(end: float, deadline: float, what: str | Callable[[], str], value: object) -> None:
     if time.monotonic() > end:
+        what = what if isinstance(what, str) else what()
         raise TimeoutError(f"{what or 'condition'}: still {value!r} after {deadline} s")
 
 
