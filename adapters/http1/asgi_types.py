@@ -10,7 +10,7 @@ Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 Headers: TypeAlias = list[tuple[bytes, bytes]]
-SendWhole: TypeAlias = Callable[[int, Headers, bytes], bool]
+SendFullResponse: TypeAlias = Callable[[int, Headers, bytes], bool]
 
 
 @runtime_checkable

@@ -109,7 +109,7 @@ class ProxyApp:
         if verdict is None:
             verdict = head.verdicts[id(route)] = proxy.admission.admit(request.scope, route)
         if verdict.origin is not None:
-            send, request.send_whole = _sharing(send, verdict.origin), None
+            send, request.send_full_response = _sharing(send, verdict.origin), None
         if isinstance(verdict, Denied):
             await _refuse(request, send, verdict)
             return

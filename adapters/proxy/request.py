@@ -13,8 +13,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from io import BytesIO
 from typing import Any
 
-from ..http1.asgi_types import Headers, Message, Receive, Scope, SendWhole
-from ..http1.server.request_cycle import TELL_LEAVING, WHOLE_ANSWER, WHOLE_BODY
+from ..http1.asgi_types import Headers, Message, Receive, Scope, SendFullResponse
+from ..http1.server.request_cycle import FULL_BODY, FULL_RESPONSE, ON_DISCONNECT
 from .access.header_cache import CachedHeaders
 from .body.errors import BodyTooLargeError
 from .body.memory_budget import BodyBudget
@@ -119,8 +119,8 @@ class Request:
         access: What its key allows.
         body_bytes_reserved: What its body takes of the budget; see `release_body`.
         head: What follows from its fields; None until somebody looked.
-        send_whole: Sends a whole answer at once, where the server has a way to; see
-            ``h1_exchange.WHOLE_ANSWER``.
+        send_full_response: Sends a complete response at once; the value of the ASGI extension
+            ``FULL_RESPONSE``, None where the server has none.
     """
 
     __slots__ = (
@@ -129,9 +129,9 @@ class Request:
         "_is_complete",
         "_patience",
         "_receive",
+        "_set_on_disconnect",
         "_take_body",
         "_task",
-        "_tell_leaving",
         "_watcher",
         "access",
         "body_bytes_reserved",
@@ -143,7 +143,7 @@ class Request:
         "path_suffix",
         "route",
         "scope",
-        "send_whole",
+        "send_full_response",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, budget: BodyBudget | None = None) -> None:
@@ -158,12 +158,12 @@ class Request:
         self.body_bytes_reserved = 0
         self.head: CachedHeaders | None = None
         extensions = scope.get("extensions")
-        self.send_whole: SendWhole | None = None
+        self.send_full_response: SendFullResponse | None = None
         self._take_body: Callable[[], bytes | None] | None = None
-        self._tell_leaving: Callable[[Callable[[], None] | None], None] | None = None
+        self._set_on_disconnect: Callable[[Callable[[], None] | None], None] | None = None
         if extensions:
-            self.send_whole = extensions.get(WHOLE_ANSWER)
-            self._take_body = extensions.get(WHOLE_BODY)
+            self.send_full_response = extensions.get(FULL_RESPONSE)
+            self._take_body = extensions.get(FULL_BODY)
         self._budget = budget
         self._receive = receive
         self._ahead: Message | None = None  # a body message that the watcher came upon
@@ -314,9 +314,9 @@ class Request:
         if self._watcher is not None:
             self._watcher.cancel()
             self._watcher = None
-            if self._tell_leaving is not None:
-                self._tell_leaving(None)
-                self._tell_leaving = None
+            if self._set_on_disconnect is not None:
+                self._set_on_disconnect(None)
+                self._set_on_disconnect = None
 
     def _watch_now(self) -> None:
         idle = self._watcher is None or self._watcher.done()
@@ -338,9 +338,9 @@ class Request:
 
         The upstream may take no more of the body, and then nobody calls that again.
         """
-        self._tell_leaving = (self.scope.get("extensions") or {}).get(TELL_LEAVING)
-        if self._tell_leaving is not None:
-            self._tell_leaving(self._leave)
+        self._set_on_disconnect = (self.scope.get("extensions") or {}).get(ON_DISCONNECT)
+        if self._set_on_disconnect is not None:
+            self._set_on_disconnect(self._leave)
 
     def _leave(self) -> None:
         if not self.is_gone and self._task is not None:

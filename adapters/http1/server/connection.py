@@ -25,7 +25,7 @@ import httptools
 from ..undelivered import count_undelivered
 from ..write_batch import WriteBatch
 from . import sock_diag
-from .request_cycle import TELL_LEAVING, WHOLE_ANSWER, WHOLE_BODY, App, RequestCycle, Scope
+from .request_cycle import FULL_BODY, FULL_RESPONSE, ON_DISCONNECT, App, RequestCycle, Scope
 from .validation import (
     SPECIAL,
     BadRequestError,
@@ -441,8 +441,8 @@ class ServerConnection(asyncio.Protocol):
             is_expecting=is_expecting,
         )
         scope["extensions"] = {
-            WHOLE_ANSWER: exchange.send_full_response, WHOLE_BODY: exchange.take_body,
-            TELL_LEAVING: exchange.tell_leaving,
+            FULL_RESPONSE: exchange.send_full_response, FULL_BODY: exchange.take_body,
+            ON_DISCONNECT: exchange.set_on_disconnect,
         }  # fmt: skip
         if self._current is not None:
             self._queue.append(exchange)

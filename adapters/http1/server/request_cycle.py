@@ -33,14 +33,20 @@ _DISCONNECT = "http.disconnect"
 
 _ENDED: Scope = {}
 
-WHOLE_ANSWER = "swapchart.whole_answer"
-"""Name of an ASGI extension: (status, headers, body) -> whether the whole answer was sent so."""
-WHOLE_BODY = "swapchart.whole_body"
-"""Name of an ASGI extension: () -> the whole body of the request, or None: `receive` it."""
-TELL_LEAVING = "swapchart.tell_leaving"
-"""Name of an ASGI extension: (function or None), which is called when the client leaves.
+FULL_RESPONSE = "swapchart.full_response"
+"""ASGI extension `(status, headers, body) -> bool`: send a complete response without waiting.
 
-For who does not `receive` now, since there is no room for more of the body.
+False means that it cannot be sent now and has to go through `send`.
+"""
+FULL_BODY = "swapchart.full_body"
+"""ASGI extension `() -> bytes | None`: take the complete body of the request.
+
+None means that it is not complete or not in one piece and has to be read with `receive`.
+"""
+ON_DISCONNECT = "swapchart.on_disconnect"
+"""ASGI extension `(callback or None) -> None`: set what is called when the client disconnects.
+
+For an application that does not call `receive` for a while, because it has no room for the body.
 """
 
 
@@ -215,22 +221,22 @@ class RequestCycle:
                     self._line.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             await self._wait()
 
-    def tell_leaving(self, function: Callable[[], None] | None) -> None:
-        """Call *function*, or nobody, when the client leaves; at once if it has."""
-        self.on_disconnect = function
-        if self.is_gone and function is not None:
-            function()
+    def set_on_disconnect(self, callback: Callable[[], None] | None) -> None:
+        """Set *callback* to be called when the client disconnects; at once if it already has."""
+        self.on_disconnect = callback
+        if self.is_gone and callback is not None:
+            callback()
 
     @property
-    def whole_body(self) -> bytes | None:
-        """The whole body of the request; None when it is not here, or not in one piece."""
+    def full_body(self) -> bytes | None:
+        """Complete body of the request; None while it is incomplete or not in one piece."""
         if not self.is_received or self._end_delivered or self.is_gone or len(self._pieces) != 1:
             return None
         return self._pieces[0]
 
     def take_body(self) -> bytes | None:
-        """Return `whole_body` as `receive` would; there is no more then."""
-        body = self.whole_body
+        """Return `full_body` and consume it, as `receive` would."""
+        body = self.full_body
         if body is not None:
             self._end_delivered = True
             self.size = 0

@@ -73,7 +73,7 @@ class FastPath:
         verdict = head.verdicts.get(id(route))
         if type(verdict) is not Allowed or verdict.origin is not None:
             return False
-        body, kind = call.whole_body, head.content_type
+        body, kind = call.full_body, head.content_type
         if body is None or body[:1] != b"{" or len(body) > _SMALL_BYTES:
             return False
         if len(body) > proxy.options.json_limit_bytes:

@@ -171,7 +171,7 @@ async def _serve_announced(
     sending: OutgoingRequest,
 ) -> None:  # fmt: skip
     """As `_serve_waiting`, and tell the client meanwhile that its model is coming up."""
-    request.send_whole = None  # the answer is the end of what has begun here
+    request.send_full_response = None  # the answer is the end of what has begun here
     shows = proxy.view(request.access).text
     announcer = LoadingStream(
         proxy.supervisor, send, exchange, local.wanted, shows, proxy.options.loading_tick_s
@@ -214,7 +214,13 @@ async def _forward_to_ready(
         upstream = proxy.upstream_of(card)
         fields = _lines(proxy, request, upstream, sending)
         await relay(
-            send, upstream, sending.target, fields, sending.body, exchange, request.send_whole
+            send,
+            upstream,
+            sending.target,
+            fields,
+            sending.body,
+            exchange,
+            request.send_full_response,
         )
     except UpstreamTimeout:
         if exchange.status and card.id in supervisor:
@@ -232,7 +238,7 @@ async def _resume_relay(
     try:
         held.check()
         upstream = proxy.upstream_of(local.card)
-        await relay_answer(send, upstream, held, exchange, request.send_whole)
+        await relay_answer(send, upstream, held, exchange, request.send_full_response)
     finally:
         held.close()
 

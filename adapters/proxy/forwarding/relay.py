@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from time import perf_counter
 
-from ...http1.asgi_types import Headers, Send, SendWhole
+from ...http1.asgi_types import Headers, Send, SendFullResponse
 from ...http1.client.pool import UpstreamBroken, UpstreamResponse
 from ...http1.headers import HeaderError, response_headers
 from ..accounting.request_record import RequestRecord
@@ -23,7 +23,7 @@ async def relay(
     fields: Headers | bytes,
     body: bytes | AsyncIterator[bytes] | None,
     exchange: RequestRecord,
-    send_whole: SendWhole | None = None,
+    send_full_response: SendFullResponse | None = None,
 ) -> None:
     """Send a request to *upstream* and relay the answer.
 
@@ -34,7 +34,8 @@ async def relay(
         fields: Of the request; hop-by-hop ones are gone. Or lines, see ``upstream.field_lines``.
         body: Of the request.
         exchange: Filled in on the way.
-        send_whole: Sends an answer that is here as a whole; see ``h1_exchange.WHOLE_ANSWER``.
+        send_full_response: Sends a complete response at once; the value of the ASGI extension
+            ``FULL_RESPONSE``.
 
     Raises:
         UpstreamError: Before any byte was sent to the client if ``exchange.status`` is 0,
@@ -47,7 +48,7 @@ async def relay(
         body,
         header_timeout_s=upstream.header_timeout_s,
     )
-    await relay_answer(send, upstream, response, exchange, send_whole)
+    await relay_answer(send, upstream, response, exchange, send_full_response)
 
 
 async def relay_answer(
@@ -55,7 +56,7 @@ async def relay_answer(
     upstream: Upstream,
     response: UpstreamResponse,
     exchange: RequestRecord,
-    send_whole: SendWhole | None = None,
+    send_full_response: SendFullResponse | None = None,
 ) -> None:
     """Relay an answer whose head is here; see `relay`."""
     try:
@@ -65,9 +66,9 @@ async def relay_answer(
         piece = response.read_nowait()
         exchange.status = response.status
         if (
-            send_whole is not None and piece is not None and response.at_end
+            send_full_response is not None and piece is not None and response.at_end
             and len(piece) <= exchange.keep_bytes
-            and send_whole(response.status, headers, piece)
+            and send_full_response(response.status, headers, piece)
         ):  # fmt: skip
             exchange.record_full_body(piece)
             return

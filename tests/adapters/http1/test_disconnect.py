@@ -23,7 +23,7 @@ from swapchart.adapters.http1.server import sock_diag
 from swapchart.adapters.http1.server.connection import ServerConnection
 from swapchart.adapters.http1.server.connections import ConnectionManager
 from swapchart.adapters.http1.server.hypercorn_protocol import ClientDisconnectedError, H1Limits
-from swapchart.adapters.http1.server.request_cycle import TELL_LEAVING
+from swapchart.adapters.http1.server.request_cycle import ON_DISCONNECT
 
 H = b"Host: x\r\n"
 G = b"GET / HTTP/1.1\r\n" + H
@@ -71,7 +71,7 @@ def test_C15_leaving_is_told_to_who_does_not_receive(server: Server, how: str) -
     """Once, to the last that asked, and at once to who asks only then; to nobody if so wished."""
 
     async def busy(call: Call) -> None:
-        tell = call.scope["extensions"][TELL_LEAVING]
+        tell = call.scope["extensions"][ON_DISCONNECT]
         left = asyncio.Event()
         tell(lambda: call.events.append("nobody listens any more"))
         tell(left.set)
@@ -137,7 +137,7 @@ STUCK = {
 async def deaf(call: Call) -> None:
     """Read no body; note when the client leaves."""
     left = asyncio.Event()
-    call.scope["extensions"][TELL_LEAVING](left.set)
+    call.scope["extensions"][ON_DISCONNECT](left.set)
     await left.wait()
     call.events.append("left")
 

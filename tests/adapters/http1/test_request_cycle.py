@@ -17,7 +17,7 @@ from tools.h1_server import Call, Server, serving
 from tools.net import wait_until
 from tools.raw import Answer, Connection
 
-from swapchart.adapters.http1.server.request_cycle import WHOLE_ANSWER, WHOLE_BODY
+from swapchart.adapters.http1.server.request_cycle import FULL_BODY, FULL_RESPONSE
 
 H = b"Host: x\r\n"
 G = b"GET / HTTP/1.1\r\n" + H
@@ -47,18 +47,20 @@ def closes(client: Connection) -> bool:
 
 
 @pytest.mark.parametrize("method", [b"GET", b"HEAD"])
-def test_a_whole_answer_goes_out_at_once(server: Server, method: bytes) -> None:
+def test_a_full_response_goes_out_at_once(server: Server, method: bytes) -> None:
     """The extension sends what `send` would send, once, and says when it cannot."""
 
     async def whole(call: Call) -> None:
         await call.read()
-        send_whole = call.scope["extensions"][WHOLE_ANSWER]
-        call.events.append(send_whole(200, [(b"x-a", b"1"), (b"content-length", b"2")], b"ok"))
-        call.events.append(send_whole(200, [], b"again"))
+        send_full_response = call.scope["extensions"][FULL_RESPONSE]
+        call.events.append(
+            send_full_response(200, [(b"x-a", b"1"), (b"content-length", b"2")], b"ok")
+        )
+        call.events.append(send_full_response(200, [], b"again"))
 
     async def begun(call: Call) -> None:
         await call.start()
-        call.events.append(call.scope["extensions"][WHOLE_ANSWER](200, [], b"late"))
+        call.events.append(call.scope["extensions"][FULL_RESPONSE](200, [], b"late"))
         await call.piece(b"own", more=False)
 
     server.handlers |= {"/whole": whole, "/begun": begun}
@@ -78,13 +80,13 @@ def test_a_whole_answer_goes_out_at_once(server: Server, method: bytes) -> None:
     ("headers", "body"),
     [([(b"x", b"a\r\nb")], b""), ([(b"content-length", b"3")], b"ab")],
 )
-def test_C07_a_whole_answer_that_is_wrong_is_not_sent(
+def test_C07_a_full_response_that_is_wrong_is_not_sent(
     server: Server, headers: list[tuple[bytes, bytes]], body: Any
 ) -> None:
     """What would break the answer is an error of the application, and 500 for the client."""
 
     async def whole(call: Call) -> None:
-        call.scope["extensions"][WHOLE_ANSWER](200, headers, body)
+        call.scope["extensions"][FULL_RESPONSE](200, headers, body)
 
     server.handlers["/"] = whole
     with server.connect() as client:
@@ -92,11 +94,11 @@ def test_C07_a_whole_answer_that_is_wrong_is_not_sent(
         assert client.read_answer().status == 500
 
 
-def test_a_whole_body_is_taken_once(server: Server) -> None:
+def test_a_full_body_is_taken_once(server: Server) -> None:
     """The extension gives what `receive` would give, and then there is only the disconnect."""
 
     async def taking(call: Call) -> None:
-        take = call.scope["extensions"][WHOLE_BODY]
+        take = call.scope["extensions"][FULL_BODY]
         call.events += [take(), take()]
         await call.answer(call.events[0] or await call.read())
         call.events.append((await call.receive())["type"])
@@ -119,8 +121,8 @@ def test_a_request_leaves_nothing_for_the_collector(server: Server) -> None:
     """What belongs to a request is gone with it: no cycle keeps it until the collector comes."""
 
     async def whole(call: Call) -> None:
-        call.scope["extensions"][WHOLE_BODY]()
-        call.scope["extensions"][WHOLE_ANSWER](200, [], b"ok")
+        call.scope["extensions"][FULL_BODY]()
+        call.scope["extensions"][FULL_RESPONSE](200, [], b"ok")
         server.calls.clear()
 
     server.handlers["/"] = whole
