@@ -16,6 +16,7 @@ import httptools
 from ..undelivered import count_undelivered
 from ..write_batch import WriteBatch
 from .errors import Stage, UpstreamBroken, UpstreamTimeout
+from .retry import may_send_again
 
 _JOIN_BYTES = 1 << 16  # bodies up to here travel in one write with the head
 _SLICE_BYTES = 1 << 18  # larger ones are written in such pieces, each waiting for the last
@@ -90,17 +91,20 @@ class UpstreamResponse:
         return self._done
 
     @property
-    def is_unsent(self) -> bool:
-        """Tell whether there is no answer since the request was not even sent."""
-        return isinstance(self._error, UpstreamBroken) and self._error.is_unsent
+    def may_send_again(self) -> bool:
+        """True if the request of `Connection.begin` failed, and may go over another connection."""
+        error = self._error
+        return isinstance(error, UpstreamBroken) and may_send_again(
+            error, is_reused=True, is_repeatable=False, retries=0
+        )  # the pool hands out idle connections for it, and it is a POST
 
-    def check(self) -> None:
-        """Raise why there is no answer, once that is known."""
+    def raise_if_failed(self) -> None:
+        """Raise the error if the exchange failed before the head of a response arrived."""
         if not self.status and self._error is not None:
             raise self._error
 
-    def tell(self, listener: ResponseListener | None) -> None:
-        """Tell *listener*, or nobody, when the head is here, and whatever comes then."""
+    def set_listener(self, listener: ResponseListener | None) -> None:
+        """Notify *listener* of the head of the response and of all that follows; None stops it."""
         self._waiter = listener
 
     def read_nowait(self) -> bytes | None:
@@ -263,6 +267,7 @@ class Connection(asyncio.Protocol):
         "_head_bytes",
         "_held",
         "_interim",
+        "_is_cut",
         "_is_made",
         "_is_sent",
         "_keep",
@@ -279,7 +284,6 @@ class Connection(asyncio.Protocol):
         "_writable",
         "idle_since",
         "is_closed",
-        "is_cut",
         "is_paused",
         "loop",
         "pool",
@@ -293,7 +297,7 @@ class Connection(asyncio.Protocol):
         self._is_made = False
         self.idle_since = 0.0  # loop time in seconds
         self.is_closed = False
-        self.is_cut = False  # by us, and its request with it
+        self._is_cut = False  # by us, and its request with it
         self.is_paused = False
         self._why = "closed"  # by whom or what for, once it is
         self._response: UpstreamResponse | None = None
@@ -308,11 +312,6 @@ class Connection(asyncio.Protocol):
         self._may_keep = True
         self._is_sent = True
         self._interim = self._head_bytes = 0
-
-    @property
-    def is_unanswered(self) -> bool:
-        """Tell whether not one byte of an answer has come in this exchange."""
-        return not self._head_bytes
 
     # -- an exchange ------------------------------------------------------------------
 
@@ -336,7 +335,7 @@ class Connection(asyncio.Protocol):
         """
         if self.is_closed:  # so soon after it was made: its end is not told a second time
             text = f"{self.pool.name}: {self._why}, before anything was sent"
-            raise UpstreamBroken("send", text, is_unsent=True)
+            raise UpstreamBroken("send", text, is_unsent=True, is_local=self._is_cut)
         response = self._prepare(head, is_head=is_head)
         try:
             if body is None:
@@ -356,7 +355,7 @@ class Connection(asyncio.Protocol):
         return response
 
     def begin(self, head: bytes, body: bytes) -> UpstreamResponse:
-        """Send a request; its answer is still to come: see ``UpstreamResponse.tell``."""
+        """Send a request; its answer is still to come: see `UpstreamResponse.set_listener`."""
         response = self._prepare(head, is_head=False)
         self._send_bytes(head, body)
         return response
@@ -671,7 +670,7 @@ class Connection(asyncio.Protocol):
 
     def end(self, why: str) -> None:
         """Close at once, and tell whoever reads *why*; what was asked is asked nowhere else."""
-        self.is_cut = True
+        self._is_cut = True
         self._held = b""
         self._fail(why)
 
@@ -686,8 +685,15 @@ class Connection(asyncio.Protocol):
         received = 0
         if response is not None and response.status:
             stage, received = "body", response.bytes_received
-        text, is_unsent = f"{self.pool.name}: {why}", bool(self._held)
-        self._fail_with(UpstreamBroken(stage, text, received, is_unsent=is_unsent))
+        error = UpstreamBroken(
+            stage,
+            f"{self.pool.name}: {why}",
+            received,
+            is_unsent=bool(self._held),
+            is_unanswered=stage != "body" and not self._head_bytes,
+            is_local=self._is_cut,
+        )
+        self._fail_with(error)
 
     def _fail_with(self, error: BaseException) -> None:
         response = self._response

@@ -40,12 +40,21 @@ class UpstreamBroken(UpstreamError):  # noqa: N818 - reads better where it is ca
 
     Attributes:
         bytes_received: Bytes of the answer's body that had come until then.
-        is_unsent: Not one byte of the request was sent: it may go over another connection.
+        is_unsent: Not one byte of the request was sent.
+        is_unanswered: Not one byte of a response arrived, interim responses included.
+        is_local: The proxy closed the connection itself, for example to stop the model.
     """
 
     def __init__(
-        self, stage: Stage, message: str, bytes_received: int = 0, *, is_unsent: bool = False
+        self,
+        stage: Stage,
+        message: str,
+        bytes_received: int = 0,
+        *,
+        is_unsent: bool = False,
+        is_unanswered: bool = False,
+        is_local: bool = False,
     ) -> None:
         super().__init__(stage, message)
         self.bytes_received = bytes_received
-        self.is_unsent = is_unsent
+        self.is_unsent, self.is_unanswered, self.is_local = is_unsent, is_unanswered, is_local

@@ -8,10 +8,8 @@ that might never run.
 An exchange costs one write and one wait. Answers are read while the request's body is still
 being sent, and their pieces are passed on as they came.
 
-Retries follow Go's net/http Transport: once, only on a connection that had been used before and
-died without a byte of an answer, and only where sending twice is harmless, or nothing was sent.
-Unlike there, a connection idle for over a second is not given to a request that must not be sent
-twice.
+Whether a request is sent again is decided in `retry`. So that fewer requests need it, a connection
+that was idle for over a second is not given to a request that must not be sent twice.
 """
 
 from __future__ import annotations
@@ -25,6 +23,7 @@ from contextlib import suppress
 from ..write_batch import WriteBatch
 from .connection import Connection, UpstreamResponse
 from .errors import UpstreamBroken, UpstreamError, UpstreamTimeout, UpstreamUnreachable
+from .retry import IDEMPOTENT_METHODS, is_repeatable, may_send_again
 
 __all__ = [
     "ConnectionPool",
@@ -37,7 +36,6 @@ __all__ = [
     "post_head",
 ]
 
-_IDEMPOTENT = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE"})
 _FRESH_S = 1.0  # longest idle time, in seconds, after which a POST still gets a used connection
 _BODILESS = frozenset({b"GET", b"HEAD", b"DELETE", b"OPTIONS", b"TRACE"})
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
@@ -140,13 +138,12 @@ class ConnectionPool:
             ValueError: A part of the request contains what would end it early.
         """
         head, length = _serialise(method, target, headers, body)
-        is_safe = method in _IDEMPOTENT
-        may_retry = is_safe and (body is None or isinstance(body, bytes))
-        conn = self._pop_idle(is_safe)
-        is_used = conn is not None
+        conn = self._pop_idle(method in IDEMPOTENT_METHODS)
+        is_reused = conn is not None
+        retries = 0
         while True:
             if conn is None:
-                conn, is_used = await self._acquire()
+                conn, is_reused = await self._acquire()
             try:
                 return await conn.exchange(
                     head,
@@ -156,11 +153,15 @@ class ConnectionPool:
                     header_timeout_s=header_timeout_s,
                 )
             except UpstreamBroken as error:
-                if not is_used or conn.is_cut:
+                if not may_send_again(
+                    error,
+                    is_reused=is_reused,
+                    is_repeatable=is_repeatable(method, body),
+                    retries=retries,
+                ):
                     raise
-                if not (error.is_unsent or (may_retry and conn.is_unanswered)):
-                    raise
-            may_retry, conn = False, None
+            conn = None
+            retries += 1
 
     def take(self) -> Connection | None:
         """Take an idle connection that is fit for a POST request, or None; never waits.

@@ -120,7 +120,7 @@ class FastPath:
         flight = _FastRequest(self, call, request, exchange, resolved, response)
         call.on_disconnect = flight.leave
         exchange.on_cancel = flight.hand_over
-        response.tell(flight)
+        response.set_listener(flight)
         return True
 
     def end_soon(self, flight: _FastRequest) -> None:
@@ -219,7 +219,7 @@ class _FastRequest:
 
     def _detach(self) -> None:
         self._is_over = True
-        self._response.tell(None)
+        self._response.set_listener(None)
 
     def end(self) -> None:
         """Let the model go, and write the request down; in a task: a swap may begin with it."""

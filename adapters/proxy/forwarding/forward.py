@@ -207,7 +207,7 @@ async def _forward_to_ready(
             if exchange.cancelled_by:
                 held.close()
                 raise asyncio.CancelledError
-            if not held.is_unsent:
+            if not held.may_send_again:
                 await _resume_relay(proxy, request, send, exchange, local, held)
                 return
         exchange.admitted = perf_counter()
@@ -236,7 +236,7 @@ async def _resume_relay(
 ) -> None:  # fmt: skip
     """Relay what is left of an answer that came by the short way."""
     try:
-        held.check()
+        held.raise_if_failed()
         upstream = proxy.upstream_of(local.card)
         await relay_answer(send, upstream, held, exchange, request.send_full_response)
     finally:

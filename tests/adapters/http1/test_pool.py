@@ -635,7 +635,7 @@ async def test_C17_a_connection_that_is_closed_as_its_answer_is_told_is_not_kept
         assert conn is not None
         response = conn.begin(post_head(b"/", b"Host: up\r\n", b"second"), b"second")
         listener = _Cutting(pool)
-        response.tell(listener)
+        response.set_listener(listener)
         await wait_until_async(listener.done)
         assert response.read_nowait() == b"second"
         assert (pool.open, pool.idle) == (0, 0)
