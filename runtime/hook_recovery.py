@@ -37,19 +37,19 @@ class HookRecovery:
         if service not in supervisor:
             paid()
             return
-        life, seat = supervisor[service], supervisor.scheduler.seats[service]
-        if seat.recovery_reason or not life.spec.hooks.get(_POINT):
+        life, entry = supervisor[service], supervisor.scheduler.services[service]
+        if entry.recovery_reason or not life.spec.hooks.get(_POINT):
             paid()
             return
         log.warning("%s: an earlier run was killed: running its %s hooks", service, _POINT)
-        seat.recovery_reason = f"{service} runs the {_POINT} hooks of a run that was killed"
+        entry.recovery_reason = f"{service} runs the {_POINT} hooks of a run that was killed"
 
         async def repay() -> None:
             try:
                 await _run(life, incarnation)
                 paid()
             finally:
-                seat.recovery_reason = ""
+                entry.recovery_reason = ""
                 supervisor.review()
 
         supervisor.spawn(repay)

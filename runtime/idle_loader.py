@@ -49,12 +49,12 @@ class IdleLoader:
         scheduler, service = supervisor.scheduler, self.service
         if service is None or service not in supervisor:
             return
-        if scheduler.queue or any(seat.granted for seat in scheduler.seats.values()):
+        if scheduler.queue or any(entry.granted for entry in scheduler.services.values()):
             self.touch()
         elif self._timers.now() < due:
             self._timer.arm_at(due)
             return
-        elif scheduler.seats[service].phase in ("stopped", "failed"):
+        elif scheduler.services[service].phase in ("stopped", "failed"):
             supervisor.spawn(self._load, service)
         self._timer.arm(self._after_s)
 

@@ -130,7 +130,7 @@ class ServiceEntry:
 class Grant:
     """Hand the request to its lifecycle."""
 
-    ticket: QueuedRequest
+    request: QueuedRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,7 @@ class Evict:
 class Refuse:
     """Send the request away; without an error, with what its lifecycle says just now."""
 
-    ticket: QueuedRequest
+    request: QueuedRequest
     error: RequestError | None
 
 
@@ -159,7 +159,7 @@ class Scheduler:
     Attributes:
         policy: What must go for what.
         limits: What the queue bears.
-        seats: Every service, by name.
+        services: Every service, by name.
         queue: Requests that wait, in order.
         swaps: Target -> services that are going for it and are not gone yet.
         is_held: Nothing is granted or evicted for now.
@@ -167,7 +167,7 @@ class Scheduler:
 
     policy: EvictionPolicy = one_at_a_time
     limits: QueueLimits = field(default_factory=QueueLimits)
-    seats: dict[str, ServiceEntry] = field(default_factory=dict)
+    services: dict[str, ServiceEntry] = field(default_factory=dict)
     queue: list[QueuedRequest] = field(default_factory=list)
     swaps: dict[str, frozenset[str]] = field(default_factory=dict)
     is_held: bool = False
@@ -182,20 +182,20 @@ class Scheduler:
     # ---- what comes in
     def add(self, name: str, *, limit: int | None = None, is_pinned: bool = False) -> ServiceEntry:
         """Make *name* known, or change its limits."""
-        seat = self.seats.get(name)
-        if seat is None:
-            seat = self.seats[name] = ServiceEntry(name)
-        seat.limit, seat.is_pinned = limit, is_pinned
-        return seat
+        entry = self.services.get(name)
+        if entry is None:
+            entry = self.services[name] = ServiceEntry(name)
+        entry.limit, entry.is_pinned = limit, is_pinned
+        return entry
 
     def remove(self, name: str, now: float) -> list[Decision]:
         """Forget *name*, which must have stopped; its waiting requests are refused."""
         error = RequestError("model_removed", f"{name} was removed")
         decisions: list[Decision] = [
-            self._refuse(ticket, error) for ticket in list(self.queue) if ticket.service == name
+            self._refuse(request, error) for request in list(self.queue) if request.service == name
         ]
-        self._set_phase(self.seats[name], "stopped")
-        del self.seats[name]
+        self._set_phase(self.services[name], "stopped")
+        del self.services[name]
         return decisions + self._drain(now)
 
     def submit(
@@ -208,33 +208,33 @@ class Scheduler:
         client: str = "",
     ) -> tuple[QueuedRequest, list[Decision]]:
         """Take a request for *service*; it is granted, queued or refused."""
-        ticket = QueuedRequest(service, waiter, priority, now, next(self._numbers), client)
-        seat = self.seats[service]
-        if not seat.has_room and seat.phase == "ready":
+        request = QueuedRequest(service, waiter, priority, now, next(self._numbers), client)
+        entry = self.services[service]
+        if not entry.has_room and entry.phase == "ready":
             error = RequestError(
                 "concurrency_limit", "Too many requests", status_hint=429, retry_after_s=1.0
             )
-            return ticket, [Refuse(ticket, error)]
+            return request, [Refuse(request, error)]
         overdue = self._overdue(now)
         waiting = len(self.queue)
-        self._enqueue(ticket)
-        decisions = self._advance(ticket, now, overdue, may_wait=waiting < self.limits.length)
-        self._open_seats(overdue)
+        self._enqueue(request)
+        decisions = self._advance(request, now, overdue, may_wait=waiting < self.limits.length)
+        self._open_ready(overdue)
         self._take_turns()
-        return ticket, decisions
+        return request, decisions
 
-    def cancel(self, ticket: QueuedRequest, now: float) -> list[Decision]:
+    def cancel(self, request: QueuedRequest, now: float) -> list[Decision]:
         """Take back a request that is queued; a no-op when it is not."""
-        if not ticket.is_queued:
+        if not request.is_queued:
             return []
-        self._dequeue(ticket)
+        self._dequeue(request)
         return self._drain(now)
 
-    def take_back(self, ticket: QueuedRequest) -> None:
+    def take_back(self, request: QueuedRequest) -> None:
         """Let a request that was granted, but not admitted, wait here again, in its old place."""
-        self.seats[ticket.service].granted -= 1
-        ticket.was_granted = False
-        self._enqueue(ticket)
+        self.services[request.service].granted -= 1
+        request.was_granted = False
+        self._enqueue(request)
         self._take_turns()
 
     def clear(self, service: str | None = None) -> list[QueuedRequest]:
@@ -242,36 +242,36 @@ class Scheduler:
 
         What they leave free is given away by the next decision, such as a `tick`.
         """
-        gone = [ticket for ticket in self.queue if service in (None, ticket.service)]
-        for ticket in gone:
-            self._dequeue(ticket)
+        gone = [request for request in self.queue if service in (None, request.service)]
+        for request in gone:
+            self._dequeue(request)
         self._take_turns()
         return gone
 
     def finished(self, service: str, now: float) -> list[Decision]:
         """A granted request has ended, or was refused by its lifecycle."""
-        seat = self.seats.get(service)
-        if seat is None:
+        entry = self.services.get(service)
+        if entry is None:
             return []
-        assert seat.granted > 0, f"{service}: more requests ended than were granted"
-        seat.granted -= 1
-        if self.queue and (seat.granted == 0 or seat.limit is not None):
+        assert entry.granted > 0, f"{service}: more requests ended than were granted"
+        entry.granted -= 1
+        if self.queue and (entry.granted == 0 or entry.limit is not None):
             return self._drain(now)
         return []
 
     def phase_changed(self, service: str, phase: Phase, now: float) -> list[Decision]:
         """The lifecycle of *service* is in another phase."""
-        seat = self.seats[service]
-        before = seat.phase
+        entry = self.services[service]
+        before = entry.phase
         if phase == before:
             return []
         if phase == "ready":
-            seat.ready_at = now
-        self._set_phase(seat, phase)
+            entry.ready_at = now
+        self._set_phase(entry, phase)
         if before == "stopping" and phase in _HOLDING:  # it did not go after all
             self.swaps = {to: gone for to, gone in self.swaps.items() if service not in gone}
             self._running = None
-            if not seat.granted and (rivals := self._rivals(service)):
+            if not entry.granted and (rivals := self._rivals(service)):
                 # It slept, and its place was given away; dead, it means to come back by itself.
                 return [Evict(service, min(rivals))]
         return self._drain(now)
@@ -281,22 +281,22 @@ class Scheduler:
         timeout = self.limits.timeout_s
         decisions: list[Decision] = []
         if timeout is not None:
-            for ticket in [t for t in self.queue if now >= t.since + timeout]:
+            for request in [t for t in self.queue if now >= t.since + timeout]:
                 error = RequestError(
-                    "queue_timeout", f"waited {timeout:g} s: {ticket.why}", retry_after_s=5.0
+                    "queue_timeout", f"waited {timeout:g} s: {request.why}", retry_after_s=5.0
                 )
-                decisions.append(self._refuse(ticket, error))
+                decisions.append(self._refuse(request, error))
         return decisions + self._drain(now)
 
     def next_tick(self, now: float) -> float | None:
         """When `tick` has something to do; seconds, or None."""
         if not self.queue:
             return None
-        times = [ticket.since + self.limits.max_wait_s for ticket in self.queue]
-        times += [seat.ready_at + self.limits.min_residency_s for seat in self._holding.values()]
+        times = [request.since + self.limits.max_wait_s for request in self.queue]
+        times += [entry.ready_at + self.limits.min_residency_s for entry in self._holding.values()]
         times = [at for at in times if at > now]
         if self.limits.timeout_s is not None:
-            times.append(min(ticket.since for ticket in self.queue) + self.limits.timeout_s)
+            times.append(min(request.since for request in self.queue) + self.limits.timeout_s)
         return min(times, default=None)
 
     # ---- what others may read
@@ -310,26 +310,26 @@ class Scheduler:
     def explain(self, service: str, now: float) -> tuple[frozenset[str], str]:
         """Say what a request for *service* would evict now, and what it would wait for."""
         evict = self._must_go(service)
-        ticket = QueuedRequest(service, PendingRequest(), 0, now, next(self._numbers))
-        return evict, self._obstacle(ticket, evict, now, self._overdue(now))
+        request = QueuedRequest(service, PendingRequest(), 0, now, next(self._numbers))
+        return evict, self._obstacle(request, evict, now, self._overdue(now))
 
     # ---- bookkeeping
-    def _set_phase(self, seat: ServiceEntry, phase: Phase) -> None:
-        seat.phase = phase
-        seat.is_open = False  # until somebody looks again
-        if (phase in _HOLDING) != (seat.name in self._holding):
+    def _set_phase(self, entry: ServiceEntry, phase: Phase) -> None:
+        entry.phase = phase
+        entry.is_open = False  # until somebody looks again
+        if (phase in _HOLDING) != (entry.name in self._holding):
             self._running = None
             if phase in _HOLDING:
-                self._holding[seat.name] = seat
+                self._holding[entry.name] = entry
             else:
-                del self._holding[seat.name]
+                del self._holding[entry.name]
 
-    def _enqueue(self, ticket: QueuedRequest) -> None:
-        place, rank = len(self.queue), (ticket.priority, -ticket.number)
+    def _enqueue(self, request: QueuedRequest) -> None:
+        place, rank = len(self.queue), (request.priority, -request.number)
         while place and (self.queue[place - 1].priority, -self.queue[place - 1].number) < rank:
             place -= 1
-        self.queue.insert(place, ticket)
-        ticket.is_queued = True
+        self.queue.insert(place, request)
+        request.is_queued = True
 
     def _take_turns(self) -> None:
         """Deal the places of requests that a limit makes wait anew, so that clients take turns.
@@ -338,31 +338,31 @@ class Scheduler:
         who was granted one longest ago, then the second of each, and so on. Which places a
         service has is a matter of arrival alone: what others wait for is not touched by it.
         """
-        is_limited = any(self.seats[ticket.service].limit is not None for ticket in self.queue)
+        is_limited = any(self.services[request.service].limit is not None for request in self.queue)
         if is_limited or self._is_dealt:
-            self.queue.sort(key=lambda ticket: (-ticket.priority, ticket.number))
+            self.queue.sort(key=lambda request: (-request.priority, request.number))
         self._is_dealt = is_limited
         places: dict[tuple[str, int], list[int]] = {}
-        for place, ticket in enumerate(self.queue if is_limited else ()):
-            if self.seats[ticket.service].limit is not None:
-                places.setdefault((ticket.service, ticket.priority), []).append(place)
+        for place, request in enumerate(self.queue if is_limited else ()):
+            if self.services[request.service].limit is not None:
+                places.setdefault((request.service, request.priority), []).append(place)
         for (service, _), shared in places.items():
-            dealt = _dealt([self.queue[place] for place in shared], self.seats[service].turns)
-            for place, ticket in zip(shared, dealt, strict=True):
-                self.queue[place] = ticket
+            dealt = _dealt([self.queue[place] for place in shared], self.services[service].turns)
+            for place, request in zip(shared, dealt, strict=True):
+                self.queue[place] = request
 
-    def _dequeue(self, ticket: QueuedRequest) -> None:
-        self.queue.remove(ticket)
-        ticket.is_queued = False
-        if ticket.service in self.swaps and not any(
-            other.service == ticket.service for other in self.queue
+    def _dequeue(self, request: QueuedRequest) -> None:
+        self.queue.remove(request)
+        request.is_queued = False
+        if request.service in self.swaps and not any(
+            other.service == request.service for other in self.queue
         ):
-            del self.swaps[ticket.service]  # what is going goes, but nothing starts for it
+            del self.swaps[request.service]  # what is going goes, but nothing starts for it
             self._running = None
 
-    def _refuse(self, ticket: QueuedRequest, error: RequestError | None) -> Refuse:
-        self._dequeue(ticket)
-        return Refuse(ticket, error)
+    def _refuse(self, request: QueuedRequest, error: RequestError | None) -> Refuse:
+        self._dequeue(request)
+        return Refuse(request, error)
 
     # ---- deciding
     def _rivals(self, service: str) -> frozenset[str]:
@@ -370,7 +370,7 @@ class Scheduler:
         return self.policy(service, self.running()) & self.running() - {service}
 
     def _must_go(self, target: str) -> frozenset[str]:
-        if self.seats[target].phase in _REFUSING:
+        if self.services[target].phase in _REFUSING:
             return frozenset()  # it refuses by itself: nothing must go for that
         running = self.running()
         if self._asked is not self.policy:
@@ -391,82 +391,82 @@ class Scheduler:
         overdue = self._overdue(now)
         decisions: list[Decision] = []
         self._take_turns()
-        for ticket in list(self.queue):
-            if ticket.is_queued:
-                decisions += self._advance(ticket, now, overdue)
-        self._open_seats(overdue)
+        for request in list(self.queue):
+            if request.is_queued:
+                decisions += self._advance(request, now, overdue)
+        self._open_ready(overdue)
         self._take_turns()
         return decisions
 
     def _advance(
         self,
-        ticket: QueuedRequest,
+        request: QueuedRequest,
         now: float,
         overdue: Mapping[str, int],
         *,
         may_wait: bool = True,
     ) -> list[Decision]:
-        """Grant *ticket*, begin a swap for it, refuse it, or let it wait and note why."""
-        seat = self.seats[ticket.service]
-        if seat.phase in _REFUSING and not seat.closed_reason:
-            return [self._refuse(ticket, None)]  # not left to the lifecycle: it may have moved on
-        evict = self._must_go(seat.name)
+        """Grant *request*, begin a swap for it, refuse it, or let it wait and note why."""
+        entry = self.services[request.service]
+        if entry.phase in _REFUSING and not entry.closed_reason:
+            return [self._refuse(request, None)]  # not left to the lifecycle: it may have moved on
+        evict = self._must_go(entry.name)
         for name in sorted(evict):
-            if self.seats[name].is_pinned and self.seats[name].phase != "stopping":
-                text = f"{seat.name} cannot run beside {name}, which is pinned"
-                return [self._refuse(ticket, RequestError("pinned", text))]
-        ticket.why = self._obstacle(ticket, evict, now, overdue)
-        if (ticket.why or evict) and not may_wait:
+            if self.services[name].is_pinned and self.services[name].phase != "stopping":
+                text = f"{entry.name} cannot run beside {name}, which is pinned"
+                return [self._refuse(request, RequestError("pinned", text))]
+        request.why = self._obstacle(request, evict, now, overdue)
+        if (request.why or evict) and not may_wait:
             text = f"{self.limits.length} requests are waiting already"
-            return [self._refuse(ticket, RequestError("queue_full", text, retry_after_s=5.0))]
-        if ticket.why:
+            return [self._refuse(request, RequestError("queue_full", text, retry_after_s=5.0))]
+        if request.why:
             return []
         if evict:
-            self.swaps[seat.name] = evict
+            self.swaps[entry.name] = evict
             self._running = None
-            ticket.why = f"evicting {', '.join(sorted(evict))}"
-            return [Evict(name, seat.name) for name in sorted(evict)]
-        self._dequeue(ticket)
-        seat.granted += 1
-        if seat.limit is not None:
-            seat.turns[ticket.client] = next(self._turns)
-        if seat.phase in ("stopped", "asleep"):
-            # Its lifecycle will say so, but the next ticket of this very loop must know already.
-            self._set_phase(seat, "starting")
-        return [Grant(ticket)]
+            request.why = f"evicting {', '.join(sorted(evict))}"
+            return [Evict(name, entry.name) for name in sorted(evict)]
+        self._dequeue(request)
+        entry.granted += 1
+        if entry.limit is not None:
+            entry.turns[request.client] = next(self._turns)
+        if entry.phase in ("stopped", "asleep"):
+            # Its lifecycle will say so, but the next request of this very loop must know already.
+            self._set_phase(entry, "starting")
+        return [Grant(request)]
 
     def _obstacle(
-        self, ticket: QueuedRequest, evict: frozenset[str], now: float, overdue: Mapping[str, int]
+        self, request: QueuedRequest, evict: frozenset[str], now: float, overdue: Mapping[str, int]
     ) -> str:
-        """Say what *ticket* waits for; empty when it may go on."""
-        seat = self.seats[ticket.service]
-        if seat.blocked_reason:
-            return seat.blocked_reason
-        if not seat.has_room:
-            return f"{seat.name} is at its concurrency limit of {seat.limit}"
-        if seat.name in self.swaps:
-            return f"evicting {', '.join(sorted(self.swaps[seat.name]))}"
+        """Say what *request* waits for; empty when it may go on."""
+        entry = self.services[request.service]
+        if entry.blocked_reason:
+            return entry.blocked_reason
+        if not entry.has_room:
+            return f"{entry.name} is at its concurrency limit of {entry.limit}"
+        if entry.name in self.swaps:
+            return f"evicting {', '.join(sorted(self.swaps[entry.name]))}"
         for target, evicted in self.swaps.items():
-            if seat.name in evicted:
-                return f"{seat.name} is being evicted for {target}"
+            if entry.name in evicted:
+                return f"{entry.name} is being evicted for {target}"
             if target in evict or evicted & evict:
                 return f"the swap to {target} is under way"
         for name, number in overdue.items():
-            if number < ticket.number and self._excludes(name, seat.name):
+            if number < request.number and self._excludes(name, entry.name):
                 return f"a request for {name} has waited too long and goes first"
         for name in sorted(evict):
-            why = self._why_it_stays(self.seats[name], ticket, now)
+            why = self._why_it_stays(self.services[name], request, now)
             if why:
                 return why
         return ""
 
-    def _why_it_stays(self, other: ServiceEntry, ticket: QueuedRequest, now: float) -> str:
+    def _why_it_stays(self, other: ServiceEntry, request: QueuedRequest, now: float) -> str:
         if other.granted:
             return f"{other.name} has {other.granted} requests in flight"
         if other.is_pinned:
             return f"{other.name} is pinned, and on its way out"
         stays_until = other.ready_at + self.limits.min_residency_s
-        is_patient = now < ticket.since + self.limits.max_wait_s
+        is_patient = now < request.since + self.limits.max_wait_s
         if other.phase == "ready" and now < stays_until and is_patient:
             return f"{other.name} stays for another {stays_until - now:.1f} s"
         return ""
@@ -474,10 +474,10 @@ class Scheduler:
     def _overdue(self, now: float) -> dict[str, int]:
         """Services for which somebody has waited too long -> number of the first such request."""
         overdue: dict[str, int] = {}
-        for ticket in self.queue:
-            if now >= ticket.since + self.limits.max_wait_s:
-                first = overdue.get(ticket.service, ticket.number)
-                overdue[ticket.service] = min(first, ticket.number)
+        for request in self.queue:
+            if now >= request.since + self.limits.max_wait_s:
+                first = overdue.get(request.service, request.number)
+                overdue[request.service] = min(first, request.number)
         return overdue
 
     def _excludes(self, one: str, other: str) -> bool:
@@ -489,30 +489,30 @@ class Scheduler:
             other, beside | {one}
         )
 
-    def _open_seats(self, overdue: Iterable[str]) -> None:
+    def _open_ready(self, overdue: Iterable[str]) -> None:
         going = {name for evicted in self.swaps.values() for name in evicted}
-        queued = {ticket.service for ticket in self.queue}
-        for seat in self._holding.values():
-            seat.is_open = (
-                seat.phase == "ready"
-                and not seat.blocked_reason
-                and seat.name not in going
-                and seat.name not in queued
-                and not self._must_go(seat.name)
-                and not any(self._excludes(name, seat.name) for name in overdue)
+        queued = {request.service for request in self.queue}
+        for entry in self._holding.values():
+            entry.is_open = (
+                entry.phase == "ready"
+                and not entry.blocked_reason
+                and entry.name not in going
+                and entry.name not in queued
+                and not self._must_go(entry.name)
+                and not any(self._excludes(name, entry.name) for name in overdue)
             )
 
 
-def _dealt(tickets: Sequence[QueuedRequest], turns: Mapping[str, int]) -> list[QueuedRequest]:
-    """Return *tickets* in the order in which their clients take turns.
+def _dealt(requests: Sequence[QueuedRequest], turns: Mapping[str, int]) -> list[QueuedRequest]:
+    """Return *requests* in the order in which their clients take turns.
 
     Args:
-        tickets: Of one service and priority, the oldest first.
+        requests: Of one service and priority, the oldest first.
         turns: Client -> its last turn; who never had one comes first.
     """
     rounds: Counter[str] = Counter()
     ranks: dict[QueuedRequest, tuple[int, int]] = {}
-    for ticket in tickets:
-        ranks[ticket] = rounds[ticket.client], turns.get(ticket.client, -1)
-        rounds[ticket.client] += 1
-    return sorted(tickets, key=ranks.__getitem__)
+    for request in requests:
+        ranks[request] = rounds[request.client], turns.get(request.client, -1)
+        rounds[request.client] += 1
+    return sorted(requests, key=ranks.__getitem__)

@@ -199,21 +199,21 @@ class Supervisor:
             if difference == "restart" or (is_other and life.is_quiet):
                 self._requeue_waiters(life, cause)
             life.update_spec(spec, cause)
-            seat = self.scheduler.add(
+            entry = self.scheduler.add(
                 spec.name, limit=spec.concurrency_limit, is_pinned=spec.pinned
             )
-            seat.closed_reason = ""
+            entry.closed_reason = ""
             is_stopping = "stopping" in life.configuration and life.state != "stuck"
             if life.next_spec is not None and is_stopping:
-                seat.closed_reason = f"{spec.name} stops first, since {cause}"
+                entry.closed_reason = f"{spec.name} stops first, since {cause}"
         return difference
 
     def _requeue_waiters(self, life: Lifecycle, cause: str) -> None:
         """Let requests that wait for a start wait in the queue again."""
         for waiter in life.waiters:
-            ticket = self._waiting.get(waiter)
-            if ticket is not None:
-                self.scheduler.take_back(ticket)
+            request = self._waiting.get(waiter)
+            if request is not None:
+                self.scheduler.take_back(request)
                 life.withdraw(waiter, cause)
 
     def apply(
@@ -270,10 +270,10 @@ class Supervisor:
             return
         retired = self._retiring[name] = Retired()
         with self._batch():
-            for ticket in self.scheduler.clear(name):
-                ticket.waiter.refuse(self._removed_error(name))
+            for request in self.scheduler.clear(name):
+                request.waiter.refuse(self._removed_error(name))
             life.retire(self._removed_error(name), cause)
-        if self.scheduler.seats[name].granted == 0:
+        if self.scheduler.services[name].granted == 0:
             retired.unheld.set()
         self._tasks.start_soon(self._forget, life, retired)
 
@@ -368,17 +368,17 @@ class Supervisor:
     def acquire_nowait(self, name: str) -> bool:
         """Hold *name* if that is possible at once; the hot path. Pair with `release`."""
         try:
-            seat, life = self.scheduler.seats[name], self._lives[name]
+            entry, life = self.scheduler.services[name], self._lives[name]
         except KeyError as error:
             raise self._unknown(name) from error
-        if not seat.is_open or not seat.has_room or self._is_closing or life.is_stepping:
+        if not entry.is_open or not entry.has_room or self._is_closing or life.is_stepping:
             return False
         waiter = PendingRequest()
         life.request(waiter)
         if waiter.admitted:
-            seat.granted += 1
+            entry.granted += 1
             return True
-        life.withdraw(waiter)  # not reached while a seat is open only when its service is ready
+        life.withdraw(waiter)  # not reached while a entry is open only when its service is ready
         return False
 
     async def acquire(self, name: str, *, priority: int = 0, client: str = "") -> None:
@@ -392,37 +392,37 @@ class Supervisor:
         if name in self._retiring:
             raise self._removed_error(name)
         waiter = PendingRequest()
-        ticket, decisions = self.scheduler.submit(
+        request, decisions = self.scheduler.submit(
             name, waiter, self._now(), priority=priority, client=client
         )
-        self._waiting[waiter] = ticket
+        self._waiting[waiter] = request
         self._decide(decisions)
         self._rearm()
         try:
             await waiter.wait()
         except anyio.get_cancelled_exc_class():
-            self._withdraw(ticket, life)
+            self._withdraw(request, life)
             raise
         except RequestError:
-            if ticket.was_granted:
+            if request.was_granted:
                 self._finished(name)
             raise
         finally:
             del self._waiting[waiter]
 
-    def _withdraw(self, ticket: QueuedRequest, life: Lifecycle) -> None:
-        if ticket.is_queued:
-            self._decide(self.scheduler.cancel(ticket, self._now()))
-        elif ticket.was_granted:
-            life.withdraw(ticket.waiter)
-            self._finished(ticket.service)
+    def _withdraw(self, request: QueuedRequest, life: Lifecycle) -> None:
+        if request.is_queued:
+            self._decide(self.scheduler.cancel(request, self._now()))
+        elif request.was_granted:
+            life.withdraw(request.waiter)
+            self._finished(request.service)
             self._on_change(life)  # without anybody who waits, a backoff may hold no place
 
     def _finished(self, name: str) -> None:
         decisions = self.scheduler.finished(name, self._now())
         if decisions:
             self._decide(decisions)
-        if self._retiring and name in self._retiring and self.scheduler.seats[name].granted == 0:
+        if self._retiring and name in self._retiring and self.scheduler.services[name].granted == 0:
             self._retiring[name].unheld.set()
 
     def release(self, name: str) -> None:
@@ -474,15 +474,15 @@ class Supervisor:
                 tasks.start_soon(life.stop, cause)
 
     def _refuse_queued(self, name: str) -> None:
-        for ticket in self.scheduler.clear(name):
+        for request in self.scheduler.clear(name):
             error = RequestError("model_unloaded", f"{name} was unloaded", retry_after_s=1.0)
-            ticket.waiter.refuse(error)
+            request.waiter.refuse(error)
 
     def close(self) -> None:
         """Refuse new requests from now on; what is in flight goes on."""
         self._is_closing = True
-        for ticket in self.scheduler.clear():
-            ticket.waiter.refuse(RequestError("shutting_down", "shutting down"))
+        for request in self.scheduler.clear():
+            request.waiter.refuse(RequestError("shutting_down", "shutting down"))
 
     async def shutdown(self, limit_s: float | None = None) -> None:
         """Drain, run the stop hooks, terminate; after *limit_s* seconds kill what is left."""
@@ -532,16 +532,16 @@ class Supervisor:
 
     def _on_change(self, life: Lifecycle) -> None:
         name = life.spec.name
-        seat = self.scheduler.seats.get(name)
-        if seat is None:
+        entry = self.scheduler.services.get(name)
+        if entry is None:
             return
         if self._is_anything_leaving:
             self._update_policy()
-        is_reopened = bool(seat.closed_reason) and (
+        is_reopened = bool(entry.closed_reason) and (
             life.next_spec is None or life.state in ("ready", "stuck")
         )
         if is_reopened:
-            seat.closed_reason = ""
+            entry.closed_reason = ""
         self._decide(self.scheduler.phase_changed(name, phase_of(life), self._now()))
         if is_reopened:
             self._decide(self.scheduler.tick(self._now()))
@@ -572,18 +572,18 @@ class Supervisor:
 
     def _apply(self, decision: Decision) -> None:
         match decision:
-            case Grant(ticket=ticket):
-                ticket.was_granted = True
-                life = self._lives[ticket.service]
-                life.request(ticket.waiter)
-                if ticket.waiter.admitted is False:
+            case Grant(request=request):
+                request.was_granted = True
+                life = self._lives[request.service]
+                life.request(request.waiter)
+                if request.waiter.admitted is False:
                     self._on_change(life)  # it did not start, though the scheduler counted on it
             case Evict(service=service, target=target):
                 life = self._lives[service]
                 life.evict(f"evicted for {target}")
                 self._on_change(life)  # it may have given way without a transition
-            case Refuse(ticket=ticket, error=error):
-                ticket.waiter.refuse(error or self._lives[ticket.service].refusal_now())
+            case Refuse(request=request, error=error):
+                request.waiter.refuse(error or self._lives[request.service].refusal_now())
             case _:
                 assert_never(decision)
 

@@ -125,7 +125,7 @@ def test_A04_a_crash_with_requests_in_flight_keeps_their_count() -> None:
         new.finish()
         await world.moment()
         assert world["a"].in_flight == 0
-        assert world.supervisor.scheduler.seats["a"].granted == 0
+        assert world.supervisor.scheduler.services["a"].granted == 0
 
     tell(story, service("a"))
 

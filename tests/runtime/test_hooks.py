@@ -764,8 +764,8 @@ def test_B14_what_an_earlier_run_owes_comes_before_the_start() -> None:
         await world.moment()
         assert paid == [0.0, 0.0, 0.0]
         assert [client.outcome for client in clients] == ["waiting", "finished"]
-        (ticket,) = world.supervisor.scheduler.queue
-        assert ticket.why == "a runs the afterStop hooks of a run that was killed"
+        (request,) = world.supervisor.scheduler.queue
+        assert request.why == "a runs the afterStop hooks of a run that was killed"
         await world.at(6.0)
         assert clients[0].outcome == "finished"
         assert world.states("a")[-1] == "ready"

@@ -300,7 +300,7 @@ def test_D15_after_a_storm_of_leavers_every_counter_is_zero() -> None:
             await anyio.sleep(0.02)
         await anyio.sleep(60.0)
         assert world["a"].in_flight == world["a"].waiting == 0
-        assert world.supervisor.scheduler.seats["a"].granted == 0
+        assert world.supervisor.scheduler.services["a"].granted == 0
         assert world.supervisor.scheduler.queue == []
         assert "waiting" not in world.outcomes()
 

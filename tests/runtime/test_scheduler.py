@@ -36,23 +36,23 @@ class Desk:
         said = []
         for decision in decisions:
             match decision:
-                case Grant(ticket=ticket):
-                    said.append(f"grant {ticket.service}{ticket.number}")
+                case Grant(request=request):
+                    said.append(f"grant {request.service}{request.number}")
                 case Evict(service=service, target=target):
                     said.append(f"evict {service} for {target}")
-                case Refuse(ticket=ticket, error=error):
+                case Refuse(request=request, error=error):
                     code = "as it says" if error is None else error.code
-                    said.append(f"refuse {ticket.service}{ticket.number}: {code}")
+                    said.append(f"refuse {request.service}{request.number}: {code}")
         self.said += said
         return said
 
     def ask(
         self, name: str, priority: int = 0, client: str = ""
     ) -> tuple[QueuedRequest, list[str]]:
-        ticket, decisions = self.scheduler.submit(
+        request, decisions = self.scheduler.submit(
             name, PendingRequest(), self.now, priority=priority, client=client
         )
-        return ticket, self.take(decisions)
+        return request, self.take(decisions)
 
     def phase(self, name: str, phase: Phase) -> list[str]:
         return self.take(self.scheduler.phase_changed(name, phase, self.now))
@@ -85,10 +85,10 @@ def test_an_idle_service_is_evicted_and_the_request_granted_when_it_is_gone() ->
     """A swap: evict, wait until it holds nothing, grant."""
     desk = Desk("a", "b")
     desk.run("a")
-    ticket, said = desk.ask("b")
+    request, said = desk.ask("b")
 
     assert said == ["evict a for b"]
-    assert ticket.why == "evicting a"
+    assert request.why == "evicting a"
     assert desk.phase("a", "stopping") == []
     assert desk.phase("a", "stopped") == ["grant b1"]
     assert desk.scheduler.swaps == {}
@@ -100,10 +100,10 @@ def test_D13_a_busy_service_is_never_evicted() -> None:
     desk.run("a")
     desk.ask("a")
     desk.ask("a")
-    ticket, said = desk.ask("b")
+    request, said = desk.ask("b")
 
     assert said == []
-    assert ticket.why == "a has 2 requests in flight"
+    assert request.why == "a has 2 requests in flight"
     assert desk.done("a") == []
     assert desk.done("a") == ["evict a for b"]
 
@@ -116,8 +116,8 @@ def test_requests_for_three_services_are_collated() -> None:
         desk.ask(name)
     for name in "abc":
         desk.phase(name, "ready")
-        order += [name] * desk.scheduler.seats[name].granted
-        while desk.scheduler.seats[name].granted:
+        order += [name] * desk.scheduler.services[name].granted
+        while desk.scheduler.services[name].granted:
             desk.done(name)
         desk.phase(name, "stopping")
         desk.phase(name, "stopped")
@@ -134,7 +134,7 @@ def test_a_higher_priority_goes_first_and_equals_go_in_order() -> None:
     for name, priority in (("b", 0), ("c", 5), ("d", 5)):
         desk.ask(name, priority)
 
-    assert [ticket.service for ticket in desk.scheduler.queue] == ["c", "d", "b"]
+    assert [request.service for request in desk.scheduler.queue] == ["c", "d", "b"]
     assert desk.done("a") == ["evict a for c"]
 
 
@@ -161,12 +161,12 @@ def test_swaps_that_share_a_service_come_one_after_the_other() -> None:
     desk = Desk("a", "b", "c")
     desk.run("a")
     desk.ask("b")
-    ticket, said = desk.ask("c")
+    request, said = desk.ask("c")
 
     assert said == []
-    assert ticket.why == "the swap to b is under way"
+    assert request.why == "the swap to b is under way"
     assert desk.phase("a", "stopped") == ["grant b1"]
-    assert ticket.why == "b has 1 requests in flight"
+    assert request.why == "b has 1 requests in flight"
 
 
 def test_a_request_for_what_is_being_evicted_waits_behind_the_swap() -> None:
@@ -175,10 +175,10 @@ def test_a_request_for_what_is_being_evicted_waits_behind_the_swap() -> None:
     desk.run("a")
     desk.ask("b")
     desk.phase("a", "stopping")
-    ticket, said = desk.ask("a")
+    request, said = desk.ask("a")
 
     assert said == []
-    assert ticket.why == "a is being evicted for b"
+    assert request.why == "a is being evicted for b"
     assert desk.phase("a", "stopped") == ["grant b1"]
 
 
@@ -189,14 +189,14 @@ def test_a_swap_that_nobody_wants_any_more_leaves_no_ghost(moment: str) -> None:
     desk.run("a")
     if moment == "before":
         desk.ask("a")
-    ticket, _ = desk.ask("b")
+    request, _ = desk.ask("b")
     if moment == "after":
         desk.phase("a", "stopping")
-    desk.take(desk.scheduler.cancel(ticket, desk.now))
+    desk.take(desk.scheduler.cancel(request, desk.now))
 
     assert desk.scheduler.swaps == {}
     assert desk.scheduler.queue == []
-    assert desk.scheduler.cancel(ticket, desk.now) == []
+    assert desk.scheduler.cancel(request, desk.now) == []
     if moment == "before":
         desk.done("a")
     desk.phase("a", "stopping")
@@ -252,7 +252,7 @@ def test_nothing_is_evicted_for_a_service_that_would_refuse(phase: Phase) -> Non
     desk.phase("b", phase)
 
     assert desk.ask("b")[1] == ["refuse b1: as it says"]
-    assert desk.scheduler.seats["b"].phase == phase
+    assert desk.scheduler.services["b"].phase == phase
 
 
 def test_a_pinned_service_in_the_way_is_an_answer_at_once() -> None:
@@ -260,14 +260,14 @@ def test_a_pinned_service_in_the_way_is_an_answer_at_once() -> None:
     desk = Desk("a", "b")
     desk.scheduler.add("a", is_pinned=True)
     desk.ask("a")
-    ticket, decisions = desk.scheduler.submit("b", PendingRequest(), 0.0)
+    request, decisions = desk.scheduler.submit("b", PendingRequest(), 0.0)
     [refusal] = decisions
 
     assert isinstance(refusal, Refuse)
     assert refusal.error is not None
     assert refusal.error.code == "pinned"
     assert "a" in str(refusal.error)
-    assert not ticket.is_queued
+    assert not request.is_queued
 
 
 def test_a_request_waits_for_a_pinned_service_that_is_on_its_way_out() -> None:
@@ -276,10 +276,10 @@ def test_a_request_waits_for_a_pinned_service_that_is_on_its_way_out() -> None:
     desk.scheduler.add("a", is_pinned=True)
     desk.run("a")
     desk.phase("a", "stopping")
-    ticket, said = desk.ask("b")
+    request, said = desk.ask("b")
 
     assert said == []
-    assert ticket.why == "a is pinned, and on its way out"
+    assert request.why == "a is pinned, and on its way out"
     assert desk.phase("a", "stopped") == ["grant b1"]
 
 
@@ -300,10 +300,10 @@ def test_beyond_the_concurrency_limit_requests_wait_for_a_start() -> None:
     """While a service starts, what exceeds its limit waits, and is granted one by one."""
     desk = Desk("a", limit=1)
     desk.ask("a")
-    ticket, said = desk.ask("a")
+    request, said = desk.ask("a")
 
     assert said == []
-    assert ticket.why == "a is at its concurrency limit of 1"
+    assert request.why == "a is at its concurrency limit of 1"
     desk.phase("a", "ready")
     assert desk.done("a") == ["grant a1"]
 
@@ -315,7 +315,7 @@ def test_D20_clients_take_turns_where_a_limit_makes_them_wait() -> None:
         desk.ask("a", client=client)
     desk.phase("a", "ready")
     desk.ask("a", client="z")
-    while desk.scheduler.seats["a"].granted:
+    while desk.scheduler.services["a"].granted:
         desk.done("a")
 
     granted = [said for said in desk.said if said.startswith("grant")]
@@ -328,7 +328,7 @@ def test_D20_turns_are_within_a_priority() -> None:
     for priority, client in ((0, "x"), (1, "x"), (1, "x"), (0, "y"), (1, "y")):
         desk.ask("a", priority, client)
     desk.phase("a", "ready")
-    while desk.scheduler.seats["a"].granted:
+    while desk.scheduler.services["a"].granted:
         desk.done("a")
 
     granted = [said for said in desk.said if said.startswith("grant")]
@@ -343,7 +343,7 @@ def test_D20_a_turn_costs_nobody_the_place_among_services() -> None:
     desk.phase("a", "ready")
 
     assert desk.done("a") == ["grant a3"]
-    assert [ticket.number for ticket in desk.scheduler.queue] == [1, 2]
+    assert [request.number for request in desk.scheduler.queue] == [1, 2]
     assert desk.done("a") == ["grant a1"]
     assert desk.done("a") == ["evict a for b"]
 
@@ -376,7 +376,7 @@ def test_D20_a_greedy_client_makes_others_wait_for_its_share_only(limit: int) ->
             desk.ask("a", client=client)
         desk.phase("a", "ready")
         waited = []
-        while running := desk.scheduler.seats["a"].granted:
+        while running := desk.scheduler.services["a"].granted:
             desk.now += 1.0
             granted = [said for _ in range(running) for said in desk.done("a")]
             others = [said for said in granted if int(said.removeprefix("grant a")) >= greed]
@@ -434,7 +434,7 @@ def test_D03_once_a_request_is_overdue_later_ones_go_behind_it() -> None:
 
     assert at == 30.0
     desk.tick(1.0)
-    assert not desk.scheduler.seats["a"].is_open
+    assert not desk.scheduler.services["a"].is_open
     late, said = desk.ask("a")
     assert said == []
     assert late.why == "a request for b has waited too long and goes first"
@@ -480,8 +480,8 @@ def test_D03_a_service_that_minds_nobody_stays_open() -> None:
     desk.ask("a2")
     desk.tick(30.0)
 
-    assert not desk.scheduler.seats["a1"].is_open
-    assert desk.scheduler.seats["b1"].is_open
+    assert not desk.scheduler.services["a1"].is_open
+    assert desk.scheduler.services["b1"].is_open
     assert desk.ask("b1")[1][0].startswith("grant b1")
 
 
@@ -490,10 +490,10 @@ def test_D04_a_service_that_became_ready_stays_for_a_while() -> None:
     desk = Desk("a", "b", min_residency_s=10.0, max_wait_s=30.0, timeout_s=1000.0)
     desk.run("a")
     desk.now = 4.0
-    ticket, said = desk.ask("b")
+    request, said = desk.ask("b")
 
     assert said == []
-    assert ticket.why == "a stays for another 6.0 s"
+    assert request.why == "a stays for another 6.0 s"
     assert desk.scheduler.next_tick(desk.now) == 10.0
     assert desk.tick(6.0) == ["evict a for b"]
 
@@ -521,7 +521,7 @@ def test_a_removed_service_takes_its_requests_and_its_swap_along() -> None:
     assert desk.take(desk.scheduler.remove("b", desk.now)) == [
         "refuse b1: model_removed", "refuse b2: model_removed", "evict a for c",
     ]  # fmt: skip
-    assert "b" not in desk.scheduler.seats
+    assert "b" not in desk.scheduler.services
     assert desk.phase("a", "stopped") == ["grant c3"]
 
 
@@ -542,8 +542,8 @@ def test_limits_can_be_changed() -> None:
     desk.run("a")
     desk.scheduler.add("a", limit=3, is_pinned=True)
 
-    assert desk.scheduler.seats["a"].phase == "ready"
-    assert desk.scheduler.seats["a"].limit == 3
+    assert desk.scheduler.services["a"].phase == "ready"
+    assert desk.scheduler.services["a"].limit == 3
 
 
 def test_another_policy_is_asked_from_then_on() -> None:

@@ -65,35 +65,35 @@ class SchedulerRules(RuleBasedStateMachine):
     def take(self, decisions: Iterable[Decision]) -> None:
         for decision in decisions:
             match decision:
-                case Grant(ticket=ticket):
-                    self.grant(ticket)
+                case Grant(request=request):
+                    self.grant(request)
                 case Evict(service=service):
                     self.evict(service)
-                case Refuse(ticket=ticket):
-                    assert ticket not in self.ended, "answered twice"
-                    assert not ticket.is_queued
-                    self.ended.add(ticket)
+                case Refuse(request=request):
+                    assert request not in self.ended, "answered twice"
+                    assert not request.is_queued
+                    self.ended.add(request)
 
-    def grant(self, ticket: QueuedRequest) -> None:
-        assert ticket not in self.ended, "granted after its end"
-        assert not ticket.is_queued
-        name = ticket.service
-        ticket.was_granted = True
-        phase = self.scheduler.seats[name].phase
+    def grant(self, request: QueuedRequest) -> None:
+        assert request not in self.ended, "granted after its end"
+        assert not request.is_queued
+        name = request.service
+        request.was_granted = True
+        phase = self.scheduler.services[name].phase
         if phase == "ready":
-            self.served[name].append(ticket)
+            self.served[name].append(request)
         else:
             assert phase in ("starting", "stopping"), "nobody starts it"
-            self.waiting[name].add(ticket)
+            self.waiting[name].add(request)
 
     def evict(self, name: str) -> None:
         """A lifecycle without a process is gone at once; one with a process takes its time."""
-        seat = self.scheduler.seats[name]
-        assert not seat.granted, "D13: a busy service was evicted"
-        assert not seat.is_pinned, "a pinned service was evicted"
-        if seat.phase == "reviving":
+        entry = self.scheduler.services[name]
+        assert not entry.granted, "D13: a busy service was evicted"
+        assert not entry.is_pinned, "a pinned service was evicted"
+        if entry.phase == "reviving":
             self.phase(name, "failed")
-        elif seat.phase != "stopping":
+        elif entry.phase != "stopping":
             self.phase(name, "stopping")
 
     def phase(self, name: str, phase: Phase) -> None:
@@ -101,22 +101,22 @@ class SchedulerRules(RuleBasedStateMachine):
 
     def refuse_waiting(self, name: str) -> None:
         gone, self.waiting[name] = self.waiting[name], set()
-        for ticket in gone:
-            self.ended.add(ticket)
+        for request in gone:
+            self.ended.add(request)
             self.take(self.scheduler.finished(name, self.now))
 
     def phases(self, *phases: Phase) -> list[str]:
-        return [n for n, seat in self.scheduler.seats.items() if seat.phase in phases]
+        return [n for n, entry in self.scheduler.services.items() if entry.phase in phases]
 
     # ---- what happens in the world
     @rule(name=st.sampled_from(NAMES), priority=st.integers(0, 2), client=st.sampled_from("xyz"))
     def ask(self, name: str, priority: int, client: str) -> None:
-        if name not in self.scheduler.seats:
+        if name not in self.scheduler.services:
             self.scheduler.add(name)
-        ticket, decisions = self.scheduler.submit(
+        request, decisions = self.scheduler.submit(
             name, PendingRequest(), self.now, priority=priority, client=client
         )
-        self.asked.append(ticket)
+        self.asked.append(request)
         self.take(decisions)
 
     @rule(data=st.data())
@@ -134,8 +134,8 @@ class SchedulerRules(RuleBasedStateMachine):
         self.phase(name, "stopping")
         gone, self.waiting[name] = self.waiting[name], set()
         self.phase(name, then)
-        for ticket in gone:  # they hear of it at once, and say so a little later
-            self.ended.add(ticket)
+        for request in gone:  # they hear of it at once, and say so a little later
+            self.ended.add(request)
             self.take(self.scheduler.finished(name, self.now))
 
     @rule(data=st.data())
@@ -148,8 +148,8 @@ class SchedulerRules(RuleBasedStateMachine):
     @precondition(lambda self: self.phases("ready", "starting"))
     def unloaded(self, data: st.DataObject) -> None:
         name = data.draw(st.sampled_from(self.phases("ready", "starting")))
-        for ticket in self.scheduler.clear(name):
-            self.ended.add(ticket)
+        for request in self.scheduler.clear(name):
+            self.ended.add(request)
         self.phase(name, "stopping")
         self.refuse_waiting(name)
         self.take(self.scheduler.tick(self.now))
@@ -167,7 +167,7 @@ class SchedulerRules(RuleBasedStateMachine):
     def cooled(self, data: st.DataObject) -> None:
         name = data.draw(st.sampled_from(self.phases("failed", "reviving")))
         self.phase(
-            name, "starting" if self.scheduler.seats[name].phase == "reviving" else "stopped"
+            name, "starting" if self.scheduler.services[name].phase == "reviving" else "stopped"
         )
 
     @rule(data=st.data())
@@ -181,18 +181,18 @@ class SchedulerRules(RuleBasedStateMachine):
     @precondition(lambda self: self.scheduler.queue or any(self.waiting.values()))
     def left(self, data: st.DataObject) -> None:
         granted = [t for n in NAMES for t in sorted(self.waiting[n], key=lambda t: t.number)]
-        ticket = data.draw(st.sampled_from([*self.scheduler.queue, *granted]))
-        self.ended.add(ticket)
-        if ticket.is_queued:
-            self.take(self.scheduler.cancel(ticket, self.now))
+        request = data.draw(st.sampled_from([*self.scheduler.queue, *granted]))
+        self.ended.add(request)
+        if request.is_queued:
+            self.take(self.scheduler.cancel(request, self.now))
         else:
-            self.waiting[ticket.service].discard(ticket)
-            self.take(self.scheduler.finished(ticket.service, self.now))
+            self.waiting[request.service].discard(request)
+            self.take(self.scheduler.finished(request.service, self.now))
 
     @rule(name=st.sampled_from(NAMES))
     def removed(self, name: str) -> None:
-        seat = self.scheduler.seats.get(name)
-        if seat is not None and seat.phase in ("stopped", "failed") and not seat.granted:
+        entry = self.scheduler.services.get(name)
+        if entry is not None and entry.phase in ("stopped", "failed") and not entry.granted:
             self.take(self.scheduler.remove(name, self.now))
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 10.0, 40.0]))
@@ -201,13 +201,13 @@ class SchedulerRules(RuleBasedStateMachine):
         end = self.now + seconds
         while (at := self.scheduler.next_tick(self.now)) is not None and at <= end:
             self.now = max(self.now, at)
-            before = [ticket.number for ticket in self.scheduler.queue]
+            before = [request.number for request in self.scheduler.queue]
             self.take(self.scheduler.tick(self.now))
             again = self.scheduler.next_tick(self.now)
             assert (
                 again is None
                 or again > self.now
-                or before != [ticket.number for ticket in self.scheduler.queue]
+                or before != [request.number for request in self.scheduler.queue]
             ), "a tick that does nothing asks for another at once"
         self.now = end
 
@@ -220,8 +220,8 @@ class SchedulerRules(RuleBasedStateMachine):
         """
         held = [
             name
-            for name, seat in self.scheduler.seats.items()
-            if seat.phase in ("starting", "ready")
+            for name, entry in self.scheduler.services.items()
+            if entry.phase in ("starting", "ready")
         ]
         for name in held:
             others = frozenset(held) - {name}
@@ -229,13 +229,13 @@ class SchedulerRules(RuleBasedStateMachine):
 
     @invariant()
     def nobody_is_counted_twice_or_forgotten(self) -> None:
-        """Seats granted are those who wait for a start or are served; none is below zero."""
-        for name, seat in self.scheduler.seats.items():
-            assert seat.granted == len(self.waiting[name]) + len(self.served[name])
-            assert seat.limit is None or seat.granted <= seat.limit
+        """Requests granted are those who wait for a start or are served; none is below zero."""
+        for name, entry in self.scheduler.services.items():
+            assert entry.granted == len(self.waiting[name]) + len(self.served[name])
+            assert entry.limit is None or entry.granted <= entry.limit
 
     @invariant()
-    def every_ticket_is_in_one_place(self) -> None:
+    def every_request_is_in_one_place(self) -> None:
         """Queued, granted or ended."""
         queued = set(self.scheduler.queue)
         granted = {t for n in NAMES for t in [*self.waiting[n], *self.served[n]]}
@@ -247,14 +247,14 @@ class SchedulerRules(RuleBasedStateMachine):
 
     @invariant()
     def nobody_waits_past_the_timeout(self) -> None:
-        """A ticket in the queue is not older than its limit."""
-        assert all(self.now < ticket.since + TIMEOUT_S for ticket in self.scheduler.queue)
+        """A request in the queue is not older than its limit."""
+        assert all(self.now < request.since + TIMEOUT_S for request in self.scheduler.queue)
 
     @invariant()
     def whoever_waits_has_a_reason(self) -> None:
         """A queued request can say what it waits for, and somebody will end that."""
-        for ticket in self.scheduler.queue:
-            assert ticket.why
+        for request in self.scheduler.queue:
+            assert request.why
 
     @invariant()
     def the_queue_is_in_order(self) -> None:
@@ -262,35 +262,37 @@ class SchedulerRules(RuleBasedStateMachine):
         queue = self.scheduler.queue
         arrivals: dict[tuple[str, int], list[int]] = {}
         clients: dict[tuple[str, int, str], list[int]] = {}
-        for ticket in queue:
-            arrivals.setdefault((ticket.service, ticket.priority), []).append(ticket.number)
-            key = ticket.service, ticket.priority, ticket.client
-            clients.setdefault(key, []).append(ticket.number)
+        for request in queue:
+            arrivals.setdefault((request.service, request.priority), []).append(request.number)
+            key = request.service, request.priority, request.client
+            clients.setdefault(key, []).append(request.number)
         places = {key: iter(sorted(numbers)) for key, numbers in arrivals.items()}
         ranks = [(-each.priority, next(places[each.service, each.priority])) for each in queue]
         assert ranks == sorted(ranks)
         assert all(numbers == sorted(numbers) for numbers in clients.values())
         for (name, _), numbers in arrivals.items():
-            if self.scheduler.seats[name].limit is None:
+            if self.scheduler.services[name].limit is None:
                 assert numbers == sorted(numbers)
 
     @invariant()
     def a_swap_is_wanted_and_under_way(self) -> None:
         """No ghosts: its target is waited for, and what it evicts is on its way out."""
         for target, evicted in self.scheduler.swaps.items():
-            assert any(ticket.service == target for ticket in self.scheduler.queue)
+            assert any(request.service == target for request in self.scheduler.queue)
             assert evicted
-            phases = {self.scheduler.seats[n].phase for n in evicted if n in self.scheduler.seats}
+            phases = {
+                self.scheduler.services[n].phase for n in evicted if n in self.scheduler.services
+            }
             assert phases & set(ACTIVE)
 
     @invariant()
-    def an_open_seat_is_ready_and_in_nobody_s_way(self) -> None:
+    def an_open_entry_is_ready_and_in_nobody_s_way(self) -> None:
         """The hot path never overtakes."""
         going = {name for evicted in self.scheduler.swaps.values() for name in evicted}
-        for seat in self.scheduler.seats.values():
-            if seat.is_open:
-                assert seat.phase == "ready"
-                assert seat.name not in going
+        for entry in self.scheduler.services.values():
+            if entry.is_open:
+                assert entry.phase == "ready"
+                assert entry.name not in going
 
     def teardown(self) -> None:
         """In the end all come to rest: who finishes what it began empties every queue."""
@@ -314,7 +316,7 @@ class SchedulerRules(RuleBasedStateMachine):
                 break
         assert self.scheduler.queue == []
         assert self.scheduler.swaps == {}
-        assert all(seat.granted == 0 for seat in self.scheduler.seats.values())
+        assert all(entry.granted == 0 for entry in self.scheduler.services.values())
         assert self.ended == set(self.asked)
 
 

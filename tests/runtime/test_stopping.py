@@ -283,7 +283,7 @@ def test_D05_when_all_have_left_the_start_is_finished_or_aborted(abandon: str, s
 
         assert world.outcomes() == {"left": 2}
         assert world["a"].waiting == world["a"].in_flight == 0
-        assert world.supervisor.scheduler.seats["a"].granted == 0
+        assert world.supervisor.scheduler.services["a"].granted == 0
 
     takes = CommandScript(takes_s=1.0)
     tell(

@@ -143,7 +143,7 @@ def test_closing_refuses_new_requests_and_those_that_wait() -> None:
             world.supervisor.add(service("c"))
         await world.at(6.0)
         assert held.outcome == "finished"
-        assert world.supervisor.scheduler.seats["b"].granted == 0
+        assert world.supervisor.scheduler.services["b"].granted == 0
 
     tell(story, service("a"), service("b"))
 

@@ -322,7 +322,7 @@ def test_D07_a_service_that_is_removed_while_it_starts_is_cancelled() -> None:
         await world.moment()
         assert kept.outcome == "served"
         assert "a" not in world.supervisor
-        assert "a" not in world.supervisor.scheduler.seats
+        assert "a" not in world.supervisor.scheduler.services
         world.supervisor.add(service("a"))
         await world.supervisor.load("a")
 

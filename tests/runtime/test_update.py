@@ -219,7 +219,7 @@ def test_requests_keep_their_order_and_their_patience() -> None:
         leaving = world.client("a")
         await world.at(1.0)
         world.supervisor.update(OTHER)
-        queue = [ticket.service for ticket in world.supervisor.scheduler.queue]
+        queue = [request.service for request in world.supervisor.scheduler.queue]
         assert queue == ["a", "b", "a"]
         leaving.leave()
         await world.until("b", "ready")

@@ -262,8 +262,8 @@ class Storm:
             name, quiet = life.spec.name, ("stopped", "ready", "asleep", "tripped", "half_open")
             if life.state not in quiet and anyio.current_time() - life.since > 200.0:
                 self.complain(f"{name} does not come to rest: {life.state}")
-            seat = supervisor.scheduler.seats[name]
-            if seat.granted or life.in_flight or life.waiting:
+            entry = supervisor.scheduler.services[name]
+            if entry.granted or life.in_flight or life.waiting:
                 self.complain(f"{name}: counters are not zero")
         if supervisor.scheduler.queue or supervisor.scheduler.swaps:
             self.complain("the queue is not empty")
@@ -285,11 +285,11 @@ class Storm:
     def look(self, supervisor: Supervisor) -> None:
         """Check what holds when nobody is in the middle of anything."""
         for life in supervisor.lifecycles():
-            seat = supervisor.scheduler.seats[life.spec.name]
-            if seat.phase != phase_of(life):
-                self.complain(f"{seat.name}: the scheduler thinks {seat.phase}: {life.state}")
-            if not life.is_final and seat.granted < life.waiting + life.in_flight:
-                self.complain(f"{seat.name}: {seat.granted} granted, more than that are there")
+            entry = supervisor.scheduler.services[life.spec.name]
+            if entry.phase != phase_of(life):
+                self.complain(f"{entry.name}: the scheduler thinks {entry.phase}: {life.state}")
+            if not life.is_final and entry.granted < life.waiting + life.in_flight:
+                self.complain(f"{entry.name}: {entry.granted} granted, more than that are there")
 
     def look_back(self) -> None:
         """Check what holds when all is over."""

@@ -162,10 +162,10 @@ class World:
         for life in self.supervisor.lifecycles():
             name = life.spec.name
             assert life.unhandled == [], name
-            seat = self.supervisor.scheduler.seats[name]
-            assert seat.phase == phase_of(life), f"{name}: {seat.phase} is not {life.state}"
+            entry = self.supervisor.scheduler.services[name]
+            assert entry.phase == phase_of(life), f"{name}: {entry.phase} is not {life.state}"
             if not life.is_final:  # it hears no more of those that finish
-                assert seat.granted >= life.waiting + life.in_flight, name
+                assert entry.granted >= life.waiting + life.in_flight, name
         self.launcher.assert_sound()
 
 

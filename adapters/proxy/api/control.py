@@ -64,7 +64,7 @@ async def router_load(proxy: ProxyContext, request: Request, send: Send) -> None
     name = await _router_model(proxy, request, send)
     if name is None:
         return
-    if proxy.supervisor.scheduler.seats[name].phase in ("ready", "starting"):
+    if proxy.supervisor.scheduler.services[name].phase in ("ready", "starting"):
         await send_error(request, send, 400, "model is already running")
         return
     proxy.spawn(_load(proxy, name))
@@ -76,7 +76,7 @@ async def router_unload(proxy: ProxyContext, request: Request, send: Send) -> No
     name = await _router_model(proxy, request, send)
     if name is None:
         return
-    if proxy.supervisor.scheduler.seats[name].phase == "stopped":
+    if proxy.supervisor.scheduler.services[name].phase == "stopped":
         await send_error(request, send, 400, "model is not running")
         return
     proxy.spawn(proxy.supervisor.unload(name, _CAUSE))

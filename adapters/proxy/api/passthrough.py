@@ -152,7 +152,7 @@ def _text(path: bytes) -> str:
 
 
 def _is_ready(proxy: ProxyContext, name: str) -> bool:
-    return proxy.supervisor.scheduler.seats[name].phase == "ready"
+    return proxy.supervisor.scheduler.services[name].phase == "ready"
 
 
 async def redirect_to_slash(request: Request, send: Send, path: bytes, query: bytes) -> None:

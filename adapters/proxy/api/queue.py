@@ -35,7 +35,7 @@ def queue_value(supervisor: Supervisor) -> dict[str, Any]:
                 "model": seat.name, "phase": seat.phase, "granted": seat.granted,
                 "limit": seat.limit, "pinned": seat.is_pinned,
             }
-            for seat in scheduler.seats.values()
+            for seat in scheduler.services.values()
             if seat.phase not in ("stopped", "failed") or seat.granted
         ],
     }  # fmt: skip
@@ -63,7 +63,7 @@ async def explain(proxy: ProxyContext, request: Request, send: Send) -> None:
         await send_not_good_for(request, send, request.path_suffix)
         return
     scheduler = proxy.supervisor.scheduler
-    seat = scheduler.seats[name]
+    seat = scheduler.services[name]
     evict, why = scheduler.explain(name, proxy.now())
     if seat.is_open and seat.has_room:
         outcome, evict, why = "serve", frozenset(), ""

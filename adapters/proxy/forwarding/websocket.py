@@ -193,7 +193,7 @@ async def _held(
         return
     name, supervisor = target.card.id, proxy.supervisor
     if opening.ignores:
-        if supervisor.scheduler.seats[name].phase != "ready":
+        if supervisor.scheduler.services[name].phase != "ready":
             message = f"model {name} is not loaded; ignored websocket requests cannot start it"
             raise refusal(409, message)
         yield proxy.upstream_of(target.card)

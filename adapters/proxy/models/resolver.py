@@ -117,7 +117,7 @@ class Resolver:
         """Return where the process of *target* is."""
         if isinstance(target, PeerModel):
             return "remote"
-        return _WARMTH[self._supervisor.scheduler.seats[target.card.id].phase]
+        return _WARMTH[self._supervisor.scheduler.services[target.card.id].phase]
 
     def targets_of(self, selector: SelectorDefinition) -> list[Target]:
         """Return the targets of *selector* that exist, in its order."""

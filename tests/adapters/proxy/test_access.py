@@ -576,7 +576,7 @@ def test_D20_keys_take_turns(is_announced: bool) -> None:
 
     def waiting(bench: Bench) -> int:
         scheduler = bench.supervisor.scheduler
-        return len(scheduler.queue) + scheduler.seats["a"].granted
+        return len(scheduler.queue) + scheduler.services["a"].granted
 
     asyncio.run(main())
 

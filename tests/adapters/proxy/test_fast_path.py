@@ -113,7 +113,7 @@ class Front:
     def assert_nothing_is_held(self) -> None:
         for name in ("a", "b"):
             assert self.bench.supervisor[name].in_flight == 0
-            assert self.bench.supervisor.scheduler.seats[name].granted == 0
+            assert self.bench.supervisor.scheduler.services[name].granted == 0
         assert not self.bench.app.proxy.in_flight.open
 
 

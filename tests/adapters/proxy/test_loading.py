@@ -312,7 +312,7 @@ def test_5_8_a_client_that_leaves_while_loading() -> None:
         assert (bench.supervisor["a"].waiting, bench.app.proxy.in_flight.open) == (0, {})
         await wait_until_async(lambda: bench.supervisor["a"].state == "ready")
         assert bench.supervisor["a"].in_flight == 0
-        assert bench.supervisor.scheduler.seats["a"].granted == 0
+        assert bench.supervisor.scheduler.services["a"].granted == 0
 
     run(main, specs=lambda s: replace(slowly(s), timings=Timings(drain_limit=1.0, grace=1.0)))
 
