@@ -16,7 +16,8 @@ from .lifecycle import Lifecycle
 from .log_ring import LogRing
 from .player import Player, Step
 from .ports import Command, Exit, HttpCall, HttpClient, Launcher, LogSink, Probe, ProcessHandle
-from .scheduler import EvictionPolicy, QueueLimits, Scheduler, one_at_a_time
+from .scheduler import Scheduler
+from .scheduling import EvictionPolicy, QueueLimits, one_at_a_time
 from .spec import (
     CallAction,
     Hook,

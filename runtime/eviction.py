@@ -18,7 +18,7 @@ from functools import lru_cache
 from math import isqrt
 from typing import TypeAlias
 
-from .scheduler import EvictionPolicy
+from .scheduling import EvictionPolicy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

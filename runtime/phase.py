@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .lifecycle import Lifecycle
-from .scheduler import Phase
+from .scheduling import Phase
 
 
 def phase_of(life: Lifecycle) -> Phase:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from .scheduler import EvictionPolicy
+from .scheduling import EvictionPolicy
 from .spec import ServiceSpec
 
 if TYPE_CHECKING:

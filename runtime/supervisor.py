@@ -34,7 +34,8 @@ from .log_ring import LogRing
 from .phase import phase_of
 from .ports import HttpClient, Launcher
 from .retirement import Retired, after_leaving
-from .scheduler import (
+from .scheduler import Scheduler
+from .scheduling import (
     Decision,
     Evict,
     EvictionPolicy,
@@ -42,7 +43,6 @@ from .scheduler import (
     QueuedRequest,
     QueueLimits,
     Refuse,
-    Scheduler,
     one_at_a_time,
 )
 from .service_state import RuntimeContext
@@ -213,7 +213,7 @@ class Supervisor:
         for waiter in life.waiters:
             request = self._waiting.get(waiter)
             if request is not None:
-                self.scheduler.take_back(request)
+                self.scheduler.requeue(request)
                 life.withdraw(waiter, cause)
 
     def apply(
@@ -315,14 +315,14 @@ class Supervisor:
     @contextmanager
     def _batch(self) -> Iterator[None]:
         """Decide nothing before the block ends: in the middle of a change it would be wrong."""
-        if self.scheduler.is_held:
+        if self.scheduler.is_paused:
             yield
             return
-        self.scheduler.is_held = True
+        self.scheduler.is_paused = True
         try:
             yield
         finally:
-            self.scheduler.is_held = False
+            self.scheduler.is_paused = False
             self._update_policy()
             self._decide(self.scheduler.tick(self._now()))
             self._rearm()

@@ -8,14 +8,14 @@ from collections.abc import Callable
 import pytest
 
 from swapchart.runtime import EvictionPolicy, QueueLimits
-from swapchart.runtime.scheduler import (
+from swapchart.runtime.scheduler import Scheduler
+from swapchart.runtime.scheduling import (
     Decision,
     Evict,
     Grant,
     Phase,
     QueuedRequest,
     Refuse,
-    Scheduler,
     one_at_a_time,
 )
 from swapchart.runtime.waiter import PendingRequest
@@ -279,7 +279,7 @@ def test_a_request_waits_for_a_pinned_service_that_is_on_its_way_out() -> None:
     request, said = desk.ask("b")
 
     assert said == []
-    assert request.why == "a is pinned, and on its way out"
+    assert request.why == "a is pinned, and already stopping"
     assert desk.phase("a", "stopped") == ["grant b1"]
 
 

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from swapchart.runtime import EvictionPolicy, QueueLimits
-from swapchart.runtime.scheduler import (
+from swapchart.runtime.scheduler import Scheduler
+from swapchart.runtime.scheduling import (
     Decision,
     Evict,
     Grant,
     Phase,
     QueuedRequest,
     Refuse,
-    Scheduler,
     one_at_a_time,
 )
 from swapchart.runtime.waiter import PendingRequest

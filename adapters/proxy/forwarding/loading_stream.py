@@ -18,7 +18,7 @@ from time import perf_counter
 from typing import Any
 
 from ....runtime import RequestError, Supervisor
-from ....runtime.scheduler import QueuedRequest
+from ....runtime.scheduling import QueuedRequest
 from ...http1.asgi_types import Headers, Message, Send
 from ...http1.client.pool import UpstreamError
 from ...http1.headers import HeaderError

@@ -1,0 +1,127 @@
+"""Eviction planner: which services hold resources, and which must be evicted for which.
+
+A *swap* is under way while services are being evicted for a target. Two swaps run side by side
+when they have no service in common. The eviction policy is asked once for each target and set
+of running services, and its result is cached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+from .scheduling import HOLDING, REJECTING, EvictionPolicy, Phase, ServiceEntry
+
+_Swaps: TypeAlias = dict[str, frozenset[str]]
+
+
+class EvictionPlanner:
+    """The services that hold resources, the swaps under way, and the eviction policy.
+
+    Args:
+        policy: Returns the services to evict for a target.
+        services: Entries of all services, by name; shared with the scheduler.
+
+    Attributes:
+        policy: May be replaced at any time.
+        holding: Entries of the services that hold resources, by name.
+        swaps: Target -> services that are being evicted for it.
+    """
+
+    __slots__ = (
+        "_cached_policy", "_evictions", "_running", "_services", "holding", "policy", "swaps",
+    )  # fmt: skip
+
+    def __init__(self, policy: EvictionPolicy, services: Mapping[str, ServiceEntry]) -> None:
+        self.policy = policy
+        self.holding: dict[str, ServiceEntry] = {}
+        self.swaps: _Swaps = {}
+        self._services = services
+        self._running: frozenset[str] | None = None  # None: to be computed anew
+        self._evictions: _Swaps = {}  # target -> result of ...
+        self._cached_policy: EvictionPolicy | None = None  # ... this policy for that running set
+
+    # ---- who holds resources
+    def running(self) -> frozenset[str]:
+        """Return the services that hold resources, or are about to."""
+        if self._running is None:
+            self._running = frozenset((*self.holding, *self.swaps))
+            self._cached_policy = None
+        return self._running
+
+    def set_phase(self, entry: ServiceEntry, phase: Phase) -> None:
+        """Move *entry* to *phase*; it is closed to the hot path until the next decision."""
+        entry.phase = phase
+        entry.is_open = False
+        if (phase in HOLDING) != (entry.name in self.holding):
+            self._running = None
+            if phase in HOLDING:
+                self.holding[entry.name] = entry
+            else:
+                del self.holding[entry.name]
+
+    # ---- what the policy says
+    def evictions_for(self, target: str) -> frozenset[str]:
+        """Return the services to evict before *target* may run."""
+        if self._services[target].phase in REJECTING:
+            return frozenset()  # it rejects the request, so nothing needs to be evicted for it
+        running = self.running()
+        if self._cached_policy is not self.policy:
+            self._cached_policy = self.policy
+            self._evictions.clear()
+        found = self._evictions.get(target)
+        if found is None:
+            found = self._evictions[target] = self.policy(target, running) & running - {target}
+        return found
+
+    def rivals_of(self, service: str) -> frozenset[str]:
+        """Return the running services that *service* may not run beside."""
+        return self.policy(service, self.running()) & self.running() - {service}
+
+    def excludes(self, one: str, other: str) -> bool:
+        """Return True if starting either service evicts the other."""
+        if one == other:
+            return False
+        beside = self.running() - {one, other}
+        return other in self.policy(one, beside | {other}) or one in self.policy(
+            other, beside | {one}
+        )
+
+    # ---- swaps
+    def begin_swap(self, target: str, evicted: frozenset[str]) -> None:
+        """Record that *evicted* are being evicted for *target*."""
+        self.swaps[target] = evicted
+        self._running = None
+
+    def cancel_swap(self, target: str) -> None:
+        """Forget the swap to *target*, if any: evicted services stop, but nothing starts."""
+        if target in self.swaps:
+            del self.swaps[target]
+            self._running = None
+
+    def cancel_evictions_of(self, service: str) -> None:
+        """Forget all swaps that *service* was being evicted for: it holds its resources again."""
+        self.swaps = {to: gone for to, gone in self.swaps.items() if service not in gone}
+        self._running = None
+
+    def end_swaps(self) -> None:
+        """End the swaps whose evicted services are all gone."""
+        for target, evicted in list(self.swaps.items()):
+            if evicted.isdisjoint(self.holding):
+                del self.swaps[target]
+                self._running = None
+
+    def leaving(self) -> set[str]:
+        """Return the services that are being evicted."""
+        return {name for evicted in self.swaps.values() for name in evicted}
+
+    def conflict(self, service: str, evict: frozenset[str]) -> str:
+        """Return the swap that a swap to *service* has to wait for, in words; else empty."""
+        if service in self.swaps:
+            return f"evicting {', '.join(sorted(self.swaps[service]))}"
+        for target, evicted in self.swaps.items():
+            if service in evicted:
+                return f"{service} is being evicted for {target}"
+            if target in evict or evicted & evict:
+                return f"the swap to {target} is under way"
+        return ""

@@ -1,0 +1,148 @@
+"""Values of scheduling: queued requests, service entries, limits and decisions.
+
+The scheduler works on these; the supervisor carries the decisions out, and the HTTP API shows
+the requests and entries. Nothing here decides anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from .errors import RequestError
+from .waiter import PendingRequest
+
+#: stopped: holds no resources. failed: rejects requests. reviving: rejects requests too, but will
+#: restart by itself, so its resources stay reserved. asleep: holds next to nothing.
+Phase: TypeAlias = Literal[
+    "stopped", "failed", "reviving", "asleep", "starting", "ready", "stopping"
+]
+
+#: (target, services that hold resources) -> services to evict before the target may run.
+#: The target is among the second argument if it runs already.
+EvictionPolicy: TypeAlias = Callable[[str, frozenset[str]], frozenset[str]]
+
+#: Phases in which a service holds resources, or is about to.
+HOLDING: frozenset[Phase] = frozenset({"starting", "ready", "stopping", "reviving"})
+#: Phases in which a service rejects requests.
+REJECTING: frozenset[Phase] = frozenset({"failed", "reviving"})
+
+
+def one_at_a_time(target: str, running: frozenset[str]) -> frozenset[str]:
+    """Return all other services: the policy for a single GPU, and the default."""
+    return running - {target}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueLimits:
+    """Limits of the request queue.
+
+    Attributes:
+        length: Maximum number of queued requests over all services, >= 0. Requests that wait
+            for a start which is under way do not count.
+        timeout_s: Maximum time in the queue in seconds; None means unlimited.
+        max_wait_s: Time in the queue in seconds after which a request is overdue: no later
+            request for a service that excludes its own is granted before it.
+        min_residency_s: Time in seconds that a service stays ready before it may be evicted,
+            unless the waiting request is overdue; 0 disables it.
+    """
+
+    length: int = 512
+    timeout_s: float | None = 300.0
+    max_wait_s: float = 30.0
+    min_residency_s: float = 0.0
+
+
+@dataclass(eq=False, slots=True)
+class QueuedRequest:
+    """One request, as the scheduler sees it.
+
+    Attributes:
+        service: Name of the service that it needs.
+        waiter: Gets the decision.
+        priority: Higher priorities are granted first.
+        since: Time of arrival in seconds.
+        number: Order of arrival.
+        client: Identity of the client, for turns between clients.
+        is_queued: It is in the queue.
+        was_granted: It was handed to its lifecycle.
+        why: Reason why it waits, in words.
+    """
+
+    service: str
+    waiter: PendingRequest
+    priority: int
+    since: float
+    number: int
+    client: str = ""
+    is_queued: bool = False
+    was_granted: bool = False
+    why: str = ""
+
+
+@dataclass(slots=True)
+class ServiceEntry:
+    """One service, as the scheduler sees it.
+
+    Attributes:
+        name: Name of the service.
+        limit: Maximum number of granted requests at a time; None means unlimited.
+        is_pinned: It is never evicted.
+        phase: Phase of its lifecycle.
+        granted: Number of requests that were granted and have not ended: they wait for the start
+            or are in flight.
+        ready_at: Time when it last became ready, in seconds.
+        is_open: A request may be granted without asking the scheduler: the hot path.
+        closed_reason: Change of the service that its requests wait for, in words; else empty.
+        recovery_reason: Hooks of an earlier run that its requests wait for, in words; else empty.
+        turns: Client -> number of its last grant, which grows over time; kept only for a service
+            with a limit.
+    """
+
+    name: str
+    limit: int | None = None
+    is_pinned: bool = False
+    phase: Phase = "stopped"
+    granted: int = 0
+    ready_at: float = 0.0
+    is_open: bool = False
+    closed_reason: str = ""
+    recovery_reason: str = ""
+    turns: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def blocked_reason(self) -> str:
+        """Reason why no request is granted at the moment, in words; empty if there is none."""
+        return self.recovery_reason or self.closed_reason
+
+    @property
+    def has_room(self) -> bool:
+        """True if one more request keeps within the limit."""
+        return self.limit is None or self.granted < self.limit
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Hand *request* to its lifecycle."""
+
+    request: QueuedRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Evict:
+    """Stop *service* so that *target* can start."""
+
+    service: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Reject *request* with *error*; None means the error that its lifecycle gives now."""
+
+    request: QueuedRequest
+    error: RequestError | None
+
+
+Decision: TypeAlias = Grant | Evict | Refuse
