@@ -1,48 +1,45 @@
-"""Services on their way out, and the order in which addresses are reused."""
+"""Services that are being removed or moved, and the order in which their addresses are reused."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import anyio
 
+from .lifecycle import Lifecycle
 from .scheduling import EvictionPolicy
 from .spec import ServiceSpec
-
-if TYPE_CHECKING:
-    from .lifecycle import Lifecycle
 from .spec_diff import address
 
 
 @dataclass(slots=True)
-class Retired:
-    """A service on its way out.
+class Retirement:
+    """The removal of one service.
 
     Attributes:
-        unheld: Set once no request holds it.
-        gone: Set once it is forgotten.
-        returns: What is to follow under its name, or None.
+        released: Set once no request holds the service.
+        completed: Set once the service is forgotten.
+        successor: Declaration that takes over the name afterwards, or None.
     """
 
-    unheld: anyio.Event = field(default_factory=anyio.Event)
-    gone: anyio.Event = field(default_factory=anyio.Event)
-    returns: ServiceSpec | None = None
+    released: anyio.Event = field(default_factory=anyio.Event)
+    completed: anyio.Event = field(default_factory=anyio.Event)
+    successor: ServiceSpec | None = None
 
 
-def after_leaving(
-    policy: EvictionPolicy, lives: Mapping[str, Lifecycle], retiring: Container[str]
+def with_addresses(
+    policy: EvictionPolicy, lifecycles: Mapping[str, Lifecycle], retiring: Container[str]
 ) -> EvictionPolicy:
-    """Return a policy by which nothing starts at an address before who leaves it is gone.
+    """Return *policy*, extended so that no service starts at an address that is still in use.
 
     Args:
-        policy: What must go for what otherwise; returned itself while nobody is leaving.
-        lives: All lifecycles, by name.
-        retiring: Names of those that stop for good.
+        policy: The policy of the configuration; returned itself while no address becomes free.
+        lifecycles: Name -> lifecycle of all services.
+        retiring: Names of the services that are being removed.
     """
     leaving, wanted = {}, {}
-    for name, life in lives.items():
+    for name, life in lifecycles.items():
         now, then = life.spec.endpoint, (life.next_spec or life.spec).endpoint
         wanted[name] = address(then)
         if (name in retiring or now != then) and not (life.is_quiet or life.is_final):

@@ -1,0 +1,192 @@
+"""Dispatcher: carries out the scheduler's decisions on the lifecycles, and reports back to it.
+
+Requests enter through `acquire` and leave through `finished`. Each change of a lifecycle's phase
+goes to the scheduler, and each of its decisions to a lifecycle or a waiting request.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import assert_never
+
+import anyio
+import anyio.lowlevel
+
+from .errors import RequestError
+from .lifecycle import Lifecycle
+from .phase import phase_of
+from .retirement import with_addresses
+from .scheduler import Scheduler
+from .scheduling import Decision, Evict, EvictionPolicy, Grant, QueuedRequest, Refuse
+from .service_table import ServiceTable
+from .timers import TimerService
+from .waiter import PendingRequest
+
+
+class Dispatcher:
+    """Connects one scheduler with the lifecycles of a supervisor.
+
+    Args:
+        scheduler: Decides on requests and evictions.
+        services: The services of the supervisor.
+        timers: Wakes the scheduler when a queued request times out or becomes overdue.
+
+    Attributes:
+        policy: Eviction policy of the configuration; in force from the next `batch` on.
+    """
+
+    def __init__(self, scheduler: Scheduler, services: ServiceTable, timers: TimerService) -> None:
+        self.policy: EvictionPolicy = scheduler.policy
+        self._scheduler, self._services, self._timers = scheduler, services, timers
+        self._tick = timers.timer(self.review)
+        self._decisions: deque[Decision] = deque()
+        self._is_deciding = False
+        self._is_anything_leaving = False  # the scheduler's policy is an extended one
+        self._requests: dict[PendingRequest, QueuedRequest] = {}
+
+    # ---- requests
+    async def acquire(self, name: str, priority: int, client: str) -> None:
+        """Queue a request for *name* and wait until it is admitted; pair with `finished`.
+
+        Raises:
+            KeyError: There is no such service.
+            RequestError: The request was refused.
+        """
+        services = self._services
+        life = services.lifecycles[name]
+        await anyio.lowlevel.checkpoint_if_cancelled()  # a client that left starts no service
+        services.check_open()
+        if name in services.retiring:
+            raise services.removed(name)
+        waiter = PendingRequest()
+        request, decisions = self._scheduler.submit(
+            name, waiter, self._timers.now(), priority=priority, client=client
+        )
+        self._requests[waiter] = request
+        self._decide(decisions)
+        self._rearm()
+        try:
+            await waiter.wait()
+        except anyio.get_cancelled_exc_class():
+            self._withdraw(request, life)
+            raise
+        except RequestError:
+            if request.was_granted:
+                self.finished(name)
+            raise
+        finally:
+            del self._requests[waiter]
+
+    def _withdraw(self, request: QueuedRequest, life: Lifecycle) -> None:
+        if request.is_queued:
+            self._decide(self._scheduler.cancel(request, self._timers.now()))
+        elif request.was_granted:
+            life.withdraw(request.waiter)
+            self.finished(request.service)
+            self.on_change(life)  # a service in backoff without requests may hold no resources
+
+    def finished(self, name: str) -> None:
+        """Report that a granted request of *name* has ended."""
+        scheduler, retiring = self._scheduler, self._services.retiring
+        decisions = scheduler.finished(name, self._timers.now())
+        if decisions:
+            self._decide(decisions)
+        if retiring and name in retiring and scheduler.services[name].granted == 0:
+            retiring[name].released.set()
+
+    def requeue_waiters(self, life: Lifecycle, cause: str) -> None:
+        """Move the requests that wait for the start of *life* back into the queue."""
+        for waiter in life.waiters:
+            request = self._requests.get(waiter)
+            if request is not None:
+                self._scheduler.requeue(request)
+                life.withdraw(waiter, cause)
+
+    # ---- changes
+    def on_change(self, life: Lifecycle) -> None:
+        """Report the present phase of *life* to the scheduler."""
+        name, scheduler = life.spec.name, self._scheduler
+        entry = scheduler.services.get(name)
+        if entry is None:
+            return
+        if self._is_anything_leaving:
+            self._update_policy()
+        is_reopened = bool(entry.closed_reason) and (
+            life.next_spec is None or life.state in ("ready", "stuck")
+        )
+        if is_reopened:
+            entry.closed_reason = ""
+        self._decide(scheduler.phase_changed(name, phase_of(life), self._timers.now()))
+        if is_reopened:
+            self._decide(scheduler.tick(self._timers.now()))
+        self._rearm()
+
+    def review(self) -> None:
+        """Decide again: time has passed, or a condition that requests wait for has changed."""
+        self._decide(self._scheduler.tick(self._timers.now()))
+        self._rearm()
+
+    def remove(self, name: str) -> None:
+        """Remove *name* from the scheduler; its queued requests are refused."""
+        self._decide(self._scheduler.remove(name, self._timers.now()))
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Make no decision before the block ends: between two changes it could be wrong."""
+        scheduler = self._scheduler
+        if scheduler.is_paused:
+            yield
+            return
+        scheduler.is_paused = True
+        try:
+            yield
+        finally:
+            scheduler.is_paused = False
+            self._update_policy()
+            self.review()
+
+    def _update_policy(self) -> None:
+        """Extend the policy so that no service starts at an address that is still in use."""
+        services = self._services
+        policy = with_addresses(self.policy, services.lifecycles, services.retiring)
+        self._scheduler.policy = policy
+        self._is_anything_leaving = policy is not self.policy
+
+    # ---- decisions
+    def _rearm(self) -> None:
+        at = self._scheduler.next_tick(self._timers.now())
+        if at is None:
+            self._tick.disarm()
+        else:
+            self._tick.arm_at(at)
+
+    def _decide(self, decisions: Iterable[Decision]) -> None:
+        self._decisions.extend(decisions)
+        if self._is_deciding:
+            return
+        self._is_deciding = True
+        try:
+            while self._decisions:
+                self._apply(self._decisions.popleft())
+        finally:
+            self._is_deciding = False
+
+    def _apply(self, decision: Decision) -> None:
+        lifecycles = self._services.lifecycles
+        match decision:
+            case Grant(request=request):
+                request.was_granted = True
+                life = lifecycles[request.service]
+                life.request(request.waiter)
+                if request.waiter.admitted is False:
+                    self.on_change(life)  # it did not start, though the scheduler counted on it
+            case Evict(service=service, target=target):
+                life = lifecycles[service]
+                life.evict(f"evicted for {target}")
+                self.on_change(life)  # it may have given way without a transition
+            case Refuse(request=request, error=error):
+                request.waiter.refuse(error or lifecycles[request.service].refusal_now())
+            case _:
+                assert_never(decision)

@@ -1,0 +1,154 @@
+"""Service updater: adds, changes and removes the services of a running supervisor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal, TypeAlias
+
+from ..machine import Compiled
+from .dispatcher import Dispatcher
+from .errors import ConfigError
+from .lifecycle import Lifecycle
+from .log_ring import LogRing
+from .retirement import Retirement
+from .scheduler import Scheduler
+from .scheduling import EvictionPolicy, QueueLimits
+from .service_state import RuntimeContext
+from .service_table import ServiceTable
+from .spec import ServiceSpec
+from .spec_diff import Difference, compare
+
+#: Effect of a new set of declarations on one service.
+Change: TypeAlias = Difference | Literal["added", "removed"]
+
+
+class ServiceUpdater:
+    """Applies declarations to the services of a supervisor; see the methods of `Supervisor`.
+
+    Args:
+        services: The services of the supervisor.
+        scheduler: Gets an entry for each service.
+        dispatcher: Is told of each change of a lifecycle.
+        compiled: The chart of every service.
+        context: Shared by all lifecycles.
+        log: Gets the output of all services.
+    """
+
+    def __init__(
+        self, services: ServiceTable, scheduler: Scheduler, dispatcher: Dispatcher,
+        compiled: Compiled, context: RuntimeContext, log: LogRing,
+    ) -> None:  # fmt: skip
+        self._services, self._scheduler, self._dispatcher = services, scheduler, dispatcher
+        self._compiled, self._context, self._log = compiled, context, log
+
+    def add(self, spec: ServiceSpec) -> Lifecycle:
+        """Add a service."""
+        lifecycles = self._services.lifecycles
+        self._services.check_open()
+        if spec.name in lifecycles:
+            raise ConfigError(spec.name, "expected a new name, got one that is taken")
+        self._scheduler.add(spec.name, limit=spec.concurrency_limit, is_pinned=spec.pinned)
+        life = Lifecycle(
+            spec, self._compiled, self._context,
+            on_change=self._dispatcher.on_change, log_to=self._log,
+        )  # fmt: skip
+        lifecycles[spec.name] = life
+        return life
+
+    def update(self, spec: ServiceSpec, cause: str) -> Difference:
+        """Change the service of that name into *spec*."""
+        life = self._services.lifecycles[spec.name]
+        retirement = self._services.retiring.get(spec.name)
+        if retirement is not None:
+            retirement.successor = spec
+            return "restart"
+        with self._dispatcher.batch():
+            difference = compare(life.spec, spec)
+            is_other = difference != "same" or life.next_spec is not None
+            if difference == "restart" or (is_other and life.is_quiet):
+                self._dispatcher.requeue_waiters(life, cause)
+            life.update_spec(spec, cause)
+            entry = self._scheduler.add(
+                spec.name, limit=spec.concurrency_limit, is_pinned=spec.pinned
+            )
+            entry.closed_reason = ""
+            is_stopping = "stopping" in life.configuration and life.state != "stuck"
+            if life.next_spec is not None and is_stopping:
+                entry.closed_reason = f"{spec.name} stops first, since {cause}"
+        return difference
+
+    def apply(
+        self, services: Iterable[ServiceSpec], policy: EvictionPolicy | None,
+        queue: QueueLimits | None, cause: str,
+    ) -> dict[str, Change]:  # fmt: skip
+        """Replace all services by *services*."""
+        specs = list(services)
+        check_names(specs)
+        self._services.check_open()
+        lifecycles, retiring = self._services.lifecycles, self._services.retiring
+        changes: dict[str, Change] = {}
+        with self._dispatcher.batch():
+            self._dispatcher.policy = policy or self._dispatcher.policy
+            self._scheduler.limits = queue or self._scheduler.limits
+            for name in lifecycles.keys() - {spec.name for spec in specs}:
+                if name not in retiring:
+                    changes[name] = "removed"
+                self.retire(name, "removed")
+            for spec in specs:
+                if spec.name in lifecycles:
+                    is_back = spec.name in retiring
+                    difference = self.update(spec, cause)
+                    if difference != "same":
+                        changes[spec.name] = "added" if is_back else difference
+                else:
+                    self.add(spec)
+                    changes[spec.name] = "added"
+        return changes
+
+    def retire(self, name: str, cause: str) -> Retirement:
+        """Begin to remove *name*."""
+        services = self._services
+        life, retirement = services.lifecycles[name], services.retiring.get(name)
+        if retirement is not None:
+            retirement.successor = None
+            return retirement
+        retirement = services.retiring[name] = Retirement()
+        with self._dispatcher.batch():
+            for request in self._scheduler.clear(name):
+                request.waiter.refuse(services.removed(name))
+            life.retire(services.removed(name), cause)
+        if self._scheduler.services[name].granted == 0:
+            retirement.released.set()
+        self._context.tasks.start_soon(self._complete, life, retirement)
+        return retirement
+
+    async def _complete(self, life: Lifecycle, retirement: Retirement) -> None:
+        name = life.spec.name
+        try:
+            await life.wait_for("shut_down")
+            await life.wait_activities()
+            await retirement.released.wait()
+            if not self._services.is_closing:  # else the end of the supervisor waits for all
+                self._replace(name, retirement.successor)
+        finally:
+            retirement.completed.set()
+
+    def _replace(self, name: str, successor: ServiceSpec | None) -> None:
+        self._services.forget(name)
+        with self._dispatcher.batch():
+            self._dispatcher.remove(name)
+            if successor is not None:
+                self.add(successor)
+
+
+def check_names(specs: Sequence[ServiceSpec]) -> None:
+    """Check that all names differ.
+
+    Raises:
+        ConfigError: Two of *specs* have one name.
+    """
+    known: set[str] = set()
+    for spec in specs:
+        if spec.name in known:
+            raise ConfigError(spec.name, "expected different names, got this one twice")
+        known.add(spec.name)
