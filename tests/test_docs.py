@@ -1,36 +1,149 @@
-"""Configurations in the documentation load without a problem."""
+"""The documentation: examples load, links lead somewhere, and cited files and tests exist."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 
-from swapchart.adapters.config import check_config
+from swapchart.adapters.app.chart_setup import chart
+from swapchart.adapters.cli import main
+from swapchart.adapters.config import check_config, load_config
 
-DOCS = Path(__file__).parents[1] / "docs"
-_BLOCK = re.compile(r"^```yaml\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = {path.name: path.read_text("utf-8") for path in sorted(DOCS.glob("*.md"))}
+DOCUMENTS = {
+    str(path.relative_to(ROOT)): path.read_text("utf-8")
+    for path in (ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md")))
+}
+
+_FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 _VARIABLE = re.compile(r"\$\{env\.(\w+)\}")
+_CODE = re.compile(r"`([^`\n]+)`")
+_FOLDERS = "adapters|benchmarks|diagrams|docs|machine|runtime|tests"
+_PATH = re.compile(rf"(?:{_FOLDERS})/[\w./-]*")
 
 
-def blocks(page: str) -> list[str]:
-    return _BLOCK.findall((DOCS / page).read_text())
+def blocks(text: str, language: str) -> list[str]:
+    """Return the fenced blocks of *language*, without the indentation of their fence."""
+    return [
+        re.sub(rf"^{indent}", "", body, flags=re.MULTILINE)
+        for indent, name, body in _FENCE.findall(text)
+        if name == language
+    ]
 
 
-@pytest.mark.parametrize("text", blocks("security.md"))
+def prose(text: str) -> str:
+    """Return *text* without its fenced blocks."""
+    return _FENCE.sub("", text)
+
+
+def headings(text: str) -> list[str]:
+    """Return the headings of *text*, without their marks."""
+    return re.findall(r"^#+ (.+)$", prose(text), re.MULTILINE)
+
+
+def anchors(text: str) -> set[str]:
+    """Return the anchors that GitHub gives to the headings of *text*."""
+    return {
+        re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
+        for heading in headings(text)
+    }
+
+
+EXAMPLES = [
+    pytest.param(block, id=f"{name}-{number}")
+    for name, text in DOCUMENTS.items()
+    for number, block in enumerate(blocks(text, "yaml"), 1)
+]
+
+
+@pytest.mark.parametrize("text", EXAMPLES)
 def test_docs_example_of_a_configuration_loads(text: str, tmp_path: Path) -> None:
-    """Each YAML block of the page is a whole configuration without errors and warnings."""
+    """Each YAML block is a complete configuration without errors and warnings."""
     path = tmp_path / "config.yaml"
     path.write_text(text)
     variables = {name: f"value-of-{name.lower()}" for name in _VARIABLE.findall(text)}
 
     assert check_config([path], env=variables) == []
+    chart(load_config([path], env=variables))
 
 
-def test_docs_security_has_examples() -> None:
-    """The page that refusals name is there, with its sections and examples."""
-    text = (DOCS / "security.md").read_text()
+def console_examples() -> Iterator[ParameterSet]:
+    """Yield (named YAML blocks of the page, command, expected output) of each console block."""
+    for name, text in PAGES.items():
+        files = dict(re.findall(r"^```yaml\n# ([\w.]+)\n(.*?)^```$", text, re.M | re.S))
+        for block in blocks(text, "console"):
+            command, _, output = block.partition("\n")
+            yield pytest.param(files, command, output, id=f"{name}: {command}")
 
-    assert len(blocks("security.md")) >= 4
-    assert {"\n## Host\n", "\n## Origins\n"} <= set(re.findall(r"\n## \w+\n", text))
+
+@pytest.mark.parametrize(("files", "command", "output"), list(console_examples()))
+def test_docs_console_example_prints_what_is_shown(
+    files: dict[str, str],
+    command: str,
+    output: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A console block shows one `swapchart` command and its complete output."""
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    prompt, program, *arguments = command.split()
+    assert (prompt, program) == ("$", "swapchart")
+
+    main(arguments)
+    assert capsys.readouterr().out == output
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_docs_link_leads_to_a_file_and_a_heading(name: str) -> None:
+    """Relative links name files of the repository, and anchors name headings."""
+    folder = (ROOT / name).parent
+    broken = []
+    for link in _LINK.findall(prose(DOCUMENTS[name])):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (folder / path).resolve() if path else ROOT / name
+        if not target.exists() or (anchor and anchor not in anchors(target.read_text("utf-8"))):
+            broken.append(link)
+
+    assert broken == []
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_docs_cited_file_exists(name: str) -> None:
+    """A path in backticks names a file or a folder of the repository."""
+    missing = [
+        cited
+        for cited in _CODE.findall(prose(DOCUMENTS[name]))
+        if _PATH.fullmatch(cited) and not (ROOT / cited).exists()
+    ]
+
+    assert missing == []
+
+
+def test_docs_cited_test_exists() -> None:
+    """A test in backticks is a function of a test file."""
+    known = {
+        name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"def (test_\w+)", path.read_text("utf-8"))
+    }
+    cited = set(re.findall(r"`(test_\w+)`", "".join(DOCUMENTS.values())))
+
+    assert len(cited) > 120
+    assert cited - known == set()
+
+
+def test_docs_security_has_the_sections_that_refusals_name() -> None:
+    """A response with status 403 or 421 cites a section of docs/security.md."""
+    assert {"Keys", "Host", "Origins"} <= set(headings(PAGES["security.md"]))
