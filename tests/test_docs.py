@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +13,9 @@ from _pytest.mark import ParameterSet
 
 from swapchart.adapters.app.chart_setup import chart
 from swapchart.adapters.cli import main
+from swapchart.adapters.cli.main import build_parser
 from swapchart.adapters.config import check_config, load_config
+from swapchart.adapters.demo.server import add_arguments
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -147,3 +151,49 @@ def test_docs_cited_test_exists() -> None:
 def test_docs_security_has_the_sections_that_refusals_name() -> None:
     """A response with status 403 or 421 cites a section of docs/security.md."""
     assert {"Keys", "Host", "Origins"} <= set(headings(PAGES["security.md"]))
+
+
+def commands(text: str) -> list[str]:
+    """Return the commands of the `sh` blocks of *text*, without comments."""
+    lines = "".join(blocks(text, "sh")).replace("\\\n", " ").splitlines()
+    return [line for line in (re.sub(r"\s+# .*", "", line).strip() for line in lines) if line]
+
+
+def swapchart_commands() -> list[str]:
+    """Return each `swapchart` command of the documentation, in blocks, units and backticks."""
+    found = []
+    for text in DOCUMENTS.values():
+        units = re.findall(r"^ExecStart=\S*/(swapchart .*)$", "".join(blocks(text, "ini")), re.M)
+        shown = [line.removeprefix("$ ") for line in "".join(blocks(text, "console")).splitlines()]
+        found += [*commands(text), *shown, *_CODE.findall(prose(text)), *units]
+    return sorted({line for line in found if re.fullmatch(r"swapchart [a-z][^|]*", line)})
+
+
+@pytest.mark.parametrize("command", swapchart_commands())
+def test_docs_swapchart_command_is_understood(command: str) -> None:
+    """Each `swapchart` command that is shown has options and arguments that exist."""
+    arguments = shlex.split(command.partition(">")[0] if " > " in command else command)[1:]
+    if not any(re.search(r"[^a-z-]|^-", word) for word in arguments):  # a name, or nearly
+        with pytest.raises(SystemExit, match=r"^0$"):
+            main([*arguments[:2], "--help"])
+    elif arguments[0] == "demo-server":
+        parser = argparse.ArgumentParser()
+        add_arguments(parser)
+        parser.parse_args(arguments[1:])
+    else:
+        build_parser().parse_args(arguments)
+
+
+def test_docs_dev_command_exists() -> None:
+    """Each `./dev` command is listed by ./dev."""
+    known = set(re.findall(r"^  ([\w-]+) ", (ROOT / "dev").read_text("utf-8"), re.MULTILINE))
+    shown = {name for text in DOCUMENTS.values() for name in re.findall(r"\./dev ([\w-]+)", text)}
+
+    assert shown - known == set()
+
+
+def test_docs_index_has_each_page() -> None:
+    """README.md links every page of docs/."""
+    linked = set(re.findall(r"\]\(docs/(\w[\w-]*\.md)\)", DOCUMENTS["README.md"]))
+
+    assert linked == set(PAGES)
