@@ -10,6 +10,7 @@ from .errors import (
     SpecError,
     SwapchartError,
 )
+from .hook_actions import CallAction, HookContext, HttpAction, RunAction
 from .hooks import HookResult
 from .lease import Lease
 from .lifecycle import Lifecycle
@@ -18,16 +19,7 @@ from .player import Player, Step
 from .ports import Command, Exit, HttpCall, HttpClient, Launcher, LogSink, Probe, ProcessHandle
 from .scheduler import Scheduler
 from .scheduling import EvictionPolicy, QueueLimits, one_at_a_time
-from .spec import (
-    CallAction,
-    Hook,
-    HookContext,
-    HttpAction,
-    Liveness,
-    RunAction,
-    ServiceSpec,
-    Timings,
-)
+from .spec import Hook, Liveness, ServiceSpec, Timings
 from .spec_diff import Difference, compare
 from .supervisor import Change, Supervisor
 from .transition import Transition

@@ -16,10 +16,11 @@ import anyio
 from .activity import Activity, Body
 from .errors import LaunchError
 from .hooks import HookDeadline
+from .pid_placeholder import fill_pid
 from .ports import Command, ProcessHandle
 from .probe_schedule import ProbePace
 from .service_state import Post, ServiceState
-from .spec import Hook, ServiceSpec, argv_with_pid
+from .spec import Hook, ServiceSpec
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class Activities:
     ) -> None:  # fmt: skip
         self._state, self._post, self._datum, self._adopt = state, post, datum, adopt
         self._is_sweeping = False
-        self._haste = HookDeadline()
+        self._hook_deadline = HookDeadline()
         self._settling: anyio.CancelScope | None = None
         self._is_begun = False
         self.stall = anyio.Event()
@@ -83,7 +84,7 @@ class Activities:
         state = self._state
         if not self._datum("hurried"):
             return
-        self._haste.hurry(state.spec.timings.hurry)
+        self._hook_deadline.expedite(state.spec.timings.hurry)
         if self._settling is not None:
             self._settling.cancel()
         if self._is_sweeping and state.process is not None:
@@ -230,8 +231,9 @@ class Activities:
 
     async def _run_hooks(self, hooks: tuple[Hook, ...], point: str) -> bool:
         state = self._state
-        self._haste = HookDeadline(state.spec.timings.hurry if self._datum("hurried") else None)
-        return await state.hooks.run(hooks, state.context(point), state.hook_results, self._haste)
+        limit_s = state.spec.timings.hurry if self._datum("hurried") else None
+        deadline = self._hook_deadline = HookDeadline(limit_s)
+        return await state.hooks.run(hooks, state.context(point), state.hook_results, deadline)
 
     async def _announce(self, hooks: tuple[Hook, ...], point: str) -> None:
         state = self._state
@@ -258,7 +260,7 @@ class Activities:
 
     async def _stop_command(self, process: ProcessHandle) -> None:
         state = self._state
-        argv = argv_with_pid(state.spec.stop_argv, process.pid)
+        argv = tuple(fill_pid(item, process.pid) for item in state.spec.stop_argv)
         command = Command(
             argv=argv, env=state.spec.command.env, cwd=state.spec.command.cwd,
             label=state.spec.command.label,

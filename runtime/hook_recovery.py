@@ -16,9 +16,10 @@ _REASON = "orphan"
 
 
 class HookRecovery:
-    """Runs them side by side, each service's in order; see ``HookPlaces`` for how many at a time.
+    """Runs the hooks of all services concurrently, and those of one service in order.
 
-    Requests for a service wait meanwhile; others go on.
+    `HookLimiter` limits how many run at once. Requests for a service wait until its hooks have run;
+    requests for other services do not.
     """
 
     def __init__(self, supervisor: ServiceHost) -> None:

@@ -38,12 +38,13 @@ from ..machine import (
 from .activities import Activities
 from .activity import Activity
 from .errors import RequestError
+from .hook_actions import HookContext
 from .hooks import HookRunner
 from .lifecycle_timers import LifecycleTimers
 from .log_ring import LogRing
 from .ports import Exit, ProcessHandle
 from .service_state import NO_DATA, RuntimeContext, ServiceState
-from .spec import HookContext, ServiceSpec
+from .spec import ServiceSpec
 from .spec_diff import Difference, compare
 from .transition import Transition
 from .waiter import PendingRequest

@@ -14,10 +14,11 @@ from typing import Protocol
 
 from .activity import Activity
 from .fence import Fence
+from .hook_actions import HookContext, HookEnvironment
 from .hooks import HookLimiter, HookResult, HookRunner
 from .log_ring import LogRing
 from .ports import Exit, HttpClient, Launcher, ProcessHandle
-from .spec import HookContext, ServiceSpec
+from .spec import ServiceSpec
 from .timers import TimerService
 from .transition import Transition
 
@@ -33,7 +34,7 @@ class RuntimeContext:
         http: Makes the HTTP calls of hooks; None where there are none.
         tasks: Activities run here.
         timers: The one heap.
-        places: Where the hook commands of all services get a place to run in.
+        hook_limiter: Limits the hook commands of all services.
         rng: Jitter of backoffs.
         notify: Gets every transition, synchronously; must not raise.
     """
@@ -42,7 +43,7 @@ class RuntimeContext:
     http: HttpClient | None
     tasks: Fence
     timers: TimerService
-    places: HookLimiter
+    hook_limiter: HookLimiter
     rng: random.Random
     notify: Callable[[Transition], None]
 
@@ -101,7 +102,10 @@ class ServiceState:
 
     def _hook_runner(self, spec: ServiceSpec) -> HookRunner:
         world = self.world
-        return HookRunner(world.launcher, world.http, spec.command, self.log, world.places)
+        environment = HookEnvironment(
+            launcher=world.launcher, http=world.http, command=spec.command, log=self.log
+        )
+        return HookRunner(environment, world.hook_limiter)
 
     def context(self, point: str) -> HookContext:
         """What the hooks of *point* get to know now."""

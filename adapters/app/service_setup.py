@@ -7,12 +7,9 @@ from collections.abc import Mapping
 from ...runtime import (
     Command,
     EvictionPolicy,
-    Hook,
-    HttpAction,
     HttpCall,
     Liveness,
     QueueLimits,
-    RunAction,
     ServiceSpec,
     Timings,
 )
@@ -26,7 +23,7 @@ from ...runtime.eviction import (
     group_policy,
     matrix_policy,
 )
-from ..config import Config, HookAction, ModelConfig
+from ..config import Config, ModelConfig
 from ..config.matrix_expression import parse_expression
 
 _NEVER_S = 1e9  # a liveness that only listens for stalled streams
@@ -39,11 +36,7 @@ def service_specs(config: Config) -> list[ServiceSpec]:
 
 def service_spec(model: ModelConfig) -> ServiceSpec:
     """Return *model* as a service."""
-    hooks = {point: _hooks(actions) for point, actions in model.hooks.items()}
-    hooks["suspend"], hooks["wake"] = _hooks(model.sleep.enter), _hooks(model.sleep.wake)
-    settle = None
-    if model.settle:
-        settle = Hook(action=RunAction(argv=model.settle), timeout_s=model.settle_timeout_s)
+    hooks = {**model.hooks, "suspend": model.sleep.enter, "wake": model.sleep.wake}
     return ServiceSpec(
         name=model.id,
         command=Command(
@@ -56,29 +49,16 @@ def service_spec(model: ModelConfig) -> ServiceSpec:
         endpoint=model.proxy,
         check_url=model.check_url,
         stop_argv=model.stop_argv,
-        hooks={point: actions for point, actions in hooks.items() if actions},
+        hooks={point: given for point, given in hooks.items() if given},
         timings=_timings(model),
         restart=model.restart.policy,
         intensity=max(model.restart.intensity, 1),
         abandon=model.abandon,
         drain=model.drain.policy,
         liveness=_liveness(model),
-        settle=settle,
+        settle=model.settle,
         pinned=model.pinned,
         concurrency_limit=model.concurrency_limit,
-    )
-
-
-def _hooks(actions: tuple[HookAction, ...]) -> tuple[Hook, ...]:
-    return tuple(
-        Hook(
-            action=RunAction(argv=item.argv) if item.http is None else HttpAction(call=item.http),
-            timeout_s=item.timeout_s,
-            retries=item.retries,
-            delay_s=item.delay_s,
-            on_error=item.on_error,
-        )
-        for item in actions
     )
 
 
@@ -95,7 +75,7 @@ def _timings(model: ModelConfig) -> Timings:
         backoff=model.restart.backoff,
         backoff_max=model.restart.backoff_max,
         cooldown=model.restart.cooldown,
-        settle=model.settle_timeout_s,
+        settle=10.0 if model.settle is None else model.settle.timeout_s,
     )
 
 

@@ -2,60 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from ...runtime.ports import HttpCall
+from ...runtime.spec import Hook
+from .build_hooks import HookBuilder
 from .command_line import UnterminatedQuoteError, split_command
 from .document.nodes import Node, Scalar, Sequence
 from .document.source import shown
 from .expand import HOOK_POINTS, ModelTree
 from .schema.document import DocumentSection
 from .schema.fields import CommandLine
-from .schema.model import (
-    FiltersSection,
-    HookPoints,
-    HookSection,
-    HttpSection,
-    ModelFiltersSection,
-    ModelSection,
-)
+from .schema.hooks import HookPoints
+from .schema.model import FiltersSection, ModelFiltersSection, ModelSection
+from .url import url_problem
 from .validate import Reader, locate
-from .values import Filters, HookAction, ModelConfig, Sleep
+from .values import Filters, ModelConfig, Sleep
 
 MIN_HEALTH_S = 15
 _COMFYUI = "comfyui_auto"
 _COMFYUI_CONCURRENCY = 50
 
-#: Ends with 0 when each GPU that the model may see has less than $1 MiB in use; at once where
-#: there is no nvidia-smi.
-_GPU_BELOW = """
-command -v nvidia-smi >/dev/null || exit 0
-used=$(nvidia-smi ${CUDA_VISIBLE_DEVICES:+-i "$CUDA_VISIBLE_DEVICES"} \\
-    --query-gpu=memory.used --format=csv,noheader,nounits) || exit 1
-for each in $used; do
-    [ "$each" -lt "$1" ] || exit 1
-done
-"""
-
 #: Hook point -> attribute of the section.
 _POINTS = {field.alias: name for name, field in HookPoints.model_fields.items()}
-
-
-def url_complaint(text: str) -> str | None:
-    """Say what is wrong with *text* as base URL of a server; None if nothing is."""
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError as error:
-        return f"expected a URL such as http://127.0.0.1:8080: {error}"
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
-        return "expected a URL such as http://127.0.0.1:8080"
-    return None
 
 
 def own_points(lifecycle: Mapping[str, Any]) -> set[str]:
@@ -101,6 +72,7 @@ class ModelBuilder:
         self._reader, self._findings = reader, reader.findings
         self._tree, self._top = tree, top
         self._path = f"models.{tree.id}"
+        self._hook_builder = HookBuilder(self._argv, self._error, top.hook_timeout)
 
     def build(self, section: ModelSection) -> ModelConfig:
         """Return the effective values; what is wrong is noted, and something put in its place."""
@@ -117,7 +89,7 @@ class ModelBuilder:
             id=tree.id,
             cmd=_text(section.cmd),
             cmd_shown=_shown(tree.node.items["cmd"]),
-            argv=self._argv(section.cmd, "cmd"),
+            argv=self._argv(section.cmd, ("cmd",)),
             stop_command=_text(section.cmd_stop),
             stop_argv=self._stop_argv(section.cmd_stop),
             proxy=section.proxy.rstrip("/"),
@@ -148,8 +120,7 @@ class ModelBuilder:
             liveness=section.liveness,
             drain=section.drain,
             sleep=self._sleep(section),
-            settle=self._settle(section),
-            settle_timeout_s=section.settle.timeout if section.settle else 10.0,
+            settle=self._hook_builder.build_settle(section.settle),
             pinned=section.pinned,
             kv=section.kv,
         )
@@ -163,8 +134,8 @@ class ModelBuilder:
         self._findings.error(*locate(self._tree.node, self._path, loc), message)
 
     def _proxy(self, text: str) -> SplitResult | None:
-        if complaint := url_complaint(text):
-            self._error(("proxy",), complaint)
+        if problem := url_problem(text):
+            self._error(("proxy",), problem)
             return None
         return urlsplit(text)
 
@@ -190,7 +161,7 @@ class ModelBuilder:
                 self._findings.warning(place, path, "expected NAME=value; the entry is ignored")
         return environment
 
-    def _argv(self, command: CommandLine, *loc: int | str) -> tuple[str, ...]:
+    def _argv(self, command: CommandLine, loc: tuple[int | str, ...]) -> tuple[str, ...]:
         argv = self._split(command, loc)
         if argv is not None and (not argv or not argv[0]):
             self._error(loc, "empty command: expected a program and its arguments")
@@ -212,90 +183,29 @@ class ModelBuilder:
             self._findings.error_at(place.source.name, path, line, column, message)
             return None
 
-    def _hooks(self, section: ModelSection) -> dict[str, tuple[HookAction, ...]]:
-        hooks = {}
+    def _hooks(self, section: ModelSection) -> dict[str, tuple[Hook, ...]]:
+        build, hooks = self._hook_builder.build, {}
         for point in HOOK_POINTS:
-            actions = getattr(section, _POINTS[point])
-            if actions:
-                hooks[point] = self._actions(actions, point)
+            if sections := getattr(section, _POINTS[point]):
+                hooks[point] = build(sections, (point,))
         known = own_points(self._top.lifecycle)
-        for point, actions in section.hook_points.items():
+        for point, sections in section.hook_points.items():
             if point in known:
-                hooks[point] = self._actions(actions, "hookPoints", point)
+                hooks[point] = build(sections, ("hookPoints", point))
             else:
                 has = f"it has: {', '.join(sorted(known))}" if known else "it has none"
                 message = f"expected a point that an action of lifecycle runs; {has}"
                 self._error(("hookPoints", point), message)
-        return {point: actions for point, actions in hooks.items() if actions}
-
-    def _settle(self, section: ModelSection) -> tuple[str, ...]:
-        settle = section.settle
-        if settle is None:
-            return ()
-        if settle.run is not None:
-            return self._argv(settle.run, "settle", "run")
-        return ("/bin/sh", "-c", _GPU_BELOW, "sh", str(settle.gpu_below))
+        return {point: given for point, given in hooks.items() if given}
 
     def _sleep(self, section: ModelSection) -> Sleep:
+        build = self._hook_builder.build
         return Sleep(
             after_s=section.sleep.after,
-            enter=self._vital(section.sleep.enter, "enter"),
-            wake=self._vital(section.sleep.wake, "wake"),
+            enter=build(section.sleep.enter, ("sleep", "enter"), on_error="fail"),
+            wake=build(section.sleep.wake, ("sleep", "wake"), on_error="fail"),
             stop_after_s=section.sleep.stop_after,
         )
-
-    def _vital(self, sections: tuple[HookSection, ...], key: str) -> tuple[HookAction, ...]:
-        """Return actions of `sleep`: unless they say otherwise, their failure is that of all."""
-        actions = self._actions(sections, "sleep", key)
-        return tuple(
-            action if "on_error" in section.model_fields_set else replace(action, on_error="fail")
-            for section, action in zip(sections, actions, strict=True)
-        )
-
-    def _actions(self, sections: tuple[HookSection, ...], *loc: str) -> tuple[HookAction, ...]:
-        return tuple(self._action(section, (*loc, i)) for i, section in enumerate(sections))
-
-    def _action(self, section: HookSection, loc: tuple[int | str, ...]) -> HookAction:
-        argv: tuple[str, ...] = ()
-        if section.run is not None and section.shell:
-            argv = ("/bin/sh", "-c", _text(section.run))
-        elif section.run is not None:
-            argv = self._argv(section.run, *loc, "run")
-        return HookAction(
-            argv=argv,
-            http=self._call(section.http, loc) if section.http else None,
-            timeout_s=section.timeout or self._top.hook_timeout,
-            retries=section.retries,
-            delay_s=section.delay,
-            on_error=section.on_error,
-            is_shell=section.shell,
-        )
-
-    def _call(self, section: HttpSection, loc: tuple[int | str, ...]) -> HttpCall:
-        if complaint := url_complaint(section.url.replace("${PID}", "1")):
-            self._error((*loc, "http", "url"), complaint)
-        headers = {name: value.get_secret_value() for name, value in section.headers.items()}
-        body = None if section.body is None else section.body.encode()
-        if any(mark in value for value in headers.values() for mark in "\r\n"):
-            self._error((*loc, "http", "headers"), "expected header values without line breaks")
-        if section.json_body is not None:
-            body = self._json(section.json_body, (*loc, "http", "json"))
-            if not any(name.lower() == "content-type" for name in headers):
-                headers["Content-Type"] = "application/json"
-        return HttpCall(
-            method=section.method.upper(),
-            url=section.url,
-            headers=headers,
-            body=body,
-            expect=frozenset(section.expect),
-        )
-
-    def _json(self, value: object, loc: tuple[int | str, ...]) -> bytes:
-        try:
-            return json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-        except ValueError as error:
-            self._error(loc, f"expected what JSON can say: {error}")
-            return b""
 
 
 def _text(command: CommandLine) -> str:

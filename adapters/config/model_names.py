@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping as Map
 from dataclasses import replace
 
-from .build_model import build_filters, url_complaint
+from .build_model import build_filters
 from .document.nodes import Node
 from .expand import Expanded
 from .problem_collector import ProblemCollector
 from .routing import Coexistence
 from .schema.document import DocumentSection
+from .url import url_problem
 from .validate import locate
 from .values import ModelConfig, Peer, Profile, Routing, Selector
 
@@ -108,8 +109,8 @@ class Names:
             loc = ("peers", name)
             if not section.proxy:
                 self.error((*loc, "proxy"), "proxy is required")
-            elif complaint := url_complaint(section.proxy):
-                self.error((*loc, "proxy"), f"invalid peer proxy URL: {complaint}")
+            elif problem := url_problem(section.proxy):
+                self.error((*loc, "proxy"), f"invalid peer proxy URL: {problem}")
             if not section.models:
                 self.error((*loc, "models"), "peer models can not be empty")
             peers[name] = Peer(

@@ -13,44 +13,10 @@ from typing import Any, Literal
 
 from pydantic import SecretStr
 
-from ...runtime.ports import HttpCall
+from ...runtime.spec import Hook
 from .problems import Problem
 from .schema.document import ListenersSection, Queue
 from .schema.model import Capabilities, Drain, Kv, Liveness, Restart, Timeouts
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HookAction:
-    """One action of a hook: a command or an HTTP request, never both.
-
-    Texts may hold ``${PID}``, for the process id of the server; see ``runtime.spec``.
-
-    Attributes:
-        argv: Program and arguments; empty for an HTTP request. With ``shell: true`` it is
-            ``/bin/sh -c`` and the text.
-        http: The request; None for a command.
-        timeout_s: For one try; seconds > 0.
-        retries: How often it is tried again after a failure; >= 0.
-        delay_s: Pause before another try; seconds >= 0.
-        on_error: What its failure means to the model.
-        is_shell: It was asked to run in a shell.
-    """
-
-    argv: tuple[str, ...] = field(default=(), repr=False)
-    http: HttpCall | None = field(default=None, repr=False)
-    timeout_s: float = 30.0
-    retries: int = 0
-    delay_s: float = 1.0
-    on_error: Literal["warn", "ignore", "fail"] = "warn"
-    is_shell: bool = False
-
-    @property
-    def label(self) -> str:
-        """What logs call it: the program, or method and host; never arguments."""
-        if self.http is not None:
-            host = re.sub(r"^(\w+://)(?:[^/@]*@)?([^/?#]*+).*$", r"\1\2", self.http.url)
-            return f"{self.http.method} {host}"
-        return "sh" if self.is_shell else self.argv[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +24,8 @@ class Sleep:
     """A rest without stopping; seconds, 0 is never."""
 
     after_s: float = 0.0
-    enter: tuple[HookAction, ...] = ()
-    wake: tuple[HookAction, ...] = ()
+    enter: tuple[Hook, ...] = ()
+    wake: tuple[Hook, ...] = ()
     stop_after_s: float = 0.0
 
 
@@ -93,7 +59,7 @@ class ModelConfig:
         check_url: Absolute URL that answers 200 once it is ready; None is not to check.
         port: The port it was given, or None.
         environment: Variables on top of the proxy's own.
-        hooks: Hook point (``afterHealthy``...) -> actions in order; points without are absent.
+        hooks: Hook point (``afterHealthy``...) -> hooks in order; points without hooks are absent.
         ttl: Idle seconds until it is stopped; 0 is never.
         unload_timeout: Seconds between SIGTERM and SIGKILL; > 0.
         health_check_timeout: Seconds to become healthy; >= 15.
@@ -101,8 +67,7 @@ class ModelConfig:
         stall_timeout: Seconds without log output while starting that count as stuck; 0 is off.
         aliases: Other names, those of ``filters.setParamsByID`` included.
         concurrency_limit: Most requests at a time; >= 1, or None without limit.
-        settle: Argv of the command that tells whether its memory is free; empty if none.
-        settle_timeout_s: Seconds to wait for that.
+        settle: Hook that succeeds once its memory is free; None means no wait.
         macros: Its own macros, as declared.
     """
 
@@ -116,7 +81,7 @@ class ModelConfig:
     check_url: str | None = field(repr=False)
     port: int | None = None
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
-    hooks: Mapping[str, tuple[HookAction, ...]] = field(default_factory=dict)
+    hooks: Mapping[str, tuple[Hook, ...]] = field(default_factory=dict)
     ttl: int = 0
     unload_timeout: float = 10.0
     health_check_timeout: float = 120.0
@@ -142,8 +107,7 @@ class ModelConfig:
     liveness: Liveness = field(default_factory=Liveness)
     drain: Drain = field(default_factory=Drain)
     sleep: Sleep = Sleep()
-    settle: tuple[str, ...] = field(default=(), repr=False)
-    settle_timeout_s: float = 10.0
+    settle: Hook | None = None
     pinned: bool = False
     kv: Kv = field(default_factory=lambda: Kv(mode="off"))
 

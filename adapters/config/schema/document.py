@@ -22,7 +22,8 @@ from .fields import (
     Section,
     refuse,
 )
-from .model import FiltersSection, HookPoints, ModelSection, Overridable, Timeouts
+from .hooks import HookPoints
+from .model import FiltersSection, ModelSection, Overridable, Timeouts
 
 _IGNORED = r".*\.(js|json|css|png|gif|jpg|jpeg|ico|txt)$"
 _SESSION_HEADERS = ("X-Session-ID", "X-Litellm-Session-Id")

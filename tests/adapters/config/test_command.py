@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tools.hooks import argv_of
 
 from swapchart.adapters.config import Config, Problem, split_command
 from swapchart.adapters.config.command_line import UnterminatedQuoteError
@@ -123,7 +124,7 @@ def test_1_6_comments_go_before_macros_expand(load: Load) -> None:
     model = config.models["m"]
 
     assert (model.argv, model.stop_argv, model.port) == (("serve",), ("halt", "${PID}"), None)
-    assert model.hooks["beforeStop"][0].argv == ("save",)
+    assert argv_of(model.hooks["beforeStop"][0]) == ("save",)
 
 
 def test_B09_unterminated_quote_is_told_with_its_line(check: Check) -> None:

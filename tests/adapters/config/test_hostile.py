@@ -253,7 +253,10 @@ def test_C36_no_repr_shows_a_secret(load: Load) -> None:
     assert "canary" not in repr(config)
     assert model.cmd_shown == "serve --key canary --other ${env.S} 5800"
     assert model.cmd == "serve --key canary --other canary2 5800"
-    assert [action.label for action in model.hooks["afterHealthy"]] == ["say", "POST http://h"]
+    assert [str(hook.action) for hook in model.hooks["afterHealthy"]] == [
+        "run say",
+        "POST http://h/",
+    ]
 
 
 # ---- laws ----------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tools.hooks import argv_of, call_of
 
 from swapchart.adapters.config import Config, Problem, load_config
 from swapchart.adapters.config.document.nodes import Scalar
@@ -405,11 +406,13 @@ def test_1_5_pid_survives_in_commands_that_run_later(load: Load) -> None:
     (after_healthy,), (before_stop,) = model.hooks["afterHealthy"], model.hooks["beforeStop"]
 
     assert (model.stop_command, model.stop_argv) == ("kill ${PID}", ("kill", "${PID}"))
-    assert (model.settle, model.sleep.wake[0].argv) == (("free", "${PID}"), ("w", "${PID}"))
-    assert after_healthy.argv == ("say", "${PID}")
-    assert before_stop.http is not None
-    assert before_stop.http.url == "http://h/${PID}"
-    assert before_stop.http.body == b'{"pid": "${PID}"}'
+    assert (argv_of(model.settle), argv_of(model.sleep.wake[0])) == (
+        ("free", "${PID}"),
+        ("w", "${PID}"),
+    )
+    assert argv_of(after_healthy) == ("say", "${PID}")
+    assert call_of(before_stop).url == "http://h/${PID}"
+    assert call_of(before_stop).body == b'{"pid": "${PID}"}'
 
 
 @pytest.mark.parametrize("keys", ["cmd: s ${PORT} ${PID}", "cmd: s ${PORT}\nname: ${PID}"])

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
+from tools.hooks import argv_of, call_of, runs
 
 from swapchart.adapters.config import (
     ApiKeyEntry,
     Config,
     Drain,
-    HookAction,
     Kv,
     Liveness,
     Problem,
@@ -21,6 +21,7 @@ from swapchart.adapters.config import (
     Restart,
     config_schema,
 )
+from swapchart.runtime import Hook
 
 Load = Callable[..., Config]
 Check = Callable[..., list[Problem]]
@@ -44,25 +45,25 @@ def one(text: str) -> str:
 @pytest.mark.parametrize(
     ("hook", "expected"),
     [
-        ("say 'a b' ${PORT}", [HookAction(argv=("say", "a b", "5800"))]),
-        ("[say a, say b]", [HookAction(argv=("say", "a")), HookAction(argv=("say", "b"))]),
-        ("{run: say a}", [HookAction(argv=("say", "a"))]),
-        ("[{run: [say, a b]}]", [HookAction(argv=("say", "a b"))]),
+        ("say 'a b' ${PORT}", [runs("say", "a b", "5800")]),
+        ("[say a, say b]", [runs("say", "a"), runs("say", "b")]),
+        ("{run: say a}", [runs("say", "a")]),
+        ("[{run: [say, a b]}]", [runs("say", "a b")]),
         (
             "{run: 'a | b $${X}', shell: true}",
-            [HookAction(argv=("/bin/sh", "-c", "a | b ${X}"), is_shell=True)],
+            [runs("/bin/sh", "-c", "a | b ${X}")],
         ),
         (
             "{run: a, timeout: 1.5, retries: 2, delay: 0, onError: fail}",
-            [HookAction(argv=("a",), timeout_s=1.5, retries=2, delay_s=0, on_error="fail")],
+            [runs("a", timeout_s=1.5, retries=2, delay_s=0, on_error="fail")],
         ),
-        ("{run: a, timeout: ~, retries: null}", [HookAction(argv=("a",))]),
+        ("{run: a, timeout: ~, retries: null}", [runs("a")]),
         ("''", []),
         ("[]", []),
         ("~", []),
     ],
 )
-def test_hook_forms(load: Load, point: str, hook: str, expected: list[HookAction]) -> None:
+def test_hook_forms(load: Load, point: str, hook: str, expected: list[Hook]) -> None:
     """Every point takes a text, one action or a list, and no shell is used unasked."""
     hooks = load(one(f"{point}: {hook}")).models["m"].hooks
 
@@ -72,7 +73,7 @@ def test_hook_forms(load: Load, point: str, hook: str, expected: list[HookAction
 
 def test_hook_http(load: Load) -> None:
     """An HTTP action becomes a call: JSON body with its type, headers, expected status."""
-    first, second, third = (
+    hooks = (
         load(
             one(
                 "afterHealthy:\n"
@@ -86,17 +87,15 @@ def test_hook_http(load: Load) -> None:
         .models["m"]
         .hooks["afterHealthy"]
     )
-    assert first.http is not None
-    assert second.http is not None
-    assert third.http is not None
+    first, second, third = map(call_of, hooks)
 
-    assert (first.http.method, first.http.url) == ("PUT", "http://127.0.0.1:5800/slots/0")
-    assert json.loads(first.http.body or b"") == {"n": 5800, "x": [1.5, None, "é"]}
-    assert first.http.headers == {"X-A": "7", "Content-Type": "application/json"}
-    assert (first.http.expect, first.argv) == (frozenset({201}), ())
-    assert (second.http.method, second.http.body) == ("POST", b"text")
-    assert second.http.expect == {200, 404}
-    assert third.http.headers == {"content-type": "a/b"}
+    assert (first.method, first.url) == ("PUT", "http://127.0.0.1:5800/slots/0")
+    assert json.loads(first.body or b"") == {"n": 5800, "x": [1.5, None, "é"]}
+    assert first.headers == {"X-A": "7", "Content-Type": "application/json"}
+    assert first.expect == {201}
+    assert (second.method, second.body) == ("POST", b"text")
+    assert second.expect == {200, 404}
+    assert third.headers == {"content-type": "a/b"}
 
 
 @pytest.mark.parametrize(
@@ -176,27 +175,29 @@ def test_hook_comments_and_shell(load: Load) -> None:
         .hooks
     )
 
-    assert [action.argv for action in hooks["afterReady"]] == [
+    assert [argv_of(hook) for hook in hooks["afterReady"]] == [
         ("a",),
         ("/bin/sh", "-c", "# kept\nb\n"),
         ("c",),
     ]
 
 
-def test_hook_label_shows_no_argument(load: Load) -> None:
-    """Logs call an action by its program, or by its method and host."""
+def test_hook_action_text_shows_no_argument_and_no_credentials(load: Load) -> None:
+    """Logs name an action by its program, or by method and URL without user and query."""
     hooks = (
         load(
             one(
                 "afterReady: [say secret, {run: 'a secret', shell: true},"
-                " {http: {url: 'http://u:secret@h:1/secret?secret'}}]"
+                " {http: {url: 'http://u:secret@h:1/slots?secret'}}]"
             )
         )
         .models["m"]
         .hooks
     )
 
-    assert [action.label for action in hooks["afterReady"]] == ["say", "sh", "POST http://h:1"]
+    assert [str(hook.action) for hook in hooks["afterReady"]] == [
+        "run say", "run /bin/sh", "POST http://h:1/slots",
+    ]  # fmt: skip
 
 
 def test_hooks_of_the_top_level_are_defaults(load: Load) -> None:
@@ -212,11 +213,11 @@ def test_hooks_of_the_top_level_are_defaults(load: Load) -> None:
     )
     models = config.models
 
-    assert models["a"].hooks["afterHealthy"][0].argv == ("say", "mine", "a", "5800", "${PID}")
-    assert models["b"].hooks["afterHealthy"][0].argv == ("say", "world", "b", "5801", "${PID}")
+    assert argv_of(models["a"].hooks["afterHealthy"][0]) == ("say", "mine", "a", "5800", "${PID}")
+    assert argv_of(models["b"].hooks["afterHealthy"][0]) == ("say", "world", "b", "5801", "${PID}")
     assert [models[m].hooks.get("beforeStop", ()) for m in "abc"] == [
-        (HookAction(argv=("save", "1")),),
-        (HookAction(argv=("own",)),),
+        (runs("save", "1"),),
+        (runs("own"),),
         (),
     ]
     assert config.preload == ("a",)
@@ -256,10 +257,10 @@ def test_points_of_ones_own_have_hooks_too(load: Load) -> None:
     )
     a, b, c = (config.models[name].hooks for name in "abc")
 
-    assert a["beforeLaunch"][0].argv == ("say", "a", "5800", "${PID}")
-    assert [(action.argv, action.retries) for action in a["p2"]] == [(("own",), 0), (("x",), 2)]
-    assert b["beforeLaunch"][0].argv == ("go",)
-    assert [action.argv for action in b["p2"]] == [("all",)]
+    assert argv_of(a["beforeLaunch"][0]) == ("say", "a", "5800", "${PID}")
+    assert [(argv_of(hook), hook.retries) for hook in a["p2"]] == [(("own",), 0), (("x",), 2)]
+    assert argv_of(b["beforeLaunch"][0]) == ("go",)
+    assert [argv_of(hook) for hook in b["p2"]] == [("all",)]
     assert list(c) == ["p2"]
 
 
@@ -308,7 +309,7 @@ SHOWN = {
     "sleep": ("after_s", "stop_after_s", "enter", "wake"),
     "kv": ("mode", "dir", "max_bytes", "max_age", "min_tokens", "manage_args"),
 }
-NAP = HookAction(argv=("nap", "${PID}"), on_error="fail")
+NAP = runs("nap", "${PID}", on_error="fail")
 
 
 @pytest.mark.parametrize(
@@ -325,9 +326,13 @@ NAP = HookAction(argv=("nap", "${PID}"), on_error="fail")
         ("", "start_timeout", 120),
         ("stallTimeout: 30.5", "stall_timeout", 30.5),
         ("pinned: true", "pinned", True),
-        ("settle: {run: 'free 8G ${PORT}', timeout: 3}", "settle", ("free", "8G", "5800")),
-        ("settle: {run: [free, 8 G]}", "settle", ("free", "8 G")),
-        ("", "settle", ()),
+        (
+            "settle: {run: 'free 8G ${PORT}', timeout: 3}",
+            "settle",
+            runs("free", "8G", "5800", timeout_s=3),
+        ),
+        ("settle: {run: [free, 8 G]}", "settle", runs("free", "8 G", timeout_s=10)),
+        ("", "settle", None),
         ("sleep: {after: 60, enter: 'nap ${PID}', stopAfter: 600}", "sleep", (60, 600, (NAP,), ())),
         ("", "kv", Kv(mode="off")),
         ("kv: keep", "kv", Kv()),

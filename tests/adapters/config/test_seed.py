@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tools.hooks import argv_of
+
 from swapchart.adapters.config import Config
 
 Load = Callable[..., Config]
@@ -45,7 +47,7 @@ def test_seed_gives_command_and_hooks_as_argv(load: Load) -> None:
     assert model.check_url == "http://localhost:5800/health"
     assert config.real_name("qwopus-moe") == "qwopus-35b-moe"
     (before_stop,) = model.hooks["beforeStop"]
-    assert before_stop.argv == (
+    assert argv_of(before_stop) == (
         *("curl", "-s", "-X", "POST", "http://localhost:5800/slots/1?action=save"),
         *("-H", "Content-Type: application/json", "-d", '{"filename": "qwopus-35b-moe.bin"}'),
     )

@@ -1,0 +1,116 @@
+"""Hooks of one model: from their sections to the runtime's values.
+
+``runtime/hook_actions.py`` lists the files that a new kind of action touches.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable
+from typing import TypeAlias
+
+from ...runtime.hook_actions import HookAction, HttpAction, RunAction
+from ...runtime.pid_placeholder import fill_pid
+from ...runtime.ports import HttpCall
+from ...runtime.spec import Hook, OnError
+from .schema.fields import CommandLine
+from .schema.hooks import HookSection, HttpSection, SettleSection
+from .url import url_problem
+
+Location: TypeAlias = tuple[int | str, ...]
+
+#: Shell script that succeeds when each GPU that the model may see has less than $1 MiB in use, and
+#: where there is no nvidia-smi.
+_GPU_BELOW = """
+command -v nvidia-smi >/dev/null || exit 0
+used=$(nvidia-smi ${CUDA_VISIBLE_DEVICES:+-i "$CUDA_VISIBLE_DEVICES"} \\
+    --query-gpu=memory.used --format=csv,noheader,nounits) || exit 1
+for each in $used; do
+    [ "$each" -lt "$1" ] || exit 1
+done
+"""
+
+
+class HookBuilder:
+    """Builds the hooks of one model.
+
+    Args:
+        split: (command, location) -> argv; reports commands that cannot be split.
+        error: (location, message) -> None; reports a problem.
+        timeout_s: Limit of each attempt unless the hook has its own; seconds > 0.
+    """
+
+    def __init__(
+        self,
+        split: Callable[[CommandLine, Location], tuple[str, ...]],
+        error: Callable[[Location, str], None],
+        timeout_s: float,
+    ) -> None:
+        self._split, self._error, self._timeout_s = split, error, timeout_s
+
+    def build(
+        self, sections: tuple[HookSection, ...], loc: Location, on_error: OnError = "warn"
+    ) -> tuple[Hook, ...]:
+        """Return the hooks of one point.
+
+        Args:
+            sections: The hooks as written.
+            loc: Location of their list within the model.
+            on_error: Applies to hooks that do not say it themselves.
+        """
+        return tuple(
+            Hook(
+                action=self._action(section, (*loc, index)),
+                timeout_s=section.timeout or self._timeout_s,
+                retries=section.retries,
+                delay_s=section.delay,
+                on_error=section.on_error if "on_error" in section.model_fields_set else on_error,
+            )
+            for index, section in enumerate(sections)
+        )
+
+    def build_settle(self, section: SettleSection | None) -> Hook | None:
+        """Return the hook that succeeds once the memory of the model is free; None if not given."""
+        if section is None:
+            return None
+        if section.run is not None:
+            argv = self._split(section.run, ("settle", "run"))
+        else:
+            argv = ("/bin/sh", "-c", _GPU_BELOW, "sh", str(section.gpu_below))
+        return Hook(action=RunAction(argv=argv), timeout_s=section.timeout)
+
+    def _action(self, section: HookSection, loc: Location) -> HookAction:
+        if section.http is not None:
+            return HttpAction(call=self._call(section.http, (*loc, "http")))
+        assert section.run is not None  # the section has checked it
+        if section.shell:
+            text = section.run if isinstance(section.run, str) else shlex.join(section.run)
+            return RunAction(argv=("/bin/sh", "-c", text))
+        return RunAction(argv=self._split(section.run, (*loc, "run")))
+
+    def _call(self, section: HttpSection, loc: Location) -> HttpCall:
+        if problem := url_problem(fill_pid(section.url, 1)):
+            self._error((*loc, "url"), problem)
+        headers = {name: value.get_secret_value() for name, value in section.headers.items()}
+        body = None if section.body is None else section.body.encode()
+        if any(mark in value for value in headers.values() for mark in "\r\n"):
+            self._error((*loc, "headers"), "expected header values without line breaks")
+        if section.json_body is not None:
+            body = self._json(section.json_body, (*loc, "json"))
+            if not any(name.lower() == "content-type" for name in headers):
+                headers["Content-Type"] = "application/json"
+        return HttpCall(
+            method=section.method.upper(),
+            url=section.url,
+            headers=headers,
+            body=body,
+            expect=frozenset(section.expect),
+        )
+
+    def _json(self, value: object, loc: Location) -> bytes:
+        try:
+            return json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+        except ValueError as error:
+            self._error(loc, f"expected what JSON can say: {error}")
+            return b""

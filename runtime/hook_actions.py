@@ -1,0 +1,203 @@
+"""Actions of hooks: what a hook can do, one class for each kind.
+
+`HookRunner` gives an action its timeout, its retries and a slot of the hook limit; it does not know
+the kinds. A kind says how it is performed (``perform``), whether it needs a slot (``needs_slot``)
+and how logs name it (``__str__``), which shows neither arguments nor credentials.
+
+A new kind of action touches these four files, and a test holds them to it:
+
+1. ``runtime/hook_actions.py``: the class, and its name in `HookAction`;
+2. ``runtime/__init__.py``: the export;
+3. ``adapters/config/schema/hooks.py``: the keys that its author writes;
+4. ``adapters/config/build_hooks.py``: the class made from the keys.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, TypeAlias
+from urllib.parse import urlsplit
+
+from .errors import LaunchError
+from .log_ring import LogRing
+from .pid_placeholder import fill_pid
+from .ports import Command, HttpCall, HttpClient, Launcher
+
+_LONGEST_BODY = 500
+_USER = re.compile(r"(?<=://)[^/?#]*@")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HookContext:
+    """Facts about the service that a hook receives.
+
+    Attributes:
+        service: Name of the service.
+        point: The hook point.
+        endpoint: Base URL of the service.
+        pid: Process id of the leader; None while there is no process.
+        incarnation: Number of this run of the service, counted from 1.
+        reason: Reason for the last change of state, in words.
+        exit: How the process ended, in words; empty while it lives.
+        after_healthy: ``none``, ``completed``, ``failed`` or ``interrupted``: the outcome of
+            afterHealthy in this incarnation. A hook that saves state can use it to avoid
+            overwriting a good copy.
+        hook_id: Idempotency key, the same for every attempt of one (incarnation, point).
+    """
+
+    service: str
+    point: str
+    endpoint: str
+    pid: int | None
+    incarnation: int
+    reason: str
+    exit: str = ""
+    after_healthy: str = "none"
+    hook_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HookEnvironment:
+    """Everything an action may use.
+
+    Attributes:
+        launcher: Runs commands.
+        http: Makes HTTP calls; None if the supervisor has no HTTP client.
+        command: The service's own command: hooks share its environment and directory.
+        log: Log of the service; receives the output of commands.
+    """
+
+    launcher: Launcher
+    http: HttpClient | None
+    command: Command
+    log: LogRing
+
+
+class HookFailedError(Exception):
+    """An action failed; the text says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunAction:
+    """Run a command.
+
+    Attributes:
+        argv: Program and arguments; ``${PID}`` in one becomes the process id of the service.
+    """
+
+    needs_slot: ClassVar[bool] = True
+
+    argv: tuple[str, ...] = field(repr=False)
+
+    def __str__(self) -> str:
+        """Name the program only: arguments may hold secrets."""
+        return f"run {self.argv[0]}"
+
+    async def perform(
+        self, context: HookContext, environment: HookEnvironment, timeout_s: float
+    ) -> None:
+        """Run the command to its end.
+
+        Raises:
+            HookFailedError: It could not be started, or its exit status is not 0.
+        """
+        service = environment.command
+        command = Command(
+            argv=tuple(fill_pid(item, context.pid) for item in self.argv),
+            env={**service.env, **_variables(context)},
+            cwd=service.cwd,
+            label=service.label,
+        )
+        try:
+            ended = await environment.launcher.run(command, environment.log)
+        except LaunchError as error:
+            raise HookFailedError(str(error)) from error
+        if not ended.is_clean:
+            raise HookFailedError(str(ended))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpAction:
+    """Make an HTTP request.
+
+    Attributes:
+        call: The request; ``${PID}`` in its URL, a header or its body becomes the process id of
+            the service.
+    """
+
+    needs_slot: ClassVar[bool] = False
+
+    call: HttpCall = field(repr=False)
+
+    def __str__(self) -> str:
+        """Name method and URL, without its credentials and query."""
+        url = _USER.sub("", self.call.url.partition("?")[0])
+        return f"{self.call.method} {url}"
+
+    async def perform(
+        self, context: HookContext, environment: HookEnvironment, timeout_s: float
+    ) -> None:
+        """Make the request, for at most *timeout_s* seconds.
+
+        Raises:
+            HookFailedError: There is no HTTP client, no response, or an unexpected status.
+        """
+        if environment.http is None:
+            raise HookFailedError("http actions need an HTTP client; this supervisor has none")
+        call, pid = self.call, context.pid
+        call = replace(
+            call,
+            url=fill_pid(call.url, pid),
+            headers={name: fill_pid(value, pid) for name, value in call.headers.items()},
+            body=None if call.body is None else fill_pid(call.body, pid),
+        )
+        try:
+            status, body = await environment.http.call(call, timeout_s=timeout_s)
+        except OSError as error:
+            raise HookFailedError(str(error)) from error
+        if status not in (call.expect or range(200, 300)):
+            text = body[:_LONGEST_BODY].decode("utf-8", "replace")
+            raise HookFailedError(f"status {status}: {text}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallAction:
+    """Await a function of the embedding program.
+
+    Attributes:
+        function: Receives the context; an exception means failure.
+    """
+
+    needs_slot: ClassVar[bool] = False
+
+    function: Callable[[HookContext], Awaitable[None]]
+
+    def __str__(self) -> str:
+        """Name the function."""
+        return f"call {getattr(self.function, '__qualname__', self.function)}"
+
+    async def perform(
+        self, context: HookContext, environment: HookEnvironment, timeout_s: float
+    ) -> None:
+        """Await the function; whatever it raises passes through."""
+        await self.function(context)
+
+
+HookAction: TypeAlias = RunAction | HttpAction | CallAction
+
+
+def _variables(context: HookContext) -> dict[str, str]:
+    port = urlsplit(context.endpoint).port
+    return {
+        "SWAPCHART_MODEL": context.service,
+        "SWAPCHART_PORT": "" if port is None else str(port),
+        "SWAPCHART_PID": "" if context.pid is None else str(context.pid),
+        "SWAPCHART_HOOK": context.point,
+        "SWAPCHART_REASON": context.reason,
+        "SWAPCHART_EXIT": context.exit,
+        "SWAPCHART_AFTER_HEALTHY": context.after_healthy,
+        "SWAPCHART_INCARNATION": str(context.incarnation),
+        "SWAPCHART_HOOK_ID": context.hook_id,
+    }
