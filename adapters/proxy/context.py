@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Protocol, TypeAlias
 
-from ...runtime import LogRing, Supervisor, SwapchartError, Transition
+from ...runtime import LogRing, Supervisor, SwapchartError
 from ..store.activity import ActivityStore
 from .access.admission import AdmissionControl, Allowed
 from .access.header_cache import HeaderCache
@@ -20,13 +19,12 @@ from .body.turns import Turns
 from .event_bus import EventBus
 from .listener_limits import ListenerLimits
 from .models.catalog import ModelCatalog
-from .models.definitions import ModelDefinition, PeerDefinition
 from .models.profiles import Profiles
 from .models.resolver import Resolver
 from .monitoring.event_loop import LoopWatch
 from .options import Access, ProxyOptions
 from .request import Request
-from .upstreams import Upstream
+from .upstreams import UpstreamRegistry
 
 
 class History(Protocol):
@@ -55,9 +53,6 @@ class ChangePublisher(Protocol):
 
 #: Id of a model -> what is known of it, or None.
 Detail: TypeAlias = Callable[[str], Mapping[str, Any] | None]
-
-#: Events after which requests in flight must not hold up a stop.
-_CUTS = frozenset({"drain_expired", "unhealthy", "kill"})
 
 
 class ConfigControl(Protocol):
@@ -106,6 +101,7 @@ class ProxyContext:
         history: None: nothing is remembered.
         profiles: Which of them is active.
         resolver: Finds models by name.
+        upstreams: Connections to the servers of models and to peers.
         in_flight: Requests that are not over.
         turns: Long work of requests, in the event loop.
         event_bus: Tells events to who listens.
@@ -144,10 +140,7 @@ class ProxyContext:
         self.log = logging.getLogger("swapchart.proxy")
         self.accounting = Accounting(activity, self.event_bus, self.own_log, options.capture_bytes)
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._upstreams: dict[str, Upstream] = {}
-        self._dropped: defaultdict[str, list[Upstream]] = defaultdict(list)  # and still in use
-        self._peers: dict[str, Upstream] = {}
-        self._end_listening = supervisor.listen(self._cut)
+        self.upstreams = UpstreamRegistry(supervisor, catalogue.cards, catalogue.peers)
 
     def configure(self, catalogue: ModelCatalog, options: ProxyOptions) -> None:
         """Go by other models and other options from now on; what is under way goes on.
@@ -168,39 +161,7 @@ class ProxyContext:
         if active is not None and active in self.profiles:
             self.profiles.activate(active)
         self.resolver.renew(catalogue, self.profiles)
-        # Dropped, a pool serves its exchanges to the end and lets its idle connections expire.
-        for name, upstream in list(self._upstreams.items()):
-            if name not in catalogue.cards or catalogue.cards[name].limits != upstream.limits:
-                self._drop(name, self._upstreams.pop(name))
-        self._peers = {
-            name: upstream for name, upstream in self._peers.items()
-            if name in catalogue.peers
-            and (catalogue.peers[name].url, catalogue.peers[name].limits)
-            == (upstream.endpoint, upstream.limits)
-        }  # fmt: skip
-
-    def upstream_of(self, card: ModelDefinition) -> Upstream:
-        """Return the connections to the server of a model of ours."""
-        endpoint = self.supervisor[card.id].spec.endpoint
-        upstream = self._upstreams.get(card.id)
-        if upstream is None or upstream.endpoint != endpoint:
-            if upstream is not None:
-                self._drop(card.id, upstream)
-            limits = self.catalog.cards.get(card.id, card).limits  # *card* may be an old one
-            upstream = self._upstreams[card.id] = Upstream(endpoint, limits)
-        return upstream
-
-    def _drop(self, name: str, upstream: Upstream) -> None:
-        """Use *upstream* no more; what is in flight there goes on, and can still be cut."""
-        kept = [old for old in self._dropped[name] if old.pool.open]
-        self._dropped[name] = [*kept, upstream]
-
-    def upstream_of_peer(self, card: PeerDefinition) -> Upstream:
-        """Return the connections to a peer."""
-        upstream = self._peers.get(card.id)
-        if upstream is None:
-            upstream = self._peers[card.id] = Upstream(card.url, card.limits)
-        return upstream
+        self.upstreams.configure(catalogue.cards, catalogue.peers)
 
     def activate_profile(self, name: str | None) -> None:
         """Make profile *name* the active one; None: none is.
@@ -251,26 +212,10 @@ class ProxyContext:
         if not task.cancelled() and (error := task.exception()) is not None:
             self.log.error("work aside failed", exc_info=error)
 
-    def _cut(self, record: Transition) -> None:
-        """Break off the requests of a model whose stop waits for them no longer.
-
-        A server with a request in flight saves no slot and hears no SIGTERM: left to it, the end
-        of the drain would be the beginning of a hook's and a grace period's waiting in vain.
-        """
-        if record.event in _CUTS and "stopping" in record.configuration:
-            upstreams = self._dropped.pop(record.service, [])
-            if record.service in self._upstreams:
-                upstreams.append(self._upstreams[record.service])
-            for upstream in upstreams:
-                upstream.pool.cut(f"the model is being stopped: {record.cause}")
-
     async def aclose(self) -> None:
         """End what runs aside, and close all connections to upstreams."""
-        self._end_listening()
         self.end_streams()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        dropped = [upstream for those in self._dropped.values() for upstream in those]
-        for upstream in (*self._upstreams.values(), *self._peers.values(), *dropped):
-            await upstream.pool.aclose()
+        await self.upstreams.aclose()

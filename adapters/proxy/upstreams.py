@@ -1,22 +1,41 @@
-"""One upstream: where a model or a peer is reached, and its connection pool."""
+"""Upstreams: the servers of models and peers, each with its connection pool.
+
+An `UpstreamRegistry` holds one `Upstream` per model and peer. An upstream whose address or timeouts
+change is replaced. The old one, called retired, gets no new requests and finishes those in flight.
+"""
 
 from __future__ import annotations
 
 import ssl
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
+from ...runtime import Supervisor, Transition
 from ..http1.client.pool import ConnectionPool
-from .models.definitions import UpstreamTimeouts
+from .models.definitions import ModelDefinition, PeerDefinition, UpstreamTimeouts
 
 _DEFAULT_CONNECT_S = 30.0
 
+#: Events after which a model that is being stopped no longer waits for its requests in flight.
+_ABORTING_EVENTS = frozenset({"drain_expired", "unhealthy", "kill"})
+
 
 class Upstream:
-    """One upstream by its base URL: a pool, and a prefix for paths.
+    """One upstream: a base URL, its timeouts and its connection pool.
 
     Args:
-        endpoint: Such as ``http://127.0.0.1:5800/base``; a path is put before each target.
-        limits: How long things may take.
+        endpoint: Base URL, such as ``http://127.0.0.1:5800/base``.
+        limits: Timeouts of its requests.
+
+    Attributes:
+        endpoint: See above.
+        limits: See above.
+        host: Value of the Host header: host and port of the base URL.
+        prefix: Path of the base URL, prepended to the path of each request; no slash at its end.
+        header_timeout_s: Time limit until the response headers arrive, in seconds; None means
+            unlimited.
+        stall_s: Time limit between two pieces of a response body, in seconds; None means unlimited.
+        pool: Its connections.
     """
 
     __slots__ = ("endpoint", "header_timeout_s", "host", "limits", "pool", "prefix", "stall_s")
@@ -32,3 +51,81 @@ class Upstream:
         self.pool = ConnectionPool(
             host, port, ssl=context, connect_timeout_s=limits.connect_s or _DEFAULT_CONNECT_S
         )
+
+
+class UpstreamRegistry:
+    """Connection pools of all models and peers.
+
+    Args:
+        supervisor: Knows the addresses of models; its transitions end requests of stopped models.
+        models: Id to definition.
+        peers: Id to definition.
+    """
+
+    def __init__(
+        self, supervisor: Supervisor, models: Mapping[str, ModelDefinition],
+        peers: Mapping[str, PeerDefinition],
+    ) -> None:  # fmt: skip
+        self._supervisor, self._models, self._peers = supervisor, models, peers
+        self._of_models: dict[str, Upstream] = {}
+        self._of_peers: dict[str, Upstream] = {}
+        self._retired: dict[str, list[Upstream]] = {}  # of models, with requests in flight
+        self._stop_listening = supervisor.listen(self._on_transition)
+
+    def configure(
+        self, models: Mapping[str, ModelDefinition], peers: Mapping[str, PeerDefinition]
+    ) -> None:
+        """Use other definitions; retire the upstreams that are gone or have other timeouts."""
+        self._models, self._peers = models, peers
+        for name, upstream in list(self._of_models.items()):
+            if name not in models or models[name].limits != upstream.limits:
+                self._retire(name, self._of_models.pop(name))
+        # Without a reference here, a pool serves its requests and lets its idle connections expire.
+        self._of_peers = {
+            name: upstream for name, upstream in self._of_peers.items()
+            if name in peers
+            and (peers[name].url, peers[name].limits) == (upstream.endpoint, upstream.limits)
+        }  # fmt: skip
+
+    def of_model(self, card: ModelDefinition) -> Upstream:
+        """Return the upstream of a local model; *card* may be from an earlier configuration."""
+        endpoint = self._supervisor[card.id].spec.endpoint
+        upstream = self._of_models.get(card.id)
+        if upstream is None or upstream.endpoint != endpoint:
+            if upstream is not None:
+                self._retire(card.id, upstream)
+            limits = self._models.get(card.id, card).limits
+            upstream = self._of_models[card.id] = Upstream(endpoint, limits)
+        return upstream
+
+    def of_peer(self, card: PeerDefinition) -> Upstream:
+        """Return the upstream of a peer."""
+        upstream = self._of_peers.get(card.id)
+        if upstream is None:
+            upstream = self._of_peers[card.id] = Upstream(card.url, card.limits)
+        return upstream
+
+    def _retire(self, name: str, upstream: Upstream) -> None:
+        """Keep *upstream* for as long as it has connections, so that they can be closed."""
+        kept = [old for old in self._retired.get(name, ()) if old.pool.open]
+        self._retired[name] = [*kept, upstream]
+
+    def _on_transition(self, record: Transition) -> None:
+        """Abort the requests of a model whose shutdown no longer waits for them.
+
+        A model server with a request in flight may ignore SIGTERM and save no slot: without this,
+        the stop hooks and the grace period after the drain would time out too.
+        """
+        if record.event in _ABORTING_EVENTS and "stopping" in record.configuration:
+            upstreams = self._retired.pop(record.service, [])
+            if record.service in self._of_models:
+                upstreams.append(self._of_models[record.service])
+            for upstream in upstreams:
+                upstream.pool.cut(f"the model is being stopped: {record.cause}")
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        self._stop_listening()
+        retired = [upstream for those in self._retired.values() for upstream in those]
+        for upstream in (*self._of_models.values(), *self._of_peers.values(), *retired):
+            await upstream.pool.aclose()

@@ -94,7 +94,7 @@ class FastPath:
             return False
         if local.card.id not in proxy.supervisor:
             return False
-        upstream = proxy.upstream_of(local.card)
+        upstream = proxy.upstreams.of_model(local.card)
         lines = head.lines.get(upstream.host)
         if lines is None or upstream.header_timeout_s is not None:
             return False

@@ -211,7 +211,7 @@ async def _forward_to_ready(
                 await _resume_relay(proxy, request, send, exchange, local, held)
                 return
         exchange.admitted = perf_counter()
-        upstream = proxy.upstream_of(card)
+        upstream = proxy.upstreams.of_model(card)
         fields = _lines(proxy, request, upstream, sending)
         await relay(
             send,
@@ -237,7 +237,7 @@ async def _resume_relay(
     """Relay what is left of an answer that came by the short way."""
     try:
         held.raise_if_failed()
-        upstream = proxy.upstream_of(local.card)
+        upstream = proxy.upstreams.of_model(local.card)
         await relay_answer(send, upstream, held, exchange, request.send_full_response)
     finally:
         held.close()
@@ -248,7 +248,7 @@ async def _serve_remote(
     sending: OutgoingRequest,
 ) -> None:  # fmt: skip
     exchange.admitted = exchange.started
-    upstream = proxy.upstream_of_peer(remote.card)
+    upstream = proxy.upstreams.of_peer(remote.card)
     fields = peer_fields(
         _headers(proxy, request, sending),
         host=upstream.host,

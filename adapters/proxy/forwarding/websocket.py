@@ -189,21 +189,21 @@ async def _held(
     """Hold the model ready while the block lasts, unless it ignores websockets."""
     target = opening.resolved.target
     if not isinstance(target, LocalModel):
-        yield proxy.upstream_of_peer(target.card)
+        yield proxy.upstreams.of_peer(target.card)
         return
     name, supervisor = target.card.id, proxy.supervisor
     if opening.ignores:
         if supervisor.scheduler.services[name].phase != "ready":
             message = f"model {name} is not loaded; ignored websocket requests cannot start it"
             raise refusal(409, message)
-        yield proxy.upstream_of(target.card)
+        yield proxy.upstreams.of_model(target.card)
         return
     proxy.in_flight.begin(exchange, asyncio.current_task())
     try:
         if not supervisor.acquire_nowait(name):
             await supervisor.acquire(name, priority=target.card.priority, client=opening.client)
         try:
-            yield proxy.upstream_of(target.card)
+            yield proxy.upstreams.of_model(target.card)
         finally:
             supervisor.release(name)
     finally:

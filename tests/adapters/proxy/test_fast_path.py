@@ -252,7 +252,7 @@ def test_C18_a_request_that_was_not_sent_goes_over_another_connection() -> None:
     async def main(front: Front) -> None:
         async with front.client() as client:
             await front.warm(client)
-            pool = front.bench.app.proxy._upstreams["a"].pool
+            pool = front.bench.app.proxy.upstreams._of_models["a"].pool
             pool.outbox._is_busy = True
             (conn,) = pool._idle
             loop = asyncio.get_running_loop()
@@ -581,7 +581,7 @@ def test_a_reload_meanwhile_leaves_no_old_limits_behind() -> None:
             assert exchange.on_cancel is not None
             exchange.on_cancel()  # as the head of an answer does
             await wait_until_async(lambda: exchange.on_cancel is None)
-            assert proxy.upstream_of(proxy.catalog.cards["a"]).limits == limits
+            assert proxy.upstreams.of_model(proxy.catalog.cards["a"]).limits == limits
         await wait_until_async(lambda: not proxy.in_flight.open)
 
     run(main)
@@ -607,6 +607,6 @@ def test_a_stop_cuts_what_began_before_a_reload(way: str) -> None:
             front.bench.supervisor["a"].post("drain_expired")
             assert (await client.answer())[0] == 502
             await front.bench.supervisor["a"].wait_stopped()
-        assert not proxy._dropped["a"]
+        assert "a" not in proxy.upstreams._retired
 
     run(main)
