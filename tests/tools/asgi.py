@@ -20,7 +20,14 @@ from swapchart.adapters.proxy.models.catalog import ModelCatalog
 from swapchart.adapters.proxy.models.definitions import ModelDefinition
 from swapchart.adapters.proxy.options import ProxyOptions
 from swapchart.adapters.store.activity import ActivityStore
-from swapchart.runtime import Command, ServiceSpec, Supervisor, Timings
+from swapchart.runtime import (
+    Command,
+    EvictionPolicy,
+    ServiceSpec,
+    Supervisor,
+    Timings,
+    one_at_a_time,
+)
 
 Fields = Sequence[tuple[str, str]]
 App = Callable[..., Awaitable[None]]
@@ -328,7 +335,8 @@ class Bench:
 async def proxied(
     *cards: ModelDefinition | str, respond: Respond = say_ok, options: ProxyOptions | None = None,
     specs: Callable[[ServiceSpec], ServiceSpec] = lambda spec: spec,
-    activity: ActivityStore | None = None, **catalogue: Any,
+    activity: ActivityStore | None = None, policy: EvictionPolicy = one_at_a_time,
+    **catalogue: Any,
 ) -> AsyncIterator[Bench]:  # fmt: skip
     """Run a proxy for *cards* (by default models ``a`` and ``b``).
 
@@ -338,12 +346,13 @@ async def proxied(
         options: How the proxy behaves.
         specs: Changes the services on their way in.
         activity: Where finished requests are written down.
+        policy: Which services are stopped for which.
         catalogue: Further arguments of `ModelCatalog`.
     """
     known = [ModelDefinition(id=c) if isinstance(c, str) else c for c in cards or ("a", "b")]
     async with serving(respond) as server, LocalLauncher() as launcher:
         services = [specs(idle_model(card.id, server.url)) for card in known]
-        async with Supervisor(launcher, services, stop_limit_s=10.0) as supervisor:
+        async with Supervisor(launcher, services, stop_limit_s=10.0, policy=policy) as supervisor:
             models = ModelCatalog(known, **catalogue)
             app = ProxyApp(supervisor, models, options, activity=activity)
             try:
