@@ -46,7 +46,7 @@ def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return python
 
 
-def test_the_first_example_is_short() -> None:
+def test_first_example_is_short() -> None:
     """One supervised process in under 15 lines of a program of one's own."""
     lines = [line for line in EXAMPLES[0].splitlines() if line.strip()]
 
@@ -55,7 +55,7 @@ def test_the_first_example_is_short() -> None:
 
 
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
-def test_each_example_runs_without_extras(bare_python: Path, tmp_path: Path, number: int) -> None:
+def test_examples_run_without_extras(bare_python: Path, tmp_path: Path, number: int) -> None:
     """As it is printed, but for the ports, which may be taken here."""
     ports = set(re.findall(r"\b59\d\d\b", EXAMPLES[number]))
     text: str = EXAMPLES[number]
@@ -66,7 +66,7 @@ def test_each_example_runs_without_extras(bare_python: Path, tmp_path: Path, num
     assert run([bare_python, "-I", "example.py"], tmp_path)
 
 
-def test_a_process_is_supervised_without_extras(bare_python: Path, tmp_path: Path) -> None:
+def test_process_is_supervised_without_extras(bare_python: Path, tmp_path: Path) -> None:
     """It becomes ready, is held, and is gone at the end."""
     check = ROOT / "tests" / "embedding_check.py"
 

@@ -34,14 +34,14 @@ def names_in(path: Path) -> set[str]:
     return names
 
 
-def test_the_docstring_lists_four_files() -> None:
+def test_docstring_lists_four_files() -> None:
     """The list that a contributor follows has four files, and each exists."""
     assert len(LISTED) == 4
     assert [name for name in LISTED if not (ROOT / name).is_file()] == []
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_a_kind_of_action_is_named_in_the_listed_files_only(kind: type) -> None:
+def test_kind_of_action_is_named_in_the_listed_files_only(kind: type) -> None:
     """The class of a configurable kind occurs in the listed files, and in no other source."""
     found = {str(path.relative_to(ROOT)) for path in SOURCES if kind.__name__ in names_in(path)}
 
@@ -49,7 +49,7 @@ def test_a_kind_of_action_is_named_in_the_listed_files_only(kind: type) -> None:
     assert found == set(LISTED) - {schema}
 
 
-def test_the_section_of_a_kind_is_named_in_the_listed_files_only() -> None:
+def test_section_of_a_kind_is_named_in_the_listed_files_only() -> None:
     """The keys of a kind are known to the schema and the builder alone."""
     found = {str(path.relative_to(ROOT)) for path in SOURCES if "HttpSection" in names_in(path)}
 
@@ -63,7 +63,7 @@ def test_each_configurable_kind_has_its_key() -> None:
     assert len(keys) == len(KINDS)
 
 
-def test_the_runner_knows_no_kind() -> None:
+def test_runner_knows_no_kind() -> None:
     """A hook is performed through its action's own methods."""
     for kind in get_args(hook_actions.HookAction):
         assert callable(kind.perform)

@@ -43,7 +43,7 @@ def tracked(*options: str) -> list[Path]:
     return [path for path in paths if path.is_file() and not path.is_symlink()]
 
 
-def test_each_part_of_the_package_has_its_link() -> None:
+def test_package_parts_have_links() -> None:
     """An editable install sees what the wheel will hold."""
     links = ROOT / "src" / "swapchart"
     if not links.exists():
@@ -53,7 +53,7 @@ def test_each_part_of_the_package_has_its_link() -> None:
     assert found == {part: ROOT / part for part in PARTS}
 
 
-def test_server_that_is_offered_is_in_an_extra() -> None:
+def test_servers_offered_are_in_an_extra() -> None:
     """`--server NAME` works for each NAME of an installation with `[all]`."""
     extras: dict[str, list[str]] = PROJECT["project"]["optional-dependencies"]
     chosen = re.findall(r"[\w-]+", extras["all"][0].partition("[")[2])
@@ -62,7 +62,7 @@ def test_server_that_is_offered_is_in_an_extra() -> None:
     assert set(servers()) <= packages
 
 
-def test_compiled_module_awaits_in_no_finally() -> None:
+def test_compiled_modules_await_in_no_finally() -> None:
     """No compiled coroutine leaves an exception behind as if it were still being handled.
 
     mypyc 2.4 does so where one passes a ``finally`` that awaits: each later exception has it as
@@ -81,14 +81,14 @@ def test_compiled_module_awaits_in_no_finally() -> None:
     assert found == []
 
 
-def test_each_folder_of_python_is_a_part_or_no_package() -> None:
+def test_folders_of_python_are_parts_or_no_packages() -> None:
     """A new top-level package cannot be forgotten in the wheel."""
     packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
 
     assert packages == set(FOLDERS)
 
 
-def test_the_tests_run_on_the_installed_package() -> None:
+def test_tests_import_the_installed_package() -> None:
     """Pytest must not put the folder above on the path.
 
     A conftest.py in the root or an __init__.py in tests/ would make it do that, and then a
@@ -101,7 +101,7 @@ def test_the_tests_run_on_the_installed_package() -> None:
 
 @pytest.mark.skipif(os.environ.get("SWAPCHART_COMPILE") != "1", reason="as it is, in Python")
 @pytest.mark.parametrize("module", WHEEL["hooks"]["custom"]["modules"])
-def test_what_shall_be_compiled_is(module: str) -> None:
+def test_modules_to_compile_are_compiled(module: str) -> None:
     """Else the tests of what is compiled would pass for what is not."""
     name = module.removesuffix(".py").replace("/", ".")
     found = importlib.import_module(f"swapchart.{name}").__file__
@@ -109,7 +109,7 @@ def test_what_shall_be_compiled_is(module: str) -> None:
     assert str(found).endswith(".so")
 
 
-def test_no_part_is_a_top_level_package(tmp_path: Path) -> None:
+def test_parts_are_no_top_level_packages(tmp_path: Path) -> None:
     """Nobody's ``machine`` or ``runtime`` is shadowed by an installation of ours."""
     code = "import importlib.util as u, sys; sys.exit(any(map(u.find_spec, sys.argv[1:])))"
     done = subprocess.run([sys.executable, "-I", "-c", code, *FOLDERS], cwd=tmp_path)
@@ -131,13 +131,13 @@ def test_imports_inside_the_package_are_relative(path: Path) -> None:
 
 
 @needs_git
-def test_nothing_of_the_package_is_ignored() -> None:
+def test_package_files_are_not_ignored_by_git() -> None:
     """Hatch leaves out of the wheel what git ignores, tracked or not."""
     assert tracked("--cached", "--ignored", "--exclude-standard") == []
 
 
 @needs_git
-def test_no_file_names_this_machine() -> None:
+def test_files_name_no_machine_paths() -> None:
     """Whoever clones has other paths and other registries."""
     found = {path: FORBIDDEN.search(path.read_bytes()) for path in tracked()}
     bad = [f"{path.relative_to(ROOT)}: {at[0]!r}" for path, at in found.items() if at]
@@ -154,7 +154,7 @@ def test_no_file_names_this_machine() -> None:
         (b"net" + b"work/main", False),
     ],
 )
-def test_machine_paths_are_told_from_others(text: bytes, is_bad: bool) -> None:
+def test_machine_path_pattern_matches_machine_paths_only(text: bytes, is_bad: bool) -> None:
     assert bool(FORBIDDEN.search(text)) == is_bad
 
 
@@ -170,7 +170,7 @@ def test_commands_are_executable_and_sound(name: str) -> None:
     assert subprocess.run(["sh", "-n", name], cwd=ROOT).returncode == 0
 
 
-def test_dev_tells_its_commands_when_it_does_not_know_one(tmp_path: Path) -> None:
+def test_dev_with_unknown_command_lists_its_commands(tmp_path: Path) -> None:
     """From any folder, and before it sets anything up."""
     argv = ["sh", str(ROOT / "dev"), "nonsense"]
     done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True)

@@ -78,7 +78,7 @@ _ONE = r';\s*([^=;\s"]+)\s*=\s*("(?:[^"\\]|\\.)*+"|[^;\s"]*+)\s*'
         (r"x*(\w+)\1$", "match"),
     ],
 )
-def test_check_refuses_what_backtracks(pattern: str, use: str) -> None:
+def test_check_refuses_patterns_that_backtrack(pattern: str, use: str) -> None:
     """Overlapping neighbours, nested repetitions and searches that begin with one are refused."""
     with pytest.raises(SuperlinearError):
         check(pattern, use=use)
@@ -97,7 +97,7 @@ def test_check_refuses_what_backtracks(pattern: str, use: str) -> None:
         (r"a*,a*,a*$", "match"),
     ],
 )
-def test_check_takes_what_is_linear(pattern: str, use: str) -> None:
+def test_check_accepts_linear_patterns(pattern: str, use: str) -> None:
     """Patterns whose parts cannot take one another's text pass."""
     assert re.compile(pattern)
     check(pattern, use=use)

@@ -64,7 +64,7 @@ def test_tokens_number_is_nonsense_row_has_a_number_or_unknown(number: str) -> N
 
 
 @pytest.mark.parametrize("number", NONSENSE, ids=lambda text: f"{text[:6]}({len(text)})")
-def test_kv_answer_number_is_nonsense_nothing_wrong_is_learnt(number: str) -> None:
+def test_kv_response_number_is_nonsense_record_stays_in_bounds(number: str) -> None:
     """A record of what was measured stays within bounds, whatever an answer tells."""
     run, record = RunStatistics(fingerprint="x"), Effectiveness()
     for body in answers(number):
@@ -78,7 +78,7 @@ def test_kv_answer_number_is_nonsense_nothing_wrong_is_learnt(number: str) -> No
     assert record.read_ms_per_token is None or 0 <= record.read_ms_per_token <= LARGEST
 
 
-def test_kv_answer_exponents_are_read() -> None:
+def test_kv_response_exponents_are_read() -> None:
     """A time may be written as 1.5e2; the whole of it counts."""
     seen = seen_in(b'{"timings":{"cache_n":10,"prompt_n":40,"prompt_ms":1.5e2}}')
 
@@ -110,7 +110,7 @@ def serve_json(text: str, status: str = "200 OK") -> tuple[socket.socket, str]:
 
 
 @pytest.mark.parametrize("number", NONSENSE, ids=lambda text: f"{text[:6]}({len(text)})")
-def test_slots_server_tells_nonsense_is_an_error_of_its_own(number: str) -> None:
+def test_slots_of_a_hostile_server_are_a_server_error(number: str) -> None:
     """Every answer of a hostile llama-server is either sensible or refused as one of the server."""
     text = (
         '{"total_slots":N,"n_saved":N,"n_written":N,"n_restored":N,"n_read":N,'
@@ -146,13 +146,13 @@ def test_slots_server_tells_nonsense_is_an_error_of_its_own(number: str) -> None
 
 
 @pytest.mark.parametrize("value", [True, "5", None, [], {}, -1, 1e15 + 1, float("nan"), 10**400])
-def test_whole_value_is_no_count_raises(value: object) -> None:
+def test_whole_value_is_not_a_count_raises(value: object) -> None:
     """Only numbers from 0 to the limit count."""
     with pytest.raises(ValueError, match="expected a number"):
         whole(value)
 
 
-def test_probe_length_has_5000_digits_is_an_answer_all_the_same() -> None:
+def test_probe_length_has_5000_digits_passes_by_status() -> None:
     """A health check with an absurd Content-Length neither passes by mistake nor breaks."""
 
     async def main() -> None:
@@ -184,7 +184,7 @@ def test_histogram_rates_are_nonsense_are_left_out() -> None:
 
 
 @pytest.mark.parametrize("word", ["9" * 400, "nan", "inf", "1e400", "[N/A]"])
-def test_gpu_driver_tells_nonsense_is_unknown(word: str) -> None:
+def test_gpu_driver_value_is_nonsense_is_unknown(word: str) -> None:
     """What a driver tells goes into JSON and metrics."""
     gpu = nvidia_gpu(", ".join(["0", "name", "uuid", *[word] * 8]))
 
@@ -194,6 +194,6 @@ def test_gpu_driver_tells_nonsense_is_unknown(word: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["9" * 310, "9" * 5000, "0", "-1", "", "x"])
-def test_watchdog_time_is_nonsense_there_is_none(text: str) -> None:
+def test_watchdog_time_is_nonsense_is_ignored(text: str) -> None:
     """The variable of systemd cannot keep the proxy from starting."""
     assert _watchdog_s(text, "") is None

@@ -65,7 +65,7 @@ def loaded(serve: Serve) -> Iterator[tuple[SwapchartProcess, procfs.Proc, int]]:
         os.kill(daemon.pid, signal.SIGKILL)
 
 
-def test_unload_daemon_without_environment_is_gone_when_it_is_answered(
+def test_unload_daemon_without_environment_is_gone_with_the_response(
     loaded: tuple[SwapchartProcess, procfs.Proc, int],
 ) -> None:
     """The answer 200 means that memory and port are free; the next start works."""
@@ -154,7 +154,9 @@ def answering(port: int) -> Iterator[list[str]]:
             thread.join()
 
 
-def test_start_stranger_of_our_user_is_refused_at_once_and_gets_no_prompt(serve: Serve) -> None:
+def test_start_foreign_listener_of_the_same_user_is_refused_and_gets_no_prompt(
+    serve: Serve,
+) -> None:
     """One that binds the port after the launch ends the start; the error names it and the key."""
     port = port_block()
     model = {"cmd": ["sh", "-c", ": ${PORT}; exec sleep 1000"], "proxy": "http://127.0.0.1:${PORT}"}

@@ -11,6 +11,7 @@ from contextlib import suppress
 
 import pytest
 from tools import raw
+from tools.rows import row
 from tools.swapchart_process import LONG_S, Journal, Serve, shell
 
 pytestmark = pytest.mark.slow
@@ -22,7 +23,8 @@ def leave(connection: raw.Connection, way: str) -> None:
     connection.reset() if way == "reset" else connection.close()
 
 
-def test_C15_a_client_that_leaves_the_queue_starts_nothing(
+@row("C15")
+def test_client_that_leaves_the_queue_starts_nothing(
     serve: Serve, layer: str, journal: Journal
 ) -> None:
     """A request that waits for a swap and loses its client is forgotten: no swap."""
@@ -40,7 +42,8 @@ def test_C15_a_client_that_leaves_the_queue_starts_nothing(
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_C15_a_client_that_leaves_a_loading_model_is_forgotten(
+@row("C15")
+def test_client_that_leaves_a_loading_model_is_removed(
     serve: Serve, server: str, way: str, journal: Journal
 ) -> None:
     """Nobody waits any more, the load goes on, and the model is there for the next one."""
@@ -56,9 +59,7 @@ def test_C15_a_client_that_leaves_a_loading_model_is_forgotten(
     assert journal.words("request") == []
 
 
-def test_an_abandoned_start_is_given_up_where_that_is_wanted(
-    serve: Serve, journal: Journal
-) -> None:
+def test_abandoned_start_is_aborted_if_configured(serve: Serve, journal: Journal) -> None:
     """With ``abandon: abort`` the last client that leaves a loading model ends the load."""
     proxy = serve({"a": journal.model("a", "--never-healthy", abandon="abort")})
     connections = [proxy.open_chat("a") for _ in range(2)]
@@ -73,9 +74,8 @@ def test_an_abandoned_start_is_given_up_where_that_is_wanted(
     assert journal.words("SIGTERM") == ["a SIGTERM"]
 
 
-def test_C14_a_client_that_leaves_frees_the_upstream(
-    serve: Serve, layer: str, journal: Journal
-) -> None:
+@row("C14")
+def test_client_that_leaves_frees_the_upstream(serve: Serve, layer: str, journal: Journal) -> None:
     """In a stream, and before its answer began: the upstream sees the connection close."""
     proxy = serve({"a": journal.model("a")}, server=layer)
     for count, way in enumerate(WAYS):
@@ -96,7 +96,8 @@ def test_C14_a_client_that_leaves_frees_the_upstream(
     assert proxy.chat("a").status == 200
 
 
-def test_C15_a_client_that_leaves_with_half_its_body_sent_frees_the_model(
+@row("C15")
+def test_client_that_leaves_with_half_its_body_sent_frees_the_model(
     serve: Serve, server: str, journal: Journal
 ) -> None:
     """An upload that breaks off is neither answered nor left hanging."""
@@ -114,7 +115,8 @@ def test_C15_a_client_that_leaves_with_half_its_body_sent_frees_the_model(
 
 
 @pytest.mark.parametrize("size", [200_000, 20_000_000], ids=["sent", "not taken"])
-def test_C15_a_client_that_leaves_an_upload_nobody_reads_frees_the_model(
+@row("C15")
+def test_client_that_leaves_an_unread_upload_frees_the_model(
     serve: Serve, server: str, journal: Journal, size: int
 ) -> None:
     """Its body, or what we have of it, is stuck before a server that hangs: it is let go."""
@@ -139,7 +141,8 @@ def test_C15_a_client_that_leaves_an_upload_nobody_reads_frees_the_model(
     assert proxy.chat("a").status == 200
 
 
-def test_C16_a_storm_of_leaving_clients_leaves_nothing_busy(
+@row("C16")
+def test_storm_of_disconnects_leaves_no_request_in_flight(
     serve: Serve, server: str, journal: Journal
 ) -> None:
     """Two hundred streams, each left at another moment, and every counter is back to 0."""
@@ -156,7 +159,7 @@ def test_C16_a_storm_of_leaving_clients_leaves_nothing_busy(
 
 
 @pytest.mark.parametrize("target", ["/logs/stream/a", "/logs/stream", "/api/events"])
-def test_a_client_that_leaves_an_endless_answer_is_no_error(
+def test_client_that_leaves_an_endless_response_is_no_error(
     serve: Serve, server: str, journal: Journal, target: str
 ) -> None:
     """Logs and events are told to whoever is there; that somebody has left is not worth a line."""

@@ -17,7 +17,7 @@ def environment(pid: int) -> dict[str, str]:
     return psutil.Process(pid).environ()
 
 
-def test_variables_of_our_keys_reach_no_model_and_no_hook(
+def test_variables_of_api_keys_reach_no_model_and_no_hook(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Models, hooks and stop commands get no variable of ours that is read into apiKeys."""

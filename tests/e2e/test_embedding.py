@@ -36,7 +36,7 @@ def run(code: str, folder: Path) -> str:
     return done.stdout
 
 
-def test_one_command_is_supervised_in_under_15_lines(tmp_path: Path) -> None:
+def test_embedding_one_command_takes_under_15_lines(tmp_path: Path) -> None:
     """The first example is as short as promised, and works."""
     body = [line for line in COMMAND.splitlines() if line.strip()]
     statements = [line for line in body if not line.startswith(("import", "from"))]
@@ -45,7 +45,7 @@ def test_one_command_is_supervised_in_under_15_lines(tmp_path: Path) -> None:
     assert "web is ready as pid" in run(COMMAND, tmp_path)
 
 
-def test_a_state_of_ones_own_is_part_of_the_life(tmp_path: Path) -> None:
+def test_embedding_custom_state_is_part_of_the_lifecycle(tmp_path: Path) -> None:
     """The overlay is proven, its hook runs, and its state shows up among the transitions."""
     out = run(OWN_STATES, tmp_path).splitlines()
 
@@ -54,12 +54,12 @@ def test_a_state_of_ones_own_is_part_of_the_life(tmp_path: Path) -> None:
     assert "serving" in out
 
 
-def test_a_chart_without_processes_plays(tmp_path: Path) -> None:
+def test_embedding_chart_without_processes_runs(tmp_path: Path) -> None:
     """The kettle boils."""
     assert run(OWN_CHART, tmp_path) == "tea\n"
 
 
-def test_a_fastapi_application_has_its_supervisor(tmp_path: Path) -> None:
+def test_embedding_in_fastapi_works(tmp_path: Path) -> None:
     """Workers swap below an application's own routes; its end leaves nothing behind."""
     pytest.importorskip("fastapi")
 

@@ -11,6 +11,7 @@ import pytest
 from tools import raw
 from tools.children import Child, demo_argv, demo_server
 from tools.net import free_port
+from tools.rows import row
 from tools.swapchart_process import (
     CHAT,
     Journal,
@@ -41,7 +42,8 @@ def not_a_program(tmp_path: Path) -> dict[str, str]:
     }
 
 
-def test_A01_a_command_that_cannot_run_fails_at_once(
+@row("A01")
+def test_command_that_cannot_run_fails_at_once(
     serve: Serve, journal: Journal, not_a_program: dict[str, str], tmp_path: Path
 ) -> None:
     """All waiters get the same 502, and soon; it names the program, and another model works."""
@@ -71,7 +73,8 @@ def test_A01_a_command_that_cannot_run_fails_at_once(
         waiter.close()
 
 
-def test_A01_a_wrong_command_is_refused_until_it_may_have_changed(
+@row("A01")
+def test_command_that_cannot_run_is_refused_until_the_cooldown_ends(
     serve: Serve, tmp_path: Path
 ) -> None:
     """Another request gets 503 and the reason without a new try; an unload allows one."""
@@ -91,7 +94,8 @@ def test_A01_a_wrong_command_is_refused_until_it_may_have_changed(
     assert proxy.chat("late").status == 200
 
 
-def test_A02_a_model_that_exits_tells_why(serve: Serve) -> None:
+@row("A02")
+def test_model_that_exits_reports_code_and_last_output(serve: Serve) -> None:
     """The exit code and the last lines of its log come with the error; another model works."""
     models = {"a": demo_model("a", "--fail-load"), "b": demo_model("b")}
     proxy = serve(models)
@@ -105,7 +109,7 @@ def test_A02_a_model_that_exits_tells_why(serve: Serve) -> None:
     assert proxy.chat("b").status == 200
 
 
-def test_a_model_that_exits_is_started_again(serve: Serve, journal: Journal) -> None:
+def test_model_that_exits_is_started_again(serve: Serve, journal: Journal) -> None:
     """Each request tries once; after a backoff that grows with failures in a row."""
     quick = {"backoff": 0.05, "intensity": 3, "cooldown": 60}
     model = journal.model("a", "--exit-after-s", "0", "--load-s", "60", restart=quick)
@@ -119,7 +123,8 @@ def test_a_model_that_exits_is_started_again(serve: Serve, journal: Journal) -> 
     assert len(journal.words("started")) == 3
 
 
-def test_A26_a_model_that_never_gets_healthy_is_given_up(serve: Serve, journal: Journal) -> None:
+@row("A26")
+def test_model_that_never_gets_healthy_is_given_up(serve: Serve, journal: Journal) -> None:
     """The limit and what the last probe found are told; the process is ended."""
     models = {"a": journal.model("a", "--never-healthy", startTimeout=1), "b": journal.model("b")}
     proxy = serve(models)
@@ -133,7 +138,8 @@ def test_A26_a_model_that_never_gets_healthy_is_given_up(serve: Serve, journal: 
     assert journal.words("a SIGTERM") == ["a SIGTERM"]
 
 
-def test_A36_a_start_outlasts_a_proxy_that_was_stopped(serve: Serve) -> None:
+@row("A36")
+def test_start_outlasts_a_proxy_that_was_stopped(serve: Serve) -> None:
     """SIGSTOP for longer than the start may take, while the model becomes healthy: it is ready."""
     proxy = serve({"a": demo_model("a", "--load-seconds", "4", startTimeout=3)})
     with proxy.open_chat("a") as connection:
@@ -146,7 +152,8 @@ def test_A36_a_start_outlasts_a_proxy_that_was_stopped(serve: Serve) -> None:
         assert connection.read_answer().status == 200
 
 
-def test_A18_an_answer_of_somebody_else_is_none(
+@row("A18")
+def test_health_response_of_a_foreign_process_does_not_count(
     serve: Serve, journal: Journal, tmp_path: Path
 ) -> None:
     """A foreign server takes the port of a model that starts: it is not ready, and is told so."""
@@ -165,9 +172,8 @@ def test_A18_an_answer_of_somebody_else_is_none(
         assert foreign.process.poll() is None
 
 
-def test_A11_who_holds_the_port_is_told_at_once(
-    serve: Serve, journal: Journal, tmp_path: Path
-) -> None:
+@row("A11")
+def test_port_holder_is_reported_at_once(serve: Serve, journal: Journal, tmp_path: Path) -> None:
     """The client gets port, pid and program, no process is started, and later it works."""
     port = free_port()
     model = {**journal.model("a", "--port", str(port)), "proxy": f"http://127.0.0.1:{port}"}
@@ -187,10 +193,11 @@ def test_A11_who_holds_the_port_is_told_at_once(
 
 # ---- a model that fails in the middle
 @pytest.mark.parametrize("way", ["close", "reset", "crash"])
-def test_A04_an_answer_that_breaks_off_is_seen_to(
+@row("A04")
+def test_aborted_response_aborts_the_client(
     serve: Serve, layer: str, way: str, journal: Journal
 ) -> None:
-    """C17: the client sees a truncated answer, never a clean end; nothing stays in flight."""
+    """The client sees a truncated answer, never a clean end; nothing stays in flight."""
     models = {
         "a": journal.model("a"),
         "crash": demo_model("crash", "--crash-after-tokens", "5", "--exit-code", "-9"),
@@ -210,9 +217,8 @@ def test_A04_an_answer_that_breaks_off_is_seen_to(
     proxy.wait_said("broke off after")
 
 
-def test_A04_a_crash_before_the_answer_is_a_502(
-    serve: Serve, server: str, journal: Journal
-) -> None:
+@row("A04")
+def test_crash_before_the_response_is_a_502(serve: Serve, server: str, journal: Journal) -> None:
     """No head came: the client gets JSON; the next request starts the model again."""
     proxy = serve({"a": journal.model("a")}, server=server)
     with proxy.open_chat("a", hang=True) as connection:
@@ -256,7 +262,7 @@ def proxy(serve_module: Serve) -> SwapchartProcess:
         (b'{"model": "gpt-4"}', 404, "did you mean 'gpt-4o'"),
     ],
 )
-def test_a_request_that_names_no_model_is_told_so(
+def test_request_without_a_model_is_an_error(
     proxy: SwapchartProcess, body: bytes, status: int, words: str
 ) -> None:
     """Never an empty body, never a 500, and the connection goes on to work."""
@@ -271,8 +277,8 @@ def test_a_request_that_names_no_model_is_told_so(
         assert connection.read_answer().body == b"OK"
 
 
-def test_a_body_beyond_the_limit_is_refused_before_it_comes(proxy: SwapchartProcess) -> None:
-    """C09: 413 on the declared length; nobody waits for a body that will not be read."""
+def test_body_beyond_the_limit_is_refused_before_it_arrives(proxy: SwapchartProcess) -> None:
+    """413 on the declared length; nobody waits for a body that will not be read."""
     with raw.Connection(proxy.port) as connection:
         size = {"Content-Length": str(10 << 30), "Content-Type": "application/json"}
         connection.request("POST", CHAT, headers=size)
@@ -290,7 +296,7 @@ def test_a_body_beyond_the_limit_is_refused_before_it_comes(proxy: SwapchartProc
         ("POST", "/api/models/unload/nobody", 404), ("GET", "/logs/stream/nobody", 400),
     ],
 )  # fmt: skip
-def test_a_route_that_is_none_is_told_so(
+def test_unknown_route_is_an_error(
     proxy: SwapchartProcess, method: str, target: str, status: int
 ) -> None:
     """JSON, with the methods that are allowed where it is only the method."""

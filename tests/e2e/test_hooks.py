@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from tools import raw
 from tools.net import free_port, wait_until
+from tools.rows import row
 from tools.swapchart_process import CHAT, LONG_S, Journal, Serve, chat_body, error_of, shell
 
 pytestmark = pytest.mark.slow
@@ -35,7 +36,7 @@ def in_order(journal: Journal, *patterns: str) -> bool:
     return places == sorted(places)
 
 
-def test_hooks_stand_around_what_they_are_named_after(serve: Serve, journal: Journal) -> None:
+def test_hooks_run_around_the_events_they_are_named_after(serve: Serve, journal: Journal) -> None:
     """Each point runs once for each run of a model, and in its place."""
     points = ("beforeStart", "afterStart", "afterHealthy", "afterReady", "beforeStop", "afterStop")
     proxy = serve({"a": journal.model("a", **{point: note() for point in points})})
@@ -55,7 +56,7 @@ ASK = (
 )
 
 
-def test_a_hook_may_ask_for_another_model(serve: Serve, journal: Journal) -> None:
+def test_hook_may_ask_for_another_model(serve: Serve, journal: Journal) -> None:
     """Though there is one place for hooks, and the other model has a hook as well."""
     port = free_port()
     models = {
@@ -72,7 +73,7 @@ def test_a_hook_may_ask_for_another_model(serve: Serve, journal: Journal) -> Non
     assert in_order(journal, "a started", "hook beforeStart", "b started", "hook was answered")
 
 
-def test_a_hook_that_asks_for_its_own_model_ends_with_its_limit(
+def test_hook_that_asks_for_its_own_model_ends_with_its_limit(
     serve: Serve, journal: Journal
 ) -> None:
     """Its request waits for what waits for it: the limit decides, and the model is ready."""
@@ -109,7 +110,7 @@ def test_settling_asks_nvidia_smi(serve: Serve, journal: Journal, tmp_path: Path
 
 
 @pytest.mark.parametrize("script", ["#!/bin/sh\nexit 9\n", "#!/bin/sh\necho '[N/A]'\n", ""])
-def test_settling_without_an_answer_of_nvidia_smi_is_bounded(
+def test_settling_without_a_result_of_nvidia_smi_is_bounded(
     serve: Serve, journal: Journal, tmp_path: Path, script: str
 ) -> None:
     """One that fails, that does not know, and none at all: the next model starts all the same."""
@@ -125,7 +126,7 @@ def test_settling_without_an_answer_of_nvidia_smi_is_bounded(
     assert proxy.chat("b").status == 200
 
 
-def test_a_model_sleeps_and_wakes_by_its_hooks(serve: Serve, journal: Journal) -> None:
+def test_model_sleeps_and_wakes_by_its_hooks(serve: Serve, journal: Journal) -> None:
     """After its idle time it is put to sleep, the next request wakes it; its process stays."""
     say = 'echo "asked to $SWAPCHART_HOOK" >> "$JOURNAL"'
     sleep = {"after": 0.2, "enter": shell(say), "wake": shell(say)}
@@ -139,7 +140,7 @@ def test_a_model_sleeps_and_wakes_by_its_hooks(serve: Serve, journal: Journal) -
     assert in_order(journal, "a started", "asked to suspend", "asked to wake")
 
 
-def test_a_model_that_cannot_wake_is_started_anew(serve: Serve, journal: Journal) -> None:
+def test_model_that_cannot_wake_is_restarted(serve: Serve, journal: Journal) -> None:
     """A wake that fails is no error to whoever asked."""
     sleep = {"after": 0.2, "enter": "true", "wake": "false"}
     proxy = serve({"a": journal.model("a", sleep=sleep)})
@@ -177,7 +178,7 @@ PREPARING = {
 }  # fmt: skip
 
 
-def test_a_state_and_a_hook_point_of_ones_own_in_the_configuration(
+def test_custom_state_and_hook_point_of_the_configuration_work(
     serve: Serve, journal: Journal
 ) -> None:
     """`lifecycle` adds them, `hookPoints` fills them, and the history shows that they were."""
@@ -276,7 +277,7 @@ def test_before_stop_runs_on_every_way_to_a_stop(serve: Serve, journal: Journal,
         assert in_order(journal, "a exit", "b started")
 
 
-def test_a_failing_hook_is_told_and_changes_nothing(serve: Serve, journal: Journal) -> None:
+def test_failing_hook_is_logged_and_changes_nothing(serve: Serve, journal: Journal) -> None:
     """The model becomes ready all the same, and stops all the same."""
     model = journal.model(
         "a", afterHealthy="sh -c 'echo no luck; exit 7'", beforeStop="/does/not/exist"
@@ -292,7 +293,7 @@ def test_a_failing_hook_is_told_and_changes_nothing(serve: Serve, journal: Journ
     assert proxy.chat("a").status == 200
 
 
-def test_a_hook_that_must_not_fail_fails_the_start(serve: Serve, journal: Journal) -> None:
+def test_hook_that_must_not_fail_fails_the_start(serve: Serve, journal: Journal) -> None:
     """With ``onError: fail`` the request gets to know which hook failed; the next one works."""
     once = 'echo x >> "$JOURNAL"; [ $(grep -c ^x "$JOURNAL") = 2 ]'
     hook = shell(once, onError="fail")
@@ -305,7 +306,7 @@ def test_a_hook_that_must_not_fail_fails_the_start(serve: Serve, journal: Journa
     assert journal.words("hook") == ["hook beforeStop"]  # afterHealthy had begun
 
 
-def test_a_hook_that_hangs_is_killed_with_all_it_started(serve: Serve, journal: Journal) -> None:
+def test_hook_that_hangs_is_killed_with_all_it_started(serve: Serve, journal: Journal) -> None:
     """Its limit ends it, its children and the daemon that left its group; then it goes on."""
     hang = shell(f"{FOREVER} & setsid {FOREVER} & {FOREVER}", timeout=1)
     proxy = serve({"a": journal.model("a", afterHealthy=hang, beforeStop=hang)})
@@ -321,7 +322,7 @@ def test_a_hook_that_hangs_is_killed_with_all_it_started(serve: Serve, journal: 
         log.read_until(r"\[swapchart\] beforeStop hook timeout: .*killed after 1 s")
 
 
-def test_a_hook_ends_with_its_leader(serve: Serve, journal: Journal) -> None:
+def test_hook_ends_with_its_leader(serve: Serve, journal: Journal) -> None:
     """What it left running is killed, and holds nothing up: not by an inherited pipe either."""
     model = journal.model("a", afterHealthy=shell(f"{FOREVER} & echo left"))
     proxy = serve({"a": model})
@@ -332,7 +333,7 @@ def test_a_hook_ends_with_its_leader(serve: Serve, journal: Journal) -> None:
     assert proxy.find(FOREVER) == []
 
 
-def test_a_hooks_flood_is_cut(serve: Serve, journal: Journal) -> None:
+def test_hook_output_flood_is_cut_off(serve: Serve, journal: Journal) -> None:
     """The first 64 KiB of a hook's output are kept, and what follows in the log is not lost."""
     flood = shell("head -c 3000000 /dev/zero | tr '\\0' x; echo")
     proxy = serve({"a": journal.model("a", afterHealthy=flood, beforeStop="echo after the flood")})
@@ -344,9 +345,7 @@ def test_a_hooks_flood_is_cut(serve: Serve, journal: Journal) -> None:
     assert 60_000 < log.text.count("x") < 70_000
 
 
-def test_an_unload_during_after_healthy_ends_the_hook_at_once(
-    serve: Serve, journal: Journal
-) -> None:
+def test_unload_during_after_healthy_ends_the_hook_at_once(serve: Serve, journal: Journal) -> None:
     """Then beforeStop runs, as afterHealthy had begun; the request that waited is told."""
     model = journal.model("a", afterHealthy=note(FOREVER), beforeStop=note())
     proxy = serve({"a": model})
@@ -376,7 +375,7 @@ def test_sigterm_during_after_healthy_ends_the_hook_at_once(serve: Serve, journa
     assert in_order(journal, "hook afterHealthy", "hook beforeStop", "SIGTERM", "a exit")
 
 
-def test_a_model_that_dies_ends_its_hook(serve: Serve, journal: Journal) -> None:
+def test_model_that_dies_ends_its_hook(serve: Serve, journal: Journal) -> None:
     """Its death during afterHealthy is seen at once; there is nothing to stop, so no beforeStop."""
     model = journal.model(
         "a", afterHealthy=note(f"kill -9 $SWAPCHART_PID; {FOREVER}"), beforeStop=note(),
@@ -395,7 +394,7 @@ def test_a_model_that_dies_ends_its_hook(serve: Serve, journal: Journal) -> None
     assert journal.words("^hook") == ["hook afterHealthy", "hook afterStop"]
 
 
-def test_a_crash_runs_no_before_stop(serve: Serve, journal: Journal) -> None:
+def test_crash_runs_no_before_stop(serve: Serve, journal: Journal) -> None:
     """A model that ended by itself is cleaned up after, not stopped; the next request starts it."""
     tell = 'echo "told $SWAPCHART_EXIT" >> "$JOURNAL"'
     keys = {"beforeStop": note(), "afterStop": note(tell), "onFailure": note(tell)}
@@ -412,7 +411,7 @@ def test_a_crash_runs_no_before_stop(serve: Serve, journal: Journal) -> None:
     assert proxy.running()["a"]["incarnation"] == 2
 
 
-def test_a_stop_in_a_stop_runs_no_hook_twice(
+def test_stop_during_a_stop_runs_no_hook_twice(
     serve: Serve, journal: Journal, tmp_path: Path
 ) -> None:
     """Two unloads and a request meet a stop that waits in beforeStop; each gets its due."""
@@ -436,7 +435,7 @@ def test_a_stop_in_a_stop_runs_no_hook_twice(
         connection.close()
 
 
-def test_the_grace_period_begins_after_before_stop(serve: Serve, journal: Journal) -> None:
+def test_grace_period_begins_after_before_stop(serve: Serve, journal: Journal) -> None:
     """A model that ignores SIGTERM has all of its grace left when the hook ends."""
     model = journal.model("a", "--ignore-term", unloadTimeout=1, beforeStop=note("sleep 1.5"))
     proxy = serve({"a": model})
@@ -475,7 +474,7 @@ def test_cmd_stop_replaces_sigterm(serve: Serve, journal: Journal) -> None:
     assert proxy.find("witness.py") == []
 
 
-def test_a_model_that_is_never_healthy_runs_neither_hook(serve: Serve, journal: Journal) -> None:
+def test_model_that_is_never_healthy_runs_neither_hook(serve: Serve, journal: Journal) -> None:
     """It never served, so there is nothing to restore or save."""
     keys = {"startTimeout": 1, "afterHealthy": note(), "beforeStop": note()}
     proxy = serve({"a": journal.model("a", "--never-healthy", **keys)})
@@ -487,7 +486,7 @@ def test_a_model_that_is_never_healthy_runs_neither_hook(serve: Serve, journal: 
     assert journal.words("hook") == []
 
 
-def test_without_a_check_after_healthy_runs_at_once(serve: Serve, journal: Journal) -> None:
+def test_after_healthy_without_a_check_runs_at_once(serve: Serve, journal: Journal) -> None:
     """``checkEndpoint: none``: the process exists, and that is all that is known."""
     model = journal.model("a", "--never-healthy", checkEndpoint="none", afterHealthy=note())
     proxy = serve({"a": model})
@@ -498,7 +497,7 @@ def test_without_a_check_after_healthy_runs_at_once(serve: Serve, journal: Journ
     assert proxy.state("a") == "ready"
 
 
-def test_a_client_that_leaves_during_a_hook_leaves_it_alone(
+def test_client_that_leaves_during_a_hook_does_not_end_it(
     serve: Serve, journal: Journal, tmp_path: Path
 ) -> None:
     """The hook ends as it would have, and the model stays."""
@@ -516,7 +515,7 @@ def test_a_client_that_leaves_during_a_hook_leaves_it_alone(
     assert journal.words("hook") == ["hook afterHealthy", "hook ended"]
 
 
-def test_the_idle_limit_begins_after_after_healthy(serve: Serve, journal: Journal) -> None:
+def test_idle_limit_begins_after_after_healthy(serve: Serve, journal: Journal) -> None:
     """A hook that takes longer than the ttl does not make its model expire before it serves."""
     proxy = serve({"a": journal.model("a", ttl=1, afterHealthy=note("sleep 1.5"))})
 
@@ -526,7 +525,8 @@ def test_the_idle_limit_begins_after_after_healthy(serve: Serve, journal: Journa
 
 
 @pytest.mark.parametrize("moment", ["beforeStart", "ready", "afterStop"])
-def test_B14_a_killed_proxy_s_after_stop_runs_at_the_next_start(
+@row("B14")
+def test_killed_proxy_s_after_stop_runs_at_the_next_start(
     serve: Serve, journal: Journal, tmp_path: Path, moment: str
 ) -> None:
     """Once, as orphan and under its old id, before the model starts again; and then no more."""

@@ -13,6 +13,7 @@ from pathlib import Path
 import anyio
 import pytest
 from tools.net import wait_until
+from tools.rows import row
 from tools.swapchart_process import Journal as WitnessJournal
 from tools.swapchart_process import Serve
 
@@ -30,7 +31,7 @@ def journal_at(path: Path, instance: str) -> tuple[Database, Journal]:
     return database, Journal(database, instance, boot=boot_id(), started_of=started_of)
 
 
-def test_every_transition_is_told_with_its_cause(tmp_path: Path) -> None:
+def test_history_lists_each_transition_with_its_cause(tmp_path: Path) -> None:
     """History names event, cause, exit code and hooks, the newest first; nothing stays launched."""
 
     async def main() -> None:
@@ -61,7 +62,8 @@ async def _launched(database: Database) -> list[tuple[object, ...]]:
     return await database.query("SELECT service FROM launched")
 
 
-def test_A16_leftovers_of_a_killed_run_are_ended_and_innocents_spared(tmp_path: Path) -> None:
+@row("A16")
+def test_orphans_of_a_killed_run_are_ended_and_others_spared(tmp_path: Path) -> None:
     """Marked processes and the recorded leader end; a process that only has its pid lives."""
     dead = f"dead-run-{os.getpid()}"  # tests that run beside this one end what they know
     marked = subprocess.Popen(
@@ -111,7 +113,8 @@ anyio.run(main)
 """
 
 
-def test_A16_the_next_start_ends_what_guard_and_proxy_left(tmp_path: Path) -> None:
+@row("A16")
+def test_orphans_of_guard_and_proxy_are_ended_by_the_next_start(tmp_path: Path) -> None:
     """With guard and proxy both killed the model lives on, until the next start."""
     config = tmp_path / "config.yaml"
     config.write_text(
@@ -153,7 +156,7 @@ def _lives(pid: int) -> bool:
     return state != "Z"
 
 
-def test_the_journal_keeps_so_many_rows_and_the_newest(tmp_path: Path) -> None:
+def test_journal_keeps_the_newest_rows_up_to_its_limit(tmp_path: Path) -> None:
     """However long it runs: beyond its limit the oldest rows go."""
     record = Transition(
         service="a", at=0.0, event="request", cause="", source="x", target="y",
@@ -173,7 +176,7 @@ def test_the_journal_keeps_so_many_rows_and_the_newest(tmp_path: Path) -> None:
     anyio.run(main)
 
 
-def test_a_history_tells_hooks_causes_and_times(
+def test_history_shows_hooks_causes_and_times(
     serve: Serve, journal: WitnessJournal, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """By API and by command, under an alias too; the oldest comes first for who reads it."""

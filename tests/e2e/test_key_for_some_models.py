@@ -174,7 +174,7 @@ def is_quiet(route: Route) -> bool:
 
 
 @pytest.mark.parametrize(("busy", "waiting"), [(OWN, OTHER), (OTHER, OWN)])
-def test_every_route_key_for_one_model_tells_of_no_other(
+def test_every_route_key_for_one_model_reveals_no_other(
     scene: Scene, busy: str, waiting: str
 ) -> None:
     """Lists, streams and errors of every route hold no name of a model that the key is not for."""

@@ -91,7 +91,7 @@ def kv_of(proxy: SwapchartProcess, model: str) -> Any:
 
 
 # ---- a command without --slot-save-path
-def test_nothing_is_added_to_a_command_unasked(
+def test_command_without_manage_args_is_unchanged(
     serve: Serve, llama: Llama, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The model starts plainly; log, /running and `config check` say exactly what to add."""
@@ -120,7 +120,7 @@ def test_nothing_is_added_to_a_command_unasked(
     assert "warning" not in capsys.readouterr().out
 
 
-def test_a_folder_is_added_where_it_may_be(serve: Serve, llama: Llama) -> None:
+def test_command_with_manage_args_gets_the_folder(serve: Serve, llama: Llama) -> None:
     """And the log has a line of it."""
     keys = {"kv": {**SMALL, "manageArgs": True}}
     proxy = serve({"m": llama.model("m", slots=False, **keys)})
@@ -131,7 +131,7 @@ def test_a_folder_is_added_where_it_may_be(serve: Serve, llama: Llama) -> None:
     assert proxy.wait_said("m: kv: adding --slot-save-path ") == 1
 
 
-def test_a_program_of_another_name_gets_nothing_and_it_is_said_why(
+def test_command_of_another_program_is_unchanged_and_the_reason_logged(
     llama: Llama, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A container's command, say, may end with something else than options."""
@@ -147,7 +147,7 @@ def test_a_program_of_another_name_gets_nothing_and_it_is_said_why(
     )
 
 
-def test_one_slot_for_all_is_said_beforehand(
+def test_command_without_parallel_is_warned_of(
     llama: Llama, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Without --parallel, or its variable, idle slots cannot be saved."""
@@ -164,7 +164,7 @@ def test_one_slot_for_all_is_said_beforehand(
     assert told == [True, False]
 
 
-def test_a_sleep_of_the_servers_own_is_warned_of(
+def test_command_with_a_sleep_of_its_own_is_warned_of(
     llama: Llama, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It drops its caches without telling anybody; ours asks for them first."""
@@ -189,7 +189,7 @@ def swap(proxy: SwapchartProcess) -> None:
     assert [*proxy.running()] == ["two"]
 
 
-def test_a_reload_leaves_what_did_not_change_alone(edited: Edited, llama: Llama) -> None:
+def test_reload_leaves_unchanged_models_alone(edited: Edited, llama: Llama) -> None:
     """Same process, same counts, and the conversation is saved and restored as ever."""
     assert read(edited.proxy, "one") > 100
     swap(edited.proxy)
@@ -206,7 +206,7 @@ def test_a_reload_leaves_what_did_not_change_alone(edited: Edited, llama: Llama)
     assert read(edited.proxy, "one") < 5
 
 
-def test_a_changed_command_drains_saves_stops_and_restores(edited: Edited) -> None:
+def test_changed_command_drains_saves_stops_and_restores(edited: Edited) -> None:
     """A stream in flight ends well, and its words are in what is saved."""
     proxy, command = edited.proxy, edited.value["models"]["one"]["cmd"]
     command[command.index("--tokens-per-second") + 1] = "50"
@@ -226,7 +226,7 @@ def test_a_changed_command_drains_saves_stops_and_restores(edited: Edited) -> No
     assert proxy.running()["one"]["incarnation"] == 2
 
 
-def test_what_no_longer_fits_is_named_and_comes_back_with_the_old_command(edited: Edited) -> None:
+def test_save_that_no_longer_fits_is_named_and_returns_with_the_old_command(edited: Edited) -> None:
     assert read(edited.proxy, "one") > 100
     edited.value["models"]["one"]["cmd"] += ["--ctx-size", "4096"]
     assert edited.changes() == {"one": "restart"}
@@ -242,7 +242,7 @@ def test_what_no_longer_fits_is_named_and_comes_back_with_the_old_command(edited
     assert edited.proxy.wait_said(text) == 1
 
 
-def test_switched_off_nothing_more_is_saved_and_it_can_be_purged(
+def test_kv_switched_off_saves_nothing_and_can_be_purged(
     edited: Edited, llama: Llama, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its process goes on; the folder is free at once, while the proxy still runs."""
@@ -267,7 +267,7 @@ def test_switched_off_nothing_more_is_saved_and_it_can_be_purged(
     assert [*llama.slots("one").glob("*.kv")] == []
 
 
-def test_switched_on_it_keeps_from_the_next_start_on(edited: Edited, llama: Llama) -> None:
+def test_kv_switched_on_saves_from_the_next_start_on(edited: Edited, llama: Llama) -> None:
     """The process that was started without is not asked to save."""
     edited.value["models"]["one"]["kv"] = "off"
     edited.reload()
@@ -282,7 +282,7 @@ def test_switched_on_it_keeps_from_the_next_start_on(edited: Edited, llama: Llam
     assert read(edited.proxy, "one") < 5
 
 
-def test_off_and_on_again_is_as_if_nothing_had_been(edited: Edited) -> None:
+def test_kv_switched_off_and_on_again_still_saves(edited: Edited) -> None:
     """Both while one process runs: it saves after all."""
     assert read(edited.proxy, "one") > 100
     for kv in ("off", SMALL):
@@ -294,7 +294,7 @@ def test_off_and_on_again_is_as_if_nothing_had_been(edited: Edited) -> None:
 
 
 @pytest.mark.parametrize("is_on", [False, True])
-def test_a_folder_that_comes_or_goes_with_kv_needs_a_restart_and_the_plan_says_so(
+def test_kv_folder_added_or_removed_needs_a_restart_in_the_plan(
     serve: Serve, llama: Llama, is_on: bool
 ) -> None:
     """It is in the command: what is planned is what is done."""
@@ -312,7 +312,7 @@ def test_a_folder_that_comes_or_goes_with_kv_needs_a_restart_and_the_plan_says_s
     assert (read(edited.proxy, "m") < 5) == is_on
 
 
-def test_a_removed_model_is_saved_and_may_return(edited: Edited, llama: Llama) -> None:
+def test_removed_model_is_saved_and_can_return(edited: Edited, llama: Llama) -> None:
     """It is drained, saved and stopped; its folder is free then, while the proxy still runs."""
     assert read(edited.proxy, "one") > 100
     model = edited.value["models"].pop("one")
@@ -326,7 +326,7 @@ def test_a_removed_model_is_saved_and_may_return(edited: Edited, llama: Llama) -
     assert read(edited.proxy, "one") < 5
 
 
-def test_what_a_removed_model_left_in_our_own_folder_is_found(
+def test_files_of_a_removed_model_are_listed_and_purged(
     serve: Serve, llama: Llama, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """List and purge show what nobody uses any more, and free it."""
@@ -346,7 +346,7 @@ def test_what_a_removed_model_left_in_our_own_folder_is_found(
 
 
 # ---- while a proxy works in the folder
-def test_list_and_verify_look_on_while_a_proxy_works_and_purge_refuses(
+def test_list_and_verify_work_beside_a_proxy_and_purge_is_refused(
     edited: Edited, llama: Llama, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Saves go on beneath them: no look ever finds fault, or is in the way."""
@@ -369,7 +369,7 @@ def test_list_and_verify_look_on_while_a_proxy_works_and_purge_refuses(
     assert kv_of(edited.proxy, "one")["failures"] == 0
 
 
-def test_two_proxies_on_one_folder_harm_nothing(serve: Serve, llama: Llama) -> None:
+def test_folder_used_by_two_proxies_is_not_damaged(serve: Serve, llama: Llama) -> None:
     """The second serves plainly and says why; once the first has ended, it keeps too."""
     models = {"one": llama.model("one")}
     first = serve(models)
@@ -386,7 +386,7 @@ def test_two_proxies_on_one_folder_harm_nothing(serve: Serve, llama: Llama) -> N
     assert kv_of(second, "one")["problem"] is None
 
 
-def test_a_server_that_is_killed_comes_back_with_what_was_saved(edited: Edited) -> None:
+def test_server_that_is_killed_restores_its_last_save(edited: Edited) -> None:
     """What it had read since is lost with it; what was on the disk is restored again."""
     assert read(edited.proxy, "one") > 100
     swap(edited.proxy)
@@ -402,9 +402,7 @@ def test_a_server_that_is_killed_comes_back_with_what_was_saved(edited: Edited) 
     assert kv_of(edited.proxy, "one")["restores"] == 2
 
 
-def test_a_sleeper_that_is_stopped_keeps_what_was_saved_before_it_slept(
-    serve: Serve, llama: Llama
-) -> None:
+def test_sleeping_model_that_is_stopped_keeps_its_save(serve: Serve, llama: Llama) -> None:
     """Its cache is gone by then: its stop saves nothing, and does not wake it for that."""
     url = "http://127.0.0.1:${PORT}"
     sleep = {
@@ -423,7 +421,7 @@ def test_a_sleeper_that_is_stopped_keeps_what_was_saved_before_it_slept(
     assert kv_of(proxy, "m")["failures"] == 0
 
 
-def test_an_idle_limit_saves_and_the_next_request_restores(serve: Serve, llama: Llama) -> None:
+def test_idle_limit_saves_and_the_next_request_restores(serve: Serve, llama: Llama) -> None:
     proxy = serve({"m": llama.model("m", ttl=1)})
     assert read(proxy, "m") > 100
     proxy.wait_state("m", "stopped")
@@ -431,7 +429,7 @@ def test_an_idle_limit_saves_and_the_next_request_restores(serve: Serve, llama: 
     assert read(proxy, "m") < 5
 
 
-def test_SIGTERM_of_the_proxy_saves_in_a_time_of_its_own(serve: Serve, llama: Llama) -> None:
+def test_sigterm_of_the_proxy_saves_within_its_own_timeout(serve: Serve, llama: Llama) -> None:
     """Not within the grace period, which is over before that save is, here."""
     models = {"m": llama.model("m", unloadTimeout=1, beforeStop={"run": "sleep 2", "timeout": 9})}
     state = ["--state-dir", str(llama.folder / "state")]
@@ -444,7 +442,7 @@ def test_SIGTERM_of_the_proxy_saves_in_a_time_of_its_own(serve: Serve, llama: Ll
 
 
 # ---- memory
-def test_slots_in_memory_survive_a_reboot_of_everything(
+def test_slots_in_memory_survive_a_reboot(
     serve: Serve, llama: Llama, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The server saves into memory; after its loss the copies on the disk are restored."""

@@ -47,7 +47,7 @@ def pids_cgroup() -> Iterator[Path]:
     cgroup.rmdir()
 
 
-def test_serve_without_memory_for_threads_answers_and_ends_in_order(
+def test_serve_without_memory_for_threads_serves_and_ends_in_order(
     serve: Serve, server: str
 ) -> None:
     """The first lookup of localhost used to abort the proxy; now its model is served."""

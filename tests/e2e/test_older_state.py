@@ -50,7 +50,7 @@ def make_newer(path: Path) -> None:
         db.execute("PRAGMA user_version = 99")
 
 
-def test_there_is_an_older_state() -> None:
+def test_older_state_fixtures_exist() -> None:
     """Without the files the tests below would be none."""
     assert OLDER
 

@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 from tools.net import wait_until
+from tools.rows import row
 from tools.swapchart_process import (
     LONG_S,
     Edited,
@@ -77,7 +78,8 @@ def edit(dice: random.Random, value: dict[str, Any], number: int) -> None:
             value["macros"] = {"unused": number}
 
 
-def test_C40_unchanged_models_serve_on_through_thirty_reloads(serve: Serve) -> None:
+@row("C40")
+def test_unchanged_models_serve_on_through_thirty_reloads(serve: Serve) -> None:
     """Under load, no request to the unchanged model fails, and its process is the same after."""
     seed = random.randrange(1 << 30)
     dice = random.Random(seed)
@@ -101,7 +103,7 @@ def test_C40_unchanged_models_serve_on_through_thirty_reloads(serve: Serve) -> N
     assert edited.proxy.running()["keep"]["incarnation"] == 1
 
 
-def test_a_changed_model_drains_while_requests_wait_for_the_new_one(
+def test_changed_model_drains_while_requests_wait_for_the_new_version(
     serve: Serve, journal: Journal
 ) -> None:
     """A stream of the old process ends well, and what comes meanwhile is served by the new one."""
@@ -121,7 +123,7 @@ def test_a_changed_model_drains_while_requests_wait_for_the_new_one(
     assert (row["incarnation"], environment["NEW"]) == (2, "1")
 
 
-def test_ports_stay_where_they_are(serve: Serve) -> None:
+def test_ports_of_unchanged_models_are_kept(serve: Serve) -> None:
     """Models before and after the old ones in the alphabet move nobody."""
     edited = Edited(serve, {"m": demo_model("m", *QUICK)})
     assert edited.proxy.chat("m").status == 200
@@ -135,7 +137,8 @@ def test_ports_stay_where_they_are(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("text", ["models: [", "models: {a: {ttl: x}}", "- 1", "startPort: -1"])
-def test_C40_an_invalid_file_changes_nothing(serve: Serve, text: str) -> None:
+@row("C40")
+def test_invalid_file_is_reported_and_changes_nothing(serve: Serve, text: str) -> None:
     """It is told by API, log and status; the next good file works."""
     edited = Edited(serve, {"m": demo_model("m", *QUICK)})
     edited.proxy.may_log = "reload|config.yaml"
@@ -156,7 +159,7 @@ def test_C40_an_invalid_file_changes_nothing(serve: Serve, text: str) -> None:
     assert edited.changes() == {}
 
 
-def test_SIGHUP_reloads(serve: Serve) -> None:
+def test_sighup_reloads_the_configuration(serve: Serve) -> None:
     """As llama-swap: the signal reads the files again, and the process lives."""
     edited = Edited(serve, {"m": demo_model("m", *QUICK)})
     edited.value["models"]["n"] = demo_model("n", *QUICK)
@@ -168,7 +171,8 @@ def test_SIGHUP_reloads(serve: Serve) -> None:
     edited.proxy.wait_said("reload (SIGHUP)")
 
 
-def test_C40_a_watched_file_is_read_once_it_rests(serve: Serve) -> None:
+@row("C40")
+def test_watched_file_is_read_after_it_rests(serve: Serve) -> None:
     """Twenty saves, half of them broken, make one reload, of the last."""
     edited = Edited(serve, {"m": demo_model("m", *QUICK)}, "--watch-config")
     for number in range(20):
@@ -181,7 +185,8 @@ def test_C40_a_watched_file_is_read_once_it_rests(serve: Serve) -> None:
     assert edited.reloads() == 1
 
 
-def test_D07_a_removed_model_refuses_who_waits_and_ends_its_streams_in_peace(
+@row("D07")
+def test_removed_model_refuses_waiting_requests_and_finishes_its_streams(
     serve: Serve, journal: Journal
 ) -> None:
     """A start is cancelled with 503 model_removed, a stream is finished; then the name is gone."""
@@ -206,9 +211,8 @@ def test_D07_a_removed_model_refuses_who_waits_and_ends_its_streams_in_peace(
     assert edited.proxy.chat("other").status == 200
 
 
-def test_B19_a_running_model_keeps_the_hooks_of_its_own_version(
-    serve: Serve, journal: Journal
-) -> None:
+@row("B19")
+def test_running_model_keeps_the_hooks_of_its_own_version(serve: Serve, journal: Journal) -> None:
     """Reloaded while afterHealthy runs, it still ends with the beforeStop it began with."""
 
     def model(version: str, gate: Path) -> dict[str, Any]:
@@ -235,7 +239,7 @@ def test_B19_a_running_model_keeps_the_hooks_of_its_own_version(
     assert journal.words("^(old|new) ") == hooks
 
 
-def test_4_9_preload_at_the_start_and_of_new_models(serve: Serve) -> None:
+def test_preload_loads_at_the_start_and_new_models(serve: Serve) -> None:
     """One after the other, in the background; what is running already is left alone."""
     preload = {"hooks": {"on_startup": {"preload": ["keep", "b"]}}}
     models = {name: demo_model(name, *QUICK) for name in ("keep", "b")}
@@ -252,7 +256,7 @@ def test_4_9_preload_at_the_start_and_of_new_models(serve: Serve) -> None:
     assert edited.proxy.state("keep") == "stopped"
 
 
-def test_on_idle_loads_its_model_again(serve: Serve) -> None:
+def test_idle_loader_loads_its_model_again(serve: Serve) -> None:
     """A second after the last request the default model is back; a reload may change which."""
     models = {name: demo_model(name, *QUICK) for name in ("keep", "b")}
     edited = Edited(serve, models, onIdle="keep", onIdleAfter=0.5)
@@ -264,7 +268,7 @@ def test_on_idle_loads_its_model_again(serve: Serve) -> None:
     edited.proxy.wait_state("b", "ready")
 
 
-def test_the_limit_of_hooks_applies_at_once(serve: Serve, journal: Journal) -> None:
+def test_changed_hook_limit_applies_at_once(serve: Serve, journal: Journal) -> None:
     """With ``hookLimit`` 1 the second hook waits for the first; with 2 it is let in beside it."""
     hook = shell('echo hook >> "$JOURNAL"; exec sleep 4321')
     models = {name: journal.model(name, beforeStart=hook) for name in ("a", "b")}
@@ -291,7 +295,7 @@ def test_the_limit_of_hooks_applies_at_once(serve: Serve, journal: Journal) -> N
         edited.proxy.unload("b")
 
 
-def test_keys_apply_at_once(serve: Serve) -> None:
+def test_changed_api_keys_apply_at_once(serve: Serve) -> None:
     """From the answer on, the new keys are asked for."""
     edited = Edited(serve, {"m": demo_model("m", *QUICK)}, apiKeys=[])
     edited.value["apiKeys"] = ["secret-key"]
@@ -305,7 +309,7 @@ def test_keys_apply_at_once(serve: Serve) -> None:
     assert edited.proxy.call("POST", "/api/config/reload").status == 401
 
 
-def test_the_commands_plan_and_reload_a_running_proxy(
+def test_config_commands_plan_and_reload_a_running_proxy(
     serve: Serve, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Edited files are planned without touching anything, then reloaded; mistakes end in 1."""

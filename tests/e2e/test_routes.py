@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from tools import raw
+from tools.rows import row
 from tools.swapchart_process import (
     CHAT,
     LONG_S,
@@ -55,7 +56,7 @@ def echo(proxy: SwapchartProcess, method: str, target: str, **more: object) -> d
     return value
 
 
-def test_health_says_nothing_about_models(proxy: SwapchartProcess) -> None:
+def test_health_does_not_depend_on_models(proxy: SwapchartProcess) -> None:
     """200 and OK as soon as it listens; HEAD has no body."""
     answer = proxy.call("GET", "/health")
 
@@ -79,7 +80,7 @@ def test_models_are_listed_with_their_state(proxy: SwapchartProcess) -> None:
     assert second["status"] == {"value": "unloaded"}
 
 
-def test_running_tells_state_command_and_process(proxy: SwapchartProcess) -> None:
+def test_running_lists_state_command_and_process(proxy: SwapchartProcess) -> None:
     """llama-swap's fields, and ours beside them."""
     assert proxy.chat("a").status == 200
     row = proxy.running()["a"]
@@ -122,7 +123,8 @@ def test_aliases_lead_to_their_model(proxy: SwapchartProcess) -> None:
         ("/upstream/org%2Fb%20c/echo/x%2Fy", "b", "/echo/x%2Fy"),
     ],
 )
-def test_C28_C29_upstream_paths_cross_untouched(
+@row("C28", "C29")
+def test_upstream_paths_are_forwarded_unchanged(
     proxy: SwapchartProcess, target: str, model: str, wanted: str
 ) -> None:
     """Behind the model's name the upstream gets the very bytes that came."""
@@ -147,7 +149,7 @@ def test_upstream_passes_any_method(proxy: SwapchartProcess, method: str) -> Non
 
 
 @pytest.mark.parametrize(("method", "status"), [("GET", 301), ("HEAD", 301), ("POST", 308)])
-def test_a_model_without_a_path_is_redirected(
+def test_model_without_a_path_is_redirected(
     proxy: SwapchartProcess, method: str, status: int
 ) -> None:
     """To the same with a slash, and with its query; nothing is started for that."""
@@ -161,7 +163,8 @@ def test_a_model_without_a_path_is_redirected(
     assert proxy.running() == {}
 
 
-def test_C28_a_broken_path_is_refused(proxy: SwapchartProcess) -> None:
+@row("C28")
+def test_broken_path_is_refused(proxy: SwapchartProcess) -> None:
     """An encoded NUL names nothing."""
     answer = proxy.call("GET", "/upstream/a%00/echo")
 
@@ -169,7 +172,7 @@ def test_C28_a_broken_path_is_refused(proxy: SwapchartProcess) -> None:
     assert error_of(answer)
 
 
-def test_a_log_comes_with_its_history_and_goes_on(proxy: SwapchartProcess) -> None:
+def test_log_stream_sends_history_and_new_lines(proxy: SwapchartProcess) -> None:
     """What was said before is sent at once, what is said later as it is said."""
     assert proxy.chat("a").status == 200
     with proxy.log_of("a") as log:
@@ -185,7 +188,7 @@ def test_a_log_comes_with_its_history_and_goes_on(proxy: SwapchartProcess) -> No
 
 
 @pytest.mark.parametrize("route", ["/v1/completions", "/v1/embeddings", CHAT])
-def test_the_openai_routes_answer(proxy: SwapchartProcess, route: str) -> None:
+def test_openai_routes_respond(proxy: SwapchartProcess, route: str) -> None:
     """Chat, text and embeddings, from the model that was named."""
     value = {**chat_body("gpt-4o"), "prompt": "x", "input": "x"}
     answer = proxy.call("POST", route, value=value)
@@ -194,7 +197,8 @@ def test_the_openai_routes_answer(proxy: SwapchartProcess, route: str) -> None:
     assert answer.json()["model"] in ("a", "gpt-4o")
 
 
-def test_C44_a_strangers_word_about_addresses_is_not_believed(proxy: SwapchartProcess) -> None:
+@row("C44")
+def test_forwarded_headers_of_untrusted_clients_are_ignored(proxy: SwapchartProcess) -> None:
     """Whatever the server in front makes of X-Forwarded-For, `trustedProxies` decides."""
     told = {"X-Forwarded-For": "6.6.6.6", "X-Forwarded-Proto": "https"}
     answer = proxy.call("GET", "/upstream/a/echo", headers=told)
@@ -213,7 +217,7 @@ def test_use_model_name_replaces_the_model(serve: Serve, journal: Journal) -> No
     assert journal.words("request") == [f"a request POST {CHAT} vendor/real name"] * 2
 
 
-def test_an_unload_drains_what_is_in_flight(serve: Serve, server: str, journal: Journal) -> None:
+def test_unload_drains_what_is_in_flight(serve: Serve, server: str, journal: Journal) -> None:
     """The stream ends well, then the model stops, then the unload is answered."""
     proxy = serve({"a": journal.model("a")}, server=server)
     for target in ("/api/models/unload/a", "/api/models/unload"):
@@ -231,7 +235,7 @@ def test_an_unload_drains_what_is_in_flight(serve: Serve, server: str, journal: 
     assert journal.words("answered|SIGTERM") == ["a answered", "a SIGTERM"] * 2
 
 
-def test_an_unload_gives_a_stream_its_limit(serve: Serve, server: str, tmp_path: Path) -> None:
+def test_unload_gives_a_stream_its_limit(serve: Serve, server: str, tmp_path: Path) -> None:
     """A stream that goes on beyond it is cut; then the slot is free to be saved, and all ends.
 
     As a real llama-server, this one defers the save and outlives SIGTERM while it generates.
@@ -262,7 +266,7 @@ def test_an_unload_gives_a_stream_its_limit(serve: Serve, server: str, tmp_path:
     assert proxy.chat("a").status == 200
 
 
-def test_a_model_that_is_idle_for_its_ttl_is_stopped(serve: Serve, journal: Journal) -> None:
+def test_model_that_is_idle_for_its_ttl_is_stopped(serve: Serve, journal: Journal) -> None:
     """Never while it is busy: a stream longer than the ttl ends well first."""
     proxy = serve(
         {"a": journal.model("a", ttl=1), "b": journal.model("b")}, config={"globalTTL": 1}
@@ -277,7 +281,7 @@ def test_a_model_that_is_idle_for_its_ttl_is_stopped(serve: Serve, journal: Jour
         assert 0.8 < ends[f"{name} SIGTERM"] - ends[f"{name} answered"] < 20.0
 
 
-def test_beyond_its_limit_a_model_refuses(serve: Serve, server: str, journal: Journal) -> None:
+def test_model_beyond_its_limit_refuses(serve: Serve, server: str, journal: Journal) -> None:
     """429 with Retry-After, whatever Accept says; a place that comes free is given again."""
     proxy = serve({"a": journal.model("a", concurrencyLimit=2)}, server=server)
     streams = [proxy.open_chat("a", events=10_000, every_s=0.05) for _ in range(2)]
@@ -295,7 +299,7 @@ def test_beyond_its_limit_a_model_refuses(serve: Serve, server: str, journal: Jo
     streams[1].close()
 
 
-def test_a_file_in_the_seeds_style_is_understood(serve: Serve, journal: Journal) -> None:
+def test_example_configuration_works(serve: Serve, journal: Journal) -> None:
     """A command on many lines, a macro whose name begins with a digit, aliases, ttl 0."""
     command = " \\\n      ".join(journal.model("a")["cmd"][:3])
     proxy = serve(config=SEEDS_STYLE.format(command=command, journal=journal.path))
@@ -305,7 +309,7 @@ def test_a_file_in_the_seeds_style_is_understood(serve: Serve, journal: Journal)
     assert proxy.running()["a"]["ttl"] == 0
 
 
-def test_5_1_unclean_paths_on_the_wire(serve: Serve, journal: Journal, layer: str) -> None:
+def test_unclean_paths_are_redirected(serve: Serve, journal: Journal, layer: str) -> None:
     """Under each HTTP layer the clean path is told, and no other host is ever named."""
     proxy = serve({"a": journal.model("a")}, server=layer)
 

@@ -12,6 +12,7 @@ import psutil
 import pytest
 from tools import raw
 from tools.net import free_port, wait_until
+from tools.rows import row
 from tools.swapchart_process import (
     CHAT,
     LONG_S,
@@ -29,7 +30,8 @@ FOREVER = "sleep 4322"
 
 
 # ---- beginning
-def test_C47_a_taken_port_ends_it_before_anything_starts(serve: Serve, journal: Journal) -> None:
+@row("C47")
+def test_serve_on_a_taken_port_ends_before_the_first_start(serve: Serve, journal: Journal) -> None:
     """Exit code 1 and a clear line; no model, no hook and no other child was ever started."""
     models = {"a": journal.model("a", beforeStart=shell('echo hook >> "$JOURNAL"'))}
     hooks = {"on_startup": {"preload": ["a"]}}
@@ -45,7 +47,7 @@ def test_C47_a_taken_port_ends_it_before_anything_starts(serve: Serve, journal: 
 
 
 @pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:99999", "192.0.2.1:80", "127.0.0.1"])
-def test_an_address_that_is_none_ends_it(serve: Serve, journal: Journal, address: str) -> None:
+def test_serve_on_an_invalid_address_ends(serve: Serve, journal: Journal, address: str) -> None:
     """What cannot be listened on is named, in one line."""
     options = ("--listen", address, "--allow-unauthenticated")
     proxy = serve({"a": journal.model("a")}, options=options, wait=False)
@@ -55,7 +57,8 @@ def test_an_address_that_is_none_ends_it(serve: Serve, journal: Journal, address
     assert address in line
 
 
-def test_C50_beyond_this_machine_it_wants_keys(serve: Serve, journal: Journal) -> None:
+@row("C50")
+def test_serve_on_all_interfaces_without_keys_is_refused(serve: Serve, journal: Journal) -> None:
     """Other machines could reach it and nobody would be asked who they are."""
     options = ("--listen", "0.0.0.0:0")
     proxy = serve({"a": journal.model("a")}, options=options, wait=False)
@@ -64,7 +67,7 @@ def test_C50_beyond_this_machine_it_wants_keys(serve: Serve, journal: Journal) -
     assert "apiKeys" in proxy.output()
 
 
-def test_a_wrong_configuration_is_told_in_full(serve: Serve) -> None:
+def test_serve_with_a_wrong_configuration_reports_every_mistake(serve: Serve) -> None:
     """Every mistake at once, each with its line and path, and exit code 1."""
     text = (
         "startPort: none\n"
@@ -88,7 +91,7 @@ def test_a_wrong_configuration_is_told_in_full(serve: Serve) -> None:
     assert "did you mean" in told
 
 
-def test_a_missing_configuration_is_told(serve: Serve, tmp_path: Path) -> None:
+def test_serve_with_a_missing_configuration_names_the_file(serve: Serve, tmp_path: Path) -> None:
     """The file that is not there is named."""
     argv = [sys.executable, "-m", "swapchart", "serve", "--config", str(tmp_path / "none.yaml")]
     proxy = serve(argv=argv, wait=False)
@@ -99,7 +102,9 @@ def test_a_missing_configuration_is_told(serve: Serve, tmp_path: Path) -> None:
 
 # ---- under a server of the user's own
 @pytest.mark.parametrize("command", ["hypercorn", "uvicorn"])
-def test_it_runs_under_a_servers_own_command(serve: Serve, journal: Journal, command: str) -> None:
+def test_application_under_a_server_command_works(
+    serve: Serve, journal: Journal, command: str
+) -> None:
     """The configuration comes by SWAPCHART_CONFIG; SIGTERM runs beforeStop and stops models."""
     port = str(free_port())
     where = {
@@ -122,7 +127,8 @@ def test_it_runs_under_a_servers_own_command(serve: Serve, journal: Journal, com
 
 # ---- ending
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_D09_a_signal_finishes_what_is_in_flight(
+@row("D09")
+def test_sigterm_finishes_requests_in_flight(
     serve: Serve, layer: str, journal: Journal, number: signal.Signals
 ) -> None:
     """Streams end well, what only waits is told, the port is closed, hooks run, exit code 0."""
@@ -147,7 +153,8 @@ def test_D09_a_signal_finishes_what_is_in_flight(
         stream.close()
 
 
-def test_D09_a_reader_that_stalls_cannot_hold_the_end(
+@row("D09")
+def test_shutdown_is_not_delayed_by_a_stalled_reader(
     serve: Serve, layer: str, journal: Journal
 ) -> None:
     """A client that takes no byte is cut when the time for the end is over; hooks have run."""
@@ -172,7 +179,10 @@ def test_D09_a_reader_that_stalls_cannot_hold_the_end(
     stream.close()
 
 
-def test_B13_a_second_signal_is_final(serve: Serve, server: str, journal: Journal) -> None:
+@row("B13")
+def test_second_signal_kills_the_remaining_processes(
+    serve: Serve, server: str, journal: Journal
+) -> None:
     """Hooks that hang and models that ignore SIGTERM: within seconds all is over."""
     hang = shell(f'echo hook >> "$JOURNAL"; {FOREVER}')
     model = journal.model("a", "--ignore-term", "--daemon", beforeStop=hang)
@@ -192,7 +202,7 @@ def test_B13_a_second_signal_is_final(serve: Serve, server: str, journal: Journa
     stream.close()
 
 
-def test_a_hook_cannot_hold_the_end(serve: Serve, journal: Journal) -> None:
+def test_shutdown_is_not_delayed_by_a_hook(serve: Serve, journal: Journal) -> None:
     """``shutdownTimeout`` cuts a beforeStop that hangs; the model is ended all the same."""
     hang = shell(f'echo hook >> "$JOURNAL"; {FOREVER}')
     models = {"a": journal.model("a", beforeStop=hang)}
@@ -205,7 +215,7 @@ def test_a_hook_cannot_hold_the_end(serve: Serve, journal: Journal) -> None:
     assert journal.words("hook") == ["hook"]
 
 
-def test_a_signal_while_a_model_loads_ends_it(serve: Serve, server: str, journal: Journal) -> None:
+def test_sigterm_while_a_model_loads_ends_it(serve: Serve, server: str, journal: Journal) -> None:
     """Nobody waits for a load at the end; the request that did is told."""
     proxy = serve({"a": journal.model("a", "--never-healthy")}, server=server)
     with proxy.open_chat("a") as connection:
@@ -218,9 +228,8 @@ def test_a_signal_while_a_model_loads_ends_it(serve: Serve, server: str, journal
 
 
 @pytest.mark.parametrize("state", ["ready", "loading", "hook"])
-def test_A15_nothing_outlives_a_proxy_that_is_killed(
-    serve: Serve, journal: Journal, state: str
-) -> None:
+@row("A15")
+def test_sigkill_of_the_proxy_leaves_no_process(serve: Serve, journal: Journal, state: str) -> None:
     """SIGKILL: models, daemons in sessions of their own and hooks are gone within two seconds."""
     options = ["--daemon", "--ignore-term"] + ["--never-healthy"] * (state == "loading")
     hook = shell(f"setsid {FOREVER} & {FOREVER}")

@@ -94,7 +94,7 @@ def test_serve_output_is_not_read_serves_and_ends(unread: Unread) -> None:
     assert unread.process.wait(LONG_S) == 0
 
 
-def test_serve_reader_comes_back_is_told_what_it_missed(unread: Unread) -> None:
+def test_serve_reader_comes_back_gets_the_number_of_lost_lines(unread: Unread) -> None:
     """The log goes on where it stopped, with the number of lines that are missing."""
     unread.type(CTRL_S)
     for _ in range(15):

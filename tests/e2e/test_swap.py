@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tools import raw
 from tools.net import wait_until
+from tools.rows import row
 from tools.swapchart_process import CHAT, LONG_S, Journal, Serve, chat_body, demo_model
 
 pytestmark = pytest.mark.slow
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.slow
 CROWD = 1000
 
 
-def test_a_request_swaps_models(serve: Serve, server: str) -> None:
+def test_request_swaps_models(serve: Serve, server: str) -> None:
     """A request for a stopped model evicts the running one, starts its own, and is answered."""
     proxy = serve({name: demo_model(name) for name in "ab"}, server=server)
 
@@ -30,7 +31,7 @@ def test_a_request_swaps_models(serve: Serve, server: str) -> None:
     assert proxy.running()["b"]["incarnation"] == 2
 
 
-def test_a_second_request_joins_the_start(serve: Serve) -> None:
+def test_second_request_joins_the_start(serve: Serve) -> None:
     """Requests for a model that loads wait for the one start."""
     proxy = serve({"a": demo_model("a", "--load-seconds", "0.5")})
 
@@ -43,7 +44,8 @@ def test_a_second_request_joins_the_start(serve: Serve) -> None:
     assert proxy.running()["a"]["incarnation"] == 1
 
 
-def test_D01_a_crowd_makes_one_start(serve: Serve, server: str) -> None:
+@row("D01")
+def test_thousand_requests_share_one_start(serve: Serve, server: str) -> None:
     """A thousand requests at once for a stopped model: one start, and all are answered."""
     options = ("--load-seconds", "0.3", "--slots", "64", "--quiet")
     proxy = serve({"a": demo_model("a", *options, concurrencyLimit=CROWD)}, server=server)
@@ -72,7 +74,7 @@ async def _crowd(port: int, size: int) -> list[bytes]:
         return await asyncio.gather(*(one() for _ in range(size)))
 
 
-def test_a_stream_arrives_piece_by_piece(
+def test_stream_arrives_piece_by_piece(
     serve: Serve, layer: str, journal: Journal, tmp_path: Path
 ) -> None:
     """Every event of a stream is passed on before the next one is made, byte for byte."""
@@ -93,7 +95,7 @@ def test_a_stream_arrives_piece_by_piece(
     assert sorted(delays)[len(delays) // 2] < every_s
 
 
-def test_a_swap_cuts_nothing_in_flight(serve: Serve, server: str, journal: Journal) -> None:
+def test_swap_waits_for_requests_in_flight(serve: Serve, server: str, journal: Journal) -> None:
     """While a stream runs on one model a request for another waits; both end well."""
     models = {name: journal.model(name) for name in "ab"}
     proxy = serve(models, server=server)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tools.rows import row
 from tools.swapchart_process import LONG_S, Journal, Serve, shell
 
 from swapchart.adapters.server.systemd import Notifier
@@ -46,7 +47,8 @@ def systemd(tmp_path: Path) -> Iterator[Systemd]:
     found.close()
 
 
-def test_A37_systemd_hears_that_we_are_ready_alive_and_stopping(
+@row("A37")
+def test_systemd_is_notified_of_ready_watchdog_and_stopping(
     serve: Serve, journal: Journal, systemd: Systemd
 ) -> None:
     """READY=1 once we listen, WATCHDOG=1 again and again until the end; models never see it."""
@@ -74,7 +76,7 @@ def test_A37_systemd_hears_that_we_are_ready_alive_and_stopping(
         ({"WATCHDOG_USEC": "2000000", "WATCHDOG_PID": "1"}, None),
     ],
 )
-def test_the_watchdog_is_for_whom_it_names(
+def test_watchdog_of_another_process_is_ignored(
     variables: dict[str, str], seconds: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a limit, with one that is none, or for another process there is none."""
@@ -87,7 +89,7 @@ def test_the_watchdog_is_for_whom_it_names(
     assert not {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"} & os.environ.keys()
 
 
-def test_an_abstract_socket_will_do_and_one_that_is_gone_does_no_harm(
+def test_notify_socket_can_be_abstract_or_missing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """``@name`` is Linux' abstract name space; when nobody listens, nothing happens."""

@@ -14,6 +14,7 @@ from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tools.rows import row
 from tools.swapchart_process import LONG_S, Edited, Serve, SwapchartProcess, chat_body, demo_model
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def proxy(shared: SwapchartProcess) -> SwapchartProcess:
     return shared
 
 
-def test_5_5_the_ui_is_there(proxy: SwapchartProcess) -> None:
+def test_ui_is_served(proxy: SwapchartProcess) -> None:
     """Each file that the page asks for is served, with its type, its policy and a tag."""
     page = proxy.call("GET", "/ui/")
     assert page.status == 200
@@ -81,7 +82,7 @@ def test_5_5_the_ui_is_there(proxy: SwapchartProcess) -> None:
     assert proxy.call("GET", "/favicon.ico").body.startswith(b"\x00\x00\x01\x00")
 
 
-def test_5_5_the_ui_keeps_to_its_policy(proxy: SwapchartProcess) -> None:
+def test_ui_keeps_to_its_policy(proxy: SwapchartProcess) -> None:
     """No script or handler in the page, nothing from elsewhere, and no text read as HTML."""
     text = proxy.call("GET", "/ui/").body.decode()
     script = proxy.call("GET", "/ui/app.js").body.decode()
@@ -98,7 +99,7 @@ def test_5_5_the_ui_keeps_to_its_policy(proxy: SwapchartProcess) -> None:
     assert set(re.findall(r'byId\("([\w-]+)"\)', script)) <= ids
 
 
-def test_the_chart_of_a_model_is_told(proxy: SwapchartProcess) -> None:
+def test_chart_endpoint_returns_boxes_and_arrows(proxy: SwapchartProcess) -> None:
     """The chart comes as boxes and arrows, with the configuration in which the model is."""
     value = proxy.get("/api/models/better/chart")
     states = {state["id"]: state for state in value["states"]}
@@ -209,7 +210,7 @@ def unload_all(page: Page, *models: str) -> None:
         expect_text(page, f"{row_of(model)} .badge", "^stopped$")
 
 
-def test_5_5_ui_shows_the_models(browser: Browser, proxy: SwapchartProcess) -> None:
+def test_ui_shows_the_models(browser: Browser, proxy: SwapchartProcess) -> None:
     """The first page lists each model with name, description, aliases and state, and is live."""
     with opened(browser, proxy, "/") as page:
         expect_text(page, "#connection", "^live$")
@@ -223,7 +224,7 @@ def test_5_5_ui_shows_the_models(browser: Browser, proxy: SwapchartProcess) -> N
         assert page.title() == "Models · swapchart"
 
 
-def test_5_5_ui_loads_and_unloads(browser: Browser, proxy: SwapchartProcess) -> None:
+def test_ui_loads_and_unloads(browser: Browser, proxy: SwapchartProcess) -> None:
     """A click loads a model, the picture of its life follows it, and a click unloads it."""
     with opened(browser, proxy) as page:
         page.get_by_role("link", name="Good model").click()
@@ -245,7 +246,7 @@ def test_5_5_ui_loads_and_unloads(browser: Browser, proxy: SwapchartProcess) -> 
         expect_text(page, "#history tbody tr:first-child td:nth-child(5)", "unloaded by API")
 
 
-def test_5_5_ui_points_at_any_state(browser: Browser, proxy: SwapchartProcess) -> None:
+def test_ui_points_at_any_state(browser: Browser, proxy: SwapchartProcess) -> None:
     """Whichever state has the focus tells where it leads, those above it included."""
     with opened(browser, proxy, "/ui/models?model=good") as page:
         page.locator('[data-state="health_checking"] > .state-name').focus()
@@ -255,7 +256,7 @@ def test_5_5_ui_points_at_any_state(browser: Browser, proxy: SwapchartProcess) -
         assert {"after_healthy", "terminating", "sweeping"} <= set(targets)
 
 
-def test_5_5_ui_tells_why_a_model_failed(browser: Browser, proxy: SwapchartProcess) -> None:
+def test_ui_shows_why_a_model_failed(browser: Browser, proxy: SwapchartProcess) -> None:
     """A model that ends while it loads shows its exit code, in the list and in its history."""
     with opened(browser, proxy, "/ui/models?model=bad") as page:
         page.locator(f"{row_of('bad')} button.start").click()
@@ -265,7 +266,7 @@ def test_5_5_ui_tells_why_a_model_failed(browser: Browser, proxy: SwapchartProce
         expect_text(page, "#model-log", "failed to load model")
 
 
-def test_5_5_ui_counts_the_requests_of_a_model(browser: Browser, proxy: SwapchartProcess) -> None:
+def test_ui_counts_the_requests_of_a_model(browser: Browser, proxy: SwapchartProcess) -> None:
     """As long as they last, and no longer."""
     with opened(browser, proxy, "/ui/models") as page:
         expect_text(page, "#connection", "^live$")
@@ -277,7 +278,7 @@ def test_5_5_ui_counts_the_requests_of_a_model(browser: Browser, proxy: Swapchar
         expect_text(page, f"{row_of('org/other')} .load", "^$")
 
 
-def test_5_5_ui_shows_and_cancels_requests(browser: Browser, proxy: SwapchartProcess) -> None:
+def test_ui_shows_and_cancels_requests(browser: Browser, proxy: SwapchartProcess) -> None:
     """What runs and what waits is shown as it is; a click cancels, and what is over is listed."""
     with opened(browser, proxy, "/ui/activity") as page:
         expect_text(page, "#connection", "^live$")
@@ -300,7 +301,7 @@ def test_5_5_ui_shows_and_cancels_requests(browser: Browser, proxy: SwapchartPro
         expect_text(page, "#done tbody tr:first-child td:nth-child(2)", "^good$")
 
 
-def test_5_5_ui_shows_logs_as_they_come(browser: Browser, proxy: SwapchartProcess) -> None:
+def test_ui_shows_logs_as_they_come(browser: Browser, proxy: SwapchartProcess) -> None:
     """Both logs come with their history, go on, and show wanted lines only."""
     with opened(browser, proxy, "/ui/logs") as page:
         expect_text(page, "#connection", "^live$")
@@ -312,7 +313,8 @@ def test_5_5_ui_shows_logs_as_they_come(browser: Browser, proxy: SwapchartProces
         assert "POST" not in page.locator("#upstream-log").inner_text()
 
 
-def test_C37_ui_shows_hostile_texts_as_texts(browser: Browser, proxy: SwapchartProcess) -> None:
+@row("C37")
+def test_ui_shows_hostile_texts_as_texts(browser: Browser, proxy: SwapchartProcess) -> None:
     """A name, a description, an alias, a log line and a path are never read as HTML."""
     model = f"x/{HOSTILE}"
     with opened(browser, proxy) as page:
@@ -337,7 +339,7 @@ def test_C37_ui_shows_hostile_texts_as_texts(browser: Browser, proxy: SwapchartP
         unload_all(page, "good", "org/other")
 
 
-def test_5_5_ui_addresses(browser: Browser, proxy: SwapchartProcess) -> None:
+def test_ui_addresses_work_with_the_back_button(browser: Browser, proxy: SwapchartProcess) -> None:
     """Pages have addresses, the browser's back button works, and llama-swap's are understood."""
     with opened(browser, proxy, "/ui/#/logs") as page:
         page.locator("#page-logs").wait_for()
@@ -358,7 +360,7 @@ def test_5_5_ui_addresses(browser: Browser, proxy: SwapchartProcess) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_5_5_ui_fits_a_phone_in_light_and_dark(
+def test_ui_fits_a_phone_in_light_and_dark(
     browser: Browser, proxy: SwapchartProcess, scheme: str
 ) -> None:
     """At a phone's width nothing sticks out, and texts stand out from what is behind them."""
@@ -395,7 +397,7 @@ CONTRAST = """selector => {
 }"""
 
 
-def test_5_5_ui_by_keyboard(browser: Browser, proxy: SwapchartProcess) -> None:
+def test_ui_works_by_keyboard(browser: Browser, proxy: SwapchartProcess) -> None:
     """Tab leads to a model's button, Enter presses it, and the focus stays through the change."""
     with opened(browser, proxy) as page:
         expect_text(page, "#connection", "^live$")
@@ -412,7 +414,7 @@ def test_5_5_ui_by_keyboard(browser: Browser, proxy: SwapchartProcess) -> None:
         expect_text(page, f"{row_of('good')} .badge", "^stopped$")
 
 
-def test_5_4_ui_with_keys(browser: Browser, serve: Serve) -> None:
+def test_ui_asks_for_a_key(browser: Browser, serve: Serve) -> None:
     """The browser asks for a key; one that may not do all is asked for again, by the page."""
     keys = [{"key": "sk-admin"}, {"key": "sk-infer", "scopes": ["infer"]}]
     proxy = serve({"a": demo_model("a")}, config={"apiKeys": keys})
@@ -448,7 +450,7 @@ def give_key(page: Page, key: str) -> None:
     page.get_by_role("button", name="Use this key").click()
 
 
-def test_5_13_ui_comes_back(browser: Browser, serve: Serve) -> None:
+def test_ui_reconnects_after_a_restart(browser: Browser, serve: Serve) -> None:
     """When the proxy ends the page says so, and goes on when there is one again."""
     proxy = serve({"a": demo_model("a")})
     lost = "net::ERR_(CONNECTION|INCOMPLETE)"
@@ -463,9 +465,7 @@ def test_5_13_ui_comes_back(browser: Browser, serve: Serve) -> None:
         assert again.port == proxy.port
 
 
-def test_5_13_ui_that_nobody_sees_listens_to_nothing(
-    browser: Browser, proxy: SwapchartProcess
-) -> None:
+def test_ui_in_a_hidden_tab_ends_its_streams(browser: Browser, proxy: SwapchartProcess) -> None:
     """A hidden tab ends its streams, since a browser has few connections; seen again it is live."""
     turn = """isHidden => {
       Object.defineProperty(document, "hidden", {value: isHidden, configurable: true});

@@ -201,7 +201,7 @@ def test_form_of_another_site_with_stored_basic_is_refused(
     assert not is_loaded(proxy)
 
 
-def test_click_on_another_site_opens_pages_and_does_nothing_else(
+def test_click_on_another_site_only_opens_pages(
     page: Page, proxy: SwapchartProcess, wire: Wire, site: int
 ) -> None:
     """A link of a foreign page leads to the UI and to a model's page, and unloads nothing."""

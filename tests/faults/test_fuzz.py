@@ -21,6 +21,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tools.asgi import Received, proxied
 from tools.make_tiny_gguf import write_tiny_gguf
+from tools.rows import row
 from tools.swapchart_process import CHAT
 
 from swapchart import machine
@@ -52,7 +53,8 @@ JSONISH = st.lists(
 @example(b'{"model":"a","model":"b"}')
 @example(b'{"model":"a","mod\\u0065l":"b"}')
 @example(b'{"x":{"model":"b"},"model":"a"}')
-def test_C42_the_model_is_what_any_reader_finds(body: bytes) -> None:
+@row("C42")
+def test_model_name_is_the_same_for_any_json_parser(body: bytes) -> None:
     """What we take, Python's reader takes too, and it finds the same, and finds it once."""
     try:
         model, is_stream = model_of(body)
@@ -68,7 +70,8 @@ def test_C42_the_model_is_what_any_reader_finds(body: bytes) -> None:
 
 @settings(deadline=None, max_examples=500)
 @given(st.binary(max_size=80))
-def test_C42_any_query_has_one_model_or_is_refused(query: bytes) -> None:
+@row("C42")
+def test_query_of_any_bytes_has_one_model_or_is_refused(query: bytes) -> None:
     """Bytes of any kind in it included."""
     with suppress(BadBodyError):
         assert isinstance(model_of_query(query), str)
@@ -88,7 +91,8 @@ def test_C42_any_query_has_one_model_or_is_refused(query: bytes) -> None:
         max_size=12,
     ),
 )  # fmt: skip
-def test_C43_any_form_is_scanned_or_refused(kind: bytes, pieces: list[bytes]) -> None:
+@row("C43")
+def test_form_of_any_bytes_is_scanned_or_refused(kind: bytes, pieces: list[bytes]) -> None:
     """However it is cut the verdict is the same, and little is kept."""
     with suppress(BadBodyError):
         boundary_of(kind)
@@ -137,7 +141,8 @@ def mutated(rng: random.Random) -> bytes:
 
 
 @pytest.mark.anyio
-async def test_C07_any_answer_of_an_upstream_is_relayed_refused_or_broken_off() -> None:
+@row("C07")
+async def test_upstream_response_of_any_bytes_is_relayed_refused_or_aborted() -> None:
     """Never an error of ours, never a wait for more; and the next request is served."""
     rng = random.Random(7)
     data = b""
@@ -172,7 +177,7 @@ async def test_C07_any_answer_of_an_upstream_is_relayed_refused_or_broken_off() 
 
 @settings(deadline=None, max_examples=150)
 @given(st.randoms(use_true_random=False))
-def test_any_change_to_a_chart_is_taken_or_refused(rng: random.Random) -> None:
+def test_chart_with_any_change_is_accepted_or_refused(rng: random.Random) -> None:
     """Lines of the shipped chart are dropped, doubled, moved and spoilt."""
     lines = CHART.splitlines()
     for _ in range(rng.randint(1, 4)):
@@ -212,7 +217,7 @@ def test_hostile_charts_are_refused(text: str) -> None:
     st.lists(st.tuples(st.integers(0, 2500), st.binary(min_size=1, max_size=8)), max_size=4),
     st.none() | st.integers(0, 2500),
 )
-def test_any_model_file_is_read_or_refused(
+def test_gguf_of_any_bytes_is_read_or_refused(
     changes: list[tuple[int, bytes]], cut: int | None
 ) -> None:
     """Bytes of its metadata are overwritten, and it is cut off; numbers in it may be anything."""
@@ -230,7 +235,7 @@ def test_any_model_file_is_read_or_refused(
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf"), "7", True])
-def test_a_window_that_is_no_number_is_none(number: object) -> None:
+def test_gguf_window_that_is_not_a_number_is_none(number: object) -> None:
     """A model file may say anything about its window."""
     found = Gguf(architecture="a", values={"a.attention.sliding_window": number})  # type: ignore[dict-item]
 

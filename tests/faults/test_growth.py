@@ -224,7 +224,7 @@ def test_parser_of_foreign_bytes_takes_linear_time(
     assert four_times < max(once, _LONG_ENOUGH_S) * _MOST
 
 
-def test_growth_of_what_is_quadratic_is_seen() -> None:
+def test_growth_check_detects_quadratic_time() -> None:
     """The measure tells quadratic from linear work."""
     pattern = re.compile(r"\s+$")
 

@@ -1,6 +1,6 @@
 """Starts, stops, kills and clients in every order, on virtual time: each call ends, one tree lives.
 
-Rows A42, B10 and D12. Each seed is one story; a failure prints its seed.
+Each seed is one story; a failure prints its seed.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from functools import partial
 
 import anyio
 import pytest
+from tools.rows import row
 from tools.virtual import World, hook, tell
 
 from swapchart.runtime import Exit, RequestError, Timings
@@ -72,7 +73,8 @@ class Calls:
 
 
 @pytest.mark.parametrize("batch", range(BATCHES))
-def test_A42_the_last_of_any_orders_decides(batch: int) -> None:
+@row("A42")
+def test_lifecycle_last_of_any_orders_decides(batch: int) -> None:
     """Loads and unloads at any moment of a start or a stop: all end, and the last one is obeyed."""
     for seed in range(batch, STORIES, BATCHES):
         rng = random.Random(seed)
@@ -106,7 +108,8 @@ def test_A42_the_last_of_any_orders_decides(batch: int) -> None:
 
 
 @pytest.mark.parametrize("batch", range(BATCHES))
-def test_A42_B10_D12_anything_at_any_moment(batch: int) -> None:
+@row("A42", "B10", "D12")
+def test_lifecycle_any_event_at_any_moment_ends_in_order(batch: int) -> None:
     """Kills, crashes, clients that come and leave: never two trees, and in the end nobody waits."""
     for seed in range(batch, STORIES, BATCHES):
         rng = random.Random(seed)

@@ -1,4 +1,4 @@
-"""Row C10: many large bodies at once take bounded memory, and who finds no room is told in time."""
+"""Many large bodies at once take bounded memory; one that finds no room is refused in time."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tools.asgi import Received, proxied, say_ok
 from tools.net import wait_until_async
+from tools.rows import row
 from tools.swapchart_process import CHAT, Journal, Serve
 
 from swapchart.adapters.proxy.body.memory_budget import BodyBudget, BodyBudgetError
@@ -27,7 +28,8 @@ def body_of(size: int) -> bytes:
 
 
 @pytest.mark.anyio
-async def test_C10_a_body_waits_for_room_and_then_is_refused() -> None:
+@row("C10")
+async def test_body_waits_for_memory_and_then_is_refused() -> None:
     """Three quarters are taken: another such body waits, is refused, and told when to come back."""
     blocked = asyncio.Event()
 
@@ -58,7 +60,8 @@ async def test_C10_a_body_waits_for_room_and_then_is_refused() -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("declares", [True, False])
-async def test_C10_clients_that_leave_give_their_room_back(declares: bool) -> None:
+@row("C10")
+async def test_clients_that_leave_release_their_memory(declares: bool) -> None:
     """In the middle of the body, and while they wait for room."""
     options = ProxyOptions(body_budget_bytes=1 * MIB, body_wait_s=60.0)
     async with proxied("a", options=options) as bench:
@@ -86,7 +89,8 @@ async def test_C10_clients_that_leave_give_their_room_back(declares: bool) -> No
         st.tuples(st.integers(1, 120), st.sampled_from(["stays", "leaves", "soon"])), max_size=12
     )
 )
-def test_C10_the_budget_is_kept_in_any_order(wishes: list[tuple[int, str]]) -> None:
+@row("C10")
+def test_memory_budget_holds_in_any_order(wishes: list[tuple[int, str]]) -> None:
     """Never more than the limit but for one alone; in the end nothing is taken, nobody waits."""
 
     async def main() -> None:
@@ -119,7 +123,8 @@ def test_C10_the_budget_is_kept_in_any_order(wishes: list[tuple[int, str]]) -> N
 
 
 @pytest.mark.slow
-def test_C10_a_crowd_of_large_bodies_takes_bounded_memory(serve: Serve, journal: Journal) -> None:
+@row("C10")
+def test_large_bodies_at_once_take_bounded_memory(serve: Serve, journal: Journal) -> None:
     """24 bodies of 32 MiB for a model that loads: half a GiB is taken, the others wait unread."""
     loads = journal.model("a", "--load-s", "3")
     proxy = serve({"a": loads}, config={"healthCheckTimeout": 60})

@@ -27,7 +27,7 @@ CHECKS = (
 EXAMPLES = 6
 
 
-def test_every_route_is_in_the_document_and_nothing_else() -> None:
+def test_openapi_document_lists_exactly_the_routes() -> None:
     """A route that is added and not described, or described and not there, fails here."""
     routes = {
         (method.lower(), route.path)
@@ -43,7 +43,7 @@ def test_every_route_is_in_the_document_and_nothing_else() -> None:
     assert described == routes
 
 
-def test_every_reference_leads_somewhere_and_every_schema_is_one() -> None:
+def test_openapi_references_and_schemas_are_valid() -> None:
     """Answers and schemas that are named exist, and paths name their parameters."""
     whole = document("1")
 
@@ -69,7 +69,7 @@ def test_every_reference_leads_somewhere_and_every_schema_is_one() -> None:
 
 
 @pytest.mark.slow
-def test_a_running_proxy_answers_as_the_document_says(serve: Serve, tmp_path: Path) -> None:
+def test_openapi_document_describes_the_responses(serve: Serve, tmp_path: Path) -> None:
     """Requests made from the document: no 5xx for what was asked, every answer is described."""
     config = {"performance": {"every": "5s"}}
     proxy = serve({"a": demo_model("a"), "b": demo_model("b")}, config=config)

@@ -1,4 +1,4 @@
-"""Row C37: what others wrote never becomes part of a page: names, paths, logs, errors, answers.
+"""What others wrote never becomes part of a page: names, paths, logs, errors, answers.
 
 The pages of the web UI are held to the same by their policy: no script but our own files.
 """
@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import pytest
 from tools.asgi import proxied
+from tools.rows import row
 
 from swapchart.adapters.proxy.models.definitions import ModelDefinition
 from swapchart.adapters.proxy.options import ProxyOptions
@@ -33,7 +34,8 @@ ACCEPTS = ["text/html", "application/json", "text/plain", "*/*"]
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("accept", ACCEPTS)
-async def test_C37_errors_are_no_pages_of_others(place: str, accept: str, tmp_path: Path) -> None:
+@row("C37")
+async def test_errors_escape_foreign_text(place: str, accept: str, tmp_path: Path) -> None:
     """However an error is asked for, what was asked for is escaped, and nothing may be run."""
     (tmp_path / "index.html").write_text("<!doctype html><title>ours</title>")
     async with proxied("a", options=ProxyOptions(ui_root=tmp_path)) as bench:
@@ -55,7 +57,8 @@ async def test_C37_errors_are_no_pages_of_others(place: str, accept: str, tmp_pa
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)
-async def test_C37_names_and_logs_are_told_as_data(payload: str) -> None:
+@row("C37")
+async def test_names_and_logs_are_sent_as_data(payload: str) -> None:
     """A model's name, description and output are JSON or plain text, never HTML."""
     card = ModelDefinition(id="a", name=payload, description=payload, metadata={"x": payload})
     async with proxied(card) as bench:
@@ -68,7 +71,8 @@ async def test_C37_names_and_logs_are_told_as_data(payload: str) -> None:
                 assert answer.header("x-content-type-options") == "nosniff"
 
 
-async def test_C37_the_pages_of_the_ui_run_our_files_only(tmp_path: Path) -> None:
+@row("C37")
+async def test_ui_pages_run_own_files_only(tmp_path: Path) -> None:
     """No script of others, no inline script, no frame around us, no form to elsewhere."""
     (tmp_path / "index.html").write_text("<!doctype html><title>ours</title>")
     async with proxied("a", options=ProxyOptions(ui_root=tmp_path)) as bench:

@@ -1,4 +1,4 @@
-"""Rows that need a whole proxy: A17, A23, A25, A31, A38, D02, D16, D18; and gates over sources."""
+"""Faults that need a whole proxy, and checks of the sources."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import psutil
 import pytest
 from tools import raw
 from tools.net import wait_until
+from tools.rows import row
 from tools.swapchart_process import LONG_S, Journal, Serve, demo_model
 
 import swapchart
@@ -37,14 +38,16 @@ def calls(path: Path) -> set[str]:
     return found | {f"{word}=" for word in words if word}
 
 
-def test_A45_E14_nothing_is_forked() -> None:
+@row("A45", "E14")
+def test_sources_use_no_fork() -> None:
     """No fork and no preexec_fn: slow in a large process, and a store's handle must not cross."""
     assert len(SOURCES) > 100
     for path in SOURCES:
         assert not calls(path) & {"os.fork", "os.forkpty", "pty.fork", "preexec_fn="}, path
 
 
-def test_A35_what_lasts_is_measured_on_a_clock_that_cannot_jump() -> None:
+@row("A35")
+def test_sources_measure_durations_on_the_monotonic_clock() -> None:
     """Nothing in the machine or the runtime reads the wall clock."""
     for path in SOURCES:
         if path.relative_to(ROOT).parts[0] in ("machine", "runtime"):
@@ -55,9 +58,8 @@ def test_A35_what_lasts_is_measured_on_a_clock_that_cannot_jump() -> None:
 
 
 @pytest.mark.slow
-def test_A17_a_second_proxy_on_the_same_state_touches_nothing(
-    serve: Serve, journal: Journal
-) -> None:
+@row("A17")
+def test_second_proxy_on_the_same_state_ends_unharmfully(serve: Serve, journal: Journal) -> None:
     """It ends with code 3 and says who has it; the first one's models live on."""
     first = serve({"a": journal.model("a")})
     assert first.chat("a").status == 200
@@ -78,7 +80,8 @@ def test_A17_a_second_proxy_on_the_same_state_touches_nothing(
 
 
 @pytest.mark.slow
-def test_A25_without_a_place_for_its_state_it_serves(serve: Serve, journal: Journal) -> None:
+@row("A25")
+def test_proxy_without_a_state_folder_serves(serve: Serve, journal: Journal) -> None:
     """The state directory cannot be made: one warning, and everything else works."""
     proxy = serve({"a": journal.model("a")}, options=("--state-dir", "/proc/nowhere"))
 
@@ -87,7 +90,8 @@ def test_A25_without_a_place_for_its_state_it_serves(serve: Serve, journal: Jour
 
 
 @pytest.mark.slow
-def test_A31_the_limit_of_files_is_raised_for_us_only(serve: Serve, journal: Journal) -> None:
+@row("A31")
+def test_limit_of_open_files_is_raised_for_the_proxy_only(serve: Serve, journal: Journal) -> None:
     """The proxy gets all it may have; a model gets what the proxy was started with."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     low = min(256, soft)
@@ -104,7 +108,8 @@ def test_A31_the_limit_of_files_is_raised_for_us_only(serve: Serve, journal: Jou
 
 
 @pytest.mark.slow
-def test_A23_any_bytes_of_a_model_are_told_as_text(serve: Serve) -> None:
+@row("A23")
+def test_output_of_any_bytes_is_shown_as_text(serve: Serve) -> None:
     """NUL, broken UTF-8, escape sequences: bytes in the log, and valid JSON in an error."""
     script = r"printf '\000\377\376\033[31m\033]8;;x\007\r50%%\r\n<b>'; exit 7"
     model = {
@@ -123,7 +128,8 @@ def test_A23_any_bytes_of_a_model_are_told_as_text(serve: Serve) -> None:
 
 
 @pytest.mark.slow
-def test_A38_a_thousand_models_cost_little(serve: Serve) -> None:
+@row("A38")
+def test_thousand_models_take_little_memory_and_time(serve: Serve) -> None:
     """Started and listed in bounded time, in bounded memory, and no process but the guard."""
     models = {f"model-{n:04}": demo_model(f"m{n}") for n in range(1000)}
     began = time.process_time()
@@ -141,7 +147,8 @@ def test_A38_a_thousand_models_cost_little(serve: Serve) -> None:
 
 
 @pytest.mark.slow
-def test_D02_connections_at_once_are_taken(serve: Serve) -> None:
+@row("D02")
+def test_connections_at_once_are_accepted(serve: Serve) -> None:
     """While the proxy stands still, hundreds of clients connect without one being dropped."""
     proxy = serve({})
     process = psutil.Process(proxy.pid)
@@ -167,7 +174,8 @@ def test_D02_connections_at_once_are_taken(serve: Serve) -> None:
 
 
 @pytest.mark.slow
-def test_D16_loads_and_unloads_at_once_start_one(serve: Serve, journal: Journal) -> None:
+@row("D16")
+def test_loads_and_unloads_at_once_start_one(serve: Serve, journal: Journal) -> None:
     """Twenty loads at once, then twenty unloads: one process, then none, and each is answered."""
     proxy = serve({"a": journal.model("a", "--load-s", "0.5")})
     with ThreadPoolExecutor(20) as pool:
@@ -189,7 +197,8 @@ def test_D16_loads_and_unloads_at_once_start_one(serve: Serve, journal: Journal)
 
 
 @pytest.mark.slow
-def test_D18_a_preload_that_fails_stops_nobody_else(serve: Serve, journal: Journal) -> None:
+@row("D18")
+def test_preload_that_fails_does_not_affect_others(serve: Serve, journal: Journal) -> None:
     """The server is up, the model says why it is not, and another one is served."""
     models = {
         "bad": {"cmd": "no-such-program ${PORT}", "proxy": "http://127.0.0.1:${PORT}"},

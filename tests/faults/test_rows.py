@@ -1,6 +1,6 @@
-"""The fault catalogue and the tests say the same: each row has its test, or a reason.
+"""The fault catalogue and the tests agree: each row has a test, or a documented reason for none.
 
-A test covers a row by bearing its id in its name: ``test_A07_...``, ``test_C03_C04_...``.
+A test covers a row by its mark: ``@row("A07")``, ``@row("C03", "C04")``.
 """
 
 from __future__ import annotations
@@ -20,32 +20,38 @@ ROWS = {
 
 
 def covered() -> dict[str, set[str]]:
-    """Row -> files with a test of its name."""
+    """Return the files with a test for each row that has one."""
     found: dict[str, set[str]] = {}
     for path in TESTS.rglob("test_*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                named = re.match(r"test_((?:[A-E]\d\d_)+)", node.name)
-                for row in re.findall(r"[A-E]\d\d", named[1]) if named else ():
+                for row in marked(node):
                     found.setdefault(row, set()).add(str(path.relative_to(TESTS)))
     return found
 
 
-def test_every_row_that_must_hold_before_a_release_has_a_test() -> None:
-    """No P0 row is without a test named after it."""
+def marked(test: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    """Return the rows in the marks of *test*."""
+    calls = [call for call in test.decorator_list if isinstance(call, ast.Call)]
+    ours = [call for call in calls if ast.unparse(call.func) == "row"]
+    return [ast.literal_eval(row) for call in ours for row in call.args]
+
+
+def test_rows_of_highest_priority_have_tests() -> None:
+    """Each row that must hold before a release (P0) has a test with its mark."""
     missing = sorted(set(ROWS) - set(covered()))
 
     assert [row for row in missing if ROWS[row][0] == "P0"] == []
 
 
-def test_what_is_not_covered_is_said_with_its_reason() -> None:
-    """Each row without a test stands in docs/reliability.md, and none that has one."""
+def test_rows_without_a_test_are_documented() -> None:
+    """docs/reliability.md lists exactly the rows without a test."""
     text = (TESTS.parent / "docs" / "reliability.md").read_text("utf-8")
     said = set(re.findall(r"^\| ([A-E]\d\d) \|", text, re.MULTILINE))
 
     assert said == set(ROWS) - set(covered())
 
 
-def test_no_test_bears_the_name_of_a_row_that_does_not_exist() -> None:
-    """A typing error in a name would count for nothing."""
+def test_row_marks_name_existing_rows() -> None:
+    """A typing error in a mark fails here instead of covering nothing."""
     assert sorted(set(covered()) - set(ROWS)) == []

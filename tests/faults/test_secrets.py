@@ -1,4 +1,4 @@
-"""Rows C36 and E13: canaries put into every input, and every output searched for them."""
+"""Canaries are put into each input, and each output is searched for them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from urllib.parse import quote
 import pytest
 from tools import raw
 from tools.net import free_port
+from tools.rows import row
 from tools.swapchart_process import CHAT, Journal, Serve, SwapchartProcess, shell
 
 pytestmark = pytest.mark.slow
@@ -163,7 +164,8 @@ def outputs(serve_module: Serve, tmp_path_factory: pytest.TempPathFactory) -> di
 
 
 @pytest.mark.parametrize("given", CANARIES)
-def test_C36_E13_no_secret_comes_out_anywhere(outputs: dict[str, bytes], given: str) -> None:
+@row("C36", "E13")
+def test_secrets_appear_in_no_output(outputs: dict[str, bytes], given: str) -> None:
     """16 kinds of secrets, 25 places where something is told: none of them is in any."""
     leaks = {
         place: data[max(0, data.find(form) - 200) :][:300]
@@ -175,7 +177,8 @@ def test_C36_E13_no_secret_comes_out_anywhere(outputs: dict[str, bytes], given: 
     assert leaks == {}
 
 
-def test_C36_outputs_are_really_there(outputs: dict[str, bytes]) -> None:
+@row("C36")
+def test_secrets_check_covers_each_output(outputs: dict[str, bytes]) -> None:
     """The places that were searched tell of the models, or the search would prove nothing."""
     empty = {place for place, data in outputs.items() if len(data) < 2}
 

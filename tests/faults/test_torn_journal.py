@@ -1,4 +1,4 @@
-"""Row E12: a journal that is cut off or garbage stops no start, and ends no innocent process."""
+"""A journal that is cut off or garbage stops no start, and ends no innocent process."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from tools.rows import row
 
 from swapchart.adapters.process.orphans import boot_id, find_orphans, kill_orphans, started_of
 from swapchart.adapters.store import Database, StoreError
@@ -78,7 +79,8 @@ def flips(size: int) -> list[Callable[[bytes], bytes]]:
 
 
 @pytest.mark.parametrize("which", ["", "-wal"])
-def test_E12_a_torn_journal_stops_no_start_and_harms_nobody(
+@row("E12")
+def test_journal_that_is_torn_prevents_no_start_and_ends_no_process(
     tmp_path: Path, innocent: subprocess.Popen[bytes], which: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Cut off at hundreds of places, and with single bits turned: it opens, and works again."""
@@ -118,7 +120,10 @@ def read(path: Path) -> list[Launched]:
             return []
 
 
-def test_E12_garbage_in_the_rows_ends_nobody(innocent: subprocess.Popen[bytes]) -> None:
+@row("E12")
+def test_journal_with_garbage_rows_ends_no_foreign_process(
+    innocent: subprocess.Popen[bytes],
+) -> None:
     """Rows of any type and value: only the very process that was launched would be ended."""
     strange: list[object] = ["", "x", -1, 0, 1, 2**62, None, b"\0", 1.5, innocent.pid]
     rng = random.Random(5)

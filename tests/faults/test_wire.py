@@ -1,4 +1,4 @@
-"""The corpus of raw requests against a whole proxy: rows C03 to C06, C21, C27 and C30.
+"""The corpus of raw requests against a whole proxy.
 
 What the servers' own layers make of them is theirs; docs/reliability.md has the table, and here
 they are held only to go on serving.
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 from tools import raw
+from tools.rows import row
 from tools.swapchart_process import Journal, Serve, SwapchartProcess
 from tools.wire import REFUSED, SMUGGLED
 
@@ -28,7 +29,8 @@ def witnessed(
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_C03_C04_C05_C06_nothing_ambiguous_gets_through(
+@row("C03", "C04", "C05", "C06")
+def test_ambiguous_requests_are_refused(
     witnessed: tuple[SwapchartProcess, Journal], name: str
 ) -> None:
     """Each is refused, the connection ends, and what stands behind it is no request."""
@@ -47,7 +49,8 @@ def test_C03_C04_C05_C06_nothing_ambiguous_gets_through(
 
 
 @pytest.mark.parametrize("server", ["hypercorn --stock", "uvicorn --stock"])
-def test_C03_C04_other_layers_go_on_serving(serve: Serve, server: str) -> None:
+@row("C03", "C04")
+def test_stock_layers_go_on_serving(serve: Serve, server: str) -> None:
     """Whatever they answer to the corpus, the next client is served."""
     proxy = serve({}, server=server)
     for _, data in REFUSED.values():

@@ -116,7 +116,7 @@ def unload(proxy: SwapchartProcess) -> None:
 
 
 # ---- openai
-def test_openai_chats(oai: openai.OpenAI) -> None:
+def test_openai_client_chat_works(oai: openai.OpenAI) -> None:
     """By another name too; all of the answer is llama-server's own."""
     assert [model.id for model in oai.models.list()] == ["ada", "broken", "embedder", "eve", "slow"]
     answer = oai.chat.completions.create(model="gpt-4o", messages=TALK, max_tokens=4)
@@ -129,7 +129,7 @@ def test_openai_chats(oai: openai.OpenAI) -> None:
     assert answer.model_extra["timings"]["predicted_n"] == 4
 
 
-def test_openai_streams_what_it_would_have_answered(oai: openai.OpenAI) -> None:
+def test_openai_client_stream_equals_the_plain_response(oai: openai.OpenAI) -> None:
     plain = oai.chat.completions.create(model="ada", messages=TALK, max_tokens=12, temperature=0)
     chunks = list(
         oai.chat.completions.create(
@@ -144,7 +144,7 @@ def test_openai_streams_what_it_would_have_answered(oai: openai.OpenAI) -> None:
     assert chunks[-1].usage.completion_tokens == 12
 
 
-def test_openai_completes_and_responds(oai: openai.OpenAI) -> None:
+def test_openai_client_completions_and_responses_work(oai: openai.OpenAI) -> None:
     text = oai.completions.create(model="ada", prompt="the river", max_tokens=3).choices[0].text
     stream = oai.responses.create(model="ada", input="hello", max_output_tokens=4, stream=True)
     kinds = [event.type for event in stream]
@@ -155,7 +155,7 @@ def test_openai_completes_and_responds(oai: openai.OpenAI) -> None:
     assert kinds[-1] == "response.completed"
 
 
-def test_openai_tells_the_model_of_tools_and_their_results(oai: openai.OpenAI) -> None:
+def test_openai_client_passes_tools_and_results(oai: openai.OpenAI) -> None:
     """What is asked for reaches its template: the prompt has their names and the answers."""
     tools: Any = [{"type": "function", "function": {"name": "pick", "parameters": PICK}}]
     turn: Any = [
@@ -185,7 +185,7 @@ def test_openai_tells_the_model_of_tools_and_their_results(oai: openai.OpenAI) -
     assert prompt_tokens(turn, tools=tools, tool_choice="required") > with_tools + 30
 
 
-def test_openai_gets_json_of_a_schema(oai: openai.OpenAI) -> None:
+def test_openai_client_gets_json_of_a_schema(oai: openai.OpenAI) -> None:
     """A grammar holds even a model of random weights to it."""
     wanted: Any = {"type": "json_schema", "json_schema": {"name": "pick", "schema": PICK}}
     answer = oai.chat.completions.create(
@@ -195,7 +195,7 @@ def test_openai_gets_json_of_a_schema(oai: openai.OpenAI) -> None:
     assert json.loads(answer.choices[0].message.content or "")["colour"] in ("red", "blue")
 
 
-def test_openai_embeds(oai: openai.OpenAI) -> None:
+def test_openai_client_embeddings_work(oai: openai.OpenAI) -> None:
     """As it asks by itself, in base64, and as numbers."""
     asked = ["one stone", "two rivers"]
     packed = oai.embeddings.create(model="embedder", input=asked)
@@ -207,7 +207,7 @@ def test_openai_embeds(oai: openai.OpenAI) -> None:
     assert packed.data[0].embedding != packed.data[1].embedding
 
 
-def test_openai_reads_the_loading_state(oai: openai.OpenAI, proxy: SwapchartProcess) -> None:
+def test_openai_client_reads_the_loading_state(oai: openai.OpenAI, proxy: SwapchartProcess) -> None:
     unload(proxy)
     reasoning, content = "", ""
     stream = oai.chat.completions.create(model="slow", messages=TALK, max_tokens=3, stream=True)
@@ -222,7 +222,7 @@ def test_openai_reads_the_loading_state(oai: openai.OpenAI, proxy: SwapchartProc
     assert "Loading" not in content
 
 
-def test_openai_errors(oai: openai.OpenAI) -> None:
+def test_openai_client_errors_have_their_type(oai: openai.OpenAI) -> None:
     """Ours and llama-server's own, each with its status, type and text."""
     with pytest.raises(openai.NotFoundError) as missing:
         oai.chat.completions.create(model="nobody", messages=TALK)
@@ -243,7 +243,7 @@ def test_openai_errors(oai: openai.OpenAI) -> None:
     assert unable.value.status_code == 501
 
 
-def test_an_error_after_the_loading_state_is_an_error(
+def test_error_after_the_loading_state_is_an_error(
     oai: openai.OpenAI, claude: anthropic.Anthropic, proxy: SwapchartProcess
 ) -> None:
     """The stream has begun with 200 when llama-server refuses: both clients raise all the same."""
@@ -258,7 +258,9 @@ def test_an_error_after_the_loading_state_is_an_error(
         list(stream.text_stream)
 
 
-def test_openai_sees_a_model_that_cannot_load(oai: openai.OpenAI, proxy: SwapchartProcess) -> None:
+def test_openai_client_gets_an_error_for_a_failed_load(
+    oai: openai.OpenAI, proxy: SwapchartProcess
+) -> None:
     """Its file is missing; the proxy tells, and what serves is served."""
     proxy.may_log = "broken"
     with pytest.raises(openai.InternalServerError, match="broken") as failed:
@@ -270,7 +272,7 @@ def test_openai_sees_a_model_that_cannot_load(oai: openai.OpenAI, proxy: Swapcha
     assert answer.choices
 
 
-def test_a_client_that_leaves_frees_its_slot(oai: openai.OpenAI, proxy: SwapchartProcess) -> None:
+def test_client_that_leaves_frees_its_slot(oai: openai.OpenAI, proxy: SwapchartProcess) -> None:
     """It has one slot only, and the next request gets it."""
     endless: Any = {"ignore_eos": True}
     stream = oai.chat.completions.create(
@@ -284,7 +286,7 @@ def test_a_client_that_leaves_frees_its_slot(oai: openai.OpenAI, proxy: Swapchar
 
 
 # ---- anthropic
-def test_anthropic_chats_and_counts(claude: anthropic.Anthropic) -> None:
+def test_anthropic_client_messages_and_counts_work(claude: anthropic.Anthropic) -> None:
     answer = claude.messages.create(model="claude-like", messages=TALK, max_tokens=4)
     counted = claude.messages.count_tokens(model="ada", messages=TALK)
     more = claude.messages.count_tokens(model="ada", messages=TALK, system=STORY)
@@ -297,7 +299,7 @@ def test_anthropic_chats_and_counts(claude: anthropic.Anthropic) -> None:
     assert more.input_tokens > counted.input_tokens + 200
 
 
-def test_streams_one_right_after_the_other(oai: openai.OpenAI) -> None:
+def test_streams_in_sequence_work(oai: openai.OpenAI) -> None:
     """The server ends its connection after each; none of the requests behind is lost."""
     for _ in range(15):
         chunks = list(
@@ -307,7 +309,7 @@ def test_streams_one_right_after_the_other(oai: openai.OpenAI) -> None:
 
 
 @pytest.mark.parametrize("model", ["ada", "slow"])
-def test_anthropic_streams(
+def test_anthropic_client_stream_works(
     claude: anthropic.Anthropic, proxy: SwapchartProcess, model: str
 ) -> None:
     """Also while the model loads, with and without its being told."""
@@ -320,7 +322,7 @@ def test_anthropic_streams(
     assert final.usage.output_tokens == 6
 
 
-def test_anthropic_tells_the_model_of_tools(claude: anthropic.Anthropic) -> None:
+def test_anthropic_client_passes_tools(claude: anthropic.Anthropic) -> None:
     tools: Any = [{"name": "pick", "description": "a colour", "input_schema": PICK}]
     plain = claude.messages.count_tokens(model="ada", messages=TALK)
     counted = claude.messages.count_tokens(model="ada", messages=TALK, tools=tools)
@@ -330,7 +332,7 @@ def test_anthropic_tells_the_model_of_tools(claude: anthropic.Anthropic) -> None
     assert answer.usage.output_tokens == 3
 
 
-def test_anthropic_errors(claude: anthropic.Anthropic) -> None:
+def test_anthropic_client_errors_have_their_type(claude: anthropic.Anthropic) -> None:
     with pytest.raises(anthropic.NotFoundError, match="model not found"):
         claude.messages.create(model="nobody", messages=TALK, max_tokens=1)
     with pytest.raises(anthropic.BadRequestError, match="exceeds the available context"):
@@ -347,7 +349,7 @@ def test_anthropic_errors(claude: anthropic.Anthropic) -> None:
 
 
 # ---- a swap in the middle
-def test_a_conversation_goes_on_after_a_swap(
+def test_conversation_continues_after_a_swap(
     oai: openai.OpenAI, claude: anthropic.Anthropic, proxy: SwapchartProcess
 ) -> None:
     """One client talks to one model, another takes its place, and the first goes on, unread."""
@@ -368,7 +370,7 @@ def test_a_conversation_goes_on_after_a_swap(
     assert running(proxy)["ada"]["kv"]["verdict"] == "works"
 
 
-def test_a_swap_waits_for_the_stream_and_both_end_well(
+def test_swap_waits_for_the_stream_and_both_end_well(
     oai: openai.OpenAI, claude: anthropic.Anthropic, proxy: SwapchartProcess
 ) -> None:
     """The other model is asked for in the middle of it; nobody notices."""
@@ -401,7 +403,7 @@ def running(proxy: SwapchartProcess) -> dict[str, Any]:
 
 # ---- curl
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
-def test_curl(proxy: SwapchartProcess) -> None:
+def test_curl_requests_work(proxy: SwapchartProcess) -> None:
     """A chat, a stream, a swap, and llama-server's own routes behind it."""
     url, key = f"http://127.0.0.1:{proxy.port}", ("-H", f"Authorization: Bearer {KEY}")
     found = {}

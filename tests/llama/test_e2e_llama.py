@@ -79,7 +79,7 @@ def timings(proxy: SwapchartProcess, name: str) -> dict[str, float]:
     return found
 
 
-def test_a_conversation_survives_a_swap(
+def test_conversation_survives_a_swap(
     serve: Serve, smollm2_llama: LlamaServer, smollm2: Path, tmp_path: Path
 ) -> None:
     """With the seed's hooks a prompt of 1,000 tokens is not evaluated again; without, it is."""
@@ -103,7 +103,7 @@ def test_a_conversation_survives_a_swap(
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_an_unload_with_a_request_in_flight_does_not_hang(
+def test_unload_with_a_request_in_flight_does_not_hang(
     serve: Serve, real_llama: LlamaServer, tiny_gguf: Path, tmp_path: Path, stream: bool
 ) -> None:
     """The server would wait for its client for ever: it is drained, cut, saved and ended."""
@@ -135,7 +135,7 @@ def slots(proxy: SwapchartProcess) -> Any:
     return proxy.get("/upstream/a/slots")
 
 
-def test_a_short_request_in_flight_is_drained(
+def test_short_request_in_flight_is_drained(
     serve: Serve, real_llama: LlamaServer, tiny_gguf: Path
 ) -> None:
     """One that ends within the limit ends well, and only then the server is asked to end."""
@@ -151,7 +151,7 @@ def test_a_short_request_in_flight_is_drained(
     assert proxy.running() == {}
 
 
-def test_twenty_swaps_leave_nothing_behind(
+def test_twenty_swaps_leave_no_process(
     serve: Serve, real_llama: LlamaServer, tiny_gguf: Path
 ) -> None:
     """Ping and pong between two models: every request is answered, one process at a time."""

@@ -51,7 +51,7 @@ async def one_saved(kept: Kept, text: str = LONG) -> int:
     return tokens
 
 
-async def test_one_token_is_left_to_read(
+async def test_restored_prompt_evaluates_one_token(
     real_llama: LlamaServer, tiny_gguf: Path, tmp_path: Path
 ) -> None:
     async with kept_llama(tmp_path, real_llama, tiny_gguf) as kept:
@@ -64,7 +64,7 @@ async def test_one_token_is_left_to_read(
         assert kept.facts()["verdict"] == "works"
 
 
-async def test_a_real_model_goes_on_where_it_was(
+async def test_real_model_continues_after_a_restore(
     smollm2_llama: LlamaServer, smollm2: Path, tmp_path: Path
 ) -> None:
     """The same text as from the cache of the process that was, and no reading."""
@@ -82,7 +82,7 @@ async def test_a_real_model_goes_on_where_it_was(
 
 
 # ---- several slots
-async def test_four_conversations_are_found_again(
+async def test_four_conversations_are_restored(
     real_llama: LlamaServer, tiny_gguf: Path, tmp_path: Path
 ) -> None:
     texts = [f"{first} " + OTHER * 12 for first in ("red", "blue", "green", "stone")]
@@ -97,7 +97,7 @@ async def test_four_conversations_are_found_again(
     assert read == [1, 1, 1, 1]
 
 
-async def test_a_shared_beginning_puts_all_into_one_slot_unless_told(
+async def test_shared_prefix_uses_one_slot_without_an_option(
     real_llama: LlamaServer, tiny_gguf: Path, tmp_path: Path
 ) -> None:
     """With a long system prompt conversations evict each other, so say ``-sps 0.9``."""
@@ -118,7 +118,7 @@ async def test_a_shared_beginning_puts_all_into_one_slot_unless_told(
     assert saved == {0: 1, 2: 2}
 
 
-async def test_without_parallel_only_the_last_conversation_is_there(
+async def test_server_without_parallel_keeps_the_last_conversation_only(
     real_llama: LlamaServer, tiny_gguf: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Idle slots are moved to where they cannot be saved; the keeper warns of that."""
@@ -135,7 +135,7 @@ async def test_without_parallel_only_the_last_conversation_is_there(
     assert any("without `--parallel N`" in text for text in warnings_of(caplog))
 
 
-async def test_an_unrelated_prompt_takes_the_least_valuable_slot(
+async def test_unrelated_prompt_takes_the_least_valuable_slot(
     real_llama: LlamaServer, tiny_gguf: Path, tmp_path: Path
 ) -> None:
     """Restores go from slot 0 on by value, and the server takes the last it has not used."""
@@ -152,7 +152,7 @@ async def test_an_unrelated_prompt_takes_the_least_valuable_slot(
 
 
 # ---- what must never be offered
-async def test_a_truncated_file_never_reaches_the_server_that_would_die_of_it(
+async def test_truncated_file_never_reaches_the_server(
     real_llama: LlamaServer, tiny_gguf: Path, tmp_path: Path
 ) -> None:
     async with kept_llama(tmp_path, real_llama, tiny_gguf) as kept:
@@ -164,7 +164,7 @@ async def test_a_truncated_file_never_reaches_the_server_that_would_die_of_it(
             assert life.child.process.poll() is None
 
 
-async def test_flipped_bytes_never_reach_the_server_that_would_take_them(
+async def test_flipped_bytes_never_reach_the_server(
     real_llama: LlamaServer, tiny_gguf: Path, tmp_path: Path
 ) -> None:
     async with kept_llama(tmp_path, real_llama, tiny_gguf) as kept:
@@ -183,7 +183,7 @@ async def test_flipped_bytes_never_reach_the_server_that_would_take_them(
     assert by_hand.status == 200  # which is why
 
 
-async def test_other_weights_of_the_same_shape_get_nothing(
+async def test_other_weights_of_the_same_shape_restore_nothing(
     real_llama: LlamaServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = write_tiny_gguf(tmp_path / "model.gguf")
@@ -201,7 +201,7 @@ async def test_other_weights_of_the_same_shape_get_nothing(
     [["--parallel", "2"], ["--ctx-size", "4096"], ["-ctk", "bf16"], ["-fa", "off"]],
     ids=" ".join,
 )
-async def test_another_shape_gets_nothing_and_loses_nothing(
+async def test_model_of_another_shape_restores_and_loses_nothing(
     real_llama: LlamaServer, tiny_gguf: Path, tmp_path: Path, change: list[str]
 ) -> None:
     """The server would answer 400, or worse; it is not even asked."""
@@ -216,7 +216,7 @@ async def test_another_shape_gets_nothing_and_loses_nothing(
             assert await life.cached(LONG) == tokens - 2
 
 
-async def test_trap_9_without_caching_of_prompts_nothing_is_kept_and_it_is_said_why(
+async def test_server_without_prompt_cache_saves_nothing_and_is_reported(
     real_llama: LlamaServer, tiny_gguf: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     only_program(real_llama)
@@ -234,7 +234,7 @@ async def test_trap_9_without_caching_of_prompts_nothing_is_kept_and_it_is_said_
     assert "with --no-cache-prompt no cache is ever used" in text
 
 
-async def test_a_server_that_does_not_tell_its_slots_is_told_of(
+async def test_server_that_hides_its_slots_is_reported(
     real_llama: LlamaServer, tiny_gguf: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """With ``--no-slots`` nobody can tell which of them holds what."""
@@ -250,7 +250,7 @@ async def test_a_server_that_does_not_tell_its_slots_is_told_of(
     assert any("GET /slots: status 501" in text for text in warnings_of(caplog))
 
 
-async def test_what_does_not_matter_does_not_matter(
+async def test_irrelevant_options_keep_the_save(
     real_llama: LlamaServer, tiny_gguf: Path, tmp_path: Path
 ) -> None:
     only_program(real_llama)
@@ -261,7 +261,7 @@ async def test_what_does_not_matter_does_not_matter(
             assert await life.cached(LONG) == tokens - 2
 
 
-async def test_another_build_gets_nothing(
+async def test_another_build_restores_nothing(
     real_llama: LlamaServer, tiny_gguf: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Their files differ in version; and a newer build may compute otherwise."""
@@ -276,7 +276,7 @@ async def test_another_build_gets_nothing(
     assert any("build: " in text for text in warnings_of(caplog))
 
 
-async def test_an_api_key_of_the_server_is_used(
+async def test_api_key_of_the_server_is_used(
     real_llama: LlamaServer, tiny_gguf: Path, tmp_path: Path
 ) -> None:
     only_program(real_llama)
@@ -295,7 +295,7 @@ async def test_an_api_key_of_the_server_is_used(
         assert "secret-key" not in kept.manifest_path.read_text()
 
 
-async def test_a_key_that_we_cannot_know_is_told(
+async def test_server_key_that_is_unknown_is_reported(
     real_llama: LlamaServer, tiny_gguf: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     only_program(real_llama)
@@ -330,7 +330,7 @@ async def by_hand(kept: Kept) -> tuple[int, int]:
         return answer.json()["n_restored"], await life.cached(LONG)
 
 
-async def test_a_window_restores_in_name_only_unless_it_is_full(
+async def test_sliding_window_restores_only_if_it_is_full(
     real_llama: LlamaServer, window: Path, tmp_path: Path
 ) -> None:
     """What the server does: 200 and the right number, and then everything is read again."""
@@ -347,7 +347,7 @@ async def test_a_window_restores_in_name_only_unless_it_is_full(
     assert found[1][1] == found[1][0] - 2
 
 
-async def test_a_sliding_window_is_refused_and_why_is_said_once(
+async def test_sliding_window_is_refused_and_logged_once(
     real_llama: LlamaServer, window: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with kept_llama(tmp_path, real_llama, window) as kept:
@@ -365,7 +365,7 @@ async def test_a_sliding_window_is_refused_and_why_is_said_once(
 
 
 @pytest.mark.parametrize("allows", [False, True])
-async def test_a_sliding_window_is_kept_only_if_it_is_insisted_on(
+async def test_sliding_window_is_saved_only_if_configured(
     real_llama: LlamaServer, window: Path, tmp_path: Path, allows: bool
 ) -> None:
     """``--swa-full`` alone is not enough: a prompt that leaves early may get wrong answers."""

@@ -74,7 +74,9 @@ def test_conversations_survive_swaps(
     assert 'swapchart_kv_saved_bytes{model="one"}' in metrics
 
 
-def test_it_survives_the_proxy(serve: Serve, real_llama: LlamaServer, tiny_gguf: Path) -> None:
+def test_conversation_survives_a_restart_of_the_proxy(
+    serve: Serve, real_llama: LlamaServer, tiny_gguf: Path
+) -> None:
     """SIGTERM of the proxy is a stop like any other, and another proxy goes on from there."""
     state = ["--state-dir", str(tiny_gguf.parent / "state")]
     reads = []
@@ -87,7 +89,9 @@ def test_it_survives_the_proxy(serve: Serve, real_llama: LlamaServer, tiny_gguf:
     assert reads[1] == 1
 
 
-def test_it_survives_an_idle_limit(serve: Serve, real_llama: LlamaServer, tiny_gguf: Path) -> None:
+def test_conversation_survives_an_idle_limit(
+    serve: Serve, real_llama: LlamaServer, tiny_gguf: Path
+) -> None:
     proxy = serve(two(real_llama, tiny_gguf, ttl=1))
     ask(proxy, "one", STORY)
     proxy.wait_state("one", "stopped")
@@ -95,7 +99,7 @@ def test_it_survives_an_idle_limit(serve: Serve, real_llama: LlamaServer, tiny_g
     assert ask(proxy, "one", STORY)["timings"]["prompt_n"] == 1
 
 
-def test_trap_1_no_request_comes_before_the_restore(
+def test_requests_wait_for_the_restore(
     serve: Serve, real_llama: LlamaServer, tiny_gguf: Path
 ) -> None:
     """Those that wait for the model when it comes up find it restored, all of them."""
@@ -114,7 +118,7 @@ def test_trap_1_no_request_comes_before_the_restore(
     assert reads == [1, 1, 1, 1]
 
 
-def test_trap_7_a_request_during_the_save_waits_and_loses_nothing(
+def test_request_during_the_save_waits_for_the_next_process(
     serve: Serve, real_llama: LlamaServer, tiny_gguf: Path
 ) -> None:
     """It is answered by the next process, from what was saved."""
@@ -132,7 +136,7 @@ def test_trap_7_a_request_during_the_save_waits_and_loses_nothing(
 
 
 @pytest.mark.parametrize("is_stream", [False, True])
-def test_a_busy_slot_is_drained_then_cut_and_saved(
+def test_busy_slot_is_drained_then_aborted_and_saved(
     serve: Serve, real_llama: LlamaServer, tiny_gguf: Path, is_stream: bool
 ) -> None:
     """A request without an end is cut by the drain's limit, and its conversation is kept."""
@@ -153,7 +157,7 @@ def test_a_busy_slot_is_drained_then_cut_and_saved(
     assert proxy.running()["one"]["kv"]["failures"] == 0
 
 
-def test_it_is_said_what_to_add_and_nothing_is_added_unasked(
+def test_command_without_slot_folder_is_unchanged_and_reported(
     serve: Serve, real_llama: LlamaServer, tiny_gguf: Path
 ) -> None:
     """Without ``--slot-save-path`` the model starts plainly, unless ``manageArgs`` is on."""
@@ -169,7 +173,7 @@ def test_it_is_said_what_to_add_and_nothing_is_added_unasked(
         assert managed.wait_said("kv: adding --slot-save-path") == 1
 
 
-def test_a_save_that_is_killed_loses_nothing_that_was_saved(
+def test_save_that_is_killed_keeps_earlier_saves(
     serve: Serve, real_llama: LlamaServer, tiny_gguf: Path
 ) -> None:
     """The server hangs in the middle of it, and the proxy is killed: the old one is restored."""
@@ -191,7 +195,7 @@ def test_a_save_that_is_killed_loses_nothing_that_was_saved(
     assert ask(again, "one", STORY)["timings"]["prompt_n"] == 1
 
 
-def test_it_survives_a_sleep(serve: Serve, tiny_gguf: Path) -> None:
+def test_conversation_survives_a_sleep(serve: Serve, tiny_gguf: Path) -> None:
     """Saved before it sleeps, which loses the cache; restored when it wakes, before it answers."""
     slots = tiny_gguf.parent / "asleep"
     slots.mkdir()
@@ -216,7 +220,7 @@ def test_it_survives_a_sleep(serve: Serve, tiny_gguf: Path) -> None:
     assert proxy.running()["one"]["incarnation"] == 1
 
 
-def test_it_can_be_switched_on_while_the_proxy_runs(
+def test_kv_can_be_switched_on_while_the_proxy_runs(
     serve: Serve, real_llama: LlamaServer, tiny_gguf: Path
 ) -> None:
     """A reload restarts the model, which needs another command; from then on it is kept."""
@@ -247,7 +251,7 @@ DIALECTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("is_stream", [False, True], ids=["whole", "stream"])
-def test_every_dialect_proves_it(
+def test_effectiveness_is_measured_in_each_dialect(
     serve: Serve, real_llama: LlamaServer, tiny_gguf: Path, is_stream: bool
 ) -> None:
     """Long answers too, and streams that tell of the cache at their beginning only."""

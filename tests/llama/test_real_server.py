@@ -87,7 +87,7 @@ def terminate_deaf(child: Child) -> None:
 # ---- start and end -----------------------------------------------------------------
 
 
-def test_it_is_loading_until_it_is_healthy(
+def test_server_that_loads_returns_503_until_healthy(
     smollm2_llama: LlamaServer, smollm2: Path, tmp_path: Path
 ) -> None:
     """Before health there is refusal, then 503, and nothing else."""
@@ -105,7 +105,7 @@ def test_it_is_loading_until_it_is_healthy(
     assert seen == sorted(seen, key=[0, 503, 200].index)
 
 
-def test_a_stream_has_the_chunks_that_clients_know(two_slots: Child) -> None:
+def test_stream_has_the_chunks_that_clients_know(two_slots: Child) -> None:
     body = chat("the red tree", 3, stream=True, stream_options={"include_usage": True})
     answer = raw.call(two_slots.port, "POST", CHAT, value=body)
     events = answer.events()
@@ -148,7 +148,7 @@ def test_sigterm_in_flight_hangs_until_the_client_leaves(
         assert child.wait() == 0
 
 
-def test_a_second_sigterm_ends_it_with_code_1(
+def test_sigterm_twice_ends_with_code_1(
     pristine: LlamaServer, tiny_gguf: Path, tmp_path: Path
 ) -> None:
     with (
@@ -161,13 +161,15 @@ def test_a_second_sigterm_ends_it_with_code_1(
         assert child.wait() == 1
 
 
-def test_a_missing_model_ends_it_with_code_1(pristine: LlamaServer, tmp_path: Path) -> None:
+def test_server_with_a_missing_model_ends_with_code_1(
+    pristine: LlamaServer, tmp_path: Path
+) -> None:
     with pristine.start(tmp_path / "missing.gguf", cwd=tmp_path) as child:
         assert child.wait() == 1
         assert "failed to load model" in child.output()
 
 
-def test_a_port_in_use_ends_it_with_code_1(
+def test_server_on_a_port_in_use_ends_with_code_1(
     pristine: LlamaServer, tiny_gguf: Path, two_slots: Child, tmp_path: Path
 ) -> None:
     """It may end before it has written why; the one that has the port is not disturbed."""
@@ -176,7 +178,7 @@ def test_a_port_in_use_ends_it_with_code_1(
     assert raw_status(two_slots.port) == 200
 
 
-def test_without_a_model_it_is_healthy_all_the_same(pristine: LlamaServer, tmp_path: Path) -> None:
+def test_server_without_a_model_is_healthy(pristine: LlamaServer, tmp_path: Path) -> None:
     """A command that lost its model argument starts a router: health proves no model."""
     port = free_port()
     argv = [*pristine.command, "--host", "127.0.0.1", "--port", str(port)]
@@ -185,7 +187,7 @@ def test_without_a_model_it_is_healthy_all_the_same(pristine: LlamaServer, tmp_p
         child.wait_healthy()
 
 
-def test_a_client_that_leaves_frees_the_slot(two_slots: Child) -> None:
+def test_client_that_leaves_frees_the_slot(two_slots: Child) -> None:
     client = open_endless(two_slots)
     client.close()
 
@@ -195,7 +197,7 @@ def test_a_client_that_leaves_frees_the_slot(two_slots: Child) -> None:
 # ---- slots ---------------------------------------------------------------------------
 
 
-def test_props_and_slots_tell_how_many_there_are(two_slots: Child) -> None:
+def test_props_and_slots_report_the_slot_count(two_slots: Child) -> None:
     props = raw.call(two_slots.port, "GET", "/props").json()
     slots = raw.call(two_slots.port, "GET", "/slots").json()
 
@@ -216,7 +218,7 @@ def test_slot_numbers_wrap(two_slots: Child) -> None:
     assert act(two_slots, "x", "erase").status == 400
 
 
-def test_a_saved_slot_leaves_one_token_to_evaluate_after_a_restart(
+def test_saved_slot_leaves_one_token_to_evaluate_after_a_restart(
     real_llama: LlamaServer, tiny_gguf: Path, tmp_path: Path
 ) -> None:
     with real_llama.start(tiny_gguf, cwd=tmp_path, save_path=tmp_path) as before:
@@ -235,7 +237,7 @@ def test_a_saved_slot_leaves_one_token_to_evaluate_after_a_restart(
     assert warm["usage"]["prompt_tokens_details"]["cached_tokens"] == warm["timings"]["cache_n"]
 
 
-def test_an_empty_slot_overwrites_a_good_file(two_slots: Child) -> None:
+def test_empty_slot_overwrites_a_good_file(two_slots: Child) -> None:
     complete(two_slots, "the red tree", id_slot=0)
     good = act(two_slots, 0, "save", "same.bin").json()
     act(two_slots, 0, "erase")
@@ -245,7 +247,7 @@ def test_an_empty_slot_overwrites_a_good_file(two_slots: Child) -> None:
     assert act(two_slots, 0, "restore", "same.bin").json()["n_restored"] == 0
 
 
-def test_a_busy_slot_is_saved_when_it_is_idle(two_slots: Child) -> None:
+def test_busy_slot_is_saved_when_it_is_idle(two_slots: Child) -> None:
     with raw.Connection(two_slots.port) as client:
         body = {"prompt": "go", "max_tokens": 300, "ignore_eos": True, "stream": True, "id_slot": 1}
         client.request("POST", COMPLETION, value=body)
@@ -256,7 +258,7 @@ def test_a_busy_slot_is_saved_when_it_is_idle(two_slots: Child) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"", b"garbage" * 100])
-def test_a_bad_file_is_refused_and_leaves_the_slot_empty(
+def test_bad_file_is_refused_and_leaves_the_slot_empty(
     two_slots: Child, tmp_path_factory: pytest.TempPathFactory, content: bytes | None
 ) -> None:
     complete(two_slots, "the red tree", id_slot=0)
@@ -276,20 +278,20 @@ def save_folder(child: Child) -> Path:
 
 
 @pytest.mark.parametrize("name", ["../x.bin", "a/b.bin", "x" * 256])
-def test_a_filename_stays_in_its_folder(two_slots: Child, name: str) -> None:
+def test_filename_stays_in_its_folder(two_slots: Child, name: str) -> None:
     answer = act(two_slots, 0, "save", name)
 
     assert (answer.status, answer.json()["error"]["message"]) == (400, "Invalid filename")
 
 
-def test_without_a_folder_there_are_no_slot_files(
+def test_slot_files_without_a_folder_are_refused(
     real_llama: LlamaServer, tiny_gguf: Path, tmp_path: Path
 ) -> None:
     with real_llama.start(tiny_gguf, cwd=tmp_path) as child:
         assert act(child.wait_healthy(), 0, "save", "a.bin").status == 501
 
 
-def test_a_file_of_other_weights_of_the_same_shape_is_taken(
+def test_file_of_other_weights_of_the_same_shape_is_taken(
     real_llama: LlamaServer, tiny_gguf: Path, tmp_path: Path
 ) -> None:
     """Silently wrong: a store of slots must be keyed by the model file's content."""
@@ -301,7 +303,7 @@ def test_a_file_of_other_weights_of_the_same_shape_is_taken(
         assert act(child.wait_healthy(), 0, "restore", "s.bin").json()["n_restored"] == n_saved
 
 
-def test_a_truncated_file_is_refused_or_aborts_the_server(
+def test_truncated_file_is_refused_or_aborts_the_server(
     pristine: LlamaServer, tiny_gguf: Path, tmp_path: Path
 ) -> None:
     """Never restored: but the server may be gone, so sizes are checked before it is asked."""
@@ -319,7 +321,7 @@ def test_a_truncated_file_is_refused_or_aborts_the_server(
     assert status in (0, 400)
 
 
-def test_a_real_model_answers_from_its_restored_cache(
+def test_real_model_responds_from_its_restored_cache(
     smollm2_llama: LlamaServer, smollm2: Path, tmp_path: Path
 ) -> None:
     """The use case, on a model that says something: the same text, and no prompt evaluation."""

@@ -23,7 +23,7 @@ from swapchart.machine.explore import Input, parameter_sets
 FIRST = [next(parameter_sets(lifecycle(), Bounds()))]
 
 
-def test_our_chart_keeps_every_promise() -> None:
+def test_shipped_chart_keeps_every_promise() -> None:
     """Every state, every event, every parameter: nothing is broken, and much was looked at."""
     report = check(lifecycle())
 
@@ -34,7 +34,7 @@ def test_our_chart_keeps_every_promise() -> None:
     assert report.configurations == 24
 
 
-def test_more_requests_break_nothing_either() -> None:
+def test_shipped_chart_with_more_requests_keeps_every_promise() -> None:
     """Two that wait, two that are served and three failures in a row are no different."""
     bounds = Bounds(waiting=2, served=2, counts=3)
     corners = list(parameter_sets(lifecycle(), bounds))
@@ -57,7 +57,7 @@ def only(kind: str, report: Report) -> str:
     return next(finding.sentence for finding in report.findings if finding.kind == kind)
 
 
-def test_an_event_that_nobody_takes_is_found_with_the_shortest_way() -> None:
+def test_unhandled_event_is_found_with_the_shortest_trace() -> None:
     """Without a word on `sleep` in `stopped`, the way to the finding is one event long."""
     report = broken({"states": {"stopped": {"remove_transitions": [{"event": "sleep"}]}}})
 
@@ -182,14 +182,14 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("finding", "overlay"), WRONG, ids=[text for text, _ in WRONG])
-def test_what_is_wrong_is_found(finding: str, overlay: dict[str, Any]) -> None:
+def test_checker_finds_each_kind_of_mistake(finding: str, overlay: dict[str, Any]) -> None:
     """One thing is made wrong, and the checker says just that."""
     report = broken(overlay)
 
     assert finding in [f"{found.kind}: {found.sentence}" for found in report.findings]
 
 
-def test_each_trace_is_a_way_that_the_chart_really_goes() -> None:
+def test_trace_replays_on_the_chart() -> None:
     """Replaying the events of a trace on an instance leads where the trace says."""
     document = merge(lifecycle(), {"states": {"health_checking": {"exit": None}}})
     finding = check(document, parameters=FIRST).findings[0]
@@ -227,7 +227,7 @@ PING: dict[str, Any] = {
 }
 
 
-def test_going_round_for_ever_is_no_rest() -> None:
+def test_endless_loop_is_found() -> None:
     """A loop that the world alone keeps going, with no way out of it, is found."""
     report = check(small(PING, promises={"rest": "calm"}))
 
@@ -244,7 +244,7 @@ def with_exit(**promises: Any) -> Document:
     return small(states, events=events, promises={"rest": "calm", **promises})
 
 
-def test_a_loop_that_something_may_end_is_no_rest_either() -> None:
+def test_endless_loop_that_may_be_left_is_found() -> None:
     """What need not come ends nothing; what does not repeat for ever does."""
     report = check(with_exit())
 
@@ -254,12 +254,12 @@ def test_a_loop_that_something_may_end_is_no_rest_either() -> None:
     assert check(with_exit(patience="ring")).is_ok
 
 
-def test_a_chart_that_promises_nothing_breaks_nothing() -> None:
+def test_chart_without_promises_breaks_none() -> None:
     """Without promises only what is always wrong is looked for."""
     assert check(small(PING)).is_ok
 
 
-def test_a_chart_must_be_able_to_end_if_it_has_an_end() -> None:
+def test_chart_must_be_able_to_end_if_it_has_an_end() -> None:
     """A trap from which no event leads to the final state is found."""
     states = {
         "one": {
@@ -283,7 +283,7 @@ def test_a_chart_must_be_able_to_end_if_it_has_an_end() -> None:
     )
 
 
-def test_a_state_that_cannot_be_reached_is_found() -> None:
+def test_state_that_cannot_be_reached_is_found() -> None:
     """The library sees an edge to it; the guard on the edge never holds."""
     states = {
         "one": {
@@ -301,7 +301,7 @@ def test_a_state_that_cannot_be_reached_is_found() -> None:
     )
 
 
-def test_counts_beyond_the_bounds_are_not_followed_nor_taken_for_an_end() -> None:
+def test_counts_beyond_the_bounds_are_not_explored() -> None:
     """A counter without end is explored up to the bound, and what lies beyond is no finding."""
     states = {
         "one": {"initial": True, "transitions": [{"event": "go", "on": "count"}]},
@@ -322,7 +322,7 @@ def test_counts_beyond_the_bounds_are_not_followed_nor_taken_for_an_end() -> Non
     assert check(moving).is_ok
 
 
-def test_the_beginning_is_held_to_the_promises_too() -> None:
+def test_initial_state_is_checked() -> None:
     """What is wrong before the first event has a trace of one move."""
     document = merge(
         lifecycle(),
@@ -334,7 +334,7 @@ def test_the_beginning_is_held_to_the_promises_too() -> None:
     assert [str(move) for move in finding.trace] == ["begin -> alive.stopped"]
 
 
-def test_the_shortest_trace_of_all_parameters_is_kept() -> None:
+def test_shortest_trace_of_all_parameters_is_kept() -> None:
     """A finding of several sets of parameters is shown once, by its shortest way."""
     overlay = {
         "states": {
@@ -357,7 +357,7 @@ def test_the_shortest_trace_of_all_parameters_is_kept() -> None:
         assert len(finding.trace) == min(same)
 
 
-def test_a_promise_on_a_field_is_asked_of_events_that_have_it() -> None:
+def test_promise_on_a_field_applies_to_events_that_have_it() -> None:
     """An expression that reads a field says nothing of events without it: it does not hold."""
     always = {"why": "every end is a crash", "if": "abnormal or not abnormal", "then": "abnormal"}
     report = broken({"promises": {"always": [always]}})
@@ -366,14 +366,14 @@ def test_a_promise_on_a_field_is_asked_of_events_that_have_it() -> None:
     assert report.findings[0].trace[-1].event == "proc_exited(abnormal=False)"
 
 
-def test_too_much_to_explore_is_said() -> None:
+def test_exploration_beyond_its_limit_is_a_finding() -> None:
     """The checker gives up with a finding instead of going on for hours."""
     report = check(lifecycle(), parameters=FIRST, most=100)
 
     assert only("too much to explore", report) == "more than 100 situations"
 
 
-def test_a_chart_without_an_active_leaf_is_found() -> None:
+def test_chart_without_an_active_leaf_is_found() -> None:
     """A history without a default, which no document may have, leaves nothing active."""
     states = {
         "box": {
@@ -396,7 +396,7 @@ def test_a_chart_without_an_active_leaf_is_found() -> None:
     assert "an empty configuration" in {finding.kind for finding in report.findings}
 
 
-def test_the_first_finding_is_enough_for_who_only_wants_to_know() -> None:
+def test_checker_with_stop_at_first_returns_early() -> None:
     """`stop_at_first` returns early."""
     document = merge(lifecycle(), {"states": {"health_checking": {"exit": None}}})
 

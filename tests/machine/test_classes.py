@@ -51,7 +51,7 @@ CATALOGUE: dict[str, Any] = {
 }
 
 
-def test_a_class_becomes_a_document_that_does_the_same() -> None:
+def test_class_becomes_an_equivalent_document() -> None:
     """States, history, guards and the order of actions come through; the copy steps alike."""
     document = from_class(Door, CATALOGUE)
 
@@ -66,7 +66,7 @@ def test_a_class_becomes_a_document_that_does_the_same() -> None:
 
 
 @pytest.mark.parametrize("name", [*NAMES, "lifecycle"])
-def test_what_we_compile_reads_back_as_what_it_was(name: str) -> None:
+def test_document_compiled_and_read_back_is_equal(name: str) -> None:
     """From a document to a class and back is the document, in all that it does."""
     document = chart(name)
     catalogue = {key: document.source.get(key) for key in ("data", "parameters", "events")}
@@ -111,7 +111,7 @@ class Restless(StateChart[Any]):
     hidden = Event(one.to(two, cond="later"), internal=True)
 
 
-def test_what_works_by_itself_is_refused() -> None:
+def test_class_with_autonomous_behavior_is_refused() -> None:
     """Invoked services and delayed or internal events have no place in a document."""
     with pytest.raises(ChartError) as caught:
         from_class(Restless)
@@ -138,7 +138,7 @@ class Done(StateChart[Any]):
     done_state_work = work.to(over)
 
 
-def test_the_end_of_a_compound_state_is_one_event() -> None:
+def test_end_of_a_compound_state_is_one_event() -> None:
     """Of the two names the library gives it, only the dotted one is written."""
     document = from_class(Done)
     stepper = Compiled(document).stepper()
@@ -153,7 +153,7 @@ class Listener:
     """Stand for any listener."""
 
 
-def test_everything_that_a_document_cannot_say_is_listed() -> None:
+def test_class_features_without_a_document_form_are_listed() -> None:
     """Code, delays, validators, invoked services, names and values of states: none is dropped."""
 
     class Messy(StateChart[Any]):

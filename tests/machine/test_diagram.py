@@ -37,7 +37,7 @@ def laid_out(source: str) -> dict[str, set[str]]:
 
 @needs_dot
 @pytest.mark.parametrize("name", [*NAMES, "lifecycle"])
-def test_every_state_is_drawn_in_the_clusters_of_its_ancestors_only(name: str) -> None:
+def test_dot_state_is_in_the_clusters_of_its_ancestors_only(name: str) -> None:
     """Graphviz puts no state into a foreign cluster, whichever edges lead to it."""
     document = chart(name)
 
@@ -52,7 +52,7 @@ def test_every_state_is_drawn_in_the_clusters_of_its_ancestors_only(name: str) -
 
 
 @pytest.mark.parametrize("name", [*NAMES, "lifecycle"])
-def test_dot_says_what_the_chart_says(name: str) -> None:
+def test_dot_shows_each_event_guard_and_action(name: str) -> None:
     """Every event, guard and action of the chart is legible in the picture."""
     document = chart(name)
 
@@ -62,7 +62,7 @@ def test_dot_says_what_the_chart_says(name: str) -> None:
         assert word in text
 
 
-def test_active_states_stand_out() -> None:
+def test_dot_highlights_active_states() -> None:
     """A configuration is highlighted, its ancestors included, and nothing else is."""
     text = to_dot(lifecycle(), active=("alive", "ready"))
     plain = to_dot(lifecycle())
@@ -71,7 +71,7 @@ def test_active_states_stand_out() -> None:
     assert "#c77700" not in plain
 
 
-def test_a_state_passed_at_once_is_a_choice() -> None:
+def test_dot_shows_a_transient_state_as_choice() -> None:
     """States left at once, with nothing to do in them, are diamonds; all others are not."""
     kinds = {node.id: node.kind for node in picture(lifecycle()).nodes.values()}
 
@@ -114,7 +114,7 @@ def test_regions_of_a_parallel_state_are_divided() -> None:
     assert "[*] --> left\n" not in text
 
 
-def test_actions_and_legend_can_be_left_out() -> None:
+def test_dot_without_actions_and_legend_omits_them() -> None:
     """For a small picture: states, events and guards only."""
     text = to_dot(lifecycle(), hide_actions=True, legend=False)
 
@@ -151,7 +151,7 @@ def test_table_has_one_row_for_each_transition_and_each_entry_and_exit() -> None
     assert ["alive.starting", "abandon", "nobody_waits", "terminating", "want_stop"] in table
 
 
-def test_the_table_says_how_a_history_begins_and_what_is_internal() -> None:
+def test_table_shows_history_defaults_and_internal_transitions() -> None:
     """What a history state does by default is a row, and an internal transition says so."""
     assert ["work.last", "*by default*", "", "plain", ""] in rows(chart("history_deep"))
     assert ["outer", "skip", "", "third (internal)", "count"] in rows(chart("compound"))

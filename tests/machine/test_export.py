@@ -20,7 +20,7 @@ from swapchart.machine import (
 
 
 @pytest.mark.parametrize("write", [to_yaml, to_json])
-def test_the_whole_document_reads_back(write: object) -> None:
+def test_export_of_the_document_reads_back(write: object) -> None:
     """YAML and JSON lose nothing of a document, and writing it again changes nothing."""
     assert callable(write)
     text = write(lifecycle())
@@ -38,7 +38,7 @@ def test_yaml_means_the_same_to_a_strict_yaml_1_1_reader() -> None:
     assert from_mapping(plain) == lifecycle()
 
 
-def test_the_chart_part_is_the_native_dialect() -> None:
+def test_export_of_the_chart_is_the_native_dialect() -> None:
     """python-statemachine's own loader validates it against its own schema."""
     chart = load(native_yaml(lifecycle()), format="yaml", validate=True)
 
@@ -47,7 +47,7 @@ def test_the_chart_part_is_the_native_dialect() -> None:
     }
 
 
-def test_every_format_can_be_rendered() -> None:
+def test_export_renders_each_format() -> None:
     """`render` knows every format it lists, and says so of one it does not know."""
     for name in FORMATS:
         assert render(lifecycle(), name, active=("alive", "ready"))

@@ -49,7 +49,7 @@ promises:
 """)
 
 
-def test_a_hook_point_of_ones_own_runs_before_each_launch() -> None:
+def test_overlay_custom_hook_point_runs_before_each_launch() -> None:
     """The chart goes through the new state, asks for its hooks, and keeps every promise."""
     document = merge(lifecycle(), PREPARING)
     stepper = Compiled(document).stepper()
@@ -65,7 +65,7 @@ def test_a_hook_point_of_ones_own_runs_before_each_launch() -> None:
     assert check(document, parameters=[corners[0], corners[-1]]).is_ok
 
 
-def test_a_naive_overlay_is_refuted_with_a_trace() -> None:
+def test_overlay_that_breaks_a_promise_is_refuted_with_a_trace() -> None:
     """Without a word on stop, the new state would terminate a process that is not there."""
     naive = copy.deepcopy(PREPARING)
     naive["states"]["preparing"]["transitions"] = naive["states"]["preparing"]["transitions"][:2]
@@ -79,7 +79,7 @@ def test_a_naive_overlay_is_refuted_with_a_trace() -> None:
     ]  # fmt: skip
 
 
-def test_the_base_stays_as_it_is() -> None:
+def test_overlay_does_not_change_its_base() -> None:
     """Laying an overlay over a chart changes neither the chart nor the overlay."""
     before, overlay = to_yaml(lifecycle()), copy.deepcopy(PREPARING)
 
@@ -100,7 +100,7 @@ def test_overlays_can_be_stacked() -> None:
     assert twice.name == "Mine"
 
 
-def test_an_empty_overlay_changes_nothing() -> None:
+def test_overlay_that_is_empty_changes_nothing() -> None:
     """Nothing laid over a chart leaves a chart that is equal in all but its form."""
     document = merge(lifecycle(), {})
 
@@ -195,9 +195,7 @@ def test_an_empty_overlay_changes_nothing() -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_is_wrong_is_said_in_the_terms_of_the_overlay(
-    where: str, why: str, overlay: Any
-) -> None:
+def test_overlay_mistake_is_reported_at_its_path(where: str, why: str, overlay: Any) -> None:
     """The error names the path in the overlay and what was expected there."""
     base = lifecycle()
     if overlay == "a document without format":
@@ -223,7 +221,7 @@ def test_promises_can_be_dropped_and_replaced() -> None:
     assert document.promises.stopping == "sleeping"
 
 
-def test_a_timer_of_ones_own() -> None:
+def test_overlay_adds_a_timer() -> None:
     """An overlay adds a timer with its event, and the state that arms it."""
     overlay = load_yaml("""
 events: {bored: {origin: timer, of: boredom}}
@@ -245,7 +243,7 @@ states:
     assert check(document, parameters=[next(parameter_sets(document, Bounds()))]).is_ok
 
 
-def test_a_state_can_be_taken_out() -> None:
+def test_overlay_removes_a_state() -> None:
     """Null removes a state with all that only it used, once nothing leads to it any more."""
     document = merge(
         lifecycle(),
@@ -270,7 +268,7 @@ states:
     assert check(document, parameters=[next(parameter_sets(document, Bounds()))]).is_ok
 
 
-def test_a_state_at_the_top_and_a_state_in_an_atomic_one() -> None:
+def test_overlay_adds_states_at_the_top_and_in_an_atomic_state() -> None:
     """A new state may stand beside all others, or be the first inside one that had none."""
     document = merge(
         lifecycle(),

@@ -71,7 +71,7 @@ STATE = "chart/states/one"
 FIRST = "chart/states/one/transitions/0"
 
 
-def test_the_good_document_is_good() -> None:
+def test_valid_document_is_accepted() -> None:
     """What the table below breaks in one place each is sound to begin with."""
     document = from_mapping(copy.deepcopy(GOOD))
 
@@ -285,7 +285,7 @@ def test_the_good_document_is_good() -> None:
         ),
     ],
 )
-def test_what_is_wrong_is_said(path: str, value: Any, error: str) -> None:
+def test_document_mistake_is_reported(path: str, value: Any, error: str) -> None:
     """One thing is broken, and one of the reported problems says which."""
     with pytest.raises(ChartError) as caught:
         from_mapping(with_(path, value))
@@ -294,13 +294,13 @@ def test_what_is_wrong_is_said(path: str, value: Any, error: str) -> None:
 
 
 @pytest.mark.parametrize("raw", [None, 3, "text", []])
-def test_what_is_no_mapping_is_no_document(raw: Any) -> None:
+def test_document_that_is_not_a_mapping_is_refused(raw: Any) -> None:
     """Anything else than a mapping is refused for what it is."""
     with pytest.raises(ChartError, match="chart document: expected a mapping, got"):
         from_mapping(raw)
 
 
-def test_names_that_mean_something_else_are_refused() -> None:
+def test_name_with_another_meaning_is_refused() -> None:
     """A name is declared once, and neither the library nor the context uses it already."""
     raw = copy.deepcopy(GOOD)
     raw["data"] |= {"event": {"initial": 0}, "was_n": {"initial": 0}, "small": {"initial": 0}}
@@ -317,7 +317,7 @@ def test_names_that_mean_something_else_are_refused() -> None:
         assert line in notes
 
 
-def test_a_library_name_is_no_event() -> None:
+def test_event_with_a_library_name_is_refused() -> None:
     """An event called like a method of the library would replace that method."""
     raw = copy.deepcopy(GOOD)
     raw["events"]["send"] = {}
@@ -327,7 +327,7 @@ def test_a_library_name_is_no_event() -> None:
         from_mapping(raw)
 
 
-def test_all_problems_are_counted_and_noted() -> None:
+def test_document_error_counts_and_lists_all_problems() -> None:
     """The message names the first and counts the others; the note lists them all."""
     raw = copy.deepcopy(GOOD)
     raw["format"] = None
@@ -348,7 +348,7 @@ def test_all_problems_are_counted_and_noted() -> None:
         ("!!python/object:os.system {}", "chart document: not YAML"),
     ],
 )
-def test_what_is_no_clean_yaml_is_refused(text: str, error: str) -> None:
+def test_yaml_with_duplicate_keys_or_tags_is_refused(text: str, error: str) -> None:
     """Duplicate keys, keys that are no text and tags that are more than data are errors."""
     with pytest.raises(ChartError, match=r"line|chart document") as caught:
         read(text)
@@ -356,7 +356,7 @@ def test_what_is_no_clean_yaml_is_refused(text: str, error: str) -> None:
     assert error in str(caught.value)
 
 
-def test_words_stay_words() -> None:
+def test_yaml_words_stay_text() -> None:
     """``on``, ``yes`` and ``no`` are names in a chart, not truth values."""
     text = yaml.safe_dump(GOOD).replace("'on'", "on")
 
@@ -366,7 +366,7 @@ def test_words_stay_words() -> None:
     assert document.data["mode"].values == ("yes", "b")
 
 
-def test_our_own_chart_is_read_once() -> None:
+def test_shipped_chart_is_cached() -> None:
     """It ships with the package and is cached."""
     assert lifecycle() is lifecycle()
     assert lifecycle().ancestors("launching") == ("alive", "starting")

@@ -63,7 +63,7 @@ def representatives(found: Behaviour) -> Iterator[tuple[Snapshot, Input]]:
 
 @pytest.mark.parametrize("name", [*NAMES, "lifecycle"])
 @pytest.mark.parametrize("write", [to_yaml, to_json], ids=["yaml", "json"])
-def test_yaml_and_json_mean_what_they_meant(write: Any, name: str) -> None:
+def test_yaml_and_json_read_back_equal(write: Any, name: str) -> None:
     """A document read back is equal, and does the same in every snapshot on every input."""
     document = chart(name)
 
@@ -77,7 +77,7 @@ def test_yaml_and_json_mean_what_they_meant(write: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*NAMES, "lifecycle"])
-def test_the_native_chart_does_what_ours_does(name: str) -> None:
+def test_native_chart_is_equivalent_to_the_compiled_one(name: str) -> None:
     """python-statemachine's own loader makes a class that behaves as our compiled one does."""
     document = chart(name)
     native = load(native_yaml(document), format="yaml", validate=True)
@@ -131,7 +131,7 @@ def logged(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", [*NAMES, "lifecycle"])
-def test_scxml_does_what_the_document_does(name: str) -> None:
+def test_scxml_is_equivalent_to_the_document(name: str) -> None:
     """The library's SCXML reader makes a machine with our states, data and effects."""
     document = chart(name)
     for parameters in parameter_corners(document):
@@ -196,7 +196,7 @@ def test_scxml_keeps_the_order_of_assignments_that_read_old_values() -> None:
     assert text.index('location="a"') < text.index('location="b"')
 
 
-def test_all_actions_before_and_after_a_stay_are_said() -> None:
+def test_scxml_internal_transition_lists_all_actions() -> None:
     """In a transition that stays, the three lists of actions are one after the other."""
     actions = {name: {"do": {"effect": "notify", "name": name}} for name in ("one_", "two_", "act")}
     stays = {"event": "go", "before": "one_", "on": "act", "after": "two_"}

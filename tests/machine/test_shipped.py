@@ -32,7 +32,7 @@ assert not late, late
 """
 
 
-def test_what_is_kept_is_what_the_chart_says() -> None:
+def test_shipped_table_equals_the_compiled_chart() -> None:
     """Read and compiled afresh, the chart gives the file that ships, byte for byte."""
     text = shipped.source()
     stored = Path(shipped.__file__).with_name("lifecycle.compiled.json").read_text("utf-8")
@@ -40,7 +40,7 @@ def test_what_is_kept_is_what_the_chart_says() -> None:
     assert "\n".join(shipped.lines(shipped.fresh(text))) + "\n" == stored, f"stale: {STALE}"
 
 
-def test_the_table_comes_back_as_it_was() -> None:
+def test_table_round_trips_through_json() -> None:
     """Packed as JSON and unpacked again, a table is equal, and its configurations are one each."""
     table = compile_table(lifecycle())
     assert table is not None
@@ -58,12 +58,12 @@ def _reached(rows: list[dict[str, Tree]]) -> list[tuple[str, ...]]:
     return [tree[1] for tree in todo if tree[0] == "goto"]
 
 
-def test_a_start_needs_neither_the_library_nor_the_checker() -> None:
+def test_import_needs_neither_the_library_nor_the_checker() -> None:
     """Whoever runs the shipped chart does not wait for python-statemachine to be imported."""
     subprocess.run([sys.executable, "-c", NEEDS_NOTHING], check=True, timeout=60)
 
 
-def test_a_chart_being_worked_on_is_read_afresh(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chart_that_changed_is_compiled_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of another text nothing that was kept is used."""
     text = shipped.source() + b"# changed\n"
     monkeypatch.setattr(shipped, "source", lambda: text)
@@ -80,14 +80,14 @@ def test_a_chart_being_worked_on_is_read_afresh(monkeypatch: pytest.MonkeyPatch)
         shipped._shipped.cache_clear()
 
 
-def test_without_the_file_the_chart_is_read_afresh(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shipped_table_that_is_missing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     """A package without the file is slower, and no different."""
     monkeypatch.setattr(shipped, "_PACKAGE", "swapchart.runtime")
 
     assert shipped.compiled(b"") is None
 
 
-def test_what_remembers_cannot_be_kept() -> None:
+def test_chart_with_history_has_no_shipped_table() -> None:
     """A chart with history states has no table to keep."""
     text = Path(__file__).parent.parent.joinpath("charts", "history_shallow.yaml").read_bytes()
 

@@ -107,7 +107,7 @@ def test_charts_with_a_table_agree_with_it_everywhere(name: str) -> None:
         assert ours == behaviour(document, parameters=parameters, reference=True)
 
 
-def test_a_chart_that_remembers_has_no_table() -> None:
+def test_chart_with_history_has_no_table() -> None:
     """History is not in the configuration, so such a chart is stepped by the class itself."""
     assert COMPILED["history_deep"].table is None
     assert not isinstance(COMPILED["history_deep"].stepper(), TableStepper)
@@ -130,7 +130,7 @@ def test_history_is_part_of_a_snapshot() -> None:
 @pytest.mark.parametrize("name", [*NAMES, "lifecycle"])
 @given(seed=st.integers(0, 10**6), cut=st.integers(0, 30))
 @settings(max_examples=15, deadline=None)
-def test_a_restored_snapshot_goes_on_as_if_nothing_had_been(name: str, seed: int, cut: int) -> None:
+def test_restored_snapshot_continues_identically(name: str, seed: int, cut: int) -> None:
     """Configuration, data and memory are all there is: a copy made of them does the same."""
     compiled, rng = COMPILED[name], random.Random(seed)
     stepper = compiled.stepper()
@@ -149,7 +149,7 @@ def test_a_restored_snapshot_goes_on_as_if_nothing_had_been(name: str, seed: int
 
 
 @pytest.mark.parametrize("kind", ["stepper", "reference"])
-def test_an_event_that_nobody_takes_changes_nothing(kind: str) -> None:
+def test_unhandled_event_changes_nothing(kind: str) -> None:
     """Not handled means not begun: state, data and effects are as before, and it says where."""
     stepper: Stepper = getattr(COMPILED["lifecycle"], kind)()
     stepper.begin()
@@ -163,7 +163,7 @@ def test_an_event_that_nobody_takes_changes_nothing(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["stepper", "reference"])
-def test_a_guard_that_refuses_an_event_is_not_handled_either(kind: str) -> None:
+def test_event_refused_by_its_guard_is_unhandled(kind: str) -> None:
     """Where every guard says no, the table says so as the class does."""
     raw = chart_with({"event": "go", "target": "two", "cond": "never"}, guards={"never": "1 == 2"})
     stepper: Stepper = getattr(Compiled(raw), kind)()
@@ -174,13 +174,13 @@ def test_a_guard_that_refuses_an_event_is_not_handled_either(kind: str) -> None:
     assert stepper.configuration == ("one",)
 
 
-def test_an_unknown_parameter_is_refused() -> None:
+def test_unknown_parameter_is_refused() -> None:
     """A misspelt parameter is an error of its author, not a default."""
     with pytest.raises(ChartError, match=r"parameters\.intensty: the chart has no such parameter"):
         COMPILED["lifecycle"].stepper(intensty=3)
 
 
-def test_a_structure_the_library_refuses_is_an_error_of_the_chart() -> None:
+def test_structure_refused_by_the_library_is_a_chart_error() -> None:
     """A state that nothing leads to is refused by python-statemachine, and the error is ours."""
     document = chart_with({"event": "go"})
 
@@ -188,7 +188,7 @@ def test_a_structure_the_library_refuses_is_an_error_of_the_chart() -> None:
         Compiled(document)
 
 
-def test_a_chart_that_ends_at_once_has_ended() -> None:
+def test_chart_that_ends_at_once_is_final() -> None:
     """A chart may be at its end before the first event."""
     document = from_mapping(
         {
@@ -207,7 +207,7 @@ def test_a_chart_that_ends_at_once_has_ended() -> None:
     assert check(document).is_ok
 
 
-def test_exploring_has_its_limit() -> None:
+def test_exploration_has_a_limit() -> None:
     """What would take for ever is an error instead."""
     with pytest.raises(ChartError, match="more than 10 snapshots can be reached"):
         behaviour(lifecycle(), most=10)

@@ -6,6 +6,7 @@ import itertools
 
 import anyio
 import pytest
+from tools.rows import row
 from tools.virtual import World, hook, tell
 
 from swapchart.runtime import EngineError, Exit, PlacementError, SpecError, Timings
@@ -16,7 +17,8 @@ HANGS = CommandScript(takes_s=None)
 
 
 @pytest.mark.parametrize("error", [SpecError("no such file"), PlacementError("no room")])
-def test_A01_a_command_that_cannot_be_started_is_not_tried_again(error: SpecError) -> None:
+@row("A01")
+def test_command_that_cannot_be_started_is_not_tried_again(error: SpecError) -> None:
     """Twenty waiters get one answer each; no spawn follows before the cooldown or a command."""
     script = ServerScript(error=error)
     is_permanent = isinstance(error, SpecError)
@@ -46,7 +48,8 @@ def test_A01_a_command_that_cannot_be_started_is_not_tried_again(error: SpecErro
     tell(story, service("a"), servers={"a": script})
 
 
-def test_A01_an_explicit_start_does_not_wait_for_the_cooldown() -> None:
+@row("A01")
+def test_explicit_start_does_not_wait_for_the_cooldown() -> None:
     """Once the operator has mended the command, load() tries it at once and forgives."""
 
     async def story(world: World) -> None:
@@ -63,7 +66,8 @@ def test_A01_an_explicit_start_does_not_wait_for_the_cooldown() -> None:
 
 @pytest.mark.parametrize("exit_s", [0.0, 0.05, 0.5, 100.0])
 @pytest.mark.parametrize("ended", [Exit(code=0), Exit(code=1), Exit(signal=11)])
-def test_A02_a_process_that_dies_while_it_starts_is_answered_at_once(
+@row("A02")
+def test_process_that_dies_while_it_starts_fails_requests_at_once(
     exit_s: float, ended: Exit
 ) -> None:
     """Its waiters get the exit code at the instant of its death, and the tree is swept first."""
@@ -85,7 +89,8 @@ def test_A02_a_process_that_dies_while_it_starts_is_answered_at_once(
     assert [r.what for r in launcher.records][-4:] == ["sweep", "swept", "run", "ran"]
 
 
-def test_A03_a_crash_while_idle_is_seen_and_the_next_request_starts_one_new_process() -> None:
+@row("A03")
+def test_crash_while_idle_is_seen_and_the_next_request_starts_one_new_process() -> None:
     """The rest of the tree is killed, and whoever comes next gets a fresh process."""
 
     async def story(world: World) -> None:
@@ -105,7 +110,8 @@ def test_A03_a_crash_while_idle_is_seen_and_the_next_request_starts_one_new_proc
     assert [record.detail for record in launcher.find("swept")] == ["3", "3"]
 
 
-def test_A04_a_crash_with_requests_in_flight_keeps_their_count() -> None:
+@row("A04")
+def test_crash_with_requests_in_flight_keeps_their_count() -> None:
     """Requests of a dead process end in their own time, and none is counted twice or lost."""
 
     async def story(world: World) -> None:
@@ -130,7 +136,8 @@ def test_A04_a_crash_with_requests_in_flight_keeps_their_count() -> None:
     tell(story, service("a"))
 
 
-def test_A05_a_process_that_dies_while_it_is_stopped_has_not_failed() -> None:
+@row("A05")
+def test_process_that_dies_while_it_is_stopped_has_not_failed() -> None:
     """Death during draining, beforeStop or the grace period is the stop it was asked for."""
     hooks = {"beforeStop": (hook("save"),), "afterStop": (hook("after"),)}
     for state in ("draining", "before_stop", "terminating"):
@@ -156,7 +163,8 @@ def test_A05_a_process_that_dies_while_it_is_stopped_has_not_failed() -> None:
         assert launcher.programs("a").count("after") == 1
 
 
-def test_A06_a_late_end_of_an_earlier_process_changes_nothing() -> None:
+@row("A06")
+def test_late_exit_of_an_earlier_process_is_ignored() -> None:
     """What an incarnation answers after its life is dropped: the next one is not touched."""
 
     async def story(world: World) -> None:
@@ -176,7 +184,8 @@ def test_A06_a_late_end_of_an_earlier_process_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("duration_s", [0.0, 0.5, 3.0])
-def test_A07_a_crash_loop_backs_off_trips_and_refuses_at_once(duration_s: float) -> None:
+@row("A07")
+def test_crash_loop_backs_off_trips_and_refuses_at_once(duration_s: float) -> None:
     """Under constant demand: pauses of 1, 2, 4, 8 s, five starts, then 503 with Retry-After."""
     script = ServerScript(healthy_s=None, exit_s=duration_s, exit=Exit(code=1))
     starts: list[float] = []
@@ -210,7 +219,8 @@ def test_A07_a_crash_loop_backs_off_trips_and_refuses_at_once(duration_s: float)
         assert sum(1 for at in starts if first <= at < first + 60.0) <= 5
 
 
-def test_A07_after_the_cooldown_one_trial_decides() -> None:
+@row("A07")
+def test_after_the_cooldown_one_trial_decides() -> None:
     """Half open lets one start through: failing closes it again, success and time forgive all."""
     good, bad = ServerScript(healthy_s=1.0), EXITS
 
@@ -240,7 +250,7 @@ def test_A07_after_the_cooldown_one_trial_decides() -> None:
     tell(story, service("a"), servers={"a": [bad] * 6 + [good]})
 
 
-def test_a_service_that_recovers_starts_again_from_the_shortest_pause() -> None:
+def test_service_that_recovers_starts_again_from_the_shortest_pause() -> None:
     """Ready for the stable time, earlier failures are forgiven; before that they are not."""
 
     async def pause(world: World) -> float:
@@ -273,9 +283,7 @@ def test_a_service_that_recovers_starts_again_from_the_shortest_pause() -> None:
         ("permanent", Exit(signal=11), True),
     ],
 )
-def test_the_restart_policy_decides_whether_it_comes_back(
-    restart: str, ended: Exit, comes_back: bool
-) -> None:
+def test_restart_policy_decides_on_a_restart(restart: str, ended: Exit, comes_back: bool) -> None:
     """Temporary never, transient after a failure, permanent always: without anybody asking."""
 
     async def story(world: World) -> None:
@@ -291,7 +299,7 @@ def test_the_restart_policy_decides_whether_it_comes_back(
 
 
 @pytest.mark.parametrize("restart", ["transient", "permanent"])
-def test_a_start_that_failed_is_repeated_by_itself(restart: str) -> None:
+def test_failed_start_is_retried(restart: str) -> None:
     """Where it restarts by itself, a failed start does too, up to the breaker and after it."""
 
     async def story(world: World) -> None:
@@ -311,7 +319,8 @@ def test_a_start_that_failed_is_repeated_by_itself(restart: str) -> None:
     ["before_start", "launching", "after_start", "health_checking", "after_healthy", "ready",
      "suspending", "asleep", "waking", "draining", "before_stop", "terminating"],
 )  # fmt: skip
-def test_B05_a_crash_in_any_state_ends_in_order(state: str) -> None:
+@row("B05")
+def test_crash_in_any_state_ends_in_order(state: str) -> None:
     """Wherever it dies, its tree is swept, afterStop runs once, and everybody is answered."""
     points = {"before_start": "beforeStart", "after_start": "afterStart",
               "after_healthy": "afterHealthy", "suspending": "suspend", "waking": "wake",
@@ -354,7 +363,7 @@ def test_B05_a_crash_in_any_state_ends_in_order(state: str) -> None:
     assert launcher.programs("a").count("afterStop") == launcher.count("spawned")
 
 
-def test_the_start_limit_ends_a_start_and_says_what_the_last_probe_saw() -> None:
+def test_start_limit_ends_a_start_with_the_last_probe_result() -> None:
     """Counted from the first probe; the process is stopped, waiters get the reason."""
 
     async def story(world: World) -> None:
@@ -376,7 +385,7 @@ def test_the_start_limit_ends_a_start_and_says_what_the_last_probe_saw() -> None
     assert launcher.programs() == ["fetch"]
 
 
-def test_without_a_start_limit_a_start_takes_as_long_as_it_takes() -> None:
+def test_start_without_limit_is_never_ended() -> None:
     """None is without limit."""
 
     async def story(world: World) -> None:
@@ -389,7 +398,7 @@ def test_without_a_start_limit_a_start_takes_as_long_as_it_takes() -> None:
     )  # fmt: skip
 
 
-def test_every_output_begins_the_stall_limit_anew() -> None:
+def test_stall_limit_restarts_with_each_output() -> None:
     """A process that prints is slow; ten seconds after its last word it is stalled."""
     output = tuple((at, b".") for at in (6.0, 12.0, 18.0, 25.0))
     script = ServerScript(healthy_s=None, output=output)
@@ -406,7 +415,7 @@ def test_every_output_begins_the_stall_limit_anew() -> None:
     tell(story, service("a", timings=Timings(stall_limit=10.0)), servers={"a": script})
 
 
-def test_a_probe_never_outlasts_its_own_limit() -> None:
+def test_probe_never_outlasts_its_own_limit() -> None:
     """A health endpoint that accepts and never answers does not hold up the start limit."""
 
     async def story(world: World) -> None:
@@ -423,7 +432,7 @@ def test_a_probe_never_outlasts_its_own_limit() -> None:
     )  # fmt: skip
 
 
-def test_without_a_check_a_service_is_ready_as_soon_as_it_runs() -> None:
+def test_service_without_health_check_is_ready_once_it_runs() -> None:
     """check_url None: no probe at all."""
 
     async def story(world: World) -> None:
@@ -434,7 +443,7 @@ def test_without_a_check_a_service_is_ready_as_soon_as_it_runs() -> None:
     tell(story, service("a", check_url=None), servers={"a": ServerScript(healthy_s=None)})
 
 
-def test_the_machine_refusing_for_now_is_tried_again() -> None:
+def test_launch_refused_by_the_system_is_retried() -> None:
     """EngineError is temporary: after its pause the next request starts it."""
 
     async def story(world: World) -> None:
@@ -452,7 +461,7 @@ def test_the_machine_refusing_for_now_is_tried_again() -> None:
     )  # fmt: skip
 
 
-def test_a_request_in_backoff_waits_for_the_next_start_unless_it_leaves() -> None:
+def test_request_in_backoff_waits_for_the_next_start_unless_it_leaves() -> None:
     """Whoever comes during the pause is served by the next start; if all leave there is none."""
 
     async def story(world: World) -> None:
@@ -472,7 +481,7 @@ def test_a_request_in_backoff_waits_for_the_next_start_unless_it_leaves() -> Non
 
 
 @pytest.mark.parametrize("breaks", ["start", "probe", "sweep", "run"])
-def test_a_launcher_that_breaks_its_promise_does_not_leave_anybody_waiting(
+def test_launcher_that_raises_leaves_no_request_waiting(
     breaks: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An exception that no port allows is logged, and the life goes on to an end."""
@@ -502,7 +511,7 @@ def test_a_launcher_that_breaks_its_promise_does_not_leave_anybody_waiting(
     assert "BrokenError" in caplog.text
 
 
-def test_a_pause_is_never_longer_than_its_maximum() -> None:
+def test_pause_is_never_longer_than_its_maximum() -> None:
     """Doubling ends there, but for the jitter of a tenth."""
     timings = Timings(backoff=1.0, backoff_max=3.0)
     pauses: list[float] = []

@@ -15,7 +15,7 @@ SLOW_SAVE = {"save": CommandScript(takes_s=3.0)}
 
 
 @pytest.mark.parametrize(("limit_s", "cut_s"), [(100.0, 30.0), (40.0, 23.0), (20.0, 10.0)])
-def test_a_drain_leaves_time_for_hooks_and_grace(limit_s: float, cut_s: float) -> None:
+def test_drain_leaves_time_for_hooks_and_grace(limit_s: float, cut_s: float) -> None:
     """A stream that never ends is cut early enough for beforeStop to run, but not before half."""
     held = service(
         "a", hooks={"beforeStop": (hook("save", timeout_s=12.0),)},
@@ -37,7 +37,7 @@ def test_a_drain_leaves_time_for_hooks_and_grace(limit_s: float, cut_s: float) -
     assert [record.what for record in launcher.records][-5:-2] == ["ran", "terminate", "exit"]
 
 
-def test_the_longest_stop_counts_every_try() -> None:
+def test_longest_stop_includes_every_retry() -> None:
     """Retries, pauses, grace and settling: what a limit must leave room for."""
     hooks = {
         "beforeStop": (hook("save", timeout_s=10.0, retries=2, delay_s=1.0),),
@@ -49,7 +49,7 @@ def test_the_longest_stop_counts_every_try() -> None:
     assert service("a", timings=Timings(grace=None)).longest_stop_s() == math.inf
 
 
-def test_hooks_at_points_of_ones_own_count_for_the_longest_stop() -> None:
+def test_longest_stop_includes_hooks_at_custom_points() -> None:
     """They may be part of a stop: what is left for them is better too long than too short."""
     hooks = {"beforeDrain": (hook("tell", timeout_s=7.0),), "wake": (hook("w", timeout_s=99.0),)}
 

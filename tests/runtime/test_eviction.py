@@ -44,7 +44,9 @@ def group(members: str, **flags: bool) -> Group:
         ([group("ab"), group("cd")], "a", "acd", "cd"),
     ],
 )
-def test_1_13_groups(groups: list[Group], target: str, running: str, gone: str) -> None:
+def test_groups_policy_evicts_as_declared(
+    groups: list[Group], target: str, running: str, gone: str
+) -> None:
     """The row's group rules hold, the target itself never goes."""
     assert group_policy(groups)(target, frozenset(running)) == frozenset(gone)
 
@@ -73,7 +75,7 @@ def both(*names: str) -> Expression:
         ({"x": both("b", "c"), "y": AllOf((ServiceRef("a"), SetRef("x")))}, {}, "a", "bcd", "d"),
     ],
 )
-def test_1_13_matrix(
+def test_matrix_policy_evicts_as_declared(
     sets: dict[str, Expression], costs: dict[str, int], target: str, running: str, gone: str
 ) -> None:
     """The cheapest combination that has the target stays; order breaks ties."""
@@ -112,7 +114,7 @@ def expand(expression: Expression) -> list[frozenset[str]]:
     st.dictionaries(st.sampled_from(NAMES), st.integers(1, 9)),
 )
 @settings(deadline=None)
-def test_1_13_the_solver_is_as_good_as_trying_every_combination(
+def test_solver_is_as_good_as_trying_every_combination(
     given_sets: list[Expression], target: str, running: frozenset[str], costs: dict[str, int]
 ) -> None:
     """What goes costs no more than the cheapest of all combinations, and fits one of them."""
@@ -131,7 +133,7 @@ def test_1_13_the_solver_is_as_good_as_trying_every_combination(
         assert any(others - gone <= c for c in fitting)
 
 
-def test_1_13_a_million_combinations_are_never_built() -> None:
+def test_solver_never_builds_a_million_combinations() -> None:
     """Ten choices of ten, ten to the tenth in all: expanding would take hours."""
     choices = AllOf(
         tuple(
@@ -154,7 +156,7 @@ def test_1_13_a_million_combinations_are_never_built() -> None:
     st.dictionaries(st.sampled_from(NAMES), st.integers(1, 9)),
 )
 @settings(deadline=None)
-def test_1_13_solver_beyond_its_exact_size_is_as_good(
+def test_solver_beyond_its_exact_size_is_as_good(
     given_sets: list[Expression], target: str, running: frozenset[str], costs: dict[str, int]
 ) -> None:
     """Dropping outcomes that are contained in others loses none of the best ends."""
@@ -219,7 +221,7 @@ def hostile(kind: str, size: int) -> dict[str, Expression]:
 
 @pytest.mark.parametrize("kind", ["threefold", "doubling", "mixed", "chain backwards"])
 @pytest.mark.parametrize("size", [18, 60, 2000])
-def test_1_13_solver_hostile_sets_are_solved_in_bounded_time(kind: str, size: int) -> None:
+def test_solver_hostile_sets_are_solved_in_bounded_time(kind: str, size: int) -> None:
     """Whatever sets share, a choice is made in a moment, and it is one that the sets allow."""
     running = frozenset(f"{c}{i}" for c in "ab" for i in range(min(size, 30)))
     policy = matrix_policy(hostile(kind, size))
@@ -232,7 +234,7 @@ def test_1_13_solver_hostile_sets_are_solved_in_bounded_time(kind: str, size: in
 
 
 @pytest.mark.parametrize("count", [5, 9, 14, 30])
-def test_1_13_solver_finds_the_best_where_many_outcomes_are_alike(count: int) -> None:
+def test_solver_finds_the_best_where_many_outcomes_are_alike(count: int) -> None:
     """Two to the count outcomes that share everything: the one that keeps all is found."""
     sets: dict[str, Expression] = {
         "s": pairs(count),

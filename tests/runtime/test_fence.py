@@ -22,7 +22,7 @@ def failures(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.exc_info]
 
 
-def test_fence_task_raises_others_go_on(caplog: pytest.LogCaptureFixture) -> None:
+def test_supervised_task_raises_others_go_on(caplog: pytest.LogCaptureFixture) -> None:
     """The exception is logged with the task's name; the group lives."""
     ended: list[str] = []
 
@@ -41,7 +41,7 @@ def test_fence_task_raises_others_go_on(caplog: pytest.LogCaptureFixture) -> Non
     assert failures(caplog) == ["background task fail failed"]
 
 
-def test_kept_task_fails_again_and_again_pauses_grow_and_one_line_is_logged(
+def test_kept_task_fails_repeatedly_pauses_grow_and_one_line_is_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """It is tried after 1, 2, 4 s and so on up to a minute; the same exception is logged once."""
@@ -94,7 +94,7 @@ def test_kept_task_is_cancelled_ends() -> None:
 
 
 @pytest.mark.parametrize("kind", ["start_soon", "keep"])
-def test_shelter_task_raises_block_goes_on(kind: str) -> None:
+def test_shielded_tasks_one_raises_block_goes_on(kind: str) -> None:
     """The block that opened it is not cancelled, and other tasks can be started."""
     ended: list[str] = []
 

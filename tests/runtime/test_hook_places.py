@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tools.rows import row
 from tools.virtual import World, hook, tell
 
 from swapchart.runtime import Command, ConfigError, Exit, LogSink, Supervisor, Timings
@@ -21,7 +22,8 @@ def at_once(launcher: ScriptedLauncher) -> int:
     return most
 
 
-def test_B16_a_thousand_services_stop_with_eight_hooks_at_a_time() -> None:
+@row("B16")
+def test_hook_limiter_thousand_services_stop_with_eight_hooks_at_a_time() -> None:
     """A thousand beforeStop hooks of 0.1 s take 12.5 s, and each has run by then."""
     names = [f"s{number}" for number in range(1000)]
     hooks = {"beforeStop": (hook("save", timeout_s=1.0),)}
@@ -43,7 +45,8 @@ def test_B16_a_thousand_services_stop_with_eight_hooks_at_a_time() -> None:
     assert launcher.count("ran") == 1000
 
 
-def test_B16_the_end_of_a_thousand_services_is_bounded_all_the_same() -> None:
+@row("B16")
+def test_hook_limiter_shutdown_of_a_thousand_services_is_bounded() -> None:
     """Hooks that hang hold no end up: those that found no place are told as never started."""
     names = [f"s{number}" for number in range(1000)]
     hooks = {"afterStop": (hook("clean", timeout_s=1000.0),)}
@@ -70,7 +73,8 @@ def test_B16_the_end_of_a_thousand_services_is_bounded_all_the_same() -> None:
 
 
 @pytest.mark.parametrize("limit", [1, 2, 8])
-def test_B16_a_hook_that_waits_for_another_models_hook_cannot_wedge(limit: int) -> None:
+@row("B16")
+def test_hook_that_waits_for_another_models_hook_cannot_wedge(limit: int) -> None:
     """Each place is held by a hook that asks for a model whose own hook needs a place."""
     callers = [f"caller{number}" for number in range(limit)]
     worlds: list[World] = []
@@ -107,7 +111,7 @@ def test_B16_a_hook_that_waits_for_another_models_hook_cannot_wedge(limit: int) 
     )  # fmt: skip
 
 
-def test_a_hooks_own_limit_begins_when_it_starts() -> None:
+def test_hook_timeout_begins_when_it_starts() -> None:
     """One that waits for a place longer than its limit still gets all of it."""
     hooks = {"afterHealthy": (hook("warm", timeout_s=3.0),)}
 
@@ -125,7 +129,7 @@ def test_a_hooks_own_limit_begins_when_it_starts() -> None:
     )  # fmt: skip
 
 
-def test_settling_gets_its_time_from_its_first_look_on() -> None:
+def test_settle_timeout_begins_with_its_first_probe() -> None:
     """Who waits for a place to look whether memory is free has not looked in vain."""
     settle = hook("look")
     timings = Timings(settle=1.0)
@@ -148,14 +152,14 @@ def test_settling_gets_its_time_from_its_first_look_on() -> None:
     )  # fmt: skip
 
 
-def test_a_limit_of_no_hooks_is_refused() -> None:
+def test_hook_limit_of_zero_is_refused() -> None:
     """It says what was expected."""
     with pytest.raises(ConfigError, match="hook_limit: expected >= 1 or None, got 0"):
         Supervisor(ScriptedLauncher(), hook_limit=0)
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_hook_that_is_given_up_while_it_waits_leaves_its_place_to_others(seed: int) -> None:
+def test_hook_cancelled_in_the_queue_frees_its_slot(seed: int) -> None:
     """A stop of who waits in the line, or is let in at this very instant, takes no place along."""
     hooks = {"afterHealthy": (hook("warm", timeout_s=60.0),)}
     names = ("a", "b", "c", "d")
@@ -180,7 +184,7 @@ def test_a_hook_that_is_given_up_while_it_waits_leaves_its_place_to_others(seed:
     )  # fmt: skip
 
 
-def test_the_limit_of_hooks_can_change_while_they_wait() -> None:
+def test_hook_limit_can_change_while_hooks_wait() -> None:
     """More places let more in at once; fewer apply to those that follow."""
     hooks = {"afterHealthy": (hook("warm", timeout_s=60.0),)}
     names = ("a", "b", "c", "d")
@@ -206,7 +210,7 @@ def test_the_limit_of_hooks_can_change_while_they_wait() -> None:
     )  # fmt: skip
 
 
-def test_a_hook_that_runs_on_and_on_gives_its_place_to_others() -> None:
+def test_hook_that_ignores_its_deadline_frees_its_slot() -> None:
     """A watcher in afterReady does not make the hooks of others wait for ever after."""
     watcher = {"afterReady": (hook("watch", timeout_s=100_000.0),)}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import anyio
 import pytest
+from tools.rows import row
 from tools.virtual import World, hook, tell
 
 from swapchart.runtime import (
@@ -34,7 +35,8 @@ HANGS = CommandScript(takes_s=None)
 FAILS = CommandScript(exit=Exit(code=1))
 
 
-def test_B11_the_hooks_of_a_life_run_in_order_and_once() -> None:
+@row("B11")
+def test_hooks_of_one_instance_run_in_order_and_once() -> None:
     """A life without trouble runs each point once, beforeStop before the signal, afterStop last."""
 
     async def story(world: World) -> None:
@@ -89,7 +91,7 @@ def test_requests_wait_for_after_healthy_but_not_for_after_ready() -> None:
     )  # fmt: skip
 
 
-def test_a_hook_gets_to_know_who_where_and_why() -> None:
+def test_hook_environment_has_service_address_and_cause() -> None:
     """A hook sees the service's own variables and those that say what happens."""
     command = Command(argv=("a",), env={"SLOTS": "4"}, label="a", cwd="/models")
 
@@ -152,7 +154,8 @@ def test_hook_pid_in_any_text_becomes_the_process_id() -> None:
 
 # ---- stopping while hooks run
 @pytest.mark.parametrize("point", ["beforeStart", "afterStart", "afterHealthy"])
-def test_B10_a_stop_kills_the_hook_that_runs_at_once(point: str) -> None:
+@row("B10")
+def test_stop_kills_the_hook_that_runs_at_once(point: str) -> None:
     """Whatever hook of a start hangs, a stop kills it at once and the start never gets ready."""
 
     async def story(world: World) -> None:
@@ -174,7 +177,7 @@ def test_B10_a_stop_kills_the_hook_that_runs_at_once(point: str) -> None:
     assert later == (["beforeStop"] if point == "afterHealthy" else []) + ["afterStop"]
 
 
-def test_a_stop_during_after_healthy_is_paired_with_one_before_stop() -> None:
+def test_stop_during_after_healthy_is_paired_with_one_before_stop() -> None:
     """An afterHealthy that began is answered by one beforeStop, which knows of the interruption."""
 
     async def story(world: World) -> None:
@@ -189,7 +192,7 @@ def test_a_stop_during_after_healthy_is_paired_with_one_before_stop() -> None:
     assert stop["SWAPCHART_AFTER_HEALTHY"] == "interrupted"
 
 
-def test_a_hook_that_takes_long_to_die_delays_what_comes_after_it() -> None:
+def test_hook_that_takes_long_to_die_delays_what_comes_after_it() -> None:
     """No hook runs, and no process is spawned, while a killed one is not gone yet."""
     slow_to_die = CommandScript(takes_s=None, kill_s=3.0)
 
@@ -233,7 +236,7 @@ def test_hooks_that_follow_two_cancelled_ones_wait_for_both() -> None:
     assert after.at >= killed.at
 
 
-def test_a_process_that_dies_during_after_healthy_kills_the_hook() -> None:
+def test_process_that_dies_during_after_healthy_kills_the_hook() -> None:
     """The end of the process ends the hook that works on it; beforeStop has nobody to ask."""
 
     async def story(world: World) -> None:
@@ -253,7 +256,7 @@ def test_a_process_that_dies_during_after_healthy_kills_the_hook() -> None:
     assert launcher.programs("a") == ["beforeStart", "afterStart", "afterHealthy", "afterStop"]
 
 
-def test_a_process_that_dies_during_before_stop_ends_the_stop() -> None:
+def test_process_that_dies_during_before_stop_ends_the_stop() -> None:
     """A process that dies while beforeStop runs needs no signal: the hook is killed, it is over."""
 
     async def story(world: World) -> None:
@@ -274,7 +277,7 @@ def test_a_process_that_dies_during_before_stop_ends_the_stop() -> None:
     assert launcher.programs("a")[-2:] == ["beforeStop", "afterStop"]
 
 
-def test_a_second_stop_does_not_run_before_stop_again() -> None:
+def test_second_stop_does_not_run_before_stop_again() -> None:
     """Stopping what is being stopped changes nothing; both callers are answered at the end."""
     answered: list[float] = []
 
@@ -298,7 +301,7 @@ def test_a_second_stop_does_not_run_before_stop_again() -> None:
     assert answered == pytest.approx([10.0, 10.0, 10.0])
 
 
-def test_the_grace_period_begins_after_before_stop() -> None:
+def test_grace_period_begins_after_before_stop() -> None:
     """A slow hook does not eat the time that the process has to end by itself."""
 
     async def story(world: World) -> None:
@@ -319,7 +322,8 @@ def test_the_grace_period_begins_after_before_stop() -> None:
 
 @pytest.mark.parametrize("script", [HANGS, FAILS, CommandScript(error=EngineError("no memory"))])
 @pytest.mark.parametrize("on_error", ["warn", "ignore", "fail"])
-def test_B04_a_before_stop_that_hangs_or_fails_never_skips_the_signal(
+@row("B04")
+def test_before_stop_that_hangs_or_fails_does_not_prevent_the_signal(
     script: CommandScript, on_error: str
 ) -> None:
     """Whatever becomes of beforeStop, the stop goes on, and its length is bounded."""
@@ -338,7 +342,8 @@ def test_B04_a_before_stop_that_hangs_or_fails_never_skips_the_signal(
     assert launcher.count("terminate") == 1
 
 
-def test_B05_after_stop_runs_once_for_each_process_and_says_how_it_ended() -> None:
+@row("B05")
+def test_after_stop_runs_once_for_each_process_with_its_exit_status() -> None:
     """A crash runs onFailure and afterStop once each, when the tree is empty, and no beforeStop."""
     hooks = EVERY | {"onFailure": (hook("onFailure"),)}
 
@@ -359,7 +364,8 @@ def test_B05_after_stop_runs_once_for_each_process_and_says_how_it_ended() -> No
 
 
 @pytest.mark.parametrize("script", [FAILS, HANGS, CommandScript(error=EngineError("no memory"))])
-def test_B02_a_before_start_that_must_not_fail_spawns_nothing(script: CommandScript) -> None:
+@row("B02")
+def test_required_before_start_that_fails_launches_no_process(script: CommandScript) -> None:
     """A failed beforeStart ends the start: no process, waiters know which hook, afterStop runs."""
     hooks = EVERY | {"beforeStart": (hook("beforeStart", on_error="fail", timeout_s=3.0),)}
 
@@ -380,7 +386,8 @@ def test_B02_a_before_start_that_must_not_fail_spawns_nothing(script: CommandScr
 
 
 @pytest.mark.parametrize("point", ["afterStart", "afterHealthy"])
-def test_B03_a_start_whose_hook_must_not_fail_is_undone(point: str) -> None:
+@row("B03")
+def test_required_hook_that_fails_undoes_the_start(point: str) -> None:
     """A failed hook after the launch stops the process again; nobody is routed to it."""
     hooks = EVERY | {point: (hook(point, on_error="fail"),)}
 
@@ -399,7 +406,7 @@ def test_B03_a_start_whose_hook_must_not_fail_is_undone(point: str) -> None:
 
 
 @pytest.mark.parametrize("on_error", ["warn", "ignore"])
-def test_a_hook_that_may_fail_does_not_stop_the_start(on_error: str) -> None:
+def test_optional_hook_that_fails_does_not_stop_the_start(on_error: str) -> None:
     """A failure that is to be warned of or ignored leaves the start alone; only a warning shows."""
     hooks = {"afterHealthy": (hook("warm", on_error=on_error), hook("next"))}
     shown: list[bytes] = []
@@ -415,7 +422,7 @@ def test_a_hook_that_may_fail_does_not_stop_the_start(on_error: str) -> None:
     assert (b"afterHealthy hook failed: run warm: exit code 1" in shown[0]) == (on_error == "warn")
 
 
-def test_a_failed_hook_is_tried_again_after_its_pause() -> None:
+def test_failed_hook_is_tried_again_after_its_pause() -> None:
     """A hook with retries is tried so often, so far apart, and its last outcome counts."""
     hooks = {"afterHealthy": (hook("warm", retries=2, delay_s=3.0, on_error="fail"),)}
 
@@ -435,7 +442,8 @@ def test_a_failed_hook_is_tried_again_after_its_pause() -> None:
     assert times == pytest.approx([times[0], times[0] + 3.0, times[0] + 6.0])
 
 
-def test_B01_a_hook_that_hangs_is_killed_when_its_time_is_up() -> None:
+@row("B01")
+def test_hook_that_hangs_is_killed_at_its_timeout() -> None:
     """A hook has its own limit, and the health check's limit is not charged for it."""
     hooks = {"afterHealthy": (hook("warm", timeout_s=30.0),)}
     spec = service("a", hooks=hooks, timings=Timings(start_limit=10.0))
@@ -457,7 +465,7 @@ def test_B01_a_hook_that_hangs_is_killed_when_its_time_is_up() -> None:
 
 
 @pytest.mark.parametrize("leaver", ["one", "all"])
-def test_a_client_that_leaves_during_after_healthy_does_not_end_it(leaver: str) -> None:
+def test_client_that_leaves_during_after_healthy_does_not_end_it(leaver: str) -> None:
     """Clients may go while a hook runs: the start goes on, and the idle limit counts from ready."""
     spec = service("a", hooks=EVERY, timings=Timings(idle_limit=50.0))
 
@@ -478,7 +486,7 @@ def test_a_client_that_leaves_during_after_healthy_does_not_end_it(leaver: str) 
 
 
 # ---- the stop command
-def test_a_stop_command_replaces_the_signal_and_comes_after_before_stop() -> None:
+def test_stop_command_replaces_the_signal_and_comes_after_before_stop() -> None:
     """With cmdStop the order is beforeStop, cmdStop, and no SIGTERM when it went well."""
 
     async def story(world: World) -> None:
@@ -502,7 +510,7 @@ def test_a_stop_command_replaces_the_signal_and_comes_after_before_stop() -> Non
 
 
 @pytest.mark.parametrize("script", [FAILS, CommandScript(error=EngineError("no memory"))])
-def test_a_stop_command_that_fails_is_replaced_by_the_signal(script: CommandScript) -> None:
+def test_stop_command_that_fails_is_replaced_by_the_signal(script: CommandScript) -> None:
     """A cmdStop that fails leaves a line in the log, and SIGTERM is sent after all."""
     shown: list[bytes] = []
 
@@ -518,7 +526,7 @@ def test_a_stop_command_that_fails_is_replaced_by_the_signal(script: CommandScri
     assert b"cmdStop failed" in shown[0]
 
 
-def test_a_stop_command_that_hangs_does_not_save_the_process() -> None:
+def test_stop_command_that_hangs_does_not_save_the_process() -> None:
     """The grace period runs from cmdStop on: at its end the process and the command are killed."""
 
     async def story(world: World) -> None:
@@ -543,7 +551,8 @@ def test_a_stop_command_that_hangs_does_not_save_the_process() -> None:
         (HttpAnswer(takes_s=99.0), "timeout"),
     ],
 )
-def test_B15_an_http_hook_succeeds_with_2xx_only(answer: HttpAnswer, outcome: str) -> None:
+@row("B15")
+def test_http_hook_succeeds_with_2xx_only(answer: HttpAnswer, outcome: str) -> None:
     """Any other status, an error and a timeout are failures; nothing is sent a second time."""
     call = HttpCall(method="POST", url="http://127.0.0.1:5800/slots/0?action=restore")
     hooks = {"afterHealthy": (Hook(action=HttpAction(call=call), timeout_s=5.0),)}
@@ -560,7 +569,7 @@ def test_B15_an_http_hook_succeeds_with_2xx_only(answer: HttpAnswer, outcome: st
     tell(story, service("a", hooks=hooks))
 
 
-def test_an_http_hook_may_expect_another_status() -> None:
+def test_http_hook_may_expect_another_status() -> None:
     """Declared statuses replace 2xx."""
     call = HttpCall(method="GET", url="http://h/", expect=frozenset({404}))
     hooks = {"afterHealthy": (Hook(action=HttpAction(call=call)),)}
@@ -577,7 +586,8 @@ def test_an_http_hook_may_expect_another_status() -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError("mine"), TimeoutError("mine"), OSError("mine")])
-def test_B18_a_function_that_raises_is_a_failed_hook(error: Exception) -> None:
+@row("B18")
+def test_function_hook_that_raises_has_failed(error: Exception) -> None:
     """Whatever a user's function raises is a failure with its name and text, nothing more."""
 
     async def broken(_: HookContext) -> None:
@@ -596,7 +606,8 @@ def test_B18_a_function_that_raises_is_a_failed_hook(error: Exception) -> None:
     tell(story, service("a", hooks=hooks))
 
 
-def test_B18_a_function_gets_the_context_and_is_cut_when_its_time_is_up() -> None:
+@row("B18")
+def test_function_hook_gets_the_context_and_is_cancelled_at_its_timeout() -> None:
     """A function is awaited with what a command would see in its environment."""
     seen: list[HookContext] = []
 
@@ -617,7 +628,7 @@ def test_B18_a_function_gets_the_context_and_is_cut_when_its_time_is_up() -> Non
     assert seen[0].incarnation == 1
 
 
-def test_without_an_http_client_an_http_hook_fails_with_a_clear_text() -> None:
+def test_http_hook_without_client_fails_with_a_clear_message() -> None:
     """A supervisor that was given no client says so in the log of the service."""
     call = HttpCall(method="GET", url="http://h/")
     spec = service("a", hooks={"beforeStart": (Hook(action=HttpAction(call=call)),)})
@@ -631,7 +642,8 @@ def test_without_an_http_client_an_http_hook_fails_with_a_clear_text() -> None:
 
 
 # ---- exactly once
-def test_B12_each_start_has_its_own_hook_ids() -> None:
+@row("B12")
+def test_hook_ids_differ_for_each_start() -> None:
     """Hooks of one start share its number, and no two starts share one, failed ones included."""
     hooks = EVERY | {"beforeStart": (hook("beforeStart", on_error="fail"),)}
 
@@ -673,7 +685,8 @@ def test_before_start_does_not_see_how_an_earlier_process_ended() -> None:
 
 
 # ---- in a hurry
-def test_B13_a_kill_skips_before_stop_and_cuts_the_other_hooks_short() -> None:
+@row("B13")
+def test_kill_skips_before_stop_and_shortens_other_hooks() -> None:
     """Once somebody asked to kill, no beforeStop runs, and afterStop gets a second at most."""
     hooks = EVERY | {"afterStop": (hook("afterStop", retries=5),)}
 
@@ -689,7 +702,8 @@ def test_B13_a_kill_skips_before_stop_and_cuts_the_other_hooks_short() -> None:
     assert launcher.programs("a").count("afterStop") == 1
 
 
-def test_B13_a_kill_cuts_short_an_after_stop_that_runs_already() -> None:
+@row("B13")
+def test_kill_shortens_an_after_stop_that_runs() -> None:
     """A kill that comes while afterStop runs leaves it one more second, and it runs once."""
 
     async def story(world: World) -> None:
@@ -707,7 +721,7 @@ def test_B13_a_kill_cuts_short_an_after_stop_that_runs_already() -> None:
 
 
 @pytest.mark.parametrize("point", ["beforeStart", "beforeStop", "onFailure"])
-def test_a_kill_ends_the_other_hooks_at_once(point: str) -> None:
+def test_kill_ends_the_other_hooks_at_once(point: str) -> None:
     """A kill does not wait for the hook that runs, whichever it is."""
     hooks = {point: (hook(point, on_error="fail"),)}
     state = {"beforeStart": "before_start", "beforeStop": "before_stop", "onFailure": "on_failure"}
@@ -750,7 +764,8 @@ def test_hooks_fit_into_the_time_that_a_shutdown_has() -> None:
 
 
 # ---- owed by an earlier run
-def test_B14_what_an_earlier_run_owes_comes_before_the_start() -> None:
+@row("B14")
+def test_pending_hooks_of_an_earlier_run_run_before_the_start() -> None:
     """Its afterStop hooks run once, as that run's; requests for the service wait, others do not."""
     paid: list[float] = []
 
@@ -786,7 +801,8 @@ def test_B14_what_an_earlier_run_owes_comes_before_the_start() -> None:
     }  # fmt: skip
 
 
-def test_B14_what_does_not_end_before_us_is_owed_still() -> None:
+@row("B14")
+def test_hook_cut_short_by_shutdown_stays_pending() -> None:
     """An end of ours in the middle kills the hook, and it is not told as paid."""
     paid: list[str] = []
 
@@ -800,7 +816,8 @@ def test_B14_what_does_not_end_before_us_is_owed_still() -> None:
     assert paid == []
 
 
-def test_B14_a_reload_lets_nothing_pass_what_is_owed() -> None:
+@row("B14")
+def test_reload_starts_no_service_before_its_pending_hooks() -> None:
     """Another declaration meanwhile does not open the way."""
 
     async def story(world: World) -> None:

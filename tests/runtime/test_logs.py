@@ -9,13 +9,14 @@ import anyio.lowlevel
 import pytest
 from hypothesis import given
 from hypothesis.strategies import binary, integers, lists
+from tools.rows import row
 
 from swapchart.runtime import LogRing
 from swapchart.runtime.testing import run_virtual
 
 
 @given(lists(binary(max_size=20)), integers(0, 30))
-def test_the_ring_keeps_exactly_the_last_bytes(chunks: list[bytes], limit: int) -> None:
+def test_ring_keeps_exactly_the_last_bytes(chunks: list[bytes], limit: int) -> None:
     """However the output is cut, what is kept is its end, up to the limit, and nothing else."""
     ring = LogRing(limit)
     for chunk in chunks:
@@ -26,7 +27,7 @@ def test_the_ring_keeps_exactly_the_last_bytes(chunks: list[bytes], limit: int) 
     assert ring.total_bytes == len(everything)
 
 
-def test_the_limit_can_change() -> None:
+def test_ring_limit_can_change() -> None:
     """A smaller limit holds from the next write on."""
     ring = LogRing(100)
     ring.write(b"0123456789")
@@ -36,7 +37,7 @@ def test_the_limit_can_change() -> None:
     assert ring.history() == b"89ab"
 
 
-def test_the_tail_is_made_of_lines() -> None:
+def test_tail_consists_of_whole_lines() -> None:
     """The last lines, a partial one included, whatever bytes they hold."""
     ring = LogRing()
     ring.write(b"one\ntw")
@@ -46,7 +47,7 @@ def test_the_tail_is_made_of_lines() -> None:
     assert ring.tail(9) == ["one", "two", "\ufffd\ufffd", "last"]
 
 
-def test_the_tail_of_a_long_log_is_found_without_reading_all_of_it() -> None:
+def test_tail_of_a_long_log_is_found_without_reading_all_of_it() -> None:
     """Only the end of a large ring is looked at."""
     ring = LogRing()
     for number in range(10_000):
@@ -55,7 +56,7 @@ def test_the_tail_of_a_long_log_is_found_without_reading_all_of_it() -> None:
     assert ring.tail(3) == ["line 9997", "line 9998", "line 9999"]
 
 
-def test_what_is_written_goes_on_to_another_ring() -> None:
+def test_ring_passes_writes_to_its_parent() -> None:
     """A ring forwards; each keeps to its own limit."""
     whole = LogRing(100)
     part = LogRing(3, forward=whole)
@@ -74,7 +75,7 @@ async def take(stream: AsyncIterator[bytes], count: int) -> list[bytes]:
     return taken
 
 
-def test_a_reader_gets_what_was_and_what_comes() -> None:
+def test_reader_gets_history_and_new_output() -> None:
     """History first, then each new piece; without history only the latter."""
 
     async def main() -> None:
@@ -99,7 +100,8 @@ def test_a_reader_gets_what_was_and_what_comes() -> None:
     run_virtual(main)
 
 
-def test_A24_a_slow_reader_loses_bytes_and_is_told_how_many() -> None:
+@row("A24")
+def test_slow_reader_gets_the_number_of_lost_bytes() -> None:
     """Its buffer is bounded; a note stands in the place of what was dropped; others get all."""
 
     async def main() -> None:
@@ -134,7 +136,8 @@ def test_A24_a_slow_reader_loses_bytes_and_is_told_how_many() -> None:
     run_virtual(main)
 
 
-def test_A24_the_note_comes_even_when_nothing_is_written_any_more() -> None:
+@row("A24")
+def test_slow_reader_gets_the_number_without_further_writes() -> None:
     """A reader that catches up after a flood learns of its loss at once."""
 
     async def main() -> bytes:
@@ -150,7 +153,7 @@ def test_A24_the_note_comes_even_when_nothing_is_written_any_more() -> None:
     assert run_virtual(main) == b"\n[15 bytes dropped]\n"
 
 
-def test_writing_is_possible_while_nobody_reads_and_after_readers_have_gone() -> None:
+def test_ring_without_readers_accepts_writes() -> None:
     """A reader that was dropped is forgotten."""
 
     async def main() -> None:
@@ -166,7 +169,7 @@ def test_writing_is_possible_while_nobody_reads_and_after_readers_have_gone() ->
     run_virtual(main)
 
 
-def test_every_watcher_hears_of_every_write() -> None:
+def test_watchers_are_called_for_each_write() -> None:
     """Watchers are called for bytes, and not for nothing; one that was asked for twice, once."""
     ring, heard = LogRing(), []
 
@@ -183,7 +186,7 @@ def test_every_watcher_hears_of_every_write() -> None:
     assert sorted(heard) == [("first", 2), ("first", 3), ("second", 2), ("second", 3)]
 
 
-def test_who_watches_no_more_is_not_called() -> None:
+def test_watcher_that_was_removed_is_not_called() -> None:
     """A watcher may leave at any time, within a call too, and others hear on."""
     ring, heard = LogRing(), []
 
@@ -202,7 +205,7 @@ def test_who_watches_no_more_is_not_called() -> None:
 
 
 @pytest.mark.parametrize("text", ["plain", "gr\u00fc\u00dfe", "\udcff"])
-def test_lines_of_our_own_are_text(text: str) -> None:
+def test_proxy_log_lines_are_text(text: str) -> None:
     """Whatever the text, a line is appended and ends with a newline."""
     ring = LogRing()
     ring.line(text)

@@ -66,7 +66,7 @@ OUTPUT = lists(floats(0.0, 0.3), max_size=60).map(lambda gaps: list(accumulate(g
 
 
 @given(OUTPUT, floats(0.0, 0.05))
-def test_however_much_it_says_probes_are_bounded(output: list[float], takes_s: float) -> None:
+def test_probes_are_bounded_for_any_output(output: list[float], takes_s: float) -> None:
     """Output brings eight probes at once and a hundred a second, and no more."""
     silent = probe(3.0, takes_s=takes_s)
     told = probe(3.0, output, takes_s=takes_s)
@@ -74,7 +74,7 @@ def test_however_much_it_says_probes_are_bounded(output: list[float], takes_s: f
     assert len(told) <= len(silent) + 8 + 300
 
 
-def test_a_flood_brings_a_hundred_probes_a_second() -> None:
+def test_flood_of_output_causes_a_hundred_probes_a_second() -> None:
     """Line after line without a pause for ten seconds: the bound is reached, and kept."""
     flood = [n / 2000 for n in range(20_000)]
 
@@ -82,7 +82,7 @@ def test_a_flood_brings_a_hundred_probes_a_second() -> None:
 
 
 @given(OUTPUT, floats(0.0, 0.05))
-def test_nothing_that_it_says_makes_a_pause_long(output: list[float], takes_s: float) -> None:
+def test_probe_pause_never_grows_with_output(output: list[float], takes_s: float) -> None:
     """A tenth of the time so far at first, then 10 ms and 0.1 %, then half a second.
 
     At most a quarter of one where output comes with each probe, as an echo does.
@@ -93,7 +93,7 @@ def test_nothing_that_it_says_makes_a_pause_long(output: list[float], takes_s: f
 
 
 @given(lists(tuples(integers(0, 300), booleans()), max_size=60), integers(0, 1 << 36))
-def test_on_a_clock_of_milliseconds_no_probe_is_due_between(
+def test_probe_on_a_millisecond_clock_is_not_due_between_ticks(
     events: list[tuple[int, bool]], began: int
 ) -> None:
     """Where the clock shows whole ones, as uvloop's does, it would spin until such a time."""
@@ -110,14 +110,14 @@ def test_on_a_clock_of_milliseconds_no_probe_is_due_between(
         assert 0 <= math.ceil(due) - due < 0.1
 
 
-def test_a_pause_is_never_longer_than_half_a_second() -> None:
+def test_probe_pause_is_never_longer_than_half_a_second() -> None:
     """However long the start takes."""
     pauses = [b - a for a, b in pairwise(probe(3000.0, takes_s=0.0))]
 
     assert max(pauses) == pytest.approx(LONGEST_S, abs=1e-5)
 
 
-def test_after_output_probes_come_at_once_and_move_apart() -> None:
+def test_probes_after_output_come_at_once_and_move_apart() -> None:
     """Printed a little before it is ready, it is found ready half that time later at most."""
     probes = [at - 100.1 for at in probe(101.0, [100.1]) if at >= 100.1]
 
@@ -127,7 +127,7 @@ def test_after_output_probes_come_at_once_and_move_apart() -> None:
 
 
 @given(lists(floats(0.0, 0.004), max_size=12).map(lambda gaps: list(accumulate(gaps))))
-def test_the_last_line_of_many_is_followed_by_a_probe(burst: list[float]) -> None:
+def test_last_line_of_many_is_followed_by_a_probe(burst: list[float]) -> None:
     """A hundred milliseconds of lines, after a quiet time: ten later the last is answered to."""
     last = 200.0 + max(burst, default=0.0)
     probes = probe(201.0, [200.0, *(200.0 + at for at in burst)])
@@ -136,21 +136,21 @@ def test_the_last_line_of_many_is_followed_by_a_probe(burst: list[float]) -> Non
 
 
 @pytest.mark.parametrize("after_s", [0.0005, 0.002, 0.005])
-def test_the_log_of_a_probe_brings_no_further_probe(after_s: float) -> None:
+def test_log_line_of_a_probe_causes_no_probe(after_s: float) -> None:
     """A server that logs each request, the probes among them, does not bring them about."""
     echoing = probe(60.0, echo=lambda at: [at + after_s])
 
     assert len(echoing) <= 60 * 4 + 12
 
 
-def test_an_echoing_server_is_heard_all_the_same() -> None:
+def test_probe_of_a_server_that_logs_probes_follows_its_output() -> None:
     """What it says between two probes is no echo."""
     probes = probe(301.0, [300.1], echo=lambda at: [at + 0.0005])
 
     assert 300.1 in probes
 
 
-def test_output_during_a_probe_brings_another_right_after_it() -> None:
+def test_output_during_a_probe_causes_another_after_it() -> None:
     """The answer may be older than what was said."""
     silent = [at for at in probe(101.0, takes_s=0.001) if at > 100.0]
     told = [at for at in probe(101.0, [silent[0] + 0.0005], takes_s=0.001) if at > 100.0]
@@ -160,7 +160,7 @@ def test_output_during_a_probe_brings_another_right_after_it() -> None:
 
 
 @pytest.mark.parametrize(("second", "most"), [(0, 120), (1, 90), (10, 50), (60, 15), (600, 3)])
-def test_a_silent_server_is_probed_ever_more_rarely(second: int, most: int) -> None:
+def test_silent_server_is_probed_less_and_less_often(second: int, most: int) -> None:
     """What probing costs is bounded, and falls with the length of the start."""
     probes = probe(second + 1.0, takes_s=0.0)
 

@@ -66,7 +66,7 @@ def player(heat: object = None, **options: object) -> Player:
     return Player(read(KETTLE), activities=activities, timers={"cooling": 300}, **options)  # type: ignore[arg-type]
 
 
-def test_a_chart_of_ones_own_runs_to_its_end() -> None:
+def test_custom_chart_runs_to_its_end() -> None:
     """Activities answer, timers fire, guards count, notifications arrive, the end is final."""
 
     async def main() -> None:
@@ -89,7 +89,7 @@ def test_a_chart_of_ones_own_runs_to_its_end() -> None:
     run_virtual(main)
 
 
-def test_a_cancelled_activity_is_never_heard_of() -> None:
+def test_cancelled_activity_posts_no_event() -> None:
     """The second press cancels the heating: no answer comes, and heating can begin anew."""
 
     async def main() -> None:
@@ -106,7 +106,7 @@ def test_a_cancelled_activity_is_never_heard_of() -> None:
     run_virtual(main)
 
 
-def test_an_activity_that_raises_answers_as_it_was_told() -> None:
+def test_activity_that_raises_posts_its_declared_event() -> None:
     """on_error turns the exception into an event of the chart."""
 
     async def burn(point: str) -> str:
@@ -127,7 +127,7 @@ def test_an_activity_that_raises_answers_as_it_was_told() -> None:
     run_virtual(main)
 
 
-def test_what_the_chart_does_not_expect_is_refused() -> None:
+def test_event_that_the_chart_does_not_know_is_refused() -> None:
     """A user's event out of place raises and changes nothing."""
 
     async def main() -> None:
@@ -139,7 +139,7 @@ def test_what_the_chart_does_not_expect_is_refused() -> None:
     run_virtual(main)
 
 
-def test_what_is_missing_is_said_before_anything_runs() -> None:
+def test_missing_activities_are_reported_before_the_start() -> None:
     """An activity or a timer that nobody gave is an error at once, with its action."""
     with pytest.raises(ChartError, match=r"actions\.heat: expected an activity 'heat'"):
         Player(read(KETTLE), timers={"cooling": 1})

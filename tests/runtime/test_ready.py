@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import anyio
 import pytest
+from tools.rows import row
 from tools.virtual import Client, World, hook, tell
 
 from swapchart.runtime import Exit, HttpCall, Liveness, Timings
@@ -15,7 +16,8 @@ FAILS = CommandScript(exit=Exit(code=1))
 
 
 # ---- liveness
-def test_A27_single_bad_probes_do_no_harm_and_three_in_a_row_do() -> None:
+@row("A27")
+def test_liveness_fails_after_three_bad_probes_in_a_row() -> None:
     """Flapping is tolerated; three failures in a row stop it with its hooks and count as one."""
 
     async def story(world: World) -> None:
@@ -41,7 +43,8 @@ def test_A27_single_bad_probes_do_no_harm_and_three_in_a_row_do() -> None:
     assert launcher.programs() == ["save", "save"]  # the second one by the end of the story
 
 
-def test_A27_probes_stop_while_it_drains() -> None:
+@row("A27")
+def test_probes_stop_while_it_drains() -> None:
     """A service on its way out is not probed any more."""
 
     async def story(world: World) -> None:
@@ -65,7 +68,8 @@ def test_A27_probes_stop_while_it_drains() -> None:
         (HttpAnswer(takes_s=99.0), "no answer in 2 s"),
     ],
 )
-def test_A30_a_real_request_can_stand_in_for_the_probe(bad: HttpAnswer, detail: str) -> None:
+@row("A30")
+def test_request_can_replace_the_probe(bad: HttpAnswer, detail: str) -> None:
     """With an inference request, a server that answers its health check may still be dead."""
     call = HttpCall(method="POST", url="http://127.0.0.1:5800/v1/completions")
     liveness = Liveness(every_s=10.0, url=URL, failures=2, request=call)
@@ -80,7 +84,7 @@ def test_A30_a_real_request_can_stand_in_for_the_probe(bad: HttpAnswer, detail: 
     tell(story, service("a", liveness=liveness))
 
 
-def test_a_stalled_stream_is_unhealthy_at_once() -> None:
+def test_stalled_stream_is_unhealthy_at_once() -> None:
     """Whoever relays may say that nothing comes any more; no probe has to fail for that."""
 
     async def story(world: World) -> None:
@@ -94,7 +98,7 @@ def test_a_stalled_stream_is_unhealthy_at_once() -> None:
     tell(story, service("a", liveness=EVERY_TEN))
 
 
-def test_a_stall_before_it_was_ready_means_nothing() -> None:
+def test_stall_before_ready_is_ignored() -> None:
     """A stall of an earlier process does not count against the next; without liveness none does."""
 
     async def story(world: World) -> None:
@@ -114,7 +118,7 @@ def test_a_stall_before_it_was_ready_means_nothing() -> None:
 ASLEEP = {"suspend": (hook("suspend", on_error="fail"),), "wake": (hook("wake", on_error="fail"),)}
 
 
-def test_an_idle_service_is_put_to_sleep_and_woken_by_the_next_request() -> None:
+def test_idle_service_is_put_to_sleep_and_woken_by_the_next_request() -> None:
     """Suspend when idle, wake on demand: the process stays, and is checked before it serves."""
 
     async def story(world: World) -> None:
@@ -140,7 +144,7 @@ def test_an_idle_service_is_put_to_sleep_and_woken_by_the_next_request() -> None
     assert launcher.count("spawn") == 1
 
 
-def test_a_request_while_it_falls_asleep_wakes_it_right_after() -> None:
+def test_request_while_the_service_falls_asleep_wakes_it_afterwards() -> None:
     """Nobody is lost between suspend and wake."""
 
     async def story(world: World) -> None:
@@ -158,7 +162,7 @@ def test_a_request_while_it_falls_asleep_wakes_it_right_after() -> None:
     assert launcher.programs() == ["suspend", "wake"]
 
 
-def test_a_sleeping_service_is_stopped_after_its_limit() -> None:
+def test_sleeping_service_is_stopped_after_its_limit() -> None:
     """Asleep for so long, the process is ended in order."""
 
     async def story(world: World) -> None:
@@ -176,7 +180,7 @@ def test_a_sleeping_service_is_stopped_after_its_limit() -> None:
 @pytest.mark.parametrize(
     "timings", [Timings(start_limit=20.0), Timings(start_limit=None, stall_limit=20.0)]
 )
-def test_a_service_that_cannot_sleep_or_wake_is_stopped_and_started_afresh(
+def test_service_that_cannot_sleep_or_wake_is_stopped_and_started_afresh(
     broken: str, timings: Timings
 ) -> None:
     """Falling back to a stop: who waited is served by a new process, with all its hooks."""
@@ -204,7 +208,7 @@ def test_a_service_that_cannot_sleep_or_wake_is_stopped_and_started_afresh(
     assert launcher.count("spawn") == 2
 
 
-def test_a_busy_service_is_not_put_to_sleep() -> None:
+def test_busy_service_is_not_put_to_sleep() -> None:
     """Asked or by its limit: with a request in flight nothing happens."""
 
     async def story(world: World) -> None:
@@ -218,7 +222,7 @@ def test_a_busy_service_is_not_put_to_sleep() -> None:
     tell(story, service("a", hooks=ASLEEP, timings=Timings(doze_limit=30.0)))
 
 
-def test_a_sleeping_service_holds_no_place() -> None:
+def test_sleeping_service_needs_no_eviction() -> None:
     """Another one may start while it sleeps; waking it evicts that one again."""
 
     async def story(world: World) -> None:
@@ -235,7 +239,7 @@ def test_a_sleeping_service_holds_no_place() -> None:
 
 
 # ---- who is let in
-def test_the_hot_path_needs_no_task_and_no_queue() -> None:
+def test_hot_path_needs_no_task_and_no_queue() -> None:
     """A ready service with room is held at once; one that is not ready is not."""
 
     async def story(world: World) -> None:
@@ -256,7 +260,7 @@ def test_the_hot_path_needs_no_task_and_no_queue() -> None:
     tell(story, service("a", concurrency_limit=2))
 
 
-def test_a_lease_says_what_is_held() -> None:
+def test_lease_describes_its_service() -> None:
     """Name, address, process and incarnation of the service that is kept ready."""
 
     async def story(world: World) -> None:
@@ -271,7 +275,7 @@ def test_a_lease_says_what_is_held() -> None:
     tell(story, service("a"))
 
 
-def test_beyond_its_limit_a_ready_service_refuses_with_429() -> None:
+def test_ready_service_beyond_its_limit_refuses_with_429() -> None:
     """Concurrency limit: too many requests, at once."""
 
     async def story(world: World) -> None:
@@ -289,7 +293,8 @@ def test_beyond_its_limit_a_ready_service_refuses_with_429() -> None:
     tell(story, service("a", concurrency_limit=2))
 
 
-def test_D15_after_a_storm_of_leavers_every_counter_is_zero() -> None:
+@row("D15")
+def test_counters_after_a_storm_of_disconnects_are_zero() -> None:
     """However many come and go at whatever moment, no slot is lost."""
 
     async def story(world: World) -> None:

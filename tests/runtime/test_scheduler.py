@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 
 import pytest
+from tools.rows import row
 
 from swapchart.runtime import EvictionPolicy, QueueLimits
 from swapchart.runtime.scheduler import Scheduler
@@ -72,7 +73,7 @@ class Desk:
         self.done(name)
 
 
-def test_a_request_for_a_stopped_service_is_granted_at_once_where_nothing_runs() -> None:
+def test_request_for_a_stopped_service_is_granted_at_once_if_nothing_runs() -> None:
     """Nothing to evict: it goes straight to its lifecycle, and so does the next one."""
     desk = Desk("a", "b")
 
@@ -81,7 +82,7 @@ def test_a_request_for_a_stopped_service_is_granted_at_once_where_nothing_runs()
     assert desk.scheduler.queue == []
 
 
-def test_an_idle_service_is_evicted_and_the_request_granted_when_it_is_gone() -> None:
+def test_idle_service_is_evicted_and_the_request_granted_when_it_is_gone() -> None:
     """A swap: evict, wait until it holds nothing, grant."""
     desk = Desk("a", "b")
     desk.run("a")
@@ -94,7 +95,8 @@ def test_an_idle_service_is_evicted_and_the_request_granted_when_it_is_gone() ->
     assert desk.scheduler.swaps == {}
 
 
-def test_D13_a_busy_service_is_never_evicted() -> None:
+@row("D13")
+def test_busy_service_is_never_evicted() -> None:
     """As long as one request is in flight there is no eviction; the last one to end begins it."""
     desk = Desk("a", "b")
     desk.run("a")
@@ -126,7 +128,7 @@ def test_requests_for_three_services_are_collated() -> None:
     assert [said for said in desk.said if "evict" in said] == ["evict a for b", "evict b for c"]
 
 
-def test_a_higher_priority_goes_first_and_equals_go_in_order() -> None:
+def test_higher_priority_goes_first_and_equals_go_in_order() -> None:
     """The queue is ordered by priority, then by arrival."""
     desk = Desk("a", "b", "c", "d")
     desk.run("a")
@@ -143,7 +145,7 @@ def pairs(target: str, running: frozenset[str]) -> frozenset[str]:
     return frozenset(name for name in running if name != target and name[0] == target[0])
 
 
-def test_swaps_that_touch_nothing_in_common_run_side_by_side() -> None:
+def test_swaps_without_common_services_run_in_parallel() -> None:
     """Two disjoint swaps are under way at the same time."""
     desk = Desk("a1", "a2", "b1", "b2", policy=pairs)
     desk.run("a1")
@@ -156,7 +158,7 @@ def test_swaps_that_touch_nothing_in_common_run_side_by_side() -> None:
     assert desk.phase("a1", "stopped") == ["grant a22"]
 
 
-def test_swaps_that_share_a_service_come_one_after_the_other() -> None:
+def test_swaps_that_share_a_service_run_in_sequence() -> None:
     """A second swap waits while what it would evict is going for the first."""
     desk = Desk("a", "b", "c")
     desk.run("a")
@@ -169,7 +171,7 @@ def test_swaps_that_share_a_service_come_one_after_the_other() -> None:
     assert request.why == "b has 1 requests in flight"
 
 
-def test_a_request_for_what_is_being_evicted_waits_behind_the_swap() -> None:
+def test_request_for_what_is_being_evicted_waits_behind_the_swap() -> None:
     """A service on its way out is not called back: the swap it goes for comes first."""
     desk = Desk("a", "b")
     desk.run("a")
@@ -183,7 +185,7 @@ def test_a_request_for_what_is_being_evicted_waits_behind_the_swap() -> None:
 
 
 @pytest.mark.parametrize("moment", ["before", "during", "after"])
-def test_a_swap_that_nobody_wants_any_more_leaves_no_ghost(moment: str) -> None:
+def test_swap_without_requests_left_is_removed(moment: str) -> None:
     """A cancelled request starts nothing, and the others go on as if it had never been."""
     desk = Desk("a", "b")
     desk.run("a")
@@ -204,7 +206,7 @@ def test_a_swap_that_nobody_wants_any_more_leaves_no_ghost(moment: str) -> None:
     assert desk.ask("a")[1][-1].startswith("grant a")
 
 
-def test_a_swap_goes_on_while_one_request_still_wants_it() -> None:
+def test_swap_goes_on_while_one_request_still_wants_it() -> None:
     """Of two requests for the target one may leave: the other is granted."""
     desk = Desk("a", "b")
     desk.run("a")
@@ -215,7 +217,7 @@ def test_a_swap_goes_on_while_one_request_still_wants_it() -> None:
     assert desk.phase("a", "stopped") == ["grant b2"]
 
 
-def test_an_eviction_that_failed_is_decided_anew() -> None:
+def test_eviction_that_failed_is_decided_again() -> None:
     """A service that was to go and is ready again must not block the swap for ever."""
     desk = Desk("a", "b")
     desk.run("a")
@@ -225,7 +227,7 @@ def test_an_eviction_that_failed_is_decided_anew() -> None:
     assert desk.phase("a", "ready") == ["evict a for b"]
 
 
-def test_a_service_that_stops_by_itself_is_told_not_to_come_back() -> None:
+def test_eviction_of_a_stopping_service_prevents_its_restart() -> None:
     """What is stopping already is evicted all the same: it might mean to start again."""
     desk = Desk("a", "b")
     desk.run("a")
@@ -234,7 +236,7 @@ def test_a_service_that_stops_by_itself_is_told_not_to_come_back() -> None:
     assert desk.ask("b")[1] == ["evict a for b"]
 
 
-def test_a_service_that_will_come_back_by_itself_keeps_its_place() -> None:
+def test_service_that_will_restart_counts_as_running() -> None:
     """A tripped service that revives itself refuses requests but must be evicted by others."""
     desk = Desk("a", "b")
     desk.run("a")
@@ -245,7 +247,7 @@ def test_a_service_that_will_come_back_by_itself_keeps_its_place() -> None:
 
 
 @pytest.mark.parametrize("phase", ["failed", "reviving"])
-def test_nothing_is_evicted_for_a_service_that_would_refuse(phase: Phase) -> None:
+def test_service_that_would_refuse_evicts_no_service(phase: Phase) -> None:
     """A request for a tripped service is refused in its own words, whatever runs."""
     desk = Desk("a", "b")
     desk.run("a")
@@ -255,7 +257,7 @@ def test_nothing_is_evicted_for_a_service_that_would_refuse(phase: Phase) -> Non
     assert desk.scheduler.services["b"].phase == phase
 
 
-def test_a_pinned_service_in_the_way_is_an_answer_at_once() -> None:
+def test_pinned_service_in_conflict_refuses_the_request_at_once() -> None:
     """Nobody waits for what can never go: the refusal names it, also when it comes up later."""
     desk = Desk("a", "b")
     desk.scheduler.add("a", is_pinned=True)
@@ -270,7 +272,7 @@ def test_a_pinned_service_in_the_way_is_an_answer_at_once() -> None:
     assert not request.is_queued
 
 
-def test_a_request_waits_for_a_pinned_service_that_is_on_its_way_out() -> None:
+def test_request_waits_for_a_pinned_service_that_stops() -> None:
     """Somebody stopped the pinned one by hand: then there is something to wait for."""
     desk = Desk("a", "b")
     desk.scheduler.add("a", is_pinned=True)
@@ -284,7 +286,7 @@ def test_a_request_waits_for_a_pinned_service_that_is_on_its_way_out() -> None:
 
 
 # ---- limits
-def test_beyond_the_concurrency_limit_a_running_service_refuses() -> None:
+def test_concurrency_limit_of_a_running_service_refuses_more() -> None:
     """One request more than the limit of a ready service is 429 at once."""
     desk = Desk("a", limit=2)
     desk.ask("a")
@@ -296,7 +298,7 @@ def test_beyond_the_concurrency_limit_a_running_service_refuses() -> None:
     assert desk.ask("a")[1] == ["grant a3"]
 
 
-def test_beyond_the_concurrency_limit_requests_wait_for_a_start() -> None:
+def test_concurrency_limit_lets_requests_wait_for_a_start() -> None:
     """While a service starts, what exceeds its limit waits, and is granted one by one."""
     desk = Desk("a", limit=1)
     desk.ask("a")
@@ -308,7 +310,8 @@ def test_beyond_the_concurrency_limit_requests_wait_for_a_start() -> None:
     assert desk.done("a") == ["grant a1"]
 
 
-def test_D20_clients_take_turns_where_a_limit_makes_them_wait() -> None:
+@row("D20")
+def test_clients_that_wait_for_a_limit_take_turns() -> None:
     """One of each client, in the order of arrival, then the second of each."""
     desk = Desk("a", limit=1)
     for client in "xxxxyzy":
@@ -322,7 +325,8 @@ def test_D20_clients_take_turns_where_a_limit_makes_them_wait() -> None:
     assert granted == [f"grant a{number}" for number in (0, 4, 5, 1, 6, 2, 3)]
 
 
-def test_D20_turns_are_within_a_priority() -> None:
+@row("D20")
+def test_fair_turns_are_within_a_priority() -> None:
     """Whose turn it is matters among equals only."""
     desk = Desk("a", limit=1)
     for priority, client in ((0, "x"), (1, "x"), (1, "x"), (0, "y"), (1, "y")):
@@ -335,7 +339,8 @@ def test_D20_turns_are_within_a_priority() -> None:
     assert granted == [f"grant a{number}" for number in (0, 4, 1, 2, 3)]
 
 
-def test_D20_a_turn_costs_nobody_the_place_among_services() -> None:
+@row("D20")
+def test_fair_turns_keep_the_order_among_services() -> None:
     """Who let another client go first still goes before what was asked for later elsewhere."""
     desk = Desk("a", "b", limit=1)
     for name, client in (("a", "x"), ("a", "x"), ("b", "x"), ("a", "y")):
@@ -348,7 +353,8 @@ def test_D20_a_turn_costs_nobody_the_place_among_services() -> None:
     assert desk.done("a") == ["evict a for b"]
 
 
-def test_D20_without_a_limit_all_go_together() -> None:
+@row("D20")
+def test_requests_without_a_limit_are_granted_together() -> None:
     """Where nothing makes them wait for each other the order is that of arrival."""
     desk = Desk("a", "b")
     desk.run("a")
@@ -360,7 +366,8 @@ def test_D20_without_a_limit_all_go_together() -> None:
 
 
 @pytest.mark.parametrize("limit", [1, 4])
-def test_D20_a_greedy_client_makes_others_wait_for_its_share_only(limit: int) -> None:
+@row("D20")
+def test_greedy_client_delays_others_by_its_share_only(limit: int) -> None:
     """A hundred clients, one asks for 500 at a time: nobody else's p99 grows beyond twice.
 
     Against the same crowd without greed; each request takes a second, and all came before it was
@@ -389,7 +396,8 @@ def test_D20_a_greedy_client_makes_others_wait_for_its_share_only(limit: int) ->
     assert greedy[len(greedy) // 2] <= 2 * fair[len(fair) // 2]
 
 
-def test_D10_a_full_queue_refuses_at_once() -> None:
+@row("D10")
+def test_full_queue_refuses_at_once() -> None:
     """The request after the last place is refused; one that need not wait is not."""
     desk = Desk("a", "b", length=2)
     desk.run("a")
@@ -402,7 +410,8 @@ def test_D10_a_full_queue_refuses_at_once() -> None:
     assert desk.ask("a")[1] == ["grant a5"]
 
 
-def test_D10_a_request_that_waited_too_long_is_refused() -> None:
+@row("D10")
+def test_request_that_waited_too_long_is_refused() -> None:
     """At its deadline, to the last bit of a float, a queued request is refused with the reason."""
     desk = Desk("a", "b", timeout_s=0.3)
     desk.now = 0.1
@@ -422,7 +431,8 @@ def test_D10_a_request_that_waited_too_long_is_refused() -> None:
 
 
 # ---- nothing starves
-def test_D03_once_a_request_is_overdue_later_ones_go_behind_it() -> None:
+@row("D03")
+def test_overdue_request_goes_before_later_ones() -> None:
     """After max_wait_s the busy service gets no new request until the overdue one was served."""
     desk = Desk("a", "b", max_wait_s=30.0, timeout_s=1000.0)
     desk.run("a")
@@ -443,7 +453,8 @@ def test_D03_once_a_request_is_overdue_later_ones_go_behind_it() -> None:
     assert desk.phase("a", "stopped") == ["grant b2"]
 
 
-def test_D03_being_overdue_beats_priority() -> None:
+@row("D03")
+def test_overdue_request_beats_priority() -> None:
     """Requests of a higher priority for a third service cannot starve one that waited too long."""
     desk = Desk("a", "b", "c", max_wait_s=30.0, timeout_s=1000.0)
     desk.run("a")
@@ -455,7 +466,8 @@ def test_D03_being_overdue_beats_priority() -> None:
     assert desk.done("a") == ["evict a for b"]
 
 
-def test_D03_the_second_in_the_queue_becomes_overdue_too() -> None:
+@row("D03")
+def test_second_request_in_the_queue_becomes_overdue_too() -> None:
     """Each waiting request has its own moment, and there is a tick for each."""
     desk = Desk("a", "b", "c", max_wait_s=30.0, timeout_s=None)  # type: ignore[arg-type]
     desk.run("a")
@@ -471,7 +483,8 @@ def test_D03_the_second_in_the_queue_becomes_overdue_too() -> None:
     assert desk.scheduler.next_tick(desk.now) is None
 
 
-def test_D03_a_service_that_minds_nobody_stays_open() -> None:
+@row("D03")
+def test_service_without_conflicts_stays_open() -> None:
     """An overdue request closes only what cannot run beside its own service."""
     desk = Desk("a1", "a2", "b1", policy=pairs, max_wait_s=30.0, timeout_s=1000.0)
     desk.run("a1")
@@ -485,7 +498,8 @@ def test_D03_a_service_that_minds_nobody_stays_open() -> None:
     assert desk.ask("b1")[1][0].startswith("grant b1")
 
 
-def test_D04_a_service_that_became_ready_stays_for_a_while() -> None:
+@row("D04")
+def test_service_that_became_ready_is_not_evicted_at_once() -> None:
     """With a residency no swap comes before its end, unless somebody has waited too long."""
     desk = Desk("a", "b", min_residency_s=10.0, max_wait_s=30.0, timeout_s=1000.0)
     desk.run("a")
@@ -498,7 +512,8 @@ def test_D04_a_service_that_became_ready_stays_for_a_while() -> None:
     assert desk.tick(6.0) == ["evict a for b"]
 
 
-def test_D04_an_overdue_request_ends_the_residency() -> None:
+@row("D04")
+def test_overdue_request_ends_the_residency() -> None:
     """Residency yields to max_wait_s."""
     desk = Desk("a", "b", min_residency_s=500.0, max_wait_s=30.0, timeout_s=1000.0)
     desk.run("a")
@@ -509,7 +524,7 @@ def test_D04_an_overdue_request_ends_the_residency() -> None:
 
 
 # ---- coming and going
-def test_a_removed_service_takes_its_requests_and_its_swap_along() -> None:
+def test_removed_service_ends_its_requests_and_its_swap() -> None:
     """What waits for it is refused, and what waited behind its swap goes on."""
     desk = Desk("a", "b", "c")
     desk.run("a")
@@ -525,7 +540,7 @@ def test_a_removed_service_takes_its_requests_and_its_swap_along() -> None:
     assert desk.phase("a", "stopped") == ["grant c3"]
 
 
-def test_a_service_that_is_removed_while_it_goes_does_not_hold_up_the_swap() -> None:
+def test_service_removed_during_its_eviction_does_not_block_the_swap() -> None:
     """An evicted service that vanishes altogether is gone as well."""
     desk = Desk("a", "b")
     desk.run("a")
@@ -536,7 +551,7 @@ def test_a_service_that_is_removed_while_it_goes_does_not_hold_up_the_swap() -> 
     assert desk.scheduler.finished("a", desk.now) == []
 
 
-def test_limits_can_be_changed() -> None:
+def test_scheduler_limits_can_change() -> None:
     """Adding a service again changes its limits and nothing else."""
     desk = Desk("a", limit=1)
     desk.run("a")
@@ -546,7 +561,7 @@ def test_limits_can_be_changed() -> None:
     assert desk.scheduler.services["a"].limit == 3
 
 
-def test_another_policy_is_asked_from_then_on() -> None:
+def test_new_policy_is_used_from_then_on() -> None:
     """Replacing the policy takes effect with the next decision."""
     desk = Desk("a", "b")
     desk.run("a")
@@ -555,7 +570,7 @@ def test_another_policy_is_asked_from_then_on() -> None:
     assert desk.ask("b")[1] == ["grant b1"]
 
 
-def test_explain_says_what_a_request_would_meet() -> None:
+def test_explain_predicts_the_fate_of_a_request() -> None:
     """Asking does not queue anything."""
     desk = Desk("a", "b")
     desk.run("a")
@@ -569,7 +584,7 @@ def test_explain_says_what_a_request_would_meet() -> None:
 
 
 @pytest.mark.parametrize("odd", [lambda t, r: r | {t}, lambda t, r: frozenset({"nobody", "a"})])
-def test_a_policy_can_neither_evict_the_target_nor_what_does_not_run(
+def test_policy_can_neither_evict_the_target_nor_what_does_not_run(
     odd: Callable[[str, frozenset[str]], frozenset[str]],
 ) -> None:
     """Whatever a policy returns, only other services that hold something are evicted."""
@@ -579,7 +594,7 @@ def test_a_policy_can_neither_evict_the_target_nor_what_does_not_run(
     assert desk.ask("b")[1] == ["evict a for b"]
 
 
-def test_more_ends_than_grants_are_a_bug_that_shows() -> None:
+def test_release_without_grant_is_an_assertion_error() -> None:
     """Counting below zero is refused loudly."""
     desk = Desk("a")
 

@@ -89,7 +89,7 @@ class SchedulerRules(RuleBasedStateMachine):
     def evict(self, name: str) -> None:
         """A lifecycle without a process is gone at once; one with a process takes its time."""
         entry = self.scheduler.services[name]
-        assert not entry.granted, "D13: a busy service was evicted"
+        assert not entry.granted, "a busy service was evicted"
         assert not entry.is_pinned, "a pinned service was evicted"
         if entry.phase == "reviving":
             self.phase(name, "failed")
@@ -214,7 +214,7 @@ class SchedulerRules(RuleBasedStateMachine):
     # ---- what must hold
     @invariant()
     def exclusive_services_never_run_together(self) -> None:
-        """D12: of two that exclude each other, one at most holds anything at a time.
+        """Of two that exclude each other, one at most holds anything at a time.
 
         A sleeper that stops is left out: its process has been there all the time.
         """

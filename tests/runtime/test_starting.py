@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import pytest
+from tools.rows import row
 from tools.virtual import World, stand_still, tell
 
 from swapchart.runtime import Exit, Timings
 from swapchart.runtime.testing import ServerScript, service
 
 
-def test_D01_a_thousand_requests_for_a_stopped_service_share_one_start() -> None:
+@row("D01")
+def test_thousand_requests_for_a_stopped_service_share_one_start() -> None:
     """However many wait, one process is spawned, and each of them is admitted at the same time."""
 
     async def story(world: World) -> None:
@@ -26,7 +28,7 @@ def test_D01_a_thousand_requests_for_a_stopped_service_share_one_start() -> None
     assert launcher.count("spawn", "a") == 1
 
 
-def test_a_request_that_fails_to_start_says_what_the_process_said_last() -> None:
+def test_request_whose_start_fails_gets_the_last_output() -> None:
     """A waiter of a process that dies while loading gets its exit code and its last lines."""
     script = ServerScript(
         healthy_s=None,
@@ -51,7 +53,7 @@ def test_a_request_that_fails_to_start_says_what_the_process_said_last() -> None
 # ---- noticing that it is ready
 @pytest.mark.parametrize("ready_s", [0.003, 1.0, 30.0, 600.0])
 @pytest.mark.parametrize("before_s", [0.0, 0.001, 0.02])
-def test_what_a_server_says_leads_to_a_probe_at_once(ready_s: float, before_s: float) -> None:
+def test_output_of_a_starting_server_triggers_a_probe(ready_s: float, before_s: float) -> None:
     """One that prints when it is ready, or a little before, is found so at that moment."""
     script = ServerScript(healthy_s=ready_s + before_s, output=((ready_s, b"listening\n"),))
 
@@ -67,7 +69,7 @@ def test_what_a_server_says_leads_to_a_probe_at_once(ready_s: float, before_s: f
 
 
 @pytest.mark.parametrize("ready_s", [0.0, 0.02, 0.5, 3.0, 10.0, 60.0])
-def test_a_silent_server_is_noticed_late_by_a_small_share_of_its_start(ready_s: float) -> None:
+def test_silent_server_is_ready_at_most_a_small_share_late(ready_s: float) -> None:
     """Ten milliseconds and 0.1 % at most: twenty after ten seconds."""
 
     async def story(world: World) -> None:
@@ -83,7 +85,7 @@ def test_a_silent_server_is_noticed_late_by_a_small_share_of_its_start(ready_s: 
     tell(story, service("a", timings=Timings(start_limit=None)), servers={"a": script})
 
 
-def test_a_flood_of_output_is_no_flood_of_probes() -> None:
+def test_flood_of_output_causes_no_flood_of_probes() -> None:
     """A server that prints a thousand lines a second is probed a hundred times more, not that."""
     flood = tuple((0.001 * n, b"loading\n") for n in range(10_000))
     probes = []
@@ -102,7 +104,7 @@ def test_a_flood_of_output_is_no_flood_of_probes() -> None:
     assert silent + 100 < flooded <= silent + 508
 
 
-def test_what_a_ready_server_says_leads_to_no_probe() -> None:
+def test_output_of_a_ready_server_triggers_no_probe() -> None:
     """Its log is a log: nobody hears of it."""
     output = tuple((float(n), b"request\n") for n in range(2, 100))
 
@@ -118,7 +120,7 @@ def test_what_a_ready_server_says_leads_to_no_probe() -> None:
     tell(story, service("a"), servers={"a": ServerScript(healthy_s=1.0, output=output)})
 
 
-def test_a_start_that_is_cancelled_hears_of_nothing_any_more() -> None:
+def test_cancelled_start_gets_no_further_events() -> None:
     """Whatever ends the probing, the log is watched no longer."""
     script = ServerScript(healthy_s=None, output=((1.0, b"loading\n"),), terminate_s=5.0)
 
@@ -139,7 +141,8 @@ def test_a_start_that_is_cancelled_hears_of_nothing_any_more() -> None:
 @pytest.mark.parametrize(
     "timings", [Timings(start_limit=20.0), Timings(start_limit=None, stall_limit=20.0)]
 )
-def test_A36_a_start_that_stood_still_gets_the_time_back(seed: int, timings: Timings) -> None:
+@row("A36")
+def test_pause_of_the_proxy_extends_the_start_limit(seed: int, timings: Timings) -> None:
     """A server that became healthy meanwhile is found so, though its limit is long over."""
 
     async def story(world: World) -> None:
@@ -155,7 +158,8 @@ def test_A36_a_start_that_stood_still_gets_the_time_back(seed: int, timings: Tim
 
 
 @pytest.mark.parametrize("other_s", [5.0, 15.0, 1000.0])
-def test_A36_the_time_is_given_back_once_and_no_more(other_s: float) -> None:
+@row("A36")
+def test_pause_of_the_proxy_extends_the_start_limit_once(other_s: float) -> None:
     """A server that is never healthy is given up when its limit has passed in our own time."""
     timings = Timings(start_limit=20.0)
 
@@ -174,7 +178,8 @@ def test_A36_the_time_is_given_back_once_and_no_more(other_s: float) -> None:
     )  # fmt: skip
 
 
-def test_A36_what_is_idle_gets_nothing_back() -> None:
+@row("A36")
+def test_pause_of_the_proxy_extends_no_idle_limit() -> None:
     """Idle is idle, whether we looked or not."""
 
     async def story(world: World) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tools.rows import row
 from tools.virtual import World, hook, tell
 
 from swapchart.runtime import Exit, Hook, RunAction, Timings
@@ -13,7 +14,8 @@ STUBBORN = ServerScript(terminate_s=None)
 IMMORTAL = ServerScript(terminate_s=None, kill_s=None)
 
 
-def test_A08_a_process_that_ignores_the_signal_is_killed_after_the_grace_period() -> None:
+@row("A08")
+def test_process_that_ignores_the_signal_is_killed_after_the_grace_period() -> None:
     """SIGTERM, ten seconds, SIGKILL; the stop returns then, and other services are not held up."""
 
     async def story(world: World) -> None:
@@ -35,7 +37,8 @@ def test_A08_a_process_that_ignores_the_signal_is_killed_after_the_grace_period(
     ]  # fmt: skip
 
 
-def test_A09_what_the_leader_leaves_behind_gets_the_rest_of_the_grace_period() -> None:
+@row("A09")
+def test_processes_left_by_the_leader_get_the_rest_of_the_grace_period() -> None:
     """Workers that ignore SIGTERM are killed when the grace period ends, not later, not sooner."""
     script = ServerScript(terminate_s=4.0, leaves=2)
 
@@ -50,7 +53,7 @@ def test_A09_what_the_leader_leaves_behind_gets_the_rest_of_the_grace_period() -
     assert [record.detail for record in launcher.find("swept")] == ["2"]
 
 
-def test_a_kill_does_not_wait_for_what_is_left_behind() -> None:
+def test_kill_does_not_wait_for_processes_left_behind() -> None:
     """Somebody in a hurry, while the rest of the tree has its grace: it is killed at once."""
     script = ServerScript(terminate_s=0.0, leaves=2, leaves_s=None)
 
@@ -66,7 +69,8 @@ def test_a_kill_does_not_wait_for_what_is_left_behind() -> None:
     tell(story, service("a"), servers={"a": script})
 
 
-def test_A44_a_process_that_cannot_be_killed_is_stuck_and_says_so() -> None:
+@row("A44")
+def test_process_that_cannot_be_killed_is_reported_as_stuck() -> None:
     """After SIGKILL and its limit: stuck. Requests are refused at once until it goes away."""
 
     async def story(world: World) -> None:
@@ -91,7 +95,7 @@ def test_A44_a_process_that_cannot_be_killed_is_stuck_and_says_so() -> None:
     assert launcher.count("kill") == 3
 
 
-def test_the_end_of_a_supervisor_does_not_wait_for_what_cannot_be_killed() -> None:
+def test_shutdown_does_not_wait_for_a_process_that_cannot_be_killed() -> None:
     """A stuck process is reported and left to the launcher; the block ends within its bounds."""
 
     async def story(world: World) -> None:
@@ -114,7 +118,7 @@ def test_the_end_of_a_supervisor_does_not_wait_for_what_cannot_be_killed() -> No
      "terminating", "killing", "stuck", "sweeping", "on_failure", "after_stop", "settling"],
 )  # fmt: skip
 @pytest.mark.parametrize("event", ["kill", "stop", "shutdown"])
-def test_every_state_can_be_left_by_every_way_out(state: str, event: str) -> None:
+def test_each_state_can_be_left_by_stop_kill_and_removal(state: str, event: str) -> None:
     """From wherever it is, a stop, a kill or a shutdown brings it to rest, and all are answered."""
     points = ("beforeStart", "afterStart", "afterHealthy", "suspend", "wake", "beforeStop",
               "onFailure", "afterStop")  # fmt: skip
@@ -164,7 +168,8 @@ def test_every_state_can_be_left_by_every_way_out(state: str, event: str) -> Non
 
 
 # ---- requests in flight
-def test_D06_a_stop_lets_requests_in_flight_finish() -> None:
+@row("D06")
+def test_stop_lets_requests_in_flight_finish() -> None:
     """Draining ends with the last request; until then no hook and no signal."""
 
     async def story(world: World) -> None:
@@ -180,7 +185,8 @@ def test_D06_a_stop_lets_requests_in_flight_finish() -> None:
 
 
 @pytest.mark.parametrize(("drain", "gone_at"), [("cut", 30.0), ("wait", 100.0)])
-def test_D06_the_drain_limit_cuts_or_waits_as_declared(drain: str, gone_at: float) -> None:
+@row("D06")
+def test_drain_limit_aborts_or_waits_as_declared(drain: str, gone_at: float) -> None:
     """Cut ends the process under its requests; wait lets them take as long as they want."""
 
     async def story(world: World) -> None:
@@ -193,7 +199,8 @@ def test_D06_the_drain_limit_cuts_or_waits_as_declared(drain: str, gone_at: floa
     tell(story, service("a", drain=drain))
 
 
-def test_D06_a_service_may_refuse_to_stop_while_it_is_busy() -> None:
+@row("D06")
+def test_service_may_refuse_to_stop_while_it_is_busy() -> None:
     """refuse: at the drain limit it is ready again, and the caller is told."""
 
     async def story(world: World) -> None:
@@ -213,7 +220,7 @@ def test_D06_a_service_may_refuse_to_stop_while_it_is_busy() -> None:
 
 
 @pytest.mark.parametrize("drain", ["cut", "wait", "refuse"])
-def test_a_shutdown_never_waits_longer_than_the_drain_limit(drain: str) -> None:
+def test_shutdown_never_waits_longer_than_the_drain_limit(drain: str) -> None:
     """Neither wait nor refuse holds up the end of the supervisor."""
 
     async def story(world: World) -> None:
@@ -227,7 +234,7 @@ def test_a_shutdown_never_waits_longer_than_the_drain_limit(drain: str) -> None:
     tell(story, service("a", drain=drain))
 
 
-def test_a_request_that_comes_while_it_stops_starts_it_again_after_that() -> None:
+def test_request_that_comes_while_it_stops_starts_it_again_after_that() -> None:
     """Stopping is finished first; then the waiting request gets a new process."""
 
     async def story(world: World) -> None:
@@ -243,7 +250,8 @@ def test_a_request_that_comes_while_it_stops_starts_it_again_after_that() -> Non
     tell(story, service("a"), servers={"a": ServerScript(terminate_s=4.0)})
 
 
-def test_D05_a_request_that_came_while_it_stops_and_left_starts_nothing() -> None:
+@row("D05")
+def test_request_that_left_while_the_service_stops_starts_nothing() -> None:
     """If the one who would have it again leaves, it stays stopped."""
 
     async def story(world: World) -> None:
@@ -265,7 +273,8 @@ def test_D05_a_request_that_came_while_it_stops_and_left_starts_nothing() -> Non
 @pytest.mark.parametrize(
     "state", ["before_start", "launching", "after_start", "health_checking", "after_healthy"]
 )
-def test_D05_when_all_have_left_the_start_is_finished_or_aborted(abandon: str, state: str) -> None:
+@row("D05")
+def test_start_without_requests_left_is_finished_or_aborted(abandon: str, state: str) -> None:
     """finish: it gets ready for nobody. abort: the last to leave ends it, the first does not."""
     points = {"before_start": "beforeStart", "after_start": "afterStart",
               "after_healthy": "afterHealthy"}  # fmt: skip
@@ -293,7 +302,8 @@ def test_D05_when_all_have_left_the_start_is_finished_or_aborted(abandon: str, s
     )  # fmt: skip
 
 
-def test_D17_one_client_that_leaves_takes_nothing_from_the_others() -> None:
+@row("D17")
+def test_client_that_leaves_does_not_affect_the_others() -> None:
     """The start belongs to no request: one that gives up does not cancel it for the rest."""
 
     async def story(world: World) -> None:
@@ -312,7 +322,7 @@ def test_D17_one_client_that_leaves_takes_nothing_from_the_others() -> None:
     assert launcher.count("spawn") == 1
 
 
-def test_a_client_that_leaves_at_the_very_moment_it_is_admitted_holds_nothing() -> None:
+def test_client_that_leaves_while_it_is_admitted_holds_no_lease() -> None:
     """Admitted and cancelled within one instant: the count goes back to zero."""
 
     async def story(world: World) -> None:
@@ -328,7 +338,7 @@ def test_a_client_that_leaves_at_the_very_moment_it_is_admitted_holds_nothing() 
 
 
 # ---- idle
-def test_the_idle_limit_stops_a_service_that_nobody_uses() -> None:
+def test_idle_limit_stops_an_unused_service() -> None:
     """Counted from the end of the last request."""
 
     async def story(world: World) -> None:
@@ -341,7 +351,7 @@ def test_the_idle_limit_stops_a_service_that_nobody_uses() -> None:
     tell(story, service("a", timings=Timings(idle_limit=50.0)))
 
 
-def test_the_idle_limit_never_ends_a_request() -> None:
+def test_idle_limit_never_ends_a_request() -> None:
     """Short requests without a gap, and a long one, keep it alive for as long as they last."""
 
     async def story(world: World) -> None:
@@ -356,7 +366,8 @@ def test_the_idle_limit_never_ends_a_request() -> None:
     tell(story, service("a", timings=Timings(idle_limit=10.0)))
 
 
-def test_D08_a_request_at_the_very_moment_of_the_idle_limit_is_answered() -> None:
+@row("D08")
+def test_request_at_the_moment_of_the_idle_limit_is_served() -> None:
     """Whoever comes first, timer or request, every request is served, in 200 orders of events."""
     for seed in range(200):
 
@@ -372,7 +383,7 @@ def test_D08_a_request_at_the_very_moment_of_the_idle_limit_is_answered() -> Non
         tell(story, service("a", timings=Timings(idle_limit=10.0)), seed=seed)
 
 
-def test_a_pinned_service_is_not_stopped_for_being_idle() -> None:
+def test_pinned_service_is_not_stopped_for_being_idle() -> None:
     """Pinned overrides the idle limit, and only that: it can still be unloaded."""
 
     async def story(world: World) -> None:
@@ -386,7 +397,7 @@ def test_a_pinned_service_is_not_stopped_for_being_idle() -> None:
 
 
 # ---- settling
-def test_a_stop_waits_until_the_resources_are_free_before_anything_else_starts() -> None:
+def test_stop_frees_resources_before_another_service_starts() -> None:
     """The settle hook is tried until it succeeds; only then the next service is started."""
     settle = Hook(action=RunAction(argv=("free",)))
     tries = [CommandScript(exit=Exit(code=1))] * 30
@@ -403,7 +414,8 @@ def test_a_stop_waits_until_the_resources_are_free_before_anything_else_starts()
     )  # fmt: skip
 
 
-def test_B20_settling_is_bounded() -> None:
+@row("B20")
+def test_settle_time_is_bounded() -> None:
     """Resources that never come free delay the next start by the limit, and a line says so."""
     settle = Hook(action=RunAction(argv=("free",)), timeout_s=3.0)
 
@@ -417,7 +429,7 @@ def test_B20_settling_is_bounded() -> None:
 
 
 @pytest.mark.parametrize("state", ["ready", "after_stop", "settling"])
-def test_a_kill_does_not_wait_for_resources(state: str) -> None:
+def test_kill_does_not_wait_for_resources(state: str) -> None:
     """Whether it comes before or while they are waited for, nothing is looked at any more."""
     settle = Hook(action=RunAction(argv=("free",)), timeout_s=3.0)
     hooks = {"afterStop": (Hook(action=RunAction(argv=("tidy",))),)}

@@ -7,6 +7,7 @@ import logging
 
 import anyio
 import pytest
+from tools.rows import row
 from tools.virtual import World, hook, tell
 
 from swapchart.runtime import ConfigError, RequestError, Supervisor, Timings, Transition
@@ -21,7 +22,7 @@ from swapchart.runtime.waiter import PendingRequest
 
 
 # ---- the block
-def test_leaving_the_block_stops_everything_in_order() -> None:
+def test_supervisor_exit_stops_services_in_order() -> None:
     """Nothing is left behind, hooks ran, and processes were asked before they were killed."""
     launcher = ScriptedLauncher({"a": ServerScript(terminate_s=3.0)})
     hooks = {"beforeStop": (hook("save"),)}
@@ -37,7 +38,7 @@ def test_leaving_the_block_stops_everything_in_order() -> None:
     assert launcher.count("kill") == 0
 
 
-def test_an_error_in_the_block_comes_out_as_it_is_after_everything_has_stopped() -> None:
+def test_supervisor_block_that_raises_stops_services_and_reraises() -> None:
     """Not wrapped in a group, not swallowed; the processes are gone by then."""
     launcher = ScriptedLauncher()
 
@@ -53,7 +54,7 @@ def test_an_error_in_the_block_comes_out_as_it_is_after_everything_has_stopped()
         run_virtual(main)
 
 
-def test_a_cancelled_block_still_stops_everything() -> None:
+def test_supervisor_block_that_is_cancelled_stops_services() -> None:
     """Cancellation from outside waits for the orderly end."""
     launcher = ScriptedLauncher({"a": ServerScript(terminate_s=3.0)})
 
@@ -68,7 +69,7 @@ def test_a_cancelled_block_still_stops_everything() -> None:
     assert run_virtual(main) == pytest.approx(1013.0)
 
 
-def test_two_services_of_one_name_are_refused_before_anything_begins() -> None:
+def test_services_of_the_same_name_are_refused_before_the_start() -> None:
     """In the declaration and later; nothing is left running behind the error."""
 
     async def main() -> None:
@@ -83,7 +84,7 @@ def test_two_services_of_one_name_are_refused_before_anything_begins() -> None:
     run_virtual(main)
 
 
-def test_an_unknown_service_is_a_key_error() -> None:
+def test_supervisor_unknown_service_raises_key_error() -> None:
     """Every way of naming one."""
 
     async def story(world: World) -> None:
@@ -125,7 +126,7 @@ def test_supervisor_task_raises_block_and_services_go_on(
 
 
 # ---- closing
-def test_closing_refuses_new_requests_and_those_that_wait() -> None:
+def test_close_refuses_new_and_waiting_requests() -> None:
     """What is in flight goes on; the queue and every newcomer get shutting_down."""
 
     async def story(world: World) -> None:
@@ -148,7 +149,8 @@ def test_closing_refuses_new_requests_and_those_that_wait() -> None:
     tell(story, service("a"), service("b"))
 
 
-def test_D09_requests_in_flight_are_finished_by_a_shutdown() -> None:
+@row("D09")
+def test_shutdown_finishes_requests_in_flight() -> None:
     """Every request accepted before it completes if it needs no longer than the drain limit."""
 
     async def story(world: World) -> None:
@@ -163,7 +165,7 @@ def test_D09_requests_in_flight_are_finished_by_a_shutdown() -> None:
     tell(story, service("a"))
 
 
-def test_requests_that_wait_for_a_start_are_answered_by_a_shutdown() -> None:
+def test_shutdown_refuses_requests_that_wait_for_a_start() -> None:
     """Whatever they wait for, they are refused at once and the start is ended."""
 
     async def story(world: World) -> None:
@@ -178,7 +180,7 @@ def test_requests_that_wait_for_a_start_are_answered_by_a_shutdown() -> None:
     tell(story, service("a"), servers={"a": ServerScript(healthy_s=None)})
 
 
-def test_a_shutdown_in_a_hurry_kills_what_is_left() -> None:
+def test_expedited_shutdown_kills_the_remaining_processes() -> None:
     """After its limit: no hooks, SIGKILL; other services that were faster ended in order."""
 
     async def story(world: World) -> None:
@@ -196,7 +198,7 @@ def test_a_shutdown_in_a_hurry_kills_what_is_left() -> None:
     assert [record.name for record in launcher.find("kill")] == ["a"]
 
 
-def test_a_lifecycle_that_has_shut_down_takes_no_more_orders() -> None:
+def test_lifecycle_after_shutdown_ignores_orders() -> None:
     """Requests are refused; stops, finishes and kills mean nothing."""
 
     async def story(world: World) -> None:
@@ -213,7 +215,7 @@ def test_a_lifecycle_that_has_shut_down_takes_no_more_orders() -> None:
 
 
 # ---- lifecycles without the scheduler
-def test_a_lifecycle_can_be_held_without_the_scheduler() -> None:
+def test_lifecycle_can_be_leased_without_the_scheduler() -> None:
     """For embedders that schedule by themselves: acquire, finish, and leave while it starts."""
 
     async def story(world: World) -> None:
@@ -233,7 +235,7 @@ def test_a_lifecycle_can_be_held_without_the_scheduler() -> None:
     tell(story, service("a"), servers={"a": ServerScript(healthy_s=3.0)})
 
 
-def test_an_event_that_the_chart_does_not_know_is_noted_and_answered(
+def test_event_that_the_chart_does_not_know_is_logged_and_changes_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """It changes nothing, is logged with the state it came in, and its request gets a 500."""
@@ -254,7 +256,7 @@ def test_an_event_that_the_chart_does_not_know_is_noted_and_answered(
 
 
 # ---- listeners
-def test_every_transition_is_told_once_and_in_order() -> None:
+def test_transitions_are_published_once_and_in_order() -> None:
     """Listeners and readers of events see the same records, with cause, times and exit."""
     heard: list[Transition] = []
     read: list[Transition] = []
@@ -289,7 +291,7 @@ def test_every_transition_is_told_once_and_in_order() -> None:
     assert crash.pid is not None
 
 
-def test_a_reader_of_events_that_is_too_slow_loses_the_oldest() -> None:
+def test_slow_event_reader_loses_the_oldest() -> None:
     """A bounded buffer for each reader."""
     read: list[str] = []
 
@@ -318,7 +320,7 @@ def test_a_reader_of_events_that_is_too_slow_loses_the_oldest() -> None:
     assert read == ["before_start", "after_stop", "stopped"] or read[1:] == ["settling", "stopped"]
 
 
-def test_a_listener_that_raises_hurts_nobody(caplog: pytest.LogCaptureFixture) -> None:
+def test_listener_that_raises_does_not_affect_others(caplog: pytest.LogCaptureFixture) -> None:
     """It is logged; the transition, its effects and the other listeners go on."""
     heard: list[str] = []
 
@@ -338,7 +340,7 @@ def test_a_listener_that_raises_hurts_nobody(caplog: pytest.LogCaptureFixture) -
     assert "a listener failed on" in caplog.text
 
 
-def test_a_listener_may_end_itself_while_it_is_called() -> None:
+def test_listener_can_remove_itself_while_it_is_called() -> None:
     """The one behind it is not skipped."""
     heard: list[str] = []
 
@@ -367,9 +369,7 @@ POINTS = ("beforeStart", "afterStart", "afterHealthy", "beforeStop", "afterStop"
     ["before_start", "launching", "after_start", "health_checking", "after_healthy", "ready",
      "before_stop", "terminating", "sweeping", "after_stop", "settling", "stopped"],
 )  # fmt: skip
-def test_a_listener_may_give_an_order_in_the_middle_of_a_step(
-    state: str, event: str, with_hooks: bool
-) -> None:
+def test_listener_can_post_an_order_during_a_step(state: str, event: str, with_hooks: bool) -> None:
     """What it posts is taken right after, and answers given meanwhile belong to their own state."""
     hooks = {point: (hook(point),) for point in POINTS} if with_hooks else {}
 
@@ -393,7 +393,7 @@ def test_a_listener_may_give_an_order_in_the_middle_of_a_step(
     )  # fmt: skip
 
 
-def test_a_listener_may_ask_for_a_service_without_waiting() -> None:
+def test_listener_can_acquire_a_service_without_waiting() -> None:
     """acquire_nowait in the middle of a step says no instead of losing count."""
     answers: list[bool] = []
 
@@ -416,7 +416,7 @@ def test_a_listener_may_ask_for_a_service_without_waiting() -> None:
     assert False in answers
 
 
-def test_the_log_of_the_supervisor_holds_that_of_all_services() -> None:
+def test_supervisor_log_holds_the_logs_of_all_services() -> None:
     """Each service has its own, and they meet in one."""
     script = ServerScript(output=((0.0, b"hello\n"),))
 
@@ -449,7 +449,7 @@ def test_the_log_of_the_supervisor_holds_that_of_all_services() -> None:
         lambda: hook("h", delay_s=float("nan")),
     ],
 )
-def test_what_is_out_of_range_is_refused_where_it_is_declared(make: object) -> None:
+def test_spec_value_out_of_range_is_refused(make: object) -> None:
     """A number that could only do harm is an error of its author, with the field's name."""
     assert callable(make)
     with pytest.raises(ConfigError, match="expected"):

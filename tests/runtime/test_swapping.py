@@ -6,6 +6,7 @@ import itertools
 
 import anyio
 import pytest
+from tools.rows import row
 from tools.virtual import World, hook, tell
 
 from swapchart.runtime import Exit, QueueLimits, Timings
@@ -25,7 +26,7 @@ def never_both(world: World, *names: str) -> None:
         assert len(alive & set(names)) <= 1, f"{alive} at {record.at}"
 
 
-def test_a_swap_stops_the_one_before_it_starts_the_other() -> None:
+def test_swap_stops_one_service_before_it_starts_the_other() -> None:
     """Exclusive services never overlap, and hooks say for whom one was evicted."""
     hooks = {"beforeStop": (hook("save"),)}
 
@@ -56,7 +57,7 @@ def test_requests_are_collated_so_that_each_service_starts_once() -> None:
     tell(story, service("a"), service("b"), service("c"))
 
 
-def test_a_request_that_cannot_go_on_for_a_pinned_one_is_told_so() -> None:
+def test_request_blocked_by_a_pinned_service_is_refused_with_the_reason() -> None:
     """Nobody waits for the end of a timeout when the answer is known."""
 
     async def story(world: World) -> None:
@@ -71,7 +72,8 @@ def test_a_request_that_cannot_go_on_for_a_pinned_one_is_told_so() -> None:
     tell(story, service("a", pinned=True), service("b"))
 
 
-def test_D11_a_slow_stop_does_not_hold_up_others() -> None:
+@row("D11")
+def test_slow_stop_does_not_delay_other_services() -> None:
     """While one takes a minute to stop, requests for another are served at once."""
 
     async def story(world: World) -> None:
@@ -90,7 +92,7 @@ def test_D11_a_slow_stop_does_not_hold_up_others() -> None:
     )  # fmt: skip
 
 
-def test_W22_an_unload_ends_a_swap_that_still_evicts() -> None:
+def test_unload_ends_a_swap_that_still_evicts() -> None:
     """Unloading the target of a swap leaves nothing that would start it after all."""
 
     async def story(world: World) -> None:
@@ -108,7 +110,7 @@ def test_W22_an_unload_ends_a_swap_that_still_evicts() -> None:
     tell(story, service("a"), service("b"), servers={"a": SLOW})
 
 
-def test_W23_a_request_after_an_unload_gets_its_own_swap() -> None:
+def test_request_after_an_unload_gets_its_own_swap() -> None:
     """What an earlier swap of the same name left does not serve, or fail, the later request."""
 
     async def story(world: World) -> None:
@@ -127,7 +129,7 @@ def test_W23_a_request_after_an_unload_gets_its_own_swap() -> None:
 
 
 @pytest.mark.parametrize("phase", ["draining", "terminating", "starting", "ready"])
-def test_a_swap_that_is_given_up_at_any_phase_leaves_no_ghost(phase: str) -> None:
+def test_swap_cancelled_at_any_phase_is_removed(phase: str) -> None:
     """Whoever wanted the swap leaves: the next request for either service is served."""
 
     async def story(world: World) -> None:
@@ -154,7 +156,8 @@ def test_a_swap_that_is_given_up_at_any_phase_leaves_no_ghost(phase: str) -> Non
 
 
 @pytest.mark.parametrize("restart", ["transient", "permanent"])
-def test_D12_a_service_that_comes_back_by_itself_never_joins_an_exclusive_one(
+@row("D12")
+def test_service_that_comes_back_by_itself_never_joins_an_exclusive_one(
     restart: str,
 ) -> None:
     """In its backoff it keeps its place: a request for another ends its wish to come back."""
@@ -174,7 +177,8 @@ def test_D12_a_service_that_comes_back_by_itself_never_joins_an_exclusive_one(
     tell(story, service("a", restart=restart), service("b"))
 
 
-def test_D12_a_tripped_service_that_revives_itself_never_joins_an_exclusive_one() -> None:
+@row("D12")
+def test_tripped_service_that_revives_itself_never_joins_an_exclusive_one() -> None:
     """Behind its breaker it refuses requests, holds its place, and goes when another is wanted."""
     broken = ServerScript(healthy_s=None, exit_s=0.1, exit=Exit(code=1))
 
@@ -194,7 +198,7 @@ def test_D12_a_tripped_service_that_revives_itself_never_joins_an_exclusive_one(
     tell(story, service("a", restart="permanent"), service("b"), servers={"a": broken})
 
 
-def test_an_eviction_does_not_forgive_a_crash_loop() -> None:
+def test_eviction_does_not_reset_the_failure_count() -> None:
     """Others that come and go cannot make a broken service start more often."""
     broken = ServerScript(healthy_s=None, exit_s=0.1, exit=Exit(code=1))
 
@@ -210,7 +214,7 @@ def test_an_eviction_does_not_forgive_a_crash_loop() -> None:
     tell(story, service("a", restart="permanent"), service("b"), servers={"a": broken})
 
 
-def test_an_unhealthy_service_on_its_way_to_a_restart_yields_to_a_swap() -> None:
+def test_unhealthy_service_on_its_way_to_a_restart_yields_to_a_swap() -> None:
     """It was stopping to start again: the eviction takes that wish from it."""
 
     async def story(world: World) -> None:
@@ -226,7 +230,8 @@ def test_an_unhealthy_service_on_its_way_to_a_restart_yields_to_a_swap() -> None
     tell(story, service("a", restart="permanent"), service("b"), servers={"a": SLOW})
 
 
-def test_D03_a_busy_service_does_not_starve_another() -> None:
+@row("D03")
+def test_busy_service_does_not_starve_others() -> None:
     """Requests overlap without a gap: the other waits max_wait, the longest of them, a start."""
 
     async def keep_busy(world: World) -> None:
@@ -249,7 +254,8 @@ def test_D03_a_busy_service_does_not_starve_another() -> None:
     tell(story, service("a"), service("b"), servers={"a": SLOW, "b": SLOW})
 
 
-def test_D03_nobody_can_starve_a_low_priority() -> None:
+@row("D03")
+def test_low_priority_request_is_never_starved() -> None:
     """Two services of high priority in alternation: the third still gets its turn in time."""
 
     async def keep_busy(world: World) -> None:
@@ -273,7 +279,8 @@ def test_D03_nobody_can_starve_a_low_priority() -> None:
     )  # fmt: skip
 
 
-def test_D04_alternating_requests_do_not_swap_more_often_than_the_residency_allows() -> None:
+@row("D04")
+def test_alternating_requests_do_not_swap_more_often_than_the_residency_allows() -> None:
     """ABABAB every second, residency 10 s: at most one swap in ten seconds."""
 
     async def story(world: World) -> None:
@@ -291,7 +298,8 @@ def test_D04_alternating_requests_do_not_swap_more_often_than_the_residency_allo
     )
 
 
-def test_D10_a_request_that_waits_too_long_is_refused_with_a_reason() -> None:
+@row("D10")
+def test_request_that_waits_too_long_is_refused_with_a_reason() -> None:
     """Its own deadline, and what it waited for."""
 
     async def story(world: World) -> None:
@@ -306,7 +314,8 @@ def test_D10_a_request_that_waits_too_long_is_refused_with_a_reason() -> None:
     tell(story, service("a"), service("b"))
 
 
-def test_D07_a_service_that_is_removed_while_it_starts_is_cancelled() -> None:
+@row("D07")
+def test_service_that_is_removed_while_it_starts_is_cancelled() -> None:
     """Its waiters get model_removed; the start of another goes on; the name is free at the end."""
 
     async def story(world: World) -> None:
@@ -332,7 +341,8 @@ def test_D07_a_service_that_is_removed_while_it_starts_is_cancelled() -> None:
     )  # fmt: skip
 
 
-def test_D07_requests_in_the_queue_of_a_removed_service_are_refused() -> None:
+@row("D07")
+def test_requests_in_the_queue_of_a_removed_service_are_refused() -> None:
     """Also those that had not reached it yet, and what waited behind them goes on."""
 
     async def story(world: World) -> None:
@@ -350,7 +360,7 @@ def test_D07_requests_in_the_queue_of_a_removed_service_are_refused() -> None:
     tell(story, service("a"), service("b"), service("c"))
 
 
-def test_the_name_of_a_removed_service_is_free_only_when_nobody_holds_it_any_more() -> None:
+def test_name_of_a_removed_service_is_free_after_its_last_lease() -> None:
     """A late release must not be taken from a new service of the same name."""
 
     async def story(world: World) -> None:
@@ -378,7 +388,7 @@ def test_the_name_of_a_removed_service_is_free_only_when_nobody_holds_it_any_mor
     tell(story, service("a"))
 
 
-def test_unloading_all_refuses_what_waits_and_starts_nothing() -> None:
+def test_unload_all_refuses_waiting_requests_and_starts_nothing() -> None:
     """Side by side, and no request that came before gets a service that comes up after."""
 
     async def story(world: World) -> None:
@@ -394,7 +404,7 @@ def test_unloading_all_refuses_what_waits_and_starts_nothing() -> None:
     tell(story, service("a"), service("b"), service("c"))
 
 
-def test_hooks_of_the_evicted_delay_the_swap_and_nothing_else() -> None:
+def test_hooks_of_an_evicted_service_delay_only_its_swap() -> None:
     """BeforeStop of A is part of the way to B; a third, independent service does not notice."""
 
     def policy(target: str, running: frozenset[str]) -> frozenset[str]:

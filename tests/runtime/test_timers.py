@@ -9,6 +9,7 @@ import anyio.lowlevel
 import pytest
 from hypothesis import given
 from hypothesis.strategies import integers, lists, none, tuples
+from tools.rows import row
 from tools.virtual import stand_still
 
 from swapchart.runtime import RequestError
@@ -36,7 +37,7 @@ def naive(orders: list[Order]) -> list[tuple[float, int]]:
 
 
 @given(ORDERS)
-def test_any_sequence_of_orders_fires_as_a_naive_model_does(orders: list[Order]) -> None:
+def test_timers_fire_as_a_naive_model_does_for_any_sequence(orders: list[Order]) -> None:
     """Armed, armed again sooner or later, disarmed: each timer fires when its last order says."""
     fired: list[tuple[float, int]] = []
 
@@ -62,7 +63,7 @@ def test_any_sequence_of_orders_fires_as_a_naive_model_does(orders: list[Order])
     assert sorted(fired) == naive(orders)
 
 
-def test_moving_a_deadline_back_costs_no_place_in_the_heap() -> None:
+def test_timer_moved_later_adds_no_heap_entry() -> None:
     """An idle limit that is armed after each of a thousand requests is one entry."""
 
     async def main() -> None:
@@ -76,7 +77,7 @@ def test_moving_a_deadline_back_costs_no_place_in_the_heap() -> None:
     run_virtual(main)
 
 
-def test_a_timer_that_arms_itself_at_once_lets_others_have_their_turn() -> None:
+def test_timer_that_rearms_at_once_lets_others_run() -> None:
     """An action that is due again immediately does not hold up the loop."""
     fired: list[str] = []
 
@@ -101,7 +102,7 @@ def test_a_timer_that_arms_itself_at_once_lets_others_have_their_turn() -> None:
     assert "other" in fired[:3]
 
 
-def test_a_deadline_in_the_past_fires_at_once() -> None:
+def test_timer_with_a_past_deadline_fires_at_once() -> None:
     """arm_at takes any instant."""
     fired: list[float] = []
 
@@ -119,7 +120,8 @@ def test_a_deadline_in_the_past_fires_at_once() -> None:
 
 
 @pytest.mark.parametrize("call", range(12))
-def test_A36_wherever_we_stand_still_a_patient_timer_waits_for_it(call: int) -> None:
+@row("A36")
+def test_timer_after_a_pause_of_the_process_is_extended(call: int) -> None:
     """SIGSTOP at any reading of the clock: the timer has its five seconds of our own time.
 
     The process may stand still between the arming and the first look of the service, or in the
@@ -159,7 +161,7 @@ def test_A36_wherever_we_stand_still_a_patient_timer_waits_for_it(call: int) -> 
 
 
 @pytest.mark.parametrize("early", [True, False])
-def test_a_waiter_hears_of_its_admission(early: bool) -> None:
+def test_pending_request_is_notified_of_its_admission(early: bool) -> None:
     """Decided before or after it began to wait."""
 
     async def main() -> None:
@@ -178,7 +180,7 @@ def test_a_waiter_hears_of_its_admission(early: bool) -> None:
 
 
 @pytest.mark.parametrize("early", [True, False])
-def test_a_waiter_hears_of_its_refusal(early: bool) -> None:
+def test_pending_request_is_notified_of_its_refusal(early: bool) -> None:
     """The error it is refused with comes out of its wait."""
 
     async def main() -> None:
@@ -204,7 +206,7 @@ def test_a_waiter_hears_of_its_refusal(early: bool) -> None:
 
 @pytest.mark.parametrize("second", ["admit", "refuse"])
 @pytest.mark.parametrize("first", ["admit", "refuse"])
-def test_deciding_twice_is_a_bug_that_shows(first: str, second: str) -> None:
+def test_pending_request_decided_twice_raises(first: str, second: str) -> None:
     """A request has exactly one answer."""
     error = RequestError("because", "of that")
     waiter = PendingRequest()

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import anyio
 import pytest
+from tools.rows import row
 from tools.virtual import World, hook, tell
 
 from swapchart.runtime import (
@@ -54,20 +55,20 @@ def together(target: str, running: frozenset[str]) -> frozenset[str]:
         (replace(A, command=replace(A.command, env={"X": "1"})), "restart"),
     ],
 )
-def test_what_a_difference_takes(new: ServiceSpec, expected: str) -> None:
+def test_spec_difference_requires_the_least_change(new: ServiceSpec, expected: str) -> None:
     """Only what the process itself was given makes it go."""
     assert compare(A, new) == expected
 
 
 @pytest.mark.parametrize("endpoint", ["http://[::1]:80", "http://127.9.9.9", "http://localhost/x"])
-def test_addresses_of_this_machine_are_one(endpoint: str) -> None:
+def test_loopback_addresses_count_as_equal(endpoint: str) -> None:
     """Two names of the loopback interface are the same place; another machine is not."""
     assert address(endpoint) == "localhost:80"
     assert address("https://gpu.lan/v1") == "gpu.lan:443"
 
 
 # ---- a service that rests
-def test_a_stopped_service_is_another_at_once() -> None:
+def test_stopped_service_changes_at_once() -> None:
     """Without a process nothing has to wait."""
 
     async def story(world: World) -> None:
@@ -80,7 +81,7 @@ def test_a_stopped_service_is_another_at_once() -> None:
     tell(story, A)
 
 
-def test_a_change_forgives_failures() -> None:
+def test_changed_spec_resets_the_failure_count() -> None:
     """Whoever repairs a service need not wait for its breaker."""
     broken = replace(A, intensity=1)
     repaired = replace(broken, command=OTHER.command)
@@ -102,7 +103,7 @@ def test_a_change_forgives_failures() -> None:
     tell(story, broken, servers={"a": script})
 
 
-def test_the_same_again_forgives_nothing() -> None:
+def test_unchanged_spec_keeps_the_failure_count() -> None:
     """A reload that does not touch a failed service does not touch its breaker."""
     broken = replace(A, intensity=1)
 
@@ -115,7 +116,7 @@ def test_the_same_again_forgives_nothing() -> None:
     tell(story, broken, servers={"a": ServerScript(exit_s=0.0, exit=Exit(code=1))})
 
 
-def test_who_waits_for_a_restart_is_served_by_the_new_one() -> None:
+def test_request_that_waits_for_a_restart_is_served_by_the_new_version() -> None:
     """A change in the middle of a backoff starts the repaired service at once for who waits."""
     backoff = Timings(backoff=60.0)
     broken = replace(A, timings=backoff)
@@ -136,7 +137,7 @@ def test_who_waits_for_a_restart_is_served_by_the_new_one() -> None:
     tell(story, broken, servers={"a": scripts})
 
 
-def test_a_permanent_service_comes_back_as_another_at_once() -> None:
+def test_permanent_service_restarts_with_the_new_spec() -> None:
     """It holds its place while it waits for its restart, and needs nobody's request."""
     first = replace(A, restart="permanent", timings=Timings(backoff=60.0))
 
@@ -151,7 +152,7 @@ def test_a_permanent_service_comes_back_as_another_at_once() -> None:
 
 
 # ---- a service that runs
-def test_a_running_service_drains_and_requests_wait_for_the_new_one() -> None:
+def test_running_service_drains_and_requests_wait_for_the_new_version() -> None:
     """What is in flight is finished by the old process; what comes meanwhile gets the new one."""
 
     async def story(world: World) -> None:
@@ -176,7 +177,7 @@ def test_a_running_service_drains_and_requests_wait_for_the_new_one() -> None:
     tell(story, A, servers=SLOW)
 
 
-def test_an_idle_service_stops_and_starts_on_demand_only() -> None:
+def test_idle_service_stops_and_starts_on_demand_only() -> None:
     """Nobody waits: nothing is started."""
 
     async def story(world: World) -> None:
@@ -191,7 +192,7 @@ def test_an_idle_service_stops_and_starts_on_demand_only() -> None:
     tell(story, A, servers=SLOW)
 
 
-def test_who_waits_for_a_start_is_served_by_the_new_one() -> None:
+def test_request_that_waits_for_a_start_is_served_by_the_new_version() -> None:
     """The start of what is declared no more is ended; nobody who waits notices but by the time."""
 
     async def story(world: World) -> None:
@@ -209,7 +210,7 @@ def test_who_waits_for_a_start_is_served_by_the_new_one() -> None:
     tell(story, replace(A, abandon="abort"), servers=SLOW)
 
 
-def test_requests_keep_their_order_and_their_patience() -> None:
+def test_requests_keep_their_order_and_deadlines() -> None:
     """Taken back into the queue they stand where they stood; who leaves, leaves."""
 
     async def story(world: World) -> None:
@@ -232,7 +233,7 @@ def test_requests_keep_their_order_and_their_patience() -> None:
     "state", ["before_start", "launching", "health_checking", "after_healthy", "ready",
               "before_stop", "terminating", "after_stop"],
 )  # fmt: skip
-def test_a_change_at_any_moment_ends_in_the_new_service(state: str) -> None:
+def test_change_at_any_moment_ends_with_the_new_version(state: str) -> None:
     """Wherever the old incarnation is, it ends with its own hooks and the new one serves."""
     points = ("beforeStart", "afterHealthy", "beforeStop", "afterStop")
     old = replace(A, hooks={point: (hook(f"old-{point}"),) for point in points})
@@ -267,7 +268,8 @@ def test_a_change_at_any_moment_ends_in_the_new_service(state: str) -> None:
     assert programs.count("old-beforeStart") == programs.count("old-afterStop") == 1
 
 
-def test_B19_a_running_service_keeps_the_hooks_of_its_own_version() -> None:
+@row("B19")
+def test_running_service_keeps_the_hooks_of_its_own_version() -> None:
     """Other hooks apply from the next start on; nothing is stopped for them."""
     old = replace(A, hooks={"beforeStop": (hook("old"),)}, stop_argv=("old-stop",))
     new = replace(A, hooks={"beforeStop": (hook("new"),)}, stop_argv=("new-stop",))
@@ -287,7 +289,8 @@ def test_B19_a_running_service_keeps_the_hooks_of_its_own_version() -> None:
     assert tell(story, old, commands=commands).programs() == ["old", "old-stop", "new", "new-stop"]
 
 
-def test_B19_a_hook_that_runs_is_not_disturbed() -> None:
+@row("B19")
+def test_hook_that_runs_is_not_disturbed() -> None:
     """A reload while afterHealthy runs leaves it alone: the start goes on as it began."""
     old = replace(A, hooks={"afterHealthy": (hook("old"),)})
     new = replace(A, hooks={"afterHealthy": (hook("new"),)})
@@ -304,7 +307,7 @@ def test_B19_a_hook_that_runs_is_not_disturbed() -> None:
     assert launcher.programs() == ["old"]
 
 
-def test_a_change_that_is_taken_back_while_it_drains() -> None:
+def test_change_reverted_while_it_drains_keeps_the_old_version() -> None:
     """The service that stops for it comes back as what it was, and nobody is refused."""
 
     async def story(world: World) -> None:
@@ -324,7 +327,7 @@ def test_a_change_that_is_taken_back_while_it_drains() -> None:
     tell(story, A, servers=SLOW)
 
 
-def test_a_service_that_refuses_to_stop_serves_on() -> None:
+def test_service_that_refuses_to_stop_serves_on() -> None:
     """With `drain: refuse` the old one serves on; the new one comes with the next stop."""
     old = replace(A, drain="refuse", timings=Timings(drain_limit=10.0))
     new = replace(old, command=OTHER.command)
@@ -345,7 +348,7 @@ def test_a_service_that_refuses_to_stop_serves_on() -> None:
     tell(story, old)
 
 
-def test_a_process_that_cannot_be_killed_lets_nobody_wait() -> None:
+def test_process_that_cannot_be_killed_blocks_no_request() -> None:
     """Its successor cannot start: requests are told so at once."""
 
     async def story(world: World) -> None:
@@ -366,7 +369,7 @@ def test_a_process_that_cannot_be_killed_lets_nobody_wait() -> None:
     tell(story, A, servers={"a": stubborn}, stop_limit_s=300.0)
 
 
-def test_a_crash_meanwhile_is_not_held_against_the_new_one() -> None:
+def test_crash_of_the_old_version_does_not_count_for_the_new_one() -> None:
     """What failed was another service: no backoff, no breaker."""
     new = replace(A, hooks={"beforeStop": (hook("new"),)})
 
@@ -382,7 +385,7 @@ def test_a_crash_meanwhile_is_not_held_against_the_new_one() -> None:
 
 
 # ---- what applies at once
-def test_an_idle_limit_moves_with_its_declaration() -> None:
+def test_idle_limit_moves_with_its_declaration() -> None:
     """Longer, shorter, none, and one where there was none: counted from when idleness began."""
 
     def ttl(seconds: float | None) -> ServiceSpec:
@@ -406,7 +409,7 @@ def test_an_idle_limit_moves_with_its_declaration() -> None:
     tell(story, ttl(10.0))
 
 
-def test_a_busy_service_gets_its_idle_limit_later() -> None:
+def test_busy_service_gets_its_idle_limit_later() -> None:
     """A new limit does not run while requests do; a pinned service has none."""
     limited = replace(A, timings=Timings(idle_limit=5.0))
 
@@ -423,7 +426,7 @@ def test_a_busy_service_gets_its_idle_limit_later() -> None:
     tell(story, A)
 
 
-def test_a_concurrency_limit_applies_at_once() -> None:
+def test_concurrency_limit_applies_at_once() -> None:
     """Raised, it lets in who waits; lowered, it refuses who comes."""
 
     async def story(world: World) -> None:
@@ -440,7 +443,7 @@ def test_a_concurrency_limit_applies_at_once() -> None:
     tell(story, A)
 
 
-def test_the_log_and_the_history_stay() -> None:
+def test_log_and_the_history_stay() -> None:
     """It is the same service: its log begins where it began."""
 
     async def story(world: World) -> None:
@@ -482,7 +485,8 @@ def test_apply_touches_only_what_changed() -> None:
     tell(story, *old, servers={"c": ServerScript(healthy_s=3.0)}, policy=together)
 
 
-def test_D07_removal_refuses_who_waits_and_finishes_what_is_in_flight() -> None:
+@row("D07")
+def test_removal_refuses_waiting_requests_and_finishes_those_in_flight() -> None:
     """Waiting, queued and later requests get 503 model_removed; a stream ends in peace."""
 
     async def story(world: World) -> None:
@@ -505,7 +509,8 @@ def test_D07_removal_refuses_who_waits_and_finishes_what_is_in_flight() -> None:
     tell(story, A, service("b"))
 
 
-def test_D07_removal_ends_a_start() -> None:
+@row("D07")
+def test_removal_ends_a_start() -> None:
     """Of a removed service the start is cancelled; of an unchanged one it goes on."""
 
     async def story(world: World) -> None:
@@ -523,7 +528,7 @@ def test_D07_removal_ends_a_start() -> None:
     tell(story, A, service("b", endpoint="http://h:1"), servers=servers, policy=together)
 
 
-def test_a_removed_service_may_come_back_while_it_still_stops() -> None:
+def test_removed_service_may_come_back_while_it_still_stops() -> None:
     """It is added once its predecessor is gone; until then requests are asked to come again."""
 
     async def story(world: World) -> None:
@@ -544,7 +549,7 @@ def test_a_removed_service_may_come_back_while_it_still_stops() -> None:
     tell(story, A)
 
 
-def test_a_request_for_what_was_removed_is_told_so() -> None:
+def test_request_for_a_removed_service_is_refused_with_the_reason() -> None:
     """It was resolved a moment ago: 503, not an internal error. A name never heard is a bug."""
 
     async def story(world: World) -> None:
@@ -560,7 +565,7 @@ def test_a_request_for_what_was_removed_is_told_so() -> None:
     tell(story, A)
 
 
-def test_a_removal_outlasts_a_return_that_was_taken_back() -> None:
+def test_removal_outlasts_a_return_that_was_taken_back() -> None:
     """Removed, declared again, and removed again before it was gone: it is gone."""
 
     async def story(world: World) -> None:
@@ -575,7 +580,7 @@ def test_a_removal_outlasts_a_return_that_was_taken_back() -> None:
     tell(story, A)
 
 
-def test_nothing_starts_on_an_address_before_it_is_free() -> None:
+def test_service_does_not_start_before_its_address_is_free() -> None:
     """A new service at the address of one that leaves waits for its end, whatever the policy."""
     successor = service("b")
 
@@ -595,7 +600,7 @@ def test_nothing_starts_on_an_address_before_it_is_free() -> None:
     tell(story, A, policy=together)
 
 
-def test_services_may_change_places() -> None:
+def test_services_can_exchange_addresses() -> None:
     """Two that swap their addresses wait for each other's end, and both serve."""
     here, there = "http://127.0.0.1:1", "http://localhost:2"
     old = [service("a", endpoint=here), service("b", endpoint=there)]
@@ -637,7 +642,7 @@ def test_policy_and_limits_change_together() -> None:
     tell(story, A, service("b", endpoint="http://h:1"), policy=one_at_a_time)
 
 
-def test_a_bad_declaration_changes_nothing() -> None:
+def test_invalid_declaration_changes_no_service() -> None:
     """Two services of one name are refused before anything else is looked at."""
 
     async def story(world: World) -> None:
@@ -650,7 +655,7 @@ def test_a_bad_declaration_changes_nothing() -> None:
     tell(story, A)
 
 
-def test_nothing_changes_at_the_end() -> None:
+def test_update_during_shutdown_is_ignored() -> None:
     """A reload that comes while everything stops is refused."""
 
     async def story(world: World) -> None:
@@ -662,7 +667,7 @@ def test_nothing_changes_at_the_end() -> None:
 
 
 # ---- onIdle
-def test_on_idle_goes_back_to_its_service() -> None:
+def test_idle_loader_returns_to_its_service() -> None:
     """A while after the last request the default service runs again, and others made way."""
 
     async def story(world: World) -> None:
@@ -681,7 +686,7 @@ def test_on_idle_goes_back_to_its_service() -> None:
     tell(story, A, service("b"))
 
 
-def test_on_idle_waits_while_anybody_wants_anything() -> None:
+def test_idle_loader_waits_while_requests_wait() -> None:
     """A long stream is not idleness."""
 
     async def story(world: World) -> None:
@@ -695,7 +700,9 @@ def test_on_idle_waits_while_anybody_wants_anything() -> None:
     tell(story, A, service("b"), policy=together)
 
 
-def test_on_idle_respects_the_breaker_and_complains_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_idle_loader_respects_the_circuit_breaker_and_logs_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """A default service that cannot start is tried no more often than its breaker lets it."""
     broken = replace(A, intensity=1, timings=Timings(cooldown=1000.0))
 
@@ -713,7 +720,7 @@ def test_on_idle_respects_the_breaker_and_complains_once(caplog: pytest.LogCaptu
     assert 1 <= len(complaints) <= 90
 
 
-def test_a_limit_that_is_new_holds_for_a_start_under_way() -> None:
+def test_limit_that_is_new_holds_for_a_start_under_way() -> None:
     """A start without any limit gets one by an update, and fails when it is reached."""
     endless = Timings(start_limit=None)
     spec = service("a", timings=endless)

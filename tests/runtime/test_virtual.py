@@ -12,7 +12,7 @@ import pytest
 from swapchart.runtime.testing import DeadlockError, LeftoverError, LivelockError, run_virtual
 
 
-def test_time_jumps_to_the_next_timer() -> None:
+def test_virtual_time_jumps_to_the_next_timer() -> None:
     """A day of sleep is over at once, and the clock says that it was a day."""
 
     async def main() -> float:
@@ -23,7 +23,7 @@ def test_time_jumps_to_the_next_timer() -> None:
     assert run_virtual(main) == 86_400
 
 
-def test_timers_fire_in_order_of_their_time() -> None:
+def test_virtual_timers_fire_in_order() -> None:
     """Whoever sleeps shorter wakes first, whatever the order in which they lay down."""
     woken: list[float] = []
 
@@ -57,19 +57,19 @@ def order(seed: int | None) -> list[int]:
     return seen
 
 
-def test_without_a_seed_the_order_is_that_of_asyncio() -> None:
+def test_virtual_loop_without_a_seed_keeps_the_order_of_asyncio() -> None:
     """What became ready first runs first."""
     assert order(None) == list(range(8))
 
 
-def test_a_seed_repeats_its_order_and_seeds_differ() -> None:
+def test_virtual_loop_seed_repeats_its_order_and_seeds_differ() -> None:
     """The same seed shuffles the same way; ten seeds do not all agree."""
     assert [order(seed) for seed in range(10)] == [order(seed) for seed in range(10)]
     assert len({tuple(order(seed)) for seed in range(10)}) > 5
 
 
 @pytest.mark.parametrize("seconds", [None, math.inf])
-def test_waiting_for_ever_is_an_error_that_says_where(seconds: float | None) -> None:
+def test_virtual_loop_deadlock_raises_with_the_place(seconds: float | None) -> None:
     """A main function that waits for what cannot come ends with the place where it waits."""
 
     async def stuck() -> None:
@@ -82,7 +82,7 @@ def test_waiting_for_ever_is_an_error_that_says_where(seconds: float | None) -> 
         run_virtual(stuck)
 
 
-def test_waiting_for_ever_still_runs_the_cleanup() -> None:
+def test_virtual_loop_deadlock_runs_the_cleanup() -> None:
     """Before the error comes out, every task was cancelled and could clean up."""
     cleaned: list[str] = []
 
@@ -98,7 +98,7 @@ def test_waiting_for_ever_still_runs_the_cleanup() -> None:
     assert cleaned == ["main"]
 
 
-def test_spinning_without_time_passing_is_an_error() -> None:
+def test_virtual_loop_busy_loop_raises() -> None:
     """Tasks that wake each other for ever are told from ones that wait."""
 
     async def main() -> None:
@@ -109,7 +109,7 @@ def test_spinning_without_time_passing_is_an_error() -> None:
         run_virtual(main)
 
 
-def test_a_task_left_behind_is_an_error() -> None:
+def test_virtual_loop_task_left_behind_raises() -> None:
     """A main function that returns has to have ended what it started."""
     kept = []
 
@@ -122,7 +122,7 @@ def test_a_task_left_behind_is_an_error() -> None:
     assert kept[0].cancelled()
 
 
-def test_an_error_in_a_callback_is_heard() -> None:
+def test_virtual_loop_error_in_a_callback_raises() -> None:
     """A callback that raises fails the run, though nobody awaits it."""
 
     async def main() -> None:
@@ -133,7 +133,7 @@ def test_an_error_in_a_callback_is_heard() -> None:
         run_virtual(main)
 
 
-def test_an_error_of_main_comes_out_as_it_is() -> None:
+def test_virtual_loop_error_of_main_is_raised_unchanged() -> None:
     """Whatever main raises, run_virtual raises."""
 
     async def main() -> None:

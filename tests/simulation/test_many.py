@@ -1,4 +1,4 @@
-"""Row A39: ten thousand services under one supervisor, on virtual time."""
+"""Ten thousand services under one supervisor, on virtual time."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import gc
 import tracemalloc
 
 import anyio
+from tools.rows import row
 
 from swapchart.runtime import Supervisor
 from swapchart.runtime.testing import ScriptedLauncher, run_virtual, service
@@ -16,7 +17,8 @@ COUNT = 10_000
 MOST_BYTES_EACH = 10 << 10
 
 
-def test_A39_ten_thousand_idle_services_take_little_and_do_nothing() -> None:
+@row("A39")
+def test_ten_thousand_idle_services_take_little_memory_and_no_time() -> None:
     """Ten KiB each at most, and in an hour not one of them wakes the loop."""
 
     async def main() -> tuple[float, int]:
@@ -43,7 +45,8 @@ def test_A39_ten_thousand_idle_services_take_little_and_do_nothing() -> None:
     assert turns <= 2  # to fall asleep, and to wake up from that very hour
 
 
-def test_A39_ten_thousand_lives() -> None:
+@row("A39")
+def test_ten_thousand_services_run_and_stop() -> None:
     """Each is requested, started, held, unloaded and swept; nothing is left, and all is told."""
     launcher = ScriptedLauncher()
     ends: list[str] = []

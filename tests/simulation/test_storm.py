@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from simulation.storm import Report, Storm
+from tools.rows import row
 
 from swapchart.runtime.testing import run_virtual
 
@@ -38,7 +39,8 @@ def rage(seed: int) -> Report:
 
 
 @pytest.mark.parametrize("seed", seeds())
-def test_D12_a_storm_leaves_nothing_and_nobody_behind(seed: int) -> None:
+@row("D12")
+def test_storm_leaves_no_process_and_no_request(seed: int) -> None:
     """Random users, operators and accidents; a failing seed replays with SWAPCHART_SEEDS=seed."""
     report = rage(seed)
 
@@ -46,7 +48,7 @@ def test_D12_a_storm_leaves_nothing_and_nobody_behind(seed: int) -> None:
     assert sum(report.outcomes.values()) > 20
 
 
-def test_the_same_seed_tells_the_same_story() -> None:
+def test_storm_with_the_same_seed_repeats() -> None:
     """To the last float, in this process and in another one with another hash seed."""
     tests = str(Path(__file__).parent.parent)
     script = (

@@ -1,6 +1,6 @@
 """Raw requests that no server may take, each with the status that ours answers.
 
-Rows C03 to C06, C21, C27 and C30 of the fault catalogue, in the names.
+Each name begins with its row of the fault catalogue.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def _link(path: Path, make: Callable[[Path], object]) -> None:
 
 
 @pytest.mark.parametrize("kind", ODD)
-def test_load_something_that_is_no_file_is_an_error_at_once(tmp_path: Path, kind: str) -> None:
+def test_load_of_a_pipe_or_device_is_an_error_at_once(tmp_path: Path, kind: str) -> None:
     """Nothing waits for a pipe's writer or reads a device without end."""
     what, make = ODD[kind]
     path = tmp_path / "config.yaml"
@@ -93,7 +93,7 @@ def test_load_huge_file_is_an_error_at_once(tmp_path: Path) -> None:
         load_config([path])
 
 
-def test_is_being_written_program_has_it_open_says_so(sources: ConfigFiles) -> None:
+def test_is_being_written_program_has_it_open_is_true(sources: ConfigFiles) -> None:
     """Until it is closed, however long nothing is written; readers do not count."""
     path = sources.files[0]
     assert not sources.is_being_written()
@@ -106,7 +106,9 @@ def test_is_being_written_program_has_it_open_says_so(sources: ConfigFiles) -> N
     assert not sources.is_being_written()
 
 
-def test_is_being_written_program_opens_it_meanwhile_we_are_not_ended(sources: ConfigFiles) -> None:
+def test_is_being_written_program_opens_it_meanwhile_does_not_end_the_proxy(
+    sources: ConfigFiles,
+) -> None:
     """The kernel's signal that breaks a lease must not end the proxy."""
     path = sources.files[0]
     script = "import sys\nfor _ in range(3000):\n    open(sys.argv[1], 'a').close()\nprint('done')"
@@ -162,7 +164,7 @@ def test_watch_file_is_still_being_written_is_waited_for(sources: ConfigFiles) -
     assert held == [str(sources.files[0])]
 
 
-def test_watch_file_never_rests_is_read_after_a_while(sources: ConfigFiles) -> None:
+def test_watch_file_never_rests_is_read_at_the_deadline(sources: ConfigFiles) -> None:
     """Many short writes are no reason to wait for ever."""
 
     def act() -> None:
@@ -176,7 +178,7 @@ def test_watch_file_never_rests_is_read_after_a_while(sources: ConfigFiles) -> N
 
 
 @pytest.mark.parametrize("kind", ["written", "appended", "truncated", "replaced", "deleted", "new"])
-def test_in_place_tells_writes_from_replacements(sources: ConfigFiles, kind: str) -> None:
+def test_in_place_distinguishes_writes_from_replacements(sources: ConfigFiles, kind: str) -> None:
     """Only a file that is the same one as before may be half-written."""
     path = sources.files[0]
     before = sources.signature()

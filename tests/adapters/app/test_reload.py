@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tools.net import wait_until_async
+from tools.rows import row
 
 from swapchart.adapters.app.config_files import ConfigFiles, watch
 from swapchart.adapters.app.reload_plan import ModelChange, ReloadPlan, SettingChange, plan
@@ -77,7 +78,7 @@ Load = Callable[[str], Config]
         ("capabilities: {tools: true}", "live"),
     ],
 )
-def test_every_key_has_its_kind(load: Load, key: str, kind: str) -> None:
+def test_reload_plan_each_model_key_has_its_effect(load: Load, key: str, kind: str) -> None:
     """Each key of a model is named, and stops a process only if that was started with it."""
     text = MODEL if not key.startswith("cmd:") else MODEL.replace("    cmd", "    ttl: 0 #")
     planned = plan(load(MODEL), load(f"{text}    {key}\n"))
@@ -98,7 +99,7 @@ def test_every_key_has_its_kind(load: Load, key: str, kind: str) -> None:
         "globalTTL: 0\nmodels:\n  m: {cmd: 'serve --port ${PORT}', aliases: []}\n",
     ],
 )
-def test_what_means_the_same_changes_nothing(load: Load, text: str) -> None:
+def test_reload_plan_equivalent_file_changes_nothing(load: Load, text: str) -> None:
     """Comments, quotes, macros and written defaults stop nothing and refuse nobody."""
     planned = plan(load(MODEL), load(text))
 
@@ -106,7 +107,7 @@ def test_what_means_the_same_changes_nothing(load: Load, text: str) -> None:
     assert planned.settings == ()
 
 
-def test_models_that_come_and_go(load: Load) -> None:
+def test_reload_plan_lists_added_and_removed_models(load: Load) -> None:
     """Added ones start on demand, removed ones drain; the others are named as unchanged."""
     old = load("models: {a: {cmd: 's ${PORT}'}, b: {cmd: 's ${PORT}'}}")
     new = load("models: {b: {cmd: 's ${PORT}'}, c: {cmd: 's ${PORT}'}}")
@@ -137,7 +138,7 @@ def test_models_that_come_and_go(load: Load) -> None:
         ("removed", "stopped", "is forgotten; requests for it get 404"),
     ],
 )
-def test_the_effect_depends_on_the_state(kind: str, state: str, effect: str) -> None:
+def test_reload_plan_effect_depends_on_the_state(kind: str, state: str, effect: str) -> None:
     """A service without a process has nothing to wait for."""
     change = ModelChange(id="m", kind=kind, state=state)  # type: ignore[arg-type]
 
@@ -165,7 +166,9 @@ def test_the_effect_depends_on_the_state(kind: str, state: str, effect: str) -> 
         ("metricsMaxInMemory: 5", "metricsMaxInMemory", True),
     ],
 )
-def test_every_setting_says_when_it_applies(load: Load, text: str, key: str, is_late: bool) -> None:
+def test_reload_plan_each_setting_reports_when_it_applies(
+    load: Load, text: str, key: str, is_late: bool
+) -> None:
     """What needs the proxy to be started again is told apart; values are never shown."""
     planned = plan(load(MODEL), load(f"{text}\n{MODEL}"))
 
@@ -175,7 +178,7 @@ def test_every_setting_says_when_it_applies(load: Load, text: str, key: str, is_
     ]
 
 
-def test_a_key_that_changes_is_not_shown(load: Load) -> None:
+def test_reload_plan_hides_the_value_of_a_changed_key(load: Load) -> None:
     """Neither of an apiKey nor of an environment variable."""
     old = load(f"apiKeys: [old-secret]\n{MODEL}    env: [A=old-secret]\n")
     new = load(f"apiKeys: [new-secret]\n{MODEL}    env: [A=new-secret]\n")
@@ -185,7 +188,7 @@ def test_a_key_that_changes_is_not_shown(load: Load) -> None:
     assert "secret" not in f"{planned!r} {planned} {planned.as_json()}"
 
 
-def test_groups_of_models_that_come_or_go_are_no_change(load: Load) -> None:
+def test_reload_plan_groups_of_added_or_removed_models_are_no_change(load: Load) -> None:
     """A new model joins the default group; the routing of the others is what it was."""
     old, new = load(MODEL), load(MODEL + "  n: {cmd: 's ${PORT}'}\n")
 
@@ -194,7 +197,9 @@ def test_groups_of_models_that_come_or_go_are_no_change(load: Load) -> None:
 
 
 # ---- the command line
-def test_the_command_compares_two_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_config_plan_command_compares_two_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """OLD and NEW; a new model does not take the port of an old one."""
     old, new = tmp_path / "old.yaml", tmp_path / "new.yaml"
     old.write_text(MODEL)
@@ -208,7 +213,7 @@ def test_the_command_compares_two_files(tmp_path: Path, capsys: pytest.CaptureFi
     assert '"changed": false' in capsys.readouterr().out
 
 
-def test_the_command_tells_every_mistake(
+def test_config_plan_command_reports_every_mistake(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A file that is wrong, files that are missing, a proxy that does not answer: exit code 1."""
@@ -244,7 +249,7 @@ class Changes:
         return ReloadPlan(), []
 
 
-def test_a_request_during_a_reload_is_one_more_after_it() -> None:
+def test_request_during_a_reload_is_one_more_after_it() -> None:
     """Ten requests while one runs make one further reload, and all of them get its report."""
 
     async def story() -> None:
@@ -271,7 +276,7 @@ def test_a_request_during_a_reload_is_one_more_after_it() -> None:
     asyncio.run(story())
 
 
-def test_who_gives_up_waiting_stops_nothing() -> None:
+def test_reload_client_that_leaves_does_not_cancel_it() -> None:
     """A client that leaves does not cancel the reload it asked for."""
 
     async def story() -> None:
@@ -290,7 +295,7 @@ def test_who_gives_up_waiting_stops_nothing() -> None:
     asyncio.run(story())
 
 
-def test_the_end_answers_whoever_waits() -> None:
+def test_shutdown_answers_waiting_reloads() -> None:
     """Both the one whose reload runs and the one whose turn has not come; and later ones."""
 
     async def story() -> None:
@@ -321,7 +326,7 @@ def test_the_end_answers_whoever_waits() -> None:
         (ValueError("a bug"), "error: internal error, see the log: a bug"),
     ],
 )
-def test_a_failed_reload_is_reported_and_the_next_one_works(
+def test_failed_reload_is_reported_and_the_next_one_works(
     error: Exception, text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """By the answer, by `last` and by the log; nothing is stuck."""
@@ -374,7 +379,8 @@ class Watched:
             await asyncio.wait({task})
 
 
-def test_C40_twenty_saves_in_a_second_are_one_change(tmp_path: Path) -> None:
+@row("C40")
+def test_watch_twenty_saves_in_a_second_are_one_change(tmp_path: Path) -> None:
     """What counts is the file that rests: one reload of the last."""
     path = tmp_path / "config.yaml"
     path.write_text("0")
@@ -386,7 +392,7 @@ def test_C40_twenty_saves_in_a_second_are_one_change(tmp_path: Path) -> None:
     asyncio.run(Watched(ConfigFiles(files=[path])).run(save, 1, steady_s=0.4))
 
 
-def test_a_file_that_is_replaced_is_a_change(tmp_path: Path) -> None:
+def test_watch_file_that_is_replaced_is_a_change(tmp_path: Path) -> None:
     """As editors save: another inode, and it may be missing for a moment."""
     path, new = tmp_path / "config.yaml", tmp_path / "new"
     path.write_text("0")
@@ -397,7 +403,7 @@ def test_a_file_that_is_replaced_is_a_change(tmp_path: Path) -> None:
     asyncio.run(Watched(ConfigFiles(files=[path])).run(lambda: new.replace(path), 1))
 
 
-def test_a_file_that_is_gone_is_nothing_to_act_on(tmp_path: Path) -> None:
+def test_watch_missing_file_triggers_no_reload(tmp_path: Path) -> None:
     """Nothing is read while a file is missing, or a directory is empty."""
     path = tmp_path / "config.yaml"
     path.write_text("0")
@@ -407,7 +413,7 @@ def test_a_file_that_is_gone_is_nothing_to_act_on(tmp_path: Path) -> None:
     asyncio.run(Watched(ConfigFiles(directory=tmp_path)).run(path.unlink, 0))
 
 
-def test_a_directory_is_watched_as_a_whole(tmp_path: Path) -> None:
+def test_watch_directory_includes_all_files(tmp_path: Path) -> None:
     """A file more, a file less; what is no YAML does not count."""
     for name in ("a.yaml", "b.yml"):
         (tmp_path / name).write_text("0")
@@ -418,7 +424,7 @@ def test_a_directory_is_watched_as_a_whole(tmp_path: Path) -> None:
     asyncio.run(Watched(sources).run(lambda: (tmp_path / "readme").write_text("0"), 0))
 
 
-def test_what_was_read_already_is_not_read_again(tmp_path: Path) -> None:
+def test_watch_file_already_read_is_not_read_again(tmp_path: Path) -> None:
     """A reload that somebody asked for has seen the change: the watcher is silent."""
     path = tmp_path / "config.yaml"
     path.write_text("0")
@@ -431,7 +437,7 @@ def test_what_was_read_already_is_not_read_again(tmp_path: Path) -> None:
     asyncio.run(watched.run(save, 0))
 
 
-def test_a_file_that_never_rests_is_read_all_the_same(tmp_path: Path) -> None:
+def test_watch_file_that_never_rests_is_read_at_the_deadline(tmp_path: Path) -> None:
     """After the patience is over."""
     path = tmp_path / "config.yaml"
     path.write_text("0")
@@ -460,7 +466,7 @@ def test_a_file_that_never_rests_is_read_all_the_same(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
-def test_watch_file_is_held_open_is_told_once(tmp_path: Path) -> None:
+def test_watch_file_is_held_open_is_logged_once(tmp_path: Path) -> None:
     """A program that keeps the file open holds the reload back, and the file is named."""
     path = tmp_path / "config.yaml"
     path.write_text("0")
@@ -525,7 +531,7 @@ def test_watch_file_is_held_open_and_reloaded_by_hand_is_waited_for_no_more(
     asyncio.run(story())
 
 
-def test_hooks_at_points_of_ones_own_are_named_by_their_key(load: Load) -> None:
+def test_reload_plan_hooks_at_custom_points_are_named_by_their_key(load: Load) -> None:
     """Where they are written: under hookPoints."""
     own = "lifecycle: {actions: {x: {do: {effect: activity.start, activity: hooks, point: p}}}}\n"
     planned = plan(load(own + MODEL), load(f"{own}{MODEL}    hookPoints: {{p: x}}\n"))

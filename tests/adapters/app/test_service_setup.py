@@ -129,7 +129,7 @@ def load(tmp_path: Path, text: str) -> Config:
     return load_config([path])
 
 
-def test_every_key_of_a_lifecycle_reaches_the_runtime(tmp_path: Path) -> None:
+def test_service_spec_takes_each_lifecycle_key(tmp_path: Path) -> None:
     """One model that says everything, and nothing as it would be anyway."""
     config = load(tmp_path, FULL)
 
@@ -141,7 +141,7 @@ def test_every_key_of_a_lifecycle_reaches_the_runtime(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("settle", ["{}", "{run: x, gpuBelow: 5}", "{gpuBelow: 0}"])
-def test_settling_goes_by_one_thing(tmp_path: Path, settle: str) -> None:
+def test_service_spec_settles_by_one_condition(tmp_path: Path, settle: str) -> None:
     """A command or nvidia-smi, and a size that can be."""
     path = tmp_path / "config.yaml"
     path.write_text(f"models: {{m: {{cmd: 's ${{PORT}}', settle: {settle}}}}}")
@@ -151,7 +151,7 @@ def test_settling_goes_by_one_thing(tmp_path: Path, settle: str) -> None:
     assert problem.message.startswith(("expected either run or gpuBelow, found", "expected >= 1"))
 
 
-def test_a_model_that_says_nothing_has_the_defaults(tmp_path: Path) -> None:
+def test_service_spec_of_a_minimal_model_has_the_defaults(tmp_path: Path) -> None:
     """Off is no limit, and not a limit of zero seconds."""
     config = load(tmp_path, "models: {m: {cmd: serve, proxy: 'http://127.0.0.1:1'}}")
     spec = service_spec(config.models["m"])
@@ -164,7 +164,7 @@ def test_a_model_that_says_nothing_has_the_defaults(tmp_path: Path) -> None:
     )
 
 
-def test_an_overlay_that_breaks_a_promise_is_refused_with_the_way_to_it(tmp_path: Path) -> None:
+def test_overlay_that_breaks_a_promise_is_refused_with_a_trace(tmp_path: Path) -> None:
     """Before anything starts, by what is promised, with the shortest trace in the notes."""
     hasty = "{event: stop, target: killing, 'on': want_stop}"
     config = load(tmp_path, f"lifecycle: {{states: {{ready: {{transitions_before: [{hasty}]}}}}}}")

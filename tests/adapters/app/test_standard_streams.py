@@ -55,7 +55,7 @@ def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("kind", ["pipe", "terminal"])
 @pytest.mark.usefixtures("threads")
-def test_put_reader_takes_nothing_returns_at_once(
+def test_put_reader_does_not_read_returns_at_once(
     request: pytest.FixtureRequest, kind: str
 ) -> None:
     """However much is written, a write ends, takes bounded memory and counts what is lost."""
@@ -101,7 +101,7 @@ def test_put_reader_comes_back_number_of_dropped_lines_is_written(pipe: tuple[in
 
 
 @pytest.mark.usefixtures("threads")
-def test_close_reader_takes_all_nothing_is_lost(tmp_path: Path) -> None:
+def test_close_reader_reads_all_no_line_is_lost(tmp_path: Path) -> None:
     """At the end everything that fits into the queue has been written."""
     path = tmp_path / "log"
     with path.open("wb") as file:
@@ -163,7 +163,7 @@ def test_put_disk_is_full_lines_are_counted() -> None:
 
 
 @pytest.mark.usefixtures("threads")
-def test_put_reader_is_gone_nothing_is_raised() -> None:
+def test_put_reader_is_gone_raises_no_error() -> None:
     """A pipe without a reader is written to in vain."""
     reading, writing = os.pipe()
     os.close(reading)
@@ -239,7 +239,7 @@ ACTIONS: dict[str, str] = {
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_process_output_is_not_read_ends_all_the_same(tmp_path: Path, action: str) -> None:
+def test_process_whose_output_is_not_read_ends(tmp_path: Path, action: str) -> None:
     """Loggers of servers, warnings, tracebacks and the interpreter's end are not held up."""
     over = tmp_path / "over"
     script = textwrap.dedent(SCRIPT).replace("{action}", ACTIONS[action])

@@ -90,7 +90,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
     return code, out, err
 
 
-def test_a_model_has_its_timers_and_hooks_filled_in(
+def test_model_has_its_timers_and_hooks_filled_in(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The table of one model says its seconds and its commands, and YAML of it reads back."""
@@ -111,7 +111,7 @@ def test_a_model_has_its_timers_and_hooks_filled_in(
     assert (code, "notes: SCXML has no place" in err) == (1, True)
 
 
-def test_a_model_that_is_not_there_is_named_with_those_that_are(
+def test_chart_of_an_unknown_model_lists_the_known_ones(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The error says where, what was asked for and what there is."""
@@ -123,7 +123,7 @@ def test_a_model_that_is_not_there_is_named_with_those_that_are(
 
 
 @pytest.mark.parametrize("format_", ["mermaid", "dot"])
-def test_a_live_chart_shows_where_a_model_is(
+def test_live_chart_shows_where_a_model_is(
     running: str, capsys: pytest.CaptureFixture[str], format_: str
 ) -> None:
     """The picture of a draining model differs from the plain one, and from others' pictures."""
@@ -135,7 +135,7 @@ def test_a_live_chart_shows_where_a_model_is(
     assert len({plain, *(out for _, out, _ in found)}) == 4
 
 
-def test_what_cannot_be_shown_live_is_told(
+def test_live_chart_that_cannot_be_shown_reports_the_reason(
     running: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A model that is not there, a format without highlights, something that is no proxy."""
@@ -153,7 +153,7 @@ def test_what_cannot_be_shown_live_is_told(
         assert (code, out, said in err) == (1, "", True), (arguments, err)
 
 
-def test_a_history_that_cannot_be_had_is_told(
+def test_history_that_is_unavailable_reports_the_reason(
     running: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One line each, with the address."""
@@ -166,7 +166,7 @@ def test_a_history_that_cannot_be_had_is_told(
         assert (out, err.count("\n"), said in err) == ("", 1, True), err
 
 
-def test_files_that_cannot_be_read_or_written_are_told(
+def test_chart_file_that_is_inaccessible_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The path and the reason, not a traceback."""
@@ -209,7 +209,7 @@ def test_chart_check_hostile_overlay_exits_with_one_line(
     assert len(err) < 1000
 
 
-def test_all_that_is_wrong_with_an_overlay_is_told(
+def test_chart_check_reports_all_mistakes_of_an_overlay(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Not only the first mistake, and not only how many there are."""
@@ -222,7 +222,7 @@ def test_all_that_is_wrong_with_an_overlay_is_told(
     assert "guards.bar: " in err
 
 
-def test_a_proxy_that_does_not_answer_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_live_chart_without_a_proxy_reports_the_address(capsys: pytest.CaptureFixture[str]) -> None:
     """No traceback, the address, and exit code 1."""
     code, _, err = run(
         capsys, "export", "--format", "dot", "--live", "http://127.0.0.1:1", "--model", "a"
@@ -231,7 +231,7 @@ def test_a_proxy_that_does_not_answer_is_told(capsys: pytest.CaptureFixture[str]
     assert "no answer from http://127.0.0.1:1" in err
 
 
-def test_a_chart_that_breaks_a_promise_is_refuted_with_a_trace(
+def test_chart_check_refutes_a_broken_promise_with_a_trace(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`chart check` of a hasty overlay exits 1 and shows the shortest way to what breaks."""
@@ -244,7 +244,7 @@ def test_a_chart_that_breaks_a_promise_is_refuted_with_a_trace(
     assert "broken promises" in out
 
 
-def test_a_chart_of_ones_own_is_taken_from_a_file_or_a_class(
+def test_chart_can_be_given_as_file_or_class(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A document by its path, a class by its name; both are exported as what they are."""
@@ -264,7 +264,9 @@ def test_a_chart_of_ones_own_is_taken_from_a_file_or_a_class(
 
 
 @pytest.mark.skipif(shutil.which("dot") is None, reason="needs Graphviz: apt-get install graphviz")
-def test_pictures_are_drawn_by_graphviz(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_chart_diagram_is_drawn_by_graphviz(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """SVG and PNG are what their names say."""
     for format_, magic in (("svg", b"<?xml"), ("png", b"\x89PNG")):
         path = tmp_path / f"chart.{format_}"
@@ -272,7 +274,7 @@ def test_pictures_are_drawn_by_graphviz(tmp_path: Path, capsys: pytest.CaptureFi
         assert path.read_bytes().startswith(magic)
 
 
-def test_without_graphviz_it_says_what_to_install(
+def test_chart_diagram_without_graphviz_names_the_package(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One clear line, not a traceback."""

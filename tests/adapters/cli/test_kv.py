@@ -44,7 +44,7 @@ def write(path: Path, argv: list[str], **more: Any) -> Path:
     return path
 
 
-def test_list_shows_what_is_kept(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_shows_saved_slots(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["kv", "list", "--config", str(config)]) == 0
     text = capsys.readouterr().out
     assert main(["kv", "list", "--json", "--config", str(config), NAME]) == 0
@@ -55,7 +55,7 @@ def test_list_shows_what_is_kept(config: Path, capsys: pytest.CaptureFixture[str
     assert Path(row["file"]).stat().st_size == row["bytes"]
 
 
-def test_verify_finds_what_is_bad(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_finds_damaged_slots(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["kv", "verify", "--config", str(config)]) == 0
     assert capsys.readouterr().out.endswith(": ok\n")
     (path,) = (config.parent / "kv").glob("*.kv")
@@ -65,7 +65,7 @@ def test_verify_finds_what_is_bad(config: Path, capsys: pytest.CaptureFixture[st
     assert "expected" in capsys.readouterr().out
 
 
-def test_purge_removes_ours_and_nothing_else(
+def test_purge_removes_only_files_of_the_proxy(
     config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mine = config.parent / "kv" / "by-hand.kv"
@@ -78,7 +78,7 @@ def test_purge_removes_ours_and_nothing_else(
     assert capsys.readouterr().out == "nothing is kept\n"
 
 
-def test_purge_works_after_it_was_switched_off(
+def test_purge_works_after_kv_was_switched_off(
     config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     value = json.loads(config.read_text())
@@ -89,7 +89,9 @@ def test_purge_works_after_it_was_switched_off(
     assert list((config.parent / "kv").glob("*.kv")) == []
 
 
-def test_purge_waits_for_nobody(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_purge_of_a_folder_in_use_is_refused(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """While a proxy works in the folder, it refuses."""
     lock = FolderLock(config.parent / "kv")
     try:
@@ -102,7 +104,7 @@ def test_purge_waits_for_nobody(config: Path, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize("what", ["list", "verify"])
-def test_looking_at_a_broken_manifest_changes_nothing(
+def test_list_of_a_broken_manifest_changes_nothing(
     config: Path, what: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It is told of; the proxy puts it aside, and purge removes it with its files."""
@@ -133,7 +135,9 @@ def test_purge_knows_a_folder_by_all_its_names(
 
 
 @pytest.mark.parametrize("what", ["list", "verify", "purge"])
-def test_wrong_words_are_told(config: Path, what: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_kv_command_with_wrong_arguments_is_refused(
+    config: Path, what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["kv", what]) == 1
     assert "expected --config" in capsys.readouterr().err
     assert main(["kv", what, "--config", str(config), "hare"]) == 1
@@ -143,7 +147,7 @@ def test_wrong_words_are_told(config: Path, what: str, capsys: pytest.CaptureFix
     assert "models" in capsys.readouterr().err
 
 
-def test_what_a_proxy_replaces_meanwhile_is_no_fault(
+def test_verify_of_a_slot_replaced_meanwhile_reports_no_damage(
     config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The manifest was read, then its file went for a newer one that is in the manifest now."""
@@ -161,7 +165,7 @@ def test_what_a_proxy_replaces_meanwhile_is_no_fault(
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_save_has_its_own_time_in_the_end_of_the_proxy(tmp_path: Path) -> None:
+def test_shutdown_timeout_includes_saves(tmp_path: Path) -> None:
     """Apart from drain and grace period, which may be over before it is."""
     limits = []
     for kv in ("off", {"timeout": 50}):
@@ -171,7 +175,7 @@ def test_a_save_has_its_own_time_in_the_end_of_the_proxy(tmp_path: Path) -> None
     assert limits[1] >= limits[0] + 50
 
 
-def test_nothing_is_made_by_looking(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_creates_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A folder of ours is where the state is, and listing does not create it."""
     path = write(tmp_path / "config.yaml", demo_argv())
     state = tmp_path / "state"

@@ -18,7 +18,7 @@ from swapchart.adapters.cli.main import build_parser
 
 
 @pytest.mark.parametrize("dash", ["-", "--"])
-def test_2_1_llama_swaps_flags(dash: str) -> None:
+def test_serve_accepts_the_flags_of_llama_swap(dash: str) -> None:
     """After ``serve`` its flags are understood, with one dash or two."""
     flags = f"{dash}config a.yaml {dash}config-dir d {dash}listen :9000 {dash}watch-config"
 
@@ -29,7 +29,7 @@ def test_2_1_llama_swaps_flags(dash: str) -> None:
 
 
 @pytest.mark.parametrize("flag", ["-version", "--version"])
-def test_2_1_version(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_flag_prints_the_version(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The version is printed, and that is all."""
     with pytest.raises(SystemExit) as ended:
         main([flag])
@@ -46,7 +46,7 @@ def flags(*paths: Path) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("server", ["hypercorn", "uvicorn"])
-def test_2_1_tls(tmp_path: Path, server: str) -> None:
+def test_serve_with_tls_speaks_https_only(tmp_path: Path, server: str) -> None:
     """With a certificate and its key it speaks HTTPS, streams included, and nothing else."""
     pem = tmp_path / "both.pem"
     pem.write_text(PEM)
@@ -81,7 +81,7 @@ def test_2_1_tls(tmp_path: Path, server: str) -> None:
         (("noise", "both"), "are no certificate and its key"),
     ],
 )
-def test_2_1_tls_mistakes(
+def test_serve_with_bad_tls_files_reports_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], given: tuple[str, ...], said: str
 ) -> None:
     """Before anything starts it is said which file is missing, or wrong."""

@@ -42,7 +42,7 @@ def test_api_key_scopes_default_to_infer_for_some_models(
         ("xn--bcher-kva.example", "xn--bcher-kva.example"), ("*:8080", "any.example:8080"),
     ],
 )  # fmt: skip
-def test_allowed_hosts_that_are_taken_match(load: Load, text: str, host: str) -> None:
+def test_allowed_hosts_accepted_match(load: Load, text: str, host: str) -> None:
     """Each form that the configuration takes is matched by a Host field."""
     config = load(f"allowedHosts: ['{text}']" if "'" not in text else f"allowedHosts: [{text}]")
 
@@ -94,7 +94,7 @@ def test_allowed_hosts_that_can_never_match_are_refused(
         ("*://a.example", "https://a.example"),
     ],
 )
-def test_allowed_origins_that_are_taken_match(load: Load, text: str, origin: str) -> None:
+def test_allowed_origins_accepted_match(load: Load, text: str, origin: str) -> None:
     """Each form that the configuration takes is matched by an Origin field."""
     config = load(f"allowedOrigins: ['{text}']")
 
@@ -128,7 +128,7 @@ def test_allowed_origins_that_can_never_match_are_refused(
     assert problem.severity == "error"
 
 
-def test_drop_env_holds_the_variables_of_our_keys(load: Load) -> None:
+def test_drop_env_includes_the_variables_of_api_keys(load: Load) -> None:
     """Variables that are read into apiKeys, by macros too, are dropped, as are named ones."""
     text = (
         "macros: {inner: '${env.BY_MACRO}', outer: 'x${inner}'}\n"
@@ -144,7 +144,7 @@ def test_drop_env_holds_the_variables_of_our_keys(load: Load) -> None:
 
 
 @pytest.mark.parametrize("text", ["A=b", ""])
-def test_drop_env_refuses_what_is_no_name(check: Check, text: str) -> None:
+def test_drop_env_refuses_invalid_names(check: Check, text: str) -> None:
     """A name of a variable holds no value."""
     (problem,) = check(f"dropEnv: ['{text}']")
 

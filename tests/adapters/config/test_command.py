@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tools.hooks import argv_of
+from tools.rows import row
 
 from swapchart.adapters.config import Config, Problem, split_command
 from swapchart.adapters.config.command_line import UnterminatedQuoteError
@@ -44,7 +45,7 @@ Check = Callable[..., list[Problem]]
         ("a\xa0b", ("a\xa0b",)),
     ],
 )
-def test_1_6_split(text: str, argv: tuple[str, ...]) -> None:
+def test_split_follows_posix_and_llama_swap(text: str, argv: tuple[str, ...]) -> None:
     """Quotes, escapes, comments and continued lines mean what POSIX and llama-swap say."""
     assert split_command(text) == argv
 
@@ -52,7 +53,7 @@ def test_1_6_split(text: str, argv: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("text", "line"), [("a 'b", 0), ('a\n"b', 1), ('# c\n\na "b\\"', 2), ("a 'b' \"", 0)]
 )
-def test_1_6_unterminated_quote_is_refused(text: str, line: int) -> None:
+def test_unterminated_quote_is_refused(text: str, line: int) -> None:
     """A quote that is never closed is an error that knows its line, comments counted."""
     with pytest.raises(UnterminatedQuoteError) as caught:
         split_command(text)
@@ -62,7 +63,7 @@ def test_1_6_unterminated_quote_is_refused(text: str, line: int) -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.text(st.characters(exclude_characters="\r\0", codec="utf-8")), min_size=1))
-def test_1_6_quoted_arguments_survive(argv: list[str]) -> None:
+def test_split_keeps_quoted_arguments(argv: list[str]) -> None:
     """Whatever the arguments are, quoting and splitting gives them back."""
     lines = any(
         line.strip().startswith("#") or line.rstrip().endswith("\\")
@@ -74,7 +75,7 @@ def test_1_6_quoted_arguments_survive(argv: list[str]) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.text(alphabet="ab'\"\\ \t$x", max_size=20))
-def test_1_6_splits_as_a_real_shell_does(text: str) -> None:
+def test_split_agrees_with_a_real_shell(text: str) -> None:
     """For quotes, escapes and white space the result is that of /bin/sh."""
     text = text.replace("$", "")  # a shell would expand it
     try:
@@ -91,7 +92,7 @@ def test_1_6_splits_as_a_real_shell_does(text: str) -> None:
 
 @settings(deadline=None)
 @given(st.text(max_size=200))
-def test_1_6_any_text_splits_or_is_refused(text: str) -> None:
+def test_split_of_any_text_succeeds_or_is_refused(text: str) -> None:
     """No text breaks the splitter, and no argument it makes is a comment line."""
     try:
         argv = split_command(text)
@@ -101,7 +102,7 @@ def test_1_6_any_text_splits_or_is_refused(text: str) -> None:
     assert all(isinstance(part, str) for part in argv)
 
 
-def test_1_6_comments_go_before_macros_expand(load: Load) -> None:
+def test_comments_are_removed_before_macros_expand(load: Load) -> None:
     """A macro in a comment neither expands into the command nor needs to exist."""
     config = load(
         """
@@ -127,7 +128,8 @@ def test_1_6_comments_go_before_macros_expand(load: Load) -> None:
     assert argv_of(model.hooks["beforeStop"][0]) == ("save",)
 
 
-def test_B09_unterminated_quote_is_told_with_its_line(check: Check) -> None:
+@row("B09")
+def test_unterminated_quote_is_reported_with_its_line(check: Check) -> None:
     """An unterminated quote in a block is found in its own line, at load."""
     text = "models:\n  m:\n    cmd: |\n      # note\n      serve ${PORT}\n      --name 'x\n"
     (problem,) = check(text)
@@ -137,7 +139,7 @@ def test_B09_unterminated_quote_is_told_with_its_line(check: Check) -> None:
 
 
 @pytest.mark.parametrize("key", ["cmdStop", "afterHealthy", "beforeStop"])
-def test_1_6_unterminated_quote_in_other_commands(check: Check, key: str) -> None:
+def test_unterminated_quote_in_other_commands(check: Check, key: str) -> None:
     """Commands that run later are checked at load as well."""
     (problem,) = check(f"models:\n  m:\n    cmd: s ${{PORT}}\n    {key}: say it's\n")
 
@@ -148,14 +150,14 @@ def test_1_6_unterminated_quote_in_other_commands(check: Check, key: str) -> Non
 @pytest.mark.parametrize(
     "cmd", ["''", "'  '", '"# nothing"', "[]", "['']", "{a: 1}", "[[a]]", "[a, ~]", "~"]
 )
-def test_1_6_empty_or_odd_command_is_refused(check: Check, cmd: str) -> None:
+def test_empty_or_odd_command_is_refused(check: Check, cmd: str) -> None:
     """What could never be started is an error at load."""
     (problem,) = check(f"models: {{m: {{proxy: 'http://127.0.0.1:1', cmd: {cmd}}}}}")
 
     assert (problem.path, problem.severity) == ("models.m.cmd", "error")
 
 
-def test_1_6_command_as_list_is_not_split(load: Load) -> None:
+def test_command_as_list_is_not_split(load: Load) -> None:
     """A command given as list is argv as it stands: one item stays one argument."""
     model = load(
         """

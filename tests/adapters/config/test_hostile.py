@@ -1,4 +1,4 @@
-"""Row C39 of the catalogue of faults: what a hostile or broken file can do, and what it cannot."""
+"""Hostile and broken configuration files."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tools.rows import row
 
 from swapchart.adapters.config import Config, ConfigProblems, Problem, check_config, load_config
 from swapchart.adapters.config.document.nodes import walk
@@ -104,7 +105,10 @@ CORPUS = {
 
 
 @pytest.mark.parametrize(("text", "message"), CORPUS.values(), ids=CORPUS.keys())
-def test_C39_corpus_is_refused_quickly_with_a_place(check: Check, text: str, message: str) -> None:
+@row("C39")
+def test_hostile_file_is_refused_quickly_with_its_position(
+    check: Check, text: str, message: str
+) -> None:
     """Each is an error with a place, within a second of this process's time."""
     began = time.process_time()
     problems = [p for p in check(text) if p.severity == "error"]
@@ -120,7 +124,8 @@ def test_C39_corpus_is_refused_quickly_with_a_place(check: Check, text: str, mes
     assert spent < LIMIT_S
 
 
-def test_C39_not_utf8(tmp_path: Path) -> None:
+@row("C39")
+def test_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     """A file that is no UTF-8 is refused, and its bytes are not shown."""
     path = tmp_path / "a.yaml"
     path.write_bytes(b"a: \xff\xfe")
@@ -128,7 +133,8 @@ def test_C39_not_utf8(tmp_path: Path) -> None:
     assert [p.message for p in check_config([path])] == ["expected UTF-8, found byte 3 that is not"]
 
 
-def test_C39_words_and_numbers(load: Load) -> None:
+@row("C39")
+def test_yaml_words_and_numbers_stay_as_in_go(load: Load) -> None:
     """What YAML 1.1 would turn into something else stays what Go's library makes of it."""
     metadata = load(
         "models:\n  m:\n    cmd: s ${PORT}\n    metadata:\n"
@@ -145,7 +151,8 @@ def test_C39_words_and_numbers(load: Load) -> None:
     ]
 
 
-def test_C39_tags_and_keys(load: Load) -> None:
+@row("C39")
+def test_yaml_tags_and_odd_keys_are_refused(load: Load) -> None:
     """The tags of YAML's own types work, and an alias may stand for a text in a key."""
     values = (
         load(
@@ -165,7 +172,8 @@ def test_C39_tags_and_keys(load: Load) -> None:
     }
 
 
-def test_C39_many_models_load_within_a_second(tmp_path: Path) -> None:
+@row("C39")
+def test_many_models_load_within_a_second(tmp_path: Path) -> None:
     """A thousand ordinary models take less than a second of processor time."""
     path = tmp_path / "a.yaml"
     path.write_text(
@@ -188,7 +196,8 @@ def test_C39_many_models_load_within_a_second(tmp_path: Path) -> None:
     assert best < LIMIT_S
 
 
-def test_C39_long_chain_of_sets(load: Load) -> None:
+@row("C39")
+def test_matrix_with_a_long_chain_of_sets_loads(load: Load) -> None:
     """Thousands of sets that build on each other are read without recursion."""
     sets = "".join(f"    s{n}: '+s{n - 1} | m'\n" for n in range(1, 5000))
     config = load(
@@ -214,7 +223,8 @@ SECRETS = (
 )
 
 
-def test_C36_no_problem_shows_a_secret(check: Check) -> None:
+@row("C36")
+def test_problems_show_no_secret(check: Check) -> None:
     """Keys, env, headers and credentials in URLs are in no message, right or wrong."""
     problems = check(SECRETS.format(s="canary"))
     problems += check("peers: {q: {proxy: '//u:canary@h', models: [a]}}")
@@ -223,7 +233,8 @@ def test_C36_no_problem_shows_a_secret(check: Check) -> None:
     assert "canary" not in "\n".join(map(str, problems))
 
 
-def test_C36_environment_is_shown_as_reference(check: Check) -> None:
+@row("C36")
+def test_problems_show_environment_values_as_references(check: Check) -> None:
     """A value of the environment in the wrong place is shown as its reference."""
     problems = check(
         "globalTTL: ${env.S}\nlogToStdout: ${env.S}\nmacros: {a: '${env.S}'}\n"
@@ -236,7 +247,8 @@ def test_C36_environment_is_shown_as_reference(check: Check) -> None:
     assert "expected an integer, found '${env.S}'" in problems[0].message
 
 
-def test_C36_no_repr_shows_a_secret(load: Load) -> None:
+@row("C36")
+def test_repr_of_the_configuration_shows_no_secret(load: Load) -> None:
     """The configuration's repr holds no key, no value of env, no header and no command."""
     config = load(
         "apiKeys: [canary]\nmacros: {k: canary}\n"
@@ -275,7 +287,8 @@ YAMLISH = st.lists(
 
 @settings(max_examples=300, deadline=None)
 @given(YAMLISH)
-def test_C39_any_text_loads_or_is_refused(
+@row("C39")
+def test_load_of_any_text_succeeds_or_is_refused(
     tmp_path_factory: pytest.TempPathFactory, text: str
 ) -> None:
     """No text makes loading fail in any other way than by problems with messages."""
@@ -317,7 +330,8 @@ KEYS = st.sampled_from(
 
 @settings(max_examples=300, deadline=None)
 @given(st.dictionaries(KEYS, VALUES, max_size=4), st.dictionaries(KEYS, VALUES, max_size=4))
-def test_C39_any_values_load_or_are_refused(
+@row("C39")
+def test_load_of_any_values_succeeds_or_is_refused(
     tmp_path_factory: pytest.TempPathFactory, top: dict[str, object], model: dict[str, object]
 ) -> None:
     """Whatever kind of value a key gets, it is taken or told with its place."""
@@ -330,7 +344,7 @@ def test_C39_any_values_load_or_are_refused(
         assert problem.path
 
 
-def test_nodes_know_their_places() -> None:
+def test_nodes_have_line_and_column() -> None:
     """Every node knows the line and column it begins at, environment references or not."""
     source = Source("x", "a: ${env.LONG_NAME}\nb: [1, ${env.X}, two]\n")
     tree = parse(

@@ -25,7 +25,7 @@ def one(text: str) -> str:
 # ---- top level -------------------------------------------------------------------------
 
 
-def test_1_7_defaults(load: Load) -> None:
+def test_top_level_empty_document_has_defaults(load: Load) -> None:
     """An empty document has llama-swap's defaults."""
     config = load("")
 
@@ -73,7 +73,7 @@ def test_1_7_defaults(load: Load) -> None:
         ("shutdownTimeout: 5.5", "shutdown_timeout", 5.5),
     ],
 )
-def test_1_7_value(load: Load, text: str, attribute: str, value: Any) -> None:
+def test_top_level_key_has_its_effect(load: Load, text: str, attribute: str, value: Any) -> None:
     """Each key of the top level has its effect."""
     assert getattr(load(text), attribute) == value
 
@@ -111,7 +111,9 @@ def test_1_7_value(load: Load, text: str, attribute: str, value: Any) -> None:
         ("queue: {limit: 0}", "queue.limit", "expected >= 1, found 0"),
     ],
 )
-def test_1_7_refused(check: Check, text: str, path: str, message: str) -> None:
+def test_top_level_key_that_is_invalid_is_refused(
+    check: Check, text: str, path: str, message: str
+) -> None:
     """Each rule of the top level is an error that says what was expected and found."""
     (problem,) = check(text)
 
@@ -129,7 +131,9 @@ def test_1_7_refused(check: Check, text: str, path: str, message: str) -> None:
         ("hooks: {on_startup: {preload: [nobody]}}", "hooks.on_startup.preload[0]", "not preloade"),
     ],
 )
-def test_1_7_warned(check: Check, text: str, path: str, message: str) -> None:
+def test_top_level_key_that_llama_swap_ignores_is_warned_of(
+    check: Check, text: str, path: str, message: str
+) -> None:
     """What llama-swap passes over in silence is a warning."""
     (problem,) = check(text)
 
@@ -137,18 +141,18 @@ def test_1_7_warned(check: Check, text: str, path: str, message: str) -> None:
     assert message in problem.message
 
 
-def test_1_7_tab_in_api_key_passes(load: Load) -> None:
+def test_tab_in_api_key_passes(load: Load) -> None:
     """Only spaces are refused in a key."""
     assert load('apiKeys: ["a\\tb"]').api_keys[0].get_secret_value() == "a\tb"
 
 
-def test_1_7_store_in_a_writable_place(load: Load, check: Check, tmp_path: Path) -> None:
+def test_store_path_must_exist_and_be_writable(load: Load, check: Check, tmp_path: Path) -> None:
     """The file or its directory must be there; nothing is created."""
     assert load(f"store: {{path: '{tmp_path}/a.db'}}").store_path == f"{tmp_path}/a.db"
     assert not (tmp_path / "a.db").exists()
 
 
-def test_1_7_ignore_paths(load: Load) -> None:
+def test_ignore_paths_are_searched_patterns(load: Load) -> None:
     """Patterns are searched, not matched; an empty list means the default."""
     config = load(r"upstream: {ignorePaths: ['^/ws$|^/api/jobs$', 'x']}")
 
@@ -157,7 +161,7 @@ def test_1_7_ignore_paths(load: Load) -> None:
     assert load("upstream: {ignorePaths: []}").ignore_paths == load("").ignore_paths
 
 
-def test_1_7_preload(load: Load) -> None:
+def test_preload_names_are_trimmed_and_resolved(load: Load) -> None:
     """Preload names are trimmed, blanks dropped, aliases resolved; order stays."""
     config = load(
         "models: {a: {cmd: 's ${PORT}', aliases: [x]}, b: {cmd: 's ${PORT}'}}\n"
@@ -207,7 +211,7 @@ def test_1_7_preload(load: Load) -> None:
         ("cmdStop: '# nothing'", "stop_argv", ()),
     ],
 )
-def test_1_8_value(load: Load, text: str, attribute: str, value: Any) -> None:
+def test_model_key_has_its_effect(load: Load, text: str, attribute: str, value: Any) -> None:
     """Each key of a model has its effect; what it leaves open comes from the top level."""
     top = "globalTTL: 300\nunloadTimeout: 20\nhealthCheckTimeout: 33\nsendLoadingState: true\n"
     found = getattr(load(top + one(text)).models["m"], attribute)
@@ -246,7 +250,9 @@ def test_1_8_value(load: Load, text: str, attribute: str, value: Any) -> None:
         ("checkEndpoint: 'http://[x'", "checkEndpoint", "expected a path"),
     ],
 )
-def test_1_8_refused(check: Check, text: str, path: str, message: str) -> None:
+def test_model_key_that_is_invalid_is_refused(
+    check: Check, text: str, path: str, message: str
+) -> None:
     """Each rule of a model is an error at its key."""
     (problem,) = check(one(text))
 
@@ -255,14 +261,14 @@ def test_1_8_refused(check: Check, text: str, path: str, message: str) -> None:
     assert message in problem.message
 
 
-def test_1_8_cmd_is_required(check: Check) -> None:
+def test_model_without_cmd_is_refused(check: Check) -> None:
     """A model without a command is an error at the model, and no other."""
     (problem,) = check("models:\n  m:\n    ttl: 3\n")
 
     assert (problem.path, problem.message) == ("models.m.cmd", "cmd is required")
 
 
-def test_1_8_entry_of_env_without_value(load: Load) -> None:
+def test_env_entry_without_value_is_refused(load: Load) -> None:
     """What is no assignment is ignored with a warning that does not show it."""
     config = load(one("env: [A, =b, C=1]"))
 
@@ -270,7 +276,7 @@ def test_1_8_entry_of_env_without_value(load: Load) -> None:
     assert [w.path for w in config.warnings] == ["models.m.env[0]", "models.m.env[1]"]
 
 
-def test_1_8_comfyui(load: Load) -> None:
+def test_comfyui_model_has_its_limits(load: Load) -> None:
     """The model comfyui_auto has room for 50 requests and ignores websockets."""
     config = load(
         "models: {comfyui_auto: {cmd: 's ${PORT}', concurrencyLimit: 7},"
@@ -282,14 +288,14 @@ def test_1_8_comfyui(load: Load) -> None:
     assert config.models["b"].concurrency_limit == 70
 
 
-def test_1_8_comfyui_without_a_limit(load: Load) -> None:
+def test_comfyui_model_without_a_limit_gets_the_default(load: Load) -> None:
     """Without a limit of its own, comfyui_auto has none, as any other model."""
     model = load("models: {comfyui_auto: {cmd: 's ${PORT}'}}").models["comfyui_auto"]
 
     assert (model.concurrency_limit, model.ignore_websockets) == (None, True)
 
 
-def test_1_8_aliases_are_unique(check: Check) -> None:
+def test_aliases_are_unique(check: Check) -> None:
     """An alias used twice, in two models or in one, is an error that names the owner."""
     problems = check(
         "models:\n  a: {cmd: 's ${PORT}', aliases: [x, x]}\n  b: {cmd: 's ${PORT}', aliases: [x]}\n"
@@ -299,7 +305,7 @@ def test_1_8_aliases_are_unique(check: Check) -> None:
     assert all("duplicate alias 'x', already used by model 'a'" in p.message for p in problems)
 
 
-def test_1_8_id_comes_before_alias(load: Load) -> None:
+def test_model_id_takes_precedence_over_alias(load: Load) -> None:
     """An alias that is another model's id is warned of, and the id wins."""
     config = load("models: {a: {cmd: 's ${PORT}', aliases: [b]}, b: {cmd: 's ${PORT}'}}")
 
@@ -307,7 +313,7 @@ def test_1_8_id_comes_before_alias(load: Load) -> None:
     assert [w.path for w in config.warnings] == ["models.a.aliases[0]"]
 
 
-def test_1_8_real_name(load: Load) -> None:
+def test_real_name_resolves_ids_and_aliases(load: Load) -> None:
     """A name is an id, an alias, or nobody's."""
     config = load(one("aliases: [x]\nfilters: {setParamsByID: {'m:high': {}, x: {}, m: {}}}"))
 
@@ -319,7 +325,7 @@ def test_1_8_real_name(load: Load) -> None:
     ("key", "message"),
     [("b", "conflicts with an existing model ID"), ("y", "duplicate alias 'y'")],
 )
-def test_1_8_automatic_alias_conflicts(check: Check, key: str, message: str) -> None:
+def test_automatic_alias_that_conflicts_is_refused(check: Check, key: str, message: str) -> None:
     """A key of setParamsByID must not be a name of another model."""
     problems = check(
         "models:\n  b: {cmd: 's ${PORT}', aliases: [y]}\n"
@@ -333,7 +339,7 @@ def test_1_8_automatic_alias_conflicts(check: Check, key: str, message: str) -> 
 # ---- filters ---------------------------------------------------------------------------
 
 
-def test_1_9_filters(load: Load) -> None:
+def test_filters_are_trimmed_and_sorted(load: Load) -> None:
     """Lists are trimmed and sorted, ``model`` is protected, values stay as they are."""
     filters = (
         load(
@@ -358,6 +364,8 @@ def test_1_9_filters(load: Load) -> None:
     ("text", "strip"),
     [("strip_params: a", ("a",)), ("strip_params: a, stripParams: b", ("b",))],
 )
-def test_1_9_old_spelling(load: Load, text: str, strip: tuple[str, ...]) -> None:
+def test_filters_old_spelling_counts_if_the_new_one_is_empty(
+    load: Load, text: str, strip: tuple[str, ...]
+) -> None:
     """The old spelling counts when the new one is empty."""
     assert load(one(f"filters: {{{text}}}")).models["m"].filters.strip == strip

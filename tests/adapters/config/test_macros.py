@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tools.hooks import argv_of, call_of
+from tools.rows import row
 
 from swapchart.adapters.config import Config, Problem, load_config
 from swapchart.adapters.config.document.nodes import Scalar
@@ -34,7 +35,7 @@ def one(text: str) -> str:
 # ---- environment -----------------------------------------------------------------------
 
 
-def test_1_3_env_anywhere(load: Load) -> None:
+def test_env_variable_is_replaced_anywhere(load: Load) -> None:
     """Variables fill keys, values, flow lists, macros and quoted texts."""
     config = load(
         'apiKeys: [${env.KEY}]\nmacros: {dir: "${env.DIR}/x"}\n'
@@ -53,7 +54,7 @@ def test_1_3_env_anywhere(load: Load) -> None:
     assert [key.get_secret_value() for key in config.api_keys] == ["k1"]
 
 
-def test_1_3_unset_variable(check: Check) -> None:
+def test_env_variable_that_is_not_set_is_an_error(check: Check) -> None:
     """Each use of a variable that is not set is an error at its place."""
     (problem,) = check("# ${env.IN_COMMENT}\napiKeys:\n  - a${env.NOPE}\n")
 
@@ -62,7 +63,7 @@ def test_1_3_unset_variable(check: Check) -> None:
 
 
 @pytest.mark.parametrize("value", ["a\nb", "a\rb"])
-def test_1_3_line_break_in_value(check: Check, value: str) -> None:
+def test_env_value_with_a_line_break_stays_one_value(check: Check, value: str) -> None:
     """A value with a line break is refused, and not shown."""
     (message,) = errors(check("logLevel: ${env.X}", X=value))
 
@@ -72,7 +73,7 @@ def test_1_3_line_break_in_value(check: Check, value: str) -> None:
 @pytest.mark.parametrize(
     "value", ["a: b", "a #b", "[x]", "*x", "&x y", "!!int x", "'", '"', "\\", "${PORT}", "${env.Y}"]
 )
-def test_1_3_value_cannot_change_the_document(load: Load, value: str) -> None:
+def test_env_value_cannot_change_the_document(load: Load, value: str) -> None:
     """Whatever a value holds, it is a text: never structure, never a reference."""
     text = "models:\n  m:\n    cmd: [s, '${PORT}', %s]\n    name: %s\n"
     for form in ("${env.X}", '"${env.X}"', "'${env.X}'"):
@@ -102,7 +103,9 @@ def test_1_3_value_cannot_change_the_document(load: Load, value: str) -> None:
         ("MODEL_ID: x", "macro name 'MODEL_ID' is reserved"),
     ],
 )
-def test_1_4_declaration_is_refused(check: Check, declared: str, message: str) -> None:
+def test_macro_declaration_that_is_invalid_is_refused(
+    check: Check, declared: str, message: str
+) -> None:
     """Each rule for macro names and values holds globally and in a model, with its line."""
     (everywhere,) = check(f"macros:\n  {declared}\n")
     (local,) = check(one(f"cmd: s ${{PORT}}\nmacros:\n  {declared}"))
@@ -113,7 +116,7 @@ def test_1_4_declaration_is_refused(check: Check, declared: str, message: str) -
     assert (local.line, local.path.startswith("models.m.macros.")) == (5, True)
 
 
-def test_1_4_name_of_63_bytes_and_quoted_date(load: Load) -> None:
+def test_macro_name_of_63_bytes_is_accepted(load: Load) -> None:
     """The longest name, and a text that looks like a date, are fine."""
     name = "x" * 63
     config = load(f"macros: {{{name}: 1, when: '2024-01-01'}}")
@@ -122,13 +125,13 @@ def test_1_4_name_of_63_bytes_and_quoted_date(load: Load) -> None:
 
 
 @pytest.mark.parametrize("value", ["[a]", "text", "7"])
-def test_1_4_macros_must_be_a_mapping(check: Check, value: str) -> None:
+def test_macros_must_be_a_mapping(check: Check, value: str) -> None:
     """Macros that are not a mapping are refused, globally and in a model."""
     assert "macros must be a mapping" in errors(check(f"macros: {value}"))[0]
     assert "macros must be a mapping" in errors(check(one(f"cmd: s ${{PORT}}\nmacros: {value}")))[0]
 
 
-def test_1_4_declared_text_stays_observable(load: Load) -> None:
+def test_macro_declared_text_stays_visible(load: Load) -> None:
     """Macro values are not rewritten when they are used."""
     config = load("macros: {a: 1, b: 'x${a}'}\n" + one("cmd: s ${b} ${PORT}\nmacros: {c: '${b}'}"))
 
@@ -139,7 +142,7 @@ def test_1_4_declared_text_stays_observable(load: Load) -> None:
 # ---- expansion -------------------------------------------------------------------------
 
 
-def test_1_5_macro_uses_earlier_macros(load: Load) -> None:
+def test_macro_uses_earlier_macros(load: Load) -> None:
     """A macro may use those declared before it, and a model's own replaces a global one."""
     config = load(
         "macros: {bin: /opt/s, ctx: 4096, args: '--ctx ${ctx}', all: '${bin} ${args}'}\n"
@@ -152,7 +155,7 @@ def test_1_5_macro_uses_earlier_macros(load: Load) -> None:
     assert config.models["b"].argv == ("/opt/s", "--ctx", "99", "5801", "-c", "99")
 
 
-def test_1_5_forward_reference(check: Check) -> None:
+def test_macro_that_uses_a_later_one_is_refused(check: Check) -> None:
     """A macro that uses a later one is an error where it is used, and says why."""
     (message,) = errors(check("macros: {a: '${b}', b: 1}\n" + one("cmd: s ${PORT} ${a}")))
 
@@ -161,7 +164,8 @@ def test_1_5_forward_reference(check: Check) -> None:
     )
 
 
-def test_B09_mutual_recursion_ends(check: Check) -> None:
+@row("B09")
+def test_macro_mutual_recursion_is_refused(check: Check) -> None:
     """Macros that use each other end in an error, not in a loop."""
     assert len(errors(check("macros: {a: '${b}', b: 'x${a}'}\n" + one("cmd: s ${PORT} ${a}")))) == 1
 
@@ -183,7 +187,9 @@ def test_B09_mutual_recursion_ends(check: Check) -> None:
         ("'7'", "7", "7"),
     ],
 )
-def test_1_5_typed_replacement(load: Load, declared: str, exact: Any, inside: str) -> None:
+def test_macro_alone_in_a_value_keeps_its_type(
+    load: Load, declared: str, exact: Any, inside: str
+) -> None:
     """A text that is just a reference becomes the value; inside a text it is interpolated."""
     config = load(
         f"macros: {{v: {declared}, w: '${{v}}'}}\n"
@@ -196,14 +202,14 @@ def test_1_5_typed_replacement(load: Load, declared: str, exact: Any, inside: st
     assert model.name == f"x{inside}"
 
 
-def test_1_5_model_id_and_port_in_global_macros(load: Load) -> None:
+def test_macro_model_id_and_port_work_in_global_macros(load: Load) -> None:
     """Global macros may mention what only a model knows."""
     config = load("macros: {serve: 's ${MODEL_ID} ${PORT}'}\nmodels: {m/1: {cmd: '${serve}'}}")
 
     assert config.models["m/1"].argv == ("s", "m/1", "5800")
 
 
-def test_1_5_global_pass_knows_no_model(check: Check) -> None:
+def test_macro_of_a_model_is_unknown_at_the_top_level(check: Check) -> None:
     """At the top level neither MODEL_ID nor PORT has a value."""
     problems = check("onIdle: '${MODEL_ID}'\napiKeys: ['${PORT}']\nlogToStdout: '${x}'")
 
@@ -212,14 +218,14 @@ def test_1_5_global_pass_knows_no_model(check: Check) -> None:
     assert "unknown macro '${x}'" in problems[2].message
 
 
-def test_1_5_global_macros_at_the_top_level(load: Load) -> None:
+def test_macro_is_replaced_at_the_top_level(load: Load) -> None:
     """Every top-level value may use global macros, startPort too."""
     config = load("macros: {p: 9000}\nstartPort: ${p}\n" + one("cmd: s ${PORT}"))
 
     assert config.models["m"].port == 9000
 
 
-def test_1_5_unknown_top_level_key_is_not_expanded_against(check: Check) -> None:
+def test_macro_in_an_unknown_top_level_key_is_not_expanded(check: Check) -> None:
     """Leftovers in a key that means nothing are nobody's business."""
     assert errors(check("defs: {a: '${nowhere}'}")) == []
 
@@ -243,7 +249,7 @@ def test_1_5_unknown_top_level_key_is_not_expanded_against(check: Check) -> None
         ("cmd: s ${PORT}\nunheardOf: ${x}", "unheardOf"),
     ],
 )
-def test_1_5_unresolved(check: Check, keys: str, path: str) -> None:
+def test_macro_that_is_unknown_is_an_error(check: Check, keys: str, path: str) -> None:
     """A reference to nothing is an error at its place, in every key of a model."""
     found = [p for p in check(one(keys)) if "unknown macro '${x}'" in p.message]
 
@@ -251,7 +257,8 @@ def test_1_5_unresolved(check: Check, keys: str, path: str) -> None:
     assert "'$${x}'" in found[0].message
 
 
-def test_B09_unresolved_macros_are_found_in_their_line(check: Check) -> None:
+@row("B09")
+def test_macro_that_is_unknown_is_reported_in_its_line(check: Check) -> None:
     """In a command of several lines the very line and column are told."""
     (problem,) = check(one("cmd: |\n  serve\n  --port ${PORT} ${typo}"))
 
@@ -259,14 +266,14 @@ def test_B09_unresolved_macros_are_found_in_their_line(check: Check) -> None:
 
 
 @pytest.mark.parametrize("literal", ["${a.b}", "$X", "${}", "${a b}", "$(x)", "${PORT"])
-def test_1_5_other_forms_are_literal(load: Load, literal: str) -> None:
+def test_macro_other_syntax_is_literal(load: Load, literal: str) -> None:
     """Only ``${name}`` is a reference."""
     model = load(one(f"cmd: [s, '${{PORT}}', '{literal}']")).models["m"]
 
     assert model.argv[2] == literal
 
 
-def test_1_5_escape(load: Load) -> None:
+def test_macro_escape_is_a_literal(load: Load) -> None:
     """``$${`` is a literal ``${`` for macros, ports, pids and the environment alike."""
     model = load(
         "macros: {a: 1, b: '$${a}'}\n"
@@ -276,7 +283,7 @@ def test_1_5_escape(load: Load) -> None:
     assert model.argv[2:] == ("${a}", "${PORT}", "${env.X}", "$${a}", "${a}", "$$")
 
 
-def test_1_5_keys_are_not_expanded_but_set_params_by_id(load: Load) -> None:
+def test_macro_in_a_key_is_expanded_in_set_params_by_id_only(load: Load) -> None:
     """Mapping keys stay as they are, except those of filters.setParamsByID."""
     config = load(
         "macros: {a: high}\n"
@@ -292,7 +299,7 @@ def test_1_5_keys_are_not_expanded_but_set_params_by_id(load: Load) -> None:
     assert (config.real_name("m:high"), config.real_name("5800")) == ("m", "m")
 
 
-def test_1_5_set_params_by_id_collision_and_unknown(check: Check) -> None:
+def test_set_params_by_id_collision_and_unknown(check: Check) -> None:
     """Two keys that become the same, and a key that stays unresolved, are errors."""
     keys = "cmd: s ${PORT}\nmacros: {a: x, b: x}\nfilters: {setParamsByID: {%s}}"
     (twice,) = errors(check(one(keys % "'${a}': {}, '${b}': {}")))
@@ -305,7 +312,7 @@ def test_1_5_set_params_by_id_collision_and_unknown(check: Check) -> None:
 # ---- PORT and PID ----------------------------------------------------------------------
 
 
-def test_1_5_ports_by_sorted_id(load: Load) -> None:
+def test_ports_are_allocated_by_sorted_id(load: Load) -> None:
     """Ports go to models that use one, in the order of their ids, whatever the document's."""
     config = load(
         "startPort: 7000\nmodels:\n"
@@ -320,7 +327,7 @@ def test_1_5_ports_by_sorted_id(load: Load) -> None:
     assert config.models["B"].proxy == "http://127.0.0.1:7000/v"
 
 
-def test_ports_are_kept(tmp_path: Path) -> None:
+def test_ports_are_kept_on_reload(tmp_path: Path) -> None:
     """A model keeps its port; a new one gets the lowest that nobody has, had or keeps."""
     file = tmp_path / "a.yaml"
     file.write_text(
@@ -341,7 +348,7 @@ def test_ports_are_kept(tmp_path: Path) -> None:
     st.dictionaries(st.sampled_from("abcdefghij"), st.integers(7000, 7012)),
 )
 @settings(max_examples=40, deadline=None)
-def test_no_port_is_given_twice(models: list[str], ports: dict[str, int]) -> None:
+def test_ports_are_never_allocated_twice(models: list[str], ports: dict[str, int]) -> None:
     """Whatever is kept, new models get different ports, and nobody else's."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "a.yaml")
@@ -357,7 +364,7 @@ def test_no_port_is_given_twice(models: list[str], ports: dict[str, int]) -> Non
     assert not set(new.values()) & set(ports.values())
 
 
-def test_1_5_port_everywhere_in_the_model(load: Load) -> None:
+def test_port_macro_is_replaced_in_all_keys_of_a_model(load: Load) -> None:
     """One port is put into every text of the model, as a number where it stands alone."""
     model = load(
         one("cmd: s ${PORT}\nenv: ['P=${PORT}']\nmetadata: {p: '${PORT}', q: ['${PORT}x']}")
@@ -368,7 +375,7 @@ def test_1_5_port_everywhere_in_the_model(load: Load) -> None:
 
 
 @pytest.mark.parametrize("proxy", ["", "proxy: http://127.0.0.1:${PORT}"])
-def test_1_5_proxy_uses_port_but_cmd_does_not(check: Check, proxy: str) -> None:
+def test_port_macro_in_proxy_but_not_in_cmd_is_refused(check: Check, proxy: str) -> None:
     """A fixed port in cmd asks for a proxy that says so; the default proxy does not."""
     (message,) = errors(check(one(f"cmd: s 8080\n{proxy}")))
 
@@ -378,7 +385,7 @@ def test_1_5_proxy_uses_port_but_cmd_does_not(check: Check, proxy: str) -> None:
 @pytest.mark.parametrize(
     "keys", ["afterHealthy: say ${PORT}", "beforeStop: say ${PORT}", "env: ['A=${PORT}']"]
 )
-def test_1_5_port_only_elsewhere_allocates_none(check: Check, keys: str) -> None:
+def test_port_macro_outside_cmd_and_proxy_allocates_none(check: Check, keys: str) -> None:
     """A port is given for cmd only; a hook that asks for one without is an error."""
     text = one(f"cmd: s 8080\nproxy: http://127.0.0.1:8080\n{keys}")
     (message,) = errors(check(text))
@@ -386,7 +393,7 @@ def test_1_5_port_only_elsewhere_allocates_none(check: Check, keys: str) -> None
     assert "macro '${PORT}' has no value here" in message
 
 
-def test_1_5_ports_run_out(check: Check) -> None:
+def test_ports_run_out(check: Check) -> None:
     """A port beyond 65535 is an error."""
     text = "startPort: 65535\nmodels: {a: {cmd: 's ${PORT}'}, b: {cmd: 's ${PORT}'}}"
     (problem,) = check(text)
@@ -394,7 +401,7 @@ def test_1_5_ports_run_out(check: Check) -> None:
     assert (problem.path, "no port is left" in problem.message) == ("models.b", True)
 
 
-def test_1_5_pid_survives_in_commands_that_run_later(load: Load) -> None:
+def test_pid_macro_is_kept_in_commands_that_run_later(load: Load) -> None:
     """Stop commands and hooks keep ``${PID}`` for the time they run."""
     hook = "{http: {url: 'http://h/${PID}', json: {pid: '${PID}'}}}"
     model = load(
@@ -416,7 +423,7 @@ def test_1_5_pid_survives_in_commands_that_run_later(load: Load) -> None:
 
 
 @pytest.mark.parametrize("keys", ["cmd: s ${PORT} ${PID}", "cmd: s ${PORT}\nname: ${PID}"])
-def test_1_5_pid_elsewhere(check: Check, keys: str) -> None:
+def test_pid_macro_elsewhere_is_refused(check: Check, keys: str) -> None:
     """Nothing else may mention ``${PID}``."""
     (message,) = errors(check(one(keys)))
 
@@ -439,7 +446,7 @@ TEXTS = st.lists(
 
 @settings(deadline=None)
 @given(st.dictionaries(NAMES, TEXTS, max_size=5), TEXTS)
-def test_1_5_expansion_follows_the_declared_order(macros: dict[str, str], text: str) -> None:
+def test_macro_expansion_follows_the_declared_order(macros: dict[str, str], text: str) -> None:
     """Expanding all at once is replacing each macro once, from the last to the first."""
     scope = Scope({name: scalar(value) for name, value in macros.items()}, [0])
     expected = text
@@ -451,7 +458,8 @@ def test_1_5_expansion_follows_the_declared_order(macros: dict[str, str], text: 
 
 @settings(deadline=None)
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\0\uf8f0\uf8f1\uf8f2")))
-def test_B08_any_value_is_one_argument_of_a_list(value: str) -> None:
+@row("B08")
+def test_macro_value_is_one_argument_of_a_command_list(value: str) -> None:
     """In a command given as list, a macro's value is exactly one argument, whatever it holds."""
     scope = Scope({"v": scalar(value)}, [0])
     node = scope.expand(scalar("${v}"))

@@ -29,7 +29,7 @@ def found(problems: list[Problem]) -> list[tuple[str, str]]:
 # ---- peers ----------------------------------------------------------------------------
 
 
-def test_1_10_peer(load: Load) -> None:
+def test_peer_has_filters_and_timeouts(load: Load) -> None:
     """A peer has filters and timeouts as a model has, but waits 60 s for headers."""
     config = load(
         BASE + "  r:\n    proxy: http://h\n    apiKey: k\n    models: [m]\n"
@@ -57,7 +57,9 @@ def test_1_10_peer(load: Load) -> None:
         ("p/nobody", None),
     ],
 )
-def test_1_10_names(load: Load, name: str, peer: tuple[str, str] | None) -> None:
+def test_peer_model_names_are_full_or_short(
+    load: Load, name: str, peer: tuple[str, str] | None
+) -> None:
     """A remote model is found by its full name, or by its bare one if no other peer has it."""
     assert load(BASE).peer_model(name) == peer
 
@@ -75,14 +77,14 @@ def test_1_10_names(load: Load, name: str, peer: tuple[str, str] | None) -> None
         ("~", "r.proxy", "proxy is required"),
     ],
 )
-def test_1_10_refused(check: Check, peer: str, path: str, message: str) -> None:
+def test_peer_that_is_invalid_is_refused(check: Check, peer: str, path: str, message: str) -> None:
     """Each rule for peers is told at its place."""
     (path_found, message_found), *_ = found(check(f"peers:\n  r: {peer}\n"))
 
     assert (path_found, message in message_found) == (f"peers.{path}", True)
 
 
-def test_1_10_ambiguous_across_peers(check: Check) -> None:
+def test_peer_short_name_of_two_peers_is_ambiguous(check: Check) -> None:
     """Two peers whose names join to the same are refused."""
     ((path, message),) = found(
         check(
@@ -106,7 +108,7 @@ def test_1_10_ambiguous_across_peers(check: Check) -> None:
         ("profiles: {f: {pins: {p/m: m}}}", "profiles.f.pins.p/m"),
     ],
 )
-def test_1_10_full_names_are_reserved(check: Check, text: str, path: str) -> None:
+def test_peer_full_names_are_reserved(check: Check, text: str, path: str) -> None:
     """The full name of a remote model can mean nothing else."""
     ((where, message),) = found(check("peers: {p: {proxy: 'http://h', models: [m]}}\n" + text))
 
@@ -117,7 +119,7 @@ def test_1_10_full_names_are_reserved(check: Check, text: str, path: str) -> Non
 # ---- profiles -------------------------------------------------------------------------
 
 
-def test_1_11_profile(load: Load) -> None:
+def test_profile_pins_known_names(load: Load) -> None:
     """A pin leads to any known name, or nowhere."""
     config = load(
         BASE + "selectors: {s: {strategy: pin, targets: [a]}}\n"
@@ -151,7 +153,9 @@ def test_1_11_profile(load: Load) -> None:
         ("f: {pins: {x: a, y: x}}", "profiles.f.pins.y", "unknown model 'x'"),
     ],
 )
-def test_1_11_refused(check: Check, profile: str, path: str, message: str) -> None:
+def test_profile_that_is_invalid_is_refused(
+    check: Check, profile: str, path: str, message: str
+) -> None:
     """Each rule for profiles is told at its place."""
     ((where, told),) = found(check(BASE + f"profiles:\n  {profile}\n"))
 
@@ -161,7 +165,7 @@ def test_1_11_refused(check: Check, profile: str, path: str, message: str) -> No
 # ---- selectors ------------------------------------------------------------------------
 
 
-def test_1_12_selector(load: Load) -> None:
+def test_selector_keeps_targets_and_listing(load: Load) -> None:
     """A selector keeps its targets as written, and has a place in listings."""
     config = load(
         BASE + "selectors:\n  s: {strategy: warm, targets: [alias, b], name: S, unlisted: true,\n"
@@ -190,7 +194,9 @@ def test_1_12_selector(load: Load) -> None:
         ("alias: {strategy: pin, targets: [b]}", "selectors.alias", "is also a name of model 'a'"),
     ],
 )
-def test_1_12_refused(check: Check, selector: str, path: str, message: str) -> None:
+def test_selector_that_is_invalid_is_refused(
+    check: Check, selector: str, path: str, message: str
+) -> None:
     """Each rule for selectors is told at its place."""
     ((where, told),) = found(check(BASE + f"selectors:\n  {selector}\n"))
 
@@ -216,7 +222,9 @@ SPILL = "selectors: {s: {strategy: spillover, targets: [%s]}}\n"
         ("x/1, p/x/1", "", "must be distinct"),
     ],
 )
-def test_1_12_spillover(check: Check, targets: str, routing: str, message: str | None) -> None:
+def test_spillover_targets_differ_and_fit_together(
+    check: Check, targets: str, routing: str, message: str | None
+) -> None:
     """Targets of spillover differ, and the local ones can run together."""
     told = [text for _, text in found(check(BASE + SPILL % targets + routing))]
 
@@ -224,7 +232,7 @@ def test_1_12_spillover(check: Check, targets: str, routing: str, message: str |
     assert all((message or "") in text for text in told)
 
 
-def test_1_12_spillover_setting(load: Load, check: Check) -> None:
+def test_spillover_setting_is_at_least_one(load: Load, check: Check) -> None:
     """The setting is at least one, where it is used."""
     text = BASE + "selectors: {s: {strategy: %s, targets: [a], settings: {spillover: %d}}}"
     assert load(text % ("spillover", 4)).selectors["s"].spillover == 4
@@ -234,7 +242,7 @@ def test_1_12_spillover_setting(load: Load, check: Check) -> None:
     assert (path, message) == ("selectors.s.settings.spillover", "expected spillover >= 1, found 0")
 
 
-def test_1_12_spillover_over_what_is_wrong_or_large(check: Check) -> None:
+def test_spillover_over_invalid_or_many_targets_is_refused(check: Check) -> None:
     """A matrix that is wrong is told once, and a check that would be too large is left out."""
     wrong = found(check(BASE + SPILL % "a, b" + "matrix: {sets: {x: 'a &'}}"))
     names = [f"m{n}" for n in range(11)]
@@ -245,7 +253,7 @@ def test_1_12_spillover_over_what_is_wrong_or_large(check: Check) -> None:
     assert large == []
 
 
-def test_names_that_could_not_be_read_are_not_missed(check: Check) -> None:
+def test_names_that_could_not_be_read_are_not_reported_as_missing(check: Check) -> None:
     """When a model or peer cannot be read, what refers to its names is not blamed."""
     problems = check(
         "models: {a: {cmd: s, proxy: 'http://h', aliases: {}}, b: 7}\n"

@@ -63,7 +63,9 @@ def one(text: str) -> str:
         ("~", []),
     ],
 )
-def test_hook_forms(load: Load, point: str, hook: str, expected: list[Hook]) -> None:
+def test_hook_accepts_text_action_or_list(
+    load: Load, point: str, hook: str, expected: list[Hook]
+) -> None:
     """Every point takes a text, one action or a list, and no shell is used unasked."""
     hooks = load(one(f"{point}: {hook}")).models["m"].hooks
 
@@ -71,7 +73,7 @@ def test_hook_forms(load: Load, point: str, hook: str, expected: list[Hook]) -> 
     assert list(hooks) == ([point] if expected else [])
 
 
-def test_hook_http(load: Load) -> None:
+def test_hook_with_http_becomes_a_call(load: Load) -> None:
     """An HTTP action becomes a call: JSON body with its type, headers, expected status."""
     hooks = (
         load(
@@ -137,7 +139,9 @@ def test_hook_http(load: Load) -> None:
         ),
     ],
 )
-def test_hook_refused(check: Check, hook: str, path: str, message: str) -> None:
+def test_hook_that_is_invalid_is_refused_with_its_position(
+    check: Check, hook: str, path: str, message: str
+) -> None:
     """What is wrong with an action is told at its place."""
     (problem,) = check(one(f"afterReady: {hook}"))
 
@@ -145,7 +149,7 @@ def test_hook_refused(check: Check, hook: str, path: str, message: str) -> None:
     assert message in problem.message
 
 
-def test_hook_typo(load: Load) -> None:
+def test_hook_with_unknown_key_is_warned_of(load: Load) -> None:
     """An unknown key of an action is warned of, with what may have been meant."""
     (warning,) = load(one("afterReady: [{run: a, onErr: fail}]")).warnings
 
@@ -153,7 +157,7 @@ def test_hook_typo(load: Load) -> None:
     assert "did you mean 'onError'?" in warning.message
 
 
-def test_hook_default_timeout(load: Load) -> None:
+def test_hook_without_timeout_has_the_default(load: Load) -> None:
     """``hookTimeout`` is the timeout of actions that have none."""
     hooks = (
         load("hookTimeout: 5\n" + one("afterReady: [a, {run: b, timeout: 7}]")).models["m"].hooks
@@ -162,7 +166,7 @@ def test_hook_default_timeout(load: Load) -> None:
     assert [action.timeout_s for action in hooks["afterReady"]] == [5, 7]
 
 
-def test_hook_comments_and_shell(load: Load) -> None:
+def test_hook_comments_are_removed_and_shell_is_explicit(load: Load) -> None:
     """Comment lines go from commands, but not from what a shell will read."""
     hooks = (
         load(
@@ -223,7 +227,7 @@ def test_hooks_of_the_top_level_are_defaults(load: Load) -> None:
     assert config.preload == ("a",)
 
 
-def test_default_that_is_wrong_is_told_once(check: Check) -> None:
+def test_default_that_is_invalid_is_reported_once(check: Check) -> None:
     """A problem of a default is told where it stands, not once for each model."""
     models = ", ".join(f"m{n}: {{cmd: 's ${{PORT}}'}}" for n in range(20))
     (problem,) = check(f"restart: {{intensity: -1}}\nmodels: {{{models}}}")
@@ -231,7 +235,7 @@ def test_default_that_is_wrong_is_told_once(check: Check) -> None:
     assert (problem.path, problem.line) == ("restart.intensity", 1)
 
 
-def test_default_hook_with_unknown_macro(check: Check) -> None:
+def test_default_hook_with_unknown_macro_is_refused(check: Check) -> None:
     """A macro that no model knows is told at the default, once a place."""
     (problem,) = check("hooks:\n  afterHealthy: say ${nobody}\n" + one(""))
 
@@ -246,7 +250,7 @@ lifecycle:
 """
 
 
-def test_points_of_ones_own_have_hooks_too(load: Load) -> None:
+def test_custom_hook_points_have_hooks(load: Load) -> None:
     """What `lifecycle` adds is filled by model or for all of them, with macros and comments."""
     config = load(
         OWN_POINT + "hookPoints: {beforeLaunch: 'say ${MODEL_ID} ${PORT} ${PID}', p2: all}\n"
@@ -290,7 +294,7 @@ def test_points_of_ones_own_have_hooks_too(load: Load) -> None:
         ),
     ],
 )
-def test_points_of_ones_own_that_are_wrong(
+def test_custom_hook_point_that_is_unknown_is_refused(
     check: Check, text: str, path: str, message: str
 ) -> None:
     """A point that nobody runs would be a hook that never comes: it is refused."""
@@ -340,7 +344,7 @@ NAP = runs("nap", "${PID}", on_error="fail")
         ("kv: {dir: /x, maxBytes: 10, maxAge: 5}", "kv", ("keep", "/x", 10, 5.0, 256, False)),
     ],
 )
-def test_supervision(load: Load, text: str, attribute: str, value: Any) -> None:
+def test_supervision_key_has_its_effect(load: Load, text: str, attribute: str, value: Any) -> None:
     """Each key has its effect, in a model and as default of all models alike."""
     for config in (load(one(text)), load(text.replace("${PORT}", "5800") + "\n" + one(""))):
         found = getattr(config.models["m"], attribute)
@@ -375,7 +379,9 @@ def test_supervision(load: Load, text: str, attribute: str, value: Any) -> None:
         ("sleep: {wake: {run: ''}}", "sleep.wake.run", "empty command"),
     ],
 )
-def test_supervision_refused(check: Check, text: str, path: str, message: str) -> None:
+def test_supervision_key_that_is_invalid_is_refused(
+    check: Check, text: str, path: str, message: str
+) -> None:
     """Each rule holds in a model and as default, and is told at the key."""
     (own,) = check(one(text))
     (default,) = check(text + "\n" + one(""))
@@ -402,7 +408,7 @@ def test_defaults_are_joined_key_by_key(load: Load) -> None:
     assert (a.kv.min_tokens, b.kv.min_tokens) == (1, 7)
 
 
-def test_queue(load: Load) -> None:
+def test_queue_has_defaults_and_can_be_set(load: Load) -> None:
     """The queue's bounds have defaults and can be set."""
     assert load("").queue == Queue(limit=512, timeout=300.0, max_wait=30.0, min_residency=0.0)
     assert load("queue: {limit: 1, maxWait: 0}").queue.max_wait == 0
@@ -447,14 +453,16 @@ def test_api_keys_are_texts_or_mappings(load: Load) -> None:
         ("~", "apiKeys[0]", "expected a key as text, or a mapping with key, scopes and models"),
     ],
 )
-def test_api_keys_refused(check: Check, entry: str, path: str, message: str) -> None:
+def test_api_keys_that_are_invalid_are_refused(
+    check: Check, entry: str, path: str, message: str
+) -> None:
     """What is wrong with a key is told at its place; the key itself never is."""
     (problem,) = check(f"apiKeys: [{entry}]")
 
     assert (problem.path, problem.message) == (path, message)
 
 
-def test_who_may_call(load: Load) -> None:
+def test_access_lists_are_read(load: Load) -> None:
     """Origins, hosts and proxies that are trusted are lists at the top level."""
     config = load(
         "allowedOrigins: ['https://*.example.org']\nallowedHosts: [box.lan]\n"
@@ -478,7 +486,9 @@ def test_who_may_call(load: Load) -> None:
         ),
     ],
 )
-def test_who_may_call_refused(check: Check, text: str, path: str, message: str) -> None:
+def test_access_list_entry_that_never_matches_is_refused(
+    check: Check, text: str, path: str, message: str
+) -> None:
     """Nothing that could never match is taken in silence."""
     (problem,) = check(text)
 
@@ -512,7 +522,7 @@ def test_equal_models_are_equal(load: Load) -> None:
     assert first != load(text.replace("a: 1}", "a: 2}")).models["m"]
 
 
-def test_schema_describes_every_key() -> None:
+def test_schema_describes_each_key() -> None:
     """The JSON Schema names all keys of the document and of a model, and closes them."""
     schema = config_schema()
     model = schema["$defs"]["ModelSection"]["properties"]

@@ -8,6 +8,7 @@ from itertools import product
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tools.rows import row
 
 from swapchart.adapters.config import Config, Group, Problem
 from swapchart.adapters.config.matrix_expression import (
@@ -37,7 +38,7 @@ def found(problems: list[Problem]) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("form", ["groups: {%s}\n", NEW % "settings: {groups: {%s}}"])
-def test_1_13_groups(load: Load, form: str) -> None:
+def test_groups_have_defaults(load: Load, form: str) -> None:
     """Groups have defaults; models in none are in the default group, which is always there."""
     routing = load(BASE + form % "g: {members: [a]}, h: {swap: no, exclusive: no, persistent: on}")
     groups = routing.routing.groups
@@ -50,7 +51,7 @@ def test_1_13_groups(load: Load, form: str) -> None:
     ]
 
 
-def test_1_13_default_group_cannot_be_defined(load: Load) -> None:
+def test_default_group_cannot_be_defined(load: Load) -> None:
     """A group of that name is ignored with a warning, its members stay in the default."""
     config = load(BASE + "groups: {(default): {swap: false, members: [a]}}")
 
@@ -68,7 +69,9 @@ def test_1_13_default_group_cannot_be_defined(load: Load) -> None:
         ("g: {members: [alias]}", "g.members[0]", "it is an alias of 'a': use that"),
     ],
 )
-def test_1_13_groups_refused(check: Check, groups: str, path: str, message: str) -> None:
+def test_groups_that_are_invalid_are_refused(
+    check: Check, groups: str, path: str, message: str
+) -> None:
     """Each rule for groups is told at its place."""
     ((where, told),) = found(check(BASE + f"groups: {{{groups}}}"))
 
@@ -89,14 +92,16 @@ def test_1_13_groups_refused(check: Check, groups: str, path: str, message: str)
         ("routing: {scheduler: {use: lifo}}", "routing.scheduler.use", "expected 'fifo' or ''"),
     ],
 )
-def test_1_13_router_refused(check: Check, text: str, path: str, message: str) -> None:
+def test_router_that_is_invalid_is_refused(
+    check: Check, text: str, path: str, message: str
+) -> None:
     """Old and new places do not mix, and only what exists can be used."""
     ((where, told),) = found(check(BASE + text))
 
     assert (where, message in told) == (path, True)
 
 
-def test_1_13_both_settings_and_use_picks(load: Load) -> None:
+def test_router_with_both_settings_follows_use(load: Load) -> None:
     """Both settings may be present; only the one in use is checked."""
     both = "settings: {groups: {g: {members: [%s]}}, matrix: {vars: {v: nobody}, sets: {x: %s}}}"
     group = load(BASE + NEW % f"use: '', {both % ('a', 'nobody &')}").routing
@@ -105,7 +110,7 @@ def test_1_13_both_settings_and_use_picks(load: Load) -> None:
     assert (group.use, matrix.routing.use) == ("group", "matrix")
 
 
-def test_1_13_empty_legacy_groups_do_not_matter(load: Load) -> None:
+def test_router_ignores_empty_legacy_groups(load: Load) -> None:
     """No groups at all are no conflict."""
     assert load(BASE + "groups: {}\nmatrix: {sets: {x: a}}").routing.use == "matrix"
 
@@ -113,7 +118,7 @@ def test_1_13_empty_legacy_groups_do_not_matter(load: Load) -> None:
 # ---- scheduler -----------------------------------------------------------------------------
 
 
-def test_1_13_priorities(load: Load, check: Check) -> None:
+def test_priorities_are_kept_by_model_id(load: Load, check: Check) -> None:
     """Priorities are kept by model id, and an alias stands for its model."""
     text = "routing: {scheduler: {use: fifo, settings: {fifo: {priority: {%s}}}}}"
     assert load(BASE + text % "alias: 5, b: -1").routing.priorities == {"a": 5, "b": -1}
@@ -128,7 +133,7 @@ def test_1_13_priorities(load: Load, check: Check) -> None:
 # ---- matrix --------------------------------------------------------------------------------
 
 
-def test_1_13_matrix(load: Load) -> None:
+def test_matrix_is_read_in_order(load: Load) -> None:
     """The matrix is data: variables, costs by model, expressions in order of definition."""
     matrix = load(
         BASE + "matrix: {vars: {v: c/1, 'b': a}, evict_costs: {v: 50, a: 3}, "
@@ -166,7 +171,10 @@ def test_1_13_matrix(load: Load) -> None:
         ("sets: {x: '+ & a'}", "sets.x", "expected set name after '+', found '&'"),
     ],
 )
-def test_D14_matrix_refused(check: Check, matrix: str, path: str, message: str) -> None:
+@row("D14")
+def test_matrix_that_is_invalid_is_refused(
+    check: Check, matrix: str, path: str, message: str
+) -> None:
     """Each rule for the matrix is told at its place."""
     (where, told), *more = found(check(BASE + f"matrix: {{{matrix}}}"))
 
@@ -174,7 +182,7 @@ def test_D14_matrix_refused(check: Check, matrix: str, path: str, message: str) 
     assert len(more) == 0
 
 
-def test_1_13_cycles(check: Check) -> None:
+def test_matrix_cycle_is_reported(check: Check) -> None:
     """Every set in a cycle, or behind one, is told; others are not."""
     told = found(
         check(BASE + "matrix: {sets: {u: a, x: '+y & +u', y: 'a | +z', z: '+y', w: '+x'}}")
@@ -195,7 +203,7 @@ def test_1_13_cycles(check: Check) -> None:
         ("é & 模型", AllOf((ServiceRef("é"), ServiceRef("模型")))),
     ],
 )
-def test_1_13_grammar(text: str, tree: Expression) -> None:
+def test_matrix_expression_follows_the_grammar(text: str, tree: Expression) -> None:
     """AND binds closer than OR; white space means nothing; names are any letters."""
     assert parse_expression(text) == tree
 
@@ -233,7 +241,7 @@ def expanded(tree: Expression) -> set[frozenset[str]]:
 
 @settings(deadline=None)
 @given(TREES)
-def test_1_13_what_is_written_is_read(tree: Expression) -> None:
+def test_matrix_expression_round_trips(tree: Expression) -> None:
     """Writing an expression and reading it gives the same again, and all its names."""
     assert parse_expression(written(tree)) == tree
     assert set(references(tree)[0]) == set().union(*expanded(tree))
@@ -241,7 +249,7 @@ def test_1_13_what_is_written_is_read(tree: Expression) -> None:
 
 @settings(deadline=None)
 @given(TREES, st.frozensets(NAMES, min_size=1))
-def test_1_13_families_are_the_cut_down_sets(tree: Expression, among: frozenset[str]) -> None:
+def test_matrix_families_are_the_reduced_sets(tree: Expression, among: frozenset[str]) -> None:
     """The combinations among some models are those of the full expansion, cut down."""
     (family,) = families({"x": tree}, lambda name: name, among, [10_000])
     cut = {one & among for one in expanded(tree)}
@@ -251,7 +259,7 @@ def test_1_13_families_are_the_cut_down_sets(tree: Expression, among: frozenset[
 
 @settings(deadline=None)
 @given(st.dictionaries(NAMES, st.lists(NAMES, min_size=1, max_size=3), max_size=4))
-def test_1_13_order_of_sets(graph: dict[str, list[str]]) -> None:
+def test_matrix_order_of_sets_is_kept(graph: dict[str, list[str]]) -> None:
     """Every set comes after those it needs, or is told to be in or behind a cycle."""
     sets: dict[str, Expression] = {
         name: AllOf(tuple(map(SetRef, others))) if len(others) > 1 else SetRef(others[0])
@@ -268,7 +276,7 @@ def test_1_13_order_of_sets(graph: dict[str, list[str]]) -> None:
 
 @settings(deadline=None)
 @given(st.text("ab|&+() /", max_size=12))
-def test_1_13_any_text_is_read_or_refused(text: str) -> None:
+def test_matrix_expression_of_any_text_is_parsed_or_refused(text: str) -> None:
     """No text makes the reader fail in another way."""
     try:
         tree = parse_expression(text)

@@ -27,7 +27,7 @@ def messages(problems: list[Problem]) -> str:
     return "\n".join(problem.message for problem in problems)
 
 
-def test_1_1_directory_lists_yaml_by_name(tmp_path: Path) -> None:
+def test_directory_lists_yaml_by_name(tmp_path: Path) -> None:
     """Only direct children that end in .yml or .yaml are read, by name, after the file."""
     folder = tmp_path / "conf"
     (folder / "sub.yaml").mkdir(parents=True)
@@ -46,7 +46,7 @@ def test_1_1_directory_lists_yaml_by_name(tmp_path: Path) -> None:
     ]
 
 
-def test_1_1_overlap_of_file_and_directory(tmp_path: Path) -> None:
+def test_sources_overlap_of_file_and_directory_is_read_once(tmp_path: Path) -> None:
     """The same file by another path is found, symbolic links resolved."""
     (tmp_path / "a.yaml").write_text(MODEL % "a")
     (tmp_path / "link").symlink_to(tmp_path / "a.yaml")
@@ -56,7 +56,7 @@ def test_1_1_overlap_of_file_and_directory(tmp_path: Path) -> None:
     assert problem.file == str(tmp_path / "a.yaml")
 
 
-def test_1_1_nothing_found(tmp_path: Path) -> None:
+def test_sources_without_files_are_an_error(tmp_path: Path) -> None:
     """No source at all, an empty directory, and a directory that is not there are errors."""
     assert "no configuration sources found" in messages(check_config())
     assert "no configuration sources found" in messages(check_config((), tmp_path))
@@ -69,19 +69,19 @@ def test_1_1_nothing_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "# only a comment\n", "---\n", "~", "\ufeff"])
-def test_1_1_empty_file_is_skipped(load: Load, text: str) -> None:
+def test_sources_empty_file_is_skipped(load: Load, text: str) -> None:
     """Empty files count for nothing; when all are empty there are just no models."""
     assert dict(load(text).models) == {}
     assert list(load(text, MODEL % "a", text).models) == ["a"]
 
 
 @pytest.mark.parametrize("text", ["[a]", "text", "7"])
-def test_1_1_root_must_be_a_mapping(check: Check, text: str) -> None:
+def test_sources_root_must_be_a_mapping(check: Check, text: str) -> None:
     """Anything but a mapping at the top is an error."""
     assert "expected a mapping at the top level" in messages(check(text))
 
 
-def test_1_1_anchors_belong_to_a_file(load: Load, check: Check) -> None:
+def test_sources_anchors_belong_to_a_file(load: Load, check: Check) -> None:
     """Anchors, aliases and merges work within a file, and not across."""
     text = (
         "x-base: &base {ttl: 5, name: base}\nx-more: &more {ttl: 9, description: d}\n"
@@ -109,7 +109,7 @@ def test_1_1_anchors_belong_to_a_file(load: Load, check: Check) -> None:
         "routing: {router: {settings: {matrix: {sets: {%s: m}}}}}",
     ],
 )
-def test_1_1_named_things_are_joined(check: Check, kind: str) -> None:
+def test_sources_named_entries_are_joined(check: Check, kind: str) -> None:
     """Named things of two files are put together; the same name twice is an error."""
     twice = check(kind % "a", kind % "a")
     apart = check(kind % "a", kind % "b")
@@ -119,7 +119,7 @@ def test_1_1_named_things_are_joined(check: Check, kind: str) -> None:
     assert "duplicate" not in messages(apart)
 
 
-def test_1_1_other_mappings_are_merged(load: Load, check: Check) -> None:
+def test_sources_other_mappings_are_merged(load: Load, check: Check) -> None:
     """Macros and other mappings recurse; the same scalar twice is fine, another is not."""
     one = "macros: {a: 1, b: x}\nui: {activity: {}}\nttl: 1"
     config = load(one, "macros: {c: '${a}', a: 1}\n" + MODEL % "m")
@@ -132,7 +132,7 @@ def test_1_1_other_mappings_are_merged(load: Load, check: Check) -> None:
     assert "different kind of value" in messages(check("models: {}", "models: []"))
 
 
-def test_1_1_lists_are_concatenated(load: Load) -> None:
+def test_sources_lists_are_concatenated(load: Load) -> None:
     """Lists of two files follow each other."""
     config = load("apiKeys: [a]", "apiKeys: [b]", "apiKeys: [c]")
 
@@ -140,20 +140,20 @@ def test_1_1_lists_are_concatenated(load: Load) -> None:
 
 
 @pytest.mark.parametrize("null", ["", "~", "null"])
-def test_1_1_null_yields(load: Load, null: str) -> None:
+def test_sources_null_yields_to_a_value(load: Load, null: str) -> None:
     """A null on one side leaves the other side's value."""
     assert load(f"globalTTL: {null}", "globalTTL: 7").global_ttl == 7
     assert load("globalTTL: 7", f"globalTTL: {null}").global_ttl == 7
 
 
-def test_1_1_macros_of_one_file_serve_another(load: Load) -> None:
+def test_macros_of_one_file_serve_another(load: Load) -> None:
     """Macros hold in the joined document; their order is that of the files."""
     config = load("macros: {a: 1}", "macros: {b: 'x${a}'}", "models: {m: {cmd: 's ${b} ${PORT}'}}")
 
     assert config.models["m"].argv == ("s", "x1", "5800")
 
 
-def test_1_2_definition_order_is_kept(load: Load) -> None:
+def test_document_definition_order_is_kept(load: Load) -> None:
     """Order of models and of matrix sets is the document's."""
     config = load(
         "models: {z: {cmd: 's ${PORT}'}, a: {cmd: 's ${PORT}'}, 10: {cmd: 's ${PORT}'}}\n"
@@ -166,7 +166,7 @@ def test_1_2_definition_order_is_kept(load: Load) -> None:
 
 
 @pytest.mark.parametrize(("key", "name"), [("7", "7"), ("0x7", "0x7"), ("1.50", "1.50")])
-def test_1_2_model_id_that_is_no_text(load: Load, key: str, name: str) -> None:
+def test_document_model_id_that_is_not_text_is_refused(load: Load, key: str, name: str) -> None:
     """A number as model id is read as the text it is written as, with a warning."""
     config = load(f"models: {{{key}: {{cmd: 's ${{PORT}}'}}, b: {{cmd: 's ${{PORT}}'}}}}")
 
@@ -178,7 +178,7 @@ def test_1_2_model_id_that_is_no_text(load: Load, key: str, name: str) -> None:
 @pytest.mark.parametrize(
     ("text", "value"), [("yes", True), ("on", True), ("y", True), ("no", False), ("OFF", False)]
 )
-def test_1_2_words_for_booleans(load: Load, text: str, value: bool) -> None:
+def test_document_boolean_accepts_yes_and_no(load: Load, text: str, value: bool) -> None:
     """A boolean key also takes yes and no, on and off; a text key takes them as texts."""
     model = load(f"models: {{m: {{cmd: 's ${{PORT}}', unlisted: {text}, name: {text}}}}}").models[
         "m"
@@ -187,7 +187,7 @@ def test_1_2_words_for_booleans(load: Load, text: str, value: bool) -> None:
     assert (model.unlisted, model.name) == (value, text)
 
 
-def test_1_2_numbers_where_texts_are_wanted(load: Load) -> None:
+def test_document_number_is_accepted_as_text(load: Load) -> None:
     """A number in a text key is its text, as the author wrote it."""
     text = "models: {m: {cmd: 's ${PORT}', name: 3.10, description: 0x10, aliases: [7, 1e3]}}"
     model = load(text).models["m"]
@@ -195,7 +195,7 @@ def test_1_2_numbers_where_texts_are_wanted(load: Load) -> None:
     assert (model.name, model.description, model.aliases) == ("3.10", "16", ("7", "1e3"))
 
 
-def test_1_2_every_problem_at_once(check: Check) -> None:
+def test_document_problems_are_reported_at_once(check: Check) -> None:
     """All problems are told at once, each with its place, in the order of the document."""
     problems = check(
         "healthCheckTimeout: soon\n"
@@ -232,7 +232,7 @@ def test_1_2_every_problem_at_once(check: Check) -> None:
     assert "unknown key 'concurencyLimit' is ignored; did you mean 'concurrencyLimit'?" in text
 
 
-def test_1_2_errors_raise_and_warnings_do_not(load: Load) -> None:
+def test_document_errors_raise_and_warnings_do_not(load: Load) -> None:
     """Loading raises one error with all problems; warnings come with the configuration."""
     with pytest.raises(ConfigProblems) as caught:
         load("models: 7\nlogLevl: x")
@@ -244,14 +244,14 @@ def test_1_2_errors_raise_and_warnings_do_not(load: Load) -> None:
     assert [w.path for w in config.warnings] == ["logLevl"]
 
 
-def test_1_2_shelves_for_anchors_are_no_typos(load: Load) -> None:
+def test_document_keys_that_hold_anchors_are_not_reported(load: Load) -> None:
     """Keys that hold anchors, and keys that begin with x-, are not warned of."""
     config = load("defs: {a: &a {ttl: 1}}\nlist: [&b 1]\nx-note: {}\nplain: 1\n")
 
     assert [w.path for w in config.warnings] == ["plain"]
 
 
-def test_1_2_nothing_is_executed(load: Load, tmp_path: Path) -> None:
+def test_load_runs_no_command_and_opens_no_store(load: Load, tmp_path: Path) -> None:
     """Loading runs no command and opens no store."""
     mark, store = tmp_path / "ran", tmp_path / "store.db"
     load(

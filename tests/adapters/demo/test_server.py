@@ -58,7 +58,7 @@ def is_busy(child: Child) -> bool:
 # ---- what it answers -------------------------------------------------------------
 
 
-def test_a_reply_names_the_model_and_repeats_the_question(server: Child) -> None:
+def test_chat_reply_names_the_model_and_repeats_the_question(server: Child) -> None:
     value = chat(server, "what time is it")
 
     assert value["choices"][0]["message"]["content"] == (
@@ -68,7 +68,7 @@ def test_a_reply_names_the_model_and_repeats_the_question(server: Child) -> None
     assert value["model"] == "parrot"
 
 
-def test_a_stream_has_the_chunks_of_llama_server(server: Child) -> None:
+def test_stream_chunks_are_those_of_llama_server(server: Child) -> None:
     body = ask("hello", stream=True, max_tokens=3)
     answer = raw.call(server.port, "POST", CHAT, value=body)
     events = answer.events()
@@ -94,7 +94,7 @@ def test_usage_comes_in_a_chunk_of_its_own_when_asked_for(server: Child) -> None
     assert "timings" not in events[-2]
 
 
-def test_the_next_turn_of_a_chat_is_cached_but_for_its_new_words(server: Child) -> None:
+def test_chat_next_turn_is_cached_except_new_tokens(server: Child) -> None:
     first = chat(server, LONG)
     turns = [
         {"role": "user", "content": LONG},
@@ -110,7 +110,7 @@ def test_the_next_turn_of_a_chat_is_cached_but_for_its_new_words(server: Child) 
     )
 
 
-def test_one_token_is_always_evaluated(server: Child) -> None:
+def test_cached_prompt_evaluates_one_token(server: Child) -> None:
     chat(server, LONG, id_slot=0)
     again = chat(server, LONG, id_slot=0)
 
@@ -127,7 +127,7 @@ def test_unlike_prompts_go_to_unlike_slots(server: Child) -> None:
     assert chat(server, beta)["timings"]["prompt_n"] == 1
 
 
-def test_a_prompt_that_does_not_fit_is_refused(server: Child) -> None:
+def test_prompt_that_does_not_fit_is_refused(server: Child) -> None:
     body = {"prompt": "word " * 5000, "stream": True}
     answer = raw.call(server.port, "POST", "/v1/completions", value=body)
 
@@ -137,7 +137,7 @@ def test_a_prompt_that_does_not_fit_is_refused(server: Child) -> None:
     assert answer.json()["error"]["n_ctx"] == 4096  # half of it each
 
 
-def test_completions_messages_and_responses_tell_the_same_text(server: Child) -> None:
+def test_completions_messages_and_responses_return_the_same_text(server: Child) -> None:
     want = "This is parrot. You asked: so so"
     text = raw.call(server.port, "POST", "/v1/completions", value={"prompt": "so so"}).json()
     native = raw.call(server.port, "POST", "/completion", value={"prompt": "so so"}).json()
@@ -200,7 +200,7 @@ def test_rerank_puts_the_best_document_first(server: Child) -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/audio/transcriptions", "/v1/images/edits"])
-def test_a_form_is_answered_with_what_it_held(server: Child, path: str) -> None:
+def test_form_upload_returns_its_parts(server: Child, path: str) -> None:
     sound = bytes(range(256)) + b"\r\n--not the boundary\r\n"
     body = (
         b'--xyz\r\nContent-Disposition: form-data; name="model"\r\n\r\nwhisper\r\n'
@@ -225,7 +225,7 @@ def test_speech_is_a_wav_file(server: Child) -> None:
     assert len(answer.body) == 44 + 2 * 2 * 400
 
 
-def test_echo_tells_the_request_as_it_came(server: Child) -> None:
+def test_echo_returns_the_request_unchanged(server: Child) -> None:
     chunked = b"4\r\nabcd\r\n3;x=y\r\nefg\r\n0\r\nTrailer: t\r\n\r\n"
     headers = [("X-B", "2"), ("x-a", "1"), ("X-B", "3"), ("Transfer-Encoding", "chunked")]
     target = "/echo/a%2Fb?status=418&q=%20"
@@ -238,7 +238,7 @@ def test_echo_tells_the_request_as_it_came(server: Child) -> None:
     assert value["body"]["length"] == 7
 
 
-def test_a_websocket_sends_back_what_it_gets(server: Child) -> None:
+def test_websocket_sends_back_what_it_gets(server: Child) -> None:
     upgrade = {
         "Connection": "Upgrade",
         "Upgrade": "websocket",
@@ -274,7 +274,7 @@ def test_a_websocket_sends_back_what_it_gets(server: Child) -> None:
         ("GET", CHAT, None, 404),
     ],
 )
-def test_errors_have_openai_s_shape(
+def test_errors_have_the_openai_format(
     server: Child, method: str, path: str, body: bytes | None, status: int
 ) -> None:
     answer = raw.call(server.port, method, path, body=body)
@@ -284,7 +284,7 @@ def test_errors_have_openai_s_shape(
     assert answer.json()["error"]["message"]
 
 
-def test_a_connection_serves_many_requests_and_then_closes(server: Child) -> None:
+def test_connection_serves_many_requests_and_then_closes(server: Child) -> None:
     with raw.Connection(server.port) as connection:
         kept = 0
         while True:
@@ -308,7 +308,7 @@ def test_a_connection_serves_many_requests_and_then_closes(server: Child) -> Non
         b"POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
     ],
 )
-def test_what_is_not_http_is_refused_and_the_connection_closed(server: Child, head: bytes) -> None:
+def test_request_that_is_not_http_is_refused_and_closed(server: Child, head: bytes) -> None:
     with raw.Connection(server.port) as connection:
         connection.send(head)
         answer = connection.read_answer()
@@ -325,13 +325,13 @@ def test_what_is_not_http_is_refused_and_the_connection_closed(server: Child, he
         ("/v1/completions", {"prompt": ["a", "b"], "max_tokens": 0}, "object", "text_completion"),
     ],
 )
-def test_the_smaller_endpoints_answer_too(
+def test_minor_endpoints_respond(
     server: Child, path: str, body: dict[str, object], key: str, value: object
 ) -> None:
     assert raw.call(server.port, "POST", path, value=body).json()[key] == value
 
 
-def test_a_token_has_one_number(server: Child) -> None:
+def test_token_has_one_number(server: Child) -> None:
     body = {"content": "red tree red"}
     one, two, three = raw.call(server.port, "POST", "/tokenize", value=body).json()["tokens"]
 
@@ -345,7 +345,7 @@ def test_images_come_in_the_number_asked_for(server: Child) -> None:
     assert [base64.b64decode(image["b64_json"])[1:4] for image in value["data"]] == [b"PNG"] * 2
 
 
-def test_an_http_1_0_client_gets_its_stream_unchunked(server: Child) -> None:
+def test_http_1_0_client_gets_its_stream_unchunked(server: Child) -> None:
     request = raw.encode_request("POST", CHAT, value=ask("a", stream=True))
     with raw.Connection(server.port) as connection:
         connection.send(request.replace(b"HTTP/1.1", b"HTTP/1.0", 1))
@@ -355,7 +355,7 @@ def test_an_http_1_0_client_gets_its_stream_unchunked(server: Child) -> None:
     assert answer.body.endswith(b"data: [DONE]\n\n")
 
 
-def test_a_client_that_asks_first_is_told_to_continue(server: Child) -> None:
+def test_expect_continue_is_honored(server: Child) -> None:
     headers = {"Expect": "100-continue", "Content-Length": "3"}
     with raw.Connection(server.port) as connection:
         connection.request("POST", "/echo", headers=headers)
@@ -365,7 +365,7 @@ def test_a_client_that_asks_first_is_told_to_continue(server: Child) -> None:
         assert connection.read_answer().json()["body"]["length"] == 3
 
 
-def test_an_answer_survives_a_body_that_nobody_wanted(server: Child) -> None:
+def test_refusal_with_unread_body_reaches_the_client(server: Child) -> None:
     """A refusal is not lost to the reset that closing on unread bytes would cause."""
     answer = raw.call(
         server.port, "POST", "/nowhere", body=bytes(3 << 20), headers={"Connection": "close"}
@@ -374,13 +374,13 @@ def test_an_answer_survives_a_body_that_nobody_wanted(server: Child) -> None:
     assert answer.status == 404
 
 
-def test_a_large_body_passes_in_pieces(server: Child) -> None:
+def test_large_body_passes_in_pieces(server: Child) -> None:
     answer = raw.call(server.port, "POST", "/echo", body=bytes(8 << 20))
 
     assert answer.json()["body"]["length"] == 8 << 20
 
 
-def test_head_and_options_have_no_body(server: Child) -> None:
+def test_head_and_options_requests_have_no_body(server: Child) -> None:
     with raw.Connection(server.port) as connection:
         connection.request("HEAD", "/health")
         head = connection.read_head()
@@ -399,7 +399,7 @@ def act(child: Child, slot: object, action: str, filename: str | None = None) ->
     return raw.call(child.port, "POST", f"/slots/{slot}?action={action}", value=value)
 
 
-def test_a_saved_slot_survives_a_restart(tmp_path: Path) -> None:
+def test_saved_slot_survives_a_restart(tmp_path: Path) -> None:
     options = ("--slot-save-path", str(tmp_path))
     with demo_server(*options, cwd=tmp_path) as before:
         chat(before.wait_healthy(), LONG)
@@ -425,7 +425,7 @@ def test_slot_numbers_wrap(server: Child) -> None:
     assert act(server, "x", "erase").status == 400
 
 
-def test_an_empty_slot_saves_a_file_that_restores_to_nothing(server: Child) -> None:
+def test_slot_that_is_empty_saves_a_file_that_restores_zero_tokens(server: Child) -> None:
     act(server, 0, "erase")
 
     assert act(server, 0, "save", "empty.bin").json()["n_saved"] == 0
@@ -433,25 +433,25 @@ def test_an_empty_slot_saves_a_file_that_restores_to_nothing(server: Child) -> N
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", "x" * 256, "\0"])
-def test_a_filename_stays_in_its_folder(server: Child, name: str) -> None:
+def test_filename_stays_in_its_folder(server: Child, name: str) -> None:
     answer = act(server, 0, "save", name)
 
     assert (answer.status, answer.json()["error"]["message"]) == (400, "Invalid filename")
 
 
-def test_a_file_that_is_not_ours_is_refused_and_leaves_the_slot_empty(server: Child) -> None:
+def test_slot_file_of_unknown_format_is_refused_and_leaves_the_slot_empty(server: Child) -> None:
     chat(server, LONG, id_slot=0)
 
     assert act(server, 0, "restore", "missing.bin").status == 400
     assert act(server, 0, "erase").json()["n_erased"] == 0
 
 
-def test_without_a_folder_there_are_no_slot_files(tmp_path: Path) -> None:
+def test_slot_files_without_a_folder_are_refused(tmp_path: Path) -> None:
     with demo_server(cwd=tmp_path) as child:
         assert act(child.wait_healthy(), 0, "save", "a.bin").status == 501
 
 
-def test_a_truncated_file_aborts_the_process_unless_it_is_robust(tmp_path: Path) -> None:
+def test_truncated_file_aborts_the_process_unless_it_is_robust(tmp_path: Path) -> None:
     options = ("--slot-save-path", str(tmp_path))
     with demo_server(*options, cwd=tmp_path) as child:
         chat(child.wait_healthy(), LONG)
@@ -466,7 +466,7 @@ def test_a_truncated_file_aborts_the_process_unless_it_is_robust(tmp_path: Path)
         assert act(child.wait_healthy(), 0, "restore", "s.bin").status == 400
 
 
-def test_a_busy_slot_is_saved_once_it_is_idle(tmp_path: Path) -> None:
+def test_busy_slot_is_saved_once_it_is_idle(tmp_path: Path) -> None:
     options = ("--slot-save-path", str(tmp_path), "--tokens-per-second", "50")
     with (
         demo_server(*options, cwd=tmp_path) as child,
@@ -482,7 +482,7 @@ def test_a_busy_slot_is_saved_once_it_is_idle(tmp_path: Path) -> None:
 # ---- time and manners ----------------------------------------------------------------
 
 
-def test_it_says_503_while_it_loads(tmp_path: Path) -> None:
+def test_server_that_loads_returns_503(tmp_path: Path) -> None:
     port = free_port()
     with demo_server("--load-seconds", "0.5", cwd=tmp_path, port=port) as child:
         wait_until(lambda: is_listening(port), what="listening")
@@ -515,7 +515,7 @@ def test_sigterm_ends_an_idle_server_with_kept_connections(tmp_path: Path) -> No
         assert kept.read_all() == b""
 
 
-def test_sigterm_silences_a_stream_and_waits_for_its_client_to_leave(tmp_path: Path) -> None:
+def test_sigterm_pauses_a_stream_and_waits_for_its_client_to_leave(tmp_path: Path) -> None:
     with demo_server(*ENDLESS, cwd=tmp_path) as child:
         stream = open_stream(child.wait_healthy())
         child.signal()
@@ -528,7 +528,7 @@ def test_sigterm_silences_a_stream_and_waits_for_its_client_to_leave(tmp_path: P
         assert child.wait() == 0
 
 
-def test_a_second_sigterm_ends_it_with_code_1(tmp_path: Path) -> None:
+def test_sigterm_twice_ends_with_code_1(tmp_path: Path) -> None:
     with demo_server(*ENDLESS, cwd=tmp_path) as child, open_stream(child.wait_healthy()):
         child.signal()
         wait_until(lambda: not is_listening(child.port), what="deaf")
@@ -547,7 +547,7 @@ def test_ignored_sigterm_leaves_it_serving(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("leave", ["close", "reset"])
-def test_a_client_that_leaves_frees_the_slot(tmp_path: Path, leave: str) -> None:
+def test_client_that_leaves_frees_the_slot(tmp_path: Path, leave: str) -> None:
     with demo_server(*ENDLESS, cwd=tmp_path) as child:
         stream = open_stream(child.wait_healthy())
         assert is_busy(child)
@@ -556,7 +556,7 @@ def test_a_client_that_leaves_frees_the_slot(tmp_path: Path, leave: str) -> None
         wait_until(lambda: not is_busy(child), what="idle slot")
 
 
-def test_a_client_that_leaves_the_queue_is_forgotten(tmp_path: Path) -> None:
+def test_client_that_leaves_the_queue_is_removed(tmp_path: Path) -> None:
     with demo_server(*ENDLESS, cwd=tmp_path) as child:
         first = open_stream(child.wait_healthy())
         with raw.Connection(child.port) as waiting:
@@ -572,7 +572,7 @@ def predicted(child: Child) -> int:
     return int(text.split("llamacpp:tokens_predicted_total ")[-1].split("\n")[0])
 
 
-def test_a_slow_reader_holds_the_generation_not_the_memory(tmp_path: Path) -> None:
+def test_slow_reader_holds_the_generation_not_the_memory(tmp_path: Path) -> None:
     limit = 1_000_000
     with demo_server("--ctx", str(2 * limit), "--quiet", cwd=tmp_path) as child:
         with raw.Connection(child.wait_healthy().port) as stream:
@@ -589,7 +589,7 @@ def test_a_slow_reader_holds_the_generation_not_the_memory(tmp_path: Path) -> No
         assert counts[-1] < limit
 
 
-def test_time_follows_the_rates(tmp_path: Path) -> None:
+def test_generation_time_follows_the_rates(tmp_path: Path) -> None:
     rates = ("--prefill-tokens-per-second", "100", "--tokens-per-second", "50")
     with demo_server(*rates, cwd=tmp_path) as child:
         cold = chat(child.wait_healthy(), LONG, max_tokens=5)["timings"]
@@ -611,12 +611,12 @@ def test_time_follows_the_rates(tmp_path: Path) -> None:
         (("--no-such-option",), 2),
     ],
 )
-def test_it_ends_as_asked(tmp_path: Path, options: tuple[str, ...], code: int) -> None:
+def test_server_ends_as_configured(tmp_path: Path, options: tuple[str, ...], code: int) -> None:
     with demo_server(*options, cwd=tmp_path) as child:
         assert child.wait() == code
 
 
-def test_a_stop_can_have_a_code(tmp_path: Path) -> None:
+def test_stop_can_have_a_code(tmp_path: Path) -> None:
     with demo_server("--exit-code", "7", cwd=tmp_path) as child:
         child.wait_healthy()
         child.signal()
@@ -624,13 +624,13 @@ def test_a_stop_can_have_a_code(tmp_path: Path) -> None:
         assert child.wait() == 7
 
 
-def test_a_port_in_use_ends_it_before_it_loads(server: Child, tmp_path: Path) -> None:
+def test_port_in_use_ends_it_before_it_loads(server: Child, tmp_path: Path) -> None:
     with demo_server("--load-seconds", "60", cwd=tmp_path, port=server.port) as child:
         assert child.wait() == 1
         assert "couldn't bind" in child.output()
 
 
-def test_it_can_die_in_the_middle_of_a_stream(tmp_path: Path) -> None:
+def test_server_can_die_during_a_stream(tmp_path: Path) -> None:
     with demo_server("--crash-after-tokens", "5", cwd=tmp_path) as child:
         with raw.Connection(child.wait_healthy().port) as stream:
             stream.request("POST", CHAT, value=endless())
@@ -641,7 +641,7 @@ def test_it_can_die_in_the_middle_of_a_stream(tmp_path: Path) -> None:
         assert len(raw.parse_events(b"\n".join(rest.split(b"\r\n")))) == 1 + 5
 
 
-def test_it_can_hang(tmp_path: Path) -> None:
+def test_server_can_hang(tmp_path: Path) -> None:
     with demo_server("--hang-after-seconds", "0.3", cwd=tmp_path) as child:
         wait_until(lambda: "hang: as asked" in child.output(), what="hung")
         wait_until(lambda: "listening on" in child.output())
@@ -652,7 +652,7 @@ def test_it_can_hang(tmp_path: Path) -> None:
             assert connection.is_silent_for(0.3)
 
 
-def test_sleep_loses_the_cache_and_wakes_again(tmp_path: Path) -> None:
+def test_sleep_loses_the_cache_and_wakes(tmp_path: Path) -> None:
     with demo_server(cwd=tmp_path) as child:
         chat(child.wait_healthy(), LONG)
         raw.call(child.port, "POST", "/sleep?level=1")
@@ -663,7 +663,7 @@ def test_sleep_loses_the_cache_and_wakes_again(tmp_path: Path) -> None:
         assert chat(child, LONG)["timings"]["cache_n"] == 0
 
 
-def test_it_imports_nothing_but_itself_and_the_standard_library(tmp_path: Path) -> None:
+def test_server_imports_only_the_standard_library(tmp_path: Path) -> None:
     code = (
         "import sys; before = set(sys.modules); import swapchart.adapters.demo.server;"
         "new = {m.partition('.')[0] for m in set(sys.modules) - before};"
@@ -679,7 +679,7 @@ def test_it_imports_nothing_but_itself_and_the_standard_library(tmp_path: Path) 
     assert all("demo" in name for name in out[1].split() if name != "swapchart.adapters")
 
 
-def test_the_command_is_what_the_help_says() -> None:
+def test_command_line_matches_its_help() -> None:
     argv = demo_argv("--help")
     text = subprocess.run(argv, check=True, capture_output=True, text=True, env=dict(os.environ))
 

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 from tools.loops import needs
 from tools.net import wait_until_async
+from tools.rows import row
 from tools.scripted_upstream import (
     HOST,
     OK,
@@ -33,7 +34,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]
     return ("asyncio", {"use_uvloop": request.param == "uvloop"})
 
 
-async def test_exchange_carries_everything_as_it_is() -> None:
+async def test_exchange_headers_and_body_arrive_unchanged() -> None:
     """Target, fields and body arrive byte for byte; so do reason, fields and body back."""
     answer = b"HTTP/1.1 299 Very \xfc Odd\r\nX-a: 1\r\nx-A: \xff\r\nContent-Length: 3\r\n\r\nabc"
     async with serving(answering(answer)) as (up, pool):
@@ -81,7 +82,8 @@ async def test_iterator_bodies_are_chunked_unless_their_length_is_given() -> Non
 
 
 @pytest.mark.parametrize("pieces", [[b"ab"], [b"ab", b"cde"]])
-async def test_C09_iterator_that_breaks_its_promise_ends_the_exchange(pieces: list[bytes]) -> None:
+@row("C09")
+async def test_iterator_body_of_wrong_length_ends_the_exchange(pieces: list[bytes]) -> None:
     """Fewer or more bytes than announced are never passed off as a whole body."""
     async with serving(silent) as (up, pool):
         fields = [*HOST, (b"Content-Length", b"4")]
@@ -92,7 +94,8 @@ async def test_C09_iterator_that_breaks_its_promise_ends_the_exchange(pieces: li
         await wait_until_async(lambda: up.gone)
 
 
-async def test_C15_error_of_the_body_comes_out_of_request() -> None:
+@row("C15")
+async def test_iterator_body_that_raises_raises_from_request() -> None:
     """What the iterator raises (its client left) is raised to the caller; upstream sees a close."""
 
     async def leaving() -> AsyncIterator[bytes]:
@@ -119,7 +122,8 @@ async def test_C15_error_of_the_body_comes_out_of_request() -> None:
         (b"GET", b"/", (b"A\r\n", b"1")),
     ],
 )
-async def test_C04_nothing_can_be_smuggled_into_a_head(
+@row("C04")
+async def test_request_header_with_line_break_is_refused(
     method: bytes, target: bytes, field: tuple[bytes, bytes]
 ) -> None:
     """CR, LF, NUL and blanks where they would end something early are refused."""
@@ -131,7 +135,8 @@ async def test_C04_nothing_can_be_smuggled_into_a_head(
 
 
 @pytest.mark.parametrize("lengths", [[b"1", b"2"], [b"-1"], [b"1_0"], [b""], [b"0x3"]])
-async def test_C04_iterator_needs_one_clean_length(lengths: list[bytes]) -> None:
+@row("C04")
+async def test_iterator_body_needs_one_valid_length(lengths: list[bytes]) -> None:
     """A length that two parsers could read differently is refused."""
     async with serving(echo) as (_, pool):
         fields = [*HOST, *((b"Content-Length", value) for value in lengths)]
@@ -171,7 +176,8 @@ HEADLESS = {
 
 
 @pytest.mark.parametrize("name", HEADLESS)
-async def test_C07_unusable_head_is_told_as_such(name: str) -> None:
+@row("C07")
+async def test_response_with_invalid_headers_raises(name: str) -> None:
     """An answer that no two parsers would read alike is no answer: nothing of it is passed on."""
     async with serving(answering(HEADLESS[name])) as (_, pool):
         with pytest.raises(UpstreamBroken) as caught:
@@ -198,7 +204,8 @@ TRUNCATED = {
 
 
 @pytest.mark.parametrize("name", TRUNCATED)
-async def test_C07_C17_broken_body_never_ends_cleanly(name: str) -> None:
+@row("C07", "C17")
+async def test_response_with_broken_body_never_ends_cleanly(name: str) -> None:
     """What came of the body is read, then the break is told, with the bytes that came."""
     async with serving(answering(TRUNCATED[name])) as (_, pool):
         response = await pool.request(b"POST", b"/", HOST, b"x")
@@ -224,7 +231,8 @@ SURPLUS = {
 
 
 @pytest.mark.parametrize("name", SURPLUS)
-async def test_C07_bytes_behind_an_answer_answer_nobody(name: str) -> None:
+@row("C07")
+async def test_response_followed_by_more_bytes_closes_the_connection(name: str) -> None:
     """The connection is not used again, so no later request can get those bytes."""
     answer, body = SURPLUS[name]
     async with serving(answering(answer, close=False)) as (up, pool):
@@ -233,7 +241,8 @@ async def test_C07_bytes_behind_an_answer_answer_nobody(name: str) -> None:
             assert (up.connections, pool.idle) == (count, 0)
 
 
-async def test_C07_words_of_an_idle_upstream_are_not_an_answer() -> None:
+@row("C07")
+async def test_idle_connection_that_receives_bytes_is_not_reused() -> None:
     """An answer sent before the request was is thrown away with its connection."""
 
     async def chatty(up: Upstream, reader: Reader, writer: Writer) -> None:
@@ -252,7 +261,8 @@ async def test_C07_words_of_an_idle_upstream_are_not_an_answer() -> None:
         assert up.connections == 2
 
 
-async def test_C46_answers_without_a_body() -> None:
+@row("C46")
+async def test_response_without_a_body_ends_after_its_headers() -> None:
     """HEAD, 204 and 304 end with their heads, keep their fields, and the connection lives on."""
 
     async def script(up: Upstream, reader: Reader, writer: Writer) -> None:
@@ -271,7 +281,8 @@ async def test_C46_answers_without_a_body() -> None:
         assert up.connections == 1
 
 
-async def test_C46_body_behind_the_answer_to_head_is_not_read() -> None:
+@row("C46")
+async def test_response_to_head_request_has_no_body() -> None:
     """An upstream that sends a body all the same loses the connection."""
     async with serving(answering(OK, close=False)) as (up, pool):
         for count in (1, 2):
@@ -280,7 +291,8 @@ async def test_C46_body_behind_the_answer_to_head_is_not_read() -> None:
             assert up.connections == count
 
 
-async def test_C46_interim_answers_are_dropped() -> None:
+@row("C46")
+async def test_interim_responses_are_dropped() -> None:
     """100 and 103 are between the upstream and us; the fields of the real answer stand alone."""
     answer = (
         b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\nLink: x\r\nContent-Length: 3\r\n\r\n"
@@ -295,7 +307,7 @@ async def test_C46_interim_answers_are_dropped() -> None:
         assert up.connections == 1
 
 
-async def test_body_until_the_end_of_the_connection() -> None:
+async def test_response_without_length_ends_with_the_connection() -> None:
     """Without length and coding the end of the connection is the end of the body, a clean one."""
     async with serving(answering(b"HTTP/1.0 200 OK\r\nA: b\r\n\r\nall of it")) as (_, pool):
         response = await pool.request(b"GET", b"/", HOST)
@@ -305,7 +317,8 @@ async def test_body_until_the_end_of_the_connection() -> None:
         assert pool.open == 0
 
 
-async def test_C20_trailers_are_dropped() -> None:
+@row("C20")
+async def test_trailers_are_dropped() -> None:
     """Fields behind a body never join those in front of it."""
     answer = CHUNKED + b"0\r\nAuthorization: x\r\nX-Sum: 9\r\n\r\n"
     async with serving(answering(answer, close=False)) as (up, pool):

@@ -109,7 +109,9 @@ def test_close_client_that_reads_slowly_gets_all(run: Run, monkeypatch: pytest.M
     run(main)
 
 
-def test_close_client_that_takes_nothing_is_cut(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_close_client_that_reads_nothing_is_aborted(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A client that reads nothing of what waits in the kernel holds its connection for a while."""
     monkeypatch.setattr(client_stream, "_FLUSH_S", 1.0)
 
@@ -124,7 +126,7 @@ def test_close_client_that_takes_nothing_is_cut(run: Run, monkeypatch: pytest.Mo
     run(main)
 
 
-def test_close_client_that_goes_on_sending_is_cut(run: Run) -> None:
+def test_close_client_that_goes_on_sending_is_aborted(run: Run) -> None:
     """A client that has taken all and never ends its side is cut after the linger time."""
 
     async def main(stream: ClientStream, client: socket.socket) -> None:
@@ -140,7 +142,7 @@ def test_close_client_that_goes_on_sending_is_cut(run: Run) -> None:
     run(main)
 
 
-def test_close_client_that_ended_its_side_behind_unread_bytes_gets_all(run: Run) -> None:
+def test_close_client_that_half_closed_behind_unread_bytes_gets_all(run: Run) -> None:
     """Closing with input unread would reset the connection; so that input is read first."""
 
     async def main(stream: ClientStream, client: socket.socket) -> None:

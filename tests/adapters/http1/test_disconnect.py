@@ -1,7 +1,4 @@
-"""How clients leave our HTTP/1.1 server, and how soon its application knows.
-
-Row C15 of the fault catalogue.
-"""
+"""How clients leave our HTTP/1.1 server, and how soon its application knows."""
 
 from __future__ import annotations
 
@@ -17,6 +14,7 @@ import pytest
 from tools.h1_server import Call, Server, serving
 from tools.net import wait_until
 from tools.raw import Connection
+from tools.rows import row
 from tools.transports import Wire
 
 from swapchart.adapters.http1.server import sock_diag
@@ -67,7 +65,10 @@ LEAVING = {
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])
-def test_C15_leaving_is_told_to_who_does_not_receive(server: Server, how: str) -> None:
+@row("C15")
+def test_disconnect_is_reported_to_application_that_does_not_receive(
+    server: Server, how: str
+) -> None:
     """Once, to the last that asked, and at once to who asks only then; to nobody if so wished."""
 
     async def busy(call: Call) -> None:
@@ -92,7 +93,8 @@ def test_C15_leaving_is_told_to_who_does_not_receive(server: Server, how: str) -
 
 @pytest.mark.parametrize("name", LEAVING)
 @pytest.mark.parametrize("how", ["close", "reset"])
-def test_C15_leaving_is_noticed(server: Server, name: str, how: str) -> None:
+@row("C15")
+def test_disconnect_is_noticed(server: Server, name: str, how: str) -> None:
     """Whatever a client has sent besides, the application is told within a second that it left."""
 
     async def deaf(call: Call) -> None:
@@ -143,7 +145,7 @@ async def deaf(call: Call) -> None:
 
 
 @pytest.mark.parametrize("name", STUCK)
-def test_leaving_behind_a_full_receive_window_is_noticed(server: Server, name: str) -> None:
+def test_disconnect_behind_a_full_receive_window_is_noticed(server: Server, name: str) -> None:
     """A client that left while its bytes are not taken is found out, though its end comes last."""
     server.handlers["/deaf"] = deaf
     head, more = STUCK[name]
@@ -159,7 +161,7 @@ def test_leaving_behind_a_full_receive_window_is_noticed(server: Server, name: s
 
 
 @pytest.mark.parametrize("name", STUCK)
-def test_leaving_of_a_remote_client_behind_a_full_window_is_noticed(
+def test_disconnect_of_remote_client_behind_a_full_window_is_noticed(
     server: Server, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the kernel has not the other end, what the client had sent is read until its end."""
@@ -179,7 +181,7 @@ def test_leaving_of_a_remote_client_behind_a_full_window_is_noticed(
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_sock_diag_other_end_that_was_closed_is_known(host: str) -> None:
+def test_sock_diag_closed_peer_is_known(host: str) -> None:
     """Open, closed behind a full window, and not of this machine: only the second has left."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, 0), family=family) as listener:
@@ -198,7 +200,7 @@ def test_sock_diag_other_end_that_was_closed_is_known(host: str) -> None:
             assert not sock_diag.has_left(ends[0], (far, 9))
 
 
-def test_stuck_upload_that_is_taken_late_comes_whole(server: Server) -> None:
+def test_stuck_upload_that_is_read_late_arrives_complete(server: Server) -> None:
     """What was read to look for the end of a client is no less a part of its body."""
     go = asyncio.Event()
 
@@ -232,7 +234,7 @@ def test_stuck_upload_that_is_taken_late_comes_whole(server: Server) -> None:
             assert client.read_answer().status == 200
 
 
-def test_stuck_clients_are_read_from_within_bounds() -> None:
+def test_stuck_clients_are_read_within_bounds() -> None:
     """However many there are, what is read beyond the usual limits is bounded, and given back."""
 
     async def main() -> None:
@@ -292,7 +294,8 @@ class StuckWire(Wire):
         return self.ours if name == "socket" else None
 
 
-def test_C15_half_a_close_is_leaving(server: Server) -> None:
+@row("C15")
+def test_half_close_counts_as_disconnect(server: Server) -> None:
     """A client that will not send any more counts as gone, as with hypercorn."""
     server.handlers["/wait"] = waits
     with server.connect() as client:
@@ -304,7 +307,7 @@ def test_C15_half_a_close_is_leaving(server: Server) -> None:
         assert call.events == ["http.disconnect"]
 
 
-def test_sending_to_nobody_raises(server: Server) -> None:
+def test_send_after_disconnect_raises(server: Server) -> None:
     """An application that streams to a client that left is told so by send, as an OSError."""
 
     async def streams(call: Call) -> None:
@@ -325,7 +328,7 @@ def test_sending_to_nobody_raises(server: Server) -> None:
     assert isinstance(call.events[0], OSError)
 
 
-def test_answered_requests_are_told_as_disconnected(server: Server) -> None:
+def test_receive_after_response_returns_disconnect(server: Server) -> None:
     """Whoever still listens after the answer does not listen for ever."""
 
     async def answers(call: Call) -> None:

@@ -1,10 +1,11 @@
-"""Which fields cross: rows C01, C02, C07, C20, C34, C35 and C44 of the fault catalogue."""
+"""Headers that are forwarded and headers that are removed."""
 
 from __future__ import annotations
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tools.rows import row
 
 from swapchart.adapters.http1.headers import (
     HOP_BY_HOP,
@@ -31,7 +32,8 @@ def lowered(fields: Fields) -> Fields:
 
 @pytest.mark.parametrize("name", sorted(HOP_BY_HOP))
 @pytest.mark.parametrize("change", [bytes.lower, bytes.upper, bytes.title])
-def test_C01_hop_by_hop_never_crosses(name: bytes, change: object) -> None:
+@row("C01")
+def test_hop_by_hop_headers_are_never_forwarded(name: bytes, change: object) -> None:
     """None of the nine crosses in either direction, however it is spelled."""
     fields = [(b"A", b"1"), (change(name), b"x"), (b"B", b"2")]  # type: ignore[operator]
 
@@ -39,7 +41,8 @@ def test_C01_hop_by_hop_never_crosses(name: bytes, change: object) -> None:
     assert response_headers(fields) == [(b"a", b"1"), (b"b", b"2")]
 
 
-def test_C01_there_are_nine() -> None:
+@row("C01")
+def test_hop_by_hop_headers_are_nine() -> None:
     """The list is RFC 9110's and Go's, no more and no less."""
     assert len(HOP_BY_HOP) == 9
 
@@ -66,14 +69,16 @@ LENGTH, AUTH = (b"Content-Length", b"3"), (b"Authorization", b"Bearer b")
         ([(b"Connection", b"x-api"), KEY], [KEY]),
     ],
 )
-def test_C02_connection_names_fields_of_the_client_only(fields: Fields, kept: Fields) -> None:
+@row("C02")
+def test_connection_header_removes_headers_of_the_client_only(fields: Fields, kept: Fields) -> None:
     """What the client names goes; what frames or authenticates the request stays."""
     assert upstream_sees(fields) == kept
     crossed = response_headers(fields)
     assert [field for field in crossed if field[0] != b"host"] == lowered(kept)
 
 
-def test_C02_ours_cannot_be_named() -> None:
+@row("C02")
+def test_connection_header_cannot_remove_headers_of_the_proxy() -> None:
     """The client names our fields: its own are dropped, ours are sent."""
     fields = [(b"Connection", b"X-Forwarded-For, Host, Upgrade"), XFF, (b"Host", b"evil")]
 
@@ -87,7 +92,8 @@ def test_C02_ours_cannot_be_named() -> None:
     ]
 
 
-def test_C02_connection_names_are_read_from_all_fields() -> None:
+@row("C02")
+def test_connection_names_are_read_from_all_lines() -> None:
     """Names are lower-cased, blanks and empty items do not count."""
     fields = [
         (b"Connection", b""),
@@ -99,14 +105,16 @@ def test_C02_connection_names_are_read_from_all_fields() -> None:
     assert connection_names(fields) == {b"a", b"b", b"c"}
 
 
-def test_C07_length_beside_transfer_encoding_is_dropped() -> None:
+@row("C07")
+def test_content_length_beside_transfer_encoding_is_dropped() -> None:
     """An answer with both is framed by the coding, and we frame it anew."""
     fields = [(b"Content-Length", b"3"), (b"Transfer-Encoding", b"chunked"), (b"A", b"1")]
 
     assert response_headers(fields) == [(b"a", b"1")]
 
 
-def test_C07_two_lengths() -> None:
+@row("C07")
+def test_two_content_lengths_are_refused_unless_equal() -> None:
     """Equal ones are folded, different ones are refused."""
     assert response_headers([LENGTH, LENGTH]) == [(b"content-length", LENGTH[1])]
     with pytest.raises(HeaderError, match="given twice"):
@@ -114,7 +122,8 @@ def test_C07_two_lengths() -> None:
 
 
 @pytest.mark.parametrize("bad", [b"a\r\nB: c", b"a\rb", b"a\nb", b"a\0b", b"\n", b"a\r\n b"])
-def test_C07_C04_values_that_would_end_a_field_are_refused(bad: bytes) -> None:
+@row("C07", "C04")
+def test_header_value_with_line_end_is_refused(bad: bytes) -> None:
     """CR, LF and NUL cross in no value, dropped fields included."""
     for fields in ([(b"A", bad)], [(b"Ok", b"1"), (b"Connection", bad)]):
         with pytest.raises(HeaderError):
@@ -124,20 +133,23 @@ def test_C07_C04_values_that_would_end_a_field_are_refused(bad: bytes) -> None:
 
 
 @pytest.mark.parametrize("bad", [b"", b"A B", b"A:", b"A\r\nB", b"\xffA", b"A\0", b" A", b"(A)"])
-def test_C05_names_are_tokens(bad: bytes) -> None:
+@row("C05")
+def test_header_names_are_tokens(bad: bytes) -> None:
     """A name that is not a token is refused."""
     for cross in (upstream_sees, response_headers):
         with pytest.raises(HeaderError):
             cross([(b"Ok", b"1"), (bad, b"x")])
 
 
-def test_C20_trailer_announcement_is_dropped() -> None:
+@row("C20")
+def test_trailer_announcement_is_dropped() -> None:
     """Trailers do not cross, so nobody is told of them."""
     assert upstream_sees([(b"Trailer", b"X-Sum"), (b"TE", b"trailers")]) == []
     assert response_headers([(b"trailer", b"X-Sum")]) == []
 
 
-def test_C21_expect_is_not_forwarded() -> None:
+@row("C21")
+def test_expect_is_not_forwarded() -> None:
     """Whether to continue is between the client and us."""
     assert upstream_sees([(b"Expect", b"100-continue"), KEY]) == [KEY]
 
@@ -153,19 +165,22 @@ def test_C21_expect_is_not_forwarded() -> None:
         [(b"AUTHORIZATION", b"bearer sk"), (b"Connection", b"Authorization")],
     ],
 )
-def test_C34_consumed_credentials_do_not_leak(fields: Fields) -> None:
+@row("C34")
+def test_consumed_credentials_are_removed(fields: Fields) -> None:
     """A credential that was meant for us is gone in every spelling."""
     strip = frozenset({b"authorization", b"x-api-key"})
 
     assert upstream_sees([*fields, (b"A", b"1")], strip=strip) == [(b"A", b"1")]
 
 
-def test_C34_credentials_cross_when_they_are_not_ours() -> None:
+@row("C34")
+def test_credentials_pass_where_the_proxy_has_no_keys() -> None:
     """Without keys of our own the client's credentials are the upstream's business."""
     assert upstream_sees([AUTH, KEY]) == [AUTH, KEY]
 
 
-def test_C35_set_cookie_stays_in_order_and_unfolded() -> None:
+@row("C35")
+def test_set_cookie_stays_in_order_and_unfolded() -> None:
     """Duplicates, order and case of end-to-end fields are the upstream's."""
     fields = [(b"Set-Cookie", b"a=1"), (b"X-b", b"\xff"), (b"set-cookie", b"b=2, c"), (b"E", b"")]
 
@@ -178,14 +193,16 @@ REQUEST_IDS |= {b"\xe9": False, b"a;b": False}
 
 
 @pytest.mark.parametrize(("value", "crosses"), REQUEST_IDS.items())
-def test_C44_request_ids_are_fit_for_logs(value: bytes, crosses: bool) -> None:
+@row("C44")
+def test_request_ids_are_fit_for_logs(value: bytes, crosses: bool) -> None:
     """An id that could garble a log line does not go upstream."""
     field = (b"X-Request-Id", value)
 
     assert upstream_sees([field]) == ([field] if crosses else [])
 
 
-def test_C44_forwarded_for_is_appended() -> None:
+@row("C44")
+def test_x_forwarded_for_is_appended() -> None:
     """The client's address comes last; several lines become one."""
     fields = [(b"X-Forwarded-For", b"1.1.1.1"), KEY, (b"x-forwarded-for", b"2.2.2.2, 3.3.3.3")]
 
@@ -195,7 +212,8 @@ def test_C44_forwarded_for_is_appended() -> None:
     assert found == [HOST, KEY, expected]
 
 
-def test_C44_untrusted_forwarding_is_dropped() -> None:
+@row("C44")
+def test_untrusted_forwarding_headers_are_dropped() -> None:
     """A client that may not say where a request came from does not say it."""
     fields = [XFF, (b"X-Forwarded-Proto", b"https"), (b"Forwarded", b"for=1.1.1.1"), KEY,
               (b"X-Forwarded-Host", b"evil"), (b"X-Forwarded-Port", b"1")]  # fmt: skip
@@ -205,7 +223,7 @@ def test_C44_untrusted_forwarding_is_dropped() -> None:
     assert found == [HOST, KEY, (b"X-Forwarded-For", b"4.4.4.4")]
 
 
-def test_event_streams_are_not_to_be_buffered() -> None:
+def test_event_streams_are_marked_unbuffered() -> None:
     """An event stream tells an nginx in front of us not to hold it back; once."""
     kind = (b"Content-Type", b"text/event-stream; charset=utf-8")
     hint = (b"X-Accel-Buffering", b"no")
@@ -226,7 +244,8 @@ lists = st.lists(
 
 
 @given(lists)
-def test_C01_C02_whatever_crosses_was_sent_and_may_cross(fields: Fields) -> None:
+@row("C01", "C02")
+def test_forwarded_headers_were_sent_and_may_pass(fields: Fields) -> None:
     """For any fields: an order-keeping selection, without hop-by-hop fields, or a refusal."""
     fields = [(name.lower(), value) for name, value in fields if name != b"content-length"]
     try:

@@ -10,6 +10,7 @@ import hypercorn.protocol.h11
 import pytest
 from tools.h1_server import serving
 from tools.raw import Connection
+from tools.rows import row
 
 from swapchart.adapters.http1.server.hypercorn_protocol import H1Limits, patched_hypercorn
 from swapchart.adapters.http1.server.websocket import hypercorn_websockets
@@ -28,7 +29,7 @@ def is_stock(client: Connection) -> bool:
     "config",
     [{"accesslog": logging.getLogger("access")}, {"server_names": ["x"]}, {"max_requests": 99}],
 )
-def test_what_only_hypercorn_does_is_left_to_it(config: dict[str, Any]) -> None:
+def test_hypercorn_features_of_its_own_are_left_to_it(config: dict[str, Any]) -> None:
     """A server that is configured for more than we do is served by the stock class."""
     with serving("asyncio", **config) as server, server.connect() as client:
         assert server.is_patched
@@ -37,14 +38,15 @@ def test_what_only_hypercorn_does_is_left_to_it(config: dict[str, Any]) -> None:
         assert not is_stock(client)
 
 
-def test_C41_tls_is_ours() -> None:
+@row("C41")
+def test_hypercorn_tls_connection_is_served_by_our_protocol() -> None:
     """Connections under TLS are served by our layer, and the application knows of it."""
     with serving("asyncio, tls") as server, server.connect() as client:
         assert not is_stock(client)
     assert server.calls[0].scope["scheme"] == "https"
 
 
-def test_unknown_hypercorns_serve_as_they_are(
+def test_hypercorn_of_unknown_version_serves_unchanged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Without the hook, or with another one, nothing is replaced, and one line says so."""
@@ -68,7 +70,7 @@ def test_unknown_hypercorns_serve_as_they_are(
     assert run.TCPServer is stock
 
 
-def test_the_class_is_put_back() -> None:
+def test_hypercorn_class_is_restored_after_serving() -> None:
     """When the context ends hypercorn is what it was."""
     stock = run.TCPServer
     with patched_hypercorn(H1Limits()) as is_patched:

@@ -17,6 +17,7 @@ from typing import cast
 import pytest
 from tools.loops import needs
 from tools.net import free_port, wait_until_async
+from tools.rows import row
 from tools.scripted_upstream import (
     HOST,
     OK,
@@ -50,7 +51,8 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]
     return ("asyncio", {"use_uvloop": request.param == "uvloop"})
 
 
-async def test_C14_leaving_closes_the_upstream_at_once() -> None:
+@row("C14")
+async def test_cancelled_request_closes_its_connection_at_once() -> None:
     """Cancelled before the head, closed in the body: the upstream sees the end of each."""
 
     async def stalling(up: Upstream, reader: Reader, writer: Writer) -> None:
@@ -84,7 +86,8 @@ async def test_C14_leaving_closes_the_upstream_at_once() -> None:
         await wait_until_async(lambda: up.gone == 3, 1.0)
 
 
-async def test_C14_leaving_stops_the_body_that_is_being_sent() -> None:
+@row("C14")
+async def test_cancelled_request_stops_sending_its_body() -> None:
     """A cancelled upload ends, and the iterator with it."""
     ended = []
 
@@ -115,7 +118,8 @@ def open_files() -> int:
 
 
 @pytest.mark.parametrize("limit", [None, 3])
-async def test_C16_storm_of_cancellations_leaves_the_pool_as_it_was(limit: int | None) -> None:
+@row("C16")
+async def test_storm_of_cancellations_leaves_the_pool_as_it_was(limit: int | None) -> None:
     """Requests cancelled after any number of loop ticks lose no place, task or connection."""
     chance = random.Random(16)
 
@@ -153,7 +157,8 @@ async def test_C16_storm_of_cancellations_leaves_the_pool_as_it_was(limit: int |
         await wait_until_async(lambda: open_files() <= files + 2 * spare)
 
 
-async def test_C17_reset_in_the_body_is_told() -> None:
+@row("C17")
+async def test_reset_in_the_body_raises() -> None:
     """A reset after n bytes is told after n bytes."""
     read = asyncio.Event()
 
@@ -188,7 +193,8 @@ def closing_after(up_to: int) -> Script:
     return script
 
 
-async def test_C18_idempotent_requests_are_retried_once() -> None:
+@row("C18")
+async def test_idempotent_requests_are_retried_once() -> None:
     """A used connection that dies without an answer costs an idempotent request nothing."""
     async with serving(closing_after(1)) as (up, pool):
         for count in range(1, 5):
@@ -201,7 +207,8 @@ async def test_C18_idempotent_requests_are_retried_once() -> None:
         assert up.connections == 1  # a fresh connection that dies is the upstream's answer
 
 
-async def test_C18_a_post_that_was_written_is_never_sent_twice() -> None:
+@row("C18")
+async def test_post_that_was_written_is_never_sent_twice() -> None:
     """The upstream may have acted on it; only the client can know if once more is right."""
     async with serving(closing_after(1)) as (up, pool):
         await fetch(pool)
@@ -212,7 +219,8 @@ async def test_C18_a_post_that_was_written_is_never_sent_twice() -> None:
         assert len(up.requests) == 2
 
 
-async def test_C18_no_retry_after_a_byte_of_an_answer() -> None:
+@row("C18")
+async def test_request_after_a_byte_of_its_response_is_not_retried() -> None:
     """Half an answer is an answer."""
 
     async def half(up: Upstream, reader: Reader, writer: Writer) -> None:
@@ -230,7 +238,8 @@ async def test_C18_no_retry_after_a_byte_of_an_answer() -> None:
 
 
 @pytest.mark.parametrize("how", ["reset", "eof", "early"])
-async def test_C18_what_was_not_sent_goes_over_another_connection(how: str) -> None:
+@row("C18")
+async def test_request_that_was_not_sent_uses_another_connection(how: str) -> None:
     """A connection that ends, or speaks, before the request went out costs nobody an error."""
     async with serving(echo) as (up, pool):
         await fetch(pool)
@@ -251,7 +260,8 @@ async def test_C18_what_was_not_sent_goes_over_another_connection(how: str) -> N
 
 
 @pytest.mark.parametrize("method", [b"POST", b"GET"])
-async def test_C18_what_was_cut_is_not_sent_again(method: bytes) -> None:
+@row("C18")
+async def test_request_that_was_aborted_is_not_sent_again(method: bytes) -> None:
     """A model that is being stopped gets no request that was to be ended."""
     async with serving(echo) as (up, pool):
         await fetch(pool)
@@ -264,7 +274,8 @@ async def test_C18_what_was_cut_is_not_sent_again(method: bytes) -> None:
         assert up.connections == 1
 
 
-async def test_C18_a_request_that_cannot_be_sent_fails() -> None:
+@row("C18")
+async def test_request_that_cannot_be_sent_fails() -> None:
     """Whatever goes wrong when the turn ends, nobody waits for ever."""
     async with serving(echo) as (_, pool):
         await fetch(pool)
@@ -290,7 +301,10 @@ class Refusing:
         pass
 
 
-async def test_C18_idle_for_long_means_fresh_for_a_post(monkeypatch: pytest.MonkeyPatch) -> None:
+@row("C18")
+async def test_post_after_a_long_idle_time_uses_a_fresh_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A POST gets no connection that the upstream may be about to close; a GET does."""
     monkeypatch.setattr(upstream, "_FRESH_S", -1.0)  # no time is short enough
     async with serving(echo) as (up, pool):
@@ -302,7 +316,8 @@ async def test_C18_idle_for_long_means_fresh_for_a_post(monkeypatch: pytest.Monk
         assert (up.connections, pool.open) == (2, 2)
 
 
-async def test_C18_connections_closed_while_idle_cost_nobody_an_error() -> None:
+@row("C18")
+async def test_idle_connections_that_were_closed_cause_no_error() -> None:
     """An upstream that closes idle connections at random moments is never noticed."""
     chance = random.Random(18)
 
@@ -334,7 +349,8 @@ async def test_idle_connections_are_closed_in_time() -> None:
 
 
 @pytest.mark.parametrize("kind", ["bytes", "chunked", "counted"])
-async def test_C19_early_answer_is_heard_during_the_upload(kind: str) -> None:
+@row("C19")
+async def test_early_response_is_read_during_the_upload(kind: str) -> None:
     """An upstream that refuses a body after its head gets its 413 through, then is closed."""
 
     async def refusing(up: Upstream, reader: Reader, writer: Writer) -> None:
@@ -356,7 +372,8 @@ async def test_C19_early_answer_is_heard_during_the_upload(kind: str) -> None:
             assert (pool.open, up.connections) == (0, count)
 
 
-async def test_C19_answer_and_upload_can_overlap() -> None:
+@row("C19")
+async def test_response_and_upload_can_overlap() -> None:
     """An upstream that answers piece by piece as the body comes in is served both ways at once."""
 
     async def shouting(up: Upstream, reader: Reader, writer: Writer) -> None:
@@ -389,7 +406,8 @@ def stands_still(sent: list[int]) -> bool:
     return len(sent) == 21 and len(set(sent)) == 1
 
 
-async def test_C23_slow_reader_pauses_the_upstream() -> None:
+@row("C23")
+async def test_slow_reader_pauses_the_upstream() -> None:
     """An answer nobody reads stops coming, and goes on from there when it is read."""
     total, sent = 40_000_000, [0]
 
@@ -415,7 +433,8 @@ async def test_C23_slow_reader_pauses_the_upstream() -> None:
         assert (await fetch(pool), up.connections) == ((200, b"ok"), 1)
 
 
-async def test_C48_connect_timeout() -> None:
+@row("C48")
+async def test_connect_that_takes_too_long_times_out() -> None:
     """A listener that never shakes hands is given up on in time, as a timeout."""
     context = ssl.create_default_context()
     async with serving(silent, ssl=context, connect_timeout_s=0.1) as (up, pool):
@@ -427,7 +446,8 @@ async def test_C48_connect_timeout() -> None:
         await wait_until_async(lambda: up.gone == 1)
 
 
-async def test_C48_head_and_body_timeouts_are_separate() -> None:
+@row("C48")
+async def test_header_and_body_timeouts_are_separate() -> None:
     """Each wait has its own limit, none has one by default, and a late upstream is closed."""
 
     async def late(up: Upstream, reader: Reader, writer: Writer) -> None:
@@ -448,7 +468,7 @@ async def test_C48_head_and_body_timeouts_are_separate() -> None:
         await wait_until_async(lambda: up.gone == 2)
 
 
-async def test_unreachable_upstreams_are_told_as_such() -> None:
+async def test_unreachable_upstream_raises_connect_error() -> None:
     """Refused, unknown and unspeakable names are the same thing to a client."""
     for host in ("127.0.0.1", "no.such.host.invalid", "x" * 70 + ".invalid", ""):
         pool = ConnectionPool(host, free_port())
@@ -458,7 +478,8 @@ async def test_unreachable_upstreams_are_told_as_such() -> None:
         await pool.aclose()
 
 
-async def test_C26_upgraded_connection_is_raw_both_ways() -> None:
+@row("C26")
+async def test_upgraded_connection_is_raw_both_ways() -> None:
     """After a 101 that was asked for, bytes cross as they are until one side ends."""
 
     async def switching(up: Upstream, reader: Reader, writer: Writer) -> None:
@@ -487,7 +508,8 @@ async def test_C26_upgraded_connection_is_raw_both_ways() -> None:
         assert pool.open == 0
 
 
-async def test_C26_refused_upgrade_is_an_ordinary_answer() -> None:
+@row("C26")
+async def test_refused_upgrade_is_an_ordinary_response() -> None:
     """Where the upstream does not switch, its status and body are passed on."""
     fields = [*HOST, (b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
     refusal = b"HTTP/1.1 403 No\r\nContent-Length: 2\r\n\r\nno"
@@ -526,7 +548,7 @@ async def test_limit_is_kept_when_connections_break() -> None:
         assert pool.open == 0
 
 
-async def test_aclose_ends_everybody() -> None:
+async def test_aclose_ends_all_requests() -> None:
     """Requests in flight, in line and to come are told; nothing stays open."""
     async with serving(silent, max_connections=1) as (up, pool):
         tasks = [asyncio.create_task(fetch(pool)) for _ in range(3)]
@@ -540,7 +562,7 @@ async def test_aclose_ends_everybody() -> None:
         await wait_until_async(lambda: up.gone)
 
 
-async def test_cut_ends_what_is_in_flight_and_no_more() -> None:
+async def test_abort_ends_requests_in_flight_only() -> None:
     """Requests in flight are told why, the upstream sees them leave, and the pool serves on."""
     async with serving(silent) as (up, pool):
         tasks = [asyncio.create_task(fetch(pool)) for _ in range(3)]
@@ -555,7 +577,8 @@ async def test_cut_ends_what_is_in_flight_and_no_more() -> None:
         assert await fetch(pool) == (200, b"ok")
 
 
-async def test_C17_a_connection_that_ends_at_once_is_told() -> None:
+@row("C17")
+async def test_connection_that_ends_at_once_raises() -> None:
     """Closed by the upstream before its request could be sent, it ends the request with an error.
 
     A process that is killed under the requests of a whole queue does so. The end may be here even
@@ -577,7 +600,7 @@ async def test_C17_a_connection_that_ends_at_once_is_told() -> None:
             await pool.aclose()
 
 
-async def test_cut_ends_what_has_only_just_been_connected() -> None:
+async def test_abort_ends_connection_that_was_just_made() -> None:
     """Cut at any moment while it connects, a request is told why or goes on: it never waits on."""
     async with serving(silent) as (up, pool):
         task = asyncio.create_task(fetch(pool))
@@ -593,7 +616,8 @@ async def test_cut_ends_what_has_only_just_been_connected() -> None:
         assert await fetch(pool) == (200, b"ok")
 
 
-async def test_C41_tls_is_verified(tmp_path: Path) -> None:
+@row("C41")
+async def test_tls_is_verified(tmp_path: Path) -> None:
     """With a context that knows it the upstream is trusted; by any other name it is not."""
     file = tmp_path / "localhost.pem"
     file.write_text(PEM)
@@ -627,7 +651,8 @@ class _Cutting:
         self.pool.cut("the model is being stopped")
 
 
-async def test_C17_a_connection_that_is_closed_as_its_answer_is_told_is_not_kept() -> None:
+@row("C17")
+async def test_connection_closed_while_its_response_is_delivered_is_not_kept() -> None:
     """Whoever is told may have it closed before it is given back: it is nobody's then."""
     async with serving(echo) as (up, pool):
         await fetch(pool, b"first")
@@ -643,7 +668,8 @@ async def test_C17_a_connection_that_is_closed_as_its_answer_is_told_is_not_kept
         assert up.connections == 2
 
 
-async def test_A04_a_connection_that_carried_events_carries_no_more() -> None:
+@row("A04")
+async def test_connection_that_carried_an_event_stream_is_not_reused() -> None:
     """llama-server says Keep-Alive, and closes after a stream: the next request would be lost."""
     fields = b"Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 

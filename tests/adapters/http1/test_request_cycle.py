@@ -1,7 +1,4 @@
-"""How our HTTP/1.1 server carries requests and answers: framing, order and pressure.
-
-Rows C07, C08, C13, C19, C21, C22, C45, C46 and C49 of the fault catalogue.
-"""
+"""How our HTTP/1.1 server carries requests and answers: framing, order and pressure."""
 
 from __future__ import annotations
 
@@ -16,6 +13,7 @@ import pytest
 from tools.h1_server import Call, Server, serving
 from tools.net import wait_until
 from tools.raw import Answer, Connection
+from tools.rows import row
 
 from swapchart.adapters.http1.server.request_cycle import FULL_BODY, FULL_RESPONSE
 
@@ -47,7 +45,7 @@ def closes(client: Connection) -> bool:
 
 
 @pytest.mark.parametrize("method", [b"GET", b"HEAD"])
-def test_a_full_response_goes_out_at_once(server: Server, method: bytes) -> None:
+def test_full_response_goes_out_at_once(server: Server, method: bytes) -> None:
     """The extension sends what `send` would send, once, and says when it cannot."""
 
     async def whole(call: Call) -> None:
@@ -80,7 +78,8 @@ def test_a_full_response_goes_out_at_once(server: Server, method: bytes) -> None
     ("headers", "body"),
     [([(b"x", b"a\r\nb")], b""), ([(b"content-length", b"3")], b"ab")],
 )
-def test_C07_a_full_response_that_is_wrong_is_not_sent(
+@row("C07")
+def test_full_response_that_is_wrong_is_not_sent(
     server: Server, headers: list[tuple[bytes, bytes]], body: Any
 ) -> None:
     """What would break the answer is an error of the application, and 500 for the client."""
@@ -94,7 +93,7 @@ def test_C07_a_full_response_that_is_wrong_is_not_sent(
         assert client.read_answer().status == 500
 
 
-def test_a_full_body_is_taken_once(server: Server) -> None:
+def test_full_body_is_taken_once(server: Server) -> None:
     """The extension gives what `receive` would give, and then there is only the disconnect."""
 
     async def taking(call: Call) -> None:
@@ -117,7 +116,7 @@ def test_a_full_body_is_taken_once(server: Server) -> None:
     assert server.calls[1].events == [None, None, "http.disconnect"]
 
 
-def test_a_request_leaves_nothing_for_the_collector(server: Server) -> None:
+def test_request_leaves_no_reference_cycle(server: Server) -> None:
     """What belongs to a request is gone with it: no cycle keeps it until the collector comes."""
 
     async def whole(call: Call) -> None:
@@ -140,7 +139,7 @@ def test_a_request_leaves_nothing_for_the_collector(server: Server) -> None:
     assert found < 200
 
 
-def test_scope_says_what_was_asked(server: Server) -> None:
+def test_scope_describes_the_request(server: Server) -> None:
     """Path decoded once, bytes kept beside it, fields in order, addresses of both ends."""
     with server.connect() as client:
         client.send(b"POST /a%20b%2Fc?x=%20 HTTP/1.1\r\nhost: y:1\r\nB: 1\r\nA: 2 \r\nB: 3\r\n\r\n")
@@ -158,7 +157,8 @@ def test_scope_says_what_was_asked(server: Server) -> None:
         assert scope["client"] == client.socket.getsockname()
 
 
-def test_C06_authority_of_an_absolute_target_is_the_host(server: Server) -> None:
+@row("C06")
+def test_authority_of_an_absolute_target_is_the_host(server: Server) -> None:
     """It replaces Host, so that who checks Host checks what was asked for."""
     with server.connect() as client:
         client.send(b"GET http://real:1/ HTTP/1.1\r\nHost: other\r\nA: b\r\n\r\n")
@@ -171,14 +171,20 @@ def test_C06_authority_of_an_absolute_target_is_the_host(server: Server) -> None
     ("target", "status"), [(b"/" + b"a" * 16383, 200), (b"/" + b"a" * 16384, 414)]
 )
 @pytest.mark.parametrize("split", [False, True])
-def test_C08_target_limit(server: Server, target: bytes, status: int, split: bool) -> None:
+@row("C08")
+def test_target_beyond_its_limit_is_refused(
+    server: Server, target: bytes, status: int, split: bool
+) -> None:
     """16 KiB of target and not a byte more."""
     assert sent(server, b"GET " + target + b" HTTP/1.1\r\n" + H + b"\r\n", split).status == status
 
 
 @pytest.mark.parametrize(("count", "status"), [(99, 200), (100, 431)])
 @pytest.mark.parametrize("split", [False, True])
-def test_C08_field_limit(server: Server, count: int, status: int, split: bool) -> None:
+@row("C08")
+def test_headers_beyond_their_number_are_refused(
+    server: Server, count: int, status: int, split: bool
+) -> None:
     """100 fields and not one more, Host among them."""
     fields = b"".join(b"A%d: b\r\n" % number for number in range(count))
 
@@ -187,14 +193,18 @@ def test_C08_field_limit(server: Server, count: int, status: int, split: bool) -
 
 @pytest.mark.parametrize(("size", "status"), [(32768 - 1 - 9 - 5, 200), (32768 - 14, 431)])
 @pytest.mark.parametrize("split", [False, True])
-def test_C08_head_limit(server: Server, size: int, status: int, split: bool) -> None:
+@row("C08")
+def test_headers_beyond_their_size_are_refused(
+    server: Server, size: int, status: int, split: bool
+) -> None:
     """32 KiB of target and fields, their separators included, and not a byte more."""
     # "/" is 1 byte, "Host: x" with its line end 9, "A: " with its own 5.
     assert sent(server, G + b"A: " + b"b" * size + b"\r\n\r\n", split).status == status
 
 
 @pytest.mark.parametrize("head", [b"GET /" + b"a" * 100_000, G + b"A: " + b"b" * 100_000])
-def test_C08_endless_heads_are_cut(server: Server, head: bytes) -> None:
+@row("C08")
+def test_endless_headers_are_cut_off(server: Server, head: bytes) -> None:
     """A head without an end is refused as soon as it is too long, with what it is."""
     with server.connect() as client:
         client.send(head)
@@ -212,7 +222,8 @@ def sent(server: Server, data: bytes, split: bool) -> Answer:
         return client.read_answer()
 
 
-def test_C45_pipelined_requests_are_answered_in_order(server: Server) -> None:
+@row("C45")
+def test_pipelined_requests_get_responses_in_order(server: Server) -> None:
     """Many requests in one segment, some with bodies, some slow: one after the other."""
 
     async def numbered(call: Call) -> None:
@@ -233,7 +244,8 @@ def test_C45_pipelined_requests_are_answered_in_order(server: Server) -> None:
             assert client.read_answer().body == b"%d:%02d" % (number, number)
 
 
-def test_C45_error_behind_requests_is_answered_behind_them(server: Server) -> None:
+@row("C45")
+def test_error_behind_pipelined_requests_is_sent_last(server: Server) -> None:
     """What came before the unreadable is served first; then the error, then the end."""
 
     async def slow(call: Call) -> None:
@@ -252,7 +264,8 @@ def test_C45_error_behind_requests_is_answered_behind_them(server: Server) -> No
     assert len(server.calls) == 6
 
 
-def test_C45_little_is_kept_ahead(server: Server) -> None:
+@row("C45")
+def test_pipelined_bytes_kept_unparsed_are_bounded(server: Server) -> None:
     """A client that pipelines without reading is paused, and served when it is its turn."""
     go = asyncio.Event()
 
@@ -278,7 +291,7 @@ def test_C45_little_is_kept_ahead(server: Server) -> None:
             assert client.read_answer().status == 200
 
 
-def test_keep_alive_rules(server: Server) -> None:
+def test_keep_alive_follows_version_and_connection_header(server: Server) -> None:
     """1.1 lasts unless told, 1.0 ends unless told, and the answer says which."""
     with server.connect() as client:
         for version, field, says in (
@@ -297,7 +310,7 @@ def test_keep_alive_rules(server: Server) -> None:
         assert closes(client)
 
 
-def test_application_may_close(server: Server) -> None:
+def test_application_can_close_the_connection(server: Server) -> None:
     """An application that says close is obeyed; its other hop-by-hop fields are not ours."""
 
     async def closing(call: Call) -> None:
@@ -314,7 +327,8 @@ def test_application_may_close(server: Server) -> None:
         assert closes(client)
 
 
-def test_C46_date_is_sent_once(server: Server) -> None:
+@row("C46")
+def test_date_is_sent_once(server: Server) -> None:
     """Ours, unless there is one; never a Server of ours."""
 
     async def dated(call: Call) -> None:
@@ -332,7 +346,8 @@ def test_C46_date_is_sent_once(server: Server) -> None:
 
 
 @pytest.mark.parametrize("more", [False, True])
-def test_C46_answers_without_a_body(server: Server, more: bool) -> None:
+@row("C46")
+def test_response_without_a_body_ends_after_its_headers(server: Server, more: bool) -> None:
     """HEAD, 204 and 304 have no body whatever the application sends; the next answer is whole."""
 
     async def bodied(call: Call) -> None:
@@ -355,7 +370,7 @@ def test_C46_answers_without_a_body(server: Server, more: bool) -> None:
         assert client.read_exactly(5) == b"hello"
 
 
-def test_bodies_are_framed(server: Server) -> None:
+def test_response_bodies_are_framed(server: Server) -> None:
     """A length where it is known, chunks where it is not, the end of the connection for 1.0."""
 
     async def pieces(call: Call) -> None:
@@ -400,7 +415,7 @@ def test_bodies_of_any_size_cross(server: Server, size: int) -> None:
         assert client.read_answer().body == data
 
 
-def test_head_goes_out_before_a_slow_body(server: Server) -> None:
+def test_response_headers_are_sent_before_a_slow_body(server: Server) -> None:
     """A client gets to know the status while the first token is still being computed."""
     go = asyncio.Event()
 
@@ -434,7 +449,8 @@ BAD_ANSWERS: dict[str, list[tuple[Any, ...]]] = {
 
 
 @pytest.mark.parametrize("name", BAD_ANSWERS)
-def test_C49_broken_applications_give_500(
+@row("C49")
+def test_application_that_fails_gives_500(
     server: Server, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nothing of an answer that cannot be sent is sent; the error says nothing of its cause."""
@@ -459,7 +475,8 @@ def test_C49_broken_applications_give_500(
 
 @pytest.mark.parametrize("fields", [(), ((b"content-length", b"9"),)])
 @pytest.mark.parametrize("ends", ["raises", "returns", "is short"])
-def test_C49_C17_broken_off_answers_never_end_cleanly(
+@row("C49", "C17")
+def test_aborted_responses_never_end_cleanly(
     server: Server, fields: tuple[tuple[bytes, bytes], ...], ends: str
 ) -> None:
     """A client can tell half an answer from a whole one: no last chunk, fewer bytes, no FIN."""
@@ -483,7 +500,8 @@ def test_C49_C17_broken_off_answers_never_end_cleanly(
         assert head.status == 200
 
 
-def test_C21_continue_is_said_when_the_body_is_wanted(server: Server) -> None:
+@row("C21")
+def test_expect_continue_is_sent_when_the_body_is_received(server: Server) -> None:
     """Not before the application asks for the body, not twice, and not when the body is here."""
     go = asyncio.Event()
 
@@ -505,7 +523,8 @@ def test_C21_continue_is_said_when_the_body_is_wanted(server: Server) -> None:
         assert client.read_exactly(12) == b"HTTP/1.1 200"
 
 
-def test_C21_refusing_needs_no_body(server: Server) -> None:
+@row("C21")
+def test_refusal_needs_no_body(server: Server) -> None:
     """An application that refuses by the head alone saves the client the upload; then an end."""
 
     async def refuses(call: Call) -> None:
@@ -520,7 +539,8 @@ def test_C21_refusing_needs_no_body(server: Server) -> None:
         assert closes(client)
 
 
-def test_C19_refusal_reaches_a_client_that_still_sends(server: Server) -> None:
+@row("C19")
+def test_refusal_reaches_client_that_still_sends(server: Server) -> None:
     """The answer is not lost in the reset that an early close would cause."""
 
     async def refuses(call: Call) -> None:
@@ -538,7 +558,8 @@ def test_C19_refusal_reaches_a_client_that_still_sends(server: Server) -> None:
             assert client.read_body(head).body == b"too large"
 
 
-def test_C22_many_tiny_chunks_cost_little(server: Server) -> None:
+@row("C22")
+def test_many_tiny_chunks_take_bounded_time(server: Server) -> None:
     """200,000 chunks of one byte arrive as one body, in few messages."""
     messages = []
 
@@ -584,7 +605,8 @@ def test_upload_waits_for_the_application(server: Server) -> None:
         assert client.read_answer().body == b"%d" % size
 
 
-def test_C13_answer_waits_for_the_client(server: Server) -> None:
+@row("C13")
+def test_response_waits_for_a_slow_client(server: Server) -> None:
     """An application cannot get far ahead of a client that does not read."""
     count = [0]
 

@@ -1,7 +1,4 @@
-"""What our HTTP/1.1 server takes and what it refuses: a corpus of raw bytes on real sockets.
-
-Rows C03 to C06, C08, C19 to C22, C45 and C46 of the fault catalogue.
-"""
+"""What our HTTP/1.1 server takes and what it refuses: a corpus of raw bytes on real sockets."""
 
 from __future__ import annotations
 
@@ -11,6 +8,7 @@ import pytest
 from tools.h1_server import Server, serving, trickle
 from tools.net import wait_until
 from tools.raw import Answer
+from tools.rows import row
 from tools.wire import REFUSED, SMUGGLED, C, G, H, P
 
 
@@ -37,7 +35,7 @@ def ask(server: Server, data: bytes) -> tuple[Answer, bytes]:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_refused_before_any_application_sees_it(server: Server, name: str) -> None:
+def test_invalid_request_is_refused_before_the_application(server: Server, name: str) -> None:
     """Ambiguous or unknown requests get an error and an end; nothing behind them is a request."""
     status, data = REFUSED[name]
 
@@ -50,7 +48,7 @@ def test_refused_before_any_application_sees_it(server: Server, name: str) -> No
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_refused_byte_by_byte(server: Server, name: str) -> None:
+def test_invalid_request_sent_byte_by_byte_is_refused(server: Server, name: str) -> None:
     """The same when the request trickles in; a version may then count as unreadable."""
     status, data = REFUSED[name]
     with server.connect() as client:
@@ -83,7 +81,8 @@ BROKEN_BODIES = {
 
 
 @pytest.mark.parametrize("name", BROKEN_BODIES)
-def test_C04_broken_bodies_end_the_request(server: Server, name: str) -> None:
+@row("C04")
+def test_broken_bodies_end_the_request(server: Server, name: str) -> None:
     """The application is told that the client is gone, the client that the request was bad."""
     with server.connect() as client:
         client.send(C)
@@ -130,7 +129,7 @@ ACCEPTED: dict[str, tuple[bytes, str, bytes, bytes]] = {
 
 @pytest.mark.parametrize("name", ACCEPTED)
 @pytest.mark.parametrize("trickles", [False, True])
-def test_accepted_as_it_is(server: Server, name: str, trickles: bool) -> None:
+def test_unusual_valid_request_is_accepted(server: Server, name: str, trickles: bool) -> None:
     """However it is cut, it is one request, and what is behind it is another."""
     data, method, raw_path, body = ACCEPTED[name]
     with server.connect() as client:

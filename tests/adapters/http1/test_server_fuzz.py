@@ -1,6 +1,6 @@
 """Requests nobody would write: mutated bytes, cut anywhere, against laws and a second parser.
 
-Row C04 of the fault catalogue. No socket: a transport that only collects; all else is real.
+No socket: the transport only collects what is written; the rest is real.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import h11
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tools.rows import row
 from tools.transports import Wire
 
 from swapchart.adapters.http1.server.connection import ServerConnection
@@ -152,7 +153,8 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
 
 @settings(max_examples=400, deadline=None)
 @given(streams(), st.lists(st.integers(0, 2000), max_size=6))
-def test_C04_mutated_requests_are_read_as_others_read_them(data: bytes, places: list[int]) -> None:
+@row("C04")
+def test_mutated_requests_are_parsed_as_other_parsers_do(data: bytes, places: list[int]) -> None:
     """Whatever comes: no crash, sound answers, the same however it is cut, and h11 agrees."""
     with asyncio.Runner() as runner:
         seen, answered = runner.run(drive([data]))
@@ -182,7 +184,8 @@ def test_bad_request_while_an_exception_is_handled_is_refused() -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=300))
-def test_C05_noise_reaches_no_application(data: bytes) -> None:
+@row("C05")
+def test_random_bytes_never_reach_the_application(data: bytes) -> None:
     """Bytes that are no request are not taken for one."""
     with asyncio.Runner() as runner:
         seen, answered = runner.run(drive([data]))

@@ -1,7 +1,4 @@
-"""Our HTTP/1.1 server inside hypercorn and uvicorn: how it ends, and websockets.
-
-Rows C13 and C26 of the fault catalogue.
-"""
+"""Our HTTP/1.1 server inside hypercorn and uvicorn: how it ends, and websockets."""
 
 from __future__ import annotations
 
@@ -15,6 +12,7 @@ import pytest
 from tools.h1_server import PLACES, Call, Server, serving, trickle
 from tools.net import takes, wait_until
 from tools.raw import Connection
+from tools.rows import row
 
 from swapchart.adapters.http1.server import hypercorn_protocol
 from swapchart.adapters.http1.server.hypercorn_protocol import H1Limits
@@ -23,7 +21,7 @@ GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 @pytest.mark.parametrize("where", PLACES)
-def test_shutdown_finishes_what_is_in_flight(where: str) -> None:
+def test_shutdown_finishes_requests_in_flight(where: str) -> None:
     """A request that is being answered is answered whole, and the server ends behind it."""
     with serving(where, H1Limits(drain_idle_s=0.2), grace_s=5.0) as server:
         go = asyncio.Event()
@@ -49,7 +47,7 @@ def test_shutdown_finishes_what_is_in_flight(where: str) -> None:
 
 
 @pytest.mark.parametrize("where", PLACES)
-def test_shutdown_with_an_idle_client_that_stays_does_not_linger(where: str) -> None:
+def test_shutdown_with_idle_client_does_not_wait(where: str) -> None:
     """A pool that does not look at its idle connections holds up the end for a moment only."""
     with (
         serving(where, H1Limits(drain_idle_s=0.2, linger_s=30.0), grace_s=20.0) as server,
@@ -64,7 +62,8 @@ def test_shutdown_with_an_idle_client_that_stays_does_not_linger(where: str) -> 
 
 @pytest.mark.parametrize("where", PLACES)
 @pytest.mark.parametrize("reads", [False, True])
-def test_C13_shutdown_does_not_wait_for_anybody(where: str, reads: bool) -> None:
+@row("C13")
+def test_shutdown_does_not_wait_for_stuck_clients(where: str, reads: bool) -> None:
     """Endless streams, read or not, deaf applications and slow heads end with the grace period."""
     with serving(where, grace_s=0.5) as server:
 
@@ -131,7 +130,8 @@ def read_word(client: Connection) -> bytes:
 
 
 @pytest.mark.parametrize("before", [0, 1, 3])
-def test_C26_websockets_are_handed_on(server: Server, before: int) -> None:
+@row("C26")
+def test_websockets_are_upgraded(server: Server, before: int) -> None:
     """With the bytes read so far, in order behind earlier requests, and until they end."""
     with server.connect() as client:
         client.send(GET * before + UPGRADE)
@@ -148,7 +148,8 @@ def test_C26_websockets_are_handed_on(server: Server, before: int) -> None:
     assert call.events[0] == "websocket.disconnect"
 
 
-def test_C26_a_websocket_byte_by_byte(server: Server) -> None:
+@row("C26")
+def test_websocket_handshake_sent_byte_by_byte_is_accepted(server: Server) -> None:
     """The hand-over does not depend on where the segments end."""
     with server.connect() as client:
         trickle(client, UPGRADE)
@@ -165,7 +166,8 @@ def is_over(call: Call) -> bool:
     )
 
 
-def test_C26_a_client_that_does_not_wait_for_101_holds_nothing(server: Server) -> None:
+@row("C26")
+def test_websocket_client_that_does_not_wait_for_101_ends_its_application(server: Server) -> None:
     """It breaks the protocol; whatever the server makes of it, the application does not go on."""
     with server.connect() as client:
         client.send(UPGRADE + bytes(10))
@@ -174,7 +176,8 @@ def test_C26_a_client_that_does_not_wait_for_101_holds_nothing(server: Server) -
     wait_until(lambda: is_over(call))
 
 
-def test_C26_a_client_that_has_left_before_its_turn_holds_nothing(server: Server) -> None:
+@row("C26")
+def test_websocket_client_that_left_before_its_turn_ends_its_application(server: Server) -> None:
     """Its end came while an earlier application of the same connection had not returned."""
     go = asyncio.Event()
 
@@ -200,7 +203,8 @@ def sockets(server: Server) -> list[Call]:
     return [call for call in server.calls if call.scope["type"] == "websocket"]
 
 
-def test_C26_a_websocket_that_was_paused_is_read_from_again(server: Server) -> None:
+@row("C26")
+def test_websocket_that_was_paused_is_resumed(server: Server) -> None:
     """That a client has left is seen, though it was paused behind an earlier request."""
     go = asyncio.Event()
 
@@ -227,7 +231,7 @@ def test_C26_a_websocket_that_was_paused_is_read_from_again(server: Server) -> N
     wait_until(lambda: is_over(call))
 
 
-def test_bytes_that_came_early_are_served(server: Server) -> None:
+def test_bytes_received_before_start_are_served(server: Server) -> None:
     """What was received between the accept and our turn is not lost, and neither is its end."""
     for _ in range(50):
         with server.connect() as client:

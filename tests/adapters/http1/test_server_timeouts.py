@@ -1,7 +1,4 @@
-"""Nobody waits for ever: the timeouts of our HTTP/1.1 server, and how it drains and stops.
-
-Rows C11, C12, C13, C48 and D19 of the fault catalogue.
-"""
+"""Nobody waits for ever: the timeouts of our HTTP/1.1 server, and how it drains and stops."""
 
 from __future__ import annotations
 
@@ -17,6 +14,7 @@ import pytest
 from tools.h1_server import Call, Server, serving
 from tools.loops import has_uvloop
 from tools.net import takes, wait_until
+from tools.rows import row
 
 from swapchart.adapters.http1.server import connection as h1_connection
 from swapchart.adapters.http1.server.connection import ServerConnection
@@ -52,7 +50,8 @@ def server(running: Server) -> Server:
     return running
 
 
-def test_C11_slow_heads_are_cut(server: Server) -> None:
+@row("C11")
+def test_slow_headers_are_cut_off(server: Server) -> None:
     """A head has its time in all, however its bytes trickle in."""
     with server.connect() as client, takes(LIMITS.header_timeout_s):
         client.socket.settimeout(0.02)
@@ -67,13 +66,15 @@ def test_C11_slow_heads_are_cut(server: Server) -> None:
     assert server.calls == []
 
 
-def test_C11_silent_connections_are_closed_without_a_word(server: Server) -> None:
+@row("C11")
+def test_silent_connections_are_closed_without_response(server: Server) -> None:
     """Nothing was asked, nothing is said."""
     with server.connect() as client, takes(LIMITS.header_timeout_s):
         assert client.read_all() == b""
 
 
-def test_C11_slow_heads_delay_nobody(server: Server) -> None:
+@row("C11")
+def test_slow_headers_delay_no_other_client(server: Server) -> None:
     """A request among 100 slow heads is answered at once."""
     with contextlib.ExitStack() as stack:
         slow = [stack.enter_context(server.connect()) for _ in range(100)]
@@ -84,7 +85,8 @@ def test_C11_slow_heads_delay_nobody(server: Server) -> None:
             assert client.read_answer().status == 200
 
 
-def test_C48_idle_connections_are_closed_without_a_word(server: Server) -> None:
+@row("C48")
+def test_idle_connections_are_closed_without_response(server: Server) -> None:
     """After an answer a connection has its time for another request; each starts it anew."""
     with server.connect() as client:
         for _ in range(3):
@@ -110,7 +112,7 @@ def test_idle_close_request_that_crosses_it_is_never_reset(server: Server) -> No
     assert len(server.calls) == 1
 
 
-def test_idle_close_request_that_is_here_already_is_answered(server: Server) -> None:
+def test_idle_close_request_already_received_is_served(server: Server) -> None:
     """What the event loop has not read yet, though it is time to close, counts."""
     asleep = threading.Event()
 
@@ -127,7 +129,7 @@ def test_idle_close_request_that_is_here_already_is_answered(server: Server) -> 
         assert client.read_answer().status == 200
 
 
-def test_keep_alive_announced_time_is_the_time_that_is_kept() -> None:
+def test_keep_alive_announced_timeout_is_kept() -> None:
     """An idle connection is kept for the 75 s that its answers announce, and closed soon after."""
 
     async def main() -> None:
@@ -156,7 +158,7 @@ def test_keep_alive_announced_time_is_the_time_that_is_kept() -> None:
     asyncio.run(main())
 
 
-def test_keep_alive_is_not_announced_where_the_connection_ends(server: Server) -> None:
+def test_keep_alive_is_not_announced_if_the_connection_ends(server: Server) -> None:
     """An answer with `Connection: close` promises nothing."""
     with server.connect() as client:
         client.send(GET)
@@ -165,7 +167,8 @@ def test_keep_alive_is_not_announced_where_the_connection_ends(server: Server) -
         assert client.read_answer().header("keep-alive") is None
 
 
-def test_C12_stalled_bodies_are_cut(server: Server) -> None:
+@row("C12")
+def test_stalled_bodies_are_cut_off(server: Server) -> None:
     """A body that stops coming is a 408, and its application is told."""
     with server.connect() as client:
         client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc")
@@ -178,7 +181,8 @@ def test_C12_stalled_bodies_are_cut(server: Server) -> None:
     assert call.events[0] == "disconnect"
 
 
-def test_C12_trickling_bodies_are_cut(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+@row("C12")
+def test_trickling_bodies_are_cut_off(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """A body that comes too slowly to be meant is a 408, though it never stands still."""
     monkeypatch.setattr(h1_connection, "_RATE_WINDOW_S", 0.5)
     with server.connect() as client, takes(0.5):
@@ -192,7 +196,8 @@ def test_C12_trickling_bodies_are_cut(server: Server, monkeypatch: pytest.Monkey
     assert found.startswith(b"HTTP/1.1 408 ")
 
 
-def test_C12_waiting_for_us_is_not_stalling(server: Server) -> None:
+@row("C12")
+def test_body_paused_by_the_server_does_not_time_out(server: Server) -> None:
     """A client that was paused, or waits to be told to continue, may wait as long as it takes."""
 
     async def reads_late(call: Call) -> None:
@@ -211,7 +216,8 @@ def test_C12_waiting_for_us_is_not_stalling(server: Server) -> None:
         assert client.read_answer().body == b"3000000"
 
 
-def test_C13_clients_that_do_not_read_are_cut(server: Server) -> None:
+@row("C13")
+def test_clients_that_do_not_read_are_aborted(server: Server) -> None:
     """The application is told so where it waits: in send."""
 
     async def pours(call: Call) -> None:
@@ -229,7 +235,8 @@ def test_C13_clients_that_do_not_read_are_cut(server: Server) -> None:
         assert isinstance(call.events[0], ClientDisconnectedError)
 
 
-def test_C13_slow_readers_are_served(server: Server) -> None:
+@row("C13")
+def test_slow_readers_are_served(server: Server) -> None:
     """A client that reads a little now and then is not cut."""
 
     async def pours(call: Call) -> None:
@@ -253,7 +260,8 @@ def test_C13_slow_readers_are_served(server: Server) -> None:
         assert read == 20_000_000
 
 
-def test_C19_lingering_ends(server: Server) -> None:
+@row("C19")
+def test_lingering_close_ends_after_its_timeout(server: Server) -> None:
     """A client that goes on sending after its answer is cut after a while."""
 
     async def refuses(call: Call) -> None:
@@ -268,7 +276,8 @@ def test_C19_lingering_ends(server: Server) -> None:
                 client.send(b"1\r\na\r\n")
 
 
-def test_D19_draining_says_close_and_waits_a_little(server: Server) -> None:
+@row("D19")
+def test_drain_announces_close_and_waits_briefly(server: Server) -> None:
     """Answers say close; connections without a request are closed after a moment, not at once."""
     with server.connect() as busy, server.connect() as idle:
         idle.send(GET)
@@ -305,7 +314,7 @@ class Looked:
             raise self.error
 
 
-def test_hub_one_connection_raises_others_are_looked_after(
+def test_connection_manager_one_connection_raises_others_are_served(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """It is cut; heads that wait and the limits of other clients go on as before."""

@@ -1,7 +1,4 @@
-"""HTTP/2 is refused everywhere, and the layers of hypercorn and uvicorn keep our times.
-
-Rows C11, C12, C27 and C48 of the fault catalogue.
-"""
+"""HTTP/2 is refused everywhere, and the layers of hypercorn and uvicorn keep our times."""
 
 from __future__ import annotations
 
@@ -13,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 from tools.h1_server import Call, Server, serving
 from tools.net import takes, wait_until
+from tools.rows import row
 
 from swapchart.adapters.http1.server import stock
 from swapchart.adapters.http1.server.hypercorn_protocol import H1Limits
@@ -54,7 +52,8 @@ H2 = {
 
 
 @pytest.mark.parametrize("name", H2)
-def test_C27_http2_from_the_first_byte_is_refused(any_layer: Server, name: str) -> None:
+@row("C27")
+def test_http2_from_the_first_byte_is_refused(any_layer: Server, name: str) -> None:
     """An error of HTTP/1.1 and the end of the connection; no frame of HTTP/2."""
     if "uvicorn" in any_layer.where and "stock" in any_layer.where and name == "version":
         pytest.skip("uvicorn's own layer takes any version for HTTP/1.1")
@@ -77,7 +76,8 @@ UPGRADES = {
 
 
 @pytest.mark.parametrize("name", UPGRADES)
-def test_C27_h2c_that_is_offered_is_ignored(any_layer: Server, name: str) -> None:
+@row("C27")
+def test_h2c_that_is_offered_is_ignored(any_layer: Server, name: str) -> None:
     """The request is served by HTTP/1.1, and HTTP/2 behind it is not understood."""
     any_layer.calls.clear()
     with any_layer.connect() as client:
@@ -90,7 +90,8 @@ def test_C27_h2c_that_is_offered_is_ignored(any_layer: Server, name: str) -> Non
     assert [call.scope["http_version"] for call in any_layer.calls] == ["1.1"]
 
 
-def test_C27_h2c_that_is_offered_with_a_body_is_ignored_or_refused(any_layer: Server) -> None:
+@row("C27")
+def test_h2c_that_is_offered_with_a_body_is_ignored_or_refused(any_layer: Server) -> None:
     """A POST as Java's client sends it keeps its body."""
     any_layer.calls.clear()
     with any_layer.connect() as client:
@@ -104,7 +105,7 @@ def test_C27_h2c_that_is_offered_with_a_body_is_ignored_or_refused(any_layer: Se
 
 
 # ---- slow clients
-def test_stock_slow_heads_are_cut(server: Server) -> None:
+def test_stock_slow_headers_are_cut_off(server: Server) -> None:
     """A head has its time in all, however its bytes trickle in."""
     with server.connect() as client, takes(LIMITS.header_timeout_s):
         client.socket.settimeout(0.02)
@@ -118,7 +119,7 @@ def test_stock_slow_heads_are_cut(server: Server) -> None:
     assert server.calls == []
 
 
-def test_stock_slow_heads_behind_an_answer_are_cut(server: Server) -> None:
+def test_stock_slow_headers_after_a_response_are_cut_off(server: Server) -> None:
     """The second head of a connection has as much time as the first."""
     with server.connect() as client:
         client.send(GET)
@@ -135,7 +136,7 @@ def test_stock_silent_connections_are_closed(server: Server) -> None:
         assert client.read_all() == b""
 
 
-def test_stock_endless_heads_are_cut(server: Server) -> None:
+def test_stock_endless_headers_are_cut_off(server: Server) -> None:
     """A head of any speed has an end."""
     with server.connect() as client:
         with contextlib.suppress(OSError):
@@ -172,7 +173,7 @@ def test_stock_trickling_bodies_are_cut(server: Server, monkeypatch: pytest.Monk
                     break
 
 
-def test_stock_body_that_waits_for_us_is_not_stalling(server: Server) -> None:
+def test_stock_body_paused_by_the_server_does_not_time_out(server: Server) -> None:
     """A client whose body is not taken, or is answered already, may wait."""
 
     async def reads_late(call: Call) -> None:

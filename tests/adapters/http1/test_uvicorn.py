@@ -14,6 +14,7 @@ import uvicorn.protocols.http.auto
 from tools.h1_server import Call, Server, serving
 from tools.net import wait_until
 from tools.raw import Connection
+from tools.rows import row
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
@@ -54,7 +55,7 @@ def is_stock(client: Connection) -> bool:
 
 
 # ---- its books
-def test_connections_are_in_uvicorns_books(server: Server) -> None:
+def test_connections_are_counted_by_uvicorn(server: Server) -> None:
     """From the accept until the socket is closed and the application has returned."""
     go = asyncio.Event()
 
@@ -102,7 +103,7 @@ def test_requests_are_counted(server: Server) -> None:
     assert state_of(server).total_requests == 3
 
 
-def test_a_limit_of_requests_ends_the_server() -> None:
+def test_request_limit_ends_the_server() -> None:
     """The way to have a worker replaced that uvicorn has works as ever."""
     with serving("uvicorn", limit_max_requests=3) as server, server.connect() as client:
         for _ in range(3):
@@ -112,7 +113,7 @@ def test_a_limit_of_requests_ends_the_server() -> None:
         assert state_of(server).total_requests == 3
 
 
-def test_without_a_limit_it_waits_for_what_is_in_flight() -> None:
+def test_shutdown_without_a_limit_waits_for_requests_in_flight() -> None:
     """No grace period: nothing is cut, and what has no request is closed."""
     with serving("uvicorn", H1Limits(drain_idle_s=0.1)) as server:
         go = asyncio.Event()
@@ -136,7 +137,8 @@ def test_without_a_limit_it_waits_for_what_is_in_flight() -> None:
 
 
 # ---- websockets
-def test_C26_websockets_are_told_of_the_end(server: Server) -> None:
+@row("C26")
+def test_websockets_get_close_at_shutdown(server: Server) -> None:
     """Once handed on, a websocket is closed by uvicorn when it ends."""
 
     async def accepts(call: Call) -> None:
@@ -163,7 +165,10 @@ def test_C26_websockets_are_told_of_the_end(server: Server) -> None:
         HANDSHAKE.replace(b"Version: 13", b"Version: 12"),
     ],
 )
-def test_C26_a_handshake_that_is_none_is_no_way_round_us(server: Server, data: bytes) -> None:
+@row("C26")
+def test_invalid_websocket_handshake_does_not_bypass_our_protocol(
+    server: Server, data: bytes
+) -> None:
     """It is answered once, and uvicorn's own layer does not go on with the connection."""
     with server.connect() as client:
         client.send(data + GET)
@@ -172,7 +177,7 @@ def test_C26_a_handshake_that_is_none_is_no_way_round_us(server: Server, data: b
     assert server.calls == []
 
 
-def test_an_upgrade_to_one_of_several_is_ignored(server: Server) -> None:
+def test_upgrade_to_several_protocols_is_ignored(server: Server) -> None:
     """Only a handshake that is nothing else is handed on; others are plain requests, and ours."""
     with server.connect() as client:
         client.send(HANDSHAKE.replace(b"websocket", b"websocket, foo") + GET)
@@ -181,7 +186,7 @@ def test_an_upgrade_to_one_of_several_is_ignored(server: Server) -> None:
         assert not is_stock(client)
 
 
-def test_without_websockets_they_are_plain_requests() -> None:
+def test_handshake_without_websocket_support_is_a_plain_request() -> None:
     """Where uvicorn has no class for them, the application gets the request."""
     with serving("uvicorn", ws="none") as server, server.connect() as client:
         client.send(HANDSHAKE + GET)
@@ -197,7 +202,7 @@ def test_without_websockets_they_are_plain_requests() -> None:
     [{"access_log": True}, {"server_header": True}, {"headers": [("x", "y")]},
      {"root_path": "/r"}, {"limit_concurrency": 9}, {"reset_contextvars": True}],
 )  # fmt: skip
-def test_what_only_uvicorn_does_is_left_to_it(server: Server, config: dict[str, Any]) -> None:
+def test_uvicorn_features_of_its_own_are_left_to_it(server: Server, config: dict[str, Any]) -> None:
     """A server that is configured for more than we do is served by its own class."""
     with server.connect() as client:
         assert not is_stock(client)
@@ -205,7 +210,8 @@ def test_what_only_uvicorn_does_is_left_to_it(server: Server, config: dict[str, 
         assert is_stock(client)
 
 
-def test_C41_tls_is_ours() -> None:
+@row("C41")
+def test_uvicorn_tls_connection_is_served_by_our_protocol() -> None:
     """Connections under TLS are served by our layer, and the application knows of it."""
     with serving("uvicorn, tls") as server, server.connect() as client:
         client.send(GET)
@@ -214,7 +220,7 @@ def test_C41_tls_is_ours() -> None:
     assert server.calls[0].scope["scheme"] == "https"
 
 
-def test_what_uvicorn_puts_around_the_application_stays_there() -> None:
+def test_uvicorn_middleware_around_the_application_is_kept() -> None:
     """Our layer serves it as a whole: nothing goes the short way past uvicorn's middleware."""
     fields = b"X-Forwarded-For: 1.2.3.4\r\nHost: x"
     with serving("uvicorn", proxy_headers=True) as server, server.connect() as client:
@@ -227,7 +233,7 @@ def test_what_uvicorn_puts_around_the_application_stays_there() -> None:
 
 
 @pytest.mark.parametrize("is_stock", [False, True])
-def test_serve_puts_nothing_around_the_application(tmp_path: Path, is_stock: bool) -> None:
+def test_serve_adds_no_uvicorn_middleware(tmp_path: Path, is_stock: bool) -> None:
     """What our layer calls, and asks for the short way, is the application itself."""
     path = tmp_path / "config.yaml"
     path.write_text("models: {}")
@@ -245,7 +251,7 @@ class Stock(asyncio.Protocol):
         self.args, self.given = args, given
 
 
-def test_a_uvicorn_without_what_we_look_for_serves_as_it_is(
+def test_uvicorn_without_expected_attributes_serves_unchanged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The configuration gets the default of uvicorn, and one line says so."""
@@ -265,7 +271,7 @@ UNKNOWN: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", UNKNOWN)
-def test_unknown_uvicorns_serve_as_they_are(
+def test_uvicorn_of_unknown_version_serves_unchanged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     """Whatever is not as we know it, its own class gets what it would get, and one line says so."""

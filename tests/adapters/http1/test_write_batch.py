@@ -61,7 +61,7 @@ async def turn() -> None:
     await asyncio.sleep(0)
 
 
-async def test_what_comes_alone_goes_at_once(clock: Callable[[float], None]) -> None:
+async def test_write_batch_single_write_is_sent_at_once(clock: Callable[[float], None]) -> None:
     """A lone request is not made to wait, however many came before it one by one."""
     box, sent, loop = WriteBatch(), list[str](), asyncio.get_running_loop()
     for number in range(5):
@@ -70,7 +70,7 @@ async def test_what_comes_alone_goes_at_once(clock: Callable[[float], None]) -> 
         assert len(sent) == number + 1
 
 
-async def test_what_comes_together_goes_at_the_end_of_the_turn(
+async def test_write_batch_writes_of_one_turn_are_sent_together(
     clock: Callable[[float], None],
 ) -> None:
     """The first goes at once, those right behind it together; so it stays while they are many."""
@@ -91,7 +91,7 @@ async def test_what_comes_together_goes_at_the_end_of_the_turn(
     assert sent[-1] == "e"
 
 
-async def test_not_too_many_wait(clock: Callable[[float], None]) -> None:
+async def test_write_batch_beyond_its_size_is_sent(clock: Callable[[float], None]) -> None:
     """In a long turn the first ones go before its end."""
     box, sent, loop = WriteBatch(), list[str](), asyncio.get_running_loop()
     count = 3 * write_batch._MANY
@@ -102,7 +102,9 @@ async def test_not_too_many_wait(clock: Callable[[float], None]) -> None:
     assert sent == [str(number) for number in range(count)]
 
 
-async def test_one_that_fails_does_not_hold_up_others(clock: Callable[[float], None]) -> None:
+async def test_write_batch_failing_writer_does_not_block_others(
+    clock: Callable[[float], None],
+) -> None:
     """Whatever happens to one connection, those behind it in the turn are sent."""
     box, sent, loop = WriteBatch(), list[str](), asyncio.get_running_loop()
     for name in "ab":
@@ -131,7 +133,7 @@ def held_line(hub: ConnectionManager, wire: Any) -> ServerConnection:
 
 
 @pytest.mark.parametrize("how", ["turn", "parts", "much", "close", "error", "eof", "cut", "lost"])
-async def test_an_answer_that_waits_keeps_its_place(
+async def test_write_batch_waiting_response_keeps_its_order(
     how: str, clock: Callable[[float], None]
 ) -> None:
     """It goes out before what comes behind it, a cut or the client's half-close too."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from tools.kv import EAGER, NAME, STORY, Kept, demo_command, keeping, warnings_of
+from tools.rows import row
 
 from swapchart.adapters.kv.files import FolderLock, prefix_of
 from swapchart.adapters.kv.manager import Place
@@ -52,7 +53,7 @@ async def one_saved(kept: Kept, text: str = STORY * 5) -> int:
     return tokens
 
 
-async def test_what_was_read_is_not_read_again(kept: Kept) -> None:
+async def test_restored_prompt_is_not_evaluated_again(kept: Kept) -> None:
     tokens = await one_saved(kept)
     async with kept.life() as life:
         cached = await life.cached(STORY * 5)
@@ -63,7 +64,7 @@ async def test_what_was_read_is_not_read_again(kept: Kept) -> None:
     assert kept.facts()["restored_tokens_total"] == tokens
 
 
-async def test_it_is_restored_by_another_keeper_too(tmp_path: Path, model: Path) -> None:
+async def test_restore_works_after_a_restart_of_the_proxy(tmp_path: Path, model: Path) -> None:
     """The proxy itself may be started again in between."""
     for round_ in range(2):
         async with keeping(tmp_path / "kv", demo_command(model)) as kept, kept.life() as life:
@@ -72,7 +73,8 @@ async def test_it_is_restored_by_another_keeper_too(tmp_path: Path, model: Path)
         assert (cached > 50) == bool(round_)
 
 
-async def test_E10_only_our_user_may_read(kept: Kept) -> None:
+@row("E10")
+async def test_saved_files_are_private(kept: Kept) -> None:
     """Whatever the server's own umask is."""
     await one_saved(kept)
     modes = {path.suffix: stat.S_IMODE(path.stat().st_mode) for path in kept.folder.iterdir()}
@@ -80,7 +82,8 @@ async def test_E10_only_our_user_may_read(kept: Kept) -> None:
     assert modes[".kv"] == modes[".json"] == 0o600
 
 
-async def test_E10_names_say_nothing_of_models(tmp_path: Path, model: Path) -> None:
+@row("E10")
+async def test_saved_file_names_hold_no_model_name(tmp_path: Path, model: Path) -> None:
     """No text of a configuration or a request becomes part of a path."""
     async with keeping(tmp_path / "kv", demo_command(model)) as kept:
         await one_saved(kept)
@@ -98,7 +101,8 @@ def replace_weights(model: Path, content: bytes) -> None:
 
 
 # ---- traps
-async def test_E09_trap_2_and_11_a_server_that_reuses_nothing_is_found_out(
+@row("E09")
+async def test_server_that_reuses_nothing_is_detected(
     tmp_path: Path, model: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """200 proves nothing: the next answers do, and then nothing is saved any more."""
@@ -123,7 +127,7 @@ async def test_E09_trap_2_and_11_a_server_that_reuses_nothing_is_found_out(
     assert sum("do nothing" in text for text in warnings_of(caplog)) == 1
 
 
-async def test_trap_4_a_small_prompt_does_not_replace_a_conversation(kept: Kept) -> None:
+async def test_small_prompt_does_not_replace_a_conversation(kept: Kept) -> None:
     """A title for the conversation is asked for in its slot, the only one, before the stop."""
     tokens = await one_saved(kept)
     async with kept.life() as life:
@@ -135,7 +139,7 @@ async def test_trap_4_a_small_prompt_does_not_replace_a_conversation(kept: Kept)
     assert cached >= tokens - 3
 
 
-async def test_trap_4_an_empty_slot_replaces_nothing(kept: Kept) -> None:
+async def test_slot_that_is_empty_replaces_no_save(kept: Kept) -> None:
     tokens = await one_saved(kept)
     async with kept.life(restore=False) as life:
         await life.save()
@@ -144,7 +148,7 @@ async def test_trap_4_an_empty_slot_replaces_nothing(kept: Kept) -> None:
     assert [entry["tokens"] for entry in kept.entries()] == [tokens]
 
 
-async def test_a_conversation_that_moved_on_takes_its_own_place(kept: Kept) -> None:
+async def test_conversation_that_moved_on_replaces_its_own_save(kept: Kept) -> None:
     """Also when it became shorter: the last words were edited."""
     await one_saved(kept)
     async with kept.life() as life:
@@ -157,7 +161,7 @@ async def test_a_conversation_that_moved_on_takes_its_own_place(kept: Kept) -> N
         assert await life.cached(STORY * 4 + "and then it was quiet") > 60
 
 
-async def test_a_new_conversation_wins_in_the_end(kept: Kept) -> None:
+async def test_new_conversation_replaces_an_old_one_eventually(kept: Kept) -> None:
     """One that nobody continues is worth half after each run."""
     await one_saved(kept)
     for _ in range(2):
@@ -171,7 +175,7 @@ async def test_a_new_conversation_wins_in_the_end(kept: Kept) -> None:
     assert cached > 40
 
 
-async def test_trap_5_a_file_that_vanished_is_not_asked_for(
+async def test_file_that_vanished_is_not_restored(
     kept: Kept, caplog: pytest.LogCaptureFixture
 ) -> None:
     await one_saved(kept)
@@ -183,7 +187,7 @@ async def test_trap_5_a_file_that_vanished_is_not_asked_for(
     assert any("lost" in text for text in warnings_of(caplog))
 
 
-async def test_trap_6_a_prompt_that_leaves_the_saved_one_is_read_from_there_on(
+async def test_prompt_that_leaves_the_saved_one_is_read_from_there_on(
     kept: Kept,
 ) -> None:
     """Another template, tools or an edit: what comes before it is reused, and no more."""
@@ -198,9 +202,7 @@ async def test_trap_6_a_prompt_that_leaves_the_saved_one_is_read_from_there_on(
     assert kept.facts()["verdict"] == "works"
 
 
-async def test_trap_8_what_costs_more_than_it_saves_is_not_saved(
-    tmp_path: Path, model: Path
-) -> None:
+async def test_slot_that_costs_more_than_it_saves_is_not_saved(tmp_path: Path, model: Path) -> None:
     """The demo server reads prompts at once, so nothing is worth a save once that is known."""
     argv = demo_command(model, "--prefill-tokens-per-second", "0")
     async with keeping(tmp_path / "kv", argv) as kept, kept.life() as life:
@@ -213,7 +215,7 @@ async def test_trap_8_what_costs_more_than_it_saves_is_not_saved(
         assert kept.facts()["saves"] == 1
 
 
-async def test_trap_8_small_slots_are_not_saved(tmp_path: Path, model: Path) -> None:
+async def test_slots_that_are_small_are_not_saved(tmp_path: Path, model: Path) -> None:
     settings = KvSettings(min_tokens=10_000)
     async with keeping(tmp_path / "kv", demo_command(model), settings) as kept, kept.life() as life:
         await life.ask(STORY * 5)
@@ -223,7 +225,7 @@ async def test_trap_8_small_slots_are_not_saved(tmp_path: Path, model: Path) -> 
     assert kept.slot_files() == []
 
 
-async def test_trap_9_another_launch_line_gets_nothing(
+async def test_changed_launch_command_restores_nothing(
     kept: Kept, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nor does what was saved get lost: with the old line it is good again."""
@@ -237,7 +239,7 @@ async def test_trap_9_another_launch_line_gets_nothing(
     assert any("tokens per slot: 8192 -> 4096" in text for text in warnings_of(caplog))
 
 
-async def test_trap_9_an_option_that_changes_nothing_loses_nothing(kept: Kept) -> None:
+async def test_irrelevant_launch_option_keeps_the_save(kept: Kept) -> None:
     tokens = await one_saved(kept)
     async with kept.life("--alias", "demo", "--host", "127.0.0.1") as life:
         cached = await life.cached(STORY * 5)
@@ -245,7 +247,7 @@ async def test_trap_9_an_option_that_changes_nothing_loses_nothing(kept: Kept) -
     assert cached >= tokens - 3
 
 
-async def test_trap_10_a_save_ends_in_its_own_time(
+async def test_save_ends_in_its_own_time(
     tmp_path: Path, model: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A server that hangs holds up the stop for no longer than asked for, and loses nothing."""
@@ -263,7 +265,7 @@ async def test_trap_10_a_save_ends_in_its_own_time(
     assert any("0.3 s" in text for text in warnings_of(caplog))
 
 
-async def test_trap_12_what_crashed_a_server_is_not_tried_again(
+async def test_restore_that_crashed_a_server_is_not_retried(
     kept: Kept, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It died of SIGABRT between its restore and its first answer."""
@@ -278,7 +280,7 @@ async def test_trap_12_what_crashed_a_server_is_not_tried_again(
     assert any("crash" in text for text in warnings_of(caplog))
 
 
-async def test_a_server_that_is_killed_by_others_is_not_to_blame(kept: Kept) -> None:
+async def test_server_killed_by_a_signal_does_not_count_against_the_restore(kept: Kept) -> None:
     tokens = await one_saved(kept)
     async with kept.life() as life:
         life.child.signal(signal.SIGKILL)
@@ -288,7 +290,7 @@ async def test_a_server_that_is_killed_by_others_is_not_to_blame(kept: Kept) -> 
         assert await life.cached(STORY * 5) >= tokens - 3
 
 
-async def test_a_crash_after_an_answer_is_not_the_restores(kept: Kept) -> None:
+async def test_crash_after_a_response_does_not_count_against_the_restore(kept: Kept) -> None:
     tokens = await one_saved(kept)
     async with kept.life() as life:
         await life.ask(STORY * 5)
@@ -297,7 +299,7 @@ async def test_a_crash_after_an_answer_is_not_the_restores(kept: Kept) -> None:
         assert await life.cached(STORY * 5) >= tokens - 3
 
 
-async def test_a_restore_that_never_ended_is_not_tried_again(kept: Kept) -> None:
+async def test_restore_that_never_ended_is_not_retried(kept: Kept) -> None:
     """The mark that is set before each restore is on the disk, whatever happens to the proxy."""
     await one_saved(kept)
     async with kept.life(restore=False) as life:
@@ -309,7 +311,7 @@ async def test_a_restore_that_never_ended_is_not_tried_again(kept: Kept) -> None
     assert marked == [False]  # it was not asked: the connection had failed before
 
 
-async def test_an_interrupted_restore_saves_nothing(kept: Kept) -> None:
+async def test_restore_that_is_interrupted_saves_nothing(kept: Kept) -> None:
     """A stop while slots are being restored must not put less in the place of more."""
     tokens = await one_saved(kept)
     async with kept.life(restore=False) as life:
@@ -353,7 +355,8 @@ SPOILERS: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("name", SPOILERS)
-async def test_E08_a_spoilt_file_is_never_offered(
+@row("E08")
+async def test_damaged_file_is_never_restored(
     kept: Kept, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     """A truncated one would abort the server; flipped bytes would be taken without a word."""
@@ -368,8 +371,9 @@ async def test_E08_a_spoilt_file_is_never_offered(
     assert kept.entries() == []
 
 
-async def test_E08_a_flipped_bit_is_found_wherever_it_is(kept: Kept) -> None:
-    """E08: one bit, at the beginning, the end, and places between."""
+@row("E08")
+async def test_flipped_bit_is_found_at_any_position(kept: Kept) -> None:
+    """One bit, at the beginning, the end, and positions between."""
     await one_saved(kept)
     (path,) = kept.slot_files()
     good = path.read_bytes()
@@ -381,7 +385,7 @@ async def test_E08_a_flipped_bit_is_found_wherever_it_is(kept: Kept) -> None:
         assert "checksum" in kept.store().verify(entry)
 
 
-async def test_changed_weights_get_nothing(
+async def test_changed_weights_restore_nothing(
     kept: Kept, model: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The same name, size and time of change: a cache of other weights would be silently wrong."""
@@ -393,7 +397,7 @@ async def test_changed_weights_get_nothing(
     assert any("file --model" in text for text in warnings_of(caplog))
 
 
-async def test_old_weights_that_come_back_get_their_conversation(kept: Kept, model: Path) -> None:
+async def test_weights_that_return_restore_their_conversation(kept: Kept, model: Path) -> None:
     tokens = await one_saved(kept)
     replace_weights(model, b"WEIGHTS")
     async with kept.life() as life:
@@ -409,7 +413,7 @@ async def test_old_weights_that_come_back_get_their_conversation(kept: Kept, mod
     ["", "{", "[]", '{"version": "99"}', '{"version": 1}', "\x00", "[" * 100_000],
     ids=range(7),
 )
-async def test_a_manifest_that_makes_no_sense_is_put_aside(
+async def test_manifest_that_is_invalid_is_moved_aside(
     tmp_path: Path, model: Path, caplog: pytest.LogCaptureFixture, text: str
 ) -> None:
     async with keeping(tmp_path / "kv", demo_command(model)) as kept:
@@ -424,7 +428,7 @@ async def test_a_manifest_that_makes_no_sense_is_put_aside(
 
 @pytest.mark.parametrize("name", ["tokens", "size", "saved_at", "save_ms", "misses"])
 @pytest.mark.parametrize("number", ["-1", "NaN", "Infinity", "1" + "0" * 400])
-async def test_a_figure_that_cannot_be_is_put_aside_too(
+async def test_manifest_with_an_impossible_figure_is_moved_aside(
     tmp_path: Path, model: Path, name: str, number: str
 ) -> None:
     """Nothing of it is computed with; the model starts plainly."""
@@ -443,7 +447,8 @@ async def test_a_figure_that_cannot_be_is_put_aside_too(
     assert kept.manifest_path.with_suffix(".json.bad").exists()
 
 
-async def test_E10_a_manifest_cannot_name_a_file_elsewhere(tmp_path: Path, model: Path) -> None:
+@row("E10")
+async def test_manifest_cannot_name_a_file_elsewhere(tmp_path: Path, model: Path) -> None:
     """Whoever can write it cannot have us delete or restore what is not ours."""
     precious = tmp_path / "precious.kv"
     precious.write_text("x")
@@ -459,7 +464,9 @@ async def test_E10_a_manifest_cannot_name_a_file_elsewhere(tmp_path: Path, model
     assert precious.read_text() == "x"
 
 
-async def test_what_a_killed_save_left_goes_at_the_next_start(tmp_path: Path, model: Path) -> None:
+async def test_files_of_a_killed_save_are_removed_at_the_next_start(
+    tmp_path: Path, model: Path
+) -> None:
     """And what is not ours stays."""
     async with keeping(tmp_path / "kv", demo_command(model)) as kept:
         await one_saved(kept)
@@ -472,7 +479,7 @@ async def test_what_a_killed_save_left_goes_at_the_next_start(tmp_path: Path, mo
         assert len(kept.entries()) == 1
 
 
-async def test_two_proxies_do_not_share_a_folder(
+async def test_folder_of_another_proxy_is_not_used(
     kept: Kept, model: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The second goes without, says so, and harms nothing."""
@@ -487,9 +494,7 @@ async def test_two_proxies_do_not_share_a_folder(
     assert sum("another swapchart" in text for text in warnings_of(caplog)) == 1
 
 
-async def test_a_folder_is_taken_once_the_other_proxy_leaves_it(
-    tmp_path: Path, model: Path
-) -> None:
+async def test_folder_is_taken_once_the_other_proxy_leaves_it(tmp_path: Path, model: Path) -> None:
     """Its next start asks again; nobody has to start the second proxy anew."""
     async with keeping(tmp_path / "kv", demo_command(model)) as kept:
         tokens = await one_saved(kept)
@@ -504,7 +509,8 @@ async def test_a_folder_is_taken_once_the_other_proxy_leaves_it(
         assert kept.facts()["problem"] is None
 
 
-async def test_E11_a_disk_that_is_full_keeps_what_was_saved(
+@row("E11")
+async def test_full_disk_keeps_earlier_saves(
     tmp_path: Path, model: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The server itself cannot write: a new save has a name of its own, so the old one is whole."""
@@ -522,7 +528,7 @@ async def test_E11_a_disk_that_is_full_keeps_what_was_saved(
     assert any("not saved" in text for text in warnings_of(caplog))
 
 
-async def test_a_disk_that_is_nearly_full_is_not_filled(
+async def test_disk_that_is_nearly_full_is_not_filled(
     kept: Kept, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     tokens = await one_saved(kept)
@@ -538,7 +544,7 @@ async def test_a_disk_that_is_nearly_full_is_not_filled(
     assert any("MiB left" in text for text in warnings_of(caplog))
 
 
-async def test_a_folder_that_cannot_be_written_costs_the_cache_only(
+async def test_folder_that_cannot_be_written_costs_the_cache_only(
     tmp_path: Path, model: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = Path("/proc/self")
@@ -549,7 +555,7 @@ async def test_a_folder_that_cannot_be_written_costs_the_cache_only(
     assert sum("cannot be written" in text for text in warnings_of(caplog)) == 1
 
 
-async def test_a_server_that_is_no_llama_server_is_left_alone(
+async def test_server_that_is_no_llama_server_is_left_alone(
     tmp_path: Path, model: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whatever it answers to /props: here, a file server's 404."""
@@ -565,7 +571,8 @@ async def test_a_server_that_is_no_llama_server_is_left_alone(
 
 
 # ---- quota
-async def test_E11_the_quota_of_bytes_holds(tmp_path: Path, model: Path) -> None:
+@row("E11")
+async def test_quota_of_bytes_holds(tmp_path: Path, model: Path) -> None:
     """The most valuable stay."""
     async with keeping(tmp_path / "kv", demo_command(model, slots=2)) as kept:
         async with kept.life() as life:
@@ -586,7 +593,7 @@ async def test_E11_the_quota_of_bytes_holds(tmp_path: Path, model: Path) -> None
         assert len(kept.slot_files()) == 1
 
 
-async def test_old_ones_go(tmp_path: Path, model: Path) -> None:
+async def test_saves_beyond_their_age_are_removed(tmp_path: Path, model: Path) -> None:
     async with keeping(tmp_path / "kv", demo_command(model)) as kept:
         await one_saved(kept)
     value = kept.manifest()
@@ -600,7 +607,7 @@ async def test_old_ones_go(tmp_path: Path, model: Path) -> None:
 
 
 # ---- several slots
-async def test_each_conversation_is_kept_and_found_again(tmp_path: Path, model: Path) -> None:
+async def test_conversations_are_saved_and_restored_each(tmp_path: Path, model: Path) -> None:
     """Four of them, in four slots, and the server finds each by its beginning."""
     texts = [f"conversation number {number} " + STORY * (number + 2) for number in range(4)]
     async with keeping(tmp_path / "kv", demo_command(model, slots=4)) as kept:
@@ -640,7 +647,7 @@ async def test_settings_that_are_equal_make_equal_hooks(kept: Kept) -> None:
     assert kept.spec("--ctx-size", "4096") != kept.spec()
 
 
-async def test_our_hooks_stand_nearest_to_the_server(kept: Kept) -> None:
+async def test_kv_hooks_run_nearest_to_the_server(kept: Kept) -> None:
     """Nobody's own hook warms a slot before the restore, or is cut off by the save of it."""
     own = Hook(action=RunAction(argv=("true",)))
     points = ("beforeStart", "afterHealthy", "beforeStop", "suspend", "wake")
@@ -695,7 +702,7 @@ async def test_slots_in_memory_survive_a_reboot_by_their_copies(
         assert await life.cached(STORY * 5) > 50
 
 
-async def test_no_room_in_memory_costs_a_plain_start_and_nothing_else(
+async def test_full_memory_folder_leads_to_a_plain_start(
     tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip

@@ -37,7 +37,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 # ---- GGUF
-def test_metadata_is_read_without_the_tensors(tiny: Path) -> None:
+def test_gguf_metadata_is_read_without_the_tensors(tiny: Path) -> None:
     head = read_gguf(tiny)
 
     assert head.architecture == "llama"
@@ -45,7 +45,7 @@ def test_metadata_is_read_without_the_tensors(tiny: Path) -> None:
     assert head.sliding_window == 0
 
 
-def test_a_sliding_window_is_seen(tmp_path: Path) -> None:
+def test_gguf_sliding_window_is_read(tmp_path: Path) -> None:
     path = write_tiny_gguf(tmp_path / "a.gguf")
     with_metadata(path, "llama.attention.sliding_window", 512)
 
@@ -53,7 +53,7 @@ def test_a_sliding_window_is_seen(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 3, 4, 8, 23, 24, 40, 200, 5000])
-def test_a_file_that_ends_early_is_refused(tiny: Path, tmp_path: Path, size: int) -> None:
+def test_gguf_that_ends_early_is_refused(tiny: Path, tmp_path: Path, size: int) -> None:
     path = tmp_path / "cut.gguf"
     path.write_bytes(tiny.read_bytes()[:size])
     with pytest.raises(GgufError):
@@ -127,7 +127,7 @@ def test_gguf_is_read_in_time_in_proportion_to_its_size(tmp_path: Path) -> None:
         + struct.pack("<Q", 1 << 63),
     ],
 )
-def test_numbers_that_lie_cost_nothing(tmp_path: Path, data: bytes) -> None:
+def test_gguf_with_false_counts_is_refused_cheaply(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "bad.gguf"
     path.write_bytes(data)
     with pytest.raises(GgufError):
@@ -135,7 +135,9 @@ def test_numbers_that_lie_cost_nothing(tmp_path: Path, data: bytes) -> None:
 
 
 @given(st.binary(max_size=300))
-def test_no_bytes_can_upset_it(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+def test_gguf_of_any_bytes_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes
+) -> None:
     path = tmp_path_factory.mktemp("gguf") / "any.gguf"
     path.write_bytes(b"GGUF" + struct.pack("<I", 3) + data)
     try:
@@ -144,7 +146,7 @@ def test_no_bytes_can_upset_it(tmp_path_factory: pytest.TempPathFactory, data: b
         return
 
 
-def test_arrays_of_arrays_are_refused(tmp_path: Path) -> None:
+def test_gguf_arrays_of_arrays_are_refused(tmp_path: Path) -> None:
     """However deep, and not by the limit of the interpreter."""
     deep = struct.pack("<IQ", 9, 1) * 100_000
     path = tmp_path / "deep.gguf"
@@ -155,7 +157,7 @@ def test_arrays_of_arrays_are_refused(tmp_path: Path) -> None:
         read_gguf(path)
 
 
-def test_one_changed_byte_in_a_large_file_is_another_file(tmp_path: Path) -> None:
+def test_fingerprint_changes_with_one_byte_of_a_large_file(tmp_path: Path) -> None:
     """At the beginning, at the very end, and where samples are taken between."""
     path = tmp_path / "large.gguf"
     with path.open("wb") as file:
@@ -173,7 +175,7 @@ def test_one_changed_byte_in_a_large_file_is_another_file(tmp_path: Path) -> Non
     assert len(seen) == 1 + len(places)
 
 
-def test_a_file_that_was_touched_is_another_file(tmp_path: Path) -> None:
+def test_fingerprint_changes_when_a_file_is_touched(tmp_path: Path) -> None:
     path = tmp_path / "a.gguf"
     path.write_bytes(b"x")
     before = file_identity(path)
@@ -182,7 +184,7 @@ def test_a_file_that_was_touched_is_another_file(tmp_path: Path) -> None:
     assert file_identity(path) != before
 
 
-def test_all_pieces_of_a_split_model_are_found() -> None:
+def test_split_model_files_are_all_found() -> None:
     pieces = shards(Path("/m/qwen-00002-of-00003.gguf"))
 
     assert [path.name for path in pieces] == [f"qwen-0000{i}-of-00003.gguf" for i in (1, 2, 3)]
@@ -191,7 +193,7 @@ def test_all_pieces_of_a_split_model_are_found() -> None:
 
 
 # ---- folders
-def test_a_folder_belongs_to_one(tmp_path: Path) -> None:
+def test_folder_lock_is_exclusive(tmp_path: Path) -> None:
     lock = FolderLock(tmp_path / "a" / "b")
     with pytest.raises(KvStoreError, match="another swapchart"):
         FolderLock(tmp_path / "a" / "b")
@@ -201,14 +203,14 @@ def test_a_folder_belongs_to_one(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "a" / "b").stat().st_mode) == 0o700
 
 
-def test_a_folder_that_cannot_be_is_told(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/self")):
         with pytest.raises(KvStoreError, match="cannot be written"):
             FolderLock(folder)
 
 
-def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+def test_folder_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     target = tmp_path / "target"
     (tmp_path / ".swapchart.lock").symlink_to(target)
     with pytest.raises(KvStoreError):
@@ -224,11 +226,11 @@ def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
         ("swapchart-/../a.kv", False), ("../swapchart-a.kv", False), ("a.kv", False), ("", False),
     ],
 )  # fmt: skip
-def test_names_of_ours_are_told_from_paths(name: str, is_ours: bool) -> None:
+def test_slot_file_names_are_distinguished_from_paths(name: str, is_ours: bool) -> None:
     assert is_name_of_ours(name) == is_ours
 
 
-def test_a_full_disk_is_found_before_anything_is_written(
+def test_full_disk_is_detected_before_the_save(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = SlotFiles(tmp_path, "swapchart-x")
@@ -239,7 +241,7 @@ def test_a_full_disk_is_found_before_anything_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_small_disk_keeps_a_share_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_disk_keeps_a_share_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """64 MiB of a small memory disk would be all of it: then a twentieth."""
     files = SlotFiles(tmp_path, "swapchart-x")
     monkeypatch.setattr(os, "statvfs", lambda path: Usage(5000, 4096, 10_000))
@@ -256,7 +258,7 @@ def tiers(tmp_path: Path) -> SlotFiles:
     return SlotFiles(tmp_path / "memory", "swapchart-x", tmp_path / "disk")
 
 
-def test_a_copy_outlives_the_memory(tiers: SlotFiles) -> None:
+def test_copy_outlives_the_memory(tiers: SlotFiles) -> None:
     name = tiers.reserve()
     tiers.path(name).write_bytes(b"content")
     tiers.persist(name)
@@ -269,7 +271,7 @@ def test_a_copy_outlives_the_memory(tiers: SlotFiles) -> None:
     assert stat.S_IMODE(tiers.path(name).stat().st_mode) == 0o600
 
 
-def test_both_copies_go_together(tiers: SlotFiles) -> None:
+def test_copies_in_memory_and_on_disk_are_removed_together(tiers: SlotFiles) -> None:
     name = tiers.reserve()
     tiers.path(name).write_bytes(b"content")
     tiers.persist(name)
@@ -280,7 +282,7 @@ def test_both_copies_go_together(tiers: SlotFiles) -> None:
     assert [*tiers.folder.iterdir(), *tiers.disk.iterdir()] == []
 
 
-def test_a_copy_that_does_not_fit_into_memory_stays_on_the_disk(
+def test_copy_that_does_not_fit_into_memory_stays_on_the_disk(
     tiers: SlotFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = tiers.reserve()
@@ -295,9 +297,7 @@ def test_a_copy_that_does_not_fit_into_memory_stays_on_the_disk(
     assert (tiers.disk / name).read_bytes() == b"content"
 
 
-def test_a_copy_that_fails_leaves_nothing(
-    tiers: SlotFiles, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_copy_that_fails_leaves_no_file(tiers: SlotFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     name = tiers.reserve()
     tiers.path(name).write_bytes(b"content")
 
@@ -313,7 +313,7 @@ def test_a_copy_that_fails_leaves_nothing(
 
 
 # ---- checksums
-def test_a_checksum_is_computed_once_and_again_after_a_change(tmp_path: Path) -> None:
+def test_checksum_is_computed_once_and_again_after_a_change(tmp_path: Path) -> None:
     files = SlotFiles(tmp_path, "swapchart-x")
     asked: list[str] = []
 

@@ -48,7 +48,7 @@ def line(text: str) -> LaunchLine:
         "llama-server --chat-template chatml --jinja", "/opt/bin/llama-server",
     ],
 )  # fmt: skip
-def test_what_caches_do_not_depend_on_is_left_out(text: str) -> None:
+def test_fingerprint_ignores_irrelevant_options(text: str) -> None:
     assert line(text).relevant() == []
 
 
@@ -63,7 +63,7 @@ def test_what_caches_do_not_depend_on_is_left_out(text: str) -> None:
         ("--override-kv a=int:1", "--override-kv a=int:2"),
     ],
 )  # fmt: skip
-def test_what_caches_depend_on_counts(one: str, two: str) -> None:
+def test_fingerprint_includes_relevant_options(one: str, two: str) -> None:
     assert line(f"x {one}").relevant() != line(f"x {two}").relevant()
 
 
@@ -75,11 +75,11 @@ def test_what_caches_depend_on_counts(one: str, two: str) -> None:
         ("-ngl 9", "--n-gpu-layers 9"), ("-no-kvu", "--no-kv-unified"),
     ],
 )  # fmt: skip
-def test_spellings_and_order_do_not_count(one: str, two: str) -> None:
+def test_fingerprint_ignores_spelling_and_order(one: str, two: str) -> None:
     assert line(f"x {one}").relevant() == line(f"x {two}").relevant()
 
 
-def test_files_count_by_what_they_hold() -> None:
+def test_fingerprint_takes_files_by_content() -> None:
     """Where they lie says nothing; and each of several is looked at."""
     parsed = line("x -m a.gguf --lora b.gguf,c.gguf --lora-scaled d.gguf:0.5 --mmproj e.gguf")
 
@@ -90,12 +90,12 @@ def test_files_count_by_what_they_hold() -> None:
     assert not any("gguf" in text for text in parsed.relevant())
 
 
-def test_a_negative_number_is_a_value() -> None:
+def test_fingerprint_takes_a_negative_number_as_value() -> None:
     assert line("x -n -1 --ctx-size 0").value("-n") == "-1"
 
 
 @given(st.lists(st.text(min_size=0, max_size=8), max_size=12))
-def test_any_command_line_can_be_read(argv: list[str]) -> None:
+def test_fingerprint_of_any_command_line_never_raises(argv: list[str]) -> None:
     parsed = LaunchLine.parse(argv)
     parsed.relevant()
     parsed.files()
@@ -103,13 +103,13 @@ def test_any_command_line_can_be_read(argv: list[str]) -> None:
     assert parsed.program == (argv[0] if argv else "")
 
 
-def test_variables_that_llama_server_reads_count() -> None:
+def test_fingerprint_includes_variables_of_llama_server() -> None:
     given_ = {"LLAMA_ARG_CTX_SIZE": "1", "LLAMA_ARG_PORT": "2", "PATH": "x", "HOME": "y"}
 
     assert relevant_variables(given_) == ["LLAMA_ARG_CTX_SIZE=1"]
 
 
-def test_a_fingerprint_names_what_changed() -> None:
+def test_fingerprint_difference_names_what_changed() -> None:
     props = {"build_info": "b1", "total_slots": 2, "default_generation_settings": {"n_ctx": 4096}}
 
     def of(text: str = "x -np 2", **more: object) -> object:
@@ -145,7 +145,7 @@ def slot_file(path: Path, words: list[int], *, magic: int = 0x67677371) -> Path:
     return path
 
 
-def test_tokens_are_read_from_both_layouts(tmp_path: Path) -> None:
+def test_slot_tokens_are_read_from_both_layouts(tmp_path: Path) -> None:
     plain = slot_file(tmp_path / "plain", [5, 6, 7])
     packed = slot_file(tmp_path / "packed", [-1, 1, 3, 5, 6, 7, 0])
 
@@ -153,7 +153,7 @@ def test_tokens_are_read_from_both_layouts(tmp_path: Path) -> None:
     assert list(read_tokens(packed, 3) or ()) == [5, 6, 7]
 
 
-def test_what_makes_no_sense_is_not_guessed_at(tmp_path: Path) -> None:
+def test_slot_file_that_is_invalid_has_no_tokens(tmp_path: Path) -> None:
     foreign = slot_file(tmp_path / "foreign", [5, 6, 7], magic=1)
     other = slot_file(tmp_path / "other", [5, 6, 7])
     huge = tmp_path / "huge"
@@ -165,7 +165,7 @@ def test_what_makes_no_sense_is_not_guessed_at(tmp_path: Path) -> None:
 
 
 @given(st.binary(max_size=200), st.integers(0, 50))
-def test_no_bytes_can_upset_it(
+def test_slot_file_of_any_bytes_is_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, data: bytes, n: int
 ) -> None:
     path = tmp_path_factory.mktemp("slot") / "file"
@@ -179,7 +179,7 @@ NUMBERS = st.lists(st.integers(0, 3), max_size=40)
 
 
 @given(NUMBERS, NUMBERS)
-def test_a_common_prefix_is_the_longest(one: list[int], two: list[int]) -> None:
+def test_common_prefix_is_the_longest(one: list[int], two: list[int]) -> None:
     shared = common_prefix(array("i", one), array("i", two))
 
     assert one[:shared] == two[:shared]
@@ -187,7 +187,7 @@ def test_a_common_prefix_is_the_longest(one: list[int], two: list[int]) -> None:
 
 
 # ---- what to keep
-def test_a_small_prompt_does_not_win_over_a_conversation() -> None:
+def test_selection_small_prompt_does_not_replace_a_conversation() -> None:
     """Issue: a small housekeeping prompt never overwrites a valuable save."""
     choice = choose([saved("old", [1] * 100)], [saved("new", [2] * 30)], limit=1)
 
@@ -196,21 +196,21 @@ def test_a_small_prompt_does_not_win_over_a_conversation() -> None:
     assert [gone.file for gone in choice.dropped] == ["new"]
 
 
-def test_a_conversation_that_moved_on_replaces_what_it_was() -> None:
+def test_selection_longer_conversation_replaces_its_save() -> None:
     for tokens in ([1] * 120, [1] * 80 + [2] * 5, [1] * 60):
         choice = choose([saved("old", [1] * 100 + [9])], [saved("new", [*tokens, 3])], limit=4)
 
         assert [kept.file for kept in choice.kept] == ["new"]
 
 
-def test_a_mere_beginning_is_not_worth_a_file() -> None:
+def test_selection_prefix_of_a_saved_conversation_is_not_saved() -> None:
     """A request that only began the conversation again, such as one that was cancelled."""
     choice = choose([saved("old", [1] * 100 + [9])], [saved("new", [1] * 40)], limit=4)
 
     assert [kept.file for kept in choice.kept] == ["old"]
 
 
-def test_a_shared_system_prompt_does_not_make_one_conversation_of_two() -> None:
+def test_selection_shared_system_prompt_keeps_two_conversations() -> None:
     """Each new one replaces the old one that is most like it, and no other."""
     prompt = [1] * 60
     old = [saved("a", prompt + [2] * 30), saved("b", prompt + [3] * 30)]
@@ -219,7 +219,7 @@ def test_a_shared_system_prompt_does_not_make_one_conversation_of_two() -> None:
     assert {kept.file for kept in choice.kept} == {"c", "b"}
 
 
-def test_unknown_tokens_count_as_another_conversation() -> None:
+def test_selection_unknown_tokens_are_another_conversation() -> None:
     old, new = (entry("old", 100), None), (entry("new", 90), None)
 
     assert [kept.file for kept in choose([old], [new], limit=2).kept] == ["new", "old"]
@@ -231,7 +231,7 @@ ENTRIES = st.lists(
 
 
 @given(ENTRIES, ENTRIES, st.integers(1, 4))
-def test_choosing_keeps_its_laws(
+def test_selection_keeps_its_invariants(
     old: list[tuple[list[int], int]], new: list[tuple[list[int], int]], limit: int
 ) -> None:
     """Everything is kept or dropped, never more than the limit, and the best come first."""
@@ -248,7 +248,7 @@ def test_choosing_keeps_its_laws(
     assert bool(kept) == bool(everything)
 
 
-def test_value_halves_with_each_run_and_never_overflows() -> None:
+def test_selection_value_halves_with_each_run_and_never_overflows() -> None:
     assert entry("a", 100, misses=2).value == 25.0
     assert entry("a", 100, misses=10_000).value > 0
     newer, older = entry("new", 100, saved_at=2.0), entry("old", 100, saved_at=1.0)
@@ -274,13 +274,13 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-def test_every_dialect_tells_what_was_reused(name: str) -> None:
+def test_cache_usage_is_read_from_each_dialect(name: str) -> None:
     ms = 5.5 if name in ("llama", "stream") else None
 
     assert seen_in(ANSWERS[name]) == CacheUsage(cached=30, read=10, written=4, read_ms=ms)
 
 
-def test_the_text_of_an_answer_cannot_pass_for_numbers() -> None:
+def test_cache_usage_ignores_the_generated_text() -> None:
     text = 'say "cache_n":999, "prompt_n":999'
     data = json.dumps({"choices": [{"message": {"content": text}}]}).encode()
 
@@ -290,7 +290,7 @@ def test_the_text_of_an_answer_cannot_pass_for_numbers() -> None:
 
 
 @given(st.binary(max_size=300))
-def test_no_answer_can_upset_it(data: bytes) -> None:
+def test_cache_usage_of_any_response_never_raises(data: bytes) -> None:
     seen_in(data)
     seen_in(ANSWERS["llama"] + data)
 
@@ -306,7 +306,7 @@ def note(run: RunStatistics, record: Effectiveness, cached: int, read: int) -> N
     run.note(CacheUsage(cached=cached, read=read, written=2), record)
 
 
-def test_a_hit_is_half_of_what_was_restored() -> None:
+def test_effectiveness_hit_is_half_of_the_restored_tokens() -> None:
     for cached, verdict in ((500, "works"), (499, "partial"), (100, "partial"), (99, "unknown")):
         run, record = run_with(1000)
         note(run, record, cached, 10)
@@ -314,7 +314,7 @@ def test_a_hit_is_half_of_what_was_restored() -> None:
         assert record.verdict == verdict
 
 
-def test_reuse_of_what_this_run_has_read_proves_nothing() -> None:
+def test_effectiveness_reuse_within_one_run_proves_nothing() -> None:
     """The same prompt twice to a server that restores in name only."""
     run, record = run_with(1000)
     note(run, record, 0, 1000)
@@ -323,7 +323,7 @@ def test_reuse_of_what_this_run_has_read_proves_nothing() -> None:
     assert record.verdict == "unknown"
 
 
-def test_reuse_after_another_conversation_is_a_proof_all_the_same() -> None:
+def test_effectiveness_reuse_after_another_conversation_is_proof() -> None:
     run, record = run_with(1000)
     note(run, record, 0, 50)
     note(run, record, 999, 1)
@@ -331,7 +331,7 @@ def test_reuse_after_another_conversation_is_a_proof_all_the_same() -> None:
     assert record.verdict == "works"
 
 
-def test_one_run_counts_once() -> None:
+def test_effectiveness_run_counts_once() -> None:
     run, record = run_with(1000, 1000)
     note(run, record, 999, 1)
     note(run, record, 2000, 1)
@@ -339,7 +339,7 @@ def test_one_run_counts_once() -> None:
     assert record.hits == 1
 
 
-def test_a_conversation_that_was_read_anew_disproves_twice() -> None:
+def test_effectiveness_conversation_evaluated_again_counts_twice_against() -> None:
     record = Effectiveness()
     old = [saved("e0", [1] * 100)]
     for _ in range(2):
@@ -352,7 +352,7 @@ def test_a_conversation_that_was_read_anew_disproves_twice() -> None:
 
 
 @pytest.mark.parametrize("why", ["an answer was not seen", "it did not go on", "nothing came"])
-def test_what_may_have_other_reasons_disproves_nothing(why: str) -> None:
+def test_effectiveness_ambiguous_response_disproves_nothing(why: str) -> None:
     run, record = run_with(100)
     if why != "nothing came":
         note(run, record, 0, 110)
@@ -366,13 +366,13 @@ def test_what_may_have_other_reasons_disproves_nothing(why: str) -> None:
     assert record.failures == 0
 
 
-def test_a_verdict_can_change_its_mind() -> None:
+def test_effectiveness_verdict_can_change() -> None:
     assert Effectiveness(hits=1, failures=5).verdict == "partial"
     assert Effectiveness(hits=5, failures=5).verdict == "works"
     assert Effectiveness(parts=1, failures=9).verdict == "partial"
 
 
-def test_answers_are_watched_for_a_while_only() -> None:
+def test_effectiveness_watches_a_bounded_number_of_responses() -> None:
     run, record = run_with(100)
     for _ in range(16):
         assert run.is_watching
@@ -382,12 +382,12 @@ def test_answers_are_watched_for_a_while_only() -> None:
 
 
 # ---- cost
-def test_nothing_is_refused_before_it_was_measured() -> None:
+def test_cost_unknown_refuses_no_save() -> None:
     assert Effectiveness().pays(10)
     assert Effectiveness(read_ms_per_token=0.001).pays(10)
 
 
-def test_what_costs_more_than_it_saves_does_not_pay() -> None:
+def test_cost_above_the_benefit_refuses_the_save() -> None:
     record = Effectiveness()
     record.note_answer(CacheUsage(cached=0, read=1000, read_ms=100.0))  # 0.1 ms a token
     record.note_save(1000, 100_000_000, 60.0)
@@ -398,7 +398,7 @@ def test_what_costs_more_than_it_saves_does_not_pay() -> None:
     assert record.pays(2000)  # what was measured is taken for a fixed cost before it is known
 
 
-def test_larger_saves_teach_what_a_megabyte_costs() -> None:
+def test_cost_per_megabyte_is_learned_from_larger_saves() -> None:
     record = Effectiveness()
     record.note_save(1000, 1_000_000, 10.0)
     for _ in range(20):
@@ -414,7 +414,7 @@ ANYTHING = st.one_of(st.none(), st.text(), st.floats(), st.integers(), st.boolea
 @example({"bytes_per_token": math.inf})
 @example({"bytes_per_token": 10**400})
 @given(st.dictionaries(st.sampled_from([*Effectiveness.__slots__, "x"]), ANYTHING))
-def test_any_manifest_can_be_loaded(value: dict[str, object]) -> None:
+def test_manifest_of_any_json_can_be_loaded(value: dict[str, object]) -> None:
     record = Effectiveness.load(value)
     record.pays(100)
     record.expected_bytes(100)

@@ -166,7 +166,7 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
 
 
 # ---- saves
-async def test_the_largest_is_saved_and_restored_first(stage: Stage) -> None:
+async def test_save_and_restore_begin_with_the_largest_slot(stage: Stage) -> None:
     await stage.save()
     assert stage.tokens() == [400, 300]
     await stage.restore()
@@ -175,7 +175,7 @@ async def test_the_largest_is_saved_and_restored_first(stage: Stage) -> None:
     assert [entry.tokens for entry in stage.model.state.run.restored.values()] == [400, 300]
 
 
-async def test_trap_3_a_slot_that_is_refused_does_not_cost_the_others(
+async def test_save_of_a_refused_slot_does_not_affect_the_others(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As some builds refuse one that holds images: 501. It is said once, and tried again."""
@@ -193,7 +193,7 @@ async def test_trap_3_a_slot_that_is_refused_does_not_cost_the_others(
     assert text == f"{NAME}: kv: not saved: save of slot 0: status 501: not with images"
 
 
-async def test_a_server_that_dies_in_a_save_loses_nothing_that_was_saved(
+async def test_server_that_dies_in_a_save_keeps_earlier_saves(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Killed with half a file written: that one goes, the ones before stay."""
@@ -209,7 +209,7 @@ async def test_a_server_that_dies_in_a_save_loses_nothing_that_was_saved(
     assert any("what was saved before is kept" in text for text in warnings_of(caplog))
 
 
-async def test_a_save_that_hangs_keeps_what_came_before_it(
+async def test_save_that_hangs_keeps_earlier_slots(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The largest was written when its time was over."""
@@ -225,7 +225,7 @@ async def test_a_save_that_hangs_keeps_what_came_before_it(
 
 
 @pytest.mark.parametrize("written", [0, 999])
-async def test_less_than_was_said_to_be_written_is_not_kept(
+async def test_save_shorter_than_reported_is_not_kept(
     stage: Stage, caplog: pytest.LogCaptureFixture, written: int
 ) -> None:
     """A full disk, or a folder that has another name in the server's container."""
@@ -243,7 +243,7 @@ async def test_less_than_was_said_to_be_written_is_not_kept(
     assert ("say so in kv.dir" in text) == (not written)
 
 
-async def test_a_slot_of_other_adapters_is_left_out(stage: Stage) -> None:
+async def test_slot_of_other_adapters_is_left_out(stage: Stage) -> None:
     """A request that asked for a LoRA of its own filled it: for others that cache is wrong."""
     stage.play.lora = [{"id": 0, "scale": 0.5}]
     await stage.save()
@@ -251,7 +251,7 @@ async def test_a_slot_of_other_adapters_is_left_out(stage: Stage) -> None:
     assert stage.tokens() == [400]
 
 
-async def test_a_server_that_does_not_tell_its_slots_is_told_of(
+async def test_server_that_hides_its_slots_is_reported(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
     """With --no-slots: nothing is asked of it, and what was saved stays."""
@@ -265,7 +265,7 @@ async def test_a_server_that_does_not_tell_its_slots_is_told_of(
     assert any("GET /slots: status 501" in text for text in warnings_of(caplog))
 
 
-async def test_a_server_that_sleeps_is_not_woken_for_a_save(stage: Stage) -> None:
+async def test_server_that_sleeps_is_not_woken_for_a_save(stage: Stage) -> None:
     await stage.save()
     stage.play.is_asleep = True
     stage.play.asked.clear()
@@ -275,7 +275,7 @@ async def test_a_server_that_sleeps_is_not_woken_for_a_save(stage: Stage) -> Non
     assert stage.tokens() == [400, 300]
 
 
-async def test_a_quota_leaves_out_the_slot_that_is_too_large_and_no_other(
+async def test_quota_leaves_out_the_slot_that_is_too_large_and_no_other(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is not even written, once it is known how large it would be."""
@@ -292,7 +292,7 @@ async def test_a_quota_leaves_out_the_slot_that_is_too_large_and_no_other(
     assert any("more than maxBytes (1400)" in text for text in warnings_of(caplog))
 
 
-async def test_a_manifest_that_cannot_be_written_keeps_the_old_one(
+async def test_manifest_that_cannot_be_written_keeps_the_old_one(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Old manifest and old files belong together; the new files go."""
@@ -314,9 +314,7 @@ async def test_a_manifest_that_cannot_be_written_keeps_the_old_one(
 
 
 @pytest.mark.parametrize("wish", ["off", "removed"])
-async def test_trap_7_what_is_switched_off_during_a_save_is_still_whole(
-    stage: Stage, wish: str
-) -> None:
+async def test_kv_switched_off_during_a_save_completes_it(stage: Stage, wish: str) -> None:
     """The save under way ends well, and only then the folder is free for others."""
     stage.play.gate.clear()
     task = asyncio.get_running_loop().create_task(stage.hook("beforeStop", -1))
@@ -335,7 +333,7 @@ async def test_trap_7_what_is_switched_off_during_a_save_is_still_whole(
     assert stage.keeper.facts(NAME) is None
 
 
-async def test_trap_7_what_is_switched_off_before_a_save_is_not_saved(stage: Stage) -> None:
+async def test_kv_switched_off_before_a_save_saves_nothing(stage: Stage) -> None:
     """Its process was started with a hook for that, and goes without."""
     await stage.save()
     before = stage.tokens()
@@ -351,7 +349,7 @@ async def test_trap_7_what_is_switched_off_before_a_save_is_not_saved(stage: Sta
 
 
 # ---- restores
-async def test_a_restore_that_hangs_is_a_plain_start_and_no_crash(
+async def test_restore_that_hangs_is_a_plain_start_and_no_crash(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its deadline ends it; nothing is held against the file, and the next start has it."""
@@ -367,7 +365,7 @@ async def test_a_restore_that_hangs_is_a_plain_start_and_no_crash(
     assert len(stage.model.state.run.restored) == 2
 
 
-async def test_trap_12_a_server_that_dies_of_a_restore_is_not_asked_again(
+async def test_restore_that_killed_its_server_is_not_retried(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The mark was on the disk before the restore began; the other file is still good."""
@@ -388,7 +386,7 @@ async def test_trap_12_a_server_that_dies_of_a_restore_is_not_asked_again(
     "answer",
     [(400, {"error": {"message": "invalid slot save file"}}), (200, {}), (200, {"n_restored": 0})],
 )
-async def test_a_restore_that_is_refused_costs_that_file_only(
+async def test_restore_that_is_refused_drops_that_file_only(
     stage: Stage, caplog: pytest.LogCaptureFixture, answer: tuple[int, dict[str, Any]]
 ) -> None:
     """The slot may hold anything then, so it is emptied; the next file goes into it."""
@@ -407,7 +405,7 @@ async def test_a_restore_that_is_refused_costs_that_file_only(
     assert sum("were refused" in text for text in warnings_of(caplog)) == 1
 
 
-async def test_less_than_was_saved_is_no_restore(stage: Stage) -> None:
+async def test_restore_of_fewer_tokens_has_failed(stage: Stage) -> None:
     """200 with another number of tokens: the slot is emptied."""
     await stage.save()
     stage.play.part = lambda number, action, name: (200, {"n_restored": 299, "n_read": 1212})
@@ -417,7 +415,7 @@ async def test_less_than_was_saved_is_no_restore(stage: Stage) -> None:
     assert stage.play.asked == [(0, "restore"), (0, "erase")] * 2
 
 
-async def test_a_stop_in_the_middle_of_a_restore_holds_nothing_against_the_file(
+async def test_restore_interrupted_by_a_stop_does_not_count_against_the_file(
     stage: Stage,
 ) -> None:
     """The hook is cancelled by the runtime, not by its own deadline."""
@@ -447,7 +445,7 @@ class Answer:
 
 
 @pytest.mark.parametrize("number", ["9" * 309, "9" * 310, "9" * 4000, "1e999", "-1", "x"])
-async def test_response_number_is_absurd_later_responses_are_learnt(
+async def test_response_number_is_absurd_later_responses_still_count(
     stage: Stage, number: str
 ) -> None:
     """One number of 310 digits ended the proxy with all models."""
@@ -463,7 +461,7 @@ async def test_response_number_is_absurd_later_responses_are_learnt(
     assert facts["reused_tokens_total"] == 390
 
 
-async def test_learning_raises_later_responses_are_learnt(
+async def test_learning_raises_later_responses_still_count(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whatever goes wrong with one response, it is logged, left out, and the next one counts."""

@@ -33,7 +33,7 @@ async def asked(body: bytes, head: bytes = b"") -> tuple[object, list[bytes]]:
 @pytest.mark.parametrize(
     "body", [b"[" * 100_000, b'{"a":' * 100_000, b"[" + b"[]," * 500_000 + b"1]", b"9" * 5000, b""]
 )
-def test_props_that_are_none_are_no_error(body: bytes) -> None:
+def test_props_that_are_missing_are_no_error(body: bytes) -> None:
     """Nesting, floods and numbers without end are no properties."""
     assert asyncio.run(asked(body))[0] is None
 
@@ -43,7 +43,7 @@ def test_props_beyond_their_limit_are_an_error_of_the_server() -> None:
     assert isinstance(asyncio.run(asked(b" " * (3 << 20)))[0], ConnectionError)
 
 
-def test_props_that_are_packed_are_not_unpacked() -> None:
+def test_props_that_are_compressed_are_not_decompressed() -> None:
     """Nothing that was asked for is packed, so 200 MB in 200 KB are no properties."""
     found, heads = asyncio.run(asked(_PACKED, b"Content-Encoding: gzip\r\n"))
 

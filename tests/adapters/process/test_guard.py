@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tools.rows import row
 
 from swapchart.adapters.process import LocalLauncher, guard_process, procfs
 from swapchart.runtime.log_ring import LogRing
@@ -127,7 +128,8 @@ def eventually(is_true: Callable[[], object], within_s: float = 10.0) -> float:
     return time.monotonic() - began
 
 
-def test_A15_nothing_outlives_a_killed_proxy(proxy: subprocess.Popen[bytes]) -> None:
+@row("A15")
+def test_guard_ends_all_trees_of_a_killed_proxy(proxy: subprocess.Popen[bytes]) -> None:
     """SIGKILL of the proxy ends all trees in two seconds: daemons, deaf and unmarked ones."""
     pid = guard_pid(proxy)
     unmarked = members_without_marker("guard-test")
@@ -139,7 +141,8 @@ def test_A15_nothing_outlives_a_killed_proxy(proxy: subprocess.Popen[bytes]) -> 
     eventually(lambda: not is_alive(pid))
 
 
-def test_A15_a_guard_is_replaced_and_hard_to_move(proxy: subprocess.Popen[bytes]) -> None:
+@row("A15")
+def test_guard_that_dies_is_replaced_and_ignores_signals(proxy: subprocess.Popen[bytes]) -> None:
     """The usual signals do not end a guard; one that is killed is replaced, knowing all."""
     first = guard_pid(proxy)
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -152,7 +155,8 @@ def test_A15_a_guard_is_replaced_and_hard_to_move(proxy: subprocess.Popen[bytes]
     assert eventually(lambda: not tree_of("guard-test", unmarked)) < 3
 
 
-def test_A15_a_proxy_that_ends_by_an_error_leaves_nothing(
+@row("A15")
+def test_guard_ends_all_trees_of_a_proxy_that_fails(
     proxy: subprocess.Popen[bytes],
 ) -> None:
     """Ctrl-C and SIGTERM, handled or not, leave nothing either."""
@@ -164,7 +168,8 @@ def test_A15_a_proxy_that_ends_by_an_error_leaves_nothing(
 
 
 @pytest.mark.anyio
-async def test_A40_the_guard_holds_nothing_of_ours() -> None:
+@row("A40")
+async def test_guard_inherits_no_descriptors_or_environment() -> None:
     """It has three descriptors, its own session and no environment, and is gone when we are."""
     async with LocalLauncher() as launcher:
         pid = launcher.guard_pid
@@ -179,7 +184,7 @@ async def test_A40_the_guard_holds_nothing_of_ours() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_normal_end_lets_strangers_live(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_guard_at_a_normal_end_kills_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Told to go, the guard goes at once and ends nobody: that we have done ourselves."""
     monkeypatch.setattr("swapchart.adapters.process.guard._LEAVE_S", 30)
     env = {**os.environ, "SWAPCHART_INSTANCE": "calm"}
@@ -193,7 +198,7 @@ async def test_a_normal_end_lets_strangers_live(monkeypatch: pytest.MonkeyPatch)
     stranger.wait()
 
 
-def test_the_guard_hears_groups_come_and_go() -> None:
+def test_guard_tracks_groups() -> None:
     """Lines may arrive in pieces; what is not understood is passed over."""
     near, far = os.pipe()
     for piece in (b"+12 3", b"45\n+13 1\n", b"-13\n-99\nnonsense\n+7\n", b"+14 "):
@@ -206,7 +211,7 @@ def test_the_guard_hears_groups_come_and_go() -> None:
     os.close(near)
 
 
-def test_the_guard_goes_when_it_is_told_to() -> None:
+def test_guard_ends_on_request() -> None:
     """A full stop means that the proxy has ended everything itself."""
     near, far = os.pipe()
     os.write(far, b"+12 345\n.\n")
@@ -216,7 +221,7 @@ def test_the_guard_goes_when_it_is_told_to() -> None:
     os.close(far)
 
 
-def test_the_guard_spares_who_was_given_an_old_number() -> None:
+def test_guard_spares_a_process_with_a_recycled_pid() -> None:
     """A group whose leader began at another time than was said is a stranger's."""
     with subprocess.Popen(("sleep", "60"), start_new_session=True) as stranger:
         found = procfs.find(stranger.pid)

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import anyio
 import anyio.abc
 import pytest
+from tools.rows import row
 
 from swapchart.adapters.process import LocalLauncher, LocalProcess, procfs
 from swapchart.adapters.process.port import http_probe, listeners
@@ -131,7 +132,10 @@ async def serve(
         ("close", Probe(is_ok=False, detail="closed without an answer")),
     ],
 )
-async def test_A28_only_a_200_is_ok(launcher: LocalLauncher, mode: str, expected: Probe) -> None:
+@row("A28")
+async def test_probe_passes_with_200_only(
+    launcher: LocalLauncher, mode: str, expected: Probe
+) -> None:
     """Any other status is no, redirects are not followed, and the detail says what came."""
     process, port, _ = await serve(launcher, mode)
 
@@ -149,9 +153,8 @@ async def test_A28_only_a_200_is_ok(launcher: LocalLauncher, mode: str, expected
         ("endless silence", Probe(is_ok=True)),
     ],
 )
-async def test_A26_A29_a_probe_ends_in_time(
-    launcher: LocalLauncher, mode: str, expected: Probe
-) -> None:
+@row("A26", "A29")
+async def test_probe_ends_in_time(launcher: LocalLauncher, mode: str, expected: Probe) -> None:
     """Neither silence nor a trickle nor an endless body holds a probe beyond its timeout."""
     process, port, _ = await serve(launcher, mode)
     began = time.monotonic()
@@ -161,7 +164,7 @@ async def test_A26_A29_a_probe_ends_in_time(
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "::1"])
-async def test_the_request_is_plain_and_complete(launcher: LocalLauncher, host: str) -> None:
+async def test_probe_request_is_plain_and_complete(launcher: LocalLauncher, host: str) -> None:
     """Names and both address families work; the target is sent as declared, safely quoted."""
     process, port, log = await serve(launcher, "echo", "::1" if host == "::1" else "127.0.0.1")
     name = f"[{host}]" if ":" in host else host
@@ -187,7 +190,7 @@ async def test_the_request_is_plain_and_complete(launcher: LocalLauncher, host: 
         ("http://a..b/", "unknown host"),
     ],
 )
-async def test_what_cannot_be_reached_is_said(
+async def test_probe_of_an_unreachable_address_names_the_reason(
     launcher: LocalLauncher, url: str, detail: str
 ) -> None:
     """A probe never raises; it says in a few words what was in the way."""
@@ -196,7 +199,7 @@ async def test_what_cannot_be_reached_is_said(
     assert await process.probe(url, timeout_s=5) == Probe(is_ok=False, detail=detail)
 
 
-async def test_plain_text_is_no_tls(launcher: LocalLauncher) -> None:
+async def test_probe_of_https_against_plain_text_fails(launcher: LocalLauncher) -> None:
     """An https URL at a plain server fails as such."""
     process, port, _ = await serve(launcher, "200")
     probe = await process.probe(f"https://127.0.0.1:{port}/", timeout_s=5)
@@ -205,7 +208,7 @@ async def test_plain_text_is_no_tls(launcher: LocalLauncher) -> None:
     assert probe.detail.startswith("tls: ")
 
 
-async def test_the_certificates_of_the_machine_are_read_once(
+async def test_probe_reads_the_system_certificates_once(
     launcher: LocalLauncher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Reading them takes 20 ms of the event loop's time, and a start is probed often."""
@@ -230,7 +233,8 @@ async def answer(stream: anyio.abc.SocketStream) -> None:
         await stream.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 
 
-async def test_A18_an_older_stranger_on_the_port_is_not_ours(launcher: LocalLauncher) -> None:
+@row("A18")
+async def test_probe_of_an_older_foreign_process_fails(launcher: LocalLauncher) -> None:
     """A 200 from a process that was there before our child does not make it ready."""
     process = await launcher.start(Command(argv=("sleep", "60")), LogRing())
     async with (
@@ -248,7 +252,8 @@ async def test_A18_an_older_stranger_on_the_port_is_not_ours(launcher: LocalLaun
     assert probe.detail.startswith(f"{who}, which the command did not start")
 
 
-async def test_A18_another_service_on_the_port_is_not_ours(launcher: LocalLauncher) -> None:
+@row("A18")
+async def test_probe_of_another_service_fails(launcher: LocalLauncher) -> None:
     """A younger process is refused too if it carries the marker of another run."""
     process = await launcher.start(Command(argv=("sleep", "60")), LogRing())
     other, port, _ = await serve(launcher, "200")
@@ -259,7 +264,7 @@ async def test_A18_another_service_on_the_port_is_not_ours(launcher: LocalLaunch
     assert probe.detail.startswith(f"port {port} is answered by pid {other.pid} ({name}) of 200")
 
 
-async def test_the_proof_is_made_once_for_each_port(
+async def test_probe_verifies_the_owner_once_for_each_port(
     launcher: LocalLauncher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Later probes of the same port cost one connection and no look into /proc."""
@@ -278,7 +283,7 @@ async def test_the_proof_is_made_once_for_each_port(
     assert asked == [port]
 
 
-async def test_what_the_leader_listens_on_is_proved_without_a_scan(
+async def test_probe_of_the_leader_needs_no_scan(
     launcher: LocalLauncher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only where the leader does not hold the socket are all processes of the machine looked at."""
@@ -299,7 +304,7 @@ async def test_what_the_leader_listens_on_is_proved_without_a_scan(
     assert scans
 
 
-async def test_the_second_address_of_a_name_is_tried_soon(
+async def test_probe_tries_the_second_address_soon(
     launcher: LocalLauncher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A name whose first address answers nothing is asked at its next one, within the limit."""
@@ -315,7 +320,7 @@ async def test_the_second_address_of_a_name_is_tried_soon(
     assert probe == Probe(is_ok=True)
 
 
-async def test_a_reset_is_a_lost_connection(launcher: LocalLauncher) -> None:
+async def test_probe_that_is_reset_lost_its_connection(launcher: LocalLauncher) -> None:
     """A server that closes over what it has not read is one that did not answer."""
     process, port, _ = await serve(launcher, "reset")
 
@@ -324,7 +329,7 @@ async def test_a_reset_is_a_lost_connection(launcher: LocalLauncher) -> None:
     )
 
 
-async def test_a_connection_that_is_gone_at_once_is_a_lost_one(launcher: LocalLauncher) -> None:
+async def test_probe_whose_connection_ends_at_once_lost_it(launcher: LocalLauncher) -> None:
     """Reset by a dying server between the accept and our first look: no peer, and no exception."""
     process, port, _ = await serve(launcher, "slam")
     for _ in range(300):
@@ -333,7 +338,7 @@ async def test_a_connection_that_is_gone_at_once_is_a_lost_one(launcher: LocalLa
         assert probe.detail != "timeout"
 
 
-async def test_a_connection_to_itself_is_refused(
+async def test_probe_connected_to_itself_is_refused(
     launcher: LocalLauncher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where nobody listens, TCP can connect a port to itself; that is nobody, and frees it."""
@@ -355,7 +360,7 @@ async def test_a_connection_to_itself_is_refused(
         pass
 
 
-async def test_a_stopped_server_times_out(launcher: LocalLauncher) -> None:
+async def test_probe_of_a_stopped_process_times_out(launcher: LocalLauncher) -> None:
     """A server that is stopped accepts in the kernel only: the probe ends by its timeout."""
     process, port, _ = await serve(launcher, "200")
     os.kill(process.pid, signal.SIGSTOP)

@@ -13,6 +13,7 @@ from pathlib import Path
 import anyio
 import pytest
 from tools.loops import needs
+from tools.rows import row
 
 from swapchart.adapters.process import LocalLauncher, LocalProcess, oom, pidfd, procfs
 from swapchart.runtime.errors import EngineError, SpecError
@@ -101,7 +102,8 @@ async def until_said(log: LogRing, words: bytes, within_s: float = 10.0) -> None
         (("true\ud800", "s3cret"), "cannot be encoded"),
     ],
 )
-async def test_A01_what_cannot_be_executed_is_a_spec_error(
+@row("A01")
+async def test_launch_of_a_command_that_cannot_run_is_a_spec_error(
     launcher: LocalLauncher, tmp_path: Path, argv: tuple[str, ...], reason: str
 ) -> None:
     """A wrong command fails at once, for good, and its text holds no argument."""
@@ -118,13 +120,15 @@ async def test_A01_what_cannot_be_executed_is_a_spec_error(
     assert time.monotonic() - began < 0.5
 
 
-async def test_A01_a_missing_working_directory_is_named(launcher: LocalLauncher) -> None:
+@row("A01")
+async def test_launch_in_a_missing_directory_names_it(launcher: LocalLauncher) -> None:
     """It is the directory that is missing, not the program."""
     with pytest.raises(SpecError, match=r"true: working directory /no/such/place: No such file"):
         await launcher.start(Command(argv=("true",), cwd="/no/such/place"), LogRing())
 
 
-async def test_A02_exit_codes_signals_and_last_words(launcher: LocalLauncher) -> None:
+@row("A02")
+async def test_wait_reports_exit_code_signal_and_last_output(launcher: LocalLauncher) -> None:
     """Every way to end is told as it was, to every waiter, with the log complete."""
     for script, expected in [
         ("echo last words; exit 0", Exit(code=0)),
@@ -148,7 +152,8 @@ async def test_A02_exit_codes_signals_and_last_words(launcher: LocalLauncher) ->
         assert await process.sweep(0) == 0
 
 
-async def test_A02_the_log_is_complete_when_the_end_is_told(
+@row("A02")
+async def test_wait_returns_after_the_log_is_complete(
     launcher: LocalLauncher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All that a child wrote is in its log when wait returns, even if the pump was behind."""
@@ -162,7 +167,8 @@ async def test_A02_the_log_is_complete_when_the_end_is_told(
     await process.sweep(0)
 
 
-async def test_A02_an_exit_is_seen_at_once(launcher: LocalLauncher) -> None:
+@row("A02")
+async def test_wait_returns_at_once_after_an_exit(launcher: LocalLauncher) -> None:
     """Between a child's end and the answer of wait lie less than 50 ms."""
     process = await launcher.start(sh("exec sleep 60"), LogRing())
     began = time.monotonic()
@@ -173,7 +179,8 @@ async def test_A02_an_exit_is_seen_at_once(launcher: LocalLauncher) -> None:
     assert await process.sweep(0) == 0
 
 
-async def test_A03_a_crash_takes_the_tree_with_it(launcher: LocalLauncher) -> None:
+@row("A03")
+async def test_sweep_after_a_crash_ends_the_tree(launcher: LocalLauncher) -> None:
     """After a crash of the leader, sweep ends its workers, wherever they have gone."""
     log = LogRing()
     script = "sleep 60 & sleep 61 & env -i sleep 62 & setsid sleep 63 & echo up; wait"
@@ -187,7 +194,8 @@ async def test_A03_a_crash_takes_the_tree_with_it(launcher: LocalLauncher) -> No
     assert process.tree() == []
 
 
-async def test_A03_an_unmarked_job_of_its_own_is_found(launcher: LocalLauncher) -> None:
+@row("A03")
+async def test_sweep_finds_an_unmarked_job(launcher: LocalLauncher) -> None:
     """A worker without environment, in a group of its own, is known by its session."""
     log = LogRing()
     script = """
@@ -228,7 +236,7 @@ async def test_sweep_of_a_living_leader_ends_it_too(launcher: LocalLauncher) -> 
     assert not [each for each in zombies() if each.sid == process.pid]
 
 
-async def test_sweep_of_nothing_is_quick(launcher: LocalLauncher) -> None:
+async def test_sweep_of_an_empty_tree_is_fast(launcher: LocalLauncher) -> None:
     """With an empty tree sweep costs one look."""
     process = await launcher.start(sh("exit 0"), LogRing())
     await process.wait()
@@ -241,7 +249,8 @@ async def test_sweep_of_nothing_is_quick(launcher: LocalLauncher) -> None:
     assert min(costs) < 0.05
 
 
-async def test_A08_a_leader_that_ignores_sigterm_is_killed(launcher: LocalLauncher) -> None:
+@row("A08")
+async def test_kill_ends_a_leader_that_ignores_sigterm(launcher: LocalLauncher) -> None:
     """To terminate is to ask, to kill is to end."""
     log = LogRing()
     process = await launcher.start(sh("trap '' TERM; echo up; exec sleep 60"), log)
@@ -256,7 +265,8 @@ async def test_A08_a_leader_that_ignores_sigterm_is_killed(launcher: LocalLaunch
     assert await process.sweep(0) == 0
 
 
-async def test_A09_workers_that_ignore_sigterm_are_swept(launcher: LocalLauncher) -> None:
+@row("A09")
+async def test_sweep_kills_workers_that_ignore_sigterm(launcher: LocalLauncher) -> None:
     """When the leader ends on SIGTERM, the rest gets its grace and is then killed."""
     log = LogRing()
     worker = "(trap '' TERM; echo up; while :; do sleep 0.05; done)"
@@ -271,7 +281,8 @@ async def test_A09_workers_that_ignore_sigterm_are_swept(launcher: LocalLauncher
     assert process.tree() == []
 
 
-async def test_A12_a_daemon_is_asked_before_it_is_killed(launcher: LocalLauncher) -> None:
+@row("A12")
+async def test_sweep_terminates_a_daemon_before_it_kills_it(launcher: LocalLauncher) -> None:
     """SIGTERM to the group does not reach it; sweep lets it end in good order, and soon."""
     log = LogRing()
     daemon = "trap 'echo daemon ends; exit 0' TERM; echo up; while :; do sleep 0.05; done"
@@ -286,7 +297,8 @@ async def test_A12_a_daemon_is_asked_before_it_is_killed(launcher: LocalLauncher
     assert b"daemon ends" in log.history()
 
 
-async def test_A10_a_held_pipe_delays_nothing(launcher: LocalLauncher) -> None:
+@row("A10")
+async def test_wait_and_sweep_are_not_delayed_by_a_held_pipe(launcher: LocalLauncher) -> None:
     """A grandchild that holds the output keeps neither wait nor sweep from returning."""
     log = LogRing()
     began = time.monotonic()
@@ -298,7 +310,8 @@ async def test_A10_a_held_pipe_delays_nothing(launcher: LocalLauncher) -> None:
     await eventually(lambda: process.is_quiet, 2)
 
 
-async def test_A10_a_stranger_that_holds_the_pipe_loses_it(launcher: LocalLauncher) -> None:
+@row("A10")
+async def test_pipe_held_by_a_foreign_process_is_closed(launcher: LocalLauncher) -> None:
     """A pipe that somebody outside the tree holds is closed a second after sweep."""
     log = LogRing()
     process = await launcher.start(sh("echo up; exec sleep 60"), log)
@@ -316,7 +329,8 @@ async def test_A10_a_stranger_that_holds_the_pipe_loses_it(launcher: LocalLaunch
         stranger.kill()
 
 
-async def test_A12_a_daemon_is_found_and_killed(launcher: LocalLauncher) -> None:
+@row("A12")
+async def test_sweep_finds_and_kills_a_daemon(launcher: LocalLauncher) -> None:
     """A double fork with setsid does not escape: sweep finds the daemon by its marker."""
     log = LogRing()
     script = "(setsid sh -c 'sleep 60 & echo up; wait' >/dev/null 2>&1 &) ; sleep 0.2; exit 0"
@@ -327,7 +341,8 @@ async def test_A12_a_daemon_is_found_and_killed(launcher: LocalLauncher) -> None
     assert await process.sweep(0) == 2
 
 
-async def test_A12_kill_reaches_a_daemon_while_the_leader_lives(launcher: LocalLauncher) -> None:
+@row("A12")
+async def test_kill_reaches_a_daemon_while_the_leader_lives(launcher: LocalLauncher) -> None:
     """Processes that left the group are killed with it."""
     process = await launcher.start(sh("setsid sleep 60 & wait"), LogRing())
     await eventually(lambda: len({each.sid for each in process.tree()}) == 2)
@@ -338,7 +353,8 @@ async def test_A12_kill_reaches_a_daemon_while_the_leader_lives(launcher: LocalL
     assert await process.sweep(0) == 0
 
 
-async def test_A14_no_zombie_and_no_exit_code_is_lost(launcher: LocalLauncher) -> None:
+@row("A14")
+async def test_reaping_loses_no_zombie_and_no_exit_code(launcher: LocalLauncher) -> None:
     """Over a hundred starts with orphans, every code is right and nothing waits to be reaped."""
     own = [foreign("sh", "-c", f"exit {code}") for code in range(20)]
     for code in range(100):
@@ -350,7 +366,8 @@ async def test_A14_no_zombie_and_no_exit_code_is_lost(launcher: LocalLauncher) -
     await eventually(lambda: not zombies())
 
 
-async def test_A14_an_unseen_daemon_is_reaped_later(
+@row("A14")
+async def test_reaping_includes_an_unknown_daemon(
     launcher: LocalLauncher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A daemon that nobody ever saw alive is reaped after a while; no child of others is."""
@@ -366,7 +383,8 @@ async def test_A14_an_unseen_daemon_is_reaped_later(
     await process.sweep(0)
 
 
-async def test_A14_our_own_children_are_never_taken_for_daemons(launcher: LocalLauncher) -> None:
+@row("A14")
+async def test_reaping_keeps_exit_codes_of_leaders(launcher: LocalLauncher) -> None:
     """A leader that is dead but not yet reaped keeps its exit code when daemons are reaped."""
     process = await launcher.start(sh("sleep 0.1; exit 3"), LogRing())
     assert process.tree()
@@ -377,7 +395,8 @@ async def test_A14_our_own_children_are_never_taken_for_daemons(launcher: LocalL
     await process.sweep(0)
 
 
-async def test_A20_a_recycled_group_is_left_alone(launcher: LocalLauncher) -> None:
+@row("A20")
+async def test_sweep_leaves_a_recycled_group_alone(launcher: LocalLauncher) -> None:
     """When the group is gone, terminate and kill touch nobody, whoever has its number now."""
     process = await launcher.start(sh("exit 0"), LogRing())
     await process.wait()
@@ -393,7 +412,8 @@ async def test_A20_a_recycled_group_is_left_alone(launcher: LocalLauncher) -> No
 
 
 @pytest.mark.parametrize("kind", ["lines", "one line"])
-async def test_A21_A22_a_flood_starves_nobody(launcher: LocalLauncher, kind: str) -> None:
+@row("A21", "A22")
+async def test_output_flood_does_not_block_the_loop(launcher: LocalLauncher, kind: str) -> None:
     """A flooding child neither stops the loop nor fills the memory, and its end is kept."""
     source = "yes 0123456789012345678901234567890123456789" if kind == "lines" else "cat /dev/zero"
     log = LogRing()
@@ -453,7 +473,10 @@ def pids_cgroup() -> Iterator[Path]:
     cgroup.rmdir()
 
 
-async def test_A32_no_process_left_is_an_engine_error(pids_cgroup: Path, tmp_path: Path) -> None:
+@row("A32")
+async def test_launch_at_the_process_limit_is_an_engine_error(
+    pids_cgroup: Path, tmp_path: Path
+) -> None:
     """Where fork fails a start fails as worth another try, nothing leaks, and it works later."""
     script = """
         import anyio, os, pathlib, sys
@@ -490,9 +513,8 @@ async def test_A32_no_process_left_is_an_engine_error(pids_cgroup: Path, tmp_pat
     assert said == ["exit code 0", refused, refused, refused, "0", "exit code 0"]
 
 
-async def test_A33_who_is_killed_for_want_of_memory_is_told_apart(
-    small_cgroup: Path, tmp_path: Path
-) -> None:
+@row("A33")
+async def test_wait_distinguishes_out_of_memory_kills(small_cgroup: Path, tmp_path: Path) -> None:
     """A leader or a worker that the kernel kills; then kills that have other reasons."""
     script = """
         import anyio, os, pathlib, sys
@@ -537,7 +559,8 @@ async def test_A33_who_is_killed_for_want_of_memory_is_told_apart(
     ]
 
 
-async def test_A40_children_inherit_nothing_but_what_they_must(
+@row("A40")
+async def test_launch_passes_only_required_state_to_children(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Closed descriptors, empty mask, default signals, no secret, standard input at its end."""
@@ -569,7 +592,8 @@ async def test_A40_children_inherit_nothing_but_what_they_must(
     assert ours is signal.SIG_IGN
 
 
-async def test_A31_children_get_the_old_limit_of_open_files(tmp_path: Path) -> None:
+@row("A31")
+async def test_launch_restores_the_limit_of_open_files(tmp_path: Path) -> None:
     """We raise the soft limit for ourselves; a child sees the one we were given."""
     script = """
         import anyio, resource
@@ -593,7 +617,8 @@ async def test_A31_children_get_the_old_limit_of_open_files(tmp_path: Path) -> N
     assert result.stdout.decode() == "300\n (400, 400)\n"
 
 
-async def test_A31_no_descriptor_left_is_an_engine_error(tmp_path: Path) -> None:
+@row("A31")
+async def test_launch_at_the_descriptor_limit_is_an_engine_error(tmp_path: Path) -> None:
     """At EMFILE a start fails as worth another try, and works again afterwards."""
     script = """
         import anyio, os, resource
@@ -632,7 +657,8 @@ async def test_A31_no_descriptor_left_is_an_engine_error(tmp_path: Path) -> None
     assert lines[-1] == "exit code 0"
 
 
-async def test_A31_sweep_waits_for_a_descriptor(tmp_path: Path) -> None:
+@row("A31")
+async def test_sweep_waits_for_a_descriptor(tmp_path: Path) -> None:
     """Out of descriptors, sweep does not take a tree that it cannot see for an empty one."""
     script = """
         import anyio, os, resource
@@ -669,7 +695,8 @@ async def test_A31_sweep_waits_for_a_descriptor(tmp_path: Path) -> None:
     assert result.stdout.decode() == "exit code 3\n2\n"
 
 
-async def test_A41_a_child_leads_its_own_session(launcher: LocalLauncher) -> None:
+@row("A41")
+async def test_launch_makes_the_child_a_session_leader(launcher: LocalLauncher) -> None:
     """No terminal's Ctrl-C reaches a child: group and session are its own."""
     process = await launcher.start(sh("exec sleep 60"), LogRing())
 
@@ -679,7 +706,8 @@ async def test_A41_a_child_leads_its_own_session(launcher: LocalLauncher) -> Non
     await process.sweep(0)
 
 
-async def test_A43_a_stopped_child_hears_sigterm(launcher: LocalLauncher) -> None:
+@row("A43")
+async def test_terminate_continues_a_stopped_child(launcher: LocalLauncher) -> None:
     """A stopped child is continued, and then ends by its own handler."""
     log = LogRing()
     script = "trap 'exit 5' TERM; echo up; while :; do sleep 0.02; done"
@@ -693,7 +721,8 @@ async def test_A43_a_stopped_child_hears_sigterm(launcher: LocalLauncher) -> Non
     await process.sweep(0)
 
 
-async def test_A46_watching_takes_no_threads(launcher: LocalLauncher) -> None:
+@row("A46")
+async def test_wait_uses_no_threads(launcher: LocalLauncher) -> None:
     """Thirty children are watched by no thread at all."""
     first = await launcher.start(sh("exec sleep 60"), LogRing())  # joining its cgroup takes one
     before = names_in("/proc/self/task")
@@ -705,7 +734,7 @@ async def test_A46_watching_takes_no_threads(launcher: LocalLauncher) -> None:
         await process.wait()
 
 
-async def test_without_pidfd_everything_still_works(
+async def test_launcher_without_pidfd_works(
     launcher: LocalLauncher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the kernel has no pidfd, a thread waits and sweep looks again and again."""
@@ -721,7 +750,7 @@ async def test_without_pidfd_everything_still_works(
     assert process.tree() == []
 
 
-async def test_a_python_without_pidfd_asks_the_kernel(
+async def test_pidfd_without_python_support_uses_the_system_call(
     launcher: LocalLauncher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where only Python lacks the calls, they are made without it: no thread, no polling."""
@@ -740,7 +769,7 @@ async def test_a_python_without_pidfd_asks_the_kernel(
         pidfd.open_pidfd(process.pid)
 
 
-async def test_a_program_whose_first_thread_ended_is_alive(launcher: LocalLauncher) -> None:
+async def test_process_whose_first_thread_ended_is_alive(launcher: LocalLauncher) -> None:
     """It shows as a zombie in /proc, and ends when its last thread does."""
     log = LogRing()
     script = """
@@ -761,7 +790,8 @@ async def test_a_program_whose_first_thread_ended_is_alive(launcher: LocalLaunch
     await process.sweep(0)
 
 
-async def test_A10_a_stolen_exit_status_does_not_hang(launcher: LocalLauncher) -> None:
+@row("A10")
+async def test_wait_with_a_stolen_exit_status_returns(launcher: LocalLauncher) -> None:
     """If somebody else reaps our child, wait answers all the same: not clean, code unknown."""
     process = await launcher.start(sh("exec sleep 60"), LogRing())
     process.kill()
@@ -772,7 +802,8 @@ async def test_A10_a_stolen_exit_status_does_not_hang(launcher: LocalLauncher) -
     await process.sweep(0)
 
 
-async def test_B07_a_hook_ends_with_its_leader(launcher: LocalLauncher) -> None:
+@row("B07")
+async def test_run_of_a_hook_ends_with_its_leader(launcher: LocalLauncher) -> None:
     """A background child neither delays the end of a hook nor survives it."""
     log = LogRing()
     began = time.monotonic()
@@ -785,7 +816,8 @@ async def test_B07_a_hook_ends_with_its_leader(launcher: LocalLauncher) -> None:
     assert not marked(f"SWAPCHART_INSTANCE={launcher.instance}")
 
 
-async def test_B06_the_output_of_a_hook_is_capped(launcher: LocalLauncher) -> None:
+@row("B06")
+async def test_run_of_a_hook_caps_its_output(launcher: LocalLauncher) -> None:
     """64 KiB are kept, the rest is counted in one line, and the hook is never blocked."""
     log = LogRing()
 
@@ -794,7 +826,8 @@ async def test_B06_the_output_of_a_hook_is_capped(launcher: LocalLauncher) -> No
     assert log.tail(1) == [f"[{10_000_000 - 65_536} bytes of output dropped]"]
 
 
-async def test_B01_a_cancelled_hook_leaves_nothing(launcher: LocalLauncher) -> None:
+@row("B01")
+async def test_run_that_is_cancelled_leaves_no_process(launcher: LocalLauncher) -> None:
     """When run is cancelled, its whole tree is dead and reaped before it returns."""
     log = LogRing()
     left: list[object] = []
@@ -817,7 +850,7 @@ async def test_B01_a_cancelled_hook_leaves_nothing(launcher: LocalLauncher) -> N
 
 
 @pytest.mark.parametrize("reason", ["end", "error", "cancel"])
-async def test_leaving_kills_what_is_left(reason: str) -> None:
+async def test_launcher_exit_kills_remaining_processes(reason: str) -> None:
     """Whatever ends the block, no process outlives it, and its error comes out as it is."""
     launcher = LocalLauncher(guard=False)
     process: LocalProcess | None = None
@@ -848,7 +881,7 @@ async def test_leaving_kills_what_is_left(reason: str) -> None:
         await launcher.start(sh("true"), LogRing())
 
 
-async def test_leaving_works_when_every_task_was_cancelled(tmp_path: Path) -> None:
+async def test_launcher_exit_works_after_all_tasks_were_cancelled(tmp_path: Path) -> None:
     """A loop that is torn down cancels our tasks behind our back; nothing hangs or is left."""
     script = """
         import asyncio, os
@@ -888,7 +921,9 @@ async def test_leaving_works_when_every_task_was_cancelled(tmp_path: Path) -> No
         pytest.param(("trio", {}), id="trio", marks=needs("trio")),
     ],
 )
-async def test_one_life_on_every_loop(anyio_backend: tuple[str, dict[str, bool]]) -> None:
+async def test_launcher_works_on_each_event_loop(
+    anyio_backend: tuple[str, dict[str, bool]],
+) -> None:
     """Start, log, probe, terminate, sweep and run work on asyncio, uvloop and trio."""
     async with LocalLauncher(subreaper=True) as launcher:
         log = LogRing()
@@ -908,7 +943,8 @@ def oom_score(pid: int) -> int:
     return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
 
 
-async def test_A34_the_kernel_would_rather_kill_a_child_than_us(launcher: LocalLauncher) -> None:
+@row("A34")
+async def test_launch_raises_the_oom_score_of_children(launcher: LocalLauncher) -> None:
     """Leader, its children and hooks have a score of 300 more than ours, 1000 at most."""
     expected, log, said = min(oom_score(os.getpid()) + 300, 1000), LogRing(), LogRing()
     process = await launcher.start(sh("sleep 0.2; sleep 60 & echo up; wait"), log)
@@ -920,7 +956,8 @@ async def test_A34_the_kernel_would_rather_kill_a_child_than_us(launcher: LocalL
     assert int(said.history()) == expected
 
 
-async def test_A34_a_score_that_a_child_chose_is_left_to_it(launcher: LocalLauncher) -> None:
+@row("A34")
+async def test_launch_keeps_an_oom_score_set_by_the_child(launcher: LocalLauncher) -> None:
     """A command that sets its own, as choom does, may have done so before us."""
     log = LogRing()
     chosen = min(oom_score(os.getpid()) + 100, 1000)

@@ -52,7 +52,9 @@ def test_listeners_of_one_port_are_found() -> None:
         ("127.0.0.2", {102, 202}),
     ],
 )
-def test_the_exact_listener_answers_before_the_wildcard(address: str, inodes: set[int]) -> None:
+def test_listener_on_the_exact_address_precedes_the_wildcard(
+    address: str, inodes: set[int]
+) -> None:
     """As in the kernel: a wildcard gets what no exact address takes."""
     every = parse_listeners(TCP, 8080) + parse_listeners(TCP6, 8080)
 
@@ -60,7 +62,7 @@ def test_the_exact_listener_answers_before_the_wildcard(address: str, inodes: se
 
 
 @pytest.mark.parametrize(("host", "seen_from"), [("127.0.0.1", "127.0.0.1"), ("::", "127.0.0.1")])
-def test_our_own_listener_is_ours(host: str, seen_from: str) -> None:
+def test_listener_of_this_process_is_found(host: str, seen_from: str) -> None:
     """The inode in the table is the one among our descriptors."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, 0), family=family, dualstack_ipv6=":" in host) as server:
@@ -75,7 +77,7 @@ HOSTS = ["127.0.0.1", "127.0.0.2", "0.0.0.0", "::1", "::"]
 
 
 @pytest.mark.parametrize("host", HOSTS)
-def test_the_kernel_and_its_tables_say_the_same(host: str) -> None:
+def test_listeners_of_sock_diag_and_proc_are_equal(host: str) -> None:
     """Address and inode of a listener, and none of a connection to it."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, 0), family=family) as server:
@@ -88,7 +90,7 @@ def test_the_kernel_and_its_tables_say_the_same(host: str) -> None:
             assert listeners.read_listeners(port) == expected
 
 
-def test_more_listeners_than_one_answer_holds_are_all_found() -> None:
+def test_listeners_beyond_one_kernel_message_are_found() -> None:
     """A long answer of the kernel comes in several pieces."""
     servers = [socket.create_server((f"127.0.1.{n}", 0)) for n in range(1, 250)]
     try:
@@ -105,7 +107,7 @@ def test_more_listeners_than_one_answer_holds_are_all_found() -> None:
 @pytest.mark.parametrize(
     ("name", "value"), [("_NETLINK_SOCK_DIAG", 99), ("_SOCK_DIAG_BY_FAMILY", 254)]
 )
-def test_where_the_kernel_does_not_answer_its_tables_are_read(
+def test_listeners_without_sock_diag_are_read_from_proc(
     monkeypatch: pytest.MonkeyPatch, name: str, value: int
 ) -> None:
     """No such protocol, or no such question: a listener is found all the same."""

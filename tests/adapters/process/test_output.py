@@ -5,6 +5,7 @@ import os
 import anyio
 import anyio.lowlevel
 import pytest
+from tools.rows import row
 
 from swapchart.adapters.process import output
 from swapchart.adapters.process.output import CappedSink, OutputPump
@@ -18,7 +19,8 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-async def test_A21_one_turn_is_bounded() -> None:
+@row("A21")
+async def test_output_pump_one_turn_is_bounded() -> None:
     """However much a pipe holds, one turn moves about as much as it was allowed."""
     near, far = os.pipe()
     log = LogRing()
@@ -37,7 +39,10 @@ async def test_A21_one_turn_is_bounded() -> None:
     assert log.total_bytes == 200_000
 
 
-async def test_A21_between_two_turns_others_run(monkeypatch: pytest.MonkeyPatch) -> None:
+@row("A21")
+async def test_output_pump_between_two_turns_other_tasks_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A pump that always finds more to read lets the event loop go on after each turn."""
     monkeypatch.setattr(output, "TURN_BYTES", 65_536)
     near, far = os.pipe()
@@ -60,7 +65,8 @@ async def test_A21_between_two_turns_others_run(monkeypatch: pytest.MonkeyPatch)
     assert len({turn for turn, _ in seen}) == 4
 
 
-def test_B06_the_cap_counts_to_the_byte() -> None:
+@row("B06")
+def test_output_cap_is_exact() -> None:
     """What goes beyond the limit is dropped and told once; within it nothing is said."""
     log = LogRing()
     sink = CappedSink(log, 5)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 import pytest
 from tools.net import free_port, wait_until_async
+from tools.rows import row
 
 from swapchart.adapters.process import LocalLauncher, container_engines, procfs
 from swapchart.adapters.process.port import check, listeners
@@ -69,7 +70,8 @@ def sleeper(url: str | None) -> Command:
         ("::1", "[::1]"),
     ],
 )
-async def test_A11_who_holds_the_port_is_named_before_the_start(
+@row("A11")
+async def test_port_check_names_the_holder_before_the_start(
     launcher: LocalLauncher, held: str, wanted: str
 ) -> None:
     """The error has port, pid and program of the foreign process, and nothing is started."""
@@ -86,7 +88,8 @@ async def test_A11_who_holds_the_port_is_named_before_the_start(
     assert not [proc for proc in procfs.scan() if procfs.carries(proc.pid, marker)]
 
 
-async def test_A11_a_service_of_ours_is_named(launcher: LocalLauncher) -> None:
+@row("A11")
+async def test_port_check_names_another_service(launcher: LocalLauncher) -> None:
     """Two services that are declared for one port: the second is told the name of the first."""
     port, log = free_port(), LogRing()
     argv = ("sh", "-c", 'sleep 60 | "$@"', "sh", sys.executable, "-I", "-S", "-c", SERVER)
@@ -98,7 +101,8 @@ async def test_A11_a_service_of_ours_is_named(launcher: LocalLauncher) -> None:
         await launcher.start(sleeper(f"http://127.0.0.1:{port}"), LogRing())
 
 
-async def test_A11_a_grandchild_that_escaped_frees_its_port(launcher: LocalLauncher) -> None:
+@row("A11")
+async def test_port_check_ends_an_escaped_grandchild(launcher: LocalLauncher) -> None:
     """What left group, session and environment ends with its tree; the next start finds no one."""
     port, log = free_port(), LogRing()
     script = 'sleep 60 | env -i setsid "$@" & echo $$; wait'
@@ -115,7 +119,8 @@ async def test_A11_a_grandchild_that_escaped_frees_its_port(launcher: LocalLaunc
     assert not (await launcher.start(sleeper(server.listens_at), log)).has_ended
 
 
-async def test_A11_who_is_about_to_end_is_waited_for(
+@row("A11")
+async def test_port_check_waits_for_a_holder_that_ends(
     launcher: LocalLauncher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A holder that ends within the limit is in nobody's way; the limit is not slept through."""
@@ -129,7 +134,8 @@ async def test_A11_who_is_about_to_end_is_waited_for(
     assert not process.has_ended
 
 
-async def test_A11_a_container_s_port_is_left_to_its_command(
+@row("A11")
+async def test_port_check_of_a_container_passes(
     launcher: LocalLauncher, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One on the host's network listens there itself; the command may be what replaces it."""
@@ -145,7 +151,8 @@ async def test_A11_a_container_s_port_is_left_to_its_command(
     assert f"port {port} is held by pid" in caplog.text
 
 
-async def test_A11_a_forwarded_port_is_left_to_its_command(
+@row("A11")
+async def test_port_check_of_a_forwarded_port_passes(
     launcher: LocalLauncher, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Known by its name, who holds a port for a container is in nobody's way, but logged."""
@@ -161,7 +168,8 @@ async def test_A11_a_forwarded_port_is_left_to_its_command(
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("host", ["127.0.0.1", "example.invalid", "192.0.2.1"])
-async def test_A11_what_cannot_be_told_is_left_to_the_server(
+@row("A11")
+async def test_port_check_of_unknown_cases_passes(
     launcher: LocalLauncher, scheme: str, host: str
 ) -> None:
     """Another machine, another protocol, a holder that does not listen: the start goes on."""
@@ -173,7 +181,8 @@ async def test_A11_what_cannot_be_told_is_left_to_the_server(
     assert not process.has_ended
 
 
-async def test_A11_a_free_port_costs_no_look_into_proc(
+@row("A11")
+async def test_port_check_of_a_free_port_reads_no_proc_files(
     launcher: LocalLauncher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The usual start asks nothing of /proc; an ended connection of before is in no way."""

@@ -16,6 +16,7 @@ from pathlib import Path
 import anyio
 import pytest
 from tools.net import free_port
+from tools.rows import row
 
 from swapchart.adapters.process import LocalLauncher, LocalProcess, container_engines, procfs
 from swapchart.adapters.process.port import owner
@@ -82,7 +83,9 @@ async def eventually(is_true: Callable[[], object], within_s: float = 20.0) -> N
         await anyio.sleep(0.01)
 
 
-async def test_probe_stranger_of_our_user_is_refused_for_good(launcher: LocalLauncher) -> None:
+async def test_probe_foreign_process_of_the_same_user_is_refused_for_good(
+    launcher: LocalLauncher,
+) -> None:
     """One that binds the port after the launch does not count; the error names it and the key."""
     process, port = await start(launcher), free_port()
     with stranger(port) as other:
@@ -94,7 +97,7 @@ async def test_probe_stranger_of_our_user_is_refused_for_good(launcher: LocalLau
     assert "`external: true`" in found.detail
 
 
-async def test_probe_stranger_that_ends_soon_is_not_final(
+async def test_probe_foreign_process_that_ends_soon_is_not_final(
     launcher: LocalLauncher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who is about to end is waited for before a start is given up."""
@@ -174,7 +177,7 @@ def client(folder: Path, name: str = "docker") -> Path:
 
 
 @pytest.mark.parametrize("lasts", ["60", "0.3"])
-async def test_probe_container_client_in_a_script_lets_others_answer(
+async def test_probe_container_client_in_a_script_accepts_its_container(
     launcher: LocalLauncher, tmp_path: Path, lasts: str
 ) -> None:
     """A client that runs, or was seen to run since the start: what answers is its container."""
@@ -190,7 +193,7 @@ async def test_probe_container_client_in_a_script_lets_others_answer(
     assert found == Probe(is_ok=True)
 
 
-async def test_probe_container_client_that_nobody_saw_is_known_from_the_script(
+async def test_probe_container_client_that_ended_is_known_from_the_script(
     launcher: LocalLauncher, tmp_path: Path
 ) -> None:
     """A client may be gone before the first probe; the script still tells of it."""
@@ -336,7 +339,8 @@ async def wait_ready(process: LocalProcess, port: int) -> None:
 
 
 @pytest.mark.parametrize("is_detached", [False, True])
-async def test_A13_podman_container_of_a_wrapper_script_is_ready_and_ends_by_its_engine(
+@row("A13")
+async def test_podman_container_of_a_wrapper_script_is_ready_and_ends_by_its_engine(
     launcher: LocalLauncher, container: str, is_detached: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The port that conmon holds counts; after `podman stop` nothing has to be killed."""

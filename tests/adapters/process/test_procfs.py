@@ -6,6 +6,7 @@ import os
 import pytest
 from hypothesis import given
 from hypothesis.strategies import binary, integers
+from tools.rows import row
 
 from swapchart.adapters.process import oom, pidfd, procfs
 from swapchart.adapters.process.procfs import parse_stat
@@ -20,7 +21,7 @@ TAIL = b" %d %d %d 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 %d 0 %d 0 0 184467 0"
     numbers=integers(1, 1 << 22),
     start=integers(0, 1 << 62),
 )
-def test_any_name_is_read(name: bytes, numbers: int, start: int) -> None:
+def test_stat_of_any_program_name_is_parsed(name: bytes, numbers: int, start: int) -> None:
     """Blanks, parentheses and newlines in a program's name shift no field."""
     raw = b"%d (%s) S" % (numbers, name) + TAIL % (numbers + 1, numbers + 2, numbers + 3, 1, start)
 
@@ -33,12 +34,14 @@ def test_any_name_is_read(name: bytes, numbers: int, start: int) -> None:
     ("state", "threads", "is_alive"),
     [(b"R", 1, True), (b"T", 1, True), (b"Z", 1, False), (b"Z", 2, True), (b"X", 1, False)],
 )
-def test_a_zombie_is_dead_unless_a_thread_lives(state: bytes, threads: int, is_alive: bool) -> None:
+def test_stat_of_a_zombie_is_dead_unless_a_thread_lives(
+    state: bytes, threads: int, is_alive: bool
+) -> None:
     """The first thread may end before the others do."""
     assert parse_stat(b"7 (x) " + state + TAIL % (1, 7, 7, threads, 5)).is_alive == is_alive
 
 
-def test_this_process_is_seen_as_it_is() -> None:
+def test_stat_of_this_process_is_correct() -> None:
     """A scan holds this process; its environment is read whole and by whole variables."""
     me = procfs.find(os.getpid())
     assert me is not None
@@ -60,7 +63,8 @@ def test_this_process_is_seen_as_it_is() -> None:
     assert procfs.program(1 << 22) == "?"
 
 
-def test_A31_what_cannot_be_looked_at_is_not_called_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+@row("A31")
+def test_stat_that_cannot_be_read_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a descriptor left, looking fails loudly; with no such process, it finds nothing."""
 
     def full(*_: object) -> int:
@@ -73,7 +77,8 @@ def test_A31_what_cannot_be_looked_at_is_not_called_dead(monkeypatch: pytest.Mon
         procfs.carries(1, "A=B")
 
 
-def test_A33_the_count_of_kills_for_want_of_memory_is_found() -> None:
+@row("A33")
+def test_oom_kill_count_is_read() -> None:
     """In the file of our own cgroup, whichever version it is, among the other counts."""
     assert [*oom.oom_files(CGROUPS_2)] == ["/sys/fs/cgroup/user.slice/a.scope/memory.events"]
     assert [*oom.oom_files(CGROUPS_1)] == [

@@ -215,7 +215,7 @@ async def test_sweep_daemon_without_tag_or_cgroup_ends_it_with_the_last_possible
         assert not procfs.is_same(daemon)
 
 
-async def test_leaving_daemon_of_nobody_known_is_ended(
+async def test_launcher_exit_ends_a_daemon_of_unknown_origin(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """What could have been of several runs ends with the launcher at the latest."""
@@ -283,7 +283,7 @@ async def test_sweep_process_of_others_is_left(
             assert procfs.is_same(after)
 
 
-async def test_sweep_stranger_with_the_tag_of_another_proxy_is_left(
+async def test_sweep_process_with_the_tag_of_another_proxy_is_left(
     launcher: LocalLauncher, tmp_path: Path
 ) -> None:
     """A run of another proxy carries another tag."""
@@ -296,7 +296,7 @@ async def test_sweep_stranger_with_the_tag_of_another_proxy_is_left(
         assert procfs.is_same(other)
 
 
-def test_worn_tag_is_taken_off_and_not_kept_by_us() -> None:
+def test_tag_is_removed_from_the_proxy_after_the_launch() -> None:
     """Outside of the block our own limit is what it was."""
     before = resource.getrlimit(resource.RLIMIT_RTTIME)
     with proctag.worn(proctag.make("me", "00000000ffffffff")):

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tools.asgi import Bench, proxied
 from tools.net import wait_until_async
+from tools.rows import row
 
 from swapchart.adapters.proxy.access.admission import AdmissionControl, Allowed
 from swapchart.adapters.proxy.access.api_keys import ApiKeys
@@ -78,7 +79,8 @@ def run(main: Callable[[Bench], Awaitable[None]], options: ProxyOptions | None =
         ([("x-api-key", "")], 401),
     ],
 )
-def test_5_4_C33_keys_come_in_three_ways(fields: list[tuple[str, str]], status: int) -> None:
+@row("C33")
+def test_key_is_accepted_in_three_forms(fields: list[tuple[str, str]], status: int) -> None:
     """A key counts as Bearer, as the password of Basic and as x-api-key; one valid is enough."""
 
     async def main(bench: Bench) -> None:
@@ -94,7 +96,7 @@ def test_5_4_C33_keys_come_in_three_ways(fields: list[tuple[str, str]], status: 
     run(main, KEYED)
 
 
-def test_5_4_a_key_in_the_query_is_no_key() -> None:
+def test_key_in_the_query_is_ignored() -> None:
     """Keys are never taken from URLs: those end up in logs."""
 
     async def main(bench: Bench) -> None:
@@ -104,14 +106,15 @@ def test_5_4_a_key_in_the_query_is_no_key() -> None:
 
 
 @given(st.text(max_size=40), st.text(max_size=40))
-def test_5_4_only_the_key_itself_opens(key: str, other: str) -> None:
+def test_key_that_only_resembles_is_refused(key: str, other: str) -> None:
     """Whatever two texts are, one opens what the other locks only if they are the same."""
     ring = ApiKeys([ApiKey(key=key)])
 
     assert (ring.access(other.encode("utf-8", "surrogateescape")) is not None) == (key == other)
 
 
-def test_C33_a_key_may_be_given_by_its_hash() -> None:
+@row("C33")
+def test_key_can_be_configured_by_its_hash() -> None:
     """The configuration need not hold the key itself, and repr shows neither."""
     hashed = ApiKey(key="sha256:" + sha256(KEY.encode()).hexdigest())
     ring = ApiKeys([hashed])
@@ -121,7 +124,8 @@ def test_C33_a_key_may_be_given_by_its_hash() -> None:
     assert KEY not in repr(ApiKey(key=KEY))
 
 
-def test_C33_time_tells_nothing() -> None:
+@row("C33")
+def test_key_comparison_takes_constant_time() -> None:
     """A near miss takes no longer than a wild guess, whichever key it is near to."""
     keys = [f"{number:02}" + "k" * 60 for number in range(20)]
     ring = ApiKeys([ApiKey(key=key) for key in keys])
@@ -149,7 +153,7 @@ def test_C33_time_tells_nothing() -> None:
         ([b"Bearer wrong"], [b"wrong"], None, False),
     ],
 )
-def test_keyring_two_credentials_first_valid_one_counts(
+def test_api_keys_two_credentials_first_valid_one_counts(
     authorizations: list[bytes], api_keys: list[bytes], client: str | None, is_added: bool
 ) -> None:
     """Of several credentials the first valid one counts: Basic, Bearer, x-api-key; no union."""
@@ -165,7 +169,8 @@ def test_keyring_two_credentials_first_valid_one_counts(
 
 @pytest.mark.parametrize("name", ["authorization", "Authorization", "X-Api-Key", "x-api-key"])
 @pytest.mark.parametrize("target", ["/v1/chat/completions", "/upstream/a/v1/chat/completions"])
-def test_C34_our_key_does_not_go_upstream(name: str, target: str) -> None:
+@row("C34")
+def test_proxy_key_is_not_sent_upstream(name: str, target: str) -> None:
     """A key that we consumed is not passed on, whichever way it came."""
 
     async def main(bench: Bench) -> None:
@@ -183,7 +188,8 @@ def test_C34_our_key_does_not_go_upstream(name: str, target: str) -> None:
     run(main, KEYED)
 
 
-def test_C34_without_keys_of_ours_credentials_are_the_upstreams() -> None:
+@row("C34")
+def test_credentials_without_proxy_keys_pass_upstream() -> None:
     """Where we ask for no key, what a client sends is meant for the model's own server."""
 
     async def main(bench: Bench) -> None:
@@ -222,7 +228,7 @@ SCOPED = ProxyOptions(
         ("infer", "GET", "/no/such/route", 404),
     ],
 )
-def test_5_4_scopes(key: str, method: str, target: str, status: int) -> None:
+def test_key_scopes_limit_routes(key: str, method: str, target: str, status: int) -> None:
     """A key does what its scopes say: infer asks models, admin does the rest."""
 
     async def main(bench: Bench) -> None:
@@ -236,7 +242,7 @@ def test_5_4_scopes(key: str, method: str, target: str, status: int) -> None:
     run(main, SCOPED)
 
 
-def test_5_4_a_key_for_some_models() -> None:
+def test_key_for_some_models() -> None:
     """A key that names models is good for these only, and the others are not listed to it."""
 
     async def main(bench: Bench) -> None:
@@ -254,7 +260,8 @@ def test_5_4_a_key_for_some_models() -> None:
 OPEN = {("GET", "/health"), ("GET", "/wol-health"), ("GET", "/"), ("GET", "/favicon.ico")}
 
 
-def test_C51_only_these_routes_are_open() -> None:
+@row("C51")
+def test_open_routes_are_these_only() -> None:
     """What answers without a key is on this short list, and a new route is not on it."""
     found = {(route.method, route.path) for route in ROUTES.routes if route.access == "open"}
 
@@ -262,7 +269,8 @@ def test_C51_only_these_routes_are_open() -> None:
     assert found >= {("GET", "/health"), ("GET", "/wol-health")}
 
 
-def test_C51_every_route_asks_for_a_key() -> None:
+@row("C51")
+def test_each_route_requires_a_key() -> None:
     """Each route, by each way of spelling it, refuses no key and a wrong key with 401."""
 
     async def main(bench: Bench) -> None:
@@ -280,7 +288,8 @@ def test_C51_every_route_asks_for_a_key() -> None:
     run(main, KEYED)
 
 
-def test_C51_what_changes_something_is_marked() -> None:
+@row("C51")
+def test_routes_that_change_state_are_marked() -> None:
     """Whatever is not a GET counts as a change, and so do the GETs that stop or start models."""
     unmarked = {(route.method, route.path) for route in ROUTES.routes if not route.changes}
 
@@ -288,7 +297,7 @@ def test_C51_what_changes_something_is_marked() -> None:
     assert ("GET", "/unload") not in unmarked
 
 
-def test_5_4_unknown_paths_are_not_told_to_strangers() -> None:
+def test_unknown_path_without_a_key_is_401() -> None:
     """Without a key, what exists and what does not look the same."""
 
     async def main(bench: Bench) -> None:
@@ -329,7 +338,8 @@ def test_5_4_unknown_paths_are_not_told_to_strangers() -> None:
         ("http://[", False),
     ],
 )
-def test_C31_origins(origin: str, allowed: bool) -> None:
+@row("C31")
+def test_origin_is_allowed_or_refused_as_configured(origin: str, allowed: bool) -> None:
     """Pages of this machine, our own and the configured ones may ask; no other."""
     check = OriginCheck(
         ["https://chat.example.org/", "https://*.trusted.example", "chrome-extension://*"]
@@ -339,7 +349,7 @@ def test_C31_origins(origin: str, allowed: bool) -> None:
         assert check.allows(origin.encode(), b"proxy.lan:8080") is allowed
 
 
-def test_5_2_preflight_of_an_allowed_page() -> None:
+def test_preflight_of_an_allowed_page() -> None:
     """OPTIONS answers 204 before any key is asked for, and names what was asked for."""
 
     async def main(bench: Bench) -> None:
@@ -362,7 +372,7 @@ def test_5_2_preflight_of_an_allowed_page() -> None:
     run(main, KEYED)
 
 
-def test_5_2_preflight_without_a_list_gets_the_usual_one() -> None:
+def test_preflight_without_configured_origins_gets_the_default() -> None:
     """A preflight that names no fields is told the usual ones."""
 
     async def main(bench: Bench) -> None:
@@ -374,7 +384,8 @@ def test_5_2_preflight_without_a_list_gets_the_usual_one() -> None:
     run(main)
 
 
-def test_C31_preflight_of_a_strange_page_grants_nothing() -> None:
+@row("C31")
+def test_preflight_of_a_foreign_page_grants_nothing() -> None:
     """Unlike llama-swap's, the answer is never open to all pages."""
 
     async def main(bench: Bench) -> None:
@@ -404,9 +415,8 @@ def test_C31_preflight_of_a_strange_page_grants_nothing() -> None:
         ("POST", "/v1/chat/completions"),
     ],
 )
-def test_C31_a_strange_page_changes_nothing(
-    fields: dict[str, str], method: str, target: str
-) -> None:
+@row("C31")
+def test_foreign_page_changes_nothing(fields: dict[str, str], method: str, target: str) -> None:
     """No page of another site stops or starts a model with a key that the browser repeats."""
 
     async def main(bench: Bench) -> None:
@@ -420,7 +430,7 @@ def test_C31_a_strange_page_changes_nothing(
     run(main, KEYED)
 
 
-def test_5_2_an_allowed_page_reads_answers() -> None:
+def test_allowed_page_reads_responses() -> None:
     """An allowed page may read what a model says, whatever its server thinks of origins."""
 
     async def main(bench: Bench) -> None:
@@ -435,7 +445,8 @@ def test_5_2_an_allowed_page_reads_answers() -> None:
     run(main)
 
 
-def test_C31_plain_text_is_no_json() -> None:
+@row("C31")
+def test_json_sent_as_plain_text_by_a_page_is_refused() -> None:
     """What a form can send is not taken for JSON by routes that administer."""
 
     async def main(bench: Bench) -> None:
@@ -465,7 +476,8 @@ BAD_HOSTS = [
 
 
 @pytest.mark.parametrize("host", GOOD_HOSTS)
-def test_C30_names_of_this_machine(host: str) -> None:
+@row("C30")
+def test_host_that_names_this_machine_is_accepted(host: str) -> None:
     """On a loopback address, names of this machine, all addresses and configured names are ours."""
     check = HostCheck(["Named.example", "*.lan", "ported.example:8080"])
 
@@ -473,14 +485,16 @@ def test_C30_names_of_this_machine(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", BAD_HOSTS)
-def test_C30_other_names(host: str) -> None:
+@row("C30")
+def test_host_of_another_name_is_refused(host: str) -> None:
     """Everything else is refused, malformed or not."""
     check = HostCheck(["named.example", "*.lan", "ported.example:8080"])
 
     assert [check.allows(host.encode()), check.allows(host.encode())] == [False, False]
 
 
-def test_C30_a_rebound_name_is_misdirected_everywhere() -> None:
+@row("C30")
+def test_rebound_host_is_421_on_each_route() -> None:
     """Every route but health answers 421 to a foreign name, the open ones and OPTIONS too."""
 
     async def main(bench: Bench) -> None:
@@ -504,7 +518,8 @@ def test_C30_a_rebound_name_is_misdirected_everywhere() -> None:
 
 
 @given(st.text(alphabet="ab1.:[]@/-_ ", max_size=12))
-def test_C30_no_host_is_both_malformed_and_ours(text: str) -> None:
+@row("C30")
+def test_host_is_never_both_malformed_and_accepted(text: str) -> None:
     """Whatever Host says, either it has a name in it or it is not allowed."""
     if host_name(text) is None:
         assert not HostCheck(["a", "b", "ab"]).allows(text.encode())
@@ -517,7 +532,8 @@ def test_C30_no_host_is_both_malformed_and_ours(text: str) -> None:
         ("::FFFF:7f00:1", True), ("::ffff:10.0.0.1", False), ("::127.0.0.1", False),
     ],
 )  # fmt: skip
-def test_C30_loopback(host: str, ours: bool) -> None:
+@row("C30")
+def test_loopback_addresses_are_recognized(host: str, ours: bool) -> None:
     """Loopback is an address or a name of this machine."""
     assert is_loopback_host(host) is ours
 
@@ -526,9 +542,8 @@ def test_C30_loopback(host: str, ours: bool) -> None:
     ("server", "status"),
     [("127.0.0.1", 421), ("::1", 421), ("::ffff:127.0.0.1", 421), ("::ffff:10.0.0.1", 200)],
 )
-def test_C30_foreign_name_at_a_mapped_loopback_address_is_misdirected(
-    server: str, status: int
-) -> None:
+@row("C30")
+def test_foreign_name_at_a_mapped_loopback_address_is_misdirected(server: str, status: int) -> None:
     """A socket for IPv4 and IPv6 tells a loopback address as `::ffff:127.0.0.1`."""
     gate = AdmissionControl(ProxyOptions())
     route, _ = ROUTES.find("GET", "/running")
@@ -547,7 +562,8 @@ def test_proxy_trust_mapped_address_is_the_address() -> None:
 
 # ---- methods
 @pytest.mark.parametrize("is_announced", [False, True])
-def test_D20_keys_take_turns(is_announced: bool) -> None:
+@row("D20")
+def test_keys_are_scheduled_in_turns(is_announced: bool) -> None:
     """Of what waits for a model with a limit, each key's first goes before any key's second."""
     go = asyncio.Event()
 
@@ -581,7 +597,7 @@ def test_D20_keys_take_turns(is_announced: bool) -> None:
     asyncio.run(main())
 
 
-def test_5_1_wrong_method_and_unknown_path() -> None:
+def test_wrong_method_and_unknown_path() -> None:
     """A known path with the wrong method is 405 and says which are right; HEAD goes with GET."""
 
     async def main(bench: Bench) -> None:

@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tools.asgi import Bench, Received, proxied, say, say_events
 from tools.net import wait_until_async
+from tools.rows import row
 
 from swapchart.adapters.proxy.accounting.request_record import InFlightRequests, RequestRecord
 from swapchart.adapters.proxy.models.definitions import ModelDefinition, SelectorDefinition
@@ -65,7 +66,7 @@ async def page(bench: Bench, query: str = "") -> Any:
 
 
 # ---- rows
-def test_5_14_a_row_for_each_request() -> None:
+def test_activity_has_a_row_for_each_request() -> None:
     """What was asked, how it went and what it cost; and nothing of what was said."""
     selector = SelectorDefinition(id="s", strategy="pin", targets=("a",))
 
@@ -94,7 +95,7 @@ def test_5_14_a_row_for_each_request() -> None:
     run(main, selectors=[selector])
 
 
-def test_5_14_failures_are_rows_too() -> None:
+def test_activity_includes_failed_requests() -> None:
     """Requests that fail, are refused or are cancelled are rows with their reason."""
 
     async def main(bench: Bench) -> None:
@@ -129,7 +130,7 @@ def test_5_14_failures_are_rows_too() -> None:
     run(main)
 
 
-def test_5_14_what_is_no_request_for_a_model_is_no_row() -> None:
+def test_activity_excludes_requests_without_a_model() -> None:
     """GETs, unknown models and paths that are passed on unread leave no row."""
 
     async def main(bench: Bench) -> None:
@@ -143,7 +144,7 @@ def test_5_14_what_is_no_request_for_a_model_is_no_row() -> None:
     run(main)
 
 
-def test_5_14_streams_and_packed_answers() -> None:
+def test_activity_counts_tokens_of_streams_and_compressed_responses() -> None:
     """Tokens are read from streams, from packed answers, and from the ends of long ones."""
 
     async def main(bench: Bench) -> None:
@@ -173,7 +174,7 @@ def test_5_14_streams_and_packed_answers() -> None:
     run(main)
 
 
-def test_5_14_an_event_and_a_line_for_each_row() -> None:
+def test_activity_row_is_published_and_logged() -> None:
     """Who listens is told of each row, and the log has a line that clients cannot break."""
 
     async def main(bench: Bench) -> None:
@@ -215,7 +216,7 @@ def test_5_14_an_event_and_a_line_for_each_row() -> None:
         ("model=x", []),
     ],
 )
-def test_5_14_pages(query: str, expected: list[int]) -> None:
+def test_activity_pages_cover_all_rows(query: str, expected: list[int]) -> None:
     """Rows are chosen, sorted and cut into pages as asked, ties by id."""
 
     async def main(bench: Bench) -> None:
@@ -245,7 +246,7 @@ def test_5_14_pages(query: str, expected: list[int]) -> None:
         "limit=%C2%B2", "min_id=99999999999999999999", "end=",
     ],
 )  # fmt: skip
-def test_5_14_pages_that_make_no_sense(query: str) -> None:
+def test_activity_page_with_invalid_parameters_is_refused(query: str) -> None:
     """A parameter that makes no sense is 400 and named; an empty one is none."""
 
     async def main(bench: Bench) -> None:
@@ -261,7 +262,7 @@ def test_5_14_pages_that_make_no_sense(query: str) -> None:
 
 
 # ---- statistics
-def test_5_14_stats() -> None:
+def test_activity_stats_summarize_rows() -> None:
     """Totals and histograms are those of the model that was asked for, or of all."""
 
     async def timed(received: Received, writer: asyncio.StreamWriter) -> None:
@@ -292,7 +293,7 @@ def test_5_14_stats() -> None:
 
 
 @given(st.lists(st.floats(-10, 1e6), max_size=200))
-def test_5_14_histograms_count_everything_once(values: list[float]) -> None:
+def test_activity_histograms_count_each_row_once(values: list[float]) -> None:
     """Every value above 0 is in one bin, and percentiles lie between the ends."""
     found = histogram(values)
     positive = [value for value in values if value > 0]
@@ -306,7 +307,7 @@ def test_5_14_histograms_count_everything_once(values: list[float]) -> None:
     assert found["min"] <= found["p50"] <= found["p95"] <= found["p99"] <= found["max"]
 
 
-def test_5_14_percentiles_are_linear() -> None:
+def test_percentiles_are_interpolated_linearly() -> None:
     """Between two values a percentile is where it would be on the line."""
     found = histogram([10, 20])
 
@@ -318,7 +319,7 @@ def test_5_14_percentiles_are_linear() -> None:
 CAPTURING = ProxyOptions(capture_bytes=1 << 20, keys=(ApiKey(key="our-key"),))
 
 
-def test_5_16_captures() -> None:
+def test_capture_holds_request_and_response() -> None:
     """A capture has the request as it was sent on and its answer, without credentials."""
     card = ModelDefinition(id="a", use_model_name="real")
 
@@ -364,9 +365,7 @@ def test_5_16_captures() -> None:
         ("/sdapi/v1/img2img", False, False),
     ],
 )
-def test_5_16_sound_and_pictures_are_left_out(
-    path: str, has_request: bool, has_answer: bool
-) -> None:
+def test_capture_omits_audio_and_images(path: str, has_request: bool, has_answer: bool) -> None:
     """What would drive out everything else is not kept."""
 
     async def main(bench: Bench) -> None:
@@ -379,7 +378,7 @@ def test_5_16_sound_and_pictures_are_left_out(
     run(main, options=ProxyOptions(capture_bytes=1 << 20))
 
 
-def test_5_16_failures_keep_their_headers_only() -> None:
+def test_capture_of_a_failure_keeps_its_headers_only() -> None:
     """Of a request that failed only the fields are kept."""
 
     async def fail(received: Received, writer: asyncio.StreamWriter) -> None:
@@ -393,7 +392,7 @@ def test_5_16_failures_keep_their_headers_only() -> None:
     run(main, respond=fail, options=ProxyOptions(capture_bytes=1 << 20))
 
 
-def test_5_16_fields_and_paths_take_room_too() -> None:
+def test_capture_size_includes_headers_and_paths() -> None:
     """Large header fields and paths of small requests count: the oldest captures go for them."""
 
     async def main(bench: Bench) -> None:
@@ -409,7 +408,7 @@ def test_5_16_fields_and_paths_take_room_too() -> None:
     run(main, options=ProxyOptions(capture_bytes=100_000))
 
 
-def test_5_16_room_is_bounded() -> None:
+def test_capture_memory_is_bounded() -> None:
     """The oldest captures go first, what is too large is not kept, and 0 keeps none."""
 
     async def main(bench: Bench) -> None:
@@ -433,7 +432,8 @@ def rows_of(path: Path) -> list[tuple[Any, ...]]:
         return db.execute("SELECT id, model FROM activity ORDER BY id").fetchall()
 
 
-def test_E06_rows_are_bounded_and_numbers_go_on(tmp_path: Path) -> None:
+@row("E06")
+def test_activity_rows_are_bounded_and_ids_continue(tmp_path: Path) -> None:
     """The oldest rows go, and after a restart numbers go on where they were."""
     path = tmp_path / "a.db"
 
@@ -454,7 +454,8 @@ def test_E06_rows_are_bounded_and_numbers_go_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("junk", [b"junk" * 1000, b"SQLite format 3\x00" + b"\xff" * 5000])
-def test_E01_a_damaged_store_is_moved_aside(tmp_path: Path, junk: bytes) -> None:
+@row("E01")
+def test_store_that_is_damaged_is_moved_aside(tmp_path: Path, junk: bytes) -> None:
     """The proxy serves, the damaged file is kept aside, and the API says so."""
     path = tmp_path / "a.db"
     path.write_bytes(junk)
@@ -469,7 +470,8 @@ def test_E01_a_damaged_store_is_moved_aside(tmp_path: Path, junk: bytes) -> None
     assert [file.read_bytes() for file in tmp_path.glob("a.db.corrupt-*")] == [junk]
 
 
-def test_E07_a_newer_store_is_left_alone(tmp_path: Path) -> None:
+@row("E07")
+def test_store_of_a_newer_version_is_left_unchanged(tmp_path: Path) -> None:
     """A file of a newer program is not touched; the proxy serves, and says that nothing is kept."""
     path = tmp_path / "a.db"
     with closing(sqlite3.connect(path)) as db, db:
@@ -488,7 +490,7 @@ def test_E07_a_newer_store_is_left_alone(tmp_path: Path) -> None:
         assert db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone() == (0,)
 
 
-def test_without_a_store_requests_are_served() -> None:
+def test_request_without_a_store_is_served() -> None:
     """Where nothing is written down, requests go through and the API says so."""
 
     async def main(bench: Bench) -> None:
@@ -499,7 +501,8 @@ def test_without_a_store_requests_are_served() -> None:
     run(main, activity=None)
 
 
-def test_E05_more_than_can_be_written_is_dropped_and_counted() -> None:
+@row("E05")
+def test_activity_rows_beyond_the_queue_are_dropped_and_counted() -> None:
     """A flood of requests never waits for what is written down."""
     seen: list[RequestRecord] = []
     flights = InFlightRequests()
@@ -526,7 +529,8 @@ def test_E05_more_than_can_be_written_is_dropped_and_counted() -> None:
     run(main, respond=respond)
 
 
-def test_E06_a_page_of_many_rows_is_quick(tmp_path: Path) -> None:
+@row("E06")
+def test_activity_page_of_many_rows_is_fast(tmp_path: Path) -> None:
     """With a hundred thousand rows a page takes a moment."""
 
     async def main() -> float:

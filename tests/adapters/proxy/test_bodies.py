@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from tools.asgi import Bench, Received, proxied, say
 from tools.net import wait_until_async
+from tools.rows import row
 
 from swapchart.adapters.proxy.api.inference_paths import GET_PATHS, POST_PATHS
 from swapchart.adapters.proxy.body.errors import BadBodyError
@@ -56,7 +57,7 @@ def run(
         (b'{"n":' + b"9" * 5000 + b',"model":"a"}', "a"),
     ],
 )
-def test_5_6_the_model_in_json(body: bytes, model: str) -> None:
+def test_model_name_is_read_from_json(body: bytes, model: str) -> None:
     """The model is the member of that name at the top, and nothing that looks like it."""
     assert model_of(body)[0] == model
 
@@ -74,7 +75,8 @@ def test_5_6_the_model_in_json(body: bytes, model: str) -> None:
         b'{"x":' + b'{"y":' * 100_000 + b"1" + b"}" * 100_000 + b',"model":"a"}',
     ],
 )  # fmt: skip
-def test_C42_hazards_in_json(body: bytes) -> None:
+@row("C42")
+def test_hazardous_json_is_refused(body: bytes) -> None:
     """Whatever else the body is, the answer is 400, and the model is never guessed."""
     with pytest.raises(BadBodyError):
         model_of(body)
@@ -92,7 +94,8 @@ def test_model_of_a_deeply_nested_body_is_found_or_refused(depth: int) -> None:
     assert put(body, ("model",), b'"b"') == b'{"x":' + nested + b',"model":"b"}'
 
 
-def test_C42_filters_refuse_names_that_are_no_text() -> None:
+@row("C42")
+def test_filters_refuse_names_that_are_no_text() -> None:
     """A body that its model's server could not read either is told so, not an error of ours."""
 
     async def main(bench: Bench) -> None:
@@ -105,7 +108,8 @@ def test_C42_filters_refuse_names_that_are_no_text() -> None:
     run(main, ModelDefinition(id="a", filters=BodyFilters(strip=("x",))))
 
 
-def test_C42_hazards_are_answered_in_the_usual_shape() -> None:
+@row("C42")
+def test_hazardous_json_gets_the_standard_error() -> None:
     """A bad body is told to its sender as any error is, and nothing is started for it."""
 
     async def main(bench: Bench) -> None:
@@ -121,7 +125,7 @@ def test_C42_hazards_are_answered_in_the_usual_shape() -> None:
     run(main)
 
 
-def test_5_6_bytes_are_passed_on_as_they_came() -> None:
+def test_body_without_filters_is_passed_unchanged() -> None:
     """Without filters the model gets the very bytes that the client sent."""
     body = b'{ "model" :"a",\r\n "n":1.50, "t":1e400, "s":"\\u00e9\xc3\xa9" , "x":[ ] }'
 
@@ -134,7 +138,7 @@ def test_5_6_bytes_are_passed_on_as_they_came() -> None:
     run(main)
 
 
-def test_5_6_filters_in_their_order() -> None:
+def test_filters_apply_in_their_order() -> None:
     """useModelName, then strip, then setParams, then those of the name that was asked for."""
     body = b'{"model": "f:fast", "temperature": 0.70, "keep": 1.50, "a": {"c": 0}, "stop": null}'
 
@@ -153,7 +157,7 @@ def test_5_6_filters_in_their_order() -> None:
     run(main, FILTERED)
 
 
-def test_5_6_filters_apply_whatever_the_content_type_says() -> None:
+def test_filters_apply_to_any_content_type() -> None:
     """Unlike in llama-swap, another type does not get a body round the filters."""
 
     async def main(bench: Bench) -> None:
@@ -173,7 +177,7 @@ def test_5_6_filters_apply_whatever_the_content_type_says() -> None:
     run(main, FILTERED)
 
 
-def test_1_9_a_filter_that_does_not_fit() -> None:
+def test_filter_that_does_not_fit_the_body_is_400() -> None:
     """A path through a list by name is the configuration's fault, and is said so."""
     card = ModelDefinition(id="m", filters=BodyFilters(set_params={"stop.name": 1}))
 
@@ -188,7 +192,8 @@ def test_1_9_a_filter_that_does_not_fit() -> None:
     run(main, card)
 
 
-def test_C42_a_large_body_does_not_stop_the_others() -> None:
+@row("C42")
+def test_large_body_does_not_stop_the_others() -> None:
     """While megabytes are looked through, other requests are answered."""
     numbers = b",".join([b"0.123456"] * 1_000_000)
     body = b'{"model":"f","x":[' + numbers + b"]}"
@@ -209,7 +214,7 @@ def test_C42_a_large_body_does_not_stop_the_others() -> None:
     run(main, FILTERED)
 
 
-def test_5_6_a_body_too_large() -> None:
+def test_body_beyond_the_limit_is_413() -> None:
     """Beyond the limit the answer is 413, before the body was read if its length was told."""
 
     async def main(bench: Bench) -> None:
@@ -223,7 +228,7 @@ def test_5_6_a_body_too_large() -> None:
 
 
 @pytest.mark.parametrize("path", sorted(POST_PATHS))
-def test_5_5_post_routes(path: str) -> None:
+def test_post_routes_forward_to_the_model(path: str) -> None:
     """Every route whose body names the model passes it on, less what is cut off its path."""
 
     async def main(bench: Bench) -> None:
@@ -238,7 +243,7 @@ def test_5_5_post_routes(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", GET_PATHS)
-def test_5_5_get_routes(path: str) -> None:
+def test_get_routes_forward_to_the_model(path: str) -> None:
     """The GET routes take the model from the query, and start it like any other."""
 
     async def main(bench: Bench) -> None:
@@ -255,7 +260,7 @@ def test_5_5_get_routes(path: str) -> None:
     run(main, RENAMED)
 
 
-def test_5_6_urlencoded_forms() -> None:
+def test_urlencoded_form_names_its_model() -> None:
     """A form names its model in its body or in the query; only that part changes."""
     fields = {"Content-Type": "application/x-www-form-urlencoded"}
 
@@ -270,7 +275,7 @@ def test_5_6_urlencoded_forms() -> None:
     run(main, RENAMED)
 
 
-def test_5_6_models_of_queries() -> None:
+def test_model_name_is_read_from_the_query() -> None:
     """A name that is given twice with one value is no contradiction."""
     assert model_of_query(b"model=a&model=a") == "a"
     assert model_of_query(b"mode=a") == ""
@@ -278,7 +283,7 @@ def test_5_6_models_of_queries() -> None:
         model_of_query(b"model=a&mod%65l=b")
 
 
-def test_3_9_unknown_and_missing_models() -> None:
+def test_unknown_or_missing_model_is_an_error() -> None:
     """An unknown model is 404, with a guess; a missing one is 400."""
 
     async def main(bench: Bench) -> None:
@@ -311,7 +316,7 @@ SOUND = bytes(range(256)) * 4000  # about a megabyte
 @pytest.mark.parametrize("is_last", [True, False])
 @pytest.mark.parametrize("has_length", [True, False])
 @pytest.mark.parametrize("model", ["r2", "a"])
-def test_5_6_a_form_keeps_its_bytes(path: str, is_last: bool, has_length: bool, model: str) -> None:
+def test_form_keeps_its_bytes(path: str, is_last: bool, has_length: bool, model: str) -> None:
     """Only the bytes of the model change; order, types and files stay as they were."""
     parts: list[Any] = [("file", SOUND, "a.wav"), ("language", b"de")]
     parts.insert(2 if is_last else 0, ("model", model.encode()))
@@ -333,7 +338,8 @@ def test_5_6_a_form_keeps_its_bytes(path: str, is_last: bool, has_length: bool, 
     run(main, RENAMED, "a")
 
 
-def test_C43_a_form_streams() -> None:
+@row("C43")
+def test_form_is_streamed() -> None:
     """Once the model is known, the rest reaches its server while the client still sends."""
     arrived = asyncio.Event()
 
@@ -389,7 +395,8 @@ def test_C43_a_form_streams() -> None:
         (form(("model", b"a"), ("file", b"x" * 9000, "a")), FORM, 413),
     ],
 )
-def test_C43_bad_forms(body: bytes, fields: dict[str, str], status: int) -> None:
+@row("C43")
+def test_form_that_is_invalid_is_refused(body: bytes, fields: dict[str, str], status: int) -> None:
     """A form without one model, without an end, or too large, is refused; nothing hangs."""
 
     async def main(bench: Bench) -> None:
@@ -404,7 +411,8 @@ def test_C43_bad_forms(body: bytes, fields: dict[str, str], status: int) -> None
     run(main, options=ProxyOptions(form_head_bytes=2500, form_limit_bytes=8000))
 
 
-def test_C43_nothing_is_left_on_disk(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@row("C43")
+def test_spooled_body_leaves_no_file(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """What waits on disk has no name there, so that nothing is left however we end."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     body = form(("file", SOUND * 3, "../../x"), ("model", b"r"))

@@ -52,11 +52,11 @@ def claude(proxy: SwapchartProcess) -> Iterator[anthropic.Anthropic]:
 
 
 # ---- openai
-def test_openai_lists_models(oai: openai.OpenAI) -> None:
+def test_openai_client_lists_models(oai: openai.OpenAI) -> None:
     assert [model.id for model in oai.models.list()] == ["a", "b", "broken", "c"]
 
 
-def test_openai_chats(oai: openai.OpenAI) -> None:
+def test_openai_client_chat_works(oai: openai.OpenAI) -> None:
     answer = oai.chat.completions.create(model="gpt-4o", messages=TALK, max_tokens=4)
 
     assert answer.choices[0].message.content
@@ -64,7 +64,7 @@ def test_openai_chats(oai: openai.OpenAI) -> None:
     assert answer.usage.completion_tokens == 4
 
 
-def test_openai_passes_tools(oai: openai.OpenAI) -> None:
+def test_openai_client_passes_tools(oai: openai.OpenAI) -> None:
     tools: Any = [
         {
             "type": "function",
@@ -79,7 +79,7 @@ def test_openai_passes_tools(oai: openai.OpenAI) -> None:
     assert answer.choices[0].finish_reason
 
 
-def test_openai_streams(oai: openai.OpenAI) -> None:
+def test_openai_client_stream_works(oai: openai.OpenAI) -> None:
     stream = oai.chat.completions.create(
         model="a", messages=TALK, max_tokens=5, stream=True, stream_options={"include_usage": True}
     )
@@ -90,7 +90,7 @@ def test_openai_streams(oai: openai.OpenAI) -> None:
 
 
 @pytest.mark.parametrize("model", ["b", "c"])
-def test_openai_reads_the_loading_state(oai: openai.OpenAI, model: str) -> None:
+def test_openai_client_reads_the_loading_state(oai: openai.OpenAI, model: str) -> None:
     """Its chunks parse, the load is told as reasoning, and the answer has no word of it."""
     reasoning, content = "", ""
     for chunk in oai.chat.completions.create(model=model, messages=TALK, max_tokens=3, stream=True):
@@ -104,7 +104,7 @@ def test_openai_reads_the_loading_state(oai: openai.OpenAI, model: str) -> None:
     assert "Loading" not in content
 
 
-def test_openai_completes_while_loading(oai: openai.OpenAI) -> None:
+def test_openai_client_completes_while_loading(oai: openai.OpenAI) -> None:
     """Comments are no content: a completion's text is the model's alone."""
     oai.chat.completions.create(model="a", messages=TALK, max_tokens=1)
     text = "".join(
@@ -116,21 +116,21 @@ def test_openai_completes_while_loading(oai: openai.OpenAI) -> None:
     assert "Loading" not in text
 
 
-def test_openai_sees_a_failed_load(oai: openai.OpenAI) -> None:
+def test_openai_client_gets_an_error_for_a_failed_load(oai: openai.OpenAI) -> None:
     """A load that fails after the stream began is an error, as its clients expect."""
     stream = oai.chat.completions.create(model="broken", messages=TALK, stream=True)
     with pytest.raises(openai.APIError, match="broken failed"):
         list(stream)
 
 
-def test_openai_embeds(oai: openai.OpenAI) -> None:
+def test_openai_client_embeddings_work(oai: openai.OpenAI) -> None:
     answer = oai.embeddings.create(model="a", input=["one", "two"], encoding_format="float")
 
     assert len(answer.data) == 2
     assert len(answer.data[0].embedding) == 64
 
 
-def test_openai_transcribes(oai: openai.OpenAI) -> None:
+def test_openai_client_transcription_works(oai: openai.OpenAI) -> None:
     answer = oai.audio.transcriptions.create(
         model="gpt-4o", file=("a.wav", b"RIFF" + bytes(300_000), "audio/wav")
     )
@@ -138,14 +138,14 @@ def test_openai_transcribes(oai: openai.OpenAI) -> None:
     assert answer.text is not None
 
 
-def test_openai_responds(oai: openai.OpenAI) -> None:
+def test_openai_client_responses_work(oai: openai.OpenAI) -> None:
     stream = oai.responses.create(model="b", input="hello", max_output_tokens=4, stream=True)
     kinds = [event.type for event in stream]
 
     assert "response.completed" in kinds
 
 
-def test_openai_errors(oai: openai.OpenAI, proxy: SwapchartProcess) -> None:
+def test_openai_client_errors_have_their_type(oai: openai.OpenAI, proxy: SwapchartProcess) -> None:
     with pytest.raises(openai.NotFoundError) as missing:
         oai.chat.completions.create(model="nobody", messages=TALK)
     assert missing.value.code == "model_not_found"
@@ -157,7 +157,7 @@ def test_openai_errors(oai: openai.OpenAI, proxy: SwapchartProcess) -> None:
 
 
 # ---- anthropic
-def test_anthropic_chats(claude: anthropic.Anthropic) -> None:
+def test_anthropic_client_message_works(claude: anthropic.Anthropic) -> None:
     answer = claude.messages.create(model="claude-like", messages=TALK, max_tokens=4)
 
     assert answer.usage.output_tokens == 4
@@ -166,7 +166,7 @@ def test_anthropic_chats(claude: anthropic.Anthropic) -> None:
 
 
 @pytest.mark.parametrize("model", ["a", "c"])
-def test_anthropic_streams(claude: anthropic.Anthropic, model: str) -> None:
+def test_anthropic_client_stream_works(claude: anthropic.Anthropic, model: str) -> None:
     """Streams parse, those that begin while the model loads too."""
     with claude.messages.stream(model=model, messages=TALK, max_tokens=4) as stream:
         text = "".join(stream.text_stream)
@@ -176,7 +176,7 @@ def test_anthropic_streams(claude: anthropic.Anthropic, model: str) -> None:
     assert final.usage.output_tokens == 4
 
 
-def test_anthropic_errors(claude: anthropic.Anthropic) -> None:
+def test_anthropic_client_errors_have_their_type(claude: anthropic.Anthropic) -> None:
     with pytest.raises(anthropic.NotFoundError, match="model not found"):
         claude.messages.create(model="nobody", messages=TALK, max_tokens=1)
     with pytest.raises(anthropic.AuthenticationError):
@@ -190,7 +190,7 @@ def test_anthropic_errors(claude: anthropic.Anthropic) -> None:
 
 # ---- curl
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
-def test_curl(proxy: SwapchartProcess) -> None:
+def test_curl_requests_work(proxy: SwapchartProcess) -> None:
     """Curl's plain -d, its -F and its -u all work."""
     url = f"http://127.0.0.1:{proxy.port}"
     body = json.dumps({"model": "a", "messages": TALK, "max_tokens": 2})

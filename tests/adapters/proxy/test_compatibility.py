@@ -19,7 +19,7 @@ def rows() -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
 
 
-def test_every_row_says_how_it_is() -> None:
+def test_compatibility_row_has_status_and_reason() -> None:
     """Each row says yes, differs or no; a difference is described, and a feature cites a test."""
     found = rows()
 
@@ -34,7 +34,7 @@ def test_every_row_says_how_it_is() -> None:
             assert "test_" in text, what
 
 
-def test_most_of_it_works() -> None:
+def test_compatibility_page_has_few_gaps() -> None:
     """Nearly everything is here, the same or better."""
     statuses = [row[1] for row in rows()]
 
@@ -57,7 +57,7 @@ THEIRS = [
 ]  # fmt: skip
 
 
-def test_5_5_every_route_of_llama_swap_is_here() -> None:
+def test_route_table_has_each_route_of_llama_swap() -> None:
     """Whatever route llama-swap has, we have."""
     missing = [route for route in THEIRS if ROUTES.find(*route)[0] is None]
 

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("server", ["hypercorn", "uvicorn"])
-def test_2_4_listeners_do_not_delay_the_end(serve: Serve, server: str) -> None:
+def test_shutdown_with_listeners_is_not_delayed(serve: Serve, server: str) -> None:
     """With logs and events being listened to, the proxy ends as fast as without, and cleanly."""
     proxy = serve({"a": demo_model("a")}, server=server)
     proxy.chat("a")

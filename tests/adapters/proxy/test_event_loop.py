@@ -10,6 +10,7 @@ import time
 import pytest
 from tools.asgi import proxied
 from tools.net import wait_until, wait_until_async
+from tools.rows import row
 
 from swapchart.adapters.app.log_buffer import keeping_log
 from swapchart.adapters.proxy.monitoring.event_loop import LoopWatch
@@ -19,7 +20,8 @@ def somebody_who_blocks(seconds: float) -> None:
     time.sleep(seconds)
 
 
-def test_A37_a_blocked_loop_tells_where(caplog: pytest.LogCaptureFixture) -> None:
+@row("A37")
+def test_blocked_loop_is_logged_with_its_stack(caplog: pytest.LogCaptureFixture) -> None:
     """While it is blocked its stack is logged once, from outside; then how long it took."""
 
     async def story() -> None:
@@ -41,7 +43,8 @@ def test_A37_a_blocked_loop_tells_where(caplog: pytest.LogCaptureFixture) -> Non
     assert not [t for t in threading.enumerate() if t.name == "swapchart-loop-watch"]
 
 
-def test_A37_a_loop_that_is_busy_is_not_blocked(caplog: pytest.LogCaptureFixture) -> None:
+@row("A37")
+def test_busy_loop_is_not_reported_as_blocked(caplog: pytest.LogCaptureFixture) -> None:
     """Many short turns are measured, and nothing is told."""
 
     async def story() -> None:
@@ -56,7 +59,8 @@ def test_A37_a_loop_that_is_busy_is_not_blocked(caplog: pytest.LogCaptureFixture
     assert "blocked" not in caplog.text
 
 
-def test_A37_the_lag_is_in_the_metrics() -> None:
+@row("A37")
+def test_loop_lag_is_in_the_metrics() -> None:
     """Prometheus gets a histogram of the lag and a count of the times it was too much."""
 
     async def story() -> None:
@@ -73,7 +77,7 @@ def test_A37_the_lag_is_in_the_metrics() -> None:
     asyncio.run(story())
 
 
-def test_what_another_thread_logs_reaches_readers_too() -> None:
+def test_log_of_another_thread_reaches_readers() -> None:
     """A reader of the proxy's log hears of it, by way of the loop that the ring belongs to."""
     writers: set[int] = set()
 

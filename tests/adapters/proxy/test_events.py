@@ -71,7 +71,7 @@ async def hold(received: Received, writer: asyncio.StreamWriter) -> None:
     await asyncio.Event().wait()
 
 
-def test_5_13_the_state_at_first() -> None:
+def test_events_begin_with_the_current_state() -> None:
     """A listener is told logs, models, settings, profile and requests, in llama-swap's order."""
     cards = [
         ModelDefinition(id="b", name="B"),
@@ -113,7 +113,7 @@ def test_5_13_the_state_at_first() -> None:
     run(main, *cards, peers=[peer], options=options)
 
 
-def test_5_13_models_as_they_change() -> None:
+def test_events_report_changes_of_models() -> None:
     """Each change of a model's state is told, with its cause, and the list of all after it."""
 
     async def main(bench: Bench) -> None:
@@ -131,7 +131,7 @@ def test_5_13_models_as_they_change() -> None:
     run(main)
 
 
-def test_5_13_listeners_beyond_the_limit_are_refused() -> None:
+def test_event_listeners_beyond_the_limit_are_refused() -> None:
     """One too many gets 429 and when to come again, until another one leaves."""
 
     async def main(bench: Bench) -> None:
@@ -149,7 +149,7 @@ def test_5_13_listeners_beyond_the_limit_are_refused() -> None:
     run(main, ModelDefinition(id="a"), options=ProxyOptions(listeners=1))
 
 
-def test_5_13_logs_that_are_kept_come_in_pieces() -> None:
+def test_events_send_the_log_history_in_pieces() -> None:
     """A megabyte of log comes whole, in small events, and no character is torn."""
 
     async def main(bench: Bench) -> None:
@@ -165,7 +165,7 @@ def test_5_13_logs_that_are_kept_come_in_pieces() -> None:
     run(main, ModelDefinition(id="a"))
 
 
-def test_5_13_logs_as_they_come() -> None:
+def test_events_send_new_log_lines() -> None:
     """What is logged after the beginning is told, from either source."""
 
     async def main(bench: Bench) -> None:
@@ -180,7 +180,7 @@ def test_5_13_logs_as_they_come() -> None:
     run(main)
 
 
-def test_5_13_requests_in_flight() -> None:
+def test_events_report_requests_in_flight() -> None:
     """Requests are told when they come, as they go on, and when they end; without secrets."""
 
     async def main(bench: Bench) -> None:
@@ -212,7 +212,7 @@ def test_5_13_requests_in_flight() -> None:
     run(main)
 
 
-def test_5_13_profiles() -> None:
+def test_events_report_the_active_profile() -> None:
     """Another profile is told, and so are the models as they are then."""
 
     async def main(bench: Bench) -> None:
@@ -225,7 +225,7 @@ def test_5_13_profiles() -> None:
     run(main, profiles=[ProfileDefinition(id="p", pins={"x": "a"})])
 
 
-def test_5_13_heartbeats() -> None:
+def test_events_send_heartbeats() -> None:
     """A stream with nothing to say shows that it lives."""
 
     async def main(bench: Bench) -> None:
@@ -236,7 +236,7 @@ def test_5_13_heartbeats() -> None:
     run(main, options=ProxyOptions(heartbeat_s=0.02))
 
 
-def test_5_13_a_slow_listener_is_told_what_it_lost() -> None:
+def test_slow_listener_gets_the_number_of_lost_events() -> None:
     """Who does not read loses events, not the proxy its memory; and gets the whole state anew."""
 
     async def main(bench: Bench) -> None:
@@ -255,7 +255,7 @@ def test_5_13_a_slow_listener_is_told_what_it_lost() -> None:
     run(main)
 
 
-def test_5_13_nobody_listens_nothing_is_made() -> None:
+def test_events_without_listeners_are_not_built() -> None:
     """Events for nobody are not even put together."""
     hub = EventBus()
     hub.publish("x", object())  # could not be written as JSON
@@ -264,7 +264,7 @@ def test_5_13_nobody_listens_nothing_is_made() -> None:
 
 
 @pytest.mark.parametrize("target", ["/api/events", "/logs/stream", "/logs/stream/a"])
-def test_2_4_streams_end_with_the_proxy(target: str) -> None:
+def test_event_streams_end_with_the_proxy(target: str) -> None:
     """When the proxy ends, streams that have no end of their own end cleanly."""
 
     async def main(bench: Bench) -> None:
@@ -277,7 +277,7 @@ def test_2_4_streams_end_with_the_proxy(target: str) -> None:
     run(main)
 
 
-def test_5_13_headers_are_shown_without_secrets() -> None:
+def test_events_show_headers_without_secrets() -> None:
     """The first value of each field is shown, secrets are not, times are in UTC."""
     fields = [(b"x-api-key", b"s"), (b"accept", b"a"), (b"accept", b"b"), (b"set-cookie", b"s")]
 
@@ -288,7 +288,7 @@ def test_5_13_headers_are_shown_without_secrets() -> None:
 
 
 # ---- the queue
-def test_4_4_the_queue_is_told() -> None:
+def test_queue_endpoint_lists_waiting_requests() -> None:
     """Who waits, for what, since when and why; and what is being swapped."""
 
     async def main(bench: Bench) -> None:
@@ -315,7 +315,7 @@ def test_4_4_the_queue_is_told() -> None:
     run(main)
 
 
-def test_4_4_a_request_is_explained() -> None:
+def test_explain_endpoint_describes_a_request() -> None:
     """What a request would evict, and what it would wait for, is told without making one."""
 
     async def main(bench: Bench) -> None:

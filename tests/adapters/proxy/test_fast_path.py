@@ -13,6 +13,7 @@ import pytest
 from tools.asgi import Bench, Received, proxied, say, say_events
 from tools.loops import fastest_loop
 from tools.net import wait_until_async
+from tools.rows import row
 
 from swapchart.adapters.http1.server.connection import ServerConnection
 from swapchart.adapters.http1.server.connections import ConnectionManager
@@ -151,7 +152,7 @@ async def hold(received: Received, writer: asyncio.StreamWriter) -> None:
     await asyncio.sleep(3600)
 
 
-def test_the_first_goes_the_long_way_and_the_like_of_it_the_short() -> None:
+def test_fast_path_serves_the_second_similar_request() -> None:
     """Both are answered, passed on and written down alike."""
 
     async def main(front: Front) -> None:
@@ -190,7 +191,7 @@ def test_the_first_goes_the_long_way_and_the_like_of_it_the_short() -> None:
         ([1], (), 400),
     ],
 )
-def test_what_is_not_that_simple_goes_the_long_way(
+def test_complex_request_takes_the_regular_path(
     value: Any, fields: tuple[str, ...], status: int
 ) -> None:
     """An unknown model, a large body, one that has to start, another head."""
@@ -207,7 +208,8 @@ def test_what_is_not_that_simple_goes_the_long_way(
 
 
 @pytest.mark.parametrize("key", ["sk-b", "sk-none"])
-def test_5_4_C33_the_short_way_asks_for_keys_too(key: str) -> None:
+@row("C33")
+def test_fast_path_requires_keys(key: str) -> None:
     """A key for another model, or none of ours, is refused however often it is tried."""
     keys = (ApiKey(key="sk-a", models=("a",)), ApiKey(key="sk-b", models=("b",)))
 
@@ -223,7 +225,7 @@ def test_5_4_C33_the_short_way_asks_for_keys_too(key: str) -> None:
     run(main, options=ProxyOptions(keys=keys))
 
 
-def test_a_stream_goes_on_the_long_way() -> None:
+def test_stream_continues_on_the_regular_path() -> None:
     """Its head comes by the short way, and each event as it comes."""
     events = [b'data: {"n": %d}\n\n' % number for number in range(5)]
 
@@ -246,7 +248,8 @@ def test_a_stream_goes_on_the_long_way() -> None:
     run(main, respond=slowly)
 
 
-def test_C18_a_request_that_was_not_sent_goes_over_another_connection() -> None:
+@row("C18")
+def test_fast_path_request_that_was_not_sent_uses_another_connection() -> None:
     """Its connection ended between its being chosen and the end of the loop's turn."""
 
     async def main(front: Front) -> None:
@@ -268,7 +271,8 @@ def test_C18_a_request_that_was_not_sent_goes_over_another_connection() -> None:
     run(main, respond=usage)
 
 
-def test_C14_a_client_that_leaves_ends_its_request() -> None:
+@row("C14")
+def test_fast_path_client_that_leaves_ends_its_request() -> None:
     """The upstream is told, nothing is held, and it is written down as 499."""
 
     async def main(front: Front) -> None:
@@ -287,7 +291,7 @@ def test_C14_a_client_that_leaves_ends_its_request() -> None:
     run(main)
 
 
-def test_5_5_a_request_that_is_cancelled_gets_499() -> None:
+def test_fast_path_cancelled_request_gets_499() -> None:
     """By the API, while it waits for its answer; the connection goes on."""
 
     async def main(front: Front) -> None:
@@ -320,7 +324,8 @@ def test_5_5_a_request_that_is_cancelled_gets_499() -> None:
         (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab", 502),
     ],
 )
-def test_A03_a_server_that_does_not_answer_is_502(said: bytes, status: int) -> None:
+@row("A03")
+def test_fast_path_upstream_that_closes_is_502(said: bytes, status: int) -> None:
     """An answer that is none, or no whole head, is told in a whole answer."""
 
     async def broken(received: Received, writer: asyncio.StreamWriter) -> None:
@@ -341,7 +346,8 @@ def test_A03_a_server_that_does_not_answer_is_502(said: bytes, status: int) -> N
     run(main)
 
 
-def test_A04_an_answer_that_breaks_off_is_seen_to() -> None:
+@row("A04")
+def test_fast_path_aborted_response_aborts_the_client() -> None:
     """Half an answer is never ended as if it were whole."""
 
     async def half(received: Received, writer: asyncio.StreamWriter) -> None:
@@ -365,7 +371,7 @@ def test_A04_an_answer_that_breaks_off_is_seen_to() -> None:
     run(main)
 
 
-def test_a_model_that_is_stopped_meanwhile_is_drained_or_cut() -> None:
+def test_fast_path_request_is_drained_or_aborted_by_a_stop() -> None:
     """A stop waits for a request on the short way, and cuts it when its time is over."""
 
     async def main(front: Front) -> None:
@@ -384,7 +390,7 @@ def test_a_model_that_is_stopped_meanwhile_is_drained_or_cut() -> None:
     run(main)
 
 
-def test_the_end_of_a_request_may_be_the_beginning_of_a_swap(
+def test_fast_path_end_of_a_request_can_start_a_swap(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Another model waits for the one that answers: it is evicted as soon as it has answered."""
@@ -418,7 +424,7 @@ def test_the_end_of_a_request_may_be_the_beginning_of_a_swap(
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
-def test_requests_behind_one_another_keep_their_order() -> None:
+def test_fast_path_pipelined_requests_keep_their_order() -> None:
     """Pipelined requests, and nonsense behind them, are answered one after the other."""
 
     async def main(front: Front) -> None:
@@ -437,7 +443,8 @@ def test_requests_behind_one_another_keep_their_order() -> None:
     run(main)
 
 
-def test_C19_a_client_that_does_not_read_goes_the_long_way() -> None:
+@row("C19")
+def test_client_that_does_not_read_takes_the_regular_path() -> None:
     """What cannot be written at once waits, and memory stays bounded."""
     large = b'{"x":"' + b"y" * 900_000 + b'"}'
 
@@ -459,7 +466,7 @@ def test_C19_a_client_that_does_not_read_goes_the_long_way() -> None:
     run(main)
 
 
-def test_5_5_one_that_is_cancelled_as_its_answer_begins_is_served_once() -> None:
+def test_fast_path_request_cancelled_at_its_first_byte_is_served_once() -> None:
     """The long way has it already, but has not begun: a cancellation does not begin it again."""
 
     async def main(front: Front) -> None:
@@ -482,7 +489,7 @@ def test_5_5_one_that_is_cancelled_as_its_answer_begins_is_served_once() -> None
 
 
 @pytest.mark.parametrize("is_leaving", [False, True])
-def test_what_fails_when_a_request_is_over_leaves_nothing_behind(is_leaving: bool) -> None:
+def test_fast_path_error_at_the_end_leaves_no_request_in_flight(is_leaving: bool) -> None:
     """Whoever is told of finished requests may fail; connection and model are free all the same."""
 
     def fail(exchange: RequestRecord) -> None:
@@ -511,7 +518,7 @@ def test_what_fails_when_a_request_is_over_leaves_nothing_behind(is_leaving: boo
     run(main)
 
 
-def test_a_model_that_the_proxy_knows_and_nobody_runs_any_more_is_told_so() -> None:
+def test_fast_path_model_without_service_is_503() -> None:
     """The way of who looks for it there ends in an answer, not in a connection that hangs."""
 
     async def main(front: Front) -> None:
@@ -526,7 +533,7 @@ def test_a_model_that_the_proxy_knows_and_nobody_runs_any_more_is_told_so() -> N
     run(main)
 
 
-def test_one_that_is_cut_before_the_long_way_has_begun_is_over() -> None:
+def test_fast_path_request_aborted_before_it_falls_back_ends() -> None:
     """The end of the server may come between the head of an answer and the task that relays it."""
 
     async def main(front: Front) -> None:
@@ -545,7 +552,7 @@ def test_one_that_is_cut_before_the_long_way_has_begun_is_over() -> None:
     run(main)
 
 
-def test_a_fault_on_the_way_in_is_left_to_the_long_way() -> None:
+def test_fast_path_error_before_sending_falls_back() -> None:
     """What nobody expected there costs neither the request nor its connection."""
 
     def fail() -> None:
@@ -565,7 +572,7 @@ def test_a_fault_on_the_way_in_is_left_to_the_long_way() -> None:
     run(main, respond=usage)
 
 
-def test_a_reload_meanwhile_leaves_no_old_limits_behind() -> None:
+def test_fast_path_reload_replaces_cached_limits() -> None:
     """A request from before the reload goes on by the long way; later ones go by the new limits."""
 
     async def main(front: Front) -> None:
@@ -588,7 +595,7 @@ def test_a_reload_meanwhile_leaves_no_old_limits_behind() -> None:
 
 
 @pytest.mark.parametrize("way", ["short", "long"])
-def test_a_stop_cuts_what_began_before_a_reload(way: str) -> None:
+def test_fast_path_stop_aborts_requests_from_before_a_reload(way: str) -> None:
     """Requests that began with other limits are cut like all others when the drain is over."""
 
     async def main(front: Front) -> None:

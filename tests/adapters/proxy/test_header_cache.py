@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from tools.asgi import Bench, proxied
+from tools.rows import row
 
 from swapchart.adapters.proxy.access.header_cache import HeaderCache
 from swapchart.adapters.proxy.options import ApiKey, ProxyOptions
@@ -18,7 +19,7 @@ def scope(headers: Any = FIELDS, client: str = "1.1.1.1", server: str = "2.2.2.2
     return {"headers": headers, "client": (client, 9), "server": (server, 80)}
 
 
-def test_the_length_of_the_body_makes_no_other_head() -> None:
+def test_header_cache_ignores_the_content_length() -> None:
     """Nothing but the length, and the client's port, differs between two requests of a client."""
     memo = HeaderCache()
     longer = [(name, b"99" if name == b"content-length" else value) for name, value in FIELDS]
@@ -39,14 +40,14 @@ def test_the_length_of_the_body_makes_no_other_head() -> None:
         {"headers": FIELDS},
     ],
 )
-def test_anything_else_makes_another_head(other: Any) -> None:
+def test_header_cache_distinguishes_all_other_headers(other: Any) -> None:
     """Every field, their order, and both addresses count."""
     memo = HeaderCache()
 
     assert memo.of(other) is not memo.of(scope())
 
 
-def test_little_is_kept_of_endless_heads() -> None:
+def test_header_cache_is_bounded() -> None:
     """Neither many nor long ones fill the memory."""
     memo = HeaderCache()
     for number in range(5000):
@@ -57,7 +58,8 @@ def test_little_is_kept_of_endless_heads() -> None:
     assert memo.of(long) is not memo.of(long)
 
 
-def test_C33_C40_a_key_that_is_gone_is_refused_at_once() -> None:
+@row("C33", "C40")
+def test_header_cache_refuses_a_removed_key_at_once() -> None:
     """Other keys hold for the next request, though one like it has passed before."""
 
     async def main(bench: Bench) -> None:
@@ -75,7 +77,8 @@ def test_C33_C40_a_key_that_is_gone_is_refused_at_once() -> None:
     asyncio.run(whole())
 
 
-def test_C34_a_head_that_came_before_still_carries_no_key_upstream() -> None:
+@row("C34")
+def test_header_cache_hit_sends_no_key_upstream() -> None:
     """The lines that are kept are those without what was meant for us, for every route."""
 
     async def whole() -> None:

@@ -42,7 +42,7 @@ def spread(value: Any, space: str) -> bytes:
         ("a..b", ("a", "", "b")), ("", ("",)), ("0.-1", ("0", "-1")), ("a\\", ("a",)),
     ],
 )  # fmt: skip
-def test_1_9_paths(text: str, path: tuple[str, ...]) -> None:
+def test_json_edit_path_is_parsed(text: str, path: tuple[str, ...]) -> None:
     """A dot separates, a backslash takes the next character as it is."""
     assert parse_path(text) == path
 
@@ -75,7 +75,7 @@ def test_1_9_paths(text: str, path: tuple[str, ...]) -> None:
         ('{"n":1e400,"a":1.50}', "a", '{"n":1e400,"a":9}'),
     ],
 )
-def test_1_9_put(before: str, path: str, after: str) -> None:
+def test_json_edit_put_sets_a_value(before: str, path: str, after: str) -> None:
     """A value is put where its path leads; what is missing is made, all else stays as it was."""
     assert put(before.encode(), parse_path(path), b"9").decode() == after
 
@@ -98,20 +98,20 @@ def test_1_9_put(before: str, path: str, after: str) -> None:
         ('{"\\u0061":1,"b":2}', "a", '{"b":2}'),
     ],
 )
-def test_1_9_delete(before: str, path: str, after: str) -> None:
+def test_json_edit_delete_removes_a_value(before: str, path: str, after: str) -> None:
     """What a path leads to goes, wherever it stands, and every time it occurs."""
     assert delete(before.encode(), parse_path(path)).decode() == after
 
 
 @pytest.mark.parametrize("path", ["a.b", "a.99999", "a.1000000"])
-def test_1_9_a_list_has_no_names(path: str) -> None:
+def test_json_edit_list_has_no_members(path: str) -> None:
     """A name inside a list, and an index beyond reason, are refused."""
     with pytest.raises(EditError):
         put(b'{"a":[1]}', parse_path(path), b"9")
 
 
 @given(OBJECTS, SPACES)
-def test_5_6_children_cover_what_json_sees(value: dict[str, Any], space: str) -> None:
+def test_json_children_are_those_of_the_json_module(value: dict[str, Any], space: str) -> None:
     """Names and values are found wherever spaces, quotes and brackets stand."""
     text = spread(value, space)
 
@@ -122,7 +122,7 @@ def test_5_6_children_cover_what_json_sees(value: dict[str, Any], space: str) ->
 
 
 @given(OBJECTS, KEYS, VALUES, SPACES)
-def test_5_6_put_changes_one_member(
+def test_json_put_changes_one_member(
     value: dict[str, Any], key: str, new: object, space: str
 ) -> None:
     """Whatever the object is, one member changes, and the bytes of the others do not."""
@@ -138,7 +138,7 @@ def test_5_6_put_changes_one_member(
 
 
 @given(OBJECTS, KEYS, SPACES)
-def test_5_6_delete_removes_one_member(value: dict[str, Any], key: str, space: str) -> None:
+def test_json_delete_removes_one_member(value: dict[str, Any], key: str, space: str) -> None:
     """Whatever the object is, one member goes, and nothing else."""
     path = parse_path(key.replace("\\", "\\\\").replace(".", "\\."))
 
@@ -148,7 +148,9 @@ def test_5_6_delete_removes_one_member(value: dict[str, Any], key: str, space: s
 
 
 @given(OBJECTS, st.lists(KEYS, min_size=1, max_size=3), VALUES)
-def test_5_6_put_then_read(value: dict[str, Any], keys: list[str], new: object) -> None:
+def test_json_put_then_read_returns_the_value(
+    value: dict[str, Any], keys: list[str], new: object
+) -> None:
     """What was put at a path is found at that path."""
     path = tuple(f":{key}" if key.isdigit() else key for key in keys)
     text = spread(value, "")
@@ -162,7 +164,7 @@ def test_5_6_put_then_read(value: dict[str, Any], keys: list[str], new: object) 
     assert after == new
 
 
-def test_1_9_edits_go_in_order() -> None:
+def test_json_edits_apply_in_order() -> None:
     """Parameters are stripped first, then set in sorted order, then those of the name."""
     edits = Edits.compile(["a", "b", "a"], {"c": 1, "a.x": 2, "b": 3}, {"b": 4})
 
@@ -171,7 +173,7 @@ def test_1_9_edits_go_in_order() -> None:
     )
 
 
-def test_1_9_the_model_is_protected() -> None:
+def test_json_edit_of_the_model_is_ignored() -> None:
     """No filter touches the model, however its path is written."""
     edits = Edits.compile(["model", "model.x"], {"model": "other", "model.a": 1}, {"model": 2})
 
@@ -179,14 +181,14 @@ def test_1_9_the_model_is_protected() -> None:
     assert edits.apply(b'{"model":"m"}') == b'{"model":"m"}'
 
 
-def test_5_6_the_model_is_renamed_in_place() -> None:
+def test_json_model_is_renamed_in_place() -> None:
     """A new name replaces the old one, whatever characters it has."""
     text = Edits().apply(b'{"x": [1, 2],  "model" : "old" , "y":1.0}', model='n"é')
 
     assert text.decode() == '{"x": [1, 2],  "model" : "n\\"é" , "y":1.0}'
 
 
-def test_5_6_a_megabyte_takes_milliseconds() -> None:
+def test_json_edit_of_a_megabyte_takes_milliseconds() -> None:
     """Long texts, as pictures make them, cost next to nothing."""
     import time
 
@@ -199,7 +201,7 @@ def test_5_6_a_megabyte_takes_milliseconds() -> None:
     assert took < 2.0
 
 
-def test_edits_of_a_repeated_name_are_bounded() -> None:
+def test_json_edits_of_a_repeated_name_are_bounded() -> None:
     """A name is stripped as often as it is given, and set a thousand times at most."""
     repeated = b'{"model":"m",' + b'"a":1,' * 1001 + b'"b":2}'
 
@@ -211,7 +213,7 @@ def test_edits_of_a_repeated_name_are_bounded() -> None:
 
 
 @given(OBJECTS, st.lists(KEYS, max_size=3), st.dictionaries(KEYS, VALUES, max_size=3), SPACES)
-def test_edits_together_are_what_they_are_one_after_the_other(
+def test_json_edits_together_equal_edits_in_sequence(
     value: dict[str, Any], strip: list[str], given_: dict[str, Any], space: str
 ) -> None:
     """One pass for all edits changes what a pass for each would."""

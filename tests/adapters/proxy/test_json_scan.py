@@ -93,7 +93,7 @@ def test_walk_finds_all_members(value: dict[str, Any], space: str) -> None:
 @settings(deadline=None, max_examples=1000)
 @given(JSONISH)
 @pytest.mark.usefixtures("small_steps")
-def test_walk_of_no_json_ends(body: bytes) -> None:
+def test_walk_of_invalid_json_ends(body: bytes) -> None:
     """What is no JSON is refused or passed over, and never an error of another kind."""
     try:
         for _ in walk(body.strip()):
@@ -115,7 +115,7 @@ def test_walk_of_no_json_ends(body: bytes) -> None:
         b"[1" + b",1" * (3 << 20) + b"]",
     ],
 )
-def test_model_in_pieces_of_what_is_no_body_is_refused(body: bytes) -> None:
+def test_model_in_pieces_of_invalid_body_is_refused(body: bytes) -> None:
     """Large bodies are validated as strictly as small ones."""
     with pytest.raises(BadBodyError):
         finished(model_steps(body))

@@ -37,7 +37,7 @@ def test_listeners_beyond_the_limits_are_refused() -> None:
     assert len(counted) == 0
 
 
-def test_feed_of_a_listener_that_does_not_read_is_bounded() -> None:
+def test_subscription_of_a_listener_that_does_not_read_is_bounded() -> None:
     """Events are counted as lost beyond a size, and what is taken at a time is small."""
     hub = EventBus()
     feed = hub.open()
@@ -52,7 +52,7 @@ def test_feed_of_a_listener_that_does_not_read_is_bounded() -> None:
     assert max(map(len, taken)) < 80 << 10
 
 
-def test_feed_wait_room_ends_when_the_listener_reads() -> None:
+def test_subscription_wait_room_ends_when_the_listener_reads() -> None:
     """A sender that can wait does so until the listener has read, and loses nothing."""
 
     async def main() -> None:
@@ -68,7 +68,7 @@ def test_feed_wait_room_ends_when_the_listener_reads() -> None:
     run_virtual(main)
 
 
-def test_log_readers_share_what_is_kept() -> None:
+def test_log_readers_share_the_history() -> None:
     """A thousand readers that have not read yet hold the pieces of the log, and no copies."""
 
     async def main() -> int:
@@ -92,7 +92,7 @@ def test_log_readers_share_what_is_kept() -> None:
     assert run_virtual(main) < 2 << 20  # copies would be 100 MB
 
 
-def test_pieces_are_the_history() -> None:
+def test_log_pieces_equal_the_history() -> None:
     """The pieces of a log are what is kept of it, also when its first piece is cut."""
     ring = LogRing(10_000)
     for number in range(1000):

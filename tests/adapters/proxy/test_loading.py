@@ -59,7 +59,7 @@ def values(body: bytes) -> list[Any]:
 
 
 @pytest.mark.parametrize("path", sorted(STREAM_FORMATS))
-def test_5_8_a_stream_begins_before_its_model(path: str) -> None:
+def test_loading_stream_begins_before_its_model_is_ready(path: str) -> None:
     """On every route with streams the client hears of the load, and then gets its answer whole."""
 
     async def main(bench: Bench) -> None:
@@ -81,7 +81,7 @@ def test_5_8_a_stream_begins_before_its_model(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v/chat/completions"])
-def test_5_8_chunks_are_valid(path: str) -> None:
+def test_loading_stream_chunks_are_valid(path: str) -> None:
     """What is said to a chat client has everything that a chunk must have."""
 
     async def main(bench: Bench) -> None:
@@ -101,7 +101,7 @@ def test_5_8_chunks_are_valid(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/completions", "/completion", "/infill", "/v1/responses"])
-def test_5_8_where_no_words_fit_there_are_comments(path: str) -> None:
+def test_loading_stream_without_a_text_format_sends_comments(path: str) -> None:
     """Nothing that could be taken for content is said where there is no place for it."""
 
     async def main(bench: Bench) -> None:
@@ -113,7 +113,7 @@ def test_5_8_where_no_words_fit_there_are_comments(path: str) -> None:
     run(main)
 
 
-def test_5_8_anthropics_clients_get_pings() -> None:
+def test_loading_stream_of_anthropic_sends_pings() -> None:
     """What Anthropic's clients know as a sign of life is what they get."""
 
     async def main(bench: Bench) -> None:
@@ -135,7 +135,7 @@ def test_5_8_anthropics_clients_get_pings() -> None:
         ("/v1/chat/completions", {}, ModelDefinition(id="a")),
     ],
 )
-def test_5_8_nothing_is_said_unasked(
+def test_loading_stream_is_off_by_default(
     path: str, more: dict[str, Any], card: ModelDefinition
 ) -> None:
     """Without a stream, on routes without streams, and where it is off, only the answer comes."""
@@ -148,7 +148,7 @@ def test_5_8_nothing_is_said_unasked(
     run(main, card)
 
 
-def test_5_8_a_ready_model_is_not_announced() -> None:
+def test_loading_stream_of_a_ready_model_is_plain() -> None:
     """A model that is ready answers by itself."""
 
     async def main(bench: Bench) -> None:
@@ -160,7 +160,7 @@ def test_5_8_a_ready_model_is_not_announced() -> None:
     run(main)
 
 
-def test_5_8_the_place_in_the_queue() -> None:
+def test_loading_stream_reports_the_queue_position() -> None:
     """Who waits for another model's requests is told its place, and why."""
 
     async def main(bench: Bench) -> None:
@@ -197,7 +197,7 @@ def fails(spec: ServiceSpec) -> ServiceSpec:
 
 
 @pytest.mark.parametrize("path", sorted(STREAM_FORMATS))
-def test_5_8_a_failed_load_is_an_event(path: str) -> None:
+def test_loading_stream_of_a_failed_load_ends_with_an_error(path: str) -> None:
     """A load that fails is told as the error event of the API, and the stream ends cleanly."""
 
     async def main(bench: Bench) -> None:
@@ -217,7 +217,7 @@ def test_5_8_a_failed_load_is_an_event(path: str) -> None:
 
 
 @pytest.mark.parametrize("limit", [1])
-def test_5_8_a_refusal_comes_before_the_stream(limit: int) -> None:
+def test_loading_stream_refusal_has_its_own_status(limit: int) -> None:
     """What is refused at once is refused by its status."""
 
     async def main(bench: Bench) -> None:
@@ -237,7 +237,7 @@ def test_5_8_a_refusal_comes_before_the_stream(limit: int) -> None:
         (b"[" * 100_000, "the model's server answered 400: [[["),
     ],
 )
-def test_5_8_what_is_no_stream_becomes_an_event(body: bytes, message: str) -> None:
+def test_loading_stream_plain_response_becomes_an_event(body: bytes, message: str) -> None:
     """An error of the model's server cannot have its status any more; its text is told."""
 
     async def refuse(received: Received, writer: asyncio.StreamWriter) -> None:
@@ -251,7 +251,7 @@ def test_5_8_what_is_no_stream_becomes_an_event(body: bytes, message: str) -> No
     run(main, respond=refuse)
 
 
-def test_5_8_a_server_that_is_gone_is_an_event() -> None:
+def test_loading_stream_upstream_failure_becomes_an_error_event() -> None:
     """A server that hangs up before its answer is told in the stream."""
 
     async def hang_up(received: Received, writer: asyncio.StreamWriter) -> None:
@@ -265,7 +265,7 @@ def test_5_8_a_server_that_is_gone_is_an_event() -> None:
     run(main, respond=hang_up)
 
 
-def test_5_8_a_broken_answer_breaks_off() -> None:
+def test_loading_stream_aborted_response_aborts_the_client() -> None:
     """Once the model's own answer has begun, its breaking off is no clean end."""
 
     async def break_off(received: Received, writer: asyncio.StreamWriter) -> None:
@@ -284,7 +284,7 @@ def test_5_8_a_broken_answer_breaks_off() -> None:
     run(main, respond=break_off)
 
 
-def test_5_8_cancelled_while_loading() -> None:
+def test_loading_stream_that_is_cancelled_ends() -> None:
     """A request that is cancelled while its model loads is told so in its stream."""
 
     async def main(bench: Bench) -> None:
@@ -300,7 +300,7 @@ def test_5_8_cancelled_while_loading() -> None:
     run(main)
 
 
-def test_5_8_a_client_that_leaves_while_loading() -> None:
+def test_loading_stream_client_that_leaves_frees_the_model() -> None:
     """A client that leaves while its model loads leaves nothing behind."""
 
     async def main(bench: Bench) -> None:
@@ -317,7 +317,7 @@ def test_5_8_a_client_that_leaves_while_loading() -> None:
     run(main, specs=lambda s: replace(slowly(s), timings=Timings(drain_limit=1.0, grace=1.0)))
 
 
-def test_5_8_the_answer_is_not_compressed() -> None:
+def test_loading_stream_requests_no_compression() -> None:
     """What follows our own events must be readable like them."""
 
     async def main(bench: Bench) -> None:

@@ -52,7 +52,7 @@ def of(found: Any, metric: str, /, **labels: str) -> float:
 
 
 # ---- /metrics
-def test_5_12_requests_tokens_and_states() -> None:
+def test_metrics_count_requests_tokens_and_states() -> None:
     """What models were asked, how that went and what state they are in, by model."""
 
     async def main(bench: Bench) -> None:
@@ -79,7 +79,7 @@ def test_5_12_requests_tokens_and_states() -> None:
     run(main)
 
 
-def test_5_12_hooks_and_crashes() -> None:
+def test_metrics_count_hooks_and_crashes() -> None:
     """Hooks are counted by their outcome, and ends that nobody asked for as crashes."""
 
     def change(spec: ServiceSpec) -> ServiceSpec:
@@ -101,7 +101,7 @@ def test_5_12_hooks_and_crashes() -> None:
     run(main, specs=change)
 
 
-def test_5_12_llama_swaps_names() -> None:
+def test_metrics_include_the_names_of_llama_swap() -> None:
     """The machine goes by llama-swap's names, if it is looked at at all."""
 
     async def main(bench: Bench) -> None:
@@ -124,7 +124,7 @@ def test_5_12_llama_swaps_names() -> None:
     run(without)
 
 
-def test_5_12_gpus() -> None:
+def test_metrics_report_gpus() -> None:
     """GPUs have labels of their own, and what is unknown of them is left out."""
     gpu = nvidia_gpu("0, RTX, GPU-1, 61, [N/A], 97, 40, 1024, 8192, 35, 220.5")
     assert gpu is not None
@@ -148,7 +148,7 @@ def test_5_12_gpus() -> None:
     run(main, options=SAMPLED)
 
 
-def test_5_12_histograms_are_cumulative() -> None:
+def test_metrics_histograms_are_cumulative() -> None:
     """Each bucket has all that is below its end, as Prometheus wants it."""
     histogram = Histogram((1, 2))
     for value in (0.5, 1, 1.5, 9):
@@ -158,13 +158,13 @@ def test_5_12_histograms_are_cumulative() -> None:
     assert histogram.total == 12
 
 
-def test_5_12_nothing_counted_is_no_error() -> None:
+def test_metrics_without_samples_are_valid() -> None:
     """Before anything happened the counters are empty."""
     assert not Metrics().requests
 
 
 # ---- /api/performance
-def test_5_12_performance() -> None:
+def test_performance_endpoint_returns_samples() -> None:
     """Samples are told, those after a moment only if that is given."""
 
     async def main(bench: Bench) -> None:
@@ -202,7 +202,7 @@ def test_5_12_performance() -> None:
     run(without)
 
 
-def test_5_12_an_hour_is_kept() -> None:
+def test_performance_samples_of_an_hour_are_kept() -> None:
     """What is older than an hour goes."""
     samples = Samples()
     base = Sample(
@@ -214,14 +214,14 @@ def test_5_12_an_hour_is_kept() -> None:
     assert len(samples.kept) == 61
 
 
-def test_5_12_times_of_the_api() -> None:
+def test_performance_times_are_rfc3339() -> None:
     """Times may have fractions and offsets, and a plus that was not escaped."""
     assert parse_time("1970-01-01T00:00:01.5Z") == 1.5
     assert parse_time("1970-01-01T01:00:01 01:00") == 1.0
 
 
 # ---- looking at a machine
-def test_5_12_busy_is_a_difference(tmp_path: Path) -> None:
+def test_cpu_usage_is_a_difference_of_samples(tmp_path: Path) -> None:
     """How busy a core is counts from the sample before; what is lost in between is no error."""
     (tmp_path / "net").mkdir()
     (tmp_path / "net" / "dev").write_text(
@@ -245,12 +245,12 @@ def test_5_12_busy_is_a_difference(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "line", ["", "x, y", "No devices were found", "a, b, c, d, e, f, g, h, i, j, k"]
 )
-def test_5_12_what_is_no_gpu(line: str) -> None:
+def test_gpu_output_that_is_invalid_gives_no_gpu(line: str) -> None:
     """Whatever else nvidia-smi says is no GPU."""
     assert nvidia_gpu(line) is None
 
 
-def test_5_12_a_program_that_tells_of_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpu_values_come_from_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """nvidia-smi is asked where it is there; one that fails tells nothing."""
     program = tmp_path / "nvidia-smi"
     program.write_text(
@@ -268,7 +268,7 @@ def test_5_12_a_program_that_tells_of_gpus(tmp_path: Path, monkeypatch: pytest.M
     assert HostSampler(drm=tmp_path).gpus() == []
 
 
-def test_5_12_gpus_of_amd(tmp_path: Path) -> None:
+def test_gpu_values_of_amd_come_from_sysfs(tmp_path: Path) -> None:
     """The kernel's own files tell of AMD's GPUs; other cards have no such files."""
     device = tmp_path / "card1" / "device"
     sensors = device / "hwmon" / "hwmon3"
@@ -288,7 +288,7 @@ def test_5_12_gpus_of_amd(tmp_path: Path) -> None:
 
 
 # ---- hardware
-def test_5_15_this_machine() -> None:
+def test_hardware_describes_this_machine() -> None:
     """The snapshot has every part, and says the same each time."""
 
     async def main(bench: Bench) -> None:
@@ -331,12 +331,14 @@ def lay(root: Path, **files: str) -> HardwareProbe:
         ({"sys__class__dmi__id__product_name": "ThinkPad"}, "native"),
     ],
 )
-def test_5_15_environments(tmp_path: Path, files: dict[str, str], kind: str) -> None:
+def test_hardware_environment_is_recognized(
+    tmp_path: Path, files: dict[str, str], kind: str
+) -> None:
     """Containers, virtual machines and bare ones are told apart."""
     assert lay(tmp_path, **files).look()["environment"]["kind"] == kind
 
 
-def test_5_15_limits_of_a_control_group_count(tmp_path: Path) -> None:
+def test_hardware_includes_cgroup_limits(tmp_path: Path) -> None:
     """The memory is what the control group allows, if that is less; processors are counted."""
     cpu = "\n\n".join(
         f"processor : {n}\nvendor_id : V\nmodel name : M\nphysical id : 0\ncore id : {n // 2}"

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from python_multipart.multipart import MultipartParser
+from tools.rows import row
 
 from swapchart.adapters.proxy.body.errors import BadBodyError
 from swapchart.adapters.proxy.body.multipart import (
@@ -48,7 +49,7 @@ def scan(body: bytes, sizes: Iterable[int] = ()) -> MultipartScanner:
     st.binary(max_size=30),
     st.lists(st.integers(1, 9), max_size=60),
 )
-def test_5_6_the_model_is_found_between_its_bytes(
+def test_multipart_model_is_found_at_its_offsets(
     before: bytes, name: bytes, after: bytes, sizes: list[int]
 ) -> None:
     """However the body is cut into pieces, the model stands where it is said to."""
@@ -68,7 +69,8 @@ VALUES = st.text(alphabet="ab\r\n-xYzBé", max_size=20).map(str.encode)
 
 
 @given(st.dictionaries(st.sampled_from("abc"), VALUES))
-def test_C43_it_sees_what_python_multipart_sees(values: dict[str, bytes]) -> None:
+@row("C43")
+def test_multipart_scanner_agrees_with_python_multipart(values: dict[str, bytes]) -> None:
     """An independent parser finds the same model, or none."""
     fields = [(n, v) for n, v in values.items() if b"--" + B not in v]
     parts = [part("model" if n == "a" else n, v) for n, v in dict(fields).items()]
@@ -122,7 +124,8 @@ def test_C43_it_sees_what_python_multipart_sees(values: dict[str, bytes]) -> Non
         ),
     ],
 )
-def test_C43_what_is_refused(body: bytes, why: str) -> None:
+@row("C43")
+def test_multipart_that_is_malformed_is_refused(body: bytes, why: str) -> None:
     """A form that two readers could read differently, or that is endless, is refused."""
     with pytest.raises(BadBodyError, match=why):
         scan(body)
@@ -137,7 +140,7 @@ def test_C43_what_is_refused(body: bytes, why: str) -> None:
         'Content-Disposition: form-data; name="mo\\del"',
     ],
 )
-def test_5_6_ways_to_name_a_part(head: str) -> None:
+def test_multipart_part_name_spellings_are_read(head: str) -> None:
     """Case, spaces, order and quotes do not matter."""
     body = b"--" + B + b" \t\r\n" + head.encode() + b"\r\n\r\nm\r\n--" + B + b"--"
 
@@ -147,7 +150,8 @@ def test_5_6_ways_to_name_a_part(head: str) -> None:
     assert found.value == "m"
 
 
-def test_C43_files_called_model_are_no_models() -> None:
+@row("C43")
+def test_multipart_file_named_model_is_not_the_model() -> None:
     """A file in the part `model` is a file, and so is one whose name looks like a part's."""
     body = form(
         part("model", b"data", filename="../../model"), part("x", b"", filename="name=model")
@@ -156,7 +160,7 @@ def test_C43_files_called_model_are_no_models() -> None:
     assert scan(body).model is None
 
 
-def test_5_6_a_part_without_a_head_is_passed_over() -> None:
+def test_multipart_part_without_headers_is_skipped() -> None:
     """A part may have no fields at all, and what comes before and after the form is no part."""
     body = b"preamble\r\n--" + B + b"\r\n\r\nx\r\n" + form(part("model", b"m")) + b"epilogue"
 
@@ -167,7 +171,7 @@ def test_5_6_a_part_without_a_head_is_passed_over() -> None:
     )
 
 
-def test_5_6_boundaries() -> None:
+def test_multipart_boundary_is_validated() -> None:
     """The boundary comes from the Content-Type, quoted or not, and must be a valid one."""
     assert boundary_of(b"multipart/form-data; boundary=abc") == b"abc"
     assert boundary_of(b'Multipart/Form-Data; charset=x; boundary="a b:c"') == b"a b:c"
@@ -181,7 +185,9 @@ TEXTS = st.text(alphabet='x ;="\\', max_size=6)
 
 
 @given(st.dictionaries(st.sampled_from(["a", "b", "c"]), TEXTS))
-def test_5_6_parameters_are_read_as_the_standard_library_does(given_: dict[str, str]) -> None:
+def test_multipart_parameters_are_parsed_as_the_standard_library_does(
+    given_: dict[str, str],
+) -> None:
     """Quoted parameters mean what they were, and what the email package says where it can."""
     quoted = {n: t.replace("\\", "\\\\").replace('"', '\\"') for n, t in given_.items()}
     value = "form-data" + "".join(f'; {n}="{t}"' for n, t in quoted.items())

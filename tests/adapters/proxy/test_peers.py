@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from tools.asgi import Bench, Received, Server, proxied, serving
 from tools.net import free_port
+from tools.rows import row
 from tools.swapchart_process import Serve, demo_model
 
 from swapchart.adapters.proxy.models.definitions import (
@@ -47,7 +48,7 @@ def one(**more: Any) -> Callable[[Server], PeerDefinition]:
 @pytest.mark.parametrize(
     ("wanted", "sent"), [("m", "m"), ("p/m", "m"), ("p/org/m", "org/m"), ("org/m", "org/m")]
 )
-def test_4_10_names_of_remote_models(wanted: str, sent: str) -> None:
+def test_peer_models_have_full_and_short_names(wanted: str, sent: str) -> None:
     """A remote model goes by its full name, or its bare one; the peer gets the bare one."""
 
     async def main(bench: Bench, remote: Server) -> None:
@@ -62,7 +63,7 @@ def test_4_10_names_of_remote_models(wanted: str, sent: str) -> None:
     run(main, one())
 
 
-def test_1_10_local_names_come_first() -> None:
+def test_peer_name_equal_to_a_local_one_yields() -> None:
     """A bare name that a model of ours has is ours; the full one is the peer's."""
 
     async def main(bench: Bench, remote: Server) -> None:
@@ -74,7 +75,7 @@ def test_1_10_local_names_come_first() -> None:
     run(main, one())
 
 
-def test_1_10_a_bare_name_of_two_peers_is_nobodys() -> None:
+def test_short_name_of_two_peers_is_unknown() -> None:
     """Where two peers offer a name, only the full names are known."""
 
     async def main(bench: Bench, remote: Server) -> None:
@@ -86,7 +87,8 @@ def test_1_10_a_bare_name_of_two_peers_is_nobodys() -> None:
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/upstream/p/m/v1/chat/completions"])
 @pytest.mark.parametrize("name", ["authorization", "x-api-key"])
-def test_C34_our_keys_stay_here(path: str, name: str) -> None:
+@row("C34")
+def test_peer_requests_carry_no_key_of_the_proxy(path: str, name: str) -> None:
     """A peer never sees a key of ours, with or without one of its own."""
 
     async def without(bench: Bench, remote: Server) -> None:
@@ -105,7 +107,7 @@ def test_C34_our_keys_stay_here(path: str, name: str) -> None:
     run(with_one, one(api_key="theirs"), options=KEYED)
 
 
-def test_4_10_credentials_of_clients_pass_where_we_ask_for_none() -> None:
+def test_peer_requests_carry_credentials_of_the_client_if_there_are_no_keys() -> None:
     """Without keys of ours a client's own are meant for the peer."""
 
     async def main(bench: Bench, remote: Server) -> None:
@@ -115,7 +117,7 @@ def test_4_10_credentials_of_clients_pass_where_we_ask_for_none() -> None:
     run(main, one())
 
 
-def test_4_10_addresses_are_not_told() -> None:
+def test_peer_addresses_are_not_shown() -> None:
     """Nothing about the client's address goes to somebody else's server."""
     fields = {"X-Forwarded-For": "1.2.3.4", "X-Forwarded-Proto": "https", "X-Real-IP": "1.2.3.4"}
 
@@ -128,7 +130,7 @@ def test_4_10_addresses_are_not_told() -> None:
     run(main, one(), options=ProxyOptions(trusted_proxies=("127.0.0.1",)))
 
 
-def test_4_10_filters_and_forms() -> None:
+def test_peer_requests_pass_filters_and_forms() -> None:
     """Filters of the peer apply to JSON, and a form's model becomes the bare name."""
     filters = BodyFilters(strip=("seed",), set_params={"x": 1}, set_params_by_id={"p/m": {"y": 2}})
     form = (
@@ -148,7 +150,7 @@ def test_4_10_filters_and_forms() -> None:
     run(main, one(filters=filters))
 
 
-def test_4_10_a_peer_that_does_not_answer() -> None:
+def test_peer_that_is_unreachable_is_502() -> None:
     """A peer that is not there is a 502, and one that is slow a 504, in the usual shape."""
 
     async def never(received: Received, writer: asyncio.StreamWriter) -> None:
@@ -169,7 +171,8 @@ def test_4_10_a_peer_that_does_not_answer() -> None:
     run(main, peers)
 
 
-def test_C32_redirects_are_the_clients() -> None:
+@row("C32")
+def test_peer_redirects_are_passed_to_the_client() -> None:
     """A redirect of a peer is passed to the client; we follow none."""
 
     async def elsewhere(received: Received, writer: asyncio.StreamWriter) -> None:
@@ -189,7 +192,7 @@ def test_C32_redirects_are_the_clients() -> None:
 
 
 # ---- circles
-def test_4_10_a_request_that_has_been_here() -> None:
+def test_peer_request_that_passed_here_before_is_508() -> None:
     """What we send to a peer carries a mark; what carries our mark is refused."""
 
     async def main(bench: Bench, remote: Server) -> None:
@@ -204,7 +207,7 @@ def test_4_10_a_request_that_has_been_here() -> None:
 
 
 @pytest.mark.slow
-def test_4_10_two_proxies_that_point_at_each_other(serve: Serve) -> None:
+def test_peer_loop_of_two_proxies_is_508(serve: Serve) -> None:
     """Two proxies whose peers are each other find it out at once, and serve on."""
     port = free_port()
     peer = {"proxy": f"http://127.0.0.1:{port}", "models": ["circle", "fine"]}
@@ -224,7 +227,8 @@ def test_4_10_two_proxies_that_point_at_each_other(serve: Serve) -> None:
 
 # ---- TLS
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
-def test_C41_peers_by_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@row("C41")
+def test_peer_over_tls_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A peer's certificate is verified: a known one is spoken to, a strange one is not."""
     key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
     subprocess.run(

@@ -98,7 +98,7 @@ def test_infer_key_path_that_is_spelled_otherwise_needs_admin(path: str) -> None
      "X-Rewrite-URL"],
 )  # fmt: skip
 @pytest.mark.parametrize("target", ["/v1/chat/completions", "/upstream/a/v1/chat/completions"])
-def test_fields_that_name_another_method_or_path_do_not_cross(name: str, target: str) -> None:
+def test_headers_that_override_method_or_path_are_removed(name: str, target: str) -> None:
     """What a server reads is the method and the path that were allowed here."""
 
     async def main(bench: Bench) -> None:
@@ -201,7 +201,7 @@ def test_key_for_some_models_reaches_a_peer_by_body_and_query_only(
     asyncio.run(whole())
 
 
-def test_unknown_name_suggests_no_model_of_others() -> None:
+def test_unknown_name_suggests_no_model_of_other_keys() -> None:
     """A key for one model is not told the names of others when it makes a mistake."""
     card = SelectorDefinition(id="omega-pick", strategy="pin", targets=("omega",))
 
@@ -268,7 +268,7 @@ TARGETS = [
 @pytest.mark.parametrize("hashed", [False, True], ids=["plain", "hashed"])
 @pytest.mark.parametrize("model", ["a", "m"])
 @pytest.mark.parametrize(("method", "target"), TARGETS)
-def test_our_keys_in_any_field_or_parameter_stay_here(
+def test_proxy_keys_in_any_header_or_parameter_are_removed(
     model: str, method: str, target: str, hashed: bool
 ) -> None:
     """Whichever field or parameter holds a key of ours, neither a model nor a peer gets it."""
@@ -307,7 +307,7 @@ def test_our_keys_in_any_field_or_parameter_stay_here(
     asyncio.run(whole())
 
 
-def test_our_keys_in_websocket_protocols_and_shown_fields_stay_here() -> None:
+def test_proxy_keys_in_websocket_protocols_and_views_are_removed() -> None:
     """A key in a subprotocol is not offered to a model, and one in a field is not shown."""
     ring = ApiKeys([ApiKey(key="sk-a.b")])
     offered = ["realtime", "openai-insecure-api-key.sk-a.b", "sk-a.b", "openai-beta.realtime-v1"]
@@ -327,7 +327,7 @@ def test_our_keys_in_websocket_protocols_and_shown_fields_stay_here() -> None:
         assert shown == {"X-Other": "[REDACTED]", **kept}
 
 
-def test_without_keys_of_ours_fields_and_parameters_cross() -> None:
+def test_headers_and_parameters_pass_where_the_proxy_has_no_keys() -> None:
     """Where we ask for no key, and for values that are no key of ours, everything crosses."""
 
     async def main(bench: Bench) -> None:
@@ -360,7 +360,7 @@ def test_query_of_endless_parameters_takes_linear_time() -> None:
     "key", ["sk-a", "sk:a", "a;b", "a,b", "a&b", "a=b==", 'q"uote', "sk%41", "ü"]
 )
 @pytest.mark.parametrize("hashed", [False, True], ids=["plain", "hashed"])
-def test_keys_with_separators_in_them_stay_here(key: str, hashed: bool) -> None:
+def test_proxy_keys_with_separators_are_removed(key: str, hashed: bool) -> None:
     """A key with a character that also separates is found as a value, quoted or encoded."""
     text = key.encode()
     ring = ApiKeys([ApiKey(key=f"sha256:{sha256(text).hexdigest()}" if hashed else key)])
@@ -388,7 +388,7 @@ def test_keys_with_separators_in_them_stay_here(key: str, hashed: bool) -> None:
         ("q*n*2", "qwen2", True), ("q*n*2", "q2n", False), ("", "a", False),
     ],
 )  # fmt: skip
-def test_models_of_a_key_only_a_star_matches_anything(
+def test_models_of_a_key_only_a_star_is_a_pattern(
     pattern: str, name: str, is_allowed: bool
 ) -> None:
     """In `models` of a key `*` is anything, and every other character is itself."""

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tools.asgi import Bench, Call, Received, proxied, say, say_events
 from tools.net import wait_until_async
+from tools.rows import row
 
 from swapchart.adapters.app.log_buffer import keeping_log
 from swapchart.adapters.proxy.api.model_listing import models
@@ -58,7 +59,7 @@ def chat(bench: Bench, model: str, **more: Any) -> Call:
 
 
 # ---- small ones
-def test_5_5_health_version_and_redirects() -> None:
+def test_health_version_and_redirects_respond() -> None:
     """The small routes answer as llama-swap's clients expect."""
 
     async def main(bench: Bench) -> None:
@@ -88,7 +89,7 @@ def test_5_5_health_version_and_redirects() -> None:
         ("*/*", "application/json", b'"code":"not_found"'),
     ],
 )
-def test_5_3_errors_in_the_form_that_is_accepted(accept: str, kind: str, body: bytes) -> None:
+def test_errors_have_the_format_of_the_accept_header(accept: str, kind: str, body: bytes) -> None:
     """Text, HTML with what came escaped, or JSON: as the Accept field asks."""
 
     async def main(bench: Bench) -> None:
@@ -101,7 +102,7 @@ def test_5_3_errors_in_the_form_that_is_accepted(accept: str, kind: str, body: b
 
 
 @pytest.mark.parametrize("path", ["/v1/messages", "/v/messages/count_tokens"])
-def test_5_3_anthropics_clients_find_their_type(path: str) -> None:
+def test_errors_of_anthropic_routes_have_their_type(path: str) -> None:
     """Errors of Anthropic's routes have the member that its clients look for, too."""
 
     async def main(bench: Bench) -> None:
@@ -114,7 +115,7 @@ def test_5_3_anthropics_clients_find_their_type(path: str) -> None:
 
 
 # ---- running models and stopping
-def test_5_10_running() -> None:
+def test_running_endpoint_lists_processes() -> None:
     """What runs is listed with its command and state, and what does not is not."""
     card = ModelDefinition(
         id="a", name="A", description="d", command="serve --key ${env.KEY}", proxy="http://p",
@@ -145,7 +146,7 @@ def test_5_10_running() -> None:
         ("POST", "/api/models/unload/the%20alias", b"OK"),
     ],
 )
-def test_5_5_unload(method: str, target: str, body: bytes) -> None:
+def test_unload_endpoint_stops_models(method: str, target: str, body: bytes) -> None:
     """Unloading answers when the process is gone; what does not run is unloaded already."""
 
     async def main(bench: Bench) -> None:
@@ -159,7 +160,7 @@ def test_5_5_unload(method: str, target: str, body: bytes) -> None:
     run(main, ModelDefinition(id="a", aliases=("the alias",)))
 
 
-def test_5_5_unload_of_strangers() -> None:
+def test_unload_endpoint_of_unknown_models_is_404() -> None:
     """Names that are nobody's, or a peer's, cannot be unloaded."""
     peer = PeerDefinition(id="p", url="http://127.0.0.1:9", models=("m",))
 
@@ -173,7 +174,7 @@ def test_5_5_unload_of_strangers() -> None:
     run(main, peers=[peer])
 
 
-def test_4_7_unloading_freezes_nothing() -> None:
+def test_unload_does_not_delay_other_models() -> None:
     """While one model drains, others are asked and the proxy answers."""
 
     async def main(bench: Bench) -> None:
@@ -248,7 +249,7 @@ PROFILES = [
 ]
 
 
-def test_1_11_profiles() -> None:
+def test_profiles_endpoint_switches_profiles() -> None:
     """At most one profile is active; its pins come first, and nothing is active at the start."""
 
     async def main(bench: Bench) -> None:
@@ -289,7 +290,7 @@ def test_1_11_profiles() -> None:
 
 
 # ---- cancelling
-def test_5_5_a_waiting_request_is_cancelled() -> None:
+def test_cancel_endpoint_ends_a_waiting_request() -> None:
     """A cancelled request that waits is told so; it is never an empty 200."""
 
     async def main(bench: Bench) -> None:
@@ -313,7 +314,7 @@ def test_5_5_a_waiting_request_is_cancelled() -> None:
     run(main)
 
 
-def test_5_5_a_stream_is_cancelled() -> None:
+def test_cancel_endpoint_ends_a_stream() -> None:
     """A cancelled stream breaks off: its end is no clean one, and its server sees the close."""
 
     async def main(bench: Bench) -> None:
@@ -352,7 +353,7 @@ def test_5_5_a_stream_is_cancelled() -> None:
         ("GET", '//api/captures/1?\\\t"<', 301, "/api/captures/1?%5C%09%22%3C"),
     ],
 )
-def test_5_1_an_unclean_path_is_sent_to_the_clean_one(
+def test_unclean_path_is_redirected_to_the_clean_one(
     method: str, target: str, status: int, location: str
 ) -> None:
     """Empty segments and dots go, the query stays; what changes something keeps its method."""
@@ -373,7 +374,7 @@ def test_5_1_an_unclean_path_is_sent_to_the_clean_one(
         "/v1//modelz", "//upstream/a//b", "//upstream/a/../b", "/x/%2e%2e/health", "//v1/%zz",
     ],
 )  # fmt: skip
-def test_5_1_nobody_is_sent_where_nothing_is(target: str) -> None:
+def test_unclean_path_of_no_route_is_404(target: str) -> None:
     """Other hosts, unknown paths, and what would change the bytes for a model: 404."""
 
     async def main(bench: Bench) -> None:
@@ -384,7 +385,7 @@ def test_5_1_nobody_is_sent_where_nothing_is(target: str) -> None:
     run(main)
 
 
-def test_5_1_a_stranger_is_sent_nowhere() -> None:
+def test_unclean_path_without_a_key_is_401() -> None:
     """Without a key an unclean path is 401, like any other."""
 
     async def main(bench: Bench) -> None:
@@ -402,7 +403,7 @@ SEGMENTS = [
 
 
 @given(st.lists(st.sampled_from(SEGMENTS), max_size=6), st.sampled_from(SEGMENTS))
-def test_5_1_no_location_leaves_this_host(segments: list[bytes], query: bytes) -> None:
+def test_redirect_never_leaves_this_host(segments: list[bytes], query: bytes) -> None:
     """Whatever a path is made of: where it leads to is a path here, as browsers read it too."""
     raw = b"/" + b"/".join(segments)
     path = unquote_to_bytes(raw).decode("latin-1")
@@ -431,7 +432,8 @@ TRAVERSALS = [
 
 
 @pytest.mark.parametrize("rest", TRAVERSALS)
-def test_C28_bytes_after_the_prefix_stay(rest: str) -> None:
+@row("C28")
+def test_upstream_path_bytes_are_unchanged(rest: str) -> None:
     """Whatever stands after the model, its server gets the very bytes."""
 
     async def main(bench: Bench) -> None:
@@ -443,7 +445,8 @@ def test_C28_bytes_after_the_prefix_stay(rest: str) -> None:
 
 
 @pytest.mark.parametrize("rest", ["/%00", "/%zz", "/%", "/a%2"])
-def test_C28_bad_escapes(rest: str) -> None:
+@row("C28")
+def test_upstream_path_with_bad_escapes_is_400(rest: str) -> None:
     """An escape that is malformed, or stands for NUL, is refused."""
 
     async def main(bench: Bench) -> None:
@@ -463,7 +466,8 @@ def test_C28_bad_escapes(rest: str) -> None:
         ("org%2Fmodel", "org%252Fmodel"),
     ],
 )  # fmt: skip
-def test_C29_names_in_paths(name: str, spelled: str) -> None:
+@row("C29")
+def test_upstream_path_with_encoded_model_names_is_resolved(name: str, spelled: str) -> None:
     """A model is found by the longest prefix, decoded once; the rest begins after it."""
 
     async def main(bench: Bench) -> None:
@@ -476,7 +480,7 @@ def test_C29_names_in_paths(name: str, spelled: str) -> None:
     run(main, "a", *{"org/model", "sp ace", "m\u00fc", "a/b", "..", "org%2Fmodel"})
 
 
-def test_5_11_redirect_and_unknown() -> None:
+def test_upstream_path_redirects_and_unknown_models() -> None:
     """Without a slash the client is sent to where relative links work; strangers are unknown."""
 
     async def main(bench: Bench) -> None:
@@ -492,7 +496,7 @@ def test_5_11_redirect_and_unknown() -> None:
     run(main)
 
 
-def test_5_11_ignored_paths_start_nothing() -> None:
+def test_upstream_path_that_is_ignored_starts_no_model() -> None:
     """A path that is ignored is 409 while the model is not ready, and passes once it is."""
 
     async def main(bench: Bench) -> None:
@@ -506,7 +510,7 @@ def test_5_11_ignored_paths_start_nothing() -> None:
     run(main, ignored=[re.compile(r".*\.(js|css)$")])
 
 
-def test_5_11_nothing_is_filtered_below_upstream() -> None:
+def test_upstream_path_bodies_are_not_filtered() -> None:
     """Bodies below /upstream are passed on unread, in pieces too."""
     card = ModelDefinition(id="a", use_model_name="other")
 
@@ -519,7 +523,7 @@ def test_5_11_nothing_is_filtered_below_upstream() -> None:
     run(main, card)
 
 
-def test_5_11_comfyui() -> None:
+def test_comfyui_path_reaches_its_model() -> None:
     """Only ComfyUI's first page starts it; all else is 409 until it runs."""
 
     async def main(bench: Bench) -> None:
@@ -536,7 +540,7 @@ def test_5_11_comfyui() -> None:
     run(main, "comfyui_auto")
 
 
-def test_5_11_without_comfyui() -> None:
+def test_comfyui_path_without_comfyui_is_404() -> None:
     """Where no such model is configured there is nothing."""
 
     async def main(bench: Bench) -> None:
@@ -546,7 +550,7 @@ def test_5_11_without_comfyui() -> None:
 
 
 # ---- UI files
-def test_5_5_ui_files(tmp_path: Path) -> None:
+def test_ui_files_are_served(tmp_path: Path) -> None:
     """Files come from one folder; pages of the application are its index, the rest is 404."""
     (tmp_path / "ui").mkdir()
     (tmp_path / "secret.txt").write_text("secret")
@@ -579,7 +583,7 @@ def test_5_5_ui_files(tmp_path: Path) -> None:
     run(main, options=ProxyOptions(ui_root=root))
 
 
-def test_5_5_without_a_ui() -> None:
+def test_ui_that_is_missing_is_404() -> None:
     """Without a UI its paths are 404, not an error of ours."""
 
     async def main(bench: Bench) -> None:
@@ -589,7 +593,7 @@ def test_5_5_without_a_ui() -> None:
 
 
 # ---- logs
-def test_5_5_logs() -> None:
+def test_logs_endpoint_returns_history() -> None:
     """Logs are shown together or apart, with their history or without, until the client leaves."""
 
     async def main(bench: Bench) -> None:
@@ -631,7 +635,8 @@ def _write_until(bench: Bench, call: Call) -> bool:
     return b"news" in call.body
 
 
-def test_C38_own_log_is_one_line_each() -> None:
+@row("C38")
+def test_proxy_log_entry_is_one_line() -> None:
     """What clients send cannot break or paint the lines of the log."""
     with keeping_log() as ring:
         logging.getLogger("swapchart.x").warning("a\x1b[31m%s", "b\rc\nd\x00")
@@ -642,7 +647,7 @@ def test_C38_own_log_is_one_line_each() -> None:
 
 
 # ---- lists of models
-def test_5_9_records() -> None:
+def test_models_endpoint_returns_records() -> None:
     """Models, aliases, peers and selectors are told apart, sorted, and the unlisted left out."""
     from swapchart.adapters.proxy.models.definitions import Capabilities
 
@@ -711,7 +716,7 @@ def test_5_9_records() -> None:
 
 
 # ---- failures of upstreams
-def test_3_9_failures_of_a_models_server() -> None:
+def test_upstream_failures_are_502_with_the_reason() -> None:
     """A server that is not there, or hangs up, is a 502 that says so, and never an empty one."""
 
     async def main(bench: Bench) -> None:
@@ -732,7 +737,8 @@ def test_3_9_failures_of_a_models_server() -> None:
     run(main)
 
 
-def test_C43_headers_that_cannot_cross() -> None:
+@row("C43")
+def test_upstream_headers_that_are_invalid_are_502() -> None:
     """A header field that would end early is refused before it reaches anybody."""
 
     async def main(bench: Bench) -> None:
@@ -744,7 +750,7 @@ def test_C43_headers_that_cannot_cross() -> None:
     run(main)
 
 
-def test_1_8_the_head_of_an_answer_in_time() -> None:
+def test_upstream_that_sends_no_headers_times_out() -> None:
     """A server that does not begin to answer in time is a 504."""
     card = ModelDefinition(id="a", limits=UpstreamTimeouts(header_s=0.1))
 
@@ -759,7 +765,7 @@ def test_1_8_the_head_of_an_answer_in_time() -> None:
     run(main, card, respond=never)
 
 
-def test_a_stream_that_stalls_is_counted_against_its_model() -> None:
+def test_stream_that_stalls_counts_as_a_failure_of_its_model() -> None:
     """A pause within an answer beyond the limit breaks it off and is noted."""
     card = ModelDefinition(id="a", limits=UpstreamTimeouts(stall_s=0.1))
 
@@ -775,7 +781,8 @@ def test_a_stream_that_stalls_is_counted_against_its_model() -> None:
     run(main, card, respond=hold)
 
 
-def test_C44_forwarded_fields_of_strangers_do_not_cross() -> None:
+@row("C44")
+def test_forwarded_headers_of_untrusted_clients_are_dropped() -> None:
     """A client's word about addresses counts only if the client is a proxy of ours."""
     fields = {"X-Forwarded-For": "6.6.6.6", "X-Forwarded-Proto": "https"}
 
@@ -793,7 +800,8 @@ def test_C44_forwarded_fields_of_strangers_do_not_cross() -> None:
     run(trusted, options=ProxyOptions(trusted_proxies=("127.0.0.0/8",)))
 
 
-def test_C24_events_are_passed_on_as_they_come() -> None:
+@row("C24")
+def test_events_are_relayed_without_delay() -> None:
     """Each event reaches the client by itself, and is not joined to the next."""
 
     async def main(bench: Bench) -> None:
@@ -820,7 +828,7 @@ def test_C24_events_are_passed_on_as_they_come() -> None:
     run(main)
 
 
-def test_a_body_is_answered_once() -> None:
+def test_body_gets_one_response() -> None:
     """What the server says is what the client gets: status, fields and bytes."""
 
     async def teapot(received: Received, writer: asyncio.StreamWriter) -> None:

@@ -48,7 +48,7 @@ def seen(text: str) -> list[Candidate]:
         ("failed going", 1),
     ],
 )
-def test_1_12_warm(candidates: str, place: int) -> None:
+def test_warm_selector_prefers_ready_models(candidates: str, place: int) -> None:
     """The first that is ready, else that starts, else that sleeps, else the first."""
     assert pick_warm(seen(candidates)) == place
 
@@ -83,7 +83,9 @@ def test_1_12_warm(candidates: str, place: int) -> None:
         ("asleep cold", 1, 0, 0),
     ],
 )
-def test_1_12_spillover(candidates: str, limit: int, turn: int, place: int | None) -> None:
+def test_spillover_selector_uses_the_next_target_when_full(
+    candidates: str, limit: int, turn: int, place: int | None
+) -> None:
     """The least busy of those that run while it has room, else the next that does not."""
     assert pick_spillover(seen(candidates), limit, turn) == place
 
@@ -93,7 +95,7 @@ CANDIDATES = st.lists(st.builds(Candidate, WARMTHS, st.integers(0, 4)), min_size
 
 
 @given(CANDIDATES, st.integers(1, 3), st.integers(0, 9))
-def test_1_12_spillover_never_goes_where_nothing_can_answer(
+def test_spillover_selector_skips_failing_targets(
     candidates: list[Candidate], limit: int, turn: int
 ) -> None:
     """Whatever runs, the choice is one that can answer, and none only if there is none."""
@@ -123,7 +125,7 @@ async def hold(received: Received, writer: asyncio.StreamWriter) -> None:
     await asyncio.Event().wait()
 
 
-def test_1_12_pin_rewrites_the_model() -> None:
+def test_selector_pin_rewrites_the_model() -> None:
     """The body's model becomes the target's name, and that name's filters apply."""
     card = ModelDefinition(
         id="a", aliases=("a:fast",),
@@ -141,7 +143,7 @@ def test_1_12_pin_rewrites_the_model() -> None:
     run(main, card, "b", selectors=[selector])
 
 
-def test_1_12_warm_follows_what_runs() -> None:
+def test_warm_selector_follows_running_models() -> None:
     """A request goes to the target that runs, else to the first."""
     selector = SelectorDefinition(id="s", strategy="warm", targets=("a", "b"))
 
@@ -157,7 +159,7 @@ def test_1_12_warm_follows_what_runs() -> None:
     run(main, selectors=[selector])
 
 
-def test_1_12_spillover_holds_a_place_until_the_end() -> None:
+def test_spillover_selector_reserves_until_the_end() -> None:
     """A busy target spills over to the next; its place is free again when the request ends."""
     selector = SelectorDefinition(id="s", strategy="spillover", targets=("a", "b", "p/m"))
     peer = PeerDefinition(id="p", url="http://127.0.0.1:9", models=("m",))
@@ -187,7 +189,7 @@ def test_1_12_spillover_holds_a_place_until_the_end() -> None:
     run(main, selectors=[selector], peers=[peer])
 
 
-def test_1_12_no_target_left() -> None:
+def test_selector_without_targets_is_an_error() -> None:
     """When all targets are on their way out, the client is told to come back."""
     selector = SelectorDefinition(id="s", strategy="spillover", targets=("a",))
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tools.rows import row
 
 from swapchart.adapters.proxy.accounting.token_usage import TokenUsage, decoded, error_of, tokens_of
 
@@ -85,7 +86,7 @@ def told(**known: Any) -> TokenUsage:
         ({"choices": [{"message": {"content": '{"usage":{"prompt_tokens":9}}'}}]}, TokenUsage()),
     ],
 )  # fmt: skip
-def test_5_14_tokens_of_json(value: object, expected: TokenUsage) -> None:
+def test_token_usage_is_read_from_json(value: object, expected: TokenUsage) -> None:
     """Every server's way of telling is understood, and timings outdo usage."""
     body = json.dumps(value).encode()
 
@@ -127,12 +128,12 @@ def events(*values: object) -> bytes:
         (b'event: x\r\ndata:{"usage":{"prompt_tokens":5}}\r\n\r\n', told(prompt=5)),
     ],
 )  # fmt: skip
-def test_5_14_tokens_of_events(body: bytes, expected: TokenUsage) -> None:
+def test_token_usage_is_read_from_events(body: bytes, expected: TokenUsage) -> None:
     """The last positive values of a stream count, wherever its dialect tells them."""
     assert tokens_of(body, is_events=True, is_whole=False) == expected
 
 
-def test_5_14_the_ends_are_enough() -> None:
+def test_token_usage_needs_head_and_tail_only() -> None:
     """A long answer of which only the ends are there still tells, at its beginning or its end."""
     whole = b'{"data":[' + b"0.5," * 99 + b'0.5],"usage" : {"prompt_tokens":5},"x":{"y":1}}'
     cut = whole[:3] + b"\n" + whole[-60:]
@@ -143,7 +144,9 @@ def test_5_14_the_ends_are_enough() -> None:
 
 
 @given(st.binary(max_size=200), st.booleans(), st.booleans())
-def test_5_14_nothing_is_an_error(noise: bytes, is_events: bool, is_whole: bool) -> None:
+def test_token_usage_of_any_bytes_never_raises(
+    noise: bytes, is_events: bool, is_whole: bool
+) -> None:
     """Whatever an answer holds, reading it never fails."""
     for body in (noise, b'data: {"usage":' + noise, b'{"timings":' + noise + b"}"):
         tokens_of(body, is_events=is_events, is_whole=is_whole)
@@ -183,7 +186,7 @@ USAGES = st.fixed_dictionaries(
 
 
 @given(USAGES)
-def test_5_14_what_is_read_quickly_is_what_is_read_closely(usage: object) -> None:
+def test_token_usage_fast_decoder_equals_the_full_one(usage: object) -> None:
     """An answer of the usual shape is read another way than others, with the same outcome."""
     plain = {"choices": [], "usage": usage}
     other = {**plain, "metrics": {}}  # is looked at closely, and tells nothing more
@@ -197,7 +200,7 @@ def test_5_14_what_is_read_quickly_is_what_is_read_closely(usage: object) -> Non
 
 
 @given(JSON)
-def test_5_14_no_value_is_an_error(value: object) -> None:
+def test_token_usage_of_any_value_never_raises(value: object) -> None:
     """Whatever shape a server's numbers have, they are numbers or unknown."""
     tokens = tokens_of(json.dumps(value).encode(), is_events=False, is_whole=True)
 
@@ -219,12 +222,12 @@ def test_5_14_no_value_is_an_error(value: object) -> None:
         (b'{"error":"' + b"x" * 900 + b'"}', "x" * 500),
     ],
 )
-def test_5_14_error_texts(body: bytes, expected: str) -> None:
+def test_error_text_is_read_from_responses(body: bytes, expected: str) -> None:
     """An answer's own words say what is wrong, else the status does."""
     assert error_of(502, body) == expected
 
 
-def test_5_14_a_status_without_a_name() -> None:
+def test_error_text_of_an_unknown_status_is_its_number() -> None:
     assert error_of(499, b"") == "499"
 
 
@@ -246,6 +249,9 @@ def deflated(data: bytes) -> bytes:
         (gzip.compress(bytes(200 << 20), 1), b"gzip", None),
     ],
 )
-def test_C25_compressed_answers(data: bytes, encoding: bytes, expected: bytes | None) -> None:
+@row("C25")
+def test_token_usage_is_read_from_compressed_responses(
+    data: bytes, encoding: bytes, expected: bytes | None
+) -> None:
     """What is packed is unpacked, up to a limit; what is no such thing is left alone."""
     assert decoded(data, encoding) == expected

@@ -52,7 +52,7 @@ def test_turns_leave_room_for_others() -> None:
     asyncio.run(main())
 
 
-def test_turns_of_one_that_is_cancelled_are_the_others() -> None:
+def test_turns_of_a_cancelled_task_go_to_the_others() -> None:
     """Work that is given up ends at its next step, and does not hold up who comes behind it."""
 
     async def main() -> None:
@@ -70,7 +70,7 @@ def test_turns_of_one_that_is_cancelled_are_the_others() -> None:
     asyncio.run(main())
 
 
-def test_turns_of_one_that_fails_are_the_others() -> None:
+def test_turns_of_a_failed_task_go_to_the_others() -> None:
     """An error comes out of the work, and the next one has its turn."""
 
     def failing() -> Generator[None, None, None]:

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from tools import raw
 from tools.net import free_port, wait_until
+from tools.rows import row
 from tools.swapchart_process import Proxies, Serve, SwapchartProcess, demo_model
 from tools.tls import PEM
 from tools.websocket_frames import (
@@ -73,7 +74,7 @@ def place(
 
 
 @pytest.mark.parametrize("path", ["/upstream/org/a/ws", "/upstream/a/ws?x=%2F"])
-def test_3_8_messages_go_both_ways(place: Place, path: str) -> None:
+def test_websocket_messages_pass_in_both_directions(place: Place, path: str) -> None:
     """Text and bytes of any size come back as they were sent; the model is started for it."""
     with place.open(path) as socket:
         for message in ("h\u00e9llo", b"\x00\xff", "", b"", "x" * 70_000, b"y" * 1_000_000):
@@ -85,7 +86,7 @@ def test_3_8_messages_go_both_ways(place: Place, path: str) -> None:
     place.proxy.wait_idle("org/a")
 
 
-def test_3_8_many_at_once(place: Place) -> None:
+def test_websocket_many_connections_work_at_once(place: Place) -> None:
     """Messages keep their order and do not mix, however many there are."""
     with place.open("/upstream/a/ws") as one, place.open("/upstream/a/ws") as two:
         for number in range(200):
@@ -95,14 +96,15 @@ def test_3_8_many_at_once(place: Place) -> None:
         assert [two.recv(timeout=LONG_S) for _ in range(200)] == [f"two {n}" for n in range(200)]
 
 
-def test_3_8_subprotocols(place: Place) -> None:
+def test_websocket_subprotocol_of_the_model_is_accepted(place: Place) -> None:
     """The server of the model chooses among those that the client offers."""
     offered = [Subprotocol("v2.chat"), Subprotocol("v1.chat")]
     with place.open("/upstream/a/ws", subprotocols=offered) as socket:
         assert socket.subprotocol == "v2.chat"
 
 
-def test_C26_the_client_closes(place: Place) -> None:
+@row("C26")
+def test_websocket_client_that_closes_frees_the_model(place: Place) -> None:
     """A client that closes, or is gone, frees its model."""
     with place.open("/upstream/a/ws") as socket:
         socket.close(4321, "enough")
@@ -159,7 +161,8 @@ def test_websocket_connection_is_asked_for_by_the_kernel(place: Place) -> None:
         assert 0 < int(left, 16) <= 60 * os.sysconf("SC_CLK_TCK")
 
 
-def test_C26_a_client_that_does_not_wait_for_101_holds_no_model(place: Place) -> None:
+@row("C26")
+def test_websocket_client_that_does_not_wait_for_101_holds_no_model(place: Place) -> None:
     """Whatever the server makes of bytes behind the handshake: with the client its request goes."""
     for _ in range(3):
         with raw.Connection(place.proxy.port, timeout_s=LONG_S) as client:
@@ -168,7 +171,8 @@ def test_C26_a_client_that_does_not_wait_for_101_holds_no_model(place: Place) ->
     place.proxy.wait_idle("org/a")
 
 
-def test_C26_a_client_that_leaves_before_its_handshake_is_answered(place: Place) -> None:
+@row("C26")
+def test_websocket_client_that_leaves_before_its_handshake_is_finished(place: Place) -> None:
     """The model's server hangs: with the client its request goes, and nothing is held for it."""
     with place.open("/upstream/b/ws"):
         pid = place.proxy.running()["b"]["pid"]
@@ -189,7 +193,8 @@ def handshake(path: str) -> bytes:
     return raw.encode_request("GET", path, headers=fields)
 
 
-def test_C26_the_model_goes(place: Place) -> None:
+@row("C26")
+def test_websocket_model_that_stops_closes_the_client(place: Place) -> None:
     """When the model is stopped, the client is told that its server goes away."""
     with place.open("/upstream/b/ws") as socket:
         socket.send("x")
@@ -214,7 +219,8 @@ def test_C26_the_model_goes(place: Place) -> None:
         ("/upstream/quiet/ws", 409),
     ],
 )
-def test_C26_refusals_are_http(place: Place, path: str, status: int) -> None:
+@row("C26")
+def test_websocket_refusals_are_http_responses(place: Place, path: str, status: int) -> None:
     """What cannot be opened is refused by an ordinary answer, before anything is accepted."""
     with pytest.raises(InvalidStatus) as caught:
         place.open(path)
@@ -222,7 +228,8 @@ def test_C26_refusals_are_http(place: Place, path: str, status: int) -> None:
     assert caught.value.response.status_code == status
 
 
-def test_C31_pages_of_other_sites_open_nothing(place: Place) -> None:
+@row("C31")
+def test_websocket_of_a_foreign_page_is_refused(place: Place) -> None:
     """A page of another site gets no websocket, and a page of this machine does."""
     with pytest.raises(InvalidStatus) as caught:
         place.open("/upstream/a/ws", origin="https://evil.example")
@@ -232,7 +239,7 @@ def test_C31_pages_of_other_sites_open_nothing(place: Place) -> None:
         assert socket.recv(timeout=LONG_S) == "x"
 
 
-def test_3_8_comfyui(place: Place) -> None:
+def test_websocket_of_comfyui_reaches_its_model(place: Place) -> None:
     """ComfyUI ignores websockets: they do not start it, and do not keep it up."""
     with pytest.raises(InvalidStatus) as caught:
         place.open("/comfyui/ws")
@@ -338,7 +345,7 @@ def test_websocket_under_another_server_passes_messages(foreign: Foreign) -> Non
     foreign.proxy.wait_idle("a")
 
 
-def test_websocket_under_another_server_ends_with_a_client_of_a_deaf_model(
+def test_websocket_under_another_server_ends_if_the_model_does_not_read(
     foreign: Foreign,
 ) -> None:
     """A client that leaves while its model reads nothing frees it."""
@@ -365,7 +372,7 @@ def test_websocket_under_another_server_of_a_long_message_is_closed(foreign: For
     foreign.proxy.wait_idle("hostile")
 
 
-def test_websocket_under_another_server_of_tiny_fragments_holds_nobody_up(
+def test_websocket_under_another_server_of_tiny_fragments_delays_no_other(
     foreign: Foreign,
 ) -> None:
     """100,000 empty fragments and pings of a model pass without holding other clients up."""

@@ -82,7 +82,7 @@ def test_tracker_of_tiny_frames_gives_up() -> None:
     assert not tracker.is_between
 
 
-def test_close_frame_is_as_servers_send_it() -> None:
+def test_close_frame_is_complete_and_unmasked() -> None:
     """The frame that is put in is whole, unmasked, and says why."""
     assert close_frame(1001, "bye") == frame(CLOSE, b"\x03\xe9bye")
 
@@ -121,7 +121,7 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def test_flow_to_a_slow_side_holds_the_other_up() -> None:
+def test_flow_to_a_slow_side_pauses_the_other() -> None:
     """While a side takes something, nothing more is read for it, however long that lasts."""
 
     async def main() -> None:
@@ -246,7 +246,7 @@ def tunnel() -> tuple[Side, Side, asyncio.Task[None]]:
     return client, model, asyncio.get_running_loop().create_task(running)
 
 
-def test_tunnel_whose_model_ends_says_so_to_the_client() -> None:
+def test_tunnel_whose_model_ends_sends_close_to_the_client() -> None:
     """The client is told why, behind the last whole frame."""
 
     async def main() -> None:
@@ -266,7 +266,7 @@ def test_tunnel_whose_model_ends_says_so_to_the_client() -> None:
     [frame(TEXT, b"hello")[:-1], frame(CLOSE, b"\x0f\xa0"), frame(BINARY) * 30_000],
     ids=["within a frame", "closed by itself", "tiny frames"],
 )
-def test_tunnel_whose_model_ends_puts_nothing_into_its_words(last: bytes) -> None:
+def test_tunnel_whose_model_ends_inserts_no_frame_into_a_message(last: bytes) -> None:
     """Within a frame, or behind the model's own close frame, nothing of ours is said."""
 
     async def main() -> None:
@@ -279,7 +279,7 @@ def test_tunnel_whose_model_ends_puts_nothing_into_its_words(last: bytes) -> Non
     run_virtual(main)
 
 
-def test_tunnel_whose_client_ends_lets_the_model_answer_for_a_second() -> None:
+def test_tunnel_whose_client_ends_waits_a_second_for_the_model() -> None:
     """The model hears of the end, what it says is passed, and it is free soon."""
 
     async def main() -> None:
@@ -315,7 +315,7 @@ def test_tunnel_whose_close_handshake_never_ends_is_over_in_ten_seconds(is_clien
     run_virtual(main)
 
 
-def test_tunnel_that_is_cancelled_tells_the_client() -> None:
+def test_tunnel_that_is_cancelled_sends_close_to_the_client() -> None:
     """Whoever ends a tunnel from outside, its client hears that we go away."""
 
     async def main() -> None:

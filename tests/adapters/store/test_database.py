@@ -17,6 +17,7 @@ from pathlib import Path
 import anyio
 import pytest
 from tools.net import wait_until
+from tools.rows import row
 
 from swapchart.adapters.store import Database, StoreError
 
@@ -51,7 +52,7 @@ def rows(database: Database) -> list[tuple[object, ...]]:
 
 
 @pytest.mark.parametrize("where", ["file", "memory"])
-def test_a_query_sees_all_that_was_put_before(tmp_path: Path, where: str) -> None:
+def test_query_sees_earlier_rows(tmp_path: Path, where: str) -> None:
     """Reading one's own writes needs no waiting."""
     database = opened(tmp_path / "a.db" if where == "file" else None)
     for number in range(1000):
@@ -62,7 +63,7 @@ def test_a_query_sees_all_that_was_put_before(tmp_path: Path, where: str) -> Non
 
 
 @pytest.mark.parametrize("count", [1, 899, 900, 901, 2000])
-def test_many_rows_at_once_are_written_one_by_one_all_the_same(count: int) -> None:
+def test_writes_of_many_rows_keep_their_order(count: int) -> None:
     """Inserts are put together, and nothing is lost, doubled or put before what came between."""
     database = opened(None)
     for number in range(count):
@@ -75,7 +76,7 @@ def test_many_rows_at_once_are_written_one_by_one_all_the_same(count: int) -> No
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
-def test_whoever_else_wants_to_run_goes_before_the_writer() -> None:
+def test_writer_thread_has_a_lower_priority() -> None:
     """The store's thread has a priority of its own; that of the process stays."""
     before = os.getpriority(os.PRIO_PROCESS, 0)
     database = opened(None)
@@ -86,7 +87,7 @@ def test_whoever_else_wants_to_run_goes_before_the_writer() -> None:
     assert os.getpriority(os.PRIO_PROCESS, 0) == before
 
 
-def test_closing_writes_what_waits(tmp_path: Path) -> None:
+def test_close_writes_queued_rows(tmp_path: Path) -> None:
     """A clean end loses nothing, and the file is readable for its owner only."""
     path = tmp_path / "a.db"
     database = opened(path)
@@ -118,7 +119,8 @@ def _overwrite(path: Path, offset: int, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
-def test_E01_a_damaged_file_is_moved_aside(tmp_path: Path, kind: str) -> None:
+@row("E01")
+def test_damaged_file_is_moved_aside(tmp_path: Path, kind: str) -> None:
     """The program runs with a new file, says so, and keeps the damaged one."""
     path = tmp_path / "a.db"
     first = opened(path)
@@ -136,7 +138,8 @@ def test_E01_a_damaged_file_is_moved_aside(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.slow
-def test_E02_a_kill_during_writes_never_corrupts(tmp_path: Path) -> None:
+@row("E02")
+def test_kill_during_writes_does_not_corrupt(tmp_path: Path) -> None:
     """After 50 kills the file is sound each time, and at most the last second is missing."""
     path = tmp_path / "a.db"
     for _ in range(50):
@@ -170,7 +173,8 @@ def _count(path: Path) -> int:
         db.close()
 
 
-def test_E03_where_nothing_can_be_written_rows_are_counted(tmp_path: Path) -> None:
+@row("E03")
+def test_store_that_cannot_be_opened_counts_rows_as_dropped(tmp_path: Path) -> None:
     """A store that cannot be opened is off: nothing raises, rows are counted as dropped."""
     database = opened(tmp_path / "missing" / "a.db")
     database.put(INSERT, ("x",))
@@ -181,7 +185,8 @@ def test_E03_where_nothing_can_be_written_rows_are_counted(tmp_path: Path) -> No
         rows(database)
 
 
-def test_E04_a_locked_file_costs_neither_rows_nor_time(
+@row("E04")
+def test_locked_file_loses_no_rows_and_no_time(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """While another process holds the file, `put` returns at once; rows wait for its end."""
@@ -203,7 +208,8 @@ def test_E04_a_locked_file_costs_neither_rows_nor_time(
     database.close()
 
 
-def test_E05_a_full_queue_drops_and_counts(tmp_path: Path) -> None:
+@row("E05")
+def test_full_queue_drops_and_counts(tmp_path: Path) -> None:
     """A disk that is slow for long costs rows, not memory."""
     database = Database(tmp_path / "a.db", MIGRATIONS, limit=10)
     database.open()
@@ -217,7 +223,8 @@ def test_E05_a_full_queue_drops_and_counts(tmp_path: Path) -> None:
     database.close()
 
 
-def test_E07_a_newer_schema_is_left_alone(tmp_path: Path) -> None:
+@row("E07")
+def test_newer_schema_is_left_alone(tmp_path: Path) -> None:
     """A file of a newer program is neither read nor moved; the store is off."""
     path = tmp_path / "a.db"
     with closing(sqlite3.connect(path)) as db, db:
@@ -230,7 +237,7 @@ def test_E07_a_newer_schema_is_left_alone(tmp_path: Path) -> None:
     assert list(tmp_path.glob("*corrupt*")) == []
 
 
-def test_migrations_are_taken_once_and_in_order(tmp_path: Path) -> None:
+def test_migrations_run_once_and_in_order(tmp_path: Path) -> None:
     """An old file moves to the newest schema with its rows."""
     path = tmp_path / "a.db"
     old = opened(path)
@@ -408,7 +415,7 @@ def test_open_file_is_none_is_refused(tmp_path: Path, suffix: str, kind: str) ->
     assert target.read_text() == "precious"
 
 
-def test_open_no_thread_can_be_made_is_off_with_a_reason(
+def test_open_without_a_thread_is_off_with_a_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At the limit of processes the program runs without a store."""

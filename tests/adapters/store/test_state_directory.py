@@ -54,7 +54,7 @@ PLACES: dict[str, tuple[str, Callable[[Path], object]]] = {
 
 @pytest.mark.parametrize("kind", ODD)
 @pytest.mark.parametrize("place", PLACES)
-def test_open_something_odd_is_there_is_refused(tmp_path: Path, place: str, kind: str) -> None:
+def test_open_link_or_pipe_in_its_place_is_refused(tmp_path: Path, place: str, kind: str) -> None:
     """A link's target is neither truncated nor read, a pipe makes nobody wait."""
     target = tmp_path / "precious"
     target.write_text("precious")
@@ -154,7 +154,7 @@ def test_state_folder_that_others_use_is_refused_and_untouched(
 
 
 @pytest.mark.parametrize("content", ["journal.db", "activity.db", "lost+found/"])
-def test_state_folder_of_ours_without_a_lock_is_tightened(tmp_path: Path, content: str) -> None:
+def test_state_folder_of_an_earlier_version_is_tightened(tmp_path: Path, content: str) -> None:
     """Databases of an earlier version tell that it is ours; a new file system is empty."""
     folder = tmp_path / "state"
     folder.mkdir()
@@ -178,7 +178,7 @@ def test_state_folder_private_with_other_files_is_used(tmp_path: Path) -> None:
     state.close()
 
 
-def test_kv_folder_that_only_has_our_name_is_not_tightened(tmp_path: Path) -> None:
+def test_kv_folder_that_only_has_the_default_name_is_not_tightened(tmp_path: Path) -> None:
     """A folder of a user's own may be called swapchart-something."""
     folder = tmp_path / "swapchart-models"
     folder.mkdir()
@@ -190,7 +190,7 @@ def test_kv_folder_that_only_has_our_name_is_not_tightened(tmp_path: Path) -> No
     assert mode_of(folder) == 0o755
 
 
-def test_kv_folder_everybody_can_write_is_refused(tmp_path: Path) -> None:
+def test_kv_folder_writable_by_others_is_refused(tmp_path: Path) -> None:
     """Somebody else could put a conversation there; a sticky folder such as /tmp is fine."""
     folder = tmp_path / "slots"
     folder.mkdir()
@@ -202,7 +202,7 @@ def test_kv_folder_everybody_can_write_is_refused(tmp_path: Path) -> None:
     FolderLock(folder).close()
 
 
-def test_kv_folder_of_ours_is_loose_is_tightened_with_its_files(tmp_path: Path) -> None:
+def test_kv_folder_with_loose_modes_is_tightened_with_its_files(tmp_path: Path) -> None:
     """Folders that we name are ours alone; so are saved slots, wherever they lie."""
     folder = tmp_path / "swapchart-0123456789ab"
     folder.mkdir()
@@ -269,7 +269,7 @@ def spawned(service: str, pid: int) -> Transition:
     )  # fmt: skip
 
 
-def test_journal_database_is_locked_launched_and_owed_are_there_after_a_kill(
+def test_journal_database_is_locked_rows_are_there_after_a_kill(
     tmp_path: Path,
 ) -> None:
     """Once the lock is gone the next start finds every tree that may live."""
@@ -303,7 +303,7 @@ def test_journal_database_is_locked_launched_and_owed_are_there_after_a_kill(
         closing.close()
 
 
-def test_journal_file_is_deleted_what_may_live_is_in_the_new_one(tmp_path: Path) -> None:
+def test_journal_file_is_deleted_launched_processes_are_in_the_new_one(tmp_path: Path) -> None:
     """A deleted state folder costs history, not the trees that are to be ended after a kill."""
     path = tmp_path / "journal.db"
     database = Database(path, MIGRATIONS, flush_s=0.05)
@@ -324,7 +324,7 @@ def test_journal_file_is_deleted_what_may_live_is_in_the_new_one(tmp_path: Path)
         closing.close()
 
 
-def test_serve_state_folder_is_deleted_is_said_and_state_goes_on(tmp_path: Path) -> None:
+def test_serve_state_folder_is_deleted_is_logged_and_made_again(tmp_path: Path) -> None:
     """Within seconds, without a request; a second proxy is refused, and the end is clean."""
     state = tmp_path / "state"
     config = tmp_path / "config.yaml"

@@ -81,7 +81,7 @@ def test_near_addresses_hosts_file_that_changes_is_read_again(hosts: Path) -> No
     assert name_lookup.near_addresses("localhost") == ["127.0.0.1", "::1"]
 
 
-def test_getaddrinfo_near_name_is_as_the_system_says() -> None:
+def test_getaddrinfo_near_name_equals_the_system_result() -> None:
     """What is told of an address is what ``socket.getaddrinfo`` tells."""
 
     async def ask() -> None:
@@ -241,7 +241,7 @@ def test_settled_outcome_stays_in_the_future() -> None:
     asyncio.run(ask())
 
 
-def test_settled_without_threads_waits_all_the_same() -> None:
+def test_settled_without_threads_waits() -> None:
     """The store's answers come from its own thread, which was made before."""
     said = without_threads("""
         from concurrent.futures import Future
