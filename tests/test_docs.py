@@ -16,6 +16,7 @@ from swapchart.adapters.cli import main
 from swapchart.adapters.cli.main import build_parser
 from swapchart.adapters.config import check_config, load_config
 from swapchart.adapters.demo.server import add_arguments
+from swapchart.runtime import hook_actions
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -197,3 +198,32 @@ def test_docs_index_has_each_page() -> None:
     linked = set(re.findall(r"\]\(docs/(\w[\w-]*\.md)\)", DOCUMENTS["README.md"]))
 
     assert linked == set(PAGES)
+
+
+_RECIPES = "| file | change | contains |\n| --- | --- | --- |\n"
+
+
+def recipe_rows() -> list[tuple[str, ...]]:
+    """Return the cells of the tables in docs/contributing.md that list files to change."""
+    tables = PAGES["contributing.md"].split(_RECIPES)[1:]
+    rows = [line for table in tables for line in table.partition("\n\n")[0].splitlines()]
+    return [tuple(row.strip("|").split(" | ")) for row in rows]
+
+
+@pytest.mark.parametrize(("files", "change", "needed"), recipe_rows())
+def test_docs_contributing_file_contains_what_is_said(files: str, change: str, needed: str) -> None:
+    """Each file of a recipe exists, and one of them contains each text of the last column."""
+    paths = [ROOT / name for name in _CODE.findall(files)]
+    assert paths
+    assert [path for path in paths if not path.exists()] == []
+    texts = [path.read_text("utf-8") for path in paths if path.is_file()]
+
+    assert [text for text in _CODE.findall(needed) if not any(text in file for file in texts)] == []
+
+
+def test_docs_contributing_hook_action_lists_the_files_of_the_source() -> None:
+    """The recipe for a hook action has the four files that runtime/hook_actions.py lists."""
+    section = PAGES["contributing.md"].partition("## New hook action")[2].partition("\n## ")[0]
+    listed = re.findall(r"^\d\. ``(\S+)``", hook_actions.__doc__ or "", re.MULTILINE)
+
+    assert re.findall(r"^\| `(\S+\.py)`", section, re.MULTILINE) == listed
