@@ -31,7 +31,9 @@ class Route:
         kind: ``inference``: a body that names a model is sent to that model.
         access: Who may ask.
         subject: What it is about; see `RouteSubject`.
-        changes: It changes something, or lets a model do so: no page of another site may use it.
+        changes: What a request may change, directly or through a model, as a noun phrase for the
+            table in docs/security.md. Empty means nothing; otherwise no page of another origin
+            may send the request.
         is_page: A click on a link of another site may lead here all the same; the handler sees to
             it that nothing but a page is opened (``Access.is_visit``).
         takes_any_host: It says nothing that a page with a rebound name could use.
@@ -41,9 +43,9 @@ class Route:
     method: str
     path: str
     handler: Callable[..., Awaitable[None]]
+    changes: str
     access: RouteAccess = "admin"
     subject: RouteSubject = "whole"
-    changes: bool = True
     is_page: bool = False
     takes_any_host: bool = False
     cut: bytes = b""

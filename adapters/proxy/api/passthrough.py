@@ -17,6 +17,9 @@ from ..responses import send_error, send_text, send_unknown_model
 from .inference_paths import MODEL_PATHS, is_comfyui_use, is_inference
 
 COMFYUI = "comfyui_auto"
+
+#: What a request that is passed through may change.
+LOADS_AND_ANYTHING = "loads the model, may evict others; what the model's server allows"
 _UPSTREAM = b"/upstream/"
 _WHOLE_PEER = (
     "forbidden: below /upstream this is about the whole peer, and the API key is for some models "

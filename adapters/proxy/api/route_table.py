@@ -30,31 +30,35 @@ if TYPE_CHECKING:
 if TYPE_CHECKING:
     from ..request import Request
 
+#: What a request to a model may change.
+_LOADS = "loads the model, may evict others"
+
 
 def _get(
     path: str, handler: Handler, access: RouteAccess = "admin", subject: RouteSubject = "whole"
 ) -> Route:
     """Return a route that only tells something."""
     return Route(
-        method="GET", path=path, handler=handler, access=access, subject=subject, changes=False
+        method="GET", path=path, handler=handler, access=access, subject=subject, changes=""
     )
 
 
 def _health(path: str) -> Route:
     return Route(
         method="GET", path=path, handler=control.health, access="open", subject="nothing",
-        changes=False, takes_any_host=True,
+        changes="", takes_any_host=True,
     )  # fmt: skip
 
 
-def _post(path: str, handler: Handler, subject: RouteSubject = "whole") -> Route:
-    return Route(method="POST", path=path, handler=handler, subject=subject)
+def _post(path: str, handler: Handler, changes: str, subject: RouteSubject = "whole") -> Route:
+    return Route(method="POST", path=path, handler=handler, changes=changes, subject=subject)
 
 
 def _any(path: str, handler: Handler, access: RouteAccess) -> Route:
     return Route(
-        method="*", path=path, handler=handler, access=access, subject="models", is_page=True
-    )
+        method="*", path=path, handler=handler, access=access, subject="models", is_page=True,
+        changes=passthrough.LOADS_AND_ANYTHING,
+    )  # fmt: skip
 
 
 ROUTES = RouteTable(
@@ -68,6 +72,7 @@ ROUTES = RouteTable(
                 kind="inference",
                 access="infer",
                 subject="models",
+                changes=_LOADS,
                 cut=cut,
             )
             for path, cut in POST_PATHS.items()
@@ -79,6 +84,7 @@ ROUTES = RouteTable(
                 handler=inference.get,
                 access="infer",
                 subject="models",
+                changes=_LOADS,
             )
             for path in GET_PATHS
         ),
@@ -111,14 +117,20 @@ ROUTES = RouteTable(
         _get("/api/performance", performance.performance),
         _get("/api/hardware", hardware.hardware),
         # ---- stopping and starting
-        Route(method="GET", path="/unload", handler=control.unload_all_text),
-        _post("/api/models/unload", control.unload_all),
-        _post("/api/models/unload/*", control.unload, "models"),
-        _post("/models/load", control.router_load, "models"),
-        _post("/models/unload", control.router_unload, "models"),
+        Route(
+            method="GET", path="/unload", handler=control.unload_all_text,
+            changes="unloads all models",
+        ),
+        _post("/api/models/unload", control.unload_all, "unloads all models"),
+        _post("/api/models/unload/*", control.unload, "unloads the model", "models"),
+        _post("/models/load", control.router_load, _LOADS, "models"),
+        _post("/models/unload", control.router_unload, "unloads the model", "models"),
         _get("/api/profiles", control.profiles),
-        Route(method="PUT", path="/api/profiles/active", handler=control.activate_profile),
-        _post("/api/inflight/*/cancel", control.cancel, "models"),
+        Route(
+            method="PUT", path="/api/profiles/active", handler=control.activate_profile,
+            changes="activates a profile",
+        ),
+        _post("/api/inflight/*/cancel", control.cancel, "cancels the request", "models"),
         # ---- passed on as they are
         _any("/upstream/*", passthrough.upstream, "any"),
         _any("/comfyui", passthrough.comfyui_root, "infer"),
@@ -126,14 +138,14 @@ ROUTES = RouteTable(
         _any("/comfyui/*", passthrough.comfyui, "infer"),
         # ---- the configuration
         _get("/api/config", config.show),
-        _post("/api/config/plan", config.plan),
-        _post("/api/config/reload", config.reload),
+        _post("/api/config/plan", config.plan, "nothing; reads the configuration files"),
+        _post("/api/config/reload", config.reload, "applies the configuration files"),
         # ---- logs
         _get("/logs", logs.history),
         _get("/logs/stream", logs.stream),
         _get("/logs/stream/*", logs.stream, subject="models"),
     )
-)
+)  # fmt: skip
 
 
 Handler: TypeAlias = "Callable[[ProxyContext, Request, Send], Awaitable[None]]"

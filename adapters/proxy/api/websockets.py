@@ -12,14 +12,28 @@ from ..models.catalog import LocalModel
 from ..models.resolver import ResolvedModel
 from ..request import Request
 from ..routing import Route, RouteTable
-from .passthrough import COMFYUI, bad_path, comfyui, forbidden, split_model, upstream
-
-_ROUTES = RouteTable(
-    (
-        Route(method="*", path="/upstream/*", handler=upstream, access="any", subject="models"),
-        Route(method="*", path="/comfyui/*", handler=comfyui, access="infer", subject="models"),
-    )
+from .passthrough import (
+    COMFYUI,
+    LOADS_AND_ANYTHING,
+    bad_path,
+    comfyui,
+    forbidden,
+    split_model,
+    upstream,
 )
+
+ROUTES = RouteTable(
+    (
+        Route(
+            method="*", path="/upstream/*", handler=upstream, access="any", subject="models",
+            changes=LOADS_AND_ANYTHING,
+        ),
+        Route(
+            method="*", path="/comfyui/*", handler=comfyui, access="infer", subject="models",
+            changes=LOADS_AND_ANYTHING,
+        ),
+    )
+)  # fmt: skip
 
 
 async def serve(proxy: ProxyContext, scope: Scope, receive: Receive, send: Send) -> None:
@@ -45,7 +59,7 @@ async def _client(scope: Scope, receive: Receive, send: Send) -> Client:
 
 
 def _opening(proxy: ProxyContext, scope: Scope, receive: Receive) -> Opening:
-    route, _ = _ROUTES.find("GET", scope["path"])
+    route, _ = ROUTES.find("GET", scope["path"])
     verdict = proxy.admission.admit(scope, route)
     if isinstance(verdict, Denied):
         raise refusal(verdict.status, verdict.message, verdict.code or None)
