@@ -88,14 +88,15 @@ def _machine(sample: Sample) -> Iterator[Metric]:
     cores = {(str(core),): busy for core, busy in enumerate(sample.cores)}
     yield gauge("cpu_util_percent", "How busy each core is.", cores, "core")
     for name, value in (
-        ("memory_total", sample.total), ("memory_used", sample.used), ("memory_free", sample.free),
+        ("memory_total", sample.memory_total), ("memory_used", sample.memory_used),
+        ("memory_free", sample.memory_available),
         ("swap_total", sample.swap_total), ("swap_used", sample.swap_used),
     ):  # fmt: skip
         yield gauge(f"{name}_bytes", f"{name.replace('_', ' ').capitalize()}.", {(): value})
     load = {(name,): value for name, value in zip(("1m", "5m", "15m"), sample.load, strict=True)}
     yield gauge("load_average", "Load average.", load, "interval")
     carried: dict[tuple[str, ...], float] = {}
-    for link in sample.links:
+    for link in sample.interfaces:
         carried[link.name, "recv"], carried[link.name, "sent"] = link.received, link.sent
     text = "Bytes of each network interface."
     yield _counter("llamaswap_network_bytes", text, carried, "interface", "direction")

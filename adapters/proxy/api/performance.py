@@ -33,7 +33,7 @@ async def performance(proxy: ProxyContext, request: Request, send: Send) -> None
             message = f"after: expected a time such as 2026-01-31T12:00:00Z, got {shown}"
             await send_error(request, send, 400, message)
             return
-    samples = [sample for sample in proxy.accounting.samples.kept if sample.at > after]
+    samples = [sample for sample in proxy.accounting.samples.recent if sample.at > after]
     value = {
         "enabled": True,
         "sys_stats": [_system(sample) for sample in samples] or None,
@@ -46,9 +46,9 @@ def _system(sample: Sample) -> dict[str, Any]:
     return {
         "timestamp": shown_time(sample.at),
         "cpu_util_per_core": list(sample.cores),
-        "mem_total_mb": sample.total // _MIB,
-        "mem_used_mb": sample.used // _MIB,
-        "mem_free_mb": sample.free // _MIB,
+        "mem_total_mb": sample.memory_total // _MIB,
+        "mem_used_mb": sample.memory_used // _MIB,
+        "mem_free_mb": sample.memory_available // _MIB,
         "swap_total_mb": sample.swap_total // _MIB,
         "swap_used_mb": sample.swap_used // _MIB,
         "load_avg_1": sample.load[0],
@@ -56,7 +56,7 @@ def _system(sample: Sample) -> dict[str, Any]:
         "load_avg_15": sample.load[2],
         "net_io": [
             {"name": link.name, "bytes_recv": link.received, "bytes_sent": link.sent}
-            for link in sample.links
+            for link in sample.interfaces
         ],
     }
 

@@ -1,4 +1,4 @@
-"""GPUs as nvidia-smi and sysfs show them."""
+"""State of GPUs, as nvidia-smi and sysfs report it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _MIB = 1 << 20
+_LARGEST = 1e12  # a larger reading is a fault of the driver
 
-
-_LARGEST = 1e12  # of what a GPU tells of itself
-
-
-_NVIDIA_FIELDS = (
+#: Fields that nvidia-smi is asked for, in the order in which `nvidia_gpu` reads them.
+NVIDIA_FIELDS = (
     "index", "name", "uuid", "temperature.gpu", "temperature.memory", "utilization.gpu",
     "utilization.memory", "memory.used", "memory.total", "fan.speed", "power.draw",
 )  # fmt: skip
@@ -20,21 +18,21 @@ _NVIDIA_FIELDS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
-    """One GPU at one moment; None is unknown.
+    """State of one GPU at one moment; None means unknown.
 
     Attributes:
-        index: Number in the system.
-        name: Of the product.
-        is_nvidia: Of NVIDIA; else of AMD.
-        uuid: Empty if it has none.
-        celsius: Temperature of the chip.
-        memory_celsius: Temperature of its memory.
-        busy: Percent of the time.
-        memory_busy: Percent of the time.
-        used_mib: Memory in use.
-        total_mib: Memory in all.
-        fan: Percent of its speed.
-        watts: What it draws.
+        index: Number of the GPU in the system.
+        name: Product name.
+        is_nvidia: The vendor is NVIDIA; otherwise AMD.
+        uuid: Identifier of the device; empty if it has none.
+        celsius: Temperature of the chip in degrees Celsius.
+        memory_celsius: Temperature of the memory in degrees Celsius.
+        busy: Utilization of the chip in percent.
+        memory_busy: Utilization of the memory in percent.
+        used_mib: Memory in use, in MiB.
+        total_mib: Size of the memory in MiB.
+        fan: Speed of the fan in percent of its maximum.
+        watts: Power draw in watts.
     """
 
     index: int
@@ -52,9 +50,9 @@ class Gpu:
 
 
 def nvidia_gpu(line: str) -> Gpu | None:
-    """Read a line of nvidia-smi; None: it is none."""
+    """Return the GPU that a line of nvidia-smi describes, or None for any other line."""
     words = [word.strip() for word in line.split(",")]
-    if len(words) != len(_NVIDIA_FIELDS) or not words[0].isdecimal() or len(words[0]) > 9:
+    if len(words) != len(NVIDIA_FIELDS) or not words[0].isdecimal() or len(words[0]) > 9:
         return None
     numbers = [_number(word) for word in words[3:]]
     return Gpu(
@@ -73,12 +71,12 @@ def _number(text: str) -> float | None:
 
 
 def amd_gpus(drm: Path) -> list[Gpu]:
-    """Return the GPUs that the kernel's own driver for AMD shows below *drm*."""
+    """Return the GPUs that the amdgpu driver lists below the folder *drm*."""
     found: list[Gpu] = []
     for device in sorted(drm.glob("card[0-9]*/device")):
         total = _file_number(device / "mem_info_vram_total")
         if total is None:
-            continue  # no amdgpu
+            continue  # of another driver
         used = _file_number(device / "mem_info_vram_used")
         sensors = next(iter(sorted(device.glob("hwmon/hwmon*"))), device)
         watts = _file_number(sensors / "power1_average") or _file_number(sensors / "power1_input")

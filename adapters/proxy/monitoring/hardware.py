@@ -1,6 +1,6 @@
-"""What the machine is made of, as far as it can be found out; looked at once.
+"""Hardware and operating system of the host, for ``/api/hardware``.
 
-Source: proc(5), os-release(5), cgroups(7).
+Sources: proc(5), os-release(5), cgroups(7). The fields are those of llama-swap.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class HardwareProbe:
 
     def _accelerators(self) -> list[dict[str, Any]]:
         drm = self._root / "sys" / "class" / "drm"
-        sampler = HostSampler(self._root / "proc", drm)
+        sampler = HostSampler(drm)
         return [_accelerator(index, gpu) for index, gpu in enumerate(sampler.gpus())]
 
 

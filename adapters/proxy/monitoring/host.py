@@ -1,6 +1,6 @@
-"""How busy the machine is: processors, memory, load, network, from /proc; GPUs as far as seen.
+"""Load of the host: CPU, memory, swap, load average and network by psutil, GPUs by their drivers.
 
-Source: proc(5).
+Samples are taken in a thread. One takes about 0.3 ms, and up to seconds where nvidia-smi is asked.
 """
 
 from __future__ import annotations
@@ -11,22 +11,30 @@ import shutil
 import subprocess
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from time import time
 
 from ...system import threads
-from .gpus import _NVIDIA_FIELDS, Gpu, amd_gpus, nvidia_gpu
+from .gpus import NVIDIA_FIELDS, Gpu, amd_gpus, nvidia_gpu
 
 _log = logging.getLogger("swapchart.proxy")
 
-_KEPT_S = 3600.0
-_ASK_LIMIT_S = 5.0
+_HISTORY_S = 3600.0
+_NVIDIA_TIMEOUT_S = 5.0
+_RETRY_WHEN_OFF_S = 5.0  # after which a monitor that is switched off looks at its setting again
+_LOOPBACK = ("lo", "lo0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Link:
-    """One network interface; bytes since it is up."""
+class NetworkInterface:
+    """Counters of one network interface.
+
+    Attributes:
+        name: Name in the system, such as ``eth0``.
+        received: Bytes received since the interface was created.
+        sent: Bytes sent since then.
+    """
 
     name: str
     received: int
@@ -35,161 +43,152 @@ class Link:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """The machine at one moment.
+    """State of the host at one moment.
 
     Attributes:
         at: Wall clock; seconds since 1970.
-        cores: How busy each core was since the sample before; percent.
-        total: Memory; bytes, as are the following.
-        used: Of it, what programs could not have at once.
-        free: Of it, what they could.
-        swap_total: Swap space.
-        swap_used: Of it, in use.
-        load: Over 1, 5 and 15 minutes.
-        links: Without the loopback.
-        gpus: Those that could be asked.
+        cores: Utilization of each core since the previous sample; shape (cores,), percent.
+        memory_total: Physical memory in bytes.
+        memory_used: Memory in bytes that programs could not get at once.
+        memory_available: Memory in bytes that programs could get without swapping.
+        swap_total: Swap space in bytes.
+        swap_used: Swap space in use, in bytes.
+        load: Load averages over 1, 5 and 15 minutes.
+        interfaces: Network interfaces, without the loopback.
+        gpus: GPUs whose drivers answered.
     """
 
     at: float
     cores: tuple[float, ...]
-    total: int
-    used: int
-    free: int
+    memory_total: int
+    memory_used: int
+    memory_available: int
     swap_total: int
     swap_used: int
     load: tuple[float, float, float]
-    links: tuple[Link, ...] = ()
-    gpus: tuple[Gpu, ...] = field(default=())
+    interfaces: tuple[NetworkInterface, ...] = ()
+    gpus: tuple[Gpu, ...] = ()
 
 
 class Samples:
-    """The samples of the last hour.
+    """Samples of the last hour.
 
     Attributes:
-        kept: The oldest first.
+        recent: The samples, the oldest first.
     """
 
     def __init__(self) -> None:
-        self.kept: deque[Sample] = deque()
+        self.recent: deque[Sample] = deque()
 
     @property
     def latest(self) -> Sample | None:
-        """The last sample, or None."""
-        return self.kept[-1] if self.kept else None
+        """The last sample, or None before the first."""
+        return self.recent[-1] if self.recent else None
 
     def add(self, sample: Sample) -> None:
-        """Keep *sample*, and drop what is too old."""
-        self.kept.append(sample)
-        while self.kept[0].at < sample.at - _KEPT_S:
-            self.kept.popleft()
+        """Append *sample* and drop those that are older than an hour."""
+        self.recent.append(sample)
+        while self.recent[0].at < sample.at - _HISTORY_S:
+            self.recent.popleft()
 
 
 class HostSampler:
-    """Takes samples; remembers what it needs for differences.
+    """Takes samples and keeps the CPU times of the last one, to compute differences.
 
     Args:
-        proc: Where /proc is.
-        drm: Where the kernel shows graphics cards.
+        drm: Folder in which the kernel lists graphics cards.
     """
 
-    def __init__(self, proc: Path = Path("/proc"), drm: Path = Path("/sys/class/drm")) -> None:
-        self._proc, self._drm = proc, drm
-        self._ticks: list[tuple[int, int]] = []
-        self._nvidia = shutil.which("nvidia-smi")
+    def __init__(self, drm: Path = Path("/sys/class/drm")) -> None:
+        self._drm = drm
+        self._cpu_times: list[tuple[float, float]] = []
+        self._nvidia_smi = shutil.which("nvidia-smi")
 
     def sample(self) -> Sample:
-        """Look at the machine; takes milliseconds, with an NVIDIA GPU some hundred of them.
+        """Return a sample of this moment; blocks for up to `_NVIDIA_TIMEOUT_S` with an NVIDIA GPU.
 
         Raises:
-            OSError: There is no /proc here.
+            OSError: The system does not provide the numbers, for example without /proc.
         """
-        memory = self._memory()
-        total, free = memory.get("MemTotal", 0), memory.get("MemAvailable", 0)
-        swap_total = memory.get("SwapTotal", 0)
+        import psutil  # takes 32 ms, which a proxy without the monitor need not spend at its start
+
+        memory, swap = psutil.virtual_memory(), psutil.swap_memory()
+        # Without nowrap, which adjusts counters that overflowed: the API reports the kernel's.
+        counters = psutil.net_io_counters(pernic=True, nowrap=False)
         return Sample(
             at=time(),
             cores=self._cores(),
-            total=total,
-            used=total - free,
-            free=free,
-            swap_total=swap_total,
-            swap_used=swap_total - memory.get("SwapFree", 0),
-            load=self._load(),
-            links=self._links(),
+            memory_total=memory.total,
+            memory_used=memory.total - memory.available,
+            memory_available=memory.available,
+            swap_total=swap.total,
+            swap_used=swap.used,
+            load=psutil.getloadavg(),
+            interfaces=tuple(
+                NetworkInterface(name=name, received=counter.bytes_recv, sent=counter.bytes_sent)
+                for name, counter in counters.items()
+                if name not in _LOOPBACK
+            ),
             gpus=tuple(self.gpus()),
         )
 
     def gpus(self) -> list[Gpu]:
-        """Look at the GPUs only."""
+        """Return a sample of the GPUs alone."""
         return [*self._nvidia_gpus(), *amd_gpus(self._drm)]
 
     def _cores(self) -> tuple[float, ...]:
-        ticks = []
-        for line in (self._proc / "stat").read_text().splitlines():
-            if line.startswith("cpu") and line[3].isdigit():
-                numbers = [int(word) for word in line.split()[1:9]]
-                ticks.append((sum(numbers), numbers[3] + numbers[4]))  # in all, idle and waiting
-        before, self._ticks = self._ticks, ticks
-        if len(before) != len(ticks):
-            before = [(0, 0)] * len(ticks)  # the first time, or a core came or went: since boot
-        return tuple(_percent_busy(old, new) for old, new in zip(before, ticks, strict=True))
+        """Return the utilization of each core since the last call, at first since the boot.
 
-    def _memory(self) -> dict[str, int]:
-        found = {}
-        for line in (self._proc / "meminfo").read_text().splitlines():
-            name, _, rest = line.partition(":")
-            words = rest.split()
-            if words and words[0].isdigit():
-                found[name] = int(words[0]) * 1024
-        return found
+        Not by psutil.cpu_percent, which remembers the last call of each thread: ours come from a
+        pool of threads.
+        """
+        import psutil
 
-    def _load(self) -> tuple[float, float, float]:
-        one, five, fifteen = (self._proc / "loadavg").read_text().split()[:3]
-        return float(one), float(five), float(fifteen)
-
-    def _links(self) -> tuple[Link, ...]:
-        found = []
-        for line in (self._proc / "net" / "dev").read_text().splitlines()[2:]:
-            name, _, rest = line.partition(":")
-            words = rest.split()
-            if name.strip() != "lo" and len(words) >= 9:
-                found.append(Link(name=name.strip(), received=int(words[0]), sent=int(words[8])))
-        return tuple(found)
+        times = []
+        for core in psutil.cpu_times(percpu=True):
+            idle = core.idle + getattr(core, "iowait", 0.0)
+            guest = getattr(core, "guest", 0.0) + getattr(core, "guest_nice", 0.0)
+            times.append((sum(core) - guest, idle))  # the time of guests is part of user and nice
+        before, self._cpu_times = self._cpu_times, times
+        if len(before) != len(times):  # the first sample, or a core was added or removed
+            before = [(0.0, 0.0)] * len(times)
+        return tuple(_utilization(old, new) for old, new in zip(before, times, strict=True))
 
     def _nvidia_gpus(self) -> Sequence[Gpu]:
-        if self._nvidia is None:
+        if self._nvidia_smi is None:
             return ()
         try:
             done = subprocess.run(
                 [
-                    self._nvidia, f"--query-gpu={','.join(_NVIDIA_FIELDS)}",
+                    self._nvidia_smi, f"--query-gpu={','.join(NVIDIA_FIELDS)}",
                     "--format=csv,noheader,nounits",
                 ],
-                capture_output=True, text=True, timeout=_ASK_LIMIT_S, check=True,
+                capture_output=True, text=True, timeout=_NVIDIA_TIMEOUT_S, check=True,
             )  # fmt: skip
         except (OSError, subprocess.SubprocessError):
             return ()
         return [gpu for line in done.stdout.splitlines() if (gpu := nvidia_gpu(line))]
 
 
-def _percent_busy(old: tuple[int, int], new: tuple[int, int]) -> float:
+def _utilization(old: tuple[float, float], new: tuple[float, float]) -> float:
+    """Return the busy share between two pairs of total and idle seconds, in percent."""
     total, idle = new[0] - old[0], new[1] - old[1]
-    return round(max(100.0 * (total - idle) / total, 0.0), 2) if total > 0 else 0.0
-
-
-_PAUSE_WHEN_OFF_S = 5.0
+    return round(min(max(100.0 * (total - idle) / total, 0.0), 100.0), 2) if total > 0 else 0.0
 
 
 async def sample_on(
     samples: Samples, every_s: Callable[[], float | None], sampler: HostSampler
 ) -> None:
-    """Add samples to *samples* for ever, *every_s* seconds apart; none while that is None."""
+    """Add a sample to *samples* every *every_s* seconds until cancelled; none while that is None.
+
+    Returns only if the host cannot be sampled.
+    """
     while True:
         every = every_s()
         if every is not None:
             try:
                 samples.add(await threads.run(sampler.sample))
             except OSError as error:
-                _log.warning("this machine cannot be sampled: %s", error)
+                _log.warning("the load of this host cannot be read: %s", error)
                 return
-        await asyncio.sleep(every or _PAUSE_WHEN_OFF_S)
+        await asyncio.sleep(every or _RETRY_WHEN_OFF_S)

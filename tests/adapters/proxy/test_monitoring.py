@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -206,12 +207,13 @@ def test_performance_samples_of_an_hour_are_kept() -> None:
     """What is older than an hour goes."""
     samples = Samples()
     base = Sample(
-        at=0, cores=(), total=0, used=0, free=0, swap_total=0, swap_used=0, load=(0, 0, 0)
-    )
+        at=0, cores=(), memory_total=0, memory_used=0, memory_available=0, swap_total=0,
+        swap_used=0, load=(0, 0, 0),
+    )  # fmt: skip
     for minute in range(120):
         samples.add(replace(base, at=minute * 60.0))
 
-    assert len(samples.kept) == 61
+    assert len(samples.recent) == 61
 
 
 def test_performance_times_are_rfc3339() -> None:
@@ -221,25 +223,56 @@ def test_performance_times_are_rfc3339() -> None:
 
 
 # ---- looking at a machine
-def test_cpu_usage_is_a_difference_of_samples(tmp_path: Path) -> None:
-    """How busy a core is counts from the sample before; what is lost in between is no error."""
+_MEMINFO = """MemTotal: 100 kB
+MemFree: 30 kB
+MemAvailable: 40 kB
+Buffers: 0 kB
+Cached: 5 kB
+SReclaimable: 0 kB
+Active: 1 kB
+Inactive: 1 kB
+Shmem: 0 kB
+Slab: 0 kB
+SwapTotal: 20 kB
+SwapFree: 15 kB
+"""
+_NET_DEV = """Inter-| Receive | Transmit
+ face |bytes packets errs drop fifo frame compressed multicast|bytes packets errs drop
+    lo: 1 0 0 0 0 0 0 0 2 0 0 0 0 0 0 0
+  eth0: 10 0 0 0 0 0 0 0 20 0 0 0 0 0 0 0
+"""
+
+
+def test_host_sample_reports_kernel_counters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Utilization is the difference to the previous sample, memory is in bytes, lo is left out."""
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path))
     (tmp_path / "net").mkdir()
-    (tmp_path / "net" / "dev").write_text(
-        "h\nh\n  lo: 1 0 0 0 0 0 0 0 2\n  eth0: 10 0 0 0 0 0 0 0 20\n"
-    )
-    (tmp_path / "meminfo").write_text("MemTotal: 100 kB\nMemAvailable: 40 kB\nBad\n")
-    (tmp_path / "loadavg").write_text("1.5 2.5 3.5 1/2 3")
+    (tmp_path / "net" / "dev").write_text(_NET_DEV)
+    (tmp_path / "meminfo").write_text(_MEMINFO)
+    (tmp_path / "vmstat").write_text("pswpin 0\npswpout 0\n")
     stat = tmp_path / "stat"
-    sampler = HostSampler(tmp_path, tmp_path / "drm")
-    stat.write_text("cpu 0\ncpu0 10 0 0 80 10 0 0 0 0 0\ncpu1 0 0 0 0 0 0 0 0\nintr 5\n")
+    sampler = HostSampler(tmp_path / "drm")
+    stat.write_text("cpu 0\ncpu0 10 0 0 80 10 0 0 0 0 0\ncpu1 0 0 0 0 0 0 0 0 0 0\nintr 5\n")
     first = sampler.sample()
-    stat.write_text("cpu 0\ncpu0 40 0 0 140 20 0 0 0 0 0\ncpu1 0 0 0 0 0 0 0 0\n")
+    stat.write_text("cpu 0\ncpu0 40 0 0 140 20 0 0 0 25 0\ncpu1 0 0 0 0 0 0 0 0 0 0\n")
     second = sampler.sample()
 
     assert (first.cores, second.cores) == ((10.0, 0.0), (30.0, 0.0))
-    assert (second.total, second.used, second.free) == (102400, 61440, 40960)
-    assert (second.load, second.swap_total) == ((1.5, 2.5, 3.5), 0)
-    assert [(link.name, link.received, link.sent) for link in second.links] == [("eth0", 10, 20)]
+    assert (second.memory_total, second.memory_used) == (102400, 61440)
+    assert (second.memory_available, second.swap_total, second.swap_used) == (40960, 20480, 5120)
+    assert second.load == pytest.approx(os.getloadavg(), abs=1)
+    assert [(i.name, i.received, i.sent) for i in second.interfaces] == [("eth0", 10, 20)]
+
+
+def test_host_sample_without_proc_raises_os_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the kernel's numbers are missing, OSError is raised, which ends the monitor alone."""
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path))
+    with pytest.raises(OSError, match="No such file"):
+        HostSampler(tmp_path / "drm").sample()
 
 
 @pytest.mark.parametrize(
