@@ -170,7 +170,7 @@ def test_late_exit_of_an_earlier_process_is_ignored() -> None:
     async def story(world: World) -> None:
         await world.supervisor.load("a")
         [old] = world.launcher.of("a")
-        activities = world["a"]._activities
+        activities = world["a"]._driver.activities
         await world.supervisor.unload("a")
         await world.supervisor.load("a")
         before = world["a"].configuration, world["a"].failures, len(world.trace)

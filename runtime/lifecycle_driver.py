@@ -1,0 +1,274 @@
+"""Lifecycle driver: steps the chart of one service and performs the effects of each step.
+
+A step is synchronous: no ``await`` can land inside it, so a cancelled request can never break a
+chart, and ``stop`` takes effect while a hook or a health check runs. What takes time is an
+*activity*: a task that ends by posting an event, and whose event is dropped if the activity was
+cancelled before.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import assert_never
+
+import anyio
+
+from ..machine import (
+    AdmitAll,
+    AdmitWaiter,
+    CancelActivity,
+    CancelTimer,
+    Compiled,
+    Configuration,
+    Effect,
+    KillProcess,
+    NotHandledError,
+    Notify,
+    QueueWaiter,
+    RejectAll,
+    RejectWaiter,
+    StartActivity,
+    StartTimer,
+    StopDone,
+)
+from .activities import Activities
+from .activity import Activity, ActivityTasks, Body
+from .errors import RequestError
+from .lifecycle_requests import LifecycleRequests
+from .lifecycle_timers import LifecycleTimers
+from .service_state import NO_DATA, ServiceState
+from .spec import ServiceSpec
+from .transition import Transition
+from .waiter import PendingRequest
+
+log = logging.getLogger(__name__)
+
+#: Events of activities that fail by a fault of our own, so that no state waits for ever.
+_WHEN_BROKEN: Mapping[str, tuple[str, Mapping[str, str | int | bool]]] = {
+    "hooks": ("hooks_failed", NO_DATA),
+    "spawn": ("spawn_failed", {"permanent": False}),
+    "health": ("start_expired", NO_DATA),
+    "liveness": ("unhealthy", NO_DATA),
+    "sweep": ("swept", NO_DATA),
+    "settle": ("settled", NO_DATA),
+}
+
+
+@dataclass(slots=True)
+class _Post:
+    event: str
+    data: Mapping[str, str | int | bool]
+    source: Activity | None
+    waiter: PendingRequest | None
+    cause: str
+
+
+class LifecycleDriver:
+    """The chart of one service, and whatever its effects act on.
+
+    Args:
+        service: The facts of the service.
+        compiled: The chart.
+        on_change: Called after each step that changed the configuration; must not raise.
+
+    Attributes:
+        document: The document of the chart.
+        stepper: The chart.
+        timers: The timers of the chart.
+        activities: The work of the activities.
+        tasks: The running activities.
+        requests: The requests that wait.
+        unhandled: Events that the chart did not expect, as (configuration, event): always empty
+            unless the chart is wrong.
+        is_stepping: A step is under way; events that are posted now are processed right after it.
+    """
+
+    def __init__(
+        self, service: ServiceState, compiled: Compiled, on_change: Callable[[], None]
+    ) -> None:
+        self.document = compiled.document
+        self.stepper = compiled.stepper(**self._parameters(service.spec))
+        self.activities = Activities(service, self.post, self.variable, self.apply_spec)
+        events = compiled.document.events.items()
+        self.timers = LifecycleTimers(
+            service, self.post, self.variable,
+            {e.of: name for name, e in events if e.origin == "timer"},
+        )  # fmt: skip
+        self.tasks = ActivityTasks(service.world.tasks, self._activity_failed)
+        self.requests = LifecycleRequests(service, self.stepper, self.timers)
+        self.unhandled: list[tuple[Configuration, str]] = []
+        self.is_stepping = False
+        self._service, self._on_change = service, on_change
+        self._inbox: deque[_Post] = deque()
+        self._changed: anyio.Event | None = None
+
+    def begin(self) -> None:
+        """Perform the effects of the initial configuration; once, before any event."""
+        self._perform_all(self.stepper.begin(), None)
+
+    @property
+    def is_quiet(self) -> bool:
+        """True if there is no process, and none is being started or has just ended."""
+        return self.stepper.configuration[-1] in self.document.promises.quiet
+
+    @property
+    def has_demand(self) -> bool:
+        """True if the service should run: requests wait, or it restarts by itself."""
+        return bool(self.requests.waiting or self.variable("wanted"))
+
+    def variable(self, name: str) -> object:
+        """Return one variable of the chart's data; None if it has no such variable."""
+        return getattr(self.stepper.context, name, None)
+
+    async def wait_for(self, *states: str) -> None:
+        """Wait until one of *states* is active."""
+        while not set(states) & set(self.stepper.configuration):
+            if self._changed is None:
+                self._changed = anyio.Event()
+            await self._changed.wait()
+
+    # ---- declaration
+    def apply_spec(self, spec: ServiceSpec) -> None:
+        """Make *spec* the declaration: without a process, or just before one is started."""
+        self._service.adopt(spec)
+        for name, value in self._parameters(spec).items():
+            setattr(self.stepper.context, name, value)
+
+    def _parameters(self, spec: ServiceSpec) -> dict[str, str | int | bool]:
+        parameters: dict[str, str | int | bool] = {
+            "intensity": spec.intensity, "restart": spec.restart, "abandon": spec.abandon,
+            "drain": spec.drain, **spec.parameters,
+        }  # fmt: skip
+        return {k: v for k, v in parameters.items() if k in self.document.parameters}
+
+    # ---- steps
+    def post(
+        self, event: str, data: Mapping[str, str | int | bool] = NO_DATA, *,
+        source: Activity | None = None, waiter: PendingRequest | None = None, cause: str = "",
+    ) -> None:  # fmt: skip
+        """Process *event*, now or, inside a step, right after it; see ``Lifecycle.post``."""
+        self._inbox.append(_Post(event, data, source, waiter, cause))
+        if self.is_stepping:
+            return
+        self.is_stepping = True
+        try:
+            while self._inbox:
+                self._step(self._inbox.popleft())
+        finally:
+            self.is_stepping = False
+
+    def _step(self, post: _Post) -> None:
+        if post.source is not None and post.source.is_dead:
+            return
+        stepper = self.stepper
+        if stepper.is_final:
+            if post.waiter is not None:
+                post.waiter.refuse(self.requests.shut_down())
+            return
+        before = stepper.configuration
+        try:
+            effects = stepper.step(post.event, post.data)
+        except NotHandledError:
+            self.unhandled.append((before, post.event))
+            log.exception("%s: the chart does not handle %r", self._service.spec.name, post.event)
+            if post.waiter is not None:
+                post.waiter.refuse(RequestError("internal", "unexpected request", status_hint=500))
+            return
+        after = stepper.configuration
+        has_moved = after is not before
+        if has_moved or post.cause:
+            self._note_cause(post, before, has_moved)
+        if has_moved:
+            self._record(post, before[-1], after)
+        self._perform_all(effects, post)
+        if post.event == "kill":
+            self.activities.hurry()
+        next_spec = self._service.next_spec
+        if next_spec is not None and self.is_quiet:
+            self.apply_spec(next_spec)
+            if stepper.configuration[-1] != "stopped" and not self.has_demand:
+                self.post("stop")  # the failures were those of the earlier declaration
+                return  # reported after that stop: a request granted now would be refused by it
+        if has_moved:
+            self._on_change()
+
+    def _note_cause(self, post: _Post, before: Configuration, has_moved: bool) -> None:
+        if post.event == "proc_exited" and "stopping" in before:
+            return  # the reason of the stop matters longer than how the process then ended
+        if post.cause:
+            self._service.cause = post.cause
+        elif has_moved and post.event == "request":
+            self._service.cause = "requested"
+
+    def _record(self, post: _Post, source: str, after: Configuration) -> None:
+        service = self._service
+        now = service.world.timers.now()
+        results, service.hook_results = tuple(service.hook_results), []
+        record = Transition(
+            service=service.spec.name, at=now, event=post.event, cause=post.cause or service.cause,
+            source=source, target=after[-1], configuration=after, seconds=now - service.since,
+            incarnation=service.incarnation, pid=service.process.pid if service.process else None,
+            exit=service.last_exit if post.event == "proc_exited" else None, hooks=results,
+        )  # fmt: skip
+        service.since = now
+        log.debug("%s: %s -> %s (%s)", service.spec.name, source, after[-1], post.event)
+        service.world.notify(record)
+        changed, self._changed = self._changed, None
+        if changed is not None:
+            changed.set()
+
+    # ---- effects; none may wait or raise
+    def _perform_all(self, effects: list[Effect], post: _Post | None) -> None:
+        for effect in effects:
+            self._perform(effect, post)
+
+    def _perform(self, effect: Effect, post: _Post | None) -> None:
+        match effect:
+            case CancelTimer(timer=name):
+                self.timers.disarm(name)
+            case AdmitWaiter():
+                self._waiter_of(post).admit()
+            case StartTimer(timer=name):
+                self.timers.arm(name)
+            case QueueWaiter():
+                self.requests.waiting[self._waiter_of(post)] = None
+            case RejectWaiter():
+                self._waiter_of(post).refuse(self.requests.error(post.event if post else ""))
+            case AdmitAll():
+                self.requests.admit_all()
+            case RejectAll():
+                self.requests.refuse_all(post.event if post else "")
+            case StartActivity(activity=name, point=point):
+                self.tasks.start(name, partial(self._body, name, point))
+            case CancelActivity(activity=name):
+                self.tasks.cancel(name)
+            case KillProcess():
+                if self._service.process is not None:
+                    self._service.process.kill()
+            case StopDone():
+                self.requests.end_stops()
+            case Notify(name=name):
+                self.activities.notified(name)
+            case _:
+                assert_never(effect)
+
+    @staticmethod
+    def _waiter_of(post: _Post | None) -> PendingRequest:
+        assert post is not None, "an effect on a waiter without an event"
+        assert post.waiter is not None, f"{post.event} came without a waiter"
+        return post.waiter
+
+    def _body(self, name: str, point: str, activity: Activity) -> Body | None:
+        return self.activities.body(activity, name, point)
+
+    def _activity_failed(self, activity: Activity, error: Exception) -> None:
+        name = self._service.spec.name
+        log.error("%s: activity %s failed", name, activity.name, exc_info=error)
+        fallback = _WHEN_BROKEN.get(activity.name)
+        if fallback is not None:
+            event, data = fallback
+            self.post(event, data, source=activity, cause="internal error; see the log")

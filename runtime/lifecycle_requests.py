@@ -1,0 +1,101 @@
+"""Requests and stop commands that wait for one lifecycle, and the errors of those it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..machine import Stepper
+from .errors import RequestError
+from .lifecycle_timers import LifecycleTimers
+from .service_state import ServiceState
+from .waiter import PendingRequest
+
+_TAIL_LINES = 20
+
+#: Events by which a start or a service fails -> machine-readable code of the refusal.
+_FAILURES: Mapping[str, str] = {
+    "hooks_failed": "hook_failed",
+    "spawn_failed": "spawn_failed",
+    "proc_exited": "exited",
+    "start_expired": "start_timeout",
+    "stalled": "start_stalled",
+    "unhealthy": "unhealthy",
+}
+
+
+class LifecycleRequests:
+    """The waiting requests of one lifecycle.
+
+    Args:
+        service: The facts of the service.
+        stepper: The chart of the service.
+        timers: The timers of the service.
+
+    Attributes:
+        waiting: Requests that wait for the start, in order of arrival.
+        stops: Stop commands that wait for the end of the process.
+        last_failure: Error of the last failure, or None.
+        shutdown_error: Error of requests after a shutdown; None means the usual one.
+    """
+
+    def __init__(self, service: ServiceState, stepper: Stepper, timers: LifecycleTimers) -> None:
+        self._service, self._stepper, self._timers = service, stepper, timers
+        self.waiting: dict[PendingRequest, None] = {}
+        self.stops: list[PendingRequest] = []
+        self.last_failure: RequestError | None = None
+        self.shutdown_error: RequestError | None = None
+
+    def admit_all(self) -> None:
+        """Admit all waiting requests."""
+        waiting, self.waiting = self.waiting, {}
+        for waiter in waiting:
+            waiter.admit()
+
+    def refuse_all(self, event: str) -> None:
+        """Refuse all waiting requests because of *event*."""
+        if event in _FAILURES:
+            self.last_failure = self.error(event)
+        waiting, self.waiting = self.waiting, {}
+        if waiting:
+            error = self.error(event)
+            for waiter in waiting:
+                waiter.refuse(error)
+
+    def end_stops(self) -> None:
+        """Complete the waiting stop commands; they fail if the service is ready again."""
+        stops, self.stops = self.stops, []
+        name = self._service.spec.name
+        for stop in stops:
+            if self._stepper.configuration[-1] == "ready":
+                stop.refuse(RequestError("busy", f"{name} is busy", status_hint=409))
+            else:
+                stop.admit()
+
+    def error(self, event: str = "") -> RequestError:
+        """Return the error for a request that is refused now, because of *event* if given."""
+        service = self._service
+        name, cause = service.spec.name, service.cause
+        if event in _FAILURES:
+            return RequestError(
+                _FAILURES[event], f"{name} failed: {cause}", status_hint=502,
+                log_tail=tuple(service.log.tail(_TAIL_LINES)),
+            )  # fmt: skip
+        state = self._stepper.configuration[-1]
+        if state in ("tripped", "crashed"):
+            deadline = self._timers.deadline("cooldown")
+            wait_s = None if deadline is None else max(deadline - service.world.timers.now(), 0.0)
+            why = self.last_failure or cause
+            return RequestError(
+                "failed", f"{name} is not restarted for now: {why}", retry_after_s=wait_s or 1.0
+            )
+        if self._stepper.is_final or getattr(self._stepper.context, "intent", None) == "shutdown":
+            return self.shut_down()
+        if state == "stuck":
+            return RequestError("stuck", f"the process of {name} cannot be killed")
+        return RequestError("stopped", f"{name} was stopped: {cause}", retry_after_s=1.0)
+
+    def shut_down(self) -> RequestError:
+        """Return the error for a request after a shutdown."""
+        return self.shutdown_error or RequestError(
+            "shutting_down", f"{self._service.spec.name} is shutting down"
+        )
