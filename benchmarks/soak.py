@@ -51,7 +51,7 @@ def config(folder: Path) -> dict[str, Any]:
 
     def demo(name: str, *options: str, **keys: Any) -> dict[str, Any]:
         command = [
-            sys.executable, "-m", "swapchart.adapters.demo.server", "--model", name, "--port",
+            sys.executable, "-m", "swapchart.adapters.demo", "--model", name, "--port",
             "${PORT}", "--slots", "4", "--tokens-per-second", "200", "--quiet",
             "--prefill-tokens-per-second", "0", *options,
         ]  # fmt: skip

@@ -211,10 +211,6 @@ class Document:
         """Yield ``(id, definition, ancestors outermost first)`` in document order."""
         yield from walk(self.chart["states"])
 
-    def ancestors(self, state: str) -> tuple[str, ...]:
-        """Return the ancestors of *state*, outermost first."""
-        return next(above for name, _, above in self.states() if name == state)
-
     def noted(self, actions: Iterable[str]) -> tuple[str, ...]:
         """Return the names of *actions*, each with its note where it has one."""
         return tuple(

@@ -16,14 +16,11 @@ from hashlib import sha256
 from importlib.resources import files
 from typing import Any
 
-from . import shipped, table_json
-from .decision_table import Table
-from .document import (
-    Document,
-)
+from .decision_table import Table, compile_table
+from .document import Document
 from .errors import ChartError
-from .parse import _Reader, read
-from .table_json import packed
+from .parse import from_mapping, from_trusted, load_yaml, read
+from .table_json import packed, unpacked
 
 _PACKAGE = __name__.rpartition(".")[0]
 
@@ -43,18 +40,12 @@ def compiled(text: bytes) -> dict[str, Any] | None:
     return found if found["digest"] == sha256(text).hexdigest() else None
 
 
-# ---- tables as JSON: nodes refer to those before them, so that equal branches are there once
-
-
 def fresh(text: bytes) -> dict[str, Any]:
     """Read, check and compile *text*, and return what is to be kept of it.
 
     Raises:
         ChartError: It is wrong, or has history states.
     """
-    from .decision_table import compile_table
-    from .parse import from_mapping, load_yaml
-
     raw = load_yaml(text.decode())
     table = compile_table(from_mapping(raw))
     if table is None:
@@ -79,11 +70,11 @@ def lines(kept: dict[str, Any]) -> Iterator[str]:
 
 @cache
 def _shipped() -> tuple[Document, Table | None]:
-    text = shipped.source()
-    kept = shipped.compiled(text)
+    text = source()
+    kept = compiled(text)
     if kept is None:  # the file is being worked on
         return read(text.decode()), None
-    return _Reader().document(kept["document"]), table_json.unpacked(kept["table"])
+    return from_trusted(kept["document"]), unpacked(kept["table"])
 
 
 def lifecycle() -> Document:

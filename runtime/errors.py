@@ -8,7 +8,6 @@ __all__ = [
     "ConfigError",
     "EngineError",
     "LaunchError",
-    "PlacementError",
     "PortInUseError",
     "RequestError",
     "SpecError",
@@ -30,10 +29,6 @@ class SpecError(LaunchError):
     """The command itself is wrong (not found, not executable, too long): never retried."""
 
     permanent = True
-
-
-class PlacementError(LaunchError):
-    """There is no place where the process could run."""
 
 
 class EngineError(LaunchError):

@@ -149,7 +149,6 @@ class ScriptedProcess:
         ended: How it ended; None while it lives.
         probes: How often it was probed.
         is_sick: Probes fail for as long as a test says so.
-        is_swept: Nothing of its tree is left.
     """
 
     def __init__(
@@ -158,7 +157,7 @@ class ScriptedProcess:
         self.name, self.script = name, script
         self.ended: Exit | None = None
         self.probes = 0
-        self.is_sick = self.is_swept = False
+        self.is_sick = False
         self._launcher, self._pid, self._log = launcher, pid, log
         self._loop = asyncio.get_running_loop()
         self.born_at = self._loop.time()
@@ -203,7 +202,6 @@ class ScriptedProcess:
             if self._killed.is_set() or left_s > grace_s:
                 killed = self.script.leaves
                 await anyio.sleep(self.script.kill_s or 0.0)
-        self.is_swept = True
         self._launcher.forget(self)
         self._note("swept", str(killed))
         return killed

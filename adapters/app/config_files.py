@@ -71,10 +71,6 @@ class ConfigFiles:
         """
         return [path for path, *_ in self.signature() if _is_open_for_writing(Path(path))]
 
-    def is_being_written(self) -> bool:
-        """Return True if a program has one of the files open for writing."""
-        return bool(self.open_for_writing())
-
     def is_whole(self, signature: Signature) -> bool:
         """Tell whether *signature* has all files, and any of the directory.
 

@@ -39,7 +39,7 @@ def desired_kv_settings(model: ModelConfig) -> KvSettings:
 
 
 def equipped_specs(config: Config, keeper: KvManager) -> list[ServiceSpec]:
-    """Return as `service_specs`, with what *keeper* needs to keep conversations."""
+    """Return one service for each model, in the order of the configuration, with its KV hooks."""
     return [with_kv_hooks(model, service_spec(model), keeper) for model in config.models.values()]
 
 

@@ -24,7 +24,7 @@ _AT_REST = frozenset({"", "stopped", "backoff", "tripped", "half_open"})
 
 #: Field of a model -> the key that its author knows; others are the same in camelCase.
 _KEYS = {
-    "cmd": "cmd", "argv": "cmd", "stop_command": "cmdStop", "stop_argv": "cmdStop",
+    "cmd": "cmd", "argv": "cmd", "stop_argv": "cmdStop",
     "check_url": "checkEndpoint", "environment": "env",
     "ignore_websockets": "compat",
 }  # fmt: skip

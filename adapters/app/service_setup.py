@@ -29,11 +29,6 @@ from ..config.matrix_expression import parse_expression
 _NEVER_S = 1e9  # a liveness that only listens for stalled streams
 
 
-def service_specs(config: Config) -> list[ServiceSpec]:
-    """Return one service for each model, in the order of the configuration."""
-    return [service_spec(model) for model in config.models.values()]
-
-
 def service_spec(model: ModelConfig) -> ServiceSpec:
     """Return *model* as a service."""
     hooks = {**model.hooks, "suspend": model.sleep.enter, "wake": model.sleep.wake}

@@ -49,8 +49,9 @@ def _demo_config(folder: str, load_seconds: float) -> str:
         )
         models[name] = {
             "cmd": [
-                sys.executable, "-m", "swapchart", "demo-server", "--model", name, "--port",
-                "${PORT}", "--load-seconds", str(load_seconds), "--slot-save-path", str(slots),
+                sys.executable, "-m", "swapchart.adapters.demo", "--model", name,
+                "--port", "${PORT}",
+                "--load-seconds", str(load_seconds), "--slot-save-path", str(slots),
             ],
             "proxy": "http://127.0.0.1:${PORT}",
             "ttl": 120,

@@ -90,7 +90,6 @@ class ModelBuilder:
             cmd=_text(section.cmd),
             cmd_shown=_shown(tree.node.items["cmd"]),
             argv=self._argv(section.cmd, ("cmd",)),
-            stop_command=_text(section.cmd_stop),
             stop_argv=self._stop_argv(section.cmd_stop),
             proxy=section.proxy.rstrip("/"),
             check_url=self._check_url(proxy, section.check_endpoint.strip()),

@@ -53,8 +53,7 @@ class ModelConfig:
         cmd: The command as text, macros and environment filled in; for a list, quoted.
         cmd_shown: The same with ``${env.X}`` left as written: what may be shown.
         argv: Program and arguments; at least one.
-        stop_command: Runs instead of SIGTERM; may hold ``${PID}``; empty when there is none.
-        stop_argv: The same, split.
+        stop_argv: Command that runs instead of SIGTERM; may hold ``${PID}``; empty means SIGTERM.
         proxy: Base URL of the server, without a trailing slash.
         check_url: Absolute URL that answers 200 once it is ready; None is not to check.
         port: The port it was given, or None.
@@ -75,7 +74,6 @@ class ModelConfig:
     cmd: str = field(repr=False)
     cmd_shown: str = field(default="", repr=False, compare=False)
     argv: tuple[str, ...] = field(repr=False)
-    stop_command: str = field(default="", repr=False)
     stop_argv: tuple[str, ...] = field(default=(), repr=False)
     proxy: str = field(repr=False)
     check_url: str | None = field(repr=False)
@@ -287,11 +285,3 @@ class Config:
     def real_name(self, name: str) -> str | None:
         """Return the id of the local model called *name* (its id first, then an alias)."""
         return name if name in self.models else self.aliases.get(name)
-
-    def peer_model(self, name: str) -> tuple[str, str] | None:
-        """Return (peer id, bare model name) of the remote model called *name*.
-
-        Either ``<peer>/<model>``, or the bare name if exactly one peer offers it. Local names
-        come first: ask ``real_name`` before.
-        """
-        return self.peer_names.get(name)

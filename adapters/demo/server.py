@@ -203,7 +203,3 @@ def _end(code: int) -> int:
 
 def _log(line: str) -> None:
     print(f"{time.monotonic():.3f} {line}", file=sys.stderr, flush=True)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

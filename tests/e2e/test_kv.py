@@ -38,7 +38,7 @@ class Llama:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.program = folder / "llama-server"
-        server = f"exec {sys.executable} -m swapchart.adapters.demo.server"
+        server = f"exec {sys.executable} -m swapchart.adapters.demo"
         self.program.write_text(f'#!/bin/sh\n{server} "$@"\n')
         self.program.chmod(0o755)
         self.weights = folder / "model.bin"

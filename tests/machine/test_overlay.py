@@ -281,5 +281,6 @@ promises: {rest: deeper, quiet: [deeper, broken]}
 """),
     )
 
-    assert document.ancestors("broken") == ()
-    assert document.ancestors("deeper") == ("alive", "failed", "half_open")
+    above = {name: ancestors for name, _, ancestors in document.states()}
+    assert above["broken"] == ()
+    assert above["deeper"] == ("alive", "failed", "half_open")

@@ -9,14 +9,14 @@ import pytest
 from tools.rows import row
 from tools.virtual import World, hook, tell
 
-from swapchart.runtime import EngineError, Exit, PlacementError, SpecError, Timings
+from swapchart.runtime import EngineError, Exit, LaunchError, SpecError, Timings
 from swapchart.runtime.testing import CommandScript, ScriptedProcess, ServerScript, service
 
 EXITS = ServerScript(healthy_s=None, exit_s=0.5, exit=Exit(code=1))
 HANGS = CommandScript(takes_s=None)
 
 
-@pytest.mark.parametrize("error", [SpecError("no such file"), PlacementError("no room")])
+@pytest.mark.parametrize("error", [SpecError("no such file"), LaunchError("no room")])
 @row("A01")
 def test_command_that_cannot_be_started_is_not_tried_again(error: SpecError) -> None:
     """Twenty waiters get one answer each; no spawn follows before the cooldown or a command."""

@@ -110,7 +110,7 @@ class Child:
 
 def demo_argv(*options: str, model: str = "demo", port: int = 0) -> list[str]:
     """Return the command of a demo server, as fast as it can be unless *options* say otherwise."""
-    module = [sys.executable, "-m", "swapchart.adapters.demo.server"]
+    module = [sys.executable, "-m", "swapchart.adapters.demo"]
     fast = ["--tokens-per-second", "0", "--prefill-tokens-per-second", "0"]
     return [*module, "--model", model, "--port", str(port), *fast, *options]
 

@@ -345,7 +345,7 @@ def demo_model(label: str, /, *options: str, rate: float = 0, **keys: Any) -> di
         keys: Further keys of the model.
     """
     command = [
-        sys.executable, "-m", "swapchart.adapters.demo.server", "--model", label,
+        sys.executable, "-m", "swapchart.adapters.demo", "--model", label,
         "--port", "${PORT}", "--prefill-tokens-per-second", "0",
         "--tokens-per-second", str(rate), *options,
     ]  # fmt: skip

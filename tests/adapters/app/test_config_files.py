@@ -93,20 +93,20 @@ def test_load_huge_file_is_an_error_at_once(tmp_path: Path) -> None:
         load_config([path])
 
 
-def test_is_being_written_program_has_it_open_is_true(sources: ConfigFiles) -> None:
+def test_open_for_writing_program_has_it_open_lists_it(sources: ConfigFiles) -> None:
     """Until it is closed, however long nothing is written; readers do not count."""
     path = sources.files[0]
-    assert not sources.is_being_written()
+    assert not sources.open_for_writing()
     with path.open("rb"):
-        assert not sources.is_being_written()
+        assert not sources.open_for_writing()
     process = writing(path)
-    assert sources.is_being_written()
+    assert sources.open_for_writing()
     process.communicate("go\n")
 
-    assert not sources.is_being_written()
+    assert not sources.open_for_writing()
 
 
-def test_is_being_written_program_opens_it_meanwhile_does_not_end_the_proxy(
+def test_open_for_writing_program_opens_it_meanwhile_does_not_end_the_proxy(
     sources: ConfigFiles,
 ) -> None:
     """The kernel's signal that breaks a lease must not end the proxy."""
@@ -116,7 +116,7 @@ def test_is_being_written_program_opens_it_meanwhile_does_not_end_the_proxy(
         [sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE
     ) as process:
         while process.poll() is None:
-            sources.is_being_written()
+            sources.open_for_writing()
         assert process.stdout is not None
         assert process.stdout.read() == b"done\n"
     assert signal.getsignal(signal.SIGIO) == signal.SIG_DFL

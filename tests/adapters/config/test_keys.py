@@ -207,7 +207,7 @@ def test_preload_names_are_trimmed_and_resolved(load: Load) -> None:
         ("checkEndpoint: http://other:1/x?y=z", "check_url", "http://localhost:5800/x?y=z"),
         ("proxy: http://h:${PORT}/v\ncheckEndpoint: /x", "check_url", "http://h:5800/v/x"),
         ("cmdStop: docker stop 'a b'", "stop_argv", ("docker", "stop", "a b")),
-        ("cmdStop: [docker, stop, a b]", "stop_command", "docker stop 'a b'"),
+        ("cmdStop: [docker, stop, a b]", "stop_argv", ("docker", "stop", "a b")),
         ("cmdStop: '# nothing'", "stop_argv", ()),
     ],
 )

@@ -61,7 +61,7 @@ def test_peer_model_names_are_full_or_short(
     load: Load, name: str, peer: tuple[str, str] | None
 ) -> None:
     """A remote model is found by its full name, or by its bare one if no other peer has it."""
-    assert load(BASE).peer_model(name) == peer
+    assert load(BASE).peer_names.get(name) == peer
 
 
 @pytest.mark.parametrize(

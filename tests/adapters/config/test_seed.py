@@ -60,4 +60,4 @@ def test_smallest_model_has_every_default(load: Load) -> None:
 
     assert (small.proxy, small.port) == ("http://localhost:5800", 5800)
     assert (small.ttl, small.unload_timeout, small.concurrency_limit) == (0, 10, None)
-    assert (small.health_check_timeout, small.stop_command, small.hooks) == (120, "", {})
+    assert (small.health_check_timeout, small.stop_argv, small.hooks) == (120, (), {})
