@@ -21,8 +21,9 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 
 from ..write_batch import WriteBatch
-from .connection import Connection, UpstreamResponse
+from .connection import Connection
 from .errors import UpstreamBroken, UpstreamError, UpstreamTimeout, UpstreamUnreachable
+from .response import UpstreamResponse
 from .retry import IDEMPOTENT_METHODS, is_repeatable, may_send_again
 
 __all__ = [
