@@ -23,7 +23,7 @@ from ...runtime import Supervisor, Transition
 from ...runtime.fence import kept
 from ..config import Config
 from ..http1.asgi_types import Receive, Scope, Send
-from ..http1.server.request_cycle import RequestCycle as Call
+from ..http1.server.request_cycle import RequestCycle
 from ..http_client import HttpxClient
 from ..kv.manager import KvManager
 from ..process.launcher import LocalLauncher
@@ -217,9 +217,9 @@ class Application:
                 if await threads.run(database.is_file_gone):
                     database.look()
 
-    def try_fast_path(self, call: Call) -> bool:
-        """Serve a request without a task; for our own HTTP layer. False: call us instead."""
-        return self._proxy is not None and self._proxy.lane.try_fast_path(call)
+    def try_fast_path(self, call: RequestCycle) -> bool:
+        """Serve a request of our own HTTP layer without a task; False means nothing was done."""
+        return self._proxy is not None and self._proxy.fast_path.try_fast_path(call)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take one connection's scope; ASGI 3."""

@@ -47,7 +47,7 @@ class ProxyApp:
     Attributes:
         proxy: What its handlers share.
         bodies: Memory that bodies of requests take.
-        lane: Takes requests that need no task.
+        fast_path: Accepts requests that need no task.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class ProxyApp:
         self.bodies = BodyBudget(
             self.proxy.options.body_budget_bytes, self.proxy.options.body_wait_s
         )
-        self.lane = FastPath(self.proxy, ROUTES, self.bodies)
+        self.fast_path = FastPath(self.proxy, ROUTES, self.bodies)
         self._reporter = EventPublisher(self.proxy)
         self.proxy.change_publisher = self._reporter
         self._ends = [
@@ -91,7 +91,7 @@ class ProxyApp:
         for end in self._ends:
             end()
         self._reporter.close()
-        self.lane.end_all()
+        self.fast_path.finish_all()
         await self.proxy.aclose()
 
     def end_streams(self) -> None:

@@ -16,7 +16,7 @@ from ..http1.server.hypercorn_protocol import H1Limits, patched_hypercorn
 from ..http1.server.stock import guarded_uvicorn
 from ..http1.server.uvicorn_protocol import uvicorn_protocol
 from ..http1.server.websocket import UvicornWebsocket, hypercorn_websockets
-from ..proxy.forwarding.forward import ResponseAbortedError
+from ..proxy.forwarding.forwarding import ResponseAbortedError
 
 if TYPE_CHECKING:
     import uvicorn

@@ -29,7 +29,7 @@ from swapchart.adapters.llama_cpp.gguf import Gguf, GgufError, read_gguf
 from swapchart.adapters.proxy.body.errors import BadBodyError
 from swapchart.adapters.proxy.body.model_name import model_of, model_of_query
 from swapchart.adapters.proxy.body.multipart import MultipartScanner, boundary_of
-from swapchart.adapters.proxy.forwarding.forward import ResponseAbortedError
+from swapchart.adapters.proxy.forwarding.forwarding import ResponseAbortedError
 from swapchart.machine import ChartError
 from swapchart.machine.parse import read
 

@@ -21,7 +21,7 @@ from ..body.multipart import MultipartScanner, boundary_of, is_form
 from ..body.multipart_stream import multipart_with_model
 from ..body.spool import Spool
 from ..context import ProxyContext
-from ..forwarding.forward import OutgoingRequest, forward, new_record
+from ..forwarding.forwarding import Forwarding
 from ..models.catalog import Target
 from ..models.resolver import NoTargetError, ResolvedModel, UnknownModelError
 from ..request import Request, target_of
@@ -63,13 +63,13 @@ async def get(proxy: ProxyContext, request: Request, send: Send) -> None:
     resolved = await find(proxy, request, send, wanted)
     if resolved is None:
         return
-    exchange = new_record(request, resolved, request.path)
-    exchange.is_stream = asks_for_stream(request.query)
     query, model = request.query, resolved.target.sent_model
     if model != wanted:
         query = renamed_query(query, model)
-    sending = OutgoingRequest(request.path_bytes + b"?" + query)
-    await forward(proxy, request, send, exchange, resolved, sending)
+    target = request.path_bytes + b"?" + query
+    forwarding = Forwarding(proxy, request, resolved, request.path, target)
+    forwarding.record.is_stream = asks_for_stream(request.query)
+    await forwarding.run(send)
 
 
 async def find(
@@ -117,18 +117,16 @@ async def _whole(proxy: ProxyContext, request: Request, send: Send) -> None:
     resolved = await find(proxy, request, send, wanted)
     if resolved is None:
         return
-    exchange = new_record(request, resolved, request.path)
-    target = resolved.target
+    forwarding = Forwarding(proxy, request, resolved, request.path, target_of(request))
+    target, record = resolved.target, forwarding.record
     if target.edits or target.sent_model != wanted:
         edited = await _edited(proxy, request, send, resolved, wanted, body)
         if edited is None:
             return
         body = edited
-    exchange.body = body
-    exchange.is_metered, exchange.is_stream = True, is_stream
-    await forward(
-        proxy, request, send, exchange, resolved, OutgoingRequest(target_of(request), body)
-    )
+    forwarding.body = record.body = body
+    record.is_metered, record.is_stream = True, is_stream
+    await forwarding.run(send)
 
 
 def _is_json(request: Request, body: bytes) -> bool:
@@ -178,11 +176,9 @@ async def _urlencoded(proxy: ProxyContext, request: Request, send: Send, body: b
         return
     if target.sent_model != wanted:
         body = await _renamed(proxy, resolved, body)
-    exchange = new_record(request, resolved, request.path)
-    exchange.is_metered = True
-    await forward(
-        proxy, request, send, exchange, resolved, OutgoingRequest(target_of(request), body)
-    )
+    forwarding = Forwarding(proxy, request, resolved, request.path, target_of(request), body)
+    forwarding.record.is_metered = True
+    await forwarding.run(send)
 
 
 async def _renamed(proxy: ProxyContext, resolved: ResolvedModel, body: bytes) -> bytes:
@@ -214,13 +210,13 @@ async def _form(proxy: ProxyContext, request: Request, send: Send, boundary: byt
         resolved = await find(proxy, request, send, "" if found is None else found.value)
         if resolved is None or found is None:
             return
-        exchange = new_record(request, resolved, request.path)
-        exchange.is_metered = True
+        forwarding = Forwarding(proxy, request, resolved, request.path, target_of(request))
+        forwarding.record.is_metered = True
         model = resolved.target.sent_model
         value = found.value.encode() if model == found.value else model.encode()
-        length = None if declared is None else declared + len(value) - (found.end - found.start)
-        body = multipart_with_model(scanner, spool, pieces, found, value)
-        sending = OutgoingRequest(target_of(request), body, length)
-        await forward(proxy, request, send, exchange, resolved, sending)
+        if declared is not None:
+            forwarding.length = declared + len(value) - (found.end - found.start)
+        forwarding.body = multipart_with_model(scanner, spool, pieces, found, value)
+        await forwarding.run(send)
     finally:
         spool.close()

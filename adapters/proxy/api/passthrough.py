@@ -8,7 +8,7 @@ from urllib.parse import unquote_to_bytes
 from ...http1.asgi_types import Send
 from ..body.model_name import shown_name
 from ..context import ProxyContext
-from ..forwarding.forward import OutgoingRequest, forward, new_record
+from ..forwarding.forwarding import Forwarding
 from ..models.catalog import LocalModel, PeerModel
 from ..models.resolver import ResolvedModel
 from ..options import Access, KeyScope
@@ -106,12 +106,12 @@ async def pass_on(
 ) -> None:
     """Serve a request whose body nobody looks at."""
     text = path.decode("latin-1")
-    exchange = new_record(request, resolved, text)
-    exchange.is_metered = request.method == "POST" and text in MODEL_PATHS
-    body = await request.body_or_stream()
+    forwarding = Forwarding(proxy, request, resolved, text, path + query)
+    forwarding.record.is_metered = request.method == "POST" and text in MODEL_PATHS
+    forwarding.body = body = await request.body_or_stream()
     if isinstance(body, bytes):
-        exchange.body = body
-    await forward(proxy, request, send, exchange, resolved, OutgoingRequest(path + query, body))
+        forwarding.record.body = body
+    await forwarding.run(send)
 
 
 def forbidden(

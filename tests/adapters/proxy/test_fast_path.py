@@ -124,7 +124,7 @@ def run(main: Callable[[Front], Awaitable[None]], **options: Any) -> None:
             loop = asyncio.get_running_loop()
             hub = ConnectionManager(loop, H1Limits(), lambda: False)
             front = Front(bench, hub)
-            take = bench.app.lane.try_fast_path
+            take = bench.app.fast_path.try_fast_path
 
             def noted(call: Any) -> bool:
                 front.before_taking()

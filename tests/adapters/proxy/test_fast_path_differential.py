@@ -405,7 +405,7 @@ async def way(options: ProxyOptions, *, has_fast_path: bool) -> AsyncIterator[Wa
             found = Way(bench, hub, store)
 
             def counted(call: Any) -> bool:
-                is_taken = bench.app.lane.try_fast_path(call)
+                is_taken = bench.app.fast_path.try_fast_path(call)
                 found.taken += is_taken
                 return is_taken
 

@@ -1,0 +1,446 @@
+"""Forwarding of one request: acquire its model, send it upstream, relay the response, finish.
+
+`CHECKS` lists what a request passes before. A handler of `api` then makes one `Forwarding`, which
+holds all that belongs to the request until it is recorded. Three invariants:
+
+- Every outcome gets a response or, once the response has begun, aborts the client's connection.
+- The model and the reservation behind a selector are released exactly once.
+- The request is recorded exactly once.
+
+Nothing is logged or stored before `Forwarding.finish`. Chunks are passed on as they arrive: a slow
+client slows the upstream, and memory stays bounded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from time import perf_counter
+from typing import Any, NamedTuple
+
+from ....runtime import RequestError
+from ...http1.asgi_types import Headers, Send
+from ...http1.client.pool import (
+    UpstreamBroken,
+    UpstreamError,
+    UpstreamResponse,
+    UpstreamTimeout,
+    field_lines,
+)
+from ...http1.headers import HeaderError, request_headers, response_headers
+from ..access.api_keys import NOT_PASSED_ON
+from ..accounting.request_record import RequestRecord
+from ..body.errors import BadBodyError, BodyTooLargeError
+from ..context import ProxyContext
+from ..models.catalog import LocalModel, PeerModel
+from ..models.resolver import ResolvedModel
+from ..request import Request, RequestAbortedError
+from ..responses import send_error
+from ..upstreams import Upstream
+from .loading_stream import LoadingStream
+from .peer_headers import peer_fields
+from .stream_formats import STREAM_FORMATS
+
+log = logging.getLogger(__name__)
+
+_CACHED_HOSTS = 16  # upstreams for which the lines of one set of request headers are cached
+_NOTHING: frozenset[bytes] = frozenset()
+CLIENT_CLOSED_REQUEST = 499
+"""Status of a request whose client disconnected, as in nginx."""
+
+
+class Check(NamedTuple):
+    """One check of a request.
+
+    Attributes:
+        name: What is checked.
+        statuses: HTTP statuses of the responses to requests that fail it.
+        module: Where the check is, below ``adapters``.
+    """
+
+    name: str
+    statuses: tuple[int, ...]
+    module: str
+
+
+#: What a request for a model passes before it is forwarded, in this order; the first check that
+#: fails decides the response.
+CHECKS = (
+    Check("HTTP syntax and limits", (400, 413, 414, 431, 501), "http1/server/validation.py"),
+    Check("loop of peers", (508,), "proxy/access/admission.py"),
+    Check("Host", (421,), "proxy/access/admission.py"),
+    Check("Origin", (403,), "proxy/access/admission.py"),
+    Check("API key", (401,), "proxy/access/admission.py"),
+    Check("scope of the key", (403,), "proxy/access/admission.py"),
+    Check("route", (404, 405), "proxy/app.py"),
+    Check("size of the body", (413,), "proxy/request.py"),
+    Check("model name in the body", (400,), "proxy/body/model_name.py"),
+    Check("model", (404, 503), "proxy/models/resolver.py"),
+    Check("models of the key", (403,), "proxy/api/inference.py"),
+    Check("filters of the model", (400, 415), "proxy/api/inference.py"),
+)
+
+
+class ResponseAbortedError(Exception):
+    """The response ends before its end: the server must abort the client's connection."""
+
+
+class Forwarding:
+    """One request on its way to a model.
+
+    Attributes:
+        context: What all requests share.
+        request: As the client sent it.
+        resolved: The model it is for.
+        record: What is recorded about it.
+        target: Path and query for the upstream, without the upstream's prefix.
+        body: Complete, in pieces, or None.
+        length: Length of a body in pieces, in bytes, where it is not what the client announced.
+        is_uncompressed: The response must not be compressed, since it continues a stream.
+        pending_response: Response of a request that the fast path has sent: the model is acquired,
+            and the headers of the response have arrived or will not.
+        respond: Sends an ASGI message to the client; set by `run`.
+    """
+
+    __slots__ = (
+        "body",
+        "context",
+        "is_uncompressed",
+        "length",
+        "pending_response",
+        "record",
+        "request",
+        "resolved",
+        "respond",
+        "target",
+    )  # fmt: skip
+
+    def __init__(
+        self, context: ProxyContext, request: Request, resolved: ResolvedModel, path: str,
+        target: bytes, body: bytes | AsyncIterator[bytes] | None = None,
+    ) -> None:  # fmt: skip
+        """Begin the record of *request*, with *path* as its path at the model's server."""
+        self.context, self.request, self.resolved = context, request, resolved
+        self.target, self.body = target, body
+        self.length: int | None = None
+        self.is_uncompressed = False
+        self.pending_response: UpstreamResponse | None = None
+        self.respond: Send
+        self.record = RequestRecord(request, resolved.target.id, path, perf_counter())
+        if resolved.selector is not None:
+            self.record.selector = resolved.selector.id
+
+    async def run(self, respond: Send) -> None:
+        """Acquire, send, relay and finish; respond to every failure that still can be.
+
+        Raises:
+            ResponseAbortedError: The response has begun and cannot be completed.
+            RequestAbortedError: The client disconnected.
+        """
+        self.respond = respond
+        request, record, target = self.request, self.record, self.resolved.target
+        supervisor = self.context.supervisor
+        task = asyncio.current_task()
+        if self.pending_response is None:
+            if b"?" in self.target:
+                self.target = self.context.admission.ring.target_without_keys(self.target)
+            self.track(task)
+        else:
+            self.context.in_flight.go_on(record, task)
+        request.watch(task)
+        try:
+            if isinstance(target, PeerModel):
+                await self._run_at_peer(target)
+            elif self.pending_response is not None or supervisor.acquire_nowait(target.card.id):
+                record.priority = target.card.priority
+                await self._send_and_relay(target)
+            else:
+                record.priority = target.card.priority
+                await self._run_waiting(target)
+        except RequestError as error:
+            record.status, record.error, record.code = error.status_hint, str(error), error.code
+            await self._send_rejection(error)
+        except (HeaderError, BadBodyError, BodyTooLargeError, UpstreamError) as error:
+            await self._send_failure(error)
+        except RequestAbortedError:
+            record.code = "client_left"
+            record.status = record.status or CLIENT_CLOSED_REQUEST
+            raise
+        except asyncio.CancelledError:
+            if not record.cancelled_by or request.is_gone:
+                record.code = "client_left" if request.is_gone else "shutting_down"
+                record.status = record.status or CLIENT_CLOSED_REQUEST
+                raise
+            await self._send_cancellation()
+        finally:
+            self.finish()
+
+    # ---- the four steps
+    async def acquire(self, local: LocalModel) -> None:
+        """Wait until *local* is ready and admits the request; pair with ``Supervisor.release``.
+
+        Raises:
+            RequestError: The scheduler rejects the request, or the model does not become ready.
+        """
+        await self.context.supervisor.acquire(
+            local.card.id, priority=local.card.priority, client=self.request.access.client
+        )
+
+    async def send(self, upstream: Upstream, headers: Headers | bytes) -> UpstreamResponse:
+        """Send the request; return the response as soon as its headers are here.
+
+        Args:
+            upstream: Where to.
+            headers: Without hop-by-hop headers; or their lines, see ``pool.field_lines``.
+
+        Raises:
+            UpstreamError: There is no response.
+        """
+        return await upstream.pool.request(
+            self.record.method,
+            upstream.prefix + self.target,
+            headers,
+            self.body,
+            header_timeout_s=upstream.header_timeout_s,
+        )
+
+    async def relay(self, upstream: Upstream, response: UpstreamResponse) -> None:
+        """Pass *response* on to the client, each chunk as it arrives.
+
+        Raises:
+            UpstreamError: Nothing was sent to the client yet if the status of the record is 0, else
+                the response was cut off.
+        """
+        record, respond = self.record, self.respond
+        try:
+            record.head = perf_counter()
+            headers = _response_headers(response)
+            record.note_fields(headers)
+            piece = response.read_nowait()
+            record.status = response.status
+            send_full_response = self.request.send_full_response
+            if (
+                send_full_response is not None and piece is not None and response.at_end
+                and len(piece) <= record.keep_bytes
+                and send_full_response(response.status, headers, piece)
+            ):  # fmt: skip
+                record.record_full_body(piece)
+                return
+            await respond(
+                {"type": "http.response.start", "status": response.status, "headers": headers}
+            )
+            keep = record.body_chunks.append
+            is_more = True
+            while is_more:
+                if piece is None:
+                    piece = await response.read(timeout_s=upstream.stall_s)
+                if piece:
+                    record.sent_bytes += len(piece)
+                    keep(piece)
+                    if record.sent_bytes > record.keep_bytes:
+                        keep = record.keep_head_and_tail().append
+                is_more = not response.at_end
+                await respond({"type": "http.response.body", "body": piece, "more_body": is_more})
+                piece = response.read_nowait() if is_more else None
+        finally:
+            response.close()
+
+    def track(self, task: asyncio.Task[object] | None) -> None:
+        """Add the request to those in flight, served by *task*; pair with `finish`."""
+        context, record = self.context, self.record
+        context.in_flight.begin(record, task)
+        record.keep_bytes = context.accounting.capture_limit(len(context.in_flight.open))
+
+    def finish(self) -> None:
+        """Remove the request from those in flight, and record it."""
+        context, record = self.context, self.record
+        record.ended = perf_counter()
+        context.in_flight.end(record)
+        if self.resolved.reservation is not None:
+            self.resolved.reservation.release()
+        try:
+            context.accounting.recorder.take(record)
+        except Exception:
+            log.exception("a request to %s could not be recorded", record.model)
+        if context.on_finished is None:
+            return
+        try:
+            context.on_finished(record)
+        except Exception:
+            log.exception("the callback for a finished request to %s failed", record.model)
+
+    # ---- the ways through them
+    async def _send_and_relay(self, local: LocalModel) -> None:
+        """Send to a model that is acquired, and release it.
+
+        A request of the fast path whose connection ended before it was sent is sent again here;
+        that of any other is relayed from where it is.
+        """
+        context, record, response = self.context, self.record, self.pending_response
+        name = local.card.id
+        try:
+            if response is not None and record.cancelled_by:
+                response.close()
+                raise asyncio.CancelledError
+            if response is None or response.may_send_again:
+                record.admitted = perf_counter()
+                upstream = context.upstreams.of_model(local.card)
+                response = await self.send(upstream, self._header_lines(upstream))
+            else:
+                try:
+                    response.raise_if_failed()
+                    upstream = context.upstreams.of_model(local.card)
+                except BaseException:
+                    response.close()
+                    raise
+            await self.relay(upstream, response)
+        except UpstreamTimeout:
+            if record.status and name in context.supervisor:
+                context.supervisor[name].note_stall()
+            raise
+        finally:
+            context.supervisor.release(name)
+
+    async def _run_waiting(self, local: LocalModel) -> None:
+        """Acquire a model that is not ready, or is busy; then send and relay."""
+        record = self.record
+        if local.card.sends_loading_state and record.is_stream and record.path in STREAM_FORMATS:
+            await self._run_with_loading_stream(local)
+        else:
+            await self.acquire(local)
+            await self._send_and_relay(local)
+
+    async def _run_with_loading_stream(self, local: LocalModel) -> None:
+        """Acquire, send and relay, and tell the client the state of its model in the meantime."""
+        request, record, context = self.request, self.record, self.context
+        request.send_full_response = None  # the response continues what begins here
+        loading = LoadingStream(
+            context.supervisor, self.respond, record, local.wanted,
+            context.view(request.access).text, context.options.loading_tick_s,
+        )  # fmt: skip
+        try:
+            await loading.acquire(local.card.priority, request.access.client)
+            self.is_uncompressed = loading.has_begun
+            self.respond = loading.pass_on
+            await self._send_and_relay(local)
+        except (RequestError, UpstreamError, HeaderError) as error:
+            if not await loading.fail(error):
+                raise
+        except asyncio.CancelledError:
+            if not record.cancelled_by or request.is_gone or not loading.has_begun:
+                raise
+            _uncancel()
+            record.code = "request_cancelled"
+            aborted = ResponseAbortedError(f"cancelled by {record.cancelled_by}")
+            if not await loading.fail(aborted):
+                raise aborted from None
+
+    async def _run_at_peer(self, peer: PeerModel) -> None:
+        """Send to a peer, which acquires the model itself, and relay."""
+        context, record = self.context, self.record
+        record.admitted = record.started
+        self.request.send_full_response = None
+        upstream = context.upstreams.of_peer(peer.card)
+        headers = peer_fields(
+            self._client_headers(),
+            host=upstream.host,
+            api_key=peer.card.api_key,
+            strips_credentials=not context.admission.ring.is_empty,
+            mark=context.admission.mark,
+        )
+        await self.relay(upstream, await self.send(upstream, headers))
+
+    # ---- request headers
+    def _header_lines(self, upstream: Upstream) -> Headers | bytes:
+        """Return the headers for *upstream*; cached as bytes for requests with the same ones."""
+        head, body = self.request.head, self.body
+        is_complete = body is None or isinstance(body, bytes)
+        if head is None or not is_complete or self.is_uncompressed or self.length is not None:
+            return self._model_headers(upstream)
+        lines = head.lines.get(upstream.host)
+        if lines is None:
+            if len(head.lines) >= _CACHED_HOSTS:
+                head.lines.clear()
+            lines = head.lines[upstream.host] = field_lines(self._model_headers(upstream))
+        return lines
+
+    def _model_headers(self, upstream: Upstream) -> Headers:
+        """Return the headers for the server of a local model."""
+        context, request = self.context, self.request
+        client = request.client
+        return request_headers(
+            self._client_headers(),
+            host=request.header(b"host") or upstream.host,
+            client=None if client is None else client.encode(),
+            strip=_NOTHING if context.admission.ring.is_empty else NOT_PASSED_ON,
+            trust_forwarded=context.trusts(client),
+        )
+
+    def _client_headers(self) -> Headers:
+        """Return the client's headers without API keys, and as the body that is sent needs them."""
+        headers = self.context.admission.ring.without_keys(self.request.headers)
+        if self.is_uncompressed:
+            headers = [header for header in headers if header[0] != b"accept-encoding"]
+        if self.length is None:
+            return headers
+        kept = [header for header in headers if header[0] != b"content-length"]
+        return [*kept, (b"content-length", b"%d" % self.length)]
+
+    # ---- responses to failures
+    async def _send_rejection(self, error: RequestError) -> None:
+        """Respond to a rejected request; only administrators get the model's output."""
+        access = self.request.access
+        details: dict[str, Any] = {}
+        if error.log_tail and "admin" in access.scopes:
+            details = {"log": list(error.log_tail)}
+        await send_error(
+            self.request, self.respond, error.status_hint,
+            self.context.view(access).text(str(error)), code=error.code,
+            retry_after_s=error.retry_after_s, details=details,
+        )  # fmt: skip
+
+    async def _send_failure(
+        self, error: HeaderError | BadBodyError | BodyTooLargeError | UpstreamError
+    ) -> None:
+        request, record = self.request, self.record
+        record.error = str(error)
+        if record.status:
+            log.warning("%s broke off after %d bytes: %s", record.model, record.sent_bytes, error)
+            record.code = "broken"
+            raise ResponseAbortedError(record.error) from error
+        if isinstance(error, UpstreamError):
+            record.status, record.code = error.status_hint, f"upstream_{error.stage}"
+            message = f"the server of {record.model} failed: {error}"
+            await send_error(request, self.respond, record.status, message, code=record.code)
+            return
+        record.status = 413 if isinstance(error, BodyTooLargeError) else 400
+        record.code = "bad_request"
+        await send_error(
+            request, self.respond, record.status, str(error), headers=[(b"connection", b"close")]
+        )
+
+    async def _send_cancellation(self) -> None:
+        """Respond to a request that was cancelled through the API."""
+        _uncancel()
+        record = self.record
+        record.code, record.error = "request_cancelled", f"cancelled by {record.cancelled_by}"
+        if record.status:
+            raise ResponseAbortedError(record.error)
+        record.status = CLIENT_CLOSED_REQUEST
+        await send_error(
+            self.request, self.respond, CLIENT_CLOSED_REQUEST, record.error, code=record.code
+        )
+
+
+def _uncancel() -> None:
+    task = asyncio.current_task()
+    assert task is not None, "in a task"
+    task.uncancel()
+
+
+def _response_headers(response: UpstreamResponse) -> Headers:
+    try:
+        return response_headers(response.headers)
+    except HeaderError as error:
+        raise UpstreamBroken("head", str(error)) from error
