@@ -6,12 +6,15 @@ the event loop. That delays others while it lasts; an error would end what was a
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import math
 import mmap
 import resource
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import TypeVar, TypeVarTuple
 
 import anyio
@@ -36,10 +39,10 @@ class Limit:
 
     Args:
         name: Of the kind.
-        total: Largest number.
+        total: Largest number; ``math.inf`` means unlimited.
     """
 
-    def __init__(self, name: str, total: int) -> None:
+    def __init__(self, name: str, total: float) -> None:
         self._total = total
         self._limiter: RunVar[anyio.CapacityLimiter] = RunVar(name)
 
@@ -87,28 +90,83 @@ async def run_or_fail(
 ) -> T:
     """Call *function*, which may wait for long, in a worker thread; arguments as for `run`.
 
+    A thread that a cancelled caller left behind counts toward the limit until it ends. anyio itself
+    counts it no longer, so that cancelled calls would make any number of threads.
+
     Raises:
         NoThreadError: None could be made.
     """
     if not _has_room():
         raise NoThreadError("no memory for a thread")
-    has_begun = False
+    place = _Place(limiter or anyio.to_thread.current_default_thread_limiter())
+    await place.take()
 
     def work() -> T:
-        nonlocal has_begun
-        has_begun = True
-        return function(*args)
+        place.begin()
+        try:
+            return function(*args)
+        finally:
+            place.end()
 
     try:
         return await anyio.to_thread.run_sync(
-            work, abandon_on_cancel=abandon_on_cancel, limiter=limiter
+            work, abandon_on_cancel=abandon_on_cancel, limiter=_UNLIMITED.limiter()
         )
     except (RuntimeError, MemoryError) as error:
-        if has_begun:  # it is the function's own
+        if place.has_begun:  # it is the function's own
             raise
         raise NoThreadError(str(error) or "no memory for a thread") from error
+    finally:
+        place.leave()
 
 
+class _AbandonedError(Exception):
+    """The caller was cancelled before the thread began; raised where nothing catches it."""
+
+
+class _Place:
+    """One place of a limiter, held by a call and then by the thread that executes it.
+
+    Attributes:
+        has_begun: The thread has taken the place over.
+    """
+
+    def __init__(self, limiter: anyio.CapacityLimiter) -> None:
+        self._limiter = limiter
+        self._loop = asyncio.get_running_loop()
+        self._claims = [self]  # popped by the thread that begins or by its caller that leaves
+        self.has_begun = False
+
+    async def take(self) -> None:
+        """Wait for the place."""
+        await self._limiter.acquire_on_behalf_of(self)
+
+    def begin(self) -> None:
+        """Take the place over; called in the thread.
+
+        Raises:
+            _AbandonedError: The caller has left.
+        """
+        try:
+            self._claims.pop()
+        except IndexError:
+            raise _AbandonedError from None
+        self.has_begun = True
+
+    def end(self) -> None:
+        """Free the place; called in the thread."""
+        with suppress(RuntimeError):  # the event loop is closed
+            self._loop.call_soon_threadsafe(self._limiter.release_on_behalf_of, self)
+
+    def leave(self) -> None:
+        """Free the place if no thread has begun; called in the event loop."""
+        if self._claims:
+            with suppress(IndexError):  # the thread was quicker
+                self._claims.pop()
+                self._limiter.release_on_behalf_of(self)
+
+
+_UNLIMITED = Limit("swapchart_unlimited", math.inf)
 _SETTLED = Limit("swapchart_settled", 32)
 
 

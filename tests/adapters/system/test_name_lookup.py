@@ -11,6 +11,7 @@ import threading
 from concurrent.futures import Future
 from pathlib import Path
 
+import anyio
 import pytest
 from tools.net import wait_until_async
 
@@ -190,6 +191,76 @@ def test_getaddrinfo_many_slow_lookups_leave_threads_for_other_work(
 
     asyncio.run(ask())
     assert 1 < peak <= name_lookup.LOOKUPS
+
+
+def test_getaddrinfo_cancelled_lookups_count_until_their_threads_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Clients that give up on a slow name do not pile up threads; lookups work again afterwards."""
+    release = threading.Event()
+    lock = threading.Lock()
+    running, peak = 0, 0
+
+    def slow(*how: object) -> list[object]:
+        nonlocal running, peak
+        with lock:
+            running += 1
+            peak = max(peak, running)
+        release.wait(60)
+        with lock:
+            running -= 1
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+
+    async def ask(count: int) -> list[asyncio.Task[object]]:
+        lookups: list[asyncio.Task[object]] = [
+            asyncio.create_task(name_lookup.getaddrinfo(f"p{n}.example", 80)) for n in range(count)
+        ]
+        for _ in range(20):
+            await asyncio.sleep(0)
+        return lookups
+
+    async def main() -> None:
+        try:
+            async with asyncio.timeout(20):
+                first = await ask(name_lookup.LOOKUPS)
+                await wait_until_async(lambda: running == name_lookup.LOOKUPS)
+                for _ in range(4):
+                    for lookup in first:
+                        lookup.cancel()
+                    await asyncio.gather(*first, return_exceptions=True)
+                    assert all(lookup.cancelled() for lookup in first)
+                    first = await ask(20)
+        finally:
+            release.set()
+        await wait_until_async(lambda: running == 0)
+
+        assert await asyncio.gather(*first, *await ask(60)) == [[]] * 80
+
+    asyncio.run(main())
+    assert peak <= name_lookup.LOOKUPS
+
+
+def test_run_or_fail_cancelled_before_its_thread_begins_frees_the_place() -> None:
+    """Cancelled at any moment, a call gives its place back once, and never twice."""
+
+    async def main() -> None:
+        limiter = anyio.CapacityLimiter(2)
+        for turns in range(12):
+            calls = [asyncio.create_task(threads.run_or_fail(int, limiter=limiter))
+                     for _ in range(5)]  # fmt: skip
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            for call in calls:
+                call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+            await wait_until_async(lambda: limiter.borrowed_tokens == 0)
+        async with asyncio.timeout(10):
+            assert await asyncio.gather(*(threads.run_or_fail(int, limiter=limiter)
+                                          for _ in range(9))) == [0] * 9  # fmt: skip
+
+    asyncio.run(main())
 
 
 def test_settled_many_futures_leave_threads_for_other_work() -> None:
