@@ -1,7 +1,7 @@
-"""What takes time in a life: launching, probing, hooks, terminating, sweeping, settling.
+"""Activities of a lifecycle: launching, probing, hooks, terminating, sweeping, settling.
 
-Each activity is a coroutine that ends by posting its answer. The chart decides what the answer
-means; nothing here decides anything.
+Each activity is a coroutine that ends by posting an event. The chart decides what the event
+means; no decision is made here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .errors import LaunchError
 from .hooks import HookDeadline
 from .pid_placeholder import fill_pid
 from .ports import Command, ProcessHandle
-from .probe_schedule import ProbePace
+from .probe_schedule import ProbeSchedule
 from .service_state import Post, ServiceState
 from .spec import Hook, ServiceSpec
 
@@ -31,33 +31,37 @@ class Activities:
     """The activities of one lifecycle.
 
     Args:
-        state: The facts of its service.
+        state: Facts of the service.
         post: Takes the events by which activities end.
-        datum: Reads one variable of the chart.
-        adopt: Makes a declaration that of the service.
+        variable: Returns one variable of the chart.
+        apply_spec: Makes a specification that of the service.
+
+    Attributes:
+        stall: Set when a response of the service has stalled.
     """
 
     def __init__(
-        self, state: ServiceState, post: Post, datum: Callable[[str], object],
-        adopt: Callable[[ServiceSpec], None],
+        self, state: ServiceState, post: Post, variable: Callable[[str], object],
+        apply_spec: Callable[[ServiceSpec], None],
     ) -> None:  # fmt: skip
-        self._state, self._post, self._datum, self._adopt = state, post, datum, adopt
+        self._state, self._post = state, post
+        self._variable, self._apply_spec = variable, apply_spec
         self._is_sweeping = False
         self._hook_deadline = HookDeadline()
         self._settling: anyio.CancelScope | None = None
-        self._is_begun = False
+        self._has_begun = False
         self.stall = anyio.Event()
 
     def body(self, activity: Activity, name: str, point: str) -> Body | None:
-        """Return what to run for activity *name*, or None when there is nothing to wait for.
+        """Return what to run for activity *name*, or None if there is nothing to wait for.
 
-        In that case its answer, if it has one, was posted already.
+        In the second case its event, if it has one, is already posted.
         """
         match name:
             case "spawn":
-                if not self._is_begun:
+                if not self._has_begun:
                     self._begin_incarnation()
-                self._is_begun = False
+                self._has_begun = False
                 return partial(self._spawn, activity)
             case "health":
                 return self._health_body(activity)
@@ -79,10 +83,10 @@ class Activities:
         log.error("%s: unknown activity %r", self._state.spec.name, name)
         return None
 
-    def hurry(self) -> None:
-        """Cut short what runs, if the chart says that somebody asked to kill."""
+    def expedite(self) -> None:
+        """Shorten the running activities if a kill was requested."""
         state = self._state
-        if not self._datum("hurried"):
+        if not self._variable("hurried"):
             return
         self._hook_deadline.expedite(state.spec.timings.hurry)
         if self._settling is not None:
@@ -91,19 +95,19 @@ class Activities:
             state.process.kill()
 
     def notified(self, name: str) -> None:
-        """Take a ``notify`` effect of a user's own chart."""
+        """Log a ``notify`` effect of a custom chart."""
         log.info("%s: %s", self._state.spec.name, name)
 
     # ---- launching
     def _begin_incarnation(self) -> None:
         state = self._state
         if state.next_spec is not None:
-            self._adopt(state.next_spec)
+            self._apply_spec(state.next_spec)
         state.incarnation += 1
         state.after_healthy = "none"
         state.last_exit = None
         state.terminated_at = None
-        self._is_begun = True
+        self._has_begun = True
 
     async def _spawn(self, activity: Activity) -> None:
         state = self._state
@@ -122,7 +126,7 @@ class Activities:
     async def _reap(self, process: ProcessHandle) -> None:
         state = self._state
         ended = await process.wait()
-        if state.process is process:  # else an earlier incarnation: nobody waits for that any more
+        if state.process is process:  # else it belongs to an earlier incarnation
             state.last_exit = ended
             self._post("proc_exited", {"abnormal": not ended.is_clean}, cause=str(ended))
 
@@ -142,35 +146,35 @@ class Activities:
     async def _probe_until_ok(self, activity: Activity, url: str) -> None:
         state = self._state
         now = state.world.timers.now
-        pace = ProbePace(now())
-        heard = anyio.Event()
+        schedule = ProbeSchedule(now())
+        moved_up = anyio.Event()
 
-        def hear() -> None:
-            if pace.hear(now()):
-                heard.set()
+        def on_output() -> None:
+            if schedule.output(now()):
+                moved_up.set()
 
-        state.log.watch(hear)
+        state.log.watch(on_output)
         try:
-            while not await self._probe_in_time(activity, url, pace):
-                while now() < pace.due:
-                    heard = anyio.Event()
-                    with anyio.CancelScope(deadline=pace.due):
-                        await heard.wait()
+            while not await self._probe_is_ok(activity, url, schedule):
+                while now() < schedule.due:
+                    moved_up = anyio.Event()
+                    with anyio.CancelScope(deadline=schedule.due):
+                        await moved_up.wait()
         finally:
-            state.log.unwatch(hear)
+            state.log.unwatch(on_output)
 
-    async def _probe_in_time(self, activity: Activity, url: str, pace: ProbePace) -> bool:
+    async def _probe_is_ok(self, activity: Activity, url: str, schedule: ProbeSchedule) -> bool:
         state = self._state
         now, process = state.world.timers.now, state.process
-        pace.ask(now())
+        schedule.sent(now())
         if process is not None:
             probe = await process.probe(url, timeout_s=state.spec.timings.probe)
             if probe.is_ok:
                 return True
             state.probe_detail = probe.detail
-            if probe.is_final:  # the time that is left cannot help
+            if probe.is_final:  # further probes cannot succeed
                 self._post("start_expired", source=activity, cause=probe.detail)
-        pace.answer(now())
+        schedule.failed(now())
         return False
 
     async def _liveness(self, activity: Activity) -> None:
@@ -182,7 +186,7 @@ class Activities:
         while failures < liveness.failures:
             with anyio.move_on_after(liveness.every_s):
                 await self.stall.wait()
-                self._post("unhealthy", source=activity, cause="a stream has stalled")
+                self._post("unhealthy", source=activity, cause="a response has stalled")
                 return
             detail = await self._probe_once()
             failures = failures + 1 if detail else 0
@@ -218,11 +222,11 @@ class Activities:
         state = self._state
         if point == "afterHealthy" and hooks:
             state.after_healthy = "interrupted"
-        is_fine = await self._run_hooks(hooks, point)
+        has_passed = await self._run_hooks(hooks, point)
         if point == "afterHealthy" and hooks:
-            all_ok = all(result.outcome == "ok" for result in state.hook_results)
-            state.after_healthy = "completed" if all_ok else "failed"
-        if is_fine:
+            are_all_ok = all(result.outcome == "ok" for result in state.hook_results)
+            state.after_healthy = "completed" if are_all_ok else "failed"
+        if has_passed:
             self._post("hooks_done", source=activity)
         else:
             failed = state.hook_results[-1]
@@ -231,7 +235,7 @@ class Activities:
 
     async def _run_hooks(self, hooks: tuple[Hook, ...], point: str) -> bool:
         state = self._state
-        limit_s = state.spec.timings.hurry if self._datum("hurried") else None
+        limit_s = state.spec.timings.hurry if self._variable("hurried") else None
         deadline = self._hook_deadline = HookDeadline(limit_s)
         return await state.hooks.run(hooks, state.context(point), state.hook_results, deadline)
 
@@ -270,7 +274,7 @@ class Activities:
         except Exception as error:
             problem = str(error)
             if not isinstance(error, LaunchError):
-                log.exception("%s: cmdStop", state.spec.name)
+                log.exception("%s: cmdStop raised an exception", state.spec.name)
         else:
             if ended.is_clean:
                 return
@@ -293,13 +297,13 @@ class Activities:
             finally:
                 self._is_sweeping = False
             if killed:
-                state.log.line(f"[swapchart] killed {killed} processes that were left behind")
+                state.log.line(f"[swapchart] killed {killed} processes that outlived the leader")
             state.process = None
         self._post("swept", source=activity)
 
     def _settle_body(self, activity: Activity) -> Body | None:
         state = self._state
-        if state.spec.settle is None or self._datum("hurried"):
+        if state.spec.settle is None or self._variable("hurried"):
             self._post("settled", source=activity)
             return None
         return partial(self._settle, activity, state.spec.settle)
@@ -309,7 +313,7 @@ class Activities:
         seconds = state.spec.timings.settle
         is_free = False
 
-        def began() -> None:  # its time begins with the first look: it may have waited for a place
+        def began() -> None:  # its time does not include the wait for a slot
             if scope.deadline == math.inf:
                 scope.deadline = anyio.current_time() + seconds
 
@@ -322,5 +326,5 @@ class Activities:
                     await anyio.sleep(_SETTLE_PAUSE_S)
         self._settling = None
         if not is_free:
-            state.log.line(f"[swapchart] resources not seen free within {seconds:g} s: going on")
+            state.log.line(f"[swapchart] resources not free after {seconds:g} s: continuing")
         self._post("settled", source=activity)

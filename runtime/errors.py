@@ -1,4 +1,4 @@
-"""Errors of the running side, grouped by who must act."""
+"""Errors of the runtime: `LaunchError` is for the operator, `RequestError` for the client."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ __all__ = [
 
 
 class LaunchError(SwapchartError):
-    """A launcher could not start a process; the operator must act.
+    """A launcher could not start a process; the operator has to act.
 
     Attributes:
-        permanent: Trying again cannot help before the declaration or the machine changes.
+        permanent: A retry fails as long as the configuration and the machine stay the same.
     """
 
     permanent = False
 
 
 class SpecError(LaunchError):
-    """The command itself is wrong (not found, not executable, too long): never retried."""
+    """The command is wrong (not found, not executable, too long) and is not retried."""
 
     permanent = True
 
 
 class EngineError(LaunchError):
-    """The machine refused for now (no memory, no file descriptor): worth another try."""
+    """The operating system has no resources (memory, file descriptors) now; it is retried."""
 
 
 class PortInUseError(EngineError):
-    """Somebody else listens where the process would; worth another try, since that may end.
+    """Another process listens on the port of the service; the start is retried.
 
     Attributes:
-        port: Which port.
-        pid: Who holds it.
-        program: File name of what *pid* runs.
+        port: Number of the port.
+        pid: Process id of the listening process.
+        program: File name of the program that *pid* runs.
     """
 
     def __init__(self, port: int, pid: int, program: str, *, who: str = "") -> None:
@@ -51,13 +51,13 @@ class PortInUseError(EngineError):
 
 
 class RequestError(SwapchartError):
-    """A request for a service was not admitted; the client gets to know why.
+    """A request for a service was rejected; the text is for the client.
 
     Attributes:
         code: Short machine-readable reason, such as ``start_failed`` or ``shutting_down``.
-        status_hint: The HTTP status that fits; 4xx or 5xx.
-        retry_after_s: When another try makes sense; seconds, or None when nobody knows.
-        log_tail: Last lines of the service's own log, where they explain it; else empty.
+        status_hint: Suitable HTTP status, 4xx or 5xx.
+        retry_after_s: Time in seconds until a retry makes sense; None means unknown.
+        log_tail: Last lines of the service's log if they explain the error; else empty.
     """
 
     def __init__(

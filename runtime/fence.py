@@ -1,7 +1,7 @@
-"""Background tasks that cannot end one another, or the program.
+"""Fence: background tasks whose exceptions end neither other tasks nor the program.
 
-In a task group an exception of one task cancels all others. A background task is never worth
-that: its exception is logged, and what has to go on for ever is started again after a pause.
+In a task group, an exception of one task cancels all others. The exception of a background task
+is logged instead, and a task that has to run forever is restarted after a pause.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from anyio.abc import TaskGroup
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
-_STABLE_S = 60.0  # after so long without a failure, the next one counts as the first
+#: Seconds without a failure after which the next failure counts as the first one.
+_STABLE_S = 60.0
 
 
 async def fenced(function: Callable[..., Awaitable[object]], *args: Any) -> None:
-    """Run *function* once; an exception is logged and goes no further."""
+    """Run *function* once; an exception is logged and not raised."""
     try:
         await function(*args)
     except Exception:
@@ -28,31 +29,31 @@ async def fenced(function: Callable[..., Awaitable[object]], *args: Any) -> None
 
 
 async def kept(function: Callable[..., Awaitable[object]], *args: Any) -> None:
-    """Run *function* until it returns; after an exception start it again, ever more slowly.
+    """Run *function* until it returns; restart it after an exception, with growing pauses.
 
-    An exception is logged, unless it is the same as the one before.
+    An exception is logged unless it is the same as the one before.
     """
-    pause_s, told = 0.0, ""
+    pause_s, logged = 0.0, ""
     while True:
         began = anyio.current_time()
         try:
             await function(*args)
         except Exception as error:
             if anyio.current_time() - began > _STABLE_S:
-                pause_s, told = 0.0, ""
+                pause_s, logged = 0.0, ""
             pause_s = min(max(2 * pause_s, FIRST_PAUSE_S), LONGEST_PAUSE_S)
             text = f"{type(error).__name__}: {error}"
-            if text != told:
-                told = text
+            if text != logged:
+                logged = text
                 name = _name(function)
-                log.exception("background task %s failed; next try in %g s", name, pause_s)
+                log.exception("background task %s failed; restarting it in %g s", name, pause_s)
         else:
             return
         await anyio.sleep(pause_s)
 
 
 class Fence:
-    """Starts tasks in a task group, none of which can end the others by an exception.
+    """Starts tasks in a task group; an exception of one does not cancel the others.
 
     Args:
         tasks: The group.
@@ -62,11 +63,11 @@ class Fence:
         self._tasks = tasks
 
     def start_soon(self, function: Callable[..., Awaitable[object]], *args: Any) -> None:
-        """Run *function* once, see `fenced`."""
+        """Run *function* once; see `fenced`."""
         self._tasks.start_soon(fenced, function, *args)
 
     def keep(self, function: Callable[..., Awaitable[object]], *args: Any) -> None:
-        """Run *function* until it returns, see `kept`."""
+        """Run *function* until it returns; see `kept`."""
         self._tasks.start_soon(kept, function, *args)
 
 

@@ -1,4 +1,4 @@
-"""Runs the ``afterStop`` hooks that a killed supervisor owes, before its services start again."""
+"""Hook recovery: runs the ``afterStop`` hooks of services whose supervisor was killed."""
 
 from __future__ import annotations
 
@@ -25,35 +25,35 @@ class HookRecovery:
     def __init__(self, supervisor: ServiceHost) -> None:
         self._supervisor = supervisor
 
-    def run(self, service: str, incarnation: int, paid: Callable[[], None]) -> None:
-        """Begin to run the hooks of *service*; nothing starts it before they have ended.
+    def run(self, service: str, incarnation: int, on_done: Callable[[], None]) -> None:
+        """Begin to run the hooks of *service*; it is not started before they have ended.
 
         Args:
-            service: Its name; it has not been started yet.
-            incarnation: Which run of the earlier supervisor they belong to.
-            paid: Called when they have run, whatever came out, and when there are none; not when
-                we end before that.
+            service: Name of a service that has not been started yet.
+            incarnation: Run of the earlier supervisor that the hooks belong to.
+            on_done: Called when the hooks have run, successfully or not, and if there are none;
+                not called if the supervisor ends before that.
         """
         supervisor = self._supervisor
         if service not in supervisor:
-            paid()
+            on_done()
             return
         life, entry = supervisor[service], supervisor.scheduler.services[service]
         if entry.recovery_reason or not life.spec.hooks.get(_POINT):
-            paid()
+            on_done()
             return
-        log.warning("%s: an earlier run was killed: running its %s hooks", service, _POINT)
+        log.warning("%s: running the %s hooks of a run that was killed", service, _POINT)
         entry.recovery_reason = f"{service} runs the {_POINT} hooks of a run that was killed"
 
-        async def repay() -> None:
+        async def recover() -> None:
             try:
                 await _run(life, incarnation)
-                paid()
+                on_done()
             finally:
                 entry.recovery_reason = ""
                 supervisor.review()
 
-        supervisor.spawn(repay)
+        supervisor.spawn(recover)
 
 
 async def _run(life: Lifecycle, incarnation: int) -> None:

@@ -1,7 +1,7 @@
-"""What a part of the supervisor may ask of the whole.
+"""Interface of a supervisor for its parts.
 
-`leases`, `on_idle` and `owed` work on behalf of a supervisor and are used by it; they know it by
-this protocol, so that the imports go one way.
+`lease`, `idle_loader` and `hook_recovery` are used by the supervisor and call it through this
+protocol, so that there is no import cycle.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from .scheduler import Scheduler
 
 
 class ServiceHost(Protocol):
-    """The supervisor, as its parts see it."""
+    """Interface of a supervisor for its parts."""
 
     @property
     def scheduler(self) -> Scheduler:
-        """Return the scheduler of all services."""
+        """Scheduler of all services."""
         ...
 
     def __contains__(self, name: object) -> bool:
@@ -26,7 +26,11 @@ class ServiceHost(Protocol):
         ...
 
     def __getitem__(self, name: str) -> Lifecycle:
-        """Return the lifecycle of *name*; raises KeyError."""
+        """Return the lifecycle of *name*.
+
+        Raises:
+            KeyError: There is no such service.
+        """
         ...
 
     async def acquire(self, name: str, *, priority: int = 0, client: str = "") -> None:
@@ -34,7 +38,7 @@ class ServiceHost(Protocol):
         ...
 
     def release(self, name: str) -> None:
-        """Give back one hold of *name*."""
+        """Release one hold of *name*."""
         ...
 
     def spawn(self, function: Callable[..., Coroutine[Any, Any, object]], *args: object) -> None:
@@ -42,5 +46,5 @@ class ServiceHost(Protocol):
         ...
 
     def review(self) -> None:
-        """Decide anew on requests that wait."""
+        """Decide again on waiting requests."""
         ...

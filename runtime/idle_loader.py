@@ -1,4 +1,4 @@
-"""Goes back to one service when nobody has wanted anything for a while."""
+"""Idle loader: loads a given service after a time without requests."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ log = logging.getLogger(__name__)
 class IdleLoader:
     """Loads a service once no request has been in flight or queued for a given time.
 
-    It asks as a request would, so a failed one is left alone for as long as its breaker says, and
-    nothing that is pinned goes for it.
+    It acquires the service as a request does: a failed service is not started before its circuit
+    breaker allows it, and no pinned service is evicted.
 
     Attributes:
-        service: Its name; None: none is loaded.
+        service: Name of the service; None disables the loader.
     """
 
     def __init__(self, supervisor: ServiceHost, timers: TimerService) -> None:
@@ -26,11 +26,11 @@ class IdleLoader:
         self._timer = timers.timer(self._fire)
         self._used_at = timers.now()
         self._after_s = 0.0
-        self._complaint = ""
+        self._last_error = ""
         self.service: str | None = None
 
     def configure(self, service: str | None, after_s: float) -> None:
-        """Load *service* after *after_s* seconds without requests; counted from now at first."""
+        """Load *service* after *after_s* seconds without requests, counted from now."""
         if (service, after_s) == (self.service, self._after_s):
             return
         self.service, self._after_s = service, after_s
@@ -41,7 +41,7 @@ class IdleLoader:
             self._timer.arm(after_s)
 
     def touch(self) -> None:
-        """Note that a request has just ended."""
+        """Record that a request has just ended."""
         self._used_at = self._timers.now()
 
     def _fire(self) -> None:
@@ -62,8 +62,8 @@ class IdleLoader:
         try:
             await self._supervisor.acquire(service)
         except (RequestError, KeyError) as error:
-            if str(error) != self._complaint:  # once, not every minute
-                log.warning("idle, but %s could not be loaded: %s", service, error)
-            self._complaint = str(error)
+            if str(error) != self._last_error:  # logged once, not at each attempt
+                log.warning("%s could not be loaded after idle time: %s", service, error)
+            self._last_error = str(error)
         else:
             self._supervisor.release(service)

@@ -1,6 +1,6 @@
-"""A ready service that is held for a block.
+"""Lease: a ready service that is held for a block.
 
-In a module of its own: what is compiled has no asynchronous generators.
+This is a module of its own, since a compiled module cannot have asynchronous generators.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from .host import ServiceHost
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A ready service that stays ready while it is held.
+    """A ready service that is not stopped while the lease lasts.
 
     Attributes:
-        service: Its name.
-        endpoint: Base URL where it serves.
-        pid: Process id of its leader.
-        incarnation: Which run of the service this is.
+        service: Name of the service.
+        endpoint: Base URL of the service.
+        pid: Process id of its leader, or None.
+        incarnation: Number of this run of the service, counted from 1.
     """
 
     service: str

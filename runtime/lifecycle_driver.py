@@ -186,7 +186,7 @@ class LifecycleDriver:
             self._record(post, before[-1], after)
         self._perform_all(effects, post)
         if post.event == "kill":
-            self.activities.hurry()
+            self.activities.expedite()
         next_spec = self._service.next_spec
         if next_spec is not None and self.is_quiet:
             self.apply_spec(next_spec)

@@ -1,4 +1,4 @@
-"""The limits of one life: timers that the chart arms and cancels, as long as its spec says."""
+"""Timers of a lifecycle: the chart arms and cancels them, the specification sets their limits."""
 
 from __future__ import annotations
 
@@ -10,41 +10,42 @@ from .spec import ServiceSpec
 from .spec_diff import with_live
 from .timers import Timer
 
-#: Timers whose limits may change while they run; a backoff keeps its own.
+#: Timers whose limits a new specification changes while they run; a backoff keeps its own.
 _RETIMED = (
     "start_limit", "stall_limit", "idle_limit", "doze_limit", "asleep_limit", "stable",
     "drain_limit", "grace", "kill_limit", "cooldown",
 )  # fmt: skip
 
-#: Timers of a start that get the time back in which we stood still.
-_PATIENT = ("start_limit", "stall_limit")
+#: Timers that are extended by the time for which the process was suspended.
+_TOLERANT = ("start_limit", "stall_limit")
 
 
 class LifecycleTimers:
     """The timers of one lifecycle.
 
     Args:
-        state: The facts of the service whose they are.
+        state: Facts of the service.
         post: Takes the events of timers that fire.
-        datum: Reads one variable of the chart.
-        fired_by: Timer -> the event that it posts.
+        variable: Returns one variable of the chart.
+        event_of: Timer -> event that it posts.
     """
 
     def __init__(
-        self, state: ServiceState, post: Post, datum: Callable[[str], object],
-        fired_by: dict[str, str],
+        self, state: ServiceState, post: Post, variable: Callable[[str], object],
+        event_of: dict[str, str],
     ) -> None:  # fmt: skip
-        self._state, self._post, self._datum, self._fired_by = state, post, datum, fired_by
+        self._state, self._post = state, post
+        self._variable, self._event_of = variable, event_of
         self._timers: dict[str, Timer] = {}
-        self._unlimited: set[str] = set()  # asked for by the chart, while the spec sets no limit
+        self._unlimited: set[str] = set()  # armed by the chart, without a limit so far
 
     def deadline(self, name: str) -> float | None:
-        """When *name* fires; seconds on the loop's clock, or None when it is not armed."""
+        """Return when *name* fires in seconds on the loop's clock; None if it is not armed."""
         armed = self._timers.get(name)
         return None if armed is None else armed.deadline
 
     def arm(self, name: str) -> None:
-        """Arm *name*; where the spec sets no limit, only once it does."""
+        """Arm *name*; without a limit, as soon as a new specification sets one."""
         seconds = self._seconds(name)
         if seconds is None:
             self._unlimited.add(name)
@@ -52,7 +53,7 @@ class LifecycleTimers:
         timer = self._timers.get(name)
         if timer is None:
             timers = self._state.world.timers
-            make = timers.patient_timer if name in _PATIENT else timers.timer
+            make = timers.suspend_tolerant_timer if name in _TOLERANT else timers.timer
             timer = self._timers[name] = make(partial(self._fire, name))
         if name == "stall_limit":
             self._state.log.watch(self._restart_stall_limit)
@@ -70,32 +71,32 @@ class LifecycleTimers:
     def _restart_stall_limit(self) -> None:
         seconds = self._seconds("stall_limit")
         if seconds is not None:
-            self._timers["stall_limit"].arm(seconds)  # slow, but it moves
+            self._timers["stall_limit"].arm(seconds)  # output shows progress
 
     def retime(self, spec: ServiceSpec) -> None:
-        """Take what of *spec* a process does not notice; what is armed gets its new limit."""
+        """Apply those parts of *spec* that need no restart; armed timers get their new limits."""
         state = self._state
         before = {name: self._seconds(name) for name in _RETIMED}
         state.spec = with_live(state.spec, spec)
-        for name, was in before.items():
-            now = self._seconds(name)
-            if now != was:
-                self._change(name, was, now)
+        for name, old in before.items():
+            new = self._seconds(name)
+            if new != old:
+                self._change(name, old, new)
 
-    def _change(self, name: str, was: float | None, now: float | None) -> None:
+    def _change(self, name: str, old: float | None, new: float | None) -> None:
         deadline = self.deadline(name)
-        if was is None:
+        if old is None:
             if name in self._unlimited:
                 self._unlimited.discard(name)
                 self.arm(name)
         elif deadline is None:
             return
-        elif now is None:
+        elif new is None:
             self.disarm(name)
             self._unlimited.add(name)
         else:
             self.arm(name)
-            self._timers[name].arm_at(deadline + now - was)
+            self._timers[name].arm_at(deadline + new - old)
 
     def _seconds(self, name: str) -> float | None:
         state = self._state
@@ -114,8 +115,8 @@ class LifecycleTimers:
         return None if seconds is None else float(seconds)
 
     def _failures(self) -> int:
-        attempts = self._datum("attempts")
+        attempts = self._variable("attempts")
         return attempts if isinstance(attempts, int) else 0
 
     def _fire(self, name: str) -> None:
-        self._post(self._fired_by[name], cause=self._state.why_fired(name))
+        self._post(self._event_of[name], cause=self._state.why_fired(name))

@@ -1,4 +1,4 @@
-"""Whoever wants to hear of transitions: functions that are called, and streams that are read."""
+"""Listeners of transitions: functions that are called, and streams that are read."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ Listener: TypeAlias = Callable[[Transition], None]
 
 
 class Listeners:
-    """Tells every listener of each transition."""
+    """Calls every listener with each transition."""
 
     def __init__(self) -> None:
-        self._all: list[Listener] = []
+        self._listeners: list[Listener] = []
 
     def add(self, listener: Listener) -> Callable[[], None]:
-        """Call *listener* from now on; returns a function that ends it, as often as called."""
-        self._all = [*self._all, listener]
+        """Add *listener* and return a function that removes it; repeated calls do nothing."""
+        self._listeners = [*self._listeners, listener]
 
-        def end() -> None:
-            self._all = [each for each in self._all if each is not listener]
+        def remove() -> None:
+            self._listeners = [each for each in self._listeners if each is not listener]
 
-        return end
+        return remove
 
     async def events(self, limit: int) -> AsyncIterator[Transition]:
         """Yield transitions from now on; a reader that is *limit* behind loses the oldest."""
         waiting: deque[Transition] = deque(maxlen=limit)
         wake = anyio.Event()
 
-        def take(record: Transition) -> None:
+        def on_transition(record: Transition) -> None:
             waiting.append(record)
             wake.set()
 
-        end = self.add(take)
+        remove = self.add(on_transition)
         try:
             while True:
                 while waiting:
@@ -48,11 +48,11 @@ class Listeners:
                 wake = anyio.Event()
                 await wake.wait()
         finally:
-            end()
+            remove()
 
-    def tell(self, record: Transition) -> None:
-        """Call them all; an exception of one is logged and goes no further."""
-        for listener in self._all:  # replaced, never changed: one may end itself here
+    def notify(self, record: Transition) -> None:
+        """Call all listeners with *record*; an exception of a listener is logged."""
+        for listener in self._listeners:  # a copy: a listener may remove itself here
             try:
                 listener(record)
             except Exception:

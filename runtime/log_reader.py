@@ -1,7 +1,7 @@
-"""A live reader of a log, which can never slow it.
+"""Live reader of a log; it can never slow the log down.
 
-One that does not keep up loses bytes, and is told how many in its own stream. In a module of its
-own: what is compiled has no asynchronous generators.
+A reader that does not keep up loses bytes, and a line in its stream gives their number. This is a
+module of its own, since a compiled module cannot have asynchronous generators.
 """
 
 from __future__ import annotations
@@ -12,46 +12,46 @@ from typing import Protocol
 
 import anyio
 
-_TAKEN_BYTES = 1 << 16
+_CHUNK_BYTES = 1 << 16
 
 
 class LogSource(Protocol):
     """A log that readers can be attached to."""
 
     def pieces(self) -> list[bytes]:
-        """Return the bytes that are kept, in pieces; nothing is copied."""
+        """Return the bytes that are kept, in pieces that are not copied."""
         ...
 
     def add_reader(self, reader: LogReader) -> None:
-        """Offer *reader* every later write."""
+        """Attach *reader*: it gets every later write."""
         ...
 
     def discard_reader(self, reader: LogReader) -> None:
-        """Detach *reader*; a no-op when it is not attached."""
+        """Detach *reader*; a no-op if it is not attached."""
         ...
 
 
 async def follow(
     ring: LogSource, *, history: bool, limit_bytes: int
 ) -> AsyncGenerator[bytes, None]:
-    """Yield what *ring* keeps (if *history*) and then what comes; see ``LogRing.stream``."""
+    """Yield the bytes that *ring* keeps (if *history*), then later ones; see `LogRing.stream`."""
     reader = LogReader(limit_bytes)
     if history:
-        for piece in ring.pieces():  # shared by all readers: a thousand take no more than one
+        for piece in ring.pieces():  # shared by all readers, so that many need no more memory
             reader.offer(piece, force=True)
     ring.add_reader(reader)
     try:
         while True:
-            yield await reader.take()
+            yield await reader.read()
     finally:
         ring.discard_reader(reader)
 
 
 class LogReader:
-    """What one reader has not read yet.
+    """The unread bytes of one reader.
 
     Args:
-        limit: How much that may be; bytes.
+        limit: Maximum number of unread bytes.
     """
 
     def __init__(self, limit: int) -> None:
@@ -60,7 +60,7 @@ class LogReader:
         self._wake = anyio.Event()
 
     def offer(self, data: bytes, *, force: bool = False) -> None:
-        """Take *data*, or count it as lost; with *force* it is taken in any case."""
+        """Keep *data* for the reader, or count it as lost; *force* ignores the limit."""
         if not data:
             return
         if self._size + len(data) > self._limit and not force:
@@ -79,18 +79,18 @@ class LogReader:
         self._size += len(note)
         self._wake.set()
 
-    async def take(self) -> bytes:
-        """Wait for something to read, and return it; at most 64 KiB, or one larger piece."""
+    async def read(self) -> bytes:
+        """Wait for bytes and return at most 64 KiB of them, or one larger chunk."""
         while not self._chunks:
             if self._dropped:
                 self._note_loss()
                 break
             self._wake = anyio.Event()
             await self._wake.wait()
-        taken = [self._chunks.popleft()]
-        size = len(taken[0])
-        while self._chunks and size + len(self._chunks[0]) <= _TAKEN_BYTES:
-            taken.append(self._chunks.popleft())
-            size += len(taken[-1])
+        chunks = [self._chunks.popleft()]
+        size = len(chunks[0])
+        while self._chunks and size + len(self._chunks[0]) <= _CHUNK_BYTES:
+            chunks.append(self._chunks.popleft())
+            size += len(chunks[-1])
         self._size -= size
-        return b"".join(taken)
+        return b"".join(chunks)

@@ -1,6 +1,6 @@
-"""The output of one process: a bounded ring of bytes, and live readers that can never slow it.
+"""Log ring: the last output of a process, with live readers that can never slow it down.
 
-A reader that does not keep up loses bytes, and is told how many in its own stream.
+A reader that does not keep up loses bytes, and a line in its stream gives their number.
 """
 
 from __future__ import annotations
@@ -14,10 +14,14 @@ _JOINED_BYTES = 1 << 11
 
 
 class LogRing:
-    """Keeps the last *limit_bytes* bytes and hands new ones to subscribers.
+    """Keeps the last *limit_bytes* bytes and passes new ones to readers.
+
+    Args:
+        limit_bytes: Number of bytes that are kept.
+        forward: Another ring that gets every write too.
 
     Attributes:
-        total_bytes: How much was ever written; bytes.
+        total_bytes: Number of bytes that were ever written.
     """
 
     def __init__(self, limit_bytes: int = 1 << 20, *, forward: LogRing | None = None) -> None:
@@ -40,7 +44,7 @@ class LogRing:
         self.total_bytes += len(data)
         kept = data[-self._limit :]
         if self._chunks and len(self._chunks[-1]) + len(kept) <= _JOINED_BYTES:
-            self._chunks[-1] += kept  # many small ones take more room than they hold
+            self._chunks[-1] += kept  # many small objects need more memory than their bytes
         else:
             self._chunks.append(kept)
         self._size += len(kept)
@@ -54,29 +58,29 @@ class LogRing:
             watcher()
 
     def line(self, text: str) -> None:
-        """Append one line of our own, such as a hook's outcome."""
+        """Append one line of the proxy itself, such as the outcome of a hook."""
         self.write(text.encode("utf-8", "replace") + b"\n")
 
     @property
     def is_watched(self) -> bool:
-        """Tell whether anybody is called after a write."""
+        """True if a watcher is called after each write."""
         return bool(self._watchers)
 
     def watch(self, watcher: Callable[[], None]) -> None:
-        """Call *watcher* after each write, once however often it was asked for; it never raises."""
+        """Call *watcher* after each write, once if added repeatedly; it must not raise."""
         self.unwatch(watcher)
         self._watchers += (watcher,)
 
     def unwatch(self, watcher: Callable[[], None]) -> None:
-        """Call *watcher* no more; a no-op when it is not called."""
+        """Remove *watcher*; a no-op if it was not added."""
         self._watchers = tuple(each for each in self._watchers if each != watcher)
 
     def history(self) -> bytes:
-        """Return what is kept; at most *limit_bytes* bytes."""
+        """Return the bytes that are kept, at most *limit_bytes*."""
         return b"".join(self._chunks)[-self._limit :]
 
     def pieces(self) -> list[bytes]:
-        """Return what is kept, in pieces; nothing but the first one is copied."""
+        """Return the bytes that are kept, in pieces; only the first one may be copied."""
         pieces = list(self._chunks)
         if self._size > self._limit:
             pieces[0] = pieces[0][self._size - self._limit :]
@@ -97,19 +101,19 @@ class LogRing:
     def stream(
         self, *, history: bool = True, limit_bytes: int = 1 << 18
     ) -> AsyncGenerator[bytes, None]:
-        """Return what is kept (if *history*) and then what comes, for as long as it is read.
+        """Yield the bytes that are kept (if *history*), then later ones without end.
 
         Args:
             history: Begin with the bytes that are kept.
-            limit_bytes: How much may wait for a slow reader; beyond it bytes are dropped and
-                a line ``[N bytes dropped]`` stands in their place.
+            limit_bytes: Maximum number of unread bytes of a slow reader; beyond it bytes are
+                dropped and replaced by a line ``[N bytes dropped]``.
         """
         return follow(self, history=history, limit_bytes=limit_bytes)
 
     def add_reader(self, reader: LogReader) -> None:
-        """Hand *reader* what comes from now on."""
+        """Attach *reader*: it gets every later write."""
         self._readers.add(reader)
 
     def discard_reader(self, reader: LogReader) -> None:
-        """Hand it nothing more."""
+        """Detach *reader*; a no-op if it is not attached."""
         self._readers.discard(reader)

@@ -1,4 +1,4 @@
-"""Where a lifecycle stands in the eyes of the scheduler."""
+"""Phase of a lifecycle, as the scheduler sees it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from .scheduling import Phase
 
 
 def phase_of(life: Lifecycle) -> Phase:
-    """Return where *life* stands in the eyes of the scheduler."""
+    """Return the phase of *life* for the scheduler."""
     configuration, state = life.configuration, life.state
     if state in ("ready", "asleep"):
         return "ready" if state == "ready" else "asleep"
@@ -16,7 +16,7 @@ def phase_of(life: Lifecycle) -> Phase:
     if "stopping" in configuration or state == "suspending":
         return "stopping"
     if state == "backoff":
-        return "starting" if life.has_demand else "stopped"  # it will not ask again
+        return "starting" if life.has_demand else "stopped"  # without demand it will not restart
     if state == "tripped":
         return "reviving" if life.has_demand else "failed"
     return "failed" if state == "shut_down" else "stopped"

@@ -1,10 +1,10 @@
-"""What the runtime asks of the world: start processes, run commands, probe, call over HTTP.
+"""Ports: protocols by which the runtime starts processes, runs commands, probes and calls HTTP.
 
-Adapters implement these protocols; the runtime knows nothing of sockets, signals or files.
+Adapters implement them; the runtime has no access to sockets, signals or files.
 
-Two clauses hold for every port. *Cancelling what has already ended is a no-op*: the chart
-cannot know that the child died a moment ago. *Every coroutine here may be cancelled* and has
-then ended whatever it started, except ``Launcher.start``, which the runtime shields.
+Two rules hold for every port. *To end what has already ended is a no-op*: the chart cannot know
+that a process died a moment ago. *Every coroutine may be cancelled* and then ends what it has
+started, except ``Launcher.start``, which the runtime shields.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Protocol
 
 
 class LogSink(Protocol):
-    """Where the output of a process goes: bytes as they came, in pieces of any size."""
+    """Receives the output of a process: bytes in chunks of any size."""
 
     def write(self, data: bytes) -> None:
-        """Take *data*; never blocks, never raises, keeps no more than its cap."""
+        """Append *data*; never blocks, never raises, and keeps a limited amount."""
         ...
 
 
@@ -27,12 +27,12 @@ class Command:
     """A command to run, without a shell.
 
     Attributes:
-        argv: Program and arguments; at least one item. Looked up in PATH.
-        env: Variables on top of the proxy's own environment; later wins.
-        cwd: Working directory; None is the proxy's own.
-        label: Name of the service it belongs to; marks the process tree.
-        listens_at: URL where it will serve, and where nobody else may when it starts; None: not
-            known, or not to be looked at. How it starts, not what it is: no part of equality.
+        argv: Program, looked up in PATH, and arguments; at least one item.
+        env: Environment variables, added to those of the proxy.
+        cwd: Working directory; None means that of the proxy.
+        label: Name of the service that it belongs to; marks the process tree.
+        listens_at: URL at which it will serve; no other process may listen there at its start.
+            None skips that check. Not part of equality.
     """
 
     argv: tuple[str, ...]
@@ -47,10 +47,10 @@ class Exit:
     """How a process ended.
 
     Attributes:
-        code: Exit code 0..255, or None when a signal ended it.
+        code: Exit code, 0 to 255; None if a signal ended it.
         signal: Number of the signal that ended it, or None.
-        certain: False when a node was lost and the process may still hold its resources.
-        out_of_memory: Meanwhile the kernel killed a process, this or another, for want of memory.
+        certain: False if its node was lost and the process may still hold its resources.
+        out_of_memory: The kernel's out-of-memory killer killed this or another process meanwhile.
     """
 
     code: int | None = None
@@ -60,27 +60,26 @@ class Exit:
 
     @property
     def is_clean(self) -> bool:
-        """Tell whether it ended by itself with code 0."""
+        """True if it ended with exit code 0."""
         return self.code == 0
 
     def __str__(self) -> str:
-        """Say it in words, as logs and error texts show it."""
+        """Return the words for logs and error texts."""
         if self.signal is not None:
-            why = " by the kernel, for want of memory" if self.out_of_memory else ""
+            why = " by the kernel, out of memory" if self.out_of_memory else ""
             return f"killed by signal {self.signal}{why}"
-        why = "; the kernel killed a process for want of memory" if self.out_of_memory else ""
+        why = "; the kernel killed a process, out of memory" if self.out_of_memory else ""
         return f"exit code {self.code}{why}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """What one readiness or liveness probe found.
+    """Result of one readiness or liveness probe.
 
     Attributes:
-        is_ok: The expected status came, from a process of the service's own tree.
-        detail: What was found instead, for logs: ``refused``, ``timeout``, ``status 503``,
-            ``answered by pid 42, which is not ours``.
-        is_final: Probing again cannot help: another program serves where the service should.
+        is_ok: A process of the service's own tree returned the expected status.
+        detail: Reason of a failure, for logs: ``refused``, ``timeout``, ``status 503``.
+        is_final: Further probes cannot succeed: another program listens on the port.
     """
 
     is_ok: bool
@@ -89,62 +88,63 @@ class Probe:
 
 
 class ProcessHandle(Protocol):
-    """One incarnation of a service: the leader of its own process group, and its tree."""
+    """One run of a service: the leader of a process group, and its process tree."""
 
     @property
     def pid(self) -> int:
-        """Process id of the leader; also the id of its process group."""
+        """Process id of the leader, and id of its process group."""
         ...
 
     async def wait(self) -> Exit:
-        """Wait until the leader has been reaped; may be called by several tasks, at any time.
+        """Wait until the leader has been reaped; several tasks may wait, at any time.
 
-        Never waits for pipes to close: a grandchild may hold them for ever.
+        It does not wait for pipes to close, which a grandchild may hold open.
         """
         ...
 
     def terminate(self) -> None:
-        """Ask the whole group to end (SIGTERM, then SIGCONT so that a stopped one hears it)."""
+        """Send SIGTERM to the process group, then SIGCONT, so that stopped processes receive it."""
         ...
 
     def kill(self) -> None:
-        """End the whole tree (SIGKILL)."""
+        """Send SIGKILL to the whole tree."""
         ...
 
     async def sweep(self, grace_s: float) -> int:
-        """After the leader's end: wait *grace_s* seconds for the rest of the tree, then kill it.
+        """Wait *grace_s* seconds after the leader's end for the rest of the tree, then kill it.
 
         Returns:
-            How many processes had to be killed; 0 when the tree emptied by itself.
+            Number of processes that were killed; 0 if all ended by themselves.
         """
         ...
 
     async def probe(self, url: str, *, timeout_s: float) -> Probe:
-        """GET *url* once; is_ok is status 200 from a listener that belongs to this tree.
+        """GET *url* once; it succeeds by status 200 from a process of this tree.
 
-        Redirects are not followed, at most 64 KiB are read, and it ends within *timeout_s*.
+        Redirects are not followed, at most 64 KiB are read, and it takes at most *timeout_s*
+        seconds.
         """
         ...
 
 
 class Launcher(Protocol):
-    """Starts processes, wherever they run."""
+    """Starts processes and runs commands."""
 
     async def start(self, command: Command, log: LogSink) -> ProcessHandle:
-        """Start *command* as leader of its own process group, its output going to *log*.
+        """Start *command* as leader of its own process group and write its output to *log*.
 
         Raises:
-            SpecError: The command cannot be started as it is (ENOENT, EACCES, ENOEXEC, NUL).
-            EngineError: The machine refused (EMFILE, EAGAIN, ENOMEM).
-            PortInUseError: Somebody else listens where it will serve.
+            SpecError: The command is wrong (ENOENT, EACCES, ENOEXEC, NUL).
+            EngineError: Resources are short (EMFILE, EAGAIN, ENOMEM).
+            PortInUseError: Another process listens at ``command.listens_at``.
         """
         ...
 
     async def run(self, command: Command, log: LogSink) -> Exit:
-        """Run a short command (a hook, cmdStop) to its end, in its own group.
+        """Run a short command (a hook, cmdStop) in its own process group until it ends.
 
-        Ends when the leader ends; what it left in its group is then killed. Cancelling kills
-        the whole group before it returns. Raises as ``start``.
+        When the leader has ended, the rest of its group is killed. A cancellation kills the whole
+        group before it returns. Raises the errors of `start`.
         """
         ...
 
@@ -154,9 +154,9 @@ class HttpCall:
     """One HTTP request of a hook.
 
     Attributes:
-        method: Such as ``POST``.
-        url: Absolute ``http`` or ``https`` URL; from the declaration only.
-        headers: Sent as they are.
+        method: HTTP method, such as ``POST``.
+        url: Absolute ``http`` or ``https`` URL, from the configuration only.
+        headers: Headers of the request, sent unchanged.
         body: Request body, or None.
         expect: Status codes that count as success; empty means any 2xx.
     """
@@ -169,12 +169,12 @@ class HttpCall:
 
 
 class HttpClient(Protocol):
-    """Makes the HTTP calls of hooks: no redirects, no cookies, no proxies of the environment."""
+    """Makes the HTTP calls of hooks, without redirects, cookies or proxies of the environment."""
 
     async def call(self, call: HttpCall, *, timeout_s: float) -> tuple[int, bytes]:
-        """Make *call*; returns the status and at most 64 KiB of the body.
+        """Make *call* and return the status and at most 64 KiB of the body.
 
         Raises:
-            OSError: The other end could not be reached, or not in time.
+            OSError: The server was not reached, or did not respond in time.
         """
         ...

@@ -1,8 +1,8 @@
-"""What is known of one service beside its chart: its declaration, its process, its output.
+"""State of one service beside its chart: its specification, its process, its output.
 
-`Lifecycle` owns one; its activities and its timers read and write it. A concrete class and not a
-protocol: the timers are on the path of every request, and attributes of a protocol are looked up
-slowly in compiled code.
+A `Lifecycle` owns one; its activities and timers read and write it. It is a concrete class and not
+a protocol, since the timers are on the path of every request and compiled code looks up the
+attributes of a protocol slowly.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ NO_DATA: Mapping[str, str | int | bool] = {}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeContext:
-    """What all lifecycles of a supervisor share.
+    """Services that all lifecycles of a supervisor share.
 
     Attributes:
         launcher: Starts processes.
-        http: Makes the HTTP calls of hooks; None where there are none.
-        tasks: Activities run here.
-        timers: The one heap.
+        http: Makes the HTTP calls of hooks; None means that there are none.
+        tasks: Runs the activities.
+        timers: Makes the timers.
         hook_limiter: Limits the hook commands of all services.
-        rng: Jitter of backoffs.
-        notify: Gets every transition, synchronously; must not raise.
+        rng: Source of the jitter of backoffs.
+        notify: Called with every transition; must not wait or raise.
     """
 
     launcher: Launcher
@@ -49,35 +49,36 @@ class RuntimeContext:
 
 
 class Post(Protocol):
-    """Takes an event for the chart; see ``Lifecycle.post``."""
+    """Takes an event for the chart; see `Lifecycle.post`."""
 
     def __call__(
         self, event: str, data: Mapping[str, str | int | bool] = NO_DATA, *,
         source: Activity | None = None, cause: str = "",
     ) -> None:  # fmt: skip
-        """Take *event*; never waits, never raises."""
+        """Process *event*; never waits, never raises."""
         ...
 
 
 class ServiceState:
-    """The facts of one service that its activities and timers share.
+    """The state of one service that its activities and timers share.
 
     Attributes:
-        spec: What the service is; of the incarnation, where there is one.
-        next_spec: What it is from its next start on; None means the same.
-        world: What all lifecycles of a supervisor share.
-        log: Its output, hooks included.
+        spec: Specification of the service; of its process, if there is one.
+        next_spec: Specification from the next start on; None means the same.
+        world: Shared by all lifecycles of a supervisor.
+        log: Output of the service and of its hooks.
         hooks: Runs the hooks of *spec*.
-        process: The running incarnation, or None.
-        incarnation: Count of launches; the first is 1.
-        last_exit: How the last incarnation ended.
-        after_healthy: How the ``afterHealthy`` hooks of this incarnation ended; ``none`` at first.
-        hook_results: Of the hooks since the last transition.
-        probe_detail: Why the last health check failed; empty when it did not.
-        terminated_at: When it was asked to end; seconds on the loop's clock, or None.
-        cause: Why the lifecycle is where it is, in words.
-        since: When the current configuration was entered; seconds on the loop's clock.
-        end_limit_s: The supervisor ends, and kills after so many seconds; None while it does not.
+        process: The running process, or None.
+        incarnation: Number of launches; the first one is 1.
+        last_exit: How the last process ended, or None.
+        after_healthy: Outcome of the ``afterHealthy`` hooks of this incarnation; ``none`` before
+            they ran.
+        hook_results: Results of the hooks since the last transition.
+        probe_detail: Reason why the last health check failed; empty if it passed.
+        terminated_at: Time of the SIGTERM or stop command in seconds on the loop's clock, or None.
+        cause: Reason of the last transition, in words.
+        since: Time of the last transition, in seconds on the loop's clock.
+        end_limit_s: Time in seconds after which the supervisor kills; None means no shutdown.
     """
 
     def __init__(self, spec: ServiceSpec, world: RuntimeContext, log: LogRing) -> None:
@@ -96,7 +97,7 @@ class ServiceState:
         self.hooks = self._hook_runner(spec)
 
     def adopt(self, spec: ServiceSpec) -> None:
-        """Take *spec* as what the service is from now on."""
+        """Make *spec* the specification of the service."""
         self.spec, self.next_spec = spec, None
         self.hooks = self._hook_runner(spec)
 
@@ -108,7 +109,7 @@ class ServiceState:
         return HookRunner(environment, world.hook_limiter)
 
     def context(self, point: str) -> HookContext:
-        """What the hooks of *point* get to know now."""
+        """Return the context of the hooks of *point* at this moment."""
         return HookContext(
             service=self.spec.name, point=point, endpoint=self.spec.endpoint,
             pid=self.process.pid if self.process else None, incarnation=self.incarnation,
@@ -118,12 +119,12 @@ class ServiceState:
         )  # fmt: skip
 
     def why_fired(self, timer: str) -> str:
-        """Return in words why the event of *timer* comes."""
+        """Return the reason for the event of *timer*, in words."""
         seconds = self.world.timers.now() - self.since
         match timer:
             case "start_limit" | "stall_limit":
                 probe = f"; last probe: {self.probe_detail}" if self.probe_detail else ""
-                what = "not healthy" if timer == "start_limit" else "no output and not healthy"
+                what = "not healthy" if timer == "start_limit" else "not healthy and no output"
                 return f"{what} after {seconds:.1f} s{probe}"
             case "idle_limit" | "asleep_limit":
                 return "idle for too long"

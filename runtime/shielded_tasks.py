@@ -1,4 +1,4 @@
-"""Tasks that outlive a cancellation from outside, until their owner has put things in order."""
+"""Shielded task group: its tasks run until their owner closes it, despite a cancellation."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from .fence import Fence, kept
 class ShieldedTasks:
     """A task group that is not cancelled with the block it is opened in; `close` ends it.
 
-    An exception in one of its tasks is logged, see `Fence`. What is no ``Exception``, such as
-    ``SystemExit``, ends them all and cancels that block.
+    An exception in one of its tasks is logged; see `Fence`. A ``BaseException`` such as
+    ``SystemExit`` ends all tasks and cancels that block.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class ShieldedTasks:
         self._tasks: TaskGroup | None = None
 
     async def open(self) -> Fence:
-        """Return what starts tasks in the group."""
+        """Open the group and return the fence that starts its tasks."""
         await self._outer.__aenter__()
         try:
             self._tasks = await self._outer.start(self._keep)
@@ -34,13 +34,13 @@ class ShieldedTasks:
         return Fence(self._tasks)
 
     async def close(self) -> None:
-        """Cancel what still runs and wait for it."""
+        """Cancel the remaining tasks and wait for them."""
         self._over.set()
         await self._outer.__aexit__(None, None, None)
 
     @property
     def is_broken(self) -> bool:
-        """Tell whether a task has failed: none is left, and none can be started."""
+        """True if a task has failed: no task runs, and none can be started."""
         return self._tasks is None or self._tasks.cancel_scope.cancel_called
 
     async def _keep(self, *, task_status: TaskStatus[TaskGroup]) -> None:

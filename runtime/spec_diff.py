@@ -1,23 +1,20 @@
-"""What a new declaration of a service means for the one that runs. Pure.
+"""Difference of two specifications of a service, and what it takes to apply it. Pure.
 
-A process does not notice some changes, takes others at its next start, and must go for the rest.
-Hooks belong to the second kind: a running incarnation keeps those of its own version, so that
-what one of them began is ended by its own counterpart.
+Some changes need nothing of the process, some take effect at its next start, and the others need a
+restart. Hooks take effect at the next start: a running process keeps the hooks that it was started
+with, so that each hook of a pair comes from the same specification.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from .spec import ServiceSpec
 
-if TYPE_CHECKING:
-    pass
-
-#: same: nothing changes. live: at once, whatever it does. next_start: at the next start.
-#: restart: it drains and stops first, and requests wait for its next start.
+#: same: no change. live: takes effect at once. next_start: takes effect at the next start.
+#: restart: the service drains and stops first, and requests wait for its next start.
 Difference: TypeAlias = Literal["same", "live", "next_start", "restart"]
 
 _LIVE = ("timings", "pinned", "concurrency_limit", "log_limit_bytes")
@@ -25,7 +22,7 @@ _LOOPBACK = frozenset({"localhost", "::1", "0.0.0.0", "::"})
 
 
 def compare(old: ServiceSpec, new: ServiceSpec) -> Difference:
-    """Say what it takes to make a service that is *old* into *new*."""
+    """Return what it takes to change a service from *old* to *new*."""
     if old == new:
         return "same"
     if (old.command, old.endpoint) != (new.command, new.endpoint):
@@ -34,12 +31,12 @@ def compare(old: ServiceSpec, new: ServiceSpec) -> Difference:
 
 
 def with_live(old: ServiceSpec, new: ServiceSpec) -> ServiceSpec:
-    """Return *old* with everything of *new* that a process does not notice."""
+    """Return *old* with those parts of *new* that take effect at once."""
     return replace(old, **{name: getattr(new, name) for name in _LIVE})
 
 
 def address(endpoint: str) -> str:
-    """Return what two services cannot have at a time: host and port; all of this machine is one."""
+    """Return host and port of *endpoint*; all names of this machine become ``localhost``."""
     url = urlsplit(endpoint)
     host, port = url.hostname or "localhost", url.port or (443 if url.scheme == "https" else 80)
     is_here = host in _LOOPBACK or host.startswith("127.")

@@ -126,7 +126,7 @@ class Supervisor:
         self.hook_limiter = HookLimiter(self._hook_limit, self._timers)
         context = RuntimeContext(
             launcher=self._launcher, http=self._http, tasks=tasks, timers=self._timers,
-            hook_limiter=self.hook_limiter, rng=self._rng, notify=self._listeners.tell,
+            hook_limiter=self.hook_limiter, rng=self._rng, notify=self._listeners.notify,
         )  # fmt: skip
         self._updater = ServiceUpdater(
             self._services, self.scheduler, self._dispatcher, self._compiled, context, self.log

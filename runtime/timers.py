@@ -1,7 +1,7 @@
-"""All timers of a supervisor: one heap, one task, the clock of the event loop.
+"""Timers of a supervisor: one heap, one task, the clock of the event loop.
 
-Arming again what is armed moves its deadline and touches the heap only when the deadline comes
-earlier: an idle limit is armed after every request, and fires once in a long while.
+To arm an armed timer again moves its deadline; the heap changes only if the deadline becomes
+earlier. The idle timer is armed after every request and fires rarely.
 """
 
 from __future__ import annotations
@@ -17,15 +17,18 @@ import anyio
 
 log = logging.getLogger(__name__)
 
-_PULSE_S = 1.0  # how often a gap is looked for while a patient timer runs
-_GAP_S = 3.0  # nobody looked for so long: the whole process stood still
+#: Seconds between checks for a suspension, while a `SuspendTolerantTimer` is armed.
+_CHECK_S = 1.0
+#: Seconds between two checks from which on the process counts as suspended meanwhile.
+_SUSPENDED_S = 3.0
 
 
 class Timer:
-    """A timer that can be armed again and again.
+    """A timer that can be armed repeatedly.
 
     Attributes:
-        deadline: When it fires; seconds on the loop's clock, or None while it is not armed.
+        deadline: Time when it fires, in seconds on the loop's clock; None while it is not armed.
+        queued_at: Deadline of its entry in the heap, or None.
     """
 
     __slots__ = ("_service", "action", "deadline", "queued_at")
@@ -37,33 +40,33 @@ class Timer:
         self.queued_at: float | None = None
 
     def arm(self, delay_s: float) -> None:
-        """Fire once, *delay_s* seconds from now; an earlier arming is forgotten."""
+        """Fire once, *delay_s* seconds from now; this replaces an earlier deadline."""
         self.arm_at(self._service.now() + delay_s)
 
     def arm_at(self, deadline: float) -> None:
-        """Fire once at *deadline*, seconds on the loop's clock; at once if that is past."""
+        """Fire once at *deadline*, seconds on the loop's clock; at once if that has passed."""
         self.deadline = deadline
         if self.queued_at is None or self.queued_at > deadline:
             self._service.queue(self, deadline)
 
     def disarm(self) -> None:
-        """Do not fire; a no-op when it is not armed."""
+        """Cancel the timer; a no-op when it is not armed."""
         self.deadline = None
 
 
-class PatientTimer(Timer):
-    """A timer that gets the time back in which the whole process stood still.
+class SuspendTolerantTimer(Timer):
+    """A timer whose deadline moves by the time for which the whole process was suspended.
 
-    By SIGSTOP, a debugger, a virtual machine that was paused: the world may have gone on, and
-    what we would have seen of it is still to be looked at. (A machine's sleep is no such gap:
-    Linux' monotonic clock does not count it.)
+    A process is suspended by SIGSTOP, a debugger, or a pause of its virtual machine. Others
+    may have run meanwhile, and their output is still unread. (The sleep of a machine does not
+    count: Linux' monotonic clock stops then.)
     """
 
     __slots__ = ()
 
     def arm(self, delay_s: float) -> None:
         """As `Timer.arm`."""
-        self._service.watch(self)  # before the clock is read: a standstill in between counts, too
+        self._service.watch(self)  # before the clock is read: a suspension in between counts
         super().arm(delay_s)
 
     def arm_at(self, deadline: float) -> None:
@@ -79,71 +82,73 @@ class TimerService:
         self._heap: list[tuple[float, int, Timer]] = []
         self._count = itertools.count()
         self._wake = anyio.Event()
-        self._patient: set[PatientTimer] = set()
-        self._looked_at = 0.0  # on the clock, and no longer than a pulse ago while one is patient
-        #: Seconds on the loop's clock; also outside a task, where anyio does not know the loop.
+        self._tolerant: set[SuspendTolerantTimer] = set()
+        self._checked_at = 0.0  # time of the last check for a suspension
+        #: Return the time in seconds on the loop's clock, also outside a task.
         self.now: Callable[[], float] = _clock()
 
     def timer(self, action: Callable[[], None]) -> Timer:
-        """Make a timer that calls *action*, which must not wait; an exception is logged."""
+        """Return a timer that calls *action*, which must not wait; an exception is logged."""
         return Timer(self, action)
 
-    def patient_timer(self, action: Callable[[], None]) -> PatientTimer:
-        """As `timer`; see `PatientTimer`."""
-        return PatientTimer(self, action)
+    def suspend_tolerant_timer(self, action: Callable[[], None]) -> SuspendTolerantTimer:
+        """Return a timer as `timer` does; see `SuspendTolerantTimer`."""
+        return SuspendTolerantTimer(self, action)
 
-    def watch(self, timer: PatientTimer) -> None:
-        """Look for gaps while *timer* is armed; `PatientTimer.arm_at` calls this."""
-        if timer in self._patient:
+    def watch(self, timer: SuspendTolerantTimer) -> None:
+        """Check for suspensions while *timer* is armed; `SuspendTolerantTimer` calls this."""
+        if timer in self._tolerant:
             return
-        if not self._patient:
-            self._looked_at = self.now()
-        self._patient.add(timer)
+        if not self._tolerant:
+            self._checked_at = self.now()
+        self._tolerant.add(timer)
         self._wake.set()
 
     def queue(self, timer: Timer, deadline: float) -> None:
-        """Put *timer* into the heap; `Timer.arm` calls this."""
+        """Add *timer* to the heap; `Timer.arm` calls this."""
         timer.queued_at = deadline
         heapq.heappush(self._heap, (deadline, next(self._count), timer))
         if self._heap[0][2] is timer:
             self._wake.set()
 
     async def run(self) -> None:
-        """Fire what is due, for ever."""
+        """Fire due timers until cancelled."""
         while True:
             now = self.now()
-            self._make_good(now)
+            self._make_up_for_suspension(now)
             self._fire_due(now)
             self._wake = anyio.Event()
-            with anyio.CancelScope(deadline=self._next_look()):
+            with anyio.CancelScope(deadline=self._next_wakeup()):
                 await self._wake.wait()
 
-    def _next_look(self) -> float:
-        """When the first timer is due, or sooner to see a gap; infinite when there is none."""
-        if self._patient:
-            self._patient = {timer for timer in self._patient if timer.deadline is not None}
+    def _next_wakeup(self) -> float:
+        """Return when the first timer is due or the next check is; infinite without timers."""
+        if self._tolerant:
+            self._tolerant = {timer for timer in self._tolerant if timer.deadline is not None}
         first = self._heap[0][0] if self._heap else math.inf
-        return min(first, self._looked_at + _PULSE_S) if self._patient else first
+        return min(first, self._checked_at + _CHECK_S) if self._tolerant else first
 
-    def _make_good(self, now: float) -> None:
-        """Give patient timers the time back if nobody looked for far too long."""
-        gap_s = now - self._looked_at
-        self._looked_at = now
-        if gap_s < _GAP_S:
+    def _make_up_for_suspension(self, now: float) -> None:
+        """Move the deadlines of tolerant timers if the process was suspended."""
+        gap_s = now - self._checked_at
+        self._checked_at = now
+        if gap_s < _SUSPENDED_S:
             return
-        for timer in self._patient:
+        for timer in self._tolerant:
             deadline = timer.deadline
             if deadline is not None:
-                log.warning("stood still for %.1f s: a start gets that time back", gap_s)
+                log.warning(
+                    "the process was suspended for %.1f s: extending a start timeout", gap_s
+                )
                 timer.arm_at(deadline + gap_s)
 
     def _fire_due(self, now: float) -> None:
         end = next(self._count)
-        # What an action arms anew is left for the next round: others must have their turn.
+        # Timers that an action arms fire in the next round, so that no timer starves.
         while self._heap and self._heap[0][0] <= now and self._heap[0][1] < end:
             queued, _, timer = heapq.heappop(self._heap)
             if timer.queued_at != queued:
-                continue  # an entry that an earlier arming left behind
+                continue  # an outdated entry
             timer.queued_at = None
             deadline = timer.deadline
             if deadline is None:
@@ -154,8 +159,8 @@ class TimerService:
             timer.deadline = None
             try:
                 timer.action()
-            except Exception:  # the other timers fire all the same
-                log.exception("what a timer was to do failed")
+            except Exception:  # the other timers must fire nevertheless
+                log.exception("the action of a timer failed")
 
 
 def _clock() -> Callable[[], float]:

@@ -1,4 +1,4 @@
-"""What a supervisor tells the world: one record for each transition. Values."""
+"""Transition: the record of one change of a service's configuration."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from .ports import Exit
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transition:
-    """A service went from one configuration to another.
+    """A change of a service from one configuration to another.
 
     Attributes:
-        service: Its name.
-        at: When; seconds on the loop's clock, which has no known origin.
-        event: The event that was taken.
-        cause: Why it came, in words: an exit code, a probe's answer, who asked.
-        source: Atomic state before.
-        target: Atomic state after.
+        service: Name of the service.
+        at: Time in seconds on the loop's clock, whose origin is arbitrary.
+        event: The event that caused it.
+        cause: Reason of the event in words: an exit code, the result of a probe, a command.
+        source: Innermost state before.
+        target: Innermost state after.
         configuration: All active states after, outermost first.
-        seconds: How long the source lasted.
-        incarnation: Which run of the service, counted from 1; 0 before the first.
+        seconds: Duration of the source state.
+        incarnation: Number of this run of the service, counted from 1; 0 before the first.
         pid: Process id of the leader, or None.
-        exit: How the process ended, when that was the event.
+        exit: How the process ended, if that was the event.
         hooks: Results of the hooks that ended in the source state.
     """
 

@@ -1,4 +1,4 @@
-"""A request that waits for its service, and the answer it gets."""
+"""Pending request: waits until it is admitted or refused."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from .errors import RequestError
 
 
 class PendingRequest:
-    """Waits to be admitted; whoever decides calls `admit` or `refuse`, once.
+    """A request without a decision; either `admit` or `refuse` is called, once.
 
     Attributes:
-        admitted: True, False, or None while nothing was decided.
-        error: Why it was refused.
+        admitted: The decision; None before it.
+        error: Error of a refused request, or None.
     """
 
     __slots__ = ("_event", "admitted", "error")
@@ -23,14 +23,14 @@ class PendingRequest:
         self._event: anyio.Event | None = None
 
     def admit(self) -> None:
-        """Let it go on."""
+        """Admit the request."""
         assert self.admitted is None, "decided twice"
         self.admitted = True
         if self._event is not None:
             self._event.set()
 
     def refuse(self, error: RequestError) -> None:
-        """Send it away with *error*."""
+        """Refuse the request with *error*."""
         assert self.admitted is None, "decided twice"
         self.admitted, self.error = False, error
         if self._event is not None:
@@ -40,7 +40,7 @@ class PendingRequest:
         """Wait for the decision.
 
         Raises:
-            RequestError: It was refused.
+            RequestError: The request was refused.
         """
         if self.admitted is None:
             self._event = anyio.Event()

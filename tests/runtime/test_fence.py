@@ -135,4 +135,4 @@ def test_timer_action_raises_other_timers_fire(caplog: pytest.LogCaptureFixture)
     with caplog.at_level(logging.ERROR):
         run_virtual(main)
     assert fired == ["same", "later"]
-    assert failures(caplog) == ["what a timer was to do failed"]
+    assert failures(caplog) == ["the action of a timer failed"]

@@ -142,7 +142,7 @@ def test_settle_timeout_begins_with_its_first_probe() -> None:
         await world.supervisor.unload("b")
         assert world.now == pytest.approx(5.0)
         assert world.launcher.programs("b") == ["look"]
-        assert b"not seen free" not in world["b"].log.history()
+        assert b"not free after" not in world["b"].log.history()
 
     tell(
         story, service("a", hooks={"beforeStop": (hook("save"),)}),

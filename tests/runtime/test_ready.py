@@ -93,7 +93,7 @@ def test_stalled_stream_is_unhealthy_at_once() -> None:
         world["a"].note_stall()
         await world.until("a", "backoff")
         assert world.now == pytest.approx(3.0)
-        assert world["a"].cause == "a stream has stalled"
+        assert world["a"].cause == "a response has stalled"
 
     tell(story, service("a", liveness=EVERY_TEN))
 

@@ -46,7 +46,7 @@ def test_processes_left_by_the_leader_get_the_rest_of_the_grace_period() -> None
         await world.supervisor.load("a")
         await world.supervisor.unload("a")
         assert world.now == pytest.approx(10.0)
-        assert b"killed 2 processes that were left behind" in world["a"].log.history()
+        assert b"killed 2 processes that outlived the leader" in world["a"].log.history()
 
     launcher = tell(story, service("a"), servers={"a": script})
 
@@ -423,7 +423,7 @@ def test_settle_time_is_bounded() -> None:
         await world.supervisor.load("a")
         await world.supervisor.unload("a")
         assert world.now == pytest.approx(10.0)
-        assert b"resources not seen free within 10 s" in world["a"].log.history()
+        assert b"resources not free after 10 s" in world["a"].log.history()
 
     tell(story, service("a", settle=settle), commands={"free": HANGS})
 

@@ -147,7 +147,7 @@ def test_timer_after_a_pause_of_the_process_is_extended(call: int) -> None:
             await anyio.sleep(1.0)
             armed_at = clock()
             service.now = now
-            service.patient_timer(lambda: fired.append(clock() - armed_at)).arm(5.0)
+            service.suspend_tolerant_timer(lambda: fired.append(clock() - armed_at)).arm(5.0)
             await anyio.sleep(100.0)
             tasks.cancel_scope.cancel()
 

@@ -549,11 +549,11 @@ async def test_wait_distinguishes_out_of_memory_kills(small_cgroup: Path, tmp_pa
     )
 
     assert result.stdout.decode().splitlines() == [
-        "killed by signal 9 by the kernel, for want of memory",
-        "exit code 3; the kernel killed a process for want of memory",
+        "killed by signal 9 by the kernel, out of memory",
+        "exit code 3; the kernel killed a process, out of memory",
         "killed by signal 9",
         "exit code 4",
-        "exit code 5; the kernel killed a process for want of memory",
+        "exit code 5; the kernel killed a process, out of memory",
         "killed by signal 9",  # by us, though somebody of its tree was killed before
         "exit code 1",
     ]
