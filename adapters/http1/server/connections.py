@@ -1,4 +1,4 @@
-"""All connections of one server: their clock, their date, their shutdown."""
+"""Manager of all connections of one server: timeouts, the Date field, shutdown."""
 
 from __future__ import annotations
 
@@ -15,21 +15,20 @@ from .validation import H1Limits
 
 LOG = logging.getLogger("swapchart.h1")
 
-
-_LOOK_S = 0.5  # how often connections are looked at; bounds how late a timeout is noticed
+_CHECK_S = 0.5  # between two checks of the timeouts; bounds how late one is noticed
 
 
 class ConnectionManager:
-    """The connections of one server: their clock, their date, and their common end.
+    """Connections of one server.
 
     Attributes:
-        limits: What one client may ask of us.
-        outbox: Of the answers that are sent at the end of the loop's turn.
-        date: The whole Date field of now, with its CRLF.
-        keep_alive: The whole Keep-Alive field of an answer whose connection is kept.
+        limits: Limits of each client.
+        outbox: Connections whose responses are sent at the end of the loop's turn.
+        date: The complete Date field of now, with its CRLF.
+        keep_alive: The complete Keep-Alive field of a response whose connection is kept.
         spare: Bytes that connections may read beyond their limits; see ``H1Limits.stuck_bytes``.
-        connections: Those that are open, or whose applications still run.
-        is_draining: Tells whether connections are to end with the answer they are at.
+        connections: Connections that are open, or whose applications still run.
+        is_draining: Returns True if each connection has to close behind its current response.
     """
 
     def __init__(
@@ -48,7 +47,7 @@ class ConnectionManager:
         self.is_draining = is_draining
         self._timer: asyncio.TimerHandle | None = None
         self._is_ending = False
-        self._heads: list[RequestCycle] = []  # of answers whose bodies have not begun
+        self._heads: list[RequestCycle] = []  # of responses whose bodies have not begun
         shortest_s = min(
             limits.header_timeout_s,
             limits.keep_alive_s,
@@ -57,39 +56,40 @@ class ConnectionManager:
             limits.linger_s,
             limits.drain_idle_s,
         )
-        self._look_s = min(_LOOK_S, max(shortest_s / 4, 0.01))
+        self._check_s = min(_CHECK_S, max(shortest_s / 4, 0.01))
 
-    def flush_later(self, exchange: RequestCycle) -> None:
-        """Call ``flush_head`` when the event loop comes round; one callback for all of a turn."""
+    def flush_later(self, cycle: RequestCycle) -> None:
+        """Call ``flush_head`` of *cycle* in the next turn of the event loop, with all others."""
         if not self._heads:
             self._loop.call_soon(self._flush_heads)
-        self._heads.append(exchange)
+        self._heads.append(cycle)
 
     def _flush_heads(self) -> None:
         heads, self._heads = self._heads, []
-        for exchange in heads:
+        for cycle in heads:
             try:
-                exchange.flush_head()
-            except Exception:  # of one; others are not to wait for ever
+                cycle.flush_head()
+            except Exception:  # of one; the others go on
                 LOG.exception("the head of a response could not be sent")
 
     def add(self, connection: ServerConnection) -> None:
-        """Look after a connection."""
+        """Check the timeouts of *connection* from now on."""
         self.connections.add(connection)
         if self._timer is None:
-            self._look()
+            self._check()
 
     def discard(self, connection: ServerConnection) -> None:
-        """Look no more; it is finished."""
+        """Forget *connection*, which is finished."""
         self.connections.discard(connection)
 
     def drain(self, deadline_s: float | None) -> None:
-        """Let every connection end with the answer it is at, and cut those left at the deadline.
+        """Close each connection behind its current response, and all at the deadline.
 
-        The first call counts; others change nothing.
+        Only the first call has an effect.
 
         Args:
-            deadline_s: How long they have; seconds from now. None: as long as they take.
+            deadline_s: Time until all connections are aborted; seconds from now. None means that
+                they never are.
         """
         if self._is_ending:
             return
@@ -99,11 +99,11 @@ class ConnectionManager:
             self._loop.call_later(max(deadline_s, 0.0), self.cancel)
 
     def cancel(self) -> None:
-        """Cut everybody off, and end what is done for them."""
+        """Abort all connections, and cancel the applications that serve them."""
         for connection in list(self.connections):
             connection.cancel()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         self._timer = None
         if not self.connections:
             return
@@ -111,10 +111,10 @@ class ConnectionManager:
         now = self._loop.time()
         for connection in list(self.connections):
             try:
-                connection.look(now)
-            except Exception:  # of one; the limits of all others hold
-                LOG.exception("a connection could not be looked after, and is cut")
+                connection.check_timeouts(now)
+            except Exception:  # of one; the timeouts of all others hold
+                LOG.exception("the timeouts of a connection could not be checked; it is aborted")
                 self.connections.discard(connection)
                 with suppress(Exception):
                     connection.cancel()
-        self._timer = self._loop.call_later(self._look_s, self._look)
+        self._timer = self._loop.call_later(self._check_s, self._check)

@@ -1,4 +1,4 @@
-"""What an application gets to know when its client does not stay.
+"""Error that an application gets when its client has disconnected.
 
 In a module of its own: a compiled one cannot have a class with two builtin bases.
 """
@@ -9,4 +9,4 @@ from ....machine.errors import SwapchartError
 
 
 class ClientDisconnectedError(SwapchartError, ConnectionError):
-    """The client left, or was cut, while an answer was being sent (ASGI 2.4: an OSError)."""
+    """The client disconnected while a response was being sent (ASGI 2.4: an OSError)."""

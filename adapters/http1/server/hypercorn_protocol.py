@@ -1,13 +1,13 @@
-"""Serve HTTP/1.1 with our own protocol inside hypercorn's worker.
+"""HTTP/1.1 of this package inside hypercorn's worker.
 
 hypercorn spends some 126 us of CPU on a request that costs an application nothing, has no limits
-on heads and bodies, and does not see a client leave that has sent one byte too many. So its
-``TCPServer`` is replaced, per connection, by a protocol on httptools; sockets, lifespan, signals
-and TLS stay hypercorn's, and so do websockets: such connections are handed back to the stock
-class with the bytes read so far.
+on heads and bodies, and does not notice the disconnect of a client that has sent one byte too
+many. So its ``TCPServer`` is replaced, per connection, by a protocol on httptools; sockets,
+lifespan, signals and TLS stay hypercorn's, and so do websockets: such connections are handed back
+to the stock class with the bytes read so far.
 
 The class is a private name, looked up as a module global for each connection. Where it is not
-what we know, nothing is replaced, hypercorn serves as it is, and one warning says so.
+what is expected here, nothing is replaced, hypercorn serves as it is, and one warning says so.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["ClientDisconnectedError", "ConnectionManager", "H1Limits", "patched_
 
 
 _ARGUMENTS = ["self", "app", "loop", "config", "context", "state", "reader", "writer"]
-_MARGIN_S = 0.1  # how long before hypercorn's own deadline we cut what is left
+_MARGIN_S = 0.1  # how long before hypercorn's own deadline remaining connections are aborted
 _ORPHAN_S = 5.0  # how long an application goes on after its websocket's client is gone
 
 
@@ -39,43 +39,43 @@ _ORPHAN_S = 5.0  # how long an application goes on after its websocket's client 
 def patched_hypercorn(
     limits: H1Limits, is_draining: Callable[[], bool] = lambda: False, *, is_stock: bool = False
 ) -> Iterator[bool]:
-    """Let hypercorn serve HTTP/1.1 with our protocol, while the context lasts.
+    """Let hypercorn serve HTTP/1.1 with the protocol of this package, while the context lasts.
 
     A server that is configured for what only stock hypercorn does (access log, statsd, server
-    names, a request limit, WSGI) is served by it, within the limits of `h1_stock`.
+    names, a request limit, WSGI) is served by it, within the limits of `stock`.
 
     Args:
-        limits: What one client may ask of us.
-        is_draining: Tells whether answers are to carry ``Connection: close`` already; asked for
-            each answer. A server that is being shut down drains anyhow.
-        is_stock: Serve all by hypercorn's class, within the limits of `h1_stock`.
+        limits: Limits of each client.
+        is_draining: Returns True if responses have to carry ``Connection: close`` already; called
+            for each response. A server that is being shut down drains anyhow.
+        is_stock: Serve all by hypercorn's class, within the limits of `stock`.
 
     Yields:
-        Whether the class was replaced; False means that hypercorn serves as it is.
+        True if the class was replaced; False means that hypercorn serves as it is.
     """
     found = _find_hook()
     if isinstance(found, str):
-        LOG.warning("hypercorn serves HTTP/1.1 by itself, slower and without our limits: %s", found)
+        LOG.warning("hypercorn serves HTTP/1.1 by itself, slower and without limits: %s", found)
         yield False
         return
     module, stock = found
     guarded = guarded_hypercorn(stock, limits)
-    hubs: WeakKeyDictionary[Any, ConnectionManager] = WeakKeyDictionary()
+    managers: WeakKeyDictionary[Any, ConnectionManager] = WeakKeyDictionary()
     watchers: set[asyncio.Task[None]] = set()
 
-    def hub_of(loop: asyncio.AbstractEventLoop, config: Any, context: Any) -> ConnectionManager:
-        hub = hubs.get(context)
-        if hub is None:
-            hub = hubs[context] = ConnectionManager(loop, limits, is_draining)
-            watcher = loop.create_task(kept(_drain_at_end, hub, config, context))
+    def manager_of(loop: asyncio.AbstractEventLoop, config: Any, context: Any) -> ConnectionManager:
+        manager = managers.get(context)
+        if manager is None:
+            manager = managers[context] = ConnectionManager(loop, limits, is_draining)
+            watcher = loop.create_task(kept(_drain_at_end, manager, config, context))
             watchers.add(watcher)
             watcher.add_done_callback(watchers.discard)
-        return hub
+        return manager
 
     def serve(*args: Any) -> Any:
         app, _, config, context, _, reader, writer = args
         if not is_stock and _is_ours(app, config, context, reader, writer):
-            return _Served(guarded, hub_of, args)
+            return _ServedConnection(guarded, manager_of, args)
         return guarded(*args)
 
     module.TCPServer = serve
@@ -85,9 +85,9 @@ def patched_hypercorn(
         module.TCPServer = stock
 
 
-async def _drain_at_end(hub: ConnectionManager, config: Any, context: Any) -> None:
+async def _drain_at_end(manager: ConnectionManager, config: Any, context: Any) -> None:
     await context.terminated.wait()
-    hub.drain(config.graceful_timeout - _MARGIN_S)
+    manager.drain(config.graceful_timeout - _MARGIN_S)
 
 
 def _find_hook() -> tuple[Any, Any] | str:
@@ -104,13 +104,16 @@ def _find_hook() -> tuple[Any, Any] | str:
     return run, stock
 
 
-class _Served:
+class _ServedConnection:
     """Takes the place of hypercorn's ``TCPServer`` for one connection; awaited until its end."""
 
     def __init__(
-        self, stock: Any, hub_of: Callable[[Any, Any, Any], ConnectionManager], args: Sequence[Any]
+        self,
+        stock: Any,
+        manager_of: Callable[[Any, Any, Any], ConnectionManager],
+        args: Sequence[Any],
     ) -> None:
-        self._stock, self._hub_of, self._args = stock, hub_of, args
+        self._stock, self._manager_of, self._args = stock, manager_of, args
 
     def __await__(self) -> Generator[Any, None, None]:
         return self._run().__await__()
@@ -121,24 +124,25 @@ class _Served:
         if transport.is_closing():  # the client left before its turn came
             return
         stream = transport.get_protocol()
-        gone: asyncio.Future[None] | None = None
+        disconnected: asyncio.Future[None] | None = None
 
-        def hand_on(data: bytes) -> None:
-            nonlocal gone
-            gone = _gone(loop, reader)  # from now on: earlier applications may have to end first
+        def upgrade(data: bytes) -> None:
+            nonlocal disconnected
+            # From now on: earlier applications may have to end first.
+            disconnected = _watch_disconnect(loop, reader)
             transport.set_protocol(stream)
             reader.feed_data(data)
             if not transport.is_reading():
                 transport.resume_reading()
 
         connection = ServerConnection(
-            self._hub_of(loop, config, context),
+            self._manager_of(loop, config, context),
             app.app,
             loop,
             root_path=config.root_path,
             state=state or None,
-            hand_on=hand_on,
-            take=fast_path_of(app.app),
+            upgrade=upgrade,
+            try_fast_path=fast_path_of(app.app),
         )
         transport.set_protocol(connection)
         connection.connection_made(transport)
@@ -149,51 +153,52 @@ class _Served:
             connection.cancel()
             raise
         finally:
-            if gone is None:
-                stream.connection_lost(None)  # it does not hear of it from the transport
-        if gone is not None:
-            await self._run_stock(gone)
+            if disconnected is None:
+                stream.connection_lost(None)  # the transport no longer calls it
+        if disconnected is not None:
+            await self._run_stock(disconnected)
 
-    async def _run_stock(self, gone: asyncio.Future[None]) -> None:
-        """Let hypercorn go on; end what it does for a client that is *gone*.
+    async def _run_stock(self, disconnected: asyncio.Future[None]) -> None:
+        """Let hypercorn go on; end what it does for a client that has *disconnected*.
 
         Where a client sends bytes behind a websocket's handshake without waiting for 101,
-        hypercorn answers 400, and never tells the application.
+        hypercorn responds 400, and the application never gets a disconnect event.
         """
         loop = self._args[1]
 
-        def is_gone(_: object) -> None:
+        def limit_rest(_: object) -> None:
             with suppress(RuntimeError):  # it has ended in this moment
                 limit.reschedule(loop.time() + _ORPHAN_S)
 
         try:
             async with asyncio.timeout(None) as limit:
-                gone.add_done_callback(is_gone)
+                disconnected.add_done_callback(limit_rest)
                 await self._stock(*self._args)
         except TimeoutError:
-            LOG.debug("ended an application that was not told that its client is gone")
+            LOG.debug("cancelled an application whose client had disconnected")
         finally:
-            gone.remove_done_callback(is_gone)
+            disconnected.remove_done_callback(limit_rest)
 
 
-def _gone(loop: asyncio.AbstractEventLoop, reader: Any) -> asyncio.Future[None]:
-    """Return what is resolved when nothing more will come from the client of *reader*."""
-    gone = loop.create_future()
+def _watch_disconnect(loop: asyncio.AbstractEventLoop, reader: Any) -> asyncio.Future[None]:
+    """Return a future that is resolved when nothing more will come from the client of *reader*."""
+    disconnected = loop.create_future()
 
-    def tells(method: Callable[..., None]) -> Callable[..., None]:
-        def told(*args: Any) -> None:
+    def resolving(method: Callable[..., None]) -> Callable[..., None]:
+        def call(*args: Any) -> None:
             method(*args)
-            if not gone.done():
-                gone.set_result(None)
+            if not disconnected.done():
+                disconnected.set_result(None)
 
-        return told
+        return call
 
-    reader.feed_eof, reader.set_exception = tells(reader.feed_eof), tells(reader.set_exception)
-    return gone
+    reader.feed_eof = resolving(reader.feed_eof)
+    reader.set_exception = resolving(reader.set_exception)
+    return disconnected
 
 
 def _is_ours(app: Any, config: Any, context: Any, reader: Any, writer: Any) -> bool:
-    """Tell whether a connection needs nothing that only stock hypercorn does."""
+    """Return True if a connection needs nothing that only stock hypercorn does."""
     return (
         type(app).__name__ == "ASGIWrapper"
         and not _speaks_h2(writer)
@@ -206,13 +211,13 @@ def _is_ours(app: Any, config: Any, context: Any, reader: Any, writer: Any) -> b
 
 
 def _speaks_h2(writer: Any) -> bool:
-    """Tell whether HTTP/2 was agreed on, which only a server does that was configured for it."""
+    """Return True if TLS negotiated HTTP/2, which a server has to be configured for."""
     tls = writer.get_extra_info("ssl_object")
     return tls is not None and tls.selected_alpn_protocol() == "h2"
 
 
 def _move_input(reader: Any, connection: ServerConnection) -> None:
-    """Hand on what came before we did: the stream reader has been receiving since the accept."""
+    """Pass on what came before *connection* was made: the reader receives since the accept."""
     data = bytes(reader._buffer)
     reader._buffer.clear()
     if not connection.transport.is_reading():

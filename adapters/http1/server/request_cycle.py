@@ -1,6 +1,6 @@
-"""One HTTP/1.1 exchange as an ASGI application sees it: ``receive``, ``send``, and their ends.
+"""Request and response of HTTP/1.1 as one call of an ASGI application.
 
-The head of an answer is held back until the first piece of its body is at hand, or until the
+The head of a response is held back until the first piece of its body is at hand, or until the
 event loop comes round, so that both go out in one write and a slow first piece delays nothing.
 """
 
@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
-from http import HTTPStatus
 from typing import Any, Protocol
 
 from .errors import ClientDisconnectedError
+from .input_buffer import InputBuffer
+from .response_head import encode_head
+from .writer import ConnectionWriter
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -24,11 +26,8 @@ App = Callable[
 LOG = logging.getLogger("swapchart.h1")
 
 _JOIN_BYTES = 1 << 16  # larger pieces are not copied to be sent together with their framing
-_COALESCE = 256  # pieces of a request's body that are kept apart; tiny chunks cost memory
-_FRAMING = frozenset({b"connection", b"content-length", b"keep-alive", b"transfer-encoding"})
-_LOOKED_AT = _FRAMING | {b"date"}
+_COALESCE = 256  # chunks of a request's body that are kept apart; tiny ones cost memory
 _BODILESS = frozenset({204, 304})
-_BREAKING = b"\r\n\0"
 _DISCONNECT = "http.disconnect"
 
 _ENDED: Scope = {}
@@ -51,77 +50,68 @@ For an application that does not call `receive` for a while, because it has no r
 
 
 class ConnectionContext(Protocol):
-    """What all connections of a server have in common."""
+    """Server that a connection belongs to, as its requests see it."""
 
-    date: bytes  # the whole Date field of now, with its CRLF
-    keep_alive: bytes  # the whole Keep-Alive field
+    date: bytes  # the complete Date field of now, with its CRLF
+    keep_alive: bytes  # the complete Keep-Alive field, with its CRLF
     is_draining: Callable[[], bool]
 
-    def flush_later(self, exchange: RequestCycle) -> None:
-        """Call ``flush_head`` when the event loop comes round."""
+    def flush_later(self, cycle: RequestCycle) -> None:
+        """Call ``flush_head`` of *cycle* in the next turn of the event loop."""
 
 
 class ClientConnection(Protocol):
-    """What an exchange asks of the connection it runs on."""
+    """Connection that a request came by."""
 
     loop: asyncio.AbstractEventLoop
-    is_paused: bool  # `body_taken` is waited for
-    stalled: asyncio.Future[None] | None  # pending while the client does not read
+    input_buffer: InputBuffer
+    writer: ConnectionWriter
 
     @property
-    def hub(self) -> ConnectionContext:
-        """What the connections have in common."""
+    def manager(self) -> ConnectionContext:
+        """The server that the connection belongs to."""
 
-    def write(self, data: bytes) -> None:
-        """Send, at the end of the loop's turn at the latest."""
+    def body_consumed(self) -> None:
+        """Read on: the application has taken what was buffered of the request's body."""
 
-    def write_parts(self, parts: Iterable[bytes]) -> None:
-        """Send at once what is too large to be copied together."""
+    def run(self, cycle: RequestCycle, app: App) -> None:
+        """Let *app* serve *cycle*, in a task."""
 
-    def body_taken(self) -> None:
-        """The application has taken what was buffered of the request's body."""
+    def response_complete(self, cycle: RequestCycle) -> None:
+        """Go on behind the response of *cycle*."""
 
-    async def wait_writable(self) -> None:
-        """Wait while the client does not read."""
-
-    def run(self, exchange: RequestCycle, app: App) -> None:
-        """Let *app* serve *exchange*, in a task."""
-
-    def answered(self, exchange: RequestCycle) -> None:
-        """The answer is complete."""
-
-    def ended(self, exchange: RequestCycle) -> None:
-        """The application has returned."""
+    def application_returned(self, cycle: RequestCycle) -> None:
+        """Forget *cycle*, whose application has returned."""
 
     def abort(self) -> None:
-        """Cut the client off: what it got must not look complete."""
+        """Disconnect the client at once: what it got must not look complete."""
 
-    def refuse(self, exchange: RequestCycle, status: int) -> None:
-        """Answer *exchange*, of whose answer nothing was sent, with an error, and close."""
+    def reject(self, cycle: RequestCycle, status: int) -> None:
+        """Send an error for *cycle*, of whose response nothing was sent, and close."""
 
 
 class RequestCycle:
-    """One request and its answer.
+    """One request and its response.
 
     Attributes:
         scope: The ASGI scope.
-        task: Runs the application; None before its turn (pipelining).
+        task: Runs the application; None before its turn (pipelining) and on the fast path.
         keep_alive: The client allows another request on the connection.
-        is_head: The answer has no body, whatever its fields say.
-        is_received: The whole request is here.
-        is_started: The application has begun to answer.
-        is_head_sent: Bytes of the answer are on their way.
-        is_answered: The answer is complete.
-        is_gone: There is no client any more.
+        is_head: The response has no body, whatever its fields say.
+        is_received: The request is complete.
+        is_started: The application has begun to respond.
+        is_head_sent: Bytes of the response are on their way.
+        is_complete: The response is complete.
+        is_disconnected: The client has left, or was disconnected.
         is_expecting: The client waits for ``100 Continue`` before it sends the body.
         size: Buffered bytes of the request's body.
-        received: Bytes of it that have come so far.
-        waiter: What ``receive`` waits for, if it does.
-        on_disconnect: Called when the client leaves; for who serves it without a task, or does not
-            `receive` for a while.
+        received: Bytes of the request's body that have come so far.
+        waiter: Future that ``receive`` waits for, if it does.
+        on_disconnect: Called when the client disconnects; for an application that serves the
+            request without a task, or does not call `receive` for a while.
     """
 
-    # Not slots: what nearly every exchange leaves as it is costs nothing as a default here.
+    # Not slots: what nearly every request leaves as it is costs nothing as a default here.
     task: asyncio.Task[None] | None = None
     waiter: asyncio.Future[None] | None = None
     on_disconnect: Callable[[], None] | None = None
@@ -129,20 +119,20 @@ class RequestCycle:
     is_received = False
     is_started = False
     is_head_sent = False
-    is_answered = False
-    is_gone = False
+    is_complete = False
+    is_disconnected = False
     size = 0
     received = 0
-    _end_delivered = False  # that the request's body has ended
+    _end_delivered = False  # the application knows that the request's body has ended
     _status = 0
     _chunked = False
     _has_body = True
-    _left = -1  # bytes that the announced length still lacks; -1 when none is announced
+    _remaining = -1  # bytes that the announced length still lacks; -1 when none is announced
     _head: Iterable[tuple[bytes, bytes]] = ()
 
     def __init__(
         self,
-        line: ClientConnection,
+        connection: ClientConnection,
         scope: Scope,
         *,
         keep_alive: bool,
@@ -152,30 +142,31 @@ class RequestCycle:
         self.scope = scope
         self.keep_alive = keep_alive
         self.is_expecting = is_expecting
-        self._line = line
+        self._connection = connection
+        self._writer = connection.writer
         self._is_1_0 = is_1_0
-        self._pieces: list[bytes] = []
+        self._chunks: list[bytes] = []
         if scope["method"] == "HEAD":
             self.is_head = True
 
     @property
     def is_waiting(self) -> bool:
-        """Tell whether the client need not send its body now."""
+        """True if the client need not send its body now."""
         return self.is_expecting or self.is_head_sent
 
     # -- the request -------------------------------------------------------------------
 
     def feed(self, data: bytes) -> None:
         """Buffer a piece of the request's body."""
-        if self.is_answered or self.is_gone:
+        if self.is_complete or self.is_disconnected:
             return
         self.is_expecting = False  # it did not wait
-        pieces = self._pieces
-        pieces.append(data)
+        chunks = self._chunks
+        chunks.append(data)
         self.size += len(data)
         self.received += len(data)
-        if len(pieces) > _COALESCE:
-            pieces[:] = [b"".join(pieces)]
+        if len(chunks) > _COALESCE:
+            chunks[:] = [b"".join(chunks)]
         if self.waiter is not None:
             self.wake()
 
@@ -186,9 +177,9 @@ class RequestCycle:
             waiter.set_result(None)
 
     def disconnect(self) -> None:
-        """Note that the client is gone."""
-        self.is_gone = True
-        self._pieces.clear()
+        """Note that the client has left, and drop what it has sent."""
+        self.is_disconnected = True
+        self._chunks.clear()
         self.size = 0
         self.wake()
         if self.on_disconnect is not None:
@@ -197,20 +188,21 @@ class RequestCycle:
     async def receive(self) -> Message:
         """Return the next ASGI message; by one task at a time.
 
-        Pieces of the body that came together come together; ``http.disconnect`` is told as soon
-        as the client is gone or has its whole answer, even before a body that is still here.
+        Pieces of the body that came together are returned together. ``http.disconnect`` is
+        returned as soon as the client has left or has its complete response, even before a body
+        that is still buffered.
         """
         while True:
-            if self.is_gone or self.is_answered:
+            if self.is_disconnected or self.is_complete:
                 return {"type": _DISCONNECT}
-            if self._pieces:
-                pieces = self._pieces
-                body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-                pieces.clear()
+            if self._chunks:
+                chunks = self._chunks
+                body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+                chunks.clear()
                 self.size = 0
                 self._end_delivered = self.is_received
-                if self._line.is_paused:
-                    self._line.body_taken()
+                if self._connection.input_buffer.is_paused:
+                    self._connection.body_consumed()
                 return {"type": "http.request", "body": body, "more_body": not self.is_received}
             if self.is_received and not self._end_delivered:
                 self._end_delivered = True
@@ -218,21 +210,26 @@ class RequestCycle:
             if self.is_expecting and not self.is_received:
                 self.is_expecting = False
                 if not self.is_head_sent:
-                    self._line.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                    self._writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             await self._wait()
 
     def set_on_disconnect(self, callback: Callable[[], None] | None) -> None:
         """Set *callback* to be called when the client disconnects; at once if it already has."""
         self.on_disconnect = callback
-        if self.is_gone and callback is not None:
+        if self.is_disconnected and callback is not None:
             callback()
 
     @property
     def full_body(self) -> bytes | None:
         """Complete body of the request; None while it is incomplete or not in one piece."""
-        if not self.is_received or self._end_delivered or self.is_gone or len(self._pieces) != 1:
+        if (
+            not self.is_received
+            or self._end_delivered
+            or self.is_disconnected
+            or len(self._chunks) != 1
+        ):
             return None
-        return self._pieces[0]
+        return self._chunks[0]
 
     def take_body(self) -> bytes | None:
         """Return `full_body` and consume it, as `receive` would."""
@@ -240,62 +237,63 @@ class RequestCycle:
         if body is not None:
             self._end_delivered = True
             self.size = 0
-            self._pieces.clear()
-            if self._line.is_paused:
-                self._line.body_taken()
+            self._chunks.clear()
+            if self._connection.input_buffer.is_paused:
+                self._connection.body_consumed()
         return body
 
     async def _wait(self) -> None:
         if self.waiter is not None and not self.waiter.done():
             raise RuntimeError("receive() is already being waited for")
-        self.waiter = self._line.loop.create_future()
+        self.waiter = self._connection.loop.create_future()
         await self.waiter
 
-    # -- the answer --------------------------------------------------------------------
+    # -- the response ------------------------------------------------------------------
 
     async def send(self, message: Mapping[str, Any]) -> None:
         """Take an ASGI message; waits while the client does not keep up.
 
         Raises:
-            ClientDisconnectedError: The client left or was cut.
-            RuntimeError: The message is not one of ours, or not in its place.
-            ValueError: A field of the head would break it, or the body has not the length said.
+            ClientDisconnectedError: The client left or was disconnected.
+            RuntimeError: The message is of an unknown type, or not in its place.
+            ValueError: A header field would break the head, or the body has not the length that
+                was announced.
         """
-        if self.is_gone:
-            raise ClientDisconnectedError("the client is gone")
+        if self.is_disconnected:
+            raise ClientDisconnectedError("the client has disconnected")
         kind = message["type"]
         if kind == "http.response.body":
             self._send_body(message.get("body", b""), message.get("more_body", False))
         elif kind == "http.response.start":
             if self.is_started:
-                raise RuntimeError("the answer has been started before")
+                raise RuntimeError("the response has already been started")
             self._status = message["status"]
             self._head = message.get("headers", ())
             self.is_started = True
-            self._line.hub.flush_later(self)
+            self._connection.manager.flush_later(self)
         else:
             raise RuntimeError(f"unexpected message {kind!r}")
-        if self._line.stalled is not None:
-            await self._line.wait_writable()
-            if self.is_gone and not self.is_answered:
-                raise ClientDisconnectedError("the client is gone")
+        if self._writer.stalled is not None:
+            await self._writer.wait_writable()
+            if self.is_disconnected and not self.is_complete:
+                raise ClientDisconnectedError("the client has disconnected")
 
     @property
     def can_send_full_response(self) -> bool:
-        """Tell whether `send_full_response` would."""
-        return not (self.is_gone or self.is_started or self._line.stalled is not None)
+        """True if `send_full_response` would send."""
+        return not (self.is_disconnected or self.is_started or self._writer.stalled is not None)
 
     def send_full_response(
         self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes
     ) -> bool:
-        """Send a whole answer without waiting; False: not now, `send` it.
+        """Send a complete response without waiting; False means that `send` has to be used.
 
         Raises:
-            ClientDisconnectedError: The client left or was cut.
+            ClientDisconnectedError: The client left or was disconnected.
             ValueError: As `send`.
         """
-        if self.is_gone:
-            raise ClientDisconnectedError("the client is gone")
+        if self.is_disconnected:
+            raise ClientDisconnectedError("the client has disconnected")
         if not self.can_send_full_response:
             return False
         self._status, self._head, self.is_started = status, headers, True
@@ -304,100 +302,80 @@ class RequestCycle:
 
     def flush_head(self) -> None:
         """Send a head whose body has not come in the same turn of the loop."""
-        if self.is_head_sent or self.is_gone:
+        if self.is_head_sent or self.is_disconnected:
             return
         try:
             head = self._build_head(None)
         except (ValueError, TypeError):
-            return  # said again, to the application, with the first piece
+            return  # raised again, to the application, with the first piece
         self.is_head_sent = True
-        self._line.write(head)
+        self._writer.write(head)
 
     def _send_body(self, body: bytes, more: bool) -> None:
         if not self.is_started:
-            raise RuntimeError("a body before the answer was started")
-        if self.is_answered:
-            raise RuntimeError("a body behind the end of the answer")
+            raise RuntimeError("a body before the response was started")
+        if self.is_complete:
+            raise RuntimeError("a body behind the end of the response")
         head = b"" if self.is_head_sent else self._build_head(None if more else len(body))
-        if self._left >= 0:
-            self._left -= len(body)
-            if self._left < 0 or (self._left and not more):
+        if self._remaining >= 0:
+            self._remaining -= len(body)
+            if self._remaining < 0 or (self._remaining and not more):
                 raise ValueError("the body has not the length that was announced")
         self.is_head_sent = True
-        line = self._line
         if not self._has_body:
             if head:
-                line.write(head)
+                self._writer.write(head)
         elif self._chunked:
             self._write_chunk(head, body, more)
         elif len(body) > _JOIN_BYTES:
-            line.write_parts((head, body))
+            self._writer.write_parts((head, body))
         elif head or body:
-            line.write(head + body)
+            self._writer.write(head + body)
         if not more:
-            self.is_answered = True
-            line.answered(self)
+            self.is_complete = True
+            self._connection.response_complete(self)
             if self.waiter is not None:
                 self.wake()
 
     def _write_chunk(self, head: bytes, body: bytes, more: bool) -> None:
         end = b"" if more else b"0\r\n\r\n"
-        line = self._line
+        writer = self._writer
         if not body:
             if head or end:
-                line.write(head + end)
+                writer.write(head + end)
         elif len(body) <= _JOIN_BYTES:
-            line.write(b"%b%x\r\n%b\r\n%b" % (head, len(body), body, end))
+            writer.write(b"%b%x\r\n%b\r\n%b" % (head, len(body), body, end))
         else:
-            line.write_parts((b"%b%x\r\n" % (head, len(body)), body, b"\r\n" + end))
+            writer.write_parts((b"%b%x\r\n" % (head, len(body)), body, b"\r\n" + end))
 
     def _build_head(self, length: int | None) -> bytes:
-        """Write the head, and settle how the body is framed and whether the connection lasts.
+        """Encode the head; decides how the body is framed and whether the connection lasts.
 
         Args:
-            length: Length of the whole body, where it is at hand; bytes.
+            length: Length of the complete body, where it is at hand; bytes.
         """
-        line = self._line
-        parts = [_STATUS_LINES.get(self._status) or status_line(self._status)]
-        announced: bytes | None = None
-        date = line.hub.date
-        for name, value in self._head:
-            low = name.lower()
-            if low in _LOOKED_AT:
-                if low == b"content-length":
-                    announced = value
-                    if self._status == 204:
-                        continue
-                elif low == b"date":
-                    date = b""
-                else:
-                    if low == b"connection" and value.lower() == b"close":
-                        self.keep_alive = False
-                    continue
-            parts += (name, b": ", value, b"\r\n")
-        head = b"".join(parts)
-        if len(head) - len(head.translate(None, _BREAKING)) != (len(parts) + 3) // 2:
-            raise ValueError("CR, LF or NUL in the head of an answer")
-        framing = self._settle_framing(announced, length)
-        # An answer to half a request closes too: its rest could be taken for the next one.
-        if not (self.keep_alive and self.is_received) or line.hub.is_draining():
+        manager = self._connection.manager
+        head, date, announced, closes = encode_head(self._status, self._head, manager.date)
+        if closes:
             self.keep_alive = False
-            framing += b"connection: close\r\n"
-        elif self._is_1_0:
-            framing += b"connection: keep-alive\r\n" + line.hub.keep_alive
-        else:
-            framing += line.hub.keep_alive
-        return b"%b%b%b\r\n" % (head, framing, date)
+        framing = self._settle_framing(announced, length)
+        # A response to half a request closes too: its rest could be taken for the next one.
+        if not (self.keep_alive and self.is_received) or manager.is_draining():
+            self.keep_alive = False
+            return b"%b%bconnection: close\r\n%b\r\n" % (head, framing, date)
+        if self._is_1_0:
+            framing += b"connection: keep-alive\r\n"
+        return b"%b%b%b%b\r\n" % (head, framing, manager.keep_alive, date)
 
     def _settle_framing(self, announced: bytes | None, length: int | None) -> bytes:
         """Decide how the body is framed; returns the field that says so, unless it is there."""
         if announced is not None:
             if not announced.isdigit():
                 raise ValueError(f"expected a decimal Content-Length, got {announced!r}")
-            self._left = int(announced)
+            self._remaining = int(announced)
         if self.is_head or self._status in _BODILESS:
             self._has_body = False
-            self._left = -1
+            self._remaining = -1
             return b""
         if announced is not None:
             return b""
@@ -412,54 +390,44 @@ class RequestCycle:
     # -- the application ---------------------------------------------------------------
 
     def run_in_task(self, app: App) -> None:
-        """Let *app* serve this exchange, which nobody has served by a task until now."""
-        self._line.run(self, app)
+        """Let *app* serve this request in a task; no task has served it until now."""
+        self._connection.run(self, app)
 
     def finish(self) -> None:
-        """End what was served without a task."""
+        """End a request that was served without a task."""
         self.scope = _ENDED
         self.on_disconnect = None
-        self._line.ended(self)
+        self._connection.application_returned(self)
 
     async def run(self, app: App) -> None:
-        """Run *app* to its end; whatever it leaves undone is never passed off as an answer."""
+        """Run *app* to its end; a response that it leaves incomplete never looks complete."""
         try:
             await app(self.scope, self.receive, self.send)
         except ClientDisconnectedError:
-            pass  # it was told, and need not mind
+            pass  # the application was told by this very error
         except Exception:
             LOG.exception("%s %s failed", self.scope["method"], self.scope["path"])
             self.fail()
         except BaseException:  # cancelled
-            self._line.abort()
+            self._connection.abort()
             raise
         else:
-            if not (self.is_answered or self.is_gone):
-                LOG.error("%s %s was not answered", self.scope["method"], self.scope["path"])
+            if not (self.is_complete or self.is_disconnected):
+                LOG.error(
+                    "the application sent no complete response to %s %s",
+                    self.scope["method"],
+                    self.scope["path"],
+                )
                 self.fail()
         finally:
-            self.scope = _ENDED  # it leads back here, and the collector is to have nothing to do
-            self._line.ended(self)
+            self.scope = _ENDED  # breaks a reference cycle, which saves garbage collection
+            self._connection.application_returned(self)
 
     def fail(self) -> None:
-        """Answer 500, or cut the client off where it has got a part of an answer."""
-        if self.is_answered or self.is_gone:
+        """Send 500, or disconnect the client where it has got a part of a response."""
+        if self.is_complete or self.is_disconnected:
             return
         if self.is_head_sent:
-            self._line.abort()
+            self._connection.abort()
         else:
-            self._line.refuse(self, 500)
-
-
-def status_line(status: int) -> bytes:
-    """Return the first line of an answer, with its CRLF; statuses are 200..599 here."""
-    if not 200 <= status <= 599:
-        raise ValueError(f"expected a status of 200..599, got {status}")
-    try:
-        phrase = HTTPStatus(status).phrase
-    except ValueError:
-        phrase = ""
-    return f"HTTP/1.1 {status} {phrase}\r\n".encode("ascii")
-
-
-_STATUS_LINES = {s.value: status_line(s.value) for s in HTTPStatus if s.value >= 200}
+            self._connection.reject(self, 500)

@@ -1,12 +1,12 @@
-"""Serve HTTP/1.1 with our own protocol inside uvicorn.
+"""HTTP/1.1 of this package inside uvicorn.
 
-uvicorn takes anybody's protocol class (``Config(http=...)``), so nothing of it is replaced.
-Sockets, lifespan and TLS stay uvicorn's, and so do websockets: such connections are handed, with
-the bytes read so far, to the class that it has for them.
+uvicorn takes any protocol class (``Config(http=...)``), so nothing of it is replaced. Sockets,
+lifespan and TLS stay uvicorn's, and so do websockets: such connections are handed over, with the
+bytes read so far, to the class that it has for them.
 
-How that class is called, and what a protocol has to do with ``ServerState``, is written nowhere
-but in uvicorn's own protocols. Where it is not what we know, uvicorn serves as it is, and one
-warning says so.
+How that class is called, and what a protocol has to do with ``ServerState``, is documented only by
+uvicorn's own protocols. Where they differ from what is expected here, uvicorn serves as it is, and
+one warning says so.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ _OPTIONS = (
     "access_log", "encoded_headers", "limit_concurrency", "loaded_app", "root_path", "ssl",
     "timeout_graceful_shutdown", "ws_protocol_class",
 )  # fmt: skip
-_UNKNOWN = "uvicorn serves HTTP/1.1 by itself, slower and without our limits: %s"
-_MARGIN_S = 0.1  # how long before uvicorn's own deadline we cut what is left
+_UNKNOWN = "uvicorn serves HTTP/1.1 by itself, slower and without limits: %s"
+_MARGIN_S = 0.1  # how long before uvicorn's own deadline the remaining connections are aborted
 
 
 def uvicorn_protocol(
     limits: H1Limits, is_draining: Callable[[], bool] = lambda: False
 ) -> type[asyncio.Protocol] | str:
-    """Return what makes uvicorn serve by our protocol, for its ``Config(http=...)``.
+    """Return the protocol of this package for uvicorn's ``Config(http=...)``.
 
     A server that is configured for what only uvicorn does (access log, fields of its own, a root
-    path, a limit of connections) is served by uvicorn's own class, within the limits of `h1_stock`.
+    path, a limit of connections) is served by uvicorn's own class, within the limits of `stock`.
 
     Args:
-        limits: What one client may ask of us.
-        is_draining: Tells whether answers are to carry ``Connection: close`` already; asked for
-            each answer. A server that is being shut down drains anyhow.
+        limits: Limits of each client.
+        is_draining: Returns True if responses have to carry ``Connection: close`` already; called
+            for each response. A server that is being shut down drains anyhow.
     """
     try:
         from uvicorn.protocols.http.auto import AutoHTTPProtocol  # an optional extra
@@ -53,35 +53,35 @@ def uvicorn_protocol(
         LOG.warning(_UNKNOWN, exc)
         return "auto"
     guarded = guarded_uvicorn(limits)
-    houses: dict[Any, _ServerContext | None] = {}  # of servers; nearly always of one
-    is_told = False
+    contexts: dict[Any, _ServerContext | None] = {}  # of servers; nearly always of one
+    has_warned = False
 
-    def house_of(args: tuple[Any, ...], given: dict[str, Any]) -> _ServerContext | None:
-        nonlocal is_told
+    def context_of(args: tuple[Any, ...], given: dict[str, Any]) -> _ServerContext | None:
+        nonlocal has_warned
         if problem := _find_problem(args, given):
-            if not is_told:
+            if not has_warned:
                 LOG.warning(_UNKNOWN, problem)
-            is_told = True
+            has_warned = True
             return None
         state = given["server_state"]
-        if state not in houses:
+        if state not in contexts:
             is_ours = _is_ours(given["config"])
-            houses[state] = _ServerContext(given, limits, is_draining) if is_ours else None
-        return houses[state]
+            contexts[state] = _ServerContext(given, limits, is_draining) if is_ours else None
+        return contexts[state]
 
     def accept(*args: Any, **given: Any) -> asyncio.Protocol:
-        house = house_of(args, given)
-        if house is not None:
-            return _AcceptedConnection(house)
-        stock: Any = AutoHTTPProtocol if is_told or guarded is None else guarded
+        context = context_of(args, given)
+        if context is not None:
+            return _AcceptedConnection(context)
+        stock: Any = AutoHTTPProtocol if has_warned or guarded is None else guarded
         return cast("asyncio.Protocol", stock(*args, **given))
 
-    # It is called, and asked for alpn_protocols, and that is all that is done with it.
+    # uvicorn only calls it and asks it for alpn_protocols.
     return cast("type[asyncio.Protocol]", accept)
 
 
 def _find_problem(args: tuple[Any, ...], given: dict[str, Any]) -> str:
-    """Return why a uvicorn that calls like this is not one we know; empty if it is."""
+    """Return why this uvicorn is not supported; empty if it is."""
     if args or set(given) != _ARGUMENTS:
         return "it makes protocols from other arguments"
     config, state = given["config"], given["server_state"]
@@ -96,7 +96,7 @@ def _find_problem(args: tuple[Any, ...], given: dict[str, Any]) -> str:
 
 
 def _is_ours(config: Any) -> bool:
-    """Tell whether a server needs nothing that only uvicorn's own protocol does."""
+    """Return True if a server needs nothing that only uvicorn's own protocol does."""
     return (
         not config.access_log
         and not config.encoded_headers
@@ -107,18 +107,21 @@ def _is_ours(config: Any) -> bool:
 
 
 class _ServerContext:
-    """What the connections of one server have in common, besides the hub.
+    """One server of uvicorn, as its connections see it.
 
     Attributes:
-        hub: Looks after them.
+        manager: Manager of the connections.
         loop: The running loop.
         config: uvicorn's.
         state: uvicorn's ``ServerState``.
-        app_state: What the lifespan left for the scopes.
-        take: Serves a request without a task, or returns False; None if the application cannot.
+        app_state: State of the lifespan, for the scopes.
+        try_fast_path: Serves a request without a task, or returns False; None if the application
+            cannot.
     """
 
-    __slots__ = ("_app", "_take", "app_state", "config", "hub", "loop", "state", "take")
+    __slots__ = (
+        "_app", "_fast_path", "app_state", "config", "loop", "manager", "state", "try_fast_path",
+    )  # fmt: skip
 
     def __init__(
         self, given: dict[str, Any], limits: H1Limits, is_draining: Callable[[], bool]
@@ -127,61 +130,61 @@ class _ServerContext:
             given["config"], given["server_state"], given["app_state"],
         )  # fmt: skip
         self.loop: asyncio.AbstractEventLoop = given["_loop"] or asyncio.get_running_loop()
-        self.hub = ConnectionManager(self.loop, limits, is_draining)
+        self.manager = ConnectionManager(self.loop, limits, is_draining)
         self._app: App = self.config.loaded_app
-        self._take = fast_path_of(self._app)
-        self.take = None if self._take is None else self._count_taken
+        self._fast_path = fast_path_of(self._app)
+        self.try_fast_path = None if self._fast_path is None else self._count_fast_path
 
     def app(self, *args: Any) -> Any:
         """Call the application for a request, and count it."""
         self.state.total_requests += 1
         return self._app(*args)
 
-    def _count_taken(self, exchange: RequestCycle) -> bool:
-        assert self._take is not None
-        is_taken = self._take(exchange)
-        self.state.total_requests += is_taken
-        return is_taken
+    def _count_fast_path(self, cycle: RequestCycle) -> bool:
+        assert self._fast_path is not None
+        is_served = self._fast_path(cycle)
+        self.state.total_requests += is_served
+        return is_served
 
 
 class _AcceptedConnection(asyncio.Protocol):
-    """A connection as uvicorn knows it: it is waited for until its socket and its tasks are over.
+    """A connection as uvicorn knows it: uvicorn waits until its socket and its tasks have ended.
 
-    Only the accept comes here; then the transport's protocol is the connection itself.
+    Only `connection_made` is called here; then the transport's protocol is the connection itself.
     """
 
-    __slots__ = ("_house", "_transport")
+    __slots__ = ("_context", "_transport")
 
-    def __init__(self, house: _ServerContext) -> None:
-        self._house = house
+    def __init__(self, context: _ServerContext) -> None:
+        self._context = context
         self._transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
-        house, self._transport = self._house, cast("asyncio.Transport", transport)
+        context, self._transport = self._context, cast("asyncio.Transport", transport)
         connection = ServerConnection(
-            house.hub,
-            house.app,
-            house.loop,
-            state=house.app_state or None,
-            hand_on=None if house.config.ws_protocol_class is None else self._hand_on,
-            take=house.take,
+            context.manager,
+            context.app,
+            context.loop,
+            state=context.app_state or None,
+            upgrade=None if context.config.ws_protocol_class is None else self._upgrade,
+            try_fast_path=context.try_fast_path,
         )
-        house.state.connections.add(self)
+        context.state.connections.add(self)
         connection.finished.add_done_callback(self._forget)
         self._transport.set_protocol(connection)
         connection.connection_made(transport)
 
     def shutdown(self) -> None:
-        """Let all connections of the server end; uvicorn asks each of those it knows."""
-        limit_s = self._house.config.timeout_graceful_shutdown
-        self._house.hub.drain(None if limit_s is None else limit_s - _MARGIN_S)
+        """Drain all connections of the server; uvicorn calls this for each connection."""
+        limit_s = self._context.config.timeout_graceful_shutdown
+        self._context.manager.drain(None if limit_s is None else limit_s - _MARGIN_S)
 
-    def _hand_on(self, data: bytes) -> None:
-        """Let uvicorn go on with a websocket, from the first byte of its head."""
-        house, transport = self._house, self._transport
-        websocket = house.config.ws_protocol_class(
-            config=house.config, server_state=house.state, app_state=house.app_state
+    def _upgrade(self, data: bytes) -> None:
+        """Hand a websocket over to uvicorn, from the first byte of its head."""
+        context, transport = self._context, self._transport
+        websocket = context.config.ws_protocol_class(
+            config=context.config, server_state=context.state, app_state=context.app_state
         )
         transport.set_protocol(websocket)
         websocket.connection_made(transport)
@@ -190,4 +193,4 @@ class _AcceptedConnection(asyncio.Protocol):
         websocket.data_received(data)
 
     def _forget(self, _: object) -> None:
-        self._house.state.connections.discard(self)
+        self._context.state.connections.discard(self)

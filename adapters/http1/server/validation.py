@@ -1,7 +1,7 @@
-"""What a client may ask for, and what is refused before any application sees it. Pure.
+"""Limits of one client, and the checks of a request before any application sees it. Pure.
 
-llhttp, strict as it is by default, refuses ambiguous framing (a length beside a coding, two
-lengths, bare LF, folded fields). Here is what it lets pass and we do not.
+llhttp, strict as it is by default, rejects ambiguous framing (a length beside a coding, two
+lengths, bare LF, folded fields). The checks here reject what it lets pass and this server does not.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from functools import cache
 
-from .request_cycle import status_line
+from .response_head import status_line
 
 SPECIAL = frozenset({b"host", b"expect", b"transfer-encoding", b"upgrade"})
 """Names, in lower case, of the fields that ``inspect_fields`` wants to see."""
@@ -23,7 +23,7 @@ _REQUEST_LINE = re.compile(rb"[^\r\n]* HTTP/(\d+\.\d+)\r?\n")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class H1Limits:
-    """What one client may ask of us.
+    """Limits of one client.
 
     Attributes:
         header_bytes: Largest head of a request, target included; a trailer or an extension of a
@@ -35,19 +35,19 @@ class H1Limits:
         keep_alive_s: How long a connection without a request is kept, as ``Keep-Alive`` says;
             seconds.
         keep_alive_spare_s: How much longer it is kept, so that a client that believes the field
-            never sends when we close; seconds.
+            never sends while the server closes; seconds.
         body_idle_s: Longest time without a byte of a body that is being sent; seconds.
         body_rate: Least bytes a second, over a minute, of a body that is being sent.
-        write_timeout_s: Longest time without the client taking a byte of its answer; seconds.
-        linger_s: How long a client that is still sending is listened to after its answer, so
-            that it gets to read it; seconds.
+        write_timeout_s: Longest time without the client taking a byte of its response; seconds.
+        linger_s: How long input is read and discarded behind the last response, so that the
+            client gets to read that; seconds.
         drain_idle_s: How long connections without a request are kept after draining began;
             *linger_s* is no longer than this then; seconds.
         body_bytes: Buffered bytes of a body above which the client is paused.
         ahead_bytes: Buffered bytes of further requests above which the client is paused.
         stuck_bytes: Bytes read beyond these limits from a client that stays paused, to find out
             whether it has left.
-        stuck_bytes_in_all: The same of all connections together.
+        stuck_bytes_in_all: The same for all connections together.
     """
 
     header_bytes: int = 32768
@@ -68,10 +68,10 @@ class H1Limits:
 
 
 class BadRequestError(Exception):
-    """A request that is not let through; raised inside the parser's callbacks.
+    """A request is rejected; raised inside the parser's callbacks.
 
     Attributes:
-        status: What to answer.
+        status: Of the response; 400..599.
     """
 
     def __init__(self, status: int, why: str) -> None:
@@ -82,7 +82,11 @@ class BadRequestError(Exception):
 def check_sizes(
     limits: H1Limits, target: bytes, fields: list[tuple[bytes, bytes]], at_most: int
 ) -> None:
-    """Refuse heads that are too large; *at_most* is what the head cannot exceed, in bytes."""
+    """Reject a head that is too large; *at_most* is what it cannot exceed, in bytes.
+
+    Raises:
+        BadRequestError: The head exceeds a limit.
+    """
     if len(fields) > limits.header_fields:
         raise BadRequestError(431, "too many fields")
     if len(target) > limits.target_bytes:
@@ -94,11 +98,14 @@ def check_sizes(
 
 
 def inspect_fields(fields: list[tuple[bytes, bytes]], is_1_0: bool) -> bool:
-    """Refuse what llhttp lets pass; tells whether the client waits for ``100 Continue``.
+    """Check the fields that the server acts on; returns True if the client expects 100.
 
     Args:
-        fields: Those of the head whose names are in ``SPECIAL``.
+        fields: The fields of the head whose names are in ``SPECIAL``; names in lower case.
         is_1_0: The request is HTTP/1.0.
+
+    Raises:
+        BadRequestError: A field is malformed, or asks for what the server does not support.
     """
     is_expecting = False
     hosts = 0
@@ -122,7 +129,11 @@ def inspect_fields(fields: list[tuple[bytes, bytes]], is_1_0: bool) -> bool:
 
 
 def origin_form(method: bytes, target: bytes, fields: list[tuple[bytes, bytes]]) -> bytes:
-    """Reduce an absolute target to its path; its authority replaces Host (RFC 9112 3.2.2)."""
+    """Return the path of an absolute target; its authority replaces Host (RFC 9112 3.2.2).
+
+    Raises:
+        BadRequestError: The target has no known form.
+    """
     if target == b"*" and method == b"OPTIONS":
         return target
     match = _ABSOLUTE.fullmatch(target)
@@ -135,14 +146,14 @@ def origin_form(method: bytes, target: bytes, fields: list[tuple[bytes, bytes]])
 
 
 def status_of_error(data: bytes) -> int:
-    """Tell a wrong version (505) from other unreadable input (400)."""
+    """Return 505 for a request line with a wrong version, 400 for other malformed input."""
     match = _REQUEST_LINE.match(data)
     return 505 if match is not None and match[1] not in (b"1.0", b"1.1") else 400
 
 
 @cache
-def error_answer(status: int) -> tuple[bytes, bytes]:
-    """Return head and body of an error of our own; the head lacks Date and the empty line."""
+def error_response(status: int) -> tuple[bytes, bytes]:
+    """Return head and body of an error response; the head lacks Date and the empty line."""
     kind = "server_error" if status >= 500 else "invalid_request_error"
     line = status_line(status)
     message = line[13:-2].decode("ascii")

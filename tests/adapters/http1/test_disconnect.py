@@ -58,9 +58,9 @@ LEAVING = {
     "waiting": get("/wait"),
     "pipelined": get("/wait") + get("/"),
     "garbage behind": get("/wait") + b"\x00garbage\r\n\r\n",
-    "body unread": get("/deaf", b"Content-Length: 9000000", method=b"POST") + bytes(3_000_000),
+    "body unread": get("/ignore", b"Content-Length: 9000000", method=b"POST") + bytes(3_000_000),
     "body half sent": get("/wait", b"Content-Length: 9", method=b"POST") + b"abc",
-    "much pipelined": get("/deaf") + get("/", b"A: " + b"b" * 4000) * 100,
+    "much pipelined": get("/ignore") + get("/", b"A: " + b"b" * 4000) * 100,
 }
 
 
@@ -97,7 +97,7 @@ def test_disconnect_is_reported_to_application_that_does_not_receive(
 def test_disconnect_is_noticed(server: Server, name: str, how: str) -> None:
     """Whatever a client has sent besides, the application is told within a second that it left."""
 
-    async def deaf(call: Call) -> None:
+    async def ignores_body(call: Call) -> None:
         """Read no body, but look whether the client is there."""
         with contextlib.suppress(ClientDisconnectedError):
             await call.start()
@@ -106,7 +106,7 @@ def test_disconnect_is_noticed(server: Server, name: str, how: str) -> None:
                 await asyncio.sleep(0.01)
         call.events.append("http.disconnect")
 
-    server.handlers.update({"/wait": waits, "/deaf": deaf})
+    server.handlers.update({"/wait": waits, "/ignore": ignores_body})
     client = server.connect()
     client.send(LEAVING[name])
     call = server.wait_call()
@@ -128,15 +128,15 @@ def fill(client: Connection, data: bytes) -> int:
 
 
 STUCK = {
-    "body": (get("/deaf", b"Content-Length: 99999999999", method=b"POST"), bytes(1 << 16)),
+    "body": (get("/ignore", b"Content-Length: 99999999999", method=b"POST"), bytes(1 << 16)),
     "chunks": (
-        get("/deaf", b"Transfer-Encoding: chunked", method=b"POST"), b"1\r\na\r\n" * 10_000,
+        get("/ignore", b"Transfer-Encoding: chunked", method=b"POST"), b"1\r\na\r\n" * 10_000,
     ),
-    "pipelined": (get("/deaf"), get("/", b"A: " + b"b" * 4000) * 10),
+    "pipelined": (get("/ignore"), get("/", b"A: " + b"b" * 4000) * 10),
 }  # fmt: skip
 
 
-async def deaf(call: Call) -> None:
+async def ignores_body(call: Call) -> None:
     """Read no body; note when the client leaves."""
     left = asyncio.Event()
     call.scope["extensions"][ON_DISCONNECT](left.set)
@@ -147,7 +147,7 @@ async def deaf(call: Call) -> None:
 @pytest.mark.parametrize("name", STUCK)
 def test_disconnect_behind_a_full_receive_window_is_noticed(server: Server, name: str) -> None:
     """A client that left while its bytes are not taken is found out, though its end comes last."""
-    server.handlers["/deaf"] = deaf
+    server.handlers["/ignore"] = ignores_body
     head, more = STUCK[name]
     with server.connect() as client:
         client.send(head)
@@ -166,7 +166,7 @@ def test_disconnect_of_remote_client_behind_a_full_window_is_noticed(
 ) -> None:
     """Where the kernel has not the other end, what the client had sent is read until its end."""
     monkeypatch.setattr(sock_diag, "has_left", lambda *_: False)
-    server.handlers["/deaf"] = deaf
+    server.handlers["/ignore"] = ignores_body
     head, more = STUCK[name]
     with server.connect() as client:
         client.send(head)
@@ -240,14 +240,14 @@ def test_stuck_clients_are_read_within_bounds() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         limits = H1Limits(stuck_bytes=3 << 20, stuck_bytes_in_all=4 << 20)
-        hub = ConnectionManager(loop, limits, lambda: False)
+        manager = ConnectionManager(loop, limits, lambda: False)
 
-        async def deaf(scope: Any, receive: Any, send: Any) -> None:
+        async def ignores_body(scope: Any, receive: Any, send: Any) -> None:
             await receive()
             await asyncio.Event().wait()
 
         wires = [StuckWire() for _ in range(3)]
-        connections = [ServerConnection(hub, deaf, loop) for _ in wires]
+        connections = [ServerConnection(manager, ignores_body, loop) for _ in wires]
         for connection, wire in zip(connections, wires, strict=True):
             connection.connection_made(wire)  # type: ignore[arg-type]
             connection.data_received(get("/", b"Content-Length: 99999999", method=b"POST"))
@@ -255,7 +255,7 @@ def test_stuck_clients_are_read_within_bounds() -> None:
             for _ in range(9):
                 for other in connections:
                     if hasattr(other, "transport"):
-                        other.look(loop.time())
+                        other.check_timeouts(loop.time())
                 while wire.is_reading:
                     connection.data_received(bytes(1 << 16))
                     wire.count += 1 << 16
@@ -264,14 +264,14 @@ def test_stuck_clients_are_read_within_bounds() -> None:
         assert 3 << 20 <= taken[0] <= (3 << 20) + slack
         assert 1 << 20 <= taken[1] <= (1 << 20) + slack
         assert taken[2] <= slack
-        assert hub.spare == 0
+        assert manager.spare == 0
         for connection, wire in zip(connections, wires, strict=True):
             connection.connection_lost(None)
             connection.cancel()
             await connection.finished
             wire.ours.close()
             wire.theirs.close()
-        assert hub.spare == limits.stuck_bytes_in_all
+        assert manager.spare == limits.stuck_bytes_in_all
 
     asyncio.run(main())
 

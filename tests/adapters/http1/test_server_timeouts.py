@@ -16,7 +16,7 @@ from tools.loops import has_uvloop
 from tools.net import takes, wait_until
 from tools.rows import row
 
-from swapchart.adapters.http1.server import connection as h1_connection
+from swapchart.adapters.http1.server import timeouts
 from swapchart.adapters.http1.server.connection import ServerConnection
 from swapchart.adapters.http1.server.connections import ConnectionManager
 from swapchart.adapters.http1.server.hypercorn_protocol import ClientDisconnectedError, H1Limits
@@ -134,19 +134,19 @@ def test_keep_alive_announced_timeout_is_kept() -> None:
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        hub = ConnectionManager(loop, H1Limits(), lambda: False)
+        manager = ConnectionManager(loop, H1Limits(), lambda: False)
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
-        connection = ServerConnection(hub, answers, loop)
+        connection = ServerConnection(manager, answers, loop)
         await loop.connect_accepted_socket(lambda: connection, sock=ours)
         await loop.sock_sendall(theirs, GET)
         answer = await loop.sock_recv(theirs, 1000)
         assert b"\r\nkeep-alive: timeout=75\r\n" in answer
         now = loop.time()
-        connection.look(now + 79)
+        connection.check_timeouts(now + 79)
         with pytest.raises(BlockingIOError):
             theirs.recv(1)
-        connection.look(now + 81)
+        connection.check_timeouts(now + 81)
         assert theirs.recv(1) == b""
         theirs.close()
         await connection.finished
@@ -184,7 +184,7 @@ def test_stalled_bodies_are_cut_off(server: Server) -> None:
 @row("C12")
 def test_trickling_bodies_are_cut_off(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """A body that comes too slowly to be meant is a 408, though it never stands still."""
-    monkeypatch.setattr(h1_connection, "_RATE_WINDOW_S", 0.5)
+    monkeypatch.setattr(timeouts, "RATE_WINDOW_S", 0.5)
     with server.connect() as client, takes(0.5):
         client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 999999\r\n\r\n")
         client.socket.settimeout(0.02)
@@ -299,8 +299,8 @@ class Looked:
         self.error = error
         self.done: list[str] = []
 
-    def look(self, now: float) -> None:
-        self._do("look")
+    def check_timeouts(self, now: float) -> None:
+        self._do("check")
 
     def flush_head(self) -> None:
         self._do("flush")
@@ -320,19 +320,19 @@ def test_connection_manager_one_connection_raises_others_are_served(
     """It is cut; heads that wait and the limits of other clients go on as before."""
 
     async def main() -> None:
-        hub = ConnectionManager(
+        manager = ConnectionManager(
             asyncio.get_running_loop(), H1Limits(header_timeout_s=0.04), lambda: False
         )
         broken, fine = Looked(RuntimeError("boom")), [Looked() for _ in range(4)]
-        hub.connections.update([broken, *fine])  # type: ignore[list-item]
+        manager.connections.update([broken, *fine])  # type: ignore[list-item]
         for each in (broken, *fine):
-            hub.flush_later(each)  # type: ignore[arg-type]
-        hub.add(fine[0])  # type: ignore[arg-type]
+            manager.flush_later(each)  # type: ignore[arg-type]
+        manager.add(fine[0])  # type: ignore[arg-type]
         await asyncio.sleep(0.1)
-        assert broken not in set[object](hub.connections)
-        assert broken.done == ["look", "cancel", "flush"]
-        assert all(each.done.count("look") >= 2 and "flush" in each.done for each in fine)
-        hub.connections.clear()
+        assert broken not in set[object](manager.connections)
+        assert broken.done == ["check", "cancel", "flush"]
+        assert all(each.done.count("check") >= 2 and "flush" in each.done for each in fine)
+        manager.connections.clear()
 
     asyncio.run(main())
     assert caplog.text.count("boom") >= 2

@@ -12,7 +12,7 @@ from tools.h1_server import Call, Server, serving
 from tools.net import takes, wait_until
 from tools.rows import row
 
-from swapchart.adapters.http1.server import stock
+from swapchart.adapters.http1.server import timeouts
 from swapchart.adapters.http1.server.hypercorn_protocol import H1Limits
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -161,7 +161,7 @@ def test_stock_stalled_bodies_are_cut(server: Server) -> None:
 
 def test_stock_trickling_bodies_are_cut(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """A body that comes too slowly to be meant is cut, though it never stands still."""
-    monkeypatch.setattr(stock, "RATE_WINDOW_S", 0.5)
+    monkeypatch.setattr(timeouts, "RATE_WINDOW_S", 0.5)
     with server.connect() as client, takes(0.5):
         client.send(POST + b"Content-Length: 999999\r\n\r\n")
         client.socket.settimeout(0.02)

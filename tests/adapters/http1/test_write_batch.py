@@ -117,19 +117,19 @@ async def test_write_batch_failing_writer_does_not_block_others(
     assert lost.has_given_up
 
 
-def held_line(hub: ConnectionManager, wire: Any) -> ServerConnection:
-    """Return a connection of *hub* that has something to send, and waits with it."""
+def waiting_connection(manager: ConnectionManager, wire: Any) -> ServerConnection:
+    """Return a connection of *manager* that has something to send, and waits with it."""
     loop = asyncio.get_running_loop()
 
     async def app(*_: Any) -> None:
         pass
 
-    line = ServerConnection(hub, app, loop)
-    line.connection_made(wire)
-    hub.outbox.add(loop, Letter("somebody before", []))
-    line.write(b"one")
+    connection = ServerConnection(manager, app, loop)
+    connection.connection_made(wire)
+    manager.outbox.add(loop, Letter("somebody before", []))
+    connection.writer.write(b"one")
     assert wire.done == []
-    return line
+    return connection
 
 
 @pytest.mark.parametrize("how", ["turn", "parts", "much", "close", "error", "eof", "cut", "lost"])
@@ -137,29 +137,29 @@ async def test_write_batch_waiting_response_keeps_its_order(
     how: str, clock: Callable[[float], None]
 ) -> None:
     """It goes out before what comes behind it, a cut or the client's half-close too."""
-    hub = ConnectionManager(asyncio.get_running_loop(), H1Limits(), lambda: False)
+    manager = ConnectionManager(asyncio.get_running_loop(), H1Limits(), lambda: False)
     wire = Wire()
-    line = held_line(hub, wire)
-    line.write(b" two")
+    connection = waiting_connection(manager, wire)
+    connection.writer.write(b" two")
     match how:
         case "turn":
             pass
         case "parts":
-            line.write_parts([b"larg", b"er"])
+            connection.writer.write_parts([b"larg", b"er"])
         case "much":
-            line.write(bytes(1 << 16))
+            connection.writer.write(bytes(1 << 16))
             assert len(wire.done) == 1, "what is large goes at once"
         case "close":
-            line._close(linger=False)
+            connection._close(linger=False)
         case "error":
-            line._answer_error(400)
+            connection._send_error(400)
         case "eof":
-            line.eof_received()
+            connection.eof_received()
             wire.close()  # as a transport does behind it
         case "cut":
-            line.abort()
+            connection.abort()
         case _:
-            line.connection_lost(None)
+            connection.connection_lost(None)
     await turn()
     expected: dict[str, list[Any]] = {
         "turn": [b"one two"],

@@ -133,7 +133,7 @@ def run(main: Callable[[Front], Awaitable[None]], **options: Any) -> None:
 
             bench.app.proxy.on_finished = front.finished.append
             server = await loop.create_server(
-                lambda: ServerConnection(hub, bench.app, loop, take=noted), "127.0.0.1", 0
+                lambda: ServerConnection(hub, bench.app, loop, try_fast_path=noted), "127.0.0.1", 0
             )
             front.port = server.sockets[0].getsockname()[1]
             async with server:

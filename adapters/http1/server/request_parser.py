@@ -1,0 +1,271 @@
+"""Incremental parser of the HTTP/1.1 requests of one client.
+
+llhttp, strict as it is by default, rejects ambiguous framing; what it lets pass and this server
+does not is rejected here (codings besides chunked, versions, targets, Host, sizes).
+
+The parser makes a `RequestCycle` of each request when its head is complete, gives it to the
+connection, and feeds it the body. It decides nothing about order, and never writes. After `error`
+is set, nothing more may be parsed: what comes behind a rejected request is not a request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Protocol
+from urllib.parse import unquote
+
+import httptools
+
+from .hangup import address_of
+from .request_cycle import (
+    FULL_BODY,
+    FULL_RESPONSE,
+    ON_DISCONNECT,
+    ClientConnection,
+    RequestCycle,
+    Scope,
+)
+from .validation import (
+    SPECIAL,
+    BadRequestError,
+    H1Limits,
+    check_sizes,
+    inspect_fields,
+    origin_form,
+    status_of_error,
+)
+
+_VERSIONS = frozenset({"1.0", "1.1"})
+_METHODS = {b"GET": "GET", b"POST": "POST", b"HEAD": "HEAD", b"OPTIONS": "OPTIONS"}  # the usual
+_ASGI = {"version": "3.0", "spec_version": "2.4"}
+
+Fields = list[tuple[bytes, bytes]]
+
+
+class RequestReceiver(ClientConnection, Protocol):
+    """Connection that the parsed requests belong to."""
+
+    def enqueue(self, cycle: RequestCycle) -> None:
+        """Serve *cycle*, whose head is complete, when its turn comes."""
+
+
+class RequestParser:
+    """Parser of one connection, and the callbacks of llhttp.
+
+    Attributes:
+        incoming: The request whose body is being received; None between requests.
+        error: Status to reject the input with; 0 while nothing is wrong.
+        upgrade_head: Head of a request that asks for another protocol, to be parsed again, by
+            this parser or by another; None without one.
+        hands_over: The connection can be handed over for that request; otherwise its head lacks
+            ``Upgrade``, and it is an ordinary request.
+        is_in_head: A head has begun and is not complete.
+        head_since: When it began; loop time in seconds.
+        is_unused: No head has been completed yet.
+    """
+
+    __slots__ = (
+        "_accepts_upgrades", "_bytes_since_callback", "_client", "_connection", "_fields",
+        "_limits", "_llhttp", "_loop", "_root_path", "_scheme", "_server", "_special", "_state",
+        "_target", "error", "hands_over", "head_since", "incoming", "is_in_head", "is_unused",
+        "upgrade_head",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        connection: RequestReceiver,
+        limits: H1Limits,
+        *,
+        root_path: str,
+        state: dict[str, Any] | None,
+        accepts_upgrades: bool,
+    ) -> None:
+        """Prepare a parser.
+
+        Args:
+            connection: Takes the requests.
+            limits: Sizes of a head.
+            root_path: For the scope.
+            state: For the scope; each request gets a copy.
+            accepts_upgrades: The connection can be handed over to speak WebSocket.
+        """
+        self.incoming: RequestCycle | None = None
+        self.error = 0
+        self.upgrade_head: bytes | None = None
+        self.hands_over = False
+        self.is_in_head = False
+        self.head_since = 0.0
+        self.is_unused = True
+        self._connection = connection
+        self._loop = connection.loop
+        self._limits = limits
+        self._root_path, self._state = root_path, state
+        self._accepts_upgrades = accepts_upgrades
+        self._scheme = "http"
+        self._server: tuple[str, int] | None = None
+        self._client: tuple[str, int] | None = None
+        self._llhttp = httptools.HttpRequestParser(self)
+        self._target = b""
+        self._fields: Fields = []
+        self._special: Fields = []  # fields of the head that the server acts on
+        # Bytes since a callback that matters: this bounds heads, trailers and chunk extensions.
+        self._bytes_since_callback = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the addresses for the scopes from *transport*."""
+        self._scheme = "http" if transport.get_extra_info("ssl_object") is None else "https"
+        self._server = address_of(transport, "sockname")
+        self._client = address_of(transport, "peername")
+
+    def parse(self, data: bytes) -> int:
+        """Parse *data*, and return how many of its bytes were used.
+
+        All are, unless `upgrade_head` is set then. Sets `error` if the input is to be rejected.
+        """
+        self._bytes_since_callback += len(data)
+        try:
+            self._llhttp.feed_data(data)
+        except httptools.HttpParserUpgrade as exc:
+            self._bytes_since_callback = 0
+            return int(exc.args[0])
+        except httptools.HttpParserCallbackError:
+            # Not its context: that is whatever else is being handled just now, if anything is.
+            if not self.error:
+                raise
+        except httptools.HttpParserError:
+            self.error = status_of_error(data)
+        if self._bytes_since_callback > self._limits.header_bytes and not self.error:
+            self.error = 431 if self._fields or not self.is_in_head else 414
+        return len(data)
+
+    def take_upgrade_head(self) -> bytes:
+        """Return `upgrade_head`, and expect a new request."""
+        head, self.upgrade_head = self.upgrade_head or b"", None
+        self._llhttp = httptools.HttpRequestParser(self)
+        return head
+
+    # -- callbacks of llhttp -----------------------------------------------------------
+
+    def on_url(self, target: bytes) -> None:
+        """Begin a head; its target may come in pieces."""
+        if self.is_in_head:
+            self._target += target
+        else:
+            self._target = target
+            self._fields = []
+            self._special = []
+            self.is_in_head = True
+            self.head_since = self._loop.time()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Collect a field; those of a trailer are never looked at."""
+        field = (name.lower(), value.rstrip(b" \t"))
+        self._fields.append(field)
+        if field[0] in SPECIAL:
+            self._special.append(field)
+
+    def on_headers_complete(self) -> None:
+        """Check a head, and begin its request."""
+        try:
+            self.is_in_head = self.is_unused = False
+            fields, target = self._fields, self._target
+            limits = self._limits
+            if (
+                len(fields) + len(target) > limits.header_fields
+                or self._bytes_since_callback > limits.header_bytes
+            ):
+                check_sizes(limits, target, fields, self._bytes_since_callback)
+            self._fields = []
+            self._bytes_since_callback = 0
+            version = self._llhttp.get_http_version()
+            if version not in _VERSIONS:
+                raise BadRequestError(505, "unknown version")
+            method = self._llhttp.get_method()
+            if method == b"CONNECT":
+                raise BadRequestError(405, "CONNECT")
+            is_1_0 = version == "1.0"
+            is_expecting = inspect_fields(self._special, is_1_0)
+            if len(self._special) > 1 and self._llhttp.should_upgrade():
+                self._note_upgrade(method, version, fields)
+                return
+            if target[:1] != b"/":
+                target = origin_form(method, target, fields)
+            if 35 in target or not target.isascii():  # 35 is "#": a number is found quicker
+                raise BadRequestError(400, "odd target")
+            self._begin(method, target, version, fields, is_expecting)
+        except BadRequestError as error:
+            self.error = error.status
+            raise
+
+    def on_body(self, data: bytes) -> None:
+        """Give a piece of a body to its request."""
+        self._bytes_since_callback = 0
+        if self.incoming is not None:
+            self.incoming.feed(data)
+
+    def on_message_complete(self) -> None:
+        """Note that a request is complete."""
+        self._bytes_since_callback = 0
+        cycle, self.incoming = self.incoming, None
+        if cycle is not None:
+            cycle.is_received = True
+            if cycle.waiter is not None:
+                cycle.wake()
+
+    # -- what a head becomes -----------------------------------------------------------
+
+    def _begin(
+        self, method: bytes, target: bytes, version: str, fields: Fields, is_expecting: bool
+    ) -> None:
+        raw_path, _, query = target.partition(b"?")
+        path = raw_path.decode("ascii")
+        scope: Scope = {
+            "type": "http",
+            "asgi": _ASGI,
+            "http_version": version,
+            "method": _METHODS.get(method) or method.decode("ascii"),
+            "scheme": self._scheme,
+            "path": unquote(path) if "%" in path else path,
+            "raw_path": raw_path,
+            "query_string": query,
+            "root_path": self._root_path,
+            "headers": fields,
+            "server": self._server,
+            "client": self._client,
+        }
+        if self._state is not None:
+            scope["state"] = self._state.copy()
+        cycle = self.incoming = RequestCycle(
+            self._connection,
+            scope,
+            keep_alive=self._llhttp.should_keep_alive(),
+            is_1_0=version == "1.0",
+            is_expecting=is_expecting,
+        )
+        scope["extensions"] = {
+            FULL_RESPONSE: cycle.send_full_response, FULL_BODY: cycle.take_body,
+            ON_DISCONNECT: cycle.set_on_disconnect,
+        }  # fmt: skip
+        self._connection.enqueue(cycle)
+
+    def _note_upgrade(self, method: bytes, version: str, fields: Fields) -> None:
+        """Keep a head that asks for another protocol, in the form it will be parsed in again."""
+        asked = b",".join(value for name, value in fields if name == b"upgrade").lower()
+        wanted = {token.strip() for token in asked.split(b",")}
+        has_body = any(
+            (name == b"content-length" and value.strip(b"0")) or name == b"transfer-encoding"
+            for name, value in fields
+        )
+        self.hands_over = self._accepts_upgrades and (
+            wanted == {b"websocket"} and method == b"GET" and not has_body
+        )
+        self.upgrade_head = b"%b %b HTTP/%b\r\n%b\r\n" % (
+            method,
+            self._target,
+            version.encode("ascii"),
+            b"".join(
+                b"%b: %b\r\n" % field
+                for field in fields
+                if self.hands_over or field[0] != b"upgrade"
+            ),
+        )
