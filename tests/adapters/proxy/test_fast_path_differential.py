@@ -413,7 +413,9 @@ async def way(options: ProxyOptions, *, has_fast_path: bool) -> AsyncIterator[Wa
             bench.supervisor.listen(found.steps.append)
             fast_path = counted if has_fast_path else None
             server = await loop.create_server(
-                lambda: ServerConnection(hub, bench.app, loop, take=fast_path), "127.0.0.1", 0
+                lambda: ServerConnection(hub, bench.app, loop, try_fast_path=fast_path),
+                "127.0.0.1",
+                0,
             )
             found.port = server.sockets[0].getsockname()[1]
             async with server:
