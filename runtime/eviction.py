@@ -1,13 +1,13 @@
-"""What must go so that a service can run: groups, and a matrix of allowed combinations. Pure.
+"""Eviction policies: groups, and a matrix of allowed combinations. Pure.
 
-The rules are llama-swap's. Unlike there, sets keep their order of definition, which
-breaks ties as llama-swap's own documentation says.
+The rules are those of llama-swap, but sets keep their order of definition, which breaks ties as
+llama-swap's documentation says.
 
-A matrix can allow millions of combinations. None of them is ever built: an expression is
-evaluated on what is running and the target only, and outcomes that make no difference are dropped
-on the way. To find the best one is NP-hard (it is maximum coverage) where parts of an expression
-share many services, so the work is bounded: up to `_EXACT` outcomes of a part all are looked at;
-beyond, those that are contained in another one are dropped, and then the least valuable ones.
+A matrix can allow millions of combinations. They are not enumerated: an expression is evaluated on
+the running services and the target only, and outcomes that make no difference are dropped on the
+way. To find the best outcome is NP-hard (it is maximum coverage) if parts of an expression share
+many services, so the work is bounded: up to `_EXACT` outcomes of a part are all considered; beyond
+that, outcomes that are contained in another one are dropped, and then the least valuable ones.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from .scheduling import EvictionPolicy
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """Services that are swapped together.
+    """A group of services with a common rule of eviction.
 
     Attributes:
-        members: Their names.
-        swap: A member makes the others go.
-        exclusive: A member makes the members of other groups go.
-        persistent: Members of other groups never make these go.
+        members: Names of the services.
+        swap: To start a member evicts the other members.
+        exclusive: To start a member evicts the members of other groups.
+        persistent: The members are not evicted for members of other groups.
     """
 
     members: frozenset[str]
@@ -39,33 +39,33 @@ class Group:
 
 
 def group_policy(groups: Sequence[Group]) -> EvictionPolicy:
-    """Make the policy of *groups*; a service in none of them belongs to a default group."""
+    """Return the policy of *groups*; a service in none of them is in a default group."""
     home = {name: group for group in groups for name in group.members}
     default = Group(members=frozenset())
 
     def policy(target: str, running: frozenset[str]) -> frozenset[str]:
         group = home.get(target, default)
         return frozenset(
-            name for name in running - {target} if _goes(group, home.get(name, default))
+            name for name in running - {target} if _is_evicted(group, home.get(name, default))
         )
 
     return policy
 
 
-def _goes(group: Group, other: Group) -> bool:
+def _is_evicted(group: Group, other: Group) -> bool:
     return group.swap if other is group else group.exclusive and not other.persistent
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceRef:
-    """A service."""
+    """One service."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class SetRef:
-    """What another set allows."""
+    """The combinations of another set."""
 
     name: str
 
@@ -86,35 +86,36 @@ class AllOf:
 
 Expression: TypeAlias = ServiceRef | SetRef | AnyOf | AllOf
 
-#: A combination, as a bit mask over what is running and the target.
+#: A combination, as a bit mask over the running services and the target.
 _Mask: TypeAlias = int
 
-_EXACT = 64  # outcomes of a part of an expression that are kept as they are
-_MOST = 512  # of more outcomes, those kept that are not contained in another one
-_PAIRS = _MOST * _MOST  # most outcomes of two parts that are joined, each with each
-_MUCH = 300_000  # joins (some 150 ms) after which only a few outcomes are kept
-_PER_PART = 16  # to look at a part takes as long as so many joins
+_EXACT = 64  # outcomes of a part of an expression up to which all are kept
+_MOST = 512  # maximum number of kept outcomes with the target, and without it
+_PAIRS = _MOST * _MOST  # maximum number of pairs of outcomes of two parts that are joined
+_MUCH = 300_000  # joins (some 150 ms) after which only `_FEW` outcomes are kept
+_PER_PART = 16  # cost of evaluating a part, in joins
 _FEW = 8
-_PARTS = 1000  # most parts that are brought together
-_DEEPEST = 60  # parts within parts; beyond, a set is evaluated on its own
-_KEPT = 256  # answers that are remembered
+_PARTS = 1000  # maximum number of parts that are regrouped
+_DEEPEST = 60  # nesting of parts beyond which a set is evaluated on its own
+_CACHED = 256  # results of a policy that are cached
 
 
 def matrix_policy(
     sets: Mapping[str, Expression], costs: Mapping[str, int] | None = None
 ) -> EvictionPolicy:
-    """Make the policy of a matrix.
+    """Return the policy of a matrix.
 
     Args:
-        sets: Name -> what may run together; order breaks ties. References have no cycles.
-        costs: Service -> cost of evicting it; 1 where there is none.
+        sets: Name -> services that may run together. The order breaks ties; references must
+            not form a cycle.
+        costs: Service -> cost of its eviction; the default is 1.
 
-    A service that is in no set runs alone. One that runs already makes nothing go.
+    A service that is in no set runs alone. A service that runs already evicts none.
     """
     prices = dict(costs or {})
     order = _in_order(sets)
 
-    @lru_cache(maxsize=_KEPT)
+    @lru_cache(maxsize=_CACHED)
     def policy(target: str, running: frozenset[str]) -> frozenset[str]:
         others = sorted(running - {target})
         if target in running or not others:
@@ -129,14 +130,14 @@ def matrix_policy(
             fitting += _Solver(sets, order, bits, wanted, worth, regroup=True).fitting()
         if not fitting:
             return frozenset(others)
-        kept = max(fitting, key=solver.value)  # of equals the first
+        kept = max(fitting, key=solver.value)  # the first of equal ones
         return frozenset(other for other in others if not kept & bits[other])
 
     return policy
 
 
 def _in_order(sets: Mapping[str, Expression]) -> list[str]:
-    """Return the names of *sets*, each after those it refers to."""
+    """Return the names of *sets*, each after the sets that it refers to."""
     ordered: dict[str, None] = {}
     for first in sets:
         todo = [(first, iter(_references(sets[first])))]
@@ -162,18 +163,23 @@ def _references(expression: Expression) -> Iterator[str]:
 
 
 class _Solver:
-    """Evaluates expressions on some services, each of them one bit.
+    """Evaluates expressions on some services, each of which is one bit.
 
-    What a part of an expression can contribute is reduced as soon as it is known: of outcomes
-    that look the same from outside the part, only the most valuable one is kept. Parts that
-    share nothing with the rest thus come down to two outcomes, with and without the target.
+    The outcomes of a part are reduced as soon as they are known: of outcomes that differ only in
+    services that no other part uses, the most valuable one is kept. A part that shares no service
+    with the rest thus has two outcomes, with and without the target.
 
     Args:
-        regroup: Bring parts that share services together, which keeps them small and loses the
-            order of outcomes of the same worth.
+        sets: Name -> expression.
+        order: Names of the sets, each after the sets that it refers to.
+        bits: Service -> its bit.
+        wanted: Bit of the target.
+        worth: Bit -> cost of the eviction of its service.
+        regroup: Evaluate parts that share services together, which keeps the number of outcomes
+            small but loses the order of outcomes of the same value.
 
     Attributes:
-        was_cut: Outcomes were dropped that may have led to the best end.
+        was_cut: Outcomes were dropped that may have led to the best result.
     """
 
     def __init__(
@@ -188,12 +194,12 @@ class _Solver:
         self._values: dict[_Mask, int] = {}
         self._depth = self._joins = 0
         self._supports: dict[str, _Mask] = {}
-        self._inner: dict[int, _Mask] = {}  # of what has parts, by its identity
+        self._inner: dict[int, _Mask] = {}  # of an expression with parts, by its identity
         for name in order:
             self._supports[name] = self._support(sets[name])
 
     def value(self, mask: _Mask) -> int:
-        """What *mask* saves from eviction."""
+        """Return the total cost of the evictions that *mask* avoids."""
         found = self._values.get(mask)
         if found is None:
             found = sum(price for bit, price in self._worth.items() if mask & bit)
@@ -201,7 +207,7 @@ class _Solver:
         return found
 
     def fitting(self) -> list[_Mask]:
-        """Return the outcomes that have the target, in order."""
+        """Return the outcomes with the target, in order."""
         return [
             mask
             for name in self._sets
@@ -211,7 +217,7 @@ class _Solver:
         ]
 
     def family(self, name: str, outside: _Mask) -> list[_Mask]:
-        """Return the outcomes of set *name* that matter to whoever also uses *outside*."""
+        """Return the outcomes of set *name* that matter beside the services in *outside*."""
         if self._depth > _DEEPEST or self._joins > _MUCH:
             return self._family_alone(name)
         key = (name, outside & self._supports[name])
@@ -221,10 +227,10 @@ class _Solver:
         return found
 
     def _family_alone(self, name: str) -> list[_Mask]:
-        """Return a few outcomes of set *name*, whoever uses it; each set is evaluated once."""
+        """Return a few outcomes of set *name*, independent of its user; evaluated once per set."""
         if name not in self._alone:
             depth, joins = self._depth, self._joins
-            self._joins = _MUCH + 1  # only a few outcomes are kept, and no set is followed
+            self._joins = _MUCH + 1  # keeps only a few outcomes, and follows no reference
             for each in self._order:
                 if each not in self._alone:
                     self._alone[each] = self._evaluate(self._sets[each], -1)
@@ -267,7 +273,7 @@ class _Solver:
     def _evaluate_all(self, parts: Sequence[Expression], outside: _Mask) -> list[_Mask]:
         if self._regroup and self._joins <= _MUCH:
             parts = sorted(self._flat(parts), key=self._support)
-        behind = [outside]  # what is used outside and by the parts behind each, the last one first
+        behind = [outside]  # services used outside or by later parts; the last part first
         for part in reversed(parts[1:]):
             behind.append(behind[-1] | self._support(part))
         masks, before = [0], 0
@@ -283,7 +289,7 @@ class _Solver:
         return masks
 
     def _flat(self, parts: Sequence[Expression]) -> list[Expression]:
-        """Return what has to come together for all of *parts* to do so, as small parts."""
+        """Return *parts* with nested `AllOf` expressions replaced by their parts."""
         flat: list[Expression] = []
         todo = [*reversed(parts)]
         while todo:
@@ -297,7 +303,7 @@ class _Solver:
         return flat
 
     def _reduce(self, masks: Sequence[_Mask], outside: _Mask) -> list[_Mask]:
-        """Of outcomes that look alike from *outside* keep the most valuable, or the first."""
+        """Return the best, or first, of outcomes that agree on *outside* and the target."""
         seen = outside | self._wanted
         best: dict[_Mask, _Mask] = {}
         for mask in dict.fromkeys(masks):
@@ -312,12 +318,12 @@ class _Solver:
     def _best(self, masks: list[_Mask], most: int) -> list[_Mask]:
         """Return the best of *masks*, in order.
 
-        What is contained in another outcome can never lead to a better end. Of the rest *most*
-        that have the target are kept, and as many that have not.
+        An outcome that is contained in another one cannot lead to a better result. Of the others,
+        at most *most* with the target are kept, and as many without it.
         """
         kept: dict[_Mask, None] = {}
         room = {0: most, self._wanted: most}
-        for mask in sorted(masks, key=self.value, reverse=True):  # no one is inside a later one
+        for mask in sorted(masks, key=self.value, reverse=True):  # none is contained in a later one
             kind = mask & self._wanted
             self._joins += len(kept) >> 2
             if any(mask & other == mask for other in kept):

@@ -41,7 +41,7 @@ class EvictionPlanner:
         self._evictions: _Swaps = {}  # target -> result of ...
         self._cached_policy: EvictionPolicy | None = None  # ... this policy for that running set
 
-    # ---- who holds resources
+    # ---- services that hold resources
     def running(self) -> frozenset[str]:
         """Return the services that hold resources, or are about to."""
         if self._running is None:
@@ -60,7 +60,7 @@ class EvictionPlanner:
             else:
                 del self.holding[entry.name]
 
-    # ---- what the policy says
+    # ---- results of the policy
     def evictions_for(self, target: str) -> frozenset[str]:
         """Return the services to evict before *target* may run."""
         if self._services[target].phase in REJECTING:

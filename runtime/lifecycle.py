@@ -28,7 +28,7 @@ class Lifecycle:
     """One service: its chart, its process while there is one, and the requests that wait for it.
 
     Args:
-        spec: Declaration of the service.
+        spec: Specification of the service.
         compiled: The chart.
         world: Shared by all lifecycles of a supervisor.
         on_change: Called after each step that changed the configuration; must not raise.
@@ -56,12 +56,12 @@ class Lifecycle:
     # ---- properties; to decide on a write by one of them is a bug: post an event instead
     @property
     def spec(self) -> ServiceSpec:
-        """Declaration of the service; of its process, if there is one."""
+        """Specification of the service; of its process, if there is one."""
         return self._service.spec
 
     @property
     def next_spec(self) -> ServiceSpec | None:
-        """Declaration from the next start on; None means the same."""
+        """Specification from the next start on; None means the same."""
         return self._service.next_spec
 
     @property
@@ -96,7 +96,7 @@ class Lifecycle:
 
     @property
     def hooks(self) -> HookRunner:
-        """Runs the hooks of the present declaration."""
+        """Runs the hooks of the present specification."""
         return self._service.hooks
 
     @property
@@ -301,9 +301,11 @@ class Lifecycle:
         """Wait until no activity is running, at the end of a supervisor."""
         await self._driver.tasks.wait()
 
-    # ---- declaration
-    def update_spec(self, spec: ServiceSpec, cause: str = "its declaration changed") -> Difference:
-        """Change the declaration into *spec* as soon as possible; never waits. See `Difference`.
+    # ---- specification
+    def update_spec(
+        self, spec: ServiceSpec, cause: str = "its specification changed"
+    ) -> Difference:
+        """Change the specification into *spec* as soon as possible; never waits. See `Difference`.
 
         Without a process it changes at once, and the failure count is reset. Requests that wait
         for a start are refused if that start is aborted: requeue them before.
@@ -321,6 +323,6 @@ class Lifecycle:
         if difference == "restart":
             is_wanted = driver.variable("wanted")
             driver.post("stop", cause=cause)
-            if is_wanted:  # by its restart policy: it restarts with the new declaration
+            if is_wanted:  # by its restart policy: it restarts with the new specification
                 driver.post("start", cause=cause)
         return difference

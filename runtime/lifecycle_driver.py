@@ -131,9 +131,9 @@ class LifecycleDriver:
                 self._changed = anyio.Event()
             await self._changed.wait()
 
-    # ---- declaration
+    # ---- specification
     def apply_spec(self, spec: ServiceSpec) -> None:
-        """Make *spec* the declaration: without a process, or just before one is started."""
+        """Make *spec* the specification: without a process, or just before one is started."""
         self._service.adopt(spec)
         for name, value in self._parameters(spec).items():
             setattr(self.stepper.context, name, value)
@@ -191,7 +191,7 @@ class LifecycleDriver:
         if next_spec is not None and self.is_quiet:
             self.apply_spec(next_spec)
             if stepper.configuration[-1] != "stopped" and not self.has_demand:
-                self.post("stop")  # the failures were those of the earlier declaration
+                self.post("stop")  # the failures were those of the earlier specification
                 return  # reported after that stop: a request granted now would be refused by it
         if has_moved:
             self._on_change()

@@ -1,12 +1,11 @@
-"""Drives one instance of any chart: yours, with activities and timers of your own.
+"""Player: drives one instance of a custom chart, with custom activities and timers.
 
     async with Player(read(text), activities={"measure": measure}, timers={"pause": 5}) as player:
         player.post("go")
         await player.wait_for("done")
 
-`Lifecycle` is the same for the chart of a served process, and knows processes and requests. Here
-an activity is a function that returns the event which answers for it, and everything else is the
-chart's affair.
+`Lifecycle` does the same for the chart of a service, with processes and requests. Here an
+activity is a function that returns the event by which it ends.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Value: TypeAlias = str | int | bool
-#: (hook point or "") -> the event that answers, with its fields, or None for no answer.
+#: (hook point or "") -> event by which the activity ends, with its fields; None for no event.
 ActivityFunction: TypeAlias = Callable[
     [str], Awaitable[str | tuple[str, Mapping[str, Value]] | None]
 ]
@@ -54,13 +53,13 @@ _NO_DATA: Mapping[str, Value] = {}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One event that was taken.
+    """One event that was processed.
 
     Attributes:
-        at: When; seconds on the loop's clock.
-        event: What was taken.
+        at: Time in seconds on the loop's clock.
+        event: Name of the event.
         source: Configuration before, outermost first.
-        target: Configuration after.
+        target: Configuration after, outermost first.
     """
 
     at: float
@@ -70,20 +69,20 @@ class Step:
 
 
 class Player:
-    """Plays one instance of a chart; an async context manager.
+    """Runs one instance of a chart; an async context manager.
 
     Args:
-        chart: A document, or a python-statemachine class that says no more than one can.
-        activities: Name -> what runs while the activity lives; cancelled when the chart says so,
-            and its answer is dropped then. One that raises answers with ``on_error``.
-        timers: Name -> seconds until its event comes.
-        parameters: Of the chart.
+        chart: A document, or a python-statemachine class that a document can express.
+        activities: Name -> function that runs while the activity is active. If the chart cancels
+            the activity, the function is cancelled and its event is dropped.
+        timers: Name -> seconds until the event of the timer.
+        parameters: Parameters of the chart.
         on_step: Called with each step; must not wait or raise.
         on_notify: Called with the name of each ``notify`` effect; must not wait or raise.
-        on_error: (activity, error) -> the event that answers instead, or None.
+        on_error: (activity, error) -> event of an activity that raised *error*, or None.
 
     Raises:
-        ChartError: The chart starts an activity or a timer that is not given.
+        ChartError: The chart starts an activity or a timer that is not among the arguments.
     """
 
     def __init__(
@@ -129,7 +128,7 @@ class Player:
                     case Notify():
                         pass
                     case _:
-                        raise ChartError(where, f"{effect} is for served processes: see Supervisor")
+                        raise ChartError(where, f"{effect} needs a process: use a Supervisor")
 
     async def __aenter__(self) -> Self:
         """Enter the initial configuration."""
@@ -145,7 +144,7 @@ class Player:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
-        """Cancel what runs."""
+        """Cancel all activities."""
         self._tasks.cancel_scope.cancel()
         return await self._exit.__aexit__(kind, error, traceback)
 
@@ -156,19 +155,19 @@ class Player:
 
     @property
     def is_final(self) -> bool:
-        """Tell whether the chart has ended."""
+        """True if the chart has ended."""
         return self._stepper.is_final
 
     def datum(self, name: str) -> Value | None:
-        """Return one variable of the chart's data, or None when it has no such variable."""
+        """Return one variable of the chart's data; None if it has no such variable."""
         found: Value | None = getattr(self._stepper.context, name, None)
         return found
 
     def post(self, event: str, data: Mapping[str, Value] = _NO_DATA) -> None:
-        """Take *event*, now or, inside a step, right after it; never waits.
+        """Process *event*, now or, inside a step, right after it; never waits.
 
         Raises:
-            NotHandledError: The chart says nothing of it in this configuration.
+            NotHandledError: The chart does not handle it in this configuration.
         """
         self._post(event, data, None)
 
@@ -219,10 +218,10 @@ class Player:
                     if self._on_notify is not None:
                         self._on_notify(name)
                 case _:
-                    raise AssertionError(f"{effect} was refused at the start")
+                    raise AssertionError(f"{effect} was rejected by __init__")
 
     def _fire(self, timer: str) -> None:
-        self._answer(self._fired_by[timer], _NO_DATA, None)
+        self._post_or_log(self._fired_by[timer], _NO_DATA, None)
 
     def _start(self, name: str, point: str) -> None:
         previous = self._running.get(name)
@@ -234,7 +233,7 @@ class Player:
         self._tasks.start_soon(self._live, activity, previous, point)
 
     async def _live(self, activity: Activity, previous: Activity | None, point: str) -> None:
-        assert activity.ended is not None, "begun by whoever starts the task"
+        assert activity.ended is not None, "set by begin()"
         try:
             await activity.live(previous, partial(self._run, activity, point))
         finally:
@@ -242,19 +241,19 @@ class Player:
 
     async def _run(self, activity: Activity, point: str) -> None:
         try:
-            answer = await self._activities[activity.name](point)
+            result = await self._activities[activity.name](point)
         except Exception as error:
-            answer = None if self._on_error is None else self._on_error(activity.name, error)
-            if answer is None:
-                log.exception("activity %s failed, and nothing answers for it", activity.name)
-        if answer is None:
+            result = None if self._on_error is None else self._on_error(activity.name, error)
+            if result is None:
+                log.exception("activity %s failed without an event from on_error", activity.name)
+        if result is None:
             return
-        event, data = answer if isinstance(answer, tuple) else (answer, _NO_DATA)
-        self._answer(event, data, activity)
+        event, data = result if isinstance(result, tuple) else (result, _NO_DATA)
+        self._post_or_log(event, data, activity)
 
-    def _answer(self, event: str, data: Mapping[str, Value], source: Activity | None) -> None:
-        """Post what the world says: nobody is there to catch what the chart does not expect."""
+    def _post_or_log(self, event: str, data: Mapping[str, Value], source: Activity | None) -> None:
+        """Post an event of a timer or activity; log one that the chart does not handle."""
         try:
             self._post(event, data, source)
         except NotHandledError:
-            log.exception("the chart does not expect %r", event)
+            log.exception("the chart does not handle %r", event)

@@ -20,7 +20,7 @@ class Retirement:
     Attributes:
         released: Set once no request holds the service.
         completed: Set once the service is forgotten.
-        successor: Declaration that takes over the name afterwards, or None.
+        successor: Specification that takes over the name afterwards, or None.
     """
 
     released: anyio.Event = field(default_factory=anyio.Event)

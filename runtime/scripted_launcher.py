@@ -1,4 +1,4 @@
-"""Scripted launcher: processes that exist only in a test, and follow a script; see `testing`."""
+"""Scripted launcher: processes that exist only in a test and follow a script; see `testing`."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ import anyio
 from .errors import LaunchError
 from .ports import Command, Exit, LogSink, Probe
 
-_FINE = Exit(code=0)
+_CLEAN = Exit(code=0)
 _TERMINATED = Exit(signal=15)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerScript:
-    """How one process of a service behaves. Seconds; None means never.
+    """Behavior of one process of a service. Times are in seconds; None means never.
 
     Attributes:
-        spawn_s: ``Launcher.start`` takes so long.
-        error: It raises this instead.
-        healthy_s: Probes succeed from so long after the spawn.
-        sick_s: Probes fail again from so long after the spawn.
-        probe_s: A probe takes so long; beyond its own limit it fails.
-        exit_s: It ends by itself so long after the spawn.
-        exit: How it ends then.
-        terminate_s: It ends so long after a SIGTERM.
-        terminated: How it ends then.
-        kill_s: It ends so long after a SIGKILL.
-        leaves: So many processes of its tree outlive it.
-        leaves_s: They end by themselves so long after the leader.
-        output: What it prints: (seconds after the spawn, bytes).
+        spawn_s: Duration of ``Launcher.start``.
+        error: Raised by ``Launcher.start``.
+        healthy_s: Time after the spawn from which on probes succeed.
+        sick_s: Time after the spawn from which on probes fail again.
+        probe_s: Duration of a probe; beyond its timeout it fails.
+        exit_s: Time after the spawn when it ends by itself.
+        exit: How it ends by itself.
+        terminate_s: Time from SIGTERM to its end.
+        terminated: How it ends after SIGTERM.
+        kill_s: Time from SIGKILL to its end.
+        leaves: Number of processes of its tree that outlive it.
+        leaves_s: Time from the leader's end until those end by themselves.
+        output: Output, as pairs of seconds after the spawn and bytes.
     """
 
     spawn_s: float = 0.0
@@ -43,7 +43,7 @@ class ServerScript:
     sick_s: float | None = None
     probe_s: float = 0.0
     exit_s: float | None = None
-    exit: Exit = _FINE
+    exit: Exit = _CLEAN
     terminate_s: float | None = 0.0
     terminated: Exit = _TERMINATED
     kill_s: float | None = 0.0
@@ -54,27 +54,27 @@ class ServerScript:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommandScript:
-    """How one command that is run to its end behaves: a hook, a stop command.
+    """Behavior of one command that runs to its end, such as a hook or stop command.
 
     Attributes:
-        takes_s: It ends after so many seconds; None: it hangs until it is killed.
-        exit: How it ends then.
-        error: It cannot be started: raised at once.
-        kill_s: Killing it takes so many seconds.
-        output: What it prints when it starts.
-        signals: Name of a service whose live process gets SIGTERM when the command ends well.
+        takes_s: Duration in seconds; None means that it hangs until it is killed.
+        exit: How it ends.
+        error: Raised at once, since it cannot be started.
+        kill_s: Time in seconds from SIGKILL to its end.
+        output: Output at its start.
+        signals: Name of a service whose processes get SIGTERM when the command succeeds.
     """
 
     takes_s: float | None = 0.0
-    exit: Exit = _FINE
+    exit: Exit = _CLEAN
     error: LaunchError | None = None
     kill_s: float = 0.0
     output: bytes = b""
     signals: str = ""
 
 
-#: One for all calls; one after the other, the last one again and again; or chosen for each call,
-#: by the command and the number of calls of that name before.
+#: One script for all calls; or one for each call, of which the last one is repeated; or a function
+#: of the command and the number of earlier calls of that name.
 ServerScripts: TypeAlias = (
     ServerScript | Sequence[ServerScript] | Callable[[Command, int], ServerScript]
 )
@@ -84,16 +84,16 @@ CommandScripts: TypeAlias = (
 
 
 class Record(NamedTuple):
-    """One thing that a `ScriptedLauncher` was asked to do, or that happened to a process.
+    """One call of a `ScriptedLauncher`, or one event of a process.
 
     Attributes:
-        at: When; seconds on the loop's clock.
-        what: ``spawn`` (asked), ``spawned``, ``refused``, ``terminate``, ``kill``, ``exit``,
+        at: Time in seconds on the loop's clock.
+        what: ``spawn`` (the call), ``spawned``, ``refused``, ``terminate``, ``kill``, ``exit``,
             ``sweep``, ``swept``; for commands ``run``, ``ran``, ``killed``.
-        name: The service: label of the command, or its program where there is none.
-        pid: Process id, 0 before there is one.
+        name: Name of the service: the label of the command, or else its program.
+        pid: Process id; 0 before there is one.
         detail: How it ended; for commands the program.
-        command: What was asked for, in ``spawn`` and ``run``.
+        command: The command, in ``spawn`` and ``run``.
     """
 
     at: float
@@ -108,12 +108,12 @@ class ScriptedProcess:
     """A process that follows a `ServerScript`; see `ProcessHandle`.
 
     Attributes:
-        name: The service it belongs to.
-        script: How it behaves.
-        born_at: When it was spawned; seconds on the loop's clock.
-        ended: How it ended; None while it lives.
-        probes: How often it was probed.
-        is_sick: Probes fail for as long as a test says so.
+        name: Name of its service.
+        script: Its behavior.
+        born_at: Time of the spawn, in seconds on the loop's clock.
+        ended: How it ended; None while it runs.
+        probes: Number of probes so far.
+        is_sick: Probes fail; a test sets and clears it.
     """
 
     def __init__(
@@ -145,12 +145,12 @@ class ScriptedProcess:
         return self.ended
 
     def terminate(self) -> None:
-        """Take a SIGTERM."""
+        """Receive SIGTERM."""
         self._note("terminate")
         self._later(self.script.terminate_s, self.script.terminated)
 
     def kill(self) -> None:
-        """Take a SIGKILL, the whole tree does."""
+        """Receive SIGKILL, with the whole tree."""
         self._note("kill")
         self._killed.set()
         self._later(self.script.kill_s, Exit(signal=9))
@@ -172,7 +172,7 @@ class ScriptedProcess:
         return killed
 
     async def probe(self, url: str, *, timeout_s: float) -> Probe:
-        """Answer as the script says at this instant."""
+        """Return the result that the script gives at this time."""
         self.probes += 1
         await anyio.sleep(min(self.script.probe_s, timeout_s))
         if self.script.probe_s > timeout_s:
@@ -187,7 +187,7 @@ class ScriptedProcess:
         return Probe(is_ok=True)
 
     def exit_now(self, ended: Exit) -> None:
-        """End it, as if by itself; nothing happens when it has ended."""
+        """End the process as if by itself; a no-op if it has ended."""
         if self.ended is None:
             self.ended, self._ended_at = ended, self._loop.time()
             for handle in self._handles:
@@ -204,20 +204,20 @@ class ScriptedProcess:
 
 
 class ScriptedLauncher:
-    """Starts processes that exist only here, and writes down everything; see `Launcher`.
+    """Starts scripted processes and records every event; see `Launcher`.
 
     Args:
-        servers: Name of a service (label of its command) -> how its processes behave; any other
-            is healthy at once and ends on SIGTERM at once.
-        commands: Program (first item of argv) -> how such a command behaves when run; any other
-            ends at once with code 0.
+        servers: Name of a service (label of its command) -> behavior of its processes; any other
+            is healthy at once and ends at once on SIGTERM.
+        commands: Program (first item of argv) -> behavior of the command; any other ends at once
+            with exit code 0.
 
     Attributes:
         servers: May be changed at any time.
         commands: May be changed at any time.
-        records: Everything, in order.
-        live: Process id -> process of which something is left.
-        violations: Promises of the runtime that were broken, in words.
+        records: All calls and events, in order.
+        live: Process id -> process whose tree is not swept yet.
+        violations: Violations of the rules of `Launcher` by its caller, in words.
     """
 
     def __init__(
@@ -237,7 +237,7 @@ class ScriptedLauncher:
 
     # ---- the port
     async def start(self, command: Command, log: LogSink) -> ScriptedProcess:
-        """Start a process as the script of its service says."""
+        """Start a process by the script of its service."""
         name = command.label or command.argv[0]
         script = _script(
             self.servers.get(name, ServerScript()), command, self._number("start", name)
@@ -259,7 +259,7 @@ class ScriptedLauncher:
         return process
 
     async def run(self, command: Command, log: LogSink) -> Exit:
-        """Run a command as its script says."""
+        """Run a command by its script."""
         name, program = command.label or command.argv[0], command.argv[0]
         script = _script(
             self.commands.get(program, CommandScript()), command, self._number("run", program)
@@ -287,21 +287,21 @@ class ScriptedLauncher:
                 process.terminate()
         return script.exit
 
-    # ---- what tests ask
+    # ---- queries
     def of(self, name: str) -> list[ScriptedProcess]:
         """Return the live processes of service *name*."""
         return [process for process in self.live.values() if process.name == name]
 
     def find(self, what: str, name: str | None = None) -> list[Record]:
-        """Return the records of one kind, and of one service if it is named."""
+        """Return the records of one kind, of one service if *name* is given."""
         return [r for r in self.records if r.what == what and name in (None, r.name)]
 
     def count(self, what: str, name: str | None = None) -> int:
-        """Count the records of one kind, and of one service if it is named."""
+        """Return the number of the records of one kind, of one service if *name* is given."""
         return len(self.find(what, name))
 
     def programs(self, name: str | None = None) -> list[str]:
-        """Return the programs that were run (hooks), in order."""
+        """Return the programs of the commands that were run, in order."""
         return [record.detail for record in self.find("run", name)]
 
     def environments(self, program: str) -> list[Mapping[str, str]]:
@@ -309,24 +309,24 @@ class ScriptedLauncher:
         return [r.command.env for r in self.find("run") if r.detail == program and r.command]
 
     def crash(self, name: str, ended: Exit | None = None) -> None:
-        """End every live process of *name* as if by itself; by SIGSEGV unless said otherwise."""
+        """End every live process of *name* as if by itself, by SIGSEGV unless *ended* is given."""
         for process in self.of(name):
             process.exit_now(ended or Exit(signal=11))
 
     def assert_sound(self) -> None:
-        """Fail if a promise was broken: two processes of one service at a time, and the like.
+        """Check that no rule was violated, such as two processes of one service at a time.
 
         Raises:
-            AssertionError: The text lists what was broken.
+            AssertionError: The text lists the violations.
         """
         if self.violations:
             raise AssertionError("\n".join(self.violations))
 
     def assert_ended(self) -> None:
-        """As `assert_sound`, and fail if any process or command is left.
+        """Check `assert_sound`, and that no process or command is left.
 
         Raises:
-            AssertionError: The text lists what is left.
+            AssertionError: The text lists the violations or the processes.
         """
         self.assert_sound()
         left = [f"{p.name} (pid {p.pid})" for p in self.live.values()]
@@ -334,16 +334,16 @@ class ScriptedLauncher:
         if left:
             raise AssertionError("left behind: " + ", ".join(left))
 
-    # ---- for processes
+    # ---- for scripted processes
     def note(
         self, what: str, name: str, pid: int = 0, detail: str = "", command: Command | None = None
     ) -> None:
-        """Write down one thing, now."""
+        """Add a record at this time."""
         at = asyncio.get_running_loop().time()
         self.records.append(Record(at, what, name, pid, detail, command))
 
     def forget(self, process: ScriptedProcess) -> None:
-        """Note that nothing of *process* is left."""
+        """Forget *process*, whose tree is swept."""
         if process.ended is None:
             self._violated(f"{process.name} was swept while its leader was alive")
         if self.live.pop(process.pid, None) is None:

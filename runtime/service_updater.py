@@ -18,17 +18,17 @@ from .service_table import ServiceTable
 from .spec import ServiceSpec
 from .spec_diff import Difference, compare
 
-#: Effect of a new set of declarations on one service.
+#: Effect of a new set of specifications on one service.
 Change: TypeAlias = Difference | Literal["added", "removed"]
 
 
 class ServiceUpdater:
-    """Applies declarations to the services of a supervisor; see the methods of `Supervisor`.
+    """Applies specifications to the services of a supervisor; see the methods of `Supervisor`.
 
     Args:
         services: The services of the supervisor.
         scheduler: Gets an entry for each service.
-        dispatcher: Is told of each change of a lifecycle.
+        dispatcher: Gets each change of a lifecycle.
         compiled: The chart of every service.
         context: Shared by all lifecycles.
         log: Gets the output of all services.
@@ -46,7 +46,7 @@ class ServiceUpdater:
         lifecycles = self._services.lifecycles
         self._services.check_open()
         if spec.name in lifecycles:
-            raise ConfigError(spec.name, "expected a new name, got one that is taken")
+            raise ConfigError(spec.name, "expected a new name, found one that exists")
         self._scheduler.add(spec.name, limit=spec.concurrency_limit, is_pinned=spec.pinned)
         life = Lifecycle(
             spec, self._compiled, self._context,

@@ -5,7 +5,7 @@
             ...  # the service is ready, and stays ready until the block ends
 
 It is composed of a `ServiceTable` with a `Lifecycle` for each service, the `Scheduler`, the
-`Dispatcher` between these two, and the `ServiceUpdater`, which applies new declarations. All run
+`Dispatcher` between these two, and the `ServiceUpdater`, which applies new specifications. All run
 on one event loop and one thread; a method that is not a coroutine never waits.
 """
 
@@ -64,7 +64,7 @@ class Supervisor:
 
     Args:
         launcher: Starts the processes.
-        services: Declarations of the services. More can be added later.
+        services: Specifications of the services. More can be added later.
         http: Makes the HTTP calls of hooks and inference probes; None means that there are none.
         policy: Names the services to evict for a target; by default one service runs at a time.
         queue: Limits of the request queue.
@@ -152,7 +152,7 @@ class Supervisor:
         # *error* is not passed on: it would come out wrapped in an exception group.
         await self._shelter.close()
 
-    # ---- declarations
+    # ---- specifications
     def add(self, spec: ServiceSpec) -> Lifecycle:
         """Add a service.
 
@@ -162,7 +162,7 @@ class Supervisor:
         """
         return self._entered().add(spec)
 
-    def update(self, spec: ServiceSpec, cause: str = "its declaration changed") -> Difference:
+    def update(self, spec: ServiceSpec, cause: str = "its specification changed") -> Difference:
         """Change the service of that name into *spec*; never waits. See `Difference`.
 
         Its log, its counters and its waiting requests stay. If its process has to be replaced,
@@ -175,7 +175,7 @@ class Supervisor:
 
     def apply(
         self, services: Iterable[ServiceSpec], *, policy: EvictionPolicy | None = None,
-        queue: QueueLimits | None = None, cause: str = "its declaration changed",
+        queue: QueueLimits | None = None, cause: str = "its specification changed",
     ) -> dict[str, Change]:  # fmt: skip
         """Replace all services by *services*; never waits.
 
@@ -183,7 +183,7 @@ class Supervisor:
         are refused. See `update` for the others.
 
         Args:
-            services: Declarations of all services.
+            services: Specifications of all services.
             policy: Names the services to evict for a target; None keeps the present one.
             queue: Limits of the request queue; None keeps the present ones.
             cause: Reason of the change, in words.

@@ -1,4 +1,4 @@
-"""Doubles of the world, and a clock that never waits: for tests of whatever is built on us.
+"""Tools for tests of programs that use swapchart: scripted processes and a virtual clock.
 
     def test_it_starts() -> None:
         async def main() -> None:
@@ -10,11 +10,10 @@
 
         run_virtual(main)
 
-Thirty seconds pass there in no time: when nothing is ready the loop goes to its next timer. With
-a seed it also shuffles what is ready at one instant, the same way for the same seed.
+The thirty seconds take no real time: when no task is ready, the loop advances to its next timer.
+With a seed it also shuffles tasks that are ready at the same instant, reproducibly.
 
-Nothing here needs a test framework. No threads, sockets or signals: such a loop never hears of
-them.
+No test framework is needed. Threads, sockets and signals do not work in such a loop.
 """
 
 from __future__ import annotations
@@ -58,13 +57,13 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpAnswer:
-    """How a `ScriptedHttp` answers.
+    """One response of a `ScriptedHttp`.
 
     Attributes:
-        status: Of the response.
-        body: Of the response.
-        takes_s: Seconds before it comes; beyond the caller's limit it is an error instead.
-        error: Raised instead of an answer.
+        status: HTTP status.
+        body: Body of the response.
+        takes_s: Delay in seconds; beyond the caller's timeout the call fails instead.
+        error: Raised instead of a response.
     """
 
     status: int = 200
@@ -75,11 +74,11 @@ class HttpAnswer:
 
 @dataclass(slots=True)
 class ScriptedHttp:
-    """Answers HTTP calls from a list, and writes them down; see `HttpClient`.
+    """HTTP client that responds from a list and records the calls; see `HttpClient`.
 
     Attributes:
-        answers: URL -> answers, one after the other, the last one again and again; any other URL
-            is answered with 200.
+        answers: URL -> responses, in order, of which the last one is repeated; any other URL
+            gets status 200.
         calls: Every call, in order.
     """
 
@@ -87,25 +86,25 @@ class ScriptedHttp:
     calls: list[HttpCall] = field(default_factory=list)
 
     async def call(self, call: HttpCall, *, timeout_s: float) -> tuple[int, bytes]:
-        """Answer *call*."""
+        """Record *call* and return its response."""
         before = sum(1 for earlier in self.calls if earlier.url == call.url)
         self.calls.append(call)
         answers = self.answers.get(call.url) or [HttpAnswer()]
-        answer = answers[min(before, len(answers) - 1)]
-        await anyio.sleep(min(answer.takes_s, timeout_s))
-        if answer.takes_s > timeout_s:
-            raise TimeoutError(f"no answer in {timeout_s:g} s")
-        if answer.error is not None:
-            raise answer.error
-        return answer.status, answer.body
+        response = answers[min(before, len(answers) - 1)]
+        await anyio.sleep(min(response.takes_s, timeout_s))
+        if response.takes_s > timeout_s:
+            raise TimeoutError(f"no response in {timeout_s:g} s")
+        if response.error is not None:
+            raise response.error
+        return response.status, response.body
 
 
 def service(name: str, **fields: Any) -> ServiceSpec:
-    """Make a service for a `ScriptedLauncher`: checked, at a made-up address.
+    """Return a service for a `ScriptedLauncher`, with a readiness check at a made-up address.
 
     Args:
-        name: Of the service, and label of its command.
-        fields: Any other field of `ServiceSpec`.
+        name: Name of the service, and label of its command.
+        fields: Any other fields of `ServiceSpec`.
     """
     defaults: dict[str, Any] = {
         "command": Command(argv=(name,), label=name),

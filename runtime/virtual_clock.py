@@ -1,6 +1,6 @@
-"""A clock that never waits: an asyncio loop whose time passes only when nothing is ready.
+"""Virtual clock: an asyncio loop whose time advances only when no task is ready.
 
-No threads, sockets or signals: a loop without a selector never hears of them.
+The loop has no selector, hence no threads, sockets or signals.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ _MOST_TURNS = 200_000
 
 
 class DeadlockError(RuntimeError):
-    """Every task waits for something that can never come."""
+    """Every task waits for an event that cannot happen."""
 
 
 class LivelockError(RuntimeError):
-    """Tasks keep each other busy and time does not pass."""
+    """Tasks wake each other repeatedly and time does not advance."""
 
 
 class LeftoverError(RuntimeError):
-    """The main function has ended, and tasks of its own, or unheard errors, are left."""
+    """The main function has ended, but its tasks or unhandled errors are left."""
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
-    """An event loop whose time passes only when nothing is ready; see `run_virtual`.
+    """An event loop whose time advances only when no task is ready; see `run_virtual`.
 
     Args:
-        seed: Shuffles what is ready at one instant; None keeps asyncio's own order.
+        seed: Shuffles tasks that are ready at the same instant; None keeps asyncio's order.
 
     Attributes:
-        turns: How often the loop went round.
+        turns: Number of iterations of the loop.
     """
 
-    # What asyncio keeps in every loop, 3.11 to 3.14.
+    # Attributes of every asyncio loop, 3.11 to 3.14.
     _ready: deque[asyncio.Handle]
     _scheduled: list[asyncio.TimerHandle]
 
@@ -49,7 +49,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         super().__init__()
         self._now = _EPOCH_S
         self._rng = None if seed is None else random.Random(seed)
-        self._selector = self  # all that is asked of one is select()
+        self._selector = self  # of a selector, only select() is used
         self._turns_at_once = 0
         self.turns = 0
 
@@ -58,20 +58,20 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return self._now
 
     def skip(self, seconds: float) -> None:
-        """Let time pass while nothing runs, as when the process is stopped by SIGSTOP."""
+        """Advance the time while nothing runs, as when the process is stopped by SIGSTOP."""
         self._now += seconds
 
     def select(self, timeout: float | None) -> tuple[()]:
-        """Go to the next timer if nothing is ready, and take what is due."""
+        """Advance to the next timer if no task is ready, and run due timers."""
         self.turns += 1
         if timeout == 0:
             self._turns_at_once += 1
             if self._turns_at_once > _MOST_TURNS:
-                raise LivelockError(f"time stands still at {self._now:g} s\n{self.describe()}")
+                raise LivelockError(f"time does not advance at {self._now:g} s\n{self.describe()}")
         else:
             self._turns_at_once = 0
             if timeout is None or self._scheduled[0].when() == math.inf:
-                raise DeadlockError(f"everything waits for ever\n{self.describe()}")
+                raise DeadlockError(f"all tasks wait forever\n{self.describe()}")
             self._now = max(self._now, self._scheduled[0].when())
         scheduled, ready = self._scheduled, self._ready
         while scheduled and scheduled[0].when() <= self._now:
@@ -86,11 +86,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return ()
 
     def forget_turns(self) -> None:
-        """Begin anew to count turns in which time stood still."""
+        """Reset the number of iterations without an advance of time."""
         self._turns_at_once = 0
 
     def describe(self) -> str:
-        """Say of every task where it waits; one line each."""
+        """Return where every task waits, one line each."""
         lines = [f"  {task.get_name()}: {_where(task.get_coro())}" for task in self._tasks()]
         return "\n".join(sorted(lines))
 
@@ -98,10 +98,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return [task for task in asyncio.all_tasks(self) if not task.done()]
 
     def _process_events(self, events: tuple[()]) -> None:
-        """Take no events: there is nothing that could bring them."""
+        """Do nothing: there are no sources of events."""
 
     def _write_to_self(self) -> None:
-        """Wake nobody: this loop never sleeps."""
+        """Do nothing: this loop never sleeps."""
 
 
 def _where(coroutine: Any) -> str:
@@ -116,21 +116,21 @@ def _where(coroutine: Any) -> str:
 
 
 def run_virtual(main: Callable[[], Awaitable[T]], *, seed: int | None = None) -> T:
-    """Run *main* on an event loop of its own with virtual time, and return what it returns.
+    """Run *main* on a new event loop with virtual time, and return its result.
 
     Args:
-        main: An async function without arguments.
+        main: Async function without arguments.
         seed: Shuffles tasks and timers that are ready at the same instant; the same seed gives
             the same order. None keeps the order in which they became ready.
 
     Raises:
-        DeadlockError: Everything waits for ever; the text says where.
-        LivelockError: Time does not pass: tasks keep waking each other.
-        LeftoverError: *main* ended and left tasks behind, or a callback failed unheard.
+        DeadlockError: All tasks wait forever; the text says where.
+        LivelockError: Tasks wake each other repeatedly and time does not advance.
+        LeftoverError: *main* left tasks or unhandled errors of callbacks behind.
     """
     loop = VirtualLoop(seed)
-    unheard: list[str] = []
-    loop.set_exception_handler(lambda _, context: unheard.append(_say(context)))
+    unhandled: list[str] = []
+    loop.set_exception_handler(lambda _, context: unhandled.append(_say(context)))
 
     async def run() -> T:
         return await main()
@@ -141,8 +141,8 @@ def run_virtual(main: Callable[[], Awaitable[T]], *, seed: int | None = None) ->
         if left:
             raise LeftoverError(f"tasks are left\n{left}")
         loop.run_until_complete(loop.shutdown_asyncgens())
-        if unheard:
-            raise LeftoverError("\n".join(unheard))
+        if unhandled:
+            raise LeftoverError("\n".join(unhandled))
         return result
     finally:
         _end_tasks(loop)
@@ -155,7 +155,7 @@ def _say(context: dict[str, Any]) -> str:
 
 
 def _end_tasks(loop: VirtualLoop) -> None:
-    for _ in range(10):  # a task may need several cancellations before it gives up
+    for _ in range(10):  # a task may need several cancellations before it ends
         tasks = loop._tasks()
         if not tasks:
             return

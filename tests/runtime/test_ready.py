@@ -65,7 +65,7 @@ def test_probes_stop_while_it_drains() -> None:
     [
         (HttpAnswer(status=500), "status 500"),
         (HttpAnswer(error=ConnectionResetError("reset")), "reset"),
-        (HttpAnswer(takes_s=99.0), "no answer in 2 s"),
+        (HttpAnswer(takes_s=99.0), "no response in 2 s"),
     ],
 )
 @row("A30")
