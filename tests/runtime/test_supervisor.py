@@ -77,7 +77,7 @@ def test_services_of_the_same_name_are_refused_before_the_start() -> None:
             async with Supervisor(ScriptedLauncher(), [service("a"), service("a")]):
                 pass
         async with Supervisor(ScriptedLauncher(), [service("a")]) as supervisor:
-            with pytest.raises(ConfigError, match="taken"):
+            with pytest.raises(ConfigError, match="found one that exists"):
                 supervisor.add(service("a"))
             assert [life.spec.name for life in supervisor.lifecycles()] == ["a"]
 
