@@ -11,15 +11,15 @@ from .store.state_directory import default_directory
 
 
 def create_app(config: str | os.PathLike[str] | None = None) -> Application:
-    """Make the application from a configuration file.
+    """Create the application from a configuration file.
 
     Args:
-        config: The file; by default the one that the variable SWAPCHART_CONFIG names.
+        config: The file; by default the one that the environment variable SWAPCHART_CONFIG names.
 
     Raises:
-        ConfigProblems: The configuration has errors; all of them are in it.
+        ConfigProblems: The configuration has errors; the exception lists all of them.
         StateInUseError: Another proxy runs with this configuration.
-        SystemExit: No file was named.
+        SystemExit: No file is given.
     """
     path = config or os.environ.get("SWAPCHART_CONFIG")
     if not path:

@@ -4,9 +4,9 @@ For any ASGI server::
 
     SWAPCHART_CONFIG=config.yaml hypercorn 'swapchart.adapters.asgi:create_app()'
 
-The server's lifespan runs the supervisor: models are stopped, with their hooks, before the
-server ends. ``swapchart serve`` does the same and more: it binds before anything starts, and
-its end does not depend on the server's.
+The supervisor runs for as long as the server's lifespan: models are stopped, with their hooks,
+before the server exits. ``swapchart serve`` binds the port before anything starts, and its shutdown
+does not depend on that of the server.
 """
 
 from __future__ import annotations
@@ -52,17 +52,17 @@ _STATE_LOOK_S = 5.0  # between two looks whether our files are still there
 
 
 class Application:
-    """The proxy, and everything that lives as long as it.
+    """The proxy, its supervisor, and their stores.
 
     Args:
-        config: Checked before.
-        sources: Where it came from; None: it cannot be read again.
-        seen: Signature of *sources* before it was read.
-        is_watching: Read it again whenever a file was changed.
-        must_have_keys: Never go without apiKeys, whatever is read later.
-        state: Where the journal is kept; None keeps it in memory.
-        stop_limit_s: When it ends: so long for drains, hooks and grace periods, then kill;
-            None is what the configuration says or needs.
+        config: A valid configuration.
+        sources: Files of *config*; None means it cannot be reloaded.
+        seen: Signature of *sources* from before they were read.
+        is_watching: Reload the configuration whenever a file changes.
+        must_have_keys: Reject every later configuration without ``apiKeys``.
+        state: Directory of the journal and the activity; None keeps both in memory.
+        stop_limit_s: Time limit of the shutdown for drains, hooks and grace periods, in seconds;
+            then processes are killed. None means the value that the configuration sets or needs.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Application:
         self._listeners: list[Callable[[Transition], None]] = []
 
     def listen(self, listener: Callable[[Transition], None]) -> None:
-        """Call *listener* with every transition; before the application runs."""
+        """Call *listener* with every transition; to be called before `running`."""
         self._listeners.append(listener)
 
     def ask_reload(self, why: str) -> None:
@@ -91,7 +91,7 @@ class Application:
             self._running.reloader.ask(why)
 
     def end_streams(self) -> None:
-        """End the streams of logs and events, which would hold up the end of the server."""
+        """End the streams of logs and events, which would hold up the shutdown of the server."""
         if self._proxy is not None:
             self._proxy.end_streams()
 
@@ -162,24 +162,24 @@ class Application:
         return KvManager(None if self._state is None else self._state.path / "kv", say)
 
     async def _activity(self, stack: AsyncExitStack) -> ActivityStore:
-        """Open where finished requests are written down: the file that was named, or our own."""
+        """Open the store of finished requests: the configured file, or ours."""
         path = self._activity_path()
         database = self._database(stack, path, activity.MIGRATIONS)
         limit = self.config.metrics_max_in_memory if path is None else _ACTIVITY_ROWS
         store = ActivityStore(database, limit=limit)
-        with suppress(StoreError):  # the database has said what is wrong
+        with suppress(StoreError):  # the database has logged it
             await store.open()
         return store
 
     async def _journal(self, stack: AsyncExitStack, instance: str) -> Journal:
-        """Open the journal, and end what it knows to be left of earlier runs."""
+        """Open the journal, and kill the processes that earlier runs have left."""
         path = None if self._state is None else self._state.path / "journal.db"
         database = self._database(stack, path, MIGRATIONS)
         journal = Journal(database, instance, boot=boot_id(), started_of=started_of)
         try:
             launched = await journal.leftovers()
         except StoreError:
-            return journal  # the database has said what is wrong
+            return journal  # the database has logged it
         if launched:
             await kill_orphans(launched)
             journal.forget(launched)
@@ -187,7 +187,7 @@ class Application:
 
     def _activity_path(self) -> Path | None:
         if self.config.store_path is not None:
-            return Path(self.config.store_path).resolve()  # somebody chose a link, if it is one
+            return Path(self.config.store_path).resolve()  # a symbolic link is followed
         return None if self._state is None else self._state.path / "activity.db"
 
     def _database(
@@ -200,16 +200,16 @@ class Application:
         return database
 
     async def _watch_state(self, state: StateDirectory) -> None:
-        """Notice that files of ours were deleted, say so, and make them again; for ever."""
+        """Check for deleted files of ours, log them, and create them again; never returns."""
         told = ""
         while True:
             await asyncio.sleep(_STATE_LOOK_S)
             if not await threads.run(state.is_there):
-                text = f"{state.path} was deleted while it was in use; what was in it is lost"
+                text = f"{state.path} was deleted while it was in use; its contents are lost"
                 try:
                     await threads.run(state.renew)
                 except (OSError, StateInUseError) as error:
-                    text = f"{text}, and it cannot be made again: {error}"
+                    text = f"{text}, and it cannot be created again: {error}"
                 if text != told:
                     log.error("%s", text)
                 told = "" if await threads.run(state.is_there) else text
@@ -222,7 +222,7 @@ class Application:
         return self._proxy is not None and self._proxy.fast_path.try_fast_path(call)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Take one connection's scope; ASGI 3."""
+        """Serve one ASGI scope (ASGI 3)."""
         kind = scope["type"]
         if kind in ("http", "websocket"):
             assert self._proxy is not None, "the lifespan has not begun"
@@ -232,7 +232,7 @@ class Application:
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
-        if self.supervisor is not None:  # `serve` runs it already, and outlives the server
+        if self.supervisor is not None:  # `serve` runs it already, and ends after the server
             await send({"type": "lifespan.startup.complete"})
             await receive()
             await send({"type": "lifespan.shutdown.complete"})
@@ -243,7 +243,7 @@ class Application:
                 await receive()
         except Exception as error:
             log.exception("the lifespan failed")
-            # An exception alone is not enough: hypercorn would go on without us.
+            # An exception alone is not enough: hypercorn would go on without the application.
             kind = "startup" if self.supervisor is None else "shutdown"
             await send({"type": f"lifespan.{kind}.failed", "message": str(error)})
             raise
@@ -254,12 +254,12 @@ async def _owed(journal: Journal) -> list[Owed]:
     try:
         return await journal.owed()
     except StoreError:
-        return []  # the database has said what is wrong
+        return []  # the database has logged it
 
 
 @asynccontextmanager
 async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run *work* for as long as the block lasts."""
+    """Run *work* in a task for as long as the block lasts."""
     task = asyncio.get_running_loop().create_task(work)
     try:
         yield
@@ -271,13 +271,13 @@ async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 
 
 def open_state(directory: Path) -> StateDirectory | None:
-    """Take *directory* for our state, or None, with a warning, where it cannot be written.
+    """Open *directory* as the state directory; return None, with a warning, if it is not writable.
 
     Raises:
-        StateInUseError: Another proxy has it.
+        StateInUseError: Another proxy uses it.
     """
     try:
         return StateDirectory(directory)
     except OSError as error:
-        log.warning("nothing is remembered beyond this run: %s", error)
+        log.warning("state is kept in memory only and is lost at exit: %s", error)
         return None

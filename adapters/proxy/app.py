@@ -1,4 +1,8 @@
-"""The proxy as an ASGI application: what a request passes on its way to a handler."""
+"""The proxy as an ASGI application: routes, admission control and the handler of the route.
+
+`ProxyApp` makes those checks of ``forwarding.CHECKS`` that need no body; the handlers in `api` make
+the others.
+"""
 
 from __future__ import annotations
 
@@ -33,20 +37,20 @@ _BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
 
 
 class ProxyApp:
-    """Answers requests for the models of one supervisor.
+    """Responds to requests for the models of one supervisor.
 
     Args:
-        supervisor: Entered by whoever runs the application.
+        supervisor: Runs the models; already entered.
         catalogue: The models as clients see them.
-        options: How to behave.
-        on_finished: Gets every finished exchange with a model; must not wait.
+        options: Behavior towards clients.
+        on_finished: Called with the record of every finished request; must not block.
         history: (id, limit=n) -> the last transitions of a model, the newest first.
-        own_log: What the proxy itself logs; see ``own_log.keeping_log``.
-        activity: Where finished requests are written down; None: nowhere.
+        own_log: Log of the proxy itself; see ``log_buffer.keeping_log``.
+        activity: Store of activity rows; None means they are not stored.
 
     Attributes:
         proxy: What its handlers share.
-        bodies: Memory that bodies of requests take.
+        bodies: Memory budget of request bodies.
         fast_path: Accepts requests that need no task.
     """
 
@@ -63,10 +67,10 @@ class ProxyApp:
             self.proxy.options.body_budget_bytes, self.proxy.options.body_wait_s
         )
         self.fast_path = FastPath(self.proxy, ROUTES, self.bodies)
-        self._reporter = EventPublisher(self.proxy)
-        self.proxy.change_publisher = self._reporter
+        self._publisher = EventPublisher(self.proxy)
+        self.proxy.change_publisher = self._publisher
         self._ends = [
-            supervisor.listen(self._reporter.take),
+            supervisor.listen(self._publisher.take),
             supervisor.listen(self.proxy.accounting.metrics.on_transition),
         ]
         self.proxy.spawn(
@@ -74,14 +78,14 @@ class ProxyApp:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Take one HTTP request or one websocket; ASGI 3."""
+        """Serve one HTTP request or one websocket (ASGI 3)."""
         if scope["type"] == "websocket":
-            from .api import websockets  # few need it
+            from .api import websockets  # few processes need it
 
             await websockets.serve(self.proxy, scope, receive, send)
             return
         request = Request(scope, receive, self.bodies)
-        await run_until_disconnect(request, self._answer(request, send))
+        await run_until_disconnect(request, self._respond(request, send))
 
     def _sample_period_s(self) -> float | None:
         return self.proxy.options.performance_every_s
@@ -90,60 +94,62 @@ class ProxyApp:
         """End all streams, and close all connections to upstreams."""
         for end in self._ends:
             end()
-        self._reporter.close()
+        self._publisher.close()
         self.fast_path.finish_all()
         await self.proxy.aclose()
 
     def end_streams(self) -> None:
-        """End the streams of logs and events, so that a server may end."""
+        """End the streams of logs and events, which would hold up the shutdown of the server."""
         self.proxy.end_streams()
 
-    async def _answer(self, request: Request, send: Send) -> None:
+    async def _respond(self, request: Request, send: Send) -> None:
+        """Pass *request* through the checks that need no body, then to the handler of its route."""
         path, method, proxy = request.path, request.method, self.proxy
         if method == "OPTIONS":
             await self._preflight(request, send)
             return
         route, request.path_suffix = ROUTES.find(method, path)
-        head = request.head = proxy.header_cache.of(request.scope)
-        verdict = head.verdicts.get(id(route))
+        # Loop of peers, Host, Origin, API key, scope: one verdict for all with the same headers.
+        cached = request.cached_headers = proxy.header_cache.of(request.scope)
+        verdict = cached.verdicts.get(id(route))
         if verdict is None:
-            verdict = head.verdicts[id(route)] = proxy.admission.admit(request.scope, route)
+            verdict = cached.verdicts[id(route)] = proxy.admission.admit(request.scope, route)
         if verdict.origin is not None:
-            send, request.send_full_response = _sharing(send, verdict.origin), None
+            send, request.send_full_response = _with_origin(send, verdict.origin), None
         if isinstance(verdict, Denied):
-            await _refuse(request, send, verdict)
+            await _send_denial(request, send, verdict)
             return
         request.access = verdict.access
         if route is None:
-            await _no_route(request, send)
+            await _send_no_route(request, send)
             return
         if route.access == "admin" and route.changes and method in _BODY_METHODS:
-            refusal = None if route.method == "*" else json_refusal(request.headers)
-            if refusal is not None:
-                await _refuse(request, send, refusal)
+            denied = None if route.method == "*" else json_refusal(request.headers)
+            if denied is not None:
+                await _send_denial(request, send, denied)
                 return
         request.route = route
         await route.handler(proxy, request, send)
 
     async def _preflight(self, request: Request, send: Send) -> None:
-        gate = self.proxy.admission
-        refusal = gate.host_refusal(request.scope)
-        if refusal is not None:
-            await _refuse(request, send, refusal)
+        admission = self.proxy.admission
+        denied = admission.host_refusal(request.scope)
+        if denied is not None:
+            await _send_denial(request, send, denied)
             return
-        headers = preflight(request.headers, gate.origin_of(request.headers))
+        headers = preflight(request.headers, admission.origin_of(request.headers))
         await send({"type": "http.response.start", "status": 204, "headers": headers})
         await send({"type": "http.response.body", "body": b""})
 
 
-async def _refuse(request: Request, send: Send, refusal: Denied) -> None:
+async def _send_denial(request: Request, send: Send, denied: Denied) -> None:
     await send_error(
-        request, send, refusal.status, refusal.message, code=refusal.code or None,
-        headers=refusal.headers,
+        request, send, denied.status, denied.message, code=denied.code or None,
+        headers=denied.headers,
     )  # fmt: skip
 
 
-async def _no_route(request: Request, send: Send) -> None:
+async def _send_no_route(request: Request, send: Send) -> None:
     location = clean_location(request)
     if location is not None:
         await redirect(request, send, location)
@@ -158,10 +164,10 @@ async def _no_route(request: Request, send: Send) -> None:
 
 
 def clean_location(request: Request) -> bytes | None:
-    """Return where the request may have meant to go, without ``//`` and ``..``; None: nowhere.
+    """Return the target without ``//`` and ``..`` if there is a route for that, else None.
 
-    What stands behind a model in a path is its server's, and is not cleaned. Other bytes than
-    those of URLs are encoded: for a browser a backslash is a slash, and two of them name a host.
+    The part of a path that is for a model's server is not cleaned. Bytes that are not allowed in
+    URLs are encoded: a browser reads a backslash as a slash, and two of them begin a host name.
     """
     given = request.path_bytes
     path = cleaned(given)
@@ -174,11 +180,11 @@ def clean_location(request: Request) -> bytes | None:
     return quote_from_bytes(path + query, safe=_URL_BYTES).encode()
 
 
-def _sharing(send: Send, origin: bytes) -> Send:
-    """Let the page that asked read the answer, whatever the upstream thinks of its origin."""
+def _with_origin(send: Send, origin: bytes) -> Send:
+    """Replace the CORS headers of a response, so that pages of *origin* may read it."""
     ours: Headers = [(b"access-control-allow-origin", origin), (b"vary", b"origin")]
 
-    async def sharing(message: Message) -> None:
+    async def send_with_origin(message: Message) -> None:
         if message["type"] == "http.response.start":
             kept = [
                 (name, value)
@@ -188,4 +194,4 @@ def _sharing(send: Send, origin: bytes) -> Send:
             message = {**message, "headers": kept + ours}
         await send(message)
 
-    return sharing
+    return send_with_origin

@@ -1,4 +1,4 @@
-"""What all handlers share: the supervisor, the models as clients see them, and how to behave."""
+"""What all handlers share: the supervisor, the models as clients see them, and the options."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .upstreams import UpstreamRegistry
 
 
 class History(Protocol):
-    """Remembers transitions."""
+    """Past transitions of models."""
 
     def __call__(self, name: str, /, *, limit: int) -> Awaitable[list[dict[str, Any]]]:
         """Return the last transitions of model *name*, the newest first."""
@@ -36,52 +36,52 @@ class History(Protocol):
 
 
 class ChangePublisher(Protocol):
-    """Publishes what changes; see ``events.Reporter``."""
+    """Publishes changes on the event bus; see ``api.events.EventPublisher``."""
 
     def look(self) -> None:
-        """Somebody has begun to listen."""
+        """Note that a client has subscribed."""
         ...
 
     def models_changed(self) -> None:
-        """A model did."""
+        """Publish the state of all models."""
         ...
 
     def profile_changed(self) -> None:
-        """Another profile is active, or none."""
+        """Publish which profile is active, if any."""
         ...
 
 
-#: Id of a model -> what is known of it, or None.
+#: Id of a model -> more about it for ``/running``, or None.
 Detail: TypeAlias = Callable[[str], Mapping[str, Any] | None]
 
 
 class ConfigControl(Protocol):
-    """The configuration in force, and the way to another one."""
+    """The configuration in force, and its reload."""
 
     def facts(self) -> dict[str, Any]:
-        """Return where it came from, and how the last reload went."""
+        """Return its files and the outcome of the last reload."""
         ...
 
     async def plan(self) -> dict[str, Any]:
         """Read the configuration again and return what a reload would change.
 
         Raises:
-            SwapchartError: It has an error; see `problems`.
+            SwapchartError: The configuration has errors; see `problems`.
         """
         ...
 
     def problems(self, error: SwapchartError) -> list[dict[str, Any]]:
-        """Return all that an error of `plan` says, one by one."""
+        """Return the problems in an error that `plan` raised."""
         ...
 
     async def reload(self, why: str) -> dict[str, Any]:
         """Read the configuration again and apply it.
 
         Returns:
-            How it went; ``ok`` is False, and nothing was changed, if it has an error.
+            The outcome; ``ok`` is False, and nothing was changed, if the configuration has errors.
 
         Raises:
-            SwapchartError: The proxy is ending.
+            SwapchartError: The proxy is shutting down.
         """
         ...
 
@@ -92,24 +92,26 @@ class ProxyContext:
     Attributes:
         supervisor: Runs the models.
         catalog: The models as clients see them.
-        options: How to behave.
-        admission: What every request passes first.
-        trusts: Tells whether the client at an address is a proxy of ours.
-        config: The configuration in force; None: there is none to be read again.
-        loop_watch: How late the event loop runs; None: nobody looks.
-        details: Name -> tells what else is known of a model, for ``/running``.
-        history: None: nothing is remembered.
-        profiles: Which of them is active.
+        options: Behavior towards clients.
+        admission: Decides whether a request is admitted.
+        header_cache: Decisions that depend only on request headers.
+        trusts: Client address -> whether its X-Forwarded-* headers are trusted.
+        config: The configuration in force; None means it cannot be reloaded.
+        loop_watch: Delays of the event loop; None means they are not measured.
+        details: Name -> returns further details of a model for ``/running``.
+        history: None means transitions are not stored.
+        on_finished: Called with the record of every finished request; None means nothing is.
+        profiles: The profiles, and which one is active.
         resolver: Finds models by name.
         upstreams: Connections to the servers of models and to peers.
-        in_flight: Requests that are not over.
-        turns: Long work of requests, in the event loop.
-        event_bus: Tells events to who listens.
-        listeners: How many do, to events and logs.
-        change_publisher: Finds them.
-        accounting: What is written down about requests.
-        own_log: What the proxy itself has logged.
-        log: Where handlers log to.
+        in_flight: Requests in flight.
+        turns: Shares the event loop among long work of requests.
+        event_bus: Passes events to subscribed clients.
+        listeners: Limits the number of clients that stream events and logs.
+        change_publisher: Publishes changes on the event bus.
+        accounting: Metrics, captures, activity and access log.
+        own_log: Log of the proxy itself.
+        log: Logger of handlers.
     """
 
     def __init__(
@@ -143,10 +145,10 @@ class ProxyContext:
         self.upstreams = UpstreamRegistry(supervisor, catalogue.cards, catalogue.peers)
 
     def configure(self, catalogue: ModelCatalog, options: ProxyOptions) -> None:
-        """Go by other models and other options from now on; what is under way goes on.
+        """Use other models and options from now on; requests in flight are not affected.
 
-        The active profile stays active if there is still one of that name, and selectors keep
-        count of the requests behind them.
+        The active profile stays active if there still is one of that name, and selectors keep
+        their counts of requests.
         """
         active = self.profiles.active
         self.catalog, self.options = catalogue, options
@@ -164,7 +166,7 @@ class ProxyContext:
         self.upstreams.configure(catalogue.cards, catalogue.peers)
 
     def activate_profile(self, name: str | None) -> None:
-        """Make profile *name* the active one; None: none is.
+        """Make profile *name* the active one; None means no profile is active.
 
         Raises:
             KeyError: There is no such profile.
@@ -184,11 +186,11 @@ class ProxyContext:
     # ---- ending
     @property
     def is_closing(self) -> bool:
-        """Tell whether streams that have no end of their own are to end."""
+        """True if streams that have no end of their own are to end."""
         return self._closing.is_set()
 
     async def wait_ended(self, request: Request) -> None:
-        """Wait until a stream without an end has to end: the proxy ends, or its key lost rights."""
+        """Wait until an endless stream must end: at shutdown, or when its key has lost rights."""
         while not self.is_closing and self._may_go_on(request):
             await self._renewed.wait()
 
@@ -197,12 +199,12 @@ class ProxyContext:
         return isinstance(verdict, Allowed) and verdict.access == request.access
 
     def end_streams(self) -> None:
-        """End the streams of logs and events: nobody could wait for their end."""
+        """End the streams of logs and events, which have no end of their own."""
         self._closing.set()
         self._renewed.set()
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Run *work* aside, until it ends or the proxy does."""
+        """Run *work* in the background, until it ends or the proxy does."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -210,10 +212,10 @@ class ProxyContext:
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self.log.error("work aside failed", exc_info=error)
+            self.log.error("a background task failed", exc_info=error)
 
     async def aclose(self) -> None:
-        """End what runs aside, and close all connections to upstreams."""
+        """Cancel background tasks, and close all connections to upstreams."""
         self.end_streams()
         for task in list(self._tasks):
             task.cancel()

@@ -1,8 +1,7 @@
-"""One request as the application sees it: its head, its body within limits, its client's leaving.
+"""One HTTP request: its headers, its body within limits, and the disconnect of its client.
 
-A client that leaves is the normal case: whoever waits for a model or a token has given up. Then
-the task that handles the request is cancelled, whatever it waits for, and everything it holds
-is released on the way out.
+Clients that disconnect while a model loads or generates are the normal case. The task that handles
+the request is then cancelled, and releases what it has acquired while the exception propagates.
 """
 
 from __future__ import annotations
@@ -23,18 +22,18 @@ from .routing import Route
 
 log = logging.getLogger(__name__)
 
-_WATCH_AFTER_S = 0.01  # once or twice: most answers are there sooner, and no task need be made
-_MOST_DIGITS = 20  # of a Content-Length; Python refuses to read 4,300
+_WATCH_AFTER_S = 0.01  # to twice as long; most responses are sooner, and need no watcher
+_MOST_DIGITS = 20  # of a Content-Length; int() raises an error at 4,300
 _ENDLESS = 1 << 63
-_UNCOUNTED_BYTES = 1 << 16  # as many as requests may wait are still little
+_UNCOUNTED_BYTES = 1 << 16  # smaller bodies take little memory, even of all waiting requests
 
 
 class RequestAbortedError(Exception):
-    """The client left before it got its answer; there is nobody to tell."""
+    """The client disconnected before it got its response."""
 
 
 async def run_until_disconnect(request: Request, work: Coroutine[Any, Any, None]) -> None:
-    """Run *work*, which serves *request*; that its client leaves ends it, and is no error."""
+    """Run *work*, which serves *request*, and end it without an error if the client disconnects."""
     try:
         await work
     except Exception as error:
@@ -53,33 +52,34 @@ async def run_until_disconnect(request: Request, work: Coroutine[Any, Any, None]
 
 
 def _says_gone(error: BaseException) -> bool:
-    """Tell whether *error* only says that the client has left: ASGI 2.4 lets `send` raise then."""
+    """Return True if *error* only means a disconnect: since ASGI 2.4 `send` may raise then."""
     if isinstance(error, BaseExceptionGroup):
         return all(map(_says_gone, error.exceptions))
     return isinstance(error, RequestAbortedError | ConnectionError)
 
 
 class _DisconnectWatchTimer:
-    """The requests of one event loop that may be answered at once, and need no watcher then.
+    """Starts the disconnect watchers of requests that are still open after a while.
 
-    One timer for all of them: making and cancelling one each costs as much as the whole chart.
+    All requests of an event loop share one timer: a timer for each costs as much as all steps of
+    the chart for a request.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self._new: set[Request] = set()  # came since the timer fired last
+        self._new: set[Request] = set()  # added since the timer last fired
         self._old: set[Request] = set()
         self._is_armed = False
 
     def add(self, request: Request) -> None:
-        """Let *request* be watched in a while, if it is still open then."""
+        """Watch *request* after `_WATCH_AFTER_S`, unless it is discarded before."""
         self._new.add(request)
         if not self._is_armed:
             self._is_armed = True
             self.loop.call_later(_WATCH_AFTER_S, self._look)
 
     def discard(self, request: Request) -> None:
-        """Forget *request*, which has its answer."""
+        """Do not watch *request*."""
         self._new.discard(request)
         self._old.discard(request)
 
@@ -88,37 +88,37 @@ class _DisconnectWatchTimer:
         for request in due:
             try:
                 request._watch_now()
-            except Exception:  # of one; others are watched all the same
+            except Exception:  # the others must be watched all the same
                 log.exception("%s %s cannot be watched", request.method, request.path)
         self._is_armed = bool(self._old)
         if self._is_armed:
             self.loop.call_later(_WATCH_AFTER_S, self._look)
 
 
-_patience: _DisconnectWatchTimer | None = None
+_watch_timer: _DisconnectWatchTimer | None = None
 
 
-def _patience_of(loop: asyncio.AbstractEventLoop) -> _DisconnectWatchTimer:
-    global _patience
-    if _patience is None or _patience.loop is not loop:
-        _patience = _DisconnectWatchTimer(loop)
-    return _patience
+def _watch_timer_of(loop: asyncio.AbstractEventLoop) -> _DisconnectWatchTimer:
+    global _watch_timer
+    if _watch_timer is None or _watch_timer.loop is not loop:
+        _watch_timer = _DisconnectWatchTimer(loop)
+    return _watch_timer
 
 
 class Request:
-    """Head and body of one HTTP request.
+    """Headers and body of one HTTP request.
 
     Attributes:
         scope: The ASGI scope.
         method: Such as ``POST``.
         path: Decoded path.
-        headers: Fields as they came; shape (n, 2), names in lower case.
-        is_gone: The client has left.
-        route: Where it goes; None until that was found.
+        headers: As sent; shape (n, 2), names in lower case.
+        is_gone: The client has disconnected.
+        route: Its route; None before routing.
         path_suffix: What the ``*`` of the route's path stands for.
-        access: What its key allows.
-        body_bytes_reserved: What its body takes of the budget; see `release_body`.
-        head: What follows from its fields; None until somebody looked.
+        access: What its API key allows.
+        body_bytes_reserved: Bytes of the memory budget that its body takes; see `release_body`.
+        cached_headers: Cached decisions about its headers; None before admission.
         send_full_response: Sends a complete response at once; the value of the ASGI extension
             ``FULL_RESPONSE``, None where the server has none.
     """
@@ -127,15 +127,15 @@ class Request:
         "_ahead",
         "_budget",
         "_is_complete",
-        "_patience",
         "_receive",
         "_set_on_disconnect",
         "_take_body",
         "_task",
+        "_watch_timer",
         "_watcher",
         "access",
         "body_bytes_reserved",
-        "head",
+        "cached_headers",
         "headers",
         "is_gone",
         "method",
@@ -156,7 +156,7 @@ class Request:
         self.path_suffix = ""
         self.access: Access = EVERYTHING
         self.body_bytes_reserved = 0
-        self.head: CachedHeaders | None = None
+        self.cached_headers: CachedHeaders | None = None
         extensions = scope.get("extensions")
         self.send_full_response: SendFullResponse | None = None
         self._take_body: Callable[[], bytes | None] | None = None
@@ -166,14 +166,14 @@ class Request:
             self._take_body = extensions.get(FULL_BODY)
         self._budget = budget
         self._receive = receive
-        self._ahead: Message | None = None  # a body message that the watcher came upon
+        self._ahead: Message | None = None  # a body message that the watcher received
         self._is_complete = False
         self._task: asyncio.Task[object] | None = None
         self._watcher: asyncio.Task[None] | None = None
-        self._patience: _DisconnectWatchTimer | None = None
+        self._watch_timer: _DisconnectWatchTimer | None = None
 
     def header(self, name: bytes) -> bytes | None:
-        """Return the first field called *name* (lower case), or None."""
+        """Return the value of the first header *name* (in lower case), or None."""
         for key, value in self.headers:
             if key == name:
                 return value
@@ -181,20 +181,20 @@ class Request:
 
     @property
     def target(self) -> bytes:
-        """Path and query as they came on the wire, percent-encoding untouched."""
+        """Path and query as sent, with their percent-encoding."""
         query: bytes = self.scope.get("query_string") or b""
         return self.path_bytes + b"?" + query if query else self.path_bytes
 
     @property
     def path_bytes(self) -> bytes:
-        """The path as it came on the wire, percent-encoding untouched."""
+        """Path as sent, with its percent-encoding."""
         raw: bytes = self.scope.get("raw_path") or self.path.encode()
         end = raw.find(b"?")  # quicker than asking whether it is in there
         return raw if end < 0 else raw[:end]
 
     @property
     def query(self) -> bytes:
-        """The query as it came, without its question mark."""
+        """Query as sent, without the question mark."""
         found: bytes = self.scope.get("query_string") or b""
         return found
 
@@ -208,26 +208,26 @@ class Request:
         return address
 
     def declared_length(self) -> int | None:
-        """Return the Content-Length, or None when there is none that makes sense."""
+        """Return the Content-Length, or None if it is missing or not a number."""
         value = self.header(b"content-length")
         if value is None or not value.isdigit():
             return None
         return int(value) if len(value) <= _MOST_DIGITS else _ENDLESS
 
     async def body(self, limit_bytes: int) -> bytes:
-        """Read the whole body.
+        """Read the complete body.
 
         Raises:
-            BodyTooLargeError: It is larger than *limit_bytes*; known before it was read if
-                the client declared it.
-            BodyBudgetError: There is no room for it beside those of others.
-            RequestAbortedError: The client left before it had sent it.
+            BodyTooLargeError: The body is larger than *limit_bytes*; raised before it is read if
+                the Content-Length says so.
+            BodyBudgetError: The memory budget has no room for it.
+            RequestAbortedError: The client disconnected before the end of the body.
         """
         declared = self.declared_length()
         if declared is not None and declared > limit_bytes:
             raise BodyTooLargeError(limit_bytes)
         if declared is not None and declared > _UNCOUNTED_BYTES:
-            await self._hold(declared)
+            await self._reserve(declared)
         elif self._take_body is not None and self._ahead is None and self._watcher is None:
             found = self._take_body()
             if found is not None:
@@ -242,8 +242,8 @@ class Request:
             if len(body) > limit_bytes:
                 raise BodyTooLargeError(limit_bytes)
             return body
-        # Not a list of pieces: joining them would take the memory of the body a second time, and
-        # what is left of the pieces of many bodies in between is too scattered to be used again.
+        # Not a list of pieces: joining them would take the memory of the body twice, and freed
+        # pieces of many bodies leave memory too fragmented to be used again.
         whole, size = BytesIO(), len(body)
         whole.write(body)
         while not self._is_complete:
@@ -254,25 +254,25 @@ class Request:
             if size > limit_bytes:
                 raise BodyTooLargeError(limit_bytes)
             if size > self.body_bytes_reserved:
-                await self._hold(size)
+                await self._reserve(size)
             self._is_complete = not message.get("more_body", False)
         return whole.getvalue()  # its own buffer, no copy
 
-    async def _hold(self, size: int) -> None:
-        """Take as much of the budget as *size* bytes of body need, if they count at all."""
+    async def _reserve(self, size: int) -> None:
+        """Reserve memory for a body of *size* bytes, unless it is too small to count."""
         if size > _UNCOUNTED_BYTES and self._budget is not None:
             more = size - self.body_bytes_reserved
             await self._budget.take(more)
             self.body_bytes_reserved += more
 
     def release_body(self) -> None:
-        """The body is not needed any more."""
+        """Release the memory that is reserved for the body."""
         if self._budget is not None:
             self._budget.give_back(self.body_bytes_reserved)
         self.body_bytes_reserved = 0
 
     async def body_or_stream(self) -> bytes | AsyncIterator[bytes]:
-        """Return the body if it came in one piece, else its pieces as they come."""
+        """Return the body if it arrived in one piece, else its pieces as they arrive."""
         message = await self._next()
         body: bytes = message.get("body", b"")
         if not message.get("more_body", False):
@@ -281,10 +281,10 @@ class Request:
         return _Pieces(self, body, None)
 
     def pieces(self, limit_bytes: int) -> AsyncIterator[bytes]:
-        """Return the pieces of the body as they come.
+        """Return the pieces of the body as they arrive.
 
         Raises:
-            BodyTooLargeError: On the way, when there are more than *limit_bytes*.
+            BodyTooLargeError: While iterating, when there are more than *limit_bytes*.
         """
         return _Pieces(self, b"", limit_bytes)
 
@@ -299,18 +299,18 @@ class Request:
             raise RequestAbortedError
         return message
 
-    # ---- the client's leaving
+    # ---- disconnect of the client
     def watch(self, task: asyncio.Task[object] | None = None) -> None:
-        """From now on, cancel *task*, or this one, when the client leaves; see `unwatch`."""
+        """Cancel *task*, by default this one, if the client disconnects before `unwatch`."""
         self._task = task or asyncio.current_task()
-        self._patience = _patience_of(asyncio.get_running_loop())
-        self._patience.add(self)
+        self._watch_timer = _watch_timer_of(asyncio.get_running_loop())
+        self._watch_timer.add(self)
 
     def unwatch(self) -> None:
-        """End what `watch` began."""
+        """Stop what `watch` started."""
         self._task = None
-        if self._patience is not None:
-            self._patience.discard(self)
+        if self._watch_timer is not None:
+            self._watch_timer.discard(self)
         if self._watcher is not None:
             self._watcher.cancel()
             self._watcher = None
@@ -327,29 +327,29 @@ class Request:
         message = await self._receive()
         while message["type"] != "http.disconnect":
             if not self._is_complete:
-                self._ahead = message  # a piece of the body: whoever reads it goes on from here
-                self._listen()
+                self._ahead = message  # a piece of the body, which `_next` returns first
+                self._await_disconnect()
                 return
             message = await self._receive()
-        self._leave()
+        self._on_disconnect()
 
-    def _listen(self) -> None:
-        """Be told of the client's leaving without `receive`, where the server has a way to.
+    def _await_disconnect(self) -> None:
+        """Register for the disconnect without calling `receive`, if the server can do that.
 
-        The upstream may take no more of the body, and then nobody calls that again.
+        The upstream may read no more of the body, and `receive` is not called any more then.
         """
         self._set_on_disconnect = (self.scope.get("extensions") or {}).get(ON_DISCONNECT)
         if self._set_on_disconnect is not None:
-            self._set_on_disconnect(self._leave)
+            self._set_on_disconnect(self._on_disconnect)
 
-    def _leave(self) -> None:
+    def _on_disconnect(self) -> None:
         if not self.is_gone and self._task is not None:
             self._task.cancel()
         self.is_gone = True
 
 
 class _Pieces:
-    """The pieces of a body as they come; no generator, for what is compiled has none that waits."""
+    """Pieces of a body as they arrive; a class, since mypyc has no asynchronous generators."""
 
     __slots__ = ("_first", "_limit_bytes", "_request", "_size")
 
@@ -379,7 +379,7 @@ class _Pieces:
 
 
 def target_of(request: Request) -> bytes:
-    """Path and query for the model's server."""
-    assert request.route is not None, "reached by its route"
+    """Return path and query for the model's server."""
+    assert request.route is not None, "set by ProxyApp"
     cut, target = request.route.cut, request.target
     return target.removeprefix(cut) if cut else target

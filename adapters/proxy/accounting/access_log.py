@@ -11,7 +11,7 @@ _NO_LINES = {code: f"\\x{code:02x}" for code in (*range(32), 127, 0x85, 0x2028, 
 def access_log_line(exchange: RequestRecord) -> str:
     """Return the line of the access log for *exchange*; what clients sent cannot break it."""
     request = exchange.request
-    head = request.head
+    head = request.cached_headers
     # A query may hold secrets.
     asked = (request.method, request.path_bytes, request.scope.get("http_version", ""))
     told = None if head is None else head.log_prefix

@@ -1,4 +1,8 @@
-"""Requests to models, in the three shapes in which they name theirs: JSON, a form, a query."""
+"""Inference requests: find the model that a JSON body, a form or a query names, and forward.
+
+Each handler makes the checks of ``forwarding.CHECKS`` that are left: size of the body, model name,
+model, models of the API key, filters. It then makes a `Forwarding` and runs it.
+"""
 
 from __future__ import annotations
 
@@ -27,21 +31,21 @@ from ..models.resolver import NoTargetError, ResolvedModel, UnknownModelError
 from ..request import Request, target_of
 from ..responses import send_error, send_unknown_model
 
-_AT_ONCE_BYTES = 1 << 16  # looking through more may take so long that others would notice
-_SHORT_BYTES = 1 << 20  # msgspec reads as much in 1.5 ms at worst
-_LOOKED_AT_BYTES = 1 << 16  # of a body's beginning, to tell what it is
+_AT_ONCE_BYTES = 1 << 16  # a larger body is scanned in steps, so as not to block the event loop
+_SHORT_BYTES = 1 << 20  # msgspec decodes as much in at most 1.5 ms
+_SNIFFED_BYTES = 1 << 16  # of a body, to distinguish JSON from a form
 
 
 async def post(proxy: ProxyContext, request: Request, send: Send) -> None:
     """Serve a route whose body names the model."""
-    assert request.head is not None, "looked at on the way here"
-    kind = request.head.content_type
+    assert request.cached_headers is not None, "set by ProxyApp"
+    kind = request.cached_headers.content_type
     try:
         if kind is not None and is_form(kind):
             await _form(proxy, request, send, boundary_of(kind))
         else:
-            await _whole(proxy, request, send)
-    except BodyTooLargeError as too_large:  # not one name for all: they would share its type
+            await _complete_body(proxy, request, send)
+    except BodyTooLargeError as too_large:  # mypyc gives all uses of one name the same type
         await send_error(request, send, 413, str(too_large), headers=[(b"connection", b"close")])
     except BodyBudgetError as no_room:
         await send_error(
@@ -75,7 +79,7 @@ async def get(proxy: ProxyContext, request: Request, send: Send) -> None:
 async def find(
     proxy: ProxyContext, request: Request, send: Send, wanted: str
 ) -> ResolvedModel | None:
-    """Return what *wanted* means to this client; None: it has been told why nothing."""
+    """Return the model that *wanted* names; None means an error response was sent."""
     if not wanted:
         message = "no model id could be identified: `model` is missing"
         await send_error(request, send, 400, message)
@@ -102,14 +106,14 @@ async def find(
     return resolved
 
 
-# ---- bodies that are read whole
-async def _whole(proxy: ProxyContext, request: Request, send: Send) -> None:
+# ---- bodies that are read completely
+async def _complete_body(proxy: ProxyContext, request: Request, send: Send) -> None:
     body = await request.body(proxy.options.json_limit_bytes)
     if body[:1] != b"{" and not _is_json(request, body):
         await _urlencoded(proxy, request, send, body)
         return
     if len(body) > _AT_ONCE_BYTES:
-        request.watch()  # the work ends if the client leaves meanwhile
+        request.watch()  # cancel the scan if the client disconnects
         is_short = len(body) <= _SHORT_BYTES
         wanted, is_stream = await proxy.turns.run(model_steps(body), is_short=is_short)
     else:
@@ -130,8 +134,8 @@ async def _whole(proxy: ProxyContext, request: Request, send: Send) -> None:
 
 
 def _is_json(request: Request, body: bytes) -> bool:
-    """Tell JSON from an urlencoded form; curl -d calls everything that."""
-    if body[:_LOOKED_AT_BYTES].lstrip()[:1] in (b"{", b"["):
+    """Return True for JSON, whatever its Content-Type: ``curl -d`` says urlencoded by default."""
+    if body[:_SNIFFED_BYTES].lstrip()[:1] in (b"{", b"["):
         return True
     kind = request.header(b"content-type") or b""
     return b"application/x-www-form-urlencoded" not in kind.lower()
@@ -145,7 +149,7 @@ async def _edited(
     wanted: str,
     body: bytes,
 ) -> bytes | None:
-    """Return *body* as the model is to get it; None: the client has been told why not."""
+    """Return *body* after the model's filters; None means an error response was sent."""
     target: Target = resolved.target
     model = target.sent_model if target.sent_model != wanted else None
     try:
@@ -168,7 +172,7 @@ async def _urlencoded(proxy: ProxyContext, request: Request, send: Send, body: b
     if resolved is None:
         return
     target = resolved.target
-    if target.edits:  # they are for JSON, and must not be got round
+    if target.edits:  # filters are for JSON, and must not be bypassed
         if resolved.reservation is not None:
             resolved.reservation.release()
         message = f"the filters of {target.id} need a body of type application/json"
@@ -190,7 +194,7 @@ async def _renamed(proxy: ProxyContext, resolved: ResolvedModel, body: bytes) ->
         raise
 
 
-# ---- forms, which are passed on as they come
+# ---- forms, which are streamed
 async def _form(proxy: ProxyContext, request: Request, send: Send, boundary: bytes) -> None:
     options = proxy.options
     declared = request.declared_length()

@@ -1,4 +1,4 @@
-"""Routes that pass anything on to one model's server: ``/upstream/<model>/<path>``, ComfyUI."""
+"""Pass-through routes: ``/upstream/<model>/<path>``, and ComfyUI."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})|%00")
 
 
 def bad_path(path: bytes) -> bool:
-    """Tell whether *path* has an escape that is malformed, or stands for NUL."""
+    """Return True if *path* has a malformed percent-encoding, or an encoded NUL."""
     return _BAD_ESCAPE.search(path) is not None
 
 
 async def upstream(proxy: ProxyContext, request: Request, send: Send) -> None:
-    """Pass anything to a model's server, percent-encoding and all."""
+    """Forward any request to a model's server; its percent-encoding stays as it is."""
     path, mark, query = request.target.partition(b"?")
     if bad_path(path):
         await send_error(request, send, 400, "the path has a malformed escape, or a NUL")
@@ -53,7 +53,7 @@ async def upstream(proxy: ProxyContext, request: Request, send: Send) -> None:
     if why_not:
         await send_error(request, send, 403, why_not)
         return
-    if await _is_no_visit(proxy, request, send, remainder):
+    if await _reject_visit(proxy, request, send, remainder):
         return
     target = resolved.target
     is_loaded = not isinstance(target, LocalModel) or _is_ready(proxy, target.card.id)
@@ -65,13 +65,13 @@ async def upstream(proxy: ProxyContext, request: Request, send: Send) -> None:
 
 
 async def comfyui_root(proxy: ProxyContext, request: Request, send: Send) -> None:
-    """Send a browser to ComfyUI's own folder."""
+    """Redirect to ComfyUI's folder."""
     _, mark, query = request.target.partition(b"?")
     await redirect_to_slash(request, send, b"/comfyui", mark + query)
 
 
 async def comfyui(proxy: ProxyContext, request: Request, send: Send) -> None:
-    """Pass anything to the model ``comfyui_auto``; only its first page starts it."""
+    """Forward any request to the model ``comfyui_auto``; only its first page loads it."""
     path, mark, query = request.target.partition(b"?")
     if bad_path(path):
         await send_error(request, send, 400, "the path has a malformed escape, or a NUL")
@@ -87,7 +87,7 @@ async def comfyui(proxy: ProxyContext, request: Request, send: Send) -> None:
     if "admin" not in request.access.scopes and not is_comfyui_use(request.method, _text(rest)):
         await send_error(request, send, 403, "forbidden: this API key has no admin scope")
         return
-    if await _is_no_visit(proxy, request, send, rest):
+    if await _reject_visit(proxy, request, send, rest):
         return
     if rest != b"/" and not _is_ready(proxy, COMFYUI):
         message = f"model {COMFYUI} is not loaded; only /comfyui/ can start it"
@@ -104,7 +104,7 @@ async def pass_on(
     path: bytes,
     query: bytes,
 ) -> None:
-    """Serve a request whose body nobody looks at."""
+    """Forward a request whose body is not read."""
     text = path.decode("latin-1")
     forwarding = Forwarding(proxy, request, resolved, text, path + query)
     forwarding.record.is_metered = request.method == "POST" and text in MODEL_PATHS
@@ -117,14 +117,14 @@ async def pass_on(
 def forbidden(
     access: Access, path: bytes, resolved: ResolvedModel, remainder: bytes, method: str = "GET"
 ) -> str:
-    """Return why a key is not good for *remainder* of a model; empty if it is.
+    """Return why a key does not allow *remainder* of a model; empty if it does.
 
     Args:
         access: What the key allows.
-        path: The whole path, as it came; begins with ``/upstream/``.
-        resolved: Whom it names.
-        remainder: What stands behind the name.
-        method: Of the request; a websocket is opened by GET.
+        path: Path as sent; begins with ``/upstream/``.
+        resolved: The model that *path* names.
+        remainder: Part of *path* after the name.
+        method: Method of the request; GET for a websocket.
     """
     target = resolved.target
     scope: KeyScope = "infer" if is_inference(method, _text(remainder)) else "admin"
@@ -135,12 +135,14 @@ def forbidden(
     if not access.allows_model(wanted, target.wanted, target.id):
         return f"forbidden: this API key is not good for {shown_name(wanted)}"
     if access.models is not None and isinstance(target, PeerModel):
-        return _WHOLE_PEER  # which serves other models there, and itself, for its own key
+        return _WHOLE_PEER  # a peer may serve other models there, and its own API
     return ""
 
 
-async def _is_no_visit(proxy: ProxyContext, request: Request, send: Send, remainder: bytes) -> bool:
-    """Refuse a click on a link of another site that leads to more than a model's first page."""
+async def _reject_visit(
+    proxy: ProxyContext, request: Request, send: Send, remainder: bytes
+) -> bool:
+    """Reject a click on another site's link, unless it opens a model's first page."""
     if not request.access.is_visit:
         return False
     if request.method in ("GET", "HEAD") and remainder == b"/":
@@ -159,32 +161,32 @@ def _is_ready(proxy: ProxyContext, name: str) -> bool:
 
 
 async def redirect_to_slash(request: Request, send: Send, path: bytes, query: bytes) -> None:
-    """Send the client to the same path with a slash at its end."""
+    """Redirect to the same path with a slash at its end."""
     await redirect(request, send, path + b"/" + query)
 
 
 async def redirect(request: Request, send: Send, location: bytes) -> None:
-    """Send the client to *location* for good; with method and body, unless it only reads."""
+    """Redirect permanently to *location*; other methods than GET keep method and body."""
     status = 301 if request.method in ("GET", "HEAD") else 308
     await send_text(send, "see the location\n", status, [(b"location", location)])
 
 
 def split_model(proxy: ProxyContext, rest: bytes) -> tuple[ResolvedModel, bytes] | None:
-    """Split ``model/path`` at the longest prefix that names a model.
+    """Split ``model/path`` after the longest prefix that names a model; None if none does.
 
-    It is decoded once, to find the name; what comes after stays as it is. Only as many segments
-    are tried as the name with the most slashes has.
+    The prefix is decoded once, to look the name up; the rest stays as it is. No more segments are
+    tried than the name with the most slashes has.
     """
     pins, targets = proxy.profiles.pins, proxy.catalog.targets
     segments = rest.split(b"/", proxy.catalog.most_slashes + 1)
     del segments[proxy.catalog.most_slashes + 1 :]
     for count in range(len(segments), 0, -1):
-        head = b"/".join(segments[:count])
-        public = unquote_to_bytes(head).decode("utf-8", "replace")
+        prefix = b"/".join(segments[:count])
+        public = unquote_to_bytes(prefix).decode("utf-8", "replace")
         name = pins.get(public, public)
         if not name and public in pins:
             return None
         target = targets.get(name or "")
         if target is not None:
-            return ResolvedModel(target), rest[len(head) :]
+            return ResolvedModel(target), rest[len(prefix) :]
     return None

@@ -68,14 +68,14 @@ class FastPath:
         route = self._routes.get(scope["path"])
         if route is None:
             return False
-        head = context.header_cache.of(scope)
-        verdict = head.verdicts.get(id(route))
-        if type(verdict) is not Allowed or verdict.origin is not None or is_form(head.content_type):
+        cached = context.header_cache.of(scope)
+        verdict = cached.verdicts.get(id(route))
+        if type(verdict) is not Allowed or verdict.origin is not None:
             return False
         body = call.full_body
-        if body is None or body[:1] != b"{" or len(body) > _SMALL_BYTES:
+        if body is None or body[:1] != b"{" or is_form(cached.content_type):
             return False
-        if len(body) > context.options.json_limit_bytes:
+        if len(body) > _SMALL_BYTES or len(body) > context.options.json_limit_bytes:
             return False
         try:
             wanted, is_stream = model_of(body)
@@ -92,11 +92,11 @@ class FastPath:
         if local.card.id not in context.supervisor:
             return False
         upstream = context.upstreams.of_model(local.card)
-        lines = head.lines.get(upstream.host)
+        lines = cached.lines.get(upstream.host)
         if lines is None or upstream.header_timeout_s is not None:
             return False
         request = Request(scope, call.receive, self._bodies)
-        request.route, request.head, request.access = route, head, verdict.access
+        request.route, request.cached_headers, request.access = route, cached, verdict.access
         target = target_of(request)
         if b"?" in target:
             target = context.admission.ring.target_without_keys(target)

@@ -357,15 +357,15 @@ class Forwarding:
     # ---- request headers
     def _header_lines(self, upstream: Upstream) -> Headers | bytes:
         """Return the headers for *upstream*; cached as bytes for requests with the same ones."""
-        head, body = self.request.head, self.body
+        cached, body = self.request.cached_headers, self.body
         is_complete = body is None or isinstance(body, bytes)
-        if head is None or not is_complete or self.is_uncompressed or self.length is not None:
+        if cached is None or not is_complete or self.is_uncompressed or self.length is not None:
             return self._model_headers(upstream)
-        lines = head.lines.get(upstream.host)
+        lines = cached.lines.get(upstream.host)
         if lines is None:
-            if len(head.lines) >= _CACHED_HOSTS:
-                head.lines.clear()
-            lines = head.lines[upstream.host] = field_lines(self._model_headers(upstream))
+            if len(cached.lines) >= _CACHED_HOSTS:
+                cached.lines.clear()
+            lines = cached.lines[upstream.host] = field_lines(self._model_headers(upstream))
         return lines
 
     def _model_headers(self, upstream: Upstream) -> Headers:
