@@ -223,7 +223,24 @@ def test_docs_contributing_file_contains_what_is_said(files: str, change: str, n
 
 def test_docs_contributing_hook_action_lists_the_files_of_the_source() -> None:
     """The recipe for a hook action has the four files that runtime/hook_actions.py lists."""
-    section = PAGES["contributing.md"].partition("## New hook action")[2].partition("\n## ")[0]
+    section = PAGES["contributing.md"].partition("# New hook action")[2].partition("\n### ")[0]
     listed = re.findall(r"^\d\. ``(\S+)``", hook_actions.__doc__ or "", re.MULTILINE)
 
     assert re.findall(r"^\| `(\S+\.py)`", section, re.MULTILINE) == listed
+
+
+#: Words of docs/contributing.md, Wording, that stand for an actor or a term that has a name.
+_PRIVATE_WORDS = re.compile(
+    r"\b(nobody|somebody|whoever|deaf|owes?|owed|forgives?|forgiven|haste|so many|for so long|"
+    r"seen to|(?:is|are|was) told|in peace)\b",
+    re.IGNORECASE,
+)
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_docs_page_uses_standard_words(name: str) -> None:
+    """Pages name the actor, use standard terms, and have nouns as headings."""
+    text = prose(DOCUMENTS[name])
+
+    assert _PRIVATE_WORDS.findall(re.sub(_CODE, "", text)) == []
+    assert [line for line in headings(text) if re.match(r"(What|Who|How|So|As)\b", line)] == []

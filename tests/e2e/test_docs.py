@@ -143,3 +143,21 @@ def test_docs_llama_swap_command_is_understood() -> None:
     (command,) = re.findall(r"^ +(swapchart serve .*)$", PAGES["llama-swap.md"], re.MULTILINE)
 
     assert build_parser().parse_args(command.split()[1:]).watch_config
+
+
+def test_docs_refusal_is_the_one_of_the_proxy(serve: Serve) -> None:
+    """The refusal that docs/security.md shows is the message of the response, and is logged."""
+    (shown,) = re.findall(r"request refused: origin_not_allowed: (.*)", _one_line("security.md"))
+    config = {"apiKeys": ["sk-test"]}
+    proxy = serve({"qwen": {"cmd": "sleep 60", "proxy": "http://127.0.0.1:9"}}, config=config)
+    proxy.headers = {"Origin": "https://chat.example.org"}
+    answer = proxy.call("POST", "/api/models/unload")
+
+    assert answer.status == 403
+    assert answer.json()["error"]["message"] == shown
+    assert proxy.wait_said(f"request refused: origin_not_allowed: {shown}") == 1
+
+
+def _one_line(page: str) -> str:
+    (block,) = blocks(page, "text")
+    return " ".join(block.splitlines())
