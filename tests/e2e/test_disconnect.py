@@ -11,8 +11,9 @@ from contextlib import suppress
 
 import pytest
 from tools import raw
+from tools.net import LONG_S
 from tools.rows import row
-from tools.swapchart_process import LONG_S, Journal, Serve, shell
+from tools.swapchart_process import Journal, Serve, shell
 
 pytestmark = pytest.mark.slow
 

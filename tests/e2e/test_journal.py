@@ -126,7 +126,7 @@ def test_orphans_of_guard_and_proxy_are_ended_by_the_next_start(tmp_path: Path) 
     ) as first:
         assert first.stdout is not None
         model, guard = map(int, first.stdout.readline().split())
-        wait_until(lambda: _is_launched(tmp_path / "state" / "journal.db"), 10)
+        wait_until(lambda: _is_launched(tmp_path / "state" / "journal.db"))
         os.kill(first.pid, signal.SIGSTOP)  # or it would start another guard
         os.kill(guard, signal.SIGKILL)
         os.kill(first.pid, signal.SIGKILL)
@@ -136,7 +136,7 @@ def test_orphans_of_guard_and_proxy_are_ended_by_the_next_start(tmp_path: Path) 
         [*command, "look"], stdout=subprocess.PIPE, cwd=tmp_path, text=True, timeout=30, check=True
     )
     assert second.stdout == "ended\n"
-    wait_until(lambda: not _lives(model), 10)
+    wait_until(lambda: not _lives(model))
 
 
 def _is_launched(path: Path) -> bool:

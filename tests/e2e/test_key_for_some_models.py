@@ -12,8 +12,8 @@ from urllib.parse import quote
 
 import pytest
 from tools import raw
-from tools.net import free_port, wait_until
-from tools.swapchart_process import CHAT, LONG_S, Serve, SwapchartProcess, chat_body, demo_model
+from tools.net import LONG_S, free_port, wait_until
+from tools.swapchart_process import CHAT, Serve, SwapchartProcess, chat_body, demo_model
 
 from swapchart.adapters.proxy.api.inference_paths import GET_PATHS, POST_PATHS
 from swapchart.adapters.proxy.api.route_table import ROUTES

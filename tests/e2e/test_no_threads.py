@@ -12,9 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from tools.net import free_port, wait_until
+from tools.net import LONG_S, free_port, wait_until
 from tools.raw import status
-from tools.swapchart_process import LONG_S, Serve, SwapchartProcess, demo_model, error_of
+from tools.swapchart_process import Serve, SwapchartProcess, demo_model, error_of
 
 pytestmark = pytest.mark.slow
 

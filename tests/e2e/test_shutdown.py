@@ -246,7 +246,7 @@ def test_sigkill_of_the_proxy_leaves_no_process(serve: Serve, journal: Journal, 
     proxy.signal(signal.SIGKILL)
     began = time.monotonic()
     proxy.wait(LONG_S)
-    wait_until(lambda: not proxy.leftovers(), LONG_S, what=f"none of {proxy.leftovers()}")
+    wait_until(lambda: not proxy.leftovers(), LONG_S, what=lambda: f"none of {proxy.leftovers()}")
     took = time.monotonic() - began
 
     assert took < 2.0 + _slack_s(), f"{took:.1f} s"

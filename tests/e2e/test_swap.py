@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from tools import raw
-from tools.net import wait_until
+from tools.net import LONG_S, wait_until
 from tools.rows import row
-from tools.swapchart_process import CHAT, LONG_S, Journal, Serve, chat_body, demo_model
+from tools.swapchart_process import CHAT, Journal, Serve, chat_body, demo_model
 
 pytestmark = pytest.mark.slow
 

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tools.net import LONG_S
 from tools.rows import row
-from tools.swapchart_process import LONG_S, Journal, Serve, shell
+from tools.swapchart_process import Journal, Serve, shell
 
 from swapchart.adapters.server.systemd import Notifier
 

@@ -14,8 +14,9 @@ from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tools.net import LONG_S
 from tools.rows import row
-from tools.swapchart_process import LONG_S, Edited, Serve, SwapchartProcess, chat_body, demo_model
+from tools.swapchart_process import Edited, Serve, SwapchartProcess, chat_body, demo_model
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page

@@ -10,8 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 import pytest
-from tools.net import free_port
-from tools.swapchart_process import LONG_S, Serve, SwapchartProcess, demo_model
+from tools.net import LONG_S, free_port
+from tools.swapchart_process import Serve, SwapchartProcess, demo_model
 
 from .test_ui import chromium_path
 

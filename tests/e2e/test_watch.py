@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tools.net import wait_until
-from tools.swapchart_process import LONG_S, Edited, Serve, demo_model
+from tools.net import LONG_S, wait_until
+from tools.swapchart_process import Edited, Serve, demo_model
 
 pytestmark = pytest.mark.slow
 

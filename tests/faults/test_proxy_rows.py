@@ -15,9 +15,9 @@ from pathlib import Path
 import psutil
 import pytest
 from tools import raw
-from tools.net import wait_until
+from tools.net import LONG_S, wait_until
 from tools.rows import row
-from tools.swapchart_process import LONG_S, Journal, Serve, demo_model
+from tools.swapchart_process import Journal, Serve, demo_model
 
 import swapchart
 

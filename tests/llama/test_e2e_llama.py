@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,8 @@ import pytest
 import yaml
 from tools import raw
 from tools.llama import LlamaServer, chat
-from tools.net import wait_until
-from tools.swapchart_process import CHAT, LONG_S, Proxies, Serve, SwapchartProcess
+from tools.net import LONG_S, wait_until
+from tools.swapchart_process import CHAT, Serve, SwapchartProcess
 
 pytestmark = [pytest.mark.llama, pytest.mark.slow]
 
@@ -39,16 +38,6 @@ models:
 # At least 1,000 tokens: as many words of common English, none of them repeating the last ones.
 _WORDS = ("the river", "a stone", "every tree", "one queue", "my friend", "this house")
 TEXT = " ".join(f"{word} {n}" for n in range(36) for word in _WORDS)
-
-
-@pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Serve]:
-    proxies = Proxies(tmp_path)
-    try:
-        yield proxies.serve
-        proxies.end()
-    finally:
-        proxies.close()
 
 
 def model(server: LlamaServer, path: Path, *extra: str, **keys: Any) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,21 +13,11 @@ from tools import raw
 from tools.children import demo_argv
 from tools.llama import LlamaServer, chat
 from tools.net import wait_until
-from tools.swapchart_process import CHAT, Proxies, Serve, SwapchartProcess
+from tools.swapchart_process import CHAT, Serve, SwapchartProcess
 
 pytestmark = [pytest.mark.llama, pytest.mark.slow]
 
 STORY = "the tree and the river wait for a red stone in the green time of the one queue " * 20
-
-
-@pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Serve]:
-    proxies = Proxies(tmp_path)
-    try:
-        yield proxies.serve
-        proxies.end()
-    finally:
-        proxies.close()
 
 
 def llama_model(llama: LlamaServer, path: Path, *extra: str, **keys: Any) -> dict[str, Any]:

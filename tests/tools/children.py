@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 from . import raw
-from .net import wait_until
+from .net import LONG_S, wait_until
 
 
 class Child:
@@ -70,7 +70,7 @@ class Child:
         """Send a signal to the process alone."""
         self.process.send_signal(number)
 
-    def wait(self, timeout_s: float = 10.0) -> int:
+    def wait(self, timeout_s: float = LONG_S) -> int:
         """Wait for its end; returns the code, negative for a signal.
 
         Raises:
@@ -81,7 +81,7 @@ class Child:
         except subprocess.TimeoutExpired as error:
             raise TimeoutError(f"still running after {timeout_s} s:\n{self.output()}") from error
 
-    def wait_healthy(self, timeout_s: float = 10.0) -> Child:
+    def wait_healthy(self, timeout_s: float = LONG_S) -> Child:
         """Wait until ``/health`` answers 200; with port 0 the port is read from the output.
 
         Raises:

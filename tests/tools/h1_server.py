@@ -18,7 +18,7 @@ from swapchart.adapters.http1.server.hypercorn_protocol import H1Limits, patched
 from swapchart.adapters.http1.server.request_cycle import RequestCycle
 from swapchart.adapters.http1.server.uvicorn_protocol import uvicorn_protocol
 from tools.loops import fastest_loop, new_loop
-from tools.net import wait_until
+from tools.net import LONG_S, wait_until
 from tools.raw import Connection
 from tools.tls import certificate, trusted_tls
 
@@ -134,9 +134,9 @@ class Server:
     def start(self) -> None:
         """Start serving."""
         self.thread.start()
-        assert self._up.wait(10)
+        assert self._up.wait(LONG_S)
 
-    def stop(self, timeout_s: float = 10.0) -> None:
+    def stop(self, timeout_s: float = LONG_S) -> None:
         """Shut down, and wait for it."""
         self.begin_stop()
         self.thread.join(timeout_s)
@@ -155,7 +155,7 @@ class Server:
         assert self._loop is not None
         self._loop.call_soon_threadsafe(call)
 
-    def connect(self, *, timeout_s: float = 10.0) -> Connection:
+    def connect(self, *, timeout_s: float = LONG_S) -> Connection:
         """Open a raw connection."""
         client = Connection(self.port, timeout_s=timeout_s)
         if self._tls is not None:

@@ -12,11 +12,12 @@ import anyio
 
 T = TypeVar("T")
 _PAUSE_S = 0.01
-LATE_S = 1.5  # how much longer than its limit anything may take on a busy machine
+LONG_S = 30.0  # a deadline, not a measure: the machine may be busy with other things
+LATE_S = 4.0  # how much longer than its limit anything may take on a busy machine
 
 
 def free_port() -> int:
-    """Return a TCP port of the loopback interface that nobody listens on just now."""
+    """Return a TCP port of the loopback interface that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -24,16 +25,18 @@ def free_port() -> int:
 
 
 def is_listening(port: int) -> bool:
-    """Tell whether something accepts connections at *port*."""
+    """Return True if something accepts connections at *port*."""
     with socket.socket() as probe:
         probe.settimeout(1.0)
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def wait_until(
-    predicate: Callable[[], T], deadline: float = 10.0, *, what: str | Callable[[], str] = ""
+    predicate: Callable[[], T], deadline: float = LONG_S, *, what: str | Callable[[], str] = ""
 ) -> T:
     """Call *predicate* until it returns something true; returns that.
+
+    It is called once more after the deadline, so a pause of this process fails no test.
 
     Args:
         predicate: Quick, and without lasting effects.
@@ -44,27 +47,32 @@ def wait_until(
         TimeoutError: It was still false at the deadline.
     """
     end = time.monotonic() + deadline
+    is_last = False
     while not (value := predicate()):
-        _check(end, deadline, what, value)
+        if is_last:
+            raise _late(deadline, what, value)
         time.sleep(_PAUSE_S)
+        is_last = time.monotonic() > end
     return value
 
 
 async def wait_until_async(
-    predicate: Callable[[], T], deadline: float = 10.0, *, what: str | Callable[[], str] = ""
+    predicate: Callable[[], T], deadline: float = LONG_S, *, what: str | Callable[[], str] = ""
 ) -> T:
     """Do as ``wait_until`` does, and let other tasks run meanwhile."""
     end = time.monotonic() + deadline
+    is_last = False
     while not (value := predicate()):
-        _check(end, deadline, what, value)
+        if is_last:
+            raise _late(deadline, what, value)
         await anyio.sleep(_PAUSE_S)
+        is_last = time.monotonic() > end
     return value
 
 
-def _check(end: float, deadline: float, what: str | Callable[[], str], value: object) -> None:
-    if time.monotonic() > end:
-        what = what if isinstance(what, str) else what()
-        raise TimeoutError(f"{what or 'condition'}: still {value!r} after {deadline} s")
+def _late(deadline: float, what: str | Callable[[], str], value: object) -> TimeoutError:
+    what = what if isinstance(what, str) else what()
+    return TimeoutError(f"{what or 'condition'}: still {value!r} after {deadline} s")
 
 
 @contextmanager

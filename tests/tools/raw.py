@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+from .net import LONG_S
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
@@ -61,7 +63,7 @@ class Connection:
     Every wait ends after *timeout_s* seconds with ``TimeoutError``.
     """
 
-    def __init__(self, port: int, *, timeout_s: float = 10.0) -> None:
+    def __init__(self, port: int, *, timeout_s: float = LONG_S) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout_s)
         self._buffer = b""
 
@@ -217,7 +219,7 @@ def call(
     value: object = None,
     body: bytes | None = None,
     headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
-    timeout_s: float = 10.0,
+    timeout_s: float = LONG_S,
 ) -> Answer:
     """Make one request on a connection of its own.
 

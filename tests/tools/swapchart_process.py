@@ -23,10 +23,9 @@ import psutil
 
 from . import raw
 from .children import Child
-from .net import wait_until
+from .net import LONG_S, wait_until
 
 CHAT = "/v1/chat/completions"
-LONG_S = 30.0  # a deadline, not a measure: the machine may be busy with other things
 _MARKER = "SWAPCHART_TEST"
 _URL = re.compile(r"(?:listens|[Rr]unning) on http://127\.0\.0\.1:(\d+)")
 _TROUBLE = re.compile(r"Traceback|never retrieved|was never awaited|does not handle|ERROR")
@@ -135,10 +134,12 @@ class SwapchartProcess(Child):
                 found += [process] if text in " ".join(process.cmdline()) else []
         return found
 
-    def assert_clean(self, timeout_s: float = 10.0) -> None:
+    def assert_clean(self, timeout_s: float = LONG_S) -> None:
         """Check that it has ended, left no process behind, and logged no trouble."""
         assert self.process.poll() is not None, "it still runs"
-        wait_until(lambda: not self.leftovers(), timeout_s, what=f"none of {self.leftovers()}")
+        wait_until(
+            lambda: not self.leftovers(), timeout_s, what=lambda: f"none of {self.leftovers()}"
+        )
         trouble = [
             line for line in self.output().splitlines()
             if _TROUBLE.search(line) and not (self.may_log and re.search(self.may_log, line))
@@ -201,17 +202,27 @@ class SwapchartProcess(Child):
     def wait_state(self, model: str, *states: str, timeout_s: float = LONG_S) -> None:
         """Wait until *model* is in one of *states*."""
         wait_until(
-            lambda: self.state(model) in states, timeout_s, what=f"{model} in {' or '.join(states)}"
+            lambda: self.state(model) in states,
+            timeout_s,
+            what=lambda: f"{model} in {' or '.join(states)}, not in {self.state(model)}",
         )
 
     def wait_idle(self, model: str, timeout_s: float = LONG_S) -> None:
         """Wait until no request is in flight at *model*, and none waits for it."""
-        wait_until(lambda: self._busy(model) == (0, 0), timeout_s, what=f"{model} idle")
+        wait_until(
+            lambda: self._busy(model) == (0, 0),
+            timeout_s,
+            what=lambda: f"{model} idle: {self._busy(model)}",
+        )
 
     def wait_busy(self, model: str, *, in_flight: int = 0, waiting: int = 0) -> None:
         """Wait until so many requests are in flight at *model* and wait for it."""
         wanted = (in_flight, waiting)
-        wait_until(lambda: self._busy(model) == wanted, LONG_S, what=f"{model} has {wanted}")
+        wait_until(
+            lambda: self._busy(model) == wanted,
+            LONG_S,
+            what=lambda: f"{model} has {wanted}, not {self._busy(model)}",
+        )
 
     def _busy(self, model: str) -> tuple[int, int]:
         row = self.running().get(model)
@@ -380,7 +391,7 @@ class Journal:
         """Wait until *count* lines match *pattern*; returns them."""
         return wait_until(
             lambda: found if len(found := self.words(pattern)) >= count else [],
-            timeout_s, what=f"{count} of {pattern!r} in {self.words()}",
+            timeout_s, what=lambda: f"{count} of {pattern!r} in {self.words()}",
         )  # fmt: skip
 
     def model(self, label: str, /, *options: str, **keys: Any) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def test_put_reader_comes_back_number_of_dropped_lines_is_written(pipe: tuple[in
             tested.put(b"later\n")
         return b"later" in found and b"dropped" in found
 
-    wait_until(read, 10.0)
+    wait_until(read)
     assert tested.close()
     lines = found.splitlines()
     numbers = [int(each) for each in lines if each.isdigit()]

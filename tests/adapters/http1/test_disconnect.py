@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from tools.h1_server import Call, Server, serving
-from tools.net import wait_until
+from tools.net import LATE_S, wait_until
 from tools.raw import Connection
 from tools.rows import row
 from tools.transports import Wire
@@ -111,7 +111,7 @@ def test_disconnect_is_noticed(server: Server, name: str, how: str) -> None:
     client.send(LEAVING[name])
     call = server.wait_call()
     client.close() if how == "close" else client.reset()
-    wait_until(lambda: call.events, 1.5)
+    wait_until(lambda: call.events, 1.0 + LATE_S)
 
     assert call.events == ["http.disconnect"]
     assert len(server.calls) == 1
@@ -154,7 +154,7 @@ def test_disconnect_behind_a_full_receive_window_is_noticed(server: Server, name
         call = server.wait_call()
         assert fill(client, more) > 1 << 18
         assert call.events == []
-    wait_until(lambda: call.events, 5.0)
+    wait_until(lambda: call.events, 5.0 + LATE_S)
 
     assert call.events == ["left"]
     assert len(server.calls) == 1
@@ -175,7 +175,7 @@ def test_disconnect_of_remote_client_behind_a_full_window_is_noticed(
         with contextlib.suppress(BlockingIOError, ssl.SSLWantWriteError):
             for _ in range(1000):
                 client.socket.send(more)
-    wait_until(lambda: call.events, 15.0)
+    wait_until(lambda: call.events, 15.0 + LATE_S)
 
     assert call.events == ["left"]
 
@@ -302,7 +302,7 @@ def test_half_close_counts_as_disconnect(server: Server) -> None:
         client.send(get("/wait"))
         call = server.wait_call()
         client.socket.shutdown(1)
-        wait_until(lambda: call.events, 1.0)
+        wait_until(lambda: call.events, 1.0 + LATE_S)
 
         assert call.events == ["http.disconnect"]
 

@@ -68,13 +68,13 @@ async def test_cancelled_request_closes_its_connection_at_once() -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
         assert pool.open == 0
-        await wait_until_async(lambda: up.gone == 1, 1.0)
+        await wait_until_async(lambda: up.gone == 1)
 
         async with await pool.request(b"POST", b"/", HOST, b"head") as response:
             assert await response.read() == b"ok"
         response.close()
         assert pool.open == 0
-        await wait_until_async(lambda: up.gone == 2, 1.0)
+        await wait_until_async(lambda: up.gone == 2)
 
         response = await pool.request(b"POST", b"/", HOST, b"head")
         reading = asyncio.create_task(body_of(response))
@@ -83,7 +83,7 @@ async def test_cancelled_request_closes_its_connection_at_once() -> None:
         with pytest.raises(asyncio.CancelledError):
             await reading
         response.close()
-        await wait_until_async(lambda: up.gone == 3, 1.0)
+        await wait_until_async(lambda: up.gone == 3)
 
 
 @row("C14")

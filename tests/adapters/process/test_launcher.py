@@ -13,6 +13,7 @@ from pathlib import Path
 import anyio
 import pytest
 from tools.loops import needs
+from tools.net import LONG_S
 from tools.rows import row
 
 from swapchart.adapters.process import LocalLauncher, LocalProcess, oom, pidfd, procfs
@@ -716,7 +717,7 @@ async def test_terminate_continues_a_stopped_child(launcher: LocalLauncher) -> N
     os.kill(process.pid, signal.SIGSTOP)
     process.terminate()
 
-    with anyio.fail_after(5):
+    with anyio.fail_after(LONG_S):
         assert await process.wait() == Exit(code=5)
     await process.sweep(0)
 
@@ -797,7 +798,7 @@ async def test_wait_with_a_stolen_exit_status_returns(launcher: LocalLauncher) -
     process.kill()
     steal_status(process.pid)
 
-    with anyio.fail_after(5):
+    with anyio.fail_after(LONG_S):
         assert await process.wait() == Exit()
     await process.sweep(0)
 

@@ -2,28 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from tools.fixtures import serve, serve_module
 
-import pytest
-from tools.swapchart_process import Proxies, Serve
-
-
-@pytest.fixture
-def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
-    proxies = Proxies(tmp_path_factory.mktemp("proxies"))
-    try:
-        yield proxies.serve
-        proxies.end()
-    finally:
-        proxies.close()
-
-
-@pytest.fixture(scope="module")
-def serve_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
-    """As ``serve``, for a proxy that all tests of a module share."""
-    proxies = Proxies(tmp_path_factory.mktemp("proxies"))
-    try:
-        yield proxies.serve
-        proxies.end()
-    finally:
-        proxies.close()
+__all__ = ["serve", "serve_module"]

@@ -6,6 +6,7 @@ import asyncio
 import tracemalloc
 
 import pytest
+from tools.net import LONG_S
 
 from swapchart.adapters.http1.asgi_types import Message
 from swapchart.adapters.proxy import responses
@@ -62,7 +63,7 @@ def test_subscription_wait_room_ends_when_the_listener_reads() -> None:
         await asyncio.sleep(1.0)
         assert not waiting.done()
         await feed.take(1.0)
-        await asyncio.wait_for(waiting, 1.0)
+        await asyncio.wait_for(waiting, LONG_S)
         assert feed.lost == 0
 
     run_virtual(main)

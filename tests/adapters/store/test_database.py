@@ -197,13 +197,13 @@ def test_locked_file_loses_no_rows_and_no_time(
     began = time.monotonic()
     database.put(INSERT, ("x",))
     taken = time.monotonic() - began
-    wait_until(lambda: "locked" in caplog.text, 10.0)
+    wait_until(lambda: "locked" in caplog.text)
     holder.execute("ROLLBACK")
     holder.close()
     database.put(INSERT, ("y",))
 
     assert taken < 0.05
-    wait_until(lambda: rows(database) == [("x",), ("y",)], 10.0)
+    wait_until(lambda: rows(database) == [("x",), ("y",)])
     assert database.dropped == 0
     database.close()
 
@@ -270,7 +270,7 @@ def test_put_database_is_locked_rows_wait_and_are_written_in_order(tmp_path: Pat
     other.execute("COMMIT")
     other.close()
 
-    found = wait_until(lambda: len(rows(database)) == 21 and rows(database), 10.0)
+    found = wait_until(lambda: len(rows(database)) == 21 and rows(database))
     assert found == [*((str(number),) for number in range(20)), ("last",)]
     assert database.dropped == 0
     database.close()
@@ -292,7 +292,7 @@ def test_put_database_is_locked_for_long_vital_rows_have_no_limit(tmp_path: Path
     def vital() -> list[object]:
         return [text for (text,) in rows(database) if str(text).startswith("vital")]
 
-    wait_until(lambda: len(vital()) == 200, 10.0)
+    wait_until(lambda: len(vital()) == 200)
     assert vital() == [f"vital {number}" for number in range(200)]
     assert database.dropped > 0
     database.close()
@@ -346,7 +346,7 @@ def test_database_file_is_deleted_a_new_one_is_begun(tmp_path: Path) -> None:
     assert database.is_file_gone()
     database.look()
 
-    wait_until(lambda: ("again",) in rows(database), 10.0)
+    wait_until(lambda: ("again",) in rows(database))
     database.put(INSERT, ("after",))
     assert rows(database) == [("again",), ("after",)]
     assert "deleted" in database.problem

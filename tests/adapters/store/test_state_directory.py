@@ -297,7 +297,7 @@ def test_journal_database_is_locked_rows_are_there_after_a_kill(
     reader = Database(path, MIGRATIONS)
     reader.open()
     second = Journal(reader, "second", boot=boot_id(), started_of=started_of)
-    wait_until(lambda: len(anyio.run(second.leftovers)) == 50, 10.0)
+    wait_until(lambda: len(anyio.run(second.leftovers)) == 50)
     assert len(anyio.run(second.owed)) == 50
     for closing in (reader, database):
         closing.close()
@@ -314,12 +314,12 @@ def test_journal_file_is_deleted_launched_processes_are_in_the_new_one(tmp_path:
     for file in tmp_path.iterdir():
         file.unlink()
     database.look()
-    wait_until(lambda: path.exists() and not database.is_file_gone(), 10.0)
+    wait_until(lambda: path.exists() and not database.is_file_gone())
 
     reader = Database(path, MIGRATIONS)
     reader.open()
     second = Journal(reader, "second", boot=boot_id(), started_of=started_of)
-    wait_until(lambda: [each.service for each in anyio.run(second.leftovers)] == ["a"], 10.0)
+    wait_until(lambda: [each.service for each in anyio.run(second.leftovers)] == ["a"])
     for closing in (reader, database):
         closing.close()
 
@@ -336,11 +336,11 @@ def test_serve_state_folder_is_deleted_is_logged_and_made_again(tmp_path: Path) 
     log = tmp_path / "log"
     with log.open("wb") as file, subprocess.Popen(command, stderr=file) as process:
         try:
-            wait_until(lambda: "listens on" in log.read_text(), 30.0)
+            wait_until(lambda: "listens on" in log.read_text())
             shutil.rmtree(state)
-            wait_until(lambda: "was deleted while it was in use" in log.read_text(), 30.0)
-            wait_until(lambda: (state / "journal.db").exists(), 30.0)
-            wait_until(lambda: (state / "activity.db").exists(), 30.0)
+            wait_until(lambda: "was deleted while it was in use" in log.read_text())
+            wait_until(lambda: (state / "journal.db").exists())
+            wait_until(lambda: (state / "activity.db").exists())
             second = subprocess.run(command, capture_output=True, timeout=30.0, check=False)
             assert second.returncode == 3
             process.send_signal(signal.SIGTERM)
