@@ -13,6 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # A fresh clone has no tables of Hypothesis yet, and a busy machine is slow: neither is a fault of
@@ -27,3 +28,9 @@ if "SWAPCHART_STATE_DIR" not in os.environ:
     atexit.register(shutil.rmtree, os.environ["SWAPCHART_STATE_DIR"], ignore_errors=True)
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Event loop of asynchronous tests, unless a folder or a module has its own."""
+    return "asyncio"

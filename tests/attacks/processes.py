@@ -15,6 +15,7 @@ from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
 
+from tools.forking import RENEWED
 from tools.net import wait_until
 from tools.swapchart_process import error_of
 
@@ -39,19 +40,6 @@ _SERVER = textwrap.dedent("""
         peer.close()
 """)
 
-#: Every 2 ms another process, which writes a byte, ignores SIGTERM and leads a session of its own.
-_RENEWED = textwrap.dedent("""
-    import os, signal, sys, time
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    fd = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    for _ in range(20_000):
-        os.write(fd, b".")
-        if os.fork():
-            os._exit(0)
-        os.setsid()
-        time.sleep(0.002)
-""")
-
 
 def _python(script: str, *args: str) -> list[str]:
     return [sys.executable, "-I", "-S", "-c", script, *args]
@@ -71,7 +59,7 @@ _MODELS = {
             "-c",
             _TREE,
             sys.executable,
-            _RENEWED,
+            RENEWED,
             str(_BEATS),
             "x",
             *_python(_SERVER, "${PORT}"),

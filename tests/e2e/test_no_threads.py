@@ -7,8 +7,6 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -28,23 +26,6 @@ def limit_memory(proxy: SwapchartProcess) -> None:
     pages = int(Path(f"/proc/{proxy.pid}/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + (6 << 20)
     resource.prlimit(proxy.pid, resource.RLIMIT_AS, (limit, limit))
-
-
-@pytest.fixture
-def pids_cgroup() -> Iterator[Path]:
-    """A cgroup that limits processes and threads, where this system has one and lets us."""
-    old, new = Path("/sys/fs/cgroup/pids"), Path("/sys/fs/cgroup")
-    cgroup = (old if old.is_dir() else new) / f"swapchart-e2e-{os.getpid()}"
-    try:
-        cgroup.mkdir()
-        (cgroup / "pids.max").write_text("max")
-    except OSError:
-        with suppress(OSError):
-            cgroup.rmdir()
-        pytest.skip("no cgroup for processes can be made here")
-    yield cgroup
-    wait_until(lambda: not (cgroup / "cgroup.procs").read_text(), LONG_S, what="all gone")
-    cgroup.rmdir()
 
 
 def test_serve_without_memory_for_threads_serves_and_ends_in_order(

@@ -11,10 +11,9 @@ from typing import Any
 
 import psutil
 import pytest
-from tools.net import wait_until
+from tools.net import LONG_S, wait_until
 from tools.rows import row
 from tools.swapchart_process import (
-    LONG_S,
     Edited,
     Journal,
     Serve,

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 from tools import raw
+from tools.net import LONG_S
 from tools.rows import row
 from tools.swapchart_process import (
     CHAT,
-    LONG_S,
     Journal,
     Serve,
     SwapchartProcess,

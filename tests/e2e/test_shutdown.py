@@ -11,17 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 from tools import raw
-from tools.net import free_port, wait_until
+from tools.net import LONG_S, free_port, wait_until
 from tools.rows import row
-from tools.swapchart_process import (
-    CHAT,
-    LONG_S,
-    Journal,
-    Serve,
-    chat_body,
-    error_of,
-    shell,
-)
+from tools.swapchart_process import CHAT, Journal, Serve, chat_body, error_of, shell
 
 pytestmark = pytest.mark.slow
 

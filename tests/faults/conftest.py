@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from tools.fixtures import journal, serve, serve_module
 
 __all__ = ["journal", "serve", "serve_module"]
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"

@@ -21,11 +21,6 @@ LONG = STORY * 30
 OTHER = "a word for the model and a cache for the stone on a tree by the river at one time "
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def kept_llama(
     folder: Path, llama: LlamaServer, model: Path, *, slots: int = 1, ctx: int = 8192,
     extra: Sequence[str] = (), settings: KvSettings = EAGER,

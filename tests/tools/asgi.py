@@ -359,3 +359,15 @@ async def proxied(
                 yield Bench(Client(app), server, app, supervisor)
             finally:
                 await app.aclose()
+
+
+def run_proxied(
+    main: Callable[[Bench], Awaitable[None]], *cards: ModelDefinition | str, **options: Any
+) -> None:
+    """Run *main* with a proxy as `proxied` makes it, on an event loop of its own."""
+
+    async def whole() -> None:
+        async with proxied(*cards, **options) as bench:
+            await main(bench)
+
+    asyncio.run(whole())

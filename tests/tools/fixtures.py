@@ -1,12 +1,15 @@
-"""Fixtures that folders with whole proxies share: their ``conftest.py`` imports what they need."""
+"""Fixtures that several folders share: the ``conftest.py`` of each imports those it needs."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from .net import wait_until
 from .swapchart_process import Journal, Proxies, Serve
 
 
@@ -35,3 +38,20 @@ def serve_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
 def journal(tmp_path: Path) -> Journal:
     """File where upstreams and hooks of one test write what happens to them."""
     return Journal(tmp_path / "journal")
+
+
+@pytest.fixture
+def pids_cgroup() -> Iterator[Path]:
+    """A cgroup that limits processes and threads, where this system has one and lets us."""
+    old, new = Path("/sys/fs/cgroup/pids"), Path("/sys/fs/cgroup")
+    cgroup = (old if old.is_dir() else new) / f"swapchart-test-{os.getpid()}"
+    try:
+        cgroup.mkdir()
+        (cgroup / "pids.max").write_text("max")
+    except OSError:
+        with suppress(OSError):
+            cgroup.rmdir()
+        pytest.skip("no cgroup for processes can be made here")
+    yield cgroup
+    wait_until(lambda: not (cgroup / "cgroup.procs").read_text(), what="all processes gone")
+    cgroup.rmdir()

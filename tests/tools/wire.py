@@ -11,6 +11,13 @@ P = b"POST / HTTP/1.1\r\n" + H
 C = P + b"Transfer-Encoding: chunked\r\n\r\n"
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\n" + H + b"\r\n"
 
+
+def get(path: str, *fields: bytes, version: bytes = b"1.1", method: bytes = b"GET") -> bytes:
+    """Return a request without a body, ``GET`` unless *method* says otherwise."""
+    lines = [b"%b %b HTTP/%b" % (method, path.encode(), version), b"Host: x", *fields, b"", b""]
+    return b"\r\n".join(lines)
+
+
 REFUSED: dict[str, tuple[int, bytes]] = {
     "C03 length and coding": (400, P + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n"),
     "C03 coding and length": (400, P + b"Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n"),

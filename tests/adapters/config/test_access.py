@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
+from tools.configs import Check, Load
 
-from swapchart.adapters.config import Config, Problem
 from swapchart.adapters.proxy.access.origins import HostCheck, OriginCheck
-
-Load = Callable[..., Config]
-Check = Callable[..., list[Problem]]
 
 
 @pytest.mark.parametrize(

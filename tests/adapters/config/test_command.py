@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tools.configs import Check, Load
 from tools.hooks import argv_of
 from tools.rows import row
 
-from swapchart.adapters.config import Config, Problem, split_command
+from swapchart.adapters.config import split_command
 from swapchart.adapters.config.command_line import UnterminatedQuoteError
-
-Load = Callable[..., Config]
-Check = Callable[..., list[Problem]]
 
 
 @pytest.mark.parametrize(

@@ -5,23 +5,19 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tools.configs import Check, Load
 from tools.rows import row
 
-from swapchart.adapters.config import Config, ConfigProblems, Problem, check_config, load_config
+from swapchart.adapters.config import ConfigProblems, check_config, load_config
 from swapchart.adapters.config.document.nodes import walk
 from swapchart.adapters.config.document.parse import parse
 from swapchart.adapters.config.document.source import EnvironmentValues, Source
 from swapchart.adapters.config.problem_collector import ProblemCollector
-
-Load = Callable[..., Config]
-Check = Callable[..., list[Problem]]
-
 
 #: Processor seconds a load may take; measuring coverage makes everything slower.
 LIMIT_S = 1.0 if sys.gettrace() is None else 20.0

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tools.configs import Check, Load, one_model
 
-from swapchart.adapters.config import Capabilities, Config, Problem, Timeouts
-
-Load = Callable[..., Config]
-Check = Callable[..., list[Problem]]
+from swapchart.adapters.config import Capabilities, Timeouts
 
 MODEL = "models: {m: {cmd: 's ${PORT}'}}\n"
-
-
-def one(text: str) -> str:
-    """Return a document with one model that has a command; *text* are more keys, one a line."""
-    lines = "".join(f"    {line}\n" for line in text.splitlines())
-    return f"models:\n  m:\n    cmd: s ${{PORT}}\n{lines}"
 
 
 # ---- top level -------------------------------------------------------------------------
@@ -214,7 +205,7 @@ def test_preload_names_are_trimmed_and_resolved(load: Load) -> None:
 def test_model_key_has_its_effect(load: Load, text: str, attribute: str, value: Any) -> None:
     """Each key of a model has its effect; what it leaves open comes from the top level."""
     top = "globalTTL: 300\nunloadTimeout: 20\nhealthCheckTimeout: 33\nsendLoadingState: true\n"
-    found = getattr(load(top + one(text)).models["m"], attribute)
+    found = getattr(load(top + one_model(text)).models["m"], attribute)
     if isinstance(found, Timeouts):
         found = tuple(found.model_dump().values())
     if isinstance(found, Capabilities):
@@ -254,7 +245,7 @@ def test_model_key_that_is_invalid_is_refused(
     check: Check, text: str, path: str, message: str
 ) -> None:
     """Each rule of a model is an error at its key."""
-    (problem,) = check(one(text))
+    (problem,) = check(one_model(text))
 
     assert (problem.path, problem.severity) == (f"models.m.{path}", "error")
     assert (problem.line, problem.column > 5) == (4, True)
@@ -270,7 +261,7 @@ def test_model_without_cmd_is_refused(check: Check) -> None:
 
 def test_env_entry_without_value_is_refused(load: Load) -> None:
     """What is no assignment is ignored with a warning that does not show it."""
-    config = load(one("env: [A, =b, C=1]"))
+    config = load(one_model("env: [A, =b, C=1]"))
 
     assert config.models["m"].environment == {"C": "1"}
     assert [w.path for w in config.warnings] == ["models.m.env[0]", "models.m.env[1]"]
@@ -315,7 +306,7 @@ def test_model_id_takes_precedence_over_alias(load: Load) -> None:
 
 def test_real_name_resolves_ids_and_aliases(load: Load) -> None:
     """A name is an id, an alias, or nobody's."""
-    config = load(one("aliases: [x]\nfilters: {setParamsByID: {'m:high': {}, x: {}, m: {}}}"))
+    config = load(one_model("aliases: [x]\nfilters: {setParamsByID: {'m:high': {}, x: {}, m: {}}}"))
 
     assert [config.real_name(n) for n in ("m", "x", "m:high", "y")] == ["m", "m", "m", None]
     assert config.models["m"].aliases == ("x", "m:high")
@@ -343,7 +334,7 @@ def test_filters_are_trimmed_and_sorted(load: Load) -> None:
     """Lists are trimmed and sorted, ``model`` is protected, values stay as they are."""
     filters = (
         load(
-            one(
+            one_model(
                 "filters:\n"
                 "  stripParams: 'top_p, temperature ,, top_p, model'\n"
                 "  setParams: {z: 1, model: x, a.b: [0.70, {c: ~}]}\n"
@@ -368,4 +359,4 @@ def test_filters_old_spelling_counts_if_the_new_one_is_empty(
     load: Load, text: str, strip: tuple[str, ...]
 ) -> None:
     """The old spelling counts when the new one is empty."""
-    assert load(one(f"filters: {{{text}}}")).models["m"].filters.strip == strip
+    assert load(one_model(f"filters: {{{text}}}")).models["m"].filters.strip == strip

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tools.configs import Check, Load
 from tools.hooks import argv_of, call_of
 from tools.rows import row
 
-from swapchart.adapters.config import Config, Problem, load_config
+from swapchart.adapters.config import Problem, load_config
 from swapchart.adapters.config.document.nodes import Scalar
 from swapchart.adapters.config.document.source import EnvironmentValues, Source
 from swapchart.adapters.config.macros import Scope
-
-Load = Callable[..., Config]
-Check = Callable[..., list[Problem]]
 
 
 def errors(problems: list[Problem]) -> list[str]:

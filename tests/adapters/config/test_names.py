@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
-
-from swapchart.adapters.config import Config, Problem
-
-Load = Callable[..., Config]
-Check = Callable[..., list[Problem]]
+from tools.configs import Check, Load, found
 
 BASE = (
     "models:\n"
@@ -20,10 +14,6 @@ BASE = (
     "  p: {proxy: 'http://h/api/', models: [x/1, both]}\n"
     "  q: {proxy: 'https://h', models: [both, a]}\n"
 )
-
-
-def found(problems: list[Problem]) -> list[tuple[str, str]]:
-    return [(problem.path, problem.message) for problem in problems]
 
 
 # ---- peers ----------------------------------------------------------------------------

@@ -3,39 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
+from tools.configs import Check, Load, one_model
 from tools.hooks import argv_of, call_of, runs
 
 from swapchart.adapters.config import (
     ApiKeyEntry,
-    Config,
     Drain,
     Kv,
     Liveness,
-    Problem,
     Queue,
     Restart,
     config_schema,
 )
 from swapchart.runtime import Hook
 
-Load = Callable[..., Config]
-Check = Callable[..., list[Problem]]
-
 POINTS = (
     *("beforeStart", "afterStart", "afterHealthy", "afterReady", "beforeStop", "afterStop"),
     "onFailure",
 )
-
-
-def one(text: str) -> str:
-    """Return a document with one model that has a command; *text* are more keys, one a line."""
-    lines = "".join(f"    {line}\n" for line in text.splitlines())
-    return f"models:\n  m:\n    cmd: s ${{PORT}}\n{lines}"
 
 
 # ---- hooks ---------------------------------------------------------------------------------
@@ -67,7 +56,7 @@ def test_hook_accepts_text_action_or_list(
     load: Load, point: str, hook: str, expected: list[Hook]
 ) -> None:
     """Every point takes a text, one action or a list, and no shell is used unasked."""
-    hooks = load(one(f"{point}: {hook}")).models["m"].hooks
+    hooks = load(one_model(f"{point}: {hook}")).models["m"].hooks
 
     assert list(hooks.get(point, ())) == expected
     assert list(hooks) == ([point] if expected else [])
@@ -77,7 +66,7 @@ def test_hook_with_http_becomes_a_call(load: Load) -> None:
     """An HTTP action becomes a call: JSON body with its type, headers, expected status."""
     hooks = (
         load(
-            one(
+            one_model(
                 "afterHealthy:\n"
                 "  - http: {url: 'http://127.0.0.1:${PORT}/slots/0', method: put, expect: 201,\n"
                 "      json: {n: '${PORT}', x: [1.50, ~, é]}, headers: {X-A: 7}}\n"
@@ -143,7 +132,7 @@ def test_hook_that_is_invalid_is_refused_with_its_position(
     check: Check, hook: str, path: str, message: str
 ) -> None:
     """What is wrong with an action is told at its place."""
-    (problem,) = check(one(f"afterReady: {hook}"))
+    (problem,) = check(one_model(f"afterReady: {hook}"))
 
     assert (problem.path, problem.line) == (f"models.m.afterReady{path}", 4)
     assert message in problem.message
@@ -151,7 +140,7 @@ def test_hook_that_is_invalid_is_refused_with_its_position(
 
 def test_hook_with_unknown_key_is_warned_of(load: Load) -> None:
     """An unknown key of an action is warned of, with what may have been meant."""
-    (warning,) = load(one("afterReady: [{run: a, onErr: fail}]")).warnings
+    (warning,) = load(one_model("afterReady: [{run: a, onErr: fail}]")).warnings
 
     assert warning.path == "models.m.afterReady[0].onErr"
     assert "did you mean 'onError'?" in warning.message
@@ -160,7 +149,9 @@ def test_hook_with_unknown_key_is_warned_of(load: Load) -> None:
 def test_hook_without_timeout_has_the_default(load: Load) -> None:
     """``hookTimeout`` is the timeout of actions that have none."""
     hooks = (
-        load("hookTimeout: 5\n" + one("afterReady: [a, {run: b, timeout: 7}]")).models["m"].hooks
+        load("hookTimeout: 5\n" + one_model("afterReady: [a, {run: b, timeout: 7}]"))
+        .models["m"]
+        .hooks
     )
 
     assert [action.timeout_s for action in hooks["afterReady"]] == [5, 7]
@@ -170,7 +161,7 @@ def test_hook_comments_are_removed_and_shell_is_explicit(load: Load) -> None:
     """Comment lines go from commands, but not from what a shell will read."""
     hooks = (
         load(
-            one(
+            one_model(
                 "afterReady:\n  - run: |\n      # ${nowhere}\n      a\n"
                 "  - shell: true\n    run: |\n      # kept\n      b\n  - |\n    # gone\n    c\n"
             )
@@ -190,7 +181,7 @@ def test_hook_action_text_shows_no_argument_and_no_credentials(load: Load) -> No
     """Logs name an action by its program, or by method and URL without user and query."""
     hooks = (
         load(
-            one(
+            one_model(
                 "afterReady: [say secret, {run: 'a secret', shell: true},"
                 " {http: {url: 'http://u:secret@h:1/slots?secret'}}]"
             )
@@ -237,7 +228,7 @@ def test_default_that_is_invalid_is_reported_once(check: Check) -> None:
 
 def test_default_hook_with_unknown_macro_is_refused(check: Check) -> None:
     """A macro that no model knows is told at the default, once a place."""
-    (problem,) = check("hooks:\n  afterHealthy: say ${nobody}\n" + one(""))
+    (problem,) = check("hooks:\n  afterHealthy: say ${nobody}\n" + one_model(""))
 
     assert (problem.path, problem.line, problem.column) == ("models.m.afterHealthy", 2, 21)
 
@@ -272,23 +263,23 @@ def test_custom_hook_points_have_hooks(load: Load) -> None:
     ("text", "path", "message"),
     [
         (
-            OWN_POINT + one("hookPoints: {beforeLunch: x}"),
+            OWN_POINT + one_model("hookPoints: {beforeLunch: x}"),
             "models.m.hookPoints.beforeLunch",
             "expected a point that an action of lifecycle runs; it has: beforeLaunch, p2",
         ),
         (
-            one("hookPoints: {beforeStart: x}"),
+            one_model("hookPoints: {beforeStart: x}"),
             "models.m.hookPoints.beforeStart",
             "expected a point that an action of lifecycle runs; it has none",
         ),
         (
-            OWN_POINT + one("hookPoints: {p2: {run: ''}}"),
+            OWN_POINT + one_model("hookPoints: {p2: {run: ''}}"),
             "models.m.hookPoints.p2.run",
             "empty command",
         ),
-        (one("hookPoints: x"), "models.m.hookPoints", "expected a mapping, found 'x'"),
+        (one_model("hookPoints: x"), "models.m.hookPoints", "expected a mapping, found 'x'"),
         (
-            "lifecycle: {actions: [x]}\n" + one("hookPoints: {p2: x}"),
+            "lifecycle: {actions: [x]}\n" + one_model("hookPoints: {p2: x}"),
             "models.m.hookPoints.p2",
             "expected a point that an action of lifecycle runs; it has none",
         ),
@@ -346,7 +337,10 @@ NAP = runs("nap", "${PID}", on_error="fail")
 )
 def test_supervision_key_has_its_effect(load: Load, text: str, attribute: str, value: Any) -> None:
     """Each key has its effect, in a model and as default of all models alike."""
-    for config in (load(one(text)), load(text.replace("${PORT}", "5800") + "\n" + one(""))):
+    for config in (
+        load(one_model(text)),
+        load(text.replace("${PORT}", "5800") + "\n" + one_model("")),
+    ):
         found = getattr(config.models["m"], attribute)
         if isinstance(value, tuple) and attribute in SHOWN:
             found = tuple(getattr(found, name) for name in SHOWN[attribute])
@@ -383,8 +377,8 @@ def test_supervision_key_that_is_invalid_is_refused(
     check: Check, text: str, path: str, message: str
 ) -> None:
     """Each rule holds in a model and as default, and is told at the key."""
-    (own,) = check(one(text))
-    (default,) = check(text + "\n" + one(""))
+    (own,) = check(one_model(text))
+    (default,) = check(text + "\n" + one_model(""))
 
     assert own.path == f"models.m.{path}"
     assert default.path.removeprefix("models.m.") == path
@@ -514,7 +508,7 @@ def test_changes_to_the_chart_are_kept_as_written(load: Load, check: Check) -> N
 
 def test_equal_models_are_equal(load: Load) -> None:
     """Loading the same twice gives equal models; a change of the command does not."""
-    text = one("afterHealthy: {http: {url: 'http://h', json: {a: 1}}}\nenv: [A=1]\nttl: 5")
+    text = one_model("afterHealthy: {http: {url: 'http://h', json: {a: 1}}}\nenv: [A=1]\nttl: 5")
     first = load(text).models["m"]
 
     assert first == load(text + "macros: {unused: 1}\n").models["m"]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import product
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tools.configs import Check, Load, found
 from tools.rows import row
 
-from swapchart.adapters.config import Config, Group, Problem
+from swapchart.adapters.config import Group
 from swapchart.adapters.config.matrix_expression import (
     ExpressionError,
     families,
@@ -20,18 +20,11 @@ from swapchart.adapters.config.matrix_expression import (
 )
 from swapchart.runtime.eviction import AllOf, AnyOf, Expression, ServiceRef, SetRef
 
-Load = Callable[..., Config]
-Check = Callable[..., list[Problem]]
-
 BASE = (
     "models:\n  a: {cmd: 's ${PORT}', aliases: [alias]}\n  b: {cmd: 's ${PORT}'}\n"
     "  c/1: {cmd: 's ${PORT}'}\n"
 )
 NEW = "routing: {router: {%s}}\n"
-
-
-def found(problems: list[Problem]) -> list[tuple[str, str]]:
-    return [(problem.path, problem.message) for problem in problems]
 
 
 # ---- groups --------------------------------------------------------------------------------

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
+from tools.configs import Load
 from tools.hooks import argv_of
-
-from swapchart.adapters.config import Config
-
-Load = Callable[..., Config]
 
 SEED = r"""
 macros:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tools.configs import Check, Load
 
 from swapchart.adapters.config import (
-    Config,
     ConfigProblems,
     Problem,
     check_config,
@@ -16,9 +15,6 @@ from swapchart.adapters.config import (
     load_config,
 )
 from swapchart.machine.errors import SwapchartError
-
-Load = Callable[..., Config]
-Check = Callable[..., list[Problem]]
 
 MODEL = "models: {%s: {cmd: 's ${PORT}'}}"
 

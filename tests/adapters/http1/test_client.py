@@ -8,7 +8,6 @@ from asyncio import StreamWriter as Writer
 from collections.abc import AsyncIterator
 
 import pytest
-from tools.loops import needs
 from tools.net import wait_until_async
 from tools.rows import row
 from tools.scripted_upstream import (
@@ -27,11 +26,6 @@ from tools.scripted_upstream import (
 from swapchart.adapters.http1.client.pool import UpstreamBroken
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(params=["asyncio", pytest.param("uvloop", marks=needs("uvloop"))])
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
-    return ("asyncio", {"use_uvloop": request.param == "uvloop"})
 
 
 async def test_exchange_headers_and_body_arrive_unchanged() -> None:

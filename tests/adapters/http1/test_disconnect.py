@@ -7,43 +7,21 @@ import contextlib
 import hashlib
 import socket
 import ssl
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tools.h1_server import Call, Server, serving
+from tools.h1_server import Call, Server
 from tools.net import LATE_S, wait_until
 from tools.raw import Connection
 from tools.rows import row
 from tools.transports import Wire
+from tools.wire import get
 
 from swapchart.adapters.http1.server import sock_diag
 from swapchart.adapters.http1.server.connection import ServerConnection
 from swapchart.adapters.http1.server.connections import ConnectionManager
 from swapchart.adapters.http1.server.hypercorn_protocol import ClientDisconnectedError, H1Limits
 from swapchart.adapters.http1.server.request_cycle import ON_DISCONNECT
-
-H = b"Host: x\r\n"
-G = b"GET / HTTP/1.1\r\n" + H
-P = b"POST / HTTP/1.1\r\n" + H
-
-
-@pytest.fixture(scope="module", params=["asyncio", "uvloop", "uvicorn", "uvloop, tls"])
-def running(request: pytest.FixtureRequest) -> Iterator[Server]:
-    with serving(request.param) as server:
-        yield server
-
-
-@pytest.fixture
-def server(running: Server) -> Server:
-    running.calls.clear()
-    running.handlers.clear()
-    return running
-
-
-def get(path: str, *fields: bytes, version: bytes = b"1.1", method: bytes = b"GET") -> bytes:
-    lines = [b"%b %b HTTP/%b" % (method, path.encode(), version), b"Host: x", *fields, b"", b""]
-    return b"\r\n".join(lines)
 
 
 async def waits(call: Call) -> None:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from tools.loops import needs
 from tools.net import free_port, wait_until_async
 from tools.rows import row
 from tools.scripted_upstream import (
@@ -44,11 +43,6 @@ from swapchart.adapters.http1.client.pool import (
 )
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(params=["asyncio", pytest.param("uvloop", marks=needs("uvloop"))])
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
-    return ("asyncio", {"use_uvloop": request.param == "uvloop"})
 
 
 @row("C14")

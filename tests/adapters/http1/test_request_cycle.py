@@ -6,38 +6,16 @@ import asyncio
 import contextlib
 import gc
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tools.h1_server import Call, Server, serving
+from tools.h1_server import Call, Server
 from tools.net import wait_until
 from tools.raw import Answer, Connection
 from tools.rows import row
+from tools.wire import G, H, P, get
 
 from swapchart.adapters.http1.server.request_cycle import FULL_BODY, FULL_RESPONSE
-
-H = b"Host: x\r\n"
-G = b"GET / HTTP/1.1\r\n" + H
-P = b"POST / HTTP/1.1\r\n" + H
-
-
-@pytest.fixture(scope="module", params=["asyncio", "uvloop", "uvicorn", "uvloop, tls"])
-def running(request: pytest.FixtureRequest) -> Iterator[Server]:
-    with serving(request.param) as server:
-        yield server
-
-
-@pytest.fixture
-def server(running: Server) -> Server:
-    running.calls.clear()
-    running.handlers.clear()
-    return running
-
-
-def get(path: str, *fields: bytes, version: bytes = b"1.1", method: bytes = b"GET") -> bytes:
-    lines = [b"%b %b HTTP/%b" % (method, path.encode(), version), b"Host: x", *fields, b"", b""]
-    return b"\r\n".join(lines)
 
 
 def closes(client: Connection) -> bool:

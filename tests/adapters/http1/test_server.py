@@ -19,13 +19,6 @@ def running(request: pytest.FixtureRequest) -> Iterator[Server]:
         yield server
 
 
-@pytest.fixture
-def server(running: Server) -> Server:
-    running.calls.clear()
-    running.handlers.clear()
-    return running
-
-
 def ask(server: Server, data: bytes) -> tuple[Answer, bytes]:
     """Send *data*; returns the first answer and what came behind it up to the end."""
     with server.connect() as client:

@@ -42,14 +42,6 @@ def running(request: pytest.FixtureRequest) -> Iterator[Server]:
         yield server
 
 
-@pytest.fixture
-def server(running: Server) -> Server:
-    running.calls.clear()
-    running.handlers.clear()
-    running.draining.clear()
-    return running
-
-
 @row("C11")
 def test_slow_headers_are_cut_off(server: Server) -> None:
     """A head has its time in all, however its bytes trickle in."""

@@ -31,13 +31,6 @@ def running(request: pytest.FixtureRequest) -> Iterator[Server]:
         yield server
 
 
-@pytest.fixture
-def server(running: Server) -> Server:
-    running.calls.clear()
-    running.handlers.clear()
-    return running
-
-
 @pytest.fixture(scope="module", params=[*LAYERS, *STOCK])
 def any_layer(request: pytest.FixtureRequest) -> Iterator[Server]:
     with serving(request.param) as server:

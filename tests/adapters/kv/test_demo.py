@@ -25,11 +25,6 @@ OTHER = "a short word for the cat and for the dog on a mat of blue wool by the s
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def model(tmp_path: Path) -> Path:
     path = tmp_path / "model.bin"
     path.write_bytes(b"weights")

@@ -35,11 +35,6 @@ pytestmark = pytest.mark.anyio
 Part = Callable[[int, str, str], tuple[int, dict[str, Any]] | None]
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Play:
     """A server with two slots, 400 and 300 tokens in them.
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tools.forking import RENEWED_BELOW
 from tools.rows import row
 
 from swapchart.adapters.process import LocalLauncher, guard_process, procfs
@@ -55,33 +56,14 @@ RENEWED = textwrap.dedent("""
     from swapchart.runtime.log_ring import LogRing
     from swapchart.runtime.ports import Command
 
-    TREE = '''
-    import os, signal, sys, time
-    if os.fork():
-        signal.pause()
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    fd = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    for _ in range(20_000):
-        os.write(fd, b".")
-        if os.fork():
-            os._exit(0)
-        os.setsid()
-        time.sleep(0.002)
-    '''
-
     async def main():
         async with LocalLauncher(subreaper=True) as launcher:
-            argv = (sys.executable, "-I", "-S", "-c", TREE, sys.argv[1])
+            argv = (sys.executable, "-I", "-S", "-c", sys.argv[2], sys.argv[1])
             await launcher.start(Command(argv=argv), LogRing())
             await anyio.sleep(60)
 
     anyio.run(main)
 """)
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @pytest.fixture
@@ -238,7 +220,8 @@ def test_guard_spares_a_process_with_a_recycled_pid() -> None:
 def test_guard_tree_that_forks_every_2_ms_is_ended(tmp_path: Path) -> None:
     """A process that renews itself faster than /proc can be read does not outlive a kill -9."""
     path = tmp_path / "beats"
-    with subprocess.Popen((sys.executable, "-c", RENEWED, str(path)), cwd=tmp_path) as proxy:
+    argv = (sys.executable, "-c", RENEWED, str(path), RENEWED_BELOW)
+    with subprocess.Popen(argv, cwd=tmp_path) as proxy:
         eventually(lambda: path.exists() and path.stat().st_size > 20)
         proxy.kill()
     eventually(lambda: _is_still(path), 10.0)

@@ -7,11 +7,12 @@ import ssl
 import sys
 import textwrap
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Iterator
 
 import anyio
 import anyio.abc
 import pytest
+from tools.net import wait_until_async
 from tools.rows import row
 
 from swapchart.adapters.process import LocalLauncher, LocalProcess, procfs
@@ -87,24 +88,6 @@ SERVER = textwrap.dedent("""
 """)
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-async def launcher() -> AsyncIterator[LocalLauncher]:
-    async with LocalLauncher(guard=False, subreaper=True) as launcher:
-        yield launcher
-
-
-async def eventually(is_true: Callable[[], object], within_s: float = 10.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not is_true():
-        assert time.monotonic() < deadline, "it never came true"
-        await anyio.sleep(0.005)
-
-
 async def serve(
     launcher: LocalLauncher, mode: str, host: str = "127.0.0.1"
 ) -> tuple[LocalProcess, int, LogRing]:
@@ -112,7 +95,7 @@ async def serve(
     log = LogRing()
     argv = (sys.executable, "-I", "-S", "-c", SERVER, mode, host)
     process = await launcher.start(Command(argv=argv, label=mode), log)
-    await eventually(lambda: b"\n" in log.history())
+    await wait_until_async(lambda: b"\n" in log.history())
     return process, int(log.history().split()[0]), log
 
 
@@ -171,7 +154,7 @@ async def test_probe_request_is_plain_and_complete(launcher: LocalLauncher, host
     url = f"http://user:pw@{name}:{port}/a b/%41?x=1&y={chr(228)}"
 
     assert await process.probe(url, timeout_s=5) == Probe(is_ok=True)
-    await eventually(lambda: log.history().count(b"\n") == 2)
+    await wait_until_async(lambda: log.history().count(b"\n") == 2)
     said = log.tail(1)[0]
     assert said.startswith(rf"b'GET /a%20b/%41?x=1&y=%C3%A4 HTTP/1.1\r\nHost: {name}:{port}\r\n")
     assert r"\r\nConnection: close\r\n\r\n" in said

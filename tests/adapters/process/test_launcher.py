@@ -6,14 +6,14 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import anyio
 import pytest
 from tools.loops import needs
-from tools.net import LONG_S
+from tools.net import LONG_S, wait_until_async
 from tools.rows import row
 
 from swapchart.adapters.process import LocalLauncher, LocalProcess, oom, pidfd, procfs
@@ -25,17 +25,12 @@ pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def launcher() -> AsyncIterator[LocalLauncher]:
     """One launcher; leaving it must leave nothing: no process, no zombie, no descriptor."""
     fds = names_in("/proc/self/fd")
     async with LocalLauncher(guard=False, subreaper=True) as launcher:
         yield launcher
-    await eventually(lambda: not marked(f"SWAPCHART_INSTANCE={launcher.instance}"))
+    await wait_until_async(lambda: not marked(f"SWAPCHART_INSTANCE={launcher.instance}"))
     assert not zombies()
     assert names_in("/proc/self/fd") <= fds
 
@@ -61,13 +56,6 @@ def zombies() -> list[procfs.Proc]:
     return [p for p in procfs.scan() if p.ppid == os.getpid() and not p.is_alive]
 
 
-async def eventually(is_true: Callable[[], object], within_s: float = 5.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not is_true():
-        assert time.monotonic() < deadline, "it never came true"
-        await anyio.sleep(0.005)
-
-
 def foreign(*argv: str, start_new_session: bool = False) -> subprocess.Popen[bytes]:
     """Start a process that is none of the launcher's."""
     return subprocess.Popen(argv, start_new_session=start_new_session)
@@ -86,7 +74,7 @@ def block_until_dead(process: LocalProcess) -> None:
 
 
 async def until_said(log: LogRing, words: bytes, within_s: float = 10.0) -> None:
-    await eventually(lambda: words in log.history(), within_s)
+    await wait_until_async(lambda: words in log.history(), within_s)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +175,7 @@ async def test_sweep_after_a_crash_ends_the_tree(launcher: LocalLauncher) -> Non
     script = "sleep 60 & sleep 61 & env -i sleep 62 & setsid sleep 63 & echo up; wait"
     process = await launcher.start(sh(script), log)
     await until_said(log, b"up")
-    await eventually(lambda: len(process.tree()) == 5)
+    await wait_until_async(lambda: len(process.tree()) == 5)
     os.kill(process.pid, signal.SIGSEGV)
 
     assert await process.wait() == Exit(signal=11)
@@ -230,7 +218,7 @@ async def test_sweep_lets_the_rest_end_by_itself(launcher: LocalLauncher) -> Non
 async def test_sweep_of_a_living_leader_ends_it_too(launcher: LocalLauncher) -> None:
     """Called early, sweep gives the leader the same grace, and its exit is told as it was."""
     process = await launcher.start(sh("sleep 60 & exec sleep 60"), LogRing())
-    await eventually(lambda: len(process.tree()) == 2)
+    await wait_until_async(lambda: len(process.tree()) == 2)
 
     assert await process.sweep(0.05) == 2
     assert await process.wait() == Exit(signal=9)
@@ -272,7 +260,7 @@ async def test_sweep_kills_workers_that_ignore_sigterm(launcher: LocalLauncher) 
     log = LogRing()
     worker = "(trap '' TERM; echo up; while :; do sleep 0.05; done)"
     process = await launcher.start(sh(f"{worker} & {worker} & wait"), log)
-    await eventually(lambda: log.history().count(b"up") == 2)
+    await wait_until_async(lambda: log.history().count(b"up") == 2)
     process.terminate()
 
     assert await process.wait() == Exit(signal=15)
@@ -288,7 +276,7 @@ async def test_sweep_terminates_a_daemon_before_it_kills_it(launcher: LocalLaunc
     log = LogRing()
     daemon = "trap 'echo daemon ends; exit 0' TERM; echo up; while :; do sleep 0.05; done"
     process = await launcher.start(sh(f'setsid sh -c "{daemon}" & wait'), log)
-    await eventually(lambda: b"up" in log.history())
+    await wait_until_async(lambda: b"up" in log.history())
     process.terminate()
     await process.wait()
     began = time.monotonic()
@@ -308,7 +296,7 @@ async def test_wait_and_sweep_are_not_delayed_by_a_held_pipe(launcher: LocalLaun
     assert await process.wait() == Exit(code=3)
     assert time.monotonic() - began < 0.5
     assert await process.sweep(0) == 1
-    await eventually(lambda: process.is_quiet, 2)
+    await wait_until_async(lambda: process.is_quiet, 2)
 
 
 @row("A10")
@@ -318,12 +306,12 @@ async def test_pipe_held_by_a_foreign_process_is_closed(launcher: LocalLauncher)
     process = await launcher.start(sh("echo up; exec sleep 60"), log)
     await until_said(log, b"up")
     with foreign("sh", "-c", f"exec sleep 60 >/proc/{process.pid}/fd/1") as stranger:
-        await eventually(lambda: procfs.program(stranger.pid) != "dash")
+        await wait_until_async(lambda: procfs.program(stranger.pid) != "dash")
         process.kill()
         await process.wait()
         assert await process.sweep(0) == 0
         began = time.monotonic()
-        await eventually(lambda: process.is_quiet, 3)
+        await wait_until_async(lambda: process.is_quiet, 3)
 
         assert 0.9 < time.monotonic() - began < 2
         assert stranger.poll() is None
@@ -346,11 +334,11 @@ async def test_sweep_finds_and_kills_a_daemon(launcher: LocalLauncher) -> None:
 async def test_kill_reaches_a_daemon_while_the_leader_lives(launcher: LocalLauncher) -> None:
     """Processes that left the group are killed with it."""
     process = await launcher.start(sh("setsid sleep 60 & wait"), LogRing())
-    await eventually(lambda: len({each.sid for each in process.tree()}) == 2)
+    await wait_until_async(lambda: len({each.sid for each in process.tree()}) == 2)
     process.kill()
     await process.wait()
 
-    await eventually(lambda: not process.tree())
+    await wait_until_async(lambda: not process.tree())
     assert await process.sweep(0) == 0
 
 
@@ -364,7 +352,7 @@ async def test_reaping_loses_no_zombie_and_no_exit_code(launcher: LocalLauncher)
         await process.sweep(1 if code % 10 == 0 else 0)
 
     assert [each.wait() for each in own] == list(range(20))
-    await eventually(lambda: not zombies())
+    await wait_until_async(lambda: not zombies())
 
 
 @row("A14")
@@ -375,8 +363,8 @@ async def test_reaping_includes_an_unknown_daemon(
     monkeypatch.setattr("swapchart.adapters.process.tree.adoption.UNKNOWN_ZOMBIE_S", 0.5)
     stranger = foreign("sh", "-c", "exit 7")
     process = await launcher.start(sh("(setsid true & sleep 0.1); exec sleep 60"), LogRing())
-    await eventually(lambda: len(zombies()) == 2)
-    await eventually(lambda: len(zombies()) == 1)
+    await wait_until_async(lambda: len(zombies()) == 2)
+    await wait_until_async(lambda: len(zombies()) == 1)
 
     assert stranger.wait() == 7
     process.kill()
@@ -454,22 +442,6 @@ def small_cgroup() -> Iterator[Path]:
         with suppress(OSError):
             cgroup.rmdir()
         pytest.skip("no memory cgroup can be made here")
-    yield cgroup
-    cgroup.rmdir()
-
-
-@pytest.fixture
-def pids_cgroup() -> Iterator[Path]:
-    """A cgroup that limits processes, where this system has one and lets us."""
-    old, new = Path("/sys/fs/cgroup/pids"), Path("/sys/fs/cgroup")
-    cgroup = (old if old.is_dir() else new) / f"swapchart-pids-{os.getpid()}"
-    try:
-        cgroup.mkdir()
-        (cgroup / "pids.max").write_text("max")
-    except OSError:
-        with suppress(OSError):
-            cgroup.rmdir()
-        pytest.skip("no cgroup for processes can be made here")
     yield cgroup
     cgroup.rmdir()
 
@@ -860,7 +832,7 @@ async def test_launcher_exit_kills_remaining_processes(reason: str) -> None:
         nonlocal process
         async with launcher:
             process = await launcher.start(sh("sleep 99 & setsid sleep 99 & wait"), LogRing())
-            await eventually(lambda: process and len(process.tree()) == 3)
+            await wait_until_async(lambda: process and len(process.tree()) == 3)
             if reason == "error":
                 raise LookupError("as it is")
             if reason == "cancel":

@@ -14,11 +14,6 @@ from swapchart.runtime.log_ring import LogRing
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @row("A21")
 async def test_output_pump_one_turn_is_bounded() -> None:
     """However much a pipe holds, one turn moves about as much as it was allowed."""

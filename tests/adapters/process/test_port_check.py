@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -30,17 +30,6 @@ SERVER = textwrap.dedent("""
     sys.stdin.read()
     time.sleep(float(linger))
 """)
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-async def launcher() -> AsyncIterator[LocalLauncher]:
-    async with LocalLauncher(guard=False, subreaper=True) as launcher:
-        yield launcher
 
 
 @contextmanager

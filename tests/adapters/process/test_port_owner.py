@@ -9,13 +9,13 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import anyio
 import pytest
-from tools.net import free_port
+from tools.net import free_port, wait_until_async
 from tools.rows import row
 
 from swapchart.adapters.process import LocalLauncher, LocalProcess, container_engines, procfs
@@ -35,17 +35,6 @@ while (accept(C, S)) {{ sysread(C, $b, 4096); syswrite(C, "{ANSWER}"); close C }
 """
 _PERL = shutil.which("perl") or "perl"
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two users")
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-async def launcher() -> AsyncIterator[LocalLauncher]:
-    async with LocalLauncher(guard=False, subreaper=True) as launcher:
-        yield launcher
 
 
 @contextmanager
@@ -74,13 +63,6 @@ async def start(launcher: LocalLauncher, *argv: str, label: str = "mine") -> Loc
 
 async def probe(process: LocalProcess, port: int) -> Probe:
     return await process.probe(f"http://127.0.0.1:{port}/", timeout_s=10)
-
-
-async def eventually(is_true: Callable[[], object], within_s: float = 20.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not is_true():
-        assert time.monotonic() < deadline, "it never came true"
-        await anyio.sleep(0.01)
 
 
 async def test_probe_foreign_process_of_the_same_user_is_refused_for_good(
@@ -123,7 +105,7 @@ async def test_probe_daemon_of_the_command_counts(launcher: LocalLauncher) -> No
     port = free_port()
     script = 'env -i setsid "$@" & exec sleep 60'
     process = await start(launcher, "sh", "-c", script, "sh", _PERL, "-e", PERL, str(port))
-    await eventually(lambda: _is_listening(port))
+    await wait_until_async(lambda: _is_listening(port))
 
     assert await probe(process, port) == Probe(is_ok=True)
 
@@ -184,7 +166,7 @@ async def test_probe_container_client_in_a_script_accepts_its_container(
     command = f'"$0" {lasts}; exec sleep 60'
     process = await start(launcher, "sh", "-c", command, str(client(tmp_path)))
     port = free_port()
-    await eventually(lambda: any(p.ppid == process.pid for p in process.tree()))
+    await wait_until_async(lambda: any(p.ppid == process.pid for p in process.tree()))
     assert not (await probe(process, port)).is_ok
     await anyio.sleep(0.5)
     with stranger(port):

@@ -7,13 +7,15 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import anyio
 import anyio.to_thread
 import pytest
+from tools.forking import RENEWED_BELOW
+from tools.net import wait_until_async
 
 from swapchart.adapters.process import LocalLauncher, LocalProcess, container_engines, procfs
 from swapchart.adapters.process.tree import adoption, cgroup, descendants
@@ -58,27 +60,6 @@ BODY = textwrap.dedent("""
 """)
 DAEMON = f"BODY = {BODY!r}\n{DAEMON}"
 
-#: A process that every 2 ms is another one: child of the last, leader of its own session.
-RENEWED = textwrap.dedent("""
-    import os, signal, sys, time
-    path = sys.argv[1]
-    if os.fork():
-        signal.pause()
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    for _ in range(20_000):
-        os.write(fd, b".")
-        if os.fork():
-            os._exit(0)
-        os.setsid()
-        time.sleep(0.002)
-""")
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
 
 @pytest.fixture(params=["cgroup", "no cgroup"])
 async def launcher(
@@ -96,13 +77,6 @@ async def launcher(
     assert folder is None or not list(folder.glob(f"swapchart-{os.getpid()}-*"))
 
 
-async def eventually(is_true: Callable[[], object], within_s: float = 10.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not is_true():
-        assert time.monotonic() < deadline, "it never came true"
-        await anyio.sleep(0.005)
-
-
 def python(script: str, *args: object, label: str = "test") -> Command:
     argv = (sys.executable, "-I", "-S", "-c", script, *map(str, args))
     return Command(argv=argv, label=label)
@@ -117,7 +91,7 @@ async def start_daemon(
 ) -> tuple[LocalProcess, procfs.Proc]:
     """Start a process whose daemon writes its pid to *path*; returns both."""
     process = await launcher.start(python(DAEMON, mode, path, label=path.name), LogRing())
-    await eventually(path.exists)
+    await wait_until_async(path.exists)
     daemon = procfs.find(pid_in(path))
     assert daemon is not None
     return process, daemon
@@ -152,7 +126,7 @@ async def test_wait_no_thread_is_free_notices_the_exit(launcher: LocalLauncher) 
         for _ in range(int(limiter.total_tokens)):
             busy.start_soon(anyio.to_thread.run_sync, release.wait, 60)
         try:
-            await eventually(lambda: limiter.available_tokens == 0)
+            await wait_until_async(lambda: limiter.available_tokens == 0)
             process = await launcher.start(Command(argv=("true",)), LogRing())
             with anyio.fail_after(10):
                 assert (await process.wait()).code == 0
@@ -234,8 +208,8 @@ async def test_sweep_tree_that_forks_every_2_ms_ends_it(
     """A process that renews itself faster than /proc can be read does not outlive the sweep."""
     path = tmp_path / "beats"
     for _ in range(3):
-        process = await launcher.start(python(RENEWED, path), LogRing())
-        await eventually(lambda: path.exists() and path.stat().st_size > 20)
+        process = await launcher.start(python(RENEWED_BELOW, path), LogRing())
+        await wait_until_async(lambda: path.exists() and path.stat().st_size > 20)
         await unload(process, 0.2)
         beats = path.stat().st_size
         await anyio.sleep(0.1)
@@ -334,7 +308,7 @@ async def test_sweep_engine_daemon_is_left_to_its_engine(
     assert procfs.is_same(daemon)
     assert f"left to its engine (pid {daemon.pid}" in caplog.text
     os.kill(daemon.pid, 9)
-    await eventually(lambda: not procfs.is_same(daemon))
+    await wait_until_async(lambda: not procfs.is_same(daemon))
 
 
 async def test_sweep_process_of_another_user_is_named_and_left(tmp_path: Path) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from tools.asgi import Bench, Received, proxied, say
+from tools.asgi import Bench, Received, run_proxied, say
 from tools.net import wait_until_async
 from tools.rows import row
 
@@ -29,16 +28,6 @@ FILTERED = ModelDefinition(
 )  # fmt: skip
 RENAMED = ModelDefinition(id="r", aliases=("r2",), use_model_name="upstream/r")
 BOUNDARY = "b0undary"
-
-
-def run(
-    main: Callable[[Bench], Awaitable[None]], *cards: ModelDefinition | str, **options: Any
-) -> None:
-    async def whole() -> None:
-        async with proxied(*cards, **options) as bench:
-            await main(bench)
-
-    asyncio.run(whole())
 
 
 # ---- JSON
@@ -105,7 +94,7 @@ def test_filters_refuse_names_that_are_no_text() -> None:
         )  # fmt: skip
         assert (answer.status, b"not valid JSON" in answer.body) == (400, True)
 
-    run(main, ModelDefinition(id="a", filters=BodyFilters(strip=("x",))))
+    run_proxied(main, ModelDefinition(id="a", filters=BodyFilters(strip=("x",))))
 
 
 @row("C42")
@@ -122,7 +111,7 @@ def test_hazardous_json_gets_the_standard_error() -> None:
             assert (answer.status, answer.error()["type"]) == (400, "invalid_request_error")
         assert bench.supervisor["a"].incarnation == 0
 
-    run(main)
+    run_proxied(main)
 
 
 def test_body_without_filters_is_passed_unchanged() -> None:
@@ -135,7 +124,7 @@ def test_body_without_filters_is_passed_unchanged() -> None:
         assert bench.server.last.body == body
         assert bench.server.last.header("content-length") == str(len(body))
 
-    run(main)
+    run_proxied(main)
 
 
 def test_filters_apply_in_their_order() -> None:
@@ -154,7 +143,7 @@ def test_filters_apply_in_their_order() -> None:
         await bench.client.call("POST", "/v1/chat/completions", body=b'{"model":"f"}')
         assert bench.server.last.json() == {"model": "real-name", "stop": ["x"], "a": {"b": 1}}
 
-    run(main, FILTERED)
+    run_proxied(main, FILTERED)
 
 
 def test_filters_apply_to_any_content_type() -> None:
@@ -174,7 +163,7 @@ def test_filters_apply_to_any_content_type() -> None:
         )  # fmt: skip
         assert form.status == 415
 
-    run(main, FILTERED)
+    run_proxied(main, FILTERED)
 
 
 def test_filter_that_does_not_fit_the_body_is_400() -> None:
@@ -189,7 +178,7 @@ def test_filter_that_does_not_fit_the_body_is_400() -> None:
         assert answer.status == 400
         assert "stop.name" in answer.error()["message"]
 
-    run(main, card)
+    run_proxied(main, card)
 
 
 @row("C42")
@@ -211,7 +200,7 @@ def test_large_body_does_not_stop_the_others() -> None:
         assert (await large.answer()).status == 200
         assert bench.server.last.json()["stop"] == ["x"]
 
-    run(main, FILTERED)
+    run_proxied(main, FILTERED)
 
 
 def test_body_beyond_the_limit_is_413() -> None:
@@ -224,7 +213,7 @@ def test_body_beyond_the_limit_is_413() -> None:
         assert (told.status, untold.status) == (413, 413)
         assert told.header("connection") == "close"
 
-    run(main, options=ProxyOptions(json_limit_bytes=50))
+    run_proxied(main, options=ProxyOptions(json_limit_bytes=50))
 
 
 @pytest.mark.parametrize("path", sorted(POST_PATHS))
@@ -239,7 +228,7 @@ def test_post_routes_forward_to_the_model(path: str) -> None:
         assert bench.server.last.target == path.removeprefix(cut) + "?q=%2F"
         assert bench.server.last.json() == {"model": "upstream/r", "n": 1}
 
-    run(main, RENAMED)
+    run_proxied(main, RENAMED)
 
 
 @pytest.mark.parametrize("path", GET_PATHS)
@@ -257,7 +246,7 @@ def test_get_routes_forward_to_the_model(path: str) -> None:
         assert (missing.status, twice.status) == (400, 400)
         assert (await bench.client.call("HEAD", f"{path}?model=r")).status == 200
 
-    run(main, RENAMED)
+    run_proxied(main, RENAMED)
 
 
 def test_urlencoded_form_names_its_model() -> None:
@@ -272,7 +261,7 @@ def test_urlencoded_form_names_its_model() -> None:
         answer = await bench.client.call("POST", "/infill", body=b"a=1", headers=fields)
         assert answer.status == 400
 
-    run(main, RENAMED)
+    run_proxied(main, RENAMED)
 
 
 def test_model_name_is_read_from_the_query() -> None:
@@ -295,7 +284,7 @@ def test_unknown_or_missing_model_is_an_error() -> None:
         assert missing.status == 400
         assert "no model id could be identified" in missing.error()["message"]
 
-    run(main, "alpha")
+    run_proxied(main, "alpha")
 
 
 # ---- forms
@@ -335,7 +324,7 @@ def test_form_keeps_its_bytes(path: str, is_last: bool, has_length: bool, model:
         length = str(len(expected)) if has_length else None
         assert sent.header("content-length") == length
 
-    run(main, RENAMED, "a")
+    run_proxied(main, RENAMED, "a")
 
 
 @row("C43")
@@ -380,7 +369,7 @@ def test_form_is_streamed() -> None:
         assert arrived.is_set()
         assert bench.server.last.body == body
 
-    run(main)
+    run_proxied(main)
 
 
 @pytest.mark.parametrize(
@@ -408,7 +397,7 @@ def test_form_that_is_invalid_is_refused(body: bytes, fields: dict[str, str], st
         assert answer.status == status
         assert bench.supervisor["a"].in_flight == 0
 
-    run(main, options=ProxyOptions(form_head_bytes=2500, form_limit_bytes=8000))
+    run_proxied(main, options=ProxyOptions(form_head_bytes=2500, form_limit_bytes=8000))
 
 
 @row("C43")
@@ -431,7 +420,7 @@ def test_spooled_body_leaves_no_file(tmp_path: Any, monkeypatch: pytest.MonkeyPa
         )
         assert answer.status == 200
 
-    run(main, RENAMED)
+    run_proxied(main, RENAMED)
     assert names == [[]]
     assert list(tmp_path.iterdir()) == []
 
@@ -455,7 +444,7 @@ def test_body_that_takes_long_is_given_up_when_its_client_leaves() -> None:
         assert (call.status, len(bench.server.received)) == (0, 1)
         assert bench.app.bodies.used_bytes == 0
 
-    run(main, FILTERED)
+    run_proxied(main, FILTERED)
 
 
 def test_bodies_that_take_long_take_turns() -> None:
@@ -477,7 +466,7 @@ def test_bodies_that_take_long_take_turns() -> None:
         assert [(await call.answer()).status for call in calls] == [200, 404]
         assert longest < 0.5  # five times what the event loop may be blocked
 
-    run(main, FILTERED)
+    run_proxied(main, FILTERED)
 
 
 @pytest.mark.parametrize("size", [1025, 100_000, 5_000_000])
@@ -497,7 +486,7 @@ def test_model_name_without_end_is_refused(size: int) -> None:
 
             assert (answer.status, len(answer.body) < 500) == (400, True)
 
-    run(main)
+    run_proxied(main)
 
 
 def test_model_name_that_is_unknown_is_shortened() -> None:
@@ -509,4 +498,4 @@ def test_model_name_that_is_unknown_is_shortened() -> None:
         assert (answer.status, len(answer.body) < 500) == (404, True)
         assert "(500 characters)" in answer.error()["message"]
 
-    run(main)
+    run_proxied(main)

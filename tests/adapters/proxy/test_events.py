@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from tools.asgi import Bench, Call, Received, proxied
+from tools.asgi import Bench, Call, Received, run_proxied
 from tools.net import wait_until_async
 
 from swapchart.adapters.proxy.event_bus import EventBus
@@ -20,16 +19,6 @@ from swapchart.adapters.proxy.models.definitions import (
     ProfileDefinition,
 )
 from swapchart.adapters.proxy.options import ProxyOptions
-
-
-def run(
-    main: Callable[[Bench], Awaitable[None]], *cards: ModelDefinition | str, **options: Any
-) -> None:
-    async def whole() -> None:
-        async with proxied(*cards, **options) as bench:
-            await main(bench)
-
-    asyncio.run(whole())
 
 
 def read(call: Call) -> list[tuple[int, str, Any]]:
@@ -110,7 +99,7 @@ def test_events_begin_with_the_current_state() -> None:
         await leave(call)
         assert not bench.app.proxy.event_bus.is_heard
 
-    run(main, *cards, peers=[peer], options=options)
+    run_proxied(main, *cards, peers=[peer], options=options)
 
 
 def test_events_report_changes_of_models() -> None:
@@ -128,7 +117,7 @@ def test_events_report_changes_of_models() -> None:
         assert any(row["cause"] == "unloaded by API" for row in of(call, "transition"))
         await leave(call)
 
-    run(main)
+    run_proxied(main)
 
 
 def test_event_listeners_beyond_the_limit_are_refused() -> None:
@@ -146,7 +135,7 @@ def test_event_listeners_beyond_the_limit_are_refused() -> None:
         await leave(await listen(bench))
         assert len(bench.app.proxy.listeners) == 0
 
-    run(main, ModelDefinition(id="a"), options=ProxyOptions(listeners=1))
+    run_proxied(main, ModelDefinition(id="a"), options=ProxyOptions(listeners=1))
 
 
 def test_events_send_the_log_history_in_pieces() -> None:
@@ -162,7 +151,7 @@ def test_events_send_the_log_history_in_pieces() -> None:
         assert len(events) > 4
         await leave(call)
 
-    run(main, ModelDefinition(id="a"))
+    run_proxied(main, ModelDefinition(id="a"))
 
 
 def test_events_send_new_log_lines() -> None:
@@ -177,7 +166,7 @@ def test_events_send_new_log_lines() -> None:
         assert told == {"proxy": "ours\n", "upstream": "theirs \ufffd\n"}
         await leave(call)
 
-    run(main)
+    run_proxied(main)
 
 
 def test_events_report_requests_in_flight() -> None:
@@ -209,7 +198,7 @@ def test_events_report_requests_in_flight() -> None:
         await leave(call)
         await leave(late)
 
-    run(main)
+    run_proxied(main)
 
 
 def test_events_report_the_active_profile() -> None:
@@ -222,7 +211,7 @@ def test_events_report_the_active_profile() -> None:
         await call.until(lambda c: len(of(c, "modelStatus")) == 2)
         await leave(call)
 
-    run(main, profiles=[ProfileDefinition(id="p", pins={"x": "a"})])
+    run_proxied(main, profiles=[ProfileDefinition(id="p", pins={"x": "a"})])
 
 
 def test_events_send_heartbeats() -> None:
@@ -233,7 +222,7 @@ def test_events_send_heartbeats() -> None:
         await call.until(lambda c: c.body.count(b": nothing new\n\n") >= 2)
         await leave(call)
 
-    run(main, options=ProxyOptions(heartbeat_s=0.02))
+    run_proxied(main, options=ProxyOptions(heartbeat_s=0.02))
 
 
 def test_slow_listener_gets_the_number_of_lost_events() -> None:
@@ -252,7 +241,7 @@ def test_slow_listener_gets_the_number_of_lost_events() -> None:
         assert after[0] == "lost"
         await leave(call)
 
-    run(main)
+    run_proxied(main)
 
 
 def test_events_without_listeners_are_not_built() -> None:
@@ -274,7 +263,7 @@ def test_event_streams_end_with_the_proxy(target: str) -> None:
 
         assert (await call.answer()).status == 200
 
-    run(main)
+    run_proxied(main)
 
 
 def test_events_show_headers_without_secrets() -> None:
@@ -312,7 +301,7 @@ def test_queue_endpoint_lists_waiting_requests() -> None:
         for call in (*waiting, held, events):
             await leave(call)
 
-    run(main)
+    run_proxied(main)
 
 
 def test_explain_endpoint_describes_a_request() -> None:
@@ -338,4 +327,4 @@ def test_explain_endpoint_describes_a_request() -> None:
         assert (await bench.client.call("GET", "/api/models/x/explain")).status == 404
         assert bench.supervisor["b"].incarnation == 0
 
-    run(main, ModelDefinition(id="a", aliases=("a2",)), "b")
+    run_proxied(main, ModelDefinition(id="a", aliases=("a2",)), "b")

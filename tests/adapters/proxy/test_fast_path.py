@@ -111,6 +111,13 @@ class Front:
         self.finished.clear()
         self.bench.server.received.clear()
 
+    async def hold_request(self, client: Client) -> None:
+        """Warm *client*, then send a request whose model never responds."""
+        await self.warm(client)
+        self.bench.server.respond = hold
+        client.ask()
+        await wait_until_async(lambda: bool(self.bench.server.received))
+
     def assert_nothing_is_held(self) -> None:
         for name in ("a", "b"):
             assert self.bench.supervisor[name].in_flight == 0
@@ -277,10 +284,7 @@ def test_fast_path_client_that_leaves_ends_its_request() -> None:
 
     async def main(front: Front) -> None:
         async with front.client() as client:
-            await front.warm(client)
-            front.bench.server.respond = hold
-            client.ask()
-            await wait_until_async(lambda: bool(front.bench.server.received))
+            await front.hold_request(client)
             assert len(front.bench.app.proxy.in_flight.open) == 1
             assert front.bench.supervisor["a"].in_flight == 1
         await wait_until_async(lambda: bool(front.finished))
@@ -296,10 +300,7 @@ def test_fast_path_cancelled_request_gets_499() -> None:
 
     async def main(front: Front) -> None:
         async with front.client() as client:
-            await front.warm(client)
-            front.bench.server.respond = hold
-            client.ask()
-            await wait_until_async(lambda: bool(front.bench.server.received))
+            await front.hold_request(client)
             (exchange,) = front.bench.app.proxy.in_flight.open.values()
             exchange.cancel("somebody")
             exchange.cancel("somebody else")
@@ -376,10 +377,7 @@ def test_fast_path_request_is_drained_or_aborted_by_a_stop() -> None:
 
     async def main(front: Front) -> None:
         async with front.client() as client:
-            await front.warm(client)
-            front.bench.server.respond = hold
-            client.ask()
-            await wait_until_async(lambda: bool(front.bench.server.received))
+            await front.hold_request(client)
             front.bench.supervisor["a"].stop_nowait("test")
             assert front.bench.supervisor["a"].state == "draining"
             front.bench.supervisor["a"].post("drain_expired")
@@ -471,10 +469,7 @@ def test_fast_path_request_cancelled_at_its_first_byte_is_served_once() -> None:
 
     async def main(front: Front) -> None:
         async with front.client() as client:
-            await front.warm(client)
-            front.bench.server.respond = hold
-            client.ask()
-            await wait_until_async(lambda: bool(front.bench.server.received))
+            await front.hold_request(client)
             (exchange,) = front.bench.app.proxy.in_flight.open.values()
             assert exchange.on_cancel is not None
             exchange.on_cancel()  # as the head of an answer does
@@ -538,10 +533,7 @@ def test_fast_path_request_aborted_before_it_falls_back_ends() -> None:
 
     async def main(front: Front) -> None:
         async with front.client() as client:
-            await front.warm(client)
-            front.bench.server.respond = hold
-            client.ask()
-            await wait_until_async(lambda: bool(front.bench.server.received))
+            await front.hold_request(client)
             (exchange,) = front.bench.app.proxy.in_flight.open.values()
             assert exchange.on_cancel is not None
             exchange.on_cancel()  # as the head of an answer does
@@ -578,10 +570,7 @@ def test_fast_path_reload_replaces_cached_limits() -> None:
     async def main(front: Front) -> None:
         proxy = front.bench.app.proxy
         async with front.client() as client:
-            await front.warm(client)
-            front.bench.server.respond = hold
-            client.ask()
-            await wait_until_async(lambda: bool(front.bench.server.received))
+            await front.hold_request(client)
             (exchange,) = proxy.in_flight.open.values()
             limits = UpstreamTimeouts(header_s=7.0)
             proxy.configure(ModelCatalog([ModelDefinition(id="a", limits=limits)]), proxy.options)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from tools.asgi import Bench, proxied
+from tools.asgi import Bench, run_proxied
 from tools.net import wait_until_async
 
 from swapchart.adapters.proxy.accounting.metrics import Metrics
@@ -26,14 +24,6 @@ from swapchart.adapters.proxy.options import ProxyOptions
 from swapchart.runtime import Command, Hook, RunAction, ServiceSpec, Timings
 
 SAMPLED = ProxyOptions(performance_every_s=5.0)
-
-
-def run(main: Callable[[Bench], Awaitable[None]], **options: Any) -> None:
-    async def whole() -> None:
-        async with proxied(**options) as bench:
-            await main(bench)
-
-    asyncio.run(whole())
 
 
 async def metrics(bench: Bench) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -77,7 +67,7 @@ def test_metrics_count_requests_tokens_and_states() -> None:
         assert of(found, "swapchart_swap_phase_seconds_count", model="a", phase="launching") == 1
         assert of(found, "swapchart_activity_dropped_total") == 0
 
-    run(main)
+    run_proxied(main)
 
 
 def test_metrics_count_hooks_and_crashes() -> None:
@@ -99,7 +89,7 @@ def test_metrics_count_hooks_and_crashes() -> None:
         assert of(found, "swapchart_hook_seconds_count", **labels) == 1
         assert of(found, "swapchart_failures_in_a_row", model="a") == 1
 
-    run(main, specs=change)
+    run_proxied(main, specs=change)
 
 
 def test_metrics_include_the_names_of_llama_swap() -> None:
@@ -121,8 +111,8 @@ def test_metrics_include_the_names_of_llama_swap() -> None:
     async def without(bench: Bench) -> None:
         assert not any(name.startswith("llamaswap") for name, _ in await metrics(bench))
 
-    run(main, options=SAMPLED)
-    run(without)
+    run_proxied(main, options=SAMPLED)
+    run_proxied(without)
 
 
 def test_metrics_report_gpus() -> None:
@@ -146,7 +136,7 @@ def test_metrics_report_gpus() -> None:
         assert shown[-1]["vram_temp_c"] is None
         assert (shown[-1]["mem_used_mb"], shown[-1]["gpu_util_pct"]) == (1024, 97)
 
-    run(main, options=SAMPLED)
+    run_proxied(main, options=SAMPLED)
 
 
 def test_metrics_histograms_are_cumulative() -> None:
@@ -199,8 +189,8 @@ def test_performance_endpoint_returns_samples() -> None:
         answer = await bench.client.call("GET", "/api/performance")
         assert (answer.status, answer.json()) == (503, {"enabled": False})
 
-    run(main, options=SAMPLED)
-    run(without)
+    run_proxied(main, options=SAMPLED)
+    run_proxied(without)
 
 
 def test_performance_samples_of_an_hour_are_kept() -> None:
@@ -340,7 +330,7 @@ def test_hardware_describes_this_machine() -> None:
         assert isinstance(value["accelerators"], list)
         assert (await bench.client.call("GET", "/api/hardware")).json() == value
 
-    run(main)
+    run_proxied(main)
 
 
 def lay(root: Path, **files: str) -> HardwareProbe:

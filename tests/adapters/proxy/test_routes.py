@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes, urljoin
@@ -13,7 +12,7 @@ from urllib.parse import unquote_to_bytes, urljoin
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tools.asgi import Bench, Call, Received, proxied, say, say_events
+from tools.asgi import Bench, Call, Received, run_proxied, say, say_events
 from tools.net import wait_until_async
 from tools.rows import row
 
@@ -32,16 +31,6 @@ from swapchart.adapters.proxy.request import Request
 from swapchart.adapters.proxy.routing import cleaned
 
 LONG_S = 20.0
-
-
-def run(
-    main: Callable[[Bench], Awaitable[None]], *cards: ModelDefinition | str, **options: Any
-) -> None:
-    async def whole() -> None:
-        async with proxied(*cards, **options) as bench:
-            await main(bench)
-
-    asyncio.run(whole())
 
 
 async def hold(received: Received, writer: asyncio.StreamWriter) -> None:
@@ -77,7 +66,7 @@ def test_health_version_and_redirects_respond() -> None:
         posted = await call("POST", "/comfyui?x=%20")
         assert (posted.status, posted.header("location")) == (308, "/comfyui/?x=%20")
 
-    run(main, options=ProxyOptions(version="1.2", commit="c", build_date="d"))
+    run_proxied(main, options=ProxyOptions(version="1.2", commit="c", build_date="d"))
 
 
 @pytest.mark.parametrize(
@@ -98,7 +87,7 @@ def test_errors_have_the_format_of_the_accept_header(accept: str, kind: str, bod
         assert (answer.status, answer.header("content-type")) == (404, kind)
         assert body in answer.body
 
-    run(main)
+    run_proxied(main)
 
 
 @pytest.mark.parametrize("path", ["/v1/messages", "/v/messages/count_tokens"])
@@ -111,7 +100,7 @@ def test_errors_of_anthropic_routes_have_their_type(path: str) -> None:
         assert (answer.status, answer.json()["type"]) == (404, "error")
         assert answer.error()["code"] == "model_not_found"
 
-    run(main)
+    run_proxied(main)
 
 
 # ---- running models and stopping
@@ -134,7 +123,7 @@ def test_running_endpoint_lists_processes() -> None:
         }  # fmt: skip
         assert (len(rows), rows[0]["description"]) == (1, "d")
 
-    run(main, card, "b")
+    run_proxied(main, card, "b")
 
 
 @pytest.mark.parametrize(
@@ -157,7 +146,7 @@ def test_unload_endpoint_stops_models(method: str, target: str, body: bytes) -> 
             assert (answer.status, answer.body) == (200, body)
             assert bench.supervisor["a"].state == "stopped"
 
-    run(main, ModelDefinition(id="a", aliases=("the alias",)))
+    run_proxied(main, ModelDefinition(id="a", aliases=("the alias",)))
 
 
 def test_unload_endpoint_of_unknown_models_is_404() -> None:
@@ -171,7 +160,7 @@ def test_unload_endpoint_of_unknown_models_is_404() -> None:
         assert (unknown.status, remote.status) == (404, 404)
         assert remote.error()["message"] == "no local server found for requested model"
 
-    run(main, peers=[peer])
+    run_proxied(main, peers=[peer])
 
 
 def test_unload_does_not_delay_other_models() -> None:
@@ -192,7 +181,7 @@ def test_unload_does_not_delay_other_models() -> None:
         held.leave()
         assert (await unload.answer()).status == 200
 
-    run(main)
+    run_proxied(main)
 
 
 # ---- llama-server's router
@@ -214,7 +203,7 @@ def test_router_dialect_models() -> None:
         listed = (await bench.client.call("GET", "/v1/models")).json()["data"][0]
         assert listed["status"] == {"value": "loaded"}
 
-    run(main, card)
+    run_proxied(main, card)
 
 
 def test_router_dialect_load_and_unload() -> None:
@@ -239,7 +228,7 @@ def test_router_dialect_load_and_unload() -> None:
         broken = await bench.client.call("POST", "/models/load", body=b"{")
         assert broken.status == 400
 
-    run(main)
+    run_proxied(main)
 
 
 # ---- profiles
@@ -286,7 +275,7 @@ def test_profiles_endpoint_switches_profiles() -> None:
             assert (await activate(value)).status == status
         assert (await bench.client.call("PUT", "/api/profiles/active", body=b"x")).status == 400
 
-    run(main, profiles=PROFILES)
+    run_proxied(main, profiles=PROFILES)
 
 
 # ---- cancelling
@@ -311,7 +300,7 @@ def test_cancel_endpoint_ends_a_waiting_request() -> None:
         held.leave()
         await held.task
 
-    run(main)
+    run_proxied(main)
 
 
 def test_cancel_endpoint_ends_a_stream() -> None:
@@ -330,7 +319,7 @@ def test_cancel_endpoint_ends_a_stream() -> None:
         assert bench.supervisor["a"].in_flight == 0
         assert bench.app.proxy.in_flight.open == {}
 
-    run(main)
+    run_proxied(main)
 
 
 # ---- paths that are not clean
@@ -364,7 +353,7 @@ def test_unclean_path_is_redirected_to_the_clean_one(
         assert (answer.status, answer.header("location")) == (status, location)
         assert bench.supervisor["a"].incarnation == 0
 
-    run(main)
+    run_proxied(main)
 
 
 @pytest.mark.parametrize(
@@ -382,7 +371,7 @@ def test_unclean_path_of_no_route_is_404(target: str) -> None:
 
         assert (answer.status, answer.header("location")) == (404, None)
 
-    run(main)
+    run_proxied(main)
 
 
 def test_unclean_path_without_a_key_is_401() -> None:
@@ -393,7 +382,7 @@ def test_unclean_path_without_a_key_is_401() -> None:
 
         assert (answer.status, answer.header("location")) == (401, None)
 
-    run(main, options=ProxyOptions(keys=(ApiKey(key="sk"),)))
+    run_proxied(main, options=ProxyOptions(keys=(ApiKey(key="sk"),)))
 
 
 SEGMENTS = [
@@ -441,7 +430,7 @@ def test_upstream_path_bytes_are_unchanged(rest: str) -> None:
 
         assert bench.server.last.target == rest
 
-    run(main)
+    run_proxied(main)
 
 
 @pytest.mark.parametrize("rest", ["/%00", "/%zz", "/%", "/a%2"])
@@ -455,7 +444,7 @@ def test_upstream_path_with_bad_escapes_is_400(rest: str) -> None:
         assert answer.status == 400
         assert bench.supervisor["a"].incarnation == 0
 
-    run(main)
+    run_proxied(main)
 
 
 @pytest.mark.parametrize(
@@ -477,7 +466,7 @@ def test_upstream_path_with_encoded_model_names_is_resolved(name: str, spelled: 
         assert bench.server.last.target == "/v1/x?q=1"
         assert bench.supervisor[name].incarnation == 1
 
-    run(main, "a", *{"org/model", "sp ace", "m\u00fc", "a/b", "..", "org%2Fmodel"})
+    run_proxied(main, "a", *{"org/model", "sp ace", "m\u00fc", "a/b", "..", "org%2Fmodel"})
 
 
 def test_upstream_path_redirects_and_unknown_models() -> None:
@@ -493,7 +482,7 @@ def test_upstream_path_redirects_and_unknown_models() -> None:
         assert (unknown.status, unknown.error()["code"]) == (404, "model_not_found")
         assert bench.supervisor["a"].incarnation == 0
 
-    run(main)
+    run_proxied(main)
 
 
 def test_upstream_path_that_is_ignored_starts_no_model() -> None:
@@ -507,7 +496,7 @@ def test_upstream_path_that_is_ignored_starts_no_model() -> None:
         await bench.client.call("GET", "/upstream/a/")
         assert (await bench.client.call("GET", "/upstream/a/style.css")).status == 200
 
-    run(main, ignored=[re.compile(r".*\.(js|css)$")])
+    run_proxied(main, ignored=[re.compile(r".*\.(js|css)$")])
 
 
 def test_upstream_path_bodies_are_not_filtered() -> None:
@@ -520,7 +509,7 @@ def test_upstream_path_bodies_are_not_filtered() -> None:
 
         assert (bench.server.last.method, bench.server.last.body) == ("PUT", b'{"model":"a"}')
 
-    run(main, card)
+    run_proxied(main, card)
 
 
 def test_comfyui_path_reaches_its_model() -> None:
@@ -537,7 +526,7 @@ def test_comfyui_path_reaches_its_model() -> None:
         assert [r.target for r in bench.server.received] == ["/?x=1", "/api/%2F"]
         assert (await bench.client.call("GET", "/comfyui/%00")).status == 400
 
-    run(main, "comfyui_auto")
+    run_proxied(main, "comfyui_auto")
 
 
 def test_comfyui_path_without_comfyui_is_404() -> None:
@@ -546,7 +535,7 @@ def test_comfyui_path_without_comfyui_is_404() -> None:
     async def main(bench: Bench) -> None:
         assert (await bench.client.call("GET", "/comfyui/")).status == 404
 
-    run(main)
+    run_proxied(main)
 
 
 # ---- UI files
@@ -580,7 +569,7 @@ def test_ui_files_are_served(tmp_path: Path) -> None:
             answer = await call("GET", f"/ui/{path}")
             assert b"secret" not in answer.body.replace(b"secret.txt", b"")
 
-    run(main, options=ProxyOptions(ui_root=root))
+    run_proxied(main, options=ProxyOptions(ui_root=root))
 
 
 def test_ui_that_is_missing_is_404() -> None:
@@ -589,7 +578,7 @@ def test_ui_that_is_missing_is_404() -> None:
     async def main(bench: Bench) -> None:
         assert (await bench.client.call("GET", "/ui/")).status == 404
 
-    run(main)
+    run_proxied(main)
 
 
 # ---- logs
@@ -627,7 +616,7 @@ def test_logs_endpoint_returns_history() -> None:
         fresh.leave()
         await fresh.task
 
-    run(main, ModelDefinition(id="org/m", aliases=("alias",)))
+    run_proxied(main, ModelDefinition(id="org/m", aliases=("alias",)))
 
 
 def _write_until(bench: Bench, call: Call) -> bool:
@@ -712,7 +701,7 @@ def test_models_endpoint_returns_records() -> None:
         )  # fmt: skip
         assert data["s-pin"]["name"] == "S"
 
-    run(main, *cards, options=options, **extra)
+    run_proxied(main, *cards, options=options, **extra)
 
 
 # ---- failures of upstreams
@@ -734,7 +723,7 @@ def test_upstream_failures_are_502_with_the_reason() -> None:
         bench.server.respond = nonsense
         assert (await bench.client.chat("a")).status == 502
 
-    run(main)
+    run_proxied(main)
 
 
 @row("C43")
@@ -747,7 +736,7 @@ def test_upstream_headers_that_are_invalid_are_502() -> None:
         assert answer.status == 400
         assert bench.server.received == []
 
-    run(main)
+    run_proxied(main)
 
 
 def test_upstream_that_sends_no_headers_times_out() -> None:
@@ -762,7 +751,7 @@ def test_upstream_that_sends_no_headers_times_out() -> None:
 
         assert (answer.status, answer.error()["code"]) == (504, "upstream_head")
 
-    run(main, card, respond=never)
+    run_proxied(main, card, respond=never)
 
 
 def test_stream_that_stalls_counts_as_a_failure_of_its_model() -> None:
@@ -778,7 +767,7 @@ def test_stream_that_stalls_counts_as_a_failure_of_its_model() -> None:
         assert stall.is_set()
         assert held.body == b"data: 1\n"
 
-    run(main, card, respond=hold)
+    run_proxied(main, card, respond=hold)
 
 
 @row("C44")
@@ -796,8 +785,8 @@ def test_forwarded_headers_of_untrusted_clients_are_dropped() -> None:
         assert bench.server.last.header("x-forwarded-for") == "6.6.6.6, 127.0.0.1"
         assert bench.server.last.header("x-forwarded-proto") == "https"
 
-    run(main)
-    run(trusted, options=ProxyOptions(trusted_proxies=("127.0.0.0/8",)))
+    run_proxied(main)
+    run_proxied(trusted, options=ProxyOptions(trusted_proxies=("127.0.0.0/8",)))
 
 
 @row("C24")
@@ -825,7 +814,7 @@ def test_events_are_relayed_without_delay() -> None:
         assert (await stream.answer()).body == b"data: 1\n\ndata: 2\n\n"
         assert dict(stream.headers)["x-accel-buffering"] == "no"
 
-    run(main)
+    run_proxied(main)
 
 
 def test_body_gets_one_response() -> None:
@@ -841,4 +830,4 @@ def test_body_gets_one_response() -> None:
         assert answer.header("content-type") == "text/x-tea"
         assert answer.header("content-length") == "15"
 
-    run(main, respond=teapot)
+    run_proxied(main, respond=teapot)
