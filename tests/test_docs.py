@@ -23,7 +23,10 @@ DOCS = ROOT / "docs"
 PAGES = {path.name: path.read_text("utf-8") for path in sorted(DOCS.glob("*.md"))}
 DOCUMENTS = {
     str(path.relative_to(ROOT)): path.read_text("utf-8")
-    for path in (ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md")))
+    for path in (
+        *(ROOT / name for name in ("README.md", "CHANGELOG.md", "benchmarks/README.md")),
+        *sorted(DOCS.glob("*.md")),
+    )
 }
 
 _FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
@@ -244,3 +247,21 @@ def test_docs_page_uses_standard_words(name: str) -> None:
 
     assert _PRIVATE_WORDS.findall(re.sub(_CODE, "", text)) == []
     assert [line for line in headings(text) if re.match(r"(What|Who|How|So|As)\b", line)] == []
+
+
+def test_docs_page_cited_by_a_source_exists() -> None:
+    """A page of docs/ that a source, a test or a message names is there."""
+    sources = [
+        path
+        for folder in ("adapters", "benchmarks", "machine", "runtime", "tests")
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in (".py", ".md", ".js", ".html") and "__pycache__" not in path.parts
+    ]
+    cited = {
+        (path.name, name)
+        for path in sources
+        for name in re.findall(r"(?<![\w/])docs/([\w-]+\.md)", path.read_text("utf-8"))
+    }
+
+    assert {name for _, name in cited} >= {"security.md", "reliability.md"}
+    assert {(path, name) for path, name in cited if name not in PAGES} == set()

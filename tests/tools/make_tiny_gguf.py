@@ -2,7 +2,7 @@
 
 Run as a script: ``make_tiny_gguf.py OUT.gguf [SEED]``.
 
-Source: the GGUF specification, version 3 (ggml, docs/gguf.md); the llama architecture's names.
+Source: the GGUF specification, version 3 (ggml/docs/gguf.md); the llama architecture's names.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The keys of the document, as its author writes them. Checked types and ranges, nothing more.
 
-docs/compatibility.md compares the keys with llama-swap's. `config_schema` returns the JSON Schema
+docs/llama-swap.md compares the keys with llama-swap's. `config_schema` returns the JSON Schema
 of the file, for editors.
 """
 

@@ -1,4 +1,4 @@
-"""All routes of the proxy; docs/compatibility.md compares them with llama-swap's."""
+"""All routes of the proxy; docs/llama-swap.md compares them with llama-swap's."""
 
 from __future__ import annotations
 
