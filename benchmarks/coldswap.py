@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from lab.against import ROUNDS, Comparison, environments
+from lab.against import ROUNDS, Comparison, add_against, environments
 from lab.contenders import own_versions
 from lab.processes import Process, bytecode_env, free_ports
 from lab.report import Weather, document, median, publish, table
@@ -295,10 +295,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few runs; nothing is kept")
     parser.add_argument("--runs", type=int)
     parser.add_argument("--llama", action="store_true", help="a real llama-server, too")
-    parser.add_argument(
-        "--against", type=Path, metavar="CHECKOUT",
-        help="compare with another checkout, in pairs; exit 1 if a figure is more than 3 %% worse",
-    )  # fmt: skip
+    add_against(parser)
     options = parser.parse_args()
     if options.against:
         rounds = options.runs or (3 if options.quick else 3 * ROUNDS)

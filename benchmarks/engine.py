@@ -20,7 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lab.against import ROUNDS, Comparison, environments
+from lab.against import ROUNDS, Comparison, add_against, environments
 from lab.processes import cache_folder, cores, pinned
 from lab.report import Weather, document, median, publish, table
 
@@ -125,10 +125,7 @@ def compare(checkout: Path, rounds: int, seconds: float) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="half a minute; nothing is kept")
-    parser.add_argument(
-        "--against", type=Path, metavar="CHECKOUT",
-        help="compare with another checkout, in pairs; exit 1 if a figure is more than 3 %% worse",
-    )  # fmt: skip
+    add_against(parser)
     options = parser.parse_args()
     if options.against:
         rounds, seconds = (2, 0.2) if options.quick else (ROUNDS, 0.5)

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from lab import load
-from lab.against import ROUNDS, Comparison, environments
+from lab.against import ROUNDS, Comparison, add_against, environments
 from lab.contenders import (
     MissingError,
     Running,
@@ -305,10 +305,7 @@ def main() -> None:
         "--only", action="append", default=[], metavar="WORD",
         help="only contenders with this in their name; may be given several times",
     )  # fmt: skip
-    parser.add_argument(
-        "--against", type=Path, metavar="CHECKOUT",
-        help="compare with another checkout, in pairs; exit 1 if a figure is more than 3 %% worse",
-    )  # fmt: skip
+    add_against(parser)
     options = parser.parse_args()
     if options.against and not options.rounds:
         options.rounds = ROUNDS

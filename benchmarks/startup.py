@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from lab.against import ROUNDS, Comparison, environments
+from lab.against import ROUNDS, Comparison, add_against, environments
 from lab.contenders import own_versions
 from lab.processes import Process, bytecode_env, cores, cpu_ns, free_ports, pinned
 from lab.report import Weather, document, median, publish, table
@@ -110,10 +110,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=15)
     parser.add_argument("--quick", action="store_true", help="three runs; nothing is kept")
     parser.add_argument("--imports", action="store_true", help="list what the imports cost")
-    parser.add_argument(
-        "--against", type=Path, metavar="CHECKOUT",
-        help="compare with another checkout, in pairs; exit 1 if a figure is more than 3 %% worse",
-    )  # fmt: skip
+    add_against(parser)
     options = parser.parse_args()
     runs = 3 if options.quick else options.runs
     weather = Weather()

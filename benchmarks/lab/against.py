@@ -7,6 +7,7 @@ rounds' ratios exceeds `LIMIT` and at least nine of ten rounds agree that it gre
 
 from __future__ import annotations
 
+import argparse
 import os
 import random
 import subprocess
@@ -24,6 +25,16 @@ AGREEMENT = 0.9
 ROUNDS = 10
 
 _ROOT = Path(__file__).resolve().parents[2]
+
+
+def add_against(parser: argparse.ArgumentParser) -> None:
+    """Add the option ``--against CHECKOUT`` to a benchmark."""
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="CHECKOUT",
+        help="compare with another checkout, in pairs; exit 1 if a figure is more than 3 %% worse",
+    )
 
 
 def environments(checkout: Path) -> dict[str, tuple[str, str]]:

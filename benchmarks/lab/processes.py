@@ -182,7 +182,7 @@ class Process:
         return time.monotonic() - self.started
 
     def check(self) -> None:
-        """Notice its end.
+        """Check that it still runs.
 
         Raises:
             RuntimeError: It has ended; the text holds its output.
