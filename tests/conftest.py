@@ -23,14 +23,47 @@ settings.register_profile("local", _COMMON)
 settings.register_profile("ci", _COMMON, derandomize=True, database=None, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") == "true" else "local")
 
-if "SWAPCHART_STATE_DIR" not in os.environ:
+# Each process of pytest-xdist has its own, not that of the process that started it.
+if "SWAPCHART_STATE_DIR" not in os.environ or "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["SWAPCHART_STATE_DIR"] = tempfile.mkdtemp(prefix="swapchart-state-")
     atexit.register(shutil.rmtree, os.environ["SWAPCHART_STATE_DIR"], ignore_errors=True)
 
-sys.path.insert(0, str(Path(__file__).parent))
+_HERE = Path(__file__).parent
+sys.path.insert(0, str(_HERE))
 
 
 @pytest.fixture
 def anyio_backend() -> str:
     """Event loop of asynchronous tests, unless a folder or a module has its own."""
     return "asyncio"
+
+
+#: Files whose tests bound time or memory so closely that CI lets nothing else run beside them.
+MEASURING = (
+    "adapters/config/test_growth.py",
+    "adapters/config/test_hostile.py",
+    "adapters/http1/test_client_stream.py",
+    "adapters/http1/test_server_state.py",
+    "adapters/http1/test_server_timeouts.py",
+    "adapters/http1/test_stock.py",
+    "adapters/process/test_launcher.py",
+    "adapters/proxy/test_access.py",
+    "adapters/proxy/test_activity.py",
+    "adapters/proxy/test_event_loop.py",
+    "adapters/proxy/test_json_edit.py",
+    "faults/test_growth.py",
+    "faults/test_memory.py",
+    "faults/test_proxy_rows.py",
+    "machine/test_bounds.py",
+    "runtime/test_eviction.py",
+    "simulation/test_many.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of `MEASURING`."""
+    files = {_HERE / name for name in MEASURING}
+    assert all(path.is_file() for path in files), "MEASURING names a file that is not there"
+    for item in items:
+        if item.path in files:
+            item.add_marker(pytest.mark.measures)

@@ -13,13 +13,8 @@ from typing import Any
 
 import psutil
 from tools import raw
-from tools.net import wait_until
-from tools.swapchart_process import (
-    SwapchartProcess,
-    chat_body,
-    demo_model,
-    port_block,
-)
+from tools.net import port_block, wait_until
+from tools.swapchart_process import SwapchartProcess, chat_body, demo_model
 
 CHAT = "/v1/chat/completions"
 _UPSTREAM = str(Path(__file__).with_name("upstream.py"))

@@ -18,8 +18,8 @@ from typing import Any
 
 import httpx
 import pytest
-from tools.net import LONG_S
-from tools.swapchart_process import chat_body, demo_model, port_block
+from tools.net import LONG_S, port_block
+from tools.swapchart_process import chat_body, demo_model
 
 from swapchart.adapters.app.application import Application
 from swapchart.adapters.app.config_files import ConfigFiles

@@ -16,8 +16,8 @@ from typing import Any
 
 import psutil
 import pytest
-from tools.net import LONG_S, wait_until
-from tools.swapchart_process import Serve, SwapchartProcess, demo_model, error_of, port_block
+from tools.net import LONG_S, port_block, wait_until
+from tools.swapchart_process import Serve, SwapchartProcess, demo_model, error_of
 
 from swapchart.adapters.process import procfs
 from swapchart.adapters.process.port import listeners as proclisten

@@ -14,8 +14,8 @@ import psutil
 import pytest
 from tools import raw
 from tools.kv import is_free
-from tools.net import LONG_S, wait_until
-from tools.swapchart_process import CHAT, Edited, Serve, SwapchartProcess, port_block
+from tools.net import LONG_S, port_block, wait_until
+from tools.swapchart_process import CHAT, Edited, Serve, SwapchartProcess
 
 from swapchart.adapters.cli import main
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 from tools import raw
-from tools.net import LONG_S, wait_until
-from tools.swapchart_process import demo_model, port_block
+from tools.net import LONG_S, port_block, wait_until
+from tools.swapchart_process import demo_model
 
 MISTAKES = 1000  # problems of one reload: some 150 KB of log, twice what a pipe holds
 CTRL_S, CTRL_Q = b"\x13", b"\x11"

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import random
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TypeVar
 
 import anyio
@@ -18,10 +22,33 @@ LATE_S = 4.0  # how much longer than its limit anything may take on a busy machi
 
 def free_port() -> int:
     """Return a TCP port of the loopback interface that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return port_block(1)
+
+
+def port_block(count: int = 8) -> int:
+    """Return the first of *count* free ports in a row, below those that connections are given.
+
+    Among those, any client's connection could take the second one before a model does. Processes
+    that share the tests (``-n 2``) draw from ranges of their own, so none takes another's.
+    """
+    low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    first, last = 10_000, max(low, 10_000 + 100 * count)
+    worker = re.search(r"\d+", os.environ.get("PYTEST_XDIST_WORKER", ""))
+    if worker:
+        share = (last - first) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+        first += int(worker[0]) * share
+        last = first + share
+    while True:
+        port = random.randrange(first, last - count)
+        if all(_is_free(each) for each in range(port, port + count)):
+            return port
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe, suppress(OSError):
+        probe.bind(("127.0.0.1", port))
+        return True
+    return False
 
 
 def is_listening(port: int) -> bool:

@@ -7,11 +7,9 @@ or session; the guard, whose environment is empty, is noted while it runs.
 from __future__ import annotations
 
 import json
-import random
 import re
 import secrets
 import signal
-import socket
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -23,7 +21,7 @@ import psutil
 
 from . import raw
 from .children import Child
-from .net import LONG_S, wait_until
+from .net import LONG_S, port_block, wait_until
 
 CHAT = "/v1/chat/completions"
 _MARKER = "SWAPCHART_TEST"
@@ -419,25 +417,6 @@ def error_of(answer: raw.Answer) -> dict[str, Any]:
     assert error["type"]
     assert {"param", "code"} <= error.keys()
     return error
-
-
-def port_block(count: int = 8) -> int:
-    """Return the first of *count* free ports in a row, below those that connections are given.
-
-    Among those, any client's connection could take the second one before a model does.
-    """
-    low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    while True:
-        first = random.randrange(10_000, max(low, 10_000 + 2 * count) - count)
-        if all(_is_free(port) for port in range(first, first + count)):
-            return first
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe, suppress(OSError):
-        probe.bind(("127.0.0.1", port))
-        return True
-    return False
 
 
 def _is_alive(process: psutil.Process) -> bool:
