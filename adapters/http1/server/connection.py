@@ -284,7 +284,7 @@ class ServerConnection(asyncio.Protocol):
         """Turn to the next request, or close."""
         self._current = None
         if not cycle.keep_alive:
-            self._close(linger=not cycle.is_received)
+            self._close(linger=not cycle.is_received or self.transport.can_write_eof())
         elif self._queue:
             self._start(self._queue.popleft())
         elif self._error:
@@ -345,8 +345,9 @@ class ServerConnection(asyncio.Protocol):
     def _close(self, *, linger: bool) -> None:
         """Close when what was written is sent, and, lingering, the client had time to read it.
 
-        Closing with bytes unread resets the connection, and a reset takes the response with it.
-        TLS has no half-close: there it is closed after the client, or when its time is up.
+        Closing with bytes unread resets the connection, and a reset takes the response with it:
+        so what still comes is read and discarded, for `H1Limits.linger_s` at most. TLS has no
+        half-close: there it is closed after the client, or when its time is up.
         """
         self._ignores_input = self._is_closing = True
         self._timeouts.write_progress.since = self.loop.time()

@@ -83,9 +83,17 @@ class LimitedHttpTools(HttpToolsProtocol):  # type: ignore[misc, unused-ignore]
         """Close an idle connection by a half-close first."""
         if self.transport.is_closing() or not self.transport.can_write_eof():
             super().timeout_keep_alive_handler()
-            return
+        else:
+            self._close()
+
+    def _close(self) -> None:
+        """Close, and discard what still comes for a while first: unread, it would cause a reset."""
         self._ignores_input = True
+        if not self.transport.can_write_eof():  # TLS
+            self.transport.close()
+            return
         self.transport.write_eof()
+        self.flow.resume_reading()
         self.loop.call_later(self.limits.linger_s, self.transport.close)
 
     def _check_later(self) -> None:
@@ -125,4 +133,4 @@ class LimitedHttpTools(HttpToolsProtocol):  # type: ignore[misc, unused-ignore]
         if is_busy:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        self.transport.close()
+        self._close()

@@ -268,6 +268,24 @@ def test_lingering_close_ends_after_its_timeout(server: Server) -> None:
                 client.send(b"1\r\na\r\n")
 
 
+def test_closing_response_client_sends_more_all_of_it_arrives(server: Server) -> None:
+    """Bytes behind a request never reset the connection under its response."""
+    if server.where == "asyncio, tls":
+        pytest.skip("asyncio aborts a connection that gets data behind its close_notify")
+    body = bytes(8 << 20)  # more than the kernel takes at once
+
+    async def closes(call: Call) -> None:
+        await call.answer(body, headers=((b"connection", b"close"),))
+
+    server.handlers["/"] = closes
+    with server.connect() as client:
+        client.send(GET)
+        head = client.read_head()
+        client.send(b"x")  # not read by the server, which is done with this client
+        assert client.read_body(head).body == body
+        assert client.read_all() == b""
+
+
 @row("D19")
 def test_drain_announces_close_and_waits_briefly(server: Server) -> None:
     """Answers say close; connections without a request are closed after a moment, not at once."""

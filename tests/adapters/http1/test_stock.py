@@ -141,6 +141,15 @@ def test_stock_endless_headers_are_cut_off(server: Server) -> None:
     assert server.calls == []
 
 
+@pytest.mark.parametrize("where", ["uvicorn, stock", "uvicorn, stock, tls"])
+def test_stock_uvicorn_oversized_head_gets_its_error(where: str) -> None:
+    """Bytes that the client is still sending do not reset the connection under the error."""
+    with serving(where, LIMITS) as server, server.connect() as client:
+        client.send(GET[:-2] + (b"a: " + b"b" * 10_000 + b"\r\n") * 20)
+        client.send(b"c" * 100_000)
+        assert client.read_answer().status == 431
+
+
 def test_stock_stalled_bodies_are_cut(server: Server) -> None:
     """A body that stops coming ends the request, and its application is told."""
     with server.connect() as client:
