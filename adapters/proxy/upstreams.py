@@ -121,7 +121,7 @@ class UpstreamRegistry:
             if record.service in self._of_models:
                 upstreams.append(self._of_models[record.service])
             for upstream in upstreams:
-                upstream.pool.cut(f"the model is being stopped: {record.cause}")
+                upstream.pool.abort_connections(f"the model is being stopped: {record.cause}")
 
     async def aclose(self) -> None:
         """Close all connections."""

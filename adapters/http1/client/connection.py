@@ -1,7 +1,7 @@
-"""One connection to an upstream and the exchange on it; ``upstream`` keeps a pool of these.
+"""Connection to an upstream, and the exchange (request and response) on it.
 
-A connection belongs to exactly one owner at any time, the pool or one exchange, and every
-change of owner is synchronous. Answers are read while the request's body is still being sent.
+A connection belongs to exactly one owner at any time, the pool or one exchange, and every change of
+owner is synchronous. The response is read while the body of the request is still being sent.
 """
 
 from __future__ import annotations
@@ -13,48 +13,60 @@ from typing import Protocol, cast
 
 from ..write_batch import WriteBatch
 from .errors import Stage, UpstreamBroken
-from .request_body import send_pieces, send_slices
+from .request_body import send_chunks, send_slices
 from .response import UpstreamResponse
 from .response_parser import ResponseParser
 
-_JOIN_BYTES = 1 << 16  # bodies up to here travel in one write with the head
-_HIGH_BYTES = 1 << 18  # buffered answer above which the upstream is paused
+_JOIN_BYTES = 1 << 16  # largest body that is sent in one write with the headers
+_HIGH_BYTES = 1 << 18  # reading stops while more bytes of a response are unread
 
 
-class Owner(Protocol):
-    """What a connection asks of the pool it belongs to."""
+class ConnectionOwner(Protocol):
+    """Pool that a connection belongs to, as far as the connection uses it.
+
+    Attributes: see `ConnectionPool`.
+    """
 
     name: str
-    outbox: WriteBatch
+    write_batch: WriteBatch
     max_header_bytes: int
     is_closed: bool
     is_secure: bool
 
-    def note_made(self, conn: Connection) -> None:
-        """The connection has a socket now."""
+    def note_connected(self, conn: Connection) -> None:
+        """Note that *conn* has a socket."""
 
     def note_closing(self, conn: Connection) -> None:
-        """The connection must not be given to anybody any more; its place is free."""
+        """Note that *conn* is unusable from now on, and counts toward no limit."""
 
-    def note_lost(self, conn: Connection) -> None:
-        """The socket is closed."""
+    def note_closed(self, conn: Connection) -> None:
+        """Note that the socket of *conn* is closed."""
 
     def put_back(self, conn: Connection) -> None:
-        """The exchange ended cleanly, and the connection can carry another one."""
+        """Take *conn* back after an exchange that ended cleanly."""
 
 
 class Connection(asyncio.Protocol):
-    """One TCP connection, its parser, and the exchange that owns it (or none: it is idle)."""
+    """One TCP or TLS connection, idle or with one exchange.
+
+    Attributes:
+        pool: The owner.
+        name: ``host:port`` of the upstream, for error messages.
+        loop: Event loop.
+        transport: Transport; absent until the connection is made.
+        idle_since: Start of the idle period, in seconds of the loop's clock.
+        is_closed: The connection is closed or being closed.
+    """
 
     __slots__ = (
-        "_held",
-        "_is_cut",
-        "_is_made",
+        "_batched",
+        "_close_reason",
+        "_is_aborted",
+        "_is_connected",
         "_is_sent",
         "_parser",
         "_poll",
         "_sender",
-        "_why",
         "_writable",
         "idle_since",
         "is_closed",
@@ -64,21 +76,21 @@ class Connection(asyncio.Protocol):
         "transport",
     )
 
-    def __init__(self, pool: Owner, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, pool: ConnectionOwner, loop: asyncio.AbstractEventLoop) -> None:
         self.pool = pool
         self.name = pool.name
         self.loop = loop
-        self.transport: asyncio.Transport  # not there while connecting
-        self._is_made = False
-        self.idle_since = 0.0  # loop time in seconds
+        self.transport: asyncio.Transport
+        self.idle_since = 0.0
         self.is_closed = False
-        self._is_cut = False  # by us, and its request with it
-        self._why = "closed"  # by whom or what for, once it is
+        self._is_connected = False
+        self._is_aborted = False  # by the pool, together with its request
+        self._close_reason = "closed"
         self._parser = ResponseParser(pool.max_header_bytes, keeps_events=pool.is_secure)
         self._poll: select.poll
         self._sender: asyncio.Task[None] | None = None
         self._writable: asyncio.Future[None] | None = None
-        self._held = b""  # of the request, until the end of the loop's turn
+        self._batched = b""  # request that is sent at the end of the loop iteration
         self._is_sent = True
 
     # -- an exchange ------------------------------------------------------------------
@@ -92,18 +104,22 @@ class Connection(asyncio.Protocol):
         length: int | None,
         header_timeout_s: float | None,
     ) -> UpstreamResponse:
-        """Send a request and wait for the head of its answer.
+        """Send a request and wait for the headers of its response.
 
         Args:
-            head: Request line and fields, with the empty line.
-            body: The whole body, its pieces, or None.
-            is_head: The method is HEAD: the answer has no body, whatever its fields say.
-            length: Number of bytes that an iterator is to give; None sends it chunked.
-            header_timeout_s: Longest wait in seconds; None waits for ever.
+            head: Request line and headers, with the empty line.
+            body: The whole body, an iterator over its chunks, or None.
+            is_head: The method is HEAD, so the response has no body whatever its headers say.
+            length: Size in bytes of a body from an iterator; None sends it with chunked coding.
+            header_timeout_s: Longest wait in seconds; None means unlimited.
+
+        Raises:
+            UpstreamBroken: The connection or the response was unusable.
+            UpstreamTimeout: No headers arrived in time.
         """
-        if self.is_closed:  # so soon after it was made: its end is not told a second time
-            text = f"{self.name}: {self._why}, before anything was sent"
-            raise UpstreamBroken("send", text, is_unsent=True, is_local=self._is_cut)
+        if self.is_closed:  # right after connecting, so that no further event reports it
+            text = f"{self.name}: {self._close_reason}, before anything was sent"
+            raise UpstreamBroken("send", text, is_unsent=True, is_local=self._is_aborted)
         response = self._prepare(head, is_head=is_head)
         try:
             if body is None:
@@ -113,17 +129,20 @@ class Connection(asyncio.Protocol):
             else:
                 self._is_sent = False
                 self.transport.write(head)
-                self._sender = self.loop.create_task(send_pieces(self, body, length))
+                self._sender = self.loop.create_task(send_chunks(self, body, length))
             await response.wait(header_timeout_s, "head")
             if not response.status:
                 response.raise_if_failed()
-        except BaseException:  # cancelled, above all
+        except BaseException:  # usually cancellation
             response.close()
             raise
         return response
 
     def begin(self, head: bytes, body: bytes) -> UpstreamResponse:
-        """Send a request; its answer is still to come: see `UpstreamResponse.set_listener`."""
+        """Send a POST request and return its response, which has yet to arrive.
+
+        Follow it with `UpstreamResponse.set_listener`.
+        """
         response = self._prepare(head, is_head=False)
         self._send_bytes(head, body)
         return response
@@ -135,23 +154,27 @@ class Connection(asyncio.Protocol):
 
     def _send_bytes(self, head: bytes, body: bytes) -> None:
         if len(body) <= _JOIN_BYTES:
-            self._held = head + body
-            self.pool.outbox.add(self.loop, self)
+            self._batched = head + body
+            self.pool.write_batch.add(self.loop, self)
             return
         self._is_sent = False
         self.transport.write(head)
         self._sender = self.loop.create_task(send_slices(self, body))
 
     def send_held(self) -> None:
-        """Send a request that was held until the end of the loop's turn."""
-        if self._held and not self.transport.is_closing():  # else its loss is told in a moment
-            held, self._held = self._held, b""
-            self.transport.write(held)
+        """Send the request that was batched until the end of the loop iteration."""
+        if self._batched and not self.transport.is_closing():  # else `connection_lost` follows
+            request, self._batched = self._batched, b""
+            self.transport.write(request)
 
     async def write(self, data: bytes | memoryview) -> None:
-        """Send a piece of a body, and wait until the kernel takes more."""
-        # A peer that answers early and closes resets what we write afterwards, and an event
-        # loop that meets the reset while writing never reads the answer: so read first.
+        """Send part of a body and wait until the write buffer has room.
+
+        Raises:
+            ConnectionResetError: The connection is closed.
+        """
+        # An upstream may respond early and close, which resets later writes. An event loop that
+        # sees the reset while writing never reads the response, so read first.
         while not self.is_closed and self._poll.poll(0):
             response = self._parser.response
             if response is not None and response.is_paused:
@@ -163,42 +186,42 @@ class Connection(asyncio.Protocol):
         await self.wait_writable()
 
     def note_sent(self) -> None:
-        """The whole body was sent."""
+        """Note that the whole body was sent."""
         self._is_sent = True
         self._sender = None
 
     async def wait_writable(self) -> None:
-        """Wait until the kernel takes more, or the connection is gone."""
+        """Wait until the write buffer has room or the connection is closed."""
         if self._writable is not None and not self.is_closed:
             await asyncio.shield(self._writable)
 
     @property
     def is_full(self) -> bool:
-        """True while the kernel takes no more."""
+        """True while the write buffer is above its high-water mark."""
         return self._writable is not None
 
-    # -- what the transport says --------------------------------------------------------
+    # -- called by the transport ------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport, unless whoever asked for it has left meanwhile."""
+        """Keep the transport; close it if the caller was cancelled while connecting."""
         self.transport = cast("asyncio.Transport", transport)
         if self.is_closed:
             self.transport.abort()
             return
-        self._is_made = True
-        self.pool.note_made(self)
+        self._is_connected = True
+        self.pool.note_connected(self)
         self._poll = select.poll()
         self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End whatever was going on."""
+        """End the exchange, if there is one."""
         if not self.is_closed:
             self.fail("reset" if exc is not None else "closed")
-        self.pool.note_lost(self)
+        self.pool.note_closed(self)
         self._resume_writers()
 
     def eof_received(self) -> None:
-        """Take the end for that of a body without a length; anything else was cut short."""
+        """Complete a body that ends with the connection; any other exchange fails."""
         response = self._parser.response
         if response is None:
             self.discard()
@@ -209,12 +232,12 @@ class Connection(asyncio.Protocol):
             self.fail("closed")
 
     def pause_writing(self) -> None:
-        """Make writers wait."""
+        """Make writers wait: the write buffer is above its high-water mark."""
         if self._writable is None:
             self._writable = self.loop.create_future()
 
     def resume_writing(self) -> None:
-        """Let writers go on."""
+        """Let writers continue."""
         self._resume_writers()
 
     def _resume_writers(self) -> None:
@@ -223,14 +246,14 @@ class Connection(asyncio.Protocol):
             waiter.set_result(None)
 
     def data_received(self, data: bytes) -> None:
-        """Parse *data*, wake the reader once, and stop reading when it does not keep up."""
+        """Parse *data*, notify the reader once, and stop reading while it is too slow."""
         parser = self._parser
         response = parser.response
-        if response is None:  # an idle upstream has nothing to say
+        if response is None:  # bytes without a request
             self.discard()
             return
-        if self._held:  # nor has one that was not asked yet
-            self.fail("it answered before it was asked")
+        if self._batched:  # bytes before the request
+            self.fail("it sent a response before the request was sent")
             return
         problem = parser.feed(data)
         if problem is not None:
@@ -239,8 +262,8 @@ class Connection(asyncio.Protocol):
         if parser.is_complete:
             self._release(response)
             return
-        if parser.has_news:
-            parser.has_news = False
+        if parser.has_progress:
+            parser.has_progress = False
             response.notify()
         if response.buffered_bytes > _HIGH_BYTES and not response.is_paused:
             response.is_paused = True
@@ -249,33 +272,33 @@ class Connection(asyncio.Protocol):
     # -- the end of an exchange -----------------------------------------------------------
 
     def resume_reading(self) -> None:
-        """Read on, after the reader has caught up."""
+        """Read from the socket again, after the reader has caught up."""
         if not self.is_closed:
             self.transport.resume_reading()
 
     def is_usable(self) -> bool:
-        """Tell whether an idle connection has neither ended nor something to say."""
+        """Return True if an idle connection is open and has received nothing."""
         return not (self.is_closed or self.transport.is_closing() or self._poll.poll(0))
 
     def discard(self) -> None:
-        """Close at once, whatever is going on, and free the place in the pool. Idempotent."""
+        """Close at once, and leave the pool. Idempotent; the exchange is not notified."""
         if self.is_closed:
             return
         self.is_closed = True
         self._parser.response = None
-        self._held = b""
+        self._batched = b""
         if self._sender is not None:
             self._sender.cancel()
             self._sender = None
         self.pool.note_closing(self)
         self._resume_writers()
-        if self._is_made:
+        if self._is_connected:
             self.transport.abort()
 
     def _release(self, response: UpstreamResponse) -> None:
         parser = self._parser
         parser.response = None
-        response.finish()  # whoever is told may have closed this
+        response.finish()  # the listener may close this connection
         is_reusable = parser.can_keep and self._is_sent
         if not is_reusable or parser.has_surplus or self.is_closed or self.pool.is_closed:
             self.discard()
@@ -284,21 +307,21 @@ class Connection(asyncio.Protocol):
             self.resume_reading()
         self.pool.put_back(self)
 
-    def end(self, why: str) -> None:
-        """Close at once, and tell whoever reads *why*; what was asked is asked nowhere else."""
-        self._is_cut = True
-        self._held = b""
+    def abort(self, why: str) -> None:
+        """End the exchange for reason *why* and close at once; the request is not retried."""
+        self._is_aborted = True
+        self._batched = b""
         self.fail(why)
 
     def give_up(self) -> None:
-        """End a request that cannot be sent."""
-        self.end("it could not be sent")
+        """End the exchange: the request could not be sent."""
+        self.abort("the request could not be sent")
 
     def fail(self, why: str) -> None:
-        """End the exchange, if there is one, for reason *why*, and close at once."""
-        self._why = why
+        """End the exchange, if there is one, for reason *why*; close at once."""
+        self._close_reason = why
         response = self._parser.response
-        stage: Stage = "head" if self._is_sent and not self._held else "send"
+        stage: Stage = "head" if self._is_sent and not self._batched else "send"
         received = 0
         if response is not None and response.status:
             stage, received = "body", response.bytes_received
@@ -306,14 +329,14 @@ class Connection(asyncio.Protocol):
             stage,
             f"{self.name}: {why}",
             received,
-            is_unsent=bool(self._held),
+            is_unsent=bool(self._batched),
             is_unanswered=self._parser.is_unanswered,
-            is_local=self._is_cut,
+            is_local=self._is_aborted,
         )
         self.fail_with(error)
 
     def fail_with(self, error: BaseException) -> None:
-        """End the exchange, if there is one, with *error*, and close at once."""
+        """End the exchange, if there is one, with *error*; close at once."""
         response = self._parser.response
         if response is not None:
             response.finish(error)

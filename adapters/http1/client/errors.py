@@ -1,4 +1,4 @@
-"""What can go wrong between us and an upstream, as the client gets to know it."""
+"""Errors of exchanges with an upstream, with the HTTP status that the client gets."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Literal
 from ....machine.errors import SwapchartError
 
 Stage = Literal["connect", "send", "head", "body"]
-"""How far an exchange had come: connecting, sending, waiting for the head, reading the body."""
+"""Stage of an exchange: connecting, sending, waiting for the headers, reading the body."""
 
 
 class UpstreamError(SwapchartError):
-    """The upstream could not be reached, or did not answer as HTTP asks for.
+    """The upstream could not be reached, or sent no valid response.
 
     Attributes:
-        stage: How far the exchange had come.
-        status_hint: The HTTP status for the client, while none has been sent yet.
+        stage: Stage at which the exchange failed.
+        status_hint: HTTP status for the client if no response was started yet.
     """
 
     status_hint = 502
@@ -26,20 +26,20 @@ class UpstreamError(SwapchartError):
 
 
 class UpstreamUnreachable(UpstreamError):  # noqa: N818 - reads better where it is caught
-    """No connection came about: refused, no route, TLS failed, or the pool is closed."""
+    """No connection was made: refused, no route, TLS failed, or the pool is closed."""
 
 
 class UpstreamTimeout(UpstreamError):  # noqa: N818 - reads better where it is caught
-    """Connecting, or the head of the answer, took longer than allowed."""
+    """Connecting, or the next part of the response, took longer than allowed."""
 
     status_hint = 504
 
 
 class UpstreamBroken(UpstreamError):  # noqa: N818 - reads better where it is caught
-    """The connection ended early, or what came over it is no HTTP/1.1 answer.
+    """The connection was closed too early, or the upstream sent no valid HTTP/1.1 response.
 
     Attributes:
-        bytes_received: Bytes of the answer's body that had come until then.
+        bytes_received: Bytes of the response body that had arrived.
         is_unsent: Not one byte of the request was sent.
         is_unanswered: Not one byte of a response arrived, interim responses included.
         is_local: The proxy closed the connection itself, for example to stop the model.

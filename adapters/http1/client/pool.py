@@ -1,15 +1,14 @@
-"""Connections to one upstream: a keep-alive pool that survives being cancelled anywhere.
+"""HTTP/1.1 client connection pool: keep-alive connections to one upstream.
 
-A client that leaves cancels its request; that is the normal case here, not an accident. So a
-connection belongs to exactly one owner at any time (the pool, or one exchange), every change
-of owner is synchronous, and whoever loses interest closes: nothing is handed over in a task
-that might never run.
+A request may be cancelled at any point, since clients disconnect at any time. Therefore a
+connection belongs to exactly one owner at any time (the pool or one exchange), every change of
+owner is synchronous, and an exchange that is cancelled closes its connection.
 
-An exchange costs one write and one wait. Answers are read while the request's body is still
-being sent, and their pieces are passed on as they came.
+An exchange costs one write and one wait. The response is read while the body of the request is
+still being sent, and its chunks are passed on as they arrive.
 
 Whether a request is sent again is decided in `retry`. So that fewer requests need it, a connection
-that was idle for over a second is not given to a request that must not be sent twice.
+that was idle for over a second is not used for a request that must not be sent twice.
 """
 
 from __future__ import annotations
@@ -37,26 +36,27 @@ __all__ = [
     "post_head",
 ]
 
-_FRESH_S = 1.0  # longest idle time, in seconds, after which a POST still gets a used connection
+_FRESH_S = 1.0  # longest idle time in seconds of a connection that a POST may reuse
 _BODILESS = frozenset({b"GET", b"HEAD", b"DELETE", b"OPTIONS", b"TRACE"})
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 _BREAKING = b"\r\n\0"
 _SPLITTING = _BREAKING + b" "
-_FRAMING_LENGTHS = frozenset(len(name) for name in _FRAMING)  # looked at before the names are
+_FRAMING_LENGTHS = frozenset(len(name) for name in _FRAMING)  # cheaper to check than names
 
 
 class ConnectionPool:
-    """Keep-alive connections to one upstream, made when needed, the youngest used first.
+    """Keep-alive connections to one upstream; the one that was used last is reused first.
 
-    Bound to the event loop it is first used in. No redirects, no cookies, no proxies of the
-    environment, no decompression: what is given is sent, what comes is handed on.
+    Bound to the event loop in which it is first used. Redirects are not followed, cookies are not
+    kept, proxies of the environment are ignored and bodies are not decompressed.
 
     Attributes:
-        name: ``host:port``, for messages.
-        outbox: Of the requests that are sent at the end of the loop's turn.
-        max_header_bytes: Largest head, and largest trailer, of an answer.
+        name: ``host:port`` of the upstream, for error messages.
+        write_batch: Requests that are sent at the end of the loop iteration.
+        max_header_bytes: Maximum size of the headers, and of the trailers, of a response.
         is_closed: ``aclose`` was called.
-        is_secure: Connections are TLS, and so dear that one is kept after a stream of events too.
+        is_secure: Connections use TLS; they are reused after an event stream too, since a TLS
+            handshake is expensive.
     """
 
     def __init__(
@@ -74,16 +74,17 @@ class ConnectionPool:
 
         Args:
             host: Name or address of the upstream.
-            port: Its TCP port.
-            ssl: Speak TLS with this context, and verify *host* as it says.
-            connect_timeout_s: Longest time for a connection to come about, TLS included.
-            idle_timeout_s: How long an unused connection is kept; below the upstream's own
-                limit (llama-server closes at 4.9 s).
-            max_connections: Requests beyond it wait for a place; None is without limit.
-            max_header_bytes: Largest head of an answer, in bytes.
+            port: TCP port of the upstream.
+            ssl: TLS context, which also says how *host* is verified; None means plain TCP.
+            connect_timeout_s: Longest time to connect, TLS handshake included.
+            idle_timeout_s: How long an idle connection is kept; less than the keep-alive timeout of
+                the upstream (llama-server closes after 4.9 s).
+            max_connections: Maximum number of connections; further requests wait. None means
+                unlimited.
+            max_header_bytes: Maximum size of the headers of a response, in bytes.
         """
         self.name = f"{host}:{port}"
-        self.outbox = WriteBatch()
+        self.write_batch = WriteBatch()
         self.max_header_bytes = max_header_bytes
         self.is_closed = False
         self.is_secure = ssl is not None
@@ -92,21 +93,21 @@ class ConnectionPool:
         self._connect_timeout_s = connect_timeout_s
         self._idle_timeout_s = idle_timeout_s
         self._limit = max_connections
-        self._idle: list[Connection] = []  # the one idle for the shortest time is last
-        self._open_count = 0  # connections open or being opened
+        self._idle: list[Connection] = []  # the one that was used last is last
+        self._open_count = 0  # connections open or being opened, and not closing
         self._waiters: deque[asyncio.Future[Connection | None]] = deque()
-        self._alive: set[Connection] = set()  # until connection_lost
-        self._gone: asyncio.Event | None = None
+        self._connected: set[Connection] = set()  # until their socket is closed
+        self._all_closed: asyncio.Event | None = None
         self._sweeper: asyncio.TimerHandle | None = None
 
     @property
     def open(self) -> int:
-        """Number of connections, idle ones and those being made included."""
+        """Number of connections, including idle ones and those being opened."""
         return self._open_count
 
     @property
     def idle(self) -> int:
-        """Number of connections that wait for a request."""
+        """Number of idle connections."""
         return len(self._idle)
 
     async def request(
@@ -118,27 +119,28 @@ class ConnectionPool:
         *,
         header_timeout_s: float | None = None,
     ) -> UpstreamResponse:
-        """Send one request and wait for the head of the answer.
+        """Send one request and wait for the headers of its response.
 
-        Framing is made here: Content-Length in *headers* counts only for an iterator, which is
-        otherwise sent chunked; Transfer-Encoding never counts.
+        The framing headers are made here: Content-Length in *headers* is used only for an iterator,
+        which is otherwise sent with chunked coding; Transfer-Encoding is ignored.
 
         Args:
             method: Such as b"POST".
-            target: Path and query, sent as they are.
-            headers: All fields, Host included; shape (n, 2). See ``headers.request_headers``. Or,
-                for a body that is no iterator, what `field_lines` made of them.
-            body: The whole body, its pieces, or None.
-            header_timeout_s: Longest time from the request to the head of its answer, in
-                seconds; None waits for ever.
+            target: Path and query, sent unchanged.
+            headers: All header fields, Host included; shape (n, 2). See
+                ``headers.request_headers``. Unless the body is an iterator, the result of
+                `field_lines` will do.
+            body: The whole body, an iterator over its chunks, or None.
+            header_timeout_s: Longest time from the request to the headers of its response, in
+                seconds; None means unlimited.
 
         Raises:
-            UpstreamUnreachable: No connection came about.
-            UpstreamTimeout: Connecting or the answer took too long.
-            UpstreamBroken: The connection or the answer was unusable.
-            ValueError: A part of the request contains what would end it early.
+            UpstreamUnreachable: No connection was made.
+            UpstreamTimeout: Connecting or the response took too long.
+            UpstreamBroken: The connection or the response was unusable.
+            ValueError: The method, target or a header contains a line break or the like.
         """
-        head, length = _serialise(method, target, headers, body)
+        head, length = _serialize_head(method, target, headers, body)
         conn = self._pop_idle(method in IDEMPOTENT_METHODS)
         is_reused = conn is not None
         retries = 0
@@ -165,14 +167,14 @@ class ConnectionPool:
             retries += 1
 
     def take(self) -> Connection | None:
-        """Take an idle connection that is fit for a POST request, or None; never waits.
+        """Return an idle connection that a POST request may use, or None; never wait.
 
-        Pair with ``Connection.begin``, or with `put_back`.
+        Follow it with ``Connection.begin`` or `put_back`.
         """
         return self._pop_idle(is_safe=False)
 
     async def aclose(self) -> None:
-        """Close every connection, those in use too, and refuse further requests."""
+        """Close every connection, including those in use, and reject further requests."""
         self.is_closed = True
         if self._sweeper is not None:
             self._sweeper.cancel()
@@ -180,20 +182,20 @@ class ConnectionPool:
             if not waiter.done():
                 self._open_count += 1
                 waiter.set_result(None)
-        self.cut("the pool was closed")
-        if self._alive:
-            self._gone = asyncio.Event()
-            await self._gone.wait()
+        self.abort_connections("the pool was closed")
+        if self._connected:
+            self._all_closed = asyncio.Event()
+            await self._all_closed.wait()
 
-    def cut(self, why: str) -> None:
-        """Close every connection, those in use too; their answers break off for reason *why*."""
-        for conn in list(self._alive):
-            conn.end(why)
+    def abort_connections(self, why: str) -> None:
+        """Close every connection, including those in use; exchanges fail for reason *why*."""
+        for conn in list(self._connected):
+            conn.abort(why)
 
-    # -- places -----------------------------------------------------------------------------
+    # -- connections --------------------------------------------------------------------------
 
     def _pop_idle(self, is_safe: bool) -> Connection | None:
-        """Pop an idle connection that is young enough and still there."""
+        """Pop an idle connection that is still open and was used recently enough."""
         idle = self._idle
         if not idle:
             return None
@@ -209,13 +211,17 @@ class ConnectionPool:
         return None
 
     async def _acquire(self) -> tuple[Connection, bool]:
-        """Make a connection, or wait for one where there is a limit; tells if it is used."""
+        """Open a connection, or wait for one at the limit.
+
+        Returns:
+            The connection; True if it carried an earlier request.
+        """
         self._refuse_if_closed()
         while self._limit is not None and self._open_count >= self._limit:
             if self._idle:
-                self._idle[0].discard()  # too old for this request, or there were others
+                self._idle[0].discard()  # idle for too long for this request
                 continue
-            conn = await self._wait_place()
+            conn = await self._wait_turn()
             if conn is None:
                 return await self._connect(), False
             if conn.is_usable():
@@ -224,24 +230,28 @@ class ConnectionPool:
         self._open_count += 1
         return await self._connect(), False
 
-    async def _wait_place(self) -> Connection | None:
-        """Wait in turn; a connection, or None for a place that is now the caller's."""
+    async def _wait_turn(self) -> Connection | None:
+        """Wait in order of arrival.
+
+        Returns:
+            A connection, or None if the caller may open one, which is counted already.
+        """
         waiter: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         try:
             return await waiter
         except asyncio.CancelledError:
             if not waiter.done() or waiter.cancelled():
-                with suppress(ValueError):  # passed over meanwhile
+                with suppress(ValueError):  # removed by `put_back` meanwhile
                     self._waiters.remove(waiter)
             elif (conn := waiter.result()) is None:
-                self._free_place()
+                self._release_slot()
             else:
                 self.put_back(conn)
             raise
 
     async def _connect(self) -> Connection:
-        """Connect; the caller has reserved a place, which is freed when this fails."""
+        """Open a connection, which the caller has counted already; it is uncounted on failure."""
         loop = asyncio.get_running_loop()
         conn = Connection(self, loop)
         host, port = self._address
@@ -252,7 +262,7 @@ class ConnectionPool:
             self._refuse_if_closed()
         except BaseException as exc:
             conn.discard()
-            self.note_lost(conn)  # uvloop does not always say so of one that was being made
+            self.note_closed(conn)  # uvloop does not always report a failed connection as lost
             if isinstance(exc, TimeoutError):
                 text = f"no connection to {self.name} in {self._connect_timeout_s} s"
                 raise UpstreamTimeout("connect", text) from exc
@@ -266,7 +276,7 @@ class ConnectionPool:
             raise UpstreamUnreachable("connect", f"{self.name}: the pool was closed")
 
     def put_back(self, conn: Connection) -> None:
-        """Take a connection back whose exchange ended cleanly, or hand it on to who waits."""
+        """Take back *conn* after an exchange that ended cleanly; the next waiter gets it."""
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():
@@ -277,8 +287,8 @@ class ConnectionPool:
         if self._sweeper is None:
             self._sweeper = conn.loop.call_later(self._idle_timeout_s, self._sweep)
 
-    def _free_place(self) -> None:
-        """Pass a place on to who waits, or let it go."""
+    def _release_slot(self) -> None:
+        """Let the next waiter open a connection in place of one that is gone."""
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():
@@ -286,24 +296,24 @@ class ConnectionPool:
                 return
         self._open_count -= 1
 
-    def note_made(self, conn: Connection) -> None:
-        """Note that a connection has a socket, until ``note_lost``."""
-        self._alive.add(conn)
+    def note_connected(self, conn: Connection) -> None:
+        """Note that *conn* has a socket."""
+        self._connected.add(conn)
 
-    def note_lost(self, conn: Connection) -> None:
-        """Note that a connection is closed for good."""
-        self._alive.discard(conn)
-        if self._gone is not None and not self._alive:
-            self._gone.set()
+    def note_closed(self, conn: Connection) -> None:
+        """Note that the socket of *conn* is closed."""
+        self._connected.discard(conn)
+        if self._all_closed is not None and not self._connected:
+            self._all_closed.set()
 
     def note_closing(self, conn: Connection) -> None:
-        """Forget a connection that is being closed."""
+        """Note that *conn* is unusable from now on, and counts toward no limit."""
         if conn in self._idle:
             self._idle.remove(conn)
-        self._free_place()
+        self._release_slot()
 
     def _sweep(self) -> None:
-        """Close what has been idle for too long, and look again when the next one is due."""
+        """Close connections that were idle for too long, and schedule the next check."""
         self._sweeper = None
         idle = self._idle
         if not idle:
@@ -318,10 +328,10 @@ class ConnectionPool:
 
 
 def field_lines(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
-    """Write *headers* as they are sent, without those that say how the body is framed.
+    """Serialize *headers*, shape (n, 2), without Content-Length and Transfer-Encoding.
 
     Raises:
-        ValueError: A field contains what would end it early.
+        ValueError: A header contains CR, LF or NUL.
     """
     lines = [
         b"%b: %b\r\n" % field
@@ -330,26 +340,30 @@ def field_lines(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
     ]
     found = b"".join(lines)
     if len(found) - len(found.translate(None, _BREAKING)) != 2 * len(lines):
-        raise ValueError("CR, LF or NUL in the head of a request")
+        raise ValueError("CR, LF or NUL in a request header")
     return found
 
 
 def post_head(target: bytes, lines: bytes, body: bytes) -> bytes:
-    """Return the head of a POST request; *lines* are of `field_lines`.
+    """Return request line and headers of a POST request; *lines* come from `field_lines`.
 
     Raises:
-        ValueError: *target* has a space, or what would end it early.
+        ValueError: *target* is empty or contains a space, CR, LF or NUL.
     """
-    return _serialise(b"POST", target, lines, body)[0]
+    return _serialize_head(b"POST", target, lines, body)[0]
 
 
-def _serialise(
+def _serialize_head(
     method: bytes,
     target: bytes,
     headers: Sequence[tuple[bytes, bytes]] | bytes,
     body: bytes | AsyncIterator[bytes] | None,
 ) -> tuple[bytes, int | None]:
-    """Write the head of a request; tells the length an iterator is to have, if it is known."""
+    """Serialize request line and headers.
+
+    Returns:
+        They, with the empty line; the size in bytes of a body from an iterator, None if unknown.
+    """
     lines = headers if isinstance(headers, bytes) else field_lines(headers)
     length: int | None = None
     framing = b""
@@ -357,8 +371,8 @@ def _serialise(
         if body or method not in _BODILESS:
             framing = b"Content-Length: %d\r\n" % len(body)
     elif body is not None:
-        assert not isinstance(headers, bytes), "the length of a body in pieces is in a field"
-        length = _announced(headers)
+        assert not isinstance(headers, bytes), "an iterator needs the headers, for Content-Length"
+        length = _content_length(headers)
         if length is None:
             framing = b"Transfer-Encoding: chunked\r\n"
         else:
@@ -371,7 +385,7 @@ def _serialise(
     return b"%b %b HTTP/1.1\r\n%b%b\r\n" % (method, target, lines, framing), length
 
 
-def _announced(headers: Sequence[tuple[bytes, bytes]]) -> int | None:
+def _content_length(headers: Sequence[tuple[bytes, bytes]]) -> int | None:
     values = {value for name, value in headers if name.lower() == b"content-length"}
     if not values:
         return None

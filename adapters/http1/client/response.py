@@ -1,8 +1,8 @@
-"""Response of an upstream, as its reader sees it: the head, and chunks of the body as they come.
+"""Response of an upstream: status, headers, and the chunks of the body as they arrive.
 
 The parser fills a response in, the connection notifies its reader, and one task reads it. A
-response is attached to its connection until its last byte arrived, an error occurred, or it was
-closed; from then on it holds only what was not read yet.
+response is attached to its connection until its last byte arrives, it fails, or it is closed. Then
+it holds only the chunks that were not read yet.
 """
 
 from __future__ import annotations
@@ -16,56 +16,59 @@ from .retry import may_send_again
 
 
 class ResponseListener(Protocol):
-    """What is told that there is news of an answer; a future is one."""
+    """Receiver of notifications that a response has progressed; a future is one."""
 
     def done(self) -> bool:
-        """Tell whether it wants to be told no longer."""
+        """Return True if no further notification is wanted."""
 
     def set_result(self, result: None, /) -> None:
-        """There is news."""
+        """Handle the arrival of headers or body bytes, the end of the response, or an error."""
 
 
 class ResponseConnection(Protocol):
-    """What a response needs of the connection that it arrives on."""
+    """Connection that a response arrives on, as far as the response uses it.
+
+    Attributes:
+        loop: Event loop of the connection.
+        transport: Transport of the connection.
+        name: ``host:port`` of the upstream, for error messages.
+    """
 
     loop: asyncio.AbstractEventLoop
     transport: asyncio.Transport
-    name: str  # of the upstream, for messages
+    name: str
 
     @property
     def is_full(self) -> bool:
-        """True while the kernel takes no more."""
+        """True while the write buffer is above its high-water mark."""
 
     async def wait_writable(self) -> None:
-        """Wait until the kernel takes more, or the connection is gone."""
+        """Wait until the write buffer has room or the connection is closed."""
 
     def resume_reading(self) -> None:
-        """Read on, after the reader has caught up."""
+        """Read from the socket again, after the reader has caught up."""
 
     def discard(self) -> None:
-        """Close at once."""
+        """Close the connection at once."""
 
 
 class UpstreamResponse:
-    """An answer whose head is here and whose body may still be coming.
+    """A response whose headers have arrived and whose body may still be arriving.
 
-    Use it as an async context manager, or call ``close``; it is read by one task at a time.
-
-    Attributes:
-        status: Status code, 101 or 200..599; interim answers (1xx) are dropped.
-        reason: Reason phrase as it came; may be empty.
-        headers: All fields of the head, as they came; shape (n, 2). Trailers are dropped.
-        content_length: Length the body has by its head; bytes, or None when unknown. The
-            answer to a HEAD request has it too, and an empty body all the same.
-        upgraded: The upstream switched protocols: ``read`` gives raw bytes, ``write`` sends.
-        bytes_received: Bytes of the body that have come so far.
-
-    The parser and the connection also set:
+    Use it as an async context manager, or call ``close``. One task at a time may read it.
 
     Attributes:
-        chunks: Chunks of the body that were not read yet.
-        buffered_bytes: Their size; the connection stops reading when it is too large.
-        is_paused: The connection has stopped reading for that reason.
+        status: Status code, 101 or 200..599; 0 until the headers arrive. Interim responses (1xx)
+            are dropped.
+        reason: Reason phrase as received; may be empty.
+        headers: Header fields as received; shape (n, 2). Trailers are dropped.
+        content_length: Length of the body in bytes as its header gives it, None if there is no
+            such header. A response to HEAD may have one although its body is empty.
+        upgraded: The upstream switched protocols: ``read`` returns raw bytes, ``write`` sends them.
+        bytes_received: Bytes of the body that have arrived so far.
+        chunks: Chunks of the body that were not read yet; filled by the parser.
+        buffered_bytes: Total size of `chunks`. The connection stops reading above a limit.
+        is_paused: The connection has stopped reading from the socket for that reason.
     """
 
     __slots__ = (
@@ -100,21 +103,21 @@ class UpstreamResponse:
 
     @property
     def at_end(self) -> bool:
-        """Tell whether the whole body came and has been read."""
+        """True if the whole body has arrived and was read."""
         return self._done and not self.chunks
 
     @property
     def is_complete(self) -> bool:
-        """Tell whether the whole body came."""
+        """True if the whole body has arrived."""
         return self._done
 
     @property
     def may_send_again(self) -> bool:
-        """True if the request of `Connection.begin` failed, and may go over another connection."""
+        """True if the request of `Connection.begin` failed and may use another connection."""
         error = self._error
         return isinstance(error, UpstreamBroken) and may_send_again(
             error, is_reused=True, is_repeatable=False, retries=0
-        )  # the pool hands out idle connections for it, and it is a POST
+        )  # `begin` uses idle connections only, and its request is a POST
 
     def raise_if_failed(self) -> None:
         """Raise the error if the exchange failed before the head of a response arrived."""
@@ -122,14 +125,17 @@ class UpstreamResponse:
             raise self._error
 
     def set_listener(self, listener: ResponseListener | None) -> None:
-        """Notify *listener* of the head of the response and of all that follows; None stops it."""
+        """Notify *listener* when the headers arrive and of all progress after that.
+
+        None ends the notifications.
+        """
         self._waiter = listener
 
     def read_nowait(self) -> bytes | None:
-        """Return what has come of the body: b"" at its clean end, None when nothing has yet.
+        """Return the unread part of the body: b"" at its end, None if nothing has arrived yet.
 
         Raises:
-            UpstreamBroken: The body was cut short; said after all that came of it was read.
+            UpstreamBroken: The body is incomplete; raised after the part that arrived was read.
         """
         chunks = self.chunks
         if chunks:
@@ -145,23 +151,23 @@ class UpstreamResponse:
         return b"" if self._done else None
 
     async def read(self, *, timeout_s: float | None = None) -> bytes:
-        """Wait for the next piece of the body, and return all of it that is here; b"" at the end.
+        """Wait until part of the body is unread, and return all of that; b"" at the end.
 
         Args:
-            timeout_s: Longest time without a byte, in seconds; None waits for ever.
+            timeout_s: Longest time without a byte, in seconds; None means unlimited.
 
         Raises:
-            UpstreamBroken: The body was cut short; said after all that came of it was read.
-            UpstreamTimeout: Nothing came in time; the connection is closed.
+            UpstreamBroken: The body is incomplete; raised after the part that arrived was read.
+            UpstreamTimeout: No byte arrived in time; the connection is closed.
         """
         data = self.read_nowait()
         if data is None:
             await self.wait(timeout_s, "body")
             data = self.read_nowait()
-        return cast("bytes", data)  # woken only when there is something to say
+        return cast("bytes", data)  # notified, so it cannot be None
 
     def write(self, data: bytes) -> None:
-        """Send raw bytes after an upgrade; dropped when the connection is gone.
+        """Send raw bytes after an upgrade; they are dropped if the connection is closed.
 
         Raises:
             RuntimeError: The connection has not been upgraded.
@@ -172,27 +178,27 @@ class UpstreamResponse:
             self._conn.transport.write(data)
 
     async def drain(self) -> None:
-        """Wait until the upstream takes more of what was written, or is gone."""
+        """Wait until the write buffer has room or the connection is closed."""
         if self._conn is not None:
             await self._conn.wait_writable()
 
     @property
     def is_full(self) -> bool:
-        """True while an upgraded upstream does not keep up with what is written."""
+        """True while an upgraded upstream reads more slowly than the proxy writes."""
         return self._conn is not None and self._conn.is_full
 
     @property
     def unsent(self) -> int:
-        """Bytes that were written after an upgrade and are still in memory."""
+        """Bytes written after an upgrade that are still in the write buffer."""
         return 0 if self._conn is None else self._conn.transport.get_write_buffer_size()
 
     @property
     def undelivered(self) -> int:
-        """Bytes that were written after an upgrade and that the upstream has not taken."""
+        """Bytes written after an upgrade that the upstream has not acknowledged."""
         return 0 if self._conn is None else count_undelivered(self._conn.transport)
 
     def end_writing(self) -> None:
-        """Say to an upgraded upstream that no more is sent; closes where that cannot be said."""
+        """Half-close an upgraded connection; close it where the transport cannot (TLS)."""
         conn = self._conn
         if conn is None or conn.transport.is_closing():
             return
@@ -202,10 +208,13 @@ class UpstreamResponse:
             self.close()
 
     def close(self) -> None:
-        """Let go: a connection whose answer is not complete is closed at once. Idempotent."""
+        """Stop reading; the connection is closed at once if the response is incomplete.
+
+        Idempotent.
+        """
         conn = self._conn
         if conn is not None:
-            self.finish(UpstreamBroken("body", "closed by us", self.bytes_received))
+            self.finish(UpstreamBroken("body", "closed by the proxy", self.bytes_received))
             conn.discard()
         self.chunks.clear()
         self.buffered_bytes = 0
@@ -216,12 +225,14 @@ class UpstreamResponse:
     async def __aexit__(self, *_: object) -> None:
         self.close()
 
-    # What follows is for the connection only.
+    # -- called by the connection ---------------------------------------------------------
 
     async def wait(self, timeout_s: float | None, stage: Stage) -> None:
-        """Wait until there is news, for *timeout_s* seconds at most; None waits for ever.
+        """Wait for the next notification.
 
-        The error that ends the exchange at the timeout names *stage*.
+        Args:
+            timeout_s: Longest wait in seconds; None means unlimited. Then the exchange fails.
+            stage: Stage of the exchange for the error at the timeout.
         """
         conn = cast("ResponseConnection", self._conn)
         waiter = self._waiter = conn.loop.create_future()
@@ -238,19 +249,19 @@ class UpstreamResponse:
     def _expire(self, stage: Stage, timeout_s: float) -> None:
         conn, waiter = self._conn, self._waiter
         if conn is not None and waiter is not None and not waiter.done():
-            what = "no answer" if stage == "head" else "no more of the answer"
+            what = "no response" if stage == "head" else "no more of the response"
             self.finish(UpstreamTimeout(stage, f"{what} from {conn.name} in {timeout_s} s"))
             conn.discard()
 
     def finish(self, error: BaseException | None = None) -> None:
-        """Note the end, clean unless *error*, and part from the connection."""
+        """End the response, cleanly unless there is an *error*, and detach it."""
         self._conn = None
         self._done = error is None
         self._error = error
         self.notify()
 
     def notify(self) -> None:
-        """Notify the listener that there is news."""
+        """Notify the listener of progress."""
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)

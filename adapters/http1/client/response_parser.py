@@ -1,6 +1,6 @@
-"""Parser of responses: pure, fed with the bytes of one connection, fills in one response at a time.
+"""HTTP/1.1 response parser: pure, fed with the bytes of one connection, one response at a time.
 
-It decides what the head means for the connection: whether the response has a body, where the body
+It decides what the headers mean for the connection: whether the response has a body, where the body
 ends, and whether the connection can carry another request.
 """
 
@@ -10,22 +10,22 @@ import httptools
 
 from .response import UpstreamResponse
 
-_INTERIM_MAX = 16  # 1xx answers before one that counts; a flood of them is an attack
+_MAX_INTERIM = 16  # interim responses (1xx) before the final one; more of them are an attack
 
 
-class _BrokenError(Exception):
-    """Raised inside the parser's callbacks; says what is wrong with the answer."""
+class _InvalidResponseError(Exception):
+    """Raised in the parser's callbacks; the text says what is wrong with the response."""
 
 
 class ResponseParser:
-    """The responses of one connection, one after another.
+    """Parser of the responses on one connection.
 
     Attributes:
-        response: The one that is being filled in; None between two exchanges.
-        has_news: Something came that its reader waits for; reset by the caller.
-        is_complete: The whole response is here.
-        has_surplus: Bytes came behind a complete response: the connection is unusable.
-        can_keep: After a complete response: the connection can carry another request.
+        response: Response that is being filled in; None between two exchanges.
+        has_progress: The reader must be notified; reset by the caller.
+        is_complete: The whole response has arrived.
+        has_surplus: Bytes arrived after a complete response, so the connection is unusable.
+        can_keep: The connection can carry another request; valid once `is_complete`.
     """
 
     __slots__ = (
@@ -40,7 +40,7 @@ class ResponseParser:
         "_parser",
         "_request",
         "can_keep",
-        "has_news",
+        "has_progress",
         "has_surplus",
         "is_complete",
         "response",
@@ -50,11 +50,11 @@ class ResponseParser:
         """Prepare a parser for a new connection.
 
         Args:
-            max_header_bytes: Largest head, and largest trailer, of a response.
-            keeps_events: A connection that carried a stream of events can carry another request.
+            max_header_bytes: Maximum size of the headers, and of the trailers, of a response.
+            keeps_events: A connection that carried an event stream can carry another request.
         """
         self.response: UpstreamResponse | None = None
-        self.has_news = self.is_complete = self.has_surplus = self.can_keep = False
+        self.has_progress = self.is_complete = self.has_surplus = self.can_keep = False
         self._most_header_bytes = max_header_bytes
         self._keeps_events = keeps_events
         self._parser = httptools.HttpResponseParser(self)
@@ -64,24 +64,21 @@ class ResponseParser:
         self._interim = self._head_bytes = 0
 
     def start(self, response: UpstreamResponse, request: bytes, *, is_head: bool) -> None:
-        """Fill in *response* from now on.
+        """Start an exchange: the next bytes are those of *response*.
 
         Args:
-            response: A new one.
-            request: Head of the request.
-            is_head: Its method is HEAD: the response has no body, whatever its fields say.
+            response: A new response.
+            request: Request line and headers, with the empty line.
+            is_head: The method is HEAD, so the response has no body whatever its headers say.
         """
-        if self._is_head:  # the parser waits for a body that does not come
+        if self._is_head:  # httptools still waits for the body of the response to HEAD
             self._parser = httptools.HttpResponseParser(self)
         self.response, self._request, self._is_head = response, request, is_head
-        self.has_news = self.is_complete = False
+        self.has_progress = self.is_complete = False
         self._interim = self._head_bytes = 0
 
     def feed(self, data: bytes) -> str | None:
-        """Parse *data*; return what is wrong with the response, or None.
-
-        There must be a response.
-        """
+        """Parse *data*, bytes of `response`; return what is wrong with it, or None."""
         if self._is_raw:
             self.on_body(data)
             return None
@@ -95,55 +92,55 @@ class ResponseParser:
             if not self.is_complete:
                 return str(exc.__context__ or exc)
             self.has_surplus = True
-        if self.has_news:
+        if self.has_progress:
             self._head_bytes = 0
         elif self._head_bytes > self._most_header_bytes:
-            # Long heads, and what no callback reports: trailers, chunk extensions.
+            # Headers, and what httptools reports to no callback: trailers and chunk extensions.
             return f"more than {self._most_header_bytes} bytes of header fields"
         return None
 
     @property
     def is_unanswered(self) -> bool:
-        """True if not one byte of a response has come in this exchange."""
+        """True if not one byte of a response has arrived in this exchange."""
         return not self._head_bytes and (self.response is None or not self.response.status)
 
     @property
     def is_complete_at_eof(self) -> bool:
-        """True if the end of the connection is that of the body, not a loss of the rest."""
+        """True if the end of the connection completes the response."""
         response = self.response
         return self._is_raw or (response is not None and response.status > 0 and self._ends_at_eof)
 
-    # -- what httptools calls -------------------------------------------------------------
+    # -- called by httptools --------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        """Notice an answer behind the answer."""
+        """Detect a second response to the same request."""
         if self.is_complete:
             self.has_surplus = True
 
     def on_status(self, reason: bytes) -> None:
-        """Collect the reason phrase, which may come in pieces."""
+        """Collect the reason phrase, which may arrive in several parts."""
         response = self.response
         if response is not None and not self.is_complete:
             response.reason += reason
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Collect a field of the head; those behind the body are trailers, and dropped."""
+        """Collect a header field; fields after the body are trailers and are dropped."""
         response = self.response
         if response is not None and not response.status:
             response.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        """Judge the head: interim, unusable, without a body, or the beginning of one."""
+        """Decide what the headers mean: interim or final, with a body or without, or invalid."""
         response = self.response
         if response is None or self.is_complete:
             return
         status = self._parser.get_status_code()
         if not 100 <= status <= 599:
-            raise _BrokenError(f"status {status}")
+            raise _InvalidResponseError(f"status {status}")
         if self._head_bytes > self._most_header_bytes:
             size = sum(len(name) + len(value) + 4 for name, value in response.headers)
             if size > self._most_header_bytes:
-                raise _BrokenError(f"{size} bytes of header fields")
+                raise _InvalidResponseError(f"{size} bytes of header fields")
         if status < 200:
             self._on_interim(status, response)
             return
@@ -153,15 +150,16 @@ class ResponseParser:
                 response.content_length = int(value)
             elif len(name) == 17 and name.lower() == b"transfer-encoding":
                 if chunked or value.lower() != b"chunked":
-                    raise _BrokenError(f"transfer coding {value!r}")
+                    raise _InvalidResponseError(f"transfer coding {value!r}")
                 chunked = True
             elif len(name) == 12 and name.lower() == b"content-type":
                 events = value[:17].lower() == b"text/event-stream"
-        # llama-server announces Keep-Alive, and closes behind a stream: who comes next is lost.
+        # llama-server announces Keep-Alive but closes after an event stream: the next request on
+        # the connection would be lost.
         self._may_keep = not events or self._keeps_events
         self._ends_at_eof = response.content_length is None and not chunked
         response.status = status
-        self.has_news = True
+        self.has_progress = True
         if self._is_head:
             self.is_complete = True
             self.can_keep = self._may_keep and self._parser.should_keep_alive()
@@ -169,18 +167,18 @@ class ResponseParser:
     def _on_interim(self, status: int, response: UpstreamResponse) -> None:
         if status == 101:
             if not (b"\r\nupgrade:" in self._request.lower() and self._parser.should_upgrade()):
-                raise _BrokenError("an upgrade that was not asked for")
-            self._is_raw = self.has_news = response.upgraded = True
+                raise _InvalidResponseError("an upgrade that the request did not ask for")
+            self._is_raw = self.has_progress = response.upgraded = True
             response.status = status
             return
         self._interim += 1
-        if self._interim > _INTERIM_MAX:
-            raise _BrokenError(f"more than {_INTERIM_MAX} interim answers")
+        if self._interim > _MAX_INTERIM:
+            raise _InvalidResponseError(f"more than {_MAX_INTERIM} interim responses")
         response.reason = b""
         response.headers.clear()
 
     def on_body(self, data: bytes) -> None:
-        """Keep a piece of the body for the reader."""
+        """Add a chunk of the body."""
         response = self.response
         if response is None or self.is_complete:
             self.has_surplus = True
@@ -189,11 +187,11 @@ class ResponseParser:
         size = len(data)
         response.buffered_bytes += size
         response.bytes_received += size
-        self.has_news = True
+        self.has_progress = True
 
     def on_message_complete(self) -> None:
-        """Note the clean end of the answer."""
+        """Note that the response is complete."""
         response = self.response
         if response is not None and response.status and not (self.is_complete or self._is_raw):
-            self.is_complete = self.has_news = True
+            self.is_complete = self.has_progress = True
             self.can_keep = self._may_keep and self._parser.should_keep_alive()

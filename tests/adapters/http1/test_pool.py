@@ -237,10 +237,10 @@ async def test_request_that_was_not_sent_uses_another_connection(how: str) -> No
     """A connection that ends, or speaks, before the request went out costs nobody an error."""
     async with serving(echo) as (up, pool):
         await fetch(pool)
-        pool.outbox._is_busy = True  # so that the next one waits for the end of the loop's turn
+        pool.write_batch._is_busy = True  # the next one waits for the end of the loop iteration
         task = asyncio.create_task(fetch(pool))
         await asyncio.sleep(0)
-        (conn,) = pool._alive
+        (conn,) = pool._connected
         assert (pool.idle, len(up.requests)) == (0, 1)
         match how:
             case "reset":
@@ -259,10 +259,10 @@ async def test_request_that_was_aborted_is_not_sent_again(method: bytes) -> None
     """A model that is being stopped gets no request that was to be ended."""
     async with serving(echo) as (up, pool):
         await fetch(pool)
-        pool.outbox._is_busy = True
+        pool.write_batch._is_busy = True
         task = asyncio.create_task(fetch(pool, b"x" if method == b"POST" else None, method))
         await asyncio.sleep(0)
-        pool.cut("the model is being stopped")
+        pool.abort_connections("the model is being stopped")
         with pytest.raises(UpstreamBroken, match="the model is being stopped"):
             await task
         assert up.connections == 1
@@ -273,10 +273,10 @@ async def test_request_that_cannot_be_sent_fails() -> None:
     """Whatever goes wrong when the turn ends, nobody waits for ever."""
     async with serving(echo) as (_, pool):
         await fetch(pool)
-        pool.outbox._is_busy = True
+        pool.write_batch._is_busy = True
         task = asyncio.create_task(fetch(pool))
         await asyncio.sleep(0)
-        (conn,) = pool._alive
+        (conn,) = pool._connected
         transport = conn.transport
         conn.transport = cast("asyncio.Transport", Refusing())
         with pytest.raises(UpstreamBroken):
@@ -450,7 +450,7 @@ async def test_header_and_body_timeouts_are_separate() -> None:
         await reader.readexactly(1)
 
     async with serving(late) as (up, pool):
-        with pytest.raises(UpstreamTimeout, match="no answer") as caught:
+        with pytest.raises(UpstreamTimeout, match="no response") as caught:
             await pool.request(b"POST", b"/", HOST, b"head", header_timeout_s=0.05)
         assert (caught.value.stage, pool.open) == ("head", 0)
 
@@ -561,7 +561,7 @@ async def test_abort_ends_requests_in_flight_only() -> None:
     async with serving(silent) as (up, pool):
         tasks = [asyncio.create_task(fetch(pool)) for _ in range(3)]
         await wait_until_async(lambda: len(up.requests) == 3)
-        pool.cut("its time is over")
+        pool.abort_connections("its time is over")
 
         for error in await asyncio.gather(*tasks, return_exceptions=True):
             assert isinstance(error, UpstreamBroken)
@@ -600,7 +600,7 @@ async def test_abort_ends_connection_that_was_just_made() -> None:
         task = asyncio.create_task(fetch(pool))
         async with asyncio.timeout(10):
             while not task.done():
-                pool.cut("its time is over")
+                pool.abort_connections("its time is over")
                 await asyncio.sleep(0)
 
         with pytest.raises(UpstreamBroken, match="its time is over"):
@@ -642,7 +642,7 @@ class _Cutting:
 
     def set_result(self, _: None) -> None:
         self.is_told = True
-        self.pool.cut("the model is being stopped")
+        self.pool.abort_connections("the model is being stopped")
 
 
 @row("C17")

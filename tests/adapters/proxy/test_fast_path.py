@@ -263,7 +263,7 @@ def test_fast_path_request_that_was_not_sent_uses_another_connection() -> None:
         async with front.client() as client:
             await front.warm(client)
             pool = front.bench.app.proxy.upstreams._of_models["a"].pool
-            pool.outbox._is_busy = True
+            pool.write_batch._is_busy = True
             (conn,) = pool._idle
             loop = asyncio.get_running_loop()
             front.before_taking = lambda: loop.call_soon(conn.transport.abort)

@@ -761,7 +761,7 @@ def test_stream_that_stalls_counts_as_a_failure_of_its_model() -> None:
     async def main(bench: Bench) -> None:
         stall = bench.supervisor["a"]._driver.activities.stall
         held = chat(bench, "a")
-        with pytest.raises(Exception, match="no more of the answer"):
+        with pytest.raises(Exception, match="no more of the response"):
             await held.task
 
         assert stall.is_set()
