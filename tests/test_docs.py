@@ -15,6 +15,8 @@ from swapchart.adapters.app.chart_setup import chart
 from swapchart.adapters.cli import main
 from swapchart.adapters.cli.main import build_parser
 from swapchart.adapters.config import check_config, load_config
+from swapchart.adapters.config.schema.document import TOP_KEYS
+from swapchart.adapters.config.schema.model import ModelSection
 from swapchart.adapters.demo.server import add_arguments
 from swapchart.runtime import hook_actions
 
@@ -265,3 +267,12 @@ def test_docs_page_cited_by_a_source_exists() -> None:
 
     assert {name for _, name in cited} >= {"security.md", "reliability.md"}
     assert {(path, name) for path, name in cited if name not in PAGES} == set()
+
+
+def test_docs_mention_each_key_of_the_configuration() -> None:
+    """Each key of the document and of a model stands in backticks or in an example."""
+    text = "".join(PAGES.values())
+    shown = " ".join(_CODE.findall(prose(text)) + blocks(text, "yaml"))
+    models = {str(field.alias) for field in ModelSection.model_fields.values()}
+
+    assert (TOP_KEYS | models) - set(re.findall(r"\w+", shown)) == set()
