@@ -39,7 +39,7 @@ from ..request import Request, RequestAbortedError
 from ..responses import send_error
 from ..upstreams import Upstream
 from .loading_stream import LoadingStream
-from .peer_headers import peer_fields
+from .peer_headers import peer_request_headers
 from .stream_formats import STREAM_FORMATS
 
 log = logging.getLogger(__name__)
@@ -345,7 +345,7 @@ class Forwarding:
         record.admitted = record.started
         self.request.send_full_response = None
         upstream = context.upstreams.of_peer(peer.card)
-        headers = peer_fields(
+        headers = peer_request_headers(
             self._client_headers(),
             host=upstream.host,
             api_key=peer.card.api_key,

@@ -1,10 +1,10 @@
-"""What a peer gets to see of a request.
+"""Request headers for a peer.
 
-A peer is somebody else's server: it gets neither the client's address nor a key of ours, and a
-mark tells it, and us, when a request goes in a circle.
+A peer may belong to someone else, so it gets neither the client's address nor our API keys. A Via
+header with the id of this proxy lets every proxy on the way detect a loop.
 
-Source: RFC 9110 section 7.6.3 (Via). Unlike llama-swap, keys that we consumed
-are never passed on, and loops are found.
+Source: RFC 9110 section 7.6.3 (Via). In contrast to llama-swap, API keys of this proxy are never
+passed on, and loops are detected.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from ..access.api_keys import CREDENTIALS, NOT_PASSED_ON
 _NAMED_BY_CLIENT = frozenset({b"x-real-ip"})
 
 
-def peer_fields(
+def peer_request_headers(
     headers: Sequence[tuple[bytes, bytes]], *, host: bytes, api_key: str | None,
     strips_credentials: bool, mark: bytes | None,
 ) -> list[tuple[bytes, bytes]]:  # fmt: skip
-    """Return the fields that go to a peer.
+    """Return the request headers for a peer.
 
     Args:
-        headers: As they came, without fields that hold a key of ours; shape (n, 2), names in
+        headers: The client's, without those that hold one of our API keys; shape (n, 2), names in
             lower case.
-        host: Of the peer.
-        api_key: What the peer asks for, or None.
-        strips_credentials: Those of the client were meant for us.
-        mark: Name of this proxy, for others to notice a circle.
+        host: Value of Host.
+        api_key: API key of the peer; None keeps the client's credentials.
+        strips_credentials: The client's credentials are for this proxy.
+        mark: Name of this proxy in Via; None adds no Via.
 
     Raises:
-        HeaderError: A field cannot be sent on.
+        HeaderError: A header cannot be forwarded.
     """
     strip = _NAMED_BY_CLIENT
     if strips_credentials:

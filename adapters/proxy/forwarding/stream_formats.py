@@ -12,17 +12,17 @@ _COMMENT = b": loading\n\n"
 
 
 class StreamFormat(Protocol):
-    """How clients of one API are told things."""
+    """Events of one API."""
 
-    def say(self, text: str) -> bytes:
-        """Return events that show *text*; a comment where there is no place for words."""
+    def progress(self, text: str) -> bytes:
+        """Return events that show *text*; a comment if the API has no place for it."""
         ...
 
-    def beat(self) -> bytes:
-        """Return a sign of life."""
+    def keep_alive(self) -> bytes:
+        """Return an event, or a comment, without content."""
         ...
 
-    def fail(self, error: Mapping[str, Any]) -> bytes:
+    def error(self, error: Mapping[str, Any]) -> bytes:
         """Return the event for *error*, an error object."""
         ...
 
@@ -34,29 +34,29 @@ def _event(value: Mapping[str, Any], name: str = "") -> bytes:
 
 
 class _Plain:
-    """For clients whose streams have no place for words: comments."""
+    """Comments, for APIs whose streams have no place for progress."""
 
     def __init__(self, model: str) -> None:
         self.model = model
 
-    def say(self, text: str) -> bytes:
+    def progress(self, text: str) -> bytes:
         return f": {' '.join(text.split())}\n\n".encode()
 
-    def beat(self) -> bytes:
+    def keep_alive(self) -> bytes:
         return _COMMENT
 
-    def fail(self, error: Mapping[str, Any]) -> bytes:
+    def error(self, error: Mapping[str, Any]) -> bytes:
         return _event({"error": error})
 
 
 class _Chat(_Plain):
-    """OpenAI's chat: words go where reasoning is shown."""
+    """OpenAI chat completions: progress is sent as reasoning."""
 
     def __init__(self, model: str) -> None:
         super().__init__(model)
         self._id = f"chatcmpl-{secrets.token_hex(12)}"
 
-    def say(self, text: str) -> bytes:
+    def progress(self, text: str) -> bytes:
         choice = {"index": 0, "delta": {"reasoning_content": text}, "finish_reason": None}
         return _event(
             {
@@ -67,27 +67,27 @@ class _Chat(_Plain):
 
 
 class _Messages(_Plain):
-    """Anthropic's messages: pings may come at any time."""
+    """Anthropic messages: pings are allowed at any time."""
 
-    def say(self, text: str) -> bytes:
-        return super().say(text) + self.beat()
+    def progress(self, text: str) -> bytes:
+        return super().progress(text) + self.keep_alive()
 
-    def beat(self) -> bytes:
+    def keep_alive(self) -> bytes:
         return _event({"type": "ping"}, "ping")
 
-    def fail(self, error: Mapping[str, Any]) -> bytes:
+    def error(self, error: Mapping[str, Any]) -> bytes:
         return _event({"type": "error", "error": error}, "error")
 
 
 class _Responses(_Plain):
-    """OpenAI's responses: errors are events of that name."""
+    """OpenAI responses: errors are events named ``error``."""
 
-    def fail(self, error: Mapping[str, Any]) -> bytes:
+    def error(self, error: Mapping[str, Any]) -> bytes:
         value = {"type": "error", "code": error["code"], "message": error["message"]}
         return _event({**value, "param": None, "error": error}, "error")
 
 
-#: Path -> how its clients are told things. Other routes have no streams of events.
+#: Path -> format of its event streams. Other routes have none.
 STREAM_FORMATS: Mapping[str, Callable[[str], StreamFormat]] = {
     "/v1/chat/completions": _Chat, "/v/chat/completions": _Chat,
     "/v1/messages": _Messages, "/v/messages": _Messages,

@@ -1,9 +1,9 @@
-"""Opens websockets to a model's server, and holds the model ready until either side ends.
+"""WebSocket tunnels to model servers.
 
-The model is made ready before anything is accepted, so that a refusal is an ordinary HTTP answer.
-Where the client's connection is ours as a stream (`client_stream.TUNNEL`) the handshake is between
-client and model, and `websocket_stream` passes bytes both ways. Under any other ASGI server
-`websocket_messages` passes messages.
+A model is acquired until either side closes. It is ready before the handshake is accepted, so a
+rejection is an ordinary HTTP response. Under our own HTTP layer (`client_stream.TUNNEL`) client and
+model do the handshake with each other, and `websocket_stream` passes bytes in both directions.
+Under any other ASGI server `websocket_messages` passes messages.
 
 Source: RFC 6455.
 """
@@ -32,12 +32,12 @@ from ..models.resolver import ResolvedModel
 from ..request import Request
 from ..responses import error_value
 from ..upstreams import Upstream
-from .peer_headers import peer_fields
+from .peer_headers import peer_request_headers
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _REFUSAL_BYTES = 1 << 16
 HANDSHAKE = frozenset({b"sec-websocket-key", b"sec-websocket-version", b"sec-websocket-extensions"})
-"""Names, in lower case, of the fields that a handshake is made of, but for the subprotocols."""
+"""Names, in lower case, of the headers of a handshake, without the subprotocols."""
 
 _NOT_OURS = HANDSHAKE | {b"sec-websocket-accept", b"sec-websocket-protocol"}
 
@@ -46,40 +46,40 @@ class Client(Protocol):
     """Client's side of a websocket.
 
     Attributes:
-        left: Resolved when the client has left.
+        left: Resolved when the client has disconnected.
     """
 
     left: asyncio.Future[None]
 
     def handshake(self) -> Headers:
-        """Return the fields of `HANDSHAKE` that go to the model's server."""
+        """Return the headers of `HANDSHAKE` for the model's server."""
         ...
 
     async def refuse(self, error: HandshakeRejectedError) -> None:
-        """Refuse the websocket."""
+        """Reject the handshake."""
         ...
 
     async def serve(self, response: UpstreamResponse, subprotocol: str | None) -> None:
-        """Accept the websocket, and pass what is sent until one side ends.
+        """Accept the handshake, and pass data until one side closes.
 
         Args:
-            response: The model's answer to the handshake.
-            subprotocol: That it chose; one of those offered.
+            response: The model's response to the handshake.
+            subprotocol: The one it chose, of those offered; None if it chose none.
         """
         ...
 
     def close(self) -> None:
-        """Let go."""
+        """Release the connection."""
         ...
 
 
 class HandshakeRejectedError(Exception):
-    """The websocket does not come about.
+    """The handshake is rejected with an HTTP response.
 
     Attributes:
-        status: HTTP status for the client.
-        headers: Of the answer.
-        body: Of the answer.
+        status: Of the response.
+        headers: Of the response.
+        body: Of the response.
     """
 
     def __init__(self, status: int, headers: Headers, body: bytes) -> None:
@@ -88,21 +88,21 @@ class HandshakeRejectedError(Exception):
 
 
 def refusal(status: int, message: str, code: str | None = None) -> HandshakeRejectedError:
-    """Return a refusal with our usual error envelope."""
+    """Return a rejection whose body is an error object."""
     body = json.dumps(error_value(status, message, code=code)).encode()
     return HandshakeRejectedError(status, [(b"content-type", b"application/json")], body)
 
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """A websocket that wants to be opened to a model.
+    """A websocket to be opened to a model.
 
     Attributes:
         resolved: The model.
         target: Path and query for its server.
-        ignores: It neither starts the model nor keeps it up.
-        client: Who asks; see `Access`.
-        shows: Takes out of a text what the client may not see.
+        ignores: The websocket neither loads the model nor keeps it loaded.
+        client: Identifies the API key; see ``Access.client``.
+        shows: Removes from a text what the client may not see.
     """
 
     resolved: ResolvedModel
@@ -113,28 +113,28 @@ class Opening:
 
 
 async def tunnel(proxy: ProxyContext, scope: Scope, client: Client, opening: Opening) -> None:
-    """Open a websocket to a model and pass what is sent until one side ends.
+    """Open a websocket to a model and pass data until one side closes.
 
     Args:
-        proxy: What all share.
-        scope: Of the websocket.
-        client: Who opens it.
-        opening: What it is for.
+        proxy: What all requests share.
+        scope: ASGI scope of the websocket.
+        client: The client's side.
+        opening: The model's side.
     """
     request = Request({**scope, "method": "GET"}, _nothing)
     target = opening.resolved.target
-    exchange = RequestRecord(request, target.id, scope["path"], perf_counter())
+    record = RequestRecord(request, target.id, scope["path"], perf_counter())
     try:
         async with AsyncExitStack() as stack:
-            async with _unless_left(client.left):
-                upstream = await stack.enter_async_context(_held(proxy, exchange, opening))
+            async with _until_disconnect(client.left):
+                upstream = await stack.enter_async_context(_acquired(proxy, record, opening))
                 response = await _connect(proxy, request, client, upstream, opening)
                 stack.callback(response.close)
             subprotocol = _subprotocol(scope, response)
-            exchange.status = 101
+            record.status = 101
             await client.serve(response, subprotocol)
-    except _LeftError:
-        await client.refuse(refusal(400, "the client left"))
+    except _DisconnectedError:
+        await client.refuse(refusal(400, "the client disconnected"))
     except HandshakeRejectedError as error:
         await client.refuse(error)
     except RequestError as error:
@@ -146,16 +146,16 @@ async def tunnel(proxy: ProxyContext, scope: Scope, client: Client, opening: Ope
         client.close()
 
 
-class _LeftError(Exception):
-    """The client left before its websocket was open."""
+class _DisconnectedError(Exception):
+    """The client disconnected before its websocket was open."""
 
 
 @asynccontextmanager
-async def _unless_left(left: asyncio.Future[None]) -> AsyncIterator[None]:
-    """Cut the block short when the client leaves.
+async def _until_disconnect(left: asyncio.Future[None]) -> AsyncIterator[None]:
+    """Cancel the block when the client disconnects.
 
     Raises:
-        _LeftError: It has.
+        _DisconnectedError: It has disconnected.
     """
     loop = asyncio.get_running_loop()
     is_over = False
@@ -174,7 +174,7 @@ async def _unless_left(left: asyncio.Future[None]) -> AsyncIterator[None]:
                 left.remove_done_callback(cut)
     except TimeoutError as error:
         if limit.expired():
-            raise _LeftError from error
+            raise _DisconnectedError from error
         raise
 
 
@@ -183,10 +183,10 @@ async def _nothing() -> dict[str, object]:
 
 
 @asynccontextmanager
-async def _held(
-    proxy: ProxyContext, exchange: RequestRecord, opening: Opening
+async def _acquired(
+    proxy: ProxyContext, record: RequestRecord, opening: Opening
 ) -> AsyncIterator[Upstream]:
-    """Hold the model ready while the block lasts, unless it ignores websockets."""
+    """Acquire the model for the block, unless it ignores websockets; yield its upstream."""
     target = opening.resolved.target
     if not isinstance(target, LocalModel):
         yield proxy.upstreams.of_peer(target.card)
@@ -198,7 +198,7 @@ async def _held(
             raise refusal(409, message)
         yield proxy.upstreams.of_model(target.card)
         return
-    proxy.in_flight.begin(exchange, asyncio.current_task())
+    proxy.in_flight.begin(record, asyncio.current_task())
     try:
         if not supervisor.acquire_nowait(name):
             await supervisor.acquire(name, priority=target.card.priority, client=opening.client)
@@ -207,7 +207,7 @@ async def _held(
         finally:
             supervisor.release(name)
     finally:
-        proxy.in_flight.end(exchange)
+        proxy.in_flight.end(record)
 
 
 async def _connect(
@@ -216,12 +216,12 @@ async def _connect(
     """Do the handshake with the model's server.
 
     Raises:
-        HandshakeRejectedError: It answers with something else than an upgrade.
-        UpstreamError: It does not answer.
+        HandshakeRejectedError: The response is not an upgrade.
+        UpstreamError: There is no response.
     """
     handshake = client.handshake()
     key = dict(handshake)[b"sec-websocket-key"]
-    fields = [*_fields(proxy, request, upstream, opening), *handshake]
+    fields = [*_request_headers(proxy, request, upstream, opening), *handshake]
     offered = request.scope.get("subprotocols") or []
     protocols = proxy.admission.ring.protocols_without_keys(offered)
     if protocols:
@@ -234,14 +234,14 @@ async def _connect(
             raise HandshakeRejectedError(*await _refusal_of(response, upstream.stall_s))
         expected = base64.b64encode(hashlib.sha1(key + _GUID).digest())
         if _header(response, b"sec-websocket-accept") != expected:
-            raise refusal(502, "the model's server answered the websocket handshake wrongly")
+            raise refusal(502, "the model's server sent an invalid Sec-WebSocket-Accept")
     except BaseException:
         response.close()
         raise
     return response
 
 
-def _fields(
+def _request_headers(
     proxy: ProxyContext, request: Request, upstream: Upstream, opening: Opening
 ) -> list[tuple[bytes, bytes]]:
     is_keyed = not proxy.admission.ring.is_empty
@@ -249,7 +249,7 @@ def _fields(
     given = proxy.admission.ring.without_keys(request.headers)
     headers = [field for field in given if field[0] not in _NOT_OURS]
     if not isinstance(target, LocalModel):
-        fields = peer_fields(
+        fields = peer_request_headers(
             headers, host=upstream.host, api_key=target.card.api_key,
             strips_credentials=is_keyed, mark=proxy.admission.mark,
         )  # fmt: skip

@@ -1,9 +1,8 @@
-"""Passes messages between a websocket of any ASGI server and a model's server.
+"""WebSocket tunnel of messages between any ASGI server and a model's server.
 
-The server in front speaks the client's half of the protocol and hands us messages; how much it
-keeps of one is its own business (``--ws-max-size`` and such). Towards the model we speak the
-protocol ourselves, by wsproto and without compression. In either direction at most
-`_MESSAGE_BYTES` wait.
+The ASGI server implements the client's side of the protocol, with its own size limits
+(``--ws-max-size`` and such). The model's side is implemented here with wsproto, without
+compression. At most `_MESSAGE_BYTES` are buffered in each direction.
 
 Source: RFC 6455, ASGI 2.4 (WebSocket).
 """
@@ -37,22 +36,22 @@ from .websocket import HandshakeRejectedError
 log = logging.getLogger(__name__)
 
 _MESSAGE_BYTES = 16 << 20
-_TURN_FRAMES = 64  # parsed in one turn of the event loop: some 3 ms
-_MESSAGE_COST = 256  # of memory, beside its payload
-_STALL_S = 10.0  # longest time for a model to take nothing while `_MESSAGE_BYTES` wait
-_LAST_S = 1.0  # how long it has to take what a client sent before it left
-_LOOK_S = 0.5
+_TURN_FRAMES = 64  # parsed in one turn of the event loop: about 3 ms
+_MESSAGE_COST = 256  # bytes of memory for a message, besides its payload
+_STALL_S = 10.0  # longest time for a model to accept nothing while `_MESSAGE_BYTES` wait
+_LAST_S = 1.0  # time for it to accept what a client sent before it disconnected
+_CHECK_S = 0.5
 _UNSENDABLE = frozenset({1004, 1005, 1006, 1015})  # codes that never travel
 _ABNORMAL, _GOING_AWAY = 1006, 1001
 
 
 class MessageClient:
-    """A client behind an ASGI server that speaks WebSocket itself; a `websocket.Client`.
+    """A client behind an ASGI server that implements WebSocket; a `websocket.Client`.
 
     Args:
-        scope: Of the websocket.
-        receive: Its messages; ``websocket.connect`` has been received.
-        send: Where to.
+        scope: ASGI scope of the websocket.
+        receive: Receives ASGI messages; ``websocket.connect`` has been received.
+        send: Sends ASGI messages.
     """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -63,13 +62,13 @@ class MessageClient:
         self._key = base64.b64encode(secrets.token_bytes(16))
 
     def handshake(self) -> Headers:
-        """Return fields of our own: it is we who speak to the model."""
+        """Return headers of this proxy, which is the model's WebSocket client."""
         return [(b"sec-websocket-key", self._key), (b"sec-websocket-version", b"13")]
 
     async def refuse(self, error: HandshakeRejectedError) -> None:
-        """Refuse the websocket: with an HTTP answer where the server can, else by closing."""
+        """Reject the handshake with an HTTP response, or by closing if the server has none."""
         if self.left.done():
-            await self._send({"type": "websocket.close"})  # the server hears of an end
+            await self._send({"type": "websocket.close"})  # the server expects one
             return
         if "websocket.http.response" not in (self._scope.get("extensions") or {}):
             await self._send({"type": "websocket.close", "code": 1008})
@@ -81,20 +80,20 @@ class MessageClient:
         await self._send({"type": "websocket.http.response.body", "body": error.body})
 
     async def serve(self, response: UpstreamResponse, subprotocol: str | None) -> None:
-        """Accept the websocket, and pass messages until one side ends."""
+        """Accept the handshake, and pass messages until one side closes."""
         await self._send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": []})
         await _Pump(self._intake, self._send, response).run()
 
     def close(self) -> None:
-        """Ask for no message any more."""
+        """Stop receiving."""
         self._intake.close()
 
 
 class _Intake:
-    """Receives a client's messages ahead of who sends them on: so it is known when it leaves.
+    """Receives a client's messages ahead of their delivery, to notice a disconnect at once.
 
     Attributes:
-        end: The last message, once it is here.
+        end: The disconnect message; None before it was received.
     """
 
     def __init__(self, receive: Receive, left: asyncio.Future[None]) -> None:
@@ -126,11 +125,11 @@ class _Intake:
 
     @property
     def is_full(self) -> bool:
-        """True while the client is not received from."""
+        """True while receiving is paused."""
         return self._size > _MESSAGE_BYTES
 
     async def next(self) -> Event | None:
-        """Return the next message; None: the client has ended."""
+        """Return the next message; None means the client has disconnected."""
         while not self._waiting:
             if self._task.done():
                 return None
@@ -142,7 +141,7 @@ class _Intake:
         return event
 
     def close(self) -> None:
-        """Receive nothing any more."""
+        """Stop receiving, and drop what was not delivered."""
         self._task.cancel()
         self._waiting.clear()
 
@@ -156,7 +155,7 @@ class _Pump:
         self._message = bytearray()
 
     async def run(self) -> None:
-        """Pass messages until one side ends."""
+        """Pass messages until one side closes."""
         loop = asyncio.get_running_loop()
         up, down = loop.create_task(self._up()), loop.create_task(self._down())
         try:
@@ -173,34 +172,34 @@ class _Pump:
         """Pass the client's messages to the model's server."""
         while (event := await self._intake.next()) is not None:
             self._write(event)
-            if not await self._drains():
+            if not await self._wait_drained():
                 await self._close(CloseReason.INTERNAL_ERROR, "the model's server does not read")
                 return
         message = self._intake.end or {}
         code = message.get("code") or _ABNORMAL
         code = _GOING_AWAY if code in _UNSENDABLE else code
         self._write(CloseConnection(code=code, reason=message.get("reason") or None))
-        with suppress(UpstreamError):  # its answer, or its end: nobody is left to be told
+        with suppress(UpstreamError):  # its close frame, or its end
             await self._response.read(timeout_s=1.0)
 
-    async def _drains(self) -> bool:
-        """Wait until the model's server takes more; False: in vain, or for a client that left."""
+    async def _wait_drained(self) -> bool:
+        """Wait until the model's server accepts more; return False if it does not in time."""
         stalled_s, waiting = 0.0, self._response.undelivered
         while stalled_s < (_STALL_S if self._intake.end is None else _LAST_S):
             try:
-                async with asyncio.timeout(_LOOK_S):
+                async with asyncio.timeout(_CHECK_S):
                     await self._response.drain()
             except TimeoutError:
                 is_awaited = self._intake.is_full or self._intake.end is not None
                 is_stuck = self._response.undelivered >= waiting
-                stalled_s = stalled_s + _LOOK_S if is_awaited and is_stuck else 0.0
+                stalled_s = stalled_s + _CHECK_S if is_awaited and is_stuck else 0.0
                 waiting = self._response.undelivered
             else:
                 return True
         return False
 
     def _write(self, event: Event) -> None:
-        with suppress(LocalProtocolError):  # it is closing already
+        with suppress(LocalProtocolError):  # the connection is closing already
             self._response.write(self._connection.send(event))
 
     async def _down(self) -> None:
@@ -217,26 +216,28 @@ class _Pump:
                 return
 
     async def _parse(self, data: bytes) -> bool:
-        """Act on a piece of what came; tells whether there is more to come."""
+        """Process received bytes; return False if the websocket is closed."""
         try:
             self._connection.receive_data(data)
             for count, event in enumerate(self._connection.events()):  # parses as it goes
-                if not await self._take(event):
+                if not await self._process(event):
                     return False
                 if count % _TURN_FRAMES == 0:
                     await asyncio.sleep(0)
         except RemoteProtocolError as error:
-            log.info("a websocket of a model's server broke the rules: %s", error)
+            log.info("a model's server violated the WebSocket protocol: %s", error)
             self._write(CloseConnection(code=CloseReason.PROTOCOL_ERROR))
-            await self._close(CloseReason.INTERNAL_ERROR, "the model's server broke the rules")
+            await self._close(
+                CloseReason.INTERNAL_ERROR, "protocol violation by the model's server"
+            )
             return False
         return True
 
-    async def _take(self, event: Event) -> bool:
-        """Act on one event; tells whether there is more to come."""
+    async def _process(self, event: Event) -> bool:
+        """Process one event; return False if the websocket is closed."""
         if isinstance(event, Ping):
             self._write(event.response())
-            await self._response.drain()  # who pings has to read
+            await self._response.drain()  # a server that pings must read the pongs
         elif isinstance(event, CloseConnection):
             self._write(event.response())
             await self._close(event.code, event.reason)

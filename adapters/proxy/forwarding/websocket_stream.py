@@ -1,12 +1,11 @@
-"""Passes bytes both ways between a client's websocket and a model's server.
+"""WebSocket tunnel of bytes between a client and a model's server.
 
-Frames are not looked into: what the two have negotiated (compression, a subprotocol), the codes
-they close with and messages of any length pass as they come, and nothing is collected. A side that
-does not read holds the other one up.
+Payloads are not parsed: compression, subprotocols, close codes and messages of any length pass
+unchanged, without buffering. A side that does not read throttles the other.
 
-One that does not read must not hide the end of the other, though, which stands behind all that it
-has sent before. So when a side has taken nothing for `_PATIENCE_S`, the other is read on, until
-`_HELD_BYTES` are kept; when it has taken nothing for long after that, the tunnel ends.
+A side that does not read must not hide that the other has closed, since the close arrives after all
+data before it. So when a side has accepted nothing for `_PATIENCE_S`, the other is read on until
+`_BUFFER_BYTES` are buffered. If the side then accepts nothing for its stall limit, the tunnel ends.
 
 Source: RFC 6455.
 """
@@ -26,13 +25,13 @@ from .websocket_frames import FrameTracker, close_frame
 
 log = logging.getLogger(__name__)
 
-_HELD_BYTES = 1 << 24  # kept at most in one direction of a tunnel
-_HELD_TOGETHER_BYTES = 1 << 27  # and in all of them
+_BUFFER_BYTES = 1 << 24  # buffered at most in one direction of a tunnel
+_TOTAL_BUFFER_BYTES = 1 << 27  # the same for all tunnels together
 _MUCH_BYTES = 1 << 22
 _PATIENCE_S = 0.5
-_MODEL_STALL_S = 10.0  # longest time for a model to take nothing of `_HELD_BYTES`
+_MODEL_STALL_S = 10.0  # longest time for a model to accept nothing while `_BUFFER_BYTES` wait
 _CLIENT_STALL_S = 60.0  # the same for a client
-_LAST_S = 1.0  # how long the model has to take what a client sent before it left
+_LAST_S = 1.0  # time for the model to accept what a client sent before it disconnected
 _CLOSING_S = 10.0  # longest time from a close frame to the end of a connection
 _GOING_AWAY, _INTERNAL_ERROR = 1001, 1011
 _NOT_PASSED = frozenset({b"content-length"})
@@ -46,21 +45,21 @@ class Stream(Protocol):
 
     @property
     def is_full(self) -> bool:
-        """True while it does not keep up with what is written."""
+        """True while it does not keep up with writes."""
         ...
 
     @property
     def unsent(self) -> int:
-        """Bytes that were written and are still in memory."""
+        """Bytes written that are still in memory."""
         ...
 
     @property
     def undelivered(self) -> int:
-        """Bytes that were written and that it has not taken."""
+        """Bytes written that it has not accepted."""
         ...
 
     async def read(self) -> bytes:
-        """Return what has come; b"" at the end."""
+        """Return the bytes that have arrived; b"" at the end."""
         ...
 
     def write(self, data: bytes) -> None:
@@ -68,19 +67,19 @@ class Stream(Protocol):
         ...
 
     async def drain(self) -> None:
-        """Wait until the client takes more, or is gone."""
+        """Wait until the client accepts more, or has disconnected."""
         ...
 
     def switch(self, headers: Headers) -> None:
-        """Answer the handshake with 101."""
+        """Respond to the handshake with 101."""
         ...
 
     def respond(self, status: int, headers: Headers, body: bytes) -> None:
-        """Refuse the handshake with a response."""
+        """Reject the handshake with a response."""
         ...
 
     def close(self) -> None:
-        """Close when everything was sent."""
+        """Close once everything is sent."""
         ...
 
 
@@ -92,44 +91,44 @@ class StreamClient:
         self._scope, self._stream = scope, stream
 
     def handshake(self) -> Headers:
-        """Return the client's own fields: the handshake is between it and the model."""
+        """Return the client's own headers: the handshake is between it and the model."""
         return [field for field in self._scope["headers"] if field[0] in HANDSHAKE]
 
     async def refuse(self, error: HandshakeRejectedError) -> None:
-        """Refuse the websocket by a response."""
+        """Reject the handshake with a response."""
         self._stream.respond(error.status, error.headers, error.body)
 
     async def serve(self, response: UpstreamResponse, subprotocol: str | None) -> None:
-        """Accept the websocket, and pass what is sent until one side ends."""
+        """Accept the handshake, and pass bytes until one side closes."""
         try:
             headers = response_headers(response.headers, strip=_NOT_PASSED)
         except HeaderError as error:
-            message = f"the model's server answered the websocket handshake wrongly: {error}"
+            message = f"invalid websocket handshake of the model's server: {error}"
             raise refusal(502, message) from error
         self._stream.switch(headers)
         await Tunnel(self._stream, response).run()
 
     def close(self) -> None:
-        """Let go."""
+        """Release the connection."""
         self._stream.close()
 
 
 class Sink(Protocol):
-    """Where one direction of a tunnel goes to."""
+    """Receiving side of one direction of a tunnel."""
 
     @property
     def is_full(self) -> bool:
-        """True while it does not keep up with what is written."""
+        """True while it does not keep up with writes."""
         ...
 
     @property
     def unsent(self) -> int:
-        """Bytes that were written and are still in memory."""
+        """Bytes written that are still in memory."""
         ...
 
     @property
     def undelivered(self) -> int:
-        """Bytes that were written and that it has not taken."""
+        """Bytes written that it has not accepted."""
         ...
 
     def write(self, data: bytes) -> None:
@@ -137,16 +136,16 @@ class Sink(Protocol):
         ...
 
     async def drain(self) -> None:
-        """Wait until it takes more, or is gone."""
+        """Wait until it accepts more, or has disconnected."""
         ...
 
 
 class StalledError(Exception):
-    """A side takes nothing, and what waits for it is as much as may wait."""
+    """A side accepts nothing, and its buffer is full."""
 
 
-class _Held:
-    """Bytes that wait, in all tunnels, for sides that take nothing."""
+class _Buffered:
+    """Bytes buffered in all tunnels together."""
 
     total = 0
 
@@ -155,72 +154,72 @@ class Flow:
     """One direction of a tunnel, to a side that may not read.
 
     Args:
-        sink: The side.
-        stall_s: How long it may take nothing when all that may wait for it waits; seconds.
+        sink: The receiving side.
+        stall_s: Longest time for it to accept nothing while its buffer is full, in seconds, > 0.
 
     Attributes:
-        frames: Position in what was passed.
+        frames: Position in the frames that were passed.
     """
 
     def __init__(self, sink: Sink, stall_s: float) -> None:
         self.frames = FrameTracker()
         self._sink, self._stall_s = sink, stall_s
         self._is_stuck = False
-        self._held = self._most = 0  # in memory
-        self._waiting = 0  # undelivered when that was looked at, and what was written since
+        self._buffered = self._most = 0  # bytes in memory
+        self._waiting = 0  # bytes undelivered at the last check, plus those written since
 
     async def pass_on(self, data: bytes) -> None:
         """Send *data*, and wait until more may be read.
 
         Raises:
-            StalledError: The side takes nothing.
+            StalledError: The side accepts nothing.
         """
         self._sink.write(data)
         self.frames.feed(data)
         self._waiting += len(data)
         if not self._sink.is_full:
-            self._note()
+            self._check()
         elif not await self._has_room():
             await self._wait_long()
 
     def close(self, _: object = None) -> None:
-        """Count no more what waited, and return its memory."""
-        self._hold(0)
+        """Release the buffer, and return its memory to the system."""
+        self._set_buffered(0)
         if self._most >= _MUCH_BYTES:
             return_freed_soon()
 
     async def _has_room(self) -> bool:
-        """Wait while the side takes something, and then tell whether more may be read."""
-        self._note()
+        """Wait while the side accepts data; then return True if more may be read."""
+        self._check()
         while not self._is_stuck:
             if await self._drains(_PATIENCE_S):
-                self._hold(0)
+                self._set_buffered(0)
                 return True
-            self._note(is_waiting=True)
+            self._check(is_waiting=True)
         await asyncio.sleep(0)
-        return self._held < _HELD_BYTES and _Held.total < _HELD_TOGETHER_BYTES
+        return self._buffered < _BUFFER_BYTES and _Buffered.total < _TOTAL_BUFFER_BYTES
 
     async def _wait_long(self) -> None:
         while not await self._drains(self._stall_s):
-            self._note(is_waiting=True)
+            self._check(is_waiting=True)
             if self._is_stuck:
                 raise StalledError
-            if self._held < _HELD_BYTES // 2:
+            if self._buffered < _BUFFER_BYTES // 2:
                 break
 
-    def _note(self, *, is_waiting: bool = False) -> None:
-        """Note what waits, and whether the side is stuck: it has taken nothing *is_waiting*."""
+    def _check(self, *, is_waiting: bool = False) -> None:
+        """Update the buffer size, and whether the side is stuck: accepted nothing *is_waiting*."""
         waiting = self._sink.undelivered
         if waiting < self._waiting:
             self._is_stuck = False
         elif is_waiting:
             self._is_stuck = True
         self._waiting = waiting
-        self._hold(self._sink.unsent if self._sink.is_full else 0)
+        self._set_buffered(self._sink.unsent if self._sink.is_full else 0)
 
-    def _hold(self, size: int) -> None:
-        _Held.total += size - self._held
-        self._held = size
+    def _set_buffered(self, size: int) -> None:
+        _Buffered.total += size - self._buffered
+        self._buffered = size
         self._most = max(self._most, size)
 
     async def _drains(self, limit_s: float) -> bool:
@@ -242,7 +241,7 @@ class Tunnel:
         self._closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> None:
-        """Pass bytes until one side ends; says to the client why, unless the model did."""
+        """Pass bytes until one side closes; send a close frame unless the model sent one."""
         loop = asyncio.get_running_loop()
         up, down = loop.create_task(self._pass_up()), loop.create_task(self._pass_down())
         code, reason = _GOING_AWAY, ""
@@ -251,7 +250,7 @@ class Tunnel:
             if down.done():
                 reason = "the model's server is gone"
             if _is_stalled(up):
-                log.info("a model's server took nothing of a websocket for %g s", _MODEL_STALL_S)
+                log.info("a model's server read nothing from a websocket for %g s", _MODEL_STALL_S)
                 code, reason = _INTERNAL_ERROR, "the model's server does not read"
         finally:
             for task in (up, down):
@@ -268,7 +267,7 @@ class Tunnel:
         done, _ = await asyncio.wait({*ends, self._closing}, return_when=first)
         if done == {self._closing}:
             await asyncio.wait(ends, timeout=_CLOSING_S, return_when=first)
-        elif not down.done() and not _is_stalled(up):  # the client has ended: the model may answer
+        elif not down.done() and not _is_stalled(up):  # the client closed: the model may respond
             await asyncio.wait({down}, timeout=_LAST_S)
         for task in (up, down):
             error = task.exception() if task.done() else None
@@ -287,7 +286,7 @@ class Tunnel:
                 await self._down.pass_on(data)
                 self._note_closing()
         except UpstreamError as error:
-            log.debug("a model's server broke a websocket off: %s", error)
+            log.debug("a model's server aborted a websocket: %s", error)
 
     def _note_closing(self) -> None:
         is_closing = self._up.frames.is_closing or self._down.frames.is_closing
