@@ -276,3 +276,16 @@ def test_docs_mention_each_key_of_the_configuration() -> None:
     models = {str(field.alias) for field in ModelSection.model_fields.values()}
 
     assert (TOP_KEYS | models) - set(re.findall(r"\w+", shown)) == set()
+
+
+def test_docs_reliability_counts_the_rows_of_the_catalogue() -> None:
+    """The numbers of covered rows are those of the catalogue, less the rows listed without one."""
+    lines = (ROOT / "tests" / "faults" / "rows.tsv").read_text("utf-8").splitlines()[1:]
+    priorities = [line.split("\t")[1] for line in lines]
+    text = PAGES["reliability.md"]
+    uncovered = len(re.findall(r"^\| [A-E]\d\d \|", text, re.MULTILINE))
+    required = priorities.count("P0")
+
+    assert f"| priority P0 | {required} | {required} |" in text
+    assert f"| all | {len(lines) - uncovered} | {len(lines)} |" in text
+    assert f"lists {len(lines)} faults" in " ".join(text.split())
