@@ -127,3 +127,14 @@ def test_checks_module_exists(check: Any) -> None:
 
     assert check.module.endswith(".py")
     assert (Path(adapters) / check.module).is_file()
+
+
+def test_checks_table_in_the_documentation_matches() -> None:
+    """docs/architecture.md shows the list as it is."""
+    text = (Path(__file__).parents[3] / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = [
+        f"| {check.name} | {', '.join(map(str, check.statuses))} | `{check.module}` |"
+        for check in CHECKS
+    ]
+
+    assert "\n".join(["| --- | --- | --- |", *rows, ""]) in text
