@@ -22,7 +22,7 @@ from tools.swapchart_process import error_of
 from .entry import Attack
 from .target import Target
 
-_WAIT_S = 20.0
+_WAIT_S = 30.0
 _BEATS = Path(gettempdir()) / f"swapchart-attack-{os.getpid()}"
 
 #: Serves one 200 after the interim responses that its second argument names.

@@ -177,8 +177,9 @@ def test_each_background_task_raises_proxy_serves_and_task_is_back(
                 systemd.recv(100)
             except BlockingIOError:
                 break
-        await asyncio.sleep(1.0)
-        assert systemd.recv(100) == b"WATCHDOG=1"
+        async with asyncio.timeout(LONG_S):
+            loop = asyncio.get_running_loop()
+            assert await loop.sock_recv(systemd, 100) == b"WATCHDOG=1"
         again = " ".join(victims())
         missing = [name for name in EXPECTED if name not in again]
         assert not missing, again

@@ -168,13 +168,13 @@ def test_watch_file_never_rests_is_read_at_the_deadline(sources: ConfigFiles) ->
     """Many short writes are no reason to wait for ever."""
 
     def act() -> None:
-        for number in range(40):
+        for number in range(100):
             sources.files[0].write_text(f"models: {{}}\nttl: {number}\n")
             time.sleep(0.02)
 
     told = asyncio.run(watched(sources, act, 0.5))
     assert told
-    assert told[0] < 0.8
+    assert told[0] < 1.8  # before the last write
 
 
 @pytest.mark.parametrize("kind", ["written", "appended", "truncated", "replaced", "deleted", "new"])

@@ -9,12 +9,12 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from tools.loops import NewLoop, new_loop
+from tools.net import LONG_S
 
 from swapchart.adapters.http1.server import client_stream
 from swapchart.adapters.http1.server.client_stream import ClientStream
 
 SIZE = 1_000_000
-LONG_S = 20.0
 PING = b"\x89\x80abcd"
 
 Main = Callable[[ClientStream, socket.socket], Awaitable[None]]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tools.forking import RENEWED_BELOW
+from tools.net import LATE_S, LONG_S
 from tools.rows import row
 
 from swapchart.adapters.process import LocalLauncher, guard_process, procfs
@@ -101,7 +102,7 @@ def members_without_marker(instance: str) -> set[int]:
     return {p.pid for p in procfs.scan() if p.pgid in groups and not procfs.carries(p.pid, marker)}
 
 
-def eventually(is_true: Callable[[], object], within_s: float = 10.0) -> float:
+def eventually(is_true: Callable[[], object], within_s: float = LONG_S) -> float:
     """Wait; returns how long it took, in seconds."""
     began = time.monotonic()
     while not is_true():
@@ -119,7 +120,7 @@ def test_guard_ends_all_trees_of_a_killed_proxy(proxy: subprocess.Popen[bytes]) 
     assert len(tree_of("guard-test", unmarked)) >= 8
     proxy.kill()
 
-    assert eventually(lambda: not tree_of("guard-test", unmarked)) < 3
+    assert eventually(lambda: not tree_of("guard-test", unmarked)) < 2.0 + LATE_S
     eventually(lambda: not is_alive(pid))
 
 
@@ -134,7 +135,7 @@ def test_guard_that_dies_is_replaced_and_ignores_signals(proxy: subprocess.Popen
     unmarked = members_without_marker("guard-test")
     proxy.kill()
 
-    assert eventually(lambda: not tree_of("guard-test", unmarked)) < 3
+    assert eventually(lambda: not tree_of("guard-test", unmarked)) < 2.0 + LATE_S
 
 
 @row("A15")
@@ -146,7 +147,7 @@ def test_guard_ends_all_trees_of_a_proxy_that_fails(
     proxy.send_signal(signal.SIGTERM)
     unmarked = members_without_marker("guard-test")
 
-    assert eventually(lambda: not tree_of("guard-test", unmarked)) < 3
+    assert eventually(lambda: not tree_of("guard-test", unmarked)) < 2.0 + LATE_S
 
 
 @pytest.mark.anyio
@@ -224,7 +225,7 @@ def test_guard_tree_that_forks_every_2_ms_is_ended(tmp_path: Path) -> None:
     with subprocess.Popen(argv, cwd=tmp_path) as proxy:
         eventually(lambda: path.exists() and path.stat().st_size > 20)
         proxy.kill()
-    eventually(lambda: _is_still(path), 10.0)
+    eventually(lambda: _is_still(path))
 
     assert path.stat().st_size > 20
 

@@ -550,11 +550,13 @@ def test_activity_page_of_many_rows_is_fast(tmp_path: Path) -> None:
             await database.call(fill)
             store = ActivityStore(database)
             await store.open()
-            began = time.perf_counter()
-            found = await store.page(ActivityQuery(models=("m",), sort="id"))
-            took = time.perf_counter() - began
+            times = []
+            for _ in range(3):
+                began = time.perf_counter()
+                found = await store.page(ActivityQuery(models=("m",), sort="id"))
+                times.append(time.perf_counter() - began)
             assert (found.total, found.rows[0].id, store.next_id()) == (100_000, 100_000, 100_001)
-            return took
+            return min(times)
         finally:
             database.close()
 

@@ -30,8 +30,6 @@ from swapchart.adapters.proxy.options import ApiKey, ProxyOptions
 from swapchart.adapters.proxy.request import Request
 from swapchart.adapters.proxy.routing import cleaned
 
-LONG_S = 20.0
-
 
 async def hold(received: Received, writer: asyncio.StreamWriter) -> None:
     """Begin a stream, and never end it."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from tools import raw
-from tools.net import free_port, wait_until
+from tools.net import LONG_S, free_port, wait_until
 from tools.rows import row
 from tools.swapchart_process import Proxies, Serve, SwapchartProcess, demo_model
 from tools.tls import PEM
@@ -35,7 +35,6 @@ from websockets.typing import Subprotocol
 
 pytestmark = pytest.mark.slow
 
-LONG_S = 20.0
 _MODEL = str(Path(__file__).parents[2] / "tools" / "websocket_model.py")
 
 
