@@ -1,7 +1,7 @@
-"""A storm: many services, users and operators who do at random whatever they may, one seed.
+"""Random simulation: many services, clients and operators, controlled by one seed.
 
-Everything is drawn from one generator and runs on virtual time, so that a seed is the whole
-story: the same seed gives the same trace, to the last float.
+All random choices come from one generator, and the simulation runs on virtual time, so that the
+same seed gives the same trace, to the last float.
 """
 
 from __future__ import annotations
@@ -38,31 +38,31 @@ from swapchart.runtime.testing import CommandScript, ScriptedLauncher, ServerScr
 
 POINTS = ("beforeStart", "afterStart", "afterHealthy", "afterReady", "beforeStop", "afterStop",
           "onFailure", "suspend", "wake")  # fmt: skip
-NOISE_S, SILENCE_S = 400.0, 2000.0
-#: Nothing a script does takes longer than this to die.
-LONGEST_DEATH_S = 12.0
+LOAD_S, RECOVERY_S = 400.0, 2000.0
+#: Longest time from SIGKILL to the end of a scripted process.
+LONGEST_KILL_S = 12.0
 
 
-def nobody_goes(target: str, running: frozenset[str]) -> frozenset[str]:
-    """Let all run side by side."""
+def no_eviction(target: str, running: frozenset[str]) -> frozenset[str]:
+    """Return no service: all may run side by side."""
     del target, running
     return frozenset()
 
 
 def in_pairs(target: str, running: frozenset[str]) -> frozenset[str]:
-    """Let neighbours exclude each other: s0 and s1, s2 and s3, and so on."""
+    """Return the neighbor of *target*: s0 and s1 exclude each other, and s2 and s3, and so on."""
     return frozenset(n for n in running - {target} if int(n[1:]) // 2 == int(target[1:]) // 2)
 
 
 @dataclass(slots=True)
 class Report:
-    """What a storm came to.
+    """Result of a simulation.
 
     Attributes:
-        seed: Where it all comes from.
-        trace: Everything that happened, line by line.
-        outcomes: What became of the requests, counted.
-        problems: Promises that were broken, in words.
+        seed: Seed of all random choices.
+        trace: All events, one line each.
+        outcomes: Outcome of a request -> number of requests.
+        problems: Violated invariants, in words.
     """
 
     seed: int
@@ -72,34 +72,34 @@ class Report:
 
     @property
     def hash(self) -> str:
-        """A fingerprint of the whole story."""
+        """Digest of the trace."""
         return hashlib.sha256("\n".join(self.trace).encode()).hexdigest()[:16]
 
 
 class Storm:
-    """One storm; `run` it as the main function of `run_virtual`."""
+    """One simulation; its `run` is the main function of `run_virtual`."""
 
     def __init__(self, seed: int) -> None:
         self.report = Report(seed)
         self.rng = rng = random.Random(seed)
         self.names = [f"s{number}" for number in range(rng.randint(2, 6))]
-        self.policy: EvictionPolicy = rng.choice([one_at_a_time, in_pairs, nobody_goes])
+        self.policy: EvictionPolicy = rng.choice([one_at_a_time, in_pairs, no_eviction])
         self.launcher = ScriptedLauncher(
             dict.fromkeys(self.names, self.server), dict.fromkeys(POINTS, self.command)
         )
         self.launcher.commands |= {"settle": self.command, "ctl": self.command}
-        self.is_noisy = True
-        self.waiting = 0
-        self.lives: list[Lifecycle] = []
+        self.has_faults = True
+        self.open_requests = 0
+        self.lifecycles: list[Lifecycle] = []
 
-    # ---- what the world is like
+    # ---- behavior of services and hooks
     def chance(self, probability: float) -> bool:
         return self.rng.random() < probability
 
     def server(self, command: Command, number: int) -> ServerScript:
         del command, number
         rng = self.rng
-        if not self.is_noisy or self.chance(0.4):
+        if not self.has_faults or self.chance(0.4):
             return ServerScript(spawn_s=0.01, healthy_s=rng.uniform(0, 5), terminate_s=0.5)
         errors = [SpecError("no such file"), EngineError("no memory")]
         return ServerScript(
@@ -111,7 +111,7 @@ class Storm:
             exit_s=rng.expovariate(1 / 30) if self.chance(0.3) else None,
             exit=rng.choice([Exit(code=0), Exit(code=1), Exit(signal=11)]),
             terminate_s=None if self.chance(0.15) else rng.expovariate(1),
-            kill_s=rng.uniform(0, LONGEST_DEATH_S) if self.chance(0.1) else 0.0,
+            kill_s=rng.uniform(0, LONGEST_KILL_S) if self.chance(0.1) else 0.0,
             leaves=rng.choice([0, 0, 0, 2]),
             leaves_s=rng.choice([None, 1.0, 20.0]),
             output=tuple((rng.uniform(0, 60), b"output\n") for _ in range(rng.randint(0, 3))),
@@ -120,7 +120,7 @@ class Storm:
     def command(self, command: Command, number: int) -> CommandScript:
         del command, number
         rng = self.rng
-        if not self.is_noisy or self.chance(0.5):
+        if not self.has_faults or self.chance(0.5):
             return CommandScript(takes_s=rng.choice([0.0, 0.1]))
         return CommandScript(
             takes_s=None if self.chance(0.1) else rng.expovariate(1 / 3),
@@ -146,7 +146,7 @@ class Storm:
         }
         start_limit, stall_limit = rng.choice([None, 20.0, 60.0]), rng.choice([None, 15.0])
         if start_limit is None:
-            stall_limit = 15.0  # without any limit a server that is never healthy may take for ever
+            stall_limit = 15.0  # without a limit, a server that is never healthy starts forever
         timings = Timings(
             start_limit=start_limit, stall_limit=stall_limit,
             idle_limit=rng.choice([None, 5.0, 30.0]), doze_limit=rng.choice([None, 3.0, 20.0]),
@@ -168,17 +168,17 @@ class Storm:
             check_url=None if self.chance(0.1) else "http://x/",
         )  # fmt: skip
 
-    # ---- who lives in it
-    async def user(self, supervisor: Supervisor) -> None:
+    # ---- clients and operators
+    async def client(self, supervisor: Supervisor) -> None:
         rng = self.rng
-        name, patience_s = rng.choice(self.names), rng.choice([0.0, 1.0, 20.0, 1e6])
+        name, timeout_s = rng.choice(self.names), rng.choice([0.0, 1.0, 20.0, 1e6])
         hold_s, priority = rng.expovariate(1 / 4), rng.choice([0, 0, 0, 5])
-        self.waiting += 1
+        self.open_requests += 1
         outcome = "left"
         try:
-            with anyio.move_on_after(patience_s):
-                client = f"client {self.waiting % 3}"
-                await supervisor.acquire(name, priority=priority, client=client)
+            with anyio.move_on_after(timeout_s):
+                identity = f"client {self.open_requests % 3}"
+                await supervisor.acquire(name, priority=priority, client=identity)
                 outcome = "served"
                 try:
                     await anyio.sleep(hold_s)
@@ -188,9 +188,9 @@ class Storm:
             outcome = error.code
         except KeyError:
             outcome = "unknown"
-        self.waiting -= 1
+        self.open_requests -= 1
         self.report.outcomes[outcome] += 1
-        self.say(f"{name} {outcome}")
+        self.record(f"{name} {outcome}")
 
     async def operator(self, supervisor: Supervisor) -> None:
         name = self.rng.choice(self.names)
@@ -198,79 +198,80 @@ class Storm:
             supervisor.add(self.spec(name))
             return
         life = supervisor[name]
-        orders: list[Callable[[], Awaitable[object]]] = [
+        coroutines: list[Callable[[], Awaitable[object]]] = [
             lambda: supervisor.unload(name), lambda: supervisor.load(name),
             lambda: supervisor.remove(name), supervisor.unload_all,
-            lambda: life.stop("for no reason"), life.wait_stopped,
+            lambda: life.stop("by the operator"), life.wait_stopped,
         ]  # fmt: skip
-        deeds: list[Callable[[], object]] = [
+        functions: list[Callable[[], object]] = [
             lambda: life.post("kill"), lambda: life.post("sleep"), life.note_stall,
             lambda: self.launcher.crash(name), lambda: self.launcher.crash(name, Exit(code=0)),
             lambda: supervisor.update(self.spec(name)), lambda: supervisor.kill(),
         ]  # fmt: skip
-        pick = self.rng.randrange(len(orders) + 2 * len(deeds))
+        pick = self.rng.randrange(len(coroutines) + 2 * len(functions))
         try:
-            if pick < len(orders):
-                await orders[pick]()
+            if pick < len(coroutines):
+                await coroutines[pick]()
             else:
-                deeds[(pick - len(orders)) % len(deeds)]()
+                functions[(pick - len(coroutines)) % len(functions)]()
         except (RequestError, KeyError):
             return
 
-    async def crowd(self, supervisor: Supervisor, tasks: TaskGroup) -> None:
+    async def load(self, supervisor: Supervisor, tasks: TaskGroup) -> None:
         rng = self.rng
-        pace = rng.uniform(0.3, 2.0)
-        end = anyio.current_time() + NOISE_S
+        rate = rng.uniform(0.3, 2.0)
+        end = anyio.current_time() + LOAD_S
         while anyio.current_time() < end:
             for _ in range(rng.choice([1, 1, 1, 8])):
-                tasks.start_soon(self.user, supervisor)
+                tasks.start_soon(self.client, supervisor)
             if self.chance(0.25):
                 tasks.start_soon(self.operator, supervisor)
-            await anyio.sleep(rng.expovariate(pace))
+            await anyio.sleep(rng.expovariate(rate))
 
-    # ---- the story
+    # ---- the simulation
     async def run(self) -> Report:
-        """Rage, fall silent, end; then look for what is left."""
+        """Run under load, recover and shut down; then check the end."""
         queue = QueueLimits(
             length=self.rng.choice([5, 512]), timeout_s=self.rng.choice([10.0, 100.0]),
             max_wait_s=self.rng.choice([1.0, 30.0]),
             min_residency_s=self.rng.choice([0.0, 5.0]),
         )  # fmt: skip
-        is_cut_short = self.chance(0.3)
+        ends_early = self.chance(0.3)
         async with anyio.create_task_group() as tasks:
             supervisor = Supervisor(
                 self.launcher, [self.spec(name) for name in self.names], policy=self.policy,
                 queue=queue, rng=random.Random(self.report.seed), stop_limit_s=60.0,
             )  # fmt: skip
             async with supervisor:
-                supervisor.listen(lambda record: self.heard(supervisor, record))
-                with anyio.move_on_after(NOISE_S / 2 if is_cut_short else 1e9):
-                    await self.crowd(supervisor, tasks)
-                    self.is_noisy = False
-                    await self.fall_silent(supervisor)
-        self.look_back()
+                supervisor.listen(lambda transition: self.on_transition(supervisor, transition))
+                with anyio.move_on_after(LOAD_S / 2 if ends_early else 1e9):
+                    await self.load(supervisor, tasks)
+                    self.has_faults = False
+                    await self.recover(supervisor)
+        self.check_end()
         return self.report
 
-    async def fall_silent(self, supervisor: Supervisor) -> None:
-        """Without users and accidents, all settle within their limits."""
+    async def recover(self, supervisor: Supervisor) -> None:
+        """Without clients and faults, all services reach a state of rest within their limits."""
         for _ in range(20):
-            await anyio.sleep(SILENCE_S / 20)
-            self.look(supervisor)
-        if self.waiting:
-            self.complain(f"{self.waiting} requests still wait or are served")
+            await anyio.sleep(RECOVERY_S / 20)
+            self.check(supervisor)
+        if self.open_requests:
+            self.report_problem(f"{self.open_requests} requests still wait or are in flight")
         for life in supervisor.lifecycles():
             name, quiet = life.spec.name, ("stopped", "ready", "asleep", "tripped", "half_open")
             if life.state not in quiet and anyio.current_time() - life.since > 200.0:
-                self.complain(f"{name} does not come to rest: {life.state}")
+                self.report_problem(f"{name} does not reach a state of rest: {life.state}")
             entry = supervisor.scheduler.services[name]
             if entry.granted or life.in_flight or life.waiting:
-                self.complain(f"{name}: counters are not zero")
+                self.report_problem(f"{name}: counters are not zero")
         if supervisor.scheduler.queue or supervisor.scheduler.swaps:
-            self.complain("the queue is not empty")
+            self.report_problem("the queue is not empty")
 
-    # ---- what must hold
-    def heard(self, supervisor: Supervisor, record: Transition) -> None:
-        self.say(f"{record.service} {record.source} {record.event} {record.target}")
+    # ---- invariants
+    def on_transition(self, supervisor: Supervisor, transition: Transition) -> None:
+        source, target = transition.source, transition.target
+        self.record(f"{transition.service} {source} {transition.event} {target}")
         active = [
             life.spec.name
             for life in supervisor.lifecycles()
@@ -279,38 +280,41 @@ class Storm:
         for name in active:
             others = self.policy(name, frozenset(active) - {name})
             if others:
-                self.complain(f"{name} and {', '.join(sorted(others))} are up together")
-        self.lives += [life for life in supervisor.lifecycles() if life not in self.lives]
+                self.report_problem(f"{name} and {', '.join(sorted(others))} are up together")
+        self.lifecycles += [life for life in supervisor.lifecycles() if life not in self.lifecycles]
 
-    def look(self, supervisor: Supervisor) -> None:
-        """Check what holds when nobody is in the middle of anything."""
+    def check(self, supervisor: Supervisor) -> None:
+        """Check the invariants that hold between steps."""
         for life in supervisor.lifecycles():
             entry = supervisor.scheduler.services[life.spec.name]
             if entry.phase != phase_of(life):
-                self.complain(f"{entry.name}: the scheduler thinks {entry.phase}: {life.state}")
+                self.report_problem(f"{entry.name}: phase {entry.phase} in state {life.state}")
             if not life.is_final and entry.granted < life.waiting + life.in_flight:
-                self.complain(f"{entry.name}: {entry.granted} granted, more than that are there")
+                self.report_problem(
+                    f"{entry.name}: {entry.granted} granted, but more requests"
+                )
 
-    def look_back(self) -> None:
-        """Check what holds when all is over."""
-        if self.waiting:
-            self.complain(f"{self.waiting} requests were never answered")
-        for life in self.lives:
+    def check_end(self) -> None:
+        """Check the invariants that hold after the shutdown."""
+        if self.open_requests:
+            self.report_problem(f"{self.open_requests} requests never ended")
+        for life in self.lifecycles:
             for configuration, event in life.unhandled:
-                self.complain(f"{life.spec.name}: {event} is unhandled in {configuration[-1]}")
+                state = configuration[-1]
+                self.report_problem(f"{life.spec.name}: {event} is unhandled in {state}")
             if life.waiting:
-                self.complain(f"{life.spec.name}: somebody waits there for ever")
+                self.report_problem(f"{life.spec.name}: a request waits forever")
         try:
             self.launcher.assert_ended()
         except AssertionError as error:
-            self.complain(str(error))
+            self.report_problem(str(error))
         self.report.trace += [
             f"{r.at!r} {r.what} {r.name} {r.pid} {r.detail}" for r in self.launcher.records
         ]
 
-    def say(self, text: str) -> None:
+    def record(self, text: str) -> None:
         self.report.trace.append(f"{anyio.current_time()!r} {text}")
 
-    def complain(self, text: str) -> None:
+    def report_problem(self, text: str) -> None:
         if len(self.report.problems) < 20:
             self.report.problems.append(text)

@@ -19,7 +19,7 @@ MOST_BYTES_EACH = 10 << 10
 
 @row("A39")
 def test_ten_thousand_idle_services_take_little_memory_and_no_time() -> None:
-    """Ten KiB each at most, and in an hour not one of them wakes the loop."""
+    """A service takes at most 10 KiB, and in an hour none of them wakes the loop."""
 
     async def main() -> tuple[float, int]:
         loop = asyncio.get_running_loop()
@@ -32,22 +32,22 @@ def test_ten_thousand_idle_services_take_little_memory_and_no_time() -> None:
             async with Supervisor(ScriptedLauncher(), specs):
                 await anyio.sleep(1.0)
                 gc.collect()
-                taken = tracemalloc.get_traced_memory()[0] - before
+                used = tracemalloc.get_traced_memory()[0] - before
                 turns = loop.turns
                 await anyio.sleep(3600.0)
-                return taken / COUNT, loop.turns - turns
+                return used / COUNT, loop.turns - turns
         finally:
             tracemalloc.stop()
 
     bytes_each, turns = run_virtual(main)
 
     assert bytes_each <= MOST_BYTES_EACH
-    assert turns <= 2  # to fall asleep, and to wake up from that very hour
+    assert turns <= 2  # before and after the sleep of an hour
 
 
 @row("A39")
 def test_ten_thousand_services_run_and_stop() -> None:
-    """Each is requested, started, held, unloaded and swept; nothing is left, and all is told."""
+    """Each is requested, started, held, unloaded and swept, and no process is left."""
     launcher = ScriptedLauncher()
     ends: list[str] = []
 

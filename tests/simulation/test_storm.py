@@ -1,4 +1,4 @@
-"""Whatever happens, in whatever order: every request is answered and nothing is left behind."""
+"""Random simulation: every request ends, and no process is left."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tools.rows import row
 from swapchart.runtime.testing import run_virtual
 
 FIXED, FRESH = 20, 5
-#: Seeds that found something once.
-TELLING = (1095, 1179, 1215, 1262, 2320, 2494, 3111, 7803, 939182462)
+#: Seeds that have found a defect.
+REGRESSIONS = (1095, 1179, 1215, 1262, 2320, 2494, 3111, 7803, 939182462)
 
 
 def seeds() -> list[int]:
-    """Take the fixed seeds and some fresh ones; or SWAPCHART_SEEDS, as in 3,5 or 100-200."""
+    """Return fixed and random seeds; or those of SWAPCHART_SEEDS, such as 3,5 or 100-200."""
     given = os.environ.get("SWAPCHART_SEEDS", "")
     if "-" in given:
         first, last = given.split("-")
@@ -29,38 +29,38 @@ def seeds() -> list[int]:
         return [int(seed) for seed in given.split(",")]
     return [
         *range(FIXED),
-        *TELLING,
+        *REGRESSIONS,
         *(random.SystemRandom().randrange(10**6, 10**9) for _ in range(FRESH)),
     ]
 
 
-def rage(seed: int) -> Report:
+def simulate(seed: int) -> Report:
     return run_virtual(Storm(seed).run, seed=seed)
 
 
 @pytest.mark.parametrize("seed", seeds())
 @row("D12")
 def test_storm_leaves_no_process_and_no_request(seed: int) -> None:
-    """Random users, operators and accidents; a failing seed replays with SWAPCHART_SEEDS=seed."""
-    report = rage(seed)
+    """Clients, operators and faults are random; SWAPCHART_SEEDS=seed repeats a failing seed."""
+    report = simulate(seed)
 
-    assert report.problems == [], f"replay with SWAPCHART_SEEDS={seed} (trace {report.hash})"
+    assert report.problems == [], f"repeat with SWAPCHART_SEEDS={seed} (trace {report.hash})"
     assert sum(report.outcomes.values()) > 20
 
 
 def test_storm_with_the_same_seed_repeats() -> None:
-    """To the last float, in this process and in another one with another hash seed."""
+    """The trace is equal to the last float, also in a process with another hash seed."""
     tests = str(Path(__file__).parent.parent)
     script = (
         f"import sys; sys.path.insert(0, {tests!r})\n"
-        "from simulation.test_storm import rage\n"
-        "print(rage(7).hash)\n"
+        "from simulation.test_storm import simulate\n"
+        "print(simulate(7).hash)\n"
     )
-    there = subprocess.run(
+    other_process = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True,
         cwd=tests, env={**os.environ, "PYTHONHASHSEED": "1"},
     )  # fmt: skip
-    here = [rage(7).hash for _ in range(2)]
+    own = [simulate(7).hash for _ in range(2)]
 
-    assert [there.stdout.strip()] * 2 == here
-    assert rage(8).hash != here[0]
+    assert [other_process.stdout.strip()] * 2 == own
+    assert simulate(8).hash != own[0]
