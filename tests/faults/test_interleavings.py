@@ -1,6 +1,6 @@
 """Starts, stops, kills and clients in every order, on virtual time: each call ends, one tree lives.
 
-Each seed is one story; a failure prints its seed.
+Each seed is one scenario; a failure prints its seed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import partial
 import anyio
 import pytest
 from tools.rows import row
-from tools.virtual import World, hook, tell
+from tools.virtual import World, hook, run_scenario
 
 from swapchart.runtime import Exit, RequestError, Timings
 from swapchart.runtime.testing import CommandScript, ServerScript, service
@@ -81,7 +81,7 @@ def test_lifecycle_last_of_any_orders_decides(batch: int) -> None:
         orders = [rng.choice(("load", "unload")) for _ in range(rng.randint(2, 7))]
         pauses = [rng.choice(PAUSES_S) for _ in orders]
 
-        async def story(
+        async def scenario(
             world: World, orders: list[str] = orders, pauses: list[float] = pauses
         ) -> None:
             calls = Calls(world)
@@ -98,8 +98,8 @@ def test_lifecycle_last_of_any_orders_decides(batch: int) -> None:
 
         hooks = {point: (hook(point, timeout_s=4.0),) for point in POINTS if rng.random() < 0.5}
         try:
-            tell(
-                story, service("a", hooks=hooks), servers={"a": servers(rng)},
+            run_scenario(
+                scenario, service("a", hooks=hooks), servers={"a": servers(rng)},
                 commands=commands(rng), seed=seed,
             )  # fmt: skip
         except BaseException as error:
@@ -114,7 +114,7 @@ def test_lifecycle_any_event_at_any_moment_ends_in_order(batch: int) -> None:
     for seed in range(batch, STORIES, BATCHES):
         rng = random.Random(seed)
 
-        async def story(world: World, rng: random.Random = rng) -> None:
+        async def scenario(world: World, rng: random.Random = rng) -> None:
             calls = Calls(world)
             for _ in range(rng.randint(4, 12)):
                 name = rng.choice("ab")
@@ -149,8 +149,8 @@ def test_lifecycle_any_event_at_any_moment_ends_in_order(batch: int) -> None:
         timings = Timings(drain_limit=5.0, idle_limit=rng.choice((None, 6.0)))
         specs = [service(name, hooks=hooks, timings=timings) for name in "ab"]
         try:
-            tell(
-                story, *specs, servers={name: servers(rng) for name in "ab"},
+            run_scenario(
+                scenario, *specs, servers={name: servers(rng) for name in "ab"},
                 commands=commands(rng), seed=seed,
             )  # fmt: skip
         except BaseException as error:

@@ -1,4 +1,4 @@
-"""What becomes of a service that dies, and of those who want it."""
+"""Crashes: restarts, backoff, the circuit breaker, and the requests meanwhile."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import itertools
 import anyio
 import pytest
 from tools.rows import row
-from tools.virtual import World, hook, tell
+from tools.virtual import World, hook, run_scenario
 
 from swapchart.runtime import EngineError, Exit, LaunchError, SpecError, Timings
 from swapchart.runtime.testing import CommandScript, ScriptedProcess, ServerScript, service
@@ -19,11 +19,11 @@ HANGS = CommandScript(takes_s=None)
 @pytest.mark.parametrize("error", [SpecError("no such file"), LaunchError("no room")])
 @row("A01")
 def test_command_that_cannot_be_started_is_not_tried_again(error: SpecError) -> None:
-    """Twenty waiters get one answer each; no spawn follows before the cooldown or a command."""
+    """All 20 requests are refused, and no spawn follows before the cooldown or a command."""
     script = ServerScript(error=error)
     is_permanent = isinstance(error, SpecError)
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         clients = [world.client("a") for _ in range(20)]
         await world.moment()
         assert {client.outcome for client in clients} == {"spawn_failed"}
@@ -45,14 +45,14 @@ def test_command_that_cannot_be_started_is_not_tried_again(error: SpecError) -> 
         assert trial.outcome == "spawn_failed"
         assert world.launcher.count("spawn") == 2
 
-    tell(story, service("a"), servers={"a": script})
+    run_scenario(scenario, service("a"), servers={"a": script})
 
 
 @row("A01")
 def test_explicit_start_does_not_wait_for_the_cooldown() -> None:
-    """Once the operator has mended the command, load() tries it at once and forgives."""
+    """load() starts the repaired service at once and resets the failure count."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.client("a")
         await world.until("a", "tripped")
         world.launcher.servers["a"] = ServerScript()
@@ -61,7 +61,9 @@ def test_explicit_start_does_not_wait_for_the_cooldown() -> None:
         assert world["a"].state == "ready"
         assert world["a"].failures == 0
 
-    tell(story, service("a"), servers={"a": ServerScript(error=SpecError("no such file"))})
+    run_scenario(
+        scenario, service("a"), servers={"a": ServerScript(error=SpecError("no such file"))}
+    )
 
 
 @pytest.mark.parametrize("exit_s", [0.0, 0.05, 0.5, 100.0])
@@ -70,20 +72,20 @@ def test_explicit_start_does_not_wait_for_the_cooldown() -> None:
 def test_process_that_dies_while_it_starts_fails_requests_at_once(
     exit_s: float, ended: Exit
 ) -> None:
-    """Its waiters get the exit code at the instant of its death, and the tree is swept first."""
+    """Waiting requests get the exit code when it dies; the tree is swept first."""
     script = ServerScript(healthy_s=None, exit_s=exit_s, exit=ended, leaves=1)
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         client = world.client("a")
         await world.until("a", "backoff")
         await world.moment()
 
         assert client.outcome == "exited"
-        assert client.ended_at == pytest.approx(client.asked_at + exit_s)
+        assert client.ended_at == pytest.approx(client.requested_at + exit_s)
         assert str(ended) in str(client.error)
 
-    launcher = tell(
-        story, service("a", hooks={"afterStop": (hook("after"),)}), servers={"a": script}
+    launcher = run_scenario(
+        scenario, service("a", hooks={"afterStop": (hook("after"),)}), servers={"a": script}
     )
 
     assert [r.what for r in launcher.records][-4:] == ["sweep", "swept", "run", "ran"]
@@ -91,9 +93,9 @@ def test_process_that_dies_while_it_starts_fails_requests_at_once(
 
 @row("A03")
 def test_crash_while_idle_is_seen_and_the_next_request_starts_one_new_process() -> None:
-    """The rest of the tree is killed, and whoever comes next gets a fresh process."""
+    """The rest of the tree is killed, and the next request gets a new process."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await world.supervisor.load("a")
         world.launcher.crash("a")
         await world.moment()
@@ -104,7 +106,7 @@ def test_crash_while_idle_is_seen_and_the_next_request_starts_one_new_process() 
         await world.moment()
         assert client.outcome == "served"
 
-    launcher = tell(story, service("a"), servers={"a": ServerScript(leaves=3)})
+    launcher = run_scenario(scenario, service("a"), servers={"a": ServerScript(leaves=3)})
 
     assert launcher.count("spawn") == 2
     assert [record.detail for record in launcher.find("swept")] == ["3", "3"]
@@ -112,9 +114,9 @@ def test_crash_while_idle_is_seen_and_the_next_request_starts_one_new_process() 
 
 @row("A04")
 def test_crash_with_requests_in_flight_keeps_their_count() -> None:
-    """Requests of a dead process end in their own time, and none is counted twice or lost."""
+    """Requests of a dead process end later, and each is counted once."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         old = [world.client("a") for _ in range(50)]
         await world.until("a", "ready")
         await world.moment()
@@ -133,16 +135,16 @@ def test_crash_with_requests_in_flight_keeps_their_count() -> None:
         assert world["a"].in_flight == 0
         assert world.supervisor.scheduler.services["a"].granted == 0
 
-    tell(story, service("a"))
+    run_scenario(scenario, service("a"))
 
 
 @row("A05")
 def test_process_that_dies_while_it_is_stopped_has_not_failed() -> None:
-    """Death during draining, beforeStop or the grace period is the stop it was asked for."""
+    """An exit during drain, beforeStop or grace period completes the requested stop."""
     hooks = {"beforeStop": (hook("save"),), "afterStop": (hook("after"),)}
     for state in ("draining", "before_stop", "terminating"):
 
-        async def story(world: World, state: str = state) -> None:
+        async def scenario(world: World, state: str = state) -> None:
             client = world.client("a")
             await world.until("a", "ready")
             await world.moment()
@@ -156,8 +158,8 @@ def test_process_that_dies_while_it_is_stopped_has_not_failed() -> None:
             assert world["a"].state == "stopped"
             assert world["a"].failures == 0
 
-        launcher = tell(
-            story, service("a", hooks=hooks), servers={"a": ServerScript(terminate_s=None)},
+        launcher = run_scenario(
+            scenario, service("a", hooks=hooks), servers={"a": ServerScript(terminate_s=None)},
             commands={"save": CommandScript(takes_s=5.0)},
         )  # fmt: skip
         assert launcher.programs("a").count("after") == 1
@@ -165,9 +167,9 @@ def test_process_that_dies_while_it_is_stopped_has_not_failed() -> None:
 
 @row("A06")
 def test_late_exit_of_an_earlier_process_is_ignored() -> None:
-    """What an incarnation answers after its life is dropped: the next one is not touched."""
+    """Events of an earlier incarnation are dropped and do not affect the present one."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await world.supervisor.load("a")
         [old] = world.launcher.of("a")
         activities = world["a"]._driver.activities
@@ -180,13 +182,13 @@ def test_late_exit_of_an_earlier_process_is_ignored() -> None:
         assert (world["a"].configuration, world["a"].failures, len(world.trace)) == before
         assert world["a"].last_exit is None
 
-    tell(story, service("a"))
+    run_scenario(scenario, service("a"))
 
 
 @pytest.mark.parametrize("duration_s", [0.0, 0.5, 3.0])
 @row("A07")
 def test_crash_loop_backs_off_trips_and_refuses_at_once(duration_s: float) -> None:
-    """Under constant demand: pauses of 1, 2, 4, 8 s, five starts, then 503 with Retry-After."""
+    """Under constant load: pauses of 1, 2, 4, 8 s, five starts, then 503 with Retry-After."""
     script = ServerScript(healthy_s=None, exit_s=duration_s, exit=Exit(code=1))
     starts: list[float] = []
 
@@ -195,7 +197,7 @@ def test_crash_loop_backs_off_trips_and_refuses_at_once(duration_s: float) -> No
             world.client("a")
             await anyio.sleep(0.25)
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.spawn(ask_all_the_time, world)
         await world.until("a", "tripped")
         tripped_at = world.now
@@ -211,7 +213,7 @@ def test_crash_loop_backs_off_trips_and_refuses_at_once(duration_s: float) -> No
         starts.extend(record.at for record in world.launcher.find("spawn"))
         assert set(world.outcomes()) <= {"exited", "failed"}
 
-    tell(story, service("a"), servers={"a": script})
+    run_scenario(scenario, service("a"), servers={"a": script})
 
     gaps = [later - earlier - duration_s for earlier, later in itertools.pairwise(starts[:4])]
     assert gaps == pytest.approx([1.0, 2.0, 4.0], rel=0.11, abs=0.3)
@@ -221,10 +223,10 @@ def test_crash_loop_backs_off_trips_and_refuses_at_once(duration_s: float) -> No
 
 @row("A07")
 def test_after_the_cooldown_one_trial_decides() -> None:
-    """Half open lets one start through: failing closes it again, success and time forgive all."""
+    """Half open allows one start: a failure opens the breaker again, success closes it."""
     good, bad = ServerScript(healthy_s=1.0), EXITS
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         while world["a"].state != "tripped":
             world.client("a")
             await anyio.sleep(0.25)
@@ -247,11 +249,11 @@ def test_after_the_cooldown_one_trial_decides() -> None:
         await anyio.sleep(60.0)
         assert world["a"].failures == 0
 
-    tell(story, service("a"), servers={"a": [bad] * 6 + [good]})
+    run_scenario(scenario, service("a"), servers={"a": [bad] * 6 + [good]})
 
 
 def test_service_that_recovers_starts_again_from_the_shortest_pause() -> None:
-    """Ready for the stable time, earlier failures are forgiven; before that they are not."""
+    """The failure count is reset after the stable time in `ready`, not before."""
 
     async def pause(world: World) -> float:
         world.launcher.crash("a")
@@ -259,7 +261,7 @@ def test_service_that_recovers_starts_again_from_the_shortest_pause() -> None:
         assert world["a"].state == "backoff"
         return await world.until("a", "starting")
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await world.supervisor.load("a")
         assert await pause(world) == pytest.approx(1.0, rel=0.11)
         await world.until("a", "ready")
@@ -268,7 +270,7 @@ def test_service_that_recovers_starts_again_from_the_shortest_pause() -> None:
         await anyio.sleep(61.0)
         assert await pause(world) == pytest.approx(1.0, rel=0.11)
 
-    tell(story, service("a", restart="permanent"))
+    run_scenario(scenario, service("a", restart="permanent"))
 
 
 @pytest.mark.parametrize(
@@ -284,25 +286,25 @@ def test_service_that_recovers_starts_again_from_the_shortest_pause() -> None:
     ],
 )
 def test_restart_policy_decides_on_a_restart(restart: str, ended: Exit, comes_back: bool) -> None:
-    """Temporary never, transient after a failure, permanent always: without anybody asking."""
+    """`temporary` never, transient after a failure, permanent always: without a request."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await world.supervisor.load("a")
         world.launcher.crash("a", ended)
         await world.moment()
         state = "ready" if comes_back else "stopped"
         assert await world.until("a", state) == pytest.approx(1.0, rel=0.11)
 
-    launcher = tell(story, service("a", restart=restart))
+    launcher = run_scenario(scenario, service("a", restart=restart))
 
     assert launcher.count("spawn") == 1 + comes_back
 
 
 @pytest.mark.parametrize("restart", ["transient", "permanent"])
 def test_failed_start_is_retried(restart: str) -> None:
-    """Where it restarts by itself, a failed start does too, up to the breaker and after it."""
+    """A service that restarts by itself retries a failed start, also after the breaker."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.client("a")
         await world.until("a", "tripped")
         assert world.launcher.count("spawn") == 5
@@ -311,7 +313,7 @@ def test_failed_start_is_retried(restart: str) -> None:
         await world.until("a", "tripped")
         assert world.launcher.count("spawn") == 6
 
-    tell(story, service("a", restart=restart), servers={"a": EXITS})
+    run_scenario(scenario, service("a", restart=restart), servers={"a": EXITS})
 
 
 @pytest.mark.parametrize(
@@ -321,7 +323,7 @@ def test_failed_start_is_retried(restart: str) -> None:
 )  # fmt: skip
 @row("B05")
 def test_crash_in_any_state_ends_in_order(state: str) -> None:
-    """Wherever it dies, its tree is swept, afterStop runs once, and everybody is answered."""
+    """After an exit in any state the tree is swept, afterStop runs once, and every request ends."""
     points = {"before_start": "beforeStart", "after_start": "afterStart",
               "after_healthy": "afterHealthy", "suspending": "suspend", "waking": "wake",
               "before_stop": "beforeStop"}  # fmt: skip
@@ -331,7 +333,7 @@ def test_crash_in_any_state_ends_in_order(state: str) -> None:
         exit_s=0.0 if state in ("before_start", "launching") else None,
     )  # fmt: skip
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         client = world.client("a")
         if state in ("suspending", "asleep", "waking"):
             client.finish()
@@ -355,8 +357,8 @@ def test_crash_in_any_state_ends_in_order(state: str) -> None:
         assert all(c.outcome != "waiting" for c in world.clients)
 
     takes = CommandScript(takes_s=2.0)
-    launcher = tell(
-        story, service("a", hooks=hooks), servers={"a": script},
+    launcher = run_scenario(
+        scenario, service("a", hooks=hooks), servers={"a": script},
         commands={point: takes for point in hooks if point != "afterStop"},
     )  # fmt: skip
 
@@ -364,9 +366,9 @@ def test_crash_in_any_state_ends_in_order(state: str) -> None:
 
 
 def test_start_limit_ends_a_start_with_the_last_probe_result() -> None:
-    """Counted from the first probe; the process is stopped, waiters get the reason."""
+    """It counts from the first probe; the process is stopped, and requests get the reason."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         client = world.client("a")
         await world.until("a", "terminating")
         assert world.now == pytest.approx(90.0)
@@ -375,8 +377,8 @@ def test_start_limit_ends_a_start_with_the_last_probe_result() -> None:
         assert client.outcome == "start_timeout"
         assert "not healthy after 60.0 s; last probe: status 503" in str(client.error)
 
-    launcher = tell(
-        story, service("a", hooks={"beforeStart": (hook("fetch"),)},
+    launcher = run_scenario(
+        scenario, service("a", hooks={"beforeStart": (hook("fetch"),)},
                        timings=Timings(start_limit=60.0)),
         servers={"a": ServerScript(healthy_s=None)},
         commands={"fetch": CommandScript(takes_s=30.0)},
@@ -386,24 +388,24 @@ def test_start_limit_ends_a_start_with_the_last_probe_result() -> None:
 
 
 def test_start_without_limit_is_never_ended() -> None:
-    """None is without limit."""
+    """None means unlimited."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await world.supervisor.load("a")
         assert world.now > 80_000.0
 
-    tell(
-        story, service("a", timings=Timings(start_limit=None)),
+    run_scenario(
+        scenario, service("a", timings=Timings(start_limit=None)),
         servers={"a": ServerScript(healthy_s=80_000.0)},
     )  # fmt: skip
 
 
 def test_stall_limit_restarts_with_each_output() -> None:
-    """A process that prints is slow; ten seconds after its last word it is stalled."""
+    """A process that prints is slow, not stalled; it stalls ten seconds after its last output."""
     output = tuple((at, b".") for at in (6.0, 12.0, 18.0, 25.0))
     script = ServerScript(healthy_s=None, output=output)
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         client = world.client("a")
         await world.until("a", "terminating")
         assert world.now == pytest.approx(35.0)
@@ -412,13 +414,13 @@ def test_stall_limit_restarts_with_each_output() -> None:
         assert client.outcome == "start_stalled"
         assert not world["a"].log.is_watched
 
-    tell(story, service("a", timings=Timings(stall_limit=10.0)), servers={"a": script})
+    run_scenario(scenario, service("a", timings=Timings(stall_limit=10.0)), servers={"a": script})
 
 
 def test_probe_never_outlasts_its_own_limit() -> None:
-    """A health endpoint that accepts and never answers does not hold up the start limit."""
+    """A health endpoint that accepts but never responds does not extend the start limit."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         client = world.client("a")
         await world.until("a", "terminating")
         assert world.now == pytest.approx(60.0)
@@ -426,27 +428,29 @@ def test_probe_never_outlasts_its_own_limit() -> None:
         await world.moment()
         assert "last probe: timeout" in str(client.error)
 
-    tell(
-        story, service("a", timings=Timings(start_limit=60.0, probe=2.0)),
+    run_scenario(
+        scenario, service("a", timings=Timings(start_limit=60.0, probe=2.0)),
         servers={"a": ServerScript(probe_s=1e6)},
     )  # fmt: skip
 
 
 def test_service_without_health_check_is_ready_once_it_runs() -> None:
-    """check_url None: no probe at all."""
+    """With check_url None there is no probe."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await world.supervisor.load("a")
         assert world.now == 0.0
         assert world.launcher.of("a")[0].probes == 0
 
-    tell(story, service("a", check_url=None), servers={"a": ServerScript(healthy_s=None)})
+    run_scenario(
+        scenario, service("a", check_url=None), servers={"a": ServerScript(healthy_s=None)}
+    )
 
 
 def test_launch_refused_by_the_system_is_retried() -> None:
-    """EngineError is temporary: after its pause the next request starts it."""
+    """EngineError is temporary: after the backoff the next request starts the service."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         first = world.client("a")
         await world.until("a", "backoff")
         second = world.client("a", hold_s=1.0)
@@ -455,16 +459,16 @@ def test_launch_refused_by_the_system_is_retried() -> None:
         assert first.outcome == "spawn_failed"
         assert second.outcome == "served"
 
-    tell(
-        story, service("a"),
+    run_scenario(
+        scenario, service("a"),
         servers={"a": [ServerScript(error=EngineError("no memory")), ServerScript()]},
     )  # fmt: skip
 
 
 def test_request_in_backoff_waits_for_the_next_start_unless_it_leaves() -> None:
-    """Whoever comes during the pause is served by the next start; if all leave there is none."""
+    """Requests during a backoff get the next start; if all leave, there is none."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.client("a")
         await world.until("a", "backoff")
         leaver = world.client("a")
@@ -477,14 +481,14 @@ def test_request_in_backoff_waits_for_the_next_start_unless_it_leaves() -> None:
         await world.until("a", "stopped")
         assert world.launcher.count("spawn") == 1
 
-    tell(story, service("a"), servers={"a": [EXITS, ServerScript()]})
+    run_scenario(scenario, service("a"), servers={"a": [EXITS, ServerScript()]})
 
 
 @pytest.mark.parametrize("breaks", ["start", "probe", "sweep", "run"])
 def test_launcher_that_raises_leaves_no_request_waiting(
     breaks: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An exception that no port allows is logged, and the life goes on to an end."""
+    """An exception that the port does not allow is logged, and the lifecycle goes on."""
 
     class BrokenError(Exception):
         pass
@@ -493,7 +497,7 @@ def test_launcher_that_raises_leaves_no_request_waiting(
         await anyio.sleep(1.0)
         raise BrokenError
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         owner: object = world.launcher
         if breaks in ("probe", "sweep"):
             owner = ScriptedProcess
@@ -506,23 +510,23 @@ def test_launcher_that_raises_leaves_no_request_waiting(
             assert client.outcome in ("spawn_failed", "start_timeout", "finished")
             assert world["a"].state == "stopped"
 
-    tell(story, service("a", stop_argv=("ctl",)), is_left_in_peace=False)
+    run_scenario(scenario, service("a", stop_argv=("ctl",)), expects_end=False)
 
     assert "BrokenError" in caplog.text
 
 
 def test_pause_is_never_longer_than_its_maximum() -> None:
-    """Doubling ends there, but for the jitter of a tenth."""
+    """Doubling ends at backoff_max, except for a jitter of 10 %."""
     timings = Timings(backoff=1.0, backoff_max=3.0)
     pauses: list[float] = []
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world["a"].start()
         await world.until("a", "tripped")
         pauses.extend(record.seconds for record in world.trace if record.event == "backoff_over")
 
-    tell(
-        story, service("a", timings=timings, intensity=6, restart="transient"),
+    run_scenario(
+        scenario, service("a", timings=timings, intensity=6, restart="transient"),
         servers={"a": ServerScript(exit_s=0.0, exit=Exit(code=1), healthy_s=None)},
     )  # fmt: skip
 

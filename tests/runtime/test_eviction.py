@@ -1,4 +1,4 @@
-"""What must go: groups and the matrix."""
+"""Eviction policies: groups and the matrix."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def group(members: str, **flags: bool) -> Group:
 def test_groups_policy_evicts_as_declared(
     groups: list[Group], target: str, running: str, gone: str
 ) -> None:
-    """The row's group rules hold, the target itself never goes."""
+    """The rules of the row hold, and the target itself is never evicted."""
     assert group_policy(groups)(target, frozenset(running)) == frozenset(gone)
 
 
@@ -78,7 +78,7 @@ def both(*names: str) -> Expression:
 def test_matrix_policy_evicts_as_declared(
     sets: dict[str, Expression], costs: dict[str, int], target: str, running: str, gone: str
 ) -> None:
-    """The cheapest combination that has the target stays; order breaks ties."""
+    """The cheapest combination with the target stays; the order of sets breaks ties."""
     assert matrix_policy(sets, costs)(target, frozenset(running)) == frozenset(gone)
 
 
@@ -95,7 +95,7 @@ def expressions() -> st.SearchStrategy[Expression]:
 
 
 def expand(expression: Expression) -> list[frozenset[str]]:
-    """Every combination, built the naive way."""
+    """Return every combination, by enumeration."""
     match expression:
         case ServiceRef(name=name):
             return [frozenset({name})]
@@ -117,7 +117,7 @@ def expand(expression: Expression) -> list[frozenset[str]]:
 def test_solver_is_as_good_as_trying_every_combination(
     given_sets: list[Expression], target: str, running: frozenset[str], costs: dict[str, int]
 ) -> None:
-    """What goes costs no more than the cheapest of all combinations, and fits one of them."""
+    """The evictions cost no more than by enumeration, and the rest is allowed."""
     sets = {str(index): item for index, item in enumerate(given_sets)}
     gone = matrix_policy(sets, costs)(target, running)
     others = running - {target}
@@ -134,7 +134,7 @@ def test_solver_is_as_good_as_trying_every_combination(
 
 
 def test_solver_never_builds_a_million_combinations() -> None:
-    """Ten choices of ten, ten to the tenth in all: expanding would take hours."""
+    """Ten choices of ten have 10^10 combinations, which would take hours to enumerate."""
     choices = AllOf(
         tuple(
             AnyOf(tuple(ServiceRef(f"m{row}.{column}") for column in range(10)))
@@ -159,7 +159,7 @@ def test_solver_never_builds_a_million_combinations() -> None:
 def test_solver_beyond_its_exact_size_is_as_good(
     given_sets: list[Expression], target: str, running: frozenset[str], costs: dict[str, int]
 ) -> None:
-    """Dropping outcomes that are contained in others loses none of the best ends."""
+    """To drop outcomes that are contained in others loses no best result."""
     sets: dict[str, Expression] = {str(index): item for index, item in enumerate(given_sets)}
     sets["all"] = AllOf((SetRef("0"), SetRef("0"), AnyOf((SetRef("0"), ServiceRef("a")))))
     exact = matrix_policy(sets, costs)(target, running)
@@ -175,7 +175,7 @@ def pairs(count: int) -> Expression:
 
 
 def hostile(kind: str, size: int) -> dict[str, Expression]:
-    """Return sets whose outcomes multiply in one way or another; *size* parts or so."""
+    """Return sets of about *size* parts whose outcomes multiply."""
     few = min(size, 30)
     everything: dict[str, dict[str, Expression]] = {
         "threefold": {
@@ -222,7 +222,7 @@ def hostile(kind: str, size: int) -> dict[str, Expression]:
 @pytest.mark.parametrize("kind", ["threefold", "doubling", "mixed", "chain backwards"])
 @pytest.mark.parametrize("size", [18, 60, 2000])
 def test_solver_hostile_sets_are_solved_in_bounded_time(kind: str, size: int) -> None:
-    """Whatever sets share, a choice is made in a moment, and it is one that the sets allow."""
+    """Whatever services sets share, the choice is fast and allowed."""
     running = frozenset(f"{c}{i}" for c in "ab" for i in range(min(size, 30)))
     policy = matrix_policy(hostile(kind, size))
     began = time.process_time()
@@ -235,7 +235,7 @@ def test_solver_hostile_sets_are_solved_in_bounded_time(kind: str, size: int) ->
 
 @pytest.mark.parametrize("count", [5, 9, 14, 30])
 def test_solver_finds_the_best_where_many_outcomes_are_alike(count: int) -> None:
-    """Two to the count outcomes that share everything: the one that keeps all is found."""
+    """Of 2^count similar outcomes, the one that keeps all services is found."""
     sets: dict[str, Expression] = {
         "s": pairs(count),
         "x": AllOf((SetRef("s"), SetRef("s"), ServiceRef("t"))),

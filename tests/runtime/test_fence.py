@@ -1,4 +1,4 @@
-"""Background tasks: an exception of one ends neither the others nor the program."""
+"""Background tasks: an exception of one ends neither other tasks nor the program."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def failures(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def test_supervised_task_raises_others_go_on(caplog: pytest.LogCaptureFixture) -> None:
-    """The exception is logged with the task's name; the group lives."""
+    """The exception is logged with the task's name, and the group continues."""
     ended: list[str] = []
 
     async def later() -> None:
@@ -44,7 +44,7 @@ def test_supervised_task_raises_others_go_on(caplog: pytest.LogCaptureFixture) -
 def test_kept_task_fails_repeatedly_pauses_grow_and_one_line_is_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It is tried after 1, 2, 4 s and so on up to a minute; the same exception is logged once."""
+    """It restarts after 1, 2, 4 s up to a minute; the same exception is logged once."""
     tries: list[float] = []
 
     async def task() -> None:
@@ -64,7 +64,7 @@ def test_kept_task_fails_repeatedly_pauses_grow_and_one_line_is_logged(
 def test_kept_task_was_stable_its_failure_counts_as_the_first(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """What has run for more than a minute is tried again soon, and its failure is logged."""
+    """A task that ran for more than a minute restarts soon, and its failure is logged."""
     tries: list[float] = []
 
     async def task() -> None:
@@ -83,7 +83,7 @@ def test_kept_task_was_stable_its_failure_counts_as_the_first(
 
 
 def test_kept_task_is_cancelled_ends() -> None:
-    """A cancellation is no failure."""
+    """A cancellation is not a failure."""
 
     async def main() -> None:
         with anyio.move_on_after(1.0) as scope:
@@ -95,7 +95,7 @@ def test_kept_task_is_cancelled_ends() -> None:
 
 @pytest.mark.parametrize("kind", ["start_soon", "keep"])
 def test_shielded_tasks_one_raises_block_goes_on(kind: str) -> None:
-    """The block that opened it is not cancelled, and other tasks can be started."""
+    """The block is not cancelled, and other tasks can be started."""
     ended: list[str] = []
 
     async def work() -> None:
@@ -116,7 +116,7 @@ def test_shielded_tasks_one_raises_block_goes_on(kind: str) -> None:
 
 
 def test_timer_action_raises_other_timers_fire(caplog: pytest.LogCaptureFixture) -> None:
-    """Timers that are due at the same time, or later, fire; the exception is logged."""
+    """Other timers fire at the same time and later; the exception is logged."""
     fired: list[str] = []
 
     def wrong() -> None:

@@ -1,11 +1,11 @@
-"""When hooks run, when they do not, and what their failures lead to."""
+"""Hooks: when they run, when they do not, and the effects of their failures."""
 
 from __future__ import annotations
 
 import anyio
 import pytest
 from tools.rows import row
-from tools.virtual import World, hook, tell
+from tools.virtual import World, hook, run_scenario
 
 from swapchart.runtime import (
     CallAction,
@@ -37,16 +37,18 @@ FAILS = CommandScript(exit=Exit(code=1))
 
 @row("B11")
 def test_hooks_of_one_instance_run_in_order_and_once() -> None:
-    """A life without trouble runs each point once, beforeStop before the signal, afterStop last."""
+    """Without failures each point runs once, beforeStop before the signal, afterStop last."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         client = world.client("a")
         await world.until("a", "ready")
         await world.moment()
         client.finish()
         await world.supervisor.unload("a")
 
-    launcher = tell(story, service("a", hooks=EVERY | {"afterReady": (hook("afterReady"),)}))
+    launcher = run_scenario(
+        scenario, service("a", hooks=EVERY | {"afterReady": (hook("afterReady"),)})
+    )
 
     assert [record.what + record.detail for record in launcher.records] == [
         "runbeforeStart", "ranbeforeStart", "spawn", "spawned", "runafterStart", "ranafterStart",
@@ -57,15 +59,15 @@ def test_hooks_of_one_instance_run_in_order_and_once() -> None:
 
 
 def test_several_actions_of_one_point_run_one_after_the_other() -> None:
-    """The actions of a point run in the order in which they are written, never side by side."""
+    """They run in the order of the configuration, never concurrently."""
     hooks = {"beforeStart": (hook("one"), hook("two"), hook("three"))}
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await world.supervisor.load("a")
 
     takes = CommandScript(takes_s=2.0)
-    launcher = tell(
-        story, service("a", hooks=hooks), commands={"one": takes, "two": takes, "three": takes}
+    launcher = run_scenario(
+        scenario, service("a", hooks=hooks), commands={"one": takes, "two": takes, "three": takes}
     )
 
     assert [(r.what, r.detail) for r in launcher.records[:6]] == [
@@ -75,31 +77,31 @@ def test_several_actions_of_one_point_run_one_after_the_other() -> None:
 
 
 def test_requests_wait_for_after_healthy_but_not_for_after_ready() -> None:
-    """What comes before ready delays the request; what comes after it does not."""
+    """Hooks before ready delay the request; hooks after it do not."""
     hooks = {"afterHealthy": (hook("warm"),), "afterReady": (hook("tell"),)}
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         client = world.client("a", hold_s=100.0)
         await world.until("a", "ready")
         await world.moment()
 
-        assert client.served_at == pytest.approx(client.asked_at + 7.0)
+        assert client.served_at == pytest.approx(client.requested_at + 7.0)
 
-    tell(
-        story, service("a", hooks=hooks),
+    run_scenario(
+        scenario, service("a", hooks=hooks),
         commands={"warm": CommandScript(takes_s=7.0), "tell": CommandScript(takes_s=20.0)},
     )  # fmt: skip
 
 
 def test_hook_environment_has_service_address_and_cause() -> None:
-    """A hook sees the service's own variables and those that say what happens."""
+    """A hook gets the variables of the service and those that describe the event."""
     command = Command(argv=("a",), env={"SLOTS": "4"}, label="a", cwd="/models")
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await world.supervisor.load("a")
         await world.supervisor.unload("a", "made room")
 
-    launcher = tell(story, service("a", command=command, hooks=EVERY))
+    launcher = run_scenario(scenario, service("a", command=command, hooks=EVERY))
     [start] = launcher.environments("beforeStart")
     [healthy] = launcher.environments("afterHealthy")
     [stop] = launcher.environments("beforeStop")
@@ -119,7 +121,7 @@ def test_hook_environment_has_service_address_and_cause() -> None:
 
 
 def test_hook_pid_in_any_text_becomes_the_process_id() -> None:
-    """``${PID}`` in a hook's arguments, URL, headers and body becomes the process id."""
+    """``${PID}`` in arguments, URL, headers and body becomes the process id."""
     hooks = {
         "afterHealthy": (
             Hook(action=RunAction(argv=("gdb", "--pid=${PID}"))),
@@ -135,11 +137,11 @@ def test_hook_pid_in_any_text_becomes_the_process_id() -> None:
     }  # fmt: skip
     seen: list[HttpCall] = []
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await world.supervisor.load("a")
         seen.append(world.http.calls[0])
 
-    launcher = tell(story, service("a", hooks=hooks))
+    launcher = run_scenario(scenario, service("a", hooks=hooks))
     [run], [spawned] = launcher.find("run"), launcher.find("spawned")
 
     assert run.command is not None
@@ -156,9 +158,9 @@ def test_hook_pid_in_any_text_becomes_the_process_id() -> None:
 @pytest.mark.parametrize("point", ["beforeStart", "afterStart", "afterHealthy"])
 @row("B10")
 def test_stop_kills_the_hook_that_runs_at_once(point: str) -> None:
-    """Whatever hook of a start hangs, a stop kills it at once and the start never gets ready."""
+    """A stop kills a hanging hook of a start at once, and the start never becomes ready."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         client = world.client("a")
         await world.until("a", {"beforeStart": "before_start", "afterStart": "after_start",
                                 "afterHealthy": "after_healthy"}[point])  # fmt: skip
@@ -170,7 +172,7 @@ def test_stop_kills_the_hook_that_runs_at_once(point: str) -> None:
         await world.moment()
         assert client.outcome == "stopped"
 
-    launcher = tell(story, service("a", hooks=EVERY), commands={point: HANGS})
+    launcher = run_scenario(scenario, service("a", hooks=EVERY), commands={point: HANGS})
 
     assert [record.detail for record in launcher.find("killed")] == [point]
     later = launcher.programs("a")[launcher.programs("a").index(point) + 1 :]
@@ -178,33 +180,33 @@ def test_stop_kills_the_hook_that_runs_at_once(point: str) -> None:
 
 
 def test_stop_during_after_healthy_is_paired_with_one_before_stop() -> None:
-    """An afterHealthy that began is answered by one beforeStop, which knows of the interruption."""
+    """An afterHealthy that began is follrecovery by one beforeStop, which gets its outcome."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.client("a")
         await world.until("a", "after_healthy")
         await world.at(5.0)
         await world.supervisor.unload("a")
 
-    launcher = tell(story, service("a", hooks=EVERY), commands={"afterHealthy": HANGS})
+    launcher = run_scenario(scenario, service("a", hooks=EVERY), commands={"afterHealthy": HANGS})
     [stop] = launcher.environments("beforeStop")
 
     assert stop["SWAPCHART_AFTER_HEALTHY"] == "interrupted"
 
 
 def test_hook_that_takes_long_to_die_delays_what_comes_after_it() -> None:
-    """No hook runs, and no process is spawned, while a killed one is not gone yet."""
+    """No hook runs and no process is spawned until a killed hook has ended."""
     slow_to_die = CommandScript(takes_s=None, kill_s=3.0)
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.client("a")
         await world.until("a", "before_start")
         await world.at(1.0)
         await world.supervisor.unload("a")
         assert world.now == pytest.approx(4.0)
 
-    launcher = tell(
-        story, service("a", hooks={"beforeStart": (hook("fetch"),)}),
+    launcher = run_scenario(
+        scenario, service("a", hooks={"beforeStart": (hook("fetch"),)}),
         commands={"fetch": slow_to_die},
     )  # fmt: skip
 
@@ -212,13 +214,13 @@ def test_hook_that_takes_long_to_die_delays_what_comes_after_it() -> None:
 
 
 def test_hooks_that_follow_two_cancelled_ones_wait_for_both() -> None:
-    """A hook whose predecessor was cancelled before it began still waits for the one before."""
+    """A hook whose predecessor was cancelled before its start waits for the one before."""
     commands = {
         "afterHealthy": CommandScript(takes_s=None, kill_s=3.0),
         "beforeStop": CommandScript(takes_s=5.0),
     }
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.client("a")
         await world.until("a", "after_healthy")
         await world.at(1.0)
@@ -227,7 +229,7 @@ def test_hooks_that_follow_two_cancelled_ones_wait_for_both() -> None:
         world["a"].post("kill")  # and is cancelled before it has begun
         await world.until("a", "stopped")
 
-    launcher = tell(story, service("a", hooks=EVERY), commands=commands)
+    launcher = run_scenario(scenario, service("a", hooks=EVERY), commands=commands)
 
     assert "beforeStop" not in launcher.programs("a")
     [killed], [after] = launcher.find("killed"), [
@@ -237,9 +239,9 @@ def test_hooks_that_follow_two_cancelled_ones_wait_for_both() -> None:
 
 
 def test_process_that_dies_during_after_healthy_kills_the_hook() -> None:
-    """The end of the process ends the hook that works on it; beforeStop has nobody to ask."""
+    """The exit ends the hook, and no beforeStop runs without a process."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         client = world.client("a")
         await world.until("a", "after_healthy")
         await world.at(5.0)
@@ -250,16 +252,16 @@ def test_process_that_dies_during_after_healthy_kills_the_hook() -> None:
         assert client.error is not None
         assert "killed by signal 11" in str(client.error)
 
-    launcher = tell(story, service("a", hooks=EVERY), commands={"afterHealthy": HANGS})
+    launcher = run_scenario(scenario, service("a", hooks=EVERY), commands={"afterHealthy": HANGS})
 
     assert [record.detail for record in launcher.find("killed")] == ["afterHealthy"]
     assert launcher.programs("a") == ["beforeStart", "afterStart", "afterHealthy", "afterStop"]
 
 
 def test_process_that_dies_during_before_stop_ends_the_stop() -> None:
-    """A process that dies while beforeStop runs needs no signal: the hook is killed, it is over."""
+    """The hook is killed, and no signal is sent."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await world.supervisor.load("a")
         await world.at(1.0)
         world.spawn(world.supervisor.unload, "a")
@@ -271,21 +273,21 @@ def test_process_that_dies_during_before_stop_ends_the_stop() -> None:
         assert world["a"].state == "stopped"
         assert world["a"].failures == 0
 
-    launcher = tell(story, service("a", hooks=EVERY), commands={"beforeStop": HANGS})
+    launcher = run_scenario(scenario, service("a", hooks=EVERY), commands={"beforeStop": HANGS})
 
     assert launcher.count("terminate") == 0
     assert launcher.programs("a")[-2:] == ["beforeStop", "afterStop"]
 
 
 def test_second_stop_does_not_run_before_stop_again() -> None:
-    """Stopping what is being stopped changes nothing; both callers are answered at the end."""
-    answered: list[float] = []
+    """A second stop changes nothing; both callers return at the end."""
+    returned_at: list[float] = []
 
     async def stop(world: World) -> None:
         await world.supervisor.unload("a")
-        answered.append(world.now)
+        returned_at.append(world.now)
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await world.supervisor.load("a")
         for at in (1.0, 2.0, 3.0):
             await world.at(at)
@@ -293,23 +295,23 @@ def test_second_stop_does_not_run_before_stop_again() -> None:
         await world.until("a", "stopped")
         await world.moment()
 
-    launcher = tell(
-        story, service("a", hooks=EVERY), commands={"beforeStop": CommandScript(takes_s=9.0)}
+    launcher = run_scenario(
+        scenario, service("a", hooks=EVERY), commands={"beforeStop": CommandScript(takes_s=9.0)}
     )
 
     assert launcher.programs("a").count("beforeStop") == 1
-    assert answered == pytest.approx([10.0, 10.0, 10.0])
+    assert returned_at == pytest.approx([10.0, 10.0, 10.0])
 
 
 def test_grace_period_begins_after_before_stop() -> None:
-    """A slow hook does not eat the time that the process has to end by itself."""
+    """A slow hook does not shorten the grace period of the process."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await world.supervisor.load("a")
         await world.supervisor.unload("a")
 
-    launcher = tell(
-        story, service("a", hooks=EVERY, timings=Timings(grace=10.0)),
+    launcher = run_scenario(
+        scenario, service("a", hooks=EVERY, timings=Timings(grace=10.0)),
         servers={"a": ServerScript(terminate_s=None)},
         commands={"beforeStop": CommandScript(takes_s=25.0)},
     )  # fmt: skip
@@ -326,17 +328,17 @@ def test_grace_period_begins_after_before_stop() -> None:
 def test_before_stop_that_hangs_or_fails_does_not_prevent_the_signal(
     script: CommandScript, on_error: str
 ) -> None:
-    """Whatever becomes of beforeStop, the stop goes on, and its length is bounded."""
+    """The stop continues after any outcome, and its length is bounded."""
     bad = hook("beforeStop", timeout_s=30.0, on_error=on_error)
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await world.supervisor.load("a")
         await world.supervisor.unload("a")
 
         assert world.now <= 30.0
 
-    launcher = tell(
-        story, service("a", hooks={"beforeStop": (bad,)}), commands={"beforeStop": script}
+    launcher = run_scenario(
+        scenario, service("a", hooks={"beforeStop": (bad,)}), commands={"beforeStop": script}
     )
 
     assert launcher.count("terminate") == 1
@@ -344,15 +346,17 @@ def test_before_stop_that_hangs_or_fails_does_not_prevent_the_signal(
 
 @row("B05")
 def test_after_stop_runs_once_for_each_process_with_its_exit_status() -> None:
-    """A crash runs onFailure and afterStop once each, when the tree is empty, and no beforeStop."""
+    """A crash runs onFailure and afterStop once each after the sweep, and no beforeStop."""
     hooks = EVERY | {"onFailure": (hook("onFailure"),)}
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await world.supervisor.load("a")
         world.launcher.crash("a")
         await world.until("a", "backoff")
 
-    launcher = tell(story, service("a", hooks=hooks), servers={"a": ServerScript(leaves=2)})
+    launcher = run_scenario(
+        scenario, service("a", hooks=hooks), servers={"a": ServerScript(leaves=2)}
+    )
     [after] = launcher.environments("afterStop")
     order = [r.what + r.detail for r in launcher.records][-6:]
 
@@ -366,10 +370,10 @@ def test_after_stop_runs_once_for_each_process_with_its_exit_status() -> None:
 @pytest.mark.parametrize("script", [FAILS, HANGS, CommandScript(error=EngineError("no memory"))])
 @row("B02")
 def test_required_before_start_that_fails_launches_no_process(script: CommandScript) -> None:
-    """A failed beforeStart ends the start: no process, waiters know which hook, afterStop runs."""
+    """The start ends: no process, requests get the name of the hook, afterStop runs."""
     hooks = EVERY | {"beforeStart": (hook("beforeStart", on_error="fail", timeout_s=3.0),)}
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         client = world.client("a")
         await world.until("a", "backoff")
         await world.moment()
@@ -379,7 +383,7 @@ def test_required_before_start_that_fails_launches_no_process(script: CommandScr
         assert "beforeStart" in str(client.error)
         assert client.error.status_hint == 502
 
-    launcher = tell(story, service("a", hooks=hooks), commands={"beforeStart": script})
+    launcher = run_scenario(scenario, service("a", hooks=hooks), commands={"beforeStart": script})
 
     assert launcher.count("spawn") == 0
     assert launcher.programs("a") == ["beforeStart", "afterStop"]
@@ -388,10 +392,10 @@ def test_required_before_start_that_fails_launches_no_process(script: CommandScr
 @pytest.mark.parametrize("point", ["afterStart", "afterHealthy"])
 @row("B03")
 def test_required_hook_that_fails_undoes_the_start(point: str) -> None:
-    """A failed hook after the launch stops the process again; nobody is routed to it."""
+    """A failed hook after the launch stops the process; no request is admitted."""
     hooks = EVERY | {point: (hook(point, on_error="fail"),)}
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         client = world.client("a")
         await world.until("a", "backoff")
         await world.moment()
@@ -399,7 +403,7 @@ def test_required_hook_that_fails_undoes_the_start(point: str) -> None:
         assert client.outcome == "hook_failed"
         assert "ready" not in world.states("a")
 
-    launcher = tell(story, service("a", hooks=hooks), commands={point: FAILS})
+    launcher = run_scenario(scenario, service("a", hooks=hooks), commands={point: FAILS})
 
     assert launcher.count("terminate") == 1
     assert ("beforeStop" in launcher.programs("a")) == (point == "afterHealthy")
@@ -407,26 +411,26 @@ def test_required_hook_that_fails_undoes_the_start(point: str) -> None:
 
 @pytest.mark.parametrize("on_error", ["warn", "ignore"])
 def test_optional_hook_that_fails_does_not_stop_the_start(on_error: str) -> None:
-    """A failure that is to be warned of or ignored leaves the start alone; only a warning shows."""
+    """With warn or ignore the start goes on; only warn writes to the log."""
     hooks = {"afterHealthy": (hook("warm", on_error=on_error), hook("next"))}
     shown: list[bytes] = []
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await world.supervisor.load("a")
         shown.append(world["a"].log.history())
         assert world["a"].after_healthy == "failed"
 
-    launcher = tell(story, service("a", hooks=hooks), commands={"warm": FAILS})
+    launcher = run_scenario(scenario, service("a", hooks=hooks), commands={"warm": FAILS})
 
     assert launcher.programs("a") == ["warm", "next"]
     assert (b"afterHealthy hook failed: run warm: exit code 1" in shown[0]) == (on_error == "warn")
 
 
 def test_failed_hook_is_tried_again_after_its_pause() -> None:
-    """A hook with retries is tried so often, so far apart, and its last outcome counts."""
+    """Retries come after their pause, and the last outcome counts."""
     hooks = {"afterHealthy": (hook("warm", retries=2, delay_s=3.0, on_error="fail"),)}
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await world.supervisor.load("a")
         [result] = next(r.hooks for r in world.trace if r.source == "after_healthy")
 
@@ -434,8 +438,8 @@ def test_failed_hook_is_tried_again_after_its_pause() -> None:
         assert result.attempts == 3
         assert result.seconds == pytest.approx(6.0)
 
-    launcher = tell(
-        story, service("a", hooks=hooks), commands={"warm": [FAILS, FAILS, CommandScript()]}
+    launcher = run_scenario(
+        scenario, service("a", hooks=hooks), commands={"warm": [FAILS, FAILS, CommandScript()]}
     )
     times = [record.at for record in launcher.find("run")]
 
@@ -444,11 +448,11 @@ def test_failed_hook_is_tried_again_after_its_pause() -> None:
 
 @row("B01")
 def test_hook_that_hangs_is_killed_at_its_timeout() -> None:
-    """A hook has its own limit, and the health check's limit is not charged for it."""
+    """The hook has its own timeout, which does not count toward the start limit."""
     hooks = {"afterHealthy": (hook("warm", timeout_s=30.0),)}
     spec = service("a", hooks=hooks, timings=Timings(start_limit=10.0))
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         client = world.client("a", hold_s=1.0)
         await world.until("a", "ready")
         [result] = next(r.hooks for r in world.trace if r.source == "after_healthy")
@@ -458,7 +462,7 @@ def test_hook_that_hangs_is_killed_at_its_timeout() -> None:
         await world.moment()
         assert client.outcome == "served"
 
-    launcher = tell(story, spec, servers={"a": ServerScript(healthy_s=8.9)},
+    launcher = run_scenario(scenario, spec, servers={"a": ServerScript(healthy_s=8.9)},
                     commands={"warm": HANGS})  # fmt: skip
 
     assert launcher.count("killed") == 1
@@ -466,10 +470,10 @@ def test_hook_that_hangs_is_killed_at_its_timeout() -> None:
 
 @pytest.mark.parametrize("leaver", ["one", "all"])
 def test_client_that_leaves_during_after_healthy_does_not_end_it(leaver: str) -> None:
-    """Clients may go while a hook runs: the start goes on, and the idle limit counts from ready."""
+    """The start goes on without clients, and the idle limit counts from ready."""
     spec = service("a", hooks=EVERY, timings=Timings(idle_limit=50.0))
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         clients = [world.client("a", hold_s=0.0) for _ in range(3)]
         await world.until("a", "after_healthy")
         await world.at(5.0)
@@ -480,22 +484,22 @@ def test_client_that_leaves_during_after_healthy_does_not_end_it(leaver: str) ->
         await world.until("a", "stopped")
         assert world.now == pytest.approx(70.0)
 
-    launcher = tell(story, spec, commands={"afterHealthy": CommandScript(takes_s=20.0)})
+    launcher = run_scenario(scenario, spec, commands={"afterHealthy": CommandScript(takes_s=20.0)})
 
     assert launcher.programs("a") == list(POINTS)
 
 
 # ---- the stop command
 def test_stop_command_replaces_the_signal_and_comes_after_before_stop() -> None:
-    """With cmdStop the order is beforeStop, cmdStop, and no SIGTERM when it went well."""
+    """The order is beforeStop, then cmdStop, and no SIGTERM if it succeeds."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await world.supervisor.load("a")
         await world.supervisor.unload("a")
         assert world["a"].state == "stopped"
 
-    launcher = tell(
-        story, service("a", hooks=EVERY, stop_argv=("ctl", "stop", "${PID}")),
+    launcher = run_scenario(
+        scenario, service("a", hooks=EVERY, stop_argv=("ctl", "stop", "${PID}")),
         servers={"a": ServerScript(terminate_s=2.0)},
         commands={"ctl": CommandScript(signals="a")},
     )  # fmt: skip
@@ -511,15 +515,15 @@ def test_stop_command_replaces_the_signal_and_comes_after_before_stop() -> None:
 
 @pytest.mark.parametrize("script", [FAILS, CommandScript(error=EngineError("no memory"))])
 def test_stop_command_that_fails_is_replaced_by_the_signal(script: CommandScript) -> None:
-    """A cmdStop that fails leaves a line in the log, and SIGTERM is sent after all."""
+    """A failed cmdStop is logged, and SIGTERM is sent."""
     shown: list[bytes] = []
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await world.supervisor.load("a")
         await world.supervisor.unload("a")
         shown.append(world["a"].log.history())
 
-    launcher = tell(story, service("a", stop_argv=("ctl",)), commands={"ctl": script})
+    launcher = run_scenario(scenario, service("a", stop_argv=("ctl",)), commands={"ctl": script})
 
     assert launcher.count("terminate") == 1
     assert launcher.count("kill") == 0
@@ -527,14 +531,14 @@ def test_stop_command_that_fails_is_replaced_by_the_signal(script: CommandScript
 
 
 def test_stop_command_that_hangs_does_not_save_the_process() -> None:
-    """The grace period runs from cmdStop on: at its end the process and the command are killed."""
+    """The grace period counts from cmdStop; at its end process and command are killed."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await world.supervisor.load("a")
         await world.supervisor.unload("a")
         assert world.now == pytest.approx(10.0)
 
-    launcher = tell(story, service("a", stop_argv=("ctl",)), commands={"ctl": HANGS})
+    launcher = run_scenario(scenario, service("a", stop_argv=("ctl",)), commands={"ctl": HANGS})
 
     assert launcher.count("kill") == 1
     assert [record.detail for record in launcher.find("killed")] == ["ctl"]
@@ -553,11 +557,11 @@ def test_stop_command_that_hangs_does_not_save_the_process() -> None:
 )
 @row("B15")
 def test_http_hook_succeeds_with_2xx_only(answer: HttpAnswer, outcome: str) -> None:
-    """Any other status, an error and a timeout are failures; nothing is sent a second time."""
+    """Any other status, an error and a timeout are failures; the request is not repeated."""
     call = HttpCall(method="POST", url="http://127.0.0.1:5800/slots/0?action=restore")
     hooks = {"afterHealthy": (Hook(action=HttpAction(call=call), timeout_s=5.0),)}
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.http.answers[call.url] = [answer]
         await world.supervisor.load("a")
         [result] = next(r.hooks for r in world.trace if r.source == "after_healthy")
@@ -566,15 +570,15 @@ def test_http_hook_succeeds_with_2xx_only(answer: HttpAnswer, outcome: str) -> N
         assert result.action == "POST http://127.0.0.1:5800/slots/0"
         assert len(world.http.calls) == 1
 
-    tell(story, service("a", hooks=hooks))
+    run_scenario(scenario, service("a", hooks=hooks))
 
 
 def test_http_hook_may_expect_another_status() -> None:
-    """Declared statuses replace 2xx."""
+    """Expected statuses replace 2xx."""
     call = HttpCall(method="GET", url="http://h/", expect=frozenset({404}))
     hooks = {"afterHealthy": (Hook(action=HttpAction(call=call)),)}
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.http.answers[call.url] = [HttpAnswer(status=404), HttpAnswer(status=200)]
         for expected in ("ok", "failed"):
             await world.supervisor.load("a")
@@ -582,20 +586,20 @@ def test_http_hook_may_expect_another_status() -> None:
             await world.supervisor.unload("a")
             assert result.outcome == expected
 
-    tell(story, service("a", hooks=hooks))
+    run_scenario(scenario, service("a", hooks=hooks))
 
 
 @pytest.mark.parametrize("error", [ValueError("mine"), TimeoutError("mine"), OSError("mine")])
 @row("B18")
 def test_function_hook_that_raises_has_failed(error: Exception) -> None:
-    """Whatever a user's function raises is a failure with its name and text, nothing more."""
+    """An exception of a function is a failure with its name and text."""
 
     async def broken(_: HookContext) -> None:
         raise error
 
     hooks = {"afterHealthy": (Hook(action=CallAction(function=broken)),)}
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await world.supervisor.load("a")
         [result] = next(r.hooks for r in world.trace if r.source == "after_healthy")
 
@@ -603,12 +607,12 @@ def test_function_hook_that_raises_has_failed(error: Exception) -> None:
         assert result.detail == f"{type(error).__name__}: mine"
         assert "broken" in result.action
 
-    tell(story, service("a", hooks=hooks))
+    run_scenario(scenario, service("a", hooks=hooks))
 
 
 @row("B18")
 def test_function_hook_gets_the_context_and_is_cancelled_at_its_timeout() -> None:
-    """A function is awaited with what a command would see in its environment."""
+    """The function gets the facts that a command finds in its environment."""
     seen: list[HookContext] = []
 
     async def slow(context: HookContext) -> None:
@@ -617,11 +621,11 @@ def test_function_hook_gets_the_context_and_is_cancelled_at_its_timeout() -> Non
 
     hooks = {"afterHealthy": (Hook(action=CallAction(function=slow), timeout_s=4.0),)}
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await world.supervisor.load("a")
         assert world.now == pytest.approx(4.0)
 
-    tell(story, service("a", hooks=hooks))
+    run_scenario(scenario, service("a", hooks=hooks))
 
     assert seen[0].service == "a"
     assert seen[0].pid is not None
@@ -629,7 +633,7 @@ def test_function_hook_gets_the_context_and_is_cancelled_at_its_timeout() -> Non
 
 
 def test_http_hook_without_client_fails_with_a_clear_message() -> None:
-    """A supervisor that was given no client says so in the log of the service."""
+    """The log of the service says that the supervisor has no HTTP client."""
     call = HttpCall(method="GET", url="http://h/")
     spec = service("a", hooks={"beforeStart": (Hook(action=HttpAction(call=call)),)})
 
@@ -644,10 +648,10 @@ def test_http_hook_without_client_fails_with_a_clear_message() -> None:
 # ---- exactly once
 @row("B12")
 def test_hook_ids_differ_for_each_start() -> None:
-    """Hooks of one start share its number, and no two starts share one, failed ones included."""
+    """Hooks of one start share a number, which differs for each start, failed ones too."""
     hooks = EVERY | {"beforeStart": (hook("beforeStart", on_error="fail"),)}
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         for _ in range(4):
             client = world.client("a", hold_s=0.0)
             await world.moment()
@@ -655,8 +659,8 @@ def test_hook_ids_differ_for_each_start() -> None:
             await world.moment()
             assert client.outcome != "waiting"
 
-    launcher = tell(
-        story, service("a", hooks=hooks),
+    launcher = run_scenario(
+        scenario, service("a", hooks=hooks),
         commands={"beforeStart": [CommandScript(), FAILS, FAILS, CommandScript()]},
     )  # fmt: skip
     ids = [
@@ -669,14 +673,14 @@ def test_hook_ids_differ_for_each_start() -> None:
 
 
 def test_before_start_does_not_see_how_an_earlier_process_ended() -> None:
-    """A new start begins with a clean slate: no exit of the last one, no outcome of its hooks."""
+    """A new start has no exit and no hook outcomes of the last one."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         for _ in range(2):
             await world.supervisor.load("a")
             await world.supervisor.unload("a")
 
-    launcher = tell(story, service("a", hooks=EVERY))
+    launcher = run_scenario(scenario, service("a", hooks=EVERY))
     _, second = launcher.environments("beforeStart")
 
     assert second["SWAPCHART_EXIT"] == ""
@@ -684,19 +688,19 @@ def test_before_start_does_not_see_how_an_earlier_process_ended() -> None:
     assert second["SWAPCHART_INCARNATION"] == "2"
 
 
-# ---- in a hurry
+# ---- kill and shutdown
 @row("B13")
 def test_kill_skips_before_stop_and_shortens_other_hooks() -> None:
-    """Once somebody asked to kill, no beforeStop runs, and afterStop gets a second at most."""
+    """After a kill no beforeStop runs, and afterStop has at most a second."""
     hooks = EVERY | {"afterStop": (hook("afterStop", retries=5),)}
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await world.supervisor.load("a")
         world["a"].post("kill")
         await world.until("a", "stopped")
         assert world.now == pytest.approx(1.0)
 
-    launcher = tell(story, service("a", hooks=hooks), commands={"afterStop": HANGS})
+    launcher = run_scenario(scenario, service("a", hooks=hooks), commands={"afterStop": HANGS})
 
     assert "beforeStop" not in launcher.programs("a")
     assert launcher.programs("a").count("afterStop") == 1
@@ -704,9 +708,9 @@ def test_kill_skips_before_stop_and_shortens_other_hooks() -> None:
 
 @row("B13")
 def test_kill_shortens_an_after_stop_that_runs() -> None:
-    """A kill that comes while afterStop runs leaves it one more second, and it runs once."""
+    """A kill during afterStop leaves it one more second, and it runs once."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await world.supervisor.load("a")
         world.spawn(world.supervisor.unload, "a")
         await world.until("a", "after_stop")
@@ -715,18 +719,18 @@ def test_kill_shortens_an_after_stop_that_runs() -> None:
         await world.until("a", "stopped")
         assert world.now == pytest.approx(6.0)
 
-    launcher = tell(story, service("a", hooks=EVERY), commands={"afterStop": HANGS})
+    launcher = run_scenario(scenario, service("a", hooks=EVERY), commands={"afterStop": HANGS})
 
     assert launcher.programs("a").count("afterStop") == 1
 
 
 @pytest.mark.parametrize("point", ["beforeStart", "beforeStop", "onFailure"])
 def test_kill_ends_the_other_hooks_at_once(point: str) -> None:
-    """A kill does not wait for the hook that runs, whichever it is."""
+    """A kill does not wait for a running hook of any other point."""
     hooks = {point: (hook(point, on_error="fail"),)}
     state = {"beforeStart": "before_start", "beforeStop": "before_stop", "onFailure": "on_failure"}
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.client("a", hold_s=0.0)
         if point != "beforeStart":
             await world.until("a", "ready")
@@ -741,21 +745,21 @@ def test_kill_ends_the_other_hooks_at_once(point: str) -> None:
         await world.until("a", "stopped")
         assert world.now == pytest.approx(5.0)
 
-    launcher = tell(story, service("a", hooks=hooks), commands={point: HANGS})
+    launcher = run_scenario(scenario, service("a", hooks=hooks), commands={point: HANGS})
 
     assert launcher.count("killed") == 1
 
 
 def test_hooks_fit_into_the_time_that_a_shutdown_has() -> None:
-    """A beforeStop that would outlast the shutdown is cut, and the process is still ended."""
+    """A beforeStop that would exceed the shutdown is killed, and the process still ends."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await world.supervisor.load("a")
         await world.supervisor.shutdown(20.0)
         assert world.now == pytest.approx(20.0)
 
-    launcher = tell(
-        story, service("a", hooks={"beforeStop": (hook("save", timeout_s=1000.0),)}),
+    launcher = run_scenario(
+        scenario, service("a", hooks={"beforeStop": (hook("save", timeout_s=1000.0),)}),
         commands={"save": HANGS},
     )  # fmt: skip
 
@@ -763,21 +767,21 @@ def test_hooks_fit_into_the_time_that_a_shutdown_has() -> None:
     assert launcher.count("killed", "a") == 1
 
 
-# ---- owed by an earlier run
+# ---- pending from an earlier run
 @row("B14")
 def test_pending_hooks_of_an_earlier_run_run_before_the_start() -> None:
-    """Its afterStop hooks run once, as that run's; requests for the service wait, others do not."""
-    paid: list[float] = []
+    """The afterStop hooks of that run are run once; requests for the service wait for them."""
+    done: list[float] = []
 
-    async def story(world: World) -> None:
-        owed = world.supervisor.hook_recovery
-        owed.run("a", 7, lambda: paid.append(world.now))
-        owed.run("a", 7, lambda: paid.append(world.now))  # twice in a journal: once is enough
-        owed.run("none", 1, lambda: paid.append(world.now))
-        owed.run("gone", 1, lambda: paid.append(world.now))
+    async def scenario(world: World) -> None:
+        recovery = world.supervisor.hook_recovery
+        recovery.run("a", 7, lambda: done.append(world.now))
+        recovery.run("a", 7, lambda: done.append(world.now))  # twice in a journal: run once
+        recovery.run("none", 1, lambda: done.append(world.now))
+        recovery.run("gone", 1, lambda: done.append(world.now))
         clients = [world.client("a", hold_s=0.0), world.client("none", hold_s=0.0)]
         await world.moment()
-        assert paid == [0.0, 0.0, 0.0]
+        assert done == [0.0, 0.0, 0.0]
         assert [client.outcome for client in clients] == ["waiting", "finished"]
         (request,) = world.supervisor.scheduler.queue
         assert request.why == "a runs the afterStop hooks of a run that was killed"
@@ -785,13 +789,13 @@ def test_pending_hooks_of_an_earlier_run_run_before_the_start() -> None:
         assert clients[0].outcome == "finished"
         assert world.states("a")[-1] == "ready"
 
-    launcher = tell(
-        story, service("a", hooks=EVERY), service("none"),
+    launcher = run_scenario(
+        scenario, service("a", hooks=EVERY), service("none"),
         commands={"afterStop": [CommandScript(takes_s=5.0, exit=Exit(code=1)), CommandScript()]},
         policy=lambda target, running: frozenset(),
     )  # fmt: skip
 
-    assert paid[3] == pytest.approx(5.0, abs=0.1)
+    assert done[3] == pytest.approx(5.0, abs=0.1)
     runs = [record.detail for record in launcher.find("run", "a")]
     assert runs[:2] == ["afterStop", "beforeStart"]
     first = launcher.find("run", "a")[0].command
@@ -803,24 +807,24 @@ def test_pending_hooks_of_an_earlier_run_run_before_the_start() -> None:
 
 @row("B14")
 def test_hook_cut_short_by_shutdown_stays_pending() -> None:
-    """An end of ours in the middle kills the hook, and it is not told as paid."""
-    paid: list[str] = []
+    """A shutdown kills the hook, and its end is not reported."""
+    done: list[str] = []
 
-    async def story(world: World) -> None:
-        world.supervisor.hook_recovery.run("a", 1, lambda: paid.append("a"))
+    async def scenario(world: World) -> None:
+        world.supervisor.hook_recovery.run("a", 1, lambda: done.append("a"))
         await world.at(1.0)
 
-    launcher = tell(story, service("a", hooks=EVERY), commands={"afterStop": HANGS})
+    launcher = run_scenario(scenario, service("a", hooks=EVERY), commands={"afterStop": HANGS})
 
     assert launcher.count("killed") == 1
-    assert paid == []
+    assert done == []
 
 
 @row("B14")
 def test_reload_starts_no_service_before_its_pending_hooks() -> None:
-    """Another declaration meanwhile does not open the way."""
+    """A reload meanwhile does not start the service."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.supervisor.hook_recovery.run("a", 1, lambda: None)
         client = world.client("a", hold_s=0.0)
         await world.at(1.0)
@@ -831,7 +835,7 @@ def test_reload_starts_no_service_before_its_pending_hooks() -> None:
         await world.at(9.0)
         assert client.outcome == "finished"
 
-    tell(
-        story, service("a", hooks=EVERY),
+    run_scenario(
+        scenario, service("a", hooks=EVERY),
         commands={"afterStop": [CommandScript(takes_s=5.0), CommandScript()]},
     )  # fmt: skip

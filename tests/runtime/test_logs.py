@@ -1,4 +1,4 @@
-"""The output of a process: kept within a cap, read by many, slowed by none."""
+"""Logs: bounded, with many readers, none of which can slow the log down."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from swapchart.runtime.testing import run_virtual
 
 @given(lists(binary(max_size=20)), integers(0, 30))
 def test_ring_keeps_exactly_the_last_bytes(chunks: list[bytes], limit: int) -> None:
-    """However the output is cut, what is kept is its end, up to the limit, and nothing else."""
+    """For any chunks, the last bytes up to the limit are kept."""
     ring = LogRing(limit)
     for chunk in chunks:
         ring.write(chunk)
@@ -38,7 +38,7 @@ def test_ring_limit_can_change() -> None:
 
 
 def test_tail_consists_of_whole_lines() -> None:
-    """The last lines, a partial one included, whatever bytes they hold."""
+    """The last lines with a partial one, for any bytes."""
     ring = LogRing()
     ring.write(b"one\ntw")
     ring.write(b"o\n\xff\xfe\nlast")
@@ -48,7 +48,7 @@ def test_tail_consists_of_whole_lines() -> None:
 
 
 def test_tail_of_a_long_log_is_found_without_reading_all_of_it() -> None:
-    """Only the end of a large ring is looked at."""
+    """Only the end of a large ring is read."""
     ring = LogRing()
     for number in range(10_000):
         ring.line(f"line {number}")
@@ -57,7 +57,7 @@ def test_tail_of_a_long_log_is_found_without_reading_all_of_it() -> None:
 
 
 def test_ring_passes_writes_to_its_parent() -> None:
-    """A ring forwards; each keeps to its own limit."""
+    """Each ring keeps its own limit."""
     whole = LogRing(100)
     part = LogRing(3, forward=whole)
     part.write(b"abcdef")
@@ -76,7 +76,7 @@ async def take(stream: AsyncIterator[bytes], count: int) -> list[bytes]:
 
 
 def test_reader_gets_history_and_new_output() -> None:
-    """History first, then each new piece; without history only the latter."""
+    """History comes first if requested, then each new chunk."""
 
     async def main() -> None:
         ring = LogRing()
@@ -102,7 +102,7 @@ def test_reader_gets_history_and_new_output() -> None:
 
 @row("A24")
 def test_slow_reader_gets_the_number_of_lost_bytes() -> None:
-    """Its buffer is bounded; a note stands in the place of what was dropped; others get all."""
+    """Its buffer is bounded, a note replaces lost bytes, and other readers get all."""
 
     async def main() -> None:
         ring = LogRing()
@@ -138,7 +138,7 @@ def test_slow_reader_gets_the_number_of_lost_bytes() -> None:
 
 @row("A24")
 def test_slow_reader_gets_the_number_without_further_writes() -> None:
-    """A reader that catches up after a flood learns of its loss at once."""
+    """A reader that catches up after a flood gets the note at once."""
 
     async def main() -> bytes:
         ring = LogRing()
@@ -154,7 +154,7 @@ def test_slow_reader_gets_the_number_without_further_writes() -> None:
 
 
 def test_ring_without_readers_accepts_writes() -> None:
-    """A reader that was dropped is forgotten."""
+    """A closed reader is forgotten."""
 
     async def main() -> None:
         ring = LogRing()
@@ -170,43 +170,43 @@ def test_ring_without_readers_accepts_writes() -> None:
 
 
 def test_watchers_are_called_for_each_write() -> None:
-    """Watchers are called for bytes, and not for nothing; one that was asked for twice, once."""
-    ring, heard = LogRing(), []
+    """An empty write calls none; a watcher that was added twice is called once."""
+    ring, calls = LogRing(), []
 
     def first() -> None:
-        heard.append(("first", ring.total_bytes))
+        calls.append(("first", ring.total_bytes))
 
     ring.watch(first)
-    ring.watch(lambda: heard.append(("second", ring.total_bytes)))
+    ring.watch(lambda: calls.append(("second", ring.total_bytes)))
     ring.watch(first)
     ring.write(b"ab")
     ring.write(b"")
     ring.write(b"c")
 
-    assert sorted(heard) == [("first", 2), ("first", 3), ("second", 2), ("second", 3)]
+    assert sorted(calls) == [("first", 2), ("first", 3), ("second", 2), ("second", 3)]
 
 
 def test_watcher_that_was_removed_is_not_called() -> None:
-    """A watcher may leave at any time, within a call too, and others hear on."""
-    ring, heard = LogRing(), []
+    """A watcher may be removed at any time, within a call too; others are still called."""
+    ring, calls = LogRing(), []
 
-    def leaving() -> None:
-        heard.append("leaving")
-        ring.unwatch(leaving)
+    def removed() -> None:
+        calls.append("removed")
+        ring.unwatch(removed)
 
-    ring.watch(leaving)
-    ring.watch(lambda: heard.append("staying"))
+    ring.watch(removed)
+    ring.watch(lambda: calls.append("kept"))
     ring.unwatch(print)
     ring.write(b"1")
     ring.write(b"2")
 
-    assert heard == ["leaving", "staying", "staying"]
+    assert calls == ["removed", "kept", "kept"]
     assert ring.is_watched
 
 
 @pytest.mark.parametrize("text", ["plain", "gr\u00fc\u00dfe", "\udcff"])
 def test_proxy_log_lines_are_text(text: str) -> None:
-    """Whatever the text, a line is appended and ends with a newline."""
+    """Any text is appended as one line."""
     ring = LogRing()
     ring.line(text)
 

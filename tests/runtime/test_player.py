@@ -1,4 +1,4 @@
-"""Charts of one's own, driven by the same engine."""
+"""Player: custom charts."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ chart:
 """
 
 
-def heater(seconds: float, answer: str = "boiled") -> Callable[[str], object]:
+def heater(seconds: float, event: str = "boiled") -> Callable[[str], object]:
     async def heat(point: str) -> str:
         assert point == ""
         await anyio.sleep(seconds)
-        return answer
+        return event
 
     return heat
 
@@ -67,7 +67,7 @@ def player(heat: object = None, **options: object) -> Player:
 
 
 def test_custom_chart_runs_to_its_end() -> None:
-    """Activities answer, timers fire, guards count, notifications arrive, the end is final."""
+    """Activities post events, timers fire, guards count, notifications arrive, the end is final."""
 
     async def main() -> None:
         steps: list[Step] = []
@@ -90,7 +90,7 @@ def test_custom_chart_runs_to_its_end() -> None:
 
 
 def test_cancelled_activity_posts_no_event() -> None:
-    """The second press cancels the heating: no answer comes, and heating can begin anew."""
+    """The second press cancels the heating: no event comes, and heating can begin again."""
 
     async def main() -> None:
         async with player() as kettle:
@@ -128,7 +128,7 @@ def test_activity_that_raises_posts_its_declared_event() -> None:
 
 
 def test_event_that_the_chart_does_not_know_is_refused() -> None:
-    """A user's event out of place raises and changes nothing."""
+    """Such an event raises an error and changes nothing."""
 
     async def main() -> None:
         async with player() as kettle:
@@ -140,7 +140,7 @@ def test_event_that_the_chart_does_not_know_is_refused() -> None:
 
 
 def test_missing_activities_are_reported_before_the_start() -> None:
-    """An activity or a timer that nobody gave is an error at once, with its action."""
+    """A missing activity or timer is an error that names the action."""
     with pytest.raises(ChartError, match=r"actions\.heat: expected an activity 'heat'"):
         Player(read(KETTLE), timers={"cooling": 1})
     with pytest.raises(ChartError, match=r"actions\.cool: expected seconds for timer 'cooling'"):

@@ -1,11 +1,11 @@
-"""A ready service: is it alive, does it sleep, who is let in."""
+"""Ready services: liveness, sleep and admission."""
 
 from __future__ import annotations
 
 import anyio
 import pytest
 from tools.rows import row
-from tools.virtual import Client, World, hook, tell
+from tools.virtual import Client, World, hook, run_scenario
 
 from swapchart.runtime import Exit, HttpCall, Liveness, Timings
 from swapchart.runtime.testing import CommandScript, HttpAnswer, ServerScript, service
@@ -18,9 +18,9 @@ FAILS = CommandScript(exit=Exit(code=1))
 # ---- liveness
 @row("A27")
 def test_liveness_fails_after_three_bad_probes_in_a_row() -> None:
-    """Flapping is tolerated; three failures in a row stop it with its hooks and count as one."""
+    """Fewer failures are tolerated; three in a row stop the service and count as one failure."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await world.supervisor.load("a")
         [process] = world.launcher.of("a")
         await anyio.sleep(5.0)
@@ -35,19 +35,19 @@ def test_liveness_fails_after_three_bad_probes_in_a_row() -> None:
         assert world["a"].failures == 1
         await world.until("a", "ready")
 
-    launcher = tell(
-        story, service("a", liveness=EVERY_TEN, restart="permanent",
+    launcher = run_scenario(
+        scenario, service("a", liveness=EVERY_TEN, restart="permanent",
                        hooks={"beforeStop": (hook("save"),)}),
     )  # fmt: skip
 
-    assert launcher.programs() == ["save", "save"]  # the second one by the end of the story
+    assert launcher.programs() == ["save", "save"]  # the second one by the end of the scenario
 
 
 @row("A27")
 def test_probes_stop_while_it_drains() -> None:
-    """A service on its way out is not probed any more."""
+    """A stopping service is not probed."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.client("a", hold_s=100.0)
         await world.until("a", "ready")
         [process] = world.launcher.of("a")
@@ -57,7 +57,7 @@ def test_probes_stop_while_it_drains() -> None:
         await world.at(70.0)
         assert process.probes == before
 
-    tell(story, service("a", liveness=EVERY_TEN))
+    run_scenario(scenario, service("a", liveness=EVERY_TEN))
 
 
 @pytest.mark.parametrize(
@@ -70,24 +70,24 @@ def test_probes_stop_while_it_drains() -> None:
 )
 @row("A30")
 def test_request_can_replace_the_probe(bad: HttpAnswer, detail: str) -> None:
-    """With an inference request, a server that answers its health check may still be dead."""
+    """An inference request detects a dead server that passes its health check."""
     call = HttpCall(method="POST", url="http://127.0.0.1:5800/v1/completions")
     liveness = Liveness(every_s=10.0, url=URL, failures=2, request=call)
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.http.answers[call.url] = [HttpAnswer(), bad, HttpAnswer(), bad]
         await world.supervisor.load("a")
         await world.until("a", "backoff")
         assert len(world.http.calls) == 5
         assert world["a"].cause.endswith(detail)
 
-    tell(story, service("a", liveness=liveness))
+    run_scenario(scenario, service("a", liveness=liveness))
 
 
 def test_stalled_stream_is_unhealthy_at_once() -> None:
-    """Whoever relays may say that nothing comes any more; no probe has to fail for that."""
+    """A reported stall makes the service unhealthy without a failed probe."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await world.supervisor.load("a")
         await world.at(3.0)
         world["a"].note_stall()
@@ -95,13 +95,13 @@ def test_stalled_stream_is_unhealthy_at_once() -> None:
         assert world.now == pytest.approx(3.0)
         assert world["a"].cause == "a response has stalled"
 
-    tell(story, service("a", liveness=EVERY_TEN))
+    run_scenario(scenario, service("a", liveness=EVERY_TEN))
 
 
 def test_stall_before_ready_is_ignored() -> None:
-    """A stall of an earlier process does not count against the next; without liveness none does."""
+    """A stall of an earlier process, or without liveness, does not count."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         for name in ("a", "b"):
             world[name].note_stall()
             await world.supervisor.load(name)
@@ -111,7 +111,9 @@ def test_stall_before_ready_is_ignored() -> None:
         await anyio.sleep(1.0)
         assert world["b"].state == "ready"
 
-    tell(story, service("a", liveness=EVERY_TEN), service("b"), policy=lambda t, r: frozenset())
+    run_scenario(
+        scenario, service("a", liveness=EVERY_TEN), service("b"), policy=lambda t, r: frozenset()
+    )
 
 
 # ---- sleep
@@ -119,9 +121,9 @@ ASLEEP = {"suspend": (hook("suspend", on_error="fail"),), "wake": (hook("wake", 
 
 
 def test_idle_service_is_put_to_sleep_and_woken_by_the_next_request() -> None:
-    """Suspend when idle, wake on demand: the process stays, and is checked before it serves."""
+    """The process stays, and is probed before it serves."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.client("a", hold_s=1.0)
         await world.until("a", "asleep")
         assert world.now == pytest.approx(34.0, abs=0.1)
@@ -130,12 +132,12 @@ def test_idle_service_is_put_to_sleep_and_woken_by_the_next_request() -> None:
         await world.until("a", "ready")
         await world.moment()
         assert client.outcome == "served"
-        assert client.served_at == pytest.approx(client.asked_at + 3.0)
+        assert client.served_at == pytest.approx(client.requested_at + 3.0)
         assert world["a"].incarnation == 1
 
     takes = CommandScript(takes_s=2.0)
-    launcher = tell(
-        story, service("a", hooks=ASLEEP, timings=Timings(doze_limit=30.0)),
+    launcher = run_scenario(
+        scenario, service("a", hooks=ASLEEP, timings=Timings(doze_limit=30.0)),
         servers={"a": ServerScript(probe_s=1.0)}, commands={"suspend": takes,
                                                             "wake": takes},
     )  # fmt: skip
@@ -145,9 +147,9 @@ def test_idle_service_is_put_to_sleep_and_woken_by_the_next_request() -> None:
 
 
 def test_request_while_the_service_falls_asleep_wakes_it_afterwards() -> None:
-    """Nobody is lost between suspend and wake."""
+    """No request is lost between suspend and wake."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await world.supervisor.load("a")
         world["a"].post("sleep")
         client = world.client("a", hold_s=1.0)
@@ -155,23 +157,23 @@ def test_request_while_the_service_falls_asleep_wakes_it_afterwards() -> None:
         await world.moment()
         assert client.outcome == "served"
 
-    launcher = tell(
-        story, service("a", hooks=ASLEEP), commands={"suspend": CommandScript(takes_s=2.0)}
+    launcher = run_scenario(
+        scenario, service("a", hooks=ASLEEP), commands={"suspend": CommandScript(takes_s=2.0)}
     )
 
     assert launcher.programs() == ["suspend", "wake"]
 
 
 def test_sleeping_service_is_stopped_after_its_limit() -> None:
-    """Asleep for so long, the process is ended in order."""
+    """At the asleep limit the process is stopped in order."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await world.supervisor.load("a")
         await world.until("a", "stopped")
         assert world.now == pytest.approx(130.0)
 
-    tell(
-        story,
+    run_scenario(
+        scenario,
         service("a", hooks=ASLEEP, timings=Timings(doze_limit=30.0, asleep_limit=100.0)),
     )
 
@@ -183,9 +185,9 @@ def test_sleeping_service_is_stopped_after_its_limit() -> None:
 def test_service_that_cannot_sleep_or_wake_is_stopped_and_started_afresh(
     broken: str, timings: Timings
 ) -> None:
-    """Falling back to a stop: who waited is served by a new process, with all its hooks."""
+    """Waiting requests get a new process, with all hooks."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await world.supervisor.load("a")
         world["a"].post("sleep")
         if broken == "suspend":
@@ -200,8 +202,8 @@ def test_service_that_cannot_sleep_or_wake_is_stopped_and_started_afresh(
         assert client.outcome == "served"
         assert world["a"].incarnation == 2
 
-    launcher = tell(
-        story, service("a", hooks=ASLEEP, timings=timings),
+    launcher = run_scenario(
+        scenario, service("a", hooks=ASLEEP, timings=timings),
         commands={} if broken == "probe" else {broken: [FAILS, CommandScript()]},
     )  # fmt: skip
 
@@ -209,9 +211,9 @@ def test_service_that_cannot_sleep_or_wake_is_stopped_and_started_afresh(
 
 
 def test_busy_service_is_not_put_to_sleep() -> None:
-    """Asked or by its limit: with a request in flight nothing happens."""
+    """With a request in flight, neither the limit nor a command has an effect."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.client("a", hold_s=100.0)
         await world.until("a", "ready")
         await world.moment()
@@ -219,13 +221,13 @@ def test_busy_service_is_not_put_to_sleep() -> None:
         await world.at(99.0)
         assert world["a"].state == "ready"
 
-    tell(story, service("a", hooks=ASLEEP, timings=Timings(doze_limit=30.0)))
+    run_scenario(scenario, service("a", hooks=ASLEEP, timings=Timings(doze_limit=30.0)))
 
 
 def test_sleeping_service_needs_no_eviction() -> None:
-    """Another one may start while it sleeps; waking it evicts that one again."""
+    """Another service may start beside it; to wake it evicts that one."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await world.supervisor.load("a")
         world["a"].post("sleep")
         await world.until("a", "asleep")
@@ -235,14 +237,14 @@ def test_sleeping_service_needs_no_eviction() -> None:
         assert world["b"].state == "stopped"
         assert world["a"].incarnation == 1
 
-    tell(story, service("a", hooks=ASLEEP), service("b"))
+    run_scenario(scenario, service("a", hooks=ASLEEP), service("b"))
 
 
 # ---- who is let in
 def test_hot_path_needs_no_task_and_no_queue() -> None:
-    """A ready service with room is held at once; one that is not ready is not."""
+    """A ready service with capacity is held at once; any other is not."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         supervisor = world.supervisor
         assert not supervisor.acquire_nowait("a")
         await supervisor.load("a")
@@ -257,13 +259,13 @@ def test_hot_path_needs_no_task_and_no_queue() -> None:
         supervisor.close()
         assert not supervisor.acquire_nowait("a")
 
-    tell(story, service("a", concurrency_limit=2))
+    run_scenario(scenario, service("a", concurrency_limit=2))
 
 
 def test_lease_describes_its_service() -> None:
-    """Name, address, process and incarnation of the service that is kept ready."""
+    """The lease has name, address, process id and incarnation."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         async with world.supervisor.lease("a") as lease:
             assert lease.service == "a"
             assert lease.endpoint == "http://127.0.0.1:5800"
@@ -272,13 +274,13 @@ def test_lease_describes_its_service() -> None:
             assert world["a"].in_flight == 1
         assert world["a"].in_flight == 0
 
-    tell(story, service("a"))
+    run_scenario(scenario, service("a"))
 
 
 def test_ready_service_beyond_its_limit_refuses_with_429() -> None:
-    """Concurrency limit: too many requests, at once."""
+    """Requests beyond the concurrency limit are refused at once."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         clients = [world.client("a", hold_s=5.0) for _ in range(3)]
         await world.until("a", "ready")
         await world.moment()
@@ -290,14 +292,14 @@ def test_ready_service_beyond_its_limit_refuses_with_429() -> None:
         await world.at(11.0)
         assert clients[2].outcome == "finished"
 
-    tell(story, service("a", concurrency_limit=2))
+    run_scenario(scenario, service("a", concurrency_limit=2))
 
 
 @row("D15")
 def test_counters_after_a_storm_of_disconnects_are_zero() -> None:
-    """However many come and go at whatever moment, no slot is lost."""
+    """Clients that come and go at any moment leave no hold behind."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         for number in range(300):
             client = world.client("a", hold_s=0.3)
             if number % 3:
@@ -313,4 +315,6 @@ def test_counters_after_a_storm_of_disconnects_are_zero() -> None:
         await anyio.sleep(seconds)
         client.leave()
 
-    tell(story, service("a", concurrency_limit=3), servers={"a": ServerScript(healthy_s=1.0)})
+    run_scenario(
+        scenario, service("a", concurrency_limit=3), servers={"a": ServerScript(healthy_s=1.0)}
+    )

@@ -1,10 +1,10 @@
-"""From the first request to the first answer, and everything that can end it before."""
+"""Starts: from the first request to the first response, and everything that can end a start."""
 
 from __future__ import annotations
 
 import pytest
 from tools.rows import row
-from tools.virtual import World, stand_still, tell
+from tools.virtual import World, run_scenario, suspend
 
 from swapchart.runtime import Exit, Timings
 from swapchart.runtime.testing import ServerScript, service
@@ -12,9 +12,9 @@ from swapchart.runtime.testing import ServerScript, service
 
 @row("D01")
 def test_thousand_requests_for_a_stopped_service_share_one_start() -> None:
-    """However many wait, one process is spawned, and each of them is admitted at the same time."""
+    """One process is spawned, and all requests are admitted at the same time."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         clients = [world.client("a", hold_s=1.0) for _ in range(1000)]
         await world.until("a", "ready")
         await world.moment()
@@ -23,13 +23,13 @@ def test_thousand_requests_for_a_stopped_service_share_one_start() -> None:
         await world.at(60.0)
         assert world.outcomes() == {"finished": 1000}
 
-    launcher = tell(story, service("a"), servers={"a": ServerScript(healthy_s=20.0)})
+    launcher = run_scenario(scenario, service("a"), servers={"a": ServerScript(healthy_s=20.0)})
 
     assert launcher.count("spawn", "a") == 1
 
 
 def test_request_whose_start_fails_gets_the_last_output() -> None:
-    """A waiter of a process that dies while loading gets its exit code and its last lines."""
+    """The error has the exit code and the last lines of the process."""
     script = ServerScript(
         healthy_s=None,
         exit_s=3.0,
@@ -37,7 +37,7 @@ def test_request_whose_start_fails_gets_the_last_output() -> None:
         output=((1.0, b"loading\n"), (2.0, b"no such file\n")),
     )
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         client = world.client("a")
         await world.until("a", "backoff")
         await world.moment()
@@ -47,50 +47,50 @@ def test_request_whose_start_fails_gets_the_last_output() -> None:
         assert "exit code 1" in str(client.error)
         assert client.error.log_tail == ("loading", "no such file")
 
-    tell(story, service("a"), servers={"a": script})
+    run_scenario(scenario, service("a"), servers={"a": script})
 
 
 # ---- noticing that it is ready
 @pytest.mark.parametrize("ready_s", [0.003, 1.0, 30.0, 600.0])
 @pytest.mark.parametrize("before_s", [0.0, 0.001, 0.02])
 def test_output_of_a_starting_server_triggers_a_probe(ready_s: float, before_s: float) -> None:
-    """One that prints when it is ready, or a little before, is found so at that moment."""
+    """A server that prints when it becomes ready, or a little before, is detected at once."""
     script = ServerScript(healthy_s=ready_s + before_s, output=((ready_s, b"listening\n"),))
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         client = world.client("a", hold_s=0.0)
         await world.until("a", "ready")
         await world.moment()
         assert client.served_at is not None
-        late_s = client.served_at - client.asked_at - ready_s - before_s
+        late_s = client.served_at - client.requested_at - ready_s - before_s
         assert late_s <= max(before_s / 2, 0.002)
 
-    tell(story, service("a", timings=Timings(start_limit=None)), servers={"a": script})
+    run_scenario(scenario, service("a", timings=Timings(start_limit=None)), servers={"a": script})
 
 
 @pytest.mark.parametrize("ready_s", [0.0, 0.02, 0.5, 3.0, 10.0, 60.0])
 def test_silent_server_is_ready_at_most_a_small_share_late(ready_s: float) -> None:
-    """Ten milliseconds and 0.1 % at most: twenty after ten seconds."""
+    """The delay is at most 10 ms and 0.1 %: 20 ms after ten seconds."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         client = world.client("a", hold_s=0.0)
         await world.until("a", "ready")
         await world.moment()
         assert client.served_at is not None
-        late_s = client.served_at - client.asked_at - ready_s
+        late_s = client.served_at - client.requested_at - ready_s
         limit_s = max(min(0.1 * ready_s, 0.010 + 0.001 * ready_s), 0.002)
         assert 0.0 <= late_s <= limit_s + 1e-6
 
     script = ServerScript(healthy_s=ready_s)
-    tell(story, service("a", timings=Timings(start_limit=None)), servers={"a": script})
+    run_scenario(scenario, service("a", timings=Timings(start_limit=None)), servers={"a": script})
 
 
 def test_flood_of_output_causes_no_flood_of_probes() -> None:
-    """A server that prints a thousand lines a second is probed a hundred times more, not that."""
+    """A thousand lines a second cause a hundred more probes a second, not a thousand."""
     flood = tuple((0.001 * n, b"loading\n") for n in range(10_000))
     probes = []
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.client("a", hold_s=0.0)
         await world.at(5.0)
         probes.append(world.launcher.of("a")[0].probes)
@@ -98,17 +98,19 @@ def test_flood_of_output_causes_no_flood_of_probes() -> None:
         probes.append(world.launcher.of("a")[0].probes)
 
     for output in ((), flood):
-        tell(story, service("a"), servers={"a": ServerScript(healthy_s=20.0, output=output)})
+        run_scenario(
+            scenario, service("a"), servers={"a": ServerScript(healthy_s=20.0, output=output)}
+        )
     silent, flooded = probes[1] - probes[0], probes[3] - probes[2]
 
     assert silent + 100 < flooded <= silent + 508
 
 
 def test_output_of_a_ready_server_triggers_no_probe() -> None:
-    """Its log is a log: nobody hears of it."""
+    """After the start, no watcher of the log is left."""
     output = tuple((float(n), b"request\n") for n in range(2, 100))
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await world.supervisor.load("a")
         process, log = world.launcher.of("a")[0], world["a"].log
         probes = process.probes
@@ -117,14 +119,14 @@ def test_output_of_a_ready_server_triggers_no_probe() -> None:
         assert log.history().count(b"request") >= 48
         assert process.probes == probes
 
-    tell(story, service("a"), servers={"a": ServerScript(healthy_s=1.0, output=output)})
+    run_scenario(scenario, service("a"), servers={"a": ServerScript(healthy_s=1.0, output=output)})
 
 
 def test_cancelled_start_gets_no_further_events() -> None:
-    """Whatever ends the probing, the log is watched no longer."""
+    """However the probing ends, the log is not watched any more."""
     script = ServerScript(healthy_s=None, output=((1.0, b"loading\n"),), terminate_s=5.0)
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.client("a")
         await world.at(2.0)
         assert world["a"].log.is_watched
@@ -133,7 +135,7 @@ def test_cancelled_start_gets_no_further_events() -> None:
         assert world["a"].state == "terminating"
         assert not world["a"].log.is_watched
 
-    tell(story, service("a"), servers={"a": script})
+    run_scenario(scenario, service("a"), servers={"a": script})
 
 
 # ---- the proxy stands still
@@ -143,36 +145,36 @@ def test_cancelled_start_gets_no_further_events() -> None:
 )
 @row("A36")
 def test_pause_of_the_proxy_extends_the_start_limit(seed: int, timings: Timings) -> None:
-    """A server that became healthy meanwhile is found so, though its limit is long over."""
+    """A server that became healthy meanwhile is ready, although its limit has passed."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         client = world.client("a", hold_s=0.0)
         await world.at(10.3)
-        stand_still(60.0)
+        suspend(60.0)
         await world.until("a", "ready", "stopping")
         await world.moment()
         assert client.outcome == "finished"
 
     script = ServerScript(healthy_s=25.0, probe_s=0.2)
-    tell(story, service("a", timings=timings), servers={"a": script}, seed=seed)
+    run_scenario(scenario, service("a", timings=timings), servers={"a": script}, seed=seed)
 
 
 @pytest.mark.parametrize("other_s", [5.0, 15.0, 1000.0])
 @row("A36")
 def test_pause_of_the_proxy_extends_the_start_limit_once(other_s: float) -> None:
-    """A server that is never healthy is given up when its limit has passed in our own time."""
+    """A server that is never healthy fails when the limit has passed without the pause."""
     timings = Timings(start_limit=20.0)
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await world.supervisor.load("other")
         world.client("a")
         await world.at(8.3)
-        stand_still(30.0)
+        suspend(30.0)
         await world.until("a", "stopping")
         assert 50.0 - 1.0 <= world.now <= 50.0 + 1.0
 
-    tell(
-        story, service("a", timings=timings),
+    run_scenario(
+        scenario, service("a", timings=timings),
         service("other", timings=Timings(idle_limit=other_s)),
         servers={"a": ServerScript(healthy_s=None)}, policy=lambda target, running: frozenset(),
     )  # fmt: skip
@@ -180,12 +182,12 @@ def test_pause_of_the_proxy_extends_the_start_limit_once(other_s: float) -> None
 
 @row("A36")
 def test_pause_of_the_proxy_extends_no_idle_limit() -> None:
-    """Idle is idle, whether we looked or not."""
+    """The idle limit includes the pause."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await world.supervisor.load("a")
-        stand_still(60.0)
+        suspend(60.0)
         await world.until("a", "stopped")
         assert world.now == pytest.approx(60.0)
 
-    tell(story, service("a", timings=Timings(idle_limit=20.0)))
+    run_scenario(scenario, service("a", timings=Timings(idle_limit=20.0)))

@@ -1,4 +1,4 @@
-"""The block, its listeners, and the ways out of it."""
+"""Supervisor: its block, its listeners, and the ways to end it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import logging
 import anyio
 import pytest
 from tools.rows import row
-from tools.virtual import World, hook, tell
+from tools.virtual import World, hook, run_scenario
 
 from swapchart.runtime import ConfigError, RequestError, Supervisor, Timings, Transition
 from swapchart.runtime.testing import (
@@ -23,7 +23,7 @@ from swapchart.runtime.waiter import PendingRequest
 
 # ---- the block
 def test_supervisor_exit_stops_services_in_order() -> None:
-    """Nothing is left behind, hooks ran, and processes were asked before they were killed."""
+    """No process is left, hooks ran, and processes got SIGTERM before SIGKILL."""
     launcher = ScriptedLauncher({"a": ServerScript(terminate_s=3.0)})
     hooks = {"beforeStop": (hook("save"),)}
 
@@ -39,7 +39,7 @@ def test_supervisor_exit_stops_services_in_order() -> None:
 
 
 def test_supervisor_block_that_raises_stops_services_and_reraises() -> None:
-    """Not wrapped in a group, not swallowed; the processes are gone by then."""
+    """The exception is not wrapped in a group; the processes have ended by then."""
     launcher = ScriptedLauncher()
 
     async def main() -> None:
@@ -55,7 +55,7 @@ def test_supervisor_block_that_raises_stops_services_and_reraises() -> None:
 
 
 def test_supervisor_block_that_is_cancelled_stops_services() -> None:
-    """Cancellation from outside waits for the orderly end."""
+    """A cancellation from outside waits for the orderly end."""
     launcher = ScriptedLauncher({"a": ServerScript(terminate_s=3.0)})
 
     async def main() -> float:
@@ -70,7 +70,7 @@ def test_supervisor_block_that_is_cancelled_stops_services() -> None:
 
 
 def test_services_of_the_same_name_are_refused_before_the_start() -> None:
-    """In the declaration and later; nothing is left running behind the error."""
+    """At the start and later; no process is left after the error."""
 
     async def main() -> None:
         with pytest.raises(ConfigError, match="twice"):
@@ -85,28 +85,28 @@ def test_services_of_the_same_name_are_refused_before_the_start() -> None:
 
 
 def test_supervisor_unknown_service_raises_key_error() -> None:
-    """Every way of naming one."""
+    """In every method that takes a name."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         supervisor = world.supervisor
         for use in (supervisor.acquire, supervisor.load, supervisor.unload, supervisor.remove):
-            with pytest.raises(KeyError, match="nobody"):
-                await use("nobody")
+            with pytest.raises(KeyError, match="unknown"):
+                await use("unknown")
         with pytest.raises(KeyError):
-            supervisor.acquire_nowait("nobody")
+            supervisor.acquire_nowait("unknown")
         with pytest.raises(KeyError):
-            async with supervisor.lease("nobody"):
+            async with supervisor.lease("unknown"):
                 pass
-        assert "nobody" not in supervisor
-        supervisor.release("nobody")  # removed in the meantime: nothing to give back
+        assert "unknown" not in supervisor
+        supervisor.release("unknown")  # removed in the meantime: nothing to release
 
-    tell(story, service("a"))
+    run_scenario(scenario, service("a"))
 
 
 def test_supervisor_task_raises_block_and_services_go_on(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A bug of ours in one task is logged, and ends no process."""
+    """A defect in one task is logged and ends no process."""
     launcher = ScriptedLauncher()
 
     async def broken() -> None:
@@ -127,9 +127,9 @@ def test_supervisor_task_raises_block_and_services_go_on(
 
 # ---- closing
 def test_close_refuses_new_and_waiting_requests() -> None:
-    """What is in flight goes on; the queue and every newcomer get shutting_down."""
+    """In-flight requests go on; queued and new ones get shutting_down."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         held = world.client("a", hold_s=5.0)
         await world.until("a", "ready")
         waiting = [world.client("b") for _ in range(5)]
@@ -146,14 +146,14 @@ def test_close_refuses_new_and_waiting_requests() -> None:
         assert held.outcome == "finished"
         assert world.supervisor.scheduler.services["b"].granted == 0
 
-    tell(story, service("a"), service("b"))
+    run_scenario(scenario, service("a"), service("b"))
 
 
 @row("D09")
 def test_shutdown_finishes_requests_in_flight() -> None:
-    """Every request accepted before it completes if it needs no longer than the drain limit."""
+    """Every admitted request completes if it needs no longer than the drain limit."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         for hold_s in (1.0, 10.0, 29.0):
             world.client("a", hold_s=hold_s)
         await world.until("a", "ready")
@@ -162,13 +162,13 @@ def test_shutdown_finishes_requests_in_flight() -> None:
         assert world.outcomes() == {"finished": 3}
         assert world.now == pytest.approx(29.0, abs=1e-3)
 
-    tell(story, service("a"))
+    run_scenario(scenario, service("a"))
 
 
 def test_shutdown_refuses_requests_that_wait_for_a_start() -> None:
-    """Whatever they wait for, they are refused at once and the start is ended."""
+    """They are refused at once, and the start is aborted."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         clients = [world.client("a") for _ in range(3)]
         await world.until("a", "health_checking")
         await world.supervisor.shutdown()
@@ -177,21 +177,21 @@ def test_shutdown_refuses_requests_that_wait_for_a_start() -> None:
         assert world["a"].is_final
         assert world.now == pytest.approx(0.0, abs=1e-3)
 
-    tell(story, service("a"), servers={"a": ServerScript(healthy_s=None)})
+    run_scenario(scenario, service("a"), servers={"a": ServerScript(healthy_s=None)})
 
 
 def test_expedited_shutdown_kills_the_remaining_processes() -> None:
-    """After its limit: no hooks, SIGKILL; other services that were faster ended in order."""
+    """After its limit there are no hooks but SIGKILL; faster services ended in order."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         for name in "ab":
             await world.supervisor.load(name)
         await world.supervisor.shutdown(5.0)
         assert world.now == pytest.approx(5.0)
         assert all(life.is_final for life in world.supervisor.lifecycles())
 
-    launcher = tell(
-        story, service("a"), service("b"), servers={"a": ServerScript(terminate_s=None)},
+    launcher = run_scenario(
+        scenario, service("a"), service("b"), servers={"a": ServerScript(terminate_s=None)},
         policy=lambda target, running: frozenset(),
     )  # fmt: skip
 
@@ -199,9 +199,9 @@ def test_expedited_shutdown_kills_the_remaining_processes() -> None:
 
 
 def test_lifecycle_after_shutdown_ignores_orders() -> None:
-    """Requests are refused; stops, finishes and kills mean nothing."""
+    """Requests are refused; stop, finish and kill have no effect."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await world.supervisor.shutdown()
         with pytest.raises(RequestError) as caught:
             await world["a"].acquire()
@@ -211,14 +211,14 @@ def test_lifecycle_after_shutdown_ignores_orders() -> None:
         world.supervisor.kill()
         assert world["a"].unhandled == []
 
-    tell(story, service("a"))
+    run_scenario(scenario, service("a"))
 
 
 # ---- lifecycles without the scheduler
 def test_lifecycle_can_be_leased_without_the_scheduler() -> None:
-    """For embedders that schedule by themselves: acquire, finish, and leave while it starts."""
+    """Embedding programs with their own scheduler can acquire, finish and cancel."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         life = world["a"]
         with anyio.move_on_after(1.0):
             await life.acquire()
@@ -232,13 +232,13 @@ def test_lifecycle_can_be_leased_without_the_scheduler() -> None:
         life.start()
         await life.wait_for("ready")
 
-    tell(story, service("a"), servers={"a": ServerScript(healthy_s=3.0)})
+    run_scenario(scenario, service("a"), servers={"a": ServerScript(healthy_s=3.0)})
 
 
 def test_event_that_the_chart_does_not_know_is_logged_and_changes_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It changes nothing, is logged with the state it came in, and its request gets a 500."""
+    """It is logged with its state, and its request gets a 500."""
     waiter = PendingRequest()
 
     async def main() -> None:
@@ -257,8 +257,8 @@ def test_event_that_the_chart_does_not_know_is_logged_and_changes_nothing(
 
 # ---- listeners
 def test_transitions_are_published_once_and_in_order() -> None:
-    """Listeners and readers of events see the same records, with cause, times and exit."""
-    heard: list[Transition] = []
+    """Listeners and event readers get the same records, with cause, times and exit."""
+    received: list[Transition] = []
     read: list[Transition] = []
 
     async def reader(world: World) -> None:
@@ -267,8 +267,8 @@ def test_transitions_are_published_once_and_in_order() -> None:
             if record.target == "stopped":
                 break
 
-    async def story(world: World) -> None:
-        end = world.supervisor.listen(heard.append)
+    async def scenario(world: World) -> None:
+        end = world.supervisor.listen(received.append)
         world.spawn(reader, world)
         await world.moment()
         await world.supervisor.load("a")
@@ -279,23 +279,23 @@ def test_transitions_are_published_once_and_in_order() -> None:
         end()
         await world.supervisor.load("a")
 
-    tell(story, service("a"), servers={"a": ServerScript(healthy_s=2.0)})
+    run_scenario(scenario, service("a"), servers={"a": ServerScript(healthy_s=2.0)})
 
-    assert heard == read
-    assert [record.target for record in heard][-2:] == ["backoff", "stopped"]
-    for earlier, later in itertools.pairwise(heard):
+    assert received == read
+    assert [record.target for record in received][-2:] == ["backoff", "stopped"]
+    for earlier, later in itertools.pairwise(received):
         assert earlier.target == later.source
         assert earlier.at + later.seconds == pytest.approx(later.at)
-    [crash] = [record for record in heard if record.event == "proc_exited"]
+    [crash] = [record for record in received if record.event == "proc_exited"]
     assert str(crash.exit) == "killed by signal 11"
     assert crash.pid is not None
 
 
 def test_slow_event_reader_loses_the_oldest() -> None:
-    """A bounded buffer for each reader."""
+    """Each reader has a bounded buffer."""
     read: list[str] = []
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         events = world.supervisor.events(limit=2)
         first = anyio.Event()
 
@@ -315,48 +315,48 @@ def test_slow_event_reader_loses_the_oldest() -> None:
         first.set()
         await world.moment()
 
-    tell(story, service("a"))
+    run_scenario(scenario, service("a"))
 
     assert read == ["before_start", "after_stop", "stopped"] or read[1:] == ["settling", "stopped"]
 
 
 def test_listener_that_raises_does_not_affect_others(caplog: pytest.LogCaptureFixture) -> None:
     """It is logged; the transition, its effects and the other listeners go on."""
-    heard: list[str] = []
+    received: list[str] = []
 
     def broken(record: Transition) -> None:
         raise ValueError(record.target)
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.supervisor.listen(broken)
-        world.supervisor.listen(lambda record: heard.append(record.target))
+        world.supervisor.listen(lambda record: received.append(record.target))
         await world.supervisor.load("a")
         assert world["a"].state == "ready"
 
     with caplog.at_level(logging.ERROR):
-        tell(story, service("a"))
+        run_scenario(scenario, service("a"))
 
-    assert "ready" in heard
+    assert "ready" in received
     assert "a listener failed on" in caplog.text
 
 
 def test_listener_can_remove_itself_while_it_is_called() -> None:
-    """The one behind it is not skipped."""
-    heard: list[str] = []
+    """The listener behind it is not skipped."""
+    received: list[str] = []
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         def once(record: Transition) -> None:
-            heard.append("once")
+            received.append("once")
             end()
 
         end = world.supervisor.listen(once)
-        world.supervisor.listen(lambda record: heard.append(record.target))
+        world.supervisor.listen(lambda record: received.append(record.target))
         await world.supervisor.load("a")
 
-    tell(story, service("a"))
+    run_scenario(scenario, service("a"))
 
-    assert heard[:2] == ["once", "before_start"]
-    assert heard.count("once") == 1
+    assert received[:2] == ["once", "before_start"]
+    assert received.count("once") == 1
 
 
 POINTS = ("beforeStart", "afterStart", "afterHealthy", "beforeStop", "afterStop")
@@ -370,14 +370,14 @@ POINTS = ("beforeStart", "afterStart", "afterHealthy", "beforeStop", "afterStop"
      "before_stop", "terminating", "sweeping", "after_stop", "settling", "stopped"],
 )  # fmt: skip
 def test_listener_can_post_an_order_during_a_step(state: str, event: str, with_hooks: bool) -> None:
-    """What it posts is taken right after, and answers given meanwhile belong to their own state."""
+    """Its event is processed right after, and refusals meanwhile belong to their own state."""
     hooks = {point: (hook(point),) for point in POINTS} if with_hooks else {}
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         def order(record: Transition) -> None:
             if record.target == state and record.service == "a":
                 end()
-                world["a"].post(event, cause="said the listener")
+                world["a"].post(event, cause="by the listener")
 
         end = world.supervisor.listen(order)
         client = world.client("a", hold_s=1.0)
@@ -387,21 +387,21 @@ def test_listener_can_post_an_order_during_a_step(state: str, event: str, with_h
         assert client.outcome != "waiting"
         assert world["a"].state in ("stopped", "ready", "asleep", "shut_down")
 
-    tell(
-        story, service("a", hooks=hooks), servers={"a": ServerScript(healthy_s=1.0)},
+    run_scenario(
+        scenario, service("a", hooks=hooks), servers={"a": ServerScript(healthy_s=1.0)},
         commands=dict.fromkeys(POINTS, CommandScript(takes_s=1.0)),
     )  # fmt: skip
 
 
 def test_listener_can_acquire_a_service_without_waiting() -> None:
-    """acquire_nowait in the middle of a step says no instead of losing count."""
-    answers: list[bool] = []
+    """acquire_nowait during a step returns False and keeps the count."""
+    results: list[bool] = []
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         def ask(record: Transition) -> None:
             for name in "ab":
-                answers.append(world.supervisor.acquire_nowait(name))
-                if answers[-1]:
+                results.append(world.supervisor.acquire_nowait(name))
+                if results[-1]:
                     world.supervisor.release(name)
 
         world.supervisor.listen(ask)
@@ -410,25 +410,25 @@ def test_listener_can_acquire_a_service_without_waiting() -> None:
         await world.supervisor.unload("a")
         assert world["a"].in_flight == world["b"].in_flight == 0
 
-    tell(story, service("a"), service("b"), policy=lambda target, running: frozenset())
+    run_scenario(scenario, service("a"), service("b"), policy=lambda target, running: frozenset())
 
-    assert True in answers
-    assert False in answers
+    assert True in results
+    assert False in results
 
 
 def test_supervisor_log_holds_the_logs_of_all_services() -> None:
-    """Each service has its own, and they meet in one."""
+    """Each service has its own log, and all are in the supervisor's."""
     script = ServerScript(output=((0.0, b"hello\n"),))
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         for name in "ab":
             await world.supervisor.load(name)
         await world.moment()
         assert world["a"].log.history() == b"hello\n"
         assert world.supervisor.log.history() == b"hello\nhello\n"
 
-    tell(
-        story, service("a"), service("b"), servers={"a": script, "b": script},
+    run_scenario(
+        scenario, service("a"), service("b"), servers={"a": script, "b": script},
         policy=lambda target, running: frozenset(),
     )  # fmt: skip
 
@@ -450,7 +450,7 @@ def test_supervisor_log_holds_the_logs_of_all_services() -> None:
     ],
 )
 def test_spec_value_out_of_range_is_refused(make: object) -> None:
-    """A number that could only do harm is an error of its author, with the field's name."""
+    """The error names the field."""
     assert callable(make)
     with pytest.raises(ConfigError, match="expected"):
         make()

@@ -1,4 +1,4 @@
-"""Many services of one supervisor: who runs, who goes, who waits."""
+"""Swaps: which services run, which are evicted, and which requests wait."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import itertools
 import anyio
 import pytest
 from tools.rows import row
-from tools.virtual import World, hook, tell
+from tools.virtual import World, hook, run_scenario
 
 from swapchart.runtime import Exit, QueueLimits, Timings
 from swapchart.runtime.testing import CommandScript, ServerScript, service
@@ -27,10 +27,10 @@ def never_both(world: World, *names: str) -> None:
 
 
 def test_swap_stops_one_service_before_it_starts_the_other() -> None:
-    """Exclusive services never overlap, and hooks say for whom one was evicted."""
+    """Exclusive services never overlap, and hooks get the name of the target."""
     hooks = {"beforeStop": (hook("save"),)}
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await world.supervisor.load("a")
         await world.supervisor.load("b")
         assert world["a"].state == "stopped"
@@ -38,15 +38,17 @@ def test_swap_stops_one_service_before_it_starts_the_other() -> None:
         assert world.now == pytest.approx(5.0 + 2.0 + 5.0, abs=0.5)
         never_both(world, "a", "b")
 
-    launcher = tell(story, service("a", hooks=hooks), service("b"), servers={"a": SLOW, "b": SLOW})
+    launcher = run_scenario(
+        scenario, service("a", hooks=hooks), service("b"), servers={"a": SLOW, "b": SLOW}
+    )
 
     assert launcher.environments("save")[0]["SWAPCHART_REASON"] == "evicted for b"
 
 
 def test_requests_are_collated_so_that_each_service_starts_once() -> None:
-    """ABCABC costs three starts, not six."""
+    """ABCABC causes three starts, not six."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         for name in "abcabc":
             world.client(name, hold_s=1.0)
         await world.at(100.0)
@@ -54,13 +56,13 @@ def test_requests_are_collated_so_that_each_service_starts_once() -> None:
         assert world.launcher.count("spawn") == 3
         never_both(world, "a", "b", "c")
 
-    tell(story, service("a"), service("b"), service("c"))
+    run_scenario(scenario, service("a"), service("b"), service("c"))
 
 
 def test_request_blocked_by_a_pinned_service_is_refused_with_the_reason() -> None:
-    """Nobody waits for the end of a timeout when the answer is known."""
+    """The request is refused at once, not at its timeout."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await world.supervisor.load("a")
         client = world.client("b")
         await world.moment()
@@ -69,14 +71,14 @@ def test_request_blocked_by_a_pinned_service_is_refused_with_the_reason() -> Non
         assert client.error.status_hint == 503
         assert world["a"].state == "ready"
 
-    tell(story, service("a", pinned=True), service("b"))
+    run_scenario(scenario, service("a", pinned=True), service("b"))
 
 
 @row("D11")
 def test_slow_stop_does_not_delay_other_services() -> None:
     """While one takes a minute to stop, requests for another are served at once."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await world.supervisor.load("a")
         await world.supervisor.load("b")
         world.spawn(world.supervisor.unload, "a")
@@ -86,16 +88,16 @@ def test_slow_stop_does_not_delay_other_services() -> None:
             world.supervisor.release("b")
         assert world["a"].state == "terminating"
 
-    tell(
-        story, service("a", timings=Timings(grace=60.0)), service("b"),
+    run_scenario(
+        scenario, service("a", timings=Timings(grace=60.0)), service("b"),
         servers={"a": ServerScript(terminate_s=None)}, policy=lambda target, running: frozenset(),
     )  # fmt: skip
 
 
 def test_unload_ends_a_swap_that_still_evicts() -> None:
-    """Unloading the target of a swap leaves nothing that would start it after all."""
+    """After the unload of the target, nothing starts it."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await world.supervisor.load("a")
         client = world.client("b")
         await world.until("a", "terminating")
@@ -107,13 +109,13 @@ def test_unload_ends_a_swap_that_still_evicts() -> None:
         assert world.launcher.count("spawn", "b") == 0
         assert world.supervisor.scheduler.swaps == {}
 
-    tell(story, service("a"), service("b"), servers={"a": SLOW})
+    run_scenario(scenario, service("a"), service("b"), servers={"a": SLOW})
 
 
 def test_request_after_an_unload_gets_its_own_swap() -> None:
-    """What an earlier swap of the same name left does not serve, or fail, the later request."""
+    """An earlier swap of the same name does not affect the later request."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await world.supervisor.load("a")
         first = world.client("b")
         await world.until("a", "terminating")
@@ -125,14 +127,14 @@ def test_request_after_an_unload_gets_its_own_swap() -> None:
         assert world.now == pytest.approx(12.0, abs=0.5)
         never_both(world, "a", "b")
 
-    tell(story, service("a"), service("b"), servers={"a": SLOW, "b": SLOW})
+    run_scenario(scenario, service("a"), service("b"), servers={"a": SLOW, "b": SLOW})
 
 
 @pytest.mark.parametrize("phase", ["draining", "terminating", "starting", "ready"])
 def test_swap_cancelled_at_any_phase_is_removed(phase: str) -> None:
-    """Whoever wanted the swap leaves: the next request for either service is served."""
+    """After the cancellation, the next request for either service is served."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await world.supervisor.load("a")
         if phase == "draining":
             world.client("a", hold_s=3.0)
@@ -152,7 +154,7 @@ def test_swap_cancelled_at_any_phase_is_removed(phase: str) -> None:
         assert [each.outcome for each in later] == ["finished", "finished"]
         never_both(world, "a", "b")
 
-    tell(story, service("a"), service("b"), servers={"a": SLOW, "b": SLOW})
+    run_scenario(scenario, service("a"), service("b"), servers={"a": SLOW, "b": SLOW})
 
 
 @pytest.mark.parametrize("restart", ["transient", "permanent"])
@@ -160,9 +162,9 @@ def test_swap_cancelled_at_any_phase_is_removed(phase: str) -> None:
 def test_service_that_comes_back_by_itself_never_joins_an_exclusive_one(
     restart: str,
 ) -> None:
-    """In its backoff it keeps its place: a request for another ends its wish to come back."""
+    """In backoff it keeps its resources; a request for another cancels its restart."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await world.supervisor.load("a")
         world.launcher.crash("a", Exit(code=1))
         await world.until("a", "backoff")
@@ -174,15 +176,15 @@ def test_service_that_comes_back_by_itself_never_joins_an_exclusive_one(
         assert world["a"].failures == 1
         never_both(world, "a", "b")
 
-    tell(story, service("a", restart=restart), service("b"))
+    run_scenario(scenario, service("a", restart=restart), service("b"))
 
 
 @row("D12")
 def test_tripped_service_that_revives_itself_never_joins_an_exclusive_one() -> None:
-    """Behind its breaker it refuses requests, holds its place, and goes when another is wanted."""
+    """It rejects requests, keeps its resources, and is evicted for another service."""
     broken = ServerScript(healthy_s=None, exit_s=0.1, exit=Exit(code=1))
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.client("a")
         await world.until("a", "tripped")
         assert world.supervisor.scheduler.running() == {"a"}
@@ -195,14 +197,14 @@ def test_tripped_service_that_revives_itself_never_joins_an_exclusive_one() -> N
         assert client.outcome == "served"
         never_both(world, "a", "b")
 
-    tell(story, service("a", restart="permanent"), service("b"), servers={"a": broken})
+    run_scenario(scenario, service("a", restart="permanent"), service("b"), servers={"a": broken})
 
 
 def test_eviction_does_not_reset_the_failure_count() -> None:
-    """Others that come and go cannot make a broken service start more often."""
+    """Evictions do not make a broken service start more often."""
     broken = ServerScript(healthy_s=None, exit_s=0.1, exit=Exit(code=1))
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         for _ in range(100):
             world.client("a")
             world.client("b", hold_s=0.1)
@@ -211,15 +213,15 @@ def test_eviction_does_not_reset_the_failure_count() -> None:
         assert 5 <= len(starts) <= 6
         assert world.outcomes()["finished"] == 100
 
-    tell(story, service("a", restart="permanent"), service("b"), servers={"a": broken})
+    run_scenario(scenario, service("a", restart="permanent"), service("b"), servers={"a": broken})
 
 
 def test_unhealthy_service_on_its_way_to_a_restart_yields_to_a_swap() -> None:
-    """It was stopping to start again: the eviction takes that wish from it."""
+    """The eviction cancels the restart."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await world.supervisor.load("a")
-        world["a"].post("unhealthy", cause="said the test")
+        world["a"].post("unhealthy", cause="by the test")
         await world.until("a", "terminating")
         client = world.client("b", hold_s=30.0)
         await world.at(30.0)
@@ -227,19 +229,19 @@ def test_unhealthy_service_on_its_way_to_a_restart_yields_to_a_swap() -> None:
         assert world["a"].state == "stopped"
         never_both(world, "a", "b")
 
-    tell(story, service("a", restart="permanent"), service("b"), servers={"a": SLOW})
+    run_scenario(scenario, service("a", restart="permanent"), service("b"), servers={"a": SLOW})
 
 
 @row("D03")
 def test_busy_service_does_not_starve_others() -> None:
-    """Requests overlap without a gap: the other waits max_wait, the longest of them, a start."""
+    """With overlapping requests the other waits for max_wait, the longest request and a start."""
 
     async def keep_busy(world: World) -> None:
         while world.now < 200.0:
             world.client("a", hold_s=7.0)
             await anyio.sleep(1.0)
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.spawn(keep_busy, world)
         await world.until("a", "ready")
         await world.at(10.0)
@@ -247,16 +249,16 @@ def test_busy_service_does_not_starve_others() -> None:
         await world.until("b", "ready")
         await world.moment()
         assert client.served_at is not None
-        assert client.served_at - client.asked_at <= 30.0 + 7.0 + 2.0 + 5.5
+        assert client.served_at - client.requested_at <= 30.0 + 7.0 + 2.0 + 5.5
         await world.at(300.0)
         assert set(world.outcomes()) == {"finished"}
 
-    tell(story, service("a"), service("b"), servers={"a": SLOW, "b": SLOW})
+    run_scenario(scenario, service("a"), service("b"), servers={"a": SLOW, "b": SLOW})
 
 
 @row("D03")
 def test_low_priority_request_is_never_starved() -> None:
-    """Two services of high priority in alternation: the third still gets its turn in time."""
+    """Beside two alternating services of high priority, the third is served in time."""
 
     async def keep_busy(world: World) -> None:
         names = "ac"
@@ -264,17 +266,17 @@ def test_low_priority_request_is_never_starved() -> None:
             world.client(names[int(world.now) % 2], hold_s=3.0, priority=9)
             await anyio.sleep(1.0)
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.spawn(keep_busy, world)
         await world.at(10.0)
         client = world.client("b", hold_s=1.0)
         await world.until("b", "ready")
         await world.moment()
         assert client.served_at is not None
-        assert client.served_at - client.asked_at <= 30.0 + 3.0 + 2 * (2.0 + 5.5)
+        assert client.served_at - client.requested_at <= 30.0 + 3.0 + 2 * (2.0 + 5.5)
 
-    tell(
-        story, service("a"), service("b"), service("c"),
+    run_scenario(
+        scenario, service("a"), service("b"), service("c"),
         servers={"a": SLOW, "b": SLOW, "c": SLOW},
     )  # fmt: skip
 
@@ -283,7 +285,7 @@ def test_low_priority_request_is_never_starved() -> None:
 def test_alternating_requests_do_not_swap_more_often_than_the_residency_allows() -> None:
     """ABABAB every second, residency 10 s: at most one swap in ten seconds."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         for at in range(60):
             await world.at(float(at))
             world.client("ab"[at % 2], hold_s=0.1)
@@ -293,32 +295,35 @@ def test_alternating_requests_do_not_swap_more_often_than_the_residency_allows()
         await world.at(200.0)
         assert world.outcomes() == {"finished": 60}
 
-    tell(
-        story, service("a"), service("b"), queue=QueueLimits(min_residency_s=10.0, max_wait_s=30.0)
+    run_scenario(
+        scenario,
+        service("a"),
+        service("b"),
+        queue=QueueLimits(min_residency_s=10.0, max_wait_s=30.0),
     )
 
 
 @row("D10")
 def test_request_that_waits_too_long_is_refused_with_a_reason() -> None:
-    """Its own deadline, and what it waited for."""
+    """The error gives its timeout and why it waited."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.client("a", hold_s=500.0)
         await world.until("a", "ready")
         client = world.client("b")
         await world.at(301.0)
         assert client.outcome == "queue_timeout"
-        assert client.ended_at == pytest.approx(client.asked_at + 300.0)
+        assert client.ended_at == pytest.approx(client.requested_at + 300.0)
         assert "a has 1 requests in flight" in str(client.error)
 
-    tell(story, service("a"), service("b"))
+    run_scenario(scenario, service("a"), service("b"))
 
 
 @row("D07")
 def test_service_that_is_removed_while_it_starts_is_cancelled() -> None:
-    """Its waiters get model_removed; the start of another goes on; the name is free at the end."""
+    """Its requests get model_removed, other starts go on, and the name can be used again."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         kept = world.client("b", hold_s=1.0)
         gone = [world.client("a") for _ in range(3)]
         await world.until("a", "health_checking")
@@ -335,17 +340,17 @@ def test_service_that_is_removed_while_it_starts_is_cancelled() -> None:
         world.supervisor.add(service("a"))
         await world.supervisor.load("a")
 
-    tell(
-        story, service("a"), service("b"), servers={"a": SLOW, "b": SLOW},
+    run_scenario(
+        scenario, service("a"), service("b"), servers={"a": SLOW, "b": SLOW},
         policy=lambda target, running: frozenset(),
     )  # fmt: skip
 
 
 @row("D07")
 def test_requests_in_the_queue_of_a_removed_service_are_refused() -> None:
-    """Also those that had not reached it yet, and what waited behind them goes on."""
+    """So are requests that wait for its start; requests behind them go on."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.client("a", hold_s=5.0)
         await world.until("a", "ready")
         gone = world.client("b")
@@ -357,13 +362,13 @@ def test_requests_in_the_queue_of_a_removed_service_are_refused() -> None:
         await world.at(10.0)
         assert kept.outcome == "finished"
 
-    tell(story, service("a"), service("b"), service("c"))
+    run_scenario(scenario, service("a"), service("b"), service("c"))
 
 
 def test_name_of_a_removed_service_is_free_after_its_last_lease() -> None:
-    """A late release must not be taken from a new service of the same name."""
+    """A late release does not count for a new service of the same name."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         client = world.client("a")
         await world.until("a", "ready")
         await world.moment()
@@ -385,13 +390,13 @@ def test_name_of_a_removed_service_is_free_after_its_last_lease() -> None:
         async with world.supervisor.lease("a"):
             assert world["a"].in_flight == 1
 
-    tell(story, service("a"))
+    run_scenario(scenario, service("a"))
 
 
 def test_unload_all_refuses_waiting_requests_and_starts_nothing() -> None:
-    """Side by side, and no request that came before gets a service that comes up after."""
+    """All stop concurrently, and no earlier request starts a service afterwards."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         clients = [world.client(name, hold_s=3.0) for name in "abc"]
         await world.until("a", "ready")
         await world.moment()
@@ -401,16 +406,16 @@ def test_unload_all_refuses_waiting_requests_and_starts_nothing() -> None:
         await world.at(100.0)
         assert world.launcher.count("spawn") == 1
 
-    tell(story, service("a"), service("b"), service("c"))
+    run_scenario(scenario, service("a"), service("b"), service("c"))
 
 
 def test_hooks_of_an_evicted_service_delay_only_its_swap() -> None:
-    """BeforeStop of A is part of the way to B; a third, independent service does not notice."""
+    """The beforeStop of A delays B; a third, independent service is not affected."""
 
     def policy(target: str, running: frozenset[str]) -> frozenset[str]:
         return running & {"a", "b"} - {target} if target in "ab" else frozenset()
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await world.supervisor.load("a")
         client = world.client("b", hold_s=1.0)
         await world.at(1.0)
@@ -422,7 +427,7 @@ def test_hooks_of_an_evicted_service_delay_only_its_swap() -> None:
         await world.moment()
         assert client.outcome == "served"
 
-    tell(
-        story, service("a", hooks={"beforeStop": (hook("save"),)}), service("b"), service("c"),
+    run_scenario(
+        scenario, service("a", hooks={"beforeStop": (hook("save"),)}), service("b"), service("c"),
         commands={"save": CommandScript(takes_s=20.0)}, policy=policy,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Timers and waiters: the small parts everything stands on."""
+"""Timers and pending requests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis.strategies import integers, lists, none, tuples
 from tools.rows import row
-from tools.virtual import stand_still
+from tools.virtual import suspend
 
 from swapchart.runtime import RequestError
 from swapchart.runtime.testing import run_virtual
@@ -24,7 +24,7 @@ A_BIT = 0.125  # so that no timer is due at the very instant of an order
 
 
 def naive(orders: list[Order]) -> list[tuple[float, int]]:
-    """Say what must fire and when: an order does, unless its timer gets another one before."""
+    """Return what must fire and when: each arming, unless the timer gets another one before."""
     times = list(accumulate(pause for pause, _, _ in orders))
     fired = []
     for number, (_, timer, delay) in enumerate(orders):
@@ -38,7 +38,7 @@ def naive(orders: list[Order]) -> list[tuple[float, int]]:
 
 @given(ORDERS)
 def test_timers_fire_as_a_naive_model_does_for_any_sequence(orders: list[Order]) -> None:
-    """Armed, armed again sooner or later, disarmed: each timer fires when its last order says."""
+    """Each timer fires as its last arming or disarming says."""
     fired: list[tuple[float, int]] = []
 
     async def main() -> None:
@@ -64,7 +64,7 @@ def test_timers_fire_as_a_naive_model_does_for_any_sequence(orders: list[Order])
 
 
 def test_timer_moved_later_adds_no_heap_entry() -> None:
-    """An idle limit that is armed after each of a thousand requests is one entry."""
+    """An idle limit that is armed after each of 1,000 requests has one entry."""
 
     async def main() -> None:
         service = TimerService()
@@ -78,7 +78,7 @@ def test_timer_moved_later_adds_no_heap_entry() -> None:
 
 
 def test_timer_that_rearms_at_once_lets_others_run() -> None:
-    """An action that is due again immediately does not hold up the loop."""
+    """An action that is due again immediately does not block the loop."""
     fired: list[str] = []
 
     async def main() -> None:
@@ -103,7 +103,7 @@ def test_timer_that_rearms_at_once_lets_others_run() -> None:
 
 
 def test_timer_with_a_past_deadline_fires_at_once() -> None:
-    """arm_at takes any instant."""
+    """arm_at accepts any time."""
     fired: list[float] = []
 
     async def main() -> None:
@@ -139,7 +139,7 @@ def test_timer_after_a_pause_of_the_process_is_extended(call: int) -> None:
             calls += 1
             read = clock()
             if calls == call:
-                stand_still(60.0)
+                suspend(60.0)
             return read
 
         async with anyio.create_task_group() as tasks:
@@ -162,7 +162,7 @@ def test_timer_after_a_pause_of_the_process_is_extended(call: int) -> None:
 
 @pytest.mark.parametrize("early", [True, False])
 def test_pending_request_is_notified_of_its_admission(early: bool) -> None:
-    """Decided before or after it began to wait."""
+    """The decision may come before or after the wait begins."""
 
     async def main() -> None:
         waiter = PendingRequest()
@@ -181,7 +181,7 @@ def test_pending_request_is_notified_of_its_admission(early: bool) -> None:
 
 @pytest.mark.parametrize("early", [True, False])
 def test_pending_request_is_notified_of_its_refusal(early: bool) -> None:
-    """The error it is refused with comes out of its wait."""
+    """wait() raises the error of the refusal."""
 
     async def main() -> None:
         waiter = PendingRequest()
@@ -207,7 +207,7 @@ def test_pending_request_is_notified_of_its_refusal(early: bool) -> None:
 @pytest.mark.parametrize("second", ["admit", "refuse"])
 @pytest.mark.parametrize("first", ["admit", "refuse"])
 def test_pending_request_decided_twice_raises(first: str, second: str) -> None:
-    """A request has exactly one answer."""
+    """A request has exactly one decision."""
     error = RequestError("because", "of that")
     waiter = PendingRequest()
 

@@ -1,4 +1,4 @@
-"""A declaration that changes while services run: what goes on, what waits, what stops."""
+"""Updates: specifications that change while services run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 import anyio
 import pytest
 from tools.rows import row
-from tools.virtual import World, hook, tell
+from tools.virtual import World, hook, run_scenario
 
 from swapchart.runtime import (
     Command,
@@ -35,7 +35,7 @@ def argv(world: World, name: str = "a") -> list[tuple[str, ...]]:
 
 
 def together(target: str, running: frozenset[str]) -> frozenset[str]:
-    """Nothing ever has to go."""
+    """Return no service: there are no evictions."""
     return frozenset()
 
 
@@ -56,33 +56,33 @@ def together(target: str, running: frozenset[str]) -> frozenset[str]:
     ],
 )
 def test_spec_difference_requires_the_least_change(new: ServiceSpec, expected: str) -> None:
-    """Only what the process itself was given makes it go."""
+    """Only changes of the command or the address need a restart."""
     assert compare(A, new) == expected
 
 
 @pytest.mark.parametrize("endpoint", ["http://[::1]:80", "http://127.9.9.9", "http://localhost/x"])
 def test_loopback_addresses_count_as_equal(endpoint: str) -> None:
-    """Two names of the loopback interface are the same place; another machine is not."""
+    """Two names of the loopback interface are one address; another machine is not."""
     assert address(endpoint) == "localhost:80"
     assert address("https://gpu.lan/v1") == "gpu.lan:443"
 
 
 # ---- a service that rests
 def test_stopped_service_changes_at_once() -> None:
-    """Without a process nothing has to wait."""
+    """Without a process the change takes effect at once."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.supervisor.update(OTHER)
         assert world["a"].spec is OTHER
         world.client("a", hold_s=1.0)
         await world.until("a", "ready")
         assert argv(world) == [OTHER.command.argv]
 
-    tell(story, A)
+    run_scenario(scenario, A)
 
 
 def test_changed_spec_resets_the_failure_count() -> None:
-    """Whoever repairs a service need not wait for its breaker."""
+    """A repaired service starts without waiting for its breaker."""
     broken = replace(A, intensity=1)
     repaired = replace(broken, command=OTHER.command)
 
@@ -90,7 +90,7 @@ def test_changed_spec_resets_the_failure_count() -> None:
         is_fine = "--other" in command.argv
         return ServerScript() if is_fine else ServerScript(exit_s=0.0, exit=Exit(code=1))
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         first = world.client("a")
         await world.until("a", "tripped")
         assert world.supervisor.update(repaired) == "restart"
@@ -100,28 +100,28 @@ def test_changed_spec_resets_the_failure_count() -> None:
         await world.moment()
         assert (first.outcome, second.outcome) == ("exited", "served")
 
-    tell(story, broken, servers={"a": script})
+    run_scenario(scenario, broken, servers={"a": script})
 
 
 def test_unchanged_spec_keeps_the_failure_count() -> None:
-    """A reload that does not touch a failed service does not touch its breaker."""
+    """A reload without changes of a failed service does not reset its breaker."""
     broken = replace(A, intensity=1)
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.client("a")
         await world.until("a", "tripped")
         assert world.supervisor.update(service("a", intensity=1)) == "same"
         assert world["a"].state == "tripped"
 
-    tell(story, broken, servers={"a": ServerScript(exit_s=0.0, exit=Exit(code=1))})
+    run_scenario(scenario, broken, servers={"a": ServerScript(exit_s=0.0, exit=Exit(code=1))})
 
 
 def test_request_that_waits_for_a_restart_is_served_by_the_new_version() -> None:
-    """A change in the middle of a backoff starts the repaired service at once for who waits."""
+    """A change during a backoff starts the service at once for waiting requests."""
     backoff = Timings(backoff=60.0)
     broken = replace(A, timings=backoff)
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.client("a")
         await world.until("a", "backoff")
         waiting = world.client("a", hold_s=1.0)
@@ -134,28 +134,28 @@ def test_request_that_waits_for_a_restart_is_served_by_the_new_version() -> None
         assert world["a"].failures == 0
 
     scripts = [ServerScript(exit_s=0.0, exit=Exit(code=1)), ServerScript()]
-    tell(story, broken, servers={"a": scripts})
+    run_scenario(scenario, broken, servers={"a": scripts})
 
 
 def test_permanent_service_restarts_with_the_new_spec() -> None:
-    """It holds its place while it waits for its restart, and needs nobody's request."""
+    """It keeps its resources during the restart and needs no request."""
     first = replace(A, restart="permanent", timings=Timings(backoff=60.0))
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.client("a", hold_s=1.0)
         await world.until("a", "backoff")
         world.supervisor.update(replace(first, command=OTHER.command))
         assert await world.until("a", "ready") < 1.0
         assert argv(world)[-1] == OTHER.command.argv
 
-    tell(story, first, servers={"a": [ServerScript(exit_s=5.0), ServerScript()]})
+    run_scenario(scenario, first, servers={"a": [ServerScript(exit_s=5.0), ServerScript()]})
 
 
 # ---- a service that runs
 def test_running_service_drains_and_requests_wait_for_the_new_version() -> None:
-    """What is in flight is finished by the old process; what comes meanwhile gets the new one."""
+    """In-flight requests finish with the old process; new ones get the new process."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         held = world.client("a", hold_s=8.0)
         await world.until("a", "ready")
         assert world.supervisor.update(OTHER, "the file changed") == "restart"
@@ -174,13 +174,13 @@ def test_running_service_drains_and_requests_wait_for_the_new_version() -> None:
         assert argv(world) == [A.command.argv, OTHER.command.argv]
         assert world["a"].incarnation == 2
 
-    tell(story, A, servers=SLOW)
+    run_scenario(scenario, A, servers=SLOW)
 
 
 def test_idle_service_stops_and_starts_on_demand_only() -> None:
-    """Nobody waits: nothing is started."""
+    """Without requests it is not started."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.client("a", hold_s=1.0)
         await world.at(10.0)
         world.supervisor.update(OTHER)
@@ -189,13 +189,13 @@ def test_idle_service_stops_and_starts_on_demand_only() -> None:
         assert argv(world) == [A.command.argv]
         assert world["a"].spec == OTHER
 
-    tell(story, A, servers=SLOW)
+    run_scenario(scenario, A, servers=SLOW)
 
 
 def test_request_that_waits_for_a_start_is_served_by_the_new_version() -> None:
-    """The start of what is declared no more is ended; nobody who waits notices but by the time."""
+    """The old start is aborted, and waiting requests get the new one."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         clients = [world.client("a", hold_s=1.0) for _ in range(3)]
         await world.at(1.0)
         world.supervisor.update(OTHER)
@@ -207,13 +207,13 @@ def test_request_that_waits_for_a_start_is_served_by_the_new_version() -> None:
         assert [client.outcome for client in clients] == ["served"] * 3
         assert argv(world) == [A.command.argv, OTHER.command.argv]
 
-    tell(story, replace(A, abandon="abort"), servers=SLOW)
+    run_scenario(scenario, replace(A, abandon="abort"), servers=SLOW)
 
 
 def test_requests_keep_their_order_and_deadlines() -> None:
-    """Taken back into the queue they stand where they stood; who leaves, leaves."""
+    """Requests go back into their old places; cancelled ones leave."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         mine = world.client("a", hold_s=1.0)
         await world.moment()
         world.client("b", hold_s=1.0)
@@ -226,7 +226,7 @@ def test_requests_keep_their_order_and_deadlines() -> None:
         await world.until("b", "ready")
         assert (mine.outcome, leaving.outcome) == ("finished", "left")
 
-    tell(story, A, service("b"), servers=SLOW)
+    run_scenario(scenario, A, service("b"), servers=SLOW)
 
 
 @pytest.mark.parametrize(
@@ -234,13 +234,13 @@ def test_requests_keep_their_order_and_deadlines() -> None:
               "before_stop", "terminating", "after_stop"],
 )  # fmt: skip
 def test_change_at_any_moment_ends_with_the_new_version(state: str) -> None:
-    """Wherever the old incarnation is, it ends with its own hooks and the new one serves."""
+    """In any state, the old process ends with its own hooks and the new one serves."""
     points = ("beforeStart", "afterHealthy", "beforeStop", "afterStop")
     old = replace(A, hooks={point: (hook(f"old-{point}"),) for point in points})
     new = replace(OTHER, hooks={point: (hook(f"new-{point}"),) for point in points})
     commands = {f"{v}-{p}": CommandScript(takes_s=1.0) for v in ("old", "new") for p in points}
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         first = world.client("a")
         if state in ("before_stop", "terminating", "after_stop"):
             await world.until("a", "ready")
@@ -259,7 +259,7 @@ def test_change_at_any_moment_ends_with_the_new_version(state: str) -> None:
         assert argv(world)[-1] == OTHER.command.argv
 
     servers = ServerScript(spawn_s=1.0, healthy_s=1.0, terminate_s=1.0)
-    launcher = tell(story, old, servers={"a": servers}, commands=commands)
+    launcher = run_scenario(scenario, old, servers={"a": servers}, commands=commands)
     programs = launcher.programs()
     first_new = programs.index("new-beforeStart")
 
@@ -270,12 +270,12 @@ def test_change_at_any_moment_ends_with_the_new_version(state: str) -> None:
 
 @row("B19")
 def test_running_service_keeps_the_hooks_of_its_own_version() -> None:
-    """Other hooks apply from the next start on; nothing is stopped for them."""
+    """New hooks apply from the next start on, and the service is not stopped."""
     old = replace(A, hooks={"beforeStop": (hook("old"),)}, stop_argv=("old-stop",))
     new = replace(A, hooks={"beforeStop": (hook("new"),)}, stop_argv=("new-stop",))
     commands = {name: CommandScript(signals="a") for name in ("old-stop", "new-stop")}
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.client("a", hold_s=5.0)
         await world.until("a", "ready")
         assert world.supervisor.update(new) == "next_start"
@@ -286,16 +286,21 @@ def test_running_service_keeps_the_hooks_of_its_own_version() -> None:
         await world.supervisor.load("a")
         await world["a"].stop()
 
-    assert tell(story, old, commands=commands).programs() == ["old", "old-stop", "new", "new-stop"]
+    assert run_scenario(scenario, old, commands=commands).programs() == [
+        "old",
+        "old-stop",
+        "new",
+        "new-stop",
+    ]
 
 
 @row("B19")
 def test_hook_that_runs_is_not_disturbed() -> None:
-    """A reload while afterHealthy runs leaves it alone: the start goes on as it began."""
+    """A reload during afterHealthy does not affect that start."""
     old = replace(A, hooks={"afterHealthy": (hook("old"),)})
     new = replace(A, hooks={"afterHealthy": (hook("new"),)})
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         client = world.client("a", hold_s=1.0)
         await world.until("a", "after_healthy")
         assert world.supervisor.update(new) == "next_start"
@@ -303,14 +308,14 @@ def test_hook_that_runs_is_not_disturbed() -> None:
         await world.moment()
         assert client.outcome == "served"
 
-    launcher = tell(story, old, commands={"old": CommandScript(takes_s=9.0)})
+    launcher = run_scenario(scenario, old, commands={"old": CommandScript(takes_s=9.0)})
     assert launcher.programs() == ["old"]
 
 
 def test_change_reverted_while_it_drains_keeps_the_old_version() -> None:
-    """The service that stops for it comes back as what it was, and nobody is refused."""
+    """The service restarts unchanged, and no request is refused."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.client("a", hold_s=5.0)
         await world.until("a", "ready")
         world.supervisor.update(OTHER)
@@ -324,15 +329,15 @@ def test_change_reverted_while_it_drains_keeps_the_old_version() -> None:
         assert waiting.outcome == "served"
         assert argv(world) == [A.command.argv] * 2
 
-    tell(story, A, servers=SLOW)
+    run_scenario(scenario, A, servers=SLOW)
 
 
 def test_service_that_refuses_to_stop_serves_on() -> None:
-    """With `drain: refuse` the old one serves on; the new one comes with the next stop."""
+    """With `drain: refuse` the old process serves; the change comes with the next stop."""
     old = replace(A, drain="refuse", timings=Timings(drain_limit=10.0))
     new = replace(old, command=OTHER.command)
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         busy = world.client("a")
         await world.until("a", "ready")
         world.supervisor.update(new)
@@ -345,13 +350,13 @@ def test_service_that_refuses_to_stop_serves_on() -> None:
         await world["a"].stop()
         assert world["a"].spec == new
 
-    tell(story, old)
+    run_scenario(scenario, old)
 
 
 def test_process_that_cannot_be_killed_blocks_no_request() -> None:
-    """Its successor cannot start: requests are told so at once."""
+    """The new process cannot start, so requests are refused at once."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.client("a", hold_s=1.0)
         await world.until("a", "ready")
         await world.at(2.0)
@@ -366,14 +371,14 @@ def test_process_that_cannot_be_killed_blocks_no_request() -> None:
         assert late.outcome == "stuck"
 
     stubborn = ServerScript(terminate_s=None, kill_s=100.0)
-    tell(story, A, servers={"a": stubborn}, stop_limit_s=300.0)
+    run_scenario(scenario, A, servers={"a": stubborn}, stop_limit_s=300.0)
 
 
 def test_crash_of_the_old_version_does_not_count_for_the_new_one() -> None:
-    """What failed was another service: no backoff, no breaker."""
+    """The new version has no backoff and no open breaker."""
     new = replace(A, hooks={"beforeStop": (hook("new"),)})
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.client("a")
         await world.until("a", "ready")
         world.supervisor.update(new)
@@ -381,17 +386,17 @@ def test_crash_of_the_old_version_does_not_count_for_the_new_one() -> None:
         await world.until("a", "stopped")
         assert (world["a"].spec, world["a"].failures) == (new, 0)
 
-    tell(story, A)
+    run_scenario(scenario, A)
 
 
 # ---- what applies at once
 def test_idle_limit_moves_with_its_declaration() -> None:
-    """Longer, shorter, none, and one where there was none: counted from when idleness began."""
+    """Longer, shorter, removed or added: it counts from the beginning of the idle time."""
 
     def ttl(seconds: float | None) -> ServiceSpec:
         return replace(A, timings=Timings(idle_limit=seconds))
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.client("a", hold_s=0.0)
         await world.until("a", "ready")
         await world.moment()
@@ -406,14 +411,14 @@ def test_idle_limit_moves_with_its_declaration() -> None:
         await world.until("a", "stopped")
         assert world.now == pytest.approx(began + 6.0, abs=0.1)
 
-    tell(story, ttl(10.0))
+    run_scenario(scenario, ttl(10.0))
 
 
 def test_busy_service_gets_its_idle_limit_later() -> None:
-    """A new limit does not run while requests do; a pinned service has none."""
+    """A new limit does not run during requests; a pinned service has none."""
     limited = replace(A, timings=Timings(idle_limit=5.0))
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.client("a", hold_s=3.0)
         await world.until("a", "ready")
         world.supervisor.update(limited)
@@ -423,13 +428,13 @@ def test_busy_service_gets_its_idle_limit_later() -> None:
         world.supervisor.update(replace(limited, pinned=True))
         assert world["a"].deadline("idle_limit") is None
 
-    tell(story, A)
+    run_scenario(scenario, A)
 
 
 def test_concurrency_limit_applies_at_once() -> None:
-    """Raised, it lets in who waits; lowered, it refuses who comes."""
+    """A higher limit admits waiting requests; a lower one refuses new ones."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.client("a")
         await world.until("a", "ready")
         assert world.supervisor.update(replace(A, concurrency_limit=1)) == "live"
@@ -440,13 +445,13 @@ def test_concurrency_limit_applies_at_once() -> None:
         await world.moment()
         assert (refused.outcome, served.outcome) == ("concurrency_limit", "served")
 
-    tell(story, A)
+    run_scenario(scenario, A)
 
 
 def test_log_and_the_history_stay() -> None:
-    """It is the same service: its log begins where it began."""
+    """The log of the service is kept."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.client("a", hold_s=0.0)
         await world.until("a", "ready")
         life = world["a"]
@@ -457,18 +462,18 @@ def test_log_and_the_history_stay() -> None:
         assert life.log.history() == b"o\nhello\n"
         assert life.incarnation == 2
 
-    tell(story, A, servers={"a": ServerScript(output=((0.0, b"hello\n"),))})
+    run_scenario(scenario, A, servers={"a": ServerScript(output=((0.0, b"hello\n"),))})
 
 
 # ---- all at once
 def test_apply_touches_only_what_changed() -> None:
-    """Unchanged services go on, starts included; the rest is told apart by name."""
+    """Unchanged services and their starts go on."""
     old = [service(name, endpoint=f"http://h:{i}") for i, name in enumerate("abcd")]
     a, b, c, _ = old
     hooked = replace(c, hooks={"afterStop": (hook("x"),)})
     new = [a, replace(b, pinned=True), hooked, replace(A, name="e")]
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         running = world.client("a")
         starting = world.client("c", hold_s=1.0)
         await world.until("a", "ready")
@@ -482,14 +487,14 @@ def test_apply_touches_only_what_changed() -> None:
         assert (running.outcome, starting.outcome) == ("served", "served")
         assert [life.spec.name for life in world.supervisor.lifecycles()] == ["a", "b", "c", "e"]
 
-    tell(story, *old, servers={"c": ServerScript(healthy_s=3.0)}, policy=together)
+    run_scenario(scenario, *old, servers={"c": ServerScript(healthy_s=3.0)}, policy=together)
 
 
 @row("D07")
 def test_removal_refuses_waiting_requests_and_finishes_those_in_flight() -> None:
-    """Waiting, queued and later requests get 503 model_removed; a stream ends in peace."""
+    """Waiting, queued and later requests get 503 model_removed; a stream finishes."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         stream = world.client("a", hold_s=9.0)
         await world.until("a", "ready")
         waiting = world.client("b")
@@ -506,14 +511,14 @@ def test_removal_refuses_waiting_requests_and_finishes_those_in_flight() -> None
         assert world.supervisor.lifecycles() == []
         assert world.launcher.count("spawn", "b") == 0
 
-    tell(story, A, service("b"))
+    run_scenario(scenario, A, service("b"))
 
 
 @row("D07")
 def test_removal_ends_a_start() -> None:
-    """Of a removed service the start is cancelled; of an unchanged one it goes on."""
+    """The start of a removed service is aborted; that of an unchanged one goes on."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         removed, kept = world.client("a"), world.client("b", hold_s=1.0)
         await world.at(1.0)
         world.supervisor.apply([service("b", endpoint="http://h:1")])
@@ -525,13 +530,13 @@ def test_removal_ends_a_start() -> None:
         assert kept.outcome == "served"
 
     servers = {name: ServerScript(healthy_s=5.0) for name in "ab"}
-    tell(story, A, service("b", endpoint="http://h:1"), servers=servers, policy=together)
+    run_scenario(scenario, A, service("b", endpoint="http://h:1"), servers=servers, policy=together)
 
 
 def test_removed_service_may_come_back_while_it_still_stops() -> None:
-    """It is added once its predecessor is gone; until then requests are asked to come again."""
+    """It is added after the removal; until then requests get Retry-After."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.client("a", hold_s=5.0)
         await world.until("a", "ready")
         world.supervisor.apply([])
@@ -546,13 +551,13 @@ def test_removed_service_may_come_back_while_it_still_stops() -> None:
         await world.moment()
         assert late.outcome == "served"
 
-    tell(story, A)
+    run_scenario(scenario, A)
 
 
 def test_request_for_a_removed_service_is_refused_with_the_reason() -> None:
-    """It was resolved a moment ago: 503, not an internal error. A name never heard is a bug."""
+    """It gets 503, not an internal error; an unknown name raises KeyError."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await world.supervisor.remove("a")
         with pytest.raises(RequestError, match="a was removed"):
             world.supervisor.acquire_nowait("a")
@@ -562,13 +567,13 @@ def test_request_for_a_removed_service_is_refused_with_the_reason() -> None:
         with pytest.raises(KeyError):
             await world.supervisor.acquire("b")
 
-    tell(story, A)
+    run_scenario(scenario, A)
 
 
 def test_removal_outlasts_a_return_that_was_taken_back() -> None:
-    """Removed, declared again, and removed again before it was gone: it is gone."""
+    """Removed, added and removed again during the stop: it is removed."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.client("a", hold_s=5.0)
         await world.until("a", "ready")
         world.supervisor.apply([])
@@ -577,14 +582,14 @@ def test_removal_outlasts_a_return_that_was_taken_back() -> None:
         await world.at(10.0)
         assert "a" not in world.supervisor
 
-    tell(story, A)
+    run_scenario(scenario, A)
 
 
 def test_service_does_not_start_before_its_address_is_free() -> None:
-    """A new service at the address of one that leaves waits for its end, whatever the policy."""
+    """It waits for the service that leaves the address, whatever the policy."""
     successor = service("b")
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.client("a", hold_s=6.0)
         await world.until("a", "ready")
         world.supervisor.apply([successor], policy=together)
@@ -597,16 +602,16 @@ def test_service_does_not_start_before_its_address_is_free() -> None:
         await world.moment()
         assert client.outcome == "served"
 
-    tell(story, A, policy=together)
+    run_scenario(scenario, A, policy=together)
 
 
 def test_services_can_exchange_addresses() -> None:
-    """Two that swap their addresses wait for each other's end, and both serve."""
+    """Each waits for the end of the other, and both serve."""
     here, there = "http://127.0.0.1:1", "http://localhost:2"
     old = [service("a", endpoint=here), service("b", endpoint=there)]
     new = [service("a", endpoint=there), service("b", endpoint=here)]
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         for name in "ab":
             world.client(name, hold_s=3.0)
         await world.until("b", "ready")
@@ -619,13 +624,13 @@ def test_services_can_exchange_addresses() -> None:
         assert first >= max(record.at for record in world.launcher.find("exit")[:2])
 
     servers = {name: ServerScript(terminate_s=t) for name, t in (("a", 1.0), ("b", 4.0))}
-    tell(story, *old, servers=servers, policy=together)
+    run_scenario(scenario, *old, servers=servers, policy=together)
 
 
 def test_policy_and_limits_change_together() -> None:
-    """Who waits for an eviction is served at once when it is not needed any more."""
+    """A request is served at once if the new policy needs no eviction for it."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.client("a")
         await world.until("a", "ready")
         waiting = world.client("b", hold_s=1.0)
@@ -639,38 +644,38 @@ def test_policy_and_limits_change_together() -> None:
         assert world.supervisor.scheduler.policy is together
         assert world.supervisor.scheduler.limits.length == 1
 
-    tell(story, A, service("b", endpoint="http://h:1"), policy=one_at_a_time)
+    run_scenario(scenario, A, service("b", endpoint="http://h:1"), policy=one_at_a_time)
 
 
 def test_invalid_declaration_changes_no_service() -> None:
-    """Two services of one name are refused before anything else is looked at."""
+    """Two services of one name are refused before any change."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.client("a", hold_s=1.0)
         await world.until("a", "ready")
         with pytest.raises(ConfigError, match="got this one twice"):
             world.supervisor.apply([service("b"), service("b")])
         assert world["a"].state == "ready"
 
-    tell(story, A)
+    run_scenario(scenario, A)
 
 
 def test_update_during_shutdown_is_ignored() -> None:
-    """A reload that comes while everything stops is refused."""
+    """A reload during the shutdown is refused."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.supervisor.close()
         with pytest.raises(RequestError, match="shutting down"):
             world.supervisor.apply([])
 
-    tell(story, A)
+    run_scenario(scenario, A)
 
 
 # ---- onIdle
 def test_idle_loader_returns_to_its_service() -> None:
-    """A while after the last request the default service runs again, and others made way."""
+    """Some time after the last request the default service runs again and others are evicted."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.supervisor.idle_loader.configure("a", 60.0)
         world.client("b", hold_s=10.0)
         await world.until("a", "ready")
@@ -683,13 +688,13 @@ def test_idle_loader_returns_to_its_service() -> None:
         await world.at(500.0)
         assert world["a"].state == "stopped"
 
-    tell(story, A, service("b"))
+    run_scenario(scenario, A, service("b"))
 
 
 def test_idle_loader_waits_while_requests_wait() -> None:
-    """A long stream is not idleness."""
+    """A long stream is not idle time."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.supervisor.idle_loader.configure("a", 10.0)
         world.client("b", hold_s=95.0)
         await world.at(94.0)
@@ -697,35 +702,35 @@ def test_idle_loader_waits_while_requests_wait() -> None:
         await world.until("a", "ready")
         assert world.now >= 105.0
 
-    tell(story, A, service("b"), policy=together)
+    run_scenario(scenario, A, service("b"), policy=together)
 
 
 def test_idle_loader_respects_the_circuit_breaker_and_logs_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A default service that cannot start is tried no more often than its breaker lets it."""
+    """A default service that cannot start is tried only as its breaker allows."""
     broken = replace(A, intensity=1, timings=Timings(cooldown=1000.0))
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.supervisor.idle_loader.configure("a", 10.0)
         await world.at(900.0)
         assert world["a"].incarnation == 1
-        world.supervisor.idle_loader.configure("nobody", 10.0)
+        world.supervisor.idle_loader.configure("unknown", 10.0)
         await world.at(950.0)
 
     with caplog.at_level(logging.WARNING):
-        tell(story, broken, servers={"a": ServerScript(exit_s=0.0, exit=Exit(code=1))})
+        run_scenario(scenario, broken, servers={"a": ServerScript(exit_s=0.0, exit=Exit(code=1))})
     complaints = [r for r in caplog.records if "could not be loaded" in r.message]
 
     assert 1 <= len(complaints) <= 90
 
 
 def test_limit_that_is_new_holds_for_a_start_under_way() -> None:
-    """A start without any limit gets one by an update, and fails when it is reached."""
+    """A start without a limit gets one by an update, and fails when it is reached."""
     endless = Timings(start_limit=None)
     spec = service("a", timings=endless)
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         client = world.client("a")
         await world.until("a", "health_checking")
         world.supervisor.update(replace(spec, timings=replace(endless, start_limit=30.0)))
@@ -735,4 +740,4 @@ def test_limit_that_is_new_holds_for_a_start_under_way() -> None:
 
         assert client.outcome == "start_timeout"
 
-    tell(story, spec, servers={"a": ServerScript(healthy_s=None)})
+    run_scenario(scenario, spec, servers={"a": ServerScript(healthy_s=None)})

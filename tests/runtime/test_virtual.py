@@ -1,4 +1,4 @@
-"""The loop on virtual time, which every other test here stands on."""
+"""Virtual time: the event loop of these tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from swapchart.runtime.testing import DeadlockError, LeftoverError, LivelockErro
 
 
 def test_virtual_time_jumps_to_the_next_timer() -> None:
-    """A day of sleep is over at once, and the clock says that it was a day."""
+    """A day of sleep takes no real time, and the clock shows a day."""
 
     async def main() -> float:
         began = anyio.current_time()
@@ -24,7 +24,7 @@ def test_virtual_time_jumps_to_the_next_timer() -> None:
 
 
 def test_virtual_timers_fire_in_order() -> None:
-    """Whoever sleeps shorter wakes first, whatever the order in which they lay down."""
+    """Shorter sleeps end first, in any order of their beginning."""
     woken: list[float] = []
 
     async def sleep(seconds: float) -> None:
@@ -58,19 +58,19 @@ def order(seed: int | None) -> list[int]:
 
 
 def test_virtual_loop_without_a_seed_keeps_the_order_of_asyncio() -> None:
-    """What became ready first runs first."""
+    """Tasks run in the order in which they became ready."""
     assert order(None) == list(range(8))
 
 
 def test_virtual_loop_seed_repeats_its_order_and_seeds_differ() -> None:
-    """The same seed shuffles the same way; ten seeds do not all agree."""
+    """The same seed gives the same order; ten seeds do not all agree."""
     assert [order(seed) for seed in range(10)] == [order(seed) for seed in range(10)]
     assert len({tuple(order(seed)) for seed in range(10)}) > 5
 
 
 @pytest.mark.parametrize("seconds", [None, math.inf])
 def test_virtual_loop_deadlock_raises_with_the_place(seconds: float | None) -> None:
-    """A main function that waits for what cannot come ends with the place where it waits."""
+    """The error says where the main function waits."""
 
     async def stuck() -> None:
         if seconds is None:
@@ -83,7 +83,7 @@ def test_virtual_loop_deadlock_raises_with_the_place(seconds: float | None) -> N
 
 
 def test_virtual_loop_deadlock_runs_the_cleanup() -> None:
-    """Before the error comes out, every task was cancelled and could clean up."""
+    """Every task was cancelled and could clean up before the error is raised."""
     cleaned: list[str] = []
 
     async def main() -> None:
@@ -99,7 +99,7 @@ def test_virtual_loop_deadlock_runs_the_cleanup() -> None:
 
 
 def test_virtual_loop_busy_loop_raises() -> None:
-    """Tasks that wake each other for ever are told from ones that wait."""
+    """Tasks that wake each other forever are told apart from waiting ones."""
 
     async def main() -> None:
         while True:
@@ -110,7 +110,7 @@ def test_virtual_loop_busy_loop_raises() -> None:
 
 
 def test_virtual_loop_task_left_behind_raises() -> None:
-    """A main function that returns has to have ended what it started."""
+    """A main function must end the tasks that it started."""
     kept = []
 
     async def main() -> None:
@@ -123,7 +123,7 @@ def test_virtual_loop_task_left_behind_raises() -> None:
 
 
 def test_virtual_loop_error_in_a_callback_raises() -> None:
-    """A callback that raises fails the run, though nobody awaits it."""
+    """A callback that raises fails the run."""
 
     async def main() -> None:
         asyncio.get_running_loop().call_soon(lambda: 1 / 0)
@@ -134,7 +134,7 @@ def test_virtual_loop_error_in_a_callback_raises() -> None:
 
 
 def test_virtual_loop_error_of_main_is_raised_unchanged() -> None:
-    """Whatever main raises, run_virtual raises."""
+    """run_virtual raises the exceptions of main."""
 
     async def main() -> None:
         raise KeyError("mine")

@@ -290,9 +290,7 @@ class Storm:
             if entry.phase != phase_of(life):
                 self.report_problem(f"{entry.name}: phase {entry.phase} in state {life.state}")
             if not life.is_final and entry.granted < life.waiting + life.in_flight:
-                self.report_problem(
-                    f"{entry.name}: {entry.granted} granted, but more requests"
-                )
+                self.report_problem(f"{entry.name}: {entry.granted} granted, but more requests")
 
     def check_end(self) -> None:
         """Check the invariants that hold after the shutdown."""

@@ -1,14 +1,14 @@
-"""One supervisor in a scripted world on virtual time, and clients who say what became of them.
+"""Scenarios: one supervisor with scripted processes and clients, on virtual time.
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         client = world.client("a")
         await world.until("a", "ready")
         ...
 
-    tell(story, service("a"), servers={"a": ServerScript(healthy_s=5.0)})
+    run_scenario(scenario, service("a"), servers={"a": ServerScript(healthy_s=5.0)})
 
-When the story ends, the supervisor has shut down, and it is checked that nothing is left and that
-every event was one the chart expects.
+At the end of a scenario the supervisor shuts down, and it is checked that no process is left and
+that the chart handled every event.
 """
 
 from __future__ import annotations
@@ -40,49 +40,49 @@ from swapchart.runtime.testing import (
     run_virtual,
 )
 
-#: Long enough for everything that is ready to run, too short for any timer of a test.
-A_MOMENT_S = 1e-6
+#: Long enough for all ready tasks to run, shorter than any timer of a test.
+MOMENT_S = 1e-6
 
 
 class Client:
     """One request.
 
     Attributes:
-        service: What it wants.
-        outcome: ``waiting``, ``served`` (holds it now), ``finished``, ``left``, or the code of a
-            refusal.
-        error: The refusal, or None.
-        asked_at: Virtual seconds, as are the next two.
-        served_at: When it was admitted, or None.
-        ended_at: When it was refused, left or finished, or None.
+        service: Name of the service.
+        outcome: ``waiting``, ``served`` (holds the service), ``finished``, ``left``, or the code of
+            the error.
+        error: Error of a refused request, or None.
+        requested_at: Time of the request, in virtual seconds.
+        served_at: Time of the admission, in virtual seconds, or None.
+        ended_at: Time of its end, in virtual seconds, or None.
     """
 
-    def __init__(self, service: str, asked_at: float) -> None:
-        self.service, self.asked_at = service, asked_at
+    def __init__(self, service: str, requested_at: float) -> None:
+        self.service, self.requested_at = service, requested_at
         self.outcome = "waiting"
         self.error: RequestError | None = None
         self.served_at: float | None = None
         self.ended_at: float | None = None
         self.scope = anyio.CancelScope()
-        self.enough = anyio.Event()
+        self.released = anyio.Event()
 
     def finish(self) -> None:
-        """Let go of the service; nothing happens unless it is served."""
-        self.enough.set()
+        """Release the service; a no-op if the request is not served."""
+        self.released.set()
 
     def leave(self) -> None:
-        """Go away, wherever it is."""
+        """Cancel the request at any point."""
         self.scope.cancel()
 
     async def run(self, supervisor: Supervisor, hold_s: float | None, priority: int) -> None:
-        """Ask, hold for *hold_s* seconds or until `finish`, and go."""
+        """Acquire the service, hold it for *hold_s* seconds or until `finish`, and release it."""
         try:
             with self.scope:
                 await supervisor.acquire(self.service, priority=priority)
                 try:
                     self.outcome, self.served_at = "served", anyio.current_time()
                     with anyio.move_on_after(float("inf") if hold_s is None else hold_s):
-                        await self.enough.wait()
+                        await self.released.wait()
                 finally:
                     supervisor.release(self.service)
             self.outcome = "left" if self.scope.cancelled_caught else "finished"
@@ -92,12 +92,12 @@ class Client:
 
 
 class World:
-    """What a story is told in.
+    """The supervisor, processes and clients of a scenario.
 
     Attributes:
-        supervisor: The one under test.
-        launcher: Its world.
-        http: Answers the calls of its hooks.
+        supervisor: The supervisor under test.
+        launcher: Starts its processes.
+        http: Responds to the calls of its hooks.
         trace: Every transition so far.
         clients: Every client so far.
     """
@@ -117,79 +117,79 @@ class World:
 
     @property
     def now(self) -> float:
-        """Seconds since the story began."""
+        """Seconds since the scenario began."""
         return anyio.current_time() - self._began
 
     def client(self, service: str, *, hold_s: float | None = None, priority: int = 0) -> Client:
-        """Begin a request that holds *service* for *hold_s* seconds (None: until told)."""
+        """Begin a request that holds *service* for *hold_s* seconds (None: until `finish`)."""
         client = Client(service, anyio.current_time())
         self.clients.append(client)
         self._tasks.start_soon(client.run, self.supervisor, hold_s, priority)
         return client
 
     def spawn(self, function: Callable[..., Coroutine[Any, Any, Any]], *args: Any) -> None:
-        """Run *function* beside the story."""
+        """Run *function* beside the scenario."""
         self._tasks.start_soon(function, *args)
 
     async def moment(self) -> None:
-        """Let everything run that is ready now; no timer fires."""
-        await anyio.sleep(A_MOMENT_S)
+        """Run all ready tasks; no timer fires."""
+        await anyio.sleep(MOMENT_S)
 
     async def at(self, seconds: float) -> None:
-        """Wait until *seconds* after the story began."""
+        """Wait until *seconds* after the scenario began."""
         await anyio.sleep_until(self._began + seconds)
 
     async def until(self, name: str, *states: str, limit_s: float = 10_000.0) -> float:
-        """Wait for a state of *name*; returns how long it took in virtual seconds."""
+        """Wait for a state of *name* and return the time it took in virtual seconds."""
         began = anyio.current_time()
         with anyio.fail_after(limit_s):
             await self.supervisor[name].wait_for(*states)
         return anyio.current_time() - began
 
     def states(self, name: str) -> list[str]:
-        """Return the states that *name* has been in since the story began, in order."""
+        """Return the states that *name* has been in since the scenario began, in order."""
         return [record.target for record in self.trace if record.service == name]
 
     def outcomes(self) -> dict[str, int]:
-        """Count what became of the clients."""
+        """Return the number of clients by outcome."""
         counts: dict[str, int] = {}
         for client in self.clients:
             counts[client.outcome] = counts.get(client.outcome, 0) + 1
         return counts
 
     def assert_consistent(self) -> None:
-        """Check what holds whenever nobody is in the middle of something."""
+        """Check the invariants that hold between steps."""
         for life in self.supervisor.lifecycles():
             name = life.spec.name
             assert life.unhandled == [], name
             entry = self.supervisor.scheduler.services[name]
             assert entry.phase == phase_of(life), f"{name}: {entry.phase} is not {life.state}"
-            if not life.is_final:  # it hears no more of those that finish
+            if not life.is_final:  # its counters do not change any more
                 assert entry.granted >= life.waiting + life.in_flight, name
         self.launcher.assert_sound()
 
 
 def hook(program: str, **fields: Any) -> Hook:
-    """Make a hook that runs *program*."""
+    """Return a hook that runs *program*."""
     return Hook(action=RunAction(argv=(program,)), **fields)
 
 
-def tell(
-    story: Callable[[World], Awaitable[None]], *services: ServiceSpec,
+def run_scenario(
+    scenario: Callable[[World], Awaitable[None]], *services: ServiceSpec,
     servers: Mapping[str, ServerScripts] | None = None,
     commands: Mapping[str, CommandScripts] | None = None, seed: int | None = None,
-    is_left_in_peace: bool = True, **options: Any,
+    expects_end: bool = True, **options: Any,
 ) -> ScriptedLauncher:  # fmt: skip
-    """Run *story* in a world of *services*; returns the launcher and what it wrote down.
+    """Run *scenario* with *services* and return the launcher with its records.
 
     Args:
-        story: What happens.
-        services: What may run.
-        servers: How their processes behave.
-        commands: How hooks behave.
-        seed: Order of what happens at the same instant.
-        is_left_in_peace: Nothing may be left at the end.
-        options: For the supervisor.
+        scenario: Async function that acts on the world.
+        services: Services of the supervisor.
+        servers: Behavior of their processes.
+        commands: Behavior of hook commands.
+        seed: Shuffles tasks that are ready at the same instant.
+        expects_end: No process may be left at the end.
+        options: Arguments of the supervisor.
     """
     launcher = ScriptedLauncher(servers, commands)
     http = ScriptedHttp()
@@ -202,25 +202,25 @@ def tell(
             async with supervisor:
                 world = World(supervisor, launcher, http, tasks)
                 try:
-                    await story(world)
+                    await scenario(world)
                     await world.moment()
                     world.assert_consistent()
-                    lives = supervisor.lifecycles()
+                    lifecycles = supervisor.lifecycles()
                 finally:
                     for client in world.clients:
                         client.finish()
-        for life in lives:
+        for life in lifecycles:
             assert life.unhandled == [], life.spec.name
             assert life.waiting == 0, life.spec.name
-        if is_left_in_peace:
+        if expects_end:
             launcher.assert_ended()
 
     run_virtual(main, seed=seed)
     return launcher
 
 
-def stand_still(seconds: float) -> None:
-    """As SIGSTOP and SIGCONT do: nothing of us runs, the processes go on."""
+def suspend(seconds: float) -> None:
+    """Suspend the proxy as SIGSTOP and SIGCONT do, while the processes run."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualLoop)
     loop.skip(seconds)

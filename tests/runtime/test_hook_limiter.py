@@ -1,10 +1,10 @@
-"""How many hook commands run at a time, over all services, and what becomes of those that wait."""
+"""Hook limiter: hook commands that run at once over all services, and their queue."""
 
 from __future__ import annotations
 
 import pytest
 from tools.rows import row
-from tools.virtual import World, hook, tell
+from tools.virtual import World, hook, run_scenario
 
 from swapchart.runtime import Command, ConfigError, Exit, LogSink, Supervisor, Timings
 from swapchart.runtime.testing import CommandScript, ScriptedLauncher, service
@@ -13,7 +13,7 @@ HANGS = CommandScript(takes_s=None)
 
 
 def at_once(launcher: ScriptedLauncher) -> int:
-    """How many hooks ran side by side, at most."""
+    """Return the maximum number of hooks that ran at once."""
     steps = {"run": 1, "ran": -1, "killed": -1}
     running, most = 0, 0
     for record in launcher.records:
@@ -24,11 +24,11 @@ def at_once(launcher: ScriptedLauncher) -> int:
 
 @row("B16")
 def test_hook_limiter_thousand_services_stop_with_eight_hooks_at_a_time() -> None:
-    """A thousand beforeStop hooks of 0.1 s take 12.5 s, and each has run by then."""
+    """1,000 beforeStop hooks of 0.1 s take 12.5 s, and all run."""
     names = [f"s{number}" for number in range(1000)]
     hooks = {"beforeStop": (hook("save", timeout_s=1.0),)}
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         for name in names:
             world[name].start()
         for name in names:
@@ -36,8 +36,8 @@ def test_hook_limiter_thousand_services_stop_with_eight_hooks_at_a_time() -> Non
         await world.supervisor.unload_all()
         assert world.now == pytest.approx(12.5, abs=0.1)
 
-    launcher = tell(
-        story, *(service(name, hooks=hooks) for name in names),
+    launcher = run_scenario(
+        scenario, *(service(name, hooks=hooks) for name in names),
         commands={"save": CommandScript(takes_s=0.1)}, policy=lambda target, running: frozenset(),
     )  # fmt: skip
 
@@ -47,27 +47,27 @@ def test_hook_limiter_thousand_services_stop_with_eight_hooks_at_a_time() -> Non
 
 @row("B16")
 def test_hook_limiter_shutdown_of_a_thousand_services_is_bounded() -> None:
-    """Hooks that hang hold no end up: those that found no place are told as never started."""
+    """Hooks that hang do not delay the end; queued ones are reported as never started."""
     names = [f"s{number}" for number in range(1000)]
     hooks = {"afterStop": (hook("clean", timeout_s=1000.0),)}
-    told: list[str] = []
+    details: list[str] = []
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         for name in names:
             world[name].start()
         for name in names:
             await world.until(name, "ready")
         await world.supervisor.shutdown(20.0)
         assert world.now == pytest.approx(21.0)
-        told.extend(r.detail for step in world.trace for r in step.hooks)
+        details.extend(r.detail for step in world.trace for r in step.hooks)
 
-    launcher = tell(
-        story, *(service(name, hooks=hooks) for name in names),
+    launcher = run_scenario(
+        scenario, *(service(name, hooks=hooks) for name in names),
         commands={"clean": HANGS}, policy=lambda target, running: frozenset(),
     )  # fmt: skip
 
     assert at_once(launcher) <= 8 + 20 // 10
-    assert sum(detail.startswith("never started") for detail in told) == 1000 - launcher.count(
+    assert sum(detail.startswith("never started") for detail in details) == 1000 - launcher.count(
         "run"
     )
 
@@ -75,16 +75,16 @@ def test_hook_limiter_shutdown_of_a_thousand_services_is_bounded() -> None:
 @pytest.mark.parametrize("limit", [1, 2, 8])
 @row("B16")
 def test_hook_that_waits_for_another_models_hook_cannot_wedge(limit: int) -> None:
-    """Each place is held by a hook that asks for a model whose own hook needs a place."""
+    """Each slot is held by a hook that requests a model whose own hook needs a slot."""
     callers = [f"caller{number}" for number in range(limit)]
     worlds: list[World] = []
 
     async def ask(command: Command) -> Exit:
-        """As `curl` to our own API would."""
+        """Request another service, as `curl` to our own API does."""
         await worlds[0].supervisor.load(command.label.replace("caller", "other"))
         return Exit(code=0)
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         worlds.append(world)
         plain = world.launcher.run
 
@@ -101,8 +101,8 @@ def test_hook_that_waits_for_another_models_hook_cannot_wedge(limit: int) -> Non
         assert {r.outcome for r in results} == {"ok"}
         assert world.now == pytest.approx(10.0)
 
-    tell(
-        story,
+    run_scenario(
+        scenario,
         *(service(name, hooks={"afterHealthy": (hook("ask", timeout_s=300.0),)})
           for name in callers),
         *(service(name.replace("caller", "other"), hooks={"beforeStart": (hook("prepare"),)})
@@ -112,29 +112,29 @@ def test_hook_that_waits_for_another_models_hook_cannot_wedge(limit: int) -> Non
 
 
 def test_hook_timeout_begins_when_it_starts() -> None:
-    """One that waits for a place longer than its limit still gets all of it."""
+    """A hook that waits for a slot longer than its timeout still gets all of it."""
     hooks = {"afterHealthy": (hook("warm", timeout_s=3.0),)}
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         for name in ("a", "b", "c"):
             world[name].start()
         await world.until("c", "ready")
         assert world.now == pytest.approx(6.0)
         assert {r.outcome for step in world.trace for r in step.hooks} == {"ok"}
 
-    tell(
-        story, *(service(name, hooks=hooks) for name in ("a", "b", "c")),
+    run_scenario(
+        scenario, *(service(name, hooks=hooks) for name in ("a", "b", "c")),
         commands={"warm": CommandScript(takes_s=2.0)}, policy=lambda target, running: frozenset(),
         hook_limit=1,
     )  # fmt: skip
 
 
 def test_settle_timeout_begins_with_its_first_probe() -> None:
-    """Who waits for a place to look whether memory is free has not looked in vain."""
+    """The wait for a slot does not count toward the settle limit."""
     settle = hook("look")
     timings = Timings(settle=1.0)
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         for name in ("a", "b"):
             await world.supervisor.load(name)
         world["a"].stop_nowait()
@@ -144,8 +144,8 @@ def test_settle_timeout_begins_with_its_first_probe() -> None:
         assert world.launcher.programs("b") == ["look"]
         assert b"not free after" not in world["b"].log.history()
 
-    tell(
-        story, service("a", hooks={"beforeStop": (hook("save"),)}),
+    run_scenario(
+        scenario, service("a", hooks={"beforeStop": (hook("save"),)}),
         service("b", settle=settle, timings=timings),
         commands={"save": CommandScript(takes_s=5.0)}, policy=lambda target, running: frozenset(),
         hook_limit=1,
@@ -153,18 +153,18 @@ def test_settle_timeout_begins_with_its_first_probe() -> None:
 
 
 def test_hook_limit_of_zero_is_refused() -> None:
-    """It says what was expected."""
+    """The error says what was expected."""
     with pytest.raises(ConfigError, match="hook_limit: expected >= 1 or None, got 0"):
         Supervisor(ScriptedLauncher(), hook_limit=0)
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_hook_cancelled_in_the_queue_frees_its_slot(seed: int) -> None:
-    """A stop of who waits in the line, or is let in at this very instant, takes no place along."""
+    """A stop of a queued or just admitted hook leaves no slot occupied."""
     hooks = {"afterHealthy": (hook("warm", timeout_s=60.0),)}
     names = ("a", "b", "c", "d")
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         for name in names:
             world[name].start()
         await world.until("d", "after_healthy")
@@ -177,19 +177,19 @@ def test_hook_cancelled_in_the_queue_frees_its_slot(seed: int) -> None:
         assert world.now <= 6.0
         assert world.supervisor.hook_limiter.running == 0
 
-    tell(
-        story, *(service(name, hooks=hooks) for name in names),
+    run_scenario(
+        scenario, *(service(name, hooks=hooks) for name in names),
         commands={"warm": CommandScript(takes_s=2.0)}, policy=lambda target, running: frozenset(),
         hook_limit=1, seed=seed,
     )  # fmt: skip
 
 
 def test_hook_limit_can_change_while_hooks_wait() -> None:
-    """More places let more in at once; fewer apply to those that follow."""
+    """A higher limit admits more at once; a lower one applies to later hooks."""
     hooks = {"afterHealthy": (hook("warm", timeout_s=60.0),)}
     names = ("a", "b", "c", "d")
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         for name in names:
             world[name].start()
         await world.at(0.5)
@@ -203,18 +203,18 @@ def test_hook_limit_can_change_while_hooks_wait() -> None:
         await world.until("d", "ready")
         assert world.now == pytest.approx(4.5)
 
-    tell(
-        story, *(service(name, hooks=hooks) for name in names),
+    run_scenario(
+        scenario, *(service(name, hooks=hooks) for name in names),
         commands={"warm": CommandScript(takes_s=2.0)}, policy=lambda target, running: frozenset(),
         hook_limit=1,
     )  # fmt: skip
 
 
 def test_hook_that_ignores_its_deadline_frees_its_slot() -> None:
-    """A watcher in afterReady does not make the hooks of others wait for ever after."""
+    """A watcher in afterReady does not block the hooks of other services forever."""
     watcher = {"afterReady": (hook("watch", timeout_s=100_000.0),)}
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await world.supervisor.load("watched")
         await world.at(61.0)
         assert world.supervisor.hook_limiter.running == 0
@@ -225,8 +225,8 @@ def test_hook_that_ignores_its_deadline_frees_its_slot() -> None:
         await world.supervisor.unload("watched")
         assert world.supervisor.hook_limiter.running == 0
 
-    tell(
-        story, service("watched", hooks=watcher),
+    run_scenario(
+        scenario, service("watched", hooks=watcher),
         service("other", hooks={"beforeStart": (hook("quick"),)}),
         commands={"watch": HANGS}, policy=lambda target, running: frozenset(), hook_limit=1,
     )  # fmt: skip
