@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pytest
 from _pytest.mark import ParameterSet
+from pydantic import BaseModel
 
 from swapchart.adapters.app.chart_setup import chart
 from swapchart.adapters.cli import main
 from swapchart.adapters.cli.main import build_parser
 from swapchart.adapters.config import check_config, load_config
-from swapchart.adapters.config.schema.document import TOP_KEYS
-from swapchart.adapters.config.schema.model import ModelSection
+from swapchart.adapters.config.schema.document import TOP_KEYS, DocumentSection
+from swapchart.adapters.config.schema.hooks import HookSection, SettleSection
+from swapchart.adapters.config.schema.model import Kv, ModelSection
 from swapchart.adapters.demo.server import add_arguments
 from swapchart.runtime import hook_actions
 
@@ -289,3 +291,39 @@ def test_docs_reliability_counts_the_rows_of_the_catalogue() -> None:
     assert f"| priority P0 | {required} | {required} |" in text
     assert f"| all | {len(lines) - uncovered} | {len(lines)} |" in text
     assert f"lists {len(lines)} faults" in " ".join(text.split())
+
+
+def defaults(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Yield each key of *section* and of the sections below it, dotted, with its default."""
+    for field in section.model_fields.values():
+        key = f"{prefix}{field.alias}"
+        yield key, field.default
+        if isinstance(field.default, BaseModel):
+            yield from defaults(type(field.default), f"{key}.")
+
+
+@pytest.mark.parametrize(
+    ("page", "sections", "least"),
+    [
+        ("lifecycle.md", (ModelSection, DocumentSection), 15),
+        ("kv.md", (Kv,), 2),
+        ("hooks.md", (HookSection,), 2),
+    ],
+)
+def test_docs_table_of_keys_has_the_defaults_of_the_schema(
+    page: str, sections: tuple[type[BaseModel], ...], least: int
+) -> None:
+    """A number in the column of defaults is the default of the key beside it."""
+    known = dict(defaults(SettleSection, "settle."))  # by itself, since there is none by default
+    for section in sections:
+        known.update(defaults(section))
+    shown = [
+        (key, float(value))
+        for keys, values in re.findall(
+            r"^\| (`\w.*?) \| (\d[\d, ]*)(?: \(.*?\))? \|", PAGES[page], re.M
+        )
+        for key, value in zip(_CODE.findall(keys), values.split(", "), strict=True)
+    ]
+
+    assert len(shown) >= least
+    assert [(key, value) for key, value in shown if known.get(key) != value] == []
