@@ -39,6 +39,13 @@ _VARIABLE = re.compile(r"\$\{env\.(\w+)\}")
 _CODE = re.compile(r"`([^`\n]+)`")
 _FOLDERS = "adapters|benchmarks|diagrams|docs|machine|runtime|tests"
 _PATH = re.compile(rf"(?:{_FOLDERS})/[\w./-]*")
+_MODULE = re.compile(r"[\w/]+\.py")
+SOURCES = list(ROOT.glob("*.py")) + [
+    path
+    for folder in ("adapters", "benchmarks", "machine", "runtime", "tests")
+    for path in (ROOT / folder).rglob("*")
+    if path.suffix in (".py", ".md", ".js", ".html") and "__pycache__" not in path.parts
+]
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -133,11 +140,12 @@ def test_docs_link_leads_to_a_file_and_a_heading(name: str) -> None:
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_docs_cited_file_exists(name: str) -> None:
-    """A path in backticks names a file or a folder of the repository."""
+    """A path in backticks names a file or a folder; of a module, the end of its path suffices."""
     missing = [
         cited
         for cited in _CODE.findall(prose(DOCUMENTS[name]))
-        if _PATH.fullmatch(cited) and not (ROOT / cited).exists()
+        if (_PATH.fullmatch(cited) and not (ROOT / cited).exists())
+        or (_MODULE.fullmatch(cited) and not any(path.match(cited) for path in SOURCES))
     ]
 
     assert missing == []
@@ -255,15 +263,9 @@ def test_docs_page_uses_standard_words(name: str) -> None:
 
 def test_docs_page_cited_by_a_source_exists() -> None:
     """A page of docs/ that a source, a test or a message names is there."""
-    sources = [
-        path
-        for folder in ("adapters", "benchmarks", "machine", "runtime", "tests")
-        for path in (ROOT / folder).rglob("*")
-        if path.suffix in (".py", ".md", ".js", ".html") and "__pycache__" not in path.parts
-    ]
     cited = {
         (path.name, name)
-        for path in sources
+        for path in SOURCES
         for name in re.findall(r"(?<![\w/])docs/([\w-]+\.md)", path.read_text("utf-8"))
     }
 
