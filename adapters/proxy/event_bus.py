@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+from msgspec import to_builtins
+
 _WAITING_MAX = 1024
 _WAITING_BYTES = 1 << 19
 _TAKEN_BYTES = 1 << 16
@@ -20,7 +22,7 @@ _TAKEN_BYTES = 1 << 16
 
 def format_sse(number: int, kind: str, value: object) -> bytes:
     """Return one server-sent event; its data is JSON that holds JSON, as llama-swap's does."""
-    inner = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    inner = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=to_builtins)
     outer = json.dumps({"type": kind, "data": inner}, ensure_ascii=False, separators=(",", ":"))
     return f"id:{number}\nevent:message\ndata:{outer}\n\n".encode()
 

@@ -12,6 +12,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from msgspec import to_builtins
+
 from ..http1.asgi_types import Headers, Send
 from .body.model_name import shown_name
 from .request import Request
@@ -97,8 +99,11 @@ async def _send_large(send: Send, status: int, fields: Headers, body: bytes) -> 
 async def send_json(
     send: Send, value: Any, status: int = 200, headers: Iterable[tuple[bytes, bytes]] = ()
 ) -> None:
-    """Send *value* as JSON."""
-    body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    """Send *value*, which may be a struct or hold structs, as JSON."""
+    # Not by msgspec's encoder: metadata of a configuration may hold integers of more than 64 bits.
+    body = json.dumps(
+        value, ensure_ascii=False, separators=(",", ":"), default=to_builtins
+    ).encode()
     await send_bytes(send, status, body, JSON_TYPE, headers)
 
 
@@ -167,19 +172,45 @@ async def send_error(
         await send_json(send, value, status, extra)
 
 
-async def send_not_good_for(request: Request, send: Send, wanted: str) -> None:
-    """Say that the request's key is not one for the model *wanted*."""
+class ApiError(Exception):
+    """An error response, raised by a handler; see `send_error` for the attributes."""
+
+    def __init__(
+        self, status: int, message: str, *, code: str | None = None,
+        details: Mapping[str, Any] | None = None, headers: Iterable[tuple[bytes, bytes]] = (),
+    ) -> None:  # fmt: skip
+        super().__init__(message)
+        self.status, self.message, self.code = status, message, code
+        self.details, self.headers = details, headers
+
+
+async def send_api_error(request: Request, send: Send, error: ApiError) -> None:
+    """Send the response that *error* describes."""
     await send_error(
-        request, send, 403, f"forbidden: this API key is not good for {shown_name(wanted)}"
-    )
+        request, send, error.status, error.message, code=error.code, details=error.details,
+        headers=error.headers,
+    )  # fmt: skip
 
 
-async def send_unknown_model(
-    request: Request, send: Send, wanted: str, closest: str | None
-) -> None:
-    """Say that there is no model *wanted*, and which name may have been meant."""
+def model_forbidden(name: str) -> ApiError:
+    """Return the error for a model *name* that the request's key may not use."""
+    return ApiError(403, f"forbidden: this API key is not good for {shown_name(name)}")
+
+
+def unknown_model(request: Request, name: str, closest: str | None) -> ApiError:
+    """Return the error for the unknown model *name*; suggests *closest* if the key may use it."""
     if closest is not None and not request.access.allows_model(closest):
         closest = None
     hint = f"; did you mean {closest!r}?" if closest else ""
-    message = f"model not found: {shown_name(wanted)}{hint}"
-    await send_error(request, send, 404, message, code="model_not_found")
+    message = f"model not found: {shown_name(name)}{hint}"
+    return ApiError(404, message, code="model_not_found")
+
+
+async def send_model_forbidden(request: Request, send: Send, name: str) -> None:
+    """Send the error of `model_forbidden`."""
+    await send_api_error(request, send, model_forbidden(name))
+
+
+async def send_unknown_model(request: Request, send: Send, name: str, closest: str | None) -> None:
+    """Send the error of `unknown_model`."""
+    await send_api_error(request, send, unknown_model(request, name, closest))

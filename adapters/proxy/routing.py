@@ -1,23 +1,86 @@
-"""A table of routes: what is answered where, who may ask, and what a page in a browser may not.
+"""Route table: which handler serves a path, which key it takes, what browsers may not do with it.
 
-The table is a value. A test walks it with no key, a wrong key and the right one, so that a new
-route cannot be left open by oversight.
+The table is a value, and so is what the OpenAPI document says of a route. A test sends requests to
+each route with no key, a wrong key and the right one, so that a new route cannot be left open by
+oversight.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
 
-#: open: nobody is asked for a key. any: any key will do. infer, admin: the key needs that scope.
+from msgspec import Struct
+
+#: open: no key is needed. any: any valid key. infer, admin: a key with that scope.
 RouteAccess: TypeAlias = Literal["open", "any", "infer", "admin"]
 
 #: What a route is about. whole: the proxy and all its models; a key for some models is refused.
-#: models: its handler lets such a key see and touch its own models only. nothing: no model.
+#: models: the handler restricts such a key to its own models. nothing: no model.
 RouteSubject: TypeAlias = Literal["whole", "models", "nothing"]
 
 _READING = ("GET", "HEAD")
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A response that is not a JSON body of ours.
+
+    Attributes:
+        status: HTTP status.
+        description: What the response is.
+        media_type: Media type; empty means any, or no body.
+        headers: Names of headers that tell something of their own.
+    """
+
+    status: int
+    description: str
+    media_type: str = ""
+    headers: tuple[str, ...] = ()
+
+
+TEXT = Content(200, "Success.", "text/plain")
+
+#: Type of a JSON body (a ``Body`` of api/schema), or another response.
+ResponseType: TypeAlias = type[Struct] | Content
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """What the OpenAPI document says about a route.
+
+    Attributes:
+        summary: What a request does, in one line.
+        responses: Responses without an error; at least one.
+        errors: HTTP statuses of errors, besides those that every route has.
+        parameter: Name of what ``*`` in the path stands for.
+        parameter_type: Its type.
+        query: Name of a parameter of the query -> its type.
+        required: Names of the parameters of the query that must be there.
+        body: Type of the request's body; None means that the route needs none.
+        body_types: Media types of that body.
+
+    Raises:
+        TypeError: No type of a response is declared.
+    """
+
+    summary: str
+    responses: tuple[ResponseType, ...]
+    errors: tuple[int, ...] = ()
+    parameter: str = ""
+    parameter_type: Any = str
+    query: Mapping[str, Any] = field(default_factory=dict)
+    required: tuple[str, ...] = ()
+    body: type[Struct] | None = None
+    body_types: tuple[str, ...] = ("application/json",)
+
+    def __post_init__(self) -> None:
+        if not self.responses:
+            raise TypeError(f"{self.summary!r} declares no type of its response")
+        for kind in self.responses:
+            if not isinstance(kind, Content) and not issubclass(kind, Struct):
+                raise TypeError(f"{self.summary!r} declares {kind}: expected a struct or a Content")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,22 +90,24 @@ class Route:
     Attributes:
         method: Such as ``POST``; ``*`` is any. GET routes answer HEAD too.
         path: Exact, or with one ``*``, which stands for one character or more, slashes included.
-        handler: Answers; called with the context, the request and ASGI's ``send``.
-        kind: ``inference``: a body that names a model is sent to that model.
-        access: Who may ask.
-        subject: What it is about; see `RouteSubject`.
+        handler: Sends the response; called with the context, the request and ASGI's ``send``.
+        operation: What the OpenAPI document says about the route.
         changes: What a request may change, directly or through a model, as a noun phrase for the
             table in docs/security.md. Empty means nothing; otherwise no page of another origin
             may send the request.
-        is_page: A click on a link of another site may lead here all the same; the handler sees to
-            it that nothing but a page is opened (``Access.is_visit``).
-        takes_any_host: It says nothing that a page with a rebound name could use.
-        cut: What is cut off the path before it goes to a model's server.
+        access: Which key a request needs; see `RouteAccess`.
+        subject: What the route is about; see `RouteSubject`.
+        is_page: A click on a link of another site is admitted all the same; the handler ensures
+            that it opens a page and nothing else (``Access.is_visit``).
+        takes_any_host: The Host header is not checked, since the response holds no information.
+        cut: Prefix that is removed from the path before it is sent to a model's server.
+        kind: ``inference`` for requests whose body names a model and is sent to that model.
     """
 
     method: str
     path: str
     handler: Callable[..., Awaitable[None]]
+    operation: Operation
     changes: str
     access: RouteAccess = "admin"
     subject: RouteSubject = "whole"
@@ -53,10 +118,10 @@ class Route:
 
 
 class RouteTable:
-    """All routes; exact paths are found first, then the longest pattern.
+    """All routes; an exact path precedes patterns, a longer pattern a shorter one.
 
     Attributes:
-        routes: All of them, in the order of declaration.
+        routes: The routes in the order of declaration.
     """
 
     def __init__(self, routes: Iterable[Route]) -> None:
@@ -74,7 +139,7 @@ class RouteTable:
         self._patterns.sort(key=lambda item: -len(item[0]) - len(item[1]))
 
     def find(self, method: str, path: str) -> tuple[Route | None, str]:
-        """Return the route for *method* and *path*, and what its ``*`` stands for."""
+        """Return the route for *method* and *path*, and what ``*`` stands for, or None and ""."""
         methods = self._exact.get(path)
         if methods is not None:
             route = methods.get(method) or methods.get("*")
@@ -86,7 +151,7 @@ class RouteTable:
         return None, ""
 
     def allowed(self, path: str) -> list[str]:
-        """Return the methods that *path* has routes for, sorted; empty: there is no such path."""
+        """Return the methods that *path* has routes for, sorted; empty for an unknown path."""
         found = {*self._exact.get(path, ())}
         found.update(
             route.method for before, after, route in self._patterns if _fits(path, before, after)
@@ -99,9 +164,9 @@ class RouteTable:
 def cleaned(path: bytes) -> bytes:
     """Return *path* without empty segments, ``.`` and ``..``; it begins with one slash.
 
-    Percent-encoding is not looked into: what is encoded is part of a name.
+    Percent-encoding is not decoded: an encoded slash is part of a name.
 
-    Source: Go, path.Clean and how net/http.ServeMux uses it: a slash at the end stays.
+    Source: Go, path.Clean as net/http.ServeMux uses it: a slash at the end stays.
     """
     kept: list[bytes] = []
     for segment in path.split(b"/"):

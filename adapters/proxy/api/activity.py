@@ -1,73 +1,77 @@
-"""Routes of finished requests: the activity list, histograms and captures."""
+"""Routes for finished requests: the activity, its totals, and captures."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import Any
 from urllib.parse import parse_qs
 
+import msgspec
+
 from ...http1.asgi_types import Send
-from ...store.activity import SORTS, ActivityPage, ActivityQuery, ActivityRow
+from ...store.activity import SORTS, ActivityPage, ActivityQuery, ActivityRow, ActivityStore
 from ...store.database import StoreError
 from ..access.visible_models import View
 from ..body.model_name import shown_name
 from ..context import ProxyContext
 from ..formatting import shown_time
 from ..request import Request
-from ..responses import JSON_TYPE, send_error, send_json, send_parts
+from ..responses import JSON_TYPE, ApiError, send_error, send_parts
+from .handler import ApiHandler
 from .query import LARGEST, parse_time, whole_number
+from .schema import requests as schema
 
 
-async def activity(proxy: ProxyContext, request: Request, send: Send) -> None:
-    """Tell a page of finished requests."""
+@ApiHandler
+async def activity(proxy: ProxyContext, request: Request) -> schema.Activity:
+    """Return a page of finished requests."""
     try:
         query = query_of(request.query)
     except ValueError as error:
-        await send_error(request, send, 400, str(error))
-        return
-    if proxy.accounting.activity is None:
-        await send_error(request, send, 503, "nothing is written down here")
-        return
+        raise ApiError(400, str(error)) from error
+    store = _store(proxy)
     view = proxy.view(request.access)
-    models = _models_of(view, query.models)
+    models = _visible_models(view, query.models)
     try:
         if models is None:
             page = ActivityPage(rows=(), total=0)
         else:
-            page = await proxy.accounting.activity.page(replace(query, models=models))
+            page = await store.page(replace(query, models=models))
     except StoreError as error:
-        await send_error(request, send, 503, str(error))
-        return
-    value = {
-        "data": [view.row(_shown(row, row.id in proxy.accounting.captures)) for row in page.rows],
-        "page": query.page,
-        "limit": query.limit,
-        "total": page.total,
-        "total_pages": -(-page.total // query.limit),
-    }
-    if proxy.accounting.activity.problem:
-        value["problem"] = proxy.accounting.activity.problem
-    await send_json(send, value)
+        raise ApiError(503, str(error)) from error
+    captures = proxy.accounting.captures
+    return schema.Activity(
+        data=[view.row(_finished_request(row, row.id in captures)) for row in page.rows],
+        page=query.page,
+        limit=query.limit,
+        total=page.total,
+        total_pages=-(-page.total // query.limit),
+        problem=store.problem or msgspec.UNSET,
+    )
 
 
-async def stats(proxy: ProxyContext, request: Request, send: Send) -> None:
-    """Tell totals and histograms, of one model or of all."""
-    if proxy.accounting.activity is None:
-        await send_error(request, send, 503, "nothing is written down here")
-        return
+@ApiHandler
+async def stats(proxy: ProxyContext, request: Request) -> schema.Statistics:
+    """Return totals and histograms, of one model or of all."""
+    store = _store(proxy)
     model = parse_qs(request.query.decode("latin-1")).get("model", [""])[-1]
-    models = _models_of(proxy.view(request.access), (model,) if model else ())
+    models = _visible_models(proxy.view(request.access), (model,) if model else ())
     try:
-        # No model is called "": what is asked for then are the totals of nothing.
-        found = await proxy.accounting.activity.stats(("",) if models is None else models)
-        await send_json(send, found)
+        # No model is called "", so that its totals are those of no request.
+        found = await store.stats(("",) if models is None else models)
     except StoreError as error:
-        await send_error(request, send, 503, str(error))
+        raise ApiError(503, str(error)) from error
+    return msgspec.convert(found, schema.Statistics)
+
+
+def _store(proxy: ProxyContext) -> ActivityStore:
+    if proxy.accounting.activity is None:
+        raise ApiError(503, "no activity is recorded: the store is switched off")
+    return proxy.accounting.activity
 
 
 async def capture(proxy: ProxyContext, request: Request, send: Send) -> None:
-    """Tell a whole request and its answer."""
+    """Send a request with its response; the bodies are encoded in steps and never joined."""
     number = whole_number(request.path_suffix, 0, LARGEST)
     if number is None:
         await send_error(
@@ -82,18 +86,18 @@ async def capture(proxy: ProxyContext, request: Request, send: Send) -> None:
     await send_parts(send, parts, JSON_TYPE)
 
 
-def _models_of(view: View, wanted: tuple[str, ...]) -> tuple[str, ...] | None:
-    """Return which models' rows to look for, none meaning all; None: no row may be seen."""
+def _visible_models(view: View, names: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Return the models whose rows are shown; empty means all, None means no row."""
     if view.is_whole:
-        return wanted
-    return tuple(name for name in wanted or view.ids if view.shows(name)) or None
+        return names
+    return tuple(name for name in names or view.ids if view.shows(name)) or None
 
 
 def query_of(text: bytes) -> ActivityQuery:
-    """Read the parameters of a page.
+    """Parse the query of a page.
 
     Raises:
-        ValueError: One of them makes no sense; the text says which.
+        ValueError: A parameter is invalid; the message names it.
     """
     given = parse_qs(text.decode("latin-1"), keep_blank_values=True)
 
@@ -147,31 +151,27 @@ def _check_order(first: str, low: int | None, second: str, high: int | None) -> 
         raise ValueError(f"expected {first} not after {second}")
 
 
-def _shown(row: ActivityRow, has_capture: bool) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        "id": row.id,
-        "timestamp": shown_time(row.time / 1000),
-        "model": row.model,
-        "req_path": row.req_path,
-        "resp_content_type": row.resp_content_type,
-        "resp_status_code": row.resp_status_code,
-        "tokens": {
-            "cache_tokens": row.cached,
-            "draft_tokens": row.drafted,
-            "draft_acc_tokens": row.accepted,
-            "input_tokens": row.prompt,
-            "output_tokens": row.generated,
-            "prompt_per_second": row.prompt_speed,
-            "tokens_per_second": row.gen_speed,
-        },
-        "duration_ms": row.duration,
-        "wait_ms": row.waited,
-        "first_byte_ms": row.first_byte,
-        "has_capture": has_capture,
-    }
-    if row.error_msg:
-        found["error_msg"] = row.error_msg
-    metadata = json.loads(row.metadata)
-    if metadata:
-        found["metadata"] = metadata
-    return found
+def _finished_request(row: ActivityRow, has_capture: bool) -> schema.FinishedRequest:
+    return schema.FinishedRequest(
+        id=row.id,
+        timestamp=shown_time(row.time / 1000),
+        model=row.model,
+        req_path=row.req_path,
+        resp_content_type=row.resp_content_type,
+        resp_status_code=row.resp_status_code,
+        tokens=schema.Tokens(
+            cache_tokens=row.cached,
+            draft_tokens=row.drafted,
+            draft_acc_tokens=row.accepted,
+            input_tokens=row.prompt,
+            output_tokens=row.generated,
+            prompt_per_second=row.prompt_speed,
+            tokens_per_second=row.gen_speed,
+        ),
+        duration_ms=row.duration,
+        wait_ms=row.waited,
+        first_byte_ms=row.first_byte,
+        has_capture=has_capture,
+        error_msg=row.error_msg or msgspec.UNSET,
+        metadata=json.loads(row.metadata) or msgspec.UNSET,
+    )

@@ -1,47 +1,46 @@
-"""The chart of a model as the web UI draws it: boxes, arrows, and where the model is."""
+"""The chart of a model for the web UI: its boxes, its arrows and its active states."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
 
 from ....machine.diagram_model import Label, picture
 from ....runtime import Lifecycle
+from .schema.models import Chart, ChartLabel, ChartState, ChartTransition
 
 
-def chart_view(life: Lifecycle) -> dict[str, Any]:
-    """Return the states and transitions of the chart of *life*, and its configuration now.
+def chart_view(life: Lifecycle) -> Chart:
+    """Return the states and transitions of the chart of *life*, and its active states.
 
-    States come in document order, ancestors before what they hold; ``above`` names the ancestors
-    of each, outermost first. Nothing is laid out, so nobody needs Graphviz.
+    Nothing has a position, so the browser can draw the chart without Graphviz.
     """
     document = life.document
-    drawn = picture(document)
-    return {
-        "model": life.spec.name,
-        "chart": drawn.name,
-        "configuration": list(life.configuration),
-        "states": [
-            {
-                "id": node.id, "kind": node.kind, "above": list(node.above),
-                "initial": node.initial, "enter": list(node.enter), "exit": list(node.exit),
-                "inside": [_label(label) for label in node.inside],
-                "is_quiet": node.id in document.promises.quiet,
-                "is_serving": node.id in document.promises.serving,
-            }
-            for node in drawn.nodes.values()
+    diagram = picture(document)
+    return Chart(
+        model=life.spec.name,
+        chart=diagram.name,
+        configuration=list(life.configuration),
+        states=[
+            ChartState(
+                id=node.id, kind=node.kind, above=list(node.above), initial=node.initial,
+                enter=list(node.enter), exit=list(node.exit), inside=_labels(node.inside),
+                is_quiet=node.id in document.promises.quiet,
+                is_serving=node.id in document.promises.serving,
+            )
+            for node in diagram.nodes.values()
         ],
-        "transitions": [
-            {
-                "source": edge.source, "target": edge.target,
-                "labels": [_label(label) for label in edge.labels],
-            }
-            for edge in drawn.edges
+        transitions=[
+            ChartTransition(source=edge.source, target=edge.target, labels=_labels(edge.labels))
+            for edge in diagram.edges
         ],
-    }  # fmt: skip
+    )  # fmt: skip
 
 
-def _label(label: Label) -> dict[str, Any]:
-    return {
-        "events": list(label.events), "guard": label.guard, "actions": list(label.actions),
-        "origin": label.origin,
-    }  # fmt: skip
+def _labels(labels: Iterable[Label]) -> list[ChartLabel]:
+    return [
+        ChartLabel(
+            events=list(label.events), guard=label.guard, actions=list(label.actions),
+            origin=label.origin,
+        )
+        for label in labels
+    ]  # fmt: skip

@@ -1,68 +1,65 @@
-"""Routes about the configuration: what is in force, what a reload would change, and to reload."""
+"""Routes for the configuration: the one in force, what a reload would change, and the reload."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from ....runtime import SwapchartError
-from ...http1.asgi_types import Send
-from ..context import ProxyContext
+from ..context import ConfigControl, ProxyContext
 from ..request import Request
-from ..responses import send_error, send_json
+from ..responses import ApiError
+from .handler import ApiHandler
+from .schema.config import ConfigFacts, ReloadPlan, ReloadReport
 
-_BODY_LIMIT = 1 << 16
-
-
-async def show(proxy: ProxyContext, request: Request, send: Send) -> None:
-    """Tell where the configuration came from, and how the last reload went."""
-    if proxy.config is None:
-        await _no_config(request, send)
-        return
-    await send_json(send, proxy.config.facts())
+_BODY_LIMIT = 1 << 16  # bytes
 
 
-async def plan(proxy: ProxyContext, request: Request, send: Send) -> None:
-    """Read the configuration again and tell what a reload would change; nothing is changed."""
+@ApiHandler
+async def show(proxy: ProxyContext, request: Request) -> ConfigFacts:
+    """Return where the configuration came from, and the result of the last reload."""
+    return msgspec.convert(_config(proxy).facts(), ConfigFacts)
+
+
+@ApiHandler
+async def plan(proxy: ProxyContext, request: Request) -> ReloadPlan:
+    """Read the configuration again and return what a reload would change; change nothing."""
     await request.body(_BODY_LIMIT)
-    if proxy.config is None:
-        await _no_config(request, send)
-        return
+    config = _config(proxy)
     try:
-        value = await proxy.config.plan()
+        value = await config.plan()
     except SwapchartError as error:
-        await _wrong(request, send, proxy.config.problems(error))
-        return
-    await send_json(send, value)
+        raise _invalid(config.problems(error)) from error
+    return msgspec.convert(value, ReloadPlan)
 
 
-async def reload(proxy: ProxyContext, request: Request, send: Send) -> None:
-    """Read the configuration again and apply it; answers when that is done.
+@ApiHandler
+async def reload(proxy: ProxyContext, request: Request) -> ReloadReport:
+    """Read the configuration again and apply it; respond when that is done.
 
-    A reload that is under way is followed by another: what was saved before this request counts.
+    If a reload is under way, another one follows it: it reads what was saved before this request.
     """
     await request.body(_BODY_LIMIT)
-    if proxy.config is None:
-        await _no_config(request, send)
-        return
     try:
-        report = await proxy.config.reload("asked by API")
+        report = await _config(proxy).reload("asked by API")
     except SwapchartError as error:
-        await send_error(request, send, 503, str(error), code="shutting_down")
-        return
-    if report["ok"]:
-        await send_json(send, report)
-    else:
-        await _wrong(request, send, report["problems"])
+        raise ApiError(503, str(error), code="shutting_down") from error
+    if not report["ok"]:
+        raise _invalid(report["problems"])
+    return msgspec.convert(report, ReloadReport)
 
 
-async def _no_config(request: Request, send: Send) -> None:
-    await send_error(request, send, 503, "there is no configuration to read again")
+def _config(proxy: ProxyContext) -> ConfigControl:
+    if proxy.config is None:
+        raise ApiError(503, "there is no configuration to read again")
+    return proxy.config
 
 
-async def _wrong(request: Request, send: Send, problems: Sequence[dict[str, Any]]) -> None:
+def _invalid(problems: Sequence[dict[str, Any]]) -> ApiError:
     errors = [problem for problem in problems if problem["severity"] == "error"]
     count = f"{len(errors)} error{'' if len(errors) == 1 else 's'}"
     message = f"nothing was changed: {count}: {'; '.join(p['text'] for p in errors)}"
     details = {"problems": list(problems)}
-    await send_error(request, send, 400, message, code="config_invalid", details=details)
+    return ApiError(400, message, code="config_invalid", details=details)

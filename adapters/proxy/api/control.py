@@ -1,6 +1,6 @@
-"""Routes that stop, start and choose models, and that cancel requests.
+"""Routes that load and unload models, activate profiles and cancel requests.
 
-Models are stopped aside: nothing else waits for it.
+Models are unloaded in tasks of their own: no other request waits for that.
 """
 
 from __future__ import annotations
@@ -10,159 +10,147 @@ from typing import Any
 import msgspec
 
 from ....runtime import RequestError
-from ...http1.asgi_types import Send
 from ..body.errors import BodyTooLargeError
 from ..body.model_name import shown_name
 from ..context import ProxyContext
 from ..request import Request
-from ..responses import send_error, send_json, send_not_good_for, send_text, send_unknown_model
+from ..responses import ApiError
+from .handler import ApiHandler
+from .models import known_model
 from .query import LARGEST, whole_number
+from .schema import control as schema
 
-_BODY_BYTES = 1 << 16
+_BODY_LIMIT = 1 << 16  # bytes
 _CAUSE = "unloaded by API"
 
 
-async def health(proxy: ProxyContext, request: Request, send: Send) -> None:
-    """Say that the proxy answers; nothing about models."""
-    await send_text(send, "OK")
+@ApiHandler
+async def health(proxy: ProxyContext, request: Request) -> str:
+    """Return OK: the proxy responds, whatever the state of its models."""
+    return "OK"
 
 
-async def version(proxy: ProxyContext, request: Request, send: Send) -> None:
-    """Say which program this is."""
-    given = proxy.options
-    value = {"version": given.version, "commit": given.commit, "build_date": given.build_date}
-    await send_json(send, value)
+@ApiHandler
+async def version(proxy: ProxyContext, request: Request) -> schema.Version:
+    """Return the version of the program."""
+    options = proxy.options
+    return schema.Version(
+        version=options.version, commit=options.commit, build_date=options.build_date
+    )
 
 
-# ---- stopping and starting
-async def unload_all(proxy: ProxyContext, request: Request, send: Send) -> None:
-    """Stop all models; answers when they are gone."""
+# ---- loading and unloading
+@ApiHandler
+async def unload_all(proxy: ProxyContext, request: Request) -> schema.Done:
+    """Unload all models, and respond when that is done."""
     await proxy.supervisor.unload_all(_CAUSE)
-    await send_json(send, {"msg": "ok"})
+    return schema.Done()
 
 
-async def unload_all_text(proxy: ProxyContext, request: Request, send: Send) -> None:
-    """As `unload_all`, in the words of ``GET /unload``."""
+@ApiHandler
+async def unload_all_text(proxy: ProxyContext, request: Request) -> str:
+    """Do the same as `unload_all` for ``GET /unload``, whose response is text."""
     await proxy.supervisor.unload_all(_CAUSE)
-    await send_text(send, "OK")
+    return "OK"
 
 
-async def unload(proxy: ProxyContext, request: Request, send: Send) -> None:
-    """Stop one model; answers when it is gone."""
-    name = await _named(proxy, request, send, request.path_suffix)
-    if name is None:
-        return
-    if await proxy.supervisor.unload(name, _CAUSE):
-        await send_text(send, "OK")
-    else:
-        message = f"model {name} is busy, and is configured not to be stopped then"
-        await send_error(request, send, 409, message)
+@ApiHandler
+async def unload(proxy: ProxyContext, request: Request) -> str:
+    """Unload one model, and respond when that is done."""
+    name = _service_named(proxy, request, request.path_suffix)
+    if not await proxy.supervisor.unload(name, _CAUSE):
+        raise ApiError(409, f"model {name} is busy, and is configured not to be stopped then")
+    return "OK"
 
 
-async def router_load(proxy: ProxyContext, request: Request, send: Send) -> None:
-    """Begin to load a model, as llama-server's router does; answers at once."""
-    name = await _router_model(proxy, request, send)
-    if name is None:
-        return
+@ApiHandler
+async def router_load(proxy: ProxyContext, request: Request) -> schema.Accepted:
+    """Begin to load a model, as llama-server's router does, and respond at once."""
+    name = await _service_in_body(proxy, request)
     if proxy.supervisor.scheduler.services[name].phase in ("ready", "starting"):
-        await send_error(request, send, 400, "model is already running")
-        return
+        raise ApiError(400, "model is already running")
     proxy.spawn(_load(proxy, name))
-    await send_json(send, {"success": True})
+    return schema.Accepted()
 
 
-async def router_unload(proxy: ProxyContext, request: Request, send: Send) -> None:
-    """Begin to unload a model, as llama-server's router does; answers at once."""
-    name = await _router_model(proxy, request, send)
-    if name is None:
-        return
+@ApiHandler
+async def router_unload(proxy: ProxyContext, request: Request) -> schema.Accepted:
+    """Begin to unload a model, as llama-server's router does, and respond at once."""
+    name = await _service_in_body(proxy, request)
     if proxy.supervisor.scheduler.services[name].phase == "stopped":
-        await send_error(request, send, 400, "model is not running")
-        return
+        raise ApiError(400, "model is not running")
     proxy.spawn(proxy.supervisor.unload(name, _CAUSE))
-    await send_json(send, {"success": True})
+    return schema.Accepted()
 
 
 async def _load(proxy: ProxyContext, name: str) -> None:
     try:
         await proxy.supervisor.load(name)
     except RequestError as error:
-        proxy.log.warning("%s was to be loaded: %s", name, error)
+        proxy.log.warning("model %s could not be loaded: %s", name, error)
 
 
-async def _router_model(proxy: ProxyContext, request: Request, send: Send) -> str | None:
-    body = await json_body(request, send)
-    if body is None:
-        return None
-    wanted = body.get("model")
-    if not isinstance(wanted, str) or not wanted:
-        await send_error(request, send, 400, "expected the name of a model as `model`")
-        return None
-    return await _named(proxy, request, send, wanted)
+async def _service_in_body(proxy: ProxyContext, request: Request) -> str:
+    name = (await _json_object(request)).get("model")
+    if not isinstance(name, str) or not name:
+        raise ApiError(400, "expected the name of a model as `model`")
+    return _service_named(proxy, request, name)
 
 
-async def _named(proxy: ProxyContext, request: Request, send: Send, wanted: str) -> str | None:
-    """Return the id of the model called *wanted*; None: the client has been told that none is."""
-    name = proxy.catalog.real_name(wanted)
-    if name is not None:
-        if proxy.view(request.access).shows(name):
-            return name
-        await send_not_good_for(request, send, wanted)
-        return None
-    if wanted in proxy.catalog.targets:
-        await send_error(request, send, 404, "no local server found for requested model")
-        return None
-    await send_unknown_model(request, send, wanted, proxy.catalog.closest(wanted))
-    return None
+def _service_named(proxy: ProxyContext, request: Request, name: str) -> str:
+    if proxy.catalog.real_name(name) is None and name in proxy.catalog.targets:
+        raise ApiError(404, "no local server found for requested model")
+    return known_model(proxy, request, name)
 
 
 # ---- profiles
-async def profiles(proxy: ProxyContext, request: Request, send: Send) -> None:
-    """List the profiles, and tell which is active."""
-    await send_json(send, proxy.profiles.listing())
+@ApiHandler
+async def profiles(proxy: ProxyContext, request: Request) -> schema.Profiles:
+    """Return the profiles and the name of the active one."""
+    found = [
+        schema.Profile(id=item.id, description=item.description, pins=dict(item.pins))
+        for item in proxy.profiles.definitions
+    ]
+    return schema.Profiles(active=proxy.profiles.active, profiles=found)
 
 
-async def activate_profile(proxy: ProxyContext, request: Request, send: Send) -> None:
-    """Make a profile the active one, or none."""
-    body = await json_body(request, send)
-    if body is None:
-        return
-    name = body.get("name", 0)
+@ApiHandler
+async def activate_profile(proxy: ProxyContext, request: Request) -> schema.ActiveProfile:
+    """Activate a profile, or deactivate the active one."""
+    name = (await _json_object(request)).get("name", 0)
     if name is not None and not isinstance(name, str):
-        message = "expected `name`: a profile, or null for none"
-        await send_error(request, send, 400, message)
-        return
+        raise ApiError(400, "expected `name`: a profile, or null for none")
     if name and name not in proxy.profiles:
-        await send_error(request, send, 404, f"no such profile: {shown_name(name)}")
-        return
+        raise ApiError(404, f"no such profile: {shown_name(name)}")
     proxy.activate_profile(name or None)
-    await send_json(send, {"active": proxy.profiles.active})
+    return schema.ActiveProfile(active=proxy.profiles.active)
 
 
 # ---- requests in flight
-async def cancel(proxy: ProxyContext, request: Request, send: Send) -> None:
-    """Cancel a request; its client is told."""
+@ApiHandler
+async def cancel(proxy: ProxyContext, request: Request) -> schema.Done:
+    """Cancel a request; its client gets an error."""
     number = whole_number(request.path_suffix, 1, LARGEST)
-    exchange = None if number is None else proxy.in_flight.open.get(number)
-    if exchange is None or not proxy.view(request.access).shows(exchange.model):
+    record = None if number is None else proxy.in_flight.open.get(number)
+    if record is None or not proxy.view(request.access).shows(record.model):
         message = f"no request in flight has the id {shown_name(request.path_suffix)}"
-        await send_error(request, send, 404, message)
-        return
-    exchange.cancel("the API")
-    await send_json(send, {"msg": "ok"})
+        raise ApiError(404, message)
+    record.cancel("the API")
+    return schema.Done()
 
 
-async def json_body(request: Request, send: Send) -> dict[str, Any] | None:
-    """Return the request's JSON object; None: the client has been told what is wrong with it."""
+async def _json_object(request: Request) -> dict[str, Any]:
+    """Return the JSON object in the request's body.
+
+    Raises:
+        ApiError: The body is too large or no JSON object.
+    """
     try:
-        value = msgspec.json.decode(await request.body(_BODY_BYTES))
+        value = msgspec.json.decode(await request.body(_BODY_LIMIT))
     except BodyTooLargeError as error:
-        await send_error(request, send, 413, str(error), headers=[(b"connection", b"close")])
-        return None
+        raise ApiError(413, str(error), headers=[(b"connection", b"close")]) from error
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        await send_error(request, send, 400, f"the body is not valid JSON: {error}")
-        return None
-    if isinstance(value, dict):
-        return value
-    await send_error(request, send, 400, "expected a JSON object")
-    return None
+        raise ApiError(400, f"the body is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ApiError(400, "expected a JSON object")
+    return value

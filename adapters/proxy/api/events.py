@@ -1,4 +1,4 @@
-"""``/api/events``: a stream of server-sent events with llama-swap's event types and our own."""
+"""Route ``/api/events``: a stream of server-sent events about models and requests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..listener_limits import send_too_many
 from ..options import Access
 from ..request import Request
 from . import views
-from .queue import queue_value
+from .queue import queue_view
 
 _HEADERS = [
     (b"content-type", b"text/event-stream"),
@@ -29,36 +29,36 @@ _HEADERS = [
     (b"x-content-type-options", b"nosniff"),
 ]
 _COMMENT = b": nothing new\n\n"
-_LOOK_S = 0.25  # between two looks at the requests in flight
-_SETTLE_S = 0.05  # a model passes several states in a moment; one list is enough
+_POLL_S = 0.25  # between two comparisons of the requests in flight
+_SETTLE_S = 0.05  # a model passes several states in a moment; one list of models is enough
 
 
 async def stream(proxy: ProxyContext, request: Request, send: Send) -> None:
-    """Send events until the client leaves or the proxy ends."""
-    with proxy.listeners.entered(request.access.client) as is_let_in:
-        if not is_let_in:
+    """Send events until the client disconnects or the proxy shuts down."""
+    with proxy.listeners.entered(request.access.client) as is_admitted:
+        if not is_admitted:
             await send_too_many(request, send)
             return
         await request.body(1 << 16)
         request.watch()
         await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
-        seen = _Seen(proxy, request.access)
-        feed = proxy.event_bus.open(None if request.access.models is None else seen.event)
+        visible = _VisibleEvents(proxy, request.access)
+        feed = proxy.event_bus.open(None if request.access.models is None else visible.event)
         if proxy.change_publisher is not None:
             proxy.change_publisher.look()
         try:
-            await _send_events(proxy, request, seen, feed, send)
+            await _send_events(proxy, request, visible, feed, send)
         finally:
             proxy.event_bus.close(feed)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def _send_events(
-    proxy: ProxyContext, request: Request, seen: _Seen, feed: Subscription, send: Send
+    proxy: ProxyContext, request: Request, visible: _VisibleEvents, feed: Subscription, send: Send
 ) -> None:
-    async with _following(proxy, request, feed, seen, send):
+    async with _following(proxy, request, feed, visible, send):
         _put_state(proxy, feed)
-        while not (proxy.is_closing or seen.has_ended):
+        while not (proxy.is_closing or visible.has_ended):
             data = await feed.take(proxy.options.heartbeat_s)
             if feed.lost and feed.is_empty:
                 feed.put("lost", {"events": feed.lost})
@@ -68,21 +68,21 @@ async def _send_events(
             await send({"type": "http.response.body", "body": body, "more_body": True})
 
 
-class _Seen:
-    """What of the events a listener may see, by the configuration that is in force.
+class _VisibleEvents:
+    """Events as a subscriber's key may see them, by the configuration in force.
 
     Attributes:
-        has_ended: It may see nothing more.
+        has_ended: The subscriber gets no further events.
     """
 
     def __init__(self, proxy: ProxyContext, access: Access) -> None:
         self.has_ended = False
         self._proxy, self._access = proxy, access
-        self._catalogue, self._view = proxy.catalog, proxy.view(access)
+        self._catalog, self._view = proxy.catalog, proxy.view(access)
 
     def view(self) -> View:
-        if self._proxy.catalog is not self._catalogue:
-            self._catalogue, self._view = self._proxy.catalog, self._proxy.view(self._access)
+        if self._proxy.catalog is not self._catalog:
+            self._catalog, self._view = self._proxy.catalog, self._proxy.view(self._access)
         return self._view
 
     def event(self, kind: str, value: Any) -> Any:
@@ -90,7 +90,7 @@ class _Seen:
 
 
 def _logs(proxy: ProxyContext, view: View) -> list[tuple[str, LogRing]]:
-    """Return the logs that a listener follows: both, or those of the models that it may see."""
+    """Return the logs that a subscriber gets: both, or those of the models that it may see."""
     if view.is_whole:
         return [("proxy", proxy.own_log), ("upstream", proxy.supervisor.log)]
     return [
@@ -99,16 +99,16 @@ def _logs(proxy: ProxyContext, view: View) -> list[tuple[str, LogRing]]:
 
 
 class _Log:
-    """One log on its way to one listener, in pieces of some 64 KiB."""
+    """One log on its way to one subscriber, in chunks of about 64 KiB."""
 
     def __init__(self, source: str, ring: LogRing) -> None:
         self._source, self._ring, self._lines = source, ring, ring.stream()
         self._text = getincrementaldecoder("utf-8")("replace")
 
-    async def send_kept(self, seen: _Seen, feed: Subscription, send: Send) -> None:
-        """Send what is kept as fast as the client reads; it takes no memory for each listener."""
+    async def send_history(self, visible: _VisibleEvents, feed: Subscription, send: Send) -> None:
+        """Send the history as fast as the client reads, with no copy for each subscriber."""
         left = sum(map(len, self._ring.pieces()))
-        while left > 0 and not seen.has_ended:
+        while left > 0 and not visible.has_ended:
             data = await anext(self._lines)
             left -= len(data)
             body = feed.framed("logData", self._value(data))
@@ -116,13 +116,13 @@ class _Log:
                 await send({"type": "http.response.body", "body": body, "more_body": True})
 
     async def follow(self, feed: Subscription) -> None:
-        """Add what comes, when there is room; what the listener is too slow for is told."""
+        """Queue new output when there is room; the stream reports what is dropped until then."""
         async for data in self._lines:
             await feed.wait_room()
             feed.put("logData", self._value(data))
 
     async def close(self) -> None:
-        """Follow it no longer."""
+        """Stop following the log."""
         await self._lines.aclose()
 
     def _value(self, data: bytes) -> dict[str, str]:
@@ -131,15 +131,15 @@ class _Log:
 
 @asynccontextmanager
 async def _following(
-    proxy: ProxyContext, request: Request, feed: Subscription, seen: _Seen, send: Send
+    proxy: ProxyContext, request: Request, feed: Subscription, visible: _VisibleEvents, send: Send
 ) -> AsyncIterator[None]:
-    """Send the logs that are kept, then follow them and the end of the stream in the block."""
-    logs = [_Log(source, ring) for source, ring in _logs(proxy, seen.view())]
+    """Send the history of the logs, then follow the logs and the end of the stream in the block."""
+    logs = [_Log(source, ring) for source, ring in _logs(proxy, visible.view())]
     try:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_end_with, proxy, request, feed, seen)
-            for log in logs:  # what is kept comes before anything else
-                await log.send_kept(seen, feed, send)
+            tasks.start_soon(_end_with, proxy, request, feed, visible)
+            for log in logs:  # before any event
+                await log.send_history(visible, feed, send)
             for log in logs:
                 tasks.start_soon(log.follow, feed)
             yield
@@ -149,94 +149,96 @@ async def _following(
             await log.close()
 
 
-async def _end_with(proxy: ProxyContext, request: Request, feed: Subscription, seen: _Seen) -> None:
+async def _end_with(
+    proxy: ProxyContext, request: Request, feed: Subscription, visible: _VisibleEvents
+) -> None:
     await proxy.wait_ended(request)
-    seen.has_ended = True
+    visible.has_ended = True
     feed.offer(b"")
 
 
 def _put_state(proxy: ProxyContext, feed: Subscription) -> None:
-    """Tell a listener all that is the case now."""
+    """Queue events with the whole present state."""
     feed.put("modelStatus", views.model_status_views(proxy))
     session = {"session_id": list(proxy.options.session_headers)}
     feed.put("uiConfig", {"activity": session})
     feed.put("profileChanged", {"active": proxy.profiles.active})
-    requests = [views.in_flight_view(proxy, exchange) for exchange in proxy.in_flight.open.values()]
+    requests = [views.in_flight_view(proxy, record) for record in proxy.in_flight.open.values()]
     feed.put("inflight", {"operation": "snapshot", "requests": requests})
-    feed.put("queue", queue_value(proxy.supervisor))
+    feed.put("queue", queue_view(proxy.supervisor))
     if proxy.config is not None:
         feed.put("config", {"held_back": proxy.config.facts()["held_back"]})
 
 
 class EventPublisher:
-    """Publishes what changes, while anybody listens; costs nothing while nobody does."""
+    """Publishes changes while the event bus has subscribers, and does nothing while it has none."""
 
     def __init__(self, proxy: ProxyContext) -> None:
         self._proxy = proxy
         self._seen: dict[int, tuple[int, int, bool]] = {}
         self._queue: Any = None
-        self._looking: asyncio.TimerHandle | None = None
-        self._settling: asyncio.TimerHandle | None = None
+        self._poll_timer: asyncio.TimerHandle | None = None
+        self._settle_timer: asyncio.TimerHandle | None = None
 
     def take(self, record: Transition) -> None:
-        """Tell of a transition; for ``Supervisor.listen``."""
-        hub = self._proxy.event_bus
-        if not hub.is_heard:
+        """Publish a transition; for ``Supervisor.listen``."""
+        bus = self._proxy.event_bus
+        if not bus.is_heard:
             return
-        hub.publish("transition", views.transition(record))
+        bus.publish("transition", views.transition_view(record))
         self.models_changed()
 
     def models_changed(self) -> None:
-        """Tell the states of all models, in a moment."""
-        if self._settling is None and self._proxy.event_bus.is_heard:
+        """Publish the states of all models after `_SETTLE_S` seconds."""
+        if self._settle_timer is None and self._proxy.event_bus.is_heard:
             loop = asyncio.get_running_loop()
-            self._settling = loop.call_later(_SETTLE_S, self._tell_models)
+            self._settle_timer = loop.call_later(_SETTLE_S, self._publish_models)
 
-    def _tell_models(self) -> None:
-        self._settling = None
+    def _publish_models(self) -> None:
+        self._settle_timer = None
         self._proxy.event_bus.publish("modelStatus", views.model_status_views(self._proxy))
 
     def profile_changed(self) -> None:
-        """Tell which profile is active."""
+        """Publish the name of the active profile."""
         self._proxy.event_bus.publish("profileChanged", {"active": self._proxy.profiles.active})
         self.models_changed()
 
     def look(self) -> None:
-        """Begin to look at the requests in flight, until nobody listens any more."""
-        if self._looking is None:
-            self._seen = {key: _mark(item) for key, item in self._proxy.in_flight.open.items()}
-            self._looking = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
+        """Start to poll the requests in flight, until the last subscriber is gone."""
+        if self._poll_timer is None:
+            self._seen = {key: _progress(item) for key, item in self._proxy.in_flight.open.items()}
+            self._poll_timer = asyncio.get_running_loop().call_later(_POLL_S, self._poll)
 
-    def _look(self) -> None:
-        hub = self._proxy.event_bus
-        if not hub.is_heard:
-            self._looking = None
+    def _poll(self) -> None:
+        bus = self._proxy.event_bus
+        if not bus.is_heard:
+            self._poll_timer = None
             return
-        self._looking = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
+        self._poll_timer = asyncio.get_running_loop().call_later(_POLL_S, self._poll)
         now = dict(self._proxy.in_flight.open)
         for key in self._seen.keys() - now.keys():
-            hub.publish("inflight", {"operation": "remove", "id": str(key)})
+            bus.publish("inflight", {"operation": "remove", "id": str(key)})
         seen = {}
-        for key, exchange in now.items():
-            seen[key] = _mark(exchange)
+        for key, record in now.items():
+            seen[key] = _progress(record)
             if seen[key] != self._seen.get(key):
                 value = {
                     "operation": "upsert",
-                    "request": views.in_flight_view(self._proxy, exchange),
+                    "request": views.in_flight_view(self._proxy, record),
                 }
-                hub.publish("inflight", value)
+                bus.publish("inflight", value)
         self._seen = seen
-        queue = queue_value(self._proxy.supervisor)
+        queue = queue_view(self._proxy.supervisor)
         if queue != self._queue:
             self._queue = queue
-            hub.publish("queue", queue)
+            bus.publish("queue", queue)
 
     def close(self) -> None:
-        """End the timers."""
-        for timer in (self._looking, self._settling):
+        """Cancel the timers."""
+        for timer in (self._poll_timer, self._settle_timer):
             if timer is not None:
                 timer.cancel()
 
 
-def _mark(exchange: RequestRecord) -> tuple[int, int, bool]:
-    return exchange.status, exchange.sent_bytes, bool(exchange.admitted)
+def _progress(record: RequestRecord) -> tuple[int, int, bool]:
+    return record.status, record.sent_bytes, bool(record.admitted)

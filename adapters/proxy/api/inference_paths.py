@@ -1,4 +1,4 @@
-"""The paths at which models are asked, and what is cut off them for a model's server."""
+"""Paths of inference requests, and the prefix that each loses on its way to a model's server."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _BODY_PATHS = (
     "/v1/audio/transcriptions", "/v1/images/edits",
 )  # fmt: skip
 
-#: The same without a version, for clients that put one of their own before; ``/v`` is cut off.
+#: The same without a version, for clients that prepend one of their own; ``/v`` is removed.
 _VERSIONLESS = (
     "/v/chat/completions", "/v/responses", "/v/completions", "/v/messages",
     "/v/messages/count_tokens", "/v/embeddings", "/v/rerank", "/v/reranking",
 )  # fmt: skip
 
-#: POST routes whose body names the model -> what is cut off the path for its server.
+#: POST routes whose body names the model -> prefix that is removed from the path.
 POST_PATHS: Mapping[str, bytes] = {
     **dict.fromkeys(_BODY_PATHS, b""),
     **dict.fromkeys(_VERSIONLESS, b"/v"),
@@ -28,10 +28,10 @@ POST_PATHS: Mapping[str, bytes] = {
 #: GET routes whose query names the model.
 GET_PATHS = ("/v1/audio/voices", "/sdapi/v1/loras", "/props")
 
-#: All of them; below ``/upstream/<model>`` too they are requests to the model.
+#: All inference paths, also below ``/upstream/<model>``.
 MODEL_PATHS = frozenset((*POST_PATHS, *GET_PATHS))
 
-#: What may be posted below ``/comfyui`` to have a workflow run; all else there changes the server.
+#: Paths below ``/comfyui`` whose POST runs a workflow; any other one changes the server.
 _COMFYUI_POSTS = frozenset(
     f"{prefix}{path}"
     for prefix in ("/", "/api/")
@@ -40,9 +40,9 @@ _COMFYUI_POSTS = frozenset(
 
 
 def is_inference(method: str, path: str) -> bool:
-    """Return True if *method* and *path*, below ``/upstream/<model>``, ask the model something.
+    """Return True if *method* and *path*, below ``/upstream/<model>``, are an inference request.
 
-    Everything else is about the model's server. Paths are compared as they came: one with an
+    Every other request is about the model's server. Paths are compared as received: one with an
     escape, a second slash or another case is another path.
     """
     if method == "POST":
@@ -51,5 +51,5 @@ def is_inference(method: str, path: str) -> bool:
 
 
 def is_comfyui_use(method: str, path: str) -> bool:
-    """Return True if *method* and *path*, below ``/comfyui``, look at it or run a workflow."""
+    """Return True if *method* and *path*, below ``/comfyui``, read it or run a workflow."""
     return method in ("GET", "HEAD") or (method == "POST" and path in _COMFYUI_POSTS)

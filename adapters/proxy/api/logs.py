@@ -1,4 +1,4 @@
-"""Routes that show logs: the proxy's own, the models' together, and each model's."""
+"""Routes for logs: of the proxy, of all models together, and of each model."""
 
 from __future__ import annotations
 
@@ -10,41 +10,42 @@ from ..body.model_name import shown_name
 from ..context import ProxyContext
 from ..listener_limits import send_too_many
 from ..request import Request
-from ..responses import send_error, send_not_good_for, send_text
+from ..responses import send_error, send_model_forbidden, send_text
 
-_PIECES = 32  # of the log that are sent at a time; most have some 2 KiB
+_CHUNKS = 32  # of the log that are sent at a time; most have about 2 KiB
 _TEXT = b"text/plain; charset=utf-8"
 
 
 async def history(proxy: ProxyContext, request: Request, send: Send) -> None:
-    """Show what is kept of all logs; a browser is sent to the UI."""
+    """Send the history of all logs; redirect a browser to the UI."""
     if b"text/html" in (request.header(b"accept") or b""):
         await send_text(send, "see the location\n", 302, [(b"location", b"/ui/")])
         return
-    pieces = [piece for ring in _rings(proxy, "") for piece in ring.pieces()]
+    chunks = [chunk for ring in _rings(proxy, "") for chunk in ring.pieces()]
     headers = [(b"content-type", _TEXT), (b"x-content-type-options", b"nosniff")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    for start in range(0, len(pieces), _PIECES):  # as the client reads: nothing is copied for it
-        body = b"".join(pieces[start : start + _PIECES])
+    for start in range(0, len(chunks), _CHUNKS):  # as the client reads, without a copy of all
+        body = b"".join(chunks[start : start + _CHUNKS])
         await send({"type": "http.response.body", "body": body, "more_body": True})
     await send({"type": "http.response.body", "body": b""})
 
 
 async def stream(proxy: ProxyContext, request: Request, send: Send) -> None:
-    """Stream logs until the client leaves; what it was too slow for is told."""
-    wanted = request.path_suffix.strip("/")
-    name = proxy.catalog.real_name(wanted)
+    """Stream a log until the client disconnects; report lines that it was too slow for."""
+    requested = request.path_suffix.strip("/")
+    name = proxy.catalog.real_name(requested)
     if request.access.models is not None and not (
         name is not None and proxy.view(request.access).shows(name)
     ):
-        await send_not_good_for(request, send, wanted)
+        await send_model_forbidden(request, send, requested)
         return
-    rings = _rings(proxy, wanted)
+    rings = _rings(proxy, requested)
     if not rings:
-        await send_error(request, send, 400, f"invalid log id: {shown_name(wanted)} is no model")
+        message = f"invalid log id: {shown_name(requested)} is no model"
+        await send_error(request, send, 400, message)
         return
-    with proxy.listeners.entered(request.access.client) as is_let_in:
-        if is_let_in:
+    with proxy.listeners.entered(request.access.client) as is_admitted:
+        if is_admitted:
             await _stream(proxy, rings, request, send)
         else:
             await send_too_many(request, send)
@@ -76,14 +77,14 @@ async def _stream(proxy: ProxyContext, rings: list[LogRing], request: Request, s
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def _rings(proxy: ProxyContext, wanted: str) -> list[LogRing]:
-    """Return the logs that *wanted* names; none: there is no such log."""
+def _rings(proxy: ProxyContext, log_id: str) -> list[LogRing]:
+    """Return the logs that *log_id* names; empty if there is no such log."""
     upstream = proxy.supervisor.log
-    if wanted == "":
+    if log_id == "":
         return [proxy.own_log, upstream]
-    if wanted == "proxy":
+    if log_id == "proxy":
         return [proxy.own_log]
-    if wanted == "upstream":
+    if log_id == "upstream":
         return [upstream]
-    name = proxy.catalog.real_name(wanted)
+    name = proxy.catalog.real_name(log_id)
     return [] if name is None else [proxy.supervisor[name].log]

@@ -1,4 +1,4 @@
-"""Lists of the configured models (``/v1/models``) and of the running ones (``/running``)."""
+"""Lists of models for clients: those that can be used, and those whose server runs."""
 
 from __future__ import annotations
 
@@ -6,216 +6,237 @@ import shlex
 from time import time
 from typing import Any, TypeAlias
 
+import msgspec
+from msgspec import structs
+
 from ..access.visible_models import View
 from ..context import ProxyContext
 from ..models.catalog import LocalModel
 from ..models.definitions import Capabilities, ModelDefinition, SelectorDefinition
 from ..models.public_state import shown_state
 from ..options import EVERYTHING, Access
+from .schema.models import (
+    Architecture,
+    KvFacts,
+    LlamaSwapMeta,
+    LoadStatus,
+    Model,
+    RunningModel,
+)
 
-Record: TypeAlias = dict[str, Any]
+Meta: TypeAlias = dict[str, Any]
 
-_GONE = frozenset({"stopped", "shutdown"})
-_ROUTER = {  # llama-swap's words -> those of llama-server's router
+_UNLOADED = frozenset({"stopped", "shutdown"})
+_ROUTER_STATES = {  # llama-swap's words -> those of llama-server's router
     "stopped": "unloaded", "shutdown": "unloaded", "starting": "loading", "ready": "loaded",
     "sleeping": "sleeping", "stopping": "loaded",
 }  # fmt: skip
-#: (taken, given) -> what that is called among capabilities.
+#: (modality of the input, of the output) -> name of that capability.
 _CAPABILITIES = (
     ("audio", "text", "audio_transcriptions"), ("text", "audio", "audio_speech"),
     ("text", "image", "image_generation"), ("image", "image", "image_to_image"),
 )  # fmt: skip
+#: Metadata that is left out where the capabilities of a model say the same.
 _REPLACED = ("architecture", "capabilities", "supported_parameters", "context_length")
 
 
-def models(proxy: ProxyContext, access: Access = EVERYTHING) -> list[Record]:
-    """Return the records of ``/v1/models`` that *access* may use, sorted by id."""
+def models(proxy: ProxyContext, access: Access = EVERYTHING) -> list[Model]:
+    """Return the models that *access* may use, sorted by id."""
     records = [*_models(proxy), *_peers(proxy), *_selectors(proxy)]
-    known = {record["id"] for record in records} | proxy.catalog.targets.keys()
+    known = {record.id for record in records} | proxy.catalog.targets.keys()
     records += _pins(proxy, known)
     if access.models is not None:
         view = proxy.view(access)
-        records = [shown for record in records if (shown := _for_some(proxy, record, access, view))]
-    return sorted(records, key=lambda record: str(record["id"]))
+        records = [
+            visible for record in records if (visible := _visible(proxy, record, access, view))
+        ]
+    return sorted(records, key=lambda record: record.id)
 
 
-def _for_some(proxy: ProxyContext, record: Record, access: Access, view: View) -> Record | None:
-    """Return *record* as a key for some models sees it; None: it is about others."""
-    name, meta = str(record["id"]), record["meta"]["llamaswap"]
-    target = proxy.catalog.targets.get(name)
+def _visible(proxy: ProxyContext, record: Model, access: Access, view: View) -> Model | None:
+    """Return *record* as a key for some models sees it, or None if it is about other models."""
+    meta = record.meta.llamaswap
+    target = proxy.catalog.targets.get(record.id)
     if target is not None:
-        return record if access.allows_model(name, target.id) else None
+        return record if access.allows_model(record.id, target.id) else None
     targets = view.those(meta["targets"] if meta["type"] == "selector" else [meta["target"]])
-    if not targets and not access.allows_model(name):
+    if not targets and not access.allows_model(record.id):
         return None
     if meta["type"] == "selector":
         meta = {**meta, "targets": targets}
     else:
         meta = {**meta, "target": view.text(meta["target"])}
-    return {**record, "meta": {"llamaswap": meta}}
+    return structs.replace(record, meta=LlamaSwapMeta(llamaswap=meta))
 
 
-def _record(name: str, kind: str, *, is_loaded: bool, **meta: Any) -> Record:
-    return {
-        "id": name, "object": "model", "created": int(time()), "owned_by": "swapchart",
-        "meta": {"llamaswap": {**meta, "type": kind}},
-        "status": {"value": "loaded" if is_loaded else "unloaded"},
-    }  # fmt: skip
+def _record(name: str, kind: str, meta: Meta, *, is_loaded: bool) -> Model:
+    return Model(
+        id=name, created=int(time()), owned_by="swapchart",
+        meta=LlamaSwapMeta(llamaswap={**meta, "type": kind}),
+        status=LoadStatus(value="loaded" if is_loaded else "unloaded"),
+    )  # fmt: skip
 
 
-def _models(proxy: ProxyContext) -> list[Record]:
+def _models(proxy: ProxyContext) -> list[Model]:
     records = []
-    for card in proxy.catalog.cards.values():
-        if card.is_unlisted:
+    for definition in proxy.catalog.cards.values():
+        if definition.is_unlisted:
             continue
-        is_loaded = shown_state(proxy.supervisor[card.id]) not in _GONE
-        aliases = {"aliases": list(card.aliases)} if card.aliases else {}
-        records.append(_described(card, "model", card.id, is_loaded=is_loaded, **aliases))
+        is_loaded = shown_state(proxy.supervisor[definition.id]) not in _UNLOADED
+        meta: Meta = {"aliases": list(definition.aliases)} if definition.aliases else {}
+        name = definition.id
+        records.append(_described(definition, "model", name, meta, is_loaded=is_loaded))
         if proxy.options.include_aliases:
+            meta = {"modelID": definition.id}
             records += [
-                _described(card, "alias", alias, is_loaded=is_loaded, modelID=card.id)
-                for alias in card.aliases
+                _described(definition, "alias", alias, meta, is_loaded=is_loaded)
+                for alias in definition.aliases
             ]
     return records
 
 
 def _described(
-    card: ModelDefinition, kind: str, name: str, *, is_loaded: bool, **meta: Any
-) -> Record:
-    has = card.abilities
-    is_told = has != Capabilities()
-    own = {k: v for k, v in card.metadata.items() if not (is_told and k in _REPLACED)}
-    record = _record(name, kind, is_loaded=is_loaded, **{**own, **meta})
-    _add_names(record, card)
-    if is_told:
-        _add_abilities(record, has)
+    definition: ModelDefinition, kind: str, name: str, meta: Meta, *, is_loaded: bool
+) -> Model:
+    capabilities = definition.abilities
+    has_capabilities = capabilities != Capabilities()
+    own = {
+        key: value
+        for key, value in definition.metadata.items()
+        if not (has_capabilities and key in _REPLACED)
+    }
+    record = _record(name, kind, {**own, **meta}, is_loaded=is_loaded)
+    _add_names(record, definition)
+    if has_capabilities:
+        _add_capabilities(record, capabilities)
     return record
 
 
-def _add_names(record: Record, card: ModelDefinition | SelectorDefinition) -> None:
-    if card.name.strip():
-        record["name"] = card.name.strip()
-    if card.description.strip():
-        record["description"] = card.description.strip()
+def _add_names(record: Model, definition: ModelDefinition | SelectorDefinition) -> None:
+    if definition.name.strip():
+        record.name = definition.name.strip()
+    if definition.description.strip():
+        record.description = definition.description.strip()
 
 
-def _add_abilities(record: Record, has: Capabilities) -> None:
-    architecture: Record = {}
-    if has.inputs:
-        architecture["input_modalities"] = list(has.inputs)
-    if has.outputs:
-        architecture["output_modalities"] = list(has.outputs)
-    if has.inputs and has.outputs:
-        architecture["modality"] = f"{'+'.join(has.inputs)}->{'+'.join(has.outputs)}"
-    if architecture:
-        record["architecture"] = architecture
-    capabilities = capabilities_of(has)
-    if capabilities:
-        record["capabilities"] = capabilities
-    if has.has_tools:
-        record["supported_parameters"] = ["tools", "tool_choice"]
-    if has.context:
-        record["context_length"] = has.context
-        record["meta"]["n_ctx"] = has.context
+def _add_capabilities(record: Model, capabilities: Capabilities) -> None:
+    inputs, outputs = capabilities.inputs, capabilities.outputs
+    if inputs or outputs:
+        architecture = record.architecture = Architecture()
+        if inputs:
+            architecture.input_modalities = list(inputs)
+        if outputs:
+            architecture.output_modalities = list(outputs)
+        if inputs and outputs:
+            architecture.modality = f"{'+'.join(inputs)}->{'+'.join(outputs)}"
+    if names := capabilities_of(capabilities):
+        record.capabilities = names
+    if capabilities.has_tools:
+        record.supported_parameters = ["tools", "tool_choice"]
+    if capabilities.context:
+        record.context_length = record.meta.n_ctx = capabilities.context
 
 
-def capabilities_of(has: Capabilities) -> dict[str, bool]:
-    """Return what a model can do, in llama-swap's words; only what it can."""
-    found = {"vision": "image" in has.inputs}
-    for taken, given, name in _CAPABILITIES:
-        found[name] = taken in has.inputs and given in has.outputs
-    found["function_calling"] = has.has_tools
-    found["reranker"] = has.is_reranker
-    return {name: True for name, is_so in found.items() if is_so}
+def capabilities_of(capabilities: Capabilities) -> dict[str, bool]:
+    """Return the capabilities of a model under llama-swap's names; only those that it has."""
+    found = {"vision": "image" in capabilities.inputs}
+    for given, made, name in _CAPABILITIES:
+        found[name] = given in capabilities.inputs and made in capabilities.outputs
+    found["function_calling"] = capabilities.has_tools
+    found["reranker"] = capabilities.is_reranker
+    return {name: True for name, has_it in found.items() if has_it}
 
 
-def _peers(proxy: ProxyContext) -> list[Record]:
+def _peers(proxy: ProxyContext) -> list[Model]:
     records = []
     for peer in proxy.catalog.peers.values():
         for model in peer.models:
-            record = _record(f"{peer.id}/{model}", "peer", is_loaded=False, peerID=peer.id)
-            records.append({**record, "name": f"{peer.id}: {model}"})
+            record = _record(f"{peer.id}/{model}", "peer", {"peerID": peer.id}, is_loaded=False)
+            record.name = f"{peer.id}: {model}"
+            records.append(record)
     return records
 
 
-def _selectors(proxy: ProxyContext) -> list[Record]:
+def _selectors(proxy: ProxyContext) -> list[Model]:
     records = []
-    for card in proxy.catalog.selectors.values():
-        if card.is_unlisted:
+    for definition in proxy.catalog.selectors.values():
+        if definition.is_unlisted:
             continue
-        targets = proxy.resolver.targets_of(card)
-        looked_at = targets[:1] if card.strategy == "pin" else targets
-        is_loaded = any(proxy.resolver.warmth(item) in ("ready", "starting") for item in looked_at)
-        meta: Record = {"strategy": card.strategy, "targets": list(card.targets)}
-        if card.strategy == "spillover":
-            meta["spillover"] = card.spillover
-        record = _record(card.id, "selector", is_loaded=is_loaded, **{**card.metadata, **meta})
-        _add_names(record, card)
+        targets = proxy.resolver.targets_of(definition)
+        candidates = targets[:1] if definition.strategy == "pin" else targets
+        is_loaded = any(
+            proxy.resolver.readiness(item) in ("ready", "starting") for item in candidates
+        )
+        meta: Meta = {"strategy": definition.strategy, "targets": list(definition.targets)}
+        if definition.strategy == "spillover":
+            meta["spillover"] = definition.spillover
+        meta = {**definition.metadata, **meta}
+        record = _record(definition.id, "selector", meta, is_loaded=is_loaded)
+        _add_names(record, definition)
         records.append(record)
     return records
 
 
-def _pins(proxy: ProxyContext, known: set[str]) -> list[Record]:
+def _pins(proxy: ProxyContext, known: set[str]) -> list[Model]:
     records = []
     for name, target in proxy.profiles.pins.items():
         if name in known or not target:
             continue
         found = proxy.catalog.local(target)
         is_loaded = found is not None and (
-            shown_state(proxy.supervisor[found.card.id]) not in _GONE
+            shown_state(proxy.supervisor[found.card.id]) not in _UNLOADED
         )
         meta = {"profile": proxy.profiles.active, "target": target}
-        records.append(_record(name, "profile", is_loaded=is_loaded, **meta))
+        records.append(_record(name, "profile", meta, is_loaded=is_loaded))
     return records
 
 
-def router_models(proxy: ProxyContext, access: Access = EVERYTHING) -> list[Record]:
-    """Return the same records with the status that llama-server's router tells.
+def router_models(proxy: ProxyContext, access: Access = EVERYTHING) -> list[Model]:
+    """Return the same records with the status that llama-server's router reports.
 
-    How a model is started is for administrators: its arguments may hold secrets.
+    The command line of a server is for administrators: its arguments may hold secrets.
     """
     records = models(proxy, access)
     for record in records:
-        found = proxy.catalog.targets.get(record["id"])
+        found = proxy.catalog.targets.get(record.id)
         if not isinstance(found, LocalModel):
             continue
         life = proxy.supervisor[found.card.id]
-        status: Record = {"value": _ROUTER[shown_state(life)]}
+        status = LoadStatus(value=_ROUTER_STATES[shown_state(life)])
         if "admin" in access.scopes:
-            status["args"] = _arguments(found.card)
+            status.args = _arguments(found.card)
         if life.failures:
-            exit_ = life.last_exit
-            status |= {"failed": True, "exit_code": None if exit_ is None else exit_.code}
-        record["status"] = status
+            status.failed = True
+            status.exit_code = None if life.last_exit is None else life.last_exit.code
+        record.status = status
     return records
 
 
-def _arguments(card: ModelDefinition) -> list[str]:
+def _arguments(definition: ModelDefinition) -> list[str]:
     try:
-        return shlex.split(card.command)
+        return shlex.split(definition.command)
     except ValueError:
-        return card.command.split()
+        return definition.command.split()
 
 
-def running(proxy: ProxyContext) -> list[Record]:
-    """Return the rows of ``/running``, sorted, with our own facts beside llama-swap's."""
+def running(proxy: ProxyContext) -> list[RunningModel]:
+    """Return the models whose server runs, sorted by id."""
     rows = []
-    for card in sorted(proxy.catalog.cards.values(), key=lambda card: card.id):
-        life = proxy.supervisor[card.id]
+    for definition in sorted(proxy.catalog.cards.values(), key=lambda item: item.id):
+        life = proxy.supervisor[definition.id]
         state = shown_state(life)
-        if state in _GONE:
+        if state in _UNLOADED:
             continue
-        row: Record = {
-            "model": card.id, "state": state, "cmd": card.command, "proxy": card.proxy,
-            "ttl": card.ttl_s, "name": card.name, "description": card.description,
-            "configuration": list(life.configuration), "cause": life.cause,
-            "pid": life.process.pid if life.process else None,
-            "incarnation": life.incarnation, "in_flight": life.in_flight,
-            "waiting": life.waiting,
-        }  # fmt: skip
-        for name, tell in proxy.details.items():
-            detail = tell(card.id)
-            if detail is not None:
-                row[name] = dict(detail)
+        row = RunningModel(
+            model=definition.id, state=state, cmd=definition.command, proxy=definition.proxy,
+            ttl=definition.ttl_s, name=definition.name, description=definition.description,
+            configuration=list(life.configuration), cause=life.cause,
+            pid=life.process.pid if life.process else None, incarnation=life.incarnation,
+            in_flight=life.in_flight, waiting=life.waiting,
+        )  # fmt: skip
+        kv_facts = proxy.details.get("kv")
+        facts = None if kv_facts is None else kv_facts(definition.id)
+        if facts is not None:
+            row.kv = msgspec.convert(facts, KvFacts)
         rows.append(row)
     return rows

@@ -1,79 +1,87 @@
-"""Routes that tell what there is, what runs, and what happened."""
+"""Routes that list models and describe one of them."""
 
 from __future__ import annotations
 
 from urllib.parse import parse_qs
 
+import msgspec
+
 from ....runtime import SwapchartError
-from ...http1.asgi_types import Send
 from ..body.model_name import shown_name
 from ..context import ProxyContext
 from ..request import Request
-from ..responses import send_error, send_json, send_not_good_for, send_unknown_model
+from ..responses import ApiError, model_forbidden, unknown_model
 from . import model_listing
 from .chart_view import chart_view
+from .handler import ApiHandler
 from .query import whole_number
+from .schema.models import Chart, History, ModelList, RunningModels, TransitionRow
 
-_HISTORY_LIMIT = 10_000
-
-
-async def models(proxy: ProxyContext, request: Request, send: Send) -> None:
-    """List the models that the client's key is good for."""
-    await _send_models(send, model_listing.models(proxy, request.access))
+HISTORY_LIMIT = 10_000
 
 
-async def router_models(proxy: ProxyContext, request: Request, send: Send) -> None:
-    """As `models`, with what clients of llama-server's router look for."""
-    await _send_models(send, model_listing.router_models(proxy, request.access))
+@ApiHandler
+async def models(proxy: ProxyContext, request: Request) -> ModelList:
+    """Return the models that the client's key may use."""
+    return ModelList(data=model_listing.models(proxy, request.access))
 
 
-async def _send_models(send: Send, records: list[model_listing.Record]) -> None:
-    await send_json(send, {"object": "list", "data": records})
+@ApiHandler
+async def router_models(proxy: ProxyContext, request: Request) -> ModelList:
+    """Return the same as `models`, with the status that llama-server's router reports."""
+    return ModelList(data=model_listing.router_models(proxy, request.access))
 
 
-async def running(proxy: ProxyContext, request: Request, send: Send) -> None:
-    """List what runs."""
+@ApiHandler
+async def running(proxy: ProxyContext, request: Request) -> RunningModels:
+    """Return the models whose server runs."""
     rows = proxy.view(request.access).rows(model_listing.running(proxy))
-    await send_json(send, {"running": rows})
+    return RunningModels(running=rows)
 
 
-async def chart(proxy: ProxyContext, request: Request, send: Send) -> None:
-    """Tell the chart that a model runs by, and where in it the model is."""
-    name = await _local_name(proxy, request, send)
-    if name is not None:
-        await send_json(send, chart_view(proxy.supervisor[name]))
+@ApiHandler
+async def chart(proxy: ProxyContext, request: Request) -> Chart:
+    """Return the lifecycle chart of a model and its active states."""
+    return chart_view(proxy.supervisor[local_model(proxy, request)])
 
 
-async def history(proxy: ProxyContext, request: Request, send: Send) -> None:
-    """Tell the last transitions of a model, the newest first."""
+@ApiHandler
+async def history(proxy: ProxyContext, request: Request) -> History:
+    """Return the last transitions of a model, the newest first."""
     if proxy.history is None:
-        await send_error(request, send, 503, "nothing is remembered here")
-        return
-    name = await _local_name(proxy, request, send)
-    if name is None:
-        return
+        raise ApiError(503, "no history is kept: the store is switched off")
+    name = local_model(proxy, request)
     limit = parse_qs(request.query.decode("latin-1")).get("limit", ["100"])[-1]
-    count = whole_number(limit, 1, _HISTORY_LIMIT)
+    count = whole_number(limit, 1, HISTORY_LIMIT)
     if count is None:
-        message = f"limit: expected 1 to {_HISTORY_LIMIT}, got {shown_name(limit)}"
-        await send_error(request, send, 400, message)
-        return
+        raise ApiError(400, f"limit: expected 1 to {HISTORY_LIMIT}, got {shown_name(limit)}")
     try:
         rows = await proxy.history(name, limit=count)
     except SwapchartError as error:
-        await send_error(request, send, 503, str(error))
-        return
+        raise ApiError(503, str(error)) from error
     view = proxy.view(request.access)
-    await send_json(send, {"model": name, "data": [view.row(row) for row in rows]})
+    data = [view.row(row) for row in msgspec.convert(rows, list[TransitionRow])]
+    return History(model=name, data=data)
 
 
-async def _local_name(proxy: ProxyContext, request: Request, send: Send) -> str | None:
-    """Return the id of the model in the path; None: the client has been told why there is none."""
-    name = proxy.catalog.real_name(request.path_suffix)
-    if name is None:
-        closest = proxy.catalog.closest(request.path_suffix)
-        await send_unknown_model(request, send, request.path_suffix, closest)
-    elif not proxy.view(request.access).shows(name):
-        await send_not_good_for(request, send, request.path_suffix)
-        return None
-    return name
+def local_model(proxy: ProxyContext, request: Request) -> str:
+    """Return the id of the model that the path names.
+
+    Raises:
+        ApiError: There is no such model, or the client's key may not use it.
+    """
+    return known_model(proxy, request, request.path_suffix)
+
+
+def known_model(proxy: ProxyContext, request: Request, name: str) -> str:
+    """Return the id of the model called *name*.
+
+    Raises:
+        ApiError: There is no such model, or the client's key may not use it.
+    """
+    found = proxy.catalog.real_name(name)
+    if found is None:
+        raise unknown_model(request, name, proxy.catalog.closest(name))
+    if not proxy.view(request.access).shows(found):
+        raise model_forbidden(name)
+    return found

@@ -1,149 +1,235 @@
-"""All routes of the proxy; docs/llama-swap.md compares them with llama-swap's."""
+"""All routes of the proxy: the handler, key and description of each.
+
+docs/llama-swap.md compares them with llama-swap's.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+from msgspec import Meta
 
 from ...http1.asgi_types import Send
-from ..routing import Route, RouteAccess, RouteSubject, RouteTable
+from ..routing import TEXT, Content, Operation, Route, RouteAccess, RouteSubject, RouteTable
 from . import (
     activity,
     config,
     control,
     events,
-    hardware,
+    host,
     inference,
     logs,
     metrics,
     models,
     openapi,
     passthrough,
-    performance,
     queue,
     ui,
 )
+from .handler import ApiHandler
 from .inference_paths import GET_PATHS, POST_PATHS
+from .schema.control import ModelName, ModelRequest, ProfileName
+from .schema.requests import Capture
 
 if TYPE_CHECKING:
     from ..context import ProxyContext
-if TYPE_CHECKING:
     from ..request import Request
 
 #: What a request to a model may change.
 _LOADS = "loads the model, may evict others"
+_FORWARDED = (openapi.UPSTREAM, openapi.UPSTREAM_OTHER)
+_EVENTS = Content(200, "Events until the client disconnects.", "text/event-stream")
+_FILE = (Content(200, "The file."), Content(304, "The client has the current file."))
+_MODEL_ERRORS = (404, 413, 415, 429, 502, 503, 504)
+_CHANGE_ERRORS = (404, 413, 415)
+_Id: TypeAlias = Annotated[int, Meta(ge=0)]
+
+
+def _redirect(status: int, to: str) -> Content:
+    return Content(status, f"Redirect to {to}.", headers=("location",))
+
+
+def _operation(handler: Handler, summary: str, *responses: Content, **more: Any) -> Operation:
+    """Return the operation of *handler*, which declares its responses itself or gets *responses*.
+
+    Raises:
+        TypeError: No type of a response is declared.
+    """
+    declared = handler.responses if isinstance(handler, ApiHandler) else ()
+    types = (*declared, *responses)
+    return Operation(summary=summary, responses=more.pop("responses", types), **more)
 
 
 def _get(
-    path: str, handler: Handler, access: RouteAccess = "admin", subject: RouteSubject = "whole"
-) -> Route:
-    """Return a route that only tells something."""
+    path: str, handler: Handler, summary: str, *responses: Content,
+    access: RouteAccess = "admin", subject: RouteSubject = "whole", **more: Any,
+) -> Route:  # fmt: skip
+    """Return a route that changes nothing."""
     return Route(
-        method="GET", path=path, handler=handler, access=access, subject=subject, changes=""
-    )
+        method="GET", path=path, handler=handler, access=access, subject=subject, changes="",
+        operation=_operation(handler, summary, *responses, **more),
+    )  # fmt: skip
 
 
 def _health(path: str) -> Route:
     return Route(
         method="GET", path=path, handler=control.health, access="open", subject="nothing",
         changes="", takes_any_host=True,
+        operation=_operation(control.health, "Check that the proxy responds"),
     )  # fmt: skip
 
 
-def _post(path: str, handler: Handler, changes: str, subject: RouteSubject = "whole") -> Route:
-    return Route(method="POST", path=path, handler=handler, changes=changes, subject=subject)
+def _change(
+    method: str, path: str, handler: Handler, summary: str, changes: str,
+    subject: RouteSubject = "whole", **more: Any,
+) -> Route:  # fmt: skip
+    """Return a route for administrators that changes something."""
+    return Route(
+        method=method, path=path, handler=handler, changes=changes, subject=subject,
+        operation=_operation(handler, summary, **more),
+    )  # fmt: skip
 
 
-def _any(path: str, handler: Handler, access: RouteAccess) -> Route:
+def _any(
+    path: str, handler: Handler, access: RouteAccess, summary: str, *responses: Content,
+    parameter: str = "",
+) -> Route:  # fmt: skip
+    """Return a route whose requests go to one model's server, whatever their method."""
     return Route(
         method="*", path=path, handler=handler, access=access, subject="models", is_page=True,
         changes=passthrough.LOADS_AND_ANYTHING,
+        operation=Operation(
+            summary=summary, parameter=parameter,
+            responses=responses or _FORWARDED,
+        ),
     )  # fmt: skip
 
 
-ROUTES = RouteTable(
+def _inference(path: str, cut: bytes) -> Route:
+    return Route(
+        method="POST", path=path, handler=inference.post, kind="inference", access="infer",
+        subject="models", changes=_LOADS, cut=cut,
+        operation=Operation(
+            summary=f"Send a request to {path} of the model's server", responses=_FORWARDED,
+            errors=_MODEL_ERRORS, body=ModelRequest,
+            body_types=("application/json", "multipart/form-data"),
+        ),
+    )  # fmt: skip
+
+
+def _inference_query(path: str) -> Route:
+    return Route(
+        method="GET", path=path, handler=inference.get, access="infer", subject="models",
+        changes=_LOADS,
+        operation=Operation(
+            summary=f"Send a request to {path} of the model's server", responses=_FORWARDED,
+            errors=_MODEL_ERRORS, query={"model": str}, required=("model",),
+        ),
+    )  # fmt: skip
+
+
+def _limit(name: str, low: int, high: int) -> dict[str, Any]:
+    return {name: Annotated[int, Meta(ge=low, le=high)]}
+
+
+def _routes() -> Iterable[Route]:
+    return ROUTES.routes
+
+
+ROUTES: RouteTable = RouteTable(
     (
-        # ---- models, by body and by query
-        *(
-            Route(
-                method="POST",
-                path=path,
-                handler=inference.post,
-                kind="inference",
-                access="infer",
-                subject="models",
-                changes=_LOADS,
-                cut=cut,
-            )
-            for path, cut in POST_PATHS.items()
-        ),
-        *(
-            Route(
-                method="GET",
-                path=path,
-                handler=inference.get,
-                access="infer",
-                subject="models",
-                changes=_LOADS,
-            )
-            for path in GET_PATHS
-        ),
-        # ---- open to everybody
+        # ---- models, named in the body or in the query
+        *(_inference(path, cut) for path, cut in POST_PATHS.items()),
+        *(_inference_query(path) for path in GET_PATHS),
+        # ---- open without a key
         _health("/health"),
         _health("/wol-health"),
-        _get("/", ui.root, "open", "nothing"),
-        _get("/favicon.ico", ui.icon, "open", "nothing"),
+        _get("/", ui.root, "Go to the web UI", _redirect(302, "/ui"), access="open",
+             subject="nothing"),
+        _get("/favicon.ico", ui.icon, "Get the icon", *_FILE, access="open", subject="nothing",
+             errors=(404,)),
         # ---- the web UI
-        _get("/ui", ui.folder, "any", "nothing"),
-        _get("/ui/", ui.file, "any", "nothing"),
-        _get("/ui/*", ui.file, "any", "nothing"),
-        _get("/upstream", ui.models_page, "any", "nothing"),
-        # ---- what there is and runs
-        _get("/v1/models", models.models, "any", "models"),
-        _get("/models", models.router_models, "any", "models"),
-        _get("/running", models.running, subject="models"),
-        _get("/api/version", control.version, "any", "nothing"),
-        _get("/openapi.json", openapi.show, "any", "nothing"),
-        _get("/api/models/*/chart", models.chart, subject="models"),
-        _get("/api/models/*/history", models.history, subject="models"),
-        _get("/api/models/*/explain", queue.explain, subject="models"),
-        _get("/api/queue", queue.queue, subject="models"),
-        _get("/api/events", events.stream, subject="models"),
-        # ---- what was written down
-        _get("/api/metrics/activity", activity.activity, subject="models"),
-        _get("/api/metrics/stats", activity.stats, subject="models"),
-        _get("/api/captures/*", activity.capture, subject="models"),
-        _get("/metrics", metrics.metrics),
-        _get("/api/performance", performance.performance),
-        _get("/api/hardware", hardware.hardware),
-        # ---- stopping and starting
-        Route(
-            method="GET", path="/unload", handler=control.unload_all_text,
-            changes="unloads all models",
-        ),
-        _post("/api/models/unload", control.unload_all, "unloads all models"),
-        _post("/api/models/unload/*", control.unload, "unloads the model", "models"),
-        _post("/models/load", control.router_load, _LOADS, "models"),
-        _post("/models/unload", control.router_unload, "unloads the model", "models"),
-        _get("/api/profiles", control.profiles),
-        Route(
-            method="PUT", path="/api/profiles/active", handler=control.activate_profile,
-            changes="activates a profile",
-        ),
-        _post("/api/inflight/*/cancel", control.cancel, "cancels the request", "models"),
-        # ---- passed on as they are
-        _any("/upstream/*", passthrough.upstream, "any"),
-        _any("/comfyui", passthrough.comfyui_root, "infer"),
-        _any("/comfyui/", passthrough.comfyui, "infer"),
-        _any("/comfyui/*", passthrough.comfyui, "infer"),
-        # ---- the configuration
-        _get("/api/config", config.show),
-        _post("/api/config/plan", config.plan, "nothing; reads the configuration files"),
-        _post("/api/config/reload", config.reload, "applies the configuration files"),
+        _get("/ui", ui.folder, "Go to the web UI", _redirect(301, "/ui/"), access="any",
+             subject="nothing"),
+        _get("/ui/", ui.file, "Get the web UI", *_FILE, access="any", subject="nothing",
+             errors=(404,)),
+        _get("/ui/*", ui.file, "Get a file of the web UI", *_FILE, access="any",
+             subject="nothing", errors=(404,), parameter="file"),
+        _get("/upstream", ui.models_page, "Go to the list of models",
+             _redirect(302, "the list"), access="any", subject="nothing"),
+        # ---- models and requests
+        _get("/v1/models", models.models, "List the models", access="any", subject="models"),
+        _get("/models", models.router_models, "List the models as llama-server's router does",
+             access="any", subject="models"),
+        _get("/running", models.running, "List the models whose server runs", subject="models"),
+        _get("/api/version", control.version, "Get the version of the program", access="any",
+             subject="nothing"),
+        _get("/openapi.json", openapi.handler(_routes), "Get this document",
+             Content(200, "The document.", "application/json"), access="any", subject="nothing"),
+        _get("/api/models/*/chart", models.chart,
+             "Get the lifecycle chart of a model and its active states", subject="models",
+             errors=(404,), parameter="model"),
+        _get("/api/models/*/history", models.history, "List the last transitions of a model",
+             subject="models", errors=(404, 503), parameter="model",
+             query=_limit("limit", 1, models.HISTORY_LIMIT)),
+        _get("/api/models/*/explain", queue.explain, "Explain what a request would cause",
+             subject="models", errors=(404,), parameter="model"),
+        _get("/api/queue", queue.queue, "Get the queue and why its requests wait",
+             subject="models"),
+        _get("/api/events", events.stream, "Stream events", _EVENTS, subject="models",
+             errors=(413, 429)),
+        # ---- records
+        _get("/api/metrics/activity", activity.activity, "List finished requests",
+             subject="models", errors=(503,),
+             query={**_limit("limit", 1, 999), **_limit("page", 1, 10**9)}),
+        _get("/api/metrics/stats", activity.stats, "Get totals of finished requests",
+             subject="models", errors=(503,), query={"model": str}),
+        _get("/api/captures/*", activity.capture, "Get a request and its response",
+             subject="models", errors=(404,), parameter="id", parameter_type=_Id,
+             responses=(Capture,)),
+        _get("/metrics", metrics.metrics, "Get metrics for Prometheus", TEXT),
+        _get("/api/performance", host.performance, "Get samples of the load of the host",
+             query={"after": Annotated[str, Meta(extra_json_schema={"format": "date-time"})]}),
+        _get("/api/hardware", host.hardware, "Get the hardware of the host"),
+        # ---- loading and unloading
+        _change("GET", "/unload", control.unload_all_text, "Unload all models",
+                "unloads all models"),
+        _change("POST", "/api/models/unload", control.unload_all, "Unload all models",
+                "unloads all models", errors=(415,)),
+        _change("POST", "/api/models/unload/*", control.unload, "Unload a model",
+                "unloads the model", "models", errors=(*_CHANGE_ERRORS, 409, 503),
+                parameter="model"),
+        _change("POST", "/models/load", control.router_load, "Begin to load a model", _LOADS,
+                "models", errors=_CHANGE_ERRORS, body=ModelName),
+        _change("POST", "/models/unload", control.router_unload, "Begin to unload a model",
+                "unloads the model", "models", errors=_CHANGE_ERRORS, body=ModelName),
+        _get("/api/profiles", control.profiles, "List the profiles"),
+        _change("PUT", "/api/profiles/active", control.activate_profile, "Activate a profile",
+                "activates a profile", errors=_CHANGE_ERRORS, body=ProfileName),
+        _change("POST", "/api/inflight/*/cancel", control.cancel, "Cancel a request",
+                "cancels the request", "models", errors=_CHANGE_ERRORS, parameter="id",
+                parameter_type=_Id),
+        # ---- forwarded unchanged
+        _any("/upstream/*", passthrough.upstream, "any",
+             "Send any request to a model's server: model/path", parameter="path"),
+        _any("/comfyui", passthrough.comfyui_root, "infer", "Go to ComfyUI",
+             _redirect(301, "/comfyui/"), _redirect(308, "/comfyui/")),
+        _any("/comfyui/", passthrough.comfyui, "infer", "Get ComfyUI's first page"),
+        _any("/comfyui/*", passthrough.comfyui, "infer", "Send any request to ComfyUI",
+             parameter="path"),
+        # ---- configuration
+        _get("/api/config", config.show, "Get the source of the configuration", errors=(503,)),
+        _change("POST", "/api/config/plan", config.plan, "Get what a reload would change",
+                "nothing; reads the configuration files", errors=(413, 415, 503)),
+        _change("POST", "/api/config/reload", config.reload, "Reload the configuration",
+                "applies the configuration files", errors=(413, 415, 503)),
         # ---- logs
-        _get("/logs", logs.history),
-        _get("/logs/stream", logs.stream),
-        _get("/logs/stream/*", logs.stream, subject="models"),
+        _get("/logs", logs.history, "Get the history of all logs", TEXT,
+             _redirect(302, "the web UI, for a browser")),
+        _get("/logs/stream", logs.stream, "Stream all logs", TEXT, errors=(413, 429)),
+        _get("/logs/stream/*", logs.stream, "Stream a model's log", TEXT, subject="models",
+             errors=(413, 429), parameter="name"),
     )
 )  # fmt: skip
 

@@ -1,6 +1,6 @@
-"""The files of the web UI, from one folder.
+"""Files of the web UI, from one folder.
 
-Nothing outside of it is ever read, and the pages may load from us alone.
+No file outside the folder is read, and the pages may load content from this proxy only.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ _SAFETY: Headers = [
 
 
 async def root(proxy: ProxyContext, request: Request, send: Send) -> None:
-    """Send a browser to the UI."""
+    """Redirect a browser to the UI."""
     await send_text(send, "see the location\n", 302, [(b"location", b"/ui")])
 
 
 async def folder(proxy: ProxyContext, request: Request, send: Send) -> None:
-    """Send a browser to the UI's own folder."""
+    """Redirect a browser to the folder of the UI."""
     await send_text(send, "see the location\n", 301, [(b"location", b"/ui/")])
 
 
 async def models_page(proxy: ProxyContext, request: Request, send: Send) -> None:
-    """Send a browser to the UI's list of models."""
+    """Redirect a browser to the UI's list of models."""
     await send_text(send, "see the location\n", 302, [(b"location", b"/ui/models")])
 
 
 async def file(proxy: ProxyContext, request: Request, send: Send) -> None:
-    """Send a file of the UI; a path without a dot is a page of the application."""
+    """Send a file of the UI; a path without a dot is a page of the application, index.html."""
     await _send_file(proxy, request, send, request.path_suffix or "index.html")
 
 
@@ -54,7 +54,7 @@ async def icon(proxy: ProxyContext, request: Request, send: Send) -> None:
 async def _send_file(proxy: ProxyContext, request: Request, send: Send, name: str) -> None:
     root_ = proxy.options.ui_root
     if root_ is None:
-        await send_error(request, send, 404, "there is no web UI here")
+        await send_error(request, send, 404, "this installation has no web UI")
         return
     is_brotli = b"br" in (request.header(b"accept-encoding") or b"")
     found = await threads.run(_read, root_, name, is_brotli)
@@ -63,9 +63,9 @@ async def _send_file(proxy: ProxyContext, request: Request, send: Send, name: st
     if found is None:
         await send_error(request, send, 404, f"no such file: {name}")
         return
-    path, data, is_packed, tag = found
+    path, data, is_compressed, tag = found
     headers = [*_SAFETY, (b"etag", tag), (b"vary", b"accept-encoding")]
-    if is_packed:
+    if is_compressed:
         headers.append((b"content-encoding", b"br"))
     if request.header(b"if-none-match") == tag:
         await send({"type": "http.response.start", "status": 304, "headers": headers})
@@ -78,17 +78,17 @@ async def _send_file(proxy: ProxyContext, request: Request, send: Send, name: st
 
 
 def _read(root_: Path, name: str, is_brotli: bool) -> tuple[Path, bytes, bool, bytes] | None:
-    """Return path, bytes, whether they are packed, and a tag; None: no such file inside."""
+    """Return path, content, whether it is compressed, and ETag; None if there is no such file."""
     root_ = root_.resolve()
     try:
         path = (root_ / name.lstrip("/")).resolve()
         if not path.is_relative_to(root_) or not path.is_file():
             return None
-        packed = path.with_name(path.name + ".br")
-        is_packed = is_brotli and packed.is_file()
-        source = packed if is_packed else path
+        compressed = path.with_name(path.name + ".br")
+        is_compressed = is_brotli and compressed.is_file()
+        source = compressed if is_compressed else path
         status = source.stat()
         tag = f'"{status.st_mtime_ns:x}-{status.st_size:x}"'.encode()
-        return path, source.read_bytes(), is_packed, tag
-    except (OSError, ValueError):  # too long a name, a NUL in it
+        return path, source.read_bytes(), is_compressed, tag
+    except (OSError, ValueError):  # such as a name that is too long or has a NUL
         return None

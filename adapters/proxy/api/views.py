@@ -1,10 +1,9 @@
-"""Requests and models in flight, as they are shown: to people, so without secrets."""
+"""Requests and models as events show them, without secrets."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from time import perf_counter
-from typing import Any
 
 from ....runtime import Transition
 from ..accounting.request_record import RequestRecord, metadata_of
@@ -12,70 +11,72 @@ from ..context import ProxyContext
 from ..formatting import shown_headers, shown_time
 from ..models.public_state import shown_state
 from .model_listing import capabilities_of
+from .schema.models import HookSummary, ModelStatus, TransitionEvent
+from .schema.requests import InFlightRequest
 
 
-def in_flight_view(proxy: ProxyContext, exchange: RequestRecord) -> dict[str, Any]:
-    """Return the entry of one request that is not over."""
-    return {
-        "id": str(exchange.id),
-        "timestamp": shown_time(exchange.at),
-        "model": exchange.model,
-        "req_path": exchange.path,
-        "method": exchange.method.decode("latin-1"),
-        "req_headers": proxy.admission.ring.redacted(shown_headers(exchange.request.headers)),
-        "remote_ip": exchange.request.client or "",
-        "resp_headers": shown_headers(exchange.answer_headers),
-        "resp_status": exchange.status,
-        "resp_bytes": exchange.sent_bytes,
-        "elapsed_ms": round((perf_counter() - exchange.started) * 1000),
-        "is_waiting": not exchange.admitted,
-        "metadata": metadata_of(exchange),
-    }
+def in_flight_view(proxy: ProxyContext, record: RequestRecord) -> InFlightRequest:
+    """Return one request that has not ended."""
+    return InFlightRequest(
+        id=str(record.id),
+        timestamp=shown_time(record.at),
+        model=record.model,
+        req_path=record.path,
+        method=record.method.decode("latin-1"),
+        req_headers=proxy.admission.ring.redacted(shown_headers(record.request.headers)),
+        remote_ip=record.request.client or "",
+        resp_headers=shown_headers(record.answer_headers),
+        resp_status=record.status,
+        resp_bytes=record.sent_bytes,
+        elapsed_ms=round((perf_counter() - record.started) * 1000),
+        is_waiting=not record.admitted,
+        metadata=metadata_of(record),
+    )
 
 
-def model_status_views(proxy: ProxyContext) -> list[dict[str, Any]]:
-    """Return one entry for each model, ours first, sorted, with our own facts beside theirs."""
-    rows: list[dict[str, Any]] = []
-    for card in sorted(proxy.catalog.cards.values(), key=lambda card: card.id):
-        life = proxy.supervisor[card.id]
-        row: dict[str, Any] = {
-            "id": card.id, "name": card.name, "description": card.description,
-            "state": shown_state(life), "unlisted": card.is_unlisted, "peerID": "",
-            "configuration": list(life.configuration), "cause": life.cause,
-            "pid": life.process.pid if life.process else None, "incarnation": life.incarnation,
-            "in_flight": life.in_flight, "waiting": life.waiting, "failures": life.failures,
-        }  # fmt: skip
-        if card.aliases:
-            row["aliases"] = list(card.aliases)
-        capabilities = capabilities_of(card.abilities)
-        if capabilities:
-            row["capabilities"] = capabilities
-        if card.abilities.context:
-            row["context_length"] = card.abilities.context
+def model_status_views(proxy: ProxyContext) -> list[ModelStatus]:
+    """Return the state of each model, sorted by id, followed by the models of peers."""
+    rows: list[ModelStatus] = []
+    for definition in sorted(proxy.catalog.cards.values(), key=lambda item: item.id):
+        life = proxy.supervisor[definition.id]
+        row = ModelStatus(
+            id=definition.id, name=definition.name, description=definition.description,
+            state=shown_state(life), unlisted=definition.is_unlisted, peer_id="",
+            configuration=list(life.configuration), cause=life.cause,
+            pid=life.process.pid if life.process else None, incarnation=life.incarnation,
+            in_flight=life.in_flight, waiting=life.waiting, failures=life.failures,
+        )  # fmt: skip
+        if definition.aliases:
+            row.aliases = list(definition.aliases)
+        if capabilities := capabilities_of(definition.abilities):
+            row.capabilities = capabilities
+        if definition.abilities.context:
+            row.context_length = definition.abilities.context
         rows.append(row)
     return [*rows, *_peer_statuses(proxy)]
 
 
-def _peer_statuses(proxy: ProxyContext) -> Iterable[dict[str, Any]]:
-    for peer in sorted(proxy.catalog.peers.values(), key=lambda card: card.id):
+def _peer_statuses(proxy: ProxyContext) -> Iterable[ModelStatus]:
+    for peer in sorted(proxy.catalog.peers.values(), key=lambda item: item.id):
         for model in peer.models:
-            yield {
-                "id": f"{peer.id}/{model}", "name": f"{peer.id}: {model}", "description": "",
-                "state": "", "unlisted": False, "peerID": peer.id,
-            }  # fmt: skip
+            yield ModelStatus(
+                id=f"{peer.id}/{model}", name=f"{peer.id}: {model}", description="", state="",
+                unlisted=False, peer_id=peer.id,
+            )  # fmt: skip
 
 
-def transition(record: Transition) -> dict[str, Any]:
-    """Return one transition of a model."""
-    return {
-        "model": record.service, "event": record.event, "cause": record.cause,
-        "source": record.source, "target": record.target,
-        "configuration": list(record.configuration), "seconds": round(record.seconds, 4),
-        "incarnation": record.incarnation, "pid": record.pid,
-        "exit": None if record.exit is None else str(record.exit),
-        "hooks": [
-            {"point": hook.point, "action": hook.action, "outcome": hook.outcome,
-             "seconds": round(hook.seconds, 4)}
+def transition_view(record: Transition) -> TransitionEvent:
+    """Return a transition that has just happened."""
+    return TransitionEvent(
+        model=record.service, event=record.event, cause=record.cause, source=record.source,
+        target=record.target, configuration=list(record.configuration),
+        seconds=round(record.seconds, 4), incarnation=record.incarnation, pid=record.pid,
+        exit=None if record.exit is None else str(record.exit),
+        hooks=[
+            HookSummary(
+                point=hook.point, action=hook.action, outcome=hook.outcome,
+                seconds=round(hook.seconds, 4),
+            )
             for hook in record.hooks
         ],
-    }  # fmt: skip
+    )  # fmt: skip

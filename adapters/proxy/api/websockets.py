@@ -11,7 +11,7 @@ from ..forwarding.websocket_stream import StreamClient
 from ..models.catalog import LocalModel
 from ..models.resolver import ResolvedModel
 from ..request import Request
-from ..routing import Route, RouteTable
+from ..routing import Content, Operation, Route, RouteTable
 from .passthrough import (
     COMFYUI,
     LOADS_AND_ANYTHING,
@@ -22,15 +22,20 @@ from .passthrough import (
     upstream,
 )
 
+_OPERATION = Operation(
+    summary="Open a websocket to the model's server",
+    responses=(Content(101, "The tunnel is open."),),
+)
+
 ROUTES = RouteTable(
     (
         Route(
             method="*", path="/upstream/*", handler=upstream, access="any", subject="models",
-            changes=LOADS_AND_ANYTHING,
+            changes=LOADS_AND_ANYTHING, operation=_OPERATION,
         ),
         Route(
             method="*", path="/comfyui/*", handler=comfyui, access="infer", subject="models",
-            changes=LOADS_AND_ANYTHING,
+            changes=LOADS_AND_ANYTHING, operation=_OPERATION,
         ),
     )
 )  # fmt: skip

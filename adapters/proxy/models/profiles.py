@@ -1,47 +1,43 @@
-"""Profiles: names that mean something else while one of them is active."""
+"""Profiles: sets of model names with other meanings, of which at most one is active."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from .definitions import ProfileDefinition
 
 
 class Profiles:
-    """All profiles, at most one of them active; none at first.
+    """All profiles, and the active one; none is active at first.
 
     Attributes:
-        active: Its name, or None.
+        active: Id of the active profile, or None.
     """
 
-    def __init__(self, cards: Iterable[ProfileDefinition] = ()) -> None:
-        self._cards = {card.id: card for card in sorted(cards, key=lambda card: card.id)}
+    def __init__(self, definitions: Iterable[ProfileDefinition] = ()) -> None:
+        self._definitions = {item.id: item for item in sorted(definitions, key=lambda d: d.id)}
         self.active: str | None = None
         self._pins: Mapping[str, str | None] = {}
 
     def __contains__(self, name: object) -> bool:
-        """Tell whether there is a profile of that name."""
-        return name in self._cards
+        """Return True if *name* is the id of a profile."""
+        return name in self._definitions
 
     def activate(self, name: str | None) -> None:
-        """Make *name* the active one; None: none is.
+        """Activate the profile *name*; None deactivates the active one.
 
         Raises:
             KeyError: There is no such profile.
         """
-        self._pins = {} if name is None else self._cards[name].pins
+        self._pins = {} if name is None else self._definitions[name].pins
         self.active = name
 
     @property
     def pins(self) -> Mapping[str, str | None]:
-        """Those of the active profile."""
+        """Pins of the active profile: name -> name of the model, or None for a disabled name."""
         return self._pins
 
-    def listing(self) -> dict[str, Any]:
-        """Build the answer of ``/api/profiles``."""
-        profiles = [
-            {"id": card.id, "description": card.description, "pins": dict(card.pins)}
-            for card in self._cards.values()
-        ]
-        return {"active": self.active, "profiles": profiles}
+    @property
+    def definitions(self) -> tuple[ProfileDefinition, ...]:
+        """All profiles, sorted by id."""
+        return tuple(self._definitions.values())

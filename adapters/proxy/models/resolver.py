@@ -113,7 +113,7 @@ class Resolver:
             raise UnknownModelError(wanted)
         return self._select(selector)
 
-    def warmth(self, target: Target) -> Readiness:
+    def readiness(self, target: Target) -> Readiness:
         """Return where the process of *target* is."""
         if isinstance(target, PeerModel):
             return "remote"
@@ -131,7 +131,7 @@ class Resolver:
         if selector.strategy == "pin":
             return ResolvedModel(targets[0], selector)
         counts = self._reserved[selector.id]
-        candidates = [Candidate(self.warmth(item), counts[item.id]) for item in targets]
+        candidates = [Candidate(self.readiness(item), counts[item.id]) for item in targets]
         if selector.strategy == "warm":
             return ResolvedModel(targets[pick_warm(candidates)], selector)
         turn = self._turns[selector.id]

@@ -256,8 +256,8 @@ def test_profiles_endpoint_switches_profiles() -> None:
         await bench.client.call("GET", "/upstream/chat/page")
         assert bench.server.last.target == "/page"
         assert (await bench.client.call("GET", "/upstream/a/page")).status == 404
-        pinned = [record for record in models(bench.app.proxy) if record["id"] == "chat"]
-        assert pinned[0]["meta"]["llamaswap"]["type"] == "profile"
+        pinned = [record for record in models(bench.app.proxy) if record.id == "chat"]
+        assert pinned[0].meta.llamaswap["type"] == "profile"
         assert (await bench.client.call("POST", "/api/models/unload/a")).status == 200
 
         for nothing in (None, ""):

@@ -1,0 +1,90 @@
+"""Routes for the host: samples of its load, and its hardware."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qs
+
+import msgspec
+
+from ...system import threads
+from ..body.model_name import shown_name
+from ..context import ProxyContext
+from ..formatting import shown_time
+from ..monitoring.gpus import Gpu
+from ..monitoring.hardware import HardwareProbe
+from ..monitoring.host import Sample
+from ..request import Request
+from ..responses import ApiError
+from .handler import ApiHandler
+from .query import parse_time
+from .schema import host as schema
+
+_MIB = 1 << 20
+
+
+@ApiHandler
+async def performance(
+    proxy: ProxyContext, request: Request
+) -> schema.Performance | schema.PerformanceOff:
+    """Return the samples of the last hour, or those after ``?after=``."""
+    if proxy.options.performance_every_s is None:
+        return schema.PerformanceOff()
+    text = parse_qs(request.query.decode("latin-1")).get("after", [""])[-1]
+    after = 0.0
+    if text:
+        try:
+            after = parse_time(text)
+        except (ValueError, OverflowError) as error:
+            example = "2026-01-31T12:00:00Z"
+            message = f"after: expected a time such as {example}, got {shown_name(text)}"
+            raise ApiError(400, message) from error
+    samples = [sample for sample in proxy.accounting.samples.recent if sample.at > after]
+    return schema.Performance(
+        sys_stats=[_host_load(sample) for sample in samples] or None,
+        gpu_stats=[_gpu_load(s.at, gpu) for s in samples for gpu in s.gpus] or None,
+    )
+
+
+@ApiHandler
+async def hardware(proxy: ProxyContext, request: Request) -> schema.Hardware:
+    """Return the hardware and the operating system of the host."""
+    accounting = proxy.accounting
+    if accounting.hardware is None:
+        accounting.hardware = await threads.run(HardwareProbe().look)
+    return msgspec.convert(accounting.hardware, schema.Hardware)
+
+
+def _host_load(sample: Sample) -> schema.HostLoad:
+    return schema.HostLoad(
+        timestamp=shown_time(sample.at),
+        cpu_util_per_core=list(sample.cores),
+        mem_total_mb=sample.memory_total // _MIB,
+        mem_used_mb=sample.memory_used // _MIB,
+        mem_free_mb=sample.memory_available // _MIB,
+        swap_total_mb=sample.swap_total // _MIB,
+        swap_used_mb=sample.swap_used // _MIB,
+        load_avg_1=sample.load[0],
+        load_avg_5=sample.load[1],
+        load_avg_15=sample.load[2],
+        net_io=[
+            schema.NetworkCounters(name=item.name, bytes_recv=item.received, bytes_sent=item.sent)
+            for item in sample.interfaces
+        ],
+    )
+
+
+def _gpu_load(at: float, gpu: Gpu) -> schema.GpuLoad:
+    return schema.GpuLoad(
+        timestamp=shown_time(at),
+        id=gpu.index,
+        name=gpu.name,
+        uuid=gpu.uuid,
+        temp_c=gpu.celsius,
+        vram_temp_c=gpu.memory_celsius,
+        gpu_util_pct=gpu.busy,
+        mem_util_pct=gpu.memory_busy,
+        mem_used_mb=gpu.used_mib,
+        mem_total_mb=gpu.total_mib,
+        fan_speed_pct=gpu.fan,
+        power_draw_w=gpu.watts,
+    )

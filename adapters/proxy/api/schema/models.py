@@ -1,0 +1,376 @@
+"""Bodies that describe models: which there are, which run, and their charts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, field
+
+from .base import Body, Maybe, Part
+
+
+class LlamaSwapMeta(Part, kw_only=True):
+    """Extensions of an entry in the list of models.
+
+    Attributes:
+        llamaswap: ``metadata`` of the configuration, with ``type`` and what belongs to that type.
+        n_ctx: Context length in tokens.
+    """
+
+    llamaswap: dict[str, Any]
+    n_ctx: Maybe[int] = UNSET
+
+
+class LoadStatus(Part, kw_only=True):
+    """Whether the model is loaded.
+
+    Attributes:
+        args: Command line of the server, in ``/models`` and for keys with the scope ``admin``.
+        failed: The last run of the server failed.
+        exit_code: Exit code of that run; null if it was killed by a signal.
+    """
+
+    value: str
+    args: Maybe[list[str]] = UNSET
+    failed: Maybe[bool] = UNSET
+    exit_code: Maybe[int | None] = UNSET
+
+
+class Architecture(Part, kw_only=True):
+    """Modalities of a model."""
+
+    input_modalities: Maybe[list[str]] = UNSET
+    output_modalities: Maybe[list[str]] = UNSET
+    modality: Maybe[str] = UNSET
+
+
+class Model(Part, kw_only=True):
+    """Entry in the list of models.
+
+    Attributes:
+        created: Time of the response; seconds since 1970.
+        context_length: Context length in tokens.
+    """
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str
+    meta: LlamaSwapMeta
+    status: LoadStatus
+    name: Maybe[str] = UNSET
+    description: Maybe[str] = UNSET
+    architecture: Maybe[Architecture] = UNSET
+    capabilities: Maybe[dict[str, bool]] = UNSET
+    supported_parameters: Maybe[list[str]] = UNSET
+    context_length: Maybe[int] = UNSET
+
+
+class ModelList(Body, kw_only=True):
+    """All models that the key may use, sorted by id."""
+
+    object: Literal["list"] = "list"
+    data: list[Model]
+
+
+class KvFacts(Part, kw_only=True):
+    """Saved prompt caches of a model; without numbers before its first run.
+
+    Attributes:
+        problem: Why nothing is saved, and what to do; null if caches are saved.
+        verdict: Whether restores help.
+        last_save_ms: Duration of the last save in milliseconds; null before the first.
+        last_restore_ms: Duration of the last restore in milliseconds; null before the first.
+    """
+
+    problem: str | None
+    verdict: Maybe[str] = UNSET
+    saved_tokens: Maybe[int] = UNSET
+    saved_bytes: Maybe[int] = UNSET
+    last_save_ms: Maybe[float | None] = UNSET
+    last_restore_ms: Maybe[float | None] = UNSET
+    saves: Maybe[int] = UNSET
+    restores: Maybe[int] = UNSET
+    saved_tokens_total: Maybe[int] = UNSET
+    saved_bytes_total: Maybe[int] = UNSET
+    restored_tokens_total: Maybe[int] = UNSET
+    reused_tokens_total: Maybe[int] = UNSET
+    failures: Maybe[int] = UNSET
+
+
+class RunningModel(Part, kw_only=True):
+    """A model whose server runs.
+
+    Attributes:
+        state: State in llama-swap's words.
+        ttl: Idle timeout in seconds; 0 means none.
+        configuration: Active states of the chart, outermost first.
+        cause: Why the model is in that state.
+        pid: Process id of the server; null while there is no process.
+        incarnation: Number of the run, from 1.
+        in_flight: Requests that the server is processing.
+        waiting: Requests that wait for the server to become ready.
+    """
+
+    model: str
+    state: str
+    cmd: str
+    proxy: str
+    ttl: float
+    name: str
+    description: str
+    configuration: list[str]
+    cause: str
+    pid: int | None
+    incarnation: int
+    in_flight: int
+    waiting: int
+    kv: Maybe[KvFacts] = UNSET
+
+
+class RunningModels(Body, kw_only=True):
+    """All models whose server runs, sorted by id."""
+
+    running: list[RunningModel]
+
+
+class ModelStatus(Part, kw_only=True):
+    """State of a model, in the event ``modelStatus``; a peer's model has no state.
+
+    Attributes:
+        state: State in llama-swap's words.
+        peer_id: Id of the peer; empty for our own models.
+        configuration: Active states of the chart, outermost first.
+        failures: Failed starts in a row.
+    """
+
+    id: str
+    name: str
+    description: str
+    state: str
+    unlisted: bool
+    peer_id: str = field(name="peerID")
+    configuration: Maybe[list[str]] = UNSET
+    cause: Maybe[str] = UNSET
+    pid: Maybe[int | None] = UNSET
+    incarnation: Maybe[int] = UNSET
+    in_flight: Maybe[int] = UNSET
+    waiting: Maybe[int] = UNSET
+    failures: Maybe[int] = UNSET
+    aliases: Maybe[list[str]] = UNSET
+    capabilities: Maybe[dict[str, bool]] = UNSET
+    context_length: Maybe[int] = UNSET
+
+
+class ChartLabel(Part, kw_only=True):
+    """One reason for a transition: events, guard and actions."""
+
+    events: list[str]
+    guard: str
+    actions: list[str]
+    origin: str
+
+
+class ChartState(Part, kw_only=True):
+    """A state of a chart.
+
+    Attributes:
+        above: Ids of its ancestors, outermost first.
+        initial: Id of its initial child; empty without one.
+        inside: Transitions that do not leave the state.
+        is_quiet: In this state no process exists.
+        is_serving: In this state requests are served.
+    """
+
+    id: str
+    kind: str
+    above: list[str]
+    initial: str
+    enter: list[str]
+    exit: list[str]
+    inside: list[ChartLabel]
+    is_quiet: bool
+    is_serving: bool
+
+
+class ChartTransition(Part, kw_only=True):
+    """An arrow of a chart."""
+
+    source: str
+    target: str
+    labels: list[ChartLabel]
+
+
+class Chart(Body, kw_only=True):
+    """Lifecycle chart of a model and its active states.
+
+    Attributes:
+        configuration: Active states, outermost first.
+        states: All states in document order, ancestors before their descendants.
+    """
+
+    model: str
+    chart: str
+    configuration: list[str]
+    states: list[ChartState]
+    transitions: list[ChartTransition]
+
+
+class HookRun(Part, kw_only=True):
+    """Result of one hook action, as the journal keeps it.
+
+    Attributes:
+        outcome: ``ok``, ``failed``, ``timeout`` or ``cancelled``.
+        detail: What went wrong; empty if nothing did.
+        seconds: Duration of all attempts and pauses in seconds.
+        attempts: Number of attempts, >= 1.
+    """
+
+    point: str
+    action: str
+    outcome: str
+    detail: str
+    seconds: float
+    attempts: int
+
+
+class TransitionRow(Part, kw_only=True):
+    """A past transition.
+
+    Attributes:
+        at: Wall clock; seconds since 1970.
+        configuration: Active states afterwards, outermost first, separated by dots.
+        seconds: How long the source state lasted, in seconds.
+        exit_code: Exit code of the server, if its end caused the transition.
+        exit_signal: Signal that ended the server, likewise.
+    """
+
+    id: int
+    at: float
+    service: str
+    incarnation: int
+    event: str
+    cause: str
+    source: str
+    target: str
+    configuration: str
+    seconds: float
+    pid: int | None
+    exit_code: int | None
+    exit_signal: int | None
+    hooks: list[HookRun]
+
+
+class History(Body, kw_only=True):
+    """Last transitions of a model, the newest first."""
+
+    model: str
+    data: list[TransitionRow]
+
+
+class HookSummary(Part, kw_only=True):
+    """Result of one hook action, in the event ``transition``; ``seconds`` is its duration."""
+
+    point: str
+    action: str
+    outcome: str
+    seconds: float
+
+
+class TransitionEvent(Part, kw_only=True):
+    """A transition that has just happened, in the event ``transition``.
+
+    Attributes:
+        configuration: Active states afterwards, outermost first.
+        seconds: How long the source state lasted, in seconds.
+        exit: How the process ended, if its end caused the transition.
+    """
+
+    model: str
+    event: str
+    cause: str
+    source: str
+    target: str
+    configuration: list[str]
+    seconds: float
+    incarnation: int
+    pid: int | None
+    exit: str | None
+    hooks: list[HookSummary]
+
+
+class QueuedRequest(Part, kw_only=True):
+    """A request in the queue.
+
+    Attributes:
+        position: Place in the queue, from 1.
+        since: When the request was queued, in seconds on the clock of ``now``.
+        why: Why the request waits.
+        waited_s: How long it has been in the queue, in seconds.
+    """
+
+    position: int
+    model: str
+    priority: int
+    since: float
+    why: str
+    waited_s: Maybe[float] = UNSET
+
+
+class Swap(Part, kw_only=True):
+    """A swap under way: the models that are evicted for the target."""
+
+    target: str
+    evicting: list[str]
+
+
+class ModelLoad(Part, kw_only=True):
+    """Requests of one model.
+
+    Attributes:
+        phase: Phase of its lifecycle as the scheduler sees it.
+        granted: Requests that were admitted and have not ended.
+        limit: Maximum of these; null means unlimited.
+        pinned: The model is never evicted.
+    """
+
+    model: str
+    phase: str
+    granted: int
+    limit: int | None
+    pinned: bool
+
+
+class Queue(Body, kw_only=True):
+    """The queue in its order, swaps under way, and the load of each model.
+
+    Attributes:
+        now: Time of the response in seconds, on a clock of unknown origin.
+    """
+
+    queue: list[QueuedRequest]
+    swaps: list[Swap]
+    models: list[ModelLoad]
+    now: Maybe[float] = UNSET
+
+
+class Explanation(Body, kw_only=True):
+    """What a request for a model would cause at this moment.
+
+    Attributes:
+        evict: Models that would be evicted.
+        why: Why the request would wait; empty if it would not.
+        position: Place that it would get in the queue, from 1.
+    """
+
+    model: str
+    outcome: Literal["serve", "wait", "swap", "start"]
+    evict: list[str]
+    why: str
+    phase: str
+    state: str
+    cause: str
+    configuration: list[str]
+    granted: int
+    limit: int | None
+    position: Annotated[int, Meta(ge=1)]

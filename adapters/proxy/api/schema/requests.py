@@ -1,0 +1,128 @@
+"""Bodies that describe requests: in flight, finished, and captured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import UNSET, field
+
+from .base import Body, Maybe, Part
+
+
+class InFlightRequest(Part, kw_only=True):
+    """A request that has not ended, in the event ``inflight``.
+
+    Attributes:
+        timestamp: Arrival, RFC 3339.
+        resp_status: Status of the response; 0 before its headers arrived.
+        resp_bytes: Bytes of the response's body sent so far.
+        elapsed_ms: Time since the arrival in milliseconds.
+        is_waiting: The model is not ready for the request yet.
+    """
+
+    id: str
+    timestamp: str
+    model: str
+    req_path: str
+    method: str
+    req_headers: dict[str, str]
+    remote_ip: str
+    resp_headers: dict[str, str]
+    resp_status: int
+    resp_bytes: int
+    elapsed_ms: int
+    is_waiting: bool
+    metadata: dict[str, Any]
+
+
+class Tokens(Part, kw_only=True):
+    """Token usage of a request; -1 means unknown, rates are in tokens per second."""
+
+    cache_tokens: int
+    draft_tokens: int
+    draft_acc_tokens: int
+    input_tokens: int
+    output_tokens: int
+    prompt_per_second: float
+    tokens_per_second: float
+
+
+class FinishedRequest(Part, kw_only=True):
+    """A finished request.
+
+    Attributes:
+        timestamp: Arrival, RFC 3339.
+        duration_ms: Time from the arrival to the end in milliseconds.
+        wait_ms: Time from the arrival until the model was ready, in milliseconds.
+        first_byte_ms: Time from the arrival to the response's headers, in milliseconds.
+        has_capture: ``/api/captures/{id}`` has the request and its response.
+        error_msg: Why the request failed.
+    """
+
+    id: int
+    timestamp: str
+    model: str
+    req_path: str
+    resp_content_type: str
+    resp_status_code: int
+    tokens: Tokens
+    duration_ms: int
+    wait_ms: int
+    first_byte_ms: int
+    has_capture: bool
+    error_msg: Maybe[str] = UNSET
+    metadata: Maybe[dict[str, Any]] = UNSET
+
+
+class Activity(Body, kw_only=True):
+    """A page of finished requests.
+
+    Attributes:
+        problem: Why requests are not recorded at present.
+    """
+
+    data: list[FinishedRequest]
+    page: int
+    limit: int
+    total: int
+    total_pages: int
+    problem: Maybe[str] = UNSET
+
+
+class Histogram(Part, kw_only=True):
+    """Distribution of a rate in tokens per second; ``bins`` has counts of equal ranges."""
+
+    bins: list[int]
+    min: float
+    max: float
+    bin_size: float = field(name="binSize")
+    p50: float
+    p95: float
+    p99: float
+
+
+class Statistics(Body, kw_only=True):
+    """Totals of finished requests; a histogram is null without a known rate."""
+
+    total_requests: int
+    total_input_tokens: int
+    total_output_tokens: int
+    total_cache_tokens: int
+    prompt_histogram: Histogram | None
+    gen_histogram: Histogram | None
+
+
+class Capture(Body, kw_only=True):
+    """A request with its response; bodies are in base64.
+
+    Attributes:
+        id: Number of the request in the activity.
+        req_headers: Headers with secrets removed.
+    """
+
+    id: int
+    req_path: str
+    req_headers: dict[str, str]
+    req_body: str
+    resp_headers: dict[str, str]
+    resp_body: str

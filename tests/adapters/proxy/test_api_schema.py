@@ -1,0 +1,179 @@
+"""Responses of our own API have the types that the OpenAPI document declares for them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+from tools import raw
+from tools.asgi import proxied
+from tools.net import wait_until
+from tools.swapchart_process import Serve, SwapchartProcess, demo_model
+
+from swapchart.adapters.proxy.api.handler import ApiHandler
+from swapchart.adapters.proxy.api.route_table import ROUTES
+from swapchart.adapters.proxy.api.schema.base import Body
+from swapchart.adapters.proxy.context import ProxyContext
+from swapchart.adapters.proxy.models.definitions import ModelDefinition
+from swapchart.adapters.proxy.request import Request
+from swapchart.adapters.proxy.routing import TEXT, Content, Operation
+
+CANCEL = "/api/inflight/*/cancel"
+#: Path of each route with a JSON body -> target and body of a request that succeeds.
+REQUESTS: dict[str, tuple[str, object]] = {
+    "/v1/models": ("/v1/models", None),
+    "/models": ("/models", None),
+    "/running": ("/running", None),
+    "/api/version": ("/api/version", None),
+    "/api/models/*/chart": ("/api/models/a/chart", None),
+    "/api/models/*/history": ("/api/models/a/history", None),
+    "/api/models/*/explain": ("/api/models/b/explain", None),
+    "/api/queue": ("/api/queue", None),
+    "/api/metrics/activity": ("/api/metrics/activity", None),
+    "/api/metrics/stats": ("/api/metrics/stats", None),
+    "/api/captures/*": ("/api/captures/1", None),
+    "/api/performance": ("/api/performance", None),
+    "/api/hardware": ("/api/hardware", None),
+    "/api/models/unload": ("/api/models/unload", None),
+    "/models/load": ("/models/load", {"model": "b"}),
+    "/models/unload": ("/models/unload", {"model": "a"}),
+    "/api/profiles": ("/api/profiles", None),
+    "/api/profiles/active": ("/api/profiles/active", {"name": "home"}),
+    CANCEL: ("", None),  # see cancel_one
+    "/api/config": ("/api/config", None),
+    "/api/config/plan": ("/api/config/plan", {}),
+    "/api/config/reload": ("/api/config/reload", {}),
+}
+#: Sent last, since they end what the others need.
+LAST = ("/models/unload", "/models/load", "/api/models/unload")
+
+
+def json_routes() -> dict[str, tuple[str, list[type[Body]]]]:
+    """Return path -> method and declared bodies of each route that responds with JSON of ours."""
+    found = {}
+    for route in ROUTES.routes:
+        bodies = [kind for kind in route.operation.responses if not isinstance(kind, Content)]
+        if bodies:
+            assert all(issubclass(body, Body) for body in bodies)
+            found[route.path] = (route.method, bodies)
+    return found  # type: ignore[return-value]
+
+
+def cancel_one(proxy: SwapchartProcess) -> raw.Answer:
+    """Cancel a stream, whose id is among the first hundred; return the response to that."""
+    with proxy.open_stream("a"):
+        answers = (proxy.call("POST", CANCEL.replace("*", str(n)), value={}) for n in range(1, 100))
+        return next(answer for answer in answers if answer.status == 200)
+
+
+def check(document: Any, name: str, value: Any) -> None:
+    schema = {"$ref": f"#/components/schemas/{name}", "components": document["components"]}
+    errors = [error.message for error in Draft202012Validator(schema).iter_errors(value)]
+    assert errors == [], (name, value)
+
+
+@pytest.fixture(scope="module")
+def proxy(serve_module: Serve) -> SwapchartProcess:
+    config = {
+        "performance": {"every": "5s"}, "captureBuffer": 5,
+        "profiles": {"home": {"description": "At home", "pins": {"chat": "a", "b": None}}},
+        "selectors": {"pick": {"strategy": "pin", "targets": ["a"]}},
+        "hooks": {"on_startup": {"preload": ["a"]}},
+    }  # fmt: skip
+    capable: dict[str, Any] = {
+        "capabilities": {"in": ["text", "image"], "out": ["text"], "tools": True}
+    }
+    hooks: dict[str, Any] = {"hooks": {"afterHealthy": [{"run": "true"}]}}
+    models = {"a": demo_model("a", aliases=["other"], **capable, **hooks), "b": demo_model("b")}
+    return serve_module(models, config=config)
+
+
+@pytest.mark.slow
+def test_json_responses_of_a_running_proxy_match_the_generated_schema(
+    proxy: SwapchartProcess,
+) -> None:
+    """Each route with a JSON body sends what the document says, without an undeclared field."""
+    document = proxy.get("/openapi.json")
+    routes = json_routes()
+    assert REQUESTS.keys() == routes.keys()
+    assert proxy.chat("a").status == 200
+    wait_until(lambda: proxy.get("/api/performance")["sys_stats"], what="a sample of the host")
+    wait_until(lambda: proxy.get("/api/metrics/activity")["total"], what="a finished request")
+    for path in (*(path for path in REQUESTS if path not in LAST), *LAST):
+        method, bodies = routes[path]
+        target, value = REQUESTS[path]
+        answer = cancel_one(proxy) if path == CANCEL else proxy.call(method, target, value=value)
+
+        assert answer.status == 200, (path, answer.body)
+        check(document, bodies[0].__name__, answer.json())
+
+
+@pytest.mark.slow
+def test_errors_of_a_running_proxy_match_the_generated_schema(proxy: SwapchartProcess) -> None:
+    """Errors have one schema, that of a broken configuration with its problems included."""
+    document = proxy.get("/openapi.json")
+    path = proxy.folder / "config.yaml"
+    text = path.read_text()
+    path.write_text('{"models": {"a": {"ttl": "soon"}}}')
+    broken = proxy.call("POST", "/api/config/plan", value={})
+    path.write_text(text)
+    unknown = proxy.call("GET", "/api/models/none/chart")
+    anthropic = proxy.call("POST", "/v1/messages", value={"model": "none"})
+
+    assert [broken.status, unknown.status, anthropic.status] == [400, 404, 404]
+    assert broken.json()["error"]["problems"]
+    for answer in (broken, unknown, anthropic):
+        check(document, "Error", answer.json())
+
+
+def test_performance_monitor_off_has_a_body_of_its_own() -> None:
+    """Without the monitor the response is 503, with the declared body."""
+
+    async def main() -> None:
+        async with proxied() as bench:
+            document = (await bench.client.call("GET", "/openapi.json")).json()
+            answer = await bench.client.call("GET", "/api/performance")
+
+            assert answer.status == 503
+            check(document, "PerformanceOff", answer.json())
+
+    asyncio.run(main())
+
+
+def test_model_metadata_with_any_key_is_listed() -> None:
+    """Metadata of a model may have any key and integers of any size."""
+    metadata = {"name": "mine", "kind": 1, "is_loaded": 2, "meta": 3, "large": 10**30}
+
+    async def main() -> None:
+        async with proxied(ModelDefinition(id="a", metadata=metadata)) as bench:
+            (record,) = (await bench.client.call("GET", "/v1/models")).json()["data"]
+
+            assert record["meta"]["llamaswap"] == {**metadata, "type": "model"}
+
+    asyncio.run(main())
+
+
+async def _untyped(proxy: ProxyContext, request: Request):  # type: ignore[no-untyped-def]
+    return {}
+
+
+async def _plain(proxy: ProxyContext, request: Request) -> dict[str, Any]:
+    return {}
+
+
+@pytest.mark.parametrize("function", [_untyped, _plain])
+def test_handler_without_a_declared_body_is_refused(function: Any) -> None:
+    """A handler that returns what no schema can be generated from fails at its definition."""
+    with pytest.raises(TypeError, match="expected a type derived from Body, or str"):
+        ApiHandler(function)
+
+
+@pytest.mark.parametrize("responses", [(), (dict,)])
+def test_route_without_a_declared_response_is_refused(responses: Any) -> None:
+    """An operation without a type of its response, or with a free-form one, is an error."""
+    with pytest.raises(TypeError, match="declares"):
+        Operation(summary="Do", responses=responses)
+
+    assert Operation(summary="Do", responses=(TEXT,)).responses == (TEXT,)
