@@ -1,4 +1,4 @@
-"""The shapes of ASGI 3, as far as we use them."""
+"""Types of ASGI 3, as far as this package uses them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SendFullResponse: TypeAlias = Callable[[int, Headers, bytes], bool]
 
 @runtime_checkable
 class SupportsFastPath(Protocol):
-    """An application that may serve a request without a task of its own."""
+    """ASGI application that can serve a request without a task of its own."""
 
     def try_fast_path(self, call: Any) -> bool:
         """Serve *call*, a ``RequestCycle``, or return False: then it is called as ASGI says."""
@@ -23,5 +23,5 @@ class SupportsFastPath(Protocol):
 
 
 def fast_path_of(app: object) -> Callable[[Any], bool] | None:
-    """Return how *app* serves a request without a task; None if it cannot."""
+    """Return the fast path of *app*; None if it has none."""
     return app.try_fast_path if isinstance(app, SupportsFastPath) else None

@@ -18,7 +18,7 @@ _timers: dict[asyncio.AbstractEventLoop, asyncio.TimerHandle] = {}
 
 
 def return_freed_soon() -> None:
-    """Return freed memory in a second, once for all calls until then; for the event loop."""
+    """Return freed memory in a second, once for all calls until then; in the event loop."""
     loop = asyncio.get_running_loop()
     if loop not in _timers:
         _timers[loop] = loop.call_later(_DELAY_S, _return_freed, loop)

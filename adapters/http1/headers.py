@@ -1,8 +1,8 @@
-"""Which header fields cross the proxy, in either direction. Pure: lists in, lists out.
+"""Header fields that cross the proxy, in either direction. Pure.
 
-Fields that mean one connection only never cross (RFC 9110 section 7.6.1: the nine known ones
-and whatever a ``Connection`` field names). All others keep their order, case and duplicates:
-a relay that folds or sorts breaks ``Set-Cookie`` and surprises whoever reads a trace.
+Hop-by-hop fields never cross (RFC 9110 section 7.6.1: the nine known ones and those that a
+``Connection`` field names). All others keep their order, case and duplicates: a relay that folds or
+sorts breaks ``Set-Cookie``, and its traces differ from what was sent.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ HOP_BY_HOP = frozenset(
 )
 """Field names, in lower case, that never cross."""
 
-# Naming one of these in Connection would let a client undo what we decide about the request
-# (CVE-2021-33197 and its kin), or cut a body loose from its length.
+# Naming one of these in Connection would let a client undo what the proxy decides about the request
+# (CVE-2021-33197 and similar), or separate a body from its length.
 _NOT_NAMEABLE = frozenset({b"authorization", b"content-length", b"host"})
 _NOTHING: frozenset[bytes] = frozenset()
 _TOKEN = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -43,16 +43,16 @@ _FORWARDED = frozenset(
         b"x-forwarded-proto",
     }
 )
-# What nearly every Connection field says; none of these needs a second look at the other fields.
+# Values of nearly every Connection field; with these the other fields need no second look.
 _KNOWN_OPTIONS = frozenset({b"keep-alive", b"close", b"upgrade", b"keep-alive, upgrade", b""})
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 
 class HeaderError(SwapchartError):
-    """A field would break the message it travels in: CR, LF or NUL, or no valid name.
+    """A field would break its message: CR, LF or NUL, or no valid name.
 
     Attributes:
-        name: The field's name as it came, or b"" when several fields were looked at at once.
+        name: The field's name as it came; b"" when several fields were checked at once.
     """
 
     def __init__(self, name: bytes, why: str) -> None:
@@ -69,18 +69,18 @@ def request_headers(
     upgrade: bytes | None = None,
     trust_forwarded: bool = True,
 ) -> list[tuple[bytes, bytes]]:
-    """Select what of a client's request goes upstream, and add what is ours.
+    """Return the fields of a client's request that go upstream, and those that the proxy adds.
 
-    The client's own ``Connection`` list is applied to the client's own fields before ours are
-    added, so it can remove none of ours. ``Content-Length`` crosses untouched: whoever sends
-    the body decides about it.
+    The client's ``Connection`` list is applied to the client's fields before the proxy adds its
+    own, so it can remove none of these. ``Content-Length`` crosses untouched: the sender of the
+    body decides about it.
 
     Args:
         headers: The fields as they came; shape (n, 2), any case.
-        host: Value of the Host field that is sent, in the first place.
+        host: Value of the Host field, which comes first.
         client: Address of the client, appended to X-Forwarded-For; None leaves that as it is.
-        strip: Names, in lower case, to drop besides: the credentials that were meant for us.
-        upgrade: Protocol of an upgrade that is to be offered upstream, such as ``websocket``.
+        strip: Names, in lower case, to drop besides: those of credentials for the proxy.
+        upgrade: Protocol to offer upstream, such as ``websocket``; None for none.
         trust_forwarded: Let the client's own Forwarded and X-Forwarded-* fields cross; the
             address is then appended to them. False drops them.
 
@@ -122,11 +122,11 @@ def request_headers(
 def response_headers(
     headers: Sequence[tuple[bytes, bytes]], *, strip: frozenset[bytes] = _NOTHING
 ) -> list[tuple[bytes, bytes]]:
-    """Select what of an upstream's answer goes to the client.
+    """Return the fields of an upstream's response that go to the client.
 
     ``Content-Length`` crosses only where it is the framing: beside a ``Transfer-Encoding`` it
     is dropped (RFC 9112 section 6.3). An event stream gets ``X-Accel-Buffering: no``, so that
-    an nginx between us and the client does not hold it back.
+    an nginx in front of the proxy does not buffer it.
 
     Args:
         headers: The fields as they came; shape (n, 2), any case.
@@ -176,7 +176,7 @@ def connection_names(headers: Sequence[tuple[bytes, bytes]]) -> frozenset[bytes]
     """Return the names, in lower case, that the ``Connection`` fields declare hop-by-hop.
 
     All ``Connection`` fields count, the empty ones too; Host, Content-Length and Authorization
-    are never among the answer.
+    are never among them.
     """
     names: set[bytes] = set()
     for name, value in headers:
@@ -187,7 +187,7 @@ def connection_names(headers: Sequence[tuple[bytes, bytes]]) -> frozenset[bytes]
 
 
 def is_request_id(value: bytes) -> bool:
-    """Tell whether *value* is fit to be logged and passed on as a request id."""
+    """Return True if *value* is fit to be logged and passed on as a request id."""
     return _ID.fullmatch(value) is not None
 
 
@@ -199,7 +199,7 @@ def _without_named(
 
 
 def _check(headers: Sequence[tuple[bytes, bytes]]) -> None:
-    """Refuse what would end a field early; one pass over all of them, as this is the hot path."""
+    """Raise HeaderError for what would end a field early; in one pass, since it is hot."""
     names = [name for name, _ in headers]
     values = b"".join([value for _, value in headers])
     if b"" in names:

@@ -1,4 +1,4 @@
-"""Bytes that the other end of a connection has not taken."""
+"""Bytes that the peer of a connection has not acknowledged."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from contextlib import suppress
 
 
 def count_undelivered(transport: asyncio.Transport) -> int:
-    """Count the bytes that were written and not acknowledged, those in the kernel too.
+    """Return the number of bytes that were written and not acknowledged, those in the kernel too.
 
-    Only there does progress show: the kernel takes more for a slow reader a megabyte at a time.
+    Only there does progress show: the kernel accepts more for a slow reader a megabyte at a time.
     """
     size = transport.get_write_buffer_size()
     with suppress(OSError, AttributeError):  # it is closed

@@ -1,11 +1,11 @@
 """Client connection of a websocket as a stream of bytes, behind the head of its handshake.
 
-`h1_websocket` makes one of a connection that hypercorn or uvicorn has accepted, and gives it to
-the application as the ASGI extension `TUNNEL`.
+`websocket` makes one of a connection that hypercorn or uvicorn has accepted, and gives it to the
+application as the ASGI extension `TUNNEL`.
 
-Invariants: at most `_HIGH_BYTES` and one read are kept of what a client sends; a client that
-leaves is noticed although it is not read from; a connection that was closed ends at the latest
-when its client has taken nothing for `_FLUSH_S`.
+Invariants: at most `_HIGH_BYTES` and one read are buffered of what a client sends; a disconnect is
+noticed although the client is not read from; a connection that was closed ends at the latest when
+its client has taken nothing for `_FLUSH_S`.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from ..undelivered import count_undelivered
 LOG = logging.getLogger("swapchart.h1")
 
 TUNNEL = "swapchart.tunnel"
-"""Name of an ASGI extension of websockets: the `ClientStream`; `receive` and `send` are useless."""
+"""ASGI extension of websockets: the `ClientStream`, in place of `receive` and `send`."""
 
 _HIGH_BYTES = 1 << 18  # buffered input above which the client is not read from
-_EARLY_BYTES = 1 << 16  # before the handshake is answered; RFC 6455 section 4.1 allows none
-_LOOK_S = 0.5  # how often a connection that is not read from, or that closes, is looked at
-_LINGER_S = 2.0  # a client may go on sending for so long after everything was sent to it
-_FLUSH_S = 60.0  # a closed connection, whose client takes nothing of what is left, lasts so long
+_EARLY_BYTES = 1 << 16  # before the response to the handshake; RFC 6455 section 4.1 allows none
+_CHECK_S = 0.5  # between two checks of a connection that is not read from, or that closes
+_LINGER_S = 2.0  # that a client may go on sending after everything was sent to it
+_FLUSH_S = 60.0  # that a closed connection lasts while its client takes nothing of the rest
 _RDHUP = getattr(select, "POLLRDHUP", 0)  # Linux; elsewhere only a reset shows
 _RESET = select.POLLERR | select.POLLHUP
 _VERSION = "expected Sec-WebSocket-Version: 13"
@@ -56,25 +56,25 @@ class ClientStream(asyncio.Protocol):
         self._loop = loop
         self._transport: asyncio.Transport
         self._task: asyncio.Task[None] | None = None
-        self._pieces: list[bytes] = []
+        self._chunks: list[bytes] = []
         self._size = 0
         self._waiter: asyncio.Future[None] | None = None
         self._stalled: asyncio.Future[None] | None = None  # pending while the client does not read
-        self._is_answered = self._is_paused = self._is_closing = False
+        self._has_responded = self._is_paused = self._is_closing = False
         self._is_ended = self._is_lost = False
-        self._left_over = 0  # undelivered when a closing connection was looked at last
-        self._left_over_at = 0.0  # when that changed last
+        self._undelivered = 0  # bytes when a closing connection was checked last
+        self._undelivered_at = 0.0  # when that changed last
         self._timer: asyncio.TimerHandle | None = None
         self._poll = select.poll()
 
-    # -- beginning ---------------------------------------------------------------------
+    # -- start -------------------------------------------------------------------------
 
     def start(self, app: Any, scope: dict[str, Any], early: bytes = b"") -> None:
         """Let *app* serve the websocket.
 
         Args:
-            app: The ASGI application; knows the extension `TUNNEL`.
-            scope: Of the websocket, but for what the connection itself knows.
+            app: The ASGI application; uses the extension `TUNNEL`.
+            scope: Of the websocket, without extensions.
             early: Bytes that were read behind the head.
         """
         problem = handshake_problem(scope["headers"], scope["http_version"])
@@ -94,7 +94,7 @@ class ClientStream(asyncio.Protocol):
 
     async def _run(self, app: Any, scope: dict[str, Any]) -> None:
         try:
-            await app(scope, _useless, _useless)
+            await app(scope, _unsupported, _unsupported)
         except Exception:
             LOG.exception("the websocket %s failed", scope["path"])
             self.respond(500, [], b"")
@@ -103,7 +103,7 @@ class ClientStream(asyncio.Protocol):
             self._task = None
             self._check_finished()
 
-    # -- what the transport says -------------------------------------------------------
+    # -- callbacks of the transport ----------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin; also called by hand for a transport that was accepted by others."""
@@ -111,23 +111,23 @@ class ClientStream(asyncio.Protocol):
         self._poll.register(transport.get_extra_info("socket").fileno(), _RDHUP)
 
     def data_received(self, data: bytes) -> None:
-        """Keep *data* for the reader, and stop reading when that does not keep up."""
+        """Buffer *data*; pauses the transport while the reader does not keep up."""
         if self._is_closing:
             return
-        self._pieces.append(data)
+        self._chunks.append(data)
         self._size += len(data)
         self._wake()
-        if not self._is_answered and self._size > _EARLY_BYTES:
+        if not self._has_responded and self._size > _EARLY_BYTES:
             self.abort()
         elif self._size > _HIGH_BYTES and not self._is_paused:
             self._is_paused = True
             self._transport.pause_reading()
-            self._look_later()
+            self._check_later()
 
     def eof_received(self) -> bool:
         """Note that the client has ended its side."""
         self._is_ended = True
-        self._note_left()
+        self._set_left()
         if self._is_closing:
             self._transport.close()
         return self._transport.can_write_eof()  # ours is ended by `close`
@@ -135,10 +135,10 @@ class ClientStream(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End everything."""
         self._is_lost = self._is_ended = True
-        self._pieces.clear()
+        self._chunks.clear()
         if self._timer is not None:
             self._timer.cancel()
-        self._note_left()
+        self._set_left()
         self.resume_writing()
         self._check_finished()
 
@@ -153,7 +153,7 @@ class ClientStream(asyncio.Protocol):
         if stalled is not None and not stalled.done():
             stalled.set_result(None)
 
-    # -- what the application does -----------------------------------------------------
+    # -- interface of the application --------------------------------------------------
 
     @property
     def is_full(self) -> bool:
@@ -171,14 +171,14 @@ class ClientStream(asyncio.Protocol):
         return 0 if self._is_lost else count_undelivered(self._transport)
 
     async def read(self) -> bytes:
-        """Return what has come; waits for it, and returns b"" once the client has ended."""
-        while not self._pieces:
+        """Return the bytes that have come; waits for some, b"" means that the client has ended."""
+        while not self._chunks:
             if self._is_ended:
                 return b""
             self._waiter = self._loop.create_future()
             await self._waiter
-        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        self._pieces.clear()
+        data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        self._chunks.clear()
         self._size = 0
         if self._is_paused and not self._is_lost:
             self._is_paused = False
@@ -186,24 +186,24 @@ class ClientStream(asyncio.Protocol):
         return data
 
     def write(self, data: bytes) -> None:
-        """Send *data*; dropped when the client is gone."""
+        """Send *data*; drops it if the client has disconnected."""
         if not (self._is_lost or self._transport.is_closing()):
             self._transport.write(data)
 
     async def drain(self) -> None:
-        """Wait until the client takes more, or is gone."""
+        """Wait until the client takes more, or has disconnected."""
         if self._stalled is not None:
             await asyncio.shield(self._stalled)
 
     def switch(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
-        """Answer the handshake with 101 and *headers*; from now on both sides may send."""
-        self._is_answered = True
+        """Accept the handshake with 101 and *headers*; from now on both sides may send."""
+        self._has_responded = True
         self.write(_head(101, [*headers, (b"connection", b"Upgrade"), (b"upgrade", b"websocket")]))
 
     def respond(self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
-        """Refuse the handshake with a response, unless it was answered; and close."""
-        if not self._is_answered:
-            self._is_answered = True
+        """Reject the handshake with a response, unless one was sent; and close."""
+        if not self._has_responded:
+            self._has_responded = True
             length = (b"content-length", b"%d" % len(body))
             date = (b"date", formatdate(usegmt=True).encode())
             self.write(_head(status, [*headers, length, date, (b"connection", b"close")]) + body)
@@ -212,13 +212,13 @@ class ClientStream(asyncio.Protocol):
     def close(self) -> None:
         """Close when everything is sent and the client had time to read it. Idempotent.
 
-        Closing with bytes unread resets the connection, and a reset takes the last words with it.
+        Closing with bytes unread resets the connection, and a reset drops what was sent last.
         """
         if self._is_closing:
             return
         self._is_closing = True
-        self._left_over_at = self._loop.time()
-        self._pieces.clear()
+        self._undelivered_at = self._loop.time()
+        self._chunks.clear()
         if self._is_lost or self._transport.is_closing():
             return
         if self._is_ended or not self._transport.can_write_eof():
@@ -227,22 +227,22 @@ class ClientStream(asyncio.Protocol):
             self._transport.write_eof()
             if self._is_paused:
                 self._transport.resume_reading()
-        self._look_later()
+        self._check_later()
 
     def abort(self) -> None:
-        """Cut the client off."""
+        """Disconnect the client at once."""
         if not self._is_lost:
             self._transport.abort()
 
     def cancel(self) -> None:
-        """Cut the client off, and end what is done for it."""
+        """Disconnect the client, and cancel the application that serves it."""
         self.abort()
         if self._task is not None:
             self._task.cancel()
 
-    # -- inside ------------------------------------------------------------------------
+    # -- internals ---------------------------------------------------------------------
 
-    def _note_left(self) -> None:
+    def _set_left(self) -> None:
         if not self.left.done():
             self.left.set_result(None)
         self._wake()
@@ -255,12 +255,12 @@ class ClientStream(asyncio.Protocol):
         if self._is_lost and self._task is None and not self.finished.done():
             self.finished.set_result(None)
 
-    def _look_later(self) -> None:
+    def _check_later(self) -> None:
         if self._timer is None:
-            self._timer = self._loop.call_later(_LOOK_S, self._look)
+            self._timer = self._loop.call_later(_CHECK_S, self._check)
 
-    def _look(self) -> None:
-        """Look past bytes that are not read, and at a clock; a few times a second."""
+    def _check(self) -> None:
+        """Check for a disconnect behind bytes that are not read, and for a timeout."""
         self._timer = None
         if self._is_lost:
             return
@@ -274,28 +274,28 @@ class ClientStream(asyncio.Protocol):
                 self.abort()
                 return
             if events:
-                self._note_left()
+                self._set_left()
         else:
             return
-        self._look_later()
+        self._check_later()
 
     def _is_overdue(self) -> bool:
-        """Tell whether a closing connection made no progress for too long, in the kernel either.
+        """Return True if a closing connection made no progress for too long, in the kernel either.
 
         What an aborted socket still has in the kernel is lost with the next byte of its client.
         """
         waiting, now = self.undelivered, self._loop.time()
-        if waiting != self._left_over:
-            self._left_over, self._left_over_at = waiting, now
-        return now - self._left_over_at >= (_FLUSH_S if waiting else _LINGER_S)
+        if waiting != self._undelivered:
+            self._undelivered, self._undelivered_at = waiting, now
+        return now - self._undelivered_at >= (_FLUSH_S if waiting else _LINGER_S)
 
 
-async def _useless(*_: object) -> Any:
+async def _unsupported(*_: object) -> Any:
     raise RuntimeError(f"this websocket is served by the extension {TUNNEL!r} only")
 
 
 def handshake_problem(headers: Sequence[tuple[bytes, bytes]], http_version: str) -> str:
-    """Return what is wrong with a handshake, for a person; an empty text if nothing is.
+    """Return the problem of a handshake as a text for the client; empty if there is none.
 
     Source: RFC 6455 section 4.2.1.
     """

@@ -32,7 +32,7 @@ __all__ = ["ClientDisconnectedError", "ConnectionManager", "H1Limits", "patched_
 
 _ARGUMENTS = ["self", "app", "loop", "config", "context", "state", "reader", "writer"]
 _MARGIN_S = 0.1  # how long before hypercorn's own deadline remaining connections are aborted
-_ORPHAN_S = 5.0  # how long an application goes on after its websocket's client is gone
+_ORPHAN_S = 5.0  # that an application goes on after the client of its websocket disconnected
 
 
 @contextmanager

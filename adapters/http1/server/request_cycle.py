@@ -404,7 +404,7 @@ class RequestCycle:
         try:
             await app(self.scope, self.receive, self.send)
         except ClientDisconnectedError:
-            pass  # the application was told by this very error
+            pass  # the application knows: `send` raised it
         except Exception:
             LOG.exception("%s %s failed", self.scope["method"], self.scope["path"])
             self.fail()

@@ -1,8 +1,8 @@
 """State of the other end of a TCP connection, where that end is a socket of this machine.
 
-A client that closes while our receive window is full cannot send its FIN: it stands behind the
-bytes that we do not read. The kernel knows better. `sock_diag` looks one socket up by its four
-addresses in some 20 us, without privileges, and sees those of our network namespace.
+A client that closes while the receive window is full cannot send its FIN: it stands behind the
+bytes that the server does not read. But the kernel has the state of its socket. `sock_diag` looks
+one socket up by its four addresses in some 20 us, without privileges, in the own network namespace.
 
 Source: sock_diag(7), linux/inet_diag.h.
 """
@@ -25,11 +25,11 @@ _STATE_AT = _HEADER.size + 1
 def has_left(ours: tuple[str, int], theirs: tuple[str, int]) -> bool:
     """Return True if the socket at *theirs* that was connected to *ours* has been closed.
 
-    Half a close counts. A socket that is not of this machine has not, as far as is known here.
+    A half-close counts. False too for a socket of another machine, whose state is unknown.
 
     Args:
-        ours: Address and port of our end.
-        theirs: Of the other end.
+        ours: Address and port of the server's end.
+        theirs: Address and port of the client's end.
     """
     family = socket.AF_INET6 if ":" in ours[0] else socket.AF_INET
     try:

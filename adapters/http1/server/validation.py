@@ -155,9 +155,9 @@ def status_of_error(data: bytes) -> int:
 def error_response(status: int) -> tuple[bytes, bytes]:
     """Return head and body of an error response; the head lacks Date and the empty line."""
     kind = "server_error" if status >= 500 else "invalid_request_error"
-    line = status_line(status)
-    message = line[13:-2].decode("ascii")
+    first = status_line(status)
+    message = first[13:-2].decode("ascii")
     error = {"message": message, "type": kind, "code": status}
     body = json.dumps({"error": error}).encode("ascii")
     head = b"%bcontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n"
-    return head % (line, len(body)), body
+    return head % (first, len(body)), body

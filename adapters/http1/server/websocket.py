@@ -1,14 +1,14 @@
 """Websockets of hypercorn and uvicorn as streams of bytes.
 
-Both servers speak WebSocket themselves, and hand an application whole messages: they collect a
-frame of any announced size, inflate what a client compressed, and have no way to pass a part of a
-message on. A proxy needs none of that. So once the head of the handshake is read, by whichever
-HTTP layer, the transport is taken from the server, and the application gets it as the ASGI
-extension `client_stream.TUNNEL`. Under TLS and with ``--stock`` it is the same.
+Both servers speak WebSocket themselves, and pass complete messages to an application: they collect
+a frame of any announced size, inflate what a client compressed, and cannot pass on a part of a
+message. A proxy needs none of that. So once an HTTP layer has read the head of the handshake, the
+transport is taken from the server, and the application gets it as the ASGI extension
+`client_stream.TUNNEL`. Under TLS and with ``--stock`` it is the same.
 
-uvicorn takes anybody's class for that. hypercorn's is a private name, looked up as a module global
-for each connection; where it is not what we know, hypercorn speaks WebSocket by itself, and one
-warning says so.
+uvicorn takes any class for that. hypercorn's is a private name, looked up as a module global for
+each connection; where it is not what is expected here, hypercorn speaks WebSocket by itself, and
+one warning says so.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _ARGUMENTS = [
     "self", "app", "config", "context", "task_group", "ssl", "client", "server", "send",
     "stream_id",
 ]  # fmt: skip
-_UNKNOWN = "hypercorn speaks WebSocket by itself, and takes memory without bound: %s"
+_UNKNOWN = "hypercorn speaks WebSocket by itself, with unlimited memory: %s"
 
 
 class UvicornWebsocket(ClientStream):
-    """Protocol for uvicorn's ``Config(ws=...)``: is given a connection with the head again."""
+    """Protocol for uvicorn's ``Config(ws=...)``; gets a connection together with its head."""
 
     def __init__(
         self, config: Any, server_state: Any, app_state: dict[str, Any], _loop: Any = None
@@ -43,7 +43,7 @@ class UvicornWebsocket(ClientStream):
         self._config, self._state, self._app_state = config, server_state, app_state
         self._target = b""
         self._fields: Headers = []
-        self._is_begun = False
+        self._is_started = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
@@ -52,11 +52,11 @@ class UvicornWebsocket(ClientStream):
         self.finished.add_done_callback(lambda _: self._state.connections.discard(self))
 
     def data_received(self, data: bytes) -> None:
-        """Read the head, which comes as a whole; then what the client sends."""
-        if self._is_begun:
+        """Parse the head, which comes in one piece; then buffer what the client sends."""
+        if self._is_started:
             super().data_received(data)
             return
-        self._is_begun = True
+        self._is_started = True
         parser = httptools.HttpRequestParser(self)
         early = b""
         try:
@@ -75,11 +75,11 @@ class UvicornWebsocket(ClientStream):
         )  # fmt: skip
 
     def on_url(self, target: bytes) -> None:
-        """Note the target."""
+        """Collect the target."""
         self._target += target
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Note a field."""
+        """Collect a field."""
         self._fields.append((name.lower(), value))
 
     def shutdown(self) -> None:
@@ -98,7 +98,7 @@ class _HypercornWebsocket:
         self._app, self._config, self._protocol = app.app, config, send.__self__  # type: ignore[attr-defined]
 
     async def handle(self, event: Any) -> None:
-        """Take the connection over when the head has come, until its end; then nothing comes."""
+        """Take the connection over at the head of a request, and serve it to its end."""
         headers = getattr(event, "headers", None)
         if headers is None:
             return
@@ -127,15 +127,15 @@ class _HypercornWebsocket:
             raise
         finally:
             transport.abort()
-            stream.connection_lost(None)  # it does not hear of it from the transport
+            stream.connection_lost(None)  # the transport no longer calls it
 
 
 @contextmanager
 def hypercorn_websockets() -> Iterator[bool]:
-    """Let applications under hypercorn have their websockets as `TUNNEL`, while the context lasts.
+    """Give applications under hypercorn their websockets as `TUNNEL`, while the context lasts.
 
     Yields:
-        Whether that is so; False means that hypercorn is not as we know it, which a warning says.
+        True if that is so; False means that this hypercorn is unknown, which a warning says.
     """
     try:
         from hypercorn.protocol import h11  # an optional extra

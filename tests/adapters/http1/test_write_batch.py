@@ -94,10 +94,10 @@ async def test_write_batch_writes_of_one_turn_are_sent_together(
 async def test_write_batch_beyond_its_size_is_sent(clock: Callable[[float], None]) -> None:
     """In a long turn the first ones go before its end."""
     box, sent, loop = WriteBatch(), list[str](), asyncio.get_running_loop()
-    count = 3 * write_batch._MANY
+    count = 3 * write_batch._MAX_WRITERS
     for number in range(count):
         box.add(loop, Letter(str(number), sent))
-    assert len(sent) >= 2 * write_batch._MANY
+    assert len(sent) >= 2 * write_batch._MAX_WRITERS
     await turn()
     assert sent == [str(number) for number in range(count)]
 
