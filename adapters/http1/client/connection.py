@@ -161,7 +161,7 @@ class Connection(asyncio.Protocol):
         self.transport.write(head)
         self._sender = self.loop.create_task(send_slices(self, body))
 
-    def send_held(self) -> None:
+    def send_pending(self) -> None:
         """Send the request that was batched until the end of the loop iteration."""
         if self._batched and not self.transport.is_closing():  # else `connection_lost` follows
             request, self._batched = self._batched, b""
@@ -313,7 +313,7 @@ class Connection(asyncio.Protocol):
         self._batched = b""
         self.fail(why)
 
-    def give_up(self) -> None:
+    def write_failed(self) -> None:
         """End the exchange: the request could not be sent."""
         self.abort("the request could not be sent")
 

@@ -36,7 +36,7 @@ class ConnectionRegistry(ConnectionContext, Protocol):
     """Manager of the connections of one server, as a connection sees it."""
 
     limits: H1Limits
-    outbox: WriteBatch
+    write_batch: WriteBatch
     spare: int
 
     def add(self, connection: ServerConnection) -> None:
@@ -94,7 +94,7 @@ class ServerConnection(asyncio.Protocol):
         self.transport: asyncio.Transport
         self.finished: asyncio.Future[None] = loop.create_future()
         self.input_buffer = InputBuffer(limits, manager)
-        self.writer = ConnectionWriter(loop, manager.outbox)
+        self.writer = ConnectionWriter(loop, manager.write_batch)
         self._parser = RequestParser(
             self, limits, root_path=root_path, state=state, accepts_upgrades=upgrade is not None
         )
@@ -146,7 +146,7 @@ class ServerConnection(asyncio.Protocol):
     def eof_received(self) -> None:
         """Take a half-close for a disconnect, which is what nearly every client means by it."""
         self._ignores_input = True
-        self.writer.send_held()  # the transport closes behind this
+        self.writer.send_pending()  # the transport closes behind this
         self._disconnect_all()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -229,7 +229,7 @@ class ServerConnection(asyncio.Protocol):
             self._adjust_reading()
         else:
             self._ignores_input = True
-            self.writer.send_held()
+            self.writer.send_pending()
             cast("Callable[[bytes], None]", self._upgrade)(head + rest)
             self._is_lost = True
             self._check_finished()
@@ -353,7 +353,7 @@ class ServerConnection(asyncio.Protocol):
         self._timeouts.write_progress.since = self.loop.time()
         self.input_buffer.clear()
         self._disconnect_all()
-        self.writer.send_held()
+        self.writer.send_pending()
         if self.transport.is_closing():
             return
         if not linger:
@@ -366,7 +366,7 @@ class ServerConnection(asyncio.Protocol):
     def abort(self) -> None:
         """Disconnect the client at once."""
         self._ignores_input = True
-        self.writer.send_held()
+        self.writer.send_pending()
         self.transport.abort()
 
     def cancel(self) -> None:

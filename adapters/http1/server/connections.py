@@ -23,7 +23,7 @@ class ConnectionManager:
 
     Attributes:
         limits: Limits of each client.
-        outbox: Connections whose responses are sent at the end of the loop's turn.
+        write_batch: Connections whose responses are sent at the end of the loop's turn.
         date: The complete Date field of now, with its CRLF.
         keep_alive: The complete Keep-Alive field of a response whose connection is kept.
         spare: Bytes that connections may read beyond their limits; see ``H1Limits.stuck_bytes``.
@@ -38,7 +38,7 @@ class ConnectionManager:
         is_draining: Callable[[], bool],
     ) -> None:
         self.limits = limits
-        self.outbox = WriteBatch()
+        self.write_batch = WriteBatch()
         self.date = b""
         self.keep_alive = b"keep-alive: timeout=%d\r\n" % limits.keep_alive_s
         self.spare = limits.stuck_bytes_in_all

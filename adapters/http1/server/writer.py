@@ -35,11 +35,11 @@ class ConnectionWriter:
             self._pending = data
             self._batch.add(self._loop, self)
         if len(self._pending) > _PENDING_BYTES:
-            self.send_held()
+            self.send_pending()
 
     def write_parts(self, parts: Iterable[bytes]) -> None:
         """Send *parts*, which are too large to be copied together, at once behind what waits."""
-        self.send_held()
+        self.send_pending()
         transport = self.transport
         if transport.is_closing():
             return
@@ -49,7 +49,7 @@ class ConnectionWriter:
         else:
             transport.writelines(parts)
 
-    def send_held(self) -> None:
+    def send_pending(self) -> None:
         """Send what waits."""
         pending, self._pending = self._pending, b""
         if pending and not self.transport.is_closing():
@@ -59,7 +59,7 @@ class ConnectionWriter:
         """Drop what waits."""
         self._pending = b""
 
-    def give_up(self) -> None:
+    def write_failed(self) -> None:
         """Abort the connection after a write that failed."""
         self.transport.abort()
 

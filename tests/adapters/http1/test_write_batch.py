@@ -27,26 +27,26 @@ class Letter:
     def __init__(self, name: str, sent: list[str]) -> None:
         self.name, self.sent = name, sent
 
-    def send_held(self) -> None:
+    def send_pending(self) -> None:
         self.sent.append(self.name)
 
-    def give_up(self) -> None:
+    def write_failed(self) -> None:
         raise AssertionError("it did not fail")
 
 
 class Lost(Letter):
     has_given_up = False
 
-    def send_held(self) -> None:
+    def send_pending(self) -> None:
         raise MemoryError
 
-    def give_up(self) -> None:
+    def write_failed(self) -> None:
         self.has_given_up = True
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Sets the clock that outboxes read; seconds."""
+    """Sets the clock that write batches read; seconds."""
     at = [100.0]
     monkeypatch.setattr(write_batch, "perf_counter", lambda: at[0])
 
@@ -126,7 +126,7 @@ def waiting_connection(manager: ConnectionManager, wire: Any) -> ServerConnectio
 
     connection = ServerConnection(manager, app, loop)
     connection.connection_made(wire)
-    manager.outbox.add(loop, Letter("somebody before", []))
+    manager.write_batch.add(loop, Letter("somebody before", []))
     connection.writer.write(b"one")
     assert wire.done == []
     return connection
