@@ -24,7 +24,7 @@ Run = Callable[[Main], None]
 @pytest.fixture(autouse=True)
 def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for a minute."""
-    monkeypatch.setattr(client_stream, "_LOOK_S", 0.05)
+    monkeypatch.setattr(client_stream, "_CHECK_S", 0.05)
     monkeypatch.setattr(client_stream, "_LINGER_S", 0.2)
 
 
@@ -137,7 +137,7 @@ def test_close_client_that_goes_on_sending_is_aborted(run: Run) -> None:
             client.send(PING)
             await asyncio.sleep(0.02)
 
-        assert time.monotonic() - began < 5 * (client_stream._LINGER_S + client_stream._LOOK_S)
+        assert time.monotonic() - began < 5 * (client_stream._LINGER_S + client_stream._CHECK_S)
 
     run(main)
 
