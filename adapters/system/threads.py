@@ -133,7 +133,7 @@ class _Place:
 
     def __init__(self, limiter: anyio.CapacityLimiter) -> None:
         self._limiter = limiter
-        self._loop = asyncio.get_running_loop()
+        self._call_soon = _call_soon_threadsafe()
         self._claims = [self]  # popped by the thread that begins or by its caller that leaves
         self.has_begun = False
 
@@ -156,7 +156,7 @@ class _Place:
     def end(self) -> None:
         """Free the place; called in the thread."""
         with suppress(RuntimeError):  # the event loop is closed
-            self._loop.call_soon_threadsafe(self._limiter.release_on_behalf_of, self)
+            self._call_soon(self._limiter.release_on_behalf_of, self)
 
     def leave(self) -> None:
         """Free the place if no thread has begun; called in the event loop."""
@@ -164,6 +164,19 @@ class _Place:
             with suppress(IndexError):  # the thread was quicker
                 self._claims.pop()
                 self._limiter.release_on_behalf_of(self)
+
+
+def _call_soon_threadsafe() -> Callable[..., object]:
+    """Return the function by which other threads call something in the running event loop.
+
+    It raises RuntimeError once the loop is closed.
+    """
+    try:
+        return asyncio.get_running_loop().call_soon_threadsafe
+    except RuntimeError:  # it is trio's
+        from trio.lowlevel import current_trio_token
+
+        return current_trio_token().run_sync_soon
 
 
 _UNLIMITED = Limit("swapchart_unlimited", math.inf)
