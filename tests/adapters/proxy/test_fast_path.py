@@ -1,4 +1,4 @@
-"""The short way of a request: what comes out of it is what comes out of the long way."""
+"""Fast path: its requests get the responses and records of the regular path."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Client:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
 
-    def ask(self, value: Any = None, *fields: str, path: str = PATH) -> None:
+    def send(self, value: Any = None, *fields: str, path: str = PATH) -> None:
         body = json.dumps({"model": "a", "n": 1} if value is None else value).encode()
         lines = [
             f"POST {path} HTTP/1.1",
@@ -64,7 +64,7 @@ class Client:
         pairs = (line.partition(": ") for line in lines)
         return int(first.split(" ")[1]), {name: value for name, _, value in pairs}
 
-    async def answer(self) -> tuple[int, bytes]:
+    async def response(self) -> tuple[int, bytes]:
         status, headers = await self.head()
         if "transfer-encoding" not in headers:
             return status, await self.reader.readexactly(int(headers["content-length"]))
@@ -81,19 +81,19 @@ class Front:
 
     Attributes:
         bench: The proxy itself.
-        hub: Of the connections of its clients.
+        hub: Connections of its clients.
         port: Where it listens.
-        taken: Requests that were offered to the short way, and whether it took them.
-        finished: All requests for models, when they were over.
-        before_taking: Called before a request is offered.
+        accepted: For each request that was offered to the fast path, whether it was accepted.
+        finished: Records of finished requests.
+        before_offer: Called before a request is offered.
     """
 
     bench: Bench
     hub: ConnectionManager
     port: int = 0
-    taken: list[bool] = field(default_factory=list)
+    accepted: list[bool] = field(default_factory=list)
     finished: list[RequestRecord] = field(default_factory=list)
-    before_taking: Callable[[], object] = lambda: None
+    before_offer: Callable[[], object] = lambda: None
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Client]:
@@ -104,10 +104,10 @@ class Front:
             writer.close()
 
     async def warm(self, client: Client, *fields: str) -> None:
-        """Let a request like the next one pass, so that that can go the short way."""
-        client.ask(None, *fields)
-        assert (await client.answer())[0] == 200
-        self.taken.clear()
+        """Send a request with the same headers, so that the fast path accepts the next one."""
+        client.send(None, *fields)
+        assert (await client.response())[0] == 200
+        self.accepted.clear()
         self.finished.clear()
         self.bench.server.received.clear()
 
@@ -115,10 +115,10 @@ class Front:
         """Warm *client*, then send a request whose model never responds."""
         await self.warm(client)
         self.bench.server.respond = hold
-        client.ask()
+        client.send()
         await wait_until_async(lambda: bool(self.bench.server.received))
 
-    def assert_nothing_is_held(self) -> None:
+    def assert_nothing_is_acquired(self) -> None:
         for name in ("a", "b"):
             assert self.bench.supervisor[name].in_flight == 0
             assert self.bench.supervisor.scheduler.services[name].granted == 0
@@ -131,12 +131,12 @@ def run(main: Callable[[Front], Awaitable[None]], **options: Any) -> None:
             loop = asyncio.get_running_loop()
             hub = ConnectionManager(loop, H1Limits(), lambda: False)
             front = Front(bench, hub)
-            take = bench.app.fast_path.try_fast_path
+            offer = bench.app.fast_path.try_fast_path
 
             def noted(call: Any) -> bool:
-                front.before_taking()
-                front.taken.append(take(call))
-                return front.taken[-1]
+                front.before_offer()
+                front.accepted.append(offer(call))
+                return front.accepted[-1]
 
             bench.app.proxy.on_finished = front.finished.append
             server = await loop.create_server(
@@ -160,14 +160,14 @@ async def hold(received: Received, writer: asyncio.StreamWriter) -> None:
 
 
 def test_fast_path_serves_the_second_similar_request() -> None:
-    """Both are answered, passed on and written down alike."""
+    """Response, upstream request and record of both are equal."""
 
     async def main(front: Front) -> None:
         async with front.client() as client:
             for number in range(3):
-                client.ask({"model": "a", "n": number}, "X-Mine: 1")
-                assert await client.answer() == (200, USAGE)
-        assert front.taken == [False, True, True]
+                client.send({"model": "a", "n": number}, "X-Mine: 1")
+                assert await client.response() == (200, USAGE)
+        assert front.accepted == [False, True, True]
         first, *others = front.bench.server.received
         assert json.loads(first.body) == {"model": "a", "n": 0}
         for other in others:
@@ -175,13 +175,13 @@ def test_fast_path_serves_the_second_similar_request() -> None:
                 first.method, first.target, first.headers,
             )  # fmt: skip
         slow, *quick = front.finished
-        for exchange in quick:
+        for record in quick:
             for name in _ALIKE:
-                assert getattr(exchange, name) == getattr(slow, name), name
-            assert exchange.started <= exchange.admitted <= exchange.head <= exchange.ended
-            assert exchange.body == b'{"model": "a", "n": %d}' % front.finished.index(exchange)
+                assert getattr(record, name) == getattr(slow, name), name
+            assert record.started <= record.admitted <= record.head <= record.ended
+            assert record.body == b'{"model": "a", "n": %d}' % front.finished.index(record)
         assert front.bench.app.proxy.accounting.metrics.tokens["a", "generated"] == 6
-        front.assert_nothing_is_held()
+        front.assert_nothing_is_acquired()
 
     run(main, respond=usage)
 
@@ -201,15 +201,15 @@ def test_fast_path_serves_the_second_similar_request() -> None:
 def test_complex_request_takes_the_regular_path(
     value: Any, fields: tuple[str, ...], status: int
 ) -> None:
-    """An unknown model, a large body, one that has to start, another head."""
+    """An unknown model, a large body, a stopped model, and new headers are not accepted."""
 
     async def main(front: Front) -> None:
         async with front.client() as client:
             await front.warm(client)
-            client.ask(value, *fields)
-            assert (await client.answer())[0] == status
-        assert True not in front.taken
-        front.assert_nothing_is_held()
+            client.send(value, *fields)
+            assert (await client.response())[0] == status
+        assert True not in front.accepted
+        front.assert_nothing_is_acquired()
 
     run(main)
 
@@ -217,23 +217,23 @@ def test_complex_request_takes_the_regular_path(
 @pytest.mark.parametrize("key", ["sk-b", "sk-none"])
 @row("C33")
 def test_fast_path_requires_keys(key: str) -> None:
-    """A key for another model, or none of ours, is refused however often it is tried."""
+    """A key for another model and an unknown key are rejected however often they are tried."""
     keys = (ApiKey(key="sk-a", models=("a",)), ApiKey(key="sk-b", models=("b",)))
 
     async def main(front: Front) -> None:
         async with front.client() as client:
             await front.warm(client, "Authorization: Bearer sk-a")
             for _ in range(3):
-                client.ask(None, f"Authorization: Bearer {key}")
-                assert (await client.answer())[0] == (403 if key == "sk-b" else 401)
-        assert front.taken == [False] * 3
+                client.send(None, f"Authorization: Bearer {key}")
+                assert (await client.response())[0] == (403 if key == "sk-b" else 401)
+        assert front.accepted == [False] * 3
         assert not front.bench.server.received
 
     run(main, options=ProxyOptions(keys=keys))
 
 
 def test_stream_continues_on_the_regular_path() -> None:
-    """Its head comes by the short way, and each event as it comes."""
+    """Its headers arrive on the fast path, and each event is relayed as it arrives."""
     events = [b'data: {"n": %d}\n\n' % number for number in range(5)]
 
     async def slowly(received: Received, writer: asyncio.StreamWriter) -> None:
@@ -246,18 +246,18 @@ def test_stream_continues_on_the_regular_path() -> None:
         async with front.client() as client:
             await front.warm(client)
             for _ in range(2):
-                client.ask({"model": "a", "stream": True})
-                assert await client.answer() == (200, b"".join(events))
-        assert front.taken == [True, False]  # what carried events is not used again
-        assert [exchange.is_stream for exchange in front.finished] == [True, True]
-        front.assert_nothing_is_held()
+                client.send({"model": "a", "stream": True})
+                assert await client.response() == (200, b"".join(events))
+        assert front.accepted == [True, False]  # what carried events is not used again
+        assert [record.is_stream for record in front.finished] == [True, True]
+        front.assert_nothing_is_acquired()
 
     run(main, respond=slowly)
 
 
 @row("C18")
 def test_fast_path_request_that_was_not_sent_uses_another_connection() -> None:
-    """Its connection ended between its being chosen and the end of the loop's turn."""
+    """Its connection ends after it was chosen and before the end of the loop's turn."""
 
     async def main(front: Front) -> None:
         async with front.client() as client:
@@ -266,21 +266,21 @@ def test_fast_path_request_that_was_not_sent_uses_another_connection() -> None:
             pool.write_batch._is_busy = True
             (conn,) = pool._idle
             loop = asyncio.get_running_loop()
-            front.before_taking = lambda: loop.call_soon(conn.transport.abort)
-            client.ask()
-            assert await client.answer() == (200, USAGE)
-        assert front.taken == [True]
+            front.before_offer = lambda: loop.call_soon(conn.transport.abort)
+            client.send()
+            assert await client.response() == (200, USAGE)
+        assert front.accepted == [True]
         assert len(front.bench.server.received) == 1
         await wait_until_async(lambda: bool(front.finished))
         assert (front.finished[0].status, front.finished[0].error) == (200, "")
-        front.assert_nothing_is_held()
+        front.assert_nothing_is_acquired()
 
     run(main, respond=usage)
 
 
 @row("C14")
 def test_fast_path_client_that_leaves_ends_its_request() -> None:
-    """The upstream is told, nothing is held, and it is written down as 499."""
+    """The upstream connection is closed, nothing stays acquired, and 499 is recorded."""
 
     async def main(front: Front) -> None:
         async with front.client() as client:
@@ -288,30 +288,30 @@ def test_fast_path_client_that_leaves_ends_its_request() -> None:
             assert len(front.bench.app.proxy.in_flight.open) == 1
             assert front.bench.supervisor["a"].in_flight == 1
         await wait_until_async(lambda: bool(front.finished))
-        assert front.taken == [True]
+        assert front.accepted == [True]
         assert (front.finished[0].status, front.finished[0].code) == (499, "client_left")
-        front.assert_nothing_is_held()
+        front.assert_nothing_is_acquired()
 
     run(main)
 
 
 def test_fast_path_cancelled_request_gets_499() -> None:
-    """By the API, while it waits for its answer; the connection goes on."""
+    """It is cancelled by the API while it waits for its response; the connection stays open."""
 
     async def main(front: Front) -> None:
         async with front.client() as client:
             await front.hold_request(client)
-            (exchange,) = front.bench.app.proxy.in_flight.open.values()
-            exchange.cancel("somebody")
-            exchange.cancel("somebody else")
-            status, body = await client.answer()
+            (record,) = front.bench.app.proxy.in_flight.open.values()
+            record.cancel("somebody")
+            record.cancel("somebody else")
+            status, body = await client.response()
             assert (status, b"cancelled by somebody" in body) == (499, True)
-            assert (exchange.code, exchange.cancelled_by) == ("request_cancelled", "somebody")
-            front.assert_nothing_is_held()
+            assert (record.code, record.cancelled_by) == ("request_cancelled", "somebody")
+            front.assert_nothing_is_acquired()
             front.bench.server.respond = usage
-            client.ask()
-            assert await client.answer() == (200, USAGE)
-        assert front.taken == [True, False]  # its connection was closed, so none was idle
+            client.send()
+            assert await client.response() == (200, USAGE)
+        assert front.accepted == [True, False]  # its connection was closed, so none was idle
 
     run(main)
 
@@ -327,7 +327,7 @@ def test_fast_path_cancelled_request_gets_499() -> None:
 )
 @row("A03")
 def test_fast_path_upstream_that_closes_is_502(said: bytes, status: int) -> None:
-    """An answer that is none, or no whole head, is told in a whole answer."""
+    """An invalid response, or incomplete headers, give a complete 502 response."""
 
     async def broken(received: Received, writer: asyncio.StreamWriter) -> None:
         writer.write(said)
@@ -338,18 +338,18 @@ def test_fast_path_upstream_that_closes_is_502(said: bytes, status: int) -> None
         async with front.client() as client:
             await front.warm(client)
             front.bench.server.respond = broken
-            client.ask()
-            assert (await client.answer())[0] == status
-        assert front.taken == [True]
+            client.send()
+            assert (await client.response())[0] == status
+        assert front.accepted == [True]
         assert len(front.bench.server.received) == 1  # a POST is never sent twice
-        front.assert_nothing_is_held()
+        front.assert_nothing_is_acquired()
 
     run(main)
 
 
 @row("A04")
 def test_fast_path_aborted_response_aborts_the_client() -> None:
-    """Half an answer is never ended as if it were whole."""
+    """An incomplete response is never ended as if it were complete."""
 
     async def half(received: Received, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")
@@ -361,19 +361,19 @@ def test_fast_path_aborted_response_aborts_the_client() -> None:
         async with front.client() as client:
             await front.warm(client)
             front.bench.server.respond = half
-            client.ask()
+            client.send()
             assert (await client.head())[0] == 200
             with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
                 await client.reader.readexactly(9)
         await wait_until_async(lambda: bool(front.finished))
-        assert (front.taken, front.finished[0].code) == ([True], "broken")
-        front.assert_nothing_is_held()
+        assert (front.accepted, front.finished[0].code) == ([True], "broken")
+        front.assert_nothing_is_acquired()
 
     run(main)
 
 
 def test_fast_path_request_is_drained_or_aborted_by_a_stop() -> None:
-    """A stop waits for a request on the short way, and cuts it when its time is over."""
+    """A stop waits for a request on the fast path, and aborts it when the drain expires."""
 
     async def main(front: Front) -> None:
         async with front.client() as client:
@@ -381,9 +381,9 @@ def test_fast_path_request_is_drained_or_aborted_by_a_stop() -> None:
             front.bench.supervisor["a"].stop_nowait("test")
             assert front.bench.supervisor["a"].state == "draining"
             front.bench.supervisor["a"].post("drain_expired")
-            assert (await client.answer())[0] == 502
+            assert (await client.response())[0] == 502
             await front.bench.supervisor["a"].wait_stopped()
-        front.assert_nothing_is_held()
+        front.assert_nothing_is_acquired()
 
     run(main)
 
@@ -391,10 +391,10 @@ def test_fast_path_request_is_drained_or_aborted_by_a_stop() -> None:
 def test_fast_path_end_of_a_request_can_start_a_swap(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Another model waits for the one that answers: it is evicted as soon as it has answered."""
+    """A model that another one waits for is evicted as soon as it has responded."""
     gates: list[asyncio.Event] = []
 
-    async def when_told(received: Received, writer: asyncio.StreamWriter) -> None:
+    async def after_event(received: Received, writer: asyncio.StreamWriter) -> None:
         if b'"a"' in received.body:
             await gates[-1].wait()
         await say(writer, USAGE)
@@ -405,17 +405,17 @@ def test_fast_path_end_of_a_request_can_start_a_swap(
         async with front.client() as client, front.client() as other:
             await front.warm(client)
             gates[-1].clear()
-            front.bench.server.respond = when_told
-            client.ask()
+            front.bench.server.respond = after_event
+            client.send()
             await wait_until_async(lambda: bool(front.bench.server.received))
-            other.ask({"model": "b"})
+            other.send({"model": "b"})
             await wait_until_async(lambda: bool(front.bench.supervisor.scheduler.queue))
-            assert front.taken == [True, False]
+            assert front.accepted == [True, False]
             gates[-1].set()
-            assert await client.answer() == (200, USAGE)
-            assert await other.answer() == (200, USAGE)
+            assert await client.response() == (200, USAGE)
+            assert await other.response() == (200, USAGE)
             assert front.bench.supervisor["a"].state == "stopped"
-        front.assert_nothing_is_held()
+        front.assert_nothing_is_acquired()
 
     run(main)
 
@@ -423,27 +423,27 @@ def test_fast_path_end_of_a_request_can_start_a_swap(
 
 
 def test_fast_path_pipelined_requests_keep_their_order() -> None:
-    """Pipelined requests, and nonsense behind them, are answered one after the other."""
+    """Pipelined requests, and an invalid one behind them, get responses in their order."""
 
     async def main(front: Front) -> None:
         async with front.client() as client:
             await front.warm(client)
             for number in range(3):
-                client.ask({"model": "a", "n": number})
+                client.send({"model": "a", "n": number})
             client.writer.write(b"GET nonsense\r\n\r\n")
-            answers = [(await client.answer())[0] for _ in range(4)]
-            assert answers == [200, 200, 200, 400]
+            responses = [(await client.response())[0] for _ in range(4)]
+            assert responses == [200, 200, 200, 400]
             assert await client.reader.read() == b""
         found = [json.loads(received.body)["n"] for received in front.bench.server.received]
         assert found == [0, 1, 2]
-        front.assert_nothing_is_held()
+        front.assert_nothing_is_acquired()
 
     run(main)
 
 
 @row("C19")
 def test_client_that_does_not_read_takes_the_regular_path() -> None:
-    """What cannot be written at once waits, and memory stays bounded."""
+    """Responses that cannot be written at once wait, and memory stays bounded."""
     large = b'{"x":"' + b"y" * 900_000 + b'"}'
 
     async def big(received: Received, writer: asyncio.StreamWriter) -> None:
@@ -454,41 +454,41 @@ def test_client_that_does_not_read_takes_the_regular_path() -> None:
             await front.warm(client)
             front.bench.server.respond = big
             for _ in range(8):
-                client.ask()
+                client.send()
             await wait_until_async(lambda: bool(front.finished))
             await asyncio.sleep(0.05)
             for _ in range(8):
-                assert await client.answer() == (200, large)
-        front.assert_nothing_is_held()
+                assert await client.response() == (200, large)
+        front.assert_nothing_is_acquired()
 
     run(main)
 
 
 def test_fast_path_request_cancelled_at_its_first_byte_is_served_once() -> None:
-    """The long way has it already, but has not begun: a cancellation does not begin it again."""
+    """Its task exists but has not started: a cancellation does not start another one."""
 
     async def main(front: Front) -> None:
         async with front.client() as client:
             await front.hold_request(client)
-            (exchange,) = front.bench.app.proxy.in_flight.open.values()
-            assert exchange.on_cancel is not None
-            exchange.on_cancel()  # as the head of an answer does
-            exchange.cancel("somebody")
-            status, body = await client.answer()
+            (record,) = front.bench.app.proxy.in_flight.open.values()
+            assert record.on_cancel is not None
+            record.on_cancel()  # as the headers of a response do
+            record.cancel("somebody")
+            status, body = await client.response()
             assert (status, b"cancelled by somebody" in body) == (499, True)
             await wait_until_async(lambda: not front.bench.app.proxy.in_flight.open)
-        assert [exchange.code for exchange in front.finished] == ["request_cancelled"]
-        front.assert_nothing_is_held()
+        assert [record.code for record in front.finished] == ["request_cancelled"]
+        front.assert_nothing_is_acquired()
 
     run(main)
 
 
 @pytest.mark.parametrize("is_leaving", [False, True])
 def test_fast_path_error_at_the_end_leaves_no_request_in_flight(is_leaving: bool) -> None:
-    """Whoever is told of finished requests may fail; connection and model are free all the same."""
+    """The callback for finished requests fails; connection and model are released all the same."""
 
-    def fail(exchange: RequestRecord) -> None:
-        raise RuntimeError("nobody expected that")
+    def fail(record: RequestRecord) -> None:
+        raise RuntimeError("unexpected")
 
     async def main(front: Front) -> None:
         proxy = front.bench.app.proxy
@@ -497,111 +497,111 @@ def test_fast_path_error_at_the_end_leaves_no_request_in_flight(is_leaving: bool
             proxy.on_finished = fail
             if is_leaving:
                 front.bench.server.respond = hold
-            client.ask()
+            client.send()
             if is_leaving:
                 await wait_until_async(lambda: bool(front.bench.server.received))
             else:
-                assert (await client.answer())[0] == 200
+                assert (await client.response())[0] == 200
                 proxy.on_finished = front.finished.append
-                client.ask()
-                assert (await client.answer())[0] == 200
-                assert front.taken == [True, True]  # the upstream's connection was given back
+                client.send()
+                assert (await client.response())[0] == 200
+                assert front.accepted == [True, True]  # the upstream's connection was given back
         await wait_until_async(lambda: not proxy.in_flight.open)
         await wait_until_async(lambda: not front.hub.connections)
-        front.assert_nothing_is_held()
+        front.assert_nothing_is_acquired()
 
     run(main)
 
 
 def test_fast_path_model_without_service_is_503() -> None:
-    """The way of who looks for it there ends in an answer, not in a connection that hangs."""
+    """The client gets a response, and its connection does not hang."""
 
     async def main(front: Front) -> None:
         async with front.client() as client:
             await front.warm(client)
             await front.bench.supervisor.remove("a")
-            client.ask()
-            status, body = await client.answer()
+            client.send()
+            status, body = await client.response()
             assert (status, b"model_removed" in body) == (503, True)
-        assert front.taken == [False]
+        assert front.accepted == [False]
 
     run(main)
 
 
 def test_fast_path_request_aborted_before_it_falls_back_ends() -> None:
-    """The end of the server may come between the head of an answer and the task that relays it."""
+    """A shutdown may come between the headers of a response and the task that relays it."""
 
     async def main(front: Front) -> None:
         async with front.client() as client:
             await front.hold_request(client)
-            (exchange,) = front.bench.app.proxy.in_flight.open.values()
-            assert exchange.on_cancel is not None
-            exchange.on_cancel()  # as the head of an answer does
+            (record,) = front.bench.app.proxy.in_flight.open.values()
+            assert record.on_cancel is not None
+            record.on_cancel()  # as the headers of a response do
             front.hub.cancel()
             await wait_until_async(lambda: not front.hub.connections)
-        front.assert_nothing_is_held()
+        front.assert_nothing_is_acquired()
 
     run(main)
 
 
 def test_fast_path_error_before_sending_falls_back() -> None:
-    """What nobody expected there costs neither the request nor its connection."""
+    """An unexpected exception costs neither the request nor its connection."""
 
     def fail() -> None:
-        raise RuntimeError("nobody expected that")
+        raise RuntimeError("unexpected")
 
     async def main(front: Front) -> None:
         async with front.client() as client:
             await front.warm(client)
-            front.before_taking = fail
-            for number in range(2):  # the second is parsed when the first has its answer
-                client.ask({"model": "a", "n": number})
+            front.before_offer = fail
+            for number in range(2):  # the second is parsed when the first has its response
+                client.send({"model": "a", "n": number})
             for _ in range(2):
-                assert await client.answer() == (200, USAGE)
-        assert not front.taken
-        front.assert_nothing_is_held()
+                assert await client.response() == (200, USAGE)
+        assert not front.accepted
+        front.assert_nothing_is_acquired()
 
     run(main, respond=usage)
 
 
 def test_fast_path_reload_replaces_cached_limits() -> None:
-    """A request from before the reload goes on by the long way; later ones go by the new limits."""
+    """A request from before the reload goes on; later ones use the new timeouts."""
 
     async def main(front: Front) -> None:
         proxy = front.bench.app.proxy
         async with front.client() as client:
             await front.hold_request(client)
-            (exchange,) = proxy.in_flight.open.values()
+            (record,) = proxy.in_flight.open.values()
             limits = UpstreamTimeouts(header_s=7.0)
             proxy.configure(ModelCatalog([ModelDefinition(id="a", limits=limits)]), proxy.options)
-            assert exchange.on_cancel is not None
-            exchange.on_cancel()  # as the head of an answer does
-            await wait_until_async(lambda: exchange.on_cancel is None)
+            assert record.on_cancel is not None
+            record.on_cancel()  # as the headers of a response do
+            await wait_until_async(lambda: record.on_cancel is None)
             assert proxy.upstreams.of_model(proxy.catalog.cards["a"]).limits == limits
         await wait_until_async(lambda: not proxy.in_flight.open)
 
     run(main)
 
 
-@pytest.mark.parametrize("way", ["short", "long"])
+@pytest.mark.parametrize("way", ["fast", "regular"])
 def test_fast_path_stop_aborts_requests_from_before_a_reload(way: str) -> None:
-    """Requests that began with other limits are cut like all others when the drain is over."""
+    """Requests that began with other timeouts are aborted, too, when the drain expires."""
 
     async def main(front: Front) -> None:
         proxy = front.bench.app.proxy
         async with front.client() as client:
             await front.warm(client)
             front.bench.server.respond = hold
-            client.ask(None, *(() if way == "short" else ("Other: head",)))
+            client.send(None, *(() if way == "fast" else ("Other: head",)))
             await wait_until_async(lambda: bool(front.bench.server.received))
-            assert front.taken == [way == "short"]
+            assert front.accepted == [way == "fast"]
             proxy.configure(
                 ModelCatalog([ModelDefinition(id="a", limits=UpstreamTimeouts(header_s=7.0))]),
                 proxy.options,
             )
             front.bench.supervisor["a"].stop_nowait("test")
             front.bench.supervisor["a"].post("drain_expired")
-            assert (await client.answer())[0] == 502
+            assert (await client.response())[0] == 502
             await front.bench.supervisor["a"].wait_stopped()
         assert "a" not in proxy.upstreams._retired
 
