@@ -32,7 +32,7 @@ from ..proxy.app import ProxyApp
 from ..proxy.monitoring.event_loop import LoopWatch
 from ..store import Database, StoreError, activity
 from ..store.activity import ActivityStore
-from ..store.journal import MIGRATIONS, Journal, Owed
+from ..store.journal import MIGRATIONS, IncompleteHooks, Journal
 from ..store.state_directory import StateDirectory, StateInUseError
 from ..system import threads
 from .chart_setup import chart
@@ -119,9 +119,9 @@ class Application:
             await stack.enter_async_context(supervisor)
             for listener in (journal.take, keeper.watch, *self._listeners):
                 supervisor.listen(listener)
-            for owed in await _owed(journal):
+            for hooks in await _incomplete_hooks(journal):
                 supervisor.hook_recovery.run(
-                    owed.service, owed.incarnation, partial(journal.settle, owed)
+                    hooks.service, hooks.incarnation, partial(journal.complete, hooks)
                 )
             self._proxy = ProxyApp(
                 supervisor, catalogue(self.config), proxy_options(self.config),
@@ -177,12 +177,12 @@ class Application:
         database = self._database(stack, path, MIGRATIONS)
         journal = Journal(database, instance, boot=boot_id(), started_of=started_of)
         try:
-            launched = await journal.leftovers()
+            launched = await journal.unended()
         except StoreError:
             return journal  # the database has logged it
         if launched:
             await kill_orphans(launched)
-            journal.forget(launched)
+            journal.discard(launched)
         return journal
 
     def _activity_path(self) -> Path | None:
@@ -215,7 +215,7 @@ class Application:
                 told = "" if await threads.run(state.is_there) else text
             for database in self._databases:
                 if await threads.run(database.is_file_gone):
-                    database.look()
+                    database.check_file()
 
     def try_fast_path(self, call: RequestCycle) -> bool:
         """Serve a request of our own HTTP layer without a task; False means nothing was done."""
@@ -250,9 +250,9 @@ class Application:
         await send({"type": "lifespan.shutdown.complete"})
 
 
-async def _owed(journal: Journal) -> list[Owed]:
+async def _incomplete_hooks(journal: Journal) -> list[IncompleteHooks]:
     try:
-        return await journal.owed()
+        return await journal.incomplete_hooks()
     except StoreError:
         return []  # the database has logged it
 

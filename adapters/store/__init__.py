@@ -1,4 +1,9 @@
-"""What is kept on disk: SQLite, written by one thread, never waited for by a request."""
+"""Persistent state in SQLite.
+
+A `Database` is one file, written by one thread; no request waits for it. On it are built the
+`activity` store, a row for each finished request, and the `journal` of state transitions. Both lie
+in the `state_directory` of a configuration, which one proxy at a time may lock.
+"""
 
 from .database import Database, StoreError
 

@@ -1,7 +1,7 @@
-"""One row for each finished request for a model: what it was, how it went, what it cost.
+"""Store of finished requests for models: one row each, with status, tokens and durations.
 
-No text of a request or an answer is in it. Rows are numbered here, not by SQLite, so that a number
-can be told before the row is written.
+A row holds no text of the request or the response. Rows are numbered here and not by SQLite, so
+that the number is known before the row is written.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ MIGRATIONS = (
         prompt_speed REAL NOT NULL,     -- tokens a second; -1 is unknown
         gen_speed REAL NOT NULL,
         duration INTEGER NOT NULL,      -- milliseconds
-        waited INTEGER NOT NULL,        -- of these: until the model was ready
-        first_byte INTEGER NOT NULL,    -- of these: until the answer began
+        waited INTEGER NOT NULL,        -- of `duration`: until the model was ready
+        first_byte INTEGER NOT NULL,    -- of `duration`: until the response began
         error_msg TEXT NOT NULL,
         metadata TEXT NOT NULL          -- JSON
     );
@@ -41,7 +41,7 @@ MIGRATIONS = (
     """,
 )
 
-#: What rows can be sorted by, in the words of the API.
+#: Columns that rows can be sorted by, as the API names them.
 SORTS = (
     "id", "time", "model", "req_path", "resp_status_code", "resp_content_type", "cached",
     "prompt", "generated", "drafted", "prompt_speed", "gen_speed", "duration",
@@ -50,11 +50,11 @@ Order: TypeAlias = Literal["asc", "desc"]
 
 _PRUNE = "DELETE FROM activity WHERE id <= (SELECT MAX(id) FROM activity) - ?"
 _PRUNE_EVERY = 1000
-_HISTOGRAM_ROWS = 20_000  # the youngest: a picture of lately, and quick on a large store
+_HISTOGRAM_ROWS = 20_000  # newest rows in a histogram, which keeps it quick on a large store
 
 
 class ActivityRow(NamedTuple):
-    """One finished request, as SQLite takes it; see the schema for order and units."""
+    """One finished request in the order of the table's columns; the schema gives the units."""
 
     id: int
     time: int
@@ -81,18 +81,18 @@ _INSERT = f"INSERT INTO activity VALUES ({', '.join('?' * len(ActivityRow._field
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActivityQuery:
-    """Which rows are wanted.
+    """Filter, order and page of a query.
 
     Attributes:
-        models: Any of these; empty is all.
-        start: Not before; milliseconds since 1970.
-        end: Not after.
-        min_id: Not below.
-        max_id: Not above.
-        limit: Rows on a page; 1..999.
-        page: Which page; >= 1.
+        models: Model ids; empty means all models.
+        start: Earliest time, in milliseconds since 1970; None means unlimited.
+        end: Latest time, in milliseconds since 1970; None means unlimited.
+        min_id: Lowest id; None means unlimited.
+        max_id: Highest id; None means unlimited.
+        limit: Rows per page, 1..999.
+        page: Number of the page, >= 1.
         sort: One of `SORTS`; ties are broken by id.
-        order: Direction.
+        order: Direction of the order.
     """
 
     models: tuple[str, ...] = ()
@@ -108,18 +108,23 @@ class ActivityQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActivityPage:
-    """The wanted rows of one page, and how many there are in all."""
+    """One page of a query.
+
+    Attributes:
+        rows: Rows of the page, in the order of the query.
+        total: Number of rows on all pages.
+    """
 
     rows: tuple[ActivityRow, ...]
     total: int
 
 
 class ActivityStore:
-    """Keeps rows, up to a limit; the oldest go first.
+    """Store of finished requests; the oldest rows are deleted above a limit.
 
     Args:
-        database: Opened by whoever made it, with `MIGRATIONS`.
-        limit: Rows that are kept.
+        database: An open database with `MIGRATIONS`; the caller closes it.
+        limit: Maximum number of rows.
     """
 
     def __init__(self, database: Database, *, limit: int = 1_000_000) -> None:
@@ -128,22 +133,22 @@ class ActivityStore:
         self._count = 0
 
     async def open(self) -> None:
-        """Find out how far rows are numbered.
+        """Read the number of the last row.
 
         Raises:
-            StoreError: The store is off; rows are numbered from 1 then, and not kept.
+            StoreError: The store is off; then rows are numbered from 1 and are not kept.
         """
         ((last,),) = await self._db.query("SELECT COALESCE(MAX(id), 0) FROM activity")
         self._last_id = int(last)
 
     @property
     def dropped(self) -> int:
-        """How many rows could not be kept."""
+        """Number of rows that could not be written."""
         return self._db.dropped
 
     @property
     def problem(self) -> str:
-        """Why the store is off, or what happened to it at opening; empty if nothing did."""
+        """Why the store is off, or what was wrong when it was opened; empty if nothing was."""
         return self._db.problem
 
     def next_id(self) -> int:
@@ -152,14 +157,14 @@ class ActivityStore:
         return self._last_id
 
     def put(self, row: ActivityRow) -> None:
-        """Write *row* soon; never waits."""
+        """Queue *row* for writing; never wait."""
         self._db.put(_INSERT, row)
         self._count += 1
         if self._count % min(_PRUNE_EVERY, max(self._limit // 10, 1)) == 0:
             self._db.put(_PRUNE, (self._limit,))
 
     async def page(self, query: ActivityQuery) -> ActivityPage:
-        """Return the rows that *query* wants.
+        """Return the rows that match *query*.
 
         Raises:
             StoreError: The store is off.
@@ -176,13 +181,13 @@ class ActivityStore:
             ).fetchall()
             return total, rows
 
-        assert query.sort in SORTS, "checked by whoever asks"
-        assert query.order in ("asc", "desc"), "checked by whoever asks"
+        assert query.sort in SORTS, "checked by the caller"
+        assert query.order in ("asc", "desc"), "checked by the caller"
         total, rows = await self._db.call(read)
         return ActivityPage(rows=tuple(map(ActivityRow._make, rows)), total=total)
 
     async def stats(self, models: tuple[str, ...] = ()) -> dict[str, Any]:
-        """Return totals, and histograms of rates, of *models*; none means all.
+        """Return totals and histograms of token rates of *models*; empty means all models.
 
         Raises:
             StoreError: The store is off.

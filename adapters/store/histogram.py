@@ -1,4 +1,4 @@
-"""Histograms of rates, as llama-swap's UI draws them. Pure."""
+"""Histograms of token rates in the format of llama-swap's UI; pure."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 _BINS_MIN, _BINS_MAX = 5, 20
-_LARGEST = 1e15  # what is beyond was no rate
+_LARGEST = 1e15  # larger values are not rates
 
 
 def histogram(values: Sequence[float]) -> dict[str, Any] | None:
-    """Return counts in equal bins, and percentiles; None without a value above 0."""
+    """Return counts in bins of equal width, and percentiles; None if no value is > 0."""
     found = sorted(value for value in values if 0 < value < _LARGEST)
     if not found:
         return None
@@ -28,7 +28,7 @@ def histogram(values: Sequence[float]) -> dict[str, Any] | None:
 
 
 def _percentile(ordered: Sequence[float], part: float) -> float:
-    """Return a percentile of sorted values, linear between neighbours."""
+    """Return a percentile of sorted values, interpolated linearly."""
     place = part * (len(ordered) - 1)
     below = math.floor(place)
     above = min(below + 1, len(ordered) - 1)

@@ -1,7 +1,7 @@
-"""The journal of transitions: what happened to each service, when, and why; bounded.
+"""Journal of the state transitions of services, with time and cause; bounded.
 
-It also remembers which process trees were launched and not yet seen to end. If we are killed
-together with the guard, or the machine goes down, the next start reads them here.
+It also holds the process trees that were launched and have not ended yet. If the proxy and its
+guard are killed together, the next start reads there which processes may be left.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MIGRATIONS = (
     CREATE TABLE transition (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
         at REAL NOT NULL,               -- wall clock; seconds since 1970
-        instance TEXT NOT NULL,         -- which run of the proxy
+        instance TEXT NOT NULL,         -- id of the run of the proxy
         service TEXT NOT NULL,
         incarnation INTEGER NOT NULL,
         event TEXT NOT NULL,
@@ -28,24 +28,24 @@ MIGRATIONS = (
         source TEXT NOT NULL,
         target TEXT NOT NULL,
         configuration TEXT NOT NULL,    -- dotted, outermost first
-        seconds REAL NOT NULL,          -- how long the source lasted
+        seconds REAL NOT NULL,          -- time spent in `source`
         pid INTEGER,
         exit_code INTEGER,
         exit_signal INTEGER,
         hooks TEXT NOT NULL             -- JSON list
     );
     CREATE INDEX transition_service ON transition (service, id);
-    CREATE TABLE launched (             -- trees that may be alive
+    CREATE TABLE launched (             -- process trees that may be running
         instance TEXT NOT NULL,
         service TEXT NOT NULL,
         pid INTEGER NOT NULL,
         started INTEGER NOT NULL,       -- clock ticks since boot, as in /proc/PID/stat
-        boot TEXT NOT NULL,             -- boot id: pids mean nothing after a reboot
+        boot TEXT NOT NULL,             -- boot id; pids are reused after a reboot
         PRIMARY KEY (instance, service, pid)
     );
     """,
     """
-    CREATE TABLE owed (                 -- afterStop hooks that have to run, and have not yet
+    CREATE TABLE owed (                 -- afterStop hooks that have not completed
         instance TEXT NOT NULL,
         service TEXT NOT NULL,
         incarnation INTEGER NOT NULL,
@@ -69,15 +69,15 @@ _PRUNE_EVERY = 256
 
 @dataclass(frozen=True, slots=True)
 class Launched:
-    """A process tree that may be alive.
+    """Process tree that may still be running.
 
     Attributes:
-        instance: The run of the proxy that launched it; its processes carry it in their
-            environment as SWAPCHART_INSTANCE.
-        service: Its service.
-        pid: The leader.
-        started: When the leader started; clock ticks since boot.
-        boot: Id of the boot in which that was.
+        instance: Id of the run of the proxy that launched it; SWAPCHART_INSTANCE in the environment
+            of its processes.
+        service: Name of the service.
+        pid: Process id of the leader.
+        started: Start time of the leader, in clock ticks since boot.
+        boot: Id of the boot of that time.
     """
 
     instance: str
@@ -88,13 +88,13 @@ class Launched:
 
 
 @dataclass(frozen=True, slots=True)
-class Owed:
-    """Hooks ``afterStop`` that an earlier run of the proxy did not live to see through.
+class IncompleteHooks:
+    """``afterStop`` hooks of a service that an earlier run of the proxy did not complete.
 
     Attributes:
-        instance: Which run of the proxy.
-        service: Whose hooks.
-        incarnation: Which run of the service.
+        instance: Id of that run of the proxy.
+        service: Name of the service.
+        incarnation: Number of the run of the service.
     """
 
     instance: str
@@ -103,14 +103,15 @@ class Owed:
 
 
 class Journal:
-    """Writes transitions, and reads them back.
+    """Journal of transitions, launched process trees and incomplete hooks.
 
     Args:
-        database: Opened by whoever made it, with `MIGRATIONS`.
+        database: An open database with `MIGRATIONS`; the caller closes it.
         instance: Id of this run of the proxy.
         boot: Id of this boot.
-        started_of: pid -> clock ticks since boot, or None when there is no such process.
-        limit: Rows that are kept; the oldest go first.
+        started_of: Return the start time of a pid in clock ticks since boot, or None if there is
+            no such process.
+        limit: Maximum number of transitions; the oldest are deleted.
     """
 
     def __init__(
@@ -122,10 +123,10 @@ class Journal:
         self._count = 0
         self._pids: dict[str, int] = {}
         self._vital: dict[tuple[str, str], tuple[str, tuple[Any, ...]]] = {}
-        database.on_new_file = self._write_again
+        database.on_new_file = self._rewrite_vital
 
     def take(self, record: Transition) -> None:
-        """Note *record*; never waits. A listener of the supervisor."""
+        """Write *record*; never wait. Registered as a listener of the supervisor."""
         ended = record.exit
         self._db.put(
             _INSERT,
@@ -141,11 +142,13 @@ class Journal:
             self._note_launch(record.service, record.pid)
         elif record.event == "swept":
             self._note_end(record.service)
-        if record.target == "before_start":  # where a run begins; it is counted right after that
-            owed = (self._instance, record.service, record.incarnation + 1)
-            self._keep("owed", record.service, "INSERT OR REPLACE INTO owed VALUES (?, ?, ?)", owed)
+        if record.target == "before_start":  # a new run, which gets its number right after that
+            self._put_vital(
+                "owed", record.service, "INSERT OR REPLACE INTO owed VALUES (?, ?, ?)",
+                (self._instance, record.service, record.incarnation + 1),
+            )  # fmt: skip
         elif record.source == "after_stop":
-            self.settle(Owed(self._instance, record.service, record.incarnation))
+            self.complete(IncompleteHooks(self._instance, record.service, record.incarnation))
         self._count += 1
         if self._count % _PRUNE_EVERY == 0:
             self._db.put(_PRUNE, (self._limit,))
@@ -155,7 +158,7 @@ class Journal:
         if started is None:
             return
         self._pids[service] = pid
-        self._keep(
+        self._put_vital(
             "launched", service, "INSERT OR REPLACE INTO launched VALUES (?, ?, ?, ?, ?)",
             (self._instance, service, pid, started, self._boot),
         )  # fmt: skip
@@ -169,13 +172,13 @@ class Journal:
                 (self._instance, service, pid), is_vital=True,
             )  # fmt: skip
 
-    def _keep(self, table: str, service: str, sql: str, row: tuple[Any, ...]) -> None:
-        """Write a row that must be there if we are killed."""
+    def _put_vital(self, table: str, service: str, sql: str, row: tuple[Any, ...]) -> None:
+        """Write a row that must be on disk if the proxy is killed."""
         self._vital[table, service] = sql, row
         self._db.put(sql, row, is_vital=True)
 
-    def _write_again(self) -> None:
-        """Write what must be there into a new file; called in the store's thread."""
+    def _rewrite_vital(self) -> None:
+        """Write the vital rows into a new file; called in the thread of the database."""
         for sql, row in list(self._vital.values()):
             self._db.put(sql, row, is_vital=True)
 
@@ -195,8 +198,8 @@ class Journal:
             entry["hooks"] = json.loads(entry["hooks"])
         return found
 
-    async def leftovers(self) -> list[Launched]:
-        """Return trees that earlier runs launched and did not see end.
+    async def unended(self) -> list[Launched]:
+        """Return process trees that earlier runs of the proxy launched and whose end is not known.
 
         Raises:
             StoreError: The store is off.
@@ -207,16 +210,16 @@ class Journal:
         )
         return [Launched(*row) for row in rows]
 
-    def forget(self, leftovers: list[Launched]) -> None:
-        """Drop what is known to have ended."""
-        for item in leftovers:
+    def discard(self, ended: list[Launched]) -> None:
+        """Delete process trees that have ended."""
+        for item in ended:
             self._db.put(
                 "DELETE FROM launched WHERE instance = ? AND service = ? AND pid = ?",
                 (item.instance, item.service, item.pid), is_vital=True,
             )  # fmt: skip
 
-    async def owed(self) -> list[Owed]:
-        """Return the hooks that earlier runs owe.
+    async def incomplete_hooks(self) -> list[IncompleteHooks]:
+        """Return the hooks that earlier runs of the proxy did not complete.
 
         Raises:
             StoreError: The store is off.
@@ -225,13 +228,13 @@ class Journal:
             "SELECT instance, service, incarnation FROM owed WHERE instance <> ?",
             (self._instance,),
         )
-        return [Owed(*row) for row in rows]
+        return [IncompleteHooks(*row) for row in rows]
 
-    def settle(self, owed: Owed) -> None:
-        """Note that these hooks have run, or are nobody's any more."""
-        if owed.instance == self._instance:
-            self._vital.pop(("owed", owed.service), None)
+    def complete(self, hooks: IncompleteHooks) -> None:
+        """Note that *hooks* have run, or that their service is gone."""
+        if hooks.instance == self._instance:
+            self._vital.pop(("owed", hooks.service), None)
         self._db.put(
             "DELETE FROM owed WHERE instance = ? AND service = ?",
-            (owed.instance, owed.service), is_vital=True,
+            (hooks.instance, hooks.service), is_vital=True,
         )  # fmt: skip

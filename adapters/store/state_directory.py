@@ -1,4 +1,4 @@
-"""The state directory of one configuration: its lock, and the files of its journal."""
+"""State directory of one configuration, and the lock that keeps other proxies out."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from pathlib import Path
 
 from ..system.private_files import make_folder, open_file
 
-#: Files that tell a state directory; earlier versions made no lock.
+#: Files by which a state directory is recognized; earlier versions had no lock file.
 _FILES = frozenset({"lock", "journal.db", "activity.db"})
 
 
 class StateInUseError(Exception):
-    """Another proxy works on this state directory.
+    """Another proxy uses this state directory.
 
     Attributes:
-        directory: Which one.
+        directory: Path of the state directory.
     """
 
     def __init__(self, directory: Path, holder: str) -> None:
         who = f"another swapchart (pid {holder})" if holder else "another swapchart"
         super().__init__(
-            f"{who} runs with this configuration: it holds {directory}; stop it, or say --state-dir"
+            f"{who} runs with this configuration and holds {directory}: stop it, or use --state-dir"
         )
         self.directory = directory
 
 
 def default_directory(files: Sequence[Path]) -> Path:
-    """Return where the state of the configuration in *files* is kept.
+    """Return the state directory of the configuration in *files*.
 
-    The variable SWAPCHART_STATE_DIR comes first, then the XDG state directory, with a folder
-    for each configuration.
+    It is a folder named after these files, in SWAPCHART_STATE_DIR if that is set, else in the XDG
+    state directory.
     """
     chosen = os.environ.get("SWAPCHART_STATE_DIR")
     base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
@@ -43,14 +43,14 @@ def default_directory(files: Sequence[Path]) -> Path:
 
 
 class StateDirectory:
-    """A state directory that is ours while the process lives.
+    """Locked state directory; the lock ends with the process or with `close`.
 
     Args:
-        path: Made if need be, for our user only. One that others use too is refused.
+        path: Created if it does not exist, with access for this user only.
 
     Raises:
-        StateInUseError: Another proxy has it.
-        OSError: It cannot be made or written, or it may be for others too.
+        StateInUseError: Another proxy holds the lock.
+        OSError: The folder cannot be created or written, or other users or programs may need it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -58,7 +58,7 @@ class StateDirectory:
         self._lock = _locked(path)
 
     def is_there(self) -> bool:
-        """Return True if the folder and its lock are still what we opened."""
+        """Return True if the folder and its lock file are still those that were opened."""
         try:
             found, ours = (self.path / "lock").lstat(), os.fstat(self._lock)
         except OSError:
@@ -66,12 +66,12 @@ class StateDirectory:
         return (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino)
 
     def renew(self) -> None:
-        """Make and lock the folder again, after it was deleted; raises as the constructor."""
+        """Create and lock the folder again after it was deleted; raise as the constructor does."""
         old, self._lock = self._lock, _locked(self.path)
         os.close(old)
 
     def close(self) -> None:
-        """Let others have it."""
+        """Release the lock."""
         os.close(self._lock)
 
 

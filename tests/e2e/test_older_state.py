@@ -103,7 +103,7 @@ def test_database_that_is_too_new_is_refused_and_left_alone(
     assert proxy.chat("plain").status == 200
     assert proxy.stop() == 0
     assert f"{path} has schema version 99" in proxy.output()
-    assert "written by a newer one" in proxy.output()
+    assert "written by a newer version" in proxy.output()
     assert path.read_bytes() == before
 
 

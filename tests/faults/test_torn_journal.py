@@ -115,7 +115,7 @@ def read(path: Path) -> list[Launched]:
     """Read a journal as the next run does."""
     with opened(path) as journal:
         try:
-            return anyio.run(journal.leftovers)
+            return anyio.run(journal.unended)
         except StoreError:
             return []
 

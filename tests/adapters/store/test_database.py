@@ -344,7 +344,7 @@ def test_database_file_is_deleted_a_new_one_is_begun(tmp_path: Path) -> None:
     database.on_new_file = lambda: database.put(INSERT, ("again",), is_vital=True)
     shutil.rmtree(path.parent)
     assert database.is_file_gone()
-    database.look()
+    database.check_file()
 
     wait_until(lambda: ("again",) in rows(database))
     database.put(INSERT, ("after",))

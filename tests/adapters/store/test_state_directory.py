@@ -289,7 +289,7 @@ def test_journal_database_is_locked_rows_are_there_after_a_kill(
     time.sleep(0.2)
     for number in range(50):
         journal.take(spawned(f"service{number}", os.getpid()))
-        journal._keep("owed", f"service{number}", "INSERT INTO owed VALUES (?, ?, ?)",
+        journal._put_vital("owed", f"service{number}", "INSERT INTO owed VALUES (?, ?, ?)",
                       ("first", f"service{number}", 1))  # fmt: skip
     locked.result()
     other.close()
@@ -297,8 +297,8 @@ def test_journal_database_is_locked_rows_are_there_after_a_kill(
     reader = Database(path, MIGRATIONS)
     reader.open()
     second = Journal(reader, "second", boot=boot_id(), started_of=started_of)
-    wait_until(lambda: len(anyio.run(second.leftovers)) == 50)
-    assert len(anyio.run(second.owed)) == 50
+    wait_until(lambda: len(anyio.run(second.unended)) == 50)
+    assert len(anyio.run(second.incomplete_hooks)) == 50
     for closing in (reader, database):
         closing.close()
 
@@ -313,13 +313,13 @@ def test_journal_file_is_deleted_launched_processes_are_in_the_new_one(tmp_path:
     assert anyio.run(journal.history, "a")
     for file in tmp_path.iterdir():
         file.unlink()
-    database.look()
+    database.check_file()
     wait_until(lambda: path.exists() and not database.is_file_gone())
 
     reader = Database(path, MIGRATIONS)
     reader.open()
     second = Journal(reader, "second", boot=boot_id(), started_of=started_of)
-    wait_until(lambda: [each.service for each in anyio.run(second.leftovers)] == ["a"])
+    wait_until(lambda: [each.service for each in anyio.run(second.unended)] == ["a"])
     for closing in (reader, database):
         closing.close()
 
