@@ -28,7 +28,7 @@ def catalogue(config: Config) -> ModelCatalog:
     """Return the models as clients see them."""
     priorities = config.routing.priorities
     return ModelCatalog(
-        [_card(model, priorities.get(model.id, 0)) for model in config.models.values()],
+        [_definition(model, priorities.get(model.id, 0)) for model in config.models.values()],
         peers=[_peer(peer) for peer in config.peers.values()],
         selectors=[_selector(selector) for selector in config.selectors.values()],
         profiles=[
@@ -39,7 +39,7 @@ def catalogue(config: Config) -> ModelCatalog:
     )
 
 
-def _card(model: ModelConfig, priority: int) -> ModelDefinition:
+def _definition(model: ModelConfig, priority: int) -> ModelDefinition:
     given = model.capabilities
     return ModelDefinition(
         id=model.id,
@@ -56,7 +56,7 @@ def _card(model: ModelConfig, priority: int) -> ModelDefinition:
         limits=_limits(model.timeouts, model.liveness.stalled),
         sends_loading_state=model.send_loading_state,
         ignores_websockets=model.ignore_websockets,
-        abilities=Capabilities(
+        capabilities=Capabilities(
             inputs=tuple(given.inputs),
             outputs=tuple(given.outputs),
             has_tools=given.tools,

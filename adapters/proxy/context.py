@@ -142,7 +142,7 @@ class ProxyContext:
         self.log = logging.getLogger("swapchart.proxy")
         self.accounting = Accounting(activity, self.event_bus, self.own_log, options.capture_bytes)
         self._tasks: set[asyncio.Task[Any]] = set()
-        self.upstreams = UpstreamRegistry(supervisor, catalogue.cards, catalogue.peers)
+        self.upstreams = UpstreamRegistry(supervisor, catalogue.models, catalogue.peers)
 
     def configure(self, catalogue: ModelCatalog, options: ProxyOptions) -> None:
         """Use other models and options from now on; requests in flight are not affected.
@@ -163,7 +163,7 @@ class ProxyContext:
         if active is not None and active in self.profiles:
             self.profiles.activate(active)
         self.resolver.renew(catalogue, self.profiles)
-        self.upstreams.configure(catalogue.cards, catalogue.peers)
+        self.upstreams.configure(catalogue.models, catalogue.peers)
 
     def activate_profile(self, name: str | None) -> None:
         """Make profile *name* the active one; None means no profile is active.

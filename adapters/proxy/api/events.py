@@ -94,7 +94,9 @@ def _logs(proxy: ProxyContext, view: View) -> list[tuple[str, LogRing]]:
     if view.is_whole:
         return [("proxy", proxy.own_log), ("upstream", proxy.supervisor.log)]
     return [
-        ("upstream", proxy.supervisor[name].log) for name in view.ids if name in proxy.catalog.cards
+        ("upstream", proxy.supervisor[name].log)
+        for name in view.ids
+        if name in proxy.catalog.models
     ]
 
 

@@ -97,7 +97,7 @@ async def find(
         await send_error(request, send, 503, str(error), code="no_target", retry_after_s=5.0)
         return None
     target = resolved.target
-    if not request.access.allows_model(wanted, target.wanted, target.id):
+    if not request.access.allows_model(wanted, target.requested_name, target.id):
         if resolved.reservation is not None:
             resolved.reservation.release()
         message = f"forbidden: this API key is not good for {shown_name(wanted)}"

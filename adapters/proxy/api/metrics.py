@@ -23,7 +23,7 @@ from ...http1.asgi_types import Send
 from ..accounting.metrics import Metrics
 from ..context import ProxyContext
 from ..histogram import Histogram
-from ..models.public_state import shown_state
+from ..models.public_state import public_state
 from ..monitoring.host import Sample
 from ..request import Request
 from ..responses import send_bytes
@@ -135,7 +135,7 @@ def _models(proxy: ProxyContext) -> Iterator[Metric]:
     failures: dict[tuple[str, ...], float] = {}
     for life in proxy.supervisor.lifecycles():
         name = life.spec.name
-        state = "failed" if life.state in ("tripped", "stuck") else shown_state(life)
+        state = "failed" if life.state in ("tripped", "stuck") else public_state(life)
         for known in _STATES:
             states[name, known] = float(known == state)
         busy[name,], waiting[name,] = life.in_flight, life.waiting
@@ -192,7 +192,7 @@ def _lifecycles(counters: Metrics) -> Iterator[Metric]:
 def _kept(proxy: ProxyContext) -> Iterator[Metric]:
     """Tell what is kept of conversations, where something is."""
     tell = proxy.details.get("kv")
-    known = {} if tell is None else {name: tell(name) for name in proxy.catalog.cards}
+    known = {} if tell is None else {name: tell(name) for name in proxy.catalog.models}
     facts = {name: detail for name, detail in known.items() if detail and "verdict" in detail}
     if not facts:
         return

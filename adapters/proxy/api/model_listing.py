@@ -13,7 +13,7 @@ from ..access.visible_models import View
 from ..context import ProxyContext
 from ..models.catalog import LocalModel
 from ..models.definitions import Capabilities, ModelDefinition, SelectorDefinition
-from ..models.public_state import shown_state
+from ..models.public_state import public_state
 from ..options import EVERYTHING, Access
 from .schema.models import (
     Architecture,
@@ -79,10 +79,10 @@ def _record(name: str, kind: str, meta: Meta, *, is_loaded: bool) -> Model:
 
 def _models(proxy: ProxyContext) -> list[Model]:
     records = []
-    for definition in proxy.catalog.cards.values():
+    for definition in proxy.catalog.models.values():
         if definition.is_unlisted:
             continue
-        is_loaded = shown_state(proxy.supervisor[definition.id]) not in _UNLOADED
+        is_loaded = public_state(proxy.supervisor[definition.id]) not in _UNLOADED
         meta: Meta = {"aliases": list(definition.aliases)} if definition.aliases else {}
         name = definition.id
         records.append(_described(definition, "model", name, meta, is_loaded=is_loaded))
@@ -98,7 +98,7 @@ def _models(proxy: ProxyContext) -> list[Model]:
 def _described(
     definition: ModelDefinition, kind: str, name: str, meta: Meta, *, is_loaded: bool
 ) -> Model:
-    capabilities = definition.abilities
+    capabilities = definition.capabilities
     has_capabilities = capabilities != Capabilities()
     own = {
         key: value
@@ -184,7 +184,7 @@ def _pins(proxy: ProxyContext, known: set[str]) -> list[Model]:
             continue
         found = proxy.catalog.local(target)
         is_loaded = found is not None and (
-            shown_state(proxy.supervisor[found.card.id]) not in _UNLOADED
+            public_state(proxy.supervisor[found.definition.id]) not in _UNLOADED
         )
         meta = {"profile": proxy.profiles.active, "target": target}
         records.append(_record(name, "profile", meta, is_loaded=is_loaded))
@@ -201,10 +201,10 @@ def router_models(proxy: ProxyContext, access: Access = EVERYTHING) -> list[Mode
         found = proxy.catalog.targets.get(record.id)
         if not isinstance(found, LocalModel):
             continue
-        life = proxy.supervisor[found.card.id]
-        status = LoadStatus(value=_ROUTER_STATES[shown_state(life)])
+        life = proxy.supervisor[found.definition.id]
+        status = LoadStatus(value=_ROUTER_STATES[public_state(life)])
         if "admin" in access.scopes:
-            status.args = _arguments(found.card)
+            status.args = _arguments(found.definition)
         if life.failures:
             status.failed = True
             status.exit_code = None if life.last_exit is None else life.last_exit.code
@@ -222,9 +222,9 @@ def _arguments(definition: ModelDefinition) -> list[str]:
 def running(proxy: ProxyContext) -> list[RunningModel]:
     """Return the models whose server runs, sorted by id."""
     rows = []
-    for definition in sorted(proxy.catalog.cards.values(), key=lambda item: item.id):
+    for definition in sorted(proxy.catalog.models.values(), key=lambda item: item.id):
         life = proxy.supervisor[definition.id]
-        state = shown_state(life)
+        state = public_state(life)
         if state in _UNLOADED:
             continue
         row = RunningModel(

@@ -56,7 +56,7 @@ async def upstream(proxy: ProxyContext, request: Request, send: Send) -> None:
     if await _reject_visit(proxy, request, send, remainder):
         return
     target = resolved.target
-    is_loaded = not isinstance(target, LocalModel) or _is_ready(proxy, target.card.id)
+    is_loaded = not isinstance(target, LocalModel) or _is_ready(proxy, target.definition.id)
     if not is_loaded and proxy.catalog.is_ignored(remainder):
         message = f"model {target.id} is not loaded; path matches upstream.ignorePaths"
         await send_error(request, send, 409, message)
@@ -77,7 +77,7 @@ async def comfyui(proxy: ProxyContext, request: Request, send: Send) -> None:
         await send_error(request, send, 400, "the path has a malformed escape, or a NUL")
         return
     target = proxy.catalog.local(COMFYUI)
-    if target is None or target.card.id != COMFYUI:
+    if target is None or target.definition.id != COMFYUI:
         await send_error(request, send, 404, f"there is no model {COMFYUI}", code="model_not_found")
         return
     if not request.access.allows_model(COMFYUI):
@@ -132,7 +132,7 @@ def forbidden(
         return f"forbidden: this API key has no {scope} scope"
     named = path[len(_UPSTREAM) : len(path) - len(remainder)]
     wanted = unquote_to_bytes(named).decode("utf-8", "replace")
-    if not access.allows_model(wanted, target.wanted, target.id):
+    if not access.allows_model(wanted, target.requested_name, target.id):
         return f"forbidden: this API key is not good for {shown_name(wanted)}"
     if access.models is not None and isinstance(target, PeerModel):
         return _WHOLE_PEER  # a peer may serve other models there, and its own API

@@ -69,7 +69,7 @@ async def explain(proxy: ProxyContext, request: Request) -> Explanation:
     else:
         outcome = "swap" if evict else "start"
     life = proxy.supervisor[name]
-    priority = proxy.catalog.cards[name].priority
+    priority = proxy.catalog.models[name].priority
     return view.row(
         Explanation(
             model=name, outcome=outcome, evict=view.those(sorted(evict)), why=why,

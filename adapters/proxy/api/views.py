@@ -9,7 +9,7 @@ from ....runtime import Transition
 from ..accounting.request_record import RequestRecord, metadata_of
 from ..context import ProxyContext
 from ..formatting import shown_headers, shown_time
-from ..models.public_state import shown_state
+from ..models.public_state import public_state
 from .model_listing import capabilities_of
 from .schema.models import HookSummary, ModelStatus, TransitionEvent
 from .schema.requests import InFlightRequest
@@ -37,21 +37,21 @@ def in_flight_view(proxy: ProxyContext, record: RequestRecord) -> InFlightReques
 def model_status_views(proxy: ProxyContext) -> list[ModelStatus]:
     """Return the state of each model, sorted by id, followed by the models of peers."""
     rows: list[ModelStatus] = []
-    for definition in sorted(proxy.catalog.cards.values(), key=lambda item: item.id):
+    for definition in sorted(proxy.catalog.models.values(), key=lambda item: item.id):
         life = proxy.supervisor[definition.id]
         row = ModelStatus(
             id=definition.id, name=definition.name, description=definition.description,
-            state=shown_state(life), unlisted=definition.is_unlisted, peer_id="",
+            state=public_state(life), unlisted=definition.is_unlisted, peer_id="",
             configuration=list(life.configuration), cause=life.cause,
             pid=life.process.pid if life.process else None, incarnation=life.incarnation,
             in_flight=life.in_flight, waiting=life.waiting, failures=life.failures,
         )  # fmt: skip
         if definition.aliases:
             row.aliases = list(definition.aliases)
-        if capabilities := capabilities_of(definition.abilities):
+        if capabilities := capabilities_of(definition.capabilities):
             row.capabilities = capabilities
-        if definition.abilities.context:
-            row.context_length = definition.abilities.context
+        if definition.capabilities.context:
+            row.context_length = definition.capabilities.context
         rows.append(row)
     return [*rows, *_peer_statuses(proxy)]
 

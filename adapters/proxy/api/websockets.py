@@ -76,7 +76,7 @@ def _opening(proxy: ProxyContext, scope: Scope, receive: Receive) -> Opening:
         raise refusal(400, "the path has a malformed escape, or a NUL")
     resolved, rest = _find(proxy, path, verdict)
     local = resolved.target if isinstance(resolved.target, LocalModel) else None
-    ignores = local is not None and local.card.ignores_websockets
+    ignores = local is not None and local.definition.ignores_websockets
     target = proxy.admission.ring.target_without_keys(rest + mark + query)
     shows = proxy.view(verdict.access).text
     return Opening(resolved, target, ignores, verdict.access.client, shows)

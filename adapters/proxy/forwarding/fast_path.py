@@ -87,11 +87,11 @@ class FastPath:
         local = resolved.target
         if type(local) is not LocalModel or local.edits or local.sent_model != wanted:
             return False
-        if not verdict.access.allows_model(wanted, local.wanted, local.id):
+        if not verdict.access.allows_model(wanted, local.requested_name, local.id):
             return False
-        if local.card.id not in context.supervisor:
+        if local.definition.id not in context.supervisor:
             return False
-        upstream = context.upstreams.of_model(local.card)
+        upstream = context.upstreams.of_model(local.definition)
         lines = cached.lines.get(upstream.host)
         if lines is None or upstream.header_timeout_s is not None:
             return False
@@ -104,7 +104,7 @@ class FastPath:
         conn = upstream.pool.take()
         if conn is None:
             return False
-        if not context.supervisor.acquire_nowait(local.card.id):
+        if not context.supervisor.acquire_nowait(local.definition.id):
             upstream.pool.put_back(conn)
             return False
         response = conn.begin(start, body)
@@ -112,7 +112,7 @@ class FastPath:
         forwarding = _FastRequest(self, call, request, resolved, target, body, response)
         record = forwarding.record
         record.admitted = perf_counter()
-        record.body, record.priority = body, local.card.priority
+        record.body, record.priority = body, local.definition.priority
         record.is_metered, record.is_stream = True, is_stream
         forwarding.track(None)
         call.on_disconnect = forwarding.client_disconnected
@@ -223,7 +223,7 @@ class _FastRequest(Forwarding):
         record = self.record
         try:
             try:
-                self.context.supervisor.release(target.card.id)
+                self.context.supervisor.release(target.definition.id)
             finally:
                 self.finish()
         except Exception:  # the other requests of `finish_all` must go on

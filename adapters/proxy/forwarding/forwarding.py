@@ -155,11 +155,13 @@ class Forwarding:
         try:
             if isinstance(target, PeerModel):
                 await self._run_at_peer(target)
-            elif self.pending_response is not None or supervisor.acquire_nowait(target.card.id):
-                record.priority = target.card.priority
+            elif self.pending_response is not None or supervisor.acquire_nowait(
+                target.definition.id
+            ):
+                record.priority = target.definition.priority
                 await self._send_and_relay(target)
             else:
-                record.priority = target.card.priority
+                record.priority = target.definition.priority
                 await self._run_waiting(target)
         except RequestError as error:
             record.status, record.error, record.code = error.status_hint, str(error), error.code
@@ -187,7 +189,9 @@ class Forwarding:
             RequestError: The scheduler rejects the request, or the model does not become ready.
         """
         await self.context.supervisor.acquire(
-            local.card.id, priority=local.card.priority, client=self.request.access.client
+            local.definition.id,
+            priority=local.definition.priority,
+            client=self.request.access.client,
         )
 
     async def send(self, upstream: Upstream, headers: Headers | bytes) -> UpstreamResponse:
@@ -281,19 +285,19 @@ class Forwarding:
         that of any other is relayed from where it is.
         """
         context, record, response = self.context, self.record, self.pending_response
-        name = local.card.id
+        name = local.definition.id
         try:
             if response is not None and record.cancelled_by:
                 response.close()
                 raise asyncio.CancelledError
             if response is None or response.may_send_again:
                 record.admitted = perf_counter()
-                upstream = context.upstreams.of_model(local.card)
+                upstream = context.upstreams.of_model(local.definition)
                 response = await self.send(upstream, self._header_lines(upstream))
             else:
                 try:
                     response.raise_if_failed()
-                    upstream = context.upstreams.of_model(local.card)
+                    upstream = context.upstreams.of_model(local.definition)
                 except BaseException:
                     response.close()
                     raise
@@ -308,7 +312,11 @@ class Forwarding:
     async def _run_waiting(self, local: LocalModel) -> None:
         """Acquire a model that is not ready, or is busy; then send and relay."""
         record = self.record
-        if local.card.sends_loading_state and record.is_stream and record.path in STREAM_FORMATS:
+        if (
+            local.definition.sends_loading_state
+            and record.is_stream
+            and record.path in STREAM_FORMATS
+        ):
             await self._run_with_loading_stream(local)
         else:
             await self.acquire(local)
@@ -319,11 +327,11 @@ class Forwarding:
         request, record, context = self.request, self.record, self.context
         request.send_full_response = None  # the response continues what begins here
         loading = LoadingStream(
-            context.supervisor, self.respond, record, local.wanted,
+            context.supervisor, self.respond, record, local.requested_name,
             context.view(request.access).text, context.options.loading_tick_s,
         )  # fmt: skip
         try:
-            await loading.acquire(local.card.priority, request.access.client)
+            await loading.acquire(local.definition.priority, request.access.client)
             self.is_uncompressed = loading.has_begun
             self.respond = loading.pass_on
             await self._send_and_relay(local)
@@ -344,11 +352,11 @@ class Forwarding:
         context, record = self.context, self.record
         record.admitted = record.started
         self.request.send_full_response = None
-        upstream = context.upstreams.of_peer(peer.card)
+        upstream = context.upstreams.of_peer(peer.definition)
         headers = peer_request_headers(
             self._client_headers(),
             host=upstream.host,
-            api_key=peer.card.api_key,
+            api_key=peer.definition.api_key,
             strips_credentials=not context.admission.ring.is_empty,
             mark=context.admission.mark,
         )

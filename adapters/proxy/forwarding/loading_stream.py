@@ -23,7 +23,7 @@ from ...http1.asgi_types import Headers, Message, Send
 from ...http1.client.pool import UpstreamError
 from ...http1.headers import HeaderError
 from ..accounting.request_record import RequestRecord
-from ..models.public_state import shown_state
+from ..models.public_state import public_state
 from ..responses import error_value
 from .stream_formats import STREAM_FORMATS
 
@@ -105,7 +105,7 @@ class LoadingStream:
             why = f": {self._shows(queued.why)}" if queued.why else ""
             return f"Queue position: #{queue.index(queued) + 1}{why}"
         life = self._supervisor[self._name]
-        return f"{shown_state(life).capitalize()}: {life.state.replace('_', ' ')}"
+        return f"{public_state(life).capitalize()}: {life.state.replace('_', ' ')}"
 
     async def _send_event(self, data: bytes) -> None:
         if not self.has_begun:

@@ -189,21 +189,23 @@ async def _acquired(
     """Acquire the model for the block, unless it ignores websockets; yield its upstream."""
     target = opening.resolved.target
     if not isinstance(target, LocalModel):
-        yield proxy.upstreams.of_peer(target.card)
+        yield proxy.upstreams.of_peer(target.definition)
         return
-    name, supervisor = target.card.id, proxy.supervisor
+    name, supervisor = target.definition.id, proxy.supervisor
     if opening.ignores:
         if supervisor.scheduler.services[name].phase != "ready":
             message = f"model {name} is not loaded; ignored websocket requests cannot start it"
             raise refusal(409, message)
-        yield proxy.upstreams.of_model(target.card)
+        yield proxy.upstreams.of_model(target.definition)
         return
     proxy.in_flight.begin(record, asyncio.current_task())
     try:
         if not supervisor.acquire_nowait(name):
-            await supervisor.acquire(name, priority=target.card.priority, client=opening.client)
+            await supervisor.acquire(
+                name, priority=target.definition.priority, client=opening.client
+            )
         try:
-            yield proxy.upstreams.of_model(target.card)
+            yield proxy.upstreams.of_model(target.definition)
         finally:
             supervisor.release(name)
     finally:
@@ -250,7 +252,7 @@ def _request_headers(
     headers = [field for field in given if field[0] not in _NOT_OURS]
     if not isinstance(target, LocalModel):
         fields = peer_request_headers(
-            headers, host=upstream.host, api_key=target.card.api_key,
+            headers, host=upstream.host, api_key=target.definition.api_key,
             strips_credentials=is_keyed, mark=proxy.admission.mark,
         )  # fmt: skip
         return [*fields, (b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]

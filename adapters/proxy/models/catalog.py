@@ -1,4 +1,4 @@
-"""The models as clients see them: which name means what."""
+"""Catalog of model names: which model of ours or of a peer each name means."""
 
 from __future__ import annotations
 
@@ -19,57 +19,57 @@ from .definitions import (
 )
 
 _MATCHED_BYTES = 1024
-_ALIKE = 0.6  # as difflib.get_close_matches has it
-_COMPARED_CHARS = 256
-_MOST_COMPARED = 2000  # by their letters: some 10 us each
-_CLOSELY_COMPARED = 10
+_MIN_SIMILARITY = 0.6  # the default of difflib.get_close_matches
+_MAX_NAME_CHARS = 256
+_MAX_NAMES = 2000  # a comparison by letters takes about 10 us
+_MAX_CANDIDATES = 10
 
 
 @dataclass(frozen=True, slots=True)
 class LocalModel:
-    """What one name of a model of ours means.
+    """A local model under one of its names.
 
     Attributes:
-        card: The model.
-        wanted: The name.
-        edits: What is changed in bodies of requests by that name.
+        definition: The model.
+        requested_name: The name.
+        edits: Changes to the body of a request by that name.
     """
 
-    card: ModelDefinition
-    wanted: str
+    definition: ModelDefinition
+    requested_name: str
     edits: Edits = NO_EDITS
 
     @property
     def id(self) -> str:
-        """Name under which it is counted."""
-        return self.card.id
+        """Name of the model in records and metrics."""
+        return self.definition.id
 
     @property
     def sent_model(self) -> str:
-        """What its server gets as ``model``."""
-        return self.card.use_model_name or self.wanted
+        """Value of ``model`` that its server gets."""
+        return self.definition.use_model_name or self.requested_name
 
 
 @dataclass(frozen=True, slots=True)
 class PeerModel:
-    """What one name of a peer's model means.
+    """A peer's model under one of its names.
 
     Attributes:
-        card: The peer.
-        wanted: The name.
-        sent_model: What the peer calls it.
-        edits: What is changed in bodies of requests by that name.
+        definition: The peer.
+        requested_name: The name.
+        sent_model: Value of ``model`` that the peer gets.
+        edits: Changes to the body of a request by that name.
     """
 
-    card: PeerDefinition
-    wanted: str
+    definition: PeerDefinition
+    requested_name: str
     sent_model: str
     edits: Edits = NO_EDITS
 
     @property
     def id(self) -> str:
-        """Name under which it is counted."""
-        return f"{self.card.id}/{self.sent_model}"
+        """Name of the model in records and metrics."""
+        return f"{self.definition.id}/{self.sent_model}"
 
 
 Target: TypeAlias = LocalModel | PeerModel
@@ -79,87 +79,89 @@ class ModelCatalog:
     """All names of a configuration.
 
     Args:
-        cards: The models, in the order of the configuration.
-        peers: Other servers.
-        selectors: Names for one of several.
-        profiles: Names that may mean something else.
-        ignored: Paths below ``/upstream`` that never start a model.
+        models: Local models in the order of the configuration.
+        peers: Other servers whose models can be used.
+        selectors: Names that stand for one of several models.
+        profiles: Sets of names with other meanings.
+        ignored: Patterns of paths below ``/upstream`` that never start a model.
 
     Attributes:
-        cards: Id -> model.
+        models: Id -> local model.
         peers: Id -> peer.
         selectors: Id -> selector.
-        profiles: In the order of the configuration.
-        targets: Name -> what it means, selectors aside.
-        most_slashes: In a name.
+        profiles: Profiles in the order of the configuration.
+        targets: Name -> model; without selectors and profiles.
+        most_slashes: Maximum number of slashes in a name.
     """
 
     def __init__(
-        self, cards: Sequence[ModelDefinition], *, peers: Sequence[PeerDefinition] = (),
+        self, models: Sequence[ModelDefinition], *, peers: Sequence[PeerDefinition] = (),
         selectors: Sequence[SelectorDefinition] = (), profiles: Sequence[ProfileDefinition] = (),
         ignored: Sequence[re.Pattern[str]] = (),
     ) -> None:  # fmt: skip
-        self.cards = {card.id: card for card in cards}
-        self.peers = {card.id: card for card in peers}
-        self.selectors = {card.id: card for card in selectors}
+        self.models = {model.id: model for model in models}
+        self.peers = {peer.id: peer for peer in peers}
+        self.selectors = {selector.id: selector for selector in selectors}
         self.profiles = tuple(profiles)
         self._ignored = tuple(ignored)
         self.targets: dict[str, Target] = {}
         self.targets.update(_remote_names(peers))
-        for card in cards:
-            for name in card.aliases:
-                self.targets[name] = LocalModel(card, name, _edits(card.filters, name))
-        for card in cards:  # an id comes before an alias of another
-            self.targets[card.id] = LocalModel(card, card.id, _edits(card.filters, card.id))
+        for model in models:
+            for name in model.aliases:
+                self.targets[name] = LocalModel(model, name, _edits(model.filters, name))
+        for model in models:  # an id takes precedence over an alias of another model
+            self.targets[model.id] = LocalModel(model, model.id, _edits(model.filters, model.id))
         pinned = (name for profile in self.profiles for name in profile.pins)
         names = (*self.targets, *self.selectors, *pinned)
         self.most_slashes = max((name.count("/") for name in names), default=0)
 
-    def local(self, wanted: str) -> LocalModel | None:
-        """Return the model of ours called *wanted*, by id or alias, or None."""
-        found = self.targets.get(wanted)
+    def local(self, name: str) -> LocalModel | None:
+        """Return the local model with the id or alias *name*, or None."""
+        found = self.targets.get(name)
         return found if isinstance(found, LocalModel) else None
 
-    def real_name(self, wanted: str) -> str | None:
-        """Return the id of the model of ours that *wanted* names, by id or alias, or None."""
-        found = self.local(wanted)
-        return None if found is None else found.card.id
+    def real_name(self, name: str) -> str | None:
+        """Return the id of the local model with the id or alias *name*, or None."""
+        found = self.local(name)
+        return None if found is None else found.definition.id
 
-    def closest(self, wanted: str) -> str | None:
-        """Return the known name that looks most like *wanted*, or None.
+    def closest(self, name: str) -> str | None:
+        """Return the known name that is most similar to *name*, or None.
 
-        To compare two names takes time that grows with the square of their lengths, so a long
-        one has no answer, and only those are compared whose letters are nearly the same.
+        A comparison takes time that grows with the square of the length, so that the result for a
+        long name is None, and only names with nearly the same letters are compared.
         """
-        if len(wanted) > _COMPARED_CHARS:
+        if len(name) > _MAX_NAME_CHARS:
             return None
         matcher = difflib.SequenceMatcher()
-        matcher.set_seq2(wanted)
+        matcher.set_seq2(name)
         close = []
-        for name in [*self.targets, *self.selectors][:_MOST_COMPARED]:
-            matcher.set_seq1(name)
-            if matcher.real_quick_ratio() >= _ALIKE and (near := matcher.quick_ratio()) >= _ALIKE:
-                close.append((near, name))
-        best, found = _ALIKE, None
-        for _, name in heapq.nlargest(_CLOSELY_COMPARED, close):
-            matcher.set_seq1(name)
+        for known in [*self.targets, *self.selectors][:_MAX_NAMES]:
+            matcher.set_seq1(known)
+            if matcher.real_quick_ratio() < _MIN_SIMILARITY:
+                continue
+            if (ratio := matcher.quick_ratio()) >= _MIN_SIMILARITY:
+                close.append((ratio, known))
+        best, found = _MIN_SIMILARITY, None
+        for _, known in heapq.nlargest(_MAX_CANDIDATES, close):
+            matcher.set_seq1(known)
             if (ratio := matcher.ratio()) >= best and (found is None or ratio > best):
-                best, found = ratio, name
+                best, found = ratio, known
         return found
 
     def is_ignored(self, path: bytes) -> bool:
         """Return True if *path* below ``/upstream`` never starts a model.
 
-        The patterns are of the configuration and written for Go, whose expressions take linear
-        time; llama-swap's default takes 1.3 s for 16,000 dots here. So only the end of a long path
-        is looked at.
+        The configuration has patterns for Go, where matching takes linear time; llama-swap's
+        default pattern takes 1.3 s for 16,000 dots in Python. So only the last kilobyte of a path
+        is matched.
         """
         text = path[-_MATCHED_BYTES:].decode("utf-8", "replace")
         return any(pattern.search(text) for pattern in self._ignored)
 
 
 def _remote_names(peers: Sequence[PeerDefinition]) -> Iterable[tuple[str, PeerModel]]:
-    """Yield the bare names that only one peer offers, then all full ones."""
+    """Yield bare names that only one peer offers, then the names with the peer's id."""
     offered: dict[str, list[PeerDefinition]] = {}
     for peer in peers:
         for model in dict.fromkeys(peer.models):

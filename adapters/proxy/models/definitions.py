@@ -1,4 +1,4 @@
-"""Models, peers, selectors and profiles as clients see them. Values, made by whoever composes."""
+"""Definitions of models, peers, selectors and profiles, as the configuration gives them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class BodyFilters:
     """Changes to the JSON body of a request; see ``json_edit.Edits`` for the paths.
 
     Attributes:
-        strip: Paths that are removed.
-        set_params: Path -> value.
-        set_params_by_id: Name as requested -> as ``set_params``, applied after it.
+        strip: Paths to remove.
+        set_params: Path -> value to set.
+        set_params_by_id: Requested name -> the same as ``set_params``, applied after it.
     """
 
     strip: tuple[str, ...] = ()
@@ -29,12 +29,12 @@ NO_FILTERS = BodyFilters()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamTimeouts:
-    """How long things with an upstream may take; seconds, None is without limit.
+    """Timeouts of requests to an upstream in seconds, > 0; None means no limit.
 
     Attributes:
-        connect_s: For a connection to come about.
-        header_s: For the head of an answer.
-        stall_s: Between two pieces of an answer; a model beyond it counts as unhealthy.
+        connect_s: Until a connection is established.
+        header_s: Until the headers of a response arrive.
+        stall_s: Between two chunks of a response; a model that exceeds it is unhealthy.
     """
 
     connect_s: float | None = 30.0
@@ -44,14 +44,14 @@ class UpstreamTimeouts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What a model can do, as its configuration says.
+    """Capabilities of a model, as the configuration says.
 
     Attributes:
-        inputs: Modalities it takes.
-        outputs: Modalities it gives.
+        inputs: Modalities that it accepts.
+        outputs: Modalities that it generates.
         has_tools: It calls functions.
         is_reranker: It ranks documents.
-        context: Its context length in tokens; 0 is unknown.
+        context: Context length in tokens; 0 means unknown.
     """
 
     inputs: tuple[Modality, ...] = ()
@@ -61,30 +61,30 @@ class Capabilities:
     context: int = 0
 
 
-NO_ABILITIES = Capabilities()
+NO_CAPABILITIES = Capabilities()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelDefinition:
-    """One model, for listings and for the way of its requests.
+    """A local model: what clients see of it, and how its requests are forwarded.
 
     Attributes:
-        id: Its real name.
+        id: Name of the model in the configuration.
         aliases: Further names.
         name: Display name.
-        description: For people.
-        command: The command line, as `/running` shows it.
+        description: Description for people.
+        command: Command line, as `/running` shows it.
         proxy: Base URL of its server.
-        ttl_s: Idle limit; 0 is none.
-        use_model_name: Replaces ``model`` in requests; empty: nothing is replaced.
-        filters: Change its requests.
-        is_unlisted: Not in listings.
-        priority: In the queue; higher goes first.
-        limits: With its server.
-        sends_loading_state: Tell clients that asked for a stream that it is loading.
-        ignores_websockets: They never start it, and do not keep it up.
-        abilities: What it can do.
-        metadata: For `/v1/models`.
+        ttl_s: Idle timeout in seconds; 0 means none.
+        use_model_name: Replacement for ``model`` in requests; empty means none.
+        filters: Changes to the bodies of its requests.
+        is_unlisted: It is missing in lists of models.
+        priority: Priority of its requests in the queue; higher comes first.
+        limits: Timeouts of requests to its server.
+        sends_loading_state: Clients that ask for a stream get its loading state.
+        ignores_websockets: A websocket neither starts it nor keeps it loaded.
+        capabilities: What it can do.
+        metadata: Additional fields of its entry in `/v1/models`.
     """
 
     id: str
@@ -101,21 +101,22 @@ class ModelDefinition:
     limits: UpstreamTimeouts = UpstreamTimeouts()
     sends_loading_state: bool = False
     ignores_websockets: bool = False
-    abilities: Capabilities = NO_ABILITIES
+    capabilities: Capabilities = NO_CAPABILITIES
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerDefinition:
-    """Another server that offers models.
+    """Another server whose models can be used.
 
     Attributes:
-        id: Its name; models of it are called ``<id>/<model>``.
+        id: Name of the peer; its models have the names ``<id>/<model>``.
         url: Base URL.
-        api_key: Sent to it; None passes the client's own on, where we do not ask for keys.
-        models: What they are called there.
-        filters: Change its requests.
-        limits: With it.
+        api_key: Key that is sent to the peer; None forwards the client's key where no ``apiKeys``
+            are configured.
+        models: Names of the models at the peer.
+        filters: Changes to the bodies of its requests.
+        limits: Timeouts of requests to the peer.
     """
 
     id: str
@@ -128,18 +129,18 @@ class PeerDefinition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelectorDefinition:
-    """A name for one of several models, chosen when a request comes.
+    """A name that stands for one of several models, selected for each request.
 
     Attributes:
         id: The name.
-        strategy: ``pin``: the first. ``warm``: the first that runs. ``spillover``: the next when
-            one is busy.
+        strategy: ``pin`` selects the first target, ``warm`` the first that is loaded, ``spillover``
+            the next one when a target is busy.
         targets: Names of models, in order; at least one.
-        spillover: Requests a target takes before the next is used; >= 1.
+        spillover: Requests in flight that a target gets before the next is used; >= 1.
         name: Display name.
-        description: For people.
-        is_unlisted: Not in listings.
-        metadata: For `/v1/models`.
+        description: Description for people.
+        is_unlisted: It is missing in lists of models.
+        metadata: Additional fields of its entry in `/v1/models`.
     """
 
     id: str
@@ -154,12 +155,12 @@ class SelectorDefinition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileDefinition:
-    """Names that mean something else while the profile is active.
+    """A set of names with other meanings while the profile is active.
 
     Attributes:
-        id: Its name.
-        description: For people.
-        pins: Public name -> what it means; None: it is unknown.
+        id: Name of the profile.
+        description: Description for people.
+        pins: Requested name -> name of the model; None disables the requested name.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""Model states as clients see them, from the active states of the chart."""
+"""Public state of a model, derived from the active states of its chart."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _STATES = {  # our innermost states -> the words llama-swap's clients know
 }  # fmt: skip
 
 
-def shown_state(life: Lifecycle) -> str:
+def public_state(life: Lifecycle) -> str:
     """Return the state of *life* in the words of llama-swap's API."""
     known = _STATES.get(life.state)
     if known is not None:

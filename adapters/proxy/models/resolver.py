@@ -1,4 +1,4 @@
-"""From the name in a request to the model that answers it: profile, then selector, then model."""
+"""Resolver of model names: profile first, then selector, then model."""
 
 from __future__ import annotations
 
@@ -13,44 +13,44 @@ from .definitions import SelectorDefinition
 from .profiles import Profiles
 from .selection import Candidate, Readiness, pick_spillover, pick_warm
 
-_WARMTH: dict[str, Readiness] = {
-    "ready": "ready", "starting": "starting", "asleep": "asleep", "stopped": "cold",
-    "stopping": "going", "failed": "failed",
+_READINESS: dict[str, Readiness] = {  # by phase of the service in the scheduler
+    "ready": "ready", "starting": "starting", "asleep": "asleep", "stopped": "stopped",
+    "stopping": "stopping", "failed": "failed",
 }  # fmt: skip
 
 
 class UnknownModelError(SwapchartError):
-    """No model answers to the name.
+    """No model has the name.
 
     Attributes:
-        wanted: The name.
+        name: The name.
     """
 
-    def __init__(self, wanted: str) -> None:
-        super().__init__(f"model not found: {shown_name(wanted)}")
-        self.wanted = wanted
+    def __init__(self, name: str) -> None:
+        super().__init__(f"model not found: {shown_name(name)}")
+        self.name = name
 
 
 class NoTargetError(SwapchartError):
-    """A selector has no target that could answer now."""
+    """No target of a selector can serve a request at present."""
 
 
 class Reservation(Protocol):
-    """A place that a request takes up behind a selector."""
+    """Counts one request towards the limit of a selector's target."""
 
     def release(self) -> None:
-        """The request has ended; once."""
+        """Stop counting the request; call it once, when the request has ended."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedModel:
-    """What a request's name means at this moment.
+    """The model that serves a request.
 
     Attributes:
         target: The model.
-        selector: By which it was chosen, or None.
-        reservation: To be released when the request has ended, or None.
+        selector: Selector that selected it, or None.
+        reservation: Reservation to release when the request has ended, or None.
     """
 
     target: Target
@@ -59,7 +59,7 @@ class ResolvedModel:
 
 
 class _SpilloverReservation:
-    """One request's place behind a selector."""
+    """Reservation at a target of a selector with the strategy ``spillover``."""
 
     def __init__(self, counts: Counter[str], key: str) -> None:
         self._counts, self._key = counts, key
@@ -70,58 +70,58 @@ class _SpilloverReservation:
 
 
 class Resolver:
-    """Finds models by the names in requests.
+    """Finds the model that serves a request, by the name in the request.
 
     Attributes:
-        profiles: Which of them is active counts.
+        profiles: Profiles, of which the active one changes the meaning of names.
     """
 
-    def __init__(self, supervisor: Supervisor, catalogue: ModelCatalog, profiles: Profiles) -> None:
+    def __init__(self, supervisor: Supervisor, catalog: ModelCatalog, profiles: Profiles) -> None:
         self._supervisor = supervisor
         self._reserved: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._turns: Counter[str] = Counter()
-        self.renew(catalogue, profiles)
+        self.renew(catalog, profiles)
 
-    def renew(self, catalogue: ModelCatalog, profiles: Profiles) -> None:
-        """Find other models from now on; places behind selectors stay taken."""
-        self._catalogue, self.profiles = catalogue, profiles
-        self._plain = {name: ResolvedModel(target) for name, target in catalogue.targets.items()}
+    def renew(self, catalog: ModelCatalog, profiles: Profiles) -> None:
+        """Use the models of another configuration; reservations stay in force."""
+        self._catalog, self.profiles = catalog, profiles
+        self._plain = {name: ResolvedModel(target) for name, target in catalog.targets.items()}
 
-    def plain(self, wanted: str) -> ResolvedModel | None:
-        """Return what *wanted* means where nothing is to be chosen, else None."""
-        return None if self.profiles.pins else self._plain.get(wanted)
+    def plain(self, requested: str) -> ResolvedModel | None:
+        """Return the model called *requested* if no profile and no selector is involved."""
+        return None if self.profiles.pins else self._plain.get(requested)
 
-    def resolve(self, wanted: str) -> ResolvedModel:
-        """Return what *wanted* means; takes a place behind a selector that spills over.
+    def resolve(self, requested: str) -> ResolvedModel:
+        """Return the model for the name *requested*; reserves a target with ``spillover``.
 
         Raises:
-            UnknownModelError: Nothing, or a name that the active profile disables.
-            NoTargetError: A selector has none now.
+            UnknownModelError: The name is unknown, or disabled by the active profile.
+            NoTargetError: No target of the selector can serve a request at present.
         """
         pins = self.profiles.pins
-        name: str | None = wanted
-        if pins and wanted in pins:
-            name = pins[wanted]
+        name: str | None = requested
+        if pins and requested in pins:
+            name = pins[requested]
             if not name:
-                raise UnknownModelError(wanted)
+                raise UnknownModelError(requested)
         assert name is not None, "checked"
         plain = self._plain.get(name)
         if plain is not None:
             return plain
-        selector = self._catalogue.selectors.get(name)
+        selector = self._catalog.selectors.get(name)
         if selector is None:
-            raise UnknownModelError(wanted)
+            raise UnknownModelError(requested)
         return self._select(selector)
 
     def readiness(self, target: Target) -> Readiness:
-        """Return where the process of *target* is."""
+        """Return the readiness of *target*."""
         if isinstance(target, PeerModel):
             return "remote"
-        return _WARMTH[self._supervisor.scheduler.services[target.card.id].phase]
+        return _READINESS[self._supervisor.scheduler.services[target.definition.id].phase]
 
     def targets_of(self, selector: SelectorDefinition) -> list[Target]:
-        """Return the targets of *selector* that exist, in its order."""
-        found = (self._catalogue.targets.get(name) for name in selector.targets)
+        """Return the existing targets of *selector*, in its order."""
+        found = (self._catalog.targets.get(name) for name in selector.targets)
         return [target for target in found if target is not None]
 
     def _select(self, selector: SelectorDefinition) -> ResolvedModel:

@@ -1,4 +1,4 @@
-"""Chooses the model behind a selector. Pure: what runs comes in, a place in the list comes out.
+"""Selection policies: the index of the target that serves a request of a selector. Pure.
 
 Unlike llama-swap, a model that failed and is not tried for now
 comes last, and one that sleeps is preferred to one that has to start.
@@ -10,66 +10,68 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-#: cold: not running. going: on its way out. failed: refuses for now. remote: of a peer.
-Readiness: TypeAlias = Literal["ready", "starting", "asleep", "cold", "going", "failed", "remote"]
+#: failed: requests are rejected at present. remote: a peer's model, whose state is unknown.
+Readiness: TypeAlias = Literal[
+    "ready", "starting", "asleep", "stopped", "stopping", "failed", "remote"
+]
 
 _RUNNING = frozenset({"ready", "starting"})
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One target, at this moment.
+    """One target of a selector at one moment.
 
     Attributes:
-        warmth: Where its process is.
-        reserved: Requests that went to it by this selector and have not ended.
+        readiness: State of its service.
+        reserved: Requests of this selector that it is serving.
     """
 
-    warmth: Readiness
+    readiness: Readiness
     reserved: int = 0
 
 
 def pick_warm(candidates: Sequence[Candidate]) -> int:
-    """Return the place of the target that answers soonest; the first, if none runs.
+    """Return the index of the target that can serve soonest; the first one if none is loaded.
 
     Args:
-        candidates: In the order of the selector; at least one.
+        candidates: Targets in the order of the selector; at least one.
     """
-    for wanted in ("ready", "starting", "asleep"):
-        for place, candidate in enumerate(candidates):
-            if candidate.warmth == wanted:
-                return place
-    sound = (place for place, item in enumerate(candidates) if item.warmth != "failed")
-    return next(sound, 0)
+    for preferred in ("ready", "starting", "asleep"):
+        for index, candidate in enumerate(candidates):
+            if candidate.readiness == preferred:
+                return index
+    usable = (index for index, item in enumerate(candidates) if item.readiness != "failed")
+    return next(usable, 0)
 
 
 def pick_spillover(candidates: Sequence[Candidate], limit: int, turn: int) -> int | None:
-    """Return the place of the target that has room, or is the next to start.
+    """Return the index of the least busy loaded target, or of the next one to load.
 
     Args:
-        candidates: In the order of the selector; at least one.
-        limit: Requests a target takes before the next is used.
-        turn: Counts choices; breaks ties between equally busy ones in turn.
+        candidates: Targets in the order of the selector; at least one.
+        limit: Requests that a target gets before the next is used.
+        turn: Number of earlier selections; equally busy targets take turns by it.
 
     Returns:
-        None when all of them are on their way out or refuse.
+        The index, or None if all targets are stopping or failed.
     """
-    active = [place for place, item in enumerate(candidates) if _is_active(item)]
-    cold = [
-        place
-        for place, item in enumerate(candidates)
-        if place not in active and item.warmth in ("cold", "asleep", "remote")
+    active = [index for index, item in enumerate(candidates) if _is_active(item)]
+    idle = [
+        index
+        for index, item in enumerate(candidates)
+        if index not in active and item.readiness in ("stopped", "asleep", "remote")
     ]
     if not active:
-        return cold[0] if cold else None
-    least = min(candidates[place].reserved for place in active)
-    if least >= limit and cold:
-        return cold[0]
-    ties = [place for place in active if candidates[place].reserved == least]
+        return idle[0] if idle else None
+    least = min(candidates[index].reserved for index in active)
+    if least >= limit and idle:
+        return idle[0]
+    ties = [index for index in active if candidates[index].reserved == least]
     return ties[turn % len(ties)]
 
 
 def _is_active(item: Candidate) -> bool:
-    if item.warmth in ("going", "failed"):
+    if item.readiness in ("stopping", "failed"):
         return False
-    return item.warmth in _RUNNING or item.reserved > 0
+    return item.readiness in _RUNNING or item.reserved > 0

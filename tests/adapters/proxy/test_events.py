@@ -66,7 +66,7 @@ def test_events_begin_with_the_current_state() -> None:
         ModelDefinition(id="b", name="B"),
         ModelDefinition(
             id="a", aliases=("a2",), is_unlisted=True,
-            abilities=Capabilities(has_tools=True, context=9),
+            capabilities=Capabilities(has_tools=True, context=9),
         ),
     ]  # fmt: skip
     peer = PeerDefinition(id="p", url="http://127.0.0.1:9", models=("m",))

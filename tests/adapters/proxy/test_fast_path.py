@@ -577,7 +577,7 @@ def test_fast_path_reload_replaces_cached_limits() -> None:
             assert record.on_cancel is not None
             record.on_cancel()  # as the headers of a response do
             await wait_until_async(lambda: record.on_cancel is None)
-            assert proxy.upstreams.of_model(proxy.catalog.cards["a"]).limits == limits
+            assert proxy.upstreams.of_model(proxy.catalog.models["a"]).limits == limits
         await wait_until_async(lambda: not proxy.in_flight.open)
 
     run(main)

@@ -641,15 +641,15 @@ def test_models_endpoint_returns_records() -> None:
     cards = [
         ModelDefinition(
             id="m", aliases=("m2",), name=" M ", description=" d ",
-            abilities=Capabilities(
+            capabilities=Capabilities(
                 inputs=("text", "image"), outputs=("text",), has_tools=True, context=4096
             ),
             metadata={"own": 1, "capabilities": "lost", "type": "lost"},
         ),
         ModelDefinition(id="hidden", is_unlisted=True),
         ModelDefinition(id="plain", metadata={"capabilities": "kept"}),
-        ModelDefinition(id="ears", abilities=Capabilities(inputs=("audio",), outputs=("text",))),
-        ModelDefinition(id="rank", abilities=Capabilities(is_reranker=True)),
+        ModelDefinition(id="ears", capabilities=Capabilities(inputs=("audio",), outputs=("text",))),
+        ModelDefinition(id="rank", capabilities=Capabilities(is_reranker=True)),
     ]  # fmt: skip
     options = ProxyOptions(include_aliases=True)
     extra: dict[str, Any] = {

@@ -27,25 +27,25 @@ from swapchart.adapters.proxy.models.selection import (
 
 
 def seen(text: str) -> list[Candidate]:
-    """Read candidates such as ``ready:2 cold``."""
+    """Read candidates such as ``ready:2 stopped``."""
     items = (item.partition(":") for item in text.split())
-    return [Candidate(warmth, int(count or 0)) for warmth, _, count in items]  # type: ignore[arg-type]
+    return [Candidate(readiness, int(count or 0)) for readiness, _, count in items]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("candidates", "place"),
     [
-        ("cold cold", 0),
-        ("cold ready", 1),
+        ("stopped stopped", 0),
+        ("stopped ready", 1),
         ("ready ready", 0),
         ("starting ready", 1),
-        ("cold starting", 1),
+        ("stopped starting", 1),
         ("asleep starting", 1),
-        ("cold asleep", 1),
-        ("going cold", 0),
-        ("failed cold", 1),
+        ("stopped asleep", 1),
+        ("stopping stopped", 0),
+        ("failed stopped", 1),
         ("failed failed", 0),
-        ("failed going", 1),
+        ("failed stopping", 1),
     ],
 )
 def test_warm_selector_prefers_ready_models(candidates: str, place: int) -> None:
@@ -56,31 +56,31 @@ def test_warm_selector_prefers_ready_models(candidates: str, place: int) -> None
 @pytest.mark.parametrize(
     ("candidates", "limit", "turn", "place"),
     [
-        ("cold cold", 1, 0, 0),
-        ("ready cold", 1, 0, 0),
-        ("ready:1 cold", 1, 0, 1),
-        ("ready:1 cold", 2, 0, 0),
-        ("starting:1 cold", 1, 0, 1),
-        ("cold ready", 1, 0, 1),
-        ("cold:1 cold", 1, 0, 1),
+        ("stopped stopped", 1, 0, 0),
+        ("ready stopped", 1, 0, 0),
+        ("ready:1 stopped", 1, 0, 1),
+        ("ready:1 stopped", 2, 0, 0),
+        ("starting:1 stopped", 1, 0, 1),
+        ("stopped ready", 1, 0, 1),
+        ("stopped:1 stopped", 1, 0, 1),
         ("ready:1 ready", 2, 0, 1),
         ("ready ready", 1, 0, 0),
         ("ready ready", 1, 1, 1),
         ("ready ready", 1, 2, 0),
         ("ready:1 ready:1", 1, 0, 0),
         ("ready:1 ready:1", 1, 1, 1),
-        ("ready:3 ready:1 cold", 2, 0, 1),
-        ("ready:3 ready:2 cold", 2, 0, 2),
+        ("ready:3 ready:1 stopped", 2, 0, 1),
+        ("ready:3 ready:2 stopped", 2, 0, 2),
         ("ready:5 ready:4", 2, 0, 1),
         ("remote remote", 1, 0, 0),
         ("remote:1 remote", 1, 0, 1),
         ("ready:1 remote", 1, 0, 1),
         ("remote ready", 1, 0, 1),
-        ("going cold", 1, 0, 1),
-        ("going going", 1, 0, None),
-        ("failed going", 1, 0, None),
-        ("going:1 ready:9", 1, 0, 1),
-        ("asleep cold", 1, 0, 0),
+        ("stopping stopped", 1, 0, 1),
+        ("stopping stopping", 1, 0, None),
+        ("failed stopping", 1, 0, None),
+        ("stopping:1 ready:9", 1, 0, 1),
+        ("asleep stopped", 1, 0, 0),
     ],
 )
 def test_spillover_selector_uses_the_next_target_when_full(
@@ -90,8 +90,8 @@ def test_spillover_selector_uses_the_next_target_when_full(
     assert pick_spillover(seen(candidates), limit, turn) == place
 
 
-WARMTHS = st.sampled_from(get_args(Readiness))
-CANDIDATES = st.lists(st.builds(Candidate, WARMTHS, st.integers(0, 4)), min_size=1, max_size=5)
+READINESS = st.sampled_from(get_args(Readiness))
+CANDIDATES = st.lists(st.builds(Candidate, READINESS, st.integers(0, 4)), min_size=1, max_size=5)
 
 
 @given(CANDIDATES, st.integers(1, 3), st.integers(0, 9))
@@ -100,7 +100,7 @@ def test_spillover_selector_skips_failing_targets(
 ) -> None:
     """Whatever runs, the choice is one that can answer, and none only if there is none."""
     place = pick_spillover(candidates, limit, turn)
-    able = [item for item in candidates if item.warmth not in ("going", "failed")]
+    able = [item for item in candidates if item.readiness not in ("stopping", "failed")]
 
     if place is None:
         assert not able
