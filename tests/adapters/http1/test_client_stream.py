@@ -23,7 +23,7 @@ Run = Callable[[Main], None]
 
 @pytest.fixture(autouse=True)
 def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits for a minute."""
+    """Shorten the timeouts, which are up to a minute long."""
     monkeypatch.setattr(client_stream, "_CHECK_S", 0.05)
     monkeypatch.setattr(client_stream, "_LINGER_S", 0.2)
 

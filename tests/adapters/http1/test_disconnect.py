@@ -47,12 +47,12 @@ LEAVING = {
 def test_disconnect_is_reported_to_application_that_does_not_receive(
     server: Server, how: str
 ) -> None:
-    """Once, to the last that asked, and at once to who asks only then; to nobody if so wished."""
+    """The last callback set is called once; one set later is called at once; None removes it."""
 
     async def busy(call: Call) -> None:
         tell = call.scope["extensions"][ON_DISCONNECT]
         left = asyncio.Event()
-        tell(lambda: call.events.append("nobody listens any more"))
+        tell(lambda: call.events.append("replaced callback"))
         tell(left.set)
         call.events.append("busy")
         await left.wait()
@@ -307,7 +307,7 @@ def test_send_after_disconnect_raises(server: Server) -> None:
 
 
 def test_receive_after_response_returns_disconnect(server: Server) -> None:
-    """Whoever still listens after the answer does not listen for ever."""
+    """`receive` after the complete response returns `http.disconnect` instead of waiting."""
 
     async def answers(call: Call) -> None:
         await call.read()

@@ -559,7 +559,7 @@ def test_many_tiny_chunks_take_bounded_time(server: Server) -> None:
 
 
 def test_upload_waits_for_the_application(server: Server) -> None:
-    """A body nobody reads stops coming, and comes whole when somebody does."""
+    """A body that is not read pauses the client, and arrives completely once it is read."""
     go = asyncio.Event()
 
     async def late(call: Call) -> None:

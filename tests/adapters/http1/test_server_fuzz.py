@@ -1,4 +1,4 @@
-"""Requests nobody would write: mutated bytes, cut anywhere, against laws and a second parser.
+"""Malformed requests: mutated bytes, split anywhere, against laws and a second parser.
 
 No socket: the transport only collects what is written; the rest is real.
 """

@@ -64,7 +64,7 @@ def test_shutdown_with_idle_client_does_not_wait(where: str) -> None:
 @pytest.mark.parametrize("reads", [False, True])
 @row("C13")
 def test_shutdown_does_not_wait_for_stuck_clients(where: str, reads: bool) -> None:
-    """Endless streams, read or not, deaf applications and slow heads end with the grace period."""
+    """Endless streams, stuck applications and slow heads end with the grace period."""
     with serving(where, grace_s=0.5) as server:
 
         async def endless(call: Call) -> None:
@@ -73,13 +73,13 @@ def test_shutdown_does_not_wait_for_stuck_clients(where: str, reads: bool) -> No
                 await call.piece(bytes(100_000))
                 await asyncio.sleep(0.01)
 
-        async def deaf(call: Call) -> None:
+        async def ignores_input(call: Call) -> None:
             await asyncio.Event().wait()
 
-        server.handlers.update({"/": endless, "/deaf": deaf})
+        server.handlers.update({"/": endless, "/ignore": ignores_input})
         with server.connect() as client, server.connect() as other, server.connect() as slow:
             client.send(GET)
-            other.send(GET.replace(b"/ ", b"/deaf "))
+            other.send(GET.replace(b"/ ", b"/ignore "))
             slow.send(GET[:9])
             server.wait_call(2)
             if reads:

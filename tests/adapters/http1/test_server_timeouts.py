@@ -1,4 +1,4 @@
-"""Nobody waits for ever: the timeouts of our HTTP/1.1 server, and how it drains and stops."""
+"""Timeouts of the HTTP/1.1 server, and how it drains and stops."""
 
 from __future__ import annotations
 
@@ -303,7 +303,7 @@ def test_drain_announces_close_and_waits_briefly(server: Server) -> None:
 
 # ---- one that fails does not hold up others
 class Looked:
-    """What a hub looks after: a connection, or a response whose head waits."""
+    """Stand-in for a connection, and for a response whose head waits."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.error = error

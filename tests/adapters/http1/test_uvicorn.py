@@ -83,10 +83,10 @@ def test_connections_are_counted_by_uvicorn(server: Server) -> None:
 def test_requests_are_counted(server: Server) -> None:
     """Those that the application gets, in tasks or without; not what is refused."""
 
-    def answer(exchange: RequestCycle) -> bool:
-        exchange.take_body()
-        exchange.send_full_response(200, [], b"taken")
-        exchange.finish()
+    def answer(cycle: RequestCycle) -> bool:
+        cycle.take_body()
+        cycle.send_full_response(200, [], b"taken")
+        cycle.finish()
         return True
 
     with server.connect() as client:

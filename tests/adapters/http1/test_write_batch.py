@@ -23,7 +23,7 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-class Letter:
+class Writer:
     def __init__(self, name: str, sent: list[str]) -> None:
         self.name, self.sent = name, sent
 
@@ -34,7 +34,7 @@ class Letter:
         raise AssertionError("it did not fail")
 
 
-class Lost(Letter):
+class FailingWriter(Writer):
     has_given_up = False
 
     def send_pending(self) -> None:
@@ -63,10 +63,10 @@ async def turn() -> None:
 
 async def test_write_batch_single_write_is_sent_at_once(clock: Callable[[float], None]) -> None:
     """A lone request is not made to wait, however many came before it one by one."""
-    box, sent, loop = WriteBatch(), list[str](), asyncio.get_running_loop()
+    batch, sent, loop = WriteBatch(), list[str](), asyncio.get_running_loop()
     for number in range(5):
         clock(200.0 + number)
-        box.add(loop, Letter(str(number), sent))
+        batch.add(loop, Writer(str(number), sent))
         assert len(sent) == number + 1
 
 
@@ -74,29 +74,29 @@ async def test_write_batch_writes_of_one_turn_are_sent_together(
     clock: Callable[[float], None],
 ) -> None:
     """The first goes at once, those right behind it together; so it stays while they are many."""
-    box, sent, loop = WriteBatch(), list[str](), asyncio.get_running_loop()
+    batch, sent, loop = WriteBatch(), list[str](), asyncio.get_running_loop()
     for name in "abc":
-        box.add(loop, Letter(name, sent))
+        batch.add(loop, Writer(name, sent))
     assert sent == ["a"]
     await turn()
     assert sent == ["a", "b", "c"]
 
     clock(300.0)  # a while later: they are still taken for many, until one is alone in a turn
-    box.add(loop, Letter("d", sent))
+    batch.add(loop, Writer("d", sent))
     assert sent == ["a", "b", "c"]
     await turn()
     assert sent == ["a", "b", "c", "d"]
     clock(400.0)
-    box.add(loop, Letter("e", sent))
+    batch.add(loop, Writer("e", sent))
     assert sent[-1] == "e"
 
 
 async def test_write_batch_beyond_its_size_is_sent(clock: Callable[[float], None]) -> None:
     """In a long turn the first ones go before its end."""
-    box, sent, loop = WriteBatch(), list[str](), asyncio.get_running_loop()
+    batch, sent, loop = WriteBatch(), list[str](), asyncio.get_running_loop()
     count = 3 * write_batch._MAX_WRITERS
     for number in range(count):
-        box.add(loop, Letter(str(number), sent))
+        batch.add(loop, Writer(str(number), sent))
     assert len(sent) >= 2 * write_batch._MAX_WRITERS
     await turn()
     assert sent == [str(number) for number in range(count)]
@@ -106,12 +106,12 @@ async def test_write_batch_failing_writer_does_not_block_others(
     clock: Callable[[float], None],
 ) -> None:
     """Whatever happens to one connection, those behind it in the turn are sent."""
-    box, sent, loop = WriteBatch(), list[str](), asyncio.get_running_loop()
+    batch, sent, loop = WriteBatch(), list[str](), asyncio.get_running_loop()
     for name in "ab":
-        box.add(loop, Letter(name, sent))
-    lost = Lost("?", sent)
-    box.add(loop, lost)
-    box.add(loop, Letter("c", sent))
+        batch.add(loop, Writer(name, sent))
+    lost = FailingWriter("?", sent)
+    batch.add(loop, lost)
+    batch.add(loop, Writer("c", sent))
     await turn()
     assert sent == ["a", "b", "c"]
     assert lost.has_given_up
@@ -126,7 +126,7 @@ def waiting_connection(manager: ConnectionManager, wire: Any) -> ServerConnectio
 
     connection = ServerConnection(manager, app, loop)
     connection.connection_made(wire)
-    manager.write_batch.add(loop, Letter("somebody before", []))
+    manager.write_batch.add(loop, Writer("an earlier writer", []))
     connection.writer.write(b"one")
     assert wire.done == []
     return connection
