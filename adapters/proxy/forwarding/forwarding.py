@@ -28,8 +28,7 @@ from ...http1.client.pool import (
     UpstreamTimeout,
     field_lines,
 )
-from ...http1.headers import HeaderError, request_headers, response_headers
-from ..access.api_keys import NOT_PASSED_ON
+from ...http1.headers import HeaderError, response_headers
 from ..accounting.request_record import RequestRecord
 from ..body.errors import BadBodyError, BodyTooLargeError
 from ..context import ProxyContext
@@ -39,13 +38,12 @@ from ..request import Request, RequestAbortedError
 from ..responses import send_error
 from ..upstreams import Upstream
 from .loading_stream import LoadingStream
-from .peer_headers import peer_request_headers
 from .stream_formats import STREAM_FORMATS
+from .upstream_headers import model_request_headers, peer_request_headers
 
 log = logging.getLogger(__name__)
 
 _CACHED_HOSTS = 16  # upstreams for which the lines of one set of request headers are cached
-_NOTHING: frozenset[bytes] = frozenset()
 CLIENT_CLOSED_REQUEST = 499
 """Status of a request whose client disconnected, as in nginx."""
 
@@ -365,28 +363,17 @@ class Forwarding:
     # ---- request headers
     def _header_lines(self, upstream: Upstream) -> Headers | bytes:
         """Return the headers for *upstream*; cached as bytes for requests with the same ones."""
-        cached, body = self.request.cached_headers, self.body
-        is_complete = body is None or isinstance(body, bytes)
+        context, request, body = self.context, self.request, self.body
+        cached, is_complete = request.cached_headers, body is None or isinstance(body, bytes)
         if cached is None or not is_complete or self.is_uncompressed or self.length is not None:
-            return self._model_headers(upstream)
+            return model_request_headers(context, request, self._client_headers(), upstream)
         lines = cached.lines.get(upstream.host)
         if lines is None:
             if len(cached.lines) >= _CACHED_HOSTS:
                 cached.lines.clear()
-            lines = cached.lines[upstream.host] = field_lines(self._model_headers(upstream))
+            headers = model_request_headers(context, request, self._client_headers(), upstream)
+            lines = cached.lines[upstream.host] = field_lines(headers)
         return lines
-
-    def _model_headers(self, upstream: Upstream) -> Headers:
-        """Return the headers for the server of a local model."""
-        context, request = self.context, self.request
-        client = request.client
-        return request_headers(
-            self._client_headers(),
-            host=request.header(b"host") or upstream.host,
-            client=None if client is None else client.encode(),
-            strip=_NOTHING if context.admission.ring.is_empty else NOT_PASSED_ON,
-            trust_forwarded=context.trusts(client),
-        )
 
     def _client_headers(self) -> Headers:
         """Return the client's headers without API keys, and as the body that is sent needs them."""

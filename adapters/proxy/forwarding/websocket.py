@@ -23,8 +23,7 @@ from typing import Protocol
 from ....runtime import RequestError
 from ...http1.asgi_types import Headers, Scope
 from ...http1.client.pool import UpstreamError, UpstreamResponse
-from ...http1.headers import HeaderError, request_headers
-from ..access.api_keys import NOT_PASSED_ON
+from ...http1.headers import HeaderError
 from ..accounting.request_record import RequestRecord
 from ..context import ProxyContext
 from ..models.catalog import LocalModel
@@ -32,7 +31,7 @@ from ..models.resolver import ResolvedModel
 from ..request import Request
 from ..responses import error_value
 from ..upstreams import Upstream
-from .peer_headers import peer_request_headers
+from .upstream_headers import model_request_headers, peer_request_headers
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _REFUSAL_BYTES = 1 << 16
@@ -256,15 +255,7 @@ def _request_headers(
             strips_credentials=is_keyed, mark=proxy.admission.mark,
         )  # fmt: skip
         return [*fields, (b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
-    client = request.client
-    return request_headers(
-        headers,
-        host=request.header(b"host") or upstream.host,
-        client=None if client is None else client.encode(),
-        strip=NOT_PASSED_ON if is_keyed else frozenset(),
-        upgrade=b"websocket",
-        trust_forwarded=proxy.trusts(client),
-    )
+    return model_request_headers(proxy, request, headers, upstream, b"websocket")
 
 
 async def _refusal_of(

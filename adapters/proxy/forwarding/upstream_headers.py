@@ -1,7 +1,8 @@
-"""Request headers for a peer.
+"""Request headers for upstreams.
 
-A peer may belong to someone else, so it gets neither the client's address nor our API keys. A Via
-header with the id of this proxy lets every proxy on the way detect a loop.
+The server of a local model gets the client's headers and X-Forwarded-*. A peer may belong to
+someone else, so it gets neither the client's address nor our API keys. A Via header with the id of
+this proxy lets every proxy on the way detect a loop.
 
 Source: RFC 9110 section 7.6.3 (Via). In contrast to llama-swap, API keys of this proxy are never
 passed on, and loops are detected.
@@ -11,10 +12,43 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ...http1.asgi_types import Headers
 from ...http1.headers import request_headers
 from ..access.api_keys import CREDENTIALS, NOT_PASSED_ON
+from ..context import ProxyContext
+from ..request import Request
+from ..upstreams import Upstream
 
+_NOTHING: frozenset[bytes] = frozenset()
 _NAMED_BY_CLIENT = frozenset({b"x-real-ip"})
+
+
+def model_request_headers(
+    context: ProxyContext, request: Request, headers: Headers, upstream: Upstream,
+    upgrade: bytes | None = None,
+) -> list[tuple[bytes, bytes]]:  # fmt: skip
+    """Return the request headers for the server of a local model.
+
+    Args:
+        context: Knows which proxies in front are trusted, and whether there are API keys.
+        request: Knows Host and the client's address.
+        headers: The client's, without those that hold one of our API keys; shape (n, 2), names in
+            lower case.
+        upstream: The server.
+        upgrade: Protocol to upgrade to; None means no upgrade.
+
+    Raises:
+        HeaderError: A header cannot be forwarded.
+    """
+    client = request.client
+    return request_headers(
+        headers,
+        host=request.header(b"host") or upstream.host,
+        client=None if client is None else client.encode(),
+        strip=_NOTHING if context.admission.ring.is_empty else NOT_PASSED_ON,
+        upgrade=upgrade,
+        trust_forwarded=context.trusts(client),
+    )
 
 
 def peer_request_headers(
