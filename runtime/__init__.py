@@ -1,4 +1,14 @@
-"""Drives charts: one writer per instance; timers, hooks, supervision, scheduling."""
+"""Runtime: runs services by their charts, and decides which of them run.
+
+A `Supervisor` has a `Lifecycle` for each `ServiceSpec`. A request becomes a `QueuedRequest` of the
+pure `Scheduler`, whose decisions (grant, evict, refuse) the `Dispatcher` carries out on the
+lifecycles. Inside a lifecycle, the `LifecycleDriver` steps the chart and performs its effects:
+timers (`LifecycleTimers`), activities (`Activities`, such as probes and hooks) and decisions on
+waiting requests (`LifecycleRequests`). The `ServiceUpdater` applies new specifications.
+
+Processes and HTTP are reached through `ports` only. A `Player` runs a custom chart without
+processes; `testing` has tools for tests.
+"""
 
 from .errors import (
     ConfigError,
