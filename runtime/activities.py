@@ -113,14 +113,14 @@ class Activities:
         state = self._state
         try:
             with anyio.CancelScope(shield=True):
-                process = await state.world.launcher.start(state.spec.command, state.log)
+                process = await state.runtime.launcher.start(state.spec.command, state.log)
         except LaunchError as error:
             self._post(
                 "spawn_failed", {"permanent": error.permanent}, source=activity, cause=str(error)
             )
             return
         state.process = process
-        state.world.tasks.keep(self._reap, process)
+        state.runtime.tasks.keep(self._reap, process)
         self._post("spawned", source=activity, cause=f"pid {process.pid}")
 
     async def _reap(self, process: ProcessHandle) -> None:
@@ -145,7 +145,7 @@ class Activities:
 
     async def _probe_until_ok(self, activity: Activity, url: str) -> None:
         state = self._state
-        now = state.world.timers.now
+        now = state.runtime.timers.now
         schedule = ProbeSchedule(now())
         moved_up = anyio.Event()
 
@@ -165,7 +165,7 @@ class Activities:
 
     async def _probe_is_ok(self, activity: Activity, url: str, schedule: ProbeSchedule) -> bool:
         state = self._state
-        now, process = state.world.timers.now, state.process
+        now, process = state.runtime.timers.now, state.process
         schedule.sent(now())
         if process is not None:
             probe = await process.probe(url, timeout_s=state.spec.timings.probe)
@@ -199,11 +199,13 @@ class Activities:
         assert liveness is not None, "checked by body()"
         if process is None:
             return "no process"
-        if liveness.request is None or state.world.http is None:
+        if liveness.request is None or state.runtime.http is None:
             probe = await process.probe(liveness.url, timeout_s=liveness.timeout_s)
             return "" if probe.is_ok else probe.detail
         try:
-            status, _ = await state.world.http.call(liveness.request, timeout_s=liveness.timeout_s)
+            status, _ = await state.runtime.http.call(
+                liveness.request, timeout_s=liveness.timeout_s
+            )
         except OSError as error:
             return str(error)
         return "" if status in (liveness.request.expect or range(200, 300)) else f"status {status}"
@@ -254,7 +256,7 @@ class Activities:
     # ---- ending
     def _terminate_body(self) -> Body | None:
         state = self._state
-        state.terminated_at = state.world.timers.now()
+        state.terminated_at = state.runtime.timers.now()
         if state.process is None:
             return None
         if not state.spec.stop_argv:
@@ -270,7 +272,7 @@ class Activities:
             label=state.spec.command.label,
         )  # fmt: skip
         try:
-            ended = await state.world.launcher.run(command, state.log)
+            ended = await state.runtime.launcher.run(command, state.log)
         except Exception as error:
             problem = str(error)
             if not isinstance(error, LaunchError):
@@ -289,7 +291,7 @@ class Activities:
             grace = state.spec.timings.grace
             left = 0.0
             if state.terminated_at is not None and grace is not None:
-                left = max(state.terminated_at + grace - state.world.timers.now(), 0.0)
+                left = max(state.terminated_at + grace - state.runtime.timers.now(), 0.0)
             self._is_sweeping = True
             try:
                 with anyio.CancelScope(shield=True):

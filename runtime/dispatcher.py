@@ -55,7 +55,7 @@ class Dispatcher:
             RequestError: The request was refused.
         """
         services = self._services
-        life = services.lifecycles[name]
+        lifecycle = services.lifecycles[name]
         await anyio.lowlevel.checkpoint_if_cancelled()  # a client that left starts no service
         services.check_open()
         if name in services.retiring:
@@ -70,7 +70,7 @@ class Dispatcher:
         try:
             await waiter.wait()
         except anyio.get_cancelled_exc_class():
-            self._withdraw(request, life)
+            self._withdraw(request, lifecycle)
             raise
         except RequestError:
             if request.was_granted:
@@ -79,13 +79,13 @@ class Dispatcher:
         finally:
             del self._requests[waiter]
 
-    def _withdraw(self, request: QueuedRequest, life: Lifecycle) -> None:
+    def _withdraw(self, request: QueuedRequest, lifecycle: Lifecycle) -> None:
         if request.is_queued:
             self._decide(self._scheduler.cancel(request, self._timers.now()))
         elif request.was_granted:
-            life.withdraw(request.waiter)
+            lifecycle.withdraw(request.waiter)
             self.finished(request.service)
-            self.on_change(life)  # a service in backoff without requests may hold no resources
+            self.on_change(lifecycle)  # a service in backoff without requests may hold no resources
 
     def finished(self, name: str) -> None:
         """Report that a granted request of *name* has ended."""
@@ -96,29 +96,29 @@ class Dispatcher:
         if retiring and name in retiring and scheduler.services[name].granted == 0:
             retiring[name].released.set()
 
-    def requeue_waiters(self, life: Lifecycle, cause: str) -> None:
-        """Move the requests that wait for the start of *life* back into the queue."""
-        for waiter in life.waiters:
+    def requeue_waiters(self, lifecycle: Lifecycle, cause: str) -> None:
+        """Move the requests that wait for the start of *lifecycle* back into the queue."""
+        for waiter in lifecycle.waiters:
             request = self._requests.get(waiter)
             if request is not None:
                 self._scheduler.requeue(request)
-                life.withdraw(waiter, cause)
+                lifecycle.withdraw(waiter, cause)
 
     # ---- changes
-    def on_change(self, life: Lifecycle) -> None:
-        """Report the present phase of *life* to the scheduler."""
-        name, scheduler = life.spec.name, self._scheduler
+    def on_change(self, lifecycle: Lifecycle) -> None:
+        """Report the present phase of *lifecycle* to the scheduler."""
+        name, scheduler = lifecycle.spec.name, self._scheduler
         entry = scheduler.services.get(name)
         if entry is None:
             return
         if self._is_anything_leaving:
             self._update_policy()
         is_reopened = bool(entry.closed_reason) and (
-            life.next_spec is None or life.state in ("ready", "stuck")
+            lifecycle.next_spec is None or lifecycle.state in ("ready", "stuck")
         )
         if is_reopened:
             entry.closed_reason = ""
-        self._decide(scheduler.phase_changed(name, phase_of(life), self._timers.now()))
+        self._decide(scheduler.phase_changed(name, phase_of(lifecycle), self._timers.now()))
         if is_reopened:
             self._decide(scheduler.tick(self._timers.now()))
         self._rearm()
@@ -178,14 +178,14 @@ class Dispatcher:
         match decision:
             case Grant(request=request):
                 request.was_granted = True
-                life = lifecycles[request.service]
-                life.request(request.waiter)
+                lifecycle = lifecycles[request.service]
+                lifecycle.request(request.waiter)
                 if request.waiter.admitted is False:
-                    self.on_change(life)  # it did not start, though the scheduler counted on it
+                    self.on_change(lifecycle)  # not started, unlike the scheduler expects
             case Evict(service=service, target=target):
-                life = lifecycles[service]
-                life.evict(f"evicted for {target}")
-                self.on_change(life)  # it may have given way without a transition
+                lifecycle = lifecycles[service]
+                lifecycle.evict(f"evicted for {target}")
+                self.on_change(lifecycle)  # it may have given way without a transition
             case Refuse(request=request, error=error):
                 request.waiter.refuse(error or lifecycles[request.service].refusal_now())
             case _:

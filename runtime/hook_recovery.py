@@ -38,8 +38,8 @@ class HookRecovery:
         if service not in supervisor:
             on_done()
             return
-        life, entry = supervisor[service], supervisor.scheduler.services[service]
-        if entry.recovery_reason or not life.spec.hooks.get(_POINT):
+        lifecycle, entry = supervisor[service], supervisor.scheduler.services[service]
+        if entry.recovery_reason or not lifecycle.spec.hooks.get(_POINT):
             on_done()
             return
         log.warning("%s: running the %s hooks of a run that was killed", service, _POINT)
@@ -47,7 +47,7 @@ class HookRecovery:
 
         async def recover() -> None:
             try:
-                await _run(life, incarnation)
+                await _run(lifecycle, incarnation)
                 on_done()
             finally:
                 entry.recovery_reason = ""
@@ -56,10 +56,10 @@ class HookRecovery:
         supervisor.spawn(recover)
 
 
-async def _run(life: Lifecycle, incarnation: int) -> None:
-    hooks = life.spec.hooks[_POINT]
+async def _run(lifecycle: Lifecycle, incarnation: int) -> None:
+    hooks = lifecycle.spec.hooks[_POINT]
     context = replace(
-        life.context(_POINT), reason=_REASON, incarnation=incarnation,
-        hook_id=f"{life.spec.name}:{incarnation}:{_POINT}",
+        lifecycle.context(_POINT), reason=_REASON, incarnation=incarnation,
+        hook_id=f"{lifecycle.spec.name}:{incarnation}:{_POINT}",
     )  # fmt: skip
-    await life.hooks.run(hooks, context, [])
+    await lifecycle.hooks.run(hooks, context, [])

@@ -35,9 +35,9 @@ async def leased(
 ) -> AsyncIterator[Lease]:
     """Hold service *name* ready; see ``Supervisor.lease``."""
     await supervisor.acquire(name, priority=priority, client=client)
-    life = supervisor[name]
+    lifecycle = supervisor[name]
     try:
-        pid = life.process.pid if life.process is not None else None
-        yield Lease(name, life.spec.endpoint, pid, life.incarnation)
+        pid = lifecycle.process.pid if lifecycle.process is not None else None
+        yield Lease(name, lifecycle.spec.endpoint, pid, lifecycle.incarnation)
     finally:
         supervisor.release(name)

@@ -30,7 +30,7 @@ class Lifecycle:
     Args:
         spec: Specification of the service.
         compiled: The chart.
-        world: Shared by all lifecycles of a supervisor.
+        runtime: Shared by all lifecycles of a supervisor.
         on_change: Called after each step that changed the configuration; must not raise.
         log_to: Gets the output of the service too.
 
@@ -40,10 +40,10 @@ class Lifecycle:
     """
 
     def __init__(
-        self, spec: ServiceSpec, compiled: Compiled, world: RuntimeContext, *,
+        self, spec: ServiceSpec, compiled: Compiled, runtime: RuntimeContext, *,
         on_change: Callable[[Lifecycle], None] | None = None, log_to: LogRing | None = None,
     ) -> None:  # fmt: skip
-        self._service = ServiceState(spec, world, LogRing(spec.log_limit_bytes, forward=log_to))
+        self._service = ServiceState(spec, runtime, LogRing(spec.log_limit_bytes, forward=log_to))
         self._on_change = on_change
         self._driver = LifecycleDriver(self._service, compiled, self._report_change)
         self.unhandled = self._driver.unhandled

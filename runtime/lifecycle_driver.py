@@ -98,7 +98,7 @@ class LifecycleDriver:
             service, self.post, self.variable,
             {e.of: name for name, e in events if e.origin == "timer"},
         )  # fmt: skip
-        self.tasks = ActivityTasks(service.world.tasks, self._activity_failed)
+        self.tasks = ActivityTasks(service.runtime.tasks, self._activity_failed)
         self.requests = LifecycleRequests(service, self.stepper, self.timers)
         self.unhandled: list[tuple[Configuration, str]] = []
         self.is_stepping = False
@@ -206,7 +206,7 @@ class LifecycleDriver:
 
     def _record(self, post: _Post, source: str, after: Configuration) -> None:
         service = self._service
-        now = service.world.timers.now()
+        now = service.runtime.timers.now()
         results, service.hook_results = tuple(service.hook_results), []
         record = Transition(
             service=service.spec.name, at=now, event=post.event, cause=post.cause or service.cause,
@@ -216,7 +216,7 @@ class LifecycleDriver:
         )  # fmt: skip
         service.since = now
         log.debug("%s: %s -> %s (%s)", service.spec.name, source, after[-1], post.event)
-        service.world.notify(record)
+        service.runtime.notify(record)
         changed, self._changed = self._changed, None
         if changed is not None:
             changed.set()

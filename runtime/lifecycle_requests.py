@@ -83,7 +83,7 @@ class LifecycleRequests:
         state = self._stepper.configuration[-1]
         if state in ("tripped", "crashed"):
             deadline = self._timers.deadline("cooldown")
-            wait_s = None if deadline is None else max(deadline - service.world.timers.now(), 0.0)
+            wait_s = None if deadline is None else max(deadline - service.runtime.timers.now(), 0.0)
             why = self.last_failure or cause
             return RequestError(
                 "failed", f"{name} is not restarted for now: {why}", retry_after_s=wait_s or 1.0

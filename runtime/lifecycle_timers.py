@@ -52,7 +52,7 @@ class LifecycleTimers:
             return
         timer = self._timers.get(name)
         if timer is None:
-            timers = self._state.world.timers
+            timers = self._state.runtime.timers
             make = timers.suspend_tolerant_timer if name in _TOLERANT else timers.timer
             timer = self._timers[name] = make(partial(self._fire, name))
         if name == "stall_limit":
@@ -103,7 +103,7 @@ class LifecycleTimers:
         timings = state.spec.timings
         if name == "backoff":
             doubled = timings.backoff * 2.0 ** min(max(self._failures() - 1, 0), 30)
-            return min(doubled, timings.backoff_max) * state.world.rng.uniform(0.9, 1.1)
+            return min(doubled, timings.backoff_max) * state.runtime.rng.uniform(0.9, 1.1)
         if name == "idle_limit" and state.spec.pinned:
             return None
         if name == "drain_limit" and state.end_limit_s is not None:

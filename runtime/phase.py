@@ -6,9 +6,9 @@ from .lifecycle import Lifecycle
 from .scheduling import Phase
 
 
-def phase_of(life: Lifecycle) -> Phase:
-    """Return the phase of *life* for the scheduler."""
-    configuration, state = life.configuration, life.state
+def phase_of(lifecycle: Lifecycle) -> Phase:
+    """Return the phase of *lifecycle* for the scheduler."""
+    configuration, state = lifecycle.configuration, lifecycle.state
     if state in ("ready", "asleep"):
         return "ready" if state == "ready" else "asleep"
     if "starting" in configuration or state == "waking":
@@ -16,7 +16,7 @@ def phase_of(life: Lifecycle) -> Phase:
     if "stopping" in configuration or state == "suspending":
         return "stopping"
     if state == "backoff":
-        return "starting" if life.has_demand else "stopped"  # without demand it will not restart
+        return "starting" if lifecycle.has_demand else "stopped"  # restarts on demand only
     if state == "tripped":
-        return "reviving" if life.has_demand else "failed"
+        return "reviving" if lifecycle.has_demand else "failed"
     return "failed" if state == "shut_down" else "stopped"

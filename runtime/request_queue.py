@@ -21,7 +21,7 @@ class RequestQueue:
 
     Attributes:
         requests: Queued requests, in the order in which they are considered; the same list for
-            the life of the queue.
+            the lifetime of the queue.
     """
 
     __slots__ = ("_has_turns", "_services", "_turns", "requests")

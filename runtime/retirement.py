@@ -39,10 +39,10 @@ def with_addresses(
         retiring: Names of the services that are being removed.
     """
     leaving, wanted = {}, {}
-    for name, life in lifecycles.items():
-        now, then = life.spec.endpoint, (life.next_spec or life.spec).endpoint
+    for name, lifecycle in lifecycles.items():
+        now, then = lifecycle.spec.endpoint, (lifecycle.next_spec or lifecycle.spec).endpoint
         wanted[name] = address(then)
-        if (name in retiring or now != then) and not (life.is_quiet or life.is_final):
+        if (name in retiring or now != then) and not (lifecycle.is_quiet or lifecycle.is_final):
             leaving[name] = address(now)
     if not leaving:
         return policy

@@ -65,7 +65,7 @@ class ServiceState:
     Attributes:
         spec: Specification of the service; of its process, if there is one.
         next_spec: Specification from the next start on; None means the same.
-        world: Shared by all lifecycles of a supervisor.
+        runtime: Shared by all lifecycles of a supervisor.
         log: Output of the service and of its hooks.
         hooks: Runs the hooks of *spec*.
         process: The running process, or None.
@@ -81,8 +81,8 @@ class ServiceState:
         end_limit_s: Time in seconds after which the supervisor kills; None means no shutdown.
     """
 
-    def __init__(self, spec: ServiceSpec, world: RuntimeContext, log: LogRing) -> None:
-        self.spec, self.world, self.log = spec, world, log
+    def __init__(self, spec: ServiceSpec, runtime: RuntimeContext, log: LogRing) -> None:
+        self.spec, self.runtime, self.log = spec, runtime, log
         self.next_spec: ServiceSpec | None = None
         self.process: ProcessHandle | None = None
         self.incarnation = 0
@@ -93,7 +93,7 @@ class ServiceState:
         self.after_healthy = "none"
         self.probe_detail = ""
         self.terminated_at: float | None = None
-        self.since = world.timers.now()
+        self.since = runtime.timers.now()
         self.hooks = self._hook_runner(spec)
 
     def adopt(self, spec: ServiceSpec) -> None:
@@ -102,11 +102,11 @@ class ServiceState:
         self.hooks = self._hook_runner(spec)
 
     def _hook_runner(self, spec: ServiceSpec) -> HookRunner:
-        world = self.world
+        runtime = self.runtime
         environment = HookEnvironment(
-            launcher=world.launcher, http=world.http, command=spec.command, log=self.log
+            launcher=runtime.launcher, http=runtime.http, command=spec.command, log=self.log
         )
-        return HookRunner(environment, world.hook_limiter)
+        return HookRunner(environment, runtime.hook_limiter)
 
     def context(self, point: str) -> HookContext:
         """Return the context of the hooks of *point* at this moment."""
@@ -120,7 +120,7 @@ class ServiceState:
 
     def why_fired(self, timer: str) -> str:
         """Return the reason for the event of *timer*, in words."""
-        seconds = self.world.timers.now() - self.since
+        seconds = self.runtime.timers.now() - self.since
         match timer:
             case "start_limit" | "stall_limit":
                 probe = f"; last probe: {self.probe_detail}" if self.probe_detail else ""

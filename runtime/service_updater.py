@@ -48,32 +48,32 @@ class ServiceUpdater:
         if spec.name in lifecycles:
             raise ConfigError(spec.name, "expected a new name, found one that exists")
         self._scheduler.add(spec.name, limit=spec.concurrency_limit, is_pinned=spec.pinned)
-        life = Lifecycle(
+        lifecycle = Lifecycle(
             spec, self._compiled, self._context,
             on_change=self._dispatcher.on_change, log_to=self._log,
         )  # fmt: skip
-        lifecycles[spec.name] = life
-        return life
+        lifecycles[spec.name] = lifecycle
+        return lifecycle
 
     def update(self, spec: ServiceSpec, cause: str) -> Difference:
         """Change the service of that name into *spec*."""
-        life = self._services.lifecycles[spec.name]
+        lifecycle = self._services.lifecycles[spec.name]
         retirement = self._services.retiring.get(spec.name)
         if retirement is not None:
             retirement.successor = spec
             return "restart"
         with self._dispatcher.batch():
-            difference = compare(life.spec, spec)
-            is_other = difference != "same" or life.next_spec is not None
-            if difference == "restart" or (is_other and life.is_quiet):
-                self._dispatcher.requeue_waiters(life, cause)
-            life.update_spec(spec, cause)
+            difference = compare(lifecycle.spec, spec)
+            is_other = difference != "same" or lifecycle.next_spec is not None
+            if difference == "restart" or (is_other and lifecycle.is_quiet):
+                self._dispatcher.requeue_waiters(lifecycle, cause)
+            lifecycle.update_spec(spec, cause)
             entry = self._scheduler.add(
                 spec.name, limit=spec.concurrency_limit, is_pinned=spec.pinned
             )
             entry.closed_reason = ""
-            is_stopping = "stopping" in life.configuration and life.state != "stuck"
-            if life.next_spec is not None and is_stopping:
+            is_stopping = "stopping" in lifecycle.configuration and lifecycle.state != "stuck"
+            if lifecycle.next_spec is not None and is_stopping:
                 entry.closed_reason = f"{spec.name} stops first, since {cause}"
         return difference
 
@@ -108,7 +108,7 @@ class ServiceUpdater:
     def retire(self, name: str, cause: str) -> Retirement:
         """Begin to remove *name*."""
         services = self._services
-        life, retirement = services.lifecycles[name], services.retiring.get(name)
+        lifecycle, retirement = services.lifecycles[name], services.retiring.get(name)
         if retirement is not None:
             retirement.successor = None
             return retirement
@@ -116,17 +116,17 @@ class ServiceUpdater:
         with self._dispatcher.batch():
             for request in self._scheduler.clear(name):
                 request.waiter.refuse(services.removed(name))
-            life.retire(services.removed(name), cause)
+            lifecycle.retire(services.removed(name), cause)
         if self._scheduler.services[name].granted == 0:
             retirement.released.set()
-        self._context.tasks.start_soon(self._complete, life, retirement)
+        self._context.tasks.start_soon(self._complete, lifecycle, retirement)
         return retirement
 
-    async def _complete(self, life: Lifecycle, retirement: Retirement) -> None:
-        name = life.spec.name
+    async def _complete(self, lifecycle: Lifecycle, retirement: Retirement) -> None:
+        name = lifecycle.spec.name
         try:
-            await life.wait_for("shut_down")
-            await life.wait_activities()
+            await lifecycle.wait_for("shut_down")
+            await lifecycle.wait_activities()
             await retirement.released.wait()
             if not self._services.is_closing:  # else the end of the supervisor waits for all
                 self._replace(name, retirement.successor)

@@ -22,7 +22,8 @@ from typing import Any, Self
 
 import anyio
 
-from ..machine import Compiled, Document, lifecycle
+from ..machine import Compiled, Document
+from ..machine import lifecycle as shipped_chart
 from .dispatcher import Dispatcher
 from .errors import ConfigError, RequestError
 from .hook_recovery import HookRecovery
@@ -56,7 +57,7 @@ _KILL_S = 15.0
 
 @cache
 def _compiled() -> Compiled:
-    return Compiled(lifecycle())
+    return Compiled(shipped_chart())
 
 
 class Supervisor:
@@ -143,9 +144,9 @@ class Supervisor:
     ) -> None:
         """Stop everything, on cancellation too."""
         if self._shelter.is_broken:
-            for life in self._lifecycles.values():
-                if life.process is not None:
-                    life.process.kill()
+            for lifecycle in self._lifecycles.values():
+                if lifecycle.process is not None:
+                    lifecycle.process.kill()
         else:
             with anyio.CancelScope(shield=True):
                 await self.shutdown(self.stop_limit_s)
@@ -253,17 +254,22 @@ class Supervisor:
         This is the hot path. Return False if the request has to go through `acquire`.
         """
         try:
-            entry, life = self.scheduler.services[name], self._lifecycles[name]
+            entry, lifecycle = self.scheduler.services[name], self._lifecycles[name]
         except KeyError as error:
             raise self._services.unknown(name) from error
-        if not entry.is_open or not entry.has_room or life.is_stepping or self._services.is_closing:
+        if (
+            not entry.is_open
+            or not entry.has_room
+            or lifecycle.is_stepping
+            or self._services.is_closing
+        ):
             return False
         waiter = PendingRequest()
-        life.request(waiter)
+        lifecycle.request(waiter)
         if waiter.admitted:
             entry.granted += 1
             return True
-        life.withdraw(waiter)  # not reached as long as an entry is open only while ready
+        lifecycle.withdraw(waiter)  # not reached as long as an entry is open only while ready
         return False
 
     async def acquire(self, name: str, *, priority: int = 0, client: str = "") -> None:
@@ -273,9 +279,9 @@ class Supervisor:
 
     def release(self, name: str) -> None:
         """Release one hold of *name*, however its request ended."""
-        life = self._lifecycles.get(name)
-        if life is not None:
-            life.finish()
+        lifecycle = self._lifecycles.get(name)
+        if lifecycle is not None:
+            lifecycle.finish()
         self._dispatcher.finished(name)
         if self.idle_loader.service is not None:
             self.idle_loader.touch()
@@ -295,9 +301,9 @@ class Supervisor:
         Raises:
             RequestError: The request was refused.
         """
-        life = self._lifecycles[name]
-        if "failed" in life.configuration:
-            life.stop_nowait("asked to start")  # a stop resets a tripped breaker
+        lifecycle = self._lifecycles[name]
+        if "failed" in lifecycle.configuration:
+            lifecycle.stop_nowait("asked to start")  # a stop resets a tripped breaker
         await self.acquire(name)
         self.release(name)
 
@@ -308,20 +314,20 @@ class Supervisor:
             True once the process is gone; False if the service was still busy at its drain
             limit and is configured to refuse the stop then.
         """
-        life = self._lifecycles[name]
+        lifecycle = self._lifecycles[name]
         self._refuse_queued(name)
-        life.stop_nowait(cause)
+        lifecycle.stop_nowait(cause)
         self._dispatcher.review()
-        return await life.wait_stopped()
+        return await lifecycle.wait_stopped()
 
     async def unload_all(self, cause: str = "unloaded") -> None:
         """Stop all services, side by side."""
         lifecycles = list(self._lifecycles.values())
-        for life in lifecycles:
-            self._refuse_queued(life.spec.name)
+        for lifecycle in lifecycles:
+            self._refuse_queued(lifecycle.spec.name)
         async with anyio.create_task_group() as tasks:
-            for life in lifecycles:
-                tasks.start_soon(life.stop, cause)
+            for lifecycle in lifecycles:
+                tasks.start_soon(lifecycle.stop, cause)
 
     def _refuse_queued(self, name: str) -> None:
         for request in self.scheduler.clear(name):
@@ -338,28 +344,28 @@ class Supervisor:
     async def shutdown(self, limit_s: float | None = None) -> None:
         """Drain, run the stop hooks and terminate; after *limit_s* seconds kill the rest."""
         self.close()
-        for life in self._lifecycles.values():
-            life.end_within(limit_s)
-            life.post("shutdown", cause="shutting down")
+        for lifecycle in self._lifecycles.values():
+            lifecycle.end_within(limit_s)
+            lifecycle.post("shutdown", cause="shutting down")
         with anyio.move_on_after(math.inf if limit_s is None else limit_s) as scope:
             await self._wait_final()
         if scope.cancelled_caught:
             self.kill()
             with anyio.move_on_after(_KILL_S):
                 await self._wait_final()
-        for life in self._lifecycles.values():
-            if not life.is_final:
-                log.error("%s did not end: %s", life.spec.name, life.state)
+        for lifecycle in self._lifecycles.values():
+            if not lifecycle.is_final:
+                log.error("%s did not end: %s", lifecycle.spec.name, lifecycle.state)
 
     def kill(self, cause: str = "asked to kill") -> None:
         """Kill all processes (SIGKILL) and skip the remaining stop hooks."""
-        for life in self._lifecycles.values():
-            life.post("kill", cause=cause)
+        for lifecycle in self._lifecycles.values():
+            lifecycle.post("kill", cause=cause)
 
     async def _wait_final(self) -> None:
-        for life in list(self._lifecycles.values()):
-            await life.wait_for("shut_down")
-            await life.wait_activities()
+        for lifecycle in list(self._lifecycles.values()):
+            await lifecycle.wait_for("shut_down")
+            await lifecycle.wait_activities()
 
     # ---- transitions
     def listen(self, listener: Listener) -> Callable[[], None]:

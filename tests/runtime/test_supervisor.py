@@ -79,7 +79,7 @@ def test_services_of_the_same_name_are_refused_before_the_start() -> None:
         async with Supervisor(ScriptedLauncher(), [service("a")]) as supervisor:
             with pytest.raises(ConfigError, match="found one that exists"):
                 supervisor.add(service("a"))
-            assert [life.spec.name for life in supervisor.lifecycles()] == ["a"]
+            assert [lifecycle.spec.name for lifecycle in supervisor.lifecycles()] == ["a"]
 
     run_virtual(main)
 
@@ -188,7 +188,7 @@ def test_expedited_shutdown_kills_the_remaining_processes() -> None:
             await world.supervisor.load(name)
         await world.supervisor.shutdown(5.0)
         assert world.now == pytest.approx(5.0)
-        assert all(life.is_final for life in world.supervisor.lifecycles())
+        assert all(lifecycle.is_final for lifecycle in world.supervisor.lifecycles())
 
     launcher = run_scenario(
         scenario, service("a"), service("b"), servers={"a": ServerScript(terminate_s=None)},
@@ -219,18 +219,18 @@ def test_lifecycle_can_be_leased_without_the_scheduler() -> None:
     """Embedding programs with their own scheduler can acquire, finish and cancel."""
 
     async def scenario(world: World) -> None:
-        life = world["a"]
+        lifecycle = world["a"]
         with anyio.move_on_after(1.0):
-            await life.acquire()
-        assert life.waiting == 0
-        await life.acquire()
-        assert life.in_flight == 1
-        life.finish()
-        assert life.in_flight == 0
-        life.start()
-        await life.stop()
-        life.start()
-        await life.wait_for("ready")
+            await lifecycle.acquire()
+        assert lifecycle.waiting == 0
+        await lifecycle.acquire()
+        assert lifecycle.in_flight == 1
+        lifecycle.finish()
+        assert lifecycle.in_flight == 0
+        lifecycle.start()
+        await lifecycle.stop()
+        lifecycle.start()
+        await lifecycle.wait_for("ready")
 
     run_scenario(scenario, service("a"), servers={"a": ServerScript(healthy_s=3.0)})
 
@@ -243,10 +243,10 @@ def test_event_that_the_chart_does_not_know_is_logged_and_changes_nothing(
 
     async def main() -> None:
         async with Supervisor(ScriptedLauncher(), [service("a")]) as supervisor:
-            life = supervisor["a"]
-            life.post("healthy", waiter=waiter)
-            assert life.unhandled == [(("alive", "stopped"), "healthy")]
-            assert life.state == "stopped"
+            lifecycle = supervisor["a"]
+            lifecycle.post("healthy", waiter=waiter)
+            assert lifecycle.unhandled == [(("alive", "stopped"), "healthy")]
+            assert lifecycle.state == "stopped"
 
     run_virtual(main)
 

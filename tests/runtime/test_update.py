@@ -400,10 +400,10 @@ def test_idle_limit_moves_with_its_declaration() -> None:
         world.client("a", hold_s=0.0)
         await world.until("a", "ready")
         await world.moment()
-        life, began = world["a"], world.now
+        lifecycle, began = world["a"], world.now
         for limit, expected in ((20.0, 20.0), (None, None), (30.0, 30.0), (12.0, 12.0)):
             assert world.supervisor.update(ttl(limit)) == "live"
-            deadline = life.deadline("idle_limit")
+            deadline = lifecycle.deadline("idle_limit")
             left = None if deadline is None else deadline - anyio.current_time()
             assert left == (None if expected is None else pytest.approx(expected, abs=1e-3))
         await world.at(began + 5.0)
@@ -454,13 +454,13 @@ def test_log_and_the_history_stay() -> None:
     async def scenario(world: World) -> None:
         world.client("a", hold_s=0.0)
         await world.until("a", "ready")
-        life = world["a"]
+        lifecycle = world["a"]
         world.supervisor.update(replace(OTHER, log_limit_bytes=8))
         await world.until("a", "stopped")
         await world.supervisor.load("a")
-        assert world["a"] is life
-        assert life.log.history() == b"o\nhello\n"
-        assert life.incarnation == 2
+        assert world["a"] is lifecycle
+        assert lifecycle.log.history() == b"o\nhello\n"
+        assert lifecycle.incarnation == 2
 
     run_scenario(scenario, A, servers={"a": ServerScript(output=((0.0, b"hello\n"),))})
 
@@ -485,7 +485,12 @@ def test_apply_touches_only_what_changed() -> None:
         await world.until("c", "ready")
         await world.moment()
         assert (running.outcome, starting.outcome) == ("served", "served")
-        assert [life.spec.name for life in world.supervisor.lifecycles()] == ["a", "b", "c", "e"]
+        assert [lifecycle.spec.name for lifecycle in world.supervisor.lifecycles()] == [
+            "a",
+            "b",
+            "c",
+            "e",
+        ]
 
     run_scenario(scenario, *old, servers={"c": ServerScript(healthy_s=3.0)}, policy=together)
 

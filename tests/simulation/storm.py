@@ -197,14 +197,14 @@ class Storm:
         if name not in supervisor:
             supervisor.add(self.spec(name))
             return
-        life = supervisor[name]
+        lifecycle = supervisor[name]
         coroutines: list[Callable[[], Awaitable[object]]] = [
             lambda: supervisor.unload(name), lambda: supervisor.load(name),
             lambda: supervisor.remove(name), supervisor.unload_all,
-            lambda: life.stop("by the operator"), life.wait_stopped,
+            lambda: lifecycle.stop("by the operator"), lifecycle.wait_stopped,
         ]  # fmt: skip
         functions: list[Callable[[], object]] = [
-            lambda: life.post("kill"), lambda: life.post("sleep"), life.note_stall,
+            lambda: lifecycle.post("kill"), lambda: lifecycle.post("sleep"), lifecycle.note_stall,
             lambda: self.launcher.crash(name), lambda: self.launcher.crash(name, Exit(code=0)),
             lambda: supervisor.update(self.spec(name)), lambda: supervisor.kill(),
         ]  # fmt: skip
@@ -258,12 +258,15 @@ class Storm:
             self.check(supervisor)
         if self.open_requests:
             self.report_problem(f"{self.open_requests} requests still wait or are in flight")
-        for life in supervisor.lifecycles():
-            name, quiet = life.spec.name, ("stopped", "ready", "asleep", "tripped", "half_open")
-            if life.state not in quiet and anyio.current_time() - life.since > 200.0:
-                self.report_problem(f"{name} does not reach a state of rest: {life.state}")
+        for lifecycle in supervisor.lifecycles():
+            name, quiet = (
+                lifecycle.spec.name,
+                ("stopped", "ready", "asleep", "tripped", "half_open"),
+            )
+            if lifecycle.state not in quiet and anyio.current_time() - lifecycle.since > 200.0:
+                self.report_problem(f"{name} does not reach a state of rest: {lifecycle.state}")
             entry = supervisor.scheduler.services[name]
-            if entry.granted or life.in_flight or life.waiting:
+            if entry.granted or lifecycle.in_flight or lifecycle.waiting:
                 self.report_problem(f"{name}: counters are not zero")
         if supervisor.scheduler.queue or supervisor.scheduler.swaps:
             self.report_problem("the queue is not empty")
@@ -273,35 +276,37 @@ class Storm:
         source, target = transition.source, transition.target
         self.record(f"{transition.service} {source} {transition.event} {target}")
         active = [
-            life.spec.name
-            for life in supervisor.lifecycles()
-            if phase_of(life) in ("starting", "ready") and life.state != "backoff"
+            lifecycle.spec.name
+            for lifecycle in supervisor.lifecycles()
+            if phase_of(lifecycle) in ("starting", "ready") and lifecycle.state != "backoff"
         ]
         for name in active:
             others = self.policy(name, frozenset(active) - {name})
             if others:
                 self.report_problem(f"{name} and {', '.join(sorted(others))} are up together")
-        self.lifecycles += [life for life in supervisor.lifecycles() if life not in self.lifecycles]
+        self.lifecycles += [
+            lifecycle for lifecycle in supervisor.lifecycles() if lifecycle not in self.lifecycles
+        ]
 
     def check(self, supervisor: Supervisor) -> None:
         """Check the invariants that hold between steps."""
-        for life in supervisor.lifecycles():
-            entry = supervisor.scheduler.services[life.spec.name]
-            if entry.phase != phase_of(life):
-                self.report_problem(f"{entry.name}: phase {entry.phase} in state {life.state}")
-            if not life.is_final and entry.granted < life.waiting + life.in_flight:
+        for lifecycle in supervisor.lifecycles():
+            entry = supervisor.scheduler.services[lifecycle.spec.name]
+            if entry.phase != phase_of(lifecycle):
+                self.report_problem(f"{entry.name}: phase {entry.phase} in state {lifecycle.state}")
+            if not lifecycle.is_final and entry.granted < lifecycle.waiting + lifecycle.in_flight:
                 self.report_problem(f"{entry.name}: {entry.granted} granted, but more requests")
 
     def check_end(self) -> None:
         """Check the invariants that hold after the shutdown."""
         if self.open_requests:
             self.report_problem(f"{self.open_requests} requests never ended")
-        for life in self.lifecycles:
-            for configuration, event in life.unhandled:
+        for lifecycle in self.lifecycles:
+            for configuration, event in lifecycle.unhandled:
                 state = configuration[-1]
-                self.report_problem(f"{life.spec.name}: {event} is unhandled in {state}")
-            if life.waiting:
-                self.report_problem(f"{life.spec.name}: a request waits forever")
+                self.report_problem(f"{lifecycle.spec.name}: {event} is unhandled in {state}")
+            if lifecycle.waiting:
+                self.report_problem(f"{lifecycle.spec.name}: a request waits forever")
         try:
             self.launcher.assert_ended()
         except AssertionError as error:

@@ -62,7 +62,7 @@ def test_ten_thousand_services_run_and_stop() -> None:
                     pass
                 await supervisor.unload(spec.name)
             assert supervisor.scheduler.running() == frozenset()
-            assert all(life.state == "stopped" for life in supervisor.lifecycles())
+            assert all(lifecycle.state == "stopped" for lifecycle in supervisor.lifecycles())
 
     run_virtual(main, seed=39)
 

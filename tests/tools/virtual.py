@@ -159,13 +159,15 @@ class World:
 
     def assert_consistent(self) -> None:
         """Check the invariants that hold between steps."""
-        for life in self.supervisor.lifecycles():
-            name = life.spec.name
-            assert life.unhandled == [], name
+        for lifecycle in self.supervisor.lifecycles():
+            name = lifecycle.spec.name
+            assert lifecycle.unhandled == [], name
             entry = self.supervisor.scheduler.services[name]
-            assert entry.phase == phase_of(life), f"{name}: {entry.phase} is not {life.state}"
-            if not life.is_final:  # its counters do not change any more
-                assert entry.granted >= life.waiting + life.in_flight, name
+            assert entry.phase == phase_of(lifecycle), (
+                f"{name}: {entry.phase} is not {lifecycle.state}"
+            )
+            if not lifecycle.is_final:  # its counters do not change any more
+                assert entry.granted >= lifecycle.waiting + lifecycle.in_flight, name
         self.launcher.assert_sound()
 
 
@@ -209,9 +211,9 @@ def run_scenario(
                 finally:
                     for client in world.clients:
                         client.finish()
-        for life in lifecycles:
-            assert life.unhandled == [], life.spec.name
-            assert life.waiting == 0, life.spec.name
+        for lifecycle in lifecycles:
+            assert lifecycle.unhandled == [], lifecycle.spec.name
+            assert lifecycle.waiting == 0, lifecycle.spec.name
         if expects_end:
             launcher.assert_ended()
 
