@@ -1,7 +1,7 @@
-"""Passes events to whoever listens: each listener has a bounded queue and can delay nobody.
+"""Event bus: publishes events to subscribers, each with a bounded queue.
 
-Unlike llama-swap's, events are numbered, and a listener that
-lost some is told so and given the whole state again.
+A slow subscriber delays neither the publisher nor other subscribers. In contrast to llama-swap,
+events are numbered, and a subscriber that lost events gets a notice and the complete state again.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ _TAKEN_BYTES = 1 << 16
 
 
 def format_sse(number: int, kind: str, value: object) -> bytes:
-    """Return one server-sent event; its data is JSON that holds JSON, as llama-swap's does."""
+    """Return a server-sent event; its data is JSON in a JSON string, as llama-swap sends it."""
     inner = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=to_builtins)
     outer = json.dumps({"type": kind, "data": inner}, ensure_ascii=False, separators=(",", ":"))
     return f"id:{number}\nevent:message\ndata:{outer}\n\n".encode()
 
 
-#: (kind, value) -> the value as one listener may see it; None: it may not.
+#: (kind, value) -> the value as one subscriber may see it; None means it may not see the event.
 Shape: TypeAlias = Callable[[str, Any], Any]
 
 
 class Subscription:
-    """What one listener has still to get.
+    """Queue of one subscriber.
 
     Attributes:
-        shape: Limits what it gets; None: it gets everything.
-        lost: Events that were dropped since somebody looked; set it back to 0.
+        shape: Restricts the events; None means no restriction.
+        lost: Number of dropped events; the subscriber sets it back to 0.
     """
 
     def __init__(self, numbers: Callable[[], int], shape: Shape | None = None) -> None:
@@ -49,11 +49,11 @@ class Subscription:
         self.lost = 0
 
     def put(self, kind: str, value: object) -> None:
-        """Add an event for this listener alone, for which there is always room."""
+        """Add an event for this subscriber alone, even if its queue is full."""
         self._add(self.framed(kind, value))
 
     def framed(self, kind: str, value: object) -> bytes:
-        """Return an event as this listener may see it; empty when it may not."""
+        """Return an event as this subscriber may see it; empty if it may not."""
         if self.shape is not None:
             value = self.shape(kind, value)
             if value is None:
@@ -61,7 +61,7 @@ class Subscription:
         return format_sse(self._numbers(), kind, value)
 
     def offer(self, data: bytes) -> None:
-        """Add a whole frame, or count it as lost when there is no room."""
+        """Add a formatted event, or count it as lost if the queue is full."""
         if len(self._waiting) >= _WAITING_MAX or self._size > _WAITING_BYTES:
             self.lost += 1
         else:
@@ -76,17 +76,17 @@ class Subscription:
 
     @property
     def is_empty(self) -> bool:
-        """Return True if nothing is left to take."""
+        """True if the queue is empty."""
         return not self._waiting
 
     async def wait_room(self) -> None:
-        """Wait until little is left to get, for a sender that can wait."""
+        """Wait until the queue is short, for a publisher that can wait."""
         while self._size > _TAKEN_BYTES:
             self._room.clear()
             await self._room.wait()
 
     async def take(self, limit_s: float) -> bytes:
-        """Wait for events and return some 64 KiB of them; empty when none came in *limit_s*."""
+        """Wait up to *limit_s* seconds for events; return about 64 KiB of them, or none."""
         if not self._waiting and not self.lost:
             self._wake.clear()
             try:
@@ -105,36 +105,36 @@ class Subscription:
 
 
 class EventBus:
-    """All listeners of a proxy."""
+    """All subscriptions of a proxy."""
 
     def __init__(self) -> None:
-        self._feeds: set[Subscription] = set()
+        self._subscriptions: set[Subscription] = set()
         self._numbers = itertools.count(1)
 
     @property
     def is_heard(self) -> bool:
-        """Tell whether anybody listens; if not, nothing need be put together."""
-        return bool(self._feeds)
+        """True if there are subscribers; if not, events need not be built."""
+        return bool(self._subscriptions)
 
     def open(self, shape: Shape | None = None) -> Subscription:
-        """Begin to listen, to what *shape* leaves of each event; pair with `close`."""
-        feed = Subscription(self._number, shape)
-        self._feeds.add(feed)
-        return feed
+        """Subscribe, with *shape* as restriction; pair with `close`."""
+        subscription = Subscription(self._number, shape)
+        self._subscriptions.add(subscription)
+        return subscription
 
-    def close(self, feed: Subscription) -> None:
-        """Listen no longer."""
-        self._feeds.discard(feed)
+    def close(self, subscription: Subscription) -> None:
+        """Unsubscribe."""
+        self._subscriptions.discard(subscription)
 
     def publish(self, kind: str, value: Any) -> None:
-        """Tell everybody."""
-        if self._feeds:
+        """Publish an event to all subscribers."""
+        if self._subscriptions:
             data = format_sse(self._number(), kind, value)
-            for feed in self._feeds:
-                if feed.shape is None:
-                    feed.offer(data)
+            for subscription in self._subscriptions:
+                if subscription.shape is None:
+                    subscription.offer(data)
                 else:
-                    feed.offer(feed.framed(kind, value))
+                    subscription.offer(subscription.framed(kind, value))
 
     def _number(self) -> int:
         return next(self._numbers)

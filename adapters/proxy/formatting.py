@@ -1,4 +1,4 @@
-"""Fields and times as they are shown: to people, so without secrets."""
+"""Headers and times for display: secrets are redacted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SECRET = frozenset(
 
 
 def shown_headers(headers: Headers) -> dict[str, str]:
-    """Return the first value of each field, names as HTTP/1.1 usually writes them."""
+    """Return the first value of each header; names in the usual capitalization of HTTP/1.1."""
     found: dict[str, str] = {}
     for name, value in headers:
         text = REDACTED if name in _SECRET else value.decode("latin-1")
@@ -29,5 +29,5 @@ def shown_time(at: float) -> str:
     return text.replace("+00:00", "Z")
 
 
-#: Stands for a secret where fields are shown.
+#: Replaces the value of a secret header.
 REDACTED = "[REDACTED]"

@@ -1,4 +1,4 @@
-"""Histogram of durations, cumulative as Prometheus wants it."""
+"""Histogram of durations for Prometheus."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ class Histogram:
     """Counts of values in buckets.
 
     Attributes:
-        limits: Upper ends of the buckets, in seconds, without the last, which has none.
-        counts: Values in each bucket, one more than limits.
+        limits: Upper bounds of the buckets in seconds, ascending; the last bucket has none.
+        counts: Number of values in each bucket; one more than *limits*.
         total: Sum of all values.
     """
 
@@ -28,7 +28,7 @@ class Histogram:
         self.total += value
 
     def buckets(self) -> list[tuple[str, float]]:
-        """Return (upper end, values up to it), as Prometheus has them."""
+        """Return (upper bound, values up to it) for each bucket, as Prometheus expects them."""
         found, so_far = [], 0
         for limit, count in zip((*self.limits, None), self.counts, strict=True):
             so_far += count

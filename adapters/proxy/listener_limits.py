@@ -1,7 +1,7 @@
-"""Clients that listen without an end (events, logs): how many there may be.
+"""Limits on the number of clients that stream events and logs.
 
-Each takes a connection, some tasks and what it has not read yet. Their number is bounded for each
-key and in all, so that nobody can fill the memory by opening many and reading none.
+Each of them takes a connection, some tasks and a buffer. Their number is limited in total and for
+each API key, so that many clients that read nothing cannot exhaust the memory.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _RETRY_S = 5.0
 
 
 class ListenerLimits:
-    """Counts the clients that listen.
+    """Counts the clients that stream events and logs.
 
     Args:
-        limit: Most at a time; >= 1.
-        per_key: Most at a time with the same key, where there are keys; >= 1.
+        limit: Maximum at a time; >= 1.
+        per_key: Maximum at a time for one API key, where keys are configured; >= 1.
     """
 
     def __init__(self, limit: int, per_key: int) -> None:
@@ -33,15 +33,15 @@ class ListenerLimits:
         return self._count.total()
 
     def limit_to(self, limit: int, per_key: int) -> None:
-        """Let in so many from now on; those that listen stay."""
+        """Set new limits; clients that are connected stay so."""
         self._limit, self._per_key = limit, per_key
 
     @contextmanager
     def entered(self, client: str) -> Iterator[bool]:
-        """Count one more while the block lasts; False when there are too many, and none is counted.
+        """Count a client for the block; yield False, without counting it, if there are too many.
 
         Args:
-            client: Tells the holders of keys apart; empty: no keys are needed.
+            client: Identifies the API key; empty if no key is needed.
         """
         if len(self) >= self._limit or (client and self._count[client] >= self._per_key):
             yield False
@@ -56,7 +56,7 @@ class ListenerLimits:
 
 
 async def send_too_many(request: Request, send: Send) -> None:
-    """Refuse one more listener."""
+    """Reject a client that exceeds a limit."""
     message = (
         "too many clients listen to events and logs: close some, or raise `listeners.limit` "
         "or `listeners.perKey`"

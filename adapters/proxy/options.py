@@ -1,4 +1,4 @@
-"""How the proxy behaves towards its clients, whatever models it serves. A value."""
+"""Options of the proxy towards its clients, independent of the models. A value."""
 
 from __future__ import annotations
 
@@ -11,33 +11,32 @@ from typing import Literal, TypeAlias
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProxyOptions:
-    """What the composition root decides.
+    """Options that the composition root sets.
 
     Attributes:
-        keys: Empty: everything is open.
+        keys: API keys; empty means that no key is needed.
         allowed_origins: Web pages that may use the API from a browser, besides those of this
             machine and our own: ``https://chat.example.org``; ``*`` in it matches anything.
-        allowed_hosts: Further values of Host that are ours on a loopback address.
-        check_host: Refuse foreign values of Host (DNS rebinding). None: on connections that come
-            in at a loopback address.
-        trusted_proxies: Addresses and networks whose X-Forwarded-* fields cross.
-        json_limit_bytes: Largest body that is read whole.
-        body_budget_bytes: All bodies that are read whole take so much memory together.
-        body_wait_s: How long one may wait for its part of that.
-        form_limit_bytes: Largest body of a form, which is passed on as it comes.
-        form_head_bytes: So much of a form may come before its ``model``; it is kept on disk
-            beyond a megabyte.
-        loading_tick_s: Between two signs of life while a model loads, to a client that asked
-            for a stream and for this.
-        heartbeat_s: Between two comments in an event stream with nothing to say.
-        listeners: Clients that may listen to events and logs at a time; >= 1.
-        listeners_per_key: Those of one key, where keys are configured; >= 1.
-        capture_bytes: Room for captured requests and answers, in memory; 0: none are captured.
-        session_headers: Header fields that name a client's session; for the UI.
-        include_aliases: List aliases as models of their own.
-        performance_every_s: Between two samples of the machine; None: never.
-        ui_root: Folder of the web UI; None: there is none.
-        instance_id: Tells this proxy from others when they call each other in a circle.
+        allowed_hosts: Further values of Host that are accepted on a loopback address.
+        check_host: Reject unknown values of Host (DNS rebinding). None means on connections to a
+            loopback address.
+        trusted_proxies: Addresses and networks whose X-Forwarded-* headers are passed on.
+        json_limit_bytes: Largest body that is read completely.
+        body_budget_bytes: Memory for all bodies that are read completely.
+        body_wait_s: Longest wait of a body for its part of that memory, in seconds.
+        form_limit_bytes: Largest body of a form, which is streamed.
+        form_head_bytes: Longest part of a form before its ``model``; more than 1 MiB of it is kept
+            on disk.
+        loading_tick_s: Interval of keep-alive events while a model loads, in seconds.
+        heartbeat_s: Interval of comments in an idle event stream, in seconds.
+        listeners: Maximum number of clients that stream events and logs at once; >= 1.
+        listeners_per_key: The same for one API key, where keys are configured; >= 1.
+        capture_bytes: Memory for captured requests and responses; 0 disables captures.
+        session_headers: Names of headers that identify a client's session; for the UI.
+        include_aliases: List aliases as separate models.
+        performance_every_s: Interval of samples of the machine, in seconds; None disables them.
+        ui_root: Folder of the web UI; None disables it.
+        instance_id: Identifies this proxy in Via headers, to detect loops of peers.
         version: Shown by ``/api/version``.
         commit: Likewise.
         build_date: Likewise.
@@ -102,14 +101,14 @@ _HASH = re.compile(r"sha256:[0-9A-Fa-f]{64}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKey:
-    """One key.
+    """One API key.
 
     Attributes:
         key: The key itself, or ``sha256:`` and the 64 hexadecimal digits of its hash.
-        scopes: ``infer``: ask models; ``admin``: everything else. None means both, and ``infer``
-            alone for a key with *models*.
-        models: Names or patterns of the models it is good for, as requests name them or by their
-            ids; ``*`` in one is anything. None is all.
+        scopes: ``infer`` for requests to models, ``admin`` for everything else. None means both, or
+            only ``infer`` for a key with *models*.
+        models: Names or patterns of the models it may use, as requests name them or by their ids;
+            ``*`` matches anything. None means all models.
     """
 
     key: str = field(repr=False)
@@ -117,7 +116,7 @@ class ApiKey:
     models: tuple[str, ...] | None = None
 
     def access(self, client: str) -> Access:
-        """Return what the holder of the key may do, under the name *client*."""
+        """Return what the key allows to *client*, a name for its holder."""
         default = _EVERY_SCOPE if self.models is None else _INFER_ONLY
         return Access(default if self.scopes is None else self.scopes, self.models, client)
 
@@ -135,7 +134,7 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What a request may do.
+    """What a request is allowed to do.
 
     Attributes:
         scopes: See `ApiKey`.
@@ -160,5 +159,5 @@ class Access:
         )  # fmt: skip
 
 
-#: What everybody may do where no keys are configured.
+#: What all requests may do if no keys are configured.
 EVERYTHING = Access()

@@ -1,7 +1,7 @@
-"""Answers of our own: JSON, text, and errors in the shape that OpenAI's clients expect.
+"""Responses of the proxy itself: JSON, text, and errors in the shape that OpenAI clients expect.
 
-Unlike llama-swap, ``src`` says swapchart, and a failed
-upstream gets the same envelope as everything else.
+In contrast to llama-swap, ``src`` is ``swapchart``, and a failure of an upstream has the same shape
+as any other error.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .request import Request
 JSON_TYPE = b"application/json"
 _LARGE_BYTES = 1 << 18  # larger responses are sent in pieces, as fast as they are read
 _PIECE_BYTES = 1 << 16
-_LARGE_IN_ALL = 64 << 20  # bytes of large responses that clients have not read yet
+_LARGE_TOTAL_BYTES = 64 << 20  # of large responses that clients have not read yet
 _TYPES = {
     401: ("authentication_error", "unauthorized"),
     403: ("authentication_error", "forbidden"),
@@ -42,7 +42,7 @@ async def send_bytes(
     content_type: bytes,
     headers: Iterable[tuple[bytes, bytes]] = (),
 ) -> None:
-    """Send one whole answer."""
+    """Send a complete response."""
     fields: Headers = [
         (b"content-type", content_type),
         (b"content-length", str(len(body)).encode()),
@@ -57,7 +57,7 @@ async def send_bytes(
 
 
 async def send_parts(send: Send, parts: Sequence[bytes], content_type: bytes) -> None:
-    """Send one whole response, whose body is never joined."""
+    """Send a complete response without joining the parts of its body."""
     fields: Headers = [
         (b"content-type", content_type),
         (b"content-length", str(sum(map(len, parts))).encode()),
@@ -70,18 +70,18 @@ async def send_parts(send: Send, parts: Sequence[bytes], content_type: bytes) ->
 
 
 class _Outstanding:
-    """Large responses that their clients have not read yet, of all proxies in this process.
+    """Large responses that clients have not read yet, of all proxies in this process.
 
     Attributes:
-        size: All of them together; bytes.
+        size: Their total size in bytes.
     """
 
     size = 0
 
 
 async def _send_large(send: Send, status: int, fields: Headers, body: bytes) -> None:
-    """Send *body* as fast as it is read, or refuse when too much is on its way to slow clients."""
-    if _Outstanding.size and _Outstanding.size + len(body) > _LARGE_IN_ALL:
+    """Send *body* as fast as it is read; 503 if slow clients have too much left to read."""
+    if _Outstanding.size and _Outstanding.size + len(body) > _LARGE_TOTAL_BYTES:
         value = error_value(503, "too many large responses are on their way to slow clients")
         await send_json(send, value, 503, [(b"retry-after", b"5")])
         return
@@ -118,7 +118,7 @@ def error_value(
     status: int, message: str, *, code: str | None = None, details: Mapping[str, Any] | None = None,
     is_anthropic: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
-    """Build the error envelope; *is_anthropic* adds what that API's clients look for."""
+    """Return the body of an error; *is_anthropic* adds the member that that API's clients need."""
     if status in _TYPES:
         kind, default = _TYPES[status]
     elif 400 <= status < 500:
@@ -132,7 +132,7 @@ def error_value(
 
 
 def is_anthropic(path: str) -> bool:
-    """Tell whether clients of *path* speak Anthropic's dialect."""
+    """Return True if *path* belongs to Anthropic's API."""
     return path.startswith(("/v1/messages", "/v/messages"))
 
 
@@ -141,17 +141,17 @@ async def send_error(
     retry_after_s: float | None = None, details: Mapping[str, Any] | None = None,
     headers: Iterable[tuple[bytes, bytes]] = (),
 ) -> None:  # fmt: skip
-    """Send an error: JSON, or text or HTML where the request's Accept field asks for that.
+    """Send an error as JSON, or as text or HTML if the request's Accept header asks for that.
 
     Args:
-        request: What is answered.
-        send: Where to.
+        request: The request that failed.
+        send: Sends ASGI messages.
         status: HTTP status, 4xx or 5xx.
         message: For a person: where, what was expected, what was found.
-        code: Machine-readable reason; by default the one of the status.
+        code: Machine-readable reason; None means the default of the status.
         retry_after_s: Sent as Retry-After, rounded up to whole seconds.
         details: Further members of the error object.
-        headers: Further fields.
+        headers: Further headers.
     """
     extra = [*headers]
     if retry_after_s is not None:

@@ -87,22 +87,22 @@ class UpstreamRegistry:
             and (peers[name].url, peers[name].limits) == (upstream.endpoint, upstream.limits)
         }  # fmt: skip
 
-    def of_model(self, card: ModelDefinition) -> Upstream:
-        """Return the upstream of a local model; *card* may be from an earlier configuration."""
-        endpoint = self._supervisor[card.id].spec.endpoint
-        upstream = self._of_models.get(card.id)
+    def of_model(self, definition: ModelDefinition) -> Upstream:
+        """Return the upstream of a local model; *definition* may be an earlier one."""
+        endpoint = self._supervisor[definition.id].spec.endpoint
+        upstream = self._of_models.get(definition.id)
         if upstream is None or upstream.endpoint != endpoint:
             if upstream is not None:
-                self._retire(card.id, upstream)
-            limits = self._models.get(card.id, card).limits
-            upstream = self._of_models[card.id] = Upstream(endpoint, limits)
+                self._retire(definition.id, upstream)
+            limits = self._models.get(definition.id, definition).limits
+            upstream = self._of_models[definition.id] = Upstream(endpoint, limits)
         return upstream
 
-    def of_peer(self, card: PeerDefinition) -> Upstream:
+    def of_peer(self, definition: PeerDefinition) -> Upstream:
         """Return the upstream of a peer."""
-        upstream = self._of_peers.get(card.id)
+        upstream = self._of_peers.get(definition.id)
         if upstream is None:
-            upstream = self._of_peers[card.id] = Upstream(card.url, card.limits)
+            upstream = self._of_peers[definition.id] = Upstream(definition.url, definition.limits)
         return upstream
 
     def _retire(self, name: str, upstream: Upstream) -> None:

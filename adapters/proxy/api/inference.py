@@ -29,7 +29,7 @@ from ..forwarding.forwarding import Forwarding
 from ..models.catalog import Target
 from ..models.resolver import NoTargetError, ResolvedModel, UnknownModelError
 from ..request import Request, target_of
-from ..responses import send_error, send_unknown_model
+from ..responses import send_error, send_model_forbidden, send_unknown_model
 
 _AT_ONCE_BYTES = 1 << 16  # a larger body is scanned in steps, so as not to block the event loop
 _SHORT_BYTES = 1 << 20  # msgspec decodes as much in at most 1.5 ms
@@ -100,8 +100,7 @@ async def find(
     if not request.access.allows_model(wanted, target.requested_name, target.id):
         if resolved.reservation is not None:
             resolved.reservation.release()
-        message = f"forbidden: this API key is not good for {shown_name(wanted)}"
-        await send_error(request, send, 403, message)
+        await send_model_forbidden(request, send, wanted)
         return None
     return resolved
 

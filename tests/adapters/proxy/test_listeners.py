@@ -106,7 +106,7 @@ def test_log_pieces_equal_the_history() -> None:
 
 def test_large_responses_on_their_way_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond a total of what clients have not read, a large response is refused with 503."""
-    monkeypatch.setattr(responses, "_LARGE_IN_ALL", 1 << 20)
+    monkeypatch.setattr(responses, "_LARGE_TOTAL_BYTES", 1 << 20)
     body = b"x" * (700 << 10)
 
     async def main() -> None:
