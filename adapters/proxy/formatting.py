@@ -14,7 +14,7 @@ _SECRET = frozenset(
 )  # fmt: skip
 
 
-def shown_headers(headers: Headers) -> dict[str, str]:
+def redacted_headers(headers: Headers) -> dict[str, str]:
     """Return the first value of each header; names in the usual capitalization of HTTP/1.1."""
     found: dict[str, str] = {}
     for name, value in headers:
@@ -23,7 +23,7 @@ def shown_headers(headers: Headers) -> dict[str, str]:
     return found
 
 
-def shown_time(at: float) -> str:
+def rfc3339(at: float) -> str:
     """Return *at*, in seconds since 1970, as RFC 3339 in UTC, to the millisecond."""
     text = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
     return text.replace("+00:00", "Z")

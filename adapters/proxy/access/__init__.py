@@ -1,6 +1,6 @@
-"""Admission: may this request in?
+"""Admission control: which requests are admitted, and what they may see.
 
-`AdmissionControl` decides from headers alone: `api_keys` finds the key and its rights, `origins`
-judges Host and Origin. `header_cache` keeps decisions until the configuration changes;
-`visible_models` filters what a key for some models may see.
+`AdmissionControl` decides by the headers alone: `ApiKeys` finds the key and its rights, `HostCheck`
+and `OriginCheck` check Host and Origin. `HeaderCache` keeps decisions until the configuration
+changes; a `View` holds the models that a key may see.
 """

@@ -1,11 +1,9 @@
-"""Who may do what: API keys, their scopes, and the models they are good for.
+"""API keys, their scopes and their models.
 
-A request may carry its key as ``Authorization: Bearer``, as the password of ``Authorization:
-Basic`` or as ``x-api-key``, because its clients do. A key is looked up by its hash, which nobody
-can steer: the time an answer takes tells nothing of how much of a key was right.
-
-Unlike llama-swap, which tries one credential only, the first
-that is valid counts, keys can be limited, and none is ever passed on.
+A request carries its key as ``Authorization: Bearer``, as the password of ``Authorization: Basic``
+or as ``x-api-key``. A key is looked up by its hash, so that the response time does not depend on
+how much of a guessed key is right. Unlike llama-swap, which tries one credential, the first valid
+one counts, keys can be limited, and none is forwarded.
 """
 
 from __future__ import annotations
@@ -21,11 +19,11 @@ from ...http1.asgi_types import Headers
 from ..formatting import REDACTED
 from ..options import Access, ApiKey
 
-#: Fields, in lower case, that carry credentials; none crosses once we have consumed them.
+#: Names of headers that carry credentials, in lower case.
 CREDENTIALS = frozenset({b"authorization", b"proxy-authorization", b"x-api-key"})
 
-#: Fields, in lower case, that make some servers take a request for another method or path than the
-#: one that was allowed here.
+#: Names of headers, in lower case, by which some servers override the method or the path of a
+#: request, which admission has checked.
 _OVERRIDES = frozenset(
     {
         b"x-http-method-override", b"x-http-method", b"x-method-override",
@@ -33,23 +31,23 @@ _OVERRIDES = frozenset(
     }
 )  # fmt: skip
 
-#: Fields that never cross where keys are configured.
-NOT_PASSED_ON = CREDENTIALS | _OVERRIDES
+#: Names of headers that are not forwarded where keys are configured.
+NOT_FORWARDED = CREDENTIALS | _OVERRIDES
 
-_TRIED = 8  # credentials of one request; no client sends more, and each is a guess
+_MAX_CREDENTIALS = 8  # credentials that are tried for one request, so that it has few guesses
 _SPLIT = bytes.maketrans(b";,&?", b"    ")
 _SPLIT_FINE = bytes.maketrans(b";,&?\"':{}", b" " * 9)
 _SPLIT_FINEST = bytes.maketrans(b";,&?\"':{}=", b" " * 10)
-_PLAIN = string.ascii_letters.encode() + string.digits.encode() + b"-._~/"  # nothing splits there
+_PLAIN = string.ascii_letters.encode() + string.digits.encode() + b"-._~/"  # no separators
 _QUOTES = b"\"'"
-_LONGEST_BYTES = 512  # of a part of a field or query that is compared with our keys
+_LONGEST_BYTES = 512  # of a part of a header or query that is compared with the keys
 
 
 class ApiKeys:
     """All keys of a configuration.
 
     Attributes:
-        is_empty: No keys: everything is open.
+        is_empty: No key is configured, so that no request needs one.
     """
 
     def __init__(self, keys: Sequence[ApiKey] = ()) -> None:
@@ -62,23 +60,23 @@ class ApiKeys:
         self._shortest = 1 if self._has_hashes else min(self._lengths, default=1)
 
     def access(self, secret: bytes) -> Access | None:
-        """Return what the holder of *secret* may do, or None when it is no key of ours."""
+        """Return the rights of the key *secret*, or None if there is no such key."""
         return self._access.get(sha256(secret).digest())
 
     def first_of(
         self, authorizations: Sequence[bytes], api_keys: Sequence[bytes]
     ) -> tuple[Access | None, bool]:
-        """Return what the first valid credential of a request allows, and how it was sent.
+        """Return the rights of the first valid credential of a request, and how it was sent.
 
-        The order is llama-swap's: passwords of Basic, then Bearer, then x-api-key. The rights of
-        two keys are never joined.
+        The order is that of llama-swap: passwords of Basic, Bearer, x-api-key. The rights of two
+        keys are never combined.
 
         Args:
-            authorizations: Values of its Authorization fields.
-            api_keys: Values of its x-api-key fields.
+            authorizations: Values of the Authorization headers.
+            api_keys: Values of the x-api-key headers.
 
         Returns:
-            The access, or None without a valid credential; and whether the client itself must
+            The rights, or None without a valid credential; and True if the client itself must
             have added it. A browser repeats a password of Basic by itself, for any page.
         """
         tried: list[tuple[bytes, bool]] = []
@@ -88,40 +86,40 @@ class ApiKeys:
             (tried if is_basic else bearers).append((secret, not is_basic))
         tried += bearers
         tried += [(value, True) for value in api_keys]
-        for secret, is_added in tried[:_TRIED]:
+        for secret, is_added in tried[:_MAX_CREDENTIALS]:
             access = self._access.get(sha256(secret).digest()) if secret else None
             if access is not None:
                 return access, is_added
         return None, False
 
-    # ---- keys that are not to be passed on
+    # ---- removing keys from forwarded requests
     def without_keys(self, headers: Headers) -> Headers:
-        """Return *headers* without the fields whose value is, or holds, one of our keys.
+        """Return *headers* without those whose value is or contains one of the keys.
 
-        A client may send the same key in a field that other APIs read: ``api-key``,
-        ``x-goog-api-key``, a cookie.
+        A client may send the same key in a header of another API, such as ``api-key``,
+        ``x-goog-api-key`` or a cookie.
         """
         if self.is_empty:
             return headers
         return [field for field in headers if not self._holds_key(field[1])]
 
     def query_without_keys(self, query: bytes) -> bytes:
-        """Return *query* without the parameters that are, or hold, one of our keys."""
+        """Return *query* without the parameters that are or contain one of the keys."""
         if self.is_empty or not self._holds_key(query):
             return query
         parts = (self._without_key(part) for part in query.split(b"&"))
         return b"&".join(part for part in parts if part is not None)
 
     def _without_key(self, part: bytes) -> bytes | None:
-        """Return *part* of a query without what holds a key of ours; None: nothing is left."""
+        """Return *part* of a query without values that contain a key; None if nothing is left."""
         if not self._holds_key(part):
             return part
-        pieces = part.split(b";")  # some clients and servers separate by it
+        pieces = part.split(b";")  # a separator for some clients and servers
         kept = [piece for piece in pieces if not self._holds_key(piece)]
         return b";".join(kept) if 0 < len(kept) < len(pieces) else None
 
     def target_without_keys(self, target: bytes) -> bytes:
-        """Return *target*, a path with or without a query, as `query_without_keys` does."""
+        """Return *target*, a path with or without a query, without the keys in its query."""
         path, mark, query = target.partition(b"?")
         if not mark or self.is_empty:
             return target
@@ -136,7 +134,7 @@ class ApiKeys:
             return True
         marks = value.translate(None, _PLAIN)
         if not marks:
-            return False  # one word, as most fields are
+            return False  # one word, as most values are
         if marks == b"=":
             return any(map(self._is_known, value.split(b"=")))
         words = {*value.split(b"&"), *value.translate(_SPLIT).split()}
@@ -146,14 +144,14 @@ class ApiKeys:
         return b"%" in value and self._has_word(unquote_to_bytes(value))
 
     def _has_word(self, value: bytes) -> bool:
-        """Return True if a key stands in *value* as it is."""
+        """Return True if *value* contains a key that is not encoded."""
         words = {*value.translate(_SPLIT).split(), *value.translate(_SPLIT_FINE).split()}
         words |= _values(words)
         words.update(value.translate(_SPLIT_FINEST).split())
         return any(map(self._is_known, words))
 
     def redacted(self, fields: dict[str, str]) -> dict[str, str]:
-        """Return *fields*, names and values as they are shown, without values that hold a key."""
+        """Return *fields*, names and values of headers, without values that contain a key."""
         if self.is_empty:
             return fields
         return {
@@ -162,10 +160,10 @@ class ApiKeys:
         }
 
     def protocols_without_keys(self, protocols: Iterable[str]) -> list[str]:
-        """Return the websocket *protocols* without those that carry one of our keys.
+        """Return the websocket *protocols* without those that contain one of the keys.
 
-        Scripts of web pages cannot add a field to a websocket, so some put a key there:
-        ``openai-insecure-api-key.KEY``.
+        Scripts of web pages cannot add a header to a websocket, so some put a key into a
+        subprotocol: ``openai-insecure-api-key.KEY``.
         """
         return [
             name for name in protocols
@@ -184,20 +182,20 @@ class ApiKeys:
         if len(value) not in self._lengths and not (
             self._has_hashes and 0 < len(value) <= _LONGEST_BYTES
         ):
-            return False  # without hashing what cannot be a key
+            return False  # avoids a hash for most values
         return sha256(value).digest() in self._access
 
 
 def _values(words: set[bytes]) -> set[bytes]:
-    """Return what stands before and behind the first ``=`` of *words*, and in quotes."""
+    """Return the parts before and after the first ``=`` of *words*, and all without quotes."""
     found = {side for word in words if b"=" in word for side in word.partition(b"=")[::2]}
     return found | {word.strip(_QUOTES) for word in (*words, *found)}
 
 
 def _from_authorization(value: bytes) -> tuple[bytes, bool]:
-    """Return the secret in a value of Authorization, empty where there is none; is it Basic."""
+    """Return the secret in a value of Authorization, maybe empty, and True if it is Basic."""
     if value[:7] == b"Bearer ":
-        return value[7:].strip(), False  # as nearly all send it
+        return value[7:].strip(), False  # the usual spelling
     scheme, _, rest = value.strip().partition(b" ")
     rest = rest.strip()
     kind = scheme.lower()

@@ -1,9 +1,8 @@
-"""What was found out about the heads of requests that came before.
+"""Cache of decisions derived from request headers.
 
-A client says the same in each of its requests, but for the length of the body: what follows from
-its fields (whether it may pass, what of it goes upstream) is worked out once and kept for a while.
-Nothing is kept beyond a change of the configuration, and little of a client that says endless
-different things.
+A client sends the same headers with each of its requests, except for the length of the body. So
+admission and the headers to forward are computed once and kept until the configuration changes.
+The cache is bounded: it is cleared when it is full, and long headers are not cached.
 """
 
 from __future__ import annotations
@@ -16,19 +15,19 @@ from ...http1.asgi_types import Headers, Scope
 if TYPE_CHECKING:
     from .admission import Allowed, Denied
 
-_KEPT = 512
-_LONGEST_BYTES = 1 << 12  # a longer head is worked out each time
+_MAX_ENTRIES = 512
+_MAX_BYTES = 1 << 12  # longer headers are not cached
 
 
 class CachedHeaders:
-    """The fields of a request, and what follows from them.
+    """Decisions derived from the headers of a request.
 
     Attributes:
-        content_type: Its Content-Type field, or None.
-        verdicts: Identity of a route -> whether the request may pass to it.
-        lines: Host of an upstream -> the fields as they go there, without the body's length.
-        log_prefix: What the last request with it was, and how a line of the log about it begins
-            and ends.
+        content_type: Value of Content-Type, or None.
+        verdicts: Identity of a route -> whether the request is admitted.
+        lines: Host of an upstream -> the headers to forward, without the body's length.
+        log_prefix: Method, path and HTTP version of the last request with these headers, and the
+            beginning and the end of its line in the access log.
     """
 
     __slots__ = ("content_type", "lines", "log_prefix", "verdicts")
@@ -42,13 +41,13 @@ class CachedHeaders:
 
 
 class HeaderCache:
-    """The heads that came lately."""
+    """The headers of recent requests, with the decisions derived from them."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[Hashable, ...], CachedHeaders] = {}
 
     def of(self, scope: Scope) -> CachedHeaders:
-        """Return the head of the request with that ASGI scope."""
+        """Return the entry for the headers of the request with that ASGI scope."""
         headers: Headers = scope["headers"]
         client, server = scope.get("client"), scope.get("server")
         key = (
@@ -59,9 +58,9 @@ class HeaderCache:
         return self._add(key, headers) if found is None else found
 
     def _add(self, key: tuple[Hashable, ...], headers: Headers) -> CachedHeaders:
-        head = CachedHeaders(headers)
-        if sum(len(name) + len(value) for name, value in headers) <= _LONGEST_BYTES:
-            if len(self._known) >= _KEPT:
+        entry = CachedHeaders(headers)
+        if sum(len(name) + len(value) for name, value in headers) <= _MAX_BYTES:
+            if len(self._known) >= _MAX_ENTRIES:
                 self._known.clear()
-            self._known[key] = head
-        return head
+            self._known[key] = entry
+        return entry

@@ -1,10 +1,9 @@
-"""Which web pages may call us, and under which names. Pure.
+"""Checks of the Origin and Host headers, and of forwarded addresses. Pure.
 
-A page in a browser reaches what listens on this machine, and nothing but these checks keeps it
-from unloading models or reading answers: a browser tells the page's origin, and the Host field
-tells which name brought it here (DNS rebinding: CVE-2024-28224 in Ollama).
-
-Unlike llama-swap, no response is open to every page.
+A web page in a browser can send requests to servers on this machine, and only these checks keep it
+from unloading models or reading responses. Origin names the page; Host names the server as the
+page knows it, which reveals DNS rebinding (CVE-2024-28224 in Ollama). Unlike llama-swap, no
+response is readable by every page.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ APP_SCHEMES = frozenset(
     {"app", "tauri", "capacitor", "ionic", "vscode-webview", "vscode-file"}
 )  # fmt: skip
 
-_KNOWN_LIMIT = 256  # names remembered; a client could send endless ones
+_KNOWN_LIMIT = 256  # cached decisions; a client could send any number of names
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _METHODS = b"GET, POST, PUT, PATCH, DELETE, OPTIONS"
 _FIELDS = b"Content-Type, Authorization, Accept, X-Requested-With"
@@ -32,7 +31,7 @@ _KEY_FIELDS = frozenset({b"authorization", b"x-api-key"})
 
 
 def is_loopback_host(host: str) -> bool:
-    """Tell whether *host*, a name or an address without a port, means this machine only."""
+    """Return True if *host*, a name or an address without a port, is a loopback name."""
     name = host.lower().removesuffix(".")
     if name == "localhost" or name.endswith(".localhost"):
         return True
@@ -43,16 +42,16 @@ def is_loopback_host(host: str) -> bool:
 
 
 def host_name(value: str) -> str | None:
-    """Return the name in the Host field *value*, without its port; None when it is malformed."""
+    """Return the name in the Host header *value*, without its port; None if it is malformed."""
     match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::\d{1,5})?", value)
     return None if match is None else match[1] or match[2]
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """Return the address; one of IPv4 that a socket for both kinds tells as IPv6, as IPv4.
+    """Return the address in *text*; an IPv4 address that is mapped to IPv6 becomes IPv4.
 
     Raises:
-        ValueError: It is none.
+        ValueError: *text* is no address.
     """
     found = ipaddress.ip_address(text)
     mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
@@ -68,14 +67,13 @@ def _is_address(text: str) -> bool:
 
 
 class HostCheck:
-    """Decides about Host fields of connections to a loopback address.
+    """Checks Host headers of connections to a loopback address.
 
-    Names of this machine pass, addresses pass (a name that was rebound by DNS is never one), and
-    what is allowed besides.
+    Accepts names of this machine, IP addresses (DNS rebinding needs a name), and *allowed* names.
 
     Args:
-        allowed: Names, in any case, with or without a port; ``*`` in a name is anything. Without
-            a port every port is meant.
+        allowed: Names, in any case, with or without a port; ``*`` in a name matches anything. A
+            name without a port matches every port.
     """
 
     def __init__(self, allowed: Iterable[str] = ()) -> None:
@@ -83,7 +81,7 @@ class HostCheck:
         self._known: dict[bytes, bool] = {}
 
     def allows(self, value: bytes) -> bool:
-        """Return True if *value* is one of our names."""
+        """Return True if *value* is accepted."""
         known = self._known.get(value)
         if known is None:
             known = self._decide(value.decode("latin-1").lower())
@@ -101,7 +99,7 @@ class HostCheck:
 
 
 class OriginCheck:
-    """Decides about the Origin fields of browsers.
+    """Checks Origin headers of browsers.
 
     Args:
         allowed: See ``ProxyOptions.allowed_origins``.
@@ -112,7 +110,7 @@ class OriginCheck:
         self._known: dict[tuple[bytes, bytes], bool] = {}
 
     def allows(self, origin: bytes, host: bytes) -> bool:
-        """Tell whether a page of *origin* may use what it asked for as *host*."""
+        """Return True if a page of *origin* may use the proxy under the name *host*."""
         known = self._known.get((origin, host))
         if known is None:
             known = self._decide(origin.decode("latin-1").lower(), host.decode("latin-1").lower())
@@ -136,13 +134,13 @@ class OriginCheck:
 
 
 class ProxyTrust:
-    """Decides whose word about other clients' addresses counts.
+    """Decides which clients may report the address of another client (X-Forwarded-For).
 
     Args:
         trusted: Addresses and networks.
 
     Raises:
-        ValueError: One is neither.
+        ValueError: An entry is neither.
     """
 
     def __init__(self, trusted: Iterable[str] = ()) -> None:
@@ -150,7 +148,7 @@ class ProxyTrust:
         self._known: dict[str, bool] = {}
 
     def allows(self, address: str | None) -> bool:
-        """Tell whether the client at *address* is a proxy of ours."""
+        """Return True if the client at *address* is a trusted proxy."""
         if not self._networks or address is None:
             return False
         known = self._known.get(address)
@@ -169,7 +167,7 @@ class ProxyTrust:
 
 
 def asks_for_key(headers: Headers) -> bool:
-    """Return True if a preflight announces a request that carries a key of its page's own."""
+    """Return True if a preflight announces a request to which the page adds a key."""
     return any(
         part.strip().lower() in _KEY_FIELDS
         for name, value in headers if name == b"access-control-request-headers"
@@ -178,11 +176,11 @@ def asks_for_key(headers: Headers) -> bool:
 
 
 def preflight(headers: Headers, origin: bytes | None) -> Headers:
-    """Return the fields that answer an OPTIONS request.
+    """Return the headers of the response to an OPTIONS request.
 
     Args:
-        headers: Fields of the request, names in lower case.
-        origin: Its origin if that is allowed, else None: then nothing is granted.
+        headers: Headers of the request, names in lower case.
+        origin: Its origin if that is allowed; None grants nothing.
     """
     if origin is None:
         return [(b"allow", _METHODS), (b"vary", b"origin")]

@@ -1,7 +1,7 @@
-"""The log of requests that were refused for their Host or Origin.
+"""Log of requests that are denied because of their Host or Origin.
 
-Whoever runs the proxy learns from it which name to add. A client could send endless names, so each
-line is logged once in a while, and few lines altogether.
+An operator learns from it which name to add to the configuration. A client could send any number
+of names, so each line is logged once an hour, and the number of lines in a minute is limited.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import time
 
 log = logging.getLogger("swapchart.proxy")
 
-_SHOWN_BYTES = 200
-_AGAIN_S = 3600.0
+_MAX_BYTES = 200
+_REPEAT_S = 3600.0
 _WINDOW_S = 60.0
-_LINES = 20  # in a window
+_MAX_LINES = 20  # in a window
 
 
-def shown(value: bytes) -> str:
-    """Return a header field's *value* on one line and shortened, in quotes."""
-    text = value[:_SHOWN_BYTES].decode("latin-1")
-    more = "..." if len(value) > _SHOWN_BYTES else ""
+def quoted(value: bytes) -> str:
+    """Return the *value* of a header in quotes, on one line and truncated."""
+    text = value[:_MAX_BYTES].decode("latin-1")
+    more = "..." if len(value) > _MAX_BYTES else ""
     return '"' + text.encode("ascii", "backslashreplace").decode().translate(_PLAIN) + more + '"'
 
 
@@ -31,19 +31,21 @@ class RefusalLog:
     """Logs each refusal once an hour, and at most 20 lines a minute."""
 
     def __init__(self) -> None:
-        self._told: dict[str, float] = {}
+        self._logged_at: dict[str, float] = {}
         self._window = -_WINDOW_S
         self._count = 0  # in this window
 
     def take(self, code: str, message: str) -> None:
-        """Log *message* unless it was logged lately."""
+        """Log *message* unless it was logged within the last hour."""
         now = time.monotonic()
         if now - self._window >= _WINDOW_S:
             self._window = now
-            self._told = {text: at for text, at in self._told.items() if now - at < _AGAIN_S}
+            self._logged_at = {
+                text: at for text, at in self._logged_at.items() if now - at < _REPEAT_S
+            }
             self._count = 0
-        if message in self._told or self._count >= _LINES:
+        if message in self._logged_at or self._count >= _MAX_LINES:
             return
         self._count += 1
-        self._told[message] = now
+        self._logged_at[message] = now
         log.warning("request refused: %s: %s", code, message)

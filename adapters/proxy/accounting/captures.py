@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeAlias
 
 from ...http1.asgi_types import Headers
 from ..body.json_scan import Steps
-from ..formatting import shown_headers
+from ..formatting import redacted_headers
 from .request_record import RequestRecord
 from .token_usage import decoded
 
@@ -76,11 +76,11 @@ class Capture:
         request = {
             "id": self.id,
             "req_path": self.path,
-            "req_headers": redacted(shown_headers(_unpacked(self.request_headers))),
+            "req_headers": redacted(redacted_headers(_unpacked(self.request_headers))),
         }
         parts = [_json(request)[:-1], b',"req_body":"']
         parts += yield from _in_base64(self.request)
-        parts += [b'",', _json({"resp_headers": shown_headers(shown)})[1:-1], b',"resp_body":"']
+        parts += [b'",', _json({"resp_headers": redacted_headers(shown)})[1:-1], b',"resp_body":"']
         parts += yield from _in_base64(answer or b"")
         parts.append(b'"}')
         return parts

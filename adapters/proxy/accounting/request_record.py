@@ -99,7 +99,7 @@ class RequestRecord:
         self.on_cancel: Callable[[], None] | None = None
         self._task: asyncio.Task[object] | None = None
 
-    def note_fields(self, headers: Headers) -> None:
+    def record_headers(self, headers: Headers) -> None:
         """Note the fields of the answer; names in lower case."""
         self.answer_headers = headers
         for name, value in headers:

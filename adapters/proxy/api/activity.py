@@ -14,7 +14,7 @@ from ...store.database import StoreError
 from ..access.visible_models import View
 from ..body.model_name import shown_name
 from ..context import ProxyContext
-from ..formatting import shown_time
+from ..formatting import rfc3339
 from ..request import Request
 from ..responses import JSON_TYPE, ApiError, send_error, send_parts
 from .handler import ApiHandler
@@ -82,7 +82,7 @@ async def capture(proxy: ProxyContext, request: Request, send: Send) -> None:
     if found is None or not proxy.view(request.access).shows(found.model):
         await send_error(request, send, 404, f"there is no capture {number}, or no longer")
         return
-    parts = await proxy.turns.run(found.steps(proxy.admission.ring.redacted))
+    parts = await proxy.turns.run(found.steps(proxy.admission.keys.redacted))
     await send_parts(send, parts, JSON_TYPE)
 
 
@@ -154,7 +154,7 @@ def _check_order(first: str, low: int | None, second: str, high: int | None) -> 
 def _finished_request(row: ActivityRow, has_capture: bool) -> schema.FinishedRequest:
     return schema.FinishedRequest(
         id=row.id,
-        timestamp=shown_time(row.time / 1000),
+        timestamp=rfc3339(row.time / 1000),
         model=row.model,
         req_path=row.req_path,
         resp_content_type=row.resp_content_type,

@@ -9,7 +9,7 @@ import msgspec
 from ...system import threads
 from ..body.model_name import shown_name
 from ..context import ProxyContext
-from ..formatting import shown_time
+from ..formatting import rfc3339
 from ..monitoring.gpus import Gpu
 from ..monitoring.hardware import HardwareProbe
 from ..monitoring.host import Sample
@@ -56,7 +56,7 @@ async def hardware(proxy: ProxyContext, request: Request) -> schema.Hardware:
 
 def _host_load(sample: Sample) -> schema.HostLoad:
     return schema.HostLoad(
-        timestamp=shown_time(sample.at),
+        timestamp=rfc3339(sample.at),
         cpu_util_per_core=list(sample.cores),
         mem_total_mb=sample.memory_total // _MIB,
         mem_used_mb=sample.memory_used // _MIB,
@@ -75,7 +75,7 @@ def _host_load(sample: Sample) -> schema.HostLoad:
 
 def _gpu_load(at: float, gpu: Gpu) -> schema.GpuLoad:
     return schema.GpuLoad(
-        timestamp=shown_time(at),
+        timestamp=rfc3339(at),
         id=gpu.index,
         name=gpu.name,
         uuid=gpu.uuid,

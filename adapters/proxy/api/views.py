@@ -8,7 +8,7 @@ from time import perf_counter
 from ....runtime import Transition
 from ..accounting.request_record import RequestRecord, metadata_of
 from ..context import ProxyContext
-from ..formatting import shown_headers, shown_time
+from ..formatting import redacted_headers, rfc3339
 from ..models.public_state import public_state
 from .model_listing import capabilities_of
 from .schema.models import HookSummary, ModelStatus, TransitionEvent
@@ -19,13 +19,13 @@ def in_flight_view(proxy: ProxyContext, record: RequestRecord) -> InFlightReques
     """Return one request that has not ended."""
     return InFlightRequest(
         id=str(record.id),
-        timestamp=shown_time(record.at),
+        timestamp=rfc3339(record.at),
         model=record.model,
         req_path=record.path,
         method=record.method.decode("latin-1"),
-        req_headers=proxy.admission.ring.redacted(shown_headers(record.request.headers)),
+        req_headers=proxy.admission.keys.redacted(redacted_headers(record.request.headers)),
         remote_ip=record.request.client or "",
-        resp_headers=shown_headers(record.answer_headers),
+        resp_headers=redacted_headers(record.answer_headers),
         resp_status=record.status,
         resp_bytes=record.sent_bytes,
         elapsed_ms=round((perf_counter() - record.started) * 1000),

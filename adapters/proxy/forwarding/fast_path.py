@@ -99,7 +99,7 @@ class FastPath:
         request.route, request.cached_headers, request.access = route, cached, verdict.access
         target = target_of(request)
         if b"?" in target:
-            target = context.admission.ring.target_without_keys(target)
+            target = context.admission.keys.target_without_keys(target)
         start = post_head(upstream.prefix + target, lines, body)
         conn = upstream.pool.take()
         if conn is None:
@@ -179,7 +179,7 @@ class _FastRequest(Forwarding):
         self._path.finish_soon(self)  # before the next request of this client begins
         record, call = self.record, self._call
         record.head = perf_counter()
-        record.note_fields(headers)
+        record.record_headers(headers)
         record.status = response.status
         body = response.read_nowait() or b""
         try:

@@ -145,7 +145,7 @@ class Forwarding:
         task = asyncio.current_task()
         if self.pending_response is None:
             if b"?" in self.target:
-                self.target = self.context.admission.ring.target_without_keys(self.target)
+                self.target = self.context.admission.keys.target_without_keys(self.target)
             self.track(task)
         else:
             self.context.in_flight.go_on(record, task)
@@ -221,7 +221,7 @@ class Forwarding:
         try:
             record.head = perf_counter()
             headers = _response_headers(response)
-            record.note_fields(headers)
+            record.record_headers(headers)
             piece = response.read_nowait()
             record.status = response.status
             send_full_response = self.request.send_full_response
@@ -355,8 +355,8 @@ class Forwarding:
             self._client_headers(),
             host=upstream.host,
             api_key=peer.definition.api_key,
-            strips_credentials=not context.admission.ring.is_empty,
-            mark=context.admission.mark,
+            strips_credentials=not context.admission.keys.is_empty,
+            mark=context.admission.via_token,
         )
         await self.relay(upstream, await self.send(upstream, headers))
 
@@ -377,7 +377,7 @@ class Forwarding:
 
     def _client_headers(self) -> Headers:
         """Return the client's headers without API keys, and as the body that is sent needs them."""
-        headers = self.context.admission.ring.without_keys(self.request.headers)
+        headers = self.context.admission.keys.without_keys(self.request.headers)
         if self.is_uncompressed:
             headers = [header for header in headers if header[0] != b"accept-encoding"]
         if self.length is None:

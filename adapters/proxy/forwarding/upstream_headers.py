@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from ...http1.asgi_types import Headers
 from ...http1.headers import request_headers
-from ..access.api_keys import CREDENTIALS, NOT_PASSED_ON
+from ..access.api_keys import CREDENTIALS, NOT_FORWARDED
 from ..context import ProxyContext
 from ..request import Request
 from ..upstreams import Upstream
@@ -45,7 +45,7 @@ def model_request_headers(
         headers,
         host=request.header(b"host") or upstream.host,
         client=None if client is None else client.encode(),
-        strip=_NOTHING if context.admission.ring.is_empty else NOT_PASSED_ON,
+        strip=_NOTHING if context.admission.keys.is_empty else NOT_FORWARDED,
         upgrade=upgrade,
         trust_forwarded=context.trusts(client),
     )
@@ -70,7 +70,7 @@ def peer_request_headers(
     """
     strip = _NAMED_BY_CLIENT
     if strips_credentials:
-        strip |= NOT_PASSED_ON
+        strip |= NOT_FORWARDED
     if api_key is not None:
         strip |= CREDENTIALS
     fields = request_headers(headers, host=host, client=None, strip=strip, trust_forwarded=False)

@@ -224,7 +224,7 @@ async def _connect(
     key = dict(handshake)[b"sec-websocket-key"]
     fields = [*_request_headers(proxy, request, upstream, opening), *handshake]
     offered = request.scope.get("subprotocols") or []
-    protocols = proxy.admission.ring.protocols_without_keys(offered)
+    protocols = proxy.admission.keys.protocols_without_keys(offered)
     if protocols:
         fields.append((b"Sec-WebSocket-Protocol", ", ".join(protocols).encode("latin-1")))
     response = await upstream.pool.request(
@@ -245,14 +245,14 @@ async def _connect(
 def _request_headers(
     proxy: ProxyContext, request: Request, upstream: Upstream, opening: Opening
 ) -> list[tuple[bytes, bytes]]:
-    is_keyed = not proxy.admission.ring.is_empty
+    is_keyed = not proxy.admission.keys.is_empty
     target = opening.resolved.target
-    given = proxy.admission.ring.without_keys(request.headers)
+    given = proxy.admission.keys.without_keys(request.headers)
     headers = [field for field in given if field[0] not in _NOT_OURS]
     if not isinstance(target, LocalModel):
         fields = peer_request_headers(
             headers, host=upstream.host, api_key=target.definition.api_key,
-            strips_credentials=is_keyed, mark=proxy.admission.mark,
+            strips_credentials=is_keyed, mark=proxy.admission.via_token,
         )  # fmt: skip
         return [*fields, (b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
     return model_request_headers(proxy, request, headers, upstream, b"websocket")

@@ -12,7 +12,7 @@ from time import time
 from typing import Any
 
 from .... import __version__
-from ..formatting import shown_time
+from ..formatting import rfc3339
 from .gpus import Gpu
 from .host import HostSampler
 
@@ -39,7 +39,7 @@ class HardwareProbe:
         raw = platform.machine()
         return {
             "schema_version": 1,
-            "captured_at": shown_time(time()),
+            "captured_at": rfc3339(time()),
             "capture": {
                 "scope": "inference_host", "method": "detected",
                 "detector": {"name": "swapchart", "version": __version__},

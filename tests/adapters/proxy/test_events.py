@@ -11,7 +11,7 @@ from tools.asgi import Bench, Call, Received, run_proxied
 from tools.net import wait_until_async
 
 from swapchart.adapters.proxy.event_bus import EventBus
-from swapchart.adapters.proxy.formatting import shown_headers, shown_time
+from swapchart.adapters.proxy.formatting import redacted_headers, rfc3339
 from swapchart.adapters.proxy.models.definitions import (
     Capabilities,
     ModelDefinition,
@@ -270,10 +270,10 @@ def test_events_show_headers_without_secrets() -> None:
     """The first value of each field is shown, secrets are not, times are in UTC."""
     fields = [(b"x-api-key", b"s"), (b"accept", b"a"), (b"accept", b"b"), (b"set-cookie", b"s")]
 
-    assert shown_headers(fields) == {
+    assert redacted_headers(fields) == {
         "X-Api-Key": "[REDACTED]", "Accept": "a", "Set-Cookie": "[REDACTED]",
     }  # fmt: skip
-    assert shown_time(1.5) == "1970-01-01T00:00:01.500Z"
+    assert rfc3339(1.5) == "1970-01-01T00:00:01.500Z"
 
 
 # ---- the queue
