@@ -251,13 +251,19 @@ _PRIVATE_WORDS = re.compile(
     re.IGNORECASE,
 )
 
+_BRITISH = re.compile(
+    r"\b(?:behaviour|cancelled|cancelling|catalogue|colour|favour|honour|licence|neighbour)\w*",
+    re.I,
+)
+
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_docs_page_uses_standard_words(name: str) -> None:
-    """Pages name the actor, use standard terms, and have nouns as headings."""
+    """Pages name the actor, use standard terms in American spelling, and have nouns as headings."""
     text = prose(DOCUMENTS[name])
 
     assert _PRIVATE_WORDS.findall(re.sub(_CODE, "", text)) == []
+    assert _BRITISH.findall(re.sub(_CODE, "", text)) == []
     assert [line for line in headings(text) if re.match(r"(What|Who|How|So|As)\b", line)] == []
 
 
