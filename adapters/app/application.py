@@ -102,14 +102,14 @@ class Application:
             launcher = LocalLauncher(subreaper=True)
             journal = await self._journal(stack, launcher.instance)
             await stack.enter_async_context(launcher)
-            keeper = self._keeper(lambda model, line: supervisor[model].log.line(line))
+            kv_manager = self._kv_manager(lambda model, line: supervisor[model].log.line(line))
 
             def drop_variables(config: Config) -> None:
-                launcher.drop_env = keeper.drop_env = config.drop_env
+                launcher.drop_env = kv_manager.drop_env = config.drop_env
 
             drop_variables(self.config)
-            specs = equipped_specs(self.config, keeper)
-            await stack.enter_async_context(keeper.running())
+            specs = equipped_specs(self.config, kv_manager)
+            await stack.enter_async_context(kv_manager.running())
             supervisor = Supervisor(
                 launcher, specs, http=HttpxClient(),
                 policy=eviction_policy(self.config), queue=queue_limits(self.config),
@@ -117,7 +117,7 @@ class Application:
                 hook_limit=self.config.hook_limit,
             )  # fmt: skip
             await stack.enter_async_context(supervisor)
-            for listener in (journal.take, keeper.watch, *self._listeners):
+            for listener in (journal.take, kv_manager.watch, *self._listeners):
                 supervisor.listen(listener)
             for hooks in await _incomplete_hooks(journal):
                 supervisor.hook_recovery.run(
@@ -125,17 +125,17 @@ class Application:
                 )
             self._proxy = ProxyApp(
                 supervisor, catalogue(self.config), proxy_options(self.config),
-                history=journal.history, on_finished=keeper.note,
+                history=journal.history, on_finished=kv_manager.note,
                 own_log=stack.enter_context(keeping_log()), activity=await self._activity(stack),
             )  # fmt: skip
-            self._proxy.proxy.details["kv"] = keeper.facts
+            self._proxy.proxy.details["kv"] = kv_manager.facts
             self._proxy.proxy.accounting.count_dropped_lines = dropped_lines
             self._proxy.proxy.loop_watch = stack.enter_context(LoopWatch().watching())
             stack.push_async_callback(self._proxy.aclose)
             self._running = running = LiveConfig(
                 self.config, specs, supervisor, self._proxy.proxy, sources=self._sources,
-                seen=self._seen, equip=partial(with_kv_hooks, keeper=keeper),
-                on_change=lambda config: keeper.follow(kv_wishes(config)),
+                seen=self._seen, equip=partial(with_kv_hooks, keeper=kv_manager),
+                on_change=lambda config: kv_manager.follow(kv_wishes(config)),
                 before_change=drop_variables,
                 must_have_keys=self._must_have_keys, has_own_stop_limit=self._has_own_stop_limit,
             )  # fmt: skip
@@ -158,8 +158,8 @@ class Application:
             finally:
                 self.supervisor = self._running = None
 
-    def _keeper(self, say: Callable[[str, str], None]) -> KvManager:
-        return KvManager(None if self._state is None else self._state.path / "kv", say)
+    def _kv_manager(self, log_line: Callable[[str, str], None]) -> KvManager:
+        return KvManager(None if self._state is None else self._state.path / "kv", log_line)
 
     async def _activity(self, stack: AsyncExitStack) -> ActivityStore:
         """Open the store of finished requests: the configured file, or ours."""
@@ -200,8 +200,8 @@ class Application:
         return database
 
     async def _watch_state(self, state: StateDirectory) -> None:
-        """Check for deleted files of ours, log them, and create them again; never returns."""
-        told = ""
+        """Log deleted files of the state directory, and create them again; never returns."""
+        logged = ""
         while True:
             await asyncio.sleep(_STATE_LOOK_S)
             if not await threads.run(state.is_there):
@@ -210,9 +210,9 @@ class Application:
                     await threads.run(state.renew)
                 except (OSError, StateInUseError) as error:
                     text = f"{text}, and it cannot be created again: {error}"
-                if text != told:
+                if text != logged:
                     log.error("%s", text)
-                told = "" if await threads.run(state.is_there) else text
+                logged = "" if await threads.run(state.is_there) else text
             for database in self._databases:
                 if await threads.run(database.is_file_gone):
                     database.check_file()

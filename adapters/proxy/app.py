@@ -182,7 +182,7 @@ def clean_location(request: Request) -> bytes | None:
 
 def _with_origin(send: Send, origin: bytes) -> Send:
     """Replace the CORS headers of a response, so that pages of *origin* may read it."""
-    ours: Headers = [(b"access-control-allow-origin", origin), (b"vary", b"origin")]
+    added: Headers = [(b"access-control-allow-origin", origin), (b"vary", b"origin")]
 
     async def send_with_origin(message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -191,7 +191,7 @@ def _with_origin(send: Send, origin: bytes) -> Send:
                 for name, value in message["headers"]
                 if not name.startswith(b"access-control-")
             ]
-            message = {**message, "headers": kept + ours}
+            message = {**message, "headers": kept + added}
         await send(message)
 
     return send_with_origin

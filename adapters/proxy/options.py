@@ -139,7 +139,7 @@ class Access:
     Attributes:
         scopes: See `ApiKey`.
         models: See `ApiKey`.
-        client: Tells the holders of keys apart, and no key; empty: everybody.
+        client: Identifies the API key; empty if no keys are configured.
         is_visit: The request is a click on a link of another site, which may open a page of a
             model and nothing else; its handler checks that.
     """

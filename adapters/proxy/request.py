@@ -244,19 +244,19 @@ class Request:
             return body
         # Not a list of pieces: joining them would take the memory of the body twice, and freed
         # pieces of many bodies leave memory too fragmented to be used again.
-        whole, size = BytesIO(), len(body)
-        whole.write(body)
+        buffer, size = BytesIO(), len(body)
+        buffer.write(body)
         while not self._is_complete:
             message = await self._next()
             piece: bytes = message.get("body", b"")
-            whole.write(piece)
+            buffer.write(piece)
             size += len(piece)
             if size > limit_bytes:
                 raise BodyTooLargeError(limit_bytes)
             if size > self.body_bytes_reserved:
                 await self._reserve(size)
             self._is_complete = not message.get("more_body", False)
-        return whole.getvalue()  # its own buffer, no copy
+        return buffer.getvalue()  # its own buffer, no copy
 
     async def _reserve(self, size: int) -> None:
         """Reserve memory for a body of *size* bytes, unless it is too small to count."""

@@ -43,27 +43,27 @@ async def send_bytes(
     headers: Iterable[tuple[bytes, bytes]] = (),
 ) -> None:
     """Send a complete response."""
-    fields: Headers = [
+    all_headers: Headers = [
         (b"content-type", content_type),
         (b"content-length", str(len(body)).encode()),
         (b"x-content-type-options", b"nosniff"),
         *headers,
     ]
     if len(body) > _LARGE_BYTES:
-        await _send_large(send, status, fields, body)
+        await _send_large(send, status, all_headers, body)
         return
-    await send({"type": "http.response.start", "status": status, "headers": fields})
+    await send({"type": "http.response.start", "status": status, "headers": all_headers})
     await send({"type": "http.response.body", "body": body})
 
 
 async def send_parts(send: Send, parts: Sequence[bytes], content_type: bytes) -> None:
     """Send a complete response without joining the parts of its body."""
-    fields: Headers = [
+    all_headers: Headers = [
         (b"content-type", content_type),
         (b"content-length", str(sum(map(len, parts))).encode()),
         (b"x-content-type-options", b"nosniff"),
     ]
-    await send({"type": "http.response.start", "status": 200, "headers": fields})
+    await send({"type": "http.response.start", "status": 200, "headers": all_headers})
     for part in parts:
         await send({"type": "http.response.body", "body": part, "more_body": True})
     await send({"type": "http.response.body", "body": b""})
@@ -79,7 +79,7 @@ class _Outstanding:
     size = 0
 
 
-async def _send_large(send: Send, status: int, fields: Headers, body: bytes) -> None:
+async def _send_large(send: Send, status: int, all_headers: Headers, body: bytes) -> None:
     """Send *body* as fast as it is read; 503 if slow clients have too much left to read."""
     if _Outstanding.size and _Outstanding.size + len(body) > _LARGE_TOTAL_BYTES:
         value = error_value(503, "too many large responses are on their way to slow clients")
@@ -87,7 +87,7 @@ async def _send_large(send: Send, status: int, fields: Headers, body: bytes) -> 
         return
     _Outstanding.size += len(body)
     try:
-        await send({"type": "http.response.start", "status": status, "headers": fields})
+        await send({"type": "http.response.start", "status": status, "headers": all_headers})
         for start in range(0, len(body), _PIECE_BYTES):
             piece = body[start : start + _PIECE_BYTES]
             is_last = start + _PIECE_BYTES >= len(body)

@@ -29,8 +29,8 @@ class StreamFormat(Protocol):
 
 def _event(value: Mapping[str, Any], name: str = "") -> bytes:
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    head = f"event: {name}\n" if name else ""
-    return f"{head}data: {text}\n\n".encode()
+    kind = f"event: {name}\n" if name else ""
+    return f"{kind}data: {text}\n\n".encode()
 
 
 class _Plain:

@@ -73,10 +73,10 @@ def peer_request_headers(
         strip |= NOT_FORWARDED
     if api_key is not None:
         strip |= CREDENTIALS
-    fields = request_headers(headers, host=host, client=None, strip=strip, trust_forwarded=False)
+    found = request_headers(headers, host=host, client=None, strip=strip, trust_forwarded=False)
     if api_key is not None:
         key = api_key.encode()
-        fields += [(b"Authorization", b"Bearer " + key), (b"X-Api-Key", key)]
+        found += [(b"Authorization", b"Bearer " + key), (b"X-Api-Key", key)]
     if mark is not None:
-        fields.append((b"Via", b"1.1 " + mark))
-    return fields
+        found.append((b"Via", b"1.1 " + mark))
+    return found

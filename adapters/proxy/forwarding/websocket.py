@@ -38,7 +38,7 @@ _REFUSAL_BYTES = 1 << 16
 HANDSHAKE = frozenset({b"sec-websocket-key", b"sec-websocket-version", b"sec-websocket-extensions"})
 """Names, in lower case, of the headers of a handshake, without the subprotocols."""
 
-_NOT_OURS = HANDSHAKE | {b"sec-websocket-accept", b"sec-websocket-protocol"}
+_NOT_FORWARDED = HANDSHAKE | {b"sec-websocket-accept", b"sec-websocket-protocol"}
 
 
 class Client(Protocol):
@@ -222,13 +222,16 @@ async def _connect(
     """
     handshake = client.handshake()
     key = dict(handshake)[b"sec-websocket-key"]
-    fields = [*_request_headers(proxy, request, upstream, opening), *handshake]
+    headers = [*_request_headers(proxy, request, upstream, opening), *handshake]
     offered = request.scope.get("subprotocols") or []
     protocols = proxy.admission.keys.protocols_without_keys(offered)
     if protocols:
-        fields.append((b"Sec-WebSocket-Protocol", ", ".join(protocols).encode("latin-1")))
+        headers.append((b"Sec-WebSocket-Protocol", ", ".join(protocols).encode("latin-1")))
     response = await upstream.pool.request(
-        b"GET", upstream.prefix + opening.target, fields, header_timeout_s=upstream.header_timeout_s
+        b"GET",
+        upstream.prefix + opening.target,
+        headers,
+        header_timeout_s=upstream.header_timeout_s,
     )
     try:
         if not response.upgraded:
@@ -248,13 +251,13 @@ def _request_headers(
     is_keyed = not proxy.admission.keys.is_empty
     target = opening.resolved.target
     given = proxy.admission.keys.without_keys(request.headers)
-    headers = [field for field in given if field[0] not in _NOT_OURS]
+    headers = [header for header in given if header[0] not in _NOT_FORWARDED]
     if not isinstance(target, LocalModel):
-        fields = peer_request_headers(
+        forwarded = peer_request_headers(
             headers, host=upstream.host, api_key=target.definition.api_key,
             strips_credentials=is_keyed, mark=proxy.admission.via_token,
         )  # fmt: skip
-        return [*fields, (b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
+        return [*forwarded, (b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
     return model_request_headers(proxy, request, headers, upstream, b"websocket")
 
 
@@ -278,5 +281,5 @@ def _subprotocol(scope: Scope, response: UpstreamResponse) -> str | None:
     chosen = _header(response, b"sec-websocket-protocol")
     subprotocol = None if chosen is None else chosen.decode("latin-1")
     if subprotocol is not None and subprotocol not in (scope.get("subprotocols") or []):
-        raise refusal(502, "the model's server chose a subprotocol that nobody offered")
+        raise refusal(502, "the model's server chose a subprotocol that the client did not offer")
     return subprotocol

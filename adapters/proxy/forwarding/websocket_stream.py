@@ -92,7 +92,7 @@ class StreamClient:
 
     def handshake(self) -> Headers:
         """Return the client's own headers: the handshake is between it and the model."""
-        return [field for field in self._scope["headers"] if field[0] in HANDSHAKE]
+        return [header for header in self._scope["headers"] if header[0] in HANDSHAKE]
 
     async def refuse(self, error: HandshakeRejectedError) -> None:
         """Reject the handshake with a response."""
