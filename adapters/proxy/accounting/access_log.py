@@ -5,34 +5,34 @@ from __future__ import annotations
 from ..request import Request
 from .request_record import RequestRecord
 
-_NO_LINES = {code: f"\\x{code:02x}" for code in (*range(32), 127, 0x85, 0x2028, 0x2029)}
+_ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), 127, 0x85, 0x2028, 0x2029)}
 
 
-def access_log_line(exchange: RequestRecord) -> str:
-    """Return the line of the access log for *exchange*; what clients sent cannot break it."""
-    request = exchange.request
+def access_log_line(record: RequestRecord) -> str:
+    """Return the line of the access log for *record*; text from clients is escaped."""
+    request = record.request
     head = request.cached_headers
     # A query may hold secrets.
-    asked = (request.method, request.path_bytes, request.scope.get("http_version", ""))
-    told = None if head is None else head.log_prefix
-    if told is None or told[0] != asked:
-        told = (asked, *_ends_of_line(request, asked))
+    request_line = (request.method, request.path_bytes, request.scope.get("http_version", ""))
+    cached = None if head is None else head.log_prefix
+    if cached is None or cached[0] != request_line:
+        cached = (request_line, *_prefix_and_suffix(request, request_line))
         if head is not None:
-            head.log_prefix = told
+            head.log_prefix = cached
     return (
-        f"{told[1]}{exchange.status} {exchange.sent_bytes}{told[2]}"
-        f"{exchange.ended - exchange.started:.3f}s"
+        f"{cached[1]}{record.status} {record.sent_bytes}{cached[2]}"
+        f"{record.ended - record.started:.3f}s"
     )
 
 
-def _ends_of_line(request: Request, asked: tuple[str, bytes, str]) -> tuple[str, str]:
-    """Return what stands before and behind the figures in a line of the access log."""
-    method, path, version = asked
+def _prefix_and_suffix(request: Request, request_line: tuple[str, bytes, str]) -> tuple[str, str]:
+    """Return the parts of a line of the access log before and after the numbers."""
+    method, path, version = request_line
     agent = request.header(b"user-agent")
-    before = f'Request {request.client} "{method} {path.decode("latin-1")} HTTP/{version}" '
-    behind = f' "{"" if agent is None else agent.decode("latin-1")}" '
-    return _on_one_line(before), _on_one_line(behind)
+    prefix = f'Request {request.client} "{method} {path.decode("latin-1")} HTTP/{version}" '
+    suffix = f' "{"" if agent is None else agent.decode("latin-1")}" '
+    return _escaped(prefix), _escaped(suffix)
 
 
-def _on_one_line(text: str) -> str:
-    return text if text.isprintable() else text.translate(_NO_LINES)
+def _escaped(text: str) -> str:
+    return text if text.isprintable() else text.translate(_ESCAPES)

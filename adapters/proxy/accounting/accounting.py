@@ -1,4 +1,4 @@
-"""All that is written down about requests, and about the machine."""
+"""Accounting: the records of requests, and samples of the host."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from .captures import Captures
 from .metrics import Metrics
 from .recorder import Recorder
 
-_ENDS_BYTES = 1 << 14  # of an answer: where tokens are told
+_MIN_BYTES = 1 << 14  # of a response, enough for its token usage
 
 
 class Accounting:
-    """What is written down.
+    """Everything that is recorded about requests and the host.
 
     Args:
-        activity: Where rows about requests go; None: nowhere.
-        hub: Who is told of them.
-        log: Where a line for each goes.
-        capture_bytes: Room for whole requests; 0: none are kept.
+        activity: Store for rows about requests, or None.
+        event_bus: Publishes the id of each row.
+        log: Access log.
+        capture_bytes: Memory for captures; 0 means that none are kept.
 
     Attributes:
-        activity: See above.
-        captures: Whole requests.
-        metrics: For Prometheus.
-        samples: Of the machine.
-        recorder: Takes finished requests.
-        hardware: What the machine is made of; None until somebody asked.
-        count_dropped_lines: Returns how many lines of the proxy's own output were dropped.
+        activity: Store for rows about requests, or None.
+        captures: Recent requests with their responses.
+        metrics: Counters for Prometheus.
+        samples: Samples of the load of the host.
+        recorder: Records finished requests.
+        hardware: Response of ``/api/hardware``; None before the first request for it.
+        count_dropped_lines: Returns the number of dropped lines of the proxy's own output.
     """
 
     def __init__(
-        self, activity: ActivityStore | None, hub: EventBus, log: LogRing, capture_bytes: int
+        self, activity: ActivityStore | None, event_bus: EventBus, log: LogRing, capture_bytes: int
     ) -> None:
         self.activity = activity
         self.captures = Captures(capture_bytes)
@@ -44,12 +44,12 @@ class Accounting:
         self.samples = Samples()
         self.hardware: dict[str, Any] | None = None
         self.count_dropped_lines: Callable[[], int] = lambda: 0
-        self.recorder = Recorder(activity, self.captures, self.metrics, hub, log)
+        self.recorder = Recorder(activity, self.captures, self.metrics, event_bus, log)
 
     def capture_limit(self, open_requests: int) -> int:
-        """Return how much of an answer is kept whole until it is written down.
+        """Return the number of bytes up to which a response is kept until it is recorded.
 
         Args:
-            open_requests: As many share the memory that one alone could take.
+            open_requests: Number of requests that share the memory for captures.
         """
-        return max(self.captures.longest // max(open_requests, 1), _ENDS_BYTES)
+        return max(self.captures.max_response_bytes // max(open_requests, 1), _MIN_BYTES)

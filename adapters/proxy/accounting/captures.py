@@ -1,7 +1,7 @@
-"""Whole requests and answers, the last ones, in memory: for people who look into what went on.
+"""Captures: the last requests with their responses, in memory, for troubleshooting.
 
-Room is counted in bytes and the oldest go first. Credentials are left out at once; texts are not,
-which is why captures can be switched off and are never written to disk.
+Memory is limited in bytes, and the oldest captures are dropped first. Credentials are removed at
+once. Texts are not, so captures can be switched off and are never written to disk.
 """
 
 from __future__ import annotations
@@ -21,58 +21,58 @@ from .request_record import RequestRecord
 from .token_usage import decoded
 
 Redacted: TypeAlias = Callable[[dict[str, str]], dict[str, str]]
-_Part: TypeAlias = Literal["request", "answer"]
+_Part: TypeAlias = Literal["request", "response"]
 
-#: Bodies that are not kept: sound and pictures, which would drive out everything else.
-_LEFT_OUT: dict[str, frozenset[_Part]] = {
-    "/v1/audio/speech": frozenset({"answer"}),
-    "/v1/images/generations": frozenset({"answer"}),
-    "/sdapi/v1/txt2img": frozenset({"answer"}),
+#: Bodies that are not captured: audio and images, which would displace everything else.
+_EXCLUDED: dict[str, frozenset[_Part]] = {
+    "/v1/audio/speech": frozenset({"response"}),
+    "/v1/images/generations": frozenset({"response"}),
+    "/sdapi/v1/txt2img": frozenset({"response"}),
     "/v1/audio/voices": frozenset({"request"}),
     "/v1/audio/transcriptions": frozenset({"request"}),
-    "/v1/images/edits": frozenset({"request", "answer"}),
-    "/sdapi/v1/img2img": frozenset({"request", "answer"}),
+    "/v1/images/edits": frozenset({"request", "response"}),
+    "/sdapi/v1/img2img": frozenset({"request", "response"}),
 }
-_NONE_LEFT_OUT: frozenset[_Part] = frozenset()
-_STEP_BYTES = 3 << 18  # a multiple of three: base64 of pieces is that of the whole
-_FIELD_BYTES = 512  # at least so much is counted for the fields of a capture and its path
-_OVERHEAD_BYTES = 512  # of one capture besides, more or less
+_NONE_EXCLUDED: frozenset[_Part] = frozenset()
+_STEP_BYTES = 3 << 18  # a multiple of three, so that encoded chunks can be joined
+_MIN_HEADER_BYTES = 512  # counted for the headers and the path of a capture, at least
+_OVERHEAD_BYTES = 512  # of the objects of one capture, approximately
 
 
 @dataclass(slots=True)
 class Capture:
-    """One request and its answer.
+    """One request with its response.
 
     Attributes:
-        id: Number of its row among activities.
-        model: Name under which the request is counted.
-        path: What was asked for.
-        request_headers: Fields of the request; see `_packed`.
-        answer_headers: Fields of the answer; likewise.
-        request: Body as it was sent on.
-        answer: Body as it came, maybe compressed.
-        size: The room it takes; bytes.
+        id: Id of its row in the activity.
+        model: Name of the model in records and metrics.
+        path: Path of the request.
+        request_headers: Headers of the request, packed by `_packed`.
+        response_headers: Headers of the response, packed likewise.
+        request: Body as it was forwarded.
+        response: Body as it was received, maybe compressed.
+        size: Memory that it takes, in bytes.
     """
 
     id: int
     model: str
     path: str
     request_headers: bytes
-    answer_headers: bytes
+    response_headers: bytes
     request: bytes = field(repr=False)
-    answer: bytes = field(repr=False)
+    response: bytes = field(repr=False)
     size: int
 
     def steps(self, redacted: Redacted) -> Steps[list[bytes]]:
-        """Return it as the API shows it: JSON, in pieces.
+        """Return the body of ``/api/captures/{id}`` in chunks.
 
         Args:
-            redacted: Hides what must not be shown in the fields of the request.
+            redacted: Removes keys from the headers of the request.
         """
-        headers = _unpacked(self.answer_headers)
+        headers = _unpacked(self.response_headers)
         encoding = next((value for name, value in headers if name == b"content-encoding"), b"")
-        answer = decoded(self.answer, encoding)
-        shown = [item for item in headers if item[0] != b"content-encoding"]
+        response = decoded(self.response, encoding)
+        visible = [item for item in headers if item[0] != b"content-encoding"]
         request = {
             "id": self.id,
             "req_path": self.path,
@@ -80,8 +80,12 @@ class Capture:
         }
         parts = [_json(request)[:-1], b',"req_body":"']
         parts += yield from _in_base64(self.request)
-        parts += [b'",', _json({"resp_headers": redacted_headers(shown)})[1:-1], b',"resp_body":"']
-        parts += yield from _in_base64(answer or b"")
+        parts += [
+            b'",',
+            _json({"resp_headers": redacted_headers(visible)})[1:-1],
+            b',"resp_body":"',
+        ]
+        parts += yield from _in_base64(response or b"")
         parts.append(b'"}')
         return parts
 
@@ -99,58 +103,58 @@ def _in_base64(data: bytes) -> Steps[list[bytes]]:
 
 
 class Captures:
-    """The last captures, as many as there is room for.
+    """The last captures, within a limit of memory.
 
     Args:
-        room_bytes: 0: none are kept.
+        limit_bytes: Memory for all captures; 0 means that none are kept.
     """
 
-    def __init__(self, room_bytes: int) -> None:
-        self._room = room_bytes
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit = limit_bytes
         self._kept: dict[int, Capture] = {}
         self._order: deque[int] = deque()
         self._size = 0
 
     @property
     def is_on(self) -> bool:
-        """Tell whether any are kept."""
-        return self._room > 0
+        """Return True if captures are kept."""
+        return self._limit > 0
 
     @property
-    def longest(self) -> int:
-        """Return how much of an answer is worth keeping; bytes."""
-        return self._room // 4
+    def max_response_bytes(self) -> int:
+        """Return the maximum size of a response that is captured, in bytes."""
+        return self._limit // 4
 
     def __contains__(self, number: object) -> bool:
-        """Tell whether the capture of that number is still there."""
+        """Return True if the capture with the id *number* is kept."""
         return number in self._kept
 
     def get(self, number: int) -> Capture | None:
-        """Return the capture of that number, or None when it is gone."""
+        """Return the capture with the id *number*, or None."""
         return self._kept.get(number)
 
-    def resize(self, room_bytes: int) -> None:
-        """Take more room, or less."""
-        self._room = room_bytes
+    def resize(self, limit_bytes: int) -> None:
+        """Change the memory limit; drop the oldest captures beyond it."""
+        self._limit = limit_bytes
         self._make_room()
 
-    def take(self, number: int, exchange: RequestRecord) -> bool:
-        """Keep what is worth keeping of *exchange*; tells whether anything is."""
-        if not self.is_on or not exchange.answer_headers:
+    def take(self, number: int, record: RequestRecord) -> bool:
+        """Capture *record*; return False if it cannot be captured."""
+        if not self.is_on or not record.answer_headers:
             return False
-        left_out = _LEFT_OUT.get(exchange.path, _NONE_LEFT_OUT)
-        has_failed = exchange.status != 200
-        has_request = not has_failed and "request" not in left_out
-        has_answer = not has_failed and "answer" not in left_out and exchange.is_whole
-        request = (exchange.body or b"") if has_request else b""
-        answer = b"".join(exchange.body_chunks) if has_answer else b""
-        asked, answered = _packed(exchange.request.headers), _packed(exchange.answer_headers)
-        fields = len(asked) + len(answered) + len(exchange.path)
-        size = len(request) + len(answer) + max(fields, _FIELD_BYTES) + _OVERHEAD_BYTES
-        if size > self._room:
+        excluded = _EXCLUDED.get(record.path, _NONE_EXCLUDED)
+        has_failed = record.status != 200
+        has_request = not has_failed and "request" not in excluded
+        has_response = not has_failed and "response" not in excluded and record.is_whole
+        request = (record.body or b"") if has_request else b""
+        response = b"".join(record.body_chunks) if has_response else b""
+        sent, received = _packed(record.request.headers), _packed(record.answer_headers)
+        header_bytes = len(sent) + len(received) + len(record.path)
+        size = len(request) + len(response) + max(header_bytes, _MIN_HEADER_BYTES) + _OVERHEAD_BYTES
+        if size > self._limit:
             return False
         self._kept[number] = Capture(
-            number, exchange.model, exchange.path, asked, answered, request, answer, size
+            number, record.model, record.path, sent, received, request, response, size
         )
         self._order.append(number)
         self._size += size
@@ -158,13 +162,13 @@ class Captures:
         return True
 
     def _make_room(self) -> None:
-        while self._size > self._room:
+        while self._size > self._limit:
             self._size -= self._kept.pop(self._order.popleft()).size
 
 
 def _packed(headers: Headers) -> bytes:
-    """Return *headers* as one object: thousands are kept, and each object costs time to free."""
-    return b"\0".join(chain.from_iterable(headers))  # no field holds a NUL
+    """Return *headers* as one object, since each of many objects costs time to free."""
+    return b"\0".join(chain.from_iterable(headers))  # no header contains a NUL
 
 
 def _unpacked(data: bytes) -> Headers:

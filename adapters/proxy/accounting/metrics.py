@@ -1,7 +1,6 @@
-"""Counts what happens, for Prometheus: plain numbers, read when somebody asks.
+"""Counters for Prometheus: plain numbers that ``/metrics`` reads.
 
-Labels are names of models of the configuration and words of our own; nothing that a client sends
-becomes one.
+Labels are names of configured models and constants; no text from a client becomes a label.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ from .token_usage import TokenUsage
 
 _DURATIONS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _PHASES_S = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
-#: States in which a model rests; how long they last says nothing about a swap.
-_RESTING = frozenset(
+#: Stable states, whose duration says nothing about a swap.
+_STABLE = frozenset(
     {"stopped", "ready", "asleep", "backoff", "tripped", "half_open", "stuck", "shut_down"}
 )
 _STOPPING = frozenset(
@@ -38,24 +37,24 @@ class Metrics:
 
     Attributes:
         requests: (model, status or reason) -> requests.
-        durations: Model -> from coming to the end.
-        waits: Model -> from coming to the model's being ready.
-        heads: Model -> from being ready to the head of the answer.
+        durations: Model -> seconds from the arrival to the end.
+        waits: Model -> seconds from the arrival until the model is ready.
+        first_bytes: Model -> seconds from then to the headers of the response.
         tokens: (model, kind) -> tokens.
-        sent: Model -> bytes of answers.
+        sent: Model -> bytes of response bodies.
         transitions: (model, event) -> transitions.
-        phases: (model, state) -> how long it lasted.
+        phases: (model, state) -> seconds in the state.
         hooks: (model, point, outcome) -> hook actions.
-        hook_times: (model, point) -> how long they took.
-        exits: (model, how) -> ends of processes; ``crash`` is one that nobody asked for.
-        evictions: Model -> stops for the sake of another.
+        hook_times: (model, point) -> seconds of a hook action.
+        exits: (model, how) -> exits of processes, ``asked`` or ``crash``.
+        evictions: Model -> evictions.
     """
 
     def __init__(self) -> None:
         self.requests: Counter[tuple[str, str]] = Counter()
         self.durations: defaultdict[str, Histogram] = defaultdict(_durations)
         self.waits: defaultdict[str, Histogram] = defaultdict(_durations)
-        self.heads: defaultdict[str, Histogram] = defaultdict(_durations)
+        self.first_bytes: defaultdict[str, Histogram] = defaultdict(_durations)
         self.tokens: Counter[tuple[str, str]] = Counter()
         self.sent: Counter[str] = Counter()
         self.transitions: Counter[tuple[str, str]] = Counter()
@@ -65,16 +64,16 @@ class Metrics:
         self.exits: Counter[tuple[str, str]] = Counter()
         self.evictions: Counter[str] = Counter()
 
-    def count(self, exchange: RequestRecord, tokens: TokenUsage) -> None:
+    def count(self, record: RequestRecord, tokens: TokenUsage) -> None:
         """Count one finished request."""
-        model = exchange.model
-        self.requests[model, exchange.code or str(exchange.status)] += 1
-        self.sent[model] += exchange.sent_bytes
-        self.durations[model].add(exchange.ended - exchange.started)
-        if exchange.admitted:
-            self.waits[model].add(exchange.admitted - exchange.started)
-        if exchange.head:
-            self.heads[model].add(exchange.head - exchange.admitted)
+        model = record.model
+        self.requests[model, record.code or str(record.status)] += 1
+        self.sent[model] += record.sent_bytes
+        self.durations[model].add(record.ended - record.started)
+        if record.admitted:
+            self.waits[model].add(record.admitted - record.started)
+        if record.head:
+            self.first_bytes[model].add(record.head - record.admitted)
         if tokens.prompt > 0:
             self.tokens[model, "prompt"] += tokens.prompt
         if tokens.completion > 0:
@@ -90,7 +89,7 @@ class Metrics:
         """Count one transition; for ``Supervisor.listen``."""
         model = record.service
         self.transitions[model, record.event] += 1
-        if record.source not in _RESTING:
+        if record.source not in _STABLE:
             self.phases[model, record.source].add(record.seconds)
         for hook in record.hooks:
             self.hooks[model, hook.point, hook.outcome] += 1

@@ -1,8 +1,7 @@
-"""Writes down what became of requests, when their answers are on their way.
+"""Recorder of finished requests: token usage, metrics, activity row, capture and access log.
 
-Tokens are read from the ends of the answer, a row goes to the store, a capture is kept, counters
-count, and a line goes to the log. All at once: records that waited for their turn were older than
-the collector's youngest generation, which then went through all of them again and again.
+Everything is recorded at once, when the response is on its way. Records that wait would outlive
+the youngest generation of the garbage collector, which costs more than the recording.
 """
 
 from __future__ import annotations
@@ -20,49 +19,49 @@ from .token_usage import TokenUsage, decoded, error_of, tokens_of
 
 
 class Counting(Protocol):
-    """Counts requests; see ``counters.Counters``."""
+    """Counts requests; see `Metrics`."""
 
-    def count(self, exchange: RequestRecord, tokens: TokenUsage) -> None:
+    def count(self, record: RequestRecord, tokens: TokenUsage) -> None:
         """Count one finished request."""
         ...
 
 
 class Recorder:
-    """Takes finished exchanges.
+    """Records finished requests.
 
     Args:
-        store: Where rows go; None: nowhere.
-        captures: Where whole requests go.
-        counters: What counts.
-        hub: Who is told of each row.
-        log: Where a line for each goes.
+        store: Store for activity rows, or None.
+        captures: Recent requests with their responses.
+        counters: Counters to update.
+        event_bus: Publishes the id of each row.
+        log: Access log.
     """
 
     def __init__(
-        self, store: ActivityStore | None, captures: Captures, counters: Counting, hub: EventBus,
-        log: LogRing,
+        self, store: ActivityStore | None, captures: Captures, counters: Counting,
+        event_bus: EventBus, log: LogRing,
     ) -> None:  # fmt: skip
         self._store, self._captures, self._counters = store, captures, counters
-        self._hub, self._log = hub, log
+        self._event_bus, self._log = event_bus, log
         self._number = 0
 
-    def take(self, exchange: RequestRecord) -> None:
-        """Write down a finished exchange; never waits."""
-        body = response_body(exchange)
-        if exchange.status == 200 and body:
-            is_events = exchange.content_type.startswith(b"text/event-stream")
-            tokens = tokens_of(body, is_events=is_events, is_whole=exchange.is_whole)
+    def take(self, record: RequestRecord) -> None:
+        """Record a finished request; never waits."""
+        body = response_body(record)
+        if record.status == 200 and body:
+            is_events = record.content_type.startswith(b"text/event-stream")
+            tokens = tokens_of(body, is_events=is_events, is_whole=record.is_whole)
         else:
             tokens = TokenUsage()
-        self._counters.count(exchange, tokens)
-        if not exchange.is_metered:
+        self._counters.count(record, tokens)
+        if not record.is_metered:
             return
         number = self._next_number()
-        self._captures.take(number, exchange)
+        self._captures.take(number, record)
         if self._store is not None:
-            self._store.put(activity_row(number, exchange, tokens, body))
-            self._hub.publish("activity", {"id": number})
-        self._log.line(access_log_line(exchange))
+            self._store.put(activity_row(number, record, tokens, body))
+            self._event_bus.publish("activity", {"id": number})
+        self._log.line(access_log_line(record))
 
     def _next_number(self) -> int:
         if self._store is not None:
@@ -71,44 +70,44 @@ class Recorder:
         return self._number
 
 
-def response_body(exchange: RequestRecord) -> bytes | None:
-    """Return the answer's body, or its ends, unpacked; None where it cannot be read."""
+def response_body(record: RequestRecord) -> bytes | None:
+    """Return the decoded body of the response, or its ends; None if it cannot be decoded."""
     encoding = b""
-    for name, value in exchange.answer_headers:
+    for name, value in record.answer_headers:
         if name == b"content-encoding":
             encoding = value
             break
-    if exchange.is_whole:
-        body = b"".join(exchange.body_chunks)
+    if record.is_whole:
+        body = b"".join(record.body_chunks)
         return decoded(body, encoding) if encoding else body
     if encoding:
         return None
-    return b"".join([exchange.first_chunk, b"\n", *exchange.body_chunks])
+    return b"".join([record.first_chunk, b"\n", *record.body_chunks])
 
 
 def activity_row(
-    number: int, exchange: RequestRecord, tokens: TokenUsage, body: bytes | None
+    number: int, record: RequestRecord, tokens: TokenUsage, body: bytes | None
 ) -> ActivityRow:
-    """Return the row for *exchange*."""
-    error, status, started = exchange.error, exchange.status, exchange.started
+    """Return the activity row for *record*."""
+    error, status, started = record.error, record.status, record.started
     if not error and body is None:
-        error = "the answer's Content-Encoding cannot be read here"
+        error = "the Content-Encoding of the response cannot be decoded"
     elif not error and status != 200:
         error = error_of(status, body or b"")
-    took_ms = (exchange.ended - started) * 1000
-    admitted, head = exchange.admitted, exchange.head
-    return ActivityRow(  # by place: in the order of its fields
-        number, round(exchange.at * 1000), exchange.model, exchange.path,
-        exchange.content_type.decode("latin-1"), status, tokens.cached, tokens.drafted,
+    duration_ms = (record.ended - started) * 1000
+    admitted, head = record.admitted, record.head
+    return ActivityRow(  # positional, which is faster: in the order of its fields
+        number, round(record.at * 1000), record.model, record.path,
+        record.content_type.decode("latin-1"), status, tokens.cached, tokens.drafted,
         tokens.accepted, tokens.prompt, tokens.completion, tokens.read_rate, tokens.write_rate,
-        round(max(took_ms, tokens.server_ms)),
+        round(max(duration_ms, tokens.server_ms)),
         round((admitted - started) * 1000) if admitted else 0,
         round((head - started) * 1000) if head else 0,
-        error[:500], _metadata_text(exchange),
+        error[:500], _metadata_text(record),
     )  # fmt: skip
 
 
-def _metadata_text(exchange: RequestRecord) -> str:
-    if not exchange.selector:
-        return f'{{"fifo_priority": "{exchange.priority}"}}'  # as nearly all have it
-    return json.dumps(metadata_of(exchange), ensure_ascii=False)
+def _metadata_text(record: RequestRecord) -> str:
+    if not record.selector:
+        return f'{{"fifo_priority": "{record.priority}"}}'  # the usual case
+    return json.dumps(metadata_of(record), ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""One request for a model and what became of it, for whoever counts, shows or cancels."""
+"""Records of requests to models, which handlers fill in and other code counts, shows or cancels."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ from typing import Any
 from ...http1.asgi_types import Headers
 from ..request import Request
 
-_ENDS_BYTES = 1 << 14  # an answer beyond it is not kept whole unless somebody captures it
-_LAST_PIECES = 8
+_KEEP_BYTES = 1 << 14  # of a response that is not captured
+_LAST_CHUNKS = 8
 
 
 class RequestRecord:
-    """What happened to one request.
+    """The facts of one request.
 
     Attributes:
-        id: Number among all requests of this run; 0 while it is not counted.
-        request: Itself.
-        method: Such as b"POST".
-        model: Name under which it is counted.
-        path: Path at the model's server that tells what kind of request it is.
-        at: When it came; wall clock, seconds since 1970.
-        started: When it came; seconds on the performance counter.
+        id: Number among all requests of this process; 0 before it is tracked.
+        request: The request.
+        method: HTTP method, such as b"POST".
+        model: Name of the model in records and metrics.
+        path: Path at the model's server, which tells the kind of request.
+        at: Arrival; wall clock, seconds since 1970.
+        started: Arrival; seconds on the performance counter, as are the following.
         admitted: When its model was ready for it, or 0.
-        head: When the head of the answer came, or 0.
-        ended: When it was over, or 0.
-        status: Of the answer; 0 while there is none.
-        content_type: Of the answer.
-        answer_headers: Of the answer.
-        sent_bytes: Of the answer's body.
-        body_chunks: Of the answer's body: all of them, or the last ones only.
-        first_chunk: The first piece, when ``body_chunks`` are not all.
-        is_whole: ``body_chunks`` are all.
-        keep_bytes: So many bytes of the answer are kept whole.
-        body: Of the request, as it was sent on, if it was read whole.
-        error: Why it failed, in words.
-        code: The same for programs.
-        selector: By which the model was chosen, or "".
-        priority: In the queue.
-        is_stream: The client asked for a stream.
-        is_metered: It is written down when it is over.
-        cancelled_by: Who cancelled it, in words, or "".
-        on_cancel: Called when somebody does while no task serves it.
+        head: When the headers of the response arrived, or 0.
+        ended: When it ended, or 0.
+        status: Status of the response; 0 before its headers arrived.
+        content_type: Content-Type of the response.
+        answer_headers: Headers of the response.
+        sent_bytes: Bytes of the response's body that were sent to the client.
+        body_chunks: Chunks of the response's body; all of them, or the last ones.
+        first_chunk: The first chunk, if ``body_chunks`` has the last ones only.
+        is_whole: ``body_chunks`` has all chunks.
+        keep_bytes: Size in bytes up to which all chunks are kept.
+        body: Body of the request as it was forwarded, if it was read completely.
+        error: Why the request failed, for people.
+        code: Why the request failed, for programs.
+        selector: Selector that selected the model, or "".
+        priority: Priority in the queue.
+        is_stream: The client asks for a stream.
+        is_metered: The request is recorded in the activity.
+        cancelled_by: What cancelled the request, or "".
+        on_cancel: Called when the request is cancelled while no task serves it.
     """
 
     __slots__ = (
@@ -92,7 +92,7 @@ class RequestRecord:
         self.answer_headers: Headers = []
         self.body_chunks: MutableSequence[bytes] = []
         self.is_whole = True
-        self.keep_bytes = _ENDS_BYTES
+        self.keep_bytes = _KEEP_BYTES
         self.body: bytes | None = None
         self.error = self.code = self.selector = self.cancelled_by = ""
         self.is_metered = self.is_stream = False
@@ -100,27 +100,27 @@ class RequestRecord:
         self._task: asyncio.Task[object] | None = None
 
     def record_headers(self, headers: Headers) -> None:
-        """Note the fields of the answer; names in lower case."""
+        """Record the headers of the response; names in lower case."""
         self.answer_headers = headers
         for name, value in headers:
             if name == b"content-type":
                 self.content_type = value
 
     def record_full_body(self, body: bytes) -> None:
-        """Note that the whole answer was sent at once."""
+        """Record a response that was sent at once."""
         self.sent_bytes = len(body)
         self.body_chunks.append(body)
 
     def keep_head_and_tail(self) -> MutableSequence[bytes]:
-        """From now on keep the first and the last pieces of the answer only; returns these."""
+        """Keep only the first and the last chunks from now on; return the last ones."""
         if self.is_whole:
             self.is_whole = False
             self.first_chunk = self.body_chunks[0]
-            self.body_chunks = deque(self.body_chunks, maxlen=_LAST_PIECES)
+            self.body_chunks = deque(self.body_chunks, maxlen=_LAST_CHUNKS)
         return self.body_chunks
 
     def cancel(self, by: str) -> None:
-        """End the request, whatever it waits for; a no-op when it is over."""
+        """Cancel the request, which may wait for anything; does nothing if it has ended."""
         if self.ended or self.cancelled_by:
             return
         if self._task is not None:
@@ -132,35 +132,35 @@ class RequestRecord:
 
 
 class InFlightRequests:
-    """All requests for models that are not over.
+    """All requests to models that have not ended.
 
     Attributes:
-        open: Id -> exchange.
+        open: Id -> record.
     """
 
     def __init__(self) -> None:
         self.open: dict[int, RequestRecord] = {}
         self._numbers = itertools.count(1)
 
-    def begin(self, exchange: RequestRecord, task: asyncio.Task[object] | None) -> None:
-        """Count *exchange*, which *task* serves."""
-        exchange.id = next(self._numbers)
-        exchange._task = task
-        self.open[exchange.id] = exchange
+    def begin(self, record: RequestRecord, task: asyncio.Task[object] | None) -> None:
+        """Track *record*, which *task* serves."""
+        record.id = next(self._numbers)
+        record._task = task
+        self.open[record.id] = record
 
-    def go_on(self, exchange: RequestRecord, task: asyncio.Task[object] | None) -> None:
-        """From now on *task* serves *exchange*."""
-        exchange._task, exchange.on_cancel = task, None
+    def go_on(self, record: RequestRecord, task: asyncio.Task[object] | None) -> None:
+        """Let *task* serve *record* from now on."""
+        record._task, record.on_cancel = task, None
 
-    def end(self, exchange: RequestRecord) -> None:
-        """It is over."""
-        exchange._task = exchange.on_cancel = None
-        self.open.pop(exchange.id, None)
+    def end(self, record: RequestRecord) -> None:
+        """Stop tracking *record*, which has ended."""
+        record._task = record.on_cancel = None
+        self.open.pop(record.id, None)
 
 
-def metadata_of(exchange: RequestRecord) -> dict[str, Any]:
-    """Return what is noted about a request besides its fields."""
-    found: dict[str, Any] = {"fifo_priority": str(exchange.priority)}
-    if exchange.selector:
-        found["selector"] = exchange.selector
+def metadata_of(record: RequestRecord) -> dict[str, Any]:
+    """Return the metadata of a request for the API."""
+    found: dict[str, Any] = {"fifo_priority": str(record.priority)}
+    if record.selector:
+        found["selector"] = record.selector
     return found

@@ -1,4 +1,4 @@
-"""``/metrics`` for Prometheus: the machine under llama-swap's names, the models under ours.
+"""Route ``/metrics`` for Prometheus: host metrics with llama-swap's names, model metrics with ours.
 
 Unlike llama-swap's, it also counts requests, tokens, swaps, hooks, the queue and crashes,
 and it works without the performance monitor.
@@ -35,7 +35,7 @@ _STATES = ("stopped", "starting", "ready", "sleeping", "stopping", "failed", "sh
 
 
 async def metrics(proxy: ProxyContext, request: Request, send: Send) -> None:
-    """Tell all metrics."""
+    """Send all metrics."""
     registry = CollectorRegistry()
     registry.register(_ProxyCollector(proxy))
     await send_bytes(send, 200, generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4.encode())
@@ -46,14 +46,14 @@ class _ProxyCollector(Collector):
         self._proxy = proxy
 
     def collect(self) -> Iterator[Metric]:
-        """Yield everything that is known at this moment."""
+        """Yield all metrics at this moment."""
         sample = self._proxy.accounting.samples.latest
         if sample is not None and self._proxy.options.performance_every_s is not None:
-            yield from _machine(sample)
+            yield from _host(sample)
         yield from _models(self._proxy)
         yield from _requests(self._proxy.accounting.metrics)
         yield from _lifecycles(self._proxy.accounting.metrics)
-        yield from _kept(self._proxy)
+        yield from _kv(self._proxy)
         yield from _own(self._proxy)
 
 
@@ -81,12 +81,12 @@ def _histogram(
 
 
 # ---- llama-swap's names
-def _machine(sample: Sample) -> Iterator[Metric]:
+def _host(sample: Sample) -> Iterator[Metric]:
     def gauge(name: str, text: str, values: Rows, *labels: str) -> Metric:
         return _gauge(f"llamaswap_{name}", text, values, *labels)
 
     cores = {(str(core),): busy for core, busy in enumerate(sample.cores)}
-    yield gauge("cpu_util_percent", "How busy each core is.", cores, "core")
+    yield gauge("cpu_util_percent", "Utilization of each core.", cores, "core")
     for name, value in (
         ("memory_total", sample.memory_total), ("memory_used", sample.memory_used),
         ("memory_free", sample.memory_available),
@@ -95,24 +95,36 @@ def _machine(sample: Sample) -> Iterator[Metric]:
         yield gauge(f"{name}_bytes", f"{name.replace('_', ' ').capitalize()}.", {(): value})
     load = {(name,): value for name, value in zip(("1m", "5m", "15m"), sample.load, strict=True)}
     yield gauge("load_average", "Load average.", load, "interval")
-    carried: dict[tuple[str, ...], float] = {}
-    for link in sample.interfaces:
-        carried[link.name, "recv"], carried[link.name, "sent"] = link.received, link.sent
-    text = "Bytes of each network interface."
-    yield _counter("llamaswap_network_bytes", text, carried, "interface", "direction")
+    transferred: dict[tuple[str, ...], float] = {}
+    for item in sample.interfaces:
+        transferred[item.name, "recv"], transferred[item.name, "sent"] = item.received, item.sent
+    text = "Bytes that each network interface transferred."
+    yield _counter("llamaswap_network_bytes", text, transferred, "interface", "direction")
     yield from _gpus(sample)
 
 
 def _gpus(sample: Sample) -> Iterator[Metric]:
     for name, text, values in (
-        ("temperature_celsius", "Temperature.", [gpu.celsius for gpu in sample.gpus]),
-        ("vram_temperature_celsius", "Of its memory.", [gpu.memory_celsius for gpu in sample.gpus]),
-        ("util_percent", "How busy.", [gpu.busy for gpu in sample.gpus]),
-        ("memory_util_percent", "How busy its memory.", [gpu.memory_busy for gpu in sample.gpus]),
+        ("temperature_celsius", "Temperature of the chip.", [gpu.celsius for gpu in sample.gpus]),
+        (
+            "vram_temperature_celsius",
+            "Temperature of the memory.",
+            [gpu.memory_celsius for gpu in sample.gpus],
+        ),
+        ("util_percent", "Utilization of the chip.", [gpu.busy for gpu in sample.gpus]),
+        (
+            "memory_util_percent",
+            "Utilization of the memory.",
+            [gpu.memory_busy for gpu in sample.gpus],
+        ),
         ("memory_used_bytes", "Memory in use.", [_bytes(gpu.used_mib) for gpu in sample.gpus]),
-        ("memory_total_bytes", "Memory in all.", [_bytes(gpu.total_mib) for gpu in sample.gpus]),
-        ("fan_speed_percent", "Speed of its fan.", [gpu.fan for gpu in sample.gpus]),
-        ("power_draw_watts", "What it draws.", [gpu.watts for gpu in sample.gpus]),
+        (
+            "memory_total_bytes",
+            "Size of the memory.",
+            [_bytes(gpu.total_mib) for gpu in sample.gpus],
+        ),
+        ("fan_speed_percent", "Speed of the fan.", [gpu.fan for gpu in sample.gpus]),
+        ("power_draw_watts", "Power draw.", [gpu.watts for gpu in sample.gpus]),
     ):
         known = {
             (str(gpu.index), gpu.name, gpu.uuid): value
@@ -145,54 +157,69 @@ def _models(proxy: ProxyContext) -> Iterator[Metric]:
     yield _gauge(
         "swapchart_model_state", "1 for the state a model is in.", states, "model", "state"
     )
-    yield _gauge("swapchart_in_flight", "Requests being answered.", busy, "model")
-    yield _gauge("swapchart_waiting", "Requests that wait for their model.", waiting, "model")
-    yield _gauge("swapchart_failures_in_a_row", "Not yet forgiven.", failures, "model")
+    yield _gauge("swapchart_in_flight", "Requests that the model is processing.", busy, "model")
+    yield _gauge("swapchart_waiting", "Requests that wait for the model.", waiting, "model")
+    yield _gauge(
+        "swapchart_failures_in_a_row",
+        "Failed starts since the model was last stable.",
+        failures,
+        "model",
+    )
     scheduler = proxy.supervisor.scheduler
-    yield _gauge("swapchart_queue_length", "Requests queued.", {(): len(scheduler.queue)})
+    yield _gauge("swapchart_queue_length", "Requests in the queue.", {(): len(scheduler.queue)})
     yield _gauge("swapchart_swaps", "Swaps under way.", {(): len(scheduler.swaps)})
-    places = proxy.supervisor.hook_limiter
-    hooks = {("running",): places.running, ("waiting",): places.waiting}
-    yield _gauge("swapchart_hook_commands", "Of all models, by what they do.", hooks, "state")
-    if places.limit is not None:
-        yield _gauge("swapchart_hook_limit", "So many run at a time.", {(): places.limit})
+    limiter = proxy.supervisor.hook_limiter
+    hooks = {("running",): limiter.running, ("waiting",): limiter.waiting}
+    yield _gauge(
+        "swapchart_hook_commands", "Hook commands of all models, by state.", hooks, "state"
+    )
+    if limiter.limit is not None:
+        yield _gauge(
+            "swapchart_hook_limit",
+            "Maximum number of hook commands running at once.",
+            {(): limiter.limit},
+        )
 
 
 def _requests(counters: Metrics) -> Iterator[Metric]:
     requests = dict(counters.requests)
-    yield _counter("swapchart_requests", "By outcome.", requests, "model", "outcome")
+    yield _counter(
+        "swapchart_requests", "Finished requests by outcome.", requests, "model", "outcome"
+    )
     for name, text, values in (
-        ("request_duration", "From coming to the end.", counters.durations),
-        ("request_wait", "From coming to the model's being ready.", counters.waits),
-        ("first_byte", "From being ready to the head of the answer.", counters.heads),
+        ("request_duration", "Time from the arrival to the end.", counters.durations),
+        ("request_wait", "Time from the arrival until the model is ready.", counters.waits),
+        ("first_byte", "Time from then to the headers of the response.", counters.first_bytes),
     ):
         rows = [((model,), histogram) for model, histogram in values.items()]
         yield _histogram(f"swapchart_{name}_seconds", text, rows, "model")
-    yield _counter("swapchart_tokens", "Tokens.", dict(counters.tokens), "model", "kind")
+    yield _counter("swapchart_tokens", "Tokens by kind.", dict(counters.tokens), "model", "kind")
     sent = {(model,): float(count) for model, count in counters.sent.items()}
-    yield _counter("swapchart_answer_bytes", "Of answers.", sent, "model")
+    yield _counter("swapchart_answer_bytes", "Bytes of response bodies.", sent, "model")
 
 
 def _lifecycles(counters: Metrics) -> Iterator[Metric]:
     transitions = dict(counters.transitions)
-    yield _counter("swapchart_transitions", "By event.", transitions, "model", "event")
-    text = "How long states of a swap last."
+    yield _counter("swapchart_transitions", "Transitions by event.", transitions, "model", "event")
+    text = "Time in each state of a swap."
     phases = list(counters.phases.items())
     yield _histogram("swapchart_swap_phase_seconds", text, phases, "model", "phase")
     hooks = dict(counters.hooks)
-    yield _counter("swapchart_hooks", "Hook actions.", hooks, "model", "point", "outcome")
+    yield _counter(
+        "swapchart_hooks", "Hook actions by outcome.", hooks, "model", "point", "outcome"
+    )
     times = list(counters.hook_times.items())
-    yield _histogram("swapchart_hook_seconds", "How long they take.", times, "model", "point")
+    yield _histogram("swapchart_hook_seconds", "Duration of hook actions.", times, "model", "point")
     exits = dict(counters.exits)
-    yield _counter("swapchart_process_exits", "Ends of processes.", exits, "model", "how")
+    yield _counter("swapchart_process_exits", "Exits of processes.", exits, "model", "how")
     evictions = {(model,): float(count) for model, count in counters.evictions.items()}
-    yield _counter("swapchart_evictions", "Stops for another model.", evictions, "model")
+    yield _counter("swapchart_evictions", "Evictions.", evictions, "model")
 
 
-def _kept(proxy: ProxyContext) -> Iterator[Metric]:
-    """Tell what is kept of conversations, where something is."""
-    tell = proxy.details.get("kv")
-    known = {} if tell is None else {name: tell(name) for name in proxy.catalog.models}
+def _kv(proxy: ProxyContext) -> Iterator[Metric]:
+    """Yield metrics of saved prompt caches, if a model has one."""
+    kv_facts = proxy.details.get("kv")
+    known = {} if kv_facts is None else {name: kv_facts(name) for name in proxy.catalog.models}
     facts = {name: detail for name, detail in known.items() if detail and "verdict" in detail}
     if not facts:
         return
@@ -203,11 +230,11 @@ def _kept(proxy: ProxyContext) -> Iterator[Metric]:
     def rows(key: str) -> Rows:
         return {(name,): float(detail[key]) for name, detail in facts.items()}
 
-    yield _gauge("swapchart_kv_saved_tokens", "In the store.", rows("saved_tokens"), "model")
-    yield _gauge("swapchart_kv_saved_bytes", "In the store.", rows("saved_bytes"), "model")
+    yield _gauge("swapchart_kv_saved_tokens", "Tokens in the store.", rows("saved_tokens"), "model")
+    yield _gauge("swapchart_kv_saved_bytes", "Bytes in the store.", rows("saved_bytes"), "model")
     for name, text in (
         ("saves", "Slots saved."), ("restores", "Slots restored."),
-        ("failures", "Saves and restores that were cut short or failed."),
+        ("failures", "Saves and restores that were aborted or failed."),
     ):  # fmt: skip
         yield _counter(f"swapchart_kv_{name}", text, rows(name), "model")
     tokens = {
@@ -215,23 +242,23 @@ def _kept(proxy: ProxyContext) -> Iterator[Metric]:
         for name, detail in facts.items()
         for kind in ("saved", "restored", "reused")
     }
-    text = "Tokens saved, restored, and reused by the first answers after a restore."
+    text = "Tokens saved, restored, and reused by the first responses after a restore."
     yield _counter("swapchart_kv_tokens", text, tokens, "model", "kind")
     written = rows("saved_bytes_total")
-    yield _counter("swapchart_kv_written_bytes", "Bytes of slots saved.", written, "model")
+    yield _counter("swapchart_kv_written_bytes", "Bytes of saved slots.", written, "model")
 
 
 def _own(proxy: ProxyContext) -> Iterator[Metric]:
     dropped = 0 if proxy.accounting.activity is None else proxy.accounting.activity.dropped
-    text = "Requests that were not written down."
+    text = "Requests that were not recorded."
     yield _counter("swapchart_activity_dropped", text, {(): float(dropped)})
-    text = "Lines of standard output and standard error that were not taken in time."
+    text = "Dropped lines of standard output and standard error."
     yield _counter(
         "swapchart_log_lines_dropped", text, {(): float(proxy.accounting.count_dropped_lines())}
     )
     watch = proxy.loop_watch
     if watch is not None:
-        text = "How late the event loop ran what was due; looked at twice a second."
+        text = "Lag of the event loop, measured twice a second."
         yield _histogram("swapchart_loop_lag_seconds", text, [((), watch.lags)])
-        text = "How often it was late by more than a second."
+        text = "Number of lags of more than a second."
         yield _counter("swapchart_loop_blocked", text, {(): float(watch.blocked)})

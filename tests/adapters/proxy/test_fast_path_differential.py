@@ -284,13 +284,13 @@ class Way:
                 for row in page.rows
             ],
             "captured": [
-                (made.model, made.path, made.request, made.answer, made.request_headers)
+                (made.model, made.path, made.request, made.response, made.request_headers)
                 for row in page.rows if (made := proxy.accounting.captures.get(row.id)) is not None
             ],
             "counted": (metrics.requests, metrics.tokens, metrics.sent, metrics.transitions),
             "timed": {
                 name: {key: sum(found.counts) for key, found in getattr(metrics, name).items()}
-                for name in ("durations", "waits", "heads")
+                for name in ("durations", "waits", "first_bytes")
             },
             "chart": [
                 (
