@@ -38,7 +38,7 @@ def group(members: str, **flags: bool) -> Group:
         ([group("ab", swap=False, exclusive=False)], "a", "bc", ""),
         ([group("ab", persistent=True)], "c", "ab", ""),
         ([group("ab", persistent=True)], "a", "b", "b"),
-        # kept on purpose: a non-exclusive target leaves an exclusive group running
+        # intended: a non-exclusive target leaves an exclusive group running
         ([group("a", exclusive=False), group("b")], "a", "b", ""),
         ([group("a", exclusive=False), group("b")], "b", "a", "a"),
         ([group("ab"), group("cd")], "a", "acd", "cd"),

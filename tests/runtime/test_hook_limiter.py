@@ -169,8 +169,8 @@ def test_hook_cancelled_in_the_queue_frees_its_slot(seed: int) -> None:
             world[name].start()
         await world.until("d", "after_healthy")
         await world.at(1.0)
-        world["b"].stop_nowait()  # in the line
-        await world.at(2.0)  # a ends now, and c is let in
+        world["b"].stop_nowait()  # queued
+        await world.at(2.0)  # a ends now, and c is admitted
         world["c"].stop_nowait()
         await world.until("a", "ready")
         await world.until("d", "ready")

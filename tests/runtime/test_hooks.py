@@ -224,9 +224,9 @@ def test_hooks_that_follow_two_cancelled_ones_wait_for_both() -> None:
         world.client("a")
         await world.until("a", "after_healthy")
         await world.at(1.0)
-        world["a"].stop_nowait()  # beforeStop is to run, and waits for the end of afterHealthy
+        world["a"].stop_nowait()  # beforeStop waits for the end of afterHealthy
         await world.at(2.0)
-        world["a"].post("kill")  # and is cancelled before it has begun
+        world["a"].post("kill")  # and is cancelled before its start
         await world.until("a", "stopped")
 
     launcher = run_scenario(scenario, service("a", hooks=EVERY), commands=commands)

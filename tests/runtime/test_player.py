@@ -78,7 +78,7 @@ def test_custom_chart_runs_to_its_end() -> None:
             await kettle.wait_for("idle")
             kettle.post("press")
             await kettle.wait_for("empty")
-            kettle.post("press")  # it has ended: nothing happens
+            kettle.post("press")  # no effect after its end
 
             assert kettle.is_final
         assert notes == ["whistle", "whistle"]

@@ -17,10 +17,10 @@ from swapchart.runtime.testing import run_virtual
 from swapchart.runtime.timers import Timer, TimerService
 from swapchart.runtime.waiter import PendingRequest
 
-#: (whole seconds before the order, which timer, delay in whole seconds and a bit, None: disarm)
+#: (whole seconds before the call, timer, delay in whole seconds and a fraction; None disarms)
 Order = tuple[int, int, int | None]
 ORDERS = lists(tuples(integers(0, 3), integers(0, 2), integers(0, 6) | none()), max_size=25)
-A_BIT = 0.125  # so that no timer is due at the very instant of an order
+A_BIT = 0.125  # so that no timer is due at the instant of a call
 
 
 def naive(orders: list[Order]) -> list[tuple[float, int]]:
@@ -122,10 +122,10 @@ def test_timer_with_a_past_deadline_fires_at_once() -> None:
 @pytest.mark.parametrize("call", range(12))
 @row("A36")
 def test_timer_after_a_pause_of_the_process_is_extended(call: int) -> None:
-    """SIGSTOP at any reading of the clock: the timer has its five seconds of our own time.
+    """After SIGSTOP at any reading of the clock, the timer still has its five seconds.
 
-    The process may stand still between the arming and the first look of the service, or in the
-    middle of a look: it is the answer we just wrote that wakes whoever stops us.
+    The process may be suspended between the arming and the first check of the service, or during a
+    check: a response that it has just written may cause the SIGSTOP.
     """
     fired: list[float] = []
     calls = 0
@@ -154,10 +154,10 @@ def test_timer_after_a_pause_of_the_process_is_extended(call: int) -> None:
     run_virtual(main)
 
     (waited_s,) = fired
-    stood_s = 60.0 if call and calls >= call else 0.0
-    assert 5.0 + stood_s <= waited_s
-    if call != 1:  # there it stood still before the five seconds began, and gets that back, too
-        assert waited_s <= 6.0 + stood_s
+    suspended_s = 60.0 if call and calls >= call else 0.0
+    assert 5.0 + suspended_s <= waited_s
+    if call != 1:  # else it was suspended before the five seconds began, which also counts
+        assert waited_s <= 6.0 + suspended_s
 
 
 @pytest.mark.parametrize("early", [True, False])
