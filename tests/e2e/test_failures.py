@@ -214,7 +214,7 @@ def test_aborted_response_aborts_the_client(
     proxy.wait_idle(name)
     if way != "crash":
         assert proxy.chat(name).status == 200
-    proxy.wait_said("broke off after")
+    proxy.wait_said("aborted after")
 
 
 @row("A04")

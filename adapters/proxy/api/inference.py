@@ -64,7 +64,7 @@ async def get(proxy: ProxyContext, request: Request, send: Send) -> None:
     except BadBodyError as error:
         await send_error(request, send, 400, str(error))
         return
-    resolved = await find(proxy, request, send, wanted)
+    resolved = await find_model(proxy, request, send, wanted)
     if resolved is None:
         return
     query, model = request.query, resolved.target.sent_model
@@ -76,7 +76,7 @@ async def get(proxy: ProxyContext, request: Request, send: Send) -> None:
     await forwarding.run(send)
 
 
-async def find(
+async def find_model(
     proxy: ProxyContext, request: Request, send: Send, wanted: str
 ) -> ResolvedModel | None:
     """Return the model that *wanted* names; None means an error response was sent."""
@@ -117,7 +117,7 @@ async def _complete_body(proxy: ProxyContext, request: Request, send: Send) -> N
         wanted, is_stream = await proxy.turns.run(model_steps(body), is_short=is_short)
     else:
         wanted, is_stream = model_of(body)
-    resolved = await find(proxy, request, send, wanted)
+    resolved = await find_model(proxy, request, send, wanted)
     if resolved is None:
         return
     forwarding = Forwarding(proxy, request, resolved, request.path, target_of(request))
@@ -167,7 +167,7 @@ async def _edited(
 async def _urlencoded(proxy: ProxyContext, request: Request, send: Send, body: bytes) -> None:
     request.watch()
     wanted = await proxy.turns.run(query_steps(body)) or model_of_query(request.query)
-    resolved = await find(proxy, request, send, wanted)
+    resolved = await find_model(proxy, request, send, wanted)
     if resolved is None:
         return
     target = resolved.target
@@ -210,7 +210,7 @@ async def _form(proxy: ProxyContext, request: Request, send: Send, boundary: byt
         else:
             scanner.finish()
         found = scanner.model
-        resolved = await find(proxy, request, send, "" if found is None else found.value)
+        resolved = await find_model(proxy, request, send, "" if found is None else found.value)
         if resolved is None or found is None:
             return
         forwarding = Forwarding(proxy, request, resolved, request.path, target_of(request))

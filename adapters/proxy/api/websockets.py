@@ -42,7 +42,7 @@ ROUTES = RouteTable(
 
 
 async def serve(proxy: ProxyContext, scope: Scope, receive: Receive, send: Send) -> None:
-    """Take one websocket; the same checks as for requests come before it is accepted."""
+    """Serve one websocket, after the same checks as for a request."""
     client = await _client(scope, receive, send)
     try:
         opening = _opening(proxy, scope, receive)

@@ -404,7 +404,9 @@ class Forwarding:
         request, record = self.request, self.record
         record.error = str(error)
         if record.status:
-            log.warning("%s broke off after %d bytes: %s", record.model, record.sent_bytes, error)
+            log.warning(
+                "response of %s aborted after %d bytes: %s", record.model, record.sent_bytes, error
+            )
             record.code = "broken"
             raise ResponseAbortedError(record.error) from error
         if isinstance(error, UpstreamError):
