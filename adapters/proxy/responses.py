@@ -15,7 +15,7 @@ from typing import Any
 from msgspec import to_builtins
 
 from ..http1.asgi_types import Headers, Send
-from .body.model_name import shown_name
+from .body.model_name import quoted_name
 from .request import Request
 
 JSON_TYPE = b"application/json"
@@ -194,7 +194,7 @@ async def send_api_error(request: Request, send: Send, error: ApiError) -> None:
 
 def model_forbidden(name: str) -> ApiError:
     """Return the error for a model *name* that the request's key may not use."""
-    return ApiError(403, f"forbidden: this API key is not good for {shown_name(name)}")
+    return ApiError(403, f"forbidden: this API key is not good for {quoted_name(name)}")
 
 
 def unknown_model(request: Request, name: str, closest: str | None) -> ApiError:
@@ -202,7 +202,7 @@ def unknown_model(request: Request, name: str, closest: str | None) -> ApiError:
     if closest is not None and not request.access.allows_model(closest):
         closest = None
     hint = f"; did you mean {closest!r}?" if closest else ""
-    message = f"model not found: {shown_name(name)}{hint}"
+    message = f"model not found: {quoted_name(name)}{hint}"
     return ApiError(404, message, code="model_not_found")
 
 

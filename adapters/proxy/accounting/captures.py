@@ -140,7 +140,7 @@ class Captures:
 
     def take(self, number: int, record: RequestRecord) -> bool:
         """Capture *record*; return False if it cannot be captured."""
-        if not self.is_on or not record.answer_headers:
+        if not self.is_on or not record.response_headers:
             return False
         excluded = _EXCLUDED.get(record.path, _NONE_EXCLUDED)
         has_failed = record.status != 200
@@ -148,7 +148,7 @@ class Captures:
         has_response = not has_failed and "response" not in excluded and record.is_whole
         request = (record.body or b"") if has_request else b""
         response = b"".join(record.body_chunks) if has_response else b""
-        sent, received = _packed(record.request.headers), _packed(record.answer_headers)
+        sent, received = _packed(record.request.headers), _packed(record.response_headers)
         header_bytes = len(sent) + len(received) + len(record.path)
         size = len(request) + len(response) + max(header_bytes, _MIN_HEADER_BYTES) + _OVERHEAD_BYTES
         if size > self._limit:

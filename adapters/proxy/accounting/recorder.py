@@ -73,7 +73,7 @@ class Recorder:
 def response_body(record: RequestRecord) -> bytes | None:
     """Return the decoded body of the response, or its ends; None if it cannot be decoded."""
     encoding = b""
-    for name, value in record.answer_headers:
+    for name, value in record.response_headers:
         if name == b"content-encoding":
             encoding = value
             break

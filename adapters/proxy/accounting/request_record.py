@@ -32,7 +32,7 @@ class RequestRecord:
         ended: When it ended, or 0.
         status: Status of the response; 0 before its headers arrived.
         content_type: Content-Type of the response.
-        answer_headers: Headers of the response.
+        response_headers: Headers of the response.
         sent_bytes: Bytes of the response's body that were sent to the client.
         body_chunks: Chunks of the response's body; all of them, or the last ones.
         first_chunk: The first chunk, if ``body_chunks`` has the last ones only.
@@ -52,7 +52,6 @@ class RequestRecord:
     __slots__ = (
         "_task",
         "admitted",
-        "answer_headers",
         "at",
         "body",
         "body_chunks",
@@ -74,6 +73,7 @@ class RequestRecord:
         "path",
         "priority",
         "request",
+        "response_headers",
         "selector",
         "sent_bytes",
         "started",
@@ -89,7 +89,7 @@ class RequestRecord:
         self.admitted = self.head = self.ended = 0.0
         self.status = self.sent_bytes = self.priority = 0
         self.content_type = self.first_chunk = b""
-        self.answer_headers: Headers = []
+        self.response_headers: Headers = []
         self.body_chunks: MutableSequence[bytes] = []
         self.is_whole = True
         self.keep_bytes = _KEEP_BYTES
@@ -101,7 +101,7 @@ class RequestRecord:
 
     def record_headers(self, headers: Headers) -> None:
         """Record the headers of the response; names in lower case."""
-        self.answer_headers = headers
+        self.response_headers = headers
         for name, value in headers:
             if name == b"content-type":
                 self.content_type = value

@@ -12,7 +12,7 @@ from ...http1.asgi_types import Send
 from ...store.activity import SORTS, ActivityPage, ActivityQuery, ActivityRow, ActivityStore
 from ...store.database import StoreError
 from ..access.visible_models import View
-from ..body.model_name import shown_name
+from ..body.model_name import quoted_name
 from ..context import ProxyContext
 from ..formatting import rfc3339
 from ..request import Request
@@ -75,7 +75,7 @@ async def capture(proxy: ProxyContext, request: Request, send: Send) -> None:
     number = whole_number(request.path_suffix, 0, LARGEST)
     if number is None:
         await send_error(
-            request, send, 400, f"expected a number, got {shown_name(request.path_suffix)}"
+            request, send, 400, f"expected a number, got {quoted_name(request.path_suffix)}"
         )
         return
     found = proxy.accounting.captures.get(number)
@@ -110,7 +110,7 @@ def query_of(text: bytes) -> ActivityQuery:
             return default
         found = whole_number(value, low, high)
         if found is None:
-            raise ValueError(f"{name}: expected {low} to {high}, got {shown_name(value)}")
+            raise ValueError(f"{name}: expected {low} to {high}, got {quoted_name(value)}")
         return found
 
     def moment(name: str) -> int | None:
@@ -122,7 +122,7 @@ def query_of(text: bytes) -> ActivityQuery:
         except (ValueError, OverflowError) as error:
             example = "2026-01-31T12:00:00Z"
             raise ValueError(
-                f"{name}: expected a time such as {example}, got {shown_name(value)}"
+                f"{name}: expected a time such as {example}, got {quoted_name(value)}"
             ) from error
 
     sort, order = last("sort") or "id", last("order") or "desc"

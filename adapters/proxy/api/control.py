@@ -11,7 +11,7 @@ import msgspec
 
 from ....runtime import RequestError
 from ..body.errors import BodyTooLargeError
-from ..body.model_name import shown_name
+from ..body.model_name import quoted_name
 from ..context import ProxyContext
 from ..request import Request
 from ..responses import ApiError
@@ -121,7 +121,7 @@ async def activate_profile(proxy: ProxyContext, request: Request) -> schema.Acti
     if name is not None and not isinstance(name, str):
         raise ApiError(400, "expected `name`: a profile, or null for none")
     if name and name not in proxy.profiles:
-        raise ApiError(404, f"no such profile: {shown_name(name)}")
+        raise ApiError(404, f"no such profile: {quoted_name(name)}")
     proxy.activate_profile(name or None)
     return schema.ActiveProfile(active=proxy.profiles.active)
 
@@ -133,7 +133,7 @@ async def cancel(proxy: ProxyContext, request: Request) -> schema.Done:
     number = whole_number(request.path_suffix, 1, LARGEST)
     record = None if number is None else proxy.in_flight.open.get(number)
     if record is None or not proxy.view(request.access).shows(record.model):
-        message = f"no request in flight has the id {shown_name(request.path_suffix)}"
+        message = f"no request in flight has the id {quoted_name(request.path_suffix)}"
         raise ApiError(404, message)
     record.cancel("the API")
     return schema.Done()

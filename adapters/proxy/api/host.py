@@ -7,7 +7,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from ...system import threads
-from ..body.model_name import shown_name
+from ..body.model_name import quoted_name
 from ..context import ProxyContext
 from ..formatting import rfc3339
 from ..monitoring.gpus import Gpu
@@ -36,7 +36,7 @@ async def performance(
             after = parse_time(text)
         except (ValueError, OverflowError) as error:
             example = "2026-01-31T12:00:00Z"
-            message = f"after: expected a time such as {example}, got {shown_name(text)}"
+            message = f"after: expected a time such as {example}, got {quoted_name(text)}"
             raise ApiError(400, message) from error
     samples = [sample for sample in proxy.accounting.samples.recent if sample.at > after]
     return schema.Performance(

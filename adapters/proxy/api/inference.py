@@ -17,9 +17,9 @@ from ..body.model_name import (
     model_of_query,
     model_steps,
     query_steps,
+    quoted_name,
     rename_steps,
     renamed_query,
-    shown_name,
 )
 from ..body.multipart import MultipartScanner, boundary_of, is_form
 from ..body.multipart_stream import multipart_with_model
@@ -85,7 +85,7 @@ async def find_model(
         await send_error(request, send, 400, message)
         return None
     if len(wanted) > NAME_BYTES:
-        message = f"`model` is longer than {NAME_BYTES} bytes: {shown_name(wanted)}"
+        message = f"`model` is longer than {NAME_BYTES} bytes: {quoted_name(wanted)}"
         await send_error(request, send, 400, message)
         return None
     try:

@@ -6,7 +6,7 @@ import anyio
 
 from ....runtime import LogRing
 from ...http1.asgi_types import Send
-from ..body.model_name import shown_name
+from ..body.model_name import quoted_name
 from ..context import ProxyContext
 from ..listener_limits import send_too_many
 from ..request import Request
@@ -41,7 +41,7 @@ async def stream(proxy: ProxyContext, request: Request, send: Send) -> None:
         return
     rings = _rings(proxy, requested)
     if not rings:
-        message = f"invalid log id: {shown_name(requested)} is no model"
+        message = f"invalid log id: {quoted_name(requested)} is no model"
         await send_error(request, send, 400, message)
         return
     with proxy.listeners.entered(request.access.client) as is_admitted:

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from ....runtime import SwapchartError
-from ..body.model_name import shown_name
+from ..body.model_name import quoted_name
 from ..context import ProxyContext
 from ..request import Request
 from ..responses import ApiError, model_forbidden, unknown_model
@@ -54,7 +54,7 @@ async def history(proxy: ProxyContext, request: Request) -> History:
     limit = parse_qs(request.query.decode("latin-1")).get("limit", ["100"])[-1]
     count = whole_number(limit, 1, HISTORY_LIMIT)
     if count is None:
-        raise ApiError(400, f"limit: expected 1 to {HISTORY_LIMIT}, got {shown_name(limit)}")
+        raise ApiError(400, f"limit: expected 1 to {HISTORY_LIMIT}, got {quoted_name(limit)}")
     try:
         rows = await proxy.history(name, limit=count)
     except SwapchartError as error:

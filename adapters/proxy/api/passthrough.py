@@ -6,7 +6,7 @@ import re
 from urllib.parse import unquote_to_bytes
 
 from ...http1.asgi_types import Send
-from ..body.model_name import shown_name
+from ..body.model_name import quoted_name
 from ..context import ProxyContext
 from ..forwarding.forwarding import Forwarding
 from ..models.catalog import LocalModel, PeerModel
@@ -133,7 +133,7 @@ def forbidden(
     named = path[len(_UPSTREAM) : len(path) - len(remainder)]
     wanted = unquote_to_bytes(named).decode("utf-8", "replace")
     if not access.allows_model(wanted, target.requested_name, target.id):
-        return f"forbidden: this API key is not good for {shown_name(wanted)}"
+        return f"forbidden: this API key is not good for {quoted_name(wanted)}"
     if access.models is not None and isinstance(target, PeerModel):
         return _WHOLE_PEER  # a peer may serve other models there, and its own API
     return ""

@@ -25,7 +25,7 @@ def in_flight_view(proxy: ProxyContext, record: RequestRecord) -> InFlightReques
         method=record.method.decode("latin-1"),
         req_headers=proxy.admission.keys.redacted(redacted_headers(record.request.headers)),
         remote_ip=record.request.client or "",
-        resp_headers=redacted_headers(record.answer_headers),
+        resp_headers=redacted_headers(record.response_headers),
         resp_status=record.status,
         resp_bytes=record.sent_bytes,
         elapsed_ms=round((perf_counter() - record.started) * 1000),

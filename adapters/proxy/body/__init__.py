@@ -1,5 +1,7 @@
-"""Request bodies: read, find the model, rewrite.
+"""Request bodies: reading them, finding the model in them, and rewriting them.
 
-Pure but for the `spool`, which keeps a long form on disk. JSON is scanned in bounded steps
-(`json_scan`) that `turns` spreads over the event loop.
+Everything but the `Spool`, which stores the beginning of a form on disk, is pure. JSON is scanned
+in bounded steps (`json_scan`), which `Turns` interleaves with other work of the event loop. `Edits`
+are the changes that a model's filters make; a `MultipartScanner` finds the model in a form. The
+`BodyBudget` limits the memory of all bodies together.
 """

@@ -1,6 +1,6 @@
-"""Decoder of the request fields that routing needs, made by msgspec.
+"""msgspec decoders of the request fields that routing needs.
 
-In a module of its own: msgspec makes these classes, and a compiled module makes its own.
+A module of their own, since a compiled module cannot hold classes that msgspec makes.
 """
 
 from __future__ import annotations
@@ -8,14 +8,14 @@ from __future__ import annotations
 import msgspec
 
 
-class Asking(msgspec.Struct):
-    """A request: for which model, and whether as a stream."""
+class RequestFields(msgspec.Struct):
+    """The fields of an inference request that the proxy reads."""
 
     model: str | None = None
-    stream: msgspec.Raw = msgspec.Raw(b"")  # of any type, and not built: that may take memory
+    stream: msgspec.Raw = msgspec.Raw(b"")  # of any type; not decoded, which could take memory
 
 
-ASKING = msgspec.json.Decoder(Asking)
+REQUEST_FIELDS = msgspec.json.Decoder(RequestFields)
 
 
 NAME = msgspec.json.Decoder(str)

@@ -1,17 +1,17 @@
-"""Errors of request bodies: too large, or not what they claim to be."""
+"""Errors of request bodies that are too large or invalid."""
 
 from __future__ import annotations
 
 
 class BadBodyError(Exception):
-    """The body is not what the route needs; the text is for the client."""
+    """The body is invalid for the route; the message is for the client."""
 
 
 class BodyTooLargeError(Exception):
-    """The body is larger than allowed.
+    """The body exceeds the size limit.
 
     Attributes:
-        limit_bytes: What is allowed.
+        limit_bytes: The limit in bytes.
     """
 
     def __init__(self, limit_bytes: int) -> None:

@@ -1,13 +1,11 @@
-r"""Changes single values in JSON text and leaves every other byte as it is. Pure.
+r"""Edits of single values in JSON text, which leave every other byte unchanged. Pure.
 
-Decoding and encoding would reorder nothing but round numbers, escapes and spaces to our taste;
-what a client sent is to reach its model as it was sent. The text must be valid JSON: whoever
-calls has had it checked.
+Decoding and encoding would change numbers, escapes and spaces; a model must get what its client
+sent. The text must be valid JSON, which the caller has checked.
 
-Paths are sjson's, which llama-swap uses: ``a.b`` is member b of
-member a, ``\.`` a dot in a name, a number an index into a list, ``-1`` the place after its end,
-``:7`` the member "7". Where a name occurs twice in an object, all are changed: readers differ in
-which they take.
+Paths have the syntax of sjson, which llama-swap uses: ``a.b`` is member b of member a, ``\.`` a dot
+in a name, a number an index into a list, ``-1`` the index after its end, ``:7`` the member "7". If
+a name occurs twice in an object, both are changed: parsers differ in which they use.
 """
 
 from __future__ import annotations
@@ -24,25 +22,25 @@ Path: TypeAlias = tuple[str, ...]
 
 _SPACE = b" \t\r\n"
 _INDEX = re.compile(r"\d{1,6}")
-_LONGEST_LIST = 10_000  # an index beyond it is a mistake, not a list of nulls
-_MOST_CHANGES = 1000  # of one body: repeated names would be multiplied by what is set
+_MAX_LIST = 10_000  # a larger index is a mistake and not a list of nulls
+_MAX_CHANGES = 1000  # in one body, since repeated names multiply the values that are set
 
 
 class EditError(Exception):
-    """The text has no place where the path points to, or is no JSON; the message says why."""
+    """The path does not fit the text, or the text is no JSON; the message says why."""
 
 
 class _PlaceError(Exception):
-    """A list has no such place."""
+    """A list has no such index."""
 
 
 class _Edit(NamedTuple):
     """One change.
 
     Attributes:
-        path: What is left of the path.
-        value: JSON text that is set there; None removes what is there.
-        name: The whole path.
+        path: The remaining path.
+        value: JSON text to set there; None removes the value.
+        name: The whole path, for messages.
     """
 
     path: Path
@@ -51,15 +49,15 @@ class _Edit(NamedTuple):
 
     @staticmethod
     def of(path: Path, value: bytes | None = None) -> _Edit:
-        """Return the change at *path* of the whole text."""
+        """Return the edit at *path* of the whole text."""
         return _Edit(path, value, ".".join(path))
 
     def inside(self) -> _Edit:
-        """Return what is left of it inside the first segment of the path."""
+        """Return the edit for the value at the first segment of the path."""
         return _Edit(self.path[1:], self.value, self.name)
 
     def made(self) -> bytes:
-        """Return the value that is set, inside of all that the path names."""
+        """Return the value to set, inside objects and lists for the whole path."""
         assert self.value is not None, "something is set"
         try:
             return _made(self.path, self.value)
@@ -85,10 +83,10 @@ def parse_path(text: str) -> Path:
 
 
 def children(text: bytes) -> list[Child]:
-    """Return what the object or list *text* is made of, in order; empty for other values.
+    """Return the members or items of *text* in order; empty if it is no object or list.
 
     Raises:
-        EditError: A name in it is no UTF-8.
+        EditError: A name is no UTF-8.
     """
     return finished(_children(text.strip(_SPACE), len(text) - len(text.lstrip(_SPACE))))
 
@@ -112,38 +110,38 @@ def _walked(body: bytes) -> Iterator[Child | None]:
 
 
 def put(text: bytes, path: Path, value: bytes) -> bytes:
-    """Return *text* with *value*, JSON too, at *path*; what is missing on the way is made.
+    """Return *text* with the JSON *value* at *path*; missing objects and lists are added.
 
     Raises:
-        EditError: The path names a member of a list, or an index far beyond its end; or as
+        EditError: The path has a member of a list, or an index far beyond its end; see also
             `children`.
     """
     return finished(_edited(text, [_Edit.of(path, value)], _Changes()))
 
 
 def delete(text: bytes, path: Path) -> bytes:
-    """Return *text* without what is at *path*; unchanged if there is nothing.
+    """Return *text* without the value at *path*; unchanged if there is none.
 
     Raises:
-        EditError: As `children`.
+        EditError: See `children`.
     """
     return finished(_edited(text, [_Edit.of(path)], _Changes()))
 
 
 class _Changes:
-    """Counts the values that are set in one text: each may be far longer than what was there."""
+    """Counts the values that are set in one text, since each may be long."""
 
     def __init__(self) -> None:
         self._count = 0
 
     def add(self) -> None:
         self._count += 1
-        if self._count > _MOST_CHANGES:
-            raise EditError(f"expected at most {_MOST_CHANGES} places that the filters set")
+        if self._count > _MAX_CHANGES:
+            raise EditError(f"expected at most {_MAX_CHANGES} values that filters set")
 
 
 def _edited(text: bytes, edits: Sequence[_Edit], changes: _Changes) -> Steps[bytes]:
-    """Return *text* after *edits*, one after the other; one pass for all that it is made of."""
+    """Return *text* after all *edits*, in their order; scans its members or items once."""
     body = text.strip(_SPACE)
     if body[:1] == b"{" and all(edit.path for edit in edits):
         done = yield from _object_edited(body, edits, changes)
@@ -170,7 +168,7 @@ def _object_edited(body: bytes, edits: Sequence[_Edit], changes: _Changes) -> St
         if any(not edit.path and edit.value is None for edit in plan)
     }  # fmt: skip
     seen: set[str] = set()
-    whole = _Written(body)
+    whole = _Writer(body)
     for child in _walked(body):
         if child is None:
             yield
@@ -192,7 +190,7 @@ def _object_edited(body: bytes, edits: Sequence[_Edit], changes: _Changes) -> St
 
 
 def _new(plan: Sequence[_Edit], changes: _Changes) -> Steps[bytes | None]:
-    """Return the value that *plan* makes where there is none, or None."""
+    """Return the value that *plan* sets where there is none, or None."""
     made: bytes | None = None
     for edit in plan:
         if not edit.path:
@@ -214,7 +212,7 @@ def _list_edited(body: bytes, edit: _Edit, changes: _Changes) -> Steps[bytes]:
         else:
             count += 1
     index = _index_of(edit, count)
-    whole, place = _Written(body), 0
+    whole, place = _Writer(body), 0
     for child in _walked(body):
         if child is None:
             yield
@@ -235,34 +233,34 @@ def _list_edited(body: bytes, edit: _Edit, changes: _Changes) -> Steps[bytes]:
 
 
 def _index_of(edit: _Edit, count: int) -> int:
-    """Return the place in a list of *count* items that *edit* means; -1 is none."""
-    head = edit.path[0]
+    """Return the index that *edit* has in a list of *count* items; -1 means none."""
+    segment = edit.path[0]
     if edit.value is None:
-        if head == "-1":
+        if segment == "-1":
             return count - 1
-        return int(head) if _INDEX.fullmatch(head) and int(head) < count else -1
+        return int(segment) if _INDEX.fullmatch(segment) and int(segment) < count else -1
     try:
-        return _index(head, count)
+        return _index(segment, count)
     except _PlaceError as error:
         raise EditError(f"cannot set {edit.name}: {error}") from error
 
 
-class _Written:
-    """An object or a list as it is written again, with other values or without some.
+class _Writer:
+    """Writer of an object or a list with changed or removed values.
 
     Args:
-        body: Its text, without space around it.
+        body: Its text, without whitespace around it.
     """
 
     def __init__(self, body: bytes) -> None:
         self._body = memoryview(body)
         self._text = bytearray()
-        self._at = 0  # the text holds what counts up to here
-        self._hole: int | None = None  # where the first that was dropped since began
-        self._kept_end = self._end = -1  # of the last child that was kept, of the last one
+        self._at = 0  # offset in the body up to which the text is written
+        self._hole: int | None = None  # start of the first child that was dropped since
+        self._kept_end = self._end = -1  # end of the last kept child, and of the last child
 
     def keep(self, child: Child, value: bytes | None = None) -> None:
-        """Pass *child* on, with *value* instead of its own if that is given."""
+        """Keep *child*, with *value* instead of its own unless that is None."""
         if self._hole is not None:
             self._text += self._body[self._at : self._hole]
             self._at, self._hole = child.start, None
@@ -273,13 +271,13 @@ class _Written:
         self._kept_end = self._end = child.end
 
     def drop(self, child: Child) -> None:
-        """Leave *child* out, and the comma behind it; that before it if it is the last."""
+        """Drop *child* and the comma after it, or the one before it if it is the last."""
         if self._hole is None:
             self._hole = child.start
         self._end = child.end
 
     def finish(self, added: Sequence[bytes]) -> bytes:
-        """Return the text, with *added* behind all others."""
+        """Return the text, with *added* at the end."""
         body = self._body
         if self._kept_end < 0:
             if self._end < 0 and not added:
@@ -291,18 +289,18 @@ class _Written:
         return b"".join((self._text, body[self._at : self._kept_end], *behind, body[self._end :]))
 
 
-def _index(head: str, length: int) -> int:
-    if head == "-1":
+def _index(segment: str, length: int) -> int:
+    if segment == "-1":
         return length
-    if not _INDEX.fullmatch(head):
-        raise _PlaceError(f"expected an index into a list, got {head!r}")
-    if int(head) >= _LONGEST_LIST:
-        raise _PlaceError(f"expected an index below {_LONGEST_LIST}, got {head}")
-    return int(head)
+    if not _INDEX.fullmatch(segment):
+        raise _PlaceError(f"expected an index into a list, got {segment!r}")
+    if int(segment) >= _MAX_LIST:
+        raise _PlaceError(f"expected an index below {_MAX_LIST}, got {segment}")
+    return int(segment)
 
 
-def _name(head: str) -> str:
-    return head[1:] if head.startswith(":") and _INDEX.fullmatch(head[1:]) else head
+def _name(segment: str) -> str:
+    return segment[1:] if segment.startswith(":") and _INDEX.fullmatch(segment[1:]) else segment
 
 
 def _member(name: str, value: bytes) -> bytes:
@@ -310,23 +308,23 @@ def _member(name: str, value: bytes) -> bytes:
 
 
 def _made(path: Path, value: bytes) -> bytes:
-    """Return what has to be there so that *value* is at *path* of it."""
-    for head in reversed(path):
-        if head == "-1" or _INDEX.fullmatch(head):
-            index = _index(head, 0)
+    """Return *value* inside new objects and lists for *path*."""
+    for segment in reversed(path):
+        if segment == "-1" or _INDEX.fullmatch(segment):
+            index = _index(segment, 0)
             value = b"[" + b",".join([*[b"null"] * index, value]) + b"]"
         else:
-            value = b"{" + _member(_name(head), value) + b"}"
+            value = b"{" + _member(_name(segment), value) + b"}"
     return value
 
 
 @dataclass(frozen=True, slots=True)
 class Edits:
-    """What the filters of a model change in a request, compiled.
+    """The filters of a model, compiled.
 
     Attributes:
-        deleted: Paths that are removed, first.
-        changed: Path -> JSON text, in order.
+        deleted: Paths to remove, before anything is set.
+        changed: Pairs of path and JSON text to set, in order.
     """
 
     deleted: tuple[Path, ...] = ()
@@ -350,7 +348,7 @@ class Edits:
         return bool(self.deleted or self.changed)
 
     def apply(self, text: bytes, *, model: str | None = None) -> bytes:
-        """Return the object *text*, changed.
+        """Return the object *text* after all edits.
 
         Args:
             text: A valid JSON object with at most one member ``model``.
@@ -362,7 +360,7 @@ class Edits:
         return finished(self.steps(text, model=model))
 
     def steps(self, text: bytes, *, model: str | None = None) -> Steps[bytes]:
-        """Do as `apply`, in bounded steps."""
+        """Do the same as `apply` in bounded steps."""
         edits: list[_Edit] = []
         if model is not None:
             value = json.dumps(model, ensure_ascii=False).encode()

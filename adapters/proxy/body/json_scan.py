@@ -1,14 +1,14 @@
-r"""Passes over JSON text in bounded steps. Pure.
+r"""Scanner of JSON text that works in bounded steps. Pure.
 
-A body of a request may hold 64 MiB, and whatever looks at all of it at once holds the interpreter,
-in a thread too. So everything here that may have much to do is a generator that yields None
-between two steps; a step takes a few milliseconds, whatever the text is. ``turns.in_turns`` runs
-such a generator in the event loop, `finished` runs it at once.
+A request body may have 64 MiB, and a function that scans all of it would hold the interpreter lock
+for long, also in a thread. So scanning functions are generators that yield None between two steps;
+a step takes a few milliseconds for any text. ``Turns.run`` runs such a generator on the event loop,
+`finished` runs it at once.
 
-`pieces` cuts an object into objects: each piece is put into the context in which it stands, so
-that all pieces are valid JSON exactly if the whole is. A cut is made behind a comma. The context
-of a piece within ``{"a":[[`` is ``{"":[[0,`` before it, and ``,0]]}`` behind it where the text
-goes on. The members of the pieces are the members of the whole, but for those named "".
+`pieces` splits an object into objects. Each piece gets its context, so that all pieces are valid
+JSON exactly if the whole text is. The text is split after a comma. The context of a piece within
+``{"a":[[`` is ``{"":[[0,`` before it and, unless it is the last, ``,0]]}`` after it. The members of
+the pieces are those of the whole, besides members named "".
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ _T = TypeVar("_T")
 Steps: TypeAlias = Generator[None, None, _T]
 
 STEP_BYTES = 1 << 16
-_STEP_COUNT = 1 << 10  # members or brackets that are passed in a step
-_DEPTH = 1000  # msgspec refuses deeper nesting as well
-_KEPT_BYTES = 1 << 13  # longer texts are left out of a piece; `model` is far shorter
-_PIECE_BYTES = 8 << 20  # a piece beyond it is white space, or a number of a million digits
-_LEFT_OUT = b'"' + b"-" * _KEPT_BYTES + b'"'
+_STEP_COUNT = 1 << 10  # members or brackets in one step
+_DEPTH = 1000  # the limit of msgspec
+_KEPT_BYTES = 1 << 13  # longer strings are replaced in a piece; `model` is far shorter
+_PIECE_BYTES = 8 << 20  # exceeded only by whitespace, or a number of a million digits
+_REPLACEMENT = b'"' + b"-" * _KEPT_BYTES + b'"'
 
 _UTF16 = rb"[dD](?:[0-7][0-9a-fA-F]{2}|[89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"
 _ESCAPE = rb'\\(?:["\\/bfnrt]|u(?:[0-9abcefABCEF][0-9a-fA-F]{3}|' + _UTF16 + rb"))"
 _INSIDE = re.compile(rb'(?:[^"\\\x00-\x1f]++|' + _ESCAPE + rb")*+")
 _TEXT = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
-_WHOLE = re.compile(rb'(?:[^"]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)  # no half text at its end
+_WHOLE = re.compile(rb'(?:[^"]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)  # ends outside of strings
 _NO_COMMA = re.compile(rb'(?:[^",]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
 _SPACES = re.compile(rb"[ \t\r\n]*+")
 _SCALAR = re.compile(rb'[^"\[\]{},: \t\r\n]++')
 _INNER = re.compile(rb'(?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
-_MEMBER = re.compile(  # one whose value is no list and no object
+_MEMBER = re.compile(  # whose value is no list and no object
     rb'[ \t\r\n]*+("(?:[^"\\]++|\\.)*+")[ \t\r\n]*+:[ \t\r\n]*+'
     rb'("(?:[^"\\]++|\\.)*+"|[^"\[\]{},: \t\r\n]++)[ \t\r\n]*+(?=[,}])',
     re.DOTALL,
@@ -51,17 +51,17 @@ _NO_BRACKETS = bytes(code for code in range(256) if code not in _OPENING | _CLOS
 
 
 class JsonError(Exception):
-    """The text is no JSON, or none that can be cut into pieces."""
+    """The text is no JSON, or cannot be split into pieces."""
 
 
 class Child(NamedTuple):
     """One member of an object, or one item of a list.
 
     Attributes:
-        key: Its name; empty for items.
-        start: Where it begins, name included; offset in bytes.
-        value: Where its value begins.
-        end: Where its value ends.
+        key: Name of the member; empty for items.
+        start: Offset of its first byte, name included.
+        value: Offset of the first byte of its value.
+        end: Offset after the last byte of its value.
     """
 
     key: str
@@ -71,13 +71,13 @@ class Child(NamedTuple):
 
 
 def finished(steps: Steps[_T]) -> _T:
-    """Run *steps* to their end and return their outcome."""
+    """Run *steps* to their end and return their result."""
     while True:
         try:
             next(steps)
         except StopIteration as end:
-            outcome: _T = end.value
-            return outcome
+            result: _T = end.value
+            return result
 
 
 # ---- pieces
@@ -85,9 +85,9 @@ def pieces(text: bytes) -> Iterator[bytes | None]:
     """Yield *text*, an object, as objects of bounded size; None between two steps.
 
     Raises:
-        JsonError: The text is no JSON. Further errors are left to the reader of the pieces.
+        JsonError: The text is no JSON. The decoder of the pieces finds further errors.
     """
-    nest = _Nest()
+    nest = _Nesting()
     at, size, before = 0, len(text), b""
     while True:
         parts = [before]
@@ -96,14 +96,14 @@ def pieces(text: bytes) -> Iterator[bytes | None]:
         while True:
             end = _end(pattern, text, at)
             part = text[at:end]
-            nest.enter(_TEXT.sub(b"", part))  # all of them are whole: a search finds their ends
+            nest.enter(_TEXT.sub(b"", part))  # complete strings, whose ends a search finds
             if end == at and at < size and text[at] == _QUOTE:
                 end = yield from text_end(text, at)
-                part = text[at:end] if end - at <= _KEPT_BYTES else _LEFT_OUT
+                part = text[at:end] if end - at <= _KEPT_BYTES else _REPLACEMENT
             parts.append(part)
             length += len(part)
             if length > _PIECE_BYTES:
-                raise JsonError("8 MiB without a comma, long texts aside")
+                raise JsonError("8 MiB without a comma, long strings aside")
             at, pattern = end, _NO_COMMA
             if at >= size or text[at] == _COMMA:
                 break
@@ -118,14 +118,14 @@ def pieces(text: bytes) -> Iterator[bytes | None]:
         yield b"".join(parts)
 
 
-class _Nest:
-    """The lists and objects that are open at a place in a text."""
+class _Nesting:
+    """The lists and objects that are open at an offset of a text."""
 
     def __init__(self) -> None:
         self._open = bytearray()
 
     def enter(self, text: bytes) -> None:
-        """Pass over *text*, which has no quotation marks."""
+        """Count the brackets in *text*, which has no quotation marks."""
         opened = self._open
         for code in text.translate(None, _NO_BRACKETS):
             if code in _OPENING:
@@ -136,10 +136,10 @@ class _Nest:
                 raise JsonError("a bracket is closed that is not open")
 
     def context(self) -> tuple[bytes, bytes]:
-        """Return what is put before a piece that begins here, and behind one that ends here."""
+        """Return the text before a piece that begins here, and that after one that ends here."""
         opened = bytes(self._open)
         if not opened:
-            return b"", b","  # behind the end of the object: no reader takes that
+            return b"", b","  # after the end of the object, which is invalid
         outer, inner = opened[:-1], opened[-1:]
         before = b"".join([b"[" if code == 91 else b'{"":' for code in outer])
         after = bytes(code + 2 for code in reversed(opened))  # ] and } in ASCII
@@ -155,10 +155,10 @@ def _end(pattern: re.Pattern[bytes], text: bytes, at: int) -> int:
 
 # ---- ends of values
 def text_end(text: bytes, at: int) -> Steps[int]:
-    """Return where the text value that begins at *at* ends.
+    """Return the offset after the string that begins at *at*.
 
     Raises:
-        JsonError: It does not end, or is malformed.
+        JsonError: The string has no end or an invalid character.
     """
     at += 1
     while True:
@@ -166,7 +166,7 @@ def text_end(text: bytes, at: int) -> Steps[int]:
         if text[end : end + 1] == b'"':
             return end + 1
         if end == at:
-            raise JsonError("a text has no end, or a character that is not allowed")
+            raise JsonError("a string has no end, or a character that is not allowed")
         at = end
         yield
 
@@ -222,13 +222,13 @@ def _value_end(text: bytes, at: int) -> Steps[int]:
 
 # ---- members
 def walk(text: bytes) -> Iterator[Child | None]:
-    """Yield what the object or list *text* is made of, in order; None between two steps.
+    """Yield the members or items of *text* in order, and None between two steps.
 
     Args:
-        text: Valid JSON without space around it; other values have no children.
+        text: Valid JSON without whitespace around it; only objects and lists have children.
 
     Raises:
-        JsonError: It is no JSON after all, or a name in it is no UTF-8.
+        JsonError: The text is no JSON, or a name in it is no UTF-8.
     """
     if text[:1] not in (b"{", b"["):
         return

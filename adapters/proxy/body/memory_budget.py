@@ -1,8 +1,7 @@
-"""How much memory all bodies that are read whole may take together.
+"""Memory budget for all request bodies that are buffered.
 
-One large body is bounded by itself; a hundred of them at once are not. Beyond the budget a
-request waits for its turn, unread, so that its client is slowed down and nothing is stored; then
-it is refused.
+A size limit bounds one body, but not a hundred at once. Beyond the budget a body waits unread, so
+that its client is slowed down; after a timeout the request is rejected.
 """
 
 from __future__ import annotations
@@ -12,10 +11,10 @@ from collections import deque
 
 
 class BodyBudgetError(Exception):
-    """There was no room for the body within the time that it may wait.
+    """The budget had no room for the body within the timeout.
 
     Attributes:
-        wait_s: How long it waited; also when another try makes sense.
+        wait_s: How long the body waited in seconds; also when a retry makes sense.
     """
 
     def __init__(self, wait_s: float) -> None:
@@ -26,14 +25,14 @@ class BodyBudgetError(Exception):
 
 
 class BodyBudget:
-    """Bytes that are taken and given back; whoever asks first is served first.
+    """Bytes that are reserved and released, first come, first served.
 
     Args:
-        limit_bytes: Taken together at one time. A single body beyond it gets through alone.
-        wait_s: How long one may wait.
+        limit_bytes: Maximum of reserved bytes. A larger body is admitted while it is the only one.
+        wait_s: Timeout of a reservation in seconds.
 
     Attributes:
-        used_bytes: Taken now.
+        used_bytes: Bytes that are reserved now.
     """
 
     def __init__(self, limit_bytes: int, wait_s: float) -> None:
@@ -43,14 +42,14 @@ class BodyBudget:
 
     @property
     def waiting(self) -> int:
-        """How many wait."""
+        """Number of bodies that wait."""
         return len(self._queue)
 
     async def take(self, size: int) -> None:
-        """Take *size* bytes, when there is room.
+        """Reserve *size* bytes as soon as there is room.
 
         Raises:
-            BodyBudgetError: There was none in time.
+            BodyBudgetError: There was no room within the timeout.
         """
         if not self._queue and self._has_room(size):
             self.used_bytes += size
@@ -62,16 +61,16 @@ class BodyBudget:
                 await granted
         except BaseException as error:
             if granted.done() and not granted.cancelled():
-                self.give_back(size)  # granted and interrupted at the same instant
+                self.give_back(size)  # granted and cancelled at the same moment
             else:
                 self._queue = deque(item for item in self._queue if item[1] is not granted)
-                self._grant()  # a smaller one behind it may fit
+                self._grant()  # a smaller one after it may fit
             if isinstance(error, TimeoutError):
                 raise BodyBudgetError(self._wait_s) from error
             raise
 
     def give_back(self, size: int) -> None:
-        """Give *size* bytes back."""
+        """Release *size* bytes."""
         self.used_bytes -= size
         self._grant()
 

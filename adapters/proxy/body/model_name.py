@@ -1,9 +1,10 @@
-"""Finds which model a request is for, in a body or a query, without decoding the rest.
+"""Finds the model of a request in a body or a query, without decoding the rest.
 
-A model that is named twice is refused: readers differ in which they take, and a key that is good
-for one model must not reach another that way.
+A request that names two models is rejected: parsers differ in which of them they use, and a key for
+one model must not reach another one that way.
 
-What ends in ``steps`` does its work in bounded steps, for bodies of any size; see ``json_scan``.
+Functions whose name ends in ``steps`` work in bounded steps, for bodies of any size; see
+``json_scan``.
 """
 
 from __future__ import annotations
@@ -13,65 +14,65 @@ from urllib.parse import parse_qsl, quote_plus, unquote_plus
 
 import msgspec
 
-from .decoders import ASKING, Asking
+from .decoders import REQUEST_FIELDS, RequestFields
 from .errors import BadBodyError
 from .json_scan import STEP_BYTES, JsonError, Steps, finished, pieces, walk
 
+#: Maximum length of a model's name in a request, in bytes.
 NAME_BYTES = 1024
-"""Longest name of a model in a request."""
-_AT_ONCE_BYTES = 1 << 22  # msgspec reads as much in 6 ms at worst (measured: 0.7 GB/s)
+_AT_ONCE_BYTES = 1 << 22  # takes msgspec up to 6 ms (measured: 0.7 GB/s)
 _TWICE = "`model` is given twice"
 _TOO_LONG = f"`model` is longer than {NAME_BYTES} bytes"
-_MOST_FIELDS = 100  # called `model`, with one value, in a query or a form
-_SHOWN_CHARS = 128
+_MAX_FIELDS = 100  # with the name `model` and the same value, in a query or a form
+_MAX_CHARS = 128
 _IS_STREAM = msgspec.Raw(b"true")
-# What is decoded to "model", behind a &.
+# Every encoding of "model" after a &.
 _FIELD = re.compile(rb"&(?:m|%6[dD])(?:o|%6[fF])(?:d|%64)(?:e|%65)(?:l|%6[cC])")
 _FIELD_BYTES = 16
 
 
-def shown_name(name: str) -> str:
-    """Return *name* as it is shown in a message: quoted, and only the beginning of a long one."""
-    if len(name) <= _SHOWN_CHARS:
+def quoted_name(name: str) -> str:
+    """Return *name* for a message, in quotes and truncated if it is long."""
+    if len(name) <= _MAX_CHARS:
         return repr(name)
-    return f"{name[:_SHOWN_CHARS]!r}... ({len(name)} characters)"
+    return f"{name[:_MAX_CHARS]!r}... ({len(name)} characters)"
 
 
 def model_of(body: bytes) -> tuple[str, bool]:
-    """Return the ``model`` of a JSON *body*, or "", and whether it asks for a stream.
+    """Return the ``model`` of a JSON *body*, or "", and True if it asks for a stream.
 
-    The whole body is validated as JSON on the way.
+    The whole body is validated as JSON.
 
     Raises:
-        BadBodyError: It is not a JSON object, or ``model`` is not one text.
+        BadBodyError: The body is no JSON object, or ``model`` is not a single string.
     """
-    head = _decoded(body)
+    fields = _decoded(body)
     if _is_unclear(body) and finished(_count_steps(body)) > 1:
         raise BadBodyError(_TWICE)
-    return head.model or "", head.stream == _IS_STREAM
+    return fields.model or "", fields.stream == _IS_STREAM
 
 
 def model_steps(body: bytes) -> Steps[tuple[str, bool]]:
-    """Do as `model_of`, in bounded steps.
+    """Do the same as `model_of` in bounded steps.
 
     Raises:
-        BadBodyError: As `model_of`.
+        BadBodyError: See `model_of`.
     """
     if len(body) <= _AT_ONCE_BYTES:
-        head = _decoded(body)
+        fields = _decoded(body)
         if _is_unclear(body):
             yield
             if (yield from _count_steps(body)) > 1:
                 raise BadBodyError(_TWICE)
-        return head.model or "", head.stream == _IS_STREAM
+        return fields.model or "", fields.stream == _IS_STREAM
     model, count, stream = "", 0, msgspec.Raw(b"")
     try:
         for piece in pieces(body):
             yield
             if piece is None:
                 continue
-            head = _decoded(piece)
-            model, stream = head.model or model, head.stream or stream
+            fields = _decoded(piece)
+            model, stream = fields.model or model, fields.stream or stream
             if piece.find(b'"model"') >= 0 or piece.find(b"\\u006") >= 0:
                 count += yield from _count_steps(piece)
                 if count > 1:
@@ -81,9 +82,9 @@ def model_steps(body: bytes) -> Steps[tuple[str, bool]]:
     return model, stream == _IS_STREAM
 
 
-def _decoded(body: bytes) -> Asking:
+def _decoded(body: bytes) -> RequestFields:
     try:
-        return ASKING.decode(body)
+        return REQUEST_FIELDS.decode(body)
     except msgspec.ValidationError as error:
         is_object = body[:STEP_BYTES].lstrip()[:1] == b"{"
         message = "`model` must be a text" if is_object else "expected a JSON object"
@@ -118,16 +119,16 @@ def model_of_query(query: bytes) -> str:
     """Return the ``model`` of a query or an urlencoded form, or "".
 
     Raises:
-        BadBodyError: There are several.
+        BadBodyError: The query names several models.
     """
     return finished(query_steps(query))
 
 
 def query_steps(query: bytes) -> Steps[str]:
-    """Do as `model_of_query`, in bounded steps.
+    """Do the same as `model_of_query` in bounded steps.
 
     Raises:
-        BadBodyError: As `model_of_query`.
+        BadBodyError: See `model_of_query`.
     """
     places = yield from _place_steps(query)
     values = {query[start:end] for start, end in places}
@@ -146,12 +147,12 @@ def asks_for_stream(query: bytes) -> bool:
 
 
 def renamed_query(query: bytes, model: str) -> bytes:
-    """Return *query* with *model* as its ``model``, and all else as it was."""
+    """Return *query* with *model* as its ``model``, otherwise unchanged."""
     return finished(rename_steps(query, model))
 
 
 def rename_steps(query: bytes, model: str) -> Steps[bytes]:
-    """Do as `renamed_query`, in bounded steps."""
+    """Do the same as `renamed_query` in bounded steps."""
     value = b"=" + quote_plus(model).encode()
     parts: list[bytes | memoryview] = []
     at = 0
@@ -162,7 +163,7 @@ def rename_steps(query: bytes, model: str) -> Steps[bytes]:
 
 
 def _place_steps(query: bytes) -> Steps[list[tuple[int, int]]]:
-    """Find the values of ``model``: from the "=", or from where it should be, to their ends."""
+    """Return start and end of each value of ``model``, a "=" before it included."""
     names = [match.end() for match in [_FIELD.match(b"&" + query[:_FIELD_BYTES])] if match]
     names = [end - 1 for end in names]
     places: list[tuple[int, int]] = []
@@ -175,7 +176,7 @@ def _place_steps(query: bytes) -> Steps[list[tuple[int, int]]]:
                 end = query.find(b"&", start)
                 places.append((start, len(query) if end < 0 else end))
         names.clear()
-        if len(places) > _MOST_FIELDS:
-            raise BadBodyError(f"`model` is given more than {_MOST_FIELDS} times")
+        if len(places) > _MAX_FIELDS:
+            raise BadBodyError(f"`model` is given more than {_MAX_FIELDS} times")
         yield
     return places

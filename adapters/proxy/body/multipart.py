@@ -1,7 +1,7 @@
-"""Looks through a multipart form as it passes, and finds which model it is for. Pure.
+"""Scanner of multipart forms: finds the model in a form that passes through. Pure.
 
-Nothing is collected or rebuilt: the scanner is fed the body piece by piece and tells between which
-bytes the value of ``model`` stands. Whoever feeds it may replace just these.
+The scanner gets the body in chunks and returns the range of bytes that holds the value of
+``model``, so that the caller can replace just these. Nothing else is buffered or rewritten.
 
 Source: RFC 7578 and RFC 2046 section 5.1. Lines end with CRLF, as both demand.
 """
@@ -15,11 +15,11 @@ from typing import Literal, TypeAlias
 from .errors import BadBodyError
 from .model_name import (
     NAME_BYTES,
-    shown_name,
+    quoted_name,
 )
 
 _PARTS_MAX = 100
-_HEAD_BYTES = 8192  # of one part
+_HEADER_BYTES = 8192  # of one part
 _PADDING_BYTES = 256  # spaces after a boundary
 _KIND = re.compile(r'[^;"]*+')
 _PARAMETER = re.compile(r';\s*+([^=;\s"]++)\s*+=\s*+("(?:[^"\\]++|\\.)*+"|[^;\s"]*+)\s*+')
@@ -32,12 +32,12 @@ _State: TypeAlias = Literal["data", "boundary", "head", "end"]
 
 @dataclass(frozen=True, slots=True)
 class FieldValue:
-    """The value of ``model``.
+    """The value of the field ``model``.
 
     Attributes:
-        value: Itself.
-        start: Where it begins; offset from the start of the body, in bytes.
-        end: Where it ends.
+        value: The value.
+        start: Offset of its first byte in the body.
+        end: Offset after its last byte.
     """
 
     value: str
@@ -49,7 +49,7 @@ def boundary_of(content_type: bytes) -> bytes:
     """Return the boundary that a Content-Type of ``multipart/form-data`` names.
 
     Raises:
-        BadBodyError: It names none that is valid.
+        BadBodyError: There is no valid boundary.
     """
     kind, _, rest = content_type.decode("latin-1").partition(";")
     found = parameters(f"{kind};{rest}").get("boundary", "")
@@ -59,10 +59,10 @@ def boundary_of(content_type: bytes) -> bytes:
 
 
 def parameters(value: str) -> dict[str, str]:
-    """Return the parameters of a field such as Content-Disposition, names in lower case.
+    """Return the parameters of a header such as Content-Disposition, names in lower case.
 
     Raises:
-        BadBodyError: One of them is given twice, or the field is malformed.
+        BadBodyError: A parameter is given twice, or the header is malformed.
     """
     found: dict[str, str] = {}
     kind = _KIND.match(value)
@@ -70,30 +70,30 @@ def parameters(value: str) -> dict[str, str]:
     while (parameter := _PARAMETER.match(value, at)) is not None:
         name, text = parameter[1].lower(), parameter[2]
         if name in found:
-            raise BadBodyError(f"a form gives {shown_name(name)} twice in one field")
+            raise BadBodyError(f"a form gives {quoted_name(name)} twice in one header")
         is_quoted = text.startswith('"')
         found[name] = _ESCAPED.sub(r"\1", text[1:-1]) if is_quoted else text
         at = parameter.end()
     if not _END.fullmatch(value, at):
-        raise BadBodyError("a form has a malformed field in its head")
+        raise BadBodyError("a part of the form has a malformed header")
     return found
 
 
 class MultipartScanner:
-    """Takes the body of a form in pieces of any size.
+    """Scans the body of a form in chunks of any size.
 
     Attributes:
-        model: None until the part ``model`` has passed.
-        is_complete: The last boundary has passed.
-        parts: How many parts have begun.
+        model: The field ``model``; None until its part is complete.
+        is_complete: The last boundary was found.
+        parts: Number of parts that have begun.
     """
 
     def __init__(self, boundary: bytes) -> None:
         self._delimiter = b"\r\n--" + boundary
-        self._buffer = b"\r\n"  # the first boundary needs no line before it
+        self._buffer = b"\r\n"  # the first boundary has no line before it
         self._offset = -2  # of the buffer in the body
         self._state: _State = "data"
-        self._name: str | None = None  # of the part that passes; None: no field, or no part yet
+        self._name: str | None = None  # of the current part; None without one, or for a file
         self._value = b""
         self._start = -1  # of the part's data
         self.model: FieldValue | None = None
@@ -101,19 +101,20 @@ class MultipartScanner:
         self.parts = 0
 
     def feed(self, data: bytes) -> None:
-        """Look through the next piece of the body.
+        """Scan the next chunk of the body.
 
         Raises:
-            BadBodyError: It is no form, too long in its parts' heads, or has two models.
+            BadBodyError: The body is no valid form, has too many or too long headers, or has two
+                models.
         """
         if self._state == "end":
-            return  # an epilogue, which nobody reads
+            return  # the epilogue, which is ignored
         self._buffer += data
         while self._step():
             pass
 
     def finish(self) -> None:
-        """Say that no more comes.
+        """Check that the form is complete.
 
         Raises:
             BadBodyError: The last boundary is missing.
@@ -122,14 +123,14 @@ class MultipartScanner:
             raise BadBodyError("the form ends in the middle")
 
     def _step(self) -> bool:
-        """Go on as far as one mark; tells whether there may be another in the buffer."""
+        """Scan up to the next delimiter; return True if the buffer may hold another."""
         match self._state:
             case "data":
-                return self._pass_data()
+                return self._scan_data()
             case "boundary":
-                return self._pass_boundary()
+                return self._scan_boundary()
             case "head":
-                return self._pass_head()
+                return self._scan_headers()
             case _:
                 self._buffer = b""
                 return False
@@ -139,7 +140,7 @@ class MultipartScanner:
         self._offset += count
         return taken
 
-    def _pass_data(self) -> bool:
+    def _scan_data(self) -> bool:
         at = self._buffer.find(self._delimiter)
         if at < 0:
             keep = len(self._delimiter) - 1
@@ -157,9 +158,9 @@ class MultipartScanner:
         return True
 
     def _check_start(self) -> None:
-        """Refuse a part that is all head: some readers see a boundary there, and some do not."""
+        """Reject a part without a body: parsers differ in whether a boundary follows it."""
         if self._offset == self._start and self._buffer.startswith(self._delimiter[2:]):
-            raise BadBodyError("a part of the form has no empty line after its head")
+            raise BadBodyError("a part of the form has no empty line after its headers")
 
     def _note(self, data: bytes) -> None:
         if self._name == "model":
@@ -176,7 +177,7 @@ class MultipartScanner:
             raise BadBodyError("`model` is not UTF-8") from error
         self.model = FieldValue(value, self._start, end)
 
-    def _pass_boundary(self) -> bool:
+    def _scan_boundary(self) -> bool:
         if self._buffer.startswith(b"--"):
             self._state, self.is_complete = "end", True
             return True
@@ -187,19 +188,21 @@ class MultipartScanner:
             return False
         if self._buffer[:line].strip(b" \t"):
             raise BadBodyError("the form has text after a boundary")
-        self._take(line)  # the line's end stays: it may be all of the part's head
+        self._take(line)  # the end of the line stays: the part may have no headers
         self.parts += 1
         if self.parts > _PARTS_MAX:
             raise BadBodyError(f"the form has more than {_PARTS_MAX} parts")
         self._state = "head"
         return True
 
-    def _pass_head(self) -> bool:
+    def _scan_headers(self) -> bool:
         end = self._buffer.find(b"\r\n\r\n")
         if self._buffer[2:4] == b"\r\n":
             end = 0
-        if end > _HEAD_BYTES or (end < 0 and len(self._buffer) > _HEAD_BYTES):
-            raise BadBodyError(f"the head of a form's part is longer than {_HEAD_BYTES} bytes")
+        if end > _HEADER_BYTES or (end < 0 and len(self._buffer) > _HEADER_BYTES):
+            raise BadBodyError(
+                f"the headers of a part of the form are longer than {_HEADER_BYTES} bytes"
+            )
         if end < 0:
             return False
         head = self._take(end)
@@ -210,14 +213,14 @@ class MultipartScanner:
 
 
 def _name_of(head: bytes) -> str | None:
-    """Return the name of a part that is a plain field; None for files and unnamed parts."""
+    """Return the name of a part that is a field; None for files and unnamed parts."""
     found: str | None = None
     seen = False
     for line in head.decode("utf-8", "replace").split("\r\n"):
         field, _, value = line.partition(":")
         if field.strip().lower() == "content-disposition":
             if seen:
-                raise BadBodyError("a form's part has two Content-Disposition fields")
+                raise BadBodyError("a part of the form has two Content-Disposition headers")
             seen = True
             given = parameters(value)
             found = None if "filename" in given else given.get("name")
@@ -228,5 +231,5 @@ _FORM = b"multipart/form-data"
 
 
 def is_form(kind: bytes | None) -> bool:
-    """Tell whether a Content-Type is that of a form with parts."""
+    """Return True for the Content-Type of a multipart form."""
     return kind is not None and kind[: len(_FORM)].lower() == _FORM

@@ -1,6 +1,6 @@
-"""A multipart form on its way to a server, with another model in it.
+"""Forwarding of a multipart form with another model in it.
 
-In a module of its own: what is compiled has no asynchronous generators.
+A module of its own, since a compiled module cannot hold asynchronous generators.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ async def multipart_with_model(
     found: FieldValue,
     value: bytes,
 ) -> AsyncIterator[bytes]:
-    """Yield the form with *value* as its model: what has come of it, and what comes.
+    """Yield the form with *value* as its model: first what is spooled, then the rest.
 
     Raises:
-        BadBodyError: What comes has another model, or no end.
+        BadBodyError: The rest has a second model, or no end.
     """
     async for piece in spool.pieces(0, found.start):
         yield piece

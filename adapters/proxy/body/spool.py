@@ -1,6 +1,6 @@
-"""Keeps the beginning of a body while it is not known where it goes: in memory, then on disk.
+"""Spool for the beginning of a body whose destination is not known yet: in memory, then on disk.
 
-The file has no name: it is gone with its descriptor, however we end.
+The file has no name, so it disappears with its descriptor, even after a crash.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ _PIECE_BYTES = 1 << 18
 
 
 class Spool:
-    """Bytes in order of arrival; close it when they are no longer needed.
+    """Bytes in order of arrival; the caller closes it.
 
     Args:
-        limit_bytes: Most that is kept.
+        limit_bytes: Maximum size in bytes.
 
     Attributes:
-        size: Bytes so far.
+        size: Size in bytes.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -36,7 +36,7 @@ class Spool:
         """Add *data*.
 
         Raises:
-            BodyTooLargeError: There would be more than is kept.
+            BodyTooLargeError: The spool would exceed its limit.
             OSError: The disk is full.
         """
         self.size += len(data)
@@ -53,7 +53,7 @@ class Spool:
         self._memory.clear()
 
     async def pieces(self, start: int, end: int) -> AsyncIterator[bytes]:
-        """Yield the bytes from *start* up to *end*, in pieces."""
+        """Yield the bytes from *start* up to *end* in chunks."""
         stored = self.size - len(self._memory)
         at = start
         while at < min(end, stored):
@@ -64,12 +64,12 @@ class Spool:
             yield bytes(self._memory[max(at, stored) - stored : end - stored])
 
     def _read(self, at: int, count: int) -> bytes:
-        assert self._file is not None, "nothing was spilled"
+        assert self._file is not None, "the file exists once something was spilled"
         self._file.seek(at)
         return self._file.read(count)
 
     def close(self) -> None:
-        """Let go of memory and disk."""
+        """Free memory and disk space."""
         self._memory.clear()
         if self._file is not None:
             self._file.close()

@@ -1,9 +1,9 @@
-"""Long work of requests, done in the event loop by turns.
+"""Cooperative scheduling of long computations on the event loop.
 
-Python runs one thing at a time, also in threads: what takes long in a thread holds up the event
-loop just as well, and cannot be ended. So long work is a generator that yields after a few
-milliseconds. Of all requests only one works at a time, then everything else has its turn; a
-request that is cancelled ends at its next step.
+A long computation in a thread would hold the interpreter lock, delay the event loop just as much,
+and could not be cancelled. So long work is a generator that yields every few milliseconds. One
+request computes at a time, and the event loop runs between its turns; a cancelled request stops at
+its next step.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ _TURN_S = 0.002
 
 
 class Turns:
-    """Shares the event loop between the requests that have much to do, and everything else."""
+    """Interleaves the computations of requests with everything else on the event loop."""
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
 
     async def run(self, steps: Steps[_T], *, is_short: bool = False) -> _T:
-        """Run *steps* to their end and return their outcome; others run meanwhile.
+        """Run *steps* to their end and return their result.
 
         Args:
-            steps: The work.
-            is_short: The first step is done without waiting for a turn: nearly always it is all.
+            steps: The computation.
+            is_short: The first step runs without waiting for a turn, since it is nearly always
+                the only one.
         """
         try:
             if is_short:
@@ -41,7 +42,7 @@ class Turns:
                         next(steps)
                     await asyncio.sleep(0)
         except StopIteration as end:
-            outcome: _T = end.value
-            return outcome
+            result: _T = end.value
+            return result
         finally:
             steps.close()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ....runtime import Supervisor, SwapchartError
-from ..body.model_name import shown_name
+from ..body.model_name import quoted_name
 from .catalog import ModelCatalog, PeerModel, Target
 from .definitions import SelectorDefinition
 from .profiles import Profiles
@@ -27,7 +27,7 @@ class UnknownModelError(SwapchartError):
     """
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"model not found: {shown_name(name)}")
+        super().__init__(f"model not found: {quoted_name(name)}")
         self.name = name
 
 

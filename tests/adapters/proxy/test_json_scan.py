@@ -31,7 +31,7 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let texts of a few bytes take many steps."""
     monkeypatch.setattr(json_scan, "STEP_BYTES", 13)
     monkeypatch.setattr(json_scan, "_KEPT_BYTES", 30)
-    monkeypatch.setattr(json_scan, "_LEFT_OUT", b'"' + b"-" * 30 + b'"')
+    monkeypatch.setattr(json_scan, "_REPLACEMENT", b'"' + b"-" * 30 + b'"')
     monkeypatch.setattr(model_name, "_AT_ONCE_BYTES", 0)
 
 

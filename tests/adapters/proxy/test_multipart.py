@@ -106,8 +106,8 @@ def test_multipart_scanner_agrees_with_python_multipart(values: dict[str, bytes]
         (b"no form at all", "ends in the middle"),
         (b"--" + B + b"junk\r\n\r\n\r\n--" + B + b"--", "text after a boundary"),
         (b"--" + B + b" " * 400, "end of a line"),
-        (form(part("a", b"", extra='; name="model"')), "twice in one field"),
-        (form(part("a", b"", filename='x"; name="model')), "twice in one field"),
+        (form(part("a", b"", extra='; name="model"')), "twice in one header"),
+        (form(part("a", b"", filename='x"; name="model')), "twice in one header"),
         (
             b"--" + B + b'\r\nContent-Disposition: form-data; name="a"\r\n\r\n--' + B + b"--",
             "no empty line",
