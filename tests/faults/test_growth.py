@@ -7,13 +7,13 @@ times as long, quadratic work sixteen times; what takes more than ten times as l
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from tools.growth import growth
 
 from swapchart.adapters.config.schema.document import UpstreamSection
 from swapchart.adapters.http1.headers import HeaderError, connection_names, request_headers
@@ -39,7 +39,6 @@ from swapchart.adapters.proxy.routing import cleaned
 
 _MOST = 10.0
 _LONG_ENOUGH_S = 0.002  # shorter times are no measure of growth
-_TRIES = 3
 _EDITS = Edits.compile(
     ["temperature", "a.b"], {"stop": ["x"], "x.y.z": 1, "list.-1": 2}, {"top": 1}
 )
@@ -196,15 +195,14 @@ CASES: list[tuple[Callable[[Any], object], list[Hostile], int]] = [
 ]
 
 
-def took(parse: Callable[[Any], object], given: Any) -> float:
-    """Return how long *parse* takes, at best; seconds of CPU."""
-    times = []
-    for _ in range(_TRIES):
-        began = time.process_time()
+def growth_of(parse: Callable[[Any], object], small: Any, large: Any) -> float:
+    """Return how many times longer *parse* takes on *large*, at best."""
+
+    def run(given: Any) -> None:
         with suppress(BadBodyError, EditError, HeaderError, ValueError):
             parse(given)
-        times.append(time.process_time() - began)
-    return min(times)
+
+    return growth(lambda: run(small), lambda: run(large), limit=_MOST, floor_s=_LONG_ENOUGH_S)
 
 
 @pytest.mark.parametrize(
@@ -219,15 +217,11 @@ def test_parser_of_foreign_bytes_takes_linear_time(
     parse: Callable[[Any], object], hostile: Hostile, size: int
 ) -> None:
     """Four times as much takes about four times as long, whatever it is."""
-    once, four_times = took(parse, hostile.of(size)), took(parse, hostile.of(4 * size))
-
-    assert four_times < max(once, _LONG_ENOUGH_S) * _MOST
+    assert growth_of(parse, hostile.of(size), hostile.of(4 * size)) <= _MOST
 
 
 def test_growth_check_detects_quadratic_time() -> None:
     """The measure tells quadratic from linear work."""
     pattern = re.compile(r"\s+$")
 
-    once, four_times = (took(pattern.search, " " * size + "x") for size in (3000, 12_000))
-
-    assert four_times > max(once, _LONG_ENOUGH_S) * _MOST
+    assert growth_of(pattern.search, " " * 3000 + "x", " " * 12_000 + "x") > _MOST

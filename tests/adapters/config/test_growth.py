@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import gc
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tools.growth import growth
 
 from swapchart.adapters.config import ConfigProblems, check_config, load_config
 from swapchart.adapters.config.document.nodes import Scalar
@@ -60,34 +59,21 @@ SHAPES: dict[str, tuple[Callable[[int], str], int]] = {
 }
 
 
-def spent_on(path: Path, text: str) -> float:
-    """Return the processor seconds that a check takes; the best of three.
-
-    Without the garbage collector: a round of it takes as long as all objects of the tests are many.
-    """
-    path.write_text(text)
-    best = float("inf")
-    gc.collect()
-    gc.disable()
-    try:
-        for _ in range(3):
-            began = time.process_time()
-            check_config([path], env={})
-            best = min(best, time.process_time() - began)
-    finally:
-        gc.enable()
-    return best
-
-
 @pytest.mark.parametrize("shape", SHAPES)
 def test_check_time_grows_with_the_size_of_the_file(tmp_path: Path, shape: str) -> None:
     """Four times as much takes some four times as long; with the square it would be sixteen."""
     make, count = SHAPES[shape]
-    path = tmp_path / "a.yaml"
-    once, fourfold = spent_on(path, make(count)), spent_on(path, make(4 * count))
-    print(f"{shape}: {once:.3f} s, {fourfold:.3f} s")
+    small, large = tmp_path / "small.yaml", tmp_path / "large.yaml"
+    small.write_text(make(count))
+    large.write_text(make(4 * count))
+    ratio = growth(
+        lambda: check_config([small], env={}),
+        lambda: check_config([large], env={}),
+        limit=9.0,
+        floor_s=0.02,
+    )
 
-    assert fourfold < 9 * max(once, 0.02)
+    assert ratio <= 9.0
 
 
 BOUNDED = {

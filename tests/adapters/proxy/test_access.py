@@ -130,15 +130,18 @@ def test_key_comparison_takes_constant_time() -> None:
     keys = [f"{number:02}" + "k" * 60 for number in range(20)]
     ring = ApiKeys([ApiKey(key=key) for key in keys])
     guesses = [b"x" * 62, keys[0][:-1].encode() + b"x", keys[19][:-1].encode() + b"x"]
-    times: list[list[float]] = [[] for _ in guesses]
-    for _ in range(3000):
-        for guess, taken in zip(guesses, times, strict=True):
-            began = time.perf_counter()
-            ring.access(guess)
-            taken.append(time.perf_counter() - began)
-    medians = [statistics.median(taken) for taken in times]
 
-    assert max(medians) < 1.25 * min(medians)
+    def spread() -> float:
+        times: list[list[float]] = [[] for _ in guesses]
+        for _ in range(3000):
+            for guess, taken in zip(guesses, times, strict=True):
+                began = time.perf_counter()
+                ring.access(guess)
+                taken.append(time.perf_counter() - began)
+        medians = [statistics.median(taken) for taken in times]
+        return max(medians) / min(medians)
+
+    assert min(spread() for _ in range(3)) < 1.25
 
 
 @pytest.mark.parametrize(
