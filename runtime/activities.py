@@ -40,6 +40,11 @@ class Activities:
         stall: Set when a response of the service has stalled.
     """
 
+    __slots__ = (
+        "_apply_spec", "_has_begun", "_hook_deadline", "_is_sweeping", "_post", "_settling",
+        "_state", "_variable", "stall",
+    )  # fmt: skip
+
     def __init__(
         self, state: ServiceState, post: Post, variable: Callable[[str], object],
         apply_spec: Callable[[ServiceSpec], None],

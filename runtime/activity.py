@@ -62,6 +62,8 @@ class ActivityTasks:
         on_failure: Gets the run and the exception, if a run raises one; must log it.
     """
 
+    __slots__ = ("_last", "_on_failure", "_tasks")
+
     def __init__(self, tasks: Fence, on_failure: Callable[[Activity, Exception], None]) -> None:
         self._tasks, self._on_failure = tasks, on_failure
         self._last: dict[str, Activity] = {}

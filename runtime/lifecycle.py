@@ -39,6 +39,8 @@ class Lifecycle:
             unless the chart is wrong.
     """
 
+    __slots__ = ("_driver", "_on_change", "_service", "unhandled")
+
     def __init__(
         self, spec: ServiceSpec, compiled: Compiled, runtime: RuntimeContext, *,
         on_change: Callable[[Lifecycle], None] | None = None, log_to: LogRing | None = None,

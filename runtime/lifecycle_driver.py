@@ -87,6 +87,11 @@ class LifecycleDriver:
         is_stepping: A step is under way; events that are posted now are processed right after it.
     """
 
+    __slots__ = (
+        "_changed", "_inbox", "_on_change", "_service", "activities", "document", "is_stepping",
+        "requests", "stepper", "tasks", "timers", "unhandled",
+    )  # fmt: skip
+
     def __init__(
         self, service: ServiceState, compiled: Compiled, on_change: Callable[[], None]
     ) -> None:

@@ -38,6 +38,10 @@ class LifecycleRequests:
         shutdown_error: Error of requests after a shutdown; None means the usual one.
     """
 
+    __slots__ = (
+        "_service", "_stepper", "_timers", "last_failure", "shutdown_error", "stops", "waiting",
+    )  # fmt: skip
+
     def __init__(self, service: ServiceState, stepper: Stepper, timers: LifecycleTimers) -> None:
         self._service, self._stepper, self._timers = service, stepper, timers
         self.waiting: dict[PendingRequest, None] = {}

@@ -30,6 +30,8 @@ class LifecycleTimers:
         event_of: Timer -> event that it posts.
     """
 
+    __slots__ = ("_event_of", "_post", "_state", "_timers", "_unlimited", "_variable")
+
     def __init__(
         self, state: ServiceState, post: Post, variable: Callable[[str], object],
         event_of: dict[str, str],

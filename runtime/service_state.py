@@ -81,6 +81,12 @@ class ServiceState:
         end_limit_s: Time in seconds after which the supervisor kills; None means no shutdown.
     """
 
+    __slots__ = (
+        "after_healthy", "cause", "end_limit_s", "hook_results", "hooks", "incarnation",
+        "last_exit", "log", "next_spec", "probe_detail", "process", "runtime", "since", "spec",
+        "terminated_at",
+    )  # fmt: skip
+
     def __init__(self, spec: ServiceSpec, runtime: RuntimeContext, log: LogRing) -> None:
         self.spec, self.runtime, self.log = spec, runtime, log
         self.next_spec: ServiceSpec | None = None
