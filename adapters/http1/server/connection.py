@@ -220,9 +220,8 @@ class ServerConnection(asyncio.Protocol):
 
     def _switch(self, rest: bytes) -> None:
         """Go on behind a head that asked for another protocol, here or elsewhere."""
-        parser = self._parser
-        head = parser.take_upgrade_head()
-        if not parser.hands_over:
+        head = self._parser.take_upgrade_head()
+        if not self._parser.hands_over:
             self._feed(head + rest)
         elif self._current is not None:  # in order: when that has its response
             self.input_buffer.unparsed += head + rest
@@ -345,9 +344,9 @@ class ServerConnection(asyncio.Protocol):
     def _close(self, *, linger: bool) -> None:
         """Close when what was written is sent, and, lingering, the client had time to read it.
 
-        Closing with bytes unread resets the connection, and a reset takes the response with it:
-        so what still comes is read and discarded, for `H1Limits.linger_s` at most. TLS has no
-        half-close: there it is closed after the client, or when its time is up.
+        Closing with bytes unread resets the connection, and a reset drops the response: so what
+        still comes is discarded, for `H1Limits.linger_s` at most. TLS has no half-close: there
+        it is closed after the client, or when that time is up.
         """
         self._ignores_input = self._is_closing = True
         self._timeouts.write_progress.since = self.loop.time()
@@ -378,11 +377,7 @@ class ServerConnection(asyncio.Protocol):
     # -- timeouts ----------------------------------------------------------------------
 
     def check_timeouts(self, now: float) -> None:
-        """Act on what has taken too long; called a few times a second.
-
-        Args:
-            now: Loop time in seconds.
-        """
+        """Act on what has taken too long at loop time *now*, in seconds."""
         if self._is_lost:
             return
         timeouts, due = self._timeouts, Due.NOTHING
