@@ -33,8 +33,12 @@ def mode_of(path: Path) -> int:
 
 
 def make_socket(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.bind(str(path))
+    folder = os.open(path.parent, os.O_PATH)  # an address has 107 bytes, a path may have more
+    try:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.bind(f"/proc/self/fd/{folder}/{path.name}")
+    finally:
+        os.close(folder)
 
 
 #: What may stand where a file of ours is expected; *path* is its place, *target* a precious file.
