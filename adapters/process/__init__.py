@@ -1,10 +1,10 @@
-"""Local processes: launch, watch, probe and end them.
+"""Local processes: launch, watch, probe and terminate them.
 
 A `LocalLauncher` starts a command as the leader of its own session and returns a
-`LocalProcess`: its output, its exit, a probe of its port, and a way to end its whole tree.
-`tree` finds and ends what descends from it, `port` decides whether a listener is its own, and
-`guard` keeps one process that ends every tree if this one is killed. Reads ``/proc``; knows
-nothing of models or requests.
+`LocalProcess`, which gives its output, its exit status, a probe of its port, and a way to terminate
+its whole process tree. `tree` finds and terminates the descendants, `port` decides whether a
+listener belongs to the tree, and `guard` keeps one process that kills every tree if the proxy is
+killed. The package reads ``/proc`` and knows nothing of models or requests.
 """
 
 from .launcher import LocalLauncher

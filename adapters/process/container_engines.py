@@ -1,8 +1,8 @@
-"""Programs of container engines: what runs, forwards and asks for containers.
+"""Programs of container engines: daemons, port forwarders and clients.
 
 A container belongs to its engine. Its monitor (conmon) is started by the client and may outlive
 it; killing the monitor would leave a container that its engine can no longer end. So programs of an
-engine that have left the session of a model are never signaled: the engine ends them.
+engine that left the session of a model are never signaled: the engine terminates them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import suppress
 from . import procfs, users
 from .procfs import Proc
 
-#: Programs that hold ports on behalf of containers.
+#: Programs that listen on ports for containers.
 FORWARDERS = frozenset(
     {
         "docker-proxy", "dockerd", "rootlessport", "rootlesskit", "conmon", "pasta", "passt",
@@ -23,7 +23,7 @@ FORWARDERS = frozenset(
     }
 )  # fmt: skip
 
-#: Programs that an engine keeps beside its containers, some of them for all of a user's.
+#: Programs that an engine runs for one container or for all containers of a user.
 DAEMONS = FORWARDERS | frozenset(
     {
         "conmonrs", "catatonit", "aardvark-dns", "fuse-overlayfs", "containerd", "buildkitd",
@@ -33,7 +33,7 @@ DAEMONS = FORWARDERS | frozenset(
 
 _MONITORS = frozenset({"conmon", "conmonrs"})
 
-#: Programs that ask an engine for a container.
+#: Programs that request containers from an engine.
 CLIENTS = frozenset({"docker", "docker-compose", "podman", "podman-compose", "nerdctl"})
 
 _CLIENT_WORD = re.compile(rb"(?<![\w.-])(?:docker|docker-compose|podman|podman-compose|nerdctl)\s")
@@ -41,23 +41,23 @@ _SCRIPT_BYTES = 1 << 16
 
 
 def is_forwarder(pid: int) -> bool:
-    """Return True if *pid* is a port forwarder of an engine, its program file being root's."""
+    """Return True if *pid* is a port forwarder of an engine and root owns its program file."""
     return _stem(procfs.program(pid)) in FORWARDERS and _is_root_file(pid)
 
 
 def is_daemon(pid: int) -> bool:
-    """Return True if *pid* is a program that an engine keeps, its program file being root's."""
+    """Return True if *pid* is a daemon of an engine and root owns its program file."""
     names = {_stem(procfs.program(pid)), _comm(pid)}
     return not names.isdisjoint(DAEMONS) and _is_root_file(pid)
 
 
 def monitors(procs: Iterable[Proc]) -> list[Proc]:
-    """Return those of *procs*, daemons of an engine, that live as long as one container."""
+    """Return those of *procs*, daemons of an engine, that run as long as one container."""
     return [p for p in procs if _stem(procfs.program(p.pid)) in _MONITORS and procfs.is_same(p)]
 
 
 def container(monitor: int) -> str:
-    """Return the name of the container that pid *monitor* belongs to; empty if it is unknown."""
+    """Return the name of the container of pid *monitor*; empty if it is unknown."""
     words = procfs.read_bytes(f"/proc/{monitor}/cmdline").split(b"\0")
     for option in (b"-n", b"-c"):
         if option in words[:-1]:
@@ -73,8 +73,8 @@ def is_client(pid: int) -> bool:
 def names_client(argv: tuple[str, ...]) -> bool:
     """Return True if *argv*, or a script named in it, runs a client of an engine.
 
-    Only the first 64 KiB of each file are looked at. A client that has ended before anybody looked
-    is found in this way.
+    Only the first 64 KiB of each file are read. A client that has ended before the first scan of
+    its processes is found in this way.
     """
     words = b" ".join(os.fsencode(item) for item in argv if "\0" not in item)
     if _CLIENT_WORD.search(words + b" "):
@@ -85,7 +85,7 @@ def names_client(argv: tuple[str, ...]) -> bool:
 
 
 def _script(path: str) -> bytes:
-    """Return the text of a script without its comments; empty if *path* is anything else."""
+    """Return the text of a script without its comments; empty if *path* is not a script."""
     with suppress(OSError, ValueError):
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
         try:
@@ -113,5 +113,5 @@ def _stem(program: str) -> str:
 def _is_root_file(pid: int) -> bool:
     try:
         return os.stat(f"/proc/{pid}/exe").st_uid == 0  # noqa: PTH116
-    except OSError:  # not for us to see: another user's process, and root's if it says so
+    except OSError:  # another user's process: judge by the owner of the process
         return users.uid(pid) == 0

@@ -1,7 +1,8 @@
-"""Our end of the guard: keeps one guard process alive and tells it which groups exist.
+"""Runs one guard process, restarts it when it dies, and reports the process groups to it.
 
-The guard sees our death as the end of a pipe. A copy of this process made by ``fork`` without
-``exec`` (multiprocessing's old default) holds that pipe too, and delays it by its own life.
+The guard detects the death of the proxy as the end of a pipe. A copy of this process made by
+``fork`` without ``exec`` (multiprocessing's old default) holds that pipe too, so the guard acts
+only when the copy has ended as well.
 """
 
 from __future__ import annotations
@@ -21,41 +22,41 @@ from .tree import tag
 
 _SCRIPT = Path(__file__).with_name("guard_process.py")
 _PYTHON = (sys.executable, "-I", "-S", "-E")
-_LEAVE_S = 1.0
-_STABLE_S = 60.0
-_PAUSE_LIMIT_S = 60.0
+_RELEASE_LIMIT_S = 1.0  # longest wait for a guard that was released
+_STABLE_S = 60.0  # a guard that ran this long is restarted at once
+_MAX_PAUSE_S = 60.0  # longest pause between two restarts
 _log = logging.getLogger(__name__)
 
 
 class Guard:
-    """One guard process for one launcher; started again when it dies."""
+    """One guard process for one launcher; restarted when it dies."""
 
     def __init__(self, instance: str) -> None:
         self._instance, self._cgroups = instance, ""
         self._groups: dict[int, int] = {}
         self._pipe = -1
         self._popen: subprocess.Popen[bytes] | None = None
-        self._is_leaving = False
-        self._leave = anyio.Event()
-        self._left = anyio.Event()
+        self._is_released = False
+        self._releasing = anyio.Event()
+        self._ended = anyio.Event()
 
     @property
     def pid(self) -> int:
-        """Pid of the guard, 0 while there is none."""
+        """Pid of the guard; 0 while there is none."""
         return self._popen.pid if self._popen is not None else 0
 
     def start(self, cgroups: str = "") -> None:
-        """Start the guard and tell it all the groups we know.
+        """Start the guard and report all known process groups to it.
 
         Args:
-            cgroups: Folder in which the cgroups of our runs are; empty means none, or as before.
+            cgroups: Folder of the cgroups of all runs; empty keeps the earlier value.
 
         Raises:
-            OSError: It could not be started.
+            OSError: The guard could not be started.
         """
         self._cgroups = cgroups or self._cgroups
         tags = str(tag.prefix(self._instance))
-        far, near = os.pipe()  # not inheritable: no child may keep our death from being seen
+        far, near = os.pipe()  # not inheritable, since a child would keep the pipe open
         try:
             self._popen = subprocess.Popen(
                 (*_PYTHON, str(_SCRIPT), self._instance, tags, self._cgroups),
@@ -74,24 +75,24 @@ class Guard:
         os.set_blocking(near, False)
         self._pipe = near
         for leader, start in self._groups.items():
-            self._say(f"+{leader} {start}")
+            self._report(f"+{leader} {start}")
 
     async def run(self) -> None:
-        """Watch the guard until ``leave``, starting another when it dies, ever more slowly."""
+        """Watch the guard until ``release``; restart it with growing pauses when it dies."""
         try:
             with anyio.CancelScope(shield=True):
                 await kept(self._keep)
         finally:
-            self._left.set()
+            self._ended.set()
 
     async def _keep(self) -> None:
         pause_s = 0.0
-        while not self._is_leaving:
+        while not self._is_released:
             began = anyio.current_time()
             await self._wait()
-            if not self._is_leaving:
+            if not self._is_released:
                 quick = anyio.current_time() - began < _STABLE_S
-                pause_s = min(pause_s * 2 + 0.1, _PAUSE_LIMIT_S) if quick else 0.0
+                pause_s = min(pause_s * 2 + 0.1, _MAX_PAUSE_S) if quick else 0.0
                 await self._restart(pause_s)
 
     async def _wait(self) -> None:
@@ -105,41 +106,41 @@ class Guard:
 
     async def _restart(self, pause_s: float) -> None:
         with anyio.move_on_after(pause_s):
-            await self._leave.wait()
-        if self._is_leaving:
+            await self._releasing.wait()
+        if self._is_released:
             return
         try:
             self.start()
         except OSError as error:
-            _log.warning("the guard process died and cannot be started: %s", error.strerror)
+            _log.warning("the guard process died and cannot be restarted: %s", error.strerror)
         else:
-            _log.warning("the guard process died; another was started")
+            _log.warning("the guard process died and was restarted")
 
-    async def leave(self) -> None:
-        """Let the guard go without ending anything, and wait until it has."""
-        self._is_leaving = True
-        self._leave.set()
-        self._say(".")
-        with anyio.move_on_after(_LEAVE_S):
-            await self._left.wait()
+    async def release(self) -> None:
+        """Stop the guard without terminating any process, and wait until it has ended."""
+        self._is_released = True
+        self._releasing.set()
+        self._report(".")
+        with anyio.move_on_after(_RELEASE_LIMIT_S):
+            await self._ended.wait()
         if self._popen is not None:
-            self._popen.kill()  # it hangs, or our own task was cancelled: nobody watches it
-        await self._left.wait()
+            self._popen.kill()  # it hangs, or the task of `run` was cancelled
+        await self._ended.wait()
         await self._wait()
 
     def add(self, leader: int, start: int) -> None:
-        """Tell of a new group: its leader's pid, and its start in clock ticks since boot."""
+        """Report a new group by its leader's pid and start time in clock ticks since boot."""
         self._groups[leader] = start
-        self._say(f"+{leader} {start}")
+        self._report(f"+{leader} {start}")
 
     def discard(self, leader: int) -> None:
-        """Tell that nothing is left of a group; of an unknown one, nothing happens."""
+        """Report that a group has ended; a no-op for an unknown one."""
         if self._groups.pop(leader, None) is not None:
-            self._say(f"-{leader}")
+            self._report(f"-{leader}")
 
-    def _say(self, line: str) -> None:
-        # A full pipe (the guard hangs) or none (it died) is no harm: the marker in every
-        # environment finds what was not named, and a new guard is told everything.
+    def _report(self, line: str) -> None:
+        # A full pipe (the guard hangs) or a closed one (it died) does no harm: the guard also finds
+        # processes by their environment, and a new guard gets all groups.
         if self._pipe >= 0:
             with suppress(OSError):
                 os.write(self._pipe, line.encode() + b"\n")

@@ -1,16 +1,16 @@
-"""Ends what a proxy started, when the proxy dies without ending it: a script of its own.
+"""Script that terminates the processes of a proxy that died without doing so itself.
 
-It runs as ``python -I -S -E guard_process.py INSTANCE TAGS CGROUPS`` in a session of its own, its
-standard input being a pipe that only the proxy holds. The end of that pipe is the death of the
-proxy, even by SIGKILL. It imports nothing but the interpreter's own small modules, to stay small.
+It runs as ``python -I -S -E guard_process.py INSTANCE TAGS CGROUPS`` in a session of its own. Its
+standard input is a pipe that only the proxy holds, so the end of that pipe means that the proxy has
+died, even by SIGKILL. It imports only small modules of the interpreter, to use little memory.
 
 Lines on the pipe: ``+LEADER START`` a process group began (START in clock ticks since boot),
-``-LEADER`` it has ended, ``.`` the proxy closes in good order: leave without touching anything.
+``-LEADER`` it has ended, ``.`` the proxy shuts down cleanly and the guard exits.
 
-What is ended: the groups and sessions named, every process whose first environment holds
-``SWAPCHART_INSTANCE=INSTANCE``, and those that carry a tag (``proctag``) whose upper bits are TAGS.
-First SIGTERM, after a second SIGKILL, until none is left. Then what is in the cgroups in the folder
-CGROUPS is killed, and they are removed. The daemons of container engines are left to them.
+The guard terminates the reported groups and sessions, every process whose first environment holds
+``SWAPCHART_INSTANCE=INSTANCE``, and those that carry a tag (``tree/tag.py``) with the upper bits
+TAGS. It sends SIGTERM, and SIGKILL after a second, until none is left. Then it kills the processes
+in the cgroups below the folder CGROUPS and removes these. It spares daemons of container engines.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ import time
 GRACE_S = 1.0
 LIMIT_S = 10.0
 PERIOD_S = 0.03
-QUIET_SCANS = 3  # a child between fork and exec carries no marker yet: look again
+QUIET_SCANS = 3  # empty scans in a row: a child between fork and exec carries no marker yet
 FOLLOW_S = 0.03
-ENGINES = (  # as in procengine
+ENGINES = (  # as in container_engines.py
     b"conmon", b"conmonrs", b"catatonit", b"aardvark-dns", b"fuse-overlayfs", b"containerd",
     b"containerd-shim", b"buildkitd", b"podman pause", b"docker-proxy", b"dockerd",
     b"rootlessport", b"rootlesskit", b"pasta", b"pasta.avx2", b"passt", b"slirp4netns",
@@ -33,7 +33,7 @@ ENGINES = (  # as in procengine
 
 
 def listen(fd: int, groups: dict[int, int]) -> bool:
-    """Keep *groups* (leader's pid to its start) as the pipe says; True when the proxy died."""
+    """Update *groups* (pid of the leader to its start) from the pipe; True if the proxy died."""
     rest = b""
     while chunk := os.read(fd, 4096):
         *lines, rest = (rest + chunk).split(b"\n")
@@ -49,7 +49,7 @@ def listen(fd: int, groups: dict[int, int]) -> bool:
 
 
 def read(path: str) -> bytes:
-    """Return a small /proc file; empty when it is gone or not for us."""
+    """Return a small file of /proc; empty if it is gone or may not be read."""
     try:
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123  (pathlib costs megabytes)
             return file.readall()
@@ -57,8 +57,8 @@ def read(path: str) -> bytes:
         return b""
 
 
-def look_at(pid: int) -> tuple[list[bytes], int, bytes] | None:
-    """Return the fields of *pid* from the state on, its start and its name; None: it is gone."""
+def read_stat(pid: int) -> tuple[list[bytes], int, bytes] | None:
+    """Return the fields of *pid* after its name, its start and its name; None if it is gone."""
     stat = read(f"/proc/{pid}/stat")
     if not stat:
         return None
@@ -68,29 +68,29 @@ def look_at(pid: int) -> tuple[list[bytes], int, bytes] | None:
 
 
 def newest_pid() -> int:
-    """Return the pid that was given last; 0 where the kernel does not say."""
+    """Return the pid that was assigned last; 0 if the kernel does not report it."""
     words = read("/proc/loadavg").split()
     return int(words[-1]) if words and words[-1].isdigit() else 0
 
 
 def targets(marker: bytes, groups: dict[int, int], tags: int = 0) -> list[tuple[int, int]]:
-    """Find who is to be ended: (pid, start) of each, zombies and ourselves left out."""
+    """Return (pid, start) of each process to terminate, without zombies and this process."""
     table = {}
     for name in os.listdir("/proc"):  # noqa: PTH208
-        found = look_at(int(name)) if name.isdecimal() else None
+        found = read_stat(int(name)) if name.isdecimal() else None
         if found is not None:
             table[int(name)] = found
-    # A leader that lives with another start is a stranger who was given the same number.
+    # A leader with another start time is another process that reuses the pid.
     known = {pid for pid, start in groups.items() if pid not in table or table[pid][1] == start}
-    pids = [pid for pid in table if is_victim(pid, table, known, marker, tags)]
+    pids = [pid for pid in table if is_target(pid, table, known, marker, tags)]
     return [(pid, table[pid][1]) for pid in pids]
 
 
-def is_victim(
+def is_target(
     pid: int, table: dict[int, tuple[list[bytes], int, bytes]], known: set[int], marker: bytes,
     tags: int,
 ) -> bool:  # fmt: skip
-    """Return True if *pid* lives and is of the proxy that has died."""
+    """Return True if *pid* is running and belongs to the proxy that has died."""
     rest, _, _ = table[pid]
     is_dead = rest[0] in (b"Z", b"X") and int(rest[17]) <= 1
     if is_dead or pid in (1, os.getpid()):
@@ -98,7 +98,7 @@ def is_victim(
     if int(rest[2]) in known or int(rest[3]) in known:
         return True
     is_ours = marker in b"\0" + read(f"/proc/{pid}/environ") or is_tagged(pid, tags)
-    return is_ours and not is_engines(pid, table)
+    return is_ours and not is_of_engine(pid, table)
 
 
 def is_tagged(pid: int, tags: int) -> bool:
@@ -108,8 +108,8 @@ def is_tagged(pid: int, tags: int) -> bool:
     return tags > 0 and value.isdigit() and len(value) < 20 and int(value) >> 32 == tags
 
 
-def is_engines(pid: int, table: dict[int, tuple[list[bytes], int, bytes]]) -> bool:
-    """Return True if *pid* is a daemon of a container engine, or below one: its engine ends it."""
+def is_of_engine(pid: int, table: dict[int, tuple[list[bytes], int, bytes]]) -> bool:
+    """Return True if *pid* is a daemon of a container engine or descends from one."""
     for _ in range(64):
         if pid not in table:
             return False
@@ -123,56 +123,56 @@ def is_engines(pid: int, table: dict[int, tuple[list[bytes], int, bytes]]) -> bo
     return False
 
 
-def line_of(pid: int) -> dict[int, tuple[list[bytes], int, bytes]]:
-    """Return *pid*, its parent, and so on, each with what `look_at` says."""
+def ancestry(pid: int) -> dict[int, tuple[list[bytes], int, bytes]]:
+    """Return *pid* and its ancestors, each with what `read_stat` returns."""
     line: dict[int, tuple[list[bytes], int, bytes]] = {}
-    while pid > 1 and pid not in line and (found := look_at(pid)) is not None:
+    while pid > 1 and pid not in line and (found := read_stat(pid)) is not None:
         line[pid], pid = found, int(found[0][1])
     return line
 
 
 def find_newer(newest: int, marker: bytes, tags: int, signum: int) -> bool:
-    """Look at what was forked after *newest* had been, until nothing new is left.
+    """Check processes that were forked after pid *newest*, until there is no newer one.
 
-    A scan of /proc misses what forks and ends faster than it comes round.
+    A scan of /proc misses a process that forks and exits faster than the scan completes.
 
     Args:
-        newest: Pid that was given last when the scan began.
-        marker: As for `is_victim`.
-        tags: As for `is_victim`.
-        signum: Sent to each at once; 0 sends nothing.
+        newest: Pid that was assigned last when the scan began.
+        marker: As for `is_target`.
+        tags: As for `is_target`.
+        signum: Signal to send to each at once; 0 sends none.
 
     Returns:
-        Whether any was of the proxy that has died.
+        True if any belongs to the proxy that has died.
     """
     has_found = False
     deadline = time.monotonic() + FOLLOW_S
     while (now := newest_pid()) > newest and time.monotonic() < deadline:
         for pid in range(newest + 1, now + 1):
             is_ours = marker in b"\0" + read(f"/proc/{pid}/environ") or is_tagged(pid, tags)
-            if is_ours and not is_engines(pid, line_of(pid)):
+            if is_ours and not is_of_engine(pid, ancestry(pid)):
                 has_found = True
                 send(pid, signum)
         newest = now
     return has_found
 
 
-def end_all(instance: str, groups: dict[int, int], tags: int = 0) -> bool:
-    """End everything of *instance*; False when some of it still lives after the limit."""
+def terminate_all(instance: str, groups: dict[int, int], tags: int = 0) -> bool:
+    """Terminate all processes of *instance*; False if some are running after `LIMIT_S`."""
     marker = b"\0SWAPCHART_INSTANCE=" + os.fsencode(instance) + b"\0"
     began = time.monotonic()
-    asked: set[tuple[int, int]] = set()
+    terminated: set[tuple[int, int]] = set()
     quiet = 0
     while (elapsed_s := time.monotonic() - began) < LIMIT_S:
         newest = newest_pid()
         alive = targets(marker, groups, tags)
-        for who in alive:
+        for target in alive:
             if elapsed_s >= GRACE_S:
-                send(who[0], signal.SIGKILL)
-            elif who not in asked:
-                asked.add(who)
-                send(who[0], signal.SIGTERM)
-                send(who[0], signal.SIGCONT)
+                send(target[0], signal.SIGKILL)
+            elif target not in terminated:
+                terminated.add(target)
+                send(target[0], signal.SIGTERM)
+                send(target[0], signal.SIGCONT)
         signum = signal.SIGKILL if elapsed_s >= GRACE_S else 0
         is_quiet = not find_newer(newest, marker, tags, signum) and not alive
         quiet = quiet + 1 if is_quiet else 0
@@ -182,22 +182,22 @@ def end_all(instance: str, groups: dict[int, int], tags: int = 0) -> bool:
     return False
 
 
-def clear(folder: str) -> None:
-    """Kill what is in the cgroups below *folder*, but for container engines, and remove them."""
+def remove_cgroups(folder: str) -> None:
+    """Kill the processes in the cgroups below *folder*, spare engines, and remove the cgroups."""
     for name in os.listdir(folder):  # noqa: PTH208
         path = f"{folder}/{name}"
         if os.path.isdir(path):  # noqa: PTH112
             try:
-                clear_one(path)
-            except OSError:  # an engine's; an old kernel
+                remove_cgroup(path)
+            except OSError:  # it holds an engine, or the kernel is old
                 continue
     os.rmdir(folder)  # noqa: PTH106
 
 
-def clear_one(path: str) -> None:
-    """Kill what is in one cgroup and below it, but for container engines, and remove it."""
+def remove_cgroup(path: str) -> None:
+    """Kill the processes in one cgroup and below, spare engines, and remove the cgroup."""
     pids = members(path)
-    others = [pid for pid in pids if not is_engines(pid, line_of(pid))]
+    others = [pid for pid in pids if not is_of_engine(pid, ancestry(pid))]
     if pids and len(others) == len(pids):
         with open(f"{path}/cgroup.kill", "w") as file:  # noqa: PTH123
             file.write("1")
@@ -222,7 +222,7 @@ def members(path: str) -> list[int]:
 
 
 def send(pid: int, signum: int) -> None:
-    """Signal one process; nothing happens when it has ended or belongs to somebody else."""
+    """Signal one process; a no-op if it has ended or belongs to another user."""
     try:  # noqa: SIM105  (contextlib is not worth its memory here)
         os.kill(pid, signum)
     except (ProcessLookupError, PermissionError):
@@ -230,17 +230,17 @@ def send(pid: int, signum: int) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """Run the guard; returns its exit code."""
+    """Run the guard and return its exit code."""
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(signum, signal.SIG_IGN)
     groups: dict[int, int] = {}
     if not listen(0, groups):
         return 0
     tags = int(argv[2]) if len(argv) > 2 else 0
-    is_over = end_all(argv[1], groups, tags)
+    is_over = terminate_all(argv[1], groups, tags)
     if len(argv) > 3 and argv[3]:
         try:
-            clear(argv[3])
+            remove_cgroups(argv[3])
         except OSError:
             is_over = False
     return 0 if is_over else 1

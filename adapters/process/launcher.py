@@ -1,12 +1,12 @@
-"""Local processes: started, watched, ended and proved by Linux means and the standard library.
+"""Launcher of local processes on Linux, with the standard library only.
 
-Each process leads a session of its own, and has a *tree*: whatever descends from it, wherever it
-went (``proctree``). A guard process ends all trees when we die. Runs on asyncio, uvloop and trio;
-nothing here polls a live child.
+Each process leads a session of its own and has a *tree*, which consists of all its descendants (see
+`tree`). A guard process kills all trees if the proxy dies. Runs on asyncio, uvloop and trio; a
+running child is never polled.
 
-Measured choices: ``subprocess.Popen`` spawns in 0.6 ms
-on every loop (uvloop forks: 31 ms in a 500 MB process); a pidfd tells an exit at once where
-asyncio waits for pipes to close; ``preexec_fn`` forks and is never used.
+Measured choices: ``subprocess.Popen`` spawns in 0.6 ms on every loop (uvloop forks, which takes
+31 ms in a 500 MB process); a pidfd reports an exit at once where asyncio waits for pipes to close;
+``preexec_fn`` forks and is never used.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from ...runtime.fence import kept
 from ...runtime.ports import Command, Exit, Launcher, LogSink
 from . import oom, reaping
 from .guard import Guard
-from .local_process import KILL_AGAIN_S, LocalProcess
+from .local_process import KILL_RETRY_S, LocalProcess
 from .output import CappedSink, OutputPump
 from .port import check
 from .procfs import Proc
 from .spawn import ignore_signals, spawn, unignore_signals
 from .tree import tag
-from .tree.adoption import Adopted
+from .tree.adoption import AdoptedProcesses
 from .tree.cgroup import ProcessGroups
 
 HOOK_OUTPUT_BYTES = 1 << 16
@@ -43,20 +43,20 @@ _log = logging.getLogger(__name__)
 
 
 class LocalLauncher(Launcher):
-    """Starts processes on this machine; use it as ``async with LocalLauncher() as launcher``.
+    """Launcher of processes on this machine: ``async with LocalLauncher() as launcher``.
 
-    On leaving the block every tree that is left is killed.
+    At the end of the block every remaining tree is killed.
 
     Args:
-        guard: Keep a small guard process that ends everything if we are killed.
-        subreaper: Become the parent of daemons (PR_SET_CHILD_SUBREAPER) and reap them. For a
-            program that is a supervisor; one that embeds us may not want it.
+        guard: Run a small guard process that kills all trees if this process is killed.
+        subreaper: Become the parent of daemons (PR_SET_CHILD_SUBREAPER) and reap them. Meant for
+            a program that is a supervisor; an embedding application may not want it.
         drop_env: See the attribute.
-        instance: Id of this proxy process, in every child's environment; random if None.
+        instance: Id of this proxy process in the environment of every child; None means random.
 
     Attributes:
-        drop_env: Variables of ours that no child inherits; for what is started from now on.
-        oom_count: Tells of children that the kernel killed for want of memory.
+        drop_env: Environment variables that children do not inherit; may be changed at any time.
+        oom_count: Counter of processes that the kernel killed when memory ran out.
     """
 
     def __init__(
@@ -68,15 +68,15 @@ class LocalLauncher(Launcher):
         instance: str | None = None,
     ) -> None:
         self.instance = instance if instance is not None else secrets.token_hex(8)
-        self._guardian = Guard(self.instance) if guard else None
+        self._guard = Guard(self.instance) if guard else None
         self._is_subreaper, self._was_subreaper = subreaper, False
         self.drop_env = drop_env
         self.oom_count = oom.OomCount()
         self._groups = ProcessGroups()
         self._live: set[LocalProcess] = set()
-        self._since = 0  # start of the first process, in clock ticks since boot
-        self._adopted = Adopted(
-            self.instance, self._starters,
+        self._since = 0  # start time of the first process, in clock ticks since boot
+        self._adopted = AdoptedProcesses(
+            self.instance, self._started_pids,
             is_known=lambda proc: any(process.is_known(proc) for process in self._live),
         )  # fmt: skip
         self._ignored: list[signal.Signals] = []
@@ -86,29 +86,29 @@ class LocalLauncher(Launcher):
     @property
     def guard_pid(self) -> int:
         """Pid of the guard process; 0 while there is none."""
-        return self._guardian.pid if self._guardian is not None else 0
+        return self._guard.pid if self._guard is not None else 0
 
     async def __aenter__(self) -> Self:
-        """Start the guard and the tasks; in the main thread, put ignored signals right."""
-        if self._is_subreaper:  # a program that is a supervisor
+        """Start the guard and the tasks; in the main thread, stop ignoring signals."""
+        if self._is_subreaper:
             self._groups.open()
-        if self._guardian is not None:
+        if self._guard is not None:
             try:
-                self._guardian.start(self._groups.folder)
+                self._guard.start(self._groups.folder)
             except OSError as error:
                 raise EngineError(f"cannot start the guard process: {error.strerror}") from error
         self._ignored = unignore_signals()
         if self._is_subreaper:
             try:
                 self._was_subreaper = reaping.set_subreaper(on=True)
-            except OSError as error:  # what is lost is the reaping of daemons, no more
+            except OSError as error:  # then daemons are not reaped, and all else works
                 _log.warning("cannot become a subreaper: %s", error.strerror)
                 self._is_subreaper = False
         self._tasks = await anyio.create_task_group().__aenter__()
-        if self._guardian is not None:
-            self._tasks.start_soon(self._guardian.run)
+        if self._guard is not None:
+            self._tasks.start_soon(self._guard.run)
         if self._is_subreaper:
-            self._tasks.start_soon(self._reap_often)
+            self._tasks.start_soon(self._run_reaper)
         return self
 
     async def __aexit__(
@@ -117,7 +117,7 @@ class LocalLauncher(Launcher):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Kill what is left, let the guard go, and wait for both; not cut short by a cancel."""
+        """Kill the remaining trees, release the guard and wait for both, shielded from cancel."""
         tasks, self._tasks = self._tasks, None
         assert tasks is not None
         with anyio.CancelScope(shield=True):
@@ -125,19 +125,19 @@ class LocalLauncher(Launcher):
                 for process in tuple(self._live):
                     ends.start_soon(process.end)
             self._stop.cancel()
-            if self._guardian is not None:
-                await self._guardian.leave()
+            if self._guard is not None:
+                await self._guard.release()
             if self._is_subreaper:
-                await self._adopted.end_strays(self._since, KILL_AGAIN_S)
+                await self._adopted.kill_strays(self._since, KILL_RETRY_S)
                 self.reap()
                 reaping.set_subreaper(on=self._was_subreaper)
             await self._groups.close()
             ignore_signals(self._ignored)
-        # Not told of *error*: it would come out wrapped in an exception group.
+        # Without *error*, which the task group would wrap in an exception group.
         await tasks.__aexit__(None, None, None)
 
     async def start(self, command: Command, log: LogSink) -> LocalProcess:
-        """Start *command*; see the port. Errors name the program, never its arguments."""
+        """Start *command*; see `Launcher`. Errors name the program, never its arguments."""
         return await self._start(command, log, is_hook=False)
 
     async def _start(self, command: Command, log: LogSink, *, is_hook: bool) -> LocalProcess:
@@ -147,7 +147,7 @@ class LocalLauncher(Launcher):
         if self._tasks is None:
             raise EngineError("the launcher is closed")
         run_id = secrets.token_hex(8)
-        with tag.worn(tag.make(self.instance, run_id)):
+        with tag.applied(tag.make(self.instance, run_id)):
             popen, start, output = spawn(command, self._environment(command, run_id))
         pump = OutputPump(output, log)
         process = LocalProcess(
@@ -156,14 +156,14 @@ class LocalLauncher(Launcher):
         )  # fmt: skip
         self._live.add(process)
         self._since = self._since or start
-        if self._guardian is not None:
-            self._guardian.add(process.pid, process.start)
+        if self._guard is not None:
+            self._guard.add(process.pid, process.start)
         self._tasks.start_soon(process.watch, None if is_hook else self._groups.make(run_id))
         self._tasks.start_soon(pump.run)
         return process
 
     async def run(self, command: Command, log: LogSink) -> Exit:
-        """Run *command* to its end; see the port. The first 64 KiB of its output are logged."""
+        """Run *command* until it exits; see `Launcher`. The first 64 KiB of output are logged."""
         sink = CappedSink(log, HOOK_OUTPUT_BYTES)
         process = await self._start(command, sink, is_hook=True)
         try:
@@ -173,36 +173,36 @@ class LocalLauncher(Launcher):
                 await process.end()
             sink.finish()
 
-    def forget(self, process: LocalProcess) -> None:
-        """Drop a process of which nothing is left; of an unknown one, nothing happens."""
+    def discard(self, process: LocalProcess) -> None:
+        """Forget a process whose tree has ended; a no-op for an unknown one."""
         if process in self._live and process.has_ended:
             self._live.discard(process)
             if process.group is not None:
                 self._groups.end(process.group)
-            if self._guardian is not None:
-                self._guardian.discard(process.pid)
+            if self._guard is not None:
+                self._guard.discard(process.pid)
 
     def reap(self) -> None:
-        """Reap the daemons that we adopted and that have ended; nothing if not a subreaper."""
+        """Reap adopted daemons that have ended; a no-op unless this process is a subreaper."""
         if self._is_subreaper:
             self._adopted.reap()
 
-    async def _reap_often(self) -> None:
+    async def _run_reaper(self) -> None:
         with self._stop:
-            await kept(self._reap_now_and_then)
+            await kept(self._reap_periodically)
 
-    async def _reap_now_and_then(self) -> None:
+    async def _reap_periodically(self) -> None:
         while True:
             await anyio.sleep(REAP_PERIOD_S)
             self.reap()
 
-    def _starters(self) -> set[int]:
-        """Return the pids of our children that we started ourselves."""
+    def _started_pids(self) -> set[int]:
+        """Return the pids of the children that this launcher started."""
         starters = {process.pid for process in self._live if not process.has_ended}
         return starters | {self.guard_pid}
 
     def claims(self, process: LocalProcess, proc: Proc) -> bool:
-        """Tell whether *proc*, which nothing marks, was handed to us and is of *process* only."""
+        """Return True if *proc*, an adopted process without a marker, can be of *process* only."""
         is_stray = self._is_subreaper and self._adopted.is_stray(proc)
         return is_stray and [p for p in self._live if p.start <= proc.start] == [process]
 

@@ -1,4 +1,4 @@
-"""One running process with its tree: output, exit, probe, and end."""
+"""Local process with its tree: output, exit status, probe and termination."""
 
 from __future__ import annotations
 
@@ -25,48 +25,43 @@ from .procfs import Proc
 from .tree import descendants, tag
 from .tree.cgroup import ProcessGroup
 from .tree.descendants import Tree
-from .tree.termination import LOOK_AGAIN_S, Ending
+from .tree.termination import SCAN_RETRY_S, TreeTermination
 
 _log = logging.getLogger(__name__)
 
-
-KILL_AGAIN_S = 0.5
-
-
-KILL_LIMIT_S = 10.0  # a process in uninterruptible sleep outlives SIGKILL: do not wait for ever
-
-
-PIPE_LINGER_S = 1.0
+KILL_RETRY_S = 0.5  # pause before SIGKILL is sent again
+KILL_LIMIT_S = 10.0  # a process in uninterruptible sleep survives SIGKILL, so the wait is bounded
+PIPE_LINGER_S = 1.0  # how long output of surviving processes is read after the end of a tree
 
 
 class ProcessOwner(Protocol):
-    """The launcher, as a process that it started sees it."""
+    """Launcher of a process, as far as the process uses it."""
 
     @property
     def instance(self) -> str:
-        """Id of this proxy process, in every child's environment."""
+        """Id of this proxy process in the environment of every child."""
         ...
 
     @property
     def oom_count(self) -> OomCount:
-        """Counts children that the kernel killed for want of memory."""
+        """Counter of processes that the kernel killed when memory ran out."""
         ...
 
     def claims(self, process: LocalProcess, proc: Proc) -> bool:
-        """Return True if *proc*, which was handed to us, belongs to *process*."""
+        """Return True if *proc*, which the subreaper adopted, belongs to *process*."""
         ...
 
-    def forget(self, process: LocalProcess) -> None:
-        """Drop *process*, whose tree is gone."""
+    def discard(self, process: LocalProcess) -> None:
+        """Forget *process*, whose tree has ended."""
         ...
 
 
 class LocalProcess(ProcessHandle):
-    """One process that ``LocalLauncher`` started, with everything that descends from it.
+    """Process that `LocalLauncher` started, with all its descendants.
 
     Attributes:
-        run_id: Value of SWAPCHART_RUN in the environment of its tree; unique.
-        start: When it started, in clock ticks since boot.
+        run_id: Unique id; SWAPCHART_RUN in the environment of the tree.
+        start: Start time in clock ticks since boot.
     """
 
     def __init__(
@@ -93,7 +88,7 @@ class LocalProcess(ProcessHandle):
         self._exited = anyio.Event()
         self._watch_scope = anyio.CancelScope(shield=True)
         self._is_killed = False
-        self._ending = Ending(command.label)
+        self._termination = TreeTermination(command.label)
 
     @property
     def pid(self) -> int:
@@ -102,134 +97,136 @@ class LocalProcess(ProcessHandle):
 
     @property
     def has_ended(self) -> bool:
-        """Tell whether the leader has been reaped."""
+        """True if the leader has been reaped."""
         return self._exit is not None
 
     @property
     def is_quiet(self) -> bool:
-        """Tell whether the log is complete: the pipe is closed, nothing more can come."""
+        """True if the log is complete, since the pipe is closed."""
         return self._pump.closed.is_set()
 
     async def _join(self, group: ProcessGroup) -> None:
-        """Move the leader into *group*, which takes up to 20 ms; what it has forked stays out."""
+        """Move the leader into *group*, which takes up to 20 ms; existing children stay out."""
         self._tree.group = group
-        alone = anyio.CapacityLimiter(1)  # its exit is waited for after this: queue for no thread
+        alone = anyio.CapacityLimiter(1)  # no queue for a thread, since its exit is awaited next
         try:
             await threads.run(group.add, self.pid, limiter=alone)
         except OSError as error:  # it has ended, or the kernel refuses
             _log.debug("pid %d is in no cgroup of its own: %s", self.pid, error)
 
     async def wait(self) -> Exit:
-        """Wait until the leader is reaped; what it wrote before is then in the log.
+        """Wait until the leader is reaped; all its output is then in the log.
 
-        ``Exit.certain`` is False if it outlived SIGKILL and the launcher was closed over it.
+        ``Exit.certain`` is False if it survived SIGKILL until the launcher was closed.
         """
         await self._exited.wait()
         assert self._exit is not None
         return self._exit
 
     def terminate(self) -> None:
-        """Send SIGTERM and SIGCONT to the group; nothing happens when it has ended."""
+        """Send SIGTERM and SIGCONT to the group; a no-op if it has ended."""
         self._signal_group(signal.SIGTERM)
         self._signal_group(signal.SIGCONT)
 
     def kill(self) -> None:
-        """Send SIGKILL to the whole tree, daemons that left the group included.
+        """Send SIGKILL to the whole tree, including daemons that left the group.
 
-        Out of descriptors only the group is reached at once; ``sweep`` finds the rest.
+        Without a free file descriptor only the group is signaled; ``sweep`` finds the rest.
         """
         with suppress(OSError):
             self._kill()
 
     async def sweep(self, grace_s: float) -> int:
-        """Wait *grace_s* seconds for the tree to empty, then kill it; see the port.
+        """Wait *grace_s* seconds for the tree to end, then kill it; see `ProcessHandle`.
 
-        What left the group was not reached by ``terminate``: it is asked to end at once.
-        Bounded: what outlives SIGKILL by 10 s is logged and left. So is, at once, what we may not
-        signal.
+        Processes that left the group, which ``terminate`` did not signal, get SIGTERM at once.
+        Processes that survive SIGKILL for 10 s, or may not be signaled, are logged and left.
         """
         killed: set[tuple[int, int]] = set()
         with anyio.move_on_after(grace_s) as grace:
-            looks = 0
-            while members := await self._ending.find(self._tree, self.tree):
-                looks += 1
+            scans = 0
+            while members := await self._termination.find(self._tree, self.tree):
+                scans += 1
                 if grace_s > 0:
-                    self._ending.ask(members, self.pid)
-                if looks > 3:  # a tree that renews itself is not worth a core
-                    await anyio.sleep(LOOK_AGAIN_S)
+                    self._termination.terminate(members, self.pid)
+                if scans > 3:  # a tree that keeps forking must not use a whole core
+                    await anyio.sleep(SCAN_RETRY_S)
                 await pidfd.wait_gone(members)
         with anyio.move_on_after(KILL_LIMIT_S) as limit:
-            find = partial(self._ending.find, self._tree, self._kill, is_killing=True)
+            find = partial(self._termination.find, self._tree, self._kill, is_killing=True)
             while grace.cancelled_caught and (members := await find()):
                 killed.update((each.pid, each.start) for each in members)
-                with anyio.move_on_after(KILL_AGAIN_S):
+                with anyio.move_on_after(KILL_RETRY_S):
                     await pidfd.wait_gone(members)
         if limit.cancelled_caught:
-            _log.error("pid %d: some of its tree outlived SIGKILL", self.pid)
+            _log.error("pid %d: some processes of its tree survived SIGKILL", self.pid)
         if not self._is_hook:
-            await self._ending.await_engines(self._tree.engines)
-        self._pump.read_nowait()  # the last words of who was waited for
+            await self._termination.await_engines(self._tree.engines)
+        self._pump.read_nowait()  # output of the processes that have ended
         self._pump.stop(PIPE_LINGER_S)
         self._reap_adopted()
         if not limit.cancelled_caught:
-            self._launcher.forget(self)
+            self._launcher.discard(self)
         return len(killed)
 
     async def probe(self, url: str, *, timeout_s: float) -> Probe:
-        """GET *url* once; see the port.
+        """GET *url* once; see `ProcessHandle`.
 
-        The first success on each port is proved: see ``procowner``. Not proved, because it cannot
-        be: https, and another host than loopback.
+        The first success on each port is verified: see ``port.owner``. Under HTTPS and on other
+        hosts than loopback the owner of the listener cannot be verified.
         """
         with anyio.move_on_after(timeout_s):
-            answer = await http_probe.get(url, timeout_s=timeout_s)
-            if answer.status != 200:
+            response = await http_probe.get(url, timeout_s=timeout_s)
+            if response.status != 200:
                 self._owner.note_client()
-                return Probe(is_ok=False, detail=answer.detail)
+                return Probe(is_ok=False, detail=response.detail)
             try:
                 gone = self._exit is not None
-                return await self._owner.prove(answer.peer, self.tree, is_leaderless=gone)
+                return await self._owner.verify(response.peer, self.tree, is_leaderless=gone)
             except OSError as error:
-                return Probe(is_ok=False, detail=f"cannot be proved: {error.strerror}")
+                return Probe(
+                    is_ok=False,
+                    detail=f"the owner of the listener cannot be verified: {error.strerror}",
+                )
         return Probe(is_ok=False, detail="timeout")
 
     def is_known(self, proc: Proc) -> bool:
-        """Tell whether *proc*, dead or alive, was ever seen in this tree."""
+        """Return True if *proc*, running or not, was ever seen in this tree."""
         return (proc.pid, proc.start) in self._tree.known
 
     def tree(self) -> list[Proc]:
-        """Find every living process of this tree, the leader included; a scan of /proc."""
-        return self._tree.look(is_leaderless=self._exit is not None)
+        """Return every running process of this tree, leader included; scans /proc."""
+        return self._tree.scan(is_leaderless=self._exit is not None)
 
     def _signal_group(self, signum: int) -> None:
-        if self._exit is None:  # the unreaped leader keeps the number from being given again
+        if self._exit is None:  # its id is not reused before it is reaped
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signum)
             return
-        with suppress(OSError):  # no descriptor left to look for the rest of the group
+        with suppress(OSError):  # no free descriptor to find the rest of the group
             for member in self.tree():
                 if member.pgid == self.pid:
                     pidfd.send(member, signum)
 
     def _kill(self) -> list[Proc]:
-        """Kill the tree; returns who was in it, without those we may not signal."""
+        """Kill the tree; return its processes, without those that may not be signaled."""
         self._is_killed = True
         try:
             newest = descendants.newest_pid()
             members = self.tree()
         finally:
-            if self._exit is None:  # in one call, so that no member forks a way out
+            if self._exit is None:  # in one call, so that no member forks meanwhile
                 self._signal_group(signal.SIGKILL)
         if self._tree.group is not None:
-            self._tree.group.kill(descendants.is_engines)
-        killed = [each for each in members if self._ending.kill(each)]
-        return killed + self._ending.newer(self._tree, newest, is_killing=True)
+            self._tree.group.kill(descendants.is_of_engine)
+        killed = [each for each in members if self._termination.kill(each)]
+        return killed + self._termination.newer(self._tree, newest, is_killing=True)
 
     async def watch(self, group: ProcessGroup | None) -> None:
-        """Move the leader into *group*, wait for its end and reap it; a task of the launcher."""
+        """Move the leader into *group*, wait for its exit and reap it; a task of the launcher."""
         try:
             with self._watch_scope:
-                if group is not None:  # as long as nobody else reaps it, its number is its own
+                if group is not None:  # its pid is not reused before it is reaped
                     await self._join(group)
                 await kept(self._watch)
         finally:
@@ -240,22 +237,22 @@ class LocalProcess(ProcessHandle):
     async def _watch(self) -> None:
         while self._exit is None:
             await pidfd.wait_child(self.pid)
-            self._pump.read_nowait()  # its last words are logged before anybody hears
+            self._pump.read_nowait()  # its output is logged before its exit is reported
             with suppress(OSError):
-                self.tree()  # while its number is taken: who is left of its group?
+                self.tree()  # before its id can be reused: the rest of its group
             self._reap()
 
     def _reap(self) -> None:
         try:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
-        except ChildProcessError:  # somebody else reaped it: how it ended is lost
+        except ChildProcessError:  # other code reaped it, so its exit status is unknown
             self._popen.returncode = 255
             self._exit = Exit()
             return
         if pid != 0:
             code = os.waitstatus_to_exitcode(status)
             self._popen.returncode = code
-            has_grown = self._launcher.oom_count.has_grown()  # asked at each end: it was then
+            has_grown = self._launcher.oom_count.has_grown()  # checked at each exit
             is_oom = has_grown and code != 0 and not self._is_killed
             self._exit = Exit(
                 code=code if code >= 0 else None, signal=-code if code < 0 else None,
@@ -263,28 +260,28 @@ class LocalProcess(ProcessHandle):
             )  # fmt: skip
 
     def _reap_adopted(self) -> None:
-        """Reap what was seen in the tree, has ended, and has become our child meanwhile."""
+        """Reap processes of the tree that have ended and were adopted by this process."""
         with suppress(OSError):
             for pid, start in self._tree.known:
-                if pid != self.pid:  # the leader's status is for watch
+                if pid != self.pid:  # `watch` reaps the leader
                     reaping.reap(pid, start)
 
     @property
     def group(self) -> ProcessGroup | None:
-        """The tree's cgroup, if it has one."""
+        """Cgroup of the tree; None if it has none."""
         return self._tree.group
 
     async def end(self) -> None:
-        """Kill the tree, close the pipe, and wait for both; at most some 20 s."""
+        """Kill the tree, close the pipe and wait for both; takes at most about 20 s."""
         self.kill()
         await self.sweep(0)
         with anyio.move_on_after(KILL_LIMIT_S):
             await self.wait()
         self._watch_scope.cancel()
         await self._exited.wait()
-        if self._exit is not None and not self._exit.certain:  # nobody was left to watch it
+        if self._exit is not None and not self._exit.certain:  # `watch` was cancelled
             self._reap()
         self._pump.read_nowait()
         self._pump.stop()
         await self._pump.closed.wait()
-        self._launcher.forget(self)
+        self._launcher.discard(self)

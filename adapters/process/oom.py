@@ -1,4 +1,4 @@
-"""Processes that the kernel kills for want of memory: count them, and choose who goes first."""
+"""Out-of-memory kills: count them, and make the kernel prefer children to the proxy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _OOM_STEP = 300
 
 
 def parse_oom_kills(text: str) -> int | None:
-    """Read the count ``oom_kill`` of memory.events (cgroup 2) or memory.oom_control (1)."""
+    """Return ``oom_kill`` of memory.events (cgroup 2) or memory.oom_control (1), if it is there."""
     for line in text.splitlines():
         name, _, count = line.partition(" ")
         if name == "oom_kill" and count.isdecimal():
@@ -21,7 +21,7 @@ def parse_oom_kills(text: str) -> int | None:
 
 
 def oom_files(cgroups: str) -> Iterator[str]:
-    """Yield where the count of our cgroup may be found, from the text of /proc/self/cgroup."""
+    """Yield paths that may hold the count of this cgroup, from the text of /proc/self/cgroup."""
     for line in cgroups.splitlines():
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
@@ -30,21 +30,21 @@ def oom_files(cgroups: str) -> Iterator[str]:
             yield f"/sys/fs/cgroup{path}/memory.events"
         elif "memory" in controllers.split(","):
             yield f"/sys/fs/cgroup/memory{path}/memory.oom_control"
-            yield "/sys/fs/cgroup/memory/memory.oom_control"  # as a container sees its own
+            yield "/sys/fs/cgroup/memory/memory.oom_control"  # inside a container
 
 
 def raise_oom_score(pid: int) -> None:
-    """Let the kernel, out of memory, rather kill the new child *pid* than us.
+    """Make the kernel kill the new child *pid* before the proxy when memory runs out.
 
-    What it starts inherits that, unless it started it in the instant before. A score that it has
-    chosen itself by then stays.
+    Its children inherit the score, unless they were started earlier. A score that the child has set
+    itself is kept.
 
-    Source: Linux man-pages, proc_pid_oom_score_adj(5); 300 is three tenths of all memory.
+    Source: Linux man-pages, proc_pid_oom_score_adj(5); 300 stands for 30 % of all memory.
     """
     with suppress(OSError, ValueError):  # it has ended; a sandbox
-        ours, its = (int(read_bytes(f"/proc/{each}/oom_score_adj")) for each in ("self", str(pid)))
-        if its == ours:
-            _write(f"/proc/{pid}/oom_score_adj", b"%d" % min(ours + _OOM_STEP, 1000))
+        own, child = (int(read_bytes(f"/proc/{each}/oom_score_adj")) for each in ("self", str(pid)))
+        if child == own:
+            _write(f"/proc/{pid}/oom_score_adj", b"%d" % min(own + _OOM_STEP, 1000))
 
 
 def _write(path: str, data: bytes) -> None:
@@ -56,7 +56,7 @@ def _write(path: str, data: bytes) -> None:
 
 
 class OomCount:
-    """Tells whether the kernel has killed somebody in our cgroup for want of memory."""
+    """Counter of processes in this cgroup that the kernel killed when memory ran out."""
 
     def __init__(self) -> None:
         self._path = ""
@@ -67,7 +67,7 @@ class OomCount:
         self._seen = self._read(self._path) or 0
 
     def has_grown(self) -> bool:
-        """Tell whether it has since the last time; False where it cannot be read."""
+        """Return True if it has grown since the last call; False if it cannot be read."""
         before, now = self._seen, self._read(self._path)
         if now is not None:
             self._seen = now

@@ -1,10 +1,9 @@
-"""Ends what an earlier run of the proxy left behind, at the start of this one.
+"""Orphans: processes of an earlier run of the proxy, killed at the start of the next.
 
-The guard process does this at once when we are killed. This is for the day on which the guard
-was killed too. Never by name and never by a bare pid: a process is ended if its environment or its
-tag (``proctag``) carries the id of a proxy process that the journal knows, or if it is the very
-leader that was launched (same pid, same start, same boot), with its group. Daemons of a container
-engine are left to it.
+Normally the guard process kills them as soon as the proxy dies; these are left if the guard was
+killed too. No process is killed by its name or its bare pid. Its environment or its tag (see
+``tree.tag``) must carry the id of a proxy process in the journal, or it must be a leader that was
+launched (same pid, start and boot) or in the group of one. Daemons of container engines are spared.
 """
 
 from __future__ import annotations
@@ -18,8 +17,7 @@ from typing import Protocol
 import anyio
 
 from . import pidfd, procfs, users
-from .tree import descendants
-from .tree import tag as proctag
+from .tree import descendants, tag
 
 log = logging.getLogger(__name__)
 
@@ -28,11 +26,11 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class LaunchRecord(Protocol):
-    """One launch that an earlier proxy wrote down; see ``store.journal.Launched``."""
+    """Launch of a process tree by an earlier run; see ``store.journal.Launched``."""
 
     @property
     def instance(self) -> str:
-        """Id of the proxy that launched it."""
+        """Id of the run of the proxy that launched it."""
         ...
 
     @property
@@ -47,17 +45,17 @@ class LaunchRecord(Protocol):
 
     @property
     def started(self) -> int:
-        """When it started, in clock ticks since boot."""
+        """Start time of the leader, in clock ticks since boot."""
         ...
 
     @property
     def boot(self) -> str:
-        """Id of the boot of the machine in which it ran."""
+        """Id of the boot of that time."""
         ...
 
 
 def boot_id() -> str:
-    """Return the id of this boot; empty where there is none."""
+    """Return the id of this boot; empty if the kernel reports none."""
     try:
         return _BOOT_ID.read_text("ascii").strip()
     except OSError:
@@ -65,30 +63,30 @@ def boot_id() -> str:
 
 
 def started_of(pid: int) -> int | None:
-    """Return when *pid* started, in clock ticks since boot, or None."""
+    """Return the start time of *pid* in clock ticks since boot; None if it has ended."""
     proc = procfs.find(pid)
     return None if proc is None else proc.start
 
 
 def find_orphans(launched: Sequence[LaunchRecord]) -> list[tuple[procfs.Proc, str]]:
-    """Return live processes of *launched* trees, each with its service."""
+    """Return the running processes of *launched* trees, each with its service."""
     services = {item.instance: item.service for item in launched}
     boot = boot_id()
     leaders = {(item.pid, item.started): item.service for item in launched if item.boot == boot}
     groups: dict[int, str] = {}
     found: list[tuple[procfs.Proc, str]] = []
-    everyone = [proc for proc in procfs.scan() if proc.is_alive]
-    for proc in everyone:
+    running = [proc for proc in procfs.scan() if proc.is_alive]
+    for proc in running:
         service = leaders.get((proc.pid, proc.start))
         if service is not None:
             groups[proc.pid] = service
-    for proc in everyone:
+    for proc in running:
         service = groups.get(proc.pgid)
         if service is None:
             instance = procfs.variable(proc.pid, "SWAPCHART_INSTANCE")
             if instance is None or instance not in services:
-                tag = proctag.read(proc.pid)
-                instance = next((each for each in services if proctag.is_of(tag, each)), None)
+                found_tag = tag.read(proc.pid)
+                instance = next((each for each in services if tag.is_of(found_tag, each)), None)
             if instance is None or descendants.is_below_engine(proc):
                 continue
             service = procfs.variable(proc.pid, "SWAPCHART_SERVICE") or services[instance]
@@ -97,18 +95,21 @@ def find_orphans(launched: Sequence[LaunchRecord]) -> list[tuple[procfs.Proc, st
 
 
 async def kill_orphans(launched: Sequence[LaunchRecord]) -> list[str]:
-    """End what lives of *launched*; returns the services that something was ended of."""
+    """Kill the running processes of *launched*; return the names of their services."""
     services: set[str] = set()
     denied: set[procfs.Proc] = set()
     with anyio.move_on_after(_LIMIT_S):
         while found := [each for each in find_orphans(launched) if each[0] not in denied]:
             for proc, service in found:
                 if service not in services:
-                    log.warning("%s: ending what an earlier run left behind", service)
+                    log.warning(
+                        "%s: killing processes that an earlier run of the proxy left behind",
+                        service,
+                    )
                 services.add(service)
                 if not pidfd.send(proc, signal.SIGKILL) and users.is_denied(proc):
                     user = users.name(users.uid(proc.pid))
-                    log.error("%s: pid %d of user %s cannot be ended", service, proc.pid, user)
+                    log.error("%s: pid %d of user %s cannot be killed", service, proc.pid, user)
                     denied.add(proc)
             await pidfd.wait_gone([proc for proc, _ in found if proc not in denied])
     return sorted(services)

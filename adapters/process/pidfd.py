@@ -1,4 +1,4 @@
-"""Processes by file descriptor (pidfd): open, signal, and wait for their end."""
+"""Process file descriptors (pidfd): open, signal, and wait for the end of a process."""
 
 from __future__ import annotations
 
@@ -14,10 +14,7 @@ import anyio.to_thread
 from .procfs import Proc, is_same
 
 _SYS_PIDFD_SEND_SIGNAL = 424  # the same number on every architecture that Python runs on
-
-
 _SYS_PIDFD_OPEN = 434
-
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -25,10 +22,10 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def open_pidfd(pid: int) -> int:
     """Return a descriptor of a process, readable once it has ended.
 
-    Python has the call only if it was built on a system that had it; many builds lack it.
+    Many builds of Python lack the function, since the system that built them lacked it.
 
     Raises:
-        OSError: No such process, no descriptor left, or a kernel that does not know it.
+        OSError: There is no such process, no free descriptor, or no support by the kernel.
     """
     if hasattr(os, "pidfd_open"):
         return os.pidfd_open(pid)
@@ -43,10 +40,10 @@ def _syscall(number: int, *args: int) -> int:
 
 
 def send(proc: Proc, signum: int) -> bool:
-    """Send a signal to exactly this process, never to a later one with its pid.
+    """Send a signal to exactly this process, never to a later one with the same pid.
 
     Returns:
-        False when it has ended already, is not ours to signal, or cannot be looked at.
+        False if it has ended, may not be signaled, or cannot be examined.
     """
     try:
         with _pidfd(proc.pid) as fd:
@@ -55,7 +52,7 @@ def send(proc: Proc, signum: int) -> bool:
             _send(fd, signum)
     except ProcessLookupError:
         return False
-    except OSError:  # no pidfd here, or too few descriptors: what is left is a race of microseconds
+    except OSError:  # no pidfd support or no free descriptor; a race of microseconds remains
         try:
             if not is_same(proc):
                 return False
@@ -92,7 +89,7 @@ async def _wait_gone(proc: Proc) -> None:
         fd = open_pidfd(proc.pid)
     except ProcessLookupError:
         return
-    except OSError:  # no pidfd here, or no descriptor left: look again and again, ever slower
+    except OSError:  # no pidfd support or no free descriptor: poll with growing pauses
         delay_s = 0.005
         while _may_live(proc):
             await anyio.sleep(delay_s)
@@ -113,9 +110,9 @@ def _may_live(proc: Proc) -> bool:
 
 
 async def wait_child(pid: int) -> None:
-    """Wait until this child of ours has ended; it stays to be reaped.
+    """Wait until child *pid* has ended, without reaping it.
 
-    Without pidfd (old kernels, some sandboxes) a thread waits, or without threads we look often.
+    Without pidfd support (old kernels, some sandboxes) a thread waits; without threads it polls.
     """
     try:
         fd = open_pidfd(pid)
@@ -125,7 +122,7 @@ async def wait_child(pid: int) -> None:
             one = anyio.CapacityLimiter(1)
             try:
                 await wait(os.waitid, os.P_PID, pid, how, abandon_on_cancel=True, limiter=one)
-            except (RuntimeError, MemoryError):  # no thread can be made
+            except (RuntimeError, MemoryError):  # no thread can be created
                 while os.waitid(os.P_PID, pid, how | os.WNOHANG) is None:  # noqa: ASYNC110, ASYNC222
                     await anyio.sleep(0.05)
         return

@@ -1,11 +1,11 @@
-"""What /proc and the kernel tell about processes, and the few calls that change them.
+"""Processes as /proc shows them.
 
-Everything here is synchronous and quick (a scan reads one small file per process), except
-``wait_gone`` and ``wait_child``. A process is always named by pid *and* start time, because
-pids are used again. What is gone or hidden is passed over; what cannot be looked at for want
-of a descriptor or memory raises OSError, so that nobody takes a live process for a dead one.
+All functions are synchronous and quick (a scan reads one small file per process). A process is
+identified by pid *and* start time, because pids are reused. Processes that are gone or hidden are
+skipped. A lack of descriptors or memory raises OSError, so that no running process is taken for one
+that has ended.
 
-Source: Linux man-pages, proc_pid_stat(5), proc_pid_environ(5), pidfd_open(2), prctl(2).
+Source: Linux man-pages, proc_pid_stat(5), proc_pid_environ(5).
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 class Proc(NamedTuple):
-    """One process as a scan of /proc saw it.
+    """One process at the time of a scan of /proc.
 
     Attributes:
         pid: Process id.
         ppid: Parent's pid.
         pgid: Process group id.
         sid: Session id.
-        start: When it started, in clock ticks since boot; with *pid* it is unique.
-        is_alive: False for a zombie, which only waits to be reaped.
+        start: Start time in clock ticks since boot; unique together with *pid*.
+        is_alive: False for a zombie, which has ended and is not reaped yet.
     """
 
     pid: int
@@ -40,10 +40,10 @@ class Proc(NamedTuple):
 
 
 def parse_stat(raw: bytes) -> Proc:
-    """Read one /proc/PID/stat line; the name in it may hold blanks and parentheses.
+    """Parse a /proc/PID/stat line; the name in it may contain spaces and parentheses.
 
-    A thread group whose first thread has ended while others run shows as a zombie with more
-    than one thread: it is alive.
+    If the first thread of a process has ended while others run, the process is shown as a zombie
+    with more than one thread; it counts as alive.
     """
     name_end = raw.rindex(b")")
     rest = raw[name_end + 2 :].split(None, 20)
@@ -59,10 +59,10 @@ def parse_stat(raw: bytes) -> Proc:
 
 
 def read_bytes(path: str) -> bytes:
-    """Return the whole of a small /proc file; empty when it is gone or not for us.
+    """Return the content of a small file of /proc; empty if it is gone or may not be read.
 
     Raises:
-        OSError: There is no descriptor or memory left to look with.
+        OSError: There is no free descriptor or memory.
     """
     chunks: list[bytes] = []
     try:
@@ -79,10 +79,10 @@ def read_bytes(path: str) -> bytes:
 
 
 def find(pid: int) -> Proc | None:
-    """Return the process with this pid, zombies included; None when there is none.
+    """Return the process with this pid, zombies included; None if there is none.
 
     Raises:
-        OSError: There is no descriptor or memory left to look with.
+        OSError: There is no free descriptor or memory.
     """
     try:
         fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
@@ -97,10 +97,10 @@ def find(pid: int) -> Proc | None:
 
 
 def scan() -> Iterator[Proc]:
-    """Yield every process that can be seen, zombies included, in no order.
+    """Yield every visible process, zombies included, in no particular order.
 
     Raises:
-        OSError: There is no /proc, or no descriptor or memory left to look with.
+        OSError: There is no /proc, no free descriptor or no memory.
     """
     for name in os.listdir("/proc"):  # noqa: PTH208  (pathlib is 3 times slower here)
         if name.isdecimal():
@@ -110,17 +110,17 @@ def scan() -> Iterator[Proc]:
 
 
 def carries(pid: int, variable: str) -> bool:
-    """Tell whether *pid* was started with *variable* (``NAME=value``) in its environment.
+    """Return True if *pid* was started with *variable* (``NAME=value``) in its environment.
 
-    False too when it may not be read (another user's), or has overwritten it since (a program
-    that sets its own title).
+    The result is False too if another user's process may not be read, or if the process has
+    overwritten its environment, as a program that sets its title may do.
     """
     needle = b"\0" + os.fsencode(variable) + b"\0"
     return needle in b"\0" + read_bytes(f"/proc/{pid}/environ")
 
 
 def variable(pid: int, name: str) -> str | None:
-    """Return the value of one variable in the first environment of *pid*, or None."""
+    """Return the value of one variable in the initial environment of *pid*, or None."""
     prefix = os.fsencode(name) + b"="
     for item in read_bytes(f"/proc/{pid}/environ").split(b"\0"):
         if item.startswith(prefix):
@@ -129,7 +129,7 @@ def variable(pid: int, name: str) -> str | None:
 
 
 def program(pid: int) -> str:
-    """Return the file name of the program that *pid* runs, as far as it can be known."""
+    """Return the file name of the program of *pid*, else its command name, else "?"."""
     try:
         return os.path.basename(os.readlink(f"/proc/{pid}/exe"))  # noqa: PTH115, PTH119
     except OSError:
@@ -137,7 +137,7 @@ def program(pid: int) -> str:
 
 
 def is_contained(pid: int) -> bool:
-    """Tell whether *pid* is in another PID namespace than we are: in a container, most likely."""
+    """Return True if *pid* is in another PID namespace, so most likely in a container."""
     try:
         return os.readlink(f"/proc/{pid}/ns/pid") != os.readlink("/proc/self/ns/pid")  # noqa: PTH115
     except OSError:
@@ -145,16 +145,16 @@ def is_contained(pid: int) -> bool:
 
 
 def is_same(proc: Proc) -> bool:
-    """Tell whether *proc* still lives: same pid, same start, not a zombie."""
+    """Return True if *proc* is still running: same pid, same start, not a zombie."""
     now = find(proc.pid)
     return now is not None and now.start == proc.start and now.is_alive
 
 
-# ---- who holds a socket ------------------------------------------------------------------
+# ---- sockets ------------------------------------------------------------------------------
 
 
 def socket_inodes(pid: int) -> set[int]:
-    """Return the inodes of the sockets that *pid* holds open; empty if we may not look."""
+    """Return the inodes of the open sockets of *pid*; empty if they are hidden."""
     inodes: set[int] = set()
     folder = f"/proc/{pid}/fd"
     try:
@@ -170,11 +170,5 @@ def socket_inodes(pid: int) -> set[int]:
 
 
 def find_holders(inodes: set[int]) -> list[Proc]:
-    """Search every process for open sockets with these inodes; some 50 ms on a busy machine."""
+    """Return the processes that hold these sockets; about 50 ms on a busy machine."""
     return [proc for proc in scan() if proc.is_alive and inodes & socket_inodes(proc.pid)]
-
-
-# ---- memory ------------------------------------------------------------------------------
-
-
-# ---- this process ------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Zombies: become the subreaper, find and collect exit statuses."""
+"""Zombies: become the subreaper of daemons, and collect exit statuses."""
 
 from __future__ import annotations
 
@@ -11,16 +11,14 @@ from .pidfd import _libc
 from .procfs import Proc, find, scan
 
 _PR_SET_CHILD_SUBREAPER = 36
-
-
 _PR_GET_CHILD_SUBREAPER = 37
 
 
 def set_subreaper(*, on: bool) -> bool:
-    """Become (or stop being) the parent of descendants whose own parent dies.
+    """Become (or stop being) the parent of descendants whose own parent ends.
 
     Returns:
-        Whether we were one before.
+        True if this process was a subreaper before.
 
     Raises:
         OSError: The kernel or a sandbox refuses.
@@ -38,7 +36,7 @@ def _prctl(option: int, argument: object) -> None:
 
 
 def has_zombie() -> bool:
-    """Tell whether any child, whoever started it, waits to be reaped; reaps nothing."""
+    """Return True if any child of this process is a zombie; reap none."""
     try:
         return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
     except ChildProcessError:
@@ -46,16 +44,16 @@ def has_zombie() -> bool:
 
 
 def reap_zombies(is_ours: Callable[[Proc], bool]) -> int:
-    """Reap the zombies among our children that *is_ours* accepts; returns how many.
+    """Reap the zombie children that *is_ours* accepts; return their number.
 
-    Never waits for *any* child: that would steal the exit codes of others in this process.
+    Other children are not reaped, since other code of this process may wait for their exit status.
     """
     zombies = [each for each in scan() if each.ppid == os.getpid() and not each.is_alive]
     return sum(reap(each.pid, each.start) for each in zombies if is_ours(each))
 
 
 def reap(pid: int, start: int) -> bool:
-    """Reap exactly this process; False if it is not a zombie and a child of ours."""
+    """Reap exactly this process; return False if it is not a zombie child."""
     found = find(pid)
     if found is None or found.start != start or found.is_alive or found.ppid != os.getpid():
         return False

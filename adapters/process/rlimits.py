@@ -1,4 +1,4 @@
-"""The limit of open files: raised for this process, restored for its children."""
+"""Limit of open files: raised for this process, restored for its children."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ _first_nofile: tuple[int, int] | None = None
 
 
 def raise_nofile_limit() -> int:
-    """Raise our soft limit of open files to the hard one; children get the old one back.
+    """Raise the soft limit of open files to the hard limit; children get the old limit.
 
-    Some programs (select(2) users, anything that closes every possible descriptor) break
-    under a high soft limit, so the raise is for us only.
+    Some programs break under a high soft limit: users of select(2), and programs that close every
+    possible descriptor.
 
     Returns:
-        The soft limit that now holds.
+        The new soft limit.
     """
     global _first_nofile  # like the limit itself: one per process
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -26,7 +26,7 @@ def raise_nofile_limit() -> int:
 
 
 def restore_nofile_limit(pid: int) -> None:
-    """Give a new child the limit that we had before ``raise_nofile_limit``; else do nothing."""
+    """Give a new child the limit from before ``raise_nofile_limit``; a no-op if not raised."""
     if _first_nofile is not None:
         with suppress(OSError):  # it has ended, or has become another user
             resource.prlimit(pid, resource.RLIMIT_NOFILE, _first_nofile)

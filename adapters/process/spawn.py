@@ -1,7 +1,7 @@
-"""Starts one process: clean signals, own session, typed errors that tell no secret.
+"""Starts one process: default signals, own session, typed errors that contain no secret.
 
-What a child inherits is what ``exec`` keeps: ignored signals, blocked signals, limits and
-descriptors. Each is put right without ``preexec_fn``, which would fork the whole proxy.
+A child inherits what ``exec`` keeps: ignored and blocked signals, limits and descriptors. Each is
+reset without ``preexec_fn``, which would fork the whole proxy.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ def spawn(command: Command, env: dict[str, str]) -> tuple[subprocess.Popen[bytes
     """Start the process.
 
     Returns:
-        It; its start in clock ticks since boot; the descriptor where its output arrives.
+        The process, its start time in clock ticks since boot, and the descriptor of its output.
 
     Raises:
-        SpecError: The command cannot be started as it is.
-        EngineError: The machine refused for now.
+        SpecError: The command is invalid and will never start.
+        EngineError: The system refused; a later attempt may succeed.
     """
     if not command.argv or not command.argv[0]:
         raise SpecError("the command is empty")
@@ -69,7 +69,7 @@ def spawn(command: Command, env: dict[str, str]) -> tuple[subprocess.Popen[bytes
     rlimits.restore_nofile_limit(popen.pid)
     oom.raise_oom_score(popen.pid)
     try:
-        leader = procfs.find(popen.pid)  # it is there until reaped, even if it has ended
+        leader = procfs.find(popen.pid)  # it exists until it is reaped
     except OSError as error:
         os.close(near)
         popen.kill()
@@ -80,7 +80,7 @@ def spawn(command: Command, env: dict[str, str]) -> tuple[subprocess.Popen[bytes
 
 def _launch_error(command: Command, error: OSError | ValueError) -> LaunchError:
     first, *more = command.argv[0].split(None, 1) or [""]
-    program = f"{first} ..." if more else first  # a whole command line in one item: no secrets
+    program = f"{first} ..." if more else first  # a command line in one item may contain secrets
     if isinstance(error, ValueError):  # a NUL, a lone surrogate, "=" in a variable's name
         return SpecError(f"cannot start {program}: {_value_reason(error)}")
     reason = error.strerror or type(error).__name__
@@ -91,14 +91,14 @@ def _launch_error(command: Command, error: OSError | ValueError) -> LaunchError:
 
 
 def _value_reason(error: ValueError) -> str:
-    if isinstance(error, UnicodeError):  # its text quotes what could not be encoded
+    if isinstance(error, UnicodeError):  # its text quotes the value
         return "an argument or variable cannot be encoded"
     return str(error)
 
 
 @contextmanager
 def _no_signal_blocked() -> Iterator[None]:
-    """Let a child start with no signal blocked; it inherits the mask of this thread."""
+    """Unblock all signals in this thread, whose mask a child inherits."""
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     if blocked:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)
@@ -110,11 +110,11 @@ def _no_signal_blocked() -> Iterator[None]:
 
 
 def _do_nothing(signum: int, frame: object) -> None:
-    """Handle a signal like SIG_IGN, which a child would inherit; a handler it does not."""
+    """Ignore a signal; unlike SIG_IGN, a handler is not inherited by children."""
 
 
 def unignore_signals() -> list[signal.Signals]:
-    """Ignore by a handler what was ignored (nohup, a background job); returns which."""
+    """Replace SIG_IGN (nohup, background job) by a handler that ignores; return the signals."""
     if threading.current_thread() is not threading.main_thread():
         return []
     changed = []
@@ -126,7 +126,7 @@ def unignore_signals() -> list[signal.Signals]:
 
 
 def ignore_signals(changed: list[signal.Signals]) -> None:
-    """Undo ``unignore_signals``, where nobody has set a handler since."""
+    """Undo ``unignore_signals``, except for signals whose handler was changed meanwhile."""
     for signum in changed:
         if signal.getsignal(signum) is _do_nothing:
             signal.signal(signum, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Users of processes: who runs one, and what that user is called."""
+"""Users of processes: user ids, names and permission to signal."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from .procfs import Proc
 def uid(pid: int) -> int:
     """Return the effective user id of *pid*; -1 if it has ended."""
     try:
-        return os.stat(f"/proc/{pid}").st_uid  # noqa: PTH116  (root's for what may not be dumped)
+        return os.stat(f"/proc/{pid}").st_uid  # noqa: PTH116  (root's if the process may not be dumped)
     except OSError:
         return -1
 
 
 def real_uid(pid: int) -> int:
-    """Return the real user id of *pid*, as /proc/PID/status has it; -1 if it has ended."""
+    """Return the real user id of *pid* from /proc/PID/status; -1 if it has ended."""
     try:
         with open(f"/proc/{pid}/status", "rb") as file:  # noqa: PTH123
             for line in file:
@@ -30,7 +30,7 @@ def real_uid(pid: int) -> int:
 
 
 def name(number: int) -> str:
-    """Return the name of a user, or its number where it has none."""
+    """Return the name of a user, or the number if there is none."""
     try:
         return pwd.getpwuid(number).pw_name
     except (KeyError, OverflowError):
@@ -38,7 +38,7 @@ def name(number: int) -> str:
 
 
 def is_denied(proc: Proc) -> bool:
-    """Return True if *proc* lives and belongs to a user whom we may not signal."""
+    """Return True if *proc* is running and this process may not signal it."""
     try:
         os.kill(proc.pid, 0)
     except PermissionError:

@@ -31,7 +31,7 @@ from swapchart.runtime import fence
 
 #: Tasks that must be among those that were made to raise, or the test looks at nothing.
 EXPECTED = (
-    "TimerService.run", "KvManager._learn", "Guard._keep", "_reap_now_and_then",
+    "TimerService.run", "KvManager._learn", "Guard._keep", "_reap_periodically",
     "LocalProcess._watch", "OutputPump._pump", "Activities._reap", "Reloader.run", "watch",
     "sample_on", "Notifier.live", "Lifecycle._live", "ShieldedTasks._keep", "kill_when_hurried",
 )  # fmt: skip

@@ -1,5 +1,5 @@
-"""The port of one run: is it free, who listens, and does it answer?
+"""Port of one run: whether it is free, which process listens on it, and whether it responds.
 
-`check` looks before a start, `listeners` reads sockets from /proc, `owner` decides whether a
-listener belongs to the run, and `http_probe` asks for health.
+`check` runs before a start, `listeners` lists listening sockets, `owner` decides whether a listener
+belongs to the run, and `http_probe` requests the health endpoint.
 """

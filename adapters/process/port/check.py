@@ -1,13 +1,13 @@
-"""Tells, before a process is started, that somebody else listens where it would serve.
+"""Port check before a process is started: fails if another process listens on its port.
 
-Without this its server fails on its own, or a stranger's answer is found out by the readiness
-probe, again and again until the start's limit. Free ports cost one ``bind``, some 20 us; only
-one that is taken is looked up in /proc.
+Without it the server would fail on its own, or the readiness probe would reject the responses of
+another process until the start times out. A free port costs one ``bind``, about 20 us; /proc is
+read only if the port is taken.
 
-A holder that is about to end, such as a process that was just killed, is waited for. One that
-cannot be seen (another user's, another namespace's) is none of our business: whether the server
-can bind, it finds out itself. So it is with the port of a container, which the command may be
-about to replace (``docker rm -f``, then ``docker run``; ``podman run --replace``).
+A holder that is about to end, such as a process that was just killed, is waited for. A holder that
+is invisible (another user's or another namespace's) is ignored, since the server itself finds out
+whether it can bind. The port of a container is ignored too, because the command may replace the
+container (``docker rm -f``, then ``docker run``; ``podman run --replace``).
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from ..procfs import Proc
 from . import listeners
 from .listeners import IPAddress
 
-_ENDING_S = 0.3  # so long who holds the port may take to end
+_EXIT_LIMIT_S = 0.3  # longest wait for the holder of the port to end
 _log = logging.getLogger(__name__)
 
 
 async def check_free(url: str) -> None:
-    """Return when nobody who can be seen listens at *url*, which is looked at if on loopback.
+    """Return if no visible process listens at *url*; only loopback addresses are checked.
 
     Raises:
-        PortInUseError: Somebody does, and did not end within 0.3 s.
+        PortInUseError: A process listens there and did not end within 0.3 s.
     """
     place = _loopback(url)
     if place is None or _can_bind(*place):
         return
     holders = await _holders(*place)
-    with anyio.move_on_after(_ENDING_S):
+    with anyio.move_on_after(_EXIT_LIMIT_S):
         await pidfd.wait_gone(holders)
     if not holders or _can_bind(*place):
         return
@@ -57,9 +57,9 @@ async def check_free(url: str) -> None:
 
 
 def _loopback(url: str) -> tuple[IPAddress, int] | None:
-    """Return address and port of *url*; None: not on this machine, or not in plain HTTP.
+    """Return address and port of *url*; None if it is not on loopback or not plain HTTP.
 
-    What speaks TLS is often another server, in front of the one that is started.
+    A TLS endpoint is often another server in front of the one that is started.
     """
     with suppress(ValueError):  # a name; a port out of range
         parts = urlsplit(url)
@@ -71,9 +71,9 @@ def _loopback(url: str) -> tuple[IPAddress, int] | None:
 
 
 def _can_bind(address: IPAddress, port: int) -> bool:
-    """Tell whether nobody is seen to be in the way at *address* and *port*.
+    """Return False if *address* and *port* are in use.
 
-    True as well for what we may not bind and others may: a low port, another's address.
+    True also if this process may not bind there but others may: a low port, a foreign address.
     """
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     try:
@@ -91,5 +91,5 @@ async def _holders(address: IPAddress, port: int) -> list[Proc]:
     try:
         inodes = listeners.listening_inodes(address, port)
         return await threads.run(procfs.find_holders, inodes) if inodes else []
-    except OSError:  # no descriptor left to look with: the start itself will say so
+    except OSError:  # no free descriptor; the start will fail with that error
         return []

@@ -1,10 +1,10 @@
-"""One HTTP/1.1 GET over a fresh connection: what a readiness probe needs, and no more.
+"""HTTP probe: one HTTP/1.1 GET over a new connection, for readiness and liveness probes.
 
-No pool, no redirect, no cookie, no proxy of the environment. The verdict is the status line;
-of the body at most 64 KiB are read, and only to part from the server in peace.
+No pool, redirects, cookies or proxies of the environment. Only the status line counts; at most
+64 KiB of the body are read, so that the server does not see a connection reset.
 
-A server that starts is asked often: over a bare socket, which takes a quarter of the CPU that a
-stream of anyio's does, some 0.1 ms for an answer and 0.03 ms for a refusal.
+A starting server is probed often, so plain HTTP uses a bare socket. It takes a quarter of the CPU
+of an anyio stream: about 0.1 ms for a response and 0.03 ms for a refused connection.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .listeners import IPAddress
 
 LIMIT_BYTES = 1 << 16
 _LINGER_S = 0.05
-_MOST_DIGITS = 19  # of a length
+_MOST_DIGITS = 19  # of a Content-Length
 _SAFE = "/?%:@!$&'()*+,;=-._~[]"
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close by a reset
 _ATTEMPT_S = 0.25  # as long as RFC 8305 waits before it tries the next address
@@ -38,13 +38,13 @@ _Place = tuple[int, tuple[Any, ...]]  # address family and socket address, of an
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What came back.
+class ProbeResponse:
+    """Result of one GET.
 
     Attributes:
-        status: The status code, or None when there was no answer.
-        detail: What was found, in a few words, when it was not a 200.
-        peer: Address and port that answered, when they are on loopback and in plain HTTP.
+        status: Status code; None if there was no response.
+        detail: Short description of the result if the status is not 200.
+        peer: Address and port of the server if it is on loopback and uses plain HTTP, else None.
     """
 
     status: int | None
@@ -78,26 +78,26 @@ def _parse(url: str) -> _Target:
     return _Target(host=parts.hostname, port=port, is_tls=is_tls, request=request)
 
 
-async def get(url: str, *, timeout_s: float) -> Answer:
-    """GET *url* once; never raises for what the other end does, and ends within *timeout_s*."""
+async def get(url: str, *, timeout_s: float) -> ProbeResponse:
+    """GET *url* once within *timeout_s* seconds; failures are in the result, none is raised."""
     try:
         target = _parse(url)
     except ValueError as error:  # UnicodeError, a port out of range, a broken IPv6 literal
-        return Answer(status=None, detail=f"bad url: {error}")
+        return ProbeResponse(status=None, detail=f"bad url: {error}")
     with anyio.move_on_after(timeout_s):
         try:
             return await _exchange(target)
         except ssl.SSLError as error:
-            return Answer(status=None, detail=f"tls: {error.reason or error}")
+            return ProbeResponse(status=None, detail=f"tls: {error.reason or error}")
         except OSError as error:
-            return Answer(status=None, detail=_reason(error))
+            return ProbeResponse(status=None, detail=_reason(error))
         except (anyio.BrokenResourceError, anyio.EndOfStream, anyio.ClosedResourceError):
-            return Answer(status=None, detail="connection lost")
-    return Answer(status=None, detail="timeout")
+            return ProbeResponse(status=None, detail="connection lost")
+    return ProbeResponse(status=None, detail="timeout")
 
 
 def _reason(error: OSError) -> str:
-    """Put a failed connection attempt in one word; anyio hides the cause one level down."""
+    """Describe a failed connection attempt in a word; anyio nests the cause one level down."""
     causes: list[BaseException] = [error]
     for cause in causes:  # grows while we walk
         if isinstance(cause, BaseExceptionGroup):
@@ -113,12 +113,12 @@ def _reason(error: OSError) -> str:
 
 
 class _Stream(Protocol):
-    """What of anyio's byte streams is needed here."""
+    """Byte stream, as far as the probe uses it."""
 
     async def receive(self, max_bytes: int = 65536) -> bytes: ...
 
 
-async def _exchange(target: _Target) -> Answer:
+async def _exchange(target: _Target) -> ProbeResponse:
     if not target.is_tls:
         return await _exchange_plain(target)
     stream = await anyio.connect_tcp(
@@ -136,17 +136,19 @@ async def _exchange(target: _Target) -> Answer:
 
 @cache
 def _tls() -> ssl.SSLContext:
-    return ssl.create_default_context()  # 20 ms: it reads the certificates of the machine
+    return (
+        ssl.create_default_context()
+    )  # takes 20 ms, since it reads the certificates of the system
 
 
-async def _exchange_plain(target: _Target) -> Answer:
+async def _exchange_plain(target: _Target) -> ProbeResponse:
     with await _connect(await _find(target.host), target.port) as sock:
         remote = sock.getpeername()
         if remote == sock.getsockname():
-            # A port of the ephemeral range where nobody listens can be connected to itself.
-            # Reset it: in TIME_WAIT it would keep the child from binding its port.
+            # A connection to an ephemeral port without a listener may connect to itself. Reset
+            # it, since in TIME_WAIT it would keep the child from binding the port.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            return Answer(status=None, detail="refused")
+            return ProbeResponse(status=None, detail="refused")
         address = ip_address(str(remote[0]).partition("%")[0])
         is_near = address.is_loopback or address.is_unspecified
         stream = _Plain(sock)
@@ -155,7 +157,7 @@ async def _exchange_plain(target: _Target) -> Answer:
 
 
 async def _find(host: str) -> Sequence[_Place]:
-    """Look *host* up, in the order in which its addresses are to be tried."""
+    """Look up *host*; return its addresses in the order in which to try them."""
     try:
         found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except (socket.gaierror, UnicodeError):  # the latter for an empty label
@@ -168,7 +170,7 @@ def _places(found: Iterable[tuple[Any, ...]]) -> list[_Place]:
 
 
 async def _connect(places: Sequence[_Place], port: int) -> socket.socket:
-    """Connect to the first of *places* that lets us; none but the last may take long."""
+    """Connect to the first of *places* that accepts; only the last may take long."""
     *others, last = places
     for place in others:
         with suppress(OSError), anyio.move_on_after(_ATTEMPT_S):
@@ -182,7 +184,7 @@ async def _connect_to(place: _Place, port: int) -> socket.socket:
     try:
         code = sock.connect_ex((host, port, *scope))
         if code == errno.EINPROGRESS:
-            code = sock.connect_ex((host, port, *scope))  # on loopback it is over by now
+            code = sock.connect_ex((host, port, *scope))  # on loopback it has completed by now
         if code == errno.EALREADY:
             await anyio.wait_writable(sock)
             code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -201,7 +203,7 @@ def _make_socket(family: int) -> socket.socket:
 
 
 class _Plain:
-    """A stream over a connected socket, which stays the caller's."""
+    """Byte stream over a connected socket, which the caller closes."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -229,10 +231,10 @@ class _Plain:
             return data
 
 
-async def _read(stream: _Stream, peer: tuple[IPAddress, int] | None) -> Answer:
+async def _read(stream: _Stream, peer: tuple[IPAddress, int] | None) -> ProbeResponse:
     data = bytearray()
     at, left, seen = 0, LIMIT_BYTES, None
-    while True:  # interim responses (RFC 9110 section 15.2) are passed over
+    while True:  # interim responses (RFC 9110 section 15.2) are skipped
         line_end = data.find(b"\n", at) + 1
         status = _status(bytes(data[at:line_end]))
         is_interim = status is not None and status < 200 and status != 101
@@ -250,13 +252,15 @@ async def _read(stream: _Stream, peer: tuple[IPAddress, int] | None) -> Answer:
         left -= len(piece)
         data += piece
     if status is None or is_interim:
-        detail = "not HTTP" if len(data) > at else "closed without an answer"
+        detail = "not HTTP" if len(data) > at else "closed without a response"
         if (interim := status or seen) is not None:
             detail = f"no more than status {interim}"
-        return Answer(status=None, detail=detail)
+        return ProbeResponse(status=None, detail=detail)
     del data[:at]
     await _drain(stream, data)
-    return Answer(status=status, detail="" if status == 200 else f"status {status}", peer=peer)
+    return ProbeResponse(
+        status=status, detail="" if status == 200 else f"status {status}", peer=peer
+    )
 
 
 def _status(data: bytes) -> int | None:
@@ -267,7 +271,7 @@ def _status(data: bytes) -> int | None:
 
 
 async def _drain(stream: _Stream, data: bytearray) -> None:
-    """Read on for a moment: closing over unread bytes resets the connection under the server."""
+    """Read the body for a moment, since closing with unread bytes resets the connection."""
     with anyio.move_on_after(_LINGER_S):
         try:
             while len(data) < LIMIT_BYTES and not _is_complete(data):

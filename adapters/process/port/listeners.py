@@ -1,8 +1,8 @@
-"""Who listens on a TCP port: the inodes of the sockets, as ``/proc/PID/fd`` shows them.
+"""Listening sockets of a TCP port, by inode as ``/proc/PID/fd`` shows it.
 
-The kernel is asked for listening sockets only, by netlink, which takes it 0.1 ms. For the tables in
-/proc it walks all connections too, those that have just ended as well: 15 ms and more on a busy
-machine. They are read where netlink is not to be had, as in some sandboxes.
+Netlink lists listening sockets only, which takes 0.1 ms. For the tables in /proc the kernel walks
+all connections, including those that have just ended, which takes 15 ms or more on a busy machine.
+They are read only where netlink is not available, as in some sandboxes.
 
 Source: Linux man-pages, sock_diag(7), netlink(7), proc_pid_net(5).
 """
@@ -20,7 +20,7 @@ from ..procfs import read_bytes
 
 IPAddress = IPv4Address | IPv6Address
 
-_LISTEN = "0A"  # of the tables; for netlink a set of states, by their bits
+_LISTEN = "0A"  # state in the tables; netlink takes a bit set of states
 _LISTEN_BIT = 1 << int(_LISTEN, 16)
 _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY = 20
@@ -28,7 +28,7 @@ _REQUEST_DUMP = 0x1 | 0x300  # NLM_F_REQUEST, NLM_F_DUMP
 _ERROR, _DONE = 2, 3
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 _REQUEST = struct.Struct("=BBBxI48x")  # inet_diag_req_v2: family, protocol, extensions, states
-#: Of an inet_diag_msg: family, state, port, address, user, inode.
+#: Fields of an inet_diag_msg: family, state, port, address, user, inode.
 _SOCKET = struct.Struct("=BBxx2s2x16s40xII")
 _DUMP_BYTES = 1 << 17
 
@@ -38,9 +38,9 @@ class ListeningSocket:
     """A listening TCP socket.
 
     Attributes:
-        address: Where it is bound; unspecified is every address.
-        inode: Its number, as ``/proc/PID/fd`` shows it.
-        uid: User who made it.
+        address: Bound address; the unspecified address means all.
+        inode: Inode number as ``/proc/PID/fd`` shows it.
+        uid: User id of its creator; -1 if unknown.
     """
 
     address: IPAddress
@@ -49,7 +49,7 @@ class ListeningSocket:
 
 
 def parse_listeners(table: str, port: int) -> list[ListeningSocket]:
-    """Read /proc/net/tcp or tcp6: the sockets in state LISTEN on *port*."""
+    """Parse /proc/net/tcp or tcp6; return the sockets in state LISTEN on *port*."""
     found: list[ListeningSocket] = []
     suffix = f":{port:04X}"
     for line in table.splitlines()[1:]:
@@ -67,7 +67,7 @@ def _address(words: str) -> IPAddress:
 
 
 def select_listeners(listeners: Iterable[ListeningSocket], address: IPAddress) -> set[int]:
-    """Choose the inodes that answer a connection to *address*: exact ones before wildcards."""
+    """Return the inodes that accept connections to *address*: exact matches, else wildcards."""
     every = list(listeners)
     exact = {each.inode for each in every if _plain(each.address) == _plain(address)}
     return exact or {each.inode for each in every if each.address.is_unspecified}
@@ -80,25 +80,25 @@ def _plain(address: IPAddress) -> IPAddress:
 
 
 def listening_inodes(address: IPAddress, port: int) -> set[int]:
-    """Return the inodes of the sockets that answer on *address* and *port*; empty if unseen."""
+    """Return the inodes of the sockets that accept connections to *address* and *port*."""
     return set(listening_users(address, port))
 
 
 def listening_users(address: IPAddress, port: int) -> dict[int, int]:
-    """Return the sockets that answer on *address* and *port*: the user of each, by inode."""
+    """Return inode -> user id of the sockets that accept connections to *address* and *port*."""
     try:
         found = ask_listeners(port)
-    except OSError:  # no such family or no right to it
+    except OSError:  # netlink is not available or not allowed
         found = read_listeners(port)
     inodes = select_listeners(found, address)
     return {each.inode: each.uid for each in found if each.inode in inodes}
 
 
 def ask_listeners(port: int) -> list[ListeningSocket]:
-    """Ask the kernel which sockets listen on *port*.
+    """Return the sockets that listen on *port*, by netlink.
 
     Raises:
-        OSError: It does not answer such questions.
+        OSError: Netlink is not available.
     """
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as sock:
         return [
@@ -110,13 +110,13 @@ def ask_listeners(port: int) -> list[ListeningSocket]:
 
 
 def read_listeners(port: int) -> list[ListeningSocket]:
-    """Read from /proc which sockets listen on *port*."""
+    """Return the sockets that listen on *port*, from /proc."""
     tables = (read_bytes("/proc/net/tcp"), read_bytes("/proc/net/tcp6"))
     return [each for table in tables for each in parse_listeners(table.decode("ascii"), port)]
 
 
 def _dump(sock: socket.socket, family: int) -> Iterator[bytes]:
-    """Yield a message for each listening socket; the answer is there when the question is sent."""
+    """Yield a message for each listening socket; the kernel replies before `send` returns."""
     request = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, _LISTEN_BIT)
     header = (_HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, _REQUEST_DUMP, 0, 0)
     sock.send(_HEADER.pack(*header) + request)

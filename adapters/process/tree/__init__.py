@@ -1,5 +1,5 @@
-"""The tree of one run: every process that descends from the launched command.
+"""Process tree of one run: every process that descends from the launched command.
 
 `descendants` finds them by session, group, environment, `tag`, parents and `cgroup`; `adoption`
-assigns those that were handed to the subreaper; `termination` ends them.
+assigns those that the subreaper adopted; `termination` terminates them.
 """

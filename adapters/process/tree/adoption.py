@@ -1,11 +1,12 @@
-"""Processes that were handed to us, the subreaper, when their own parent ended.
+"""Processes that the proxy, as a subreaper, adopted when their parent ended.
 
-What we start ourselves leads a session; what others in this program start stays in ours or leads
-one. So a child in a third session was handed to us for certain, and one in ours was not. A child
-that leads its session is either; if it carries a tag of ours, it was handed to us.
+A process that the launcher starts leads a session; one that other code in this program starts stays
+in the proxy's session or leads one. So a child in a third session was certainly adopted, and one in
+the proxy's session was not. A child that leads its session may be either; with a tag of this proxy
+it was adopted.
 
-None of this holds for PID 1 of a container: the kernel hands it every orphan of the PID namespace,
-also of programs that came in from outside (``docker exec``). PID 1 therefore has no strays.
+This does not hold for PID 1 of a container, which adopts every orphan of the PID namespace, also of
+programs that came in from outside (``docker exec``). PID 1 therefore has no strays.
 """
 
 from __future__ import annotations
@@ -21,40 +22,44 @@ from .. import container_engines, pidfd, procfs, reaping
 from ..procfs import Proc
 from . import tag
 
-UNKNOWN_ZOMBIE_S = 3.0
+UNKNOWN_ZOMBIE_S = 3.0  # after this time a zombie that no other code reaped is reaped here
 
 
-class Adopted:
-    """Those of our children that were handed to us.
+class AdoptedProcesses:
+    """Children that this process adopted.
 
     Args:
-        instance: Of the launcher.
-        starters: Return the pids of the children whose exit code somebody waits for.
+        instance: Id of the launcher.
+        started_pids: Return the pids of the children that the launcher started and reaps itself.
         is_known: Return True if a process was seen in a tree.
     """
 
     def __init__(
-        self, instance: str, starters: Callable[[], set[int]], *, is_known: Callable[[Proc], bool]
+        self,
+        instance: str,
+        started_pids: Callable[[], set[int]],
+        *,
+        is_known: Callable[[Proc], bool],
     ) -> None:
-        self._instance, self._starters, self._is_known = instance, starters, is_known
+        self._instance, self._started_pids, self._is_known = instance, started_pids, is_known
         self._zombies: dict[tuple[int, int], float] = {}
 
     def is_stray(self, proc: Proc) -> bool:
-        """Return True if *proc* lives, was handed to us for certain, and nothing tells by whom."""
+        """Return True if *proc* is running, was certainly adopted, and has no marker of a tree."""
         own = os.getpid()
         if own == 1 or proc.ppid != own or not proc.is_alive:
             return False
-        if proc.sid in (os.getsid(0), proc.pid) or proc.pid in self._starters():
+        if proc.sid in (os.getsid(0), proc.pid) or proc.pid in self._started_pids():
             return False
         if tag.read(proc.pid) or procfs.variable(proc.pid, "SWAPCHART_RUN"):
-            return False  # some tree's: what is left of it was logged
+            return False  # of a tree, which has logged what it left
         return not container_engines.is_daemon(proc.pid)
 
-    async def end_strays(self, since: int, limit_s: float) -> None:
-        """Kill the strays, which could have been of several trees; all of those are over now.
+    async def kill_strays(self, since: int, limit_s: float) -> None:
+        """Kill the strays, adopted processes of unknown tree; call it when all trees have ended.
 
         Args:
-            since: When the first tree began, in clock ticks since boot; 0 means there was none.
+            since: Start of the first tree, in clock ticks since boot; 0 means there was none.
             limit_s: Longest time to wait for their end, in seconds.
         """
         if since == 0:
@@ -66,18 +71,18 @@ class Adopted:
                 await pidfd.wait_gone(strays)
 
     def reap(self) -> None:
-        """Reap those that have ended; never a child whose starter wants its exit code."""
+        """Reap adopted processes that have ended, and no child whose exit status is awaited."""
         if reaping.has_zombie():
-            with suppress(OSError):  # no descriptor left to look with: another time
+            with suppress(OSError):  # no free descriptor; the next call retries
                 reaping.reap_zombies(self._is_adopted)
 
     def _is_adopted(self, proc: Proc) -> bool:
-        """Tell a zombie that we adopted from one whose starter still wants its exit code.
+        """Return True if zombie *proc* was adopted, so that no code waits for its exit status.
 
-        A leader of a session is adopted if it was seen in a tree or carries a tag of ours; else
-        nobody wanted it for seconds.
+        A session leader counts as adopted if it was seen in a tree, carries a tag of this proxy, or
+        was not reaped for some seconds.
         """
-        if proc.pid in self._starters() or proc.sid == os.getsid(0):
+        if proc.pid in self._started_pids() or proc.sid == os.getsid(0):
             return False
         if proc.sid != proc.pid or self._is_known(proc):
             return True

@@ -1,13 +1,12 @@
-"""A cgroup for each run, where one can be made: membership that no descendant can leave.
+"""Cgroup of each run, where cgroups can be created; no descendant can leave it.
 
-Only version 2 of cgroups is used, and only below our own cgroup, which must have been handed to us:
-systemd says so by an attribute (``Delegate=yes``); without systemd it is enough that we may write
-there.
-Processes of a group and of the groups below it are killed in one call, however fast they fork. A
-container engine in it is spared with all that descends from it.
+Only cgroups of version 2 are used, below the proxy's own cgroup, which must be delegated to it.
+systemd marks that with an attribute (``Delegate=yes``); without systemd, write permission is
+enough. All processes of a group and of the groups below it are killed in one call, however fast
+they fork. Container engines in it are spared with their descendants.
 
-The folder ``swapchart-PID-START`` names us; what a killed proxy left behind, all of it empty, is
-removed by the next.
+The folder ``swapchart-PID-START`` identifies the proxy. Empty folders of a killed proxy are removed
+by the next one.
 
 Source: Linux kernel documentation, admin-guide/cgroup-v2.rst; systemd, CGROUP_DELEGATION.md.
 """
@@ -24,13 +23,13 @@ import anyio
 
 from .. import pidfd, procfs
 
-_DYING_S = 1.0  # so long what was killed may take to leave its group
+_EXIT_LIMIT_S = 1.0  # longest wait until killed processes have left their group
 _SYSTEMD = Path("/run/systemd/system")
 _log = logging.getLogger(__name__)
 
 
 def own_folder() -> Path | None:
-    """Return the folder of our own cgroup, or None where we may make no other below it."""
+    """Return the folder of the proxy's own cgroup; None if it may create no groups there."""
     try:
         cgroups = Path("/proc/self/cgroup").read_text("ascii").splitlines()
         mounts = Path("/proc/self/mounts").read_text("utf-8", "replace").splitlines()
@@ -41,10 +40,10 @@ def own_folder() -> Path | None:
     if not paths or not roots or ".." in paths[0]:
         return None
     folder = Path(roots[0] + paths[0])
-    return folder if _is_ours(folder) else None
+    return folder if _is_delegated(folder) else None
 
 
-def _is_ours(folder: Path) -> bool:
+def _is_delegated(folder: Path) -> bool:
     if not os.access(folder / "cgroup.procs", os.W_OK):
         return False
     if not _SYSTEMD.exists():
@@ -57,7 +56,7 @@ def _is_ours(folder: Path) -> bool:
 
 
 class ProcessGroup:
-    """The cgroup of one run."""
+    """Cgroup of one run."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -66,14 +65,14 @@ class ProcessGroup:
         """Move *pid* into the group; the first move takes 14 ms, the next 0.1 ms.
 
         Raises:
-            OSError: It has ended, or the kernel refuses.
+            OSError: The process has ended, or the kernel refuses.
         """
         (self._folder / "cgroup.procs").write_text(str(pid))
 
     def pids(self) -> set[int]:
-        """Return the processes in it and in the groups below it, as far as they can be read.
+        """Return the pids in this group and in the groups below it, as far as they can be read.
 
-        A container engine makes groups below.
+        Container engines create groups below it.
         """
         found: set[int] = set()
         for folder, _, _ in os.walk(self._folder):
@@ -82,7 +81,7 @@ class ProcessGroup:
         return found
 
     def holds(self, pid: int) -> bool:
-        """Return True if *pid* is in it, or in a group that was made below it."""
+        """Return True if *pid* is in this group or in a group below it."""
         place = f"/{self._folder.parent.name}/{self._folder.name}"
         for line in procfs.read_bytes(f"/proc/{pid}/cgroup").splitlines():
             if line.startswith(b"0::"):
@@ -90,9 +89,9 @@ class ProcessGroup:
         return False
 
     def kill(self, is_spared: Callable[[int], bool]) -> None:
-        """Kill all in it and below it at once, but for the pids *is_spared* names; never raises.
+        """Kill all processes here and below at once, except those that *is_spared* accepts.
 
-        Where one is spared, the group is frozen while the others are killed.
+        If one is spared, the group is frozen while the others are killed. Never raises.
         """
         with suppress(OSError):
             if not any(map(is_spared, self.pids())):
@@ -109,7 +108,7 @@ class ProcessGroup:
                 freezer.write_text("0")
 
     def remove(self) -> bool:
-        """Remove it with the groups below; returns False if a process is in it, perhaps dying."""
+        """Remove this group and those below it; return False if a process is still in it."""
         if self.pids():
             return False
         for folder, _, _ in os.walk(self._folder, topdown=False):
@@ -119,26 +118,26 @@ class ProcessGroup:
 
 
 class ProcessGroups:
-    """The cgroups of our runs; none where we may make none."""
+    """Cgroups of all runs of this proxy; none where it may create none."""
 
     def __init__(self) -> None:
         self._base: Path | None = None
-        self._over: list[ProcessGroup] = []
+        self._ended: list[ProcessGroup] = []
 
     @property
     def folder(self) -> str:
-        """Folder in which the groups are; empty if there are none."""
+        """Folder of the groups; empty if there are none."""
         return "" if self._base is None else str(self._base)
 
     def open(self) -> None:
-        """Make the folder for the groups, where we may, and clear away what others left."""
+        """Create the folder of the groups if possible, and remove folders of ended proxies."""
         above = own_folder()
         own = procfs.find(os.getpid())
         if above is None or own is None:
             return
         base = above / f"swapchart-{own.pid}-{own.start}"
         try:
-            _clear(above)
+            _remove_leftovers(above)
             base.mkdir(exist_ok=True)
             if not (base / "cgroup.kill").exists():  # before Linux 5.14
                 base.rmdir()
@@ -149,10 +148,10 @@ class ProcessGroups:
         self._base = base
 
     def make(self, run_id: str) -> ProcessGroup | None:
-        """Make a group for one run; None where none can be made."""
+        """Create a group for one run; return None if none can be created."""
         if self._base is None:
             return None
-        self._tidy()
+        self._remove_ended()
         folder = self._base / run_id
         try:
             folder.mkdir()
@@ -162,20 +161,20 @@ class ProcessGroups:
         return ProcessGroup(folder)
 
     def end(self, group: ProcessGroup) -> None:
-        """Remove a group whose run is over, now or as soon as its last process is gone."""
-        self._over.append(group)
-        self._tidy()
+        """Remove the group of an ended run, now or once its last process is gone."""
+        self._ended.append(group)
+        self._remove_ended()
 
-    def _tidy(self) -> None:
-        self._over = [group for group in self._over if not group.remove()]
+    def _remove_ended(self) -> None:
+        self._ended = [group for group in self._ended if not group.remove()]
 
     async def close(self) -> None:
-        """Remove the groups of runs that are over, and the folder if it is then empty."""
+        """Remove the groups of ended runs, and the folder if it is empty then."""
         base, self._base = self._base, None
-        with anyio.move_on_after(_DYING_S):
+        with anyio.move_on_after(_EXIT_LIMIT_S):
             while base is not None:
-                self._tidy()
-                if not self._over:
+                self._remove_ended()
+                if not self._ended:
                     break
                 await anyio.sleep(0.01)
         if base is not None:
@@ -183,8 +182,8 @@ class ProcessGroups:
                 base.rmdir()
 
 
-def _clear(above: Path) -> None:
-    """Remove the empty groups of proxies that have ended."""
+def _remove_leftovers(above: Path) -> None:
+    """Remove empty groups of proxies that have ended."""
     for base in above.glob("swapchart-*-*"):
         with suppress(OSError, ValueError):
             _, pid, start = base.name.split("-")

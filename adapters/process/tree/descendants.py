@@ -1,13 +1,12 @@
-"""The tree of one run: every process that descends from what was launched, wherever it went.
+"""Process tree of one run: every descendant of the launched process.
 
-A process belongs to the tree if it is in the session or group of the leader, carries the run's
-marker in its environment or the run's tag (``proctag``), is in the run's cgroup (``procgroup``), is
-a child of one that belongs, or was handed to us, its subreaper, and can be of no other run. Daemons
-of a container engine that left the session do not belong, nor does what is below them
-(``procengine``).
+A process belongs to the tree if it is in the session or group of the leader, carries the marker of
+the run in its environment or the `tag` of the run, is in the `cgroup` of the run, is a child of a
+member, or was adopted by the subreaper and can be of no other run. Daemons of a container engine
+that left the session do not belong to it, nor do their descendants.
 
-A scan of /proc misses a process that forks and ends faster than the scan comes round. So what was
-started during a scan is looked at until nothing new is left: there, one look takes 0.1 ms.
+A scan of /proc misses a process that forks and exits faster than the scan completes. So processes
+that were started during a scan are examined until there is no newer one; this takes 0.1 ms each.
 """
 
 from __future__ import annotations
@@ -21,29 +20,29 @@ from ..procfs import Proc
 from . import tag as proctag
 from .cgroup import ProcessGroup
 
-FOLLOW_S = 0.03  # longest time that new processes are followed in one look
+FOLLOW_S = 0.03  # longest time that new processes are followed after one scan
 _WRAP_WINDOW = 64
 _DEPTH = 64
 
 
 def newest_pid() -> int:
-    """Return the pid that was given last; 0 where the kernel does not say."""
+    """Return the pid that was assigned last; 0 if the kernel does not report it."""
     last = procfs.read_bytes("/proc/loadavg").rsplit(None, 1)
     return int(last[-1]) if last and last[-1].isdigit() else 0
 
 
 def follow(newest: int, limit_s: float = FOLLOW_S) -> Iterator[Proc]:
-    """Yield what was started after *newest* had been, until nothing new is left.
+    """Yield the processes that were started after pid *newest*, until there is no newer one.
 
-    Threads are left out as far as they are known by a parent of another group.
+    Threads may be among them; see `is_thread`.
 
     Raises:
-        OSError: There is no descriptor or memory left to look with.
+        OSError: There is no free descriptor or memory.
     """
     deadline = time.monotonic() + limit_s
     while (now := newest_pid()) != newest and time.monotonic() < deadline:
         numbers: Iterable[int] = range(newest + 1, now + 1)
-        if now < newest:  # the numbers have started again from the lowest
+        if now < newest:  # pids have wrapped around
             numbers = [*range(newest + 1, newest + _WRAP_WINDOW), *range(2, now + 1)]
         newest = now
         for pid in numbers:
@@ -64,17 +63,17 @@ class Tree:
     """The processes of one run.
 
     Args:
-        pid: The leader; also the id of its group and session.
-        start: When it started, in clock ticks since boot.
+        pid: Process id of the leader; also the id of its group and session.
+        start: Start time of the leader, in clock ticks since boot.
         run_id: Value of SWAPCHART_RUN in the environment of the tree.
-        tag: As ``proctag.make`` returned it.
-        claims: Return True if a process was handed to us and can be of this run only.
+        tag: Tag of the run, from ``tag.make``.
+        claims: Return True if a process was adopted and can be of this run only.
 
     Attributes:
-        known: Pid and start of every process that was ever seen in it.
-        group: Its cgroup, or None.
-        engines: Daemons of a container engine that the last look found outside the session.
-        had_client: A client of a container engine was seen in it.
+        known: Pid and start of every process that was ever seen in the tree.
+        group: Cgroup of the run; None if it has none.
+        engines: Daemons of a container engine that the last scan found outside the session.
+        had_client: A client of a container engine was seen in the tree.
     """
 
     def __init__(
@@ -88,20 +87,20 @@ class Tree:
         self.engines: list[Proc] = []
         self.had_client = False
 
-    def look(self, *, is_leaderless: bool) -> list[Proc]:
-        """Find every living process of the tree; a scan of /proc.
+    def scan(self, *, is_leaderless: bool) -> list[Proc]:
+        """Scan /proc for every running process of the tree.
 
         Args:
-            is_leaderless: The leader was reaped, so its number may be another's by now.
+            is_leaderless: The leader was reaped, so its pid may be reused.
 
         Raises:
-            OSError: There is no descriptor or memory left to look with.
+            OSError: There is no free descriptor or memory.
         """
         newest = newest_pid()
         table = {proc.pid: proc for proc in procfs.scan() if proc.is_alive}
         session = [proc for proc in table.values() if self._is_in_session(proc)]
         if is_leaderless and not any(self._is_marked(each) for each in session):
-            session = []  # free for others once it is empty, which it never was if one is marked
+            session = []  # the id may be reused, unless a member carries the marker
         members = {proc.pid: proc for proc in session}
         inside = set() if self.group is None else self.group.pids()
         for proc in table.values():
@@ -113,12 +112,12 @@ class Tree:
         return [*found, *self.newer(newest)]
 
     def newer(self, newest: int) -> Iterator[Proc]:
-        """Yield each process of the tree that was started after *newest* had been."""
+        """Yield each process of the tree that was started after pid *newest*."""
         for proc in follow(newest):
             if (proc.pid, proc.start) in self.known or not self._descends(proc):
                 continue
-            is_engines = not self._is_in_session(proc) and is_below_engine(proc)
-            if not is_engines and not is_thread(proc.pid):
+            is_spared = not self._is_in_session(proc) and is_below_engine(proc)
+            if not is_spared and not is_thread(proc.pid):
                 self._note([proc])
                 yield proc
 
@@ -133,7 +132,7 @@ class Tree:
         return self._pid in (proc.pgid, proc.sid)
 
     def _is_marked(self, proc: Proc) -> bool:
-        """Return True if *proc* itself tells that it is of this run."""
+        """Return True if *proc* carries a marker or the tag of this run."""
         if (proc.pid, proc.start) in self.known:
             return True
         if proc.start < self._start:
@@ -159,7 +158,7 @@ class Tree:
         return [
             proc
             for proc in members.values()
-            if self._is_in_session(proc) or engines.isdisjoint(_line(proc, table))
+            if self._is_in_session(proc) or engines.isdisjoint(_ancestry(proc, table))
         ]
 
 
@@ -175,14 +174,14 @@ def is_below_engine(proc: Proc) -> bool:
     return False
 
 
-def is_engines(pid: int) -> bool:
-    """Return True if *pid* lives and is a container engine's, as `is_below_engine` says."""
+def is_of_engine(pid: int) -> bool:
+    """Return True if *pid* is running and `is_below_engine`."""
     proc = procfs.find(pid)
     return proc is not None and is_below_engine(proc)
 
 
 def _add_children(members: dict[int, Proc], table: dict[int, Proc]) -> None:
-    """Add to *members* what descends from them, by the parents in *table*."""
+    """Add to *members* their descendants, by the parents in *table*."""
     children: dict[int, list[Proc]] = {}
     for proc in table.values():
         children.setdefault(proc.ppid, []).append(proc)
@@ -194,8 +193,8 @@ def _add_children(members: dict[int, Proc], table: dict[int, Proc]) -> None:
                 parents.append(child)
 
 
-def _line(proc: Proc, table: dict[int, Proc]) -> Iterator[int]:
-    """Yield the pids of *proc*, its parent, and so on."""
+def _ancestry(proc: Proc, table: dict[int, Proc]) -> Iterator[int]:
+    """Yield the pids of *proc* and its ancestors."""
     above: Proc | None = proc
     for _ in range(_DEPTH):
         if above is None:

@@ -1,12 +1,12 @@
-"""A tag that every descendant of a run carries, whatever it does to its environment and session.
+"""Tag of a run: a number that every descendant inherits, whatever its environment and session.
 
-The tag is the soft limit RLIMIT_RTTIME: a number of microseconds so large that it limits nothing,
-with the proxy and the run in its bits. Resource limits are inherited by fork and exec, by daemons
-(double fork, setsid), under ``env -i`` and by programs of another user started with sudo, and
-/proc/PID/limits can be read by everybody. Only a descendant carries the tag, since its 61 bits are
-drawn at random.
+The tag is the soft limit RLIMIT_RTTIME in microseconds, so large that it limits nothing. Its bits
+identify the proxy and the run. Resource limits are inherited by fork and exec, by daemons (double
+fork, setsid), under ``env -i`` and by programs of another user started with sudo, and
+/proc/PID/limits is readable by every user. Only descendants carry the tag, since its 61 bits are
+random.
 
-A descendant loses the tag when it sets this limit itself, as pam_limits does if it is told to, and
+A descendant loses the tag when it sets this limit itself, as pam_limits does if configured so, and
 as container runtimes may. Where the limit cannot be set there are no tags.
 
 Source: Linux man-pages, getrlimit(2), proc_pid_limits(5).
@@ -47,10 +47,10 @@ def prefix(instance: str) -> int:
 
 
 def read(pid: int) -> int:
-    """Return the tag of *pid*; 0 means it has none, or has ended.
+    """Return the tag of *pid*; 0 if it has none or has ended.
 
     Raises:
-        OSError: There is no descriptor or memory left to look with.
+        OSError: There is no free descriptor or memory.
     """
     _, _, rest = procfs.read_bytes(f"/proc/{pid}/limits").partition(_FIELD)
     value = rest.split(None, 1)[0] if rest else b""
@@ -59,8 +59,8 @@ def read(pid: int) -> int:
 
 
 @contextmanager
-def worn(tag: int) -> Iterator[None]:
-    """Give *tag* to the processes that are started in this block."""
+def applied(tag: int) -> Iterator[None]:
+    """Give *tag* to the processes that are started in the block."""
     try:
         soft, hard = resource.getrlimit(resource.RLIMIT_RTTIME)
         resource.setrlimit(resource.RLIMIT_RTTIME, (tag, hard))

@@ -98,7 +98,7 @@ def test_guard_monitor_in_a_group_below_is_spared(
     container = Path("/proc") / (tmp_path / "pid").read_text().strip()
     try:
         with suppress(OSError):  # the group is not empty
-            guard_process.clear(str(run.parent))
+            guard_process.remove_cgroups(str(run.parent))
         wait_until(lambda: has_ended(other))
 
         assert not has_ended(monitor)
@@ -113,7 +113,7 @@ def test_guard_groups_below_without_an_engine_are_killed_and_removed(
 ) -> None:
     """Nothing is left of what a killed proxy's model has made."""
     model = start(run / "a" / "b", "sleep", "60")
-    guard_process.clear(str(run.parent))
+    guard_process.remove_cgroups(str(run.parent))
 
     wait_until(lambda: has_ended(model))
     assert not run.exists()

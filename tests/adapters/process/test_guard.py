@@ -169,7 +169,7 @@ async def test_guard_inherits_no_descriptors_or_environment() -> None:
 @pytest.mark.anyio
 async def test_guard_at_a_normal_end_kills_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Told to go, the guard goes at once and ends nobody: that we have done ourselves."""
-    monkeypatch.setattr("swapchart.adapters.process.guard._LEAVE_S", 30)
+    monkeypatch.setattr("swapchart.adapters.process.guard._RELEASE_LIMIT_S", 30)
     env = {**os.environ, "SWAPCHART_INSTANCE": "calm"}
     stranger = subprocess.Popen(("sleep", "60"), env=env)  # noqa: ASYNC220
     began = time.monotonic()

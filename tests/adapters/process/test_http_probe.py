@@ -112,7 +112,7 @@ async def serve(
         ("204", Probe(is_ok=False, detail="status 204")),
         ("302", Probe(is_ok=False, detail="status 302")),
         ("20", Probe(is_ok=False, detail="not HTTP")),
-        ("close", Probe(is_ok=False, detail="closed without an answer")),
+        ("close", Probe(is_ok=False, detail="closed without a response")),
     ],
 )
 @row("A28")

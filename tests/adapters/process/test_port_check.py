@@ -113,7 +113,7 @@ async def test_port_check_waits_for_a_holder_that_ends(
     launcher: LocalLauncher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A holder that ends within the limit is in nobody's way; the limit is not slept through."""
-    monkeypatch.setattr(check, "_ENDING_S", 60.0)
+    monkeypatch.setattr(check, "_EXIT_LIMIT_S", 60.0)
     port = free_port()
     with stranger("127.0.0.1", port, linger_s=0.1) as other:
         assert other.stdin is not None
@@ -149,7 +149,7 @@ async def test_port_check_of_a_forwarded_port_passes(
     with stranger("127.0.0.1", port) as other:
         program = procfs.program(other.pid)
         monkeypatch.setattr(container_engines, "FORWARDERS", frozenset({program.partition(".")[0]}))
-        monkeypatch.setattr(check, "_ENDING_S", 0.0)
+        monkeypatch.setattr(check, "_EXIT_LIMIT_S", 0.0)
         await launcher.start(sleeper(f"http://127.0.0.1:{port}"), LogRing())
 
     assert f"port {port} is held by pid {other.pid} ({program})" in caplog.text

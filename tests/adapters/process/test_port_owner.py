@@ -83,7 +83,7 @@ async def test_probe_foreign_process_that_ends_soon_is_not_final(
     launcher: LocalLauncher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who is about to end is waited for before a start is given up."""
-    monkeypatch.setattr(owner, "_ENDING_S", 30.0)
+    monkeypatch.setattr(owner, "_EXIT_LIMIT_S", 30.0)
     process, port = await start(launcher), free_port()
     with stranger(port) as other:
         async with anyio.create_task_group() as tasks:

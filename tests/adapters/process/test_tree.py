@@ -262,7 +262,8 @@ async def test_sweep_process_with_the_tag_of_another_proxy_is_left(
 ) -> None:
     """A run of another proxy carries another tag."""
     process = await launcher.start(Command(argv=("sleep", "60")), LogRing())
-    with proctag.worn(proctag.make("another", "0123456789abcdef")), foreign("sleep", "60") as other:
+    foreign_tag = proctag.make("another", "0123456789abcdef")
+    with proctag.applied(foreign_tag), foreign("sleep", "60") as other:
         tag = proctag.read(other.pid)
         await unload(process)
 
@@ -273,7 +274,7 @@ async def test_sweep_process_with_the_tag_of_another_proxy_is_left(
 def test_tag_is_removed_from_the_proxy_after_the_launch() -> None:
     """Outside of the block our own limit is what it was."""
     before = resource.getrlimit(resource.RLIMIT_RTTIME)
-    with proctag.worn(proctag.make("me", "00000000ffffffff")):
+    with proctag.applied(proctag.make("me", "00000000ffffffff")):
         assert proctag.is_of(proctag.read(os.getpid()), "me")
 
     assert resource.getrlimit(resource.RLIMIT_RTTIME) == before
@@ -302,7 +303,7 @@ async def test_sweep_engine_daemon_is_left_to_its_engine(
         (below / "cgroup.procs").write_text(str(daemon.pid))
     monkeypatch.setattr(container_engines, "DAEMONS", names)
     monkeypatch.setattr(container_engines, "_MONITORS", names)
-    monkeypatch.setattr("swapchart.adapters.process.tree.termination.ENGINE_S", 0.2)
+    monkeypatch.setattr("swapchart.adapters.process.tree.termination.ENGINE_LIMIT_S", 0.2)
     await unload(process)
 
     assert procfs.is_same(daemon)
@@ -364,7 +365,7 @@ async def test_follow_new_processes_are_found_once() -> None:
 
 async def test_claims_child_in_our_session_is_never_a_stray() -> None:
     """Neither what stays in our session nor what leads one was handed to us for certain."""
-    adopted = adoption.Adopted("me", set, is_known=lambda proc: False)
+    adopted = adoption.AdoptedProcesses("me", set, is_known=lambda proc: False)
     with (
         foreign("sleep", "60", start_new_session=False) as ours,
         foreign("sleep", "60") as leader,
