@@ -33,7 +33,7 @@ from swapchart.runtime import fence
 EXPECTED = (
     "TimerService.run", "KvManager._learn", "Guard._keep", "_reap_periodically",
     "LocalProcess._watch", "OutputPump._pump", "Activities._reap", "Reloader.run", "watch",
-    "sample_on", "Notifier.live", "Lifecycle._live", "ShieldedTasks._keep", "kill_when_hurried",
+    "sample_on", "Notifier.live", "Activity.live", "ShieldedTasks._keep", "kill_when_hurried",
 )  # fmt: skip
 #: The server in front is run by our own code in one task; its end is the end of the proxy.
 VITAL = ("hypercorn", "uvicorn", "_hypercorn", "_uvicorn", "main", "_serve")

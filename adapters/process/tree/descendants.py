@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from .. import container_engines, procfs
 from ..procfs import Proc
-from . import tag as proctag
+from . import tag as tags
 from .cgroup import ProcessGroup
 
 FOLLOW_S = 0.03  # longest time that new processes are followed after one scan
@@ -137,7 +137,7 @@ class Tree:
             return True
         if proc.start < self._start:
             return False
-        if procfs.carries(proc.pid, self._marker) or proctag.read(proc.pid) == self._tag:
+        if procfs.carries(proc.pid, self._marker) or tags.read(proc.pid) == self._tag:
             return True
         return self._claims(proc)
 
