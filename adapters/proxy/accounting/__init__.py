@@ -1,5 +1,7 @@
 """Records of requests.
 
-A `RequestRecord` collects the facts of one request. When its response is on the way, the `recorder`
-writes them down: access log, activity row, `metrics`, capture and token usage.
+A `RequestRecord` collects the facts of one request; `InFlightRequests` tracks those that have not
+ended. When the response is on its way, the `Recorder` reads its `TokenUsage`, updates the
+`Metrics`, stores a row and a `Capture`, and writes a line of the access log. `Accounting` holds
+all of these.
 """

@@ -11,14 +11,14 @@ _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), 127, 0x85, 0x2028, 0
 def access_log_line(record: RequestRecord) -> str:
     """Return the line of the access log for *record*; text from clients is escaped."""
     request = record.request
-    head = request.cached_headers
+    headers = request.cached_headers
     # A query may hold secrets.
     request_line = (request.method, request.path_bytes, request.scope.get("http_version", ""))
-    cached = None if head is None else head.log_prefix
+    cached = None if headers is None else headers.log_prefix
     if cached is None or cached[0] != request_line:
         cached = (request_line, *_prefix_and_suffix(request, request_line))
-        if head is not None:
-            head.log_prefix = cached
+        if headers is not None:
+            headers.log_prefix = cached
     return (
         f"{cached[1]}{record.status} {record.sent_bytes}{cached[2]}"
         f"{record.ended - record.started:.3f}s"

@@ -72,8 +72,8 @@ class Metrics:
         self.durations[model].add(record.ended - record.started)
         if record.admitted:
             self.waits[model].add(record.admitted - record.started)
-        if record.head:
-            self.first_bytes[model].add(record.head - record.admitted)
+        if record.headers_at:
+            self.first_bytes[model].add(record.headers_at - record.admitted)
         if tokens.prompt > 0:
             self.tokens[model, "prompt"] += tokens.prompt
         if tokens.completion > 0:

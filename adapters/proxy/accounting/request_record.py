@@ -28,7 +28,7 @@ class RequestRecord:
         at: Arrival; wall clock, seconds since 1970.
         started: Arrival; seconds on the performance counter, as are the following.
         admitted: When its model was ready for it, or 0.
-        head: When the headers of the response arrived, or 0.
+        headers_at: When the headers of the response arrived, or 0.
         ended: When it ended, or 0.
         status: Status of the response; 0 before its headers arrived.
         content_type: Content-Type of the response.
@@ -61,7 +61,7 @@ class RequestRecord:
         "ended",
         "error",
         "first_chunk",
-        "head",
+        "headers_at",
         "id",
         "is_metered",
         "is_stream",
@@ -86,7 +86,7 @@ class RequestRecord:
         self.method = request.method.encode()
         self.started = started
         self.at = time()
-        self.admitted = self.head = self.ended = 0.0
+        self.admitted = self.headers_at = self.ended = 0.0
         self.status = self.sent_bytes = self.priority = 0
         self.content_type = self.first_chunk = b""
         self.response_headers: Headers = []

@@ -1,8 +1,8 @@
-"""Reads from an answer how many tokens it cost and how fast they came. Pure.
+"""Token usage and generation speed of a response. Pure.
 
-Only the ends of an answer are looked at: servers tell totals at the end, Anthropic's part of them
-at the beginning. Whatever the text holds, the outcome is a number or unknown, never an error, and
-is there after some milliseconds: no more than 320 KiB are looked at, and those once.
+Only the ends of a response are read: servers report totals at the end, Anthropic's API some of them
+at the beginning. For any text the result is a number or unknown, never an error, and takes a few
+milliseconds: at most 320 KiB are read, once.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import Any
 
 import msgspec
 
-from .usage_decoders import PLAIN, TELLING, TELLINGS, Telling
+from .usage_decoders import USAGE_FIELDS, USAGE_FIELDS_LIST, USUAL_RESPONSE, UsageFields
 
 _DECODED_BYTES = 8 << 20
-_WHOLE_BYTES = 1 << 18  # of JSON that is read as a whole: 15 ms at worst
-_HEAD_BYTES, _TAIL_BYTES = 1 << 16, 1 << 18  # of what is longer
-_OBJECT_BYTES = 1 << 12  # of one object in a text that is no JSON as a whole
-_FIRST_OBJECTS, _LAST_OBJECTS = 8, 32  # of those that are read there
+_WHOLE_BYTES = 1 << 18  # of JSON that is decoded completely, in up to 15 ms
+_HEAD_BYTES, _TAIL_BYTES = 1 << 16, 1 << 18  # of a longer body
+_OBJECT_BYTES = 1 << 12  # of one object in a text that is no complete JSON
+_FIRST_OBJECTS, _LAST_OBJECTS = 8, 32  # of those objects that are read
 _ERROR_BYTES = 1 << 16
 _ERROR_CHARS = 500
 _UNKNOWN = -1
@@ -35,17 +35,17 @@ _OBJECT = re.compile(r'"(usage|timings|metrics)"\s*:\s*(?=\{)')
 
 @dataclass(slots=True, kw_only=True)
 class TokenUsage:
-    """What an answer cost. Where anything is known, -1 is what is not; else all is 0.
+    """Token usage of a response. All fields are 0 if nothing is known; otherwise -1 means unknown.
 
     Attributes:
-        cached: Tokens of the prompt that were not read anew.
+        cached: Tokens of the prompt that were in the server's cache.
         drafted: Tokens that a draft model proposed.
-        accepted: Those of them that were taken.
+        accepted: Proposed tokens that were accepted.
         prompt: Tokens of the prompt.
-        completion: Tokens of the answer.
-        read_rate: Prompt tokens a second.
-        write_rate: Answer tokens a second.
-        server_ms: What the server says it took; 0 is unknown.
+        completion: Generated tokens.
+        read_rate: Prompt tokens per second.
+        write_rate: Generated tokens per second.
+        server_ms: Duration that the server reports, in milliseconds; 0 means unknown.
     """
 
     cached: int = 0
@@ -59,13 +59,13 @@ class TokenUsage:
 
 
 def decoded(data: bytes, encoding: bytes) -> bytes | None:
-    """Return *data* without its Content-Encoding; None: unknown, damaged, or too much of it."""
+    """Return *data* decoded; None if it is damaged, too large or of an unknown encoding."""
     kind = encoding.strip().lower()
     if kind in (b"", b"identity"):
         return data
     if kind not in (b"gzip", b"x-gzip", b"deflate"):
         return None
-    for bits in (47, -15):  # gzip or zlib by its head; what servers wrongly call deflate
+    for bits in (47, -15):  # gzip or zlib; the raw deflate that some servers send
         try:
             unpacker = zlib.decompressobj(wbits=bits)
             found = unpacker.decompress(data, _DECODED_BYTES)
@@ -76,40 +76,40 @@ def decoded(data: bytes, encoding: bytes) -> bytes | None:
 
 
 def tokens_of(body: bytes, *, is_events: bool, is_whole: bool) -> TokenUsage:
-    """Return what *body* tells.
+    """Return the token usage in *body*.
 
     Args:
-        body: The answer, or its ends.
-        is_events: It is a stream of events.
-        is_whole: It is not the ends only.
+        body: The body of the response, or its ends.
+        is_events: The body is a stream of server-sent events.
+        is_whole: The body is complete.
     """
     if len(body) > _WHOLE_BYTES:
         body, is_whole = b"%b\n%b" % (body[:_HEAD_BYTES], body[-_TAIL_BYTES:]), False
-    if not _tells(body):
+    if not _has_usage(body):
         return TokenUsage()
     if is_events:
         found = _from_events(body)
     elif is_whole:
-        tokens = _plain(body)
+        tokens = _usual_usage(body)
         if tokens is not None:
             return tokens
         found = _from_json(body)
     else:
-        found = _from_pieces(body)
+        found = _from_fragments(body)
     return _counted(found)
 
 
-def _tells(text: bytes) -> bool:
-    # To find is quicker than to ask whether it is in there.
+def _has_usage(text: bytes) -> bool:
+    # find() is faster than the operator `in` for bytes.
     return (
         text.find(b'"usage"') >= 0 or text.find(b'"timings"') >= 0 or text.find(b'"metrics"') >= 0
     )
 
 
-def _plain(body: bytes) -> TokenUsage | None:
-    """Return what a body with nothing but a usage tells; None: look closer."""
+def _usual_usage(body: bytes) -> TokenUsage | None:
+    """Return the usage of a body with the usual fields alone; None if it has others."""
     try:
-        found = PLAIN.decode(body)
+        found = USUAL_RESPONSE.decode(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return None
     usage = found.usage
@@ -135,29 +135,29 @@ def _plain(body: bytes) -> TokenUsage | None:
     )  # fmt: skip
 
 
-def _from_events(body: bytes) -> list[Telling]:
+def _from_events(body: bytes) -> list[UsageFields]:
     found = []
     for line in body.split(b"\n"):
-        if line.startswith(b"data:") and _tells(line):
+        if line.startswith(b"data:") and _has_usage(line):
             found += _decode(line[5:])
     return found
 
 
-def _from_json(body: bytes) -> list[Telling]:
-    return _decode(body) or _from_pieces(body)
+def _from_json(body: bytes) -> list[UsageFields]:
+    return _decode(body) or _from_fragments(body)
 
 
-def _decode(text: bytes) -> list[Telling]:
+def _decode(text: bytes) -> list[UsageFields]:
     try:
         if text.lstrip()[:1] == b"[":
-            return TELLINGS.decode(text)[-1:]
-        return [TELLING.decode(text)]
+            return USAGE_FIELDS_LIST.decode(text)[-1:]
+        return [USAGE_FIELDS.decode(text)]
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return []
 
 
-def _from_pieces(body: bytes) -> list[Telling]:
-    """Find the objects in a text that is no JSON as a whole: the first and the last few."""
+def _from_fragments(body: bytes) -> list[UsageFields]:
+    """Return the first and last few objects with usage in a text that is no complete JSON."""
     text = body.decode("utf-8", "replace")
     first: list[re.Match[str]] = []
     last: deque[re.Match[str]] = deque(maxlen=_LAST_OBJECTS)
@@ -166,10 +166,10 @@ def _from_pieces(body: bytes) -> list[Telling]:
             first.append(match)
         else:
             last.append(match)
-    found: list[Telling] = []
+    found: list[UsageFields] = []
     end = 0
     for match in (*first, *last):
-        if match.start() < end:  # within the one before
+        if match.start() < end:  # inside the previous object
             continue
         try:
             given = text[match.end() : match.end() + _OBJECT_BYTES]
@@ -177,41 +177,41 @@ def _from_pieces(body: bytes) -> list[Telling]:
         except (ValueError, RecursionError):
             continue
         end = match.end() + length
-        found.append(Telling(**{match[1]: value}))
+        found.append(UsageFields(**{match[1]: value}))
     return found
 
 
 # ---- counting
-def _counted(found: Iterable[Telling]) -> TokenUsage:
+def _counted(found: Iterable[UsageFields]) -> TokenUsage:
     tokens = TokenUsage()
     is_known = False
-    for telling in found:
-        for usage in _usages(telling):
+    for fields in found:
+        for usage in _usages(fields):
             is_known = _add_usage(tokens, usage, is_known) or is_known
-        if isinstance(telling.timings, dict):
-            is_known = _add_timings(tokens, telling.timings, is_known) or is_known
-        if isinstance(telling.metrics, dict) and is_known:
-            _add_metrics(tokens, telling.metrics)
+        if isinstance(fields.timings, dict):
+            is_known = _add_timings(tokens, fields.timings, is_known) or is_known
+        if isinstance(fields.metrics, dict) and is_known:
+            _add_metrics(tokens, fields.metrics)
     return tokens
 
 
-def _usages(telling: Telling) -> list[Mapping[str, Any]]:
+def _usages(fields: UsageFields) -> list[Mapping[str, Any]]:
     found: list[Mapping[str, Any]] = [
         holder["usage"]
-        for holder in (telling.response, telling.message)
+        for holder in (fields.response, fields.message)
         if isinstance(holder, dict) and isinstance(holder.get("usage"), dict)
     ]
-    if isinstance(telling.usage, dict):
-        found.append(telling.usage)
+    if isinstance(fields.usage, dict):
+        found.append(fields.usage)
     return found
 
 
 def _number(value: object) -> float | None:
-    # An int is compared as such: to a float it may be too large, as what is compiled finds out.
+    # Compared as an int, which may be too large for a float.
     if isinstance(value, int) and not isinstance(value, bool):
         return float(value) if -1 <= value < _LARGEST else None
     if isinstance(value, float):
-        return value if -1 <= value < _LARGEST else None  # nan is refused too
+        return value if -1 <= value < _LARGEST else None  # False for nan
     return None
 
 
@@ -274,7 +274,7 @@ def _add_timings(tokens: TokenUsage, timings: Mapping[str, Any], is_known: bool)
 
 
 def _add_metrics(tokens: TokenUsage, metrics: Mapping[str, Any]) -> None:
-    """Add what vLLM tells beside its usage."""
+    """Add the metrics that vLLM reports besides its usage."""
     decoding = metrics.get("speculative_decoding")
     if isinstance(decoding, dict):
         drafted = _first(decoding, "num_draft_tokens")
@@ -290,13 +290,13 @@ def _add_metrics(tokens: TokenUsage, metrics: Mapping[str, Any]) -> None:
 
 
 def _rate(count: int, ms: float) -> float:
-    """Return how many come in a second; -1 where that makes no sense."""
+    """Return the rate per second; -1 if it is out of range."""
     rate = count * 1000 / ms
     return rate if 0 <= rate < _LARGEST else float(_UNKNOWN)
 
 
 def error_of(status: int, body: bytes) -> str:
-    """Say what an answer other than 200 says is wrong; at most 500 characters."""
+    """Return the error message in a response with a status other than 200; up to 500 characters."""
     try:
         value = json.loads(body) if len(body) <= _ERROR_BYTES else None
     except (ValueError, RecursionError):

@@ -1,6 +1,6 @@
-"""Which parts of bodies are read, for msgspec; all else is checked to be JSON and passed over.
+"""msgspec decoders of the fields of a response that hold token usage; others are skipped.
 
-In a module of its own: msgspec makes these classes, and a compiled module makes its own.
+A module of their own, since a compiled module cannot hold classes that msgspec makes.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 
 
-class Telling(msgspec.Struct):
-    """An answer, or an event of one: everything that may tell of tokens."""
+class UsageFields(msgspec.Struct):
+    """A response, or one event of it: all fields that may hold token usage."""
 
     usage: Any = None
     timings: Any = None
@@ -34,8 +34,8 @@ class _Usage(msgspec.Struct):
     prompt_tokens_details: _Details | None = None
 
 
-class Plain(msgspec.Struct):
-    """What most answers look like; all that counts is of the type it should be."""
+class UsualResponse(msgspec.Struct):
+    """A response in the usual form, with fields of the expected types."""
 
     usage: _Usage | None = None
     timings: Any = None
@@ -44,6 +44,6 @@ class Plain(msgspec.Struct):
     message: Any = None
 
 
-TELLING = msgspec.json.Decoder(Telling)
-TELLINGS = msgspec.json.Decoder(list[Telling])
-PLAIN = msgspec.json.Decoder(Plain)
+USAGE_FIELDS = msgspec.json.Decoder(UsageFields)
+USAGE_FIELDS_LIST = msgspec.json.Decoder(list[UsageFields])
+USUAL_RESPONSE = msgspec.json.Decoder(UsualResponse)

@@ -50,7 +50,7 @@ async def hardware(proxy: ProxyContext, request: Request) -> schema.Hardware:
     """Return the hardware and the operating system of the host."""
     accounting = proxy.accounting
     if accounting.hardware is None:
-        accounting.hardware = await threads.run(HardwareProbe().look)
+        accounting.hardware = await threads.run(HardwareProbe().detect)
     return msgspec.convert(accounting.hardware, schema.Hardware)
 
 

@@ -27,7 +27,7 @@ _ESCAPED = re.compile(r"\\(.)")
 _END = re.compile(r";?+\s*+")
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
 
-_State: TypeAlias = Literal["data", "boundary", "head", "end"]
+_State: TypeAlias = Literal["data", "boundary", "headers", "end"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ class MultipartScanner:
                 return self._scan_data()
             case "boundary":
                 return self._scan_boundary()
-            case "head":
+            case "headers":
                 return self._scan_headers()
             case _:
                 self._buffer = b""
@@ -192,7 +192,7 @@ class MultipartScanner:
         self.parts += 1
         if self.parts > _PARTS_MAX:
             raise BadBodyError(f"the form has more than {_PARTS_MAX} parts")
-        self._state = "head"
+        self._state = "headers"
         return True
 
     def _scan_headers(self) -> bool:
@@ -205,18 +205,18 @@ class MultipartScanner:
             )
         if end < 0:
             return False
-        head = self._take(end)
+        headers = self._take(end)
         self._take(4)
-        self._name, self._value, self._start = _name_of(head), b"", self._offset
+        self._name, self._value, self._start = _name_of(headers), b"", self._offset
         self._state = "data"
         return True
 
 
-def _name_of(head: bytes) -> str | None:
+def _name_of(headers: bytes) -> str | None:
     """Return the name of a part that is a field; None for files and unnamed parts."""
     found: str | None = None
     seen = False
-    for line in head.decode("utf-8", "replace").split("\r\n"):
+    for line in headers.decode("utf-8", "replace").split("\r\n"):
         field, _, value = line.partition(":")
         if field.strip().lower() == "content-disposition":
             if seen:

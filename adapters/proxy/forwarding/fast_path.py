@@ -178,7 +178,7 @@ class _FastRequest(Forwarding):
         self._detach()
         self._path.finish_soon(self)  # before the next request of this client begins
         record, call = self.record, self._call
-        record.head = perf_counter()
+        record.headers_at = perf_counter()
         record.record_headers(headers)
         record.status = response.status
         body = response.read_nowait() or b""

@@ -219,7 +219,7 @@ class Forwarding:
         """
         record, respond = self.record, self.respond
         try:
-            record.head = perf_counter()
+            record.headers_at = perf_counter()
             headers = _response_headers(response)
             record.record_headers(headers)
             piece = response.read_nowait()

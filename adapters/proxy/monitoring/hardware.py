@@ -21,21 +21,21 @@ _ARCHITECTURES = {
     "armv7l": "armv7", "ppc64le": "ppc64le", "riscv64": "riscv64", "s390x": "s390x",
 }  # fmt: skip
 _SYSTEMS = {"Linux": "linux", "Darwin": "macos", "Windows": "windows", "FreeBSD": "freebsd"}
-_MACHINES = ("kvm", "qemu", "vmware", "virtualbox", "xen", "bochs", "hyper-v", "virtual machine")
+_HYPERVISORS = ("kvm", "qemu", "vmware", "virtualbox", "xen", "bochs", "hyper-v", "virtual machine")
 
 
 class HardwareProbe:
-    """Looks at the machine.
+    """Detects the hardware and the operating system.
 
     Args:
-        root: Where its files are.
+        root: Root of the file system.
     """
 
     def __init__(self, root: Path = Path("/")) -> None:
         self._root = root
 
-    def look(self) -> dict[str, Any]:
-        """Return the answer of ``/api/hardware``; what is unknown is None."""
+    def detect(self) -> dict[str, Any]:
+        """Return the body of ``/api/hardware``; None means unknown."""
         raw = platform.machine()
         return {
             "schema_version": 1,
@@ -81,7 +81,7 @@ class HardwareProbe:
         has_hypervisor = re.search(
             r"^flags.*\bhypervisor\b", self._text("proc", "cpuinfo"), re.MULTILINE
         )
-        if has_hypervisor or any(word in text for word in _MACHINES):
+        if has_hypervisor or any(word in text for word in _HYPERVISORS):
             return {"kind": "virtual_machine", "name": product or None, "version": None}
         if not product and not self._text("proc", "cpuinfo"):
             return {"kind": "unknown", "name": None, "version": None}
@@ -92,10 +92,10 @@ class HardwareProbe:
             return "docker"
         if self._root.joinpath("run", ".containerenv").exists():
             return "podman"
-        marks = re.search(
+        match = re.search(
             r"\b(docker|kubepods|containerd|lxc|podman)\b", self._text("proc", "1", "cgroup")
         )
-        return marks[1] if marks else None
+        return match[1] if match else None
 
     def _processor(self) -> dict[str, Any]:
         text = self._text("proc", "cpuinfo")
@@ -114,7 +114,7 @@ class HardwareProbe:
         }
 
     def _memory(self) -> int | None:
-        """Return the memory there is, or what the control group allows of it."""
+        """Return the size of the memory, or a lower limit of the control group, in bytes."""
         found = re.search(r"^MemTotal:\s*(\d+) kB", self._text("proc", "meminfo"), re.MULTILINE)
         total = int(found[1]) * 1024 if found else None
         for place in (("memory.max",), ("memory", "memory.limit_in_bytes")):

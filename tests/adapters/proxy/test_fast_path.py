@@ -178,7 +178,7 @@ def test_fast_path_serves_the_second_similar_request() -> None:
         for record in quick:
             for name in _ALIKE:
                 assert getattr(record, name) == getattr(slow, name), name
-            assert record.started <= record.admitted <= record.head <= record.ended
+            assert record.started <= record.admitted <= record.headers_at <= record.ended
             assert record.body == b'{"model": "a", "n": %d}' % front.finished.index(record)
         assert front.bench.app.proxy.accounting.metrics.tokens["a", "generated"] == 6
         front.assert_nothing_is_acquired()

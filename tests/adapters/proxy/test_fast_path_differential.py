@@ -307,7 +307,7 @@ class Way:
 
 
 def _record(record: RequestRecord, common: Callable[[str], str]) -> tuple[Any, ...]:
-    instants = (record.started, record.admitted, record.head, record.ended)
+    instants = (record.started, record.admitted, record.headers_at, record.ended)
     assert sorted(filter(None, instants)) == [at for at in instants if at], instants
     return (
         record.id, record.model, record.method, record.path, record.status, record.content_type,

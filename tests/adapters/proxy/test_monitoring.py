@@ -358,7 +358,7 @@ def test_hardware_environment_is_recognized(
     tmp_path: Path, files: dict[str, str], kind: str
 ) -> None:
     """Containers, virtual machines and bare ones are told apart."""
-    assert lay(tmp_path, **files).look()["environment"]["kind"] == kind
+    assert lay(tmp_path, **files).detect()["environment"]["kind"] == kind
 
 
 def test_hardware_includes_cgroup_limits(tmp_path: Path) -> None:
@@ -373,7 +373,7 @@ def test_hardware_includes_cgroup_limits(tmp_path: Path) -> None:
         "proc__cpuinfo": cpu,
         "etc__os-release": 'NAME="Debian GNU/Linux"\nVERSION_ID="12"\n',
     }
-    value = lay(tmp_path, **files).look()
+    value = lay(tmp_path, **files).detect()
 
     assert value["memory"]["capacity_bytes"] == 4096
     assert value["cpu"] == {
