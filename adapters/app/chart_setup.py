@@ -7,11 +7,11 @@ from ..config import Config
 
 
 def chart(config: Config) -> Document | None:
-    """Return the chart of all models with the changes of *config*; None: the shipped one.
+    """Return the chart with the changes of *config*; None means the shipped chart.
 
     Raises:
-        ChartError: The changes do not fit, or the chart then breaks a promise; the shortest way
-            to it is in the notes.
+        ChartError: The changes do not fit, or the changed chart breaks a promise; the notes have
+            the shortest sequence of events that leads there.
     """
     if not config.lifecycle:
         return None
@@ -20,7 +20,7 @@ def chart(config: Config) -> Document | None:
     from ...machine.overlay import merge
 
     document = merge(lifecycle(), config.lifecycle)
-    first = next(iter(parameter_sets(document, Bounds())))  # all of them: `swapchart chart check`
+    first = next(iter(parameter_sets(document, Bounds())))  # `swapchart chart check` takes all
     report = check(document, parameters=[first], stop_at_first=True)
     if not report.is_ok:
         error = ChartError("lifecycle", report.findings[0].sentence)

@@ -1,4 +1,4 @@
-"""Configuration files on disk: where they are, and whether they have changed."""
+"""Configuration files on disk: their paths, and detection of changes."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ Signature: TypeAlias = tuple[tuple[str, int, int, int], ...]
 _POLL_S = 2.0
 
 
-_STEADY_S = 0.5  # unchanged for so long, a file is taken for saved
+_STEADY_S = 0.5  # a file that has not changed for this long counts as saved
 
 
-_PATIENCE_S = 10.0  # a file that never rests, and that no program has open, is read all the same
+_PATIENCE_S = 10.0  # then a file that keeps changing is read, unless a program has it open
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigFiles:
-    """Where the configuration is; at least one of the two.
+    """Paths of the configuration; at least one of the two is given.
 
     Attributes:
-        files: Read in this order.
-        directory: Its YAML files are read after them; None: there is none.
+        files: Files, in the order in which they are read.
+        directory: Directory whose YAML files are read after *files*; None means none.
     """
 
     files: Sequence[Path] = ()
     directory: Path | None = None
 
     def load(self, ports: Mapping[str, int] | None = None) -> Config:
-        """Read it; see ``config.load_config``.
+        """Read and check the configuration; see ``config.load_config``.
 
         Raises:
             ConfigProblems: It has an error.
@@ -50,7 +50,7 @@ class ConfigFiles:
         return load_config(self.files, self.directory, ports=ports)
 
     def signature(self) -> Signature:
-        """Return what tells whether a file was changed; those that are not there are left out."""
+        """Return the state of all files on disk, to detect changes; missing files are left out."""
         paths = list(self.files)
         if self.directory is not None:
             with suppress(OSError):
@@ -64,17 +64,17 @@ class ConfigFiles:
         return tuple(found)
 
     def open_for_writing(self) -> list[str]:
-        """Return those of the files that a program has open for writing.
+        """Return the files that a program has open for writing.
 
-        The kernel knows it: a read lease is refused then. Where it gives none, as on NFS or for a
-        file of another user, the file is not among them.
+        The kernel refuses a read lease on such a file. Where it grants no leases at all, as on NFS
+        or for files of another user, the file is not among them.
         """
         return [path for path, *_ in self.signature() if _is_open_for_writing(Path(path))]
 
     def is_whole(self, signature: Signature) -> bool:
-        """Tell whether *signature* has all files, and any of the directory.
+        """Return True if *signature* has all files, and at least one of the directory.
 
-        If not, an editor is at work, or somebody is moving things.
+        Files are missing for a moment while an editor replaces them or a user moves them.
         """
         known = {path for path, *_ in signature}
         named = {str(path) for path in self.files}
@@ -87,7 +87,7 @@ def _is_open_for_writing(path: Path) -> bool:
     except OSError:
         return False
     try:
-        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)  # ignored, unlike SIGIO, which would end us
+        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)  # ignored; SIGIO would end the process
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     except BlockingIOError:
@@ -104,21 +104,22 @@ async def watch(
     held: Callable[[str], None] = lambda path: None, *,
     poll_s: float = _POLL_S, steady_s: float = _STEADY_S, patience_s: float = _PATIENCE_S,
 ) -> None:  # fmt: skip
-    """Call *changed* whenever the files rest after a change; for ever.
+    """Call *changed* whenever the files have changed and are complete; runs until cancelled.
 
-    A file that has vanished is nothing to act on: editors replace them so. A file that a program
-    has open for writing is waited for until it is closed, however long that takes, or until
-    somebody reloads.
+    A file that disappears briefly, for example while an editor replaces it, does not trigger a
+    call. A file that a program has open for writing is not read until that program closes it or a
+    reload is requested.
 
     Args:
-        sources: What to watch.
-        seen: Returns the signature of what was read last.
-        changed: Told why.
-        held: Told, once for each change, which file is still open for writing after *patience_s*.
-        poll_s: Between two looks; seconds.
-        steady_s: A change counts once nothing has changed for so long; seconds.
+        sources: Files to watch.
+        seen: Returns the signature of the files that were read last.
+        changed: Receives the reason, in words.
+        held: Receives, once for each change, the file that is still open for writing after
+            *patience_s*.
+        poll_s: Interval between two checks; seconds.
+        steady_s: A change counts once nothing has changed for this long; seconds.
         patience_s: Longest wait for files that keep changing while no program has one open for
-            writing at the looks; seconds.
+            writing; seconds.
     """
     told: Signature | None = None
     while True:
@@ -136,9 +137,9 @@ async def _rested(
     sources: ConfigFiles, found: Signature, seen: Callable[[], Signature],
     held: Callable[[str], None], steady_s: float, patience_s: float,
 ) -> Signature:  # fmt: skip
-    """Wait until the files rest and no program writes to them; returns their signature.
+    """Wait until the files are stable and closed, and return their signature.
 
-    It returns at once when *seen* says that a reload has read them meanwhile.
+    Returns at once when *seen* shows that a reload has read them meanwhile.
     """
     patience = time.monotonic() + patience_s
     is_told = False

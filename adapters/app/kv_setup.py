@@ -1,4 +1,4 @@
-"""Settings and hooks of `kv: keep`, from a configuration."""
+"""KV cache settings and hooks of each model, from the configuration."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from .service_setup import service_spec
 
 
 def kv_settings(model: ModelConfig) -> KvSettings | None:
-    """Return how the conversations of *model* are kept, or None when they are not."""
+    """Return the KV cache settings of *model*; None means that its `kv` is off."""
     return None if model.kv.mode == "off" else desired_kv_settings(model)
 
 
 def kv_wishes(config: Config) -> dict[str, KvSettings | None]:
-    """Return as `kv_settings`, for each model by its name."""
+    """Return `kv_settings` for each model, by its id."""
     return {model.id: kv_settings(model) for model in config.models.values()}
 
 
 def desired_kv_settings(model: ModelConfig) -> KvSettings:
-    """Return how the conversations of *model* are kept or, now switched off, would be."""
+    """Return the KV cache settings of *model* as if its `kv` were `keep`."""
     given = model.kv
     return KvSettings(
         directory=Path(given.dir) if given.dir else None,
@@ -44,17 +44,17 @@ def equipped_specs(config: Config, keeper: KvManager) -> list[ServiceSpec]:
 
 
 def with_kv_hooks(model: ModelConfig, spec: ServiceSpec, keeper: KvManager) -> ServiceSpec:
-    """Return *spec*, which is *model*, with what *keeper* needs to keep its conversations."""
+    """Return *spec*, the service of *model*, with the hooks that save and restore its cache."""
     settings = kv_settings(model)
     return spec if settings is None else keeper.add_hooks(spec, settings)
 
 
 def kv_problems(config: Config, state: Path) -> list[Problem]:
-    """Return what keeps conversations from being kept, with what to do about it.
+    """Return the reasons why caches cannot be kept, each with its remedy.
 
     Args:
-        config: Of the proxy.
-        state: Its state directory.
+        config: Configuration of the proxy.
+        state: State directory of the proxy.
     """
     keeper, found = KvManager(state / "kv"), []
     for model in config.models.values():

@@ -1,7 +1,7 @@
-"""The configuration in force, and the way to another one: all of it at once, or nothing.
+"""Configuration in force, and the transaction that replaces it: all of it at once, or nothing.
 
-What can fail (reading, checking, compiling) is done before, in a thread; what is then swapped is
-swapped in one step of the event loop, so that no request sees half of it.
+Everything that can fail (reading, checking, compiling) happens before, in a thread. The result is
+then swapped in within one step of the event loop, so that no request sees a mixture.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from .shutdown_timeout import stop_limit_s
 
 log = logging.getLogger(__name__)
 
-#: Model, and the service that it is -> the same service with what the program itself adds.
+#: (model, its service) -> the same service with the hooks that the program itself adds.
 Equip: TypeAlias = Callable[[ModelConfig, ServiceSpec], ServiceSpec]
 
 
@@ -51,31 +51,32 @@ class _Prepared:
 
 
 def as_they_are(model: ModelConfig, spec: ServiceSpec) -> ServiceSpec:
-    """Add nothing."""
+    """Return *spec* unchanged."""
     return spec
 
 
 class LiveConfig:
-    """What a running proxy goes by.
+    """Configuration of a running proxy.
 
     Args:
-        config: In force when it starts; *services* and *proxy* were made from it.
-        services: Of all its models.
-        supervisor: Runs them.
-        proxy: Answers for them.
-        sources: Where *config* came from; None: it cannot be read again.
+        config: Configuration at the start; *services* and *proxy* were made from it.
+        services: Services of all its models.
+        supervisor: Runs the services.
+        proxy: Serves the requests.
+        sources: Files that *config* was read from; None means that it cannot be read again.
         seen: Signature of *sources* before *config* was read.
-        equip: Adds to a service what the program itself adds.
+        equip: Adds the program's own hooks to a service.
         before_change: Called with each later configuration, before its models are made.
-        on_change: Called with each configuration that comes into force later.
-        must_have_keys: Refuse a configuration without apiKeys: others can reach the proxy.
-        has_own_stop_limit: The time for the end was given by whoever started the program.
+        on_change: Called with each later configuration once it is in force.
+        must_have_keys: Reject a configuration without `apiKeys`, because other machines can reach
+            the proxy.
+        has_own_stop_limit: The shutdown limit was given on the command line.
 
     Attributes:
-        config: What is in force now.
+        config: Configuration in force.
         seen: Signature of the files that were read last, in force or not.
-        reloader: Does one reload at a time.
-        held_back: Message and command for a change that waits for a reload by hand, or for the
+        reloader: Runs one reload at a time.
+        held_back: Message and command for a change that waits for an explicit reload, or for the
             program that has the file open; None means there is none.
     """
 
@@ -99,13 +100,13 @@ class LiveConfig:
         proxy.config = self
 
     def begin(self) -> None:
-        """Do what the configuration asks for at the start: preloads, and the idle model."""
+        """Start what the configuration asks for at the start: preloads and the idle model."""
         self._supervisor.idle_loader.configure(self.config.on_idle, self.config.on_idle_after)
         self._preload(self.config.preload)
 
     # ---- what the API asks for
     def facts(self) -> dict[str, Any]:
-        """Return where the configuration came from, and how the last reload went."""
+        """Return the paths of the configuration and the outcome of the last reload."""
         last = self.reloader.last
         return {
             "files": list(self.config.sources),
@@ -121,25 +122,25 @@ class LiveConfig:
 
         Raises:
             ConfigProblems: It has an error.
-            ConfigError: It has one in its changes to the chart.
+            ConfigError: Its changes to the chart have an error.
         """
         prepared = await threads.run(self._prepare, self._ports_in_use())
         return plan(self.config, prepared.config, self._states()).as_json()
 
     def problems(self, error: SwapchartError) -> list[dict[str, Any]]:
-        """Return all that an error of `plan` says, one by one."""
+        """Return the problems that *error*, raised by `plan`, contains."""
         return [problem_json(problem) for problem in problems_of(error)]
 
     async def reload(self, why: str) -> dict[str, Any]:
-        """Read the configuration again and apply it; return how that went.
+        """Read the configuration again, apply it, and return the report.
 
         Raises:
-            ReloadClosedError: The proxy is ending.
+            ReloadClosedError: The proxy is shutting down.
         """
         return (await self.reloader.reload(why)).as_json()
 
     def hold_back(self, path: str) -> None:
-        """Say that the changed file at *path* is not read, since a program has it open."""
+        """Log that the changed file at *path* is not read while a program has it open."""
         command = f"kill -HUP {os.getpid()}"
         message = (
             f"{path} was changed and is still open for writing in another program: it is read when "
@@ -156,7 +157,7 @@ class LiveConfig:
     # ---- the change
     async def _change(self) -> tuple[ReloadPlan, Sequence[Problem]]:
         if self._sources is None:
-            raise _problem("", "the configuration did not come from a file: there is none to read")
+            raise _problem("", "the configuration was not read from a file")
         before = self.seen
         self.seen = await threads.run(self._sources.signature)  # before it is read
         self.held_back = None
@@ -165,15 +166,15 @@ class LiveConfig:
         return self._apply(prepared), prepared.config.warnings
 
     def _check_whole(self, new: Config, written: Sequence[str]) -> None:
-        """Refuse what looks like a file that lost its end.
+        """Reject a configuration that looks truncated.
 
         Args:
             new: Read without an error.
-            written: Files that were written to since they were read before.
+            written: Files that were written in place since they were read before.
 
         Raises:
-            ConfigProblems: A file is empty where models were; or more than half of the models
-                are gone, with a file that was written in place, and nobody asked to reload.
+            ConfigProblems: A file that had models is empty; or more than half of the models are
+                gone, a file was written in place, and the reload was not requested explicitly.
         """
         old = self.config
         gone = [name for name in old.models if name not in new.models]
@@ -203,7 +204,7 @@ class LiveConfig:
 
     def _prepare(self, ports: Mapping[str, int]) -> _Prepared:
         if self._sources is None:
-            raise _problem("", "the configuration did not come from a file: there is none to read")
+            raise _problem("", "the configuration was not read from a file")
         config = self._sources.load(ports)
         if self._must_have_keys and not config.api_keys:
             raise _problem(
@@ -223,7 +224,7 @@ class LiveConfig:
         )
 
     def _apply(self, new: _Prepared) -> ReloadPlan:
-        """Swap everything; nothing here may wait, and nobody comes between."""
+        """Swap everything without waiting, so that no other task runs in between."""
         old, config, supervisor = self.config, new.config, self._supervisor
         planned = plan(old, config, self._states())
         self._before_change(config)
@@ -249,7 +250,7 @@ class LiveConfig:
         return planned
 
     def _service(self, old: ModelConfig | None, new: ModelConfig) -> ServiceSpec:
-        """Return *new* as a service; what the program added stays where *new* allows it."""
+        """Return *new* as a service; ports and hooks of *old* stay where *new* allows it."""
         before, spec = self._services.get(new.id), service_spec(new)
         if old is None or before is None or old.kv != new.kv:
             return self._equip(new, spec)
@@ -260,7 +261,7 @@ class LiveConfig:
         return {life.spec.name: life.state for life in self._supervisor.lifecycles()}
 
     def _ports_in_use(self) -> dict[str, int]:
-        """Return the ports of all models that there are, those on their way out included."""
+        """Return the ports of all models, including those that are being removed."""
         names = {*self.config.models, *(life.spec.name for life in self._supervisor.lifecycles())}
         return {name: port for name, port in self._ports.items() if name in names}
 
@@ -270,7 +271,7 @@ class LiveConfig:
             self._supervisor.spawn(self._load_all, tuple(names))
 
     async def _load_all(self, names: Sequence[str]) -> None:
-        """Load one after the other; what cannot be loaded keeps nothing else from it."""
+        """Load the models one after the other; a failure does not stop the rest."""
         for name in names:
             try:
                 await self._supervisor.load(name)
@@ -290,14 +291,14 @@ def ports_of(config: Config) -> dict[str, int]:
 
 
 def set_log_level(level: str) -> None:
-    """Log from *level* on: debug, info, warn or error."""
+    """Set the log level: debug, info, warn or error."""
     number = logging.WARNING if level == "warn" else getattr(logging, level.upper())
     logging.getLogger().setLevel(number)
     logging.getLogger("httpx").setLevel(max(number, logging.WARNING))
 
 
 def _is_blank(text: str) -> bool:
-    """Return True if *text* says nothing: blanks, comments and the marks of a document."""
+    """Return True if *text* has nothing but blanks, comments and document marks."""
     lines = (line.partition("#")[0].strip() for line in text.splitlines())
     return all(line in ("", "---", "...") for line in lines)
 

@@ -1,4 +1,4 @@
-"""The proxy's own log as clients may read it: a ring beside whatever else logging writes to."""
+"""Ring buffer with the proxy's own log, for clients of `/logs`."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _CONTROL = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), 127)}
 
 
 class RingHandler(logging.Handler):
-    """Writes records into a ring, one line each; what would break or paint lines is escaped.
+    """Writes log records into a ring, one line each; control characters are escaped.
 
-    What another thread logs is written by the thread of the loop that it was made in: rings
-    belong to that.
+    Rings belong to the thread of the event loop, so records of other threads are handed over to
+    the loop in which the handler was made.
     """
 
     def __init__(self, ring: LogRing) -> None:
@@ -36,7 +36,7 @@ class RingHandler(logging.Handler):
         """Write *record*; never raises."""
         try:
             text = self.format(record).translate(_CONTROL)
-        except Exception:  # noqa: BLE001 - a log line must not end what it tells about
+        except Exception:  # noqa: BLE001 - a log line must not end what it reports
             self.handleError(record)
             return
         line = text.replace("\n", "\n    ")
@@ -49,7 +49,7 @@ class RingHandler(logging.Handler):
 
 @contextmanager
 def keeping_log(ring: LogRing | None = None) -> Iterator[LogRing]:
-    """Keep what our modules log, while the block lasts; gives the ring."""
+    """Collect the log of our modules in a ring for the duration of the block; yields the ring."""
     handler = RingHandler(ring or LogRing(_BYTES))
     logger = logging.getLogger(_LOGGER)
     logger.addHandler(handler)

@@ -1,4 +1,4 @@
-"""From the configuration to what the proxy works with."""
+"""Model catalog and options of the proxy, from the configuration."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _UI = Path(__file__).parent.parent / "proxy" / "ui"
 
 
 def catalogue(config: Config) -> ModelCatalog:
-    """Return the models as clients see them."""
+    """Return the catalog of all models, peers, selectors and profiles."""
     priorities = config.routing.priorities
     return ModelCatalog(
         [_definition(model, priorities.get(model.id, 0)) for model in config.models.values()],
@@ -106,7 +106,7 @@ def _selector(selector: Selector) -> SelectorDefinition:
 
 
 def proxy_options(config: Config) -> ProxyOptions:
-    """Return how the proxy behaves towards its clients."""
+    """Return the options of the proxy."""
     return ProxyOptions(
         keys=tuple(
             ApiKey(

@@ -1,7 +1,7 @@
-"""What a new configuration would change, said before anything is done. Pure.
+"""Plan of a reload: the differences between two configurations, and the effect of each. Pure.
 
-`swapchart config plan`, the API and the log all tell the same plan; what is then done is
-``Supervisor.apply``, which compares by the same rule.
+`swapchart config plan`, the API and the log show the same plan. ``Supervisor.apply`` compares by
+the same rule.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from ..kv.manager import adds_folder
 from .kv_setup import kv_settings
 from .service_setup import service_spec
 
-#: As the runtime sees it, and models that come or go.
+#: Kind of change to a service, and models that are added or removed.
 ModelChangeKind: TypeAlias = Literal["live", "next_start", "restart", "added", "removed"]
 
 _AT_REST = frozenset({"", "stopped", "backoff", "tripped", "half_open"})
 
-#: Field of a model -> the key that its author knows; others are the same in camelCase.
+#: Field of a model -> its key in the configuration; all others are the same in camelCase.
 _KEYS = {
     "cmd": "cmd", "argv": "cmd", "stop_argv": "cmdStop",
     "check_url": "checkEndpoint", "environment": "env",
     "ignore_websockets": "compat",
 }  # fmt: skip
 
-#: Settings that are read once, when the proxy starts -> their keys.
+#: Settings that are read once, at the start of the proxy -> their keys.
 _AT_START = {
     "lifecycle": "lifecycle", "store_path": "store", "metrics_max_in_memory": "metricsMaxInMemory",
 }  # fmt: skip
@@ -51,13 +51,13 @@ _AT_ONCE = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelChange:
-    """What becomes of one model.
+    """Change of one model.
 
     Attributes:
-        id: Of the model.
-        kind: See `Difference`.
-        keys: What was changed, by key; empty for models that come or go. Never a value.
-        state: Where its lifecycle is now; empty when nobody knows.
+        id: Id of the model.
+        kind: Kind of change; see `Difference`.
+        keys: Keys that changed, without values; empty for models that are added or removed.
+        state: State of its lifecycle; empty if unknown.
     """
 
     id: str
@@ -67,22 +67,22 @@ class ModelChange:
 
     @property
     def effect(self) -> str:
-        """What happens, in words."""
+        """Effect of the change, in words."""
         if self.kind == "added":
             return "starts on demand"
         is_at_rest = self.state in _AT_REST
         if self.kind == "removed":
             if is_at_rest:
-                return "is forgotten; requests for it get 404"
-            return "drains and stops; who waits for it is refused"
+                return "is removed; requests for it get 404"
+            return "drains and stops; queued requests are rejected"
         if self.kind == "live" or (self.state and is_at_rest):
             return "applies at once"
         if self.kind == "next_start":
             return "applies at its next start; the running process keeps what it has"
-        return "drains and stops if it runs; requests wait and start it anew"
+        return "drains and stops if it runs; the next request starts it again"
 
     def __str__(self) -> str:
-        """Say it in one line."""
+        """Return the change as one line."""
         mark = {"added": "+", "removed": "-"}.get(self.kind, "~")
         what = f" ({', '.join(self.keys)})" if self.keys else ""
         return f"{mark} {self.id}{what}: {self.effect}"
@@ -90,30 +90,30 @@ class ModelChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettingChange:
-    """A setting of the proxy that differs.
+    """Change of a setting of the proxy.
 
     Attributes:
         key: Its key.
-        is_late: It applies only when the proxy is started again.
+        is_late: It takes effect only at the next start of the proxy.
     """
 
     key: str
     is_late: bool = False
 
     def __str__(self) -> str:
-        """Say it in one line."""
+        """Return the change as one line."""
         when = "applies when swapchart is started again" if self.is_late else "applies at once"
         return f"~ {self.key}: {when}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReloadPlan:
-    """What a new configuration changes.
+    """Differences between two configurations.
 
     Attributes:
-        models: Those that change, in the order of the new configuration, removed ones last.
-        unchanged: Ids of models that go on as they are.
-        settings: What else changes.
+        models: Changed models in the order of the new configuration, removed ones last.
+        unchanged: Ids of the models that do not change.
+        settings: Other changes.
     """
 
     models: tuple[ModelChange, ...] = ()
@@ -122,11 +122,11 @@ class ReloadPlan:
 
     @property
     def is_empty(self) -> bool:
-        """Tell whether nothing changes."""
+        """Return True if nothing changes."""
         return not (self.models or self.settings)
 
     def __str__(self) -> str:
-        """Say it in lines, as the command line shows it."""
+        """Return the plan as lines, as the command line shows it."""
         count = len(self.unchanged)
         kept = f"{count} model{'' if count == 1 else 's'} unchanged"
         if self.is_empty:
@@ -134,7 +134,7 @@ class ReloadPlan:
         return "\n".join([*map(str, self.models), *map(str, self.settings), kept])
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as the API tells it."""
+        """Return the plan as the API's JSON value."""
         return {
             "changed": not self.is_empty,
             "models": [
@@ -157,12 +157,12 @@ class ReloadPlan:
 
 
 def plan(old: Config, new: Config, states: Mapping[str, str] | None = None) -> ReloadPlan:
-    """Say what becomes of everything when *new* replaces *old*.
+    """Return the effect of replacing *old* by *new*.
 
     Args:
-        old: What is in force; *new* was loaded with its ports.
-        new: What is to be.
-        states: Model id -> innermost state of its lifecycle; None: nobody knows.
+        old: Configuration in force; *new* was loaded with its ports.
+        new: Configuration that replaces it.
+        states: Model id -> innermost state of its lifecycle; None means unknown.
     """
     states = states or {}
     changes: list[ModelChange] = []
@@ -195,7 +195,7 @@ def plan(old: Config, new: Config, states: Mapping[str, str] | None = None) -> R
 
 
 def _setting(config: Config, name: str, both: Set[str]) -> object:
-    """Return a setting; of groups only what is about models that both configurations have."""
+    """Return a setting; of groups only what concerns models that both configurations have."""
     value = getattr(config, name)
     if name != "routing":
         return value
@@ -208,18 +208,18 @@ def _setting(config: Config, name: str, both: Set[str]) -> object:
 
 
 def difference(old: ModelConfig, new: ModelConfig) -> Difference:
-    """Say what it takes to make a model that is *old* into *new*."""
+    """Return what turning the model *old* into *new* takes."""
     if old == new:
         return "same"
     kind = compare(service_spec(old), service_spec(new))
     if kind != "restart" and old.kv != new.kv:
-        # What saves and restores is hung into its hooks; a folder is added to its command.
+        # KV adds hooks to the service and a folder to its command.
         return "restart" if _kv_argument(old) != _kv_argument(new) else "next_start"
     return "live" if kind == "same" else kind
 
 
 def _kv_argument(model: ModelConfig) -> object:
-    """Return what the folder depends on that is added to the command; None: none is."""
+    """Return what determines the folder that KV adds to the command; None means no folder."""
     settings = kv_settings(model)
     if settings is None or not adds_folder(service_spec(model), settings):
         return None
@@ -227,7 +227,7 @@ def _kv_argument(model: ModelConfig) -> object:
 
 
 def changed_keys(old: ModelConfig, new: ModelConfig) -> tuple[str, ...]:
-    """Return the keys of a model whose values differ, each once, in the order of the model."""
+    """Return the keys whose values differ, each once, in the order of the model."""
     return tuple(dict.fromkeys(_changed_keys(old, new)))
 
 

@@ -1,7 +1,7 @@
-"""Reads the configuration again when asked to, one at a time, and never forgets that it was asked.
+"""Reload queue: runs one reload at a time and loses no request for one.
 
-Nothing is changed by a configuration that has an error. A request that comes while a reload runs
-is answered by one more after it, so that whoever saved a file and then asked gets that file.
+A configuration with an error changes nothing. A request that arrives during a reload is answered
+by a further reload, so that a user who saves a file and then requests a reload gets that file.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReloadReport:
-    """How one reload went.
+    """Outcome of one reload.
 
     Attributes:
-        why: Who asked, in words.
-        at: When; seconds since the epoch.
-        seconds: How long it took.
-        plan: What was changed; None when nothing could be.
-        problems: What is wrong with the configuration, or doubtful.
+        why: Reasons, in words.
+        at: Time of the reload; seconds since the epoch.
+        seconds: Duration.
+        plan: Changes that were applied; None after a failure.
+        problems: Errors and warnings of the configuration.
     """
 
     why: str
@@ -41,11 +41,11 @@ class ReloadReport:
 
     @property
     def is_ok(self) -> bool:
-        """Tell whether the configuration is in force now."""
+        """True if the configuration is now in force."""
         return self.plan is not None
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as the API tells it."""
+        """Return the report as the API's JSON value."""
         return {
             "ok": self.is_ok,
             "why": self.why,
@@ -57,9 +57,9 @@ class ReloadReport:
 
 
 def in_place(before: Signature, after: Signature) -> list[str]:
-    """Return the files that were written to, and not replaced by another, between two looks.
+    """Return the files that were written in place between two signatures.
 
-    Those may be half-written; a file that was put in the place of another is complete.
+    Such a file may be half-written. A file that replaced another one is complete.
     """
     known = {path: (time_, size, inode) for path, time_, size, inode in before}
     return [
@@ -70,13 +70,13 @@ def in_place(before: Signature, after: Signature) -> list[str]:
 
 
 def problem_json(problem: Problem) -> dict[str, Any]:
-    """Return *problem* as the API tells it."""
+    """Return *problem* as the API's JSON value."""
     fields = {name: getattr(problem, name) for name in Problem.__slots__}
     return {**fields, "text": str(problem)}
 
 
 def problems_of(error: SwapchartError) -> tuple[Problem, ...]:
-    """Return all that *error* says."""
+    """Return all problems that *error* contains."""
     if isinstance(error, ConfigProblems):
         return error.problems
     path, message = "", str(error)
@@ -87,10 +87,10 @@ def problems_of(error: SwapchartError) -> tuple[Problem, ...]:
 
 
 class ReloadClosedError(SwapchartError):
-    """The proxy is ending: nothing is reloaded any more."""
+    """The proxy is shutting down and reloads nothing any more."""
 
 
-#: Does it: reads, checks, and applies all or nothing. Raises ConfigProblems or ConfigError.
+#: Reads, checks, and applies all or nothing. Raises ConfigProblems or ConfigError.
 Change: TypeAlias = Callable[[], Awaitable[tuple[ReloadPlan, Sequence[Problem]]]]
 
 
@@ -102,15 +102,16 @@ class _PendingReload:
 
 
 class Reloader:
-    """Reloads, one at a time.
+    """Runs reloads, one at a time.
 
     Args:
         change: Reads the configuration and applies it.
 
     Attributes:
-        last: The last report, or None.
-        count: How many reloads there were, failed ones included.
-        is_asked_for: Somebody asked for the reload that runs; else a changed file began it.
+        last: Last report, or None.
+        count: Number of reloads, including failed ones.
+        is_asked_for: True if the running reload was requested explicitly; False if a changed file
+            caused it.
     """
 
     def __init__(self, change: Change) -> None:
@@ -124,27 +125,27 @@ class Reloader:
         self.count = 0
 
     def listen(self, listener: Callable[[ReloadReport], None]) -> None:
-        """Call *listener* with every report, failed ones included; it must not wait."""
+        """Call *listener* with every report, failed ones included; it must not block."""
         self._listeners.append(listener)
 
     def ask(self, why: str) -> None:
-        """Reload as soon as possible; for signals."""
+        """Schedule a reload without waiting for it; for signal handlers."""
         self._asked.is_by_somebody = True
         self.note_change(why)
 
     def note_change(self, why: str) -> None:
-        """Reload as soon as possible, because a file was changed."""
+        """Schedule a reload because a file has changed."""
         self._asked.why.append(why)
         self._wake.set()
 
     async def reload(self, why: str) -> ReloadReport:
-        """Reload, and return how it went: a reload that began after this call.
+        """Run a reload that begins after this call, and return its report.
 
         Raises:
-            ReloadClosedError: The proxy ended before.
+            ReloadClosedError: The proxy shut down before.
         """
         if self._is_closed:
-            raise ReloadClosedError("the proxy is ending")
+            raise ReloadClosedError("the proxy is shutting down")
         self.ask(why)
         asked = self._asked
         if asked.answer is None:
@@ -152,7 +153,7 @@ class Reloader:
         return await asyncio.shield(asked.answer)
 
     async def run(self) -> None:
-        """Do what is asked for, until cancelled."""
+        """Run the requested reloads until cancelled."""
         answers: list[asyncio.Future[ReloadReport] | None] = []
         self._is_closed = False
         try:
@@ -170,8 +171,8 @@ class Reloader:
             self._is_closed = True
             for answer in (*answers, self._asked.answer):
                 if answer is not None:
-                    answer.set_exception(ReloadClosedError("the proxy is ending"))
-                    answer.exception()  # whoever asked may have left
+                    answer.set_exception(ReloadClosedError("the proxy is shutting down"))
+                    answer.exception()  # marks it as retrieved: its waiter may be gone
 
     async def _reload(self, why: str) -> ReloadReport:
         at, began = time.time(), time.monotonic()
@@ -199,6 +200,6 @@ def _tell(report: ReloadReport) -> None:
     for problem in report.problems:
         (log.error if problem.severity == "error" else log.warning)("%s", problem)
     if report.plan is None:
-        log.error("reload (%s): the configuration is wrong; the old one stays", report.why)
+        log.error("reload (%s): the configuration has errors; the old one stays", report.why)
     else:
         log.info("reload (%s):\n%s", report.why, report.plan)

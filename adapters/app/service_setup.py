@@ -1,4 +1,4 @@
-"""From the configuration to what the runtime and the proxy work with."""
+"""Service specs, eviction policy and queue limits, from the configuration."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from ...runtime.eviction import (
 from ..config import Config, ModelConfig
 from ..config.matrix_expression import parse_expression
 
-_NEVER_S = 1e9  # a liveness that only listens for stalled streams
+_NEVER_S = 1e9  # interval of a liveness probe that only watches for stalled streams
 
 
 def service_spec(model: ModelConfig) -> ServiceSpec:
-    """Return *model* as a service."""
+    """Return the service of *model*."""
     hooks = {**model.hooks, "suspend": model.sleep.enter, "wake": model.sleep.wake}
     return ServiceSpec(
         name=model.id,
@@ -38,7 +38,7 @@ def service_spec(model: ModelConfig) -> ServiceSpec:
             argv=model.argv,
             env=model.environment,
             label=model.id,
-            # Without a check nobody asks whose server it is: it may well be another's.
+            # Without a readiness probe the port may belong to another process on purpose.
             listens_at=model.proxy if model.check_url is not None else None,
         ),
         endpoint=model.proxy,
@@ -100,7 +100,7 @@ def _liveness(model: ModelConfig) -> Liveness | None:
 
 
 def eviction_policy(config: Config) -> EvictionPolicy:
-    """Return what must go for what, by the groups or the matrix of *config*."""
+    """Return the eviction policy: the groups or the matrix of *config*."""
     routing = config.routing
     if routing.use == "matrix" and routing.matrix is not None:
         names = routing.matrix.variables
@@ -123,7 +123,7 @@ def eviction_policy(config: Config) -> EvictionPolicy:
 
 
 def _resolved(given: Expression, names: Mapping[str, str]) -> Expression:
-    """Return *given* with variables in place of the models they stand for."""
+    """Return *given* with each variable replaced by its model."""
     match given:
         case ServiceRef(name=name):
             return ServiceRef(names.get(name, name))
@@ -134,7 +134,7 @@ def _resolved(given: Expression, names: Mapping[str, str]) -> Expression:
 
 
 def queue_limits(config: Config) -> QueueLimits:
-    """Return what the request queue bears."""
+    """Return the limits of the request queue."""
     queue = config.queue
     return QueueLimits(
         length=queue.limit,

@@ -1,4 +1,4 @@
-"""The time that a shutdown may take, from what the models need."""
+"""Limit of a shutdown, computed from what the models need."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from ..config import Config, ModelConfig
 from .kv_setup import kv_settings
 from .service_setup import service_spec
 
-_STOP_SLACK_S = 5.0  # for what has no limit of its own: starting hooks, reaping, a busy machine
+_STOP_SLACK_S = 5.0  # for steps without a limit: starting hooks, reaping, a busy machine
 
 
 def stop_limit_s(config: Config) -> float:
-    """Return how long the end of the proxy may take: what was said, or what the models need."""
+    """Return the shutdown limit: `shutdownTimeout`, or what the models need; seconds."""
     if config.shutdown_timeout is not None:
         return config.shutdown_timeout
     needs = (

@@ -1,11 +1,11 @@
-"""Standard output and standard error of a server: a write never waits for their reader.
+"""Standard output and standard error of a server, written without waiting for a reader.
 
-A pipe that is not read, or a terminal that was stopped by Ctrl-S, blocks whoever writes to it. The
-event loop writes log lines, so such a reader would stop every request. Lines therefore go into a
-bounded queue, and a thread of its own writes them. Lines that find no room are counted, and the
-count is written where they are missing.
+A pipe that is not read, or a terminal that was stopped by Ctrl-S, blocks its writer. The event
+loop writes log lines, so such a reader would stop every request. Lines therefore go into a bounded
+queue, and a thread of its own writes them. Lines that do not fit are counted, and the count is
+written in their place.
 
-Where no thread can be made, lines are written at once if the kernel says that it takes them.
+If no thread can be started, a line is written at once if the kernel accepts it without waiting.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ from queue import SimpleQueue
 from time import monotonic, sleep
 
 _QUEUE_BYTES, _QUEUE_LINES = 1 << 20, 1 << 14
-_LINE_BYTES = 1 << 16  # longer ones are cut: one line must not push out all others
-_PIECE_BYTES = select.PIPE_BUF  # of so many bytes the kernel says whether it takes them at once
-_THREAD_AGAIN_S = 5.0  # after a thread could not be made
-_FLUSH_S, _STUCK_S = 2.0, 0.5  # at the end: so long in all, and so long without any progress
-_TELL_S = 1.0  # the number of dropped lines is written at most so often under load
+_LINE_BYTES = 1 << 16  # longer lines are cut: one line must not push out all others
+_PIECE_BYTES = select.PIPE_BUF  # the kernel reports a pipe as writable if this many bytes fit
+_THREAD_AGAIN_S = 5.0  # delay before another attempt to start the thread
+_FLUSH_S, _STUCK_S = 2.0, 0.5  # limits at the end: in all, and without progress
+_TELL_S = 1.0  # least interval between two counts of dropped lines under load
 _CUT = b" [cut]\n"
 
 
 class Outlet:
-    """One file descriptor that others read, and the queue in front of it.
+    """File descriptor that another process reads, with a queue in front of it.
 
     Args:
-        fd: Stays open; it is not owned.
-        limit_bytes: Most that waits for the reader.
+        fd: Stays open; the outlet does not own it.
+        limit_bytes: Maximum size of the queue.
 
     Attributes:
-        dropped: Lines that were lost since the start: the queue was full, or the disk.
+        dropped: Number of lines lost since the start, because the queue or the disk was full.
     """
 
     def __init__(self, fd: int, limit_bytes: int = _QUEUE_BYTES) -> None:
         self.fd = fd
         self.dropped = 0
         self._limit = limit_bytes
-        # A queue that may be put into from a destructor or a signal handler, in the middle of
-        # another put. Of the counts, each only grows, the second by one writer at a time.
+        # A destructor or a signal handler may put into this queue in the middle of another put.
+        # Each count only grows, and the second has one writer at a time.
         self._lines: SimpleQueue[bytes] = SimpleQueue()
         self._put_bytes = self._taken_bytes = 0
         self._rest = b""
@@ -72,9 +72,9 @@ class Outlet:
             self._write_what_fits()
 
     def close(self) -> bool:
-        """Write what waits, for a bounded time; return False if the reader takes nothing.
+        """Write the queue, for a bounded time; return False if the reader accepts nothing.
 
-        Later lines are written only if they are taken at once.
+        Later lines are written only if they are accepted at once.
         """
         began = moved_at = monotonic()
         left = self._left()
@@ -130,13 +130,13 @@ class Outlet:
             return
         except OSError as error:
             count, self._is_failing = len(self._rest), True
-            is_gone = error.errno == errno.EPIPE  # its reader is, so nothing can be told
+            is_gone = error.errno == errno.EPIPE  # the reader is gone: nothing more can be written
             self.dropped += not (is_gone or self._is_notice)
         self._rest = self._rest[count:]
         self._taken_bytes += count
 
     def _next(self) -> bytes:
-        """Return what is to be written next: now and then, how many lines were dropped."""
+        """Return the next data to write, which may be the count of dropped lines."""
         if self._rest:
             return self._rest
         now, is_last = monotonic(), self._lines.empty()
@@ -153,11 +153,11 @@ class Outlet:
 
 
 class OutletStream(io.TextIOBase):
-    """A text file in front of an outlet, for ``sys.stderr`` and ``sys.stdout``.
+    """Text file in front of an outlet, for ``sys.stderr`` and ``sys.stdout``.
 
     Args:
-        outlet: Where lines go.
-        original: The file that it stands for; asked what it is, and never written to.
+        outlet: Receives the lines.
+        original: File that it replaces; asked for its properties and never written to.
     """
 
     def __init__(self, outlet: Outlet, original: io.TextIOBase) -> None:
@@ -171,11 +171,11 @@ class OutletStream(io.TextIOBase):
 
     @property
     def errors(self) -> str:  # type: ignore[override]
-        """How characters that it cannot encode are written."""
+        """Error handler for characters that the encoding lacks."""
         return "backslashreplace"
 
     def write(self, text: str) -> int:
-        """Take *text*; whole lines are passed on."""
+        """Accept *text* and pass whole lines on."""
         lines, mark, rest = (self._begun + text).rpartition("\n")
         self._begun = rest
         if mark:
@@ -183,7 +183,7 @@ class OutletStream(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Pass on a line that was begun; never waits."""
+        """Pass on an incomplete line; never waits."""
         begun, self._begun = self._begun, ""
         if begun:
             self._put(begun)
@@ -205,17 +205,17 @@ class OutletStream(io.TextIOBase):
 
 
 def dropped_lines() -> int:
-    """Return how many lines of standard output and standard error were dropped so far."""
+    """Return how many lines of standard output and standard error have been dropped."""
     streams: tuple[object, ...] = (sys.stdout, sys.stderr)
     return sum(each.outlet.dropped for each in streams if isinstance(each, OutletStream))
 
 
 @contextmanager
 def never_waiting() -> Iterator[None]:
-    """Let no write to standard output or standard error wait for a reader while the block lasts.
+    """Make writes to standard output and standard error non-blocking within the block.
 
-    At the end what waits is written, for two seconds at most. A descriptor whose reader takes
-    nothing is then replaced by the null device: the interpreter's own end writes there, too.
+    At the end the queues are written, for two seconds at most. A descriptor whose reader accepts
+    nothing is then replaced by the null device, because the interpreter writes there as it exits.
     """
     names = [name for name in ("stdout", "stderr") if _has_descriptor(getattr(sys, name))]
     originals = {name: getattr(sys, name) for name in names}

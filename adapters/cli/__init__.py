@@ -1,4 +1,4 @@
-"""The `swapchart` command: one module per group of commands, loaded when the group is asked for."""
+"""The `swapchart` command: one module per group of commands, imported when it runs."""
 
 from .main import main
 

@@ -1,4 +1,4 @@
-"""Asks a running proxy, for commands; what goes wrong is said in one line."""
+"""HTTP client of the commands that query a running proxy; each failure is one line of text."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _LIMIT_S = 10.0
 
 
 class AskError(SwapchartError):
-    """The proxy could not be asked, or refused; the text says which proxy and why."""
+    """The request failed or was rejected; the text says which proxy and why."""
 
 
 def ask(
     url: str, path: str, field: str, *, key: str | None, params: Mapping[str, str] | None = None
 ) -> Any:
-    """GET *path* of the proxy at *url*; returns *field* of the object that it answers.
+    """GET *path* from the proxy at *url* and return *field* of the JSON object in the response.
 
     Raises:
-        AskError: There is no such answer.
+        AskError: There is no such response.
     """
     headers = {"authorization": f"Bearer {key}"} if key else {}
     try:
@@ -31,7 +31,7 @@ def ask(
             timeout=_LIMIT_S,
         )  # fmt: skip
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
-        raise AskError(f"no answer from {url}: {error}") from error
+        raise AskError(f"no response from {url}: {error}") from error
     try:
         found = answer.json()
     except ValueError:
@@ -42,5 +42,5 @@ def ask(
     if isinstance(found, dict) and isinstance(found.get("error"), dict):
         text = str(found["error"].get("message", text))
     if answer.status_code == 200:
-        raise AskError(f"{url} is not a swapchart: it answers {text[:200]!r}")
-    raise AskError(f"{url} answers {answer.status_code}: {text[:2000]}")
+        raise AskError(f"{url} is not a swapchart; it responded with {text[:200]!r}")
+    raise AskError(f"{url} responded with {answer.status_code}: {text[:2000]}")

@@ -1,4 +1,4 @@
-"""Commands about charts: write them, draw them, prove what they promise."""
+"""Commands for charts: export them, draw them, check their promises."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from ...machine.overlay import merge
 from ...machine.parse import from_mapping, load_yaml, read
 from ...runtime import ServiceSpec
 
-#: Formats that can show where a model is.
+#: Formats that can highlight the current state of a model.
 _PICTURES = ("mermaid", "dot", "svg", "png")
 
 
@@ -43,7 +43,7 @@ def _fail(error: object) -> int:
 
 
 def export(options: argparse.Namespace) -> int:
-    """Write a chart in the wanted format."""
+    """Write a chart in the requested format."""
     try:
         if options.model is not None and not (options.live or options.config):
             raise ChartError("--model", "expected --live or --config beside it")
@@ -61,7 +61,7 @@ def export(options: argparse.Namespace) -> int:
 
 
 def diagrams(options: argparse.Namespace) -> int:
-    """Write every diagram of the project into a folder."""
+    """Write all diagrams of the project into a folder."""
     try:
         options.output.mkdir(parents=True, exist_ok=True)
         for name, format_ in DIAGRAMS.items():
@@ -72,7 +72,7 @@ def diagrams(options: argparse.Namespace) -> int:
 
 
 def prove(options: argparse.Namespace) -> int:
-    """Explore a chart exhaustively; print every broken promise with a shortest way to it."""
+    """Explore a chart exhaustively; print each broken promise with a shortest path to it."""
     try:
         document = chosen(options)
         began = time.perf_counter()
@@ -92,10 +92,10 @@ def prove(options: argparse.Namespace) -> int:
 
 
 def chosen(options: argparse.Namespace) -> Document:
-    """Return the chart that the options name: ours, a file, or a class, with an overlay.
+    """Return the chart that the options select: the shipped one, a file or a class.
 
     Raises:
-        SwapchartError: It is not one.
+        SwapchartError: It is not a chart.
         OSError: A file cannot be read.
     """
     document = lifecycle()
@@ -109,7 +109,7 @@ def chosen(options: argparse.Namespace) -> Document:
 
 
 def _of_model(document: Document, path: Path, name: str | None) -> Document:
-    """Return *document* with the changes, the timers and the hooks of one model filled in."""
+    """Return *document* with the chart changes, timers and hooks of one model filled in."""
     from ..app.chart_setup import chart
     from ..app.service_setup import service_spec
     from ..config import load_config
@@ -126,7 +126,7 @@ def _of_model(document: Document, path: Path, name: str | None) -> Document:
 
 
 def filled_in(document: Document, spec: ServiceSpec) -> Document:
-    """Return *document* with notes that say what its actions mean for *spec*."""
+    """Return *document* with notes on what its actions mean for *spec*."""
     notes: dict[str, str] = {}
     for name, action in document.actions.items():
         timers = [effect.timer for effect in action.effects if isinstance(effect, StartTimer)]
@@ -150,7 +150,7 @@ def _seconds(spec: ServiceSpec, timer: str) -> str:
 
 
 def _load(name: str) -> Document:
-    """Read a chart document from a file, or take a class named ``package.module:Class``."""
+    """Load a chart from a file, or from a class named ``package.module:Class``."""
     module, mark, attribute = name.partition(":")
     if not mark or Path(name).exists():
         return read(_text(Path(name)))
@@ -181,17 +181,17 @@ def _mapping(path: Path) -> dict[str, Any]:
     except ChartError as error:
         raise ChartError(f"{path}, {error.where}", error.why) from error
     if isinstance(value, dict) and set(value) == {"lifecycle"}:
-        value = value["lifecycle"]  # the section of a configuration serves as well
+        value = value["lifecycle"]  # a configuration with that section is accepted as well
     if not isinstance(value, dict):
         raise ChartError(str(path), f"expected a mapping, found {type(value).__name__}")
     return value
 
 
 def _active(options: argparse.Namespace) -> tuple[str, ...]:
-    """Return the configuration in which --model of the proxy at --live is now.
+    """Return the active states of --model in the proxy at --live.
 
     Raises:
-        SwapchartError: It is not known, or not to be shown in this format.
+        SwapchartError: The model is unknown, or the format cannot show states.
     """
     from .api_client import ask
 
@@ -208,14 +208,14 @@ def rendered(document: Document, format_: str, *, active: tuple[str, ...] = ()) 
     """Return *document* in *format_*.
 
     Raises:
-        SwapchartError: Graphviz is needed and not there, or the format cannot say it.
+        SwapchartError: Graphviz is needed and missing, or the format cannot express the chart.
     """
     if format_ not in ("svg", "png"):
         return render(document, format_, active=active).encode()
     dot = shutil.which("dot")
     if dot is None:
         raise SwapchartError(
-            f"{format_} needs Graphviz, and there is no `dot`: on Debian, apt-get install graphviz"
+            f"{format_} needs Graphviz, but there is no `dot`; on Debian: apt-get install graphviz"
         )
     drawn = subprocess.run(
         [dot, f"-T{format_}"], input=render(document, "dot", active=active).encode(),

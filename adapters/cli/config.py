@@ -1,4 +1,4 @@
-"""Commands about a configuration that is to replace another: what would change, and change it."""
+"""Commands for configurations: check, schema, plan and reload."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .output import _fail
 
 
 def plan(options: argparse.Namespace) -> int:
-    """Print what would change, from one file to another or in a running proxy."""
+    """Print the plan of a reload, between two files or in a running proxy."""
     if options.url is not None:
         if options.files:
             return _fail("expected OLD NEW or --url URL: a proxy reads its own files only")
@@ -43,7 +43,7 @@ def plan(options: argparse.Namespace) -> int:
 
 
 def reload(options: argparse.Namespace) -> int:
-    """Let a running proxy read its configuration again; print what changed."""
+    """Reload the configuration of a running proxy; print what changed."""
     return _ask(options, "reload")
 
 
@@ -62,7 +62,7 @@ def _ask(options: argparse.Namespace, what: str) -> int:
         answer = httpx.post(url, headers=headers, trust_env=False, timeout=60)
         value = answer.json()
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        return _fail(f"no usable answer from {options.url}: {error}")
+        return _fail(f"no usable response from {options.url}: {error}")
     if answer.status_code != 200:
         return _refused(options, answer.status_code, value)
     if options.json:
@@ -83,11 +83,11 @@ def _refused(options: argparse.Namespace, status: int, value: Any) -> int:
         print("\n".join(problem["text"] for problem in problems), file=sys.stderr)
     if problems:
         return _fail("nothing was changed")
-    return _fail(f"{options.url} answers {status}: {error.get('message', value)}")
+    return _fail(f"{options.url} responded with {status}: {error.get('message', value)}")
 
 
 def check(options: argparse.Namespace) -> int:
-    """Print every problem of a configuration."""
+    """Print all problems of a configuration."""
     from ..app.chart_setup import chart
     from ..app.kv_setup import kv_problems
     from ..store.state_directory import default_directory
@@ -117,14 +117,14 @@ def schema(options: argparse.Namespace) -> int:
 
 
 def config_plan(options: argparse.Namespace) -> int:
-    """Print what another configuration would change."""
+    """Print the plan of a reload."""
     from .config import plan
 
     return plan(options)
 
 
 def config_reload(options: argparse.Namespace) -> int:
-    """Let a running proxy read its configuration again."""
+    """Reload the configuration of a running proxy."""
     from .config import reload
 
     return reload(options)

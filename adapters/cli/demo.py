@@ -18,7 +18,7 @@ from .output import _fail, _log_to_stderr
 
 
 def demo(options: argparse.Namespace) -> int:
-    """Run the proxy with two models of our own, and show each transition as it happens."""
+    """Run the proxy with two demo models, and print each transition as it happens."""
     from ..app.application import Application
     from ..server import run as server
 
@@ -26,7 +26,7 @@ def demo(options: argparse.Namespace) -> int:
     try:
         sock = listen.bind(options.listen)
     except listen.BindError as error:
-        return _fail(f"{error}\nsay --listen 127.0.0.1:0 for a free port")
+        return _fail(f"{error}\nuse --listen 127.0.0.1:0 for a free port")
     with tempfile.TemporaryDirectory(prefix="swapchart-demo-") as folder:
         path = Path(folder) / "config.yaml"
         path.write_text(_demo_config(folder, options.load_seconds))
@@ -38,7 +38,7 @@ def demo(options: argparse.Namespace) -> int:
 
 
 def _demo_config(folder: str, load_seconds: float) -> str:
-    """Two models that save their slots before they stop and restore them when they are back."""
+    """Return a configuration with two models that save their slots and restore them."""
     models = {}
     for name in ("tortoise", "hare"):
         slots = Path(folder) / name
@@ -71,7 +71,7 @@ def _explain_demo(url: str) -> None:
         f"  {chat} '{body.format('tortoise')}'\n"
         f"  {chat} '{body.format('hare')}'\n"
         f"  curl {url}/running\n\n"
-        "Ctrl-C stops it. Each transition of the lifecycle shows up here:\n",
+        "Press Ctrl-C to stop. Each transition of the lifecycle is printed here:\n",
         flush=True,
     )
 

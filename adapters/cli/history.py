@@ -1,4 +1,4 @@
-"""`swapchart history MODEL`: transitions of a model from the journal of a proxy."""
+"""`swapchart history MODEL`: transitions of a model, from the journal of a proxy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .output import _fail
 
 
 def history(options: argparse.Namespace) -> int:
-    """Print the last transitions of a model of a running proxy, the oldest first."""
+    """Print the last transitions of a model of a running proxy, oldest first."""
     from .api_client import AskError, ask
 
     path = f"/api/models/{quote(options.model, safe='')}/history"

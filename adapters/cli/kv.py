@@ -1,4 +1,4 @@
-"""``swapchart kv``: what is kept of conversations, whether it is sound, and away with it."""
+"""``swapchart kv``: list, verify and purge saved KV caches."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from ..store.state_directory import default_directory
 
 
 class StoredModel(NamedTuple):
-    """The saved slots of one model in one place.
+    """Saved slots of one model in one folder.
 
     Attributes:
-        name: Of the model.
-        place: Where they lie.
-        store: What reads them.
-        is_used: The model is configured, and keeps its conversations there.
+        name: Name of the model.
+        place: Folder of the slots.
+        store: Reads them.
+        is_used: The model is configured and saves its slots in this folder.
     """
 
     name: str
@@ -39,7 +39,7 @@ class StoredModel(NamedTuple):
 
 
 def run(options: argparse.Namespace) -> int:
-    """Do what was asked for; returns the exit code."""
+    """Run the subcommand and return its exit code."""
     if not options.config and not options.config_dir:
         return _fail("expected --config FILE or --config-dir DIR, got neither")
     try:
@@ -85,7 +85,7 @@ def _stores(options: argparse.Namespace) -> list[StoredModel]:
 
 
 def _left(folders: Iterable[Path], known: Iterable[StoredModel]) -> Iterator[StoredModel]:
-    """Find what models have left that were removed, or have another folder now."""
+    """Yield the slots of models that were removed, or that now use another folder."""
     seen = {store.path.resolve() for _, _, store, _ in known}
     for folder in folders:
         for path in sorted(folder.glob("swapchart-*.json")):
@@ -112,7 +112,7 @@ def _list(found: list[StoredModel], *, is_json: bool) -> int:
     if is_json:
         print(json.dumps(rows, indent=2))
     elif not rows:
-        print("nothing is kept")
+        print("no saved caches")
     for row in () if is_json else rows:
         when = datetime.fromtimestamp(row["saved_at"], UTC).astimezone()
         print(
@@ -128,7 +128,7 @@ def _verify(found: list[StoredModel]) -> int:
         for entry in by_value(store.manifest.entries):
             flaw = store.verify(entry)
             if flaw and _is_superseded(store, entry):
-                continue  # a proxy at work has replaced it meanwhile
+                continue  # a running proxy has replaced it meanwhile
             bad += bool(flaw)
             print(f"{name}: {entry.file}: {flaw or 'ok'}")
     return 1 if bad else 0

@@ -1,4 +1,4 @@
-"""The command line. Commands are imported when they run: `--help` and `serve` start fast."""
+"""Command line parser. A command is imported when it runs, so that `--help` starts fast."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ... import __version__
 
-_EPILOG = "swapchart COMMAND --help says more about each."
+_EPILOG = "Run swapchart COMMAND --help for details."
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -28,11 +28,11 @@ def build_parser() -> argparse.ArgumentParser:
     _add_serve(commands.add_parser("serve", help="run the proxy"))
     _add_config(commands.add_parser("config", help="check a configuration, print its schema"))
     _add_chart(commands.add_parser("chart", help="export, draw and check the lifecycle"))
-    _add_history(commands.add_parser("history", help="show what happened to a model, and why"))
-    _add_kv(commands.add_parser("kv", help="show, verify or purge what is kept of conversations"))
+    _add_history(commands.add_parser("history", help="show the transitions of a model"))
+    _add_kv(commands.add_parser("kv", help="list, verify or purge saved KV caches"))
     _add_demo(commands.add_parser("demo", help="run the proxy with two demo models"))
     server = commands.add_parser(
-        "demo-server", help="run one small OpenAI-compatible server, for trying things out",
+        "demo-server", help="run a small OpenAI-compatible server without a model",
         add_help=False,
     )  # fmt: skip
     server.set_defaults(run="demo-server")
@@ -42,17 +42,17 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config", "-config", action="append", type=Path, default=[], metavar="FILE",
-        help="configuration file, as llama-swap's",
+        help="configuration file; llama-swap's format is accepted",
     )  # fmt: skip
     parser.add_argument("--config-dir", "-config-dir", type=Path, metavar="DIR")
     parser.add_argument(
         "--listen", "-listen", metavar="HOST:PORT",
-        help="default: 127.0.0.1:8080, with a certificate 127.0.0.1:8443",
+        help="default: 127.0.0.1:8080; with a certificate 127.0.0.1:8443",
     )  # fmt: skip
     for kind in ("cert", "key"):
         parser.add_argument(
             f"--tls-{kind}-file", f"-tls-{kind}-file", type=Path, metavar="FILE",
-            help="speak HTTPS; both or neither",
+            help="serve HTTPS; needs both options",
         )  # fmt: skip
     parser.add_argument(
         "--server",
@@ -62,19 +62,19 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--stock", action="store_true",
-        help="speak HTTP/1.1 by the server's own layer instead of the fast one",
+        help="use the server's own HTTP/1.1 layer instead of swapchart's faster one",
     )  # fmt: skip
     parser.add_argument(
         "--watch-config", "-watch-config", action="store_true",
-        help="read the configuration again when a file of it was changed",
+        help="reload the configuration when one of its files changes",
     )  # fmt: skip
     parser.add_argument(
         "--allow-unauthenticated", action="store_true",
-        help="listen beyond this machine though no apiKeys are configured",
+        help="listen on other interfaces although no apiKeys are configured",
     )  # fmt: skip
     parser.add_argument(
         "--state-dir", type=Path, metavar="DIR",
-        help="where the journal is kept; default: a folder per configuration in "
+        help="directory of the journal; default: one per configuration in "
         "$SWAPCHART_STATE_DIR or ~/.local/state/swapchart",
     )  # fmt: skip
     parser.set_defaults(run="serve")
@@ -83,7 +83,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
 def _add_history(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model")
     parser.add_argument("--url", default="http://127.0.0.1:8080", help="default: %(default)s")
-    parser.add_argument("--api-key", help="where the proxy asks for one")
+    parser.add_argument("--api-key", help="API key, if the proxy needs one")
     parser.add_argument("--limit", type=int, default=50, help="default: %(default)s")
     parser.add_argument("--json", action="store_true")
     parser.set_defaults(run="history")
@@ -92,9 +92,9 @@ def _add_history(parser: argparse.ArgumentParser) -> None:
 def _add_kv(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
     helps = {
-        "list": "show what is kept of each model",
-        "verify": "read every file and compare its checksum; exit 1 if one is bad",
-        "purge": "remove it, also what is left of models that are not kept any more",
+        "list": "list the saved caches of each model",
+        "verify": "read every file and compare its checksum; exit 1 if one is damaged",
+        "purge": "delete saved caches, including those of removed models",
     }
     for name, text in helps.items():
         command = commands.add_parser(name, help=text)
@@ -103,7 +103,7 @@ def _add_kv(parser: argparse.ArgumentParser) -> None:
             "--config", "-config", action="append", type=Path, default=[], metavar="FILE"
         )
         command.add_argument("--config-dir", "-config-dir", type=Path, metavar="DIR")
-        command.add_argument("--state-dir", type=Path, metavar="DIR", help="as of `serve`")
+        command.add_argument("--state-dir", type=Path, metavar="DIR", help="as for `serve`")
         if name == "list":
             command.add_argument("--json", action="store_true")
         command.set_defaults(run="kv")
@@ -111,44 +111,44 @@ def _add_kv(parser: argparse.ArgumentParser) -> None:
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
-    check = commands.add_parser("check", help="print every mistake; exit 1 if there is one")
+    check = commands.add_parser("check", help="print all problems; exit 1 if there is an error")
     check.add_argument("files", nargs="+", type=Path, metavar="FILE")
     check.set_defaults(run="config-check")
     schema = commands.add_parser("schema", help="print the JSON Schema, for editors")
     schema.set_defaults(run="config-schema")
-    plan = commands.add_parser("plan", help="say what another configuration would change")
+    plan = commands.add_parser("plan", help="show what a reload would change")
     plan.add_argument(
-        "files", nargs="*", type=Path, metavar="FILE", help="OLD and NEW, where no proxy is asked"
+        "files", nargs="*", type=Path, metavar="FILE", help="OLD and NEW, without --url"
     )
-    plan.add_argument("--url", help="ask this running proxy what its changed files would change")
+    plan.add_argument("--url", help="running proxy to ask for the effect of its changed files")
     plan.set_defaults(run="config-plan")
-    reload = commands.add_parser("reload", help="let a running proxy read its files again")
+    reload = commands.add_parser("reload", help="reload the configuration of a running proxy")
     reload.add_argument("--url", default="http://127.0.0.1:8080", help="default: %(default)s")
     reload.set_defaults(run="config-reload")
     for asking in (plan, reload):
-        asking.add_argument("--api-key", help="where the proxy asks for one")
+        asking.add_argument("--api-key", help="API key, if the proxy needs one")
         asking.add_argument("--json", action="store_true")
 
 
 def _add_chart(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
-    export = commands.add_parser("export", help="write the chart in one of many formats")
+    export = commands.add_parser("export", help="write the chart in one of several formats")
     export.add_argument("--format", required=True, choices=CHART_FORMATS)
     export.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="default: standard output"
     )
     export.add_argument(
-        "--live", metavar="URL", help="highlight where --model of this proxy is now"
+        "--live", metavar="URL", help="highlight the current state of --model in this proxy"
     )
     export.add_argument(
         "--config", type=Path, metavar="FILE", help="fill in timers and hooks of --model"
     )
-    export.add_argument("--model", help="goes with --live and --config")
-    export.add_argument("--api-key", help="where the proxy asks for one")
+    export.add_argument("--model", help="model for --live and --config")
+    export.add_argument("--api-key", help="API key, if the proxy needs one")
     _add_chart_choice(export)
     export.set_defaults(run="chart-export")
     check = commands.add_parser(
-        "check", help="prove by exhaustion that a chart keeps its promises; exit 1 if it does not"
+        "check", help="check by exhaustive search that a chart keeps its promises; exit 1 if not"
     )
     _add_chart_choice(check)
     check.set_defaults(run="chart-check")
@@ -160,7 +160,7 @@ def _add_chart(parser: argparse.ArgumentParser) -> None:
 def _add_chart_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--chart", metavar="FILE|MODULE:CLASS",
-        help="a chart of your own: a document, or a python-statemachine class; default: ours",
+        help="chart document or python-statemachine class; default: the shipped chart",
     )  # fmt: skip
     parser.add_argument("--overlay", type=Path, metavar="FILE", help="changes to the chart")
 
@@ -171,7 +171,7 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
         "--load-seconds",
         type=float,
         default=1.0,
-        help="how long a model loads; default %(default)s",
+        help="time that a model takes to load; default %(default)s",
     )
     parser.set_defaults(run="demo")
 
@@ -183,14 +183,14 @@ CHART_FORMATS = ("yaml", "native", "json", "scxml", "mermaid", "dot", "table", "
 def _open_standard_descriptors() -> None:
     """Open /dev/null in place of standard descriptors that are closed.
 
-    Otherwise sockets and pipes get the numbers 0 to 2: what is printed would be written to them, a
-    child process would close them, and libuv aborts the process.
+    Otherwise sockets and pipes get the numbers 0 to 2: printed text would be written to them, a
+    child process would close them, and libuv would abort the process.
     """
     for fd in range(3):
         try:
             os.fstat(fd)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, so this one
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
             os.set_inheritable(fd, True)
     sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115
     sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
@@ -198,7 +198,7 @@ def _open_standard_descriptors() -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code."""
+    """Run one command and return its exit code."""
     _open_standard_descriptors()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["demo-server"]:
@@ -217,7 +217,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 Command = Callable[[argparse.Namespace], int]
 
-#: Command -> the module and the function that run it; imported when it is asked for.
+#: Command -> module and function that run it; imported on demand.
 _COMMANDS: Mapping[str, tuple[str, str]] = {
     "kv": ("kv", "run"),
     "serve": ("serve", "serve"),

@@ -1,4 +1,4 @@
-"""What the commands do; each takes the parsed options and returns the exit code."""
+"""`swapchart serve`: options to a running proxy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .output import _fail, _log_to_stderr
 
 # ---- serve and demo
 def serve(options: argparse.Namespace) -> int:
-    """Run the proxy until a signal comes."""
+    """Run the proxy until a signal arrives and return the exit code."""
     with never_waiting():
         return _serve(options)
 
@@ -46,7 +46,7 @@ def _serve(options: argparse.Namespace) -> int:
         if must_have_keys and not config.api_keys:
             return _fail(
                 f"{address} can be reached from other machines and no apiKeys are "
-                "configured: add some, listen on 127.0.0.1, or say --allow-unauthenticated"
+                "configured; add one, listen on 127.0.0.1, or use --allow-unauthenticated"
             )
         sock = listen.bind(address)
     except listen.BindError as error:

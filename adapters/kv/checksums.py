@@ -1,7 +1,7 @@
-"""Checksums of files, computed beside everything else, each once.
+"""Checksums of slot files, each computed once, concurrently with other work.
 
-A gigabyte takes more than a second: while the next model loads nobody waits for it, and while this
-one loads, a check of what will be restored also brings the file into memory.
+A gigabyte takes more than a second. A saved file is read while the next model loads, and a file
+that will be restored is read while its server loads, which also brings it into the page cache.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ class _Job:
 
 
 class Checksums:
-    """The checksums of one model's files.
+    """Checksums of the files of one model.
 
     Args:
-        files: Where they are.
-        tasks: Where the work is done.
+        files: Files of the model.
+        tasks: Task group for the computations.
     """
 
     def __init__(self, files: SlotFiles, tasks: Fence) -> None:
@@ -32,7 +32,7 @@ class Checksums:
         self._jobs: dict[str, _Job] = {}
 
     def begin(self, name: str) -> None:
-        """Begin to compute that of file *name*, unless its content is known or being read."""
+        """Start to compute the checksum of *name*, unless it is known or being computed."""
         known = self._jobs.get(name)
         if known is None or (known.done.is_set() and known.mark != self._mark(name)):
             job = self._jobs[name] = _Job(self._mark(name))
@@ -43,7 +43,7 @@ class Checksums:
 
         Raises:
             OSError: It cannot be read.
-            KvStoreError: There is no room in memory for it.
+            KvStoreError: It does not fit into memory.
         """
         self.begin(name)
         job = self._jobs[name]
@@ -53,14 +53,14 @@ class Checksums:
         return job.result
 
     def forget(self, *names: str) -> None:
-        """Forget what is known of *names*: they are gone."""
+        """Drop the checksums of *names*, which were deleted."""
         for name in names:
             self._jobs.pop(name, None)
 
     async def _work(self, name: str, job: _Job) -> None:
         try:
             job.result = await threads.run(self._files.digest, name)
-            job.mark = self._mark(name)  # it may have been fetched from the disk just now
+            job.mark = self._mark(name)  # the file may just have been copied from the disk
         except (OSError, KvStoreError) as error:
             job.result = error
             self._jobs.pop(name, None)

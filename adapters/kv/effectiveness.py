@@ -1,8 +1,8 @@
-"""Whether restores pay: what was measured, what answers prove, and the verdict. Pure.
+"""Effectiveness of restores: measurements, evidence from responses, and the verdict. Pure.
 
-A restore that answers 200 proves nothing. What proves it is an answer whose ``cache_n`` is about
-what was restored; what disproves it is a conversation that went on in the restored slot, token by
-token, while no answer reused anything.
+A restore that returns 200 proves nothing. The proof is a response whose ``cache_n`` is about the
+number of restored tokens. The disproof is a conversation that continued in the restored slot,
+token by token, while no response reused anything.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from typing import Any, Literal, TypeAlias
 
 Verdict: TypeAlias = Literal["unknown", "works", "partial", "no-op"]
 
-_FAILURES = 2  # disproofs without a single hit before nothing is saved any more
-_FEWEST_TOKENS = 32  # fewer say nothing about how fast prompts are read
-_LARGEST = 1e15  # of anything measured: milliseconds, bytes, counts
-_LONGEST = 32  # digits of a number, its exponent included
+_FAILURES = 2  # disproofs without a single hit after which nothing is saved any more
+_FEWEST_TOKENS = 32  # fewer tokens do not show how fast prompts are read
+_LARGEST = 1e15  # limit of each measurement: milliseconds, bytes, counts
+_LONGEST = 32  # digits of a number, including its exponent
 _NEW = 0.3  # weight of a new measurement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheUsage:
-    """What one answer tells of the cache.
+    """Cache usage that one response reports.
 
     Attributes:
         cached: Prompt tokens that were reused.
         read: Prompt tokens that were evaluated.
-        written: Tokens that were generated; 0 when it does not tell.
-        read_ms: How long that took; None when it does not tell.
+        written: Generated tokens; 0 if not reported.
+        read_ms: Time to evaluate them; None if not reported.
     """
 
     cached: int
@@ -39,7 +39,7 @@ class CacheUsage:
 
 
 def _last(name: bytes, data: bytes) -> float | None:
-    # A quotation mark within an answer's text is escaped, so no text can look like these.
+    # A quotation mark within generated text is escaped, so no text can look like these.
     found = re.findall(rb'(?<!\\)"' + name + rb'"\s*:\s*([\d.eE+-]+)', data)
     try:
         value = float(found[-1]) if found and len(found[-1]) <= _LONGEST else -1.0
@@ -49,10 +49,10 @@ def _last(name: bytes, data: bytes) -> float | None:
 
 
 def seen_in(ends: bytes) -> CacheUsage | None:
-    """Read what an answer tells of the cache: llama.cpp's ``timings``, else ``usage``; or None.
+    """Return the cache usage from llama.cpp's ``timings``, else from ``usage``; None without both.
 
     Args:
-        ends: Its first and its last bytes, a few hundred at least; JSON or events.
+        ends: First and last bytes of a response, a few hundred at least; JSON or events.
     """
     cached, read = _last(b"cache_n", ends), _last(b"prompt_n", ends)
     if cached is not None and read is not None:
@@ -67,7 +67,7 @@ def seen_in(ends: bytes) -> CacheUsage | None:
         total = _last(b"input_tokens", ends)
     if cached is None and total is not None:
         cached = _last(b"cache_read_input_tokens", ends)
-        total += cached or 0  # Anthropic's leave the cached ones out
+        total += cached or 0  # Anthropic's count leaves the cached ones out
     if cached is None or total is None:
         return None
     return CacheUsage(cached=int(cached), read=max(int(total - cached), 0), written=int(written))
@@ -75,18 +75,18 @@ def seen_in(ends: bytes) -> CacheUsage | None:
 
 @dataclass(slots=True, kw_only=True)
 class Effectiveness:
-    """What was measured of one model under one fingerprint.
+    """Measurements of one model under one fingerprint.
 
     Attributes:
-        read_ms_per_token: Of prompts; None before the first answer that tells.
-        bytes_per_token: Of files; None before the first save.
-        save_ms: Of the quickest save, our checksum included; None before the first.
-        save_ms_per_mb: What larger ones took beyond it.
-        restore_ms: Of the quickest restore, our check included; None before the first.
-        restore_ms_per_mb: What larger ones took beyond it.
-        hits: Restored conversations that were reused, at least half of them.
-        parts: Those of which less was, but a tenth at least.
-        failures: Those that went on without being reused.
+        read_ms_per_token: Time to evaluate a prompt token; None before the first measurement.
+        bytes_per_token: Size of a saved token; None before the first save.
+        save_ms: Time of the fastest save, including our checksum; None before the first.
+        save_ms_per_mb: Additional time of larger saves.
+        restore_ms: Time of the fastest restore, including our check; None before the first.
+        restore_ms_per_mb: Additional time of larger restores.
+        hits: Restored conversations of which at least half was reused.
+        parts: Restored conversations of which at least a tenth was reused, but less than half.
+        failures: Restored conversations that continued without being reused.
     """
 
     read_ms_per_token: float | None = None
@@ -101,7 +101,7 @@ class Effectiveness:
 
     @staticmethod
     def load(value: Mapping[str, Any]) -> Effectiveness:
-        """Make it from what a manifest holds; what is no sensible number is left out."""
+        """Return the measurements in a manifest; values out of range are left out."""
         record = Effectiveness()
         for name in Effectiveness.__slots__:
             found = value.get(name)
@@ -113,7 +113,7 @@ class Effectiveness:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether restores pay; ``unknown`` before there is evidence."""
+        """Whether restores pay; ``unknown`` without evidence."""
         if self.hits and self.hits >= self.failures:
             return "works"
         if self.hits or self.parts:
@@ -121,37 +121,37 @@ class Effectiveness:
         return "no-op" if self.failures >= _FAILURES else "unknown"
 
     def note_answer(self, seen: CacheUsage) -> None:
-        """Learn how fast prompts are read."""
+        """Record how fast prompts are read."""
         if seen.read_ms is not None and seen.read >= _FEWEST_TOKENS:
             self.read_ms_per_token = _mix(self.read_ms_per_token, seen.read_ms / seen.read)
 
     def note_save(self, tokens: int, size: int, ms: float) -> None:
-        """Learn what a save costs."""
+        """Record the cost of a save."""
         self.bytes_per_token = _mix(self.bytes_per_token, size / tokens)
         self.save_ms = ms if self.save_ms is None else min(self.save_ms, ms)
         self.save_ms_per_mb = _mix(self.save_ms_per_mb, _slope(ms - self.save_ms, size))
 
     def note_restore(self, size: int, ms: float) -> None:
-        """Learn what a restore costs."""
+        """Record the cost of a restore."""
         self.restore_ms = ms if self.restore_ms is None else min(self.restore_ms, ms)
         self.restore_ms_per_mb = _mix(self.restore_ms_per_mb, _slope(ms - self.restore_ms, size))
 
     def expected_bytes(self, tokens: int) -> int:
-        """Return how large a file of *tokens* will be; 0 when nobody knows."""
+        """Return the expected size of a file with *tokens*; bytes, 0 if unknown."""
         return int((self.bytes_per_token or 0) * tokens)
 
     def cost_ms(self, tokens: int) -> float:
-        """Return what saving and restoring *tokens* will take, as far as it is known."""
+        """Return the expected time to save and restore *tokens*; milliseconds."""
         megabytes = self.expected_bytes(tokens) / 1e6
         fixed = (self.save_ms or 0.0) + (self.restore_ms or 0.0)
         return fixed + megabytes * ((self.save_ms_per_mb or 0.0) + (self.restore_ms_per_mb or 0.0))
 
     def gain_ms(self, tokens: int) -> float | None:
-        """Return how long reading *tokens* again would take; None when nobody knows."""
+        """Return the expected time to evaluate *tokens* again; milliseconds, None if unknown."""
         return None if self.read_ms_per_token is None else self.read_ms_per_token * tokens
 
     def pays(self, tokens: int) -> bool:
-        """Tell whether a save of *tokens* should be made; yes while too little is known."""
+        """Return True if *tokens* should be saved, or if too little is known to decide."""
         gain = self.gain_ms(tokens)
         return gain is None or self.cost_ms(tokens) < gain
 

@@ -1,4 +1,4 @@
-"""One saved slot as the manifest remembers it, and which of them are worth keeping. Pure."""
+"""Entries of the manifest, one for each saved slot, and the choice of which to keep. Pure."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ class Entry:
     """One saved slot.
 
     Attributes:
-        file: Its name within the folder; made by us.
+        file: File name within the folder, made by us.
         fingerprint: Key of the fingerprint under which it was saved.
-        tokens: How many; > 0.
-        size: Of the file; bytes.
-        sha256: Of the file; hexadecimal.
-        saved_at: Wall clock, seconds since 1970.
-        save_ms: How long it took to save, our part included.
-        restore_ms: The same for its last restore; None before the first.
-        misses: In how many runs it was not continued since it was saved.
-        is_suspect: A restore of it began and has not ended: it may have crashed the server.
+        tokens: Number of tokens; > 0.
+        size: Size of the file; bytes.
+        sha256: Checksum of the file; hexadecimal.
+        saved_at: Wall clock; seconds since 1970.
+        save_ms: Duration of the save, including our part.
+        restore_ms: Duration of its last restore; None before the first.
+        misses: Number of runs since the save in which it was not continued.
+        is_suspect: A restore of it began and did not end; it may have crashed the server.
     """
 
     file: str
@@ -42,22 +42,22 @@ class Entry:
 
     @property
     def value(self) -> float:
-        """What it is worth: its tokens, halved for each run that did not continue it."""
+        """Number of tokens, halved for each run that did not continue it."""
         return self.tokens / 2.0 ** min(self.misses, 60)
 
 
 def by_value(entries: Iterable[Entry]) -> list[Entry]:
-    """Return *entries*, the most valuable first; among equals the newest."""
+    """Return *entries*, most valuable first; among equals the newest first."""
     return sorted(entries, key=lambda entry: (-entry.value, -entry.saved_at))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """What becomes of the entries of one fingerprint after a run.
+    """Outcome of a run for the entries of one fingerprint.
 
     Attributes:
-        kept: The most valuable first.
-        dropped: Superseded, contained in another, or worth least.
+        kept: Entries to keep, most valuable first.
+        dropped: Entries that are superseded, contained in another, or least valuable.
     """
 
     kept: tuple[Entry, ...]
@@ -69,18 +69,18 @@ def choose(
     new: Sequence[tuple[Entry, array[int] | None]],
     limit: int,
 ) -> Choice:
-    """Choose what to keep, so that no small prompt overwrites a valuable conversation.
+    """Choose the entries to keep, so that no small prompt overwrites a valuable conversation.
 
-    A new entry takes the place of the old one that it shares most with, if that is at least half
-    of the old one: the conversation moved on. It also takes the place of every old one that it
-    holds as good as whole. A new entry that is nothing but the beginning of an old one is dropped.
-    What is left competes by value, and an old one that nothing continued is worth half of what it
-    was. Where tokens are unknown, entries count as different conversations.
+    A new entry replaces the old one that it shares most with, if that is at least half of the old
+    one: the conversation continued. It also replaces every old one that it contains almost
+    completely. A new entry that is only the beginning of an old one is dropped. The rest competes
+    by value, and an old entry that no conversation continued has half its former value. Entries
+    with unknown tokens count as different conversations.
 
     Args:
-        old: Entries of before the run, and their tokens.
-        new: Entries saved at its end, and their tokens.
-        limit: How many may be kept; >= 1.
+        old: Entries from before the run, with their tokens.
+        new: Entries saved at its end, with their tokens.
+        limit: Maximum number of entries; >= 1.
     """
     gone: set[str] = set()
     fresh: list[Entry] = []

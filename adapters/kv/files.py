@@ -1,7 +1,7 @@
-"""The files of one model's saved slots: made before the server writes them, checked, removed.
+"""Files of one model's saved slots: created before the server writes them, checked, removed.
 
-They lie where the server saves, its ``--slot-save-path``. If that is in memory, copies lie on a
-disk. Names are made by us, and files that others put there are never touched.
+They are in the folder in which the server saves, its ``--slot-save-path``. If that folder is in
+memory, copies are on a disk. We choose the names, and files with other names are never touched.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from ..system.private_files import UnsafeFileError, make_folder, open_file, tigh
 
 log = logging.getLogger(__name__)
 
-_SPARE_BYTES = 64 << 20  # a save must not take the last of a disk
-_SPARE_SHARE = 20  # nor the last 1/20 of a small one
+_SPARE_BYTES = 64 << 20  # free space that a save leaves on a disk
+_SPARE_SHARE = 20  # and on a small disk 1/20 of it
 _FOLDER_NAME = re.compile(r"swapchart-[0-9a-f]{12}")
 
 
 class KvStoreError(Exception):
-    """The store cannot be used; the text says what to do about it."""
+    """The store cannot be used; the text says how to fix it."""
 
 
 class FolderLock:
-    """One folder for one process; the models of a process share it.
+    """Lock of a folder: one process owns it, for all of its models.
 
     Raises:
-        KvStoreError: Another process has it, or it cannot be made or written.
+        KvStoreError: Another process owns it, or it cannot be made or written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -53,19 +53,19 @@ class FolderLock:
         except OSError as error:
             os.close(self._file)
             raise KvStoreError(
-                f"another swapchart works in {folder}: give each proxy a folder of its own"
+                f"another swapchart uses {folder}; configure another folder for this proxy"
             ) from error
 
     def close(self) -> None:
-        """Let others have it."""
+        """Release the folder."""
         os.close(self._file)
 
 
 def _check_folder(folder: Path) -> None:
-    """Tighten a folder that we name; refuse one of a user's own in which anybody can write.
+    """Restrict a folder that we named; reject a folder of the user that is world-writable.
 
     Raises:
-        UnsafeFileError: Everybody could put other files in the place of ours.
+        UnsafeFileError: Other users could replace our files.
     """
     if _is_named_by_us(folder):
         make_folder(folder, _is_file_of_ours)
@@ -73,13 +73,12 @@ def _check_folder(folder: Path) -> None:
     mode = folder.stat().st_mode
     if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
         raise UnsafeFileError(
-            f"everybody can write in {folder}, and put other conversations there: "
-            f"say chmod o-w {folder}"
+            f"every user can write to {folder} and replace the saved caches; run chmod o-w {folder}"
         )
 
 
 def _is_named_by_us(folder: Path) -> bool:
-    """Return True if the folder has a name that `prefix_of` makes; a user's may only begin so."""
+    """Return True if `prefix_of` made the folder's name; a user's may only begin like that."""
     return _FOLDER_NAME.fullmatch(folder.name) is not None
 
 
@@ -88,48 +87,48 @@ def _is_file_of_ours(name: str) -> bool:
 
 
 def prefix_of(model: str) -> str:
-    """Return how the names of *model*'s files begin: nothing of its name is in a path."""
+    """Return the prefix of *model*'s file names, a hash: the model's name is in no path."""
     return f"swapchart-{hashlib.sha256(model.encode()).hexdigest()[:12]}"
 
 
 def is_name_of_ours(text: str) -> bool:
-    """Tell whether *text* is a file name that we make, and no path."""
+    """Return True if *text* is a file name that we make, and not a path."""
     head, dash, tail = text.partition("-")
     return head == "swapchart" and bool(dash) and tail.endswith(".kv") and "/" not in tail
 
 
 class SlotFiles:
-    """The files of one model.
+    """Files of one model.
 
     Args:
-        folder: Where the server saves, as we see it; locked by us.
-        prefix: Of their names.
-        disk: Where copies lie; None: *folder* is on a disk itself.
+        folder: Folder in which the server saves, under its name on this host; locked by us.
+        prefix: Prefix of the file names.
+        disk: Folder of the copies; None means that *folder* is on a disk itself.
     """
 
     def __init__(self, folder: Path, prefix: str, disk: Path | None = None) -> None:
         self.folder, self._prefix, self.disk = folder, prefix, disk
 
     def path(self, name: str) -> Path:
-        """Return where the server reads and writes file *name*."""
+        """Return the path at which the server reads and writes file *name*."""
         return self.folder / name
 
     def size(self, name: str) -> int:
-        """Return the size of file *name* there; bytes, -1 when there is no plain file."""
+        """Return the size of file *name*; bytes, -1 if it is not a regular file."""
         return _size(self.folder / name)
 
     def reserve(self, expected_bytes: int = 0) -> str:
-        """Make an empty file, for our user only, that the server may write; returns its name.
+        """Create an empty file for the server to write, readable by our user only; return its name.
 
-        The server truncates what is there and keeps its mode, so its own umask does not count.
+        The server truncates the file and keeps its mode, so its own umask does not matter.
 
         Raises:
             KvStoreError: The disk is full or read-only.
         """
         name = f"{self._prefix}-{secrets.token_hex(8)}.kv"
         for folder in self._folders():
-            if _is_named_by_us(folder):  # it may have been deleted with the state folder
-                with contextlib.suppress(OSError):  # said below
+            if _is_named_by_us(folder):  # it may have been deleted together with the state folder
+                with contextlib.suppress(OSError):  # reported below
                     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             _check_room(folder, expected_bytes)
         try:
@@ -139,20 +138,20 @@ class SlotFiles:
         return name
 
     def digest(self, name: str) -> str:
-        """Return the SHA-256 of file *name*, in hexadecimal; fetches it from the disk if need be.
+        """Return the SHA-256 of file *name*, in hexadecimal; copies it from the disk if needed.
 
         Raises:
-            OSError: It cannot be read, or is no plain file.
+            OSError: It cannot be read, or is not a regular file.
             KvStoreError: It does not fit into memory.
         """
         self._fetch(name)
         return _digest(self.folder / name)
 
     def kept(self, name: str) -> tuple[int, str]:
-        """Return size and SHA-256 of file *name* where it lies, if only on the disk; reads only.
+        """Return size and SHA-256 of file *name*, also if it is only on the disk; never copies.
 
         Raises:
-            OSError: It cannot be read, or is no plain file.
+            OSError: It cannot be read, or is not a regular file.
         """
         is_here = self.disk is None or self.size(name) >= 0
         path = (self.folder if is_here else self.disk or self.folder) / name
@@ -164,7 +163,7 @@ class SlotFiles:
             _copy(self.disk / name, self.folder / name)
 
     def persist(self, name: str) -> None:
-        """Copy file *name* to the disk, if it is not there already.
+        """Copy file *name* to the disk, unless the copy exists.
 
         Raises:
             KvStoreError: The disk is full or read-only.
@@ -177,7 +176,7 @@ class SlotFiles:
             raise KvStoreError(f"{self.disk} cannot be written: {error.strerror}") from error
 
     def remove(self, *names: str) -> None:
-        """Remove files *names*, wherever they lie; what cannot be removed is logged."""
+        """Remove files *names* and their copies; failures are logged."""
         for name in names:
             for folder in self._folders():
                 try:
@@ -186,7 +185,7 @@ class SlotFiles:
                     log.warning("%s cannot be removed: %s", folder / name, error.strerror)
 
     def sweep(self, known: Iterable[str]) -> set[str]:
-        """Remove files of this model that are not *known*; returns which of these are missing."""
+        """Remove files of this model that are not *known*; return the missing *known* ones."""
         known, found = set(known), set[str]()
         for folder in self._folders():
             with contextlib.suppress(OSError):
@@ -194,7 +193,7 @@ class SlotFiles:
         self.remove(*(found - known))
         for name in found & known:
             for folder in self._folders():
-                with contextlib.suppress(OSError):  # what is no plain file counts as missing later
+                with contextlib.suppress(OSError):  # anything else counts as missing later
                     tighten_file(folder / name)
         return known - found
 
@@ -214,7 +213,7 @@ def _digest(path: Path) -> str:
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     with os.fdopen(os.open(path, flags), "rb", buffering=0) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(f"{path.name} is no plain file")
+            raise OSError(f"{path.name} is not a regular file")
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -231,12 +230,12 @@ def _check_room(folder: Path, wanted: int) -> None:
     spare = min(_SPARE_BYTES, about.f_blocks * about.f_frsize // _SPARE_SHARE)
     if free < wanted + spare:
         raise KvStoreError(
-            f"{folder} has {free >> 20} MiB left, and {(wanted + spare) >> 20} MiB are wanted"
+            f"{folder} has {free >> 20} MiB left, and {(wanted + spare) >> 20} MiB are needed"
         )
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy *source*, with a temporary name until it is whole and on the disk."""
+    """Copy *source* under a temporary name, and rename the copy once it is on the disk."""
     temporary = target.with_suffix(".part")
     temporary.unlink(missing_ok=True)
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC

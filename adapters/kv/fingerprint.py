@@ -1,8 +1,8 @@
-"""What must be equal for a saved slot to be offered to a server. Pure, on facts that are given.
+"""Fingerprint: the facts that must be equal before a saved slot is offered to a server. Pure.
 
-The server checks shapes only: a slot of other weights of the same shape is taken without a word,
-and then every answer is wrong. So the files count by what they hold, and whatever is not known to
-be harmless counts too.
+The server checks shapes only. It accepts a slot of other weights of the same shape without an
+error, and then every response is wrong. So files count by their contents, and every option counts
+unless it is known to be harmless.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _BETWEEN_OPTIONS = re.compile(r" (?=-|LLAMA_ARG_)")
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """The facts that a saved slot depends on.
+    """Facts that a saved slot depends on.
 
     Attributes:
         facts: Name -> text, sorted by name.
@@ -31,14 +31,14 @@ class Fingerprint:
 
     @property
     def key(self) -> str:
-        """Short text that differs when any fact does; 24 hexadecimal digits."""
+        """Hash of the facts; 24 hexadecimal digits."""
         text = json.dumps(self.facts, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:24]
 
     def differences(self, other: Mapping[str, str]) -> list[str]:
-        """Say in words what *other* has and this has not, and the other way round.
+        """Return the differences between *other* and these facts, in words.
 
-        Of options, only those that differ.
+        Of options, only those that differ are named.
         """
         names = sorted(self.facts.keys() | other.keys())
         return [
@@ -65,15 +65,15 @@ def fingerprint(
     files: Mapping[str, str],
     adapters: str = "",
 ) -> Fingerprint:
-    """Put the facts together.
+    """Build the fingerprint.
 
     Args:
-        line: How it was started.
-        environment: Of the process; only what llama-server reads as options counts.
-        props: Answer of ``/props``.
+        line: Command line of the server.
+        environment: Environment of its process; only variables that llama-server reads count.
+        props: Response of ``/props``.
         binary: Identity of the program's file.
-        files: What a file is for -> its identity; see ``gguf.file_identity``.
-        adapters: Answer of ``/lora-adapters``, which may change while it runs.
+        files: Purpose of a file -> its identity; see ``gguf.file_identity``.
+        adapters: Response of ``/lora-adapters``, which may change while the server runs.
     """
     settings = props.get("default_generation_settings") or {}
     facts = {

@@ -1,8 +1,8 @@
-"""Keeps the conversations of all models that ask for it; what a composition root uses.
+"""KV manager: saves and restores the caches of all models that ask for it.
 
-It gives each such model two hooks of its own: a restore, first of those that run once the server
-is healthy, so that no request comes before it; and a save, last of those that run before a stop.
-Both have their own time, apart from the grace period, and their failure never fails a start.
+It adds two hooks to each such model: a restore, which runs first once the server is healthy, so
+that no request comes before it; and a save, which runs last before a stop. Both have a limit of
+their own, apart from the grace period, and their failure never fails a start.
 """
 
 from __future__ import annotations
@@ -40,43 +40,43 @@ _FIRST_PIECES = 4
 _WAITING_ANSWERS = 64
 _NOTHING = "nothing is kept"
 _SLOTS = "LLAMA_ARG_N_PARALLEL"
-_LAST_WORK_S = 10.0  # when the proxy ends: so long for checksums of the last saves
+_LAST_WORK_S = 10.0  # limit for checksums of the last saves during a shutdown
 
-#: Where a process that ends was asked to.
+#: States in which the end of a process was requested.
 _ENDING = frozenset({"aborting", "draining", "before_stop", "terminating", "killing", "reaped"})
 
 
 class Answered(Protocol):
-    """A finished exchange with a model; the proxy's ``Exchange``."""
+    """A finished request to a model; the proxy's ``RequestRecord``."""
 
     @property
     def model(self) -> str:
-        """Name of the model."""
+        """Id of the model."""
         ...
 
     @property
     def status(self) -> int:
-        """Of the answer."""
+        """Status of the response."""
         ...
 
     @property
     def body_chunks(self) -> Iterable[bytes]:
-        """Of the answer's body: all, or the last ones."""
+        """Chunks of the response body: all, or the last ones."""
         ...
 
     @property
     def first_chunk(self) -> bytes:
-        """The first of them, when ``body_chunks`` are not all."""
+        """First chunk of the body, if ``body_chunks`` are not all."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the slots of one model are saved, as we see it.
+    """Folders in which the slots of one model are saved, under their names on this host.
 
     Attributes:
-        folder: Where its server writes.
-        disk: Where copies lie, if that is in memory; else None.
+        folder: Folder in which the server writes.
+        disk: Folder of the copies if *folder* is in memory; else None.
     """
 
     folder: Path
@@ -84,17 +84,17 @@ class Place:
 
     @property
     def folders(self) -> tuple[Path, ...]:
-        """All of them, by their real names."""
+        """All folders, as real paths."""
         both = (self.folder,) if self.disk is None else (self.folder, self.disk)
         return tuple(folder.resolve() for folder in both)
 
 
 @dataclass(frozen=True, slots=True)
 class _Action:
-    """A hook of ours; equal for equal wishes, so that a reload sees no change where there is none.
+    """A hook of ours. Equal settings make equal hooks, so that a reload sees no change.
 
-    It belongs to the process that was started with it: a later declaration does not change what
-    a save of that process means.
+    It belongs to the process that was started with it: a later configuration does not change what
+    a save of that process does.
     """
 
     verb: Literal["prepare", "restore", "save"]
@@ -112,7 +112,7 @@ class _Action:
                 await model.prepare(self.terms)
             elif self.verb == "restore":
                 await model.restore(context.endpoint, self.terms)
-            elif context.after_healthy != "interrupted":  # else it has served nothing
+            elif context.after_healthy != "interrupted":  # else it has served no request
                 await model.save(context.endpoint, self.terms)
 
     def __str__(self) -> str:
@@ -120,14 +120,15 @@ class _Action:
 
 
 class KvManager:
-    """The continuity of all models.
+    """KV caches of all models.
 
     Args:
-        directory: Where folders for slots are made for models that name none; None: they cannot.
-        say: (model, line) -> takes a line for that model's log.
+        directory: Parent of the slot folders of models that name none; None means that such models
+            cannot be saved.
+        say: (model, line) -> None; appends a line to that model's log.
 
     Attributes:
-        drop_env: Variables of ours that no model's server inherits.
+        drop_env: Environment variables of the proxy that no model's server inherits.
     """
 
     def __init__(
@@ -149,9 +150,9 @@ class KvManager:
 
     # ---- before a start
     def add_hooks(self, spec: ServiceSpec, settings: KvSettings) -> ServiceSpec:
-        """Return *spec* with hooks of ours, and with a folder for slots in its command if it may.
+        """Return *spec* with the KV hooks and, if allowed, with a slot folder in its command.
 
-        What keeps it from working is logged, with what to do, and *spec* stays as it is.
+        If something prevents it, the reason and the remedy are logged, and *spec* stays unchanged.
         """
         command, place = spec.command, self.place(spec, settings)
         hindrance = self.hindrance(spec, settings) or _cannot_make(place)
@@ -173,7 +174,7 @@ class KvManager:
         return replace(spec, command=command, hooks=_with_hooks(spec, action))
 
     def hindrance(self, spec: ServiceSpec, settings: KvSettings) -> str:
-        """Say why nothing of *spec* can be kept, and what to add to its command; else nothing."""
+        """Return why nothing of *spec* can be kept, with the remedy; empty if it can."""
         line, place = LaunchLine.parse(spec.command.argv), self.place(spec, settings)
         is_added = place is not None and adds_folder(spec, settings)
         if is_added or line.value("--slot-save-path") is not None:
@@ -185,7 +186,7 @@ class KvManager:
         return f"{text}, or `manageArgs: true` to its kv" if line.is_llama_server else text
 
     def place(self, spec: ServiceSpec, settings: KvSettings) -> Place | None:
-        """Return where the slots of *spec* are saved, or None if nowhere: no folder was named."""
+        """Return the folders for the slots of *spec*; None if no folder is configured."""
         line = LaunchLine.parse(spec.command.argv)
         given, own = line.value("--slot-save-path"), prefix_of(spec.name)
         base = settings.directory or self._directory
@@ -200,10 +201,10 @@ class KvManager:
     # ---- while it runs
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Hold the folders for as long as the block lasts, and learn from answers meanwhile."""
+        """Hold the folders for the duration of the block, and evaluate responses meanwhile."""
         shelter = (
             ShieldedTasks()
-        )  # the last saves are made while everything else is being cancelled
+        )  # the last saves are written while everything else is being cancelled
         self._tasks = await shelter.open()
         try:
             for name, (place, settings) in self._wanted.items():
@@ -226,9 +227,9 @@ class KvManager:
             self._models.clear()
 
     def open(self, name: str, place: Place) -> ModelCache | None:
-        """Return the continuity of model *name* in *place*; None, said once, if it is not ours.
+        """Return the cache of model *name* in *place*; None, logged once, if it cannot be used.
 
-        What another proxy holds is tried again at the next call.
+        A folder that another proxy holds is tried again at the next call.
         """
         key = name, place
         if key not in self._models:
@@ -258,7 +259,7 @@ class KvManager:
 
     @contextmanager
     def lent(self, name: str, place: Place) -> Iterator[ModelCache | None]:
-        """Lend what `open` returns; None too if it was switched off meanwhile."""
+        """Yield what `open` returns; None also if the model was switched off meanwhile."""
         key = name, place
         model = None if name in self._off else self.open(name, place)
         self._users[key] += 1
@@ -269,13 +270,13 @@ class KvManager:
             self._begin_release()
 
     def follow(self, wishes: Mapping[str, KvSettings | None]) -> None:
-        """Take what is wanted of all models from now on.
+        """Apply the settings of all models from now on.
 
-        A model that is not among them was removed: what its process does at its end is still
-        done. One that was switched off is left alone at once. The folders of both are free then.
+        For a model that was removed, the hooks of its running process still run. One that was
+        switched off is left alone at once. Both free their folders.
 
         Args:
-            wishes: Name -> how its conversations are kept; None: they are not.
+            wishes: Model -> its settings; None means off.
         """
         self._off = frozenset(name for name, settings in wishes.items() if settings is None)
         for known in (self._wanted, self._hindrances, self._denials, self._latest):
@@ -292,7 +293,7 @@ class KvManager:
         return not self._users[key] and (wanted is None or wanted[0] != key[1])
 
     async def _release(self) -> None:
-        """Let others have the folders that nobody here needs any more."""
+        """Release the folders that no model needs any more."""
         for key, model in list(self._models.items()):
             if self._is_idle(key):
                 await model.settled()
@@ -308,14 +309,14 @@ class KvManager:
             self._locks.pop(folder).close()
 
     def watch(self, record: Transition) -> None:
-        """Take a transition of a model: a crash after a restore is not tried again."""
+        """Handle a transition of a model: after a crash, the restored slots are not used again."""
         if record.event == "proc_exited" and record.source not in _ENDING:
             model = self._latest.get(record.service)
             if model is not None and record.exit is not None:
                 model.died(record.exit.signal)
 
     def note(self, exchange: Answered) -> None:
-        """Take a finished exchange; costs next to nothing, and less once enough is known."""
+        """Queue a finished request for evaluation; cheap, and cheaper once enough is known."""
         model = self._latest.get(exchange.model)
         if model is not None and model.note_end(exchange.status == 200):
             self._answers.append((model, _ends(exchange)))
@@ -323,8 +324,8 @@ class KvManager:
 
     async def _learn(self) -> None:
         while True:
-            while self._answers:  # first: after a failure some may be left
-                model, ends = self._answers.popleft()  # what fails is not tried again
+            while self._answers:  # before waiting: a failure may have left some
+                model, ends = self._answers.popleft()  # removed first, so that it is tried once
                 seen = seen_in(ends)
                 if seen is not None:
                     model.note(seen)
@@ -333,13 +334,14 @@ class KvManager:
 
     @property
     def has_unread_answers(self) -> bool:
-        """Tell whether something is still to be learnt from answers that were noted."""
+        """True if responses are queued for evaluation."""
         return bool(self._answers)
 
     def facts(self, model: str) -> dict[str, Any] | None:
-        """Return what can be shown of *model*; None when nothing of it is to be kept.
+        """Return the public facts of *model*; None if its `kv` is off.
 
-        ``problem`` says why nothing is kept all the same, and what to do; None: it is.
+        ``problem`` says why nothing is kept in spite of the configuration, with the remedy; None
+        means that there is no problem.
         """
         if hindrance := self._hindrances.get(model) or self._denials.get(model):
             return {"problem": hindrance}
@@ -348,18 +350,18 @@ class KvManager:
 
 
 def adds_folder(spec: ServiceSpec, settings: KvSettings) -> bool:
-    """Tell whether --slot-save-path is missing in the command of *spec*, and may be added."""
+    """Return True if --slot-save-path is missing in the command of *spec* and may be added."""
     line = LaunchLine.parse(spec.command.argv)
     is_missing = line.value("--slot-save-path") is None
     return is_missing and line.is_llama_server and settings.manages_args
 
 
 def shortcoming(spec: ServiceSpec) -> str:
-    """Say why less of *spec* can be kept than one may expect, and what to do; else nothing."""
+    """Return why less of *spec* is kept than expected, with the remedy; empty if all is kept."""
     line = LaunchLine.parse(spec.command.argv)
     if line.has("--sleep-idle-seconds"):
         return (
-            "--sleep-idle-seconds drops the caches without anybody being asked: use `sleep` or "
+            "--sleep-idle-seconds drops the caches without saving them; use `sleep` or "
             "`ttl` instead, which save them"
         )
     if not line.is_llama_server or line.has("--parallel") or _SLOTS in spec.command.env:
@@ -395,7 +397,7 @@ def _cannot_make(place: Place | None) -> str:
 
 
 def _ends(exchange: Answered) -> bytes:
-    """Return beginning and end of an answer: Anthropic's streams tell of the cache first."""
+    """Return the ends of a response: Anthropic's streams report the cache at the beginning."""
     pieces, tail = tuple(exchange.body_chunks), b""
     for piece in reversed(pieces):
         tail = piece + tail

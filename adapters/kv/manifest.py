@@ -1,4 +1,4 @@
-"""The manifest of one model's saved slots, and the quota they are held to."""
+"""Manifest of one model's saved slots, and their quota."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from .files import KvStoreError, SlotFiles, is_name_of_ours, prefix_of
 log = logging.getLogger(__name__)
 
 _VERSION = 1
-_LONGEST = 16 << 20  # of a manifest; characters
-_LARGEST = 1e15  # of tokens, bytes, milliseconds, seconds since 1970
+_LONGEST = 16 << 20  # limit of a manifest; characters
+_LARGEST = 1e15  # limit of tokens, bytes, milliseconds, seconds since 1970
 
 
 class ManifestError(KvStoreError):
-    """A manifest makes no sense: nothing tells what is in the files."""
+    """A manifest is invalid, so the contents of the files are unknown."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Manifest:
-    """What is known of one model's saved slots.
+    """Saved slots of one model, and what was learned about them.
 
     Attributes:
-        model: Whose they are.
-        entries: In no order.
-        facts: Fingerprint key -> its facts, of every fingerprint that an entry has.
-        learned: Fingerprint key -> what was measured; see ``proof.Record``.
+        model: Id of the model.
+        entries: Saved slots, in no order.
+        facts: Fingerprint key -> its facts, for every fingerprint that an entry has.
+        learned: Fingerprint key -> measurements; see `Effectiveness`.
     """
 
     model: str
@@ -45,17 +45,17 @@ class Manifest:
 
 
 class ModelStore:
-    """The saved slots of one model; its methods wait for nothing but the disk.
+    """Store of one model's saved slots; its methods block on the disk only.
 
     Args:
-        model: Name of the model.
-        folder: Where the server saves, as we see it; locked by us.
-        disk: Where copies lie, and the manifest; None: in *folder*.
+        model: Id of the model.
+        folder: Folder in which the server saves, under its name on this host; locked by us.
+        disk: Folder of the copies and the manifest; None means *folder*.
 
     Attributes:
-        files: Of the saved slots.
-        manifest: What there is.
-        path: Of the manifest.
+        files: Files of the saved slots.
+        manifest: Manifest in memory.
+        path: Path of the manifest.
     """
 
     def __init__(self, model: str, folder: Path, disk: Path | None = None) -> None:
@@ -70,10 +70,10 @@ class ModelStore:
 
     # ---- the manifest
     def open(self) -> None:
-        """Read the manifest, and remove what a killed save left.
+        """Read the manifest, and remove the files of a save that was killed.
 
-        A manifest that makes no sense is put aside, and its files go: nothing tells any more what
-        is in them.
+        An invalid manifest is renamed, and its files are removed, because their contents are
+        unknown.
 
         Raises:
             KvStoreError: It cannot be read.
@@ -86,14 +86,14 @@ class ModelStore:
                 self.path.replace(self._aside)
         missing = self.files.sweep(entry.file for entry in self.manifest.entries)
         if missing:
-            log.warning("%s: %d saved slots have vanished", self.manifest.model, len(missing))
+            log.warning("%s: %d saved slots are missing", self.manifest.model, len(missing))
             self.manifest.entries = [e for e in self.manifest.entries if e.file not in missing]
 
     def read(self) -> None:
-        """Read the manifest and change nothing else.
+        """Read the manifest without changing anything.
 
         Raises:
-            ManifestError: It makes no sense.
+            ManifestError: It is invalid.
             KvStoreError: It cannot be read.
         """
         self.manifest = Manifest(model=self.manifest.model)
@@ -104,22 +104,22 @@ class ModelStore:
         except FileNotFoundError:
             return
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise ManifestError(f"{self.path} makes no sense ({error})") from error
+            raise ManifestError(f"{self.path} is invalid ({error})") from error
         except OSError as error:
             raise KvStoreError(f"{self.path} cannot be read: {error.strerror or error}") from error
 
     def _check_version(self, version: object) -> None:
         if isinstance(version, int) and version > _VERSION:
             raise KvStoreError(
-                f"{self.path} has version {version}, and this program knows {_VERSION}: it was "
-                "written by a newer one, and is left as it is"
+                f"{self.path} has version {version}, but this program knows {_VERSION}: it was "
+                "written by a newer one, and is left unchanged"
             )
 
     def commit(self, *, is_durable: bool = True) -> None:
-        """Write the manifest: a temporary file, fsync where *is_durable*, rename.
+        """Write the manifest: to a temporary file, fsync if *is_durable*, then rename.
 
         Raises:
-            KvStoreError: The disk is full or read-only; the old manifest is still there.
+            KvStoreError: The disk is full or read-only; the old manifest is unchanged.
         """
         keys = {entry.fingerprint for entry in self.manifest.entries}
         facts = {key: value for key, value in self.manifest.facts.items() if key in keys}
@@ -139,23 +139,23 @@ class ModelStore:
                 temporary.unlink()
             raise KvStoreError(f"{self.path} cannot be written: {error.strerror}") from error
 
-    # ---- entries; the manifest is not written by these
+    # ---- entries; these methods do not write the manifest
     def update(self, *changed: Entry) -> None:
-        """Put *changed* in the place of the entries of the same files."""
+        """Replace the entries of the same files by *changed*."""
         by_file = {entry.file: entry for entry in changed}
         self.manifest.entries = [by_file.get(e.file, e) for e in self.manifest.entries]
 
     def forget(self, *files: str) -> None:
-        """Remove the entries of *files*, and the files."""
+        """Remove *files* and their entries."""
         self.manifest.entries = [e for e in self.manifest.entries if e.file not in files]
         self.files.remove(*files)
 
     def flaw(self, entry: Entry) -> str:
-        """Say why *entry* must not be offered to a server, checksum aside; empty when it may be."""
+        """Return why *entry* must not be restored, without its checksum; empty if it may be."""
         return _flaw(entry, self.files.size(entry.file))
 
     def verify(self, entry: Entry) -> str:
-        """Say what is wrong with *entry*, its checksum included; reads the whole file."""
+        """Return what is wrong with *entry*, including its checksum; reads the whole file."""
         try:
             size, digest = self.files.kept(entry.file)
         except OSError as error:
@@ -165,12 +165,12 @@ class ModelStore:
     def over_quota(
         self, max_bytes: int | None, max_age_s: float | None, now: float | None = None
     ) -> list[Entry]:
-        """Return the entries that are too old, and the least valuable beyond the limit.
+        """Return the entries that are too old, and the least valuable ones beyond the limit.
 
         Args:
-            max_bytes: Of all files together; None is without limit.
-            max_age_s: Since a file was saved; seconds, None is without limit.
-            now: Wall clock, seconds since 1970; None is this instant.
+            max_bytes: Limit of all files together; None means unlimited.
+            max_age_s: Limit of the time since the save; seconds, None means unlimited.
+            now: Wall clock; seconds since 1970, None means the present.
         """
         now = time.time() if now is None else now
         gone, total = [], 0
@@ -183,7 +183,7 @@ class ModelStore:
         return gone
 
     def purge(self) -> int:
-        """Remove everything of this model; returns the size of its saved slots, in bytes."""
+        """Remove all files of this model; return the size of its saved slots, in bytes."""
         total = sum(entry.size for entry in self.manifest.entries)
         self.manifest = Manifest(model=self.manifest.model)
         self.files.sweep(())
@@ -197,7 +197,7 @@ def _flaw(entry: Entry, found: int) -> str:
     if entry.is_suspect:
         return "a server crashed when it was restored"
     if found < 0:
-        return "it has vanished"
+        return "it is missing"
     return "" if found == entry.size else f"expected {entry.size} bytes, found {found}"
 
 
@@ -210,7 +210,7 @@ def _text_of(path: Path) -> str:
 
 
 def model_of(path: Path) -> str | None:
-    """Return the model whose manifest is at *path*; None if it is no manifest of ours."""
+    """Return the model whose manifest is at *path*; None if it is not a manifest of ours."""
     try:
         name = json.loads(_text_of(path))["model"]
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
@@ -245,5 +245,5 @@ def _entry(value: Any) -> Entry:
         if isinstance(value[name], (int, float)) and not 0 <= value[name] <= _LARGEST:
             raise ValueError(f"{name}: expected a number from 0 to {_LARGEST:g}")
     if not is_name_of_ours(value["file"]):
-        raise ValueError(f"file: expected a name of ours, got {value['file']!r}")
+        raise ValueError(f"file: expected a file name made by swapchart, got {value['file']!r}")
     return Entry(**{name: value[name] for name in _TYPES})

@@ -1,7 +1,7 @@
-"""The continuity of one model, around the life of its process.
+"""KV cache of one model, through the life of its process.
 
-Everything here may fail, and the answer is always the same: say why, once, and let the server
-start plainly. What was saved before is given up only when something better is in its place.
+Everything here may fail, and the reaction is always the same: log the reason once, and let the
+server start without the cache. Saved slots are given up only when better ones replace them.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from .state import ModelState
 
 log = logging.getLogger(__name__)
 
-_FAULTS = frozenset({4, 6, 7, 8, 11})  # SIGILL, SIGABRT, SIGBUS, SIGFPE, SIGSEGV: its own doing
+_FAULTS = frozenset({4, 6, 7, 8, 11})  # SIGILL, SIGABRT, SIGBUS, SIGFPE, SIGSEGV: its own crash
 
 
 class ModelCache:
-    """The continuity of one model.
+    """KV cache of one model.
 
     Args:
-        name: Of the model.
+        name: Id of the model.
         store: Its files; opened.
-        tasks: Where work goes on that nobody waits for.
-        say: Takes a line for the model's log.
+        tasks: Task group for work that continues after a hook.
+        say: Appends a line to the model's log.
         clock: Wall clock; seconds since 1970.
 
     Attributes:
-        state: What its saves and restores share.
+        state: State that its saves and restores share.
     """
 
     def __init__(
@@ -59,20 +59,20 @@ class ModelCache:
 
     # ---- the life of a process
     def enforce(self, settings: KvSettings) -> None:
-        """Give up what is too old or too much; the manifest is written by whoever is next."""
+        """Drop entries beyond age and size limits; the next commit writes the manifest."""
         for entry in self.state.store.over_quota(
             settings.max_bytes, settings.max_age_s, self.state.clock()
         ):
             self.state.forget(entry.file)
 
     async def prepare(self, terms: LaunchContext) -> None:
-        """Begin what can be done while the server loads."""
+        """Begin the work that can be done while the server loads."""
         await self.settled()
         self.enforce(terms.settings)
         prepare(self.state)
 
     async def restore(self, endpoint: str, terms: LaunchContext) -> None:
-        """Fill the slots of a server that has just become healthy, the most valuable first."""
+        """Fill the slots of a server that has just become healthy, most valuable entries first."""
         self.state.run = RunStatistics()
         began, limit = time.perf_counter(), terms.settings.timeout_s
         problem = ""
@@ -83,7 +83,7 @@ class ModelCache:
             except (KvStoreError, SlotError, OSError) as error:
                 problem = f"not restored: {error}"
         if scope.cancelled_caught:
-            problem = f"restoring took more than {limit:g} s and was cut short"
+            problem = f"restore cancelled after {limit:g} s"
         if problem:
             self.state.count_failure()
             self.state.complain("restore", problem)
@@ -106,10 +106,10 @@ class ModelCache:
                     await saving.ask()
             except (KvStoreError, SlotError, OSError) as error:
                 problem = f"not saved: {error}; what was saved before is kept"
-            finally:  # also when the whole hook is cut short: what is written, is written
+            finally:  # also when the hook is cancelled: files that were written are kept
                 self._settle(saving)
         if scope.cancelled_caught:
-            problem = f"saving took more than {limit:g} s and was cut short"
+            problem = f"save cancelled after {limit:g} s"
         if problem:
             self.state.count_failure()
             self.state.complain("save", problem)
@@ -122,15 +122,15 @@ class ModelCache:
             self.state.tell(f"saved {tokens} tokens of {len(saving.saved)} slots in {ms:g} ms")
 
     def died(self, signal: int | None) -> None:
-        """Its process ended without being asked to.
+        """Handle an end of the process that was not requested.
 
-        If that was its own fault, right after a restore, what was restored is not used again: a
-        restore that crashes the server must not do so for ever.
+        If the process crashed right after a restore, the restored slots are not used again, so that
+        they cannot crash it repeatedly.
         """
         if signal in _FAULTS and self.state.run.restored and not self.state.run.is_proven:
             entries = self.state.run.restored.values()
             self.state.complain(
-                "crash", "it crashed after a restore: what was restored is left out"
+                "crash", "it crashed after a restore; the restored slots are not used again"
             )
             self.state.store.update(*(replace(entry, is_suspect=True) for entry in entries))
 
@@ -150,32 +150,32 @@ class ModelCache:
 
     @property
     def is_settled(self) -> bool:
-        """Tell whether the last save has been written down."""
+        """True if the last save has been written to the manifest."""
         return self.state.settling is None or self.state.settling.is_set()
 
     async def settled(self) -> None:
-        """Wait until the last save has been written down."""
+        """Wait until the last save has been written to the manifest."""
         await self.state.settled()
 
     # ---- answers
     def note_end(self, is_seen: bool) -> bool:
-        """One request has ended; tell whether its answer should be looked at.
+        """Count a request that has ended, and return True if its response should be evaluated.
 
         Args:
-            is_seen: There is an answer that may tell something.
+            is_seen: There is a response to evaluate.
         """
         self.state.run.ended += 1
         self.state.run.is_proven = self.state.run.is_proven or is_seen
         return is_seen and self.state.run.is_watching
 
     def note(self, seen: CacheUsage) -> None:
-        """Take what an answer tells."""
+        """Evaluate the cache usage of a response."""
         self._counts["reused_tokens_total"] += seen.cached if self.state.run.restored else 0
         self.state.run.note(seen, self.state.record(self.state.run.fingerprint))
 
     # ---- what others may read
     def facts(self) -> dict[str, Any]:
-        """Return what can be shown: verdict, sizes, times in ms, and counts of this run of ours."""
+        """Return the public facts: verdict, sizes, times in ms, and counts of this run."""
         entries = self.state.store.manifest.entries
         return {
             "problem": self.state.blocker,
@@ -189,7 +189,7 @@ class ModelCache:
 
 
 def _client(endpoint: str, terms: LaunchContext) -> SlotClient:
-    # Its own limit is for answers that hang after ours, which ends it in good order, was missed.
+    # The client's own limit is for a server that hangs after the limit of the hook was missed.
     limit = terms.settings.hook_timeout_s
     return SlotClient(endpoint, api_key=terms.facts.api_key, timeout_s=limit)
 

@@ -1,4 +1,4 @@
-"""Fills the slots of a server that has just become healthy."""
+"""Restore: fills the slots of a server that has just become healthy."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Restore:
     """One restore.
 
     Args:
-        model: Whose.
-        terms: As its process was started.
-        client: Talks to its server.
+        model: State of the model's cache.
+        terms: Launch context of the process.
+        client: Connection to its server.
     """
 
     def __init__(self, model: ModelState, terms: LaunchContext, client: SlotClient) -> None:
@@ -28,15 +28,15 @@ class Restore:
         self._store = model.store
 
     async def run(self) -> None:
-        """Restore the most valuable entries, one into each slot, from slot 0 on.
+        """Restore the most valuable entries, one into each slot, starting with slot 0.
 
-        A server gives an unrelated prompt the last of the slots it has not used, so the most
-        valuable is the last to go.
+        A server gives an unrelated prompt the last of its unused slots, so the most valuable entry
+        is overwritten last.
 
         Raises:
             KvStoreError: The manifest cannot be written.
-            SlotError: A slot is in doubt.
-            OSError: The server does not answer.
+            SlotError: The state of a slot is unknown.
+            OSError: The server does not respond.
         """
         model = self._model
         await model.settled()
@@ -47,7 +47,7 @@ class Restore:
         entries = by_value(self._store.manifest.entries)
         known = [entry for entry in entries if entry.fingerprint == server.key]
         if model.record(server.key).verdict == "no-op":
-            model.complain("no-op", "restores do nothing with this server and model: left out")
+            model.complain("no-op", "restores have no effect with this server and model; skipped")
             for entry in known:
                 model.forget(entry.file)
             await model.commit(is_durable=False)
@@ -59,7 +59,7 @@ class Restore:
         try:
             await self._fill(known, server.slots)
         finally:
-            # Also when we were cut short. A server that died leaves its mark here.
+            # Also after a cancellation. A server that died leaves its entry marked as suspect.
             with anyio.CancelScope(shield=True):
                 await model.commit(is_durable=False)
 
@@ -96,12 +96,12 @@ class Restore:
             await self._refused(number, entry, str(error))
             return False
         except OSError:
-            raise  # it may have died of it: the mark stays
+            raise  # the restore may have crashed the server: the entry stays suspect
         except BaseException:
-            self._store.update(entry)  # we were cut short
+            self._store.update(entry)  # cancelled
             raise
         if (moved.tokens, moved.size) != (entry.tokens, entry.size):
-            await self._refused(number, entry, f"{moved.tokens} came back")
+            await self._refused(number, entry, f"{moved.tokens} were restored")
             return False
         ms = (time.perf_counter() - began) * 1000
         done = replace(entry, restore_ms=round(ms, 1))
@@ -112,12 +112,12 @@ class Restore:
 
     async def _refused(self, number: int, entry: Entry, why: str) -> None:
         self._model.forget(entry.file)
-        self._model.complain("refused", f"{entry.tokens} saved tokens were refused: {why}")
+        self._model.complain("refused", f"{entry.tokens} saved tokens were rejected: {why}")
         await self._client.erase(number)
 
 
 def prepare(model: ModelState) -> None:
-    """Begin to check what will probably be restored."""
+    """Begin to verify the entries that will probably be restored."""
     entries = by_value(model.store.manifest.entries)
     if entries:
         latest = max(entries, key=lambda entry: entry.saved_at).fingerprint

@@ -1,7 +1,8 @@
-"""What one run of a server proves about its restores. Pure.
+"""Evidence about restores from one run of a server. Pure.
 
-Only reuse that nothing else explains is a proof: an answer may also reuse what an earlier answer
-of the same run had read. And only a run in which every answer was seen can disprove anything.
+Only reuse that nothing else explains is a proof, because a response may also reuse what an earlier
+response of the same run has read. Only a run in which every response was evaluated can disprove
+anything.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ class RunStatistics:
     """One run of a server, from its restore to its save.
 
     Attributes:
-        fingerprint: Key of what the server is; empty before that is known.
-        restored: Slot number -> what was restored into it.
-        is_proven: An answer came or a save was made since: the restore did not crash it.
-        ended: How many requests ended since, seen or not.
-        watched: How many answers were looked at.
+        fingerprint: Key of the server's fingerprint; empty before it is known.
+        restored: Slot number -> entry that was restored into it.
+        is_proven: A response or a save has followed, so the restore did not crash the server.
+        ended: Number of requests that ended since, evaluated or not.
+        watched: Number of responses that were evaluated.
     """
 
     fingerprint: str = ""
@@ -43,11 +44,11 @@ class RunStatistics:
 
     @property
     def is_watching(self) -> bool:
-        """Tell whether answers are still looked at."""
+        """True while responses are evaluated."""
         return bool(self.fingerprint) and self.watched < _WATCHED
 
     def note(self, seen: CacheUsage, record: Effectiveness) -> None:
-        """Take what an answer tells."""
+        """Evaluate the cache usage of a response."""
         self.watched += 1
         record.note_answer(seen)
         if not self._is_decided and seen.cached > self._explained:
@@ -67,12 +68,12 @@ class RunStatistics:
             record.parts += 1
 
     def look_back(self, old: Iterable[Saved], new: Iterable[Saved], record: Effectiveness) -> None:
-        """Count a conversation that went on where it was restored and was read anew all the same.
+        """Count conversations that continued in a restored slot but were evaluated anew.
 
         Args:
-            old: Entries of before the run, and their tokens.
-            new: What its slots held at its end, likewise.
-            record: Where it is counted.
+            old: Entries from before the run, with their tokens.
+            new: Contents of its slots at its end, with their tokens.
+            record: Receives the counts.
         """
         if self._is_decided or self.ended != self.watched:
             return

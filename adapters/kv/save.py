@@ -1,4 +1,4 @@
-"""Saves the slots of a server that is about to stop, and then chooses what to keep."""
+"""Save: writes the slots of a server that is about to stop, and chooses the entries to keep."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Save:
     """One save.
 
     Args:
-        model: Whose.
-        terms: As its process was started.
-        client: Talks to its server.
+        model: State of the model's cache.
+        terms: Launch context of the process.
+        client: Connection to its server.
 
     Attributes:
-        server: What it is; None before that is known.
-        saved: What the server has written so far, without checksums.
-        run: The run that it ends.
+        server: The server; None before it is known.
+        saved: Entries that the server has written so far, without checksums.
+        run: The run that this save ends.
     """
 
     def __init__(self, model: ModelState, terms: LaunchContext, client: SlotClient) -> None:
@@ -41,15 +41,14 @@ class Save:
         self.run = model.run
 
     async def ask(self) -> None:
-        """Have the server write every slot that is worth it, the largest first.
+        """Let the server write every slot that is worth it, largest first.
 
-        A slot that the server refuses to save, as some builds do when it holds images, is left
-        out, and the others are saved.
+        A slot that the server refuses to save, as some builds do if it holds images, is skipped.
 
         Raises:
             KvStoreError: The disk is full or read-only.
-            SlotError: The server does not tell what is in its slots.
-            OSError: It does not answer.
+            SlotError: The server does not report the contents of its slots.
+            OSError: The server does not respond.
         """
         model = self._model
         await model.settled()
@@ -110,19 +109,19 @@ class Save:
         found = self._files.size(name)
         if found == 0 < written:
             raise KvStoreError(
-                f"the server saves where we do not see it: expected {self._files.path(name)}; "
-                "if its folder has another name here, say so in kv.dir"
+                f"the server saves to another folder: expected {self._files.path(name)}; "
+                "if its folder has another path on this host, configure it as kv.dir"
             )
         if found != written:
             raise KvStoreError(f"{found} of {written} bytes were written: is the disk full?")
 
     async def keep(self) -> None:
-        """Choose what to keep, write it down, and remove the rest; nothing waits for this.
+        """Choose the entries to keep, write the manifest, and remove the rest, in the background.
 
-        Until it is written down, the old manifest holds, and its files are there.
+        Until the manifest is written, the old one is valid and its files exist.
 
         Raises:
-            KvStoreError: The disk is full or read-only: the old ones stay.
+            KvStoreError: The disk is full or read-only; the old entries stay.
         """
         if self.server is None:
             return

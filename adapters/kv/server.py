@@ -1,4 +1,4 @@
-"""A running server as its saved slots see it, and the terms on which its process was started."""
+"""A running server as a restore sees it, and the launch context of its process."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from .settings import KvSettings
 
 @dataclass(frozen=True, slots=True)
 class LaunchContext:
-    """What holds for one process: how it was started, and what was wanted then.
+    """Facts of one process that a later configuration does not change.
 
     Attributes:
-        facts: Where its identity is asked for.
-        settings: What is wanted.
+        facts: Sources of its identity.
+        settings: Settings in force when it was started.
     """
 
     facts: ServerFacts
@@ -28,10 +28,10 @@ class Server:
     """A running server.
 
     Attributes:
-        fingerprint: What its saved slots depend on.
-        slots: How many it has.
-        lora: Adapters of a request that asks for none, as JSON.
-        is_asleep: Its cache is gone, and asking for it might wake it.
+        fingerprint: Facts that its saved slots depend on.
+        slots: Number of its slots.
+        lora: Adapters of a request that names none, as JSON.
+        is_asleep: Its cache is gone, and a query might wake it.
     """
 
     fingerprint: Fingerprint
@@ -41,14 +41,14 @@ class Server:
 
     @property
     def key(self) -> str:
-        """Short text for the fingerprint."""
+        """Key of the fingerprint."""
         return self.fingerprint.key
 
     @property
     def facts(self) -> Mapping[str, str]:
-        """What the fingerprint is made of."""
+        """Facts of the fingerprint."""
         return self.fingerprint.facts
 
     def differences(self, facts: Mapping[str, str]) -> list[str]:
-        """Say in words what has changed since *facts*."""
+        """Return the differences from *facts*, in words."""
         return self.fingerprint.differences(facts)

@@ -1,4 +1,4 @@
-"""Collects the facts of one server that a fingerprint is made of."""
+"""Identity of a server: the facts of its fingerprint, from command line, files and responses."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _KEY_VARIABLE = "LLAMA_API_KEY"
 
 
 class ServerFacts:
-    """Where the identity of one model's server comes from.
+    """Sources of the identity of one model's server.
 
     Args:
-        argv: How it is started.
-        environment: Of its process, ours included.
-        cwd: Where its relative paths begin.
+        argv: Its command line.
+        environment: Environment of its process, including what it inherits.
+        cwd: Its working directory.
 
     Attributes:
-        line: *argv*, understood.
+        line: *argv*, parsed.
     """
 
     def __init__(self, argv: tuple[str, ...], environment: Mapping[str, str], cwd: Path) -> None:
@@ -37,18 +37,18 @@ class ServerFacts:
 
     @property
     def api_key(self) -> str | None:
-        """The key that the server asks for, if one was given to it where we can see it."""
+        """The server's API key, if its command line or environment shows one."""
         given = self.line.value("--api-key") or self._environment.get(_KEY_VARIABLE, "")
         return given.partition(",")[0] or None
 
     def learn(self, props: Mapping[str, Any], adapters: str, allows_swa: bool) -> Fingerprint | str:
-        """Make the fingerprint of the server that answered *props*; blocks on the disk.
+        """Build the fingerprint of the server that returned *props*; blocks on the disk.
 
         Returns:
-            Or why nothing can be kept, in words.
+            The fingerprint, or the reason why nothing can be kept.
         """
         if self.line.has("--no-cache-prompt"):
-            return "with --no-cache-prompt no cache is ever used"
+            return "with --no-cache-prompt no cache is used"
         model = str(props.get("model_path") or self.line.value("--model") or "")
         others = [(name, path) for name, path in self.line.files() if name != "--model"]
         files: dict[str, str] = {}
@@ -58,8 +58,8 @@ class ServerFacts:
             except (OSError, ValueError) as error:
                 reason = error.strerror if isinstance(error, OSError) else error
                 return (
-                    f"{text} cannot be read here ({reason}), and without knowing the "
-                    "model's weights a cache of others could be restored"
+                    f"{text} cannot be read here ({reason}); without the identity of the "
+                    "model's weights the cache of another model could be restored"
                 )
             files[name] = " ".join([files[name], *pieces] if name in files else pieces)
         problem = self._window_problem(self._cwd / model, files["--model"], allows_swa)

@@ -1,4 +1,4 @@
-"""What is wanted for one model. Values, made by whoever composes."""
+"""KV settings of one model."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ _SLACK_S = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KvSettings:
-    """How the conversations of one model are kept.
+    """KV settings of one model.
 
     Attributes:
-        directory: Where its folder is made; None: in the keeper's. If its command names a folder
-            already, this is that very folder as we see it, such as a container's volume.
-        tmpfs: Where its folder is made instead, in memory; then ``directory`` holds copies that
-            outlive the machine. If its command names a folder, that one is in memory.
-        manages_args: Add ``--slot-save-path`` to its command where it is missing.
+        directory: Parent of its folder; None means the manager's. If the model's command names a
+            folder, this is the path of that folder on this host, such as a container's volume.
+        tmpfs: Parent of its folder in memory; `directory` then holds copies that survive a reboot.
+            If the model's command names a folder, that folder is in memory.
+        manages_args: Add ``--slot-save-path`` to the command if it is missing.
         min_tokens: Smaller slots are not saved; >= 0.
-        timeout_s: Budget of one save or restore of all slots; seconds > 0.
-        allows_swa: Restore models with a sliding window, if they run with ``--swa-full``.
-        max_bytes: Of all its files; None is without limit.
-        max_age_s: Since a file was saved; None is without limit.
+        timeout_s: Limit of one save or restore of all slots; seconds > 0.
+        allows_swa: Restore models with a sliding window if they run with ``--swa-full``.
+        max_bytes: Limit of all files of the model; None means unlimited.
+        max_age_s: Limit of the time since a save; seconds, None means unlimited.
     """
 
     directory: Path | None = None
@@ -36,5 +36,5 @@ class KvSettings:
 
     @property
     def hook_timeout_s(self) -> float:
-        """When a hook of ours is killed; seconds. Its own deadline ends it in good order before."""
+        """Limit of a KV hook; seconds. `timeout_s` ends it in good order before."""
         return self.timeout_s + _SLACK_S

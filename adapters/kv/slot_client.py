@@ -1,8 +1,8 @@
-"""The slots of a running llama-server, over HTTP.
+"""Client for the slots of a running llama-server.
 
-Slot numbers wrap (``/slots/99`` acts on a real slot), so counts come from ``/props``. A save or
-restore of a busy slot waits until it is idle. After a restore ``/slots`` shows nothing of it until
-the slot's first request: only the answer of the restore, and then ``timings.cache_n``, tell.
+Slot numbers wrap (``/slots/99`` acts on a real slot), so their number comes from ``/props``. A save
+or restore of a busy slot waits until it is idle. After a restore ``/slots`` does not show it until
+the slot's first request; only the response of the restore, and later ``timings.cache_n``, do.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import httpx
 
-_LONGEST_BODY = 2 << 20  # json takes 80 ms for as much, if it is hostile
-_UNPACKED = {"accept-encoding": "identity"}  # nothing can be small here and large when unpacked
-_LARGEST = 10**15  # of tokens and bytes
+_LONGEST_BODY = 2 << 20  # hostile JSON of this size takes 80 ms to parse
+_UNPACKED = {"accept-encoding": "identity"}  # no small response that is large when unpacked
+_LARGEST = 10**15  # limit of tokens and bytes
 _MOST_SLOTS = 1 << 16
 _KEY_WANTED = frozenset({401, 403})
 
 
 class SlotError(Exception):
-    """The server answered, and not with what was asked for.
+    """The server responded with an error or with an unexpected value.
 
     Attributes:
         status: HTTP status.
@@ -38,13 +38,13 @@ class SlotError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slot:
-    """What ``/slots`` tells of one slot.
+    """Entry of ``/slots``.
 
     Attributes:
-        number: 0-based.
-        was_used: It has served a request since the server began, or since its restore.
-        is_busy: It serves one now.
-        tokens: In its cache after its last request; None when this build does not tell.
+        number: Number of the slot, from 0.
+        was_used: It has served a request since the start of the server or since its restore.
+        is_busy: It serves a request now.
+        tokens: Tokens in its cache after its last request; None if this build does not report it.
         lora: Adapters of its last request, as JSON.
     """
 
@@ -57,12 +57,12 @@ class Slot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moved:
-    """Answer to a save or a restore.
+    """Response to a save or a restore.
 
     Attributes:
-        tokens: How many were saved or restored.
+        tokens: Number of tokens saved or restored.
         size: Bytes written or read.
-        ms: From request to answer.
+        ms: Time from request to response.
     """
 
     tokens: int
@@ -71,12 +71,12 @@ class Moved:
 
 
 class SlotClient:
-    """Talks to one server, over one connection; an asynchronous context manager.
+    """Connection to one server; an asynchronous context manager.
 
     Args:
         endpoint: Base URL.
-        api_key: Sent as bearer token where the server asks for one.
-        timeout_s: For connecting, and between two bytes; whoever calls sets the real limit.
+        api_key: Bearer token, if the server needs one.
+        timeout_s: Limit for connecting, and between two bytes; the caller sets the overall limit.
     """
 
     def __init__(self, endpoint: str, *, api_key: str | None = None, timeout_s: float) -> None:
@@ -90,7 +90,7 @@ class SlotClient:
         )  # fmt: skip
 
     async def __aenter__(self) -> SlotClient:
-        """Open nothing yet: the first call connects."""
+        """Return the client; the first call connects."""
         return self
 
     async def __aexit__(
@@ -101,11 +101,11 @@ class SlotClient:
         await self._client.aclose()
 
     async def props(self) -> dict[str, Any] | None:
-        """Return ``/props``, or None when this is no llama-server.
+        """Return ``/props``, or None if this is not a llama-server.
 
         Raises:
-            SlotError: It wants a key that we do not have.
-            OSError: It does not answer.
+            SlotError: It needs a key that is unknown.
+            OSError: It does not respond.
         """
         status, value = await self._call("GET", "/props")
         if status in _KEY_WANTED:
@@ -121,13 +121,13 @@ class SlotClient:
         return value
 
     async def adapters(self) -> str:
-        """Return the LoRA adapters and their scales as JSON; empty when it has none."""
+        """Return the LoRA adapters and their scales as JSON; empty without adapters."""
         status, value = await self._call("GET", "/lora-adapters")
         return json.dumps(value, sort_keys=True) if status == 200 and value else ""
 
     @staticmethod
     def warm_up() -> None:
-        """Load what the first use would wait for, 0.3 s of it; blocks."""
+        """Import what the first use needs, which takes 0.3 s; blocks."""
         import h11  # noqa: F401
         import httpcore
         import httpx
@@ -137,7 +137,7 @@ class SlotClient:
 
     @staticmethod
     def lora_of(params: object) -> str:
-        """Return the adapters in *params* of a request, as JSON; of nonsense, none."""
+        """Return the adapters in *params* of a request, as JSON; none if *params* is invalid."""
         lora = params.get("lora") if isinstance(params, dict) else None
         return json.dumps(lora or [], sort_keys=True)
 
@@ -145,8 +145,8 @@ class SlotClient:
         """Return all slots.
 
         Raises:
-            SlotError: It does not tell (``--no-slots``).
-            OSError: It does not answer.
+            SlotError: It does not report them (``--no-slots``).
+            OSError: It does not respond.
         """
         status, value = await self._call("GET", "/slots")
         if status != 200 or not isinstance(value, list):
@@ -171,8 +171,8 @@ class SlotClient:
         """Restore slot *number*.
 
         Raises:
-            SlotError: Refused; the slot is empty then.
-            OSError: It does not answer: it may have died of it.
+            SlotError: The server refused; the slot is empty then.
+            OSError: It does not respond: the restore may have crashed it.
         """
         return await self._move(number, "restore", filename, "n_restored", "n_read")
 
@@ -195,7 +195,7 @@ class SlotClient:
                 ms=(time.perf_counter() - began) * 1000,
             )  # fmt: skip
         except (KeyError, TypeError, ValueError) as error:
-            raise SlotError(what, status, f"unexpected answer {value!r:.200}") from error
+            raise SlotError(what, status, f"unexpected response {value!r:.200}") from error
 
     async def _call(
         self, method: str, target: str, value: Mapping[str, str] | None = None
@@ -207,7 +207,7 @@ class SlotClient:
                 async for piece in response.aiter_raw():
                     body += piece
                     if len(body) > _LONGEST_BODY:
-                        raise ConnectionError(f"{method} {target}: the answer is too long")
+                        raise ConnectionError(f"{method} {target}: the response is too long")
         except self._errors as error:
             raise ConnectionError(f"{method} {target}: {type(error).__name__} {error}") from error
         try:
@@ -217,10 +217,10 @@ class SlotClient:
 
 
 def whole(value: object, limit: int = _LARGEST) -> int:
-    """Return a number that a server told, as a whole one from 0 to *limit*.
+    """Return *value*, a number that a server reported, as an integer from 0 to *limit*.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is not such a number.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= limit:
         raise ValueError(f"expected a number from 0 to {limit}, got {value!r:.40}")

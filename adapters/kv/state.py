@@ -1,4 +1,4 @@
-"""What saves and restores of one model share: its files, its run, and what was learned of it."""
+"""State of one model's cache that its saves and restores share."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ log = logging.getLogger(__name__)
 
 
 class ModelState:
-    """The state of one model's continuity; see ``ModelKv`` for its life.
+    """State of one model's cache; see `ModelCache` for its life.
 
     Args:
-        name: Of the model.
+        name: Id of the model.
         store: Its files; opened.
-        tasks: Where checksums are computed.
-        say: Takes a line for the model's log.
+        tasks: Task group for checksums.
+        say: Appends a line to the model's log.
         clock: Wall clock; seconds since 1970.
 
     Attributes:
         digests: Checksums of its files.
-        run: The process that runs, or the last one.
-        blocker: Why nothing is kept; None when it is.
-        failures: How many saves and restores have failed.
-        settling: Set once the last save has been written down; None before the first.
+        run: The running process, or the last one.
+        blocker: Why nothing is kept; None if it is.
+        failures: Number of failed saves and restores.
+        settling: Set once the last save is in the manifest; None before the first.
     """
 
     def __init__(
@@ -55,15 +55,15 @@ class ModelState:
         self._warned: set[str] = set()
 
     async def settled(self) -> None:
-        """Wait until the last save has been written down."""
+        """Wait until the last save is in the manifest."""
         if self.settling is not None:
             await self.settling.wait()
 
     async def identify(self, client: SlotClient, terms: LaunchContext) -> Server | None:
-        """Ask the server who it is; None, said once, when nothing can be kept of it."""
+        """Return the server's identity; None, logged once, if nothing of it can be kept."""
         props = await client.props()
         if props is None:
-            self._cannot("foreign", "no /props of a llama-server here")
+            self._cannot("foreign", "the server has no /props of a llama-server")
             return None
         has_adapters = terms.facts.line.has("--lora", "--lora-scaled")
         adapters = await client.adapters() if has_adapters else ""
@@ -82,19 +82,19 @@ class ModelState:
         self.complain(about, self.blocker)
 
     def record(self, key: str) -> Effectiveness:
-        """Return what was measured under fingerprint *key*."""
+        """Return the measurements under fingerprint *key*."""
         record = self._records.get(key)
         if record is None:
             record = self._records[key] = Effectiveness()
         return record
 
     def forget(self, file: str) -> None:
-        """Give up one saved slot."""
+        """Drop one saved slot."""
         self.store.forget(file)
         self.digests.forget(file)
 
     async def commit(self, *, is_durable: bool = True) -> None:
-        """Write the manifest; raises as ``ModelStore.commit``."""
+        """Write the manifest; raises the same errors as ``ModelStore.commit``."""
         known = {entry.fingerprint for entry in self.store.manifest.entries}
         known.add(self.run.fingerprint)
         self.store.manifest.learned = {
@@ -103,18 +103,18 @@ class ModelState:
         await threads.run(lambda: self.store.commit(is_durable=is_durable))
 
     def count_failure(self) -> None:
-        """Something was not saved or not restored."""
+        """Count a failed save or restore."""
         self.failures += 1
 
     def complain(self, about: str, text: str) -> None:
-        """Write *text* into the model's log, and warn the first time that it is *about* this."""
+        """Write *text* into the model's log, and log a warning the first time for *about*."""
         self._say(f"[swapchart] kv: {text}")
         if about not in self._warned:
             self._warned.add(about)
             log.warning("%s: kv: %s", self.name, text)
 
     def tell(self, text: str) -> None:
-        """Write *text* into the model's log and into ours."""
+        """Write *text* into the model's log and into the proxy's."""
         log.info("%s: kv: %s", self.name, text)
         self._say(f"[swapchart] kv: {text}")
 

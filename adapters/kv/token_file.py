@@ -1,8 +1,8 @@
-"""The tokens of a saved slot, read from its file: they tell one conversation from another. Pure.
+"""Tokens of a saved slot, read from its file, to tell conversations apart. Pure.
 
 Source: llama.cpp, ``llama_state_seq_save_file``: magic ``ggsq``, version, count, that many 32-bit
 words; then the state. Since multimodal prompts are saved (2026), the words are -1, 1, the number
-of tokens, the tokens, and what is not text. Another layout is not guessed at.
+of tokens, the tokens, and other data. Any other layout is rejected.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _LONGEST = 1 << 24
 
 
 def read_tokens(path: Path, expected: int) -> array[int] | None:
-    """Return the tokens in the slot file at *path*; None when we cannot tell.
+    """Return the tokens in the slot file at *path*; None if its layout is unknown.
 
     Args:
-        path: A file that the server wrote.
-        expected: How many tokens it said that it wrote.
+        path: File that the server wrote.
+        expected: Number of tokens that the server reported.
 
     Raises:
         OSError: It cannot be read.
@@ -41,9 +41,9 @@ def read_tokens(path: Path, expected: int) -> array[int] | None:
 
 
 def common_prefix(one: array[int], two: array[int]) -> int:
-    """Return how many tokens *one* and *two* share from their beginning."""
+    """Return the length of the common prefix of *one* and *two*; tokens."""
     low, high = 0, min(len(one), len(two))
-    while low < high:  # slices are compared in C, items are not
+    while low < high:  # Python compares slices in C, which is faster than comparing items
         middle = (low + high + 1) // 2
         if one[low:middle] == two[low:middle]:
             low = middle

@@ -1,4 +1,4 @@
-"""What a GGUF file says of its model, and which file it is; nothing is loaded.
+"""GGUF reader: metadata and identity of a model file, without loading it.
 
 Source: ggml/docs/gguf.md, versions 2 and 3, little endian.
 """
@@ -17,10 +17,10 @@ from typing import BinaryIO, TypeAlias
 Value: TypeAlias = int | float | bool | str
 
 _MAGIC = b"GGUF"
-_LONGEST_HEAD = 256 << 20  # a vocabulary of a million long tokens stays far below
+_LONGEST_HEAD = 256 << 20  # a vocabulary of a million long tokens is far smaller
 _MOST_PAIRS = 4096
 _MOST_STRINGS = 4 << 20  # in all arrays; a vocabulary and its merges have some 500,000
-_LONGEST_KEPT = 4096  # bytes of a key or text; longer ones, such as chat templates, are passed over
+_LONGEST_KEPT = 4096  # bytes of a key or text; longer ones, such as chat templates, are skipped
 _BLOCK = 1 << 18
 _STRING, _ARRAY = 8, 9
 _SCALARS = {
@@ -28,19 +28,19 @@ _SCALARS = {
     12: "<d",
 }  # fmt: skip
 _SAMPLES, _SAMPLE_BYTES = 256, 16 << 10
-_WHOLE_BYTES = 2 * _SAMPLES * _SAMPLE_BYTES  # below it a file is read whole: sampling saves nothing
+_WHOLE_BYTES = 2 * _SAMPLES * _SAMPLE_BYTES  # smaller files are read whole: sampling saves nothing
 
 
 class GgufError(ValueError):
-    """The file is no GGUF that we can read; the text says where it stops making sense."""
+    """The file is not a readable GGUF file; the text says where reading failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gguf:
-    """The metadata of one model file.
+    """Metadata of one model file.
 
     Attributes:
-        architecture: Such as ``llama``; empty when the file does not say.
+        architecture: Such as ``llama``; empty if the file has none.
         values: Key -> value; arrays and long texts are left out.
     """
 
@@ -49,7 +49,7 @@ class Gguf:
 
     @property
     def sliding_window(self) -> int:
-        """Tokens that a layer with a sliding window sees; 0 when it has none."""
+        """Tokens that a layer with a sliding window sees; 0 without such layers."""
         return self._number("attention.sliding_window")
 
     def _number(self, key: str) -> int:
@@ -62,7 +62,7 @@ def read_gguf(path: Path) -> Gguf:
     """Read the metadata of *path*.
 
     Raises:
-        GgufError: It is no GGUF, or of a version that we do not know.
+        GgufError: It is not a GGUF file, or its version is unknown.
         OSError: It cannot be read.
     """
     with path.open("rb") as file:
@@ -72,7 +72,7 @@ def read_gguf(path: Path) -> Gguf:
         version = reader.number("<I")
         if version not in (2, 3):
             raise GgufError(f"{path}: expected version 2 or 3, got {version}")
-        reader.number("<Q")  # how many tensors
+        reader.number("<Q")  # number of tensors
         values: dict[str, Value] = {}
         pairs = reader.number("<Q")
         if pairs > _MOST_PAIRS:
@@ -116,7 +116,7 @@ class _Reader:
         return int(struct.unpack(form, self.take(struct.calcsize(form)))[0])
 
     def text(self) -> str | None:
-        """Read a text; None when it is a long one."""
+        """Read a text; None if it is longer than `_LONGEST_KEPT`."""
         size = self.number("<Q")
         if size > _LONGEST_KEPT:
             self.skip(size)
@@ -140,7 +140,7 @@ class _Reader:
         if kind in _SCALARS:
             self.skip(struct.calcsize(_SCALARS[kind]) * count)
             return
-        if kind != _STRING:  # arrays of arrays are allowed, and nobody writes them
+        if kind != _STRING:  # allowed, but no known writer nests arrays
             raise GgufError(f"{self._path}: unexpected type of items {kind}")
         self._strings += count
         if self._strings > _MOST_STRINGS:
@@ -148,7 +148,7 @@ class _Reader:
         self._skip_strings(count)
 
     def _skip_strings(self, count: int) -> None:
-        """Pass over *count* texts, in blocks: two reads for each take seven times as long."""
+        """Skip *count* texts in blocks; two reads for each take seven times as long."""
         size_of = struct.Struct("<Q").unpack_from
         while count:
             block = self._file.read(min(_BLOCK, self._limit - self._at))
@@ -163,11 +163,11 @@ class _Reader:
 
 
 def file_identity(path: Path) -> str:
-    """Return what tells the file at *path* from others: size, time of change, and samples.
+    """Return an identifier of the file at *path*: size, modification time, and samples.
 
-    256 pieces of 16 KiB, evenly spread, are hashed (a file below 8 MiB: all of it), which takes
+    256 pieces of 16 KiB, evenly spread, are hashed (a file below 8 MiB completely), which takes
     milliseconds whatever the size. A fine-tune of the same shape differs in most pieces; one that
-    differs in none of them would also need the same time of change, to the nanosecond.
+    differs in none would also need the same modification time, to the nanosecond.
 
     Raises:
         OSError: It cannot be read.
@@ -186,7 +186,7 @@ def file_identity(path: Path) -> str:
 
 
 def shards(path: Path) -> list[Path]:
-    """Return all files of a model that is split as ``name-00001-of-00003.gguf``; else *path*."""
+    """Return all files of a model split as ``name-00001-of-00003.gguf``; otherwise *path*."""
     stem, mark, count = path.stem.rpartition("-of-")
     head, dash, number = stem.rpartition("-")
     if not (mark and dash and len(number) == len(count) == 5 and (number + count).isdecimal()):

@@ -1,4 +1,4 @@
-"""What a llama-server's command line says, as far as its caches depend on it. Pure."""
+"""Command line of a llama-server: options that the contents of its caches depend on. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
-#: Other spellings -> the one used here.
+#: Alternative spelling -> the spelling used here.
 _SPELLINGS = {
     "-m": "--model", "-c": "--ctx-size", "-np": "--parallel", "--n-parallel": "--parallel",
     "-ctk": "--cache-type-k", "-ctv": "--cache-type-v", "-fa": "--flash-attn",
@@ -19,8 +19,8 @@ _SPELLINGS = {
     "--model-draft": "--spec-draft-model", "-nkvo": "--no-kv-offload", "-kvo": "--kv-offload",
 }  # fmt: skip
 
-#: Options that no cache depends on: where it listens, what it logs, how fast it is, how it samples.
-#: What is not here counts: an option nobody has thought of costs a plain start, never a wrong one.
+#: Options without effect on caches: addresses, logging, speed, sampling. An option that is missing
+#: here counts as relevant: an unknown option costs a cold start, never a wrong cache.
 _HARMLESS = """
 --port --host --reuse-port --path --api-prefix --alias --tags --slot-save-path --slots --props
 --metrics --api-key --api-key-file --ssl-key-file --ssl-cert-file --timeout -to --threads-http
@@ -50,7 +50,7 @@ _HARMLESS = """
 """
 _IRRELEVANT = frozenset(_HARMLESS.split())
 
-#: Options that name files; each counts by what it holds, not by where it lies.
+#: Options that name files; their contents count, not their paths.
 FILE_OPTIONS = (
     "--model", "--mmproj", "--lora", "--lora-scaled", "--control-vector",
     "--control-vector-scaled", "--spec-draft-model",
@@ -69,12 +69,11 @@ _IRRELEVANT_VARIABLES = frozenset(f"{_ENVIRONMENT}{name}" for name in _HARMLESS_
 
 @dataclass(frozen=True, slots=True)
 class LaunchLine:
-    """The options of one command line, in its order.
+    """Options of one command line, in order.
 
     Attributes:
         program: As written.
-        options: (name as `_SPELLINGS` has it, values); words before the first option are one with
-            the name "".
+        options: (name as in `_SPELLINGS`, values); words before the first option have the name "".
     """
 
     program: str
@@ -82,7 +81,7 @@ class LaunchLine:
 
     @staticmethod
     def parse(argv: Sequence[str]) -> LaunchLine:
-        """Split *argv* into options: a word that begins with a dash and is no number."""
+        """Split *argv* into options: words that begin with a dash and are not numbers."""
         options: list[tuple[str, list[str]]] = [("", [])]
         for word in argv[1:]:
             if word.startswith("-") and len(word) > 1 and not _NUMBER.match(word):
@@ -96,11 +95,11 @@ class LaunchLine:
 
     @property
     def is_llama_server(self) -> bool:
-        """Tell whether the program is called like llama.cpp's server."""
+        """Return True if the program is named like llama.cpp's server."""
         return "llama-server" in PurePath(self.program).name
 
     def has(self, *names: str) -> bool:
-        """Tell whether one of the options *names* is there."""
+        """Return True if one of the options *names* is given."""
         return any(name in names for name, _ in self.options)
 
     def value(self, name: str) -> str | None:
@@ -109,7 +108,7 @@ class LaunchLine:
         return found[-1] if found else None
 
     def files(self) -> list[tuple[str, str]]:
-        """Return (option, path) of every file that it names."""
+        """Return (option, path) of every file that the command line names."""
         found = []
         for name, values in self.options:
             for path in ",".join(values).split(",") if name in FILE_OPTIONS else ():
@@ -118,7 +117,7 @@ class LaunchLine:
         return [(name, path) for name, path in found if path]
 
     def relevant(self) -> list[str]:
-        """Return what caches depend on, files aside, each option as one text, sorted."""
+        """Return the options that caches depend on, without files, one text each, sorted."""
         texts = []
         for name, values in self.options:
             if name in _IRRELEVANT or not name:

@@ -23,29 +23,29 @@ if TYPE_CHECKING:
 from .listen import _BACKLOG
 from .options import ServeOptions
 
-#: Objects made until the collector looks at the young ones, and rounds until it looks at the older.
+#: Allocations between collections of the young generation, and rounds between those of the older.
 _COLLECTOR = (50_000, 20, 50)
 
 
 def _tame_collector() -> None:
-    """Take what was made at the start out of the collector's sight, and let it look less often.
+    """Freeze the objects made at the start, and run the garbage collector less often.
 
-    A request leaves nothing in cycles behind, but its many small objects made the collector walk
-    through all the modules again and again: a tenth of the CPU time, and pauses of 30 ms.
+    A request leaves no cycles behind, but its many small objects made the collector walk through
+    all modules again and again: a tenth of the CPU time, and pauses of 30 ms.
     """
     gc.freeze()
     gc.set_threshold(*_COLLECTOR)
 
 
 class _Known(logging.Filter):
-    """Keeps out of a server's log what we have told already, without a traceback.
+    """Removes errors that we have logged already from a server's log.
 
-    An answer that breaks off in the middle must leave the application as an exception: only then
-    does the server break off too, instead of ending the answer as if it were whole.
+    A response that is aborted must leave the application as an exception: only then does the
+    server abort the connection too, instead of ending the response as if it were complete.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Tell whether *record* is news."""
+        """Return True if *record* was not logged before."""
         error = record.exc_info[1] if record.exc_info else None
         return not isinstance(error, ResponseAbortedError | asyncio.CancelledError)
 
@@ -71,7 +71,7 @@ async def _hypercorn(
 
     config = Announcing() if options.is_stock else Config()
     config.bind = [f"fd://{sock.detach()}"]
-    config.backlog = _BACKLOG  # it listens once more, and would cut ours down to 100
+    config.backlog = _BACKLOG  # it calls listen() again, and would reduce our backlog to 100
     config.graceful_timeout = options.stop_limit_s
     config.include_server_header = False
     config.include_date_header = False
@@ -81,7 +81,7 @@ async def _hypercorn(
     config.errorlog = _logger("hypercorn.error")
     if options.certificate is not None:
         config.certfile, config.keyfile = map(str, options.certificate)
-        config.alpn_protocols = ["http/1.1"]  # HTTP/2 is refused: our limits know nothing of it
+        config.alpn_protocols = ["http/1.1"]  # our limits do not cover HTTP/2
     _logger("swapchart.h1")
     trigger: Callable[[], Awaitable[object]] = stopping.wait
     framework: Any = app
@@ -93,7 +93,7 @@ async def _hypercorn(
 def uvicorn_config(
     app: Application, options: ServeOptions, is_draining: Callable[[], bool]
 ) -> uvicorn.Config:
-    """Return how uvicorn is to serve: with nothing of its own between our layer and *app*."""
+    """Return the configuration of uvicorn, with no middleware between our layer and *app*."""
     import uvicorn
 
     certificate, key = options.certificate or (None, None)
@@ -110,7 +110,7 @@ def uvicorn_config(
         timeout_keep_alive=int(limits.keep_alive_s + limits.keep_alive_spare_s),
         ws=UvicornWebsocket,
         http=protocol, headers=headers,
-        proxy_headers=False,  # whose word counts about a client, the configuration says
+        proxy_headers=False,  # `trustedProxies` decides which forwarded headers count
     )  # fmt: skip
 
 
@@ -140,5 +140,5 @@ _SERVERS = {"hypercorn": _hypercorn, "uvicorn": _uvicorn}
 
 
 def servers() -> Sequence[str]:
-    """Return the names of the servers we can run under."""
+    """Return the names of the supported servers that are installed."""
     return tuple(_SERVERS)

@@ -15,22 +15,22 @@ if TYPE_CHECKING:
 _BACKLOG = 2048
 
 
-#: A client that vanished, or gave up a close that our full window held back, is found out in 2 min.
+#: TCP keepalive finds a vanished client, or one that never closes its half, within 2 min.
 _ALIVE_S = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
 
 
-_READER_LIMIT_MS = 60_000  # a client that takes no byte for so long is cut by the kernel
+_READER_LIMIT_MS = 60_000  # the kernel aborts a connection that acknowledges no byte for this long
 
 
 class BindError(Exception):
-    """The address to listen on could not be had; the text says which and why."""
+    """The listening address is not available; the text says which and why."""
 
 
 def parse_address(text: str) -> tuple[str, int]:
     """Split ``host:port``, ``[::1]:port`` or ``:port`` (all interfaces).
 
     Raises:
-        BindError: It is none of these.
+        BindError: It has another form.
     """
     host, mark, port = text.rpartition(":")
     if not mark or not port.isdigit() or int(port) > 65535:
@@ -39,15 +39,15 @@ def parse_address(text: str) -> tuple[str, int]:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether only this machine can reach *host*."""
+    """Return True if only this machine can reach *host*."""
     return host == "localhost" or host.startswith("127.") or host == "::1"
 
 
 def bind(address: str) -> socket.socket:
-    """Bind and listen before anything else is started.
+    """Bind and listen, before anything else starts.
 
     Raises:
-        BindError: The address is taken, or not one of this machine.
+        BindError: The address is taken, or does not belong to this machine.
     """
     host, port = parse_address(address)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -57,7 +57,9 @@ def bind(address: str) -> socket.socket:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with contextlib.suppress(OSError, AttributeError):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _READER_LIMIT_MS)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # of those it accepts, too
+            sock.setsockopt(
+                socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1
+            )  # accepted sockets inherit it
             for name, value in _ALIVE_S:
                 sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
         sock.bind((host, port))
@@ -70,10 +72,10 @@ def bind(address: str) -> socket.socket:
 
 
 def check_certificate(certificate: Path | None, key: Path | None) -> tuple[Path, Path] | None:
-    """Return both files, or None where neither was named.
+    """Return both files, or None if neither was given.
 
     Raises:
-        BindError: Only one was named, or they are no certificate and its key.
+        BindError: Only one was given, or they are not a certificate and its key.
     """
     if certificate is None and key is None:
         return None
@@ -82,13 +84,13 @@ def check_certificate(certificate: Path | None, key: Path | None) -> tuple[Path,
         raise BindError(f"expected --tls-cert-file and --tls-key-file, got {found} only")
     try:
         for path in (certificate, key):
-            path.open("rb").close()  # OpenSSL does not say which it could not read
+            path.open("rb").close()  # OpenSSL does not say which file it could not read
         ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
             certificate, key, password=""
         )
     except ssl.SSLError as error:
         raise BindError(
-            f"{certificate} and {key} are no certificate and its key: {error}"
+            f"{certificate} and {key} are not a certificate and its key: {error}"
         ) from error
     except OSError as error:
         raise BindError(f"the certificate cannot be read: {error}") from error
@@ -96,7 +98,7 @@ def check_certificate(certificate: Path | None, key: Path | None) -> tuple[Path,
 
 
 def url_of(sock: socket.socket, scheme: str = "http") -> str:
-    """Return the URL under which *sock* is reached from here."""
+    """Return the URL of *sock* for clients on this machine."""
     host, port = sock.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

@@ -13,13 +13,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServeOptions:
-    """How to serve.
+    """Options of the server.
 
     Attributes:
         server: ``hypercorn`` or ``uvicorn``.
-        is_stock: Speak HTTP/1.1 by the server's own layer instead of ours.
-        certificate: Files of a certificate chain and its key: speak HTTPS. None: clear text.
-        stop_limit_s: From the first SIGTERM: so long for requests in flight, hooks and grace.
+        is_stock: Use the server's own HTTP/1.1 layer instead of ours.
+        certificate: Files of a certificate chain and its key; None means clear text.
+        stop_limit_s: Seconds from the first SIGTERM that in-flight requests, hooks and grace
+            periods have.
         on_listening: Called with the URL once clients can connect.
     """
 

@@ -1,8 +1,7 @@
-"""Serves the application: binds first, ends in bounded time, leaves nothing behind.
+"""Server process: binds first, shuts down in bounded time, leaves no process behind.
 
-The server in front is hypercorn or uvicorn, run by its API in our own event loop. Our end does
-not depend on its end: models are stopped by us, and a server that hangs on a stalled reader is
-left behind.
+hypercorn or uvicorn runs in our own event loop, by its API. The shutdown of the models does not
+depend on the end of the server: a server that hangs on a stalled reader is abandoned.
 """
 
 from __future__ import annotations
@@ -31,14 +30,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_SERVER_LIMIT_S = 3.0  # after the models are gone, the server gets so long to end
+_SERVER_LIMIT_S = 3.0  # time for the server to end once the models have stopped
 _EXIT_LIMIT_S = 5.0
 
 
 def run(app: Application, sock: socket.socket, options: ServeOptions) -> int:
-    """Serve until a signal comes; returns the exit code.
+    """Serve until a signal arrives and return the exit code.
 
-    Our limit of open files is raised to what the system allows; models get the old one.
+    Raises the limit of open files of this process to the hard limit; models get the old limit.
     """
     rlimits.raise_nofile_limit()
     with asyncio.Runner(loop_factory=name_lookup.loop_factory()) as runner:
@@ -48,7 +47,7 @@ def run(app: Application, sock: socket.socket, options: ServeOptions) -> int:
 
 
 def _leave_soon(code: int) -> None:
-    """Exit even if something of the server's hangs: the models are gone by now."""
+    """Exit even if a part of the server hangs; the models have stopped by now."""
 
     def leave() -> None:
         sys.stderr.flush()
@@ -56,13 +55,13 @@ def _leave_soon(code: int) -> None:
 
     timer = threading.Timer(_EXIT_LIMIT_S, leave)
     timer.daemon = True
-    with contextlib.suppress(RuntimeError):  # no thread can be made
+    with contextlib.suppress(RuntimeError):  # no thread can be started
         timer.start()
 
 
 def _hush(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Take what a server complains about that is left behind: we have said why already."""
-    log.debug("left behind: %s", context.get("message"), exc_info=context.get("exception"))
+    """Log errors of an abandoned server at debug level: the reason was logged before."""
+    log.debug("abandoned server: %s", context.get("message"), exc_info=context.get("exception"))
 
 
 async def _serve(app: Application, sock: socket.socket, options: ServeOptions) -> int:
@@ -76,10 +75,10 @@ async def _serve(app: Application, sock: socket.socket, options: ServeOptions) -
         def on_signal() -> None:
             if not stopping.is_set():
                 notifier.tell("STOPPING=1")
-                log.info("stopping: requests in flight are finished, models are stopped")
+                log.info("shutting down: finishing in-flight requests, then stopping the models")
                 stopping.set()
             elif not hurry.is_set():
-                log.warning("asked again: killing what is left")
+                log.warning("second signal: killing the remaining processes")
                 hurry.set()
 
         async def kill_when_hurried() -> None:
@@ -103,7 +102,7 @@ async def _serve(app: Application, sock: socket.socket, options: ServeOptions) -
         await supervisor.shutdown(supervisor.stop_limit_s)
         await asyncio.wait({server}, timeout=0.5 if hurry.is_set() else _SERVER_LIMIT_S)
         if not server.done():
-            log.warning("clients are left that neither read nor leave: cutting them off")
+            log.warning("aborting connections of clients that neither read nor disconnect")
             loop.set_exception_handler(_hush)
             server.cancel()
         elif (error := server.exception()) is not None:

@@ -1,4 +1,4 @@
-"""Tells systemd how we are: ready, alive, stopping. Does nothing where systemd does not ask.
+"""systemd notifications: ready, watchdog, stopping. Does nothing unless systemd asks for them.
 
 Source: systemd 252, sd_notify(3), sd_watchdog_enabled(3), systemd.service(5): ``Type=notify`` and
 ``WatchdogSec=``.
@@ -15,12 +15,13 @@ _MOST_DIGITS = 19
 
 
 class Notifier:
-    """Sends our state to the socket that systemd named, if it did.
+    """Sends the state of the service to the socket that systemd named, if it named one.
 
-    The variables are taken out of the environment: no model may speak for us.
+    The variables are removed from the environment, so that no model can send in our name.
 
     Attributes:
-        watchdog_s: systemd ends us when it hears nothing for so long; None: it does not.
+        watchdog_s: systemd kills the service after this many seconds without a notification; None
+            means that there is no watchdog.
     """
 
     def __init__(self) -> None:
@@ -31,7 +32,7 @@ class Notifier:
         )
 
     def tell(self, state: str) -> None:
-        """Send *state*, such as ``READY=1``; never waits, never raises."""
+        """Send *state*, such as ``READY=1``; never waits and never raises."""
         if not self._address:
             return
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
@@ -39,9 +40,9 @@ class Notifier:
             sock.sendto(state.encode(), self._address)
 
     async def live(self) -> None:
-        """Tell that the event loop runs, twice in the time that systemd grants; for ever.
+        """Send a watchdog notification twice in each watchdog interval, until cancelled.
 
-        Returns at once where systemd does not watch.
+        Returns at once if systemd has no watchdog for this service.
         """
         while self._address and self.watchdog_s is not None:
             self.tell("WATCHDOG=1")

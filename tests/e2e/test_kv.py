@@ -356,7 +356,7 @@ def test_list_and_verify_work_beside_a_proxy_and_purge_is_refused(
     said = capsys.readouterr().err
 
     assert {(row["model"], row["verdict"]) for row in rows} == {("one", "works"), ("two", "works")}
-    assert "another swapchart works in" in said
+    assert "another swapchart uses" in said
     assert sorted(llama.slots("one").glob("*.kv")) == before != []
     assert read(edited.proxy, "one") < 5
     assert kv_of(edited.proxy, "one")["failures"] == 0
@@ -370,7 +370,7 @@ def test_folder_used_by_two_proxies_is_not_damaged(serve: Serve, llama: Llama) -
     first.unload("one")
     second = serve(models)
     assert read(second, "one") > 100
-    assert "another swapchart works in" in kv_of(second, "one")["problem"]
+    assert "another swapchart uses" in kv_of(second, "one")["problem"]
     assert read(first, "one") < 5
     assert first.stop() == 0
     second.unload("one")

@@ -103,5 +103,5 @@ def test_serve_reader_comes_back_gets_the_number_of_lost_lines(unread: Unread) -
 
     wait_until(lambda: unread.find(rb"\[\d+ log lines dropped"), LONG_S)
     unread.process.send_signal(signal.SIGTERM)
-    wait_until(lambda: unread.find(rb"stopping: requests in flight are finished"), LONG_S)
+    wait_until(lambda: unread.find(rb"shutting down: finishing in-flight requests"), LONG_S)
     assert unread.process.wait(LONG_S) == 0

@@ -121,7 +121,7 @@ def test_reload_plan_lists_added_and_removed_models(load: Load) -> None:
     )  # fmt: skip
     assert str(planned) == (
         "+ c: starts on demand\n"
-        "- a: drains and stops; who waits for it is refused\n"
+        "- a: drains and stops; queued requests are rejected\n"
         "1 model unchanged"
     )
 
@@ -129,13 +129,13 @@ def test_reload_plan_lists_added_and_removed_models(load: Load) -> None:
 @pytest.mark.parametrize(
     ("kind", "state", "effect"),
     [
-        ("restart", "", "drains and stops if it runs; requests wait and start it anew"),
-        ("restart", "ready", "drains and stops if it runs; requests wait and start it anew"),
+        ("restart", "", "drains and stops if it runs; the next request starts it again"),
+        ("restart", "ready", "drains and stops if it runs; the next request starts it again"),
         ("restart", "stopped", "applies at once"),
         ("next_start", "tripped", "applies at once"),
         ("next_start", "ready", "applies at its next start; the running process keeps what it has"),
         ("live", "ready", "applies at once"),
-        ("removed", "stopped", "is forgotten; requests for it get 404"),
+        ("removed", "stopped", "is removed; requests for it get 404"),
     ],
 )
 def test_reload_plan_effect_depends_on_the_state(kind: str, state: str, effect: str) -> None:
@@ -349,7 +349,7 @@ def test_failed_reload_is_reported_and_the_next_one_works(
         await asyncio.wait({task})
 
     asyncio.run(story())
-    assert "the configuration is wrong; the old one stays" in caplog.text
+    assert "the configuration has errors; the old one stays" in caplog.text
 
 
 # ---- watching

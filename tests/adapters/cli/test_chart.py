@@ -142,11 +142,14 @@ def test_live_chart_that_cannot_be_shown_reports_the_reason(
     export = ("export", "--format")
     live = ("--live", running)
     for arguments, said in (
-        ((*export, "dot", *live, "--model", "nobody"), f"{running} answers 404: model not found"),
+        (
+            (*export, "dot", *live, "--model", "nobody"),
+            f"{running} responded with 404: model not found",
+        ),
         ((*export, "dot", *live), "--live: expected --model MODEL beside it"),
         ((*export, "scxml", *live, "--model", "qwen"), "a picture (mermaid, dot, svg, png), got s"),
         ((*export, "dot", "--live", running + "/other", "--model", "qwen"), "is not a swapchart"),
-        ((*export, "dot", "--live", "http://[", "--model", "qwen"), "no answer from http://["),
+        ((*export, "dot", "--live", "http://[", "--model", "qwen"), "no response from http://["),
         ((*export, "dot", "--model", "qwen"), "--model: expected --live or --config beside it"),
     ):
         code, out, err = run(capsys, *arguments)
@@ -158,8 +161,9 @@ def test_history_that_is_unavailable_reports_the_reason(
 ) -> None:
     """One line each, with the address."""
     for url, said in (
-        (running, "answers 404: model not found"), (running + "/other", "is not a swapchart"),
-        ("http://[", "no answer from http://["), ("http://127.0.0.1:1", "no answer from"),
+        (running, "responded with 404: model not found"),
+        (running + "/other", "is not a swapchart"),
+        ("http://[", "no response from http://["), ("http://127.0.0.1:1", "no response from"),
     ):  # fmt: skip
         assert main(["history", "qwen", "--url", url]) == 1
         out, err = capsys.readouterr()
@@ -228,7 +232,7 @@ def test_live_chart_without_a_proxy_reports_the_address(capsys: pytest.CaptureFi
         capsys, "export", "--format", "dot", "--live", "http://127.0.0.1:1", "--model", "a"
     )
     assert code == 1
-    assert "no answer from http://127.0.0.1:1" in err
+    assert "no response from http://127.0.0.1:1" in err
 
 
 def test_chart_check_refutes_a_broken_promise_with_a_trace(

@@ -75,7 +75,7 @@ def test_purge_removes_only_files_of_the_proxy(
     assert "1 saved slots" in capsys.readouterr().out
     assert {path.name for path in mine.parent.iterdir()} == {mine.name, ".swapchart.lock"}
     assert main(["kv", "list", "--config", str(config)]) == 0
-    assert capsys.readouterr().out == "nothing is kept\n"
+    assert capsys.readouterr().out == "no saved caches\n"
 
 
 def test_purge_works_after_kv_was_switched_off(
@@ -99,7 +99,7 @@ def test_purge_of_a_folder_in_use_is_refused(
     finally:
         lock.close()
 
-    assert "another swapchart works in" in capsys.readouterr().err
+    assert "another swapchart uses" in capsys.readouterr().err
     assert len(list((config.parent / "kv").glob("*.kv"))) == 1
 
 
@@ -114,7 +114,7 @@ def test_list_of_a_broken_manifest_changes_nothing(
     before = sorted(folder.iterdir())
 
     assert main(["kv", what, "--config", str(config)]) == 1
-    assert "makes no sense" in capsys.readouterr().err
+    assert "is invalid" in capsys.readouterr().err
     assert sorted(folder.iterdir()) == before
     assert main(["kv", "purge", "--config", str(config)]) == 0
     assert [path.name for path in folder.iterdir()] == [".swapchart.lock"]
@@ -181,6 +181,6 @@ def test_list_creates_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[st
     state = tmp_path / "state"
 
     assert main(["kv", "list", "--config", str(path), "--state-dir", str(state)]) == 0
-    assert capsys.readouterr().out == "nothing is kept\n"
+    assert capsys.readouterr().out == "no saved caches\n"
     assert not state.exists()
     assert prefix_of(NAME).startswith("swapchart-")

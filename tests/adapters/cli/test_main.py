@@ -77,8 +77,8 @@ def test_serve_with_tls_speaks_https_only(tmp_path: Path, server: str) -> None:
     [
         (("both",), "expected --tls-cert-file and --tls-key-file, got --tls-cert-file only"),
         (("both", "missing"), "No such file or directory"),
-        (("both", "noise"), "are no certificate and its key"),
-        (("noise", "both"), "are no certificate and its key"),
+        (("both", "noise"), "are not a certificate and its key"),
+        (("noise", "both"), "are not a certificate and its key"),
     ],
 )
 def test_serve_with_bad_tls_files_reports_them(

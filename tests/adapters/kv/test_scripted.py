@@ -353,7 +353,7 @@ async def test_restore_that_hangs_is_a_plain_start_and_no_crash(
     stage.play.hangs, stage.play.part = True, lambda number, action, name: None
     await stage.restore()
     assert stage.model.state.run.restored == {}
-    assert any("restoring took more than 0.5 s" in text for text in warnings_of(caplog))
+    assert any("restore cancelled after 0.5 s" in text for text in warnings_of(caplog))
     stage.play.part, stage.settings = None, EAGER
     await stage.restore()
 
@@ -397,7 +397,7 @@ async def test_restore_that_is_refused_drops_that_file_only(
 
     assert stage.play.asked == [(0, "restore"), (0, "erase"), (0, "restore")]
     assert stage.tokens() == [300]
-    assert sum("were refused" in text for text in warnings_of(caplog)) == 1
+    assert sum("were rejected" in text for text in warnings_of(caplog)) == 1
 
 
 async def test_restore_of_fewer_tokens_has_failed(stage: Stage) -> None:
