@@ -216,7 +216,7 @@ async def test_save_that_hangs_keeps_earlier_slots(
     await stage.save()
 
     assert stage.tokens() == [400]
-    assert any("cut short" in text for text in warnings_of(caplog))
+    assert any("save cancelled after" in text for text in warnings_of(caplog))
 
 
 @pytest.mark.parametrize("written", [0, 999])
@@ -235,7 +235,7 @@ async def test_save_shorter_than_reported_is_not_kept(
     assert stage.tokens() == []
     (text,) = warnings_of(caplog)
     assert ("is the disk full" in text) == bool(written)
-    assert ("say so in kv.dir" in text) == (not written)
+    assert ("configure it as kv.dir" in text) == (not written)
 
 
 async def test_slot_of_other_adapters_is_left_out(stage: Stage) -> None:
