@@ -86,7 +86,7 @@ def test_proxy_without_a_state_folder_serves(serve: Serve, journal: Journal) -> 
     proxy = serve({"a": journal.model("a")}, options=("--state-dir", "/proc/nowhere"))
 
     assert proxy.chat("a").status == 200
-    assert proxy.wait_said("no state is kept") == 1
+    assert proxy.wait_said("state is kept in memory only") == 1
 
 
 @pytest.mark.slow
