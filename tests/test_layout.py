@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import collections
 import importlib
 import os
 import re
@@ -41,6 +42,42 @@ def tracked(*options: str) -> list[Path]:
     ).stdout
     paths = (ROOT / name for name in listed.split("\0") if name)
     return [path for path in paths if path.is_file() and not path.is_symlink()]
+
+
+#: Most lines of a module, a class and a function; most modules of a folder of the adapters.
+MOST_LINES: dict[type[ast.AST], int] = {
+    ast.Module: 450,
+    ast.ClassDef: 350,
+    ast.FunctionDef: 60,
+    ast.AsyncFunctionDef: 60,
+}
+MOST_MODULES = 21
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_source_is_small_enough_to_be_read_at_once(path: Path) -> None:
+    """Modules, classes and functions keep within the sizes of docs/contributing.md."""
+    tree = ast.parse(path.read_text())
+    lines = len(path.read_text().splitlines())
+    found: list[tuple[int, type[ast.AST], str]] = [(lines, ast.Module, path.name)]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            found.append((node.end_lineno - node.lineno + 1, type(node), node.name))
+    too_long = [(name, size) for size, kind, name in found if size > MOST_LINES[kind]]
+
+    assert not too_long
+
+
+def test_folders_of_adapters_hold_few_modules() -> None:
+    """Who opens a folder sees what is in it: four modules at the root, 21 below."""
+    modules = [
+        p for p in SOURCES if p.name != "__init__.py" and p.is_relative_to(ROOT / "adapters")
+    ]
+    counts = collections.Counter(path.parent for path in modules)
+
+    assert counts[ROOT / "adapters"] <= 4
+    assert max(counts.values()) <= MOST_MODULES
 
 
 def test_package_parts_have_links() -> None:

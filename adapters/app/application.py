@@ -140,15 +140,7 @@ class Application:
                 must_have_keys=self._must_have_keys, has_own_stop_limit=self._has_own_stop_limit,
             )  # fmt: skip
             await stack.enter_async_context(_beside(kept(running.reloader.run)))
-            if self._is_watching and self._sources is not None:
-                watching = partial(
-                    watch,
-                    self._sources,
-                    lambda: running.seen,
-                    running.reloader.note_change,
-                    running.hold_back,
-                )
-                await stack.enter_async_context(_beside(kept(watching)))
+            await self._watch_files(stack, running)
             if self._state is not None:
                 await stack.enter_async_context(_beside(kept(self._watch_state, self._state)))
             running.begin()
@@ -157,6 +149,18 @@ class Application:
                 yield supervisor
             finally:
                 self.supervisor = self._running = None
+
+    async def _watch_files(self, stack: AsyncExitStack, running: LiveConfig) -> None:
+        """Reload when a configuration file changes, if that was asked for."""
+        if self._is_watching and self._sources is not None:
+            watching = partial(
+                watch,
+                self._sources,
+                lambda: running.seen,
+                running.reloader.note_change,
+                running.hold_back,
+            )
+            await stack.enter_async_context(_beside(kept(watching)))
 
     def _kv_manager(self, log_line: Callable[[str, str], None]) -> KvManager:
         return KvManager(None if self._state is None else self._state.path / "kv", log_line)
