@@ -1,4 +1,4 @@
-"""What a start and a swap through the proxy cost over the server's own time.
+"""Delay that the proxy adds to the start of a server and to a swap.
 
 The same thing is done by hand and through swapchart, in turns: (end the server that runs,) start
 one, ask for its health every millisecond, ask it once. The overhead is the difference of the

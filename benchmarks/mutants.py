@@ -3,7 +3,7 @@
     ./dev bench mutants [--every N]
 
 Prints every survivor with its reason, and fails below 95 %. A mutant that python-statemachine
-itself refuses counts as caught, one that nobody can tell from the original does not count.
+itself refuses counts as caught, one that is equivalent to the original does not count.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the proxy costs, beside nginx and Caddy, in one interleaved run.
+"""CPU and latency of the proxy beside nginx and Caddy, in one interleaved run.
 
 The load and the upstream share one core, the proxy has another. All contenders stay up; rounds go
 through them in random order; figures are medians over rounds. Answers are held to those of the
@@ -65,7 +65,7 @@ FULL = Plan(rounds=5, short_s=3, single_s=3, paced_s=4, flood_s=2, slow_s=8)
 
 @dataclass(slots=True)
 class Figures:
-    """What was measured of one contender, a value a round."""
+    """Measurements of one contender, a value a round."""
 
     short: list[load.Short] = field(default_factory=list)
     single: list[load.Short] = field(default_factory=list)

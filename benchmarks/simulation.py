@@ -1,4 +1,4 @@
-"""How fast the core is, and how long anybody waits at worst: on virtual time, without processes.
+"""Speed of the core and longest wait of any request, on virtual time, without processes.
 
     python benchmarks/simulation.py [--lifecycles 10000] [--seeds 50]
 

@@ -85,7 +85,7 @@ def config(folder: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """What the proxy holds at one moment."""
+    """Resources that the proxy holds at one moment."""
 
     fds: int
     tasks: int

@@ -1,4 +1,4 @@
-"""What each HTTP layer makes of the corpus of raw requests: the table in docs/reliability.md.
+"""Responses of each HTTP layer to the corpus of raw requests: the table in docs/reliability.md.
 
     python benchmarks/wire.py
 

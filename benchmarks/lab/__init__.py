@@ -1,1 +1,1 @@
-"""What the benchmarks share: pinned processes, load, figures, tables."""
+"""Shared tools of the benchmarks: pinned processes, load, figures, tables."""

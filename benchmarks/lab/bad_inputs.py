@@ -1,4 +1,4 @@
-"""What no client should send: each is refused or cut off, soon, and hurts nobody else."""
+"""Invalid requests: each must be refused or aborted soon, without effect on other clients."""
 
 from __future__ import annotations
 

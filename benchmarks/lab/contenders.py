@@ -1,4 +1,4 @@
-"""What is compared: nginx, Caddy, swapchart under its servers, and no proxy at all."""
+"""The contenders: nginx, Caddy, swapchart under its servers, and no proxy at all."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Running:
         process: The started one.
         listening_s: From its spawn until it accepted connections; seconds.
         idle_bytes: Resident memory before the first request.
-        is_proxy: It is not the upstream itself, whose cost nobody asks for.
+        is_proxy: False for the upstream itself, whose CPU is not measured.
     """
 
     name: str

@@ -155,7 +155,7 @@ def _ours(*, small: bool, by_table: bool) -> Maker:
 
 # ---- the others
 class _Actions:
-    """What the actions and guards of the others do."""
+    """The actions and guards of the other engines."""
 
     def __init__(self) -> None:
         self.out: list[str] = []

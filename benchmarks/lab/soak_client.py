@@ -25,7 +25,7 @@ _CHAT = "/v1/chat/completions"
 
 @dataclass(slots=True)
 class Ledger:
-    """What became of all requests.
+    """Outcomes of all requests.
 
     Attributes:
         sent: Requests that were written to the proxy.
@@ -55,8 +55,8 @@ class Ledger:
         return self.sent - sum(self.ended.values())
 
 
-class BrokenOffError(Exception):
-    """The answer ended before its end, and anybody can see that."""
+class ResponseAbortedError(Exception):
+    """The response was aborted before its end, and the client can detect it."""
 
 
 @dataclass(slots=True)
@@ -71,14 +71,14 @@ async def read_answer(reader: asyncio.StreamReader) -> Answer:
     """Read one answer.
 
     Raises:
-        BrokenOffError: It began, and broke off.
+        ResponseAbortedError: The response began and was aborted.
         EOFError: There was none.
     """
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError as error:
         if error.partial:
-            raise BrokenOffError(f"in the head: {error.partial[:80]!r}") from error
+            raise ResponseAbortedError(f"in the head: {error.partial[:80]!r}") from error
         raise EOFError("closed without an answer") from error
     except ConnectionError as error:
         raise EOFError(f"no answer: {error}") from error
@@ -94,7 +94,7 @@ async def read_answer(reader: asyncio.StreamReader) -> Answer:
         length = int(fields.get(b"content-length", b"0"))
         return Answer(status, await reader.readexactly(length))
     except (asyncio.IncompleteReadError, ConnectionError, asyncio.LimitOverrunError) as error:
-        raise BrokenOffError(f"in the body: {error!r}") from error
+        raise ResponseAbortedError(f"in the body: {error!r}") from error
 
 
 async def _chunks(reader: asyncio.StreamReader) -> bytes:
@@ -179,7 +179,7 @@ class Client:
                 if kind == "stall":
                     await asyncio.sleep(rng.random() * 2)
                 answer = await read_answer(reader)
-        except BrokenOffError:
+        except ResponseAbortedError:
             ledger.ended["truncated"] += 1
         except EOFError as error:
             ledger.wrong(f"{kind} {model}: {error}")

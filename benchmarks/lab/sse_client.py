@@ -29,7 +29,7 @@ _DONE = b"data: [DONE]"
 
 
 class _Window:
-    """What all streams count into; times are nanoseconds on the monotonic clock."""
+    """Counters of all streams; times are nanoseconds on the monotonic clock."""
 
     def __init__(self) -> None:
         self.is_open = False

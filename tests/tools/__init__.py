@@ -1,1 +1,1 @@
-"""What tests share: real child processes, raw HTTP, a real llama-server and a tiny model for it."""
+"""Shared tools of the tests: child processes, raw HTTP, a real llama-server and a tiny model."""

@@ -30,7 +30,7 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
 
 @pytest.fixture(scope="module")
 def serve_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
-    """As ``serve``, for a proxy that all tests of a module share."""
+    """Starts proxies, as ``serve`` does, that all tests of a module share."""
     yield from _serving(tmp_path_factory.mktemp("proxies"))
 
 

@@ -84,7 +84,7 @@ async def plain(call: Call) -> None:
 
 
 class Server:
-    """What runs, and what its application saw.
+    """A running server, and the requests that its application received.
 
     Args:
         where: One of ``PLACES``; with ``, tls`` behind it over TLS, with ``, stock`` by the

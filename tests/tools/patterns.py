@@ -2,7 +2,7 @@
 
 A pattern is flattened into paths: sequences of single characters and of repetitions, each with the
 set of characters that it takes. It is refused if two repetitions can share a text in more than one
-way and something behind them can fail, since the matcher then tries every division: neighbours
+way and something behind them can fail, since the matcher then tries every division: neighbors
 that take the same character, also over single characters that both take (``[^x]*,[^x]*$``), and
 repetitions within repetitions (``(a+)+$``). A search counts as a repetition of anything in front.
 Possessive repetitions give nothing back and may stand first. The analysis is conservative: the

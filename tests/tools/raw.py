@@ -153,7 +153,7 @@ class Connection:
             return data
 
     def is_silent_for(self, seconds: float) -> bool:
-        """Tell whether nothing comes, not even the end, within *seconds*."""
+        """Return True if neither bytes nor the end arrive within *seconds*."""
         before = self.socket.gettimeout()
         self.socket.settimeout(seconds)
         try:
@@ -224,7 +224,7 @@ def call(
     """Make one request on a connection of its own.
 
     Raises:
-        OSError: Nobody listens, or the answer did not come in time.
+        OSError: No server listens, or the response did not arrive in time.
         EOFError: The connection was closed before the answer was whole.
     """
     with Connection(port, timeout_s=timeout_s) as connection:

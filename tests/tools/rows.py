@@ -1,4 +1,4 @@
-"""The mark of tests that cover rows of the fault catalogue."""
+"""The mark of tests that cover rows of the fault catalog."""
 
 from __future__ import annotations
 

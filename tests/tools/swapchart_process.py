@@ -296,7 +296,7 @@ class Edited:
         return report
 
     def changes(self) -> dict[str, str]:
-        """As `reload`; returns id -> change of each model that changed."""
+        """Reload as `reload` does; return id -> change of each model that changed."""
         return {row["id"]: row["change"] for row in self.reload()["plan"]["models"]}
 
     def reloads(self) -> int:
@@ -362,7 +362,7 @@ def demo_model(label: str, /, *options: str, rate: float = 0, **keys: Any) -> di
 
 
 class Journal:
-    """What witnesses and hooks wrote; see ``witness``.
+    """File that witnesses and hooks write to; see ``witness``.
 
     Attributes:
         path: The file.

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 class Wire:
-    """What a connection writes to.
+    """A transport that collects what a connection writes.
 
     Attributes:
         done: What was written, piece by piece, and "end" where it was closed, half or whole.

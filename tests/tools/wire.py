@@ -1,6 +1,6 @@
-"""Raw requests that no server may take, each with the status that ours answers.
+"""Raw requests that no server may accept, each with the status of our response.
 
-Each name begins with its row of the fault catalogue.
+Each name begins with its row of the fault catalog.
 """
 
 from __future__ import annotations

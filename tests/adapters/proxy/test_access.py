@@ -259,7 +259,7 @@ def test_key_for_some_models() -> None:
     run(main, SCOPED)
 
 
-# ---- C51: every route
+# ---- every route
 OPEN = {("GET", "/health"), ("GET", "/wol-health"), ("GET", "/"), ("GET", "/favicon.ico")}
 
 
@@ -309,7 +309,7 @@ def test_unknown_path_without_a_key_is_401() -> None:
     run(main, KEYED)
 
 
-# ---- C31: origins
+# ---- origins
 @pytest.mark.parametrize(
     ("origin", "allowed"),
     [
@@ -462,7 +462,7 @@ def test_json_sent_as_plain_text_by_a_page_is_refused() -> None:
     run(main)
 
 
-# ---- C30: Host
+# ---- Host
 GOOD_HOSTS = [
     "127.0.0.1", "127.0.0.1:8080", "127.1.2.3", "localhost", "LOCALHOST:99", "localhost.",
     "x.localhost", "[::1]", "[::1]:8080", "named.example", "named.example:8080",
