@@ -87,7 +87,7 @@ def model_name_of_60_mb(target: Target) -> None:
 
 
 def model_names_near_the_limit(target: Target) -> None:
-    """Names of any length that nobody has are unknown."""
+    """Model names of any length that do not exist are unknown."""
     for size in (200, 256, 257, 1000):
         for letter in ("a", "demo", "hostile"):
             name = (letter * size)[:size]
@@ -131,7 +131,7 @@ def repeated_keys_that_are_edited(target: Target) -> None:
 
 
 def many_repeated_keys_at_once(target: Target) -> None:
-    """42 such bodies at once, of clients that leave, neither stop others nor keep anybody."""
+    """42 such bodies at once, of clients that leave, delay no other client and are freed."""
     body = b'{"model":"filtered",' + b'"temperature":1,' * 70_000 + _REST
     threads = [threading.Thread(target=post, args=(target, body)) for _ in range(21)]
     for thread in threads:

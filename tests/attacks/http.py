@@ -130,7 +130,7 @@ def http2_by_upgrade(target: Target) -> None:
 
 
 def slow_clients(target: Target) -> None:
-    """200 heads and 200 bodies that stop coming hold nobody up, and little memory."""
+    """200 unfinished headers and 200 unfinished bodies delay no client and take little memory."""
     head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\n"
     with contextlib.ExitStack() as stack:
         for number in range(400):

@@ -116,7 +116,7 @@ _DOCUMENTS = (
 
 
 def configurations_that_grow_when_they_are_read(target: Target) -> None:
-    """Whatever the file holds, to plan a reload of it is refused or done, in little memory."""
+    """A plan for a reload of any file is made or refused, in little memory."""
     path = Path(target.proxy.folder, "config.yaml")
     text = path.read_text()
     try:

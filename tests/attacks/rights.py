@@ -131,7 +131,7 @@ def thousands_of_guesses_in_one_request(target: Target) -> None:
 
 
 def foreign_page_with_the_browsers_password(target: Target) -> None:
-    """What a browser repeats by itself is no key of a page."""
+    """Credentials that a browser repeats do not count as the key of a page."""
     for fields in (
         {**EVIL, "Authorization": basic(ADMIN)},
         {"Origin": "null", "Authorization": basic(ADMIN)},

@@ -103,7 +103,7 @@ def _to(there: str) -> Any:
 
 # ---- the store
 def database_that_is_locked(target: Target) -> None:
-    """A lock of another process delays nobody, and loses no row."""
+    """A lock of another process delays no request and loses no row."""
     before = last_activity(target)
     path = next((target.proxy.folder / "state").glob("**/activity.db"))
     other = sqlite3.connect(path, isolation_level=None)

@@ -175,7 +175,7 @@ def test_measure_while_the_proxy_stands_still_sees_the_stall(targets: Targets) -
 
 
 def test_corpus_has_no_name_twice() -> None:
-    """Two attacks of one name could not be told apart in a report."""
+    """A report could not distinguish two attacks of one name."""
     names = [attack.name for attack in ATTACKS]
 
     assert sorted(set(names)) == sorted(names)

@@ -71,7 +71,7 @@ def _is_servers(task: asyncio.Task[Any]) -> bool:
 
 @pytest.fixture
 def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
-    """A socket that is told that the proxy lives."""
+    """The socket that receives the proxy's watchdog messages."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(tmp_path / "notify"))
         listener.setblocking(False)

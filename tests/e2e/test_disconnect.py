@@ -47,7 +47,7 @@ def test_client_that_leaves_the_queue_starts_nothing(
 def test_client_that_leaves_a_loading_model_is_removed(
     serve: Serve, server: str, way: str, journal: Journal
 ) -> None:
-    """Nobody waits any more, the load goes on, and the model is there for the next one."""
+    """No request waits any more, the load goes on, and the model is ready for the next request."""
     proxy = serve({"a": journal.model("a", "--load-s", "1.5")}, server=server)
     connection = proxy.open_chat("a")
     proxy.wait_busy("a", waiting=1)
@@ -163,7 +163,7 @@ def test_storm_of_disconnects_leaves_no_request_in_flight(
 def test_client_that_leaves_an_endless_response_is_no_error(
     serve: Serve, server: str, journal: Journal, target: str
 ) -> None:
-    """Logs and events are told to whoever is there; that somebody has left is not worth a line."""
+    """The end of a client of a log or event stream is not logged as an error."""
     chatter = shell("while sleep 0.002; do echo chatter; done")
     proxy = serve({"a": journal.model("a", afterReady=chatter)}, server=server)
     assert proxy.chat("a").status == 200

@@ -1,4 +1,4 @@
-"""What goes wrong is told to the client in OpenAI's shape, and the next request works."""
+"""Failures reach the client in OpenAI's format, and the next request works."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_model_that_exits_is_started_again(serve: Serve, journal: Journal) -> No
 
 @row("A26")
 def test_model_that_never_gets_healthy_is_given_up(serve: Serve, journal: Journal) -> None:
-    """The limit and what the last probe found are told; the process is ended."""
+    """The error names the limit and the result of the last probe; the process is ended."""
     models = {"a": journal.model("a", "--never-healthy", startTimeout=1), "b": journal.model("b")}
     proxy = serve(models)
     answer = proxy.chat("a")
@@ -156,7 +156,7 @@ def test_start_outlasts_a_proxy_that_was_stopped(serve: Serve) -> None:
 def test_health_response_of_a_foreign_process_does_not_count(
     serve: Serve, journal: Journal, tmp_path: Path
 ) -> None:
-    """A foreign server takes the port of a model that starts: it is not ready, and is told so."""
+    """A foreign server takes the port of a model that starts: the start fails with the reason."""
     port, go = free_port(), tmp_path / "go"
     silent = ["sh", "-c", f"sleep 1000 & wait # {port}"]
     model = {"cmd": silent, "proxy": f"http://127.0.0.1:{port}", "startTimeout": 3}
@@ -278,7 +278,7 @@ def test_request_without_a_model_is_an_error(
 
 
 def test_body_beyond_the_limit_is_refused_before_it_arrives(proxy: SwapchartProcess) -> None:
-    """413 on the declared length; nobody waits for a body that will not be read."""
+    """413 on the declared length, without waiting for the body."""
     with raw.Connection(proxy.port) as connection:
         size = {"Content-Length": str(10 << 30), "Content-Type": "application/json"}
         connection.request("POST", CHAT, headers=size)

@@ -29,7 +29,7 @@ def note(more: str = "", **keys: Any) -> dict[str, Any]:
 
 
 def in_order(journal: Journal, *patterns: str) -> bool:
-    """Tell whether lines that match *patterns* come in this order, each exactly once."""
+    """Return True if lines that match *patterns* come in this order, each exactly once."""
     words = journal.words()
     places = [[n for n, line in enumerate(words) if re.search(p, line)] for p in patterns]
     assert all(len(found) == 1 for found in places), (patterns, words)
@@ -141,7 +141,7 @@ def test_model_sleeps_and_wakes_by_its_hooks(serve: Serve, journal: Journal) -> 
 
 
 def test_model_that_cannot_wake_is_restarted(serve: Serve, journal: Journal) -> None:
-    """A wake that fails is no error to whoever asked."""
+    """A wake that fails is no error for the client."""
     sleep = {"after": 0.2, "enter": "true", "wake": "false"}
     proxy = serve({"a": journal.model("a", sleep=sleep)})
     assert proxy.chat("a").status == 200
@@ -346,7 +346,7 @@ def test_hook_output_flood_is_cut_off(serve: Serve, journal: Journal) -> None:
 
 
 def test_unload_during_after_healthy_ends_the_hook_at_once(serve: Serve, journal: Journal) -> None:
-    """Then beforeStop runs, as afterHealthy had begun; the request that waited is told."""
+    """Then beforeStop runs, as afterHealthy had begun; the waiting request gets the reason."""
     model = journal.model("a", afterHealthy=note(FOREVER), beforeStop=note())
     proxy = serve({"a": model})
     with proxy.open_chat("a") as connection:
@@ -364,7 +364,7 @@ def test_unload_during_after_healthy_ends_the_hook_at_once(serve: Serve, journal
 
 
 def test_sigterm_during_after_healthy_ends_the_hook_at_once(serve: Serve, journal: Journal) -> None:
-    """The end of the proxy waits for no hook of a start that nobody wants any more."""
+    """The shutdown does not wait for a hook of a start that it ends."""
     proxy = serve({"a": journal.model("a", afterHealthy=note(FOREVER), beforeStop=note())})
     with proxy.open_chat("a") as connection:
         wait_until(lambda: proxy.find(FOREVER), LONG_S, what="the hook")

@@ -206,7 +206,7 @@ def test_every_route_key_for_one_model_reveals_no_other(
 
 
 def test_every_route_key_for_one_model_shows_that_model(scene: Scene) -> None:
-    """What is about the key's own model is told to it as to others."""
+    """The key sees its own model as other keys do."""
     assert scene.chat(WHOLE, OWN).status == 200
     running = scene.call(SOME, "GET", "/running").json()["running"]
     listed = scene.call(SOME, "GET", "/v1/models").json()["data"]
@@ -230,7 +230,7 @@ def test_every_route_key_for_one_model_shows_that_model(scene: Scene) -> None:
 
 
 def test_every_route_key_for_one_model_touches_no_other(scene: Scene) -> None:
-    """What is asked of another model, by any route and any of its names, is 403, and not done."""
+    """A request for another model, by any route and any of its names, is 403 and has no effect."""
     assert scene.chat(WHOLE, OTHER).status == 200
     before = scene.whole("/running")
     names = {"models": f"{OTHER} omega-alias", "inflight": "77", "captures": "77"}
@@ -255,7 +255,7 @@ def test_every_route_key_for_one_model_touches_no_other(scene: Scene) -> None:
 
 
 def test_every_route_key_for_one_model_controls_it(scene: Scene) -> None:
-    """Loads, unloads and requests of the key's own model are done, whoever runs beside it."""
+    """Loads, unloads and requests of the key's own model work while other models run."""
     assert scene.chat(SOME, OWN).status == 200
     for name, status in (("pinned", 200), ("alpha-pin", 403)):  # a pin is what it means
         assert scene.chat(SOME, name).status == status

@@ -62,7 +62,7 @@ def llama(tmp_path: Path) -> Llama:
 def read(proxy: SwapchartProcess, model: str, text: str = STORY) -> int:
     """Ask *model* about *text*; returns how many of its tokens had to be read.
 
-    Where a model of that name is still on its way out, it is asked for again, as clients are told.
+    While a model of that name still stops, the request is retried, as its response asks.
     """
     messages = [{"role": "user", "content": text}]
     value = {"model": model, "messages": messages, "max_tokens": 2, "temperature": 0}
@@ -322,7 +322,7 @@ def test_removed_model_is_saved_and_can_return(edited: Edited, llama: Llama) -> 
 def test_files_of_a_removed_model_are_listed_and_purged(
     serve: Serve, llama: Llama, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """List and purge show what nobody uses any more, and free it."""
+    """List shows the files of removed models, and purge removes them."""
     kv = {**SMALL, "manageArgs": True}
     edited = Edited(serve, {name: llama.model(name, slots=False, kv=kv) for name in ("one", "two")})
     assert read(edited.proxy, "one") > 100
@@ -380,7 +380,7 @@ def test_folder_used_by_two_proxies_is_not_damaged(serve: Serve, llama: Llama) -
 
 
 def test_server_that_is_killed_restores_its_last_save(edited: Edited) -> None:
-    """What it had read since is lost with it; what was on the disk is restored again."""
+    """Tokens since the save are lost with it; the saved ones are restored."""
     assert read(edited.proxy, "one") > 100
     swap(edited.proxy)
     assert read(edited.proxy, "one") < 5

@@ -33,7 +33,7 @@ def older(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def rows_of(path: Path, query: str) -> list[tuple[Any, ...]]:
-    """Return the rows that *query* finds in a database that nobody else has open."""
+    """Return the rows that *query* finds in a database that is not open elsewhere."""
     with closing(sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)) as db:
         return db.execute(query).fetchall()
 

@@ -123,7 +123,7 @@ def test_changed_model_drains_while_requests_wait_for_the_new_version(
 
 
 def test_ports_of_unchanged_models_are_kept(serve: Serve) -> None:
-    """Models before and after the old ones in the alphabet move nobody."""
+    """New models before and after the old ones in the alphabet move no port."""
     edited = Edited(serve, {"m": demo_model("m", *QUICK)})
     assert edited.proxy.chat("m").status == 200
     start, where = edited.value["startPort"], edited.proxy.running()["m"]["proxy"]
@@ -138,7 +138,7 @@ def test_ports_of_unchanged_models_are_kept(serve: Serve) -> None:
 @pytest.mark.parametrize("text", ["models: [", "models: {a: {ttl: x}}", "- 1", "startPort: -1"])
 @row("C40")
 def test_invalid_file_is_reported_and_changes_nothing(serve: Serve, text: str) -> None:
-    """It is told by API, log and status; the next good file works."""
+    """API, log and status report it; the next valid file works."""
     edited = Edited(serve, {"m": demo_model("m", *QUICK)})
     edited.proxy.may_log = "reload|config.yaml"
     assert edited.proxy.chat("m").status == 200

@@ -173,7 +173,7 @@ def test_broken_path_is_refused(proxy: SwapchartProcess) -> None:
 
 
 def test_log_stream_sends_history_and_new_lines(proxy: SwapchartProcess) -> None:
-    """What was said before is sent at once, what is said later as it is said."""
+    """The history is sent at once, new output as it is written."""
     assert proxy.chat("a").status == 200
     with proxy.log_of("a") as log:
         assert log.head.status == 200
@@ -310,7 +310,7 @@ def test_example_configuration_works(serve: Serve, journal: Journal) -> None:
 
 
 def test_unclean_paths_are_redirected(serve: Serve, journal: Journal, layer: str) -> None:
-    """Under each HTTP layer the clean path is told, and no other host is ever named."""
+    """Under each HTTP layer the redirect names the clean path, and never another host."""
     proxy = serve({"a": journal.model("a")}, server=layer)
 
     answer = proxy.call("GET", "//v1/./x/../models?a=1")

@@ -40,7 +40,7 @@ def test_serve_on_a_taken_port_ends_before_the_first_start(serve: Serve, journal
 
 @pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:99999", "192.0.2.1:80", "127.0.0.1"])
 def test_serve_on_an_invalid_address_ends(serve: Serve, journal: Journal, address: str) -> None:
-    """What cannot be listened on is named, in one line."""
+    """One line names the address that cannot be used."""
     options = ("--listen", address, "--allow-unauthenticated")
     proxy = serve({"a": journal.model("a")}, options=options, wait=False)
 
@@ -51,7 +51,7 @@ def test_serve_on_an_invalid_address_ends(serve: Serve, journal: Journal, addres
 
 @row("C50")
 def test_serve_on_all_interfaces_without_keys_is_refused(serve: Serve, journal: Journal) -> None:
-    """Other machines could reach it and nobody would be asked who they are."""
+    """Other machines could reach it without a key."""
     options = ("--listen", "0.0.0.0:0")
     proxy = serve({"a": journal.model("a")}, options=options, wait=False)
 
@@ -123,7 +123,7 @@ def test_application_under_a_server_command_works(
 def test_sigterm_finishes_requests_in_flight(
     serve: Serve, layer: str, journal: Journal, number: signal.Signals
 ) -> None:
-    """Streams end well, what only waits is told, the port is closed, hooks run, exit code 0."""
+    """Streams finish, waiting requests are refused, the port is closed, hooks run, exit code 0."""
     hook = shell('echo hook >> "$JOURNAL"')
     models = {"a": journal.model("a", beforeStop=hook), "b": journal.model("b")}
     proxy = serve(models, server=layer)
@@ -208,7 +208,7 @@ def test_shutdown_is_not_delayed_by_a_hook(serve: Serve, journal: Journal) -> No
 
 
 def test_sigterm_while_a_model_loads_ends_it(serve: Serve, server: str, journal: Journal) -> None:
-    """Nobody waits for a load at the end; the request that did is told."""
+    """The shutdown does not wait for a load; the waiting request gets the reason."""
     proxy = serve({"a": journal.model("a", "--never-healthy")}, server=server)
     with proxy.open_chat("a") as connection:
         journal.wait("a started")

@@ -1,4 +1,4 @@
-"""What systemd hears of us, from a real proxy: ready, alive, stopping."""
+"""Messages of a real proxy to systemd: ready, watchdog, stopping."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_watchdog_of_another_process_is_ignored(
 def test_notify_socket_can_be_abstract_or_missing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """``@name`` is Linux' abstract name space; when nobody listens, nothing happens."""
+    """``@name`` is in Linux' abstract name space; a socket without a listener does no harm."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(f"\0swapchart-test-{os.getpid()}")
         monkeypatch.setenv("NOTIFY_SOCKET", f"@swapchart-test-{os.getpid()}")

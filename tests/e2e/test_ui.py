@@ -41,7 +41,7 @@ class _Found(HTMLParser):
 
 @pytest.fixture(scope="module")
 def shared(serve_module: Serve) -> SwapchartProcess:
-    """A proxy with a model that loads, one that cannot, and one that nobody should trust."""
+    """A proxy with a model that loads, one that cannot, and one with hostile texts."""
     hook = {"run": f"echo {shlex.quote(HOSTILE)}", "shell": True}
     return serve_module(
         {
@@ -280,7 +280,7 @@ def test_ui_counts_the_requests_of_a_model(browser: Browser, proxy: SwapchartPro
 
 
 def test_ui_shows_and_cancels_requests(browser: Browser, proxy: SwapchartProcess) -> None:
-    """What runs and what waits is shown as it is; a click cancels, and what is over is listed."""
+    """Running and waiting requests are shown; a click cancels one, and finished ones are listed."""
     with opened(browser, proxy, "/ui/activity") as page:
         expect_text(page, "#connection", "^live$")
         with proxy.open_stream("good"), proxy.open_chat("org/other") as waiting:
@@ -487,7 +487,7 @@ def test_ui_in_a_hidden_tab_ends_its_streams(browser: Browser, proxy: SwapchartP
 
 
 def test_ui_change_is_held_back_shows_the_command(browser: Browser, serve: Serve) -> None:
-    """A file that lost most of its models is not applied; the page says so until somebody does."""
+    """A file that lost most of its models is not applied; the page says so until it is."""
     models = {name: demo_model(name) for name in ("a", "b", "c")}
     edited = Edited(serve, models, "--watch-config")
     edited.proxy.may_log = "the old one stays|models are gone"

@@ -135,7 +135,7 @@ def wire(proxy: SwapchartProcess) -> Iterator[Wire]:
 
 @pytest.fixture
 def page(browser: Browser, wire: Wire) -> Iterator[Page]:
-    """A page of a browser in which somebody has typed the key once."""
+    """A page of a browser that has stored the key."""
     context = browser.new_context(http_credentials={"username": "me", "password": KEY})
     context.set_default_timeout(LONG_S * 1000)
     page = context.new_page()

@@ -64,7 +64,7 @@ def _new(path: Path) -> Path:
 
 @pytest.mark.parametrize("kind", EMPTY)
 def test_watch_file_is_empty_is_a_mistake(watched: Edited, kind: str) -> None:
-    """No model stops, however it was emptied, also when somebody asks; the next good file works."""
+    """No model stops, however the file was emptied, also on request; the next valid file works."""
     before = watched.reloads()
     EMPTY[kind](watched.path)
     facts = wait_refused(watched, before, "empty where models were")
@@ -114,7 +114,7 @@ def test_watch_file_is_held_open_waits_for_an_explicit_reload(watched: Edited) -
 
 @pytest.mark.parametrize("kind", ["half in place", "rename", "api"])
 def test_watch_change_is_complete_is_applied(watched: Edited, kind: str) -> None:
-    """Half of the models may go, and any number by a rename or when somebody asks."""
+    """Half of the models may go in place, and any number by a rename or on request."""
     count = 3 if kind == "half in place" else 1
     names = [f"m{number}" for number in range(count)]
     watched.value["models"] = {name: watched.value["models"][name] for name in names}

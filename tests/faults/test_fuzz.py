@@ -1,4 +1,4 @@
-"""Parsers get what nobody would write: each takes it, or refuses it in its own words.
+"""Parsers get random and mutated input: each accepts it, or refuses it with an error of its own.
 
 Heads of requests are fuzzed in tests/adapters/http1/test_server_fuzz.py, configurations in
 tests/adapters/config/test_hostile.py, forms and edits of JSON in tests/proxy, and the
@@ -55,7 +55,7 @@ JSONISH = st.lists(
 @example(b'{"x":{"model":"b"},"model":"a"}')
 @row("C42")
 def test_model_name_is_the_same_for_any_json_parser(body: bytes) -> None:
-    """What we take, Python's reader takes too, and it finds the same, and finds it once."""
+    """A body that we accept is read by Python's parser too, with the same model, found once."""
     try:
         model, is_stream = model_of(body)
     except BadBodyError:

@@ -1,4 +1,4 @@
-"""Whatever is fed with foreign bytes takes time in proportion to them.
+"""Parsers of foreign bytes take time in proportion to their size.
 
 Each parser gets hostile inputs of one size and of four times that size. Linear work takes four
 times as long, quadratic work sixteen times; what takes more than ten times as long is refused.

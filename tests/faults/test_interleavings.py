@@ -110,7 +110,7 @@ def test_lifecycle_last_of_any_orders_decides(batch: int) -> None:
 @pytest.mark.parametrize("batch", range(BATCHES))
 @row("A42", "B10", "D12")
 def test_lifecycle_any_event_at_any_moment_ends_in_order(batch: int) -> None:
-    """Kills, crashes, clients that come and leave: never two trees, and in the end nobody waits."""
+    """Kills, crashes, clients that leave: never two trees, and in the end no request waits."""
     for seed in range(batch, STORIES, BATCHES):
         rng = random.Random(seed)
 

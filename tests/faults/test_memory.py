@@ -30,7 +30,7 @@ def body_of(size: int) -> bytes:
 @pytest.mark.anyio
 @row("C10")
 async def test_body_waits_for_memory_and_then_is_refused() -> None:
-    """Three quarters are taken: another such body waits, is refused, and told when to come back."""
+    """Three quarters are taken: another such body waits, and is refused with Retry-After."""
     blocked = asyncio.Event()
 
     async def respond(received: Received, writer: StreamWriter) -> None:
@@ -91,7 +91,7 @@ async def test_clients_that_leave_release_their_memory(declares: bool) -> None:
 )
 @row("C10")
 def test_memory_budget_holds_in_any_order(wishes: list[tuple[int, str]]) -> None:
-    """Never more than the limit but for one alone; in the end nothing is taken, nobody waits."""
+    """Never more than the limit except for one alone; in the end all memory is released."""
 
     async def main() -> None:
         budget = BodyBudget(100, 0.02)

@@ -1,4 +1,4 @@
-"""What others wrote never becomes part of a page: names, paths, logs, errors, answers.
+"""Foreign text never becomes part of a page: names, paths, logs, errors, responses.
 
 The pages of the web UI are held to the same by their policy: no script but our own files.
 """

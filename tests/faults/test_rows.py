@@ -1,4 +1,4 @@
-"""The fault catalogue and the tests agree: each row has a test, or a documented reason for none.
+"""The fault catalog and the tests agree: each row has a test, or a documented reason for none.
 
 A test covers a row by its mark: ``@row("A07")``, ``@row("C03", "C04")``.
 """

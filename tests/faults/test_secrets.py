@@ -166,7 +166,7 @@ def outputs(serve_module: Serve, tmp_path_factory: pytest.TempPathFactory) -> di
 @pytest.mark.parametrize("given", CANARIES)
 @row("C36", "E13")
 def test_secrets_appear_in_no_output(outputs: dict[str, bytes], given: str) -> None:
-    """16 kinds of secrets, 25 places where something is told: none of them is in any."""
+    """16 kinds of secrets are in none of 25 outputs."""
     leaks = {
         place: data[max(0, data.find(form) - 200) :][:300]
         for place, data in outputs.items()

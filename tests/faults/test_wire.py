@@ -51,7 +51,7 @@ def test_ambiguous_requests_are_refused(
 @pytest.mark.parametrize("server", ["hypercorn --stock", "uvicorn --stock"])
 @row("C03", "C04")
 def test_stock_layers_go_on_serving(serve: Serve, server: str) -> None:
-    """Whatever they answer to the corpus, the next client is served."""
+    """After each request of the corpus the next client is served."""
     proxy = serve({}, server=server)
     for _, data in REFUSED.values():
         with raw.Connection(proxy.port, timeout_s=0.05) as client:
