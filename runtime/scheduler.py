@@ -157,6 +157,8 @@ class Scheduler:
             return []
         assert entry.granted > 0, f"{service}: more requests ended than were granted"
         entry.granted -= 1
+        if not entry.granted:
+            entry.used_at = now
         if self.queue and (entry.granted == 0 or entry.limit is not None):
             return self._drain(now)
         return []
@@ -168,7 +170,11 @@ class Scheduler:
         if phase == before:
             return []
         if phase == "ready":
-            entry.ready_at = now
+            entry.used_at = now
+            if before == "starting":
+                entry.start_s = now - entry.starting_at
+        elif phase == "starting":
+            entry.starting_at = now
         planner = self._planner
         planner.set_phase(entry, phase)
         if before == "stopping" and phase in HOLDING:  # the stop was refused or overtaken
@@ -196,7 +202,7 @@ class Scheduler:
             return None
         limits, holding = self.limits, self._planner.holding
         times = [request.since + limits.max_wait_s for request in self.queue]
-        times += [entry.ready_at + limits.min_residency_s for entry in holding.values()]
+        times += [self._stays_until(entry) for entry in holding.values()]
         times = [at for at in times if at > now]
         if limits.timeout_s is not None:
             times.append(min(request.since for request in self.queue) + limits.timeout_s)
@@ -255,9 +261,9 @@ class Scheduler:
             self._planner.begin_swap(entry.name, evict)
             request.why = f"evicting {', '.join(sorted(evict))}"
             return [Evict(name, entry.name) for name in sorted(evict)]
-        return [self._grant(request, entry)]
+        return [self._grant(request, entry, now)]
 
-    def _grant(self, request: QueuedRequest, entry: ServiceEntry) -> Grant:
+    def _grant(self, request: QueuedRequest, entry: ServiceEntry, now: float) -> Grant:
         self._dequeue(request)
         entry.granted += 1
         if entry.limit is not None:
@@ -265,6 +271,7 @@ class Scheduler:
         if entry.phase in ("stopped", "asleep"):
             # The lifecycle will report this phase, but the next request of this loop needs it now.
             self._planner.set_phase(entry, "starting")
+            entry.starting_at = now
         return Grant(request)
 
     def _refuse(self, request: QueuedRequest, error: RequestError | None) -> Refuse:
@@ -303,11 +310,19 @@ class Scheduler:
             return f"{other.name} has {other.granted} requests in flight"
         if other.is_pinned:
             return f"{other.name} is pinned, and already stopping"
-        stays_until = other.ready_at + self.limits.min_residency_s
+        stays_until = self._stays_until(other)
         is_overdue = now >= request.since + self.limits.max_wait_s
         if other.phase == "ready" and now < stays_until and not is_overdue:
             return f"{other.name} stays for another {stays_until - now:.1f} s"
         return ""
+
+    def _stays_until(self, entry: ServiceEntry) -> float:
+        """Return until when an idle service is kept for its next request; seconds.
+
+        To wait longer than its start took would cost the waiting request more than the swap back
+        costs the next one.
+        """
+        return entry.used_at + min(self.limits.min_residency_s, entry.start_s)
 
     def _overdue(self, now: float) -> dict[str, int]:
         return self._requests.overdue(now, self.limits.max_wait_s)

@@ -44,8 +44,9 @@ class QueueLimits:
         timeout_s: Maximum time in the queue in seconds; None means unlimited.
         max_wait_s: Time in the queue in seconds after which a request is overdue: no later
             request for a service that excludes its own is granted before it.
-        min_residency_s: Time in seconds that a service stays ready before it may be evicted,
-            unless the waiting request is overdue; 0 disables it.
+        min_residency_s: Time in seconds from the last use of a service until it may be evicted,
+            at most the time that its last start took, unless the waiting request is overdue; 0
+            disables it.
     """
 
     length: int = 512
@@ -92,7 +93,9 @@ class ServiceEntry:
         phase: Phase of its lifecycle.
         granted: Number of requests that were granted and have not ended: they wait for the start
             or are in flight.
-        ready_at: Time when it last became ready, in seconds.
+        starting_at: Time when its last start began, in seconds.
+        start_s: Duration of its last start that succeeded, in seconds >= 0.
+        used_at: Time of its last use in seconds: it became ready, or its last request ended.
         is_open: A request may be granted without asking the scheduler: the hot path.
         closed_reason: Change of the service that its requests wait for, in words; else empty.
         recovery_reason: Hooks of an earlier run that its requests wait for, in words; else empty.
@@ -105,7 +108,9 @@ class ServiceEntry:
     is_pinned: bool = False
     phase: Phase = "stopped"
     granted: int = 0
-    ready_at: float = 0.0
+    starting_at: float = 0.0
+    start_s: float = 0.0
+    used_at: float = 0.0
     is_open: bool = False
     closed_reason: str = ""
     recovery_reason: str = ""

@@ -498,28 +498,66 @@ def test_service_without_conflicts_stays_open() -> None:
     assert harness.submit("b1")[1][0].startswith("grant b1")
 
 
+def residency_harness(min_residency_s: float, max_wait_s: float = 300.0) -> SchedulerHarness:
+    """Return a harness in which the service a took 20 s to start, and is idle at 100 s."""
+    harness = SchedulerHarness(
+        "a", "b", timeout_s=1000.0, min_residency_s=min_residency_s, max_wait_s=max_wait_s
+    )
+    harness.submit("a")
+    harness.phase("a", "starting")
+    harness.now = 20.0
+    harness.phase("a", "ready")
+    harness.now = 100.0
+    harness.finish("a")
+    return harness
+
+
 @row("D04")
-def test_service_that_became_ready_is_not_evicted_at_once() -> None:
-    """No swap comes before the end of the residency, unless a request is overdue."""
-    harness = SchedulerHarness("a", "b", min_residency_s=10.0, max_wait_s=30.0, timeout_s=1000.0)
-    harness.start_and_finish("a")
-    harness.now = 4.0
+def test_idle_service_stays_for_the_residency_after_its_last_use() -> None:
+    """The time counts from the end of the last request, not from the start."""
+    harness = residency_harness(min_residency_s=10.0)
+    harness.now = 104.0
     request, log = harness.submit("b")
 
     assert log == []
     assert request.why == "a stays for another 6.0 s"
-    assert harness.scheduler.next_tick(harness.now) == 10.0
+    assert harness.scheduler.next_tick(harness.now) == 110.0
     assert harness.tick(6.0) == ["evict a for b"]
+
+
+@row("D04")
+def test_idle_service_stays_no_longer_than_its_start_took() -> None:
+    """A request waits at most as long for an idle service as the swap back would cost."""
+    harness = residency_harness(min_residency_s=500.0, max_wait_s=400.0)
+    request, log = harness.submit("b")
+
+    assert log == []
+    assert request.why == "a stays for another 20.0 s"
+    assert harness.tick(19.0) == []
+    assert harness.tick(1.0) == ["evict a for b"]
+
+
+@row("D04")
+def test_service_in_use_again_stays_anew() -> None:
+    """A request of the kept service is served at once and begins the residency anew."""
+    harness = residency_harness(min_residency_s=10.0)
+    harness.submit("b")
+    harness.now = 109.0
+
+    assert harness.submit("a")[1] == ["grant a2"]
+    harness.now = 112.0
+    assert harness.finish("a") == []
+    assert harness.tick(9.0) == []
+    assert harness.tick(1.0) == ["evict a for b"]
 
 
 @row("D04")
 def test_overdue_request_ends_the_residency() -> None:
     """max_wait_s has precedence over the residency."""
-    harness = SchedulerHarness("a", "b", min_residency_s=500.0, max_wait_s=30.0, timeout_s=1000.0)
-    harness.start_and_finish("a")
+    harness = residency_harness(min_residency_s=500.0, max_wait_s=15.0)
     harness.submit("b")
 
-    assert harness.tick(29.0) == []
+    assert harness.tick(14.0) == []
     assert harness.tick(1.0) == ["evict a for b"]
 
 

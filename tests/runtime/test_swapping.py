@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import anyio
 import pytest
 from tools.rows import row
@@ -281,26 +279,54 @@ def test_low_priority_request_is_never_starved() -> None:
     )  # fmt: skip
 
 
-@row("D04")
-def test_alternating_requests_do_not_swap_more_often_than_the_residency_allows() -> None:
-    """ABABAB every second, residency 10 s: at most one swap in ten seconds."""
+def chat(min_residency_s: float) -> tuple[list[float], int]:
+    """Let a chat application talk to a model, and ask another one for titles and tags.
+
+    A person reads each response for five seconds. The application asks the second model twice at
+    the end of each response. Eight turns.
+
+    Returns:
+        How long the person waited in each turn, in seconds, and how often a model was started.
+    """
+    waits: list[float] = []
+    starts: list[str] = []
 
     async def scenario(world: World) -> None:
-        for at in range(60):
-            await world.at(float(at))
-            world.client("ab"[at % 2], hold_s=0.1)
-        ready = [record.at for record in world.trace if record.target == "ready"]
-        gaps = [later - earlier for earlier, later in itertools.pairwise(ready)]
-        assert min(gaps) >= 10.0
-        await world.at(200.0)
-        assert world.outcomes() == {"finished": 60}
+        for _ in range(8):
+            asked_at = anyio.current_time()
+            async with world.supervisor.lease("large"):
+                waits.append(anyio.current_time() - asked_at)
+                await anyio.sleep(3.0)
+            for _ in range(2):
+                world.client("small", hold_s=0.5)
+            await anyio.sleep(5.0)
+        await anyio.sleep(100.0)
+        starts.extend(record.service for record in world.trace if record.target == "ready")
+        assert world.outcomes() == {"finished": 16}
 
-    run_scenario(
-        scenario,
-        service("a"),
-        service("b"),
-        queue=QueueLimits(min_residency_s=10.0, max_wait_s=30.0),
-    )
+    servers = {
+        "large": ServerScript(healthy_s=7.0, terminate_s=0.5),
+        "small": ServerScript(healthy_s=3.0, terminate_s=0.5),
+    }
+    limits = QueueLimits(min_residency_s=min_residency_s, max_wait_s=30.0)
+    run_scenario(scenario, service("large"), service("small"), queue=limits, servers=servers)
+    return waits, len(starts)
+
+
+@row("D04")
+def test_residency_of_a_chat_with_titles_saves_swaps_and_waiting() -> None:
+    """With a residency the person is served at once but after a swap for an overdue title.
+
+    Without one, each of the eight turns swaps twice, and the person waits for a load each time.
+    """
+    waits, starts = chat(0.0)
+    assert starts == 16
+    assert min(waits) > 7.0
+
+    waits, starts = chat(10.0)
+    assert starts <= 6
+    assert sorted(waits)[5] == 0.0
+    assert max(waits) < 7.0 + 3.0 + 2.0
 
 
 @row("D10")
