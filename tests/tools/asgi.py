@@ -336,7 +336,7 @@ async def proxied(
     *cards: ModelDefinition | str, respond: Respond = say_ok, options: ProxyOptions | None = None,
     specs: Callable[[ServiceSpec], ServiceSpec] = lambda spec: spec,
     activity: ActivityStore | None = None, policy: EvictionPolicy = one_at_a_time,
-    **catalogue: Any,
+    **catalog: Any,
 ) -> AsyncIterator[Bench]:  # fmt: skip
     """Run a proxy for *cards* (by default models ``a`` and ``b``).
 
@@ -347,13 +347,13 @@ async def proxied(
         specs: Changes the services on their way in.
         activity: Where finished requests are written down.
         policy: Which services are stopped for which.
-        catalogue: Further arguments of `ModelCatalog`.
+        catalog: Further arguments of `ModelCatalog`.
     """
     known = [ModelDefinition(id=c) if isinstance(c, str) else c for c in cards or ("a", "b")]
     async with serving(respond) as server, LocalLauncher() as launcher:
         services = [specs(idle_model(card.id, server.url)) for card in known]
         async with Supervisor(launcher, services, stop_limit_s=10.0, policy=policy) as supervisor:
-            models = ModelCatalog(known, **catalogue)
+            models = ModelCatalog(known, **catalog)
             app = ProxyApp(supervisor, models, options, activity=activity)
             try:
                 yield Bench(Client(app), server, app, supervisor)
