@@ -1,7 +1,9 @@
-"""The configuration: YAML files in, effective and checked values out.
+"""Configuration: YAML files in, checked values with all defaults out.
 
-It reads what llama-swap reads, and the keys of our own. Every problem is told at once, with file,
-line and column; nothing is executed; values of secrets are in no ``repr`` and no message.
+`document` parses YAML with positions, `expand` applies defaults and macros, `schema` has the keys,
+`validate` checks them, and `build_model` makes the `ModelConfig` of each model. `load_config`
+returns a `Config`; it accepts llama-swap's keys and our own. Every problem is reported in one run,
+with file, line and column. Nothing is executed, and no ``repr`` or message shows a secret.
 """
 
 from __future__ import annotations

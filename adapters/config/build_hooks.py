@@ -1,4 +1,4 @@
-"""Hooks of one model: from their sections to the runtime's values.
+"""Hooks of one model, built from their sections.
 
 ``runtime/hook_actions.py`` lists the files that a new kind of action touches.
 """
@@ -57,7 +57,7 @@ class HookBuilder:
         Args:
             sections: The hooks as written.
             loc: Location of their list within the model.
-            on_error: Applies to hooks that do not say it themselves.
+            on_error: Value for hooks without `onError`.
         """
         return tuple(
             Hook(

@@ -1,4 +1,4 @@
-"""From one model's section to its effective values."""
+"""Effective values of one model, built from its section."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _POINTS = {field.alias: name for name, field in HookPoints.model_fields.items()}
 
 
 def own_points(lifecycle: Mapping[str, Any]) -> set[str]:
-    """Return the hook points that the actions of an overlay run, without those of every chart."""
+    """Return the hook points that a chart overlay adds, without those of every chart."""
     points: set[str] = set()
     actions = lifecycle.get("actions")
     for action in actions.values() if isinstance(actions, dict) else ():
@@ -43,7 +43,7 @@ def own_points(lifecycle: Mapping[str, Any]) -> set[str]:
 
 
 def build_filters(section: FiltersSection) -> Filters:
-    """Return the filters, sorted, without those that would touch ``model``."""
+    """Return the filters, sorted, without keys that would change ``model``."""
     names = section.strip_params
     if isinstance(section, ModelFiltersSection):
         names = names or section.strip_params_old
@@ -64,8 +64,8 @@ class ModelBuilder:
     """Builds one model.
 
     Args:
-        tree: Where the section was read from.
-        top: The rest of the document, for what is global.
+        tree: Model as expanded from the document.
+        top: Top level of the document, for global values.
     """
 
     def __init__(self, reader: Reader, tree: ModelTree, top: DocumentSection) -> None:
@@ -75,11 +75,11 @@ class ModelBuilder:
         self._hook_builder = HookBuilder(self._argv, self._error, top.hook_timeout)
 
     def build(self, section: ModelSection) -> ModelConfig:
-        """Return the effective values; what is wrong is noted, and something put in its place."""
+        """Return the effective values; an invalid one is reported and replaced by a placeholder."""
         top, tree = self._top, self._tree
         health = max(MIN_HEALTH_S, top.health_check_timeout)
         compat = section.compat.ignore_websockets
-        # Unlike llama-swap, which counts waiting requests too, there is no limit nobody asked for.
+        # llama-swap's default limit of 10 also counts waiting requests; here there is none.
         limit = section.concurrency_limit if section.concurrency_limit > 0 else None
         if tree.id == _COMFYUI:
             compat, limit = True, limit and max(limit, _COMFYUI_CONCURRENCY)
@@ -126,7 +126,7 @@ class ModelBuilder:
 
     def _macro(self, node: Scalar) -> str | int | float | bool:
         value = self._reader.plain(node)
-        assert isinstance(value, (str, int, float, bool))  # read_macros saw to it
+        assert isinstance(value, (str, int, float, bool))  # read_macros accepts only these
         return value
 
     def _error(self, loc: tuple[int | str, ...], message: str) -> None:
@@ -167,7 +167,7 @@ class ModelBuilder:
         return argv or ("",)
 
     def _stop_argv(self, command: CommandLine) -> tuple[str, ...]:
-        """Split cmdStop; nothing but comments means SIGTERM, as without it."""
+        """Return `cmdStop` as argv; comments only mean SIGTERM, as without `cmdStop`."""
         return self._split(command, ("cmdStop",)) or ()
 
     def _split(self, command: CommandLine, loc: tuple[int | str, ...]) -> tuple[str, ...] | None:
@@ -221,8 +221,8 @@ def _shown(node: Node) -> str:
 def _line_of(node: Node) -> int:
     """Return the line of the file in which an unterminated quote of *node* is opened.
 
-    Only a literal block has the lines of its text; and a quote that came out of a macro is not
-    in the file at that place. Then it is the line where the text begins.
+    Only a literal block keeps the lines of its text, and a quote from a macro is not in the file at
+    that place. In other cases it is the line in which the text begins.
     """
     if isinstance(node, Scalar) and node.block:
         try:

@@ -1,8 +1,8 @@
 r"""Command strings: comments, continued lines, and splitting into argv without a shell.
 
 Source: POSIX.1-2017, Shell Command Language, 2.2 Quoting, as llama-swap applies it: no
-expansion, no comment inside a line. Not ``shlex``, which keeps the backslash in ``"\$"``
-and cannot say where a quote was opened.
+expansion, no comment inside a line. ``shlex`` is not used, because it keeps the backslash in
+``"\$"`` and cannot say where a quote was opened.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class UnterminatedQuoteError(SwapchartError):
     """A quote is opened and never closed.
 
     Attributes:
-        line: Line of the text where it is opened; from 0.
+        line: Line of the text in which it is opened, from 0.
         quote: ``'`` or ``"``.
     """
 
@@ -32,23 +32,23 @@ class UnterminatedQuoteError(SwapchartError):
 
 
 def strip_comments(text: str) -> str:
-    """Drop the lines of *text* that begin with ``#`` (after white space)."""
+    """Return *text* without the lines that begin with ``#`` (after white space)."""
     if "#" not in text:
         return text
     return "\n".join(line for line in text.split("\n") if not line.strip().startswith("#"))
 
 
 def split_command(text: str) -> tuple[str, ...]:
-    """Split *text* into program and arguments as a POSIX shell would, expanding nothing.
+    """Split *text* into program and arguments as a POSIX shell would, without expansion.
 
-    Lines that begin with ``#`` are dropped and a line's end may be escaped by a backslash. A line
-    break separates arguments. The result is empty when nothing is left.
+    Lines that begin with ``#`` are dropped, and a backslash continues a line. A line break
+    separates arguments. The result is empty if nothing is left.
 
     Raises:
         UnterminatedQuoteError: A quote is never closed.
     """
     kept: list[str] = []
-    numbers: list[int] = []  # of the lines kept
+    numbers: list[int] = []  # numbers of the remaining lines
     for number, line in enumerate(text.split("\n")):
         bare = line.strip()
         if not bare.startswith("#"):
@@ -62,7 +62,7 @@ def split_command(text: str) -> tuple[str, ...]:
 
 def _tokens(text: str) -> tuple[str, ...]:
     tokens: list[str] = []
-    pieces: list[str] = []  # of the token being read; a quoted nothing is a piece too
+    pieces: list[str] = []  # pieces of the current token; a quoted empty text is a piece too
     at = 0
     while at < len(text):
         if space := _SPACE.match(text, at):
@@ -79,7 +79,7 @@ def _tokens(text: str) -> tuple[str, ...]:
 
 
 def _piece(text: str, at: int) -> tuple[str, int]:
-    """Return the unquoted, quoted or escaped piece that begins at *at*, and where it ends."""
+    """Return the unquoted, quoted or escaped piece that begins at *at*, and its end."""
     first = text[at]
     if first == "\\":
         following = text[at + 1 : at + 2]

@@ -1,7 +1,7 @@
-"""From the joined tree to one tree for each model: defaults, macros, ports, and what is left over.
+"""Expansion: from the merged document to one tree for each model, with defaults, macros and ports.
 
-Source: llama-swap's load pipeline, with our own keys and hooks
-added: what stands at the top level is the default of every model and expands in the model's scope.
+Source: llama-swap's load pipeline, with our own keys and hooks added. A model key at the top level
+is the default of every model and is expanded in the model's scope.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ DEFAULTED = (
     "pinned",
     "kv",
 )
-#: Keys of a model in which ``${PID}`` may stay, to be filled in at run time.
+#: Keys of a model in which ``${PID}`` may remain, to be filled in at run time.
 WITH_PID = ("cmdStop", *HOOK_POINTS, "hookPoints", "sleep", "settle")
 
-#: Most values that defaults may make when they are written out in each model.
+#: Maximum number of values that defaults may add when they are copied into every model.
 MAX_WRITTEN = 500_000
 
 _FIRST_PORT, _LAST_PORT = 5800, 65535
@@ -63,9 +63,9 @@ class ModelTree:
     """One model, expanded.
 
     Attributes:
-        node: Its mapping, without ``macros``; only ``${PID}`` may be left in it.
+        node: Its mapping, without ``macros``; only ``${PID}`` may remain in it.
         macros: Its own macros, as declared.
-        port: The port it was given, if its command uses one.
+        port: Its port, if its command uses one.
     """
 
     id: str
@@ -76,13 +76,13 @@ class ModelTree:
 
 @dataclass(slots=True, kw_only=True)
 class Expanded:
-    """The whole document, expanded.
+    """The document, expanded.
 
     Attributes:
-        top: Everything at the top level but ``macros`` and ``models``.
+        top: Top level without ``macros`` and ``models``.
         macros: Global macros, as declared.
-        models: In order of definition.
-        defined: How many models the document defines, those that cannot be read included.
+        models: Models in order of definition.
+        defined: Number of models in the document, including invalid ones.
     """
 
     top: Mapping
@@ -101,9 +101,9 @@ def expand_document(
     """Expand every macro of *root*.
 
     Args:
-        root: The joined document.
-        known: Top-level keys that mean something; in others, leftovers are nobody's business.
-        ports: Model id -> the port it has and keeps; nobody else gets one of them.
+        root: Merged document.
+        known: Known top-level keys; unresolved macros under other keys are not reported.
+        ports: Model id -> port that it keeps; no other model gets one of them.
     """
     return _Expander(root, known, environment, findings, ports or {}).run()
 
@@ -150,7 +150,7 @@ class _Expander:
         start = expanded.top.items.get("startPort")
         port = start.value if isinstance(start, Scalar) else None
         if not isinstance(port, int) or isinstance(port, bool) or port < 1:
-            port = _FIRST_PORT  # what is wrong with it is told when it is read
+            port = _FIRST_PORT  # an invalid `startPort` is reported when the document is checked
         self._check_defaults(len(models.items))
         done, taken = {}, frozenset(self._ports.values())
         port = _free(port, taken)
@@ -167,7 +167,7 @@ class _Expander:
         expanded.models = {name: done[name] for name in models.items if name in done}
 
     def _check_defaults(self, models: int) -> None:
-        """Leave out the defaults when to write them out in each model would take too much."""
+        """Drop the defaults if copying them into every model would take too much memory."""
         sizes = {key: _size(node) for key, node in self._defaults.items()}
         if models * sum(sizes.values()) > MAX_WRITTEN:
             worst = max(sizes, key=lambda key: sizes[key])
@@ -209,7 +209,7 @@ class _Expander:
         return in_command or _mentions_port(proxy)
 
     def _expand_keys(self, tree: Mapping, path: str, scopes: list[Scope]) -> None:
-        """Expand the keys of filters.setParamsByID, the only keys that are."""
+        """Expand the keys of filters.setParamsByID, the only keys in which macros are expanded."""
         filters = tree.items.get("filters")
         if not isinstance(filters, Mapping):
             return
@@ -273,19 +273,19 @@ def _with_references(node: Node, path: str) -> Iterator[tuple[str, Scalar]]:
 
 
 def _is_default_hook(where: str, path: str) -> bool:
-    """Tell whether *where* is a hook at the top level: checked where a model uses it."""
+    """Return True if *where* is a hook at the top level, which is checked in each model."""
     return path == "hooks" and not where.startswith("hooks.on_startup")
 
 
 def _free(port: int, taken: Container[int]) -> int:
-    """Return the lowest port from *port* on that is not *taken*."""
+    """Return the lowest port >= *port* that is not *taken*."""
     while port in taken:
         port += 1
     return port
 
 
 def _size(node: Node) -> int:
-    """Return how many values *node* holds; a long text counts as several."""
+    """Return the number of values in *node*; a long text counts as several."""
     return sum(1 + len(scalar.text) // 50 for _, scalar in walk(node))
 
 
@@ -298,7 +298,7 @@ def _mentions_port(node: Node | None) -> bool:
 
 
 def _prepared(node: Mapping, defaults: dict[str, Node]) -> Mapping:
-    """Return *node* without its macros, comments and nulls, and with every default in place."""
+    """Return *node* without its macros, comments and nulls, and with all defaults."""
     items = {
         key: item
         for key, item in node.items.items()
@@ -319,10 +319,10 @@ def _prepared(node: Mapping, defaults: dict[str, Node]) -> Mapping:
 
 
 def _with_default(key: str, own: Node, default: Node) -> Node:
-    """Return *own* with what it leaves open taken from *default*: mappings are joined."""
+    """Return *own* merged with *default*: mappings are merged, other values of *own* win."""
     if not isinstance(default, Mapping):
         return own
-    if key == "kv" and isinstance(own, Scalar):  # short for its mode
+    if key == "kv" and isinstance(own, Scalar):  # short for `{mode: ...}`
         own = mapping_at(own, {"mode": own})
     if not isinstance(own, Mapping):
         return own
@@ -334,7 +334,7 @@ def _with_default(key: str, own: Node, default: Node) -> Node:
 def _without_comments(node: Node) -> Node:
     """Return a command, hooks or a mapping of them without comment lines.
 
-    What goes to a shell and what is a list of arguments stays as it is.
+    Shell scripts and lists of arguments are returned unchanged.
     """
     if isinstance(node, Scalar):
         if isinstance(node.value, str) and "#" in node.value:

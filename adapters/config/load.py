@@ -1,4 +1,4 @@
-"""Loads the configuration: reads, joins, expands, checks. Executes nothing and starts nothing."""
+"""Loader: reads, merges, expands and checks a configuration; executes nothing."""
 
 from __future__ import annotations
 
@@ -44,18 +44,17 @@ def load_config(
     env: Map[str, str] | None = None,
     ports: Map[str, int] | None = None,
 ) -> Config:
-    """Load *files* and then the YAML files of *directory*, joined into one configuration.
+    """Load *files* and then the YAML files of *directory*, merged into one configuration.
 
     Args:
-        files: Read in this order.
-        directory: Its ``*.yaml`` and ``*.yml`` are read in the order of their names.
-        env: What ``${env.X}`` may name; by default the environment of this process.
-        ports: Model id -> the port it has and keeps, as after a reload. Other models get the
-            lowest ports from ``startPort`` on that are not among them. Without it, ports are
-            given in the order of the ids.
+        files: Files, in the order in which they are read.
+        directory: Directory whose ``*.yaml`` and ``*.yml`` files are read in order of their names.
+        env: Variables for ``${env.X}``; the default is the environment of this process.
+        ports: Model id -> port that it keeps across a reload. Other models get the lowest free
+            ports from ``startPort`` on. Without it, ports are assigned in the order of the ids.
 
     Raises:
-        ConfigProblems: There is at least one error; it carries all that was found.
+        ConfigProblems: There is at least one error; it carries all problems.
     """
     config, problems = _load(files, directory, os.environ if env is None else env, ports)
     if config is None:
@@ -69,7 +68,7 @@ def check_config(
     *,
     env: Map[str, str] | None = None,
 ) -> list[Problem]:
-    """Return everything that is wrong or doubtful, as ``load_config`` would find it."""
+    """Return all errors and warnings that ``load_config`` would find."""
     return _load(files, directory, os.environ if env is None else env)[1]
 
 
@@ -94,7 +93,7 @@ class _Builder:
         self._expanded, self._sources = expanded, sources
 
     def build(self) -> Config:
-        """Return the configuration; when errors were noted, something close to it."""
+        """Return the configuration; after errors it is only an approximation."""
         document, broken = self._reader.read(DocumentSection, _readable(self._expanded.top), "")
         if document is None:  # every key has a default
             raise AssertionError(broken)
@@ -151,7 +150,7 @@ class _Builder:
         )
 
     def _models(self, document: DocumentSection) -> tuple[dict[str, ModelConfig], bool]:
-        """Return the models, and whether all of them could be read with all their names."""
+        """Return the models, and whether all of them and all their names are valid."""
         models = {}
         whole = len(self._expanded.models) == self._expanded.defined
         for name, tree in self._expanded.models.items():
@@ -162,7 +161,7 @@ class _Builder:
         return models, whole
 
     def _key_variables(self) -> frozenset[str]:
-        """Return the variables that hold our own keys, read directly or by a macro."""
+        """Return the variables that hold API keys, used directly or through a macro."""
         keys = self._expanded.top.items.get("apiKeys")
         texts = () if keys is None else (str(scalar.value) for _, scalar in walk(keys))
         return frozenset(name for text in texts for name in variables(text))
@@ -238,7 +237,7 @@ class _Builder:
 
 
 def _readable(top: Mapping) -> Mapping:
-    """Return *top* without defaults that only make sense in a model, which has its own macros."""
+    """Return *top* without defaults that refer to macros of a model."""
     items = {
         key: node for key, node in top.items.items() if key not in DEFAULTED or _is_final(node)
     }
@@ -267,7 +266,7 @@ def _api_keys(document: DocumentSection) -> tuple[ApiKeyEntry, ...]:
 
 
 def _scopes(models: tuple[str, ...] | None) -> tuple[Literal["infer", "admin"], ...]:
-    """Return the scopes of a key that names none: one for some models may only ask these."""
+    """Return the scopes of a key that names none: a key for some models may only infer."""
     return ("infer", "admin") if models is None else ("infer",)
 
 

@@ -1,4 +1,4 @@
-"""Set expressions of the matrix: ``(a | b) & c & +other``, read into a tree.
+"""Set expressions of the matrix, such as ``(a | b) & c & +other``, parsed into a tree.
 
     or   := and ('|' and)*
     and  := atom ('&' atom)*
@@ -15,18 +15,18 @@ from collections.abc import Callable, Iterator, Mapping
 from ...machine.errors import SwapchartError
 from ...runtime.eviction import AllOf, AnyOf, Expression, ServiceRef, SetRef
 
-#: Deepest nesting of parentheses that is read.
+#: Maximum nesting of parentheses.
 MAX_DEPTH = 50
 _TOKEN = re.compile(r"([\w.-]+|[|&+()]|\S)")
 _NAME = re.compile(r"[\w.-]+")
 
 
 class ExpressionError(SwapchartError):
-    """An expression cannot be read; the message says where."""
+    """An expression is invalid; the message says where."""
 
 
 def parse_expression(text: str) -> Expression:
-    """Read *text*.
+    """Parse *text*.
 
     Raises:
         ExpressionError: It does not follow the grammar.
@@ -104,7 +104,7 @@ class _Parser:
 
 
 def references(expression: Expression) -> tuple[list[str], list[str]]:
-    """Return the names and the sets that *expression* mentions, once each, in order."""
+    """Return the names and the sets in *expression*, once each, in order."""
     names: dict[str, None] = {}
     sets: dict[str, None] = {}
     todo = [expression]
@@ -120,7 +120,7 @@ def references(expression: Expression) -> tuple[list[str], list[str]]:
 
 
 def order_sets(sets: Mapping[str, Expression]) -> tuple[list[str], list[str]]:
-    """Return the names of *sets*, each after those it refers to, and those in or behind a cycle."""
+    """Return the names of *sets* in topological order, and those in or behind a cycle."""
     needs = {name: set(references(sets[name])[1]) & sets.keys() for name in sets}
     waiting = {name: len(others) for name, others in needs.items()}
     users: dict[str, list[str]] = {name: [] for name in sets}
@@ -128,7 +128,7 @@ def order_sets(sets: Mapping[str, Expression]) -> tuple[list[str], list[str]]:
         for other in others:
             users[other].append(name)
     ordered = [name for name, count in waiting.items() if count == 0]
-    for name in ordered:  # grows while we walk
+    for name in ordered:  # the loop appends to the list
         for user in users[name]:
             waiting[user] -= 1
             if waiting[user] == 0:
@@ -137,7 +137,7 @@ def order_sets(sets: Mapping[str, Expression]) -> tuple[list[str], list[str]]:
 
 
 class TooMuchWorkError(SwapchartError):
-    """To find out takes more work than it is worth."""
+    """The computation exceeds its budget."""
 
 
 def families(
@@ -146,15 +146,14 @@ def families(
     among: frozenset[str],
     budget: list[int],
 ) -> Iterator[frozenset[frozenset[str]]]:
-    """Yield, for each of *sets*, which of the models *among* can run together by it.
+    """Yield, for each of *sets*, the combinations of the models *among* that it allows.
 
-    These are the combinations the set stands for, cut down to *among*, without those that are
-    part of another one.
+    Combinations that are part of another one are left out.
 
     Args:
-        sets: All sets; those in cycles are left out, and unknown references mean nothing.
-        resolve: Variable -> model id, itself for others.
-        budget: How many parts and combinations may be looked at; what is left of it afterwards.
+        sets: All sets; sets in cycles are skipped, and unknown references match nothing.
+        resolve: Variable -> model id; other names stand for themselves.
+        budget: Number of parts and combinations to examine; reduced by the work done.
 
     Raises:
         TooMuchWorkError: The budget is spent.

@@ -1,4 +1,4 @@
-"""Names of models: aliases, peers, selectors and profiles, and that no name means two things.
+"""Names of models, aliases, peers, selectors and profiles, and a check that each is unambiguous.
 
 Source: llama-swap's behavior.
 """
@@ -23,9 +23,9 @@ class Names:
     """Collects the names of a document and checks them against each other.
 
     Args:
-        expanded: For the places of what is wrong.
-        models: The models, whose aliases are completed.
-        is_partial: Some names could not be read: one that is not known is nobody's fault.
+        expanded: Document, for the locations of problems.
+        models: Models, whose aliases are completed.
+        is_partial: Some names could not be read, so unknown names are not reported.
 
     Attributes:
         peer_names: Name of a remote model, full or bare -> (peer id, bare model name).
@@ -48,7 +48,7 @@ class Names:
         self._automatic_aliases()
 
     def unknown(self, loc: tuple[int | str, ...], name: str, hint: str = "") -> None:
-        """Note that *name*, at *loc*, is not the name of a model."""
+        """Report that *name*, at *loc*, is not the name of a model."""
         if not self._is_partial:
             self.error(loc, f"unknown model {name!r}{hint}")
 
@@ -64,11 +64,11 @@ class Names:
         return locate(self._expanded.top, "", loc)
 
     def error(self, loc: tuple[int | str, ...], message: str) -> None:
-        """Note an error at *loc*."""
+        """Report an error at *loc*."""
         self._findings.error(*self.place(*loc), message)
 
     def warning(self, loc: tuple[int | str, ...], message: str) -> None:
-        """Note a warning at *loc*."""
+        """Report a warning at *loc*."""
         self._findings.warning(*self.place(*loc), message)
 
     def _explicit_aliases(self) -> None:
@@ -103,7 +103,7 @@ class Names:
                 self.models[name] = replace(model, aliases=(*model.aliases, *added))
 
     def read_peers(self, document: DocumentSection) -> dict[str, Peer]:
-        """Return the peers; their full names must mean nothing else."""
+        """Return the peers; their full names must not collide with other names."""
         peers = {}
         for name, section in document.peers.items():
             loc = ("peers", name)
@@ -126,7 +126,7 @@ class Names:
         return peers
 
     def _index_peers(self, peers: Map[str, Peer]) -> None:
-        """Full names first; a bare one counts if exactly one peer has it."""
+        """Index full names first; a bare name counts if exactly one peer has it."""
         bare: dict[str, set[str]] = {}
         full: dict[str, tuple[str, str]] = {}
         for peer in peers.values():
@@ -156,7 +156,7 @@ class Names:
                 self.error(("profiles", profile, "pins", pin), f"pin {pin!r} {message}")
 
     def read_selectors(self, document: DocumentSection, routing: Routing) -> dict[str, Selector]:
-        """Return the selectors; every target must be a model, alias or peer model."""
+        """Return the selectors; every target must be a model, an alias or a peer model."""
         selectors = {}
         coexistence = Coexistence(routing)
         for name, section in document.selectors.items():

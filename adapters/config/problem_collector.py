@@ -1,4 +1,4 @@
-"""Collects problems while the configuration is read, so that all are told at once."""
+"""Collector of problems, so that all of them are reported in one run."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ class _Place(Protocol):
     def column(self) -> int: ...
 
 
-_MOST = 1000  # errors that are kept, and warnings
+_MOST = 1000  # maximum number of errors, and of warnings
 _LONGEST_MESSAGE, _LONGEST_PATH = 1000, 500
 
 
 class ProblemCollector:
-    """The problems found so far; the same one at the same place is kept once.
+    """Problems found so far; the same problem at the same location is kept once.
 
-    A default that is wrong would otherwise be told once for each model it is used in. A file of
-    4 MiB can hold 100,000 mistakes, each in a path of some thousand characters: the first 1000
-    errors and warnings are kept, and long texts are shortened.
+    An invalid default would otherwise be reported for each model that uses it. A file of 4 MiB can
+    hold 100,000 errors, each with a path of some thousand characters, so only the first 1000 errors
+    and warnings are kept, and long texts are shortened.
     """
 
     def __init__(self) -> None:
@@ -40,34 +40,34 @@ class ProblemCollector:
         self._kept = {"error": 0, "warning": 0}
 
     def blame(self, place: _Place) -> None:
-        """What is wrong with the value at *place* was told; what else follows from it is not."""
+        """Mark the value at *place* as reported, so that consequences are not reported too."""
         self._blamed.add((place.source.name, place.line, place.column))
 
     def error(self, place: _Place, path: str, message: str) -> None:
-        """Note an error at a node, unless the node was blamed before."""
+        """Report an error at a node, unless the node was blamed before."""
         if (place.source.name, place.line, place.column) in self._blamed:
             return
         self.error_at(place.source.name, path, place.line, place.column, message)
 
     def warning(self, place: _Place, path: str, message: str) -> None:
-        """Note a warning at a node."""
+        """Report a warning at a node."""
         self._add(place.source.name, path, place.line, place.column, message, "warning")
 
     def error_at(self, file: str, path: str, line: int, column: int, message: str) -> None:
-        """Note an error at a line and column, from 1; 0 when there is none."""
+        """Report an error at a line and column, from 1; 0 means unknown."""
         self._add(file, path, line, column, message, "error")
 
     def warning_at(self, file: str, path: str, line: int, column: int, message: str) -> None:
-        """Note a warning at a line and column, from 1; 0 when there is none."""
+        """Report a warning at a line and column, from 1; 0 means unknown."""
         self._add(file, path, line, column, message, "warning")
 
     @property
     def has_errors(self) -> bool:
-        """Tell whether anything found keeps the configuration from being used."""
+        """True if the configuration cannot be used."""
         return any(problem.severity == "error" for problem in self._problems.values())
 
     def all(self) -> list[Problem]:
-        """Return everything found, by file (in order of first mention), line and column."""
+        """Return all problems by file (in order of first mention), line and column."""
         return sorted(
             self._problems.values(), key=lambda p: (self._files[p.file], p.line, p.column)
         )

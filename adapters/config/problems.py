@@ -1,4 +1,4 @@
-"""What is wrong with a configuration: every problem at once, each with the place it came from."""
+"""Problems of a configuration, each with its location."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ Severity: TypeAlias = Literal["error", "warning"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """One finding about the configuration.
+    """One error or warning.
 
     Attributes:
-        file: The file it is in, as it was given; empty when no file is to blame.
+        file: File name as it was given; empty if the problem belongs to no file.
         path: Dotted path into the document, such as ``models.qwen.ttl``; may be empty.
-        line: Line in *file*, from 1; 0 when there is none.
-        column: Column in that line, from 1; 0 when there is none.
+        line: Line in *file*, from 1; 0 means unknown.
+        column: Column in that line, from 1; 0 means unknown.
         message: What was expected and what was found; never the value of a secret.
-        severity: An ``error`` keeps the configuration from being used, a ``warning`` does not.
+        severity: An ``error`` makes the configuration unusable, a ``warning`` does not.
     """
 
     file: str
@@ -32,7 +32,7 @@ class Problem:
     severity: Severity = "error"
 
     def __str__(self) -> str:
-        """Say it in one line, places first, as compilers do."""
+        """Return the problem as one line that begins with its location, as compilers do."""
         place = f"{self.file}:{self.line}:{self.column}: " if self.line else ""
         if self.file and not self.line:
             place = f"{self.file}: "
@@ -41,10 +41,10 @@ class Problem:
 
 
 class ConfigProblems(SwapchartError):  # noqa: N818 - it carries many, of two severities
-    """The configuration cannot be used, and nothing was started: its author must act.
+    """The configuration cannot be used, and nothing was started.
 
     Attributes:
-        problems: All that was found, warnings included; at least one is an error.
+        problems: All problems, warnings included; at least one is an error.
     """
 
     def __init__(self, problems: Sequence[Problem]) -> None:
@@ -53,5 +53,5 @@ class ConfigProblems(SwapchartError):  # noqa: N818 - it carries many, of two se
 
 
 def format_problems(problems: Iterable[Problem]) -> str:
-    """Return the *problems* as text: one a line, in the order given."""
+    """Return the *problems* as text, one per line, in the given order."""
     return "\n".join(map(str, problems))

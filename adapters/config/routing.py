@@ -1,7 +1,7 @@
-"""Groups, the matrix and priorities as data, with everything that can be checked before running.
+"""Groups, the matrix and priorities as values, checked before anything runs.
 
-Source: llama-swap's behavior. Deviations: the order of ``matrix.sets`` is
-that of the document; a priority may be given by an alias; unknown group members are found here.
+Source: llama-swap's behavior. Deviations: the order of ``matrix.sets`` is that of the document; a
+priority may be given by an alias; unknown group members are errors here.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from .schema.document import DocumentSection, GroupSection, MatrixSection
 from .values import Group, Matrix, ModelConfig, Routing
 
 DEFAULT_GROUP = "(default)"
-_MOST_PARTS = 20_000  # of all sets together: to choose among them takes some 20 us each
-_MOST_TARGETS = 10  # beyond, the families of sets grow too large to be worth a check
-_MOST_WORK = 300_000  # parts and combinations looked at for all selectors together
+_MOST_PARTS = 20_000  # names in all sets together: an eviction decision takes some 20 us for each
+_MOST_TARGETS = 10  # more targets make families of sets too large to check
+_MOST_WORK = 300_000  # parts and combinations examined for all selectors together
 
 
 class NamesLike(Protocol):
-    """What is needed of the collected names."""
+    """Interface of the collected names."""
 
     models: dict[str, ModelConfig]
 
@@ -37,20 +37,20 @@ class NamesLike(Protocol):
         ...
 
     def error(self, loc: tuple[int | str, ...], message: str) -> None:
-        """Note an error at *loc*."""
+        """Report an error at *loc*."""
         ...
 
     def unknown(self, loc: tuple[int | str, ...], name: str, hint: str = "") -> None:
-        """Note that *name*, at *loc*, is not the name of a model."""
+        """Report that *name*, at *loc*, is not the name of a model."""
         ...
 
     def warning(self, loc: tuple[int | str, ...], message: str) -> None:
-        """Note a warning at *loc*."""
+        """Report a warning at *loc*."""
         ...
 
 
 def read_routing(document: DocumentSection, names: NamesLike) -> Routing:
-    """Return one canonical description, wherever the document has it."""
+    """Return the routing in one canonical form, wherever the document has it."""
     router = document.routing.router
     groups, matrix, use = router.settings.groups, router.settings.matrix, router.use or "group"
     at: tuple[str, ...] = ("routing", "router", "settings")
@@ -190,7 +190,7 @@ def _check_sets(section: MatrixSection, at: tuple[int | str, ...], names: NamesL
 
 
 class Coexistence:
-    """Answers which models may run at the same time, as long as that is not too much work.
+    """Decides which models may run at the same time, within a budget of work.
 
     Args:
         routing: Groups or a matrix.
@@ -204,7 +204,7 @@ class Coexistence:
         self._budget = [_MOST_WORK]
 
     def allows(self, models: Sequence[str]) -> bool:
-        """Return True if all *models* (ids) may run at the same time, or that cannot be said."""
+        """Return True if all *models* (ids) may run at the same time, or if the budget is spent."""
         if self._is_grouped:
             home = self._home.get(models[0])
             return (
@@ -224,7 +224,7 @@ class Coexistence:
             )
             return any(among in family for family in found)
         except (ExpressionError, TooMuchWorkError):
-            return True  # the first is told elsewhere
+            return True  # an unknown model is reported elsewhere
 
     def _parsed(self, matrix: Matrix) -> dict[str, Expression]:
         if self._sets is None:

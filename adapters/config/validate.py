@@ -1,8 +1,8 @@
-"""From nodes to checked sections: hands data to pydantic and its complaints back with their place.
+"""Validation: passes nodes to pydantic and reports its errors with their locations.
 
-The conversion follows the types of the section, since the same scalar means different things to
+The conversion follows the types of the section, because the same scalar means different things to
 different keys: ``3.10`` is a text in ``name`` and a number in ``metadata``, ``yes`` is true where
-a boolean is wanted and a text elsewhere. Unknown keys are dropped here, with a warning.
+a boolean is expected and a text elsewhere. Unknown keys are dropped here, with a warning.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from .schema.fields import Section
 S = TypeVar("S", bound=Section)
 _Convert = Callable[["Reader", Node, str], object]
 
-#: Paths whose values are never shown.
+#: Paths whose values are never shown in messages.
 _SECRET = re.compile(r"apiKeys\b|peers\..*\.apiKey\Z|models\..*\.env(?:\[\d+\])?\Z", re.DOTALL)
 _HEADERS = re.compile(r"\.headers\b")
-_MOST_HINTS, _LONGEST_HINTED = 200, 64  # to look for a key that is alike takes 0.1 to 1 ms
+_MOST_HINTS, _LONGEST_HINTED = 200, 64  # finding a similar key takes 0.1 to 1 ms
 
 _EXPECTED = {
     "bool_type": "expected true or false",
@@ -56,8 +56,8 @@ class Reader:
     """Reads sections from nodes.
 
     Args:
-        environment: Fills in ``${env.X}``.
-        findings: Where problems go.
+        environment: Values for ``${env.X}``.
+        findings: Receives the problems.
     """
 
     def __init__(self, environment: EnvironmentValues, findings: ProblemCollector) -> None:
@@ -65,10 +65,10 @@ class Reader:
         self._hints = 0
 
     def read(self, kind: type[S], node: Mapping, path: str) -> tuple[S | None, set[str]]:
-        """Return *node* as a section of *kind*, and the keys that could not be read.
+        """Return *node* as a section of *kind*, and the keys that are invalid.
 
-        Keys with errors (which are noted) get their defaults, so that the rest can be checked
-        too. The section is None when a key that has no default is among them.
+        Invalid keys are reported and get their defaults, so that the rest can be checked too. The
+        section is None if a key without a default is invalid.
         """
         data = self.section(kind, node, path)
         broken: set[str] = set()
@@ -78,7 +78,7 @@ class Reader:
             except ValidationError as error:
                 details = error.errors(include_url=False, include_input=False)
             for detail in details:
-                if detail["loc"][:1] not in {(key,) for key in broken}:  # else it was told before
+                if detail["loc"][:1] not in {(key,) for key in broken}:  # else reported before
                     self._complain(detail, node, path)
             wrong = {str(detail["loc"][0]) for detail in details if detail["loc"]} & data.keys()
             if not wrong:
@@ -96,7 +96,7 @@ class Reader:
         return {key: self.plain(item) for key, item in node.items.items()}
 
     def text(self, node: Node) -> object:
-        """Return a scalar as text, filled in; anything else as it is."""
+        """Return a scalar as text with variables filled in; anything else as it is."""
         if not isinstance(node, Scalar) or node.value is None:
             return self.plain(node)
         if isinstance(node.value, str):
@@ -104,7 +104,7 @@ class Reader:
         return self.environment.fill(as_text(node.value, node.text))
 
     def section(self, kind: type[Section], node: Mapping, path: str) -> dict[str, object]:
-        """Return the data of a section, as pydantic wants it; unknown keys are noted."""
+        """Return the data of a section for pydantic; unknown keys are reported."""
         plan = _plan(kind)
         data = {}
         for key, item in node.items.items():
@@ -117,7 +117,7 @@ class Reader:
 
     def _unknown(self, kind: type[Section], node: Mapping, key: str, path: str) -> None:
         if key in node.anchored or key.startswith("x-"):
-            return  # a shelf for anchors, or somebody else's key
+            return  # a place for anchors, or a key of another program
         self._hints += 1
         is_hinted = self._hints <= _MOST_HINTS and len(key) <= _LONGEST_HINTED
         close = difflib.get_close_matches(key, _plan(kind), n=1) if is_hinted else []
@@ -142,15 +142,15 @@ class Reader:
 
 
 def is_secret(path: str) -> bool:
-    """Tell whether the value at the dotted *path* must not be shown."""
+    """Return True if the value at the dotted *path* must not be shown."""
     return (_SECRET.match(path) or _HEADERS.search(path)) is not None
 
 
 def locate(node: Node, path: str, loc: tuple[int | str, ...]) -> tuple[Node, str]:
     """Follow *loc* and return the node it leads to, with its dotted path.
 
-    Parts that are not in the document are skipped: pydantic also names what it looks for (the
-    only item of a list that was written without the list).
+    Parts that are not in the document are skipped: pydantic also counts the only item of a list
+    that was written without the list.
     """
     for part in loc:
         if isinstance(node, Mapping) and part in node.items:
@@ -209,7 +209,7 @@ def _items(convert: _Convert) -> _Convert:
         if isinstance(node, Sequence):
             parts = enumerate(node.items)
             return tuple(convert(reader, item, f"{path}[{index}]") for index, item in parts)
-        return convert(reader, node, path)  # the only item, where that is allowed
+        return convert(reader, node, path)  # a single item, for keys that accept one
 
     return converted
 

@@ -1,7 +1,7 @@
-"""The configuration as the rest of the program sees it: effective values, every default applied.
+"""Configuration values with every default applied, as the rest of the program uses them.
 
-Values only. Two models are equal when nothing that matters to a running process differs; a reload
-may keep the process of a model that is equal to what it was.
+Two models are equal if no difference matters to a running process; a reload keeps the process of
+a model that is equal to its former version.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .schema.model import Capabilities, Drain, Kv, Liveness, Restart, Timeouts
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sleep:
-    """A rest without stopping; seconds, 0 is never."""
+    """Sleep of a model without stopping it; seconds, 0 means never."""
 
     after_s: float = 0.0
     enter: tuple[Hook, ...] = ()
@@ -31,12 +31,12 @@ class Sleep:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:
-    """Changes to the JSON body of a request, in this order; none of them touches ``model``.
+    """Changes to the JSON body of a request, applied in this order; none changes ``model``.
 
     Attributes:
         strip: Keys to remove, sorted.
         set_params: Path -> value, in sorted order.
-        set_params_by_id: Requested name -> as ``set_params``.
+        set_params_by_id: Requested name -> like ``set_params``.
     """
 
     strip: tuple[str, ...] = ()
@@ -50,22 +50,22 @@ class ModelConfig:
 
     Attributes:
         id: Its key under ``models``.
-        cmd: The command as text, macros and environment filled in; for a list, quoted.
-        cmd_shown: The same with ``${env.X}`` left as written: what may be shown.
+        cmd: Command as text, with macros and variables filled in; a list is quoted.
+        cmd_shown: The same with ``${env.X}`` left as written, for display.
         argv: Program and arguments; at least one.
         stop_argv: Command that runs instead of SIGTERM; may hold ``${PID}``; empty means SIGTERM.
         proxy: Base URL of the server, without a trailing slash.
-        check_url: Absolute URL that answers 200 once it is ready; None is not to check.
-        port: The port it was given, or None.
-        environment: Variables on top of the proxy's own.
+        check_url: Absolute URL of the readiness probe; None means no probe.
+        port: Assigned port, or None.
+        environment: Variables in addition to the proxy's own.
         hooks: Hook point (``afterHealthy``...) -> hooks in order; points without hooks are absent.
-        ttl: Idle seconds until it is stopped; 0 is never.
+        ttl: Idle seconds after which it is stopped; 0 means never.
         unload_timeout: Seconds between SIGTERM and SIGKILL; > 0.
         health_check_timeout: Seconds to become healthy; >= 15.
         start_timeout: Seconds for the whole start; > 0.
-        stall_timeout: Seconds without log output while starting that count as stuck; 0 is off.
-        aliases: Other names, those of ``filters.setParamsByID`` included.
-        concurrency_limit: Most requests at a time; >= 1, or None without limit.
+        stall_timeout: Seconds without log output after which a start has stalled; 0 is off.
+        aliases: Other names, including those of ``filters.setParamsByID``.
+        concurrency_limit: Maximum number of requests at once; >= 1, None means unlimited.
         settle: Hook that succeeds once its memory is free; None means no wait.
         macros: Its own macros, as declared.
     """
@@ -116,7 +116,7 @@ class Peer:
 
     Attributes:
         proxy: Its base URL, without a trailing slash.
-        api_key: Sent to it as credentials; None leaves those of the client.
+        api_key: Credential for it; None forwards those of the client.
         models: Bare names, in order.
     """
 
@@ -130,7 +130,7 @@ class Peer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """Public name -> what it means while the profile is active; None disables the name."""
+    """Public name -> its target while the profile is active; None disables the name."""
 
     id: str
     description: str
@@ -143,7 +143,7 @@ class Selector:
 
     Attributes:
         targets: Names as written, at least one.
-        spillover: Reservations a target takes before the next is used; >= 1.
+        spillover: Reservations per target before the next one is used; >= 1.
     """
 
     id: str
@@ -184,12 +184,12 @@ class Matrix:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Routing:
-    """What may run together, and who is served first.
+    """Combinations that may run together, and priorities of requests.
 
     Attributes:
-        use: Which of the two is in force.
-        groups: In order of definition; the last, ``(default)``, has all models in no other.
-        matrix: None if there is none.
+        use: The router in force.
+        groups: Groups in order of definition; the last, ``(default)``, has all remaining models.
+        matrix: The matrix; None if there is none.
         priorities: Model id -> priority; 0 if absent.
     """
 
@@ -201,12 +201,12 @@ class Routing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKeyEntry:
-    """One API key and what it is good for.
+    """One API key and its permissions.
 
     Attributes:
         key: The key, or its hash, as written.
-        scopes: ``infer``: ask models; ``admin``: everything else. At least one.
-        models: Names or patterns of models; None is all of them.
+        scopes: ``infer`` for inference, ``admin`` for everything else. At least one.
+        models: Names or patterns of models; None means all.
     """
 
     key: SecretStr
@@ -221,23 +221,23 @@ class Config:
     Attributes:
         models: Id -> model, in order of definition.
         aliases: Alias -> model id.
-        api_keys: The keys of ``api_key_entries``; empty when no key is asked for.
-        allowed_origins: Web pages that may use the API, besides those of this machine.
-        allowed_hosts: Further values of Host that are ours.
+        api_keys: Keys of ``api_key_entries``; empty means that no key is required.
+        allowed_origins: Origins of web pages that may use the API, besides those of this machine.
+        allowed_hosts: Further accepted values of the Host header.
         drop_env: Variables that no model and no hook inherits: those of ``dropEnv``, and those
             that hold keys of ``api_key_entries``.
-        trusted_proxies: Addresses or networks whose X-Forwarded-* fields are believed.
-        capture_bytes: Room for captures; 0 disables them.
+        trusted_proxies: Addresses or networks whose X-Forwarded-* headers are trusted.
+        capture_bytes: Memory for captures; 0 disables them.
         store_path: SQLite file; None keeps activity in memory.
-        performance_every: Between two samples; None is disabled.
+        performance_every: Interval between samples; None disables sampling.
         peer_names: Name of a remote model, full or bare -> (peer id, bare model name).
-        ignore_paths: Searched in paths below ``/upstream/<model>``.
-        preload: Model ids.
-        on_idle: Id of the model to go back to, or None.
-        hook_limit: Commands of hooks at a time, over all models.
-        shutdown_timeout: None leaves it to what the models need.
-        lifecycle: Changes to the chart of every model, as written; the machine checks them.
-        warnings: What was found but does no harm.
+        ignore_paths: Patterns for paths below ``/upstream/<model>`` that do not load the model.
+        preload: Ids of models to load at the start.
+        on_idle: Id of the model to load when idle, or None.
+        hook_limit: Maximum number of hook commands at once, over all models.
+        shutdown_timeout: Limit of a shutdown; None computes it from the models.
+        lifecycle: Changes to the chart of every model, as written; `machine` checks them.
+        warnings: Problems that do not prevent its use.
         sources: File -> its text as written; may hold secrets.
     """
 

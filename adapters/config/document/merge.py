@@ -1,8 +1,8 @@
-"""Several files as one document: which files, in which order, and how their trees are joined.
+"""Merging of several files into one document.
 
-Source: llama-swap's behavior. Deviations, all of which accept more: two
-nulls or a null and a value never conflict, and ``matrix`` may be spread over files, since its
-parts (``vars``, ``sets``, ``evict_costs``) are joined like any other named things.
+Source: llama-swap's behavior. Deviations, all of which accept more: two nulls or a null and a value
+never conflict, and ``matrix`` may be spread over files, since its parts (``vars``, ``sets``,
+``evict_costs``) are merged like other mappings of named things.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def list_files(
 def read_files(
     files: Listing[Path], environment: EnvironmentValues, findings: ProblemCollector
 ) -> tuple[Mapping, list[Source]]:
-    """Read *files* and join them; returns the tree and the sources that could be read."""
+    """Read *files* and merge them; return the tree and the sources that could be read."""
     root = Mapping(source=Source(str(files[0]) if files else "", ""), line=1, column=1, end_line=1)
     sources = []
     for path in files:

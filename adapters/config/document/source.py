@@ -1,12 +1,12 @@
-r"""Reads configuration files: bounded, as UTF-8, ``${env.X}`` and ``$${`` put out of the way.
+r"""Configuration files as text: bounded, UTF-8, with ``${env.X}`` and ``$${`` masked.
 
-Environment references are not replaced by their values before parsing but by *tokens* of the same
+Before parsing, a reference to a variable is not replaced by its value but by a *token* of the same
 length, made of private-use characters. So positions stay right, a value can never change the
 structure of the document or be expanded again, and a problem or an export can show the reference
-where its value is a secret. ``EnvironmentValues`` turns tokens into values, at the very end.
+instead of a secret value. `EnvironmentValues` turns tokens into values at the very end.
 
 Deviation from llama-swap, which pastes the value into the text (with ``\`` and ``"`` escaped) and
-scans the result again: a value is taken literally here.
+scans the result again: here a value is taken literally.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 
 from ....machine.errors import SwapchartError
 
-#: Largest file that is read; bytes.
+#: Maximum size of a file; bytes.
 MAX_FILE_BYTES = 4 << 20
 
 _KINDS = {
@@ -36,12 +36,12 @@ _RESERVED = re.compile(f"[{_OPEN}{_CLOSE}{_DOLLAR}]")
 
 
 class Source:
-    """One file's text, as it is parsed and as its author wrote it.
+    """Text of one file, as it is parsed and as its author wrote it.
 
     Attributes:
-        name: The file as it was given; shown in problems.
-        text: The document, with tokens in place of environment references.
-        raw: The document as it was read.
+        name: File name as it was given; shown in problems.
+        text: Document with tokens in place of variables.
+        raw: Document as it was read.
     """
 
     def __init__(self, name: str, raw: str) -> None:
@@ -51,7 +51,7 @@ class Source:
 
     def find(self, reference: str, line: int, end_line: int) -> tuple[int, int] | None:
         """Return line and column (from 1) of ``${reference}`` between two lines, both included."""
-        if self._places is None:  # all are looked up at once: one by one takes quadratic time
+        if self._places is None:  # one pass finds all; one search per reference is quadratic
             self._places = {}
             for number, text in enumerate(self.raw.split("\n"), 1):
                 if "${" in text:
@@ -91,7 +91,7 @@ def read_source(path: Path) -> Source:
 
 
 def _plain_bytes(path: Path) -> bytes:
-    # A named pipe would keep the reader waiting, and is empty when it is read again.
+    # A named pipe would block the reader, and is empty when it is read again.
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         kind = stat.S_IFMT(os.fstat(fd).st_mode)
@@ -105,12 +105,12 @@ def _plain_bytes(path: Path) -> bytes:
 
 
 def hide_escapes(text: str) -> str:
-    """Replace each ``$${``, the escape of a literal ``${``, by something no macro matches."""
+    """Replace each ``$${``, the escape of a literal ``${``, by characters that no macro matches."""
     return text.replace("$${", _DOLLAR) if "$${" in text else text
 
 
 def shown(text: str) -> str:
-    """Return *text* as its author wrote it: no value of the environment is in it."""
+    """Return *text* as its author wrote it, without values of the environment."""
     if text.isascii():
         return text
     return _HIDDEN.sub(lambda m: f"${{env.{m[1]}}}" if m[1] else "$${", text)
@@ -122,7 +122,7 @@ def variables(text: str) -> list[str]:
 
 
 class EnvironmentValues:
-    """The variables that ``${env.X}`` may name.
+    """Variables for ``${env.X}``.
 
     Args:
         variables: Name -> value.
@@ -134,14 +134,14 @@ class EnvironmentValues:
     def fill(self, text: str) -> str:
         """Return the final *text*: tokens become values and ``$${`` becomes ``${``.
 
-        An unusable variable leaves its reference in the text; ``complaints`` reports it.
+        The reference to an unusable variable stays in the text; `complaints` reports it.
         """
-        if text.isascii():  # tokens are not: the quick way out
+        if text.isascii():  # fast path: tokens are not ASCII
             return text
         return _HIDDEN.sub(self._value, text)
 
     def complaints(self, text: str) -> list[tuple[str, str]]:
-        """Return (reference, what is wrong with it) for each unusable variable of *text*."""
+        """Return (reference, problem) for each unusable variable of *text*."""
         if _OPEN not in text:
             return []
         found = []

@@ -1,6 +1,7 @@
-"""Fields about access: names in ``allowedHosts`` and ``allowedOrigins``, variables in ``dropEnv``.
+"""Types of `allowedHosts`, `allowedOrigins` and `dropEnv`.
 
-A value that no browser will ever send would look like a permission and be none, so it is an error.
+A value that no browser ever sends would look like a permission without being one, so it is an
+error.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _LARGEST_PORT = 65535
 
 
 def _as_host(text: str) -> str:
-    """Return *text* if a Host field can match it."""
+    """Return *text* if a Host header can match it."""
     if "://" in text:
         raise refuse(f"expected a name without a scheme, such as {urlsplit(text).netloc!r}")
     if not text.isascii():
@@ -40,7 +41,7 @@ def _as_host(text: str) -> str:
 
 
 def _as_origin(text: str) -> str:
-    """Return *text* if an Origin field can match it."""
+    """Return *text* if an Origin header can match it."""
     plain = text.lower().rstrip("/")
     if not plain.isascii():
         raise refuse("expected the ASCII form of the name, as browsers send it")
@@ -80,9 +81,9 @@ def _idna(text: str) -> str:
         return ""
 
 
-#: A name of this machine, maybe with a port; ``*`` in it is anything.
+#: A host name of this proxy, optionally with a port; ``*`` matches anything.
 HostName: TypeAlias = Annotated[Filled, AfterValidator(_as_host)]
-#: Scheme, host and maybe a port of a page; ``*`` in it is anything.
+#: Scheme, host and optionally a port of a page; ``*`` matches anything.
 Origin: TypeAlias = Annotated[Filled, AfterValidator(_as_origin)]
-#: The name of a variable of the environment.
+#: The name of an environment variable.
 VariableName: TypeAlias = Annotated[Filled, AfterValidator(_as_variable)]

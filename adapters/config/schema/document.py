@@ -1,4 +1,4 @@
-"""The keys of the document, as its author writes them. Checked types and ranges, nothing more.
+"""Keys of the document, as its author writes them, with their types and ranges.
 
 docs/llama-swap.md compares the keys with llama-swap's. `config_schema` returns the JSON Schema
 of the file, for editors.
@@ -30,7 +30,7 @@ _SESSION_HEADERS = ("X-Session-ID", "X-Litellm-Session-Id")
 
 
 class StoreSection(Section):
-    """Where activity is kept."""
+    """Storage of the activity list."""
 
     path: Annotated[str, Field(min_length=1)]
 
@@ -79,7 +79,7 @@ class UpstreamSection(Section):
 
 
 class StartupSection(Section):
-    """What happens when the proxy starts."""
+    """Actions at the start of the proxy."""
 
     preload: tuple[str, ...] = ()
 
@@ -113,7 +113,7 @@ def _as_profile(value: object) -> object:
 
 
 class ProfileSection(Section):
-    """Names that mean other models while the profile is active."""
+    """Public names that mean other models while the profile is active."""
 
     description: str = ""
     pins: dict[str, str | None]
@@ -147,7 +147,7 @@ class GroupSection(Section):
 
 
 class MatrixSection(Section):
-    """Which models may run at the same time, as expressions."""
+    """Combinations of models that may run at the same time, as expressions."""
 
     vars: dict[str, str] = Field(default_factory=dict)
     evict_costs: dict[str, int] = Field(default_factory=dict, alias="evict_costs")
@@ -162,7 +162,7 @@ class RouterSettings(Section):
 
 
 class RouterSection(Section):
-    """How it is decided what may run."""
+    """Router: decides which models may run together."""
 
     use: Literal["group", "matrix", ""] = ""
     settings: RouterSettings = RouterSettings()
@@ -181,7 +181,7 @@ class SchedulerSettings(Section):
 
 
 class SchedulerSection(Section):
-    """Which scheduler orders waiting requests."""
+    """Scheduler: orders waiting requests."""
 
     use: Literal["fifo", ""] = "fifo"
     settings: SchedulerSettings = SchedulerSettings()
@@ -195,7 +195,7 @@ class RoutingSection(Section):
 
 
 class Queue(Section):
-    """Bounds on waiting requests; times in seconds."""
+    """Limits of waiting requests; times in seconds."""
 
     limit: Annotated[int, Field(ge=1)] = 512
     timeout: Seconds = 300.0
@@ -204,14 +204,14 @@ class Queue(Section):
 
 
 class ListenersSection(Section):
-    """Bounds on clients that listen to events and logs without an end."""
+    """Limits of clients that listen to endless streams of events and logs."""
 
     limit: Annotated[int, Field(ge=1)] = 256
     per_key: Annotated[int, Field(ge=1)] = 64
 
 
 class DocumentSection(Overridable):
-    """The whole document but ``macros`` and ``models``, which are read on their own."""
+    """The document without ``macros`` and ``models``, which are read separately."""
 
     health_check_timeout: int = Field(default=120, description="seconds; at least 15")
     log_level: str = "info"
@@ -256,13 +256,13 @@ class DocumentSection(Overridable):
 
 
 class _Everything(DocumentSection):
-    """A configuration of swapchart; also reads those of llama-swap."""
+    """A configuration of swapchart; accepts llama-swap's format."""
 
     macros: dict[str, str | int | float | bool] = Field(default_factory=dict)
     models: dict[str, ModelSection] = Field(default_factory=dict)
 
 
-#: Top-level keys that mean something.
+#: Known top-level keys.
 TOP_KEYS = frozenset(str(field.alias) for field in _Everything.model_fields.values())
 
 

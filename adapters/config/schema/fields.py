@@ -1,4 +1,4 @@
-"""Types of the keys, beyond what pydantic brings; each says what was expected when it refuses."""
+"""Types of configuration values; each rejects a value with what was expected."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from pydantic_core import PydanticCustomError
 T = TypeVar("T")
 
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
-_LONGEST_DURATION = 100  # what follows takes quadratic time
+_LONGEST_DURATION = 100  # the pattern takes quadratic time
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
 
 
 def refuse(message: str) -> PydanticCustomError:
-    """Return the error to raise when a value does not fit; *message* says what was expected."""
+    """Return the error to raise for an invalid value; *message* says what was expected."""
     return PydanticCustomError("refused", "{message}", {"message": message})
 
 
 class Section(BaseModel):
-    """A mapping of the configuration; keys in camelCase, unknown ones refused.
+    """A mapping of the configuration; keys are in camelCase, and unknown ones are rejected.
 
-    In code, fields go by their own names: ``Restart(backoff_max=5)``.
+    In code, fields have their own names: ``Restart(backoff_max=5)``.
 
     Attributes:
-        takes_text: A scalar in its place is handed on as text, whatever it looks like.
+        takes_text: A scalar in place of the mapping is passed on as text.
     """
 
     takes_text: ClassVar[bool] = False
@@ -56,13 +56,13 @@ def _as_command(value: object) -> object:
     raise refuse("expected a command as text, or as a list of texts (program and arguments)")
 
 
-#: A command: a text that is split without a shell, or a list that is taken as it is.
+#: A command: a text that is split without a shell, or a list of program and arguments.
 CommandLine: TypeAlias = Annotated[str | tuple[str, ...], BeforeValidator(_as_command)]
 
 Seconds: TypeAlias = Annotated[float, Field(gt=0)]
 SecondsOrOff: TypeAlias = Annotated[float, Field(ge=0)]
 Count: TypeAlias = Annotated[int, Field(ge=0)]
-#: Anything YAML can say; passed on as it is.
+#: Any YAML value, passed on unchanged.
 FreeForm: TypeAlias = dict[str, Any]
 Modality: TypeAlias = Literal["text", "audio", "image"]
 
@@ -82,7 +82,7 @@ def _as_duration(value: object) -> float:
     return sign * seconds
 
 
-#: Written as Go writes durations (``1h30m``); seconds.
+#: Duration in Go's notation (``1h30m``); seconds.
 Duration: TypeAlias = Annotated[
     float,
     BeforeValidator(_as_duration, json_schema_input_type=str),
@@ -102,13 +102,13 @@ ApiKey: TypeAlias = Annotated[SecretStr, AfterValidator(_as_api_key)]
 
 
 def _not_empty(items: tuple[T, ...]) -> tuple[T, ...]:
-    if not items:  # unlike min_length, silent about items that are refused themselves
+    if not items:  # min_length would also report a list whose items are all invalid
         raise refuse("expected a list that is not empty")
     return items
 
 
 class ApiKeySection(Section):
-    """An API key that is not good for everything."""
+    """An API key with limited permissions."""
 
     takes_text: ClassVar[bool] = True
 
@@ -129,7 +129,7 @@ def _as_api_key_entry(value: object) -> object:
     return value
 
 
-#: A key as text, or a mapping that says what it is good for.
+#: A key as text, or a mapping with its permissions.
 ApiKeyEntrySection: TypeAlias = Annotated[
     ApiKeySection,
     BeforeValidator(_as_api_key_entry, json_schema_input_type=str | ApiKeySection),
@@ -143,7 +143,7 @@ def _as_network(text: str) -> str:
         raise refuse("expected an address or a network such as 10.0.0.0/8") from error
 
 
-#: An address or a network; kept as a network.
+#: An address or a network; stored as a network.
 Network: TypeAlias = Annotated[str, AfterValidator(_as_network)]
-#: A text with something in it.
+#: A text that is not empty.
 Filled: TypeAlias = Annotated[str, Field(min_length=1)]

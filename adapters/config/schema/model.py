@@ -1,4 +1,4 @@
-"""The keys of one model, as its author writes them; ``schema`` has the rest of the document."""
+"""Keys of one model, as its author writes them; ``document`` has the rest."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class FiltersSection(Section):
 
 
 class ModelFiltersSection(FiltersSection):
-    """Filters of a model; they have one more spelling."""
+    """Filters of a model, with an additional old spelling."""
 
     strip_params_old: str = Field(
         default="", alias="strip_params", description="old spelling of stripParams"
@@ -27,7 +27,7 @@ class ModelFiltersSection(FiltersSection):
 
 
 class Timeouts(Section):
-    """Connection timeouts; seconds, 0 or less is off."""
+    """Connection timeouts; seconds, 0 or less disables one."""
 
     connect: int = 30
     keepalive: int = 30
@@ -44,7 +44,7 @@ class Compat(Section):
 
 
 class Capabilities(Section):
-    """What a model can do; only listed, never enforced."""
+    """Abilities of a model; listed to clients, never enforced."""
 
     inputs: tuple[Modality, ...] = Field(default=(), alias="in")
     outputs: tuple[Modality, ...] = Field(default=(), alias="out")
@@ -54,7 +54,7 @@ class Capabilities(Section):
 
 
 class Restart(Section):
-    """Whether and how fast a dead process is started again; times in seconds."""
+    """Restart of a process that died; times in seconds."""
 
     policy: Literal["temporary", "transient", "permanent"] = "temporary"
     intensity: Count = 5
@@ -71,14 +71,14 @@ class Restart(Section):
 
 
 class LivenessRequest(Section):
-    """A request that makes the server infer something."""
+    """Inference request that serves as a liveness probe."""
 
     path: Annotated[str, Field(pattern="^/")] = "/v1/completions"
     json_body: FreeForm = Field(alias="json")
 
 
 class Liveness(Section):
-    """How a ready server is watched; times in seconds, ``every: 0`` is not at all."""
+    """Liveness probe of a ready server; times in seconds, ``every: 0`` disables it."""
 
     every: SecondsOrOff = 0.0
     path: Annotated[str, Field(pattern="^/")] | None = None
@@ -89,14 +89,14 @@ class Liveness(Section):
 
 
 class Drain(Section):
-    """What becomes of requests in flight when a model is to stop."""
+    """In-flight requests of a model that is to stop."""
 
     timeout: Seconds = 30.0
     policy: Literal["cut", "wait", "refuse"] = "cut"
 
 
 class SleepSection(Section):
-    """A rest without stopping; times in seconds, 0 is never."""
+    """Sleep of a model without stopping it; times in seconds, 0 means never."""
 
     after: SecondsOrOff = 0.0
     enter: Hooks = ()
@@ -105,7 +105,7 @@ class SleepSection(Section):
 
 
 class Kv(Section):
-    """Whether the KV cache outlives the process; sizes in bytes, ages and times in seconds."""
+    """KV cache that survives the process; sizes in bytes, ages and times in seconds."""
 
     mode: Literal["keep", "off"] = "keep"
     dir: str | None = None
