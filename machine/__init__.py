@@ -1,7 +1,10 @@
-"""The pure statechart: documents, steps and effects. No clock, no thread, no process in here.
+"""Statechart engine: documents, steps and effects. It has no clock, no thread and no process.
 
-What is needed to run a chart is imported at once; what looks at charts (exports, diagrams, the
-checker) and python-statemachine itself when it is first asked for: a start must not wait for it.
+A `Document` is read by `read` and compiled by `Compiled`, whose `Stepper` takes events and returns
+effects: values that say what the runtime should do. `check` proves the promises of a document.
+
+Whatever runs a chart is imported at once. Exports, diagrams, the checker and python-statemachine
+itself are imported on first use, so that a start does not wait for them.
 """
 
 from importlib import import_module
@@ -122,7 +125,7 @@ _LATE = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for late."""
+    """Import a name on first use."""
     if name not in _LATE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f".{_LATE[name]}", __name__), name)

@@ -1,4 +1,4 @@
-"""Compiles the shipped chart: ``python -m swapchart.machine > machine/lifecycle.compiled.json``."""
+"""Compile the shipped chart: ``python -m swapchart.machine > machine/lifecycle.compiled.json``."""
 
 from .shipped import fresh, lines, source
 

@@ -1,7 +1,7 @@
-"""Bounds of chart documents, checked before anything is built of them.
+"""Size limits of chart documents, checked before anything is built of them.
 
-A document of some bytes can stand for a large one: by aliases and merges of aliases (an "alias
-bomb"), and by numbers that take quadratic time to read. Every count takes aliases as written out.
+A document of a few bytes can stand for a large one: by aliases and merges of aliases (an "alias
+bomb"), and by numbers that take quadratic time to read. Every count includes expanded aliases.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ import yaml
 
 from .errors import ChartError
 
-#: Most bytes of a document, most values in it, deepest nesting, and most states.
+#: Maximum size of a document in bytes, number of values, nesting, and number of states.
 MAX_TEXT = 4 << 20
 MAX_VALUES = 100_000
 MAX_DEPTH = 60
 MAX_STATES = 500
-_LONGEST_SCALAR = 1000  # what PyYAML makes of numbers such as 1:59:59:.. takes quadratic time
+_LONGEST_SCALAR = 1000  # PyYAML takes quadratic time for numbers such as 1:59:59:..
 
 
 def check_text(text: str, loader: Any) -> None:
-    """Raise unless *text* is small, before PyYAML builds anything of it.
+    """Check the size of *text*, before PyYAML builds anything of it.
 
     Args:
         text: YAML or JSON.
-        loader: As PyYAML wants it.
+        loader: PyYAML loader class.
 
     Raises:
-        ChartError: It is too deep, or holds too many values with every alias written out.
+        ChartError: It is nested too deeply, or holds too many values with all aliases expanded.
         yaml.YAMLError: It is not YAML.
     """
     open_: list[tuple[str | None, int]] = []  # anchor, values before it
@@ -62,10 +62,10 @@ def _too_large(event: yaml.Event, bound: str) -> NoReturn:
 
 
 def check_values(raw: Any, where: str) -> None:
-    """Raise unless *raw*, as YAML or JSON gives it, is small, whatever it shares or holds itself.
+    """Check the size of *raw*, as YAML or JSON gives it; it may share or contain itself.
 
     Raises:
-        ChartError: It is too deep, or holds too many values.
+        ChartError: It is nested too deeply, or holds too many values.
     """
     level, depth, count = [raw], 0, 0
     while level:

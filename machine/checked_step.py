@@ -1,4 +1,4 @@
-"""One step of chart and world together, and every promise that a single step can break."""
+"""One step of chart and world together, with every promise that a single step can break."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _ON_A_REQUEST = (QueueWaiter, AdmitWaiter, RejectWaiter)
 
 
 class CheckedStep:
-    """Steps situations and says what is wrong with a step."""
+    """Steps situations and reports what is wrong with a step."""
 
     def __init__(
         self,
@@ -80,31 +80,31 @@ class CheckedStep:
     # ---- what kind of situation, what kind of event ------------------------------------------
     @property
     def has_final(self) -> bool:
-        """Tell whether the chart has an end at all."""
+        """True if the chart has a final state."""
         return bool(self._final)
 
     def is_final(self, now: Situation) -> bool:
-        """Tell whether the chart has ended."""
+        """Return True if the chart has ended."""
         return not self._final.isdisjoint(now.configuration)
 
     def is_at_rest(self, now: Situation) -> bool:
-        """Tell whether every atomic state of *now* may last for ever."""
+        """Return True if every atomic state of *now* may last forever."""
         leaves = self._atomic & set(now.configuration)
         return self.is_final(now) or leaves <= self._promises.rest
 
     def is_of_the_world(self, what: Input) -> bool:
-        """Tell whether *what* comes without anybody asking."""
+        """Return True if *what* comes without a user's action."""
         return self._document.events[what.event].origin != "user" or what.event == self._done
 
     def must_come(self, what: Input) -> bool:
-        """Tell whether *what*, if it can come and nothing else does, comes some day."""
+        """Return True if *what*, if it can come and nothing else does, comes eventually."""
         event = self._document.events[what.event]
         if event.origin in ("activity", "timer"):
             return event.of not in self._promises.unsure
         return what.event == self._done
 
     def needs_patience(self, what: Input) -> bool:
-        """Tell whether *what* does not repeat for ever."""
+        """Return True if *what* does not repeat forever."""
         return what.event in self._promises.patience
 
     # ---- steps -------------------------------------------------------------------------------
@@ -115,11 +115,11 @@ class CheckedStep:
         return self._after(nowhere, Input(""), first)
 
     def step(self, now: Situation, what: Input) -> tuple[Situation | None, Problems]:
-        """Return the situation after *what*, or None if it cannot be followed, and what is wrong.
+        """Return the situation after *what*, or None if it cannot be followed, and the problems.
 
         Args:
-            now: A situation in which the chart has not ended.
-            what: An input that may come in it.
+            now: Situation in which the chart has not ended.
+            what: Input that may come in it.
         """
         reaction = self._reactor.react(now.configuration, now.values, now.memory, what)
         if reaction is None:
@@ -153,7 +153,7 @@ class CheckedStep:
         return after, problems
 
     def _allowed(self, configuration: Configuration) -> frozenset[str]:
-        """Return what may run in *configuration*: what one of its states has started."""
+        """Return what may run in *configuration*: activities and timers that its states started."""
         found = self._may_run.get(configuration)
         if found is None:
             active = frozenset(configuration)
@@ -291,7 +291,7 @@ class CheckedStep:
         return frozenset(owed)
 
 
-#: What follows these means nothing: the counts are wrong, or nothing is active.
+#: After one of these the rest is meaningless: the counts are wrong, or nothing is active.
 _LOST = frozenset(
     {
         "a value outside its domain",
@@ -305,7 +305,7 @@ _LOST = frozenset(
 def owners(document: Document) -> dict[str, frozenset[str]]:
     """Return activity or timer -> the states it belongs to: those whose actions start it.
 
-    What a transition starts belongs to the states it leads to, or to its own state if it stays.
+    What a transition starts belongs to its target states, or to its own state if it has no target.
     The launch of a process belongs to no state.
     """
     process = document.promises.process

@@ -1,10 +1,11 @@
-"""Proves or refutes what a chart promises, by looking at everything it can do.
+"""Checker: proves or refutes the promises of a chart by exhaustive search.
 
-Safety is asked of every step, liveness of the whole graph: from every situation the world alone,
-users being silent, must bring the chart to rest, serve or refuse whoever waits, and answer whoever
-asked for a stop. The world is fair: what can answer does so some day, and what is declared under
-``patience`` does not repeat for ever. Each finding comes with a shortest way to it. Where a step
-breaks a promise, the graph beyond it means little, so liveness is asked only if none does.
+Safety is checked for every step, liveness for the whole graph: from every situation the world
+alone, without further user actions, must bring the chart to rest, serve or reject every waiting
+request, and answer every stop caller. The world is fair: an activity that can answer does so
+eventually, and events under ``patience`` do not repeat forever. Each finding has a shortest trace.
+A step that breaks a promise makes the graph beyond it meaningless, so liveness is checked only if
+no step does.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Move:
     """One step of a trace.
 
     Attributes:
-        event: What came, with its fields; ``begin`` for the creation.
+        event: Event with its fields; ``begin`` for the creation.
         configuration: All active states after it.
     """
 
@@ -33,7 +34,7 @@ class Move:
     configuration: Configuration
 
     def __str__(self) -> str:
-        """Write it as an arrow."""
+        """Return the move as an arrow."""
         return f"{self.event} -> {'.'.join(self.configuration)}"
 
 
@@ -42,10 +43,10 @@ class Finding:
     """One broken promise.
 
     Attributes:
-        kind: Which promise; one of a few fixed phrases.
+        kind: The promise; one of a few fixed phrases.
         sentence: What is wrong, with names.
-        trace: A shortest way to it from the creation; empty if it is about the whole chart.
-        parameters: Of the instance in which it was found.
+        trace: Shortest trace from the creation; empty if the finding is about the whole chart.
+        parameters: Parameters of the instance in which it was found.
     """
 
     kind: str
@@ -54,7 +55,7 @@ class Finding:
     parameters: Mapping[str, Value] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """Write it for people, one move a line."""
+        """Return the finding as text, one move per line."""
         lines = [f"{self.kind}: {self.sentence}"]
         if self.trace:
             values = ", ".join(f"{name}={value}" for name, value in self.parameters.items())
@@ -65,13 +66,13 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """How much one set of parameters gave to look at.
+    """Size of the exploration under one set of parameters.
 
     Attributes:
         parameters: The set.
-        states: Situations reached.
-        edges: Steps taken.
-        configurations: Configurations among them.
+        states: Number of situations reached.
+        edges: Number of steps taken.
+        configurations: Number of different configurations.
     """
 
     parameters: Mapping[str, Value]
@@ -82,10 +83,10 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a check found.
+    """Result of a check.
 
     Attributes:
-        findings: Shortest trace first; empty when every promise is kept.
+        findings: Shortest trace first; empty if every promise is kept.
         runs: One for each set of parameters.
     """
 
@@ -94,22 +95,22 @@ class Report:
 
     @property
     def is_ok(self) -> bool:
-        """Tell whether every promise is kept."""
+        """True if every promise is kept."""
         return not self.findings
 
     @property
     def states(self) -> int:
-        """Situations looked at, in all runs together."""
+        """Number of situations in all runs."""
         return sum(run.states for run in self.runs)
 
     @property
     def edges(self) -> int:
-        """Steps looked at, in all runs together."""
+        """Number of steps in all runs."""
         return sum(run.edges for run in self.runs)
 
     @property
     def configurations(self) -> int:
-        """The most configurations in one run."""
+        """Largest number of configurations in one run."""
         return max((run.configurations for run in self.runs), default=0)
 
 
@@ -124,12 +125,12 @@ def check(
     """Explore *document* under every set of parameters and report every broken promise.
 
     Args:
-        document: The chart; what it is held to is in its ``promises``.
-        bounds: How many requests and counts are looked at.
-        parameters: The sets to look at; None is all of them, and only then a state that is never
-            reached is a finding.
-        stop_at_first: Return with the first findings; for those who only want to know whether.
-        most: Situations looked at with one set of parameters; more are a finding.
+        document: The chart, with its ``promises``.
+        bounds: Number of requests and counts to explore.
+        parameters: Sets to explore; None means all of them, and only then an unreachable state is a
+            finding.
+        stop_at_first: Return with the first findings, for callers that need a yes or no.
+        most: Maximum number of situations under one set of parameters; more are a finding.
 
     Raises:
         ChartError: The chart cannot be compiled.
@@ -188,11 +189,11 @@ class _Checker:
 
     @property
     def active(self) -> set[str]:
-        """Every state that was active somewhere."""
+        """All states that were active in some situation."""
         return {name for now in self._graph.nodes for name in now.configuration}
 
     def run(self) -> Run:
-        """Explore, then ask what only the whole graph can answer."""
+        """Explore, then check what only the whole graph shows."""
         self._walk()
         if not self.found:
             self._for_ever()
@@ -230,9 +231,9 @@ class _Checker:
                 self._note("too much to explore", sentence, index - 1, None)
                 return
 
-    # ---- what only the whole graph tells -----------------------------------------------------
+    # ---- checks of the whole graph -----------------------------------------------------------
     def _for_ever(self) -> None:
-        """Nothing lasts for ever that may not: unrest, waiting, a stop under way."""
+        """Check that nothing lasts forever that must not: unrest, waiting, a stop under way."""
         promises = self._document.promises
         if promises.rest:
             self._leaves(
@@ -251,7 +252,7 @@ class _Checker:
             )
 
     def _leaves(self, kind: str, is_inside: Callable[[Situation], bool]) -> None:
-        """Note situations in which the world alone, being fair, need not lead out of *inside*."""
+        """Report situations from which a fair world need not lead out of *inside*."""
         graph, world = self._graph, self._world
         inside = {i for i, now in enumerate(graph.nodes) if is_inside(now)}
         env: dict[int, list[tuple[Input, int]]] = {

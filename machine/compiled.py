@@ -1,4 +1,4 @@
-"""A chart document made ready to run: context class, table, and steppers."""
+"""Compiled chart: context class, decision table and steppers of a document."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .stepper import Stepper, TableStepper
 
 
 class Compiled:
-    """A document made ready to run: its class, its context class and its table.
+    """A document compiled to its context class and its decision table.
 
     Attributes:
-        document: What it was compiled from.
-        context_class: Made by `build_context`.
-        table: The decision table, or None where the chart has no finite one (history).
+        document: The document.
+        context_class: Class made by `build_context`.
+        table: Decision table; None if the chart has no finite one, because of history states.
     """
 
     def __init__(self, document: Document) -> None:
@@ -29,7 +29,7 @@ class Compiled:
         self.table: Table | None = shipped_table(document) or compile_table(document)
 
     def stepper(self, **parameters: Value) -> Stepper:
-        """Make an instance: by table where there is one, else by python-statemachine."""
+        """Make an instance, by the table if there is one, else by python-statemachine."""
         context = self.context_class(**parameters)
         if self.table is not None:
             return TableStepper(self.table, context)
@@ -38,6 +38,6 @@ class Compiled:
     def reference(self, **parameters: Value) -> ChartStepper:
         """Make an instance that python-statemachine itself interprets."""
         from .reference_stepper import ChartStepper
-        from .statemachine_chart import compile_chart  # loads the library, which few need
+        from .statemachine_chart import compile_chart  # imports the library, which is rarely needed
 
         return ChartStepper(compile_chart(self.document), self.context_class(**parameters))

@@ -1,6 +1,6 @@
-"""The data of one chart instance: guards read it, actions change it and ask for effects.
+"""Context of one chart instance: guards read its data, actions change it and emit effects.
 
-One class is made for each document, with a method for every guard and action in it, so that
+One class is generated for each document, with a method for every guard and action, so that
 python-statemachine finds them by name and a decision table can call them directly.
 """
 
@@ -17,11 +17,11 @@ from .name_rules import parsed
 
 
 class Context(Protocol):
-    """What every generated class offers besides one method for each guard and action.
+    """Interface of every generated class, besides one method for each guard and action.
 
     Attributes:
-        state: Where python-statemachine keeps the configuration.
-        out: Effects asked for in this step, in order; whoever steps takes them out.
+        state: Attribute in which python-statemachine keeps the configuration.
+        out: Effects emitted in this step, in order; the stepper takes them out.
     """
 
     state: object
@@ -34,15 +34,15 @@ class Context(Protocol):
         ...
 
     def restore(self, values: tuple[Value, ...]) -> None:
-        """Take back what `values` gave."""
+        """Restore what `values` returned."""
         ...
 
 
 def build_context(document: Document) -> type[Context]:
-    """Make the context class of *document*.
+    """Generate the context class of *document*.
 
-    The source is put together from expressions that were parsed and checked name by name;
-    no text of the document reaches it unparsed.
+    The source is composed of expressions that were parsed and checked name by name; no text of the
+    document reaches it unparsed.
     """
     data, parameters = list(document.data), list(document.parameters)
     fields = sorted(document.event_fields())

@@ -1,11 +1,11 @@
-"""A decision table: every answer of the real class, asked once and written down.
+"""Decision table: every answer of the python-statemachine class, recorded once.
 
 For each configuration and event, python-statemachine takes the event with a recorder in place
-of the context: actions are noted, guards are answered in every combination. What comes out is a
-tree of do, ask and goto. Guards must therefore depend on the context only, and actions on
-nothing but it, which the expression language of a document guarantees.
+of the context: it notes actions and answers guards in every combination. The result is a tree of
+do, ask and goto. Guards must therefore depend on the context only, and actions must change nothing
+else, which the expression language of a document guarantees.
 
-Charts with history states have no such table: what they remember is not in the configuration.
+Charts with history states have no such table, because their memory is not in the configuration.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from .errors import ChartError
 Tree: TypeAlias = tuple[Any, ...]
 
 _MOST_ANSWERS = 4096
-_MOST_QUESTIONS = 30_000  # some 100 us each; ours takes 817
+_MOST_QUESTIONS = 30_000  # some 100 us each; the shipped chart takes 817
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """The behaviour of a chart as data.
+    """The behavior of a chart as data.
 
     Attributes:
         initial: Configuration at the start.
@@ -41,7 +41,7 @@ class Table:
 
 
 class _Recorder:
-    """Stands in for a context: notes actions, answers guards from a script."""
+    """Replaces a context: records actions, and answers guards from a script."""
 
     def __init__(self) -> None:
         self.state: Any = None
@@ -75,7 +75,7 @@ def _recorder_class(document: Document) -> type[_Recorder]:
 
 
 def compile_table(document: Document) -> Table | None:
-    """Compile *document*, or return None when it has history states.
+    """Compile *document*; return None if it has history states.
 
     Raises:
         ChartError: Its table would be too large.

@@ -1,7 +1,7 @@
-"""What a picture of a chart shows, whoever draws it: nodes, edges and their labels.
+"""Content of a diagram, independent of its format: nodes, edges and their labels.
 
 Transitions between the same two states become one edge, and events that share guard and actions
-share a line, which is what keeps a picture of a real chart readable.
+share a line. This keeps the diagram of a real chart readable.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class Label:
 
     Attributes:
         events: Names; empty for an eventless transition.
-        guard: Guards as they are read aloud, such as ``idle and not refuses``; may be empty.
-        actions: In the order in which they run.
-        origin: Who sends the events: user, activity, timer, process; empty if nobody or mixed.
+        guard: Guards as a sentence, such as ``idle and not refuses``; may be empty.
+        actions: Names in the order in which they run.
+        origin: Sender of the events: user, activity, timer, process; empty if none or mixed.
     """
 
     events: tuple[str, ...]
@@ -34,7 +34,7 @@ class Label:
     origin: str
 
     def __str__(self) -> str:
-        """Write it as UML does."""
+        """Return the label in UML notation."""
         parts = [", ".join(self.events)] if self.events else []
         if self.guard:
             parts.append(f"[{self.guard}]")
@@ -49,13 +49,13 @@ class Node:
 
     Attributes:
         id: Name of the state.
-        kind: What it looks like; a choice has eventless transitions only.
+        kind: Shape of the node; a choice has eventless transitions only.
         above: Its ancestors, outermost first.
         children: Ids of the states and history states directly inside it.
         initial: The child in which it starts; empty for atomic and parallel states.
         enter: Actions on entry, in order.
         exit: Actions on exit, in order.
-        inside: Transitions that leave the state where it is.
+        inside: Transitions without a target.
     """
 
     id: str
@@ -70,7 +70,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edge:
-    """Every transition from one state to one other.
+    """All transitions from one state to another.
 
     Attributes:
         source: Id of the state that is left.
@@ -85,7 +85,7 @@ class Edge:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """A chart as it is drawn.
+    """A chart as nodes and edges.
 
     Attributes:
         name: Name of the chart.
@@ -105,7 +105,7 @@ class Picture:
 
 
 def picture(document: Document) -> Picture:
-    """Lay out what a picture of *document* shows."""
+    """Return nodes and edges of *document*."""
     nodes: dict[str, Node] = {}
     edges: list[Edge] = []
     for name, definition, above in document.states():
@@ -136,13 +136,13 @@ def picture(document: Document) -> Picture:
 
 
 def initial_child(states: Mapping[str, Any]) -> str:
-    """Return the id in *states* that is marked initial, else the first one, as the library does."""
+    """Return the id in *states* that is marked initial, else the first, like the library."""
     marked = (name for name, body in states.items() if (body or {}).get("initial"))
     return str(next(marked, next(iter(states), "")))
 
 
 def guard_text(item: Mapping[str, Any]) -> str:
-    """Return the guards of the transition *item* as one condition; empty when it has none."""
+    """Return the guards of the transition *item* as one condition; empty without guards."""
     wanted = [str(name) for name in as_list(item.get("cond"))]
     unwanted = [f"not {name}" for name in as_list(item.get("unless"))]
     return " and ".join(wanted + unwanted)
@@ -165,7 +165,7 @@ def _label(document: Document, item: Mapping[str, Any]) -> Label:
 
 
 def _merged(lines: Sequence[tuple[str, Label]], target: str) -> Iterator[Label]:
-    """Yield the labels that lead to *target*, those that differ in events only as one."""
+    """Yield the labels that lead to *target*, with those that differ only in events merged."""
     groups: dict[tuple[object, ...], list[Label]] = {}
     for reached, label in lines:
         if reached == target:
@@ -210,7 +210,7 @@ def _kind(definition: Mapping[str, Any]) -> Kind:
     transitions = definition.get("transitions") or ()
     if definition.get("enter") or definition.get("exit"):
         return "atomic"
-    # It may still be held up: only an unguarded transition makes it a point of passage.
+    # A guard may hold it up: only an unguarded transition makes it a choice.
     passes = any(not item.get("cond") and not item.get("unless") for item in transitions)
     is_choice = passes and not any(item.get("event") for item in transitions)
     return "choice" if is_choice else "atomic"

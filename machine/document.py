@@ -1,8 +1,8 @@
 """Chart documents as values: data, events, guards, actions, promises and the chart itself.
 
 A document is python-statemachine's native dialect under ``chart`` and, beside it, what that
-dialect cannot say: the data that guards read, the effects that actions ask for, who sends an
-event, and what the chart promises. `reading` makes a document of YAML and checks it.
+dialect cannot express: the data that guards read, the effects that actions emit, the senders of
+events, and the promises of the chart. `parse` makes a document of YAML and checks it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Origin: TypeAlias = Literal["user", "activity", "timer", "process"]
 Value: TypeAlias = str | int | bool
 #: All active states, outermost first; shape (depth,) without parallel states.
 Configuration: TypeAlias = tuple[str, ...]
-#: What history states remember: (history id, ids of the states to enter), by history id.
+#: Memory of history states: (history id, ids of the states to enter), by history id.
 Memory: TypeAlias = tuple[tuple[str, tuple[str, ...]], ...]
 
 
@@ -38,7 +38,7 @@ class Datum:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventDecl:
-    """Who sends an event, and what comes with it.
+    """Declaration of an event: its sender and its fields.
 
     Attributes:
         origin: user, activity, timer or process.
@@ -53,12 +53,12 @@ class EventDecl:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActionDecl:
-    """What an action changes and asks for.
+    """Declaration of an action: its assignments and effects.
 
     Attributes:
-        effects: In order.
+        effects: Effects in order.
         assigns: Data name -> expression; all are evaluated before any is assigned.
-        when: Expression; unless it holds, the action does nothing. None: always.
+        when: Expression; if it is false, the action does nothing. None means always.
     """
 
     effects: tuple[Effect, ...] = ()
@@ -71,8 +71,8 @@ class Pair:
     """State *begin*, once entered, is followed by one visit of *end*.
 
     Attributes:
-        by: States that are not entered before the visit, besides the quiet and final ones.
-        unless: Events after which the visit is not owed any more.
+        by: States that must not be entered before the visit, besides the quiet and final ones.
+        unless: Events after which the visit is no longer due.
     """
 
     begin: str
@@ -83,14 +83,14 @@ class Pair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requests:
-    """How the chart counts those who want to be served.
+    """How the chart counts requests.
 
     Attributes:
-        ask: The event of one more request: it is queued, admitted or rejected.
-        give_up: The event of a waiting request that leaves.
-        done: The event of an admitted request that has ended. It comes sooner or later.
-        waiting: The datum that counts waiting requests.
-        served: The datum that counts admitted requests.
+        ask: Event of a new request, which is queued, admitted or rejected.
+        give_up: Event of a waiting request that leaves.
+        done: Event of an admitted request that has ended. It comes sooner or later.
+        waiting: Datum that counts waiting requests.
+        served: Datum that counts admitted requests.
     """
 
     ask: str
@@ -102,13 +102,13 @@ class Requests:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Process:
-    """How the chart knows of the process it looks after.
+    """How the chart knows its process.
 
     Attributes:
-        activity: The activity that launches it; it may outlive its state, and always answers.
-        up: Its event when there is a process.
-        down: Events after which there is none.
-        needed_by: Activities that make sense with a live process only; a kill always does.
+        activity: Activity that launches it; it may outlive its state, and always answers.
+        up: Event after which the process exists.
+        down: Events after which it does not exist.
+        needed_by: Activities that need a live process; a kill always does.
     """
 
     activity: str
@@ -119,25 +119,25 @@ class Process:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Always:
-    """One line of what a chart is for: whenever the premise holds for a step, the rest does.
+    """One promise: whenever the premise holds for a step, the conclusion does.
 
-    Expressions read data after the step, and before it as ``was_NAME``.
+    Expressions read data after the step, and data before it as ``was_NAME``.
 
     Attributes:
         why: The promise in words.
-        events: Premise: the step took one of these events; empty is any.
-        before: Premise: one of these states was active before the step; empty is any.
-        into: Premise: one of these states is active now and was not before; empty is any.
-        inside: Premise: one of these states is active after the step; empty is any.
-        given: Premise: this expression holds; None is always.
+        events: Premise: the step took one of these events; empty means any.
+        before: Premise: one of these states was active before the step; empty means any.
+        into: Premise: one of these states is active now and was not before; empty means any.
+        inside: Premise: one of these states is active after the step; empty means any.
+        given: Premise: this expression is true; None means always.
         to: One of these states is active after the step; empty demands nothing.
         never: None of these states is active after the step.
         stays: The step changes no state.
-        then: This expression holds; None demands nothing.
-        asks: Effects that the step asks for, such as ``timer.start grace``.
-        spares: Effects that the step does not ask for.
+        then: This expression is true; None demands nothing.
+        asks: Effects that the step emits, such as ``timer.start grace``.
+        spares: Effects that the step does not emit.
         live: Activities and timers that run after the step.
-        dead: Activities and timers that do not.
+        dead: Activities and timers that do not run after the step.
     """
 
     why: str
@@ -158,18 +158,18 @@ class Always:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Promises:
-    """What the checker holds a chart to.
+    """Promises of a chart, which the checker proves or refutes.
 
     Attributes:
-        rest: Atomic states that may last for ever.
+        rest: Atomic states that may last forever.
         quiet: Atomic states in which no process may exist.
         serving: The only atomic states in which requests are admitted.
         pairs: See `Pair`.
-        requests: See `Requests`; None where the chart counts none.
-        process: See `Process`; None where the chart looks after none.
-        stopping: The state within which whoever asked for a stop waits; leaving it answers them.
-        unsure: Activities and timers that may never answer: nothing may depend on them.
-        patience: Events that do not repeat for ever, because the world changes at last.
+        requests: See `Requests`; None if the chart counts none.
+        process: See `Process`; None if the chart has none.
+        stopping: State in which stop callers wait; leaving it answers them.
+        unsure: Activities and timers that may never answer, so nothing may depend on them.
+        patience: Events that do not repeat forever.
         always: See `Always`.
     """
 
@@ -187,11 +187,11 @@ class Promises:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """A whole chart document, checked.
+    """A chart document, checked.
 
     Attributes:
         name: Name of the chart.
-        notes: Action -> what it means for one instance, such as the seconds of its timer.
+        notes: Action -> its meaning for one instance, such as the seconds of its timer.
         chart: The native-dialect part, as read: ``{"name": .., "states": {..}}``.
         source: The whole document as read, for export and for merging an overlay.
     """
@@ -212,7 +212,7 @@ class Document:
         yield from walk(self.chart["states"])
 
     def noted(self, actions: Iterable[str]) -> tuple[str, ...]:
-        """Return the names of *actions*, each with its note where it has one."""
+        """Return the names of *actions*, each followed by its note if it has one."""
         return tuple(
             f"{name} ({self.notes[name]})" if name in self.notes else name for name in actions
         )
@@ -240,5 +240,5 @@ def as_list(value: Any) -> list[Any]:
 
 
 def split_words(value: Any) -> tuple[str, ...]:
-    """Return the names in *value*, which separates them by spaces; None holds none."""
+    """Return the names in *value*, separated by spaces; None has none."""
     return tuple(str(value or "").split())

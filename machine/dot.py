@@ -1,8 +1,8 @@
-"""A chart as Graphviz source, in UML's manner.
+"""A chart as Graphviz source, in UML notation.
 
-Every node is written inside the cluster it belongs to, and only then every edge, at the root:
-Graphviz adopts a node into the cluster where it is first mentioned, an edge included. Edges of
-compound states are clipped at their cluster (``lhead``, ``ltail``).
+All nodes are written first, each inside its cluster, then all edges at the root: Graphviz adds a
+node to the cluster in which it is first mentioned, also by an edge. Edges of compound states are
+clipped at their cluster (``lhead``, ``ltail``).
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ def to_dot(
     hide_targetless: bool = True,
     legend: bool = True,
 ) -> str:
-    """Write *document* as a graph that ``dot`` lays out.
+    """Write *document* as a graph for ``dot``.
 
     Args:
-        document: What to draw.
-        active: States to highlight: a configuration.
+        document: The chart.
+        active: Configuration to highlight.
         hide_actions: Leave out entry, exit and transition actions.
-        hide_targetless: Leave out transitions that stay in their state.
-        legend: Explain the colours.
+        hide_targetless: Leave out transitions without a target.
+        legend: Add a legend of the colors.
     """
     return "\n".join(_Writer(document, active, hide_actions, hide_targetless).lines(legend)) + "\n"
 
@@ -170,7 +170,7 @@ class _Writer:
         return self._line(_start(parent), self._anchor(node, first=True), "", lhead, _INK)
 
     def _needs_any(self, node: Node) -> bool:
-        """Tell whether an edge leads from *node* to a state inside it."""
+        """Return True if an edge leads from *node* to a state inside it."""
         nodes = self._picture.nodes
         return any(
             edge.source == node.id
@@ -201,7 +201,7 @@ class _Writer:
         return self._line(tail, head, text, ", ".join(options), colour)
 
     def _anchor(self, node: Node, *, first: bool) -> str:
-        """Return a drawn node inside *node* for an edge to hold on to."""
+        """Return a drawn node inside *node* to attach an edge to."""
         if node.kind == "parallel":
             return _any(node.id)
         if first:

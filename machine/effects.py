@@ -1,4 +1,4 @@
-"""Effects: what a step asks the runtime to do. Values only; the runtime performs them."""
+"""Effects: requests of a step to the runtime, which performs them. Values only."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import TypeAlias
 
 @dataclass(frozen=True, slots=True)
 class StartActivity:
-    """Start *activity*; its answers come back as events, dropped once it was cancelled.
+    """Start *activity*; it answers with events, which are dropped once it was canceled.
 
     Attributes:
         activity: Such as ``spawn``, ``health`` or ``hooks``.
-        point: For hooks, the hook point whose actions are to run; else empty.
+        point: For hooks, the hook point; else empty.
     """
 
     activity: str
@@ -21,21 +21,21 @@ class StartActivity:
 
 @dataclass(frozen=True, slots=True)
 class CancelActivity:
-    """Cancel *activity*; a no-op when it has ended."""
+    """Cancel *activity*; a no-op if it has ended."""
 
     activity: str
 
 
 @dataclass(frozen=True, slots=True)
 class StartTimer:
-    """Arm *timer* afresh; its event comes when it runs out."""
+    """Arm *timer* anew; its event comes when it expires."""
 
     timer: str
 
 
 @dataclass(frozen=True, slots=True)
 class CancelTimer:
-    """Disarm *timer*; a no-op when it is not armed."""
+    """Disarm *timer*; a no-op if it is not armed."""
 
     timer: str
 
@@ -47,37 +47,37 @@ class KillProcess:
 
 @dataclass(frozen=True, slots=True)
 class QueueWaiter:
-    """The request that came with this event waits."""
+    """Queue the request that came with this event."""
 
 
 @dataclass(frozen=True, slots=True)
 class AdmitWaiter:
-    """The request that came with this event is admitted."""
+    """Admit the request that came with this event."""
 
 
 @dataclass(frozen=True, slots=True)
 class RejectWaiter:
-    """The request that came with this event is refused."""
+    """Reject the request that came with this event."""
 
 
 @dataclass(frozen=True, slots=True)
 class AdmitAll:
-    """Every request that waits is admitted."""
+    """Admit every waiting request."""
 
 
 @dataclass(frozen=True, slots=True)
 class RejectAll:
-    """Every request that waits is refused."""
+    """Reject every waiting request."""
 
 
 @dataclass(frozen=True, slots=True)
 class StopDone:
-    """Whoever asked for the stop gets the answer: the process this stop found is gone."""
+    """Answer the stop callers: the process that this stop found is gone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Notify:
-    """An effect of a user's own: handed to the listeners of the instance as it is.
+    """A custom effect, passed on to the listeners of the instance.
 
     Attributes:
         name: Chosen by the author of the chart.
@@ -101,7 +101,7 @@ Effect: TypeAlias = (
     | Notify
 )
 
-#: Name in a chart document's ``actions`` section -> effect class and the arguments it takes.
+#: Name in the ``actions`` section of a chart document -> effect class and its arguments.
 KINDS: dict[str, tuple[type[Effect], tuple[str, ...], tuple[str, ...]]] = {
     # kind: (class, required arguments, optional arguments)
     "activity.start": (StartActivity, ("activity",), ("point",)),
@@ -122,6 +122,6 @@ _NAMES = {cls: kind for kind, (cls, _, _) in KINDS.items()}
 
 
 def describe(effect: Effect) -> str:
-    """Return *effect* as a chart document's promises name it, such as ``timer.start grace``."""
+    """Return *effect* as promises name it, such as ``timer.start grace``."""
     words = (str(getattr(effect, field.name)) for field in fields(effect))
     return " ".join([_NAMES[type(effect)], *(word for word in words if word)])

@@ -1,4 +1,4 @@
-"""Errors of the declaration's side; anything that escapes besides them is a bug of ours."""
+"""Errors of charts and configurations. Any other exception that escapes is a bug of ours."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 
 class SwapchartError(Exception):
-    """Base class of every error raised on purpose; caught at the outermost edge only."""
+    """Base class of every error raised on purpose; caught at the outermost layer only."""
 
 
 class ConfigError(SwapchartError):
-    """The declaration is wrong, and nothing was started: its author must act.
+    """The configuration is wrong, and nothing was started.
 
     Attributes:
-        where: Dotted path into the declaration, such as ``models.qwen.ttl``.
+        where: Dotted path into the configuration, such as ``models.qwen.ttl``.
         why: What was expected and what was found.
     """
 
@@ -28,7 +28,7 @@ class ConfigError(SwapchartError):
 
 
 class ChartError(ConfigError):
-    """A chart document is wrong: an unknown name, a lost target, something a format cannot say."""
+    """A chart document is wrong: an unknown name or target, or something a format lacks."""
 
 
 class NotHandledError(SwapchartError):

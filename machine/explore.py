@@ -1,13 +1,13 @@
-"""Walks everything a chart can do, closed with a world that does everything it may.
+"""Exploration of everything that a chart can do, together with everything that the world may do.
 
-A `Situation` is what the runtime would be in: configuration, data, the process, what runs (timers
-and activities), and which visits are still owed. From each, every event is tried that something
-can send there: users at any time, a timer only while it is armed, an activity only while it runs,
-a process only while it lives. Answers of what was cancelled never come, because the runtime drops
-them; so no queue has to be modelled.
+A `Situation` is the state of the runtime: configuration, data, the process, what runs (timers and
+activities), and which promised visits are due. In each, every event that something can send is
+tried: users' events at any time, a timer's only while it is armed, an activity's only while it
+runs, the process's only while it lives. Answers of canceled activities never come, because the
+runtime drops them, so no queue has to be modeled.
 
-Steps are those of python-statemachine itself, by way of the decision table recorded from the
-real class, which a test holds equal to it; charts with history are stepped by the class directly.
+Steps are those of python-statemachine itself, through the decision table recorded from it, which a
+test holds equal to it; charts with history are stepped by the class directly.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ Being: TypeAlias = Literal["none", "spawning", "alive"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """How much of what is unbounded is explored.
+    """Limits of the exploration.
 
     Attributes:
-        waiting: Requests that wait at a time; >= 1.
-        served: Requests admitted at a time beyond those that wait; >= 1.
-        counts: Largest value of any other count, and of parameters that are counts; >= 1. At 1
-            no restart limit of ours is ever above the number of failures.
+        waiting: Maximum number of waiting requests; >= 1.
+        served: Maximum number of admitted requests beyond those that wait; >= 1.
+        counts: Maximum of any other count, and of parameters that are counts; >= 1. At 1 no restart
+            limit of the shipped chart exceeds the number of failures.
     """
 
     waiting: int = 1
@@ -52,21 +52,21 @@ class Input(NamedTuple):
     data: tuple[tuple[str, Value], ...] = ()
 
     def __str__(self) -> str:
-        """Write it as a call."""
+        """Return the input as a call."""
         fields = ", ".join(f"{name}={value!r}" for name, value in self.data)
         return f"{self.event}({fields})" if fields else self.event
 
 
 class Situation(NamedTuple):
-    """One state of chart and world together.
+    """Joint state of chart and world.
 
     Attributes:
         configuration: All active states.
         values: The data, in the order of the document.
-        memory: What history states remember.
-        process: Whether there is one.
+        memory: Memory of history states.
+        process: True if the process exists.
         running: Names of live activities and armed timers.
-        owed: Indexes of the promised pairs whose end is owed.
+        owed: Indexes of the promised pairs whose end is due.
     """
 
     configuration: Configuration
@@ -78,13 +78,13 @@ class Situation(NamedTuple):
 
 
 class Reaction(NamedTuple):
-    """What the chart does with one input.
+    """Reaction of the chart to one input.
 
     Attributes:
         configuration: All active states after it.
         values: The data after it.
-        memory: What history states remember after it.
-        effects: Asked for, in order.
+        memory: Memory of history states after it.
+        effects: Effects in order.
         is_final: The chart has ended.
     """
 
@@ -96,10 +96,10 @@ class Reaction(NamedTuple):
 
 
 class Reactor:
-    """Answers what the chart would do, from any snapshot, and remembers the answer.
+    """Computes the reaction of the chart from any snapshot, and caches it.
 
     Attributes:
-        begin: The reaction to being created.
+        begin: The reaction to the creation.
     """
 
     def __init__(self, stepper: Stepper) -> None:
@@ -111,7 +111,7 @@ class Reactor:
     def react(
         self, configuration: Configuration, values: tuple[Value, ...], memory: Memory, what: Input
     ) -> Reaction | None:
-        """Return what happens on *what*, or None when the chart does not handle it."""
+        """Return the reaction to *what*, or None if the chart does not handle it."""
         key = (configuration, values, memory, what)
         try:
             return self._known[key]
@@ -139,7 +139,7 @@ class Reactor:
 
 
 class Environment:
-    """What can send which event, according to the document."""
+    """Events that may come in a situation, according to the document."""
 
     def __init__(self, document: Document, bounds: Bounds) -> None:
         self._bounds = bounds
@@ -163,7 +163,7 @@ class Environment:
         return int(values[self._waiting]), int(values[self._served])
 
     def inputs(self, now: Situation) -> tuple[Input, ...]:
-        """Return every input that may come now."""
+        """Return every input that may come in *now*."""
         waiting, served = self.counts(now.values)
         key = (now.process, now.running, waiting, served)
         found = self._cache.get(key)
@@ -219,12 +219,12 @@ def _check_product(where: str, domains: list[tuple[Value, ...]]) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Behaviour:
-    """Everything a chart does when any declared event may come at any time.
+    """Everything that a chart does if any declared event may come at any time.
 
-    Two documents mean the same when their behaviours are equal.
+    Two documents mean the same if their behaviors are equal.
 
     Attributes:
-        begin: The reaction to being created.
+        begin: The reaction to the creation.
         reactions: (configuration, data, memory) -> input -> reaction, None where not handled.
     """
 
@@ -242,14 +242,14 @@ def behaviour(
     reference: bool = False,
     most: int = 500_000,
 ) -> Behaviour:
-    """Explore what *document* does in a world without rules.
+    """Explore *document* without any rules for its environment.
 
     Args:
         document: The chart.
-        parameters: Of the instance; defaults for those not named.
-        counts: Steps that raise a count above this are noted but not followed.
+        parameters: Parameters of the instance; the others have their defaults.
+        counts: Steps that raise a count above this are recorded but not followed.
         reference: Step python-statemachine's class itself instead of the decision table.
-        most: Snapshots that are explored.
+        most: Maximum number of snapshots.
 
     Raises:
         ChartError: There are more snapshots than that.

@@ -1,7 +1,8 @@
-"""A chart document in every format that others read.
+"""Export of a chart document to every supported format.
 
-YAML and JSON hold the whole document and read back as it. ``native`` is the chart part alone, in
-python-statemachine's own dialect. SCXML, Mermaid, DOT and the table are for other tools and eyes.
+YAML and JSON hold the whole document and can be read back. ``native`` is the chart part alone, in
+python-statemachine's own dialect. SCXML, Mermaid, DOT and the table are for other tools and for
+readers.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from .scxml import to_scxml
 Format: TypeAlias = Literal["yaml", "native", "json", "scxml", "mermaid", "dot", "table"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
-#: What ``./dev diagrams`` writes: file name -> format; svg is DOT, drawn.
+#: Files of ``./dev diagrams``: file name -> format; svg is DOT, laid out.
 DIAGRAMS: Mapping[str, str] = {
     "lifecycle.svg": "svg",
     "lifecycle.dot": "dot",
@@ -41,12 +42,12 @@ def render(document: Document, format: str, *, active: Collection[str] = ()) -> 
     """Write *document* as *format*.
 
     Args:
-        document: What to write.
+        document: The chart.
         format: One of `FORMATS`.
-        active: States to highlight where the format is a picture.
+        active: States to highlight, for formats that are diagrams.
 
     Raises:
-        ChartError: There is no such format, or it cannot say what the document says.
+        ChartError: The format is unknown, or cannot express the document.
     """
     match format:
         case "yaml":
@@ -68,22 +69,22 @@ def render(document: Document, format: str, *, active: Collection[str] = ()) -> 
 
 
 def to_yaml(document: Document) -> str:
-    """Write the whole document; `read` gives it back."""
+    """Write the whole document as YAML; `read` returns it."""
     return _dump(document.source)
 
 
 def to_json(document: Document) -> str:
-    """Write the whole document as JSON; `read` gives it back."""
+    """Write the whole document as JSON; `read` returns it."""
     return json.dumps(document.source, indent=2, ensure_ascii=False) + "\n"
 
 
 def native_yaml(document: Document) -> str:
-    """Write the chart part; ``statemachine.io.load`` reads it, its model has our names."""
+    """Write the chart part, for ``statemachine.io.load`` with a model that has our names."""
     return _dump(document.chart)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes what fits on one line on one line, and quotes what YAML 1.1 misreads."""
+    """Writes on one line what fits there, and quotes what YAML 1.1 misreads."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True

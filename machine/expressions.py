@@ -1,12 +1,12 @@
-"""The expressions of guards and assignments: a small, total part of Python's own.
+"""Expressions of guards and assignments: a small, total subset of Python's.
 
 Names, constants, comparisons, ``and or not``, ``+ - *``, ``x if c else y``, ``min`` and ``max``.
-No attribute, subscript, call of anything else, lambda or comprehension: an expression from a
-user's overlay can read the names it was given and nothing else.
+There is no attribute, subscript, other call, lambda or comprehension: an expression in a user's
+overlay can read its declared names and nothing else.
 
-Every value is small. Arithmetic takes numbers only, a list stands only behind ``in`` or in ``min``
-and ``max``, and what is assigned is kept within `MOST`: one expression of at most 500 characters
-can then make a number of some thousand digits, and no sequence of events can make a larger one.
+Every value is small. Arithmetic takes numbers only, a list is allowed only behind ``in`` or in
+``min`` and ``max``, and assigned values are kept within `MOST`: one expression of at most 500
+characters can then make a number of some thousand digits, and no sequence of events a larger one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _DEEPEST = 64
 _MOST_TRIES = 1000
 _NUMBER = frozenset({"number"})
 
-#: Largest absolute value of a number in a chart: in a document, and after an assignment.
+#: Largest absolute value of a number in a document and after an assignment.
 MOST = 10**18
 
 
@@ -39,11 +39,11 @@ def parse(text: str, names: frozenset[str], where: str) -> ast.expr:
 
     Args:
         text: Such as ``in_flight == 0``.
-        names: Data, parameters and event fields that exist where it stands.
+        names: Data, parameters and event fields in scope.
         where: Dotted path of the expression, for errors.
 
     Raises:
-        ChartError: It is no expression of this language, or reads an unknown name.
+        ChartError: It is not an expression of this language, or reads an unknown name.
     """
     if len(text) > _LONGEST:
         raise ChartError(where, f"expected at most {_LONGEST} characters, got {len(text)}")
@@ -87,19 +87,19 @@ def _check_depth(tree: ast.AST, where: str) -> None:
 
 
 def is_small(value: object) -> bool:
-    """Return True if *value* is no number, or one within `MOST`."""
+    """Return True if *value* is not a number, or is within `MOST`."""
     return not isinstance(value, int) or -MOST <= value <= MOST
 
 
 def bounded(value: Any) -> Any:
-    """Return *value*, a number beyond `MOST` replaced by the nearest one within it."""
+    """Return *value*; a number beyond `MOST` is replaced by the nearest one within it."""
     return value if is_small(value) else MOST if value > 0 else -MOST
 
 
 def can_grow(expression: ast.expr) -> bool:
-    """Return True if *expression* can be more than the largest name in it plus a constant.
+    """Return True if *expression* can exceed the largest name in it plus a constant.
 
-    What cannot takes some 10**18 events to reach `MOST`, so it is assigned as it is.
+    Any other expression takes some 10**18 events to reach `MOST`, so it is assigned unchecked.
     """
     if isinstance(expression, ast.IfExp):
         return can_grow(expression.body) or can_grow(expression.orelse)
@@ -119,7 +119,7 @@ def can_grow(expression: ast.expr) -> bool:
 
 
 class _KindError(Exception):
-    """An operator gets what it does not take."""
+    """An operand has the wrong kind."""
 
 
 def _kind_of(value: object) -> str:
@@ -132,10 +132,10 @@ def _result_kinds(expression: ast.expr, known: Mapping[str, frozenset[str]]) -> 
     """Return the kinds that the value of *expression* can have: number, text, None.
 
     Args:
-        known: Name -> kinds; a name that is missing is taken for a number.
+        known: Name -> kinds; a missing name counts as a number.
 
     Raises:
-        _KindError: An operator gets what it does not take, or the value is a list.
+        _KindError: An operand has the wrong kind, or the value is a list.
     """
     kinds = _kinds(expression, known)
     if "list" in kinds:
@@ -178,7 +178,7 @@ def _kinds(node: ast.expr, known: Mapping[str, frozenset[str]]) -> frozenset[str
 
 
 def _call_kinds(node: ast.Call, known: Mapping[str, frozenset[str]]) -> frozenset[str]:
-    """Return the kinds of the arguments; those of the items if a list is the only argument."""
+    """Return the kinds of the arguments, or of the items if a list is the only argument."""
     arguments = node.args
     if len(arguments) == 1 and isinstance(arguments[0], ast.Tuple):
         arguments = arguments[0].elts  # of several lists, the greatest list would be the value
@@ -199,15 +199,16 @@ def fault(
     domains: Mapping[str, Sequence[object]],
     target: Sequence[object] | None = None,
 ) -> str:
-    """Say why *expression* has no value for some of the values that its names can have.
+    """Return why *expression* has no value for some of the values that its names can have.
 
     Args:
         expression: As `parse` returns it.
-        domains: Name -> values to try; at most 1000 combinations are.
-        target: Values of the datum that it is assigned to, which keeps its kind; None: it is not.
+        domains: Name -> values to try, in at most 1000 combinations.
+        target: Values of the datum that it is assigned to, whose kind must not change; None if it
+            is not assigned.
 
     Returns:
-        For example ``fails for mode='a': '<' not supported ..``; empty when it always has one.
+        For example ``fails for mode='a': '<' not supported ..``; empty if it always has a value.
     """
     names = sorted(reads(expression))
     try:

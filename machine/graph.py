@@ -1,4 +1,4 @@
-"""A graph that grows while it is walked, and the few questions a checker asks of it."""
+"""Graph that is built during a breadth-first walk, with the queries of the checker."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ E = TypeVar("E")
 
 
 class Graph(Generic[N, E]):
-    """Nodes in the order in which they were found, breadth first, so that ways back are shortest.
+    """Nodes in the order in which they were found, breadth first, so that traces are shortest.
 
     Attributes:
         nodes: Shape (n,).
-        edges: By index of the node they leave: (label, index of the node they reach).
-        cut: Indexes of nodes from which something was not followed, for lack of bounds.
+        edges: Index of the source node -> (label, index of the target node).
+        cut: Indexes of nodes from which an edge was not followed, because of the bounds.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class Graph(Generic[N, E]):
 
     @property
     def edge_count(self) -> int:
-        """How many edges there are."""
+        """Number of edges."""
         return sum(map(len, self.edges))
 
     def add(self, node: N, parent: int | None, label: E | None) -> int:
@@ -46,7 +46,7 @@ class Graph(Generic[N, E]):
         self.edges[source].append((label, self.add(node, source, label)))
 
     def way_to(self, index: int) -> list[tuple[E | None, N]]:
-        """Return a shortest way from the first node: (label that led there, node)."""
+        """Return a shortest path from the first node: (label that led there, node)."""
         way: list[tuple[E | None, N]] = []
         while True:
             parent = self._parents[index]

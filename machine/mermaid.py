@@ -1,4 +1,4 @@
-"""A chart as text that others draw or read: Mermaid, Graphviz (see `dot`), a Markdown table."""
+"""A chart as Mermaid source and as a Markdown table."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def to_mermaid(
     """Write *document* as a Mermaid ``stateDiagram-v2``.
 
     Args:
-        document: What to draw.
-        active: States to highlight: a configuration.
-        hide_targetless: Leave out transitions that stay in their state.
+        document: The chart.
+        active: Configuration to highlight.
+        hide_targetless: Leave out transitions without a target.
     """
     view = picture(document)
     lines = ["stateDiagram-v2", "    direction TB"]
@@ -91,7 +91,7 @@ def _mermaid_classes(document: Document, view: Picture, active: Collection[str])
 
 
 def _mermaid_ends(view: Picture, edge: Edge) -> tuple[str, str]:
-    """Return what *edge* is drawn between: Mermaid draws none between a state and what is in it."""
+    """Return the ends of *edge*; Mermaid draws no edge between a state and its descendant."""
     source, target = edge.source, edge.target
     if source in view.nodes[target].above or (source == target and view.nodes[source].children):
         return _any(source), _anew(target) if source == target else target

@@ -1,8 +1,8 @@
-"""Single-edit mutants of a chart: how good are its promises?
+"""Single-edit mutants of a chart, to measure how strong its promises are.
 
-Every transition is deleted and led elsewhere, every use of an action and of a guard is left out.
-A promise worth having is broken by some of them. A mutant that no promise refutes is either
-equivalent, which comparing the two explorations proves, or shows a promise that is missing.
+Every transition is deleted or gets another target, and every use of an action or a guard is
+removed. A useful promise is broken by some mutants. A mutant that breaks no promise is either
+equivalent, which a comparison of the two explorations proves, or shows that a promise is missing.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _GUARDS = ("cond", "unless")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mutant:
-    """A chart with one thing wrong.
+    """A chart with one edit.
 
     Attributes:
-        name: What was changed, in words.
-        document: The changed chart; its promises and all its names are the old ones.
+        name: The edit, in words.
+        document: The edited chart; its promises and names are unchanged.
     """
 
     name: str
@@ -81,7 +81,7 @@ def _of_transition(
 def _elsewhere(
     document: Document, state: str, item: Mapping[str, Any], leaves: list[str]
 ) -> Iterator[str]:
-    """Yield where else a transition could lead: to the next atomic state, and nowhere."""
+    """Yield other targets for a transition: the next atomic state, and none."""
     target = str(item.get("target") or "")
     inside = [
         name
@@ -117,16 +117,16 @@ def is_equivalent(
     bounds: Bounds | None = None,
     parameters: Iterable[Mapping[str, Value]] | None = None,
 ) -> bool:
-    """Tell whether nobody can ever see a difference between two charts of the same names.
+    """Return True if no observer can distinguish two charts with the same names.
 
-    Both are walked side by side. Cancelling what does not run, refusing nobody, and what the
-    data of a chart are once it has ended is not seen.
+    Both are walked side by side. Canceling what does not run, rejecting no request, and the data of
+    a chart that has ended cannot be observed.
 
     Args:
         document: One chart.
-        other: The other one.
+        other: The other chart.
         bounds: As for `check`.
-        parameters: The sets under which they are compared; None is all of them.
+        parameters: Sets under which they are compared; None means all.
 
     Raises:
         ChartError: One of them cannot be compiled.
@@ -150,7 +150,7 @@ class _Side:
         )
 
     def step(self, now: Situation, what: Input) -> tuple[Situation | None, list[Effect]]:
-        """Return where *what* leads and what is seen of it on the way."""
+        """Return the situation after *what*, and the observable effects."""
         after, _ = self.world.step(now, what)
         if after is not None and self.world.is_final(after):
             after = after._replace(values=())

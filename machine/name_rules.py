@@ -1,6 +1,6 @@
-"""Every name in a chart document: declared once, used where it means something, never shadowing.
+"""Rules for names in a chart document: declared once, used where they mean something, no shadowing.
 
-The checks here need the whole document; `reading` has looked at the shapes before.
+These rules need the whole document; `parse` has checked its shape before.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _DONE = "done.state."
 
 
 def problems_of(document: Document) -> Iterator[ChartError]:
-    """Yield what is wrong with the names in *document*."""
+    """Yield the problems of names in *document*."""
     yield from _state_problems(document)
     yield from _transition_problems(document)
     yield from _name_problems(document)
@@ -50,7 +50,7 @@ def transitions_of(document: Document) -> Iterator[tuple[str, str, Mapping[str, 
 
 
 def history_ids(document: Document) -> dict[str, str]:
-    """Return the ids of all history states, each with the state it belongs to."""
+    """Return the ids of all history states, each with its parent state."""
     return {
         history: name
         for name, definition, _ in document.states()
@@ -59,7 +59,7 @@ def history_ids(document: Document) -> dict[str, str]:
 
 
 def _is_the_librarys(name: str) -> bool:
-    from statemachine import StateChart  # takes long to load; the shipped chart was checked before
+    from statemachine import StateChart  # slow to import; the shipped chart was checked before
 
     return hasattr(StateChart, name)
 
@@ -174,7 +174,7 @@ def started(document: Document) -> tuple[frozenset[str], frozenset[str]]:
 
 
 def _clock_problems(document: Document) -> Iterator[ChartError]:
-    """Yield activities and timers that are cancelled or awaited but never started."""
+    """Yield activities and timers that are canceled or awaited but never started."""
     activities, timers = started(document)
     for name in sorted(activities & timers):
         yield ChartError(f"actions: {name}", "is the name of an activity and of a timer")
@@ -239,7 +239,7 @@ def _expression_problems(document: Document) -> Iterator[ChartError]:
 
 
 def _domains(document: Document) -> dict[str, tuple[Value, ...]]:
-    """Return name -> values that it can have, for counts a few of them."""
+    """Return name -> values that it can have; for counts, a few of them."""
     found: dict[str, list[Value]] = {}
     for data in (document.data, document.parameters):
         for name, datum in data.items():
@@ -268,9 +268,9 @@ def _fields_read(document: Document) -> dict[str, frozenset[str]]:
 
 
 def _field_problems(document: Document) -> Iterator[ChartError]:
-    """Yield uses of an event's field where the event need not have it.
+    """Yield uses of an event's field in places where the event may lack it.
 
-    A field lives for one event only; read elsewhere it would be a hidden second memory.
+    A field exists for one event only; read elsewhere, it would be hidden memory.
     """
     read = _fields_read(document)
     for name, definition, above in document.states():

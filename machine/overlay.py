@@ -1,12 +1,12 @@
-"""Changes a chart without touching it: an overlay is laid over a document and checked with it.
+"""Overlays: changes that are merged into a chart document and checked with it.
 
 An overlay has the sections of a document, each optional. Entries of ``data``, ``parameters``,
 ``events``, ``guards`` and ``actions`` are added or replaced; ``null`` removes one. ``promises``
-are added to. ``states`` goes by id, wherever the state is; a new one says where it belongs with
-``inside``. In a state, ``transitions``, ``enter`` and ``exit`` are appended to what is there, and
-``transitions_before``, ``enter_before`` and ``exit_before`` come before it, where a transition
-wins over the later ones; ``remove_transitions`` names what goes. ``null`` removes a state, or all
-that it has under a key.
+are added. ``states`` are addressed by id, wherever the state is; a new one names its parent with
+``inside``. In a state, ``transitions``, ``enter`` and ``exit`` are appended, and
+``transitions_before``, ``enter_before`` and ``exit_before`` are put first, where a transition has
+priority; ``remove_transitions`` names transitions to remove. ``null`` removes a state, or
+everything under a key of it.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ _STATE_KEYS = (
 
 
 def merge(document: Document, overlay: Mapping[str, Any]) -> Document:
-    """Lay *overlay* over *document* and check the whole.
+    """Merge *overlay* into *document* and check the result.
 
     Args:
-        document: What is changed; it stays as it is.
+        document: The chart; it is not changed.
         overlay: Sections as YAML or JSON gives them.
 
     Raises:
-        ChartError: The overlay is wrong, or what comes out is no document; ``where`` is a path
-            into the overlay wherever the overlay is to blame.
+        ChartError: The overlay is wrong, or the result is not a valid document; ``where`` is a path
+            into the overlay if the overlay is the cause.
     """
     check_values(overlay, "overlay")
     sections = _mapping(overlay, "overlay", _SECTIONS)
@@ -68,7 +68,7 @@ def merge(document: Document, overlay: Mapping[str, Any]) -> Document:
 
 
 def _drop_unused(raw: dict[str, Any], sections: Mapping[str, Any]) -> None:
-    """Drop actions and guards of the chart below that the overlay took the last use of."""
+    """Drop actions and guards of the document whose last use the overlay removed."""
     used = set(_words(raw["chart"]["states"]))
     for key in ("actions", "guards"):
         kept = used | set(sections.get(key) or {})
@@ -76,7 +76,7 @@ def _drop_unused(raw: dict[str, Any], sections: Mapping[str, Any]) -> None:
 
 
 def _words(raw: Any) -> Iterator[str]:
-    """Yield every text in *raw* that is no key, whatever the shape of *raw*."""
+    """Yield every text in *raw* that is not a key."""
     if isinstance(raw, str):
         yield raw
     elif isinstance(raw, Mapping):
@@ -143,7 +143,7 @@ def _state(states: dict[str, Any], name: str, patch: Any, where: str) -> None:
 
 
 def _home(states: dict[str, Any], name: str) -> dict[str, Any] | None:
-    """Return the mapping that holds state *name*, or None when there is no such state."""
+    """Return the mapping that holds state *name*, or None if there is no such state."""
     for mapping in _levels(states):
         if name in mapping:
             return mapping
@@ -204,12 +204,12 @@ def _extend(body: dict[str, Any], key: str, fields: Mapping[str, Any], where: st
 
 
 def _blamed(error: ChartError, sections: Mapping[str, Any], promised: int) -> ChartError:
-    """Return *error* with its path led back into the overlay, where that is where it comes from.
+    """Return *error* with a path into the overlay, if the overlay is its cause.
 
     Args:
-        error: Of the whole.
-        sections: Of the overlay.
-        promised: How many one-line promises the chart had before it.
+        error: Error of the merged document.
+        sections: Sections of the overlay.
+        promised: Number of promises of the chart before the merge.
     """
     section, _, rest = error.where.partition(".")
     name = rest.partition(".")[0].partition("[")[0]

@@ -1,10 +1,10 @@
-"""Reads chart documents: strictly, and with every problem of one kind at once.
+"""Parser of chart documents: strict, and it reports all problems of one kind together.
 
-Duplicate keys, unknown keys, wrong shapes, undeclared or unused names, lost targets and ids that
-shadow the library's own are errors that say where and what was expected.
+Duplicate keys, unknown keys, wrong shapes, undeclared or unused names, missing targets and ids that
+shadow the library's own are errors, with their path and what was expected.
 
-Source: YAML 1.1 as PyYAML reads it, but with ``on``, ``yes`` and ``no`` kept as words, as
-python-statemachine's own reader does.
+Source: YAML 1.1 as PyYAML reads it, but ``on``, ``yes`` and ``no`` stay words, as in
+python-statemachine's own reader.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is ten tim
 
 
 class _Loader(_Base):  # type: ignore[misc]  # one of two classes of the same interface
-    """A safe loader that keeps ``on`` a word and refuses duplicate keys."""
+    """A safe loader that keeps ``on`` a word and rejects duplicate keys."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -81,7 +81,7 @@ _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping
 
 
 def load_yaml(text: str) -> Any:
-    """Return what *text* holds, ``on`` and ``yes`` being words and duplicate keys refused.
+    """Return the value of *text*; ``on`` and ``yes`` are words, and duplicate keys are rejected.
 
     Raises:
         ChartError: It is not YAML, or too large.
@@ -92,7 +92,7 @@ def load_yaml(text: str) -> Any:
         check_text(text, _Loader)
         return yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, RecursionError, ValueError, TypeError, AttributeError) as error:
-        # The last three are what PyYAML makes of scalars that do not fit their type: 2024-99-99.
+        # PyYAML raises the last three for scalars that do not fit their type: 2024-99-99.
         raise ChartError("chart document", f"not YAML: {error}") from error
 
 
@@ -100,7 +100,7 @@ def read(text: str) -> Document:
     """Read and check a chart document in YAML or JSON.
 
     Raises:
-        ChartError: It is not one; the error names the first problem and counts the others,
+        ChartError: It is invalid; the error names the first problem and the number of the others,
             which are in its notes.
     """
     return from_mapping(load_yaml(text))
@@ -110,7 +110,7 @@ def from_mapping(raw: Any) -> Document:
     """Check *raw*, a document as YAML or JSON gives it, and return it typed.
 
     Raises:
-        ChartError: As `read`.
+        ChartError: As for `read`.
     """
     check_values(raw, "chart document")
     reader = _Reader()
@@ -135,7 +135,7 @@ def from_trusted(raw: Any) -> Document:
 
 
 class _Reader:
-    """Turns a raw mapping into a `Document`, collecting problems of shape."""
+    """Turns a raw mapping into a `Document` and collects problems of its shape."""
 
     def __init__(self) -> None:
         self.problems: list[ChartError] = []
@@ -219,7 +219,7 @@ class _Reader:
         return {name: self.text(text, f"notes.{name}") for name, text in notes.items()}
 
     def expression(self, raw: Any, where: str) -> str:
-        """Take an expression; a bare ``true`` or ``0`` is one too, as YAML reads it."""
+        """Return an expression; YAML reads a bare ``true`` or ``0`` as another type."""
         return str(raw) if isinstance(raw, (bool, int)) else self.text(raw, where)
 
     def datum(self, raw: Any, where: str) -> Datum:
@@ -408,5 +408,5 @@ def _kind(raw: Any) -> str:
 
 
 def _is_among(value: Value, values: Iterable[Value]) -> bool:
-    """Tell whether *value* is one of *values*; True is not 1 here."""
+    """Return True if *value* is one of *values*; True does not equal 1 here."""
     return any(value == other and type(value) is type(other) for other in values)

@@ -1,7 +1,7 @@
-"""The one-line promises of a chart, compiled so that every step can be held to them.
+"""Promises of a chart, compiled to tests of a step.
 
-A promise that speaks of data, states and effects depends on the step alone and is asked once for
-each; one that also speaks of what runs is asked again in every situation.
+A promise about data, states and effects depends on the step alone and is tested once for each step;
+one that also concerns running activities and timers is tested again in every situation.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ _Test: TypeAlias = Callable[[Values, Values, Mapping[str, Value]], bool]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step as promises see it.
+    """One step.
 
     Attributes:
-        event: What was taken; empty for being created.
-        fields: What came with it.
-        before: Configuration before it; empty for being created.
+        event: Event that was taken; empty for the creation.
+        fields: Fields of the event.
+        before: Configuration before it; empty for the creation.
         after: Configuration after it.
         was: Data before it.
         now: Data after it.
-        effects: What was asked for.
+        effects: Emitted effects.
     """
 
     event: str
@@ -53,7 +53,7 @@ class _Compiled:
 
 
 class Keeper:
-    """Holds steps to the promises of one document under one set of parameters."""
+    """Tests steps against the promises of one document under one set of parameters."""
 
     def __init__(self, document: Document, parameters: Mapping[str, Value]) -> None:
         self._parameters = parameters
@@ -71,7 +71,7 @@ class Keeper:
         }
 
     def judge(self, step: Step) -> tuple[list[str], list[Always]]:
-        """Return the promises that *step* breaks, in words, and those on what runs after it."""
+        """Return the promises that *step* breaks, in words, and those about what runs after it."""
         holding = self._holding(step)
         return (
             [test.always.why for test in holding if not self._is_kept(test, step)],
@@ -111,7 +111,7 @@ class Keeper:
 
 
 class _Lookup(ast.NodeTransformer):
-    """Turns names into look-ups: data by position, parameters and fields by name."""
+    """Turns names into lookups: data by position, parameters and fields by name."""
 
     def __init__(self, order: list[str]) -> None:
         self._order = order
@@ -143,7 +143,7 @@ def _compile(document: Document, text: str | None, where: str) -> _Test | None:
 
     def test(was: Values, now: Values, named: Mapping[str, Value]) -> bool:
         if not fields <= named.keys():
-            return False  # it speaks of a field that this event does not have
+            return False  # it reads a field that this event does not have
         return bool(eval(code, {}, {"was": was, "now": now, "named": named}))
 
     return test

@@ -1,4 +1,4 @@
-"""The stepper that all others are held to: python-statemachine itself."""
+"""Reference stepper: python-statemachine itself, to which all other steppers are compared."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NOTHING: Mapping[str, Value] = {}
 
 
 class ChartStepper:
-    """Steps the real python-statemachine class."""
+    """Steps an instance of the python-statemachine class."""
 
     __slots__ = ("_machine", "context")
 
@@ -33,16 +33,16 @@ class ChartStepper:
 
     @property
     def memory(self) -> Memory:
-        """What history states remember; a part of a snapshot beside configuration and data."""
+        """Memory of history states, a part of a snapshot besides configuration and data."""
         return memory_of(self._machine)
 
     @property
     def is_final(self) -> bool:
-        """Tell whether a top-level final state was reached."""
+        """True if a top-level final state was reached."""
         return any(state.final and state.parent is None for state in self._machine.configuration)
 
     def begin(self) -> list[Effect]:
-        """Take the effects of entering the initial configuration."""
+        """Return the effects of entering the initial configuration."""
         return self._take()
 
     def step(self, event: str, data: Mapping[str, Value] = _NOTHING) -> list[Effect]:
@@ -58,7 +58,7 @@ class ChartStepper:
     def restore(
         self, configuration: Configuration, values: tuple[Value, ...], memory: Memory = ()
     ) -> None:
-        """Go to a snapshot without running any action."""
+        """Restore a snapshot without running any action."""
         self.context.out.clear()
         self.context.restore(values)
         resume(self._machine, self.context, configuration, memory)

@@ -1,12 +1,13 @@
-"""A chart as SCXML that runs: data, guards and actions included.
+"""A chart as executable SCXML: data, guards and actions included.
 
 Expressions are Python, so the data model is declared as ``python``, which SCXML leaves to the
-platform. An effect becomes a ``<log>`` whose label is its kind: SCXML has no word for "ask for
-it", and a ``<send>`` to nobody would be an error. Event fields are read from ``_event.data``.
+platform. An effect becomes a ``<log>`` whose label is its kind: SCXML cannot express an effect, and
+a ``<send>`` without a target would be an error. Event fields are read from ``_event.data``.
 
 Source: W3C SCXML 1.0, sections 3 (core), 4 (executable content) and 5 (data model). It differs
-from a document in two ways, and what falls between is refused: assignments are made one after
-the other, and a transition has one list of actions, run after the exits and before the entries.
+from a document in two ways, and charts that depend on the difference are rejected: assignments are
+made one after the other, and a transition has one list of actions, which runs after the exits and
+before the entries.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def to_scxml(document: Document) -> str:
     """Write *document* as SCXML.
 
     Raises:
-        ChartError: It uses something that SCXML cannot say; the error names it.
+        ChartError: SCXML cannot express a part of it; the error names the part.
     """
     if document.notes:
         raise ChartError("notes", "SCXML has no place for what actions mean for one instance")
@@ -38,7 +39,7 @@ def to_scxml(document: Document) -> str:
 
 
 class _EventData(ast.NodeTransformer):
-    """Reads the fields of events where SCXML keeps them."""
+    """Reads event fields from their place in SCXML."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names = frozenset(names)

@@ -1,6 +1,6 @@
-"""From a document to a python-statemachine class, by its public factory.
+"""python-statemachine class of a document, made by the library's public factory.
 
-``statemachine.io.load`` is not used for this: classes it makes share data between instances.
+``statemachine.io.load`` is not used, because its classes share data between instances.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from statemachine.orderedset import OrderedSet
 from .document import Configuration, Document, Memory, as_list
 from .errors import ChartError
 
-#: An event that no transition takes raises, and so does an action that fails: both are bugs.
+#: An unhandled event raises, and so does an action that fails: both are bugs.
 FLAGS = {"allow_event_without_transition": False, "catch_errors_as_events": False}
 
 
@@ -24,7 +24,7 @@ def compile_chart(document: Document) -> type[StateChart[Any]]:
     """Make the class of *document*; an instance takes a context as its model.
 
     Raises:
-        ChartError: python-statemachine refuses its structure, such as a state nothing leads to.
+        ChartError: python-statemachine rejects the structure, such as an unreachable state.
     """
     states = _definition(document.chart["states"])
     try:
@@ -69,12 +69,12 @@ def _transition(item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def configuration_of(machine: StateChart[Any]) -> Configuration:
-    """Return all active states in document order; the library's own order depends on the path."""
+    """Return all active states in document order; the library's order depends on the path."""
     return tuple(str(s.id) for s in sorted(machine.configuration, key=lambda s: s.document_order))
 
 
 def memory_of(machine: StateChart[Any]) -> Memory:
-    """Return what the history states of *machine* remember."""
+    """Return the memory of the history states of *machine*."""
     return tuple(
         (history, tuple(state.id for state in states))
         for history, states in sorted(machine.history_values.items())
@@ -84,10 +84,10 @@ def memory_of(machine: StateChart[Any]) -> Memory:
 def resume(
     machine: StateChart[Any], model: Any, configuration: Configuration, memory: Memory = ()
 ) -> None:
-    """Put *machine* into *configuration*, running no action; an ended one runs again.
+    """Put *machine* into *configuration* without running an action; an ended one runs again.
 
-    The library resumes from ``model.state`` only in a new instance, which costs ten times as
-    much; ``_engine`` is private and has no public twin, so a test watches over it.
+    The library resumes from ``model.state`` only in a new instance, which takes ten times as long.
+    ``_engine`` is private and has no public counterpart, so a test checks that it still exists.
     """
     machine._engine.running = True
     machine._engine.clear()

@@ -1,8 +1,8 @@
-"""One way to step a chart, whoever interprets it.
+"""Steppers: one interface to step a chart, and the fast implementation.
 
-`ChartStepper` asks python-statemachine itself. `TableStepper` follows a decision table that was
-compiled from that very class: some 300 times faster and smaller, and equal step by step, which
-a test holds it to.
+`ChartStepper` runs python-statemachine itself. `TableStepper` follows a decision table that was
+compiled from that very class; it is some 300 times faster and smaller, and a test holds it equal
+step by step.
 """
 
 from __future__ import annotations
@@ -34,39 +34,39 @@ class Stepper(Protocol):
 
     @property
     def is_final(self) -> bool:
-        """Tell whether the chart has ended: it takes no event any more."""
+        """True if the chart has ended and takes no more events."""
         ...
 
     @property
     def memory(self) -> Memory:
-        """What history states remember; empty in a chart without them."""
+        """Memory of history states; empty in a chart without them."""
         ...
 
     def begin(self) -> list[Effect]:
-        """Take the effects of entering the initial configuration; once, before any step."""
+        """Return the effects of entering the initial configuration; once, before any step."""
         ...
 
     def restore(
         self, configuration: Configuration, values: tuple[Value, ...], memory: Memory = ()
     ) -> None:
-        """Go to a snapshot without running any action."""
+        """Restore a snapshot without running any action."""
         ...
 
     def step(self, event: str, data: Mapping[str, Value] = _NOTHING) -> list[Effect]:
-        """Take *event* to the end of its macrostep and return the effects asked for.
+        """Take *event* to the end of its macrostep and return the emitted effects.
 
         Args:
             event: Name of a declared event.
-            data: Fields that come with it.
+            data: Fields of the event.
 
         Raises:
-            NotHandledError: The chart says nothing of this event in this configuration.
+            NotHandledError: The chart does not handle this event in this configuration.
         """
         ...
 
 
 class TableStepper:
-    """Follows a decision table compiled from the real class."""
+    """Follows a decision table that was compiled from the reference class."""
 
     __slots__ = ("_rows", "_table", "configuration", "context", "is_final")
 
@@ -82,11 +82,11 @@ class TableStepper:
 
     @property
     def memory(self) -> Memory:
-        """Nothing: a chart that remembers has no table."""
+        """Empty: a chart with history has no table."""
         return ()
 
     def begin(self) -> list[Effect]:
-        """Take the effects of entering the initial configuration."""
+        """Return the effects of entering the initial configuration."""
         for name in self._table.entry_actions:
             getattr(self.context, name)()
         out = self.context.out
@@ -96,7 +96,7 @@ class TableStepper:
     def restore(
         self, configuration: Configuration, values: tuple[Value, ...], memory: Memory = ()
     ) -> None:
-        """Go to a snapshot without running any action.
+        """Restore a snapshot without running any action.
 
         Raises:
             KeyError: The chart cannot be in *configuration*.

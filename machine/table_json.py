@@ -12,7 +12,7 @@ from .document import (
 
 
 def packed(table: Table) -> dict[str, Any]:
-    """Return *table* as JSON can say it."""
+    """Return *table* as a JSON value."""
     configurations = list(table.rows)
     numbers = {configuration: number for number, configuration in enumerate(configurations)}
     nodes: list[list[Any]] = []
@@ -43,7 +43,7 @@ def packed(table: Table) -> dict[str, Any]:
 
 
 def unpacked(raw: dict[str, Any]) -> Table:
-    """Return the table that *raw* holds; each configuration is one object in all of it."""
+    """Return the table in *raw*; each configuration is one object throughout."""
     configurations: list[Configuration] = [tuple(states) for states in raw["configurations"]]
     nodes: list[Tree] = []
     for kind, *rest in raw["nodes"]:
