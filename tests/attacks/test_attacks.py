@@ -152,7 +152,10 @@ def test_attack_in_each_variant_stays_within_its_bounds(
     assert growth <= attack.growth_mib * MIB, f"memory grew by {growth / MIB:.1f} MiB"
     target.assert_serves()
     target.wait_quiet()
-    wait_until(lambda: target.descriptors() <= descriptors, 15.0, what=f"{descriptors} descriptors")
+    wait_until(
+        lambda: target.descriptors() <= descriptors,
+        what=lambda: f"{target.descriptors()} descriptors, not {descriptors}",
+    )
     lines = log.splitlines()
     trouble = [line for line in lines if _TROUBLE.search(line)]
     unexpected = [

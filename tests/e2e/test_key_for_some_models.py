@@ -52,7 +52,9 @@ class Scene:
         return self.call(key, "POST", CHAT, chat_body(model))
 
     def wait_flights(self, count: int) -> None:
-        wait_until(lambda: len(self.flights()) == count, LONG_S, what=f"{count} requests")
+        wait_until(
+            lambda: len(self.flights()) == count, what=lambda: f"{count} of {self.flights()}"
+        )
 
     def flights(self) -> dict[str, str]:
         """Return the number of a request in flight by model."""
