@@ -18,7 +18,7 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..system.private_files import UnsafeFileError, make_folder, open_file, tighten_file
+from ..system.private_files import UnsafeFileError, make_folder, open_file, restrict_file
 
 log = logging.getLogger(__name__)
 
@@ -194,7 +194,7 @@ class SlotFiles:
         for name in found & known:
             for folder in self._folders():
                 with contextlib.suppress(OSError):  # anything else counts as missing later
-                    tighten_file(folder / name)
+                    restrict_file(folder / name)
         return known - found
 
     def _folders(self) -> tuple[Path, ...]:

@@ -27,7 +27,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from ...machine.errors import SwapchartError
 from ..system import threads
-from ..system.private_files import open_file, tighten_file
+from ..system.private_files import open_file, restrict_file
 
 log = logging.getLogger(__name__)
 
@@ -375,7 +375,7 @@ class Database:
                 self._check_version(int.from_bytes(head[_VERSION_AT : _VERSION_AT + 4], "big"))
         os.close(open_file(path, os.O_RDWR | os.O_CREAT))
         for suffix in ("-wal", "-shm", "-journal"):
-            tighten_file(path.with_name(path.name + suffix))
+            restrict_file(path.with_name(path.name + suffix))
 
     def _check_version(self, version: int) -> None:
         if version > len(self._migrations):

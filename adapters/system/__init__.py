@@ -1,4 +1,6 @@
-"""Services of the operating system that every adapter may use.
+"""Operating-system services for all adapters.
 
-Private files, work in threads with a fallback, and name lookup without a thread pool.
+`private_files` creates files that only this user may access, `threads` runs blocking calls in
+worker threads or, without any, in the event loop, and `name_lookup` resolves host names without
+libuv.
 """

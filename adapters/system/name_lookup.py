@@ -1,10 +1,10 @@
-"""Name lookup without libuv's thread pool, and the event loops that look names up so.
+"""Name lookup without libuv's thread pool, and event loops that use it.
 
-uvloop asks libuv to look a name up. If libuv cannot make its threads (a cgroup's `pids.max`,
-`ulimit -v`), it aborts the whole process. So the event loops of `serve` look names up here:
-addresses, `localhost` and the names in /etc/hosts take no thread. Other names are looked up in a
-thread of Python's, and the lack of one fails that lookup only. Lookups have a limit of their own,
-so that slow ones leave threads for other work.
+uvloop leaves name lookup to libuv, which aborts the whole process if it cannot create its threads
+(a cgroup's `pids.max`, `ulimit -v`). So the event loops of `serve` use the lookup of this module.
+Addresses, `localhost` and names in /etc/hosts need no thread. Other names are looked up in a thread
+of Python, and without one only that lookup fails. Lookups have a limit of their own, so that slow
+ones leave threads for other work.
 
 Source: RFC 6761 section 6.3 (localhost), hosts(5).
 """
@@ -26,16 +26,17 @@ _HOSTS = "/etc/hosts"
 _HOSTS_BYTES = 1 << 16
 _LOOPBACK = ("127.0.0.1", "::1")
 
-LOOKUPS = 32  # at once: a name server that does not respond holds each thread for 10 s and more
+LOOKUPS = 32  # at once; a name server that does not respond blocks each thread for 10 s or more
 _LIMIT = threads.Limit("swapchart_lookups", LOOKUPS)
 
 AddressInfo = tuple[Any, Any, int, str, Any]
 
 
 def near_addresses(name: str) -> list[str]:
-    """Return the addresses of *name* if it can be looked up without waiting; else an empty list.
+    """Return the addresses of *name* if no name server is needed, else an empty list.
 
-    These are addresses themselves, names in /etc/hosts, and `localhost` with what is below it.
+    None is needed for an address, a name in /etc/hosts, `localhost` and names that end in
+    `.localhost`.
     """
     plain = name.partition("%")[0]
     with suppress(ValueError):
@@ -52,7 +53,7 @@ def near_addresses(name: str) -> list[str]:
 
 @cache
 def _hosts(changed: int, inode: int) -> dict[str, list[str]]:
-    """Read /etc/hosts: the addresses of each name, in its order; once for each version of it."""
+    """Return name -> addresses from /etc/hosts, in its order; cached per version of the file."""
     del changed, inode
     with open(_HOSTS, "rb") as file:  # noqa: PTH123
         lines = file.read(_HOSTS_BYTES).decode("utf-8", "replace").splitlines()
@@ -70,10 +71,10 @@ async def getaddrinfo(
     host: bytes | str | None, port: bytes | str | int | None, *, family: int = 0,
     type: int = 0, proto: int = 0, flags: int = 0,  # noqa: A002
 ) -> list[AddressInfo]:  # fmt: skip
-    """Look *host* up, as ``socket.getaddrinfo``.
+    """Look up *host* as ``socket.getaddrinfo`` does.
 
     Raises:
-        OSError: There is no such host, or no thread to look for it.
+        OSError: There is no such host, or no thread can be created to look it up.
     """
     name = host.decode("ascii", "replace") if isinstance(host, bytes) else host
     near: list[str | None] = [None] if name is None else [*near_addresses(name)]
@@ -83,7 +84,7 @@ async def getaddrinfo(
         return await threads.run_or_fail(
             socket.getaddrinfo, host, port, family, type, proto, flags, limiter=_LIMIT.limiter()
         )
-    except UnicodeError as error:  # an empty label, or a long one
+    except UnicodeError as error:  # an empty or too long label
         raise socket.gaierror(socket.EAI_NONAME, f"no such name: {error}") from error
     except threads.NoThreadError as error:
         raise OSError(f"{name} cannot be looked up: {error}") from error
@@ -92,7 +93,7 @@ async def getaddrinfo(
 def _static(
     addresses: list[str | None], port: bytes | str | int | None, how: tuple[int, int, int, int]
 ) -> list[AddressInfo]:
-    """Return what ``socket.getaddrinfo`` says of addresses; it does not wait for them."""
+    """Return the results of ``socket.getaddrinfo`` for addresses, which does not block."""
     family, kind, proto, flags = how
     found: list[AddressInfo] = []
     problem: OSError | None = None
@@ -101,7 +102,7 @@ def _static(
             found += socket.getaddrinfo(
                 address, port, family, kind, proto, flags | socket.AI_NUMERICHOST
             )
-        except OSError as error:  # of the other family
+        except OSError as error:  # an address of another family
             problem = error
     if not found and problem is not None:
         raise problem
@@ -109,7 +110,7 @@ def _static(
 
 
 class _Lookup(asyncio.AbstractEventLoop):
-    """The part of an event loop that looks names up."""
+    """Mixin for event loops with the lookup of this module."""
 
     async def getaddrinfo(
         self, host: bytes | str | None, port: bytes | str | int | None, **how: int
@@ -143,17 +144,17 @@ class _Lookup(asyncio.AbstractEventLoop):
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    """Return what makes an event loop that looks names up here: uvloop's, if it is installed."""
+    """Return a factory of event loops with this lookup, based on uvloop if it is installed."""
     try:
         import uvloop
     except ImportError:
 
         class Loop(_Lookup, asyncio.SelectorEventLoop):  # type: ignore[misc]
-            """The standard library's."""
+            """Selector event loop with the lookup of this module."""
 
         return Loop
 
     class FastLoop(_Lookup, uvloop.Loop):  # type: ignore[misc]
-        """uvloop's."""
+        """uvloop event loop with the lookup of this module."""
 
     return FastLoop

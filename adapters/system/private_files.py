@@ -1,7 +1,9 @@
-"""Files and folders that only our user may read: made so, tightened, or refused.
+"""Private files and folders, accessible only by the user of this process.
 
-What we keep may hold secrets (paths, names, conversations), and whoever may write it decides what
-we end or restore. A link that somebody else put in its place is never followed.
+The state of the proxy may contain secrets (paths, names, conversations), and a user who can write
+it could choose which processes are killed or which caches are restored. So files are created with
+private permissions, permissive ones are restricted, and files of other users are rejected. Symbolic
+links are not followed.
 """
 
 from __future__ import annotations
@@ -15,27 +17,27 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 _OTHERS = 0o077
-_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a named pipe must not hold us up
+_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # opening a named pipe must not block
 
 
 class UnsafeFileError(OSError):
-    """Somebody else decides what is in a file or folder; the text says what to do."""
+    """Another user or program may change a file or folder; the text says what to do."""
 
 
 def make_folder(path: Path, is_ours: Callable[[str], bool]) -> None:
-    """Make the folder at *path*, or tighten the one that is there to mode 0700.
+    """Create the folder at *path* with mode 0700, or restrict an existing one to that mode.
 
-    A folder is tightened only if it belongs to our user, has no sticky bit, and is empty or holds a
-    file of ours: other programs may need the rights of any other. A link to a folder is followed:
-    where the folder lies is its owner's choice.
+    The mode of a folder is changed only if it belongs to this user, has no sticky bit, and is empty
+    or contains a file of this program, since other programs may need the present mode. A symbolic
+    link to a folder is followed.
 
     Args:
-        path: Of the folder.
-        is_ours: Return True for the name of a file that only we make.
+        path: Path of the folder.
+        is_ours: Return True for names of files that only this program creates.
 
     Raises:
-        UnsafeFileError: It belongs to another user, or others have rights in it that they may need.
-        OSError: It cannot be made, or is no folder.
+        UnsafeFileError: It belongs to another user, or other users have access that they may need.
+        OSError: It cannot be created, or is not a folder.
     """
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -43,7 +45,7 @@ def make_folder(path: Path, is_ours: Callable[[str], bool]) -> None:
         about = os.fstat(fd)
         if stat.S_IMODE(about.st_mode) & _OTHERS:
             _check_alone(fd, path, about, is_ours)
-        _tighten(fd, path, 0o700)
+        _restrict(fd, path, 0o700)
     finally:
         os.close(fd)
 
@@ -51,7 +53,7 @@ def make_folder(path: Path, is_ours: Callable[[str], bool]) -> None:
 def _check_alone(
     fd: int, path: Path, about: os.stat_result, is_ours: Callable[[str], bool]
 ) -> None:
-    """Raise UnsafeFileError if the folder may be for others too."""
+    """Raise UnsafeFileError if other users or programs may need the folder."""
     user, mode = os.geteuid(), stat.S_IMODE(about.st_mode)
     found = ""
     if about.st_uid != user:
@@ -62,13 +64,13 @@ def _check_alone(
         found = "it holds files of other programs"
     if found:
         raise UnsafeFileError(
-            f"{path} is not used: expected a folder that is ours alone (mode 700), found mode "
+            f"{path} is not used: expected a folder for this user only (mode 700), found mode "
             f"{mode:o}, and {found}: choose a folder of its own, such as {path / 'swapchart'}"
         )
 
 
 def _is_made_by_us(folder: int, is_ours: Callable[[str], bool]) -> bool:
-    """Return True if the open *folder* is empty or holds a plain file that *is_ours* names."""
+    """Return True if the open *folder* is empty or contains a regular file of this program."""
     with os.scandir(folder) as entries:
         found = [entry for entry in entries if entry.name != "lost+found"]
     return not found or any(
@@ -77,10 +79,14 @@ def _is_made_by_us(folder: int, is_ours: Callable[[str], bool]) -> bool:
 
 
 def open_file(path: Path, flags: int) -> int:
-    """Open the file at *path*, made with mode 0600 if *flags* say so, or tightened to that.
+    """Open the file at *path*, created with mode 0600 or restricted to it.
+
+    Args:
+        path: Path of the file.
+        flags: Flags of ``os.open``; with O_CREAT a missing file is created.
 
     Raises:
-        UnsafeFileError: It is a link or no plain file, or belongs to another user.
+        UnsafeFileError: It is a link, not a regular file, or belongs to another user.
         OSError: It cannot be opened.
     """
     try:
@@ -91,19 +97,19 @@ def open_file(path: Path, flags: int) -> int:
         raise
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise UnsafeFileError(f"{path} is no plain file: remove it")
-        _tighten(fd, path, 0o600)
+            raise UnsafeFileError(f"{path} is not a regular file: remove it")
+        _restrict(fd, path, 0o600)
     except BaseException:
         os.close(fd)
         raise
     return fd
 
 
-def tighten_file(path: Path) -> None:
-    """Tighten the file at *path* to mode 0600; nothing happens if there is none.
+def restrict_file(path: Path) -> None:
+    """Restrict the file at *path* to mode 0600; a no-op if there is none.
 
     Raises:
-        UnsafeFileError: It is a link or no plain file, or belongs to another user.
+        UnsafeFileError: It is a link, not a regular file, or belongs to another user.
         OSError: It cannot be opened.
     """
     try:
@@ -112,7 +118,7 @@ def tighten_file(path: Path) -> None:
         return
 
 
-def _tighten(fd: int, path: Path, mode: int) -> None:
+def _restrict(fd: int, path: Path, mode: int) -> None:
     about = os.fstat(fd)
     user = os.geteuid()
     if about.st_uid != user and user != 0:
@@ -123,5 +129,5 @@ def _tighten(fd: int, path: Path, mode: int) -> None:
     found = stat.S_IMODE(about.st_mode)
     if found & _OTHERS:
         os.fchmod(fd, found & mode)
-        log.warning("%s could be read or written by others: mode %o -> %o", path, found,
+        log.warning("%s was accessible by other users: mode %o -> %o", path, found,
                     found & mode)  # fmt: skip

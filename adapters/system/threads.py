@@ -1,7 +1,7 @@
-"""Work in another thread, also on a machine that has none to spare.
+"""Blocking calls in worker threads, with a fallback if no thread can be created.
 
-Where no thread can be made (a cgroup's `pids.max`, `ulimit -u`, `ulimit -v`) the work is done in
-the event loop. That delays others while it lasts; an error would end what was asked for.
+If a limit allows no further thread (a cgroup's `pids.max`, `ulimit -u`, `ulimit -v`), the call is
+made in the event loop. This delays other work, where an error would abort an operation.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from anyio.lowlevel import RunVar
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-_QUIET_S = 60.0
-_ROOM_BYTES = 24 << 20  # a stack of 8 MiB, and what the interpreter needs for a thread
-_LOOK_AGAIN_S = 0.01
+_WARNING_PERIOD_S = 60.0
+_THREAD_BYTES = 24 << 20  # a stack of 8 MiB and what the interpreter needs for a thread
+_POLL_S = 0.01
 _log = logging.getLogger(__name__)
-_told_at = -_QUIET_S
+_warned_at = -_WARNING_PERIOD_S
 
 
 class Limit:
-    """How many calls of one kind may run at once in each event loop.
+    """Maximum number of calls of one kind at once in each event loop.
 
-    Calls that may wait for long have a limit of their own, since they would take all threads of the
-    common one.
+    Calls that may block for long have a limit of their own, so that they do not take all threads of
+    the common limit.
 
     Args:
-        name: Of the kind.
-        total: Largest number; ``math.inf`` means unlimited.
+        name: Name of the kind.
+        total: Maximum number; ``math.inf`` means unlimited.
     """
 
     def __init__(self, name: str, total: float) -> None:
@@ -56,7 +56,7 @@ class Limit:
 
 
 class NoThreadError(Exception):
-    """No thread could be made for what must not be done in the event loop."""
+    """No thread can be created for a call that must not block the event loop."""
 
 
 async def run(
@@ -65,20 +65,20 @@ async def run(
     abandon_on_cancel: bool = False,
     limiter: anyio.CapacityLimiter | None = None,
 ) -> T:
-    """Call *function* in a worker thread, or here where no thread can be made.
+    """Call *function* in a worker thread, or in the event loop if no thread can be created.
 
     Args:
-        function: What to call; it must not wait for another task of this event loop.
-        args: Its arguments.
-        abandon_on_cancel: Do not wait for it when the caller is cancelled.
-        limiter: How many may run at once; None is the common limit.
+        function: Function to call; it must not wait for a task of this event loop.
+        args: Arguments of the call.
+        abandon_on_cancel: Do not wait for the thread if the caller is cancelled.
+        limiter: Limit of calls at once; None means the common limit.
     """
     try:
         return await run_or_fail(
             function, *args, abandon_on_cancel=abandon_on_cancel, limiter=limiter
         )
     except NoThreadError as error:
-        complain(error)
+        warn_no_thread(error)
     return function(*args)
 
 
@@ -88,61 +88,61 @@ async def run_or_fail(
     abandon_on_cancel: bool = True,
     limiter: anyio.CapacityLimiter | None = None,
 ) -> T:
-    """Call *function*, which may wait for long, in a worker thread; arguments as for `run`.
+    """Call *function*, which may block for long, in a worker thread; arguments as for `run`.
 
-    A thread that a cancelled caller left behind counts toward the limit until it ends. anyio itself
-    counts it no longer, so that cancelled calls would make any number of threads.
+    A thread whose caller was cancelled counts toward the limit until it ends. anyio alone stops
+    counting it, so that cancelled calls could accumulate any number of threads.
 
     Raises:
-        NoThreadError: None could be made.
+        NoThreadError: No thread can be created.
     """
     if not _has_room():
         raise NoThreadError("no memory for a thread")
-    place = _Place(limiter or anyio.to_thread.current_default_thread_limiter())
-    await place.take()
+    slot = _Slot(limiter or anyio.to_thread.current_default_thread_limiter())
+    await slot.take()
 
     def work() -> T:
-        place.begin()
+        slot.begin()
         try:
             return function(*args)
         finally:
-            place.end()
+            slot.end()
 
     try:
         return await anyio.to_thread.run_sync(
             work, abandon_on_cancel=abandon_on_cancel, limiter=_UNLIMITED.limiter()
         )
     except (RuntimeError, MemoryError) as error:
-        if place.has_begun:  # it is the function's own
+        if slot.has_begun:  # raised by the function
             raise
         raise NoThreadError(str(error) or "no memory for a thread") from error
     finally:
-        place.leave()
+        slot.leave()
 
 
 class _AbandonedError(Exception):
-    """The caller was cancelled before the thread began; raised where nothing catches it."""
+    """The caller was cancelled before the thread began; anyio discards it."""
 
 
-class _Place:
-    """One place of a limiter, held by a call and then by the thread that executes it.
+class _Slot:
+    """Slot of a limiter, held by a call and then by the thread that executes it.
 
     Attributes:
-        has_begun: The thread has taken the place over.
+        has_begun: The thread holds the slot.
     """
 
     def __init__(self, limiter: anyio.CapacityLimiter) -> None:
         self._limiter = limiter
         self._call_soon = _call_soon_threadsafe()
-        self._claims = [self]  # popped by the thread that begins or by its caller that leaves
+        self._claims = [self]  # popped by the thread when it begins or by the caller when it leaves
         self.has_begun = False
 
     async def take(self) -> None:
-        """Wait for the place."""
+        """Wait for the slot."""
         await self._limiter.acquire_on_behalf_of(self)
 
     def begin(self) -> None:
-        """Take the place over; called in the thread.
+        """Take the slot over; called in the thread.
 
         Raises:
             _AbandonedError: The caller has left.
@@ -154,14 +154,14 @@ class _Place:
         self.has_begun = True
 
     def end(self) -> None:
-        """Free the place; called in the thread."""
+        """Free the slot; called in the thread."""
         with suppress(RuntimeError):  # the event loop is closed
             self._call_soon(self._limiter.release_on_behalf_of, self)
 
     def leave(self) -> None:
-        """Free the place if no thread has begun; called in the event loop."""
+        """Free the slot unless the thread holds it; called in the event loop."""
         if self._claims:
-            with suppress(IndexError):  # the thread was quicker
+            with suppress(IndexError):  # the thread has begun meanwhile
                 self._claims.pop()
                 self._limiter.release_on_behalf_of(self)
 
@@ -184,33 +184,32 @@ _SETTLED = Limit("swapchart_settled", 32)
 
 
 async def settled(future: Future[T]) -> None:
-    """Wait until *future*, which a thread of ours completes, is done; its outcome stays in it."""
+    """Wait until *future*, which another thread completes, is done; its result stays in it."""
     while not future.done():
         try:
             await run_or_fail(future.exception, limiter=_SETTLED.limiter())
         except NoThreadError:
-            await anyio.sleep(_LOOK_AGAIN_S)
+            await anyio.sleep(_POLL_S)
 
 
 def _has_room() -> bool:
-    """Return False if a limit of memory (`ulimit -v`) leaves no room for a thread.
+    """Return False if a memory limit (`ulimit -v`) leaves no room for a thread.
 
-    A thread that begins and then finds no memory is worse than none: its starter waits for it for
-    ever.
+    A thread that starts and then lacks memory would never respond, and its caller would hang.
     """
     if resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
         return True
     try:
-        mmap.mmap(-1, _ROOM_BYTES).close()
+        mmap.mmap(-1, _THREAD_BYTES).close()
     except (OSError, MemoryError):
         return False
     return True
 
 
-def complain(error: BaseException) -> None:
-    """Log that no thread can be made, at most once a minute."""
-    global _told_at  # like the lack of threads itself: one per process
+def warn_no_thread(error: BaseException) -> None:
+    """Log that no thread can be created, at most once a minute."""
+    global _warned_at  # one per process, like the limit of threads
     now = time.monotonic()
-    if now - _told_at >= _QUIET_S:
-        _told_at = now
-        _log.warning("no thread can be made (%s): work is done in the event loop", error)
+    if now - _warned_at >= _WARNING_PERIOD_S:
+        _warned_at = now
+        _log.warning("no thread can be created (%s): blocking calls run in the event loop", error)
