@@ -85,7 +85,7 @@ def proxy(serve_module: Serve) -> SwapchartProcess:
     capable: dict[str, Any] = {
         "capabilities": {"in": ["text", "image"], "out": ["text"], "tools": True}
     }
-    hooks: dict[str, Any] = {"hooks": {"afterHealthy": [{"run": "true"}]}}
+    hooks: dict[str, Any] = {"afterHealthy": [{"run": "true"}]}
     models = {"a": demo_model("a", aliases=["other"], **capable, **hooks), "b": demo_model("b")}
     return serve_module(models, config=config)
 
@@ -108,6 +108,8 @@ def test_json_responses_of_a_running_proxy_match_the_generated_schema(
 
         assert answer.status == 200, (path, answer.body)
         check(document, bodies[0].__name__, answer.json())
+        if path == "/api/models/*/history":
+            assert any(row["hooks"] for row in answer.json()["data"])
 
 
 @pytest.mark.slow

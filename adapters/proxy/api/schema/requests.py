@@ -95,7 +95,7 @@ class Histogram(Part, kw_only=True):
     bins: list[int]
     min: float
     max: float
-    bin_size: float = field(name="binSize")
+    bin_size: int | float = field(name="binSize")
     p50: float
     p95: float
     p99: float
