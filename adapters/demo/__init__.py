@@ -1,4 +1,5 @@
-"""A small inference server without a model: what demos and tests run where an engine would be.
+"""Demo inference server without a model, for demos and tests.
 
-Standard library only, and nothing of the proxy: it must start as fast as a process can.
+It uses the standard library only and nothing of the proxy, so that it starts as fast as a process
+can. `server` runs it, `app` has its endpoints, `engine` generates text in `slots`.
 """

@@ -1,6 +1,6 @@
-"""How one generation is told: in OpenAI's, Anthropic's and llama.cpp's own shapes.
+"""Response formats of one generation: OpenAI's, Anthropic's and llama.cpp's own.
 
-A dialect turns starts, pieces and ends into JSON values; bytes and time are not its business.
+A format turns starts, pieces and ends into JSON values; it knows neither bytes nor time.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def event(value: object, name: str = "") -> bytes:
     return f"event: {name}\ndata: {text}\n\n".encode() if name else f"data: {text}\n\n".encode()
 
 
-class Dialect(Protocol):
-    """One shape of answers, for one request."""
+class ApiFormat(Protocol):
+    """Response format of one request."""
 
     def start(self, outcome: Outcome) -> bytes:
         """Return the events before the first piece; may be empty."""
@@ -36,11 +36,11 @@ class Dialect(Protocol):
         ...
 
     def end(self, outcome: Outcome) -> Sequence[bytes]:
-        """Return what follows the last piece, in the chunks in which it is sent."""
+        """Return the chunks that follow the last piece."""
         ...
 
     def whole(self, outcome: Outcome) -> Json:
-        """Return the answer of a request that does not stream."""
+        """Return the response to a request that does not stream."""
         ...
 
 
@@ -139,11 +139,11 @@ class Native:
         return event({"index": 0, "content": text, "stop": False})
 
     def end(self, outcome: Outcome) -> Sequence[bytes]:
-        """Return the closing event, without text; this dialect has no ``[DONE]``."""
+        """Return the closing event, without text; this format has no ``[DONE]``."""
         return (event({**self.whole(outcome), "content": ""}),)
 
     def whole(self, outcome: Outcome) -> Json:
-        """Return the answer with the slot and what is cached there."""
+        """Return the response, with the slot and its cached tokens."""
         total = outcome.prompt_n + outcome.cache_n + len(outcome.pieces)
         return {
             "index": 0,
@@ -215,7 +215,7 @@ class Messages:
 
 
 class Responses:
-    """OpenAI's ``/v1/responses``, as far as text goes."""
+    """OpenAI's ``/v1/responses``, text only."""
 
     def __init__(self, model: str, body: Json) -> None:
         self._common = {
@@ -262,4 +262,4 @@ def _typed(values: Iterable[Json]) -> bytes:
     return b"".join(event(value, value["type"]) for value in values)
 
 
-MakeDialect = Callable[[str, Json], Dialect]
+MakeDialect = Callable[[str, Json], ApiFormat]

@@ -13,10 +13,10 @@ from . import api_formats
 from .api_formats import MakeDialect
 from .engine import Engine, Job, Outcome
 from .fake_model import Json, chat_tokens, last_user_text, text_of
-from .http import Exchange, Gone, Refused, whole_number
+from .http import DisconnectedError, Exchange, HttpError, whole_number
 
 Handler = Callable[[Exchange], Awaitable[None]]
-_LOADING = Refused(503, "Loading model", "unavailable_error")
+_LOADING = HttpError(503, "Loading model", "unavailable_error")
 _IMAGE = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYAAAAAYAAjCB0C8AAAAASUVORK5CYII="
 )
@@ -24,17 +24,17 @@ _IMAGE = (
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class App:
-    """Answers requests.
+    """Serves requests.
 
     Attributes:
-        engine: Generates.
-        model_path: Told by ``/props``.
+        engine: Generates the text.
+        model_path: Path that ``/props`` reports.
         dimensions: Length of embeddings.
-        log: Takes one line without its end.
-        is_loading: Everything answers 503.
-        is_hung: Nothing is answered any more, and connections stay open.
-        is_asleep: Between ``/sleep`` and ``/wake_up``, as with vLLM: no generating.
-        in_flight: Requests that are not answered yet.
+        log: Receives one line, without its end.
+        is_loading: Every request gets 503.
+        is_hung: No request gets a response, and connections stay open.
+        is_asleep: Between ``/sleep`` and ``/wake_up``, as with vLLM: no generation.
+        in_flight: Number of requests without a complete response.
         idle: Called when the last of them ends.
     """
 
@@ -49,14 +49,14 @@ class App:
     idle: Callable[[], None] = lambda: None
 
     async def serve(self, exchange: Exchange) -> None:
-        """Answer one request."""
+        """Serve one request."""
         began = time.perf_counter()
         self.in_flight += 1
         try:
             await self._answer(exchange)
-        except Refused as refused:
+        except HttpError as refused:
             if exchange.status:
-                raise Gone from refused
+                raise DisconnectedError from refused
             await exchange.send_json(refused.value(), status=refused.status)
         finally:
             self.in_flight -= 1
@@ -68,7 +68,7 @@ class App:
 
     async def _answer(self, exchange: Exchange) -> None:
         if self.engine.stopping.is_set():
-            raise Gone  # a kept connection's next request: nobody serves it
+            raise DisconnectedError  # the next request of a kept connection: never served
         if self.is_hung:
             with exchange.watched():
                 await asyncio.get_running_loop().create_future()
@@ -94,12 +94,12 @@ class App:
             return self._act_on_slot
         if method == "POST" and path in _GENERATING:
             return lambda exchange: self._generate(exchange, *_GENERATING[path])
-        raise Refused(404, "File Not Found", "not_found_error")
+        raise HttpError(404, "File Not Found", "not_found_error")
 
     # ---- facts ------------------------------------------------------------------
     async def _page(self, exchange: Exchange) -> None:
         if self.is_loading:
-            raise Refused(404, "File Not Found", "not_found_error")
+            raise HttpError(404, "File Not Found", "not_found_error")
         text = f"<!doctype html><title>{self.engine.model}</title><h1>{self.engine.model}</h1>\n"
         await exchange.send(200, "text/html; charset=utf-8", text.encode())
 
@@ -133,7 +133,7 @@ class App:
     async def _slots(self, exchange: Exchange) -> None:
         slots = self.engine.slots
         if exchange.query().get("fail_on_no_slot") and all(s.is_processing for s in slots.all):
-            raise Refused(503, "no slot available", "unavailable_error")
+            raise HttpError(503, "no slot available", "unavailable_error")
         values = []
         for slot in slots.all:
             value: Json = {
@@ -167,7 +167,7 @@ class App:
     async def _act_on_slot(self, exchange: Exchange) -> None:
         text = exchange.path.removeprefix("/slots/")
         if not text.removeprefix("-").isdecimal():
-            raise Refused(400, "Invalid slot ID")
+            raise HttpError(400, "Invalid slot ID")
         body = await exchange.json_body()
         action = exchange.query().get("action", "")
         with exchange.watched():
@@ -177,7 +177,7 @@ class App:
 
     async def _sleep(self, exchange: Exchange) -> None:
         for slot in self.engine.slots.all:
-            slot.tokens = []  # as the real ones: sleep loses the cache
+            slot.tokens = []  # as in real servers, sleep loses the cache
         self.is_asleep = True
         await exchange.send_json({})
 
@@ -198,9 +198,9 @@ class App:
         body = await exchange.json_body()
         prompt, asked = prompt_of(body)
         if self.is_asleep:
-            raise Refused(503, "the model is asleep", "unavailable_error")
+            raise HttpError(503, "the model is asleep", "unavailable_error")
         job = _job(body, prompt, asked)
-        dialect, engine = make(self.engine.model, body), self.engine
+        api_format, engine = make(self.engine.model, body), self.engine
 
         async def started(outcome: Outcome) -> None:
             n, cached = outcome.prompt_n + outcome.cache_n, outcome.cache_n
@@ -208,18 +208,18 @@ class App:
             if not body.get("stream"):
                 return
             await exchange.start_stream("text/event-stream")
-            if first := dialect.start(outcome):
+            if first := api_format.start(outcome):
                 await exchange.stream(first)
 
         async def emit(piece: str) -> None:
             if body.get("stream"):
-                await exchange.stream(dialect.piece(piece))
+                await exchange.stream(api_format.piece(piece))
 
         with exchange.watched():
             outcome = await engine.run(job, started=started, emit=emit)
         if not body.get("stream"):
-            return await exchange.send_json(dialect.whole(outcome))
-        for chunk in dialect.end(outcome):
+            return await exchange.send_json(api_format.whole(outcome))
+        for chunk in api_format.end(outcome):
             await exchange.stream(chunk)
         return await exchange.end_stream()
 
@@ -227,7 +227,7 @@ class App:
         prompt, _ = _from_messages(await exchange.json_body())
         await exchange.send_json({"input_tokens": len(prompt)})
 
-    # ---- other media; imported when first asked for, to start fast ------------------
+    # ---- other media; imported on first use, for a fast start -----------------------
     async def _embeddings(self, exchange: Exchange) -> None:
         from . import media
 
@@ -272,7 +272,7 @@ class App:
 
     # ---- for tests of proxies ---------------------------------------------------------
     async def _echo(self, exchange: Exchange) -> None:
-        """Tell what came; ``?status=`` and ``?delay_ms=`` shape the answer."""
+        """Return the request as JSON; ``?status=`` and ``?delay_ms=`` control the response."""
         digest, length = hashlib.sha256(), 0
         async for data in exchange.chunks():
             digest.update(data)
@@ -280,7 +280,7 @@ class App:
         query = exchange.query()
         status = whole_number(query.get("status"), "status", 200)
         if not 200 <= status <= 599:
-            raise Refused(400, f"expected status to be 200..599, got {status}")
+            raise HttpError(400, f"expected status to be 200..599, got {status}")
         with exchange.watched():
             await asyncio.sleep(whole_number(query.get("delay_ms"), "delay_ms", 0) / 1000)
         value = {
@@ -305,8 +305,8 @@ class App:
 def _from_messages(body: Json) -> tuple[list[str], str]:
     messages = body.get("messages")
     if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
-        raise Refused(400, '"messages" is required and has to be a list of objects')
-    system = body.get("system")  # Anthropic's place for it
+        raise HttpError(400, '"messages" is required and has to be a list of objects')
+    system = body.get("system")  # Anthropic's place for the system prompt
     opened = [{"role": "system", "content": system}] if system else []
     return chat_tokens([*opened, *messages]), last_user_text(messages)
 
@@ -314,7 +314,7 @@ def _from_messages(body: Json) -> tuple[list[str], str]:
 def _from_prompt(body: Json) -> tuple[list[str], str]:
     prompt = body.get("prompt")
     if not isinstance(prompt, str | list):
-        raise Refused(400, '"prompt" is required: a text or a list')
+        raise HttpError(400, '"prompt" is required: a text or a list')
     text = text_of(prompt)
     return text.split() or ["<s>"], text
 

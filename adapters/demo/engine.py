@@ -1,7 +1,7 @@
-"""Generating: prompt evaluation, a paced stream of words, and honest timings of both.
+"""Text generation: prompt evaluation, a paced stream of words, and timings of both.
 
-Time is what an engine would need, at rates that the command line sets; the prefix that a slot has
-cached costs nothing, so a cache that was kept is seen on any client's clock.
+It takes as long as an engine would, at rates set on the command line. The cached prefix of a slot
+takes no time, so that a client's clock shows whether a cache survived.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from .fake_model import reply
-from .http import Refused
+from .http import HttpError
 from .slots import Slot, Slots
 
 
@@ -23,11 +23,11 @@ class Job:
 
     Attributes:
         prompt: Tokens, after the template.
-        asked: The words that the reply quotes.
-        limit: Most tokens to generate; None is as many as the reply has.
+        asked: Words that the reply quotes.
+        limit: Maximum number of tokens to generate; None means the whole reply.
         is_endless: Never stop before the limit (``ignore_eos``).
-        is_cached: May use, and leaves, a cached prefix (``cache_prompt``).
-        number: The slot to use, or None.
+        is_cached: Use a cached prefix, and leave one (``cache_prompt``).
+        number: Number of the slot to use, or None.
     """
 
     prompt: Sequence[str]
@@ -40,12 +40,12 @@ class Job:
 
 @dataclass(slots=True, kw_only=True)
 class Outcome:
-    """What was generated, and how long it took.
+    """Result of one generation, with its duration.
 
     Attributes:
         slot: Number of the slot.
-        prompt_n: Prompt tokens that were evaluated; >= 1.
-        cache_n: Prompt tokens that were not, being cached.
+        prompt_n: Number of evaluated prompt tokens; >= 1.
+        cache_n: Number of cached prompt tokens, which were not evaluated.
         prompt_s: Time of the evaluation; seconds.
         predicted_s: Time of the generation; seconds.
         finish: ``stop``, or ``length`` at a limit.
@@ -99,15 +99,15 @@ class Engine:
     """Generates in slots.
 
     Attributes:
-        model: The name that replies mention.
-        slots: Where it generates.
-        prefill_rate: Prompt tokens a second; 0 is at once.
-        rate: Generated tokens a second; 0 is as fast as they are read.
-        crash_after: Generated tokens after which *crash* is called; None is never.
+        model: Name that replies mention.
+        slots: Slots to generate in.
+        prefill_rate: Prompt tokens per second; 0 means no delay.
+        rate: Generated tokens per second; 0 means as fast as the client reads.
+        crash_after: Number of generated tokens after which *crash* is called; None means never.
         crash: Ends the process.
-        predicted: Tokens generated so far, by all requests.
-        prompted: Prompt tokens evaluated so far.
-        stopping: Set on SIGTERM: what generates falls silent and stays so.
+        predicted: Number of tokens generated so far, by all requests.
+        prompted: Number of prompt tokens evaluated so far.
+        stopping: Set on SIGTERM: running generations send nothing more.
     """
 
     model: str
@@ -136,10 +136,10 @@ class Engine:
             emit: Called with each piece of text as it is generated.
 
         Raises:
-            Refused: The prompt does not fit into a slot.
+            HttpError: The prompt does not fit into a slot.
         """
         if len(job.prompt) >= self.slots.n_ctx:
-            raise Refused(
+            raise HttpError(
                 400,
                 f"request ({len(job.prompt)} tokens) exceeds the available context size "
                 f"({self.slots.n_ctx} tokens), try increasing it",
@@ -194,13 +194,13 @@ class Engine:
         outcome.predicted_s = time.perf_counter() - began
 
     async def _pace(self, began: float, n: int) -> None:
-        """Wait until the *n*-th token is due, by the start: delays must not add up."""
+        """Wait until the *n*-th token is due since the start, so that delays do not add up."""
         due = began + n / self.rate - time.perf_counter() if self.rate else 0.0
         if due > 0 or n % 16 == 0:
             await asyncio.sleep(max(due, 0.0))
         await self._wait_allowed()
 
     async def _wait_allowed(self) -> None:
-        """After SIGTERM: wait for the client to leave, which cancels us."""
+        """After SIGTERM, wait until the client disconnects, which cancels this task."""
         if self.stopping.is_set():
             await asyncio.get_running_loop().create_future()

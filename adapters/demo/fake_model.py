@@ -1,4 +1,4 @@
-"""The model that is none: words for tokens; replies and vectors follow from the input alone."""
+"""Fake model: words are tokens, and replies and vectors depend on the input alone."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def last_user_text(messages: Sequence[Json]) -> str:
 
 
 def common_prefix(one: Sequence[str], other: Sequence[str]) -> int:
-    """Return how many tokens both begin with."""
+    """Return the length of the common prefix."""
     pairs = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
     return sum(1 for _ in pairs)
 
 
 def reply(model: str, asked: str, *, is_endless: bool = False) -> Iterator[str]:
-    """Yield the words of the reply: who speaks, what was asked, and filler if it must not end."""
+    """Yield the words of the reply: the model's name, the question, and filler if it is endless."""
     words = asked.split()
     yield from f"This is {model}.".split()
     if words:
@@ -76,7 +76,7 @@ def embedding(text: str, dimensions: int) -> list[float]:
 
 
 def relevance(query: str, document: str) -> float:
-    """Return the part of the query's words that the document has; 0..1."""
+    """Return the fraction of the query's words that the document has; 0..1."""
     asked, found = set(query.lower().split()), set(document.lower().split())
     return len(asked & found) / len(asked) if asked else 0.0
 

@@ -1,7 +1,7 @@
-"""HTTP/1.1 as an inference server speaks it: one task a connection, bodies and streams.
+"""HTTP/1.1 server like that of an inference server: one task per connection, bodies and streams.
 
-A connection that its client has left is noticed at once, also while nothing is being written;
-a generating handler says so with ``Exchange.watched`` and is then cancelled.
+A disconnect of the client is noticed at once, also while nothing is being written; a handler that
+generates asks for it with ``Exchange.watched`` and is then canceled.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 
 HEAD_LIMIT = 1 << 16
-"""Longest request head taken; bytes."""
+"""Maximum size of the request line and headers; bytes."""
 BODY_LIMIT = 1 << 26
-"""Longest body that ``Exchange.body`` collects; bytes. Streams of chunks have no limit."""
+"""Maximum size that ``Exchange.body`` collects; bytes. Streams of chunks have no limit."""
 _BUFFER_HIGH = 1 << 18
 
 Pairs = Sequence[tuple[str, str]]
 
 
-class Refused(Exception):  # noqa: N818  (an answer, not a failure of ours)
-    """The request is answered with an error object.
+class HttpError(Exception):
+    """The response is an error object.
 
     Attributes:
         status: HTTP status; 4xx or 5xx.
@@ -40,7 +40,7 @@ class Refused(Exception):  # noqa: N818  (an answer, not a failure of ours)
         self.status, self.kind, self.extra = status, kind, extra
 
     def value(self) -> dict[str, object]:
-        """Return the answer's JSON value, in llama-server's shape."""
+        """Return the JSON value of the response, in llama-server's format."""
         error = {"code": self.status, "message": str(self), "type": self.kind, **self.extra}
         return {"error": error}
 
@@ -49,40 +49,43 @@ def whole_number(value: object, what: str, default: int) -> int:
     """Return *value* as a number, or *default* for None.
 
     Raises:
-        Refused: It is something else, or not a whole number.
+        HttpError: It is not a whole number.
     """
     if value is None:
         return default
     try:
         return int(str(value))
     except ValueError as error:
-        raise Refused(400, f"expected {what} to be a whole number, got {value!r}") from error
+        raise HttpError(400, f"expected {what} to be a whole number, got {value!r}") from error
 
 
-class Gone(Exception):  # noqa: N818
-    """The client has left: nothing can be answered any more."""
+class DisconnectedError(Exception):
+    """The client has disconnected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeepAlive:
-    """When a connection is kept: at most *limit* requests, *idle_s* seconds apart.
+    """Limits of a persistent connection.
 
     Attributes:
-        idle_s: How long a connection may be silent between requests; seconds.
-        limit: Requests on one connection; the last is answered with ``Connection: close``.
+        idle_s: Maximum time between requests; seconds.
+        limit: Maximum number of requests; the last response has ``Connection: close``.
     """
 
     idle_s: float = 5.0
     limit: int = 100
 
 
-class Wire(asyncio.Protocol):
-    """One connection: bytes come in here, and exchanges go to *serve* one after the other."""
+class HttpConnection(asyncio.Protocol):
+    """One connection: receives bytes, and passes exchanges to *serve* one after the other."""
 
     def __init__(
-        self, serve: Callable[[Exchange], Awaitable[None]], keep: KeepAlive, wires: set[Wire]
+        self,
+        serve: Callable[[Exchange], Awaitable[None]],
+        keep: KeepAlive,
+        open_connections: set[HttpConnection],
     ) -> None:
-        self._serve, self._keep, self._wires = serve, keep, wires
+        self._serve, self._keep, self._connections = serve, keep, open_connections
         self._buffer = bytearray()
         self._news = asyncio.Event()
         self._writable = asyncio.Event()
@@ -91,62 +94,62 @@ class Wire(asyncio.Protocol):
         self.is_busy = False
         self.watched = 0
 
-    # ---- what the transport calls ---------------------------------------------
+    # ---- callbacks of the transport -------------------------------------------
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin to serve the new connection."""
+        """Start the task of the new connection."""
         self.transport = cast("asyncio.Transport", transport)
-        self._wires.add(self)
+        self._connections.add(self)
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     def data_received(self, data: bytes) -> None:
-        """Keep *data* for the reader; a full buffer stops the sender."""
+        """Buffer *data*; a full buffer stops the sender."""
         self._buffer += data
         if len(self._buffer) > _BUFFER_HIGH:
             self.transport.pause_reading()
         self._news.set()
 
     def eof_received(self) -> bool:
-        """Take the end of the client's side as its leaving, as llama-server does."""
+        """Treat the end of the client's side as a disconnect, as llama-server does."""
         self._eof = True
         self._news.set()
         if self.watched:
             self._task.cancel()
-        return True  # an answer that is ready may still be written
+        return True  # a finished response may still be written
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End whatever the connection's task still does."""
+        """End the connection's task."""
         self._eof = True
         self._writable.set()
-        self._wires.discard(self)
+        self._connections.discard(self)
         self._task.cancel()
 
     def pause_writing(self) -> None:
-        """Make writers wait: the client does not keep up."""
+        """Make writers wait until the client has read more."""
         self._writable.clear()
 
     def resume_writing(self) -> None:
-        """Let writers go on."""
+        """Let writers continue."""
         self._writable.set()
 
-    # ---- what exchanges use -----------------------------------------------------
+    # ---- used by exchanges ------------------------------------------------------
     @property
     def is_gone(self) -> bool:
-        """Tell whether the client has closed its side."""
+        """True if the client has closed its side."""
         return self._eof
 
     def close_if_idle(self) -> None:
-        """Close the connection unless an exchange is going on."""
+        """Close the connection unless an exchange is in progress."""
         if not self.is_busy:
             self.transport.close()
 
     async def write(self, data: bytes) -> None:
-        """Send *data*; returns when more would be welcome.
+        """Send *data*; return when there is room for more.
 
         Raises:
-            Gone: The connection is lost.
+            DisconnectedError: The connection is lost.
         """
         if self.transport.is_closing():
-            raise Gone
+            raise DisconnectedError
         self.transport.write(data)
         if not self._writable.is_set():
             await self._writable.wait()
@@ -163,28 +166,28 @@ class Wire(asyncio.Protocol):
         """Return *size* bytes.
 
         Raises:
-            Gone: The client's side ended before.
+            DisconnectedError: The client's side ended before.
         """
         while len(self._buffer) < size:
             if self._eof:
-                raise Gone
+                raise DisconnectedError
             await self._more()
         data = bytes(self._buffer[:size])
         self._consume(size)
         return data
 
     async def read_until(self, mark: bytes, limit: int) -> bytes:
-        """Return the bytes up to and with *mark*.
+        """Return the bytes up to and including *mark*.
 
         Raises:
-            Gone: The client's side ended before.
-            Refused: It did not come within *limit* bytes.
+            DisconnectedError: The client's side ended before.
+            HttpError: *mark* did not come within *limit* bytes.
         """
         while (at := self._buffer.find(mark)) < 0:
             if len(self._buffer) > limit:
-                raise Refused(431, f"expected a head of at most {limit} bytes")
+                raise HttpError(431, f"expected a head of at most {limit} bytes")
             if self._eof:
-                raise Gone
+                raise DisconnectedError
             await self._more()
         data = bytes(self._buffer[: at + len(mark)])
         self._consume(len(data))
@@ -208,9 +211,9 @@ class Wire(asyncio.Protocol):
                     head = await self.read_until(b"\r\n\r\n", HEAD_LIMIT)
                 if not await self._answer(head, left):
                     break
-        except (Gone, TimeoutError, asyncio.CancelledError):
-            pass  # the client left, or had nothing more to ask
-        except Refused as refused:
+        except (DisconnectedError, TimeoutError, asyncio.CancelledError):
+            pass  # the client disconnected, or sent no further request
+        except HttpError as refused:
             self.transport.write(_refusal(refused))
         finally:
             self.transport.close()
@@ -229,18 +232,18 @@ class Wire(asyncio.Protocol):
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Exchange:
-    """One request and its answer.
+    """One request and its response.
 
     Attributes:
         method: As sent.
         target: The raw request target, undecoded.
         version: ``HTTP/1.1`` or ``HTTP/1.0``.
         headers: Names and values as sent, in order.
-        keeps: The connection outlives this exchange.
-        status: The status that was answered; 0 before.
+        keeps: The connection stays open after this exchange.
+        status: Status of the response; 0 before.
     """
 
-    wire: Wire
+    connection: HttpConnection
     method: str
     target: str
     version: str
@@ -254,11 +257,11 @@ class Exchange:
 
     @property
     def path(self) -> str:
-        """The target without its query."""
+        """Target without its query."""
         return self.target.partition("?")[0]
 
     def query(self) -> dict[str, str]:
-        """Return the query's values by name; the last of each."""
+        """Return the query parameters; of equal names the last."""
         return {name: values[-1] for name, values in parse_qs(urlsplit(self.target).query).items()}
 
     def header(self, name: str) -> str:
@@ -266,18 +269,18 @@ class Exchange:
         return next((value for key, value in self.headers if key.lower() == name), "")
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the body as it comes; once."""
+        """Yield the body as it arrives; once."""
         if self._is_read:
             return
         self._is_read = True
-        keeps, self.keeps = self.keeps, False  # what follows a broken body is not a request
+        keeps, self.keeps = self.keeps, False  # after a broken body the next request is unknown
         if self.header("expect").lower() == "100-continue":
-            await self.wire.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            await self.connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if self.is_chunked:
-            async for data in _dechunk(self.wire):
+            async for data in _dechunk(self.connection):
                 yield data
         else:
-            async for data in _pieces(self.wire, self.length):
+            async for data in _pieces(self.connection, self.length):
                 yield data
         self.keeps = keeps
 
@@ -285,19 +288,20 @@ class Exchange:
         """Return the whole body.
 
         Raises:
-            Refused: It is longer than ``BODY_LIMIT``.
+            HttpError: It is longer than ``BODY_LIMIT``.
         """
         whole = bytearray()
         async for data in self.chunks():
             whole += data
             if len(whole) > BODY_LIMIT:
-                raise Refused(413, f"expected a body of at most {BODY_LIMIT} bytes")
+                raise HttpError(413, f"expected a body of at most {BODY_LIMIT} bytes")
         return bytes(whole)
 
     async def skip_body(self) -> None:
-        """Read a body that the handler did not want: the next request comes after it.
+        """Read a body that the handler did not use, because the next request follows it.
 
-        Without one, too: closing on unread bytes would reset the connection under the answer.
+        It is read also if the connection is to be closed: closing with unread bytes would reset the
+        connection before the client has read the response.
         """
         if not self.header("expect"):
             async for _ in self.chunks():
@@ -307,64 +311,64 @@ class Exchange:
         """Return the body as a JSON object; an empty body is an empty object.
 
         Raises:
-            Refused: It is not one.
+            HttpError: It is not one.
         """
         raw = await self.body()
         try:
             value = json.loads(raw or b"{}")
         except ValueError as error:  # UnicodeDecodeError is one too
-            raise Refused(400, f"expected JSON: {error}") from error
+            raise HttpError(400, f"expected JSON: {error}") from error
         if not isinstance(value, dict):
-            raise Refused(400, f"expected a JSON object, got {type(value).__name__}")
+            raise HttpError(400, f"expected a JSON object, got {type(value).__name__}")
         return value
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Cancel this task as soon as the client leaves."""
-        if self.wire.is_gone:
-            raise Gone
-        self.wire.watched += 1
+        """Cancel this task as soon as the client disconnects."""
+        if self.connection.is_gone:
+            raise DisconnectedError
+        self.connection.watched += 1
         try:
             yield
         finally:
-            self.wire.watched -= 1
+            self.connection.watched -= 1
 
     async def send(
         self, status: int, content_type: str, body: bytes, *, headers: Pairs = ()
     ) -> None:
-        """Answer with a whole body."""
+        """Send a response with a complete body."""
         fields = [("Content-Type", content_type), ("Content-Length", str(len(body))), *headers]
         head = self._head(status, fields)
-        await self.wire.write(head if self.method == "HEAD" else head + body)
+        await self.connection.write(head if self.method == "HEAD" else head + body)
 
     async def send_json(self, value: object, *, status: int = 200) -> None:
-        """Answer with *value* as compact JSON."""
+        """Send a response with *value* as compact JSON."""
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
         await self.send(status, "application/json; charset=utf-8", text.encode())
 
     async def start_stream(self, content_type: str) -> None:
-        """Begin an answer of unknown length; ``stream`` and ``end_stream`` follow."""
+        """Begin a response of unknown length; ``stream`` and ``end_stream`` follow."""
         fields = [("X-Accel-Buffering", "no"), ("Content-Type", content_type)]
         if self.version == "HTTP/1.0":
             self.keeps = False
         else:
             fields.append(("Transfer-Encoding", "chunked"))
-        await self.wire.write(self._head(200, fields))
+        await self.connection.write(self._head(200, fields))
 
     async def stream(self, data: bytes) -> None:
-        """Send a piece of the answer as one chunk; not empty."""
+        """Send a piece of the response as one chunk; not empty."""
         is_chunked = self.version != "HTTP/1.0"
-        await self.wire.write(b"%x\r\n%b\r\n" % (len(data), data) if is_chunked else data)
+        await self.connection.write(b"%x\r\n%b\r\n" % (len(data), data) if is_chunked else data)
 
     async def end_stream(self) -> None:
-        """End the answer."""
+        """End the response."""
         if self.version != "HTTP/1.0":
-            await self.wire.write(b"0\r\n\r\n")
+            await self.connection.write(b"0\r\n\r\n")
 
     def _head(self, status: int, fields: Pairs) -> bytes:
         self.status = status
         if self.header("expect") and not self._is_read:
-            self.keeps = False  # the client may send its body, or not
+            self.keeps = False  # the client may or may not send its body
         common = [("Server", "swapchart-demo"), ("Access-Control-Allow-Origin", "*")]
         closing = ("Keep-Alive", self.keep_note) if self.keeps else ("Connection", "close")
         return _head(status, [*common, *fields, closing])
@@ -376,31 +380,31 @@ def _head(status: int, fields: Pairs) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
-def _refusal(refused: Refused) -> bytes:
+def _refusal(refused: HttpError) -> bytes:
     body = json.dumps(refused.value()).encode()
     fields = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
     return _head(refused.status, [*fields, ("Connection", "close")]) + body
 
 
-def _parse(head: bytes, wire: Wire, keep_note: str) -> Exchange:
+def _parse(head: bytes, connection: HttpConnection, keep_note: str) -> Exchange:
     first, *lines = head.decode("latin-1").split("\r\n")[:-2]
     parts = first.split(" ")
     if len(parts) != 3 or parts[2] not in ("HTTP/1.1", "HTTP/1.0"):
-        raise Refused(400, "expected METHOD TARGET HTTP/1.1")
+        raise HttpError(400, "expected METHOD TARGET HTTP/1.1")
     headers = []
     for line in lines:
         name, colon, value = line.partition(":")
         if not colon or not name or name != name.strip():
-            raise Refused(400, "expected header lines of the form NAME: VALUE")
+            raise HttpError(400, "expected header lines of the form NAME: VALUE")
         headers.append((name, value.strip(" \t")))
     lower = {name.lower(): value for name, value in headers}
     length = lower.get("content-length", "0")
     is_chunked = lower.get("transfer-encoding", "").lower() == "chunked"
     if not length.isdecimal() or (is_chunked and "content-length" in lower):
-        raise Refused(400, "expected one length of the body")
+        raise HttpError(400, "expected one length of the body")
     options = lower.get("connection", "").lower()
     return Exchange(
-        wire=wire,
+        connection=connection,
         method=parts[0],
         target=parts[1],
         version=parts[2],
@@ -412,27 +416,27 @@ def _parse(head: bytes, wire: Wire, keep_note: str) -> Exchange:
     )
 
 
-async def _pieces(wire: Wire, size: int) -> AsyncIterator[bytes]:
+async def _pieces(connection: HttpConnection, size: int) -> AsyncIterator[bytes]:
     while size:
-        data = await wire.read(min(size, 1 << 16))
+        data = await connection.read(min(size, 1 << 16))
         if not data:
-            raise Gone
+            raise DisconnectedError
         size -= len(data)
         yield data
 
 
-async def _dechunk(wire: Wire) -> AsyncIterator[bytes]:
-    while size := await _chunk_size(wire):
-        async for data in _pieces(wire, size):
+async def _dechunk(connection: HttpConnection) -> AsyncIterator[bytes]:
+    while size := await _chunk_size(connection):
+        async for data in _pieces(connection, size):
             yield data
-        await wire.read_exactly(2)
-    while await wire.read_until(b"\r\n", HEAD_LIMIT) != b"\r\n":
+        await connection.read_exactly(2)
+    while await connection.read_until(b"\r\n", HEAD_LIMIT) != b"\r\n":
         pass  # trailers
 
 
-async def _chunk_size(wire: Wire) -> int:
-    line = await wire.read_until(b"\r\n", HEAD_LIMIT)
+async def _chunk_size(connection: HttpConnection) -> int:
+    line = await connection.read_until(b"\r\n", HEAD_LIMIT)
     try:
         return int(line.partition(b";")[0], 16)
     except ValueError as error:
-        raise Refused(400, "expected a chunk size") from error
+        raise HttpError(400, "expected a chunk size") from error

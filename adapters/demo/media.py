@@ -1,4 +1,4 @@
-"""What the demo server answers besides text: vectors, scores, sounds, and what a form held."""
+"""Endpoints besides text generation: vectors, scores, speech, and uploaded forms."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from io import BytesIO
 
 from .fake_model import Json, embedding, relevance, token_id
-from .http import Refused, whole_number
+from .http import HttpError, whole_number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +20,7 @@ class Part:
 
     Attributes:
         name: Name of the field.
-        filename: As sent; None of a plain field.
+        filename: As sent; None for a plain field.
         content_type: As sent; may be empty.
         data: The content.
     """
@@ -31,7 +31,7 @@ class Part:
     data: bytes
 
     def summary(self) -> Json:
-        """Return everything but the content, and its size and digest."""
+        """Return the fields without the content, but with its size and digest."""
         return {
             "name": self.name,
             "filename": self.filename,
@@ -45,15 +45,15 @@ def parse_form(content_type: str, body: bytes) -> list[Part]:
     """Return the parts of a ``multipart/form-data`` body (RFC 7578), in order.
 
     Raises:
-        Refused: It is not one, or it is cut short.
+        HttpError: It is not such a body, or it is truncated.
     """
     kind, options = _options(content_type)
     boundary = options.get("boundary", "")
     if kind != "multipart/form-data" or not boundary:
-        raise Refused(400, "expected multipart/form-data with a boundary")
+        raise HttpError(400, "expected multipart/form-data with a boundary")
     pieces = (b"\r\n" + body).split(b"\r\n--" + boundary.encode("latin-1"))
     if len(pieces) < 2 or not pieces[-1].startswith(b"--"):
-        raise Refused(400, "expected a form that ends with its boundary")
+        raise HttpError(400, "expected a form that ends with its boundary")
     return [_part(piece) for piece in pieces[1:-1]]
 
 
@@ -79,7 +79,7 @@ def _options(value: str) -> tuple[str, dict[str, str]]:
 
 
 def describe_form(model: str, parts: Sequence[Part]) -> Json:
-    """Return the answer to a form: a text as a transcription has, and what came."""
+    """Return the response to a form: the text of a transcription, and a summary of the parts."""
     files = ", ".join(f"{p.filename} ({len(p.data)} bytes)" for p in parts if p.filename)
     fields = {p.name: p.data.decode("utf-8", "replace") for p in parts if p.filename is None}
     text = f"This is {model}. I received {files or 'no file'}."
@@ -87,15 +87,15 @@ def describe_form(model: str, parts: Sequence[Part]) -> Json:
 
 
 def embeddings(model: str, body: Json, dimensions: int) -> Json:
-    """Return the answer of ``/v1/embeddings``.
+    """Return the response of ``/v1/embeddings``.
 
     Raises:
-        Refused: There is no input.
+        HttpError: There is no input.
     """
     given = body.get("input")
     texts = [given] if isinstance(given, str) else given
     if not isinstance(texts, list) or not texts:
-        raise Refused(400, 'expected "input": a text or a list')
+        raise HttpError(400, 'expected "input": a text or a list')
     if all(isinstance(token, int) for token in texts):
         texts = [" ".join(map(str, texts))]
     items = []
@@ -111,14 +111,14 @@ def embeddings(model: str, body: Json, dimensions: int) -> Json:
 
 
 def rerank(model: str, body: Json) -> Json:
-    """Return the answer of ``/v1/rerank``: best first.
+    """Return the response of ``/v1/rerank``, best first.
 
     Raises:
-        Refused: The query or the documents are missing.
+        HttpError: The query or the documents are missing.
     """
     query, documents = body.get("query"), body.get("documents")
     if not isinstance(query, str) or not isinstance(documents, list):
-        raise Refused(400, 'expected "query": a text, and "documents": a list')
+        raise HttpError(400, 'expected "query": a text, and "documents": a list')
     scored = [(relevance(query, str(text)), index) for index, text in enumerate(documents)]
     scored.sort(key=lambda pair: (-pair[0], pair[1]))
     results = [{"index": index, "relevance_score": score} for score, index in scored]
@@ -127,12 +127,12 @@ def rerank(model: str, body: Json) -> Json:
 
 
 def tokenize(body: Json) -> Json:
-    """Return the answer of ``/tokenize``: one number a word."""
+    """Return the response of ``/tokenize``: one number per word."""
     return {"tokens": [token_id(word) for word in str(body.get("content", "")).split()]}
 
 
 def speech(text: str, *, rate_hz: int = 8000) -> bytes:
-    """Return a WAV file (mono, 16 bit): a square tone for each word, its pitch by the word."""
+    """Return a WAV file (mono, 16 bit) with a square tone per word; the word sets the pitch."""
     frames = bytearray()
     for word in text.split():
         half = 8 + token_id(word) % 24

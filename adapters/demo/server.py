@@ -1,10 +1,9 @@
-"""``swapchart demo-server``: a process that behaves like llama-server and needs no model.
+"""Demo inference server: a process that behaves like llama-server and needs no model.
 
-It loads for as long as it is told, answers like one, keeps a prefix cache in its slots, and has
-the real one's manners, the bad ones too: a SIGTERM while it loads kills it at once; one with
-requests in flight silences them, and the process stays until their clients have left; a second
-one ends it.
-Standard library only; nothing of the proxy is imported.
+It takes as long to load as configured, responds like llama-server, keeps a prefix cache in its
+slots, and ends like it too: a SIGTERM while it loads kills it at once; with requests in flight it
+stops sending, and the process stays until their clients have disconnected; a second SIGTERM ends
+it. It uses the standard library only and imports nothing of the proxy.
 """
 
 from __future__ import annotations
@@ -21,25 +20,25 @@ from pathlib import Path
 
 from .app import App
 from .engine import Engine
-from .http import KeepAlive, Wire
+from .http import HttpConnection, KeepAlive
 from .slots import Slots
 
 _BACKLOG = 512
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options; llama-server's names are understood where they mean the same."""
+    """Add the options; llama-server's names are accepted where they mean the same."""
     add = parser.add_argument
     add("-m", "--model", required=True, metavar="NAME", help="name that replies mention")
-    add("-a", "--alias", metavar="NAME", help="that name, where --model is a path")
+    add("-a", "--alias", metavar="NAME", help="that name, if --model is a path")
     add("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     add("--port", type=int, required=True, help="port; 0 takes a free one and logs it")
     add("-np", "--parallel", "--slots", dest="slots", type=_positive, default=1, metavar="N",
         help="generations at the same time (1)")  # fmt: skip
     add("-c", "--ctx-size", "--ctx", dest="ctx", type=_positive, default=8192, metavar="N",
         help="tokens that fit into all slots together (8192)")  # fmt: skip
-    add("--slot-save-path", type=Path, metavar="DIR", help="where slots are saved")
-    add("--robust", action="store_true", help="refuse a truncated slot file, do not abort")
+    add("--slot-save-path", type=Path, metavar="DIR", help="directory for saved slots")
+    add("--robust", action="store_true", help="reject a truncated slot file instead of aborting")
     add("--forgetful", action="store_true",
         help="restore slots in name only, as models with a sliding window do")  # fmt: skip
     rates = parser.add_argument_group("speed")
@@ -57,11 +56,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="length of embeddings (64)")  # fmt: skip
     faults = parser.add_argument_group("faults")
     add = faults.add_argument
-    add("--fail-load", action="store_true", help="end with code 1 where loading would end")
+    add("--fail-load", action="store_true", help="exit with code 1 at the end of loading")
     add("--crash-after-seconds", type=float, metavar="S", help="end S seconds after the start")
     add("--crash-after-tokens", type=_positive, metavar="N", help="end after N generated tokens")
-    add("--hang-after-seconds", type=float, metavar="S", help="answer nothing any more after S")
-    add("--ignore-term", action="store_true", help="ignore SIGTERM, always")
+    add("--hang-after-seconds", type=float, metavar="S", help="stop responding after S seconds")
+    add("--ignore-term", action="store_true", help="ignore SIGTERM")
     add("--exit-code", type=int, metavar="N",
         help="code of a crash (1), or with none asked of a stop (0); -N is signal N")  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="do not log requests")
@@ -75,21 +74,23 @@ def _positive(text: str) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve until told to stop; returns the exit code."""
+    """Serve until a signal arrives and return the exit code."""
     parser = argparse.ArgumentParser(prog="swapchart demo-server", description=__doc__)
     add_arguments(parser)
     return run(parser.parse_args(argv))
 
 
 def run(options: argparse.Namespace) -> int:
-    """Serve as *options* of ``add_arguments`` say; returns the exit code."""
+    """Serve with the *options* of ``add_arguments`` and return the exit code."""
     path: Path | None = options.slot_save_path
     if path is not None and not path.is_dir():
         _log(f"error: invalid argument: --slot-save-path: not a directory: {path}")
         return 1
     _, hard = resource.getrlimit(resource.RLIMIT_CORE)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))  # crashes are asked for: no files of them
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # while loading it ends us, as the real one
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))  # crashes are intended: no core files
+    signal.signal(
+        signal.SIGINT, signal.SIG_DFL
+    )  # while loading it ends the process, as in llama.cpp
     signal.signal(signal.SIGTERM, signal.SIG_IGN if options.ignore_term else signal.SIG_DFL)
     try:
         asyncio.run(_Server(options).run())
@@ -131,15 +132,15 @@ class _Server:
             dimensions=options.embedding_dimensions,
             log=(lambda line: None) if options.quiet else _log,
         )
-        self._wires: set[Wire] = set()
+        self._connections: set[HttpConnection] = set()
         self._done = asyncio.Event()
 
     async def run(self) -> None:
-        """Serve until everything that SIGTERM leaves has ended."""
+        """Serve until the requests that SIGTERM leaves have ended."""
         options, loop = self._options, asyncio.get_running_loop()
         keep = KeepAlive(idle_s=options.keep_alive_seconds, limit=options.keep_alive_requests)
         server = await loop.create_server(
-            lambda: Wire(self._app.serve, keep, self._wires),
+            lambda: HttpConnection(self._app.serve, keep, self._connections),
             options.host,
             options.port,
             backlog=_BACKLOG,
@@ -154,8 +155,8 @@ class _Server:
         _log(f"srv  llama_server: listening on http://{host}:{port}")
         await self._engine.stopping.wait()
         server.close()
-        for wire in list(self._wires):
-            wire.close_if_idle()
+        for connection in list(self._connections):
+            connection.close_if_idle()
         self._app.idle = self._done.set
         if self._app.in_flight:
             await self._done.wait()
@@ -183,12 +184,12 @@ class _Server:
             self._engine.stopping.set()
 
     def _crash(self) -> None:
-        _log("srv  crash: as asked")
+        _log("srv  crash: as requested")
         code = self._options.exit_code
         os._exit(_end(1 if code is None else code))
 
     def _hang(self) -> None:
-        _log("srv  hang: as asked")
+        _log("srv  hang: as requested")
         self._app.is_hung = True
 
 

@@ -1,11 +1,11 @@
-"""The slots of the demo server: who generates where, what is cached there, and files of it.
+"""Slots of the demo server: their queue, their caches, and slot files.
 
 As in llama-server, a request goes to the idle slot that shares the longest prefix with it, else
-to the one that was used longest ago; with none idle it waits. Slot numbers wrap. A truncated file
-aborts the process: that is what the real one does to a supervisor, so it must be met here too.
+to the least recently used one; if none is idle, it waits. Slot numbers wrap. A truncated file
+aborts the process, because the real server does so and a supervisor must cope with it.
 
-A file begins as llama.cpp's, with the tokens as numbers (here: made from their text). What follows
-is our own: a line of JSON (magic, model, number of tokens and of bytes), then the tokens as JSON.
+A file begins like llama.cpp's, with the tokens as numbers (here made from their text). The rest is
+our own: a line of JSON (magic, model, number of tokens and of bytes), then the tokens as JSON.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .fake_model import Json, common_prefix
-from .http import Refused
+from .http import HttpError
 
 _LLAMA_MAGIC, _LLAMA_VERSION = 0x67677371, 2
 _MAGIC = "swapchart-demo-slot-2"
@@ -32,17 +32,17 @@ _NOT_RESTORED = "Unable to restore slot: No available space in KV cache or inval
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Slot:
-    """One place to generate in.
+    """A slot to generate in.
 
     Attributes:
-        number: 0-based.
-        tokens: What is cached, oldest first.
-        is_processing: Somebody holds it.
-        used: Grows with each use of any slot; 0 is never.
+        number: Number of the slot, from 0.
+        tokens: Cached tokens, oldest first.
+        is_processing: A request holds it.
+        used: Grows with each use of any slot; 0 means never used.
         task: Number of the last generation; None before the first.
         prompt_n: Prompt tokens of the last generation.
-        cache_n: Those of them that were cached.
-        is_hollow: What was restored is not used, as with a sliding window.
+        cache_n: Cached ones among them.
+        is_hollow: The restored cache is not used, as with a sliding window.
     """
 
     number: int
@@ -70,7 +70,7 @@ class Slots:
     """All slots of one server, and the queue for them.
 
     Attributes:
-        model: Written into files; a file of another model is refused.
+        model: Written into files; a file of another model is rejected.
         n_ctx: Tokens that fit into one slot.
     """
 
@@ -87,11 +87,11 @@ class Slots:
 
     @asynccontextmanager
     async def hold(self, prompt: Sequence[str], number: int | None) -> AsyncIterator[Slot]:
-        """Wait for a slot, in turn, and keep it.
+        """Wait for a slot, in turn, and hold it.
 
         Args:
-            prompt: Tokens that should be cached there.
-            number: The slot to have, modulo their count; None takes the best that is idle.
+            prompt: Tokens of which the slot should have many cached.
+            number: Slot to use, modulo their count; None takes the best idle one.
         """
         slot = await self._acquire(prompt, number)
         try:
@@ -136,16 +136,16 @@ class Slots:
         return min(idle, key=lambda slot: slot.used)
 
     async def act(self, number: int, action: str, filename: object) -> Json:
-        """Save, restore or erase a slot once it is idle; returns the answer's JSON value.
+        """Save, restore or erase a slot once it is idle; return the JSON value of the response.
 
         Raises:
-            Refused: The action, its file or its name is wrong, or there is nowhere to save to.
+            HttpError: The action or the file is invalid, or there is no directory to save to.
         """
         if self._directory is None:
             note = "This server does not support slots action. Start it with `--slot-save-path`"
-            raise Refused(501, note, "not_supported_error")
+            raise HttpError(501, note, "not_supported_error")
         if action not in ("save", "restore", "erase"):
-            raise Refused(400, "Invalid action")
+            raise HttpError(400, "Invalid action")
         path = self._directory if action == "erase" else self._directory / _checked(filename)
         async with self.hold((), number) as slot:
             if action == "erase":
@@ -155,7 +155,7 @@ class Slots:
                 done = self._save(slot, path)
             else:
                 done = self._restore(slot, path)
-        return {"id_slot": number, **done}  # as it was asked for, not as it wrapped
+        return {"id_slot": number, **done}  # the number of the request, before it wraps
 
     def _save(self, slot: Slot, path: Path) -> Json:
         began = time.perf_counter()
@@ -165,7 +165,9 @@ class Slots:
         try:
             path.write_bytes(data)
         except OSError as error:
-            raise Refused(500, f"Unable to save slot: {error.strerror}", "server_error") from error
+            raise HttpError(
+                500, f"Unable to save slot: {error.strerror}", "server_error"
+            ) from error
         return {
             "filename": path.name,
             "n_saved": len(slot.tokens),
@@ -180,15 +182,15 @@ class Slots:
             data = path.read_bytes()
             head, payload = _split(data)
         except (OSError, ValueError) as error:
-            raise Refused(400, _NOT_RESTORED) from error
+            raise HttpError(400, _NOT_RESTORED) from error
         if head["model"] != self.model or head["n"] > self.n_ctx:
-            raise Refused(400, _NOT_RESTORED)
+            raise HttpError(400, _NOT_RESTORED)
         if len(payload) < head["size"] and not self._is_robust:
             os.abort()
         try:
             slot.tokens = json.loads(payload)
         except ValueError as error:
-            raise Refused(400, _NOT_RESTORED) from error
+            raise HttpError(400, _NOT_RESTORED) from error
         slot.is_hollow = self._is_forgetful
         return {
             "filename": path.name,
@@ -200,14 +202,14 @@ class Slots:
 
 def _checked(filename: object) -> str:
     if not isinstance(filename, str):
-        raise Refused(400, "expected a text in filename")
+        raise HttpError(400, "expected a text in filename")
     if not 0 < len(filename) <= 255 or "/" in filename or ".." in filename or "\0" in filename:
-        raise Refused(400, "Invalid filename")
+        raise HttpError(400, "Invalid filename")
     return filename
 
 
 def _numbers(tokens: Sequence[str]) -> bytes:
-    """Say *tokens* as llama.cpp does, which packs -1, a version and their number before them."""
+    """Return *tokens* in llama.cpp's format: -1, a version, their number, then the tokens."""
     words = [-1, 1, len(tokens), *(zlib.crc32(token.encode()) >> 1 for token in tokens), 0]
     return struct.pack(f"<III{len(words)}i", _LLAMA_MAGIC, _LLAMA_VERSION, len(words), *words)
 

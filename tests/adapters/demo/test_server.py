@@ -643,7 +643,7 @@ def test_server_can_die_during_a_stream(tmp_path: Path) -> None:
 
 def test_server_can_hang(tmp_path: Path) -> None:
     with demo_server("--hang-after-seconds", "0.3", cwd=tmp_path) as child:
-        wait_until(lambda: "hang: as asked" in child.output(), what="hung")
+        wait_until(lambda: "hang: as requested" in child.output(), what="hung")
         wait_until(lambda: "listening on" in child.output())
         port = int(child.output().split("listening on http://127.0.0.1:")[1].split("\n")[0])
         with raw.Connection(port) as connection:
