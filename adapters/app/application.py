@@ -30,8 +30,9 @@ from ..process.launcher import LocalLauncher
 from ..process.orphans import boot_id, kill_orphans, started_of
 from ..proxy.app import ProxyApp
 from ..proxy.monitoring.event_loop import LoopWatch
-from ..store import Database, StoreError, activity
+from ..store import Database, StoreError, activity_schema
 from ..store.activity import ActivityStore
+from ..store.database import Migration
 from ..store.journal import MIGRATIONS, IncompleteHooks, Journal
 from ..store.state_directory import StateDirectory, StateInUseError
 from ..system import threads
@@ -168,7 +169,7 @@ class Application:
     async def _activity(self, stack: AsyncExitStack) -> ActivityStore:
         """Open the store of finished requests: the configured file, or ours."""
         path = self._activity_path()
-        database = self._database(stack, path, activity.MIGRATIONS)
+        database = self._database(stack, path, activity_schema.MIGRATIONS)
         limit = self.config.metrics_max_in_memory if path is None else _ACTIVITY_ROWS
         store = ActivityStore(database, limit=limit)
         with suppress(StoreError):  # the database has logged it
@@ -195,7 +196,7 @@ class Application:
         return None if self._state is None else self._state.path / "activity.db"
 
     def _database(
-        self, stack: AsyncExitStack, path: Path | None, migrations: Sequence[str]
+        self, stack: AsyncExitStack, path: Path | None, migrations: Sequence[Migration]
     ) -> Database:
         database = Database(path, migrations)
         database.open()

@@ -11,35 +11,9 @@ from dataclasses import dataclass
 from sqlite3 import Connection
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+from .activity_schema import TABLE
 from .database import Database
 from .histogram import histogram
-
-MIGRATIONS = (
-    """
-    CREATE TABLE activity (
-        id INTEGER PRIMARY KEY,
-        time INTEGER NOT NULL,          -- wall clock; milliseconds since 1970
-        model TEXT NOT NULL,
-        req_path TEXT NOT NULL,
-        resp_content_type TEXT NOT NULL,
-        resp_status_code INTEGER NOT NULL,
-        cached INTEGER NOT NULL,        -- tokens; -1 is unknown
-        drafted INTEGER NOT NULL,
-        accepted INTEGER NOT NULL,
-        prompt INTEGER NOT NULL,
-        generated INTEGER NOT NULL,
-        prompt_speed REAL NOT NULL,     -- tokens a second; -1 is unknown
-        gen_speed REAL NOT NULL,
-        duration INTEGER NOT NULL,      -- milliseconds
-        waited INTEGER NOT NULL,        -- of `duration`: until the model was ready
-        first_byte INTEGER NOT NULL,    -- of `duration`: until the response began
-        error_msg TEXT NOT NULL,
-        metadata TEXT NOT NULL          -- JSON
-    );
-    CREATE INDEX activity_model ON activity (model, id);
-    CREATE INDEX activity_time ON activity (time);
-    """,
-)
 
 #: Columns that rows can be sorted by, as the API names them.
 SORTS = (
@@ -48,7 +22,7 @@ SORTS = (
 )  # fmt: skip
 Order: TypeAlias = Literal["asc", "desc"]
 
-_PRUNE = "DELETE FROM activity WHERE id <= (SELECT MAX(id) FROM activity) - ?"
+_PRUNE = f"DELETE FROM {TABLE} WHERE id <= (SELECT MAX(id) FROM {TABLE}) - ?"
 _PRUNE_EVERY = 1000
 _HISTOGRAM_ROWS = 20_000  # newest rows in a histogram, which keeps it quick on a large store
 
@@ -76,7 +50,7 @@ class ActivityRow(NamedTuple):
     metadata: str = "{}"
 
 
-_INSERT = f"INSERT INTO activity VALUES ({', '.join('?' * len(ActivityRow._fields))})"
+_INSERT = f"INSERT INTO {TABLE} VALUES ({', '.join('?' * len(ActivityRow._fields))})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +97,7 @@ class ActivityStore:
     """Store of finished requests; the oldest rows are deleted above a limit.
 
     Args:
-        database: An open database with `MIGRATIONS`; the caller closes it.
+        database: An open database with `activity_schema.MIGRATIONS`; the caller closes it.
         limit: Maximum number of rows.
     """
 
@@ -138,7 +112,7 @@ class ActivityStore:
         Raises:
             StoreError: The store is off; then rows are numbered from 1 and are not kept.
         """
-        ((last,),) = await self._db.query("SELECT COALESCE(MAX(id), 0) FROM activity")
+        ((last,),) = await self._db.query(f"SELECT COALESCE(MAX(id), 0) FROM {TABLE}")
         self._last_id = int(last)
 
     @property
@@ -172,10 +146,10 @@ class ActivityStore:
         where, values = _condition(query)
 
         def read(db: Connection) -> tuple[int, list[tuple[Any, ...]]]:
-            (total,) = db.execute(f"SELECT COUNT(*) FROM activity {where}", values).fetchone()
+            (total,) = db.execute(f"SELECT COUNT(*) FROM {TABLE} {where}", values).fetchone()
             ties = "" if query.sort == "id" else f", id {query.order}"
             rows = db.execute(
-                f"SELECT * FROM activity {where} "
+                f"SELECT * FROM {TABLE} {where} "
                 f"ORDER BY {query.sort} {query.order}{ties} LIMIT ? OFFSET ?",
                 (*values, query.limit, (query.page - 1) * query.limit),
             ).fetchall()
@@ -197,11 +171,11 @@ class ActivityStore:
         def read(db: Connection) -> tuple[tuple[Any, ...], list[tuple[float, float]]]:
             sums = db.execute(
                 "SELECT COUNT(*), TOTAL(prompt), TOTAL(generated), TOTAL(MAX(cached, 0)) "
-                f"FROM activity {where}",
+                f"FROM {TABLE} {where}",
                 values,
             ).fetchone()
             rates = db.execute(
-                f"SELECT prompt_speed, gen_speed FROM activity {where} ORDER BY id DESC LIMIT ?",
+                f"SELECT prompt_speed, gen_speed FROM {TABLE} {where} ORDER BY id DESC LIMIT ?",
                 (*values, _HISTOGRAM_ROWS),
             ).fetchall()
             return sums, rates

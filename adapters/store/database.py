@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Row: TypeAlias = tuple[Any, ...]
+#: A script, or a function that changes the schema within a transaction.
+Migration: TypeAlias = str | Callable[[sqlite3.Connection], None]
 _Write: TypeAlias = tuple[str, Sequence[Any], bool]
 _Job: TypeAlias = tuple[Callable[[sqlite3.Connection], Any], Future[Any]]
 
@@ -55,7 +57,7 @@ class Database:
 
     Args:
         path: Path of the file; None keeps everything in memory.
-        migrations: SQL scripts; number *i* takes the schema from version *i* to *i* + 1.
+        migrations: Number *i* takes the schema from version *i* to *i* + 1.
         flush_s: Longest time in seconds before a row is written, > 0.
         limit: Maximum number of rows in the queue; further rows are dropped and counted.
 
@@ -68,7 +70,7 @@ class Database:
     """
 
     def __init__(
-        self, path: Path | None, migrations: Sequence[str], *, flush_s: float = 0.25,
+        self, path: Path | None, migrations: Sequence[Migration], *, flush_s: float = 0.25,
         limit: int = 10_000,
     ) -> None:  # fmt: skip
         self.path = path
@@ -388,8 +390,14 @@ class Database:
         version = int(db.execute("PRAGMA user_version").fetchone()[0])
         self._check_version(version)  # the newest version may be in the write-ahead log only
         for number in range(version, len(self._migrations)):
-            script = self._migrations[number]
-            db.executescript(f"BEGIN;{script};PRAGMA user_version={number + 1};COMMIT;")
+            migration = self._migrations[number]
+            if isinstance(migration, str):
+                db.executescript(f"BEGIN;{migration};PRAGMA user_version={number + 1};COMMIT;")
+                continue
+            db.execute("BEGIN IMMEDIATE")
+            with db:
+                migration(db)
+                db.execute(f"PRAGMA user_version={number + 1}")
 
 
 def _execute_all(db: sqlite3.Connection, batch: Sequence[_Write]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tools.llama_swap_store import write_llama_swap_store
 from tools.swapchart_process import Serve, demo_model
 
 from swapchart.adapters.kv.files import KvStoreError
@@ -117,3 +118,19 @@ def test_manifest_that_is_too_new_is_refused_and_left_alone(older: Path) -> None
     with pytest.raises(KvStoreError, match=r"has version 99.*written by a newer one"):
         ModelStore("kept", slots).open()
     assert contents(slots) == before
+
+
+def test_proxy_with_the_store_of_llama_swap_shows_its_requests(
+    serve: Serve, tmp_path: Path
+) -> None:
+    """`store.path` of a configuration that llama-swap used goes on where that stopped."""
+    foreign = write_llama_swap_store(tmp_path / "llama-swap.db", is_newer=True)
+    config = {"models": {"m": demo_model("m")}, "store": {"path": str(foreign)}}
+    proxy = serve(config=config)
+    assert proxy.chat("m").status == 200
+    shown = proxy.get("/api/metrics/activity")["data"]
+    stats = proxy.get("/api/metrics/stats")
+
+    assert [(row["id"], row["model"]) for row in shown] == [(10, "m"), (9, "r"), (7, "q")]
+    assert shown[2]["timestamp"].startswith("2023-11-14T")
+    assert stats["total_requests"] == 3

@@ -26,7 +26,8 @@ from swapchart.adapters.proxy.accounting.request_record import InFlightRequests,
 from swapchart.adapters.proxy.models.definitions import ModelDefinition, SelectorDefinition
 from swapchart.adapters.proxy.options import ApiKey, ProxyOptions
 from swapchart.adapters.store import Database
-from swapchart.adapters.store.activity import MIGRATIONS, ActivityQuery, ActivityRow, ActivityStore
+from swapchart.adapters.store.activity import ActivityQuery, ActivityRow, ActivityStore
+from swapchart.adapters.store.activity_schema import MIGRATIONS, TABLE
 from swapchart.adapters.store.histogram import histogram
 
 USAGE = b'{"usage":{"prompt_tokens":11,"completion_tokens":4}}'
@@ -429,7 +430,7 @@ def test_capture_memory_is_bounded() -> None:
 # ---- the store
 def rows_of(path: Path) -> list[tuple[Any, ...]]:
     with closing(sqlite3.connect(path)) as db, db:
-        return db.execute("SELECT id, model FROM activity ORDER BY id").fetchall()
+        return db.execute(f"SELECT id, model FROM {TABLE} ORDER BY id").fetchall()
 
 
 @row("E06")
@@ -544,7 +545,7 @@ def test_activity_page_of_many_rows_is_fast(tmp_path: Path) -> None:
             marks = ", ".join("?" * len(row))
             rows = ((number, *row[1:]) for number in range(1, 100_001))
             with db:
-                db.executemany(f"INSERT INTO activity VALUES ({marks})", rows)
+                db.executemany(f"INSERT INTO {TABLE} VALUES ({marks})", rows)
 
         try:
             await database.call(fill)

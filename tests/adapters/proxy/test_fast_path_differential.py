@@ -35,7 +35,8 @@ from swapchart.adapters.proxy.models.definitions import (
     UpstreamTimeouts,
 )
 from swapchart.adapters.proxy.options import ApiKey, ProxyOptions
-from swapchart.adapters.store.activity import MIGRATIONS, ActivityQuery, ActivityStore
+from swapchart.adapters.store.activity import ActivityQuery, ActivityStore
+from swapchart.adapters.store.activity_schema import MIGRATIONS
 from swapchart.adapters.store.database import Database
 from swapchart.runtime import Transition
 
