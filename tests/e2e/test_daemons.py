@@ -164,9 +164,7 @@ def test_start_foreign_listener_of_the_same_user_is_refused_and_gets_no_prompt(
     message = error_of(answer)["message"]
 
     assert answer.status == 502
-    assert (
-        f"port {port} is answered by pid {os.getpid()} ({procfs.program(os.getpid())})" in message
-    )
+    assert f"port {port} is served by pid {os.getpid()} ({procfs.program(os.getpid())})" in message
     assert "`external: true`" in message
     assert {line.split()[0] for line in asked} == {"GET"}
     assert took < 15.0

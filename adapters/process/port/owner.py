@@ -102,7 +102,7 @@ class PortOwner:
 
     def _check_holder(self, holder: Proc, port: int) -> Probe | None:
         name = procfs.program(holder.pid)
-        who = f"port {port} is answered by pid {holder.pid} ({name})"
+        who = f"port {port} is served by pid {holder.pid} ({name})"
         is_container = container_engines.is_forwarder(holder.pid) or procfs.is_contained(holder.pid)
         if is_container and holder.start < self._start:
             detail = f"{who} for a container that is older than this start"
@@ -127,7 +127,7 @@ class PortOwner:
         who = f"one of {len(hidden)} processes"
         if len(hidden) == 1:
             who = f"pid {hidden[0].pid} ({procfs.program(hidden[0].pid)})"
-        return _rejection(f"port {port} is answered by {who} of user {user}")
+        return _rejection(f"port {port} is served by {who} of user {user}")
 
     def _has_client(self) -> bool:
         if not self._tree.had_client:

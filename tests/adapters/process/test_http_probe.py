@@ -229,7 +229,7 @@ async def test_probe_of_an_older_foreign_process_fails(launcher: LocalLauncher) 
         probe = await process.probe(f"http://127.0.0.1:{port}/", timeout_s=5)
         tasks.cancel_scope.cancel()
 
-    who = f"port {port} is answered by pid {os.getpid()} ({procfs.program(os.getpid())})"
+    who = f"port {port} is served by pid {os.getpid()} ({procfs.program(os.getpid())})"
     assert not probe.is_ok
     assert probe.is_final
     assert probe.detail.startswith(f"{who}, which the command did not start")
@@ -244,7 +244,7 @@ async def test_probe_of_another_service_fails(launcher: LocalLauncher) -> None:
 
     name = procfs.program(other.pid)
     assert probe.is_final
-    assert probe.detail.startswith(f"port {port} is answered by pid {other.pid} ({name}) of 200")
+    assert probe.detail.startswith(f"port {port} is served by pid {other.pid} ({name}) of 200")
 
 
 async def test_probe_verifies_the_owner_once_for_each_port(

@@ -75,7 +75,7 @@ async def test_probe_foreign_process_of_the_same_user_is_refused_for_good(
 
     assert found.is_final
     assert not found.is_ok
-    assert f"port {port} is answered by pid {other.pid} (perl)" in found.detail
+    assert f"port {port} is served by pid {other.pid} (perl)" in found.detail
     assert "`external: true`" in found.detail
 
 
