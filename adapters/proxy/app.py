@@ -70,7 +70,7 @@ class ProxyApp:
         self._publisher = EventPublisher(self.proxy)
         self.proxy.change_publisher = self._publisher
         self._ends = [
-            supervisor.listen(self._publisher.take),
+            supervisor.listen(self._publisher.on_transition),
             supervisor.listen(self.proxy.accounting.metrics.on_transition),
         ]
         self.proxy.spawn(

@@ -101,7 +101,7 @@ def of_keys(value: bytes) -> object:
     ring = ApiKeys([ApiKey(key="secret"), ApiKey(key="sha256:" + "0" * 64)])
     target = ring.target_without_keys(b"/?a=" + value + b"&b=" + value.replace(b" ", b"&"))
     return (
-        ring.first_of([value, b"Basic " + value], [value]),
+        ring.first_valid([value, b"Basic " + value], [value]),
         ring.without_keys([(b"a", value)]),
         target,
     )

@@ -161,7 +161,7 @@ class AdmissionControl:
         access: Access | None = EVERYTHING
         is_added = False
         if not self.keys.is_empty:
-            access, is_added = self.keys.first_of(headers.authorizations, headers.api_keys)
+            access, is_added = self.keys.first_valid(headers.authorizations, headers.api_keys)
         origin, is_visit = headers.origin, False
         if not is_added and self._is_foreign(headers):
             if access is None and headers.brings_key:
@@ -221,7 +221,7 @@ class AdmissionControl:
             value = quoted(name.encode())
             message += f"; if it is one, add it to the configuration: allowedHosts: [{value}]"
         message += f" ({_SECURITY}, Host)"
-        self._log.take("host_not_allowed", message)
+        self._log.write("host_not_allowed", message)
         return Denied(421, message, "host_not_allowed")
 
     def _cross_site(self, origin: bytes | None) -> Denied:
@@ -238,7 +238,7 @@ class AdmissionControl:
                 f"a page of Origin {text} may not do that; if it is yours, {other}add it to the "
                 f"configuration: allowedOrigins: [{text}] ({_SECURITY}, Origins)"
             )
-        self._log.take("origin_not_allowed", message)
+        self._log.write("origin_not_allowed", message)
         return Denied(403, message, "origin_not_allowed")
 
     def _is_checked(self, scope: Scope) -> bool:

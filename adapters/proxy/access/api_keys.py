@@ -34,7 +34,7 @@ _OVERRIDES = frozenset(
 #: Names of headers that are not forwarded where keys are configured.
 NOT_FORWARDED = CREDENTIALS | _OVERRIDES
 
-_MAX_CREDENTIALS = 8  # credentials that are tried for one request, so that it has few guesses
+_MAX_CREDENTIALS = 8  # that are checked for one request, which limits its guesses
 _SPLIT = bytes.maketrans(b";,&?", b"    ")
 _SPLIT_FINE = bytes.maketrans(b";,&?\"':{}", b" " * 9)
 _SPLIT_FINEST = bytes.maketrans(b";,&?\"':{}=", b" " * 10)
@@ -63,7 +63,7 @@ class ApiKeys:
         """Return the rights of the key *secret*, or None if there is no such key."""
         return self._access.get(sha256(secret).digest())
 
-    def first_of(
+    def first_valid(
         self, authorizations: Sequence[bytes], api_keys: Sequence[bytes]
     ) -> tuple[Access | None, bool]:
         """Return the rights of the first valid credential of a request, and how it was sent.
@@ -79,14 +79,14 @@ class ApiKeys:
             The rights, or None without a valid credential; and True if the client itself must
             have added it. A browser repeats a password of Basic by itself, for any page.
         """
-        tried: list[tuple[bytes, bool]] = []
+        candidates: list[tuple[bytes, bool]] = []
         bearers: list[tuple[bytes, bool]] = []
         for value in authorizations:
             secret, is_basic = _from_authorization(value)
-            (tried if is_basic else bearers).append((secret, not is_basic))
-        tried += bearers
-        tried += [(value, True) for value in api_keys]
-        for secret, is_added in tried[:_MAX_CREDENTIALS]:
+            (candidates if is_basic else bearers).append((secret, not is_basic))
+        candidates += bearers
+        candidates += [(value, True) for value in api_keys]
+        for secret, is_added in candidates[:_MAX_CREDENTIALS]:
             access = self._access.get(sha256(secret).digest()) if secret else None
             if access is not None:
                 return access, is_added

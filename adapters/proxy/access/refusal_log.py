@@ -35,7 +35,7 @@ class RefusalLog:
         self._window = -_WINDOW_S
         self._count = 0  # in this window
 
-    def take(self, code: str, message: str) -> None:
+    def write(self, code: str, message: str) -> None:
         """Log *message* unless it was logged within the last hour."""
         now = time.monotonic()
         if now - self._window >= _WINDOW_S:

@@ -62,7 +62,7 @@ class View:
         """Return True if the model with the id *name* is visible."""
         return self.is_whole or name in self._ids
 
-    def those(self, names: Iterable[str]) -> list[str]:
+    def visible(self, names: Iterable[str]) -> list[str]:
         """Return those of *names*, ids or other names of models, that are visible."""
         return [name for name in names if self.is_whole or name not in self._hidden]
 
@@ -105,7 +105,7 @@ class View:
             return queue
         value: Any = queue
         swaps = [
-            structs.replace(swap, evicting=self.those(swap.evicting))
+            structs.replace(swap, evicting=self.visible(swap.evicting))
             for swap in value.swaps
             if swap.target in self._ids
         ]

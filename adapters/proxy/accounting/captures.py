@@ -138,7 +138,7 @@ class Captures:
         self._limit = limit_bytes
         self._make_room()
 
-    def take(self, number: int, record: RequestRecord) -> bool:
+    def add(self, number: int, record: RequestRecord) -> bool:
         """Capture *record*; return False if it cannot be captured."""
         if not self.is_on or not record.response_headers:
             return False

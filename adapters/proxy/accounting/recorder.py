@@ -45,7 +45,7 @@ class Recorder:
         self._event_bus, self._log = event_bus, log
         self._number = 0
 
-    def take(self, record: RequestRecord) -> None:
+    def record(self, record: RequestRecord) -> None:
         """Record a finished request; never waits."""
         body = response_body(record)
         if record.status == 200 and body:
@@ -57,7 +57,7 @@ class Recorder:
         if not record.is_metered:
             return
         number = self._next_number()
-        self._captures.take(number, record)
+        self._captures.add(number, record)
         if self._store is not None:
             self._store.put(activity_row(number, record, tokens, body))
             self._event_bus.publish("activity", {"id": number})

@@ -43,27 +43,33 @@ async def stream(proxy: ProxyContext, request: Request, send: Send) -> None:
         request.watch()
         await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
         visible = _VisibleEvents(proxy, request.access)
-        feed = proxy.event_bus.open(None if request.access.models is None else visible.event)
+        subscription = proxy.event_bus.open(
+            None if request.access.models is None else visible.event
+        )
         if proxy.change_publisher is not None:
             proxy.change_publisher.look()
         try:
-            await _send_events(proxy, request, visible, feed, send)
+            await _send_events(proxy, request, visible, subscription, send)
         finally:
-            proxy.event_bus.close(feed)
+            proxy.event_bus.close(subscription)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def _send_events(
-    proxy: ProxyContext, request: Request, visible: _VisibleEvents, feed: Subscription, send: Send
+    proxy: ProxyContext,
+    request: Request,
+    visible: _VisibleEvents,
+    subscription: Subscription,
+    send: Send,
 ) -> None:
-    async with _following(proxy, request, feed, visible, send):
-        _put_state(proxy, feed)
+    async with _following(proxy, request, subscription, visible, send):
+        _put_state(proxy, subscription)
         while not (proxy.is_closing or visible.has_ended):
-            data = await feed.take(proxy.options.heartbeat_s)
-            if feed.lost and feed.is_empty:
-                feed.put("lost", {"events": feed.lost})
-                feed.lost = 0
-                _put_state(proxy, feed)
+            data = await subscription.take(proxy.options.heartbeat_s)
+            if subscription.lost and subscription.is_empty:
+                subscription.put("lost", {"events": subscription.lost})
+                subscription.lost = 0
+                _put_state(proxy, subscription)
             body = data or _COMMENT
             await send({"type": "http.response.body", "body": body, "more_body": True})
 
@@ -107,21 +113,23 @@ class _Log:
         self._source, self._ring, self._lines = source, ring, ring.stream()
         self._text = getincrementaldecoder("utf-8")("replace")
 
-    async def send_history(self, visible: _VisibleEvents, feed: Subscription, send: Send) -> None:
+    async def send_history(
+        self, visible: _VisibleEvents, subscription: Subscription, send: Send
+    ) -> None:
         """Send the history as fast as the client reads, with no copy for each subscriber."""
         left = sum(map(len, self._ring.pieces()))
         while left > 0 and not visible.has_ended:
             data = await anext(self._lines)
             left -= len(data)
-            body = feed.framed("logData", self._value(data))
+            body = subscription.framed("logData", self._value(data))
             if body:
                 await send({"type": "http.response.body", "body": body, "more_body": True})
 
-    async def follow(self, feed: Subscription) -> None:
+    async def follow(self, subscription: Subscription) -> None:
         """Queue new output when there is room; the stream reports what is dropped until then."""
         async for data in self._lines:
-            await feed.wait_room()
-            feed.put("logData", self._value(data))
+            await subscription.wait_room()
+            subscription.put("logData", self._value(data))
 
     async def close(self) -> None:
         """Stop following the log."""
@@ -133,17 +141,21 @@ class _Log:
 
 @asynccontextmanager
 async def _following(
-    proxy: ProxyContext, request: Request, feed: Subscription, visible: _VisibleEvents, send: Send
+    proxy: ProxyContext,
+    request: Request,
+    subscription: Subscription,
+    visible: _VisibleEvents,
+    send: Send,
 ) -> AsyncIterator[None]:
     """Send the history of the logs, then follow the logs and the end of the stream in the block."""
     logs = [_Log(source, ring) for source, ring in _logs(proxy, visible.view())]
     try:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_end_with, proxy, request, feed, visible)
+            tasks.start_soon(_end_with, proxy, request, subscription, visible)
             for log in logs:  # before any event
-                await log.send_history(visible, feed, send)
+                await log.send_history(visible, subscription, send)
             for log in logs:
-                tasks.start_soon(log.follow, feed)
+                tasks.start_soon(log.follow, subscription)
             yield
             tasks.cancel_scope.cancel()
     finally:
@@ -152,24 +164,24 @@ async def _following(
 
 
 async def _end_with(
-    proxy: ProxyContext, request: Request, feed: Subscription, visible: _VisibleEvents
+    proxy: ProxyContext, request: Request, subscription: Subscription, visible: _VisibleEvents
 ) -> None:
     await proxy.wait_ended(request)
     visible.has_ended = True
-    feed.offer(b"")
+    subscription.offer(b"")
 
 
-def _put_state(proxy: ProxyContext, feed: Subscription) -> None:
+def _put_state(proxy: ProxyContext, subscription: Subscription) -> None:
     """Queue events with the whole present state."""
-    feed.put("modelStatus", views.model_status_views(proxy))
+    subscription.put("modelStatus", views.model_status_views(proxy))
     session = {"session_id": list(proxy.options.session_headers)}
-    feed.put("uiConfig", {"activity": session})
-    feed.put("profileChanged", {"active": proxy.profiles.active})
+    subscription.put("uiConfig", {"activity": session})
+    subscription.put("profileChanged", {"active": proxy.profiles.active})
     requests = [views.in_flight_view(proxy, record) for record in proxy.in_flight.open.values()]
-    feed.put("inflight", {"operation": "snapshot", "requests": requests})
-    feed.put("queue", queue_view(proxy.supervisor))
+    subscription.put("inflight", {"operation": "snapshot", "requests": requests})
+    subscription.put("queue", queue_view(proxy.supervisor))
     if proxy.config is not None:
-        feed.put("config", {"held_back": proxy.config.facts()["held_back"]})
+        subscription.put("config", {"held_back": proxy.config.facts()["held_back"]})
 
 
 class EventPublisher:
@@ -182,7 +194,7 @@ class EventPublisher:
         self._poll_timer: asyncio.TimerHandle | None = None
         self._settle_timer: asyncio.TimerHandle | None = None
 
-    def take(self, record: Transition) -> None:
+    def on_transition(self, record: Transition) -> None:
         """Publish a transition; for ``Supervisor.listen``."""
         bus = self._proxy.event_bus
         if not bus.is_heard:

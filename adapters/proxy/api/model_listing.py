@@ -59,7 +59,7 @@ def _visible(proxy: ProxyContext, record: Model, access: Access, view: View) -> 
     target = proxy.catalog.targets.get(record.id)
     if target is not None:
         return record if access.allows_model(record.id, target.id) else None
-    targets = view.those(meta["targets"] if meta["type"] == "selector" else [meta["target"]])
+    targets = view.visible(meta["targets"] if meta["type"] == "selector" else [meta["target"]])
     if not targets and not access.allows_model(record.id):
         return None
     if meta["type"] == "selector":

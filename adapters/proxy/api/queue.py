@@ -72,7 +72,7 @@ async def explain(proxy: ProxyContext, request: Request) -> Explanation:
     priority = proxy.catalog.models[name].priority
     return view.row(
         Explanation(
-            model=name, outcome=outcome, evict=view.those(sorted(evict)), why=why,
+            model=name, outcome=outcome, evict=view.visible(sorted(evict)), why=why,
             phase=entry.phase, state=life.state, cause=life.cause,
             configuration=list(life.configuration), granted=entry.granted, limit=entry.limit,
             position=1 + sum(queued.priority >= priority for queued in scheduler.queue),

@@ -265,7 +265,7 @@ class Forwarding:
         if self.resolved.reservation is not None:
             self.resolved.reservation.release()
         try:
-            context.accounting.recorder.take(record)
+            context.accounting.recorder.record(record)
         except Exception:
             log.exception("a request to %s could not be recorded", record.model)
         if context.on_finished is None:

@@ -164,7 +164,7 @@ def test_api_keys_two_credentials_first_valid_one_counts(
         "infer": frozenset({"infer"}), "admin": frozenset({"admin"}), "some": frozenset({"infer"}),
     }  # fmt: skip
     ring = ApiKeys([ApiKey(key=key, scopes=scopes) for key, scopes in rights.items()])
-    access, found = ring.first_of(authorizations, api_keys)
+    access, found = ring.first_valid(authorizations, api_keys)
 
     assert found is is_added
     assert (None if access is None else access.scopes) == (client and rights[client])

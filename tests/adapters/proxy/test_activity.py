@@ -522,7 +522,7 @@ def test_activity_rows_beyond_the_queue_are_dropped_and_counted() -> None:
         database.submit(lambda _: disk.wait(10))
         await wait_until_async(lambda: not database._jobs)
         for _ in range(10_500):
-            books.recorder.take(seen[0])
+            books.recorder.record(seen[0])
         assert books.activity.dropped == 10_500 - 10_000 + 105  # with the rows that prune
         assert books.metrics.requests["a", "200"] == 10_501
         disk.set()
