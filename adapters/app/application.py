@@ -38,7 +38,7 @@ from ..store.state_directory import StateDirectory, StateInUseError
 from ..system import threads
 from .chart_setup import chart
 from .config_files import ConfigFiles, Signature, watch
-from .kv_setup import equipped_specs, kv_wishes, with_kv_hooks
+from .kv_setup import kv_settings_by_model, specs_with_kv_hooks, with_kv_hooks
 from .live_config import LiveConfig
 from .log_buffer import keeping_log
 from .proxy_setup import catalogue, proxy_options
@@ -109,7 +109,7 @@ class Application:
                 launcher.drop_env = kv_manager.drop_env = config.drop_env
 
             drop_variables(self.config)
-            specs = equipped_specs(self.config, kv_manager)
+            specs = specs_with_kv_hooks(self.config, kv_manager)
             await stack.enter_async_context(kv_manager.running())
             supervisor = Supervisor(
                 launcher, specs, http=HttpxClient(),
@@ -135,8 +135,8 @@ class Application:
             stack.push_async_callback(self._proxy.aclose)
             self._running = running = LiveConfig(
                 self.config, specs, supervisor, self._proxy.proxy, sources=self._sources,
-                seen=self._seen, equip=partial(with_kv_hooks, keeper=kv_manager),
-                on_change=lambda config: kv_manager.follow(kv_wishes(config)),
+                seen=self._seen, add_hooks=partial(with_kv_hooks, kv_manager=kv_manager),
+                on_change=lambda config: kv_manager.apply_settings(kv_settings_by_model(config)),
                 before_change=drop_variables,
                 must_have_keys=self._must_have_keys, has_own_stop_limit=self._has_own_stop_limit,
             )  # fmt: skip

@@ -8,7 +8,7 @@ from ...runtime import (
     ServiceSpec,
 )
 from ..config import Config, ModelConfig, Problem
-from ..kv.manager import KvManager, shortcoming
+from ..kv.manager import KvManager, warning_of
 from ..kv.settings import KvSettings
 from .service_setup import service_spec
 
@@ -18,7 +18,7 @@ def kv_settings(model: ModelConfig) -> KvSettings | None:
     return None if model.kv.mode == "off" else desired_kv_settings(model)
 
 
-def kv_wishes(config: Config) -> dict[str, KvSettings | None]:
+def kv_settings_by_model(config: Config) -> dict[str, KvSettings | None]:
     """Return `kv_settings` for each model, by its id."""
     return {model.id: kv_settings(model) for model in config.models.values()}
 
@@ -38,15 +38,17 @@ def desired_kv_settings(model: ModelConfig) -> KvSettings:
     )
 
 
-def equipped_specs(config: Config, keeper: KvManager) -> list[ServiceSpec]:
+def specs_with_kv_hooks(config: Config, kv_manager: KvManager) -> list[ServiceSpec]:
     """Return one service for each model, in the order of the configuration, with its KV hooks."""
-    return [with_kv_hooks(model, service_spec(model), keeper) for model in config.models.values()]
+    return [
+        with_kv_hooks(model, service_spec(model), kv_manager) for model in config.models.values()
+    ]
 
 
-def with_kv_hooks(model: ModelConfig, spec: ServiceSpec, keeper: KvManager) -> ServiceSpec:
+def with_kv_hooks(model: ModelConfig, spec: ServiceSpec, kv_manager: KvManager) -> ServiceSpec:
     """Return *spec*, the service of *model*, with the hooks that save and restore its cache."""
     settings = kv_settings(model)
-    return spec if settings is None else keeper.add_hooks(spec, settings)
+    return spec if settings is None else kv_manager.add_hooks(spec, settings)
 
 
 def kv_problems(config: Config, state: Path) -> list[Problem]:
@@ -56,11 +58,11 @@ def kv_problems(config: Config, state: Path) -> list[Problem]:
         config: Configuration of the proxy.
         state: State directory of the proxy.
     """
-    keeper, found = KvManager(state / "kv"), []
+    kv_manager, found = KvManager(state / "kv"), []
     for model in config.models.values():
         settings, spec = kv_settings(model), service_spec(model)
         if settings is not None:
-            texts = (keeper.hindrance(spec, settings), shortcoming(spec))
+            texts = (kv_manager.blocker(spec, settings), warning_of(spec))
             found += [(f"models.{model.id}.kv", text) for text in texts if text]
     return [
         Problem(file="", path=path, line=0, column=0, message=text, severity="warning")

@@ -38,7 +38,7 @@ from .shutdown_timeout import stop_limit_s
 log = logging.getLogger(__name__)
 
 #: (model, its service) -> the same service with the hooks that the program itself adds.
-Equip: TypeAlias = Callable[[ModelConfig, ServiceSpec], ServiceSpec]
+AddHooks: TypeAlias = Callable[[ModelConfig, ServiceSpec], ServiceSpec]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ class _Prepared:
     options: ProxyOptions
 
 
-def as_they_are(model: ModelConfig, spec: ServiceSpec) -> ServiceSpec:
+def without_hooks(model: ModelConfig, spec: ServiceSpec) -> ServiceSpec:
     """Return *spec* unchanged."""
     return spec
 
@@ -65,7 +65,7 @@ class LiveConfig:
         proxy: Serves the requests.
         sources: Files that *config* was read from; None means that it cannot be read again.
         seen: Signature of *sources* before *config* was read.
-        equip: Adds the program's own hooks to a service.
+        add_hooks: Adds the program's own hooks to a service.
         before_change: Called with each later configuration, before its models are made.
         on_change: Called with each later configuration once it is in force.
         must_have_keys: Reject a configuration without `apiKeys`, because other machines can reach
@@ -83,14 +83,15 @@ class LiveConfig:
     def __init__(
         self, config: Config, services: Sequence[ServiceSpec], supervisor: Supervisor,
         proxy: ProxyContext, *, sources: ConfigFiles | None = None, seen: Signature = (),
-        equip: Equip = as_they_are, on_change: Callable[[Config], None] = lambda config: None,
+        add_hooks: AddHooks = without_hooks,
+        on_change: Callable[[Config], None] = lambda config: None,
         before_change: Callable[[Config], None] = lambda config: None,
         must_have_keys: bool = False, has_own_stop_limit: bool = False,
     ) -> None:  # fmt: skip
         self.config, self.seen = config, seen
         self._services = {spec.name: spec for spec in services}
         self._supervisor, self._proxy = supervisor, proxy
-        self._sources, self._equip, self._on_change = sources, equip, on_change
+        self._sources, self._add_hooks, self._on_change = sources, add_hooks, on_change
         self._before_change = before_change
         self._must_have_keys, self._has_own_stop_limit = must_have_keys, has_own_stop_limit
         self._ports = ports_of(config)
@@ -253,9 +254,9 @@ class LiveConfig:
         """Return *new* as a service; ports and hooks of *old* stay where *new* allows it."""
         before, spec = self._services.get(new.id), service_spec(new)
         if old is None or before is None or old.kv != new.kv:
-            return self._equip(new, spec)
+            return self._add_hooks(new, spec)
         is_kept = compare(service_spec(old), spec) in ("same", "live")
-        return with_live(before, spec) if is_kept else self._equip(new, spec)
+        return with_live(before, spec) if is_kept else self._add_hooks(new, spec)
 
     def _states(self) -> dict[str, str]:
         return {life.spec.name: life.state for life in self._supervisor.lifecycles()}

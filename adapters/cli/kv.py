@@ -68,10 +68,14 @@ def _stores(options: argparse.Namespace) -> list[StoredModel]:
     config = load_config(options.config, options.config_dir)
     files = [*options.config, *([options.config_dir] if options.config_dir else [])]
     directory = (options.state_dir or default_directory(files)) / "kv"
-    keeper, found, folders = KvManager(directory), list[StoredModel](), list(directory.glob("*"))
+    kv_manager, found, folders = (
+        KvManager(directory),
+        list[StoredModel](),
+        list(directory.glob("*")),
+    )
     for model in config.models.values():
         settings = desired_kv_settings(model)
-        place = keeper.place(service_spec(model), settings)
+        place = kv_manager.place(service_spec(model), settings)
         if place is not None:
             store = ModelStore(model.id, place.folder, place.disk)
             found.append(StoredModel(model.id, place, store, is_used=model.kv.mode != "off"))

@@ -69,7 +69,7 @@ class ModelBuilder:
     """
 
     def __init__(self, reader: Reader, tree: ModelTree, top: DocumentSection) -> None:
-        self._reader, self._findings = reader, reader.findings
+        self._reader, self._collector = reader, reader.collector
         self._tree, self._top = tree, top
         self._path = f"models.{tree.id}"
         self._hook_builder = HookBuilder(self._argv, self._error, top.hook_timeout)
@@ -130,7 +130,7 @@ class ModelBuilder:
         return value
 
     def _error(self, loc: tuple[int | str, ...], message: str) -> None:
-        self._findings.error(*locate(self._tree.node, self._path, loc), message)
+        self._collector.error(*locate(self._tree.node, self._path, loc), message)
 
     def _proxy(self, text: str) -> SplitResult | None:
         if problem := url_problem(text):
@@ -157,7 +157,7 @@ class ModelBuilder:
                 environment[name] = value
             else:
                 place, path = locate(self._tree.node, self._path, ("env", index))
-                self._findings.warning(place, path, "expected NAME=value; the entry is ignored")
+                self._collector.warning(place, path, "expected NAME=value; the entry is ignored")
         return environment
 
     def _argv(self, command: CommandLine, loc: tuple[int | str, ...]) -> tuple[str, ...]:
@@ -179,7 +179,7 @@ class ModelBuilder:
             place, path = locate(self._tree.node, self._path, loc)
             line, column = _line_of(place), place.column if _line_of(place) == place.line else 1
             message = f"unterminated quote: expected another {error.quote} to end the argument"
-            self._findings.error_at(place.source.name, path, line, column, message)
+            self._collector.error_at(place.source.name, path, line, column, message)
             return None
 
     def _hooks(self, section: ModelSection) -> dict[str, tuple[Hook, ...]]:

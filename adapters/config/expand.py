@@ -95,7 +95,7 @@ def expand_document(
     root: Mapping,
     known: frozenset[str],
     environment: EnvironmentValues,
-    findings: ProblemCollector,
+    collector: ProblemCollector,
     ports: Map[str, int] | None = None,
 ) -> Expanded:
     """Expand every macro of *root*.
@@ -105,7 +105,7 @@ def expand_document(
         known: Known top-level keys; unresolved macros under other keys are not reported.
         ports: Model id -> port that it keeps; no other model gets one of them.
     """
-    return _Expander(root, known, environment, findings, ports or {}).run()
+    return _Expander(root, known, environment, collector, ports or {}).run()
 
 
 class _Expander:
@@ -114,13 +114,13 @@ class _Expander:
         root: Mapping,
         known: frozenset[str],
         environment: EnvironmentValues,
-        findings: ProblemCollector,
+        collector: ProblemCollector,
         ports: Map[str, int],
     ) -> None:
         self._root, self._known, self._ports = root, known, ports
-        self._environment, self._findings = environment, findings
+        self._environment, self._collector = environment, collector
         self._spent = [0]
-        self._macros = read_macros(root.items.get("macros"), "macros", findings)
+        self._macros = read_macros(root.items.get("macros"), "macros", collector)
         self._scope = Scope(self._macros, self._spent)
         self._defaults = {key: root.items[key] for key in DEFAULTED if key in root.items}
         hooks = root.items.get("hooks")
@@ -143,7 +143,7 @@ class _Expander:
             self._expand_models(models, expanded)
         elif models is not None and not (isinstance(models, Scalar) and models.value is None):
             found = display(models)
-            self._findings.error(models, "models", f"expected a mapping of models, found {found}")
+            self._collector.error(models, "models", f"expected a mapping of models, found {found}")
         return expanded
 
     def _expand_models(self, models: Mapping, expanded: Expanded) -> None:
@@ -158,7 +158,7 @@ class _Expander:
             node = models.items[name]
             if not isinstance(node, Mapping):
                 message = f"expected a mapping with cmd, found {display(node)}"
-                self._findings.error(node, f"models.{name}", message)
+                self._collector.error(node, f"models.{name}", message)
                 continue
             done[name] = self._expand_model(name, node, self._ports.get(name, port))
             if done[name].port == port:
@@ -174,12 +174,12 @@ class _Expander:
             message = (
                 f"written out in {models} models, defaults make more than {MAX_WRITTEN} values"
             )
-            self._findings.error(self._defaults[worst], worst, message)
+            self._collector.error(self._defaults[worst], worst, message)
             self._defaults = {}
 
     def _expand_model(self, name: str, node: Mapping, port: int) -> ModelTree:
         path = f"models.{name}"
-        own = read_macros(node.items.get("macros"), f"{path}.macros", self._findings)
+        own = read_macros(node.items.get("macros"), f"{path}.macros", self._collector)
         own_id = scalar_at(node, hide_escapes(name))
         scope = Scope({"MODEL_ID": own_id, **own}, self._spent, self._scope)
         tree = _prepared(node, self._defaults)
@@ -190,7 +190,7 @@ class _Expander:
             tree = self._expanded_mapping(port_scope, tree, path)
             if port > _LAST_PORT:
                 message = f"no port is left: expected at most {_LAST_PORT}, got {port}"
-                self._findings.error(node, path, message)
+                self._collector.error(node, path, message)
         self._expand_keys(tree, path, [scope, port_scope] if used else [scope])
         for key, item in tree.items.items():
             allowed = ("PID",) if key in WITH_PID else ()
@@ -205,7 +205,7 @@ class _Expander:
                 "proxy uses ${PORT} but cmd does not: use ${PORT} in cmd, or set proxy to the "
                 "address that cmd serves"
             )
-            self._findings.error(proxy, f"{path}.proxy", message)
+            self._collector.error(proxy, f"{path}.proxy", message)
         return in_command or _mentions_port(proxy)
 
     def _expand_keys(self, tree: Mapping, path: str, scopes: list[Scope]) -> None:
@@ -225,15 +225,15 @@ class _Expander:
                 for scope in scopes:
                     text = scope.expand_text(text)
             except TooMuchTextError as error:
-                self._findings.error_at(source.name, path, line, column, str(error))
+                self._collector.error_at(source.name, path, line, column, str(error))
                 continue
             for name in unresolved(text):
                 why = explain(name, scopes[0])
-                self._findings.error_at(source.name, path, line, column, f"in a key: {why}")
+                self._collector.error_at(source.name, path, line, column, f"in a key: {why}")
             text = self._environment.fill(text)
             if text in renamed.items:
                 message = f"two keys resolve to the same value {text!r}"
-                self._findings.error_at(source.name, path, line, column, message)
+                self._collector.error_at(source.name, path, line, column, message)
             renamed.items[text] = value
             renamed.places[text] = params.places[key]
         tree.items["filters"] = mapping_at(filters, {**filters.items, "setParamsByID": renamed})
@@ -243,8 +243,8 @@ class _Expander:
         if scope.failed:
             paths = {id(scalar): where for where, scalar in walk(expanded, path)}
             for scalar, message in scope.failed:
-                self._findings.error(scalar, paths.get(id(scalar), path), message)
-                self._findings.blame(scalar)
+                self._collector.error(scalar, paths.get(id(scalar), path), message)
+                self._collector.blame(scalar)
             scope.failed.clear()
         return expanded
 
@@ -262,8 +262,8 @@ class _Expander:
                 place = scalar.source.find(f"${{{name}}}", scalar.line, scalar.end_line)
                 line, column = place or (scalar.line, scalar.column)
                 message = explain(name, scope)
-                self._findings.error_at(scalar.source.name, where, line, column, message)
-                self._findings.blame(scalar)
+                self._collector.error_at(scalar.source.name, where, line, column, message)
+                self._collector.blame(scalar)
 
 
 def _with_references(node: Node, path: str) -> Iterator[tuple[str, Scalar]]:

@@ -78,18 +78,18 @@ def _load(
     env: Map[str, str],
     ports: Map[str, int] | None = None,
 ) -> tuple[Config | None, list[Problem]]:
-    findings, environment = ProblemCollector(), EnvironmentValues(env)
-    paths = list_files(files, directory, findings)
-    root, sources = read_files(paths, environment, findings)
-    expanded = expand_document(root, TOP_KEYS, environment, findings, ports)
-    reader = Reader(environment, findings)
+    collector, environment = ProblemCollector(), EnvironmentValues(env)
+    paths = list_files(files, directory, collector)
+    root, sources = read_files(paths, environment, collector)
+    expanded = expand_document(root, TOP_KEYS, environment, collector, ports)
+    reader = Reader(environment, collector)
     config = _Builder(reader, expanded, {s.name: s.raw for s in sources}).build()
-    return (None if findings.has_errors else config), findings.all()
+    return (None if collector.has_errors else config), collector.all()
 
 
 class _Builder:
     def __init__(self, reader: Reader, expanded: Expanded, sources: dict[str, str]) -> None:
-        self._reader, self._findings = reader, reader.findings
+        self._reader, self._collector = reader, reader.collector
         self._expanded, self._sources = expanded, sources
 
     def build(self) -> Config:
@@ -99,7 +99,7 @@ class _Builder:
             raise AssertionError(broken)
         models, whole = self._models(document)
         is_partial = not whole or bool(broken & {"peers", "selectors", "models"})
-        names = Names(self._expanded, models, self._findings, is_partial=is_partial)
+        names = Names(self._expanded, models, self._collector, is_partial=is_partial)
         peers = names.read_peers(document)
         routing = read_routing(document, names)
         selectors = names.read_selectors(document, routing)
@@ -145,7 +145,7 @@ class _Builder:
             hook_limit=document.hook_limit,
             shutdown_timeout=document.shutdown_timeout,
             lifecycle=document.lifecycle,
-            warnings=tuple(self._findings.all()),
+            warnings=tuple(self._collector.all()),
             sources=self._sources,
         )
 
@@ -172,14 +172,14 @@ class _Builder:
     def _health(self, document: DocumentSection) -> float:
         if document.health_check_timeout < MIN_HEALTH_S:
             message = f"raised to {MIN_HEALTH_S}, the least that is allowed"
-            self._findings.warning(*self._at("healthCheckTimeout"), message)
+            self._collector.warning(*self._at("healthCheckTimeout"), message)
         return float(max(MIN_HEALTH_S, document.health_check_timeout))
 
     def _log_level(self, document: DocumentSection) -> Literal["debug", "info", "warn", "error"]:
         level = document.log_level.strip().lower()
         if level not in _LEVELS:
             message = f"expected debug, info, warn or error, found {level!r}: info is used"
-            self._findings.warning(*self._at("logLevel"), message)
+            self._collector.warning(*self._at("logLevel"), message)
         return _LEVELS.get(level, "info")
 
     def _log_time(self, document: DocumentSection) -> str:
@@ -187,24 +187,24 @@ class _Builder:
         if name and name not in _LOG_TIMES:
             known = ", ".join(sorted(_LOG_TIMES))
             message = f"expected one of {known}; found {name!r}: no time is logged"
-            self._findings.warning(*self._at("logTimeFormat"), message)
+            self._collector.warning(*self._at("logTimeFormat"), message)
         return name if name in _LOG_TIMES else ""
 
     def _store(self, document: DocumentSection) -> str | None:
         if document.store is None:
             return None
         path = Path(document.store.path)
-        complaint = None
+        problem = None
         if path.is_dir():
-            complaint = "expected a file, found a directory"
+            problem = "expected a file, found a directory"
         elif path.exists():
-            complaint = None if os.access(path, os.W_OK) else "expected a writable file"
+            problem = None if os.access(path, os.W_OK) else "expected a writable file"
         elif not path.parent.is_dir():
-            complaint = "expected a file in a directory that exists"
+            problem = "expected a file in a directory that exists"
         elif not os.access(path.parent, os.W_OK):
-            complaint = "expected a file in a writable directory"
-        if complaint:
-            self._findings.error(*self._at("store", "path"), complaint)
+            problem = "expected a file in a writable directory"
+        if problem:
+            self._collector.error(*self._at("store", "path"), problem)
         return document.store.path
 
     def _ignore_paths(self, document: DocumentSection) -> tuple[re.Pattern[str], ...]:
@@ -215,7 +215,7 @@ class _Builder:
                 patterns.append(re.compile(text))
             except (re.error, OverflowError, RecursionError) as error:
                 at = self._at("upstream", "ignorePaths", index)
-                self._findings.error(*at, f"invalid regular expression: {error}")
+                self._collector.error(*at, f"invalid regular expression: {error}")
         return tuple(patterns)
 
     def _preload(self, document: DocumentSection, names: Names) -> tuple[str, ...]:

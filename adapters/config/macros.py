@@ -33,24 +33,24 @@ REFERENCE = re.compile(r"\$\{([a-zA-Z0-9_-]+)\}")
 _NAME = re.compile(r"[a-zA-Z0-9_-]+")
 
 
-def read_macros(node: Node | None, path: str, findings: ProblemCollector) -> dict[str, Scalar]:
+def read_macros(node: Node | None, path: str, collector: ProblemCollector) -> dict[str, Scalar]:
     """Return the macros that *node* declares, in order, without those that are wrong."""
     if node is None or (isinstance(node, Scalar) and node.value is None):
         return {}
     if not isinstance(node, Mapping):
-        findings.error(node, path, "macros must be a mapping of names to values")
+        collector.error(node, path, "macros must be a mapping of names to values")
         return {}
     macros = {}
     for name, value in node.items.items():
-        if (complaint := _complaint(name, value)) is not None:
+        if (problem := _problem(name, value)) is not None:
             source, line, column = node.places[name]
-            findings.error_at(source.name, f"{path}.{name}", line, column, complaint)
+            collector.error_at(source.name, f"{path}.{name}", line, column, problem)
         elif isinstance(value, Scalar):
             macros[name] = value
     return macros
 
 
-def _complaint(name: str, value: Node) -> str | None:
+def _problem(name: str, value: Node) -> str | None:
     if len(name.encode()) > MAX_NAME:
         return f"macro name '{name}' exceeds maximum length of {MAX_NAME} characters"
     if not _NAME.fullmatch(name):

@@ -35,11 +35,11 @@ class Names:
         self,
         expanded: Expanded,
         models: Map[str, ModelConfig],
-        findings: ProblemCollector,
+        collector: ProblemCollector,
         *,
         is_partial: bool = False,
     ) -> None:
-        self._expanded, self._findings = expanded, findings
+        self._expanded, self._collector = expanded, collector
         self.models = dict(models)
         self.aliases: dict[str, str] = {}
         self.peer_names: dict[str, tuple[str, str]] = {}
@@ -65,11 +65,11 @@ class Names:
 
     def error(self, loc: tuple[int | str, ...], message: str) -> None:
         """Report an error at *loc*."""
-        self._findings.error(*self.place(*loc), message)
+        self._collector.error(*self.place(*loc), message)
 
     def warning(self, loc: tuple[int | str, ...], message: str) -> None:
         """Report a warning at *loc*."""
-        self._findings.warning(*self.place(*loc), message)
+        self._collector.warning(*self.place(*loc), message)
 
     def _explicit_aliases(self) -> None:
         for model in self.models.values():

@@ -57,11 +57,11 @@ class Reader:
 
     Args:
         environment: Values for ``${env.X}``.
-        findings: Receives the problems.
+        collector: Receives the problems.
     """
 
-    def __init__(self, environment: EnvironmentValues, findings: ProblemCollector) -> None:
-        self.environment, self.findings = environment, findings
+    def __init__(self, environment: EnvironmentValues, collector: ProblemCollector) -> None:
+        self.environment, self.collector = environment, collector
         self._hints = 0
 
     def read(self, kind: type[S], node: Mapping, path: str) -> tuple[S | None, set[str]]:
@@ -125,20 +125,20 @@ class Reader:
         source, line, column = node.places[key]
         where = f"{path}.{key}" if path else key
         message = f"unknown key {key!r} is ignored{hint}"
-        self.findings.warning_at(source.name, where, line, column, message)
+        self.collector.warning_at(source.name, where, line, column, message)
 
     def _complain(self, detail: ErrorDetails, node: Mapping, path: str) -> None:
         place, where = locate(node, path, detail["loc"])
         kind, context = detail["type"], detail.get("ctx", {})
         if kind == "missing":
             key = detail["loc"][-1]
-            self.findings.error(place, f"{where}.{key}".lstrip("."), f"{key} is required")
+            self.collector.error(place, f"{where}.{key}".lstrip("."), f"{key} is required")
             return
         message = _EXPECTED[kind].format(**context) if kind in _EXPECTED else detail["msg"]
         is_told = ", found" in message or (kind == "refused" and not isinstance(place, Scalar))
         if not is_told and not is_secret(where):
             message = f"{message}, found {display(place)}"
-        self.findings.error(place, where, message)
+        self.collector.error(place, where, message)
 
 
 def is_secret(path: str) -> bool:

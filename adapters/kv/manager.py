@@ -102,10 +102,10 @@ class _Action:
     place: Place
     settings: KvSettings
     terms: LaunchContext = field(compare=False, repr=False)
-    keeper: KvManager = field(compare=False, repr=False)
+    manager: KvManager = field(compare=False, repr=False)
 
     async def __call__(self, context: HookContext) -> None:
-        with self.keeper.lent(self.service, self.place) as model:
+        with self.manager.borrowed(self.service, self.place) as model:
             if model is None:
                 return
             if self.verb == "prepare":
@@ -139,7 +139,7 @@ class KvManager:
         self._wanted: dict[str, tuple[Place, KvSettings]] = {}
         self._models: dict[tuple[str, Place], ModelCache] = {}
         self._latest: dict[str, ModelCache] = {}
-        self._hindrances: dict[str, str] = {}
+        self._blockers: dict[str, str] = {}
         self._denials: dict[str, str] = {}
         self._off: frozenset[str] = frozenset()
         self._users: Counter[tuple[str, Place]] = Counter()
@@ -155,11 +155,11 @@ class KvManager:
         If something prevents it, the reason and the remedy are logged, and *spec* stays unchanged.
         """
         command, place = spec.command, self.place(spec, settings)
-        hindrance = self.hindrance(spec, settings) or _cannot_make(place)
-        self._hindrances[spec.name] = hindrance
-        for text in filter(None, (hindrance, shortcoming(spec))):
+        blocker = self.blocker(spec, settings) or _cannot_make(place)
+        self._blockers[spec.name] = blocker
+        for text in filter(None, (blocker, warning_of(spec))):
             log.warning("%s: kv: %s", spec.name, text)
-        if hindrance or place is None:
+        if blocker or place is None:
             self._wanted.pop(spec.name, None)
             return spec
         if adds_folder(spec, settings):
@@ -173,7 +173,7 @@ class KvManager:
         )
         return replace(spec, command=command, hooks=_with_hooks(spec, action))
 
-    def hindrance(self, spec: ServiceSpec, settings: KvSettings) -> str:
+    def blocker(self, spec: ServiceSpec, settings: KvSettings) -> str:
         """Return why nothing of *spec* can be kept, with the remedy; empty if it can."""
         line, place = LaunchLine.parse(spec.command.argv), self.place(spec, settings)
         is_added = place is not None and adds_folder(spec, settings)
@@ -258,7 +258,7 @@ class KvManager:
             log.warning("%s: kv: %s", name, why)
 
     @contextmanager
-    def lent(self, name: str, place: Place) -> Iterator[ModelCache | None]:
+    def borrowed(self, name: str, place: Place) -> Iterator[ModelCache | None]:
         """Yield what `open` returns; None also if the model was switched off meanwhile."""
         key = name, place
         model = None if name in self._off else self.open(name, place)
@@ -269,18 +269,18 @@ class KvManager:
             self._users[key] -= 1
             self._begin_release()
 
-    def follow(self, wishes: Mapping[str, KvSettings | None]) -> None:
+    def apply_settings(self, wanted: Mapping[str, KvSettings | None]) -> None:
         """Apply the settings of all models from now on.
 
         For a model that was removed, the hooks of its running process still run. One that was
         switched off is left alone at once. Both free their folders.
 
         Args:
-            wishes: Model -> its settings; None means off.
+            wanted: Model -> its settings; None means off.
         """
-        self._off = frozenset(name for name, settings in wishes.items() if settings is None)
-        for known in (self._wanted, self._hindrances, self._denials, self._latest):
-            for name in [name for name in known if wishes.get(name) is None]:
+        self._off = frozenset(name for name, settings in wanted.items() if settings is None)
+        for known in (self._wanted, self._blockers, self._denials, self._latest):
+            for name in [name for name in known if wanted.get(name) is None]:
                 del known[name]
         self._begin_release()
 
@@ -343,8 +343,8 @@ class KvManager:
         ``problem`` says why nothing is kept in spite of the configuration, with the remedy; None
         means that there is no problem.
         """
-        if hindrance := self._hindrances.get(model) or self._denials.get(model):
-            return {"problem": hindrance}
+        if blocker := self._blockers.get(model) or self._denials.get(model):
+            return {"problem": blocker}
         known = self._latest.get(model)
         return None if known is None else known.facts()
 
@@ -356,7 +356,7 @@ def adds_folder(spec: ServiceSpec, settings: KvSettings) -> bool:
     return is_missing and line.is_llama_server and settings.manages_args
 
 
-def shortcoming(spec: ServiceSpec) -> str:
+def warning_of(spec: ServiceSpec) -> str:
     """Return why less of *spec* is kept than expected, with the remedy; empty if all is kept."""
     line = LaunchLine.parse(spec.command.argv)
     if line.has("--sleep-idle-seconds"):

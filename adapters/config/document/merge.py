@@ -32,18 +32,18 @@ IDENTITIES = frozenset(
 
 
 def list_files(
-    files: Listing[Path], directory: Path | None, findings: ProblemCollector
+    files: Listing[Path], directory: Path | None, collector: ProblemCollector
 ) -> list[Path]:
     """Return the files to read, in order: *files*, then those of *directory* by name."""
     found = list(files)
     if directory is None:
         if not found:
-            findings.error_at("", "", 0, 0, "no configuration sources found: name a file")
+            collector.error_at("", "", 0, 0, "no configuration sources found: name a file")
         return found
     try:
         children = sorted(p for p in directory.iterdir() if p.name.endswith((".yml", ".yaml")))
     except OSError as error:
-        findings.error_at(str(directory), "", 0, 0, f"cannot be listed: {error.strerror}")
+        collector.error_at(str(directory), "", 0, 0, f"cannot be listed: {error.strerror}")
         return found
     given = {path.resolve() for path in files}
     for child in children:
@@ -51,17 +51,17 @@ def list_files(
             continue
         if child.resolve() in given:
             message = f"is named as a file and is also present in {directory}"
-            findings.error_at(str(child), "", 0, 0, message)
+            collector.error_at(str(child), "", 0, 0, message)
         else:
             found.append(child)
     if not found:
         message = "no configuration sources found: it holds no *.yaml or *.yml"
-        findings.error_at(str(directory), "", 0, 0, message)
+        collector.error_at(str(directory), "", 0, 0, message)
     return found
 
 
 def read_files(
-    files: Listing[Path], environment: EnvironmentValues, findings: ProblemCollector
+    files: Listing[Path], environment: EnvironmentValues, collector: ProblemCollector
 ) -> tuple[Mapping, list[Source]]:
     """Read *files* and merge them; return the tree and the sources that could be read."""
     root = Mapping(source=Source(str(files[0]) if files else "", ""), line=1, column=1, end_line=1)
@@ -70,18 +70,18 @@ def read_files(
         try:
             source = read_source(path)
         except UnreadableError as error:
-            findings.error_at(str(path), "", 0, 0, str(error))
+            collector.error_at(str(path), "", 0, 0, str(error))
             continue
         sources.append(source)
-        tree = parse(source, environment, findings)
+        tree = parse(source, environment, collector)
         if isinstance(tree, Mapping):
-            root = _join(root, tree, "", findings) if root.items else tree
+            root = _join(root, tree, "", collector) if root.items else tree
         elif tree is not None and not (isinstance(tree, Scalar) and tree.value is None):
-            findings.error(tree, "", "expected a mapping at the top level of the file")
+            collector.error(tree, "", "expected a mapping at the top level of the file")
     return root, sources
 
 
-def _join(first: Mapping, second: Mapping, path: str, findings: ProblemCollector) -> Mapping:
+def _join(first: Mapping, second: Mapping, path: str, collector: ProblemCollector) -> Mapping:
     joined = Mapping(
         source=first.source,
         line=first.line,
@@ -101,24 +101,24 @@ def _join(first: Mapping, second: Mapping, path: str, findings: ProblemCollector
             _, here, column = second.places[key]
             kind = path.rpartition(".")[2]
             message = f"duplicate {kind} {key!r}, already defined in {source.name}, line {line}"
-            findings.error_at(second.source.name, where, here, column, message)
+            collector.error_at(second.source.name, where, here, column, message)
         else:
-            joined.items[key] = _join_values(old, node, where, findings)
+            joined.items[key] = _join_values(old, node, where, collector)
     return joined
 
 
-def _join_values(old: Node, new: Node, path: str, findings: ProblemCollector) -> Node:
+def _join_values(old: Node, new: Node, path: str, collector: ProblemCollector) -> Node:
     if isinstance(new, Scalar) and new.value is None:
         return old
     if isinstance(old, Scalar) and old.value is None:
         return new
     if isinstance(old, Mapping) and isinstance(new, Mapping):
-        return _join(old, new, path, findings)
+        return _join(old, new, path, collector)
     if isinstance(old, Sequence) and isinstance(new, Sequence):
         return sequence_at(old, [*old.items, *new.items])
     before = f"{old.source.name}, line {old.line}"
     if not (isinstance(old, Scalar) and isinstance(new, Scalar)):
-        findings.error(new, path, f"conflict: {before} has a different kind of value here")
+        collector.error(new, path, f"conflict: {before} has a different kind of value here")
     elif type(old.value) is not type(new.value) or old.value != new.value:
-        findings.error(new, path, f"conflict: {before} sets a different value")
+        collector.error(new, path, f"conflict: {before} sets a different value")
     return old

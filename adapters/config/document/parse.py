@@ -31,22 +31,22 @@ _MERGE = "\0<<"  # stands for the plain key `<<`; no text of a document is equal
 
 
 def parse(
-    source: Source, environment: EnvironmentValues, findings: ProblemCollector
+    source: Source, environment: EnvironmentValues, collector: ProblemCollector
 ) -> Node | None:
     """Build the tree of *source*; None when it is empty or a problem left nothing to build."""
-    composer = _Composer(source, environment, findings)
+    composer = _Composer(source, environment, collector)
     try:
         for event in yaml.parse(source.text, Loader=_LOADER):
             composer.take(event)
     except yaml.MarkedYAMLError as error:
         line, column = _place(error.problem_mark or error.context_mark)
         said = " ".join(filter(None, (error.problem, error.context)))
-        findings.error_at(source.name, "", line, column, f"not valid YAML: {said}")
+        collector.error_at(source.name, "", line, column, f"not valid YAML: {said}")
         return None
     except yaml.YAMLError as error:  # a character that YAML does not allow
         reason, at = getattr(error, "reason", "unreadable"), getattr(error, "position", 0)
         line = source.text.count("\n", 0, at) + 1
-        findings.error_at(source.name, "", line, 1, f"not valid YAML: {reason}")
+        collector.error_at(source.name, "", line, 1, f"not valid YAML: {reason}")
         return None
     except _StopError:
         return None
@@ -85,10 +85,10 @@ class _Frame:
 
 class _Composer:
     def __init__(
-        self, source: Source, environment: EnvironmentValues, findings: ProblemCollector
+        self, source: Source, environment: EnvironmentValues, collector: ProblemCollector
     ) -> None:
         self.root: Node | None = None
-        self._source, self._environment, self._findings = source, environment, findings
+        self._source, self._environment, self._collector = source, environment, collector
         self._stack: list[_Frame] = []
         self._count = self._size = 0
         self._documents = 0
@@ -134,12 +134,12 @@ class _Composer:
 
     def _check_text(self, node: Scalar) -> None:
         if "\0" in node.text:
-            self._findings.error(node, self._path(), "a NUL character is not allowed here")
+            self._collector.error(node, self._path(), "a NUL character is not allowed here")
             node.text = node.text.replace("\0", "")
-        for reference, why in self._environment.complaints(node.text):
+        for reference, why in self._environment.problems(node.text):
             place = self._source.find(reference, node.line, node.end_line)
             line, column = place or (node.line, node.column)
-            self._findings.error_at(self._source.name, self._path(), line, column, why)
+            self._collector.error_at(self._source.name, self._path(), line, column, why)
 
     def _meaning(self, event: yaml.ScalarEvent, node: Scalar) -> Value:
         if event.tag is None or event.tag == "!":
@@ -169,7 +169,7 @@ class _Composer:
         what = f"!!{kind}" if tag.startswith(_TAG) else tag
         known = kind in ("int", "float", "bool")
         why = "its value does not fit" if known else "only !!str, !!int, !!float, !!bool, !!null do"
-        self._findings.error(node, self._path(), f"the tag {what} cannot be used here: {why}")
+        self._collector.error(node, self._path(), f"the tag {what} cannot be used here: {why}")
         return node.text
 
     def _key(self, frame: _Frame, node: Scalar, event: yaml.ScalarEvent) -> None:
@@ -183,7 +183,7 @@ class _Composer:
             key = "" if node.value is None and not node.text else key
             what = type(node.value).__name__ if node.value is not None else "null"
             message = f"the key {key!r} is not a text ({what}): it is read as one; quote it"
-            self._findings.warning(node, self._path(), message)
+            self._collector.warning(node, self._path(), message)
         frame.key = key
         if event.anchor:
             self._anchors[event.anchor] = (node, 1, len(event.value), 0)
@@ -270,7 +270,7 @@ class _Composer:
             raise AssertionError(node)
         if key in parent.items:
             message = f"the key is defined twice; the first time in line {parent.places[key][1]}"
-            self._findings.error_at(self._source.name, self._path(), line, column, message)
+            self._collector.error_at(self._source.name, self._path(), line, column, message)
             return
         parent.items[key] = node
         parent.places[key] = (self._source, line, column)
@@ -283,7 +283,7 @@ class _Composer:
                 frame.merged.append(part)
             else:
                 message = "expected a mapping or a list of mappings after `<<`"
-                self._findings.error(node, self._path(), message)
+                self._collector.error(node, self._path(), message)
 
     def _path(self) -> str:
         parts: list[str] = []
@@ -305,5 +305,5 @@ class _Composer:
 
     def _stop(self, event: yaml.Event, message: str) -> NoReturn:
         line, column = _place(event.start_mark)
-        self._findings.error_at(self._source.name, self._path(), line, column, message)
+        self._collector.error_at(self._source.name, self._path(), line, column, message)
         raise _StopError

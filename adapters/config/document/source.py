@@ -134,13 +134,13 @@ class EnvironmentValues:
     def fill(self, text: str) -> str:
         """Return the final *text*: tokens become values and ``$${`` becomes ``${``.
 
-        The reference to an unusable variable stays in the text; `complaints` reports it.
+        The reference to an unusable variable stays in the text; `problems` reports it.
         """
         if text.isascii():  # fast path: tokens are not ASCII
             return text
         return _HIDDEN.sub(self._value, text)
 
-    def complaints(self, text: str) -> list[tuple[str, str]]:
+    def problems(self, text: str) -> list[tuple[str, str]]:
         """Return (reference, problem) for each unusable variable of *text*."""
         if _OPEN not in text:
             return []

@@ -314,7 +314,7 @@ async def test_kv_switched_off_during_a_save_completes_it(stage: Stage, wish: st
     stage.play.gate.clear()
     task = asyncio.get_running_loop().create_task(stage.hook("beforeStop", -1))
     await wait_until_async(lambda: len([*stage.play.folder.glob("*.kv")]) == 1, what="a save")
-    stage.keeper.follow({NAME: None} if wish == "off" else {})
+    stage.keeper.apply_settings({NAME: None} if wish == "off" else {})
     with pytest.raises(KvStoreError, match="another swapchart"):
         FolderLock(stage.play.folder)
     stage.play.gate.set()
@@ -333,7 +333,7 @@ async def test_kv_switched_off_before_a_save_saves_nothing(stage: Stage) -> None
     await stage.save()
     before = stage.tokens()
     hook = stage.prepared("beforeStop", -1)
-    stage.keeper.follow({NAME: None})
+    stage.keeper.apply_settings({NAME: None})
     stage.play.asked.clear()
     await hook()
 
