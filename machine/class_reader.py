@@ -28,12 +28,12 @@ _FLAGS = {
 }
 
 
-def from_class(cls: type[StateChart[Any]], catalogue: Mapping[str, Any] | None = None) -> Document:
+def from_class(cls: type[StateChart[Any]], catalog: Mapping[str, Any] | None = None) -> Document:
     """Make a document of *cls*.
 
     Args:
         cls: The class; only read, never instantiated.
-        catalogue: The sections of a document that a class cannot have: ``data``,
+        catalog: The sections of a document that a class cannot have: ``data``,
             ``parameters``, ``guards``, ``actions``, ``promises``, and ``events`` that are not
             sent by users.
 
@@ -49,7 +49,7 @@ def from_class(cls: type[StateChart[Any]], catalogue: Mapping[str, Any] | None =
         error = ChartError(f"{cls.__name__}.{lost[0].where}", lost[0].why + more)
         error.add_note("\n".join(map(str, lost)))
         raise error
-    sections = dict(catalogue or {})
+    sections = dict(catalog or {})
     events: dict[str, Any] = {
         name: {} for name in reader.events if not name.startswith("done.state.")
     }

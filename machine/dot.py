@@ -92,7 +92,7 @@ class _Writer:
         if node.children:
             yield from self._cluster(node, indent)
         elif node.kind == "choice":
-            fill, line = self._colours(node)
+            fill, line = self._colors(node)
             yield (
                 f'{indent}"{node.id}" [shape=diamond, style=filled, fillcolor="{fill}", '
                 f'color="{line}", height=0.55, margin="0.02,0.02", fontsize=10, '
@@ -102,7 +102,7 @@ class _Writer:
             text = "H*" if node.kind == "deep_history" else "H"
             yield f'{indent}"{node.id}" [shape=circle, width=0.3, fixedsize=true, label="{text}"];'
         else:
-            fill, line = self._colours(node)
+            fill, line = self._colors(node)
             peripheries = ", peripheries=2" if node.kind == "final" else ""
             width = 2.2 if node.id in self._active else 1.1
             yield (
@@ -135,7 +135,7 @@ class _Writer:
             yield from self._node(child, inner)
         yield f"{indent}}}"
 
-    def _colours(self, node: Node) -> tuple[str, str]:
+    def _colors(self, node: Node) -> tuple[str, str]:
         if node.id in self._active:
             return _ACTIVE
         promises = self._document.promises
@@ -182,7 +182,7 @@ class _Writer:
         nodes = self._picture.nodes
         source, target = nodes[edge.source], nodes[edge.target]
         origins = {label.origin for label in edge.labels}
-        colour = _ORIGINS[origins.pop()][0] if len(origins) == 1 else _INK
+        color = _ORIGINS[origins.pop()][0] if len(origins) == 1 else _INK
         tail, head = edge.source, edge.target
         options = []
         if source.children:
@@ -198,7 +198,7 @@ class _Writer:
                 options.append(f'lhead="cluster_{target.id}"')
         rows = (row for label in edge.labels for row in self._label(label))
         text = "".join(f'&#160;{row}&#160;<BR ALIGN="LEFT"/>' for row in rows)
-        return self._line(tail, head, text, ", ".join(options), colour)
+        return self._line(tail, head, text, ", ".join(options), color)
 
     def _anchor(self, node: Node, *, first: bool) -> str:
         """Return a drawn node inside *node* to attach an edge to."""
@@ -209,8 +209,8 @@ class _Writer:
         last = self._picture.nodes[node.children[-1]]
         return self._anchor(last, first=False) if last.children else last.id
 
-    def _line(self, tail: str, head: str, label: str, options: str, colour: str) -> str:
-        parts = [f'color="{colour}"']
+    def _line(self, tail: str, head: str, label: str, options: str, color: str) -> str:
+        parts = [f'color="{color}"']
         if label:
             parts.append(f"label=<{label}>")
         if options:
@@ -218,9 +218,9 @@ class _Writer:
         return f'  "{tail}" -> "{head}" [{", ".join(parts)}];'
 
     def _label(self, label: Label) -> list[str]:
-        colour = _ORIGINS[label.origin][0]
+        color = _ORIGINS[label.origin][0]
         text = ", ".join(label.events)
-        first = f'<FONT COLOR="{colour}"><B>{escape(text)}</B></FONT>' if text else ""
+        first = f'<FONT COLOR="{color}"><B>{escape(text)}</B></FONT>' if text else ""
         if label.guard:
             first += f' <FONT COLOR="{_INK}">[{escape(label.guard)}]</FONT>'
         actions = () if self._hide_actions else label.actions
@@ -237,8 +237,8 @@ class _Writer:
             label.origin for edge in self._picture.edges for label in edge.labels
         )
         rows = [
-            (f'<FONT COLOR="{colour}"><B>{origin or "[guard]"}</B></FONT>', meaning, "")
-            for origin, (colour, meaning) in _ORIGINS.items()
+            (f'<FONT COLOR="{color}"><B>{origin or "[guard]"}</B></FONT>', meaning, "")
+            for origin, (color, meaning) in _ORIGINS.items()
             if origin in origins
         ]
         promises = self._document.promises

@@ -218,7 +218,7 @@ def _check_product(where: str, domains: list[tuple[Value, ...]]) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Behaviour:
+class Behavior:
     """Everything that a chart does if any declared event may come at any time.
 
     Two documents mean the same if their behaviors are equal.
@@ -234,14 +234,14 @@ class Behaviour:
     ]
 
 
-def behaviour(
+def behavior(
     document: Document,
     *,
     parameters: Mapping[str, Value] | None = None,
     counts: int = 2,
     reference: bool = False,
     most: int = 500_000,
-) -> Behaviour:
+) -> Behavior:
     """Explore *document* without any rules for its environment.
 
     Args:
@@ -277,4 +277,4 @@ def behaviour(
             reaction = row[what] = reactor.react(*key, what)
             if reaction is not None:
                 todo.append(reaction)
-    return Behaviour(begin=first, reactions=reactions)
+    return Behavior(begin=first, reactions=reactions)

@@ -135,7 +135,7 @@ class HookLimiter:
         try:
             await turn.wait()
         except BaseException:
-            if turn.is_set():  # admitted and cancelled in the same turn of the loop
+            if turn.is_set():  # admitted and canceled in the same turn of the loop
                 self._release()
             else:
                 del self._queue[turn]

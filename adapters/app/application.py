@@ -41,7 +41,7 @@ from .config_files import ConfigFiles, Signature, watch
 from .kv_setup import kv_settings_by_model, specs_with_kv_hooks, with_kv_hooks
 from .live_config import LiveConfig
 from .log_buffer import keeping_log
-from .proxy_setup import catalogue, proxy_options
+from .proxy_setup import model_catalog, proxy_options
 from .service_setup import eviction_policy, queue_limits
 from .shutdown_timeout import stop_limit_s as limit_of
 from .standard_streams import dropped_lines
@@ -125,7 +125,7 @@ class Application:
                     hooks.service, hooks.incarnation, partial(journal.complete, hooks)
                 )
             self._proxy = ProxyApp(
-                supervisor, catalogue(self.config), proxy_options(self.config),
+                supervisor, model_catalog(self.config), proxy_options(self.config),
                 history=journal.history, on_finished=kv_manager.note,
                 own_log=stack.enter_context(keeping_log()), activity=await self._activity(stack),
             )  # fmt: skip

@@ -104,7 +104,7 @@ async def watch(
     held: Callable[[str], None] = lambda path: None, *,
     poll_s: float = _POLL_S, steady_s: float = _STEADY_S, patience_s: float = _PATIENCE_S,
 ) -> None:  # fmt: skip
-    """Call *changed* whenever the files have changed and are complete; runs until cancelled.
+    """Call *changed* whenever the files have changed and are complete; runs until canceled.
 
     A file that disappears briefly, for example while an editor replaces it, does not trigger a
     call. A file that a program has open for writing is not read until that program closes it or a

@@ -29,7 +29,7 @@ from ..proxy.options import ProxyOptions
 from ..system import threads
 from .chart_setup import chart
 from .config_files import ConfigFiles, Signature
-from .proxy_setup import catalogue, proxy_options
+from .proxy_setup import model_catalog, proxy_options
 from .reload_plan import ReloadPlan, plan
 from .reloader import Reloader, in_place, problem_json, problems_of
 from .service_setup import eviction_policy, queue_limits, service_spec
@@ -46,7 +46,7 @@ class _Prepared:
     config: Config
     policy: EvictionPolicy
     queue: QueueLimits
-    catalogue: ModelCatalog
+    model_catalog: ModelCatalog
     options: ProxyOptions
 
 
@@ -220,7 +220,7 @@ class LiveConfig:
             config=config,
             policy=eviction_policy(config),
             queue=queue_limits(config),
-            catalogue=catalogue(config),
+            model_catalog=model_catalog(config),
             options=replace(options, instance_id=self._proxy.options.instance_id),
         )
 
@@ -241,7 +241,7 @@ class LiveConfig:
             supervisor.stop_limit_s = stop_limit_s(config)
         supervisor.hook_limiter.limit = config.hook_limit
         supervisor.idle_loader.configure(config.on_idle, config.on_idle_after)
-        self._proxy.configure(new.catalogue, new.options)
+        self._proxy.configure(new.model_catalog, new.options)
         if config.log_level != old.log_level:
             set_log_level(config.log_level)
         self._ports = {**self._ports_in_use(), **ports_of(config)}

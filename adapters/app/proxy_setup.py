@@ -24,7 +24,7 @@ from ..proxy.options import ApiKey, ProxyOptions
 _UI = Path(__file__).parent.parent / "proxy" / "ui"
 
 
-def catalogue(config: Config) -> ModelCatalog:
+def model_catalog(config: Config) -> ModelCatalog:
     """Return the catalog of all models, peers, selectors and profiles."""
     priorities = config.routing.priorities
     return ModelCatalog(

@@ -153,7 +153,7 @@ class Reloader:
         return await asyncio.shield(asked.answer)
 
     async def run(self) -> None:
-        """Run the requested reloads until cancelled."""
+        """Run the requested reloads until canceled."""
         answers: list[asyncio.Future[ReloadReport] | None] = []
         self._is_closed = False
         try:

@@ -204,7 +204,7 @@ class KvManager:
         """Hold the folders for the duration of the block, and evaluate responses meanwhile."""
         shelter = (
             ShieldedTasks()
-        )  # the last saves are written while everything else is being cancelled
+        )  # the last saves are written while everything else is being canceled
         self._tasks = await shelter.open()
         try:
             for name, (place, settings) in self._wanted.items():

@@ -83,7 +83,7 @@ class ModelCache:
             except (KvStoreError, SlotError, OSError) as error:
                 problem = f"not restored: {error}"
         if scope.cancelled_caught:
-            problem = f"restore cancelled after {limit:g} s"
+            problem = f"restore canceled after {limit:g} s"
         if problem:
             self.state.count_failure()
             self.state.complain("restore", problem)
@@ -106,10 +106,10 @@ class ModelCache:
                     await saving.ask()
             except (KvStoreError, SlotError, OSError) as error:
                 problem = f"not saved: {error}; what was saved before is kept"
-            finally:  # also when the hook is cancelled: files that were written are kept
+            finally:  # also when the hook is canceled: files that were written are kept
                 self._settle(saving)
         if scope.cancelled_caught:
-            problem = f"save cancelled after {limit:g} s"
+            problem = f"save canceled after {limit:g} s"
         if problem:
             self.state.count_failure()
             self.state.complain("save", problem)

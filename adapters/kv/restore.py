@@ -98,7 +98,7 @@ class Restore:
         except OSError:
             raise  # the restore may have crashed the server: the entry stays suspect
         except BaseException:
-            self._store.update(entry)  # cancelled
+            self._store.update(entry)  # canceled
             raise
         if (moved.tokens, moved.size) != (entry.tokens, entry.size):
             await self._refused(number, entry, f"{moved.tokens} were restored")

@@ -40,7 +40,7 @@ class Notifier:
             sock.sendto(state.encode(), self._address)
 
     async def live(self) -> None:
-        """Send a watchdog notification twice in each watchdog interval, until cancelled.
+        """Send a watchdog notification twice in each watchdog interval, until canceled.
 
         Returns at once if systemd has no watchdog for this service.
         """

@@ -8,7 +8,7 @@ import pytest
 from statemachine import Event, HistoryState, State, StateChart
 
 from swapchart.machine import ChartError, Compiled, compile_chart, from_class, read, to_yaml
-from swapchart.machine.explore import Bounds, behaviour, parameter_sets
+from swapchart.machine.explore import Bounds, behavior, parameter_sets
 
 from .charts import NAMES, chart
 
@@ -58,7 +58,7 @@ def test_class_becomes_an_equivalent_document() -> None:
     assert document.name == "Door"
     assert set(document.events) == {"push", "stay", "leave", "back", "demolish"}
     again = read(to_yaml(document))
-    assert behaviour(again) == behaviour(document)
+    assert behavior(again) == behavior(document)
     stepper = Compiled(document).stepper()
     for event in ("push", "leave", "back"):
         stepper.step(event)
@@ -69,13 +69,13 @@ def test_class_becomes_an_equivalent_document() -> None:
 def test_document_compiled_and_read_back_is_equal(name: str) -> None:
     """From a document to a class and back is the document, in all that it does."""
     document = chart(name)
-    catalogue = {key: document.source.get(key) for key in ("data", "parameters", "events")}
-    catalogue |= {key: document.source.get(key) for key in ("guards", "actions", "promises")}
+    catalog = {key: document.source.get(key) for key in ("data", "parameters", "events")}
+    catalog |= {key: document.source.get(key) for key in ("guards", "actions", "promises")}
 
-    again = from_class(compile_chart(document), catalogue)
+    again = from_class(compile_chart(document), catalog)
 
     parameters = next(parameter_sets(document, Bounds()))
-    assert behaviour(again, parameters=parameters, counts=1) == behaviour(
+    assert behavior(again, parameters=parameters, counts=1) == behavior(
         document, parameters=parameters, counts=1
     )
     assert again.promises == document.promises

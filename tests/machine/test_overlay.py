@@ -114,7 +114,7 @@ def test_overlay_that_is_empty_changes_nothing() -> None:
     ("where", "why", "overlay"),
     [
         ("overlay", "expected a mapping, got list", []),
-        ("overlay.colour", "unknown key; known: name, data", {"colour": {}}),
+        ("overlay.color", "unknown key; known: name, data", {"color": {}}),
         ("overlay", "expected a text as key, got 3", {3: {}}),
         ("overlay.actions", "expected a mapping, got str", {"actions": "x"}),
         (
@@ -156,7 +156,7 @@ def test_overlay_that_is_empty_changes_nothing() -> None:
             "expected for a new state only",
             {"states": {"ready": {"inside": "alive"}}},
         ),
-        ("overlay.states.ready.colour", "unknown key", {"states": {"ready": {"colour": 1}}}),
+        ("overlay.states.ready.color", "unknown key", {"states": {"ready": {"color": 1}}}),
         ("overlay.states.ready", "expected a mapping, got int", {"states": {"ready": 1}}),
         (
             "overlay.states.ready.remove_transitions[0]",

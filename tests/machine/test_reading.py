@@ -85,7 +85,7 @@ def test_valid_document_is_accepted() -> None:
     [
         # sections
         ("format", "v0", "format: expected 'swapchart.chart/v1', got 'v0'"),
-        ("colour", 1, "colour: unknown section; known: format, name, data"),
+        ("color", 1, "color: unknown section; known: format, name, data"),
         ("data", [], "data: expected a mapping with text keys, got list"),
         ("data", {1: {}}, "data: expected a mapping with text keys, got dict"),
         ("data/n", {}, "data.n: expected `initial` (text, int or bool) or `values`"),
@@ -208,7 +208,7 @@ def test_valid_document_is_accepted() -> None:
         ("chart/speed", 1, "chart.speed: unknown key; known: name, states"),
         ("chart/states", ["one"], "chart.states: expected a mapping"),
         (STATE, "x", "chart.states.one: expected a mapping with text keys, got 'x'"),
-        (f"{STATE}/colour", 1, "chart.states.one.colour: unknown key; known: initial, final"),
+        (f"{STATE}/color", 1, "chart.states.one.color: unknown key; known: initial, final"),
         (f"{STATE}/initial", "yes", "chart.states.one.initial: expected true or false, got 'yes'"),
         (f"{STATE}/initial", DELETE, "chart.states: expected one state marked initial, got none"),
         (
@@ -331,9 +331,9 @@ def test_document_error_counts_and_lists_all_problems() -> None:
     """The message names the first and counts the others; the note lists them all."""
     raw = copy.deepcopy(GOOD)
     raw["format"] = None
-    raw["colour"] = raw["shape"] = 1
+    raw["color"] = raw["shape"] = 1
 
-    with pytest.raises(ChartError, match=r"colour: unknown section; .* \(and 2 more\)") as caught:
+    with pytest.raises(ChartError, match=r"color: unknown section; .* \(and 2 more\)") as caught:
         from_mapping(raw)
 
     assert len(caught.value.__notes__[0].splitlines()) == 3

@@ -25,7 +25,7 @@ from swapchart.machine import (
 )
 from swapchart.machine.document import Configuration, Memory, Value
 from swapchart.machine.effects import describe
-from swapchart.machine.explore import Behaviour, Bounds, Input, behaviour, parameter_sets
+from swapchart.machine.explore import Behavior, Bounds, Input, behavior, parameter_sets
 from swapchart.machine.statemachine_chart import configuration_of, resume
 
 from .charts import NAMES, chart
@@ -40,13 +40,13 @@ def parameter_corners(document: Document) -> list[dict[str, Value]]:
     return sets if len(sets) < 9 else [sets[0], sets[-1]]
 
 
-def explored(document: Document, parameters: Mapping[str, Value]) -> Behaviour:
+def explored(document: Document, parameters: Mapping[str, Value]) -> Behavior:
     """Return what *document* does; our own chart, which is large, with counts up to one."""
     counts = 1 if document.name == "Lifecycle" else 2
-    return behaviour(document, parameters=parameters, counts=counts)
+    return behavior(document, parameters=parameters, counts=counts)
 
 
-def representatives(found: Behaviour) -> Iterator[tuple[Snapshot, Input]]:
+def representatives(found: Behavior) -> Iterator[tuple[Snapshot, Input]]:
     """Yield one snapshot and input for each different thing the chart can do.
 
     Different means: another configuration, another input, or another outcome of it.

@@ -20,7 +20,7 @@ from swapchart.machine import (
     lifecycle,
 )
 from swapchart.machine.document import Value
-from swapchart.machine.explore import Bounds, behaviour, parameter_sets
+from swapchart.machine.explore import Bounds, behavior, parameter_sets
 
 from .charts import NAMES, chart
 
@@ -91,9 +91,9 @@ def test_table_and_chart_agree_on_long_random_walks(parameters: dict[str, Value]
 @pytest.mark.parametrize("parameters", [SETS[0], SETS[-1]], ids=["first", "last"])
 def test_table_and_chart_agree_everywhere(parameters: dict[str, Value]) -> None:
     """In every snapshot that our chart can be in, every input has the same outcome in both."""
-    ours = behaviour(lifecycle(), parameters=parameters, counts=1)
+    ours = behavior(lifecycle(), parameters=parameters, counts=1)
 
-    assert behaviour(lifecycle(), parameters=parameters, counts=1, reference=True) == ours
+    assert behavior(lifecycle(), parameters=parameters, counts=1, reference=True) == ours
     assert sum(map(len, ours.reactions.values())) > 13_000
 
 
@@ -102,9 +102,9 @@ def test_charts_with_a_table_agree_with_it_everywhere(name: str) -> None:
     """Small charts are compared in every snapshot, on every event, in every set of parameters."""
     document = chart(name)
     for parameters in parameter_sets(document, Bounds()):
-        ours = behaviour(document, parameters=parameters)
+        ours = behavior(document, parameters=parameters)
 
-        assert ours == behaviour(document, parameters=parameters, reference=True)
+        assert ours == behavior(document, parameters=parameters, reference=True)
 
 
 def test_chart_with_history_has_no_table() -> None:
@@ -210,4 +210,4 @@ def test_chart_that_ends_at_once_is_final() -> None:
 def test_exploration_has_a_limit() -> None:
     """What would take for ever is an error instead."""
     with pytest.raises(ChartError, match="more than 10 snapshots can be reached"):
-        behaviour(lifecycle(), most=10)
+        behavior(lifecycle(), most=10)

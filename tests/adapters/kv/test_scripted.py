@@ -216,7 +216,7 @@ async def test_save_that_hangs_keeps_earlier_slots(
     await stage.save()
 
     assert stage.tokens() == [400]
-    assert any("save cancelled after" in text for text in warnings_of(caplog))
+    assert any("save canceled after" in text for text in warnings_of(caplog))
 
 
 @pytest.mark.parametrize("written", [0, 999])
@@ -353,7 +353,7 @@ async def test_restore_that_hangs_is_a_plain_start_and_no_crash(
     stage.play.hangs, stage.play.part = True, lambda number, action, name: None
     await stage.restore()
     assert stage.model.state.run.restored == {}
-    assert any("restore cancelled after 0.5 s" in text for text in warnings_of(caplog))
+    assert any("restore canceled after 0.5 s" in text for text in warnings_of(caplog))
     stage.play.part, stage.settings = None, EAGER
     await stage.restore()
 
