@@ -32,7 +32,7 @@ from ..proxy.app import ProxyApp
 from ..proxy.monitoring.event_loop import LoopWatch
 from ..store import Database, StoreError, activity_schema
 from ..store.activity import ActivityStore
-from ..store.database import Migration
+from ..store.database_file import Migration
 from ..store.journal import MIGRATIONS, IncompleteHooks, Journal
 from ..store.state_directory import StateDirectory, StateInUseError
 from ..system import threads

@@ -5,6 +5,7 @@ A `Database` is one file, written by one thread; no request waits for it. On it 
 in the `state_directory` of a configuration, which one proxy at a time may lock.
 """
 
-from .database import Database, StoreError
+from .database import Database
+from .database_file import StoreError
 
 __all__ = ["Database", "StoreError"]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from sqlite3 import Connection
 
-from .database import Migration
+from .database_file import Migration
 
 TABLE = "swapchart_activity"
 

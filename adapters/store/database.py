@@ -25,16 +25,13 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
-from ...machine.errors import SwapchartError
 from ..system import threads
-from ..system.private_files import open_file, restrict_file
+from .database_file import DatabaseFile, Migration, StoreError
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Row: TypeAlias = tuple[Any, ...]
-#: A script, or a function that changes the schema within a transaction.
-Migration: TypeAlias = str | Callable[[sqlite3.Connection], None]
 _Write: TypeAlias = tuple[str, Sequence[Any], bool]
 _Job: TypeAlias = tuple[Callable[[sqlite3.Connection], Any], Future[Any]]
 
@@ -42,14 +39,9 @@ _VARIABLES = 900  # per statement, 50 rows of activity; every build of SQLite al
 _FEW, _MANY = 25, 100  # rows per batch: few take 0.1 ms in all, many take less per row
 _LATE = 5  # a batch that exceeds its limit by this many rows shows that the processor is busy
 _NICE = 5  # nice value of the thread; on a busy core it still gets a fifth of the time
-_HEADER_BYTES, _VERSION_AT = 100, 60  # size of an SQLite header; offset of its user_version
 _RETRY_S = 0.5  # pause before rows that could not be written are tried again
 _CLOSE_RETRY_S = 3.0  # longest time for such rows when the store is closed
 _WARNING_PERIOD_S = 60.0  # shortest time between two warnings
-
-
-class StoreError(SwapchartError):
-    """The store is off or failed; the text says why."""
 
 
 class Database:
@@ -77,14 +69,13 @@ class Database:
         self.dropped = 0
         self.problem = ""
         self.is_on = False
-        self._migrations = migrations
+        self._file = DatabaseFile(path, migrations)
         self._flush_s, self._limit = flush_s, limit
         self.on_new_file: Callable[[], None] = lambda: None
         self._writes: deque[_Write] = deque()
         self._failed: deque[_Write] = deque()  # could not be written yet
         self._batch_rows = _FEW
         self._jobs: deque[_Job] = deque()
-        self._inode: tuple[int, int] = (0, 0)
         self._has_work = threading.Event()
         self._flush_now = threading.Event()  # a caller waits for the work
         self._is_closing = False
@@ -98,7 +89,7 @@ class Database:
         try:
             self._worker.start()
         except (RuntimeError, MemoryError) as error:  # the limit of processes, or of memory
-            self.problem = f"{self._name()} cannot be used: {error}"
+            self.problem = f"{self._file.name} cannot be used: {error}"
             log.warning("%s; nothing is stored", self.problem)
             return
         self._opened.result()
@@ -166,7 +157,7 @@ class Database:
 
     def is_file_gone(self) -> bool:
         """Return True if the file was deleted or replaced while it was in use."""
-        return self.is_on and self.path is not None and _inode(self.path) != self._inode
+        return self.is_on and self._file.is_gone()
 
     def close(self) -> None:
         """Write the queued rows and close; a no-op if it is closed."""
@@ -212,7 +203,7 @@ class Database:
             db = self._work(db)
         if self._failed:
             self.dropped += len(self._failed)
-            log.error("%s: %d rows were not stored", self._name(), len(self._failed))
+            log.error("%s: %d rows were not stored", self._file.name, len(self._failed))
         db.close()
 
     def _work(self, db: sqlite3.Connection) -> sqlite3.Connection:
@@ -229,7 +220,7 @@ class Database:
                 except Exception as error:  # noqa: BLE001 - raised to the caller
                     future.set_exception(error)
         except Exception as error:  # noqa: BLE001 - the thread must survive
-            self._warn(f"{self._name()}: {error!r}")
+            self._warn(f"{self._file.name}: {error!r}")
             time.sleep(_RETRY_S / 5)
         return db
 
@@ -276,7 +267,7 @@ class Database:
     def _note_dropped(self, count: int, error: Exception) -> None:
         self.dropped += count
         waiting = len(self._failed)
-        self._warn(f"{self._name()}: {count} rows dropped, {waiting} wait: {error}")
+        self._warn(f"{self._file.name}: {count} rows dropped, {waiting} wait: {error}")
 
     def _warn(self, text: str) -> None:
         now = time.monotonic()
@@ -290,7 +281,7 @@ class Database:
         assert self.path is not None, "only files are deleted"
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            new = self._connect()
+            new = self._file.connect()
         except (OSError, sqlite3.Error, StoreError) as error:
             self.problem = f"{self.path} was deleted and cannot be created again: {error}"
             self._warn(self.problem)
@@ -302,16 +293,13 @@ class Database:
         self.on_new_file()
         return new
 
-    def _name(self) -> str:
-        return "the store" if self.path is None else str(self.path)
-
     def _open_file(self) -> sqlite3.Connection | None:
         try:
-            return self._connect()
+            return self._file.connect()
         except sqlite3.DatabaseError as error:
             is_damaged = not isinstance(error, sqlite3.OperationalError)
             if not is_damaged or self.path is None:
-                self.problem = f"{self._name()} cannot be used: {error}"
+                self.problem = f"{self._file.name} cannot be used: {error}"
                 log.warning("%s; nothing is stored", self.problem)
                 return None
             return self._replace_damaged(error)
@@ -327,77 +315,14 @@ class Database:
             self.path.rename(aside)
             for suffix in ("-wal", "-shm"):
                 self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
-            db = self._connect()
+            db = self._file.connect()
         except (OSError, sqlite3.Error, StoreError) as failure:
-            self.problem = f"{self._name()} is damaged and cannot be replaced: {failure}"
+            self.problem = f"{self._file.name} is damaged and cannot be replaced: {failure}"
             log.warning("%s; nothing is stored", self.problem)
             return None
         self.problem = f"{self.path} was damaged ({error}); it was moved to {aside.name}"
         log.warning("%s", self.problem)
         return db
-
-    def _connect(self) -> sqlite3.Connection:
-        if self.path is not None:
-            self._prepare(self.path)
-        db = sqlite3.connect(self.path or ":memory:", timeout=0.1, isolation_level="DEFERRED")
-        try:
-            db.execute("PRAGMA journal_mode=WAL")
-            db.execute("PRAGMA synchronous=NORMAL")
-            found = db.execute("PRAGMA quick_check(1)").fetchone()
-            if found != ("ok",):
-                raise sqlite3.DatabaseError(f"quick_check: {found[0]}")
-            self._migrate(db)
-            if self.path is not None:
-                self._inode = _inode(self.path)
-        except UnicodeDecodeError as error:  # SQLite quotes bytes of the damaged file
-            db.close()
-            raise sqlite3.DatabaseError(f"its schema is not text: {error.object!r}") from error
-        except BaseException:
-            db.close()
-            raise
-        return db
-
-    def _prepare(self, path: Path) -> None:
-        """Create the file, or restrict access to an existing one.
-
-        A file of a newer version of the program is not touched.
-
-        Raises:
-            StoreError: It was written by a newer version of the program.
-            OSError: It cannot be created, or another user can write it.
-        """
-        with suppress(OSError):  # `open_file` below reports what is wrong
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-            try:
-                head = os.read(fd, _HEADER_BYTES)
-            finally:
-                os.close(fd)
-            # These bytes are constant; in a damaged file the version would mean nothing.
-            if head[:16] == b"SQLite format 3\0" and head[21:24] == b"@  ":
-                self._check_version(int.from_bytes(head[_VERSION_AT : _VERSION_AT + 4], "big"))
-        os.close(open_file(path, os.O_RDWR | os.O_CREAT))
-        for suffix in ("-wal", "-shm", "-journal"):
-            restrict_file(path.with_name(path.name + suffix))
-
-    def _check_version(self, version: int) -> None:
-        if version > len(self._migrations):
-            raise StoreError(
-                f"{self._name()} has schema version {version}, and this program knows "
-                f"{len(self._migrations)}: it was written by a newer version"
-            )
-
-    def _migrate(self, db: sqlite3.Connection) -> None:
-        version = int(db.execute("PRAGMA user_version").fetchone()[0])
-        self._check_version(version)  # the newest version may be in the write-ahead log only
-        for number in range(version, len(self._migrations)):
-            migration = self._migrations[number]
-            if isinstance(migration, str):
-                db.executescript(f"BEGIN;{migration};PRAGMA user_version={number + 1};COMMIT;")
-                continue
-            db.execute("BEGIN IMMEDIATE")
-            with db:
-                migration(db)
-                db.execute(f"PRAGMA user_version={number + 1}")
 
 
 def _execute_all(db: sqlite3.Connection, batch: Sequence[_Write]) -> None:
@@ -409,15 +334,6 @@ def _execute_all(db: sqlite3.Connection, batch: Sequence[_Write]) -> None:
 def _is_locked(error: sqlite3.OperationalError) -> bool:
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
     return (code & 0xFF) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-
-
-def _inode(path: Path) -> tuple[int, int]:
-    """Return device and inode of the file at *path*; zeros if there is none."""
-    try:
-        found = path.stat()
-    except OSError:
-        return (0, 0)
-    return found.st_dev, found.st_ino
 
 
 def _execute(db: sqlite3.Connection, sql: str, rows: list[Sequence[Any]]) -> None:

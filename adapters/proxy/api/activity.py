@@ -9,8 +9,8 @@ from urllib.parse import parse_qs
 import msgspec
 
 from ...http1.asgi_types import Send
+from ...store import StoreError
 from ...store.activity import SORTS, ActivityPage, ActivityQuery, ActivityRow, ActivityStore
-from ...store.database import StoreError
 from ..access.visible_models import View
 from ..body.model_name import quoted_name
 from ..context import ProxyContext
