@@ -172,7 +172,7 @@ HEADLESS = {
 @pytest.mark.parametrize("name", HEADLESS)
 @row("C07")
 async def test_response_with_invalid_headers_raises(name: str) -> None:
-    """An answer that no two parsers would read alike is no answer: nothing of it is passed on."""
+    """A response that parsers could read differently is rejected as a whole."""
     async with serving(answering(HEADLESS[name])) as (_, pool):
         with pytest.raises(UpstreamBroken) as caught:
             await pool.request(b"POST", b"/", HOST, b"x")
@@ -200,7 +200,7 @@ TRUNCATED = {
 @pytest.mark.parametrize("name", TRUNCATED)
 @row("C07", "C17")
 async def test_response_with_broken_body_never_ends_cleanly(name: str) -> None:
-    """What came of the body is read, then the break is told, with the bytes that came."""
+    """The part of the body that arrived is read; then the error gives its size."""
     async with serving(answering(TRUNCATED[name])) as (_, pool):
         response = await pool.request(b"POST", b"/", HOST, b"x")
         got = b""
@@ -237,7 +237,7 @@ async def test_response_followed_by_more_bytes_closes_the_connection(name: str) 
 
 @row("C07")
 async def test_idle_connection_that_receives_bytes_is_not_reused() -> None:
-    """An answer sent before the request was is thrown away with its connection."""
+    """A response that arrives before the request is discarded with its connection."""
 
     async def chatty(up: Upstream, reader: Reader, writer: Writer) -> None:
         await up.read_request(reader)
@@ -287,7 +287,7 @@ async def test_response_to_head_request_has_no_body() -> None:
 
 @row("C46")
 async def test_interim_responses_are_dropped() -> None:
-    """100 and 103 are between the upstream and us; the fields of the real answer stand alone."""
+    """Interim responses (100, 103) are dropped, and their headers are not in the final one."""
     answer = (
         b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\nLink: x\r\nContent-Length: 3\r\n\r\n"
     )

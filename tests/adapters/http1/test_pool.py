@@ -1,4 +1,4 @@
-"""The pool under cancellation, loss, delay and limits: rows of section C, on real sockets."""
+"""Connection pool under cancellation, lost connections, delays and limits, on real sockets."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ async def test_storm_of_cancellations_leaves_the_pool_as_it_was(limit: int | Non
 
 @row("C17")
 async def test_reset_in_the_body_raises() -> None:
-    """A reset after n bytes is told after n bytes."""
+    """A reset after n bytes of the body is raised after n bytes were read."""
     read = asyncio.Event()
 
     async def resetting(up: Upstream, reader: Reader, writer: Writer) -> None:
@@ -175,7 +175,7 @@ async def test_reset_in_the_body_raises() -> None:
 
 
 def closing_after(up_to: int) -> Script:
-    """Close a connection without a word when the request after *up_to* answered ones arrives."""
+    """Close a connection without a response when request number *up_to* + 1 arrives."""
 
     async def script(up: Upstream, reader: Reader, writer: Writer) -> None:
         for _ in range(up_to):
@@ -189,7 +189,7 @@ def closing_after(up_to: int) -> Script:
 
 @row("C18")
 async def test_idempotent_requests_are_retried_once() -> None:
-    """A used connection that dies without an answer costs an idempotent request nothing."""
+    """An idempotent request is retried when a reused connection ends without a response."""
     async with serving(closing_after(1)) as (up, pool):
         for count in range(1, 5):
             assert await fetch(pool, None, b"GET") == (200, b"ok")
@@ -198,7 +198,7 @@ async def test_idempotent_requests_are_retried_once() -> None:
     async with serving(closing_after(0)) as (up, pool):
         with pytest.raises(UpstreamBroken):
             await fetch(pool, None, b"GET")
-        assert up.connections == 1  # a fresh connection that dies is the upstream's answer
+        assert up.connections == 1  # the failure of a new connection is final
 
 
 @row("C18")
@@ -215,7 +215,7 @@ async def test_post_that_was_written_is_never_sent_twice() -> None:
 
 @row("C18")
 async def test_request_after_a_byte_of_its_response_is_not_retried() -> None:
-    """Half an answer is an answer."""
+    """A request is not retried after a part of a response has arrived."""
 
     async def half(up: Upstream, reader: Reader, writer: Writer) -> None:
         await up.read_request(reader)
@@ -234,7 +234,7 @@ async def test_request_after_a_byte_of_its_response_is_not_retried() -> None:
 @pytest.mark.parametrize("how", ["reset", "eof", "early"])
 @row("C18")
 async def test_request_that_was_not_sent_uses_another_connection(how: str) -> None:
-    """A connection that ends, or speaks, before the request went out costs nobody an error."""
+    """An unsent request is retried if its connection ends or receives bytes before it is sent."""
     async with serving(echo) as (up, pool):
         await fetch(pool)
         pool.write_batch._is_busy = True  # the next one waits for the end of the loop iteration
@@ -270,7 +270,7 @@ async def test_request_that_was_aborted_is_not_sent_again(method: bytes) -> None
 
 @row("C18")
 async def test_request_that_cannot_be_sent_fails() -> None:
-    """Whatever goes wrong when the turn ends, nobody waits for ever."""
+    """If a batched write fails, its request fails and does not wait forever."""
     async with serving(echo) as (_, pool):
         await fetch(pool)
         pool.write_batch._is_busy = True
@@ -334,7 +334,7 @@ async def test_idle_connections_that_were_closed_cause_no_error() -> None:
 
 
 async def test_idle_connections_are_closed_in_time() -> None:
-    """The youngest is used first, and what nobody uses is closed before the upstream would."""
+    """The last used connection is reused first; idle ones are closed before the upstream does."""
     async with serving(echo, idle_timeout_s=0.15) as (up, pool):
         await asyncio.gather(*(fetch(pool, b"x" * 1000) for _ in range(5)))
         assert pool.idle == pool.open == up.connections
@@ -368,7 +368,7 @@ async def test_early_response_is_read_during_the_upload(kind: str) -> None:
 
 @row("C19")
 async def test_response_and_upload_can_overlap() -> None:
-    """An upstream that answers piece by piece as the body comes in is served both ways at once."""
+    """A response is relayed while the request body is still being sent."""
 
     async def shouting(up: Upstream, reader: Reader, writer: Writer) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -402,7 +402,7 @@ def stands_still(sent: list[int]) -> bool:
 
 @row("C23")
 async def test_slow_reader_pauses_the_upstream() -> None:
-    """An answer nobody reads stops coming, and goes on from there when it is read."""
+    """Reading pauses while a response is unread, and continues where it paused."""
     total, sent = 40_000_000, [0]
 
     async def pouring(up: Upstream, reader: Reader, writer: Writer) -> None:
@@ -543,7 +543,7 @@ async def test_limit_is_kept_when_connections_break() -> None:
 
 
 async def test_aclose_ends_all_requests() -> None:
-    """Requests in flight, in line and to come are told; nothing stays open."""
+    """In-flight, waiting and later requests fail; no connection stays open."""
     async with serving(silent, max_connections=1) as (up, pool):
         tasks = [asyncio.create_task(fetch(pool)) for _ in range(3)]
         await wait_until_async(lambda: up.requests)
@@ -557,7 +557,7 @@ async def test_aclose_ends_all_requests() -> None:
 
 
 async def test_abort_ends_requests_in_flight_only() -> None:
-    """Requests in flight are told why, the upstream sees them leave, and the pool serves on."""
+    """In-flight requests fail with the reason, the upstream sees it, and the pool stays usable."""
     async with serving(silent) as (up, pool):
         tasks = [asyncio.create_task(fetch(pool)) for _ in range(3)]
         await wait_until_async(lambda: len(up.requests) == 3)
@@ -576,7 +576,7 @@ async def test_connection_that_ends_at_once_raises() -> None:
     """Closed by the upstream before its request could be sent, it ends the request with an error.
 
     A process that is killed under the requests of a whole queue does so. The end may be here even
-    before whoever asked for the connection has it.
+    before the caller has the connection.
     """
     loop = asyncio.get_running_loop()
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -595,7 +595,7 @@ async def test_connection_that_ends_at_once_raises() -> None:
 
 
 async def test_abort_ends_connection_that_was_just_made() -> None:
-    """Cut at any moment while it connects, a request is told why or goes on: it never waits on."""
+    """Aborted at any moment while it connects, a request fails or completes, and never hangs."""
     async with serving(silent) as (up, pool):
         task = asyncio.create_task(fetch(pool))
         async with asyncio.timeout(10):
@@ -632,22 +632,22 @@ async def test_tls_is_verified(tmp_path: Path) -> None:
 
 
 class _Cutting:
-    """Whoever waits for an answer, and has all connections closed when it is here."""
+    """Response listener that aborts all connections when the response has arrived."""
 
     def __init__(self, pool: ConnectionPool) -> None:
-        self.pool, self.is_told = pool, False
+        self.pool, self.is_notified = pool, False
 
     def done(self) -> bool:
-        return self.is_told
+        return self.is_notified
 
     def set_result(self, _: None) -> None:
-        self.is_told = True
+        self.is_notified = True
         self.pool.abort_connections("the model is being stopped")
 
 
 @row("C17")
 async def test_connection_closed_while_its_response_is_delivered_is_not_kept() -> None:
-    """Whoever is told may have it closed before it is given back: it is nobody's then."""
+    """A connection that a response listener closes is not returned to the pool."""
     async with serving(echo) as (up, pool):
         await fetch(pool, b"first")
         conn = pool.take()
@@ -670,7 +670,7 @@ async def test_connection_that_carried_an_event_stream_is_not_reused() -> None:
     async def once(up: Upstream, reader: Reader, writer: Writer) -> None:
         up.requests.append((await reader.readuntil(b"\r\n\r\n"), b""))
         writer.write(b"HTTP/1.1 200 OK\r\n" + fields + b"7\r\ndata: 1\r\n0\r\n\r\n")
-        await reader.read(1)  # a second request, or the end: it goes without an answer
+        await reader.read(1)  # a second request or the end; neither gets a response
 
     async with serving(once) as (up, pool):
         for _ in range(3):

@@ -113,7 +113,7 @@ def eventually(is_true: Callable[[], object], within_s: float = LONG_S) -> float
 
 @row("A15")
 def test_guard_ends_all_trees_of_a_killed_proxy(proxy: subprocess.Popen[bytes]) -> None:
-    """SIGKILL of the proxy ends all trees in two seconds: daemons, deaf and unmarked ones."""
+    """SIGKILL of the proxy ends all trees within 2 s, also daemons that ignore SIGTERM."""
     pid = guard_pid(proxy)
     unmarked = members_without_marker("guard-test")
     assert len(unmarked) == 1
@@ -168,7 +168,7 @@ async def test_guard_inherits_no_descriptors_or_environment() -> None:
 
 @pytest.mark.anyio
 async def test_guard_at_a_normal_end_kills_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Told to go, the guard goes at once and ends nobody: that we have done ourselves."""
+    """A released guard exits at once and kills no process."""
     monkeypatch.setattr("swapchart.adapters.process.guard._RELEASE_LIMIT_S", 30)
     env = {**os.environ, "SWAPCHART_INSTANCE": "calm"}
     stranger = subprocess.Popen(("sleep", "60"), env=env)  # noqa: ASYNC220

@@ -290,7 +290,7 @@ async def test_probe_of_the_leader_needs_no_scan(
 async def test_probe_tries_the_second_address_soon(
     launcher: LocalLauncher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A name whose first address answers nothing is asked at its next one, within the limit."""
+    """If the first address of a name does not respond, the next one is tried within the limit."""
     process, port, _ = await serve(launcher, "200")
     with socket.socket() as full:
         full.bind(("127.0.0.2", port))
@@ -304,7 +304,7 @@ async def test_probe_tries_the_second_address_soon(
 
 
 async def test_probe_that_is_reset_lost_its_connection(launcher: LocalLauncher) -> None:
-    """A server that closes over what it has not read is one that did not answer."""
+    """A server that closes with unread bytes counts as one that did not respond."""
     process, port, _ = await serve(launcher, "reset")
 
     assert await process.probe(f"http://127.0.0.1:{port}/", timeout_s=5) == Probe(
@@ -324,7 +324,7 @@ async def test_probe_whose_connection_ends_at_once_lost_it(launcher: LocalLaunch
 async def test_probe_connected_to_itself_is_refused(
     launcher: LocalLauncher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where nobody listens, TCP can connect a port to itself; that is nobody, and frees it."""
+    """A connection of a port to itself counts as refused and does not keep the port in use."""
     process = await launcher.start(Command(argv=("sleep", "60")), LogRing())
     async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
         port = listener.extra(anyio.abc.SocketAttribute.local_port)

@@ -118,7 +118,7 @@ async def test_launch_in_a_missing_directory_names_it(launcher: LocalLauncher) -
 
 @row("A02")
 async def test_wait_reports_exit_code_signal_and_last_output(launcher: LocalLauncher) -> None:
-    """Every way to end is told as it was, to every waiter, with the log complete."""
+    """Every waiter gets the exact exit status, and the log is complete then."""
     for script, expected in [
         ("echo last words; exit 0", Exit(code=0)),
         ("echo last words; exit 139", Exit(code=139)),
@@ -219,7 +219,7 @@ async def test_sweep_lets_the_rest_end_by_itself(launcher: LocalLauncher) -> Non
 
 
 async def test_sweep_of_a_living_leader_ends_it_too(launcher: LocalLauncher) -> None:
-    """Called early, sweep gives the leader the same grace, and its exit is told as it was."""
+    """Called early, sweep gives the leader the same grace period and keeps its exit status."""
     process = await launcher.start(sh("sleep 60 & exec sleep 60"), LogRing())
     await wait_until_async(lambda: len(process.tree()) == 2)
 
@@ -304,7 +304,7 @@ async def test_wait_and_sweep_are_not_delayed_by_a_held_pipe(launcher: LocalLaun
 
 @row("A10")
 async def test_pipe_held_by_a_foreign_process_is_closed(launcher: LocalLauncher) -> None:
-    """A pipe that somebody outside the tree holds is closed a second after sweep."""
+    """A pipe that a process outside the tree holds is closed a second after sweep."""
     log = LogRing()
     process = await launcher.start(sh("echo up; exec sleep 60"), log)
     await until_said(log, b"up")
@@ -362,7 +362,7 @@ async def test_reaping_loses_no_zombie_and_no_exit_code(launcher: LocalLauncher)
 async def test_reaping_includes_an_unknown_daemon(
     launcher: LocalLauncher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A daemon that nobody ever saw alive is reaped after a while; no child of others is."""
+    """A daemon that no scan saw is reaped after a while; children of other code are not."""
     monkeypatch.setattr("swapchart.adapters.process.tree.adoption.UNKNOWN_ZOMBIE_S", 0.5)
     stranger = foreign("sh", "-c", "exit 7")
     process = await launcher.start(sh("(setsid true & sleep 0.1); exec sleep 60"), LogRing())
@@ -389,7 +389,7 @@ async def test_reaping_keeps_exit_codes_of_leaders(launcher: LocalLauncher) -> N
 
 @row("A20")
 async def test_sweep_leaves_a_recycled_group_alone(launcher: LocalLauncher) -> None:
-    """When the group is gone, terminate and kill touch nobody, whoever has its number now."""
+    """When the group has ended, terminate and kill signal no process that reuses its id."""
     process = await launcher.start(sh("exit 0"), LogRing())
     await process.wait()
     await process.sweep(0)
@@ -530,7 +530,7 @@ async def test_wait_distinguishes_out_of_memory_kills(small_cgroup: Path, tmp_pa
         "killed by signal 9",
         "exit code 4",
         "exit code 5; the kernel killed a process, out of memory",
-        "killed by signal 9",  # by us, though somebody of its tree was killed before
+        "killed by signal 9",  # by the launcher, although a process of its tree was killed before
         "exit code 1",
     ]
 
@@ -768,7 +768,7 @@ async def test_process_whose_first_thread_ended_is_alive(launcher: LocalLauncher
 
 @row("A10")
 async def test_wait_with_a_stolen_exit_status_returns(launcher: LocalLauncher) -> None:
-    """If somebody else reaps our child, wait answers all the same: not clean, code unknown."""
+    """If other code reaps the child, wait returns with an unknown exit status."""
     process = await launcher.start(sh("exec sleep 60"), LogRing())
     process.kill()
     steal_status(process.pid)

@@ -1,4 +1,4 @@
-"""Who listens on a port, as the kernel tells it and as /proc does."""
+"""Listening sockets of a port, by netlink and by /proc."""
 
 import os
 import socket
@@ -91,7 +91,7 @@ def test_listeners_of_sock_diag_and_proc_are_equal(host: str) -> None:
 
 
 def test_listeners_beyond_one_kernel_message_are_found() -> None:
-    """A long answer of the kernel comes in several pieces."""
+    """A long reply of the kernel arrives in several messages."""
     servers = [socket.create_server((f"127.0.1.{n}", 0)) for n in range(1, 250)]
     try:
         for server in servers:

@@ -62,7 +62,7 @@ async def test_output_pump_between_two_turns_other_tasks_run(
 
 @row("B06")
 def test_output_cap_is_exact() -> None:
-    """What goes beyond the limit is dropped and told once; within it nothing is said."""
+    """Output above the limit is dropped and reported once; below it nothing is reported."""
     log = LogRing()
     sink = CappedSink(log, 5)
     sink.write(b"abc")

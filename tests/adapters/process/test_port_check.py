@@ -79,7 +79,7 @@ async def test_port_check_names_the_holder_before_the_start(
 
 @row("A11")
 async def test_port_check_names_another_service(launcher: LocalLauncher) -> None:
-    """Two services that are declared for one port: the second is told the name of the first."""
+    """If two services use one port, the error of the second names the first."""
     port, log = free_port(), LogRing()
     argv = ("sh", "-c", 'sleep 60 | "$@"', "sh", sys.executable, "-I", "-S", "-c", SERVER)
     first = Command(argv=(*argv, "127.0.0.1", str(port), "0"), label="first")
@@ -112,7 +112,7 @@ async def test_port_check_ends_an_escaped_grandchild(launcher: LocalLauncher) ->
 async def test_port_check_waits_for_a_holder_that_ends(
     launcher: LocalLauncher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A holder that ends within the limit is in nobody's way; the limit is not slept through."""
+    """The check passes as soon as the holder ends, without waiting for the limit."""
     monkeypatch.setattr(check, "_EXIT_LIMIT_S", 60.0)
     port = free_port()
     with stranger("127.0.0.1", port, linger_s=0.1) as other:
@@ -144,7 +144,7 @@ async def test_port_check_of_a_container_passes(
 async def test_port_check_of_a_forwarded_port_passes(
     launcher: LocalLauncher, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Known by its name, who holds a port for a container is in nobody's way, but logged."""
+    """A port forwarder of a container engine is logged and does not fail the check."""
     port = free_port()
     with stranger("127.0.0.1", port) as other:
         program = procfs.program(other.pid)
@@ -163,7 +163,7 @@ async def test_port_check_of_unknown_cases_passes(
 ) -> None:
     """Another machine, another protocol, a holder that does not listen: the start goes on."""
     with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))  # in the way of a bind, but it answers nobody
+        bound.bind(("127.0.0.1", 0))  # bound, but not listening
         url = f"{scheme}://{host}:{bound.getsockname()[1]}/"
         process = await launcher.start(sleeper(url), LogRing())
 

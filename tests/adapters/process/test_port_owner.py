@@ -1,4 +1,4 @@
-"""Who may answer for a model: its tree, containers, root; nobody else gets the prompts."""
+"""Ownership of a port: listeners of the tree, containers and root are accepted, no others."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from swapchart.runtime.ports import Command, Probe
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
-#: Listens on all addresses and answers 200; needs no module, so it runs in an empty container.
+#: Listens on all addresses and responds 200; needs no module, so it runs in an empty container.
 ANSWER = "HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\nConnection: close\\r\\n\\r\\nok"
 PERL = f"""
 $SIG{{TERM}} = sub {{ exit }};
@@ -154,7 +154,7 @@ async def test_probe_container_older_than_the_start_is_waited_out(
 
 
 def client(folder: Path, name: str = "docker") -> Path:
-    """Make a program of that name that waits as long as it is told to."""
+    """Create a program of that name that waits for the time in its argument."""
     return Path(shutil.copy(shutil.which("sleep") or "sleep", folder / name))
 
 
@@ -162,7 +162,7 @@ def client(folder: Path, name: str = "docker") -> Path:
 async def test_probe_container_client_in_a_script_accepts_its_container(
     launcher: LocalLauncher, tmp_path: Path, lasts: str
 ) -> None:
-    """A client that runs, or was seen to run since the start: what answers is its container."""
+    """With a client in the tree, now or since the start, the listener is its container's."""
     command = f'"$0" {lasts}; exec sleep 60'
     process = await start(launcher, "sh", "-c", command, str(client(tmp_path)))
     port = free_port()
@@ -178,7 +178,7 @@ async def test_probe_container_client_in_a_script_accepts_its_container(
 async def test_probe_container_client_that_ended_is_known_from_the_script(
     launcher: LocalLauncher, tmp_path: Path
 ) -> None:
-    """A client may be gone before the first probe; the script still tells of it."""
+    """A client that ended before the first probe is found in the script."""
     script = tmp_path / "start"
     script.write_text("#!/bin/sh\n# starts it\nif docker start model; then :; fi\nexec sleep 60\n")
     script.chmod(0o755)
@@ -252,7 +252,7 @@ async def ask_as_nobody(port: int, *model: str) -> str:
 @needs_root
 @pytest.mark.parametrize("uid", [0, 65533])
 async def test_probe_listener_of_another_user_counts_if_it_is_roots(uid: int) -> None:
-    """Root's services may answer, as docker-proxy does; those of other users may not."""
+    """Listeners of root, such as docker-proxy, are accepted; those of other users are not."""
     port = free_port()
     with stranger(port, _PERL, "setpriv", f"--reuid={uid}", "--clear-groups") as other:
         found = await ask_as_nobody(port, "sleep", "60")

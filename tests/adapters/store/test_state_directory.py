@@ -1,4 +1,4 @@
-"""The state folder: ours alone, never somebody else's file, and noticed when it vanishes."""
+"""State directory: private, without files of other users, and created again when deleted."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ PLACES: dict[str, tuple[str, Callable[[Path], object]]] = {
 @pytest.mark.parametrize("kind", ODD)
 @pytest.mark.parametrize("place", PLACES)
 def test_open_link_or_pipe_in_its_place_is_refused(tmp_path: Path, place: str, kind: str) -> None:
-    """A link's target is neither truncated nor read, a pipe makes nobody wait."""
+    """The target of a link is neither truncated nor read, and opening a pipe does not block."""
     target = tmp_path / "precious"
     target.write_text("precious")
     folder = tmp_path / "folder"

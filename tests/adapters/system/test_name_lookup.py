@@ -1,4 +1,4 @@
-"""Names are looked up without libuv's threads, and work is done where no thread can be made."""
+"""Name lookup without libuv's threads, and blocking calls without any thread."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_near_addresses_name_is_found_in_hosts_or_is_loopback(
 
 
 def test_near_addresses_hosts_file_that_changes_is_read_again(hosts: Path) -> None:
-    """Without a file, and with a new one, the answer is the present one."""
+    """The result follows the file when it appears, changes and disappears."""
     before = name_lookup.near_addresses("gpu")
     hosts.write_text("10.0.0.7 gpu\n")
     with_file = name_lookup.near_addresses("gpu")
@@ -83,7 +83,7 @@ def test_near_addresses_hosts_file_that_changes_is_read_again(hosts: Path) -> No
 
 
 def test_getaddrinfo_near_name_equals_the_system_result() -> None:
-    """What is told of an address is what ``socket.getaddrinfo`` tells."""
+    """The result for an address equals that of ``socket.getaddrinfo``."""
 
     async def ask() -> None:
         for family in (socket.AF_UNSPEC, socket.AF_INET):
@@ -313,7 +313,7 @@ def test_settled_outcome_stays_in_the_future() -> None:
 
 
 def test_settled_without_threads_waits() -> None:
-    """The store's answers come from its own thread, which was made before."""
+    """Without a further thread, `settled` polls the future of an existing one."""
     said = without_threads("""
         from concurrent.futures import Future
 
