@@ -280,16 +280,16 @@ class _Checker:
                 break
 
     def _is_fair(self, loop: set[int], env: Mapping[int, list[tuple[Input, int]]]) -> bool:
-        """Tell whether *loop* can go on for ever though the world does all that it must.
+        """Return True if *loop* can continue forever although the world is fair.
 
-        It cannot if something that must come could come all the time and never does.
+        It cannot if an event that must come could come everywhere in it and is never taken.
         """
         due = [{what.event for what, _ in env[i] if self._world.must_come(what)} for i in loop]
         taken = {what.event for i in loop for what, to in env[i] if to in loop}
         return not set.intersection(*due) - taken
 
     def _endless(self) -> None:
-        """From everywhere, whatever was asked before, the chart can be brought to its end."""
+        """Check that the chart can be ended from everywhere, whatever was requested before."""
         graph, world = self._graph, self._world
         final = {i for i, now in enumerate(graph.nodes) if world.is_final(now)}
         if not final and not world.has_final:
@@ -306,7 +306,7 @@ class _Checker:
         self, kind: str, sentence: str, index: int, last: tuple[Input, Situation | None] | None
     ) -> None:
         if (kind, sentence) in self.found:
-            return  # found before, and so on a way at least as short
+            return  # found before, with a trace at least as short
         moves = [
             Move(event="begin" if what is None else str(what), configuration=now.configuration)
             for what, now in self._graph.way_to(index)

@@ -1,8 +1,8 @@
-"""A python-statemachine class as a document, for embedders who wrote their chart in Python.
+"""Reader of python-statemachine classes, for embedders who wrote their chart in Python.
 
-A class says states, transitions, events and the names of its actions and guards. What the names
-mean, who sends the events and what the chart promises comes beside it, as in a document. Code on
-the class cannot be said and is refused, not dropped: lambdas, functions, methods found by
+A class has states, transitions, events and the names of its actions and guards. The meaning of the
+names, the senders of events and the promises are passed separately, as sections of a document. Code
+on the class has no place in a document and is an error: lambdas, functions, methods found by
 convention, validators, listeners, invoked services, delays, and flags that our charts do not have.
 """
 
@@ -19,7 +19,7 @@ from .document import FORMAT, Document
 from .errors import ChartError
 from .parse import from_mapping
 
-#: What every chart of ours is: an event that nobody takes and an error in an action are errors.
+#: Flags of every chart of ours: unhandled events and errors in actions are errors.
 _FLAGS = {
     "allow_event_without_transition": False,
     "catch_errors_as_events": False,
@@ -33,13 +33,12 @@ def from_class(cls: type[StateChart[Any]], catalog: Mapping[str, Any] | None = N
 
     Args:
         cls: The class; only read, never instantiated.
-        catalog: The sections of a document that a class cannot have: ``data``,
-            ``parameters``, ``guards``, ``actions``, ``promises``, and ``events`` that are not
-            sent by users.
+        catalog: Sections of a document that a class cannot have: ``data``, ``parameters``,
+            ``guards``, ``actions``, ``promises``, and ``events`` that users do not send.
 
     Raises:
-        ChartError: The class says something that a document cannot; the notes of the error list
-            every such thing. Or the two do not fit together.
+        ChartError: The class has something that a document cannot express; the notes of the error
+            list all of it. Or class and catalog do not fit together.
     """
     reader = _ClassReader(cls)
     states = reader.states(cls.states)
@@ -65,7 +64,7 @@ def from_class(cls: type[StateChart[Any]], catalog: Mapping[str, Any] | None = N
 
 
 class _ClassReader:
-    """Reads one class, noting what it cannot say."""
+    """Reads one class and notes what a document cannot express."""
 
     def __init__(self, cls: type[StateChart[Any]]) -> None:
         self._cls = cls
@@ -118,7 +117,7 @@ class _ClassReader:
     def _transition(self, item: Any) -> dict[str, Any]:
         where = f"{item.source.id}.{item.event or 'eventless'}"
         found: dict[str, Any] = {}
-        # What a history does by default has no event, whatever name the class gave it.
+        # The default transition of a history has no event, whatever name the class gave it.
         events = [] if item.source.is_history else list(self._events(where, item))
         if events:
             found["event"] = " ".join(events)

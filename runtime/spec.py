@@ -22,7 +22,7 @@ Point: TypeAlias = Literal[
 
 
 def _check(where: str, found: object, is_valid: bool, expected: str) -> None:
-    if not is_valid:  # callers compare so that nan is refused too
+    if not is_valid:  # callers compare so that nan is rejected too
         raise ConfigError(where, f"expected {expected}, got {found}")
 
 

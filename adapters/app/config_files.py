@@ -121,15 +121,15 @@ async def watch(
         patience_s: Longest wait for files that keep changing while no program has one open for
             writing; seconds.
     """
-    told: Signature | None = None
+    reported: Signature | None = None
     while True:
         await asyncio.sleep(poll_s)
         found = await threads.run(sources.signature)
-        if found in (seen(), told):
+        if found in (seen(), reported):
             continue
         found = await _rested(sources, found, seen, held, steady_s, patience_s)
         if found != seen() and sources.is_whole(found):
-            told = found
+            reported = found
             changed("a file was changed")
 
 
@@ -142,7 +142,7 @@ async def _rested(
     Returns at once when *seen* shows that a reload has read them meanwhile.
     """
     patience = time.monotonic() + patience_s
-    is_told = False
+    is_reported = False
     while True:
         await asyncio.sleep(steady_s)
         written = await threads.run(sources.open_for_writing)
@@ -150,6 +150,6 @@ async def _rested(
         is_late = time.monotonic() >= patience
         if found == seen() or (not written and (found == before or is_late)):
             return found
-        if written and is_late and not is_told:
-            is_told = True
+        if written and is_late and not is_reported:
+            is_reported = True
             held(written[0])

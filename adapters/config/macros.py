@@ -1,12 +1,12 @@
-"""Macros: ``${name}`` in texts, replaced before a command is split, as llama-swap does it.
+"""Macros: ``${name}`` in texts, replaced before a command is split, as in llama-swap.
 
-A macro's value takes part in the splitting: a value with a space becomes two arguments unless the
-place where it is used is quoted. That is what existing configurations are written for; whoever
-wants one argument whatever the value writes ``cmd`` as a list. Nothing that comes with a request
-ever gets here, and no shell sees the result unless a hook asks for one.
+The value of a macro takes part in the splitting: a value with a space becomes two arguments unless
+its place in the command is quoted. Existing configurations rely on it; write ``cmd`` as a list to
+get one argument whatever the value. Nothing from a request ever gets here, and no shell sees the
+result unless a hook asks for one.
 
-Source: llama-swap's behavior. Deviations: ``$${`` stands for a literal
-``${``, floats keep their author's text, and all problems are told at once.
+Source: llama-swap's behavior. Deviations: ``$${`` stands for a literal ``${``, floats keep their
+author's text, and all problems are reported in one run.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from .document.scalars import Value, as_text, is_timestamp
 from .document.source import shown
 from .problem_collector import ProblemCollector
 
-#: Names that are ours: their values come from the model.
+#: Reserved names; their values come from the model.
 RESERVED = ("PID", "PORT", "MODEL_ID")
 MAX_NAME = 63
-#: Longest text that macros may produce, and most text they may produce in one load; characters.
+#: Maximum length of a text that macros produce, and of all such texts of one load; characters.
 MAX_TEXT = 1 << 20
 MAX_TOTAL = 64 << 20
 
@@ -34,7 +34,7 @@ _NAME = re.compile(r"[a-zA-Z0-9_-]+")
 
 
 def read_macros(node: Node | None, path: str, collector: ProblemCollector) -> dict[str, Scalar]:
-    """Return the macros that *node* declares, in order, without those that are wrong."""
+    """Return the macros that *node* declares, in order, without invalid ones."""
     if node is None or (isinstance(node, Scalar) and node.value is None):
         return {}
     if not isinstance(node, Mapping):
@@ -77,24 +77,24 @@ def _kind(node: Node) -> str:
 
 
 class TooMuchTextError(SwapchartError):
-    """Macros grow beyond the bound; the message says so."""
+    """The texts that macros produce exceed a limit, which the message names."""
 
 
 class Scope:
-    """Macros that hold in one part of the document, in order of declaration.
+    """Macros that are valid in one part of the document, in order of declaration.
 
-    A macro may use those declared before it, and no others: they are replaced from the last to
-    the first, each once.
+    A macro may use macros declared before it and no others: they are replaced from the last to the
+    first, each once.
 
     Args:
-        macros: Name -> value, in order. Those that *shared* has too take their places there; others
-            come before all of *shared* if they are ``MODEL_ID``, and else after them.
-        spent: How much text this load has produced so far; shared by all scopes.
-        shared: Of the whole document, for the scope of a model. Not copied: a thousand models and
-            a thousand macros would make a million.
+        macros: Name -> value, in order. Names that are also in *shared* keep their position there;
+            of the others, ``MODEL_ID`` comes before all of *shared*, and the rest after them.
+        spent: Number of characters that this load has produced so far; shared by all scopes.
+        shared: Scope of the document, for the scope of a model. It is not copied: a thousand models
+            and a thousand macros would make a million entries.
 
     Attributes:
-        failed: Scalars that would have grown too big, now empty, each with the reason.
+        failed: Scalars that would exceed a limit and are now empty, each with the reason.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class Scope:
         return name in self._own or name in self._shared
 
     def expand(self, node: Node) -> Node:
-        """Return *node* with every reference in its texts replaced; keys are left alone."""
+        """Return *node* with every reference in its texts replaced; keys are not changed."""
         if isinstance(node, Scalar):
             return self._expand_scalar(node)
         if isinstance(node, Sequence):
@@ -129,10 +129,10 @@ class Scope:
         return mapping_at(node, changed)
 
     def expand_text(self, text: str) -> str:
-        """Return *text* with every reference replaced, also if it is just one.
+        """Return *text* with every reference replaced, as a text.
 
         Raises:
-            TooMuchTextError: The result would be too big.
+            TooMuchTextError: The result would exceed a limit.
         """
         value, literal = self._follow(text)
         return as_text(value, literal)
@@ -150,7 +150,7 @@ class Scope:
         return node if value is text else scalar_at(node, value, literal)
 
     def _follow(self, text: str) -> tuple[Value, str]:
-        """Return what *text* becomes, and how it is written if that is not a text."""
+        """Return the value of *text*, and how it is written if it is not a text."""
         before = sys.maxsize
         while "${" in text:
             found = [
@@ -181,12 +181,12 @@ class Scope:
 
 
 def unresolved(text: str) -> Iterable[str]:
-    """Return the names still referred to in *text*, once each."""
+    """Return the names that *text* still refers to, once each."""
     return dict.fromkeys(REFERENCE.findall(text)) if "${" in text else ()
 
 
 def explain(name: str, scope: Scope | None, *, where: str = "here") -> str:
-    """Say why ``${name}`` could not be replaced."""
+    """Return the reason why ``${name}`` could not be replaced."""
     if name == "PORT":
         return f"macro '${{PORT}}' has no value {where}: only models with ${{PORT}} in cmd have one"
     if name == "PID":
@@ -200,7 +200,7 @@ def explain(name: str, scope: Scope | None, *, where: str = "here") -> str:
 
 
 def display(node: Node) -> str:
-    """Return how *node* is shown in a problem: shortened, without values of the environment."""
+    """Return *node* as a problem shows it: shortened, without values of the environment."""
     if isinstance(node, Mapping):
         return "a mapping"
     if isinstance(node, Sequence):

@@ -135,8 +135,8 @@ class Reader:
             self.collector.error(place, f"{where}.{key}".lstrip("."), f"{key} is required")
             return
         message = _EXPECTED[kind].format(**context) if kind in _EXPECTED else detail["msg"]
-        is_told = ", found" in message or (kind == "refused" and not isinstance(place, Scalar))
-        if not is_told and not is_secret(where):
+        says_found = ", found" in message or (kind == "refused" and not isinstance(place, Scalar))
+        if not says_found and not is_secret(where):
             message = f"{message}, found {display(place)}"
         self.collector.error(place, where, message)
 

@@ -205,8 +205,8 @@ class Messages:
         """Return the events that close the block and the message."""
         delta = {"stop_reason": self._stop(outcome), "stop_sequence": None}
         closed = {"type": "content_block_stop", "index": 0}
-        told = {"type": "message_delta", "delta": delta, "usage": self._usage(outcome)}
-        return (_typed([closed, told, {"type": "message_stop"}]),)
+        delta_event = {"type": "message_delta", "delta": delta, "usage": self._usage(outcome)}
+        return (_typed([closed, delta_event, {"type": "message_stop"}]),)
 
     def whole(self, outcome: Outcome) -> Json:
         """Return a ``message``."""

@@ -54,10 +54,10 @@ class App:
         self.in_flight += 1
         try:
             await self._answer(exchange)
-        except HttpError as refused:
+        except HttpError as error:
             if exchange.status:
-                raise DisconnectedError from refused
-            await exchange.send_json(refused.value(), status=refused.status)
+                raise DisconnectedError from error
+            await exchange.send_json(error.value(), status=error.status)
         finally:
             self.in_flight -= 1
             ms = (time.perf_counter() - began) * 1000

@@ -213,8 +213,8 @@ class HttpConnection(asyncio.Protocol):
                     break
         except (DisconnectedError, TimeoutError, asyncio.CancelledError):
             pass  # the client disconnected, or sent no further request
-        except HttpError as refused:
-            self.transport.write(_refusal(refused))
+        except HttpError as error:
+            self.transport.write(_error_response(error))
         finally:
             self.transport.close()
 
@@ -380,10 +380,10 @@ def _head(status: int, fields: Pairs) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
-def _refusal(refused: HttpError) -> bytes:
-    body = json.dumps(refused.value()).encode()
+def _error_response(error: HttpError) -> bytes:
+    body = json.dumps(error.value()).encode()
     fields = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
-    return _head(refused.status, [*fields, ("Connection", "close")]) + body
+    return _head(error.status, [*fields, ("Connection", "close")]) + body
 
 
 def _parse(head: bytes, connection: HttpConnection, keep_note: str) -> Exchange:

@@ -1,4 +1,4 @@
-"""The document as a tree of nodes that know where they came from."""
+"""Tree of the document, whose nodes know their file, line and column."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Scalar(_Placed):
 
     Attributes:
         text: As written, with tokens of ``source`` inside.
-        value: What it means; a text may hold tokens.
+        value: Its value; a text may hold tokens.
         plain: Written without quotes.
         block: Written as a literal block (``|``), whose lines are lines of the file.
-        written: The text before macros were expanded, where that changed it.
+        written: Text before macros were expanded, if that changed it.
     """
 
     text: str
@@ -51,7 +51,7 @@ class Mapping(_Placed):
     Attributes:
         items: Key -> node.
         places: Key -> (source, line, column) of the key itself; lines and columns from 1.
-        anchored: Keys whose values hold an anchor: something else refers to them.
+        anchored: Keys whose values hold an anchor, to which another place refers.
     """
 
     items: dict[str, Node] = field(default_factory=dict)
@@ -63,7 +63,7 @@ Node: TypeAlias = Scalar | Sequence | Mapping
 
 
 def scalar_at(node: Node, value: Value, text: str | None = None) -> Scalar:
-    """Return a scalar that stands where *node* stands."""
+    """Return a scalar at the position of *node*."""
     old = node if isinstance(node, Scalar) else None
     return Scalar(
         source=node.source,
@@ -78,7 +78,7 @@ def scalar_at(node: Node, value: Value, text: str | None = None) -> Scalar:
 
 
 def sequence_at(node: Node, items: list[Node]) -> Sequence:
-    """Return a list of *items* that stands where *node* stands."""
+    """Return a list of *items* at the position of *node*."""
     return Sequence(
         source=node.source,
         line=node.line,
@@ -89,7 +89,7 @@ def sequence_at(node: Node, items: list[Node]) -> Sequence:
 
 
 def mapping_at(node: Node, items: dict[str, Node]) -> Mapping:
-    """Return a mapping of *items* that stands where *node* stands."""
+    """Return a mapping of *items* at the position of *node*."""
     old = node if isinstance(node, Mapping) else None
     return Mapping(
         source=node.source,

@@ -1,8 +1,8 @@
 """YAML parser that builds a bounded tree of nodes.
 
 It reads YAML *events*, because only there can depth, size, duplicate keys and aliases be checked
-before anything is built of them. A 306-byte "alias bomb" is refused by counting its nodes as if
-every alias were written out.
+before anything is built of them. A 306-byte "alias bomb" is rejected by counting its nodes as if
+every alias were expanded.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from .nodes import Mapping, Node, Scalar, Sequence
 from .scalars import Value, resolve
 from .source import EnvironmentValues, Source, hide_escapes
 
-#: Most nodes in one file, with every alias counted as what it stands for.
+#: Maximum number of nodes in one file, with aliases expanded.
 MAX_NODES = 100_000
-#: Most text in one file, with every alias counted as what it stands for; characters.
+#: Maximum length of the text in one file, with aliases expanded; characters.
 MAX_TEXT = 16 << 20
-#: Longest key; characters.
+#: Maximum length of a key; characters.
 MAX_KEY = 512
-#: Deepest nesting of mappings and lists, aliases included.
+#: Maximum nesting of mappings and lists, with aliases expanded.
 MAX_DEPTH = 50
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -33,7 +33,7 @@ _MERGE = "\0<<"  # stands for the plain key `<<`; no text of a document is equal
 def parse(
     source: Source, environment: EnvironmentValues, collector: ProblemCollector
 ) -> Node | None:
-    """Build the tree of *source*; None when it is empty or a problem left nothing to build."""
+    """Build the tree of *source*; None if it is empty, or if a problem left nothing to build."""
     composer = _Composer(source, environment, collector)
     try:
         for event in yaml.parse(source.text, Loader=_LOADER):
@@ -64,11 +64,11 @@ def _place(mark: _Mark | None) -> tuple[int, int]:
 
 
 class _StopError(Exception):
-    """What was found forbids to read on; it has been reported."""
+    """Parsing cannot continue; the reason has been reported."""
 
 
 class _Frame:
-    """A mapping or list that is being read."""
+    """A mapping or list that is being parsed."""
 
     __slots__ = ("anchor", "anchored", "before", "height", "key", "key_at", "merged", "node")
 
@@ -76,7 +76,7 @@ class _Frame:
         self, node: Mapping | Sequence, anchor: str | None, before: tuple[int, int]
     ) -> None:
         self.node, self.anchor, self.before = node, anchor, before  # before: nodes, characters
-        self.anchored = anchor is not None  # it, or something inside
+        self.anchored = anchor is not None  # the node, or a node inside it
         self.height = 1
         self.key: str | None = None
         self.key_at = (0, 0)  # line and column
@@ -207,7 +207,7 @@ class _Composer:
         make = Mapping if mapping else Sequence
         node = make(source=self._source, line=line, column=column, end_line=line)
         if event.anchor:
-            self._anchors.pop(event.anchor, None)  # until it is complete, it is not there
+            self._anchors.pop(event.anchor, None)  # an alias may refer to it once it is complete
         self._stack.append(_Frame(node, event.anchor, (self._count - 1, self._size)))
 
     def _close(self, event: yaml.MappingEndEvent | yaml.SequenceEndEvent) -> None:

@@ -1,8 +1,8 @@
-"""What a plain YAML scalar means: the types that Go's YAML library gives it, not YAML 1.1's.
+"""Values of plain YAML scalars, with the types of Go's YAML library instead of YAML 1.1's.
 
-``no`` and ``12:30:45`` are texts, ``1e3`` is a number and ``0777`` is octal. A configuration
-written for llama-swap therefore means the same here. Source: YAML 1.2 core schema (10.3), with
-yaml.v3's documented exceptions (octal ``0777``, ``_`` in numbers).
+``no`` and ``12:30:45`` are texts, ``1e3`` is a number and ``0777`` is octal, so a configuration
+written for llama-swap means the same here. Source: YAML 1.2 core schema (10.3), with yaml.v3's
+documented exceptions (octal ``0777``, ``_`` in numbers).
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _BOOLS = {
     **dict.fromkeys(("y", "yes", "on", "true"), True),
     **dict.fromkeys(("n", "no", "off", "false"), False),
 }
-#: Longest text that is read as a number; more digits than this are a text.
+#: Maximum length of a number; a longer one is a text.
 _MAX_NUMBER = 300
 
 
 def resolve(text: str) -> Value:
-    """Return what the plain scalar *text* stands for; itself when it is just a text."""
+    """Return the value of the plain scalar *text*."""
     if text and text[0] not in _START:
         return text
     if text in _WORDS:
@@ -52,21 +52,21 @@ def resolve(text: str) -> Value:
 
 
 def is_timestamp(text: str) -> bool:
-    """Tell whether YAML calls the plain scalar *text* a timestamp; to us it is a text."""
+    """Return True if the plain scalar *text* is a timestamp in YAML; here it is a text."""
     return _TIMESTAMP.fullmatch(text) is not None
 
 
 def as_bool(text: str) -> bool | None:
-    """Read the words that a *boolean* key accepts besides true and false; None for others."""
+    """Return the value of a word that a *boolean* key accepts; None for other words."""
     return _BOOLS.get(text.lower())
 
 
 def as_text(value: Value, text: str) -> str:
-    """Return the text of a scalar that stands where a text is wanted.
+    """Return the text of a scalar where a text is expected.
 
-    Integers in decimal, booleans in lower case; floats as their author wrote them (*text*):
-    ``3.10`` must not become ``3.1``. A *text* that comes from the environment (it holds the
-    tokens of ``source``) stays as it is, to be filled in at the end.
+    Integers are in decimal, booleans in lower case, and floats as their author wrote them (*text*):
+    ``3.10`` must not become ``3.1``. A *text* from the environment (it holds tokens of ``source``)
+    is not changed; it is filled in at the end.
     """
     if not text.isascii():
         return text
