@@ -23,7 +23,7 @@ from .effects import (
 )
 from .explore import Being, Bounds, Environment, Input, Reaction, Reactor, Situation
 from .name_rules import transitions_of
-from .promises import Keeper, Step
+from .promises import PromiseJudge, Step
 
 #: (kind, sentence) of each promise that a step breaks.
 Problems: TypeAlias = list[tuple[str, str]]
@@ -44,7 +44,7 @@ class CheckedStep:
     ) -> None:
         self._document, self._promises = document, document.promises
         self._reactor, self._environment, self._bounds = reactor, environment, bounds
-        self._keeper = Keeper(document, parameters)
+        self._judge = PromiseJudge(document, parameters)
         self._owners = owners(document)
         states = list(document.states())
         self._atomic = {name for name, definition, _ in states if not definition.get("states")}
@@ -170,7 +170,7 @@ class CheckedStep:
             what.event, what.data, now.configuration, reaction.configuration,
             now.values, reaction.values, reaction.effects,
         )  # fmt: skip
-        broken, clocks = self._keeper.judge(step)
+        broken, clocks = self._judge.judge(step)
         problems = [("a promise of the chart", why) for why in broken]
         problems += self._configuration_problems(reaction)
         problems += self._request_problems(step)

@@ -52,7 +52,7 @@ class _Compiled:
     then: _Test | None
 
 
-class Keeper:
+class PromiseJudge:
     """Tests steps against the promises of one document under one set of parameters."""
 
     def __init__(self, document: Document, parameters: Mapping[str, Value]) -> None:

@@ -12,17 +12,17 @@ from ...runtime import SwapchartError
 _LIMIT_S = 10.0
 
 
-class AskError(SwapchartError):
+class ApiError(SwapchartError):
     """The request failed or was rejected; the text says which proxy and why."""
 
 
-def ask(
+def get_field(
     url: str, path: str, field: str, *, key: str | None, params: Mapping[str, str] | None = None
 ) -> Any:
     """GET *path* from the proxy at *url* and return *field* of the JSON object in the response.
 
     Raises:
-        AskError: There is no such response.
+        ApiError: There is no such response.
     """
     headers = {"authorization": f"Bearer {key}"} if key else {}
     try:
@@ -31,7 +31,7 @@ def ask(
             timeout=_LIMIT_S,
         )  # fmt: skip
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
-        raise AskError(f"no response from {url}: {error}") from error
+        raise ApiError(f"no response from {url}: {error}") from error
     try:
         found = answer.json()
     except ValueError:
@@ -42,5 +42,5 @@ def ask(
     if isinstance(found, dict) and isinstance(found.get("error"), dict):
         text = str(found["error"].get("message", text))
     if answer.status_code == 200:
-        raise AskError(f"{url} is not a swapchart; it responded with {text[:200]!r}")
-    raise AskError(f"{url} responded with {answer.status_code}: {text[:2000]}")
+        raise ApiError(f"{url} is not a swapchart; it responded with {text[:200]!r}")
+    raise ApiError(f"{url} responded with {answer.status_code}: {text[:2000]}")

@@ -193,7 +193,7 @@ def _active(options: argparse.Namespace) -> tuple[str, ...]:
     Raises:
         SwapchartError: The model is unknown, or the format cannot show states.
     """
-    from .api_client import ask
+    from .api_client import get_field
 
     if options.model is None:
         raise ChartError("--live", "expected --model MODEL beside it")
@@ -201,7 +201,7 @@ def _active(options: argparse.Namespace) -> tuple[str, ...]:
         expected = ", ".join(_PICTURES)
         raise ChartError("--live", f"expected a picture ({expected}), got {options.format}")
     path = f"/api/models/{quote(options.model, safe='')}/explain"
-    return tuple(ask(options.live, path, "configuration", key=options.api_key))
+    return tuple(get_field(options.live, path, "configuration", key=options.api_key))
 
 
 def rendered(document: Document, format_: str, *, active: tuple[str, ...] = ()) -> bytes:

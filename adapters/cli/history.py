@@ -12,13 +12,13 @@ from .output import _fail
 
 def history(options: argparse.Namespace) -> int:
     """Print the last transitions of a model of a running proxy, oldest first."""
-    from .api_client import AskError, ask
+    from .api_client import ApiError, get_field
 
     path = f"/api/models/{quote(options.model, safe='')}/history"
     try:
         params = {"limit": str(options.limit)}
-        rows = ask(options.url, path, "data", key=options.api_key, params=params)
-    except AskError as error:
+        rows = get_field(options.url, path, "data", key=options.api_key, params=params)
+    except ApiError as error:
         return _fail(str(error))
     if options.json:
         print(json.dumps(rows, indent=2))

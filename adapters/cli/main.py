@@ -125,9 +125,9 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
     reload = commands.add_parser("reload", help="reload the configuration of a running proxy")
     reload.add_argument("--url", default="http://127.0.0.1:8080", help="default: %(default)s")
     reload.set_defaults(run="config-reload")
-    for asking in (plan, reload):
-        asking.add_argument("--api-key", help="API key, if the proxy needs one")
-        asking.add_argument("--json", action="store_true")
+    for subcommand in (plan, reload):
+        subcommand.add_argument("--api-key", help="API key, if the proxy needs one")
+        subcommand.add_argument("--json", action="store_true")
 
 
 def _add_chart(parser: argparse.ArgumentParser) -> None:

@@ -48,7 +48,7 @@ def _last(name: bytes, data: bytes) -> float | None:
     return value if 0 <= value <= _LARGEST else None
 
 
-def seen_in(ends: bytes) -> CacheUsage | None:
+def cache_usage(ends: bytes) -> CacheUsage | None:
     """Return the cache usage from llama.cpp's ``timings``, else from ``usage``; None without both.
 
     Args:
@@ -120,7 +120,7 @@ class Effectiveness:
             return "partial"
         return "no-op" if self.failures >= _FAILURES else "unknown"
 
-    def note_answer(self, seen: CacheUsage) -> None:
+    def note_response(self, seen: CacheUsage) -> None:
         """Record how fast prompts are read."""
         if seen.read_ms is not None and seen.read >= _FEWEST_TOKENS:
             self.read_ms_per_token = _mix(self.read_ms_per_token, seen.read_ms / seen.read)

@@ -24,7 +24,7 @@ from ...runtime.fence import Fence
 from ...runtime.shielded_tasks import ShieldedTasks
 from ..llama_cpp.launch_args import LaunchLine
 from ..system import threads
-from .effectiveness import seen_in
+from .effectiveness import cache_usage
 from .files import FolderLock, KvStoreError, prefix_of
 from .manifest import ModelStore
 from .model_cache import ModelCache
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 _END_BYTES = 4096
 _FIRST_PIECES = 4
-_WAITING_ANSWERS = 64
+_WAITING_RESPONSES = 64
 _NOTHING = "nothing is kept"
 _SLOTS = "LLAMA_ARG_N_PARALLEL"
 _LAST_WORK_S = 10.0  # limit for checksums of the last saves during a shutdown
@@ -46,7 +46,7 @@ _LAST_WORK_S = 10.0  # limit for checksums of the last saves during a shutdown
 _ENDING = frozenset({"aborting", "draining", "before_stop", "terminating", "killing", "reaped"})
 
 
-class Answered(Protocol):
+class FinishedRequest(Protocol):
     """A finished request to a model; the proxy's ``RequestRecord``."""
 
     @property
@@ -101,7 +101,7 @@ class _Action:
     service: str
     place: Place
     settings: KvSettings
-    terms: LaunchContext = field(compare=False, repr=False)
+    launch: LaunchContext = field(compare=False, repr=False)
     manager: KvManager = field(compare=False, repr=False)
 
     async def __call__(self, context: HookContext) -> None:
@@ -109,11 +109,11 @@ class _Action:
             if model is None:
                 return
             if self.verb == "prepare":
-                await model.prepare(self.terms)
+                await model.prepare(self.launch)
             elif self.verb == "restore":
-                await model.restore(context.endpoint, self.terms)
+                await model.restore(context.endpoint, self.launch)
             elif context.after_healthy != "interrupted":  # else it has served no request
-                await model.save(context.endpoint, self.terms)
+                await model.save(context.endpoint, self.launch)
 
     def __str__(self) -> str:
         return f"kv {self.verb}"
@@ -145,8 +145,8 @@ class KvManager:
         self._users: Counter[tuple[str, Place]] = Counter()
         self._locks: dict[Path, FolderLock] = {}
         self._tasks: Fence | None = None
-        self._answers: deque[tuple[ModelCache, bytes]] = deque(maxlen=_WAITING_ANSWERS)
-        self._has_answers = anyio.Event()
+        self._responses: deque[tuple[ModelCache, bytes]] = deque(maxlen=_WAITING_RESPONSES)
+        self._has_responses = anyio.Event()
 
     # ---- before a start
     def add_hooks(self, spec: ServiceSpec, settings: KvSettings) -> ServiceSpec:
@@ -315,27 +315,27 @@ class KvManager:
             if model is not None and record.exit is not None:
                 model.died(record.exit.signal)
 
-    def note(self, exchange: Answered) -> None:
+    def note(self, exchange: FinishedRequest) -> None:
         """Queue a finished request for evaluation; cheap, and cheaper once enough is known."""
         model = self._latest.get(exchange.model)
         if model is not None and model.note_end(exchange.status == 200):
-            self._answers.append((model, _ends(exchange)))
-            self._has_answers.set()
+            self._responses.append((model, _ends(exchange)))
+            self._has_responses.set()
 
     async def _learn(self) -> None:
         while True:
-            while self._answers:  # before waiting: a failure may have left some
-                model, ends = self._answers.popleft()  # removed first, so that it is tried once
-                seen = seen_in(ends)
+            while self._responses:  # before waiting: a failure may have left some
+                model, ends = self._responses.popleft()  # removed first, so that it is tried once
+                seen = cache_usage(ends)
                 if seen is not None:
                     model.note(seen)
-            await self._has_answers.wait()
-            self._has_answers = anyio.Event()
+            await self._has_responses.wait()
+            self._has_responses = anyio.Event()
 
     @property
-    def has_unread_answers(self) -> bool:
+    def has_unread_responses(self) -> bool:
         """True if responses are queued for evaluation."""
-        return bool(self._answers)
+        return bool(self._responses)
 
     def facts(self, model: str) -> dict[str, Any] | None:
         """Return the public facts of *model*; None if its `kv` is off.
@@ -396,7 +396,7 @@ def _cannot_make(place: Place | None) -> str:
     return ""
 
 
-def _ends(exchange: Answered) -> bytes:
+def _ends(exchange: FinishedRequest) -> bytes:
     """Return the ends of a response: Anthropic's streams report the cache at the beginning."""
     pieces, tail = tuple(exchange.body_chunks), b""
     for piece in reversed(pieces):

@@ -65,28 +65,28 @@ class ModelCache:
         ):
             self.state.forget(entry.file)
 
-    async def prepare(self, terms: LaunchContext) -> None:
+    async def prepare(self, launch: LaunchContext) -> None:
         """Begin the work that can be done while the server loads."""
         await self.settled()
-        self.enforce(terms.settings)
+        self.enforce(launch.settings)
         prepare(self.state)
 
-    async def restore(self, endpoint: str, terms: LaunchContext) -> None:
+    async def restore(self, endpoint: str, launch: LaunchContext) -> None:
         """Fill the slots of a server that has just become healthy, most valuable entries first."""
         self.state.run = RunStatistics()
-        began, limit = time.perf_counter(), terms.settings.timeout_s
+        began, limit = time.perf_counter(), launch.settings.timeout_s
         problem = ""
         with anyio.move_on_after(limit) as scope:
             try:
-                async with _client(endpoint, terms) as client:
-                    await Restore(self.state, terms, client).run()
+                async with _client(endpoint, launch) as client:
+                    await Restore(self.state, launch, client).run()
             except (KvStoreError, SlotError, OSError) as error:
                 problem = f"not restored: {error}"
         if scope.cancelled_caught:
             problem = f"restore canceled after {limit:g} s"
         if problem:
             self.state.count_failure()
-            self.state.complain("restore", problem)
+            self.state.warn_once("restore", problem)
         entries = self.state.run.restored.values()
         if entries:
             tokens, ms = sum(entry.tokens for entry in entries), _ms_since(began)
@@ -95,12 +95,12 @@ class ModelCache:
             self._counts["restored_tokens_total"] += tokens
             self.state.tell(f"restored {tokens} tokens into {len(entries)} slots in {ms:g} ms")
 
-    async def save(self, endpoint: str, terms: LaunchContext) -> None:
+    async def save(self, endpoint: str, launch: LaunchContext) -> None:
         """Save the slots of a server that is about to stop or sleep."""
-        began, limit = time.perf_counter(), terms.settings.timeout_s
+        began, limit = time.perf_counter(), launch.settings.timeout_s
         problem = ""
-        async with _client(endpoint, terms) as client:
-            saving = Save(self.state, terms, client)
+        async with _client(endpoint, launch) as client:
+            saving = Save(self.state, launch, client)
             try:
                 with anyio.move_on_after(limit) as scope:
                     await saving.ask()
@@ -112,7 +112,7 @@ class ModelCache:
             problem = f"save canceled after {limit:g} s"
         if problem:
             self.state.count_failure()
-            self.state.complain("save", problem)
+            self.state.warn_once("save", problem)
         if saving.saved:
             tokens, ms = sum(entry.tokens for entry in saving.saved), _ms_since(began)
             self._last["last_save_ms"] = ms
@@ -129,7 +129,7 @@ class ModelCache:
         """
         if signal in _FAULTS and self.state.run.restored and not self.state.run.is_proven:
             entries = self.state.run.restored.values()
-            self.state.complain(
+            self.state.warn_once(
                 "crash", "it crashed after a restore; the restored slots are not used again"
             )
             self.state.store.update(*(replace(entry, is_suspect=True) for entry in entries))
@@ -144,7 +144,7 @@ class ModelCache:
             await saving.keep()
         except KvStoreError as error:
             self.state.count_failure()
-            self.state.complain("keep", f"not saved: {error}; what was saved before is kept")
+            self.state.warn_once("keep", f"not saved: {error}; what was saved before is kept")
         finally:
             settled.set()
 
@@ -188,10 +188,10 @@ class ModelCache:
         }
 
 
-def _client(endpoint: str, terms: LaunchContext) -> SlotClient:
+def _client(endpoint: str, launch: LaunchContext) -> SlotClient:
     # The client's own limit is for a server that hangs after the limit of the hook was missed.
-    limit = terms.settings.hook_timeout_s
-    return SlotClient(endpoint, api_key=terms.facts.api_key, timeout_s=limit)
+    limit = launch.settings.hook_timeout_s
+    return SlotClient(endpoint, api_key=launch.facts.api_key, timeout_s=limit)
 
 
 def _ms_since(began: float) -> float:

@@ -19,12 +19,12 @@ class Restore:
 
     Args:
         model: State of the model's cache.
-        terms: Launch context of the process.
+        launch: Launch context of the process.
         client: Connection to its server.
     """
 
-    def __init__(self, model: ModelState, terms: LaunchContext, client: SlotClient) -> None:
-        self._model, self._terms, self._client = model, terms, client
+    def __init__(self, model: ModelState, launch: LaunchContext, client: SlotClient) -> None:
+        self._model, self._launch, self._client = model, launch, client
         self._store = model.store
 
     async def run(self) -> None:
@@ -40,14 +40,14 @@ class Restore:
         """
         model = self._model
         await model.settled()
-        server = await model.identify(self._client, self._terms)
+        server = await model.identify(self._client, self._launch)
         if server is None:
             return
         model.run.fingerprint = server.key
         entries = by_value(self._store.manifest.entries)
         known = [entry for entry in entries if entry.fingerprint == server.key]
         if model.record(server.key).verdict == "no-op":
-            model.complain("no-op", "restores have no effect with this server and model; skipped")
+            model.warn_once("no-op", "restores have no effect with this server and model; skipped")
             for entry in known:
                 model.forget(entry.file)
             await model.commit(is_durable=False)
@@ -55,7 +55,7 @@ class Restore:
         if entries and not known:
             facts = self._store.manifest.facts.get(entries[0].fingerprint, {})
             differences = "; ".join(server.differences(facts))
-            model.complain(server.key, f"saved by another server, so not restored: {differences}")
+            model.warn_once(server.key, f"saved by another server, so not restored: {differences}")
         try:
             await self._fill(known, server.slots)
         finally:
@@ -77,12 +77,12 @@ class Restore:
             flaw = self._store.flaw(entry)
             flaw = flaw or ("" if digest == entry.sha256 else "its checksum is wrong")
         except KvStoreError as error:
-            self._model.complain("memory", f"{entry.tokens} tokens stay on the disk: {error}")
+            self._model.warn_once("memory", f"{entry.tokens} tokens stay on the disk: {error}")
             return False
         except OSError as error:
             flaw = str(error)
         if flaw:
-            self._model.complain(entry.file, f"{entry.tokens} saved tokens are lost: {flaw}")
+            self._model.warn_once(entry.file, f"{entry.tokens} saved tokens are lost: {flaw}")
             self._model.forget(entry.file)
         return not flaw
 
@@ -112,7 +112,7 @@ class Restore:
 
     async def _refused(self, number: int, entry: Entry, why: str) -> None:
         self._model.forget(entry.file)
-        self._model.complain("refused", f"{entry.tokens} saved tokens were rejected: {why}")
+        self._model.warn_once("refused", f"{entry.tokens} saved tokens were rejected: {why}")
         await self._client.erase(number)
 
 

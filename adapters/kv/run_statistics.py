@@ -50,7 +50,7 @@ class RunStatistics:
     def note(self, seen: CacheUsage, record: Effectiveness) -> None:
         """Evaluate the cache usage of a response."""
         self.watched += 1
-        record.note_answer(seen)
+        record.note_response(seen)
         if not self._is_decided and seen.cached > self._explained:
             for entry in self.restored.values():
                 if seen.cached >= _HIT * entry.tokens:

@@ -24,7 +24,7 @@ class Save:
 
     Args:
         model: State of the model's cache.
-        terms: Launch context of the process.
+        launch: Launch context of the process.
         client: Connection to its server.
 
     Attributes:
@@ -33,8 +33,8 @@ class Save:
         run: The run that this save ends.
     """
 
-    def __init__(self, model: ModelState, terms: LaunchContext, client: SlotClient) -> None:
-        self._model, self._terms, self._client = model, terms, client
+    def __init__(self, model: ModelState, launch: LaunchContext, client: SlotClient) -> None:
+        self._model, self._launch, self._client = model, launch, client
         self._files = model.store.files
         self.server: Server | None = None
         self.saved: list[Entry] = []
@@ -52,7 +52,7 @@ class Save:
         """
         model = self._model
         await model.settled()
-        server = await model.identify(self._client, self._terms)
+        server = await model.identify(self._client, self._launch)
         if server is None or server.is_asleep:
             return
         self.run.is_proven = True
@@ -69,17 +69,17 @@ class Save:
                 await self._save(slot, server.key)
             except SlotError as error:
                 model.count_failure()
-                model.complain(f"refused {error.status}", f"not saved: {error}")
+                model.warn_once(f"refused {error.status}", f"not saved: {error}")
 
     async def _save(self, slot: Slot, key: str) -> None:
         record = self._model.record(key)
         if slot.tokens is not None and not self._is_worth(slot.tokens, record):
             return
         expected = record.expected_bytes(slot.tokens or 0)
-        limit = self._terms.settings.max_bytes
+        limit = self._launch.settings.max_bytes
         if limit is not None and expected > limit:
             what = f"{slot.tokens} tokens are not saved: they need more than maxBytes ({limit})"
-            self._model.complain("maxBytes", what)
+            self._model.warn_once("maxBytes", what)
             return
         began = time.perf_counter()
         name = await threads.run(self._files.reserve, expected)
@@ -103,7 +103,7 @@ class Save:
             )  # fmt: skip
 
     def _is_worth(self, tokens: int, record: Effectiveness) -> bool:
-        return 0 < tokens >= self._terms.settings.min_tokens and record.pays(tokens)
+        return 0 < tokens >= self._launch.settings.min_tokens and record.pays(tokens)
 
     def _check_size(self, name: str, written: int) -> None:
         found = self._files.size(name)
@@ -135,7 +135,7 @@ class Save:
             others = by_value(entry for entry in before if entry.fingerprint != key)
             store.manifest.entries = [*choice.kept, *others[: self.server.slots]]
             store.manifest.facts[key] = dict(self.server.facts)
-            settings = self._terms.settings
+            settings = self._launch.settings
             excess = store.over_quota(settings.max_bytes, settings.max_age_s, self._model.clock())
             store.manifest.entries = [e for e in store.manifest.entries if e not in excess]
             await self._model.commit()

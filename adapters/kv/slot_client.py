@@ -56,7 +56,7 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Moved:
+class SlotTransfer:
     """Response to a save or a restore.
 
     Attributes:
@@ -163,11 +163,11 @@ class SlotClient:
             if isinstance(item, dict)
         ]
 
-    async def save(self, number: int, filename: str) -> Moved:
+    async def save(self, number: int, filename: str) -> SlotTransfer:
         """Save slot *number*; raises as `restore`."""
         return await self._move(number, "save", filename, "n_saved", "n_written")
 
-    async def restore(self, number: int, filename: str) -> Moved:
+    async def restore(self, number: int, filename: str) -> SlotTransfer:
         """Restore slot *number*.
 
         Raises:
@@ -182,7 +182,9 @@ class SlotClient:
         if status != 200:
             raise SlotError(f"erase of slot {number}", status, _detail(value))
 
-    async def _move(self, number: int, action: str, filename: str, tokens: str, size: str) -> Moved:
+    async def _move(
+        self, number: int, action: str, filename: str, tokens: str, size: str
+    ) -> SlotTransfer:
         began = time.perf_counter()
         target = f"/slots/{number}?action={action}"
         status, value = await self._call("POST", target, {"filename": filename})
@@ -190,7 +192,7 @@ class SlotClient:
         if status != 200:
             raise SlotError(what, status, _detail(value))
         try:
-            return Moved(
+            return SlotTransfer(
                 tokens=whole(value[tokens]), size=whole(value[size]),
                 ms=(time.perf_counter() - began) * 1000,
             )  # fmt: skip

@@ -59,15 +59,15 @@ class ModelState:
         if self.settling is not None:
             await self.settling.wait()
 
-    async def identify(self, client: SlotClient, terms: LaunchContext) -> Server | None:
+    async def identify(self, client: SlotClient, launch: LaunchContext) -> Server | None:
         """Return the server's identity; None, logged once, if nothing of it can be kept."""
         props = await client.props()
         if props is None:
             self._cannot("foreign", "the server has no /props of a llama-server")
             return None
-        has_adapters = terms.facts.line.has("--lora", "--lora-scaled")
+        has_adapters = launch.facts.line.has("--lora", "--lora-scaled")
         adapters = await client.adapters() if has_adapters else ""
-        found = await threads.run(terms.facts.learn, props, adapters, terms.settings.allows_swa)
+        found = await threads.run(launch.facts.learn, props, adapters, launch.settings.allows_swa)
         if isinstance(found, str):
             self._cannot(found, found)
             return None
@@ -79,7 +79,7 @@ class ModelState:
 
     def _cannot(self, about: str, why: str) -> None:
         self.blocker = f"nothing is kept: {why}"
-        self.complain(about, self.blocker)
+        self.warn_once(about, self.blocker)
 
     def record(self, key: str) -> Effectiveness:
         """Return the measurements under fingerprint *key*."""
@@ -106,7 +106,7 @@ class ModelState:
         """Count a failed save or restore."""
         self.failures += 1
 
-    def complain(self, about: str, text: str) -> None:
+    def warn_once(self, about: str, text: str) -> None:
         """Write *text* into the model's log, and log a warning the first time for *about*."""
         self._say(f"[swapchart] kv: {text}")
         if about not in self._warned:

@@ -10,7 +10,7 @@ import threading
 import anyio
 import pytest
 
-from swapchart.adapters.kv.effectiveness import Effectiveness, seen_in
+from swapchart.adapters.kv.effectiveness import Effectiveness, cache_usage
 from swapchart.adapters.kv.run_statistics import RunStatistics
 from swapchart.adapters.kv.slot_client import SlotClient, SlotError, whole
 from swapchart.adapters.process.port import http_probe
@@ -68,7 +68,7 @@ def test_kv_response_number_is_nonsense_record_stays_in_bounds(number: str) -> N
     """A record of what was measured stays within bounds, whatever an answer tells."""
     run, record = RunStatistics(fingerprint="x"), Effectiveness()
     for body in answers(number):
-        seen = seen_in(body)
+        seen = cache_usage(body)
         if seen is not None:
             assert 0 <= seen.cached <= LARGEST
             assert 0 <= seen.read <= 2 * LARGEST
@@ -80,7 +80,7 @@ def test_kv_response_number_is_nonsense_record_stays_in_bounds(number: str) -> N
 
 def test_kv_response_exponents_are_read() -> None:
     """A time may be written as 1.5e2; the whole of it counts."""
-    seen = seen_in(b'{"timings":{"cache_n":10,"prompt_n":40,"prompt_ms":1.5e2}}')
+    seen = cache_usage(b'{"timings":{"cache_n":10,"prompt_n":40,"prompt_ms":1.5e2}}')
 
     assert seen is not None
     assert (seen.cached, seen.read, seen.read_ms) == (10, 40, 150.0)

@@ -15,7 +15,7 @@ import anyio.lowlevel
 import pytest
 from anyio import to_thread
 
-from swapchart.adapters.kv.effectiveness import seen_in
+from swapchart.adapters.kv.effectiveness import cache_usage
 from swapchart.adapters.kv.files import FolderLock, KvStoreError, prefix_of
 from swapchart.adapters.kv.manager import KvManager, Place
 from swapchart.adapters.kv.manifest import ModelStore
@@ -156,9 +156,9 @@ class Kept:
 
     async def wait_learnt(self, body: bytes) -> None:
         """Wait until the keeper's task has read an answer."""
-        if seen_in(body) is not None:
+        if cache_usage(body) is not None:
             with anyio.fail_after(10.0):
-                while self.keeper.has_unread_answers:
+                while self.keeper.has_unread_responses:
                     await anyio.lowlevel.checkpoint()
 
     # ---- the disk

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from swapchart.adapters.kv.effectiveness import CacheUsage, Effectiveness, seen_in
+from swapchart.adapters.kv.effectiveness import CacheUsage, Effectiveness, cache_usage
 from swapchart.adapters.kv.entry import Entry, by_value, choose
 from swapchart.adapters.kv.fingerprint import fingerprint
 from swapchart.adapters.kv.run_statistics import RunStatistics
@@ -277,22 +277,22 @@ ANSWERS = {
 def test_cache_usage_is_read_from_each_dialect(name: str) -> None:
     ms = 5.5 if name in ("llama", "stream") else None
 
-    assert seen_in(ANSWERS[name]) == CacheUsage(cached=30, read=10, written=4, read_ms=ms)
+    assert cache_usage(ANSWERS[name]) == CacheUsage(cached=30, read=10, written=4, read_ms=ms)
 
 
 def test_cache_usage_ignores_the_generated_text() -> None:
     text = 'say "cache_n":999, "prompt_n":999'
     data = json.dumps({"choices": [{"message": {"content": text}}]}).encode()
 
-    assert seen_in(data) is None
-    assert seen_in(data + ANSWERS["llama"]) == seen_in(ANSWERS["llama"])
-    assert seen_in(b"") is None
+    assert cache_usage(data) is None
+    assert cache_usage(data + ANSWERS["llama"]) == cache_usage(ANSWERS["llama"])
+    assert cache_usage(b"") is None
 
 
 @given(st.binary(max_size=300))
 def test_cache_usage_of_any_response_never_raises(data: bytes) -> None:
-    seen_in(data)
-    seen_in(ANSWERS["llama"] + data)
+    cache_usage(data)
+    cache_usage(ANSWERS["llama"] + data)
 
 
 def run_with(*tokens: int) -> tuple[RunStatistics, Effectiveness]:
@@ -389,7 +389,7 @@ def test_cost_unknown_refuses_no_save() -> None:
 
 def test_cost_above_the_benefit_refuses_the_save() -> None:
     record = Effectiveness()
-    record.note_answer(CacheUsage(cached=0, read=1000, read_ms=100.0))  # 0.1 ms a token
+    record.note_response(CacheUsage(cached=0, read=1000, read_ms=100.0))  # 0.1 ms a token
     record.note_save(1000, 100_000_000, 60.0)
     assert record.pays(1000)
     record.note_restore(100_000_000, 50.0)

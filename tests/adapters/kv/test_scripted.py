@@ -21,7 +21,7 @@ from tools.net import wait_until_async
 from tools.scripted_upstream import Upstream, serving
 
 from swapchart.adapters.kv import manager as keeper_module
-from swapchart.adapters.kv.effectiveness import CacheUsage, seen_in
+from swapchart.adapters.kv.effectiveness import CacheUsage, cache_usage
 from swapchart.adapters.kv.files import FolderLock, KvStoreError
 from swapchart.adapters.kv.manager import KvManager, Place
 from swapchart.adapters.kv.manifest import ModelStore
@@ -449,7 +449,7 @@ async def test_response_number_is_absurd_later_responses_still_count(
     text = '{"timings":{"cache_n":%s,"prompt_n":50,"prompt_ms":9}}'
     for told in (number, "390"):
         stage.keeper.note(Answer((text.replace("%s", told).encode(),)))
-    await wait_until_async(lambda: not stage.keeper.has_unread_answers)
+    await wait_until_async(lambda: not stage.keeper.has_unread_responses)
 
     facts = stage.keeper.facts(NAME)
     assert facts is not None
@@ -469,12 +469,12 @@ async def test_learning_raises_later_responses_still_count(
         calls.append(ends)
         if len(calls) == 1:
             raise OverflowError("cannot convert float infinity to integer")
-        return seen_in(ends)
+        return cache_usage(ends)
 
-    monkeypatch.setattr(keeper_module, "seen_in", wrong_once)
+    monkeypatch.setattr(keeper_module, "cache_usage", wrong_once)
     for _ in range(2):
         stage.keeper.note(Answer((b'{"timings":{"cache_n":390,"prompt_n":50}}',)))
-    await wait_until_async(lambda: len(calls) == 2 and not stage.keeper.has_unread_answers)
+    await wait_until_async(lambda: len(calls) == 2 and not stage.keeper.has_unread_responses)
 
     facts = stage.keeper.facts(NAME)
     assert facts is not None
