@@ -119,7 +119,7 @@ async def test_server_that_reuses_nothing_is_detected(
     assert facts["restores"] == 2
     assert kept.slot_files() == []
     assert (kept.facts()["restores"], kept.facts()["saves"]) == (2, facts["saves"])
-    assert sum("do nothing" in text for text in warnings_of(caplog)) == 1
+    assert sum("have no effect" in text for text in warnings_of(caplog)) == 1
 
 
 async def test_small_prompt_does_not_replace_a_conversation(kept: Kept) -> None:
