@@ -45,6 +45,7 @@ from .proxy_setup import model_catalog, proxy_options
 from .service_setup import eviction_policy, queue_limits
 from .shutdown_timeout import stop_limit_s as limit_of
 from .standard_streams import dropped_lines
+from .transition_log import TransitionLog
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +119,8 @@ class Application:
                 hook_limit=self.config.hook_limit,
             )  # fmt: skip
             await stack.enter_async_context(supervisor)
-            for listener in (journal.take, kv_manager.watch, *self._listeners):
+            watching = (journal.take, kv_manager.watch, TransitionLog().take, *self._listeners)
+            for listener in watching:
                 supervisor.listen(listener)
             for hooks in await _incomplete_hooks(journal):
                 supervisor.hook_recovery.run(

@@ -12,6 +12,7 @@ from ..store.activity import ActivityStore
 from .access.admission import AdmissionControl, Allowed
 from .access.header_cache import HeaderCache
 from .access.origins import ProxyTrust
+from .access.refusal_log import RefusalLog
 from .access.visible_models import View
 from .accounting.accounting import Accounting
 from .accounting.request_record import InFlightRequests, RequestRecord
@@ -25,6 +26,8 @@ from .monitoring.event_loop import LoopWatch
 from .options import Access, ProxyOptions
 from .request import Request
 from .upstreams import UpstreamRegistry
+
+_REJECTION_REPEAT_S = 60.0  # time until an equal line about a rejected request is logged again
 
 
 class History(Protocol):
@@ -94,6 +97,7 @@ class ProxyContext:
         catalog: The models as clients see them.
         options: Behavior towards clients.
         admission: Decides whether a request is admitted.
+        rejections: Log of requests that the scheduler or a model's lifecycle rejected.
         header_cache: Decisions that depend only on request headers.
         trusts: Client address -> whether its X-Forwarded-* headers are trusted.
         config: The configuration in force; None means it cannot be reloaded.
@@ -122,6 +126,7 @@ class ProxyContext:
     ) -> None:  # fmt: skip
         self.supervisor, self.catalog, self.options = supervisor, catalogue, options
         self.admission = AdmissionControl(options)
+        self.rejections = RefusalLog(_REJECTION_REPEAT_S)
         self.header_cache = HeaderCache()
         self.trusts = ProxyTrust(options.trusted_proxies).allows
         self.config: ConfigControl | None = None

@@ -1,7 +1,8 @@
-"""Log of requests that are denied because of their Host or Origin.
+"""Log of refused requests: denied because of their Host or Origin, or rejected by the scheduler.
 
-An operator learns from it which name to add to the configuration. A client could send any number
-of names, so each line is logged once an hour, and the number of lines in a minute is limited.
+An operator learns from it which name to add to the configuration, or why requests do not get
+through. A client could send any number of names, so each line is logged once an hour, and the
+number of lines in a minute is limited.
 """
 
 from __future__ import annotations
@@ -28,20 +29,25 @@ _PLAIN = {code: f"\\x{code:02x}" for code in (*range(32), 34, 92, 127)}
 
 
 class RefusalLog:
-    """Logs each refusal once an hour, and at most 20 lines a minute."""
+    """Logs each refusal once in a while, and at most 20 lines a minute.
 
-    def __init__(self) -> None:
+    Args:
+        repeat_s: Time in seconds until an equal line is logged again, > 0.
+    """
+
+    def __init__(self, repeat_s: float = _REPEAT_S) -> None:
+        self._repeat_s = repeat_s
         self._logged_at: dict[str, float] = {}
         self._window = -_WINDOW_S
         self._count = 0  # in this window
 
     def write(self, code: str, message: str) -> None:
-        """Log *message* unless it was logged within the last hour."""
+        """Log *message* unless it was logged a short time ago."""
         now = time.monotonic()
         if now - self._window >= _WINDOW_S:
             self._window = now
             self._logged_at = {
-                text: at for text, at in self._logged_at.items() if now - at < _REPEAT_S
+                text: at for text, at in self._logged_at.items() if now - at < self._repeat_s
             }
             self._count = 0
         if message in self._logged_at or self._count >= _MAX_LINES:

@@ -336,6 +336,8 @@ class Forwarding:
         except (RequestError, UpstreamError, HeaderError) as error:
             if not await loading.fail(error):
                 raise
+            if isinstance(error, RequestError):
+                self.context.rejections.write(error.code, f"{record.model}: {error}")
         except asyncio.CancelledError:
             if not record.cancelled_by or request.is_gone or not loading.has_begun:
                 raise
@@ -389,6 +391,7 @@ class Forwarding:
     async def _send_rejection(self, error: RequestError) -> None:
         """Respond to a rejected request; only administrators get the model's output."""
         access = self.request.access
+        self.context.rejections.write(error.code, f"{self.record.model}: {error}")
         details: dict[str, Any] = {}
         if error.log_tail and "admin" in access.scopes:
             details = {"log": list(error.log_tail)}

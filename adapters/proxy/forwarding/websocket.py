@@ -137,6 +137,7 @@ async def tunnel(proxy: ProxyContext, scope: Scope, client: Client, opening: Ope
     except HandshakeRejectedError as error:
         await client.refuse(error)
     except RequestError as error:
+        proxy.rejections.write(error.code, f"{target.id}: {error}")
         await client.refuse(refusal(error.status_hint, opening.shows(str(error)), error.code))
     except (UpstreamError, HeaderError) as error:
         status = getattr(error, "status_hint", 400)

@@ -1,0 +1,45 @@
+"""Log of a running proxy: what an operator reads on stderr at the level info."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from tools.net import wait_until
+from tools.swapchart_process import Serve, demo_model
+
+pytestmark = pytest.mark.slow
+
+
+def test_log_at_info_tells_what_models_did_and_why_requests_failed(serve: Serve) -> None:
+    """Starts, swaps, crashes, failed hooks and rejected requests are a line each."""
+    models = {
+        "a": demo_model("a") | {"beforeStop": "false"},
+        "b": demo_model("b"),
+        "crashing": {"cmd": "sh -c 'echo no memory; exit 3' ${PORT}"},
+        "fixed": demo_model("fixed") | {"pinned": True},
+    }
+    proxy = serve(models)
+    assert proxy.chat("a").status == 200
+    assert proxy.chat("b").status == 200
+    assert proxy.chat("crashing").status == 502
+    assert proxy.chat("fixed").status == 200
+    assert proxy.chat("b").status == 503
+    wanted = [
+        r"INFO swapchart\.models: loading a: requested \(model=a event=loading\)",
+        r"INFO swapchart\.models: a is ready \(model=a event=ready after=\d+\.\ds pid=\d+\)",
+        r"INFO swapchart\.models: stopping a: evicted for b \(model=a event=stopping pid=\d+\)",
+        r"WARNING swapchart\.models: a hook of a failed: run false: exit code 1 \(model=a "
+        r"event=hook_failed point=beforeStop after=\d+\.\ds pid=\d+\)",
+        r"INFO swapchart\.models: a has stopped \(model=a event=stopped after=\d+\.\ds\)",
+        r"WARNING swapchart\.models: crashing failed: exit code 3 \(model=crashing event=failed "
+        r"state=health_checking pid=\d+ code=3\)",
+        r"WARNING swapchart\.proxy: request refused: exited: crashing: .* exit code 3",
+        r"WARNING swapchart\.proxy: request refused: pinned: b: b cannot run beside fixed, .*",
+    ]
+
+    def missing() -> list[str]:
+        lines = proxy.output().splitlines()
+        return [line for line in wanted if not any(re.search(line + "$", each) for each in lines)]
+
+    wait_until(lambda: not missing(), what=lambda: f"these lines:\n{missing()}\n{proxy.output()}")
