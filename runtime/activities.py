@@ -17,7 +17,7 @@ from .activity import Activity, Body
 from .errors import LaunchError
 from .hooks import HookDeadline
 from .pid_placeholder import fill_pid
-from .ports import Command, ProcessHandle
+from .ports import Command, Probe, ProcessHandle
 from .probe_schedule import ProbeSchedule
 from .service_state import Post, ServiceState
 from .spec import Hook, ServiceSpec
@@ -41,8 +41,8 @@ class Activities:
     """
 
     __slots__ = (
-        "_apply_spec", "_has_begun", "_hook_deadline", "_is_sweeping", "_post", "_settling",
-        "_state", "_variable", "stall",
+        "_apply_spec", "_check_s", "_has_begun", "_hook_deadline", "_is_sweeping", "_post",
+        "_probing", "_settling", "_state", "_variable", "stall",
     )  # fmt: skip
 
     def __init__(
@@ -55,6 +55,8 @@ class Activities:
         self._hook_deadline = HookDeadline()
         self._settling: anyio.CancelScope | None = None
         self._has_begun = False
+        self._probing: anyio.CancelScope | None = None
+        self._check_s = 0.0  # how long the readiness probe took that passed
         self.stall = anyio.Event()
 
     def body(self, activity: Activity, name: str, point: str) -> Body | None:
@@ -151,12 +153,14 @@ class Activities:
     async def _probe_until_ok(self, activity: Activity, url: str) -> None:
         state = self._state
         now = state.runtime.timers.now
-        schedule = ProbeSchedule(now())
+        schedule = ProbeSchedule(now(), state.spec.timings.probe)
         moved_up = anyio.Event()
 
         def on_output() -> None:
             if schedule.output(now()):
                 moved_up.set()
+            if self._probing is not None:
+                self._probing.deadline = schedule.ends
 
         state.log.watch(on_output)
         try:
@@ -173,8 +177,13 @@ class Activities:
         now, process = state.runtime.timers.now, state.process
         schedule.sent(now())
         if process is not None:
-            probe = await process.probe(url, timeout_s=state.spec.timings.probe)
+            probe = Probe(is_ok=False, detail="timeout")
+            sent_at = now()
+            with anyio.CancelScope(deadline=schedule.ends) as self._probing:
+                probe = await process.probe(url, timeout_s=schedule.ends - sent_at)
+            self._probing = None
             if probe.is_ok:
+                self._check_s = now() - sent_at
                 return True
             state.probe_detail = probe.detail
             if probe.is_final:  # further probes cannot succeed
@@ -205,7 +214,9 @@ class Activities:
         if process is None:
             return "no process"
         if liveness.request is None or state.runtime.http is None:
-            probe = await process.probe(liveness.url, timeout_s=liveness.timeout_s)
+            is_same = liveness.url == state.spec.check_url
+            limit_s = max(liveness.timeout_s, 2 * self._check_s if is_same else 0.0)
+            probe = await process.probe(liveness.url, timeout_s=limit_s)
             return "" if probe.is_ok else probe.detail
         try:
             status, _ = await state.runtime.http.call(

@@ -13,6 +13,10 @@ instead of sleeping.
 Some servers log each request, hence each probe. Output that comes together with a probe, as it did
 with the probe before, is taken for such an echo. It does not cause another probe, since that
 would never end, and such a server is probed at most four times a second to keep its log readable.
+
+Some servers need longer for a check than a probe may take, and others accept a connection while
+they load and never respond on it. Each probe that times out therefore doubles the time of the
+next ones, which end earlier, at the limit that was configured, if output calls for another probe.
 """
 
 from __future__ import annotations
@@ -39,17 +43,21 @@ class ProbeSchedule:
 
     Args:
         now: Time of the start. All times are seconds on a monotonic clock.
+        limit_s: Time that a probe may take at first; seconds > 0.
 
     Attributes:
         due: Time of the next probe.
+        ends: Time at which the present probe, or else the last one, times out.
     """
 
     __slots__ = (
-        "_began", "_budget_used_until", "_echoes", "_failed_at", "_has_echo", "_is_probing",
-        "_output_at", "_regular", "due",
+        "_allowed_s", "_began", "_budget_used_until", "_echoes", "_failed_at", "_has_echo",
+        "_is_probing", "_limit_s", "_output_at", "_regular", "_sent_at", "due", "ends",
     )  # fmt: skip
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, limit_s: float) -> None:
+        self._limit_s = self._allowed_s = limit_s
+        self.ends = self._sent_at = now
         self.due = self._regular = self._began = self._budget_used_until = now
         self._failed_at = self._output_at = -math.inf
         self._is_probing = self._has_echo = False
@@ -59,13 +67,15 @@ class ProbeSchedule:
         """Record that a probe is sent."""
         if now < self._regular:
             self._budget_used_until = max(self._budget_used_until, now) + _PERIOD_S
-        self._is_probing = True
+        self._is_probing, self._sent_at, self.ends = True, now, now + self._allowed_s
         self._echoes = self._echoes + 1 if self._has_echo else 0
         self._has_echo = False
 
     def failed(self, now: float) -> None:
         """Record that the probe has failed, and schedule the next one."""
         self._is_probing, self._failed_at = False, now
+        if now - self._sent_at >= self._allowed_s - _ROUNDING_S:
+            self._allowed_s *= 2
         elapsed = now - self._began
         pause = min(_SHARE_AT_FIRST * elapsed, _PAUSE_S + _SHARE * elapsed, _LONGEST_PAUSE_S)
         if self._echoes >= _ECHOES:
@@ -75,11 +85,15 @@ class ProbeSchedule:
         self.due = self._within_budget(now + _whole(max(sooner, _SHORTEST_PAUSE_S)))
 
     def output(self, now: float) -> bool:
-        """Record output of the server; return True if the next probe is due sooner by that."""
+        """Record output of the server; return True if the next probe is due sooner by that.
+
+        During a probe it may move `ends` instead.
+        """
         if self._is_probing or now - self._failed_at < _ECHO_S:
             self._has_echo = True
             if self._echoes:
                 return False
+            self.ends = min(self.ends, self._sent_at + self._limit_s)
         self._output_at = now
         due = self._within_budget(now)  # while a probe is under way, its failure sets `due` again
         is_sooner = due < self.due

@@ -63,7 +63,8 @@ class Liveness:
     Attributes:
         every_s: Pause between probes; seconds > 0.
         url: URL of the probe, a GET request that must return 200.
-        timeout_s: Limit of one probe; seconds > 0.
+        timeout_s: Limit of one probe; seconds > 0. A probe of the URL of the readiness probe may
+            take twice as long as the latter took, if that is longer.
         failures: Number of failed probes in a row that make the service unhealthy; >= 1.
         request: Inference request that is sent instead of the GET and must return 2xx; None sends
             the GET.
@@ -107,7 +108,7 @@ class Timings:
         backoff_max: Longest backoff.
         cooldown: Time for which the open circuit breaker rejects requests before one trial.
         settle: Longest wait for resources to come free after a stop.
-        probe: Limit of one readiness probe.
+        probe: Limit of the first readiness probe, which grows; see `probe_schedule`.
         hurry: Limit of each hook once a kill was requested.
     """
 

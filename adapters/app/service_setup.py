@@ -70,6 +70,7 @@ def _timings(model: ModelConfig) -> Timings:
         backoff=model.restart.backoff,
         backoff_max=model.restart.backoff_max,
         cooldown=model.restart.cooldown,
+        probe=model.probe_timeout,
         settle=10.0 if model.settle is None else model.settle.timeout_s,
     )
 
@@ -92,7 +93,7 @@ def _liveness(model: ModelConfig) -> Liveness | None:
     return Liveness(
         every_s=given.every or _NEVER_S,
         url=url,
-        timeout_s=given.timeout,
+        timeout_s=given.timeout or model.probe_timeout,
         failures=given.failures,
         request=request,
         stalled_s=given.stalled or None,

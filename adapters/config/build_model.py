@@ -101,6 +101,7 @@ class ModelBuilder:
             health_check_timeout=float(health),
             start_timeout=float(section.start_timeout or health),
             stall_timeout=section.stall_timeout,
+            probe_timeout=section.probe_timeout,
             aliases=section.aliases,
             name=section.name.strip(),
             description=section.description.strip(),

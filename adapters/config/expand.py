@@ -38,6 +38,7 @@ HOOK_POINTS = (
 DEFAULTED = (
     "startTimeout",
     "stallTimeout",
+    "probeTimeout",
     "abandon",
     "restart",
     "liveness",

@@ -64,6 +64,7 @@ class ModelConfig:
         health_check_timeout: Seconds to become healthy; >= 15.
         start_timeout: Seconds for the whole start; > 0.
         stall_timeout: Seconds without log output after which a start has stalled; 0 is off.
+        probe_timeout: Seconds for the first probe of a start; > 0.
         aliases: Other names, including those of ``filters.setParamsByID``.
         concurrency_limit: Maximum number of requests at once; >= 1, None means unlimited.
         settle: Hook that succeeds once its memory is free; None means no wait.
@@ -85,6 +86,7 @@ class ModelConfig:
     health_check_timeout: float = 120.0
     start_timeout: float = 120.0
     stall_timeout: float = 0.0
+    probe_timeout: float = 2.0
     aliases: tuple[str, ...] = ()
     name: str = ""
     description: str = ""

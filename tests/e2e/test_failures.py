@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,35 @@ def test_model_that_never_gets_healthy_is_given_up(serve: Serve, journal: Journa
     assert "status 503" in error["message"]
     assert proxy.chat("b").status == 200
     assert journal.words("a SIGTERM") == ["a SIGTERM"]
+
+
+SLOW_CHECK = """
+import sys, time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        time.sleep(0.3)
+        self.send_response(200)
+        self.end_headers()
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.send_header("content-length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+def test_model_with_a_slow_health_check_is_served(serve: Serve) -> None:
+    """A check that takes six times `probeTimeout` passes once its timeouts have doubled it."""
+    cmd = [sys.executable, "-c", SLOW_CHECK, "${PORT}"]
+    proxy = serve({"a": {"cmd": cmd, "probeTimeout": 0.05, "startTimeout": LATE_S}})
+
+    assert proxy.chat("a").status == 200
 
 
 @row("A36")

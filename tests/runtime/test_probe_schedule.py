@@ -42,7 +42,7 @@ def probe(
         takes_s: Duration of a probe in seconds.
         echo: Returns when the server prints because of a probe, from the time of that probe.
     """
-    schedule = ProbeSchedule(0.0)
+    schedule = ProbeSchedule(0.0, 2.0)
     coming = sorted(output)
     probes: list[float] = []
     failure_s: float | None = None
@@ -97,7 +97,7 @@ def test_probe_on_a_millisecond_clock_is_not_due_between_ticks(
     events: list[tuple[int, bool]], began: int
 ) -> None:
     """A loop with a clock of whole milliseconds, such as uvloop, would spin until such a time."""
-    schedule, now = ProbeSchedule(began / 1000), began
+    schedule, now = ProbeSchedule(began / 1000, 2.0), began
     for gap, is_output in events:
         now += gap
         if is_output:
@@ -157,6 +157,33 @@ def test_output_during_a_probe_causes_another_after_it() -> None:
 
     assert silent[1] - silent[0] > 0.1
     assert printing[1] - printing[0] == pytest.approx(0.003, abs=1e-5)
+
+
+def test_probe_limit_doubles_with_each_timeout() -> None:
+    """Probes that end sooner, by a response, leave the limit as it is."""
+    schedule, limits = ProbeSchedule(0.0, 2.0), []
+    for at, takes_s in [(0.0, 2.0), (10.0, 3.9), (20.0, 4.0), (30.0, 0.1), (40.0, 8.0)]:
+        schedule.sent(at)
+        limits.append(schedule.ends - at)
+        schedule.failed(at + takes_s)
+
+    assert limits == [2.0, 4.0, 4.0, 8.0, 8.0]
+
+
+def test_output_ends_a_longer_probe_at_the_first_limit() -> None:
+    """Another probe is due by that output; a server that logs each probe does not end it."""
+    schedule = ProbeSchedule(0.0, 2.0)
+    schedule.sent(0.0)
+    schedule.failed(2.0)
+    schedule.sent(10.0)
+    assert schedule.ends == 14.0
+    schedule.output(10.5)
+    assert schedule.ends == 12.0
+    schedule.failed(12.0)
+    schedule.sent(20.0)
+    schedule.output(20.001)  # the second probe in a row with output
+
+    assert schedule.ends == 24.0
 
 
 @pytest.mark.parametrize(("second", "most"), [(0, 120), (1, 90), (10, 50), (60, 15), (600, 3)])

@@ -43,6 +43,21 @@ def test_liveness_fails_after_three_bad_probes_in_a_row() -> None:
     assert launcher.programs() == ["save", "save"]  # the second one by the end of the scenario
 
 
+@pytest.mark.parametrize(("url", "state"), [(URL, "ready"), (URL + "/live", "backoff")])
+def test_liveness_probe_may_take_as_long_as_the_health_check(url: str, state: str) -> None:
+    """A check that passed after 3 s may take 6 s; a probe of another URL has its own limit."""
+    liveness = Liveness(every_s=10.0, url=url, timeout_s=2.0)
+
+    async def scenario(world: World) -> None:
+        await world.supervisor.load("a")
+        await world.at(60.0)
+        assert world["a"].state == state
+
+    timings = Timings(backoff=1000.0, backoff_max=1000.0)
+    spec = service("a", check_url=URL, liveness=liveness, restart="permanent", timings=timings)
+    run_scenario(scenario, spec, servers={"a": ServerScript(probe_s=3.0)})
+
+
 @row("A27")
 def test_probes_stop_while_it_drains() -> None:
     """A stopping service is not probed."""

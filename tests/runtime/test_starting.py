@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from tools.rows import row
 from tools.virtual import World, run_scenario, suspend
@@ -157,6 +159,50 @@ def test_pause_of_the_proxy_extends_the_start_limit(seed: int, timings: Timings)
 
     script = ServerScript(healthy_s=25.0, probe_s=0.2)
     run_scenario(scenario, service("a", timings=timings), servers={"a": script}, seed=seed)
+
+
+# ---- slow health checks
+@pytest.mark.parametrize(("check_s", "ready_s"), [(1.9, 1.9), (3.0, 5.0), (15.0, 29.0)])
+def test_health_check_that_takes_longer_than_the_limit_becomes_healthy(
+    check_s: float, ready_s: float
+) -> None:
+    """The limit of a probe doubles, from 2 s on, until the check fits in."""
+
+    async def scenario(world: World) -> None:
+        world.client("a", hold_s=0.0)
+        await world.until("a", "ready")
+        assert world.now == pytest.approx(ready_s, abs=0.5)
+
+    run_scenario(scenario, service("a"), servers={"a": ServerScript(probe_s=check_s)})
+
+
+def test_probe_limit_of_a_service_is_that_of_its_timings() -> None:
+    """With a limit above its duration the first check passes."""
+
+    async def scenario(world: World) -> None:
+        world.client("a", hold_s=0.0)
+        await world.until("a", "ready")
+        assert world.now == pytest.approx(15.0, abs=0.1)
+
+    script = ServerScript(probe_s=15.0)
+    run_scenario(scenario, service("a", timings=Timings(probe=16.0)), servers={"a": script})
+
+
+def test_output_ends_a_long_probe_for_the_next_one() -> None:
+    """A server leaves probes without a response while it loads, and prints once it is loaded."""
+
+    async def scenario(world: World) -> None:
+        world.client("a", hold_s=0.0)
+        await world.at(19.0)  # a probe of 16 s began at about 14 s
+        process = world.launcher.of("a")[0]
+        before = process.probes
+        process.script = replace(process.script, probe_s=0.0)
+        await world.until("a", "ready")
+        assert world.now == pytest.approx(20.0, abs=0.1)
+        assert process.probes == before + 1
+
+    script = ServerScript(probe_s=1000.0, output=((20.0, b"listening\n"),))
+    run_scenario(scenario, service("a"), servers={"a": script})
 
 
 @pytest.mark.parametrize("other_s", [5.0, 15.0, 1000.0])

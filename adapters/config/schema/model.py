@@ -82,7 +82,7 @@ class Liveness(Section):
 
     every: SecondsOrOff = 0.0
     path: Annotated[str, Field(pattern="^/")] | None = None
-    timeout: Seconds = 2.0
+    timeout: Seconds | None = Field(default=None, description="seconds; null is probeTimeout")
     failures: Annotated[int, Field(ge=1)] = 3
     request: LivenessRequest | None = None
     stalled: SecondsOrOff = 0.0
@@ -129,6 +129,9 @@ class Overridable(Section):
 
     start_timeout: Seconds | None = Field(default=None, description="seconds")
     stall_timeout: SecondsOrOff = Field(default=0.0, description="seconds without log output")
+    probe_timeout: Seconds = Field(
+        default=2.0, description="seconds for a probe of a starting model; grows by itself"
+    )
     abandon: Literal["finish", "abort"] = "finish"
     restart: Restart = Restart()
     liveness: Liveness = Liveness()

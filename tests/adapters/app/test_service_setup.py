@@ -37,6 +37,7 @@ models:
     unloadTimeout: 102
     startTimeout: 103
     stallTimeout: 104
+    probeTimeout: 113
     abandon: abort
     pinned: true
     concurrencyLimit: 9
@@ -104,7 +105,7 @@ WHOLE = ServiceSpec(
     timings=Timings(
         start_limit=103, stall_limit=104, idle_limit=101, doze_limit=110, asleep_limit=111,
         stable=105, drain_limit=109, grace=102, backoff=106, backoff_max=107, cooldown=108,
-        settle=112,
+        settle=112, probe=113,
     ),
     restart="permanent",
     intensity=2,
@@ -173,3 +174,15 @@ def test_overlay_that_breaks_a_promise_is_refused_with_a_trace(tmp_path: Path) -
 
     assert any("stop -> alive.stopping.killing" in note for note in caught.value.__notes__)
     assert chart(load(tmp_path, "models: {}")) is None
+
+
+@pytest.mark.parametrize(("liveness", "limit_s"), [("", 2.0), ("probeTimeout: 9", 9.0)])
+def test_liveness_limit_is_that_of_the_start_probe(
+    tmp_path: Path, liveness: str, limit_s: float
+) -> None:
+    """Without `liveness.timeout`, `probeTimeout` applies."""
+    text = f"{liveness}\nmodels: {{m: {{cmd: 's ${{PORT}}', liveness: {{every: 5}}}}}}"
+    spec = service_spec(load(tmp_path, text).models["m"])
+
+    assert spec.liveness is not None
+    assert spec.liveness.timeout_s == spec.timings.probe == limit_s

@@ -320,6 +320,8 @@ NAP = runs("nap", "${PID}", on_error="fail")
         ("startTimeout: 600", "start_timeout", 600),
         ("", "start_timeout", 120),
         ("stallTimeout: 30.5", "stall_timeout", 30.5),
+        ("probeTimeout: 7.5", "probe_timeout", 7.5),
+        ("", "probe_timeout", 2),
         ("pinned: true", "pinned", True),
         (
             "settle: {run: 'free 8G ${PORT}', timeout: 3}",
@@ -364,6 +366,7 @@ def test_supervision_key_has_its_effect(load: Load, text: str, attribute: str, v
         ("abandon: maybe", "abandon", "expected 'finish' or 'abort', found 'maybe'"),
         ("startTimeout: 0", "startTimeout", "expected > 0, found 0"),
         ("stallTimeout: -1", "stallTimeout", "expected >= 0, found -1"),
+        ("probeTimeout: 0", "probeTimeout", "expected > 0, found 0"),
         ("settle: free", "settle", "expected a mapping, found 'free'"),
         ("settle: {timeout: 1}", "settle", "either run or gpuBelow, found neither"),
         ("pinned: 1", "pinned", "expected true or false, found 1"),
