@@ -19,6 +19,7 @@ from .problem_collector import ProblemCollector
 from .problems import ConfigProblems, Problem
 from .routing import read_routing
 from .schema.document import TOP_KEYS, DocumentSection
+from .schema.fields import KeyScope
 from .schema.model import ModelSection
 from .validate import Reader, locate
 from .values import ApiKeyEntry, Config, ModelConfig
@@ -265,7 +266,7 @@ def _api_keys(document: DocumentSection) -> tuple[ApiKeyEntry, ...]:
     )
 
 
-def _scopes(models: tuple[str, ...] | None) -> tuple[Literal["infer", "admin"], ...]:
+def _scopes(models: tuple[str, ...] | None) -> tuple[KeyScope, ...]:
     """Return the scopes of a key that names none: a key for some models may only infer."""
     return ("infer", "admin") if models is None else ("infer",)
 

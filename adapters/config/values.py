@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from ...runtime.spec import Hook
 from .problems import Problem
 from .schema.document import ListenersSection, Queue
+from .schema.fields import KeyScope
 from .schema.model import Capabilities, Drain, Kv, Liveness, Restart, Timeouts
 
 
@@ -207,12 +208,13 @@ class ApiKeyEntry:
 
     Attributes:
         key: The key, or its hash, as written.
-        scopes: ``infer`` for inference, ``admin`` for everything else. At least one.
+        scopes: ``infer`` for inference, ``metrics`` for ``/metrics``, ``admin`` for everything but
+            inference. At least one.
         models: Names or patterns of models; None means all.
     """
 
     key: SecretStr
-    scopes: frozenset[Literal["infer", "admin"]] = frozenset(("infer", "admin"))
+    scopes: frozenset[KeyScope] = frozenset(("infer", "admin"))
     models: frozenset[str] | None = None
 
 

@@ -84,7 +84,7 @@ def is_like(text: str, pattern: str) -> bool:
     return True
 
 
-KeyScope: TypeAlias = Literal["infer", "admin"]
+KeyScope: TypeAlias = Literal["infer", "admin", "metrics"]
 
 
 _EVERY_SCOPE: frozenset[KeyScope] = frozenset(("infer", "admin"))
@@ -105,7 +105,8 @@ class ApiKey:
 
     Attributes:
         key: The key itself, or ``sha256:`` and the 64 hexadecimal digits of its hash.
-        scopes: ``infer`` for requests to models, ``admin`` for everything else. None means both, or
+        scopes: ``infer`` for requests to models, ``metrics`` for ``/metrics`` and nothing else,
+            ``admin`` for everything but requests to models. None means ``infer`` and ``admin``, or
             only ``infer`` for a key with *models*.
         models: Names or patterns of the models it may use, as requests name them or by their ids;
             ``*`` matches anything. None means all models.

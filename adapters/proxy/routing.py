@@ -13,8 +13,9 @@ from typing import Any, Literal, TypeAlias
 
 from msgspec import Struct
 
-#: open: no key is needed. any: any valid key. infer, admin: a key with that scope.
-RouteAccess: TypeAlias = Literal["open", "any", "infer", "admin"]
+#: open: no key is needed. any: a key that may do more than read metrics. infer, admin: a key with
+#: that scope. metrics: a key with that scope or with admin.
+RouteAccess: TypeAlias = Literal["open", "any", "infer", "admin", "metrics"]
 
 #: What a route is about. whole: the proxy and all its models; a key for some models is refused.
 #: models: the handler restricts such a key to its own models. nothing: no model.

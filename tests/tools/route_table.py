@@ -17,7 +17,13 @@ PAGE = Path(__file__).parents[2] / "docs" / "security.md"
 BEGIN, END = "<!-- routes: begin -->", "<!-- routes: end -->"
 COLUMNS = ("path", "method", "key", "key with `models`", "Host", "other origins", "can change")
 
-_KEYS = {"open": "none", "any": "any", "infer": "`infer`", "admin": "`admin`"}
+_KEYS = {
+    "open": "none",
+    "any": "any",
+    "infer": "`infer`",
+    "admin": "`admin`",
+    "metrics": "`metrics` or `admin`",
+}
 #: Routes whose handler asks for more, by method and path.
 _PASSED_THROUGH = {
     "any": "`infer` for inference, otherwise `admin`",

@@ -107,14 +107,17 @@ def _not_empty(items: tuple[T, ...]) -> tuple[T, ...]:
     return items
 
 
+KeyScope: TypeAlias = Literal["infer", "admin", "metrics"]
+
+
 class ApiKeySection(Section):
     """An API key with limited permissions."""
 
     takes_text: ClassVar[bool] = True
 
     key: ApiKey
-    scopes: Annotated[tuple[Literal["infer", "admin"], ...], AfterValidator(_not_empty)] | None = (
-        Field(default=None, description="default: both; infer alone for a key with models")
+    scopes: Annotated[tuple[KeyScope, ...], AfterValidator(_not_empty)] | None = Field(
+        default=None, description="default: infer and admin; infer alone for a key with models"
     )
     models: Annotated[tuple[str, ...], AfterValidator(_not_empty)] | None = Field(
         default=None, description="names or patterns; default: all"

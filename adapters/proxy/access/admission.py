@@ -24,6 +24,13 @@ _PLAIN_TYPES = (b"text/plain", b"multipart/form-data")  # not urlencoded: curl -
 #: Sec-Fetch headers of a click on a link that opens a page in a tab of its own.
 _CLICK = (b"navigate", b"?1", b"document")
 _SECURITY = "docs/security.md"
+#: Access of a route -> scopes, one of which the key needs; as an ordered set, for messages.
+_SCOPES = {
+    "any": {"infer": None, "admin": None}.keys(),
+    "infer": {"infer": None}.keys(),
+    "admin": {"admin": None}.keys(),
+    "metrics": {"metrics": None, "admin": None}.keys(),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,8 +273,9 @@ def _missing_right(access: Access, route: Route | None) -> Denied | None:
     """Return the error for a right that *route* needs and *access* lacks, or None."""
     if route is None:
         return None
-    if route.access in ("infer", "admin") and route.access not in access.scopes:
-        return Denied(403, f"forbidden: this API key has no {route.access} scope")
+    needed = _SCOPES[route.access]
+    if needed.isdisjoint(access.scopes):
+        return Denied(403, f"forbidden: this API key has no {' or '.join(needed)} scope")
     return _SOME_MODELS if access.models is not None and route.subject == "whole" else None
 
 

@@ -23,6 +23,19 @@ _STOPPING = frozenset(
 )
 _STOP_EVENTS = frozenset({"stop", "kill", "give_way"})
 
+#: Outcomes of requests: codes of the proxy, and statuses that servers of models often send. A
+#: server may send any other status, which is counted from its first response on.
+OUTCOMES = (
+    "200", "400", "404", "429", "500", "503", "bad_request", "broken", "client_left",
+    "concurrency_limit", "exited", "failed", "hook_failed", "internal", "model_removed",
+    "model_unloaded", "pinned", "queue_full", "queue_timeout", "request_cancelled",
+    "shutting_down", "spawn_failed", "start_stalled", "start_timeout", "stopped", "stuck",
+    "unhealthy", "upstream_body", "upstream_connect", "upstream_head", "upstream_send",
+)  # fmt: skip
+HOOK_OUTCOMES = ("ok", "failed", "timeout", "cancelled")
+EXITS = ("asked", "crash")
+TOKENS = ("prompt", "generated", "cached", "drafted", "accepted")
+
 
 def _durations() -> Histogram:
     return Histogram(_DURATIONS_S)

@@ -1,12 +1,14 @@
 """Route ``/metrics`` for Prometheus: host metrics with llama-swap's names, model metrics with ours.
 
 Unlike llama-swap's, it also counts requests, tokens, swaps, hooks, the queue and crashes,
-and it works without the performance monitor.
+and it works without the performance monitor. Each counter of a configured model exists from the
+start with 0: ``increase()`` of Prometheus does not see the step to a counter's first value.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import product
 from typing import Any, TypeAlias
 
 from prometheus_client import CollectorRegistry
@@ -20,7 +22,7 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from ...http1.asgi_types import Send
-from ..accounting.metrics import Metrics
+from ..accounting.metrics import EXITS, HOOK_OUTCOMES, OUTCOMES, TOKENS, Metrics
 from ..context import ProxyContext
 from ..histogram import Histogram
 from ..models.public_state import public_state
@@ -51,8 +53,8 @@ class _ProxyCollector(Collector):
         if sample is not None and self._proxy.options.performance_every_s is not None:
             yield from _host(sample)
         yield from _models(self._proxy)
-        yield from _requests(self._proxy.accounting.metrics)
-        yield from _lifecycles(self._proxy.accounting.metrics)
+        yield from _requests(self._proxy)
+        yield from _lifecycles(self._proxy)
         yield from _kv(self._proxy)
         yield from _own(self._proxy)
 
@@ -181,8 +183,16 @@ def _models(proxy: ProxyContext) -> Iterator[Metric]:
         )
 
 
-def _requests(counters: Metrics) -> Iterator[Metric]:
-    requests = dict(counters.requests)
+def _from_zero(keys: Iterable[Any], counts: Rows) -> Rows:
+    """Return *counts* with a 0 for each of *keys* that is not in it."""
+    return {**dict.fromkeys(keys, 0.0), **counts}
+
+
+def _requests(proxy: ProxyContext) -> Iterator[Metric]:
+    counters: Metrics = proxy.accounting.metrics
+    models = [life.spec.name for life in proxy.supervisor.lifecycles()]
+    names = [*models, *dict.fromkeys(_names_at_peers(proxy))]
+    requests = _from_zero(product(names, OUTCOMES), counters.requests)
     yield _counter(
         "swapchart_requests", "Finished requests by outcome.", requests, "model", "outcome"
     )
@@ -193,26 +203,43 @@ def _requests(counters: Metrics) -> Iterator[Metric]:
     ):
         rows = [((model,), histogram) for model, histogram in values.items()]
         yield _histogram(f"swapchart_{name}_seconds", text, rows, "model")
-    yield _counter("swapchart_tokens", "Tokens by kind.", dict(counters.tokens), "model", "kind")
-    sent = {(model,): float(count) for model, count in counters.sent.items()}
+    tokens = _from_zero(product(names, TOKENS), counters.tokens)
+    yield _counter("swapchart_tokens", "Tokens by kind.", tokens, "model", "kind")
+    sent = _by_model(names, counters.sent)
     yield _counter("swapchart_answer_bytes", "Bytes of response bodies.", sent, "model")
 
 
-def _lifecycles(counters: Metrics) -> Iterator[Metric]:
-    transitions = dict(counters.transitions)
+def _names_at_peers(proxy: ProxyContext) -> Iterator[str]:
+    for peer in proxy.catalog.peers.values():
+        for model in peer.models:
+            yield f"{peer.id}/{model}"
+
+
+def _by_model(names: Iterable[str], counts: Mapping[str, int]) -> Rows:
+    return _from_zero(((name,) for name in names), {(name,): n for name, n in counts.items()})
+
+
+def _lifecycles(proxy: ProxyContext) -> Iterator[Metric]:
+    counters: Metrics = proxy.accounting.metrics
+    lifecycles = list(proxy.supervisor.lifecycles())
+    models = [life.spec.name for life in lifecycles]
+    events = [(life.spec.name, event) for life in lifecycles for event in life.document.events]
+    transitions = _from_zero(events, counters.transitions)
     yield _counter("swapchart_transitions", "Transitions by event.", transitions, "model", "event")
     text = "Time in each state of a swap."
     phases = list(counters.phases.items())
     yield _histogram("swapchart_swap_phase_seconds", text, phases, "model", "phase")
-    hooks = dict(counters.hooks)
+    points = [(life.spec.name, point) for life in lifecycles for point in life.spec.hooks]
+    outcomes = [(*point, outcome) for point in points for outcome in HOOK_OUTCOMES]
+    hooks = _from_zero(outcomes, counters.hooks)
     yield _counter(
         "swapchart_hooks", "Hook actions by outcome.", hooks, "model", "point", "outcome"
     )
     times = list(counters.hook_times.items())
     yield _histogram("swapchart_hook_seconds", "Duration of hook actions.", times, "model", "point")
-    exits = dict(counters.exits)
+    exits = _from_zero(product(models, EXITS), counters.exits)
     yield _counter("swapchart_process_exits", "Exits of processes.", exits, "model", "how")
-    evictions = {(model,): float(count) for model, count in counters.evictions.items()}
+    evictions = _by_model(models, counters.evictions)
     yield _counter("swapchart_evictions", "Evictions.", evictions, "model")
 
 

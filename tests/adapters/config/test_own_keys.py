@@ -442,7 +442,11 @@ def test_api_keys_are_texts_or_mappings(load: Load) -> None:
         ("{scopes: [infer]}", "apiKeys[0].key", "key is required"),
         ("{key: ''}", "apiKeys[0].key", "empty api key found in apiKeys"),
         ("{key: 'a b'}", "apiKeys[0].key", "api key cannot contain spaces"),
-        ("{key: k, scopes: [root]}", "apiKeys[0].scopes[0]", "expected 'infer' or 'admin'"),
+        (
+            "{key: k, scopes: [root]}",
+            "apiKeys[0].scopes[0]",
+            "expected 'infer', 'admin' or 'metrics'",
+        ),
         ("{key: k, scopes: []}", "apiKeys[0].scopes", "expected a list that is not empty"),
         ("{key: k, models: []}", "apiKeys[0].models", "expected a list that is not empty"),
         ("{key: k, models: a}", "apiKeys[0].models", "expected a list"),

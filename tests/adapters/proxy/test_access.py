@@ -291,6 +291,35 @@ def test_each_route_requires_a_key() -> None:
     run(main, KEYED)
 
 
+def test_metrics_key_reads_metrics_and_nothing_else() -> None:
+    """A key with the scope metrics gets 200 for /metrics and 403 for every other route."""
+    only = ApiKey(key="m", scopes=frozenset({"metrics"}))
+    admin = ApiKey(key="a", scopes=frozenset({"admin"}))
+    infer = ApiKey(key="i", scopes=frozenset({"infer"}))
+
+    async def main(bench: Bench) -> None:
+        for route in ROUTES.routes:
+            if route.access == "open" or route.path == "/metrics":
+                continue
+            method = "GET" if route.method == "*" else route.method
+            target = route.path.replace("*", "a")
+            answer = await bench.client.call(method, target, headers=[("x-api-key", "m")])
+
+            assert answer.status == 403, (method, target)
+        assert bench.server.received == []
+        for key, status in (("m", 200), ("a", 200), ("i", 403)):
+            for method in ("GET", "HEAD"):
+                headers = [("x-api-key", key)]
+                answer = await bench.client.call(method, "/metrics", headers=headers)
+                assert answer.status == status, (key, method)
+        assert (
+            b"no metrics or admin scope"
+            in (await bench.client.call("GET", "/metrics", headers=[("x-api-key", "i")])).body
+        )
+
+    run(main, ProxyOptions(keys=(only, admin, infer)))
+
+
 @row("C51")
 def test_routes_that_change_state_are_marked() -> None:
     """Whatever is not a GET counts as a change, and so do the GETs that stop or start models."""

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from tools.asgi import Bench, run_proxied
+from tools.asgi import Bench, proxied, run_proxied
 from tools.net import wait_until_async
 
-from swapchart.adapters.proxy.accounting.metrics import Metrics
+from swapchart import runtime
+from swapchart.adapters.http1.client.errors import Stage
+from swapchart.adapters.proxy.accounting.metrics import EXITS, OUTCOMES, TOKENS, Metrics
 from swapchart.adapters.proxy.api.query import parse_time
 from swapchart.adapters.proxy.histogram import Histogram
+from swapchart.adapters.proxy.models.definitions import PeerDefinition
 from swapchart.adapters.proxy.monitoring.gpus import amd_gpus, nvidia_gpu
 from swapchart.adapters.proxy.monitoring.hardware import HardwareProbe
 from swapchart.adapters.proxy.monitoring.host import HostSampler, Sample, Samples
 from swapchart.adapters.proxy.options import ProxyOptions
 from swapchart.runtime import Command, Hook, RunAction, ServiceSpec, Timings
+from swapchart.runtime.lifecycle_requests import _FAILURES
 
 SAMPLED = ProxyOptions(performance_every_s=5.0)
 
@@ -68,6 +74,60 @@ def test_metrics_count_requests_tokens_and_states() -> None:
         assert of(found, "swapchart_activity_dropped_total") == 0
 
     run_proxied(main)
+
+
+def test_metrics_exist_from_the_start_with_zero() -> None:
+    """Before the first request each counter of each model and outcome is 0, not missing."""
+
+    def change(spec: ServiceSpec) -> ServiceSpec:
+        return replace(spec, hooks={"afterStop": (Hook(action=RunAction(argv=("true",))),)})
+
+    async def main(bench: Bench) -> None:
+        found = await metrics(bench)
+
+        for name in ("a", "b"):
+            for outcome in OUTCOMES:
+                assert of(found, "swapchart_requests_total", model=name, outcome=outcome) == 0
+            for kind in TOKENS:
+                assert of(found, "swapchart_tokens_total", model=name, kind=kind) == 0
+            for event in ("proc_exited", "spawn_failed", "start_expired", "unhealthy"):
+                assert of(found, "swapchart_transitions_total", model=name, event=event) == 0
+            for how in EXITS:
+                assert of(found, "swapchart_process_exits_total", model=name, how=how) == 0
+            labels = {"model": name, "point": "afterStop"}
+            assert of(found, "swapchart_hooks_total", outcome="failed", **labels) == 0
+            assert of(found, "swapchart_evictions_total", model=name) == 0
+            assert of(found, "swapchart_answer_bytes_total", model=name) == 0
+        await bench.client.chat("a")
+        found = await metrics(bench)
+        assert of(found, "swapchart_requests_total", model="a", outcome="200") == 1
+        assert of(found, "swapchart_requests_total", model="b", outcome="200") == 0
+
+    run_proxied(main, specs=change)
+
+
+def test_metrics_of_peers_exist_from_the_start_with_zero() -> None:
+    """The models of a peer are counted by outcome from 0 too."""
+    peer = PeerDefinition(id="far", url="http://127.0.0.1:9/", models=("x",))
+
+    async def main() -> None:
+        async with proxied("a", peers=[peer]) as bench:
+            found = await metrics(bench)
+            labels = {"model": "far/x", "outcome": "upstream_connect"}
+
+            assert of(found, "swapchart_requests_total", **labels) == 0
+
+    asyncio.run(main())
+
+
+def test_outcomes_name_each_code_of_the_runtime() -> None:
+    """A code that the runtime refuses requests with is among the outcomes that exist with 0."""
+    sources = [path.read_text() for path in Path(runtime.__file__).parent.glob("*.py")]
+    codes = {code for text in sources for code in re.findall(r'RequestError\(\s*"(\w+)"', text)}
+
+    assert len(codes) > 8
+    assert {*codes, *_FAILURES.values()} - {"busy"} <= {*OUTCOMES}  # refuses stops, not requests
+    assert {f"upstream_{stage}" for stage in get_args(Stage)} <= {*OUTCOMES}
 
 
 def test_metrics_count_hooks_and_crashes() -> None:
