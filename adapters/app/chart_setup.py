@@ -19,11 +19,14 @@ def chart(config: Config) -> Document | None:
     from ...machine.explore import parameter_sets
     from ...machine.overlay import merge
 
-    document = merge(lifecycle(), config.lifecycle)
+    try:
+        document = merge(lifecycle(), config.lifecycle)
+    except ChartError as error:  # its author knows the overlay as the key `lifecycle`
+        raise ChartError(error.where.replace("overlay", "lifecycle", 1), error.why) from error
     first = next(iter(parameter_sets(document, Bounds())))  # `swapchart chart check` takes all
     report = check(document, parameters=[first], stop_at_first=True)
     if not report.is_ok:
-        error = ChartError("lifecycle", report.findings[0].sentence)
-        error.add_note(str(report.findings[0]))
-        raise error
+        broken = ChartError("lifecycle", report.findings[0].sentence)
+        broken.add_note(str(report.findings[0]))
+        raise broken
     return document

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ...machine import ChartError
 from ...runtime import SwapchartError
 from ..config import (
     Config,
@@ -17,7 +18,9 @@ from ..config import (
     format_problems,
     load_config,
 )
+from ..server.listen import BindError
 from .output import _fail
+from .serve import chart_problem, check_address
 
 
 def plan(options: argparse.Namespace) -> int:
@@ -87,26 +90,35 @@ def _refused(options: argparse.Namespace, status: int, value: Any) -> int:
 
 
 def check(options: argparse.Namespace) -> int:
-    """Print all problems of a configuration."""
+    """Print all problems of a configuration, and of the options of `serve` that were given."""
     from ..app.chart_setup import chart
     from ..app.kv_setup import kv_problems
     from ..store.state_directory import default_directory
 
-    problems = check_config(options.files)
+    files = [*options.files, *options.config]
+    if not files and not options.config_dir:
+        return _fail("expected FILE, --config FILE or --config-dir DIR, got none of them")
+    sources = [*files, *([options.config_dir] if options.config_dir else [])]
+    problems = check_config(files, options.config_dir)
     if problems:
         print(format_problems(problems))
     errors: list[object] = [problem for problem in problems if problem.severity == "error"]
     if not errors:
         try:
-            config = load_config(options.files)
-            if advice := kv_problems(config, default_directory(options.files)):
+            config = load_config(files, options.config_dir)
+            state = options.state_dir or default_directory(sources)
+            if advice := kv_problems(config, state):
                 print(format_problems(advice))
             chart(config)
-        except SwapchartError as error:
+            check_address(options, config)
+        except ChartError as error:
             errors.append(error)
-            print(error, *getattr(error, "__notes__", ()), sep="\n")
+            print(chart_problem(error))
+        except (SwapchartError, BindError) as error:
+            errors.append(error)
+            print(error)
     if not errors:
-        print(f"{', '.join(map(str, options.files))}: ok")
+        print(f"{', '.join(map(str, sources))}: ok")
     return 1 if errors else 0
 
 

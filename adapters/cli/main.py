@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 
 from ... import __version__
+from .output import _fail
 
 _EPILOG = "Run swapchart COMMAND --help for details."
 
@@ -21,9 +23,11 @@ def build_parser() -> argparse.ArgumentParser:
         description="Swap between many local inference servers behind one endpoint.",
         epilog=_EPILOG,
     )
+    parser.add_argument("--version", action="version", version=f"swapchart {__version__}")
     parser.add_argument(
-        "--version", "-version", action="version", version=f"swapchart {__version__}"
-    )
+        "-version", action="version", help="the same, as llama-swap prints it",
+        version=f"version: {__version__} (unknown), built at unknown",
+    )  # fmt: skip
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_serve(commands.add_parser("serve", help="run the proxy"))
     _add_config(commands.add_parser("config", help="check a configuration, print its schema"))
@@ -40,6 +44,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_serve(parser: argparse.ArgumentParser) -> None:
+    _add_serve_options(parser)
+    parser.set_defaults(run="serve")
+
+
+def _add_serve_options(parser: argparse._ActionsContainer) -> None:
+    """Add the options of `serve`, which `config check` accepts too."""
     parser.add_argument(
         "--config", "-config", action="append", type=Path, default=[], metavar="FILE",
         help="configuration file; llama-swap's format is accepted",
@@ -65,7 +75,8 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         help="use the server's own HTTP/1.1 layer instead of swapchart's faster one",
     )  # fmt: skip
     parser.add_argument(
-        "--watch-config", "-watch-config", action="store_true",
+        "--watch-config", "-watch-config", type=_boolean, nargs="?", const=True, default=False,
+        metavar="true|false",
         help="reload the configuration when one of its files changes",
     )  # fmt: skip
     parser.add_argument(
@@ -77,7 +88,15 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         help="directory of the journal; default: one per configuration in "
         "$SWAPCHART_STATE_DIR or ~/.local/state/swapchart",
     )  # fmt: skip
-    parser.set_defaults(run="serve")
+
+
+def _boolean(text: str) -> bool:
+    """Return the value of a flag such as ``-watch-config=false``, in the forms of Go's flags."""
+    if text in ("1", "t", "T", "true", "TRUE", "True"):
+        return True
+    if text in ("0", "f", "F", "false", "FALSE", "False"):
+        return False
+    raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}")
 
 
 def _add_history(parser: argparse.ArgumentParser) -> None:
@@ -112,7 +131,8 @@ def _add_kv(parser: argparse.ArgumentParser) -> None:
 def _add_config(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
     check = commands.add_parser("check", help="print all problems; exit 1 if there is an error")
-    check.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    check.add_argument("files", nargs="*", type=Path, metavar="FILE")
+    _add_serve_options(check.add_argument_group("options of `serve`, which are checked too"))
     check.set_defaults(run="config-check")
     schema = commands.add_parser("schema", help="print the JSON Schema, for editors")
     schema.set_defaults(run="config-schema")
@@ -205,7 +225,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         from ..demo.server import main as serve_demo
 
         return serve_demo(arguments[1:])
-    options = build_parser().parse_args(arguments)
+    parser = build_parser()
+    if arguments[:1] and arguments[0].startswith("-") and arguments[0] not in _OWN_FLAGS:
+        parser.error(
+            f"expected a command before {arguments[0]}; the proxy runs with: "
+            f"swapchart serve {shlex.join(arguments)}"
+        )
+    options = parser.parse_args(arguments)
+    try:
+        return _run(options)
+    except ModuleNotFoundError as error:
+        if (extra := _EXTRAS.get((error.name or "").partition(".")[0])) is None:
+            raise
+        return _fail(
+            f"this command needs the Python package {error.name}, which is not installed; install "
+            f"swapchart with the extra `{extra}`, in a clone: pip install '.[{extra}]'"
+        )
+
+
+def _run(options: argparse.Namespace) -> int:
     if options.run.startswith("chart-"):
         from .chart import COMMANDS
 
@@ -216,6 +254,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 Command = Callable[[argparse.Namespace], int]
+
+_OWN_FLAGS = frozenset({"-h", "--help", "--version", "-version"})
+#: Package that a command may need -> extra of pyproject.toml that installs it.
+_EXTRAS: Mapping[str, str] = {
+    "hypercorn": "proxy",
+    "httpx": "proxy",
+    "httptools": "proxy",
+    "msgspec": "proxy",
+    "prometheus_client": "proxy",
+    "psutil": "proxy",
+    "pydantic": "proxy",
+    "pydantic_core": "proxy",
+    "wsproto": "proxy",
+    "uvicorn": "uvicorn",
+}
 
 #: Command -> module and function that run it; imported on demand.
 _COMMANDS: Mapping[str, tuple[str, str]] = {

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
+from ...machine import ChartError
 from ..app.standard_streams import never_waiting
-from ..config import ConfigProblems, format_problems
+from ..config import Config, ConfigProblems, format_problems
 from ..server import listen
 from ..server.options import ServeOptions
 from .output import _fail, _log_to_stderr
 
 
-# ---- serve and demo
 def serve(options: argparse.Namespace) -> int:
     """Run the proxy until a signal arrives and return the exit code."""
     with never_waiting():
@@ -21,6 +22,7 @@ def serve(options: argparse.Namespace) -> int:
 
 def _serve(options: argparse.Namespace) -> int:
     from ..app.application import Application, open_state
+    from ..app.chart_setup import chart
     from ..app.config_files import ConfigFiles
     from ..app.shutdown_timeout import stop_limit_s
     from ..server import run as server
@@ -32,22 +34,18 @@ def _serve(options: argparse.Namespace) -> int:
     seen = sources.signature()
     try:
         config = sources.load()
+        chart(config)
     except ConfigProblems as error:
         print(format_problems(error.problems), file=sys.stderr)
+        return 1
+    except ChartError as error:
+        print(chart_problem(error), file=sys.stderr)
         return 1
     if config.warnings:
         print(format_problems(config.warnings), file=sys.stderr)
     _log_to_stderr(config.log_level)
     try:
-        certificate = listen.check_certificate(options.tls_cert_file, options.tls_key_file)
-        address = options.listen or f"127.0.0.1:{8080 if certificate is None else 8443}"
-        host, _ = listen.parse_address(address)
-        must_have_keys = not (listen.is_loopback(host) or options.allow_unauthenticated)
-        if must_have_keys and not config.api_keys:
-            return _fail(
-                f"{address} can be reached from other machines and no apiKeys are "
-                "configured; add one, listen on 127.0.0.1, or use --allow-unauthenticated"
-            )
+        certificate, address, must_have_keys = check_address(options, config)
         sock = listen.bind(address)
     except listen.BindError as error:
         return _fail(str(error))
@@ -74,7 +72,26 @@ def _serve(options: argparse.Namespace) -> int:
     return server.run(app, sock, how)
 
 
-# ---- config
+def check_address(
+    options: argparse.Namespace, config: Config
+) -> tuple[tuple[Path, Path] | None, str, bool]:
+    """Return the certificate, the address to listen on, and whether API keys are required.
+
+    Raises:
+        BindError: The options do not fit each other or *config*.
+    """
+    certificate = listen.check_certificate(options.tls_cert_file, options.tls_key_file)
+    address = options.listen or f"127.0.0.1:{8080 if certificate is None else 8443}"
+    host, _ = listen.parse_address(address)
+    must_have_keys = not (listen.is_loopback(host) or options.allow_unauthenticated)
+    if must_have_keys and not config.api_keys:
+        raise listen.BindError(
+            f"{address} can be reached from other machines and no apiKeys are "
+            "configured; add one, listen on 127.0.0.1, or use --allow-unauthenticated"
+        )
+    return certificate, address, must_have_keys
 
 
-# ---- history
+def chart_problem(error: ChartError) -> str:
+    """Return the text of *error* in the `lifecycle` of a configuration, with its notes."""
+    return "\n".join([f"error: {error}", *getattr(error, "__notes__", ())])

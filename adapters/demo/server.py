@@ -24,6 +24,7 @@ from .http import HttpConnection, KeepAlive
 from .slots import Slots
 
 _BACKLOG = 512
+_LARGEST_PORT = 65535
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-m", "--model", required=True, metavar="NAME", help="name that replies mention")
     add("-a", "--alias", metavar="NAME", help="that name, if --model is a path")
     add("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
-    add("--port", type=int, required=True, help="port; 0 takes a free one and logs it")
+    add("--port", type=_port, required=True, help="port; 0 takes a free one and logs it")
     add("-np", "--parallel", "--slots", dest="slots", type=_positive, default=1, metavar="N",
         help="generations at the same time (1)")  # fmt: skip
     add("-c", "--ctx-size", "--ctx", dest="ctx", type=_positive, default=8192, metavar="N",
@@ -70,6 +71,13 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected a number >= 1, got {text}")
+    return value
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= _LARGEST_PORT:
+        raise argparse.ArgumentTypeError(f"expected a port from 0 to {_LARGEST_PORT}, got {text}")
     return value
 
 

@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import threading
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ...runtime.fence import kept
@@ -38,7 +39,11 @@ def run(app: Application, sock: socket.socket, options: ServeOptions) -> int:
     """Serve until a signal arrives and return the exit code.
 
     Raises the limit of open files of this process to the hard limit; models get the old limit.
+
+    Raises:
+        ModuleNotFoundError: The server is not installed.
     """
+    import_module(options.server)  # before anything starts or says that it listens
     rlimits.raise_nofile_limit()
     with asyncio.Runner(loop_factory=name_lookup.loop_factory()) as runner:
         code = runner.run(_serve(app, sock, options))

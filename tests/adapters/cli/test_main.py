@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import ssl
+import subprocess
+import sys
 from http.client import HTTPSConnection
 from pathlib import Path
 
@@ -28,14 +31,147 @@ def test_serve_accepts_the_flags_of_llama_swap(dash: str) -> None:
     assert (options.listen, options.watch_config) == (":9000", True)
 
 
-@pytest.mark.parametrize("flag", ["-version", "--version"])
-def test_version_flag_prints_the_version(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """The version is printed, and that is all."""
+@pytest.mark.parametrize(
+    ("flag", "is_watching"),
+    [("", True), ("=true", True), ("=1", True), ("=T", True), ("=false", False), ("=0", False)],
+)
+@pytest.mark.parametrize("dash", ["-", "--"])
+def test_watch_config_flag_takes_a_value_as_in_llama_swap(
+    dash: str, flag: str, is_watching: bool
+) -> None:
+    """The forms of a boolean flag of Go are accepted, and others are refused."""
+    options = build_parser().parse_args(["serve", f"{dash}watch-config{flag}", "-config", "a"])
+
+    assert (options.watch_config, options.config) == (is_watching, [Path("a")])
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["serve", f"{dash}watch-config=maybe"])
+
+
+@pytest.mark.parametrize(
+    ("flag", "line"),
+    [
+        ("-version", f"version: {__version__} (unknown), built at unknown\n"),
+        ("--version", f"swapchart {__version__}\n"),
+    ],
+)
+def test_version_flag_prints_the_version(
+    flag: str, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The version is printed, and that is all; under llama-swap's flag in its form."""
     with pytest.raises(SystemExit) as ended:
         main([flag])
 
     assert ended.value.code == 0
-    assert __version__ in capsys.readouterr().out
+    assert capsys.readouterr().out == line
+
+
+def test_flags_without_a_command_name_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """llama-swap's command line, which has no command, is answered with the one to use."""
+    with pytest.raises(SystemExit) as ended:
+        main(["-config", "my file.yaml", "-listen", ":8080"])
+
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert "swapchart serve -config 'my file.yaml' -listen :8080" in said
+
+
+BAD_CHART = "models: {a: {cmd: 's ${PORT}'}}\nlifecycle: {states: {nowhere: {x: 1}}}\n"
+
+
+def test_serve_and_check_report_a_bad_lifecycle_alike(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The changes to the chart are checked before anything starts; the error is one line."""
+    path = tmp_path / "config.yaml"
+    path.write_text(BAD_CHART)
+
+    assert main(["config", "check", str(path)]) == 1
+    checked = capsys.readouterr().out
+    assert main(["serve", "--config", str(path), "--listen", "127.0.0.1:0"]) == 1
+    assert capsys.readouterr().err == checked
+    assert checked.startswith("error: lifecycle.states.nowhere.x: unknown key")
+    assert checked.count("\n") == 1
+
+
+def test_config_check_accepts_the_flags_of_serve(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The words `config check` before the flags of `serve` check what `serve` would refuse."""
+    path = tmp_path / "config.yaml"
+    path.write_text("models: {a: {cmd: 's ${PORT}'}}\n")
+    flags = ["-config", str(path), "-watch-config=false", "-listen"]
+
+    assert main(["config", "check", *flags, "127.0.0.1:8080"]) == 0
+    assert capsys.readouterr().out == f"{path}: ok\n"
+    assert main(["config", "check", *flags, "0.0.0.0:8080"]) == 1
+    assert "no apiKeys are configured" in capsys.readouterr().out
+    assert main(["config", "check", *flags, "8080"]) == 1
+    assert "expected HOST:PORT" in capsys.readouterr().out
+    assert main(["config", "check", "-config-dir", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"{tmp_path}: ok\n"
+    assert main(["config", "check"]) == 1
+    assert "expected FILE" in capsys.readouterr().err
+
+
+#: Runs the command as if the packages of the first argument were not installed.
+_WITHOUT = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in missing:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+missing = sys.argv[1].split(",")
+sys.meta_path.insert(0, Absent())
+from swapchart.adapters.cli import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("missing", "command", "extra"),
+    [
+        ("pydantic", "serve --config {config}", "proxy"),
+        ("pydantic", "config check {config}", "proxy"),
+        ("pydantic", "config schema", "proxy"),
+        ("pydantic", "demo", "proxy"),
+        ("pydantic", "kv list --config {config}", "proxy"),
+        ("httpx", "history a", "proxy"),
+        ("httpx", "config reload", "proxy"),
+        ("hypercorn", "demo --listen 127.0.0.1:0", "proxy"),
+        ("hypercorn", "serve --config {config} --listen 127.0.0.1:0", "proxy"),
+        ("uvicorn", "serve --config {config} --listen 127.0.0.1:0 --server uvicorn", "uvicorn"),
+    ],
+)
+def test_command_without_its_packages_names_the_extra(
+    tmp_path: Path, missing: str, command: str, extra: str
+) -> None:
+    """A command whose packages are not installed ends in one line and starts nothing."""
+    path = tmp_path / "config.yaml"
+    path.write_text("models: {a: {cmd: 's ${PORT}'}}\n")
+    argv = [sys.executable, "-c", _WITHOUT, missing, *command.format(config=path).split()]
+    ended = subprocess.run(
+        argv, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path,
+        env={**os.environ, "SWAPCHART_STATE_DIR": str(tmp_path / "state")},
+    )  # fmt: skip
+
+    assert (ended.returncode, ended.stdout) == (1, "")
+    (line,) = ended.stderr.splitlines()
+    assert f"needs the Python package {missing}, which is not installed" in line
+    assert line.endswith(f"pip install '.[{extra}]'")
+
+
+@pytest.mark.parametrize("port", ["99999", "-1", "65536"])
+def test_demo_server_refuses_ports_out_of_range(
+    port: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A port that does not exist is a usage error."""
+    with pytest.raises(SystemExit) as ended:
+        main(["demo-server", "-m", "x", f"--port={port}"])
+
+    assert ended.value.code == 2
+    assert f"expected a port from 0 to 65535, got {port}" in capsys.readouterr().err
 
 
 # ---- TLS
