@@ -7,6 +7,8 @@ import collections
 import importlib
 import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
 import tomllib
@@ -215,3 +217,33 @@ def test_dev_with_unknown_command_lists_its_commands(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "./dev COMMAND" in done.stderr
     assert "making" not in done.stderr
+
+
+@needs_git
+@pytest.mark.slow
+def test_dev_demo_installs_no_developer_tools(tmp_path: Path) -> None:
+    """In a fresh clone the demo answers from an environment with what it needs and no more."""
+    for path in tracked():
+        copy = tmp_path / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, copy)
+    for link in filter(Path.is_symlink, (ROOT / "src" / "swapchart").iterdir()):
+        copy = tmp_path / link.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.symlink_to(link.readlink())
+    argv = ["./dev", "demo", "--listen", "127.0.0.1:0"]
+    with subprocess.Popen(
+        argv, cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as demo:
+        assert demo.stdout is not None
+        try:
+            first = demo.stdout.readline()
+        finally:
+            os.killpg(demo.pid, signal.SIGINT)
+            demo.wait(30)
+    installed = {path.name for path in tmp_path.glob(".venv-demo/lib/python3*/site-packages/*")}
+
+    assert first.startswith("swapchart demo on http://127.0.0.1:")
+    assert not (tmp_path / ".venv").exists()
+    assert "hypercorn" in installed
+    assert not installed & {"pytest", "mypy", "ruff", "hypothesis"}
