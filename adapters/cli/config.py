@@ -13,6 +13,7 @@ from ...runtime import SwapchartError
 from ..config import (
     Config,
     ConfigProblems,
+    Problem,
     check_config,
     config_schema,
     format_problems,
@@ -102,12 +103,14 @@ def check(options: argparse.Namespace) -> int:
     problems = check_config(files, options.config_dir)
     if problems:
         print(format_problems(problems))
+    advice: list[Problem] = []
     errors: list[object] = [problem for problem in problems if problem.severity == "error"]
     if not errors:
         try:
             config = load_config(files, options.config_dir)
             state = options.state_dir or default_directory(sources)
-            if advice := kv_problems(config, state):
+            advice = kv_problems(config, state)
+            if advice:
                 print(format_problems(advice))
             chart(config)
             check_address(options, config)
@@ -118,7 +121,9 @@ def check(options: argparse.Namespace) -> int:
             errors.append(error)
             print(error)
     if not errors:
-        print(f"{', '.join(map(str, sources))}: ok")
+        count = len(problems) + len(advice)
+        warned = f", with {count} warning{'s' if count > 1 else ''}" if count else ""
+        print(f"{', '.join(map(str, sources))}: ok{warned}")
     return 1 if errors else 0
 
 

@@ -78,6 +78,10 @@ class ModelBuilder:
         """Return the effective values; an invalid one is reported and replaced by a placeholder."""
         top, tree = self._top, self._tree
         health = max(MIN_HEALTH_S, top.health_check_timeout)
+        if section.health_check_timeout is not None:
+            message = "has no effect in one model, as in llama-swap; did you mean 'startTimeout'?"
+            place, path = locate(tree.node, self._path, ("healthCheckTimeout",))
+            self._collector.warning(place, path, message)
         compat = section.compat.ignore_websockets
         # llama-swap's default limit of 10 also counts waiting requests; here there is none.
         limit = section.concurrency_limit if section.concurrency_limit > 0 else None

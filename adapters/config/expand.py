@@ -56,6 +56,7 @@ WITH_PID = ("cmdStop", *HOOK_POINTS, "hookPoints", "sleep", "settle")
 MAX_WRITTEN = 500_000
 
 _FIRST_PORT, _LAST_PORT = 5800, 65535
+_MOST_HINTS = 50
 _DEFAULT_PROXY = "http://localhost:${PORT}"
 
 
@@ -121,6 +122,7 @@ class _Expander:
         self._root, self._known, self._ports = root, known, ports
         self._environment, self._collector = environment, collector
         self._spent = [0]
+        self._hints = 0
         self._macros = read_macros(root.items.get("macros"), "macros", collector)
         self._scope = Scope(self._macros, self._spent)
         self._defaults = {key: root.items[key] for key in DEFAULTED if key in root.items}
@@ -199,9 +201,12 @@ class _Expander:
         return ModelTree(id=name, node=tree, macros=own, port=port if used else None)
 
     def _uses_port(self, tree: Mapping, path: str) -> bool:
-        in_command = _mentions_port(tree.items.get("cmd"))
-        proxy = tree.items.get("proxy")
-        if "cmd" in tree.items and not in_command and _mentions_port(proxy) and proxy is not None:
+        command, proxy = tree.items.get("cmd"), tree.items.get("proxy")
+        in_command = _mentions_port(command)
+        is_known = command is not None and not any(
+            unresolved(str(scalar.value)) for _, scalar in _with_references(command, path)
+        )
+        if is_known and not in_command and _mentions_port(proxy) and proxy is not None:
             message = (
                 "proxy uses ${PORT} but cmd does not: use ${PORT} in cmd, or set proxy to the "
                 "address that cmd serves"
@@ -229,7 +234,7 @@ class _Expander:
                 self._collector.error_at(source.name, path, line, column, str(error))
                 continue
             for name in unresolved(text):
-                why = explain(name, scopes[0])
+                why = self._reason(name, scopes[0])
                 self._collector.error_at(source.name, path, line, column, f"in a key: {why}")
             text = self._environment.fill(text)
             if text in renamed.items:
@@ -253,6 +258,10 @@ class _Expander:
         expanded = self._expanded(scope, node, path)
         return expanded if isinstance(expanded, Mapping) else node
 
+    def _reason(self, name: str, scope: Scope) -> str:
+        self._hints += 1
+        return explain(name, scope, self._environment, is_hinted=self._hints <= _MOST_HINTS)
+
     def _check_leftovers(
         self, path: str, node: Node, scope: Scope, allowed: tuple[str, ...] = ()
     ) -> None:
@@ -262,7 +271,7 @@ class _Expander:
                     continue
                 place = scalar.source.find(f"${{{name}}}", scalar.line, scalar.end_line)
                 line, column = place or (scalar.line, scalar.column)
-                message = explain(name, scope)
+                message = self._reason(name, scope)
                 self._collector.error_at(scalar.source.name, where, line, column, message)
                 self._collector.blame(scalar)
 

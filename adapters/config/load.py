@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping as Map
 from collections.abc import Sequence as Listing
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +25,7 @@ from .schema.model import ModelSection
 from .validate import Reader, locate
 from .values import ApiKeyEntry, Config, ModelConfig
 
+_NO_MODELS = "there are no models and no peers, so every request for a model gets 404"
 _LOG_TIMES = frozenset(
     (
         *("ansic", "unixdate", "rubydate", "rfc822", "rfc822z", "rfc850", "rfc1123", "rfc1123z"),
@@ -85,6 +87,10 @@ def _load(
     expanded = expand_document(root, TOP_KEYS, environment, collector, ports)
     reader = Reader(environment, collector)
     config = _Builder(reader, expanded, {s.name: s.raw for s in sources}).build()
+    if not collector.has_errors and not config.models and not config.peers:
+        place = str(paths[0]) if len(paths) == 1 else ""
+        collector.warning_at(place, "models", 0, 0, _NO_MODELS)
+        config = replace(config, warnings=tuple(collector.all()))
     return (None if collector.has_errors else config), collector.all()
 
 

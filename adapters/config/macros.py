@@ -11,9 +11,11 @@ author's text, and all problems are reported in one run.
 
 from __future__ import annotations
 
+import difflib
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
+from itertools import chain, islice
 from operator import itemgetter
 
 from ...machine.errors import SwapchartError
@@ -28,6 +30,9 @@ MAX_NAME = 63
 #: Maximum length of a text that macros produce, and of all such texts of one load; characters.
 MAX_TEXT = 1 << 20
 MAX_TOTAL = 64 << 20
+
+_MOST_COMPARED = 200  # names that are compared with an unknown one; 5 us each
+_SIMILARITY = 0.75
 
 REFERENCE = re.compile(r"\$\{([a-zA-Z0-9_-]+)\}")
 _NAME = re.compile(r"[a-zA-Z0-9_-]+")
@@ -114,6 +119,14 @@ class Scope:
         """Return True if there is a macro *name*."""
         return name in self._own or name in self._shared
 
+    def similar(self, name: str) -> str | None:
+        """Return the macro, reserved ones included, whose name is most similar, or None."""
+        names = [*RESERVED, *islice(chain(self._own, self._shared), _MOST_COMPARED)]
+        by_word = {known.lower().replace("-", "_"): known for known in names}
+        word = name.lower().replace("-", "_")
+        close = difflib.get_close_matches(word, by_word, n=1, cutoff=_SIMILARITY)
+        return by_word[close[0]] if close else None
+
     def expand(self, node: Node) -> Node:
         """Return *node* with every reference in its texts replaced; keys are not changed."""
         if isinstance(node, Scalar):
@@ -185,17 +198,30 @@ def unresolved(text: str) -> Iterable[str]:
     return dict.fromkeys(REFERENCE.findall(text)) if "${" in text else ()
 
 
-def explain(name: str, scope: Scope | None, *, where: str = "here") -> str:
-    """Return the reason why ``${name}`` could not be replaced."""
+def explain(
+    name: str, scope: Scope, variables: Container[str] = (), *, is_hinted: bool = False
+) -> str:
+    """Return the reason why ``${name}`` could not be replaced.
+
+    Args:
+        name: Name in the reference.
+        scope: Macros that are valid there.
+        variables: Names of environment variables.
+        is_hinted: Whether to look for a similar name, which takes up to 1 ms.
+    """
     if name == "PORT":
-        return f"macro '${{PORT}}' has no value {where}: only models with ${{PORT}} in cmd have one"
+        return "macro '${PORT}' has no value here: only models with ${PORT} in cmd have one"
     if name == "PID":
         return "macro '${PID}' is known only while the process runs: use it in cmdStop and hooks"
     if name == "MODEL_ID":
-        return f"macro '${{MODEL_ID}}' has no value {where}: it is known inside a model only"
+        return "macro '${MODEL_ID}' has no value here: it is known inside a model only"
     why = f"unknown macro '${{{name}}}'"
-    if scope is not None and scope.declares(name):
+    if scope.declares(name):
         return f"{why}: it is declared after the macro that uses it; move it before"
+    if name in variables:
+        why += f"; did you mean '${{env.{name}}}'?"
+    elif is_hinted and (similar := scope.similar(name)) is not None:
+        why += f"; did you mean '${{{similar}}}'?"
     return f"{why}; for a literal text write '$${{{name}}}'"
 
 

@@ -131,6 +131,10 @@ class EnvironmentValues:
     def __init__(self, variables: Mapping[str, str]) -> None:
         self._variables = variables
 
+    def __contains__(self, name: object) -> bool:
+        """Return True if there is a variable *name*."""
+        return name in self._variables
+
     def fill(self, text: str) -> str:
         """Return the final *text*: tokens become values and ``$${`` becomes ``${``.
 

@@ -111,6 +111,9 @@ def test_config_check_accepts_the_flags_of_serve(
     assert capsys.readouterr().out == f"{tmp_path}: ok\n"
     assert main(["config", "check"]) == 1
     assert "expected FILE" in capsys.readouterr().err
+    path.write_text("models: {a: {cmd: 's ${PORT}', ttll: 3}}\n")
+    assert main(["config", "check", str(path)]) == 0
+    assert capsys.readouterr().out.endswith(f"{path}: ok, with 1 warning\n")
 
 
 #: Runs the command as if the packages of the first argument were not installed.

@@ -29,7 +29,8 @@ def test_top_level_empty_document_has_defaults(load: Load) -> None:
     assert [p.pattern for p in config.ignore_paths] == [
         r".*\.(js|json|css|png|gif|jpg|jpeg|ico|txt)$"
     ]
-    assert (config.api_keys, config.preload, config.warnings) == ((), (), ())
+    assert (config.api_keys, config.preload) == ((), ())
+    assert [warning.path for warning in config.warnings] == ["models"]
 
 
 @pytest.mark.parametrize(
@@ -126,7 +127,7 @@ def test_top_level_key_that_llama_swap_ignores_is_warned_of(
     check: Check, text: str, path: str, message: str
 ) -> None:
     """What llama-swap passes over in silence is a warning."""
-    (problem,) = check(text)
+    (problem,) = check(f"{text}\nmodels: {{a: {{cmd: 's ${{PORT}}'}}}}")
 
     assert (problem.path, problem.severity) == (path, "warning")
     assert message in problem.message
@@ -360,3 +361,66 @@ def test_filters_old_spelling_counts_if_the_new_one_is_empty(
 ) -> None:
     """The old spelling counts when the new one is empty."""
     assert load(one_model(f"filters: {{{text}}}")).models["m"].filters.strip == strip
+
+
+# ---- suggestions
+_OPTION = "is ignored; the address to listen on is an option of the command: serve --listen"
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("modles", "did you mean 'models'?"),
+        ("Models", "did you mean 'models'?"),
+        ("log_level", "did you mean 'logLevel'?"),
+        ("macro", "did you mean 'macros'?"),
+        ("ttl", "did you mean 'globalTTL'?"),
+        ("global_ttl", "did you mean 'globalTTL'?"),
+        ("readyTimeout", "did you mean 'startTimeout'?"),
+        ("host", _OPTION),
+        ("port", _OPTION),
+        ("listen", _OPTION),
+        ("services", "is this a compose file?"),
+        ("cmd", "it belongs in a model: models.NAME.cmd"),
+        ("aliases", "it belongs in a model: models.NAME.aliases"),
+        ("beforeStop", "it belongs in a model (models.NAME.beforeStop), or below 'hooks'"),
+    ],
+)
+def test_unknown_top_level_key_names_what_was_meant(check: Check, key: str, message: str) -> None:
+    """Keys of other programs, other spellings and other places are recognized."""
+    (problem,) = check(f"{key}: {{}}\npeers: {{p: {{proxy: 'http://h', models: [m]}}}}")
+
+    assert (problem.path, problem.severity) == (key, "warning")
+    assert message in problem.message
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("health_check_timeout", "is ignored; did you mean 'startTimeout'?"),
+        ("healthCheckTimeout", "has no effect in one model, as in llama-swap; did you mean 'start"),
+        ("check_endpoint", "did you mean 'checkEndpoint'?"),
+        ("aliass", "did you mean 'aliases'?"),
+        ("command", "did you mean 'cmd'?"),
+        ("url", "did you mean 'proxy'?"),
+        ("environment", "did you mean 'env'?"),
+        ("globalTTL", "did you mean 'ttl'?"),
+        ("port", "the address of the model belongs in cmd and proxy"),
+        ("logLevel", "it belongs at the top level"),
+        ("hooks", "are keys of the model itself"),
+    ],
+)
+def test_unknown_model_key_names_what_was_meant(check: Check, key: str, message: str) -> None:
+    """Keys of a model are recognized likewise, and one without effect is named."""
+    (problem,) = check(f"models:\n  m:\n    cmd: s ${{PORT}}\n    {key}: 20\n")
+
+    assert (problem.path, problem.line, problem.severity) == (f"models.m.{key}", 4, "warning")
+    assert message in problem.message
+
+
+@pytest.mark.parametrize("key", ["hosts", "version", "networks", "zzz", "x" * 100, "???"])
+def test_unknown_key_without_a_similar_one_gets_no_suggestion(check: Check, key: str) -> None:
+    """A wrong suggestion is worse than none."""
+    (problem,) = check(f"'{key}': 1\npeers: {{p: {{proxy: 'http://h', models: [m]}}}}")
+
+    assert problem.message == f"unknown key {key!r} is ignored"

@@ -380,6 +380,29 @@ def test_port_macro_in_proxy_but_not_in_cmd_is_refused(check: Check, proxy: str)
 
 
 @pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("port", "; did you mean '${PORT}'?"),
+        ("PROT", "; did you mean '${PORT}'?"),
+        ("model-id", "; did you mean '${MODEL_ID}'?"),
+        ("llama_servr", "; did you mean '${llama-server}'?"),
+        ("HOME", "; did you mean '${env.HOME}'?"),
+        ("nothing", ""),
+    ],
+)
+def test_unknown_macro_in_cmd_is_the_only_error_and_names_what_was_meant(
+    check: Check, name: str, hint: str
+) -> None:
+    """The port may be in the unknown macro, so that cmd lacks ${PORT} is not reported too."""
+    text = f"macros: {{llama-server: s}}\nmodels: {{m: {{cmd: 's ${{{name}}}'}}}}"
+    (message,) = errors(check(text, HOME="h"))
+
+    assert message == (
+        f"unknown macro '${{{name}}}'{hint}; for a literal text write '$${{{name}}}'"
+    )
+
+
+@pytest.mark.parametrize(
     "keys", ["afterHealthy: say ${PORT}", "beforeStop: say ${PORT}", "env: ['A=${PORT}']"]
 )
 def test_port_macro_outside_cmd_and_proxy_allocates_none(check: Check, keys: str) -> None:

@@ -71,6 +71,23 @@ def test_sources_empty_file_is_skipped(load: Load, text: str) -> None:
     assert list(load(text, MODEL % "a", text).models) == ["a"]
 
 
+@pytest.mark.parametrize(
+    ("text", "is_warned"),
+    [
+        ("", True), ("# only a comment", True), ("models: {}", True), ("models:", True),
+        ("services: {web: {image: nginx}}", True), ("modles: {a: {cmd: s}}", True),
+        ("peers: {}", True), (MODEL % "a", False),
+        ("peers: {p: {proxy: 'http://h', models: [m]}}", False),
+    ],
+)  # fmt: skip
+def test_document_without_models_is_warned_of(check: Check, text: str, is_warned: bool) -> None:
+    """A file that offers no model is probably no configuration, or has a typing error."""
+    found = [p for p in check(text) if p.path == "models"]
+
+    assert [(p.severity, p.line) for p in found] == [("warning", 0)] * is_warned
+    assert all("there are no models and no peers" in p.message for p in found)
+
+
 @pytest.mark.parametrize("text", ["[a]", "text", "7"])
 def test_sources_root_must_be_a_mapping(check: Check, text: str) -> None:
     """Anything but a mapping at the top is an error."""
@@ -244,7 +261,7 @@ def test_document_keys_that_hold_anchors_are_not_reported(load: Load) -> None:
     """Keys that hold anchors, and keys that begin with x-, are not warned of."""
     config = load("defs: {a: &a {ttl: 1}}\nlist: [&b 1]\nx-note: {}\nplain: 1\n")
 
-    assert [w.path for w in config.warnings] == ["plain"]
+    assert [w.path for w in config.warnings] == ["models", "plain"]
 
 
 def test_load_runs_no_command_and_opens_no_store(load: Load, tmp_path: Path) -> None:
