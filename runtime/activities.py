@@ -111,6 +111,8 @@ class Activities:
         if state.next_spec is not None:
             self._apply_spec(state.next_spec)
         state.incarnation += 1
+        state.log_start_bytes = state.log.total_bytes
+        state.launched_at = None
         state.after_healthy = "none"
         state.last_exit = None
         state.terminated_at = None
@@ -127,6 +129,7 @@ class Activities:
             )
             return
         state.process = process
+        state.launched_at = state.runtime.timers.now()
         state.runtime.tasks.keep(self._reap, process)
         self._post("spawned", source=activity, cause=f"pid {process.pid}")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from ..machine.errors import ConfigError, SwapchartError
 
 __all__ = [
@@ -13,6 +15,10 @@ __all__ = [
     "SpecError",
     "SwapchartError",
 ]
+
+
+_TELLING = re.compile(r"error|fail|fatal|cannot|could not|no such|exception|denied", re.IGNORECASE)
+_LINE_CHARS = 300
 
 
 class LaunchError(SwapchartError):
@@ -67,3 +73,9 @@ class RequestError(SwapchartError):
         super().__init__(message)
         self.code, self.status_hint, self.retry_after_s = code, status_hint, retry_after_s
         self.log_tail = log_tail
+
+    def reason_line(self) -> str:
+        """Return the last line of *log_tail* that reports an error, else its last line."""
+        lines = [line.strip() for line in self.log_tail if line.strip()]
+        telling = [line for line in lines if _TELLING.search(line)]
+        return (telling or lines or [""])[-1][:_LINE_CHARS]

@@ -80,18 +80,22 @@ class LifecycleRequests:
         service = self._service
         name, cause = service.spec.name, service.cause
         if event in _FAILURES:
+            if event == "proc_exited" and service.launched_at is not None:
+                after_s = service.runtime.timers.now() - service.launched_at
+                cause = f"its process ended by itself after {after_s:.1f} s: {cause}"
+            tail = service.log.tail(_TAIL_LINES, since_bytes=service.log_start_bytes)
             return RequestError(
-                _FAILURES[event], f"{name} failed: {cause}", status_hint=502,
-                log_tail=tuple(service.log.tail(_TAIL_LINES)),
-            )  # fmt: skip
+                _FAILURES[event], f"{name} failed: {cause}", status_hint=502, log_tail=tuple(tail)
+            )
         state = self._stepper.configuration[-1]
         if state in ("tripped", "crashed"):
             deadline = self._timers.deadline("cooldown")
             wait_s = None if deadline is None else max(deadline - service.runtime.timers.now(), 0.0)
             why = self.last_failure or cause
             return RequestError(
-                "failed", f"{name} is not restarted for now: {why}", retry_after_s=wait_s or 1.0
-            )
+                "failed", f"{name} is not restarted for now: {why}", retry_after_s=wait_s or 1.0,
+                log_tail=() if self.last_failure is None else self.last_failure.log_tail,
+            )  # fmt: skip
         if self._stepper.is_final or getattr(self._stepper.context, "intent", None) == "shutdown":
             return self.shut_down()
         if state == "stuck":

@@ -86,16 +86,23 @@ class LogRing:
             pieces[0] = pieces[0][self._size - self._limit :]
         return pieces
 
-    def tail(self, lines: int) -> list[str]:
-        """Return the last *lines* complete or partial lines as text."""
+    def tail(self, lines: int, *, since_bytes: int = 0) -> list[str]:
+        """Return the last *lines* complete or partial lines as text.
+
+        Args:
+            lines: Maximum number of lines.
+            since_bytes: An earlier `total_bytes`; bytes that were written before are left out.
+        """
         recent: list[bytes] = []
         size = 0
+        added = self.total_bytes - since_bytes
         for chunk in reversed(self._chunks):
             recent.append(chunk)
             size += len(chunk)
             if size >= 16384:
                 break
-        text = b"".join(reversed(recent)).decode("utf-8", "replace")
+        data = b"".join(reversed(recent))
+        text = data[max(size - added, 0) :].decode("utf-8", "replace")
         return text.splitlines()[-lines:]
 
     def stream(

@@ -67,6 +67,8 @@ class ServiceState:
         next_spec: Specification from the next start on; None means the same.
         runtime: Shared by all lifecycles of a supervisor.
         log: Output of the service and of its hooks.
+        log_start_bytes: `LogRing.total_bytes` of *log* when the present incarnation began.
+        launched_at: Time of the start of *process* in seconds on the loop's clock, or None.
         hooks: Runs the hooks of *spec*.
         process: The running process, or None.
         incarnation: Number of launches; the first one is 1.
@@ -83,14 +85,16 @@ class ServiceState:
 
     __slots__ = (
         "after_healthy", "cause", "end_limit_s", "hook_results", "hooks", "incarnation",
-        "last_exit", "log", "next_spec", "probe_detail", "process", "runtime", "since", "spec",
-        "terminated_at",
+        "last_exit", "launched_at", "log", "log_start_bytes", "next_spec", "probe_detail",
+        "process", "runtime", "since", "spec", "terminated_at",
     )  # fmt: skip
 
     def __init__(self, spec: ServiceSpec, runtime: RuntimeContext, log: LogRing) -> None:
         self.spec, self.runtime, self.log = spec, runtime, log
         self.next_spec: ServiceSpec | None = None
         self.process: ProcessHandle | None = None
+        self.log_start_bytes = log.total_bytes
+        self.launched_at: float | None = None
         self.incarnation = 0
         self.last_exit: Exit | None = None
         self.cause = ""

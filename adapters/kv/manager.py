@@ -56,7 +56,7 @@ class FinishedRequest(Protocol):
 
     @property
     def status(self) -> int:
-        """Status of the response."""
+        """Status of the response; 499 if the client disconnected before its end."""
         ...
 
     @property
@@ -318,7 +318,8 @@ class KvManager:
     def note(self, exchange: FinishedRequest) -> None:
         """Queue a finished request for evaluation; cheap, and cheaper once enough is known."""
         model = self._latest.get(exchange.model)
-        if model is not None and model.note_end(exchange.status == 200):
+        is_seen = exchange.status == 200 or (exchange.status == 499 and any(exchange.body_chunks))
+        if model is not None and model.note_end(is_seen):
             self._responses.append((model, _ends(exchange)))
             self._has_responses.set()
 

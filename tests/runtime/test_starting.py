@@ -8,7 +8,7 @@ import pytest
 from tools.rows import row
 from tools.virtual import World, run_scenario, suspend
 
-from swapchart.runtime import Exit, Timings
+from swapchart.runtime import Exit, RequestError, Timings
 from swapchart.runtime.testing import ServerScript, service
 
 
@@ -50,6 +50,42 @@ def test_request_whose_start_fails_gets_the_last_output() -> None:
         assert client.error.log_tail == ("loading", "no such file")
 
     run_scenario(scenario, service("a"), servers={"a": script})
+
+
+def test_error_of_a_failed_start_has_the_output_of_that_start_only() -> None:
+    """Lines of an earlier run, such as errors that were repaired since, are not among them."""
+    script = ServerScript(
+        healthy_s=None, exit_s=1.0, exit=Exit(code=1), output=((0.5, b"no such file\n"),)
+    )
+
+    async def scenario(world: World) -> None:
+        for _ in range(2):
+            client = world.client("a")
+            await world.until("a", "backoff")
+            await world.moment()
+
+            assert client.error is not None
+            assert client.error.log_tail == ("no such file",)
+            assert str(client.error).endswith(
+                "its process ended by itself after 1.0 s: exit code 1"
+            )
+            await world.until("a", "stopped")
+
+    run_scenario(scenario, service("a"), servers={"a": script})
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ((), ""),
+        (("loading", "  "), "loading"),
+        (("E: failed to load model", "cleaning up", ""), "E: failed to load model"),
+        (("error: a", "Error: b", "bye"), "Error: b"),
+    ],
+)
+def test_reason_line_prefers_the_last_error(lines: tuple[str, ...], expected: str) -> None:
+    """The last line that reports an error says most; without one, the last line."""
+    assert RequestError("exited", "x", log_tail=lines).reason_line() == expected
 
 
 # ---- noticing that it is ready

@@ -48,7 +48,7 @@ class Recorder:
     def record(self, record: RequestRecord) -> None:
         """Record a finished request; never waits."""
         body = response_body(record)
-        if record.status == 200 and body:
+        if body and (record.status == 200 or record.code == "client_left"):
             is_events = record.content_type.startswith(b"text/event-stream")
             tokens = tokens_of(body, is_events=is_events, is_whole=record.is_whole)
         else:

@@ -12,8 +12,13 @@ from typing import Any
 from ...http1.asgi_types import Headers
 from ..request import Request
 
+CLIENT_CLOSED_REQUEST = 499
+"""Status of a request whose client disconnected, as in nginx."""
+
 _KEEP_BYTES = 1 << 14  # of a response that is not captured
 _LAST_CHUNKS = 8
+#: Ends of event streams. Clients may disconnect as soon as they have read one.
+_LAST_EVENTS = (b"[DONE]", b'{"type":"message_stop"}', b'{"type": "message_stop"}')
 
 
 class RequestRecord:
@@ -30,7 +35,8 @@ class RequestRecord:
         admitted: When its model was ready for it, or 0.
         headers_at: When the headers of the response arrived, or 0.
         ended: When it ended, or 0.
-        status: Status of the response; 0 before its headers arrived.
+        status: Status of the response; 0 before its headers arrived. A response that was not sent
+            completely has the status of what ended it (499: the client) from then on.
         content_type: Content-Type of the response.
         response_headers: Headers of the response.
         sent_bytes: Bytes of the response's body that were sent to the client.
@@ -118,6 +124,17 @@ class RequestRecord:
             self.first_chunk = self.body_chunks[0]
             self.body_chunks = deque(self.body_chunks, maxlen=_LAST_CHUNKS)
         return self.body_chunks
+
+    def end_early(self, status: int, code: str, error: str) -> None:
+        """Record that the response was not sent completely, whatever status it began with.
+
+        A stream whose last event was sent is complete.
+        """
+        chunks = self.body_chunks
+        if self.status == 200 and chunks and chunks[-1].rstrip().endswith(_LAST_EVENTS):
+            return
+        at = f"after {self.sent_bytes} bytes" if self.status else "before the response began"
+        self.status, self.code, self.error = status, code, f"{error} {at}"
 
     def cancel(self, by: str) -> None:
         """Cancel the request, which may wait for anything; does nothing if it has ended."""

@@ -23,6 +23,7 @@ from ...http1.client.pool import UpstreamResponse, post_head
 from ...http1.headers import HeaderError, response_headers
 from ...http1.server.request_cycle import RequestCycle
 from ..access.admission import Allowed
+from ..accounting.request_record import CLIENT_CLOSED_REQUEST
 from ..body.errors import BadBodyError
 from ..body.memory_budget import BodyBudget
 from ..body.model_name import model_of
@@ -32,7 +33,7 @@ from ..models.catalog import LocalModel
 from ..models.resolver import ResolvedModel
 from ..request import Request, run_until_disconnect, target_of
 from ..routing import Route, RouteTable
-from .forwarding import CLIENT_CLOSED_REQUEST, Forwarding
+from .forwarding import Forwarding
 
 log = logging.getLogger(__name__)
 
@@ -209,7 +210,7 @@ class _FastRequest(Forwarding):
             return
         self._detach()
         self._response.close()
-        self.record.code, self.record.status = "client_left", CLIENT_CLOSED_REQUEST
+        self.record.end_early(CLIENT_CLOSED_REQUEST, "client_left", "the client disconnected")
         self._path.finish_soon(self)
 
     def _detach(self) -> None:

@@ -17,7 +17,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ....runtime import RequestError
 from ...http1.asgi_types import Headers, Send
@@ -29,7 +29,7 @@ from ...http1.client.pool import (
     field_lines,
 )
 from ...http1.headers import HeaderError, response_headers
-from ..accounting.request_record import RequestRecord
+from ..accounting.request_record import CLIENT_CLOSED_REQUEST, RequestRecord
 from ..body.errors import BadBodyError, BodyTooLargeError
 from ..context import ProxyContext
 from ..models.catalog import LocalModel, PeerModel
@@ -37,6 +37,7 @@ from ..models.resolver import ResolvedModel
 from ..request import Request, RequestAbortedError
 from ..responses import send_error
 from ..upstreams import Upstream
+from .failures import error_details, error_text, status_of
 from .loading_stream import LoadingStream
 from .stream_formats import STREAM_FORMATS
 from .upstream_headers import model_request_headers, peer_request_headers
@@ -44,8 +45,6 @@ from .upstream_headers import model_request_headers, peer_request_headers
 log = logging.getLogger(__name__)
 
 _CACHED_HOSTS = 16  # upstreams for which the lines of one set of request headers are cached
-CLIENT_CLOSED_REQUEST = 499
-"""Status of a request whose client disconnected, as in nginx."""
 
 
 class Check(NamedTuple):
@@ -167,13 +166,14 @@ class Forwarding:
         except (HeaderError, BadBodyError, BodyTooLargeError, UpstreamError) as error:
             await self._send_failure(error)
         except RequestAbortedError:
-            record.code = "client_left"
-            record.status = record.status or CLIENT_CLOSED_REQUEST
+            record.end_early(CLIENT_CLOSED_REQUEST, "client_left", "the client disconnected")
             raise
         except asyncio.CancelledError:
-            if not record.cancelled_by or request.is_gone:
-                record.code = "client_left" if request.is_gone else "shutting_down"
-                record.status = record.status or CLIENT_CLOSED_REQUEST
+            if request.is_gone:
+                record.end_early(CLIENT_CLOSED_REQUEST, "client_left", "the client disconnected")
+                raise
+            if not record.cancelled_by:
+                record.end_early(503, "shutting_down", "cut off by the shutdown")
                 raise
             await self._send_cancellation()
         finally:
@@ -334,7 +334,7 @@ class Forwarding:
             self.respond = loading.pass_on
             await self._send_and_relay(local)
         except (RequestError, UpstreamError, HeaderError) as error:
-            if not await loading.fail(error):
+            if not await loading.fail(error, error_text(error, request.access)):
                 raise
             if isinstance(error, RequestError):
                 self.context.rejections.write(error.code, f"{record.model}: {error}")
@@ -342,9 +342,11 @@ class Forwarding:
             if not record.cancelled_by or request.is_gone or not loading.has_begun:
                 raise
             _uncancel()
-            record.code = "request_cancelled"
             aborted = ResponseAbortedError(f"cancelled by {record.cancelled_by}")
-            if not await loading.fail(aborted):
+            record.code = "request_cancelled"
+            is_told = await loading.fail(aborted, str(aborted))
+            record.status, record.error = CLIENT_CLOSED_REQUEST, str(aborted)
+            if not is_told:
                 raise aborted from None
 
     async def _run_at_peer(self, peer: PeerModel) -> None:
@@ -392,13 +394,10 @@ class Forwarding:
         """Respond to a rejected request; only administrators get the model's output."""
         access = self.request.access
         self.context.rejections.write(error.code, f"{self.record.model}: {error}")
-        details: dict[str, Any] = {}
-        if error.log_tail and "admin" in access.scopes:
-            details = {"log": list(error.log_tail)}
         await send_error(
             self.request, self.respond, error.status_hint,
-            self.context.view(access).text(str(error)), code=error.code,
-            retry_after_s=error.retry_after_s, details=details,
+            self.context.view(access).text(error_text(error, access)), code=error.code,
+            retry_after_s=error.retry_after_s, details=error_details(error, access),
         )  # fmt: skip
 
     async def _send_failure(
@@ -410,14 +409,14 @@ class Forwarding:
             log.warning(
                 "response of %s aborted after %d bytes: %s", record.model, record.sent_bytes, error
             )
-            record.code = "broken"
+            record.status, record.code = status_of(error), "broken"
             raise ResponseAbortedError(record.error) from error
+        record.status = status_of(error)
         if isinstance(error, UpstreamError):
-            record.status, record.code = error.status_hint, f"upstream_{error.stage}"
+            record.code = f"upstream_{error.stage}"
             message = f"the server of {record.model} failed: {error}"
             await send_error(request, self.respond, record.status, message, code=record.code)
             return
-        record.status = 413 if isinstance(error, BodyTooLargeError) else 400
         record.code = "bad_request"
         await send_error(
             request, self.respond, record.status, str(error), headers=[(b"connection", b"close")]
@@ -428,9 +427,9 @@ class Forwarding:
         _uncancel()
         record = self.record
         record.code, record.error = "request_cancelled", f"cancelled by {record.cancelled_by}"
-        if record.status:
+        has_begun, record.status = record.status != 0, CLIENT_CLOSED_REQUEST
+        if has_begun:
             raise ResponseAbortedError(record.error)
-        record.status = CLIENT_CLOSED_REQUEST
         await send_error(
             self.request, self.respond, CLIENT_CLOSED_REQUEST, record.error, code=record.code
         )

@@ -132,8 +132,13 @@ class LoadingStream:
             if not message.get("more_body", False):
                 await self._end_with(_error_in(status, bytes(body)))
 
-    async def fail(self, error: Exception) -> bool:
-        """Send *error* as an event; False means the stream has not begun, or is the model's own."""
+    async def fail(self, error: Exception, message: str) -> bool:
+        """Send *error* as an event; False means the stream has not begun, or is the model's own.
+
+        Args:
+            error: What happened.
+            message: The same for the client.
+        """
         if not self.has_begun or self._is_response or self._error_response is not None:
             return False
         record = self._record
@@ -144,7 +149,7 @@ class LoadingStream:
         elif isinstance(error, HeaderError):
             record.status, record.code = 400, "bad_request"
         record.error = str(error)
-        text = self._shows(str(error))
+        text = self._shows(message)
         value = error_value(record.status or 499, text, code=record.code or None)
         await self._end_with(value["error"])
         return True

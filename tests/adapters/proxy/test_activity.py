@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import closing
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,13 @@ USAGE = b'{"usage":{"prompt_tokens":11,"completion_tokens":4}}'
 
 async def usage(received: Received, writer: asyncio.StreamWriter) -> None:
     await say(writer, USAGE)
+
+
+async def hold_open(data: bytes, received: Received, writer: asyncio.StreamWriter) -> None:
+    """Begin a stream of events with *data*, and never end it."""
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n" + data)
+    await writer.drain()
+    await asyncio.Event().wait()
 
 
 def run(
@@ -123,10 +131,70 @@ def test_activity_includes_failed_requests() -> None:
         rows = (await page(bench, "order=asc"))["data"]
 
         assert [(row["resp_status_code"], row.get("error_msg")) for row in rows] == [
-            (400, "too long"), (499, "499"), (499, "cancelled by somebody"),
+            (400, "too long"), (499, "the client disconnected before the response began"),
+            (499, "cancelled by somebody"),
             (503, "shutting down"),
         ]  # fmt: skip
         assert rows[0]["tokens"]["input_tokens"] == 0
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("last", "status", "error"),
+    [
+        (b"data: " + USAGE, 499, "the client disconnected after "),
+        (b"data: [DONE]", 200, None),
+        (b'data: {"type":"message_stop"}', 200, None),
+    ],
+)
+def test_stream_that_its_client_cut_is_recorded_as_499(
+    last: bytes, status: int, error: str | None
+) -> None:
+    """Unless its last event was sent, it is no success; its tokens are counted all the same."""
+
+    async def main(bench: Bench) -> None:
+        bench.server.respond = partial(hold_open, b"data: " + USAGE + b"\n\n" + last + b"\n\n")
+        held = bench.client.begin("POST", "/v1/completions", value={"model": "a", "stream": True})
+        await held.until(lambda call: last in call.body)
+        held.leave()
+        await held.task
+        (row,) = (await page(bench))["data"]
+
+        assert row["resp_status_code"] == status
+        assert row.get("error_msg", "").startswith(error or "")
+        assert ("error_msg" in row) == (error is not None)
+        assert row["tokens"]["input_tokens"] == 11
+        outcome = "200" if status == 200 else "client_left"
+        assert bench.app.proxy.accounting.metrics.requests["a", outcome] == 1
+        assert f'HTTP/1.1" {status} ' in bench.app.proxy.own_log.tail(1)[0]
+
+    run(main)
+
+
+def test_response_that_did_not_end_is_recorded_with_what_ended_it() -> None:
+    """A model that aborts its response is 502, a stream that was cancelled 499; neither is 200."""
+
+    async def main(bench: Bench) -> None:
+        async def abort(received: Received, writer: asyncio.StreamWriter) -> None:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")
+            await writer.drain()
+            writer.close()
+
+        bench.server.respond = abort
+        with pytest.raises(Exception, match=r"closed|ended|after 3"):
+            await bench.client.chat("a")
+        bench.server.respond = partial(hold_open, b"data: 1\n\n")
+        held = bench.client.begin("POST", "/v1/completions", value={"model": "a"})
+        await held.until(lambda call: call.messages)
+        for record in list(bench.app.proxy.in_flight.open.values()):
+            record.cancel("somebody")
+        with pytest.raises(Exception, match="cancelled by somebody"):
+            await held.task
+        rows = (await page(bench, "order=asc"))["data"]
+
+        assert [row["resp_status_code"] for row in rows] == [502, 499]
+        assert all(row["error_msg"] for row in rows)
 
     run(main)
 

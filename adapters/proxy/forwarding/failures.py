@@ -1,0 +1,30 @@
+"""Statuses and texts of failed requests; only administrators get the output of a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ....runtime import RequestError
+from ...http1.client.errors import UpstreamError
+from ..body.errors import BodyTooLargeError
+from ..options import Access
+
+
+def status_of(error: Exception) -> int:
+    """Return the HTTP status for *error*, which a request or its upstream caused."""
+    if isinstance(error, UpstreamError):
+        return error.status_hint
+    return 413 if isinstance(error, BodyTooLargeError) else 400
+
+
+def error_text(error: Exception, access: Access) -> str:
+    """Return the message of *error* for a client with *access*."""
+    if not isinstance(error, RequestError) or not error.log_tail or "admin" not in access.scopes:
+        return str(error)
+    return f"{error}; its output: {error.reason_line()}"
+
+
+def error_details(error: RequestError, access: Access) -> dict[str, Any]:
+    """Return further fields of the error object for a client with *access*."""
+    shows = error.log_tail and "admin" in access.scopes
+    return {"log": list(error.log_tail)} if shows else {}
