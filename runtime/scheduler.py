@@ -23,7 +23,6 @@ from .eviction_planner import EvictionPlanner
 from .request_queue import RequestQueue
 from .scheduling import (
     HOLDING,
-    REJECTING,
     Decision,
     Evict,
     EvictionPolicy,
@@ -113,10 +112,7 @@ class Scheduler:
         request = QueuedRequest(service, waiter, priority, now, next(self._numbers), client)
         entry = self.services[service]
         if not entry.has_room and entry.phase == "ready":
-            error = RequestError(
-                "concurrency_limit", "Too many requests", status_hint=429, retry_after_s=1.0
-            )
-            return request, [Refuse(request, error)]
+            return request, [Refuse(request, self._too_many())]
         overdue = self._overdue(now)
         waiting = len(self.queue)
         self._requests.add(request)
@@ -213,11 +209,25 @@ class Scheduler:
         """Return the services that hold resources, or are about to."""
         return self._planner.running()
 
-    def explain(self, service: str, now: float) -> tuple[frozenset[str], str]:
-        """Return the services that a request for *service* would evict, and why it would wait."""
+    def explain(self, service: str, now: float) -> tuple[frozenset[str], str, RequestError | None]:
+        """Return what `submit` would decide on a request for *service*.
+
+        Returns:
+            The services that it would evict, why it would wait (empty if it would not), and the
+            error with which it would be refused. A phase in which the lifecycle itself refuses
+            requests (`ServiceEntry.is_rejecting`) is not among these errors.
+        """
+        entry = self.services[service]
+        if not entry.has_room and entry.phase == "ready":
+            return frozenset(), "", self._too_many()
         evict = self._planner.evictions_for(service)
+        if (error := self._pinned_rival(service, evict)) is not None:
+            return frozenset(), "", error
         request = QueuedRequest(service, PendingRequest(), 0, now, next(self._numbers))
-        return evict, self._obstacle(request, evict, now, self._overdue(now))
+        why = self._obstacle(request, evict, now, self._overdue(now))
+        if (why or evict) and len(self.queue) >= self.limits.length:
+            return frozenset(), "", self._queue_full()
+        return evict, why, None
 
     # ---- decisions
     def _drain(self, now: float) -> list[Decision]:
@@ -244,17 +254,14 @@ class Scheduler:
     ) -> list[Decision]:
         """Grant *request*, begin a swap for it, refuse it, or record why it waits."""
         entry = self.services[request.service]
-        if entry.phase in REJECTING and not entry.closed_reason:
+        if entry.is_rejecting:
             return [self._refuse(request, None)]  # by the lifecycle's present error: it may move on
         evict = self._planner.evictions_for(entry.name)
-        for name in sorted(evict):
-            if self.services[name].is_pinned and self.services[name].phase != "stopping":
-                text = f"{entry.name} cannot run beside {name}, which is pinned"
-                return [self._refuse(request, RequestError("pinned", text))]
+        if evict and (error := self._pinned_rival(entry.name, evict)) is not None:
+            return [self._refuse(request, error)]
         request.why = self._obstacle(request, evict, now, overdue)
         if (request.why or evict) and not may_wait:
-            text = f"{self.limits.length} requests are waiting already"
-            return [self._refuse(request, RequestError("queue_full", text, retry_after_s=5.0))]
+            return [self._refuse(request, self._queue_full())]
         if request.why:
             return []
         if evict:
@@ -262,6 +269,24 @@ class Scheduler:
             request.why = f"evicting {', '.join(sorted(evict))}"
             return [Evict(name, entry.name) for name in sorted(evict)]
         return [self._grant(request, entry, now)]
+
+    def _pinned_rival(self, service: str, evict: frozenset[str]) -> RequestError | None:
+        """Return the error for a request that would evict a pinned service, or None."""
+        for name in sorted(evict):
+            if self.services[name].is_pinned and self.services[name].phase != "stopping":
+                text = f"{service} cannot run beside {name}, which is pinned"
+                return RequestError("pinned", text)
+        return None
+
+    def _queue_full(self) -> RequestError:
+        text = f"{self.limits.length} requests are waiting already"
+        return RequestError("queue_full", text, retry_after_s=5.0)
+
+    @staticmethod
+    def _too_many() -> RequestError:
+        return RequestError(
+            "concurrency_limit", "Too many requests", status_hint=429, retry_after_s=1.0
+        )
 
     def _grant(self, request: QueuedRequest, entry: ServiceEntry, now: float) -> Grant:
         self._dequeue(request)

@@ -122,6 +122,11 @@ class ServiceEntry:
         return self.recovery_reason or self.closed_reason
 
     @property
+    def is_rejecting(self) -> bool:
+        """True if the lifecycle rejects requests, with an error of its own."""
+        return self.phase in REJECTING and not self.closed_reason
+
+    @property
     def has_room(self) -> bool:
         """True if one more request keeps within the limit."""
         return self.limit is None or self.granted < self.limit

@@ -613,12 +613,57 @@ def test_explain_predicts_the_fate_of_a_request() -> None:
     harness = SchedulerHarness("a", "b")
     harness.start_and_finish("a")
 
-    assert harness.scheduler.explain("b", harness.now) == (frozenset({"a"}), "")
+    assert harness.scheduler.explain("b", harness.now) == (frozenset({"a"}), "", None)
     harness.submit("a")
     assert harness.scheduler.explain("b", harness.now) == (
-        frozenset({"a"}), "a has 1 requests in flight",
+        frozenset({"a"}), "a has 1 requests in flight", None,
     )  # fmt: skip
     assert harness.scheduler.queue == []
+
+
+def _beside_a_pinned_service() -> SchedulerHarness:
+    harness = SchedulerHarness("a", "b")
+    harness.start_and_finish("a")
+    harness.scheduler.add("a", is_pinned=True)
+    return harness
+
+
+def _with_a_full_queue() -> SchedulerHarness:
+    harness = SchedulerHarness("a", "b", "c", length=1)
+    harness.start_and_finish("a")
+    harness.submit("a")
+    harness.submit("c")
+    return harness
+
+
+def _at_its_limit() -> SchedulerHarness:
+    harness = SchedulerHarness("b", limit=1)
+    harness.start_and_finish("b")
+    harness.submit("b")
+    return harness
+
+
+@pytest.mark.parametrize(
+    ("scene", "code"),
+    [
+        (_beside_a_pinned_service, "pinned"), (_with_a_full_queue, "queue_full"),
+        (_at_its_limit, "concurrency_limit"),
+    ],
+)  # fmt: skip
+def test_explain_predicts_that_a_request_is_refused(
+    scene: Callable[[], SchedulerHarness], code: str
+) -> None:
+    """The predicted error is the one that a request for b gets."""
+    harness = scene()
+    evict, why, predicted = harness.scheduler.explain("b", harness.now)
+    _, (decision,) = harness.scheduler.submit("b", PendingRequest(), harness.now)
+
+    assert (evict, why) == (frozenset(), "")
+    assert predicted is not None
+    assert isinstance(decision, Refuse)
+    assert decision.error is not None
+    assert predicted.code == decision.error.code == code
+    assert str(predicted) == str(decision.error)
 
 
 @pytest.mark.parametrize("odd", [lambda t, r: r | {t}, lambda t, r: frozenset({"unknown", "a"})])

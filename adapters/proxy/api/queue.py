@@ -60,15 +60,19 @@ async def explain(proxy: ProxyContext, request: Request) -> Explanation:
     view = proxy.view(request.access)
     scheduler = proxy.supervisor.scheduler
     entry = scheduler.services[name]
-    evict, why = scheduler.explain(name, proxy.now())
-    outcome: Literal["serve", "wait", "swap", "start"]
+    life = proxy.supervisor[name]
+    evict, why, error = scheduler.explain(name, proxy.now())
+    if entry.is_rejecting:
+        error = life.refusal_now()
+    outcome: Literal["serve", "wait", "swap", "start", "reject"]
     if entry.is_open and entry.has_room:
         outcome, evict, why = "serve", frozenset(), ""
+    elif error is not None:
+        outcome, evict, why = "reject", frozenset(), str(error)
     elif why:
         outcome = "wait"
     else:
         outcome = "swap" if evict else "start"
-    life = proxy.supervisor[name]
     priority = proxy.catalog.models[name].priority
     return view.row(
         Explanation(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from swapchart.adapters.proxy.models.definitions import (
     ProfileDefinition,
 )
 from swapchart.adapters.proxy.options import ProxyOptions
+from swapchart.runtime import Command
 
 
 def read(call: Call) -> list[tuple[int, str, Any]]:
@@ -324,7 +326,34 @@ def test_explain_endpoint_describes_a_request() -> None:
         assert (busy["outcome"], busy["evict"]) == ("wait", ["a"])
         assert "a has 1 request" in busy["why"]
         await leave(held)
+        bench.supervisor.scheduler.services["a"].is_pinned = True
+        pinned = await explain("b")
+        assert (pinned["outcome"], pinned["evict"]) == ("reject", [])
+        assert pinned["why"] == "b cannot run beside a, which is pinned"
+        refused = await bench.client.chat("b")
+        assert (refused.status, refused.error()["message"]) == (503, pinned["why"])
         assert (await bench.client.call("GET", "/api/models/x/explain")).status == 404
         assert bench.supervisor["b"].incarnation == 0
 
     run_proxied(main, ModelDefinition(id="a", aliases=("a2",)), "b")
+
+
+def test_explain_endpoint_reports_a_tripped_circuit_breaker() -> None:
+    """A request that the lifecycle would reject is predicted with the same words."""
+
+    async def main(bench: Bench) -> None:
+        failed = await bench.client.chat("a")
+        assert failed.status == 502
+        told = (await bench.client.call("GET", "/api/models/a/explain")).json()
+        refused = await bench.client.chat("a")
+
+        assert (told["outcome"], told["evict"], told["state"]) == ("reject", [], "tripped")
+        assert refused.status == 503
+        assert refused.error()["message"].startswith(told["why"])
+
+    run_proxied(
+        main, "a",
+        specs=lambda spec: replace(
+            spec, command=Command(argv=("/does/not/exist",), label="a"), intensity=1
+        ),
+    )  # fmt: skip

@@ -359,12 +359,12 @@ class Explanation(Body, kw_only=True):
 
     Attributes:
         evict: Models that would be evicted.
-        why: Why the request would wait; empty if it would not.
+        why: Why the request would wait or be rejected; empty if neither.
         position: Place that it would get in the queue, from 1.
     """
 
     model: str
-    outcome: Literal["serve", "wait", "swap", "start"]
+    outcome: Literal["serve", "wait", "swap", "start", "reject"]
     evict: list[str]
     why: str
     phase: str
