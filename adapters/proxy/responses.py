@@ -15,6 +15,7 @@ from typing import Any
 from msgspec import to_builtins
 
 from ..http1.asgi_types import Headers, Send
+from .access.rights import missing_model
 from .body.model_name import quoted_name
 from .request import Request
 
@@ -194,7 +195,7 @@ async def send_api_error(request: Request, send: Send, error: ApiError) -> None:
 
 def model_forbidden(name: str) -> ApiError:
     """Return the error for a model *name* that the request's key may not use."""
-    return ApiError(403, f"forbidden: this API key is not good for {quoted_name(name)}")
+    return ApiError(403, missing_model(quoted_name(name)))
 
 
 def unknown_model(request: Request, name: str, closest: str | None) -> ApiError:

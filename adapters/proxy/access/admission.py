@@ -13,6 +13,7 @@ from ..routing import Route
 from .api_keys import ApiKeys
 from .origins import HostCheck, OriginCheck, asks_for_key, host_name, is_loopback_host
 from .refusal_log import RefusalLog, quoted
+from .rights import missing_scope
 
 _CHECKED_HEADERS = frozenset(
     {
@@ -77,7 +78,8 @@ _LOOP = Denied(
 _NOT_JSON = Denied(415, "expected a body of type application/json", "unsupported_media_type")
 _SOME_MODELS = Denied(
     403,
-    "forbidden: the route is about all models, and the API key is for some (`models` in `apiKeys`)",
+    "forbidden: the route is about all models, and the API key is for some (`models` in "
+    f"`apiKeys`): use a key without `models` ({_SECURITY}, Keys)",
 )
 
 
@@ -275,7 +277,7 @@ def _missing_right(access: Access, route: Route | None) -> Denied | None:
         return None
     needed = _SCOPES[route.access]
     if needed.isdisjoint(access.scopes):
-        return Denied(403, f"forbidden: this API key has no {' or '.join(needed)} scope")
+        return Denied(403, missing_scope(needed, access.scopes))
     return _SOME_MODELS if access.models is not None and route.subject == "whole" else None
 
 

@@ -6,6 +6,7 @@ import re
 from urllib.parse import unquote_to_bytes
 
 from ...http1.asgi_types import Send
+from ..access.rights import missing_model, missing_scope
 from ..body.model_name import quoted_name
 from ..context import ProxyContext
 from ..forwarding.forwarding import Forwarding
@@ -81,11 +82,12 @@ async def comfyui(proxy: ProxyContext, request: Request, send: Send) -> None:
         await send_error(request, send, 404, f"there is no model {COMFYUI}", code="model_not_found")
         return
     if not request.access.allows_model(COMFYUI):
-        await send_error(request, send, 403, f"forbidden: this API key is not good for {COMFYUI}")
+        await send_error(request, send, 403, missing_model(COMFYUI))
         return
     rest = path[len(b"/comfyui") :]
     if "admin" not in request.access.scopes and not is_comfyui_use(request.method, _text(rest)):
-        await send_error(request, send, 403, "forbidden: this API key has no admin scope")
+        why_not = missing_scope(("admin",), request.access.scopes)
+        await send_error(request, send, 403, why_not)
         return
     if await _reject_visit(proxy, request, send, rest):
         return
@@ -129,11 +131,11 @@ def forbidden(
     target = resolved.target
     scope: KeyScope = "infer" if is_inference(method, _text(remainder)) else "admin"
     if scope not in access.scopes:
-        return f"forbidden: this API key has no {scope} scope"
+        return missing_scope((scope,), access.scopes)
     named = path[len(_UPSTREAM) : len(path) - len(remainder)]
     wanted = unquote_to_bytes(named).decode("utf-8", "replace")
     if not access.allows_model(wanted, target.requested_name, target.id):
-        return f"forbidden: this API key is not good for {quoted_name(wanted)}"
+        return missing_model(quoted_name(wanted))
     if access.models is not None and isinstance(target, PeerModel):
         return _WHOLE_PEER  # a peer may serve other models there, and its own API
     return ""

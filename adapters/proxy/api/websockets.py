@@ -5,6 +5,7 @@ from __future__ import annotations
 from ...http1.asgi_types import Receive, Scope, Send
 from ...http1.server.client_stream import TUNNEL
 from ..access.admission import Allowed, Denied
+from ..access.rights import missing_model
 from ..context import ProxyContext
 from ..forwarding.websocket import Client, HandshakeRejectedError, Opening, refusal, tunnel
 from ..forwarding.websocket_stream import StreamClient
@@ -87,7 +88,7 @@ def _find(proxy: ProxyContext, path: bytes, verdict: Allowed) -> tuple[ResolvedM
         local = proxy.catalog.local(COMFYUI)
         found = None if local is None else (ResolvedModel(local), path.removeprefix(b"/comfyui"))
         is_allowed = verdict.access.allows_model(COMFYUI)
-        why_not = "" if is_allowed else f"forbidden: this API key is not good for {COMFYUI}"
+        why_not = "" if is_allowed else missing_model(COMFYUI)
     else:
         found = split_model(proxy, path.removeprefix(b"/upstream/"))
         why_not = "" if found is None else forbidden(verdict.access, path, *found)

@@ -312,10 +312,10 @@ def test_metrics_key_reads_metrics_and_nothing_else() -> None:
                 headers = [("x-api-key", key)]
                 answer = await bench.client.call(method, "/metrics", headers=headers)
                 assert answer.status == status, (key, method)
-        assert (
-            b"no metrics or admin scope"
-            in (await bench.client.call("GET", "/metrics", headers=[("x-api-key", "i")])).body
-        )
+        answer = await bench.client.call("GET", "/metrics", headers=[("x-api-key", "i")])
+        assert b"no metrics or admin scope" in answer.body
+        assert b"set scopes: [infer, metrics] at the key in `apiKeys`" in answer.body
+        assert b"(docs/security.md, Keys)" in answer.body
 
     run(main, ProxyOptions(keys=(only, admin, infer)))
 

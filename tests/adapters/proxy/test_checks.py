@@ -39,11 +39,17 @@ _FAILS: Mapping[str, tuple[Mapping[str, Any], str]] = {
     ),
     "API key": ({"Authorization": None}, "missing API key"),
     "route": ({"/": "/nowhere"}, "no such route"),
-    "scope of the key": ({"Authorization": "Bearer sk-admin"}, "no infer scope"),
+    "scope of the key": (
+        {"Authorization": "Bearer sk-admin"},
+        "scopes: [infer, admin] at the key in `apiKeys` (docs",
+    ),
     "size of the body": ({"pad": "x" * 1000}, "larger than"),
     "model name in the body": ({"model": 7}, "`model`"),
     "model": ({"model": "unknown"}, "model_not_found"),
-    "models of the key": ({"Authorization": "Bearer sk-other"}, "not good for"),
+    "models of the key": (
+        {"Authorization": "Bearer sk-other"},
+        "add the name to `models` at the key in `apiKeys` (docs",
+    ),
     "filters of the model": ({"model": "filtered", "x": []}, "the filters of"),
 }
 #: Whose origins and scopes count depends on the route.
