@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import anyio
 
 from .hook_actions import HookContext, HookEnvironment, HookFailedError
+from .log_ring import LogRing
 from .spec import Hook
 from .timers import TimerService
 
 #: Seconds for which no slot may come free before a waiting command starts beyond the limit.
 STANDSTILL_LIMIT_S = 10.0
+_OUTPUT_BYTES = 2000  # of a hook, for its result
 #: Seconds after which a running command frees its slot: it may run as long as its service.
 LONG_RUNNING_S = 60.0
 
@@ -33,6 +35,7 @@ class HookResult:
         detail: What went wrong, in words; empty after ``ok``.
         seconds: Duration, with all attempts and pauses.
         attempts: Number of attempts; >= 1.
+        output: End of the output of all attempts; at most 2000 bytes of it.
     """
 
     point: str
@@ -41,6 +44,7 @@ class HookResult:
     detail: str = ""
     seconds: float = 0.0
     attempts: int = 1
+    output: str = ""
 
 
 class HookDeadline:
@@ -214,10 +218,19 @@ class HookRunner:
             context: Facts that the action receives.
             began: Called when the action starts, after any wait for a slot.
         """
-        async with self._slot(hook):
-            began()
-            outcome, _ = await self._attempt(hook, context)
+        environment, log = self._recording()
+        try:
+            async with self._slot(hook):
+                began()
+                outcome, _ = await self._attempt(hook, context, environment)
+        finally:
+            _ended(log)
         return outcome
+
+    def _recording(self) -> tuple[HookEnvironment, LogRing]:
+        """Return the environment of one hook, and the log that keeps the end of its output."""
+        log = LogRing(_OUTPUT_BYTES, forward=self._environment.log)
+        return replace(self._environment, log=log), log
 
     def _slot(self, hook: Hook) -> AbstractAsyncContextManager[None]:
         return self._limiter.slot() if hook.action.needs_slot else nullcontext()
@@ -228,11 +241,12 @@ class HookRunner:
         began = anyio.current_time()
         attempts = started = 0
         outcome, detail = "failed", ""
+        environment, log = self._recording()
 
         def result() -> HookResult:
             return HookResult(
                 point=context.point, action=str(hook.action), outcome=outcome, detail=detail,
-                seconds=anyio.current_time() - began, attempts=attempts,
+                seconds=anyio.current_time() - began, attempts=attempts, output=_ended(log),
             )  # fmt: skip
 
         try:
@@ -241,7 +255,7 @@ class HookRunner:
                     attempts += 1
                     async with self._slot(hook):
                         started += 1
-                        outcome, detail = await self._attempt(hook, context)
+                        outcome, detail = await self._attempt(hook, context, environment)
                     if outcome == "ok" or attempts > hook.retries:
                         return result()
                     await anyio.sleep(hook.delay_s)
@@ -256,13 +270,24 @@ class HookRunner:
             results.append(result())
             raise
 
-    async def _attempt(self, hook: Hook, context: HookContext) -> tuple[str, str]:
+    async def _attempt(
+        self, hook: Hook, context: HookContext, environment: HookEnvironment
+    ) -> tuple[str, str]:
         with anyio.move_on_after(hook.timeout_s):
             try:
-                await hook.action.perform(context, self._environment, hook.timeout_s)
+                await hook.action.perform(context, environment, hook.timeout_s)
             except HookFailedError as error:
-                return "failed", str(error)
+                is_late = isinstance(error.__cause__, TimeoutError)  # of an HTTP client: same limit
+                return "timeout" if is_late else "failed", str(error)
             except Exception as error:  # noqa: BLE001 - a user's function may raise anything
                 return "failed", f"{type(error).__name__}: {error}"
             return "ok", ""
         return "timeout", f"killed after {hook.timeout_s:g} s"
+
+
+def _ended(log: LogRing) -> str:
+    """End the last line in *log*, so that the next output begins a line; return what it keeps."""
+    output = log.history()
+    if output and not output.endswith(b"\n"):
+        log.write(b"\n")
+    return output.decode("utf-8", "replace").strip("\n")

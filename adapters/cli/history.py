@@ -31,4 +31,7 @@ def history(options: argparse.Namespace) -> int:
             f"{when:%Y-%m-%d %H:%M:%S.%f}"[:-3] + f"  {row['source']:>15} -> {row['target']:15} "
             f"{row['event']}{cause}{hooks}"
         )
+        for hook in row["hooks"]:
+            for line in hook.get("output", "").splitlines():
+                print(f"{'':25}{hook['action']}: {line}")
     return 0

@@ -14,6 +14,7 @@ from swapchart.runtime import (
     Exit,
     Hook,
     HookContext,
+    HookResult,
     HttpAction,
     HttpCall,
     RunAction,
@@ -424,6 +425,36 @@ def test_optional_hook_that_fails_does_not_stop_the_start(on_error: str) -> None
 
     assert launcher.programs("a") == ["warm", "next"]
     assert (b"afterHealthy hook failed: run warm: exit code 1" in shown[0]) == (on_error == "warn")
+
+
+@pytest.mark.parametrize(
+    ("output", "shown", "logged"),
+    [
+        (b"", "", b""),
+        (b"no luck", "no luck", b"no luck\n"),
+        (b"one\ntwo\n", "one\ntwo", b"one\ntwo\n"),
+        (b"x" * 9000 + b"end", "x" * 1997 + "end", b"x" * 9000 + b"end\n"),
+    ],
+    ids=["nothing", "partial line", "lines", "long"],
+)
+@pytest.mark.parametrize("code", [0, 1])
+def test_hook_output_is_part_of_its_result_and_ends_its_line(
+    output: bytes, shown: str, logged: bytes, code: int
+) -> None:
+    """The end of the output is in the transition; the next line in the log begins a line."""
+    script = CommandScript(exit=Exit(code=code), output=output)
+    found: list[HookResult] = []
+
+    async def scenario(world: World) -> None:
+        world.supervisor.listen(lambda record: found.extend(record.hooks))
+        await world.supervisor.load("a")
+        log = world["a"].log.history()
+        assert log.startswith(logged + (b"[swapchart]" if code else b""))
+
+    hooks = {"afterHealthy": (hook("warm"),)}
+    run_scenario(scenario, service("a", hooks=hooks), commands={"warm": script})
+
+    assert [result.output for result in found] == [shown]
 
 
 def test_failed_hook_is_tried_again_after_its_pause() -> None:

@@ -51,7 +51,7 @@ class Metrics:
     Attributes:
         requests: (model, status or reason) -> requests.
         durations: Model -> seconds from the arrival to the end.
-        waits: Model -> seconds from the arrival until the model is ready.
+        waits: Model -> seconds from the arrival until the model is ready, or the request ends.
         first_bytes: Model -> seconds from then to the headers of the response.
         tokens: (model, kind) -> tokens.
         sent: Model -> bytes of response bodies.
@@ -83,8 +83,7 @@ class Metrics:
         self.requests[model, record.code or str(record.status)] += 1
         self.sent[model] += record.sent_bytes
         self.durations[model].add(record.ended - record.started)
-        if record.admitted:
-            self.waits[model].add(record.admitted - record.started)
+        self.waits[model].add((record.admitted or record.ended) - record.started)
         if record.headers_at:
             self.first_bytes[model].add(record.headers_at - record.admitted)
         if tokens.prompt > 0:

@@ -95,13 +95,13 @@ def activity_row(
     elif not error and status != 200:
         error = error_of(status, body or b"")
     duration_ms = (record.ended - started) * 1000
-    admitted, headers_at = record.admitted, record.headers_at
+    admitted, headers_at = record.admitted or record.ended, record.headers_at
     return ActivityRow(  # positional, which is faster: in the order of its fields
         number, round(record.at * 1000), record.model, record.path,
         record.content_type.decode("latin-1"), status, tokens.cached, tokens.drafted,
         tokens.accepted, tokens.prompt, tokens.completion, tokens.read_rate, tokens.write_rate,
         round(max(duration_ms, tokens.server_ms)),
-        round((admitted - started) * 1000) if admitted else 0,
+        round((admitted - started) * 1000),
         round((headers_at - started) * 1000) if headers_at else 0,
         error[:500], _metadata_text(record),
     )  # fmt: skip

@@ -198,7 +198,7 @@ def _requests(proxy: ProxyContext) -> Iterator[Metric]:
     )
     for name, text, values in (
         ("request_duration", "Time from the arrival to the end.", counters.durations),
-        ("request_wait", "Time from the arrival until the model is ready.", counters.waits),
+        ("request_wait", "Time until the model is ready, or the request ends.", counters.waits),
         ("first_byte", "Time from then to the headers of the response.", counters.first_bytes),
     ):
         rows = [((model,), histogram) for model, histogram in values.items()]

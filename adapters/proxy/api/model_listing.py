@@ -26,6 +26,8 @@ from .schema.models import (
 
 Meta: TypeAlias = dict[str, Any]
 
+#: ``created`` of each model: clients that compare lists must not see a change with each request.
+_CREATED = int(time())
 _UNLOADED = frozenset({"stopped", "shutdown"})
 _ROUTER_STATES = {  # llama-swap's words -> those of llama-server's router
     "stopped": "unloaded", "shutdown": "unloaded", "starting": "loading", "ready": "loaded",
@@ -71,7 +73,7 @@ def _visible(proxy: ProxyContext, record: Model, access: Access, view: View) -> 
 
 def _record(name: str, kind: str, meta: Meta, *, is_loaded: bool) -> Model:
     return Model(
-        id=name, created=int(time()), owned_by="swapchart",
+        id=name, created=_CREATED, owned_by="swapchart",
         meta=LlamaSwapMeta(llamaswap={**meta, "type": kind}),
         status=LoadStatus(value="loaded" if is_loaded else "unloaded"),
     )  # fmt: skip

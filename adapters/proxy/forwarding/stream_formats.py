@@ -55,12 +55,13 @@ class _Chat(_Plain):
     def __init__(self, model: str) -> None:
         super().__init__(model)
         self._id = f"chatcmpl-{secrets.token_hex(12)}"
+        self._created = int(time())  # the same in all chunks of a stream
 
     def progress(self, text: str) -> bytes:
         choice = {"index": 0, "delta": {"reasoning_content": text}, "finish_reason": None}
         return _event(
             {
-                "id": self._id, "object": "chat.completion.chunk", "created": int(time()),
+                "id": self._id, "object": "chat.completion.chunk", "created": self._created,
                 "model": self.model, "choices": [choice],
             }
         )  # fmt: skip

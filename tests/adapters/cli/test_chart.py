@@ -16,7 +16,7 @@ from urllib.parse import quote
 import pytest
 from statemachine import State, StateChart
 
-from swapchart.adapters.cli import main
+from swapchart.adapters.cli import api_client, main
 from swapchart.machine import lifecycle, read, to_yaml
 
 CONFIG = """
@@ -154,6 +154,23 @@ def test_live_chart_that_cannot_be_shown_reports_the_reason(
     ):
         code, out, err = run(capsys, *arguments)
         assert (code, out, said in err) == (1, "", True), (arguments, err)
+
+
+def test_history_prints_the_output_of_hooks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each line stands below its transition; rows of older versions have no output."""
+    done = {"action": "run warm", "outcome": "failed", "output": "no luck\nsorry"}
+    old = {"action": "run old", "outcome": "ok"}
+    rows = [
+        {"at": 0.0, "source": "a", "target": "b", "event": "e", "cause": "", "hooks": [old, done]}
+    ]
+    monkeypatch.setattr(api_client, "get_field", lambda *_, **__: rows)
+    assert main(["history", "qwen"]) == 0
+    first, *others = capsys.readouterr().out.splitlines()
+
+    assert first.endswith("e [run old: ok] [run warm: failed]")
+    assert [line.strip() for line in others] == ["run warm: no luck", "run warm: sorry"]
 
 
 def test_history_that_is_unavailable_reports_the_reason(

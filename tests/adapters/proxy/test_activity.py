@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -30,6 +31,7 @@ from swapchart.adapters.store import Database
 from swapchart.adapters.store.activity import ActivityQuery, ActivityRow, ActivityStore
 from swapchart.adapters.store.activity_schema import MIGRATIONS, TABLE
 from swapchart.adapters.store.histogram import histogram
+from swapchart.runtime import Command, Hook, RunAction, ServiceSpec
 
 USAGE = b'{"usage":{"prompt_tokens":11,"completion_tokens":4}}'
 
@@ -197,6 +199,26 @@ def test_response_that_did_not_end_is_recorded_with_what_ended_it() -> None:
         assert all(row["error_msg"] for row in rows)
 
     run(main)
+
+
+def test_failed_start_records_how_long_its_request_waited() -> None:
+    """The wait of a request whose model never became ready lasts until its end."""
+
+    def fails(spec: ServiceSpec) -> ServiceSpec:
+        command = Command(argv=("sh", "-c", "sleep 0.2; exit 3"), label=spec.name)
+        hook = Hook(action=RunAction(argv=("sleep", "60")))
+        return replace(spec, command=command, hooks={"afterHealthy": (hook,)})
+
+    async def main(bench: Bench) -> None:
+        assert (await bench.client.chat("a")).status == 502
+        (row,) = (await page(bench))["data"]
+
+        assert row["wait_ms"] == row["duration_ms"] >= 200
+        waits = bench.app.proxy.accounting.metrics.waits["a"]
+        assert waits.buckets()[-1][1] == 1
+        assert waits.total >= 0.2
+
+    run(main, specs=fails)
 
 
 def test_activity_excludes_requests_without_a_model() -> None:

@@ -17,6 +17,7 @@ from tools.net import wait_until_async
 from tools.rows import row
 
 from swapchart.adapters.app.log_buffer import keeping_log
+from swapchart.adapters.proxy.api import model_listing
 from swapchart.adapters.proxy.api.model_listing import models
 from swapchart.adapters.proxy.app import clean_location
 from swapchart.adapters.proxy.models.definitions import (
@@ -634,6 +635,20 @@ def test_proxy_log_entry_is_one_line() -> None:
 
 
 # ---- lists of models
+def test_models_endpoint_has_a_constant_creation_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The list of a running proxy is the same an hour later."""
+
+    async def main(bench: Bench) -> None:
+        before = (await bench.client.call("GET", "/v1/models")).json()
+        monkeypatch.setattr(model_listing, "time", lambda: 2e9)
+        after = (await bench.client.call("GET", "/v1/models")).json()
+
+        assert before == after
+        assert before["data"][0]["created"] > 1.6e9
+
+    run_proxied(main)
+
+
 def test_models_endpoint_returns_records() -> None:
     """Models, aliases, peers and selectors are told apart, sorted, and the unlisted left out."""
     from swapchart.adapters.proxy.models.definitions import Capabilities

@@ -48,7 +48,7 @@ class Model(Part, kw_only=True):
     """Entry in the list of models.
 
     Attributes:
-        created: Time of the response; seconds since 1970.
+        created: When the proxy was started; seconds since 1970.
         context_length: Context length in tokens.
     """
 
@@ -224,6 +224,7 @@ class HookRun(Part, kw_only=True):
         detail: What went wrong; empty if nothing did.
         seconds: Duration of all attempts and pauses in seconds.
         attempts: Number of attempts, >= 1.
+        output: End of the output of its command.
     """
 
     point: str
@@ -232,6 +233,7 @@ class HookRun(Part, kw_only=True):
     detail: str
     seconds: float
     attempts: int
+    output: str = ""
 
 
 class TransitionRow(Part, kw_only=True):
