@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tools.net import LONG_S
+from tools.prefix_relay import serving_below
 from tools.rows import row
 from tools.swapchart_process import Edited, Serve, SwapchartProcess, chat_body, demo_model
 
@@ -72,7 +73,7 @@ def test_ui_is_served(proxy: SwapchartProcess) -> None:
     assert page.status == 200
     assert page.header("content-type") == "text/html; charset=utf-8"
     for name in STATIC:
-        assert f'"/ui/{name}"' in page.body.decode()
+        assert f'"{name}"' in page.body.decode()
         answer = proxy.call("GET", f"/ui/{name}")
         assert answer.status == 200, name
         assert "default-src 'self'" in (answer.header("content-security-policy") or "")
@@ -91,7 +92,7 @@ def test_ui_keeps_to_its_policy(proxy: SwapchartProcess) -> None:
     tags = _Found(text).tags
 
     scripts = [given for tag, given in tags if tag == "script"]
-    assert [given.get("src") for given in scripts] == ["/ui/app.js"]
+    assert [given.get("src") for given in scripts] == ["app.js"]
     assert not [given for _, given in tags if any(name.startswith("on") for name in given)]
     assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(", script)
     elsewhere = re.compile(r"(?:https?:)?//(?!www\.w3\.org/2000/svg)[\w.-]+\.\w")
@@ -335,7 +336,7 @@ def test_ui_shows_hostile_texts_as_texts(browser: Browser, proxy: SwapchartProce
         expect_text(page, "#upstream-log", re.escape(HOSTILE))
         page.get_by_role("link", name="Requests").click()
         expect_text(page, "#done tbody tr:first-child td:nth-child(2)", re.escape(model))
-        assert page.locator("img:not([src^='/ui/'])").count() == 0
+        assert page.locator("img:not([src='favicon.svg'])").count() == 0
         page.get_by_role("link", name="Models", exact=True).click()
         unload_all(page, "good", "org/other")
 
@@ -437,6 +438,44 @@ def test_ui_asks_for_a_key(browser: Browser, serve: Serve) -> None:
         expect_text(page, "#connection", "^live$")
         unload_all(page, "a")
         assert "sk-admin" not in page.content()
+
+
+def test_ui_works_below_a_path_of_a_reverse_proxy(
+    browser: Browser, proxy: SwapchartProcess
+) -> None:
+    """Files, pages, streams and commands of the page are relative to where it was opened."""
+    with (
+        serving_below("/llm", proxy.port) as address,
+        opened(browser, proxy, f"{address}/ui/") as page,
+    ):
+        expect_text(page, "#connection", "^live$")
+        load(page, "good")
+        page.get_by_role("link", name="Requests").click()
+        assert page.url == f"{address}/ui/activity"
+        page.reload()
+        expect_text(page, "#connection", "^live$")
+        page.get_by_role("link", name="Models").click()
+        page.get_by_role("link", name="Good model").click()
+        assert page.url == f"{address}/ui/models?model=good"
+        expect_text(page, "#model-log", "model loaded")
+        assert page.locator("#model-open").get_attribute("href") == "/llm/upstream/good/"
+        page.goto(f"{address}/ui/models/")
+        assert page.url == f"{address}/ui/models"
+
+
+def test_ui_whose_origin_is_refused_names_it_and_asks_for_no_key(
+    browser: Browser, proxy: SwapchartProcess
+) -> None:
+    """Behind a reverse proxy that changes Host, the page gives the key and its value."""
+    refused = "the server responded with a status of 403"
+    with (
+        serving_below("/llm", proxy.port, origin="http://llm.example") as address,
+        opened(browser, proxy, f"{address}/ui/", may_say=refused) as page,
+    ):
+        expect_text(page, "#connection", "^live$")
+        page.locator(f"{row_of('good')} button.start").click()
+        expect_text(page, "#refused", r"http://llm\.example.*allowedOrigins")
+        assert not page.locator("#key-dialog").is_visible()
 
 
 def basic(key: str) -> Mapping[str, str]:

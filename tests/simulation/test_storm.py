@@ -14,23 +14,29 @@ from tools.rows import row
 
 from swapchart.runtime.testing import run_virtual
 
-FIXED, FRESH = 20, 5
+FIXED = 20
 #: Seeds that have found a defect.
 REGRESSIONS = (1095, 1179, 1215, 1262, 2320, 2494, 3111, 7803, 939182462)
 
 
 def seeds() -> list[int]:
-    """Return fixed and random seeds; or those of SWAPCHART_SEEDS, such as 3,5 or 100-200."""
+    """Return fixed seeds, or those of SWAPCHART_SEEDS, such as 3,5 or 100-200.
+
+    SWAPCHART_FRESH_SEEDS is the number of random ones besides; ``./dev test-all`` sets it.
+    """
     given = os.environ.get("SWAPCHART_SEEDS", "")
     if "-" in given:
         first, last = given.split("-")
         return list(range(int(first), int(last) + 1))
     if given:
         return [int(seed) for seed in given.split(",")]
+    # The processes of one run have to find the same tests.
+    fresh = random.Random(os.environ.get("PYTEST_XDIST_TESTRUNUID"))
+    count = int(os.environ.get("SWAPCHART_FRESH_SEEDS", "0"))
     return [
         *range(FIXED),
         *REGRESSIONS,
-        *(random.SystemRandom().randrange(10**6, 10**9) for _ in range(FRESH)),
+        *(fresh.randrange(10**6, 10**9) for _ in range(count)),
     ]
 
 

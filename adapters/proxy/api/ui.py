@@ -42,8 +42,16 @@ async def models_page(proxy: ProxyContext, request: Request, send: Send) -> None
 
 
 async def file(proxy: ProxyContext, request: Request, send: Send) -> None:
-    """Send a file of the UI; a path without a dot is a page of the application, index.html."""
-    await _send_file(proxy, request, send, request.path_suffix or "index.html")
+    """Send a file of the UI; a path without a dot is a page of the application, index.html.
+
+    The page names its files relative to its own address, so no page ends with a slash.
+    """
+    name = request.path_suffix
+    if name.endswith("/"):
+        page = name.rstrip("/").rpartition("/")[2]
+        await send_text(send, "see the location\n", 302, [(b"location", f"../{page}".encode())])
+        return
+    await _send_file(proxy, request, send, name or "index.html")
 
 
 async def icon(proxy: ProxyContext, request: Request, send: Send) -> None:
@@ -58,7 +66,7 @@ async def _send_file(proxy: ProxyContext, request: Request, send: Send, name: st
         return
     is_brotli = b"br" in (request.header(b"accept-encoding") or b"")
     found = await threads.run(_read, root_, name, is_brotli)
-    if found is None and "." not in name.rpartition("/")[2]:
+    if found is None and "." not in name and "/" not in name:
         found = await threads.run(_read, root_, "index.html", is_brotli)
     if found is None:
         await send_error(request, send, 404, f"no such file: {name}")

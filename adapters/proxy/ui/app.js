@@ -10,6 +10,8 @@ const RETRY_MS = [1000, 2000, 5000];
 const ANSI = /\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))/g;
 const SVG = "http://www.w3.org/2000/svg";
 const KEY = "swapchart.key";
+/** Prefix of the proxy's paths: a reverse proxy may serve it below a path of its own. */
+const ROOT = new URL("..", import.meta.url).pathname.replace(/\/$/, "");
 
 /** What the proxy told last; no models before it did. Models and requests by id, in the order in which they are shown. */
 const told = {
@@ -122,21 +124,26 @@ class Failure extends Error {
   }
 }
 
+/** Codes of refusals that no API key changes: their messages name the key of the configuration. */
+const NOT_FOR_A_KEY = new Set(["origin_not_allowed", "host_not_allowed"]);
+
 /** Ask for `path`. A key that was typed goes along; else the browser's own, if it has one. */
 async function fetchFrom(path, given = {}) {
   const key = sessionStorage.getItem(KEY);
   const headers = { accept: "application/json", ...given.headers };
   if (key) headers.authorization = `Bearer ${key}`;
   const credentials = key ? "omit" : "same-origin";
-  const answer = await fetch(path, { ...given, headers, credentials, cache: "no-store" });
+  const answer = await fetch(ROOT + path, { ...given, headers, credentials, cache: "no-store" });
   if (answer.ok) return answer;
   let message = `${answer.status} ${answer.statusText}`;
+  let code = null;
   try {
-    message = (await answer.json()).error.message;
+    ({ message, code } = (await answer.json()).error);
   } catch {
     // not ours: its status must do
   }
-  if (answer.status === 401 || answer.status === 403) askForKey(message);
+  if (NOT_FOR_A_KEY.has(code)) setText(byId("refused"), message);
+  else if (answer.status === 401 || answer.status === 403) askForKey(message);
   throw new Failure(answer.status, message);
 }
 
@@ -297,7 +304,7 @@ const TAKE = {
   config({ held_back }) {
     byId("held-back").hidden = !held_back;
     byId("held-back-message").textContent = held_back?.message ?? "";
-    byId("held-back-command").textContent = `swapchart config reload --url ${location.origin}`;
+    byId("held-back-command").textContent = `swapchart config reload --url ${location.origin}${ROOT}`;
   },
 };
 
@@ -324,7 +331,7 @@ function trouble(row) {
 }
 
 function createModel(row) {
-  const address = `/ui/models?model=${encodeURIComponent(row.id)}`;
+  const address = `${ROOT}/ui/models?model=${encodeURIComponent(row.id)}`;
   return make(
     "li",
     { class: "model" },
@@ -426,7 +433,7 @@ function drawModel() {
   setText(byId("model-facts"), facts.filter(Boolean).join(" · "));
   const open = byId("model-open");
   open.hidden = row.state !== "ready";
-  open.href = `/upstream/${encodeURIComponent(row.id)}/`;
+  open.href = `${ROOT}/upstream/${encodeURIComponent(row.id)}/`;
   chart.show(row);
 }
 
@@ -864,7 +871,7 @@ const PAGES = ["models", "activity", "logs"];
 
 /** Show the page that the address names; llama-swap's addresses (#/models) are understood too. */
 function route() {
-  const named = (location.hash.match(/^#\/(\w+)/) ?? location.pathname.match(/^\/ui\/(\w+)/) ?? [])[1];
+  const named = (location.hash.match(/^#\/(\w+)/) ?? location.pathname.slice(ROOT.length).match(/^\/ui\/(\w+)/) ?? [])[1];
   view.page = PAGES.includes(named) ? named : "models";
   const model = view.page === "models" ? new URLSearchParams(location.search).get("model") : null;
   const isOther = model !== view.model;
@@ -893,7 +900,7 @@ document.addEventListener("click", (event) => {
   go(link.getAttribute("href"));
   if (link.dataset.model) byId("model").scrollIntoView({ block: "nearest" });
 });
-byId("model-close").addEventListener("click", () => go("/ui/models"));
+byId("model-close").addEventListener("click", () => go(`${ROOT}/ui/models`));
 window.addEventListener("popstate", route);
 window.addEventListener("hashchange", route);
 
