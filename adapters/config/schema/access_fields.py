@@ -16,10 +16,11 @@ from pydantic import AfterValidator
 from .fields import Filled, refuse
 
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._*-]+))(?::(\d{1,5}))?")
+_PAGE = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9._*-]+))(?::([0-9*]+))?")
 _ORIGIN = re.compile(r"[a-z*][a-z0-9+.*-]*://[^\s/?#@\\]+|\*[^\s/?#@\\]*|null")
 _VARIABLE = re.compile(r"[^=\0]+")
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
-_LARGEST_PORT = 65535
+_LARGEST_PORT, _MOST_DIGITS, _LONGEST_LABEL = 65535, 5, 63
 
 
 def _as_host(text: str) -> str:
@@ -35,9 +36,28 @@ def _as_host(text: str) -> str:
         raise refuse("expected a name, with or without a port: proxy.lan, *.lan, proxy.lan:8080")
     if match[1] is not None and not _is_address(match[1]):
         raise refuse("expected an IPv6 address between the brackets")
-    if match[3] is not None and not 0 < int(match[3]) <= _LARGEST_PORT:
-        raise refuse(f"expected a port from 1 to {_LARGEST_PORT}")
+    if match[2] is not None:
+        _check_name(match[2])
+    if match[3] is not None:
+        _check_port(match[3])
     return text
+
+
+def _check_name(name: str) -> None:
+    """Raise an error if no client sends *name*, in which ``*`` matches any text, as a host."""
+    if name.startswith("."):
+        raise refuse(f"expected '*{name}' for the names that end with {name!r}")
+    for label in name.removesuffix(".").split("."):
+        if not label or (len(label) > _LONGEST_LABEL and "*" not in label):
+            raise refuse("expected a name with 1 to 63 characters between its dots")
+
+
+def _check_port(port: str) -> None:
+    """Raise an error if *port*, one or more digits, is not a port as clients write it."""
+    if len(port) > _MOST_DIGITS or not 0 < int(port) <= _LARGEST_PORT:
+        raise refuse(f"expected a port from 1 to {_LARGEST_PORT}")
+    if port.startswith("0"):
+        raise refuse(f"expected the port without leading zeros: {int(port)}")
 
 
 def _as_origin(text: str) -> str:
@@ -51,13 +71,26 @@ def _as_origin(text: str) -> str:
             "https://*.example.org:8443"
         )
     scheme, _, rest = plain.partition("://")
-    _, colon, port = rest.rpartition(":")
-    if colon and port == _DEFAULT_PORTS.get(scheme):
-        shown = plain[: -len(port) - 1]
-        raise refuse(f"expected {shown}: browsers leave out the port {port} of {scheme}")
-    if colon and port.isdecimal() and not 0 < int(port[:6]) <= _LARGEST_PORT:
-        raise refuse(f"expected a port from 1 to {_LARGEST_PORT}")
+    if scheme in _DEFAULT_PORTS:
+        _check_page(scheme, rest)
     return text
+
+
+def _check_page(scheme: str, rest: str) -> None:
+    """Raise an error if no page has an origin of *scheme*, http or https, and *rest*."""
+    match = _PAGE.fullmatch(rest)
+    if match is None:
+        raise refuse("expected a host, with or without a port: https://chat.example.org:8443")
+    if match[1] is not None and not _is_address(match[1]):
+        raise refuse("expected an IPv6 address between the brackets")
+    if match[2] is not None:
+        _check_name(match[2])
+    port = match[3]
+    if port == _DEFAULT_PORTS[scheme]:
+        shown = f"{scheme}://{rest[: -len(port) - 1]}"
+        raise refuse(f"expected {shown}: browsers leave out the port {port} of {scheme}")
+    if port is not None and "*" not in port:
+        _check_port(port)
 
 
 def _as_variable(text: str) -> str:

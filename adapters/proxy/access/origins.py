@@ -66,6 +66,12 @@ def _is_address(text: str) -> bool:
     return True
 
 
+def _without_last_dot(text: str) -> str:
+    """Return *text*, a name with or without a port, without the dot at the end of the name."""
+    name, colon, port = text.partition(":")
+    return name.removesuffix(".") + colon + port
+
+
 class HostCheck:
     """Checks Host headers of connections to a loopback address.
 
@@ -73,11 +79,13 @@ class HostCheck:
 
     Args:
         allowed: Names, in any case, with or without a port; ``*`` in a name matches anything. A
-            name without a port matches every port.
+            name without a port matches every port, and one with the port 80 or 443 also Host
+            headers without a port, since clients leave these ports out. A dot at the end of a
+            name has no meaning.
     """
 
     def __init__(self, allowed: Iterable[str] = ()) -> None:
-        self._allowed = tuple(name.lower() for name in allowed)
+        self._allowed = tuple(_without_last_dot(name.lower()) for name in allowed)
         self._known: dict[bytes, bool] = {}
 
     def allows(self, value: bytes) -> bool:
@@ -95,7 +103,13 @@ class HostCheck:
             return False
         if is_loopback_host(name) or _is_address(name):
             return True
-        return any(is_like(value if ":" in pattern else name, pattern) for pattern in self._allowed)
+        name, value = name.removesuffix("."), _without_last_dot(value)
+        full = [value] if ":" in value else [f"{name}:80", f"{name}:443"]
+        return any(
+            is_like(text, pattern)
+            for pattern in self._allowed
+            for text in (full if ":" in pattern else [name])
+        )
 
 
 class OriginCheck:

@@ -35,6 +35,9 @@ def test_api_key_scopes_default_to_infer_for_some_models(
         ("proxy.lan:8080", "Proxy.lan:8080"), ("PROXY.lan", "proxy.LAN"), ("*", "any.example"),
         ("box_1", "box_1"), ("10.0.0.5", "10.0.0.5:8080"), ("'[::1]:8080'", "[::1]:8080"),
         ("xn--bcher-kva.example", "xn--bcher-kva.example"), ("*:8080", "any.example:8080"),
+        ("proxy.lan:443", "proxy.lan"), ("proxy.lan:443", "proxy.lan:443"),
+        ("*.lan:80", "a.lan"), ("proxy.lan.", "proxy.lan"), ("proxy.lan", "proxy.lan.:80"),
+        ("proxy.lan.:8080", "proxy.lan:8080"),
     ],
 )  # fmt: skip
 def test_allowed_hosts_accepted_match(load: Load, text: str, host: str) -> None:
@@ -60,6 +63,12 @@ def test_allowed_hosts_accepted_match(load: Load, text: str, host: str) -> None:
         ("[1:2]", "expected an IPv6 address between the brackets"),
         ("bücher.example", "expected the ASCII form of the name, as clients send it: 'xn--bcher-"),
         ("", "expected a text that is not empty"),
+        (".lan", "expected '*.lan' for the names that end with '.lan'"),
+        ("proxy..lan", "expected a name with 1 to 63 characters between its dots"),
+        ("a" * 64 + ".lan", "expected a name with 1 to 63 characters between its dots"),
+        (".", "expected '*.'"),
+        ("proxy.lan:08080", "expected the port without leading zeros: 8080"),
+        ("proxy.lan:*", "expected a name, with or without a port"),
     ],
 )
 def test_allowed_hosts_that_can_never_match_are_refused(
@@ -86,6 +95,9 @@ def test_allowed_hosts_that_can_never_match_are_refused(
         ("null", "null"),
         ("*", "moz-extension://abcd"),
         ("https://a.example:8443", "https://a.example:8443"),
+        ("http://127.0.0.1:30*", "http://127.0.0.1:3000"),
+        ("https://*:8443", "https://a.example:8443"),
+        ("https://*", "https://a.example"),
         ("*://a.example", "https://a.example"),
     ],
 )
@@ -110,6 +122,14 @@ def test_allowed_origins_accepted_match(load: Load, text: str, origin: str) -> N
         ("http://box.lan:80", "expected http://box.lan: browsers leave out the port 80"),
         ("http://box.lan:70000", "expected a port from 1 to 65535"),
         ("https://bücher.example", "expected the ASCII form"),
+        ("https://.example.org", "expected '*.example.org'"),
+        ("https://chat..example.org", "between its dots"),
+        ("https://chat.example.org:", "expected a host, with or without a port"),
+        ("https://chat.example.org:web", "expected a host, with or without a port"),
+        ("https://chat.example.org:08443", "expected the port without leading zeros: 8443"),
+        ("https://chat.example.org,https://b.example", "expected"),
+        ("http://[::1", "expected a host"),
+        ("http://[1:2]", "expected an IPv6 address between the brackets"),
     ],
 )
 def test_allowed_origins_that_can_never_match_are_refused(
