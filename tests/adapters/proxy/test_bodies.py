@@ -372,6 +372,42 @@ def test_form_is_streamed() -> None:
     run_proxied(main)
 
 
+def test_upload_that_its_client_aborts_is_recorded_as_499() -> None:
+    """A client that disconnects within its form leaves a record of that, and no request."""
+
+    async def main(bench: Bench) -> None:
+        body = form(("model", b"a"), ("file", SOUND * 4, "a.wav"))
+        left = asyncio.Event()
+        first = [body[:2000]]
+
+        async def receive() -> dict[str, Any]:
+            if first:
+                return {"type": "http.request", "body": first.pop(), "more_body": True}
+            await left.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            raise AssertionError(message)
+
+        fields = [(b"host", b"localhost"), (b"content-type", FORM["Content-Type"].encode())]
+        scope = {
+            "type": "http", "method": "POST", "path": "/v1/audio/transcriptions",
+            "raw_path": b"/v1/audio/transcriptions", "query_string": b"", "headers": fields,
+            "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2),
+        }  # fmt: skip
+        task = asyncio.get_running_loop().create_task(bench.app(scope, receive, send))
+        await wait_until_async(lambda: bench.supervisor["a"].in_flight, what="admitted")
+        left.set()
+        await asyncio.wait({task}, timeout=10)
+
+        assert task.done()
+        assert bench.supervisor["a"].in_flight == 0
+        assert bench.app.proxy.accounting.metrics.requests == {("a", "client_left"): 1}
+        assert 'transcriptions HTTP/" 499 0 ' in bench.app.proxy.own_log.tail(1)[0]
+
+    run_proxied(main)
+
+
 @pytest.mark.parametrize(
     ("body", "fields", "status"),
     [

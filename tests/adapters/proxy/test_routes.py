@@ -259,6 +259,10 @@ def test_profiles_endpoint_switches_profiles() -> None:
         assert (await bench.client.call("GET", "/upstream/a/page")).status == 404
         pinned = [record for record in models(bench.app.proxy) if record.id == "chat"]
         assert pinned[0].meta.llamaswap["type"] == "profile"
+        assert pinned[0].status.value == "loaded"
+        await bench.supervisor.unload("b")
+        pinned = [record for record in models(bench.app.proxy) if record.id == "chat"]
+        assert pinned[0].status.value == "unloaded"
         assert (await bench.client.call("POST", "/api/models/unload/a")).status == 200
 
         for nothing in (None, ""):

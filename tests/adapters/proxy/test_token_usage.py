@@ -59,6 +59,27 @@ def told(**known: Any) -> TokenUsage:
             ),
         ),
         (
+            {"usage": {"prompt_tokens": 99, "completion_tokens": 9}, "timings": TIMINGS},
+            told(
+                prompt=3, completion=7, cached=40, read_rate=300.5, write_rate=100.0, server_ms=80
+            ),
+        ),
+        (
+            {"usage": {"prompt_tokens": 99, "completion_tokens": 9},
+             "metrics": {"mean_itl_ms": 20}},
+            told(prompt=99, completion=9, write_rate=50.0),
+        ),
+        (
+            {"usage": {"prompt_tokens": 0, "completion_tokens": 0},
+             "response": {"usage": {"input_tokens": 5, "output_tokens": 2}}},
+            told(prompt=5, completion=2),
+        ),
+        (
+            {"usage": {"prompt_tokens": 0, "completion_tokens": 0},
+             "message": {"usage": {"input_tokens": 5, "output_tokens": 2}}},
+            told(prompt=5, completion=2),
+        ),
+        (
             {"timings": {**TIMINGS, "draft_n": 9, "draft_n_accepted": 4}},
             told(
                 prompt=3, completion=7, cached=40, read_rate=300.5, write_rate=100.0, server_ms=80,
