@@ -26,6 +26,8 @@ from .serve import chart_problem, check_address
 
 def plan(options: argparse.Namespace) -> int:
     """Print the plan of a reload, between two files or in a running proxy."""
+    from ..app.chart_setup import chart
+
     if options.url is not None:
         if options.files:
             return _fail("expected OLD NEW or --url URL: a proxy reads its own files only")
@@ -34,8 +36,12 @@ def plan(options: argparse.Namespace) -> int:
         return _fail("expected two files, OLD and NEW, or --url URL of a running proxy")
     try:
         old, new = _load_both(*options.files)
+        chart(new)
     except ConfigProblems as error:
         print(format_problems(error.problems), file=sys.stderr)
+        return 1
+    except ChartError as error:
+        print(chart_problem(error), file=sys.stderr)
         return 1
     from ..app import reload_plan as pure
 

@@ -78,7 +78,7 @@ def test_flags_without_a_command_name_the_command(capsys: pytest.CaptureFixture[
 BAD_CHART = "models: {a: {cmd: 's ${PORT}'}}\nlifecycle: {states: {nowhere: {x: 1}}}\n"
 
 
-def test_serve_and_check_report_a_bad_lifecycle_alike(
+def test_serve_check_and_plan_report_a_bad_lifecycle_alike(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The changes to the chart are checked before anything starts; the error is one line."""
@@ -88,6 +88,9 @@ def test_serve_and_check_report_a_bad_lifecycle_alike(
     assert main(["config", "check", str(path)]) == 1
     checked = capsys.readouterr().out
     assert main(["serve", "--config", str(path), "--listen", "127.0.0.1:0"]) == 1
+    assert capsys.readouterr().err == checked
+    (tmp_path / "old.yaml").write_text("models: {a: {cmd: 's ${PORT}'}}\n")
+    assert main(["config", "plan", str(tmp_path / "old.yaml"), str(path)]) == 1
     assert capsys.readouterr().err == checked
     assert checked.startswith("error: lifecycle.states.nowhere.x: unknown key")
     assert checked.count("\n") == 1
