@@ -140,12 +140,12 @@ class Captures:
 
     def add(self, number: int, record: RequestRecord) -> bool:
         """Capture *record*; return False if it cannot be captured."""
-        if not self.is_on or not record.response_headers:
+        if not self.is_on:
             return False
         excluded = _EXCLUDED.get(record.path, _NONE_EXCLUDED)
-        has_failed = record.status != 200
-        has_request = not has_failed and "request" not in excluded
-        has_response = not has_failed and "response" not in excluded and record.is_whole
+        has_begun = record.status == 200 or (record.headers_at > 0 and record.code != "")
+        has_request = "request" not in excluded
+        has_response = has_begun and "response" not in excluded and record.is_whole
         request = (record.body or b"") if has_request else b""
         response = b"".join(record.body_chunks) if has_response else b""
         sent, received = _packed(record.request.headers), _packed(record.response_headers)

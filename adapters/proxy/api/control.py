@@ -108,9 +108,12 @@ def _service_named(proxy: ProxyContext, request: Request, name: str) -> str:
 async def profiles(proxy: ProxyContext, request: Request) -> schema.Profiles:
     """Return the profiles and the name of the active one."""
     found = [
-        schema.Profile(id=item.id, description=item.description, pins=dict(item.pins))
+        schema.Profile(
+            id=item.id, description=item.description,
+            pins={name: target or "" for name, target in item.pins.items()},
+        )
         for item in proxy.profiles.definitions
-    ]
+    ]  # fmt: skip
     return schema.Profiles(active=proxy.profiles.active, profiles=found)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import parse_qs
 
 import msgspec
@@ -39,9 +40,12 @@ async def performance(
             message = f"after: expected a time such as {example}, got {quoted_name(text)}"
             raise ApiError(400, message) from error
     samples = [sample for sample in proxy.accounting.samples.recent if sample.at > after]
+    none: list[Any] | None = (
+        [] if text else None
+    )  # as llama-swap responds where there are no samples
     return schema.Performance(
-        sys_stats=[_host_load(sample) for sample in samples] or None,
-        gpu_stats=[_gpu_load(s.at, gpu) for s in samples for gpu in s.gpus] or None,
+        sys_stats=[_host_load(sample) for sample in samples] or none,
+        gpu_stats=[_gpu_load(s.at, gpu) for s in samples for gpu in s.gpus] or none,
     )
 
 

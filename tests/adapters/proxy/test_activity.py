@@ -469,8 +469,8 @@ def test_capture_omits_audio_and_images(path: str, has_request: bool, has_answer
     run(main, options=ProxyOptions(capture_bytes=1 << 20))
 
 
-def test_capture_of_a_failure_keeps_its_headers_only() -> None:
-    """Of a request that failed only the fields are kept."""
+def test_capture_of_a_failure_keeps_its_request() -> None:
+    """Of a request that failed the headers and the body are kept, not the error's body."""
 
     async def fail(received: Received, writer: asyncio.StreamWriter) -> None:
         await say(writer, b"why", status=500)
@@ -478,9 +478,44 @@ def test_capture_of_a_failure_keeps_its_headers_only() -> None:
     async def main(bench: Bench) -> None:
         await bench.client.chat("a")
         found = (await bench.client.call("GET", "/api/captures/1")).json()
-        assert (found["req_body"], found["resp_body"]) == ("", "")
+        assert b'"model":"a"' in base64.b64decode(found["req_body"]).replace(b" ", b"")
+        assert found["resp_headers"]
+        assert found["resp_body"] == ""
 
     run(main, respond=fail, options=ProxyOptions(capture_bytes=1 << 20))
+
+
+def test_capture_of_a_rejected_request_keeps_its_request() -> None:
+    """A request whose model did not start, or that was refused, is captured without response."""
+
+    async def main(bench: Bench) -> None:
+        bench.supervisor.close()
+        assert (await bench.client.chat("a")).status == 503
+        (row,) = (await page(bench))["data"]
+        found = (await bench.client.call("GET", "/api/captures/1")).json()
+
+        assert row["has_capture"] is True
+        assert b'"model":"a"' in base64.b64decode(found["req_body"]).replace(b" ", b"")
+        assert found["req_headers"]
+        assert (found["resp_headers"], found["resp_body"]) == ({}, "")
+
+    run(main, options=ProxyOptions(capture_bytes=1 << 20))
+
+
+def test_capture_of_a_stream_that_was_cut_keeps_what_was_sent() -> None:
+    """What the client got of a stream before it disconnected is captured."""
+
+    async def main(bench: Bench) -> None:
+        bench.server.respond = partial(hold_open, b"data: 1\n\n")
+        held = bench.client.begin("POST", "/v1/completions", value={"model": "a", "stream": True})
+        await held.until(lambda call: b"data: 1" in call.body)
+        held.leave()
+        await held.task
+        found = (await bench.client.call("GET", "/api/captures/1")).json()
+
+        assert base64.b64decode(found["resp_body"]) == b"data: 1\n\n"
+
+    run(main, options=ProxyOptions(capture_bytes=1 << 20))
 
 
 def test_capture_size_includes_headers_and_paths() -> None:

@@ -247,7 +247,7 @@ def test_profiles_endpoint_switches_profiles() -> None:
         listed = (await bench.client.call("GET", "/api/profiles")).json()
         assert listed["active"] is None
         assert [profile["id"] for profile in listed["profiles"]] == ["home", "work"]
-        assert listed["profiles"][1]["pins"] == {"chat": "b", "a": None}
+        assert listed["profiles"][1]["pins"] == {"chat": "b", "a": ""}
         assert (await bench.client.chat("chat")).status == 404
 
         assert (await activate({"name": "work"})).json() == {"active": "work"}

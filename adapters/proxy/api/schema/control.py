@@ -33,12 +33,12 @@ class Profile(Part, kw_only=True):
     """A profile, which gives other meanings to model names.
 
     Attributes:
-        pins: Name -> name of the model that serves it; null disables the name.
+        pins: Name -> name of the model that serves it; "" disables the name.
     """
 
     id: str
     description: str
-    pins: dict[str, str | None]
+    pins: dict[str, str]
 
 
 class Profiles(Body, kw_only=True):
