@@ -131,7 +131,8 @@ class Activities:
         state.process = process
         state.launched_at = state.runtime.timers.now()
         state.runtime.tasks.keep(self._reap, process)
-        self._post("spawned", source=activity, cause=f"pid {process.pid}")
+        cause = f"pid {process.pid}" if process.pid else "external server"
+        self._post("spawned", source=activity, cause=cause)
 
     async def _reap(self, process: ProcessHandle) -> None:
         state = self._state
@@ -279,13 +280,17 @@ class Activities:
         if state.process is None:
             return None
         if not state.spec.stop_argv:
-            state.process.terminate()
+            if state.spec.command.is_external:  # the server runs on, so its end is not waited for
+                state.process.kill()
+            else:
+                state.process.terminate()
             return None
         return partial(self._stop_command, state.process)
 
     async def _stop_command(self, process: ProcessHandle) -> None:
         state = self._state
-        argv = tuple(fill_pid(item, process.pid) for item in state.spec.stop_argv)
+        is_external = state.spec.command.is_external
+        argv = tuple(fill_pid(item, process.pid or None) for item in state.spec.stop_argv)
         command = Command(
             argv=argv, env=state.spec.command.env, cwd=state.spec.command.cwd,
             label=state.spec.command.label,
@@ -297,11 +302,12 @@ class Activities:
             if not isinstance(error, LaunchError):
                 log.exception("%s: cmdStop raised an exception", state.spec.name)
         else:
-            if ended.is_clean:
-                return
-            problem = str(ended)
-        state.log.line(f"[swapchart] cmdStop failed ({problem}): sending SIGTERM")
-        process.terminate()
+            problem = "" if ended.is_clean else str(ended)
+        if problem:
+            then = "the server may still run" if is_external else "sending SIGTERM"
+            state.log.line(f"[swapchart] cmdStop failed ({problem}): {then}")
+        if problem or is_external:
+            process.terminate()
 
     async def _sweep(self, activity: Activity) -> None:
         state = self._state

@@ -51,7 +51,10 @@ class PortInUseError(EngineError):
     """
 
     def __init__(self, port: int, pid: int, program: str, *, who: str = "") -> None:
-        text = f"port {port} is taken: pid {pid} ({program}){who} listens there"
+        text = (
+            f"port {port} is taken: pid {pid} ({program}){who} listens there; end it, or set "
+            "`external: true` if it is the server of this model"
+        )
         super().__init__(text)
         self.port, self.pid, self.program = port, pid, program
 

@@ -37,7 +37,7 @@ async def leased(
     await supervisor.acquire(name, priority=priority, client=client)
     lifecycle = supervisor[name]
     try:
-        pid = lifecycle.process.pid if lifecycle.process is not None else None
+        pid = lifecycle.process.pid or None if lifecycle.process is not None else None
         yield Lease(name, lifecycle.spec.endpoint, pid, lifecycle.incarnation)
     finally:
         supervisor.release(name)

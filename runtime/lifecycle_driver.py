@@ -216,7 +216,8 @@ class LifecycleDriver:
         record = Transition(
             service=service.spec.name, at=now, event=post.event, cause=post.cause or service.cause,
             source=source, target=after[-1], configuration=after, seconds=now - service.since,
-            incarnation=service.incarnation, pid=service.process.pid if service.process else None,
+            incarnation=service.incarnation,
+            pid=service.process.pid or None if service.process else None,
             exit=service.last_exit if post.event == "proc_exited" else None, hooks=results,
         )  # fmt: skip
         service.since = now

@@ -27,12 +27,14 @@ class Command:
     """A command to run, without a shell.
 
     Attributes:
-        argv: Program, looked up in PATH, and arguments; at least one item.
+        argv: Program, looked up in PATH, and arguments; at least one item, unless `is_external`.
         env: Environment variables, added to those of the proxy.
         cwd: Working directory; None means that of the proxy.
         label: Name of the service that it belongs to; marks the process tree.
         listens_at: URL at which it will serve; no other process may listen there at its start.
             None skips that check. Not part of equality.
+        is_external: The server runs outside of the tree of the command and is never signaled. Only
+            `adapters.process.ExternalLauncher` supports it.
     """
 
     argv: tuple[str, ...]
@@ -40,6 +42,7 @@ class Command:
     cwd: str | None = None
     label: str = ""
     listens_at: str | None = field(default=None, compare=False)
+    is_external: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +95,7 @@ class ProcessHandle(Protocol):
 
     @property
     def pid(self) -> int:
-        """Process id of the leader, and id of its process group."""
+        """Process id of the leader, and id of its process group; 0 for an external server."""
         ...
 
     async def wait(self) -> Exit:

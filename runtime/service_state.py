@@ -122,7 +122,7 @@ class ServiceState:
         """Return the context of the hooks of *point* at this moment."""
         return HookContext(
             service=self.spec.name, point=point, endpoint=self.spec.endpoint,
-            pid=self.process.pid if self.process else None, incarnation=self.incarnation,
+            pid=self.process.pid or None if self.process else None, incarnation=self.incarnation,
             reason=self.cause, exit="" if self.last_exit is None else str(self.last_exit),
             after_healthy=self.after_healthy,
             hook_id=f"{self.spec.name}:{self.incarnation}:{point}",

@@ -26,6 +26,7 @@ from ..http1.asgi_types import Receive, Scope, Send
 from ..http1.server.request_cycle import RequestCycle
 from ..http_client import HttpxClient
 from ..kv.manager import KvManager
+from ..process.external import ExternalLauncher
 from ..process.launcher import LocalLauncher
 from ..process.orphans import boot_id, kill_orphans, started_of
 from ..proxy.app import ProxyApp
@@ -113,7 +114,8 @@ class Application:
             specs = specs_with_kv_hooks(self.config, kv_manager)
             await stack.enter_async_context(kv_manager.running())
             supervisor = Supervisor(
-                launcher, specs, http=HttpxClient(),
+                await stack.enter_async_context(ExternalLauncher(launcher)), specs,
+                http=HttpxClient(),
                 policy=eviction_policy(self.config), queue=queue_limits(self.config),
                 chart=chart(self.config), stop_limit_s=self._stop_limit_s,
                 hook_limit=self.config.hook_limit,

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -104,6 +105,7 @@ class LiveConfig:
         """Start what the configuration asks for at the start: preloads and the idle model."""
         self._supervisor.idle_loader.configure(self.config.on_idle, self.config.on_idle_after)
         self._preload(self.config.preload)
+        self._watch_external(self.config.models)
 
     # ---- what the API asks for
     def facts(self) -> dict[str, Any]:
@@ -248,6 +250,7 @@ class LiveConfig:
         self.config, self._services = config, services
         self._on_change(config)
         self._preload([name for name in config.preload if name not in old.models])
+        self._watch_external(config.models.keys() - old.models.keys())
         return planned
 
     def _service(self, old: ModelConfig | None, new: ModelConfig) -> ServiceSpec:
@@ -270,6 +273,17 @@ class LiveConfig:
     def _preload(self, names: Sequence[str]) -> None:
         if names:
             self._supervisor.spawn(self._load_all, tuple(names))
+
+    def _watch_external(self, names: Iterable[str]) -> None:
+        """Start to probe the external servers among *names* that no command starts."""
+        for name in names:
+            model = self.config.models[name]
+            if model.external and not model.argv:
+                self._supervisor.spawn(self._watch, name)
+
+    async def _watch(self, name: str) -> None:
+        with suppress(KeyError, RequestError):  # removed; not there, which is probed again
+            await self._supervisor.load(name)
 
     async def _load_all(self, names: Sequence[str]) -> None:
         """Load the models one after the other; a failure does not stop the rest."""

@@ -27,11 +27,14 @@ from ..config import Config, ModelConfig
 from ..config.matrix_expression import parse_expression
 
 _NEVER_S = 1e9  # interval of a liveness probe that only watches for stalled streams
+_EXTERNAL_S = 5.0  # interval of the liveness probe of an external server, unless it is set
+_WATCH_S = 30.0  # longest pause until a failed server without command is probed again
 
 
 def service_spec(model: ModelConfig) -> ServiceSpec:
     """Return the service of *model*."""
     hooks = {**model.hooks, "suspend": model.sleep.enter, "wake": model.sleep.wake}
+    is_watched = model.external and not model.argv
     return ServiceSpec(
         name=model.id,
         command=Command(
@@ -39,15 +42,17 @@ def service_spec(model: ModelConfig) -> ServiceSpec:
             env=model.environment,
             label=model.id,
             # Without a readiness probe the port may belong to another process on purpose.
-            listens_at=model.proxy if model.check_url is not None else None,
+            listens_at=None if model.external or model.check_url is None else model.proxy,
+            is_external=model.external,
         ),
         endpoint=model.proxy,
         check_url=model.check_url,
         stop_argv=model.stop_argv,
         hooks={point: given for point, given in hooks.items() if given},
         timings=_timings(model),
-        restart=model.restart.policy,
-        intensity=max(model.restart.intensity, 1),
+        # A server that is only watched has failed at once, and is probed again until it is back.
+        restart="permanent" if is_watched else model.restart.policy,
+        intensity=1 if is_watched else max(model.restart.intensity, 1),
         abandon=model.abandon,
         drain=model.drain.policy,
         liveness=_liveness(model),
@@ -57,19 +62,26 @@ def service_spec(model: ModelConfig) -> ServiceSpec:
     )
 
 
+def _is_unstoppable(model: ModelConfig) -> bool:
+    """Return True if nothing stops the server of *model*: no idle limit, no eviction."""
+    return model.external and not model.stop_argv
+
+
 def _timings(model: ModelConfig) -> Timings:
+    can_stop = not _is_unstoppable(model)
+    cooldown = model.restart.cooldown
     return Timings(
         start_limit=model.start_timeout,
         stall_limit=model.stall_timeout or None,
-        idle_limit=model.ttl or None,
+        idle_limit=model.ttl or None if can_stop else None,
         doze_limit=model.sleep.after_s or None,
-        asleep_limit=model.sleep.stop_after_s or None,
+        asleep_limit=model.sleep.stop_after_s or None if can_stop else None,
         stable=model.restart.period,
         drain_limit=model.drain.timeout,
         grace=model.unload_timeout,
         backoff=model.restart.backoff,
         backoff_max=model.restart.backoff_max,
-        cooldown=model.restart.cooldown,
+        cooldown=cooldown if model.argv else min(cooldown, _WATCH_S),
         probe=model.probe_timeout,
         settle=10.0 if model.settle is None else model.settle.timeout_s,
     )
@@ -77,7 +89,10 @@ def _timings(model: ModelConfig) -> Timings:
 
 def _liveness(model: ModelConfig) -> Liveness | None:
     given = model.liveness
-    if not given.every and not given.stalled:
+    every_s = given.every
+    if model.external and not every_s and model.check_url is not None:
+        every_s = _EXTERNAL_S
+    if not every_s and not given.stalled:
         return None
     request = None
     if given.request is not None:
@@ -91,7 +106,7 @@ def _liveness(model: ModelConfig) -> Liveness | None:
         )
     url = model.proxy + given.path if given.path else model.check_url or model.proxy
     return Liveness(
-        every_s=given.every or _NEVER_S,
+        every_s=every_s or _NEVER_S,
         url=url,
         timeout_s=given.timeout or model.probe_timeout,
         failures=given.failures,
@@ -101,7 +116,22 @@ def _liveness(model: ModelConfig) -> Liveness | None:
 
 
 def eviction_policy(config: Config) -> EvictionPolicy:
-    """Return the eviction policy: the groups or the matrix of *config*."""
+    """Return the eviction policy: the groups or the matrix of *config*.
+
+    Models that cannot be stopped are not evicted and evict none.
+    """
+    policy = _routing_policy(config)
+    exempt = frozenset(name for name, model in config.models.items() if _is_unstoppable(model))
+    if not exempt:
+        return policy
+
+    def without_exempt(target: str, running: frozenset[str]) -> frozenset[str]:
+        return frozenset() if target in exempt else policy(target, running - exempt)
+
+    return without_exempt
+
+
+def _routing_policy(config: Config) -> EvictionPolicy:
     routing = config.routing
     if routing.use == "matrix" and routing.matrix is not None:
         names = routing.matrix.variables

@@ -89,14 +89,16 @@ class ModelBuilder:
             compat, limit = True, limit and max(limit, _COMFYUI_CONCURRENCY)
         loading = section.send_loading_state
         proxy = self._proxy(section.proxy)
+        self._check_external(section)
         return ModelConfig(
             id=tree.id,
-            cmd=_text(section.cmd),
-            cmd_shown=_shown(tree.node.items["cmd"]),
-            argv=self._argv(section.cmd, ("cmd",)),
+            cmd="" if section.cmd is None else _text(section.cmd),
+            cmd_shown="" if section.cmd is None else _shown(tree.node.items["cmd"]),
+            argv=() if section.cmd is None else self._argv(section.cmd, ("cmd",)),
             stop_argv=self._stop_argv(section.cmd_stop),
             proxy=section.proxy.rstrip("/"),
             check_url=self._check_url(proxy, section.check_endpoint.strip()),
+            external=section.external,
             port=tree.port,
             environment=self._environment(section),
             hooks=self._hooks(section),
@@ -128,6 +130,25 @@ class ModelBuilder:
             pinned=section.pinned,
             kv=section.kv,
         )
+
+    def _check_external(self, section: ModelSection) -> None:
+        node, has_command = self._tree.node, "cmd" in self._tree.node.items
+        if not section.external:
+            if not has_command:
+                self._collector.error(node, f"{self._path}.cmd", "cmd is required")
+            return
+        if not has_command and self._tree.port is not None:
+            message = "expected the address of the server, since `external: true` has no cmd"
+            self._error(("proxy",), message)
+        if section.kv.mode != "off":
+            self._error(("kv",), "expected off, since `external: true` is set")
+        if "${PID}" in str(section.cmd_stop):
+            message = "`${PID}` has no value here, since `external: true` is set"
+            self._error(("cmdStop",), message)
+        if not section.cmd_stop and section.ttl > 0:
+            place, path = locate(node, self._path, ("ttl",))
+            message = "ttl has no effect, since `external: true` is set without cmdStop"
+            self._collector.warning(place, path, message)
 
     def _macro(self, node: Scalar) -> str | int | float | bool:
         value = self._reader.plain(node)

@@ -53,10 +53,11 @@ class ModelConfig:
         id: Its key under ``models``.
         cmd: Command as text, with macros and variables filled in; a list is quoted.
         cmd_shown: The same with ``${env.X}`` left as written, for display.
-        argv: Program and arguments; at least one.
+        argv: Program and arguments; empty only if the model is external and has no command.
         stop_argv: Command that runs instead of SIGTERM; may hold ``${PID}``; empty means SIGTERM.
         proxy: Base URL of the server, without a trailing slash.
         check_url: Absolute URL of the readiness probe; None means no probe.
+        external: The server runs outside of the process tree of its command.
         port: Assigned port, or None.
         environment: Variables in addition to the proxy's own.
         hooks: Hook point (``afterHealthy``...) -> hooks in order; points without hooks are absent.
@@ -79,6 +80,7 @@ class ModelConfig:
     stop_argv: tuple[str, ...] = field(default=(), repr=False)
     proxy: str = field(repr=False)
     check_url: str | None = field(repr=False)
+    external: bool = False
     port: int | None = None
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     hooks: Mapping[str, tuple[Hook, ...]] = field(default_factory=dict)

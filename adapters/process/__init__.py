@@ -4,10 +4,12 @@ A `LocalLauncher` starts a command as the leader of its own session and returns 
 `LocalProcess`, which gives its output, its exit status, a probe of its port, and a way to terminate
 its whole process tree. `tree` finds and terminates the descendants, `port` decides whether a
 listener belongs to the tree, and `guard` keeps one process that kills every tree if the proxy is
-killed. The package reads ``/proc`` and knows nothing of models or requests.
+killed. An `ExternalLauncher` also watches servers that run outside of any tree. The package reads
+``/proc`` and knows nothing of models or requests.
 """
 
+from .external import ExternalLauncher
 from .launcher import LocalLauncher
 from .local_process import LocalProcess
 
-__all__ = ["LocalLauncher", "LocalProcess"]
+__all__ = ["ExternalLauncher", "LocalLauncher", "LocalProcess"]

@@ -561,6 +561,37 @@ def test_stop_command_that_fails_is_replaced_by_the_signal(script: CommandScript
     assert b"cmdStop failed" in shown[0]
 
 
+@pytest.mark.parametrize(
+    ("stop", "script", "ends", "said"),
+    [
+        (("ctl",), CommandScript(), "terminate", b""),
+        (("ctl",), FAILS, "terminate", b"cmdStop failed (exit code 1): the server may still run"),
+        ((), CommandScript(), "kill", b""),
+    ],
+)
+def test_stop_of_an_external_server_waits_for_its_end_after_a_stop_command(
+    stop: tuple[str, ...], script: CommandScript, ends: str, said: bytes
+) -> None:
+    """Its launcher signals nothing: terminate waits until the server is gone, kill does not."""
+    shown: list[bytes] = []
+
+    async def scenario(world: World) -> None:
+        await world.supervisor.load("a")
+        await world.supervisor.unload("a")
+        assert world["a"].state == "stopped"
+        shown.append(world["a"].log.history())
+
+    command = Command(argv=("a",), label="a", is_external=True)
+    launcher = run_scenario(
+        scenario, service("a", command=command, stop_argv=stop), commands={"ctl": script}
+    )
+
+    assert launcher.programs("a") == [*stop]
+    assert [r.what for r in launcher.records if r.what in ("terminate", "kill")] == [ends]
+    assert said in shown[0]
+    assert (b"cmdStop" in shown[0]) == bool(said)
+
+
 def test_stop_command_that_hangs_does_not_save_the_process() -> None:
     """The grace period counts from cmdStop; at its end process and command are killed."""
 

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SecretStr,
+    model_validator,
+)
 
 from .fields import CommandLine, Count, FreeForm, Modality, Seconds, SecondsOrOff, Section, refuse
 from .hooks import HookPoints, Hooks, SettleSection
@@ -147,11 +154,22 @@ class Overridable(Section):
     ] = Kv(mode="off")
 
 
+_COMMAND_OR_EXTERNAL: list[JsonValue] = [
+    {"required": ["cmd"]},
+    {"required": ["external"], "properties": {"external": {"const": True}}},
+]
+
+
 class ModelSection(HookPoints, Overridable):
     """One model under ``models``."""
 
-    cmd: CommandLine
+    model_config = ConfigDict(json_schema_extra={"anyOf": _COMMAND_OR_EXTERNAL})
+
+    cmd: CommandLine | None = Field(default=None, description="optional with external: true")
     cmd_stop: CommandLine = ""
+    external: bool = Field(
+        default=False, description="the server runs outside of the process tree of cmd"
+    )
     proxy: str = "http://localhost:${PORT}"
     check_endpoint: str = "/health"
     aliases: tuple[str, ...] = ()

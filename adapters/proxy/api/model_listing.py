@@ -233,7 +233,7 @@ def running(proxy: ProxyContext) -> list[RunningModel]:
             model=definition.id, state=state, cmd=definition.command, proxy=definition.proxy,
             ttl=definition.ttl_s, name=definition.name, description=definition.description,
             configuration=list(life.configuration), cause=life.cause,
-            pid=life.process.pid if life.process else None, incarnation=life.incarnation,
+            pid=life.process.pid or None if life.process else None, incarnation=life.incarnation,
             in_flight=life.in_flight, waiting=life.waiting,
         )  # fmt: skip
         kv_facts = proxy.details.get("kv")

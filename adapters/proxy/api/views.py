@@ -43,7 +43,7 @@ def model_status_views(proxy: ProxyContext) -> list[ModelStatus]:
             id=definition.id, name=definition.name, description=definition.description,
             state=public_state(life), unlisted=definition.is_unlisted, peer_id="",
             configuration=list(life.configuration), cause=life.cause,
-            pid=life.process.pid if life.process else None, incarnation=life.incarnation,
+            pid=life.process.pid or None if life.process else None, incarnation=life.incarnation,
             in_flight=life.in_flight, waiting=life.waiting, failures=life.failures,
         )  # fmt: skip
         if definition.aliases:

@@ -45,6 +45,7 @@ Load = Callable[[str], Config]
         ("cmd: serve --other --port ${PORT}", "restart"),
         ("proxy: http://127.0.0.1:${PORT}/base", "restart"),
         ("env: [A=1]", "restart"),
+        ("external: true", "restart"),
         ("afterHealthy: say hello", "next_start"),
         ("beforeStop: [{http: {url: 'http://h'}}]", "next_start"),
         ("cmdStop: kill ${PID}", "next_start"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from swapchart.adapters.app.chart_setup import chart
-from swapchart.adapters.app.service_setup import queue_limits, service_spec
+from swapchart.adapters.app.service_setup import eviction_policy, queue_limits, service_spec
 from swapchart.adapters.app.shutdown_timeout import stop_limit_s
 from swapchart.adapters.config import Config, check_config, load_config
 from swapchart.machine import ChartError
@@ -186,3 +186,39 @@ def test_liveness_limit_is_that_of_the_start_probe(
 
     assert spec.liveness is not None
     assert spec.liveness.timeout_s == spec.timings.probe == limit_s
+
+
+EXTERNAL = """
+globalTTL: 7
+models:
+  local: {cmd: "s ${PORT}"}
+  watched: {external: true, proxy: "http://h:1"}
+  unstoppable: {external: true, proxy: "http://h:2", cmd: start}
+  stoppable: {external: true, proxy: "http://h:3", cmd: start, cmdStop: stop}
+"""
+
+
+def test_external_model_without_stop_command_is_neither_idle_nor_evicted(tmp_path: Path) -> None:
+    """It evicts no other model, either; with `cmdStop` it is a model like others."""
+    config = load(tmp_path, EXTERNAL)
+    specs = {name: service_spec(model) for name, model in config.models.items()}
+    policy, everything = eviction_policy(config), frozenset(config.models)
+
+    limits = {name: spec.timings.idle_limit for name, spec in specs.items()}
+    assert limits == {"local": 7, "watched": None, "unstoppable": None, "stoppable": 7}
+    assert policy("watched", everything) == policy("unstoppable", everything) == frozenset()
+    assert policy("local", everything - {"local"}) == {"stoppable"}
+    assert policy("stoppable", frozenset({"local", "watched"})) == {"local"}
+
+
+def test_external_model_is_probed_and_has_no_port_check(tmp_path: Path) -> None:
+    """Its state follows three failures; a server that is only watched is always wanted."""
+    config = load(tmp_path, EXTERNAL)
+    watched, stoppable = (service_spec(config.models[name]) for name in ("watched", "stoppable"))
+
+    for spec in (watched, stoppable):
+        assert spec.command.is_external
+        assert spec.command.listens_at is None
+        assert spec.liveness == Liveness(every_s=5, url=f"{spec.endpoint}/health", failures=3)
+    assert (watched.restart, watched.intensity, watched.timings.cooldown) == ("permanent", 1, 30)
+    assert (stoppable.restart, stoppable.intensity) == ("temporary", 5)

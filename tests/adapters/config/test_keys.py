@@ -260,6 +260,58 @@ def test_model_without_cmd_is_refused(check: Check) -> None:
     assert (problem.path, problem.message) == ("models.m.cmd", "cmd is required")
 
 
+@pytest.mark.parametrize(
+    ("text", "argv", "proxy"),
+    [
+        ("proxy: http://127.0.0.1:9", (), "http://127.0.0.1:9"),
+        (
+            "cmd: systemctl start x\n    proxy: http://h:9",
+            ("systemctl", "start", "x"),
+            "http://h:9",
+        ),
+        ("cmd: start ${PORT}", ("start", "5800"), "http://localhost:5800"),
+    ],
+)
+def test_external_model_needs_no_cmd(
+    load: Load, text: str, argv: tuple[str, ...], proxy: str
+) -> None:
+    """Without one it has no port of its own, either."""
+    model = load(f"models:\n  m:\n    external: true\n    {text}\n").models["m"]
+
+    assert (model.external, model.argv, model.proxy) == (True, argv, proxy)
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "message"),
+    [
+        ("ttl: 0", "proxy", "expected the address of the server"),
+        ("proxy: 'http://h:${PORT}'", "proxy", "expected the address of the server"),
+        ("proxy: 'http://h', kv: keep", "kv", "expected off"),
+        ("proxy: 'http://h', cmdStop: 'kill ${PID}'", "cmdStop", "`${PID}` has no value"),
+        ("proxy: 'http://h', cmdStop: [kill, '${PID}']", "cmdStop", "`${PID}` has no value"),
+        ("proxy: 'http://h', cmd: ''", "cmd", "empty command"),
+    ],
+)
+def test_external_model_that_cannot_work_is_refused(
+    check: Check, text: str, path: str, message: str
+) -> None:
+    """The error is at the key that is missing or has no meaning."""
+    (problem,) = check(f"models: {{m: {{external: true, {text}}}}}")
+
+    assert problem.severity == "error"
+    assert problem.path == f"models.m.{path}"
+    assert message in problem.message
+
+
+def test_external_model_without_stop_command_has_no_ttl(check: Check) -> None:
+    """A `ttl` of its own is a warning; with `cmdStop` it has its effect."""
+    text = "models: {{m: {{external: true, proxy: 'http://h', ttl: 5{more}}}}}"
+    (problem,) = check(text.format(more=""))
+
+    assert (problem.path, problem.severity) == ("models.m.ttl", "warning")
+    assert not check(text.format(more=", cmdStop: x"))
+
+
 def test_env_entry_without_value_is_refused(load: Load) -> None:
     """What is no assignment is ignored with a warning that does not show it."""
     config = load(one_model("env: [A, =b, C=1]"))

@@ -533,7 +533,8 @@ def test_schema_describes_each_key() -> None:
         schema["properties"]
     )
     assert {*POINTS, "cmd", "ttl", "useModelName", "kv", "sleep", "macros"} <= set(model)
-    assert schema["$defs"]["ModelSection"]["required"] == ["cmd"]
+    needed = [choice["required"] for choice in schema["$defs"]["ModelSection"]["anyOf"]]
+    assert needed == [["cmd"], ["external"]]
     assert schema["additionalProperties"] is False
     assert {"type": "string"} in schema["$defs"]["HookSection"]["properties"]["run"]["anyOf"]
     hook = model["afterHealthy"]["anyOf"]

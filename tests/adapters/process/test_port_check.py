@@ -71,7 +71,9 @@ async def test_port_check_names_the_holder_before_the_start(
         program = procfs.program(other.pid)
 
     assert (caught.value.port, caught.value.pid, caught.value.program) == (port, other.pid, program)
-    assert str(caught.value) == (f"port {port} is taken: pid {other.pid} ({program}) listens there")
+    text = f"port {port} is taken: pid {other.pid} ({program}) listens there; end it, or set "
+    assert str(caught.value).startswith(text)
+    assert "`external: true`" in str(caught.value)
     assert not caught.value.permanent
     marker = f"SWAPCHART_INSTANCE={launcher.instance}"
     assert not [proc for proc in procfs.scan() if procfs.carries(proc.pid, marker)]
