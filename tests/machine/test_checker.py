@@ -149,7 +149,7 @@ WRONG = [
         state("stopping", exit=None, enter="stop_done"),
     ),
     (
-        "a promise of the chart: a service that lasts is forgiven",
+        "a promise of the chart: a stable service has its failure count reset",
         {"actions": {"forgive": {"set": {"attempts": "attempts"}}}},
     ),
     (
@@ -161,7 +161,7 @@ WRONG = [
         {"states": {"draining": {"enter": None}, "terminating": {"enter": "arm_drain_limit"}}},
     ),
     (
-        "a promise of the chart: nobody waits behind a shutdown",
+        "a promise of the chart: a request during a shutdown is rejected",
         state("stopping", remove_transitions=[{"event": "request", "cond": "to_shutdown"}]),
     ),
     (
