@@ -34,6 +34,8 @@ from ..responses import send_error, send_model_forbidden, send_unknown_model
 _AT_ONCE_BYTES = 1 << 16  # a larger body is scanned in steps, so as not to block the event loop
 _SHORT_BYTES = 1 << 20  # msgspec decodes as much in at most 1.5 ms
 _SNIFFED_BYTES = 1 << 16  # of a body, to distinguish JSON from a form
+#: JSON is recognized whatever its Content-Type: ``curl -d`` says urlencoded by default.
+_JSON_STARTS = (b"{", b"[")
 
 
 async def post(proxy: ProxyContext, request: Request, send: Send) -> None:
@@ -108,9 +110,14 @@ async def find_model(
 # ---- bodies that are read completely
 async def _complete_body(proxy: ProxyContext, request: Request, send: Send) -> None:
     body = await request.body(proxy.options.json_limit_bytes)
-    if body[:1] != b"{" and not _is_json(request, body):
-        await _urlencoded(proxy, request, send, body)
-        return
+    if body[:1] != b"{" and body[:_SNIFFED_BYTES].lstrip()[:1] not in _JSON_STARTS:
+        kind = (request.header(b"content-type") or b"").lower()
+        if b"application/x-www-form-urlencoded" in kind:
+            await _urlencoded(proxy, request, send, body)
+            return
+        if b"json" not in kind and model_of_query(request.query):
+            await _named_by_query(proxy, request, send, body)
+            return
     if len(body) > _AT_ONCE_BYTES:
         request.watch()  # cancel the scan if the client disconnects
         is_short = len(body) <= _SHORT_BYTES
@@ -130,14 +137,6 @@ async def _complete_body(proxy: ProxyContext, request: Request, send: Send) -> N
     forwarding.body = record.body = body
     record.is_metered, record.is_stream = True, is_stream
     await forwarding.run(send)
-
-
-def _is_json(request: Request, body: bytes) -> bool:
-    """Return True for JSON, whatever its Content-Type: ``curl -d`` says urlencoded by default."""
-    if body[:_SNIFFED_BYTES].lstrip()[:1] in (b"{", b"["):
-        return True
-    kind = request.header(b"content-type") or b""
-    return b"application/x-www-form-urlencoded" not in kind.lower()
 
 
 async def _edited(
@@ -166,22 +165,51 @@ async def _edited(
 
 async def _urlencoded(proxy: ProxyContext, request: Request, send: Send, body: bytes) -> None:
     request.watch()
-    wanted = await proxy.turns.run(query_steps(body)) or model_of_query(request.query)
+    wanted = await proxy.turns.run(query_steps(body))
+    if not wanted:
+        await _named_by_query(proxy, request, send, body)
+        return
     resolved = await find_model(proxy, request, send, wanted)
-    if resolved is None:
+    if resolved is None or await _lacks_filters(request, send, resolved):
         return
-    target = resolved.target
-    if target.edits:  # filters are for JSON, and must not be bypassed
-        if resolved.reservation is not None:
-            resolved.reservation.release()
-        message = f"the filters of {target.id} need a body of type application/json"
-        await send_error(request, send, 415, message)
-        return
-    if target.sent_model != wanted:
+    if resolved.target.sent_model != wanted:
         body = await _renamed(proxy, resolved, body)
     forwarding = Forwarding(proxy, request, resolved, request.path, target_of(request), body)
-    forwarding.record.is_metered = True
+    forwarding.record.is_metered, forwarding.record.body = True, body
     await forwarding.run(send)
+
+
+async def _named_by_query(proxy: ProxyContext, request: Request, send: Send, body: bytes) -> None:
+    """Forward a body that names no model and is no JSON, to the model that the query names."""
+    wanted = model_of_query(request.query)
+    resolved = await find_model(proxy, request, send, wanted)
+    if resolved is None or await _lacks_filters(request, send, resolved):
+        return
+    target = _renamed_target(request, resolved, wanted)
+    forwarding = Forwarding(proxy, request, resolved, request.path, target, body)
+    forwarding.record.is_metered, forwarding.record.body = True, body
+    await forwarding.run(send)
+
+
+async def _lacks_filters(request: Request, send: Send, resolved: ResolvedModel) -> bool:
+    """Return True, after an error response, if the filters of the model would be bypassed."""
+    target = resolved.target
+    if not target.edits:
+        return False
+    if resolved.reservation is not None:
+        resolved.reservation.release()
+    message = f"the filters of {target.id} need a body of type application/json"
+    await send_error(request, send, 415, message)
+    return True
+
+
+def _renamed_target(request: Request, resolved: ResolvedModel, wanted: str) -> bytes:
+    """Return path and query for the model's server, which knows *wanted* by another name."""
+    target, model = target_of(request), resolved.target.sent_model
+    if model == wanted:
+        return target
+    path, _, query = target.partition(b"?")
+    return path + b"?" + renamed_query(query, model)
 
 
 async def _renamed(proxy: ProxyContext, resolved: ResolvedModel, body: bytes) -> bytes:
@@ -210,11 +238,17 @@ async def _form(proxy: ProxyContext, request: Request, send: Send, boundary: byt
         else:
             scanner.finish()
         found = scanner.model
-        resolved = await find_model(proxy, request, send, "" if found is None else found.value)
-        if resolved is None or found is None:
+        wanted = model_of_query(request.query) if found is None else found.value
+        resolved = await find_model(proxy, request, send, wanted)
+        if resolved is None:
             return
         forwarding = Forwarding(proxy, request, resolved, request.path, target_of(request))
         forwarding.record.is_metered = True
+        if found is None:
+            forwarding.target = _renamed_target(request, resolved, wanted)
+            forwarding.body = spool.pieces(0, spool.size)
+            await forwarding.run(send)
+            return
         model = resolved.target.sent_model
         value = found.value.encode() if model == found.value else model.encode()
         if declared is not None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from typing import Any
+from urllib.parse import quote_plus
 
 import pytest
 from tools.asgi import Bench, Received, run_proxied, say
@@ -535,3 +536,56 @@ def test_model_name_that_is_unknown_is_shortened() -> None:
         assert "(500 characters)" in answer.error()["message"]
 
     run_proxied(main)
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("text/plain", b"hello"),
+        ("audio/wav", b"RIFF\x00\xff"),
+        ("", b""),
+        ("", b"\x00"),
+        ("application/x-www-form-urlencoded", b"input=x&voice=y"),
+        (FORM["Content-Type"], form(("file", SOUND, "a.wav"))),
+    ],
+    ids=["text", "audio", "empty", "untyped", "urlencoded", "multipart"],
+)
+@pytest.mark.parametrize(("name", "sent"), [("a", "a"), ("r2", "upstream/r")])
+def test_body_without_model_is_sent_to_the_model_of_the_query(
+    kind: str, body: bytes, name: str, sent: str
+) -> None:
+    """Text, bytes and forms pass unchanged; the query has the name that the server knows."""
+
+    async def main(bench: Bench) -> None:
+        headers = {"Content-Type": kind} if kind else {}
+        target = f"/v1/audio/transcriptions?x=1&model={name}"
+        answer = await bench.client.call("POST", target, body=body, headers=headers)
+
+        assert answer.status == 200
+        assert bench.server.last.body == body
+        query = f"?x=1&model={quote_plus(sent)}"
+        assert bench.server.last.target == f"/v1/audio/transcriptions{query}"
+
+    run_proxied(main, RENAMED, "a")
+
+
+def test_body_without_model_does_not_bypass_filters() -> None:
+    """A model with filters takes JSON only; a body of another type that names it is 415."""
+    card = ModelDefinition(id="f", filters=BodyFilters(strip=("seed",)))
+
+    async def main(bench: Bench) -> None:
+        headers = {"Content-Type": "text/plain"}
+        answer = await bench.client.call(
+            "POST", "/v1/completions?model=f", body=b"x", headers=headers
+        )
+
+        assert answer.status == 415
+        assert bench.server.received == []
+        for kind in ("application/json", "text/plain"):
+            target = "/v1/completions" + ("?model=f" if "json" in kind else "")
+            answer = await bench.client.call(
+                "POST", target, body=b"x", headers={"Content-Type": kind}
+            )
+            assert answer.status == 400, kind
+
+    run_proxied(main, card)
