@@ -15,8 +15,6 @@ from tools.swapchart_process import Edited, Serve, demo_model, error_of
 
 pytestmark = pytest.mark.slow
 
-FAILED = "a failed too often"  # logged as an error
-
 
 def external(port: int, **keys: Any) -> dict[str, Any]:
     return {"external": True, "proxy": f"http://127.0.0.1:{port}", **keys}
@@ -31,7 +29,6 @@ def test_server_without_cmd_is_followed_and_left_alone(serve: Serve, tmp_path: P
     with demo_server(cwd=folder, port=port) as server:
         server.wait_healthy()
         proxy = serve({"a": model, "b": demo_model("b")})
-        proxy.may_log = FAILED
         proxy.wait_state("a", "ready")
         assert proxy.chat("a").status == proxy.chat("b").status == 200
         assert proxy.state("a") == "ready"  # not evicted by b
@@ -68,7 +65,6 @@ def test_server_without_cmd_that_is_not_there_is_named(serve: Serve) -> None:
     """The request fails with the address and the result of the probe."""
     port = free_port()
     proxy = serve({"a": external(port)})
-    proxy.may_log = FAILED
     error = error_of(proxy.chat("a"))
 
     assert "refused" in error["message"]

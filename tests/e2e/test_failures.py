@@ -198,7 +198,7 @@ def test_health_response_of_a_foreign_process_does_not_count(
             go.touch()
             error = error_of(connection.read_answer())
         assert error["code"] == "start_timeout"
-        assert f"answered by pid {foreign.pid}" in error["message"]
+        assert f"is served by pid {foreign.pid} " in error["message"]
         assert foreign.process.poll() is None
 
 
