@@ -121,22 +121,19 @@ class _Log:
         while left > 0 and not visible.has_ended:
             data = await anext(self._lines)
             left -= len(data)
-            body = subscription.framed("logData", self._value(data))
-            if body:
-                await send({"type": "http.response.body", "body": body, "more_body": True})
+            body = subscription.framed_log(self._source, self._text.decode(data))
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+            await asyncio.sleep(0)  # many subscribers that come at once take turns
 
     async def follow(self, subscription: Subscription) -> None:
         """Queue new output when there is room; the stream reports what is dropped until then."""
         async for data in self._lines:
             await subscription.wait_room()
-            subscription.put("logData", self._value(data))
+            subscription.put_log(self._source, self._text.decode(data))
 
     async def close(self) -> None:
         """Stop following the log."""
         await self._lines.aclose()
-
-    def _value(self, data: bytes) -> dict[str, str]:
-        return {"source": self._source, "data": self._text.decode(data)}
 
 
 @asynccontextmanager
