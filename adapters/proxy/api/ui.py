@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import mimetypes
 from pathlib import Path
+from urllib.parse import quote
 
 from ...http1.asgi_types import Headers, Send
 from ...system import threads
@@ -44,12 +45,13 @@ async def models_page(proxy: ProxyContext, request: Request, send: Send) -> None
 async def file(proxy: ProxyContext, request: Request, send: Send) -> None:
     """Send a file of the UI; a path without a dot is a page of the application, index.html.
 
-    The page names its files relative to its own address, so no page ends with a slash.
+    The page names its files relative to its own address, so an address below a page leads to it.
     """
     name = request.path_suffix
-    if name.endswith("/"):
-        page = name.rstrip("/").rpartition("/")[2]
-        await send_text(send, "see the location\n", 302, [(b"location", f"../{page}".encode())])
+    page, slash, rest = name.partition("/")
+    if slash and "." not in rest.rpartition("/")[2]:
+        location = "../" * name.count("/") + quote(page, safe="")
+        await send_text(send, "see the location\n", 302, [(b"location", location.encode())])
         return
     await _send_file(proxy, request, send, name or "index.html")
 

@@ -559,7 +559,15 @@ def test_ui_files_are_served(tmp_path: Path) -> None:
         assert index.header("content-type") == "text/html; charset=utf-8"
         assert "default-src 'self'" in (index.header("content-security-policy") or "")
         assert index.header("x-content-type-options") == "nosniff"
-        assert (await call("GET", "/ui/models/x")).body == b"<!doctype html>"
+        assert (await call("GET", "/ui/models")).body == b"<!doctype html>"
+        for path, location in (
+            ("models/", "../models"),
+            ("models/x", "../models"),
+            ("a%0d%0aX:%20y/b/c", "../../a%0D%0AX%3A%20y"),
+            ("/evil.example/x", "../../"),
+        ):
+            moved = await call("GET", f"/ui/{path}")
+            assert (moved.status, moved.header("location")) == (302, location)
         assert (await call("GET", "/ui/missing.js")).status == 404
         plain = await call("GET", "/ui/app.js")
         assert (plain.body, plain.header("content-encoding")) == (b"plain", None)
