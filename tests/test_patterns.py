@@ -43,7 +43,7 @@ def test_patterns_of_the_package_are_found() -> None:
 
 @pytest.mark.parametrize("pattern", found(), ids=lambda pattern: pattern.place)
 def test_pattern_of_the_package_is_linear(pattern: Found) -> None:
-    """No text, whoever sends it, makes a pattern try all divisions of itself."""
+    """No text of any sender makes a pattern try all divisions of itself."""
     if pattern.pattern is None:
         assert pattern.place.partition(":")[0] in FOREIGN
         return

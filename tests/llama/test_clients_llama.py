@@ -373,7 +373,7 @@ def test_conversation_continues_after_a_swap(
 def test_swap_waits_for_the_stream_and_both_end_well(
     oai: openai.OpenAI, claude: anthropic.Anthropic, proxy: SwapchartProcess
 ) -> None:
-    """The other model is asked for in the middle of it; nobody notices."""
+    """The other model is requested in the middle of it, without effect on the client."""
     body: Any = {"ignore_eos": True}
     stream = oai.chat.completions.create(
         model="ada", messages=TALK, max_tokens=1500, stream=True, extra_body=body,

@@ -232,7 +232,7 @@ async def test_server_without_prompt_cache_saves_nothing_and_is_reported(
 async def test_server_that_hides_its_slots_is_reported(
     real_llama: LlamaServer, tiny_gguf: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With ``--no-slots`` nobody can tell which of them holds what."""
+    """With ``--no-slots`` it is unknown which of them holds what."""
     only_program(real_llama)
     extra = ["--no-slots"]
     async with kept_llama(tmp_path, real_llama, tiny_gguf, extra=extra) as kept:

@@ -91,7 +91,7 @@ def test_native_chart_is_equivalent_to_the_compiled_one(name: str) -> None:
             stepper.restore(configuration, values, memory)
             effects = stepper.step(what.event, dict(what.data))
             checked += 1
-            # A loaded class ignores what nobody takes, where ours raises.
+            # A loaded class ignores an event that no state handles, where ours raises.
             now = (stepper.configuration, stepper.context.values(), stepper.memory)
             if expected is None:
                 assert (*now, effects) == (configuration, values, memory, [])

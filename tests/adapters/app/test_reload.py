@@ -102,7 +102,7 @@ def test_reload_plan_each_model_key_has_its_effect(load: Load, key: str, kind: s
     ],
 )
 def test_reload_plan_equivalent_file_changes_nothing(load: Load, text: str) -> None:
-    """Comments, quotes, macros and written defaults stop nothing and refuse nobody."""
+    """Comments, quotes, macros and written defaults stop nothing and refuse no request."""
     planned = plan(load(MODEL), load(text))
 
     assert [change.kind for change in planned.models] in ([], ["live"])
@@ -427,7 +427,7 @@ def test_watch_directory_includes_all_files(tmp_path: Path) -> None:
 
 
 def test_watch_file_already_read_is_not_read_again(tmp_path: Path) -> None:
-    """A reload that somebody asked for has seen the change: the watcher is silent."""
+    """A requested reload has seen the change, so the watcher does nothing."""
     path = tmp_path / "config.yaml"
     path.write_text("0")
     watched = Watched(ConfigFiles(files=[path]))

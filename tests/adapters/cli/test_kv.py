@@ -1,4 +1,4 @@
-"""``swapchart kv``, as somebody types it."""
+"""Command ``swapchart kv``."""
 
 from __future__ import annotations
 

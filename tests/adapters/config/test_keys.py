@@ -358,7 +358,7 @@ def test_model_id_takes_precedence_over_alias(load: Load) -> None:
 
 
 def test_real_name_resolves_ids_and_aliases(load: Load) -> None:
-    """A name is an id, an alias, or nobody's."""
+    """A name is an id, an alias, or unknown."""
     config = load(one_model("aliases: [x]\nfilters: {setParamsByID: {'m:high': {}, x: {}, m: {}}}"))
 
     assert [config.real_name(n) for n in ("m", "x", "m:high", "y")] == ["m", "m", "m", None]

@@ -223,7 +223,7 @@ def test_macro_is_replaced_at_the_top_level(load: Load) -> None:
 
 
 def test_macro_in_an_unknown_top_level_key_is_not_expanded(check: Check) -> None:
-    """Leftovers in a key that means nothing are nobody's business."""
+    """References in an ignored key are no problem."""
     assert errors(check("defs: {a: '${nowhere}'}")) == []
 
 
@@ -325,7 +325,7 @@ def test_ports_are_allocated_by_sorted_id(load: Load) -> None:
 
 
 def test_ports_are_kept_on_reload(tmp_path: Path) -> None:
-    """A model keeps its port; a new one gets the lowest that nobody has, had or keeps."""
+    """A model keeps its port; a new one gets the lowest that no model has, had or keeps."""
     file = tmp_path / "a.yaml"
     file.write_text(
         "startPort: 7000\nmodels:\n"
@@ -346,7 +346,7 @@ def test_ports_are_kept_on_reload(tmp_path: Path) -> None:
 )
 @settings(max_examples=40, deadline=None)
 def test_ports_are_never_allocated_twice(models: list[str], ports: dict[str, int]) -> None:
-    """Whatever is kept, new models get different ports, and nobody else's."""
+    """Whatever is kept, new models get different ports, and none of another model."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "a.yaml")
         entries = "".join(f"  {name}: {{cmd: 's ${{PORT}}'}}\n" for name in models)

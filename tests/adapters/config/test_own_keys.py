@@ -288,7 +288,7 @@ def test_custom_hook_points_have_hooks(load: Load) -> None:
 def test_custom_hook_point_that_is_unknown_is_refused(
     check: Check, text: str, path: str, message: str
 ) -> None:
-    """A point that nobody runs would be a hook that never comes: it is refused."""
+    """A hook at a point that the chart never runs is refused."""
     (problem,) = check(text)
 
     assert (problem.path, problem.severity) == (path, "error")

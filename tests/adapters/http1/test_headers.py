@@ -143,7 +143,7 @@ def test_header_names_are_tokens(bad: bytes) -> None:
 
 @row("C20")
 def test_trailer_announcement_is_dropped() -> None:
-    """Trailers do not cross, so nobody is told of them."""
+    """Trailers are not forwarded, so they are not announced."""
     assert upstream_sees([(b"Trailer", b"X-Sum"), (b"TE", b"trailers")]) == []
     assert response_headers([(b"trailer", b"X-Sum")]) == []
 

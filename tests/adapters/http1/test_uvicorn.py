@@ -1,4 +1,4 @@
-"""Our HTTP/1.1 server inside uvicorn: uvicorn's books, and what is left to its own classes."""
+"""Our HTTP/1.1 server inside uvicorn: uvicorn's state, and what is left to its own classes."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def is_stock(client: Connection) -> bool:
     return status == 200
 
 
-# ---- its books
+# ---- its state
 def test_connections_are_counted_by_uvicorn(server: Server) -> None:
     """From the accept until the socket is closed and the application has returned."""
     go = asyncio.Event()

@@ -157,7 +157,7 @@ async def test_conversation_that_moved_on_replaces_its_own_save(kept: Kept) -> N
 
 
 async def test_new_conversation_replaces_an_old_one_eventually(kept: Kept) -> None:
-    """One that nobody continues is worth half after each run."""
+    """A conversation that is not continued is worth half after each run."""
     await one_saved(kept)
     for _ in range(2):
         async with kept.life() as life:
@@ -300,7 +300,7 @@ async def test_restore_that_never_ended_is_not_retried(kept: Kept) -> None:
     async with kept.life(restore=False) as life:
         life.child.signal(signal.SIGKILL)
         life.child.wait()
-        await life.restore()  # finds nobody
+        await life.restore()  # finds no server
     marked = [entry["is_suspect"] for entry in kept.entries()]
 
     assert marked == [False]  # it was not asked: the connection had failed before
@@ -490,7 +490,7 @@ async def test_folder_of_another_proxy_is_not_used(
 
 
 async def test_folder_is_taken_once_the_other_proxy_leaves_it(tmp_path: Path, model: Path) -> None:
-    """Its next start asks again; nobody has to start the second proxy anew."""
+    """Its next start asks again, without a restart of the second proxy."""
     async with keeping(tmp_path / "kv", demo_command(model)) as kept:
         tokens = await one_saved(kept)
     other = FolderLock(tmp_path / "kv")

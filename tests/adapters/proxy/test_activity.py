@@ -631,25 +631,25 @@ def test_request_without_a_store_is_served() -> None:
 def test_activity_rows_beyond_the_queue_are_dropped_and_counted() -> None:
     """A flood of requests never waits for what is written down."""
     seen: list[RequestRecord] = []
-    flights = InFlightRequests()
+    in_flight = InFlightRequests()
 
     async def respond(received: Received, writer: asyncio.StreamWriter) -> None:
-        seen.extend(flights.open.values())
+        seen.extend(in_flight.open.values())
         await usage(received, writer)
 
     async def main(bench: Bench) -> None:
-        nonlocal flights
-        books, flights = bench.app.proxy.accounting, bench.app.proxy.in_flight
+        nonlocal in_flight
+        accounting, in_flight = bench.app.proxy.accounting, bench.app.proxy.in_flight
         await bench.client.chat("a")
-        await wait_until_async(lambda: books.metrics.requests["a", "200"] == 1)
-        assert books.activity is not None
-        database, disk = books.activity._db, threading.Event()
+        await wait_until_async(lambda: accounting.metrics.requests["a", "200"] == 1)
+        assert accounting.activity is not None
+        database, disk = accounting.activity._db, threading.Event()
         database.submit(lambda _: disk.wait(10))
         await wait_until_async(lambda: not database._jobs)
         for _ in range(10_500):
-            books.recorder.record(seen[0])
-        assert books.activity.dropped == 10_500 - 10_000 + 105  # with the rows that prune
-        assert books.metrics.requests["a", "200"] == 10_501
+            accounting.recorder.record(seen[0])
+        assert accounting.activity.dropped == 10_500 - 10_000 + 105  # with the rows that prune
+        assert accounting.metrics.requests["a", "200"] == 10_501
         disk.set()
 
     run(main, respond=respond)

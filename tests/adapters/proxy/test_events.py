@@ -247,7 +247,7 @@ def test_slow_listener_gets_the_number_of_lost_events() -> None:
 
 
 def test_events_without_listeners_are_not_built() -> None:
-    """Events for nobody are not even put together."""
+    """Without subscribers events are not built."""
     hub = EventBus()
     hub.publish("x", object())  # could not be written as JSON
 

@@ -131,7 +131,7 @@ def test_outcomes_name_each_code_of_the_runtime() -> None:
 
 
 def test_metrics_count_hooks_and_crashes() -> None:
-    """Hooks are counted by their outcome, and ends that nobody asked for as crashes."""
+    """Hooks are counted by their outcome, and ends that were not requested as crashes."""
 
     def change(spec: ServiceSpec) -> ServiceSpec:
         hooks = {"afterHealthy": (Hook(action=RunAction(argv=("true",))),)}

@@ -118,7 +118,7 @@ def test_peer_requests_carry_credentials_of_the_client_if_there_are_no_keys() ->
 
 
 def test_peer_addresses_are_not_shown() -> None:
-    """Nothing about the client's address goes to somebody else's server."""
+    """Nothing about the client's address goes to a peer."""
     fields = {"X-Forwarded-For": "1.2.3.4", "X-Forwarded-Proto": "https", "X-Real-IP": "1.2.3.4"}
 
     async def main(bench: Bench, remote: Server) -> None:

@@ -149,7 +149,7 @@ def test_unload_endpoint_stops_models(method: str, target: str, body: bytes) -> 
 
 
 def test_unload_endpoint_of_unknown_models_is_404() -> None:
-    """Names that are nobody's, or a peer's, cannot be unloaded."""
+    """Unknown names and those of peers cannot be unloaded."""
     peer = PeerDefinition(id="p", url="http://127.0.0.1:9", models=("m",))
 
     async def main(bench: Bench) -> None:
