@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tomllib
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -237,13 +238,23 @@ def test_dev_demo_installs_no_developer_tools(tmp_path: Path) -> None:
     ) as demo:
         assert demo.stdout is not None
         try:
-            first = demo.stdout.readline()
+            shown = demo.stdout.readline()
+            while "Press Ctrl-C" not in shown:
+                shown += demo.stdout.readline()
+            address = shown.split()[3].rstrip(":")
+            body = b'{"model": "hare", "messages": [{"role": "user", "content": "Hello"}]}'
+            with urllib.request.urlopen(f"{address}/v1/chat/completions", body, 60) as response:
+                assert response.status == 200
+            demo.stdout.readline()
+            line = demo.stdout.readline()
         finally:
             os.killpg(demo.pid, signal.SIGINT)
             demo.wait(30)
     installed = {path.name for path in tmp_path.glob(".venv-demo/lib/python3*/site-packages/*")}
 
-    assert first.startswith("swapchart demo on http://127.0.0.1:")
+    assert shown.startswith("swapchart demo on http://127.0.0.1:")
+    assert f"open {address}/ui/ in a browser" in shown
+    assert re.match(r"\d\d:\d\d:\d\d\.\d{3}  hare +stopped -> before_start +request", line)
     assert not (tmp_path / ".venv").exists()
     assert "hypercorn" in installed
     assert not installed & {"pytest", "mypy", "ruff", "hypothesis"}

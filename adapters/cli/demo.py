@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from datetime import datetime
 from pathlib import Path
 
 import yaml
@@ -71,6 +72,7 @@ def _explain_demo(url: str) -> None:
         f"  {chat} '{body.format('tortoise')}'\n"
         f"  {chat} '{body.format('hare')}'\n"
         f"  curl {url}/running\n\n"
+        f"or open {url}/ui/ in a browser.\n\n"
         "Press Ctrl-C to stop. Each transition of the lifecycle is printed here:\n",
         flush=True,
     )
@@ -78,8 +80,9 @@ def _explain_demo(url: str) -> None:
 
 def _show(record: Transition) -> None:
     hooks = "".join(f" [{hook.action}: {hook.outcome}]" for hook in record.hooks)
+    now = datetime.now().strftime("%H:%M:%S.%f")[:-3]
     print(
-        f"{record.at % 1000:9.3f}  {record.service:9} {record.source:>15} -> {record.target:15} "
+        f"{now}  {record.service:9} {record.source:>15} -> {record.target:15} "
         f"{record.event}{f' ({record.cause})' if record.cause else ''}{hooks}",
         flush=True,
     )
