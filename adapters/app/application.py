@@ -47,6 +47,7 @@ from .service_setup import eviction_policy, queue_limits
 from .shutdown_timeout import stop_limit_s as limit_of
 from .standard_streams import dropped_lines
 from .transition_log import TransitionLog
+from .upstream_output import print_log
 
 log = logging.getLogger(__name__)
 
@@ -146,6 +147,8 @@ class Application:
             )  # fmt: skip
             await stack.enter_async_context(_beside(kept(running.reloader.run)))
             await self._watch_files(stack, running)
+            if self.config.log_to_stdout in ("upstream", "both"):
+                await stack.enter_async_context(_beside(kept(partial(print_log, supervisor.log))))
             if self._state is not None:
                 await stack.enter_async_context(_beside(kept(self._watch_state, self._state)))
             running.begin()

@@ -43,3 +43,18 @@ def test_log_at_info_tells_what_models_did_and_why_requests_failed(serve: Serve)
         return [line for line in wanted if not any(re.search(line + "$", each) for each in lines)]
 
     wait_until(lambda: not missing(), what=lambda: f"these lines:\n{missing()}\n{proxy.output()}")
+
+
+@pytest.mark.parametrize("target", ["proxy", "upstream", "both"])
+def test_log_to_stdout_prints_the_output_of_models(serve: Serve, target: str) -> None:
+    """`logToStdout: upstream` or `both` prints it; the proxy's own log stays on stderr."""
+    model = demo_model("a")
+    command = ["sh", "-c", 'echo "loading \u00fc"; exec "$@"', "sh", *model["cmd"]]
+    proxy = serve({"a": model | {"cmd": command}}, config={"logToStdout": target})
+    assert proxy.chat("a").status == 200
+    wait_until(lambda: "a is ready" in proxy.output(), what=proxy.output)
+
+    if target == "proxy":
+        assert "loading \u00fc" not in proxy.output()
+    else:
+        wait_until(lambda: "\nloading \u00fc\n" in proxy.output(), what=proxy.output)
