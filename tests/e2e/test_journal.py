@@ -105,7 +105,8 @@ async def main():
     async with Application(config, state=StateDirectory(Path(sys.argv[2]))).running() as supervisor:
         if sys.argv[3] == "load":
             await supervisor.load("sleeper")
-            print(supervisor["sleeper"].process.pid, supervisor._launcher.guard_pid, flush=True)
+            guard = supervisor._launcher._local.guard_pid
+            print(supervisor["sleeper"].process.pid, guard, flush=True)
             await anyio.sleep(60)
         print("ended", flush=True)
 
