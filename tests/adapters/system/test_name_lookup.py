@@ -157,24 +157,35 @@ def test_loop_without_threads_looks_up_localhost_and_fails_for_others() -> None:
     assert said.splitlines() == ["127.0.0.1", refused, refused, "1"]
 
 
+class SlowLookups:
+    """Stand-in for ``socket.getaddrinfo`` whose lookups last until ``release`` is set.
+
+    Attributes:
+        release: Ends all lookups.
+        running: Number of lookups at present.
+        peak: Largest number of lookups at a time.
+    """
+
+    def __init__(self) -> None:
+        self.release = threading.Event()
+        self.running = self.peak = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, *how: object) -> list[object]:
+        with self._lock:
+            self.running += 1
+            self.peak = max(self.peak, self.running)
+        self.release.wait(60)
+        with self._lock:
+            self.running -= 1
+        return []
+
+
 def test_getaddrinfo_many_slow_lookups_leave_threads_for_other_work(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A name server that does not respond delays lookups, and nothing else."""
-    release = threading.Event()
-    lock = threading.Lock()
-    running, peak = 0, 0
-
-    def slow(*how: object) -> list[object]:
-        nonlocal running, peak
-        with lock:
-            running += 1
-            peak = max(peak, running)
-        release.wait(60)
-        with lock:
-            running -= 1
-        return []
-
+    slow = SlowLookups()
     monkeypatch.setattr(socket, "getaddrinfo", slow)
 
     async def ask() -> None:
@@ -182,35 +193,22 @@ def test_getaddrinfo_many_slow_lookups_leave_threads_for_other_work(
                    for n in range(60)]  # fmt: skip
         try:
             async with asyncio.timeout(10):
-                await wait_until_async(lambda: peak > 1)
+                await wait_until_async(lambda: slow.peak > 1)
                 await asyncio.sleep(0.1)
                 assert await threads.run(int) == 0
         finally:
-            release.set()
+            slow.release.set()
         assert await asyncio.gather(*lookups) == [[]] * 60
 
     asyncio.run(ask())
-    assert 1 < peak <= name_lookup.LOOKUPS
+    assert 1 < slow.peak <= name_lookup.LOOKUPS
 
 
 def test_getaddrinfo_cancelled_lookups_count_until_their_threads_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Clients that give up on a slow name do not pile up threads; lookups work again afterwards."""
-    release = threading.Event()
-    lock = threading.Lock()
-    running, peak = 0, 0
-
-    def slow(*how: object) -> list[object]:
-        nonlocal running, peak
-        with lock:
-            running += 1
-            peak = max(peak, running)
-        release.wait(60)
-        with lock:
-            running -= 1
-        return []
-
+    slow = SlowLookups()
     monkeypatch.setattr(socket, "getaddrinfo", slow)
 
     async def ask(count: int) -> list[asyncio.Task[object]]:
@@ -225,7 +223,7 @@ def test_getaddrinfo_cancelled_lookups_count_until_their_threads_end(
         try:
             async with asyncio.timeout(20):
                 first = await ask(name_lookup.LOOKUPS)
-                await wait_until_async(lambda: running == name_lookup.LOOKUPS)
+                await wait_until_async(lambda: slow.running == name_lookup.LOOKUPS)
                 for _ in range(4):
                     for lookup in first:
                         lookup.cancel()
@@ -233,13 +231,13 @@ def test_getaddrinfo_cancelled_lookups_count_until_their_threads_end(
                     assert all(lookup.cancelled() for lookup in first)
                     first = await ask(20)
         finally:
-            release.set()
-        await wait_until_async(lambda: running == 0)
+            slow.release.set()
+        await wait_until_async(lambda: slow.running == 0)
 
         assert await asyncio.gather(*first, *await ask(60)) == [[]] * 80
 
     asyncio.run(main())
-    assert peak <= name_lookup.LOOKUPS
+    assert slow.peak <= name_lookup.LOOKUPS
 
 
 def test_run_or_fail_cancelled_before_its_thread_begins_frees_the_place() -> None:
