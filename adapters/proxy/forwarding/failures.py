@@ -19,12 +19,15 @@ def status_of(error: Exception) -> int:
 
 def error_text(error: Exception, access: Access) -> str:
     """Return the message of *error* for a client with *access*."""
-    if not isinstance(error, RequestError) or not error.log_tail or "admin" not in access.scopes:
-        return str(error)
-    return f"{error}; its output: {error.reason_line()}"
+    if isinstance(error, RequestError) and _shows_output(error, access):
+        return f"{error}; its output: {error.reason_line()}"
+    return str(error)
 
 
 def error_details(error: RequestError, access: Access) -> dict[str, Any]:
     """Return further fields of the error object for a client with *access*."""
-    shows = error.log_tail and "admin" in access.scopes
-    return {"log": list(error.log_tail)} if shows else {}
+    return {"log": list(error.log_tail)} if _shows_output(error, access) else {}
+
+
+def _shows_output(error: RequestError, access: Access) -> bool:
+    return bool(error.log_tail) and "admin" in access.scopes
