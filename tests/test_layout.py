@@ -73,7 +73,7 @@ def test_source_is_small_enough_to_be_read_at_once(path: Path) -> None:
 
 
 def test_folders_of_adapters_hold_few_modules() -> None:
-    """Who opens a folder sees what is in it: four modules at the root, 21 below."""
+    """A folder shows its contents at a glance: four modules at the root, 21 below."""
     modules = [
         p for p in SOURCES if p.name != "__init__.py" and p.is_relative_to(ROOT / "adapters")
     ]

@@ -113,7 +113,7 @@ class Effectiveness:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether restores pay; ``unknown`` without evidence."""
+        """Verdict on the benefit of restores; ``unknown`` without evidence."""
         if self.hits and self.hits >= self.failures:
             return "works"
         if self.hits or self.parts:

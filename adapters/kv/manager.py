@@ -91,7 +91,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class _Action:
-    """A hook of ours. Equal settings make equal hooks, so that a reload sees no change.
+    """Hook that the manager adds. Equal settings make equal hooks, so that a reload sees no change.
 
     It belongs to the process that was started with it: a later configuration does not change what
     a save of that process does.

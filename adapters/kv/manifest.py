@@ -210,7 +210,7 @@ def _text_of(path: Path) -> str:
 
 
 def model_of(path: Path) -> str | None:
-    """Return the model whose manifest is at *path*; None if it is not a manifest of ours."""
+    """Return the model whose manifest is at *path*; None if it is no manifest of this program."""
     try:
         name = json.loads(_text_of(path))["model"]
     except (OSError, ValueError, TypeError, KeyError, RecursionError):

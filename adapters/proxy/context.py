@@ -1,4 +1,4 @@
-"""What all handlers share: the supervisor, the models as clients see them, and the options."""
+"""State that all handlers share: supervisor, models as clients see them, and options."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class ConfigControl(Protocol):
 
 
 class ProxyContext:
-    """What all handlers share.
+    """State that all handlers share.
 
     Attributes:
         supervisor: Runs the models.

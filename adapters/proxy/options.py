@@ -135,7 +135,7 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What a request is allowed to do.
+    """Rights of a request.
 
     Attributes:
         scopes: See `ApiKey`.

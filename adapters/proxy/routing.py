@@ -26,7 +26,7 @@ _READING = ("GET", "HEAD")
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """A response that is not a JSON body of ours.
+    """A response that is not one of the declared JSON bodies.
 
     Attributes:
         status: HTTP status.
@@ -49,7 +49,7 @@ ResponseType: TypeAlias = type[Struct] | Content
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """What the OpenAPI document says about a route.
+    """Description of a route in the OpenAPI document.
 
     Attributes:
         summary: What a request does, in one line.

@@ -144,7 +144,7 @@ def _count(transport: asyncio.Transport) -> int:
 
 
 class Due(Enum):
-    """What a connection has to do, since something took too long."""
+    """Reaction of a connection to a timeout that has expired."""
 
     NOTHING = 0
     ABORT = 1  # disconnect the client at once

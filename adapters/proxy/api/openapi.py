@@ -191,7 +191,7 @@ def _error(text: str) -> Schema:
 
 
 def _model_error(text: str) -> Schema:
-    """Return a response with an error of ours, or one of the model's server in any form."""
+    """Return a response with an error of the proxy, or one of the model's server in any form."""
     found = _error(f"{text} Or a response of the model's server.")
     ours = found["content"]["application/json"]["schema"]
     found["content"]["application/json"]["schema"] = {"anyOf": [ours, {}]}

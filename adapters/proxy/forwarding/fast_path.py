@@ -122,7 +122,7 @@ class FastPath:
         return True
 
     def finish_soon(self, forwarding: _FastRequest) -> None:
-        """Finish *forwarding* in this turn of the event loop or the next, in a task of ours."""
+        """Finish *forwarding* in this or the next turn of the loop, in a task of the fast path."""
         self._detached.append(forwarding)
         self._wake.set()
 

@@ -1,4 +1,4 @@
-"""Catalog of model names: which model of ours or of a peer each name means."""
+"""Catalog of model names: the local model, or that of a peer, which each name means."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class SettingChange(Part, kw_only=True):
 
 
 class ReloadPlan(Body, kw_only=True):
-    """What a reload would change."""
+    """Changes that a reload would make."""
 
     changed: bool
     models: list[ModelChange]

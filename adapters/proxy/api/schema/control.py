@@ -94,7 +94,7 @@ class ConfigProblem(Part, kw_only=True):
 
 
 class ErrorDetail(Part, kw_only=True):
-    """What failed.
+    """Failure of a command.
 
     Attributes:
         message: What was expected, what was found, and what to do.

@@ -98,7 +98,7 @@ class OperatingSystem(Part, kw_only=True):
 
 
 class Environment(Part, kw_only=True):
-    """What the system runs in: native, a container, a virtual machine, WSL."""
+    """Environment of the system: native, a container, a virtual machine, WSL."""
 
     kind: str
     name: str | None

@@ -22,7 +22,7 @@ class LlamaSwapMeta(Part, kw_only=True):
 
 
 class LoadStatus(Part, kw_only=True):
-    """Whether the model is loaded.
+    """Load state of a model.
 
     Attributes:
         args: Command line of the server, in ``/models`` and for keys with the scope ``admin``.
@@ -357,7 +357,7 @@ class Queue(Body, kw_only=True):
 
 
 class Explanation(Body, kw_only=True):
-    """What a request for a model would cause at this moment.
+    """Effect that a request for a model would have at this moment.
 
     Attributes:
         evict: Models that would be evicted.
