@@ -36,13 +36,13 @@ from .stepper import Stepper, TableStepper
 
 if TYPE_CHECKING:
     from .checker import Finding, Move, Report, Run, check
-    from .class_reader import from_class
     from .explore import Bounds
     from .export import DIAGRAMS, FORMATS, native_yaml, render, to_json, to_yaml
+    from .interchange.class_reader import from_class
+    from .interchange.scxml_writer import to_scxml
     from .mermaid import to_dot, to_mermaid, to_table
     from .overlay import merge
     from .reference_stepper import ChartStepper
-    from .scxml import to_scxml
     from .statemachine_chart import compile_chart
 
 __all__ = [
@@ -107,7 +107,7 @@ _LATE = {
     "Report": "checker",
     "Run": "checker",
     "check": "checker",
-    "from_class": "class_reader",
+    "from_class": "interchange.class_reader",
     "to_dot": "mermaid",
     "to_mermaid": "mermaid",
     "to_table": "mermaid",
@@ -120,7 +120,7 @@ _LATE = {
     "to_yaml": "export",
     "merge": "overlay",
     "ChartStepper": "reference_stepper",
-    "to_scxml": "scxml",
+    "to_scxml": "interchange.scxml_writer",
 }
 
 

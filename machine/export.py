@@ -15,8 +15,8 @@ import yaml
 
 from .document import Document
 from .errors import ChartError
+from .interchange.scxml_writer import to_scxml
 from .mermaid import to_dot, to_mermaid, to_table
-from .scxml import to_scxml
 
 Format: TypeAlias = Literal["yaml", "native", "json", "scxml", "mermaid", "dot", "table"]
 FORMATS: tuple[Format, ...] = get_args(Format)

@@ -97,7 +97,7 @@ class Player:
         if isinstance(chart, Document):
             document = chart
         else:
-            from ..machine.class_reader import from_class  # loads python-statemachine
+            from ..machine.interchange.class_reader import from_class  # loads python-statemachine
 
             document = from_class(chart)
         self._activities, self._seconds = dict(activities or {}), dict(timers or {})

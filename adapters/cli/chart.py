@@ -28,7 +28,7 @@ from ...machine import (
     render,
 )
 from ...machine.bounds import MAX_TEXT
-from ...machine.class_reader import from_class
+from ...machine.interchange.class_reader import from_class
 from ...machine.overlay import merge
 from ...machine.parse import from_mapping, load_yaml, read
 from ...runtime import ServiceSpec

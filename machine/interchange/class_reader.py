@@ -15,9 +15,9 @@ from statemachine import StateChart
 from statemachine.callbacks import SpecReference
 from statemachine.utils import humanize_id
 
-from .document import FORMAT, Document
-from .errors import ChartError
-from .parse import from_mapping
+from ..document import FORMAT, Document
+from ..errors import ChartError
+from ..parse import from_mapping
 
 #: Flags of every chart of ours: unhandled events and errors in actions are errors.
 _FLAGS = {

@@ -17,12 +17,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from .diagram_model import initial_child
-from .document import ActionDecl, Document, as_list, split_words
-from .effects import Effect, describe
-from .errors import ChartError
-from .expressions import reads
-from .name_rules import parsed
+from ..diagram_model import initial_child
+from ..document import ActionDecl, Document, as_list, split_words
+from ..effects import Effect, describe
+from ..errors import ChartError
+from ..expressions import reads
+from ..name_rules import parsed
 
 NAMESPACE = "http://www.w3.org/2005/07/scxml"
 
