@@ -36,11 +36,13 @@ from .stepper import Stepper, TableStepper
 
 if TYPE_CHECKING:
     from .checker import Finding, Move, Report, Run, check
+    from .drawing.dot import to_dot
+    from .drawing.mermaid import to_mermaid
+    from .drawing.table import to_table
     from .explore import Bounds
     from .export import DIAGRAMS, FORMATS, native_yaml, render, to_json, to_yaml
     from .interchange.class_reader import from_class
     from .interchange.scxml_writer import to_scxml
-    from .mermaid import to_dot, to_mermaid, to_table
     from .overlay import merge
     from .reference_stepper import ChartStepper
     from .statemachine_chart import compile_chart
@@ -108,9 +110,9 @@ _LATE = {
     "Run": "checker",
     "check": "checker",
     "from_class": "interchange.class_reader",
-    "to_dot": "mermaid",
-    "to_mermaid": "mermaid",
-    "to_table": "mermaid",
+    "to_dot": "drawing.dot",
+    "to_mermaid": "drawing.mermaid",
+    "to_table": "drawing.table",
     "Bounds": "explore",
     "DIAGRAMS": "export",
     "FORMATS": "export",

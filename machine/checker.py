@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 
 from .checked_step import CheckedStep
 from .compiled import Compiled
-from .diagram_model import picture
 from .document import Configuration, Document, Value
+from .drawing.diagram_model import picture
 from .explore import Bounds, Environment, Input, Reactor, Situation, parameter_sets
 from .graph import Graph, backward, components
 

@@ -14,9 +14,11 @@ from typing import Any, Literal, TypeAlias, get_args
 import yaml
 
 from .document import Document
+from .drawing.dot import to_dot
+from .drawing.mermaid import to_mermaid
+from .drawing.table import to_table
 from .errors import ChartError
 from .interchange.scxml_writer import to_scxml
-from .mermaid import to_dot, to_mermaid, to_table
 
 Format: TypeAlias = Literal["yaml", "native", "json", "scxml", "mermaid", "dot", "table"]
 FORMATS: tuple[Format, ...] = get_args(Format)

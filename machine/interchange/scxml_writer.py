@@ -17,8 +17,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from ..diagram_model import initial_child
 from ..document import ActionDecl, Document, as_list, split_words
+from ..drawing.diagram_model import initial_child
 from ..effects import Effect, describe
 from ..errors import ChartError
 from ..expressions import reads

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from swapchart.machine import Document, lifecycle, to_dot, to_mermaid, to_table
-from swapchart.machine.diagram_model import picture
-from swapchart.machine.dot import wrapped
+from swapchart.machine.drawing.diagram_model import picture
+from swapchart.machine.drawing.dot import wrapped
 
 from .charts import NAMES, chart
 

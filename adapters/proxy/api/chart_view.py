@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ....machine.diagram_model import Label, picture
+from ....machine.drawing.diagram_model import Label, picture
 from ....runtime import Lifecycle
 from .schema.models import Chart, ChartLabel, ChartState, ChartTransition
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from .document import Document, as_list, split_words
+from ..document import Document, as_list, split_words
 
 Kind: TypeAlias = Literal[
     "atomic", "choice", "compound", "parallel", "final", "history", "deep_history"

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from html import escape
 
+from ..document import Document
 from .diagram_model import Edge, Label, Node, Picture, picture
-from .document import Document
 
 _INK = "#1f2933"
 _MUTED = "#5f6b7a"

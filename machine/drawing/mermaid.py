@@ -1,14 +1,11 @@
-"""A chart as Mermaid source and as a Markdown table."""
+"""A chart as Mermaid source."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from .diagram_model import Edge, Node, Picture, action_names, guard_text, picture
-from .document import Document, as_list, split_words
-from .dot import to_dot
-
-__all__ = ["to_dot", "to_mermaid", "to_table"]
+from ..document import Document
+from .diagram_model import Edge, Node, Picture, picture
 
 _CLASSES = {
     "serving": "fill:#d9f2e0,stroke:#2a7d46,color:#1f2933",
@@ -106,29 +103,3 @@ def _any(state: str) -> str:
 
 def _anew(state: str) -> str:
     return f"{state}__anew"
-
-
-def to_table(document: Document) -> str:
-    """Write every entry, exit and transition of *document* as one Markdown table."""
-    rows = [("State", "Event", "Guard", "Target", "Actions"), ("---",) * 5]
-    for name, definition, above in document.states():
-        path = ".".join((*above, name))
-        for key in ("enter", "exit"):
-            actions = document.noted(map(str, as_list(definition.get(key))))
-            if actions:
-                word = "entry" if key == "enter" else "exit"
-                rows.append((path, f"*{word}*", "", "", ", ".join(actions)))
-        for item in definition.get("transitions") or ():
-            event = ", ".join(split_words(item.get("event"))) or "*at once*"
-            target = ", ".join(split_words(item.get("target"))) or "*stays*"
-            if item.get("internal") and item.get("target"):
-                target += " (internal)"
-            actions = document.noted(action_names(item))
-            rows.append((path, event, guard_text(item), target, ", ".join(actions)))
-        for history, body in (definition.get("history") or {}).items():
-            for item in (body or {}).get("transitions") or ():
-                target = ", ".join(split_words(item.get("target")))
-                rows.append(
-                    (f"{path}.{history}", "*by default*", "", target, ", ".join(action_names(item)))
-                )
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
