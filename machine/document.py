@@ -43,12 +43,16 @@ class EventDecl:
     Attributes:
         origin: user, activity, timer or process.
         of: The activity or timer that sends it; empty for the other origins.
+        on: ``error`` if the runtime sends it when the activity *of* fails; else empty.
         data: Field name -> its domain; guards and actions may read the fields.
+        payload: True if it may carry a payload, which no guard or action reads.
     """
 
     origin: Origin
     of: str = ""
+    on: str = ""
     data: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
+    payload: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,6 +195,8 @@ class Document:
 
     Attributes:
         name: Name of the chart.
+        version: Version of the chart, chosen by its author; empty if it has none.
+        payload: Type of the opaque payload of an instance, in words; empty if it has none.
         notes: Action -> its meaning for one instance, such as the seconds of its timer.
         chart: The native-dialect part, as read: ``{"name": .., "states": {..}}``.
         source: The whole document as read, for export and for merging an overlay.
@@ -204,6 +210,8 @@ class Document:
     actions: Mapping[str, ActionDecl]
     promises: Promises
     notes: Mapping[str, str] = field(default_factory=dict)
+    version: str = ""
+    payload: str = ""
     chart: Mapping[str, Any]
     source: Mapping[str, Any]
 

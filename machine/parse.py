@@ -36,8 +36,8 @@ from .expressions import MOST, is_small
 from .name_rules import problems_of
 
 _SECTIONS = (
-    "format", "name", "data", "parameters", "events", "guards", "actions", "promises", "notes",
-    "chart",
+    "format", "name", "version", "payload", "data", "parameters", "events", "guards", "actions",
+    "promises", "notes", "chart",
 )  # fmt: skip
 _STATE_KEYS = (
     "initial", "final", "parallel", "enter", "exit", "transitions", "states", "history",
@@ -207,9 +207,16 @@ class _Reader:
             actions={k: self.action(v, f"actions.{k}") for k, v in actions.items()},
             promises=self.promises(top.get("promises")),
             notes=self.notes(top, actions),
+            version=self.word(top, "version"),
+            payload=self.word(top, "payload"),
             chart=chart,
             source=top,
         )
+
+    def word(self, top: Mapping[str, Any], key: str) -> str:
+        """Return the text of *key*; empty if it is absent. A version may look like a number."""
+        raw = top.get(key, "")
+        return str(raw) if type(raw) in (int, float) or raw == "" else self.text(raw, key)
 
     def notes(self, top: Mapping[str, Any], actions: Mapping[str, Any]) -> dict[str, str]:
         notes = self.section(top, "notes")
@@ -237,7 +244,7 @@ class _Reader:
         return Datum(initial=initial, values=values)
 
     def event(self, raw: Any, where: str) -> EventDecl:
-        fields = self.mapping(raw, where, ("origin", "of", "data"))
+        fields = self.mapping(raw, where, ("origin", "of", "on", "data", "payload"))
         origin = fields.get("origin", "user")
         if origin not in get_args(Origin):
             known = ", ".join(get_args(Origin))
@@ -253,7 +260,12 @@ class _Reader:
         for name, domain in data.items():
             if not domain:
                 self.problem(f"{where}.data.{name}", "expected the values it can have, got none")
-        return EventDecl(origin=origin, of=of, data=data)
+        on = self.text(fields["on"], f"{where}.on") if "on" in fields else ""
+        if on and (on != "error" or origin != "activity"):
+            self.problem(f"{where}.on", f"expected error, for an event of an activity; got {on!r}")
+        self.flag(fields.get("payload"), f"{where}.payload")
+        carries = fields.get("payload") is True
+        return EventDecl(origin=origin, of=of, on=on, data=data, payload=carries)
 
     def action(self, raw: Any, where: str) -> ActionDecl:
         fields = self.mapping(raw, where, ("when", "do", "set"))

@@ -371,3 +371,33 @@ def test_shipped_chart_is_cached() -> None:
     assert lifecycle() is lifecycle()
     above = {name: ancestors for name, _, ancestors in lifecycle().states()}
     assert above["launching"] == ("alive", "starting")
+
+
+def test_read_versioned_chart_with_payload_keeps_both() -> None:
+    """Version and type of the payload are texts; an event may carry a payload or be a failure."""
+    document = read(
+        "format: swapchart.chart/v1\nversion: 2\npayload: Order\n"
+        "events:\n  go: {payload: true}\n  broke: {origin: activity, of: work, on: error}\n"
+        "actions: {work: {do: {effect: activity.start, activity: work}}}\n"
+        "chart: {states: {a: {initial: true, enter: work, transitions: [{event: go broke}]}}}\n"
+    )
+
+    assert (document.version, document.payload) == ("2", "Order")
+    assert document.events["go"].payload
+    assert document.events["broke"].on == "error"
+
+
+@pytest.mark.parametrize(
+    ("event", "where"),
+    [
+        ("{on: error}", r"events\.go\.on: expected error, for an event of an activity"),
+        ("{payload: 1}", r"events\.go\.payload: expected true or false"),
+    ],
+)
+def test_read_event_with_misplaced_key_is_refused(event: str, where: str) -> None:
+    """Only an activity can fail, and a payload is there or not."""
+    with pytest.raises(ChartError, match=where):
+        read(
+            f"format: swapchart.chart/v1\nevents: {{go: {event}}}\n"
+            "chart: {states: {a: {initial: true, transitions: [{event: go}]}}}\n"
+        )
