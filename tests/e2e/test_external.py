@@ -98,6 +98,8 @@ def test_server_outlives_a_proxy_that_is_killed(serve: Serve, tmp_path: Path) ->
     port, pid_file = free_port(), tmp_path / "pid"
     server = shlex.join(demo_argv(port=port))
     start = f"setsid env -i {server} </dev/null >/dev/null 2>&1 & echo $! > {pid_file}"
+    # The next proxy runs `cmd` too: like `systemctl start`, it starts one server and not a second.
+    start = f"[ -e {pid_file} ] || {{ {start}; }}"
     config = {"a": external(port, cmd=["sh", "-c", start]), "b": demo_model("b")}
     proxy = serve(config)
     assert proxy.chat("a").status == proxy.chat("b").status == 200

@@ -1,7 +1,8 @@
 """``swapchart serve`` as a process of its own, and proof that it leaves nothing behind.
 
 Everything that a proxy starts inherits a marker from it, so nothing can hide by leaving its group
-or session; the guard, whose environment is empty, is noted while it runs.
+or session. What has cleared its environment is found by its working directory; the guard has
+neither and is noted while it runs.
 """
 
 from __future__ import annotations
@@ -122,9 +123,15 @@ class SwapchartProcess(Child):
         found = [process for process in self._guards if _is_alive(process)]
         for process in psutil.process_iter():
             with suppress(psutil.Error):
-                if process.pid != self.pid and process.environ().get(_MARKER) == self.marker:
+                if process.pid != self.pid and self._has_started(process):
                     found += [process] if _is_alive(process) else []
         return found
+
+    def _has_started(self, process: psutil.Process) -> bool:
+        environment = process.environ()
+        if environment.get(_MARKER) == self.marker:
+            return True
+        return not environment and Path(process.cwd()).is_relative_to(self.folder)
 
     def find(self, text: str) -> list[psutil.Process]:
         """Find what it started, by a part of the command line."""
