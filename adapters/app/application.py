@@ -35,7 +35,7 @@ from ..store import Database, StoreError, activity_schema
 from ..store.activity import ActivityStore
 from ..store.database_file import Migration
 from ..store.journal import MIGRATIONS, IncompleteHooks, Journal
-from ..store.state_directory import StateDirectory, StateInUseError
+from ..store.state_directory import NotAFolderError, StateDirectory, StateInUseError
 from ..system import threads
 from .chart_setup import chart
 from .config_files import ConfigFiles, Signature, watch
@@ -287,9 +287,12 @@ def open_state(directory: Path) -> StateDirectory | None:
 
     Raises:
         StateInUseError: Another proxy uses it.
+        NotAFolderError: Its path is taken by something that is not a folder.
     """
     try:
         return StateDirectory(directory)
+    except NotAFolderError:
+        raise
     except OSError as error:
         log.warning("state is kept in memory only and is lost at exit: %s", error)
         return None

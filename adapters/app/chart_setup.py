@@ -6,6 +6,11 @@ from ...machine import ChartError, Document
 from ..config import Config
 
 
+def chart_problem(error: ChartError) -> str:
+    """Return the text of *error* in the `lifecycle` of a configuration, with its notes."""
+    return "\n".join([f"error: {error}", *getattr(error, "__notes__", ())])
+
+
 def chart(config: Config) -> Document | None:
     """Return the chart with the changes of *config*; None means the shipped chart.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,14 @@ from ..config import (
     load_config,
 )
 from ..server.listen import BindError
+from ..system.extras import missing_package
 from .output import _fail
-from .serve import chart_problem, check_address
+from .serve import check_address
 
 
 def plan(options: argparse.Namespace) -> int:
     """Print the plan of a reload, between two files or in a running proxy."""
-    from ..app.chart_setup import chart
+    from ..app.chart_setup import chart, chart_problem
 
     if options.url is not None:
         if options.files:
@@ -98,9 +100,9 @@ def _refused(options: argparse.Namespace, status: int, value: Any) -> int:
 
 def check(options: argparse.Namespace) -> int:
     """Print all problems of a configuration, and of the options of `serve` that were given."""
-    from ..app.chart_setup import chart
+    from ..app.chart_setup import chart, chart_problem
     from ..app.kv_setup import kv_problems
-    from ..store.state_directory import default_directory
+    from ..store.state_directory import NotAFolderError, check_folder, default_directory
 
     files = [*options.files, *options.config]
     if not files and not options.config_dir:
@@ -120,12 +122,17 @@ def check(options: argparse.Namespace) -> int:
                 print(format_problems(advice))
             chart(config)
             check_address(options, config)
+            check_folder(state)
+            import_module(options.server)
         except ChartError as error:
             errors.append(error)
             print(chart_problem(error))
-        except (SwapchartError, BindError) as error:
+        except (SwapchartError, BindError, NotAFolderError) as error:
             errors.append(error)
             print(error)
+        except ModuleNotFoundError as error:
+            errors.append(error)
+            print(missing_package(error, f"--server {options.server}") or error)
     if not errors:
         count = len(problems) + len(advice)
         warned = f", with {count} warning{'s' if count > 1 else ''}" if count else ""

@@ -19,7 +19,7 @@ from ..kv.entry import Entry, by_value
 from ..kv.files import FolderLock, KvStoreError
 from ..kv.manager import KvManager, Place
 from ..kv.manifest import ManifestError, ModelStore, model_of
-from ..store.state_directory import default_directory
+from ..store.state_directory import NotAFolderError, check_folder, default_directory
 
 
 class StoredModel(NamedTuple):
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     except ConfigProblems as error:
         print(format_problems(error.problems), file=sys.stderr)
         return 1
-    except KvStoreError as error:
+    except (KvStoreError, NotAFolderError) as error:
         return _fail(str(error))
     return max([code, *map(_fail, problems)])
 
@@ -67,7 +67,9 @@ def _read(store: ModelStore) -> str:
 def _stores(options: argparse.Namespace) -> list[StoredModel]:
     config = load_config(options.config, options.config_dir)
     files = [*options.config, *([options.config_dir] if options.config_dir else [])]
-    directory = (options.state_dir or default_directory(files)) / "kv"
+    state = options.state_dir or default_directory(files)
+    check_folder(state)
+    directory = state / "kv"
     kv_manager, found, folders = (
         KvManager(directory),
         list[StoredModel](),

@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 
 from ... import __version__
+from ..system.extras import missing_package
 from .output import _fail
 
 _EPILOG = "Run swapchart COMMAND --help for details."
@@ -235,12 +236,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(options)
     except ModuleNotFoundError as error:
-        if (extra := _EXTRAS.get((error.name or "").partition(".")[0])) is None:
+        if (message := missing_package(error, "this command")) is None:
             raise
-        return _fail(
-            f"this command needs the Python package {error.name}, which is not installed; install "
-            f"swapchart with the extra `{extra}`, in a clone: pip install '.[{extra}]'"
-        )
+        return _fail(message)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -256,19 +254,6 @@ def _run(options: argparse.Namespace) -> int:
 Command = Callable[[argparse.Namespace], int]
 
 _OWN_FLAGS = frozenset({"-h", "--help", "--version", "-version"})
-#: Package that a command may need -> extra of pyproject.toml that installs it.
-_EXTRAS: Mapping[str, str] = {
-    "hypercorn": "proxy",
-    "httpx": "proxy",
-    "httptools": "proxy",
-    "msgspec": "proxy",
-    "prometheus_client": "proxy",
-    "psutil": "proxy",
-    "pydantic": "proxy",
-    "pydantic_core": "proxy",
-    "wsproto": "proxy",
-    "uvicorn": "uvicorn",
-}
 
 #: Command -> module and function that run it; imported on demand.
 _COMMANDS: Mapping[str, tuple[str, str]] = {

@@ -22,11 +22,11 @@ def serve(options: argparse.Namespace) -> int:
 
 def _serve(options: argparse.Namespace) -> int:
     from ..app.application import Application, open_state
-    from ..app.chart_setup import chart
+    from ..app.chart_setup import chart, chart_problem
     from ..app.config_files import ConfigFiles
     from ..app.shutdown_timeout import stop_limit_s
     from ..server import run as server
-    from ..store.state_directory import StateInUseError, default_directory
+    from ..store.state_directory import NotAFolderError, StateInUseError, default_directory
 
     if not options.config and not options.config_dir:
         return _fail("expected --config FILE or --config-dir DIR, got neither")
@@ -60,6 +60,8 @@ def _serve(options: argparse.Namespace) -> int:
     except StateInUseError as error:
         _fail(str(error))
         return 3
+    except NotAFolderError as error:
+        return _fail(str(error))
     limit = stop_limit_s(config)
     how = ServeOptions(
         server=options.server, is_stock=options.stock, certificate=certificate,
@@ -90,8 +92,3 @@ def check_address(
             "configured; add one, listen on 127.0.0.1, or use --allow-unauthenticated"
         )
     return certificate, address, must_have_keys
-
-
-def chart_problem(error: ChartError) -> str:
-    """Return the text of *error* in the `lifecycle` of a configuration, with its notes."""
-    return "\n".join([f"error: {error}", *getattr(error, "__notes__", ())])

@@ -29,6 +29,27 @@ class StateInUseError(Exception):
         self.directory = directory
 
 
+class NotAFolderError(OSError):
+    """The state directory cannot exist, because something else has its path or a parent's."""
+
+
+def check_folder(path: Path) -> None:
+    """Check that *path* is a folder or could become one; nothing is created.
+
+    Raises:
+        NotAFolderError: *path*, or the parent below which it would be, is not a folder.
+    """
+    for place in (path, *path.parents):
+        if place.is_dir():
+            return
+        if os.path.lexists(place):
+            inside = "" if place == path else f" in {path}"
+            raise NotAFolderError(
+                f"the state cannot be kept{inside}: expected a folder at {place}, found something "
+                "else; choose another one with --state-dir or SWAPCHART_STATE_DIR"
+            )
+
+
 def default_directory(files: Sequence[Path]) -> Path:
     """Return the state directory of the configuration in *files*.
 
@@ -50,6 +71,7 @@ class StateDirectory:
 
     Raises:
         StateInUseError: Another proxy holds the lock.
+        NotAFolderError: The path is taken by something that is not a folder.
         OSError: The folder cannot be created or written, or other users or programs may need it.
     """
 
@@ -76,6 +98,7 @@ class StateDirectory:
 
 
 def _locked(path: Path) -> int:
+    check_folder(path)
     make_folder(path, _FILES.__contains__)
     lock = open_file(path / "lock", os.O_RDWR | os.O_CREAT)
     try:

@@ -119,6 +119,22 @@ def test_config_check_accepts_the_flags_of_serve(
     assert capsys.readouterr().out.endswith(f"{path}: ok, with 1 warning\n")
 
 
+def test_config_check_server_is_not_installed_names_the_extra(tmp_path: Path) -> None:
+    """`config check` refuses the server that `serve` would not find."""
+    path = tmp_path / "config.yaml"
+    path.write_text("models: {a: {cmd: 's ${PORT}'}}\n")
+    command = ["config", "check", str(path)]
+    for server, code in (("uvicorn", 1), ("hypercorn", 0)):
+        argv = [sys.executable, "-c", _WITHOUT, "uvicorn", *command, "--server", server]
+        ended = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+        assert (ended.returncode, ended.stderr) == (code, "")
+        lines = ended.stdout.splitlines()
+        if code:
+            assert lines[0].startswith("--server uvicorn needs the Python package uvicorn")
+            assert lines[0].endswith("pip install '.[uvicorn]'")
+        assert lines[code:] == ([] if code else [f"{path}: ok"])
+
+
 #: Runs the command as if the packages of the first argument were not installed.
 _WITHOUT = """
 import sys

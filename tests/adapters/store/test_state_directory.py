@@ -23,7 +23,11 @@ from swapchart.adapters.kv.manifest import ModelStore
 from swapchart.adapters.process.orphans import boot_id, started_of
 from swapchart.adapters.store import Database
 from swapchart.adapters.store.journal import MIGRATIONS, Journal
-from swapchart.adapters.store.state_directory import StateDirectory, StateInUseError
+from swapchart.adapters.store.state_directory import (
+    StateDirectory,
+    StateInUseError,
+    check_folder,
+)
 from swapchart.adapters.system.private_files import UnsafeFileError, make_folder, open_file
 from swapchart.runtime import Transition
 
@@ -84,6 +88,38 @@ def test_open_state_lock_is_a_link_runs_without_state(
     assert open_state(tmp_path) is None
     assert "is a link: remove it" in caplog.text
     assert (tmp_path / "target").read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", ["file", "file/state", "link", "link/state"])
+@pytest.mark.parametrize("command", ["serve --listen 127.0.0.1:0", "config check", "kv list"])
+def test_commands_state_dir_is_a_file_name_it_and_the_option(
+    tmp_path: Path, command: str, name: str
+) -> None:
+    """A path that cannot become a folder is an error of the command line; nothing starts."""
+    config = tmp_path / "config.yaml"
+    config.write_text("models: {}\n")
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "nothing")
+    words = [*command.split(), "--config", str(config), "--state-dir", str(tmp_path / name)]
+    ended = subprocess.run(
+        [sys.executable, "-m", "swapchart", *words],
+        capture_output=True, text=True, timeout=60.0, check=False,
+    )  # fmt: skip
+
+    assert ended.returncode == 1
+    line = (ended.stdout + ended.stderr).splitlines()[-1]
+    assert f"expected a folder at {tmp_path / name.partition('/')[0]}, found something" in line
+    assert "--state-dir" in line
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_check_folder_path_below_a_folder_is_accepted_and_not_created(tmp_path: Path) -> None:
+    """A folder, a link to one, and paths below them."""
+    (tmp_path / "link").symlink_to(tmp_path)
+    for path in (tmp_path, tmp_path / "link", tmp_path / "a" / "b", tmp_path / "link" / "c"):
+        check_folder(path)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["link"]
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o755, 0o750, 0o701])
