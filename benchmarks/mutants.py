@@ -15,8 +15,8 @@ from collections import Counter
 from itertools import islice
 
 from swapchart.machine import Bounds, ChartError, Document, Value, check, lifecycle
-from swapchart.machine.explore import parameter_sets
-from swapchart.machine.mutants import Mutant, is_equivalent, mutants
+from swapchart.machine.checking.explore import parameter_sets
+from swapchart.machine.checking.mutants import Mutant, is_equivalent, mutants
 
 WANTED = 0.95
 #: Sets of parameters that differ in everything come first: most mutants fall at one of them.

@@ -30,20 +30,20 @@ from .effects import (
     StopDone,
 )
 from .errors import ChartError, ConfigError, NotHandledError, SwapchartError
-from .parse import from_mapping, read
+from .format.parse import from_mapping, read
 from .shipped import lifecycle
 from .stepper import Stepper, TableStepper
 
 if TYPE_CHECKING:
-    from .checker import Finding, Move, Report, Run, check
+    from .checking.checker import Finding, Move, Report, Run, check
+    from .checking.explore import Bounds, parameter_sets
     from .drawing.dot import to_dot
     from .drawing.mermaid import to_mermaid
     from .drawing.table import to_table
-    from .explore import Bounds
     from .export import DIAGRAMS, FORMATS, native_yaml, render, to_json, to_yaml
+    from .format.overlay import merge
     from .interchange.class_reader import from_class
     from .interchange.scxml_writer import to_scxml
-    from .overlay import merge
     from .reference_stepper import ChartStepper
     from .statemachine_chart import compile_chart
 
@@ -92,6 +92,7 @@ __all__ = [
     "lifecycle",
     "merge",
     "native_yaml",
+    "parameter_sets",
     "read",
     "render",
     "to_dot",
@@ -104,23 +105,24 @@ __all__ = [
 
 _LATE = {
     "compile_chart": "statemachine_chart",
-    "Finding": "checker",
-    "Move": "checker",
-    "Report": "checker",
-    "Run": "checker",
-    "check": "checker",
+    "Finding": "checking.checker",
+    "Move": "checking.checker",
+    "Report": "checking.checker",
+    "Run": "checking.checker",
+    "check": "checking.checker",
     "from_class": "interchange.class_reader",
     "to_dot": "drawing.dot",
     "to_mermaid": "drawing.mermaid",
     "to_table": "drawing.table",
-    "Bounds": "explore",
+    "Bounds": "checking.explore",
+    "parameter_sets": "checking.explore",
     "DIAGRAMS": "export",
     "FORMATS": "export",
     "native_yaml": "export",
     "render": "export",
     "to_json": "export",
     "to_yaml": "export",
-    "merge": "overlay",
+    "merge": "format.overlay",
     "ChartStepper": "reference_stepper",
     "to_scxml": "interchange.scxml_writer",
 }

@@ -12,8 +12,8 @@ from typing import Protocol
 from .document import Document, Value
 from .effects import Effect
 from .errors import ChartError
-from .expressions import bounded, can_grow, on_self
-from .name_rules import parsed
+from .format.expressions import bounded, can_grow, on_self
+from .format.name_rules import parsed
 
 
 class Context(Protocol):

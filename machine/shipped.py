@@ -19,7 +19,7 @@ from typing import Any
 from .decision_table import Table, compile_table
 from .document import Document
 from .errors import ChartError
-from .parse import from_mapping, from_trusted, load_yaml, read
+from .format.parse import from_mapping, from_trusted, load_yaml, read
 from .table_json import packed, unpacked
 
 _PACKAGE = __name__.rpartition(".")[0]

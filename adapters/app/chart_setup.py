@@ -21,8 +21,8 @@ def chart(config: Config) -> Document | None:
     if not config.lifecycle:
         return None
     from ...machine import Bounds, check, lifecycle
-    from ...machine.explore import parameter_sets
-    from ...machine.overlay import merge
+    from ...machine.checking.explore import parameter_sets
+    from ...machine.format.overlay import merge
 
     try:
         document = merge(lifecycle(), config.lifecycle)

@@ -27,10 +27,10 @@ from ...machine import (
     lifecycle,
     render,
 )
-from ...machine.bounds import MAX_TEXT
+from ...machine.format.bounds import MAX_TEXT
+from ...machine.format.overlay import merge
+from ...machine.format.parse import from_mapping, load_yaml, read
 from ...machine.interchange.class_reader import from_class
-from ...machine.overlay import merge
-from ...machine.parse import from_mapping, load_yaml, read
 from ...runtime import ServiceSpec
 
 #: Formats that can highlight the current state of a model.

@@ -17,7 +17,7 @@ from statemachine.utils import humanize_id
 
 from ..document import FORMAT, Document
 from ..errors import ChartError
-from ..parse import from_mapping
+from ..format.parse import from_mapping
 
 #: Flags of every chart of ours: unhandled events and errors in actions are errors.
 _FLAGS = {

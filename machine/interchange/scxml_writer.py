@@ -21,8 +21,8 @@ from ..document import ActionDecl, Document, as_list, split_words
 from ..drawing.diagram_model import initial_child
 from ..effects import Effect, describe
 from ..errors import ChartError
-from ..expressions import reads
-from ..name_rules import parsed
+from ..format.expressions import reads
+from ..format.name_rules import parsed
 
 NAMESPACE = "http://www.w3.org/2005/07/scxml"
 

@@ -31,7 +31,7 @@ from swapchart.adapters.proxy.body.model_name import model_of, model_of_query
 from swapchart.adapters.proxy.body.multipart import MultipartScanner, boundary_of
 from swapchart.adapters.proxy.forwarding.forwarding import ResponseAbortedError
 from swapchart.machine import ChartError
-from swapchart.machine.parse import read
+from swapchart.machine.format.parse import read
 
 CHART = (Path(machine.__file__).with_name("lifecycle.yaml")).read_text("utf-8")
 ANSWERS = 400  # broken answers of an upstream; one proxy takes them all

@@ -21,9 +21,9 @@ from swapchart.machine import (
     merge,
     read,
 )
-from swapchart.machine.explore import Bounds, parameter_sets
-from swapchart.machine.expressions import MOST
-from swapchart.machine.parse import load_yaml
+from swapchart.machine.checking.explore import Bounds, parameter_sets
+from swapchart.machine.format.expressions import MOST
+from swapchart.machine.format.parse import load_yaml
 
 
 def with_guard(text: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from swapchart.machine import (
     lifecycle,
     merge,
 )
-from swapchart.machine.explore import Input, parameter_sets
+from swapchart.machine.checking.explore import Input, parameter_sets
 
 FIRST = [next(parameter_sets(lifecycle(), Bounds()))]
 

@@ -8,7 +8,7 @@ import pytest
 from statemachine import Event, HistoryState, State, StateChart
 
 from swapchart.machine import ChartError, Compiled, compile_chart, from_class, read, to_yaml
-from swapchart.machine.explore import Bounds, behavior, parameter_sets
+from swapchart.machine.checking.explore import Bounds, behavior, parameter_sets
 
 from .charts import NAMES, chart
 

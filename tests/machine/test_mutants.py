@@ -7,8 +7,8 @@ import random
 import pytest
 
 from swapchart.machine import ChartError, check, lifecycle
+from swapchart.machine.checking.mutants import Mutant, is_equivalent, mutants
 from swapchart.machine.document import Value
-from swapchart.machine.mutants import Mutant, is_equivalent, mutants
 
 from .charts import NAMES, chart
 

@@ -18,8 +18,8 @@ from swapchart.machine import (
     merge,
     to_yaml,
 )
-from swapchart.machine.explore import Bounds, parameter_sets
-from swapchart.machine.parse import load_yaml
+from swapchart.machine.checking.explore import Bounds, parameter_sets
+from swapchart.machine.format.parse import load_yaml
 
 #: A user's hook point before each launch, in a state of its own that behaves as before_start does.
 PREPARING: dict[str, Any] = load_yaml("""

@@ -23,9 +23,9 @@ from swapchart.machine import (
     to_scxml,
     to_yaml,
 )
+from swapchart.machine.checking.explore import Behavior, Bounds, Input, behavior, parameter_sets
 from swapchart.machine.document import Configuration, Memory, Value
 from swapchart.machine.effects import describe
-from swapchart.machine.explore import Behavior, Bounds, Input, behavior, parameter_sets
 from swapchart.machine.statemachine_chart import configuration_of, resume
 
 from .charts import NAMES, chart

@@ -19,8 +19,8 @@ from swapchart.machine import (
     from_mapping,
     lifecycle,
 )
+from swapchart.machine.checking.explore import Bounds, behavior, parameter_sets
 from swapchart.machine.document import Value
-from swapchart.machine.explore import Bounds, behavior, parameter_sets
 
 from .charts import NAMES, chart
 

@@ -14,8 +14,7 @@ from typing import Any, get_args
 
 import yaml
 
-from .bounds import MAX_STATES, MAX_TEXT, check_text, check_values
-from .document import (
+from ..document import (
     FORMAT,
     ActionDecl,
     Always,
@@ -30,8 +29,9 @@ from .document import (
     Value,
     as_list,
 )
-from .effects import KINDS, Effect
-from .errors import ChartError
+from ..effects import KINDS, Effect
+from ..errors import ChartError
+from .bounds import MAX_STATES, MAX_TEXT, check_text, check_values
 from .expressions import MOST, is_small
 from .name_rules import problems_of
 

@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from ..compiled import Compiled
+from ..document import Configuration, Document, Value
+from ..drawing.diagram_model import picture
 from .checked_step import CheckedStep
-from .compiled import Compiled
-from .document import Configuration, Document, Value
-from .drawing.diagram_model import picture
 from .explore import Bounds, Environment, Input, Reactor, Situation, parameter_sets
 from .graph import Graph, backward, components
 

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from .errors import ChartError
+from ..errors import ChartError
 
 #: Maximum size of a document in bytes, number of values, nesting, and number of states.
 MAX_TEXT = 4 << 20

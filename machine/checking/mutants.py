@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..compiled import Compiled
+from ..document import Document, Value, as_list, walk
+from ..effects import CancelActivity, CancelTimer, Effect, RejectAll
 from .checked_step import CheckedStep
-from .compiled import Compiled
-from .document import Document, Value, as_list, walk
-from .effects import CancelActivity, CancelTimer, Effect, RejectAll
 from .explore import Bounds, Environment, Input, Reactor, Situation, parameter_sets
 
 _SLOTS = ("before", "on", "after")

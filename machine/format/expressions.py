@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from itertools import islice, product
 from typing import Any
 
-from .errors import ChartError
+from ..errors import ChartError
 
 _NODES = (
     ast.Expression, ast.BoolOp, ast.And, ast.Or, ast.UnaryOp, ast.Not, ast.USub, ast.Compare,

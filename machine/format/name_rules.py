@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from keyword import iskeyword
 from typing import Any
 
-from .document import Document, Value, as_list, split_words, walk
-from .effects import CancelActivity, CancelTimer, StartActivity, StartTimer, describe
-from .errors import ChartError
+from ..document import Document, Value, as_list, split_words, walk
+from ..effects import CancelActivity, CancelTimer, StartActivity, StartTimer, describe
+from ..errors import ChartError
 from .expressions import fault, reads
 from .expressions import parse as parse_expression
 

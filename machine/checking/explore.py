@@ -18,11 +18,11 @@ from itertools import product
 from math import prod
 from typing import Literal, NamedTuple, TypeAlias
 
-from .compiled import Compiled
-from .document import Configuration, Document, EventDecl, Memory, Value
-from .effects import Effect
-from .errors import ChartError, NotHandledError
-from .stepper import Stepper
+from ..compiled import Compiled
+from ..document import Configuration, Document, EventDecl, Memory, Value
+from ..effects import Effect
+from ..errors import ChartError, NotHandledError
+from ..stepper import Stepper
 
 _MOST_COMBINATIONS = 10_000
 

@@ -15,9 +15,9 @@ import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ..document import Document, as_list, walk
+from ..errors import ChartError
 from .bounds import MAX_STATES, check_values
-from .document import Document, as_list, walk
-from .errors import ChartError
 from .parse import from_mapping
 
 _MAX_DEPTH = 20  # of states within states

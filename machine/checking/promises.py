@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from types import CodeType
 from typing import TypeAlias
 
-from .document import Always, Configuration, Document, Value
-from .effects import Effect, describe
-from .expressions import parse, reads
-from .name_rules import WAS, scope
+from ..document import Always, Configuration, Document, Value
+from ..effects import Effect, describe
+from ..format.expressions import parse, reads
+from ..format.name_rules import WAS, scope
 
 Values: TypeAlias = tuple[Value, ...]
 Fields: TypeAlias = tuple[tuple[str, Value], ...]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
-from .document import Always, Configuration, Document, Value, as_list, split_words
-from .effects import (
+from ..document import Always, Configuration, Document, Value, as_list, split_words
+from ..effects import (
     AdmitAll,
     AdmitWaiter,
     CancelActivity,
@@ -21,8 +21,8 @@ from .effects import (
     StopDone,
     describe,
 )
+from ..format.name_rules import transitions_of
 from .explore import Being, Bounds, Environment, Input, Reaction, Reactor, Situation
-from .name_rules import transitions_of
 from .promises import PromiseJudge, Step
 
 #: (kind, sentence) of each promise that a step breaks.
