@@ -27,7 +27,8 @@ from swapchart import runtime
 from swapchart.machine import Compiled, lifecycle
 
 assert Compiled(lifecycle()).table is not None
-late = {"statemachine", "swapchart.machine.checking", "swapchart.machine.drawing"} & set(sys.modules)
+late = {"statemachine", "swapchart.machine.checking", "swapchart.machine.drawing"}
+late &= set(sys.modules)
 assert not late, late
 """
 
