@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -17,12 +19,33 @@ from .fields import CommandLine, Count, FreeForm, Modality, Seconds, SecondsOrOf
 from .hooks import HookPoints, Hooks, SettleSection
 
 
+_QUERY = re.compile(r"(?:\A|[.,])\s*#\(")  # of gjson, in a path
+
+
+def _without_queries(paths: str) -> str:
+    if _QUERY.search(paths):
+        raise refuse("expected paths without queries such as #(a==1); # stands for all items")
+    return paths
+
+
+def _as_params(params: FreeForm) -> FreeForm:
+    for path in params:
+        if not path:
+            raise refuse("expected a path, such as temperature or a.b, got an empty text")
+        _without_queries(path)
+    return params
+
+
+#: Values to set in the body of a request, by path.
+Params: TypeAlias = Annotated[FreeForm, AfterValidator(_as_params)]
+
+
 class FiltersSection(Section):
     """Changes made to the JSON body of a request."""
 
-    strip_params: str = ""
-    set_params: FreeForm = Field(default_factory=dict)
-    set_params_by_id: dict[str, FreeForm] = Field(default_factory=dict, alias="setParamsByID")
+    strip_params: Annotated[str, AfterValidator(_without_queries)] = ""
+    set_params: Params = Field(default_factory=dict)
+    set_params_by_id: dict[str, Params] = Field(default_factory=dict, alias="setParamsByID")
 
 
 class ModelFiltersSection(FiltersSection):

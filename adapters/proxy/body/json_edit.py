@@ -1,28 +1,28 @@
-r"""Edits of single values in JSON text, which leave every other byte unchanged. Pure.
+"""Edits of single values in JSON text, which leave every other byte unchanged. Pure.
 
 Decoding and encoding would change numbers, escapes and spaces; a model must get what its client
 sent. The text must be valid JSON, which the caller has checked.
 
-Paths have the syntax of sjson, which llama-swap uses: ``a.b`` is member b of member a, ``\.`` a dot
-in a name, a number an index into a list, ``-1`` the index after its end, ``:7`` the member "7". If
-a name occurs twice in an object, both are changed: parsers differ in which they use.
+Paths are those of `json_path`. If a name occurs twice in an object, both are changed: parsers
+differ in which they use.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
+from .json_path import JsonPath, Segment, parse_path
 from .json_scan import Child, JsonError, Steps, finished, walk
 
-Path: TypeAlias = tuple[str, ...]
+Segments: TypeAlias = tuple[Segment, ...]
 
+_MODEL_PATH = JsonPath((Segment("model"),))  # which no filter changes
 _SPACE = b" \t\r\n"
-_INDEX = re.compile(r"\d{1,6}")
 _MAX_LIST = 10_000  # a larger index is a mistake and not a list of nulls
+_INDEX_DIGITS = 6
 _MAX_CHANGES = 1000  # in one body, since repeated names multiply the values that are set
 
 
@@ -41,45 +41,37 @@ class _Edit(NamedTuple):
         path: The remaining path.
         value: JSON text to set there; None removes the value.
         name: The whole path, for messages.
+        replaces_only: Nothing is added.
     """
 
-    path: Path
+    path: Segments
     value: bytes | None
     name: str
+    replaces_only: bool = False
 
     @staticmethod
-    def of(path: Path, value: bytes | None = None) -> _Edit:
+    def of(path: JsonPath, value: bytes | None = None) -> _Edit:
         """Return the edit at *path* of the whole text."""
-        return _Edit(path, value, ".".join(path))
+        return _Edit(path.segments, value, str(path), path.replaces_only)
 
     def inside(self) -> _Edit:
         """Return the edit for the value at the first segment of the path."""
-        return _Edit(self.path[1:], self.value, self.name)
+        return _Edit(self.path[1:], self.value, self.name, self.replaces_only)
 
-    def made(self) -> bytes:
-        """Return the value to set, inside objects and lists for the whole path."""
+    def made(self, *, replaces: bool = False) -> bytes:
+        """Return the value to set, inside objects and lists for the whole path.
+
+        Args:
+            replaces: It replaces a value that is no object and no list; there, ``-1`` is a name.
+        """
         assert self.value is not None, "something is set"
+        path = self.path
+        if replaces and path and path[0].name == "-1":
+            path = (path[0]._replace(is_key=True), *path[1:])
         try:
-            return _made(self.path, self.value)
+            return _made(path, self.value)
         except _PlaceError as error:
             raise EditError(f"cannot set {self.name}: {error}") from error
-
-
-def parse_path(text: str) -> Path:
-    """Split a path into its segments; shape (n,), n >= 1."""
-    parts, current, is_escaped = [], "", False
-    for char in text:
-        if is_escaped:
-            current += char
-            is_escaped = False
-        elif char == "\\":
-            is_escaped = True
-        elif char == ".":
-            parts.append(current)
-            current = ""
-        else:
-            current += char
-    return (*parts, current)
 
 
 def children(text: bytes) -> list[Child]:
@@ -109,7 +101,7 @@ def _walked(body: bytes) -> Iterator[Child | None]:
         raise EditError(str(error)) from error
 
 
-def put(text: bytes, path: Path, value: bytes) -> bytes:
+def put(text: bytes, path: JsonPath, value: bytes) -> bytes:
     """Return *text* with the JSON *value* at *path*; missing objects and lists are added.
 
     Raises:
@@ -119,7 +111,7 @@ def put(text: bytes, path: Path, value: bytes) -> bytes:
     return finished(_edited(text, [_Edit.of(path, value)], _Changes()))
 
 
-def delete(text: bytes, path: Path) -> bytes:
+def delete(text: bytes, path: JsonPath) -> bytes:
     """Return *text* without the value at *path*; unchanged if there is none.
 
     Raises:
@@ -129,40 +121,68 @@ def delete(text: bytes, path: Path) -> bytes:
 
 
 class _Changes:
-    """Counts the values that are set in one text, since each may be long."""
+    """Counts the values that are set in one text, since each may be long.
+
+    Attributes:
+        count: Their number.
+    """
 
     def __init__(self) -> None:
-        self._count = 0
+        self.count = 0
 
     def add(self) -> None:
-        self._count += 1
-        if self._count > _MAX_CHANGES:
+        self.count += 1
+        if self.count > _MAX_CHANGES:
             raise EditError(f"expected at most {_MAX_CHANGES} values that filters set")
 
 
 def _edited(text: bytes, edits: Sequence[_Edit], changes: _Changes) -> Steps[bytes]:
     """Return *text* after all *edits*, in their order; scans its members or items once."""
     body = text.strip(_SPACE)
-    if body[:1] == b"{" and all(edit.path for edit in edits):
+    if body[:1] == b"{" and all(edit.path and not edit.path[0].pattern for edit in edits):
         done = yield from _object_edited(body, edits, changes)
         return text if done == body and not any(edit.value for edit in edits) else done
     for edit in edits:
         body = text.strip(_SPACE)
         if edit.path and body[:1] == b"{":
-            text = yield from _edited(text, [edit], changes)
+            if edit.path[0].pattern:
+                text = yield from _matches_edited(body, edit, changes)
+            else:
+                text = yield from _edited(text, [edit], changes)
         elif edit.path and body[:1] == b"[":
             done = yield from _list_edited(body, edit, changes)
             text = text if edit.value is None and done == body else done
-        elif edit.value is not None:
+        elif edit.value is not None and not (edit.path and edit.replaces_only):
             changes.add()
-            text = edit.made()
+            text = edit.made(replaces=True)
     return text
+
+
+def _matches_edited(body: bytes, edit: _Edit, changes: _Changes) -> Steps[bytes]:
+    """Return the object *body* after *edit*, whose pattern may fit several members.
+
+    As in sjson, a value is set in the first that has the path; removed is a value from each.
+    """
+    whole, is_set = _Writer(body), False
+    for child in _walked(body):
+        if child is None:
+            yield
+        elif is_set or not edit.path[0].fits(child.key):
+            whole.keep(child)
+        elif len(edit.path) == 1 and edit.value is None:
+            whole.drop(child)
+        else:
+            value, count = body[child.value : child.end], changes.count
+            done = yield from _edited(value, [edit.inside()], changes)
+            is_set = changes.count > count
+            whole.keep(child, None if done == value else done)
+    return whole.finish(())
 
 
 def _object_edited(body: bytes, edits: Sequence[_Edit], changes: _Changes) -> Steps[bytes]:
     plans: dict[str, list[_Edit]] = {}
     for edit in edits:
-        plans.setdefault(_name(edit.path[0]), []).append(edit.inside())
+        plans.setdefault(edit.path[0].name, []).append(edit.inside())
     dropped = {
         name for name, plan in plans.items()
         if any(not edit.path and edit.value is None for edit in plan)
@@ -182,7 +202,7 @@ def _object_edited(body: bytes, edits: Sequence[_Edit], changes: _Changes) -> St
             done = yield from _edited(value, plans[child.key], changes)
             whole.keep(child, None if done == value else done)
     added = []
-    for name in dict.fromkeys(_name(edit.path[0]) for edit in edits if edit.value is not None):
+    for name in dict.fromkeys(edit.path[0].name for edit in edits if edit.value is not None):
         made = None if name in seen else (yield from _new(plans[name], changes))
         if made is not None:
             added.append(_member(name, made))
@@ -193,6 +213,8 @@ def _new(plan: Sequence[_Edit], changes: _Changes) -> Steps[bytes | None]:
     """Return the value that *plan* sets where there is none, or None."""
     made: bytes | None = None
     for edit in plan:
+        if made is None and edit.replaces_only:
+            continue
         if not edit.path:
             made = edit.value
         elif made is not None:
@@ -205,7 +227,9 @@ def _new(plan: Sequence[_Edit], changes: _Changes) -> Steps[bytes | None]:
 
 
 def _list_edited(body: bytes, edit: _Edit, changes: _Changes) -> Steps[bytes]:
-    count = 0
+    is_each, count = edit.path[0].is_each, 0
+    if is_each and len(edit.path) == 1 and edit.value is not None:
+        return body  # to sjson, the number of items
     for child in _walked(body):
         if child is None:
             yield
@@ -217,7 +241,7 @@ def _list_edited(body: bytes, edit: _Edit, changes: _Changes) -> Steps[bytes]:
         if child is None:
             yield
             continue
-        if place != index:
+        if place != index and not is_each:
             whole.keep(child)
         elif len(edit.path) == 1 and edit.value is None:
             whole.drop(child)
@@ -226,7 +250,7 @@ def _list_edited(body: bytes, edit: _Edit, changes: _Changes) -> Steps[bytes]:
             done = yield from _edited(value, [edit.inside()], changes)
             whole.keep(child, None if done == value else done)
         place += 1
-    if edit.value is None or index < count:
+    if edit.value is None or edit.replaces_only or index < count:
         return whole.finish(())
     changes.add()
     return whole.finish([*[b"null"] * (index - count), edit.inside().made()])
@@ -235,10 +259,14 @@ def _list_edited(body: bytes, edit: _Edit, changes: _Changes) -> Steps[bytes]:
 def _index_of(edit: _Edit, count: int) -> int:
     """Return the index that *edit* has in a list of *count* items; -1 means none."""
     segment = edit.path[0]
+    digits = segment.name if segment.name.isascii() and segment.name.isdigit() else ""
+    is_item = 0 < len(digits) <= _INDEX_DIGITS and int(digits) < count
+    if is_item:
+        return int(digits)
     if edit.value is None:
-        if segment == "-1":
-            return count - 1
-        return int(segment) if _INDEX.fullmatch(segment) and int(segment) < count else -1
+        return count - 1 if segment.is_end and segment.name else -1
+    if edit.replaces_only:
+        return -1
     try:
         return _index(segment, count)
     except _PlaceError as error:
@@ -289,32 +317,39 @@ class _Writer:
         return b"".join((self._text, body[self._at : self._kept_end], *behind, body[self._end :]))
 
 
-def _index(segment: str, length: int) -> int:
-    if segment == "-1":
+def _index(segment: Segment, length: int) -> int:
+    """Return the index of *segment* in a list of *length* items, which it does not exceed much."""
+    if segment.is_end:
         return length
-    if not _INDEX.fullmatch(segment):
-        raise _PlaceError(f"expected an index into a list, got {segment!r}")
-    if int(segment) >= _MAX_LIST:
-        raise _PlaceError(f"expected an index below {_MAX_LIST}, got {segment}")
-    return int(segment)
+    if not segment.is_index:
+        raise _PlaceError(f"expected an index into a list, got {segment.name!r}")
+    if len(segment.name) > _INDEX_DIGITS or int(segment.name) >= _MAX_LIST:
+        raise _PlaceError(f"expected an index below {_MAX_LIST}, got {segment.name}")
+    return int(segment.name)
 
 
-def _name(segment: str) -> str:
-    return segment[1:] if segment.startswith(":") and _INDEX.fullmatch(segment[1:]) else segment
+def _filter_path(text: str) -> JsonPath:
+    """Return the path *text*, whose pattern does not fit ``model``."""
+    path = parse_path(text)
+    first, *rest = path.segments
+    if not first.pattern:
+        return path
+    spared = first._replace(pattern=rf"(?!model\Z){first.pattern}")
+    return JsonPath((spared, *rest), path.replaces_only)
 
 
 def _member(name: str, value: bytes) -> bytes:
     return json.dumps(name, ensure_ascii=False).encode("utf-8", "surrogatepass") + b":" + value
 
 
-def _made(path: Path, value: bytes) -> bytes:
+def _made(path: Segments, value: bytes) -> bytes:
     """Return *value* inside new objects and lists for *path*."""
     for segment in reversed(path):
-        if segment == "-1" or _INDEX.fullmatch(segment):
+        if segment.is_index:
             index = _index(segment, 0)
             value = b"[" + b",".join([*[b"null"] * index, value]) + b"]"
         else:
-            value = b"{" + _member(_name(segment), value) + b"}"
+            value = b"{" + _member(segment.name, value) + b"}"
     return value
 
 
@@ -327,21 +362,21 @@ class Edits:
         changed: Pairs of path and JSON text to set, in order.
     """
 
-    deleted: tuple[Path, ...] = ()
-    changed: tuple[tuple[Path, bytes], ...] = ()
+    deleted: tuple[JsonPath, ...] = ()
+    changed: tuple[tuple[JsonPath, bytes], ...] = ()
 
     @staticmethod
     def compile(strip: Sequence[str], *sets: Mapping[str, Any]) -> Edits:
         """Return the edits for parameters to strip and to set; none of them touches ``model``."""
-        deleted = (parse_path(text) for text in dict.fromkeys(strip))
+        deleted = (_filter_path(text) for text in dict.fromkeys(strip))
         changed = (
-            (parse_path(text), json.dumps(values[text], ensure_ascii=False).encode())
+            (_filter_path(text), json.dumps(values[text], ensure_ascii=False).encode())
             for values in sets
             for text in sorted(values)
         )
         return Edits(
-            tuple(path for path in deleted if path[0] != "model"),
-            tuple(item for item in changed if item[0][0] != "model"),
+            tuple(path for path in deleted if path.segments[0].name != "model"),
+            tuple(item for item in changed if item[0].segments[0].name != "model"),
         )
 
     def __bool__(self) -> bool:
@@ -364,7 +399,7 @@ class Edits:
         edits: list[_Edit] = []
         if model is not None:
             value = json.dumps(model, ensure_ascii=False).encode()
-            edits.append(_Edit.of(("model",), value))
+            edits.append(_Edit.of(_MODEL_PATH, value))
         edits += [_Edit.of(path) for path in self.deleted]
         edits += [_Edit.of(path, value) for path, value in self.changed]
         return (yield from _edited(text, edits, _Changes())) if edits else text

@@ -415,6 +415,25 @@ def test_filters_old_spelling_counts_if_the_new_one_is_empty(
     assert load(one_model(f"filters: {{{text}}}")).models["m"].filters.strip == strip
 
 
+@pytest.mark.parametrize(
+    ("filters", "where", "message"),
+    [
+        ("setParams: {'m.#(a==1).b': 2}", "setParams", "without queries"),
+        ("setParams: {'': 2}", "setParams", "got an empty text"),
+        ("setParamsByID: {m: {'#(a==1)': 2}}", "setParamsByID.m", "without queries"),
+        ("stripParams: 'a, m.#(a==1)'", "stripParams", "without queries"),
+    ],
+)
+def test_filter_path_that_cannot_work_is_refused(
+    check: Check, filters: str, where: str, message: str
+) -> None:
+    """A query would set nothing in any request, and an empty path fails in llama-swap."""
+    problems = check(one_model(f"filters: {{{filters}}}"))
+
+    assert [problem.path for problem in problems] == [f"models.m.filters.{where}"]
+    assert message in problems[0].message
+
+
 # ---- suggestions
 _OPTION = "is ignored; the address to listen on is an option of the command: serve --listen"
 

@@ -16,6 +16,7 @@ from tools.rows import row
 from swapchart.adapters.proxy.api.inference_paths import GET_PATHS, POST_PATHS
 from swapchart.adapters.proxy.body.errors import BadBodyError
 from swapchart.adapters.proxy.body.json_edit import put
+from swapchart.adapters.proxy.body.json_path import parse_path
 from swapchart.adapters.proxy.body.model_name import model_of, model_of_query
 from swapchart.adapters.proxy.models.definitions import BodyFilters, ModelDefinition
 from swapchart.adapters.proxy.options import ProxyOptions
@@ -81,7 +82,7 @@ def test_model_of_a_deeply_nested_body_is_found_or_refused(depth: int) -> None:
         assert model_of(body) == ("a", False)
     except BadBodyError:
         assert depth > 500
-    assert put(body, ("model",), b'"b"') == b'{"x":' + nested + b',"model":"b"}'
+    assert put(body, parse_path("model"), b'"b"') == b'{"x":' + nested + b',"model":"b"}'
 
 
 @row("C42")

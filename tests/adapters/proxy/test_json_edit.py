@@ -14,9 +14,9 @@ from swapchart.adapters.proxy.body.json_edit import (
     Edits,
     children,
     delete,
-    parse_path,
     put,
 )
+from swapchart.adapters.proxy.body.json_path import JsonPath, Segment, parse_path
 
 KEYS = st.text(alphabet='ab"\\é\n.{', min_size=1, max_size=3)
 VALUES = st.recursive(
@@ -40,11 +40,16 @@ def spread(value: Any, space: str) -> bytes:
     [
         ("a", ("a",)), ("a.b", ("a", "b")), (r"a\.b", ("a.b",)), (r"a\\.b", ("a\\", "b")),
         ("a..b", ("a", "", "b")), ("", ("",)), ("0.-1", ("0", "-1")), ("a\\", ("a",)),
+        (":a", ("a",)), ("::a", (":a",)), (r"\:a", (":a",)), ("a:b", ("a:b",)),
+        (":a.b*", (":a", "b*")), (r"\#.a\*", ("#", "a*")),
     ],
 )  # fmt: skip
 def test_json_edit_path_is_parsed(text: str, path: tuple[str, ...]) -> None:
-    """A dot separates, a backslash takes the next character as it is."""
-    assert parse_path(text) == path
+    """A dot separates, a backslash takes the next character as it is, a colon marks a name."""
+    found = parse_path(text)
+
+    assert tuple(segment.name for segment in found.segments) == path
+    assert found.replaces_only == (text == ":a.b*")
 
 
 @pytest.mark.parametrize(
@@ -110,6 +115,138 @@ def test_json_edit_list_has_no_members(path: str) -> None:
         put(b'{"a":[1]}', parse_path(path), b"9")
 
 
+#: Text, path and what sjson 1.2.5 makes of them, with 9 as the value; None means an error.
+_SJSON_SETS = [
+    # the end of a list, and the number that is none
+    ("{}", "a.-1", '{"a":[9]}'), ('{"a":[1]}', "a.-1", '{"a":[1,9]}'),
+    ('{"a":[1]}', "a.-1.x", '{"a":[1,{"x":9}]}'), ('{"a":{}}', "a.-1", '{"a":{"-1":9}}'),
+    ('{"a":"t"}', "a.-1", '{"a":{"-1":9}}'), ('{"a":null}', "a.-1", '{"a":{"-1":9}}'),
+    ('{"a":"t"}', "a.1", '{"a":[null,9]}'), ('{"a":null}', "a.0", '{"a":[9]}'),
+    ('{"a":[1]}', "a.-2", None), ('{"a":[1]}', "a.x", None), ("{}", "-1", '{"-1":9}'),
+    ("{}", "0", '{"0":9}'), ('{"a":[1]}', "a.01", '{"a":[1,9]}'), ('{"a":[]}', "a.00", '{"a":[9]}'),
+    ('{"a":[1]}', "a.1.x", '{"a":[1,{"x":9}]}'), ('{"a":[1]}', "a.0.1", '{"a":[[null,9]]}'),
+    ("{}", "a.\u0661", '{"a":{"\u0661":9}}'), ("{}", "0.-1.-1", '{"0":[[9]]}'),
+    # empty segments
+    ("{}", "a.", '{"a":[9]}'), ('{"a":{}}', "a.", '{"a":{"":9}}'),
+    ('{"a":{"":1}}', "a.", '{"a":{"":9}}'), ('{"a":[1,2]}', "a.", '{"a":[1,2,9]}'),
+    ("{}", "a..", '{"a":[[9]]}'), ("{}", ".a", '{"":{"a":9}}'), ("{}", "a..b", '{"a":[{"b":9}]}'),
+    # a colon before a name
+    ("{}", "a.:1", '{"a":{"1":9}}'), ('{"a":[1]}', "a.:0", '{"a":[9]}'),
+    ('{"a":[1]}', "a.:5", None), ('{"a":[1]}', "a.:-1", None), ("{}", "a.:-1", '{"a":{"-1":9}}'),
+    ("{}", ":a", '{"a":9}'), ("{}", "::a", '{":a":9}'), ("{}", ":", '{"":9}'),
+    ('{"a":{"b":1}}', "a.:b", '{"a":{"b":9}}'), ("{}", "\\:a", '{":a":9}'),
+    # all items of a list
+    ('{"a":[{"n":1},{"m":1},{"n":{}},[{"n":1}],7]}', "a.#.n",
+     '{"a":[{"n":9},{"m":1},{"n":9},[{"n":1}],7]}'),
+    ('{"a":[{"n":{"k":1}},{"n":2}]}', "a.#.n.k", '{"a":[{"n":{"k":9}},{"n":2}]}'),
+    ('{"a":[[1,2],[3],[]]}', "a.#.0", '{"a":[[9,2],[9],[]]}'),
+    ('{"a":[{"n":1}]}', "a.#.-1", '{"a":[{"n":1}]}'), ('{"a":[1]}', "a.#", '{"a":[1]}'),
+    ('{"a":[]}', "a.#.n", '{"a":[]}'), ('{"a":{"n":1}}', "a.#.n", '{"a":{"n":1}}'),
+    ("{}", "a.#.n", "{}"), ("{}", "#", "{}"), ('{"#":1}', "#", '{"#":9}'),
+    ("{}", "\\#", '{"#":9}'), ('{"a":{"#":{"n":1}}}', "a.#.n", '{"a":{"#":{"n":9}}}'),
+    ("{}", "a#b", "{}"), ('{"a#b":1}', "a#b", '{"a#b":9}'), ('{"a":[{"x":1}]}', "a.#.:x",
+     '{"a":[{"x":1}]}'),
+    # patterns
+    ('{"ab":1,"ac":2}', "a*", '{"ab":9,"ac":2}'), ('{"ab":1,"ac":2}', "?c", '{"ab":1,"ac":9}'),
+    ('{"ab":{"x":1}}', "a*.x", '{"ab":{"x":9}}'), ('{"ab":{"x":1}}', "a*.y", '{"ab":{"x":1}}'),
+    ('{"ab":1,"ac":{"x":1}}', "a*.x", '{"ab":1,"ac":{"x":9}}'), ("{}", "a*", "{}"),
+    ('{"a":[1,2]}', "a.*", '{"a":[1,2]}'), ('{"a[b]":1}', "a[b*", '{"a[b]":9}'),
+    ('{"a*":1,"ab":2}', "a\\*", '{"a*":9,"ab":2}'), ("{}", "a\\*", '{"a*":9}'),
+    # modifiers and pipes
+    ('{"a":[1]}', "a|0", '{"a":[1]}'), ('{"a":[1]}', "a.@reverse", '{"a":[1]}'),
+    ("{}", "x@y", "{}"), ('{"x@y":1}', "x@y", '{"x@y":9}'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("before", "path", "after"), _SJSON_SETS)
+def test_json_edit_put_any_path_as_sjson(before: str, path: str, after: str | None) -> None:
+    """Values land where llama-swap's filters put them, or nowhere."""
+    if after is None:
+        with pytest.raises(EditError):
+            put(before.encode(), parse_path(path), b"9")
+        return
+
+    assert put(before.encode(), parse_path(path), b"9").decode() == after
+
+
+@pytest.mark.parametrize(
+    ("before", "path", "after"),
+    [
+        ('{"a":[1,2]}', "a.-1", '{"a":[1]}'), ('{"a":[]}', "a.-1", '{"a":[]}'),
+        ('{"a":{"-1":1}}', "a.-1", '{"a":{}}'), ('{"a":[1]}', "a.-2", '{"a":[1]}'),
+        ('{"a":[1]}', "a.", '{"a":[1]}'), ('{"a":{"":1}}', "a.", '{"a":{}}'),
+        ('{"a":[1]}', "a.:0", '{"a":[]}'), ('{"a":[1]}', "a.:-1", '{"a":[1]}'),
+        ('{"a":{"b":1}}', "a.:b", '{"a":{}}'), ('{"#":1}', "\\#", "{}"),
+        ('{"a":[[{"b":1,"c":2}]]}', "a.-1.-1.b", '{"a":[[{"c":2}]]}'),
+    ],
+)  # fmt: skip
+def test_json_edit_delete_any_path_as_sjson(before: str, path: str, after: str) -> None:
+    """Paths mean the same where something is removed."""
+    assert delete(before.encode(), parse_path(path)).decode() == after
+
+
+@pytest.mark.parametrize(
+    ("before", "path", "after"),
+    [
+        ('{"a":[{"n":1,"m":2},{"n":3}]}', "a.#.n", '{"a":[{"m":2},{}]}'),
+        ('{"ab":1,"ac":2,"d":3}', "a*", '{"d":3}'),
+        ('{"ab":{"x":1},"ac":{"x":1,"y":2}}', "a*.x", '{"ab":{},"ac":{"y":2}}'),
+    ],
+)
+def test_json_edit_delete_pattern_removes_all_matches(before: str, path: str, after: str) -> None:
+    """Paths through `#` and patterns, which sjson refuses to delete, remove all they fit."""
+    assert delete(before.encode(), parse_path(path)).decode() == after
+
+
+SEGMENTS = st.sampled_from(
+    ["a", "b", "é", "0", "1", "-1", "", ":1", ":a", "#", "\\#", "a*", "?", "*", "\\*", "x@y", "a|b"]
+)
+PATHS = st.lists(SEGMENTS, min_size=1, max_size=4).map(".".join)
+
+
+@given(OBJECTS, PATHS, SPACES)
+def test_json_put_special_path_adds_nothing(value: dict[str, Any], path: str, space: str) -> None:
+    """A path with `#` or a pattern replaces values and adds neither members nor items."""
+    text = spread(value, space)
+    parsed = parse_path(path)
+    assume(parsed.replaces_only)
+
+    after = json.loads(put(text, parsed, b'{"new":[]}'))
+
+    def replaced(old: Any, new: Any) -> bool:
+        if new == {"new": []} or old == new:
+            return True
+        if isinstance(old, dict):
+            return old.keys() == new.keys() and all(replaced(old[key], new[key]) for key in old)
+        return len(old) == len(new) and all(map(replaced, old, new))
+
+    assert replaced(value, after)
+
+
+@given(OBJECTS, PATHS, SPACES)
+def test_json_delete_any_path_leaves_json(value: dict[str, Any], path: str, space: str) -> None:
+    """Whatever the path is, the text stays JSON, and nothing is added."""
+    text = spread(value, space)
+    after = delete(text, parse_path(path))
+
+    assert len(after) <= len(text)
+    assert json.loads(after).keys() <= value.keys()
+
+
+@given(st.dictionaries(st.sampled_from(["model", "a", "moxel"]), VALUES, min_size=1), PATHS)
+def test_json_edits_any_pattern_leaves_the_model(value: dict[str, Any], path: str) -> None:
+    """No pattern, colon or escape lets a filter change `model`."""
+    ways = ["mod*", "?odel", "*", "mo?el.a", ":model", "mod\\el", "m*l.-1", path]
+    edits = Edits.compile(ways, dict.fromkeys(ways, 9))
+    text = spread({"model": "m", **value}, "")
+    try:
+        after = json.loads(edits.apply(text))
+    except EditError:
+        return
+
+    assert after["model"] == value.get("model", "m")
+
+
 @given(OBJECTS, SPACES)
 def test_json_children_are_those_of_the_json_module(value: dict[str, Any], space: str) -> None:
     """Names and values are found wherever spaces, quotes and brackets stand."""
@@ -152,7 +289,7 @@ def test_json_put_then_read_returns_the_value(
     value: dict[str, Any], keys: list[str], new: object
 ) -> None:
     """What was put at a path is found at that path."""
-    path = tuple(f":{key}" if key.isdigit() else key for key in keys)
+    path = JsonPath(tuple(Segment(key, is_key=True) for key in keys))
     text = spread(value, "")
     try:
         after: Any = json.loads(put(text, path, json.dumps(new).encode()))
