@@ -56,6 +56,7 @@ def _definition(model: ModelConfig, priority: int) -> ModelDefinition:
         limits=_limits(model.timeouts, model.liveness.stalled),
         sends_loading_state=model.send_loading_state,
         ignores_websockets=model.ignore_websockets,
+        passes_keys=model.pass_keys,
         capabilities=Capabilities(
             inputs=tuple(given.inputs),
             outputs=tuple(given.outputs),

@@ -128,6 +128,7 @@ class ModelBuilder:
             sleep=self._sleep(section),
             settle=self._hook_builder.build_settle(section.settle),
             pinned=section.pinned,
+            pass_keys=section.pass_keys,
             kv=section.kv,
         )
 

@@ -47,6 +47,7 @@ DEFAULTED = (
     "hookPoints",
     "settle",
     "pinned",
+    "passKeys",
     "kv",
 )
 #: Keys of a model in which ``${PID}`` may remain, to be filled in at run time.

@@ -70,6 +70,7 @@ class ModelConfig:
         aliases: Other names, including those of ``filters.setParamsByID``.
         concurrency_limit: Maximum number of requests at once; >= 1, None means unlimited.
         settle: Hook that succeeds once its memory is free; None means no wait.
+        pass_keys: Its server gets the API keys of clients.
         macros: Its own macros, as declared.
     """
 
@@ -112,6 +113,7 @@ class ModelConfig:
     sleep: Sleep = Sleep()
     settle: Hook | None = None
     pinned: bool = False
+    pass_keys: bool = False
     kv: Kv = field(default_factory=lambda: Kv(mode="off"))
 
 

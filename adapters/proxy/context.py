@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeAlias
 from ...runtime import LogRing, Supervisor, SwapchartError
 from ..store.activity import ActivityStore
 from .access.admission import AdmissionControl, Allowed
+from .access.api_keys import NO_KEYS, ApiKeys
 from .access.header_cache import HeaderCache
 from .access.origins import ProxyTrust
 from .access.refusal_log import RefusalLog
@@ -19,7 +20,7 @@ from .accounting.request_record import InFlightRequests, RequestRecord
 from .body.turns import Turns
 from .event_bus import EventBus
 from .listener_limits import ListenerLimits
-from .models.catalog import ModelCatalog
+from .models.catalog import LocalModel, ModelCatalog, Target
 from .models.profiles import Profiles
 from .models.resolver import Resolver
 from .monitoring.event_loop import LoopWatch
@@ -179,6 +180,11 @@ class ProxyContext:
         self.profiles.activate(name)
         if self.change_publisher is not None:
             self.change_publisher.profile_changed()
+
+    def removed_keys(self, target: Target) -> ApiKeys:
+        """Return the API keys to remove from requests to *target*."""
+        is_passed = isinstance(target, LocalModel) and target.definition.passes_keys
+        return NO_KEYS if is_passed else self.admission.keys
 
     def view(self, access: Access) -> View:
         """Return what a request with *access* may see of the models."""

@@ -18,7 +18,6 @@ from pydantic import (
 from .fields import CommandLine, Count, FreeForm, Modality, Seconds, SecondsOrOff, Section, refuse
 from .hooks import HookPoints, Hooks, SettleSection
 
-
 _QUERY = re.compile(r"(?:\A|[.,])\s*#\(")  # of gjson, in a path
 
 
@@ -172,6 +171,9 @@ class Overridable(Section):
     )
     settle: SettleSection | None = None
     pinned: bool = False
+    pass_keys: bool = Field(
+        default=False, description="the server of the model gets the API key of the client"
+    )
     kv: Annotated[
         Kv, BeforeValidator(_as_kv, json_schema_input_type=Literal["keep", "off"] | Kv)
     ] = Kv(mode="off")

@@ -3,7 +3,7 @@
 A request carries its key as ``Authorization: Bearer``, as the password of ``Authorization: Basic``
 or as ``x-api-key``. A key is looked up by its hash, so that the response time does not depend on
 how much of a guessed key is right. Unlike llama-swap, which tries one credential, the first valid
-one counts, keys can be limited, and none is forwarded.
+one counts, keys can be limited, and none is forwarded except to models that ask for it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CREDENTIALS = frozenset({b"authorization", b"proxy-authorization", b"x-api-key"}
 
 #: Names of headers, in lower case, by which some servers override the method or the path of a
 #: request, which admission has checked.
-_OVERRIDES = frozenset(
+OVERRIDES = frozenset(
     {
         b"x-http-method-override", b"x-http-method", b"x-method-override",
         b"x-original-url", b"x-rewrite-url",
@@ -32,7 +32,7 @@ _OVERRIDES = frozenset(
 )  # fmt: skip
 
 #: Names of headers that are not forwarded where keys are configured.
-NOT_FORWARDED = CREDENTIALS | _OVERRIDES
+NOT_FORWARDED = CREDENTIALS | OVERRIDES
 
 _MAX_CREDENTIALS = 8  # that are checked for one request, which limits its guesses
 _SPLIT = bytes.maketrans(b";,&?", b"    ")
@@ -184,6 +184,10 @@ class ApiKeys:
         ):
             return False  # avoids a hash for most values
         return sha256(value).digest() in self._access
+
+
+#: No keys, for servers that get those of clients.
+NO_KEYS = ApiKeys()
 
 
 def _values(words: set[bytes]) -> set[bytes]:

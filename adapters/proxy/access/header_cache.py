@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .admission import Allowed, Denied
 
 _MAX_ENTRIES = 512
+_MAX_HOSTS = 16  # upstreams for which the lines of one set of headers are kept
 _MAX_BYTES = 1 << 12  # longer headers are not cached
 
 
@@ -26,18 +27,27 @@ class CachedHeaders:
         content_type: Value of Content-Type, or None.
         verdicts: Identity of a route -> whether the request is admitted.
         lines: Host of an upstream -> the headers to forward, without the body's length.
+        lines_with_keys: The same for models that get the API keys of clients.
         log_prefix: Method, path and HTTP version of the last request with these headers, and the
             beginning and the end of its line in the access log.
     """
 
-    __slots__ = ("content_type", "lines", "log_prefix", "verdicts")
+    __slots__ = ("content_type", "lines", "lines_with_keys", "log_prefix", "verdicts")
 
     def __init__(self, headers: Headers) -> None:
         kinds = (value for name, value in headers if name == b"content-type")
         self.content_type: bytes | None = next(kinds, None)
         self.verdicts: dict[int, Allowed | Denied] = {}
         self.lines: dict[bytes, bytes] = {}
+        self.lines_with_keys: dict[bytes, bytes] = {}
         self.log_prefix: tuple[tuple[str, bytes, str], str, str] | None = None
+
+    def add_lines(self, host: bytes, lines: bytes, *, passes_keys: bool) -> None:
+        """Keep *lines* for requests to the upstream *host*."""
+        known = self.lines_with_keys if passes_keys else self.lines
+        if len(known) >= _MAX_HOSTS:
+            known.clear()
+        known[host] = lines
 
 
 class HeaderCache:

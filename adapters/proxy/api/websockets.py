@@ -78,7 +78,7 @@ def _opening(proxy: ProxyContext, scope: Scope, receive: Receive) -> Opening:
     resolved, rest = _find(proxy, path, verdict)
     local = resolved.target if isinstance(resolved.target, LocalModel) else None
     ignores = local is not None and local.definition.ignores_websockets
-    target = proxy.admission.keys.target_without_keys(rest + mark + query)
+    target = proxy.removed_keys(resolved.target).target_without_keys(rest + mark + query)
     shows = proxy.view(verdict.access).text
     return Opening(resolved, target, ignores, verdict.access.client, shows)
 

@@ -93,14 +93,15 @@ class FastPath:
         if local.definition.id not in context.supervisor:
             return False
         upstream = context.upstreams.of_model(local.definition)
-        lines = cached.lines.get(upstream.host)
+        passes_keys = local.definition.passes_keys
+        lines = (cached.lines_with_keys if passes_keys else cached.lines).get(upstream.host)
         if lines is None or upstream.header_timeout_s is not None:
             return False
         request = Request(scope, call.receive, self._bodies)
         request.route, request.cached_headers, request.access = route, cached, verdict.access
         target = target_of(request)
         if b"?" in target:
-            target = context.admission.keys.target_without_keys(target)
+            target = context.removed_keys(local).target_without_keys(target)
         start = post_head(upstream.prefix + target, lines, body)
         conn = upstream.pool.take()
         if conn is None:

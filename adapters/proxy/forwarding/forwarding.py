@@ -40,11 +40,9 @@ from ..upstreams import Upstream
 from .failures import error_details, error_text, status_of
 from .loading_stream import LoadingStream
 from .stream_formats import STREAM_FORMATS
-from .upstream_headers import model_request_headers, peer_request_headers
+from .upstream_headers import client_headers, model_request_headers, peer_request_headers
 
 log = logging.getLogger(__name__)
-
-_CACHED_HOSTS = 16  # upstreams for which the lines of one set of request headers are cached
 
 
 class Check(NamedTuple):
@@ -144,7 +142,7 @@ class Forwarding:
         task = asyncio.current_task()
         if self.pending_response is None:
             if b"?" in self.target:
-                self.target = self.context.admission.keys.target_without_keys(self.target)
+                self.target = self.context.removed_keys(target).target_without_keys(self.target)
             self.track(task)
         else:
             self.context.in_flight.go_on(record, task)
@@ -291,7 +289,7 @@ class Forwarding:
             if response is None or response.may_send_again:
                 record.admitted = perf_counter()
                 upstream = context.upstreams.of_model(local.definition)
-                response = await self.send(upstream, self._header_lines(upstream))
+                response = await self.send(upstream, self._header_lines(local, upstream))
             else:
                 try:
                     response.raise_if_failed()
@@ -365,29 +363,26 @@ class Forwarding:
         await self.relay(upstream, await self.send(upstream, headers))
 
     # ---- request headers
-    def _header_lines(self, upstream: Upstream) -> Headers | bytes:
+    def _header_lines(self, local: LocalModel, upstream: Upstream) -> Headers | bytes:
         """Return the headers for *upstream*; cached as bytes for requests with the same ones."""
-        context, request, body = self.context, self.request, self.body
-        cached, is_complete = request.cached_headers, body is None or isinstance(body, bytes)
+        cached, body = self.request.cached_headers, self.body
+        is_complete = body is None or isinstance(body, bytes)
         if cached is None or not is_complete or self.is_uncompressed or self.length is not None:
-            return model_request_headers(context, request, self._client_headers(), upstream)
-        lines = cached.lines.get(upstream.host)
+            return self._model_headers(local, upstream)
+        passes_keys = local.definition.passes_keys
+        lines = (cached.lines_with_keys if passes_keys else cached.lines).get(upstream.host)
         if lines is None:
-            if len(cached.lines) >= _CACHED_HOSTS:
-                cached.lines.clear()
-            headers = model_request_headers(context, request, self._client_headers(), upstream)
-            lines = cached.lines[upstream.host] = field_lines(headers)
+            lines = field_lines(self._model_headers(local, upstream))
+            cached.add_lines(upstream.host, lines, passes_keys=passes_keys)
         return lines
 
+    def _model_headers(self, local: LocalModel, upstream: Upstream) -> Headers:
+        given, keys = self._client_headers(), local.definition.passes_keys
+        return model_request_headers(self.context, self.request, given, upstream, passes_keys=keys)
+
     def _client_headers(self) -> Headers:
-        """Return the client's headers without API keys, and as the body that is sent needs them."""
-        headers = self.context.admission.keys.without_keys(self.request.headers)
-        if self.is_uncompressed:
-            headers = [header for header in headers if header[0] != b"accept-encoding"]
-        if self.length is None:
-            return headers
-        kept = [header for header in headers if header[0] != b"content-length"]
-        return [*kept, (b"content-length", b"%d" % self.length)]
+        removed = self.context.removed_keys(self.resolved.target)
+        return client_headers(self.request, removed, self.length, self.is_uncompressed)
 
     # ---- responses to failures
     async def _send_rejection(self, error: RequestError) -> None:

@@ -4,8 +4,8 @@ The server of a local model gets the client's headers and X-Forwarded-*. A peer 
 someone else, so it gets neither the client's address nor our API keys. A Via header with the id of
 this proxy lets every proxy on the way detect a loop.
 
-Source: RFC 9110 section 7.6.3 (Via). In contrast to llama-swap, API keys of this proxy are never
-passed on, and loops are detected.
+Source: RFC 9110 section 7.6.3 (Via). In contrast to llama-swap, API keys of this proxy are passed
+on only to models that ask for them, and loops are detected.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from ...http1.asgi_types import Headers
 from ...http1.headers import request_headers
-from ..access.api_keys import CREDENTIALS, NOT_FORWARDED
+from ..access.api_keys import CREDENTIALS, NOT_FORWARDED, OVERRIDES, ApiKeys
 from ..context import ProxyContext
 from ..request import Request
 from ..upstreams import Upstream
@@ -23,29 +23,53 @@ _NOTHING: frozenset[bytes] = frozenset()
 _NAMED_BY_CLIENT = frozenset({b"x-real-ip"})
 
 
+def client_headers(
+    request: Request, removed: ApiKeys, length: int | None, is_uncompressed: bool
+) -> Headers:
+    """Return the client's headers without API keys, and as the body that is sent needs them.
+
+    Args:
+        request: The request.
+        removed: Keys to remove.
+        length: Length of the body in bytes, where it is not what the client announced.
+        is_uncompressed: The response must not be compressed.
+    """
+    headers = removed.without_keys(request.headers)
+    if is_uncompressed:
+        headers = [header for header in headers if header[0] != b"accept-encoding"]
+    if length is None:
+        return headers
+    kept = [header for header in headers if header[0] != b"content-length"]
+    return [*kept, (b"content-length", b"%d" % length)]
+
+
 def model_request_headers(
-    context: ProxyContext, request: Request, headers: Headers, upstream: Upstream,
-    upgrade: bytes | None = None,
+    context: ProxyContext, request: Request, headers: Headers, upstream: Upstream, *,
+    passes_keys: bool, upgrade: bytes | None = None,
 ) -> list[tuple[bytes, bytes]]:  # fmt: skip
     """Return the request headers for the server of a local model.
 
     Args:
         context: Knows which proxies in front are trusted, and whether there are API keys.
         request: Knows Host and the client's address.
-        headers: The client's, without those that hold one of our API keys; shape (n, 2), names in
+        headers: The client's, without those that hold an API key to remove; shape (n, 2), names in
             lower case.
         upstream: The server.
+        passes_keys: The server gets the credentials of the client.
         upgrade: Protocol to upgrade to; None means no upgrade.
 
     Raises:
         HeaderError: A header cannot be forwarded.
     """
     client = request.client
+    strip = _NOTHING
+    if not context.admission.keys.is_empty:
+        strip = OVERRIDES if passes_keys else NOT_FORWARDED
     return request_headers(
         headers,
         host=request.header(b"host") or upstream.host,
         client=None if client is None else client.encode(),
-        strip=_NOTHING if context.admission.keys.is_empty else NOT_FORWARDED,
+        strip=strip,
         upgrade=upgrade,
         trust_forwarded=context.trusts(client),
     )

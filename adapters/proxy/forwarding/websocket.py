@@ -225,7 +225,7 @@ async def _connect(
     key = dict(handshake)[b"sec-websocket-key"]
     headers = [*_request_headers(proxy, request, upstream, opening), *handshake]
     offered = request.scope.get("subprotocols") or []
-    protocols = proxy.admission.keys.protocols_without_keys(offered)
+    protocols = proxy.removed_keys(opening.resolved.target).protocols_without_keys(offered)
     if protocols:
         headers.append((b"Sec-WebSocket-Protocol", ", ".join(protocols).encode("latin-1")))
     response = await upstream.pool.request(
@@ -251,7 +251,7 @@ def _request_headers(
 ) -> list[tuple[bytes, bytes]]:
     is_keyed = not proxy.admission.keys.is_empty
     target = opening.resolved.target
-    given = proxy.admission.keys.without_keys(request.headers)
+    given = proxy.removed_keys(target).without_keys(request.headers)
     headers = [header for header in given if header[0] not in _NOT_FORWARDED]
     if not isinstance(target, LocalModel):
         forwarded = peer_request_headers(
@@ -259,7 +259,10 @@ def _request_headers(
             strips_credentials=is_keyed, mark=proxy.admission.via_token,
         )  # fmt: skip
         return [*forwarded, (b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
-    return model_request_headers(proxy, request, headers, upstream, b"websocket")
+    return model_request_headers(
+        proxy, request, headers, upstream,
+        passes_keys=target.definition.passes_keys, upgrade=b"websocket",
+    )  # fmt: skip
 
 
 async def _refusal_of(

@@ -83,6 +83,7 @@ class ModelDefinition:
         limits: Timeouts of requests to its server.
         sends_loading_state: Clients that ask for a stream get its loading state.
         ignores_websockets: A websocket neither starts it nor keeps it loaded.
+        passes_keys: Its server gets the API keys of clients.
         capabilities: What it can do.
         metadata: Additional fields of its entry in `/v1/models`.
     """
@@ -101,6 +102,7 @@ class ModelDefinition:
     limits: UpstreamTimeouts = UpstreamTimeouts()
     sends_loading_state: bool = False
     ignores_websockets: bool = False
+    passes_keys: bool = False
     capabilities: Capabilities = NO_CAPABILITIES
     metadata: Mapping[str, Any] = field(default_factory=dict)
 

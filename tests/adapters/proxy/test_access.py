@@ -27,6 +27,7 @@ from swapchart.adapters.proxy.access.origins import (
     is_loopback_host,
 )
 from swapchart.adapters.proxy.api.route_table import ROUTES
+from swapchart.adapters.proxy.models.catalog import ModelCatalog
 from swapchart.adapters.proxy.models.definitions import ModelDefinition
 from swapchart.adapters.proxy.options import Access, ApiKey, KeyScope, ProxyOptions
 from swapchart.runtime import CallAction, Hook, HookContext, ServiceSpec
@@ -39,9 +40,12 @@ def basic(text: str) -> str:
     return "Basic " + base64.b64encode(text.encode()).decode()
 
 
-def run(main: Callable[[Bench], Awaitable[None]], options: ProxyOptions | None = None) -> None:
+def run(
+    main: Callable[[Bench], Awaitable[None]], options: ProxyOptions | None = None,
+    *models: ModelDefinition,
+) -> None:  # fmt: skip
     async def whole() -> None:
-        async with proxied(options=options) as bench:
+        async with proxied(*models, options=options) as bench:
             await main(bench)
 
     asyncio.run(whole())
@@ -189,6 +193,68 @@ def test_proxy_key_is_not_sent_upstream(name: str, target: str) -> None:
         assert sent.header("x-other") == "1"
 
     run(main, KEYED)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("Authorization", f"Bearer {KEY}"),
+        ("Authorization", basic(f"x:{KEY}")),
+        ("X-Api-Key", KEY),
+    ],
+)
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [
+        ("POST", "/v1/chat/completions?key=KEY&x=1"),
+        ("POST", "/upstream/keyed/v1/chat/completions?key=KEY&x=1"),
+        ("GET", "/props?model=keyed&key=KEY&x=1"),
+    ],
+)
+@row("C34")
+def test_proxy_key_is_sent_to_a_model_that_asks_for_it(
+    name: str, value: str, method: str, target: str
+) -> None:
+    """``passKeys`` forwards the key wherever it stands, and no model gets it without asking."""
+    target = target.replace("KEY", KEY)
+
+    async def main(bench: Bench) -> None:
+        for model in ("a", "keyed", "a", "keyed"):  # the second time from the header cache
+            await bench.client.call(
+                method, target.replace("keyed", model), value={"model": model},
+                headers=[
+                    (name, value), ("api-key", KEY), ("Cookie", f"token={KEY}"),
+                    ("X-HTTP-Method-Override", "DELETE"),
+                ],
+            )  # fmt: skip
+            sent = bench.server.last
+
+            assert sent.header("x-http-method-override") is None
+            if model == "a":
+                assert KEY not in str(sent)
+                assert value not in str(sent)
+                continue
+            assert sent.header(name.lower()) == value
+            assert (sent.header("api-key"), sent.header("cookie")) == (KEY, f"token={KEY}")
+            assert f"key={KEY}" in sent.target
+
+    run(main, KEYED, ModelDefinition(id="a"), ModelDefinition(id="keyed", passes_keys=True))
+
+
+@row("C34")
+def test_proxy_key_ends_with_the_configuration_that_passes_it() -> None:
+    """A reload without ``passKeys`` holds for the next request, with the same headers."""
+
+    async def main(bench: Bench) -> None:
+        headers = {"Authorization": f"Bearer {KEY}"}
+        for passes, found in ((True, f"Bearer {KEY}"), (False, None), (True, f"Bearer {KEY}")):
+            definition = ModelDefinition(id="a", passes_keys=passes)
+            bench.app.proxy.configure(ModelCatalog([definition]), KEYED)
+            for _ in range(2):
+                assert (await bench.client.chat("a", headers=headers)).status == 200
+                assert bench.server.last.header("authorization") == found
+
+    run(main, KEYED, ModelDefinition(id="a"))
 
 
 @row("C34")

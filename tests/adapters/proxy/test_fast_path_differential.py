@@ -178,8 +178,8 @@ _TARGETS = [
     "http://localhost" + CHAT,
 ]  # fmt: skip
 _NAMES = [
-    "alias", "renamed", "timed", "b", "pick", "unknown", "", "A", "n" * 2000, "\u00e9", 7, None,
-    ["a"],
+    "alias", "renamed", "keyed", "timed", "b", "pick", "unknown", "", "A", "n" * 2000, "\u00e9", 7,
+    None, ["a"],
 ]  # fmt: skip
 _BODIES = [
     b"", b"{", b"[]", b"null", b'"a"', b'{"model":"a"', b'{"model":"a"}}', b"\xff\xfe",
@@ -390,6 +390,7 @@ async def way(options: ProxyOptions, *, has_fast_path: bool) -> AsyncIterator[Wa
         ModelDefinition(id="a", aliases=("alias",), priority=3),
         ModelDefinition(id="b"),
         ModelDefinition(id="renamed", use_model_name="other"),
+        ModelDefinition(id="keyed", passes_keys=True),
         ModelDefinition(id="timed", limits=UpstreamTimeouts(header_s=1.0)),
     ]
     database = Database(None, MIGRATIONS)
@@ -512,6 +513,11 @@ def _each_variation(plain: Sent) -> list[list[Sent]]:
         [replace(plain, body=body) for body in _BODIES],
         # A key for another model: its headers are known, and both models have the same upstream.
         [Sent(headers=key, body=b'{"model":"%b"}' % name) for name in (b"renamed", b"a")],
+        # Models that get the client's key and models that do not, with the same headers and host.
+        [
+            replace(plain, target=CHAT + "?key=sk-all", body=b'{"model":"%b"}' % name)
+            for name in (b"a", b"keyed", b"a", b"keyed")
+        ],
         [replace(plain, body=_SILENT)],
     ]
 

@@ -29,6 +29,7 @@ from tools.websocket_frames import (
     frame,
     send_until_stuck,
 )
+from tools.websocket_frames import handshake as handshake_with
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
@@ -251,6 +252,41 @@ def test_websocket_of_comfyui_reaches_its_model(place: Place) -> None:
         assert place.proxy.unload("comfyui_auto").status == 200
         with pytest.raises(ConnectionClosed):
             socket.recv(timeout=LONG_S)
+
+
+@row("C34")
+def test_websocket_key_reaches_only_a_model_that_asks_for_it(serve: Serve) -> None:
+    """``passKeys`` holds for headers, query and subprotocols of a handshake too."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.settimeout(LONG_S)
+    server = {
+        "external": True, "proxy": f"http://127.0.0.1:{listener.getsockname()[1]}",
+        "checkEndpoint": "none",
+    }  # fmt: skip
+    models = {"a": server, "keyed": {**server, "passKeys": True}}
+    proxy = serve(models, config={"apiKeys": ["sk-ours"]}, wait=False)
+    proxy.headers = {"Authorization": "Bearer sk-ours"}
+    proxy.wait_listening()
+    for model in ("a", "keyed"):
+        with raw.Connection(proxy.port, timeout_s=LONG_S) as client:
+            client.send(
+                handshake_with(
+                    f"/upstream/{model}/ws?key=sk-ours&x=1",
+                    authorization="Bearer sk-ours",
+                    api_key="sk-ours",
+                    sec_websocket_protocol="chat, insecure-api-key.sk-ours",
+                )
+            )
+            connection, _ = listener.accept()
+            with connection:
+                connection.settimeout(LONG_S)
+                head = b""
+                while b"\r\n\r\n" not in head:
+                    head += connection.recv(1 << 16)
+        assert b"/ws?" in head
+        assert b"x=1" in head
+        assert head.count(b"sk-ours") == (4 if model == "keyed" else 0)
+    listener.close()
 
 
 # ---- other servers, and TLS
