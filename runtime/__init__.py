@@ -24,6 +24,7 @@ from .hooks import HookResult
 from .lease import Lease
 from .lifecycle import Lifecycle
 from .log_ring import LogRing
+from .memory_ledger import MemoryLedger
 from .player import Player, Step
 from .ports import Command, Exit, HttpCall, HttpClient, Launcher, LogSink, Probe, ProcessHandle
 from .scheduler import Scheduler
@@ -55,6 +56,7 @@ __all__ = [
     "Liveness",
     "LogRing",
     "LogSink",
+    "MemoryLedger",
     "Player",
     "PortInUseError",
     "Probe",

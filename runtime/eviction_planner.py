@@ -2,7 +2,8 @@
 
 A *swap* is under way while services are being evicted for a target. Two swaps run side by side
 when they have no service in common. The eviction policy is asked once for each target and set
-of running services, and its result is cached.
+of running services, and its result is cached. With a memory ledger, memory is a further condition
+for each start: what goes is the union of what the policy and the memory plan evict.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeAlias
 
-from .scheduling import HOLDING, REJECTING, EvictionPolicy, Phase, ServiceEntry
+from .memory import Amounts, Plan
+from .memory_ledger import MemoryLedger
+from .scheduling import HOLDING, REJECTING, EvictionPolicy, Phase, QueueLimits, ServiceEntry
 
 _Swaps: TypeAlias = dict[str, frozenset[str]]
 
@@ -21,19 +24,27 @@ class EvictionPlanner:
     Args:
         policy: Returns the services to evict for a target.
         services: Entries of all services, by name; shared with the scheduler.
+        memory: Claims on memory; None means that memory is no condition.
 
     Attributes:
+        memory: Claims on memory, or None.
         policy: May be replaced at any time.
         holding: Entries of the services that hold resources, by name.
         swaps: Target -> services that are being evicted for it.
     """
 
     __slots__ = (
-        "_cached_policy", "_evictions", "_running", "_services", "holding", "policy", "swaps",
+        "_cached_policy", "_evictions", "_running", "_services", "holding", "memory", "policy",
+        "swaps",
     )  # fmt: skip
 
-    def __init__(self, policy: EvictionPolicy, services: Mapping[str, ServiceEntry]) -> None:
-        self.policy = policy
+    def __init__(
+        self, policy: EvictionPolicy, services: Mapping[str, ServiceEntry],
+        memory: MemoryLedger | None = None,
+    ) -> None:  # fmt: skip
+        self.policy, self.memory = policy, memory
+        if memory is not None:
+            memory.attach(services)
         self.holding: dict[str, ServiceEntry] = {}
         self.swaps: _Swaps = {}
         self._services = services
@@ -51,6 +62,8 @@ class EvictionPlanner:
 
     def set_phase(self, entry: ServiceEntry, phase: Phase) -> None:
         """Move *entry* to *phase*; it is closed to the hot path until the next decision."""
+        if self.memory is not None and entry.need is not None:
+            self.memory.phase_changed(entry, phase)
         entry.phase = phase
         entry.is_open = False
         if (phase in HOLDING) != (entry.name in self.holding):
@@ -87,29 +100,87 @@ class EvictionPlanner:
             other, beside | {one}
         )
 
+    # ---- memory
+    def memory_plan(
+        self, entry: ServiceEntry, evict: frozenset[str], now: float, limits: QueueLimits,
+        since: float, overdue: Mapping[str, int], number: int,
+    ) -> Plan | None:  # fmt: skip
+        """Return the memory plan for a request that needs *entry* to start, else None.
+
+        Args:
+            entry: The service that the request needs.
+            evict: Services that the eviction policy evicts for it.
+            now: Time in seconds.
+            limits: Limits of the queue.
+            since: Time of arrival of the request in seconds.
+            overdue: Service -> number of its first overdue request.
+            number: Number of the request.
+        """
+        memory = self.memory
+        if memory is None or entry.need is None or entry.phase in HOLDING:
+            return None
+        ahead: dict[str, int] = {}
+        for name, first in overdue.items():
+            other = self._services[name]
+            if first >= number or name == entry.name or name in self.swaps:
+                continue
+            if other.phase in HOLDING or not self._is_making_room(other, now, limits):
+                continue
+            for pool, amount in memory.needs(other).items():
+                ahead[pool] = ahead.get(pool, 0) + amount
+        return memory.plan(
+            entry, now, min_residency_s=limits.min_residency_s, gone=evict, ahead=ahead,
+            is_overdue=now >= since + limits.max_wait_s,
+        )  # fmt: skip
+
+    def _is_making_room(self, entry: ServiceEntry, now: float, limits: QueueLimits) -> bool:
+        """Return True if an overdue request for *entry* waits for services, not other programs."""
+        plan = self._overdue_plan(entry, now, limits)
+        return plan is not None and (plan.kind != "wait" or bool(plan.waits_for or plan.evict))
+
+    def _overdue_plan(self, entry: ServiceEntry, now: float, limits: QueueLimits) -> Plan | None:
+        assert self.memory is not None
+        return self.memory.plan(entry, now, min_residency_s=limits.min_residency_s, is_overdue=True)
+
+    def blocks(self, overdue: str, other: str, now: float, limits: QueueLimits) -> bool:
+        """Return True if an overdue request for one service must have *other* gone first."""
+        if overdue == other:
+            return False
+        if self.excludes(overdue, other):
+            return True
+        entry = self._services[overdue]
+        if self.memory is None or entry.need is None or entry.phase in HOLDING:
+            return False
+        plan = self._overdue_plan(entry, now, limits)
+        return plan is not None and other in (*plan.evict, *plan.waits_for)
+
     # ---- swaps
-    def begin_swap(self, target: str, evicted: frozenset[str]) -> None:
-        """Record that *evicted* are being evicted for *target*."""
+    def begin_swap(self, target: str, evicted: frozenset[str], place: Amounts | None) -> None:
+        """Record that *evicted* are being evicted for *target*, which will hold *place*."""
         self.swaps[target] = evicted
         self._running = None
+        if self.memory is not None and place is not None:
+            self.memory.reserve(target, place)
 
     def cancel_swap(self, target: str) -> None:
         """Forget the swap to *target*, if any: evicted services stop, but nothing starts."""
         if target in self.swaps:
             del self.swaps[target]
             self._running = None
+            if self.memory is not None:
+                self.memory.cancel(target)
 
     def cancel_evictions_of(self, service: str) -> None:
         """Forget all swaps that *service* was being evicted for: it holds its resources again."""
-        self.swaps = {to: gone for to, gone in self.swaps.items() if service not in gone}
-        self._running = None
+        for target, gone in list(self.swaps.items()):
+            if service in gone:
+                self.cancel_swap(target)
 
     def end_swaps(self) -> None:
         """End the swaps whose evicted services are all gone."""
         for target, evicted in list(self.swaps.items()):
             if evicted.isdisjoint(self.holding):
-                del self.swaps[target]
-                self._running = None
+                self.cancel_swap(target)
 
     def leaving(self) -> set[str]:
         """Return the services that are being evicted."""

@@ -20,6 +20,8 @@ from collections.abc import Iterable, Mapping
 
 from .errors import RequestError
 from .eviction_planner import EvictionPlanner
+from .memory import MemoryNeed, Plan
+from .memory_ledger import MemoryLedger
 from .request_queue import RequestQueue
 from .scheduling import (
     HOLDING,
@@ -43,6 +45,7 @@ class Scheduler:
     Args:
         policy: Returns the services to evict for a target.
         limits: Limits of the queue.
+        memory: Claims on memory; None means that memory is no condition.
 
     Attributes:
         limits: Limits of the queue; may be replaced.
@@ -56,13 +59,14 @@ class Scheduler:
     )  # fmt: skip
 
     def __init__(
-        self, policy: EvictionPolicy = one_at_a_time, limits: QueueLimits | None = None
-    ) -> None:
+        self, policy: EvictionPolicy = one_at_a_time, limits: QueueLimits | None = None,
+        memory: MemoryLedger | None = None,
+    ) -> None:  # fmt: skip
         self.limits = limits or QueueLimits()
         self.services: dict[str, ServiceEntry] = {}
         self._requests = RequestQueue(self.services)
         self.queue: list[QueuedRequest] = self._requests.requests
-        self._planner = EvictionPlanner(policy, self.services)
+        self._planner = EvictionPlanner(policy, self.services, memory)
         self.is_paused = False
         self._numbers = itertools.count()
 
@@ -76,17 +80,27 @@ class Scheduler:
         self._planner.policy = policy
 
     @property
+    def memory(self) -> MemoryLedger | None:
+        """Claims on memory; None means that memory is no condition."""
+        return self._planner.memory
+
+    @property
     def swaps(self) -> Mapping[str, frozenset[str]]:
         """Target -> services that are being evicted for it and are not gone yet."""
         return self._planner.swaps
 
     # ---- events
-    def add(self, name: str, *, limit: int | None = None, is_pinned: bool = False) -> ServiceEntry:
+    def add(
+        self, name: str, *, limit: int | None = None, is_pinned: bool = False,
+        need: MemoryNeed | None = None,
+    ) -> ServiceEntry:  # fmt: skip
         """Add *name*, or change its limits."""
         entry = self.services.get(name)
         if entry is None:
             entry = self.services[name] = ServiceEntry(name)
         entry.limit, entry.is_pinned = limit, is_pinned
+        if self.memory is not None:
+            self.memory.adopt(entry, need)
         return entry
 
     def remove(self, name: str, now: float) -> list[Decision]:
@@ -117,7 +131,7 @@ class Scheduler:
         waiting = len(self.queue)
         self._requests.add(request)
         decisions = self._advance(request, now, overdue, may_wait=waiting < self.limits.length)
-        self._open_ready(overdue)
+        self._open_ready(overdue, now)
         self._requests.take_turns()
         return request, decisions
 
@@ -168,7 +182,7 @@ class Scheduler:
         if phase == "ready":
             entry.used_at = now
             if before == "starting":
-                entry.start_s = now - entry.starting_at
+                entry.note_start(now - entry.starting_at)
         elif phase == "starting":
             entry.starting_at = now
         planner = self._planner
@@ -198,7 +212,7 @@ class Scheduler:
             return None
         limits, holding = self.limits, self._planner.holding
         times = [request.since + limits.max_wait_s for request in self.queue]
-        times += [self._stays_until(entry) for entry in holding.values()]
+        times += [entry.stays_until(limits.min_residency_s) for entry in holding.values()]
         times = [at for at in times if at > now]
         if limits.timeout_s is not None:
             times.append(min(request.since for request in self.queue) + limits.timeout_s)
@@ -224,7 +238,11 @@ class Scheduler:
         if (error := self._pinned_rival(service, evict)) is not None:
             return frozenset(), "", error
         request = QueuedRequest(service, PendingRequest(), 0, now, next(self._numbers))
-        why = self._obstacle(request, evict, now, self._overdue(now))
+        overdue = self._overdue(now)
+        plan = self._memory_plan(request, evict, now, overdue)
+        if plan is not None and plan.kind == "refuse":
+            return frozenset(), "", self._no_memory(service, plan)
+        evict, why = self._with_memory(request, evict, plan, now, overdue)
         if (why or evict) and len(self.queue) >= self.limits.length:
             return frozenset(), "", self._queue_full()
         return evict, why, None
@@ -240,7 +258,7 @@ class Scheduler:
         for request in list(self.queue):
             if request.is_queued:
                 decisions += self._advance(request, now, overdue)
-        self._open_ready(overdue)
+        self._open_ready(overdue, now)
         self._requests.take_turns()
         return decisions
 
@@ -259,16 +277,51 @@ class Scheduler:
         evict = self._planner.evictions_for(entry.name)
         if evict and (error := self._pinned_rival(entry.name, evict)) is not None:
             return [self._refuse(request, error)]
-        request.why = self._obstacle(request, evict, now, overdue)
+        plan = self._memory_plan(request, evict, now, overdue)
+        if plan is not None and plan.kind == "refuse":
+            return [self._refuse(request, self._no_memory(entry.name, plan))]
+        evict, request.why = self._with_memory(request, evict, plan, now, overdue)
         if (request.why or evict) and not may_wait:
             return [self._refuse(request, self._queue_full())]
         if request.why:
             return []
+        place = None if plan is None else plan.place
         if evict:
-            self._planner.begin_swap(entry.name, evict)
+            self._planner.begin_swap(entry.name, evict, place)
             request.why = f"evicting {', '.join(sorted(evict))}"
             return [Evict(name, entry.name) for name in sorted(evict)]
-        return [self._grant(request, entry, now)]
+        grant = self._grant(request, entry, now)
+        if self.memory is not None and plan is not None:
+            self.memory.grant(entry, plan.place)
+        return [grant]
+
+    def _memory_plan(
+        self, request: QueuedRequest, evict: frozenset[str], now: float,
+        overdue: Mapping[str, int],
+    ) -> Plan | None:  # fmt: skip
+        planner, service = self._planner, request.service
+        if planner.memory is None or service in planner.swaps:
+            return None
+        return planner.memory_plan(
+            self.services[service], evict, now, self.limits, request.since, overdue,
+            request.number,
+        )  # fmt: skip
+
+    def _with_memory(
+        self, request: QueuedRequest, evict: frozenset[str], plan: Plan | None, now: float,
+        overdue: Mapping[str, int],
+    ) -> tuple[frozenset[str], str]:  # fmt: skip
+        """Return what to evict for *request*, and why it has to wait, or an empty text."""
+        if plan is not None and plan.kind == "evict":
+            evict |= frozenset(plan.evict)
+        why = self._obstacle(request, evict, now, overdue)
+        if not why and plan is not None and plan.kind == "wait":
+            why = plan.why
+        return evict, why
+
+    @staticmethod
+    def _no_memory(service: str, plan: Plan) -> RequestError:
+        return RequestError("memory_infeasible", f"{service} does not fit: {plan.why}")
 
     def _pinned_rival(self, service: str, evict: frozenset[str]) -> RequestError | None:
         """Return the error for a request that would evict a pinned service, or None."""
@@ -321,7 +374,7 @@ class Scheduler:
         if conflict := self._planner.conflict(entry.name, evict):
             return conflict
         for name, number in overdue.items():
-            if number < request.number and self._planner.excludes(name, entry.name):
+            if number < request.number and self._planner.blocks(name, entry.name, now, self.limits):
                 return f"a request for {name} has waited too long and goes first"
         for name in sorted(evict):
             why = self._why_it_stays(self.services[name], request, now)
@@ -335,24 +388,16 @@ class Scheduler:
             return f"{other.name} has {other.granted} requests in flight"
         if other.is_pinned:
             return f"{other.name} is pinned, and already stopping"
-        stays_until = self._stays_until(other)
+        stays_until = other.stays_until(self.limits.min_residency_s)
         is_overdue = now >= request.since + self.limits.max_wait_s
         if other.phase == "ready" and now < stays_until and not is_overdue:
             return f"{other.name} stays for another {stays_until - now:.1f} s"
         return ""
 
-    def _stays_until(self, entry: ServiceEntry) -> float:
-        """Return until when an idle service is kept for its next request; seconds.
-
-        To wait longer than its start took would cost the waiting request more than the swap back
-        costs the next one.
-        """
-        return entry.used_at + min(self.limits.min_residency_s, entry.start_s)
-
     def _overdue(self, now: float) -> dict[str, int]:
         return self._requests.overdue(now, self.limits.max_wait_s)
 
-    def _open_ready(self, overdue: Iterable[str]) -> None:
+    def _open_ready(self, overdue: Iterable[str], now: float) -> None:
         """Open the hot path of each service that no other request has a claim on."""
         planner = self._planner
         leaving = planner.leaving()
@@ -364,5 +409,5 @@ class Scheduler:
                 and entry.name not in leaving
                 and entry.name not in queued
                 and not planner.evictions_for(entry.name)
-                and not any(planner.excludes(name, entry.name) for name in overdue)
+                and not any(planner.blocks(name, entry.name, now, self.limits) for name in overdue)
             )

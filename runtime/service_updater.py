@@ -12,7 +12,7 @@ from .lifecycle import Lifecycle
 from .log_ring import LogRing
 from .retirement import Retirement
 from .scheduler import Scheduler
-from .scheduling import EvictionPolicy, QueueLimits
+from .scheduling import EvictionPolicy, QueueLimits, ServiceEntry
 from .service_state import RuntimeContext
 from .service_table import ServiceTable
 from .spec import ServiceSpec
@@ -47,13 +47,19 @@ class ServiceUpdater:
         self._services.check_open()
         if spec.name in lifecycles:
             raise ConfigError(spec.name, "expected a new name, found one that exists")
-        self._scheduler.add(spec.name, limit=spec.concurrency_limit, is_pinned=spec.pinned)
+        self._enter(spec)
         lifecycle = Lifecycle(
             spec, self._compiled, self._context,
             on_change=self._dispatcher.on_change, log_to=self._log,
         )  # fmt: skip
         lifecycles[spec.name] = lifecycle
         return lifecycle
+
+    def _enter(self, spec: ServiceSpec) -> ServiceEntry:
+        """Add *spec* to the scheduler, or change its entry there."""
+        return self._scheduler.add(
+            spec.name, limit=spec.concurrency_limit, is_pinned=spec.pinned, need=spec.memory
+        )
 
     def update(self, spec: ServiceSpec, cause: str) -> Difference:
         """Change the service of that name into *spec*."""
@@ -68,9 +74,7 @@ class ServiceUpdater:
             if difference == "restart" or (is_other and lifecycle.is_quiet):
                 self._dispatcher.requeue_waiters(lifecycle, cause)
             lifecycle.update_spec(spec, cause)
-            entry = self._scheduler.add(
-                spec.name, limit=spec.concurrency_limit, is_pinned=spec.pinned
-            )
+            entry = self._enter(spec)
             entry.closed_reason = ""
             is_stopping = "stopping" in lifecycle.configuration and lifecycle.state != "stuck"
             if lifecycle.next_spec is not None and is_stopping:

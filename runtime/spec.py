@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias, get_args
 
 from .errors import ConfigError
 from .hook_actions import HookAction
+from .memory import MemoryNeed
 from .ports import Command, HttpCall
 
 OnError: TypeAlias = Literal["warn", "ignore", "fail"]
@@ -170,6 +171,7 @@ class ServiceSpec:
         concurrency_limit: Maximum number of in-flight requests, >= 1; None means unlimited.
         log_limit_bytes: Size of the log that is kept in memory; bytes.
         parameters: Values for additional parameters of a custom chart.
+        memory: Memory that it needs; None means that memory is no condition for its start.
     """
 
     name: str
@@ -189,6 +191,7 @@ class ServiceSpec:
     concurrency_limit: int | None = None
     log_limit_bytes: int = 1 << 20
     parameters: Mapping[str, str | int | bool] = field(default_factory=dict)
+    memory: MemoryNeed | None = None
 
     def __post_init__(self) -> None:
         """Check the ranges.

@@ -17,7 +17,7 @@ from .spec import ServiceSpec
 #: restart: the service drains and stops first, and requests wait for its next start.
 Difference: TypeAlias = Literal["same", "live", "next_start", "restart"]
 
-_LIVE = ("timings", "pinned", "concurrency_limit", "log_limit_bytes")
+_LIVE = ("timings", "pinned", "concurrency_limit", "log_limit_bytes", "memory")
 _LOOPBACK = frozenset({"localhost", "::1", "0.0.0.0", "::"})
 
 

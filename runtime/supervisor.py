@@ -33,6 +33,7 @@ from .lease import Lease, leased
 from .lifecycle import Lifecycle
 from .listeners import Listener, Listeners
 from .log_ring import LogRing
+from .memory_ledger import MemoryLedger
 from .ports import HttpClient, Launcher
 from .scheduler import Scheduler
 from .scheduling import EvictionPolicy, QueueLimits, one_at_a_time
@@ -76,6 +77,7 @@ class Supervisor:
             means unlimited. The wait for a place does not count toward a hook's own timeout, but
             does count toward the limit of a stop.
         rng: Source of jitter; a seeded one makes a run repeatable.
+        memory: Pools that the services share; None means that memory is no condition.
 
     Attributes:
         hook_limiter: Limits the hook commands that run at once; its limit may be changed.
@@ -91,6 +93,7 @@ class Supervisor:
         http: HttpClient | None = None, policy: EvictionPolicy = one_at_a_time,
         queue: QueueLimits | None = None, chart: Document | None = None,
         stop_limit_s: float = 60.0, hook_limit: int | None = 8, rng: random.Random | None = None,
+        memory: MemoryLedger | None = None,
     ) -> None:  # fmt: skip
         if hook_limit is not None and hook_limit < 1:
             raise ConfigError("hook_limit", f"expected >= 1 or None, got {hook_limit}")
@@ -102,7 +105,7 @@ class Supervisor:
         self._hook_limit = hook_limit
         self._rng = rng or random.Random()
         self.log = LogRing(_LOG_BYTES)
-        self.scheduler = Scheduler(policy=policy, limits=queue)
+        self.scheduler = Scheduler(policy=policy, limits=queue, memory=memory)
         self._services = ServiceTable()
         self._lifecycles = self._services.lifecycles
         self._listeners = Listeners()

@@ -8,12 +8,13 @@ service; nothing in this package waits or reads a clock.
 from .cover import cover
 from .planning import CostFunction, Rules, lru_cost, plan, reload_cost
 from .sums import explain_sum, size
-from .values import Amounts, Holder, Plan, PlanKind, Pool, Source, Wanted
+from .values import Amounts, Holder, MemoryNeed, Plan, PlanKind, Pool, Source, Wanted
 
 __all__ = [
     "Amounts",
     "CostFunction",
     "Holder",
+    "MemoryNeed",
     "Plan",
     "PlanKind",
     "Pool",

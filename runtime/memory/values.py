@@ -97,6 +97,24 @@ class Holder:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryNeed:
+    """The memory that one service needs, as its specification says.
+
+    Attributes:
+        options: Places where it can run, the preferred one first: bytes by pool. Pools that do not
+            exist are no condition.
+        source: Origin of the amounts.
+        asleep: Bytes by pool that it holds while it sleeps.
+        weight: Factor of its cost of eviction, > 0.
+    """
+
+    options: tuple[Amounts, ...]
+    source: Source = "declared"
+    asleep: Amounts = field(default_factory=dict)
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
     """A service that shall start or wake.
 

@@ -61,6 +61,9 @@ class SchedulerRules(RuleBasedStateMachine):
             self.scheduler.add(name, limit=limit, is_pinned=pinned and name == "a1")
             self.waiting[name], self.served[name] = set(), []
 
+    def add(self, name: str) -> None:
+        self.scheduler.add(name)
+
     # ---- the supervisor
     def apply(self, decisions: Iterable[Decision]) -> None:
         for decision in decisions:
@@ -112,7 +115,7 @@ class SchedulerRules(RuleBasedStateMachine):
     @rule(name=st.sampled_from(NAMES), priority=st.integers(0, 2), client=st.sampled_from("xyz"))
     def submit(self, name: str, priority: int, client: str) -> None:
         if name not in self.scheduler.services:
-            self.scheduler.add(name)
+            self.add(name)
         request, decisions = self.scheduler.submit(
             name, PendingRequest(), self.now, priority=priority, client=client
         )

@@ -12,6 +12,7 @@ from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from types import ModuleType
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -35,6 +36,9 @@ from swapchart.runtime.memory import (
 from .cases import CASES, GIB, NOW
 
 POOLS = ("GPU0", "GPU1", "RAM")
+PHASES: Sequence[Literal["starting", "ready", "stopping", "asleep", "reviving"]] = (
+    "ready", "ready", "ready", "ready", "ready", "starting", "stopping", "asleep", "reviving",
+)  # fmt: skip
 World = tuple[dict[str, Pool], list[Holder], Wanted]
 
 
@@ -79,8 +83,7 @@ def _holder(draw: _Draw, name: str, free: dict[str, int]) -> Holder:
         free[pool] -= amount
         claim[pool] = amount
         seen[pool] = draw(st.integers(0, amount))
-    phases = st.sampled_from([*["ready"] * 5, "starting", "stopping", "asleep", "reviving"])
-    phase = draw(phases)
+    phase = draw(st.sampled_from(PHASES))
     return Holder(
         name=name, phase=phase, claim=claim, seen=seen,
         granted=draw(st.integers(0, 2)) if phase == "ready" else 0,

@@ -1,0 +1,181 @@
+"""Memory ledger: which service was granted how much memory, and what the next start needs.
+
+A claim begins with the grant, or with the swap that makes room for it, and ends when the service
+has stopped. A service that sleeps holds the smaller amount of its specification. The ledger is
+part of the scheduler and as pure: readings are handed in, plans are the result.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Literal, TypeAlias, cast
+
+from .memory import Amounts, Holder, MemoryNeed, Plan, Pool, Rules, Wanted, explain_sum, plan
+from .scheduling import HOLDING, Phase, ServiceEntry
+
+_HolderPhase: TypeAlias = Literal["starting", "ready", "stopping", "asleep", "reviving"]
+_NOTHING: Amounts = {}
+
+
+class MemoryLedger:
+    """Claims of all services on memory pools; given to the supervisor.
+
+    Args:
+        pools: The pools of the machine.
+        rules: Rules of the decision.
+
+    Attributes:
+        pools: Pools by name; replaced by each reading.
+        rules: Rules of the decision; may be replaced.
+        plan_counts: Number of plans that were made, by kind.
+    """
+
+    def __init__(self, pools: Iterable[Pool] = (), rules: Rules | None = None) -> None:
+        self.pools = {pool.name: pool for pool in pools}
+        self.rules = rules or Rules()
+        self.plan_counts: Counter[str] = Counter()
+        self._reserved: dict[str, Amounts] = {}  # target of a swap -> what it was promised
+        self._services: Mapping[str, ServiceEntry] = {}
+
+    def attach(self, services: Mapping[str, ServiceEntry]) -> None:
+        """Use the entries of a scheduler."""
+        self._services = services
+
+    # ---- claims
+    def reserve(self, target: str, place: Amounts) -> None:
+        """Hold *place* for the target of a swap until it is granted or the swap is canceled."""
+        self._reserved[target] = place
+
+    def cancel(self, target: str) -> None:
+        """Drop the reservation of *target*, if any."""
+        self._reserved.pop(target, None)
+
+    def grant(self, entry: ServiceEntry, place: Amounts | None) -> None:
+        """Give *place* to a service that starts; None takes its preferred place."""
+        self._reserved.pop(entry.name, None)
+        entry.claim = self._preferred(entry.need) if place is None else place
+
+    def phase_changed(self, entry: ServiceEntry, phase: Phase) -> None:
+        """Adjust the claim of *entry* to its new phase."""
+        if phase in HOLDING:
+            if not entry.claim or (entry.phase == "asleep" and phase != "stopping"):
+                self.grant(entry, None)  # it started without a request, or before its grant
+        elif phase == "asleep":
+            entry.claim = self._known(entry.need.asleep) if entry.need else _NOTHING
+        else:
+            entry.claim = entry.seen = _NOTHING
+
+    def adopt(self, entry: ServiceEntry, need: MemoryNeed | None) -> None:
+        """Make *need* the need of a service; a claim takes the new amounts of its place."""
+        entry.need = need
+        if not entry.claim:
+            return
+        if need is None:
+            entry.claim = _NOTHING
+        elif entry.phase == "asleep":
+            entry.claim = self._known(need.asleep)
+        else:
+            same_place = (
+                place for option in need.options
+                if (place := self._known(option)).keys() == entry.claim.keys()
+            )  # fmt: skip
+            entry.claim = next(same_place, entry.claim)
+
+    def holders(self, now: float, min_residency_s: float) -> list[Holder]:
+        """Return the services that hold memory, and those that a swap makes room for."""
+        found = [
+            self._holder(entry, entry.claim, entry.stays_until(min_residency_s))
+            for entry in self._services.values()
+            if entry.need is not None
+            and entry.name not in self._reserved
+            and (entry.claim or entry.seen)
+        ]
+        for name, place in self._reserved.items():
+            entry = self._services[name]
+            claim = {
+                pool: max(place.get(pool, 0), entry.claim.get(pool, 0))
+                for pool in {*place, *entry.claim}
+            }
+            found.append(replace(self._holder(entry, claim, now), phase="starting"))
+        return found
+
+    # ---- plans
+    def plan(
+        self, entry: ServiceEntry, now: float, *, min_residency_s: float = 0.0,
+        gone: frozenset[str] = frozenset(), is_overdue: bool = False, ahead: Amounts = _NOTHING,
+    ) -> Plan | None:  # fmt: skip
+        """Return the plan for a start of *entry*; None if memory is no condition for it.
+
+        Args:
+            entry: The service.
+            now: Time in seconds.
+            min_residency_s: As `QueueLimits` has it.
+            gone: Services that the eviction policy evicts; they count as stopping.
+            is_overdue: A request for it is overdue.
+            ahead: Bytes by pool that overdue requests before it need.
+        """
+        wanted = self._wanted(entry, is_overdue=is_overdue, ahead=ahead)
+        if wanted is None:
+            return None
+        holders = [
+            replace(holder, phase="stopping") if holder.name in gone else holder
+            for holder in self.holders(now, min_residency_s)
+        ]
+        found = plan(self.pools, holders, wanted, now, self.rules)
+        self.plan_counts[found.kind] += 1
+        if found.kind == "wait" and gone and found.waits_for and gone.issuperset(found.waits_for):
+            return replace(found, kind="evict")  # what the policy evicts is enough
+        return found
+
+    def explain(self, entry: ServiceEntry, now: float, min_residency_s: float) -> list[str]:
+        """Return the sum of the plan for *entry*, one amount a line; empty without a need."""
+        wanted = self._wanted(entry, is_overdue=False, ahead=_NOTHING)
+        if wanted is None:
+            return []
+        holders = self.holders(now, min_residency_s)
+        found = plan(self.pools, holders, wanted, now, self.rules)
+        return explain_sum(self.pools, holders, wanted, found, now)
+
+    def needs(self, entry: ServiceEntry) -> Amounts:
+        """Return what a start of *entry* needs at its preferred place; bytes by pool."""
+        return self._preferred(entry.need)
+
+    def free(self, name: str) -> int:
+        """Return the free bytes of pool *name*; negative if more is held than its budget."""
+        pool = self.pools[name]
+        held = sum(
+            max(entry.claim.get(name, 0), entry.seen.get(name, 0))
+            for entry in self._services.values()
+        )
+        return pool.budget - pool.foreign - held
+
+    def _wanted(self, entry: ServiceEntry, *, is_overdue: bool, ahead: Amounts) -> Wanted | None:
+        need = entry.need
+        if need is None:
+            return None
+        options = tuple(place for option in need.options if (place := self._known(option)))
+        if not options:
+            return None
+        return Wanted(
+            name=entry.name, options=options, source=need.source, is_overdue=is_overdue,
+            ahead=ahead,
+        )  # fmt: skip
+
+    def _holder(self, entry: ServiceEntry, claim: Amounts, stays_until: float) -> Holder:
+        need = entry.need
+        assert need is not None, "only services with a need hold memory"
+        return Holder(
+            name=entry.name, phase=cast("_HolderPhase", entry.phase), claim=claim,
+            seen=entry.seen, source=need.source, granted=entry.granted,
+            is_pinned=entry.is_pinned, used_at=entry.used_at, stays_until=stays_until,
+            load_s=entry.load_s, at_risk_s=entry.at_risk_s, weight=need.weight,
+        )  # fmt: skip
+
+    def _preferred(self, need: MemoryNeed | None) -> Amounts:
+        return self._known(need.options[0]) if need is not None and need.options else _NOTHING
+
+    def _known(self, amounts: Amounts) -> dict[str, int]:
+        """Return *amounts* without the pools that do not exist."""
+        return {pool: amount for pool, amount in amounts.items() if pool in self.pools}
