@@ -11,9 +11,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeAlias
 
-from .memory import Amounts, Plan
+from .memory import Plan
 from .memory_ledger import MemoryLedger
-from .scheduling import HOLDING, REJECTING, EvictionPolicy, Phase, QueueLimits, ServiceEntry
+from .scheduling import (
+    HOLDING,
+    REJECTING,
+    EvictionPolicy,
+    Phase,
+    QueuedRequest,
+    QueueLimits,
+    ServiceEntry,
+)
 
 _Swaps: TypeAlias = dict[str, frozenset[str]]
 
@@ -101,37 +109,50 @@ class EvictionPlanner:
         )
 
     # ---- memory
-    def memory_plan(
-        self, entry: ServiceEntry, evict: frozenset[str], now: float, limits: QueueLimits,
-        since: float, overdue: Mapping[str, int], number: int,
-    ) -> Plan | None:  # fmt: skip
-        """Return the memory plan for a request that needs *entry* to start, else None.
+    def with_memory(
+        self, request: QueuedRequest, evict: frozenset[str], now: float, limits: QueueLimits,
+        overdue: Mapping[str, int],
+    ) -> tuple[frozenset[str], Plan | None]:  # fmt: skip
+        """Return what to evict for *request* by policy and memory, and the memory plan.
+
+        The plan is None where memory is no condition: the service holds its memory already.
 
         Args:
-            entry: The service that the request needs.
+            request: A request that needs its service to run.
             evict: Services that the eviction policy evicts for it.
             now: Time in seconds.
             limits: Limits of the queue.
-            since: Time of arrival of the request in seconds.
             overdue: Service -> number of its first overdue request.
-            number: Number of the request.
         """
-        memory = self.memory
-        if memory is None or entry.need is None or entry.phase in HOLDING:
-            return None
+        memory, entry = self.memory, self._services[request.service]
+        if memory is None or entry.need is None:
+            return evict, None
+        if entry.phase in HOLDING or entry.name in self.swaps:
+            return evict, None
+        plan = memory.plan(
+            entry, now, min_residency_s=limits.min_residency_s, gone=evict,
+            ahead=self._needs_ahead(request, now, limits, overdue),
+            is_overdue=now >= request.since + limits.max_wait_s,
+        )  # fmt: skip
+        if plan is not None and plan.kind == "evict":
+            evict |= frozenset(plan.evict)
+        return evict, plan
+
+    def _needs_ahead(
+        self, request: QueuedRequest, now: float, limits: QueueLimits, overdue: Mapping[str, int]
+    ) -> dict[str, int]:
+        """Return the bytes by pool that overdue requests before *request* need."""
+        assert self.memory is not None
         ahead: dict[str, int] = {}
         for name, first in overdue.items():
             other = self._services[name]
-            if first >= number or name == entry.name or name in self.swaps:
+            if first >= request.number or name == request.service or name in self.swaps:
                 continue
             if other.phase in HOLDING or not self._is_making_room(other, now, limits):
                 continue
-            for pool, amount in memory.needs(other).items():
+            for pool, amount in self.memory.needs(other).items():
                 ahead[pool] = ahead.get(pool, 0) + amount
-        return memory.plan(
-            entry, now, min_residency_s=limits.min_residency_s, gone=evict, ahead=ahead,
-            is_overdue=now >= since + limits.max_wait_s,
-        )  # fmt: skip
+        return ahead
 
     def _is_making_room(self, entry: ServiceEntry, now: float, limits: QueueLimits) -> bool:
         """Return True if an overdue request for *entry* waits for services, not other programs."""
@@ -155,12 +176,12 @@ class EvictionPlanner:
         return plan is not None and other in (*plan.evict, *plan.waits_for)
 
     # ---- swaps
-    def begin_swap(self, target: str, evicted: frozenset[str], place: Amounts | None) -> None:
-        """Record that *evicted* are being evicted for *target*, which will hold *place*."""
+    def begin_swap(self, target: str, evicted: frozenset[str], plan: Plan | None) -> None:
+        """Record that *evicted* are being evicted for *target* by *plan*."""
         self.swaps[target] = evicted
         self._running = None
-        if self.memory is not None and place is not None:
-            self.memory.reserve(target, place)
+        if self.memory is not None and plan is not None:
+            self.memory.reserve(target, plan.place)
 
     def cancel_swap(self, target: str) -> None:
         """Forget the swap to *target*, if any: evicted services stop, but nothing starts."""

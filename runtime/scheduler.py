@@ -239,10 +239,10 @@ class Scheduler:
             return frozenset(), "", error
         request = QueuedRequest(service, PendingRequest(), 0, now, next(self._numbers))
         overdue = self._overdue(now)
-        plan = self._memory_plan(request, evict, now, overdue)
+        evict, plan = self._planner.with_memory(request, evict, now, self.limits, overdue)
         if plan is not None and plan.kind == "refuse":
-            return frozenset(), "", self._no_memory(service, plan)
-        evict, why = self._with_memory(request, evict, plan, now, overdue)
+            return frozenset(), "", _no_memory(service, plan)
+        why = self._obstacle(request, evict, plan, now, overdue)
         if (why or evict) and len(self.queue) >= self.limits.length:
             return frozenset(), "", self._queue_full()
         return evict, why, None
@@ -277,51 +277,22 @@ class Scheduler:
         evict = self._planner.evictions_for(entry.name)
         if evict and (error := self._pinned_rival(entry.name, evict)) is not None:
             return [self._refuse(request, error)]
-        plan = self._memory_plan(request, evict, now, overdue)
+        evict, plan = self._planner.with_memory(request, evict, now, self.limits, overdue)
         if plan is not None and plan.kind == "refuse":
-            return [self._refuse(request, self._no_memory(entry.name, plan))]
-        evict, request.why = self._with_memory(request, evict, plan, now, overdue)
+            return [self._refuse(request, _no_memory(entry.name, plan))]
+        request.why = self._obstacle(request, evict, plan, now, overdue)
         if (request.why or evict) and not may_wait:
             return [self._refuse(request, self._queue_full())]
         if request.why:
             return []
-        place = None if plan is None else plan.place
         if evict:
-            self._planner.begin_swap(entry.name, evict, place)
+            self._planner.begin_swap(entry.name, evict, plan)
             request.why = f"evicting {', '.join(sorted(evict))}"
             return [Evict(name, entry.name) for name in sorted(evict)]
         grant = self._grant(request, entry, now)
         if self.memory is not None and plan is not None:
             self.memory.grant(entry, plan.place)
         return [grant]
-
-    def _memory_plan(
-        self, request: QueuedRequest, evict: frozenset[str], now: float,
-        overdue: Mapping[str, int],
-    ) -> Plan | None:  # fmt: skip
-        planner, service = self._planner, request.service
-        if planner.memory is None or service in planner.swaps:
-            return None
-        return planner.memory_plan(
-            self.services[service], evict, now, self.limits, request.since, overdue,
-            request.number,
-        )  # fmt: skip
-
-    def _with_memory(
-        self, request: QueuedRequest, evict: frozenset[str], plan: Plan | None, now: float,
-        overdue: Mapping[str, int],
-    ) -> tuple[frozenset[str], str]:  # fmt: skip
-        """Return what to evict for *request*, and why it has to wait, or an empty text."""
-        if plan is not None and plan.kind == "evict":
-            evict |= frozenset(plan.evict)
-        why = self._obstacle(request, evict, now, overdue)
-        if not why and plan is not None and plan.kind == "wait":
-            why = plan.why
-        return evict, why
-
-    @staticmethod
-    def _no_memory(service: str, plan: Plan) -> RequestError:
-        return RequestError("memory_infeasible", f"{service} does not fit: {plan.why}")
 
     def _pinned_rival(self, service: str, evict: frozenset[str]) -> RequestError | None:
         """Return the error for a request that would evict a pinned service, or None."""
@@ -363,8 +334,9 @@ class Scheduler:
             self._planner.cancel_swap(service)
 
     def _obstacle(
-        self, request: QueuedRequest, evict: frozenset[str], now: float, overdue: Mapping[str, int]
-    ) -> str:
+        self, request: QueuedRequest, evict: frozenset[str], plan: Plan | None, now: float,
+        overdue: Mapping[str, int],
+    ) -> str:  # fmt: skip
         """Return why *request* has to wait, in words; empty if it need not."""
         entry = self.services[request.service]
         if entry.blocked_reason:
@@ -380,7 +352,7 @@ class Scheduler:
             why = self._why_it_stays(self.services[name], request, now)
             if why:
                 return why
-        return ""
+        return plan.why if plan is not None and plan.kind == "wait" else ""
 
     def _why_it_stays(self, other: ServiceEntry, request: QueuedRequest, now: float) -> str:
         """Return why *other* cannot be evicted for *request*, in words; else empty."""
@@ -411,3 +383,7 @@ class Scheduler:
                 and not planner.evictions_for(entry.name)
                 and not any(planner.blocks(name, entry.name, now, self.limits) for name in overdue)
             )
+
+
+def _no_memory(service: str, plan: Plan) -> RequestError:
+    return RequestError("memory_infeasible", f"{service} does not fit: {plan.why}")
