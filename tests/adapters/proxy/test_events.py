@@ -19,7 +19,7 @@ from swapchart.adapters.proxy.models.definitions import (
     PeerDefinition,
     ProfileDefinition,
 )
-from swapchart.adapters.proxy.options import ProxyOptions
+from swapchart.adapters.proxy.options import ApiKey, KeyScope, ProxyOptions
 from swapchart.runtime import Command
 
 
@@ -120,6 +120,43 @@ def test_events_report_changes_of_models() -> None:
         await leave(call)
 
     run_proxied(main)
+
+
+def test_events_key_for_one_model_hides_changes_of_others() -> None:
+    """Transitions and requests of other models are left out, and so are events without a rule."""
+    scopes: frozenset[KeyScope] = frozenset({"infer", "admin"})
+    own = ApiKey(key="sk-b", scopes=scopes, models=("b",))
+    options = ProxyOptions(keys=(own, ApiKey(key="sk-all")))
+
+    def asked(call: Call) -> set[str]:
+        rows = of(call, "inflight")
+        return {row["request"]["model"] for row in rows if row["operation"] == "upsert"}
+
+    async def main(bench: Bench) -> None:
+        call, whole = (
+            bench.client.begin("GET", "/api/events", headers={"Authorization": f"Bearer {key}"})
+            for key in ("sk-b", "sk-all")
+        )
+        for listener in (call, whole):
+            await listener.until(lambda c: "queue" in types(c))
+        bench.app.proxy.event_bus.publish("new kind", {"secret": 1})
+        bench.server.respond = hold
+        for model in ("a", "b"):
+            held = bench.client.begin(
+                "POST", "/v1/chat/completions", value={"model": model},
+                headers={"Authorization": "Bearer sk-all"},
+            )  # fmt: skip
+            await whole.until(lambda c, model=model: model in asked(c))
+            await leave(held)
+        await call.until(lambda c: any(r["target"] == "ready" for r in of(c, "transition")))
+        await call.until(asked)
+        assert {row["model"] for row in of(call, "transition")} == asked(call) == {"b"}
+        assert {row["id"] for rows in of(call, "modelStatus") for row in rows} == {"b"}
+        assert "new kind" not in types(call)
+        await leave(call)
+        await leave(whole)
+
+    run_proxied(main, options=options)
 
 
 def test_event_listeners_beyond_the_limit_are_refused() -> None:

@@ -23,6 +23,9 @@ TIMINGS = {
 }  # fmt: skip
 
 
+INNER = {"output_tokens": 7, "cache_read_input_tokens": 4}
+
+
 def told(**known: Any) -> TokenUsage:
     return TokenUsage(**{**UNKNOWN, **known})
 
@@ -204,6 +207,32 @@ USAGES = st.fixed_dictionaries(
         ),
     },
 )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        (
+            {"timings": TIMINGS},
+            told(
+                prompt=3, completion=7, cached=40, read_rate=300.5, write_rate=100.0, server_ms=80
+            ),
+        ),
+        (
+            {"metrics": {"mean_itl_ms": 10}},
+            told(prompt=99, completion=98, write_rate=100.0),
+        ),
+        ({"response": {"usage": INNER}}, told(prompt=99, completion=98, cached=4)),
+        ({"message": {"usage": INNER}}, told(prompt=99, completion=98, cached=4)),
+    ],
+)
+def test_token_usage_fast_decoder_leaves_other_fields_to_the_full_one(
+    more: dict[str, Any], expected: TokenUsage
+) -> None:
+    """Usage with both counts is not all of a response that has timings or an inner object too."""
+    value = {"usage": {"prompt_tokens": 99, "completion_tokens": 98}, **more}
+
+    assert tokens_of(json.dumps(value).encode(), is_events=False, is_whole=True) == expected
 
 
 @given(USAGES)
