@@ -612,7 +612,10 @@ def test_stop_command_that_hangs_does_not_save_the_process() -> None:
     [
         (HttpAnswer(status=204), "ok"),
         (HttpAnswer(status=500, body=b"no slot"), "failed"),
-        (HttpAnswer(status=302), "failed"),
+        (HttpAnswer(status=200), "ok"),
+        (HttpAnswer(status=299), "ok"),
+        (HttpAnswer(status=199), "failed"),
+        (HttpAnswer(status=300), "failed"),
         (HttpAnswer(error=ConnectionRefusedError("refused")), "failed"),
         (HttpAnswer(takes_s=99.0), "timeout"),
     ],
