@@ -182,10 +182,6 @@ class Lifecycle:
         """Return when *timer* fires in seconds on the loop's clock; None if it is not armed."""
         return self._driver.timers.deadline(timer)
 
-    def why_fired(self, timer: str) -> str:
-        """Return the reason for the event of *timer*, in words."""
-        return self._service.why_fired(timer)
-
     # ---- requests
     def request(self, waiter: PendingRequest) -> None:
         """Admit, queue or refuse *waiter*; never waits."""

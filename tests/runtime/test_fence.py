@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+from functools import partial
 
 import anyio
 import pytest
@@ -35,10 +36,11 @@ def test_supervised_task_raises_others_go_on(caplog: pytest.LogCaptureFixture) -
             fence = Fence(tasks)
             fence.start_soon(later)
             fence.start_soon(fail)
+            fence.start_soon(partial(partial(fail)))
 
     run_virtual(main)
     assert ended == ["later"]
-    assert failures(caplog) == ["background task fail failed"]
+    assert failures(caplog) == ["background task fail failed"] * 2
 
 
 def test_kept_task_fails_repeatedly_pauses_grow_and_one_line_is_logged(

@@ -216,6 +216,9 @@ def test_service_that_cannot_sleep_or_wake_is_stopped_and_started_afresh(
         await world.moment()
         assert client.outcome == "served"
         assert world["a"].incarnation == 2
+        if broken == "wake":  # at once, not by the limit
+            assert "the wake hooks failed" in [record.cause for record in world.trace]
+            assert world.now < 20.0
 
     launcher = run_scenario(
         scenario, service("a", hooks=ASLEEP, timings=timings),

@@ -621,6 +621,44 @@ def test_explain_predicts_the_fate_of_a_request() -> None:
     assert harness.scheduler.queue == []
 
 
+def test_explain_ready_service_with_room_is_granted_at_once() -> None:
+    """Neither the state `ready` nor a limit alone refuses a request."""
+    harness = SchedulerHarness("a", limit=1)
+    harness.start_and_finish("a")
+
+    assert harness.scheduler.explain("a", harness.now) == (frozenset(), "", None)
+    assert harness.submit("a")[1] == ["grant a2"]
+
+
+def test_explain_eviction_of_an_idle_service_behind_a_full_queue_is_refused() -> None:
+    """A place in the queue is needed even if nothing but the eviction is waited for."""
+
+    def by_number(target: str, running: frozenset[str]) -> frozenset[str]:
+        return frozenset(name for name in running - {target} if name[1:] == target[1:])
+
+    harness = SchedulerHarness("a1", "b1", "a2", "b2", policy=by_number, length=1)
+    for name in ("a1", "a2"):
+        harness.start_and_finish(name)
+    harness.submit("a1")
+    harness.submit("b1")
+    evict, why, predicted = harness.scheduler.explain("b2", harness.now)
+
+    assert (evict, why) == (frozenset(), "")
+    assert predicted is not None
+    assert predicted.code == "queue_full"
+    assert harness.submit("b2")[1] == ["refuse b25: queue_full"]
+
+
+def test_explain_starting_service_at_its_limit_lets_a_request_wait() -> None:
+    """The limit refuses only what a ready service could not serve."""
+    harness = SchedulerHarness("a", limit=1)
+    harness.submit("a")
+    harness.phase("a", "starting")
+
+    assert harness.scheduler.explain("a", harness.now)[2] is None
+    assert harness.submit("a")[1] == []
+
+
 def _beside_a_pinned_service() -> SchedulerHarness:
     harness = SchedulerHarness("a", "b")
     harness.start_and_finish("a")

@@ -151,6 +151,38 @@ def test_permanent_service_restarts_with_the_new_spec() -> None:
     run_scenario(scenario, first, servers={"a": [ServerScript(exit_s=5.0), ServerScript()]})
 
 
+def test_start_without_a_request_goes_on_with_the_new_spec() -> None:
+    """A start by command or restart policy is repeated."""
+
+    async def scenario(world: World) -> None:
+        world["a"].post("start")
+        await world.until("a", "health_checking")
+        assert world.supervisor.update(OTHER, "the file changed") == "restart"
+        await world.until("a", "ready")
+        assert argv(world) == [A.command.argv, OTHER.command.argv]
+        assert world["a"].spec == OTHER
+
+    run_scenario(scenario, A, servers=SLOW)
+
+
+def test_request_whose_start_is_aborted_for_an_update_may_be_refused_later() -> None:
+    """It waits in the queue again, and is not counted as in flight when its service is retired."""
+
+    async def scenario(world: World) -> None:
+        client = world.client("a")
+        await world.until("a", "health_checking")
+        assert world.supervisor.update(OTHER, "the file changed") == "restart"
+        await world.moment()
+        assert [request.service for request in world.supervisor.scheduler.queue] == ["a"]
+        world.supervisor.retire("a")
+        await world.moment()
+        assert client.outcome == "model_removed"
+        await world.at(60.0)
+        assert "a" not in world.supervisor
+
+    run_scenario(scenario, A, servers=SLOW)
+
+
 # ---- a service that runs
 def test_running_service_drains_and_requests_wait_for_the_new_version() -> None:
     """In-flight requests finish with the old process; new ones get the new process."""

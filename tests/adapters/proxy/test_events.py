@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -132,6 +133,9 @@ def test_events_key_for_one_model_hides_changes_of_others() -> None:
         rows = of(call, "inflight")
         return {row["request"]["model"] for row in rows if row["operation"] == "upsert"}
 
+    def has_asked(model: str, call: Call) -> bool:
+        return model in asked(call)
+
     async def main(bench: Bench) -> None:
         call, whole = (
             bench.client.begin("GET", "/api/events", headers={"Authorization": f"Bearer {key}"})
@@ -146,7 +150,7 @@ def test_events_key_for_one_model_hides_changes_of_others() -> None:
                 "POST", "/v1/chat/completions", value={"model": model},
                 headers={"Authorization": "Bearer sk-all"},
             )  # fmt: skip
-            await whole.until(lambda c, model=model: model in asked(c))
+            await whole.until(partial(has_asked, model))
             await leave(held)
         await call.until(lambda c: any(r["target"] == "ready" for r in of(c, "transition")))
         await call.until(asked)
