@@ -159,6 +159,32 @@ def test_output_during_a_probe_causes_another_after_it() -> None:
     assert printing[1] - printing[0] == pytest.approx(0.003, abs=1e-5)
 
 
+def test_output_during_the_first_probe_causes_another_after_it() -> None:
+    """No earlier probe can have caused it, so it is no echo."""
+    schedule = ProbeSchedule(0.0, 2.0)
+    schedule.sent(0.0)
+    schedule.output(1.999)
+    schedule.failed(2.0)
+
+    assert schedule.due == pytest.approx(2.002, abs=1e-5)
+
+
+def test_probe_pause_is_a_quarter_of_a_second_after_three_echoes() -> None:
+    """Three probes in a row with output, and not fewer; one without output ends the row."""
+    schedule, now, pauses = ProbeSchedule(0.0, 2.0), 10.0, []
+    for has_echo in (True, True, True, True, False, True, True, True, True):
+        schedule.sent(now)
+        if has_echo:
+            schedule.output(now)
+        schedule.failed(now)
+        pauses.append(schedule.due - now)
+        now += 1.0
+
+    is_long = [pause >= 0.249 for pause in pauses]
+    # What came with a probe counts from the next one on.
+    assert is_long == [False, False, False, True, True, False, False, False, True]
+
+
 def test_probe_limit_doubles_with_each_timeout() -> None:
     """Probes that end sooner, by a response, leave the limit as it is."""
     schedule, limits = ProbeSchedule(0.0, 2.0), []
