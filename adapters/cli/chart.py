@@ -100,7 +100,7 @@ def chosen(options: argparse.Namespace) -> Document:
     """
     document = lifecycle()
     if options.chart is not None:
-        document = _load(options.chart)
+        document = load_chart(options.chart, mode="check" if options.run == "chart-check" else "draw")
     if options.overlay is not None:
         document = merge(document, _mapping(options.overlay))
     if getattr(options, "config", None) is not None:
