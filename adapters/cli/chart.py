@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import shutil
 import subprocess
 import sys
@@ -12,8 +11,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
-
-from statemachine import StateChart
 
 from ...machine import (
     DIAGRAMS,
@@ -27,11 +24,10 @@ from ...machine import (
     lifecycle,
     render,
 )
-from ...machine.format.bounds import MAX_TEXT
 from ...machine.format.overlay import merge
-from ...machine.format.parse import from_mapping, load_yaml, read
-from ...machine.interchange.class_reader import from_class
+from ...machine.format.parse import from_mapping, load_yaml
 from ...runtime import ServiceSpec
+from .chart_source import load_chart, read_file
 
 #: Formats that can highlight the current state of a model.
 _PICTURES = ("mermaid", "dot", "svg", "png")
@@ -100,7 +96,9 @@ def chosen(options: argparse.Namespace) -> Document:
     """
     document = lifecycle()
     if options.chart is not None:
-        document = load_chart(options.chart, mode="check" if options.run == "chart-check" else "draw")
+        document = load_chart(
+            options.chart, mode="check" if options.run == "chart-check" else "draw"
+        )
     if options.overlay is not None:
         document = merge(document, _mapping(options.overlay))
     if getattr(options, "config", None) is not None:
@@ -149,33 +147,8 @@ def _seconds(spec: ServiceSpec, timer: str) -> str:
     return "off" if seconds is None else f"{float(seconds):g} s"
 
 
-def _load(name: str) -> Document:
-    """Load a chart from a file, or from a class named ``package.module:Class``."""
-    module, mark, attribute = name.partition(":")
-    if not mark or Path(name).exists():
-        return read(_text(Path(name)))
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ChartError(name, f"expected package.module:Class, {error}") from error
-    if not isinstance(found, type) or not issubclass(found, StateChart):
-        raise ChartError(name, f"expected a StateChart class, found {found!r}")
-    return from_class(found)
-
-
-def _text(path: Path) -> str:
-    with path.open("rb") as file:
-        data = file.read(MAX_TEXT + 1)
-    if len(data) > MAX_TEXT:
-        raise ChartError(str(path), f"expected at most {MAX_TEXT >> 20} MiB, found more")
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ChartError(str(path), f"expected UTF-8, found {error}") from error
-
-
 def _mapping(path: Path) -> dict[str, Any]:
-    text = _text(path)
+    text = read_file(path)
     try:
         value = load_yaml(text)
     except ChartError as error:

@@ -304,3 +304,31 @@ def test_chart_diagram_without_graphviz_names_the_package(
 
     assert code == 1
     assert "apt-get install graphviz" in err
+
+
+def test_chart_of_any_class_is_drawn_and_checked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A class with code and the library's default flags, in a module of the working directory."""
+    (tmp_path / "lamps_of_test.py").write_text(
+        "from statemachine import State, StateMachine\n"
+        "class Lamp(StateMachine):\n"
+        "    off = State('Light is off', initial=True)\n"
+        "    on = State()\n"
+        "    press = off.to(on, cond='has_power') | on.to(off)\n"
+        "    def has_power(self): return True\n"
+        "    def on_enter_on(self): print('light')\n"
+        "class Broken(StateMachine):\n"
+        "    pass\n"
+        "NUMBER = 1\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    lamp = ("--chart", "lamps_of_test:Lamp")
+    code, out, _ = run(capsys, "export", "--format", "mermaid", *lamp)
+    assert code == 0
+    assert "has_power" in out
+    assert "on_enter_on" in out
+    code, out, _ = run(capsys, "check", *lamp)
+    assert "configurations" in out
+    code, _, err = run(capsys, "check", "--chart", "lamps_of_test:NUMBER")
+    assert (code, "expected a StateChart class, found 1" in err) == (1, True)
