@@ -6,7 +6,7 @@ import random
 import re
 from importlib.metadata import metadata
 from textwrap import dedent
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from statemachine import Event, HistoryState, State, StateChart, StateMachine
@@ -19,7 +19,7 @@ PICTURES = [name for name in FORMATS if name in ("mermaid", "dot", "table")]
 
 def readme_classes() -> dict[str, type[StateChart[Any]]]:
     """Return the classes that the README of the installed python-statemachine defines."""
-    text = metadata("python-statemachine").get_payload()
+    text = metadata("python-statemachine").json["description"]
     blocks = re.findall(r"^```py\n(>>>.*?)^```", str(text), re.DOTALL | re.MULTILINE)
     scope: dict[str, Any] = {"__name__": "readme"}
     for block in blocks:
@@ -67,11 +67,11 @@ class Gate(StateChart[Any]):
     open_ = State("Open", value="wide")
     broken = State(final=True)
 
-    coin = idle.to(opening, cond="has_paid", unless="is_locked") | idle.to.itself(on="return_coin")
+    coin = idle.to(opening, cond="has_paid", unless="is_locked") | idle.to(idle, on="return_coin")
     motor = opening.to(open_, validators="sensor_works")
     jam = opening.to(broken, cond="is_hopeless") | opening.to(idle)
     drive = open_.to(idle, on=lambda: None)
-    wave = Event(open_.to.itself(internal=True, on="salute"), name="Wave")
+    wave = Event(open_.to(open_, internal=True, on="salute"), name="Wave")
 
     def has_paid(self, answers: dict[str, bool]) -> bool:
         return answers["has_paid"]
@@ -148,7 +148,7 @@ class Eager(StateChart[Any]):
     two = State()
     three = State()
     go = one.to(two)
-    stay = two.to.itself()
+    stay = two.to(two)
     rest = three.to(one)
     two.to(three, cond="is_late")
 
@@ -180,9 +180,9 @@ class Wild(StateMachine):
         finish = doing.to(done, cond="ready and not late", on=print)
 
     asleep = State("Sleeping", value=7)
-    late = Event(work.to(asleep), delay=50)
+    late = Event(cast(Any, work).to(asleep), delay=50)
     hidden = Event(asleep.to(work.back), internal=True)
-    again = work.to.itself(internal=True)
+    again = cast(Any, work).to(work, internal=True)
 
 
 @pytest.mark.parametrize("format_", PICTURES)
