@@ -85,6 +85,8 @@ def build_context(document: Document) -> type[Context]:
                 for target, text in action.assigns.items()
             )
             lines.append(f"        {targets} = {sources}")
+        if not action.assigns and not action.effects:
+            lines.append("        pass")
         for effect in action.effects:
             lines.append(f"        self.out.append(effects[{len(effects)}])")
             effects.append(effect)

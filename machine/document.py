@@ -15,7 +15,7 @@ from .effects import Effect
 
 FORMAT = "swapchart.chart/v1"
 
-Origin: TypeAlias = Literal["user", "activity", "timer", "process"]
+Origin: TypeAlias = Literal["user", "activity", "timer", "process", "chart"]
 Value: TypeAlias = str | int | bool
 #: All active states, outermost first; shape (depth,) without parallel states.
 Configuration: TypeAlias = tuple[str, ...]
@@ -41,11 +41,13 @@ class EventDecl:
     """Declaration of an event: its sender and its fields.
 
     Attributes:
-        origin: user, activity, timer or process.
+        origin: user, activity, timer, process, or chart for one that its own actions raise.
         of: The activity or timer that sends it; empty for the other origins.
-        on: ``error`` if the runtime sends it when the activity *of* fails; else empty.
+        on: ``done`` if the runtime sends it when the activity *of* returns no event, ``error`` when
+            that fails; else empty.
         data: Field name -> its domain; guards and actions may read the fields.
         payload: True if it may carry a payload, which no guard or action reads.
+        description: Words for readers.
     """
 
     origin: Origin
@@ -53,6 +55,7 @@ class EventDecl:
     on: str = ""
     data: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
     payload: bool = False
+    description: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,11 +66,15 @@ class ActionDecl:
         effects: Effects in order.
         assigns: Data name -> expression; all are evaluated before any is assigned.
         when: Expression; if it is false, the action does nothing. None means always.
+        raises: Events that the chart takes within the same step, after the effects.
+        description: Words for readers.
     """
 
     effects: tuple[Effect, ...] = ()
     assigns: Mapping[str, str] = field(default_factory=dict)
     when: str | None = None
+    raises: tuple[str, ...] = ()
+    description: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +180,7 @@ class Promises:
         process: See `Process`; None if the chart has none.
         stopping: State in which stop callers wait; leaving it answers them.
         unsure: Activities and timers that may never answer, so nothing may depend on them.
+        reliable: Activities that never fail.
         patience: Events that do not repeat forever.
         always: See `Always`.
     """
@@ -185,6 +193,7 @@ class Promises:
     process: Process | None = None
     stopping: str = ""
     unsure: frozenset[str] = frozenset()
+    reliable: frozenset[str] = frozenset()
     patience: frozenset[str] = frozenset()
     always: tuple[Always, ...] = ()
 
@@ -195,11 +204,13 @@ class Document:
 
     Attributes:
         name: Name of the chart.
+        description: Words for readers.
+        timers: Timer -> duration in seconds; a timer without one gets it from the program.
         version: Version of the chart, chosen by its author; empty if it has none.
         payload: Type of the opaque payload of an instance, in words; empty if it has none.
         notes: Action -> its meaning for one instance, such as the seconds of its timer.
         chart: The native-dialect part, as read: ``{"name": .., "states": {..}}``.
-        source: The whole document as read, for export and for merging an overlay.
+        source: The whole document with its short forms expanded, for export and for overlays.
     """
 
     name: str
@@ -210,6 +221,8 @@ class Document:
     actions: Mapping[str, ActionDecl]
     promises: Promises
     notes: Mapping[str, str] = field(default_factory=dict)
+    description: str = ""
+    timers: Mapping[str, float] = field(default_factory=dict)
     version: str = ""
     payload: str = ""
     chart: Mapping[str, Any]
@@ -228,6 +241,11 @@ class Document:
     def event_fields(self) -> frozenset[str]:
         """Return the names of all fields that come with events."""
         return frozenset(name for event in self.events.values() for name in event.data)
+
+
+def state_path(name: str, above: Iterable[str]) -> str:
+    """Return the path of state *name* below its ancestors, outermost first."""
+    return "chart.states." + ".states.".join((*above, name))
 
 
 def walk(

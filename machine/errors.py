@@ -28,7 +28,39 @@ class ConfigError(SwapchartError):
 
 
 class ChartError(ConfigError):
-    """A chart document is wrong: an unknown name or target, or something a format lacks."""
+    """A chart document is wrong: an unknown name or target, or something a format lacks.
+
+    Attributes:
+        position: Line and column of the part at ``where``, both from 1; None if not known.
+        file: Name of the file; empty if not known.
+        problems: All problems of the document, of an error that stands for several.
+    """
+
+    def __init__(
+        self,
+        where: str,
+        why: str,
+        *,
+        position: tuple[int, int] | None = None,
+        file: str = "",
+        problems: tuple[ChartError, ...] = (),
+    ) -> None:
+        super().__init__(where, why)
+        self.position, self.file, self.problems = position, file, problems
+
+    def at(self, file: str, position: tuple[int, int] | None) -> ChartError:
+        """Return this error with its place in a text."""
+        return ChartError(self.where, self.why, position=position, file=file)
+
+    def __str__(self) -> str:
+        """Return the place, as compilers write it, the path and what is wrong."""
+        if self.position is None:
+            place = f"{self.file}: " if self.file else ""
+        elif self.file:
+            place = f"{self.file}:{self.position[0]}:{self.position[1]}: "
+        else:
+            place = f"line {self.position[0]}, column {self.position[1]}: "
+        return f"{place}{self.where}: {self.why}"
 
 
 class NotHandledError(SwapchartError):

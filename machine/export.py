@@ -82,7 +82,27 @@ def to_json(document: Document) -> str:
 
 def native_yaml(document: Document) -> str:
     """Write the chart part, for ``statemachine.io.load`` with a model that has our names."""
-    return _dump(document.chart)
+    chart = {key: value for key, value in document.chart.items() if key in ("name", "states")}
+    return _dump({**chart, "states": _native(chart["states"])})
+
+
+def _native(states: Mapping[str, Any]) -> dict[str, Any]:
+    """Return *states* without the words for readers, which that dialect does not have."""
+    found: dict[str, Any] = {}
+    for name, body in states.items():
+        state = _without_words(body)
+        if isinstance(state, dict) and state.get("states"):
+            state["states"] = _native(state["states"])
+        if isinstance(state, dict) and state.get("transitions"):
+            state["transitions"] = [_without_words(item) for item in state["transitions"]]
+        found[name] = state
+    return found
+
+
+def _without_words(body: Any) -> Any:
+    if not isinstance(body, Mapping):
+        return body
+    return {key: value for key, value in body.items() if key not in ("description", "tags")}
 
 
 class _Dumper(yaml.SafeDumper):

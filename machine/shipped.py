@@ -19,7 +19,7 @@ from typing import Any
 from .decision_table import Table, compile_table
 from .document import Document
 from .errors import ChartError
-from .format.parse import from_mapping, from_trusted, load_yaml, read
+from .format.parse import from_trusted, read
 from .table_json import packed, unpacked
 
 _PACKAGE = __name__.rpartition(".")[0]
@@ -46,11 +46,11 @@ def fresh(text: bytes) -> dict[str, Any]:
     Raises:
         ChartError: It is invalid, or has history states.
     """
-    raw = load_yaml(text.decode())
-    table = compile_table(from_mapping(raw))
+    document = read(text.decode())
+    table = compile_table(document)
     if table is None:
         raise ChartError("chart", "expected one without history states")
-    return {"digest": sha256(text).hexdigest(), "document": raw, "table": packed(table)}
+    return {"digest": sha256(text).hexdigest(), "document": document.source, "table": packed(table)}
 
 
 def lines(kept: dict[str, Any]) -> Iterator[str]:

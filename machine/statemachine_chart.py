@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from statemachine import StateChart
@@ -26,14 +26,41 @@ def compile_chart(document: Document) -> type[StateChart[Any]]:
     Raises:
         ChartError: python-statemachine rejects the structure, such as an unreachable state.
     """
-    states = _definition(document.chart["states"])
+    raising = {name: decl.raises for name, decl in document.actions.items() if decl.raises}
+    states = _definition(document.chart["states"], raising)
+    methods = {_raiser(event): _raise(event) for events in raising.values() for event in events}
     try:
-        return create_machine_class_from_definition(document.name, states=states, **FLAGS)
+        return create_machine_class_from_definition(
+            document.name, states=states, **FLAGS, **methods
+        )
     except InvalidDefinition as error:
         raise ChartError("chart", str(error)) from error
 
 
-def _definition(states: Mapping[str, Any]) -> dict[str, Any]:
+def _raiser(event: str) -> str:
+    """Return the name of the method of the class that raises *event*."""
+    return f"raise__{event.replace('.', '__')}"
+
+
+def _raise(event: str) -> Callable[[StateChart[Any]], None]:
+    def method(self: StateChart[Any]) -> None:
+        self.raise_(event)
+
+    return method
+
+
+def _actions(value: Any, raising: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """Return the callbacks of actions: each by its name, followed by the events that it raises."""
+    return [
+        callback
+        for name in as_list(value)
+        for callback in (name, *map(_raiser, raising.get(name, ())))
+    ]
+
+
+def _definition(
+    states: Mapping[str, Any], raising: Mapping[str, tuple[str, ...]]
+) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for name, raw in states.items():
         state = raw or {}
@@ -42,17 +69,19 @@ def _definition(states: Mapping[str, Any]) -> dict[str, Any]:
         }
         for key in ("enter", "exit"):
             if state.get(key):
-                entry[key] = as_list(state[key])
-        transitions = [_transition(item) for item in state.get("transitions") or ()]
+                entry[key] = _actions(state[key], raising)
+        transitions = [_transition(item, raising) for item in state.get("transitions") or ()]
         if transitions:
             entry["transitions"] = transitions
         if state.get("states"):
-            entry["states"] = _definition(state["states"])
+            entry["states"] = _definition(state["states"], raising)
         if state.get("history"):
             entry["history"] = {
                 key: {
                     **body,
-                    "transitions": [_transition(t) for t in body.get("transitions") or ()],
+                    "transitions": [
+                        _transition(item, raising) for item in body.get("transitions") or ()
+                    ],
                 }
                 for key, body in state["history"].items()
             }
@@ -60,11 +89,14 @@ def _definition(states: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
-def _transition(item: Mapping[str, Any]) -> dict[str, Any]:
+def _transition(item: Mapping[str, Any], raising: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
     entry: dict[str, Any] = {"target": item.get("target"), "event": item.get("event")}
-    for key in ("cond", "unless", "on", "before", "after", "internal"):
+    for key in ("cond", "unless", "internal"):
         if item.get(key):
             entry[key] = item[key]
+    for key in ("on", "before", "after"):
+        if item.get(key):
+            entry[key] = _actions(item[key], raising)
     return entry
 
 

@@ -75,7 +75,7 @@ class Player:
         chart: A document, or a python-statemachine class that a document can express.
         activities: Name -> function that runs while the activity is active. If the chart cancels
             the activity, the function is cancelled and its event is dropped.
-        timers: Name -> seconds until the event of the timer.
+        timers: Name -> seconds until the event of the timer; by default those of the document.
         parameters: Parameters of the chart.
         on_step: Called with each step; must not wait or raise.
         on_notify: Called with the name of each ``notify`` effect; must not wait or raise.
@@ -100,7 +100,8 @@ class Player:
             from ..machine.interchange.class_reader import from_class  # loads python-statemachine
 
             document = from_class(chart)
-        self._activities, self._seconds = dict(activities or {}), dict(timers or {})
+        self._activities, self._seconds = dict(activities or {}), dict(document.timers)
+        self._seconds |= timers or {}
         self._check(document)
         self._stepper = Compiled(document).stepper(**(parameters or {}))
         self._fired_by = {

@@ -152,7 +152,7 @@ def _mapping(path: Path) -> dict[str, Any]:
     try:
         value = load_yaml(text)
     except ChartError as error:
-        raise ChartError(f"{path}, {error.where}", error.why) from error
+        raise error.at(str(path), error.position) from error
     if isinstance(value, dict) and set(value) == {"lifecycle"}:
         value = value["lifecycle"]  # a configuration with that section is accepted as well
     if not isinstance(value, dict):

@@ -30,7 +30,7 @@ def load_chart(name: str, mode: Mode) -> Document:
     """
     module, mark, attribute = name.partition(":")
     if not mark or Path(name).exists():
-        return read(read_file(Path(name)))
+        return read(read_file(Path(name)), name)
     lost: list[Loss] = []
     document = from_class(_class(name, module, attribute), mode=mode, lost=lost)
     for loss in lost:

@@ -180,6 +180,8 @@ class Environment:
         self, name: str, event: EventDecl, now: Situation, waiting: int, served: int
     ) -> bool:
         requests, bounds = self._requests, self._bounds
+        if event.origin == "chart":
+            return False
         if event.origin in ("activity", "timer"):
             if self._process is not None and event.of == self._process.activity:
                 return now.process == "spawning"

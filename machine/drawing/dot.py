@@ -20,6 +20,7 @@ _ORIGINS = {
     "activity": ("#2a7d46", "answer of an activity"),
     "timer": ("#a8620b", "a timer ran out"),
     "process": ("#b3261e", "the process ended"),
+    "chart": ("#5b4b9a", "raised by the chart"),
     "": (_MUTED, "at once"),
 }
 _TINTS = ("#f4f6f9", "#e9eef5", "#dfe7f1", "#d5dfec")

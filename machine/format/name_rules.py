@@ -10,11 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from keyword import iskeyword
 from typing import Any
 
-from ..document import Document, Value, as_list, split_words, walk
+from ..document import Document, Value, as_list, split_words, state_path
 from ..effects import CancelActivity, CancelTimer, StartActivity, StartTimer, describe
 from ..errors import ChartError
 from .expressions import fault, reads
 from .expressions import parse as parse_expression
+from .hints import choices, meant
+from .structure_rules import is_the_librarys, structure_problems
 
 #: Names that the generated context or python-statemachine's own callbacks already use.
 RESERVED = frozenset(
@@ -27,26 +29,29 @@ WAS = "was_"
 _DONE = "done.state."
 
 
+class AbsenceError(ChartError):
+    """Something is missing or unused; it may be a consequence of another problem."""
+
+
 def problems_of(document: Document) -> Iterator[ChartError]:
     """Yield the problems of names in *document*."""
-    yield from _state_problems(document)
-    yield from _transition_problems(document)
     yield from _name_problems(document)
     yield from _clock_problems(document)
     yield from _expression_problems(document)
     yield from _field_problems(document)
     yield from _promise_problems(document)
+    yield from structure_problems(document)
 
 
 def transitions_of(document: Document) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """Yield ``(path, state id, transition)`` for every transition in document order."""
     for name, definition, above in document.states():
-        path = ".".join(("chart", *above, name))
+        path = state_path(name, above)
         for index, item in enumerate(definition.get("transitions") or ()):
             yield f"{path}.transitions[{index}]", name, item
         for history, body in (definition.get("history") or {}).items():
-            for index, item in enumerate(body["transitions"]):
-                yield f"{path}.{history}.transitions[{index}]", history, item
+            for index, item in enumerate((body or {}).get("transitions") or ()):
+                yield f"{path}.history.{history}.transitions[{index}]", history, item
 
 
 def history_ids(document: Document) -> dict[str, str]:
@@ -58,93 +63,52 @@ def history_ids(document: Document) -> dict[str, str]:
     }
 
 
-def _is_the_librarys(name: str) -> bool:
-    from statemachine import StateChart  # slow to import; the shipped chart was checked before
-
-    return hasattr(StateChart, name)
-
-
-def _state_problems(document: Document) -> Iterator[ChartError]:
-    seen: dict[str, str] = {}
-    yield from _initial_problems("chart.states", document.chart["states"])
+def uses(document: Document) -> Iterator[tuple[str, str, str]]:
+    """Yield ``(section, name, path)`` of each use of an event, action or guard in the chart."""
     for name, definition, above in document.states():
-        where = ".".join(("chart", *above, name))
-        for used in (name, *(definition.get("history") or {})):
-            if used in seen:
-                yield ChartError(where, f"state id {used!r} is also used at {seen[used]}")
-            seen[used] = where
-            if _is_the_librarys(used) or not used.isidentifier():
-                yield ChartError(where, f"{used!r} is not an identifier, or the library's own name")
-        inner = definition.get("states") or {}
-        if inner and not definition.get("parallel"):
-            yield from _initial_problems(where, inner)
-        if definition.get("final") and (inner or definition.get("transitions")):
-            yield ChartError(where, "a final state has neither states nor transitions")
-        for key in ("parallel", "history"):
-            if definition.get(key) and not inner:
-                yield ChartError(f"{where}.{key}", "only a state with states inside can have this")
-
-
-def _initial_problems(where: str, states: Mapping[str, Any]) -> Iterator[ChartError]:
-    initial = [name for name, body in states.items() if (body or {}).get("initial")]
-    if len(initial) != 1:
-        found = ", ".join(initial) or "none"
-        yield ChartError(where, f"expected one state marked initial, got {found}")
-
-
-def _transition_problems(document: Document) -> Iterator[ChartError]:
-    histories = history_ids(document)
-    inside = {
-        name: {n for n, _, _ in walk(body.get("states") or {})}
-        for name, body, _ in document.states()
-    }
-    for where, source, item in transitions_of(document):
-        targets = split_words(item.get("target"))
-        for target in targets:
-            if target not in inside and target not in histories:
-                yield ChartError(f"{where}.target", f"unknown state {target!r}")
-        if item.get("internal") and not set(targets) <= inside.get(source, set()):
-            yield ChartError(f"{where}.internal", f"its target is not inside {source!r}")
-        if source in histories:
-            extra = sorted(set(item) - {"target", "on"})
-            if extra or not targets:
-                yield ChartError(where, "a history's transition has a target, and may have `on`")
-        elif not item.get("event") and not targets:
-            yield ChartError(where, "without event and target it would be taken for ever")
-
-
-def used_names(document: Document) -> tuple[set[str], set[str], set[str]]:
-    """Return the events, actions and guards that the chart part mentions."""
-    events: set[str] = set()
-    actions: set[str] = set()
-    guards: set[str] = set()
-    for _, definition, _ in document.states():
-        actions.update(as_list(definition.get("enter")), as_list(definition.get("exit")))
-    for _, _, item in transitions_of(document):
-        events.update(split_words(item.get("event")))
+        where = state_path(name, above)
+        for key in ("enter", "exit"):
+            yield from _listed("actions", definition.get(key), f"{where}.{key}")
+    for where, _, item in transitions_of(document):
+        for event in split_words(item.get("event")):
+            yield "events", event, f"{where}.event"
         for key in ("on", "before", "after"):
-            actions.update(as_list(item.get(key)))
+            yield from _listed("actions", item.get(key), f"{where}.{key}")
         for key in ("cond", "unless"):
-            guards.update(as_list(item.get(key)))
-    return events, actions, guards
+            yield from _listed("guards", item.get(key), f"{where}.{key}")
+    for name, action in document.actions.items():
+        for event in action.raises:
+            yield "events", event, f"actions.{name}.raise"
+
+
+def _listed(section: str, value: Any, where: str) -> Iterator[tuple[str, str, str]]:
+    is_list = isinstance(value, (list, tuple))
+    for index, name in enumerate(as_list(value)):
+        yield section, name, f"{where}[{index}]" if is_list else where
 
 
 def _name_problems(document: Document) -> Iterator[ChartError]:
-    events, actions, guards = used_names(document)
     ids = {name for name, _, _ in document.states()}
-    events = {name for name in events if name.removeprefix(_DONE) not in ids or _DONE not in name}
-    for kind, used, declared in (
-        ("events", events, set(document.events)),
-        ("actions", actions, set(document.actions)),
-        ("guards", guards, set(document.guards)),
-    ):
-        for name in sorted(used - declared):
-            yield ChartError(f"{kind}.{name}", "used in the chart but not declared")
-        for name in sorted(declared - used):
-            yield ChartError(f"{kind}.{name}", "declared but not used in the chart")
+    declared: dict[str, Iterable[str]] = {
+        "events": document.events, "actions": document.actions, "guards": document.guards,
+    }  # fmt: skip
+    used: dict[str, set[str]] = {section: set() for section in declared}
+    for section, name, where in uses(document):
+        if name in used[section] or (name.startswith(_DONE) and name[len(_DONE) :] in ids):
+            continue
+        used[section].add(name)
+        if name not in declared[section]:
+            one = section.removesuffix("s")
+            known = f"declare it under `{section}`; known: {choices(declared[section])}"
+            hint = meant(name, declared[section]) or "; "
+            yield ChartError(where, f"unknown {one} {name!r}{hint} {known}".replace(";  ", "; "))
+    for section, names in declared.items():
+        for name in names:
+            if name not in used[section]:
+                yield AbsenceError(f"{section}.{name}", "declared but not used in the chart")
     for name in document.events:
         words = name.split(".")
-        if not all(word.isidentifier() for word in words) or _is_the_librarys(name):
+        if not all(word.isidentifier() for word in words) or is_the_librarys(name):
             yield ChartError(f"events.{name}", "expected words joined by dots, not a library name")
     kinds: dict[str, Iterable[str]] = {
         "data": document.data,
@@ -177,11 +141,12 @@ def _clock_problems(document: Document) -> Iterator[ChartError]:
     """Yield activities and timers that are canceled or awaited but never started."""
     activities, timers = started(document)
     for name in sorted(activities & timers):
-        yield ChartError(f"actions: {name}", "is the name of an activity and of a timer")
+        where = _first_start(document, name)
+        yield ChartError(where, f"{name!r} is the name of an activity and of a timer")
     for name, event in document.events.items():
         known = activities if event.origin == "activity" else timers
         if event.of and event.of not in known:
-            yield ChartError(f"events.{name}.of", f"no action starts {event.origin} {event.of!r}")
+            yield AbsenceError(f"events.{name}.of", f"no action starts {event.origin} {event.of!r}")
     for name, action in document.actions.items():
         for effect in action.effects:
             if isinstance(effect, CancelActivity) and effect.activity not in activities:
@@ -192,7 +157,30 @@ def _clock_problems(document: Document) -> Iterator[ChartError]:
                 yield ChartError(f"actions.{name}", f"no action starts timer {effect.timer!r}")
     answered = {event.of for event in document.events.values() if event.origin == "timer"}
     for name in sorted(timers - answered):
-        yield ChartError(f"actions: timer {name}", "no event says that it ran out")
+        why = f"no event says that timer {name!r} ran out; declare one: origin: timer, of: {name}"
+        yield AbsenceError(_first_start(document, name), why)
+    for name in sorted(set(document.timers) - timers):
+        yield AbsenceError(f"timers.{name}", f"no action starts timer {name!r}")
+    raised = {event for action in document.actions.values() for event in action.raises}
+    for name, event in document.events.items():
+        if event.origin == "chart" and name not in raised:
+            yield AbsenceError(f"events.{name}", "no action raises this event of the chart")
+
+
+def _first_start(document: Document, clock: str) -> str:
+    """Return the path of the first action that starts activity or timer *clock*."""
+    return next(
+        f"actions.{name}"
+        for name, action in document.actions.items()
+        if any(
+            isinstance(effect, (StartActivity, StartTimer)) and _clock(effect) == clock
+            for effect in action.effects
+        )
+    )
+
+
+def _clock(effect: StartActivity | StartTimer) -> str:
+    return effect.activity if isinstance(effect, StartActivity) else effect.timer
 
 
 def scope(document: Document) -> frozenset[str]:
@@ -277,7 +265,7 @@ def _field_problems(document: Document) -> Iterator[ChartError]:
         for key in ("enter", "exit"):
             for action in as_list(definition.get(key)):
                 for field in sorted(read.get(action, ())):
-                    where = ".".join(("chart", *above, name, key))
+                    where = f"{state_path(name, above)}.{key}"
                     yield ChartError(where, f"{action!r} reads {field!r}, which only events have")
     for where, _, item in transitions_of(document):
         events = [
@@ -306,11 +294,13 @@ def _promise_problems(document: Document) -> Iterator[ChartError]:
         ("serving", "state", promises.serving, ids),
         ("stopping", "state", [promises.stopping] if promises.stopping else [], ids),
         ("unsure", "activity or timer", promises.unsure, activities | timers),
+        ("reliable", "activity", promises.reliable, activities),
         ("patience", "event", promises.patience, events),
     ]
-    for pair in promises.pairs:
-        uses.append(("pairs", "state", (pair.begin, pair.end, *pair.by), ids))
-        uses.append(("pairs", "event", pair.unless, events))
+    for index, pair in enumerate(promises.pairs):
+        at = f"pairs[{index}]"
+        uses.append((at, "state", (pair.begin, pair.end, *pair.by), ids))
+        uses.append((at, "event", pair.unless, events))
     if promises.requests is not None:
         r = promises.requests
         uses.append(("requests", "event", (r.ask, r.give_up, r.done), events))
@@ -327,5 +317,5 @@ def _promise_problems(document: Document) -> Iterator[ChartError]:
         uses.append((at, "effect", always.asks | always.spares, asked))
         uses.append((at, "activity or timer", always.live | always.dead, activities | timers))
     for key, kind, names, known in uses:
-        for name in sorted(set(names) - known):
-            yield ChartError(f"promises.{key}", f"unknown {kind} {name!r}")
+        for name in sorted(set(names) - known - {""}):
+            yield ChartError(f"promises.{key}", f"unknown {kind} {name!r}{meant(name, known)}")

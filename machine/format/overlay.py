@@ -1,12 +1,12 @@
 """Overlays: changes that are merged into a chart document and checked with it.
 
 An overlay has the sections of a document, each optional. Entries of ``data``, ``parameters``,
-``events``, ``guards`` and ``actions`` are added or replaced; ``null`` removes one. ``promises``
-are added. ``states`` are addressed by id, wherever the state is; a new one names its parent with
-``inside``. In a state, ``transitions``, ``enter`` and ``exit`` are appended, and
+``events``, ``timers``, ``guards`` and ``actions`` are added or replaced; ``null`` removes one.
+``promises`` are added. ``states`` are addressed by id, wherever the state is; a new one names its
+parent with ``inside``. In a state, ``transitions``, ``enter`` and ``exit`` are appended, and
 ``transitions_before``, ``enter_before`` and ``exit_before`` are put first, where a transition has
-priority; ``remove_transitions`` names transitions to remove. ``null`` removes a state, or
-everything under a key of it.
+priority; the short forms ``after``, ``invoke`` and ``ignores`` append too. ``remove_transitions``
+names transitions to remove. ``null`` removes a state, or everything under a key of it.
 """
 
 from __future__ import annotations
@@ -21,14 +21,18 @@ from .bounds import MAX_STATES, check_values
 from .parse import from_mapping
 
 _MAX_DEPTH = 20  # of states within states
-_ENTRIES = ("data", "parameters", "events", "guards", "actions")
-_SECTIONS = ("name", *_ENTRIES, "promises", "states")
-_ADDED = ("rest", "quiet", "serving", "pairs", "unsure", "patience", "always")
+_ENTRIES = ("data", "parameters", "events", "timers", "guards", "actions")
+_SECTIONS = ("name", "version", "description", *_ENTRIES, "promises", "states")
+_ADDED = ("rest", "quiet", "serving", "pairs", "unsure", "reliable", "patience", "always")
 _REPLACED = ("requests", "process", "stopping")
+_SINGLE = (
+    "initial", "final", "parallel", "history", "after", "invoke", "ignores", "description", "tags",
+)  # fmt: skip
 _LISTS = ("transitions", "enter", "exit")
 _STATE_KEYS = (
     "inside", "initial", "final", "parallel", "history", "transitions", "transitions_before",
-    "remove_transitions", "enter", "enter_before", "exit", "exit_before",
+    "remove_transitions", "enter", "enter_before", "exit", "exit_before", "after", "invoke",
+    "ignores", "description", "tags",
 )  # fmt: skip
 
 
@@ -46,13 +50,15 @@ def merge(document: Document, overlay: Mapping[str, Any]) -> Document:
     check_values(overlay, "overlay")
     sections = _mapping(overlay, "overlay", _SECTIONS)
     raw = copy.deepcopy(dict(document.source))
-    if "name" in sections:
-        raw["name"] = sections["name"]
+    for key in ("name", "version", "description"):
+        if key in sections:
+            raw[key] = sections[key]
     for key in _ENTRIES:
         entries = dict(raw.get(key) or {})
         for name, value in _mapping(sections.get(key), f"overlay.{key}").items():
             _put(entries, name, value, f"overlay.{key}.{name}")
-        raw[key] = entries
+        if entries or key in raw:
+            raw[key] = entries
     raw["promises"] = _promises(raw.get("promises") or {}, sections.get("promises"))
     raw["chart"] = {**raw["chart"], "states": copy.deepcopy(dict(document.chart["states"]))}
     patches = _mapping(sections.get("states"), "overlay.states")
@@ -72,7 +78,8 @@ def _drop_unused(raw: dict[str, Any], sections: Mapping[str, Any]) -> None:
     used = set(_words(raw["chart"]["states"]))
     for key in ("actions", "guards"):
         kept = used | set(sections.get(key) or {})
-        raw[key] = {name: value for name, value in raw[key].items() if name in kept}
+        if key in raw:
+            raw[key] = {name: value for name, value in raw[key].items() if name in kept}
 
 
 def _words(raw: Any) -> Iterator[str]:
@@ -137,7 +144,7 @@ def _state(states: dict[str, Any], name: str, patch: Any, where: str) -> None:
     _remove_transitions(body, fields, where)
     for key in _LISTS:
         _extend(body, key, fields, where)
-    for key in ("initial", "final", "parallel", "history"):
+    for key in _SINGLE:
         if key in fields:
             _put(body, key, fields[key], f"{where}.{key}")
 
@@ -220,15 +227,26 @@ def _blamed(error: ChartError, sections: Mapping[str, Any], promised: int) -> Ch
             index, _, tail = rest.partition("[")[2].partition("]")
             own = int(index) - promised
             where = f"overlay.promises.always[{own}]{tail}" if own >= 0 else where
+    elif removed := _removed(error.why, sections):
+        where = f"overlay.{removed}"
     elif section == "chart":
         changed = [part for part in rest.split(".") if part.partition("[")[0] in _ids(sections)]
         if changed:
             _, _, tail = error.where.partition(f".{changed[-1]}")
             where = f"overlay.states.{changed[-1]}{tail}"
-    blamed = ChartError(where, error.why)
+    blamed = ChartError(where, error.why, problems=error.problems)
     for note in getattr(error, "__notes__", ()):
         blamed.add_note(note)
     return blamed
+
+
+def _removed(why: str, sections: Mapping[str, Any]) -> str:
+    """Return the entry of the overlay that removes what *why* says is unknown, or nothing."""
+    for key in ("events", "guards", "actions"):
+        for name, value in (sections.get(key) or {}).items():
+            if value is None and why.startswith(f"unknown {key.removesuffix('s')} {name!r}"):
+                return f"{key}.{name}"
+    return ""
 
 
 def _ids(sections: Mapping[str, Any]) -> set[str]:

@@ -89,8 +89,8 @@ def test_names_without_meaning_are_refused() -> None:
 
     notes = "\n".join(caught.value.__notes__)
     for line in (
-        "actions.count: used in the chart but not declared",
-        "guards.is_unlocked: used in the chart but not declared",
+        "unknown action 'count'; declare it under `actions`",
+        "unknown guard 'is_unlocked'; declare it under `guards`",
     ):
         assert line in notes
 

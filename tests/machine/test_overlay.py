@@ -114,7 +114,7 @@ def test_overlay_that_is_empty_changes_nothing() -> None:
     ("where", "why", "overlay"),
     [
         ("overlay", "expected a mapping, got list", []),
-        ("overlay.color", "unknown key; known: name, data", {"color": {}}),
+        ("overlay.color", "unknown key; known: name, version", {"color": {}}),
         ("overlay", "expected a text as key, got 3", {3: {}}),
         ("overlay.actions", "expected a mapping, got str", {"actions": "x"}),
         (
@@ -183,13 +183,14 @@ def test_overlay_that_is_empty_changes_nothing() -> None:
             },
         ),
         (
-            "overlay, laid over the chart: chart.alive.stopping.concluded.transitions[1].target",
+            "overlay, laid over the chart: "
+            "chart.states.alive.states.stopping.states.concluded.transitions[1].target",
             "unknown state 'crashed'",
             {"states": {"crashed": None}},
         ),
         (
             "overlay.events.stable",
-            "used in the chart but not declared",
+            "unknown event 'stable'",
             {"events": {"stable": None}},
         ),
     ],

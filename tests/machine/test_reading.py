@@ -85,12 +85,12 @@ def test_valid_document_is_accepted() -> None:
     [
         # sections
         ("format", "v0", "format: expected 'swapchart.chart/v1', got 'v0'"),
-        ("color", 1, "color: unknown section; known: format, name, data"),
+        ("color", 1, "color: unknown section; known: format, name, version"),
         ("data", [], "data: expected a mapping with text keys, got list"),
         ("data", {1: {}}, "data: expected a mapping with text keys, got dict"),
         ("data/n", {}, "data.n: expected `initial` (text, int or bool) or `values`"),
         ("data/n/size", 1, "data.n.size: unknown key; known: initial, values"),
-        ("data/n/initial", 1.5, "data.n: expected `initial`"),
+        ("data/n/initial", 1.5, "data.n.initial: expected text, int or bool, got 1.5"),
         ("data/mode/initial", "c", "data.mode: initial 'c' is none of ('a', 'b')"),
         ("data/mode/values", [1, 2.5], "data.mode.values: expected text, int or bool, got 2.5"),
         ("data/mode", {"initial": True, "values": [1, 0]}, "data.mode: initial True is none of"),
@@ -104,7 +104,7 @@ def test_valid_document_is_accepted() -> None:
         (
             "events/ring",
             {"origin": "process"},
-            "actions: timer bell: no event says that it ran out",
+            "actions.arm: no event says that timer 'bell' ran out; declare one",
         ),
         ("events/go/data/hard", [], "events.go.data.hard: expected the values it can have"),
         ("events/go/data", [], "events.go.data: expected a mapping"),
@@ -130,14 +130,22 @@ def test_valid_document_is_accepted() -> None:
             "fails: '<' not supported between instances of 'int' and 'str'",
         ),
         ("guards/small", None, "guards.small: expected a text, got nothing"),
-        ("guards/small", DELETE, "guards.small: used in the chart but not declared"),
+        (
+            "guards/small",
+            DELETE,
+            "chart.states.one.transitions[0].cond[0]: unknown guard 'small'; declare it under",
+        ),
         ("guards/n", "n == 1", "guards.n: declared but not used in the chart"),
         ("actions/add", {}, "actions.add: expected `do`, `set` or both"),
         ("actions/add/say", 1, "actions.add.say: unknown key; known: when, do, set"),
         ("actions/add/set/m", "1", "actions.add.set.m: expected the name of a datum"),
         ("actions/add/set/n", "n +", "actions.add.set.n: expected an expression"),
         ("actions/start/when", "n ==", "actions.start.when: expected an expression"),
-        ("actions/start/when", "hard", "chart.one.enter: 'start' reads 'hard', which only events"),
+        (
+            "actions/start/when",
+            "hard",
+            "chart.states.one.enter: 'start' reads 'hard', which only events",
+        ),
         ("actions/arm/do/effect", "fly", "actions.arm.do: unknown effect 'fly'; known: activity."),
         ("actions/arm/do/effect", [], "actions.arm.do: unknown effect []; known: activity.cancel"),
         (
@@ -146,12 +154,12 @@ def test_valid_document_is_accepted() -> None:
             "actions.arm.do: effect timer.start takes timer; got noth",
         ),
         ("actions/arm/do/delay", "1", "effect timer.start takes timer; got timer, delay"),
-        ("actions/arm/do", [1], "actions.arm.do: expected a mapping with text keys, got 1"),
+        ("actions/arm/do", [1], "actions.arm.do[0]: expected a mapping with text keys, got 1"),
         ("actions/arm/do/timer", 5, "actions.arm.do.timer: expected a text, got 5"),
         (
             "actions/arm/do/timer",
             "work",
-            "actions: work: is the name of an activity and of a timer",
+            "actions.arm: 'work' is the name of an activity and of a timer",
         ),
         (
             "actions/add/do",
@@ -168,13 +176,17 @@ def test_valid_document_is_accepted() -> None:
         # promises
         ("promises", [], "promises: expected a mapping"),
         ("promises/noise", [], "promises.noise: unknown key; known: rest, quiet, serving, pairs"),
-        ("promises/rest", [1], "promises.rest: expected a text, got 1"),
+        ("promises/rest", [1], "promises.rest[0]: expected a text, got 1"),
         ("promises/rest", "three", "promises.rest: unknown state 'three'"),
         ("promises/stopping", "three", "promises.stopping: unknown state 'three'"),
         ("promises/unsure", "three", "promises.unsure: unknown activity or timer 'three'"),
         ("promises/patience", "three", "promises.patience: unknown event 'three'"),
-        ("promises/pairs", [{"begin": "one"}], "promises.pairs.end: expected a text, got nothing"),
-        ("promises/pairs", [{"begin": "one", "end": "x"}], "promises.pairs: unknown state 'x'"),
+        (
+            "promises/pairs",
+            [{"begin": "one"}],
+            "promises.pairs[0].end: expected a text, got nothing",
+        ),
+        ("promises/pairs", [{"begin": "one", "end": "x"}], "promises.pairs[0]: unknown state 'x'"),
         ("promises/requests", {"ask": "go"}, "promises.requests.give_up: expected a text"),
         (
             "promises/requests",
@@ -214,44 +226,68 @@ def test_valid_document_is_accepted() -> None:
         (
             "chart/states/two/initial",
             True,
-            "chart.states: expected one state marked initial, got o",
+            "chart.states.two.initial: expected one state marked initial, got one",
         ),
-        ("chart/states/two/states/inner/initial", DELETE, "chart.two: expected one state marked"),
-        (f"{STATE}/final", True, "chart.one: a final state has neither states nor transitions"),
-        (f"{STATE}/parallel", True, "chart.one.parallel: only a state with states inside can have"),
+        (
+            "chart/states/two/states/inner/initial",
+            DELETE,
+            "chart.states.two.states: expected one state marked",
+        ),
+        (
+            f"{STATE}/final",
+            True,
+            "chart.states.one: a final state has neither states nor transitions",
+        ),
+        (
+            f"{STATE}/parallel",
+            True,
+            "chart.states.one.parallel: only a state with states inside can have",
+        ),
         (
             f"{STATE}/history",
             {"h": {"transitions": [{"target": "one"}]}},
-            "chart.one.history: only",
+            "chart.states.one.history: only",
         ),
-        (f"{STATE}/enter", [{"assign": 1}], "chart.states.one.enter: expected a text, got dict"),
+        (
+            f"{STATE}/enter",
+            [{"assign": 1}],
+            "chart.states.one.enter[0].assign: unknown key; known: when",
+        ),
         (f"{STATE}/transitions", {}, "chart.states.one.transitions: expected a list, got dict"),
         (FIRST, "go", "chart.states.one.transitions[0]: expected a mapping, got 'go'"),
         (f"{FIRST}/do", 1, "chart.states.one.transitions[0].do: unknown key; known: event, target"),
         (f"{FIRST}/event", 1, "chart.states.one.transitions[0].event: expected a text, got 1"),
-        (f"{FIRST}/target", "six", "chart.one.transitions[0].target: unknown state 'six'"),
+        (f"{FIRST}/target", "six", "chart.states.one.transitions[0].target: unknown state 'six'"),
         (f"{FIRST}/internal", "no", "chart.states.one.transitions[0].internal: expected true or f"),
         (
             f"{FIRST}/internal",
             True,
-            "chart.one.transitions[0].internal: its target is not inside 'o",
+            "chart.states.one.transitions[0].internal: its target is not inside 'o",
         ),
-        (f"{FIRST}/event", "fly", "events.fly: used in the chart but not declared"),
+        (
+            f"{FIRST}/event",
+            "fly",
+            "chart.states.one.transitions[0].event: unknown event 'fly'; declare",
+        ),
         (
             f"{FIRST}/event",
             "done.state.six",
-            "events.done.state.six: used in the chart but not decl",
+            "chart.states.one.transitions[0].event: unknown event 'done.state.six'",
         ),
-        (f"{FIRST}/on", "fly", "actions.fly: used in the chart but not declared"),
+        (
+            f"{FIRST}/on",
+            "fly",
+            "chart.states.one.transitions[0].on: unknown action 'fly'; declare it",
+        ),
         (
             f"{FIRST}/event",
             "ring",
-            "chart.one.transitions[0].cond: 'is_hard' reads 'hard', which its",
+            "chart.states.one.transitions[0].cond: 'is_hard' reads 'hard', which its",
         ),
         (
             f"{STATE}/transitions/1",
             {"cond": "small"},
-            "chart.one.transitions[1]: without event and",
+            "chart.states.one.transitions[1]: without event and",
         ),
         (
             "chart/states/two/history/past/type",
@@ -266,22 +302,22 @@ def test_valid_document_is_accepted() -> None:
         (
             "chart/states/two/history/past/transitions/0",
             {"event": "go"},
-            "chart.two.past.transitions[",
+            "chart.states.two.history.past.transitions[",
         ),
         (
             "chart/states/two/states/one",
             {},
-            "chart.two.one: state id 'one' is also used at chart.one",
+            "chart.states.two.states.one: state id 'one' is also used at chart.states.one",
         ),
         (
             "chart/states/send",
             {},
-            "chart.send: 'send' is not an identifier, or the library's own na",
+            "chart.states.send: 'send' is not an identifier, or the library's own na",
         ),
         (
             "chart/states/a b",
             {},
-            "chart.a b: 'a b' is not an identifier, or the library's own name",
+            "chart.states.a b: 'a b' is not an identifier, or the library's own name",
         ),
     ],
 )
@@ -343,8 +379,11 @@ def test_document_error_counts_and_lists_all_problems() -> None:
     ("text", "error"),
     [
         ("a: [", "chart document: not YAML"),
-        ("a: 1\nb: 2\na: 3\n", "line 3: duplicate key 'a', first on line 1"),
-        ("a: {1: 2}", "line 1: expected a text as key, got 1"),
+        (
+            "a: 1\nb: 2\na: 3\n",
+            "line 3, column 1: chart document: duplicate key 'a', first on line 1",
+        ),
+        ("a: {1: 2}", "line 1, column 5: chart document: expected a text as key, got 1"),
         ("!!python/object:os.system {}", "chart document: not YAML"),
     ],
 )
@@ -353,7 +392,7 @@ def test_yaml_with_duplicate_keys_or_tags_is_refused(text: str, error: str) -> N
     with pytest.raises(ChartError, match=r"line|chart document") as caught:
         read(text)
 
-    assert error in str(caught.value)
+    assert error in str(caught.value) + "".join(getattr(caught.value, "__notes__", ()))
 
 
 def test_yaml_words_stay_text() -> None:
@@ -390,7 +429,7 @@ def test_read_versioned_chart_with_payload_keeps_both() -> None:
 @pytest.mark.parametrize(
     ("event", "where"),
     [
-        ("{on: error}", r"events\.go\.on: expected error, for an event of an activity"),
+        ("{on: error}", r"events\.go\.on: expected for an event of an activity, not of origin"),
         ("{payload: 1}", r"events\.go\.payload: expected true or false"),
     ],
 )

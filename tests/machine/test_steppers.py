@@ -21,6 +21,7 @@ from swapchart.machine import (
 )
 from swapchart.machine.checking.explore import Bounds, behavior, parameter_sets
 from swapchart.machine.document import Value
+from swapchart.machine.format.parse import from_trusted
 
 from .charts import NAMES, chart
 
@@ -182,10 +183,12 @@ def test_unknown_parameter_is_refused() -> None:
 
 def test_structure_refused_by_the_library_is_a_chart_error() -> None:
     """A state that nothing leads to is refused by python-statemachine, and the error is ours."""
-    document = chart_with({"event": "go"})
+    known = chart_with({"event": "go", "target": "two"}).source
+    chart = {"states": {"one": {"initial": True, "transitions": [{"event": "go"}]}, "two": None}}
+    unchecked = from_trusted({**known, "chart": chart})
 
     with pytest.raises(ChartError, match=r"chart: .*two"):
-        Compiled(document)
+        Compiled(unchecked)
 
 
 def test_chart_that_ends_at_once_is_final() -> None:
