@@ -9,36 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tools.net import LONG_S
+from tools.notify_socket import Systemd
 from tools.rows import row
 from tools.swapchart_process import Journal, Serve, shell
 
 from swapchart.adapters.server.systemd import Notifier
 
 pytestmark = pytest.mark.slow
-
-
-class Systemd:
-    """The other end of NOTIFY_SOCKET."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.bind(str(path))
-        self._socket.settimeout(LONG_S)
-
-    def hear(self) -> str:
-        return self._socket.recv(4096).decode()
-
-    def hear_until(self, state: str) -> list[str]:
-        """Return what comes before *state*."""
-        heard = []
-        while (said := self.hear()) != state:
-            heard.append(said)
-        return heard
-
-    def close(self) -> None:
-        self._socket.close()
 
 
 @pytest.fixture
