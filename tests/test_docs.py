@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import re
 import shlex
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from _pytest.mark import ParameterSet
 from pydantic import BaseModel
+from tools import shown
+from tools.documents import DOCUMENTS, PAGES, ROOT, blocks, commands, is_command, prose
+from tools.documents import shown as shown_on
 
 from swapchart.adapters.app.chart_setup import chart
 from swapchart.adapters.cli import main
@@ -22,18 +28,6 @@ from swapchart.adapters.config.schema.model import Kv, ModelSection
 from swapchart.adapters.demo.server import add_arguments
 from swapchart.runtime import hook_actions
 
-ROOT = Path(__file__).parents[1]
-DOCS = ROOT / "docs"
-PAGES = {path.name: path.read_text("utf-8") for path in sorted(DOCS.glob("*.md"))}
-DOCUMENTS = {
-    str(path.relative_to(ROOT)): path.read_text("utf-8")
-    for path in (
-        *(ROOT / name for name in ("README.md", "CHANGELOG.md", "benchmarks/README.md")),
-        *sorted(DOCS.glob("*.md")),
-    )
-}
-
-_FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 _VARIABLE = re.compile(r"\$\{env\.(\w+)\}")
 _CODE = re.compile(r"`([^`\n]+)`")
@@ -46,20 +40,6 @@ SOURCES = list(ROOT.glob("*.py")) + [
     for path in (ROOT / folder).rglob("*")
     if path.suffix in (".py", ".md", ".js", ".html") and "__pycache__" not in path.parts
 ]
-
-
-def blocks(text: str, language: str) -> list[str]:
-    """Return the fenced blocks of *language*, without the indentation of their fence."""
-    return [
-        re.sub(rf"^{indent}", "", body, flags=re.MULTILINE)
-        for indent, name, body in _FENCE.findall(text)
-        if name == language
-    ]
-
-
-def prose(text: str) -> str:
-    """Return *text* without its fenced blocks."""
-    return _FENCE.sub("", text)
 
 
 def headings(text: str) -> list[str]:
@@ -169,12 +149,6 @@ def test_docs_security_has_the_sections_that_refusals_name() -> None:
     assert {"Keys", "Host", "Origins"} <= set(headings(PAGES["security.md"]))
 
 
-def commands(text: str) -> list[str]:
-    """Return the commands of the `sh` blocks of *text*, without comments."""
-    lines = "".join(blocks(text, "sh")).replace("\\\n", " ").splitlines()
-    return [line for line in (re.sub(r"\s+# .*", "", line).strip() for line in lines) if line]
-
-
 def swapchart_commands() -> list[str]:
     """Return each `swapchart` command of the documentation, in blocks, units and backticks."""
     found = []
@@ -198,6 +172,72 @@ def test_docs_swapchart_command_is_understood(command: str) -> None:
         parser.parse_args(arguments[1:])
     else:
         build_parser().parse_args(arguments)
+
+
+def test_docs_each_block_and_command_is_run_by_a_test() -> None:
+    """The table of tools/shown.py has each item of each page, and no other."""
+    pages = [page for page in DOCUMENTS if page != "CHANGELOG.md"]
+    needed = {item for page in pages for item in shown_on(page)}
+    of_language = {
+        item for item in needed if re.fullmatch(rf".*: (?:{'|'.join(shown.OF_LANGUAGE)}) \d+", item)
+    }
+    listed = [*(item for items in shown.BY_TEST.values() for item in items), *shown.BY_CI]
+    listed += shown.NOT_RUN
+
+    assert sorted(needed - of_language - set(listed)) == [], "say in tools/shown.py what runs these"
+    assert sorted(set(listed) - needed) == [], "these are on no page anymore"
+    assert len(listed) == len(set(listed))
+
+
+@pytest.mark.parametrize("test", [*shown.BY_TEST, *shown.OF_LANGUAGE.values()])
+def test_docs_test_that_runs_commands_exists(test: str) -> None:
+    """Each test of tools/shown.py is a function of its file, and none that is always skipped."""
+    path, _, name = test.partition("::")
+    functions = [
+        node for node in ast.walk(ast.parse((ROOT / path).read_text("utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == name
+    ]  # fmt: skip
+
+    assert len(functions) == 1
+    assert "skip" not in {getattr(mark, "attr", "") for mark in functions[0].decorator_list}
+
+
+@pytest.mark.parametrize("item", shown.BY_CI)
+def test_docs_command_of_ci_is_run_there(item: str) -> None:
+    """What only the script of CI runs stands in it."""
+    assert shown.BY_CI[item] in (ROOT / ".ci" / "run").read_text("utf-8")
+
+
+@pytest.mark.parametrize("item", shown.NOT_RUN)
+def test_docs_command_that_is_not_run_exists(item: str) -> None:
+    """The program knows the subcommand or option that is shown."""
+    why, command, words = shown.NOT_RUN[item]
+    if not shutil.which(command[0]):
+        pytest.skip(f"NOT TESTED: no {command[0]}, and {why}")
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+
+    assert words in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("./dev", True),
+        ("SWAPCHART_COMPILE=1 pip install .", True),
+        ("--listen :8080", True),
+        ("pip", False),
+        ("GET /health", False),
+        ("kv: keep", False),
+    ],
+)
+def test_is_command_tells_commands_from_other_code(code: str, expected: bool) -> None:
+    assert is_command(code) is expected
+
+
+def test_is_command_of_unknown_kind_raises() -> None:
+    """A new program cannot be shown without being listed."""
+    with pytest.raises(ValueError, match="of no known kind"):
+        is_command("launchctl load swapchart.plist")
 
 
 def test_docs_dev_command_exists() -> None:

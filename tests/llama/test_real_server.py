@@ -6,13 +6,16 @@ of the fact before changing the test; the demo server copies most of them.
 
 from __future__ import annotations
 
+import os
+import re
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tools import raw
+from tools import raw, shown
 from tools.children import Child
 from tools.llama import LlamaServer, chat
 from tools.make_tiny_gguf import write_tiny_gguf
@@ -341,3 +344,16 @@ def test_real_model_responds_from_its_restored_cache(
     assert answers[0]["timings"]["prompt_n"] > 30
     assert answers[1]["timings"]["prompt_n"] == 1
     assert texts[0] == texts[1] != ""
+
+
+def test_docs_option_of_llama_server_exists(pristine: LlamaServer) -> None:
+    """The options of llama-server that the documents advise are options of it."""
+    done = subprocess.run(
+        [*pristine.command, "--help"], capture_output=True, text=True, check=True,
+        env={**os.environ, **pristine.env},
+    )  # fmt: skip
+    known = set(re.findall(r"(?<!\S)--?[a-z][\w-]*", done.stdout))
+    advised = {command.split()[0] for _, command in shown.items(shown.LLAMA)}
+
+    assert len(advised) > 3
+    assert advised - known == set()

@@ -1,0 +1,143 @@
+"""`./dev` as the documents show it, in this checkout or in a copy that may be changed."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from tools import shown
+from tools.documents import DOCUMENTS, PAGES, ROOT
+
+pytestmark = pytest.mark.slow
+
+LONGEST_S = 280.0
+_COMPILED = os.environ.get("SWAPCHART_COMPILE") == "1"
+_STAMP = ROOT / (".venv-compiled" if _COMPILED else ".venv") / "dev-stamp"
+_LONG = os.environ.get("SWAPCHART_LONG") == "1"  # ./dev test-all sets it
+_ENV = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+
+
+@pytest.fixture(autouse=True)
+def needs_environment() -> None:
+    """Skip where ./dev would first make an environment, which takes a minute."""
+    if not _STAMP.exists() or _STAMP.read_text().splitlines()[0] != str(ROOT):
+        pytest.skip("NOT TESTED: ./dev has made no environment here; run ./dev setup")
+
+
+def run(command: str, folder: Path = ROOT) -> str:
+    """Run *command*, which must succeed; returns what it printed."""
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=folder, env=_ENV, text=True, timeout=LONGEST_S, check=False,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A clone of the checkout with its uncommitted changes, which uses the same environment."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("NOT TESTED: this is no checkout")
+    folder = tmp_path / "copy"
+    run(f"git clone --quiet --shared --no-tags {ROOT} {folder}")
+    listed = run("git ls-files --modified --others --exclude-standard --deduplicate").splitlines()
+    for name in filter(None, listed):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    run("git add --all && git -c user.name=t -c user.email=t@localhost commit -qm t --allow-empty",
+        folder)  # fmt: skip
+    environment = _STAMP.parent
+    (folder / environment.name).mkdir()
+    for path in environment.iterdir():
+        if path.name != "dev-stamp":
+            (folder / environment.name / path.name).symlink_to(path)
+    lines = [str(folder), *_STAMP.read_text().splitlines()[1:]]
+    (folder / environment.name / "dev-stamp").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.mark.parametrize(("page", "command"), shown.items(shown.DEV))
+def test_docs_dev_command_succeeds(page: str, command: str) -> None:
+    """Each command that only reads succeeds; tests are collected, since the suite runs them."""
+    assert command in DOCUMENTS[page]
+    assert run(f"{command} --collect-only" if "test" in command else command)
+
+
+def test_docs_generated_files_are_up_to_date(copy: Path) -> None:
+    """The commands that write generated files succeed, and write what the repository has."""
+    commands = [command for _, command in shown.items(shown.GENERATES)]
+    assert len(commands) == 3
+    for command in commands:
+        if "diagrams" in command and not shutil.which("dot"):
+            pytest.skip("NOT TESTED: no dot; on Debian: apt-get install graphviz")
+        run(command, copy)
+
+    assert run("git status --porcelain", copy) == ""
+
+
+def test_docs_flaky_runs_what_has_changed_ten_times(copy: Path) -> None:
+    """A test file that is new on a branch runs in ten random orders."""
+    if not _LONG:
+        pytest.skip("NOT TESTED: ./dev flaky starts pytest ten times; SWAPCHART_LONG=1 runs it")
+    run("git checkout --quiet -B main && git checkout --quiet -b work", copy)
+    assert "no test file has changed since" in run("./dev flaky", copy)
+    (copy / "tests" / "test_new.py").write_text(
+        "def test_new_is_quick_passes() -> None:\n    pass\n"
+    )
+    shown_lines = run("./dev flaky", copy)
+
+    assert shown_lines.count("1 passed") == 10
+    assert "round 10 of 10" in shown_lines
+
+
+def test_docs_wire_prints_the_table_of_the_page() -> None:
+    """The responses of each HTTP layer to unusual requests are those of docs/reliability.md."""
+    printed = re.findall(r"^\| C\d\d .*$", run("./dev bench wire"), re.MULTILINE)
+
+    assert len(printed) > 30
+    assert printed == re.findall(r"^\| C\d\d .*$", PAGES["reliability.md"], re.MULTILINE)
+
+
+#: Benchmark -> options of its shortest form; True if that takes seconds and so runs each time.
+SHORTEST: dict[str, tuple[str, bool]] = {
+    "coldswap": ("--quick", False),
+    "engine": ("--quick", False),  # installs what it compares with
+    "kv": ("--quick", False),  # needs a real llama-server
+    "mutants": ("--every 200", False),
+    "proxy": ("--quick", False),  # needs nginx and Caddy
+    "reliability": ("--kills 1 --herd 10 --leavers 1", True),
+    "simulation": ("--lifecycles 1000 --seeds 1", False),  # fails where the machine is too slow
+    "soak": ("--seconds 60", False),  # CI runs it as a step of its own
+    "startup": ("--quick", False),
+}
+
+
+@pytest.mark.parametrize("name", SHORTEST)
+def test_docs_bench_runs_in_its_shortest_form(name: str) -> None:
+    """Each benchmark succeeds in its shortest form; the long ones run with SWAPCHART_LONG=1."""
+    options, is_short = SHORTEST[name]
+    if not is_short and not _LONG:
+        pytest.skip(f"NOT TESTED: bench {name} {options} takes long; SWAPCHART_LONG=1 runs it")
+
+    run(f"./dev bench {name} {options}")
+
+
+def test_docs_bench_options_exist() -> None:
+    """Each option that is shown with a benchmark is one of it, and each benchmark is shown."""
+    listed = run("./dev bench").split()
+    help_of = {name: run(f"./dev bench {name} --help") for name in listed if name != "wire"}
+    named = re.findall(r"\./dev bench ([a-z]+)((?: --\w+ \d+)*)", "".join(DOCUMENTS.values()))
+
+    assert {*SHORTEST, "wire"} == {*listed} == {name for name, _ in named}
+    for name, options in named:
+        for option in re.findall(r"--\w+", options):
+            assert option in help_of[name]
+    assert {"--seconds", "--seed"} <= {*re.findall(r"--\w+", help_of["soak"])}
+    for name in ("proxy", "coldswap", "startup", "engine"):
+        assert "--against CHECKOUT" in help_of[name]

