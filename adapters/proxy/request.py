@@ -378,6 +378,13 @@ class _Pieces:
         raise StopAsyncIteration
 
 
+def path_of(request: Request) -> str:
+    """Return the path for the model's server, decoded."""
+    assert request.route is not None, "set by ProxyApp"
+    cut, path = request.route.cut, request.path
+    return path[len(cut) :] if cut else path
+
+
 def target_of(request: Request) -> bytes:
     """Return path and query for the model's server."""
     assert request.route is not None, "set by ProxyApp"

@@ -320,3 +320,19 @@ def test_unclean_paths_are_redirected(serve: Serve, journal: Journal, layer: str
     for target in ("//evil.example/x", "/.//evil.example/..//", "//\\evil.example/../running"):
         location = proxy.call("GET", target).header("location")
         assert location is None or re.match(r"/[^/\\]|/$", location), (target, location)
+
+
+def test_rows_of_activity_without_a_store_are_bounded(serve: Serve) -> None:
+    """Without a store rows are in memory, and the oldest go beyond ``metricsMaxInMemory``."""
+    proxy = serve(
+        {"a": demo_model("a")}, config={"metricsMaxInMemory": 20},
+        env={"SWAPCHART_STATE_DIR": "/proc/no/such/folder"},
+    )  # fmt: skip
+    for _ in range(50):
+        assert (
+            proxy.call("POST", "/v1/completions", value={"model": "a", "prompt": "x"}).status == 200
+        )
+    found = proxy.call("GET", "/api/metrics/activity?limit=100").json()
+
+    assert 20 <= found["total"] <= 22
+    assert [row["id"] for row in found["data"]] == list(range(50, 50 - found["total"], -1))

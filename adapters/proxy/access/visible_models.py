@@ -44,8 +44,10 @@ class View:
         names: dict[str, set[str]] = {}  # id of a model -> all its names
         for name, target in catalog.targets.items():
             names.setdefault(target.id, {target.id}).add(name)
-        self._ids = frozenset(key for key, known in names.items() if access.allows_model(*known))
-        own = {name for key in self._ids for name in names[key]}
+        ids = {key for key, known in names.items() if access.allows_model(*known)}
+        recorded = {target.recorded_name for target in catalog.targets.values() if target.id in ids}
+        self._ids = frozenset(ids | recorded)
+        own = {name for key in ids for name in names[key]}
         own |= {name for name in catalog.selectors if access.allows_model(name)}
         every = {name for known in names.values() for name in known} | set(catalog.selectors)
         self._hidden = frozenset(every - own)

@@ -32,6 +32,8 @@ OUTCOMES = (
     "shutting_down", "spawn_failed", "start_stalled", "start_timeout", "stopped", "stuck",
     "unhealthy", "upstream_body", "upstream_connect", "upstream_head", "upstream_send",
 )  # fmt: skip
+#: Model and outcome of requests for a model that does not exist.
+UNKNOWN = ("", "model_not_found")
 HOOK_OUTCOMES = ("ok", "failed", "timeout", "cancelled")
 EXITS = ("asked", "crash")
 TOKENS = ("prompt", "generated", "cached", "drafted", "accepted")
@@ -96,6 +98,10 @@ class Metrics:
             self.tokens[model, "drafted"] += tokens.drafted
         if tokens.accepted > 0:
             self.tokens[model, "accepted"] += tokens.accepted
+
+    def count_unknown(self) -> None:
+        """Count one request for a model that does not exist, under an empty name."""
+        self.requests[UNKNOWN] += 1
 
     def on_transition(self, record: Transition) -> None:
         """Count one transition; for ``Supervisor.listen``."""

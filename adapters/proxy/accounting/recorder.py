@@ -25,6 +25,10 @@ class Counting(Protocol):
         """Count one finished request."""
         ...
 
+    def count_unknown(self) -> None:
+        """Count one request for a model that does not exist."""
+        ...
+
 
 class Recorder:
     """Records finished requests.
@@ -54,8 +58,15 @@ class Recorder:
         else:
             tokens = TokenUsage()
         self._counters.count(record, tokens)
-        if not record.is_metered:
-            return
+        if record.is_metered:
+            self._add_row(record, tokens, body)
+
+    def record_unknown(self, record: RequestRecord) -> None:
+        """Record a request for a model that does not exist; its name labels no counter."""
+        self._counters.count_unknown()
+        self._add_row(record, TokenUsage(), b"")
+
+    def _add_row(self, record: RequestRecord, tokens: TokenUsage, body: bytes | None) -> None:
         number = self._next_number()
         self._captures.add(number, record)
         if self._store is not None:
@@ -108,6 +119,6 @@ def activity_row(
 
 
 def _metadata_text(record: RequestRecord) -> str:
-    if not record.selector:
+    if record.priority is not None and not record.selector:
         return f'{{"fifo_priority": "{record.priority}"}}'  # the usual case
     return json.dumps(metadata_of(record), ensure_ascii=False)

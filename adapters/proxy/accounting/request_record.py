@@ -9,7 +9,7 @@ from collections.abc import Callable, MutableSequence
 from time import time
 from typing import Any
 
-from ...http1.asgi_types import Headers
+from ...http1.asgi_types import Headers, Message, Send
 from ..request import Request
 
 CLIENT_CLOSED_REQUEST = 499
@@ -28,7 +28,7 @@ class RequestRecord:
         id: Number among all requests of this process; 0 before it is tracked.
         request: The request.
         method: HTTP method, such as b"POST".
-        model: Name of the model in records and metrics.
+        model: Name of the model in records and metrics; or the name that no model has.
         path: Path at the model's server, which tells the kind of request.
         at: Arrival; wall clock, seconds since 1970.
         started: Arrival; seconds on the performance counter, as are the following.
@@ -48,7 +48,7 @@ class RequestRecord:
         error: Why the request failed, for people.
         code: Why the request failed, for programs.
         selector: Selector that selected the model, or "".
-        priority: Priority in the queue.
+        priority: Priority in the queue; None without a local model.
         is_stream: The client asks for a stream.
         is_metered: The request is recorded in the activity.
         cancelled_by: What cancelled the request, or "".
@@ -93,7 +93,8 @@ class RequestRecord:
         self.started = started
         self.at = time()
         self.admitted = self.headers_at = self.ended = 0.0
-        self.status = self.sent_bytes = self.priority = 0
+        self.status = self.sent_bytes = 0
+        self.priority: int | None = None
         self.content_type = self.first_chunk = b""
         self.response_headers: Headers = []
         self.body_chunks: MutableSequence[bytes] = []
@@ -148,6 +149,17 @@ class RequestRecord:
             self.on_cancel()
 
 
+def recording_headers(record: RequestRecord, send: Send) -> Send:
+    """Return *send*, which then records the headers of the response that it sends."""
+
+    async def send_and_record(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            record.record_headers(message["headers"])
+        await send(message)
+
+    return send_and_record
+
+
 class InFlightRequests:
     """All requests to models that have not ended.
 
@@ -177,7 +189,9 @@ class InFlightRequests:
 
 def metadata_of(record: RequestRecord) -> dict[str, Any]:
     """Return the metadata of a request for the API."""
-    found: dict[str, Any] = {"fifo_priority": str(record.priority)}
+    found: dict[str, Any] = {}
+    if record.priority is not None:
+        found["fifo_priority"] = str(record.priority)
     if record.selector:
         found["selector"] = record.selector
     return found

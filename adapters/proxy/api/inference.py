@@ -6,7 +6,10 @@ model, models of the API key, filters. It then makes a `Forwarding` and runs it.
 
 from __future__ import annotations
 
+from time import perf_counter
+
 from ...http1.asgi_types import Send
+from ..accounting.request_record import RequestRecord, recording_headers
 from ..body.errors import BadBodyError, BodyTooLargeError
 from ..body.json_edit import EditError
 from ..body.memory_budget import BodyBudgetError
@@ -28,7 +31,7 @@ from ..context import ProxyContext
 from ..forwarding.forwarding import Forwarding
 from ..models.catalog import Target
 from ..models.resolver import NoTargetError, ResolvedModel, UnknownModelError
-from ..request import Request, target_of
+from ..request import Request, path_of, target_of
 from ..responses import send_error, send_model_forbidden, send_unknown_model
 
 _AT_ONCE_BYTES = 1 << 16  # a larger body is scanned in steps, so as not to block the event loop
@@ -73,15 +76,23 @@ async def get(proxy: ProxyContext, request: Request, send: Send) -> None:
     if model != wanted:
         query = renamed_query(query, model)
     target = request.path_bytes + b"?" + query
-    forwarding = Forwarding(proxy, request, resolved, request.path, target)
+    forwarding = Forwarding(proxy, request, resolved, path_of(request), target)
     forwarding.record.is_stream = asks_for_stream(request.query)
     await forwarding.run(send)
 
 
 async def find_model(
-    proxy: ProxyContext, request: Request, send: Send, wanted: str
+    proxy: ProxyContext, request: Request, send: Send, wanted: str, body: bytes | None = None
 ) -> ResolvedModel | None:
-    """Return the model that *wanted* names; None means an error response was sent."""
+    """Return the model that *wanted* names; None means an error response was sent.
+
+    Args:
+        proxy: What all requests share.
+        request: The request.
+        send: Sends ASGI messages.
+        wanted: Name of a model.
+        body: Body of the request, if it was read completely.
+    """
     if not wanted:
         message = "no model id could be identified: `model` is missing"
         await send_error(request, send, 400, message)
@@ -92,8 +103,8 @@ async def find_model(
         return None
     try:
         resolved = proxy.resolver.resolve(wanted)
-    except UnknownModelError:
-        await send_unknown_model(request, send, wanted, proxy.catalog.closest(wanted))
+    except UnknownModelError as error:
+        await _reject_unknown(proxy, request, send, error, body)
         return None
     except NoTargetError as error:
         await send_error(request, send, 503, str(error), code="no_target", retry_after_s=5.0)
@@ -105,6 +116,25 @@ async def find_model(
         await send_model_forbidden(request, send, wanted)
         return None
     return resolved
+
+
+async def _reject_unknown(
+    proxy: ProxyContext, request: Request, send: Send, error: UnknownModelError, body: bytes | None
+) -> None:
+    """Respond with 404, and record the request unless a profile disables the name."""
+    name = error.name
+    closest = proxy.catalog.closest(name)
+    if request.method != "POST" or name in proxy.profiles.pins:
+        await send_unknown_model(request, send, name, closest)
+        return
+    record = RequestRecord(request, name, path_of(request), perf_counter())
+    record.status, record.code, record.error = 404, "model_not_found", str(error)
+    record.is_metered, record.body = True, body
+    try:
+        await send_unknown_model(request, recording_headers(record, send), name, closest)
+    finally:
+        record.ended = perf_counter()
+        proxy.accounting.recorder.record_unknown(record)
 
 
 # ---- bodies that are read completely
@@ -124,10 +154,10 @@ async def _complete_body(proxy: ProxyContext, request: Request, send: Send) -> N
         wanted, is_stream = await proxy.turns.run(model_steps(body), is_short=is_short)
     else:
         wanted, is_stream = model_of(body)
-    resolved = await find_model(proxy, request, send, wanted)
+    resolved = await find_model(proxy, request, send, wanted, body)
     if resolved is None:
         return
-    forwarding = Forwarding(proxy, request, resolved, request.path, target_of(request))
+    forwarding = Forwarding(proxy, request, resolved, path_of(request), target_of(request))
     target, record = resolved.target, forwarding.record
     if target.edits or target.sent_model != wanted:
         edited = await _edited(proxy, request, send, resolved, wanted, body)
@@ -169,12 +199,12 @@ async def _urlencoded(proxy: ProxyContext, request: Request, send: Send, body: b
     if not wanted:
         await _named_by_query(proxy, request, send, body)
         return
-    resolved = await find_model(proxy, request, send, wanted)
+    resolved = await find_model(proxy, request, send, wanted, body)
     if resolved is None or await _lacks_filters(request, send, resolved):
         return
     if resolved.target.sent_model != wanted:
         body = await _renamed(proxy, resolved, body)
-    forwarding = Forwarding(proxy, request, resolved, request.path, target_of(request), body)
+    forwarding = Forwarding(proxy, request, resolved, path_of(request), target_of(request), body)
     forwarding.record.is_metered, forwarding.record.body = True, body
     await forwarding.run(send)
 
@@ -182,11 +212,11 @@ async def _urlencoded(proxy: ProxyContext, request: Request, send: Send, body: b
 async def _named_by_query(proxy: ProxyContext, request: Request, send: Send, body: bytes) -> None:
     """Forward a body that names no model and is no JSON, to the model that the query names."""
     wanted = model_of_query(request.query)
-    resolved = await find_model(proxy, request, send, wanted)
+    resolved = await find_model(proxy, request, send, wanted, body)
     if resolved is None or await _lacks_filters(request, send, resolved):
         return
     target = _renamed_target(request, resolved, wanted)
-    forwarding = Forwarding(proxy, request, resolved, request.path, target, body)
+    forwarding = Forwarding(proxy, request, resolved, path_of(request), target, body)
     forwarding.record.is_metered, forwarding.record.body = True, body
     await forwarding.run(send)
 
@@ -242,7 +272,7 @@ async def _form(proxy: ProxyContext, request: Request, send: Send, boundary: byt
         resolved = await find_model(proxy, request, send, wanted)
         if resolved is None:
             return
-        forwarding = Forwarding(proxy, request, resolved, request.path, target_of(request))
+        forwarding = Forwarding(proxy, request, resolved, path_of(request), target_of(request))
         forwarding.record.is_metered = True
         if found is None:
             forwarding.target = _renamed_target(request, resolved, wanted)

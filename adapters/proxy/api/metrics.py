@@ -22,9 +22,10 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from ...http1.asgi_types import Send
-from ..accounting.metrics import EXITS, HOOK_OUTCOMES, OUTCOMES, TOKENS, Metrics
+from ..accounting.metrics import EXITS, HOOK_OUTCOMES, OUTCOMES, TOKENS, UNKNOWN, Metrics
 from ..context import ProxyContext
 from ..histogram import Histogram
+from ..models.catalog import PeerModel
 from ..models.public_state import public_state
 from ..monitoring.host import Sample
 from ..request import Request
@@ -192,7 +193,8 @@ def _requests(proxy: ProxyContext) -> Iterator[Metric]:
     counters: Metrics = proxy.accounting.metrics
     models = [life.spec.name for life in proxy.supervisor.lifecycles()]
     names = [*models, *dict.fromkeys(_names_at_peers(proxy))]
-    requests = _from_zero(product(names, OUTCOMES), counters.requests)
+    outcomes = [*product(names, OUTCOMES), UNKNOWN]
+    requests = _from_zero(outcomes, counters.requests)
     yield _counter(
         "swapchart_requests", "Finished requests by outcome.", requests, "model", "outcome"
     )
@@ -210,9 +212,9 @@ def _requests(proxy: ProxyContext) -> Iterator[Metric]:
 
 
 def _names_at_peers(proxy: ProxyContext) -> Iterator[str]:
-    for peer in proxy.catalog.peers.values():
-        for model in peer.models:
-            yield f"{peer.id}/{model}"
+    for target in proxy.catalog.targets.values():
+        if isinstance(target, PeerModel):
+            yield target.recorded_name
 
 
 def _by_model(names: Iterable[str], counts: Mapping[str, int]) -> Rows:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from ....runtime import RequestError
+from ...http1.asgi_types import Send
 from ...http1.client.errors import UpstreamError
+from ..accounting.request_record import RequestRecord, recording_headers
 from ..body.errors import BodyTooLargeError
 from ..options import Access
+from ..responses import send_error
 
 
 def status_of(error: Exception) -> int:
@@ -15,6 +18,14 @@ def status_of(error: Exception) -> int:
     if isinstance(error, UpstreamError):
         return error.status_hint
     return 413 if isinstance(error, BodyTooLargeError) else 400
+
+
+async def send_recorded_error(
+    record: RequestRecord, send: Send, status: int, message: str, **more: Any
+) -> None:
+    """Send an error, see `send_error`, and record the headers of the response."""
+    send_and_record = recording_headers(record, send)
+    await send_error(record.request, send_and_record, status, message, **more)
 
 
 def error_text(error: Exception, access: Access) -> str:

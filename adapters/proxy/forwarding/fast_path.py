@@ -31,7 +31,7 @@ from ..body.multipart import is_form
 from ..context import ProxyContext
 from ..models.catalog import LocalModel
 from ..models.resolver import ResolvedModel
-from ..request import Request, run_until_disconnect, target_of
+from ..request import Request, path_of, run_until_disconnect, target_of
 from ..routing import Route, RouteTable
 from .forwarding import Forwarding
 
@@ -152,7 +152,7 @@ class _FastRequest(Forwarding):
         self, path: FastPath, call: RequestCycle, request: Request, resolved: ResolvedModel,
         target: bytes, body: bytes, response: UpstreamResponse,
     ) -> None:  # fmt: skip
-        super().__init__(path._context, request, resolved, request.path, target, body)
+        super().__init__(path._context, request, resolved, path_of(request), target, body)
         self._path, self._call, self._response = path, call, response
         self._is_detached = False
 

@@ -35,9 +35,8 @@ from ..context import ProxyContext
 from ..models.catalog import LocalModel, PeerModel
 from ..models.resolver import ResolvedModel
 from ..request import Request, RequestAbortedError
-from ..responses import send_error
 from ..upstreams import Upstream
-from .failures import error_details, error_text, status_of
+from .failures import error_details, error_text, send_recorded_error, status_of
 from .loading_stream import LoadingStream
 from .stream_formats import STREAM_FORMATS
 from .upstream_headers import client_headers, model_request_headers, peer_request_headers
@@ -125,7 +124,7 @@ class Forwarding:
         self.is_uncompressed = False
         self.pending_response: UpstreamResponse | None = None
         self.respond: Send
-        self.record = RequestRecord(request, resolved.target.id, path, perf_counter())
+        self.record = RequestRecord(request, resolved.target.recorded_name, path, perf_counter())
         if resolved.selector is not None:
             self.record.selector = resolved.selector.id
 
@@ -389,8 +388,8 @@ class Forwarding:
         """Respond to a rejected request; only administrators get the model's output."""
         access = self.request.access
         self.context.rejections.write(error.code, f"{self.record.model}: {error}")
-        await send_error(
-            self.request, self.respond, error.status_hint,
+        await send_recorded_error(
+            self.record, self.respond, error.status_hint,
             self.context.view(access).text(error_text(error, access)), code=error.code,
             retry_after_s=error.retry_after_s, details=error_details(error, access),
         )  # fmt: skip
@@ -398,7 +397,7 @@ class Forwarding:
     async def _send_failure(
         self, error: HeaderError | BadBodyError | BodyTooLargeError | UpstreamError
     ) -> None:
-        request, record = self.request, self.record
+        record, respond = self.record, self.respond
         record.error = str(error)
         if record.status:
             log.warning(
@@ -410,12 +409,11 @@ class Forwarding:
         if isinstance(error, UpstreamError):
             record.code = f"upstream_{error.stage}"
             message = f"the server of {record.model} failed: {error}"
-            await send_error(request, self.respond, record.status, message, code=record.code)
+            await send_recorded_error(record, respond, record.status, message, code=record.code)
             return
         record.code = "bad_request"
-        await send_error(
-            request, self.respond, record.status, str(error), headers=[(b"connection", b"close")]
-        )
+        close = [(b"connection", b"close")]
+        await send_recorded_error(record, respond, record.status, record.error, headers=close)
 
     async def _send_cancellation(self) -> None:
         """Respond to a request that was cancelled through the API."""
@@ -425,8 +423,8 @@ class Forwarding:
         has_begun, record.status = record.status != 0, CLIENT_CLOSED_REQUEST
         if has_begun:
             raise ResponseAbortedError(record.error)
-        await send_error(
-            self.request, self.respond, CLIENT_CLOSED_REQUEST, record.error, code=record.code
+        await send_recorded_error(
+            record, self.respond, record.status, record.error, code=record.code
         )
 
 

@@ -85,7 +85,8 @@ class LoadingStream:
             waiting.result()
             if self.has_begun:
                 took = perf_counter() - self._record.started
-                await self._send_event(self._format.progress(f"Ready after {took:.1f} s\n\n"))
+                text = f"Ready after {took:.1f} s\n{self._format.mark}\n"
+                await self._send_event(self._format.progress(text))
         except BaseException:
             await _cancel_acquire(waiting, self._supervisor, self._name)
             raise
@@ -95,7 +96,7 @@ class LoadingStream:
         text = self._state()
         if text == self._progress:
             return self._format.keep_alive()
-        first = "" if self._progress else f"Loading {self._name}\n"
+        first = "" if self._progress else f"{self._format.mark}Loading {self._name}\n"
         self._progress = text
         return self._format.progress(f"{first}{text}\n")
 

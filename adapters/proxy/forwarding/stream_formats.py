@@ -12,7 +12,13 @@ _COMMENT = b": loading\n\n"
 
 
 class StreamFormat(Protocol):
-    """Events of one API."""
+    """Events of one API.
+
+    Attributes:
+        mark: First and last line of the progress as text, with a newline; or empty.
+    """
+
+    mark: str
 
     def progress(self, text: str) -> bytes:
         """Return events that show *text*; a comment if the API has no place for it."""
@@ -36,6 +42,8 @@ def _event(value: Mapping[str, Any], name: str = "") -> bytes:
 class _Plain:
     """Comments, for APIs whose streams have no place for progress."""
 
+    mark = ""
+
     def __init__(self, model: str) -> None:
         self.model = model
 
@@ -50,7 +58,12 @@ class _Plain:
 
 
 class _Chat(_Plain):
-    """OpenAI chat completions: progress is sent as reasoning."""
+    """OpenAI chat completions: progress is sent as reasoning.
+
+    Its marks are those of llama-swap, whose web page cuts out what is between them.
+    """
+
+    mark = "\u2501" * 5 + "\n"
 
     def __init__(self, model: str) -> None:
         super().__init__(model)
@@ -88,10 +101,10 @@ class _Responses(_Plain):
         return _event({**value, "param": None, "error": error}, "error")
 
 
-#: Path -> format of its event streams. Other routes have none.
+#: Path at the model's server -> format of its event streams. Other routes have none.
 STREAM_FORMATS: Mapping[str, Callable[[str], StreamFormat]] = {
-    "/v1/chat/completions": _Chat, "/v/chat/completions": _Chat,
-    "/v1/messages": _Messages, "/v/messages": _Messages,
-    "/v1/responses": _Responses, "/v/responses": _Responses,
-    "/v1/completions": _Plain, "/v/completions": _Plain, "/completion": _Plain, "/infill": _Plain,
+    "/v1/chat/completions": _Chat, "/chat/completions": _Chat,
+    "/v1/messages": _Messages, "/messages": _Messages,
+    "/v1/responses": _Responses, "/responses": _Responses,
+    "/v1/completions": _Plain, "/completions": _Plain, "/completion": _Plain, "/infill": _Plain,
 }  # fmt: skip

@@ -122,7 +122,7 @@ async def tunnel(proxy: ProxyContext, scope: Scope, client: Client, opening: Ope
     """
     request = Request({**scope, "method": "GET"}, _nothing)
     target = opening.resolved.target
-    record = RequestRecord(request, target.id, scope["path"], perf_counter())
+    record = RequestRecord(request, target.recorded_name, scope["path"], perf_counter())
     try:
         async with AsyncExitStack() as stack:
             async with _until_disconnect(client.left):

@@ -41,7 +41,12 @@ class LocalModel:
 
     @property
     def id(self) -> str:
-        """Name of the model in records and metrics."""
+        """Id of the model."""
+        return self.definition.id
+
+    @property
+    def recorded_name(self) -> str:
+        """Name of the model in records of requests and in metrics."""
         return self.definition.id
 
     @property
@@ -68,8 +73,13 @@ class PeerModel:
 
     @property
     def id(self) -> str:
-        """Name of the model in records and metrics."""
+        """Full name of the model."""
         return f"{self.definition.id}/{self.sent_model}"
+
+    @property
+    def recorded_name(self) -> str:
+        """Name of the model in records of requests and in metrics: as in llama-swap, as given."""
+        return self.requested_name
 
 
 Target: TypeAlias = LocalModel | PeerModel

@@ -21,12 +21,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tools.asgi import Bench, Received, proxied, say, say_events
-from tools.net import wait_until_async
+from tools.net import free_port, wait_until_async
 from tools.rows import row
 
 from swapchart.adapters.proxy.accounting.request_record import InFlightRequests, RequestRecord
-from swapchart.adapters.proxy.models.definitions import ModelDefinition, SelectorDefinition
-from swapchart.adapters.proxy.options import ApiKey, ProxyOptions
+from swapchart.adapters.proxy.api.inference_paths import POST_PATHS
+from swapchart.adapters.proxy.models.definitions import (
+    ModelDefinition,
+    PeerDefinition,
+    ProfileDefinition,
+    SelectorDefinition,
+)
+from swapchart.adapters.proxy.options import ApiKey, KeyScope, ProxyOptions
 from swapchart.adapters.store import Database
 from swapchart.adapters.store.activity import ActivityQuery, ActivityRow, ActivityStore
 from swapchart.adapters.store.activity_schema import MIGRATIONS, TABLE
@@ -222,15 +228,93 @@ def test_failed_start_records_how_long_its_request_waited() -> None:
 
 
 def test_activity_excludes_requests_without_a_model() -> None:
-    """GETs, unknown models and paths that are passed on unread leave no row."""
+    """GETs, also for unknown models, bodies without one and paths passed on leave no row."""
 
     async def main(bench: Bench) -> None:
         await bench.client.call("GET", "/props?model=a")
-        await bench.client.chat("nobody")
+        await bench.client.call("GET", "/props?model=nope")
+        await bench.client.call("POST", "/v1/completions", body=b"{}")
         await bench.client.call("POST", "/upstream/a/slots", body=b"{}")
         assert (await page(bench))["total"] == 0
         await bench.client.call("POST", "/upstream/a/v1/completions", body=b"{}")
         assert [row["req_path"] for row in (await page(bench))["data"]] == ["/v1/completions"]
+
+    run(main)
+
+
+@pytest.mark.parametrize("is_form", [False, True])
+def test_activity_of_an_unknown_model_has_its_name(is_form: bool) -> None:
+    """As in llama-swap: a row with the name, status and cause, and a capture of the request."""
+    given: dict[str, Any] = {"value": {"model": "nope", "x": 1}}
+    if is_form:
+        kind = "application/x-www-form-urlencoded"
+        given = {"body": b"model=nope", "headers": [("content-type", kind)]}
+
+    async def main(bench: Bench) -> None:
+        for accept in ("application/json", "text/plain"):
+            headers = [*given.get("headers", []), ("accept", accept)]
+            answer = await bench.client.call(
+                "POST", "/v/completions", **{**given, "headers": headers}
+            )
+            assert answer.status == 404
+            row = (await page(bench))["data"][0]
+
+            assert (row["model"], row["req_path"]) == ("nope", "/completions")
+            assert (row["resp_status_code"], "model not found" in row["error_msg"]) == (404, True)
+            assert row["resp_content_type"] == answer.header("content-type")
+            assert row.get("metadata") is None
+            found = (await bench.client.call("GET", f"/api/captures/{row['id']}")).json()
+            assert b"nope" in base64.b64decode(found["req_body"])
+        metrics = (await bench.client.call("GET", "/metrics")).body
+        assert b'swapchart_requests_total{model="",outcome="model_not_found"} 2.0\n' in metrics
+        assert b"nope" not in metrics
+
+    run(main, options=ProxyOptions(capture_bytes=1 << 20))
+
+
+def test_activity_of_a_peer_has_the_name_of_the_request() -> None:
+    """As in llama-swap, no priority is in the row; a key for the model sees it by either name."""
+
+    async def main(bench: Bench) -> None:
+        for name in ("m", "p/m", "n"):
+            headers = {"Authorization": "Bearer ours"}
+            assert (await bench.client.chat(name, headers=headers)).status == 502
+        answer = await bench.client.call(
+            "GET", "/api/metrics/activity", headers={"Authorization": "Bearer of-m"}
+        )
+        rows = answer.json()["data"]
+
+        assert [row["model"] for row in rows] == ["p/m", "m"]
+        assert all("metadata" not in row for row in rows)
+
+    both: frozenset[KeyScope] = frozenset({"infer", "admin"})
+    keys = (ApiKey(key="ours"), ApiKey(key="of-m", models=("p/m",), scopes=both))
+    peer = PeerDefinition(id="p", url=f"http://127.0.0.1:{free_port()}", models=("m", "n"))
+    run(main, peers=[peer], options=ProxyOptions(keys=keys))
+
+
+def test_activity_of_a_name_that_a_profile_disables_is_empty() -> None:
+    """A disabled name is no request for a model, as in llama-swap."""
+
+    async def main(bench: Bench) -> None:
+        bench.app.proxy.activate_profile("p")
+        assert (await bench.client.chat("off")).status == 404
+        assert (await page(bench))["total"] == 0
+
+    run(main, profiles=[ProfileDefinition(id="p", pins={"off": None})])
+
+
+@pytest.mark.parametrize(
+    ("route", "path"), sorted((path, path[len(cut) :]) for path, cut in POST_PATHS.items())
+)
+def test_activity_path_is_that_at_the_server_of_the_model(route: str, path: str) -> None:
+    """Prefixes that are cut off are not in the path, as in llama-swap."""
+
+    async def main(bench: Bench) -> None:
+        await bench.client.call("POST", route, value={"model": "a"})
+        (row,) = (await page(bench))["data"]
+
+        assert row["req_path"] == bench.server.last.target == path
 
     run(main)
 
@@ -497,7 +581,8 @@ def test_capture_of_a_rejected_request_keeps_its_request() -> None:
         assert row["has_capture"] is True
         assert b'"model":"a"' in base64.b64decode(found["req_body"]).replace(b" ", b"")
         assert found["req_headers"]
-        assert (found["resp_headers"], found["resp_body"]) == ({}, "")
+        assert row["resp_content_type"] == found["resp_headers"]["Content-Type"]
+        assert found["resp_body"] == ""
 
     run(main, options=ProxyOptions(capture_bytes=1 << 20))
 

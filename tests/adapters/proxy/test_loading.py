@@ -12,6 +12,7 @@ import pytest
 from tools.asgi import Bench, Call, Received, proxied, say, say_events
 from tools.net import wait_until_async
 
+from swapchart.adapters.proxy.api.inference_paths import POST_PATHS
 from swapchart.adapters.proxy.forwarding.stream_formats import STREAM_FORMATS
 from swapchart.adapters.proxy.models.definitions import ModelDefinition
 from swapchart.adapters.proxy.options import ProxyOptions
@@ -58,7 +59,11 @@ def values(body: bytes) -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize("path", sorted(STREAM_FORMATS))
+#: Routes with a format of streams, by the path at the model's server.
+STREAMING = sorted(path for path, cut in POST_PATHS.items() if path[len(cut) :] in STREAM_FORMATS)
+
+
+@pytest.mark.parametrize("path", STREAMING)
 def test_loading_stream_begins_before_its_model_is_ready(path: str) -> None:
     """On every route with streams the client hears of the load, and then gets its answer whole."""
 
@@ -76,6 +81,23 @@ def test_loading_stream_begins_before_its_model_is_ready(path: str) -> None:
         assert b"Loading a" in answer.body
         assert b"Ready after" in answer.body
         assert bench.supervisor["a"].in_flight == 0
+
+    run(main)
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v/chat/completions"])
+def test_loading_stream_text_stands_between_the_marks_of_llama_swap(path: str) -> None:
+    """What is before the model's own reasoning can be cut out, as llama-swap's web page does."""
+
+    async def main(bench: Bench) -> None:
+        answer = await ask(bench, path).answer()
+        chunks = values(answer.body.removesuffix(ANSWER + b"data: [DONE]\n\n"))
+        text = "".join(chunk["choices"][0]["delta"]["reasoning_content"] for chunk in chunks)
+        mark = "\u2501" * 5
+        assert text.startswith(f"{mark}\nLoading a\n")
+        loading, rest = text.removeprefix(mark).split(mark)
+        assert "Ready after" in loading
+        assert rest.strip() == ""
 
     run(main)
 
@@ -196,7 +218,7 @@ def fails(spec: ServiceSpec) -> ServiceSpec:
     )
 
 
-@pytest.mark.parametrize("path", sorted(STREAM_FORMATS))
+@pytest.mark.parametrize("path", STREAMING)
 def test_loading_stream_of_a_failed_load_ends_with_an_error(path: str) -> None:
     """A load that fails is told as the error event of the API, and the stream ends cleanly."""
 
