@@ -152,6 +152,26 @@ def test_settle_timeout_begins_with_its_first_probe() -> None:
     )  # fmt: skip
 
 
+def test_hook_limit_of_none_lets_all_hooks_run_at_once() -> None:
+    """Without a limit no hook waits for a slot."""
+    names = [f"s{number}" for number in range(50)]
+    hooks = {"beforeStart": (hook("fetch", timeout_s=5.0),)}
+
+    async def scenario(world: World) -> None:
+        for name in names:
+            world[name].start()
+        for name in names:
+            await world.until(name, "ready", limit_s=5.0)
+
+    launcher = run_scenario(
+        scenario, *(service(name, hooks=hooks) for name in names),
+        commands={"fetch": CommandScript(takes_s=3.0)}, policy=lambda target, running: frozenset(),
+        hook_limit=None,
+    )  # fmt: skip
+
+    assert at_once(launcher) == 50
+
+
 def test_hook_limit_of_zero_is_refused() -> None:
     """The error says what was expected."""
     with pytest.raises(ConfigError, match="hook_limit: expected >= 1 or None, got 0"):

@@ -621,6 +621,35 @@ def test_explain_predicts_the_fate_of_a_request() -> None:
     assert harness.scheduler.queue == []
 
 
+def test_requests_of_a_service_without_a_limit_keep_their_order_beside_one_with() -> None:
+    """Clients take turns at the service with a limit only."""
+    harness = SchedulerHarness("a", "b", "c")
+    harness.scheduler.add("b", limit=1)
+    harness.start_and_finish("c")
+    harness.submit("c")
+    for name in ("a", "b"):
+        for client in ("x", "x", "y"):
+            harness.submit(name, client=client)
+    waiting = [(request.service, request.client) for request in harness.scheduler.queue]
+
+    assert waiting == [
+        ("a", "x"), ("a", "x"), ("a", "y"), ("b", "x"), ("b", "y"), ("b", "x"),
+    ]  # fmt: skip
+
+
+def test_swap_goes_on_while_another_request_waits_for_its_service() -> None:
+    """One of two clients leaves: what stops for both still makes room for the other."""
+    harness = SchedulerHarness("a", "b", "c")
+    harness.start_and_finish("a")
+    first, decided = harness.submit("b")
+    assert decided == ["evict a for b"]
+    second, _ = harness.submit("b")
+    harness.phase("a", "stopping")
+    harness.apply(harness.scheduler.cancel(first, harness.now))
+    assert harness.submit("a")[1] == []
+    assert harness.phase("a", "stopped") == [f"grant b{second.number}"]
+
+
 def test_explain_ready_service_with_room_is_granted_at_once() -> None:
     """Neither the state `ready` nor a limit alone refuses a request."""
     harness = SchedulerHarness("a", limit=1)

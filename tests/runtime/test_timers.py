@@ -160,6 +160,27 @@ def test_timer_after_a_pause_of_the_process_is_extended(call: int) -> None:
         assert waited_s <= 6.0 + suspended_s
 
 
+def test_timer_after_a_long_time_without_timers_is_not_extended(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Nobody looked at the clock meanwhile, but the process was not suspended."""
+    fired: list[float] = []
+
+    async def main() -> None:
+        service = TimerService()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(service.run)
+            for begins in (3600.0, 9000.0):
+                await anyio.sleep(begins - service.now())
+                service.suspend_tolerant_timer(lambda: fired.append(service.now())).arm(5.0)
+            await anyio.sleep(100.0)
+            tasks.cancel_scope.cancel()
+
+    run_virtual(main)
+    assert fired == [3605.0, 9005.0]
+    assert "suspended" not in caplog.text
+
+
 @pytest.mark.parametrize("early", [True, False])
 def test_pending_request_is_notified_of_its_admission(early: bool) -> None:
     """The decision may come before or after the wait begins."""
