@@ -246,7 +246,8 @@ class Activities:
             state.after_healthy = "interrupted"
         has_passed = await self._run_hooks(hooks, point)
         if point == "afterHealthy" and hooks:
-            are_all_ok = all(result.outcome == "ok" for result in state.hook_results)
+            own = (result for result in state.hook_results if result.point == point)
+            are_all_ok = all(result.outcome == "ok" for result in own)
             state.after_healthy = "completed" if are_all_ok else "failed"
         if has_passed:
             self._post("hooks_done", source=activity)

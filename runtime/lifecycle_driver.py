@@ -212,7 +212,9 @@ class LifecycleDriver:
     def _record(self, post: _Post, source: str, after: Configuration) -> None:
         service = self._service
         now = service.runtime.timers.now()
-        results, service.hook_results = tuple(service.hook_results), []
+        results = tuple(service.hook_results)
+        # The list stays: a hook that this transition cancels adds its result once it has ended.
+        service.hook_results.clear()
         record = Transition(
             service=service.spec.name, at=now, event=post.event, cause=post.cause or service.cause,
             source=source, target=after[-1], configuration=after, seconds=now - service.since,

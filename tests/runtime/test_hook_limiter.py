@@ -178,6 +178,33 @@ def test_hook_limit_of_zero_is_refused() -> None:
         Supervisor(ScriptedLauncher(), hook_limit=0)
 
 
+def test_hook_cancelled_in_the_queue_says_that_it_never_started() -> None:
+    """Its detail differs from that of a hook that was cut short while it ran."""
+    hooks = {"afterHealthy": (hook("warm", timeout_s=60.0),)}
+    details: dict[str, list[str]] = {"a": [], "b": []}
+
+    async def scenario(world: World) -> None:
+        for name in details:
+            world[name].start()
+            await world.until(name, "after_healthy")
+            await world.moment()
+        for name in ("b", "a"):
+            world[name].stop_nowait()
+            await world.until(name, "stopped")
+        for step in world.trace:
+            details[step.service] += [result.detail for result in step.hooks]
+
+    run_scenario(
+        scenario, *(service(name, hooks=hooks) for name in details), commands={"warm": HANGS},
+        policy=lambda target, running: frozenset(), hook_limit=1,
+    )  # fmt: skip
+
+    assert details == {
+        "a": ["the phase it belonged to ended"],
+        "b": ["the phase it belonged to ended while it waited for a free hook slot"],
+    }
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_hook_cancelled_in_the_queue_frees_its_slot(seed: int) -> None:
     """A stop of a queued or just admitted hook leaves no slot occupied."""
