@@ -650,6 +650,17 @@ def test_swap_goes_on_while_another_request_waits_for_its_service() -> None:
     assert harness.phase("a", "stopped") == [f"grant b{second.number}"]
 
 
+@pytest.mark.parametrize("phase", ["failed", "reviving"])
+def test_explain_service_that_rejects_requests_evicts_nothing(phase: Phase) -> None:
+    """Its lifecycle refuses the request, so no other service makes room for it."""
+    harness = SchedulerHarness("a", "b")
+    harness.start_and_finish("a")
+    harness.scheduler.services["b"].phase = phase
+
+    assert harness.scheduler.explain("b", harness.now)[0] == frozenset()
+    assert [line for line in harness.submit("b")[1] if "evict" in line] == []
+
+
 def test_explain_ready_service_with_room_is_granted_at_once() -> None:
     """Neither the state `ready` nor a limit alone refuses a request."""
     harness = SchedulerHarness("a", limit=1)

@@ -183,6 +183,23 @@ def test_request_whose_start_is_aborted_for_an_update_may_be_refused_later() -> 
     run_scenario(scenario, A, servers=SLOW)
 
 
+def test_update_of_a_service_that_is_being_removed_takes_over_its_name() -> None:
+    """The new service is made once the old one has stopped."""
+
+    async def scenario(world: World) -> None:
+        held = world.client("a", hold_s=8.0)
+        await world.until("a", "ready")
+        world.supervisor.retire("a")
+        assert world.supervisor.update(OTHER) == "restart"
+        assert world["a"].spec == A
+        await world.at(60.0)
+        assert held.outcome == "finished"
+        assert world["a"].spec == OTHER
+        assert world["a"].state == "stopped"
+
+    run_scenario(scenario, A, servers=SLOW)
+
+
 # ---- a service that runs
 def test_running_service_drains_and_requests_wait_for_the_new_version() -> None:
     """In-flight requests finish with the old process; new ones get the new process."""

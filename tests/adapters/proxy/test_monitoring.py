@@ -368,6 +368,12 @@ def test_gpu_values_of_amd_come_from_sysfs(tmp_path: Path) -> None:
 
     assert (gpu.name, gpu.uuid, gpu.busy, gpu.celsius, gpu.watts) == ("RX", "abc", 42, 51, 30)
     assert (gpu.used_mib, gpu.total_mib, gpu.fan, gpu.memory_celsius) == (1024, 8192, 20, None)
+    for name, text in (("power1_input", "45000000"), ("temp3_input", "62000")):
+        (sensors / name).write_text(text)
+    (sensors / "power1_average").unlink()  # newer cards report the momentary power only
+    (gpu,) = amd_gpus(tmp_path)
+
+    assert (gpu.watts, gpu.memory_celsius) == (45, 62)
 
 
 # ---- hardware

@@ -157,6 +157,17 @@ def test_token_usage_is_read_from_events(body: bytes, expected: TokenUsage) -> N
     assert tokens_of(body, is_events=True, is_whole=False) == expected
 
 
+def test_token_usage_of_fragments_keeps_the_first_and_the_last_objects() -> None:
+    """Of many objects with usage, totals come last, and the prompt may be in the first alone."""
+    first = b'{"message":{"usage":{"input_tokens":5,"cache_read_input_tokens":4}}}'
+    middle = b'{"usage":{"output_tokens":1}}' * 100
+    body = first + middle + b'{"usage":{"output_tokens":9}}}'
+
+    assert tokens_of(body, is_events=False, is_whole=False) == told(
+        prompt=5, completion=9, cached=4
+    )
+
+
 def test_token_usage_needs_head_and_tail_only() -> None:
     """A long answer of which only the ends are there still tells, at its beginning or its end."""
     whole = b'{"data":[' + b"0.5," * 99 + b'0.5],"usage" : {"prompt_tokens":5},"x":{"y":1}}'
