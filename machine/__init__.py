@@ -39,7 +39,9 @@ if TYPE_CHECKING:
     from .checking.explore import Bounds, parameter_sets
     from .drawing.dot import to_dot
     from .drawing.mermaid import to_mermaid
+    from .drawing.plantuml import to_plantuml
     from .drawing.table import to_table
+    from .drawing.views import View
     from .export import DIAGRAMS, FORMATS, native_yaml, render, to_json, to_yaml
     from .format.overlay import merge
     from .interchange.class_reader import from_class
@@ -82,6 +84,7 @@ __all__ = [
     "Table",
     "TableStepper",
     "Value",
+    "View",
     "as_list",
     "build_context",
     "check",
@@ -98,6 +101,7 @@ __all__ = [
     "to_dot",
     "to_json",
     "to_mermaid",
+    "to_plantuml",
     "to_scxml",
     "to_table",
     "to_yaml",
@@ -113,6 +117,8 @@ _LATE = {
     "from_class": "interchange.class_reader",
     "to_dot": "drawing.dot",
     "to_mermaid": "drawing.mermaid",
+    "to_plantuml": "drawing.plantuml",
+    "View": "drawing.views",
     "to_table": "drawing.table",
     "Bounds": "checking.explore",
     "parameter_sets": "checking.explore",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any, Literal, TypeAlias, get_args
 
 import yaml
@@ -16,23 +17,27 @@ import yaml
 from .document import Document
 from .drawing.dot import to_dot
 from .drawing.mermaid import to_mermaid
+from .drawing.plantuml import to_plantuml
 from .drawing.table import to_table
+from .drawing.views import View
 from .errors import ChartError
 from .interchange.scxml_writer import to_scxml
 
-Format: TypeAlias = Literal["yaml", "native", "json", "scxml", "mermaid", "dot", "table"]
+Format: TypeAlias = Literal[
+    "yaml", "native", "json", "scxml", "mermaid", "plantuml", "dot", "table"
+]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
-#: Files of ``./dev diagrams``: file name -> format; svg is DOT, laid out.
+#: Files of ``./dev diagrams`` beside the pictures: ending -> format.
 DIAGRAMS: Mapping[str, str] = {
-    "lifecycle.svg": "svg",
-    "lifecycle.dot": "dot",
-    "lifecycle.mmd": "mermaid",
-    "lifecycle.md": "table",
-    "lifecycle.yaml": "yaml",
-    "lifecycle.native.yaml": "native",
-    "lifecycle.json": "json",
-    "lifecycle.scxml": "scxml",
+    "dot": "dot",
+    "mmd": "mermaid",
+    "puml": "plantuml",
+    "md": "table",
+    "yaml": "yaml",
+    "native.yaml": "native",
+    "json": "json",
+    "scxml": "scxml",
 }
 
 _WORDS = frozenset({"on", "off", "yes", "no", "y", "n"})
@@ -40,17 +45,26 @@ _WIDTH = 130
 _FLAT = 90
 
 
-def render(document: Document, format: str, *, active: Collection[str] = ()) -> str:  # noqa: A002
+def render(
+    document: Document,
+    format: str,  # noqa: A002
+    *,
+    view: View | None = None,
+    active: Collection[str] = (),
+) -> str:
     """Write *document* as *format*.
 
     Args:
         document: The chart.
         format: One of `FORMATS`.
-        active: States to highlight, for formats that are diagrams.
+        view: What a diagram shows: depth, focus, what is hidden; None means all of the chart.
+        active: States to highlight in a diagram, in addition to those of *view*.
 
     Raises:
         ChartError: The format is unknown, or cannot express the document.
     """
+    view = view or View()
+    view = replace(view, active=(*view.active, *active))
     match format:
         case "yaml":
             return to_yaml(document)
@@ -59,13 +73,17 @@ def render(document: Document, format: str, *, active: Collection[str] = ()) -> 
         case "json":
             return to_json(document)
         case "mermaid":
-            return to_mermaid(document, active=active)
+            return to_mermaid(document, view)
+        case "plantuml":
+            return to_plantuml(document, view)
         case "dot":
-            return to_dot(document, active=active)
+            return to_dot(document, view)
         case "scxml":
             return to_scxml(document)
         case "table":
             return to_table(document)
+        case "svg" | "png":
+            raise ChartError("format", f"{format} needs Graphviz: see swapchart.adapters.pictures")
         case _:
             raise ChartError("format", f"expected one of {', '.join(FORMATS)}; got {format!r}")
 

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from ...machine import (
-    DIAGRAMS,
     Bounds,
     ChartError,
     Document,
     StartActivity,
     StartTimer,
     SwapchartError,
+    View,
     check,
     lifecycle,
     render,
@@ -27,10 +26,12 @@ from ...machine import (
 from ...machine.format.overlay import merge
 from ...machine.format.parse import from_mapping, load_yaml
 from ...runtime import ServiceSpec
+from .. import pictures
 from .chart_source import load_chart, read_file
+from .view_options import view_of
 
 #: Formats that can highlight the current state of a model.
-_PICTURES = ("mermaid", "dot", "svg", "png")
+_PICTURES = ("mermaid", "plantuml", "dot", "svg", "png")
 
 
 def _fail(error: object) -> int:
@@ -44,8 +45,12 @@ def export(options: argparse.Namespace) -> int:
         if options.model is not None and not (options.live or options.config):
             raise ChartError("--model", "expected --live or --config beside it")
         document = chosen(options)
-        active = _active(options) if options.live else ()
-        data = rendered(document, options.format, active=active)
+        view = view_of(document, options)
+        if options.live:
+            view = replace(view, active=_active(options))
+        if options.split is not None:
+            return _split(document, options, view)
+        data = rendered(document, options.format, view=view)
         if options.output is not None:
             options.output.write_bytes(data)
     except (SwapchartError, OSError) as error:
@@ -53,17 +58,6 @@ def export(options: argparse.Namespace) -> int:
     if options.output is None:
         sys.stdout.buffer.write(data)
         sys.stdout.flush()
-    return 0
-
-
-def diagrams(options: argparse.Namespace) -> int:
-    """Write all diagrams of the project into a folder."""
-    try:
-        options.output.mkdir(parents=True, exist_ok=True)
-        for name, format_ in DIAGRAMS.items():
-            (options.output / name).write_bytes(rendered(lifecycle(), format_))
-    except (SwapchartError, OSError) as error:
-        return _fail(error)
     return 0
 
 
@@ -177,30 +171,28 @@ def _active(options: argparse.Namespace) -> tuple[str, ...]:
     return tuple(get_field(options.live, path, "configuration", key=options.api_key))
 
 
-def rendered(document: Document, format_: str, *, active: tuple[str, ...] = ()) -> bytes:
+def rendered(document: Document, format_: str, *, view: View | None = None) -> bytes:
     """Return *document* in *format_*.
 
     Raises:
         SwapchartError: Graphviz is needed and missing, or the format cannot express the chart.
     """
-    if format_ not in ("svg", "png"):
-        return render(document, format_, active=active).encode()
-    dot = shutil.which("dot")
-    if dot is None:
-        raise SwapchartError(
-            f"{format_} needs Graphviz, but there is no `dot`; on Debian: apt-get install graphviz"
-        )
-    drawn = subprocess.run(
-        [dot, f"-T{format_}"], input=render(document, "dot", active=active).encode(),
-        capture_output=True, check=False,
-    )  # fmt: skip
-    if drawn.returncode:
-        raise SwapchartError(f"dot failed: {drawn.stderr.decode(errors='replace').strip()}")
-    return drawn.stdout
+    if format_ in pictures.FORMATS:
+        return pictures.draw(document, format_, view)
+    return render(document, format_, view=view).encode()
+
+
+def _split(document: Document, options: argparse.Namespace, view: View) -> int:
+    """Write an overview, and a picture of the inside of each composite state, into a folder."""
+    if options.format not in pictures.FORMATS:
+        raise ChartError("--split", f"expected --format svg or png, got {options.format}")
+    options.split.mkdir(parents=True, exist_ok=True)
+    for name, data in pictures.draw_all(document, options.format, view).items():
+        (options.split / name).write_bytes(data)
+    return 0
 
 
 COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "chart-export": export,
-    "chart-diagrams": diagrams,
     "chart-check": prove,
 }

@@ -13,6 +13,7 @@ from pathlib import Path
 from ... import __version__
 from ..system.extras import missing_package
 from .output import _fail
+from .view_options import add_view_options
 
 _EPILOG = "Run swapchart COMMAND --help for details."
 
@@ -166,15 +167,31 @@ def _add_chart(parser: argparse.ArgumentParser) -> None:
     )
     export.add_argument("--model", help="model for --live and --config")
     export.add_argument("--api-key", help="API key, if the proxy needs one")
+    export.add_argument(
+        "--split", type=Path, metavar="DIR",
+        help="write svg or png into DIR: an overview, and the inside of each composite state",
+    )  # fmt: skip
     _add_chart_choice(export)
+    add_view_options(export)
     export.set_defaults(run="chart-export")
     check = commands.add_parser(
         "check", help="check by exhaustive search that a chart keeps its promises; exit 1 if not"
     )
     _add_chart_choice(check)
     check.set_defaults(run="chart-check")
-    diagrams = commands.add_parser("diagrams", help="write all diagrams of the project")
+    diagrams = commands.add_parser(
+        "diagrams", help="write all diagrams of a chart into a folder, or into Markdown files"
+    )
     diagrams.add_argument("--output", type=Path, default=Path("diagrams"), metavar="DIR")
+    diagrams.add_argument(
+        "--embed", type=Path, nargs="+", metavar="FILE",
+        help="write what the markers `<!-- swapchart:CHART -->` of Markdown files ask for",
+    )  # fmt: skip
+    diagrams.add_argument(
+        "--check", action="store_true", help="write nothing; exit 1 if a file is stale"
+    )
+    _add_chart_choice(diagrams)
+    add_view_options(diagrams)
     diagrams.set_defaults(run="chart-diagrams")
 
 
@@ -198,7 +215,9 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
 
 
 #: Formats of `chart export`; svg and png need Graphviz.
-CHART_FORMATS = ("yaml", "native", "json", "scxml", "mermaid", "dot", "table", "svg", "png")
+CHART_FORMATS = (
+    "yaml", "native", "json", "scxml", "mermaid", "plantuml", "dot", "table", "svg", "png"
+)  # fmt: skip
 
 
 def _open_standard_descriptors() -> None:
@@ -242,7 +261,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    if options.run.startswith("chart-"):
+    if options.run.startswith("chart-") and options.run not in _COMMANDS:
         from .chart import COMMANDS
 
         return COMMANDS[options.run](options)
@@ -257,6 +276,7 @@ _OWN_FLAGS = frozenset({"-h", "--help", "--version", "-version"})
 
 #: Command -> module and function that run it; imported on demand.
 _COMMANDS: Mapping[str, tuple[str, str]] = {
+    "chart-diagrams": ("diagrams", "diagrams"),
     "kv": ("kv", "run"),
     "serve": ("serve", "serve"),
     "demo": ("demo", "demo"),

@@ -2,262 +2,319 @@
 
 All nodes are written first, each inside its cluster, then all edges at the root: Graphviz adds a
 node to the cluster in which it is first mentioned, also by an edge. Edges of compound states are
-clipped at their cluster (``lhead``, ``ltail``).
+clipped at their cluster (``lhead``, ``ltail``): they start at an invisible point below the states
+inside and end at the initial one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterator
 from html import escape
 
 from ..document import Document
-from .diagram_model import Edge, Label, Node, Picture, picture
+from .diagram_model import Label
+from .palette import ORIGINS, ROLES, Palette
+from .selection import Arrow, Box, Drawing, Entry, select
+from .views import View
 
-_INK = "#1f2933"
-_MUTED = "#5f6b7a"
-_ORIGINS = {
-    "user": ("#1d5fa8", "asked for from outside"),
-    "activity": ("#2a7d46", "answer of an activity"),
-    "timer": ("#a8620b", "a timer ran out"),
-    "process": ("#b3261e", "the process ended"),
-    "chart": ("#5b4b9a", "raised by the chart"),
-    "": (_MUTED, "at once"),
-}
-_TINTS = ("#f4f6f9", "#e9eef5", "#dfe7f1", "#d5dfec")
-_ROLES = {
-    "serving": ("#d9f2e0", "#2a7d46"),
-    "quiet": ("#e4e7eb", "#7b8794"),
-    "": ("#ffffff", "#52606d"),
-}
-_ACTIVE = ("#ffe08a", "#c77700")
-_WRAP = 34
-_FONT = 'fontname="Helvetica,Arial,sans-serif"'
+#: Fonts with equal widths, so that a text fits wherever one of them is installed.
+FONT = "Liberation Sans,Arial,Helvetica,sans-serif"
+#: Sizes in pixels: titles, names of states, everything else.
+TITLE, NAME, SMALL = 15, 13, 11
+_WRAP = 26
+_LEGEND_COLUMNS = 4
+_SPLINES = {"curved": "true", "straight": "polyline", "orthogonal": "ortho"}
 
 
-def to_dot(
-    document: Document,
-    *,
-    active: Collection[str] = (),
-    hide_actions: bool = False,
-    hide_targetless: bool = True,
-    legend: bool = True,
-) -> str:
+def to_dot(document: Document, view: View | None = None) -> str:
     """Write *document* as a graph for ``dot``.
 
     Args:
         document: The chart.
-        active: Configuration to highlight.
-        hide_actions: Leave out entry, exit and transition actions.
-        hide_targetless: Leave out transitions without a target.
-        legend: Add a legend of the colors.
+        view: Part of the chart to show; None means all of it.
+
+    Raises:
+        ChartError: The view names a state that the chart does not have.
     """
-    return "\n".join(_Writer(document, active, hide_actions, hide_targetless).lines(legend)) + "\n"
+    return dot_source(select(document, view or View()))
+
+
+def dot_source(drawing: Drawing) -> str:
+    """Write *drawing* as a graph for ``dot``."""
+    return "\n".join(_Writer(drawing).lines()) + "\n"
 
 
 class _Writer:
-    def __init__(
-        self,
-        document: Document,
-        active: Collection[str],
-        hide_actions: bool,
-        hide_targetless: bool,
-    ) -> None:
-        self._document, self._active = document, frozenset(active)
-        self._hide_actions, self._hide_targetless = hide_actions, hide_targetless
-        self._picture: Picture = picture(document)
+    """Writes one drawing."""
 
-    def lines(self, legend: bool) -> Iterator[str]:
-        yield f'digraph "{self._picture.name}" {{'
-        yield "  compound=true; rankdir=TB; newrank=true; splines=true;"
-        yield '  nodesep=0.35; ranksep=0.55; pad=0.3; bgcolor="white"; outputorder=edgesfirst;'
-        yield f'  graph [{_FONT}, fontsize=13, fontcolor="{_INK}", style="rounded,filled"];'
-        yield f'  node [{_FONT}, fontsize=12, fontcolor="{_INK}", shape=box];'
-        yield f"  edge [{_FONT}, fontsize=10, arrowsize=0.7, penwidth=1.1];"
-        yield self._initial("", "  ")
-        for node in self._picture.children(()):
-            yield from self._node(node, "  ")
-        yield from self._legend() if legend else ()
+    def __init__(self, drawing: Drawing) -> None:
+        self._drawing, self._view = drawing, drawing.view
+        self._palette = Palette("dark" if drawing.view.theme == "dark" else "light")
+        arrows = drawing.arrows
+        inside = {a.source for a in arrows if self._leads_inside(a)}
+        self._any = {name for name in inside if drawing.boxes[name].children}
+        self._leaving = {
+            a.source for a in arrows if a.source not in inside and drawing.boxes[a.source].children
+        } | {a.source for a in arrows if not self._leads_inside(a)} & self._any
+
+    def _leads_inside(self, arrow: Arrow) -> bool:
+        target = self._drawing.boxes[arrow.target]
+        return arrow.source == arrow.target or arrow.source in target.above
+
+    def lines(self) -> Iterator[str]:
+        """Yield the lines of the graph."""
+        view, ink, font = self._view, self._palette["ink"], f'fontname="{FONT}"'
+        direction = "LR" if view.direction == "LR" else "TB"
+        yield f'digraph "{_quoted(self._drawing.title)}" {{'
+        yield f"  compound=true; newrank=true; rankdir={direction}; splines={_SPLINES[view.edges]};"
+        yield (
+            f'  nodesep=0.25; ranksep=0.35; pad=0.15; bgcolor="{self._palette["page"]}"; '
+            "outputorder=edgesfirst;"
+        )
+        yield f'  graph [{font}, fontsize={NAME}, fontcolor="{ink}", style="rounded,filled"];'
+        yield f'  node [{font}, fontsize={NAME}, fontcolor="{ink}", shape=box];'
+        yield f"  edge [{font}, fontsize={SMALL}, arrowsize=0.7, penwidth=1.1];"
+        yield f"  labelloc=t; labeljust=l; label=<{self._caption()}>;"
+        if self._drawing.initial:
+            yield self._initial("", "  ")
+        for box in self._drawing.children(""):
+            yield from self._box(box, "  ")
+        yield from self._regions()
         yield from self._initial_edges()
-        for edge in self._picture.edges:
-            yield self._edge(edge)
+        for arrow in self._drawing.arrows:
+            yield self._arrow(arrow)
         yield "}"
 
-    # ---- nodes ---------------------------------------------------------------------------
+    # ---- boxes ---------------------------------------------------------------------------
     def _initial(self, parent: str, indent: str) -> str:
+        ink = self._palette["ink"]
         return (
             f'{indent}"{_start(parent)}" [shape=circle, label="", width=0.13, fixedsize=true, '
-            f'style=filled, fillcolor="{_INK}", color="{_INK}"];'
+            f'style=filled, fillcolor="{ink}", color="{ink}"];'
         )
 
-    def _node(self, node: Node, indent: str) -> Iterator[str]:
-        if node.children:
-            yield from self._cluster(node, indent)
-        elif node.kind == "choice":
-            fill, line = self._colors(node)
-            yield (
-                f'{indent}"{node.id}" [shape=diamond, style=filled, fillcolor="{fill}", '
-                f'color="{line}", height=0.55, margin="0.02,0.02", fontsize=10, '
-                f'label="{node.id}"];'
-            )
-        elif node.kind in ("history", "deep_history"):
-            text = "H*" if node.kind == "deep_history" else "H"
-            yield f'{indent}"{node.id}" [shape=circle, width=0.3, fixedsize=true, label="{text}"];'
-        else:
-            fill, line = self._colors(node)
-            peripheries = ", peripheries=2" if node.kind == "final" else ""
-            width = 2.2 if node.id in self._active else 1.1
-            yield (
-                f'{indent}"{node.id}" [style="rounded,filled", fillcolor="{fill}", '
-                f'color="{line}", penwidth={width}{peripheries}, margin="0.12,0.07", '
-                f"label=<{self._body(node)}>];"
-            )
+    def _box(self, box: Box, indent: str) -> Iterator[str]:
+        if box.children:
+            yield from self._cluster(box, indent)
+            return
+        fill, line = self._colors(box)
+        parts = [f'fillcolor="{fill}"', f'color="{line}"', *self._extras(box)]
+        style = "rounded,filled,dashed" if box.is_region else "rounded,filled"
+        match box.kind:
+            case "choice":
+                parts += ["shape=diamond, style=filled, height=0.5", 'margin="0.01,0.01"']
+                parts += [f"fontsize={SMALL}", f'label="{_quoted(box.text)}"']
+            case "history" | "deep_history":
+                mark = "H*" if box.kind == "deep_history" else "H"
+                parts += [f'shape=circle, width=0.3, fixedsize=true, label="{mark}"']
+            case _:
+                width = 2.4 if box.is_active or box.is_taken else 1.1
+                parts += [f'style="{style}", penwidth={width}, margin="0.11,0.06"']
+                parts += ["peripheries=2"] * (box.kind == "final")
+                parts.append(f"label=<{self._body(box)}>")
+        yield f'{indent}"{box.id}" [{", ".join(parts)}];'
 
-    def _cluster(self, node: Node, indent: str) -> Iterator[str]:
-        tint = _TINTS[min(len(node.above), len(_TINTS) - 1)]
-        line, width = ("#9aa8ba", 1.0)
-        if node.id in self._active:
-            line, width = _ACTIVE[1], 2.2
-        yield f'{indent}subgraph "cluster_{node.id}" {{'
+    def _cluster(self, box: Box, indent: str) -> Iterator[str]:
+        line, width = self._palette["cluster line"], 1.0
+        if box.is_active or box.is_taken:
+            line, width = self._colors(box)[1], 2.4
+        look = "rounded,filled,dashed" if box.is_region else "rounded,filled"
         inner = indent + "  "
+        yield f'{indent}subgraph "cluster_{box.id}" {{'
         yield (
-            f'{inner}label=<{self._body(node)}>; labeljust=l; margin=14; fillcolor="{tint}"; '
-            f'color="{line}"; penwidth={width};'
+            f'{inner}label=<{self._body(box)}>; labeljust=l; margin=10; style="{look}"; '
+            f'fillcolor="{self._palette[f"cluster {min(len(box.above), 3)}"]}"; '
+            f'color="{line}"; penwidth={width}; {"; ".join(self._extras(box))}'
         )
-        if node.kind != "parallel":
-            yield self._initial(node.id, inner)
-        if node.kind == "parallel":
-            yield f'{inner}"{_any(node.id)}" [shape=point, style=invis, width=0.05];'
-        elif self._needs_any(node):
+        if box.initial:
+            yield self._initial(box.id, inner)
+        if box.kind == "parallel":
+            yield f'{inner}"{_first(box.id)}" [shape=point, style=invis, width=0.02];'
+        if box.id in self._leaving:
+            yield f'{inner}"{_last(box.id)}" [shape=point, style=invis, width=0.02];'
+        if box.id in self._any:
             yield (
-                f'{inner}"{_any(node.id)}" [shape=plain, fontsize=10, fontcolor="{_MUTED}", '
-                f"label=<<I>any state of {node.id}</I>>];"
+                f'{inner}"{_any(box.id)}" [shape=plain, fontsize={SMALL}, '
+                f'fontcolor="{self._palette["muted"]}", label=<<I>any state</I>>];'
             )
-        for child in self._picture.children((*node.above, node.id)):
-            yield from self._node(child, inner)
+        for child in self._drawing.children(box.id):
+            yield from self._box(child, inner)
         yield f"{indent}}}"
 
-    def _colors(self, node: Node) -> tuple[str, str]:
-        if node.id in self._active:
-            return _ACTIVE
-        promises = self._document.promises
-        role = "serving" if node.id in promises.serving else ""
-        return _ROLES["quiet" if node.id in promises.quiet else role]
+    def _extras(self, box: Box) -> list[str]:
+        text = [f'id="state-{_quoted(box.id)}"', f'tooltip="{_quoted(box.title)}"']
+        return text + ([f'URL="{_quoted(box.link)}"'] if box.link else [])
 
-    def _body(self, node: Node) -> str:
-        rows = [f"<B>{escape(node.id)}</B>"]
-        if not self._hide_actions:
-            for word, actions in (("entry", node.enter), ("exit", node.exit)):
-                if actions:
-                    rows += _small(wrapped(f"{word} / ", actions))
-        if not self._hide_targetless:
-            for label in node.inside:
-                rows += [f'<FONT POINT-SIZE="9">{row}</FONT>' for row in self._label(label)]
+    def _colors(self, box: Box) -> tuple[str, str]:
+        purpose = box.role or "box"
+        if box.kind in ("folded", "outside"):
+            purpose = box.kind
+        if box.is_taken:
+            purpose = "taken"
+        if box.is_active:
+            purpose = "active"
+        return self._palette[purpose], self._palette[f"{purpose} line"]
+
+    def _body(self, box: Box) -> str:
+        rows = [f"<B>{escape(box.text)}</B>"]
+        if box.kind == "parallel":
+            rows[0] += self._small(" (parallel)")
+        if box.kind == "folded":
+            rows.append(self._small(f"{box.size} state{'s' * (box.size != 1)} inside"))
+        for entry in box.entered:
+            rows += self._entry(entry)
+        for word, actions in (("entry", box.enter), ("exit", box.exit)):
+            if actions:
+                rows += map(self._small, wrapped(f"{word} / ", actions, _WRAP + 6))
+        for label in box.inside:
+            rows += [self._sized(row) for row in self._label(label)]
         if len(rows) == 1:
             return rows[0]
         return '<BR ALIGN="LEFT"/>'.join(rows) + '<BR ALIGN="LEFT"/>'
 
+    def _entry(self, entry: Entry) -> Iterator[str]:
+        mark = ":" if entry.labels else ""
+        for row in wrapped("from ", (*entry.sources[:-1], entry.sources[-1] + mark), _WRAP):
+            yield self._small(row)
+        for label in entry.labels:
+            yield from (f"{self._small('  ')}{self._sized(row)}" for row in self._label(label))
+
+    def _small(self, text: str) -> str:
+        return self._sized(f'<FONT COLOR="{self._palette["muted"]}">{escape(text)}</FONT>')
+
+    def _sized(self, markup: str) -> str:
+        return f'<FONT POINT-SIZE="{SMALL}">{markup}</FONT>'
+
+    def _regions(self) -> Iterator[str]:
+        """Keep regions in document order, and the ends of edges of a cluster above and below it."""
+        for box in self._drawing.boxes.values():
+            children = [self._drawing.boxes[name] for name in box.children]
+            if box.kind == "parallel":
+                heads = " -> ".join(f'"{self._head(child)}"' for child in children)
+                yield f"  {{ rank=same; {heads} [style=invis]; }}"
+                for child in children:
+                    yield f'  "{_first(box.id)}" -> "{self._head(child)}" [style=invis];'
+            if box.id in self._leaving:
+                regions = children if box.kind == "parallel" else children[-1:]
+                for child in regions:
+                    yield f'  "{self._tail(child)}" -> "{_last(box.id)}" [style=invis];'
+
+    def _head(self, box: Box) -> str:
+        """Return the drawn node of *box* at which edges end."""
+        if not box.children:
+            return box.id
+        return _first(box.id) if box.kind == "parallel" else _start(box.id)
+
+    def _tail(self, box: Box) -> str:
+        """Return the drawn node of *box* at which edges start."""
+        if not box.children:
+            return box.id
+        if box.id in self._leaving:
+            return _last(box.id)
+        return self._tail(self._drawing.boxes[box.children[-1]])
+
     # ---- edges ---------------------------------------------------------------------------
     def _initial_edges(self) -> Iterator[str]:
-        yield self._initial_edge("", self._picture.initial)
-        for node in self._picture.nodes.values():
-            if node.initial:
-                yield self._initial_edge(node.id, node.initial)
+        starts = {"": self._drawing.initial}
+        starts |= {box.id: box.initial for box in self._drawing.boxes.values()}
+        for parent, child in starts.items():
+            if child:
+                box = self._drawing.boxes[child]
+                lhead = f', lhead="cluster_{child}"' if box.children else ""
+                yield (
+                    f'  "{_start(parent)}" -> "{self._head(box)}" '
+                    f'[color="{self._palette["ink"]}"{lhead}];'
+                )
 
-    def _initial_edge(self, parent: str, child: str) -> str:
-        node = self._picture.nodes[child]
-        if not node.children:
-            return self._line(_start(parent), child, "", "", _INK)
-        lhead = f'lhead="cluster_{child}"'
-        return self._line(_start(parent), self._anchor(node, first=True), "", lhead, _INK)
-
-    def _needs_any(self, node: Node) -> bool:
-        """Return True if an edge leads from *node* to a state inside it."""
-        nodes = self._picture.nodes
-        return any(
-            edge.source == node.id
-            and (node.id in nodes[edge.target].above or edge.target == node.id)
-            for edge in self._picture.edges
-        )
-
-    def _edge(self, edge: Edge) -> str:
-        nodes = self._picture.nodes
-        source, target = nodes[edge.source], nodes[edge.target]
-        origins = {label.origin for label in edge.labels}
-        color = _ORIGINS[origins.pop()][0] if len(origins) == 1 else _INK
-        tail, head = edge.source, edge.target
+    def _arrow(self, arrow: Arrow) -> str:
+        boxes = self._drawing.boxes
+        source, target = boxes[arrow.source], boxes[arrow.target]
+        origins = {label.origin for label in arrow.labels}
+        color = self._palette["ink"]
+        if len(origins) == 1:
+            color = self._palette.origin(origins.pop())
         options = []
+        tail = arrow.source
         if source.children:
-            if source.id in target.above or source.id == target.id:
+            if self._leads_inside(arrow):
                 tail = _any(source.id)
             else:
-                tail = self._anchor(source, first=False)
+                tail = _last(source.id)
                 if target.id not in source.above:
                     options.append(f'ltail="cluster_{source.id}"')
-        if target.children:
-            head = self._anchor(target, first=True)
-            if target.id not in source.above and target.id != source.id:
-                options.append(f'lhead="cluster_{target.id}"')
-        rows = (row for label in edge.labels for row in self._label(label))
-        text = "".join(f'&#160;{row}&#160;<BR ALIGN="LEFT"/>' for row in rows)
-        return self._line(tail, head, text, ", ".join(options), color)
-
-    def _anchor(self, node: Node, *, first: bool) -> str:
-        """Return a drawn node inside *node* to attach an edge to."""
-        if node.kind == "parallel":
-            return _any(node.id)
-        if first:
-            return _start(node.id)
-        last = self._picture.nodes[node.children[-1]]
-        return self._anchor(last, first=False) if last.children else last.id
-
-    def _line(self, tail: str, head: str, label: str, options: str, color: str) -> str:
-        parts = [f'color="{color}"']
-        if label:
-            parts.append(f"label=<{label}>")
-        if options:
-            parts.append(options)
-        return f'  "{tail}" -> "{head}" [{", ".join(parts)}];'
+        if target.children and target.id not in source.above and target.id != source.id:
+            options.append(f'lhead="cluster_{target.id}"')
+        if arrow.steps:
+            color = self._palette["taken line"]
+            options.append("penwidth=2.6")
+        options.append(f'color="{color}"')
+        rows = [row for label in arrow.labels for row in self._label(label)]
+        if arrow.steps:
+            numbers = ", ".join(map(str, arrow.steps))
+            rows.insert(0, f'<FONT COLOR="{color}"><B>step {numbers}</B></FONT>')
+        if rows:
+            text = "".join(f'&#160;{row}&#160;<BR ALIGN="LEFT"/>' for row in rows)
+            options.append(f"label=<{text}>")
+        options.append(f'tooltip="{_quoted(arrow.title)}", labeltooltip="{_quoted(arrow.title)}"')
+        return f'  "{tail}" -> "{self._head(target)}" [{", ".join(options)}];'
 
     def _label(self, label: Label) -> list[str]:
-        color = _ORIGINS[label.origin][0]
-        text = ", ".join(label.events)
-        first = f'<FONT COLOR="{color}"><B>{escape(text)}</B></FONT>' if text else ""
-        if label.guard:
-            first += f' <FONT COLOR="{_INK}">[{escape(label.guard)}]</FONT>'
-        actions = () if self._hide_actions else label.actions
-        short = len(text) + len(label.guard) + len(", ".join(actions)) + 4 <= _WRAP
-        if actions and short:
-            first += f' <FONT COLOR="{_MUTED}">/ {escape(", ".join(actions))}</FONT>'
-        if not actions or short:
-            return [first]
-        more = wrapped("/ ", actions)
-        return [first, *(f'<FONT COLOR="{_MUTED}">  {escape(row)}</FONT>' for row in more)]
+        """Return the rows of *label*, broken between names."""
+        color, muted = self._palette.origin(label.origin), self._palette["muted"]
+        rows: list[str] = []
+        width = 0
+        for row in wrapped("", label.events, _WRAP) if label.events else ():
+            rows.append(f'<FONT COLOR="{color}"><B>{escape(row)}</B></FONT>')
+            width = len(row)
+        for text, ink in (
+            (f"[{label.guard}]" if label.guard else "", self._palette["ink"]),
+            (f"/ {', '.join(label.actions)}" if label.actions else "", muted),
+        ):
+            if not text:
+                continue
+            pieces = [text]
+            if len(text) > _WRAP:
+                pieces = wrapped(text[:2], label.actions, _WRAP) if text[0] == "/" else [text]
+            for index, piece in enumerate(pieces):
+                markup = f'<FONT COLOR="{ink}">{escape(piece)}</FONT>'
+                if rows and not index and width + len(piece) < _WRAP:
+                    rows[-1] += f" {markup}"
+                    width += len(piece) + 1
+                else:
+                    rows.append(markup)
+                    width = len(piece)
+        return rows
+
+    # ---- caption -------------------------------------------------------------------------
+    def _caption(self) -> str:
+        title = f'<FONT POINT-SIZE="{TITLE}"><B>{escape(self._drawing.title)}</B></FONT>'
+        cells = list(self._legend()) if self._view.legend else []
+        rows = [f'<TR><TD ALIGN="LEFT" COLSPAN="{_LEGEND_COLUMNS}">{title}</TD></TR>']
+        rows += (
+            f"<TR>{''.join(cells[at : at + _LEGEND_COLUMNS])}</TR>"
+            for at in range(0, len(cells), _LEGEND_COLUMNS)
+        )
+        return (
+            '<TABLE BORDER="0" CELLSPACING="3" CELLPADDING="2" CELLBORDER="0">'
+            f"{''.join(rows)}</TABLE>"
+        )
 
     def _legend(self) -> Iterator[str]:
-        origins = dict.fromkeys(
-            label.origin for edge in self._picture.edges for label in edge.labels
-        )
-        rows = [
-            (f'<FONT COLOR="{color}"><B>{origin or "[guard]"}</B></FONT>', meaning, "")
-            for origin, (color, meaning) in _ORIGINS.items()
-            if origin in origins
-        ]
-        promises = self._document.promises
-        for role, states, meaning in (
-            ("serving", promises.serving, "requests are served"),
-            ("quiet", promises.quiet, "there is no process"),
-        ):
-            if states:
-                fill, line = _ROLES[role]
-                rows.append(("state", meaning, f' BGCOLOR="{fill}" BORDER="1" COLOR="{line}"'))
-        cells = "".join(
-            f'<TR><TD ALIGN="LEFT"{look}>{sign}</TD><TD ALIGN="LEFT">{meaning}</TD></TR>'
-            for sign, meaning, look in rows
-        )
-        yield (
-            '  "legend" [shape=plain, fontsize=10, label=<<TABLE BORDER="0" CELLSPACING="2" '
-            f'CELLPADDING="2">{cells}</TABLE>>];'
-        )
+        """Yield a cell for each color in use."""
+        drawing, palette = self._drawing, self._palette
+        origins = {label.origin for arrow in drawing.arrows for label in arrow.labels}
+        origins |= {label.origin for box in drawing.boxes.values() for label in box.inside}
+        for origin, meaning in ORIGINS.items():
+            if origin in origins:
+                sign = f'<FONT COLOR="{palette.origin(origin)}"><B>{origin or "[guard]"}</B></FONT>'
+                yield f'<TD ALIGN="LEFT">{self._sized(f"{sign} {meaning}")}</TD>'
+        shown = {box.role for box in drawing.boxes.values()}
+        meanings = [(role, ROLES[role]) for role in ROLES if role in shown]
+        meanings += [("active", "active now")] * any(b.is_active for b in drawing.boxes.values())
+        meanings += [("taken", "on the trace")] * any(b.is_taken for b in drawing.boxes.values())
+        for purpose, meaning in meanings:
+            look = f'BGCOLOR="{palette[purpose]}" BORDER="1" COLOR="{palette[f"{purpose} line"]}"'
+            yield f'<TD ALIGN="LEFT" {look}>{self._sized(meaning)}</TD>'
 
 
 def _start(parent: str) -> str:
@@ -268,8 +325,16 @@ def _any(parent: str) -> str:
     return f"{parent} any"
 
 
-def _small(rows: Iterable[str]) -> list[str]:
-    return [f'<FONT POINT-SIZE="9" COLOR="{_MUTED}">{escape(row)}</FONT>' for row in rows]
+def _first(parent: str) -> str:
+    return f"{parent} first"
+
+
+def _last(parent: str) -> str:
+    return f"{parent} last"
+
+
+def _quoted(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
 def wrapped(lead: str, names: tuple[str, ...], width: int = _WRAP) -> list[str]:

@@ -2,99 +2,111 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import json
+import re
+from collections.abc import Iterator
 
 from ..document import Document
-from .diagram_model import Edge, Node, Picture, picture
-
-_CLASSES = {
-    "serving": "fill:#d9f2e0,stroke:#2a7d46,color:#1f2933",
-    "quiet": "fill:#ffffff,stroke:#7b8794,color:#1f2933",
-    "active": "fill:#ffe08a,stroke:#c77700,stroke-width:3px,color:#1f2933",
-}
+from .palette import Palette
+from .selection import Arrow, Box, Drawing, select
+from .views import View
 
 
-def to_mermaid(
-    document: Document, *, active: Collection[str] = (), hide_targetless: bool = True
-) -> str:
+def to_mermaid(document: Document, view: View | None = None) -> str:
     """Write *document* as a Mermaid ``stateDiagram-v2``.
 
     Args:
         document: The chart.
-        active: Configuration to highlight.
-        hide_targetless: Leave out transitions without a target.
+        view: Part of the chart to show; None means all of it.
+
+    Raises:
+        ChartError: The view names a state that the chart does not have.
     """
-    view = picture(document)
-    lines = ["stateDiagram-v2", "    direction TB"]
-    lines += [
-        f"    classDef {name} {style}" for name, style in _CLASSES.items() if name != "active"
-    ]
-    if active:
-        lines.append(f"    classDef active {_CLASSES['active']}")
-    lines += _mermaid_level(view, (), view.initial, hide_targetless)
-    for edge in view.edges:
-        source, target = _mermaid_ends(view, edge)
-        text = "<br/>".join(str(label) for label in edge.labels)
-        lines.append(f"    {source} --> {target}{f' : {text}' if text else ''}")
-    lines += _mermaid_classes(document, view, active)
-    return "\n".join(lines) + "\n"
+    return "\n".join(_lines(select(document, view or View()))) + "\n"
 
 
-def _mermaid_level(
-    view: Picture, above: tuple[str, ...], initial: str, hide_targetless: bool
-) -> Iterator[str]:
-    indent = "    " * (len(above) + 1)
+def _lines(drawing: Drawing) -> Iterator[str]:
+    view = drawing.view
+    yield from ("---", f"title: {json.dumps(drawing.title)}", "---", "stateDiagram-v2")
+    yield f"    accTitle: {drawing.title}"
+    yield f"    direction {'LR' if view.direction == 'LR' else 'TB'}"
+    palette = Palette("dark" if view.theme == "dark" else "light")
+    marks = {box.id: _mark(box) for box in drawing.boxes.values() if _mark(box)}
+    for mark in dict.fromkeys(marks.values()):
+        width = ",stroke-width:3px" if mark in ("active", "taken") else ""
+        colors = f"fill:{palette[mark]},stroke:{palette[f'{mark} line']},color:{palette['ink']}"
+        yield f"    classDef {mark} {colors}{width}"
+    yield from _level(drawing, "", drawing.initial, "    ")
+    for arrow in drawing.arrows:
+        source, target = _ends(drawing, arrow)
+        steps = [f"step {', '.join(map(str, arrow.steps))}"] if arrow.steps else []
+        text = "<br/>".join([*steps, *map(str, arrow.labels)])
+        yield f"    {_id(source)} --> {_id(target)}{f' : {text}' if text else ''}"
+    for name, mark in marks.items():
+        if not drawing.boxes[name].children:  # Mermaid cannot style composite states
+            yield f"    class {_id(name)} {mark}"
+
+
+def _mark(box: Box) -> str:
+    if box.is_active:
+        return "active"
+    if box.is_taken:
+        return "taken"
+    if box.kind in ("folded", "outside"):
+        return box.kind
+    return box.role
+
+
+def _level(drawing: Drawing, parent: str, initial: str, indent: str) -> Iterator[str]:
     if initial:
-        yield f"{indent}[*] --> {initial}"
-    for index, node in enumerate(view.children(above)):
-        if index and above and view.nodes[above[-1]].kind == "parallel":
+        yield f"{indent}[*] --> {_id(initial)}"
+    is_parallel = bool(parent) and drawing.boxes[parent].kind == "parallel"
+    for index, box in enumerate(drawing.children(parent)):
+        if index and is_parallel:
             yield f"{indent}--"
-        yield from _mermaid_node(view, node, indent, hide_targetless)
-        if not node.children:
+        yield from _box(box, indent)
+        if not box.children:
             continue
-        yield f"{indent}state {node.id} {{"
-        ends = {end for edge in view.edges for end in _mermaid_ends(view, edge)}
-        for name, text in ((_any(node.id), f"any state of {node.id}"), (_anew(node.id), "anew")):
+        yield f"{indent}state {_id(box.id)} {{"
+        ends = {end for arrow in drawing.arrows for end in _ends(drawing, arrow)}
+        for name, text in ((_any(box.id), f"any state of {box.id}"), (_anew(box.id), "anew")):
             if name in ends:
-                yield f'{indent}    state "{text}" as {name}'
-        yield from _mermaid_level(view, (*above, node.id), node.initial, hide_targetless)
+                yield f'{indent}    state "{text}" as {_id(name)}'
+        yield from _level(drawing, box.id, box.initial, indent + "    ")
         yield f"{indent}}}"
 
 
-def _mermaid_node(view: Picture, node: Node, indent: str, hide_targetless: bool) -> Iterator[str]:
-    if node.kind == "choice":
-        yield f"{indent}state {node.id} <<choice>>"
+def _box(box: Box, indent: str) -> Iterator[str]:
+    if box.kind == "choice":
+        yield f"{indent}state {_id(box.id)} <<choice>>"
         return
-    if node.kind in ("history", "deep_history"):
-        yield f'{indent}state "{"H*" if node.kind == "deep_history" else "H"}" as {node.id}'
-        return
-    rows = [node.id]
-    rows += [f"entry / {', '.join(node.enter)}"] if node.enter else []
-    rows += [f"exit / {', '.join(node.exit)}"] if node.exit else []
-    if not hide_targetless:
-        rows += [str(label) for label in node.inside]
-    yield f'{indent}state "{"<br/>".join(rows)}" as {node.id}'
-    if node.kind == "final":
-        yield f"{indent}{node.id} --> [*]"
+    rows = [box.text]
+    if box.kind in ("history", "deep_history"):
+        rows = ["H*" if box.kind == "deep_history" else "H"]
+    if box.kind == "folded":
+        rows.append(f"{box.size} states inside")
+    rows += map(str, box.entered)
+    rows += [f"entry / {', '.join(box.enter)}"] if box.enter else []
+    rows += [f"exit / {', '.join(box.exit)}"] if box.exit else []
+    rows += map(str, box.inside)
+    yield f'{indent}state "{"<br/>".join(rows)}" as {_id(box.id)}'
+    if box.kind == "final":
+        yield f"{indent}{_id(box.id)} --> [*]"
 
 
-def _mermaid_classes(document: Document, view: Picture, active: Collection[str]) -> Iterator[str]:
-    promises = document.promises
-    for name, node in view.nodes.items():
-        if name in active:
-            yield f"    class {name} active"
-        elif node.kind == "atomic" and name in promises.serving | promises.quiet:
-            yield f"    class {name} {'serving' if name in promises.serving else 'quiet'}"
-
-
-def _mermaid_ends(view: Picture, edge: Edge) -> tuple[str, str]:
-    """Return the ends of *edge*; Mermaid draws no edge between a state and its descendant."""
-    source, target = edge.source, edge.target
-    if source in view.nodes[target].above or (source == target and view.nodes[source].children):
+def _ends(drawing: Drawing, arrow: Arrow) -> tuple[str, str]:
+    """Return the ends of *arrow*; Mermaid draws no edge between a state and its descendant."""
+    source, target = arrow.source, arrow.target
+    boxes = drawing.boxes
+    if source in boxes[target].above or (source == target and boxes[source].children):
         return _any(source), _anew(target) if source == target else target
-    if target in view.nodes[source].above:
+    if target in boxes[source].above:
         return source, _anew(target)
     return source, target
+
+
+def _id(name: str) -> str:
+    return re.sub(r"\W", "__", name)
 
 
 def _any(state: str) -> str:

@@ -147,7 +147,10 @@ def test_live_chart_that_cannot_be_shown_reports_the_reason(
             f"{running} responded with 404: model not found",
         ),
         ((*export, "dot", *live), "--live: expected --model MODEL beside it"),
-        ((*export, "scxml", *live, "--model", "qwen"), "a picture (mermaid, dot, svg, png), got s"),
+        (
+            (*export, "scxml", *live, "--model", "qwen"),
+            "a picture (mermaid, plantuml, dot, svg, png), got s",
+        ),
         ((*export, "dot", "--live", running + "/other", "--model", "qwen"), "is not a swapchart"),
         ((*export, "dot", "--live", "http://[", "--model", "qwen"), "no response from http://["),
         ((*export, "dot", "--model", "qwen"), "--model: expected --live or --config beside it"),
@@ -289,7 +292,7 @@ def test_chart_diagram_is_drawn_by_graphviz(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """SVG and PNG are what their names say."""
-    for format_, magic in (("svg", b"<?xml"), ("png", b"\x89PNG")):
+    for format_, magic in (("svg", b"<svg xmlns="), ("png", b"\x89PNG")):
         path = tmp_path / f"chart.{format_}"
         assert run(capsys, "export", "--format", format_, "-o", str(path))[0] == 0
         assert path.read_bytes().startswith(magic)
