@@ -26,7 +26,7 @@ from ..accounting.metrics import EXITS, HOOK_OUTCOMES, OUTCOMES, TOKENS, UNKNOWN
 from ..context import ProxyContext
 from ..histogram import Histogram
 from ..models.catalog import PeerModel
-from ..models.public_state import public_state
+from ..models.public_state import reported_state
 from ..monitoring.host import Sample
 from ..request import Request
 from ..responses import send_bytes
@@ -150,7 +150,7 @@ def _models(proxy: ProxyContext) -> Iterator[Metric]:
     failures: dict[tuple[str, ...], float] = {}
     for life in proxy.supervisor.lifecycles():
         name = life.spec.name
-        state = "failed" if life.state in ("tripped", "stuck") else public_state(life)
+        state = reported_state(life)
         for known in _STATES:
             states[name, known] = float(known == state)
         busy[name,], waiting[name,] = life.in_flight, life.waiting

@@ -1,15 +1,31 @@
-"""Routes for the queue: which requests wait and why, and what a request would cause."""
+"""Routes for the queue and for readiness: which requests wait, what a request would cause."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from ....runtime import Supervisor
+import msgspec
+from msgspec import structs
+
+from ....runtime import RequestError, Supervisor
 from ..context import ProxyContext
+from ..models.public_state import reported_state
 from ..request import Request
 from .handler import ApiHandler
 from .models import local_model
-from .schema.models import Explanation, ModelLoad, Queue, QueuedRequest, Swap
+from .schema.models import (
+    Explanation,
+    ModelLoad,
+    ModelNotReady,
+    ModelReadiness,
+    Queue,
+    QueuedRequest,
+    Readiness,
+    ReportedState,
+    Swap,
+)
+
+_TOO_MANY = 429
 
 
 def queue_view(supervisor: Supervisor) -> Queue:
@@ -81,4 +97,35 @@ async def explain(proxy: ProxyContext, request: Request) -> Explanation:
             configuration=list(life.configuration), granted=entry.granted, limit=entry.limit,
             position=1 + sum(queued.priority >= priority for queued in scheduler.queue),
         )
+    )  # fmt: skip
+
+
+@ApiHandler
+async def readiness(proxy: ProxyContext, request: Request) -> Readiness:
+    """Return the readiness of all models that the client's key may use; loads none of them."""
+    names = sorted(proxy.catalog.models)
+    rows = proxy.view(request.access).rows([_readiness(proxy, name) for name in names])
+    return Readiness(models=rows)
+
+
+@ApiHandler
+async def model_readiness(proxy: ProxyContext, request: Request) -> ModelReadiness | ModelNotReady:
+    """Return the readiness of one model; the status is 503 if its requests would be refused."""
+    found = proxy.view(request.access).row(_readiness(proxy, local_model(proxy, request)))
+    return found if found.accepts else ModelNotReady(**structs.asdict(found))
+
+
+def _readiness(proxy: ProxyContext, name: str) -> ModelReadiness:
+    scheduler = proxy.supervisor.scheduler
+    entry, life = scheduler.services[name], proxy.supervisor[name]
+    error: RequestError | None
+    if entry.is_rejecting:
+        error = life.refusal_now()
+    else:
+        _, _, error = scheduler.explain(name, proxy.now())
+    is_busy = error is not None and error.status_hint == _TOO_MANY  # refused for the moment only
+    return ModelReadiness(
+        model=name, state=msgspec.convert(reported_state(life), ReportedState),
+        accepts=error is None or is_busy, loaded=entry.is_open,
+        why="" if error is None or is_busy else str(error),
     )  # fmt: skip

@@ -142,9 +142,13 @@ ROUTES: RouteTable = RouteTable(
         # ---- models, named in the body or in the query
         *(_inference(path, cut) for path, cut in POST_PATHS.items()),
         *(_inference_query(path) for path in GET_PATHS),
-        # ---- open without a key
+        # ---- health
         _health("/health"),
         _health("/wol-health"),
+        _get("/health/readiness", queue.readiness, "Get the readiness of all models",
+             access="any", subject="models"),
+        _get("/health/readiness/*", queue.model_readiness, "Get the readiness of a model",
+             access="any", subject="models", errors=(404,), parameter="model"),
         _get("/", ui.root, "Go to the web UI", _redirect(302, "/ui"), access="open",
              subject="nothing"),
         _get("/favicon.ico", ui.icon, "Get the icon", *_FILE, access="open", subject="nothing",

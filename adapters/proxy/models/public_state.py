@@ -17,3 +17,8 @@ def public_state(life: Lifecycle) -> str:
     if known is not None:
         return known
     return "stopping" if "stopping" in life.configuration else "starting"
+
+
+def reported_state(life: Lifecycle) -> str:
+    """Return the same, except for ``failed`` where requests are refused after failures."""
+    return "failed" if life.state in ("tripped", "stuck") else public_state(life)

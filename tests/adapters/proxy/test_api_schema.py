@@ -23,6 +23,8 @@ from swapchart.adapters.proxy.routing import TEXT, Content, Operation
 CANCEL = "/api/inflight/*/cancel"
 #: Path of each route with a JSON body -> target and body of a request that succeeds.
 REQUESTS: dict[str, tuple[str, object]] = {
+    "/health/readiness": ("/health/readiness", None),
+    "/health/readiness/*": ("/health/readiness/b", None),
     "/v1/models": ("/v1/models", None),
     "/models": ("/models", None),
     "/running": ("/running", None),

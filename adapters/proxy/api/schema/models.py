@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from msgspec import UNSET, Meta, field
 
 from .base import Body, Maybe, Part
+
+#: State of a model as in the metric ``swapchart_model_state``.
+ReportedState: TypeAlias = Literal[
+    "stopped", "starting", "ready", "sleeping", "stopping", "failed", "shutdown"
+]
 
 
 class LlamaSwapMeta(Part, kw_only=True):
@@ -376,3 +381,32 @@ class Explanation(Body, kw_only=True):
     granted: int
     limit: int | None
     position: Annotated[int, Meta(ge=1)]
+
+
+class ModelReadiness(Body, kw_only=True):
+    """Readiness of a model, which is not loaded for it.
+
+    Attributes:
+        accepts: A request would be served, if need be after the model was loaded.
+        loaded: A request would be served at once, or after those in flight.
+        why: Why a request would be refused; empty if it would be served.
+    """
+
+    model: str
+    state: ReportedState
+    accepts: bool
+    loaded: bool
+    why: str
+
+
+class ModelNotReady(ModelReadiness, kw_only=True):
+    """The same for a model whose requests would be refused."""
+
+    STATUS: ClassVar[int] = 503
+
+
+class Readiness(Body, kw_only=True):
+    """Readiness of the proxy and of the models that the key may use, sorted by id."""
+
+    status: Literal["ready"] = "ready"
+    models: list[ModelReadiness]
