@@ -43,6 +43,7 @@ from .kv_setup import kv_settings_by_model, specs_with_kv_hooks, with_kv_hooks
 from .live_config import LiveConfig
 from .log_buffer import keeping_log
 from .proxy_setup import model_catalog, proxy_options
+from .root_path import without_root_path
 from .service_setup import eviction_policy, queue_limits
 from .shutdown_timeout import stop_limit_s as limit_of
 from .standard_streams import dropped_lines
@@ -67,18 +68,21 @@ class Application:
         state: Directory of the journal and the activity; None keeps both in memory.
         stop_limit_s: Time limit of the shutdown for drains, hooks and grace periods, in seconds;
             then processes are killed. None means the value that the configuration sets or needs.
+        root_path: Prefix of all URLs for clients, without a slash at its end, where the server has
+            none of its own; see `root_path`.
     """
 
     def __init__(
         self, config: Config, *, sources: ConfigFiles | None = None, seen: Signature = (),
         is_watching: bool = False, must_have_keys: bool = False,
         state: StateDirectory | None = None, stop_limit_s: float | None = None,
+        root_path: str = "",
     ) -> None:  # fmt: skip
         self.config = config
         self._sources, self._seen, self._is_watching = sources, seen, is_watching
         self._must_have_keys, self._has_own_stop_limit = must_have_keys, stop_limit_s is not None
         self._running: LiveConfig | None = None
-        self._state = state
+        self._state, self._root_path = state, root_path
         self._databases: list[Database] = []
         self.supervisor: Supervisor | None = None
         self._proxy: ProxyApp | None = None
@@ -231,13 +235,20 @@ class Application:
 
     def try_fast_path(self, call: RequestCycle) -> bool:
         """Serve a request of our own HTTP layer without a task; False means nothing was done."""
-        return self._proxy is not None and self._proxy.fast_path.try_fast_path(call)
+        if self._proxy is None:
+            return False
+        if self._root_path:
+            call.scope = without_root_path(call.scope, self._root_path)
+        return self._proxy.fast_path.try_fast_path(call)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope (ASGI 3)."""
         kind = scope["type"]
         if kind in ("http", "websocket"):
             assert self._proxy is not None, "the lifespan has not begun"
+            given = (scope.get("root_path") or "").rstrip("/")
+            if not given or given != self._root_path:  # else `try_fast_path` has done it
+                scope = without_root_path(scope, given or self._root_path)
             await self._proxy(scope, receive, send)
         elif kind == "lifespan":
             await self._lifespan(receive, send)

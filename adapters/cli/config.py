@@ -23,7 +23,7 @@ from ..config import (
 from ..server.listen import BindError
 from ..system.extras import missing_package
 from .output import _fail
-from .serve import check_address
+from .serve import check_address, root_path
 
 
 def plan(options: argparse.Namespace) -> int:
@@ -122,6 +122,7 @@ def check(options: argparse.Namespace) -> int:
                 print(format_problems(advice))
             chart(config)
             check_address(options, config)
+            root_path(options)
             check_folder(state)
             import_module(options.server)
         except ChartError as error:

@@ -86,6 +86,10 @@ def _add_serve_options(parser: argparse._ActionsContainer) -> None:
         help="listen on other interfaces although no apiKeys are configured",
     )  # fmt: skip
     parser.add_argument(
+        "--root-path", metavar="PATH", default="",
+        help="path below which a reverse proxy serves swapchart, such as /llm",
+    )  # fmt: skip
+    parser.add_argument(
         "--state-dir", type=Path, metavar="DIR",
         help="directory of the journal; default: one per configuration in "
         "$SWAPCHART_STATE_DIR or ~/.local/state/swapchart",

@@ -45,6 +45,7 @@ def _serve(options: argparse.Namespace) -> int:
         print(format_problems(config.warnings), file=sys.stderr)
     _log_to_stderr(config.log_level)
     try:
+        root = root_path(options)
         certificate, address, must_have_keys = check_address(options, config)
         sock = listen.bind(address)
     except listen.BindError as error:
@@ -69,7 +70,7 @@ def _serve(options: argparse.Namespace) -> int:
     )  # fmt: skip
     app = Application(
         config, sources=sources, seen=seen, is_watching=options.watch_config,
-        must_have_keys=must_have_keys, state=state,
+        must_have_keys=must_have_keys, state=state, root_path=root,
     )  # fmt: skip
     return server.run(app, sock, how)
 
@@ -92,3 +93,18 @@ def check_address(
             "configured; add one, listen on 127.0.0.1, or use --allow-unauthenticated"
         )
     return certificate, address, must_have_keys
+
+
+def root_path(options: argparse.Namespace) -> str:
+    """Return the checked value of ``--root-path``.
+
+    Raises:
+        BindError: It cannot be a root path.
+    """
+    from ..app.root_path import parse_root_path
+    from ..proxy.api.route_table import ROUTES
+
+    try:
+        return parse_root_path(options.root_path, [route.path for route in ROUTES.routes])
+    except ValueError as error:
+        raise listen.BindError(f"--root-path: {error}") from error

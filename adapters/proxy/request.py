@@ -11,6 +11,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from io import BytesIO
 from typing import Any
+from urllib.parse import quote
 
 from ..http1.asgi_types import Headers, Message, Receive, Scope, SendFullResponse
 from ..http1.server.request_cycle import FULL_BODY, FULL_RESPONSE, ON_DISCONNECT
@@ -197,6 +198,12 @@ class Request:
         """Query as sent, without the question mark."""
         found: bytes = self.scope.get("query_string") or b""
         return found
+
+    @property
+    def root_path(self) -> bytes:
+        """Prefix of all URLs for the client, percent-encoded; empty unless one is set."""
+        root: str = self.scope.get("root_path") or ""
+        return quote(root).encode() if root else b""
 
     @property
     def client(self) -> str | None:

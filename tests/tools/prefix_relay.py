@@ -10,14 +10,17 @@ from contextlib import contextmanager, suppress
 
 
 @contextmanager
-def serving_below(prefix: str, port: int, *, origin: str = "") -> Iterator[str]:
+def serving_below(
+    prefix: str, port: int, *, origin: str = "", keeps_prefix: bool = False
+) -> Iterator[str]:
     """Serve the server at *port* below *prefix* while the block lasts; yields the address.
 
     Args:
-        prefix: Such as ``/llm``; taken off the paths of requests.
+        prefix: Such as ``/llm``; taken off the paths of requests unless *keeps_prefix* is set.
         port: Port of the server on 127.0.0.1.
         origin: Origin that all requests have, as if the page had been opened there, without TLS:
             browsers then leave out Sec-Fetch-Site. Empty leaves them as they are.
+        keeps_prefix: Leave the paths of requests as they are.
     """
     listener = socket.create_server(("127.0.0.1", 0))
     own = listener.getsockname()[1]
@@ -36,9 +39,11 @@ def serving_below(prefix: str, port: int, *, origin: str = "") -> Iterator[str]:
                 if not data:
                     return
                 head += data
-            head = head.replace(b" " + prefix.encode(), b" ", 1)
-            head = re.sub(rb"(?i)\r\nconnection:[^\r]*", b"", head, count=1)
-            head = head.replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
+            if not keeps_prefix:
+                head = head.replace(b" " + prefix.encode(), b" ", 1)
+            if b"\r\nupgrade:" not in head.lower():
+                head = re.sub(rb"(?i)\r\nconnection:[^\r]*", b"", head, count=1)
+                head = head.replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
             if origin:
                 head = re.sub(rb"(?i)\r\n(origin|sec-fetch-site):[^\r]*", b"", head)
                 head = head.replace(b"\r\n", b"\r\nOrigin: %s\r\n" % origin.encode(), 1)

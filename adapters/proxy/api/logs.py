@@ -19,7 +19,8 @@ _TEXT = b"text/plain; charset=utf-8"
 async def history(proxy: ProxyContext, request: Request, send: Send) -> None:
     """Send the history of all logs; redirect a browser to the UI."""
     if b"text/html" in (request.header(b"accept") or b""):
-        await send_text(send, "see the location\n", 302, [(b"location", b"/ui/")])
+        location = [(b"location", request.root_path + b"/ui/")]
+        await send_text(send, "see the location\n", 302, location)
         return
     chunks = [chunk for ring in _rings(proxy, "") for chunk in ring.pieces()]
     headers = [(b"content-type", _TEXT), (b"x-content-type-options", b"nosniff")]

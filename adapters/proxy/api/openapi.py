@@ -55,7 +55,10 @@ def handler(routes: Routes) -> Callable[[ProxyContext, Request, Send], Any]:
         version = proxy.options.version
         if version not in documents:
             documents[version] = document(routes(), version)
-        await send_json(send, documents[version])
+        found = documents[version]
+        if root := request.root_path.decode():
+            found = {**found, "servers": [{"url": root}]}
+        await send_json(send, found)
 
     return show
 

@@ -168,8 +168,9 @@ async def redirect_to_slash(request: Request, send: Send, path: bytes, query: by
 
 
 async def redirect(request: Request, send: Send, location: bytes) -> None:
-    """Redirect permanently to *location*; other methods than GET keep method and body."""
+    """Redirect permanently to the target *location*; other methods than GET keep their body."""
     status = 301 if request.method in ("GET", "HEAD") else 308
+    location = request.root_path + location
     await send_text(send, "see the location\n", status, [(b"location", location)])
 
 

@@ -29,17 +29,19 @@ _SAFETY: Headers = [
 
 async def root(proxy: ProxyContext, request: Request, send: Send) -> None:
     """Redirect a browser to the UI."""
-    await send_text(send, "see the location\n", 302, [(b"location", b"/ui")])
+    await send_text(send, "see the location\n", 302, [(b"location", request.root_path + b"/ui")])
 
 
 async def folder(proxy: ProxyContext, request: Request, send: Send) -> None:
     """Redirect a browser to the folder of the UI."""
-    await send_text(send, "see the location\n", 301, [(b"location", b"/ui/")])
+    await send_text(send, "see the location\n", 301, [(b"location", request.root_path + b"/ui/")])
 
 
 async def models_page(proxy: ProxyContext, request: Request, send: Send) -> None:
     """Redirect a browser to the UI's list of models."""
-    await send_text(send, "see the location\n", 302, [(b"location", b"/ui/models")])
+    await send_text(
+        send, "see the location\n", 302, [(b"location", request.root_path + b"/ui/models")]
+    )
 
 
 async def file(proxy: ProxyContext, request: Request, send: Send) -> None:
