@@ -48,6 +48,42 @@ def test_command_that_cannot_be_started_is_not_tried_again(error: SpecError) -> 
     run_scenario(scenario, service("a"), servers={"a": script})
 
 
+def test_last_failure_is_of_a_failure_and_not_of_a_stop() -> None:
+    """A stop refuses the requests that wait, and is no reason for the next refusal."""
+
+    async def scenario(world: World) -> None:
+        client = world.client("a")
+        await world.until("a", "health_checking")
+        await world["a"].stop()
+        assert client.outcome == "stopped"
+        assert world["a"].refusal is None
+        world.launcher.servers["a"] = ServerScript(exit_s=0.5, exit=Exit(code=7))
+        world.client("a")
+        await world.until("a", "backoff")
+        failure = world["a"].refusal
+        assert "exit code 7" in str(failure)
+        await world["a"].stop()
+        assert world["a"].refusal is failure
+
+    run_scenario(scenario, service("a"), servers={"a": ServerScript(healthy_s=5.0)})
+
+
+def test_transition_has_the_exit_status_of_the_process_that_ended_by_it() -> None:
+    """Later transitions, and the next start, do not repeat it."""
+
+    async def scenario(world: World) -> None:
+        await world.supervisor.load("a")
+        await world.until("a", "backoff")
+        await world.until("a", "ready")
+        exits = [(record.event, record.exit) for record in world.trace if record.exit is not None]
+        assert exits == [("proc_exited", Exit(code=7))]
+
+    run_scenario(
+        scenario, service("a", restart="permanent"),
+        servers={"a": [ServerScript(exit_s=5.0, exit=Exit(code=7)), ServerScript()]},
+    )  # fmt: skip
+
+
 @row("A01")
 def test_explicit_start_does_not_wait_for_the_cooldown() -> None:
     """load() starts the repaired service at once and resets the failure count."""

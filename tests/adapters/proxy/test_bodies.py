@@ -374,6 +374,28 @@ def test_form_is_streamed() -> None:
     run_proxied(main)
 
 
+@pytest.mark.parametrize("is_model_first", [True, False])
+def test_form_without_an_end_is_refused(is_model_first: bool) -> None:
+    """No model takes a part of a form for the whole, whichever part comes last."""
+    parts: list[Any] = [("model", b"a"), ("file", SOUND, "a.wav")]
+    body = form(*(parts if is_model_first else parts[::-1]))[: -len(BOUNDARY)]
+    pieces = [body[at : at + 50_001] for at in range(0, len(body), 50_001)]
+
+    async def main(bench: Bench) -> None:
+        answer = await bench.client.call(
+            "POST", "/v1/audio/transcriptions", pieces=pieces, headers=FORM
+        )
+
+        assert answer.status == 400
+        assert b"ends in the middle" in answer.body
+        # Bytes of a body that is refused while it is forwarded may follow on the connection.
+        assert (dict(answer.headers).get("connection") == "close") == is_model_first
+        assert [each for each in bench.server.received if each.body == body] == []
+        assert bench.supervisor["a"].in_flight == 0
+
+    run_proxied(main)
+
+
 def test_upload_that_its_client_aborts_is_recorded_as_499() -> None:
     """A client that disconnects within its form leaves a record of that, and no request."""
 
