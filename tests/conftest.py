@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -60,10 +61,19 @@ MEASURING = (
 )
 
 
+_MEASURING = frozenset(_HERE / name for name in MEASURING)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Read no other files if ``-m`` selects only what measures: reading all takes 20 s of CPU."""
+    only_measuring = re.search(r"(?:^|\band )measures$", config.option.markexpr)
+    is_test = collection_path.match("test_*.py")
+    return True if only_measuring and is_test and collection_path not in _MEASURING else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests of `MEASURING`."""
-    files = {_HERE / name for name in MEASURING}
-    assert all(path.is_file() for path in files), "MEASURING names a file that is not there"
+    assert all(path.is_file() for path in _MEASURING), "MEASURING names a file that is not there"
     for item in items:
-        if item.path in files:
+        if item.path in _MEASURING:
             item.add_marker(pytest.mark.measures)
