@@ -45,6 +45,9 @@ if TYPE_CHECKING:
     from .export import DIAGRAMS, FORMATS, native_yaml, render, to_json, to_yaml
     from .format.overlay import merge
     from .interchange.class_reader import from_class
+    from .interchange.draft import Loss
+    from .interchange.native_reader import from_native
+    from .interchange.scxml_reader import from_scxml
     from .interchange.scxml_writer import to_scxml
     from .reference_stepper import ChartStepper
     from .statemachine_chart import compile_chart
@@ -67,6 +70,7 @@ __all__ = [
     "Effect",
     "Finding",
     "KillProcess",
+    "Loss",
     "Memory",
     "Move",
     "NotHandledError",
@@ -92,6 +96,8 @@ __all__ = [
     "compile_table",
     "from_class",
     "from_mapping",
+    "from_native",
+    "from_scxml",
     "lifecycle",
     "merge",
     "native_yaml",
@@ -114,7 +120,10 @@ _LATE = {
     "Report": "checking.checker",
     "Run": "checking.checker",
     "check": "checking.checker",
+    "Loss": "interchange.draft",
     "from_class": "interchange.class_reader",
+    "from_native": "interchange.native_reader",
+    "from_scxml": "interchange.scxml_reader",
     "to_dot": "drawing.dot",
     "to_mermaid": "drawing.mermaid",
     "to_plantuml": "drawing.plantuml",

@@ -164,6 +164,15 @@ def _add_chart(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", type=Path, metavar="FILE", help="default: standard output"
     )
     export.add_argument(
+        "--datamodel", choices=("python", "ecmascript"), default="python",
+        help="language of expressions in SCXML: python for python-statemachine (default), "
+        "ecmascript for SCION and others",
+    )  # fmt: skip
+    export.add_argument(
+        "--timer", action="append", default=[], metavar="NAME=DURATION",
+        help="duration of a timer in SCXML and XState, such as escalation=2d",
+    )  # fmt: skip
+    export.add_argument(
         "--live", metavar="URL", help="highlight the current state of --model in this proxy"
     )
     export.add_argument(
@@ -202,7 +211,12 @@ def _add_chart(parser: argparse.ArgumentParser) -> None:
 def _add_chart_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--chart", metavar="FILE|MODULE:CLASS",
-        help="chart document or python-statemachine class; default: the shipped chart",
+        help="chart document, SCXML, XState JSON, or python-statemachine file or class; "
+        "default: the shipped chart",
+    )  # fmt: skip
+    parser.add_argument(
+        "--catalog", type=Path, metavar="FILE",
+        help="data, events, guards, actions and promises of a class or a python-statemachine file",
     )  # fmt: skip
     parser.add_argument("--overlay", type=Path, metavar="FILE", help="changes to the chart")
 

@@ -64,6 +64,7 @@ class Draft:
         self.events: dict[str, dict[str, Any]] = {}
         self.guards: dict[str, str] = {}
         self.actions: dict[str, dict[str, Any]] = {}
+        self.timers: dict[str, float] = {}
         self._states: dict[str, str] = {}
         self._event_names: dict[str, str] = {}
         self._words: dict[tuple[str, str], str] = {}
@@ -92,6 +93,10 @@ class Draft:
             if self._states[key] != name:
                 self.lose(name, f"renamed to {self._states[key]}")
         return self._states[key]
+
+    def has_state(self, key: str) -> bool:
+        """Return True if the foreign chart has a state *key*."""
+        return key in self._states
 
     def event(self, name: str, **declaration: Any) -> str:
         """Return the name of an event, which is declared on first use."""
@@ -162,10 +167,11 @@ class Draft:
             return self.action(f"{name}_{len(self.actions)}", **declaration)
         return found
 
-    def activity(self, name: str) -> tuple[str, str]:
+    def activity(self, name: str, point: str = "") -> tuple[str, str]:
         """Declare the actions that start and cancel an activity and return their names."""
+        start = {"effect": "activity.start", "activity": name} | ({"point": point} if point else {})
         return (
-            self.action(f"start_{name}", do={"effect": "activity.start", "activity": name}),
+            self.action(f"start_{name}_{point}" if point else f"start_{name}", do=start),
             self.action(f"cancel_{name}", do={"effect": "activity.cancel", "activity": name}),
         )
 
@@ -194,12 +200,40 @@ class Draft:
         self._bind_free_guards(states)
         if ignores_unhandled:
             self._ignore_unhandled(states)
+        self._drop_unused(states)
         raw: dict[str, Any] = {"format": FORMAT, "name": self.name}
+        if self.timers:
+            sections = {"notes": self._durations(), **sections}
         for key in ("data", "parameters", "events", "guards", "actions"):
             if merged := {**getattr(self, key), **(sections.pop(key, None) or {})}:
                 raw[key] = merged
         raw |= {key: value for key, value in sections.items() if value}
         return from_mapping({**raw, "chart": {"name": self.name, "states": states}})
+
+    def _durations(self) -> dict[str, str]:
+        """Return the seconds of each timer, as a note on the action that starts it."""
+        return {
+            name: f"{self.timers[effect['timer']]:g} s"
+            for name, action in self.actions.items()
+            for effect in as_list(action.get("do"))
+            if effect["effect"] == "timer.start" and effect["timer"] in self.timers
+        }
+
+    def _drop_unused(self, states: Mapping[str, Any]) -> None:
+        """Drop declarations that only served to make others."""
+        used: set[str] = set()
+        for _, body, _ in walk(states):
+            items = [*body.get("transitions", ())]
+            for history in body.get("history", {}).values():
+                items += history["transitions"]
+            for item in (body, *items):
+                used.update(split_words(item.get("event")))
+                for key in ("enter", "exit", "cond", "unless", "on", "before", "after"):
+                    used.update(as_list(item.get(key)))
+        self.actions = {key: value for key, value in self.actions.items() if key in used}
+        self.guards = {key: value for key, value in self.guards.items() if key in used}
+        raised = {name for action in self.actions.values() for name in as_list(action.get("raise"))}
+        self.events = {k: value for k, value in self.events.items() if k in used | raised}
 
     def _ignore_unhandled(self, states: Mapping[str, Any]) -> None:
         """Let each top-level state take, without effect, every event that nothing else takes."""

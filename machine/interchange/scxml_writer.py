@@ -1,41 +1,62 @@
-"""A chart as executable SCXML: data, guards and actions included.
+"""A chart as executable SCXML: data, guards, actions, timers and activities.
 
-Expressions are Python, so the data model is declared as ``python``, which SCXML leaves to the
-platform. An effect becomes a ``<log>`` whose label is its kind: SCXML cannot express an effect, and
-a ``<send>`` without a target would be an error. Event fields are read from ``_event.data``.
+The data model is Python, which python-statemachine reads, or ECMAScript, which SCION and Qt read.
+Event fields are read from ``_event.data``. A timer whose duration is known is a delayed ``<send>``
+with a ``<cancel>``, and an activity that starts on entry and is canceled on exit is an
+``<invoke>`` of our own type, for which the embedder registers a function. Every effect is a
+``<log>`` besides, whose label is its kind, so that a trace of the machine shows all of them.
 
-Source: W3C SCXML 1.0, sections 3 (core), 4 (executable content) and 5 (data model). It differs
-from a document in two ways, and charts that depend on the difference are rejected: assignments are
-made one after the other, and a transition has one list of actions, which runs after the exits and
-before the entries.
+An element of our own namespace, which other readers skip, holds the whole document: `from_scxml`
+reads it.
+
+Source: W3C SCXML 1.0, sections 3 (core), 4 (executable content), 5 (data model) and 6
+(communication). It differs from a document in two ways, and charts that depend on the difference
+are rejected: assignments are made one after the other, and a transition has one list of actions,
+which runs after the exits and before the entries.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Mapping
-from typing import Any
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal, TypeAlias, get_args
 from xml.etree import ElementTree as ET
 
-from ..document import ActionDecl, Document, as_list, split_words
+from ..document import ActionDecl, Document, Value, as_list, split_words
 from ..drawing.diagram_model import initial_child
-from ..effects import Effect, describe
+from ..effects import CancelActivity, CancelTimer, Effect, StartActivity, StartTimer, describe
 from ..errors import ChartError
 from ..format.expressions import reads
 from ..format.name_rules import parsed
+from .executable_content import ACTIVITY
+from .foreign_expressions import to_ecmascript
 
 NAMESPACE = "http://www.w3.org/2005/07/scxml"
+#: Namespace of the element that holds the whole document.
+CATALOG = "urn:swapchart:chart"
+
+Datamodel: TypeAlias = Literal["python", "ecmascript"]
+DATAMODELS: tuple[Datamodel, ...] = get_args(Datamodel)
 
 
-def to_scxml(document: Document) -> str:
+def to_scxml(
+    document: Document, *, datamodel: str = "python", timers: Mapping[str, float] | None = None
+) -> str:
     """Write *document* as SCXML.
+
+    Args:
+        document: The chart.
+        datamodel: Language of its expressions: ``python`` or ``ecmascript``.
+        timers: Timer -> seconds, for timers whose duration the document does not have. A timer
+            without a duration is only logged.
 
     Raises:
         ChartError: SCXML cannot express a part of it; the error names the part.
     """
-    if document.notes:
-        raise ChartError("notes", "SCXML has no place for what actions mean for one instance")
-    return _Writer(document).text()
+    if datamodel not in DATAMODELS:
+        raise ChartError("datamodel", f"expected {' or '.join(DATAMODELS)}, got {datamodel!r}")
+    return _Writer(document, datamodel, dict(timers or {})).text()
 
 
 class _EventData(ast.NodeTransformer):
@@ -52,8 +73,16 @@ class _EventData(ast.NodeTransformer):
 
 
 class _Writer:
-    def __init__(self, document: Document) -> None:
+    def __init__(self, document: Document, datamodel: str, timers: dict[str, float]) -> None:
         self._document = document
+        self._is_python = datamodel == "python"
+        self._given = timers
+        self._seconds = {**document_timers(document), **timers}
+        self._event_of = {
+            decl.of: name
+            for name, decl in reversed(document.events.items())
+            if decl.origin == "timer"
+        }
         self._to_event = _EventData(document.event_fields())
         self._initial = self._inherited_initial()
 
@@ -71,7 +100,7 @@ class _Writer:
             {
                 "xmlns": NAMESPACE,
                 "version": "1.0",
-                "datamodel": "python",
+                "datamodel": "python" if self._is_python else "ecmascript",
                 "name": document.name,
                 "initial": initial_child(document.chart["states"]),
             },
@@ -80,10 +109,14 @@ class _Writer:
         if data:
             model = ET.SubElement(root, "datamodel")
             for name, datum in data.items():
-                ET.SubElement(model, "data", {"id": name, "expr": repr(datum.initial)})
+                ET.SubElement(model, "data", {"id": name, "expr": self._literal(datum.initial)})
         for name, definition in document.chart["states"].items():
             self._state(root, name, definition or {})
+        whole = ET.SubElement(root, "document", {"xmlns": CATALOG})
+        if self._given:
+            whole.set("timers", json.dumps(self._given))
         ET.indent(root)
+        whole.text = json.dumps(document.source, ensure_ascii=False)
         return ET.tostring(root, encoding="unicode") + "\n"
 
     def _state(self, parent: ET.Element, name: str, definition: Mapping[str, Any]) -> None:
@@ -100,6 +133,8 @@ class _Writer:
                 self._actions(ET.SubElement(element, block), as_list(definition[key]))
         for index, item in enumerate(definition.get("transitions") or ()):
             self._transition(element, item, f"{name}.transitions[{index}]")
+        for activity in self._invoked(definition):
+            self._invoke(element, name, activity)
         for history, body in (definition.get("history") or {}).items():
             attributes = {"id": history, "type": str((body or {}).get("type", "shallow"))}
             inner = ET.SubElement(element, "history", attributes)
@@ -129,22 +164,52 @@ class _Writer:
         for key in ("before", "on", "after"):
             self._actions(element, as_list(item.get(key)))
 
-    def _condition(self, item: Mapping[str, Any]) -> str:
-        terms = [
-            self._guard(name, negated=key == "unless")
-            for key in ("cond", "unless")
-            for name in as_list(item.get(key))
-        ]
-        return terms[0] if len(terms) == 1 else " and ".join(f"({term})" for term in terms)
+    # ---- activities ---------------------------------------------------------------------------
+    def _effects(self, names: Iterable[str]) -> Iterator[Effect]:
+        actions = (self._document.actions[name] for name in names)
+        return (e for action in actions if action.when is None for e in action.effects)
 
-    def _guard(self, name: str, *, negated: bool) -> str:
-        text = self._expression(self._document.guards[name], f"guards.{name}")
-        return f"not ({text})" if negated else text
+    def _invoked(self, definition: Mapping[str, Any]) -> list[StartActivity]:
+        """Return the activities that run exactly as long as the state is active."""
+        ended = {
+            effect.activity
+            for effect in self._effects(as_list(definition.get("exit")))
+            if isinstance(effect, CancelActivity)
+        }
+        return [
+            effect
+            for effect in self._effects(as_list(definition.get("enter")))
+            if isinstance(effect, StartActivity) and effect.activity in ended
+        ]
+
+    def _invoke(self, parent: ET.Element, state: str, effect: StartActivity) -> None:
+        attributes = {"type": ACTIVITY, "id": f"{state}.{effect.activity}", "src": effect.activity}
+        element = ET.SubElement(parent, "invoke", attributes)
+        if effect.point:
+            ET.SubElement(element, "param", {"name": "point", "expr": self._literal(effect.point)})
+
+    # ---- expressions --------------------------------------------------------------------------
+    def _literal(self, value: Value) -> str:
+        return self._text(ast.Constant(value))
+
+    def _text(self, tree: ast.expr) -> str:
+        tree = ast.fix_missing_locations(self._to_event.visit(ast.Expression(tree))).body
+        return ast.unparse(tree) if self._is_python else to_ecmascript(tree)
+
+    def _condition(self, item: Mapping[str, Any]) -> str:
+        terms: list[ast.expr] = []
+        for key in ("cond", "unless"):
+            for name in as_list(item.get(key)):
+                term = parsed(self._document, self._document.guards[name], f"guards.{name}")
+                terms.append(ast.UnaryOp(ast.Not(), term) if key == "unless" else term)
+        if not terms:
+            return ""
+        return self._text(terms[0] if len(terms) == 1 else ast.BoolOp(ast.And(), terms))
 
     def _expression(self, text: str, where: str) -> str:
-        tree = ast.Expression(body=parsed(self._document, text, where))
-        return ast.unparse(ast.fix_missing_locations(self._to_event.visit(tree)))
+        return self._text(parsed(self._document, text, where))
 
+    # ---- actions ------------------------------------------------------------------------------
     def _actions(self, parent: ET.Element, names: Iterable[str]) -> None:
         for name in names:
             action = self._document.actions[name]
@@ -156,7 +221,23 @@ class _Writer:
                 text = self._expression(action.assigns[target], f"actions.{name}.set.{target}")
                 ET.SubElement(inner, "assign", {"location": target, "expr": text})
             for effect in action.effects:
-                ET.SubElement(inner, "log", _log(effect))
+                self._effect(inner, effect)
+            for event in getattr(action, "raises", ()):
+                ET.SubElement(inner, "raise", {"event": event})
+
+    def _effect(self, parent: ET.Element, effect: Effect) -> None:
+        kind, _, arguments = describe(effect).partition(" ")
+        log = ET.SubElement(parent, "log", {"label": kind})
+        if arguments:
+            log.set("expr", self._literal(arguments))
+        if not isinstance(effect, (StartTimer, CancelTimer)) or effect.timer not in self._seconds:
+            return
+        ET.SubElement(parent, "cancel", {"sendid": effect.timer})  # a timer is armed anew
+        if isinstance(effect, StartTimer):
+            delay = f"{self._seconds[effect.timer]:.3f}".rstrip("0").rstrip(".") + "s"
+            event = self._event_of[effect.timer]
+            attributes = {"event": event, "id": effect.timer, "delay": delay}
+            ET.SubElement(parent, "send", attributes)
 
     def _in_order(self, name: str, action: ActionDecl) -> list[str]:
         """Order the assignments of *action* so that each still reads the old values."""
@@ -181,6 +262,7 @@ class _Writer:
         return ordered
 
 
-def _log(effect: Effect) -> dict[str, str]:
-    kind, _, arguments = describe(effect).partition(" ")
-    return {"label": kind, "expr": repr(arguments)} if arguments else {"label": kind}
+def document_timers(document: Document) -> Mapping[str, float]:
+    """Return the durations of timers that *document* has, in seconds."""
+    found: Mapping[str, float] = getattr(document, "timers", {})
+    return found
