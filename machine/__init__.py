@@ -45,10 +45,13 @@ if TYPE_CHECKING:
     from .export import DIAGRAMS, FORMATS, native_yaml, render, to_json, to_yaml
     from .format.overlay import merge
     from .interchange.class_reader import from_class
+    from .interchange.detect import read_any
     from .interchange.draft import Loss
     from .interchange.native_reader import from_native
     from .interchange.scxml_reader import from_scxml
     from .interchange.scxml_writer import to_scxml
+    from .interchange.xstate_reader import from_xstate
+    from .interchange.xstate_writer import to_xstate
     from .reference_stepper import ChartStepper
     from .statemachine_chart import compile_chart
 
@@ -98,11 +101,13 @@ __all__ = [
     "from_mapping",
     "from_native",
     "from_scxml",
+    "from_xstate",
     "lifecycle",
     "merge",
     "native_yaml",
     "parameter_sets",
     "read",
+    "read_any",
     "render",
     "to_dot",
     "to_json",
@@ -110,6 +115,7 @@ __all__ = [
     "to_plantuml",
     "to_scxml",
     "to_table",
+    "to_xstate",
     "to_yaml",
 ]
 
@@ -121,9 +127,12 @@ _LATE = {
     "Run": "checking.checker",
     "check": "checking.checker",
     "Loss": "interchange.draft",
+    "read_any": "interchange.detect",
     "from_class": "interchange.class_reader",
     "from_native": "interchange.native_reader",
     "from_scxml": "interchange.scxml_reader",
+    "from_xstate": "interchange.xstate_reader",
+    "to_xstate": "interchange.xstate_writer",
     "to_dot": "drawing.dot",
     "to_mermaid": "drawing.mermaid",
     "to_plantuml": "drawing.plantuml",

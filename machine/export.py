@@ -1,8 +1,8 @@
 """Export of a chart document to every supported format.
 
 YAML and JSON hold the whole document and can be read back. ``native`` is the chart part alone, in
-python-statemachine's own dialect. SCXML, Mermaid, DOT and the table are for other tools and for
-readers.
+python-statemachine's own dialect. SCXML and XState are for other engines, and hold the whole
+document too. Mermaid, DOT and the table are for readers.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ from .drawing.plantuml import to_plantuml
 from .drawing.table import to_table
 from .drawing.views import View
 from .errors import ChartError
+from .interchange.native_writer import to_native
 from .interchange.scxml_writer import to_scxml
+from .interchange.xstate_writer import to_xstate
 
 Format: TypeAlias = Literal[
-    "yaml", "native", "json", "scxml", "mermaid", "plantuml", "dot", "table"
+    "yaml", "native", "json", "scxml", "xstate", "mermaid", "plantuml", "dot", "table"
 ]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
@@ -51,6 +53,8 @@ def render(
     *,
     view: View | None = None,
     active: Collection[str] = (),
+    datamodel: str = "python",
+    timers: Mapping[str, float] | None = None,
 ) -> str:
     """Write *document* as *format*.
 
@@ -59,6 +63,8 @@ def render(
         format: One of `FORMATS`.
         view: What a diagram shows: depth, focus, what is hidden; None means all of the chart.
         active: States to highlight in a diagram, in addition to those of *view*.
+        datamodel: Language of expressions in SCXML; see `to_scxml`.
+        timers: Timer -> seconds, for SCXML and XState.
 
     Raises:
         ChartError: The format is unknown, or cannot express the document.
@@ -79,7 +85,9 @@ def render(
         case "dot":
             return to_dot(document, view)
         case "scxml":
-            return to_scxml(document)
+            return to_scxml(document, datamodel=datamodel, timers=timers)
+        case "xstate":
+            return to_xstate(document, timers=timers)
         case "table":
             return to_table(document)
         case "svg" | "png":
@@ -100,27 +108,7 @@ def to_json(document: Document) -> str:
 
 def native_yaml(document: Document) -> str:
     """Write the chart part, for ``statemachine.io.load`` with a model that has our names."""
-    chart = {key: value for key, value in document.chart.items() if key in ("name", "states")}
-    return _dump({**chart, "states": _native(chart["states"])})
-
-
-def _native(states: Mapping[str, Any]) -> dict[str, Any]:
-    """Return *states* without the words for readers, which that dialect does not have."""
-    found: dict[str, Any] = {}
-    for name, body in states.items():
-        state = _without_words(body)
-        if isinstance(state, dict) and state.get("states"):
-            state["states"] = _native(state["states"])
-        if isinstance(state, dict) and state.get("transitions"):
-            state["transitions"] = [_without_words(item) for item in state["transitions"]]
-        found[name] = state
-    return found
-
-
-def _without_words(body: Any) -> Any:
-    if not isinstance(body, Mapping):
-        return body
-    return {key: value for key, value in body.items() if key not in ("description", "tags")}
+    return _dump(to_native(document))
 
 
 class _Dumper(yaml.SafeDumper):

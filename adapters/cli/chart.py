@@ -23,8 +23,10 @@ from ...machine import (
     lifecycle,
     render,
 )
+from ...machine.format.durations import seconds_of
 from ...machine.format.overlay import merge
 from ...machine.format.parse import from_mapping, load_yaml
+from ...machine.interchange.class_reader import Mode
 from ...runtime import ServiceSpec
 from .. import pictures
 from .chart_source import load_chart, read_file
@@ -50,7 +52,7 @@ def export(options: argparse.Namespace) -> int:
             view = replace(view, active=_active(options))
         if options.split is not None:
             return _split(document, options, view)
-        data = rendered(document, options.format, view=view)
+        data = rendered(document, options.format, view=view, **_foreign(options))
         if options.output is not None:
             options.output.write_bytes(data)
     except (SwapchartError, OSError) as error:
@@ -90,9 +92,9 @@ def chosen(options: argparse.Namespace) -> Document:
     """
     document = lifecycle()
     if options.chart is not None:
-        document = load_chart(
-            options.chart, mode="check" if options.run == "chart-check" else "draw"
-        )
+        mode: Mode = "check" if options.run == "chart-check" else "draw"
+        catalog = None if options.catalog is None else _mapping(options.catalog)
+        document = load_chart(options.chart, mode, catalog)
     if options.overlay is not None:
         document = merge(document, _mapping(options.overlay))
     if getattr(options, "config", None) is not None:
@@ -171,15 +173,39 @@ def _active(options: argparse.Namespace) -> tuple[str, ...]:
     return tuple(get_field(options.live, path, "configuration", key=options.api_key))
 
 
-def rendered(document: Document, format_: str, *, view: View | None = None) -> bytes:
+def _foreign(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of `render` for the formats of other engines.
+
+    Raises:
+        ChartError: A timer has no valid duration.
+    """
+    timers: dict[str, float] = {}
+    for text in options.timer:
+        name, _, duration = text.partition("=")
+        seconds = seconds_of(duration)
+        if seconds is None or not name:
+            raise ChartError("--timer", f"expected NAME=DURATION, such as a=2d, got {text!r}")
+        timers[name] = seconds
+    return {"datamodel": options.datamodel, "timers": timers}
+
+
+def rendered(
+    document: Document, format_: str, *, view: View | None = None, **foreign: Any
+) -> bytes:  # fmt: skip
     """Return *document* in *format_*.
+
+    Args:
+        document: The chart.
+        format_: A format of `render`, or svg or png.
+        view: What a picture shows; None means all of the chart.
+        foreign: Options of `render` for the formats of other engines.
 
     Raises:
         SwapchartError: Graphviz is needed and missing, or the format cannot express the chart.
     """
     if format_ in pictures.FORMATS:
         return pictures.draw(document, format_, view)
-    return render(document, format_, view=view).encode()
+    return render(document, format_, view=view, **foreign).encode()
 
 
 def _split(document: Document, options: argparse.Namespace, view: View) -> int:

@@ -4,37 +4,48 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from statemachine import StateChart
 from statemachine.exceptions import InvalidDefinition
 
-from ...machine import ChartError, Document, from_class, read
+from ...machine import ChartError, Document, from_class, read_any
 from ...machine.format.bounds import MAX_TEXT
 from ...machine.interchange.class_reader import Mode
 from ...machine.interchange.draft import Loss
 
 
-def load_chart(name: str, mode: Mode) -> Document:
-    """Load a chart from a file, or from a class named ``package.module:Class``.
+def load_chart(name: str, mode: Mode, catalog: Mapping[str, Any] | None = None) -> Document:
+    """Load a chart from a file of any form, or from a class named ``package.module:Class``.
 
     What the chart has and a document cannot express is printed to standard error.
 
     Args:
         name: Path of the file, or name of the class.
-        mode: What the document is for; see `from_class`.
+        mode: What the document is for, if it is made of a class without a catalog.
+        catalog: Sections that a class or a file of python-statemachine does not have.
 
     Raises:
         ChartError: It is not a chart.
         OSError: The file cannot be read.
     """
     module, mark, attribute = name.partition(":")
-    if not mark or Path(name).exists():
-        return read(read_file(Path(name)), name)
     lost: list[Loss] = []
-    document = from_class(_class(name, module, attribute), mode=mode, lost=lost)
+    if not mark or Path(name).exists():
+        try:
+            document = read_any(read_file(Path(name)), catalog, file=name, lost=lost)
+        except ChartError as error:
+            error.file = error.file or name
+            raise
+    else:
+        cls = _class(name, module, attribute)
+        found_mode: Mode = mode if catalog is None else "run"
+        document = from_class(cls, catalog, mode=found_mode, lost=None if catalog else lost)
     for loss in lost:
-        print(f"swapchart: not translated: {loss}", file=sys.stderr)
+        if not loss.is_harmless:
+            print(f"swapchart: not translated: {loss}", file=sys.stderr)
     return document
 
 

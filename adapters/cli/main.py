@@ -234,7 +234,7 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
 
 #: Formats of `chart export`; svg and png need Graphviz.
 CHART_FORMATS = (
-    "yaml", "native", "json", "scxml", "mermaid", "plantuml", "dot", "table", "svg", "png"
+    "yaml", "native", "json", "scxml", "xstate", "mermaid", "plantuml", "dot", "table", "svg", "png"
 )  # fmt: skip
 
 

@@ -147,7 +147,18 @@ def _eventless_from(definitions: Mapping[str, Mapping[str, Any]], start: str) ->
 
 
 def _reach_problems(document: Document) -> Iterator[ChartError]:
-    """Yield the states that no sequence of transitions enters, whatever the guards say."""
+    for name, above in unreachable_states(document):
+        yield ChartError(
+            state_path(name, above),
+            f"state {name!r} is unreachable: no transition leads to it; add one, or remove it",
+        )
+
+
+def unreachable_states(document: Document) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield the states that no sequence of transitions enters, whatever the guards say.
+
+    Each comes with its ancestors, and without the states inside it.
+    """
     definitions = {name: (definition, above) for name, definition, above in document.states()}
     histories = {
         history: (name, body)
@@ -175,10 +186,7 @@ def _reach_problems(document: Document) -> Iterator[ChartError]:
                 todo += [n for n in definitions[outer][0]["states"] if n not in reached]
     for name, (_, above) in definitions.items():
         if name not in reached and (not above or above[-1] in reached):
-            yield ChartError(
-                state_path(name, above),
-                f"state {name!r} is unreachable: no transition leads to it; add one, or remove it",
-            )
+            yield name, above
 
 
 def _is_first(body: Mapping[str, Any] | None) -> bool:

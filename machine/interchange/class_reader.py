@@ -87,7 +87,7 @@ class _ClassReader:
             if getattr(state, key) and not (key == "initial" and in_parallel)
         }
         if str(state.name) != humanize_id(state.id):
-            self._lose_in_run(state.id, f"a name of its own, {str(state.name)!r}")
+            body["description"] = str(state.name)
         if state.value != state.id:
             self._lose_in_run(state.id, f"a value of its own, {state.value!r}")
         actions = {

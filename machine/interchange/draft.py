@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from keyword import iskeyword
 from typing import Any
 
-from statemachine import StateChart
-
 from ..document import FORMAT, Document, Value, as_list, split_words, walk
 from ..errors import ChartError
+from ..format.build import build
 from ..format.name_rules import RESERVED, WAS
 from ..format.parse import from_mapping
+from ..format.structure_rules import is_the_librarys, unreachable_states
 
 _DONE = "done.state."
 _CONVENTION = re.compile(r"(on|before|after|prepare)_\w")
@@ -32,10 +32,12 @@ class Loss:
     Attributes:
         where: Path in the foreign chart, such as ``waiting.transitions[2]``.
         why: What is lost, and what to do instead.
+        is_harmless: True if the document does the same, such as after a change of a name.
     """
 
     where: str
     why: str
+    is_harmless: bool = False
 
     def __str__(self) -> str:
         """Return path and reason on one line."""
@@ -74,6 +76,10 @@ class Draft:
         """Note that the part at *where* is lost."""
         self.lost.append(Loss(where, why))
 
+    def _renamed(self, name: str, new: str) -> None:
+        if new != name:
+            self.lost.append(Loss(name, f"renamed to {new}", is_harmless=True))
+
     # ---- names -----------------------------------------------------------------------------
     def state(self, name: str, *, inside: str = "", key: str = "") -> str:
         """Return the id of a state.
@@ -89,9 +95,8 @@ class Draft:
             taken = set(self._states.values())
             if wanted in taken and inside:
                 wanted = f"{inside}_{wanted}"
-            self._states[key] = self._unused(wanted, lambda n: n in taken or _is_the_librarys(n))
-            if self._states[key] != name:
-                self.lose(name, f"renamed to {self._states[key]}")
+            self._states[key] = self._unused(wanted, lambda n: n in taken or is_the_librarys(n))
+            self._renamed(name, self._states[key])
         return self._states[key]
 
     def has_state(self, key: str) -> bool:
@@ -104,10 +109,9 @@ class Draft:
             words = [_identifier(word) for word in name.split(".") if word] or ["event"]
             taken = set(self._event_names.values())
             self._event_names[name] = self._unused(
-                ".".join(words), lambda n: n in taken or _is_the_librarys(n)
+                ".".join(words), lambda n: n in taken or is_the_librarys(n)
             )
-            if self._event_names[name] != name:
-                self.lose(name, f"renamed to {self._event_names[name]}")
+            self._renamed(name, self._event_names[name])
         found = self._event_names[name]
         if not found.startswith(_DONE):
             self.events.setdefault(found, {}).update(declaration)
@@ -184,7 +188,7 @@ class Draft:
 
     # ---- the result ------------------------------------------------------------------------
     def document(
-        self, states: Mapping[str, Any], *, ignores_unhandled: bool = False, **sections: Any
+        self, states: dict[str, Any], *, ignores_unhandled: bool = False, **sections: Any
     ) -> Document:
         """Return the document.
 
@@ -197,27 +201,31 @@ class Draft:
         Raises:
             ChartError: The result is no valid document.
         """
-        self._bind_free_guards(states)
+        self._drop_unreachable(states)
         if ignores_unhandled:
             self._ignore_unhandled(states)
+        self._bind_free_guards(states)
         self._drop_unused(states)
         raw: dict[str, Any] = {"format": FORMAT, "name": self.name}
-        if self.timers:
-            sections = {"notes": self._durations(), **sections}
-        for key in ("data", "parameters", "events", "guards", "actions"):
+        for key in ("data", "parameters", "events", "timers", "guards", "actions"):
             if merged := {**getattr(self, key), **(sections.pop(key, None) or {})}:
                 raw[key] = merged
         raw |= {key: value for key, value in sections.items() if value}
         return from_mapping({**raw, "chart": {"name": self.name, "states": states}})
 
-    def _durations(self) -> dict[str, str]:
-        """Return the seconds of each timer, as a note on the action that starts it."""
-        return {
-            name: f"{self.timers[effect['timer']]:g} s"
-            for name, action in self.actions.items()
-            for effect in as_list(action.get("do"))
-            if effect["effect"] == "timer.start" and effect["timer"] in self.timers
-        }
+    def _drop_unreachable(self, states: dict[str, Any]) -> None:
+        """Drop states that no transition enters, which a document may not have."""
+        while True:
+            document = build({"format": FORMAT, "chart": {"name": self.name, "states": states}})
+            found = list(unreachable_states(document))
+            for name, above in found:
+                self.lose(name, "no transition leads to it")
+                inner = states
+                for outer in above:
+                    inner = inner[outer]["states"]
+                del inner[name]
+            if not found:
+                return
 
     def _drop_unused(self, states: Mapping[str, Any]) -> None:
         """Drop declarations that only served to make others."""
@@ -236,10 +244,16 @@ class Draft:
         self.events = {k: value for k, value in self.events.items() if k in used | raised}
 
     def _ignore_unhandled(self, states: Mapping[str, Any]) -> None:
-        """Let each top-level state take, without effect, every event that nothing else takes."""
+        """Let each top-level state take, without effect, every event that nothing else takes.
+
+        In a drawing, a state that only guards leave takes them too: a document may not have it.
+        """
         everything = " ".join(self.events)
-        for body in states.values():
-            if everything and not body.get("final"):
+        for name, body, _ in walk(states):
+            items = body.get("transitions", ())
+            is_waiting = items and not any(item.get("event") for item in items)
+            takes = name in states or (is_waiting and self._is_drawing)
+            if takes and everything and not body.get("final"):
                 body.setdefault("transitions", []).append({"event": everything})
 
     def _bind_free_guards(self, states: Mapping[str, Any]) -> None:
@@ -303,10 +317,14 @@ def refuse_losses(draft: Draft, lost: list[Loss] | None) -> None:
     if lost is not None:
         lost += draft.lost
         return
-    losses = [loss for loss in draft.lost if not loss.why.startswith("renamed")]
+    losses = [loss for loss in draft.lost if not loss.is_harmless]
     if losses:
         more = f" (and {len(losses) - 1} more)" if len(losses) > 1 else ""
-        error = ChartError(f"{draft.name}.{losses[0].where}", losses[0].why + more)
+        error = ChartError(
+            f"{draft.name}.{losses[0].where}",
+            losses[0].why + more,
+            problems=tuple(ChartError(loss.where, loss.why) for loss in losses),
+        )
         error.add_note("\n".join(map(str, losses)))
         raise error
 
@@ -317,7 +335,3 @@ def _identifier(name: str) -> str:
     if word[0].isdigit():
         word = f"n{word}"
     return f"{word}_" if iskeyword(word) else word
-
-
-def _is_the_librarys(name: str) -> bool:
-    return hasattr(StateChart, name)

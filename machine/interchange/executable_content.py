@@ -66,8 +66,7 @@ class ContentReader:
             return {"origin": "timer", "of": self._of_timer[event]}
         for kind, on in (("done.invoke.", "done"), ("error.invoke.", "error")):
             if event.startswith(kind) and event.removeprefix(kind) in self._activities:
-                of = {"origin": "activity", "of": event.removeprefix(kind)}
-                return {**of, "on": on} if on == "error" else of
+                return {"origin": "activity", "of": event.removeprefix(kind), "on": on}
         return {"origin": "chart"} if event in self._raised else {}
 
     def actions(self, raw: Any, where: str, events: Sequence[str] = ()) -> list[str]:
@@ -172,7 +171,9 @@ class ContentReader:
         self._draft.event(event, origin="timer", of=timer)
         delay = body.get("delay", body.get("delayexpr")) or "0s"
         seconds = _seconds(str(delay))
-        if seconds is None:
+        if "named" in body:
+            pass  # the program gives the duration
+        elif seconds is None:
             self._draft.lose(where, f"delay {delay!r} of {event!r}, which is computed")
         elif self._draft.timers.setdefault(timer, seconds) != seconds:
             self._draft.lose(where, f"a second delay of {event!r}, {delay}")

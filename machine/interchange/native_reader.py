@@ -18,10 +18,23 @@ from .draft import Draft, Loss, refuse_losses
 from .executable_content import ContentReader
 from .foreign_data import DataReader
 from .foreign_expressions import Language, UntranslatableError
+from .native_writer import without_raises
 
 #: Keys of a document that a chart in the native dialect does not have.
 _STATE_KEYS = frozenset(
-    {"initial", "final", "parallel", "enter", "exit", "transitions", "invoke", "states", "history"}
+    {
+        "initial",
+        "final",
+        "parallel",
+        "enter",
+        "exit",
+        "transitions",
+        "invoke",
+        "states",
+        "history",
+        "description",
+        "tags",
+    }
 )
 
 
@@ -45,7 +58,10 @@ def from_native(
         raise ChartError("native chart", "expected a mapping with the key `states`")
     if catalog is not None:
         name = {"name": raw["name"]} if raw.get("name") else {}
-        return from_mapping({"format": FORMAT, **name, **catalog, "chart": raw})
+        states = without_raises(raw["states"], catalog.get("actions") or {})
+        return from_mapping(
+            {"format": FORMAT, **name, **catalog, "chart": {**raw, "states": states}}
+        )
     return from_native_mapping(raw, "python", lost=lost)
 
 
@@ -160,6 +176,7 @@ class _NativeReader:
             for index, item in enumerate(_transitions(raw))
             if (found := self._transition(name, item, f"{name}.transitions[{index}]")) is not None
         ]
+        body |= {key: raw[key] for key in ("description", "tags") if raw.get(key)}
         if transitions and raw.get("final"):
             self._draft.lose(name, "transitions of a final state, which has ended")
         elif transitions:
@@ -221,6 +238,8 @@ class _NativeReader:
             names = self._content.actions(raw.get(key), where, carriers)
             if names:
                 found[key] = names
+        if raw.get("description"):
+            found["description"] = raw["description"]
         return found
 
     def _events(self, raw: Mapping[str, Any], where: str) -> Iterator[str]:

@@ -77,7 +77,7 @@ class _Writer:
         self._document = document
         self._is_python = datamodel == "python"
         self._given = timers
-        self._seconds = {**document_timers(document), **timers}
+        self._seconds = {**document.timers, **timers}
         self._event_of = {
             decl.of: name
             for name, decl in reversed(document.events.items())
@@ -222,7 +222,7 @@ class _Writer:
                 ET.SubElement(inner, "assign", {"location": target, "expr": text})
             for effect in action.effects:
                 self._effect(inner, effect)
-            for event in getattr(action, "raises", ()):
+            for event in action.raises:
                 ET.SubElement(inner, "raise", {"event": event})
 
     def _effect(self, parent: ET.Element, effect: Effect) -> None:
@@ -260,9 +260,3 @@ class _Writer:
             ordered.append(free[0])
             del needs[free[0]]
         return ordered
-
-
-def document_timers(document: Document) -> Mapping[str, float]:
-    """Return the durations of timers that *document* has, in seconds."""
-    found: Mapping[str, float] = getattr(document, "timers", {})
-    return found

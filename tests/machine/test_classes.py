@@ -178,7 +178,6 @@ def test_class_features_without_a_document_form_are_listed() -> None:
     assert caught.value.why.endswith(f"(and {len(lines) - 1} more)")
     for line in (
         "listeners: a document has none",
-        "one: a name of its own, 'First'",
         "one: a value of its own, 1",
         "one.enter: on_enter_one() is called by convention; name an action",
         "two.enter: shout() is code of the class; declare what it asks for",

@@ -333,3 +333,67 @@ def test_chart_of_any_class_is_drawn_and_checked(
     assert "configurations" in out
     code, _, err = run(capsys, "check", "--chart", "lamps_of_test:NUMBER")
     assert (code, "expected a StateChart class, found 1" in err) == (1, True)
+
+
+@pytest.mark.parametrize("format_", ["yaml", "json", "scxml", "xstate"])
+def test_chart_can_be_given_in_each_form_of_an_export(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], format_: str
+) -> None:
+    """What `chart export` writes, `--chart` reads, without a word on standard error."""
+    path = tmp_path / "own"
+    options = ("--datamodel", "ecmascript", "--timer", "stable=1h")
+    assert run(capsys, "export", "--format", format_, "-o", str(path), *options)[0] == 0
+
+    code, out, err = run(capsys, "export", "--format", "yaml", "--chart", str(path))
+
+    assert (code, out, err) == (0, to_yaml(lifecycle()), "")
+
+
+def test_chart_of_another_tool_is_read_and_losses_are_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A machine of XState is checked; what was lost is said once, on standard error."""
+    path = tmp_path / "fetch.json"
+    path.write_text(
+        '{"id": "fetch", "initial": "idle", "states": {"idle": {"on": {"FETCH": "loading"}}, '
+        '"loading": {"invoke": {"src": "get", "input": 1, "onDone": "idle"}}}}'
+    )
+    code, out, err = run(capsys, "export", "--format", "table", "--chart", str(path))
+    assert (code, err.count("not translated")) == (0, 1)
+    assert "| loading | done.invoke.get |  | idle |" in out
+    code, out, _ = run(capsys, "check", "--chart", str(path))
+    assert "configurations" in out
+
+
+def test_chart_with_a_catalog_is_complete(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The native export and the other sections of the document make the document again."""
+    path, catalog = tmp_path / "native.yaml", tmp_path / "catalog.yaml"
+    assert run(capsys, "export", "--format", "native", "-o", str(path))[0] == 0
+    sections = {key: value for key, value in lifecycle().source.items() if key != "chart"}
+    catalog.write_text(json.dumps(sections))
+    chart = ("--chart", str(path), "--catalog", str(catalog))
+
+    code, out, err = run(capsys, "export", "--format", "yaml", *chart)
+
+    assert (code, err, read(out) == lifecycle()) == (0, "", True)
+
+
+def test_chart_in_no_known_form_is_reported_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The path and the forms that are read, and never the text of the file."""
+    path = tmp_path / "odd"
+    for text, said in (
+        ("word " * 100, "expected a chart document, SCXML, XState JSON, or"),
+        ("@startuml\n@enduml", "PlantUML cannot be read"),
+        ("<!DOCTYPE a [<!ENTITY b 'c'>]><scxml/>", "no document type declaration"),
+        ("<scxml", "not XML"),
+    ):
+        path.write_text(text)
+        code, out, err = run(capsys, "check", "--chart", str(path))
+        assert (code, out, str(path) in err, said in err) == (1, "", True, True), err
+        assert "word word" not in err
+    code, _, err = run(capsys, "export", "--format", "scxml", "--timer", "stable=soon")
+    assert (code, "expected NAME=DURATION, such as a=2d, got 'stable=soon'" in err) == (1, True)
