@@ -243,18 +243,19 @@ class Draft:
         raised = {name for action in self.actions.values() for name in as_list(action.get("raise"))}
         self.events = {k: value for k, value in self.events.items() if k in used | raised}
 
-    def _ignore_unhandled(self, states: Mapping[str, Any]) -> None:
+    def _ignore_unhandled(self, states: dict[str, Any]) -> None:
         """Let each top-level state take, without effect, every event that nothing else takes.
 
         In a drawing, a state that only guards leave takes them too: a document may not have it.
         """
         everything = " ".join(self.events)
         for name, body, _ in walk(states):
+            assert isinstance(body, dict)
             items = body.get("transitions", ())
             is_waiting = items and not any(item.get("event") for item in items)
             takes = name in states or (is_waiting and self._is_drawing)
             if takes and everything and not body.get("final"):
-                body.setdefault("transitions", []).append({"event": everything})
+                body["transitions"] = [*items, {"event": everything}]
 
     def _bind_free_guards(self, states: Mapping[str, Any]) -> None:
         """Let each free guard read a field of its events, or of the last event.

@@ -220,9 +220,9 @@ def to_ecmascript(tree: ast.expr) -> str:
     """Return an expression of our language as ECMAScript, fully parenthesized."""
     match tree:
         case ast.Constant(value):
-            words = {True: "true", False: "false", None: "null"}
-            is_word = isinstance(value, bool) or value is None
-            return words[value] if is_word else repr(value)
+            if value is None:
+                return "null"
+            return str(value).lower() if isinstance(value, bool) else repr(value)
         case ast.Name(name):
             return name
         case ast.Attribute(value, attribute):

@@ -87,7 +87,7 @@ class _SafeBuilder(ET.TreeBuilder):
         """Refuse a document type declaration, without which there are no entities."""
         raise ChartError("SCXML", "expected no document type declaration, because of its entities")
 
-    def start(self, tag: str, attrs: dict[str, str], /) -> ET.Element:  # type: ignore[override]
+    def start(self, tag: str, attrs: dict[str, str], /) -> ET.Element:
         """Open an element."""
         self._depth += 1
         if self._depth > _DEEPEST:

@@ -80,7 +80,7 @@ class _Writer:
         self._seconds = {**document.timers, **timers}
         self._event_of = {
             decl.of: name
-            for name, decl in reversed(document.events.items())
+            for name, decl in reversed(list(document.events.items()))
             if decl.origin == "timer"
         }
         self._to_event = _EventData(document.event_fields())

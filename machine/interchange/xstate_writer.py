@@ -65,7 +65,7 @@ class _Writer:
         self._places = _Places(document.event_fields())
         self._event_of = {
             decl.of: name
-            for name, decl in reversed(document.events.items())
+            for name, decl in reversed(list(document.events.items()))
             if decl.origin == "timer"
         }
 
