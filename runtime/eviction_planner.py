@@ -173,7 +173,7 @@ class EvictionPlanner:
         if self.memory is None or entry.need is None or entry.phase in HOLDING:
             return False
         plan = self._overdue_plan(entry, now, limits)
-        return plan is not None and other in (*plan.evict, *plan.waits_for)
+        return plan is not None and (other in plan.evict or other in plan.waits_for)
 
     # ---- swaps
     def begin_swap(self, target: str, evicted: frozenset[str], plan: Plan | None) -> None:
