@@ -36,10 +36,12 @@ class ConfigFiles:
     Attributes:
         files: Files, in the order in which they are read.
         directory: Directory whose YAML files are read after *files*; None means none.
+        is_lenient: A model with an error is refused, with a warning, instead of all of them.
     """
 
     files: Sequence[Path] = ()
     directory: Path | None = None
+    is_lenient: bool = False
 
     def load(self, ports: Mapping[str, int] | None = None) -> Config:
         """Read and check the configuration; see ``config.load_config``.
@@ -47,7 +49,8 @@ class ConfigFiles:
         Raises:
             ConfigProblems: It has an error.
         """
-        return load_config(self.files, self.directory, ports=ports)
+        lenient = self.is_lenient
+        return load_config(self.files, self.directory, ports=ports, is_lenient=lenient)
 
     def signature(self) -> Signature:
         """Return the state of all files on disk, to detect changes; missing files are left out."""

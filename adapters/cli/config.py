@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -109,13 +110,16 @@ def check(options: argparse.Namespace) -> int:
         return _fail("expected FILE, --config FILE or --config-dir DIR, got none of them")
     sources = [*files, *([options.config_dir] if options.config_dir else [])]
     problems = check_config(files, options.config_dir)
+    if options.lenient:
+        with suppress(ConfigProblems):
+            problems = list(load_config(files, options.config_dir, is_lenient=True).warnings)
     if problems:
         print(format_problems(problems))
     advice: list[Problem] = []
     errors: list[object] = [problem for problem in problems if problem.severity == "error"]
     if not errors:
         try:
-            config = load_config(files, options.config_dir)
+            config = load_config(files, options.config_dir, is_lenient=options.lenient)
             state = options.state_dir or default_directory(sources)
             advice = kv_problems(config, state)
             if advice:

@@ -82,6 +82,10 @@ def _add_serve_options(parser: argparse._ActionsContainer) -> None:
         help="reload the configuration when one of its files changes",
     )  # fmt: skip
     parser.add_argument(
+        "--lenient", action="store_true",
+        help="refuse a model with an error, with a warning, and serve the others",
+    )  # fmt: skip
+    parser.add_argument(
         "--allow-unauthenticated", action="store_true",
         help="listen on other interfaces although no apiKeys are configured",
     )  # fmt: skip

@@ -30,7 +30,9 @@ def _serve(options: argparse.Namespace) -> int:
 
     if not options.config and not options.config_dir:
         return _fail("expected --config FILE or --config-dir DIR, got neither")
-    sources = ConfigFiles(files=options.config, directory=options.config_dir)
+    sources = ConfigFiles(
+        files=options.config, directory=options.config_dir, is_lenient=options.lenient
+    )
     seen = sources.signature()
     try:
         config = sources.load()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection
 from collections.abc import Mapping as Map
 from collections.abc import Sequence as Listing
 from dataclasses import replace
@@ -15,6 +16,7 @@ from .document.merge import list_files, read_files
 from .document.nodes import Mapping, Node, mapping_at, walk
 from .document.source import EnvironmentValues, variables
 from .expand import DEFAULTED, HOOK_POINTS, Expanded, expand_document
+from .lenient import model_at_fault, without_models
 from .model_names import Names
 from .problem_collector import ProblemCollector
 from .problems import ConfigProblems, Problem
@@ -46,6 +48,7 @@ def load_config(
     *,
     env: Map[str, str] | None = None,
     ports: Map[str, int] | None = None,
+    is_lenient: bool = False,
 ) -> Config:
     """Load *files* and then the YAML files of *directory*, merged into one configuration.
 
@@ -55,14 +58,33 @@ def load_config(
         env: Variables for ``${env.X}``; the default is the environment of this process.
         ports: Model id -> port that it keeps across a reload. Other models get the lowest free
             ports from ``startPort`` on. Without it, ports are assigned in the order of the ids.
+        is_lenient: A model with an error is refused, with a warning, instead of all of them.
 
     Raises:
         ConfigProblems: There is at least one error; it carries all problems.
     """
-    config, problems = _load(files, directory, os.environ if env is None else env, ports)
-    if config is None:
-        raise ConfigProblems(problems)
-    return config
+    given = os.environ if env is None else env
+    refused: set[str] = set()
+    refusals: list[tuple[str, Problem]] = []
+    while True:
+        config, ids, collector = _load(files, directory, given, ports, refused)
+        if not collector.has_errors:
+            break
+        problems = collector.all()
+        errors = [problem for problem in problems if problem.severity == "error"]
+        faults = [(model_at_fault(problem, config, ids), problem) for problem in errors]
+        found = [(name, problem) for name, problem in faults if name is not None]
+        if not is_lenient or len(found) < len(faults):
+            raise ConfigProblems([*(problem for _, problem in refusals), *problems])
+        refusals += found
+        refused.update(name for name, _ in found)
+    warnings = [_refusal(name, problem) for name, problem in refusals]
+    return replace(config, warnings=(*warnings, *config.warnings))
+
+
+def _refusal(model: str, problem: Problem) -> Problem:
+    message = f"model {model!r} is refused: {problem.message}"
+    return replace(problem, severity="warning", message=message)
 
 
 def check_config(
@@ -72,7 +94,7 @@ def check_config(
     env: Map[str, str] | None = None,
 ) -> list[Problem]:
     """Return all errors and warnings that ``load_config`` would find."""
-    return _load(files, directory, os.environ if env is None else env)[1]
+    return _load(files, directory, os.environ if env is None else env)[2].all()
 
 
 def _load(
@@ -80,10 +102,15 @@ def _load(
     directory: Path | None,
     env: Map[str, str],
     ports: Map[str, int] | None = None,
-) -> tuple[Config | None, list[Problem]]:
+    refused: Collection[str] = (),
+) -> tuple[Config, list[str], ProblemCollector]:
+    """Return the configuration, of use only without errors, the ids of its models, and problems."""
     collector, environment = ProblemCollector(), EnvironmentValues(env)
     paths = list_files(files, directory, collector)
     root, sources = read_files(paths, environment, collector)
+    root = without_models(root, refused)
+    models = root.items.get("models")
+    ids = [*models.items] if isinstance(models, Mapping) else []
     expanded = expand_document(root, TOP_KEYS, environment, collector, ports)
     reader = Reader(environment, collector)
     config = _Builder(reader, expanded, {s.name: s.raw for s in sources}).build()
@@ -91,7 +118,7 @@ def _load(
         place = str(paths[0]) if len(paths) == 1 else ""
         collector.warning_at(place, "models", 0, 0, _NO_MODELS)
         config = replace(config, warnings=tuple(collector.all()))
-    return (None if collector.has_errors else config), collector.all()
+    return config, ids, collector
 
 
 class _Builder:

@@ -336,3 +336,16 @@ def test_rows_of_activity_without_a_store_are_bounded(serve: Serve) -> None:
 
     assert 20 <= found["total"] <= 22
     assert [row["id"] for row in found["data"]] == list(range(50, 50 - found["total"], -1))
+
+
+def test_serve_lenient_serves_the_models_without_errors(serve: Serve) -> None:
+    """A model with an error gets 404, a warning names it, and a reload is as lenient."""
+    models = {"a": demo_model("a"), "bad": {"cmd": "", "proxy": "http://127.0.0.1:9"}}
+    proxy = serve(models, options=("--lenient",))
+    for _ in range(2):
+        for name, status in (("a", 200), ("bad", 404)):
+            value = {"model": name, "prompt": "x"}
+            assert proxy.call("POST", "/v1/completions", value=value).status == status
+        assert proxy.call("POST", "/api/config/reload", value={}).json()["ok"] is True
+
+    assert "models.bad.cmd: model 'bad' is refused: empty command" in proxy.output()
