@@ -54,6 +54,7 @@ def values(body: bytes) -> list[Any]:
     for block in body.decode().removesuffix("\n\n").split("\n\n"):
         for line in block.split("\n"):
             assert line.startswith((":", "data: ", "event: ")), line
+            assert line != "event: "  # an event without a type has no such line
             if line.startswith("data: ") and line != "data: [DONE]":
                 found.append(json.loads(line[6:]))
     return found

@@ -72,6 +72,8 @@ def test_metrics_count_requests_tokens_and_states() -> None:
         assert of(found, "swapchart_transitions_total", model="a", event="spawned") == 1
         assert of(found, "swapchart_swap_phase_seconds_count", model="a", phase="launching") == 1
         assert of(found, "swapchart_activity_dropped_total") == 0
+        await bench.supervisor.unload("b")  # a stop for another reason is no eviction
+        assert of(await metrics(bench), "swapchart_evictions_total", model="b") == 0
 
     run_proxied(main)
 
@@ -130,16 +132,18 @@ def test_outcomes_name_each_code_of_the_runtime() -> None:
     assert {f"upstream_{stage}" for stage in get_args(Stage)} <= {*OUTCOMES}
 
 
-def test_metrics_count_hooks_and_crashes() -> None:
+def test_metrics_count_hooks_and_crashes(tmp_path: Path) -> None:
     """Hooks are counted by their outcome, and ends that were not requested as crashes."""
 
     def change(spec: ServiceSpec) -> ServiceSpec:
         hooks = {"afterHealthy": (Hook(action=RunAction(argv=("true",))),)}
-        command = Command(argv=("sh", "-c", "sleep 0.3; exit 3"), label=spec.name)
+        script = f"until [ -e {tmp_path}/end ]; do sleep 0.05; done; exit 3"
+        command = Command(argv=("sh", "-c", script), label=spec.name)
         return replace(spec, hooks=hooks, command=command, timings=Timings(backoff=60.0))
 
     async def main(bench: Bench) -> None:
         await bench.client.chat("a")
+        (tmp_path / "end").touch()
         await wait_until_async(lambda: bench.supervisor["a"].state == "backoff")
         found = await metrics(bench)
 
