@@ -379,6 +379,24 @@ def test_proxy_keys_with_separators_are_removed(key: str, hashed: bool) -> None:
     assert ring.query_without_keys(b"a=1;k=" + encoded + b"&b=2") == b"a=1&b=2"
 
 
+def test_ordinary_headers_and_queries_pass_where_the_proxy_has_keys() -> None:
+    """Values with separators, escapes and the beginning of a key are left alone."""
+    ring = ApiKeys((ApiKey(key="sk-one/two"), ApiKey(key="sk-three")))
+    values = [
+        b"Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+        b"text/html,application/xhtml+xml;q=0.9,*/*;q=0.8", b"multipart/form-data; boundary=a=b=c",
+        b"session=abc; theme=dark; token=sk-thre", b"100%25 of a=b&c=d", b"a=sk-three4&b=2",
+        b"k=sk-one&l=two", b"1=2", b"Basic c2stb25lOm5vdGhpbmc=",
+    ]  # fmt: skip
+    fields = [(b"x-%d" % number, value) for number, value in enumerate(values)]
+
+    assert ring.without_keys(fields) == fields
+    texts = {name.decode(): value.decode() for name, value in fields}
+    assert ring.redacted(texts) == texts
+    for value in (b"a=1&b=2&c=%25", b"a=sk-three4&b=2", b"k=sk-one&l=two"):
+        assert ring.query_without_keys(value) == value
+
+
 @pytest.mark.parametrize(
     ("pattern", "name", "is_allowed"),
     [
