@@ -82,7 +82,7 @@ def view_of(document: Document, options: argparse.Namespace, base: View | None =
         changes["max_width"] = None
     view = replace(view, **changes)
     if getattr(options, "trace", None):
-        events = re.findall(r"[^,()]+(?:\([^)]*\))?", options.trace)
+        events = re.split(r",(?![^(]*\))", options.trace)
         view = replace(view, trace=follow(document, events))
     if getattr(options, "finding", None) is not None:
         findings = [finding for finding in check(document).findings if finding.trace]

@@ -41,7 +41,7 @@ def follow(document: Document, events: Iterable[str], **parameters: Value) -> tu
         if unknown := set(fields) - set(declared):
             raise ChartError("trace", f"{text!r} has no field {min(unknown)!r}")
         stepper.step(name, fields)
-        moves.append(Move(event=text, configuration=stepper.configuration))
+        moves.append(Move(event=text.strip(), configuration=stepper.configuration))
     return tuple(moves)
 
 

@@ -229,7 +229,7 @@ class _Selection:
             is_active=bool(inner & set(view.active)),
             is_taken=bool(inner & self._taken.states),
             link=view.links.get(node.id, ""),
-            title="\n".join(_described(node)),
+            title="\n".join(_described(node, [other.id for other in below])),
         )
 
     def _outside(self, name: str) -> str:
@@ -395,13 +395,15 @@ def _duration(seconds: float) -> str:
     return f"{seconds:g} s"
 
 
-def _described(node: Node) -> Iterator[str]:
-    """Yield lines that say everything about *node*."""
+def _described(node: Node, below: Sequence[str]) -> Iterator[str]:
+    """Yield lines that say everything about *node*, with the states *below* it."""
     yield f"{'.'.join((*node.above, node.id))} ({node.kind.replace('_', ' ')})"
     for word, actions in (("entry", node.enter), ("exit", node.exit)):
         if actions:
             yield f"{word} / {', '.join(actions)}"
     yield from map(str, node.inside)
+    if below:
+        yield f"inside: {', '.join(below)}"
 
 
 def _unguarded(whole: Picture, node: Node) -> set[str]:

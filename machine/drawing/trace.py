@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from .diagram_model import Edge, Picture
+from .diagram_model import Edge, Label, Picture
 
 
 class TraceMove(Protocol):
@@ -56,39 +56,55 @@ def taken_edges(picture: Picture, trace: Sequence[TraceMove]) -> Taken:
 def _ways(
     picture: Picture, event: str, before: Collection[str], after: Collection[str]
 ) -> list[list[Edge]]:
-    """Return shortest ways along *event* and then eventless edges into each state entered.
+    """Return shortest ways along *event*, then along what the chart takes by itself.
 
-    The edge of the innermost source is taken first, as a step does.
+    Each way ends where a state is entered that was not active before; in a chart with active
+    regions there may be several. The edge of the innermost source comes first, as in a step.
     """
-    depth = {name: len(node.above) for name, node in picture.nodes.items()}
+    nodes = picture.nodes
     first = [
         edge
         for edge in picture.edges
         if edge.source in before
         and any(event in label.events or not label.events for label in edge.labels)
     ]
-    first.sort(key=lambda edge: -depth[edge.source])
-    # Whatever is left and entered again is entered too: a self-transition changes nothing else.
+    first.sort(key=lambda edge: -len(nodes[edge.source].above))
+    # A state that is left and entered again is in both configurations.
+    goals = set(after) - set(before) or set(after) & {edge.target for edge in first}
     todo = deque([edge] for edge in first)
     found: list[list[Edge]] = []
     seen: set[str] = set()
-    goals = set(after) - set(before) or {edge.target for edge in first if edge.target in after}
     while todo:
         way = todo.popleft()
         target = way[-1].target
         if target in seen:
             continue
         seen.add(target)
-        if target in goals or (picture.nodes[target].kind[-7:] == "history"):
+        entered = _entered(picture, target)
+        if entered & goals or nodes[target].kind in ("history", "deep_history"):
             found.append(way)
             continue
+        around = entered | set(nodes[target].above)
         todo.extend(
             [*way, edge]
             for edge in picture.edges
-            if edge.source == target and any(not label.events for label in edge.labels)
+            if edge.source in around and any(map(_is_automatic, edge.labels))
         )
-    return found[:1] if not _is_parallel(picture, after) else found
+    has_regions = any(nodes[name].kind == "parallel" for name in after)
+    return found if has_regions else found[:1]
 
 
-def _is_parallel(picture: Picture, configuration: Collection[str]) -> bool:
-    return any(picture.nodes[name].kind == "parallel" for name in configuration)
+def _entered(picture: Picture, target: str) -> set[str]:
+    """Return the states that an edge to *target* enters by default."""
+    found, todo = set(), [target]
+    while todo:
+        name = todo.pop()
+        found.add(name)
+        node = picture.nodes[name]
+        todo += node.children if node.kind == "parallel" else filter(None, [node.initial])
+    return found
+
+
+def _is_automatic(label: Label) -> bool:
+    """Return True if the chart takes *label* within a step: eventless, done, or raised."""
+    return not label.events or label.origin == "chart" or label.events[0].startswith("done.")

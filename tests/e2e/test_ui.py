@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +12,7 @@ from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tools.browser import chromium_path
 from tools.net import LONG_S
 from tools.prefix_relay import serving_below
 from tools.rows import row
@@ -22,7 +21,6 @@ from tools.swapchart_process import Edited, Serve, SwapchartProcess, chat_body, 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
 HOSTILE = "<img src=x onerror=\"document.body.dataset.pwned='yes'\">"
 STATIC = ["app.js", "style.css", "favicon.svg"]
 
@@ -119,17 +117,6 @@ def test_chart_endpoint_returns_boxes_and_arrows(proxy: SwapchartProcess) -> Non
 
 
 # ---- in a browser ----------------------------------------------------------------------
-def chromium_path() -> str:
-    """Return where the system's Chromium is. Without one a test is skipped, but in CI it fails."""
-    path = next(filter(None, map(shutil.which, NAMES)), None)
-    if path is None:
-        why = "no Chromium for the tests of the web UI: on Debian, apt-get install chromium"
-        if os.environ.get("CI") == "true":
-            pytest.fail(why, pytrace=False)
-        pytest.skip(why)
-    return path
-
-
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """The system's Chromium; see `chromium_path`."""

@@ -10,10 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 import pytest
+from tools.browser import chromium_path
 from tools.net import LONG_S, free_port
 from tools.swapchart_process import Serve, SwapchartProcess, demo_model
-
-from .test_ui import chromium_path
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
