@@ -15,6 +15,7 @@ OF_LANGUAGE: Mapping[str, str] = {
 }
 
 _E2E = "tests/e2e/test_docs"
+_RECIPES = "tests/e2e/test_recipes.py"
 _NO_THREADS = "tests/e2e/test_no_threads.py"
 
 RUNS_ALONE = f"{_E2E}.py::test_docs_command_runs_alone"
@@ -74,6 +75,7 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
         "docs/llama-swap.md: swapchart history",
         "docs/llama-swap.md: swapchart serve",
         "docs/operations.md: swapchart serve",
+        "docs/recipes.md: swapchart history",
         "docs/security.md: swapchart config check",
         "benchmarks/README.md: swapchart serve",
     ),
@@ -86,6 +88,8 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
         "--tls-cert-file server.crt --tls-key-file server.key",
         "docs/operations.md: SWAPCHART_CONFIG=config.yaml hypercorn "
         "'swapchart.adapters.asgi:create_app()'",
+        "docs/operations.md: swapchart serve --config config.yaml --listen 127.0.0.1:8080 "
+        "--root-path /llm",
         "docs/security.md: swapchart serve --config config.yaml --listen 0.0.0.0:8080",
     ),
     f"{_E2E}_servers.py::test_docs_systemd_unit_starts_reloads_and_stops": (
@@ -192,6 +196,28 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
         "docs/reliability.md: docker run --init",
         "docs/reliability.md: docker exec",
         "docs/reliability.md: podman stop NAME",
+    ),
+    f"{_RECIPES}::test_recipe_open_webui_task_model_causes_no_swap": ("docs/recipes.md: ini 1",),
+    f"{_RECIPES}::test_recipe_litellm_checks_load_no_model": ("docs/recipes.md: yml 1",),
+    f"{_RECIPES}::test_recipe_opencode_uses_one_model": (
+        "docs/recipes.md: json 1",
+        'docs/recipes.md: opencode run "say hello"',
+    ),
+    f"{_RECIPES}::test_recipe_nginx_passes_streams_websockets_and_bodies": (
+        "docs/recipes.md: nginx 1",
+        "docs/recipes.md: --root-path /llm",
+    ),
+    f"{_RECIPES}::test_recipe_caddy_passes_streams_websockets_and_bodies": (
+        "docs/recipes.md: text 1",
+        "docs/recipes.md: text 2",
+    ),
+    f"{_RECIPES}::test_recipe_supervisord_stops_without_orphans": (
+        "docs/recipes.md: ini 2",
+        "docs/recipes.md: supervisorctl stop swapchart",
+    ),
+    f"{_RECIPES}::test_recipe_pm2_stops_without_orphans": (
+        "docs/recipes.md: js 1",
+        "docs/recipes.md: pm2 stop swapchart",
     ),
     LLAMA: (
         "docs/kv.md: --slot-save-path DIR",
