@@ -1,6 +1,6 @@
 """Statechart engine: documents, steps and effects. It has no clock, no thread and no process.
 
-A `Document` is read by `read` and compiled by `Compiled`, whose `Stepper` takes events and returns
+A `Document` is read by `read` and compiled by `Machine`, whose `Stepper` takes events and returns
 effects: values that say what the runtime should do. `check` proves the promises of a document.
 
 Whatever runs a chart is imported at once. Exports, diagrams, the checker and python-statemachine
@@ -10,7 +10,7 @@ itself are imported on first use, so that a start does not wait for them.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .compiled import Compiled
+from .compiled import Compiled, Machine, Outcome
 from .context import Context, build_context
 from .decision_table import Table, compile_table
 from .document import Configuration, Document, Memory, Value, as_list
@@ -29,10 +29,18 @@ from .effects import (
     StartTimer,
     StopDone,
 )
-from .errors import ChartError, ConfigError, NotHandledError, SwapchartError
+from .errors import (
+    ChartError,
+    ConfigError,
+    EventError,
+    EventlessLoopError,
+    NotHandledError,
+    StepError,
+    SwapchartError,
+)
 from .format.parse import from_mapping, read
 from .shipped import lifecycle
-from .stepper import Stepper, TableStepper
+from .stepper import HistoryTableStepper, Stepper, TableStepper
 
 if TYPE_CHECKING:
     from .checking.checker import Finding, Move, Report, Run, check
@@ -71,13 +79,18 @@ __all__ = [
     "Context",
     "Document",
     "Effect",
+    "EventError",
+    "EventlessLoopError",
     "Finding",
+    "HistoryTableStepper",
     "KillProcess",
     "Loss",
+    "Machine",
     "Memory",
     "Move",
     "NotHandledError",
     "Notify",
+    "Outcome",
     "QueueWaiter",
     "RejectAll",
     "RejectWaiter",
@@ -85,6 +98,7 @@ __all__ = [
     "Run",
     "StartActivity",
     "StartTimer",
+    "StepError",
     "Stepper",
     "StopDone",
     "SwapchartError",

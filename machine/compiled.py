@@ -1,43 +1,353 @@
-"""Compiled chart: context class, decision table and steppers of a document."""
+"""Compiled chart: context class, decision table and steppers of a document.
+
+A `Machine` is immutable: threads may share it, it is pickled as its document, and what is compiled
+is kept by the digest of the document, so that a second machine of the same chart costs nothing.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import copyreg
+import json
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cached_property
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .context import build_context
-from .decision_table import Table, compile_table
-from .document import Document, Value
-from .shipped import shipped_table
+from .context import Context, build_context
+from .decision_table import Loop, Table, compile_table
+from .document import Configuration, Document, Memory, Value
+from .effects import Effect, StartActivity
+from .errors import ChartError, EventError, EventlessLoopError, NotHandledError, StepError
+from .eventless import witness
+from .reach import Reach
+from .shipped import is_shipped, shipped_table
+from .stepper import HistoryTableStepper, Stepper, TableStepper
 
 if TYPE_CHECKING:
     from .reference_stepper import ChartStepper
-from .stepper import Stepper, TableStepper
+
+_NOTHING: Mapping[str, Value] = {}
+#: Charts whose compiled form is kept.
+_MOST_KEPT = 128
 
 
-class Compiled:
-    """A document compiled to its context class and its decision table.
+class Outcome(NamedTuple):
+    """What a step did.
+
+    Attributes:
+        effects: Effects in order.
+        actions: Names of the actions that ran, in order.
+    """
+
+    effects: tuple[Effect, ...]
+    actions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    context_class: type[Context]
+    traced_class: type[Context]
+    table: Table | None
+
+
+_kept: OrderedDict[str, _Parts] = OrderedDict()
+
+
+class Machine:
+    """A chart compiled once, for any number of instances.
+
+    Args:
+        document: The chart.
+        allow_loops: Accept cycles of eventless transitions; a step into one raises. For the
+            checker, which reports them with the way that leads there.
+
+    Raises:
+        ChartError: The chart cannot be compiled. An `EventlessLoopError` names the states of a
+            cycle of eventless transitions.
 
     Attributes:
         document: The document.
         context_class: Class made by `build_context`.
-        table: Decision table; None if the chart has no finite one, because of history states.
+        table: Decision table; None if the chart has no finite one, because of a cycle of eventless
+            transitions that depends on data.
     """
 
-    def __init__(self, document: Document) -> None:
+    def __init__(self, document: Document, *, allow_loops: bool = False) -> None:
         self.document = document
-        self.context_class = build_context(document)
-        self.table: Table | None = shipped_table(document) or compile_table(document)
+        parts = _compile(document, self)
+        self.context_class = parts.context_class
+        self._traced_class = parts.traced_class
+        self.table: Table | None = parts.table
+        loops = parts.table.loops if parts.table is not None else ()
+        for loop in loops:
+            self._judge(loop, allow_loops=allow_loops)
+        #: Activity -> events by which it ends, its failure included.
+        self.answers: Mapping[str, frozenset[str]] = {
+            effect.activity: frozenset(
+                name
+                for name, event in document.events.items()
+                if event.origin == "activity" and event.of == effect.activity
+            )
+            for action in document.actions.values()
+            for effect in action.effects
+            if isinstance(effect, StartActivity)
+        }
+        #: Activity -> event that reports its failure.
+        self.failures: Mapping[str, str] = {
+            event.of: name for name, event in document.events.items() if event.on == "error"
+        }
+        #: Timer -> event that it sends.
+        self.fired: Mapping[str, str] = {
+            event.of: name for name, event in document.events.items() if event.origin == "timer"
+        }
+        self._domains = tuple(
+            (index, name, datum.values)
+            for index, (name, datum) in enumerate(document.data.items())
+            if datum.values is not None
+        )
+        self._defaults = {
+            name: {field: domain[0] for field, domain in event.data.items()}
+            for name, event in document.events.items()
+        }
 
+    def _judge(self, loop: Loop, *, allow_loops: bool) -> None:
+        """Raise the error of *loop* if its guards can agree on it."""
+        if allow_loops and loop.event:
+            return
+        found = witness(self.document, loop.event, loop.answers)
+        if found is not None:
+            when = ", ".join(f"{name} is {value!r}" for name, value in found.items())
+            where = f" when {when}" if when else ""
+            raise EventlessLoopError(loop.states, loop.event, loop.configuration, where)
+
+    @property
+    def name(self) -> str:
+        """Name of the chart."""
+        return self.document.name
+
+    @property
+    def version(self) -> str:
+        """Version of the chart; empty if its author gave none."""
+        return self.document.version
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the document, in hexadecimal; the same for equal documents."""
+        return digest_of(self.document)
+
+    @cached_property
+    def states(self) -> frozenset[str]:
+        """Names of all states."""
+        return frozenset(name for name, _, _ in self.document.states())
+
+    @cached_property
+    def reach(self) -> Reach:
+        """States that can come after a configuration."""
+        return Reach(self.document, self.table)
+
+    # ---- steppers
     def stepper(self, **parameters: Value) -> Stepper:
         """Make an instance, by the table if there is one, else by python-statemachine."""
-        context = self.context_class(**parameters)
-        if self.table is not None:
-            return TableStepper(self.table, context)
-        return self.reference(**parameters)
+        return self._of(self.context_class(**parameters))
+
+    def traced_stepper(self, **parameters: Value) -> Stepper:
+        """Make an instance for `step`, whose actions note their names."""
+        return self._of(self._traced_class(**self.parameters(parameters)))
 
     def reference(self, **parameters: Value) -> ChartStepper:
         """Make an instance that python-statemachine itself interprets."""
-        from .reference_stepper import ChartStepper
-        from .statemachine_chart import compile_chart  # imports the library, which is rarely needed
+        return self._reference(self.context_class(**parameters))
 
-        return ChartStepper(compile_chart(self.document), self.context_class(**parameters))
+    def _of(self, context: Context) -> Stepper:
+        table = self.table
+        if table is None:
+            return self._reference(context)
+        return (HistoryTableStepper if table.has_memory else TableStepper)(table, context)
+
+    def _reference(self, context: Context) -> ChartStepper:
+        from .microsteps import MicrostepRunner
+        from .reference_stepper import ChartStepper  # imports the library, which is rarely needed
+
+        copyreg.pickle(ChartStepper, _reduced)
+        return ChartStepper(MicrostepRunner(self.document), context)
+
+    # ---- validation
+    def fields(self, event: str, given: Mapping[str, Value] = _NOTHING) -> dict[str, Value]:
+        """Return all fields of *event*: those given, and defaults for the others.
+
+        The default of a field is the first value of its domain.
+
+        Raises:
+            EventError: The event is not declared, has no such field, or a value is not among those
+                declared.
+        """
+        declared = self.document.events.get(event)
+        if declared is None:
+            known = ", ".join(self.document.events)
+            raise EventError(event, f"the chart declares no such event; known: {known}")
+        for name, value in given.items():
+            domain = declared.data.get(name)
+            if domain is None:
+                known = ", ".join(declared.data) or "none"
+                raise EventError(event, f"has no field {name!r}; known: {known}")
+            if not is_among(value, domain):
+                expected = ", ".join(map(repr, domain))
+                raise EventError(event, f"expected field {name!r} to be one of {expected}; "
+                                 f"got {value!r}")  # fmt: skip
+        return {**self._defaults[event], **given}
+
+    def parameters(self, given: Mapping[str, Value]) -> dict[str, Value]:
+        """Return *given*, checked.
+
+        Raises:
+            ChartError: The chart has no such parameter, or the value is not of its domain.
+        """
+        for name, value in given.items():
+            datum = self.document.parameters.get(name)
+            if datum is None:
+                raise ChartError(f"parameters.{name}", "the chart has no such parameter")
+            if datum.values is not None and not is_among(value, datum.values):
+                expected = ", ".join(map(repr, datum.values))
+                raise ChartError(f"parameters.{name}", f"expected one of {expected}; got {value!r}")
+            if datum.values is None and type(value) is not type(datum.initial):
+                kind = type(datum.initial).__name__
+                raise ChartError(f"parameters.{name}", f"expected a value of type {kind}; "
+                                 f"got {value!r}")  # fmt: skip
+        return dict(given)
+
+    def outside(self, values: tuple[Value, ...]) -> str:
+        """Return which of the data *values* is outside its domain, in words; empty if none is."""
+        for index, name, domain in self._domains:
+            if not is_among(values[index], domain):
+                expected = ", ".join(map(repr, domain))
+                return f"{name} is {values[index]!r}, expected one of {expected}"
+        return ""
+
+    # ---- steps
+    def step(self, stepper: Stepper, event: str, fields: Mapping[str, Value]) -> Outcome:
+        """Take *event* by *stepper*, completely or not at all.
+
+        Args:
+            stepper: Made by `traced_stepper`.
+            event: Name of a declared event.
+            fields: As `fields` returns them.
+
+        Raises:
+            NotHandledError: The chart does not handle the event in this configuration.
+            StepError: A guard or an assignment failed, a datum left its domain, or the step did not
+                end; its cause is the exception. Configuration, data and memory are as before.
+        """
+        context = stepper.context
+        before = stepper.configuration, context.values(), stepper.memory
+        context.ran = []
+        try:
+            effects = stepper.step(event, fields)
+            why = self.outside(context.values())
+        except NotHandledError:
+            raise
+        except Exception as error:
+            stepper.restore(*before)
+            raise StepError(event, before[0], f"{type(error).__name__}: {error}") from error
+        if why:
+            stepper.restore(*before)
+            raise StepError(event, before[0], why)
+        return Outcome(tuple(effects), tuple(context.ran))
+
+    def begin(self, stepper: Stepper) -> Outcome:
+        """Return what entering the initial configuration did; once, before any step."""
+        effects = stepper.begin()
+        return Outcome(tuple(effects), tuple(stepper.context.ran))
+
+    # ---- copies
+    def __reduce__(self) -> tuple[object, ...]:
+        """Return the document, of which the machine is made again."""
+        return Machine, (self.document,)
+
+    def __deepcopy__(self, memo: object) -> Machine:
+        """Return the machine itself: it never changes."""
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        """Return True if *other* is a machine of the same document."""
+        return isinstance(other, Machine) and other.digest == self.digest
+
+    def __hash__(self) -> int:
+        """Return the hash of the digest."""
+        return hash(self.digest)
+
+
+#: The name that this class had when it made steppers only.
+Compiled = Machine
+
+
+def digest_of(document: Document) -> str:
+    """Return the SHA-256 of *document* in hexadecimal; texts for readers do not count."""
+    parts = {
+        part.name: _plain(getattr(document, part.name))
+        for part in fields(document)
+        if part.name not in ("notes", "description", "source")
+    }
+    text = json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
+    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """Return *value* as JSON has it; mappings as pairs, since their order matters."""
+    if is_dataclass(value):
+        return [type(value).__name__, *(_plain(getattr(value, f.name)) for f in fields(value))]
+    if isinstance(value, Mapping):
+        return [[name, _plain(inner)] for name, inner in value.items()]
+    if isinstance(value, frozenset):
+        return sorted(value)
+    return [_plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+
+
+def is_among(value: Value, values: tuple[Value, ...]) -> bool:
+    """Return True if *value* is one of *values*; True does not equal 1 here."""
+    return any(value == other and type(value) is type(other) for other in values)
+
+
+def _compile(document: Document, machine: Machine) -> _Parts:
+    if is_shipped(document):
+        return _new_parts(document)
+    parts = _kept.get(machine.digest)
+    if parts is None:
+        parts = _kept[machine.digest] = _new_parts(document)
+        while len(_kept) > _MOST_KEPT:
+            _kept.popitem(last=False)
+    return parts
+
+
+def _new_parts(document: Document) -> _Parts:
+    return _Parts(
+        build_context(document),
+        build_context(document, traced=True),
+        shipped_table(document) or compile_table(document),
+    )
+
+
+def _reduced(stepper: Any) -> Any:
+    """Return how to make a stepper equal to *stepper*."""
+    context = stepper.context
+    kind = "stepper" if isinstance(stepper, TableStepper) else "reference"
+    if hasattr(context, "ran"):
+        kind = "traced_stepper"
+    return _resumed, (
+        context.chart_document, kind, context.parameters(), stepper.configuration,
+        context.values(), stepper.memory,
+    )  # fmt: skip
+
+
+def _resumed(
+    document: Document, kind: str, parameters: dict[str, Value], configuration: Configuration,
+    values: tuple[Value, ...], memory: Memory,
+) -> Stepper:  # fmt: skip
+    stepper: Stepper = getattr(Machine(document), kind)(**parameters)
+    stepper.restore(configuration, values, memory)
+    return stepper
+
+
+copyreg.pickle(TableStepper, _reduced)
+copyreg.pickle(HistoryTableStepper, _reduced)

@@ -22,10 +22,14 @@ class Context(Protocol):
     Attributes:
         state: Attribute in which python-statemachine keeps the configuration.
         out: Effects emitted in this step, in order; the stepper takes them out.
+        ran: Names of the actions of this step, in order, of a class that is traced.
+        chart_document: The document of the class.
     """
 
     state: object
     out: list[Effect]
+    ran: list[str]
+    chart_document: Document
 
     def __init__(self, **parameters: Value) -> None: ...
 
@@ -37,44 +41,38 @@ class Context(Protocol):
         """Restore what `values` returned."""
         ...
 
+    def parameters(self) -> dict[str, Value]:
+        """Return the parameters by name."""
+        ...
 
-def build_context(document: Document) -> type[Context]:
+    def receive(self, **fields: Value) -> None:
+        """Set the fields of an event; those not given get their defaults.
+
+        Raises:
+            TypeError: No event has such a field.
+        """
+        ...
+
+
+def build_context(document: Document, *, traced: bool = False) -> type[Context]:
     """Generate the context class of *document*.
 
     The source is composed of expressions that were parsed and checked name by name; no text of the
     document reaches it unparsed.
+
+    Args:
+        document: The chart.
+        traced: Each action notes its name in ``ran``.
     """
-    data, parameters = list(document.data), list(document.parameters)
-    fields = sorted(document.event_fields())
-    slots = ["state", "out", *data, *parameters, *fields]
-    lines = [
-        "class Generated:",
-        f"    __slots__ = {tuple(slots)!r}",
-        "    def __init__(self, **parameters):",
-        "        self.state = None",
-        "        self.out = []",
-    ]
-    lines += [f"        self.{name} = {document.data[name].initial!r}" for name in data]
-    for name in parameters:
-        initial = document.parameters[name].initial
-        lines.append(f"        self.{name} = parameters.pop({name!r}, {initial!r})")
-    for name in fields:
-        first = next(e.data[name][0] for e in document.events.values() if name in e.data)
-        lines.append(f"        self.{name} = {first!r}")
-    lines += ["        refuse(parameters)", "    def values(self):"]
-    lines.append(f"        return ({''.join(f'self.{name}, ' for name in data)})")
-    lines.append("    def restore(self, values):")
-    lines.append(
-        f"        ({''.join(f'self.{name}, ' for name in data)}) = values"
-        if data
-        else "        pass"
-    )
+    lines = _state_source(document, traced=traced)
     effects: list[Effect] = []
     for name, text in document.guards.items():
         source = on_self(parsed(document, text, f"guards.{name}"))
         lines += [f"    def {name}(self):", f"        return bool({source})"]
     for name, action in document.actions.items():
         lines.append(f"    def {name}(self):")
+        if traced:
+            lines.append(f"        self.ran.append({name!r})")
         if action.when is not None:
             source = on_self(parsed(document, action.when, f"actions.{name}.when"))
             lines.append(f"        if not ({source}): return")
@@ -96,7 +94,49 @@ def build_context(document: Document) -> type[Context]:
     cls = scope["Generated"]
     assert isinstance(cls, type)
     cls.__name__ = cls.__qualname__ = f"{document.name}Context"
+    cls.chart_document = document  # type: ignore[attr-defined]  # as the protocol has it
     return cls
+
+
+def _state_source(document: Document, *, traced: bool) -> list[str]:
+    """Return the lines of the class that hold its data, parameters and fields."""
+    data, parameters = list(document.data), list(document.parameters)
+    fields = sorted(document.event_fields())
+    slots = ["state", "out", *(["ran"] if traced else []), *data, *parameters, *fields]
+    lines = [
+        "class Generated:",
+        f"    __slots__ = {tuple(slots)!r}",
+        "    def __init__(self, **parameters):",
+        "        self.state = None",
+        "        self.out = []",
+        *(["        self.ran = []"] if traced else []),
+    ]
+    lines += [f"        self.{name} = {document.data[name].initial!r}" for name in data]
+    for name in parameters:
+        initial = document.parameters[name].initial
+        lines.append(f"        self.{name} = parameters.pop({name!r}, {initial!r})")
+    lines += ["        refuse(parameters)"]
+    if fields:
+        lines.append("        self.receive()")
+    defaults = [f"{name}={_default(document, name)!r}" for name in fields]
+    lines.append(f"    def receive({', '.join(['self', *(['*'] if fields else []), *defaults])}):")
+    lines += [f"        self.{name} = {name}" for name in fields] or ["        pass"]
+    lines.append("    def parameters(self):")
+    lines.append(f"        return {{{', '.join(f'{n!r}: self.{n}' for n in parameters)}}}")
+    lines.append("    def values(self):")
+    lines.append(f"        return ({''.join(f'self.{name}, ' for name in data)})")
+    lines.append("    def restore(self, values):")
+    lines.append(
+        f"        ({''.join(f'self.{name}, ' for name in data)}) = values"
+        if data
+        else "        pass"
+    )
+    return lines
+
+
+def _default(document: Document, field: str) -> Value:
+    """Return the value of *field* in an event that lacks it: the first of its domain."""
+    return next(event.data[field][0] for event in document.events.values() if field in event.data)
 
 
 def _assigned(document: Document, text: str, where: str) -> str:

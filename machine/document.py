@@ -228,6 +228,11 @@ class Document:
     chart: Mapping[str, Any]
     source: Mapping[str, Any]
 
+    def __hash__(self) -> int:
+        """Return a hash of the names; equal documents have the same one."""
+        names = (self.data, self.parameters, self.events, self.guards, self.actions)
+        return hash((self.name, self.version, *(frozenset(section) for section in names)))
+
     def states(self) -> Iterator[tuple[str, Mapping[str, Any], tuple[str, ...]]]:
         """Yield ``(id, definition, ancestors outermost first)`` in document order."""
         yield from walk(self.chart["states"])

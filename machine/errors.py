@@ -63,14 +63,68 @@ class ChartError(ConfigError):
         return f"{place}{self.where}: {self.why}"
 
 
+class EventlessLoopError(ChartError):
+    """Eventless transitions lead back to where they began, so a step would never end.
+
+    Attributes:
+        states: States of the loop, in the order in which they are entered.
+        event: Event after which the loop begins; empty for the start of the chart.
+        configuration: Configuration in which the event came; empty at the start.
+    """
+
+    def __init__(
+        self, states: tuple[str, ...], event: str, configuration: Configuration, when: str = ""
+    ) -> None:
+        after = f"after {event!r} in {'.'.join(configuration)}" if event else "at the start"
+        super().__init__(
+            "chart.states",
+            f"eventless transitions go round for ever through {', '.join(states)} {after}"
+            f"{when}; give one of them an event, or a guard that ends the loop",
+        )
+        self.states, self.event, self.configuration = states, event, configuration
+        self.when = when
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Return the arguments, so that the error can be copied and pickled."""
+        return type(self), (self.states, self.event, self.configuration, self.when)
+
+
 class NotHandledError(SwapchartError):
     """No transition takes the event in this configuration.
 
     Attributes:
         event: Name of the event.
-        configuration: All active states, outermost first.
+        configuration: All active states, in document order.
     """
 
     def __init__(self, event: str, configuration: Configuration) -> None:
         super().__init__(f"no transition takes {event!r} in {'.'.join(configuration)}")
         self.event, self.configuration = event, configuration
+
+
+class EventError(SwapchartError):
+    """An event was posted that the chart does not declare in this form; nothing was changed.
+
+    Attributes:
+        event: Name of the event.
+        why: What was expected and what was found.
+    """
+
+    def __init__(self, event: str, why: str) -> None:
+        super().__init__(f"event {event!r}: {why}")
+        self.event, self.why = event, why
+
+
+class StepError(SwapchartError):
+    """A guard or an assignment failed in a step; the instance is as before the event.
+
+    Attributes:
+        event: Name of the event.
+        configuration: All active states, in document order.
+        why: What failed.
+    """
+
+    def __init__(self, event: str, configuration: Configuration, why: str) -> None:
+        where = ".".join(configuration)
+        super().__init__(f"the step of {event!r} in {where} was undone: {why}")
+        self.event, self.configuration, self.why = event, configuration, why

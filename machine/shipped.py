@@ -44,12 +44,12 @@ def fresh(text: bytes) -> dict[str, Any]:
     """Parse, check and compile *text*, and return the contents of the compiled file.
 
     Raises:
-        ChartError: It is invalid, or has history states.
+        ChartError: It is invalid, or has no finite table.
     """
     document = read(text.decode())
     table = compile_table(document)
-    if table is None:
-        raise ChartError("chart", "expected one without history states")
+    if table is None or table.has_memory or table.start is not None:
+        raise ChartError("chart", "expected no history states, and no guards at the start")
     return {"digest": sha256(text).hexdigest(), "document": document.source, "table": packed(table)}
 
 
@@ -82,7 +82,12 @@ def lifecycle() -> Document:
     return _shipped()[0]
 
 
+def is_shipped(document: Document) -> bool:
+    """Return True if *document* is the shipped chart: the object, or a copy of it."""
+    known = _shipped()[0]
+    return document is known or document == known
+
+
 def shipped_table(document: Document) -> Table | None:
-    """Return the table of *document* if that is the object that `lifecycle` returns, else None."""
-    known, table = _shipped()
-    return table if document is known else None
+    """Return the table of *document* if that is the shipped chart, else None."""
+    return _shipped()[1] if is_shipped(document) else None

@@ -11,9 +11,8 @@ from typing import Any
 from statemachine import StateChart
 from statemachine.exceptions import InvalidDefinition
 from statemachine.io import create_machine_class_from_definition
-from statemachine.orderedset import OrderedSet
 
-from .document import Configuration, Document, Memory, as_list
+from .document import Document, as_list
 from .errors import ChartError
 
 #: An unhandled event raises, and so does an action that fails: both are bugs.
@@ -98,32 +97,3 @@ def _transition(item: Mapping[str, Any], raising: Mapping[str, tuple[str, ...]])
         if item.get(key):
             entry[key] = _actions(item[key], raising)
     return entry
-
-
-def configuration_of(machine: StateChart[Any]) -> Configuration:
-    """Return all active states in document order; the library's order depends on the path."""
-    return tuple(str(s.id) for s in sorted(machine.configuration, key=lambda s: s.document_order))
-
-
-def memory_of(machine: StateChart[Any]) -> Memory:
-    """Return the memory of the history states of *machine*."""
-    return tuple(
-        (history, tuple(state.id for state in states))
-        for history, states in sorted(machine.history_values.items())
-    )
-
-
-def resume(
-    machine: StateChart[Any], model: Any, configuration: Configuration, memory: Memory = ()
-) -> None:
-    """Put *machine* into *configuration* without running an action; an ended one runs again.
-
-    The library resumes from ``model.state`` only in a new instance, which takes ten times as long.
-    ``_engine`` is private and has no public counterpart, so a test checks that it still exists.
-    """
-    machine._engine.running = True
-    machine._engine.clear()
-    if memory or machine.history_values:
-        states = {state.id: state for state in machine.states_map.values()}
-        machine.history_values = {name: [states[s] for s in kept] for name, kept in memory}
-    model.state = OrderedSet(configuration) if len(configuration) > 1 else configuration[0]

@@ -12,7 +12,9 @@ from .document import (
 
 
 def packed(table: Table) -> dict[str, Any]:
-    """Return *table* as a JSON value."""
+    """Return *table* as a JSON value; it has neither history states nor guards at its start."""
+    assert not table.has_memory
+    assert table.start is None
     configurations = list(table.rows)
     numbers = {configuration: number for number, configuration in enumerate(configurations)}
     nodes: list[list[Any]] = []

@@ -6,10 +6,27 @@ lifecycles. Inside a lifecycle, the `LifecycleDriver` steps the chart and perfor
 timers (`LifecycleTimers`), activities (`Activities`, such as probes and hooks) and decisions on
 waiting requests (`LifecycleRequests`). The `ServiceUpdater` applies new specifications.
 
-Processes and HTTP are reached through `ports` only. A `Player` runs a custom chart without
-processes; `testing` has tools for tests.
+Processes and HTTP are reached through `ports` only. A `Host` runs custom charts without processes
+(see `engine`), and a `Player` one of them; `testing` has tools for tests.
 """
 
+from .engine import (
+    Actions,
+    ActivityContext,
+    ActivityError,
+    ActivityFunction,
+    Answer,
+    EndedError,
+    ErrorFunction,
+    Host,
+    HostStateError,
+    Instance,
+    NotifyListener,
+    Step,
+    StepListener,
+    UnknownStateError,
+    WrongThreadError,
+)
 from .errors import (
     ConfigError,
     EngineError,
@@ -23,9 +40,10 @@ from .hook_actions import CallAction, HookContext, HttpAction, RunAction
 from .hooks import HookResult
 from .lease import Lease
 from .lifecycle import Lifecycle
+from .listeners import Listener
 from .log_ring import LogRing
 from .memory_ledger import MemoryLedger
-from .player import Player, Step
+from .player import Player
 from .ports import Command, Exit, HttpCall, HttpClient, Launcher, LogSink, Probe, ProcessHandle
 from .scheduler import Scheduler
 from .scheduling import EvictionPolicy, QueueLimits, one_at_a_time
@@ -35,28 +53,40 @@ from .supervisor import Change, Supervisor
 from .transition import Transition
 
 __all__ = [
+    "Actions",
+    "ActivityContext",
+    "ActivityError",
+    "ActivityFunction",
+    "Answer",
     "CallAction",
     "Change",
     "Command",
     "ConfigError",
     "Difference",
+    "EndedError",
     "EngineError",
+    "ErrorFunction",
     "EvictionPolicy",
     "Exit",
     "Hook",
     "HookContext",
     "HookResult",
+    "Host",
+    "HostStateError",
     "HttpAction",
     "HttpCall",
     "HttpClient",
+    "Instance",
     "LaunchError",
     "Launcher",
     "Lease",
     "Lifecycle",
+    "Listener",
     "Liveness",
     "LogRing",
     "LogSink",
     "MemoryLedger",
+    "NotifyListener",
     "Player",
     "PortInUseError",
     "Probe",
@@ -68,10 +98,13 @@ __all__ = [
     "ServiceSpec",
     "SpecError",
     "Step",
+    "StepListener",
     "Supervisor",
     "SwapchartError",
     "Timings",
     "Transition",
+    "UnknownStateError",
+    "WrongThreadError",
     "compare",
     "one_at_a_time",
 ]

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 
-from .fence import Fence
+from .fence import Fence, guarded
 
 Body = Callable[[], Awaitable[None]]
 
@@ -45,7 +45,7 @@ class Activity:
         if self.is_dead:
             return
         with anyio.CancelScope() as self._scope:
-            await body()
+            await guarded(body)
 
     def cancel(self) -> None:
         """Cancel it; a no-op when it has ended."""
@@ -98,6 +98,11 @@ class ActivityTasks:
         """Cancel activity *name*; a no-op when it was never started or has ended."""
         activity = self._last.get(name)
         if activity is not None:
+            activity.cancel()
+
+    def cancel_all(self) -> None:
+        """Cancel every activity."""
+        for activity in self._last.values():
             activity.cancel()
 
     def is_running(self, name: str) -> bool:

@@ -6,24 +6,58 @@ is logged instead, and a task that has to run forever is restarted after a pause
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 #: Seconds without a failure after which the next failure counts as the first one.
 _STABLE_S = 60.0
 
 
+class InnerCancelledError(Exception):
+    """Something that a task awaited was cancelled, and not the task itself."""
+
+
+def is_inner_cancellation() -> bool:
+    """Return True if the cancellation being handled is that of an awaited task, not of this one.
+
+    asyncio raises the same exception for both. On trio only a task's own scopes cancel it.
+    """
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # trio
+        return False
+    return task is not None and not task.cancelling()
+
+
+async def guarded(function: Callable[..., Awaitable[T]], *args: Any) -> T:
+    """Await *function*; the cancellation of something that it awaits becomes an error.
+
+    Raises:
+        InnerCancelledError: An awaited task was cancelled. Passed on, the cancellation would end
+            the whole task group, silently.
+    """
+    try:
+        return await function(*args)
+    except anyio.get_cancelled_exc_class() as error:
+        if is_inner_cancellation():
+            raise InnerCancelledError("a task that it awaited was cancelled") from error
+        raise
+
+
 async def fenced(function: Callable[..., Awaitable[object]], *args: Any) -> None:
     """Run *function* once; an exception is logged and not raised."""
     try:
-        await function(*args)
+        await guarded(function, *args)
     except Exception:
         log.exception("background task %s failed", _name(function))
 
@@ -37,7 +71,7 @@ async def kept(function: Callable[..., Awaitable[object]], *args: Any) -> None:
     while True:
         began = anyio.current_time()
         try:
-            await function(*args)
+            await guarded(function, *args)
         except Exception as error:
             if anyio.current_time() - began > _STABLE_S:
                 pause_s, logged = 0.0, ""

@@ -47,15 +47,8 @@ from .waiter import PendingRequest
 
 log = logging.getLogger(__name__)
 
-#: Events of activities that fail by a fault of our own, so that no state waits for ever.
-_WHEN_BROKEN: Mapping[str, tuple[str, Mapping[str, str | int | bool]]] = {
-    "hooks": ("hooks_failed", NO_DATA),
-    "spawn": ("spawn_failed", {"permanent": False}),
-    "health": ("start_expired", NO_DATA),
-    "liveness": ("unhealthy", NO_DATA),
-    "sweep": ("swept", NO_DATA),
-    "settle": ("settled", NO_DATA),
-}
+#: Event of a health check that fails by a fault of our own, unless the chart declares another.
+_HEALTH_FAILED = "start_expired"
 
 
 @dataclass(slots=True)
@@ -88,14 +81,15 @@ class LifecycleDriver:
     """
 
     __slots__ = (
-        "_changed", "_inbox", "_on_change", "_service", "activities", "document", "is_stepping",
-        "requests", "stepper", "tasks", "timers", "unhandled",
+        "_changed", "_failures", "_inbox", "_on_change", "_service", "activities", "document",
+        "is_stepping", "requests", "stepper", "tasks", "timers", "unhandled",
     )  # fmt: skip
 
     def __init__(
         self, service: ServiceState, compiled: Compiled, on_change: Callable[[], None]
     ) -> None:
         self.document = compiled.document
+        self._failures = compiled.failures
         self.stepper = compiled.stepper(**self._parameters(service.spec))
         self.activities = Activities(service, self.post, self.variable, self.apply_spec)
         events = compiled.document.events.items()
@@ -276,7 +270,8 @@ class LifecycleDriver:
     def _activity_failed(self, activity: Activity, error: Exception) -> None:
         name = self._service.spec.name
         log.error("%s: activity %s failed", name, activity.name, exc_info=error)
-        fallback = _WHEN_BROKEN.get(activity.name)
-        if fallback is not None:
-            event, data = fallback
-            self.post(event, data, source=activity, cause="internal error; see the log")
+        event = self._failures.get(activity.name)
+        if event is None and activity.name == "health":
+            event = _HEALTH_FAILED
+        if event is not None:
+            self.post(event, source=activity, cause="internal error; see the log")

@@ -18,12 +18,13 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequen
 from contextlib import AbstractAsyncContextManager
 from functools import cache
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 
 from ..machine import Compiled, Document
 from ..machine import lifecycle as shipped_chart
+from .chart_check import require_checked
 from .dispatcher import Dispatcher
 from .errors import ConfigError, RequestError
 from .hook_recovery import HookRecovery
@@ -46,6 +47,9 @@ from .spec_diff import Difference
 from .timers import TimerService
 from .transition import Transition
 from .waiter import PendingRequest
+
+if TYPE_CHECKING:
+    from ..machine import Report
 
 __all__ = ["Change", "Supervisor"]
 
@@ -70,7 +74,9 @@ class Supervisor:
         http: Makes the HTTP calls of hooks and inference probes; None means that there are none.
         policy: Names the services to evict for a target; by default one service runs at a time.
         queue: Limits of the request queue.
-        chart: Chart of every service; None means the shipped one.
+        chart: Chart of every service; None means the shipped one. Any other chart is checked with
+            one set of parameters, once for all supervisors; see `require_checked`.
+        checked: Report of `check` for *chart*, which is then not checked here.
         stop_limit_s: Time in seconds for drains, hooks and grace periods when the block ends;
             after it, all processes are killed.
         hook_limit: Maximum number of hook commands running at once across all services; None
@@ -92,11 +98,14 @@ class Supervisor:
         self, launcher: Launcher, services: Iterable[ServiceSpec] = (), *,
         http: HttpClient | None = None, policy: EvictionPolicy = one_at_a_time,
         queue: QueueLimits | None = None, chart: Document | None = None,
+        checked: Report | None = None,
         stop_limit_s: float = 60.0, hook_limit: int | None = 8, rng: random.Random | None = None,
         memory: MemoryLedger | None = None,
     ) -> None:  # fmt: skip
         if hook_limit is not None and hook_limit < 1:
             raise ConfigError("hook_limit", f"expected >= 1 or None, got {hook_limit}")
+        if chart is not None:
+            require_checked(chart, checked)
         self._launcher, self._http = launcher, http
         self._specs = list(services)
         self.has_own_chart = chart is not None
@@ -108,7 +117,7 @@ class Supervisor:
         self.scheduler = Scheduler(policy=policy, limits=queue, memory=memory)
         self._services = ServiceTable()
         self._lifecycles = self._services.lifecycles
-        self._listeners = Listeners()
+        self._listeners: Listeners[Transition] = Listeners()
         self._updater: ServiceUpdater | None = None
         self._shelter = ShieldedTasks()
 

@@ -20,18 +20,19 @@ def chart(config: Config) -> Document | None:
     """
     if not config.lifecycle:
         return None
-    from ...machine import Bounds, check, lifecycle
-    from ...machine.checking.explore import parameter_sets
+    from ...machine import lifecycle
     from ...machine.format.overlay import merge
+    from ...runtime.chart_check import require_checked
 
     try:
         document = merge(lifecycle(), config.lifecycle)
     except ChartError as error:  # its author knows the overlay as the key `lifecycle`
         raise ChartError(error.where.replace("overlay", "lifecycle", 1), error.why) from error
-    first = next(iter(parameter_sets(document, Bounds())))  # `swapchart chart check` takes all
-    report = check(document, parameters=[first], stop_at_first=True)
-    if not report.is_ok:
-        broken = ChartError("lifecycle", report.findings[0].sentence)
-        broken.add_note(str(report.findings[0]))
-        raise broken
+    try:
+        require_checked(document)  # `swapchart chart check` takes all parameters
+    except ChartError as error:
+        broken = ChartError("lifecycle", error.why)
+        for note in getattr(error, "__notes__", ()):
+            broken.add_note(note)
+        raise broken from error
     return document

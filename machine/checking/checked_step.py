@@ -21,12 +21,16 @@ from ..effects import (
     StopDone,
     describe,
 )
+from ..errors import EventlessLoopError
 from ..format.name_rules import transitions_of
 from .explore import Being, Bounds, Environment, Input, Reaction, Reactor, Situation
 from .promises import PromiseJudge, Step
 
 #: (kind, sentence) of each promise that a step breaks.
 Problems: TypeAlias = list[tuple[str, str]]
+
+#: Kind of the finding of a cycle of eventless transitions; its sentence names the states.
+ENDLESS = "eventless transitions that go round for ever"
 
 _ON_A_REQUEST = (QueueWaiter, AdmitWaiter, RejectWaiter)
 
@@ -121,7 +125,10 @@ class CheckedStep:
             now: Situation in which the chart has not ended.
             what: Input that may come in it.
         """
-        reaction = self._reactor.react(now.configuration, now.values, now.memory, what)
+        try:
+            reaction = self._reactor.react(now.configuration, now.values, now.memory, what)
+        except EventlessLoopError as error:
+            return None, [(ENDLESS, ", ".join(error.states))]
         if reaction is None:
             sentence = f"{what.event} in {'.'.join(now.configuration)}"
             return None, [("an event neither handled nor declared ignored", sentence)]

@@ -13,10 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from ..compiled import Compiled
+from ..compiled import Machine, digest_of
 from ..document import Configuration, Document, Value
 from ..drawing.diagram_model import picture
-from .checked_step import CheckedStep
+from ..errors import EventlessLoopError
+from .checked_step import ENDLESS, CheckedStep
 from .explore import Bounds, Environment, Input, Reactor, Situation, parameter_sets
 from .graph import Graph, backward, components
 
@@ -88,10 +89,12 @@ class Report:
     Attributes:
         findings: Shortest trace first; empty if every promise is kept.
         runs: One for each set of parameters.
+        digest: Digest of the chart; see `Machine.digest`.
     """
 
     findings: tuple[Finding, ...]
     runs: tuple[Run, ...]
+    digest: str = ""
 
     @property
     def is_ok(self) -> bool:
@@ -136,8 +139,12 @@ def check(
         ChartError: The chart cannot be compiled.
     """
     bounds = bounds or Bounds()
-    compiled = Compiled(document)
-    found: dict[tuple[str, str], Finding] = {}
+    try:
+        compiled = Machine(document, allow_loops=True)
+    except EventlessLoopError as error:  # at the very start
+        endless = Finding(kind=ENDLESS, sentence=", ".join(error.states))
+        return Report(findings=(endless,), runs=(), digest=digest_of(document))
+    found = {(finding.kind, finding.sentence): finding for finding in _unanswered(compiled)}
     runs: list[Run] = []
     seen: set[str] = set()
     for values in parameters or parameter_sets(document, bounds):
@@ -154,7 +161,19 @@ def check(
         for finding in _never_reached(document, seen):
             found[finding.kind, finding.sentence] = finding
     ordered = sorted(found.values(), key=lambda finding: len(finding.trace))
-    return Report(findings=tuple(ordered), runs=tuple(runs))
+    return Report(findings=tuple(ordered), runs=tuple(runs), digest=compiled.digest)
+
+
+def _unanswered(machine: Machine) -> Iterator[Finding]:
+    """Yield a finding for each activity whose failure the chart does not know."""
+    promises = machine.document.promises
+    known = machine.failures.keys() | promises.unsure | promises.reliable
+    for activity in sorted(machine.answers.keys() - known):
+        yield Finding(
+            kind="an activity whose failure has no event",
+            sentence=f"{activity}: declare {{origin: activity, of: {activity}, on: error}}, "
+            "or name it under `promises.reliable` if it never fails",
+        )
 
 
 def _never_reached(document: Document, seen: set[str]) -> Iterator[Finding]:
@@ -171,7 +190,7 @@ class _Checker:
 
     def __init__(
         self,
-        compiled: Compiled,
+        compiled: Machine,
         bounds: Bounds,
         parameters: Mapping[str, Value],
         most: int,

@@ -21,8 +21,9 @@ from .structure_rules import is_the_librarys, structure_problems
 #: Names that the generated context or python-statemachine's own callbacks already use.
 RESERVED = frozenset(
     {
-        "event", "event_data", "listeners", "machine", "max", "min", "model", "out", "restore",
-        "self", "source", "state", "target", "transition", "v", "values",
+        "chart_document", "event", "event_data", "listeners", "machine", "max", "min", "model",
+        "out", "parameters", "ran", "receive", "restore", "self", "source", "state", "target",
+        "transition", "v", "values",
     }
 )  # fmt: skip
 WAS = "was_"

@@ -26,7 +26,7 @@ from swapchart.machine import (
 from swapchart.machine.checking.explore import Behavior, Bounds, Input, behavior, parameter_sets
 from swapchart.machine.document import Configuration, Memory, Value
 from swapchart.machine.effects import describe
-from swapchart.machine.statemachine_chart import configuration_of, resume
+from swapchart.machine.microsteps import MicrostepRunner, resume
 
 from .charts import NAMES, chart
 
@@ -83,7 +83,8 @@ def test_native_chart_is_equivalent_to_the_compiled_one(name: str) -> None:
     native = load(native_yaml(document), format="yaml", validate=True)
     for parameters in parameter_corners(document):
         found = explored(document, parameters)
-        stepper = ChartStepper(native, build_context(document)(**parameters))
+        runner = MicrostepRunner(document, native)
+        stepper = ChartStepper(runner, build_context(document)(**parameters))
         stepper.begin()
         checked = 0
         for (configuration, values, memory), what in representatives(found):
@@ -105,6 +106,7 @@ class ScxmlStepper:
 
     def __init__(self, document: Document, parameters: Mapping[str, Value]) -> None:
         self._names = list(document.data)
+        self._order = [name for name, _, _ in document.states()]
         self._parameters = parameters
         with redirect_stdout(io.StringIO()):
             chart_class = load(to_scxml(document), format="scxml", trusted=True)
@@ -121,7 +123,9 @@ class ScxmlStepper:
         with redirect_stdout(io.StringIO()) as out:
             machine.send(what.event, **dict(what.data))
         after = tuple(getattr(model, name) for name in self._names)
-        return configuration_of(machine), after, logged(out.getvalue())
+        active = {str(state.id) for state in machine.configuration}
+        configuration = tuple(name for name in self._order if name in active)
+        return configuration, after, logged(out.getvalue())
 
 
 def logged(text: str) -> list[str]:

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from swapchart.machine import (
-    ChartError,
     Compiled,
     compile_table,
     lifecycle,
@@ -86,11 +85,3 @@ def test_shipped_table_that_is_missing_is_compiled(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(shipped, "_PACKAGE", "swapchart.runtime")
 
     assert shipped.compiled(b"") is None
-
-
-def test_chart_with_history_has_no_shipped_table() -> None:
-    """A chart with history states has no table to keep."""
-    text = Path(__file__).parent.parent.joinpath("charts", "history_shallow.yaml").read_bytes()
-
-    with pytest.raises(ChartError, match="history"):
-        shipped.fresh(text)

@@ -12,6 +12,7 @@ from swapchart.machine import (
     ChartError,
     Compiled,
     Document,
+    HistoryTableStepper,
     NotHandledError,
     Stepper,
     TableStepper,
@@ -108,10 +109,12 @@ def test_charts_with_a_table_agree_with_it_everywhere(name: str) -> None:
         assert ours == behavior(document, parameters=parameters, reference=True)
 
 
-def test_chart_with_history_has_no_table() -> None:
-    """History is not in the configuration, so such a chart is stepped by the class itself."""
-    assert COMPILED["history_deep"].table is None
-    assert not isinstance(COMPILED["history_deep"].stepper(), TableStepper)
+def test_chart_with_history_has_a_table() -> None:
+    """Trees note what is remembered and branch where it is recalled, so no row depends on it."""
+    table = COMPILED["history_deep"].table
+    assert table is not None
+    assert table.has_memory
+    assert isinstance(COMPILED["history_deep"].stepper(), HistoryTableStepper)
 
 
 def test_history_is_part_of_a_snapshot() -> None:

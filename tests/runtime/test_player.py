@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from swapchart.machine import ChartError, NotHandledError, read
-from swapchart.runtime.player import Player, Step
+from swapchart.runtime import Player, Step
 from swapchart.runtime.testing import run_virtual
 
 KETTLE = """

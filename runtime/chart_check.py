@@ -1,0 +1,49 @@
+"""Check of a chart before services run by it; the result is kept by the digest of the chart."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..machine import ChartError, Document
+from ..machine.compiled import digest_of
+from ..machine.shipped import is_shipped
+
+if TYPE_CHECKING:
+    from ..machine import Report
+
+_passed: set[str] = set()
+
+
+def require_checked(document: Document, report: Report | None = None) -> None:
+    """Check *document*, unless it is the shipped chart, was checked before, or *report* proves it.
+
+    The check explores one set of parameters, which takes about 0.2 s for a changed lifecycle. A
+    report of `check` without ``parameters`` proves all sets.
+
+    Args:
+        document: The chart.
+        report: Result of `check` for this chart; None checks it here.
+
+    Raises:
+        ChartError: The chart breaks a promise, or *report* is that of another chart; the notes have
+            the shortest sequence of events that leads there.
+    """
+    if is_shipped(document):
+        return
+    digest = digest_of(document)
+    if report is not None and report.digest != digest:
+        raise ChartError("checked", f"expected the report of {document.name}, got another chart's")
+    if report is None and digest in _passed:
+        return
+    if report is None:
+        from ..machine import Bounds, check
+        from ..machine.checking.explore import parameter_sets
+
+        first = next(iter(parameter_sets(document, Bounds())))
+        report = check(document, parameters=[first], stop_at_first=True)
+    if not report.is_ok:
+        found = report.findings[0]
+        broken = ChartError("chart", f"{found.kind}: {found.sentence}")
+        broken.add_note(str(found))
+        raise broken
+    _passed.add(digest)

@@ -1,0 +1,274 @@
+"""Host: any number of instances of any charts, in one task group with one heap of timers.
+
+    async with Host() as host:
+        order = host.start(machine, id="A-17", actions=Actions(activities={"charge": charge}))
+        order.post("submit", {"value": 5000})
+        await order.wait_for("delivered")
+
+An idle instance has no task; each running activity has one. The thread that entered the host is
+the only one that steps; `Host.post_threadsafe` hands events over from others.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from concurrent.futures import Future
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, overload
+
+from ...machine import Document, Machine, Value
+from ..fence import Fence
+from ..listeners import Listeners
+from ..shielded_tasks import ShieldedTasks
+from ..timers import TimerService
+from .actions import Actions, StepListener
+from .errors import HostStateError, WrongThreadError
+from .instance import Instance
+from .mailbox import Mailbox
+from .records import Step
+
+if TYPE_CHECKING:
+    from statemachine import StateChart
+
+P = TypeVar("P")
+#: A chart compiled or not; a document or a python-statemachine class is compiled once for all.
+Chart: TypeAlias = "Machine | Document | type[StateChart[Any]]"
+
+_STEP_BUFFER = 10_000  # records that a slow reader of `events` may be behind
+_NO_ACTIONS = Actions()
+
+
+class Host:
+    """Runs instances of charts; an async context manager, entered once.
+
+    At the end of the block all activities are cancelled. An exception of the block comes out as
+    itself; one of an activity is logged and becomes an event of its chart.
+
+    Attributes:
+        tasks: Runs activities.
+        timers: Makes timers.
+        listeners: Get the steps of all instances.
+    """
+
+    tasks: Fence
+    timers: TimerService
+
+    def __init__(self) -> None:
+        self.listeners: Listeners[Step] = Listeners()
+        self._instances: dict[str, Instance[Any]] = {}
+        self._checked: set[tuple[int, Machine]] = set()
+        self._kept_actions: dict[int, Actions] = {}  # so that no other object gets such an id
+        self._phase = "new"
+        self._thread = 0
+        self._count = 0
+
+    # ---- the block
+    async def __aenter__(self) -> Self:
+        """Begin.
+
+        Raises:
+            HostStateError: The host was entered before.
+        """
+        if self._phase != "new":
+            raise HostStateError("a host is entered once; make another one")
+        self._thread = threading.get_ident()
+        self._shelter = ShieldedTasks()
+        self.tasks = await self._shelter.open()
+        self.timers = TimerService()
+        self._mailbox = Mailbox()
+        self.tasks.keep(self.timers.run)
+        self.tasks.keep(self._mailbox.run)
+        self._phase = "running"
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Cancel all activities, and refuse further events."""
+        self._phase = "ended"
+        self._mailbox.close()
+        for instance in self._instances.values():
+            instance.end()
+        self.listeners.close()
+        # *error* is not passed on: it would come out wrapped in an exception group.
+        await self._shelter.close()
+
+    # ---- instances
+    @overload
+    def start(
+        self, chart: Chart, *, id: str | None = None,
+        actions: Actions = ..., parameters: Mapping[str, Value] | None = None,
+    ) -> Instance[None]: ...  # fmt: skip
+
+    @overload
+    def start(
+        self, chart: Chart, *, id: str | None = None,
+        actions: Actions = ..., parameters: Mapping[str, Value] | None = None, payload: P,
+    ) -> Instance[P]: ...  # fmt: skip
+
+    def start(
+        self, chart: Chart, *, id: str | None = None,  # noqa: A002
+        actions: Actions = _NO_ACTIONS, parameters: Mapping[str, Value] | None = None,
+        payload: Any = None,
+    ) -> Instance[Any]:  # fmt: skip
+        """Make an instance and enter its initial configuration.
+
+        Args:
+            chart: A machine; a document or a python-statemachine class is compiled, once for all.
+            id: Id of the instance; None makes one of the chart's name and a number.
+            actions: Functions of its activities, seconds of its timers, callbacks.
+            parameters: Parameters of the chart.
+            payload: Data of the program, for its activities.
+
+        Raises:
+            ChartError: The chart is wrong, or *actions* or *parameters* do not fit it.
+            HostStateError: The host is not running, or has an instance of that id.
+            WrongThreadError: This is not the thread of the host.
+        """
+        instance = self.prepared(
+            chart, name=id, actions=actions, parameters=parameters, payload=payload
+        )
+        self.adopt(instance)
+        return instance
+
+    def prepared(
+        self, chart: Chart, *, name: str | None,
+        actions: Actions, parameters: Mapping[str, Value] | None, payload: P,
+    ) -> Instance[P]:  # fmt: skip
+        """Make an instance that `adopt` begins; see `start`."""
+        machine = machine_of(chart)
+        if (_key(actions), machine) not in self._checked:
+            actions.check(machine)
+            self._checked.add((_key(actions), machine))
+            self._kept_actions[_key(actions)] = actions
+        if name is None:
+            self._count += 1
+            name = f"{machine.name}-{self._count}"
+        return Instance(self, machine, name, actions, parameters or {}, payload)
+
+    def adopt(self, instance: Instance[Any]) -> None:
+        """Begin an instance that `prepared` made; see `start`."""
+        self._check_running()
+        if instance.id in self._instances:
+            raise HostStateError(f"the host has an instance {instance.id!r}; nothing was changed")
+        self._instances[instance.id] = instance
+        instance.begin()
+
+    def remove(self, name: str) -> None:
+        """Cancel the activities and timers of the instance of id *name*, and forget it.
+
+        Raises:
+            KeyError: There is no such instance.
+        """
+        self.check_thread()
+        self._instances.pop(name).end()
+
+    def __getitem__(self, name: str) -> Instance[Any]:
+        """Return the instance of id *name*.
+
+        Raises:
+            KeyError: There is none.
+        """
+        return self._instances[name]
+
+    def __contains__(self, name: object) -> bool:
+        """Return True if there is an instance of id *name*."""
+        return name in self._instances
+
+    def __len__(self) -> int:
+        """Return the number of instances."""
+        return len(self._instances)
+
+    def __iter__(self) -> Iterator[Instance[Any]]:
+        """Yield all instances, in the order in which they were started."""
+        return iter(list(self._instances.values()))
+
+    # ---- events
+    def listen(self, listener: StepListener) -> Callable[[], None]:
+        """Call *listener* with each step of each instance, and return a function that ends that.
+
+        It must not wait; an exception is logged.
+        """
+        return self.listeners.add(listener)
+
+    def events(self, limit: int = _STEP_BUFFER) -> AsyncIterator[Step]:
+        """Yield each step of each instance from now on, until the host ends.
+
+        Args:
+            limit: Number of steps that a reader may be behind before it loses the oldest.
+        """
+        return self.listeners.events(limit)
+
+    def post_threadsafe(
+        self, name: str, event: str, fields: Mapping[str, Value] | None = None, *,
+        payload: Any = None, cause: str = "user",
+    ) -> Future[Step | None]:  # fmt: skip
+        """Post *event* to the instance of id *name*, from any thread; never waits.
+
+        Events of one thread are processed in the order in which they were posted.
+
+        Returns:
+            Future of the step; its exceptions are those of `Instance.post`, and a `KeyError` if
+            there is no such instance.
+
+        Raises:
+            HostStateError: The host is not running.
+        """
+
+        def post() -> Step | None:
+            return self._instances[name].post(event, fields, payload=payload, cause=cause)
+
+        return self.call_threadsafe(post)
+
+    def call_threadsafe(self, call: Callable[[], Any]) -> Future[Any]:
+        """Run *call* in the thread of the host, from any thread; never waits.
+
+        Raises:
+            HostStateError: The host is not running.
+        """
+        if self._phase != "running":
+            raise HostStateError(self._no_host())
+        return self._mailbox.put(call)
+
+    # ---- checks
+    def check_thread(self) -> None:
+        """Check that the caller may step an instance.
+
+        Raises:
+            HostStateError: The host is not running.
+            WrongThreadError: This is not the thread of the host.
+        """
+        if self._phase != "running":
+            raise HostStateError(self._no_host())
+        if threading.get_ident() != self._thread:
+            name = threading.current_thread().name
+            raise WrongThreadError(
+                f"called in thread {name!r}, and the host runs in another one; use "
+                "`post_threadsafe`; nothing was changed"
+            )
+
+    def _check_running(self) -> None:
+        self.check_thread()
+
+    def _no_host(self) -> str:
+        why = "has not begun: enter `async with` first" if self._phase == "new" else "has ended"
+        return f"the host {why}; nothing was changed"
+
+
+def machine_of(chart: Chart) -> Machine:
+    """Return the machine of *chart*; compiled charts are kept."""
+    if isinstance(chart, Machine):
+        return chart
+    if isinstance(chart, Document):
+        return Machine(chart)
+    from ...machine import from_class  # loads python-statemachine
+
+    return Machine(from_class(chart))
+
+
+def _key(actions: Actions) -> int:
+    return id(actions)

@@ -1,0 +1,340 @@
+"""Instance: one run of a chart in a host, with its activities, timers and listeners."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from ...machine import (
+    CancelActivity,
+    CancelTimer,
+    Configuration,
+    Effect,
+    EventError,
+    Machine,
+    NotHandledError,
+    Notify,
+    Outcome,
+    StartActivity,
+    StartTimer,
+    StepError,
+    Value,
+)
+from ..listeners import Listeners
+from .actions import Actions, ActivityContext, StepListener
+from .errors import HostStateError
+from .records import Kind, Step
+from .waits import Waits
+from .work import Post, Work
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from .links import HostLink
+
+log = logging.getLogger(__name__)
+
+P = TypeVar("P")
+
+_NO_FIELDS: Mapping[str, Value] = {}
+_STEP_BUFFER = 1_000  # records that a slow reader of `events` may be behind
+
+
+class Instance(Generic[P]):
+    """One run of a chart. Made by `Host.start`; every method belongs to the host's thread.
+
+    Attributes:
+        id: Id of the instance, unique in its host.
+        machine: The chart.
+        payload: Data of the program, which no guard or action reads; activities get it.
+        number: Number of steps taken so far.
+    """
+
+    __slots__ = (
+        "_actions", "_host", "_inbox", "_is_stepping", "_listeners", "_phase", "_stepper",
+        "_waits", "_work", "id", "machine", "number", "payload",
+    )  # fmt: skip
+
+    def __init__(
+        self, host: HostLink, machine: Machine, name: str, actions: Actions,
+        parameters: Mapping[str, Value], payload: P,
+    ) -> None:  # fmt: skip
+        self.id, self.machine, self.payload = name, machine, payload
+        self.number = 0
+        self._host, self._actions = host, actions
+        self._stepper = machine.traced_stepper(**parameters)
+        self._inbox: deque[Post] | None = None
+        self._is_stepping = False
+        self._phase = "new"
+        self._work: Work | None = None
+        self._waits: Waits | None = None
+        self._listeners: Listeners[Step] | None = None
+
+    def __repr__(self) -> str:
+        """Return id, chart and configuration."""
+        return f"<Instance {self.id!r} of {self.machine.name} in {'.'.join(self.configuration)}>"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Refuse to be pickled: a running instance holds tasks and timers."""
+        raise TypeError(f"{self!r} cannot be pickled; pickle its snapshot()")
+
+    # ---- what it is
+    @property
+    def configuration(self) -> Configuration:
+        """All active states, in document order."""
+        return self._stepper.configuration
+
+    @property
+    def active(self) -> frozenset[str]:
+        """All active states, as a set."""
+        return frozenset(self._stepper.configuration)
+
+    @property
+    def is_final(self) -> bool:
+        """True if the chart has ended."""
+        return self._stepper.is_final
+
+    @property
+    def data(self) -> dict[str, Value]:
+        """The chart's data by name."""
+        return dict(zip(self.machine.document.data, self._stepper.context.values(), strict=True))
+
+    @property
+    def parameters(self) -> dict[str, Value]:
+        """The chart's parameters by name."""
+        return self._stepper.context.parameters()
+
+    def can(self, event: str, fields: Mapping[str, Value] = _NO_FIELDS) -> bool:
+        """Return True if the chart handles *event* now; nothing changes.
+
+        Raises:
+            EventError: The chart declares no such event, or not with these fields.
+        """
+        given = self.machine.fields(event, fields)
+        return not self.is_final and self._stepper.can(event, given)
+
+    # ---- events
+    def post(
+        self, event: str, fields: Mapping[str, Value] | None = None, *, payload: Any = None,
+        cause: str = "user",
+    ) -> Step | None:  # fmt: skip
+        """Process *event*, now or, inside a step, right after it; never waits.
+
+        Args:
+            event: Name of a declared event.
+            fields: Fields of the event; those not given get the first value of their domain.
+            payload: Payload of the event, if it is declared with one.
+            cause: Sender of the event, for `Step.cause`.
+
+        Returns:
+            The step; None inside a step, and after the end of the chart, when nothing happens.
+
+        Raises:
+            EventError: The chart declares no such event, or not with these fields.
+            NotHandledError: The chart does not handle it in this configuration.
+            StepError: A guard or an assignment failed.
+            HostStateError: The instance has not begun, or was removed.
+            WrongThreadError: This is not the thread of the host; use `post_threadsafe`.
+        """
+        self._host.check_thread()
+        self._check_running()
+        given = self.machine.fields(event, fields or _NO_FIELDS)
+        if payload is not None and not self.machine.document.events[event].payload:
+            raise EventError(event, "carries no payload; declare it with `payload: true`")
+        return self._take(Post(event, given, payload, None, cause))
+
+    def post_threadsafe(
+        self, event: str, fields: Mapping[str, Value] | None = None, *, payload: Any = None,
+        cause: str = "user",
+    ) -> Future[Step | None]:  # fmt: skip
+        """Post *event* from any thread; see `Host.post_threadsafe`."""
+        return self._host.call_threadsafe(
+            partial(self.post, event, fields, payload=payload, cause=cause)
+        )
+
+    def _check_running(self) -> None:
+        if self._phase == "running":
+            return
+        why = "has not begun" if self._phase == "new" else "was removed from its host"
+        raise HostStateError(f"{self.id}: the instance {why}; nothing was changed")
+
+    async def wait_for(self, *states: str) -> None:
+        """Wait until one of *states* is active, if only between two events.
+
+        Raises:
+            UnknownStateError: A `LookupError`: the chart has no such state, or always leaves it in
+                the step that enters it.
+            EndedError: None of the states can come any more.
+        """
+        if self._waits is None:
+            self._waits = Waits(self.machine, self.id)
+        await self._waits.wait(states, self.configuration, self._no_more())
+
+    def _no_more(self) -> str:
+        """Return why no step follows; empty if one may."""
+        if self.is_final:
+            return "the chart has ended"
+        return "the instance was removed from its host" if self._phase == "ended" else ""
+
+    def listen(self, listener: StepListener) -> Callable[[], None]:
+        """Call *listener* with each step, and return a function that ends that.
+
+        It must not wait; an exception is logged.
+        """
+        return self._own_listeners().add(listener)
+
+    def events(self, limit: int = _STEP_BUFFER) -> AsyncIterator[Step]:
+        """Yield each step from now on, until the chart ends or the instance is removed.
+
+        Args:
+            limit: Number of steps that a reader may be behind before it loses the oldest.
+        """
+        return self._own_listeners().events(limit)
+
+    def _own_listeners(self) -> Listeners[Step]:
+        if self._listeners is None:
+            self._listeners = Listeners()
+            if self._phase == "ended" or self.is_final:
+                self._listeners.close()
+        return self._listeners
+
+    # ---- steps; called by the host and by activities and timers
+    def begin(self) -> None:
+        """Enter the initial configuration; once."""
+        assert self._phase == "new", "begun once"
+        self._phase = "running"
+        outcome = self.machine.begin(self._stepper)
+        post = Post("", _NO_FIELDS, None, None, "start")
+        self._is_stepping = True
+        try:
+            self._finish(post, (), outcome, "begun")
+        finally:
+            self._empty_inbox()
+
+    def end(self) -> None:
+        """Cancel activities and timers; wake all who wait."""
+        if self._phase == "ended":
+            return
+        self._phase = "ended"
+        if self._work is not None:
+            self._work.end()
+        if self._waits is not None:
+            self._waits.end("the instance was removed from its host")
+        if self._listeners is not None:
+            self._listeners.close()
+
+    def _take(self, post: Post) -> Step | None:
+        if self._is_stepping:
+            if self._inbox is None:
+                self._inbox = deque()
+            self._inbox.append(post)
+            return None
+        self._is_stepping = True
+        try:
+            return self._step(post)
+        finally:
+            self._empty_inbox()
+
+    def _empty_inbox(self) -> None:
+        """Process what was posted inside the step; what fails is logged."""
+        try:
+            while self._inbox:
+                self._logged(self._step, self._inbox.popleft())
+        finally:
+            self._is_stepping = False
+
+    def _logged(self, process: Callable[[Post], object], post: Post) -> None:
+        """Process *post*, whose sender cannot be told what is wrong."""
+        try:
+            process(post)
+        except (NotHandledError, StepError) as error:
+            log.error(
+                "%s: event %r from %s was not taken: %s",
+                self._label(), post.event, post.cause, error,
+            )  # fmt: skip
+
+    def _step(self, post: Post) -> Step | None:
+        stepper = self._stepper
+        before = stepper.configuration
+        if stepper.is_final or (post.source is not None and post.source.is_dead):
+            self._tell(self._record(post, before, Outcome((), ()), "dropped"))
+            return None
+        outcome = self.machine.step(stepper, post.event, post.fields)
+        return self._finish(post, before, outcome, "taken")
+
+    def _finish(self, post: Post, before: Configuration, outcome: Outcome, kind: Kind) -> Step:
+        self.number += kind == "taken"
+        record = self._record(post, before, outcome, kind)
+        self._tell(record)
+        for effect in outcome.effects:
+            self._perform(effect, record)
+        if self._waits is not None:
+            self._waits.entered(record.target, self._no_more())
+        if self.is_final and self._listeners is not None:
+            self._listeners.close()
+        return record
+
+    def _record(self, post: Post, before: Configuration, outcome: Outcome, kind: Kind) -> Step:
+        return Step(
+            at=self._host.timers.now(), event=post.event, source=before,
+            target=self._stepper.configuration, name=self.id, number=self.number, kind=kind,
+            fields=post.fields, payload=post.payload, actions=outcome.actions,
+            effects=outcome.effects, data=self.data, cause=post.cause,
+        )  # fmt: skip
+
+    def _tell(self, record: Step) -> None:
+        """Call all listeners; none can break the step."""
+        on_step = self._actions.on_step
+        if on_step is not None and record.kind == "taken":
+            self._call("on_step", on_step, record)
+        if self._listeners is not None:
+            self._listeners.notify(record)
+        self._host.listeners.notify(record)
+
+    def _call(self, name: str, function: Callable[[Any], object], argument: Any) -> None:
+        try:
+            function(argument)
+        except Exception:
+            log.exception("%s: %s raised an exception", self._label(), name)
+
+    def _label(self) -> str:
+        return f"{self.machine.name} {self.id!r}"
+
+    # ---- effects; none may wait or raise
+    def _perform(self, effect: Effect, record: Step) -> None:
+        match effect:
+            case StartActivity(activity=name, point=point):
+                self._working().start(self._context(name, point, record))
+            case CancelActivity(activity=name):
+                if self._work is not None:
+                    self._work.cancel(name)
+            case StartTimer(timer=name):
+                self._working().arm(name)
+            case CancelTimer(timer=name):
+                if self._work is not None:
+                    self._work.disarm(name)
+            case Notify(name=name):
+                if self._actions.on_notify is not None:
+                    self._call("on_notify", self._actions.on_notify, name)
+            case _:
+                raise AssertionError(f"{effect} was rejected by Actions.check")
+
+    def _working(self) -> Work:
+        if self._work is None:
+            self._work = Work(
+                self._host, self.machine, self._actions, self._label(),
+                partial(self._logged, self._take),
+            )  # fmt: skip
+        return self._work
+
+    def _context(
+        self, name: str, point: str, record: Step, *, is_resumed: bool = False
+    ) -> ActivityContext[P]:
+        return ActivityContext(
+            id=self.id, activity=name, point=point, event=record.event, fields=record.fields,
+            event_payload=record.payload, data=record.data, payload=self.payload,
+            is_resumed=is_resumed, post=self.post,
+        )  # fmt: skip

@@ -1,0 +1,36 @@
+"""Interface of a host for its instances."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Protocol, TypeVar
+
+from ..fence import Fence
+from ..listeners import Listeners
+from ..timers import TimerService
+from .records import Step
+
+T = TypeVar("T")
+
+
+class HostLink(Protocol):
+    """Interface of a host for its instances.
+
+    Attributes:
+        tasks: Runs activities.
+        timers: Makes timers.
+        listeners: Get the steps of all instances.
+    """
+
+    tasks: Fence
+    timers: TimerService
+    listeners: Listeners[Step]
+
+    def check_thread(self) -> None:
+        """Raise `WrongThreadError` outside the thread of the host."""
+        ...
+
+    def call_threadsafe(self, call: Callable[[], Any]) -> Future[Any]:
+        """Run *call* in the loop of the host, from any thread."""
+        ...

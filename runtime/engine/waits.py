@@ -1,0 +1,92 @@
+"""Waits for states of one instance."""
+
+from __future__ import annotations
+
+import anyio
+
+from ...machine import Configuration, Machine
+from .errors import EndedError, UnknownStateError
+
+
+class _Wait:
+    __slots__ = ("event", "states", "why")
+
+    def __init__(self, states: frozenset[str]) -> None:
+        self.states = states
+        self.event = anyio.Event()
+        self.why = ""  # the states cannot come any more
+
+
+class Waits:
+    """Callers that wait for a state of one instance.
+
+    Args:
+        machine: The chart.
+        name: Id of the instance, for errors.
+    """
+
+    __slots__ = ("_machine", "_name", "_waiting")
+
+    def __init__(self, machine: Machine, name: str) -> None:
+        self._machine, self._name = machine, name
+        self._waiting: list[_Wait] = []
+
+    async def wait(self, states: tuple[str, ...], configuration: Configuration, why: str) -> None:
+        """Wait until one of *states* is active, if only for one step.
+
+        Args:
+            states: Names of states.
+            configuration: The present one.
+            why: Why no step follows; empty if one may.
+
+        Raises:
+            UnknownStateError: The chart has no such state, or leaves it in the step that enters it.
+            EndedError: None of the states can come any more.
+        """
+        reach = self._machine.reach
+        for name in states:
+            if name not in self._machine.states:
+                known = ", ".join(sorted(self._machine.states))
+                raise UnknownStateError(f"{self._name}: no state {name!r}; known: {known}")
+            if name not in reach.lasting:
+                raise UnknownStateError(
+                    f"{self._name}: state {name!r} is left in the step that enters it; "
+                    "wait for a state after it"
+                )
+        wanted = frozenset(states)
+        if not wanted.isdisjoint(configuration):
+            return
+        why = why or self._lost(wanted, configuration)
+        if why:
+            raise EndedError(self._name, states, why)
+        wait = _Wait(wanted)
+        self._waiting.append(wait)
+        try:
+            await wait.event.wait()
+        finally:
+            if wait in self._waiting:
+                self._waiting.remove(wait)
+        if wait.why:
+            raise EndedError(self._name, states, wait.why)
+
+    def _lost(self, states: frozenset[str], configuration: Configuration) -> str:
+        if states.isdisjoint(self._machine.reach.states(configuration)):
+            return f"nothing leads there from {'.'.join(configuration)}"
+        return ""
+
+    def entered(self, configuration: Configuration, why: str) -> None:
+        """Wake who waits for a state of *configuration*, or for one that cannot come any more."""
+        for wait in list(self._waiting):
+            is_there = not wait.states.isdisjoint(configuration)
+            if not is_there:
+                wait.why = why or self._lost(wait.states, configuration)
+            if is_there or wait.why:
+                self._waiting.remove(wait)
+                wait.event.set()
+
+    def end(self, why: str) -> None:
+        """Wake all, since no step follows."""
+        for wait in self._waiting:
+            wait.why = why
+            wait.event.set()
+        self._waiting.clear()

@@ -1,0 +1,143 @@
+"""Work of one instance: its running activities and armed timers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from ...machine import Machine, Value
+from ..activity import Activity, ActivityTasks
+from ..timers import Timer
+from .actions import Actions, ActivityContext, Answer, takes_context
+from .errors import ActivityError
+from .links import HostLink
+
+log = logging.getLogger(__name__)
+
+_NO_FIELDS: Mapping[str, Value] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """One event on its way to a chart."""
+
+    event: str
+    fields: Mapping[str, Value]
+    payload: Any
+    source: Activity | None
+    cause: str
+
+
+class Work:
+    """Activities and timers of one instance; each ends by an event.
+
+    Args:
+        host: Runs the tasks and makes the timers.
+        machine: The chart.
+        actions: Functions of the activities, seconds of the timers.
+        label: Chart and instance, for log lines.
+        deliver: Takes the events; must not raise.
+    """
+
+    __slots__ = ("_actions", "_armed", "_deliver", "_host", "_label", "_machine", "_tasks")
+
+    def __init__(
+        self, host: HostLink, machine: Machine, actions: Actions, label: str,
+        deliver: Callable[[Post], object],
+    ) -> None:  # fmt: skip
+        self._host, self._machine, self._actions = host, machine, actions
+        self._label, self._deliver = label, deliver
+        self._tasks = ActivityTasks(host.tasks, self._failed)
+        self._armed: dict[str, Timer] = {}
+
+    def end(self) -> None:
+        """Cancel everything."""
+        self._tasks.cancel_all()
+        for timer in self._armed.values():
+            timer.disarm()
+
+    # ---- timers
+    def arm(self, name: str) -> None:
+        """Arm timer *name* anew."""
+        self._timer(name).arm(self._actions.seconds(self._machine)[name])
+
+    def disarm(self, name: str) -> None:
+        """Disarm timer *name*; a no-op if it is not armed."""
+        if name in self._armed:
+            self._armed[name].disarm()
+
+    def _timer(self, name: str) -> Timer:
+        if name not in self._armed:
+            self._armed[name] = self._host.timers.timer(partial(self._fire, name))
+        return self._armed[name]
+
+    def _fire(self, timer: str) -> None:
+        event = self._machine.fired[timer]
+        fields = self._machine.fields(event)
+        self._deliver(Post(event, fields, None, None, f"timer {timer}"))
+
+    # ---- activities
+    def start(self, context: ActivityContext[Any]) -> None:
+        """Start the activity of *context*; an earlier run of it is cancelled and ends first."""
+        self._tasks.start(context.activity, lambda activity: partial(self._run, activity, context))
+
+    def cancel(self, name: str) -> None:
+        """Cancel activity *name*; a no-op if it has ended."""
+        self._tasks.cancel(name)
+
+    async def _run(self, activity: Activity, context: ActivityContext[Any]) -> None:
+        function: Any = self._actions.activities[activity.name]
+        argument = context if takes_context(function) else context.point
+        answer: Answer = await function(argument)
+        self._answered(activity, answer)
+
+    def _answered(self, activity: Activity, answer: Answer) -> None:
+        """Post the event by which *activity* ends.
+
+        Raises:
+            ActivityError: The chart declares no such answer.
+        """
+        name = activity.name
+        declared = self._machine.answers[name]
+        known = f"expected one of {', '.join(sorted(declared)) or 'none'}"
+        if answer is None:
+            if declared and name not in self._machine.document.promises.unsure:
+                raise ActivityError(name, f"returned no event; {known}")
+            return
+        event, fields = answer if isinstance(answer, tuple) else (answer, _NO_FIELDS)
+        if event not in declared:
+            raise ActivityError(name, f"returned {answer!r}; {known}")
+        given = self._machine.fields(event, fields)
+        self._deliver(Post(event, given, None, activity, f"activity {name}"))
+
+    def _failed(self, activity: Activity, error: Exception) -> None:
+        """Log the failure of *activity* and post the event that the chart has for it."""
+        name = activity.name
+        if activity.is_dead:
+            log.debug("%s: canceled activity %r failed", self._label, name, exc_info=error)
+            return
+        log.error("%s: activity %r failed: %s", self._label, name, error, exc_info=error)
+        event = self._failure_event(name, error)
+        if event is None:
+            log.error(
+                "%s: no event reports the failure of activity %r; declare "
+                "{origin: activity, of: %s, on: error}", self._label, name, name,
+            )  # fmt: skip
+            return
+        fields = self._machine.fields(event)
+        self._deliver(Post(event, fields, None, activity, f"activity {name}"))
+
+    def _failure_event(self, name: str, error: Exception) -> str | None:
+        on_error, event = self._actions.on_error, None
+        if on_error is not None:
+            try:
+                event = on_error(name, error)
+            except Exception:
+                log.exception("%s: on_error raised an exception", self._label)
+        if event is not None and event not in self._machine.answers[name]:
+            log.error("%s: on_error returned %r, no event of %r", self._label, event, name)
+            event = None
+        return event or self._machine.failures.get(name)
