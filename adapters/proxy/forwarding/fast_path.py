@@ -31,7 +31,7 @@ from ..body.multipart import is_form
 from ..context import ProxyContext
 from ..models.catalog import LocalModel
 from ..models.resolver import ResolvedModel
-from ..request import Request, path_of, run_until_disconnect, target_of
+from ..request import Request, run_until_disconnect, target_of
 from ..routing import Route, RouteTable
 from .forwarding import Forwarding
 
@@ -57,8 +57,9 @@ class FastPath:
         self._wake = asyncio.Event()
         context.spawn(kept(self._finish_detached))
         # A custom chart may start activities with a request, which needs a task.
-        self._routes: dict[str, Route] = {
-            route.path: route for route in routes.routes
+        # Path -> route, and the path at the model's server.
+        self._routes: dict[str, tuple[Route, str]] = {
+            route.path: (route, route.path[len(route.cut) :]) for route in routes.routes
             if route.method == "POST" and route.kind == "inference" and "*" not in route.path
             and not context.supervisor.has_own_chart
         }  # fmt: skip
@@ -66,9 +67,10 @@ class FastPath:
     def try_fast_path(self, call: RequestCycle) -> bool:
         """Forward the request of *call*, which is complete; False means nothing was done."""
         context, scope = self._context, call.scope
-        route = self._routes.get(scope["path"])
-        if route is None:
+        found = self._routes.get(scope["path"])
+        if found is None:
             return False
+        route, path = found
         cached = context.header_cache.of(scope)
         verdict = cached.verdicts.get(id(route))
         if type(verdict) is not Allowed or verdict.origin is not None:
@@ -111,7 +113,7 @@ class FastPath:
             return False
         response = conn.begin(start, body)
         call.take_body()
-        forwarding = _FastRequest(self, call, request, resolved, target, body, response)
+        forwarding = _FastRequest(self, call, request, resolved, path, target, body, response)
         record = forwarding.record
         record.admitted = perf_counter()
         record.body, record.priority = body, local.definition.priority
@@ -149,11 +151,11 @@ class _FastRequest(Forwarding):
     __slots__ = ("_call", "_is_detached", "_path", "_response")
 
     def __init__(
-        self, path: FastPath, call: RequestCycle, request: Request, resolved: ResolvedModel,
-        target: bytes, body: bytes, response: UpstreamResponse,
+        self, fast_path: FastPath, call: RequestCycle, request: Request, resolved: ResolvedModel,
+        path: str, target: bytes, body: bytes, response: UpstreamResponse,
     ) -> None:  # fmt: skip
-        super().__init__(path._context, request, resolved, path_of(request), target, body)
-        self._path, self._call, self._response = path, call, response
+        super().__init__(fast_path._context, request, resolved, path, target, body)
+        self._path, self._call, self._response = fast_path, call, response
         self._is_detached = False
 
     def done(self) -> bool:
