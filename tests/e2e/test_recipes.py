@@ -157,7 +157,6 @@ def check_stop(connection: raw.Connection, managed: Managed) -> None:
     while chunk := connection.read_chunk():
         chunks.append(chunk)
     assert chunks[-1].rstrip().endswith(b"[DONE]")
-    connection.close()
     wait_until(
         lambda: not managed.processes("swapchart"), what=lambda: f"none: {managed.processes()}"
     )
@@ -180,8 +179,10 @@ def test_recipe_supervisord_stops_without_orphans(managed: Managed, tmp_path: Pa
         f"supervisor.rpcinterface:make_main_rpcinterface\n{block}"
     )
     argv = [daemon, "-c", str(tmp_path / "supervisord.conf")]
-    with running(argv, tmp_path, int(address.rpartition(":")[2]), **managed.env):
-        connection = load_and_hold(port)
+    with (
+        running(argv, tmp_path, int(address.rpartition(":")[2]), **managed.env),
+        load_and_hold(port) as connection,
+    ):
         managed.note_guard()
         run(control, "-s", f"http://{address}", "stop", "swapchart")
         check_stop(connection, managed)
@@ -198,10 +199,10 @@ def test_recipe_pm2_stops_without_orphans(managed: Managed, tmp_path: Path) -> N
     env = {**managed.env, "PM2_HOME": str(tmp_path / "pm2"), "HOME": str(tmp_path)}
     try:
         run(pm2, "start", str(tmp_path / "ecosystem.config.js"), **env)
-        connection = load_and_hold(port)
-        managed.note_guard()
-        run(pm2, "stop", "swapchart", **env)
-        check_stop(connection, managed)
+        with load_and_hold(port) as connection:
+            managed.note_guard()
+            run(pm2, "stop", "swapchart", **env)
+            check_stop(connection, managed)
         logs = "".join(path.read_text() for path in (tmp_path / "pm2" / "logs").glob("*"))
         assert "shutting down" in logs
         assert "event=tripped" not in logs
