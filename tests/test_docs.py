@@ -182,7 +182,7 @@ def test_docs_each_block_and_command_is_run_by_a_test() -> None:
         item for item in needed if re.fullmatch(rf".*: (?:{'|'.join(shown.OF_LANGUAGE)}) \d+", item)
     }
     listed = [*(item for items in shown.BY_TEST.values() for item in items), *shown.BY_CI]
-    listed += shown.NOT_RUN
+    listed += [*shown.NOT_RUN, *(f"{page}: {command}" for page, command in shown.alone())]
 
     assert sorted(needed - of_language - set(listed)) == [], "say in tools/shown.py what runs these"
     assert sorted(set(listed) - needed) == [], "these are on no page anymore"
@@ -200,6 +200,21 @@ def test_docs_test_that_runs_commands_exists(test: str) -> None:
 
     assert len(functions) == 1
     assert "skip" not in {getattr(mark, "attr", "") for mark in functions[0].decorator_list}
+
+
+@pytest.mark.parametrize(("page", "option"), shown.items(shown.CHART_OPTIONS))
+def test_docs_option_of_chart_export_exists(
+    page: str, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each option of the page is one of `swapchart chart export`, with its choices."""
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main(["chart", "export", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    choices = [word for word in option.split()[1].split("|") if word.islower() or word == "TB"]
+
+    for name in re.findall(r"--[\w-]+", option):
+        assert re.search(rf"{name}\b", text)
+    assert [word for word in choices if "." not in word and word not in text] == []
 
 
 @pytest.mark.parametrize("item", shown.BY_CI)

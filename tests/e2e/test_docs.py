@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -40,9 +41,11 @@ def run(command: str, folder: Path, proxy: SwapchartProcess | None = None) -> st
     return done.stdout
 
 
-@pytest.mark.parametrize(("page", "command"), shown.items(shown.RUNS_ALONE))
+@pytest.mark.parametrize(("page", "command"), [*shown.items(shown.RUNS_ALONE), *shown.alone()])
 def test_docs_command_runs_alone(page: str, command: str, tmp_path: Path) -> None:
     """A command that needs no proxy succeeds with the first configuration of its page."""
+    if re.search(r"--format (svg|png)", command) and not shutil.which("dot"):
+        pytest.skip("NOT TESTED: no dot; on Debian: apt-get install graphviz")
     configurations = blocks(DOCUMENTS[page], "yaml") or blocks(GETTING_STARTED, "yaml")
     (tmp_path / "config.yaml").write_text(configurations[0])
     overlays = [text for text in configurations if text.startswith("lifecycle:")]
@@ -65,6 +68,27 @@ def test_docs_chart_check_explores_what_the_page_says(tmp_path: Path) -> None:
     configurations, sets, situations, steps = (text.replace(",", "") for text in claim.groups())
 
     assert found == [situations, steps, configurations, sets]
+
+
+def test_docs_diagrams_are_embedded_and_checked(tmp_path: Path) -> None:
+    """The markers of the page get their picture, and then nothing is stale."""
+    if not shutil.which("dot"):
+        pytest.skip("NOT TESTED: no dot; on Debian: apt-get install graphviz")
+    (markers,) = blocks(PAGES["diagrams.md"], "markdown")
+    (tmp_path / "README.md").write_text(markers.replace("order.yaml", "lifecycle"))
+    run("swapchart chart diagrams --embed README.md", tmp_path)
+
+    assert [*tmp_path.glob("*.svg")]
+    run("swapchart chart diagrams --embed README.md --check", tmp_path)
+
+
+def test_docs_diagrams_are_drawn_in_python(tmp_path: Path) -> None:
+    """The example of the page draws two pictures of a plausible size."""
+    if not shutil.which("dot"):
+        pytest.skip("NOT TESTED: no dot; on Debian: apt-get install graphviz")
+    (tmp_path / "draw.py").write_text(blocks(PAGES["diagrams.md"], "python")[0])
+
+    assert run(f"{sys.executable} draw.py", tmp_path) == "True True\n"
 
 
 def test_docs_getting_started_works_as_printed(serve: Serve, tmp_path: Path) -> None:

@@ -26,9 +26,9 @@ _ASSIGNMENTS = r"(?:[A-Z_]+=\S+ )*"
 
 #: Programs whose commands are shown in backticks.
 PROGRAMS = (
-    "./dev", "/bin/sh", "curl", "docker", "env", "fuser", "hypercorn", "kill", "mv", "opencode",
-    "pip", "pm2", "podman", "printf", "pytest", "python", "python3", "supervisorctl", "swapchart",
-    "systemctl", "ulimit", "uvicorn",
+    "./dev", "/bin/sh", "apt-get", "curl", "docker", "env", "fuser", "hypercorn", "kill", "mv",
+    "opencode", "pip", "pm2", "podman", "printf", "pytest", "python", "python3", "supervisorctl",
+    "swapchart", "systemctl", "ulimit", "uvicorn",
 )  # fmt: skip
 _COMMAND = re.compile(_ASSIGNMENTS + rf"(?:{'|'.join(map(re.escape, PROGRAMS))})(?= |$)")
 _OPTION = re.compile(r"--?[a-z][\w-]* \S+")
@@ -43,13 +43,15 @@ NO_COMMANDS = {
     "a key of a configuration": re.compile(r"[\w.]+: \S.*"),
     "a value": re.compile(r"\{[^}]*\}|\([a-z ]+\)"),
     "a piece of source": re.compile(
-        r"(?:async )?(?:def|class|import) .*|case \".*\"|_get\(.*|statemachine\.io\.load\(.*|## .*"
+        r"(?:async )?(?:def|class|import) .*|\w+\(\w+, \w+\)"
+        r"|case \".*\"|_get\(.*|statemachine\.io\.load\(.*|## .*"
     ),
     "a setting of a reverse proxy": re.compile(
         r"(?:flush_interval|location|proxy_(?:buffering|pass|set_header)) \S.*"
     ),
     "output": re.compile(r"evicted for hare|idle for too long|not used"),
     "a part of a command's name": re.compile(r"config (?:check|schema)|serve --watch-config"),
+    "a label of a diagram": re.compile(r"/ action|idle_expired \(after 600 s\)|from ready: kill"),
     "a form of a commit's subject": re.compile(r"<package>: .*"),
 }
 

@@ -6,7 +6,16 @@ whose item or test is gone. YAML and console blocks have tests of their own, whi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+
+from .documents import DOCUMENTS, commands
+
+#: Commands of ``sh`` blocks that end by themselves and need no proxy; RUNS_ALONE takes each.
+ALONE = re.compile(
+    r"swapchart (?:config (?:check -|schema)|chart (?:export(?!.*--live))|kv) ?.*"
+    r"|swapchart config check config\.yaml$"
+)
 
 #: Tests that take every block of a language.
 OF_LANGUAGE: Mapping[str, str] = {
@@ -19,6 +28,7 @@ _RECIPES = "tests/e2e/test_recipes.py"
 _NO_THREADS = "tests/e2e/test_no_threads.py"
 
 RUNS_ALONE = f"{_E2E}.py::test_docs_command_runs_alone"
+CHART_OPTIONS = "tests/test_docs.py::test_docs_option_of_chart_export_exists"
 ASKS_A_PROXY = f"{_E2E}.py::test_docs_command_asks_a_proxy"
 SERVES = f"{_E2E}_servers.py::test_docs_serve_command_serves_until_it_is_stopped"
 DEV = f"{_E2E}_dev.py::test_docs_dev_command_succeeds"
@@ -30,22 +40,41 @@ LLAMA = "tests/llama/test_real_server.py::test_docs_option_of_llama_server_exist
 #: Test -> items that it runs; those of this project's own tests are read from here by the tests.
 BY_TEST: Mapping[str, tuple[str, ...]] = {
     RUNS_ALONE: (
-        "docs/configuration.md: swapchart config check config.yaml",
-        "docs/configuration.md: swapchart config check -config config.yaml -listen 127.0.0.1:8080",
-        "docs/configuration.md: swapchart config schema > schema.json",
         "docs/configuration.md: swapchart config schema",
         "docs/contributing.md: swapchart config schema",
-        "docs/kv.md: swapchart kv list --config config.yaml",
-        "docs/kv.md: swapchart kv verify --config config.yaml",
-        "docs/kv.md: swapchart kv purge --config config.yaml",
-        "docs/lifecycle.md: swapchart chart export --format table",
         "docs/lifecycle.md: swapchart chart check --overlay FILE",
         "docs/llama-swap.md: swapchart config check config.yaml",
     ),
     f"{_E2E}.py::test_docs_chart_check_explores_what_the_page_says": (
         "docs/contributing.md: swapchart chart check",
+        "docs/diagrams.md: swapchart chart check",
         "docs/lifecycle.md: swapchart chart check",
     ),
+    f"{_E2E}.py::test_docs_diagrams_are_embedded_and_checked": (
+        "docs/diagrams.md: markdown 1",
+        "docs/diagrams.md: swapchart chart diagrams --embed README.md",
+    ),
+    CHART_OPTIONS: (
+        "docs/diagrams.md: --chart FILE",
+        "docs/diagrams.md: --chart MODULE:CLASS",
+        "docs/diagrams.md: --live URL --model MODEL",
+        "docs/diagrams.md: --view NAME",
+        "docs/diagrams.md: --depth N",
+        "docs/diagrams.md: --focus STATE",
+        "docs/diagrams.md: --collapse STATE,...",
+        "docs/diagrams.md: --only ORIGIN,...",
+        "docs/diagrams.md: --hide PART,...",
+        "docs/diagrams.md: --direction TB|LR|auto",
+        "docs/diagrams.md: --max-width PX",
+        "docs/diagrams.md: --theme auto|light|dark",
+        "docs/diagrams.md: --edges curved|straight|orthogonal",
+        "docs/diagrams.md: --trace EVENT,...",
+        "docs/diagrams.md: --finding N",
+        "docs/diagrams.md: --active STATE,...",
+        "docs/diagrams.md: --title TEXT",
+        "docs/diagrams.md: --chart order.yaml",
+    ),
+    f"{_E2E}.py::test_docs_diagrams_are_drawn_in_python": ("docs/diagrams.md: python 1",),
     f"{_E2E}.py::test_docs_getting_started_works_as_printed": (
         "docs/getting-started.md: curl -s http://127.0.0.1:8080/v1/chat/completions -d "
         '\'{"model": "tortoise", "messages": [{"role": "user", "content": "Hello"}]}\'',
@@ -67,6 +96,7 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
         "docs/operations.md: swapchart history <model>",
     ),
     "tests/test_docs.py::test_docs_swapchart_command_is_understood": (  # names without arguments
+        "README.md: swapchart chart export",
         "docs/getting-started.md: swapchart demo-server",
         "docs/getting-started.md: swapchart history",
         "docs/hooks.md: swapchart history",
@@ -261,6 +291,7 @@ BY_CI: Mapping[str, str] = {
     "docs/contributing.md: ./dev setup": "\n./dev setup\n",
     "docs/contributing.md: ./dev check": "\n./dev check\n",
     "docs/contributing.md: ./dev test": _SUITE,
+    "docs/diagrams.md: apt-get install graphviz": "missing='graphviz'",
     "docs/getting-started.md: SWAPCHART_COMPILE=1 pip install '.[all]'": _COMPILED,
     "docs/operations.md: SWAPCHART_COMPILE=1 pip install '.[all]'": _COMPILED,
 }
@@ -278,3 +309,14 @@ def items(test: str) -> list[tuple[str, str]]:
     """Return (page, command) of each item that *test* runs."""
     pairs = (item.split(": ", 1) for item in BY_TEST[test])
     return [(page, command) for page, command in pairs]
+
+
+def alone() -> list[tuple[str, str]]:
+    """Return (page, command) of each command of a block that ALONE matches, and is in no entry."""
+    listed = {item for items in BY_TEST.values() for item in items}
+    return [
+        (page, command)
+        for page, text in DOCUMENTS.items()
+        for command in dict.fromkeys(commands(text))
+        if ALONE.match(command) and f"{page}: {command}" not in listed
+    ]
