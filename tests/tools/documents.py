@@ -50,7 +50,9 @@ NO_COMMANDS = {
         r"(?:flush_interval|location|proxy_(?:buffering|pass|set_header)) \S.*"
     ),
     "output": re.compile(r"evicted for hare|idle for too long|not used"),
-    "a part of a command's name": re.compile(r"config (?:check|schema)|serve --watch-config"),
+    "a part of a command's name": re.compile(
+        r"config (?:check|schema)|(?:serve|config check) --[a-z-]+"
+    ),
     "a label of a diagram": re.compile(r"/ action|idle_expired \(after 600 s\)|from ready: kill"),
     "a form of a commit's subject": re.compile(r"<package>: .*"),
 }
