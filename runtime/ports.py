@@ -9,7 +9,7 @@ started, except ``Launcher.start``, which the runtime shields.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -105,6 +105,10 @@ class ProcessHandle(Protocol):
         """
         ...
 
+    def pids(self) -> Collection[int]:
+        """Return the process ids of the tree, in a snapshot; empty for an external server."""
+        ...
+
     def terminate(self) -> None:
         """Send SIGTERM to the process group, then SIGCONT, so that stopped processes receive it."""
         ...
@@ -126,6 +130,44 @@ class ProcessHandle(Protocol):
 
         Redirects are not followed, at most 64 KiB are read, and it takes at most *timeout_s*
         seconds.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolReading:
+    """One look at a memory pool of the machine.
+
+    Attributes:
+        name: Name of the pool: ``RAM``, or ``GPU0`` and so on in the order of the driver.
+        capacity: Size in bytes.
+        used: Bytes in use by all programs; None means unknown.
+        processes: Process id -> bytes that it holds; None if the driver cannot tell them apart.
+        source: Where it was read, such as ``nvml`` or ``meminfo``.
+        device: Stable id of the device, such as a UUID; empty for RAM.
+        others: Name of another program -> bytes that it holds, the largest ones first.
+    """
+
+    name: str
+    capacity: int
+    used: int | None = None
+    processes: Mapping[int, int] | None = None
+    source: str = ""
+    device: str = ""
+    others: Mapping[str, int] = field(default_factory=dict)
+
+
+class MemoryMeter(Protocol):
+    """Reads the memory pools of the machine."""
+
+    async def read(self, pids: Collection[int]) -> Sequence[PoolReading]:
+        """Return a reading of each pool; it may be canceled and never blocks the event loop.
+
+        Args:
+            pids: Processes of services, whose own amounts are wanted.
+
+        Raises:
+            OSError: The machine or its driver did not respond.
         """
         ...
 

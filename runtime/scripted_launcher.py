@@ -144,6 +144,10 @@ class ScriptedProcess:
         assert self.ended is not None, "set before the event"
         return self.ended
 
+    def pids(self) -> tuple[int, ...]:
+        """Return the leader, while it runs."""
+        return () if self._exited.is_set() else (self._pid,)
+
     def terminate(self) -> None:
         """Receive SIGTERM."""
         self._note("terminate")

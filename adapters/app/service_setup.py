@@ -22,6 +22,7 @@ from ...runtime.eviction import (
     SetRef,
     group_policy,
     matrix_policy,
+    no_evictions,
 )
 from ..config import Config, ModelConfig
 from ..config.matrix_expression import parse_expression
@@ -133,6 +134,8 @@ def eviction_policy(config: Config) -> EvictionPolicy:
 
 def _routing_policy(config: Config) -> EvictionPolicy:
     routing = config.routing
+    if config.memory.mode == "auto" and routing.matrix is None and len(routing.groups) == 1:
+        return no_evictions  # only the default group: memory alone decides
     if routing.use == "matrix" and routing.matrix is not None:
         names = routing.matrix.variables
         sets = {

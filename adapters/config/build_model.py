@@ -129,6 +129,7 @@ class ModelBuilder:
             settle=self._hook_builder.build_settle(section.settle),
             pinned=section.pinned,
             pass_keys=section.pass_keys,
+            memory=section.memory,
             kv=section.kv,
         )
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from .build_model import MIN_HEALTH_S, ModelBuilder
+from .check_memory import check_memory
 from .document.merge import list_files, read_files
 from .document.nodes import Mapping, Node, mapping_at, walk
 from .document.source import EnvironmentValues, variables
@@ -138,6 +139,8 @@ class _Builder:
         routing = read_routing(document, names)
         selectors = names.read_selectors(document, routing)
         profiles = names.read_profiles(document)
+        if "memory" not in broken:
+            check_memory(document.memory, names)
         return Config(
             models=names.models,
             aliases=names.aliases,
@@ -174,6 +177,7 @@ class _Builder:
             on_idle=self._on_idle(document, names),
             on_idle_after=document.on_idle_after,
             queue=document.queue,
+            memory=document.memory,
             listeners=document.listeners,
             hook_timeout=document.hook_timeout,
             hook_limit=document.hook_limit,

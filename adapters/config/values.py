@@ -17,6 +17,7 @@ from ...runtime.spec import Hook
 from .problems import Problem
 from .schema.document import ListenersSection, Queue
 from .schema.fields import KeyScope
+from .schema.memory import MemorySection, ModelMemory
 from .schema.model import Capabilities, Drain, Kv, Liveness, Restart, Timeouts
 
 
@@ -71,6 +72,7 @@ class ModelConfig:
         concurrency_limit: Maximum number of requests at once; >= 1, None means unlimited.
         settle: Hook that succeeds once its memory is free; None means no wait.
         pass_keys: Its server gets the API keys of clients.
+        memory: Memory that it needs.
         macros: Its own macros, as declared.
     """
 
@@ -114,6 +116,7 @@ class ModelConfig:
     settle: Hook | None = None
     pinned: bool = False
     pass_keys: bool = False
+    memory: ModelMemory = field(default_factory=lambda: ModelMemory(is_auto=True))
     kv: Kv = field(default_factory=lambda: Kv(mode="off"))
 
 
@@ -244,6 +247,7 @@ class Config:
         on_idle: Id of the model to load when idle, or None.
         hook_limit: Maximum number of hook commands at once, over all models.
         shutdown_timeout: Limit of a shutdown; None computes it from the models.
+        memory: Memory of the machine, and how the scheduler uses it.
         lifecycle: Changes to the chart of every model, as written; `machine` checks them.
         warnings: Problems that do not prevent its use.
         sources: File -> its text as written; may hold secrets.
@@ -282,6 +286,7 @@ class Config:
     on_idle: str | None = None
     on_idle_after: float = 60.0
     queue: Queue = field(default_factory=Queue)
+    memory: MemorySection = field(default_factory=lambda: MemorySection(mode="off"))
     listeners: ListenersSection = field(default_factory=ListenersSection)
     hook_timeout: float = 30.0
     hook_limit: int = 8

@@ -69,6 +69,10 @@ class ExternalProcess(ProcessHandle):
         assert self._exit is not None, "set before the event"
         return self._exit
 
+    def pids(self) -> tuple[int, ...]:
+        """Return none, since the tree is not known."""
+        return ()
+
     def terminate(self) -> None:
         """End the run once the server no longer responds; sends no signal."""
         self.stopping.set()

@@ -198,6 +198,10 @@ class LocalProcess(ProcessHandle):
         """Return every running process of this tree, leader included; scans /proc."""
         return self._tree.scan(is_leaderless=self._exit is not None)
 
+    def pids(self) -> list[int]:
+        """Return the process ids of the tree; scans /proc."""
+        return [process.pid for process in self.tree()]
+
     def _signal_group(self, signum: int) -> None:
         if self._exit is None:  # its id is not reused before it is reaped
             with suppress(ProcessLookupError, PermissionError):

@@ -6,7 +6,8 @@ of the file, for editors.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import math
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
@@ -23,6 +24,7 @@ from .fields import (
     refuse,
 )
 from .hooks import HookPoints
+from .memory import MemoryEntry, MemorySection
 from .model import FiltersSection, ModelSection, Overridable, Timeouts
 
 _IGNORED = r".*\.(js|json|css|png|gif|jpg|jpeg|ico|txt)$"
@@ -194,13 +196,25 @@ class RoutingSection(Section):
     router: RouterSection = RouterSection()
 
 
+def _as_residency(value: object) -> object:
+    return math.inf if value == "auto" else value
+
+
+#: Seconds, or ``auto``: as long as the last start took.
+Residency: TypeAlias = Annotated[
+    float,
+    Field(ge=0, allow_inf_nan=True),
+    BeforeValidator(_as_residency, json_schema_input_type=float | Literal["auto"]),
+]
+
+
 class Queue(Section):
     """Limits of waiting requests; times in seconds."""
 
     limit: Annotated[int, Field(ge=1)] = 512
     timeout: Seconds = 300.0
     max_wait: SecondsOrOff = 30.0
-    min_residency: SecondsOrOff = 0.0
+    min_residency: Residency = 0.0
 
 
 class ListenersSection(Section):
@@ -248,6 +262,7 @@ class DocumentSection(Overridable):
     on_idle: str = ""
     on_idle_after: Seconds = 60.0
     queue: Queue = Queue()
+    memory: MemoryEntry = MemorySection(mode="off")
     listeners: ListenersSection = ListenersSection()
     hook_timeout: Seconds = 30.0
     hook_limit: Annotated[int, Field(ge=1, description="commands of hooks at a time")] = 8

@@ -17,6 +17,7 @@ from pydantic import (
 
 from .fields import CommandLine, Count, FreeForm, Modality, Seconds, SecondsOrOff, Section, refuse
 from .hooks import HookPoints, Hooks, SettleSection
+from .memory import ModelMemory, ModelMemoryEntry
 
 _QUERY = re.compile(r"(?:\A|[.,])\s*#\(")  # of gjson, in a path
 
@@ -214,3 +215,7 @@ class ModelSection(HookPoints, Overridable):
     timeouts: Timeouts = Timeouts()
     compat: Compat = Compat()
     capabilities: Capabilities = Capabilities()
+    memory: ModelMemoryEntry = Field(
+        default=ModelMemory(is_auto=True),
+        description="auto, a size, amounts by pool, or need, on, place, asleep, evictCost",
+    )

@@ -1,0 +1,167 @@
+"""Memory pools, rules and needs, from the configuration and a reading of the machine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ...runtime.memory import Amounts, MemoryNeed, Pool, Rules, lru_cost, reload_cost
+from ...runtime.ports import PoolReading
+from ..config import Config, ModelConfig
+from ..config.schema.memory import MemorySection, ModelMemory, PoolSection, Size
+
+RAM = "RAM"
+_GPU = re.compile(r"GPU\d+")
+_RESERVE_SHARE = 0.05
+_LEAST_RESERVE = {"gpu": 512 << 20, "ram": 2 << 30}  # bytes
+_DEVICES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+_DEVICE_OPTION = re.compile(r"(?:CUDA|ROCm|Vulkan)(\d+)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryPools:
+    """The pools of a configuration on one machine.
+
+    Attributes:
+        pools: Pools by name, RAM and those of GPUs first.
+        devices: Pool -> id of its device; empty for RAM and pools of one's own.
+    """
+
+    pools: Mapping[str, Pool]
+    devices: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def gpus(self) -> tuple[str, ...]:
+        """Names of the pools that are GPUs."""
+        return tuple(name for name in self.pools if name in self.devices)
+
+
+def memory_rules(config: Config) -> Rules:
+    """Return the rules of the memory decision."""
+    memory = config.memory
+    return Rules(
+        cost=lru_cost if memory.evict == "lru" else reload_cost,
+        refuse_unknown=memory.unknown == "refuse",
+    )
+
+
+def memory_pools(config: Config, readings: Sequence[PoolReading]) -> MemoryPools:
+    """Return the pools that the machine has and those that the configuration adds."""
+    memory = config.memory
+    pools, devices = {}, {}
+    by_device = {reading.device: reading for reading in readings if reading.device}
+    for reading in readings:
+        name = _name_of(reading, memory)
+        section = memory.pools.get(name, PoolSection())
+        pools[name] = _pool(name, section, reading.capacity, memory)
+        if reading.device:
+            devices[name] = reading.device
+    for name, section in memory.pools.items():
+        if name in pools or (section.device is not None and section.device in by_device):
+            continue
+        if section.capacity is not None and section.capacity.bytes_ is not None:
+            pools[name] = _pool(name, section, section.capacity.bytes_, memory)
+    return MemoryPools(pools=pools, devices=devices)
+
+
+def _name_of(reading: PoolReading, memory: MemorySection) -> str:
+    """Return the name that the configuration gives the device of *reading*."""
+    for name, section in memory.pools.items():
+        if section.device is not None and section.device == reading.device:
+            return name
+    return reading.name
+
+
+def _pool(name: str, section: PoolSection, capacity: int, memory: MemorySection) -> Pool:
+    if section.capacity is not None:
+        capacity = min(section.capacity.of(capacity), capacity)
+    reserve = section.reserve or memory.reserve
+    if reserve is not None:
+        reserved = reserve.of(capacity)
+    elif section.capacity is not None and not _is_found(name):
+        reserved = 0  # a pool of one's own
+    else:
+        least = _LEAST_RESERVE["ram" if name == RAM else "gpu"]
+        reserved = min(max(int(capacity * _RESERVE_SHARE), least), capacity // 4)
+    limit = None if section.limit is None else section.limit.of(capacity)
+    return Pool(name=name, capacity=capacity, reserve=reserved, limit=limit)
+
+
+def _is_found(name: str) -> bool:
+    return name == RAM or _GPU.fullmatch(name) is not None
+
+
+def memory_need(model: ModelConfig, found: MemoryPools) -> MemoryNeed | None:
+    """Return what *model* needs of the pools; None if memory is no condition for it.
+
+    Amounts that are not declared are unknown, at the pools that its command uses.
+    """
+    memory = model.memory
+    if memory.is_free or model.external:
+        return None
+    asleep = _amounts(memory.asleep, found.pools)
+    if memory.pools:
+        options: tuple[Amounts, ...] = (_amounts(memory.pools, found.pools),)
+        return MemoryNeed(options=options, asleep=asleep, weight=memory.evict_cost)
+    where = [name for name in memory.on if name in found.pools] or used_pools(model, found)
+    if memory.need is None:
+        unknown: tuple[Amounts, ...] = (dict.fromkeys(where, 0),) if where else ()
+        return MemoryNeed(
+            options=unknown, source="unknown", asleep=asleep, weight=memory.evict_cost
+        )
+    options = tuple(_places(memory, memory.need, where, found.pools))
+    return MemoryNeed(options=options, asleep=asleep, weight=memory.evict_cost)
+
+
+def _places(
+    memory: ModelMemory, need: Size, where: Sequence[str], pools: Mapping[str, Pool]
+) -> list[Amounts]:
+    places: list[Amounts] = []
+    for way in memory.place:
+        if way == "any":
+            places += [{name: need.of(pools[name].capacity)} for name in where]
+        elif where:
+            total = need.of(sum(pools[name].capacity for name in where))
+            share, rest = divmod(total, len(where))
+            places.append({name: share + (i < rest) for i, name in enumerate(where)})
+    return places
+
+
+def _amounts(sizes: Mapping[str, Size], pools: Mapping[str, Pool]) -> dict[str, int]:
+    return {name: size.of(pools[name].capacity) for name, size in sizes.items() if name in pools}
+
+
+def used_pools(model: ModelConfig, found: MemoryPools) -> list[str]:
+    """Return the pools that the command of *model* uses.
+
+    These are the GPUs that its variables or its ``--device`` name, else all of them; RAM on a
+    machine without GPU.
+    """
+    gpus = found.gpus
+    if not gpus:
+        return [RAM] if RAM in found.pools else []
+    for variable in _DEVICES:
+        if variable in model.environment:
+            names = [part.strip() for part in model.environment[variable].split(",")]
+            return [name for name in gpus if _is_named(name, found.devices[name], names)]
+    numbers = _DEVICE_OPTION.findall(_option(model.argv, "--device", "-dev"))
+    if numbers:
+        return [name for name in gpus if name.removeprefix("GPU") in numbers]
+    if _option(model.argv, "--split-mode", "-sm") == "none":
+        main = _option(model.argv, "--main-gpu", "-mg") or "0"
+        return [name for name in gpus if name.removeprefix("GPU") == main]
+    return list(gpus)
+
+
+def _is_named(name: str, device: str, names: Sequence[str]) -> bool:
+    return any(given in (name.removeprefix("GPU"), device) for given in names)
+
+
+def _option(argv: Sequence[str], *names: str) -> str:
+    """Return the value of an option of a command; empty if it is not given."""
+    for index, argument in enumerate(argv):
+        head, _, value = argument.partition("=")
+        if head in names:
+            return value or (argv[index + 1] if index + 1 < len(argv) else "")
+    return ""

@@ -1,0 +1,213 @@
+"""Keys of memory: sizes, pools, and what one model needs.
+
+A size has a unit (``12GiB``, ``512MiB``, ``12GB``) or is a share of its pool (``80%``). A bare
+number is rejected, because other programs mean megabytes or bytes by it; 0 needs no unit.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic.alias_generators import to_camel
+
+from .fields import CommandLine, Section, refuse
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|[kKMGT]i?B|%)")
+_LONGEST_SIZE = 32
+_UNITS = {
+    "B": 1,
+    **{f"{letter}iB": 1 << shift for letter, shift in zip("KMGT", (10, 20, 30, 40), strict=True)},
+    **{f"{letter}B": 10**power for letter, power in zip("kMGT", (3, 6, 9, 12), strict=True)},
+    "KB": 1000,
+}
+_PATTERN = r"^(0|\d+(\.\d+)?\s*(B|[kKMGT]i?B|%))$"
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """An amount of memory.
+
+    Attributes:
+        bytes_: Bytes, >= 0; None if it is a share.
+        share: Share of the capacity of its pool, 0 to 1; None if it is in bytes.
+    """
+
+    bytes_: int | None = None
+    share: float | None = None
+
+    def of(self, capacity: int) -> int:
+        """Return the bytes of a pool of *capacity* bytes."""
+        if self.bytes_ is not None:
+            return self.bytes_
+        return int(capacity * (self.share or 0.0))
+
+
+def _as_size(value: object) -> Size:
+    if isinstance(value, Size):
+        return value
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if value == 0:
+            return Size(bytes_=0)
+        raise refuse(f"expected a size with a unit, such as {value:g}GiB or {value:g}MiB")
+    text = value if isinstance(value, str) and len(value) <= _LONGEST_SIZE else ""
+    if text == "0":
+        return Size(bytes_=0)
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise refuse("expected a size such as 12GiB, 512MiB or 80%")
+    if match[2] != "%":
+        return Size(bytes_=int(float(match[1]) * _UNITS[match[2].replace("kiB", "KiB")]))
+    if float(match[1]) > 100:
+        raise refuse("expected at most 100%")
+    return Size(share=float(match[1]) / 100)
+
+
+#: A size, or a share of the pool.
+SizeText: TypeAlias = Annotated[
+    Size,
+    BeforeValidator(_as_size),
+    WithJsonSchema({"anyOf": [{"type": "string", "pattern": _PATTERN}, {"const": 0}]}),
+]
+
+
+class PoolSection(Section):
+    """A memory pool: what differs from what the machine says, or a pool of one's own."""
+
+    device: str | None = Field(default=None, description="UUID or name of the GPU")
+    capacity: SizeText | None = None
+    limit: SizeText | None = Field(default=None, description="most that is given to models")
+    reserve: SizeText | None = Field(default=None, description="never given to models")
+    check: CommandLine | None = Field(
+        default=None, description="command that prints the free bytes"
+    )
+
+
+class MemorySection(Section):
+    """Memory of the machine, and how the scheduler uses it."""
+
+    mode: Literal["off", "observe", "auto"] = "auto"
+    reserve: SizeText | None = Field(default=None, description="of each pool, e.g. 5%")
+    evict: Literal["cost", "lru"] = "cost"
+    unknown: Literal["alone", "refuse"] = "alone"
+    on_pressure: Literal["evict", "warn"] = "evict"
+    pools: dict[str, PoolSection] = Field(default_factory=dict)
+
+
+def _as_memory(value: object) -> object:
+    if value is False:  # YAML's word for off
+        value = "off"
+    return {"mode": value} if isinstance(value, str) else value
+
+
+#: ``off``, ``observe`` or ``auto``, or a mapping.
+MemoryEntry: TypeAlias = Annotated[
+    MemorySection,
+    BeforeValidator(
+        _as_memory, json_schema_input_type=Literal["off", "observe", "auto"] | MemorySection
+    ),
+]
+
+
+class ModelMemory(BaseModel):
+    """Memory that one model needs.
+
+    Attributes:
+        is_auto: The amounts are learned or estimated.
+        need: Amount at one of the pools `on`, or of them together with ``place: all``.
+        on: Pools where it can run; empty means those that its command uses.
+        place: Ways to place it: on any one pool, or split over all; in order.
+        asleep: Amounts by pool while it sleeps.
+        evict_cost: Factor of the cost of its eviction.
+        pools: Amounts by pool.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=to_camel, validate_by_name=True,
+        validate_by_alias=True, hide_input_in_errors=True,
+    )  # fmt: skip
+
+    is_auto: bool = Field(default=False, exclude=True)
+    need: SizeText | None = None
+    on: tuple[str, ...] = ()
+    place: tuple[Literal["any", "all"], ...] = ("any",)
+    asleep: dict[str, SizeText] = Field(default_factory=dict)
+    evict_cost: Annotated[float, Field(gt=0)] = 1.0
+    pools: dict[str, SizeText] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ModelMemory:
+        if self.need is not None and self.pools:
+            raise refuse("expected either need, or amounts by pool")
+        if "all" in self.place and self.need is None:
+            raise refuse("expected need: the amount to split with `place: all`")
+        return self
+
+    @property
+    def is_free(self) -> bool:
+        """True if memory is no condition for the model."""
+        return self.need == Size(bytes_=0) and not self.asleep
+
+
+_KEYS = frozenset({"need", "on", "place", "asleep", "evictCost"})
+
+
+def _as_model_memory(value: object) -> object:
+    if isinstance(value, ModelMemory):
+        return value
+    if value == "auto":
+        return {"is_auto": True}
+    if not isinstance(value, Mapping):
+        return {"need": value}
+    keys = {str(key) for key in value}
+    if not keys & _KEYS:
+        return {"pools": dict(value)}
+    if unknown := sorted(keys - _KEYS):
+        raise refuse(
+            f"expected need, on, place, asleep and evictCost, or amounts by pool; "
+            f"found {', '.join(map(repr, unknown))}"
+        )
+    given = dict(value)
+    for key in ("on", "place"):
+        if isinstance(given.get(key), str):
+            given[key] = (given[key],)
+        elif isinstance(given.get(key), list):
+            given[key] = tuple(given[key])
+    if "need" not in given:
+        given["is_auto"] = True
+    return given
+
+
+#: ``auto``, a size, amounts by pool, or a mapping with ``need``, ``on`` and more.
+ModelMemoryEntry: TypeAlias = Annotated[
+    ModelMemory,
+    BeforeValidator(_as_model_memory),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"const": "auto"},
+                {"const": 0},
+                {"type": "string", "pattern": _PATTERN},
+                {
+                    "type": "object",
+                    "properties": {
+                        "need": {"type": "string", "pattern": _PATTERN},
+                        "on": {"type": ["string", "array"], "items": {"type": "string"}},
+                        "place": {
+                            "anyOf": [
+                                {"enum": ["any", "all"]},
+                                {"type": "array", "items": {"enum": ["any", "all"]}},
+                            ]
+                        },
+                        "asleep": {"type": "object"},
+                        "evictCost": {"type": "number", "exclusiveMinimum": 0},
+                    },
+                    "additionalProperties": {"type": ["string", "integer"]},
+                },
+            ]
+        }
+    ),
+]
