@@ -7,7 +7,7 @@ goes to the scheduler, and each of its decisions to a lifecycle or a waiting req
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import assert_never
 
@@ -35,10 +35,13 @@ class Dispatcher:
 
     Attributes:
         policy: Eviction policy of the configuration; in force from the next `batch` on.
+        on_memory_change: Called when a service that needs memory may start or stop; None
+            without a meter.
     """
 
     def __init__(self, scheduler: Scheduler, services: ServiceTable, timers: TimerService) -> None:
         self.policy: EvictionPolicy = scheduler.policy
+        self.on_memory_change: Callable[[], None] | None = None
         self._scheduler, self._services, self._timers = scheduler, services, timers
         self._tick = timers.timer(self.review)
         self._decisions: deque[Decision] = deque()
@@ -119,6 +122,8 @@ class Dispatcher:
         if is_reopened:
             entry.closed_reason = ""
         self._decide(scheduler.phase_changed(name, phase_of(lifecycle), self._timers.now()))
+        if self.on_memory_change is not None and entry.need is not None:
+            self.on_memory_change()
         if is_reopened:
             self._decide(scheduler.tick(self._timers.now()))
         self._rearm()

@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Literal, TypeAlias, cast
 
 from .memory import Amounts, Holder, MemoryNeed, Plan, Pool, Rules, Wanted, explain_sum, plan
+from .ports import PoolReading
 from .scheduling import HOLDING, Phase, ServiceEntry
 
 _HolderPhase: TypeAlias = Literal["starting", "ready", "stopping", "asleep", "reviving"]
@@ -25,16 +27,26 @@ class MemoryLedger:
     Args:
         pools: The pools of the machine.
         rules: Rules of the decision.
+        devices: Pool -> id of its device, for pools that a meter reads by device.
 
     Attributes:
         pools: Pools by name; replaced by each reading.
         rules: Rules of the decision; may be replaced.
+        decides: The plans are followed; else they are only shown.
+        evicts_under_pressure: Idle services are evicted if more is held than a budget.
         plan_counts: Number of plans that were made, by kind.
+        evictions: Number of evictions, by cause.
     """
 
-    def __init__(self, pools: Iterable[Pool] = (), rules: Rules | None = None) -> None:
+    def __init__(
+        self, pools: Iterable[Pool] = (), rules: Rules | None = None,
+        devices: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:  # fmt: skip
         self.pools = {pool.name: pool for pool in pools}
         self.rules = rules or Rules()
+        self.decides = self.evicts_under_pressure = True
+        self.evictions: Counter[str] = Counter()
+        self._names = {device: name for name, device in devices.items() if device}
         self.plan_counts: Counter[str] = Counter()
         self._reserved: dict[str, Amounts] = {}  # target of a swap -> what it was promised
         self._services: Mapping[str, ServiceEntry] = {}
@@ -42,6 +54,10 @@ class MemoryLedger:
     def attach(self, services: Mapping[str, ServiceEntry]) -> None:
         """Use the entries of a scheduler."""
         self._services = services
+
+    def name_of(self, reading: PoolReading) -> str:
+        """Return the name of the pool that *reading* is of."""
+        return self._names.get(reading.device, reading.name)
 
     # ---- claims
     def reserve(self, target: str, place: Amounts) -> None:
@@ -117,7 +133,7 @@ class MemoryLedger:
             ahead: Bytes by pool that overdue requests before it need.
         """
         wanted = self._wanted(entry, is_overdue=is_overdue, ahead=ahead)
-        if wanted is None:
+        if wanted is None or not self.decides:
             return None
         holders = [
             replace(holder, phase="stopping") if holder.name in gone else holder

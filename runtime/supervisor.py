@@ -35,7 +35,8 @@ from .lifecycle import Lifecycle
 from .listeners import Listener, Listeners
 from .log_ring import LogRing
 from .memory_ledger import MemoryLedger
-from .ports import HttpClient, Launcher
+from .memory_watch import MemoryWatch
+from .ports import HttpClient, Launcher, MemoryMeter
 from .scheduler import Scheduler
 from .scheduling import EvictionPolicy, QueueLimits, one_at_a_time
 from .service_state import RuntimeContext
@@ -84,6 +85,7 @@ class Supervisor:
             does count toward the limit of a stop.
         rng: Source of jitter; a seeded one makes a run repeatable.
         memory: Pools that the services share; None means that memory is no condition.
+        meter: Reads these pools; None means that only what was granted is known.
 
     Attributes:
         hook_limiter: Limits the hook commands that run at once; its limit may be changed.
@@ -92,6 +94,7 @@ class Supervisor:
         scheduler: Decides on requests and evictions.
         idle_loader: Loads a given service when there are no requests.
         hook_recovery: Runs the ``afterStop`` hooks of runs that were killed.
+        memory_watch: Reads the memory pools; None without a meter.
     """
 
     def __init__(
@@ -100,13 +103,15 @@ class Supervisor:
         queue: QueueLimits | None = None, chart: Document | None = None,
         checked: Report | None = None,
         stop_limit_s: float = 60.0, hook_limit: int | None = 8, rng: random.Random | None = None,
-        memory: MemoryLedger | None = None,
+        memory: MemoryLedger | None = None, meter: MemoryMeter | None = None,
     ) -> None:  # fmt: skip
         if hook_limit is not None and hook_limit < 1:
             raise ConfigError("hook_limit", f"expected >= 1 or None, got {hook_limit}")
         if chart is not None:
             require_checked(chart, checked)
         self._launcher, self._http = launcher, http
+        self._meter = meter
+        self.memory_watch: MemoryWatch | None = None
         self._specs = list(services)
         self.has_own_chart = chart is not None
         self._compiled = _compiled() if chart is None else Compiled(chart)
@@ -146,6 +151,12 @@ class Supervisor:
         )
         for spec in self._specs:
             self._updater.add(spec)
+        if self._meter is not None and self.scheduler.memory is not None:
+            self.memory_watch = MemoryWatch(
+                self, self._services, self.scheduler.memory, self._meter
+            )
+            self._dispatcher.on_memory_change = self.memory_watch.notice
+            tasks.keep(self.memory_watch.run)
         return self
 
     async def __aexit__(

@@ -1,0 +1,103 @@
+"""Main memory as a pool: its size, what is in use, and what each process holds.
+
+A process holds its proportional set size (PSS): pages that several processes share, such as mapped
+weights, count for each of them in part. MemAvailable decides what is in use by all programs; it is
+no measure of one process, since the page cache moves at the same time: it missed by 81 to 122 % of
+854 MiB while a server loaded.
+
+Source: Linux kernel documentation, filesystems/proc.rst, admin-guide/cgroup-v2.rst.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from ...runtime.ports import PoolReading
+
+RAM = "RAM"
+_KIB = 1024
+
+
+class HostMemory:
+    """Reads main memory.
+
+    Args:
+        root: Root of the file system, for tests.
+    """
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self._root = root
+
+    def read(self, pids: Iterable[int]) -> list[PoolReading]:
+        """Return the reading of RAM.
+
+        Raises:
+            OSError: The kernel does not provide the numbers.
+        """
+        sizes = self._sizes("proc/meminfo")
+        capacity, available = sizes["MemTotal"], sizes["MemAvailable"]
+        used = capacity - available
+        for limit, in_use in self._cgroup_limits():
+            if limit < capacity:
+                capacity, used = limit, in_use
+        processes = {pid: held for pid in pids if (held := self._held(pid)) is not None}
+        return [
+            PoolReading(
+                name=RAM, capacity=capacity, used=max(used, 0), processes=processes,
+                source="meminfo",
+            )
+        ]  # fmt: skip
+
+    def _held(self, pid: int) -> int | None:
+        """Return the bytes that process *pid* holds; None if it has ended or is not ours."""
+        with suppress(OSError, KeyError):
+            return self._sizes(f"proc/{pid}/smaps_rollup")["Pss"]
+        return None
+
+    def _sizes(self, path: str) -> dict[str, int]:
+        """Return the amounts of a file of the kernel in bytes."""
+        sizes = {}
+        for line in (self._root / path).read_text("ascii", "replace").splitlines():
+            name, _, rest = line.partition(":")
+            words = rest.split()
+            if len(words) == 2 and words[1] == "kB" and words[0].isdigit():
+                sizes[name] = int(words[0]) * _KIB
+        return sizes
+
+    def _cgroup_limits(self) -> Iterator[tuple[int, int]]:
+        """Yield the limit and the use of each cgroup above the proxy that limits its memory."""
+        try:
+            lines = (self._root / "proc/self/cgroup").read_text("ascii", "replace").splitlines()
+        except OSError:
+            return
+        for line in lines:
+            number, controllers, path = line.split(":", 2)
+            is_v2 = number == "0"
+            if not is_v2 and "memory" not in controllers.split(","):
+                continue
+            base = self._root / ("sys/fs/cgroup" if is_v2 else "sys/fs/cgroup/memory")
+            parts = [part for part in path.split("/") if part and part != ".."]
+            for depth in range(len(parts), -1, -1):
+                yield from _limits_of(base.joinpath(*parts[:depth]), is_v2=is_v2)
+
+
+def _limits_of(folder: Path, *, is_v2: bool) -> Iterator[tuple[int, int]]:
+    names = ("memory.max", "memory.high") if is_v2 else ("memory.limit_in_bytes",)
+    current = "memory.current" if is_v2 else "memory.usage_in_bytes"
+    for name in names:
+        with suppress(OSError, ValueError):
+            limit = int((folder / name).read_text("ascii"))  # "max" is no number
+            in_use = int((folder / current).read_text("ascii"))
+            yield limit, max(in_use - _inactive_files(folder), 0)
+
+
+def _inactive_files(folder: Path) -> int:
+    """Return the bytes of cached files that the kernel drops first; they count as free."""
+    with suppress(OSError, ValueError):
+        for line in (folder / "memory.stat").read_text("ascii").splitlines():
+            name, _, value = line.partition(" ")
+            if name in ("inactive_file", "total_inactive_file"):
+                return int(value)
+    return 0

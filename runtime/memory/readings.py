@@ -1,0 +1,52 @@
+"""Readings of pools: what other programs hold, and how a pool that is too full is relieved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .cover import cover
+from .planning import Rules
+from .values import Holder, Pool
+
+
+def foreign(
+    used: int, holders: Sequence[Holder], pool: str, before: int, *, is_told_apart: bool,
+    is_quiet: bool,
+) -> int:  # fmt: skip
+    """Return the bytes of *pool* that other programs hold.
+
+    Args:
+        used: Bytes in use by all programs.
+        holders: Services that hold memory.
+        pool: Name of the pool.
+        before: Result of the last quiet moment.
+        is_told_apart: The driver says what each service holds. Without that, memory that a start
+            has not taken yet, or that a stop has not given back, looks like that of others.
+        is_quiet: No service that holds memory of the pool starts or stops.
+    """
+    if is_told_apart:
+        return max(used - sum(holder.seen.get(pool, 0) for holder in holders), 0)
+    excess = max(used - sum(holder.holds(pool) for holder in holders), 0)
+    return excess if is_quiet else max(before, excess)
+
+
+def relief(pool: Pool, holders: Sequence[Holder], now: float, rules: Rules) -> tuple[str, ...]:
+    """Return the cheapest idle services to evict so that *pool* is no longer too full, sorted.
+
+    If all idle ones together are not enough, all that hold memory of the pool are returned.
+    """
+    lack = pool.foreign + sum(holder.holds(pool.name) for holder in holders) - pool.budget
+    stopping = sum(h.holds(pool.name) for h in holders if h.phase == "stopping")
+    if lack - stopping <= 0:
+        return ()
+    idle = [
+        holder
+        for holder in holders
+        if holder.phase in ("ready", "asleep")
+        and not holder.is_pinned
+        and holder.holds(pool.name)
+        and not holder.busy_reason(now, is_overdue=False)
+    ]
+    costs = {holder.name: rules.cost(holder, now) for holder in idle}
+    found = cover({pool.name: lack - stopping}, idle, costs)
+    return tuple(sorted(costs)) if found is None else found

@@ -1,0 +1,214 @@
+"""Memory watch: keeps a memory ledger in line with readings of the machine.
+
+A meter that fails, hangs or is missing never delays a request: decisions are made from the last
+reading and the claims.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import anyio
+
+from .memory import Holder
+from .memory.readings import foreign, relief
+from .memory_ledger import MemoryLedger
+from .ports import MemoryMeter, PoolReading
+from .scheduler import Scheduler
+from .service_table import ServiceTable
+
+log = logging.getLogger(__name__)
+
+_MOVING_S, _CALM_S = 0.25, 5.0  # between readings while services start or stop, and else
+_LEAST_S = 0.05  # between two readings, however often services change
+_STALE_S = 15.0
+_PRESSURE_S = 5.0
+_GAP_S = 30.0  # after a longer gap the machine was suspended, so the reading is not a quiet one
+
+
+class MemoryHost(Protocol):
+    """Interface of the supervisor that a memory watch needs."""
+
+    scheduler: Scheduler
+
+    def review(self) -> None:
+        """Decide again on waiting requests."""
+        ...
+
+
+@dataclass(slots=True, kw_only=True)
+class PoolState:
+    """What is known of one pool besides its sum.
+
+    Attributes:
+        reading: The last reading, or None.
+        read_at: Time of that reading in seconds.
+        quiet_foreign: Bytes of other programs in the last quiet moment.
+        full_since: Time since which more is held than the budget, or None.
+    """
+
+    reading: PoolReading | None = None
+    read_at: float = 0.0
+    quiet_foreign: int = 0
+    full_since: float | None = None
+
+
+class MemoryWatch:
+    """Reads the pools of a ledger regularly.
+
+    Args:
+        host: The supervisor.
+        services: Its services.
+        ledger: Its claims.
+        meter: Reads the machine.
+
+    Attributes:
+        states: Pool -> its last reading.
+        failure: Why the last reading failed; empty if it did not.
+    """
+
+    def __init__(
+        self, host: MemoryHost, services: ServiceTable, ledger: MemoryLedger, meter: MemoryMeter
+    ) -> None:
+        self._host, self._services, self._ledger, self._meter = host, services, ledger, meter
+        self.states = {name: PoolState() for name in ledger.pools}
+        self.failure = ""
+        self._has_changed = anyio.Event()
+        self._has_warned = False
+        self._evicted_at: dict[str, float] = {}
+
+    async def run(self) -> None:
+        """Read until canceled: often while a service starts or stops, else every 5 s."""
+        while True:
+            self._has_changed = anyio.Event()
+            await self.read()
+            await anyio.sleep(_LEAST_S)
+            with anyio.move_on_after(_MOVING_S if self._is_moving() else _CALM_S):
+                await self._has_changed.wait()
+
+    def notice(self) -> None:
+        """Read again soon, since a service has begun to start or stop."""
+        self._has_changed.set()
+
+    def is_stale(self, pool: str, now: float) -> bool:
+        """Return True if the last reading of *pool* is too old to rely on."""
+        state = self.states.get(pool)
+        return state is not None and now > state.read_at + _STALE_S
+
+    async def read(self) -> None:
+        """Take one reading, and act on it."""
+        pids = self._pids()
+        try:
+            readings = await self._meter.read([pid for group in pids.values() for pid in group])
+        except OSError as error:
+            self._note_failure(str(error) or type(error).__name__)
+            return
+        if self.failure:
+            log.info("memory is read again")
+        self.failure, self._has_warned = "", False
+        self._apply(readings, pids, anyio.current_time())
+
+    def _pids(self) -> dict[str, frozenset[int]]:
+        """Return the processes of each running service with a need."""
+        entries, found = self._host.scheduler.services, {}
+        for name, lifecycle in self._services.lifecycles.items():
+            entry = entries.get(name)
+            if entry is not None and entry.need is not None and lifecycle.process is not None:
+                found[name] = frozenset(lifecycle.process.pids())
+        return found
+
+    def _note_failure(self, why: str) -> None:
+        self.failure = why
+        now = anyio.current_time()
+        if not self._has_warned and any(self.is_stale(name, now) for name in self.states):
+            self._has_warned = True
+            log.warning(
+                "memory could not be read for %g s (%s): decisions use claims and the last reading",
+                _STALE_S, why,
+            )  # fmt: skip
+
+    # ---- one reading
+    def _apply(
+        self, readings: Sequence[PoolReading], pids: Mapping[str, frozenset[int]], now: float
+    ) -> None:
+        ledger = self._ledger
+        before = {name: ledger.free(name) for name in ledger.pools}
+        for reading in readings:
+            name = ledger.name_of(reading)
+            if name in ledger.pools:
+                self._note_seen(name, reading, pids)
+                self._note_pool(name, reading, pids, now)
+        if any(ledger.free(name) != free for name, free in before.items()):
+            self._host.review()
+
+    def _note_seen(
+        self, pool: str, reading: PoolReading, pids: Mapping[str, frozenset[int]]
+    ) -> None:
+        if reading.processes is None:
+            return
+        entries = self._host.scheduler.services
+        for name, group in pids.items():
+            held = sum(reading.processes.get(pid, 0) for pid in group)
+            entry = entries[name]
+            if held or pool in entry.seen:
+                entry.seen = {**entry.seen, pool: held}
+
+    def _note_pool(
+        self, name: str, reading: PoolReading, pids: Mapping[str, frozenset[int]], now: float
+    ) -> None:
+        ledger, state = self._ledger, self.states.setdefault(name, PoolState())
+        is_after_gap = state.reading is not None and now > state.read_at + _GAP_S
+        state.reading, state.read_at = reading, now
+        if reading.used is not None:
+            holders = self._holders(now)
+            others = foreign(
+                reading.used, holders, name, state.quiet_foreign,
+                is_told_apart=reading.processes is not None and _has_all(holders, name, pids),
+                is_quiet=not is_after_gap and not self._is_moving(name),
+            )  # fmt: skip
+            state.quiet_foreign = others
+            ledger.pools[name] = replace(ledger.pools[name], foreign=others)
+        self._relieve(name, state, now)
+
+    def _relieve(self, name: str, state: PoolState, now: float) -> None:
+        """Evict idle services of a pool in which more is held than its budget for 5 s."""
+        ledger = self._ledger
+        if ledger.free(name) >= 0:
+            state.full_since = None
+            return
+        if state.full_since is None:
+            state.full_since = now
+        if now < state.full_since + _PRESSURE_S:
+            return
+        state.full_since = now
+        names = relief(ledger.pools[name], self._holders(now), now, ledger.rules)
+        max_wait_s = self._host.scheduler.limits.max_wait_s
+        names = tuple(
+            each for each in names if now >= self._evicted_at.get(each, -max_wait_s) + max_wait_s
+        )
+        if not names or not ledger.evicts_under_pressure:
+            log.warning("pool %s is too full by %d MiB", name, -ledger.free(name) >> 20)
+        for each in names if ledger.evicts_under_pressure else ():
+            self._evicted_at[each] = now
+            ledger.evictions["pressure"] += 1
+            self._services.lifecycles[each].evict(f"evicted: pool {name} is too full")
+
+    def _holders(self, now: float) -> list[Holder]:
+        return self._ledger.holders(now, self._host.scheduler.limits.min_residency_s)
+
+    def _is_moving(self, pool: str = "") -> bool:
+        """Return True if a service that holds memory (of *pool*) starts or stops."""
+        return any(
+            entry.phase in ("starting", "stopping")
+            and entry.need is not None
+            and (not pool or entry.claim.get(pool, 0) or entry.seen.get(pool, 0))
+            for entry in self._host.scheduler.services.values()
+        )
+
+
+def _has_all(holders: Sequence[Holder], pool: str, pids: Mapping[str, frozenset[int]]) -> bool:
+    """Return True if the processes of all services that hold memory of *pool* are known."""
+    return all(pids.get(holder.name) for holder in holders if holder.holds(pool))
