@@ -42,14 +42,22 @@ class MemoryLedger:
         self, pools: Iterable[Pool] = (), rules: Rules | None = None,
         devices: Mapping[str, str] = MappingProxyType({}),
     ) -> None:  # fmt: skip
-        self.pools = {pool.name: pool for pool in pools}
-        self.rules = rules or Rules()
         self.decides = self.evicts_under_pressure = True
-        self.evictions: Counter[str] = Counter()
-        self._names = {device: name for name, device in devices.items() if device}
         self.plan_counts: Counter[str] = Counter()
+        self.evictions: Counter[str] = Counter()
         self._reserved: dict[str, Amounts] = {}  # target of a swap -> what it was promised
         self._services: Mapping[str, ServiceEntry] = {}
+        self.pools: dict[str, Pool] = {}
+        self.configure(pools, rules or Rules(), devices)
+
+    def configure(self, pools: Iterable[Pool], rules: Rules, devices: Mapping[str, str]) -> None:
+        """Replace pools and rules; what other programs hold of a pool is kept."""
+        old, self.rules = self.pools, rules
+        self.pools = {
+            pool.name: replace(pool, foreign=old[pool.name].foreign) if pool.name in old else pool
+            for pool in pools
+        }
+        self._names = {device: name for name, device in devices.items() if device}
 
     def attach(self, services: Mapping[str, ServiceEntry]) -> None:
         """Use the entries of a scheduler."""
@@ -160,12 +168,14 @@ class MemoryLedger:
 
     def free(self, name: str) -> int:
         """Return the free bytes of pool *name*; negative if more is held than its budget."""
-        pool = self.pools[name]
-        held = sum(
+        return self.pools[name].available - self.held(name)
+
+    def held(self, name: str) -> int:
+        """Return the bytes of pool *name* that services hold."""
+        return sum(
             max(entry.claim.get(name, 0), entry.seen.get(name, 0))
             for entry in self._services.values()
         )
-        return pool.budget - pool.foreign - held
 
     def _wanted(self, entry: ServiceEntry, *, is_overdue: bool, ahead: Amounts) -> Wanted | None:
         need = entry.need

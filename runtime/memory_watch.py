@@ -7,13 +7,14 @@ reading and the claims.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import anyio
 
-from .memory import Holder
+from .memory import Holder, size
 from .memory.readings import foreign, relief
 from .memory_ledger import MemoryLedger
 from .ports import MemoryMeter, PoolReading
@@ -47,13 +48,15 @@ class PoolState:
         reading: The last reading, or None.
         read_at: Time of that reading in seconds.
         quiet_foreign: Bytes of other programs in the last quiet moment.
-        full_since: Time since which more is held than the budget, or None.
+        full_since: Time since which more is held than the pool has, or None.
+        has_warned: That was logged.
     """
 
     reading: PoolReading | None = None
     read_at: float = 0.0
     quiet_foreign: int = 0
     full_since: float | None = None
+    has_warned: bool = False
 
 
 class MemoryWatch:
@@ -84,10 +87,16 @@ class MemoryWatch:
         """Read until canceled: often while a service starts or stops, else every 5 s."""
         while True:
             self._has_changed = anyio.Event()
-            await self.read()
-            await anyio.sleep(_LEAST_S)
-            with anyio.move_on_after(_MOVING_S if self._is_moving() else _CALM_S):
+            if self._ledger.pools:
+                await self.read()
+                await anyio.sleep(_LEAST_S)
+            with anyio.move_on_after(self._pause_s()):
                 await self._has_changed.wait()
+
+    def _pause_s(self) -> float:
+        if not self._ledger.pools:
+            return math.inf
+        return _MOVING_S if self._is_moving() else _CALM_S
 
     def notice(self) -> None:
         """Read again soon, since a service has begun to start or stop."""
@@ -176,25 +185,26 @@ class MemoryWatch:
     def _relieve(self, name: str, state: PoolState, now: float) -> None:
         """Evict idle services of a pool in which more is held than its budget for 5 s."""
         ledger = self._ledger
-        if ledger.free(name) >= 0:
-            state.full_since = None
+        if ledger.free(name) >= 0 or not ledger.held(name):
+            state.full_since, state.has_warned = None, False
             return
         if state.full_since is None:
             state.full_since = now
         if now < state.full_since + _PRESSURE_S:
             return
         state.full_since = now
-        names = relief(ledger.pools[name], self._holders(now), now, ledger.rules)
+        if not state.has_warned:
+            state.has_warned = True
+            missing = size(-ledger.free(name))
+            log.warning("pool %s is too full: %s more than it has are held", name, missing)
+        if not ledger.evicts_under_pressure:
+            return
         max_wait_s = self._host.scheduler.limits.max_wait_s
-        names = tuple(
-            each for each in names if now >= self._evicted_at.get(each, -max_wait_s) + max_wait_s
-        )
-        if not names or not ledger.evicts_under_pressure:
-            log.warning("pool %s is too full by %d MiB", name, -ledger.free(name) >> 20)
-        for each in names if ledger.evicts_under_pressure else ():
-            self._evicted_at[each] = now
-            ledger.evictions["pressure"] += 1
-            self._services.lifecycles[each].evict(f"evicted: pool {name} is too full")
+        for each in relief(ledger.pools[name], self._holders(now), now, ledger.rules):
+            if now >= self._evicted_at.get(each, -max_wait_s) + max_wait_s:
+                self._evicted_at[each] = now
+                ledger.evictions["pressure"] += 1
+                self._services.lifecycles[each].evict(f"evicted: pool {name} is too full")
 
     def _holders(self, now: float) -> list[Holder]:
         return self._ledger.holders(now, self._host.scheduler.limits.min_residency_s)

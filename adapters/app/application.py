@@ -26,6 +26,7 @@ from ..http1.asgi_types import Receive, Scope, Send
 from ..http1.server.request_cycle import RequestCycle
 from ..http_client import HttpxClient
 from ..kv.manager import KvManager
+from ..memory import Meter
 from ..process.external import ExternalLauncher
 from ..process.launcher import LocalLauncher
 from ..process.orphans import boot_id, kill_orphans, started_of
@@ -39,9 +40,10 @@ from ..store.state_directory import NotAFolderError, StateDirectory, StateInUseE
 from ..system import threads
 from .chart_setup import chart
 from .config_files import ConfigFiles, Signature, watch
-from .kv_setup import kv_settings_by_model, specs_with_kv_hooks, with_kv_hooks
+from .kv_setup import kv_settings_by_model, with_kv_hooks
 from .live_config import LiveConfig
 from .log_buffer import keeping_log
+from .memory_setup import MemorySetup
 from .proxy_setup import model_catalog, proxy_options
 from .root_path import without_root_path
 from .service_setup import eviction_policy, queue_limits
@@ -112,18 +114,26 @@ class Application:
             await stack.enter_async_context(launcher)
             kv_manager = self._kv_manager(lambda model, line: supervisor[model].log.line(line))
 
-            def drop_variables(config: Config) -> None:
-                launcher.drop_env = kv_manager.drop_env = config.drop_env
+            memory = MemorySetup(Meter())
+            if self.config.memory.mode != "off":
+                await memory.read()
 
-            drop_variables(self.config)
-            specs = specs_with_kv_hooks(self.config, kv_manager)
+            def configure_parts(config: Config) -> None:
+                launcher.drop_env = kv_manager.drop_env = config.drop_env
+                memory.configure(config)
+
+            configure_parts(self.config)
+            specs = [
+                with_kv_hooks(model, memory.service(model), kv_manager)
+                for model in self.config.models.values()
+            ]
             await stack.enter_async_context(kv_manager.running())
             supervisor = Supervisor(
                 await stack.enter_async_context(ExternalLauncher(launcher)), specs,
                 http=HttpxClient(),
                 policy=eviction_policy(self.config), queue=queue_limits(self.config),
                 chart=chart(self.config), stop_limit_s=self._stop_limit_s,
-                hook_limit=self.config.hook_limit,
+                hook_limit=self.config.hook_limit, memory=memory.ledger, meter=memory.meter,
             )  # fmt: skip
             await stack.enter_async_context(supervisor)
             watching = (journal.take, kv_manager.watch, TransitionLog().take, *self._listeners)
@@ -146,7 +156,7 @@ class Application:
                 self.config, specs, supervisor, self._proxy.proxy, sources=self._sources,
                 seen=self._seen, add_hooks=partial(with_kv_hooks, kv_manager=kv_manager),
                 on_change=lambda config: kv_manager.apply_settings(kv_settings_by_model(config)),
-                before_change=drop_variables,
+                before_change=configure_parts, make_service=memory.service,
                 must_have_keys=self._must_have_keys, has_own_stop_limit=self._has_own_stop_limit,
             )  # fmt: skip
             await stack.enter_async_context(_beside(kept(running.reloader.run)))

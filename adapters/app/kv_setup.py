@@ -38,13 +38,6 @@ def desired_kv_settings(model: ModelConfig) -> KvSettings:
     )
 
 
-def specs_with_kv_hooks(config: Config, kv_manager: KvManager) -> list[ServiceSpec]:
-    """Return one service for each model, in the order of the configuration, with its KV hooks."""
-    return [
-        with_kv_hooks(model, service_spec(model), kv_manager) for model in config.models.values()
-    ]
-
-
 def with_kv_hooks(model: ModelConfig, spec: ServiceSpec, kv_manager: KvManager) -> ServiceSpec:
     """Return *spec*, the service of *model*, with the hooks that save and restore its cache."""
     settings = kv_settings(model)

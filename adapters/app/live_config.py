@@ -68,6 +68,7 @@ class LiveConfig:
         seen: Signature of *sources* before *config* was read.
         add_hooks: Adds the program's own hooks to a service.
         before_change: Called with each later configuration, before its models are made.
+        make_service: Makes the service of a model, without the program's own hooks.
         on_change: Called with each later configuration once it is in force.
         must_have_keys: Reject a configuration without `apiKeys`, because other machines can reach
             the proxy.
@@ -87,13 +88,14 @@ class LiveConfig:
         add_hooks: AddHooks = without_hooks,
         on_change: Callable[[Config], None] = lambda config: None,
         before_change: Callable[[Config], None] = lambda config: None,
+        make_service: Callable[[ModelConfig], ServiceSpec] = service_spec,
         must_have_keys: bool = False, has_own_stop_limit: bool = False,
     ) -> None:  # fmt: skip
         self.config, self.seen = config, seen
         self._services = {spec.name: spec for spec in services}
         self._supervisor, self._proxy = supervisor, proxy
         self._sources, self._add_hooks, self._on_change = sources, add_hooks, on_change
-        self._before_change = before_change
+        self._before_change, self._make_service = before_change, make_service
         self._must_have_keys, self._has_own_stop_limit = must_have_keys, has_own_stop_limit
         self._ports = ports_of(config)
         self.held_back: dict[str, Any] | None = None
@@ -255,10 +257,10 @@ class LiveConfig:
 
     def _service(self, old: ModelConfig | None, new: ModelConfig) -> ServiceSpec:
         """Return *new* as a service; ports and hooks of *old* stay where *new* allows it."""
-        before, spec = self._services.get(new.id), service_spec(new)
+        before, spec = self._services.get(new.id), self._make_service(new)
         if old is None or before is None or old.kv != new.kv:
             return self._add_hooks(new, spec)
-        is_kept = compare(service_spec(old), spec) in ("same", "live")
+        is_kept = compare(self._make_service(old), spec) in ("same", "live")
         return with_live(before, spec) if is_kept else self._add_hooks(new, spec)
 
     def _states(self) -> dict[str, str]:

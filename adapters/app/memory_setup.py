@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from ...runtime import MemoryLedger, ServiceSpec
 from ...runtime.memory import Amounts, MemoryNeed, Pool, Rules, lru_cost, reload_cost
-from ...runtime.ports import PoolReading
+from ...runtime.ports import MemoryMeter, PoolReading
 from ..config import Config, ModelConfig
 from ..config.schema.memory import MemorySection, ModelMemory, PoolSection, Size
+from .service_setup import service_spec
+
+log = logging.getLogger(__name__)
 
 RAM = "RAM"
 _GPU = re.compile(r"GPU\d+")
@@ -165,3 +170,44 @@ def _option(argv: Sequence[str], *names: str) -> str:
         if head in names:
             return value or (argv[index + 1] if index + 1 < len(argv) else "")
     return ""
+
+
+class MemorySetup:
+    """Memory ledger of the proxy, kept in line with its configuration.
+
+    Args:
+        meter: Reads the machine.
+
+    Attributes:
+        ledger: Claims of all models; without `memory:` it has no pools, and no model a need.
+        meter: Reads the machine.
+    """
+
+    def __init__(self, meter: MemoryMeter) -> None:
+        self.meter = meter
+        self.ledger = MemoryLedger()
+        self._found = MemoryPools(pools={})
+        self._readings: Sequence[PoolReading] = ()
+
+    async def read(self) -> None:
+        """Read the machine, for the sizes of its pools."""
+        try:
+            self._readings = await self.meter.read(())
+        except OSError as error:
+            log.warning("memory cannot be read (%s): only declared pools are used", error)
+
+    def configure(self, config: Config) -> None:
+        """Apply the pools and rules of *config*; needs follow with the services."""
+        ledger, mode = self.ledger, config.memory.mode
+        is_on = mode != "off"
+        self._found = memory_pools(config, self._readings) if is_on else MemoryPools(pools={})
+        ledger.configure(self._found.pools.values(), memory_rules(config), self._found.devices)
+        ledger.decides = mode == "auto"
+        ledger.evicts_under_pressure = mode == "auto" and config.memory.on_pressure == "evict"
+
+    def service(self, model: ModelConfig) -> ServiceSpec:
+        """Return the service of *model*, with what it needs of memory."""
+        spec = service_spec(model)
+        if not self._found.pools:
+            return spec
+        return replace(spec, memory=memory_need(model, self._found))

@@ -80,8 +80,7 @@ class _Place:
         self._pools, self._others, self._wanted, self._place = pools, others, wanted, place
         self._now, self._rules = now, rules
         self._free = {
-            name: pools[name].budget
-            - pools[name].foreign
+            name: pools[name].available
             - sum(holder.holds(name) for holder in others)
             - wanted.ahead.get(name, 0)
             for name in place
@@ -139,19 +138,19 @@ class _Place:
         wanted, pools = self._wanted, self._pools
         if wanted.source != "declared":
             return self._alone(f"{self._sum}; the {wanted.source} amount may be wrong")
-        movable = {
-            name: pools[name].foreign
-            + wanted.ahead.get(name, 0)
-            + sum(holder.holds(name) for holder in self._others if not holder.is_pinned)
+        most = {
+            name: pools[name].budget
+            - sum(holder.holds(name) for holder in self._others if holder.is_pinned)
             for name in lack
         }
-        short = [name for name in lack if lack[name] > movable[name]]
+        short = [name for name in lack if self._place[name] > most[name]]
         if not short:
             why = f"{self._sum}: other programs must free memory"
+            if any(wanted.ahead.get(name, 0) for name in lack):
+                why = f"{self._sum}: overdue requests go first"
             return self._wait(cost=_WAIT_FOR_OTHERS, why=why)
-        worst = max(short, key=lambda name: lack[name] - movable[name])
-        most = self._free[worst] + movable[worst]
-        why = f"{self._sum}: at most {size(max(most, 0))} of {worst} can ever be free"
+        worst = max(short, key=lambda name: self._place[name] - most[name])
+        why = f"{self._sum}: at most {size(max(most[worst], 0))} of {worst} can ever be free"
         return Plan(kind="refuse", place=self._place, why=why)
 
     def _alone(self, why: str) -> Plan:

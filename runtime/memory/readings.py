@@ -35,7 +35,7 @@ def relief(pool: Pool, holders: Sequence[Holder], now: float, rules: Rules) -> t
 
     If all idle ones together are not enough, all that hold memory of the pool are returned.
     """
-    lack = pool.foreign + sum(holder.holds(pool.name) for holder in holders) - pool.budget
+    lack = sum(holder.holds(pool.name) for holder in holders) - pool.available
     stopping = sum(h.holds(pool.name) for h in holders if h.phase == "stopping")
     if lack - stopping <= 0:
         return ()

@@ -39,15 +39,16 @@ def sum_in_words(
     sums = []
     for name, need in place.items():
         pool = pools[name]
-        line = f"{name}: {size(pool.capacity)}"
-        if pool.limit is not None and pool.limit < pool.capacity - pool.reserve:
+        if pool.available == pool.limit:
             line = f"{name}: {size(pool.limit)} limit"
-        elif pool.reserve:
-            line += f" - {size(pool.reserve)} reserve"
+        else:
+            line = f"{name}: {size(pool.capacity)}"
+            if pool.reserve:
+                line += f" - {size(pool.reserve)} reserve"
+            if pool.foreign:
+                line += f" - {size(pool.foreign)} other programs"
         if held := sum(holder.holds(name) for holder in others):
             line += f" - {size(held)} held"
-        if pool.foreign:
-            line += f" - {size(pool.foreign)} other programs"
         if ahead := wanted.ahead.get(name, 0):
             line += f" - {size(ahead)} for overdue requests"
         line += f" = {size(free[name])} free"
@@ -69,15 +70,16 @@ def explain_sum(
     for name, need in found.place.items():
         pool = pools[name]
         lines.append(f"{wanted.name} on {name}: {size(pool.capacity)} capacity")
-        if pool.limit is not None and pool.limit < pool.capacity - pool.reserve:
-            lines.append(f"limit {size(pool.limit)}")
-        elif pool.reserve:
-            lines.append(f"- {size(pool.reserve)} reserve")
-        if pool.foreign:
-            lines.append(f"- {size(pool.foreign)} other programs")
+        if pool.available == pool.limit:
+            lines.append(f"limit of {size(pool.limit)}")
+        else:
+            if pool.reserve:
+                lines.append(f"- {size(pool.reserve)} reserve")
+            if pool.foreign:
+                lines.append(f"- {size(pool.foreign)} other programs")
         if ahead := wanted.ahead.get(name, 0):
             lines.append(f"- {size(ahead)} for overdue requests")
-        free = pool.budget - pool.foreign - ahead
+        free = pool.available - ahead
         for holder in others:
             if amount := holder.holds(name):
                 free -= amount

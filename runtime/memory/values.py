@@ -29,8 +29,8 @@ class Pool:
         name: Name, such as ``GPU0`` or ``RAM``.
         capacity: Size in bytes.
         reserve: Bytes of it that are never given to services.
-        limit: Maximum number of bytes for services and other programs together; None means that
-            only the reserve limits them.
+        limit: Maximum number of bytes that services may hold; None means that only the reserve
+            and other programs limit them.
         foreign: Bytes that other programs hold, by the last reading.
     """
 
@@ -42,9 +42,15 @@ class Pool:
 
     @property
     def budget(self) -> int:
-        """Bytes that services and other programs may hold together, >= 0."""
+        """Bytes that services could hold if there were no other programs, >= 0."""
         most = self.capacity - self.reserve
         return max(most if self.limit is None else min(most, self.limit), 0)
+
+    @property
+    def available(self) -> int:
+        """Bytes that services may hold beside other programs; negative if those use the reserve."""
+        left = self.capacity - self.reserve - self.foreign
+        return left if self.limit is None else min(left, self.limit)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -236,6 +236,17 @@ def beyond_own_sleep_counts(m: Any) -> None:
     _expect(world.plan(23, name="v"), "start")
 
 
+def beyond_limit_counts_services_only(m: Any) -> None:
+    """A limit is what services may hold, whatever other programs use beside them."""
+    world = World(m, foreign=6).holding("a", 0.5)
+    world.pools["GPU0"] = m.Pool(
+        name="GPU0", capacity=24 * GIB, reserve=GIB, limit=GIB, foreign=6 * GIB
+    )
+    _expect(world.plan(0.5), "start")
+    _expect(world.plan(0.6), "evict", "a")
+    _expect(world.plan(1.1), "refuse")
+
+
 CASES: dict[str, Case] = {
     name: function
     for name, function in list(globals().items())

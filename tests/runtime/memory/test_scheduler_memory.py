@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from swapchart.runtime import EvictionPolicy, MemoryLedger, QueueLimits
-from swapchart.runtime.memory import MemoryNeed, Pool
+from swapchart.runtime.memory import Amounts, MemoryNeed, Pool
 from swapchart.runtime.scheduler import Scheduler
-from swapchart.runtime.scheduling import Evict, Grant, Phase, QueuedRequest, Refuse
+from swapchart.runtime.scheduling import Evict, Grant, Phase, QueuedRequest, Refuse, ServiceEntry
 from swapchart.runtime.waiter import PendingRequest
 
 from ..test_scheduler_rules import LENGTH, MAX_WAIT_S, NAMES, TIMEOUT_S, SchedulerRules, by_letter
@@ -31,6 +31,15 @@ def no_evictions(target: str, running: frozenset[str]) -> frozenset[str]:
     return frozenset()
 
 
+class CheckedLedger(MemoryLedger):
+    """A ledger that fails as soon as a grant gives memory away twice."""
+
+    def grant(self, entry: ServiceEntry, place: Amounts | None) -> None:
+        super().grant(entry, place)
+        for pool in place or ():
+            assert self.free(pool) >= 0, f"{entry.name} overcommits {pool}"
+
+
 class SchedulerMemoryRules(SchedulerRules):
     """The rules of the scheduler, with five services on two pools."""
 
@@ -45,7 +54,7 @@ class SchedulerMemoryRules(SchedulerRules):
             length=LENGTH, timeout_s=TIMEOUT_S, max_wait_s=MAX_WAIT_S, min_residency_s=residency
         )
         self.policy, self.limit, self.pinned = policy, limit, pinned
-        self.ledger = MemoryLedger(
+        self.ledger = CheckedLedger(
             [Pool(name="GPU0", capacity=BUDGET + 1, reserve=1), Pool(name="GPU1", capacity=12)]
         )
         self.scheduler = Scheduler(policy=policy, limits=limits, memory=self.ledger)
@@ -56,13 +65,6 @@ class SchedulerMemoryRules(SchedulerRules):
     def add(self, name: str) -> None:
         is_pinned = self.pinned and name == "a1"
         self.scheduler.add(name, limit=self.limit, is_pinned=is_pinned, need=NEEDS[name])
-
-    def grant(self, request: QueuedRequest) -> None:
-        super().grant(request)
-        entry = self.scheduler.services[request.service]
-        if entry.granted == 1 and entry.phase == "starting":
-            for pool in entry.claim:
-                assert self.ledger.free(pool) >= 0, f"{entry.name} overcommits {pool}"
 
     @rule(amount=st.sampled_from([0, 0, 3, 15]))
     def other_programs_allocate(self, amount: int) -> None:
