@@ -39,7 +39,7 @@ class MemoryPools:
     @property
     def gpus(self) -> tuple[str, ...]:
         """Names of the pools that are GPUs."""
-        return tuple(name for name in self.pools if name in self.devices)
+        return tuple(name for name in self.pools if name in self.devices or _GPU.fullmatch(name))
 
 
 def memory_rules(config: Config) -> Rules:
@@ -149,7 +149,7 @@ def used_pools(model: ModelConfig, found: MemoryPools) -> list[str]:
     for variable in _DEVICES:
         if variable in model.environment:
             names = [part.strip() for part in model.environment[variable].split(",")]
-            return [name for name in gpus if _is_named(name, found.devices[name], names)]
+            return [name for name in gpus if _is_named(name, found.devices.get(name, ""), names)]
     numbers = _DEVICE_OPTION.findall(_option(model.argv, "--device", "-dev"))
     if numbers:
         return [name for name in gpus if name.removeprefix("GPU") in numbers]
@@ -160,7 +160,7 @@ def used_pools(model: ModelConfig, found: MemoryPools) -> list[str]:
 
 
 def _is_named(name: str, device: str, names: Sequence[str]) -> bool:
-    return any(given in (name.removeprefix("GPU"), device) for given in names)
+    return any(given and given in (name.removeprefix("GPU"), device) for given in names)
 
 
 def _option(argv: Sequence[str], *names: str) -> str:

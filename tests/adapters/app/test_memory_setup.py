@@ -1,0 +1,115 @@
+"""Pools and needs of memory, from the configuration and readings of a machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from swapchart.adapters.app.memory_setup import (
+    MemoryPools,
+    memory_need,
+    memory_pools,
+    memory_rules,
+    used_pools,
+)
+from swapchart.adapters.app.service_setup import eviction_policy
+from swapchart.adapters.config import Config, load_config
+from swapchart.runtime.memory import MemoryNeed, Pool, lru_cost
+from swapchart.runtime.ports import PoolReading
+
+GIB = 1 << 30
+READINGS = (
+    PoolReading(name="RAM", capacity=64 * GIB),
+    PoolReading(name="GPU0", capacity=24 * GIB, device="GPU-aa"),
+    PoolReading(name="GPU1", capacity=8 * GIB, device="GPU-bb"),
+)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    """Return a configuration with one model for each form of `memory`."""
+    path = tmp_path / "config.yaml"
+    path.write_text("""
+memory:
+  evict: lru
+  unknown: refuse
+  pools:
+    big: {device: GPU-aa, limit: 50%}
+    RAM: {reserve: 10%}
+    NPU: {capacity: 16GiB}
+models:
+  plain: {cmd: "x --port ${PORT}", memory: 2GiB}
+  pools: {cmd: "x --port ${PORT}", memory: {RAM: 25%, NPU: 1GiB, GPU7: 1GiB}}
+  split: {cmd: "x --port ${PORT}", memory: {need: 9GiB, on: [big, GPU1], place: [any, all]}}
+  auto: {cmd: "x --port ${PORT}"}
+  free: {cmd: "x --port ${PORT}", memory: 0}
+  by-env: {cmd: "x --port ${PORT}", memory: 1GiB, env: [CUDA_VISIBLE_DEVICES=1]}
+  by-uuid: {cmd: "x --port ${PORT}", memory: 1GiB, env: [CUDA_VISIBLE_DEVICES=GPU-aa]}
+  no-gpu: {cmd: "x --port ${PORT}", memory: 1GiB, env: ["CUDA_VISIBLE_DEVICES="]}
+  by-option: {cmd: "x --port ${PORT} --device CUDA1", memory: 1GiB}
+  main-gpu: {cmd: "x --port ${PORT} -sm none -mg 1", memory: 1GiB}
+""")
+    return load_config([path])
+
+
+def test_memory_pools_take_names_limits_and_reserves_of_the_configuration(config: Config) -> None:
+    found = memory_pools(config, READINGS)
+
+    assert found.pools == {
+        "RAM": Pool(name="RAM", capacity=64 * GIB, reserve=int(6.4 * GIB)),
+        "big": Pool(name="big", capacity=24 * GIB, reserve=int(1.2 * GIB), limit=12 * GIB),
+        "GPU1": Pool(name="GPU1", capacity=8 * GIB, reserve=512 << 20),
+        "NPU": Pool(name="NPU", capacity=16 * GIB),
+    }
+    assert found.gpus == ("big", "GPU1")
+
+
+def test_memory_pools_without_readings_are_those_with_a_capacity(config: Config) -> None:
+    assert list(memory_pools(config, ()).pools) == ["NPU"]
+
+
+def test_memory_needs_follow_the_forms_of_the_configuration(config: Config) -> None:
+    found = memory_pools(config, READINGS)
+    needs = {name: memory_need(model, found) for name, model in config.models.items()}
+
+    assert needs["plain"] == MemoryNeed(options=({"big": 2 * GIB}, {"GPU1": 2 * GIB}))
+    assert needs["pools"] == MemoryNeed(options=({"RAM": 16 * GIB, "NPU": GIB},))
+    assert needs["split"] == MemoryNeed(
+        options=(
+            {"big": 9 * GIB}, {"GPU1": 9 * GIB}, {"big": 9 * GIB // 2, "GPU1": 9 * GIB // 2},
+        )
+    )  # fmt: skip
+    assert needs["auto"] == MemoryNeed(options=({"big": 0, "GPU1": 0},), source="unknown")
+    assert needs["free"] is None
+    assert [
+        [*needs[name].options[0]]  # type: ignore[union-attr]
+        for name in ("by-env", "by-uuid", "by-option", "main-gpu")
+    ] == [["GPU1"], ["big"], ["GPU1"], ["GPU1"]]
+    assert needs["no-gpu"] is not None
+    assert needs["no-gpu"].options == ()
+
+
+def test_used_pools_without_gpu_are_main_memory(config: Config) -> None:
+    ram = MemoryPools(pools={"RAM": Pool(name="RAM", capacity=GIB)})
+    assert used_pools(config.models["plain"], ram) == ["RAM"]
+    assert used_pools(config.models["plain"], MemoryPools(pools={})) == []
+    declared = MemoryPools(pools={"GPU0": Pool(name="GPU0", capacity=GIB)})
+    assert used_pools(config.models["plain"], declared) == ["GPU0"]
+
+
+def test_memory_rules_and_policy_follow_the_configuration(config: Config) -> None:
+    rules = memory_rules(config)
+    assert (rules.cost, rules.refuse_unknown) == (lru_cost, True)
+    assert eviction_policy(config)("plain", frozenset({"plain", "auto"})) == frozenset()
+
+
+def test_groups_stay_in_force_beside_memory(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("""
+memory: auto
+groups: {one: {members: [a, b]}}
+models: {a: {cmd: "x --port ${PORT}"}, b: {cmd: "x --port ${PORT}"}}
+""")
+    policy = eviction_policy(load_config([path]))
+    assert policy("a", frozenset({"b"})) == {"b"}

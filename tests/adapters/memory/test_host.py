@@ -1,0 +1,138 @@
+"""Main memory: sizes and use of the machine, cgroup limits, and what processes hold."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import anyio
+import pytest
+
+from swapchart.adapters.memory import Meter
+from swapchart.adapters.memory.host import HostMemory
+from swapchart.runtime.ports import PoolReading
+
+MIB = 1 << 20
+_ALLOCATE = "import sys, time; block = b'x' * (200 << 20); print('ready', flush=True); input()"
+
+
+def _machine(root: Path, *, total: int = 1000, available: int = 400) -> Path:
+    (root / "proc/self").mkdir(parents=True)
+    (root / "proc/meminfo").write_text(
+        f"MemTotal: {total} kB\nMemFree: 1 kB\nMemAvailable: {available} kB\nHugePages_Total: 0\n"
+    )
+    return root
+
+
+def _cgroup(root: Path, path: str, **files: str) -> None:
+    folder = root / "sys/fs/cgroup" / path
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name.replace("_", ".", 1)).write_text(text)
+
+
+def test_host_memory_of_this_machine_is_read() -> None:
+    (reading,) = HostMemory().read([os.getpid()])
+
+    assert reading.name == "RAM"
+    assert reading.used is not None
+    assert 0 < reading.used <= reading.capacity
+    assert reading.processes is not None
+    assert MIB < reading.processes[os.getpid()] < reading.capacity
+
+
+def test_host_memory_of_a_process_is_what_it_allocated() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", _ALLOCATE], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"ready\n"
+        (reading,) = HostMemory().read([child.pid, 2**22])
+        assert child.stdin is not None
+        child.stdin.write(b"\n")
+
+    assert reading.processes is not None
+    assert reading.processes.keys() == {child.pid}
+    assert 200 * MIB <= reading.processes[child.pid] < 230 * MIB
+
+
+def test_host_memory_use_is_what_programs_cannot_get(tmp_path: Path) -> None:
+    (reading,) = HostMemory(_machine(tmp_path)).read([])
+    expected = PoolReading(
+        name="RAM", capacity=1000 << 10, used=600 << 10, processes={}, source="meminfo"
+    )
+    assert reading == expected
+
+
+@pytest.mark.parametrize(
+    ("files", "capacity", "used"),
+    [
+        ({"memory_max": "max", "memory_current": "5"}, 1000 << 10, 600 << 10),
+        ({"memory_max": "500000", "memory_current": "100000"}, 500_000, 100_000),
+        (
+            {
+                "memory_max": "500000", "memory_current": "100000",
+                "memory_stat": "anon 1\ninactive_file 60000\n",
+            },
+            500_000, 40_000,
+        ),
+        (
+            {"memory_max": "500000", "memory_high": "300000", "memory_current": "100000"},
+            300_000, 100_000,
+        ),
+        ({"memory_max": "9000000000", "memory_current": "100000"}, 1000 << 10, 600 << 10),
+    ],
+)  # fmt: skip
+def test_host_memory_smallest_cgroup_limit_is_the_capacity(
+    tmp_path: Path, files: dict[str, str], capacity: int, used: int
+) -> None:
+    root = _machine(tmp_path)
+    (root / "proc/self/cgroup").write_text("0::/user/service\n")
+    _cgroup(root, "user", **files)
+
+    (reading,) = HostMemory(root).read([])
+
+    assert (reading.capacity, reading.used) == (capacity, used)
+
+
+def test_host_memory_cgroup_v1_limit_is_read(tmp_path: Path) -> None:
+    root = _machine(tmp_path)
+    (root / "proc/self/cgroup").write_text("3:cpu:/a\n7:memory:/a\n")
+    folder = root / "sys/fs/cgroup/memory/a"
+    folder.mkdir(parents=True)
+    (folder / "memory.limit_in_bytes").write_text("200000")
+    (folder / "memory.usage_in_bytes").write_text("50000")
+
+    (reading,) = HostMemory(root).read([])
+
+    assert (reading.capacity, reading.used) == (200_000, 50_000)
+
+
+def test_meter_source_that_hangs_fails_within_the_limit() -> None:
+    release = threading.Event()
+
+    class Hanging:
+        def read(self, pids: object) -> list[PoolReading]:
+            release.wait(30)
+            return []
+
+    async def main() -> None:
+        with anyio.fail_after(5), pytest.raises(OSError, match="no reading within"):
+            await Meter([Hanging()], limit_s=0.2).read(())
+        release.set()
+
+    anyio.run(main)
+
+
+def test_meter_reads_all_sources() -> None:
+    class One:
+        def read(self, pids: object) -> list[PoolReading]:
+            return [PoolReading(name="NPU", capacity=1)]
+
+    async def main() -> list[str]:
+        return [reading.name for reading in await Meter([HostMemory(), One()]).read(())]
+
+    assert anyio.run(main) == ["RAM", "NPU"]
