@@ -55,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="requests on one connection (100)")  # fmt: skip
     add("--embedding-dimensions", type=_positive, default=64, metavar="N",
         help="length of embeddings (64)")  # fmt: skip
+    add("--allocate-mib", type=_positive, metavar="N", help="memory to hold once loaded, in MiB")
     faults = parser.add_argument_group("faults")
     add = faults.add_argument
     add("--fail-load", action="store_true", help="exit with code 1 at the end of loading")
@@ -141,6 +142,7 @@ class _Server:
             log=(lambda line: None) if options.quiet else _log,
         )
         self._connections: set[HttpConnection] = set()
+        self._weights = bytearray()
         self._done = asyncio.Event()
 
     async def run(self) -> None:
@@ -176,6 +178,8 @@ class _Server:
             _log(f"E srv  load_model: failed to load model, '{self._options.model}'")
             _log("srv  llama_server: exiting due to model loading error")
             os._exit(1)
+        if self._options.allocate_mib:  # written to, so that it is resident
+            self._weights = bytearray(b"w") * (self._options.allocate_mib << 20)
         self._app.is_loading = False
         _log("srv  llama_server: model loaded")
         loop = asyncio.get_running_loop()

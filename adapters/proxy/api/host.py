@@ -1,4 +1,4 @@
-"""Routes for the host: samples of its load, and its hardware."""
+"""Routes for the host: samples of its load, its hardware, and its memory pools."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from ..responses import ApiError
 from .handler import ApiHandler
 from .query import parse_time
 from .schema import host as schema
+from .schema.memory import MemoryHolder, MemoryPool, MemoryState
 
 _MIB = 1 << 20
 
@@ -92,3 +93,40 @@ def _gpu_load(at: float, gpu: Gpu) -> schema.GpuLoad:
         fan_speed_pct=gpu.fan,
         power_draw_w=gpu.watts,
     )
+
+
+@ApiHandler
+async def memory(proxy: ProxyContext, request: Request) -> MemoryState:
+    """Return the memory pools, and what each model holds of them."""
+    supervisor, now = proxy.supervisor, proxy.now()
+    ledger, watch = supervisor.scheduler.memory, supervisor.memory_watch
+    if ledger is None or not ledger.pools:
+        return MemoryState(mode="off", pools=[], models=[], failure="")
+    pools = []
+    for name, pool in ledger.pools.items():
+        state = None if watch is None else watch.states.get(name)
+        reading = None if state is None else state.reading
+        pools.append(
+            MemoryPool(
+                name=name, capacity=pool.capacity, reserve=pool.reserve, limit=pool.limit,
+                used=None if reading is None else reading.used, foreign=pool.foreign,
+                held=ledger.held(name), free=ledger.free(name),
+                stale=reading is not None and watch is not None and watch.is_stale(name, now),
+                source="" if reading is None else reading.source,
+            )
+        )  # fmt: skip
+    entries = supervisor.scheduler.services
+    models = [
+        MemoryHolder(
+            model=holder.name, phase=holder.phase, claim=dict(holder.claim),
+            seen=dict(holder.seen), source=holder.source, pinned=holder.is_pinned,
+            load_s=round(holder.load_s, 3),
+            idle_s=0.0 if entries[holder.name].granted else round(max(now - holder.used_at, 0), 3),
+        )
+        for holder in ledger.holders(now, supervisor.scheduler.limits.min_residency_s)
+    ]  # fmt: skip
+    return MemoryState(
+        mode="auto" if ledger.decides else "observe", pools=pools,
+        models=proxy.view(request.access).rows(models),
+        failure="" if watch is None else watch.failure,
+    )  # fmt: skip

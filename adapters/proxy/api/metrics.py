@@ -34,6 +34,7 @@ from ..responses import send_bytes
 #: Labels -> value.
 Rows: TypeAlias = Mapping[Any, float]
 
+_PLANS = ("start", "evict", "wait", "refuse")
 _STATES = ("stopped", "starting", "ready", "sleeping", "stopping", "failed", "shutdown")
 
 
@@ -57,6 +58,7 @@ class _ProxyCollector(Collector):
         yield from _requests(self._proxy)
         yield from _lifecycles(self._proxy)
         yield from _kv(self._proxy)
+        yield from _memory(self._proxy)
         yield from _own(self._proxy)
 
 
@@ -275,6 +277,43 @@ def _kv(proxy: ProxyContext) -> Iterator[Metric]:
     yield _counter("swapchart_kv_tokens", text, tokens, "model", "kind")
     written = rows("saved_bytes_total")
     yield _counter("swapchart_kv_written_bytes", "Bytes of saved slots.", written, "model")
+
+
+def _memory(proxy: ProxyContext) -> Iterator[Metric]:
+    ledger, watch = proxy.supervisor.scheduler.memory, proxy.supervisor.memory_watch
+    if ledger is None or not ledger.pools:
+        return
+    pools: dict[tuple[str, ...], float] = {}
+    for name, pool in ledger.pools.items():
+        for kind, amount in (
+            ("capacity", pool.capacity), ("reserve", pool.reserve), ("foreign", pool.foreign),
+            ("held", ledger.held(name)), ("free", ledger.free(name)),
+        ):  # fmt: skip
+            pools[name, kind] = float(amount)
+    text = "Bytes of each memory pool."
+    yield _gauge("swapchart_memory_bytes", text, pools, "pool", "kind")
+    amounts = {
+        (name, pool, kind): float(held)
+        for name, entry in proxy.supervisor.scheduler.services.items()
+        for kind, by_pool in (("claim", entry.claim), ("seen", entry.seen))
+        for pool, held in by_pool.items()
+    }
+    text = "Bytes that each model was granted, and that it uses."
+    yield _gauge("swapchart_model_memory_bytes", text, amounts, "model", "pool", "kind")
+    plans = {(kind,): float(ledger.plan_counts[kind]) for kind in _PLANS}
+    yield _counter("swapchart_memory_plans", "Plans of memory for a start.", plans, "kind")
+    evictions = {(): float(ledger.evictions["pressure"])}
+    text = "Models that were evicted because a pool was too full."
+    yield _counter("swapchart_memory_pressure_evictions", text, evictions)
+    if watch is not None:
+        now = proxy.now()
+        ages = {
+            (name,): now - state.read_at
+            for name, state in watch.states.items()
+            if state.reading is not None
+        }
+        text = "Seconds since each pool was read."
+        yield _gauge("swapchart_memory_reading_age_seconds", text, ages, "pool")
 
 
 def _own(proxy: ProxyContext) -> Iterator[Metric]:

@@ -90,12 +90,19 @@ async def explain(proxy: ProxyContext, request: Request) -> Explanation:
     else:
         outcome = "swap" if evict else "start"
     priority = proxy.catalog.models[name].priority
+    ledger = scheduler.memory
+    sums = (
+        []
+        if ledger is None
+        else ledger.explain(entry, proxy.now(), scheduler.limits.min_residency_s)
+    )
     return view.row(
         Explanation(
             model=name, outcome=outcome, evict=view.visible(sorted(evict)), why=why,
             phase=entry.phase, state=life.state, cause=life.cause,
             configuration=list(life.configuration), granted=entry.granted, limit=entry.limit,
             position=1 + sum(queued.priority >= priority for queued in scheduler.queue),
+            memory=sums or msgspec.UNSET,
         )
     )  # fmt: skip
 

@@ -179,6 +179,8 @@ ROUTES: RouteTable = RouteTable(
              query=_limit("limit", 1, models.HISTORY_LIMIT)),
         _get("/api/models/*/explain", queue.explain, "Explain what a request would cause",
              subject="models", errors=(404,), parameter="model"),
+        _get("/api/memory", host.memory, "Get the memory pools and what models hold of them",
+             subject="models"),
         _get("/api/queue", queue.queue, "Get the queue and why its requests wait",
              subject="models"),
         _get("/api/events", events.stream, "Stream events", _EVENTS, subject="models",

@@ -368,6 +368,7 @@ class Explanation(Body, kw_only=True):
         evict: Models that would be evicted.
         why: Why the request would wait or be rejected; empty if neither.
         position: Place that it would get in the queue, from 1.
+        memory: Sum of its memory, one amount a line; absent if memory is no condition for it.
     """
 
     model: str
@@ -381,6 +382,7 @@ class Explanation(Body, kw_only=True):
     granted: int
     limit: int | None
     position: Annotated[int, Meta(ge=1)]
+    memory: Maybe[list[str]] = UNSET
 
 
 class ModelReadiness(Body, kw_only=True):

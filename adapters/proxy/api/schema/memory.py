@@ -1,0 +1,65 @@
+"""Bodies that describe memory: pools, and what each model holds of them."""
+
+from __future__ import annotations
+
+from .base import Body, Part
+
+
+class MemoryPool(Part, kw_only=True):
+    """A memory pool; amounts are in bytes.
+
+    Attributes:
+        limit: Most that models may hold; null means that there is no limit.
+        used: Bytes in use by all programs; null means that they are not read.
+        foreign: Bytes that other programs hold.
+        held: Bytes that models hold: what they were granted or what they use, whichever is more.
+        free: Bytes that are free for models; negative if the pool is too full.
+        stale: The last reading is too old to rely on.
+        source: Where the pool is read; empty means that it is declared only.
+    """
+
+    name: str
+    capacity: int
+    reserve: int
+    limit: int | None
+    used: int | None
+    foreign: int
+    held: int
+    free: int
+    stale: bool
+    source: str
+
+
+class MemoryHolder(Part, kw_only=True):
+    """What a model holds, in bytes by pool.
+
+    Attributes:
+        claim: What it was granted.
+        seen: What it uses.
+        source: Origin of the claim: declared, learned, estimated or unknown.
+        load_s: Time in seconds that its start takes.
+        idle_s: Time in seconds since its last use; 0 while it is in use.
+    """
+
+    model: str
+    phase: str
+    claim: dict[str, int]
+    seen: dict[str, int]
+    source: str
+    pinned: bool
+    load_s: float
+    idle_s: float
+
+
+class MemoryState(Body, kw_only=True):
+    """Memory pools and what models hold of them.
+
+    Attributes:
+        mode: ``off``, ``observe`` or ``auto``.
+        failure: Why the last reading failed; empty if it did not.
+    """
+
+    mode: str
+    pools: list[MemoryPool]
+    models: list[MemoryHolder]
+    failure: str
