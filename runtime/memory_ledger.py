@@ -94,10 +94,11 @@ class MemoryLedger:
     def adopt(self, entry: ServiceEntry, need: MemoryNeed | None) -> None:
         """Make *need* the need of a service; a claim takes the new amounts of its place."""
         entry.need = need
-        if not entry.claim:
-            return
         if need is None:
-            entry.claim = _NOTHING
+            entry.claim = entry.seen = _NOTHING
+        elif not entry.claim:
+            if entry.phase in HOLDING:  # it runs already, and memory is a condition from now on
+                entry.claim = self._preferred(need)
         elif entry.phase == "asleep":
             entry.claim = self._known(need.asleep)
         else:

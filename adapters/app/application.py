@@ -115,8 +115,7 @@ class Application:
             kv_manager = self._kv_manager(lambda model, line: supervisor[model].log.line(line))
 
             memory = MemorySetup(Meter())
-            if self.config.memory.mode != "off":
-                await memory.read()
+            await memory.read(self.config)
 
             def configure_parts(config: Config) -> None:
                 launcher.drop_env = kv_manager.drop_env = config.drop_env
@@ -157,20 +156,26 @@ class Application:
                 seen=self._seen, add_hooks=partial(with_kv_hooks, kv_manager=kv_manager),
                 on_change=lambda config: kv_manager.apply_settings(kv_settings_by_model(config)),
                 before_change=configure_parts, make_service=memory.service,
+                prepare=memory.prepare,
                 must_have_keys=self._must_have_keys, has_own_stop_limit=self._has_own_stop_limit,
             )  # fmt: skip
-            await stack.enter_async_context(_beside(kept(running.reloader.run)))
-            await self._watch_files(stack, running)
-            if self.config.log_to_stdout in ("upstream", "both"):
-                await stack.enter_async_context(_beside(kept(partial(print_log, supervisor.log))))
-            if self._state is not None:
-                await stack.enter_async_context(_beside(kept(self._watch_state, self._state)))
+            await self._start_background_tasks(stack, running, supervisor)
             running.begin()
             self.supervisor = supervisor
             try:
                 yield supervisor
             finally:
                 self.supervisor = self._running = None
+
+    async def _start_background_tasks(
+        self, stack: AsyncExitStack, running: LiveConfig, supervisor: Supervisor
+    ) -> None:
+        await stack.enter_async_context(_beside(kept(running.reloader.run)))
+        await self._watch_files(stack, running)
+        if self.config.log_to_stdout in ("upstream", "both"):
+            await stack.enter_async_context(_beside(kept(partial(print_log, supervisor.log))))
+        if self._state is not None:
+            await stack.enter_async_context(_beside(kept(self._watch_state, self._state)))
 
     async def _watch_files(self, stack: AsyncExitStack, running: LiveConfig) -> None:
         """Reload when a configuration file changes, if that was asked for."""

@@ -69,6 +69,7 @@ class LiveConfig:
         add_hooks: Adds the program's own hooks to a service.
         before_change: Called with each later configuration, before its models are made.
         make_service: Makes the service of a model, without the program's own hooks.
+        prepare: Called with each later configuration in a thread, before anything changes.
         on_change: Called with each later configuration once it is in force.
         must_have_keys: Reject a configuration without `apiKeys`, because other machines can reach
             the proxy.
@@ -89,6 +90,7 @@ class LiveConfig:
         on_change: Callable[[Config], None] = lambda config: None,
         before_change: Callable[[Config], None] = lambda config: None,
         make_service: Callable[[ModelConfig], ServiceSpec] = service_spec,
+        prepare: Callable[[Config], None] = lambda config: None,
         must_have_keys: bool = False, has_own_stop_limit: bool = False,
     ) -> None:  # fmt: skip
         self.config, self.seen = config, seen
@@ -96,6 +98,7 @@ class LiveConfig:
         self._supervisor, self._proxy = supervisor, proxy
         self._sources, self._add_hooks, self._on_change = sources, add_hooks, on_change
         self._before_change, self._make_service = before_change, make_service
+        self._prepare_parts = prepare
         self._must_have_keys, self._has_own_stop_limit = must_have_keys, has_own_stop_limit
         self._ports = ports_of(config)
         self.held_back: dict[str, Any] | None = None
@@ -219,6 +222,7 @@ class LiveConfig:
             chart(config)
         for model in config.models.values():
             service_spec(model)
+        self._prepare_parts(config)
         options = proxy_options(config)
         return _Prepared(
             config=config,

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field, replace
 
 from ...runtime import MemoryLedger, ServiceSpec
 from ...runtime.memory import Amounts, MemoryNeed, Pool, Rules, lru_cost, reload_cost
-from ...runtime.ports import MemoryMeter, PoolReading
+from ...runtime.ports import PoolReading
 from ..config import Config, ModelConfig
 from ..config.schema.memory import MemorySection, ModelMemory, PoolSection, Size
+from ..memory import Meter
 from .service_setup import service_spec
 
 log = logging.getLogger(__name__)
@@ -183,18 +184,31 @@ class MemorySetup:
         meter: Reads the machine.
     """
 
-    def __init__(self, meter: MemoryMeter) -> None:
+    def __init__(self, meter: Meter) -> None:
         self.meter = meter
         self.ledger = MemoryLedger()
         self._found = MemoryPools(pools={})
         self._readings: Sequence[PoolReading] = ()
 
-    async def read(self) -> None:
-        """Read the machine, for the sizes of its pools."""
-        try:
-            self._readings = await self.meter.read(())
-        except OSError as error:
-            log.warning("memory cannot be read (%s): only declared pools are used", error)
+    async def read(self, config: Config) -> None:
+        """Read the machine for the sizes of its pools, if *config* uses them."""
+        if config.memory.mode != "off":
+            try:
+                self._readings = await self.meter.read(())
+            except OSError as error:
+                self._warn(error)
+
+    def prepare(self, config: Config) -> None:
+        """Do as `read` does for a later configuration, unless it was done; blocks."""
+        if config.memory.mode != "off" and not self._readings:
+            try:
+                self._readings = self.meter.read_blocking(())
+            except OSError as error:
+                self._warn(error)
+
+    @staticmethod
+    def _warn(error: OSError) -> None:
+        log.warning("memory cannot be read (%s): only declared pools are used", error)
 
     def configure(self, config: Config) -> None:
         """Apply the pools and rules of *config*; needs follow with the services."""

@@ -50,12 +50,17 @@ class Meter:
         try:
             with anyio.fail_after(self._limit_s):
                 return await threads.run_or_fail(
-                    self._read, tuple(pids), limiter=_THREADS.limiter()
+                    self.read_blocking, tuple(pids), limiter=_THREADS.limiter()
                 )
         except TimeoutError as error:
             raise TimeoutError(f"no reading within {self._limit_s:g} s") from error
         except threads.NoThreadError as error:
             raise OSError(str(error)) from error
 
-    def _read(self, pids: Collection[int]) -> list[PoolReading]:
+    def read_blocking(self, pids: Collection[int]) -> list[PoolReading]:
+        """Return a reading of each pool, without a time limit.
+
+        Raises:
+            OSError: A source failed.
+        """
         return [reading for source in self._sources for reading in source.read(pids)]

@@ -85,6 +85,24 @@ def test_memory_need_changes_by_a_reload_without_a_restart(serve: Serve) -> None
     assert live.pid("a") == pid
 
 
+def test_memory_can_be_turned_on_and_off_by_a_reload(serve: Serve) -> None:
+    live = Edited(serve, {"a": _model("a"), "b": _model("b")})
+    assert live.proxy.chat("a").status == 200
+    pid = live.pid("a")
+    live.value["memory"] = {"pools": {"RAM": {"limit": "400MiB"}}}
+    live.reload()
+
+    state = _memory(live.proxy)
+    assert [pool["name"] for pool in state["pools"]] == ["RAM"]
+    assert state["models"][0]["claim"] == {"RAM": 250 * MIB}
+    assert live.proxy.chat("b").status == 200
+    assert live.pid("a") == pid
+    del live.value["memory"]
+    live.reload()
+    assert _memory(live.proxy)["mode"] == "off"
+    assert {*live.proxy.running()} == {"a", "b"}
+
+
 def test_memory_off_gives_no_pools(serve: Serve) -> None:
     proxy = serve({"a": _model("a")})
     assert proxy.chat("a").status == 200
