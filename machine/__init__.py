@@ -43,8 +43,9 @@ from .shipped import lifecycle
 from .stepper import HistoryTableStepper, Stepper, TableStepper
 
 if TYPE_CHECKING:
-    from .checking.checker import Finding, Move, Report, Run, check
+    from .checking.checker import check
     from .checking.explore import Bounds, parameter_sets
+    from .checking.findings import Finding, Move, Report, Run
     from .drawing.dot import to_dot
     from .drawing.mermaid import to_mermaid
     from .drawing.plantuml import to_plantuml
@@ -135,10 +136,10 @@ __all__ = [
 
 _LATE = {
     "compile_chart": "statemachine_chart",
-    "Finding": "checking.checker",
-    "Move": "checking.checker",
-    "Report": "checking.checker",
-    "Run": "checking.checker",
+    "Finding": "checking.findings",
+    "Move": "checking.findings",
+    "Report": "checking.findings",
+    "Run": "checking.findings",
     "check": "checking.checker",
     "Loss": "interchange.draft",
     "read_any": "interchange.detect",

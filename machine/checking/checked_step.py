@@ -63,6 +63,7 @@ class CheckedStep:
             for index, (name, datum) in enumerate(document.data.items())
             if datum.values is not None
         ]
+        self._cut: set[tuple[int, int]] = set()
         self._limits = [
             (
                 index,
@@ -137,7 +138,22 @@ class CheckedStep:
         return (None if is_lost or self._is_beyond(after) else after), problems
 
     def _is_beyond(self, after: Situation) -> bool:
-        return any(abs(int(after.values[index])) > limit for index, limit in self._limits)
+        beyond = [
+            (index, limit) for index, limit in self._limits if abs(int(after.values[index])) > limit
+        ]
+        self._cut.update(beyond)
+        return bool(beyond)
+
+    @property
+    def cut(self) -> list[str]:
+        """What was not explored beyond a bound, such as ``n <= 2``."""
+        names = list(self._document.data)
+        found = [f"{names[index]} <= {limit}" for index, limit in sorted(self._cut)]
+        if self._promises.requests is not None:
+            bounds, requests = self._bounds, self._promises.requests
+            found.append(f"{requests.waiting} <= {bounds.waiting}")
+            found.append(f"{requests.served} <= {bounds.waiting + bounds.served}")
+        return found
 
     def _after(self, now: Situation, what: Input, reaction: Reaction) -> tuple[Situation, Problems]:
         problems, clocks = self._of_the_step(now, what, reaction)

@@ -11,110 +11,18 @@ no step does.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 
 from ..compiled import Machine, digest_of
-from ..document import Configuration, Document, Value
+from ..document import Document, Value, state_path
 from ..drawing.diagram_model import picture
 from ..errors import EventlessLoopError
 from .checked_step import ENDLESS, CheckedStep
+from .conflicts import ConflictFinder
+from .cures import UNHANDLED, grouped
 from .explore import Bounds, Environment, Input, Reactor, Situation, parameter_sets
+from .findings import Finding, Move, Report, Run
 from .graph import Graph, backward, components
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Move:
-    """One step of a trace.
-
-    Attributes:
-        event: Event with its fields; ``begin`` for the creation.
-        configuration: All active states after it.
-    """
-
-    event: str
-    configuration: Configuration
-
-    def __str__(self) -> str:
-        """Return the move as an arrow."""
-        return f"{self.event} -> {'.'.join(self.configuration)}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One broken promise.
-
-    Attributes:
-        kind: The promise; one of a few fixed phrases.
-        sentence: What is wrong, with names.
-        trace: Shortest trace from the creation; empty if the finding is about the whole chart.
-        parameters: Parameters of the instance in which it was found.
-    """
-
-    kind: str
-    sentence: str
-    trace: tuple[Move, ...] = ()
-    parameters: Mapping[str, Value] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        """Return the finding as text, one move per line."""
-        lines = [f"{self.kind}: {self.sentence}"]
-        if self.trace:
-            values = ", ".join(f"{name}={value}" for name, value in self.parameters.items())
-            lines.append(f"  with {values}" if values else "  for example")
-        lines += [f"  {index}. {move}" for index, move in enumerate(self.trace)]
-        return "\n".join(lines)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """Size of the exploration under one set of parameters.
-
-    Attributes:
-        parameters: The set.
-        states: Number of situations reached.
-        edges: Number of steps taken.
-        configurations: Number of different configurations.
-    """
-
-    parameters: Mapping[str, Value]
-    states: int
-    edges: int
-    configurations: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """Result of a check.
-
-    Attributes:
-        findings: Shortest trace first; empty if every promise is kept.
-        runs: One for each set of parameters.
-        digest: Digest of the chart; see `Machine.digest`.
-    """
-
-    findings: tuple[Finding, ...]
-    runs: tuple[Run, ...]
-    digest: str = ""
-
-    @property
-    def is_ok(self) -> bool:
-        """True if every promise is kept."""
-        return not self.findings
-
-    @property
-    def states(self) -> int:
-        """Number of situations in all runs."""
-        return sum(run.states for run in self.runs)
-
-    @property
-    def edges(self) -> int:
-        """Number of steps in all runs."""
-        return sum(run.edges for run in self.runs)
-
-    @property
-    def configurations(self) -> int:
-        """Largest number of configurations in one run."""
-        return max((run.configurations for run in self.runs), default=0)
+from .marks import Marked, marked, never_taken
 
 
 def check(
@@ -139,29 +47,40 @@ def check(
         ChartError: The chart cannot be compiled.
     """
     bounds = bounds or Bounds()
+    marks = Marked(document, (), ()) if stop_at_first else marked(document)
     try:
-        compiled = Machine(document, allow_loops=True)
+        compiled = Machine(marks.document, allow_loops=True)
     except EventlessLoopError as error:  # at the very start
         endless = Finding(kind=ENDLESS, sentence=", ".join(error.states))
         return Report(findings=(endless,), runs=(), digest=digest_of(document))
     found = {(finding.kind, finding.sentence): finding for finding in _unanswered(compiled)}
+    warnings: dict[tuple[str, str], Finding] = {}
     runs: list[Run] = []
     seen: set[str] = set()
+    taken: set[int] = set()
+    cut: dict[str, None] = {}
     for values in parameters or parameter_sets(document, bounds):
         checker = _Checker(compiled, bounds, values, most, stop_at_first=stop_at_first)
         runs.append(checker.run())
         seen |= checker.active
-        for finding in checker.found.values():
-            key = (finding.kind, finding.sentence)
-            if key not in found or len(finding.trace) < len(found[key].trace):
-                found[key] = finding
+        taken |= checker.taken
+        cut |= dict.fromkeys(checker.cut)
+        _collect(found, checker.found.values())
+        _collect(warnings, checker.warnings.values())
         if found and stop_at_first:
             break
     if not found and parameters is None:
-        for finding in _never_reached(document, seen):
-            found[finding.kind, finding.sentence] = finding
-    ordered = sorted(found.values(), key=lambda finding: len(finding.trace))
-    return Report(findings=tuple(ordered), runs=tuple(runs), digest=compiled.digest)
+        _collect(found, _never_reached(document, seen))
+    is_whole = parameters is None and not found
+    if is_whole and not stop_at_first:
+        _collect(warnings, _idle_transitions(marks, taken, seen, is_cut=bool(cut)))
+    return Report(
+        findings=tuple(grouped(document, found.values())),
+        runs=tuple(runs),
+        warnings=tuple(grouped(document, warnings.values())),
+        digest=digest_of(document),
+        cut=(*cut, *_cut_parameters(document, bounds)) if parameters is None else tuple(cut),
+    )
 
 
 def _unanswered(machine: Machine) -> Iterator[Finding]:
@@ -176,12 +95,38 @@ def _unanswered(machine: Machine) -> Iterator[Finding]:
         )
 
 
+def _collect(found: dict[tuple[str, str], Finding], new: Iterable[Finding]) -> None:
+    """Add *new* findings; of equal ones the shortest trace is kept."""
+    for finding in new:
+        key = (finding.kind, finding.sentence)
+        if key not in found or len(finding.trace) < len(found[key].trace):
+            found[key] = finding
+
+
+def _cut_parameters(document: Document, bounds: Bounds) -> Iterator[str]:
+    for name, datum in document.parameters.items():
+        if datum.values is None:
+            yield f"1 <= {name} <= {bounds.counts}"
+
+
+def _idle_transitions(
+    marks: Marked, taken: set[int], seen: set[str], *, is_cut: bool
+) -> Iterator[Finding]:
+    for path, sentence in never_taken(marks, taken):
+        yield Finding(
+            kind="a transition that is never taken",
+            sentence=f"{sentence}, as far as was explored" if is_cut else sentence,
+            path=path,
+        )
+
+
 def _never_reached(document: Document, seen: set[str]) -> Iterator[Finding]:
     for node in picture(document).nodes.values():
         if node.kind in ("atomic", "final") and node.id not in seen:
             yield Finding(
                 kind="a state that is never reached",
                 sentence=f"{node.id} is never active, whatever happens",
+                path=state_path(node.id, node.above),
             )
 
 
@@ -201,15 +146,31 @@ class _Checker:
         self._parameters = parameters
         self._most, self._stop_at_first = most, stop_at_first
         self._environment = Environment(compiled.document, bounds)
-        reactor = Reactor(compiled.stepper(**parameters))
+        self._reactor = reactor = Reactor(compiled.stepper(**parameters))
         self._world = CheckedStep(compiled.document, reactor, self._environment, bounds, parameters)
+        self._conflicts = (
+            None
+            if stop_at_first
+            else ConflictFinder(compiled.document, compiled.context_class(**parameters))
+        )
         self._graph: Graph[Situation, Input] = Graph()
         self.found: dict[tuple[str, str], Finding] = {}
+        self.warnings: dict[tuple[str, str], Finding] = {}
 
     @property
     def active(self) -> set[str]:
         """All states that were active in some situation."""
         return {name for now in self._graph.nodes for name in now.configuration}
+
+    @property
+    def taken(self) -> set[int]:
+        """Marks of the transitions that were taken."""
+        return self._reactor.taken
+
+    @property
+    def cut(self) -> list[str]:
+        """What was not explored beyond a bound."""
+        return self._world.cut
 
     def run(self) -> Run:
         """Explore, then check what only the whole graph shows."""
@@ -240,6 +201,8 @@ class _Checker:
                     self._note(kind, sentence, index, (what, after))
                 if self.found and self._stop_at_first:
                     return
+                if self._conflicts is not None and (why := self._conflicts.find(now, what)):
+                    self._note("a conflict between regions", why, index, (what, after), warns=True)
                 if after is not None:
                     graph.link(index, what, after)
                 elif not problems:
@@ -322,9 +285,11 @@ class _Checker:
                 break
 
     def _note(
-        self, kind: str, sentence: str, index: int, last: tuple[Input, Situation | None] | None
-    ) -> None:
-        if (kind, sentence) in self.found:
+        self, kind: str, sentence: str, index: int, last: tuple[Input, Situation | None] | None,
+        *, warns: bool = False,
+    ) -> None:  # fmt: skip
+        found = self.warnings if warns else self.found
+        if (kind, sentence) in found:
             return  # found before, with a trace at least as short
         moves = [
             Move(event="begin" if what is None else str(what), configuration=now.configuration)
@@ -334,8 +299,12 @@ class _Checker:
             what, after = last
             at = self._graph.nodes[index] if after is None else after
             moves.append(Move(event=str(what), configuration=at.configuration))
-        self.found[kind, sentence] = Finding(
-            kind=kind, sentence=sentence, trace=tuple(moves), parameters=dict(self._parameters)
+        found[kind, sentence] = Finding(
+            kind=kind,
+            sentence=sentence,
+            trace=tuple(moves),
+            parameters=dict(self._parameters),
+            event=last[0].event if last is not None and kind == UNHANDLED else "",
         )
 
 

@@ -23,6 +23,7 @@ from ..document import Configuration, Document, EventDecl, Memory, Value
 from ..effects import Effect
 from ..errors import ChartError, NotHandledError
 from ..stepper import Stepper
+from .marks import without_marks
 
 _MOST_COMBINATIONS = 10_000
 
@@ -100,10 +101,12 @@ class Reactor:
 
     Attributes:
         begin: The reaction to the creation.
+        taken: Marks of the transitions that were taken; see `marks`.
     """
 
     def __init__(self, stepper: Stepper) -> None:
         self._stepper = stepper
+        self.taken: set[int] = set()
         self._known: dict[tuple[Configuration, tuple[Value, ...], Memory, Input], Reaction | None]
         self._known = {}
         self.begin = self._reaction(stepper.begin())
@@ -133,7 +136,7 @@ class Reactor:
             stepper.configuration,
             stepper.context.values(),
             stepper.memory,
-            tuple(effects),
+            without_marks(effects, self.taken),
             stepper.is_final,
         )
 

@@ -14,11 +14,27 @@ from ..errors import ChartError
 from .bounds import check_values
 from .build import build
 from .check_shape import ShapeChecker
-from .expand import expand
+from .expand import Expansion, expand
 from .name_rules import AbsenceError, problems_of
-from .source import Source, load_yaml
+from .source import Position, Source, load_yaml
 
-__all__ = ["from_mapping", "from_trusted", "load_yaml", "read"]
+__all__ = ["Places", "from_mapping", "from_trusted", "load_yaml", "read", "read_placed"]
+
+
+class Places:
+    """Places of the parts of a document in its text.
+
+    Attributes:
+        file: Name of the file; empty if it has none.
+    """
+
+    def __init__(self, source: Source, expansion: Expansion) -> None:
+        self.file = source.file
+        self._source, self._expansion = source, expansion
+
+    def position(self, path: str) -> Position:
+        """Return line and column, both from 1, of the part at *path* as it was written."""
+        return self._source.position(self._expansion.origin(path))
 
 
 def read(text: str, file: str = "") -> Document:
@@ -32,11 +48,21 @@ def read(text: str, file: str = "") -> Document:
         ChartError: It is invalid; the error names the first problem and the number of the others,
             and ``problems`` holds all of them with line and column.
     """
+    return read_placed(text, file)[0]
+
+
+def read_placed(text: str, file: str = "") -> tuple[Document, Places]:
+    """Read a document as `read` does; return it with the places of its parts.
+
+    Raises:
+        ChartError: As for `read`.
+    """
     try:
         source = Source(text, file)
     except ChartError as error:
         raise (error.at(file, error.position) if file else error) from error
-    return _document(source.value, source.problems, source.placed)
+    document, expansion = _document(source.value, source.problems, source.placed)
+    return document, Places(source, expansion)
 
 
 def from_mapping(raw: Any) -> Document:
@@ -45,7 +71,7 @@ def from_mapping(raw: Any) -> Document:
     Raises:
         ChartError: As for `read`, without line and column.
     """
-    return _document(raw, (), lambda problem: problem)
+    return _document(raw, (), lambda problem: problem)[0]
 
 
 def from_trusted(raw: Any) -> Document:
@@ -59,7 +85,7 @@ def from_trusted(raw: Any) -> Document:
 
 def _document(
     raw: Any, earlier: Iterable[ChartError], placed: Callable[[ChartError], ChartError]
-) -> Document:
+) -> tuple[Document, Expansion]:
     """Check *raw* in all passes.
 
     Args:
@@ -74,20 +100,21 @@ def _document(
     except ChartError as error:
         raise placed(error) from error
     problems = [*earlier, *checker.problems]
-    document: Document | None = None
+    checked: tuple[Document, Expansion] | None = None
     if cleaned["chart"]["states"]:
         expansion = expand(cleaned)
         document = build(expansion.raw)
+        checked = document, expansion
         found = [*expansion.problems, *problems_of(document)]
         if checker.problems:  # what was left out for them is missing
             found = [problem for problem in found if not isinstance(problem, AbsenceError)]
         later = [ChartError(expansion.origin(p.where), p.why) for p in found]
         known = [problem.where for problem in problems]
         problems += [problem for problem in later if not _is_known(problem.where, known)]
-    if document is None or problems:
+    if checked is None or problems:
         unique = dict.fromkeys((p.where, p.why, p.position) for p in problems)
         raise _joined([placed(ChartError(w, why, position=at)) for w, why, at in unique])
-    return document
+    return checked
 
 
 def _is_known(where: str, known: Iterable[str]) -> bool:
