@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,33 +12,29 @@ from typing import Any
 from urllib.parse import quote
 
 from ...machine import (
-    Bounds,
     ChartError,
     Document,
     StartActivity,
     StartTimer,
     SwapchartError,
     View,
-    check,
     lifecycle,
     render,
 )
 from ...machine.format.durations import seconds_of
+from ...machine.format.json_schema import json_schema
 from ...machine.format.overlay import merge
 from ...machine.format.parse import from_mapping, load_yaml
+from ...machine.format.python_types import python_types
 from ...machine.interchange.class_reader import Mode
 from ...runtime import ServiceSpec
 from .. import pictures
+from . import chart_check
 from .chart_source import load_chart, read_file
 from .view_options import view_of
 
 #: Formats that can highlight the current state of a model.
 _PICTURES = ("mermaid", "plantuml", "dot", "svg", "png")
-
-
-def _fail(error: object) -> int:
-    print(f"swapchart: {error}", *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
-    return 1
 
 
 def export(options: argparse.Namespace) -> int:
@@ -56,7 +52,7 @@ def export(options: argparse.Namespace) -> int:
         if options.output is not None:
             options.output.write_bytes(data)
     except (SwapchartError, OSError) as error:
-        return _fail(error)
+        return chart_check.fail(error)
     if options.output is None:
         sys.stdout.buffer.write(data)
         sys.stdout.flush()
@@ -64,23 +60,28 @@ def export(options: argparse.Namespace) -> int:
 
 
 def prove(options: argparse.Namespace) -> int:
-    """Explore a chart exhaustively; print each broken promise with a shortest path to it."""
+    """Check the promises of a chart."""
+    return chart_check.prove(options, lambda: chosen(options))
+
+
+def schema(options: argparse.Namespace) -> int:
+    """Print the JSON Schema of chart documents."""
+    del options
+    print(json.dumps(json_schema(), indent=2))
+    return 0
+
+
+def types(options: argparse.Namespace) -> int:
+    """Write the names of a chart as Python types."""
     try:
-        document = chosen(options)
-        began = time.perf_counter()
-        report = check(document, bounds=Bounds())
+        text = python_types(load_chart(options.chart, mode="draw"))
+        if options.output is None:
+            sys.stdout.write(text)
+        else:
+            options.output.write_text(text)
     except (SwapchartError, OSError) as error:
-        return _fail(error)
-    for finding in report.findings:
-        print(finding, end="\n\n")
-    seconds = time.perf_counter() - began
-    verdict = "every promise is kept" if report.is_ok else f"{len(report.findings)} broken promises"
-    print(
-        f"{document.name}: {verdict}; {report.states} situations, {report.edges} steps, "
-        f"{report.configurations} configurations, {len(report.runs)} sets of parameters, "
-        f"{seconds:.1f} s"
-    )
-    return 0 if report.is_ok else 1
+        return chart_check.fail(error)
+    return 0
 
 
 def chosen(options: argparse.Namespace) -> Document:
@@ -221,4 +222,6 @@ def _split(document: Document, options: argparse.Namespace, view: View) -> int:
 COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "chart-export": export,
     "chart-check": prove,
+    "chart-schema": schema,
+    "chart-types": types,
 }

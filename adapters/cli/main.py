@@ -195,7 +195,21 @@ def _add_chart(parser: argparse.ArgumentParser) -> None:
         "check", help="check by exhaustive search that a chart keeps its promises; exit 1 if not"
     )
     _add_chart_choice(check)
+    form = check.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print the report as JSON")
+    form.add_argument(
+        "--sarif", action="store_true", help="print the report as SARIF 2.1.0, for code review"
+    )
+    check.add_argument("--strict", action="store_true", help="exit 1 for warnings too")
     check.set_defaults(run="chart-check")
+    schema = commands.add_parser("schema", help="print the JSON Schema of chart documents")
+    schema.set_defaults(run="chart-schema")
+    types = commands.add_parser(
+        "types", help="write the names of a chart as Python types, for type checkers"
+    )
+    types.add_argument("chart", metavar="FILE|MODULE:CLASS")
+    types.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: standard output")
+    types.set_defaults(run="chart-types")
     diagrams = commands.add_parser(
         "diagrams", help="write all diagrams of a chart into a folder, or into Markdown files"
     )

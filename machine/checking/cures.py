@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from ..document import Configuration, Document
+from ..document import Configuration, Document, state_path
 from .findings import Finding
 
 _MOST_NAMES = 6
@@ -47,11 +47,13 @@ def _one(document: Document, event: str, group: list[Finding]) -> Finding:
     places = dict.fromkeys(finding.trace[-1].configuration for finding in group)
     states = list(dict.fromkeys(_handler(document, place) for place in places))
     named = _listed([f"`{state}`" for state in states])
+    paths = {name: state_path(name, above) for name, _, above in document.states()}
     return replace(
         first,
         sentence=f"{event} in {_listed(['.'.join(place) for place in places])}",
         cure=f"add `{{event: {event}}}` with what follows to {named}, or `ignores: [{event}]`",
         states=tuple(states),
+        path=paths[states[0]],
     )
 
 

@@ -191,8 +191,9 @@ class ShapeChecker:
                 self._problem(at, f"expected a mapping, got {kind_of(item)}")
                 continue
             value = self._value(item, shape.items, at)
-            if value is None and not isinstance(shape.items[0], Entry):
-                self._problem(at, "expected a text, got nothing")
+            if value is None:
+                kind = "text" if isinstance(shape.items[0], Text) else "mapping"
+                self._problem(at, f"expected a {kind}, got nothing")
             elif value is not _MISSING:
                 found.append(value)
         return found

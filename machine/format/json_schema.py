@@ -55,6 +55,8 @@ def _object(kind: str) -> dict[str, Any]:
         shapes = [_of(shape) for shape in key.shapes]
         if not key.is_required:
             shapes.append(_NULL)
+        if key.is_required and isinstance(key.shapes[0], MapOf):
+            shapes[0]["minProperties"] = 1
         properties[name] = {"description": key.about, **_any(shapes)}
     found: dict[str, Any] = {
         "description": table.about,
@@ -91,10 +93,10 @@ def _of(shape: Shape) -> dict[str, Any]:
             listed = {"type": "array", "items": inner}
             return listed if is_strict else _any([inner, listed])
         case MapOf(_, values):
-            inner = [_of(value) for value in values]
+            options = [_of(value) for value in values]
             if not isinstance(values[0], (Text, Duration)):
-                inner.append(_NULL)
-            return {"type": "object", "additionalProperties": _any(inner)}
+                options.append(_NULL)
+            return {"type": "object", "additionalProperties": _any(options)}
 
 
 _SECONDS = {"type": "number", "minimum": 0, "exclusiveMaximum": 1e12}
