@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from ..compiled import Compiled
 from ..document import Document, Value
 from ..errors import ChartError
-from .checker import Move
+from .findings import Move
 
 
 def follow(document: Document, events: Iterable[str], **parameters: Value) -> tuple[Move, ...]:

@@ -93,10 +93,10 @@ def _of(shape: Shape) -> dict[str, Any]:
             listed = {"type": "array", "items": inner}
             return listed if is_strict else _any([inner, listed])
         case MapOf(_, values):
-            options = [_of(value) for value in values]
+            kinds = [_of(value) for value in values]
             if not isinstance(values[0], (Text, Duration)):
-                options.append(_NULL)
-            return {"type": "object", "additionalProperties": _any(options)}
+                kinds.append(_NULL)
+            return {"type": "object", "additionalProperties": _any(kinds)}
 
 
 _SECONDS = {"type": "number", "minimum": 0, "exclusiveMaximum": 1e12}

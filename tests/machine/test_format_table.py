@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]
 import pytest
 import yaml
 
@@ -106,7 +106,7 @@ chart:
       history: {back: {type: deep, transitions: [{target: c}]}}
       states: {c: {initial: true}}
 """)
-VALUES = [None, 1, 1.5, True, "", "x y", [], ["x"], {}, {"x": 1}, [None], -1, "2d", [[]]]
+VALUES: list[Any] = [None, 1, 1.5, True, "", "x y", [], ["x"], {}, {"x": 1}, [None], -1, "2d", [[]]]
 
 
 def test_everything_is_valid_and_read() -> None:

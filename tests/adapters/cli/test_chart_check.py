@@ -10,7 +10,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]
 import pytest
 
 from swapchart.adapters.cli import main
