@@ -22,7 +22,7 @@ from .cures import UNHANDLED, grouped
 from .explore import Bounds, Environment, Input, Reactor, Situation, parameter_sets
 from .findings import Finding, Move, Report, Run
 from .graph import Graph, backward, components
-from .marks import Marked, marked, never_taken
+from .marks import Marked, entered, marked, never_taken
 
 
 def check(
@@ -70,7 +70,7 @@ def check(
         if found and stop_at_first:
             break
     if not found and parameters is None:
-        _collect(found, _never_reached(document, seen))
+        _collect(found, _never_reached(document, seen | entered(marks, taken)))
     is_whole = parameters is None and not found
     if is_whole and not stop_at_first:
         _collect(warnings, _idle_transitions(marks, taken, seen, is_cut=bool(cut)))

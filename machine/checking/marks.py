@@ -73,6 +73,15 @@ def without_marks(effects: Iterable[Effect], taken: set[int]) -> tuple[Effect, .
     return tuple(kept)
 
 
+def entered(marks: Marked, taken: set[int]) -> set[str]:
+    """Return the targets of the transitions that were taken, even if the same step left them."""
+    return {
+        target
+        for number in taken
+        for target in split_words(marks.transitions[number][1].get("target"))
+    }
+
+
 def never_taken(marks: Marked, taken: set[int]) -> Iterator[tuple[str, str]]:
     """Yield ``(path, sentence)`` of each transition that no step has taken.
 

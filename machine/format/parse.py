@@ -6,6 +6,7 @@ shadow the library's own are errors, with their path, line and column, and what 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -17,8 +18,13 @@ from .check_shape import ShapeChecker
 from .expand import Expansion, expand
 from .name_rules import AbsenceError, problems_of
 from .source import Position, Source, load_yaml
+from .structure_rules import UnreachableError
 
 __all__ = ["Places", "from_mapping", "from_trusted", "load_yaml", "read", "read_placed"]
+
+
+#: Path of something that can lead to a state.
+_LEADING = re.compile(r"^chart\.states\..*\.(?:transitions|after|invoke|history)\b")
 
 
 class Places:
@@ -108,6 +114,8 @@ def _document(
         found = [*expansion.problems, *problems_of(document)]
         if checker.problems:  # what was left out for them is missing
             found = [problem for problem in found if not isinstance(problem, AbsenceError)]
+        if any(_LEADING.search(problem.where) for problem in checker.problems):
+            found = [problem for problem in found if not isinstance(problem, UnreachableError)]
         later = [ChartError(expansion.origin(p.where), p.why) for p in found]
         known = [problem.where for problem in problems]
         problems += [problem for problem in later if not _is_known(problem.where, known)]

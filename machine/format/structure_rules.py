@@ -12,6 +12,10 @@ from .hints import meant
 _SLOTS = ("on", "before", "after")
 
 
+class UnreachableError(ChartError):
+    """A state that nothing leads to, perhaps because a transition to it could not be read."""
+
+
 def structure_problems(document: Document) -> Iterator[ChartError]:
     """Yield the problems of the states of *document*."""
     yield from _state_problems(document)
@@ -148,7 +152,7 @@ def _eventless_from(definitions: Mapping[str, Mapping[str, Any]], start: str) ->
 
 def _reach_problems(document: Document) -> Iterator[ChartError]:
     for name, above in unreachable_states(document):
-        yield ChartError(
+        yield UnreachableError(
             state_path(name, above),
             f"state {name!r} is unreachable: no transition leads to it; add one, or remove it",
         )

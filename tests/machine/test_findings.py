@@ -148,3 +148,16 @@ def test_quick_check_looks_for_no_warnings() -> None:
 
     assert report.is_ok
     assert report.warnings == ()
+
+
+def test_state_left_in_the_step_that_enters_it_is_reached() -> None:
+    """A final state that ends its region, and the parallel state with it, is no dead one."""
+    report = checked(
+        "events: {go: {}}\nchart: {states: {all: {initial: true, parallel: true, transitions:"
+        " [{event: done.state.all, target: end}], states: {\n"
+        "  p: {states: {p1: {initial: true, transitions: [{event: go, target: p2}]},"
+        " p2: {final: true}}}}},\n"
+        " end: {final: true}}}"
+    )
+
+    assert report.is_ok

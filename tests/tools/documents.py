@@ -41,6 +41,9 @@ NO_COMMANDS = {
     ),
     "a status": re.compile(r"\d{3} [A-Z][\w ]+"),
     "a key of a configuration": re.compile(r"[\w.]+: \S.*"),
+    "an expression of a chart": re.compile(
+        r"(?!swapchart)[\w().]+ (?:[<>=]+|[-+*]|if|in) .*|min\(.*\)|.* in \(.*\)"
+    ),
     "a value": re.compile(r"\{[^}]*\}|\([a-z ]+\)"),
     "a piece of source": re.compile(
         r"(?:async )?(?:def|class|import) .*|\w+\(\w+, \w+\)"

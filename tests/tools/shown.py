@@ -35,6 +35,7 @@ DEV = f"{_E2E}_dev.py::test_docs_dev_command_succeeds"
 GENERATES = f"{_E2E}_dev.py::test_docs_generated_files_are_up_to_date"
 BENCH = f"{_E2E}_dev.py::test_docs_bench_runs_in_its_shortest_form"
 ENGINE = f"{_E2E}_container.py::test_docs_option_of_a_container_engine_exists"
+_CHART_PAGE = "tests/machine/test_chart_page.py::test_chart_page"
 LLAMA = "tests/llama/test_real_server.py::test_docs_option_of_llama_server_exists"
 
 #: Test -> items that it runs; those of this project's own tests are read from here by the tests.
@@ -45,6 +46,20 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
         "docs/lifecycle.md: swapchart chart check --overlay FILE",
         "docs/llama-swap.md: swapchart config check config.yaml",
     ),
+    f"{_CHART_PAGE}_command_succeeds": (
+        "docs/chart.md: swapchart chart schema > chart.schema.json",
+        "docs/chart.md: swapchart chart check --chart order.yaml",
+        "docs/chart.md: swapchart chart check --chart order.yaml --strict",
+        "docs/chart.md: swapchart chart check --chart order.yaml --json",
+        "docs/chart.md: swapchart chart check --chart order.yaml --sarif",
+        "docs/chart.md: swapchart chart types order.yaml -o order_types.py",
+        "docs/chart.md: swapchart chart export --chart order.yaml --format yaml",
+        "docs/chart.md: swapchart chart check",
+        "docs/chart.md: swapchart chart types",
+    ),
+    f"{_CHART_PAGE}_program_runs_and_is_typed": ("docs/chart.md: python 1",),
+    f"{_CHART_PAGE}_shows_problems_as_they_are_printed": ("docs/chart.md: text 1",),
+    f"{_CHART_PAGE}_shows_a_finding_as_it_is_printed": ("docs/chart.md: text 2",),
     f"{_E2E}.py::test_docs_chart_check_explores_what_the_page_says": (
         "docs/contributing.md: swapchart chart check",
         "docs/diagrams.md: swapchart chart check",
