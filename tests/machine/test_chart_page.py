@@ -37,7 +37,8 @@ events: {approve: {}, hold: {}, resume: {}}
 chart:
   states:
     draft: {initial: true, ignores: resume, transitions: [{event: hold, target: held}]}
-    held: {ignores: hold, transitions: [{event: resume, target: draft}]}
+    held: {ignores: hold, transitions: [{event: resume, target: waiting}]}
+    waiting: {ignores: [hold, resume], transitions: [{event: approve, target: draft}]}
 """
 
 
