@@ -98,6 +98,10 @@ class Machine:
         self.failures: Mapping[str, str] = {
             event.of: name for name, event in document.events.items() if event.on == "error"
         }
+        #: Activity -> event that reports its end, if it returns no other.
+        self.completions: Mapping[str, str] = {
+            event.of: name for name, event in document.events.items() if event.on == "done"
+        }
         #: Timer -> event that it sends.
         self.fired: Mapping[str, str] = {
             event.of: name for name, event in document.events.items() if event.origin == "timer"

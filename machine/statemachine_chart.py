@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from statemachine import StateChart
+from statemachine.event import BoundEvent
 from statemachine.exceptions import InvalidDefinition
 from statemachine.io import create_machine_class_from_definition
 
@@ -43,7 +44,8 @@ def _raiser(event: str) -> str:
 
 def _raise(event: str) -> Callable[[StateChart[Any]], None]:
     def method(self: StateChart[Any]) -> None:
-        self.raise_(event)
+        # `raise_` would also process the queue, in the middle of the step
+        BoundEvent(id=event, name=event, internal=True, _sm=self).put()
 
     return method
 

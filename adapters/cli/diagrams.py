@@ -12,7 +12,8 @@ from pathlib import Path
 from ...machine import DIAGRAMS, Document, SwapchartError, View
 from ...machine.drawing.views import full
 from .. import pictures
-from .chart import _fail, chosen, rendered
+from .chart import chosen, rendered
+from .chart_check import fail
 from .embed import embedded
 from .view_options import view_of
 
@@ -34,7 +35,7 @@ def diagrams(options: argparse.Namespace) -> int:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
     except (SwapchartError, OSError) as error:
-        return _fail(error)
+        return fail(error)
     return 0
 
 

@@ -104,6 +104,8 @@ class Work:
         declared = self._machine.answers[name]
         known = f"expected one of {', '.join(sorted(declared)) or 'none'}"
         if answer is None:
+            answer = self._machine.completions.get(name)
+        if answer is None:
             if declared and name not in self._machine.document.promises.unsure:
                 raise ActivityError(name, f"returned no event; {known}")
             return

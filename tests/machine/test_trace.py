@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis.strategies import data, sampled_from
 
 from swapchart.machine import Compiled, NotHandledError, View, lifecycle, to_dot, to_mermaid
-from swapchart.machine.checking.checker import Move
+from swapchart.machine.checking.findings import Move
 from swapchart.machine.checking.follow import follow
 from swapchart.machine.drawing.diagram_model import picture
 from swapchart.machine.drawing.selection import select
