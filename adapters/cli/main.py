@@ -191,6 +191,24 @@ def _add_chart(parser: argparse.ArgumentParser) -> None:
     _add_chart_choice(export)
     add_view_options(export)
     export.set_defaults(run="chart-export")
+    _add_chart_checks(commands)
+    diagrams = commands.add_parser(
+        "diagrams", help="write all diagrams of a chart into a folder, or into Markdown files"
+    )
+    diagrams.add_argument("--output", type=Path, default=Path("diagrams"), metavar="DIR")
+    diagrams.add_argument(
+        "--embed", type=Path, nargs="+", metavar="FILE",
+        help="write what the markers `<!-- swapchart:CHART -->` of Markdown files ask for",
+    )  # fmt: skip
+    diagrams.add_argument(
+        "--check", action="store_true", help="write nothing; exit 1 if a file is stale"
+    )
+    _add_chart_choice(diagrams)
+    add_view_options(diagrams)
+    diagrams.set_defaults(run="chart-diagrams")
+
+
+def _add_chart_checks(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     check = commands.add_parser(
         "check", help="check by exhaustive search that a chart keeps its promises; exit 1 if not"
     )
@@ -210,20 +228,6 @@ def _add_chart(parser: argparse.ArgumentParser) -> None:
     types.add_argument("chart", metavar="FILE|MODULE:CLASS")
     types.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: standard output")
     types.set_defaults(run="chart-types")
-    diagrams = commands.add_parser(
-        "diagrams", help="write all diagrams of a chart into a folder, or into Markdown files"
-    )
-    diagrams.add_argument("--output", type=Path, default=Path("diagrams"), metavar="DIR")
-    diagrams.add_argument(
-        "--embed", type=Path, nargs="+", metavar="FILE",
-        help="write what the markers `<!-- swapchart:CHART -->` of Markdown files ask for",
-    )  # fmt: skip
-    diagrams.add_argument(
-        "--check", action="store_true", help="write nothing; exit 1 if a file is stale"
-    )
-    _add_chart_choice(diagrams)
-    add_view_options(diagrams)
-    diagrams.set_defaults(run="chart-diagrams")
 
 
 def _add_chart_choice(parser: argparse.ArgumentParser) -> None:
