@@ -24,6 +24,17 @@ def get_field(
     Raises:
         ApiError: There is no such response.
     """
+    return get_object(url, path, field, key=key, params=params)[field]
+
+
+def get_object(
+    url: str, path: str, field: str, *, key: str | None, params: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """GET *path* from the proxy at *url* and return the JSON object, which must have *field*.
+
+    Raises:
+        ApiError: There is no such response.
+    """
     headers = {"authorization": f"Bearer {key}"} if key else {}
     try:
         answer = httpx.get(
@@ -37,7 +48,7 @@ def get_field(
     except ValueError:
         found = None
     if answer.status_code == 200 and isinstance(found, dict) and field in found:
-        return found[field]
+        return found
     text = answer.text.strip()
     if isinstance(found, dict) and isinstance(found.get("error"), dict):
         text = str(found["error"].get("message", text))

@@ -35,6 +35,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_config(commands.add_parser("config", help="check a configuration, print its schema"))
     _add_chart(commands.add_parser("chart", help="export, draw and check the lifecycle"))
     _add_history(commands.add_parser("history", help="show the transitions of a model"))
+    _add_memory(commands.add_parser("memory", help="show memory pools and what models hold"))
+    _add_plan(commands.add_parser("plan", help="show what a request for a model would cause"))
     _add_kv(commands.add_parser("kv", help="list, verify or purge saved KV caches"))
     _add_demo(commands.add_parser("demo", help="run the proxy with two demo models"))
     server = commands.add_parser(
@@ -109,13 +111,29 @@ def _boolean(text: str) -> bool:
     raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}")
 
 
-def _add_history(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model")
+def _add_proxy(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a command that asks a running proxy."""
     parser.add_argument("--url", default="http://127.0.0.1:8080", help="default: %(default)s")
     parser.add_argument("--api-key", help="API key, if the proxy needs one")
-    parser.add_argument("--limit", type=int, default=50, help="default: %(default)s")
     parser.add_argument("--json", action="store_true")
+
+
+def _add_history(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model")
+    _add_proxy(parser)
+    parser.add_argument("--limit", type=int, default=50, help="default: %(default)s")
     parser.set_defaults(run="history")
+
+
+def _add_memory(parser: argparse.ArgumentParser) -> None:
+    _add_proxy(parser)
+    parser.set_defaults(run="memory")
+
+
+def _add_plan(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model")
+    _add_proxy(parser)
+    parser.set_defaults(run="plan")
 
 
 def _add_kv(parser: argparse.ArgumentParser) -> None:
@@ -321,6 +339,8 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "serve": ("serve", "serve"),
     "demo": ("demo", "demo"),
     "history": ("history", "history"),
+    "memory": ("memory", "memory"),
+    "plan": ("memory", "plan"),
     "config-check": ("config", "check"),
     "config-schema": ("config", "schema"),
     "config-plan": ("config", "config_plan"),

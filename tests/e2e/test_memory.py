@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -83,6 +87,35 @@ def test_memory_need_changes_by_a_reload_without_a_restart(serve: Serve) -> None
 
     assert _memory(live.proxy)["models"][0]["claim"] == {"RAM": 200 * MIB}
     assert live.pid("a") == pid
+
+
+def _command(proxy: SwapchartProcess, *arguments: str) -> str:
+    command = [sys.executable, "-m", "swapchart", *arguments, "--url"]
+    done = subprocess.run(
+        [*command, f"http://127.0.0.1:{proxy.port}"], capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+def test_memory_commands_print_pools_and_the_sum_of_a_plan(serve: Serve) -> None:
+    proxy = _serve(serve, {name: _model(name) for name in ("a", "b", "c")})
+    for name in ("a", "b"):
+        assert proxy.chat(name).status == 200
+
+    pools = _command(proxy, "memory")
+    assert re.search(r"^RAM: .* limit 400 MiB, .* \d+ MiB free$", pools, re.M)
+    assert re.search(r"^ +\d+ MiB  a \(ready, declared, .*idle for \d+ s\)$", pools, re.M)
+    planned = _command(proxy, "plan", "c")
+    assert re.match(r"c \(stopped\): swap, which evicts [ab]\n  c on RAM: ", planned)
+    assert "  goes: " in planned
+    (pool,) = json.loads(_command(proxy, "memory", "--json"))["pools"]
+    assert pool["name"] == "RAM"
+
+
+def test_memory_commands_say_that_memory_is_off(serve: Serve) -> None:
+    proxy = serve({"a": _model("a")})
+    assert _command(proxy, "memory").startswith("memory is no condition")
+    assert _command(proxy, "plan", "a") == "a (stopped): start\n"
 
 
 def test_memory_can_be_turned_on_and_off_by_a_reload(serve: Serve) -> None:

@@ -89,6 +89,10 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
         "docs/diagrams.md: --title TEXT",
         "docs/diagrams.md: --chart order.yaml",
     ),
+    "tests/e2e/test_memory.py::test_memory_commands_print_pools_and_the_sum_of_a_plan": (
+        "docs/memory.md: swapchart memory",
+        "docs/memory.md: swapchart plan vision",
+    ),
     f"{_E2E}.py::test_docs_diagrams_are_drawn_in_python": ("docs/diagrams.md: python 1",),
     f"{_E2E}.py::test_docs_getting_started_works_as_printed": (
         "docs/getting-started.md: curl -s http://127.0.0.1:8080/v1/chat/completions -d "
