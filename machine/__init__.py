@@ -35,11 +35,13 @@ from .errors import (
     EventError,
     EventlessLoopError,
     NotHandledError,
+    SnapshotError,
     StepError,
     SwapchartError,
 )
 from .format.parse import from_mapping, read
 from .shipped import lifecycle
+from .snapshot import Migrations, PendingEvent, RunningActivity, Snapshot
 from .stepper import HistoryTableStepper, Stepper, TableStepper
 
 if TYPE_CHECKING:
@@ -88,15 +90,20 @@ __all__ = [
     "Loss",
     "Machine",
     "Memory",
+    "Migrations",
     "Move",
     "NotHandledError",
     "Notify",
     "Outcome",
+    "PendingEvent",
     "QueueWaiter",
     "RejectAll",
     "RejectWaiter",
     "Report",
     "Run",
+    "RunningActivity",
+    "Snapshot",
+    "SnapshotError",
     "StartActivity",
     "StartTimer",
     "StepError",

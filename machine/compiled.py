@@ -23,6 +23,7 @@ from .errors import ChartError, EventError, EventlessLoopError, NotHandledError,
 from .eventless import witness
 from .reach import Reach
 from .shipped import is_shipped, shipped_table
+from .snapshot import Migrations
 from .stepper import HistoryTableStepper, Stepper, TableStepper
 
 if TYPE_CHECKING:
@@ -72,14 +73,19 @@ class Machine:
         context_class: Class made by `build_context`.
         table: Decision table; None if the chart has no finite one, because of a cycle of eventless
             transitions that depends on data.
+        migrations: Ways from snapshots of earlier versions of the chart.
     """
 
     def __init__(self, document: Document, *, allow_loops: bool = False) -> None:
         self.document = document
+        self.migrations = Migrations()
         parts = _compile(document, self)
         self.context_class = parts.context_class
         self._traced_class = parts.traced_class
         self.table: Table | None = parts.table
+        self._make: type[TableStepper] | None = None
+        if parts.table is not None:
+            self._make = HistoryTableStepper if parts.table.has_memory else TableStepper
         loops = parts.table.loops if parts.table is not None else ()
         for loop in loops:
             self._judge(loop, allow_loops=allow_loops)
@@ -154,21 +160,21 @@ class Machine:
     # ---- steppers
     def stepper(self, **parameters: Value) -> Stepper:
         """Make an instance, by the table if there is one, else by python-statemachine."""
-        return self._of(self.context_class(**parameters))
+        make = self._make
+        if make is None or self.table is None:
+            return self._reference(self.context_class(**parameters))
+        return make(self.table, self.context_class(**parameters))
 
     def traced_stepper(self, **parameters: Value) -> Stepper:
         """Make an instance for `step`, whose actions note their names."""
-        return self._of(self._traced_class(**self.parameters(parameters)))
+        context = self._traced_class(**self.parameters(parameters))
+        if self._make is None or self.table is None:
+            return self._reference(context)
+        return self._make(self.table, context)
 
     def reference(self, **parameters: Value) -> ChartStepper:
         """Make an instance that python-statemachine itself interprets."""
         return self._reference(self.context_class(**parameters))
-
-    def _of(self, context: Context) -> Stepper:
-        table = self.table
-        if table is None:
-            return self._reference(context)
-        return (HistoryTableStepper if table.has_memory else TableStepper)(table, context)
 
     def _reference(self, context: Context) -> ChartStepper:
         from .microsteps import MicrostepRunner

@@ -116,8 +116,7 @@ def _state_source(document: Document, *, traced: bool) -> list[str]:
         initial = document.parameters[name].initial
         lines.append(f"        self.{name} = parameters.pop({name!r}, {initial!r})")
     lines += ["        refuse(parameters)"]
-    if fields:
-        lines.append("        self.receive()")
+    lines += [f"        self.{name} = {_default(document, name)!r}" for name in fields]
     defaults = [f"{name}={_default(document, name)!r}" for name in fields]
     lines.append(f"    def receive({', '.join(['self', *(['*'] if fields else []), *defaults])}):")
     lines += [f"        self.{name} = {name}" for name in fields] or ["        pass"]

@@ -128,3 +128,16 @@ class StepError(SwapchartError):
         where = ".".join(configuration)
         super().__init__(f"the step of {event!r} in {where} was undone: {why}")
         self.event, self.configuration, self.why = event, configuration, why
+
+
+class SnapshotError(SwapchartError):
+    """A snapshot is damaged, or does not fit the chart; nothing was started.
+
+    Attributes:
+        where: Path into the snapshot, such as ``data.amount``.
+        why: What was expected and what was found.
+    """
+
+    def __init__(self, where: str, why: str) -> None:
+        super().__init__(f"snapshot: {where}: {why}")
+        self.where, self.why = where, why

@@ -11,7 +11,8 @@ still exist.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 from statemachine import StateChart
@@ -71,7 +72,7 @@ class MicrostepRunner:
         """Enter the initial configuration and run to a stable one."""
         engine = machine._engine
         trigger = TriggerData(machine, event=BoundEvent("__initial__", _sm=machine))
-        with _processing_step(engine):
+        with _stepping(engine):
             transitions = engine._initial_transitions(trigger)
             engine._enter_states(transitions, trigger, OrderedSet(), OrderedSet())
             self._settle(machine, watch)
@@ -86,7 +87,7 @@ class MicrostepRunner:
         engine = machine._engine
         engine.clear_cache()
         trigger = TriggerData(machine, event=BoundEvent(event, name=event, _sm=machine))
-        with _processing_step(engine):
+        with _stepping(engine):
             engine._take_external_event(trigger)
             if engine.running:
                 self._settle(machine, watch)
@@ -129,6 +130,17 @@ class MicrostepRunner:
     def kept(self, states: Any) -> tuple[str, ...]:
         """Return the ids of remembered *states*, in document order."""
         return tuple(sorted((state.id for state in states), key=self._numbers.__getitem__))
+
+
+@contextmanager
+def _stepping(engine: Any) -> Iterator[None]:
+    """Mark *engine* as running a step, so that an event which an action raises is only queued."""
+    engine._processing.acquire(blocking=False)
+    try:
+        with _processing_step(engine):
+            yield
+    finally:
+        engine._processing.release()
 
 
 def put(machine: StateChart[Any], model: Any, configuration: Configuration) -> None:

@@ -80,14 +80,19 @@ class TableStepper:
     def __init__(self, table: Table, context: Context) -> None:
         self.context = context
         self._table = table
-        self.configuration: Configuration = ()
         if table.start is None:
             self._enter(table.initial)
         else:
             self._start(table.start)
 
+    def _enter(self, configuration: Configuration) -> None:
+        self._rows = self._table.rows[configuration]
+        self.configuration: Configuration = configuration
+        self.is_final = configuration in self._table.final
+
     def _start(self, node: tuple[Any, ...]) -> None:
         """Enter the initial configuration, which depends on guards."""
+        self.configuration = ()
         while node[0] != "goto":
             if node[0] == "do":
                 getattr(self.context, node[1])()
@@ -97,11 +102,6 @@ class TableStepper:
             else:
                 node = self._follow("", node)
         self._enter(node[1])
-
-    def _enter(self, configuration: Configuration) -> None:
-        self._rows = self._table.rows[configuration]
-        self.configuration = configuration
-        self.is_final = configuration in self._table.final
 
     @property
     def memory(self) -> Memory:

@@ -20,15 +20,18 @@ from .errors import (
     UnknownStateError,
     WrongThreadError,
 )
-from .host import Host
+from .host import Host, Replacement
 from .instance import Instance
 from .records import Step
+from .saving import ActivityPolicy, TimerPolicy
+from .store import Store
 
 __all__ = [
     "Actions",
     "ActivityContext",
     "ActivityError",
     "ActivityFunction",
+    "ActivityPolicy",
     "Answer",
     "EndedError",
     "ErrorFunction",
@@ -36,8 +39,11 @@ __all__ = [
     "HostStateError",
     "Instance",
     "NotifyListener",
+    "Replacement",
     "Step",
     "StepListener",
+    "Store",
+    "TimerPolicy",
     "UnknownStateError",
     "WrongThreadError",
 ]

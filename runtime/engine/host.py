@@ -12,12 +12,14 @@ the only one that steps; `Host.post_threadsafe` hands events over from others.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import Future
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias, TypeVar, overload
 
-from ...machine import Document, Machine, Value
+from ...machine import ChartError, Document, Machine, Snapshot, SnapshotError, Value
+from ...machine.restoring import restorable
 from ..fence import Fence
 from ..listeners import Listeners
 from ..shielded_tasks import ShieldedTasks
@@ -27,6 +29,8 @@ from .errors import HostStateError, WrongThreadError
 from .instance import Instance
 from .mailbox import Mailbox
 from .records import Step
+from .saving import ActivityPolicy, TimerPolicy
+from .store import Store
 
 if TYPE_CHECKING:
     from statemachine import StateChart
@@ -39,11 +43,28 @@ _STEP_BUFFER = 10_000  # records that a slow reader of `events` may be behind
 _NO_ACTIONS = Actions()
 
 
+class Replacement(NamedTuple):
+    """Result of `Host.replace`.
+
+    Attributes:
+        moved: Ids of the instances that go on with the new chart.
+        kept: Id -> reason of those that keep the old one.
+    """
+
+    moved: tuple[str, ...]
+    kept: Mapping[str, str]
+
+
 class Host:
     """Runs instances of charts; an async context manager, entered once.
 
     At the end of the block all activities are cancelled. An exception of the block comes out as
     itself; one of an activity is logged and becomes an event of its chart.
+
+    Args:
+        store: Keeps a snapshot of each instance after each step, before the step acts; None keeps
+            none.
+        wall: Returns the time in seconds since 1970-01-01 UTC, for deadlines in snapshots.
 
     Attributes:
         tasks: Runs activities.
@@ -54,7 +75,10 @@ class Host:
     tasks: Fence
     timers: TimerService
 
-    def __init__(self) -> None:
+    def __init__(
+        self, *, store: Store | None = None, wall: Callable[[], float] = time.time
+    ) -> None:
+        self.store, self.wall = store, wall
         self.listeners: Listeners[Step] = Listeners()
         self._instances: dict[str, Instance[Any]] = {}
         self._checked: set[tuple[int, Machine]] = set()
@@ -152,20 +176,90 @@ class Host:
 
     def adopt(self, instance: Instance[Any]) -> None:
         """Begin an instance that `prepared` made; see `start`."""
-        self._check_running()
+        self._add(instance)
+        try:
+            instance.begin()
+        except BaseException:
+            del self._instances[instance.id]
+            raise
+
+    def _add(self, instance: Instance[Any]) -> None:
+        self.check_thread()
         if instance.id in self._instances:
             raise HostStateError(f"the host has an instance {instance.id!r}; nothing was changed")
         self._instances[instance.id] = instance
-        instance.begin()
+
+    def resume(
+        self, chart: Chart, snapshot: Snapshot, *, actions: Actions = _NO_ACTIONS,
+        timers: TimerPolicy = "deadline", activities: ActivityPolicy = "restart",
+    ) -> Instance[Any]:  # fmt: skip
+        """Make an instance that goes on from *snapshot*.
+
+        Args:
+            chart: The chart of the snapshot, or a later version of it with migrations.
+            snapshot: State of the instance.
+            actions: As for `start`.
+            timers: When armed timers fire: ``deadline`` at the time they had, at once if that has
+                passed; ``remaining`` after the time that was left; ``restart`` after their whole
+                time.
+            activities: What becomes of activities that ran: ``restart`` runs them again, ``fail``
+                posts the events of their failures.
+
+        Raises:
+            SnapshotError: The snapshot does not fit the chart; the error names the path.
+            ChartError: The chart is wrong, or *actions* do not fit it.
+            HostStateError: The host is not running, or has an instance of that id.
+        """
+        machine = machine_of(chart)
+        fitting = restorable(machine, snapshot)
+        instance = self.prepared(
+            machine, name=fitting.id, actions=actions, parameters=fitting.parameters,
+            payload=fitting.payload,
+        )  # fmt: skip
+        self._add(instance)
+        instance.go_on(fitting, timers, activities)
+        return instance
+
+    def replace(self, chart: Chart, *, actions: Actions | None = None) -> Replacement:
+        """Let the instances of an earlier form of *chart* go on with it.
+
+        An instance whose configuration, data, timers and activities exist in the new chart goes on
+        with it at once; the others keep the old one.
+
+        Args:
+            chart: The new chart, of the same name as the old one.
+            actions: New actions; None keeps those of each instance.
+
+        Raises:
+            ChartError: The chart is wrong, or *actions* do not fit it.
+        """
+        self.check_thread()
+        machine = machine_of(chart)
+        if actions is not None:
+            actions.check(machine)
+        moved: list[str] = []
+        kept: dict[str, str] = {}
+        for instance in self:
+            if instance.machine.name != machine.name or instance.machine == machine:
+                continue
+            try:
+                instance.change(machine, actions)
+            except (SnapshotError, ChartError, HostStateError) as error:
+                kept[instance.id] = str(error)
+            else:
+                moved.append(instance.id)
+        return Replacement(tuple(moved), kept)
 
     def remove(self, name: str) -> None:
-        """Cancel the activities and timers of the instance of id *name*, and forget it.
+        """Cancel the activities and timers of instance *name*, and forget it, in the store too.
 
         Raises:
             KeyError: There is no such instance.
         """
         self.check_thread()
         self._instances.pop(name).end()
+        if self.store is not None:
+            self.store.forget(name)
 
     def __getitem__(self, name: str) -> Instance[Any]:
         """Return the instance of id *name*.
@@ -250,9 +344,6 @@ class Host:
                 f"called in thread {name!r}, and the host runs in another one; use "
                 "`post_threadsafe`; nothing was changed"
             )
-
-    def _check_running(self) -> None:
-        self.check_thread()
 
     def _no_host(self) -> str:
         why = "has not begun: enter `async with` first" if self._phase == "new" else "has ended"

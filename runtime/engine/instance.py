@@ -18,15 +18,26 @@ from ...machine import (
     NotHandledError,
     Notify,
     Outcome,
+    RunningActivity,
+    Snapshot,
     StartActivity,
     StartTimer,
     StepError,
     Value,
 )
+from ...machine.restoring import restorable
 from ..listeners import Listeners
 from .actions import Actions, ActivityContext, StepListener
 from .errors import HostStateError
 from .records import Kind, Step
+from .saving import (
+    ActivityPolicy,
+    TimerPolicy,
+    after_effects,
+    deadlines,
+    kept,
+    pending,
+)
 from .waits import Waits
 from .work import Post, Work
 
@@ -115,6 +126,33 @@ class Instance(Generic[P]):
         """
         given = self.machine.fields(event, fields)
         return not self.is_final and self._stepper.can(event, given)
+
+    def snapshot(self) -> Snapshot:
+        """Return everything that the instance needs to go on in another process.
+
+        Inside a step, such as in a listener, it is the state after that step, with the events that
+        were posted in it.
+        """
+        work = self._work
+        return self._snapshot_of(
+            work.deadlines() if work is not None else {},
+            {name: kept(c) for name, c in work.running().items()} if work is not None else {},
+        )
+
+    def _snapshot_of(
+        self, timers: dict[str, float], activities: dict[str, RunningActivity]
+    ) -> Snapshot:
+        machine, stepper = self.machine, self._stepper
+        wall = self._host.wall()
+        offset = wall - self._host.timers.now()
+        return Snapshot(
+            id=self.id, chart=machine.name, version=machine.version, digest=machine.digest,
+            number=self.number, taken_at=wall, configuration=stepper.configuration,
+            data=self.data, parameters=self.parameters, memory=stepper.memory,
+            timers={name: deadline + offset for name, deadline in timers.items()},
+            activities=tuple(activities.values()), pending=pending(self._inbox or ()),
+            payload=self.payload,
+        )  # fmt: skip
 
     # ---- events
     def post(
@@ -205,14 +243,85 @@ class Instance(Generic[P]):
     def begin(self) -> None:
         """Enter the initial configuration; once."""
         assert self._phase == "new", "begun once"
-        self._phase = "running"
         outcome = self.machine.begin(self._stepper)
         post = Post("", _NO_FIELDS, None, None, "start")
+        if self._host.store is not None:
+            self._save(post, outcome)
+        self._phase = "running"
         self._is_stepping = True
         try:
             self._finish(post, (), outcome, "begun")
         finally:
             self._empty_inbox()
+
+    def go_on(self, snapshot: Snapshot, timers: TimerPolicy, activities: ActivityPolicy) -> None:
+        """Go on from *snapshot*, which was checked; in place of `begin`."""
+        assert self._phase == "new", "begun once"
+        self._phase = "running"
+        self.number = snapshot.number
+        self._stepper.restore(
+            snapshot.configuration, tuple(snapshot.data.values()), snapshot.memory
+        )
+        self._is_stepping = True
+        try:
+            seconds, now = self._actions.seconds(self.machine), self._host.timers.now()
+            due = deadlines(snapshot, timers, seconds, self._host.wall(), now)
+            for name, deadline in due.items():
+                self._working().arm_at(name, deadline)
+            for run in snapshot.activities:
+                if activities == "restart":
+                    self._working().start(self._resumed(run))
+            self._inbox = deque(
+                Post(event.event, event.fields, event.payload, None, event.cause)
+                for event in snapshot.pending
+            )
+            if activities == "fail":
+                for run in snapshot.activities:
+                    self._working().fail(run.activity)
+        finally:
+            self._empty_inbox()
+
+    def _resumed(self, run: RunningActivity) -> ActivityContext[P]:
+        return ActivityContext(
+            id=self.id, activity=run.activity, point=run.point, event=run.event,
+            fields=run.fields, event_payload=run.event_payload, data=self.data,
+            payload=self.payload, is_resumed=True, post=self.post,
+        )  # fmt: skip
+
+    def change(self, machine: Machine, actions: Actions | None) -> None:
+        """Go on with another chart from this moment.
+
+        Raises:
+            ChartError: The present actions do not fit it.
+            HostStateError: A step is in progress.
+            SnapshotError: Something of this instance does not exist in *machine*.
+        """
+        if self._is_stepping:
+            raise HostStateError(f"{self.id}: a step is in progress")
+        actions = actions or self._actions
+        actions.check(machine)
+        snapshot = restorable(machine, self.snapshot(), as_is=True)
+        stepper = machine.traced_stepper(**snapshot.parameters)
+        stepper.restore(snapshot.configuration, tuple(snapshot.data.values()), snapshot.memory)
+        if self._host.store is not None:
+            self._host.store.save(snapshot)
+        self.machine, self._actions, self._stepper = machine, actions, stepper
+        if self._work is not None:
+            self._work.change(machine, actions)
+        if self._waits is not None:
+            self._waits.change(machine, self.configuration)
+
+    def _save(self, post: Post, outcome: Outcome) -> None:
+        """Keep the state after a step, whose effects are not performed yet."""
+        store, work = self._host.store, self._work
+        assert store is not None, "checked by the caller"
+        timers = work.deadlines() if work is not None else {}
+        running = {name: kept(c) for name, c in work.running().items()} if work is not None else {}
+        after_effects(
+            outcome.effects, timers, running, self._actions.seconds(self.machine),
+            self._host.timers.now(), post,
+        )  # fmt: skip
+        store.save(self._snapshot_of(timers, running))
 
     def end(self) -> None:
         """Cancel activities and timers; wake all who wait."""
@@ -262,11 +371,20 @@ class Instance(Generic[P]):
         if stepper.is_final or (post.source is not None and post.source.is_dead):
             self._tell(self._record(post, before, Outcome((), ()), "dropped"))
             return None
+        state = before, stepper.context.values(), stepper.memory
         outcome = self.machine.step(stepper, post.event, post.fields)
+        self.number += 1
+        if self._host.store is not None:
+            try:
+                self._save(post, outcome)
+            except Exception as error:
+                self.number -= 1
+                stepper.restore(*state)
+                why = f"the store failed: {type(error).__name__}: {error}"
+                raise StepError(post.event, before, why) from error
         return self._finish(post, before, outcome, "taken")
 
     def _finish(self, post: Post, before: Configuration, outcome: Outcome, kind: Kind) -> Step:
-        self.number += kind == "taken"
         record = self._record(post, before, outcome, kind)
         self._tell(record)
         for effect in outcome.effects:
@@ -330,11 +448,9 @@ class Instance(Generic[P]):
             )  # fmt: skip
         return self._work
 
-    def _context(
-        self, name: str, point: str, record: Step, *, is_resumed: bool = False
-    ) -> ActivityContext[P]:
+    def _context(self, name: str, point: str, record: Step) -> ActivityContext[P]:
         return ActivityContext(
             id=self.id, activity=name, point=point, event=record.event, fields=record.fields,
             event_payload=record.payload, data=record.data, payload=self.payload,
-            is_resumed=is_resumed, post=self.post,
+            post=self.post,
         )  # fmt: skip

@@ -10,6 +10,7 @@ from ..fence import Fence
 from ..listeners import Listeners
 from ..timers import TimerService
 from .records import Step
+from .store import Store
 
 T = TypeVar("T")
 
@@ -21,8 +22,12 @@ class HostLink(Protocol):
         tasks: Runs activities.
         timers: Makes timers.
         listeners: Get the steps of all instances.
+        store: Keeps a snapshot of each instance; None keeps none.
+        wall: Returns the time in seconds since 1970-01-01 UTC.
     """
 
+    store: Store | None
+    wall: Callable[[], float]
     tasks: Fence
     timers: TimerService
     listeners: Listeners[Step]

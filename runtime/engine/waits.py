@@ -84,6 +84,11 @@ class Waits:
                 self._waiting.remove(wait)
                 wait.event.set()
 
+    def change(self, machine: Machine, configuration: Configuration) -> None:
+        """Go on with another chart."""
+        self._machine = machine
+        self.entered(configuration, "")
+
     def end(self, why: str) -> None:
         """Wake all, since no step follows."""
         for wait in self._waiting:

@@ -42,7 +42,9 @@ class Work:
         deliver: Takes the events; must not raise.
     """
 
-    __slots__ = ("_actions", "_armed", "_deliver", "_host", "_label", "_machine", "_tasks")
+    __slots__ = (
+        "_actions", "_armed", "_contexts", "_deliver", "_host", "_label", "_machine", "_tasks",
+    )  # fmt: skip
 
     def __init__(
         self, host: HostLink, machine: Machine, actions: Actions, label: str,
@@ -52,6 +54,7 @@ class Work:
         self._label, self._deliver = label, deliver
         self._tasks = ActivityTasks(host.tasks, self._failed)
         self._armed: dict[str, Timer] = {}
+        self._contexts: dict[str, ActivityContext[Any]] = {}  # of what runs and was not canceled
 
     def end(self) -> None:
         """Cancel everything."""
@@ -59,10 +62,31 @@ class Work:
         for timer in self._armed.values():
             timer.disarm()
 
+    def change(self, machine: Machine, actions: Actions) -> None:
+        """Go on with another chart, in which everything that runs exists."""
+        self._machine, self._actions = machine, actions
+
+    # ---- snapshots
+    def deadlines(self) -> dict[str, float]:
+        """Return armed timer -> deadline, in seconds on the loop's clock."""
+        return {
+            name: timer.deadline
+            for name, timer in self._armed.items()
+            if timer.deadline is not None
+        }
+
+    def running(self) -> dict[str, ActivityContext[Any]]:
+        """Return the contexts of the activities that run, by name."""
+        return dict(self._contexts)
+
     # ---- timers
     def arm(self, name: str) -> None:
         """Arm timer *name* anew."""
         self._timer(name).arm(self._actions.seconds(self._machine)[name])
+
+    def arm_at(self, name: str, deadline: float) -> None:
+        """Arm timer *name* for *deadline*, in seconds on the loop's clock; it may have passed."""
+        self._timer(name).arm_at(deadline)
 
     def disarm(self, name: str) -> None:
         """Disarm timer *name*; a no-op if it is not armed."""
@@ -82,17 +106,25 @@ class Work:
     # ---- activities
     def start(self, context: ActivityContext[Any]) -> None:
         """Start the activity of *context*; an earlier run of it is cancelled and ends first."""
+        self._contexts[context.activity] = context
         self._tasks.start(context.activity, lambda activity: partial(self._run, activity, context))
 
     def cancel(self, name: str) -> None:
         """Cancel activity *name*; a no-op if it has ended."""
+        self._contexts.pop(name, None)
         self._tasks.cancel(name)
 
     async def _run(self, activity: Activity, context: ActivityContext[Any]) -> None:
         function: Any = self._actions.activities[activity.name]
         argument = context if takes_context(function) else context.point
         answer: Answer = await function(argument)
+        self._forget(activity)
         self._answered(activity, answer)
+
+    def _forget(self, activity: Activity) -> None:
+        """Note that *activity* has ended, before its event is delivered."""
+        if not activity.is_dead:
+            self._contexts.pop(activity.name, None)
 
     def _answered(self, activity: Activity, answer: Answer) -> None:
         """Post the event by which *activity* ends.
@@ -121,8 +153,15 @@ class Work:
         if activity.is_dead:
             log.debug("%s: canceled activity %r failed", self._label, name, exc_info=error)
             return
+        self._forget(activity)
         log.error("%s: activity %r failed: %s", self._label, name, error, exc_info=error)
-        event = self._failure_event(name, error)
+        self._report(name, self._failure_event(name, error), activity)
+
+    def fail(self, name: str) -> None:
+        """Post the event of the failure of activity *name*, which ran before a restart."""
+        self._report(name, self._machine.failures.get(name), None)
+
+    def _report(self, name: str, event: str | None, activity: Activity | None) -> None:
         if event is None:
             log.error(
                 "%s: no event reports the failure of activity %r; declare "

@@ -523,7 +523,7 @@ def test_engine_parts_of_the_library_exist() -> None:
     for name in (
         "_initial_transitions", "_enter_states", "_take_external_event", "_check_root_final_state",
         "select_eventless_transitions", "select_transitions", "microstep", "internal_queue",
-        "clear_cache", "is_in_final_state", "running",
+        "clear_cache", "is_in_final_state", "running", "_processing",
     ):  # fmt: skip
         assert hasattr(engine, name), name
     assert Path(sys.modules[type(engine).__module__].__file__ or "").name == "sync.py"

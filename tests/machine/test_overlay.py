@@ -252,7 +252,7 @@ def test_overlay_removes_a_state() -> None:
 events: {doze_expired: null, asleep_expired: null, sleep: null}
 actions: {arm_idle_limits: {when: in_flight == 0, do: {effect: timer.start, timer: idle_limit}},
           cancel_idle_limits: {do: {effect: timer.cancel, timer: idle_limit}}}
-promises: {always: null, unsure: null, rest: null}
+promises: {always: null, unsure: null, rest: null, reliable: [announce, health, terminate]}
 states:
   sleeping: null
   ready: {remove_transitions: [{event: doze_expired}, {event: sleep}]}

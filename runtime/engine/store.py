@@ -1,0 +1,28 @@
+"""Port of a store that keeps instances beyond the process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from ...machine import Snapshot
+
+
+class Store(Protocol):
+    """Keeps the last snapshot of each instance.
+
+    A host saves each step before its effects are performed and before `Instance.post` returns. If
+    `save` raises, the step is undone. Calls come from the thread of the host and must be short.
+    """
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Keep *snapshot* in place of an earlier one of that id; it is kept when this returns."""
+        ...
+
+    def load(self) -> Iterable[Snapshot]:
+        """Return all snapshots, in the order in which their instances were first saved."""
+        ...
+
+    def forget(self, name: str) -> None:
+        """Remove the snapshot of instance *name*; a no-op if there is none."""
+        ...
