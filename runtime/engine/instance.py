@@ -6,7 +6,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...machine import (
     CancelActivity,
@@ -29,14 +29,12 @@ from ...machine.restoring import restorable
 from ..listeners import Listeners
 from .actions import Actions, ActivityContext, StepListener
 from .errors import HostStateError
+from .instance_state import InstanceState
 from .records import Kind, Step
 from .saving import (
     ActivityPolicy,
     TimerPolicy,
-    after_effects,
     deadlines,
-    kept,
-    pending,
 )
 from .waits import Waits
 from .work import Post, Work
@@ -44,7 +42,6 @@ from .work import Post, Work
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from .links import HostLink
 
 log = logging.getLogger(__name__)
 
@@ -54,105 +51,10 @@ _NO_FIELDS: Mapping[str, Value] = {}
 _STEP_BUFFER = 1_000  # records that a slow reader of `events` may be behind
 
 
-class Instance(Generic[P]):
-    """One run of a chart. Made by `Host.start`; every method belongs to the host's thread.
+class Instance(InstanceState[P]):
+    """One run of a chart. Made by `Host.start`; every method belongs to the host's thread."""
 
-    Attributes:
-        id: Id of the instance, unique in its host.
-        machine: The chart.
-        payload: Data of the program, which no guard or action reads; activities get it.
-        number: Number of steps taken so far.
-    """
-
-    __slots__ = (
-        "_actions", "_host", "_inbox", "_is_stepping", "_listeners", "_phase", "_stepper",
-        "_waits", "_work", "id", "machine", "number", "payload",
-    )  # fmt: skip
-
-    def __init__(
-        self, host: HostLink, machine: Machine, name: str, actions: Actions,
-        parameters: Mapping[str, Value], payload: P,
-    ) -> None:  # fmt: skip
-        self.id, self.machine, self.payload = name, machine, payload
-        self.number = 0
-        self._host, self._actions = host, actions
-        self._stepper = machine.traced_stepper(**parameters)
-        self._inbox: deque[Post] | None = None
-        self._is_stepping = False
-        self._phase = "new"
-        self._work: Work | None = None
-        self._waits: Waits | None = None
-        self._listeners: Listeners[Step] | None = None
-
-    def __repr__(self) -> str:
-        """Return id, chart and configuration."""
-        return f"<Instance {self.id!r} of {self.machine.name} in {'.'.join(self.configuration)}>"
-
-    def __reduce__(self) -> tuple[object, ...]:
-        """Refuse to be pickled: a running instance holds tasks and timers."""
-        raise TypeError(f"{self!r} cannot be pickled; pickle its snapshot()")
-
-    # ---- what it is
-    @property
-    def configuration(self) -> Configuration:
-        """All active states, in document order."""
-        return self._stepper.configuration
-
-    @property
-    def active(self) -> frozenset[str]:
-        """All active states, as a set."""
-        return frozenset(self._stepper.configuration)
-
-    @property
-    def is_final(self) -> bool:
-        """True if the chart has ended."""
-        return self._stepper.is_final
-
-    @property
-    def data(self) -> dict[str, Value]:
-        """The chart's data by name."""
-        return dict(zip(self.machine.document.data, self._stepper.context.values(), strict=True))
-
-    @property
-    def parameters(self) -> dict[str, Value]:
-        """The chart's parameters by name."""
-        return self._stepper.context.parameters()
-
-    def can(self, event: str, fields: Mapping[str, Value] = _NO_FIELDS) -> bool:
-        """Return True if the chart handles *event* now; nothing changes.
-
-        Raises:
-            EventError: The chart declares no such event, or not with these fields.
-        """
-        given = self.machine.fields(event, fields)
-        return not self.is_final and self._stepper.can(event, given)
-
-    def snapshot(self) -> Snapshot:
-        """Return everything that the instance needs to go on in another process.
-
-        Inside a step, such as in a listener, it is the state after that step, with the events that
-        were posted in it.
-        """
-        work = self._work
-        return self._snapshot_of(
-            work.deadlines() if work is not None else {},
-            {name: kept(c) for name, c in work.running().items()} if work is not None else {},
-        )
-
-    def _snapshot_of(
-        self, timers: dict[str, float], activities: dict[str, RunningActivity]
-    ) -> Snapshot:
-        machine, stepper = self.machine, self._stepper
-        wall = self._host.wall()
-        offset = wall - self._host.timers.now()
-        return Snapshot(
-            id=self.id, chart=machine.name, version=machine.version, digest=machine.digest,
-            number=self.number, taken_at=wall, configuration=stepper.configuration,
-            data=self.data, parameters=self.parameters, memory=stepper.memory,
-            timers={name: deadline + offset for name, deadline in timers.items()},
-            activities=tuple(activities.values()), pending=pending(self._inbox or ()),
-            payload=self.payload,
-        )  # fmt: skip
+    __slots__ = ()
 
     # ---- events
     def post(
@@ -311,18 +213,6 @@ class Instance(Generic[P]):
         if self._waits is not None:
             self._waits.change(machine, self.configuration)
 
-    def _save(self, post: Post, outcome: Outcome) -> None:
-        """Keep the state after a step, whose effects are not performed yet."""
-        store, work = self._host.store, self._work
-        assert store is not None, "checked by the caller"
-        timers = work.deadlines() if work is not None else {}
-        running = {name: kept(c) for name, c in work.running().items()} if work is not None else {}
-        after_effects(
-            outcome.effects, timers, running, self._actions.seconds(self.machine),
-            self._host.timers.now(), post,
-        )  # fmt: skip
-        store.save(self._snapshot_of(timers, running))
-
     def end(self) -> None:
         """Cancel activities and timers; wake all who wait."""
         if self._phase == "ended":
@@ -417,9 +307,6 @@ class Instance(Generic[P]):
             function(argument)
         except Exception:
             log.exception("%s: %s raised an exception", self._label(), name)
-
-    def _label(self) -> str:
-        return f"{self.machine.name} {self.id!r}"
 
     # ---- effects; none may wait or raise
     def _perform(self, effect: Effect, record: Step) -> None:
