@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 _MOVING_S, _CALM_S = 0.25, 5.0  # between readings while services start or stop, and else
 _LEAST_S = 0.05  # between two readings, however often services change
+_SHARE = 20  # pause between readings as a multiple of the time that one takes: 5 % of a core
 _STALE_S = 15.0
 _PRESSURE_S = 5.0
 _GAP_S = 30.0  # after a longer gap the machine was suspended, so the reading is not a quiet one
@@ -88,8 +89,10 @@ class MemoryWatch:
         while True:
             self._has_changed = anyio.Event()
             if self._ledger.pools:
+                began = anyio.current_time()
                 await self.read()
-                await anyio.sleep(_LEAST_S)
+                took_s = anyio.current_time() - began
+                await anyio.sleep(min(max(_LEAST_S, _SHARE * took_s), _CALM_S))
             with anyio.move_on_after(self._pause_s()):
                 await self._has_changed.wait()
 

@@ -32,6 +32,7 @@ class ScriptedMeter:
         is_told_apart: The driver says what each process holds.
         error: Raised instead of a reading.
         hangs: A reading never ends.
+        takes_s: Duration of a reading in seconds.
         reads: Number of readings.
     """
 
@@ -41,10 +42,13 @@ class ScriptedMeter:
         self.is_told_apart = True
         self.error: OSError | None = None
         self.hangs = False
+        self.takes_s = 0.0
         self.reads = 0
 
     async def read(self, pids: Collection[int]) -> Sequence[PoolReading]:
         self.reads += 1
+        if self.takes_s:
+            await anyio.sleep(self.takes_s)
         if self.hangs:
             await anyio.sleep(2.0)
             raise TimeoutError("no reading within 2 s")
@@ -221,6 +225,23 @@ def test_memory_watch_reads_often_only_while_services_start_or_stop() -> None:
         await world.supervisor.load("a")
         assert 8 <= calm <= 13
         assert world.meter.reads - calm >= 10
+
+    world.run(scenario)
+
+
+def test_memory_watch_slow_reading_takes_a_small_share_of_the_time() -> None:
+    """A reading takes 0.1 s where processes hold much memory, and is then repeated less often."""
+    world = World({"a": 12})
+    world.meter.takes_s = 0.1
+
+    async def scenario() -> None:
+        await world.supervisor.load("a")
+        await anyio.sleep(20.0)
+        before = world.meter.reads
+        for _ in range(4):
+            await world.supervisor.unload("a")
+            await world.supervisor.load("a")
+        assert world.meter.reads - before <= 10
 
     world.run(scenario)
 

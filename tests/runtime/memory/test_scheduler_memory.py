@@ -304,3 +304,16 @@ def test_scheduler_waking_service_keeps_the_place_of_its_plan() -> None:
 
     assert harness.submit("v")[1] == ["grant v"]
     assert harness.scheduler.services["v"].claim == places[1]
+
+
+def test_scheduler_that_observes_makes_no_plan_but_explains_the_sum() -> None:
+    harness = Harness({"a": 12, "b": 14})
+    harness.ledger.decides = False
+    harness.run("a", "b")
+
+    assert harness.scheduler.running() == {"a", "b"}
+    assert harness.ledger.plan_counts.total() == 0
+    entry = harness.scheduler.services["b"]
+    assert "- 12.0 GiB a (declared, ready, last used 0 s ago)" in harness.ledger.explain(
+        entry, harness.now, 0.0
+    )
