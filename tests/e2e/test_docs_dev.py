@@ -109,6 +109,7 @@ SHORTEST: dict[str, tuple[str, bool]] = {
     "coldswap": ("--quick", False),
     "engine": ("--quick", False),  # installs what it compares with
     "kv": ("--quick", False),  # needs a real llama-server
+    "memory": ("--quick", True),
     "mutants": ("--every 200", False),
     "proxy": ("--quick", False),  # needs nginx and Caddy
     "reliability": ("--kills 1 --herd 10 --leavers 1", True),
