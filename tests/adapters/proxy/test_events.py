@@ -244,6 +244,22 @@ def test_events_report_requests_in_flight() -> None:
     run_proxied(main)
 
 
+def test_events_request_for_an_unknown_model_is_never_in_flight() -> None:
+    """Only a request that follows it, for a model that exists, is listed."""
+
+    async def main(bench: Bench) -> None:
+        call = await listen(bench)
+        answer = await bench.client.call("POST", "/v1/chat/completions", value={"model": "unknown"})
+        assert answer.status == 404
+        await bench.client.chat("a")
+        await call.until(lambda c: any(e["operation"] == "remove" for e in of(c, "inflight")))
+        listed = [e["request"] for e in of(call, "inflight") if e["operation"] == "upsert"]
+        assert {request["model"] for request in listed} == {"a"}
+        await leave(call)
+
+    run_proxied(main)
+
+
 def test_events_report_the_active_profile() -> None:
     """Another profile is told, and so are the models as they are then."""
 
