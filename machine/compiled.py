@@ -9,9 +9,9 @@ from __future__ import annotations
 import copyreg
 import json
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -83,9 +83,7 @@ class Machine:
         self.context_class = parts.context_class
         self._traced_class = parts.traced_class
         self.table: Table | None = parts.table
-        self._make: type[TableStepper] | None = None
-        if parts.table is not None:
-            self._make = HistoryTableStepper if parts.table.has_memory else TableStepper
+        self._make = _maker(parts.table) or self._reference
         loops = parts.table.loops if parts.table is not None else ()
         for loop in loops:
             self._judge(loop, allow_loops=allow_loops)
@@ -160,17 +158,11 @@ class Machine:
     # ---- steppers
     def stepper(self, **parameters: Value) -> Stepper:
         """Make an instance, by the table if there is one, else by python-statemachine."""
-        make = self._make
-        if make is None or self.table is None:
-            return self._reference(self.context_class(**parameters))
-        return make(self.table, self.context_class(**parameters))
+        return self._make(self.context_class(**parameters))
 
     def traced_stepper(self, **parameters: Value) -> Stepper:
         """Make an instance for `step`, whose actions note their names."""
-        context = self._traced_class(**self.parameters(parameters))
-        if self._make is None or self.table is None:
-            return self._reference(context)
-        return self._make(self.table, context)
+        return self._make(self._traced_class(**self.parameters(parameters)))
 
     def reference(self, **parameters: Value) -> ChartStepper:
         """Make an instance that python-statemachine itself interprets."""
@@ -290,6 +282,22 @@ class Machine:
 
 #: The name that this class had when it made steppers only.
 Compiled = Machine
+
+
+def _maker(table: Table | None) -> Callable[[Context], Stepper] | None:
+    """Return what makes steppers of *table*; None if there is none."""
+    if table is None:
+        return None
+    cls, start = (HistoryTableStepper if table.has_memory else TableStepper), table.start
+    if start is None:
+        return partial(cls, table)
+
+    def started(context: Context) -> Stepper:
+        stepper = cls(table, context)
+        stepper.start(start)
+        return stepper
+
+    return started
 
 
 def digest_of(document: Document) -> str:

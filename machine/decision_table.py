@@ -61,7 +61,7 @@ class Table:
     """The behavior of a chart as data.
 
     Attributes:
-        initial: Configuration at the start.
+        initial: Configuration at the start; any one if the start asks guards.
         entry_actions: Actions run on entering it, in order.
         rows: Configuration -> event -> tree; an event without a tree is not handled.
         final: Configurations in which the chart has ended.
@@ -261,8 +261,11 @@ class _Compiler:
                     start = self._tree("", ())
             if not self._todo and memories == _sizes(recorder):
                 break
+        if not self._rows:  # the start never ends
+            self._rows[()] = {}
         return Table(
-            initial=tree[1] if is_plain else (), entry_actions=tuple(entry) if is_plain else (),
+            initial=tree[1] if is_plain else next(iter(self._rows)),
+            entry_actions=tuple(entry) if is_plain else (),
             rows=self._rows, final=frozenset(self._final),
             has_memory=any(d.get("history") for _, d, _ in self._document.states()),
             start=None if is_plain else start, loops=tuple(self._loops),

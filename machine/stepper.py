@@ -80,28 +80,12 @@ class TableStepper:
     def __init__(self, table: Table, context: Context) -> None:
         self.context = context
         self._table = table
-        if table.start is None:
-            self._enter(table.initial)
-        else:
-            self._start(table.start)
+        self._enter(table.initial)
 
     def _enter(self, configuration: Configuration) -> None:
         self._rows = self._table.rows[configuration]
         self.configuration: Configuration = configuration
         self.is_final = configuration in self._table.final
-
-    def _start(self, node: tuple[Any, ...]) -> None:
-        """Enter the initial configuration, which depends on guards."""
-        self.configuration = ()
-        while node[0] != "goto":
-            if node[0] == "do":
-                getattr(self.context, node[1])()
-                node = node[2]
-            elif node[0] == "ask":
-                node = node[2] if getattr(self.context, node[1])() else node[3]
-            else:
-                node = self._follow("", node)
-        self._enter(node[1])
 
     @property
     def memory(self) -> Memory:
@@ -115,6 +99,22 @@ class TableStepper:
         out = self.context.out
         self.context.out = []
         return out
+
+    def start(self, node: tuple[Any, ...]) -> None:
+        """Enter the initial configuration where it depends on guards; once, before `begin`.
+
+        Args:
+            node: Tree of the start; see `Table.start`.
+        """
+        while node[0] != "goto":
+            if node[0] == "do":
+                getattr(self.context, node[1])()
+                node = node[2]
+            elif node[0] == "ask":
+                node = node[2] if getattr(self.context, node[1])() else node[3]
+            else:
+                node = self._follow("", node)
+        self._enter(node[1])
 
     def restore(
         self, configuration: Configuration, values: tuple[Value, ...], memory: Memory = ()

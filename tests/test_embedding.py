@@ -20,6 +20,7 @@ EXAMPLES = [  # of the package alone; what joins it with a web framework needs t
     for text in re.findall(r"^```python\n(.*?)^```", DOCUMENT, re.MULTILINE | re.DOTALL)
     if "fastapi" not in text
 ]
+FILES = re.findall(r"^```yaml\n# ([\w.]+)\n(.*?)^```", DOCUMENT, re.MULTILINE | re.DOTALL)
 LONGEST_S = 300.0  # building and installing may have to fetch what they need
 
 
@@ -62,6 +63,8 @@ def test_examples_run_without_extras(bare_python: Path, tmp_path: Path, number: 
     for port in ports:
         text = text.replace(port, str(free_port()))
     (tmp_path / "example.py").write_text(text)
+    for name, content in FILES:
+        (tmp_path / name).write_text(content)
 
     assert run([bare_python, "-I", "example.py"], tmp_path)
 

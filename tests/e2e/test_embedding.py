@@ -13,7 +13,9 @@ from tools.net import free_port
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "embedding.md").read_text("utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-COMMAND, OWN_STATES, OWN_CHART, FASTAPI = EXAMPLES
+COMMAND, OWN_STATES, OWN_CHART, ORDER, SURVIVING, MIGRATING, FASTAPI = EXAMPLES
+#: Name -> text of the files that the examples read.
+FILES = dict(re.findall(r"```yaml\n# ([\w.]+)\n(.*?)```", TEXT, re.DOTALL))
 
 DRIVE_FASTAPI = """
 from fastapi.testclient import TestClient
@@ -57,6 +59,35 @@ def test_embedding_custom_state_is_part_of_the_lifecycle(tmp_path: Path) -> None
 def test_embedding_chart_without_processes_runs(tmp_path: Path) -> None:
     """The kettle boils."""
     assert run(OWN_CHART, tmp_path) == "tea\n"
+
+
+def test_embedding_order_process_runs_as_printed(tmp_path: Path) -> None:
+    """The chart is proven, wrong events are refused, and the order is delivered."""
+    (tmp_path / "order.yaml").write_text(FILES["order.yaml"])
+    out = run(ORDER, tmp_path).splitlines()
+
+    assert "event 'submit': expected field 'value' to be one of 50, 5000; got 7" in out
+    assert out.index("A-17 hold -> held") + 1 == out.index("A-17 resume -> open.waiting")
+    assert "charging 5000 for A-17" in out
+    assert out[-1] == "A-17 ship_done -> delivered"
+
+
+def test_embedding_order_goes_on_in_another_process(tmp_path: Path) -> None:
+    """The second run of the program resumes the order that the first one left."""
+    (tmp_path / "order.yaml").write_text(FILES["order.yaml"])
+
+    assert run(SURVIVING, tmp_path) == "A-17 is in waiting\n"
+    again = run(SURVIVING, tmp_path).splitlines()
+    assert again[0] == "A-17 goes on in waiting"
+    assert sorted(again[1:3]) == ["charge lamp", "reserve lamp"]
+    assert again[3:] == ["ship lamp", "delivered after 5 steps"]
+
+
+def test_embedding_migration_of_a_chart_is_added(tmp_path: Path) -> None:
+    """The changed chart has the version and the way that the page shows."""
+    (tmp_path / "order.yaml").write_text(FILES["order.yaml"])
+
+    assert run(MIGRATING, tmp_path) == "version 2\n"
 
 
 def test_embedding_in_fastapi_works(tmp_path: Path) -> None:
