@@ -125,8 +125,9 @@ class Draft:
         """Return the name of a guard, an action, a datum or a field, unused among all of them."""
         if (kind, name) not in self._words:
             taken = set(self._words.values())
+            word = _identifier(name)
             self._words[kind, name] = self._unused(
-                _identifier(name),
+                f"{word}_" if iskeyword(word) else word,
                 lambda n: n in taken or n in RESERVED or n.startswith((WAS, "_")),
             )
         return self._words[kind, name]
@@ -335,4 +336,4 @@ def _identifier(name: str) -> str:
     word = name if name.isidentifier() else re.sub(r"\W+", "_", name).strip("_") or "unnamed"
     if word[0].isdigit():
         word = f"n{word}"
-    return f"{word}_" if iskeyword(word) else word
+    return word

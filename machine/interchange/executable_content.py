@@ -16,6 +16,7 @@ from .foreign_expressions import UntranslatableError
 #: ``type`` of an ``<invoke>`` that stands for one of our activities.
 ACTIVITY = "urn:swapchart:activity"
 _SECONDS = re.compile(r"\s*['\"]?(\d+(?:\.\d+)?|\.\d+)\s*(ms|s)?['\"]?\s*")
+_CHARTS = (None, "scxml", "http://www.w3.org/TR/scxml", "http://www.w3.org/TR/scxml/")
 _TO_ITSELF = (None, "", "#_internal", "internal", "#_scxml_sessionid")
 
 
@@ -52,7 +53,7 @@ class ContentReader:
         for kind, body in _nodes(actions):
             if kind == "raise":
                 self._raised.add(body if isinstance(body, str) else str(body.get("event")))
-            elif kind == "send" and isinstance(body.get("event"), str):
+            elif kind == "send" and _is_plain(body):
                 event = body["event"]
                 if body.get("target") in ("#_internal", "internal"):
                     self._raised.add(event)
@@ -122,7 +123,7 @@ class ContentReader:
                 self._draft.lose(where, f"assignment to {location!r}, which is no variable")
                 continue
             try:
-                text = self._data.translated(str(body.get("expr")), events)
+                text = self._data.translated(str(body.get("expr")), events, target=location)
             except UntranslatableError as error:
                 self._draft.lose(where, f"assignment {location} = {body.get('expr')}: {error}")
                 continue
@@ -155,9 +156,7 @@ class ContentReader:
 
     def _send(self, body: Mapping[str, Any], where: str) -> list[str]:
         event, target = body.get("event"), body.get("target")
-        if not isinstance(event, str) or body.get("type") not in (
-            None, "scxml", "http://www.w3.org/TR/scxml/#SCXMLEventProcessor",
-        ):  # fmt: skip
+        if not _is_plain(body):
             self._draft.lose(where, "<send> with a computed event or to another processor")
             return []
         if body.get("params") or body.get("namelist") or body.get("content"):
@@ -165,6 +164,7 @@ class ContentReader:
         if target in ("#_internal", "internal"):
             return self._node("raise", event, where, ())
         if target not in _TO_ITSELF:
+            self._draft.lose(where, f"the target {target!r} of {event!r}: listeners are notified")
             text = f"send {event} to {target}"
             return [self._draft.action(text, do={"effect": "notify", "name": text})]
         timer = self._of_timer[event]
@@ -209,7 +209,9 @@ class ContentReader:
             if not content:
                 continue
             declared = self._combined(content, where, events)
-            if declared is None or changed & set(re.findall(r"\w+", " ".join(terms))):
+            if declared and declared.get("raise"):
+                self._draft.lose(where, "<raise> inside of <if>: put the condition on a transition")
+            elif declared is None or changed & set(re.findall(r"\w+", " ".join(terms))):
                 self._draft.lose(where, "<if> whose content is nested or changes its own condition")
             elif declared:
                 name = "_".join(["if", *declared.get("set", {}), str(len(self._draft.actions))])
@@ -242,7 +244,9 @@ class ContentReader:
             params = {p.get("name"): p.get("expr") for p in as_list(item.get("params"))}
             point = str(params.get("point") or "").strip("'\"")
         else:
-            for key in ("params", "namelist", "content", "finalize", "autoforward"):
+            if item.get("type") in _CHARTS and {"src", "srcexpr", "content"} & set(item):
+                self._draft.lose(where, f"the invoked chart {name!r}: an activity stands for it")
+            for key in ("params", "namelist", "finalize", "autoforward"):
                 if item.get(key):
                     self._draft.lose(where, f"{key} of the invocation {name!r}")
         return self._draft.activity(name, point)
@@ -267,6 +271,16 @@ def _nodes(actions: Any, *, deep: bool = True) -> Iterator[tuple[str, Any]]:
                 for branch in (body, *as_list(body.get("elif"))):
                     yield from _nodes(branch.get("then"))
                 yield from _nodes(body.get("else"))
+
+
+def _is_plain(body: Mapping[str, Any]) -> bool:
+    """Return True if a ``<send>`` has a fixed event for a fixed target of the same sort."""
+    return (
+        isinstance(body.get("event"), str)
+        and body.get("type") in (None, "scxml", "http://www.w3.org/TR/scxml/#SCXMLEventProcessor")
+        and not body.get("typeexpr")
+        and not body.get("targetexpr")
+    )
 
 
 def _is_renewed(item: Any, later: Any) -> bool:

@@ -8,12 +8,14 @@ values 69, 70 and 71, one for each result of the comparison.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..document import Value, as_list
+from ..format.expressions import fault
 from .draft import Draft
-from .foreign_expressions import Language, Translated, UntranslatableError, translate
+from .foreign_expressions import IN, Language, Translated, UntranslatableError, translate
 
 _MOST_VALUES = 12
 #: How often values flow along assignments: more than variables that copy each other in a row.
@@ -32,6 +34,7 @@ class DataReader:
         self._language = language
         self._data: dict[str, Value] = {}
         self._fields: dict[str, tuple[Value, ...]] = {}
+        self._values: dict[str, tuple[Value, ...]] = {}
         self._near: dict[str, dict[Value, None]] = {}
         self._assigned: dict[str, list[ast.expr]] = {}
         self.sent: list[str] = []
@@ -53,18 +56,20 @@ class DataReader:
         for name, values in list(self._fields.items()):
             self._fields[name] = self._representatives(name) or values
         for name, initial in self._data.items():
-            self._draft.datum(name, initial, self._domain(name, initial))
+            self._values[name] = self._domain(name, initial)
+            self._draft.datum(name, initial, self._values[name])
 
     def is_known(self, name: str) -> bool:
         """Return True if *name* is a variable."""
         return name in self._data
 
-    def translated(self, text: str, events: Sequence[str] = ()) -> str:
+    def translated(self, text: str, events: Sequence[str] = (), *, target: str = "") -> str:
         """Return *text* in our language, and declare the event fields that it reads.
 
         Args:
             text: The expression.
             events: Declared events that carry the fields; without any, no field may be read.
+            target: Variable to which the value is assigned; empty if it is not.
 
         Raises:
             UntranslatableError: It uses something that a document does not have.
@@ -73,7 +78,13 @@ class DataReader:
         if found.fields and not events:
             raise UntranslatableError("it reads the event, where there is none, or an internal one")
         names: dict[str, str] = {}
+        domains: dict[str, Sequence[Value]] = {}
         for name in sorted(found.names):
+            if name.startswith(IN) and self._draft.has_state(name.removeprefix(IN)):
+                names[name] = IN + self._draft.state(name.removeprefix(IN))
+                domains[name] = (False, True)
+                continue
+            domains[name] = self._fields.get(name) or self._values.get(name) or (0, 1, 2)
             if name in found.fields:
                 names[name] = self._draft.word("field", name)
                 for event in events:
@@ -83,7 +94,10 @@ class DataReader:
                 names[name] = self._draft.word("data", name)
             else:
                 raise UntranslatableError(f"{name!r} is no variable of the chart")
-        return ast.unparse(_Renamed(names).visit(found.tree))
+        wrong = fault(found.tree, domains, self._values.get(target) or (0,) if target else None)
+        if wrong:
+            raise UntranslatableError(wrong)
+        return re.sub(rf"{IN}(\w+)", r"in(\1)", ast.unparse(_Renamed(names).visit(found.tree)))
 
     # ---- values -----------------------------------------------------------------------------
     def _constant(self, text: Any) -> Value:

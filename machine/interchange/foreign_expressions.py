@@ -17,10 +17,12 @@ from ..format.expressions import parse, reads
 
 Language: TypeAlias = Literal["ecmascript", "python"]
 
+#: Prefix of the name that stands for a test of a state, ``In('paid')``.
+IN = "__in_"
 _LONGEST = 500
 _TOKEN = re.compile(
     r"""\s*(?:(?P<number>\d+(?:\.\d+)?)|(?P<text>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")
-    |(?P<name>[A-Za-z_$][\w$]*)|(?P<sign>===|!==|==|!=|<=|>=|&&|\|\||[<>+\-*!?:().,]))""",
+    |(?P<name>[A-Za-z_$][\w$]*)|(?P<sign>\+\+|--|===|!==|==|!=|<=|>=|&&|\|\||[<>+\-*!?:().,]))""",
     re.VERBOSE,
 )
 _CONSTANTS = {"true": True, "false": False, "null": None, "undefined": None}
@@ -95,6 +97,13 @@ class _Places(ast.NodeTransformer):
 
     def __init__(self) -> None:
         self.fields: set[str] = set()
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        match node:
+            case ast.Call(ast.Name("In"), [ast.Constant(str(state))]) if state.isidentifier():
+                return ast.Name(f"{IN}{state}", ast.Load())
+        function = self.visit(node.func)
+        return ast.Call(function, [self.visit(item) for item in node.args], node.keywords)
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
         match node.value:

@@ -251,6 +251,8 @@ class _NativeReader:
                     yield self._event(name)
 
     def _event(self, name: str) -> str:
+        if name.startswith("error.") and not name.startswith("error.invoke."):
+            self._draft.lose(name, "an event that the engine raises when something fails")
         done = name.removeprefix("done.state.")
         if done != name and self._draft.has_state(done):
             return self._draft.done(self._draft.state(done))

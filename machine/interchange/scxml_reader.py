@@ -166,6 +166,9 @@ class _ScxmlReader:
                 if name:
                     path = path[path.index(name) + 1 :] if name in path else []
                 parent = name
+                if _tag(self._elements[target]) == "history":
+                    self._lose(name or "scxml", f"starts in the memory of {target!r}")
+                    path = path[:-1]
                 for child in path:
                     if _tag(self._elements.get(parent, self._root)) != "parallel":
                         if parent != name and self._initial.get(parent) != child:

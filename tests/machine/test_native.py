@@ -39,7 +39,7 @@ states:
     transitions:
       - {event: stop, target: idle, after: tidy}
       - {event: done.invoke.job, target: idle}
-    invoke: {id: job, src: job.yaml}
+    invoke: {id: job, type: http://example.com/job}
 """  # noqa: E501
 
 

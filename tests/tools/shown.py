@@ -60,6 +60,21 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
     f"{_CHART_PAGE}_program_runs_and_is_typed": ("docs/chart.md: python 1",),
     f"{_CHART_PAGE}_shows_problems_as_they_are_printed": ("docs/chart.md: text 1",),
     f"{_CHART_PAGE}_shows_a_finding_as_it_is_printed": ("docs/chart.md: text 2",),
+    "tests/machine/test_chart_formats.py::test_docs_chart_formats_command_runs": (
+        "docs/chart-formats.md: swapchart chart check --chart machine.json",
+        "docs/chart-formats.md: swapchart chart export --chart order.scxml --format mermaid",
+        "docs/chart-formats.md: swapchart chart export --chart orders:OrderControl --format dot",
+        "docs/chart-formats.md: swapchart chart check --chart native.yaml --catalog catalog.yaml",
+        "docs/chart-formats.md: swapchart chart export --format scxml --datamodel ecmascript "
+        "--timer backoff=2s",
+        "docs/chart-formats.md: swapchart chart export --format xstate --timer backoff=2s "
+        "-o lifecycle.xstate.json",
+    ),
+    "tests/machine/test_chart_formats.py::test_docs_chart_formats_example_prints_what_is_said": (
+        "docs/chart-formats.md: python 1",
+    ),
+    "tests/machine/test_other_engines.py::"
+    "test_to_xstate_runs_random_stories_as_the_document_does": ("docs/chart-formats.md: js 1",),
     f"{_E2E}.py::test_docs_chart_check_explores_what_the_page_says": (
         "docs/contributing.md: swapchart chart check",
         "docs/diagrams.md: swapchart chart check",
@@ -115,6 +130,8 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
         "docs/operations.md: swapchart history <model>",
     ),
     "tests/test_docs.py::test_docs_swapchart_command_is_understood": (  # names without arguments
+        "docs/chart-formats.md: swapchart chart check",
+        "docs/chart-formats.md: swapchart chart export",
         "README.md: swapchart chart export",
         "docs/getting-started.md: swapchart demo-server",
         "docs/getting-started.md: swapchart history",
