@@ -167,6 +167,7 @@ class ContentReader:
             self._draft.lose(where, f"the target {target!r} of {event!r}: listeners are notified")
             text = f"send {event} to {target}"
             return [self._draft.action(text, do={"effect": "notify", "name": text})]
+        event = str(event)
         timer = self._of_timer[event]
         self._draft.event(event, origin="timer", of=timer)
         delay = body.get("delay", body.get("delayexpr")) or "0s"

@@ -185,9 +185,11 @@ def test_unknown_parameter_is_refused() -> None:
 
 
 def test_structure_refused_by_the_library_is_a_chart_error() -> None:
-    """A state that nothing leads to is refused by python-statemachine, and the error is ours."""
+    """A final state that can be left is refused by python-statemachine, and the error is ours."""
     known = chart_with({"event": "go", "target": "two"}).source
-    chart = {"states": {"one": {"initial": True, "transitions": [{"event": "go"}]}, "two": None}}
+    go = {"event": "go", "target": "two"}
+    ended = {"final": True, "transitions": [{"event": "go", "target": "one"}]}
+    chart = {"states": {"one": {"initial": True, "transitions": [go]}, "two": ended}}
     unchecked = from_trusted({**known, "chart": chart})
 
     with pytest.raises(ChartError, match=r"chart: .*two"):

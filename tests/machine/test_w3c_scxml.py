@@ -26,9 +26,6 @@ from swapchart.machine import (
 from swapchart.machine.interchange.draft import Loss
 
 PACKAGE = "@scion-scxml/test-framework"
-#: python-statemachine takes the later of two conflicting transitions: it orders the states of a
-#: parallel state inside of another one behind all states of the outer one.
-KNOWN = {"parallel+interrupt/test14", "parallel+interrupt/test15", "parallel+interrupt/test7b"}
 #: The story sends events that the chart does not name, which no document can take.
 UNNAMED = {"scxml-prefix-event-name-matching/test0", "scxml-prefix-event-name-matching/test1"}
 #: A test for a reader of the log.
@@ -107,7 +104,9 @@ def test_from_scxml_charts_of_the_w3c_reach_the_expected_states(engine: str) -> 
     Those of SCION come with two expectations where it differs from the W3C; one has to hold.
     """
     root = package_folder(PACKAGE) / "node_modules" / PACKAGE / "test"
-    passed, failed, lossy = [], [], []
+    passed: list[str] = []
+    failed: list[str] = []
+    lossy: list[str] = []
     for path in sorted(root.rglob("*.scxml")):
         if not path.with_suffix(".json").exists():
             continue
@@ -123,7 +122,7 @@ def test_from_scxml_charts_of_the_w3c_reach_the_expected_states(engine: str) -> 
             continue
         (passed if is_passed(document, path, engine) else failed).append(name)
 
-    assert set(failed) <= KNOWN, sorted(set(failed) - KNOWN)
+    assert failed == []
     assert len(passed) >= 130
     assert sum("w3c" in name for name in passed) >= 40
 
