@@ -251,10 +251,12 @@ def test_events_request_for_an_unknown_model_is_never_in_flight() -> None:
         call = await listen(bench)
         answer = await bench.client.call("POST", "/v1/chat/completions", value={"model": "unknown"})
         assert answer.status == 404
-        await bench.client.chat("a")
-        await call.until(lambda c: any(e["operation"] == "remove" for e in of(c, "inflight")))
+        bench.server.respond = hold
+        held = bench.client.begin("POST", "/v1/chat/completions", value={"model": "a"})
+        await call.until(lambda c: any(e["operation"] == "upsert" for e in of(c, "inflight")))
         listed = [e["request"] for e in of(call, "inflight") if e["operation"] == "upsert"]
         assert {request["model"] for request in listed} == {"a"}
+        await leave(held)
         await leave(call)
 
     run_proxied(main)
