@@ -24,6 +24,7 @@ def structure_problems(document: Document) -> Iterator[ChartError]:
     yield from _choice_problems(document)
     if not broken:
         yield from _reach_problems(document)
+        yield from _end_problems(document)
 
 
 def is_the_librarys(name: str) -> bool:
@@ -191,6 +192,31 @@ def unreachable_states(document: Document) -> Iterator[tuple[str, tuple[str, ...
     for name, (_, above) in definitions.items():
         if name not in reached and (not above or above[-1] in reached):
             yield name, above
+
+
+def _end_problems(document: Document) -> Iterator[ChartError]:
+    """Yield the top-level states from which no transition leads towards a final one.
+
+    python-statemachine refuses them in a chart that has a final state.
+    """
+    tops = document.chart["states"]
+    top_of = {name: (*above, name)[0] for name, _, above in document.states()}
+    leads: dict[str, set[str]] = {name: set() for name in tops}
+    for name, definition, _ in document.states():
+        top_of.update(dict.fromkeys(_histories(definition), top_of[name]))
+    for _, source, item, _ in _all_transitions(document):
+        leads[top_of[source]] |= {top_of[target] for target in split_words(item.get("target"))}
+    ending = {name for name, body in tops.items() if (body or {}).get("final")}
+    if not ending:
+        return
+    while new := {name for name, to in leads.items() if name not in ending and to & ending}:
+        ending |= new
+    for name in tops:
+        if name not in ending:
+            yield UnreachableError(
+                f"chart.states.{name}",
+                f"no way leads from {name!r} to a final state; add a transition towards one",
+            )
 
 
 def _is_first(body: Mapping[str, Any] | None) -> bool:

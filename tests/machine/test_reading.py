@@ -440,3 +440,52 @@ def test_read_event_with_misplaced_key_is_refused(event: str, where: str) -> Non
             f"format: swapchart.chart/v1\nevents: {{go: {event}}}\n"
             "chart: {states: {a: {initial: true, transitions: [{event: go}]}}}\n"
         )
+
+
+@pytest.mark.parametrize(
+    ("states", "error"),
+    [
+        (
+            "a: {initial: true, transitions: [{event: go, target: b}]}\n"
+            "    b: {transitions: [{target: a, cond: small}]}",
+            "6:9: chart.states.b.transitions: choice without else: if no guard of 'b' holds",
+        ),
+        (
+            "a: {initial: true, transitions: [{event: go, cond: small}]}\n    b: {initial: true}",
+            "6:9: chart.states.b.initial: expected one state marked initial, got a, b",
+        ),
+        (
+            "a: {initial: true, transitions: [{event: go, cond: small}]}\n    b: {}",
+            "6:5: chart.states.b: state 'b' is unreachable: no transition leads to it",
+        ),
+        (
+            "a: {initial: true, transitions: [{event: go, target: b, cond: small},"
+            " {event: go, target: c}]}\n    b: {}\n    c: {final: true}",
+            "6:5: chart.states.b: no way leads from 'b' to a final state",
+        ),
+    ],
+)
+def test_read_chart_that_the_library_refuses_is_refused_with_its_line(
+    states: str, error: str
+) -> None:
+    """What python-statemachine would say of the whole chart is said of the state."""
+    text = (
+        "format: swapchart.chart/v1\nevents: {go: {}}\nguards: {small: 1 < 2}\n"
+        f"chart: {{states: {{\n    {states.replace(chr(10), ',' + chr(10))}}}}}\n"
+    )
+    with pytest.raises(ChartError) as caught:
+        read(text, "x.yaml")
+
+    assert [str(problem) for problem in caught.value.problems if error in str(problem)]
+
+
+def test_read_state_that_waits_for_another_region_needs_no_else() -> None:
+    """A guard of a parallel state can come true by what another region does."""
+    document = read(
+        "format: swapchart.chart/v1\nevents: {go: {}}\n"
+        "chart: {states: {p: {initial: true, parallel: true, states: {\n"
+        "  x: {states: {x1: {initial: true, transitions: [{event: go, target: x2}]}, x2: {}}},\n"
+        "  y: {states: {y1: {initial: true, transitions: [{target: y2, cond: in(x2)}]}, y2: {}}}}}}}"
+    )
+
+    assert "in_x2" in document.data
