@@ -485,7 +485,8 @@ def test_read_state_that_waits_for_another_region_needs_no_else() -> None:
         "format: swapchart.chart/v1\nevents: {go: {}}\n"
         "chart: {states: {p: {initial: true, parallel: true, states: {\n"
         "  x: {states: {x1: {initial: true, transitions: [{event: go, target: x2}]}, x2: {}}},\n"
-        "  y: {states: {y1: {initial: true, transitions: [{target: y2, cond: in(x2)}]}, y2: {}}}}}}}"
+        "  y: {states: {y1: {initial: true, transitions: [{target: y2, cond: in(x2)}]},\n"
+        "    y2: {}}}}}}}"
     )
 
     assert "in_x2" in document.data
