@@ -121,13 +121,11 @@ class _Expander:
                 arms.append(self._action(f"arm_{timer}", start, at))
                 cancels.append(self._action(f"cancel_{timer}", stop, at))
                 added += _ways(event, ways, at)
-        ignores = as_list(body.pop("ignores", None))
-        if ignores:
-            for at, event in _items(ignores, f"{path}.ignores"):
-                self._known_event(event, at)
-            added.append((f"{path}.ignores", {"event": " ".join(dict.fromkeys(ignores))}))
-        _extend(body, "enter", [*as_list(body.get("enter")), *arms, *enter])
-        _extend(body, "exit", [*leave, *cancels, *as_list(body.get("exit"))])
+        for at, event in _items(body.pop("ignores", None), f"{path}.ignores"):
+            self._known_event(event, at)
+            added.append((at, {"event": event}))
+        _extend(body, "enter", [*arms, *as_list(body.get("enter")), *enter])
+        _extend(body, "exit", [*leave, *as_list(body.get("exit")), *cancels])
         self._add(path, body, added)
 
     def _add(self, path: str, body: dict[str, Any], added: Iterable[tuple[str, Any]]) -> None:
