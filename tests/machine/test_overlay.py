@@ -285,3 +285,45 @@ promises: {rest: deeper, quiet: [deeper, broken]}
     above = {name: ancestors for name, _, ancestors in document.states()}
     assert above["broken"] == ()
     assert above["deeper"] == ("alive", "failed", "half_open")
+
+
+def test_overlay_with_short_forms_adds_what_they_stand_for() -> None:
+    """A state of an overlay has `after`, `invoke` and `ignores`, and keeps every promise."""
+    document = merge(
+        lifecycle(),
+        {
+            "timers": {"patience": "30s"},
+            "promises": {"unsure": ["patience"]},
+            "states": {
+                "asleep": {
+                    "after": {"patience": {"on": {"do": {"effect": "notify", "name": "still"}}}}
+                }
+            },
+        },
+    )
+
+    asleep = next(dict(body) for name, body, _ in document.states() if name == "asleep")
+    assert document.timers == {"patience": 30}
+    assert asleep["enter"] == ["arm_patience", "arm_asleep_limit"]
+    assert asleep["transitions"][-1] == {"event": "patience_expired", "on": "notify_still"}
+    assert check(document, parameters=list(parameter_sets(document, Bounds(counts=1)))[:1]).is_ok
+
+
+def test_overlay_mistake_in_short_form_is_reported_at_its_path() -> None:
+    """The path is that of the short form in the overlay."""
+    with pytest.raises(ChartError) as caught:
+        merge(lifecycle(), {"states": {"asleep": {"after": {"5s": "moon"}}}})
+
+    assert caught.value.where == "overlay.states.asleep.after.5s.target"
+    assert "unknown state 'moon'" in caught.value.why
+
+
+def test_overlay_removes_one_ignored_event_of_several() -> None:
+    """Each event under `ignores` is a transition of its own."""
+    document = merge(
+        lifecycle(), {"states": {"ready": {"remove_transitions": [{"event": "start"}]}}}
+    )
+
+    ready = next(dict(body) for name, body, _ in document.states() if name == "ready")
+    ignored = [item["event"] for item in ready["transitions"] if set(item) == {"event"}]
+    assert ignored == ["idle_expired", "doze_expired", "sleep"]
