@@ -17,6 +17,7 @@ from itertools import islice, product
 from typing import Any
 
 from ..errors import ChartError
+from .hints import meant
 
 _NODES = (
     ast.Expression, ast.BoolOp, ast.And, ast.Or, ast.UnaryOp, ast.Not, ast.USub, ast.Compare,
@@ -68,7 +69,8 @@ def parse(text: str, names: frozenset[str], where: str) -> ast.expr:
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and id(node) not in called and node.id not in names:
             known = ", ".join(sorted(names)) or "none"
-            raise ChartError(where, f"unknown name {node.id!r} in {text!r}; known: {known}")
+            hint = meant(node.id, names) or ";"
+            raise ChartError(where, f"unknown name {node.id!r} in {text!r}{hint} known: {known}")
     try:
         _result_kinds(tree.body, {})
     except _KindError as error:

@@ -85,3 +85,24 @@ def test_shipped_table_that_is_missing_is_compiled(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(shipped, "_PACKAGE", "swapchart.runtime")
 
     assert shipped.compiled(b"") is None
+
+
+def test_module_of_the_machine_explains_itself() -> None:
+    """`--help` says what the command is for, and prints no table."""
+    done = subprocess.run(
+        [sys.executable, "-m", "swapchart.machine", "--help"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+
+    assert "swapchart chart --help" in done.stdout
+    assert len(done.stdout.splitlines()) < 20
+
+
+def test_module_of_the_machine_refuses_arguments() -> None:
+    """A file given to it would be ignored otherwise."""
+    done = subprocess.run(
+        [sys.executable, "-m", "swapchart.machine", "order.yaml"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert (done.returncode, done.stdout) == (2, "")
