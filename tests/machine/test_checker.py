@@ -70,6 +70,7 @@ def test_unhandled_event_is_found_with_the_shortest_trace() -> None:
         "  with intensity=1, restart=temporary, abandon=finish, drain=cut",
         "  0. begin -> alive.stopped",
         "  1. sleep -> alive.stopped",
+        "  to cure it: add `{event: sleep}` with what follows to `stopped`, or `ignores: [sleep]`",
     ]
 
 
