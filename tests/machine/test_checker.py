@@ -298,7 +298,8 @@ def test_state_that_cannot_be_reached_is_found() -> None:
 
     assert only("a state that is never reached", report) == "two is never active, whatever happens"
     assert str(report.findings[0]) == (
-        "a state that is never reached: two is never active, whatever happens"
+        "a state that is never reached: two is never active, whatever happens\n"
+        "  to cure it: check the guards on the way to it, or remove it"
     )
 
 
