@@ -287,6 +287,14 @@ class Lifecycle:
         """Report that a response of this service has stalled: with probes, it is unhealthy."""
         self._driver.activities.stall.set()
 
+    def keep_for(self, seconds: float) -> None:
+        """Stop this run of the service after *seconds* without a request; infinity means never.
+
+        It replaces the idle limit of the specification, up to ``timings.keep_limit``, until the
+        next call or the next start. Pinned services keep their own, and eviction is not affected.
+        """
+        self._driver.timers.keep_for(seconds)
+
     async def wait_for(self, *states: str) -> None:
         """Wait until one of *states* is active."""
         await self._driver.wait_for(*states)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from .service_state import Post, ServiceState
@@ -80,6 +81,16 @@ class LifecycleTimers:
         state = self._state
         before = {name: self._seconds(name) for name in _RETIMED}
         state.spec = with_live(state.spec, spec)
+        self._change_all(before)
+
+    def keep_for(self, seconds: float) -> None:
+        """Set the idle limit of this incarnation; infinity is no limit."""
+        before = {name: self._seconds(name) for name in ("idle_limit", "doze_limit")}
+        self._state.kept = self._state.incarnation, seconds
+        self._change_all(before)
+
+    def _change_all(self, before: Mapping[str, float | None]) -> None:
+        """Give the armed timers among *before* their present limits."""
         for name, old in before.items():
             new = self._seconds(name)
             if new != old:
@@ -106,6 +117,10 @@ class LifecycleTimers:
         if name == "backoff":
             doubled = timings.backoff * 2.0 ** min(max(self._failures() - 1, 0), 30)
             return min(doubled, timings.backoff_max) * state.runtime.rng.uniform(0.9, 1.1)
+        if name in ("idle_limit", "doze_limit") and state.kept is not None:
+            kept = self._kept(name)
+            if kept is not None:
+                return kept if kept < math.inf else None
         if name == "idle_limit" and state.spec.pinned:
             return None
         if name == "drain_limit" and state.end_limit_s is not None:
@@ -115,6 +130,20 @@ class LifecycleTimers:
         if seconds is None:
             seconds = state.spec.parameters.get(f"{name}_s")
         return None if seconds is None else float(seconds)
+
+    def _kept(self, name: str) -> float | None:
+        """Return the limit that a request has set for *name*; infinity is none, None is not set.
+
+        A service that is kept does not fall asleep: it is to respond at once until the limit.
+        """
+        state, spec = self._state, self._state.spec
+        incarnation, seconds = state.kept or (-1, 0.0)
+        if incarnation != state.incarnation or spec.pinned or spec.is_unstoppable:
+            return None
+        if name == "doze_limit":
+            return math.inf
+        limit = spec.timings.keep_limit
+        return seconds if limit is None else min(seconds, limit)
 
     def _failures(self) -> int:
         attempts = self._variable("attempts")

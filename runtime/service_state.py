@@ -80,12 +80,14 @@ class ServiceState:
         terminated_at: Time of the SIGTERM or stop command in seconds on the loop's clock, or None.
         cause: Reason of the last transition, in words.
         since: Time of the last transition, in seconds on the loop's clock.
+        kept: Incarnation and the idle limit in seconds that its last request with one set;
+            infinity is no limit, and None means that no request has.
         end_limit_s: Time in seconds after which the supervisor kills; None means no shutdown.
     """
 
     __slots__ = (
         "after_healthy", "cause", "end_limit_s", "hook_results", "hooks", "incarnation",
-        "last_exit", "launched_at", "log", "log_start_bytes", "next_spec", "probe_detail",
+        "kept", "last_exit", "launched_at", "log", "log_start_bytes", "next_spec", "probe_detail",
         "process", "runtime", "since", "spec", "terminated_at",
     )  # fmt: skip
 
@@ -98,6 +100,7 @@ class ServiceState:
         self.incarnation = 0
         self.last_exit: Exit | None = None
         self.cause = ""
+        self.kept: tuple[int, float] | None = None
         self.end_limit_s: float | None = None
         self.hook_results: list[HookResult] = []
         self.after_healthy = "none"

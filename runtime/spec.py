@@ -99,6 +99,7 @@ class Timings:
         start_limit: From the first probe to the first healthy response.
         stall_limit: The same, restarted by each line of output of the process.
         idle_limit: Time without a request after which a ready service is stopped.
+        keep_limit: Longest idle limit that `Lifecycle.keep_for` sets.
         doze_limit: Time without a request after which a ready service is put to sleep.
         asleep_limit: Time after which a sleeping service is stopped.
         stable: Time in ``ready`` after which the failure count is reset.
@@ -116,6 +117,7 @@ class Timings:
     start_limit: float | None = 120.0
     stall_limit: float | None = None
     idle_limit: float | None = None
+    keep_limit: float | None = None
     doze_limit: float | None = None
     asleep_limit: float | None = None
     stable: float | None = 60.0
@@ -203,6 +205,11 @@ class ServiceSpec:
         _check("name", repr(name), bool(name), "a name")
         _check(f"{name}.intensity", self.intensity, self.intensity >= 1, ">= 1")
         _check(f"{name}.concurrency_limit", limit, limit is None or limit >= 1, ">= 1")
+
+    @property
+    def is_unstoppable(self) -> bool:
+        """True if its server runs outside of its process tree, and no command stops it."""
+        return self.command.is_external and not self.stop_argv
 
     def longest_stop_s(self) -> float:
         """Return the longest time from drained to stopped: hooks, grace and settling; seconds.

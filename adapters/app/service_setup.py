@@ -75,6 +75,7 @@ def _timings(model: ModelConfig) -> Timings:
         start_limit=model.start_timeout,
         stall_limit=model.stall_timeout or None,
         idle_limit=model.ttl or None if can_stop else None,
+        keep_limit=model.max_keep_alive or None,
         doze_limit=model.sleep.after_s or None,
         asleep_limit=model.sleep.stop_after_s or None if can_stop else None,
         stable=model.restart.period,

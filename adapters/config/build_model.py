@@ -107,6 +107,7 @@ class ModelBuilder:
             health_check_timeout=float(health),
             start_timeout=float(section.start_timeout or health),
             stall_timeout=section.stall_timeout,
+            max_keep_alive=section.max_keep_alive,
             probe_timeout=section.probe_timeout,
             aliases=section.aliases,
             name=section.name.strip(),

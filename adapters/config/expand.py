@@ -38,6 +38,7 @@ HOOK_POINTS = (
 DEFAULTED = (
     "startTimeout",
     "stallTimeout",
+    "maxKeepAlive",
     "probeTimeout",
     "abandon",
     "restart",

@@ -66,6 +66,7 @@ class ModelConfig:
         unload_timeout: Seconds between SIGTERM and SIGKILL; > 0.
         health_check_timeout: Seconds to become healthy; >= 15.
         start_timeout: Seconds for the whole start; > 0.
+        max_keep_alive: Longest idle limit in seconds that a request may set; 0 is unlimited.
         stall_timeout: Seconds without log output after which a start has stalled; 0 is off.
         probe_timeout: Seconds for the first probe of a start; > 0.
         aliases: Other names, including those of ``filters.setParamsByID``.
@@ -92,6 +93,7 @@ class ModelConfig:
     health_check_timeout: float = 120.0
     start_timeout: float = 120.0
     stall_timeout: float = 0.0
+    max_keep_alive: float = 0.0
     probe_timeout: float = 2.0
     aliases: tuple[str, ...] = ()
     name: str = ""

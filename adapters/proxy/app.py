@@ -128,6 +128,9 @@ class ProxyApp:
             if denied is not None:
                 await _send_denial(request, send, denied)
                 return
+        if cached.keep_alive_error and route.access in ("infer", "any"):
+            await send_error(request, send, 400, cached.keep_alive_error)
+            return
         request.route = route
         await route.handler(proxy, request, send)
 

@@ -159,6 +159,9 @@ class Overridable(Section):
 
     start_timeout: Seconds | None = Field(default=None, description="seconds")
     stall_timeout: SecondsOrOff = Field(default=0.0, description="seconds without log output")
+    max_keep_alive: SecondsOrOff = Field(
+        default=0.0, description="seconds; longest X-Keep-Alive of a request, 0 is unlimited"
+    )
     probe_timeout: Seconds = Field(
         default=2.0, description="seconds for a probe of a starting model; grows by itself"
     )

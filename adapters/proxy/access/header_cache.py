@@ -11,6 +11,7 @@ from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
 from ...http1.asgi_types import Headers, Scope
+from .keep_alive import KeepAliveError, keep_alive_of
 
 if TYPE_CHECKING:
     from .admission import Allowed, Denied
@@ -25,6 +26,9 @@ class CachedHeaders:
 
     Attributes:
         content_type: Value of Content-Type, or None.
+        keep_alive_s: Idle limit in seconds that X-Keep-Alive sets, infinity for none; None without
+            the header.
+        keep_alive_error: What is wrong with that header; empty if nothing is.
         verdicts: Identity of a route -> whether the request is admitted.
         lines: Host of an upstream -> the headers to forward, without the body's length.
         lines_with_keys: The same for models that get the API keys of clients.
@@ -32,11 +36,20 @@ class CachedHeaders:
             beginning and the end of its line in the access log.
     """
 
-    __slots__ = ("content_type", "lines", "lines_with_keys", "log_prefix", "verdicts")
+    __slots__ = (
+        "content_type", "keep_alive_error", "keep_alive_s", "lines", "lines_with_keys",
+        "log_prefix", "verdicts",
+    )  # fmt: skip
 
     def __init__(self, headers: Headers) -> None:
         kinds = (value for name, value in headers if name == b"content-type")
         self.content_type: bytes | None = next(kinds, None)
+        self.keep_alive_s: float | None = None
+        self.keep_alive_error = ""
+        try:
+            self.keep_alive_s = keep_alive_of(headers)
+        except KeepAliveError as error:
+            self.keep_alive_error = str(error)
         self.verdicts: dict[int, Allowed | Denied] = {}
         self.lines: dict[bytes, bytes] = {}
         self.lines_with_keys: dict[bytes, bytes] = {}

@@ -111,6 +111,8 @@ class FastPath:
         if not context.supervisor.acquire_nowait(local.definition.id):
             upstream.pool.put_back(conn)
             return False
+        if cached.keep_alive_s is not None:
+            context.supervisor[local.definition.id].keep_for(cached.keep_alive_s)
         response = conn.begin(start, body)
         call.take_body()
         forwarding = _FastRequest(self, call, request, resolved, path, target, body, response)

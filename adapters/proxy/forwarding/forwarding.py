@@ -71,6 +71,7 @@ CHECKS = (
     Check("API key", (401,), "proxy/access/admission.py"),
     Check("route", (404, 405), "proxy/app.py"),
     Check("scope of the key", (403,), "proxy/access/admission.py"),
+    Check("keep-alive of the model", (400,), "proxy/access/keep_alive.py"),
     Check("size of the body", (413,), "proxy/request.py"),
     Check("model name in the body", (400,), "proxy/body/model_name.py"),
     Check("model", (404, 503), "proxy/models/resolver.py"),
@@ -282,6 +283,9 @@ class Forwarding:
         context, record, response = self.context, self.record, self.pending_response
         name = local.definition.id
         try:
+            cached = self.request.cached_headers
+            if cached is not None and cached.keep_alive_s is not None and response is None:
+                context.supervisor[name].keep_for(cached.keep_alive_s)
             if response is not None and record.cancelled_by:
                 response.close()
                 raise asyncio.CancelledError

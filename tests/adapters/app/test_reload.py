@@ -62,6 +62,7 @@ Load = Callable[[str], Config]
         ("unloadTimeout: 60", "live"),
         ("startTimeout: 60", "live"),
         ("stallTimeout: 60", "live"),
+        ("maxKeepAlive: 60", "live"),
         ("probeTimeout: 60", "live"),
         ("sleep: {after: 60}", "live"),
         ("drain: {timeout: 60}", "live"),

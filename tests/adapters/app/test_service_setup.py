@@ -37,6 +37,7 @@ models:
     unloadTimeout: 102
     startTimeout: 103
     stallTimeout: 104
+    maxKeepAlive: 121
     probeTimeout: 113
     abandon: abort
     pinned: true
@@ -103,9 +104,9 @@ WHOLE = ServiceSpec(
         ),
     },
     timings=Timings(
-        start_limit=103, stall_limit=104, idle_limit=101, doze_limit=110, asleep_limit=111,
-        stable=105, drain_limit=109, grace=102, backoff=106, backoff_max=107, cooldown=108,
-        settle=112, probe=113,
+        start_limit=103, stall_limit=104, idle_limit=101, keep_limit=121, doze_limit=110,
+        asleep_limit=111, stable=105, drain_limit=109, grace=102, backoff=106, backoff_max=107,
+        cooldown=108, settle=112, probe=113,
     ),
     restart="permanent",
     intensity=2,

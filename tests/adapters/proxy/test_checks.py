@@ -43,6 +43,7 @@ _FAILS: Mapping[str, tuple[Mapping[str, Any], str]] = {
         {"Authorization": "Bearer sk-admin"},
         "scopes: [infer, admin] at the key in `apiKeys` (docs",
     ),
+    "keep-alive of the model": ({"X-Keep-Alive": "soon"}, "X-Keep-Alive is 'soon'; expected"),
     "size of the body": ({"pad": "x" * 1000}, "larger than"),
     "model name in the body": ({"model": 7}, "`model`"),
     "model": ({"model": "unknown"}, "model_not_found"),
