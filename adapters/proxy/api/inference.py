@@ -1,6 +1,6 @@
 """Inference requests: find the model that a JSON body, a form or a query names, and forward.
 
-Each handler makes the checks of ``forwarding.CHECKS`` that are left: size of the body, model name,
+Each handler makes the checks of ``forwarding.checks`` that are left: size of the body, model name,
 model, models of the API key, filters. It then makes a `Forwarding` and runs it.
 """
 

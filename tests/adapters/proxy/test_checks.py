@@ -16,7 +16,7 @@ import swapchart.adapters
 from swapchart.adapters.http1.server.connection import ServerConnection
 from swapchart.adapters.http1.server.connections import ConnectionManager
 from swapchart.adapters.http1.server.hypercorn_protocol import H1Limits
-from swapchart.adapters.proxy.forwarding.forwarding import CHECKS
+from swapchart.adapters.proxy.forwarding.checks import CHECKS
 from swapchart.adapters.proxy.models.definitions import BodyFilters, ModelDefinition
 from swapchart.adapters.proxy.options import ApiKey, ProxyOptions
 
