@@ -34,6 +34,7 @@ from ..models.resolver import ResolvedModel
 from ..request import Request, run_until_disconnect, target_of
 from ..routing import Route, RouteTable
 from .forwarding import Forwarding
+from .model_use import release_model
 
 log = logging.getLogger(__name__)
 
@@ -111,8 +112,6 @@ class FastPath:
         if not context.supervisor.acquire_nowait(local.definition.id):
             upstream.pool.put_back(conn)
             return False
-        if cached.keep_alive_s is not None:
-            context.supervisor[local.definition.id].keep_for(cached.keep_alive_s)
         response = conn.begin(start, body)
         call.take_body()
         forwarding = _FastRequest(self, call, request, resolved, path, target, body, response)
@@ -229,7 +228,7 @@ class _FastRequest(Forwarding):
         record = self.record
         try:
             try:
-                self.context.supervisor.release(target.definition.id)
+                release_model(self.context, self.request, target)
             finally:
                 self.finish()
         except Exception:  # the other requests of `finish_all` must go on

@@ -1,7 +1,7 @@
 """Forwarding of one request: acquire its model, send it upstream, relay the response, finish.
 
-`checks.CHECKS` lists what a request passes before. A handler of `api` then makes one `Forwarding`, which
-holds all that belongs to the request until it is recorded. Three invariants:
+`checks.CHECKS` lists what a request passes before. A handler of `api` then makes one `Forwarding`,
+which holds all that belongs to the request until it is recorded. Three invariants:
 
 - Every outcome gets a response or, once the response has begun, aborts the client's connection.
 - The model and the reservation behind a selector are released exactly once.
@@ -37,6 +37,7 @@ from ..request import Request, RequestAbortedError
 from ..upstreams import Upstream
 from .failures import error_details, error_text, send_recorded_error, status_of
 from .loading_stream import LoadingStream
+from .model_use import release_model
 from .stream_formats import STREAM_FORMATS
 from .upstream_headers import client_headers, model_request_headers, peer_request_headers
 
@@ -246,9 +247,6 @@ class Forwarding:
         context, record, response = self.context, self.record, self.pending_response
         name = local.definition.id
         try:
-            cached = self.request.cached_headers
-            if cached is not None and cached.keep_alive_s is not None and response is None:
-                context.supervisor[name].keep_for(cached.keep_alive_s)
             if response is not None and record.cancelled_by:
                 response.close()
                 raise asyncio.CancelledError
@@ -269,7 +267,7 @@ class Forwarding:
                 context.supervisor[name].note_stall()
             raise
         finally:
-            context.supervisor.release(name)
+            release_model(context, self.request, local)
 
     async def _run_waiting(self, local: LocalModel) -> None:
         """Acquire a model that is not ready, or is busy; then send and relay."""
