@@ -39,7 +39,9 @@ from .errors import (
     RequestError,
     SpecError,
     SwapchartError,
+    UnknownServiceError,
 )
+from .eviction import Group, Policy
 from .hook_actions import CallAction, HookContext, HttpAction, RunAction
 from .hooks import HookResult
 from .lease import Lease
@@ -73,6 +75,7 @@ __all__ = [
     "ErrorFunction",
     "EvictionPolicy",
     "Exit",
+    "Group",
     "Hook",
     "HookContext",
     "HookResult",
@@ -93,6 +96,7 @@ __all__ = [
     "MemoryLedger",
     "NotifyListener",
     "Player",
+    "Policy",
     "PortInUseError",
     "Probe",
     "ProcessHandle",
@@ -111,6 +115,7 @@ __all__ = [
     "TimerPolicy",
     "Timings",
     "Transition",
+    "UnknownServiceError",
     "UnknownStateError",
     "WrongThreadError",
     "compare",

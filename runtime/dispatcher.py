@@ -54,11 +54,11 @@ class Dispatcher:
         """Queue a request for *name* and wait until it is admitted; pair with `finished`.
 
         Raises:
-            KeyError: There is no such service.
-            RequestError: The request was refused.
+            RequestError: The request was refused; an `UnknownServiceError` if there is no such
+                service.
         """
         services = self._services
-        lifecycle = services.lifecycles[name]
+        lifecycle = services.lookup(name)
         await anyio.lowlevel.checkpoint_if_cancelled()  # a client that left starts no service
         services.check_open()
         if name in services.retiring:

@@ -14,6 +14,7 @@ __all__ = [
     "RequestError",
     "SpecError",
     "SwapchartError",
+    "UnknownServiceError",
 ]
 
 
@@ -82,3 +83,22 @@ class RequestError(SwapchartError):
         lines = [line.strip() for line in self.log_tail if line.strip()]
         telling = [line for line in lines if _TELLING.search(line)]
         return (telling or lines or [""])[-1][:_LINE_CHARS]
+
+
+class UnknownServiceError(RequestError, KeyError):
+    """A request names a service that the supervisor does not have.
+
+    It is a `KeyError` too. Its code is ``unknown_service`` and its status 404.
+
+    Attributes:
+        service: The name.
+    """
+
+    def __init__(self, service: str) -> None:
+        text = f"there is no service {service!r}"
+        super().__init__("unknown_service", text, status_hint=404)
+        self.service = service
+
+    def __str__(self) -> str:
+        """Return the message; that of a plain `KeyError` would be in quotes."""
+        return str(self.args[0])

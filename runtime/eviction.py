@@ -18,7 +18,8 @@ from functools import lru_cache
 from math import isqrt
 from typing import TypeAlias
 
-from .scheduling import EvictionPolicy
+from .errors import ConfigError
+from .scheduling import EvictionPolicy, one_at_a_time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +61,44 @@ def group_policy(groups: Sequence[Group]) -> EvictionPolicy:
 
 def _is_evicted(group: Group, other: Group) -> bool:
     return group.swap if other is group else group.exclusive and not other.persistent
+
+
+class Policy:
+    """The eviction policies that ship with the package, for ``Supervisor(policy=...)``.
+
+    A policy is a function of (target, names of the services that hold resources), which returns
+    the names of the services to evict before the target starts; any such function serves.
+    """
+
+    @staticmethod
+    def all() -> EvictionPolicy:
+        """Return the policy by which all services may run side by side."""
+        return no_evictions
+
+    @staticmethod
+    def groups(*groups: Group) -> EvictionPolicy:
+        """Return the policy of *groups*, which is how llama-swap's groups evict.
+
+        A service in none of them is in a default group: one of its members runs at a time, and
+        to start one evicts the members of all other groups that are not persistent.
+
+        Raises:
+            ConfigError: A service is in two groups.
+        """
+        known: set[str] = set()
+        for group in groups:
+            for name in sorted(group.members & known):
+                raise ConfigError(name, "expected in one group, found in two")
+            known |= group.members
+        return group_policy(groups)
+
+    @staticmethod
+    def one_at_a_time(target: str, running: frozenset[str]) -> frozenset[str]:
+        """Return all other services: one service runs at a time, which is the default.
+
+        This is a policy itself, not a function that makes one.
+        """
+        return one_at_a_time(target, running)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ class ServiceHost(Protocol):
         """Return the lifecycle of *name*.
 
         Raises:
-            KeyError: There is no such service.
+            UnknownServiceError: There is no such service; a `KeyError` too.
         """
         ...
 

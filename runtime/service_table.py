@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .errors import RequestError
+from .errors import RequestError, UnknownServiceError
 from .lifecycle import Lifecycle
 from .retirement import Retirement
 
@@ -36,9 +36,20 @@ class ServiceTable:
         del self.lifecycles[name], self.retiring[name]
         self._removed.add(name)
 
-    def unknown(self, name: str) -> Exception:
+    def lookup(self, name: str) -> Lifecycle:
+        """Return the lifecycle of *name*.
+
+        Raises:
+            UnknownServiceError: There is no such service; a `KeyError` too.
+        """
+        found = self.lifecycles.get(name)
+        if found is None:
+            raise UnknownServiceError(name)
+        return found
+
+    def unknown(self, name: str) -> RequestError:
         """Return the error for a request for *name*, which is not in the table."""
-        return self.removed(name) if name in self._removed else KeyError(name)
+        return self.removed(name) if name in self._removed else UnknownServiceError(name)
 
     def removed(self, name: str) -> RequestError:
         """Return the error for a request for *name*, which was removed or is being removed."""

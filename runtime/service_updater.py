@@ -63,7 +63,7 @@ class ServiceUpdater:
 
     def update(self, spec: ServiceSpec, cause: str) -> Difference:
         """Change the service of that name into *spec*."""
-        lifecycle = self._services.lifecycles[spec.name]
+        lifecycle = self._services.lookup(spec.name)
         retirement = self._services.retiring.get(spec.name)
         if retirement is not None:
             retirement.successor = spec
@@ -112,7 +112,7 @@ class ServiceUpdater:
     def retire(self, name: str, cause: str) -> Retirement:
         """Begin to remove *name*."""
         services = self._services
-        lifecycle, retirement = services.lifecycles[name], services.retiring.get(name)
+        lifecycle, retirement = services.lookup(name), services.retiring.get(name)
         if retirement is not None:
             retirement.successor = None
             return retirement

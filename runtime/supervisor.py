@@ -69,11 +69,15 @@ def _compiled() -> Compiled:
 class Supervisor:
     """Supervises services; an async context manager.
 
+    ``supervisor["web"]`` is the `Lifecycle` of service ``web``, ``supervisor.get("web")`` is None
+    if there is no such service, and ``"web" in supervisor`` tells which of both is the case.
+
     Args:
         launcher: Starts the processes.
         services: Specifications of the services. More can be added later.
         http: Makes the HTTP calls of hooks and inference probes; None means that there are none.
-        policy: Names the services to evict for a target; by default one service runs at a time.
+        policy: Names the services to evict for a target; see `Policy`. By default one service
+            runs at a time: starting one evicts the others.
         queue: Limits of the request queue.
         chart: Chart of every service; None means the shipped one. Any other chart is checked with
             one set of parameters, once for all supervisors; see `require_checked`.
@@ -193,7 +197,7 @@ class Supervisor:
         the process drains and stops first, while requests wait for the new one.
 
         Raises:
-            KeyError: There is no service of that name.
+            UnknownServiceError: There is no service of that name.
         """
         return self._entered().update(spec, cause)
 
@@ -241,9 +245,13 @@ class Supervisor:
         """Return the lifecycle of *name*.
 
         Raises:
-            KeyError: There is no such service.
+            UnknownServiceError: There is no such service; a `KeyError` too.
         """
-        return self._lifecycles[name]
+        return self._services.lookup(name)
+
+    def get(self, name: str) -> Lifecycle | None:
+        """Return the lifecycle of *name*, or None if there is no such service."""
+        return self._lifecycles.get(name)
 
     def __contains__(self, name: object) -> bool:
         """Return True if there is a service of that name."""
@@ -266,8 +274,8 @@ class Supervisor:
                 turns.
 
         Raises:
-            KeyError: There is no such service.
-            RequestError: The request was refused.
+            RequestError: The request was refused; an `UnknownServiceError` if there is no such
+                service.
         """
         return leased(self, name, priority, client)
 
@@ -324,7 +332,7 @@ class Supervisor:
         Raises:
             RequestError: The request was refused.
         """
-        lifecycle = self._lifecycles[name]
+        lifecycle = self[name]
         if "failed" in lifecycle.configuration:
             lifecycle.stop_nowait("asked to start")  # a stop resets a tripped breaker
         await self.acquire(name)
@@ -337,7 +345,7 @@ class Supervisor:
             True once the process is gone; False if the service was still busy at its drain
             limit and is configured to refuse the stop then.
         """
-        lifecycle = self._lifecycles[name]
+        lifecycle = self[name]
         self._refuse_queued(name)
         lifecycle.stop_nowait(cause)
         self._dispatcher.review()
