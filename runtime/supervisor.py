@@ -11,8 +11,6 @@ on one event loop and one thread; a method that is not a coroutine never waits.
 
 from __future__ import annotations
 
-import logging
-import math
 import random
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -43,6 +41,7 @@ from .service_state import RuntimeContext
 from .service_table import ServiceTable
 from .service_updater import Change, ServiceUpdater, check_names
 from .shielded_tasks import ShieldedTasks
+from .shutdown import kill_all, shut_down
 from .spec import ServiceSpec
 from .spec_diff import Difference
 from .timers import TimerService
@@ -54,11 +53,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Change", "Supervisor"]
 
-log = logging.getLogger(__name__)
-
 _LOG_BYTES = 1 << 20
-#: Time in seconds that processes get to end after SIGKILL, when the supervisor ends.
-_KILL_S = 15.0
 
 
 @cache
@@ -375,28 +370,11 @@ class Supervisor:
     async def shutdown(self, limit_s: float | None = None) -> None:
         """Drain, run the stop hooks and terminate; after *limit_s* seconds kill the rest."""
         self.close()
-        for lifecycle in self._lifecycles.values():
-            lifecycle.end_within(limit_s)
-            lifecycle.post("shutdown", cause="shutting down")
-        with anyio.move_on_after(math.inf if limit_s is None else limit_s) as scope:
-            await self._wait_final()
-        if scope.cancelled_caught:
-            self.kill()
-            with anyio.move_on_after(_KILL_S):
-                await self._wait_final()
-        for lifecycle in self._lifecycles.values():
-            if not lifecycle.is_final:
-                log.error("%s did not end: %s", lifecycle.spec.name, lifecycle.state)
+        await shut_down(self._lifecycles, limit_s)
 
     def kill(self, cause: str = "asked to kill") -> None:
         """Kill all processes (SIGKILL) and skip the remaining stop hooks."""
-        for lifecycle in self._lifecycles.values():
-            lifecycle.post("kill", cause=cause)
-
-    async def _wait_final(self) -> None:
-        for lifecycle in list(self._lifecycles.values()):
-            await lifecycle.wait_for("shut_down")
-            await lifecycle.wait_activities()
+        kill_all(self._lifecycles, cause)
 
     # ---- transitions
     def listen(self, listener: Listener) -> Callable[[], None]:

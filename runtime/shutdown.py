@@ -1,0 +1,49 @@
+"""End of all services of a supervisor: orderly, then by SIGKILL."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+
+import anyio
+
+from .lifecycle import Lifecycle
+
+log = logging.getLogger(__name__)
+
+#: Time in seconds that processes get to end after SIGKILL.
+_KILL_S = 15.0
+
+
+async def shut_down(lifecycles: Mapping[str, Lifecycle], limit_s: float | None) -> None:
+    """Drain, run the stop hooks and terminate; after *limit_s* seconds kill the rest.
+
+    Args:
+        lifecycles: Name -> lifecycle; services that are removed meanwhile leave it.
+        limit_s: Limit in seconds; None means unlimited.
+    """
+    for lifecycle in lifecycles.values():
+        lifecycle.end_within(limit_s)
+        lifecycle.post("shutdown", cause="shutting down")
+    with anyio.move_on_after(math.inf if limit_s is None else limit_s) as scope:
+        await _wait_final(lifecycles)
+    if scope.cancelled_caught:
+        kill_all(lifecycles, "asked to kill")
+        with anyio.move_on_after(_KILL_S):
+            await _wait_final(lifecycles)
+    for lifecycle in lifecycles.values():
+        if not lifecycle.is_final:
+            log.error("%s did not end: %s", lifecycle.spec.name, lifecycle.state)
+
+
+def kill_all(lifecycles: Mapping[str, Lifecycle], cause: str) -> None:
+    """Kill all processes (SIGKILL) and skip the remaining stop hooks."""
+    for lifecycle in lifecycles.values():
+        lifecycle.post("kill", cause=cause)
+
+
+async def _wait_final(lifecycles: Mapping[str, Lifecycle]) -> None:
+    for lifecycle in list(lifecycles.values()):
+        await lifecycle.wait_for("shut_down")
+        await lifecycle.wait_activities()
