@@ -6,8 +6,12 @@ from collections.abc import Iterable, Sequence
 from typing import Literal, TypeAlias
 
 from ..machine import Compiled
+from .autostart import autostart
+from .chart_check import require_checked
 from .dispatcher import Dispatcher
 from .errors import ConfigError
+from .holds import Holds
+from .host import ServiceHost
 from .lifecycle import Lifecycle
 from .log_ring import LogRing
 from .retirement import Retirement
@@ -26,18 +30,24 @@ class ServiceUpdater:
     """Applies specifications to the services of a supervisor; see the methods of `Supervisor`.
 
     Args:
+        supervisor: Starts services and releases them.
         services: The services of the supervisor.
         scheduler: Gets an entry for each service.
         dispatcher: Gets each change of a lifecycle.
-        compiled: The chart of every service.
+        compiled: The chart of every service that has none of its own.
         context: Shared by all lifecycles.
         log: Gets the output of all services.
+
+    Attributes:
+        holds: Uses of the services that are counted elsewhere.
     """
 
     def __init__(
-        self, services: ServiceTable, scheduler: Scheduler, dispatcher: Dispatcher,
-        compiled: Compiled, context: RuntimeContext, log: LogRing,
+        self, supervisor: ServiceHost, services: ServiceTable, scheduler: Scheduler,
+        dispatcher: Dispatcher, compiled: Compiled, context: RuntimeContext, log: LogRing,
     ) -> None:  # fmt: skip
+        self.holds = Holds(supervisor, context.timers)
+        self._supervisor = supervisor
         self._services, self._scheduler, self._dispatcher = services, scheduler, dispatcher
         self._compiled, self._context, self._log = compiled, context, log
 
@@ -47,13 +57,23 @@ class ServiceUpdater:
         self._services.check_open()
         if spec.name in lifecycles:
             raise ConfigError(spec.name, "expected a new name, found one that exists")
+        compiled = self._compiled
+        if spec.chart is not None:
+            require_checked(spec.chart)
+            compiled = Compiled(spec.chart)
         self._enter(spec)
         lifecycle = Lifecycle(
-            spec, self._compiled, self._context,
-            on_change=self._dispatcher.on_change, log_to=self._log,
-        )  # fmt: skip
+            spec, compiled, self._context, on_change=self._on_change, log_to=self._log
+        )
         lifecycles[spec.name] = lifecycle
+        if spec.autostart:
+            now = self._context.timers.now()
+            self._context.tasks.start_soon(autostart, self._supervisor, spec.name, now)
         return lifecycle
+
+    def _on_change(self, lifecycle: Lifecycle) -> None:
+        self.holds.on_change(lifecycle)
+        self._dispatcher.on_change(lifecycle)
 
     def _enter(self, spec: ServiceSpec) -> ServiceEntry:
         """Add *spec* to the scheduler, or change its entry there."""
@@ -67,6 +87,11 @@ class ServiceUpdater:
         retirement = self._services.retiring.get(spec.name)
         if retirement is not None:
             retirement.successor = spec
+            return "restart"
+        if lifecycle.spec.chart != spec.chart:
+            if spec.chart is not None:
+                require_checked(spec.chart)
+            self.retire(spec.name, cause, spec)
             return "restart"
         with self._dispatcher.batch():
             difference = compare(lifecycle.spec, spec)
@@ -87,7 +112,7 @@ class ServiceUpdater:
     ) -> dict[str, Change]:  # fmt: skip
         """Replace all services by *services*."""
         specs = list(services)
-        check_names(specs)
+        check_specs(specs)
         self._services.check_open()
         lifecycles, retiring = self._services.lifecycles, self._services.retiring
         changes: dict[str, Change] = {}
@@ -109,14 +134,14 @@ class ServiceUpdater:
                     changes[spec.name] = "added"
         return changes
 
-    def retire(self, name: str, cause: str) -> Retirement:
-        """Begin to remove *name*."""
+    def retire(self, name: str, cause: str, successor: ServiceSpec | None = None) -> Retirement:
+        """Begin to remove *name*, whose name goes to *successor* then."""
         services = self._services
         lifecycle, retirement = services.lookup(name), services.retiring.get(name)
         if retirement is not None:
-            retirement.successor = None
+            retirement.successor = successor
             return retirement
-        retirement = services.retiring[name] = Retirement()
+        retirement = services.retiring[name] = Retirement(successor=successor)
         with self._dispatcher.batch():
             for request in self._scheduler.clear(name):
                 request.waiter.refuse(services.removed(name))
@@ -145,14 +170,18 @@ class ServiceUpdater:
                 self.add(successor)
 
 
-def check_names(specs: Sequence[ServiceSpec]) -> None:
-    """Check that all names differ.
+def check_specs(specs: Sequence[ServiceSpec]) -> None:
+    """Check that all names differ, and the charts that the services bring with them.
 
     Raises:
         ConfigError: Two of *specs* have one name.
+        ChartError: A chart breaks a promise; see `require_checked`.
     """
     known: set[str] = set()
     for spec in specs:
         if spec.name in known:
             raise ConfigError(spec.name, "expected different names, got this one twice")
         known.add(spec.name)
+    for spec in specs:
+        if spec.chart is not None:
+            require_checked(spec.chart)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Literal, TypeAlias, get_args
 
+from ..machine import Document
 from .errors import ConfigError
 from .hook_actions import HookAction
 from .memory import MemoryNeed
@@ -160,8 +161,11 @@ class ServiceSpec:
             means SIGTERM.
         hooks: Hook point -> hooks, run in order.
         timings: Limits and delays.
-        restart: ``temporary`` never restarts by itself, ``transient`` after a failure,
-            ``permanent`` always.
+        restart: What follows when its process ends: ``temporary`` never restarts by itself,
+            ``transient`` after a failure, ``permanent`` always. None of these starts the service
+            for the first time; see *autostart*.
+        autostart: Start it as soon as the supervisor has it, unless another service would have to
+            be evicted for that; else it starts with its first request.
         intensity: Number of failures in a row that open the circuit breaker; >= 1.
         abandon: What happens to a start that no request waits for any more.
         drain: What happens at the drain limit: ``cut`` aborts the requests, ``wait`` waits for
@@ -173,6 +177,7 @@ class ServiceSpec:
         concurrency_limit: Maximum number of in-flight requests, >= 1; None means unlimited.
         log_limit_bytes: Size of the log that is kept in memory; bytes.
         parameters: Values for additional parameters of a custom chart.
+        chart: Chart of this service; None means the supervisor's. It is checked as that one is.
         memory: Memory that it needs; None means that memory is no condition for its start.
     """
 
@@ -184,6 +189,7 @@ class ServiceSpec:
     hooks: Mapping[str, tuple[Hook, ...]] = field(default_factory=dict)
     timings: Timings = Timings()
     restart: Literal["temporary", "transient", "permanent"] = "temporary"
+    autostart: bool = False
     intensity: int = 5
     abandon: Literal["finish", "abort"] = "finish"
     drain: Literal["cut", "wait", "refuse"] = "cut"
@@ -194,6 +200,7 @@ class ServiceSpec:
     log_limit_bytes: int = 1 << 20
     parameters: Mapping[str, str | int | bool] = field(default_factory=dict)
     memory: MemoryNeed | None = None
+    chart: Document | None = None
 
     def __post_init__(self) -> None:
         """Check the ranges.

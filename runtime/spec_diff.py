@@ -17,7 +17,7 @@ from .spec import ServiceSpec
 #: restart: the service drains and stops first, and requests wait for its next start.
 Difference: TypeAlias = Literal["same", "live", "next_start", "restart"]
 
-_LIVE = ("timings", "pinned", "concurrency_limit", "log_limit_bytes", "memory")
+_LIVE = ("timings", "pinned", "autostart", "concurrency_limit", "log_limit_bytes", "memory")
 _LOOPBACK = frozenset({"localhost", "::1", "0.0.0.0", "::"})
 
 
@@ -25,7 +25,7 @@ def compare(old: ServiceSpec, new: ServiceSpec) -> Difference:
     """Return what it takes to change a service from *old* to *new*."""
     if old == new:
         return "same"
-    if (old.command, old.endpoint) != (new.command, new.endpoint):
+    if (old.command, old.endpoint, old.chart) != (new.command, new.endpoint, new.chart):
         return "restart"
     return "live" if with_live(old, new) == new else "next_start"
 

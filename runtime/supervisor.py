@@ -39,7 +39,7 @@ from .scheduler import Scheduler
 from .scheduling import EvictionPolicy, QueueLimits, one_at_a_time
 from .service_state import RuntimeContext
 from .service_table import ServiceTable
-from .service_updater import Change, ServiceUpdater, check_names
+from .service_updater import Change, ServiceUpdater, check_specs
 from .shielded_tasks import ShieldedTasks
 from .shutdown import kill_all, shut_down
 from .spec import ServiceSpec
@@ -74,8 +74,9 @@ class Supervisor:
         policy: Names the services to evict for a target; see `Policy`. By default one service
             runs at a time: starting one evicts the others.
         queue: Limits of the request queue.
-        chart: Chart of every service; None means the shipped one. Any other chart is checked with
-            one set of parameters, once for all supervisors; see `require_checked`.
+        chart: Chart of every service without one of its own (`ServiceSpec.chart`); None means
+            the shipped one. Any other chart is checked with one set of parameters, once for all
+            supervisors; see `require_checked`.
         checked: Report of `check` for *chart*, which is then not checked here.
         stop_limit_s: Time in seconds for drains, hooks and grace periods when the block ends;
             after it, all processes are killed.
@@ -127,12 +128,13 @@ class Supervisor:
 
     # ---- the block
     async def __aenter__(self) -> Self:
-        """Add the services; none is started yet.
+        """Add the services, and begin to start those with ``autostart``.
 
         Raises:
             ConfigError: Two services have one name.
+            ChartError: The chart of a service breaks a promise.
         """
-        check_names(self._specs)
+        check_specs(self._specs)
         tasks = await self._shelter.open()
         self._timers = TimerService()
         self._dispatcher = Dispatcher(self.scheduler, self._services, self._timers)
@@ -146,8 +148,9 @@ class Supervisor:
             hook_limiter=self.hook_limiter, rng=self._rng, notify=self._listeners.notify,
         )  # fmt: skip
         self._updater = ServiceUpdater(
-            self._services, self.scheduler, self._dispatcher, self._compiled, context, self.log
-        )
+            self, self._services, self.scheduler, self._dispatcher, self._compiled, context,
+            self.log,
+        )  # fmt: skip
         for spec in self._specs:
             self._updater.add(spec)
         if self._meter is not None and self.scheduler.memory is not None:
@@ -311,6 +314,28 @@ class Supervisor:
         self._dispatcher.finished(name)
         if self.idle_loader.service is not None:
             self.idle_loader.touch()
+
+    def hold(self, name: str, count: int) -> int:
+        """Hold *name* by *count* uses that are counted elsewhere, such as players of a game.
+
+        Each one counts as a lease that is held: the service is not evicted and not stopped for
+        being idle, and a stop drains until the count is 0. A service that is not ready takes no
+        further uses, so that a count can only fall during a drain; report it again, as a poll
+        does. When the process ends, its count is dropped.
+
+        Args:
+            name: Name of the service, which is not started by this.
+            count: Number of uses at present, >= 0, in place of the number given before. It counts
+                toward ``concurrency_limit``, but is not limited by it.
+
+        Returns:
+            The number of uses that hold it now. A call of a listener takes effect after it.
+
+        Raises:
+            ConfigError: *count* is negative.
+            UnknownServiceError: There is no such service.
+        """
+        return self._entered().holds.set(name, count)
 
     def spawn(self, function: Callable[..., Coroutine[Any, Any, object]], *args: object) -> None:
         """Run *function* until it ends or the supervisor does; an exception is logged."""

@@ -1,9 +1,11 @@
-"""Fleets: policies that ship, names, and services that run side by side."""
+"""Fleets: policies, names, counts that hold services, and starts at the beginning."""
 
 from __future__ import annotations
 
 import pydoc
+import random
 
+import anyio
 import pytest
 from tools.virtual import World, run_scenario
 
@@ -13,9 +15,10 @@ from swapchart.runtime import (
     Policy,
     RequestError,
     Supervisor,
+    Timings,
     UnknownServiceError,
 )
-from swapchart.runtime.testing import service
+from swapchart.runtime.testing import ServerScript, service
 
 NAMES = ("a", "b", "c")
 FLEET = [service(name) for name in NAMES]
@@ -109,3 +112,240 @@ def test_supervisor_help_shows_how_to_look_up_a_service() -> None:
     assert 'supervisor["web"]' in text
     for method in ("__getitem__", "__contains__", "get(self, name"):
         assert method in text, method
+
+
+# ---- holds
+def test_hold_keeps_a_service_from_idle_stop_and_eviction() -> None:
+    """Until the count is 0; then the idle limit and waiting requests take effect."""
+    a = service("a", timings=Timings(idle_limit=10.0))
+
+    async def scenario(world: World) -> None:
+        supervisor = world.supervisor
+        await supervisor.load("a")
+        assert supervisor.hold("a", 3) == 3
+        assert world["a"].in_flight == 3
+        other = world.client("b")
+        await world.at(100.0)
+        assert (world["a"].state, other.outcome) == ("ready", "waiting")
+        assert supervisor.hold("a", 0) == 0
+        await world.until("b", "ready")
+        assert world["a"].state == "stopped"
+        other.finish()
+        await supervisor.load("a")
+        supervisor.hold("a", 2)
+        await world.at(300.0)
+        supervisor.hold("a", 0)
+        assert await world.until("a", "stopped") >= 10.0
+
+    run_scenario(scenario, a, service("b"))
+
+
+def test_hold_replaces_the_count_and_adds_to_leases() -> None:
+    """Three players, then one; a lease beside them is counted for itself."""
+
+    async def scenario(world: World) -> None:
+        supervisor = world.supervisor
+        async with supervisor.lease("a"):
+            for count in (3, 1, 1, 4):
+                assert supervisor.hold("a", count) == count
+                assert world["a"].in_flight == count + 1
+                assert supervisor.scheduler.services["a"].granted == count + 1
+        assert world["a"].in_flight == 4
+        supervisor.hold("a", 0)
+        assert world["a"].in_flight == 0
+
+    run_scenario(scenario, *FLEET)
+
+
+def test_hold_drains_a_stop_until_the_last_use_has_ended() -> None:
+    """A count that rises during a drain holds nothing further; one that falls releases."""
+    a = service("a", drain="wait")
+
+    async def scenario(world: World) -> None:
+        supervisor = world.supervisor
+        await supervisor.load("a")
+        supervisor.hold("a", 2)
+        world.spawn(supervisor.unload, "a")
+        await world.at(500.0)
+        assert world["a"].state == "draining"
+        assert supervisor.hold("a", 3) == 2
+        assert supervisor.hold("a", 1) == 1
+        await world.at(600.0)
+        assert world["a"].state == "draining"
+        supervisor.hold("a", 0)
+        assert await world.until("a", "stopped") < 1.0
+
+    run_scenario(scenario, a)
+
+
+def test_hold_is_dropped_with_the_process() -> None:
+    """The players of a crashed server are gone: its next run is idle."""
+    a = service("a", restart="permanent", timings=Timings(backoff=1.0))
+
+    async def scenario(world: World) -> None:
+        supervisor = world.supervisor
+        await supervisor.load("a")
+        supervisor.hold("a", 5)
+        world.launcher.crash("a")
+        await world.until("a", "backoff")
+        assert world["a"].in_flight == supervisor.scheduler.services["a"].granted == 0
+        await world.until("a", "ready")
+        assert world["a"].in_flight == 0
+        assert supervisor.hold("a", 1) == 1
+        world["a"].stop_nowait()  # drains for 30 s, and starts anew at once for the next request
+        await world.until("a", "terminating")
+        waiting = world.client("a")
+        await world.until("a", "ready")
+        await world.moment()
+        assert waiting.outcome == "served"
+        assert world["a"].in_flight == supervisor.scheduler.services["a"].granted == 1
+        waiting.finish()
+
+    run_scenario(scenario, a, servers={"a": ServerScript(terminate_s=1.0)})
+
+
+def test_hold_of_a_service_that_is_not_ready_takes_nothing() -> None:
+    """It does not start the service, and no count is left for the next start."""
+    a = service("a", timings=Timings(idle_limit=5.0))
+
+    async def scenario(world: World) -> None:
+        supervisor = world.supervisor
+        assert supervisor.hold("a", 2) == 0
+        world.spawn(supervisor.load, "a")
+        await world.until("a", "health_checking")
+        assert supervisor.hold("a", 2) == 0
+        await world.until("a", "ready")
+        await world.moment()
+        assert world["a"].in_flight == 0
+        await world.until("a", "stopped")
+
+    run_scenario(scenario, a, servers={"a": ServerScript(healthy_s=3.0)})
+
+
+def test_hold_by_a_listener_takes_effect_after_the_transition() -> None:
+    """Even where the same transition lets a waiting request evict the service."""
+    a = service("a", timings=Timings(idle_limit=5.0))
+
+    async def scenario(world: World) -> None:
+        supervisor = world.supervisor
+        supervisor.listen(
+            lambda record: record.target == "ready" and supervisor.hold(record.service, 2)
+        )
+        await supervisor.load("a")
+        await world.at(100.0)
+        assert world["a"].in_flight == 2
+        supervisor.hold("a", 0)
+        await world.until("a", "stopped")
+
+    run_scenario(scenario, a)
+
+
+def test_hold_counts_toward_the_concurrency_limit_and_is_not_limited_by_it() -> None:
+    """Players that are there cannot be refused; a further lease can."""
+    a = service("a", concurrency_limit=2)
+
+    async def scenario(world: World) -> None:
+        await world.supervisor.load("a")
+        assert world.supervisor.hold("a", 5) == 5
+        with pytest.raises(RequestError) as refused:
+            await world.supervisor.acquire("a")
+        assert refused.value.status_hint == 429
+        world.supervisor.hold("a", 1)
+        await world.supervisor.acquire("a")
+        world.supervisor.release("a")
+
+    run_scenario(scenario, a)
+
+
+def test_hold_with_a_negative_count_or_an_unknown_name_is_refused() -> None:
+    """Nothing changes by it."""
+
+    async def scenario(world: World) -> None:
+        with pytest.raises(ConfigError, match="hold of a: expected a count >= 0, got -1"):
+            world.supervisor.hold("a", -1)
+        with pytest.raises(UnknownServiceError):
+            world.supervisor.hold("nope", 1)
+
+    run_scenario(scenario, *FLEET)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_hold_with_any_story_agrees_with_the_chart(seed: int) -> None:
+    """After each of 60 random acts, the scheduler and the chart count what is held."""
+    rng = random.Random(seed)
+    specs = [
+        service(name, restart="transient", drain=rng.choice(["cut", "wait", "refuse"]),
+                timings=Timings(idle_limit=20.0, drain_limit=5.0, backoff=1.0))
+        for name in NAMES
+    ]  # fmt: skip
+
+    async def scenario(world: World) -> None:
+        supervisor = world.supervisor
+        for _ in range(60):
+            name = rng.choice(NAMES)
+            match rng.randrange(7):
+                case 0 | 1 | 2:
+                    held = supervisor.hold(name, rng.choice([0, 1, 2, 7]))
+                    assert held <= world[name].in_flight
+                case 3:
+                    world.client(name, hold_s=rng.expovariate(0.2))
+                case 4:
+                    world[name].stop_nowait()
+                case 5:
+                    world.launcher.crash(name)
+                case _:
+                    await anyio.sleep(rng.expovariate(0.2))
+            await world.moment()
+            world.assert_consistent()
+        for name in NAMES:
+            supervisor.hold(name, 0)
+        for client in world.clients:
+            client.leave()
+        await world.moment()
+        for name in NAMES:
+            assert supervisor.scheduler.services[name].granted == 0
+            assert world[name].in_flight == 0
+
+    run_scenario(scenario, *specs, seed=seed)
+
+
+# ---- start at the beginning
+def test_autostart_starts_services_at_the_beginning_and_when_added() -> None:
+    """A service without it waits for its first request, whatever its restart policy is."""
+    specs = [service("a", autostart=True), service("b", restart="permanent")]
+
+    async def scenario(world: World) -> None:
+        await world.until("a", "ready")
+        world.supervisor.add(service("c", autostart=True))
+        await world.until("c", "ready")
+        assert world["b"].state == "stopped"
+
+    run_scenario(scenario, *specs, policy=Policy.all())
+
+
+def test_autostart_evicts_no_service(caplog: pytest.LogCaptureFixture) -> None:
+    """Of two that exclude each other the first one starts, and the log says why."""
+    specs = [service(name, autostart=True) for name in NAMES]
+
+    async def scenario(world: World) -> None:
+        await world.until("a", "ready")
+        assert [world[name].state for name in NAMES] == ["ready", "stopped", "stopped"]
+
+    run_scenario(scenario, *specs)
+
+    assert "b does not start at the beginning: the policy would evict a for it" in caplog.text
+
+
+def test_autostart_that_fails_is_logged_and_restarts_by_its_policy(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The first launch fails; a permanent service comes up after its backoff."""
+    a = service("a", autostart=True, restart="permanent", timings=Timings(backoff=2.0))
+
+    async def scenario(world: World) -> None:
+        await world.until("a", "ready")
+
+    servers = {"a": [ServerScript(healthy_s=9.0, exit_s=0.5), ServerScript()]}
+    run_scenario(scenario, a, servers=servers)
+
+    assert "a failed to start at the beginning" in caplog.text

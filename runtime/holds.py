@@ -1,0 +1,80 @@
+"""Holds: uses of services that are counted elsewhere, such as players that a game server reports.
+
+Each unit of a count is one request in flight, as a lease is. A count belongs to one process: it is
+dropped when that process has ended.
+"""
+
+from __future__ import annotations
+
+from .errors import ConfigError
+from .host import ServiceHost
+from .lifecycle import Lifecycle
+from .timers import TimerService
+from .waiter import PendingRequest
+
+
+class Holds:
+    """The counts of all services of a supervisor; see `Supervisor.hold`.
+
+    Args:
+        supervisor: Finishes the requests.
+        timers: Runs what was asked for within a step of a chart, right after it.
+    """
+
+    def __init__(self, supervisor: ServiceHost, timers: TimerService) -> None:
+        self._supervisor = supervisor
+        self._held: dict[str, int] = {}
+        self._later: dict[str, int] = {}
+        self._timer = timers.timer(self._catch_up)
+
+    def count(self, name: str) -> int:
+        """Return the number of units that *name* is held by."""
+        return self._held.get(name, 0)
+
+    def set(self, name: str, count: int) -> int:
+        """Hold *name* by *count* units, as far as it takes them, and return the present number."""
+        if count < 0:
+            raise ConfigError(f"hold of {name}", f"expected a count >= 0, got {count}")
+        lifecycle = self._supervisor[name]
+        self._later.pop(name, None)
+        if lifecycle.is_stepping:  # a listener asks: its transition is completed first
+            self._later[name] = count
+            self._timer.arm(0.0)
+        else:
+            self._raise_to(lifecycle, count)
+            self._lower_to(name, count)
+        return self.count(name)
+
+    def on_change(self, lifecycle: Lifecycle) -> None:
+        """Drop the count of *lifecycle* if its process is gone."""
+        name = lifecycle.spec.name
+        if lifecycle.process is None and (name in self._held or name in self._later):
+            self._later.pop(name, None)
+            self._lower_to(name, 0)
+
+    def _catch_up(self) -> None:
+        later, self._later = self._later, {}
+        for name, count in later.items():
+            if name in self._supervisor:
+                self.set(name, count)
+
+    def _raise_to(self, lifecycle: Lifecycle, count: int) -> None:
+        """Take further units while the chart admits requests."""
+        name = lifecycle.spec.name
+        entry = self._supervisor.scheduler.services[name]
+        serving = lifecycle.document.promises.serving
+        while self.count(name) < count and lifecycle.state in serving:
+            waiter = PendingRequest()
+            lifecycle.request(waiter)
+            if not waiter.admitted:
+                lifecycle.withdraw(waiter)
+                return
+            entry.granted += 1
+            self._held[name] = self.count(name) + 1
+
+    def _lower_to(self, name: str, count: int) -> None:
+        while self.count(name) > count:
+            self._held[name] -= 1
+            if not self._held[name]:
+                del self._held[name]
+            self._supervisor.release(name)
