@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from .interchange.scxml_writer import to_scxml
     from .interchange.xstate_reader import from_xstate
     from .interchange.xstate_writer import to_xstate
+    from .phases import add_phase
     from .reference_stepper import ChartStepper
     from .statemachine_chart import compile_chart
 
@@ -114,6 +115,7 @@ __all__ = [
     "TableStepper",
     "Value",
     "View",
+    "add_phase",
     "as_list",
     "build_context",
     "check",
@@ -169,6 +171,7 @@ _LATE = {
     "to_json": "export",
     "to_yaml": "export",
     "merge": "format.overlay",
+    "add_phase": "phases",
     "ChartStepper": "reference_stepper",
     "to_scxml": "interchange.scxml_writer",
 }

@@ -11,10 +11,10 @@ def phase_of(lifecycle: Lifecycle) -> Phase:
     configuration, state = lifecycle.configuration, lifecycle.state
     if state in ("ready", "asleep"):
         return "ready" if state == "ready" else "asleep"
-    if "starting" in configuration or state == "waking":
-        return "starting"
     if "stopping" in configuration or state == "suspending":
         return "stopping"
+    if "starting" in configuration or "sleeping" in configuration:
+        return "starting"  # a request waits for the end of a further phase of sleep, or of waking
     if state == "backoff":
         return "starting" if lifecycle.has_demand else "stopped"  # restarts on demand only
     if state == "tripped":

@@ -16,6 +16,7 @@ from swapchart.runtime import (
     RequestError,
     Supervisor,
     Timings,
+    Transition,
     UnknownServiceError,
 )
 from swapchart.runtime.testing import ServerScript, service
@@ -223,14 +224,17 @@ def test_hold_of_a_service_that_is_not_ready_takes_nothing() -> None:
 
 
 def test_hold_by_a_listener_takes_effect_after_the_transition() -> None:
-    """Even where the same transition lets a waiting request evict the service."""
+    """It holds a service that has just become ready, and can be released later."""
     a = service("a", timings=Timings(idle_limit=5.0))
 
     async def scenario(world: World) -> None:
         supervisor = world.supervisor
-        supervisor.listen(
-            lambda record: record.target == "ready" and supervisor.hold(record.service, 2)
-        )
+
+        def hold(record: Transition) -> None:
+            if record.target == "ready":
+                supervisor.hold(record.service, 2)
+
+        supervisor.listen(hold)
         await supervisor.load("a")
         await world.at(100.0)
         assert world["a"].in_flight == 2
