@@ -107,6 +107,12 @@ class Dispatcher:
                 self._scheduler.requeue(request)
                 lifecycle.withdraw(waiter, cause)
 
+    def refuse_unloaded(self, name: str) -> None:
+        """Refuse the queued requests for *name*, which is being unloaded."""
+        for request in self._scheduler.clear(name):
+            error = RequestError("model_unloaded", f"{name} was unloaded", retry_after_s=1.0)
+            request.waiter.refuse(error)
+
     # ---- changes
     def on_change(self, lifecycle: Lifecycle) -> None:
         """Report the present phase of *lifecycle* to the scheduler."""

@@ -43,6 +43,13 @@ def kill_all(lifecycles: Mapping[str, Lifecycle], cause: str) -> None:
         lifecycle.post("kill", cause=cause)
 
 
+def kill_processes(lifecycles: Mapping[str, Lifecycle]) -> None:
+    """Kill all processes (SIGKILL) without a step of a chart: its tasks cannot run any more."""
+    for lifecycle in lifecycles.values():
+        if lifecycle.process is not None:
+            lifecycle.process.kill()
+
+
 async def _wait_final(lifecycles: Mapping[str, Lifecycle]) -> None:
     for lifecycle in list(lifecycles.values()):
         await lifecycle.wait_for("shut_down")

@@ -41,7 +41,7 @@ from .service_state import RuntimeContext
 from .service_table import ServiceTable
 from .service_updater import Change, ServiceUpdater, check_specs
 from .shielded_tasks import ShieldedTasks
-from .shutdown import kill_all, shut_down
+from .shutdown import kill_all, kill_processes, shut_down
 from .spec import ServiceSpec
 from .spec_diff import Difference
 from .timers import TimerService
@@ -169,9 +169,7 @@ class Supervisor:
     ) -> None:
         """Stop everything, on cancellation too."""
         if self._shelter.is_broken:
-            for lifecycle in self._lifecycles.values():
-                if lifecycle.process is not None:
-                    lifecycle.process.kill()
+            kill_processes(self._lifecycles)
         else:
             with anyio.CancelScope(shield=True):
                 await self.shutdown(self.stop_limit_s)
@@ -366,7 +364,7 @@ class Supervisor:
             limit and is configured to refuse the stop then.
         """
         lifecycle = self[name]
-        self._refuse_queued(name)
+        self._dispatcher.refuse_unloaded(name)
         lifecycle.stop_nowait(cause)
         self._dispatcher.review()
         return await lifecycle.wait_stopped()
@@ -375,15 +373,10 @@ class Supervisor:
         """Stop all services, side by side."""
         lifecycles = list(self._lifecycles.values())
         for lifecycle in lifecycles:
-            self._refuse_queued(lifecycle.spec.name)
+            self._dispatcher.refuse_unloaded(lifecycle.spec.name)
         async with anyio.create_task_group() as tasks:
             for lifecycle in lifecycles:
                 tasks.start_soon(lifecycle.stop, cause)
-
-    def _refuse_queued(self, name: str) -> None:
-        for request in self.scheduler.clear(name):
-            error = RequestError("model_unloaded", f"{name} was unloaded", retry_after_s=1.0)
-            request.waiter.refuse(error)
 
     # ---- shutdown
     def close(self) -> None:
