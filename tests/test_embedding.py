@@ -15,10 +15,10 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT = (ROOT / "docs" / "embedding.md").read_text()
-EXAMPLES = [  # of the package alone; what joins it with a web framework needs that, too
+EXAMPLES = [  # of the package alone; what joins it with a web framework or trio needs that, too
     text
     for text in re.findall(r"^```python\n(.*?)^```", DOCUMENT, re.MULTILINE | re.DOTALL)
-    if "fastapi" not in text
+    if "fastapi" not in text and "from trio" not in text
 ]
 FILES = re.findall(r"^```yaml\n# ([\w.]+)\n(.*?)^```", DOCUMENT, re.MULTILINE | re.DOTALL)
 LONGEST_S = 300.0  # building and installing may have to fetch what they need

@@ -13,7 +13,7 @@ from tools.net import free_port
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "embedding.md").read_text("utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-COMMAND, OWN_STATES, OWN_CHART, ORDER, SURVIVING, MIGRATING, FASTAPI = EXAMPLES
+COMMAND, OWN_STATES, FLEET, OWN_CHART, ORDER, SURVIVING, MIGRATING, FASTAPI, TRIO_CLOCK = EXAMPLES
 #: Name -> text of the files that the examples read.
 FILES = dict(re.findall(r"```yaml\n# ([\w.]+)\n(.*?)```", TEXT, re.DOTALL))
 
@@ -26,13 +26,13 @@ with TestClient(app) as client:
 """
 
 
-def run(code: str, folder: Path) -> str:
-    """Run *code* in a process of its own, on ports that are free."""
+def run(code: str, folder: Path, *argv: str) -> str:
+    """Run *code* with the arguments *argv* in a process of its own, on ports that are free."""
     for port in sorted(set(re.findall(r"\b59\d\d\b", code))):
         code = code.replace(port, str(free_port()))
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=120,
-        check=False,
+        [sys.executable, "-c", code, *argv], cwd=folder, capture_output=True, text=True,
+        timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -54,6 +54,39 @@ def test_embedding_custom_state_is_part_of_the_lifecycle(tmp_path: Path) -> None
     assert out.index("before_start -> preparing") < out.index("preparing sleeper")
     assert out.index("preparing sleeper") < out.index("preparing -> launching")
     assert "serving" in out
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_embedding_fleet_runs_on_both_back_ends(tmp_path: Path, backend: str) -> None:
+    """Six processes start side by side, one comes back after a crash, one drains its players."""
+    out = run(FLEET, tmp_path, backend).splitlines()
+
+    games = [f"game{number}" for number in range(1, 6)]
+    assert "worlds: warm warm warm warm warm cold" in out
+    started = out[: out.index("worlds: warm warm warm warm warm cold")]
+    for name in games:
+        assert started.index(f"{name} after_healthy -> warming") < started.index(
+            f"{name} warming -> ready"
+        )
+    assert "lobby after_healthy -> ready" in started
+    assert not any("before_stop" in line for line in started)  # none was evicted
+    after = out[len(started) :]
+    back = after.index("game1 is back as run 2")
+    assert "game1 backoff -> before_start" in after[:back]
+    assert "game1 warming -> ready" in after[:back]
+    drain = [line for line in after[back:] if line.startswith("game2")]
+    assert drain[:4] == [
+        "game2 ready -> draining", "game2 is draining with 2 players",
+        "game2 is draining with 1 player", "game2 draining -> before_stop",
+    ]  # fmt: skip
+    assert "game2 is stopped and game3 is ready" in drain
+    for name in (*games, "lobby"):
+        assert any(line.startswith(f"{name} ") and "-> shut_down" in line for line in after)
+
+
+def test_embedding_trio_clock_takes_no_time(tmp_path: Path) -> None:
+    """Two days pass at once."""
+    assert run(TRIO_CLOCK, tmp_path) == "overdue after 172800 seconds\n"
 
 
 def test_embedding_chart_without_processes_runs(tmp_path: Path) -> None:

@@ -192,20 +192,26 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
     "tests/e2e/test_embedding.py::test_embedding_custom_state_is_part_of_the_lifecycle": (
         "docs/embedding.md: python 2",
     ),
-    "tests/e2e/test_embedding.py::test_embedding_chart_without_processes_runs": (
+    "tests/e2e/test_embedding.py::test_embedding_fleet_runs_on_both_back_ends": (
         "docs/embedding.md: python 3",
     ),
-    "tests/e2e/test_embedding.py::test_embedding_order_process_runs_as_printed": (
+    "tests/e2e/test_embedding.py::test_embedding_chart_without_processes_runs": (
         "docs/embedding.md: python 4",
     ),
-    "tests/e2e/test_embedding.py::test_embedding_order_goes_on_in_another_process": (
+    "tests/e2e/test_embedding.py::test_embedding_order_process_runs_as_printed": (
         "docs/embedding.md: python 5",
     ),
-    "tests/e2e/test_embedding.py::test_embedding_migration_of_a_chart_is_added": (
+    "tests/e2e/test_embedding.py::test_embedding_order_goes_on_in_another_process": (
         "docs/embedding.md: python 6",
     ),
-    "tests/e2e/test_embedding.py::test_embedding_in_fastapi_works": (
+    "tests/e2e/test_embedding.py::test_embedding_migration_of_a_chart_is_added": (
         "docs/embedding.md: python 7",
+    ),
+    "tests/e2e/test_embedding.py::test_embedding_in_fastapi_works": (
+        "docs/embedding.md: python 8",
+    ),
+    "tests/e2e/test_embedding.py::test_embedding_trio_clock_takes_no_time": (
+        "docs/embedding.md: python 9",
     ),
     "tests/test_layout.py::test_dev_demo_installs_no_developer_tools": (
         "README.md: ./dev demo",
