@@ -1,5 +1,8 @@
-"""The format of chart documents: parser, rules, expressions, limits and overlays.
+"""The format of chart documents: one table of keys, parser, short forms, rules and overlays.
 
-`parse.read` turns YAML or JSON into a `Document`, which `name_rules` checks as a whole;
-`overlay.merge` changes one. Expressions of guards and assignments are in `expressions`.
+`keys` is the table; `json_schema`, the reference in docs/chart.md and `check_shape` follow from it.
+`parse.read` reads a text (`source` knows its lines), checks its shape, expands its short forms
+(`expand`), builds the `Document` (`build`), and checks names and states as a whole (`name_rules`,
+`structure_rules`). `overlay.merge` changes a document, and `python_types` writes its names for type
+checkers. Expressions of guards and assignments are in `expressions`.
 """
