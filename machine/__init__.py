@@ -39,7 +39,6 @@ from .errors import (
     StepError,
     SwapchartError,
 )
-from .format.parse import from_mapping, read
 from .shipped import lifecycle
 from .snapshot import Migrations, PendingEvent, RunningActivity, Snapshot
 from .stepper import HistoryTableStepper, Stepper, TableStepper
@@ -55,6 +54,7 @@ if TYPE_CHECKING:
     from .drawing.views import View
     from .export import DIAGRAMS, FORMATS, native_yaml, render, to_json, to_yaml
     from .format.overlay import merge
+    from .format.parse import from_mapping, read
     from .interchange.class_reader import from_class
     from .interchange.detect import read_any
     from .interchange.draft import Loss
@@ -172,6 +172,8 @@ _LATE = {
     "to_yaml": "export",
     "merge": "format.overlay",
     "add_phase": "phases",
+    "from_mapping": "format.parse",
+    "read": "format.parse",
     "ChartStepper": "reference_stepper",
     "to_scxml": "interchange.scxml_writer",
 }

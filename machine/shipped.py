@@ -19,7 +19,7 @@ from typing import Any
 from .decision_table import Table, compile_table
 from .document import Document
 from .errors import ChartError
-from .format.parse import from_trusted, read
+from .format.build import build
 from .table_json import packed, unpacked
 
 _PACKAGE = __name__.rpartition(".")[0]
@@ -46,6 +46,8 @@ def fresh(text: bytes) -> dict[str, Any]:
     Raises:
         ChartError: It is invalid, or has no finite table.
     """
+    from .format.parse import read  # not needed to run the chart as it ships
+
     document = read(text.decode())
     table = compile_table(document)
     if table is None or table.has_memory or table.start is not None:
@@ -73,8 +75,10 @@ def _shipped() -> tuple[Document, Table | None]:
     text = source()
     kept = compiled(text)
     if kept is None:  # lifecycle.yaml was edited since
+        from .format.parse import read
+
         return read(text.decode()), None
-    return from_trusted(kept["document"]), unpacked(kept["table"])
+    return build(kept["document"]), unpacked(kept["table"])
 
 
 def lifecycle() -> Document:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 _LONGEST = 64  # characters of a name that is looked up
@@ -13,6 +12,8 @@ def meant(name: str, known: Iterable[str]) -> str:
     """Return ``; did you mean 'x'?`` for the most similar known name, or an empty text."""
     if len(name) > _LONGEST:
         return ""
+    import difflib  # slow to import, and needed for problems only
+
     by_word = {word.lower().replace("-", "_"): word for word in known}
     close = difflib.get_close_matches(
         name.lower().replace("-", "_"), by_word, n=1, cutoff=_SIMILARITY

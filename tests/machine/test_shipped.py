@@ -26,7 +26,8 @@ from swapchart import runtime
 from swapchart.machine import Compiled, lifecycle
 
 assert Compiled(lifecycle()).table is not None
-late = {"statemachine", "swapchart.machine.checking", "swapchart.machine.drawing"}
+late = {"statemachine", "swapchart.machine.checking", "swapchart.machine.drawing", "difflib"}
+late |= {"swapchart.machine.format.parse", "swapchart.machine.format.keys"}
 late &= set(sys.modules)
 assert not late, late
 """
