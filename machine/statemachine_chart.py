@@ -38,11 +38,21 @@ def compile_chart(document: Document) -> type[StateChart[Any]]:
     states = _definition(document.chart["states"], raising)
     methods = {_raiser(event): _raise(event) for events in raising.values() for event in events}
     try:
-        return create_machine_class_from_definition(
+        found = create_machine_class_from_definition(
             document.name, states=states, **FLAGS, **methods
         )
     except InvalidDefinition as error:
         raise ChartError("chart", str(error)) from error
+    _drop_conventions(found)
+    return found
+
+
+def _drop_conventions(chart: type[StateChart[Any]]) -> None:
+    """Let no action run because of its name: ``after_go`` would, after each event ``go``."""
+    parts: list[Any] = [chart, *chart.states_map.values()]
+    parts += [item for state in chart.states_map.values() for item in state.transitions]
+    for part in parts:
+        part._specs.items = [spec for spec in part._specs.items if not spec.is_convention]
 
 
 def _raiser(event: str) -> str:

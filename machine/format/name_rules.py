@@ -124,6 +124,9 @@ def _name_problems(document: Document) -> Iterator[ChartError]:
             is_word = name.isidentifier() and not iskeyword(name)
             if not is_word or name in RESERVED or name.startswith((WAS, "_")):
                 yield ChartError(f"{kind}.{name}", "expected an identifier that is not reserved")
+            elif kind in ("guards", "actions") and is_the_librarys(name):
+                why = "python-statemachine uses this name itself; choose another"
+                yield ChartError(f"{kind}.{name}", why)
             if name in owner:
                 yield ChartError(f"{kind}.{name}", f"name also used among the {owner[name]}")
             owner[name] = kind

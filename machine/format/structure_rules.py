@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
 from ..document import Document, as_list, split_words, state_path, walk
@@ -34,6 +35,17 @@ def is_the_librarys(name: str) -> bool:
     return hasattr(StateChart, name)
 
 
+@cache
+def names_of_states() -> frozenset[str]:
+    """Return the names that no state inside of another one can have.
+
+    python-statemachine makes such a state an attribute of the outer one, in place of its own.
+    """
+    from statemachine import State  # as slow as above
+
+    return frozenset({*dir(State), *vars(State("any"))})
+
+
 def _state_problems(document: Document) -> Iterator[ChartError]:
     seen: dict[str, str] = {}
     yield from _initial_problems("chart.states", document.chart["states"])
@@ -44,7 +56,9 @@ def _state_problems(document: Document) -> Iterator[ChartError]:
             if used in seen:
                 yield ChartError(at, f"state id {used!r} is also used at {seen[used]}")
             seen[used] = at
-            if is_the_librarys(used) or not used.isidentifier():
+            is_inside = above or used in histories
+            is_taken = is_inside and used in names_of_states()
+            if is_taken or is_the_librarys(used) or not used.isidentifier():
                 yield ChartError(at, f"{used!r} is not an identifier, or the library's own name")
         inner = definition.get("states") or {}
         if inner and not definition.get("parallel"):

@@ -19,10 +19,9 @@ from ..errors import ChartError
 from ..format.build import build
 from ..format.name_rules import RESERVED, WAS
 from ..format.parse import from_mapping
-from ..format.structure_rules import is_the_librarys, unreachable_states
+from ..format.structure_rules import is_the_librarys, names_of_states, unreachable_states
 
 _DONE = "done.state."
-_CONVENTION = re.compile(r"(on|before|after|prepare)_\w")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +94,8 @@ class Draft:
             taken = set(self._states.values())
             if wanted in taken and inside:
                 wanted = f"{inside}_{wanted}"
+            if inside and wanted in names_of_states():
+                wanted = f"{inside}_{wanted}"
             self._states[key] = self._unused(wanted, lambda n: n in taken or is_the_librarys(n))
             self._renamed(name, self._states[key])
         return self._states[key]
@@ -106,10 +107,11 @@ class Draft:
     def event(self, name: str, **declaration: Any) -> str:
         """Return the name of an event, which is declared on first use."""
         if name not in self._event_names:
-            words = [_identifier(word) for word in name.split(".") if word] or ["event"]
+            words = [_identifier(word) for word in name.split(".") if word] or ["unnamed"]
             taken = set(self._event_names.values())
             self._event_names[name] = self._unused(
-                ".".join(words), lambda n: n in taken or is_the_librarys(n)
+                ".".join(words),
+                lambda n: n in taken or n in RESERVED or is_the_librarys(n),
             )
             self._renamed(name, self._event_names[name])
         found = self._event_names[name]
@@ -125,10 +127,12 @@ class Draft:
         """Return the name of a guard, an action, a datum or a field, unused among all of them."""
         if (kind, name) not in self._words:
             taken = set(self._words.values())
-            word = _identifier(name)
+            word = _identifier(name).lstrip("_") or "unnamed"
+            if word.startswith((WAS, "in_")):  # the engine's own data are called so
+                word = f"is_{word}"
             self._words[kind, name] = self._unused(
                 f"{word}_" if iskeyword(word) else word,
-                lambda n: n in taken or n in RESERVED or n.startswith((WAS, "_")),
+                lambda n: n in taken or n in RESERVED or is_the_librarys(n),
             )
         return self._words[kind, name]
 
@@ -164,9 +168,7 @@ class Draft:
 
     def action(self, name: str, **declaration: Any) -> str:
         """Declare an action and return its name; without a declaration it notifies listeners."""
-        # python-statemachine would call on_enter_ready() by itself.
-        is_taken = _CONVENTION.match(name) and not self._is_drawing
-        found = self.word("action", f"{name}_" if is_taken else name)
+        found = self.word("action", name)
         wanted = declaration or {"do": {"effect": "notify", "name": name}}
         if self.actions.setdefault(found, wanted) != wanted:
             return self.action(f"{name}_{len(self.actions)}", **declaration)

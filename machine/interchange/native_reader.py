@@ -18,6 +18,7 @@ from .draft import Draft, Loss, refuse_losses
 from .executable_content import ContentReader
 from .foreign_data import DataReader
 from .foreign_expressions import Language, UntranslatableError
+from .foreign_shapes import check_native
 from .native_writer import without_raises
 
 #: Keys of a document that a chart in the native dialect does not have.
@@ -84,6 +85,9 @@ def from_native_mapping(
         ChartError: As for `from_native`.
     """
     check_values(raw, "chart")
+    if not raw["states"]:
+        raise ChartError("states", "expected at least one state")
+    check_native(raw["states"])
     draft = Draft(str(raw.get("name") or "Chart"))
     draft.lost += found
     reader = _NativeReader(raw, draft, language)
@@ -118,9 +122,10 @@ class _NativeReader:
             raise ChartError("states", f"expected at most {MAX_STATES} states, found more")
         self._raw_states[name] = body
         self._parents[name] = above[-1] if above else ""
-        self._draft.state(name)
+        outer = self._draft.state(above[-1]) if above else ""
+        here = self._draft.state(name, inside=outer)
         for history in body.get("history") or {}:
-            self._draft.state(history)
+            self._draft.state(history, inside=here)
         self._inside[name] = frozenset(n for n, _, _ in walk(body.get("states") or {}))
 
     # ---- first pass: everything that is mentioned -------------------------------------------

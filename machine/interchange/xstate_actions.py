@@ -60,7 +60,7 @@ def _ours(parameters: Mapping[str, Any]) -> Iterator[Any]:
         {"assign": {"location": target, "expr": text}}
         for target, text in (parameters.get("assign") or {}).items()
     ]
-    for effect in parameters.get("effects") or ():
+    for effect in as_list(parameters.get("effects")):
         nodes += _effect(effect)
     nodes += [{"raise": {"event": event}} for event in as_list(parameters.get("raise"))]
     if "when" in parameters:

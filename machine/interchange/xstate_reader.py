@@ -16,6 +16,7 @@ from ..errors import ChartError
 from ..format.bounds import MAX_TEXT, check_values
 from ..format.parse import from_mapping
 from .draft import Loss
+from .foreign_shapes import check_xstate
 from .native_reader import from_native_mapping
 from .xstate_actions import action_nodes, guard_text
 from .xstate_writer import META, to_xstate
@@ -67,6 +68,7 @@ def from_xstate_mapping(raw: Any, *, lost: list[Loss] | None = None) -> Document
     check_values(raw, "XState")
     if not isinstance(raw, Mapping) or not isinstance(raw.get("states"), Mapping):
         raise ChartError("XState", "expected an object with the key `states`")
+    check_xstate(raw)
     found: list[Loss] = []
     meta = raw.get("meta")
     if isinstance(meta, Mapping) and META in meta:

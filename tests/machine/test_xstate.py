@@ -176,7 +176,7 @@ def test_from_xstate_that_loses_something_is_an_error_by_default() -> None:
     [
         ("{", "not JSON"),
         ("[1]", "expected an object with the key `states`"),
-        ('{"states": {"a": 3}}', "expected an object"),
+        ('{"states": {"a": 3}}', "machine.states.a: expected a mapping, got 3"),
         ('{"states": {"a": {"on": {"E": "nowhere"}}}}', "unknown target 'nowhere'"),
         ('{"states": {"a": {"on": {"E": "#x.y"}}}}', "unknown target '#x.y'"),
         ('{"a":' * 5000, "not JSON"),
