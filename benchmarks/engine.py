@@ -1,4 +1,4 @@
-"""Steps and memory of our charts, beside plain python-statemachine, transitions and sismic.
+"""Steps and memory of our charts, beside plain python-statemachine, transitions, sismic and XState.
 
 The same small chart in all of them, held to the same actions in the same order first; then the
 chart that is shipped, by our table and by python-statemachine. Each figure comes from a process of
@@ -11,6 +11,7 @@ import argparse
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,9 @@ from lab.processes import cache_folder, cores, pinned
 from lab.report import Weather, document, median, publish, table
 
 _SCRIPT = Path(__file__).resolve().parent / "lab" / "engines.py"
+_DRIVEN = _SCRIPT.with_name("driven.py")
+_XSTATE = "5.33.3"
+_FEW = 1_000  # of what takes milliseconds and 50 kB each
 _COUNTS = (1, 1_000, 10_000)
 _IDLE = 10_000
 #: (engine, as the table shows it, the most instances that fit into memory and patience)
@@ -100,6 +104,46 @@ def measured(counts: Sequence[int], rounds: int, seconds: float, *, quick: bool 
     return table(columns, rows)
 
 
+def xstate() -> Path | None:
+    """Return a folder with npm's xstate, installing it at first; None without Node."""
+    if not (shutil.which("node") and shutil.which("npm")):
+        print("no node and npm: XState is left out", file=sys.stderr)
+        return None
+    folder = cache_folder() / "xstate"
+    if not (folder / "node_modules" / "xstate").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        print(f"installing xstate into {folder}", file=sys.stderr)
+        npm = ["npm", "install", "--silent", "--no-audit", "--no-fund", f"xstate@{_XSTATE}"]
+        subprocess.run(npm, cwd=folder, check=True)
+    return folder
+
+
+def driven(*, quick: bool) -> str:
+    """Return the table of 10,000 driven orders: a host, python-statemachine, XState."""
+    count = _IDLE // 10 if quick else _IDLE
+    few = min(count, _FEW)
+    rows = [
+        ("swapchart, `Host`", count, ask("host", count, script=_DRIVEN)),
+        ("python-statemachine, no timers", few, ask("library", few, script=_DRIVEN)),
+    ]
+    folder = xstate()
+    if folder is not None:
+        machine = folder / "order.json"
+        machine.write_text(json.dumps(ask("xstate", 1, script=_DRIVEN)))
+        argv = ["node", "--expose-gc", str(_DRIVEN.with_suffix(".mjs")), str(machine), str(count)]
+        told = subprocess.run(argv, cwd=folder, check=True, capture_output=True, text=True)
+        rows.append((f"xstate {_XSTATE}", count, json.loads(told.stdout)))
+    columns = ["driven orders", "instances", "us to make one", "us an event", "bytes each"]
+    keys = (("make_us", ".1f"), ("event_us", ".1f"), ("bytes_each", ".0f"))
+    return table(
+        columns,
+        [
+            [name, f"{number:,}", *(format(found[key], f",{form}") for key, form in keys)]
+            for name, number, found in rows
+        ],
+    )
+
+
 def compare(checkout: Path, rounds: int, seconds: float) -> int:
     """Measure our engine in this checkout and in *checkout* in turns; returns the exit code."""
     comparison = Comparison()
@@ -136,6 +180,7 @@ def main() -> None:
     text = measured(counts, 1, 0.3, quick=True) if options.quick else measured(counts, 3, 2.0)
     found = ask("idle", _IDLE, 2 if options.quick else 10)
     weather.note()
+    orders = driven(quick=options.quick)
     rows = [[f"{_IDLE:,}", f"{found['bytes_each']:,.0f}", f"{found['cpu_ms_per_s']:.2f}"]]
     services = table(["idle services under a supervisor", "bytes each", "CPU ms a second"], rows)
     kept = {"Python": sys.version.split()[0], "python-statemachine": version("python-statemachine")}
@@ -145,7 +190,7 @@ def main() -> None:
             kept[name] = number
     publish(
         "engine",
-        document("The engine", "./dev bench engine", [text, services], weather, kept),
+        document("The engine", "./dev bench engine", [text, orders, services], weather, kept),
         keep=not options.quick,
     )
 

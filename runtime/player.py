@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from ..machine import Configuration, Document, Machine, Value
+from ..machine import Configuration, Document, Machine, Snapshot, Value
 from .engine import Actions, ActivityFunction, Host, Instance, Step, StepListener
 from .engine.actions import ErrorFunction, NotifyListener
 
@@ -102,6 +102,10 @@ class Player:
     def payload(self) -> Any:
         """Data of the program, for its activities."""
         return self._instance.payload
+
+    def snapshot(self) -> Snapshot:
+        """Return what `Host.resume` needs to go on; see `Instance.snapshot`."""
+        return self._instance.snapshot()
 
     def datum(self, name: str) -> Value | None:
         """Return one variable or parameter of the chart; None if it has no such variable."""

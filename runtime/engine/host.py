@@ -307,7 +307,7 @@ class Host:
 
         Returns:
             Future of the step; its exceptions are those of `Instance.post`, and a `KeyError` if
-            there is no such instance.
+            there is no such instance. An exception is logged, too.
 
         Raises:
             HostStateError: The host is not running.

@@ -40,15 +40,15 @@ class Mailbox:
         """Run *call* in the loop, after all calls that were put before; from any thread.
 
         Returns:
-            A future of the result. An exception nobody asks for is not logged here.
+            A future of the result.
 
         Raises:
             HostStateError: The mailbox is closed.
         """
         future: Future[Any] = Future()
-        self._calls.append((call, future))
         if self._is_closed:
             raise HostStateError("the host has ended; nothing was changed")
+        self._calls.append((call, future))
         if not self._is_woken:
             self._is_woken = True
             self._soon(self._ring)
@@ -77,6 +77,7 @@ class Mailbox:
         try:
             result = call()
         except Exception as error:  # noqa: BLE001 - the thread gets it
+            log.warning("an event of another thread was not taken: %r", error)
             future.set_exception(error)
         else:
             future.set_result(result)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 from functools import partial
@@ -9,6 +10,7 @@ from functools import partial
 import anyio
 import pytest
 
+from swapchart.runtime.activity import ActivityTasks
 from swapchart.runtime.fence import Fence, kept
 from swapchart.runtime.shielded_tasks import ShieldedTasks
 from swapchart.runtime.testing import run_virtual
@@ -41,6 +43,31 @@ def test_supervised_task_raises_others_go_on(caplog: pytest.LogCaptureFixture) -
     run_virtual(main)
     assert ended == ["later"]
     assert failures(caplog) == ["background task fail failed"] * 2
+
+
+def test_background_task_whose_inner_task_is_cancelled_fails_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Asyncio's cancellation of what a task awaits does not end the group, nor pass silently."""
+    ended: list[str] = []
+
+    async def waiting() -> None:
+        inner = asyncio.ensure_future(asyncio.sleep(1000))
+        asyncio.get_running_loop().call_later(1, inner.cancel)
+        await inner
+
+    async def main() -> None:
+        async with anyio.create_task_group() as tasks:
+            fence = Fence(tasks)
+            fence.start_soon(waiting)
+            activities = ActivityTasks(fence, lambda run, error: ended.append(repr(error)))
+            activities.start("hook", lambda run: waiting)
+            await anyio.sleep(5)
+            ended.append("block")
+
+    run_virtual(main)
+    assert ended == ["InnerCancelledError('a task that it awaited was cancelled')", "block"]
+    assert len(failures(caplog)) == 1
 
 
 def test_kept_task_fails_repeatedly_pauses_grow_and_one_line_is_logged(
