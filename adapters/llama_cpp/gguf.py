@@ -20,6 +20,7 @@ _MAGIC = b"GGUF"
 _LONGEST_HEAD = 256 << 20  # a vocabulary of a million long tokens is far smaller
 _MOST_PAIRS = 4096
 _MOST_STRINGS = 4 << 20  # in all arrays; a vocabulary and its merges have some 500,000
+_MOST_ITEMS = 1024  # of an array that is kept: one number a layer; vocabularies are longer
 _LONGEST_KEPT = 4096  # bytes of a key or text; longer ones, such as chat templates, are skipped
 _BLOCK = 1 << 18
 _STRING, _ARRAY = 8, 9
@@ -42,20 +43,27 @@ class Gguf:
     Attributes:
         architecture: Such as ``llama``; empty if the file has none.
         values: Key -> value; arrays and long texts are left out.
+        arrays: Key -> numbers of an array of at most 1024, such as one for each layer.
     """
 
     architecture: str = ""
     values: Mapping[str, Value] = field(default_factory=dict)
+    arrays: Mapping[str, tuple[int | float | bool, ...]] = field(default_factory=dict)
 
     @property
     def sliding_window(self) -> int:
         """Tokens that a layer with a sliding window sees; 0 without such layers."""
-        return self._number("attention.sliding_window")
+        return self.number("attention.sliding_window")
 
-    def _number(self, key: str) -> int:
+    def number(self, key: str) -> int:
+        """Return the number *key* of this architecture; 0 if there is none."""
         found = self.values.get(f"{self.architecture}.{key}", 0)
         is_number = isinstance(found, (int, float)) and math.isfinite(found)
         return int(found) if is_number else 0
+
+    def array(self, key: str) -> tuple[int | float | bool, ...]:
+        """Return the array *key* of this architecture; empty if there is none."""
+        return self.arrays.get(f"{self.architecture}.{key}", ())
 
 
 def read_gguf(path: Path) -> Gguf:
@@ -74,16 +82,21 @@ def read_gguf(path: Path) -> Gguf:
             raise GgufError(f"{path}: expected version 2 or 3, got {version}")
         reader.number("<Q")  # number of tensors
         values: dict[str, Value] = {}
+        arrays: dict[str, tuple[int | float | bool, ...]] = {}
         pairs = reader.number("<Q")
         if pairs > _MOST_PAIRS:
             raise GgufError(f"{path}: expected at most {_MOST_PAIRS} values, got {pairs}")
         for _ in range(pairs):
             key = reader.text()
             value = reader.value(reader.number("<I"))
-            if key is not None and value is not None:
+            if key is None or value is None:
+                continue
+            if isinstance(value, tuple):
+                arrays[key] = value
+            else:
                 values[key] = value
     architecture = values.get("general.architecture", "")
-    return Gguf(architecture=str(architecture), values=values)
+    return Gguf(architecture=str(architecture), values=values, arrays=arrays)
 
 
 class _Reader:
@@ -123,29 +136,34 @@ class _Reader:
             return None
         return self.take(size).decode("utf-8", "replace")
 
-    def value(self, kind: int) -> Value | None:
+    def value(self, kind: int) -> Value | tuple[int | float | bool, ...] | None:
         if kind == _STRING:
             return self.text()
         if kind == _ARRAY:
-            self._skip_array()
-            return None
+            return self._array()
         form = _SCALARS.get(kind)
         if form is None:
             raise GgufError(f"{self._path}: unknown type of value {kind}")
         found: Value = struct.unpack(form, self.take(struct.calcsize(form)))[0]
         return found
 
-    def _skip_array(self) -> None:
+    def _array(self) -> tuple[int | float | bool, ...] | None:
+        """Read an array of numbers; None if it is longer than `_MOST_ITEMS`, or of texts."""
         kind, count = self.number("<I"), self.number("<Q")
         if kind in _SCALARS:
-            self.skip(struct.calcsize(_SCALARS[kind]) * count)
-            return
+            form = _SCALARS[kind]
+            size = struct.calcsize(form) * count
+            if count <= _MOST_ITEMS:
+                return struct.unpack(f"<{count}{form[1:]}", self.take(size))
+            self.skip(size)
+            return None
         if kind != _STRING:  # allowed, but no known writer nests arrays
             raise GgufError(f"{self._path}: unexpected type of items {kind}")
         self._strings += count
         if self._strings > _MOST_STRINGS:
             raise GgufError(f"{self._path}: expected at most {_MOST_STRINGS} texts in arrays")
         self._skip_strings(count)
+        return None
 
     def _skip_strings(self, count: int) -> None:
         """Skip *count* texts in blocks; two reads for each take seven times as long."""

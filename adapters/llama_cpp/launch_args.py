@@ -17,6 +17,8 @@ _SPELLINGS = {
     "--n-gpu-layers": "--gpu-layers", "-sm": "--split-mode", "-ts": "--tensor-split",
     "-mg": "--main-gpu", "-ot": "--override-tensor", "-md": "--spec-draft-model",
     "--model-draft": "--spec-draft-model", "-nkvo": "--no-kv-offload", "-kvo": "--kv-offload",
+    "-b": "--batch-size", "-ub": "--ubatch-size", "-cram": "--cache-ram",
+    "-ctxcp": "--ctx-checkpoints", "-dio": "--direct-io", "-lm": "--load-mode",
 }  # fmt: skip
 
 #: Options without effect on caches: addresses, logging, speed, sampling. An option that is missing
@@ -50,6 +52,13 @@ _HARMLESS = """
 """
 _IRRELEVANT = frozenset(_HARMLESS.split())
 
+#: Options without effect on the contents of caches that change how much memory the server takes.
+_MEMORY = """
+--batch-size --ubatch-size --cache-ram --mmap --no-mmap --mlock --direct-io --load-mode
+--ctx-checkpoints --swa-checkpoints --no-warmup
+"""
+_MEMORY_VARIABLES = "BATCH UBATCH CACHE_RAM MLOCK MMAP NO_MMAP"
+_OF_MEMORY = frozenset(_MEMORY.split())
 #: Options that name files; their contents count, not their paths.
 FILE_OPTIONS = (
     "--model", "--mmproj", "--lora", "--lora-scaled", "--control-vector",
@@ -65,6 +74,7 @@ LOG_COLORS LOG_PREFIX LOG_TIMESTAMPS N_PREDICT BATCH UBATCH JINJA CHAT_TEMPLATE
 CHAT_TEMPLATE_FILE SSL_KEY_FILE SSL_CERT_FILE NO_WEBUI WEBUI MLOCK NO_MMAP MMAP CACHE_RAM
 """
 _IRRELEVANT_VARIABLES = frozenset(f"{_ENVIRONMENT}{name}" for name in _HARMLESS_VARIABLES.split())
+_VARIABLES_OF_MEMORY = frozenset(f"{_ENVIRONMENT}{name}" for name in _MEMORY_VARIABLES.split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +128,16 @@ class LaunchLine:
 
     def relevant(self) -> list[str]:
         """Return the options that caches depend on, without files, one text each, sorted."""
+        return self._texts(_IRRELEVANT)
+
+    def memory_relevant(self) -> list[str]:
+        """Return the options that memory depends on, as `relevant` does."""
+        return self._texts(_IRRELEVANT - _OF_MEMORY)
+
+    def _texts(self, irrelevant: frozenset[str]) -> list[str]:
         texts = []
         for name, values in self.options:
-            if name in _IRRELEVANT or not name:
+            if name in irrelevant or not name:
                 continue
             if name in FILE_OPTIONS:
                 scales = [value.rpartition(":")[2] for value in ",".join(values).split(",")]
@@ -131,8 +148,17 @@ class LaunchLine:
 
 def relevant_variables(environment: Mapping[str, str]) -> list[str]:
     """Return the variables that llama-server reads as options, as NAME=value, sorted."""
+    return _variables(environment, _IRRELEVANT_VARIABLES)
+
+
+def memory_variables(environment: Mapping[str, str]) -> list[str]:
+    """Return the variables that the memory of a llama-server depends on, as NAME=value, sorted."""
+    return _variables(environment, _IRRELEVANT_VARIABLES - _VARIABLES_OF_MEMORY)
+
+
+def _variables(environment: Mapping[str, str], irrelevant: frozenset[str]) -> list[str]:
     return sorted(
         f"{name}={value}"
         for name, value in environment.items()
-        if name.startswith(_ENVIRONMENT) and name not in _IRRELEVANT_VARIABLES
+        if name.startswith(_ENVIRONMENT) and name not in irrelevant
     )
