@@ -48,6 +48,7 @@ from .lease import Lease
 from .lifecycle import Lifecycle
 from .listeners import Listener
 from .log_ring import LogRing
+from .memory_learning import MemoryLearning
 from .memory_ledger import MemoryLedger
 from .player import Player
 from .ports import Command, Exit, HttpCall, HttpClient, Launcher, LogSink, Probe, ProcessHandle
@@ -93,6 +94,7 @@ __all__ = [
     "Liveness",
     "LogRing",
     "LogSink",
+    "MemoryLearning",
     "MemoryLedger",
     "NotifyListener",
     "Player",

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Literal, TypeAlias, cast
 
 from .memory import Amounts, Holder, MemoryNeed, Plan, Pool, Rules, Wanted, explain_sum, plan
+from .memory_learning import MemoryLearning
 from .ports import PoolReading
 from .scheduling import HOLDING, Phase, ServiceEntry
 
@@ -28,8 +29,10 @@ class MemoryLedger:
         pools: The pools of the machine.
         rules: Rules of the decision.
         devices: Pool -> id of its device, for pools that a meter reads by device.
+        learning: What earlier runs of the services have shown; None begins with nothing.
 
     Attributes:
+        learning: What the runs of the services show; it decides on needs that are not declared.
         pools: Pools by name; replaced by each reading.
         rules: Rules of the decision; may be replaced.
         decides: The plans are followed; else they are only shown.
@@ -40,8 +43,9 @@ class MemoryLedger:
 
     def __init__(
         self, pools: Iterable[Pool] = (), rules: Rules | None = None,
-        devices: Mapping[str, str] = MappingProxyType({}),
+        devices: Mapping[str, str] = MappingProxyType({}), learning: MemoryLearning | None = None,
     ) -> None:  # fmt: skip
+        self.learning = learning or MemoryLearning()
         self.decides = self.evicts_under_pressure = True
         self.plan_counts: Counter[str] = Counter()
         self.evictions: Counter[str] = Counter()
@@ -90,10 +94,20 @@ class MemoryLedger:
             entry.claim = self._known(entry.need.asleep) if entry.need else _NOTHING
         else:
             entry.claim = entry.seen = _NOTHING
+            entry.need = self.learning.need(entry.name)
+
+    def forget(self, entry: ServiceEntry) -> int:
+        """Forget what was learned of *entry*, from its next start on; return its launches."""
+        number = self.learning.forget(entry.name)
+        entry.need = self.learning.need(entry.name)
+        return number
 
     def adopt(self, entry: ServiceEntry, need: MemoryNeed | None) -> None:
-        """Make *need* the need of a service; a claim takes the new amounts of its place."""
-        entry.need = need
+        """Make *need* the need of a service; a claim takes the new amounts of its place.
+
+        Amounts that are not declared are replaced by what earlier runs have shown.
+        """
+        entry.need = need = self.learning.adopt(entry.name, need)
         if need is None:
             entry.claim = entry.seen = _NOTHING
         elif not entry.claim:
@@ -161,7 +175,10 @@ class MemoryLedger:
             return []
         holders = self.holders(now, min_residency_s)
         found = plan(self.pools, holders, wanted, now, self.rules)
-        return explain_sum(self.pools, holders, wanted, found, now)
+        lines = explain_sum(self.pools, holders, wanted, found, now)
+        if entry.need is not None and entry.need.note:
+            lines.append(f"{entry.need.source}: {entry.need.note}")
+        return lines
 
     def needs(self, entry: ServiceEntry) -> Amounts:
         """Return what a start of *entry* needs at its preferred place; bytes by pool."""

@@ -16,9 +16,11 @@ import anyio
 
 from .memory import Holder, size
 from .memory.readings import foreign, relief
+from .memory_learning import Sight
 from .memory_ledger import MemoryLedger
 from .ports import MemoryMeter, PoolReading
 from .scheduler import Scheduler
+from .scheduling import ServiceEntry
 from .service_table import ServiceTable
 
 log = logging.getLogger(__name__)
@@ -153,6 +155,8 @@ class MemoryWatch:
             if name in ledger.pools:
                 self._note_seen(name, reading, pids)
                 self._note_pool(name, reading, pids, now)
+                self._learn(name, reading, pids)
+        ledger.learning.end_others(pids)
         if any(ledger.free(name) != free for name, free in before.items()):
             self._host.review()
 
@@ -164,8 +168,8 @@ class MemoryWatch:
         entries = self._host.scheduler.services
         for name, group in pids.items():
             held = sum(reading.processes.get(pid, 0) for pid in group)
-            entry = entries[name]
-            if held or pool in entry.seen:
+            entry = entries.get(name)  # it may have been removed since the reading began
+            if entry is not None and (held or pool in entry.seen):
                 entry.seen = {**entry.seen, pool: held}
 
     def _note_pool(
@@ -184,6 +188,30 @@ class MemoryWatch:
             state.quiet_foreign = others
             ledger.pools[name] = replace(ledger.pools[name], foreign=others)
         self._relieve(name, state, now)
+
+    def _learn(self, pool: str, reading: PoolReading, pids: Mapping[str, frozenset[int]]) -> None:
+        """Give what the reading says of each running service to the learning."""
+        ledger, told = self._ledger, reading.processes
+        moving = [entry.name for entry in self._moving(pool)]
+        ledger.learning.see_moving(pool, moving)
+        for name, group in pids.items():
+            entry = self._host.scheduler.services.get(name)
+            if entry is None or entry.need is None:
+                continue
+            amounts = [] if told is None else [told.get(pid, 0) for pid in group]
+            own = max(entry.claim.get(pool, 0), entry.seen.get(pool, 0))
+            ledger.learning.see(
+                Sight(
+                    service=name, need=entry.need, phase=entry.phase, pool=pool,
+                    incarnation=self._services.lifecycles[name].incarnation,
+                    held=None if told is None else sum(amounts),
+                    processes=max(sum(1 for amount in amounts if amount), 1), used=reading.used,
+                    is_quiet=not moving, is_alone=ledger.held(pool) <= own,
+                    free=ledger.free(pool) + own,
+                )
+            )  # fmt: skip
+        if not moving:
+            ledger.learning.see_quiet(pool, reading.used)
 
     def _relieve(self, name: str, state: PoolState, now: float) -> None:
         """Evict idle services of a pool in which more is held than its budget for 5 s."""
@@ -214,12 +242,17 @@ class MemoryWatch:
 
     def _is_moving(self, pool: str = "") -> bool:
         """Return True if a service that holds memory (of *pool*) starts or stops."""
-        return any(
-            entry.phase in ("starting", "stopping")
+        return bool(self._moving(pool))
+
+    def _moving(self, pool: str = "") -> list[ServiceEntry]:
+        """Return the services that hold memory (of *pool*) and start or stop."""
+        return [
+            entry
+            for entry in self._host.scheduler.services.values()
+            if entry.phase in ("starting", "stopping")
             and entry.need is not None
             and (not pool or entry.claim.get(pool, 0) or entry.seen.get(pool, 0))
-            for entry in self._host.scheduler.services.values()
-        )
+        ]
 
 
 def _has_all(holders: Sequence[Holder], pool: str, pids: Mapping[str, frozenset[int]]) -> bool:

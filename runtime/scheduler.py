@@ -109,7 +109,10 @@ class Scheduler:
         decisions: list[Decision] = [
             self._refuse(request, error) for request in self._requests.of(name)
         ]
-        self._planner.set_phase(self.services[name], "stopped")
+        entry = self.services[name]
+        self._planner.set_phase(entry, "stopped")
+        if self.memory is not None:
+            self.memory.adopt(entry, None)
         del self.services[name]
         return decisions + self._drain(now)
 

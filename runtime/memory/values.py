@@ -112,12 +112,20 @@ class MemoryNeed:
         source: Origin of the amounts.
         asleep: Bytes by pool that it holds while it sleeps.
         weight: Factor of its cost of eviction, > 0.
+        key: Identifies the launch, for what earlier runs have shown; empty learns nothing.
+        estimated: Bytes by pool by arithmetic from its files and options; empty means unknown.
+        note: Parts of that sum in words, or empty.
+        is_elastic: The server takes what is free, so only runs that found the pool empty count.
     """
 
     options: tuple[Amounts, ...]
     source: Source = "declared"
     asleep: Amounts = field(default_factory=dict)
     weight: float = 1.0
+    key: str = ""
+    estimated: Amounts = field(default_factory=dict)
+    note: str = ""
+    is_elastic: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
