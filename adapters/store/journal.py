@@ -13,6 +13,7 @@ from time import time
 from typing import Any
 
 from ...runtime import Transition
+from . import footprints
 from .database import Database
 
 MIGRATIONS = (
@@ -52,6 +53,7 @@ MIGRATIONS = (
         PRIMARY KEY (instance, service)
     );
     """,
+    footprints.SCHEMA,
 )
 
 _INSERT = """

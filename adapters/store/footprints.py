@@ -1,0 +1,95 @@
+"""Store of footprints: what the last runs of each launch held of each memory pool."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import astuple, fields
+from time import time
+
+from ...runtime.memory.footprints import RUNS, Observation
+from .database import Database
+
+#: Part of the migrations of the journal, whose file the table is in.
+SCHEMA = """
+    CREATE TABLE footprints (
+        model TEXT NOT NULL,
+        key TEXT NOT NULL,              -- identifies the launch
+        run TEXT NOT NULL,
+        pool TEXT NOT NULL,
+        at REAL NOT NULL,               -- wall clock; seconds since 1970
+        ready INTEGER NOT NULL,         -- bytes, as all amounts
+        highest INTEGER NOT NULL,
+        asleep INTEGER NOT NULL,
+        method TEXT NOT NULL,
+        processes INTEGER NOT NULL,
+        is_alone INTEGER NOT NULL,
+        free_before INTEGER NOT NULL,
+        estimated INTEGER NOT NULL,
+        PRIMARY KEY (key, run, pool)
+    );
+"""
+_COLUMNS = ", ".join(field.name for field in fields(Observation))
+_MARKS = ", ".join("?" for _ in fields(Observation))
+_PUT = f"INSERT OR REPLACE INTO footprints ({_COLUMNS}) VALUES ({_MARKS})"
+_UNUSED = """
+    DELETE FROM footprints WHERE key IN (
+        SELECT key FROM footprints GROUP BY key HAVING MAX(at) < ?
+    )
+"""
+_OLD = f"""
+    DELETE FROM footprints WHERE key = ? AND run NOT IN (
+        SELECT run FROM footprints WHERE key = ? GROUP BY run ORDER BY MAX(at) DESC LIMIT {RUNS}
+    )
+"""
+_KEPT_S = 90 * 86400.0
+
+
+class FootprintStore:
+    """Observations of earlier runs in a database.
+
+    Args:
+        database: The database of the journal; the caller closes it.
+        clock: Returns the time in seconds since 1970.
+    """
+
+    def __init__(self, database: Database, clock: Callable[[], float] = time) -> None:
+        self._db, self._clock = database, clock
+        self._written: dict[tuple[str, str, str], Observation] = {}
+        self._after_new_file = database.on_new_file
+        database.on_new_file = self._rewrite
+
+    async def load(self) -> list[Observation]:
+        """Delete launches that were unused for 90 days, and return the others, the oldest first.
+
+        Raises:
+            StoreError: The store is off.
+        """
+        self._db.put(_UNUSED, (self._clock() - _KEPT_S,))
+        rows = await self._db.query(f"SELECT {_COLUMNS} FROM footprints ORDER BY at")
+        found = [_observation(row) for row in rows]
+        self._written = {(each.key, each.run, each.pool): each for each in found}
+        return found
+
+    def put(self, observation: Observation) -> None:
+        """Write *observation*, in place of the earlier one of its run and pool; never wait."""
+        self._written[observation.key, observation.run, observation.pool] = observation
+        self._db.put(_PUT, astuple(observation))
+        self._db.put(_OLD, (observation.key, observation.key))
+
+    def forget(self, model: str) -> None:
+        """Delete all launches of *model*; never wait."""
+        self._written = {
+            place: each for place, each in self._written.items() if each.model != model
+        }
+        self._db.put("DELETE FROM footprints WHERE model = ?", (model,), is_vital=True)
+
+    def _rewrite(self) -> None:
+        """Write all rows into a new file; called in the thread of the database."""
+        self._after_new_file()
+        for observation in list(self._written.values()):
+            self._db.put(_PUT, astuple(observation))
+
+
+def _observation(row: tuple[object, ...]) -> Observation:
+    values = dict(zip((field.name for field in fields(Observation)), row, strict=True))
+    return Observation(**{**values, "is_alone": bool(values["is_alone"])})  # type: ignore[arg-type]
