@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ...runtime import Supervisor, Transition
+from ...runtime import MemoryLearning, Supervisor, Transition
 from ...runtime.fence import kept
 from ..config import Config
 from ..http1.asgi_types import Receive, Scope, Send
@@ -35,6 +36,7 @@ from ..proxy.monitoring.event_loop import LoopWatch
 from ..store import Database, StoreError, activity_schema
 from ..store.activity import ActivityStore
 from ..store.database_file import Migration
+from ..store.footprints import FootprintStore
 from ..store.journal import MIGRATIONS, IncompleteHooks, Journal
 from ..store.state_directory import NotAFolderError, StateDirectory, StateInUseError
 from ..system import threads
@@ -110,11 +112,11 @@ class Application:
         """Run the supervisor for as long as the block lasts."""
         async with AsyncExitStack() as stack:
             launcher = LocalLauncher(subreaper=True)
-            journal = await self._journal(stack, launcher.instance)
+            journal, footprints = await self._journal(stack, launcher.instance)
             await stack.enter_async_context(launcher)
             kv_manager = self._kv_manager(lambda model, line: supervisor[model].log.line(line))
 
-            memory = MemorySetup(Meter())
+            memory = MemorySetup(Meter(), await _learning(footprints, launcher.instance))
             await memory.read(self.config)
 
             def configure_parts(config: Config) -> None:
@@ -202,19 +204,22 @@ class Application:
             await store.open()
         return store
 
-    async def _journal(self, stack: AsyncExitStack, instance: str) -> Journal:
-        """Open the journal, and kill the processes that earlier runs have left."""
+    async def _journal(
+        self, stack: AsyncExitStack, instance: str
+    ) -> tuple[Journal, FootprintStore]:
+        """Open the journal and its file, and kill the processes that earlier runs have left."""
         path = None if self._state is None else self._state.path / "journal.db"
         database = self._database(stack, path, MIGRATIONS)
         journal = Journal(database, instance, boot=boot_id(), started_of=started_of)
+        footprints = FootprintStore(database)
         try:
             launched = await journal.unended()
         except StoreError:
-            return journal  # the database has logged it
+            return journal, footprints  # the database has logged it
         if launched:
             await kill_orphans(launched)
             journal.discard(launched)
-        return journal
+        return journal, footprints
 
     def _activity_path(self) -> Path | None:
         if self.config.store_path is not None:
@@ -286,6 +291,16 @@ class Application:
             await send({"type": f"lifespan.{kind}.failed", "message": str(error)})
             raise
         await send({"type": "lifespan.shutdown.complete"})
+
+
+async def _learning(footprints: FootprintStore, instance: str) -> MemoryLearning:
+    try:
+        known = await footprints.load()
+    except StoreError:
+        known = []  # the database has logged it
+    return MemoryLearning(
+        known, instance=instance, clock=time.time, store=footprints.put, forget=footprints.forget
+    )
 
 
 async def _incomplete_hooks(journal: Journal) -> list[IncompleteHooks]:

@@ -6,13 +6,16 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
-from ...runtime import MemoryLedger, ServiceSpec
+from ...runtime import MemoryLearning, MemoryLedger, ServiceSpec
 from ...runtime.memory import Amounts, MemoryNeed, Pool, Rules, lru_cost, reload_cost
 from ...runtime.ports import PoolReading
 from ..config import Config, ModelConfig
 from ..config.schema.memory import MemorySection, ModelMemory, PoolSection, Size
 from ..memory import Meter
+from ..memory.launches import Launch, LaunchReader
+from ..system import threads
 from .service_setup import service_spec
 
 log = logging.getLogger(__name__)
@@ -22,6 +25,7 @@ _GPU = re.compile(r"GPU\d+")
 _RESERVE_SHARE = 0.05
 _LEAST_RESERVE = {"gpu": 512 << 20, "ram": 2 << 30}  # bytes
 _DEVICES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+_UNREAD = Launch()
 _DEVICE_OPTION = re.compile(r"(?:CUDA|ROCm|Vulkan)(\d+)")
 
 
@@ -98,26 +102,47 @@ def _is_found(name: str) -> bool:
     return name == RAM or _GPU.fullmatch(name) is not None
 
 
-def memory_need(model: ModelConfig, found: MemoryPools) -> MemoryNeed | None:
+def memory_need(
+    model: ModelConfig, found: MemoryPools, launch: Launch = _UNREAD
+) -> MemoryNeed | None:
     """Return what *model* needs of the pools; None if memory is no condition for it.
 
-    Amounts that are not declared are unknown, at the pools that its command uses.
+    Amounts that are not declared are those of the estimate for its *launch*, and unknown, at the
+    pools that its command uses, if there is none.
     """
     memory = model.memory
     if memory.is_free or model.external:
         return None
-    asleep = _amounts(memory.asleep, found.pools)
+    estimated = _estimated(launch, found)
+    need = MemoryNeed(
+        options=(), asleep=_amounts(memory.asleep, found.pools), weight=memory.evict_cost,
+        key=launch.key, estimated=estimated, is_elastic=launch.is_elastic,
+    )  # fmt: skip
     if memory.pools:
-        options: tuple[Amounts, ...] = (_amounts(memory.pools, found.pools),)
-        return MemoryNeed(options=options, asleep=asleep, weight=memory.evict_cost)
-    where = [name for name in memory.on if name in found.pools] or used_pools(model, found)
-    if memory.need is None:
-        unknown: tuple[Amounts, ...] = (dict.fromkeys(where, 0),) if where else ()
-        return MemoryNeed(
-            options=unknown, source="unknown", asleep=asleep, weight=memory.evict_cost
-        )
-    options = tuple(_places(memory, memory.need, where, found.pools))
-    return MemoryNeed(options=options, asleep=asleep, weight=memory.evict_cost)
+        return replace(need, options=(_amounts(memory.pools, found.pools),))
+    where = _where(model, found)
+    if memory.need is not None:
+        return replace(need, options=tuple(_places(memory, memory.need, where, found.pools)))
+    if estimated and launch.estimate is not None:
+        return replace(
+            need, options=(estimated,), source="estimated", note=launch.estimate.note
+        )  # fmt: skip
+    return replace(
+        need, options=(dict.fromkeys(where, 0),) if where else (), source="unknown"
+    )  # fmt: skip
+
+
+def _where(model: ModelConfig, found: MemoryPools) -> list[str]:
+    return [name for name in model.memory.on if name in found.pools] or used_pools(model, found)
+
+
+def _estimated(launch: Launch, found: MemoryPools) -> dict[str, int]:
+    """Return the estimated bytes by pool; RAM beside GPUs counts only if it has a limit."""
+    amounts = {} if launch.estimate is None else launch.estimate.amounts
+    known = {name: amount for name, amount in amounts.items() if name in found.pools}
+    if len(known) > 1 and RAM in known and found.pools[RAM].limit is None:
+        del known[RAM]
+    return known
 
 
 def _places(
@@ -178,15 +203,18 @@ class MemorySetup:
 
     Args:
         meter: Reads the machine.
+        learning: What earlier runs have shown; None begins with nothing.
 
     Attributes:
         ledger: Claims of all models; without `memory:` it has no pools, and no model a need.
         meter: Reads the machine.
     """
 
-    def __init__(self, meter: Meter) -> None:
+    def __init__(self, meter: Meter, learning: MemoryLearning | None = None) -> None:
         self.meter = meter
-        self.ledger = MemoryLedger()
+        self.ledger = MemoryLedger(learning=learning)
+        self._reader = LaunchReader()
+        self._launches: dict[_LaunchFacts, Launch] = {}
         self._found = MemoryPools(pools={})
         self._readings: Sequence[PoolReading] = ()
 
@@ -197,14 +225,32 @@ class MemorySetup:
                 self._readings = await self.meter.read(())
             except OSError as error:
                 self._warn(error)
+            await threads.run(self._read_launches, config)
 
     def prepare(self, config: Config) -> None:
-        """Do as `read` does for a later configuration, unless it was done; blocks."""
-        if config.memory.mode != "off" and not self._readings:
+        """Do as `read` does for a later configuration; blocks. Pools are read only once."""
+        if config.memory.mode == "off":
+            return
+        if not self._readings:
             try:
                 self._readings = self.meter.read_blocking(())
             except OSError as error:
                 self._warn(error)
+        self._read_launches(config)
+
+    def _read_launches(self, config: Config) -> None:
+        """Read the files of all models; those that changed since make another launch."""
+        found = memory_pools(config, self._readings)
+        for model in config.models.values():
+            if not (model.memory.is_free or model.external):
+                gpus = {
+                    name: found.pools[name].capacity
+                    for name in _where(model, found)
+                    if name in found.gpus
+                }
+                self._launches[_facts(model)] = self._reader.read(
+                    model.id, model.argv, model.environment, gpus, port=model.port
+                )
 
     @staticmethod
     def _warn(error: OSError) -> None:
@@ -224,4 +270,13 @@ class MemorySetup:
         spec = service_spec(model)
         if not self._found.pools:
             return spec
-        return replace(spec, memory=memory_need(model, self._found))
+        launch = self._launches.get(_facts(model), _UNREAD)
+        return replace(spec, memory=memory_need(model, self._found, launch))
+
+
+#: Id, command and variables of a model.
+_LaunchFacts: TypeAlias = tuple[str, tuple[str, ...], tuple[tuple[str, str], ...]]
+
+
+def _facts(model: ModelConfig) -> _LaunchFacts:
+    return model.id, model.argv, tuple(sorted(model.environment.items()))

@@ -28,6 +28,8 @@ def memory(options: argparse.Namespace) -> int:
             held = max(amounts.get(pool["name"], 0) for amounts in (model["claim"], model["seen"]))
             if held:
                 print(_model_line(model, pool["name"], held))
+    for notice in found.get("notices", ()):
+        print(notice["text"])
     if found["failure"]:
         print(f"the last reading failed: {found['failure']}")
     return 0

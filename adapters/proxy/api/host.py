@@ -17,9 +17,17 @@ from ..monitoring.host import Sample
 from ..request import Request
 from ..responses import ApiError
 from .handler import ApiHandler
+from .models import known_model
 from .query import parse_time
 from .schema import host as schema
-from .schema.memory import MemoryHolder, MemoryPool, MemoryState
+from .schema.memory import (
+    ForgottenMemory,
+    LearnedMemory,
+    MemoryHolder,
+    MemoryNotice,
+    MemoryPool,
+    MemoryState,
+)
 
 _MIB = 1 << 20
 
@@ -101,7 +109,7 @@ async def memory(proxy: ProxyContext, request: Request) -> MemoryState:
     supervisor, now = proxy.supervisor, proxy.now()
     ledger, watch = supervisor.scheduler.memory, supervisor.memory_watch
     if ledger is None or not ledger.pools:
-        return MemoryState(mode="off", pools=[], models=[], failure="")
+        return MemoryState(mode="off", pools=[], models=[], failure="", learned=[], notices=[])
     pools = []
     for name, pool in ledger.pools.items():
         state = None if watch is None else watch.states.get(name)
@@ -125,8 +133,30 @@ async def memory(proxy: ProxyContext, request: Request) -> MemoryState:
         )
         for holder in ledger.holders(now, supervisor.scheduler.limits.min_residency_s)
     ]  # fmt: skip
+    learning, view = ledger.learning, proxy.view(request.access)
+    learned = [
+        LearnedMemory(
+            model=found.model, pool=found.pool, launch=found.key, claim=found.claim,
+            ready=found.ready, highest=found.highest, asleep=found.asleep, runs=found.runs,
+            method=found.method,
+        )
+        for found in learning.footprints.all()
+    ]  # fmt: skip
+    notices = [MemoryNotice(model=name, text=text) for name, text in learning.notices()]
     return MemoryState(
-        mode="auto" if ledger.decides else "observe", pools=pools,
-        models=proxy.view(request.access).rows(models),
-        failure="" if watch is None else watch.failure,
+        mode="auto" if ledger.decides else "observe", pools=pools, models=view.rows(models),
+        failure="" if watch is None else watch.failure, learned=view.rows(learned),
+        notices=view.rows(notices),
     )  # fmt: skip
+
+
+@ApiHandler
+async def forget_memory(proxy: ProxyContext, request: Request) -> ForgottenMemory:
+    """Forget what earlier runs of a model have shown; its next start is estimated or alone."""
+    name = known_model(proxy, request, request.path_suffix)
+    scheduler = proxy.supervisor.scheduler
+    if scheduler.memory is None or name not in scheduler.services:
+        return ForgottenMemory(model=name, launches=0)
+    launches = scheduler.memory.forget(scheduler.services[name])
+    proxy.supervisor.review()
+    return ForgottenMemory(model=name, launches=launches)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from swapchart.adapters.app.memory_setup import (
 )
 from swapchart.adapters.app.service_setup import eviction_policy
 from swapchart.adapters.config import Config, load_config
+from swapchart.adapters.memory.estimate import Estimate
+from swapchart.adapters.memory.launches import Launch
 from swapchart.runtime.memory import MemoryNeed, Pool, lru_cost
 from swapchart.runtime.ports import PoolReading
 
@@ -113,3 +116,25 @@ models: {a: {cmd: "x --port ${PORT}"}, b: {cmd: "x --port ${PORT}"}}
 """)
     policy = eviction_policy(load_config([path]))
     assert policy("a", frozenset({"b"})) == {"b"}
+
+
+def test_memory_need_without_a_declaration_is_the_estimate_of_its_launch(config: Config) -> None:
+    """Main memory beside GPUs counts only where it has a limit."""
+    found = memory_pools(config, READINGS)
+    estimate = Estimate(amounts={"GPU1": 5 * GIB, "RAM": GIB}, note="5 GiB files")
+    launch = Launch(key="k", estimate=estimate, is_elastic=True)
+    need = memory_need(config.models["auto"], found, launch)
+
+    assert need == MemoryNeed(
+        options=({"GPU1": 5 * GIB},), source="estimated", key="k", estimated={"GPU1": 5 * GIB},
+        note="5 GiB files", is_elastic=True,
+    )  # fmt: skip
+    ram = replace(found.pools["RAM"], limit=8 * GIB)
+    scarce = MemoryPools(pools={**found.pools, "RAM": ram}, devices=found.devices)
+    need = memory_need(config.models["auto"], scarce, launch)
+    assert need is not None
+    assert need.options == (estimate.amounts,)
+    declared = memory_need(config.models["plain"], found, launch)
+    assert declared is not None
+    assert (declared.source, declared.key) == ("declared", "k")
+    assert declared.options == ({"big": 2 * GIB}, {"GPU1": 2 * GIB})

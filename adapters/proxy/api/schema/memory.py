@@ -51,15 +51,61 @@ class MemoryHolder(Part, kw_only=True):
     idle_s: float
 
 
+class LearnedMemory(Part, kw_only=True):
+    """What earlier runs of one launch of a model have shown of one pool; amounts are in bytes.
+
+    Attributes:
+        launch: Identifies the launch: its options, files and devices.
+        claim: What its next start reserves.
+        ready: What the last run held when it became ready.
+        highest: Most that one of the last five runs held.
+        asleep: Most that it held while it slept; 0 if it never did.
+        runs: Number of runs, at most 5.
+        method: How the last run was measured: process, delta or log.
+    """
+
+    model: str
+    pool: str
+    launch: str
+    claim: int
+    ready: int
+    highest: int
+    asleep: int
+    runs: int
+    method: str
+
+
+class MemoryNotice(Part, kw_only=True):
+    """A declaration that is worth a change, in words."""
+
+    model: str
+    text: str
+
+
 class MemoryState(Body, kw_only=True):
     """Memory pools and what models hold of them.
 
     Attributes:
         mode: ``off``, ``observe`` or ``auto``.
         failure: Why the last reading failed; empty if it did not.
+        learned: What earlier runs have shown.
+        notices: Declarations of which five runs have never used 40 % or more.
     """
 
     mode: str
     pools: list[MemoryPool]
     models: list[MemoryHolder]
     failure: str
+    learned: list[LearnedMemory]
+    notices: list[MemoryNotice]
+
+
+class ForgottenMemory(Body, kw_only=True):
+    """What was learned of a model is forgotten.
+
+    Attributes:
+        launches: Number of launches that were known.
+    """
+
+    model: str
+    launches: int
