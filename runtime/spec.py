@@ -177,7 +177,9 @@ class ServiceSpec:
         concurrency_limit: Maximum number of in-flight requests, >= 1; None means unlimited.
         log_limit_bytes: Size of the log that is kept in memory; bytes.
         parameters: Values for additional parameters of a custom chart.
-        chart: Chart of this service; None means the supervisor's. It is checked as that one is.
+        chart: Chart of this service; None means the supervisor's. It is checked as that one is. To
+            change it replaces the service: its requests are refused until it has drained and
+            stopped, and its log and counters begin anew.
         memory: Memory that it needs; None means that memory is no condition for its start.
     """
 

@@ -128,4 +128,4 @@ def test_embedding_in_fastapi_works(tmp_path: Path) -> None:
     pytest.importorskip("fastapi")
 
     out = run(FASTAPI + DRIVE_FASTAPI, tmp_path)
-    assert out == "200 left\n200 right\n404 no such worker: nobody\n"
+    assert out == "200 left\n200 right\n404 there is no service 'nobody'\n"
