@@ -10,10 +10,13 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 from ..machine import ChartError, Document, SwapchartError
+from ..machine.checking.follow import with_moves
 from ..machine.drawing.dot import SMALL, to_dot
-from ..machine.drawing.svg import size, to_svg
+from ..machine.drawing.layout import faults, size
+from ..machine.drawing.svg import to_svg
 from ..machine.drawing.views import View, fitting, views
 
 FORMATS = ("svg", "png")
@@ -34,15 +37,16 @@ def draw(document: Document, format: str = "svg", view: View | None = None) -> b
             direction or less depth is taken, as far as the view leaves them open.
 
     Raises:
-        ChartError: The format is unknown, or the view names a state that the chart does not have.
+        ChartError: The format is unknown, or the view names a state or event that the chart does
+            not have.
         SwapchartError: Graphviz is missing or fails.
     """
     if format not in FORMATS:
         raise ChartError("format", f"expected one of {', '.join(FORMATS)}; got {format!r}")
-    source, layout, chosen = _fitted(document, view or View())
+    found = _fitted(document, with_moves(document, view or View()))
     if format == "png":
-        return _dot(source, "png")
-    return to_svg(layout, theme=chosen.theme).encode()
+        return _dot(found.source, "png")
+    return to_svg(found.layout, theme=found.view.theme).encode()
 
 
 def draw_all(
@@ -96,19 +100,63 @@ def _links(document: Document, files: Mapping[str, str], focus: str) -> dict[str
     return {name: link for name, link in links.items() if focus or link != files["overview"]}
 
 
-def _fitted(document: Document, view: View) -> tuple[str, str, View]:
-    """Return DOT source, layout and view of the first candidate that fits, or of the narrowest."""
-    best: tuple[float, str, str, View] | None = None
-    for candidate in fitting(document, view):
-        source = to_dot(document, candidate)
-        layout = _dot(source, "json").decode()
-        width = size(layout)[0]
-        if best is None or width < best[0]:
-            best = (width, source, layout, candidate)
-        if view.max_width is None or SMALL * view.max_width / width >= SMALLEST:
-            return source, layout, candidate
-    assert best is not None
-    return best[1:]
+class _DotError(SwapchartError):
+    """Graphviz failed."""
+
+
+class _Layout(NamedTuple):
+    """A layout of a view; the smallest one is the best."""
+
+    is_wide: bool
+    faults: int
+    width: float
+    layout: str
+    source: str
+    view: View
+
+
+def _fitted(document: Document, view: View) -> _Layout:
+    """Return a layout that fits the page of *view* with the fewest faults, or the narrowest."""
+    narrowest: _Layout | None = None
+    failure: SwapchartError | None = None
+    for group in fitting(document, view):
+        found: list[_Layout] = []
+        for candidate in group:
+            if any(one.is_wide and _is_closer(one.view, candidate) for one in found):
+                continue
+            try:
+                found.append(_laid_out(document, candidate))
+            except _DotError as error:  # dot has faults of its own, which another layout avoids
+                failure = failure or error
+                continue
+            if not found[-1].is_wide and not found[-1].faults:
+                return found[-1]
+        best = min(
+            found, key=lambda one: (one.is_wide, one.faults if not one.is_wide else one.width)
+        )
+        if not best.is_wide:
+            return best
+        if narrowest is None or best.width < narrowest.width:
+            narrowest = best
+    if narrowest is None:
+        assert failure is not None
+        raise failure
+    return narrowest
+
+
+def _is_closer(one: View, other: View) -> bool:
+    """Return True if only the spacing of *one* is another and smaller than that of *other*."""
+    return replace(one, spacing=other.spacing) == other and (one.spacing or 1) < (
+        other.spacing or 1
+    )
+
+
+def _laid_out(document: Document, view: View) -> _Layout:
+    source = to_dot(document, view)
+    layout = _dot(source, "json").decode()
+    width = size(layout)[0]
+    is_wide = view.max_width is not None and SMALL * view.max_width / width < SMALLEST
+    return _Layout(is_wide, faults(layout), width, layout, source, view)
 
 
 def _dot(source: str, format_: str) -> bytes:
@@ -127,5 +175,5 @@ def _dot(source: str, format_: str) -> bytes:
             f"`dot` took more than {_LIMIT:g} s; draw less of the chart"
         ) from error
     if done.returncode:
-        raise SwapchartError(f"`dot` failed: {done.stderr.decode(errors='replace').strip()}")
+        raise _DotError(f"`dot` failed: {done.stderr.decode(errors='replace').strip()}")
     return done.stdout

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import yaml
 
+from .checking.follow import with_moves
 from .document import Document
 from .drawing.dot import to_dot
 from .drawing.mermaid import to_mermaid
@@ -70,7 +71,7 @@ def render(
         ChartError: The format is unknown, or cannot express the document.
     """
     view = view or View()
-    view = replace(view, active=(*view.active, *active))
+    view = with_moves(document, replace(view, active=(*view.active, *active)))
     match format:
         case "yaml":
             return to_yaml(document)

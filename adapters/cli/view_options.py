@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 #: Options that are fields of a view.
 _FIELDS = (
     "depth", "focus", "collapse", "only", "hide", "direction", "max_width", "theme", "edges",
-    "title", "legend", "active",
+    "labels", "spacing", "title", "legend", "active",
 )  # fmt: skip
 
 
@@ -45,6 +45,8 @@ def add_view_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument("--theme", choices=("auto", "light", "dark"))
     group.add_argument("--edges", choices=("curved", "straight", "orthogonal"))
+    group.add_argument("--labels", choices=("auto", "beside", "between"))
+    group.add_argument("--spacing", type=float, metavar="FACTOR")
     group.add_argument("--title", metavar="TEXT")
     group.add_argument("--no-legend", dest="legend", action="store_false", default=None)
     group.add_argument("--active", type=_names, metavar="STATE,...", help="states to highlight")
@@ -70,7 +72,7 @@ def view_of(document: Document, options: argparse.Namespace, base: View | None =
         SwapchartError: An option does not fit the chart.
     """
     from ...machine import ChartError, View, check
-    from ...machine.checking.follow import follow
+    from ...machine.checking.follow import with_moves
 
     view = base or View()
     name = getattr(options, "view", None)
@@ -82,15 +84,14 @@ def view_of(document: Document, options: argparse.Namespace, base: View | None =
         changes["max_width"] = None
     view = replace(view, **changes)
     if getattr(options, "trace", None):
-        events = re.split(r",(?![^(]*\))", options.trace)
-        view = replace(view, trace=follow(document, events))
+        view = replace(view, trace=tuple(re.split(r",(?![^(]*\))", options.trace)))
     if getattr(options, "finding", None) is not None:
         findings = [finding for finding in check(document).findings if finding.trace]
         if not 1 <= options.finding <= len(findings):
             why = f"expected 1 to {len(findings)}, got {options.finding}"
             raise ChartError("--finding", why if findings else "the check finds nothing")
-        view = replace(view, trace=findings[options.finding - 1].trace)
-    return view
+        view = replace(view, trace=findings[options.finding - 1])
+    return with_moves(document, view)
 
 
 def _named(document: Document, name: str, base: View) -> View:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from ..compiled import Compiled
 from ..document import Document, Value
+from ..drawing.views import View
 from ..errors import ChartError
 from .findings import Move
 
@@ -43,6 +45,18 @@ def follow(document: Document, events: Iterable[str], **parameters: Value) -> tu
         stepper.step(name, fields)
         moves.append(Move(event=text.strip(), configuration=stepper.configuration))
     return tuple(moves)
+
+
+def with_moves(document: Document, view: View) -> View:
+    """Return *view* with the events of its trace replaced by their moves.
+
+    Raises:
+        ChartError: See `follow`.
+        NotHandledError: See `follow`.
+    """
+    steps = view.trace if isinstance(view.trace, Sequence) else ()
+    events = [step for step in steps if isinstance(step, str)]
+    return replace(view, trace=follow(document, events)) if events else view
 
 
 def _parsed(text: str) -> tuple[str, dict[str, Value]]:

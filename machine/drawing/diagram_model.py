@@ -56,6 +56,8 @@ class Node:
         enter: Actions on entry, in order.
         exit: Actions on exit, in order.
         inside: Transitions without a target.
+        description: Words for readers; may be empty.
+        tags: Words for programs.
     """
 
     id: str
@@ -66,6 +68,8 @@ class Node:
     enter: tuple[str, ...]
     exit: tuple[str, ...]
     inside: tuple[Label, ...]
+    description: str = ""
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,6 +196,8 @@ def _node(
         enter=document.noted(map(str, as_list(definition.get("enter")))),
         exit=document.noted(map(str, as_list(definition.get("exit")))),
         inside=inside,
+        description=str(definition.get("description") or ""),
+        tags=tuple(map(str, as_list(definition.get("tags")))),
     )
 
 

@@ -67,10 +67,9 @@ class _Writer:
         direction = "LR" if view.direction == "LR" else "TB"
         yield f'digraph "{_quoted(self._drawing.title)}" {{'
         yield f"  compound=true; newrank=true; rankdir={direction}; splines={_SPLINES[view.edges]};"
-        yield (
-            f'  nodesep=0.25; ranksep=0.35; pad=0.15; bgcolor="{self._palette["page"]}"; '
-            "outputorder=edgesfirst;"
-        )
+        wide, high = (size * (view.spacing or 1) for size in (0.25, 0.35))
+        yield f"  nodesep={wide:g}; ranksep={high:g}; pad=0.15; outputorder=edgesfirst;"
+        yield f'  bgcolor="{self._palette["page"]}";'
         yield f'  graph [{font}, fontsize={NAME}, fontcolor="{ink}", style="rounded,filled"];'
         yield f'  node [{font}, fontsize={NAME}, fontcolor="{ink}", shape=box];'
         yield f"  edge [{font}, fontsize={SMALL}, arrowsize=0.7, penwidth=1.1];"
@@ -79,10 +78,11 @@ class _Writer:
             yield self._initial("", "  ")
         for box in self._drawing.children(""):
             yield from self._box(box, "  ")
+        yield from self._between("", "  ")
         yield from self._regions()
         yield from self._initial_edges()
         for arrow in self._drawing.arrows:
-            yield self._arrow(arrow)
+            yield from self._arrow(arrow)
         yield "}"
 
     # ---- boxes ---------------------------------------------------------------------------
@@ -139,6 +139,7 @@ class _Writer:
             )
         for child in self._drawing.children(box.id):
             yield from self._box(child, inner)
+        yield from self._between(box.id, inner)
         yield f"{indent}}}"
 
     def _extras(self, box: Box) -> list[str]:
@@ -226,7 +227,7 @@ class _Writer:
                     f'[color="{self._palette["ink"]}"{lhead}];'
                 )
 
-    def _arrow(self, arrow: Arrow) -> str:
+    def _arrow(self, arrow: Arrow) -> Iterator[str]:
         boxes = self._drawing.boxes
         source, target = boxes[arrow.source], boxes[arrow.target]
         origins = {label.origin for label in arrow.labels}
@@ -247,16 +248,47 @@ class _Writer:
         if arrow.steps:
             color = self._palette["taken line"]
             options.append("penwidth=2.6")
-        options.append(f'color="{color}"')
+        look = [f'color="{color}"', f'tooltip="{_quoted(arrow.title)}"']
+        head = self._head(target)
+        if self._is_between(arrow):
+            middle = _middle(arrow)
+            first = [*look, *(o for o in options if not o.startswith("lhead"))]
+            second = [*look, *(o for o in options if not o.startswith("ltail"))]
+            yield f'  "{tail}" -> "{middle}" [{", ".join(first)}, arrowhead=none];'
+            yield f'  "{middle}" -> "{head}" [{", ".join(second)}];'
+            return
+        text = self._text(arrow)
+        if text:
+            look += [f"label=<{text}>", f'labeltooltip="{_quoted(arrow.title)}"']
+        yield f'  "{tail}" -> "{head}" [{", ".join([*look, *options])}];'
+
+    def _text(self, arrow: Arrow) -> str:
+        """Return the label of *arrow* as markup; may be empty."""
         rows = [row for label in arrow.labels for row in self._label(label)]
         if arrow.steps:
             numbers = ", ".join(map(str, arrow.steps))
+            color = self._palette["taken line"]
             rows.insert(0, f'<FONT COLOR="{color}"><B>step {numbers}</B></FONT>')
-        if rows:
-            text = "".join(f'&#160;{row}&#160;<BR ALIGN="LEFT"/>' for row in rows)
-            options.append(f"label=<{text}>")
-        options.append(f'tooltip="{_quoted(arrow.title)}", labeltooltip="{_quoted(arrow.title)}"')
-        return f'  "{tail}" -> "{self._head(target)}" [{", ".join(options)}];'
+        return "".join(f'&#160;{row}&#160;<BR ALIGN="LEFT"/>' for row in rows)
+
+    def _is_between(self, arrow: Arrow) -> bool:
+        has_text = bool(arrow.labels or arrow.steps)
+        return self._view.labels == "between" and has_text
+
+    def _between(self, parent: str, indent: str) -> Iterator[str]:
+        """Yield the labels that are nodes, each in the innermost cluster around both ends."""
+        boxes = self._drawing.boxes
+        for arrow in filter(self._is_between, self._drawing.arrows):
+            ends = [boxes[arrow.source], boxes[arrow.target]]
+            around = [(*box.above, box.id) if box.children else box.above for box in ends]
+            if arrow.source == arrow.target or not self._leads_inside(arrow):
+                around = [box.above for box in ends]
+            common = [a for a, b in zip(*around, strict=False) if a == b]
+            if (common or [""])[-1] == parent:
+                yield (
+                    f'{indent}"{_middle(arrow)}" [shape=plain, fontsize={SMALL}, '
+                    f'tooltip="{_quoted(arrow.title)}", label=<{self._text(arrow)}>];'
+                )
 
     def _label(self, label: Label) -> list[str]:
         """Return the rows of *label*, broken between names."""
@@ -331,6 +363,10 @@ def _first(parent: str) -> str:
 
 def _last(parent: str) -> str:
     return f"{parent} last"
+
+
+def _middle(arrow: Arrow) -> str:
+    return f"{arrow.source} to {arrow.target}"
 
 
 def _quoted(text: str) -> str:

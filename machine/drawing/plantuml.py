@@ -54,9 +54,9 @@ def _lines(drawing: Drawing) -> Iterator[str]:
 def _level(
     drawing: Drawing, palette: Palette, parent: str, initial: str, indent: str
 ) -> Iterator[str]:
-    is_parallel = bool(parent) and drawing.boxes[parent].kind == "parallel"
+    has_regions = _has_regions(drawing, parent)
     for index, box in enumerate(drawing.children(parent)):
-        if index and is_parallel:
+        if index and has_regions:
             yield f"{indent}--"
         yield from _box(drawing, palette, box, indent)
     if initial:
@@ -89,13 +89,30 @@ def _box(drawing: Drawing, palette: Palette, box: Box, indent: str) -> Iterator[
                 yield f"{indent}{name} --> [*]"
 
 
+def _has_regions(drawing: Drawing, parent: str) -> bool:
+    """Return True if *parent* is parallel, and no edge leads out of one of its regions.
+
+    PlantUML refuses such edges between regions that a line divides.
+    """
+    if not parent or drawing.boxes[parent].kind != "parallel":
+        return False
+    regions = drawing.boxes[parent].children
+
+    def region(name: str) -> str:
+        return next((n for n in (*drawing.boxes[name].above, name) if n in regions), "")
+
+    return all(region(arrow.source) == region(arrow.target) for arrow in drawing.arrows)
+
+
 def _color(palette: Palette, box: Box) -> str:
     purpose = box.kind if box.kind in ("folded", "outside") else box.role
     purpose = "taken" if box.is_taken else purpose
     purpose = "active" if box.is_active else purpose
-    if not purpose:
+    fill = f" {palette[purpose]}" if purpose else ""
+    if not purpose and not box.is_region:
         return ""
-    return f" {palette[purpose]};line:{palette[f'{purpose} line'][1:]}"
+    line = palette[f"{purpose or 'cluster'} line"][1:]
+    return f"{fill} ##{'[dashed]' if box.is_region else ''}{line}"
 
 
 def _id(name: str) -> str:

@@ -10,6 +10,7 @@ from ..document import Document
 from ..effects import CancelActivity, CancelTimer, StartTimer
 from ..errors import ChartError
 from .diagram_model import Edge, Kind, Label, Node, Picture, picture
+from .labels import durations, merged, summary
 from .trace import Taken, taken_edges
 from .views import View
 
@@ -132,24 +133,6 @@ def select(document: Document, view: View) -> Drawing:
     return _Selection(document, view).drawing()
 
 
-def durations(document: Document) -> dict[str, str]:
-    """Return event -> duration of its timer in words, for timers whose duration is known."""
-    known = {name: _duration(seconds) for name, seconds in document.timers.items()}
-    for name, action in document.actions.items():
-        timers = [effect.timer for effect in action.effects if isinstance(effect, StartTimer)]
-        parts = document.notes.get(name, "").split(", ")
-        if len(timers) == 1 and parts[0]:
-            known[timers[0]] = parts[0]
-        for part in parts if len(timers) > 1 else ():
-            timer, _, text = part.partition(" ")
-            known[timer] = text
-    return {
-        name: known[event.of]
-        for name, event in document.events.items()
-        if event.origin == "timer" and event.of in known
-    }
-
-
 class _Selection:
     """Selects the boxes and arrows of one view."""
 
@@ -173,7 +156,7 @@ class _Selection:
             )
         }
         self._core = {name for name, node in nodes.items() if self._is_core(node)}
-        self._taken: Taken = taken_edges(self._whole, view.trace)
+        self._taken: Taken = taken_edges(self._whole, view.moves)
         self._boxes = {name: self._box(nodes[name]) for name in nodes if self._shown(name) == name}
 
     def _is_core(self, node: Node) -> bool:
@@ -264,7 +247,7 @@ class _Selection:
     def _labels(self, labels: Iterable[Label]) -> list[Label]:
         """Return *labels* without what the view hides; equal ones are merged."""
         view = self._view
-        return _merged(
+        return merged(
             Label(
                 events=tuple(self._event(name) for name in label.events),
                 guard="" if "guards" in view.hide else label.guard,
@@ -276,7 +259,12 @@ class _Selection:
         )
 
     def _event(self, name: str) -> str:
-        return f"{name} (after {self._durations[name]})" if name in self._durations else name
+        """Return the event *name* with its duration, or that alone if the name is no other."""
+        duration = self._durations.get(name)
+        if duration is None:
+            return name
+        is_short_form = self._document.events[name].of == name and "_after_" in name
+        return f"after {duration}" if is_short_form else f"{name} (after {duration})"
 
     # ---- arrows --------------------------------------------------------------------------
     def drawing(self) -> Drawing:
@@ -347,7 +335,7 @@ class _Selection:
     def _arrow(self, source: str, target: str, edges: Sequence[Edge]) -> Arrow | None:
         labels = self._labels(label for edge in edges for label in edge.labels)
         if self._boxes[source].kind == "folded":
-            labels = list(_summary(labels))
+            labels = list(summary(labels))
         steps = sorted(
             {
                 step
@@ -381,18 +369,10 @@ class _Selection:
         if self._view.only and not labels:
             return
         # Actions stand where the source is drawn.
-        shown = _merged(replace(label, actions=()) for label in labels) if source else ()
+        shown = merged(replace(label, actions=()) for label in labels) if source else ()
         box = self._boxes[target]
         entry = Entry(sources=tuple(names), labels=tuple(shown))
         self._boxes[target] = replace(box, entered=(*box.entered, entry))
-
-
-def _duration(seconds: float) -> str:
-    """Return a duration in its largest unit that is whole, such as ``2 d``."""
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds and seconds % length == 0:
-            return f"{seconds / length:g} {unit}"
-    return f"{seconds:g} s"
 
 
 def _described(node: Node, below: Sequence[str]) -> Iterator[str]:
@@ -402,6 +382,10 @@ def _described(node: Node, below: Sequence[str]) -> Iterator[str]:
         if actions:
             yield f"{word} / {', '.join(actions)}"
     yield from map(str, node.inside)
+    if node.description:
+        yield node.description
+    if node.tags:
+        yield f"tags: {', '.join(node.tags)}"
     if below:
         yield f"inside: {', '.join(below)}"
 
@@ -413,31 +397,3 @@ def _unguarded(whole: Picture, node: Node) -> set[str]:
         *(label for edge in whole.edges if edge.source == node.id for label in edge.labels),
     ]
     return {event for label in labels if not label.guard for event in label.events}
-
-
-def _merged(labels: Iterable[Label]) -> list[Label]:
-    """Return *labels* with those that differ only in events merged."""
-    groups: dict[tuple[str, tuple[str, ...], str, bool], list[str]] = {}
-    for label in labels:
-        key = (label.guard, label.actions, label.origin, not label.events)
-        groups.setdefault(key, []).extend(label.events)
-    return [
-        Label(events=tuple(dict.fromkeys(events)), guard=guard, actions=actions, origin=origin)
-        for (guard, actions, origin, _), events in groups.items()
-    ]
-
-
-def _summary(labels: Sequence[Label]) -> Iterator[Label]:
-    """Yield one line for each origin; guards and actions stay only if they are all the same."""
-    groups: dict[tuple[str, bool], list[Label]] = {}
-    for label in labels:
-        groups.setdefault((label.origin, not label.events), []).append(label)
-    for (origin, _), group in groups.items():
-        guards = {label.guard for label in group}
-        actions = {label.actions for label in group}
-        yield Label(
-            events=tuple(dict.fromkeys(event for label in group for event in label.events)),
-            guard=guards.pop() if len(guards) == 1 else "",
-            actions=actions.pop() if len(actions) == 1 else (),
-            origin=origin,
-        )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from .layout import MARGIN
 from .palette import DARK_OF
 from .views import Theme
 
@@ -30,16 +31,8 @@ def to_svg(layout: str, *, theme: Theme = "auto") -> str:
     return "\n".join(_Svg(json.loads(layout), theme).lines()) + "\n"
 
 
-def size(layout: str) -> tuple[float, float]:
-    """Return width and height of a layout in pixels."""
-    _, _, width, height = map(float, json.loads(layout)["bb"].split(","))
-    return width + 2 * _MARGIN, height + 2 * _MARGIN
-
-
 #: Width of a blank in these fonts; ems.
 _BLANK = 0.278
-#: Empty space around the picture; pixels.
-_MARGIN = 8.0
 
 
 @dataclass(slots=True)
@@ -70,19 +63,19 @@ class _Svg:
         body += (self._group(item, "cluster") for item in clusters)
         body += (self._group(item, "edge") for item in edges)
         body += (self._group(item, "node") for item in objects if item not in clusters)
-        width, height = self._width + 2 * _MARGIN, self._height + 2 * _MARGIN
+        width, height = self._width + 2 * MARGIN, self._height + 2 * MARGIN
         has_links = any(item.get("URL") for item in objects)
         role = "graphics-document" if has_links else "img"
         yield (
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:g}" height="{height:g}" '
-            f'viewBox="{-_MARGIN:g} {-_MARGIN:g} {width:g} {height:g}" role="{role}" '
+            f'viewBox="{-MARGIN:g} {-MARGIN:g} {width:g} {height:g}" role="{role}" '
             f'aria-labelledby="title description" font-family="{_FAMILY}">'
         )
         yield f'<title id="title">{_text(graph["name"])}</title>'
         yield f'<desc id="description">{_text(self._description(objects, edges))}</desc>'
         page = graph.get("bgcolor", "#ffffff")
         background = (
-            f'<rect x="{-_MARGIN:g}" y="{-_MARGIN:g}" width="{width:g}" height="{height:g}"'
+            f'<rect x="{-MARGIN:g}" y="{-MARGIN:g}" width="{width:g}" height="{height:g}"'
             f"{self._colors(fill=page)}/>"
         )
         yield from self._style()

@@ -22,6 +22,14 @@ class TraceMove(Protocol):
         """Active states after the step."""
 
 
+class HasTrace(Protocol):
+    """Something found at the end of a trace, such as a checker's finding."""
+
+    @property
+    def trace(self) -> Sequence[TraceMove]:
+        """Moves from the creation on."""
+
+
 @dataclass(slots=True)
 class Taken:
     """Result of following a trace.

@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias
 from ..document import Document
 from ..errors import ChartError
 from .diagram_model import Picture, picture
-from .trace import TraceMove
+from .trace import HasTrace, TraceMove
 
 #: Most boxes of an overview.
 MOST_BOXES = 12
@@ -24,6 +24,8 @@ HIDEABLE = ("bookkeeping", "ignored", "guards", "actions", "internal", "incoming
 
 Direction: TypeAlias = Literal["auto", "TB", "LR"]
 Theme: TypeAlias = Literal["auto", "light", "dark"]
+_LABELS: list[Literal["auto", "beside", "between"]] = ["beside", "between"]
+_SPACINGS = (1.0, 1.6)
 _ORIGINS = ("user", "activity", "timer", "process", "chart", "")
 
 
@@ -46,12 +48,17 @@ class View:
         max_width: Width in pixels of the page that the diagram is for, >= 200. Wider diagrams get
             another direction or less depth, as far as those are not given. None means any width.
         theme: Colors; auto follows the reader's system, in SVG only.
-        trace: Moves to highlight in order, such as ``finding.trace``.
+        trace: Steps to highlight: moves, a checker's finding for its moves, or events such as
+            ``submit(value=50)``, which an instance of the chart takes from its creation on.
         active: Configuration to highlight.
         title: Caption; None means the name of the chart and of the focus.
         legend: Add a legend of the colors in use.
         links: State -> address of the page that its box leads to, in SVG only.
         edges: Course of the edges: curved, straight or orthogonal.
+        labels: Place of labels: ``beside`` their edges, or ``between`` two halves, which other
+            edges and labels rarely touch; auto: the one in which fewer do.
+        spacing: Distance of boxes, relative to the usual one; 0.2 to 10. None means the usual one,
+            or a larger one if labels touch.
     """
 
     depth: int | None = None
@@ -62,12 +69,26 @@ class View:
     direction: Direction = "auto"
     max_width: int | None = 900
     theme: Theme = "auto"
-    trace: Sequence[TraceMove] = ()
+    trace: Sequence[TraceMove | str] | HasTrace = ()
     active: Collection[str] = ()
     title: str | None = None
     legend: bool = True
     links: Mapping[str, str] = field(default_factory=dict)
     edges: Literal["curved", "straight", "orthogonal"] = "curved"
+    labels: Literal["auto", "beside", "between"] = "auto"
+    spacing: float | None = None
+
+    @property
+    def moves(self) -> tuple[TraceMove, ...]:
+        """Moves of `trace`.
+
+        Raises:
+            ChartError: It has events, whose moves only `swapchart.machine.render` finds.
+        """
+        steps = self.trace if isinstance(self.trace, Sequence) else self.trace.trace
+        if any(isinstance(step, str) for step in steps):
+            raise ChartError("trace", "expected moves; `render` and `draw` accept events too")
+        return tuple(step for step in steps if not isinstance(step, str))
 
     def __post_init__(self) -> None:
         """Refuse values that mean nothing.
@@ -79,12 +100,15 @@ class View:
             raise ChartError("depth", f"expected at least 1 level, got {self.depth}")
         if self.max_width is not None and self.max_width < 200:
             raise ChartError("max_width", f"expected at least 200 px, got {self.max_width}")
+        if self.spacing is not None and not 0.2 <= self.spacing <= 10:
+            raise ChartError("spacing", f"expected 0.2 to 10, got {self.spacing}")
         for name, values, known in (
             ("hide", self.hide, HIDEABLE),
             ("only", self.only, _ORIGINS),
             ("direction", [self.direction], ("auto", "TB", "LR")),
             ("theme", [self.theme], ("auto", "light", "dark")),
             ("edges", [self.edges], ("curved", "straight", "orthogonal")),
+            ("labels", [self.labels], ("auto", "beside", "between")),
         ):
             unknown = sorted(set(values) - set(known))
             if unknown:
@@ -138,14 +162,22 @@ def views(document: Document) -> dict[str, View]:
     }
 
 
-def fitting(document: Document, view: View) -> Iterator[View]:
-    """Yield the views that may be drawn in place of *view* to fit its width, best first."""
-    directions: tuple[Direction, ...] = (view.direction,)
+def fitting(document: Document, view: View) -> Iterator[list[View]]:
+    """Yield the views that may be drawn in place of *view* to fit its width, by depth.
+
+    All views of a list have the same depth; the first one is the best if they fit equally well.
+    """
+    directions = [view.direction]
     if view.direction == "auto":
-        directions = ("TB", "LR")
+        directions = ["TB", "LR"] if view.max_width is not None else ["TB"]
+    labels = [view.labels] if view.labels != "auto" else _LABELS
     depths: list[int | None] = [view.depth]
     if view.depth is None and not view.focus and view.max_width is not None:
         depths += range(levels(picture(document)) - 1, 0, -1)
     for depth in depths:
-        for direction in directions:
-            yield replace(view, depth=depth, direction=direction)
+        yield [
+            replace(view, depth=depth, direction=direction, labels=place, spacing=spacing)
+            for direction in directions
+            for place in labels
+            for spacing in ([view.spacing] if view.spacing is not None else _SPACINGS)
+        ]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
@@ -16,9 +16,10 @@ import pytest
 from tools.browser import chromium_path
 
 from swapchart.adapters import pictures
-from swapchart.machine import ChartError, SwapchartError, View, lifecycle, read, to_dot
+from swapchart.machine import ChartError, SwapchartError, View, lifecycle, read
 from swapchart.machine.drawing.palette import contrast
-from swapchart.machine.drawing.views import fitting, full, overview, views
+from swapchart.machine.drawing.svg import to_svg
+from swapchart.machine.drawing.views import Theme, full, overview, views
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -28,9 +29,9 @@ CHARTS = {
     "lifecycle": lifecycle(),
     **{path.stem: read(path.read_text("utf-8")) for path in (ROOT / "tests/charts").glob("*.yaml")},
 }
-#: Views that a reader meets: of the shipped chart, and the overview of the test charts.
+#: Views of the shipped chart, and those of every chart of the tests.
 SHIPPED = [("lifecycle", name) for name in views(lifecycle())]
-VIEWS = [*SHIPPED, *((name, "overview") for name in CHARTS if name != "lifecycle")]
+VIEWS = [(chart, name) for chart, document in CHARTS.items() for name in views(document)]
 NAMESPACE = "{http://www.w3.org/2000/svg}"
 PAGE = 900
 SMALLEST = 9.0
@@ -52,6 +53,21 @@ def embedded() -> list[str]:
             if path.is_file():
                 found.add(str(path.relative_to(ROOT)))
     return sorted(found)
+
+
+@cache
+def drawn(chart: str, name: str) -> tuple[str, str]:
+    """Return the layout and the SVG of a view."""
+    layouts: list[str] = []
+
+    def noted(layout: str, *, theme: Theme) -> str:
+        layouts.append(layout)
+        return to_svg(layout, theme=theme)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "to_svg", noted)
+        svg = pictures.draw(CHARTS[chart], "svg", views(CHARTS[chart])[name]).decode()
+    return layouts[0], svg
 
 
 # ---- in a browser ------------------------------------------------------------------------
@@ -153,10 +169,7 @@ def test_texts_of_a_view_fit_their_boxes_and_do_not_overlap(
     page: Page, chart: str, name: str
 ) -> None:
     """In Chromium, at the widths that the layout measured; and readable at 900 px."""
-    document = CHARTS[chart]
-    svg = pictures.draw(document, "svg", views(document)[name]).decode()
-
-    texts = measured(page, svg)
+    texts = measured(page, drawn(chart, name)[1])
 
     assert [text["words"] for text in texts if not text["inside"]] == []
     assert [
@@ -178,7 +191,7 @@ def test_texts_of_the_full_picture_fit_their_boxes(page: Page) -> None:
 @pytest.mark.parametrize("family", ["DejaVu Sans", "monospace"])
 def test_texts_fit_their_boxes_in_another_font(page: Page, family: str) -> None:
     """A reader without our fonts: wider letters are narrowed to the width of the layout."""
-    svg = pictures.draw(lifecycle(), "svg", overview(lifecycle())).decode()
+    svg = drawn("lifecycle", "overview")[1]
     other = re.sub(r'font-family="[^"]*"', f'font-family="{family}"', svg)
     assert other != svg
 
@@ -205,18 +218,9 @@ def test_text_of_a_view_has_contrast_in_both_themes(
 
 
 # ---- in the layout -------------------------------------------------------------------------
-def laid_out(chart: str, view: View) -> dict[str, Any]:
-    """Return Graphviz's layout of *view* in the direction that fits."""
-    document = CHARTS[chart]
-    for candidate in fitting(document, view):
-        done = subprocess.run(
-            ["dot", "-Tjson"], input=to_dot(document, candidate), capture_output=True, text=True,
-            check=True, timeout=60,
-        )  # fmt: skip
-        assert not done.stderr
-        graph: dict[str, Any] = json.loads(done.stdout)
-        if float(graph["bb"].split(",")[2]) <= PAGE * 11 / 9:
-            break
+def laid_out(chart: str, name: str) -> dict[str, Any]:
+    """Return the layout from which the picture of a view is drawn."""
+    graph: dict[str, Any] = json.loads(drawn(chart, name)[0])
     return graph
 
 
@@ -236,7 +240,7 @@ def course(points: list[list[float]]) -> Iterator[tuple[float, float]]:
 @pytest.mark.parametrize(("chart", "name"), VIEWS)
 def test_edge_of_a_view_crosses_no_box_but_its_ends(chart: str, name: str) -> None:
     """No point of an edge is inside of a state that it does not connect."""
-    graph = laid_out(chart, views(CHARTS[chart])[name])
+    graph = laid_out(chart, name)
     boxes = {}
     for item in graph["objects"]:
         if "pos" in item and item.get("style") != "invis":
@@ -258,11 +262,39 @@ def test_edge_of_a_view_crosses_no_box_but_its_ends(chart: str, name: str) -> No
     assert crossed == set()
 
 
+@pytest.mark.parametrize(("chart", "name"), VIEWS)
+def test_edge_of_a_view_runs_through_no_text(chart: str, name: str) -> None:
+    """No label and no name of a state is crossed by a line."""
+    graph = laid_out(chart, name)
+    texts = []
+    for item in (*graph["objects"], *graph.get("edges", ())):
+        height = 0.0
+        for operation in item.get("_ldraw_", ()):
+            height = operation.get("size", height)
+            if operation["op"] == "T" and operation["text"].strip(" \u00a0"):
+                x, y = operation["pt"]
+                width = operation["width"]
+                left = x - {"l": 0, "c": width / 2, "r": width}[operation["align"]]
+                texts.append((operation["text"], left + 1, left + width - 1, y, y + 0.7 * height))
+    crossed = {
+        (text, edge.get("tooltip", ""))
+        for edge in graph.get("edges", ())
+        for operation in edge.get("_draw_", ())
+        if operation["op"] in ("b", "B")
+        for x, y in course(operation["points"])
+        for text, left, right, low, high in texts
+        if left < x < right and low < y < high
+    }
+
+    assert texts
+    assert crossed == set()
+
+
 # ---- what a picture says -------------------------------------------------------------------
 def test_svg_names_each_state_and_edge_for_tooltips_and_screen_readers() -> None:
     """Each box and edge has a title, and the description holds everything that a view hides."""
     document = lifecycle()
-    root = ET.fromstring(pictures.draw(document, "svg", overview(document)))
+    root = ET.fromstring(drawn("lifecycle", "overview")[1])
 
     assert root.get("role") == "img"
     assert root.get("aria-labelledby") == "title description"

@@ -54,3 +54,5 @@ def test_export_renders_each_format() -> None:
 
     with pytest.raises(ChartError, match=r"format: expected one of yaml, .*; got 'docx'"):
         render(lifecycle(), "docx")
+    with pytest.raises(ChartError, match=r"svg needs Graphviz: see swapchart\.adapters\.pictures"):
+        render(lifecycle(), "svg")

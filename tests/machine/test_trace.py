@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.strategies import data, sampled_from
 
-from swapchart.machine import Compiled, NotHandledError, View, lifecycle, to_dot, to_mermaid
+from swapchart.machine import (
+    ChartError,
+    Compiled,
+    Finding,
+    NotHandledError,
+    View,
+    lifecycle,
+    render,
+    to_dot,
+    to_mermaid,
+)
 from swapchart.machine.checking.findings import Move
 from swapchart.machine.checking.follow import follow
 from swapchart.machine.drawing.diagram_model import picture
@@ -116,3 +126,20 @@ def test_trace_with_parallel_regions_marks_each_region() -> None:
         if sum(number in steps for steps in taken.edges.values()) == 2
     ]
     assert moved
+
+
+def test_trace_of_events_or_of_a_finding_is_drawn_as_its_moves() -> None:
+    """`render` steps an instance through events; a finding stands for its own trace."""
+    events = ("start", "hooks_done")
+    moves = follow(lifecycle(), events)
+    finding = Finding(kind="any", sentence="at all", trace=moves)
+    drawn = {
+        render(lifecycle(), "mermaid", view=View(trace=trace)) for trace in (events, moves, finding)
+    }
+
+    assert len(drawn) == 1
+    assert "step 2" in drawn.pop()
+    with pytest.raises(ChartError, match="trace: expected moves"):
+        to_dot(lifecycle(), View(trace=events))
+    with pytest.raises(ChartError, match="trace: expected an event of Lifecycle"):
+        render(lifecycle(), "dot", view=View(trace=("fly",)))

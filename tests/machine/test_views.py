@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -162,8 +165,6 @@ def test_durations_stand_beside_the_events_of_their_timers() -> None:
 
 
 def render_json(source: object) -> str:
-    import json
-
     return json.dumps(source)
 
 
@@ -176,6 +177,8 @@ def render_json(source: object) -> str:
         ({"only": ("weather",)}, "only: expected user, activity, .*; got 'weather'"),
         ({"direction": "BT"}, "direction: expected auto, TB, LR; got 'BT'"),
         ({"theme": "sepia"}, "theme: expected auto, light, dark; got 'sepia'"),
+        ({"spacing": 0.0}, "spacing: expected 0.2 to 10, got 0.0"),
+        ({"labels": "inside"}, "labels: expected auto, beside, between; got 'inside'"),
         ({"edges": "wavy"}, "edges: expected curved, straight, orthogonal; got 'wavy'"),
     ],
 )
@@ -234,3 +237,37 @@ def test_regions_of_a_parallel_state_are_dashed_and_in_document_order() -> None:
     assert text.count('style="rounded,filled,dashed"') == 2
     assert "(parallel)" in text
     assert re.search(r'\{ rank=same; "left start" -> "right start" \[style=invis\]; \}', text)
+
+
+def test_plantuml_divides_regions_only_if_no_edge_leaves_one() -> None:
+    """PlantUML refuses an edge out of a region beside a dividing line."""
+    assert "\n  --\n" in to_plantuml(chart("parallel"), View())
+    text = to_plantuml(chart("order"), View())
+    assert "--\n" not in text
+    assert text.count("##[dashed]") == 2
+
+
+@pytest.mark.skipif(shutil.which("plantuml") is None, reason="PlantUML is not installed")
+@pytest.mark.parametrize("name", EVERY)
+def test_plantuml_accepts_the_diagrams(name: str) -> None:
+    """The program itself finds no error in any view."""
+    document = chart(name)
+    sources = [to_plantuml(document, view) for view in [*views(document).values(), View()]]
+    done = subprocess.run(
+        ["plantuml", "-headless", "-syntax"], input="".join(sources), capture_output=True,
+        text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+    assert "ERROR" not in done.stdout
+    assert "STATE" in done.stdout
+
+
+def test_duration_of_a_timer_is_written_in_its_units() -> None:
+    """From the chart itself; an event that `after` made has no other name."""
+    source = {
+        **chart("order").source,
+        "timers": {"escalation": "2d12h"},
+    }
+    text = to_mermaid(read(render_json(source)))
+
+    assert "overdue (after 2 d 12 h) / remind" in text
