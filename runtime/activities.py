@@ -37,12 +37,13 @@ class Activities:
         apply_spec: Makes a specification that of the service.
 
     Attributes:
-        stall: Set when a response of the service has stalled.
+        stall: Set when a response of the service has stalled, or has not begun in time.
+        stall_cause: Reason for that, in words.
     """
 
     __slots__ = (
         "_apply_spec", "_check_s", "_has_begun", "_hook_deadline", "_is_sweeping", "_post",
-        "_probing", "_settling", "_state", "_variable", "stall",
+        "_probing", "_settling", "_state", "_variable", "stall", "stall_cause",
     )  # fmt: skip
 
     def __init__(
@@ -58,6 +59,7 @@ class Activities:
         self._probing: anyio.CancelScope | None = None
         self._check_s = 0.0  # how long the readiness probe took that passed
         self.stall = anyio.Event()
+        self.stall_cause = ""
 
     def body(self, activity: Activity, name: str, point: str) -> Body | None:
         """Return what to run for activity *name*, or None if there is nothing to wait for.
@@ -204,7 +206,7 @@ class Activities:
         while failures < liveness.failures:
             with anyio.move_on_after(liveness.every_s):
                 await self.stall.wait()
-                self._post("unhealthy", source=activity, cause="a response has stalled")
+                self._post("unhealthy", source=activity, cause=self.stall_cause)
                 return
             detail = await self._probe_once()
             failures = failures + 1 if detail else 0

@@ -283,9 +283,11 @@ class Lifecycle:
         """
         self._service.end_limit_s = limit_s
 
-    def note_stall(self) -> None:
-        """Report that a response of this service has stalled: with probes, it is unhealthy."""
-        self._driver.activities.stall.set()
+    def note_stall(self, cause: str = "a response has stalled") -> None:
+        """Report that a response has stalled or not begun: with liveness, it is unhealthy."""
+        activities = self._driver.activities
+        activities.stall_cause = cause
+        activities.stall.set()
 
     def keep_for(self, seconds: float) -> None:
         """Stop this run of the service after *seconds* without a request; infinity means never.

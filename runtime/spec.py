@@ -72,6 +72,8 @@ class Liveness:
             the GET.
         stalled_s: Seconds without a byte on a response stream that make the service unhealthy;
             None means unlimited.
+        first_byte_s: Seconds until a response has begun; longer makes the service unhealthy. None
+            means unlimited.
     """
 
     every_s: float
@@ -80,6 +82,7 @@ class Liveness:
     failures: int = 3
     request: HttpCall | None = None
     stalled_s: float | None = None
+    first_byte_s: float | None = None
 
     def __post_init__(self) -> None:
         """Check the ranges.

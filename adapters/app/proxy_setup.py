@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ... import __version__
 from ..config import Config, ModelConfig
-from ..config.schema.model import Timeouts
+from ..config.schema.model import Liveness, Timeouts
 from ..config.values import Filters, Peer, Selector
 from ..proxy.models.catalog import ModelCatalog
 from ..proxy.models.definitions import (
@@ -53,7 +53,7 @@ def _definition(model: ModelConfig, priority: int) -> ModelDefinition:
         filters=_filters(model.filters),
         is_unlisted=model.unlisted,
         priority=priority,
-        limits=_limits(model.timeouts, model.liveness.stalled),
+        limits=_limits(model.timeouts, model.liveness),
         sends_loading_state=model.send_loading_state,
         ignores_websockets=model.ignore_websockets,
         passes_keys=model.pass_keys,
@@ -74,11 +74,12 @@ def _filters(given: Filters) -> BodyFilters:
     )
 
 
-def _limits(given: Timeouts, stalled: float = 0.0) -> UpstreamTimeouts:
+def _limits(given: Timeouts, liveness: Liveness | None = None) -> UpstreamTimeouts:
     return UpstreamTimeouts(
         connect_s=given.connect or None,
         header_s=given.response_header or None,
-        stall_s=stalled or None,
+        first_byte_s=None if liveness is None else liveness.first_byte or None,
+        stall_s=None if liveness is None else liveness.stalled or None,
     )
 
 

@@ -94,7 +94,7 @@ def _liveness(model: ModelConfig) -> Liveness | None:
     every_s = given.every
     if model.external and not every_s and model.check_url is not None:
         every_s = _EXTERNAL_S
-    if not every_s and not given.stalled:
+    if not every_s and not given.stalled and not given.first_byte:
         return None
     request = None
     if given.request is not None:
@@ -114,6 +114,7 @@ def _liveness(model: ModelConfig) -> Liveness | None:
         failures=given.failures,
         request=request,
         stalled_s=given.stalled or None,
+        first_byte_s=given.first_byte or None,
     )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from .build_model import MIN_HEALTH_S, ModelBuilder
+from .check_liveness import check_liveness
 from .check_memory import check_memory
 from .document.merge import list_files, read_files
 from .document.nodes import Mapping, Node, mapping_at, walk
@@ -141,6 +142,7 @@ class _Builder:
         profiles = names.read_profiles(document)
         if "memory" not in broken:
             check_memory(document.memory, names)
+            check_liveness(names)
         return Config(
             models=names.models,
             aliases=names.aliases,

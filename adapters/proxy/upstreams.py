@@ -47,7 +47,8 @@ class Upstream:
         self.endpoint, self.limits = endpoint, limits
         self.host = url.netloc.rpartition("@")[2].encode()
         self.prefix = url.path.rstrip("/").encode()
-        self.header_timeout_s, self.stall_s = limits.header_s, limits.stall_s
+        begins_s = [s for s in (limits.header_s, limits.first_byte_s) if s is not None]
+        self.header_timeout_s, self.stall_s = min(begins_s, default=None), limits.stall_s
         self.pool = ConnectionPool(
             host, port, ssl=context, connect_timeout_s=limits.connect_s or _DEFAULT_CONNECT_S
         )

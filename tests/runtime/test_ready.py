@@ -113,6 +113,21 @@ def test_stalled_stream_is_unhealthy_at_once() -> None:
     run_scenario(scenario, service("a", liveness=EVERY_TEN))
 
 
+def test_response_that_does_not_begin_makes_the_service_unhealthy() -> None:
+    """The reason is the caller's, and the time of the probes does not matter."""
+
+    async def scenario(world: World) -> None:
+        await world.supervisor.load("a")
+        await world.moment()
+        world["a"].note_stall("a response had not begun after 5 s")
+        await world.until("a", "backoff")
+        assert world["a"].cause == "a response had not begun after 5 s"
+        assert world["a"].failures == 1
+
+    liveness = Liveness(every_s=1e9, url=URL, first_byte_s=5.0)
+    run_scenario(scenario, service("a", liveness=liveness, restart="permanent"))
+
+
 def test_stall_before_ready_is_ignored() -> None:
     """A stall of an earlier process, or without liveness, does not count."""
 

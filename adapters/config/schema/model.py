@@ -116,6 +116,9 @@ class Liveness(Section):
     failures: Annotated[int, Field(ge=1)] = 3
     request: LivenessRequest | None = None
     stalled: SecondsOrOff = 0.0
+    first_byte: SecondsOrOff = Field(
+        default=0.0, description="seconds without the first byte of a response; 0 is off"
+    )
 
 
 class Drain(Section):

@@ -37,7 +37,7 @@ from ..request import Request, RequestAbortedError
 from ..upstreams import Upstream
 from .failures import error_details, error_text, send_recorded_error, status_of
 from .loading_stream import LoadingStream
-from .model_use import release_model
+from .model_use import note_timeout, release_model
 from .stream_formats import STREAM_FORMATS
 from .upstream_headers import client_headers, model_request_headers, peer_request_headers
 
@@ -245,7 +245,6 @@ class Forwarding:
         that of any other is relayed from where it is.
         """
         context, record, response = self.context, self.record, self.pending_response
-        name = local.definition.id
         try:
             if response is not None and record.cancelled_by:
                 response.close()
@@ -262,9 +261,8 @@ class Forwarding:
                     response.close()
                     raise
             await self.relay(upstream, response)
-        except UpstreamTimeout:
-            if record.status and name in context.supervisor:
-                context.supervisor[name].note_stall()
+        except UpstreamTimeout as error:
+            note_timeout(context, local, error)
             raise
         finally:
             release_model(context, self.request, local)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...http1.client.errors import UpstreamTimeout
 from ..context import ProxyContext
 from ..models.catalog import LocalModel
 from ..request import Request
@@ -14,3 +15,20 @@ def release_model(context: ProxyContext, request: Request, local: LocalModel) ->
     if cached is not None and cached.keep_alive_s is not None and name in supervisor:
         supervisor[name].keep_for(cached.keep_alive_s)
     supervisor.release(name)
+
+
+def note_timeout(context: ProxyContext, local: LocalModel, error: UpstreamTimeout) -> None:
+    """Report to the lifecycle of *local* that a response stalled, or has not begun in time.
+
+    ``timeouts.responseHeader`` alone says nothing about the model.
+    """
+    supervisor, name = context.supervisor, local.definition.id
+    if name not in supervisor:
+        return
+    if error.stage == "body":
+        supervisor[name].note_stall()
+    elif error.stage == "head":
+        limits = context.upstreams.of_model(local.definition).limits
+        limit_s = limits.first_byte_s
+        if limit_s is not None and (limits.header_s is None or limit_s <= limits.header_s):
+            supervisor[name].note_stall(f"a response had not begun after {limit_s:g} s")

@@ -34,11 +34,13 @@ class UpstreamTimeouts:
     Attributes:
         connect_s: Until a connection is established.
         header_s: Until the headers of a response arrive.
+        first_byte_s: The same, but a model that exceeds it is unhealthy.
         stall_s: Between two chunks of a response; a model that exceeds it is unhealthy.
     """
 
     connect_s: float | None = 30.0
     header_s: float | None = None
+    first_byte_s: float | None = None
     stall_s: float | None = None
 
 

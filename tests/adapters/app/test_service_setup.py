@@ -57,6 +57,7 @@ models:
       timeout: 12
       failures: 13
       stalled: 14
+      firstByte: 15
       request: {path: /v1/x, json: {n: 1}}
     drain: {timeout: 109, policy: refuse}
     sleep: {after: 110, stopAfter: 111, enter: nap, wake: [rise, {run: shine, onError: warn}]}
@@ -114,6 +115,7 @@ WHOLE = ServiceSpec(
     drain="refuse",
     liveness=Liveness(
         every_s=11, url="http://127.0.0.1:1234/live", timeout_s=12, failures=13, stalled_s=14,
+        first_byte_s=15,
         request=HttpCall(
             method="POST", url="http://127.0.0.1:1234/v1/x", body=b'{"n": 1}',
             headers={"content-type": "application/json"},

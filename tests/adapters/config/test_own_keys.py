@@ -362,6 +362,7 @@ def test_supervision_key_has_its_effect(load: Load, text: str, attribute: str, v
         ("restart: {period: 0}", "restart.period", "expected > 0, found 0"),
         ("restart: {backoff: 9, backoffMax: 1}", "restart", "expected backoffMax >= backoff"),
         ("liveness: {every: -1}", "liveness.every", "expected >= 0, found -1"),
+        ("liveness: {firstByte: -1}", "liveness.firstByte", "expected >= 0, found -1"),
         ("liveness: {path: live}", "liveness.path", "expected a text that matches ^/"),
         ("liveness: {failures: 0}", "liveness.failures", "expected >= 1, found 0"),
         ("liveness: {request: {path: /x}}", "liveness.request.json", "json is required"),
