@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from tools.net import wait_until
 from tools.swapchart_process import Serve, demo_model
@@ -35,7 +37,7 @@ def test_first_byte_of_a_hung_server_restarts_it(serve: Serve, server: str) -> N
 
 def test_response_header_timeout_alone_restarts_nothing(serve: Serve) -> None:
     """`timeouts.responseHeader` ends the request, and so does the shorter one of both."""
-    limits = {"timeouts": {"responseHeader": 1}, "liveness": {"firstByte": 60}}
+    limits: dict[str, Any] = {"timeouts": {"responseHeader": 1}, "liveness": {"firstByte": 60}}
     proxy = serve({"a": demo_model("a", "--hang-after-seconds", "1", restart=RESTART, **limits)})
     assert proxy.chat("a").status == 200
     wait_until(lambda: "hang: as requested" in proxy.call("GET", "/logs").body.decode())
