@@ -6,6 +6,7 @@ part of the process is a third of the smallest one.
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,12 @@ from typing import Any
 
 import pytest
 from tools.llama import LlamaServer, chat
+from tools.make_tiny_gguf import write_tiny_gguf
 from tools.net import LONG_S, wait_until
 from tools.swapchart_process import CHAT, Serve, SwapchartProcess
+
+from swapchart.adapters.llama_cpp.gguf import read_gguf
+from swapchart.adapters.memory.estimate import kv_bytes, server_line
 
 pytestmark = [pytest.mark.llama, pytest.mark.slow]
 
@@ -65,6 +70,30 @@ def _estimate(proxy: SwapchartProcess, model: str) -> int:
     assert line.endswith("(estimated)"), lines
     number, unit = line.partition(" free, ")[2].split()[:2]
     return int(float(number) * {"MiB": 1, "GiB": 1024}[unit] * MIB)
+
+
+@pytest.mark.parametrize("window", [0, 128])
+@pytest.mark.parametrize(
+    ("slots", "extra"), [(1, ()), (4, ()), (4, ("-kvu",)), (1, ("--swa-full",)), (1, ("-ub", "64"))]
+)
+def test_memory_kv_cache_by_arithmetic_is_what_the_server_allocates(
+    real_llama: LlamaServer, tmp_path: Path, window: int, slots: int, extra: tuple[str, ...]
+) -> None:
+    """The server prints the size of each part of its cache, to 0.01 MiB."""
+    if not real_llama.is_real:
+        pytest.skip(f"{real_llama.name} takes no option for its log: no sizes to compare with")
+    model = write_tiny_gguf(tmp_path / "model.gguf", window=window)
+    options = {"slots": slots, "extra": ("-lv", "4", *extra)}
+    with real_llama.start(model, cwd=tmp_path, **options) as server:  # type: ignore[arg-type]
+        server.wait_healthy(LONG_S)
+        output = server.output()
+    printed = [float(size) for size in re.findall(r"KV buffer size = +([\d.]+) MiB", output)]
+    argv = real_llama.argv(model, 1, **options)  # type: ignore[arg-type]
+    line = server_line(argv)
+
+    assert line is not None
+    assert len(printed) == (2 if window else 1)
+    assert kv_bytes(read_gguf(model), line) / MIB == pytest.approx(sum(printed), abs=0.02)
 
 
 def test_memory_of_a_llama_server_is_estimated_learned_and_decided_on(
