@@ -140,12 +140,16 @@ class PoolReading:
 
     Attributes:
         name: Name of the pool: ``RAM``, or ``GPU0`` and so on in the order of the driver.
-        capacity: Size in bytes.
+        capacity: Size in bytes; 0 means that the driver does not say it.
         used: Bytes in use by all programs; None means unknown.
         processes: Process id -> bytes that it holds; None if the driver cannot tell them apart.
         source: Where it was read, such as ``nvml`` or ``meminfo``.
         device: Stable id of the device, such as a UUID; empty for RAM.
         others: Name of another program -> bytes that it holds, the largest ones first.
+        vendor: ``nvidia``, ``amd`` or ``intel`` for a GPU, else empty.
+        part_of: Pool that this memory belongs to, where a GPU uses main memory; else empty.
+        is_prompt: Memory is free as soon as its process has ended, and what other programs use
+            changes so often that its sum says nothing about one process; true of RAM.
     """
 
     name: str
@@ -155,6 +159,9 @@ class PoolReading:
     source: str = ""
     device: str = ""
     others: Mapping[str, int] = field(default_factory=dict)
+    vendor: str = ""
+    part_of: str = ""
+    is_prompt: bool = False
 
 
 class MemoryMeter(Protocol):

@@ -46,7 +46,7 @@ class HostMemory:
         return [
             PoolReading(
                 name=RAM, capacity=capacity, used=max(used, 0), processes=processes,
-                source="meminfo",
+                source="meminfo", is_prompt=True,
             )
         ]  # fmt: skip
 

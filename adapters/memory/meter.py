@@ -1,7 +1,14 @@
-"""The meter: reads all pools in a thread, within a time limit."""
+"""The meter: reads all pools in threads, within a time limit.
+
+Each source has a thread of its own, so a driver that hangs holds up no other source and takes no
+second thread. A source that fails leaves out its pools, whose last readings then become stale.
+"""
 
 from __future__ import annotations
 
+import importlib.util
+import logging
+import time
 from collections.abc import Collection, Iterable, Sequence
 from typing import Protocol
 
@@ -9,10 +16,16 @@ import anyio
 
 from ...runtime.ports import PoolReading
 from ..system import threads
+from .drm import DrmMemory
 from .host import HostMemory
+from .joining import Joiner
+from .nvidia_smi import NvidiaSmi
+from .nvml import NvidiaMemory
+
+log = logging.getLogger(__name__)
 
 _LIMIT_S = 2.0
-_THREADS = threads.Limit("memory", 1)  # a driver that hangs takes no other thread
+_PATIENCE_S = 15.0  # for which a source that was read before may fail without a warning
 
 
 class Source(Protocol):
@@ -27,40 +40,130 @@ class Source(Protocol):
         ...
 
 
+def machine_sources() -> list[Source]:
+    """Return what reads the memory of this machine: RAM, and GPUs in the order of their drivers."""
+    has_nvml = importlib.util.find_spec("pynvml") is not None
+    return [HostMemory(), NvidiaMemory() if has_nvml else NvidiaSmi(), DrmMemory()]
+
+
+class _Watched:
+    """A source with its thread and its failures."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self._limiter: anyio.CapacityLimiter | None = None
+        self._was_read = self._has_warned = False
+        self._failing_since: float | None = None
+
+    async def read(self, pids: Collection[int], limit_s: float) -> list[PoolReading]:
+        """Return its readings.
+
+        Raises:
+            OSError: It failed, or did not respond within *limit_s* seconds.
+        """
+        if self._limiter is None:
+            self._limiter = anyio.CapacityLimiter(1)
+        if self._limiter.available_tokens < 1:
+            raise TimeoutError("the last reading has not ended")
+        try:
+            with anyio.fail_after(limit_s):
+                return await threads.run_or_fail(self.source.read, pids, limiter=self._limiter)
+        except TimeoutError as error:
+            raise TimeoutError(f"no reading within {limit_s:g} s") from error
+        except threads.NoThreadError as error:
+            raise OSError(str(error)) from error
+
+    def note(self, error: OSError | None) -> None:
+        """Log the first failure of a source that was never read, and failures that last."""
+        if error is None:
+            if self._has_warned:
+                log.info("memory is read again by %s", type(self.source).__name__)
+            self._was_read, self._has_warned, self._failing_since = True, False, None
+            return
+        now = time.monotonic()
+        if self._failing_since is None:
+            self._failing_since = now
+        if not self._has_warned and (
+            not self._was_read or now >= self._failing_since + _PATIENCE_S
+        ):
+            self._has_warned = True
+            log.warning(
+                "memory cannot be read by %s: %s", type(self.source).__name__, _words(error)
+            )
+
+
 class Meter:
     """Reads the pools of this machine.
 
     Args:
-        sources: What to read; by default main memory.
+        sources: What to read; by default the memory of this machine.
         limit_s: Time limit of one reading in seconds.
     """
 
     def __init__(
         self, sources: Sequence[Source] | None = None, *, limit_s: float = _LIMIT_S
     ) -> None:
-        self._sources = [HostMemory()] if sources is None else list(sources)
+        given = machine_sources() if sources is None else sources
+        self._sources = [_Watched(source) for source in given]
+        self._added: list[_Watched] = []
+        self._joiner = Joiner()
         self._limit_s = limit_s
+
+    def add(self, sources: Iterable[Source]) -> None:
+        """Read *sources* too, in place of those added before."""
+        self._added = [_Watched(source) for source in sources]
 
     async def read(self, pids: Collection[int]) -> list[PoolReading]:
         """Return a reading of each pool.
 
         Raises:
-            OSError: A source failed, or did not respond within the limit.
+            OSError: No source responded within the limit.
         """
-        try:
-            with anyio.fail_after(self._limit_s):
-                return await threads.run_or_fail(
-                    self.read_blocking, tuple(pids), limiter=_THREADS.limiter()
-                )
-        except TimeoutError as error:
-            raise TimeoutError(f"no reading within {self._limit_s:g} s") from error
-        except threads.NoThreadError as error:
-            raise OSError(str(error)) from error
+        watched, wanted = [*self._sources, *self._added], tuple(pids)
+        results: dict[_Watched, list[PoolReading] | OSError] = {}
+
+        async def read_one(each: _Watched) -> None:
+            try:
+                results[each] = await each.read(wanted, self._limit_s)
+            except OSError as error:
+                results[each] = error
+
+        async with anyio.create_task_group() as tasks:
+            for each in watched:
+                tasks.start_soon(read_one, each)
+        return self._joined(watched, results)
 
     def read_blocking(self, pids: Collection[int]) -> list[PoolReading]:
         """Return a reading of each pool, without a time limit.
 
         Raises:
-            OSError: A source failed.
+            OSError: No source responded.
         """
-        return [reading for source in self._sources for reading in source.read(pids)]
+        watched = [*self._sources, *self._added]
+        results: dict[_Watched, list[PoolReading] | OSError] = {}
+        for each in watched:
+            try:
+                results[each] = each.source.read(pids)
+            except OSError as error:
+                results[each] = error
+        return self._joined(watched, results)
+
+    def _joined(
+        self, watched: Sequence[_Watched], results: dict[_Watched, list[PoolReading] | OSError]
+    ) -> list[PoolReading]:
+        readings: list[PoolReading] = []
+        errors = []
+        for each in watched:
+            result = results[each]
+            each.note(result if isinstance(result, OSError) else None)
+            if isinstance(result, OSError):
+                errors.append(result)
+            else:
+                readings += result
+        if errors and not readings:
+            raise OSError("; ".join(map(_words, errors)))
+        return self._joiner.join(readings)
+
+
+def _words(error: OSError) -> str:
+    return str(error) or type(error).__name__

@@ -62,8 +62,9 @@ def test_host_memory_of_a_process_is_what_it_allocated() -> None:
 def test_host_memory_use_is_what_programs_cannot_get(tmp_path: Path) -> None:
     (reading,) = HostMemory(_machine(tmp_path)).read([])
     expected = PoolReading(
-        name="RAM", capacity=1000 << 10, used=600 << 10, processes={}, source="meminfo"
-    )
+        name="RAM", capacity=1000 << 10, used=600 << 10, processes={}, source="meminfo",
+        is_prompt=True,
+    )  # fmt: skip
     assert reading == expected
 
 
