@@ -7,7 +7,6 @@ means; no decision is made here.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable
 from functools import partial
 
@@ -20,11 +19,10 @@ from .pid_placeholder import fill_pid
 from .ports import Command, Probe, ProcessHandle
 from .probe_schedule import ProbeSchedule
 from .service_state import Post, ServiceState
+from .settling import Settling
 from .spec import Hook, ServiceSpec
 
 log = logging.getLogger(__name__)
-
-_SETTLE_PAUSE_S = 0.1
 
 
 class Activities:
@@ -54,7 +52,7 @@ class Activities:
         self._variable, self._apply_spec = variable, apply_spec
         self._is_sweeping = False
         self._hook_deadline = HookDeadline()
-        self._settling: anyio.CancelScope | None = None
+        self._settling = Settling(state, post, variable)
         self._has_begun = False
         self._probing: anyio.CancelScope | None = None
         self._check_s = 0.0  # how long the readiness probe took that passed
@@ -88,7 +86,7 @@ class Activities:
             case "sweep":
                 return partial(self._sweep, activity)
             case "settle":
-                return self._settle_body(activity)
+                return self._settling.body(activity)
         log.error("%s: unknown activity %r", self._state.spec.name, name)
         return None
 
@@ -98,8 +96,7 @@ class Activities:
         if not self._variable("hurried"):
             return
         self._hook_deadline.expedite(state.spec.timings.hurry)
-        if self._settling is not None:
-            self._settling.cancel()
+        self._settling.expedite()
         if self._is_sweeping and state.process is not None:
             state.process.kill()
 
@@ -330,31 +327,3 @@ class Activities:
                 state.log.line(f"[swapchart] killed {killed} processes that outlived the leader")
             state.process = None
         self._post("swept", source=activity)
-
-    def _settle_body(self, activity: Activity) -> Body | None:
-        state = self._state
-        if state.spec.settle is None or self._variable("hurried"):
-            self._post("settled", source=activity)
-            return None
-        return partial(self._settle, activity, state.spec.settle)
-
-    async def _settle(self, activity: Activity, hook: Hook) -> None:
-        state = self._state
-        seconds = state.spec.timings.settle
-        is_free = False
-
-        def began() -> None:  # its time does not include the wait for a slot
-            if scope.deadline == math.inf:
-                scope.deadline = anyio.current_time() + seconds
-
-        with anyio.CancelScope() as scope:
-            self._settling = scope
-            while not is_free:
-                outcome = await state.hooks.try_once(hook, state.context("settle"), began)
-                is_free = outcome == "ok"
-                if not is_free:
-                    await anyio.sleep(_SETTLE_PAUSE_S)
-        self._settling = None
-        if not is_free:
-            state.log.line(f"[swapchart] resources not free after {seconds:g} s: continuing")
-        self._post("settled", source=activity)
