@@ -119,9 +119,10 @@ class Activities:
 
     async def _spawn(self, activity: Activity) -> None:
         state = self._state
+        command = state.runtime.memory.placed(state.spec.name, state.spec.command)
         try:
             with anyio.CancelScope(shield=True):
-                process = await state.runtime.launcher.start(state.spec.command, state.log)
+                process = await state.runtime.launcher.start(command, state.log)
         except LaunchError as error:
             self._post(
                 "spawn_failed", {"permanent": error.permanent}, source=activity, cause=str(error)

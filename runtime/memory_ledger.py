@@ -15,7 +15,8 @@ from typing import Literal, TypeAlias, cast
 
 from .memory import Amounts, Holder, MemoryNeed, Plan, Pool, Rules, Wanted, explain_sum, plan
 from .memory_learning import MemoryLearning
-from .ports import PoolReading
+from .placement import Device, placed
+from .ports import Command, PoolReading
 from .scheduling import HOLDING, Phase, ServiceEntry
 
 _HolderPhase: TypeAlias = Literal["starting", "ready", "stopping", "asleep", "reviving"]
@@ -28,12 +29,13 @@ class MemoryLedger:
     Args:
         pools: The pools of the machine.
         rules: Rules of the decision.
-        devices: Pool -> id of its device, for pools that a meter reads by device.
+        devices: Pool -> its GPU, for pools that a meter reads by device.
         learning: What earlier runs of the services have shown; None begins with nothing.
 
     Attributes:
         learning: What the runs of the services show; it decides on needs that are not declared.
         pools: Pools by name; replaced by each reading.
+        devices: Pool -> its GPU, in the order of their numbers.
         rules: Rules of the decision; may be replaced.
         decides: The plans are followed; else they are only shown.
         evicts_under_pressure: Idle services are evicted if more is held than a budget.
@@ -43,7 +45,8 @@ class MemoryLedger:
 
     def __init__(
         self, pools: Iterable[Pool] = (), rules: Rules | None = None,
-        devices: Mapping[str, str] = MappingProxyType({}), learning: MemoryLearning | None = None,
+        devices: Mapping[str, Device] = MappingProxyType({}),
+        learning: MemoryLearning | None = None,
     ) -> None:  # fmt: skip
         self.learning = learning or MemoryLearning()
         self.decides = self.evicts_under_pressure = True
@@ -54,14 +57,15 @@ class MemoryLedger:
         self.pools: dict[str, Pool] = {}
         self.configure(pools, rules or Rules(), devices)
 
-    def configure(self, pools: Iterable[Pool], rules: Rules, devices: Mapping[str, str]) -> None:
+    def configure(self, pools: Iterable[Pool], rules: Rules, devices: Mapping[str, Device]) -> None:
         """Replace pools and rules; what other programs hold of a pool is kept."""
         old, self.rules = self.pools, rules
         self.pools = {
             pool.name: replace(pool, foreign=old[pool.name].foreign) if pool.name in old else pool
             for pool in pools
         }
-        self._names = {device: name for name, device in devices.items() if device}
+        self.devices = dict(devices)
+        self._names = {device.id: name for name, device in devices.items() if device.id}
 
     def attach(self, services: Mapping[str, ServiceEntry]) -> None:
         """Use the entries of a scheduler."""
@@ -70,6 +74,14 @@ class MemoryLedger:
     def name_of(self, reading: PoolReading) -> str:
         """Return the name of the pool that *reading* is of."""
         return self._names.get(reading.device, reading.name)
+
+    def placed(self, service: str, command: Command) -> Command:
+        """Return the command of *service* for a start at the place that it was granted."""
+        entry = self._services.get(service)
+        need = None if entry is None else entry.need
+        is_told = self.decides and need is not None and not need.sets_devices
+        claim = _NOTHING if entry is None else entry.claim
+        return placed(command, claim, self.devices, sets_variables=is_told)
 
     # ---- claims
     def reserve(self, target: str, place: Amounts) -> None:
@@ -194,6 +206,11 @@ class MemoryLedger:
             max(entry.claim.get(name, 0), entry.seen.get(name, 0))
             for entry in self._services.values()
         )
+
+    def add_foreign(self, pool: str, amount: int) -> None:
+        """Count *amount* more bytes of *pool* as held by other programs, until the next reading."""
+        old = self.pools[pool]
+        self.pools[pool] = replace(old, foreign=old.foreign + amount)
 
     def _wanted(self, entry: ServiceEntry, *, is_overdue: bool, ahead: Amounts) -> Wanted | None:
         need = entry.need

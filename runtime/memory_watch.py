@@ -18,6 +18,7 @@ from .memory import Holder, size
 from .memory.readings import foreign, relief
 from .memory_learning import Sight
 from .memory_ledger import MemoryLedger
+from .memory_settling import MemorySettling
 from .ports import MemoryMeter, PoolReading
 from .scheduler import Scheduler
 from .scheduling import ServiceEntry
@@ -85,6 +86,8 @@ class MemoryWatch:
         self._has_changed = anyio.Event()
         self._has_warned = False
         self._evicted_at: dict[str, float] = {}
+        self._settling = MemorySettling()
+        self._was_read = anyio.Event()
 
     async def run(self) -> None:
         """Read until canceled: often while a service starts or stops, else every 5 s."""
@@ -115,15 +118,56 @@ class MemoryWatch:
     async def read(self) -> None:
         """Take one reading, and act on it."""
         pids = self._pids()
+        wanted = {pid for group in pids.values() for pid in group}.union(self._settling.pids())
         try:
-            readings = await self._meter.read([pid for group in pids.values() for pid in group])
+            readings = await self._meter.read(wanted)
         except OSError as error:
             self._note_failure(str(error) or type(error).__name__)
-            return
-        if self.failure:
-            log.info("memory is read again")
-        self.failure, self._has_warned = "", False
-        self._apply(readings, pids, anyio.current_time())
+        else:
+            if self.failure:
+                log.info("memory is read again")
+            self.failure, self._has_warned = "", False
+            self._apply(readings, pids, anyio.current_time())
+        finally:
+            self._was_read.set()
+            self._was_read = anyio.Event()
+
+    # ---- settling
+    def has_to_settle(self, service: str, incarnation: int) -> bool:
+        """Return True if memory of *service*, which has ended, may have to come back."""
+        return self._ledger.decides and bool(self._missing(service, incarnation, -math.inf))
+
+    async def settle(self, service: str, incarnation: int) -> None:
+        """Wait until the memory of *service* has come back; not for pools that cannot be read."""
+        since = anyio.current_time()
+        while not self.failure:
+            was_read = self._was_read
+            self.notice()
+            await was_read.wait()
+            if not self._missing(service, incarnation, since):
+                return
+
+    def conclude(self, service: str, incarnation: int) -> dict[str, int]:
+        """End the wait for the memory of *service*; what is missing counts as foreign.
+
+        Returns:
+            Pool -> bytes that have not come back.
+        """
+        missing = self._missing(service, incarnation, anyio.current_time() - _STALE_S)
+        self._settling.forget(service)
+        for pool, amount in missing.items():
+            self._ledger.add_foreign(pool, amount)
+            self.states[pool].quiet_foreign += amount
+        return missing
+
+    def _missing(self, service: str, incarnation: int, since: float) -> dict[str, int]:
+        """Return the bytes by pool that are missing in readings after *since*."""
+        readings = {
+            name: state.reading
+            for name, state in self.states.items()
+            if state.reading is not None and state.read_at >= since and name in self._ledger.pools
+        }
+        return self._settling.missing(service, incarnation, readings, self._pids())
 
     def _pids(self) -> dict[str, frozenset[int]]:
         """Return the processes of each running service with a need."""
@@ -155,6 +199,7 @@ class MemoryWatch:
             if name in ledger.pools:
                 self._note_seen(name, reading, pids)
                 self._note_pool(name, reading, pids, now)
+                self._note_held(name, reading, pids)
                 self._learn(name, reading, pids)
         ledger.learning.end_others(pids)
         if any(ledger.free(name) != free for name, free in before.items()):
@@ -171,6 +216,24 @@ class MemoryWatch:
             entry = entries.get(name)  # it may have been removed since the reading began
             if entry is not None and (held or pool in entry.seen):
                 entry.seen = {**entry.seen, pool: held}
+
+    def _note_held(
+        self, pool: str, reading: PoolReading, pids: Mapping[str, frozenset[int]]
+    ) -> None:
+        """Remember what running services hold, for the time when they have stopped."""
+        entries, ledger = self._host.scheduler.services, self._ledger
+        for name, group in pids.items():
+            entry, lifecycle = entries.get(name), self._services.lifecycles.get(name)
+            if not group or entry is None or lifecycle is None or entry.phase == "stopping":
+                continue
+            if pool not in {*entry.claim, *entry.seen}:
+                continue
+            held = entry.seen.get(pool, 0)
+            if reading.processes is None:
+                claim = entry.claim.get(pool, 0)
+                most = (reading.used or 0) - ledger.pools[pool].foreign
+                held = max(min(claim, most - ledger.held(pool) + claim), 0)
+            self._settling.note(name, lifecycle.incarnation, pool, reading, pids, held)
 
     def _note_pool(
         self, name: str, reading: PoolReading, pids: Mapping[str, frozenset[int]], now: float
@@ -256,5 +319,13 @@ class MemoryWatch:
 
 
 def _has_all(holders: Sequence[Holder], pool: str, pids: Mapping[str, frozenset[int]]) -> bool:
-    """Return True if the processes of all services that hold memory of *pool* are known."""
-    return all(pids.get(holder.name) for holder in holders if holder.holds(pool))
+    """Return True if the processes of all services that hold memory of *pool* are known.
+
+    A ready service of which the driver lists nothing may run in a container, whose processes have
+    other ids for the driver.
+    """
+    return all(
+        pids.get(holder.name) and (holder.phase != "ready" or holder.seen.get(pool, 0))
+        for holder in holders
+        if holder.holds(pool)
+    )

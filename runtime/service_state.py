@@ -18,6 +18,7 @@ from .hook_actions import HookContext, HookEnvironment
 from .hooks import HookLimiter, HookResult, HookRunner
 from .log_ring import LogRing
 from .ports import Exit, HttpClient, Launcher, ProcessHandle
+from .service_memory import ServiceMemory
 from .spec import ServiceSpec
 from .timers import TimerService
 from .transition import Transition
@@ -37,6 +38,7 @@ class RuntimeContext:
         hook_limiter: Limits the hook commands of all services.
         rng: Source of the jitter of backoffs.
         notify: Called with every transition; must not wait or raise.
+        memory: Places of services, and the memory that they give back.
     """
 
     launcher: Launcher
@@ -46,6 +48,7 @@ class RuntimeContext:
     hook_limiter: HookLimiter
     rng: random.Random
     notify: Callable[[Transition], None]
+    memory: ServiceMemory
 
 
 class Post(Protocol):

@@ -9,6 +9,7 @@ from functools import partial
 import anyio
 
 from .activity import Activity, Body
+from .memory import size
 from .service_state import Post, ServiceState
 from .spec import Hook
 
@@ -38,12 +39,22 @@ class Settling:
     def body(self, activity: Activity) -> Body | None:
         """Return what to run; None if there is nothing to wait for, and the event is posted."""
         state = self._state
-        if state.spec.settle is None or self._variable("hurried"):
+        memory, name = state.runtime.memory, state.spec.name
+        has_to_wait = state.spec.settle is not None or memory.has_to_settle(name, state.incarnation)
+        if not has_to_wait or self._variable("hurried"):
+            memory.conclude(name, state.incarnation)
             self._post("settled", source=activity)
             return None
-        return partial(self._settle, activity, state.spec.settle)
+        return partial(self._settle, activity)
 
-    async def _settle(self, activity: Activity, hook: Hook) -> None:
+    async def _settle(self, activity: Activity) -> None:
+        if self._state.spec.settle is not None:
+            await self._run_hook(self._state.spec.settle)
+        if not self._variable("hurried"):
+            await self._wait_for_memory()
+        self._post("settled", source=activity)
+
+    async def _run_hook(self, hook: Hook) -> None:
         state = self._state
         seconds = state.spec.timings.settle
         is_free = False
@@ -62,4 +73,18 @@ class Settling:
         self._scope = None
         if not is_free:
             state.log.line(f"[swapchart] resources not free after {seconds:g} s: continuing")
-        self._post("settled", source=activity)
+
+    async def _wait_for_memory(self) -> None:
+        state = self._state
+        memory, name = state.runtime.memory, state.spec.name
+        seconds = state.spec.timings.settle
+        with anyio.move_on_after(seconds) as self._scope:
+            await memory.settle(name, state.incarnation)
+        self._scope = None
+        missing = memory.conclude(name, state.incarnation)
+        if missing:
+            amounts = ", ".join(f"{size(missing[pool])} of {pool}" for pool in sorted(missing))
+            state.log.line(
+                f"[swapchart] memory not free after {seconds:g} s: {amounts} counts as held by"
+                " other programs"
+            )

@@ -232,4 +232,5 @@ class ServiceSpec:
         hooks = [h for point, group in self.hooks.items() if point not in others for h in group]
         attempts = sum(h.timeout_s * (h.retries + 1) + h.delay_s * h.retries for h in hooks)
         grace = math.inf if self.timings.grace is None else self.timings.grace
-        return attempts + grace + (0.0 if self.settle is None else self.timings.settle)
+        waits = (self.settle is not None) + (self.memory is not None)
+        return attempts + grace + waits * self.timings.settle

@@ -37,6 +37,7 @@ from .memory_watch import MemoryWatch
 from .ports import HttpClient, Launcher, MemoryMeter
 from .scheduler import Scheduler
 from .scheduling import EvictionPolicy, QueueLimits, one_at_a_time
+from .service_memory import ServiceMemory
 from .service_state import RuntimeContext
 from .service_table import ServiceTable
 from .service_updater import Change, ServiceUpdater, check_specs
@@ -143,9 +144,14 @@ class Supervisor:
         self.hook_recovery = HookRecovery(self)
         self._tasks = tasks
         self.hook_limiter = HookLimiter(self._hook_limit, self._timers)
+        memory = self.scheduler.memory
+        if self._meter is not None and memory is not None:
+            self.memory_watch = MemoryWatch(self, self._services, memory, self._meter)
+            self._dispatcher.on_memory_change = self.memory_watch.notice
         context = RuntimeContext(
             launcher=self._launcher, http=self._http, tasks=tasks, timers=self._timers,
             hook_limiter=self.hook_limiter, rng=self._rng, notify=self._listeners.notify,
+            memory=ServiceMemory(memory, self.memory_watch),
         )  # fmt: skip
         self._updater = ServiceUpdater(
             self, self._services, self.scheduler, self._dispatcher, self._compiled, context,
@@ -153,11 +159,7 @@ class Supervisor:
         )  # fmt: skip
         for spec in self._specs:
             self._updater.add(spec)
-        if self._meter is not None and self.scheduler.memory is not None:
-            self.memory_watch = MemoryWatch(
-                self, self._services, self.scheduler.memory, self._meter
-            )
-            self._dispatcher.on_memory_change = self.memory_watch.notice
+        if self.memory_watch is not None:
             tasks.keep(self.memory_watch.run)
         return self
 

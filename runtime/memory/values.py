@@ -116,6 +116,7 @@ class MemoryNeed:
         estimated: Bytes by pool by arithmetic from its files and options; empty means unknown.
         note: Parts of that sum in words, or empty.
         is_elastic: The server takes what is free, so only runs that found the pool empty count.
+        sets_devices: Its command says by itself which GPUs it uses, so it is not told its place.
     """
 
     options: tuple[Amounts, ...]
@@ -126,6 +127,7 @@ class MemoryNeed:
     estimated: Amounts = field(default_factory=dict)
     note: str = ""
     is_elastic: bool = False
+    sets_devices: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,9 +11,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 
+from ..command_line import UnterminatedQuoteError, split_command
 from .fields import CommandLine, Section, refuse
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|[kKMGT]i?B|%)")
@@ -74,6 +83,18 @@ SizeText: TypeAlias = Annotated[
 ]
 
 
+def _as_argv(value: str | tuple[str, ...]) -> tuple[str, ...]:
+    if isinstance(value, tuple):
+        return value
+    try:
+        argv = split_command(value)
+    except UnterminatedQuoteError as error:
+        raise refuse(f"unterminated quote: expected another {error.quote}") from error
+    if not argv:
+        raise refuse("expected a command")
+    return argv
+
+
 class PoolSection(Section):
     """A memory pool: what differs from what the machine says, or a pool of one's own."""
 
@@ -81,9 +102,20 @@ class PoolSection(Section):
     capacity: SizeText | None = None
     limit: SizeText | None = Field(default=None, description="most that is given to models")
     reserve: SizeText | None = Field(default=None, description="never given to models")
-    check: CommandLine | None = Field(
+    check: Annotated[CommandLine, AfterValidator(_as_argv)] | None = Field(
         default=None, description="command that prints the free bytes"
     )
+
+    @model_validator(mode="after")
+    def _complete(self) -> PoolSection:
+        if self.check is not None and (self.capacity is None or self.capacity.bytes_ is None):
+            raise refuse("expected capacity: the size of the pool that `check` is about, in bytes")
+        return self
+
+    @property
+    def check_argv(self) -> tuple[str, ...]:
+        """Command that prints the free bytes, as program and arguments; empty without `check`."""
+        return self.check if isinstance(self.check, tuple) else ()
 
 
 class MemorySection(Section):
