@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from ...runtime import MemoryLearning, MemoryLedger, ServiceSpec
 from ...runtime.memory import Amounts, MemoryNeed, Pool, Rules, lru_cost, reload_cost
+from ...runtime.placement import Device, has_placeholder
 from ...runtime.ports import PoolReading
 from ..config import Config, ModelConfig
 from ..config.schema.memory import MemorySection, ModelMemory, PoolSection, Size
-from ..memory import Meter
+from ..memory import CommandPool, Meter
 from ..memory.launches import Launch, LaunchReader
 from ..system import threads
 from .service_setup import service_spec
@@ -22,10 +26,12 @@ log = logging.getLogger(__name__)
 
 RAM = "RAM"
 _GPU = re.compile(r"GPU\d+")
-_RESERVE_SHARE = 0.05
-_LEAST_RESERVE = {"gpu": 512 << 20, "ram": 2 << 30}  # bytes
+#: Share and least bytes of the reserve; a desktop lives in unified memory too.
+_RESERVES = {"gpu": (0.05, 512 << 20), "ram": (0.05, 2 << 30), "unified": (0.08, 4 << 30)}
 _DEVICES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 _UNREAD = Launch()
+_VULKAN = "GGML_VK_VISIBLE_DEVICES"
+_SHORTEST_UUID = len("GPU-")
 _DEVICE_OPTION = re.compile(r"(?:CUDA|ROCm|Vulkan)(\d+)")
 
 
@@ -35,16 +41,31 @@ class MemoryPools:
 
     Attributes:
         pools: Pools by name, RAM and those of GPUs first.
-        devices: Pool -> id of its device; empty for RAM and pools of one's own.
+        devices: Pool -> its GPU, in the order of their numbers.
+        aliases: Name of a GPU that uses main memory -> pool that it is part of.
     """
 
     pools: Mapping[str, Pool]
-    devices: Mapping[str, str] = field(default_factory=dict)
+    devices: Mapping[str, Device] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def gpus(self) -> tuple[str, ...]:
         """Names of the pools that are GPUs."""
         return tuple(name for name in self.pools if name in self.devices or _GPU.fullmatch(name))
+
+    def known(self, names: Iterable[str]) -> list[str]:
+        """Return the pools that *names* mean, once each, without those that do not exist."""
+        pools = (self.aliases.get(name, name) for name in names)
+        return [name for name in dict.fromkeys(pools) if name in self.pools]
+
+    def amounts(self, sizes: Mapping[str, Size]) -> dict[str, int]:
+        """Return *sizes* in bytes; those of names of one pool are added up."""
+        found: dict[str, int] = {}
+        for name, size in sizes.items():
+            for pool in self.known([name]):
+                found[pool] = found.get(pool, 0) + size.of(self.pools[pool].capacity)
+        return found
 
 
 def memory_rules(config: Config) -> Rules:
@@ -59,31 +80,57 @@ def memory_rules(config: Config) -> Rules:
 def memory_pools(config: Config, readings: Sequence[PoolReading]) -> MemoryPools:
     """Return the pools that the machine has and those that the configuration adds."""
     memory = config.memory
-    pools, devices = {}, {}
-    by_device = {reading.device: reading for reading in readings if reading.device}
-    for reading in readings:
-        name = _name_of(reading, memory)
-        section = memory.pools.get(name, PoolSection())
-        pools[name] = _pool(name, section, reading.capacity, memory)
+    pools: dict[str, Pool] = {}
+    devices: dict[str, Device] = {}
+    aliases: dict[str, str] = {}
+    vendors: Counter[str] = Counter()
+    unified = {reading.part_of for reading in readings if reading.part_of}
+    names = _names_of(readings, memory)
+    for reading, name in zip(readings, names, strict=True):
+        if reading.part_of:
+            aliases[name] = reading.part_of
+            continue
         if reading.device:
-            devices[name] = reading.device
+            devices[name] = Device(
+                id=reading.device, vendor=reading.vendor, number=vendors[reading.vendor],
+                position=len(devices),
+            )  # fmt: skip
+            vendors[reading.vendor] += 1
+        section = memory.pools.get(name, PoolSection())
+        if reading.capacity:
+            is_unified = reading.name in unified
+            pools[name] = _pool(name, section, reading.capacity, memory, is_unified=is_unified)
+    present = {reading.device for reading in readings if reading.device}
     for name, section in memory.pools.items():
-        if name in pools or (section.device is not None and section.device in by_device):
+        if name in pools or name in aliases or (section.device in present and name not in devices):
             continue
         if section.capacity is not None and section.capacity.bytes_ is not None:
             pools[name] = _pool(name, section, section.capacity.bytes_, memory)
-    return MemoryPools(pools=pools, devices=devices)
+    devices = {name: device for name, device in devices.items() if name in pools}
+    return MemoryPools(pools=pools, devices=devices, aliases=aliases)
 
 
-def _name_of(reading: PoolReading, memory: MemorySection) -> str:
-    """Return the name that the configuration gives the device of *reading*."""
-    for name, section in memory.pools.items():
-        if section.device is not None and section.device == reading.device:
-            return name
-    return reading.name
+def _names_of(readings: Sequence[PoolReading], memory: MemorySection) -> list[str]:
+    """Return the name of the pool of each reading, by the configuration or else its own.
+
+    A GPU whose own name the configuration gives to another one gets the next free number.
+    """
+    given = {section.device: name for name, section in memory.pools.items() if section.device}
+    names = [given.get(r.device) or given.get(r.name, "") for r in readings]
+    free = (f"GPU{number}" for number in itertools.count())
+    own = [r.name for r, name in zip(readings, names, strict=True) if not name]
+    taken = {*names, *own}
+    for index, reading in enumerate(readings):
+        if not names[index]:
+            is_free = reading.name not in names
+            names[index] = reading.name if is_free else next(n for n in free if n not in taken)
+    return names
 
 
-def _pool(name: str, section: PoolSection, capacity: int, memory: MemorySection) -> Pool:
+def _pool(
+    name: str, section: PoolSection, capacity: int, memory: MemorySection, *,
+    is_unified: bool = False,
+) -> Pool:  # fmt: skip
     if section.capacity is not None:
         capacity = min(section.capacity.of(capacity), capacity)
     reserve = section.reserve or memory.reserve
@@ -92,8 +139,9 @@ def _pool(name: str, section: PoolSection, capacity: int, memory: MemorySection)
     elif section.capacity is not None and not _is_found(name):
         reserved = 0  # a pool of one's own
     else:
-        least = _LEAST_RESERVE["ram" if name == RAM else "gpu"]
-        reserved = min(max(int(capacity * _RESERVE_SHARE), least), capacity // 4)
+        kind = "unified" if is_unified else "ram" if name == RAM else "gpu"
+        share, least = _RESERVES[kind]
+        reserved = min(max(int(capacity * share), least), capacity // 4)
     limit = None if section.limit is None else section.limit.of(capacity)
     return Pool(name=name, capacity=capacity, reserve=reserved, limit=limit)
 
@@ -115,11 +163,12 @@ def memory_need(
         return None
     estimated = _estimated(launch, found)
     need = MemoryNeed(
-        options=(), asleep=_amounts(memory.asleep, found.pools), weight=memory.evict_cost,
+        options=(), asleep=found.amounts(memory.asleep), weight=memory.evict_cost,
         key=launch.key, estimated=estimated, is_elastic=launch.is_elastic,
+        sets_devices=sets_devices(model),
     )  # fmt: skip
     if memory.pools:
-        return replace(need, options=(_amounts(memory.pools, found.pools),))
+        return replace(need, options=(found.amounts(memory.pools),))
     where = _where(model, found)
     if memory.need is not None:
         return replace(need, options=tuple(_places(memory, memory.need, where, found.pools)))
@@ -133,13 +182,13 @@ def memory_need(
 
 
 def _where(model: ModelConfig, found: MemoryPools) -> list[str]:
-    return [name for name in model.memory.on if name in found.pools] or used_pools(model, found)
+    return found.known(model.memory.on) or used_pools(model, found)
 
 
 def _estimated(launch: Launch, found: MemoryPools) -> dict[str, int]:
     """Return the estimated bytes by pool; RAM beside GPUs counts only if it has a limit."""
     amounts = {} if launch.estimate is None else launch.estimate.amounts
-    known = {name: amount for name, amount in amounts.items() if name in found.pools}
+    known = found.amounts({name: Size(bytes_=amount) for name, amount in amounts.items()})
     if len(known) > 1 and RAM in known and found.pools[RAM].limit is None:
         del known[RAM]
     return known
@@ -159,10 +208,6 @@ def _places(
     return places
 
 
-def _amounts(sizes: Mapping[str, Size], pools: Mapping[str, Pool]) -> dict[str, int]:
-    return {name: size.of(pools[name].capacity) for name, size in sizes.items() if name in pools}
-
-
 def used_pools(model: ModelConfig, found: MemoryPools) -> list[str]:
     """Return the pools that the command of *model* uses.
 
@@ -173,20 +218,38 @@ def used_pools(model: ModelConfig, found: MemoryPools) -> list[str]:
     if not gpus:
         return [RAM] if RAM in found.pools else []
     for variable in _DEVICES:
-        if variable in model.environment:
-            names = [part.strip() for part in model.environment[variable].split(",")]
-            return [name for name in gpus if _is_named(name, found.devices.get(name, ""), names)]
+        value = _variable(model, variable)
+        if value is not None:
+            names = [part.strip() for part in value.split(",")]
+            return [name for name in gpus if _is_named(name, found, names)]
     numbers = _DEVICE_OPTION.findall(_option(model.argv, "--device", "-dev"))
-    if numbers:
-        return [name for name in gpus if name.removeprefix("GPU") in numbers]
-    if _option(model.argv, "--split-mode", "-sm") == "none":
-        main = _option(model.argv, "--main-gpu", "-mg") or "0"
-        return [name for name in gpus if name.removeprefix("GPU") == main]
+    if not numbers and _option(model.argv, "--split-mode", "-sm") == "none":
+        numbers = [_option(model.argv, "--main-gpu", "-mg") or "0"]
+    if numbers and not has_placeholder(model.argv):
+        return [name for name in gpus if _is_named(name, found, numbers)]
     return list(gpus)
 
 
-def _is_named(name: str, device: str, names: Sequence[str]) -> bool:
-    return any(given and given in (name.removeprefix("GPU"), device) for given in names)
+def sets_devices(model: ModelConfig) -> bool:
+    """Return True if the command of *model*, or the environment of the proxy, says its GPUs."""
+    return any(_variable(model, variable) is not None for variable in (*_DEVICES, _VULKAN)) or bool(
+        _option(model.argv, "--device", "-dev", "--main-gpu", "-mg")
+    )
+
+
+def _variable(model: ModelConfig, name: str) -> str | None:
+    """Return a variable that the command will have, without what its place adds."""
+    return model.environment.get(name, os.environ.get(name))
+
+
+def _is_named(name: str, found: MemoryPools, given: Sequence[str]) -> bool:
+    """Return True if one of the numbers or UUIDs *given* means pool *name*; UUIDs may be cut."""
+    device = found.devices.get(name)
+    number = name.removeprefix("GPU") if device is None else str(device.number)
+    uuid = "" if device is None else device.id
+    return any(
+        each == number or (len(each) > _SHORTEST_UUID and uuid.startswith(each)) for each in given
+    )
 
 
 def _option(argv: Sequence[str], *names: str) -> str:
@@ -196,6 +259,15 @@ def _option(argv: Sequence[str], *names: str) -> str:
         if head in names:
             return value or (argv[index + 1] if index + 1 < len(argv) else "")
     return ""
+
+
+def _checks(config: Config) -> list[CommandPool]:
+    """Return the pools that are read by a command."""
+    return [
+        CommandPool(name, section.capacity.bytes_, section.check_argv)
+        for name, section in config.memory.pools.items()
+        if section.check_argv and section.capacity is not None and section.capacity.bytes_
+    ]
 
 
 class MemorySetup:
@@ -261,6 +333,7 @@ class MemorySetup:
         ledger, mode = self.ledger, config.memory.mode
         is_on = mode != "off"
         self._found = memory_pools(config, self._readings) if is_on else MemoryPools(pools={})
+        self.meter.add(_checks(config) if is_on else ())
         ledger.configure(self._found.pools.values(), memory_rules(config), self._found.devices)
         ledger.decides = mode == "auto"
         ledger.evicts_under_pressure = mode == "auto" and config.memory.on_pressure == "evict"

@@ -198,7 +198,7 @@ class _Expander:
                 self._collector.error(node, path, message)
         self._expand_keys(tree, path, [scope, port_scope] if used else [scope])
         for key, item in tree.items.items():
-            allowed = ("PID",) if key in WITH_PID else ()
+            allowed = self._late_names(key)
             self._check_leftovers(f"{path}.{key}", item, scope, allowed)
         return ModelTree(id=name, node=tree, macros=own, port=port if used else None)
 
@@ -260,6 +260,12 @@ class _Expander:
         expanded = self._expanded(scope, node, path)
         return expanded if isinstance(expanded, Mapping) else node
 
+    def _late_names(self, key: str) -> tuple[str, ...]:
+        """Return the names that may remain in *key* of a model, to be filled in at run time."""
+        if key == "cmd" and _is_on(self._root.items.get("memory")):
+            return ("GPU", "GPUS")
+        return ("PID",) if key in WITH_PID else ()
+
     def _reason(self, name: str, scope: Scope) -> str:
         self._hints += 1
         return explain(name, scope, self._environment, is_hinted=self._hints <= _MOST_HINTS)
@@ -282,6 +288,13 @@ def _with_references(node: Node, path: str) -> Iterator[tuple[str, Scalar]]:
     for where, scalar in walk(node, path):
         if isinstance(scalar.value, str) and "${" in scalar.value:
             yield where, scalar
+
+
+def _is_on(memory: Node | None) -> bool:
+    """Return True if the top level key `memory` switches memory on."""
+    return memory is not None and not (
+        isinstance(memory, Scalar) and memory.value in (None, False, "off")
+    )
 
 
 def _is_default_hook(where: str, path: str) -> bool:

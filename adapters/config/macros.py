@@ -213,6 +213,8 @@ def explain(
         return "macro '${PORT}' has no value here: only models with ${PORT} in cmd have one"
     if name == "PID":
         return "macro '${PID}' is known only while the process runs: use it in cmdStop and hooks"
+    if name in ("GPU", "GPUS") and not scope.declares(name):
+        return f"macro '${{{name}}}' is known only at a start: use it in cmd, with `memory:`"
     if name == "MODEL_ID":
         return "macro '${MODEL_ID}' has no value here: it is known inside a model only"
     why = f"unknown macro '${{{name}}}'"

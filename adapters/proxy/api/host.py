@@ -118,6 +118,7 @@ async def memory(proxy: ProxyContext, request: Request) -> MemoryState:
             MemoryPool(
                 name=name, capacity=pool.capacity, reserve=pool.reserve, limit=pool.limit,
                 used=None if reading is None else reading.used, foreign=pool.foreign,
+                others={} if reading is None else dict(reading.others),
                 held=ledger.held(name), free=ledger.free(name),
                 stale=reading is not None and watch is not None and watch.is_stale(name, now),
                 source="" if reading is None else reading.source,

@@ -9,6 +9,7 @@ import pytest
 
 from swapchart.adapters.app.memory_setup import (
     MemoryPools,
+    MemorySetup,
     memory_need,
     memory_pools,
     memory_rules,
@@ -16,6 +17,8 @@ from swapchart.adapters.app.memory_setup import (
 )
 from swapchart.adapters.app.service_setup import eviction_policy
 from swapchart.adapters.config import Config, load_config
+from swapchart.adapters.config.schema.memory import MemorySection
+from swapchart.adapters.memory import Meter
 from swapchart.adapters.memory.estimate import Estimate
 from swapchart.adapters.memory.launches import Launch
 from swapchart.runtime.memory import MemoryNeed, Pool, lru_cost
@@ -76,6 +79,9 @@ def test_memory_needs_follow_the_forms_of_the_configuration(config: Config) -> N
     found = memory_pools(config, READINGS)
     needs = {name: memory_need(model, found) for name, model in config.models.items()}
 
+    assert [name for name, need in needs.items() if need is not None and need.sets_devices] == [
+        "by-env", "by-uuid", "no-gpu", "by-option", "main-gpu",
+    ]  # fmt: skip
     assert needs["plain"] == MemoryNeed(options=({"big": 2 * GIB}, {"GPU1": 2 * GIB}))
     assert needs["pools"] == MemoryNeed(options=({"RAM": 16 * GIB, "NPU": GIB},))
     assert needs["split"] == MemoryNeed(
@@ -138,3 +144,67 @@ def test_memory_need_without_a_declaration_is_the_estimate_of_its_launch(config:
     assert declared is not None
     assert (declared.source, declared.key) == ("declared", "k")
     assert declared.options == ({"big": 2 * GIB}, {"GPU1": 2 * GIB})
+
+
+def test_memory_pools_number_gpus_by_vendor_and_keep_every_gpu(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("""
+memory: {pools: {GPU1: {device: GPU-aa}, GPU3: {capacity: 8GiB}}}
+models: {m: {cmd: "x --port ${PORT}", memory: {need: 1GiB, on: GPU1}}}
+""")
+    readings = [
+        PoolReading(name="GPU0", capacity=24 * GIB, device="GPU-aa", vendor="nvidia"),
+        PoolReading(name="GPU1", capacity=16 * GIB, device="GPU-bb", vendor="nvidia"),
+        PoolReading(name="GPU2", capacity=16 * GIB, device="GPU-cc", vendor="amd"),
+        PoolReading(name="GPU3", capacity=0, device="0000:0c:00.0", vendor="intel"),
+        PoolReading(name="GPU4", capacity=0, device="0000:0d:00.0", vendor="intel"),
+    ]
+    found = memory_pools(load_config([path]), readings)
+
+    assert {name: pool.capacity // GIB for name, pool in found.pools.items()} == {
+        "GPU1": 24, "GPU0": 16, "GPU2": 16, "GPU3": 8,
+    }  # fmt: skip
+    assert [(name, d.id, d.number, d.position) for name, d in found.devices.items()] == [
+        ("GPU1", "GPU-aa", 0, 0), ("GPU0", "GPU-bb", 1, 1), ("GPU2", "GPU-cc", 0, 2),
+        ("GPU3", "0000:0c:00.0", 0, 3),
+    ]  # fmt: skip
+
+
+def test_memory_pools_of_a_unified_machine_are_main_memory_alone(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("""
+memory: {pools: {GPU0: {limit: 20GiB}}}
+models:
+  amounts: {cmd: "x --port ${PORT}", memory: {GPU0: 12GiB, RAM: 4GiB}}
+  on: {cmd: "x --port ${PORT}", memory: {need: 12GiB, on: [GPU0, RAM]}}
+  plain: {cmd: "x --port ${PORT}", memory: 2GiB}
+""")
+    readings = [
+        PoolReading(name="RAM", capacity=128 * GIB),
+        PoolReading(name="GPU0", capacity=0, device="GPU-a", vendor="nvidia", part_of="RAM"),
+    ]
+    config = load_config([path])
+    found = memory_pools(config, readings)
+    needs = [memory_need(model, found) for model in config.models.values()]
+
+    reserve = int(128 * GIB * 0.08)
+    assert found.pools == {"RAM": Pool(name="RAM", capacity=128 * GIB, reserve=reserve)}
+    assert found.devices == {}
+    assert [need.options for need in needs if need is not None] == [
+        ({"RAM": 16 * GIB},), ({"RAM": 12 * GIB},), ({"RAM": 2 * GIB},),
+    ]  # fmt: skip
+
+
+def test_memory_setup_reads_pools_of_commands(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("""
+memory: {pools: {NPU: {capacity: 16GiB, check: "echo 1073741824"}}}
+models: {m: {cmd: "x --port ${PORT}", memory: {NPU: 2GiB}}}
+""")
+    config, meter = load_config([path]), Meter([])
+    setup = MemorySetup(meter)
+    setup.configure(config)
+    (reading,) = meter.read_blocking(())
+    assert (reading.name, reading.used, reading.source) == ("NPU", 15 * GIB, "check")
+    setup.configure(replace(config, memory=MemorySection(mode="off")))
+    assert meter.read_blocking(()) == []

@@ -121,3 +121,31 @@ models:
 def test_memory_broken_pools_cause_no_further_errors(check: Check) -> None:
     problems = check("memory: {pools: {NPU: {capacity: 16}}}\n" + _models("{NPU: 1GiB}"))
     assert [problem.path for problem in problems] == ["memory.pools.NPU.capacity"]
+
+
+def test_memory_check_of_a_pool_is_split_and_needs_a_capacity(load: Load, check: Check) -> None:
+    pool = "memory: {pools: {NPU: {capacity: 16GiB, check: \"xrt-free --unit 'a b'\"}}}\n"
+    section = load(pool + _models("1GiB")).memory.pools["NPU"]
+    assert section.check_argv == ("xrt-free", "--unit", "a b")
+    for text, message in (
+        ("{check: free}", "expected capacity"),
+        ("{capacity: 50%, check: free}", "expected capacity"),
+        ('{capacity: 1GiB, check: "free \'a"}', "unterminated quote"),
+        ("{capacity: 1GiB, check: ' '}", "expected a command"),
+    ):
+        (problem,) = check(f"memory: {{pools: {{NPU: {text}}}}}\n" + _models("1GiB"))
+        assert problem.path.startswith("memory.pools.NPU")
+        assert message in problem.message
+
+
+def test_gpu_placeholder_stays_in_a_command_with_memory(load: Load, check: Check) -> None:
+    model = "models: {m: {cmd: 'serve ${PORT} -mg ${GPU} --all ${GPUS}'}}\n"
+    argv = load("memory: auto\n" + model).models["m"].argv
+    assert argv == ("serve", "5800", "-mg", "${GPU}", "--all", "${GPUS}")
+    for memory in ("", "memory: off\n"):
+        assert {each.message for each in check(memory + model)} == {
+            f"macro '${{{name}}}' is known only at a start: use it in cmd, with `memory:`"
+            for name in ("GPU", "GPUS")
+        }
+    own = load("macros: {GPU: 3, GPUS: 4}\n" + model).models["m"].argv
+    assert own[2:] == ("-mg", "3", "--all", "4")

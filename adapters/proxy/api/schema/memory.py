@@ -12,6 +12,8 @@ class MemoryPool(Part, kw_only=True):
         limit: Most that models may hold; null means that there is no limit.
         used: Bytes in use by all programs; null means that they are not read.
         foreign: Bytes that other programs hold.
+        others: Name of another program -> bytes that it holds, the largest ones, where the driver
+            says it.
         held: Bytes that models hold: what they were granted or what they use, whichever is more.
         free: Bytes that are free for models; negative if the pool is too full.
         stale: The last reading is too old to rely on.
@@ -24,6 +26,7 @@ class MemoryPool(Part, kw_only=True):
     limit: int | None
     used: int | None
     foreign: int
+    others: dict[str, int]
     held: int
     free: int
     stale: bool
