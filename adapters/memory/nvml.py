@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -193,9 +192,10 @@ class NvmlDriver:
             nvml.NVMLError_NotSupported, nvml.NVMLError_FunctionNotFound,
             nvml.NVMLError_ArgumentVersionMismatch, *also,
         )  # fmt: skip
-        with suppress(unsupported):
+        try:
             return self._call(name, *args, passed_on=unsupported)
-        return None
+        except unsupported:
+            return None
 
     def _call(self, name: str, *args: object, passed_on: tuple[type[Exception], ...] = ()) -> Any:
         nvml = self._nvml

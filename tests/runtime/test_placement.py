@@ -9,7 +9,8 @@ from swapchart.runtime import MemoryLedger, Supervisor
 from swapchart.runtime.eviction import no_evictions
 from swapchart.runtime.memory import MemoryNeed, Pool, Rules
 from swapchart.runtime.placement import Device, placed
-from swapchart.runtime.ports import Command, LogSink, ProcessHandle
+from swapchart.runtime.ports import Command, LogSink
+from swapchart.runtime.scripted_launcher import ScriptedProcess
 from swapchart.runtime.testing import ScriptedLauncher, ServerScript, run_virtual, service
 
 GIB = 1 << 30
@@ -77,7 +78,7 @@ def test_supervisor_tells_a_process_the_gpu_with_room() -> None:
     told = {}
 
     class Launcher(ScriptedLauncher):
-        async def start(self, command: Command, log: LogSink) -> ProcessHandle:
+        async def start(self, command: Command, log: LogSink) -> ScriptedProcess:
             told[command.label] = command.env.get("CUDA_VISIBLE_DEVICES")
             return await super().start(command, log)
 
