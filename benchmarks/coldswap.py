@@ -4,6 +4,9 @@ The same thing is done by hand and through swapchart, in turns: (end the server 
 one, ask for its health every millisecond, ask it once. The overhead is the difference of the
 medians. Then: how long after a server became healthy its first request arrives there.
 
+With ``--memory``, only swaps under ``memory:`` are measured: to a model whose file is not in the
+page cache, with and without prefetch, and to a model while another one stops.
+
 The servers are a small one that starts as fast as Python does and, with ``--llama``, a real
 llama-server with a model of half a megabyte.
 """
@@ -21,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -144,17 +148,34 @@ class ByHand:
 
 # ---- through the proxy
 class Proxied:
-    """Starts and swaps through ``swapchart serve``; a context manager."""
+    """Starts and swaps through ``swapchart serve``; a context manager.
 
-    def __init__(self, server: Server, folder: Path, python: str = sys.executable) -> None:
+    Args:
+        server: Server of both models, or of the first one.
+        folder: Where the proxy keeps its files.
+        python: Its interpreter.
+        second: Server of the second model; None means the same.
+        keys: Further keys of both models.
+        top: Further keys of the configuration.
+    """
+
+    def __init__(
+        self, server: Server, folder: Path, python: str = sys.executable, *,
+        second: Server | None = None, keys: Mapping[str, object] | None = None,
+        top: Mapping[str, object] | None = None,
+    ) -> None:  # fmt: skip
         first = free_ports(8)
         self._port = first + 7
-        model = {
-            "cmd": list(server.argv),
-            "proxy": "http://127.0.0.1:${PORT}",
-            "env": [f"{name}={value}" for name, value in server.env.items()],
+        models = {
+            name: {
+                "cmd": list(each.argv),
+                "proxy": "http://127.0.0.1:${PORT}",
+                "env": [f"{variable}={value}" for variable, value in each.env.items()],
+                **(keys or {}),
+            }
+            for name, each in zip(_NAMES, (server, second or server), strict=True)
         }
-        config = {"startPort": first, "models": dict.fromkeys(_NAMES, model)}
+        config = {"startPort": first, "models": models, **(top or {})}
         folder.mkdir(parents=True)
         path = folder / "config.yaml"
         path.write_text(json.dumps(config))
@@ -166,6 +187,7 @@ class Proxied:
             folder,
         )  # fmt: skip
         self._is_second = False
+        self.swapped_at = 0.0
 
     def __enter__(self) -> Proxied:
         self._process.wait_answering(self._port)
@@ -186,6 +208,22 @@ class Proxied:
         if name in self._up():
             raise RuntimeError(f"{name} is up already: nothing would be swapped")
         chat(self._port, name)
+
+    def swap_during_a_stop(self) -> None:
+        """Unload the model that is up, and ask the other one at once."""
+        name = _NAMES[self._is_second]
+        with ThreadPoolExecutor(1) as pool:
+            unloading = pool.submit(ask, self._port, "POST", f"/api/models/unload/{name}")
+            while self._state(name) == "ready":
+                time.sleep(_PAUSE_S)
+            self._is_second = not self._is_second
+            chat(self._port, _NAMES[self._is_second])
+            self.swapped_at = time.perf_counter()
+            unloading.result()
+
+    def _state(self, name: str) -> str:
+        rows = json.loads(ask(self._port, "GET", "/running"))["running"]
+        return next((row["state"] for row in rows if row["model"] == name), "stopped")
 
     def _up(self) -> list[str]:
         return [row["model"] for row in json.loads(ask(self._port, "GET", "/running"))["running"]]
@@ -290,13 +328,99 @@ def noticed(folder: Path, runs: int, starts_s: Sequence[float]) -> list[list[str
     return rows
 
 
+# ---- files and stops that overlap
+_STOP_S = 2.0
+_BOX = "BOX"
+
+
+def prefetched(folder: Path, runs: int, size_mib: int) -> list[list[str]]:
+    """Swap to a model whose file is not in memory; returns the table's rows."""
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+    from tools.page_cache import drop, resident
+
+    place = folder / "prefetch"
+    place.mkdir()
+    model, program = place / "model.gguf", place / "llama-server"
+    with model.open("wb") as file:
+        for _ in range(size_mib):
+            file.write(os.urandom(1 << 20))
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S {_INSTANT} "$@"\n')
+    program.chmod(0o700)
+    notes = ("--notes", str(place / "notes"))
+    argv = (str(program), "--port", "${PORT}", *notes, "--model", str(model))
+    second = Server(name="reads a file", argv=argv)
+    rows = []
+    for name in ("off", "auto"):
+        keys = {"prefetch": name, "memory": {_BOX: "6GiB"}, "beforeStop": f"sleep {_STOP_S:g}"}
+        times = []
+        server = instant(place / "notes")
+        with Proxied(server, place / name, second=second, keys=keys, top=_box(10)) as proxy:
+            for _ in range(runs):
+                proxy.start()
+                drop(str(model))
+                if resident(str(model)) > 0.1:
+                    raise SystemExit(f"{model} stays in memory: TMPDIR must be on a disk")
+                times.append(timed(proxy.swap) - _STOP_S * 1000)
+                proxy.end()
+        rows.append([f"prefetch: {name}", f"{median(times):.0f}", f"{max(times):.0f}", str(runs)])
+    return rows
+
+
+def overlapped(folder: Path, runs: int) -> list[list[str]]:
+    """Ask for a model while another stops, with and without room for both; returns the rows."""
+    rows = []
+    keys = {"memory": {_BOX: "4GiB"}, "beforeStop": f"sleep {_STOP_S:g}"}
+    for room_gib, text in ((10, "room for both"), (6, "no room for both")):
+        place = folder / f"overlap-{room_gib}"
+        times = []
+        with Proxied(instant(folder / "notes"), place, keys=keys, top=_box(room_gib)) as proxy:
+            for _ in range(runs):
+                proxy.start()
+                began = time.perf_counter()
+                proxy.swap_during_a_stop()
+                times.append((proxy.swapped_at - began) * 1000)
+                proxy.end()
+        rows.append([text, f"{median(times):.0f}", f"{max(times):.0f}", str(runs)])
+    return rows
+
+
+def with_memory(*, is_quick: bool) -> None:
+    """Measure swaps under the decision by memory, and print the report."""
+    weather = Weather()
+    runs, size_mib = (1, 32) if is_quick else (5, 1024)
+    with tempfile.TemporaryDirectory(prefix="swapchart-bench-") as name:
+        read_rows = prefetched(Path(name), runs, size_mib)
+        weather.note()
+        stop_rows = overlapped(Path(name), runs)
+        weather.note()
+    columns = ["ms", "median", "longest", "runs"]
+    parts = [
+        f"Swap to a model whose file of {size_mib} MiB is on the disk only, less the "
+        f"{_STOP_S:g} s that the old model takes to stop.",
+        table(columns, read_rows),
+        f"Request for a model while another one stops, which takes {_STOP_S:g} s.",
+        table(columns, stop_rows),
+    ]
+    command = "./dev bench coldswap --memory"
+    text = document("Swaps by memory", command, parts, weather, own_versions())
+    publish("coldswap-memory", text, keep=not is_quick)
+
+
+def _box(capacity_gib: int) -> dict[str, object]:
+    return {"memory": {"pools": {_BOX: {"capacity": f"{capacity_gib}GiB"}}}}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few runs; nothing is kept")
     parser.add_argument("--runs", type=int)
     parser.add_argument("--llama", action="store_true", help="a real llama-server, too")
+    parser.add_argument("--memory", action="store_true", help="only swaps under `memory:`")
     add_against(parser)
     options = parser.parse_args()
+    if options.memory:
+        with_memory(is_quick=options.quick)
+        return
     if options.against:
         rounds = options.runs or (3 if options.quick else 3 * ROUNDS)
         sys.exit(compare_checkouts(options.against.resolve(), rounds))

@@ -46,6 +46,7 @@ from .kv_setup import kv_settings_by_model, with_kv_hooks
 from .live_config import LiveConfig
 from .log_buffer import keeping_log
 from .memory_setup import MemorySetup
+from .prefetch import Prefetch
 from .proxy_setup import model_catalog, proxy_options
 from .root_path import without_root_path
 from .service_setup import eviction_policy, queue_limits
@@ -173,6 +174,7 @@ class Application:
         self, stack: AsyncExitStack, running: LiveConfig, supervisor: Supervisor
     ) -> None:
         await stack.enter_async_context(_beside(kept(running.reloader.run)))
+        stack.callback(Prefetch(supervisor, lambda: running.config).close)
         await self._watch_files(stack, running)
         if self.config.log_to_stdout in ("upstream", "both"):
             await stack.enter_async_context(_beside(kept(partial(print_log, supervisor.log))))

@@ -129,6 +129,7 @@ class ModelBuilder:
             sleep=self._sleep(section),
             settle=self._hook_builder.build_settle(section.settle),
             pinned=section.pinned,
+            prefetch=section.prefetch,
             pass_keys=section.pass_keys,
             memory=section.memory,
             kv=section.kv,

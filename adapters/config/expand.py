@@ -48,6 +48,7 @@ DEFAULTED = (
     "hookPoints",
     "settle",
     "pinned",
+    "prefetch",
     "passKeys",
     "kv",
 )

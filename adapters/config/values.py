@@ -72,6 +72,7 @@ class ModelConfig:
         aliases: Other names, including those of ``filters.setParamsByID``.
         concurrency_limit: Maximum number of requests at once; >= 1, None means unlimited.
         settle: Hook that succeeds once its memory is free; None means no wait.
+        prefetch: ``auto`` reads its files ahead while others stop for it, where memory is on.
         pass_keys: Its server gets the API keys of clients.
         memory: Memory that it needs.
         macros: Its own macros, as declared.
@@ -117,6 +118,7 @@ class ModelConfig:
     sleep: Sleep = Sleep()
     settle: Hook | None = None
     pinned: bool = False
+    prefetch: Literal["auto", "off"] = "auto"
     pass_keys: bool = False
     memory: ModelMemory = field(default_factory=lambda: ModelMemory(is_auto=True))
     kv: Kv = field(default_factory=lambda: Kv(mode="off"))

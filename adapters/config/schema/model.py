@@ -157,6 +157,10 @@ def _as_kv(value: object) -> object:
     return {"mode": value} if isinstance(value, str) else value
 
 
+def _as_prefetch(value: object) -> object:
+    return "off" if value is False else value
+
+
 class Overridable(Section):
     """Keys of a model that may also stand at the top level, as the default of all models."""
 
@@ -178,6 +182,10 @@ class Overridable(Section):
     )
     settle: SettleSection | None = None
     pinned: bool = False
+    prefetch: Annotated[
+        Literal["auto", "off"],
+        BeforeValidator(_as_prefetch, json_schema_input_type=Literal["auto", "off"]),
+    ] = Field(default="auto", description="read files ahead during a swap; needs memory")
     pass_keys: bool = Field(
         default=False, description="the server of the model gets the API key of the client"
     )

@@ -63,6 +63,7 @@ Load = Callable[[str], Config]
         ("startTimeout: 60", "live"),
         ("stallTimeout: 60", "live"),
         ("maxKeepAlive: 60", "live"),
+        ("prefetch: off", "live"),
         ("probeTimeout: 60", "live"),
         ("sleep: {after: 60}", "live"),
         ("drain: {timeout: 60}", "live"),

@@ -325,6 +325,9 @@ NAP = runs("nap", "${PID}", on_error="fail")
         ("probeTimeout: 7.5", "probe_timeout", 7.5),
         ("", "probe_timeout", 2),
         ("pinned: true", "pinned", True),
+        ("prefetch: off", "prefetch", "off"),
+        ("prefetch: auto", "prefetch", "auto"),
+        ("", "prefetch", "auto"),
         ("passKeys: true", "pass_keys", True),
         ("", "pass_keys", False),
         (
@@ -376,6 +379,7 @@ def test_supervision_key_has_its_effect(load: Load, text: str, attribute: str, v
         ("settle: free", "settle", "expected a mapping, found 'free'"),
         ("settle: {timeout: 1}", "settle", "either run or gpuBelow, found neither"),
         ("pinned: 1", "pinned", "expected true or false, found 1"),
+        ("prefetch: on", "prefetch", "expected 'auto' or 'off', found"),
         ("passKeys: key", "passKeys", "expected true or false, found 'key'"),
         ("kv: always", "kv", "expected 'keep' or 'off', found 'always'"),
         ("kv: {maxBytes: 0}", "kv.maxBytes", "expected > 0, found 0"),
