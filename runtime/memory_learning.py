@@ -131,7 +131,7 @@ class MemoryLearning:
         return self.footprints.forget(service)
 
     def notices(self) -> list[tuple[str, str]]:
-        """Return (service, notice in words) for each declaration that is far too large."""
+        """Return (service, notice in words) for each model whose options need a change."""
         return [
             (name, notice)
             for name, base in sorted(self._bases.items())

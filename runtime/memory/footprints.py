@@ -191,7 +191,16 @@ class Footprints:
         return adjusted if known else {}
 
     def notices(self, model: str, need: MemoryNeed) -> list[str]:
-        """Return what is worth a notice: a declaration that five runs have never used up."""
+        """Return what is worth a notice.
+
+        That is a declaration which five runs have never used up, and a server without declaration
+        that fits itself into what is free.
+        """
+        if need.is_elastic and need.source != "declared":
+            return [
+                f"{model} fits itself into what is free, so its memory depends on what else runs: "
+                "give it -c and -ngl, or --fit off"
+            ]
         if need.source != "declared" or not need.key or not need.options:
             return []
         found = []

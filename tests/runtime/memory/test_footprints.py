@@ -128,6 +128,13 @@ def test_footprints_declaration_of_which_40_percent_is_unused_in_five_runs_is_no
     assert known.notices("u", UNKNOWN) == []
 
 
+def test_footprints_server_that_fits_itself_is_noticed_unless_it_is_declared() -> None:
+    (notice,) = Footprints().notices("u", replace(UNKNOWN, is_elastic=True))
+    assert notice.endswith("give it -c and -ngl, or --fit off")
+    declared = MemoryNeed(options=({"GPU0": GIB},), key="k", is_elastic=True)
+    assert Footprints().notices("u", declared) == []
+
+
 def test_footprints_declaration_is_exceeded_beyond_five_percent() -> None:
     assert [is_exceeded(100, amount) for amount in (100, 105, 106)] == [False, False, True]
     assert not is_exceeded(0, 5)

@@ -79,7 +79,7 @@ class LearnedMemory(Part, kw_only=True):
 
 
 class MemoryNotice(Part, kw_only=True):
-    """A declaration that is worth a change, in words."""
+    """What is worth a change in the configuration of a model, in words."""
 
     model: str
     text: str
@@ -92,7 +92,8 @@ class MemoryState(Body, kw_only=True):
         mode: ``off``, ``observe`` or ``auto``.
         failure: Why the last reading failed; empty if it did not.
         learned: What earlier runs have shown.
-        notices: Declarations of which five runs have never used 40 % or more.
+        notices: Declarations of which five runs have never used 40 % or more, and servers that fit
+            themselves into what is free.
     """
 
     mode: str
