@@ -333,7 +333,8 @@ def speed(engine: str, count: int, seconds: float) -> dict[str, float]:
     """Step *count* instances in turn, for about *seconds* of CPU time."""
     load, events = ENGINES[engine]
     make = load()
-    gc.collect()  # what compiling left behind is not a cost of the instances
+    if count > 1:
+        gc.collect()  # what compiling left behind is not a cost of the instances
     started = time.process_time()
     instances = [make() for _ in range(count)]
     made = time.process_time() - started
