@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from ..http1.asgi_types import Scope
 
-_SEGMENTS = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[\w.~-]+)+", re.ASCII)
+_SEGMENT = re.compile(r"[\w.~-]+", re.ASCII)
 
 
 def parse_root_path(text: str, routes: Iterable[str] = ()) -> str:
@@ -33,7 +33,8 @@ def parse_root_path(text: str, routes: Iterable[str] = ()) -> str:
     root = text.rstrip("/")
     if not root and text in ("", "/"):
         return ""
-    if not _SEGMENTS.fullmatch(root):
+    first, *segments = root.split("/")
+    if first or not segments or not all(map(_is_segment, segments)):
         raise ValueError(
             f"expected a path such as /llm, of letters, digits, `-`, `_`, `.` and `~`, got {text!r}"
         )
@@ -65,6 +66,10 @@ def without_root_path(scope: Scope, root: str) -> Scope:
         found["raw_path"] = rest if rest[:1] == b"/" else b"/" + rest
     found["path"] = path[len(root) :] or "/"
     return found
+
+
+def _is_segment(text: str) -> bool:
+    return text not in (".", "..") and _SEGMENT.fullmatch(text) is not None
 
 
 def _has(raw_path: bytes, prefix: bytes) -> bool:

@@ -18,8 +18,8 @@ The first marker names a chart: a file beside the Markdown file, ``package.modul
 from __future__ import annotations
 
 import argparse
-import re
-from collections.abc import Iterable, Iterator
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -29,12 +29,7 @@ from .chart import rendered
 from .chart_source import load_chart
 from .view_options import add_view_options, view_of
 
-_MARKERS = re.compile(
-    r"^(?P<head>[ \t]*<!--[ \t]*swapchart:(?P<chart>\S+)(?P<attributes>[^>]*?)-->[ \t]*\n)"
-    r"(?P<body>.*?)^(?P<end>[ \t]*<!--[ \t]*/swapchart[ \t]*-->)",
-    re.MULTILINE | re.DOTALL,
-)
-_ATTRIBUTE = re.compile(r'([\w-]+)=(?:"([^"]*)"|(\S+))')
+_BEGIN, _END = "swapchart:", "/swapchart"
 
 
 def embedded(files: Iterable[Path], chart: str | None = None) -> Iterator[tuple[Path, bytes]]:
@@ -49,21 +44,53 @@ def embedded(files: Iterable[Path], chart: str | None = None) -> Iterator[tuple[
         OSError: A file cannot be read.
     """
     for path in files:
-        parts: list[str] = []
-        text, end = path.read_text("utf-8"), 0
-        for marker in _MARKERS.finditer(text):
-            if chart is not None and not _names(path, marker["chart"], chart):
-                continue
-            body, found = _drawn(path, marker["chart"], marker["attributes"])
-            yield from found
-            parts += [text[end : marker.start()], marker["head"], body, "\n", marker["end"]]
-            end = marker.end()
-        if not parts:
+        lines: list[str] = []
+        is_found = False
+        marked = _marked(path.read_text("utf-8").splitlines(keepends=True))
+        for line, comment, body in marked:
+            name, _, attributes = comment.removeprefix(_BEGIN).partition(" ")
+            lines.append(line)
+            if comment and (chart is None or _names(path, name, chart)):
+                is_found = True
+                drawn, found = _drawn(path, name, attributes)
+                yield from found
+                lines.append(drawn + "\n")
+            else:
+                lines += body
+        if not is_found:
             wanted = chart or "CHART"
             raise ChartError(
                 str(path), f"expected lines `<!-- swapchart:{wanted} -->` and `<!-- /swapchart -->`"
             )
-        yield path, "".join([*parts, text[end:]]).encode()
+        yield path, "".join(lines).encode()
+
+
+def _marked(lines: Sequence[str]) -> Iterator[tuple[str, str, Sequence[str]]]:
+    """Yield each line of a file outside of markers, with what it marks.
+
+    Yields:
+        The line; the text of its comment if it begins a marked part, else an empty text; and the
+        lines of that part.
+    """
+    at = 0
+    while at < len(lines):
+        line, comment = lines[at], _comment(lines[at])
+        at += 1
+        ends = (i for i in range(at, len(lines)) if _comment(lines[i]) == _END)
+        end = next(ends, None) if comment.startswith(_BEGIN) else None
+        if end is None:
+            yield line, "", ()
+        else:
+            yield line, comment, lines[at:end]
+            at = end
+
+
+def _comment(line: str) -> str:
+    """Return the text of a line that is a comment of HTML; empty if it is none."""
+    text = line.strip()
+    if text.startswith("<!--") and text.endswith("-->"):
+        return text[4:-3].strip()
+    return ""
 
 
 def _names(path: Path, marked: str, chart: str) -> bool:
@@ -104,5 +131,8 @@ def _options(path: Path, attributes: str) -> argparse.Namespace:
     add_view_options(parser)
     parser.add_argument("--format", default="svg")
     parser.add_argument("--file")
-    words = [f"--{key}={quoted or plain}" for key, quoted, plain in _ATTRIBUTE.findall(attributes)]
-    return parser.parse_args(words)
+    try:
+        words = shlex.split(attributes)
+    except ValueError as error:
+        raise ChartError(str(path), f"in a marker: {error} in {attributes!r}") from error
+    return parser.parse_args([f"--{word}" for word in words if "=" in word])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +83,7 @@ def view_of(document: Document, options: argparse.Namespace, base: View | None =
         changes["max_width"] = None
     view = replace(view, **changes)
     if getattr(options, "trace", None):
-        view = replace(view, trace=tuple(re.split(r",(?![^(]*\))", options.trace)))
+        view = replace(view, trace=tuple(_events(options.trace)))
     if getattr(options, "finding", None) is not None:
         findings = [finding for finding in check(document).findings if finding.trace]
         if not 1 <= options.finding <= len(findings):
@@ -105,3 +104,16 @@ def _named(document: Document, name: str, base: View) -> View:
     return replace(
         base, depth=found.depth, focus=found.focus, hide=found.hide, max_width=found.max_width
     )
+
+
+def _events(text: str) -> list[str]:
+    """Split *text* at its commas, but not at those between parentheses."""
+    events = [""]
+    depth = 0
+    for char in text:
+        depth += (char == "(") - (char == ")")
+        if char == "," and depth <= 0:
+            events.append("")
+        else:
+            events[-1] += char
+    return events

@@ -9,7 +9,7 @@ _PART = r"\d{1,9}(?:\.\d{1,9})?(?:ms|s|m|h|d|w)"
 #: Pattern of a duration in words, for the JSON Schema too.
 PATTERN = rf"^(?:{_PART}){{1,6}}$"
 _WHOLE = re.compile(PATTERN)
-_NUMBER = re.compile(r"([\d.]+)(ms|s|m|h|d|w)")
+_AMOUNT = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h|d|w)")
 EXAMPLES = "2d, 1h30m or 500ms"
 
 
@@ -19,4 +19,4 @@ def seconds_of(value: object) -> float | None:
         return float(value) if 0 <= value < 1e12 else None
     if not isinstance(value, str) or not _WHOLE.match(value):
         return None
-    return sum(float(number) * _UNITS[unit] for number, unit in _NUMBER.findall(value))
+    return sum(float(number) * _UNITS[unit] for number, unit in _AMOUNT.findall(value))

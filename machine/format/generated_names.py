@@ -13,7 +13,7 @@ _SIGNS = {
     ">=": " ge ", "<=": " le ", "==": " is ", "!=": " is not ", "<": " lt ", ">": " gt ",
     "+": " plus ", "-": " minus ", "*": " times ",
 }  # fmt: skip
-_SIGN = re.compile("|".join(map(re.escape, _SIGNS)))
+_SIGN = re.compile(r"[<>=!]=|[<>+*-]")
 _LONGEST = 48
 
 

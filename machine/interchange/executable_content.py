@@ -15,7 +15,7 @@ from .foreign_expressions import UntranslatableError
 
 #: ``type`` of an ``<invoke>`` that stands for one of our activities.
 ACTIVITY = "urn:swapchart:activity"
-_SECONDS = re.compile(r"\s*['\"]?(\d+(?:\.\d+)?|\.\d+)\s*(ms|s)?['\"]?\s*")
+_SECONDS = re.compile(r"(\d++(?:\.\d++)?+|\.\d++)\s*+(ms|s)?")
 _CHARTS = (None, "scxml", "http://www.w3.org/TR/scxml", "http://www.w3.org/TR/scxml/")
 _TO_ITSELF = (None, "", "#_internal", "internal", "#_scxml_sessionid")
 
@@ -293,7 +293,7 @@ def _is_renewed(item: Any, later: Any) -> bool:
 
 
 def _seconds(text: str) -> float | None:
-    found = _SECONDS.fullmatch(text)
+    found = _SECONDS.fullmatch(text.strip().strip("'\""))
     if found is None:
         return None
     return float(found[1]) / (1000 if found[2] == "ms" else 1)

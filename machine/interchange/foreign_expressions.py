@@ -20,9 +20,10 @@ Language: TypeAlias = Literal["ecmascript", "python"]
 #: Prefix of the name that stands for a test of a state, ``In('paid')``.
 IN = "__in_"
 _LONGEST = 500
-_TOKEN = re.compile(
-    r"""\s*(?:(?P<number>\d+(?:\.\d+)?)|(?P<text>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")
-    |(?P<name>[A-Za-z_$][\w$]*)|(?P<sign>\+\+|--|===|!==|==|!=|<=|>=|&&|\|\||[<>+\-*!?:().,]))""",
+_FOREIGN_TOKEN = re.compile(
+    r"""\s*+(?:(?P<number>\d++(?:\.\d++)?+)
+    |(?P<text>'(?:[^'\\]++|\\.)*+'|"(?:[^"\\]++|\\.)*+")
+    |(?P<name>[A-Za-z_$][\w$]*+)|(?P<sign>\+\+|--|===|!==|==|!=|<=|>=|&&|\|\||[<>+\-*!?:().,]))""",
     re.VERBOSE,
 )
 _CONSTANTS = {"true": True, "false": False, "null": None, "undefined": None}
@@ -127,7 +128,7 @@ class _Ecmascript:
         self._tokens: list[tuple[str, str]] = []
         at, end = 0, len(text.rstrip())
         while at < end:
-            found = _TOKEN.match(text, at)
+            found = _FOREIGN_TOKEN.match(text, at)
             if found is None or found.lastgroup is None:
                 raise UntranslatableError(f"{text[at : at + 10]!r} is not supported in {text!r}")
             self._tokens.append((found.lastgroup, found[found.lastgroup]))

@@ -104,6 +104,9 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
         "docs/diagrams.md: --title TEXT",
         "docs/diagrams.md: --chart order.yaml",
     ),
+    "tests/machine/test_chart_page.py::test_chart_page_has_the_tables_of_the_format": (
+        "docs/contributing.md: ./dev python tests/tools/chart_reference.py",
+    ),
     "tests/e2e/test_memory.py::test_memory_commands_print_pools_and_the_sum_of_a_plan": (
         "docs/memory.md: swapchart memory",
         "docs/memory.md: swapchart plan vision",

@@ -16,9 +16,7 @@ _MOST_S = 1e9  # 31 years; a timer takes no more
 _UNITS_S = {
     "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "\u00b5s": 1e-6, "ns": 1e-9,
 }  # fmt: skip
-_NUMBER = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
-_PART = re.compile(f"({_NUMBER})(h|ms|m|s|us|\u00b5s|ns)")
-_VALUE = re.compile(f"(-?)(?:({_NUMBER})|((?:{_PART.pattern})+))")
+_PART = re.compile("([0-9]{1,32}(?:\\.[0-9]{0,32})?|\\.[0-9]{1,32})(h|ms?|s|[un\u00b5]s)?")
 
 
 class KeepAliveError(Exception):
@@ -41,19 +39,25 @@ def keep_alive_of(headers: Headers) -> float | None:
 
 def _seconds(value: bytes) -> float:
     text = value.decode("utf-8", "replace")
-    found = _VALUE.fullmatch(text) if len(value) <= _LONGEST_BYTES else None
-    if found is None:
+    seconds = _amount(text.removeprefix("-")) if len(value) <= _LONGEST_BYTES else None
+    if seconds is None:
         shown = text if len(text) <= _LONGEST_BYTES else text[:_LONGEST_BYTES] + "..."
         message = (
             f"X-Keep-Alive is {shown!r}; expected seconds such as 300, a duration such as 5m or "
             "1h30m, 0 to unload after the response, or -1 for no idle timeout"
         )
         raise KeepAliveError(message)
-    sign, number, parts = found[1], found[2], found[3]
-    if number:
-        seconds = float(number)
-    else:
-        seconds = sum(float(amount) * _UNITS_S[unit] for amount, unit in _PART.findall(parts))
-    if sign and seconds > 0:
+    if text.startswith("-") and seconds > 0:
         return math.inf
     return min(seconds, _MOST_S)
+
+
+def _amount(text: str) -> float | None:
+    """Return the seconds of a number, or of a duration in several parts; None if it is neither."""
+    seconds, at = 0.0, 0
+    while (part := _PART.match(text, at)) is not None:
+        at = part.end()
+        if part[2] is None:  # a number is the whole value
+            return float(part[1]) if part[0] == text else None
+        seconds += float(part[1]) * _UNITS_S[part[2]]
+    return seconds if text and at == len(text) else None

@@ -27,8 +27,8 @@ _STOP_EVENTS = frozenset({"stop", "kill", "give_way"})
 #: server may send any other status, which is counted from its first response on.
 OUTCOMES = (
     "200", "400", "404", "429", "500", "503", "bad_request", "broken", "client_left",
-    "concurrency_limit", "exited", "failed", "hook_failed", "internal", "model_removed",
-    "model_unloaded", "pinned", "queue_full", "queue_timeout", "request_cancelled",
+    "concurrency_limit", "exited", "failed", "hook_failed", "internal", "memory_infeasible",
+    "model_removed", "model_unloaded", "pinned", "queue_full", "queue_timeout", "request_cancelled",
     "shutting_down", "spawn_failed", "start_stalled", "start_timeout", "stopped", "stuck",
     "unhealthy", "upstream_body", "upstream_connect", "upstream_head", "upstream_send",
 )  # fmt: skip
