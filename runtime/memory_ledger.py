@@ -95,6 +95,7 @@ class MemoryLedger:
     def grant(self, entry: ServiceEntry, place: Amounts | None) -> None:
         """Give *place* to a service that starts; None takes its preferred place."""
         self._reserved.pop(entry.name, None)
+        entry.seen = _NOTHING  # what it held while it slept is no measure of what it holds now
         entry.claim = self._preferred(entry.need) if place is None else place
 
     def phase_changed(self, entry: ServiceEntry, phase: Phase) -> None:

@@ -317,3 +317,15 @@ def test_scheduler_that_observes_makes_no_plan_but_explains_the_sum() -> None:
     assert "- 12.0 GiB a (declared, ready, last used 0 s ago)" in harness.ledger.explain(
         entry, harness.now, 0.0
     )
+
+
+def test_scheduler_waking_service_forgets_what_was_measured_while_it_slept() -> None:
+    """The reading of a sleeping service is no measure of the woken one, which gets its claim."""
+    harness = Harness({"a": 12})
+    harness.scheduler.add("v", need=MemoryNeed(options=({"GPU0": 10 * GIB},)))
+    harness.run("v")
+    harness.scheduler.services["v"].seen = {"GPU0": 22 * GIB}
+    harness.phase("v", "stopping", "asleep")
+
+    assert harness.submit("v")[1] == ["grant v"]
+    assert harness.ledger.free("GPU0") == 13 * GIB
