@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import pydoc
 import random
 
@@ -108,6 +109,8 @@ def test_supervisor_item_and_get_return_the_lifecycle() -> None:
 
 def test_supervisor_help_shows_how_to_look_up_a_service() -> None:
     """Item access, `get` and `in` are part of what `help` prints."""
+    if not inspect.isfunction(Supervisor.get):
+        pytest.skip("compiled classes have no docstrings")
     text = pydoc.plain(pydoc.render_doc(Supervisor))
 
     assert 'supervisor["web"]' in text

@@ -106,8 +106,9 @@ async def find_model(
     except UnknownModelError as error:
         await _reject_unknown(proxy, request, send, error, body)
         return None
-    except NoTargetError as error:
-        await send_error(request, send, 503, str(error), code="no_target", retry_after_s=5.0)
+    except NoTargetError as no_target:  # another name: compiled, one name has one type
+        text = str(no_target)
+        await send_error(request, send, 503, text, code="no_target", retry_after_s=5.0)
         return None
     target = resolved.target
     if not request.access.allows_model(wanted, target.requested_name, target.id):

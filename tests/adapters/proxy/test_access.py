@@ -601,7 +601,7 @@ def test_rebound_host_is_421_on_each_route() -> None:
             target = route.path.replace("*", "a")
             answer = await bench.client.call(method, target, headers={"Host": "evil.example"})
 
-            if "health" in target:
+            if target in ("/health", "/wol-health"):
                 assert answer.status == 200
                 continue
             assert answer.status == 421, target
