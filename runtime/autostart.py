@@ -20,7 +20,11 @@ async def autostart(supervisor: ServiceHost, name: str, now: float) -> None:
     """
     if name not in supervisor:
         return
-    evicted, _, _ = supervisor.scheduler.explain(name, now)
+    scheduler = supervisor.scheduler
+    evicted, why, _ = scheduler.explain(name, now)
+    if why and scheduler.memory is not None and scheduler.memory.decides:
+        log.warning("%s does not start at the beginning: %s", name, why)
+        return
     if evicted:
         text = "%s does not start at the beginning: the policy would evict %s for it"
         log.warning(text, name, ", ".join(sorted(evicted)))

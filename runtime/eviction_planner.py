@@ -109,6 +109,11 @@ class EvictionPlanner:
         )
 
     # ---- memory
+    def begin_round(self) -> None:
+        """Make memory plans anew: services may have changed since the last decisions."""
+        if self.memory is not None:
+            self.memory.begin_round()
+
     def with_memory(
         self, request: QueuedRequest, evict: frozenset[str], now: float, limits: QueueLimits,
         overdue: Mapping[str, int],
@@ -127,8 +132,14 @@ class EvictionPlanner:
         memory, entry = self.memory, self._services[request.service]
         if memory is None or entry.need is None:
             return evict, None
-        if entry.phase in HOLDING or entry.name in self.swaps:
+        if entry.name in self.swaps:
             return evict, None
+        if entry.phase in HOLDING:
+            if entry.phase != "stopping" or memory.covers(entry) or not memory.decides:
+                return evict, None
+            # It was evicted or stopped while it slept, so it holds too little to start again.
+            why = f"{entry.name} must have stopped"
+            return evict, Plan(kind="wait", place={}, waits_for=(entry.name,), why=why)
         plan = memory.plan(
             entry, now, min_residency_s=limits.min_residency_s, gone=evict,
             ahead=self._needs_ahead(request, now, limits, overdue),
@@ -151,7 +162,8 @@ class EvictionPlanner:
             if other.phase in HOLDING or not self._is_making_room(other, now, limits):
                 continue
             for pool, amount in self.memory.needs(other).items():
-                ahead[pool] = ahead.get(pool, 0) + amount
+                more = max(amount - other.claim.get(pool, 0), 0)  # a sleeping one holds some
+                ahead[pool] = ahead.get(pool, 0) + more
         return ahead
 
     def _is_making_room(self, entry: ServiceEntry, now: float, limits: QueueLimits) -> bool:

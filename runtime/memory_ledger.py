@@ -20,6 +20,7 @@ from .ports import Command, PoolReading
 from .scheduling import HOLDING, Phase, ServiceEntry
 
 _HolderPhase: TypeAlias = Literal["starting", "ready", "stopping", "asleep", "reviving"]
+_PlanKey: TypeAlias = tuple[str, float, float, frozenset[str], bool, tuple[tuple[str, int], ...]]
 _NOTHING: Amounts = {}
 
 
@@ -52,6 +53,7 @@ class MemoryLedger:
         self.decides = self.evicts_under_pressure = True
         self.plan_counts: Counter[str] = Counter()
         self.evictions: Counter[str] = Counter()
+        self._plans: dict[_PlanKey, Plan | None] = {}  # of this round of decisions
         self._reserved: dict[str, Amounts] = {}  # target of a swap -> what it was promised
         self._services: Mapping[str, ServiceEntry] = {}
         self.pools: dict[str, Pool] = {}
@@ -86,22 +88,26 @@ class MemoryLedger:
     # ---- claims
     def reserve(self, target: str, place: Amounts) -> None:
         """Hold *place* for the target of a swap until it is granted or the swap is canceled."""
+        self.begin_round()
         self._reserved[target] = place
 
     def cancel(self, target: str) -> None:
         """Drop the reservation of *target*, if any."""
+        self.begin_round()
         self._reserved.pop(target, None)
 
     def grant(self, entry: ServiceEntry, place: Amounts | None) -> None:
         """Give *place* to a service that starts; None takes its preferred place."""
+        self.begin_round()
         self._reserved.pop(entry.name, None)
         entry.seen = _NOTHING  # what it held while it slept is no measure of what it holds now
         entry.claim = self._preferred(entry.need) if place is None else place
 
     def phase_changed(self, entry: ServiceEntry, phase: Phase) -> None:
         """Adjust the claim of *entry* to its new phase."""
+        self.begin_round()
         if phase in HOLDING:
-            if not entry.claim or (entry.phase == "asleep" and phase != "stopping"):
+            if not entry.claim or (phase != "stopping" and not self.covers(entry)):
                 self.grant(entry, None)  # it started without a request, or before its grant
         elif phase == "asleep":
             entry.claim = self._known(entry.need.asleep) if entry.need else _NOTHING
@@ -120,20 +126,33 @@ class MemoryLedger:
 
         Amounts that are not declared are replaced by what earlier runs have shown.
         """
+        self.begin_round()
         entry.need = need = self.learning.adopt(entry.name, need)
         if need is None:
             entry.claim = entry.seen = _NOTHING
-        elif not entry.claim:
-            if entry.phase in HOLDING:  # it runs already, and memory is a condition from now on
-                entry.claim = self._preferred(need)
+            self._reserved.pop(entry.name, None)
         elif entry.phase == "asleep":
             entry.claim = self._known(need.asleep)
-        else:
-            same_place = (
-                place for option in need.options
-                if (place := self._known(option)).keys() == entry.claim.keys()
-            )  # fmt: skip
-            entry.claim = next(same_place, entry.claim)
+        elif entry.phase in HOLDING and not (need.source == "unknown" and entry.claim):
+            places = [place for option in need.options if (place := self._known(option))]
+            kept = [place for place in places if place.keys() == entry.claim.keys()]
+            kept += [place for place in places if place.keys() & entry.claim.keys()]
+            entry.claim = next(iter([*kept, *places]), _NOTHING)
+
+    def covers(self, entry: ServiceEntry) -> bool:
+        """Return True if the claim of *entry* is enough for a start: it is not one of sleep."""
+        need = entry.need
+        if need is None or need.source == "unknown":
+            return need is None or entry.phase != "asleep"
+        places = [self._known(option) for option in need.options]
+        return not places or any(
+            all(entry.claim.get(pool, 0) >= amount for pool, amount in place.items())
+            for place in places
+        )
+
+    def begin_round(self) -> None:
+        """Forget the plans that were made: something that they depend on may have changed."""
+        self._plans.clear()
 
     def holders(self, now: float, min_residency_s: float) -> list[Holder]:
         """Return the services that hold memory, and those that a swap makes room for."""
@@ -168,8 +187,19 @@ class MemoryLedger:
             is_overdue: A request for it is overdue.
             ahead: Bytes by pool that overdue requests before it need.
         """
+        if not self.decides:
+            return None
+        key = entry.name, now, min_residency_s, gone, is_overdue, tuple(sorted(ahead.items()))
+        if key not in self._plans:
+            self._plans[key] = self._plan(entry, now, min_residency_s, gone, is_overdue, ahead)
+        return self._plans[key]
+
+    def _plan(
+        self, entry: ServiceEntry, now: float, min_residency_s: float, gone: frozenset[str],
+        is_overdue: bool, ahead: Amounts,
+    ) -> Plan | None:  # fmt: skip
         wanted = self._wanted(entry, is_overdue=is_overdue, ahead=ahead)
-        if wanted is None or not self.decides:
+        if wanted is None:
             return None
         holders = [
             replace(holder, phase="stopping") if holder.name in gone else holder
@@ -200,6 +230,18 @@ class MemoryLedger:
     def free(self, name: str) -> int:
         """Return the free bytes of pool *name*; negative if more is held than its budget."""
         return self.pools[name].available - self.held(name)
+
+    def excess(self, name: str) -> int:
+        """Return the bytes of pool *name* that are held beyond what it has; <= 0 if there are none.
+
+        A claim that is a guess, or all that was left, is no use of memory: only what was measured
+        of such a service counts.
+        """
+        held = sum(
+            max(_sure_claim(entry).get(name, 0), entry.seen.get(name, 0))
+            for entry in self._services.values()
+        )
+        return held - self.pools[name].available
 
     def held(self, name: str) -> int:
         """Return the bytes of pool *name* that services hold."""
@@ -241,3 +283,9 @@ class MemoryLedger:
     def _known(self, amounts: Amounts) -> dict[str, int]:
         """Return *amounts* without the pools that do not exist."""
         return {pool: amount for pool, amount in amounts.items() if pool in self.pools}
+
+
+def _sure_claim(entry: ServiceEntry) -> Amounts:
+    """Return the claim of a service, or nothing if its amount is a guess."""
+    need = entry.need
+    return _NOTHING if need is None or need.source in ("unknown", "estimated") else entry.claim

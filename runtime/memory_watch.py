@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 _MOVING_S, _CALM_S = 0.25, 5.0  # between readings while services start or stop, and else
 _LEAST_S = 0.05  # between two readings, however often services change
+_SLOW_MOVING_S = 1.0  # longest pause while services start or stop
 _SHARE = 20  # pause between readings as a multiple of the time that one takes: 5 % of a core
 _STALE_S = 15.0
 _PRESSURE_S = 5.0
@@ -87,6 +88,7 @@ class MemoryWatch:
         self._has_warned = False
         self._evicted_at: dict[str, float] = {}
         self._settling = MemorySettling()
+        self._settling_since: dict[str, float] = {}
         self._was_read = anyio.Event()
 
     async def run(self) -> None:
@@ -97,7 +99,8 @@ class MemoryWatch:
                 began = anyio.current_time()
                 await self.read()
                 took_s = anyio.current_time() - began
-                await anyio.sleep(min(max(_LEAST_S, _SHARE * took_s), _CALM_S))
+                longest_s = _SLOW_MOVING_S if self._is_moving() else _CALM_S
+                await anyio.sleep(min(max(_LEAST_S, _SHARE * took_s), longest_s))
             with anyio.move_on_after(self._pause_s()):
                 await self._has_changed.wait()
 
@@ -139,7 +142,7 @@ class MemoryWatch:
 
     async def settle(self, service: str, incarnation: int) -> None:
         """Wait until the memory of *service* has come back; not for pools that cannot be read."""
-        since = anyio.current_time()
+        since = self._settling_since[service] = anyio.current_time()
         while not self.failure:
             was_read = self._was_read
             self.notice()
@@ -153,7 +156,8 @@ class MemoryWatch:
         Returns:
             Pool -> bytes that have not come back.
         """
-        missing = self._missing(service, incarnation, anyio.current_time() - _STALE_S)
+        since = self._settling_since.pop(service, anyio.current_time())
+        missing = self._missing(service, incarnation, since)  # not by readings of before its end
         self._settling.forget(service)
         for pool, amount in missing.items():
             self._ledger.add_foreign(pool, amount)
@@ -279,7 +283,7 @@ class MemoryWatch:
     def _relieve(self, name: str, state: PoolState, now: float) -> None:
         """Evict idle services of a pool in which more is held than its budget for 5 s."""
         ledger = self._ledger
-        if ledger.free(name) >= 0 or not ledger.held(name):
+        if ledger.excess(name) <= 0 or not ledger.held(name):
             state.full_since, state.has_warned = None, False
             return
         if state.full_since is None:
@@ -289,7 +293,7 @@ class MemoryWatch:
         state.full_since = now
         if not state.has_warned:
             state.has_warned = True
-            missing = size(-ledger.free(name))
+            missing = size(ledger.excess(name))
             log.warning("pool %s is too full: %s more than it has are held", name, missing)
         if not ledger.evicts_under_pressure:
             return
@@ -321,11 +325,11 @@ class MemoryWatch:
 def _has_all(holders: Sequence[Holder], pool: str, pids: Mapping[str, frozenset[int]]) -> bool:
     """Return True if the processes of all services that hold memory of *pool* are known.
 
-    A ready service of which the driver lists nothing may run in a container, whose processes have
-    other ids for the driver.
+    A service of which the driver lists nothing has not allocated yet, or runs in a container,
+    whose processes have other ids for the driver.
     """
     return all(
-        pids.get(holder.name) and (holder.phase != "ready" or holder.seen.get(pool, 0))
+        pids.get(holder.name) and holder.seen.get(pool, 0)
         for holder in holders
         if holder.holds(pool)
     )

@@ -130,6 +130,7 @@ class Scheduler:
         entry = self.services[service]
         if not entry.has_room and entry.phase == "ready":
             return request, [Refuse(request, self._too_many())]
+        self._planner.begin_round()
         overdue = self._overdue(now)
         waiting = len(self.queue)
         self._requests.add(request)
@@ -237,6 +238,7 @@ class Scheduler:
         entry = self.services[service]
         if not entry.has_room and entry.phase == "ready":
             return frozenset(), "", self._too_many()
+        self._planner.begin_round()
         evict = self._planner.evictions_for(service)
         if (error := self._pinned_rival(service, evict)) is not None:
             return frozenset(), "", error
@@ -254,6 +256,7 @@ class Scheduler:
     def _drain(self, now: float) -> list[Decision]:
         if self.is_paused:
             return []
+        self._planner.begin_round()
         self._planner.end_swaps()
         overdue = self._overdue(now)
         decisions: list[Decision] = []

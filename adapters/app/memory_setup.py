@@ -300,10 +300,13 @@ class MemorySetup:
             await threads.run(self._read_launches, config)
 
     def prepare(self, config: Config) -> None:
-        """Do as `read` does for a later configuration; blocks. Pools are read only once."""
+        """Do as `read` does for a later configuration; blocks.
+
+        Pools are read again only if a pool is missing: its driver may have come since.
+        """
         if config.memory.mode == "off":
             return
-        if not self._readings:
+        if not self._readings or _missing_pools(config, memory_pools(config, self._readings)):
             try:
                 self._readings = self.meter.read_blocking(())
             except OSError as error:
@@ -333,6 +336,11 @@ class MemorySetup:
         ledger, mode = self.ledger, config.memory.mode
         is_on = mode != "off"
         self._found = memory_pools(config, self._readings) if is_on else MemoryPools(pools={})
+        if is_on and (missing := _missing_pools(config, self._found)):
+            log.warning(
+                "memory pools that this machine does not have are no condition: %s; a pool needs a "
+                "driver, or a `capacity` below `memory.pools`", ", ".join(missing),
+            )  # fmt: skip
         self.meter.add(_checks(config) if is_on else ())
         ledger.configure(self._found.pools.values(), memory_rules(config), self._found.devices)
         ledger.decides = mode == "auto"
@@ -345,6 +353,14 @@ class MemorySetup:
             return spec
         launch = self._launches.get(_facts(model), _UNREAD)
         return replace(spec, memory=memory_need(model, self._found, launch))
+
+
+def _missing_pools(config: Config, found: MemoryPools) -> list[str]:
+    """Return the pools that the configuration names and that were not found, sorted."""
+    named = {*config.memory.pools}
+    for model in config.models.values():
+        named.update(model.memory.pools, model.memory.on, model.memory.asleep)
+    return sorted(named - {*found.pools, *found.aliases})
 
 
 #: Id, command and variables of a model.

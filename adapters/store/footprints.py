@@ -72,7 +72,11 @@ class FootprintStore:
 
     def put(self, observation: Observation) -> None:
         """Write *observation*, in place of the earlier one of its run and pool; never wait."""
-        self._written[observation.key, observation.run, observation.pool] = observation
+        place = observation.key, observation.run, observation.pool
+        self._written[place] = observation
+        same = [other for other in self._written if (other[0], other[2]) == (place[0], place[2])]
+        for other in same[:-RUNS]:
+            del self._written[other]
         self._db.put(_PUT, astuple(observation))
         self._db.put(_OLD, (observation.key, observation.key))
 

@@ -99,6 +99,8 @@ class _Place:
             if self._rules.refuse_unknown:
                 why = f"nothing is known of the memory that {wanted.name} needs; set `memory`"
                 return Plan(kind="refuse", place=place, why=why)
+            if self._is_behind(place):
+                return self._wait_behind()
             return self._alone(f"{self._sum}; nothing is known of {wanted.name}")
         lack = {name: place[name] - free[name] for name in place if place[name] > free[name]}
         if not lack:
@@ -136,22 +138,31 @@ class _Place:
     def _without_room(self, lack: Amounts) -> Plan:
         """Return the plan where all evictions together do not free *lack*."""
         wanted, pools = self._wanted, self._pools
+        if self._is_behind(lack):
+            return self._wait_behind()
         if wanted.source != "declared":
             return self._alone(f"{self._sum}; the {wanted.source} amount may be wrong")
         most = {
             name: pools[name].budget
-            - sum(holder.holds(name) for holder in self._others if holder.is_pinned)
+            - sum(h.holds(name) for h in self._others if h.is_pinned and h.phase != "stopping")
             for name in lack
         }
         short = [name for name in lack if self._place[name] > most[name]]
         if not short:
             why = f"{self._sum}: other programs must free memory"
-            if any(wanted.ahead.get(name, 0) for name in lack):
-                why = f"{self._sum}: overdue requests go first"
             return self._wait(cost=_WAIT_FOR_OTHERS, why=why)
         worst = max(short, key=lambda name: self._place[name] - most[name])
         why = f"{self._sum}: at most {size(max(most[worst], 0))} of {worst} can ever be free"
         return Plan(kind="refuse", place=self._place, why=why)
+
+    def _is_behind(self, pools: Iterable[str]) -> bool:
+        """Return True if overdue requests need memory of *pools*, and it can suffice later."""
+        if not any(self._wanted.ahead.get(name, 0) for name in pools):
+            return False
+        return all(self._place[name] <= self._pools[name].budget for name in pools)
+
+    def _wait_behind(self) -> Plan:
+        return self._wait(cost=_WAIT_FOR_OTHERS, why=f"{self._sum}: overdue requests go first")
 
     def _alone(self, why: str) -> Plan:
         """Return the plan by which the service starts with all of the memory that can be freed."""

@@ -329,3 +329,87 @@ def test_scheduler_waking_service_forgets_what_was_measured_while_it_slept() -> 
 
     assert harness.submit("v")[1] == ["grant v"]
     assert harness.ledger.free("GPU0") == 13 * GIB
+
+
+def test_scheduler_need_that_ends_during_a_swap_drops_the_reservation() -> None:
+    harness = Harness({"a": 12, "b": 14, "c": 2})
+    harness.run("a")
+    harness.submit("b")
+    harness.scheduler.add("b", need=None)
+
+    assert harness.submit("c")[1] == ["grant c"]
+    assert harness.ledger.free("GPU0") == 9 * GIB
+
+
+def test_scheduler_running_unknown_service_keeps_its_claim_when_its_need_is_read_again() -> None:
+    harness = Harness({"a": 4})
+    need = MemoryNeed(options=({"GPU0": 0},), source="unknown")
+    harness.scheduler.add("u", need=need)
+    harness.submit("u")
+    harness.scheduler.add("u", need=need)
+
+    assert harness.ledger.free("GPU0") == 0
+    assert harness.submit("a")[1] == []
+
+
+def test_scheduler_service_that_stops_while_it_sleeps_starts_only_with_room() -> None:
+    """Its claim while asleep is not enough for a start, so the request waits for the stop."""
+    harness = Harness({"b": 8})
+    need = MemoryNeed(options=({"GPU0": 20 * GIB},), asleep={"GPU0": GIB})
+    harness.scheduler.add("v", need=need)
+    harness.run("v")
+    harness.phase("v", "stopping", "asleep")
+    harness.submit("b")
+    harness.phase("b", "ready")
+    harness.phase("v", "stopping")
+    request, words = harness.submit("v")
+
+    assert (words, request.why) == ([], "v must have stopped")
+    assert harness.phase("v", "stopped") == []
+    assert "b has 1 request in flight" in request.why
+    assert harness.finish("b") == ["evict b for v"]
+
+
+def test_scheduler_renamed_pool_moves_the_claim_of_a_running_service() -> None:
+    harness = Harness({"a": 12})
+    harness.run("a")
+    harness.ledger.pools["big"] = harness.ledger.pools.pop("GPU0")
+    harness.scheduler.add("a", need=MemoryNeed(options=({"big": 12 * GIB},)))
+
+    assert harness.scheduler.services["a"].claim == {"big": 12 * GIB}
+
+
+def test_scheduler_estimated_request_does_not_pass_an_overdue_one() -> None:
+    harness = Harness({"busy": 12, "large": 20})
+    estimated = MemoryNeed(options=({"GPU0": 12 * GIB},), source="estimated")
+    harness.scheduler.add("x", need=estimated)
+    harness.submit("busy")
+    harness.phase("busy", "ready")
+    harness.submit("large")
+    harness.tick(31.0)
+    request, words = harness.submit("x")
+
+    assert words == []
+    assert request.why
+
+
+def test_scheduler_pinned_service_that_stops_frees_its_memory() -> None:
+    harness = Harness({"p": 10, "b": 20}, pinned="p", foreign=4)
+    harness.run("p")
+    harness.phase("p", "stopping")
+    assert harness.submit("b")[1] == []
+
+
+def test_scheduler_makes_one_plan_for_each_waiting_service_and_decision() -> None:
+    """A drain with many overdue requests plans once for each service, not for each request."""
+    names = {f"m{number}": 12.0 for number in range(4)}
+    harness = Harness({"busy": 12, **names})
+    harness.submit("busy")
+    harness.phase("busy", "ready")
+    for number in range(100):
+        harness.submit(f"m{number % 4}")
+    harness.tick(31.0)
+    before = harness.ledger.plan_counts.total()
+    harness.tick(1.0)
+
+    assert harness.ledger.plan_counts.total() - before <= 40
