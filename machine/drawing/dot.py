@@ -272,8 +272,7 @@ class _Writer:
         return "".join(f'&#160;{row}&#160;<BR ALIGN="LEFT"/>' for row in rows)
 
     def _is_between(self, arrow: Arrow) -> bool:
-        has_text = bool(arrow.labels or arrow.steps)
-        return self._view.labels == "between" and has_text
+        return self._view.labels == "between" and bool(self._text(arrow))
 
     def _between(self, parent: str, indent: str) -> Iterator[str]:
         """Yield the labels that are nodes, each in the innermost cluster around both ends."""

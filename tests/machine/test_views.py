@@ -6,7 +6,8 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -271,3 +272,15 @@ def test_duration_of_a_timer_is_written_in_its_units() -> None:
     text = to_mermaid(read(render_json(source)))
 
     assert "overdue (after 2 d 12 h) / remind" in text
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("view_of", [overview, full])
+def test_edge_without_text_is_drawn_as_one_line(
+    name: str, view_of: Callable[[Document], View]
+) -> None:
+    """A label without text would be a node that hides the edge between its two halves."""
+    document = chart(name)
+    view = replace(view_of(document), labels="between")
+
+    assert "label=<>" not in to_dot(document, view=view)
