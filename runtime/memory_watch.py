@@ -143,7 +143,7 @@ class MemoryWatch:
     async def settle(self, service: str, incarnation: int) -> None:
         """Wait until the memory of *service* has come back; not for pools that cannot be read."""
         since = self._settling_since[service] = anyio.current_time()
-        while not self.failure:
+        while self._ledger.pools and not self.failure:
             was_read = self._was_read
             self.notice()
             await was_read.wait()

@@ -50,8 +50,12 @@ class Settling:
     async def _settle(self, activity: Activity) -> None:
         if self._state.spec.settle is not None:
             await self._run_hook(self._state.spec.settle)
-        if not self._variable("hurried"):
+        state = self._state
+        has_to_wait = state.runtime.memory.has_to_settle(state.spec.name, state.incarnation)
+        if has_to_wait and not self._variable("hurried"):
             await self._wait_for_memory()
+        else:
+            state.runtime.memory.conclude(state.spec.name, state.incarnation)
         self._post("settled", source=activity)
 
     async def _run_hook(self, hook: Hook) -> None:

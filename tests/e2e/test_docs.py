@@ -125,7 +125,7 @@ def test_docs_metrics_are_those_of_the_proxy(serve: Serve) -> None:
     """docs/operations.md lists each metric that a proxy has after a request and a swap."""
     models = yaml.safe_load(blocks(GETTING_STARTED, "yaml")[0])["models"]
     models["hare"]["afterHealthy"] = "true"
-    proxy = serve(models, env={"PATH": _PATH})
+    proxy = serve(models, env={"PATH": _PATH}, config={"memory": "auto"})
     assert proxy.chat("tortoise").status == 200
     assert proxy.chat("hare").status == 200
     text = proxy.call("GET", "/metrics").body.decode()

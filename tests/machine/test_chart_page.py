@@ -123,4 +123,4 @@ def test_chart_page_shows_a_finding_as_it_is_printed() -> None:
 def test_chart_page_has_no_other_blocks() -> None:
     """Each kind of block has a test above."""
     assert {language for language, _ in fenced(TEXT)} == {"sh", "yaml", "text", "python"}
-    assert sum("chart_page" in test for test in BY_TEST) == 4
+    assert sum("chart_page" in test for test in BY_TEST) == 5

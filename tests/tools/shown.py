@@ -98,6 +98,8 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
         "docs/diagrams.md: --max-width PX",
         "docs/diagrams.md: --theme auto|light|dark",
         "docs/diagrams.md: --edges curved|straight|orthogonal",
+        "docs/diagrams.md: --labels beside|between|auto",
+        "docs/diagrams.md: --spacing FACTOR",
         "docs/diagrams.md: --trace EVENT,...",
         "docs/diagrams.md: --finding N",
         "docs/diagrams.md: --active STATE,...",

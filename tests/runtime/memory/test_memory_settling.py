@@ -8,7 +8,14 @@ from typing import Any
 import anyio
 import pytest
 
-from swapchart.runtime import MemoryLedger, QueueLimits, Supervisor
+from swapchart.runtime import (
+    Hook,
+    MemoryLedger,
+    QueueLimits,
+    RunAction,
+    Supervisor,
+    Timings,
+)
 from swapchart.runtime.eviction import no_evictions
 from swapchart.runtime.memory import MemoryNeed, Pool
 from swapchart.runtime.memory_settling import MemorySettling
@@ -236,3 +243,24 @@ def test_memory_settling_counts_only_its_own_service_and_incarnation() -> None:
     assert settling.missing("a", 1, {}, {}) == {}
     settling.forget("a")
     assert missing(20, {3: 6}) == {}
+
+
+@pytest.mark.parametrize("pools", [(), (Pool(name="GPU0", capacity=24 * GIB),)])
+def test_settling_hook_of_a_service_without_memory_is_all_that_is_waited_for(
+    pools: tuple[Pool, ...],
+) -> None:
+    """With a meter, but without a need, the service has stopped once its hook has succeeded."""
+
+    async def main() -> None:
+        launcher = ScriptedLauncher({"a": ServerScript()})
+        settle = Hook(action=RunAction(argv=("free",)), timeout_s=5.0)
+        spec = service("a", settle=settle, timings=Timings(settle=600.0))
+        async with Supervisor(
+            launcher, [spec], memory=MemoryLedger(pools), meter=LateDriver(launcher, {"a": 0})
+        ) as supervisor:
+            await supervisor.load("a")
+            began = anyio.current_time()
+            await supervisor.unload("a")
+            assert anyio.current_time() - began <= 1.0
+
+    run_virtual(main)
