@@ -17,6 +17,7 @@ from .errors import (
     ActivityError,
     EndedError,
     HostStateError,
+    StoreFailedError,
     UnknownStateError,
     WrongThreadError,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "Step",
     "StepListener",
     "Store",
+    "StoreFailedError",
     "TimerPolicy",
     "UnknownStateError",
     "WrongThreadError",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...machine.errors import SwapchartError
+from ...machine.errors import StepError, SwapchartError
 
 
 class HostStateError(SwapchartError, RuntimeError):
@@ -28,6 +28,10 @@ class EndedError(SwapchartError):
     def __init__(self, instance: str, states: tuple[str, ...], why: str) -> None:
         super().__init__(f"{instance}: {' and '.join(states)} cannot come any more: {why}")
         self.id, self.states, self.why = instance, states, why
+
+
+class StoreFailedError(StepError):
+    """The store could not keep a step, which was undone."""
 
 
 class ActivityError(SwapchartError):

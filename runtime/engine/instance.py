@@ -28,7 +28,7 @@ from ...machine import (
 from ...machine.restoring import restorable
 from ..listeners import Listeners
 from .actions import Actions, ActivityContext, StepListener
-from .errors import HostStateError
+from .errors import HostStateError, StoreFailedError
 from .instance_state import InstanceState
 from .records import Kind, Step
 from .saving import (
@@ -249,6 +249,12 @@ class Instance(InstanceState[P]):
         """Process *post*, whose sender cannot be told what is wrong."""
         try:
             process(post)
+        except StoreFailedError as error:
+            log.error(
+                "%s: event %r from %s is delivered again: %s",
+                self._label(), post.event, post.cause, error,
+            )  # fmt: skip
+            self._working().retry(post)
         except (NotHandledError, StepError) as error:
             log.error(
                 "%s: event %r from %s was not taken: %s",
@@ -271,14 +277,16 @@ class Instance(InstanceState[P]):
                 self.number -= 1
                 stepper.restore(*state)
                 why = f"the store failed: {type(error).__name__}: {error}"
-                raise StepError(post.event, before, why) from error
+                raise StoreFailedError(post.event, before, why) from error
         return self._finish(post, before, outcome, "taken")
 
     def _finish(self, post: Post, before: Configuration, outcome: Outcome, kind: Kind) -> Step:
         record = self._record(post, before, outcome, kind)
-        self._tell(record)
-        for effect in outcome.effects:
-            self._perform(effect, record)
+        try:
+            self._tell(record)
+        finally:  # a listener may raise what is no Exception, such as a cancellation
+            for effect in outcome.effects:
+                self._perform(effect, record)
         if self._waits is not None:
             self._waits.entered(record.target, self._no_more())
         if self.is_final and self._listeners is not None:

@@ -12,7 +12,8 @@ class Store(Protocol):
     """Keeps the last snapshot of each instance.
 
     A host saves each step before its effects are performed and before `Instance.post` returns. If
-    `save` raises, the step is undone. Calls come from the thread of the host and must be short.
+    `save` raises, the step is undone; an event of an activity or a timer is delivered again, after
+    0.5 s at first and at most every 60 s. Calls come from the thread of the host and must be short.
     """
 
     def save(self, snapshot: Snapshot) -> None:

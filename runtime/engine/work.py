@@ -17,6 +17,7 @@ from .links import HostLink
 
 log = logging.getLogger(__name__)
 
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 60.0
 _NO_FIELDS: Mapping[str, Value] = {}
 
 
@@ -29,6 +30,7 @@ class Post:
     payload: Any
     source: Activity | None
     cause: str
+    context: ActivityContext[Any] | None = None  # of the activity that ended by it
 
 
 class Work:
@@ -43,7 +45,8 @@ class Work:
     """
 
     __slots__ = (
-        "_actions", "_armed", "_contexts", "_deliver", "_host", "_label", "_machine", "_tasks",
+        "_actions", "_armed", "_contexts", "_deliver", "_has_ended", "_host", "_label", "_machine",
+        "_pause_s", "_tasks",
     )  # fmt: skip
 
     def __init__(
@@ -54,10 +57,13 @@ class Work:
         self._label, self._deliver = label, deliver
         self._tasks = ActivityTasks(host.tasks, self._failed)
         self._armed: dict[str, Timer] = {}
+        self._has_ended = False
+        self._pause_s = _FIRST_PAUSE_S
         self._contexts: dict[str, ActivityContext[Any]] = {}  # of what runs and was not canceled
 
     def end(self) -> None:
         """Cancel everything."""
+        self._has_ended = True
         self._tasks.cancel_all()
         for timer in self._armed.values():
             timer.disarm()
@@ -103,6 +109,30 @@ class Work:
         fields = self._machine.fields(event)
         self._deliver(Post(event, fields, None, None, f"timer {timer}"))
 
+    # ---- events that could not be stored
+    def retry(self, post: Post) -> None:
+        """Deliver *post* again after a pause, which grows while the store fails.
+
+        Until then its activity counts as running, so that a snapshot has it.
+        """
+        self._keep(post)
+        self._host.timers.timer(partial(self._deliver_again, post)).arm(self._pause_s)
+        self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+
+    def _keep(self, post: Post) -> None:
+        if post.context is not None and post.source is not None and not post.source.is_dead:
+            self._contexts.setdefault(post.context.activity, post.context)
+
+    def _deliver_again(self, post: Post) -> None:
+        if self._has_ended:
+            return
+        context, pause_s = post.context, self._pause_s
+        if context is not None and self._contexts.get(context.activity) is context:
+            del self._contexts[context.activity]
+        self._deliver(post)
+        if self._pause_s == pause_s:  # it was stored
+            self._pause_s = _FIRST_PAUSE_S
+
     # ---- activities
     def start(self, context: ActivityContext[Any]) -> None:
         """Start the activity of *context*; an earlier run of it is cancelled and ends first."""
@@ -119,14 +149,14 @@ class Work:
         argument = context if takes_context(function) else context.point
         answer: Answer = await function(argument)
         self._forget(activity)
-        self._answered(activity, answer)
+        self._answered(activity, answer, context)
 
     def _forget(self, activity: Activity) -> None:
         """Note that *activity* has ended, before its event is delivered."""
         if not activity.is_dead:
             self._contexts.pop(activity.name, None)
 
-    def _answered(self, activity: Activity, answer: Answer) -> None:
+    def _answered(self, activity: Activity, answer: Answer, context: ActivityContext[Any]) -> None:
         """Post the event by which *activity* ends.
 
         Raises:
@@ -145,7 +175,7 @@ class Work:
         if event not in declared:
             raise ActivityError(name, f"returned {answer!r}; {known}")
         given = self._machine.fields(event, fields)
-        self._deliver(Post(event, given, None, activity, f"activity {name}"))
+        self._deliver(Post(event, given, None, activity, f"activity {name}", context))
 
     def _failed(self, activity: Activity, error: Exception) -> None:
         """Log the failure of *activity* and post the event that the chart has for it."""
@@ -153,15 +183,19 @@ class Work:
         if activity.is_dead:
             log.debug("%s: canceled activity %r failed", self._label, name, exc_info=error)
             return
+        context = self._contexts.get(name)
         self._forget(activity)
         log.error("%s: activity %r failed: %s", self._label, name, error, exc_info=error)
-        self._report(name, self._failure_event(name, error), activity)
+        self._report(name, self._failure_event(name, error), activity, context)
 
     def fail(self, name: str) -> None:
         """Post the event of the failure of activity *name*, which ran before a restart."""
         self._report(name, self._machine.failures.get(name), None)
 
-    def _report(self, name: str, event: str | None, activity: Activity | None) -> None:
+    def _report(
+        self, name: str, event: str | None, activity: Activity | None,
+        context: ActivityContext[Any] | None = None,
+    ) -> None:  # fmt: skip
         if event is None:
             log.error(
                 "%s: no event reports the failure of activity %r; declare "
@@ -169,7 +203,7 @@ class Work:
             )  # fmt: skip
             return
         fields = self._machine.fields(event)
-        self._deliver(Post(event, fields, None, activity, f"activity {name}"))
+        self._deliver(Post(event, fields, None, activity, f"activity {name}", context))
 
     def _failure_event(self, name: str, error: Exception) -> str | None:
         on_error, event = self._actions.on_error, None

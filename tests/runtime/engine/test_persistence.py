@@ -356,3 +356,97 @@ def test_step_that_the_store_does_not_take_is_undone(backend: str) -> None:
 def test_follow_is_what_the_other_process_runs() -> None:
     """The program of the other process takes what this one takes."""
     assert len(anyio.run(follow, [a_snapshot()])) == len(events(machine().document))
+
+
+class Flaky:
+    """A store that fails while it is told to, and keeps the last snapshot of each instance."""
+
+    def __init__(self) -> None:
+        self.is_failing = False
+        self.kept: dict[str, Snapshot] = {}
+
+    def save(self, snapshot: Snapshot) -> None:
+        if self.is_failing:
+            raise OSError("database is locked")
+        self.kept[snapshot.id] = snapshot
+
+    def load(self) -> list[Snapshot]:
+        return list(self.kept.values())
+
+    def forget(self, name: str) -> None:
+        self.kept.pop(name, None)
+
+
+@both
+@pytest.mark.parametrize("answer", ["done", "raise"])
+def test_event_of_an_activity_that_the_store_refused_is_delivered_again(
+    backend: str, answer: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Meanwhile the activity counts as running, so that a restart would run it again."""
+    store = Flaky()
+
+    async def work(context: ActivityContext[None]) -> Answer:
+        del context
+        await anyio.sleep(1)
+        if answer == "raise":
+            raise RuntimeError("no answer")
+        return answer
+
+    async def main() -> None:
+        actions = Actions(activities={"work": work}, timers={"limit": 600})
+        async with Host(store=store) as host:
+            one = host.start(worker(), id="w", actions=actions)
+            one.post("go", {"size": 1})
+            store.is_failing = True
+            await anyio.sleep(20)
+            assert one.configuration == ("busy",)
+            assert [activity.activity for activity in one.snapshot().activities] == ["work"]
+            store.is_failing = False
+            await anyio.sleep(61)
+            assert one.configuration == ("idle" if answer == "done" else "broken",)
+            assert one.snapshot().activities == ()
+            assert store.kept["w"].configuration == one.configuration
+
+    run_on(backend, main)
+    assert "is delivered again" in caplog.text
+
+
+@both
+def test_event_of_a_timer_that_the_store_refused_is_delivered_again(backend: str) -> None:
+    store = Flaky()
+
+    async def main() -> None:
+        async with Host(store=store) as host:
+            one = host.start(worker(), id="w", actions=WORK)
+            one.post("go", {"size": 1})
+            store.is_failing = True
+            await anyio.sleep(70)
+            assert one.configuration == ("busy",)
+            store.is_failing = False
+            await anyio.sleep(61)
+            assert one.configuration == ("idle",)
+
+    run_on(backend, main)
+
+
+@both
+def test_listener_that_raises_a_cancellation_loses_no_effect(backend: str) -> None:
+    """The error reaches the poster, and the activity and the timer of the step run."""
+
+    class Canceled(BaseException):
+        pass
+
+    def fail(step: Step) -> None:
+        raise Canceled
+
+    async def main() -> None:
+        actions = replace(WORK, on_step=fail)
+        async with Host() as host:
+            one = host.start(worker(), id="w", actions=actions)
+            with pytest.raises(Canceled):
+                one.post("go", {"size": 1})
+            assert one.configuration == ("busy",)
+            assert [activity.activity for activity in one.snapshot().activities] == ["work"]
+            assert [*one.snapshot().timers] == ["limit"]
+
+    run_on(backend, main)
