@@ -264,8 +264,14 @@ class Machine:
         return Outcome(tuple(effects), tuple(context.ran))
 
     def begin(self, stepper: Stepper) -> Outcome:
-        """Return what entering the initial configuration did; once, before any step."""
+        """Return what entering the initial configuration did; once, before any step.
+
+        Raises:
+            StepError: A datum left its domain.
+        """
         effects = stepper.begin()
+        if why := self.outside(stepper.context.values()):
+            raise StepError("(initial entry)", stepper.configuration, why)
         return Outcome(tuple(effects), tuple(stepper.context.ran))
 
     # ---- copies

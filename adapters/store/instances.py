@@ -48,11 +48,11 @@ class InstanceStore:
     """
 
     def __init__(
-        self, path: Path | None, *, encode: Callable[[Any], Any] | None = None,
+        self, path: Path | str | None, *, encode: Callable[[Any], Any] | None = None,
         decode: Callable[[Any], Any] | None = None, survives_power_loss: bool = False,
     ) -> None:  # fmt: skip
         self._encode, self._decode = encode, decode
-        self._file = DatabaseFile(path, _MIGRATIONS)
+        self._file = DatabaseFile(None if path is None else Path(path), _MIGRATIONS)
         try:
             self._db = self._file.connect()
         except sqlite3.Error as error:

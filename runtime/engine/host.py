@@ -16,7 +16,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import Future
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias, TypeVar, get_args, overload
 
 from ...machine import ChartError, Document, Machine, Snapshot, SnapshotError, Value
 from ...machine.restoring import restorable
@@ -164,14 +164,17 @@ class Host:
         actions: Actions, parameters: Mapping[str, Value] | None, payload: P,
     ) -> Instance[P]:  # fmt: skip
         """Make an instance that `adopt` begins; see `start`."""
-        machine = machine_of(chart)
+        machine, is_made = machine_of(chart), False
         if (_key(actions), machine) not in self._checked:
             actions.check(machine)
             self._checked.add((_key(actions), machine))
             self._kept_actions[_key(actions)] = actions
-        if name is None:
+        while name is None or (name in self._instances and is_made):
+            is_made = True
             self._count += 1
             name = f"{machine.name}-{self._count}"
+        if not isinstance(name, str) or not name:
+            raise HostStateError(f"the id of an instance is a text, got {name!r}")
         return Instance(self, machine, name, actions, parameters or {}, payload)
 
     def adopt(self, instance: Instance[Any]) -> None:
@@ -206,10 +209,16 @@ class Host:
                 posts the events of their failures.
 
         Raises:
+            ValueError: A policy is none of those.
             SnapshotError: The snapshot does not fit the chart; the error names the path.
             ChartError: The chart is wrong, or *actions* do not fit it.
             HostStateError: The host is not running, or has an instance of that id.
         """
+        if timers not in get_args(TimerPolicy):
+            raise ValueError(f"timers: expected one of {get_args(TimerPolicy)}, got {timers!r}")
+        if activities not in get_args(ActivityPolicy):
+            expected = get_args(ActivityPolicy)
+            raise ValueError(f"activities: expected one of {expected}, got {activities!r}")
         machine = machine_of(chart)
         fitting = restorable(machine, snapshot)
         instance = self.prepared(
@@ -217,7 +226,12 @@ class Host:
             payload=fitting.payload,
         )  # fmt: skip
         self._add(instance)
-        instance.go_on(fitting, timers, activities)
+        try:
+            instance.go_on(fitting, timers, activities)
+        except BaseException:
+            instance.end()
+            del self._instances[instance.id]
+            raise
         return instance
 
     def replace(self, chart: Chart, *, actions: Actions | None = None) -> Replacement:

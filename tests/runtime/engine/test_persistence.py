@@ -15,7 +15,7 @@ import anyio
 import pytest
 
 from swapchart.machine import Machine, Snapshot, SnapshotError, StepError, read
-from swapchart.runtime import Actions, ActivityContext, Answer, Host, Step, Store
+from swapchart.runtime import Actions, ActivityContext, Answer, Host, HostStateError, Step, Store
 
 from .backends import BACKENDS, WORKER, run_on, sleeper, worker
 from .orders import ACTIONS, events, follow, machine, told, ways
@@ -450,3 +450,46 @@ def test_listener_that_raises_a_cancellation_loses_no_effect(backend: str) -> No
             assert [*one.snapshot().timers] == ["limit"]
 
     run_on(backend, main)
+
+
+def test_resume_with_an_unknown_policy_leaves_no_instance() -> None:
+    async def main() -> None:
+        async with Host() as host:
+            one = host.start(worker(), id="w", actions=WORK)
+            snapshot = one.snapshot()
+            host.remove("w")
+            with pytest.raises(ValueError, match="timers: expected one of"):
+                host.resume(worker(), snapshot, actions=WORK, timers="bogus")  # type: ignore[arg-type]
+            with pytest.raises(ValueError, match="activities: expected one of"):
+                host.resume(worker(), snapshot, actions=WORK, activities="x")  # type: ignore[arg-type]
+            assert "w" not in host
+            assert host.resume(worker(), snapshot, actions=WORK).configuration == ("idle",)
+
+    run_on("asyncio", main)
+
+
+def test_host_gives_an_id_that_no_resumed_instance_has() -> None:
+    async def main() -> None:
+        async with Host() as host:
+            snapshot = host.start(worker(), actions=WORK).snapshot()
+        async with Host() as host:
+            resumed = host.resume(worker(), snapshot, actions=WORK)
+            assert host.start(worker(), actions=WORK).id != resumed.id
+            with pytest.raises(HostStateError, match="is a text, got 17"):
+                host.start(worker(), id=17, actions=WORK)  # type: ignore[call-overload]
+
+    run_on("asyncio", main)
+
+
+def test_initial_entry_that_leaves_the_domain_of_a_datum_is_refused() -> None:
+    text = WORKER.replace(
+        "    idle:\n      initial: true\n", "    idle:\n      initial: true\n      enter: far\n"
+    ).replace("actions:\n", "actions:\n  far: {set: {n: n + 5}}\n")
+
+    async def main() -> None:
+        async with Host() as host:
+            with pytest.raises(StepError, match="n is 5, expected one of 0, 1, 2, 3"):
+                host.start(read(text), id="w", actions=WORK)
+            assert "w" not in host
+
+    run_on("asyncio", main)
