@@ -84,10 +84,13 @@ def test_listeners_of_sock_diag_and_proc_are_equal(host: str) -> None:
         port = server.getsockname()[1]
         with socket.create_connection((host, port)):
             inode = os.fstat(server.fileno()).st_ino
-            expected = [ListeningSocket(address=ip_address(host), inode=inode, uid=os.geteuid())]
+            address = ip_address(host)
+            expected = [ListeningSocket(address=address, inode=inode, uid=os.geteuid())]
 
-            assert listeners.ask_listeners(port) == expected
-            assert listeners.read_listeners(port) == expected
+            # Another program may listen on the same number of the other family.
+            for found in (listeners.ask_listeners(port), listeners.read_listeners(port)):
+                same = [each for each in found if each.address.version == address.version]
+                assert same == expected
 
 
 def test_listeners_beyond_one_kernel_message_are_found() -> None:
