@@ -49,11 +49,14 @@ def test_sources_use_no_fork() -> None:
 
 @row("A35")
 def test_sources_measure_durations_on_the_monotonic_clock() -> None:
-    """Nothing in the machine or the runtime reads the wall clock."""
+    """Nothing in the machine or the runtime reads the wall clock, but for stored deadlines."""
     for path in SOURCES:
-        if path.relative_to(ROOT).parts[0] in ("machine", "runtime"):
+        place = path.relative_to(ROOT)
+        if place.parts[0] in ("machine", "runtime"):
+            # A host takes the wall clock for snapshots, whose deadlines outlive the machine's.
+            most = 1 if place.as_posix() == "runtime/engine/host.py" else 0
             text = path.read_text("utf-8")
-            assert not re.search(r"\btime\.time\b", text), path
+            assert len(re.findall(r"\btime\.time\b", text)) <= most, path
             assert "from time import time" not in text, path
             assert "datetime" not in text, path
 
