@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -42,6 +43,29 @@ def story(document: Document, rng: random.Random, length: int) -> list[tuple[str
     ]
 
 
+def assert_same_steps(
+    document: Document, again: Document, ordered: Callable[[Iterable[str]], list[str]]
+) -> None:
+    """Compare random stories of *document* and its copy *again*; *ordered* lists the effects."""
+    rng = random.Random(3)
+    compiled, copy = Compiled(document), Compiled(again)
+    for _ in range(40):
+        ours, theirs = compiled.stepper(), copy.stepper()
+        assert list(map(describe, ours.begin())) == list(map(describe, theirs.begin()))
+        for event, fields in story(document, rng, 12):
+            known = again.events[event].data
+            given = {key: value for key, value in fields.items() if key in known}
+            try:
+                expected = ordered(map(describe, ours.step(event, fields)))
+            except NotHandledError:
+                expected = []
+            assert ordered(map(describe, theirs.step(event, given))) == expected
+            assert theirs.configuration == ours.configuration
+            assert theirs.context.values()[: len(document.data)] == ours.context.values()
+            if ours.is_final:
+                break
+
+
 @pytest.mark.parametrize("datamodel", DATAMODELS)
 @pytest.mark.parametrize("name", [*NAMES, "lifecycle"])
 def test_from_scxml_of_an_export_returns_the_document(name: str, datamodel: str) -> None:
@@ -61,23 +85,7 @@ def test_from_scxml_without_the_embedded_document_takes_the_same_steps(
     seconds = {"escalation": 60.0} if name == "order" else None
     text = to_scxml(document, datamodel=datamodel, timers=seconds)
     again = from_scxml(without_document(text))
-    rng = random.Random(3)
-    compiled, copy = Compiled(document), Compiled(again)
-    for _ in range(40):
-        ours, theirs = compiled.stepper(), copy.stepper()
-        assert list(map(describe, ours.begin())) == list(map(describe, theirs.begin()))
-        for event, fields in story(document, rng, 12):
-            known = again.events[event].data
-            given = {key: value for key, value in fields.items() if key in known}
-            try:
-                expected = list(map(describe, ours.step(event, fields)))
-            except NotHandledError:
-                expected = []
-            assert list(map(describe, theirs.step(event, given))) == expected
-            assert theirs.configuration == ours.configuration
-            assert theirs.context.values()[: len(document.data)] == ours.context.values()
-            if ours.is_final:
-                break
+    assert_same_steps(document, again, list)
 
 
 def test_from_scxml_with_changed_states_reads_the_states() -> None:
