@@ -16,6 +16,7 @@ from ...runtime.memory import Amounts, MemoryNeed, Pool, Rules, lru_cost, reload
 from ...runtime.placement import Device, has_placeholder
 from ...runtime.ports import PoolReading
 from ..config import Config, ModelConfig
+from ..config.check_memory import MACHINE_POOL
 from ..config.schema.memory import MemorySection, ModelMemory, PoolSection, Size
 from ..memory import CommandPool, Meter
 from ..memory.launches import Launch, LaunchReader
@@ -136,7 +137,7 @@ def _pool(
     reserve = section.reserve or memory.reserve
     if reserve is not None:
         reserved = reserve.of(capacity)
-    elif section.capacity is not None and not _is_found(name):
+    elif section.capacity is not None and not MACHINE_POOL.fullmatch(name):
         reserved = 0  # a pool of one's own
     else:
         kind = "unified" if is_unified else "ram" if name == RAM else "gpu"
@@ -144,10 +145,6 @@ def _pool(
         reserved = min(max(int(capacity * share), least), capacity // 4)
     limit = None if section.limit is None else section.limit.of(capacity)
     return Pool(name=name, capacity=capacity, reserve=reserved, limit=limit)
-
-
-def _is_found(name: str) -> bool:
-    return name == RAM or _GPU.fullmatch(name) is not None
 
 
 def memory_need(

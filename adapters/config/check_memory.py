@@ -9,8 +9,8 @@ from .routing import NamesLike
 from .schema.memory import MemorySection, ModelMemory, PoolSection, Size
 from .values import ModelConfig
 
-#: Pools that the machine may have without being declared.
-_FOUND = re.compile(r"RAM|GPU\d+")
+#: Names of the pools that a machine may have without being declared.
+MACHINE_POOL = re.compile(r"RAM|GPU\d+")
 
 
 def check_memory(memory: MemorySection, names: NamesLike) -> None:
@@ -21,7 +21,7 @@ def check_memory(memory: MemorySection, names: NamesLike) -> None:
     pinned: dict[str, int] = {}
     for model in names.models.values():
         for pool, loc in _pools_of(model):
-            if pool not in memory.pools and _FOUND.fullmatch(pool) is None:
+            if pool not in memory.pools and MACHINE_POOL.fullmatch(pool) is None:
                 known = ", ".join(["RAM", "GPU0, GPU1 and so on", *map(repr, memory.pools)])
                 names.error(loc, f"unknown memory pool {pool!r}; known are {known}")
         needs = _least_needs(model.memory, memory.pools)
