@@ -35,7 +35,7 @@ _MOST_KEPT = 128
 
 
 class Outcome(NamedTuple):
-    """What a step did.
+    """Outcome of a step.
 
     Attributes:
         effects: Effects in order.

@@ -17,7 +17,7 @@ Listener: TypeAlias = Callable[[Transition], None]
 
 
 class Record(Protocol):
-    """What a listener is called with."""
+    """Records that listeners are called with."""
 
     @property
     def source(self) -> object:

@@ -56,7 +56,7 @@ class Sight:
 
 @dataclass(slots=True, kw_only=True)
 class _PoolRun:
-    """What one run has held of one pool so far; amounts in bytes."""
+    """Memory of one pool that one run has held so far; in bytes."""
 
     is_alone: bool
     free_before: int

@@ -20,7 +20,7 @@ _Pids = Mapping[str, Collection[int]]
 
 @dataclass(slots=True, kw_only=True)
 class _Before:
-    """What a service held in the last reading before it stopped.
+    """Memory of a service by the last reading before it stopped.
 
     Attributes:
         incarnation: Its launch.
@@ -34,7 +34,7 @@ class _Before:
 
 
 class MemorySettling:
-    """What services held, and how much of it is missing after their end."""
+    """Memory of services that have ended, and how much of it is missing."""
 
     def __init__(self) -> None:
         self._before: dict[str, _Before] = {}

@@ -47,7 +47,7 @@ class MemoryHost(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class PoolState:
-    """What is known of one pool besides its sum.
+    """State of one pool besides its sum.
 
     Attributes:
         reading: The last reading, or None.

@@ -26,7 +26,7 @@ class Watch(Protocol):
 
 
 class ServiceMemory:
-    """What a lifecycle needs of the memory of a supervisor.
+    """Interface of a lifecycle to the memory of its supervisor.
 
     Args:
         ledger: Claims on memory; None means that memory is no condition.

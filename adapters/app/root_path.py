@@ -61,7 +61,7 @@ def without_root_path(scope: Scope, root: str) -> Scope:
         prefixes = (given for text in (root, quote(root)) if _has(raw_path, given := text.encode()))
         prefix = next(prefixes, None)
         if prefix is None:
-            return found  # encoded in a way of its own: no client of ours does that
+            return found  # percent-encoded differently from both forms of the prefix
         rest = raw_path[len(prefix) :]
         found["raw_path"] = rest if rest[:1] == b"/" else b"/" + rest
     found["path"] = path[len(root) :] or "/"

@@ -146,7 +146,7 @@ class CheckedStep:
 
     @property
     def cut(self) -> list[str]:
-        """What was not explored beyond a bound, such as ``n <= 2``."""
+        """Bounds of the exploration that were reached, such as ``n <= 2``."""
         names = list(self._document.data)
         found = [f"{names[index]} <= {limit}" for index, limit in sorted(self._cut)]
         if self._promises.requests is not None:

@@ -169,7 +169,7 @@ class _Checker:
 
     @property
     def cut(self) -> list[str]:
-        """What was not explored beyond a bound."""
+        """Bounds of the exploration that were reached."""
         return self._world.cut
 
     def run(self) -> Run:

@@ -1,4 +1,4 @@
-"""What a program gives a chart: functions of its activities, seconds of its timers, callbacks."""
+"""Actions of a chart: functions of its activities, seconds of its timers, callbacks."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Post(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActivityContext(Generic[P]):
-    """What an activity knows: the instance it belongs to, and the event that started it.
+    """Context of an activity: the instance it belongs to, and the event that started it.
 
     Attributes:
         id: Id of the instance.

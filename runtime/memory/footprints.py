@@ -32,7 +32,7 @@ _EXCESS = 1.05  # factor of a declaration beyond which a service has exceeded it
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """What one run of a service held of one pool.
+    """Memory of one pool that one run of a service held.
 
     Attributes:
         model: Name of the service.
@@ -83,7 +83,7 @@ class Observation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Footprint:
-    """What the last runs of one launch show of one pool.
+    """Memory of one pool in the last runs of one launch.
 
     Attributes:
         model: Name of the service.

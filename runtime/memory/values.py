@@ -152,7 +152,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What has to happen before a service can start.
+    """Steps that are necessary before a service can start.
 
     Attributes:
         kind: What to do.

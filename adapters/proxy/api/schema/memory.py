@@ -34,7 +34,7 @@ class MemoryPool(Part, kw_only=True):
 
 
 class MemoryHolder(Part, kw_only=True):
-    """What a model holds, in bytes by pool.
+    """Memory of a model, in bytes by pool.
 
     Attributes:
         claim: What it was granted.
@@ -55,7 +55,7 @@ class MemoryHolder(Part, kw_only=True):
 
 
 class LearnedMemory(Part, kw_only=True):
-    """What earlier runs of one launch of a model have shown of one pool; amounts are in bytes.
+    """Amounts of one pool in earlier runs of one launch of a model; in bytes.
 
     Attributes:
         launch: Identifies the launch: its options, files and devices.
@@ -79,7 +79,7 @@ class LearnedMemory(Part, kw_only=True):
 
 
 class MemoryNotice(Part, kw_only=True):
-    """What is worth a change in the configuration of a model, in words."""
+    """Advice on the configuration of a model, in words."""
 
     model: str
     text: str
@@ -105,7 +105,7 @@ class MemoryState(Body, kw_only=True):
 
 
 class ForgottenMemory(Body, kw_only=True):
-    """What was learned of a model is forgotten.
+    """Outcome of forgetting what was learned of a model.
 
     Attributes:
         launches: Number of launches that were known.
