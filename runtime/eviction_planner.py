@@ -8,6 +8,7 @@ for each start: what goes is the union of what the policy and the memory plan ev
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import TypeAlias
 
@@ -16,6 +17,7 @@ from .memory_ledger import MemoryLedger
 from .scheduling import (
     HOLDING,
     REJECTING,
+    EvictionCause,
     EvictionPolicy,
     Phase,
     QueuedRequest,
@@ -39,11 +41,12 @@ class EvictionPlanner:
         policy: May be replaced at any time.
         holding: Entries of the services that hold resources, by name.
         swaps: Target -> services that are being evicted for it.
+        evictions: (service, cause) -> number of evictions.
     """
 
     __slots__ = (
-        "_cached_policy", "_evictions", "_running", "_services", "holding", "memory", "policy",
-        "swaps",
+        "_cached_policy", "_evictions", "_running", "_services", "evictions", "holding", "memory",
+        "policy", "swaps",
     )  # fmt: skip
 
     def __init__(
@@ -55,6 +58,7 @@ class EvictionPlanner:
             memory.attach(services)
         self.holding: dict[str, ServiceEntry] = {}
         self.swaps: _Swaps = {}
+        self.evictions: Counter[tuple[str, EvictionCause]] = Counter()
         self._services = services
         self._running: frozenset[str] | None = None  # None: to be computed anew
         self._evictions: _Swaps = {}  # target -> result of ...
@@ -189,7 +193,11 @@ class EvictionPlanner:
 
     # ---- swaps
     def begin_swap(self, target: str, evicted: frozenset[str], plan: Plan | None) -> None:
-        """Record that *evicted* are being evicted for *target* by *plan*."""
+        """Record that *evicted* are being evicted for *target* by *plan*, and count them."""
+        by_rule = self.evictions_for(target)
+        for name in evicted:
+            if self._services[name].phase in ("starting", "ready", "asleep"):  # not one that stops
+                self.evictions[name, "rule" if name in by_rule else "memory"] += 1
         self.swaps[target] = evicted
         self._running = None
         if self.memory is not None and plan is not None:

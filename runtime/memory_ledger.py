@@ -41,7 +41,6 @@ class MemoryLedger:
         decides: The plans are followed; else they are only shown.
         evicts_under_pressure: Idle services are evicted if more is held than a budget.
         plan_counts: Number of plans that were made, by kind.
-        evictions: Number of evictions, by cause.
     """
 
     def __init__(
@@ -52,7 +51,6 @@ class MemoryLedger:
         self.learning = learning or MemoryLearning()
         self.decides = self.evicts_under_pressure = True
         self.plan_counts: Counter[str] = Counter()
-        self.evictions: Counter[str] = Counter()
         self._plans: dict[_PlanKey, Plan | None] = {}  # of this round of decisions
         self._reserved: dict[str, Amounts] = {}  # target of a swap -> what it was promised
         self._services: Mapping[str, ServiceEntry] = {}

@@ -301,7 +301,7 @@ class MemoryWatch:
         for each in relief(ledger.pools[name], self._holders(now), now, ledger.rules):
             if now >= self._evicted_at.get(each, -max_wait_s) + max_wait_s:
                 self._evicted_at[each] = now
-                ledger.evictions["pressure"] += 1
+                self._host.scheduler.evictions[each, "pressure"] += 1
                 self._services.lifecycles[each].evict(f"evicted: pool {name} is too full")
 
     def _holders(self, now: float) -> list[Holder]:

@@ -52,10 +52,12 @@ class Scheduler:
         services: Entry of every service, by name.
         queue: Requests that wait, in order.
         is_paused: No request is granted and no service evicted for now.
+        evictions: (service, cause) -> number of evictions.
     """
 
     __slots__ = (
-        "_numbers", "_planner", "_requests", "is_paused", "limits", "queue", "services",
+        "_numbers", "_planner", "_requests", "evictions", "is_paused", "limits", "queue",
+        "services",
     )  # fmt: skip
 
     def __init__(
@@ -68,6 +70,7 @@ class Scheduler:
         self.queue: list[QueuedRequest] = self._requests.requests
         self._planner = EvictionPlanner(policy, self.services, memory)
         self.is_paused = False
+        self.evictions = self._planner.evictions
         self._numbers = itertools.count()
 
     @property
@@ -269,13 +272,9 @@ class Scheduler:
         return decisions
 
     def _advance(
-        self,
-        request: QueuedRequest,
-        now: float,
-        overdue: Mapping[str, int],
-        *,
+        self, request: QueuedRequest, now: float, overdue: Mapping[str, int], *,
         may_wait: bool = True,
-    ) -> list[Decision]:
+    ) -> list[Decision]:  # fmt: skip
         """Grant *request*, begin a swap for it, refuse it, or record why it waits."""
         entry = self.services[request.service]
         if entry.is_rejecting:

@@ -32,6 +32,11 @@ _STARTS = 5  # earlier starts whose durations are kept
 #: Phases in which a service rejects requests.
 REJECTING: frozenset[Phase] = frozenset({"failed", "reviving"})
 
+#: rule: the eviction policy names it. memory: another service needs its memory. pressure: a pool
+#: was too full. yield: another program gets the pool.
+EvictionCause: TypeAlias = Literal["memory", "rule", "pressure", "yield"]
+EVICTION_CAUSES: tuple[EvictionCause, ...] = ("memory", "rule", "pressure", "yield")
+
 
 def one_at_a_time(target: str, running: frozenset[str]) -> frozenset[str]:
     """Return all other services: the policy for a single GPU, and the default."""

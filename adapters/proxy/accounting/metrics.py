@@ -21,7 +21,6 @@ _STABLE = frozenset(
 _STOPPING = frozenset(
     {"aborting", "draining", "before_stop", "terminating", "killing", "sweeping", "stuck"}
 )
-_STOP_EVENTS = frozenset({"stop", "kill", "give_way"})
 
 #: Outcomes of requests: codes of the proxy, and statuses that servers of models often send. A
 #: server may send any other status, which is counted from its first response on.
@@ -62,7 +61,6 @@ class Metrics:
         hooks: (model, point, outcome) -> hook actions.
         hook_times: (model, point) -> seconds of a hook action.
         exits: (model, how) -> exits of processes, ``asked`` or ``crash``.
-        evictions: Model -> evictions.
     """
 
     def __init__(self) -> None:
@@ -77,7 +75,6 @@ class Metrics:
         self.hooks: Counter[tuple[str, str, str]] = Counter()
         self.hook_times: defaultdict[tuple[str, str], Histogram] = defaultdict(_phases)
         self.exits: Counter[tuple[str, str]] = Counter()
-        self.evictions: Counter[str] = Counter()
 
     def count(self, record: RequestRecord, tokens: TokenUsage) -> None:
         """Count one finished request."""
@@ -114,5 +111,3 @@ class Metrics:
             self.hook_times[model, hook.point].add(hook.seconds)
         if record.event == "proc_exited":
             self.exits[model, "asked" if record.source in _STOPPING else "crash"] += 1
-        if record.event in _STOP_EVENTS and record.cause.startswith("evicted for "):
-            self.evictions[model] += 1

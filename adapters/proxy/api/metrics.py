@@ -21,6 +21,7 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
+from ....runtime.scheduling import EVICTION_CAUSES
 from ...http1.asgi_types import Send
 from ..accounting.metrics import EXITS, HOOK_OUTCOMES, OUTCOMES, TOKENS, UNKNOWN, Metrics
 from ..context import ProxyContext
@@ -243,8 +244,8 @@ def _lifecycles(proxy: ProxyContext) -> Iterator[Metric]:
     yield _histogram("swapchart_hook_seconds", "Duration of hook actions.", times, "model", "point")
     exits = _from_zero(product(models, EXITS), counters.exits)
     yield _counter("swapchart_process_exits", "Exits of processes.", exits, "model", "how")
-    evictions = _by_model(models, counters.evictions)
-    yield _counter("swapchart_evictions", "Evictions.", evictions, "model")
+    evictions = _from_zero(product(models, EVICTION_CAUSES), proxy.supervisor.scheduler.evictions)
+    yield _counter("swapchart_evictions", "Evictions by cause.", evictions, "model", "cause")
 
 
 def _kv(proxy: ProxyContext) -> Iterator[Metric]:
@@ -302,9 +303,6 @@ def _memory(proxy: ProxyContext) -> Iterator[Metric]:
     yield _gauge("swapchart_model_memory_bytes", text, amounts, "model", "pool", "kind")
     plans = {(kind,): float(ledger.plan_counts[kind]) for kind in _PLANS}
     yield _counter("swapchart_memory_plans", "Plans of memory for a start.", plans, "kind")
-    evictions = {(): float(ledger.evictions["pressure"])}
-    text = "Models that were evicted because a pool was too full."
-    yield _counter("swapchart_memory_pressure_evictions", text, evictions)
     if watch is not None:
         now = proxy.now()
         ages = {

@@ -28,6 +28,7 @@ from swapchart.adapters.proxy.monitoring.host import HostSampler, Sample, Sample
 from swapchart.adapters.proxy.options import ProxyOptions
 from swapchart.runtime import Command, Hook, RunAction, ServiceSpec, Timings
 from swapchart.runtime.lifecycle_requests import _FAILURES
+from swapchart.runtime.scheduling import EVICTION_CAUSES
 
 SAMPLED = ProxyOptions(performance_every_s=5.0)
 
@@ -46,6 +47,11 @@ async def metrics(bench: Bench) -> dict[tuple[str, frozenset[tuple[str, str]]], 
 def of(found: Any, metric: str, /, **labels: str) -> float:
     value: float = found[metric, frozenset(labels.items())]
     return value
+
+
+def _evictions(found: Any, model: str) -> float:
+    labels = ({"model": model, "cause": cause} for cause in EVICTION_CAUSES)
+    return sum(of(found, "swapchart_evictions_total", **each) for each in labels)
 
 
 # ---- /metrics
@@ -67,13 +73,15 @@ def test_metrics_count_requests_tokens_and_states() -> None:
         assert of(found, "swapchart_model_state", model="a", state="ready") == 0
         assert of(found, "swapchart_in_flight", model="b") == 0
         assert of(found, "swapchart_queue_length") == 0
-        assert of(found, "swapchart_evictions_total", model="a") == 1
+        for cause in EVICTION_CAUSES:
+            evictions = of(found, "swapchart_evictions_total", model="a", cause=cause)
+            assert evictions == (cause == "rule")
         assert of(found, "swapchart_process_exits_total", model="a", how="asked") == 1
         assert of(found, "swapchart_transitions_total", model="a", event="spawned") == 1
         assert of(found, "swapchart_swap_phase_seconds_count", model="a", phase="launching") == 1
         assert of(found, "swapchart_activity_dropped_total") == 0
         await bench.supervisor.unload("b")  # a stop for another reason is no eviction
-        assert of(await metrics(bench), "swapchart_evictions_total", model="b") == 0
+        assert _evictions(await metrics(bench), "b") == 0
 
     run_proxied(main)
 
@@ -98,7 +106,7 @@ def test_metrics_exist_from_the_start_with_zero() -> None:
                 assert of(found, "swapchart_process_exits_total", model=name, how=how) == 0
             labels = {"model": name, "point": "afterStop"}
             assert of(found, "swapchart_hooks_total", outcome="failed", **labels) == 0
-            assert of(found, "swapchart_evictions_total", model=name) == 0
+            assert _evictions(found, name) == 0
             assert of(found, "swapchart_answer_bytes_total", model=name) == 0
         await bench.client.chat("a")
         found = await metrics(bench)

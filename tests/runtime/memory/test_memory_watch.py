@@ -171,6 +171,8 @@ def test_memory_watch_growth_evicts_the_cheapest_idle_service_after_five_seconds
         assert world.ledger.free("GPU0") >= 0
         assert list(world.states().values()).count("stopped") == 1
         assert world.states()["c"] == "ready", "the one that was used last"
+        (counted,) = world.supervisor.scheduler.evictions.items()
+        assert (counted[0][1], counted[1]) == ("pressure", 1)
 
     world.run(scenario)
 

@@ -413,3 +413,16 @@ def test_scheduler_makes_one_plan_for_each_waiting_service_and_decision() -> Non
     harness.tick(1.0)
 
     assert harness.ledger.plan_counts.total() - before <= 40
+
+
+def test_scheduler_counts_evictions_by_cause() -> None:
+    """The policy names one service, memory needs another, and one that stops anyway is neither."""
+    harness = Harness({"rival": 1, "big": 12, "gone": 6, "x": 15})
+    harness.scheduler.policy = lambda target, running: frozenset({"rival"} if target == "x" else ())
+    for name in ("rival", "big", "gone"):
+        harness.run(name)
+    harness.phase("gone", "stopping")
+    _, words = harness.submit("x")
+
+    assert words == ["evict big for x", "evict rival for x"]
+    assert dict(harness.scheduler.evictions) == {("rival", "rule"): 1, ("big", "memory"): 1}
