@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import anyio
 
 from ..machine import Compiled, Configuration, Document
-from .activity import Activity
+from ..machine.senders import OF_A_SERVICE, check_sender
 from .errors import RequestError
 from .hook_actions import HookContext
 from .hooks import HookRunner
@@ -215,19 +215,43 @@ class Lifecycle:
 
     # ---- commands
     def post(
-        self, event: str, data: Mapping[str, str | int | bool] = NO_DATA, *,
-        source: Activity | None = None, waiter: PendingRequest | None = None, cause: str = "",
-    ) -> None:  # fmt: skip
-        """Process *event*, now or, inside a step, right after it. Never waits, never raises.
+        self, event: str, data: Mapping[str, str | int | bool] = NO_DATA, *, cause: str = ""
+    ) -> None:
+        """Process *event*, now or, inside a step, right after it; never waits.
+
+        An event that the chart does not handle at this moment is logged and changes nothing.
 
         Args:
             event: Name of an event that the chart declares.
             data: Fields of the event.
-            source: Activity that ends by it; the event is dropped if that was cancelled.
+            cause: Reason in words; kept until an event with another one.
+
+        Raises:
+            EventError: An activity, a timer, the process, a request or the chart itself sends the
+                event, or it has no such field or value. Nothing was changed.
+        """
+        machine = self._driver.machine
+        check_sender(machine.document, event, OF_A_SERVICE)
+        if data:
+            data = machine.fields(event, data)
+        self._driver.post(event, data, cause=cause)
+
+    def replay(
+        self, event: str, data: Mapping[str, str | int | bool] = NO_DATA, *,
+        waiter: PendingRequest | None = None, cause: str = "",
+    ) -> None:  # fmt: skip
+        """Process *event* as `post` does, in place of whatever sends it.
+
+        It is for tests. Whether its timer is armed, its activity or the process runs is not
+        checked, so the service may come where the checker has not been.
+
+        Args:
+            event: Name of an event that the chart declares.
+            data: Fields of the event.
             waiter: Request that the event is about.
             cause: Reason in words; kept until an event with another one.
         """
-        self._driver.post(event, data, source=source, waiter=waiter, cause=cause)
+        self._driver.post(event, data, waiter=waiter, cause=cause)
 
     def start(self, cause: str = "asked to start") -> None:
         """Start the service without a request."""

@@ -69,6 +69,7 @@ class LifecycleDriver:
         on_change: Called after each step that changed the configuration; must not raise.
 
     Attributes:
+        machine: The chart, compiled.
         document: The document of the chart.
         stepper: The chart.
         timers: The timers of the chart.
@@ -81,15 +82,14 @@ class LifecycleDriver:
     """
 
     __slots__ = (
-        "_changed", "_failures", "_inbox", "_on_change", "_service", "activities", "document",
-        "is_stepping", "requests", "stepper", "tasks", "timers", "unhandled",
+        "_changed", "_inbox", "_on_change", "_service", "activities", "document", "is_stepping",
+        "machine", "requests", "stepper", "tasks", "timers", "unhandled",
     )  # fmt: skip
 
     def __init__(
         self, service: ServiceState, compiled: Compiled, on_change: Callable[[], None]
     ) -> None:
-        self.document = compiled.document
-        self._failures = compiled.failures
+        self.machine, self.document = compiled, compiled.document
         self.stepper = compiled.stepper(**self._parameters(service.spec))
         self.activities = Activities(service, self.post, self.variable, self.apply_spec)
         events = compiled.document.events.items()
@@ -270,7 +270,7 @@ class LifecycleDriver:
     def _activity_failed(self, activity: Activity, error: Exception) -> None:
         name = self._service.spec.name
         log.error("%s: activity %s failed", name, activity.name, exc_info=error)
-        event = self._failures.get(activity.name)
+        event = self.machine.failures.get(activity.name)
         if event is None and activity.name == "health":
             event = _HEALTH_FAILED
         if event is not None:

@@ -121,6 +121,13 @@ class Player:
         """Process *event*, now or, inside a step, right after it; see `Instance.post`."""
         return self._instance.post(event, data, payload=payload)
 
+    def replay(
+        self, event: str, data: Mapping[str, Value] | None = None, *, payload: Any = None,
+        cause: str = "replay",
+    ) -> Step | None:  # fmt: skip
+        """Process *event* in place of whatever sends it, for tests; see `Instance.replay`."""
+        return self._instance.replay(event, data, payload=payload, cause=cause)
+
     def post_threadsafe(
         self, event: str, data: Mapping[str, Value] | None = None, *, payload: Any = None
     ) -> Future[Step | None]:

@@ -26,6 +26,7 @@ from ...machine import (
     Value,
 )
 from ...machine.restoring import restorable
+from ...machine.senders import check_sender
 from ..listeners import Listeners
 from .actions import Actions, ActivityContext, StepListener
 from .errors import HostStateError, StoreFailedError
@@ -73,11 +74,24 @@ class Instance(InstanceState[P]):
             The step; None inside a step, and after the end of the chart, when nothing happens.
 
         Raises:
-            EventError: The chart declares no such event, or not with these fields.
+            EventError: The chart declares no such event, or not with these fields, or an activity,
+                a timer or the chart itself sends it.
             NotHandledError: The chart does not handle it in this configuration.
             StepError: A guard or an assignment failed.
             HostStateError: The instance has not begun, or was removed.
             WrongThreadError: This is not the thread of the host; use `post_threadsafe`.
+        """
+        check_sender(self.machine.document, event)
+        return self.replay(event, fields, payload=payload, cause=cause)
+
+    def replay(
+        self, event: str, fields: Mapping[str, Value] | None = None, *, payload: Any = None,
+        cause: str = "replay",
+    ) -> Step | None:  # fmt: skip
+        """Process *event* as `post` does, in place of whatever sends it.
+
+        It is for tests and for the steps of a record. Whether its timer is armed or its activity
+        runs is not checked, so the instance may come where the checker has not been.
         """
         self._host.check_thread()
         self._check_running()

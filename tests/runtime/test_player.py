@@ -133,7 +133,7 @@ def test_event_that_the_chart_does_not_know_is_refused() -> None:
     async def main() -> None:
         async with player() as kettle:
             with pytest.raises(NotHandledError):
-                kettle.post("cold")
+                kettle.replay("cold")
             assert kettle.configuration == ("kettle", "idle")
 
     run_virtual(main)

@@ -10,6 +10,7 @@ import pytest
 from tools.rows import row
 from tools.virtual import World, hook, run_scenario
 
+from swapchart.machine import EventError
 from swapchart.runtime import ConfigError, RequestError, Supervisor, Timings, Transition
 from swapchart.runtime.testing import (
     CommandScript,
@@ -235,6 +236,29 @@ def test_lifecycle_can_be_leased_without_the_scheduler() -> None:
     run_scenario(scenario, service("a"), servers={"a": ServerScript(healthy_s=3.0)})
 
 
+@pytest.mark.parametrize(
+    ("event", "sender"),
+    [("drain_expired", "timer 'drain_limit'"), ("healthy", "activity 'health'"),
+     ("proc_exited", "process"), ("request", "a request"), ("finish", "a request"),
+     ("abandon", "a request")],
+)  # fmt: skip
+def test_event_that_only_the_runtime_sends_is_refused(event: str, sender: str) -> None:
+    """The error names the sender, and the service is as before."""
+
+    async def main() -> None:
+        async with Supervisor(ScriptedLauncher(), [service("a")]) as supervisor:
+            lifecycle = supervisor["a"]
+            before = lifecycle.configuration, lifecycle.in_flight, lifecycle.failures
+            with pytest.raises(EventError, match=f"'{event}': only .*{sender}.* sends it"):
+                lifecycle.post(event)
+            with pytest.raises(EventError, match="has no field 'boldly'"):
+                lifecycle.post("start", {"boldly": True})
+            assert before == (lifecycle.configuration, lifecycle.in_flight, lifecycle.failures)
+            assert not lifecycle.unhandled
+
+    run_virtual(main)
+
+
 def test_event_that_the_chart_does_not_know_is_logged_and_changes_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -244,7 +268,7 @@ def test_event_that_the_chart_does_not_know_is_logged_and_changes_nothing(
     async def main() -> None:
         async with Supervisor(ScriptedLauncher(), [service("a")]) as supervisor:
             lifecycle = supervisor["a"]
-            lifecycle.post("healthy", waiter=waiter)
+            lifecycle.replay("healthy", waiter=waiter)
             assert lifecycle.unhandled == [(("alive", "stopped"), "healthy")]
             assert lifecycle.state == "stopped"
 

@@ -219,7 +219,7 @@ def test_unhealthy_service_on_its_way_to_a_restart_yields_to_a_swap() -> None:
 
     async def scenario(world: World) -> None:
         await world.supervisor.load("a")
-        world["a"].post("unhealthy", cause="by the test")
+        world["a"].replay("unhealthy", cause="by the test")
         await world.until("a", "terminating")
         client = world.client("b", hold_s=30.0)
         await world.at(30.0)

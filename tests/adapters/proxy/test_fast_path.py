@@ -380,7 +380,7 @@ def test_fast_path_request_is_drained_or_aborted_by_a_stop() -> None:
             await front.hold_request(client)
             front.bench.supervisor["a"].stop_nowait("test")
             assert front.bench.supervisor["a"].state == "draining"
-            front.bench.supervisor["a"].post("drain_expired")
+            front.bench.supervisor["a"].replay("drain_expired")
             assert (await client.response())[0] == 502
             await front.bench.supervisor["a"].wait_stopped()
         front.assert_nothing_is_acquired()
@@ -600,7 +600,7 @@ def test_fast_path_stop_aborts_requests_from_before_a_reload(way: str) -> None:
                 proxy.options,
             )
             front.bench.supervisor["a"].stop_nowait("test")
-            front.bench.supervisor["a"].post("drain_expired")
+            front.bench.supervisor["a"].replay("drain_expired")
             assert (await client.response())[0] == 502
             await front.bench.supervisor["a"].wait_stopped()
         assert "a" not in proxy.upstreams._retired

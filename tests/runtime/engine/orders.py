@@ -72,7 +72,7 @@ def ways(chart: Machine, needed: int) -> Iterator[list[Event]]:
 def told(instance: Instance[Any], event: str, fields: dict[str, Any]) -> list[Any]:
     """Post an event and return everything that can be seen afterward."""
     try:
-        step = instance.post(event, fields)
+        step = instance.replay(event, fields)
     except NotHandledError as error:
         step, text = None, str(error)
     else:

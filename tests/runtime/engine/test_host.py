@@ -10,9 +10,17 @@ from typing import Any
 import anyio
 import pytest
 
-from swapchart.machine import ChartError, EventError, NotHandledError, StartActivity, read
+from swapchart.machine import (
+    ChartError,
+    EventError,
+    Machine,
+    NotHandledError,
+    StartActivity,
+    read,
+)
 from swapchart.runtime import (
     Actions,
+    ActivityContext,
     ActivityFunction,
     EndedError,
     Host,
@@ -377,5 +385,104 @@ def test_instance_cannot_be_pickled(backend: str) -> None:
         async with Host() as host:
             with pytest.raises(TypeError, match="snapshot"):
                 pickle.dumps(host.start(worker(), actions=ACTIONS))
+
+    run_on(backend, main)
+
+
+RAISING = """
+format: swapchart.chart/v1
+name: Raising
+events: {go: {}, up: {origin: chart}, end: {origin: process}}
+actions: {lift: {raise: up}}
+promises: {rest: [low, high]}
+chart:
+  states:
+    low:
+      initial: true
+      ignores: [up]
+      transitions: [{event: go, target: mid}, {event: end, target: gone}]
+    mid: {enter: lift, ignores: [go, end], transitions: [{event: up, target: high}]}
+    high: {ignores: [go, up], transitions: [{event: end, target: gone}]}
+    gone: {final: true}
+"""
+
+
+@pytest.mark.parametrize("event", ["done", "broke", "late"])
+def test_event_of_an_activity_or_timer_is_refused_from_outside(backend: str, event: str) -> None:
+    """By each way in, whether that runs or not: the checker explored no such step."""
+
+    async def main() -> None:
+        async with Host() as host, player() as single:
+            one = host.start(worker(), id="one", actions=ACTIONS)
+            for is_busy in (False, True):
+                if is_busy:
+                    one.post("go")
+                    single.post("go")
+                before = copy.deepcopy(seen(one))
+                for post in (one.post, single.post):
+                    with pytest.raises(EventError, match=f"event '{event}': .*only .* sends it"):
+                        post(event)
+                futures = (
+                    host.post_threadsafe("one", event), one.post_threadsafe(event),
+                    single.post_threadsafe(event),
+                )  # fmt: skip
+                await anyio.sleep(0.1)
+                assert all(isinstance(future.exception(), EventError) for future in futures)
+                assert seen(one) == before
+            await one.wait_for("idle")
+
+    run_on(backend, main)
+
+
+def test_event_that_the_chart_raises_is_refused_from_outside(backend: str) -> None:
+    """An action raises it in the same step; one of the process may come from the program."""
+
+    async def main() -> None:
+        async with Host() as host:
+            one = host.start(Machine(read(RAISING)))
+            with pytest.raises(EventError, match=r"'up': .*the chart itself.*origin: chart"):
+                one.post("up")
+            one.post("go")
+            assert one.configuration == ("high",)
+            one.post("end")
+            assert one.is_final
+
+    run_on(backend, main)
+
+
+def test_activity_may_not_post_the_event_by_which_it_ends(backend: str) -> None:
+    """It returns that event: posted, it would leave the activity running in another state."""
+    told: list[str] = []
+
+    async def work(context: ActivityContext[Any]) -> str:
+        with pytest.raises(EventError, match="return it"):
+            context.post("done")
+        told.append("refused")
+        return "done"
+
+    async def main() -> None:
+        actions = Actions(activities={"work": work}, timers={"limit": 60})
+        async with Host() as host:
+            one = host.start(worker(), actions=actions)
+            one.post("go")
+            await one.wait_for("idle")
+            assert told == ["refused"]
+
+    run_on(backend, main)
+
+
+def test_replay_takes_the_events_of_every_sender(backend: str) -> None:
+    """For tests, and to go through recorded steps again; fields are checked as for `post`."""
+
+    async def main() -> None:
+        async with Host() as host, player() as single:
+            one = host.start(worker(), actions=ACTIONS)
+            for instance in (one, single):
+                instance.replay("go", {"size": 2})
+                step = instance.replay("done", cause="recorded")
+                assert step is not None
+                assert (step.event, step.cause, step.target) == ("done", "recorded", ("idle",))
+                with pytest.raises(EventError, match="expected field 'size'"):
+                    instance.replay("go", {"size": 9})
 
     run_on(backend, main)

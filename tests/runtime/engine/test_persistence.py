@@ -40,7 +40,7 @@ def test_resumed_process_does_what_the_uninterrupted_one_does(needed: int) -> No
                         payload={"order": number},
                     )  # fmt: skip
                     for earlier, given in way:
-                        one.post(earlier, given)
+                        one.replay(earlier, given)
                     if len(snapshots) == number:
                         snapshots.append(one.snapshot().to_json())
                     expected.append(told(one, event, fields))
@@ -290,7 +290,7 @@ def test_replaced_chart_takes_the_instances_that_fit(backend: str) -> None:
             two = host.start(worker(), id="two", actions=WORK)
             one.post("go")
             two.post("go")
-            two.post("broke")
+            two.replay("broke")
             assert not chart.document.guards
             found = host.replace(chart)
             assert found.moved == ("one",)

@@ -94,7 +94,8 @@ async def play(run: Run, story: list[tuple[int, int]], injecting: bool) -> list[
             if injecting:
                 inject(one, event, fields, pause)
             try:
-                step = one.post(event, fields)
+                post = one.replay if event == "overdue" else one.post  # it is the timer's
+                step = post(event, fields)
                 seen.append(None if step is None else (step.event, step.data, step.number))
             except (NotHandledError, EventError) as error:
                 seen.append(str(error))
