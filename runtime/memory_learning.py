@@ -15,7 +15,7 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from .memory import MemoryNeed, size
+from .memory import MemoryNeed, Notice, size
 from .memory.footprints import Footprints, Observation, is_exceeded
 
 log = logging.getLogger(__name__)
@@ -130,10 +130,10 @@ class MemoryLearning:
         self._forget(service)
         return self.footprints.forget(service)
 
-    def notices(self) -> list[tuple[str, str]]:
-        """Return (service, notice in words) for each model whose options need a change."""
+    def notices(self) -> list[Notice]:
+        """Return a notice for each service whose options or declaration need a change."""
         return [
-            (name, notice)
+            notice
             for name, base in sorted(self._bases.items())
             for notice in self.footprints.notices(name, base)
         ]

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import anyio
 
-from .memory import Holder, size
+from .memory import Holder, Notice, size
 from .memory.readings import foreign, relief
 from .memory_learning import Sight
 from .memory_ledger import MemoryLedger
@@ -117,6 +117,32 @@ class MemoryWatch:
         """Return True if the last reading of *pool* is too old to rely on."""
         state = self.states.get(pool)
         return state is not None and now > state.read_at + _STALE_S
+
+    def notices(self, now: float) -> list[Notice]:
+        """Return what is wrong with the readings, and which pools are too full."""
+        if self.failure:
+            text = f"memory cannot be read ({self.failure}): the last reading and the claims count"
+            found = [Notice(kind="reading", text=text)]
+        else:
+            found = [
+                Notice(
+                    kind="reading", pool=name,
+                    text=f"{name} was not read for more than {_STALE_S:g} s: its last reading and "
+                    "the claims count",
+                )
+                for name in self._ledger.pools
+                if self.is_stale(name, now)
+            ]  # fmt: skip
+        found += [
+            Notice(kind="pressure", pool=name, text=self._pressure_in_words(name))
+            for name, state in self.states.items()
+            if state.has_warned and name in self._ledger.pools
+        ]
+        return found
+
+    def _pressure_in_words(self, pool: str) -> str:
+        missing = size(self._ledger.excess(pool))
+        return f"pool {pool} is too full: {missing} more than it has are held"
 
     async def read(self) -> None:
         """Take one reading, and act on it."""
@@ -293,8 +319,7 @@ class MemoryWatch:
         state.full_since = now
         if not state.has_warned:
             state.has_warned = True
-            missing = size(ledger.excess(name))
-            log.warning("pool %s is too full: %s more than it has are held", name, missing)
+            log.warning("%s", self._pressure_in_words(name))
         if not ledger.evicts_under_pressure:
             return
         max_wait_s = self._host.scheduler.limits.max_wait_s

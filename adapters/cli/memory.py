@@ -30,8 +30,6 @@ def memory(options: argparse.Namespace) -> int:
                 print(_model_line(model, pool["name"], held))
     for notice in found.get("notices", ()):
         print(notice["text"])
-    if found["failure"]:
-        print(f"the last reading failed: {found['failure']}")
     return 0
 
 

@@ -6,6 +6,7 @@ service; nothing in this package waits or reads a clock.
 """
 
 from .cover import cover
+from .notices import Notice, NoticeKind
 from .planning import CostFunction, Rules, lru_cost, plan, reload_cost
 from .sums import explain_sum, size
 from .values import Amounts, Holder, MemoryNeed, Plan, PlanKind, Pool, Source, Wanted
@@ -15,6 +16,8 @@ __all__ = [
     "CostFunction",
     "Holder",
     "MemoryNeed",
+    "Notice",
+    "NoticeKind",
     "Plan",
     "PlanKind",
     "Pool",

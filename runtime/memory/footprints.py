@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
+from .notices import Notice
 from .sums import size
 from .values import MemoryNeed
 
@@ -190,28 +191,36 @@ class Footprints:
             adjusted[pool] = max(learned + change, 1)
         return adjusted if known else {}
 
-    def notices(self, model: str, need: MemoryNeed) -> list[str]:
+    def notices(self, model: str, need: MemoryNeed) -> list[Notice]:
         """Return what is worth a notice.
 
-        That is a declaration which five runs have never used up, and a server without declaration
-        that fits itself into what is free.
+        That is a declaration that a run has exceeded or that five runs have never used up, and a
+        server without declaration that fits itself into what is free.
         """
         if need.is_elastic and need.source != "declared":
-            return [
+            text = (
                 f"{model} fits itself into what is free, so its memory depends on what else runs: "
                 "give it -c and -ngl, or --fit off"
-            ]
+            )
+            return [Notice(kind="elastic", service=model, text=text)]
         if need.source != "declared" or not need.key or not need.options:
             return []
         found = []
         for pool, runs in self._by_pool(need.key, is_elastic=False).items():
-            declared = need.options[0].get(pool, 0)
+            declared = max(place.get(pool, 0) for place in need.options)
             highest = max(each.highest for each in runs)
-            if len(runs) == RUNS and declared and highest <= declared * (1 - _UNUSED):
-                found.append(
+            if is_exceeded(declared, highest):
+                text = (
+                    f"{model} has held {size(highest)} of {pool} and declares {size(declared)}: "
+                    "raise its `memory`"
+                )
+                found.append(Notice(kind="exceeded", service=model, pool=pool, text=text))
+            elif len(runs) == RUNS and declared and highest <= declared * (1 - _UNUSED):
+                text = (
                     f"{model} declares {size(declared)} of {pool} and never held more than "
                     f"{size(highest)} in its last {RUNS} runs"
                 )
+                found.append(Notice(kind="unused", service=model, pool=pool, text=text))
         return found
 
     def _by_pool(self, key: str, *, is_elastic: bool) -> dict[str, list[Observation]]:

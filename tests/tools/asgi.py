@@ -23,11 +23,13 @@ from swapchart.adapters.store.activity import ActivityStore
 from swapchart.runtime import (
     Command,
     EvictionPolicy,
+    MemoryLedger,
     ServiceSpec,
     Supervisor,
     Timings,
     one_at_a_time,
 )
+from swapchart.runtime.ports import MemoryMeter
 
 Fields = Sequence[tuple[str, str]]
 App = Callable[..., Awaitable[None]]
@@ -336,6 +338,7 @@ async def proxied(
     *cards: ModelDefinition | str, respond: Respond = say_ok, options: ProxyOptions | None = None,
     specs: Callable[[ServiceSpec], ServiceSpec] = lambda spec: spec,
     activity: ActivityStore | None = None, policy: EvictionPolicy = one_at_a_time,
+    memory: MemoryLedger | None = None, meter: MemoryMeter | None = None,
     **catalog: Any,
 ) -> AsyncIterator[Bench]:  # fmt: skip
     """Run a proxy for *cards* (by default models ``a`` and ``b``).
@@ -347,12 +350,16 @@ async def proxied(
         specs: Changes the services on their way in.
         activity: Where finished requests are written down.
         policy: Which services are stopped for which.
+        memory: Memory pools.
+        meter: Reads them.
         catalog: Further arguments of `ModelCatalog`.
     """
     known = [ModelDefinition(id=c) if isinstance(c, str) else c for c in cards or ("a", "b")]
     async with serving(respond) as server, LocalLauncher() as launcher:
         services = [specs(idle_model(card.id, server.url)) for card in known]
-        async with Supervisor(launcher, services, stop_limit_s=10.0, policy=policy) as supervisor:
+        async with Supervisor(
+            launcher, services, stop_limit_s=10.0, policy=policy, memory=memory, meter=meter
+        ) as supervisor:
             models = ModelCatalog(known, **catalog)
             app = ProxyApp(supervisor, models, options, activity=activity)
             try:

@@ -115,6 +115,16 @@ class View:
             queue, queue=self.rows(value.queue), swaps=swaps, models=self.rows(value.models)
         )
 
+    def memory(self, state: Row) -> Row:
+        """Return *state*, a ``MemoryState`` of the API, without other models."""
+        if self.is_whole:
+            return state
+        value: Any = state
+        return structs.replace(
+            state, models=self.rows(value.models), learned=self.rows(value.learned),
+            notices=[each for each in value.notices if not each.model or self.shows(each.model)],
+        )  # fmt: skip
+
     def event(self, kind: str, value: Any) -> Any:
         """Return the *value* of an event as the key may see it, or None if it may not."""
         if self.is_whole or kind in _ABOUT_NO_MODEL:
@@ -123,6 +133,8 @@ class View:
             return self.rows(value, "id")
         if kind == "queue":
             return self.queue(value)
+        if kind == "memory":
+            return self.memory(value)
         if kind == "transition":
             return self.row(value) if value.model in self._ids else None
         if kind == "inflight":
@@ -137,5 +149,5 @@ class View:
         return value  # or the id of a request that has ended
 
 
-#: Events about no model: the web page itself, ids, or logs that were selected before.
-_ABOUT_NO_MODEL = frozenset({"uiConfig", "lost", "activity", "logData"})
+#: Events about no model: the web page itself, ids, pools, or logs that were selected before.
+_ABOUT_NO_MODEL = frozenset({"uiConfig", "lost", "activity", "logData", "pressure"})

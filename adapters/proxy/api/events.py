@@ -20,6 +20,7 @@ from ..listener_limits import send_too_many
 from ..options import Access
 from ..request import Request
 from . import views
+from .host import coarse_memory, memory_view
 from .queue import queue_view
 
 _HEADERS = [
@@ -30,6 +31,7 @@ _HEADERS = [
 ]
 _COMMENT = b": nothing new\n\n"
 _POLL_S = 0.25  # between two comparisons of the requests in flight
+_MEMORY_POLLS = 4  # polls from one look at memory to the next
 _SETTLE_S = 0.05  # a model passes several states in a moment; one list of models is enough
 
 
@@ -177,6 +179,7 @@ def _put_state(proxy: ProxyContext, subscription: Subscription) -> None:
     requests = [views.in_flight_view(proxy, record) for record in proxy.in_flight.open.values()]
     subscription.put("inflight", {"operation": "snapshot", "requests": requests})
     subscription.put("queue", queue_view(proxy.supervisor))
+    subscription.put("memory", memory_view(proxy))
     if proxy.config is not None:
         subscription.put("config", {"held_back": proxy.config.facts()["held_back"]})
 
@@ -188,6 +191,9 @@ class EventPublisher:
         self._proxy = proxy
         self._seen: dict[int, tuple[int, int, bool]] = {}
         self._queue: Any = None
+        self._memory: Any = None
+        self._full: set[str] = set()
+        self._polls = 0
         self._poll_timer: asyncio.TimerHandle | None = None
         self._settle_timer: asyncio.TimerHandle | None = None
 
@@ -243,6 +249,21 @@ class EventPublisher:
         if queue != self._queue:
             self._queue = queue
             bus.publish("queue", queue)
+        self._polls += 1
+        if self._polls % _MEMORY_POLLS == 0:
+            self._publish_memory()
+
+    def _publish_memory(self) -> None:
+        """Publish the memory pools if they have changed, and each pool that is too full since."""
+        state = memory_view(self._proxy)
+        coarse = coarse_memory(state)
+        if coarse != self._memory:
+            self._memory = coarse
+            self._proxy.event_bus.publish("memory", state)
+        full = {each.pool: each.text for each in state.notices if each.kind == "pressure"}
+        for pool in full.keys() - self._full:
+            self._proxy.event_bus.publish("pressure", {"pool": pool, "text": full[pool]})
+        self._full = set(full)
 
     def close(self) -> None:
         """Cancel the timers."""

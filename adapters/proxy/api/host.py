@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import msgspec
+from msgspec import structs
 
 from ...system import threads
 from ..body.model_name import quoted_name
@@ -106,6 +107,11 @@ def _gpu_load(at: float, gpu: Gpu) -> schema.GpuLoad:
 @ApiHandler
 async def memory(proxy: ProxyContext, request: Request) -> MemoryState:
     """Return the memory pools, and what each model holds of them."""
+    return proxy.view(request.access).memory(memory_view(proxy))
+
+
+def memory_view(proxy: ProxyContext) -> MemoryState:
+    """Return the memory pools, what each model holds of them, and what was learned."""
     supervisor, now = proxy.supervisor, proxy.now()
     ledger, watch = supervisor.scheduler.memory, supervisor.memory_watch
     if ledger is None or not ledger.pools:
@@ -134,7 +140,7 @@ async def memory(proxy: ProxyContext, request: Request) -> MemoryState:
         )
         for holder in ledger.holders(now, supervisor.scheduler.limits.min_residency_s)
     ]  # fmt: skip
-    learning, view = ledger.learning, proxy.view(request.access)
+    learning = ledger.learning
     learned = [
         LearnedMemory(
             model=found.model, pool=found.pool, launch=found.key, claim=found.claim,
@@ -143,11 +149,43 @@ async def memory(proxy: ProxyContext, request: Request) -> MemoryState:
         )
         for found in learning.footprints.all()
     ]  # fmt: skip
-    notices = [MemoryNotice(model=name, text=text) for name, text in learning.notices()]
+    notices = [*([] if watch is None else watch.notices(now)), *learning.notices()]
     return MemoryState(
-        mode="auto" if ledger.decides else "observe", pools=pools, models=view.rows(models),
-        failure="" if watch is None else watch.failure, learned=view.rows(learned),
-        notices=view.rows(notices),
+        mode="auto" if ledger.decides else "observe", pools=pools, models=models,
+        failure="" if watch is None else watch.failure, learned=learned,
+        notices=[
+            MemoryNotice(kind=each.kind, model=each.service, pool=each.pool, text=each.text)
+            for each in notices
+        ],
+    )  # fmt: skip
+
+
+def coarse_memory(state: MemoryState) -> MemoryState:
+    """Return *state* without what changes all the time, for comparison with another one.
+
+    Amounts are in steps of 1 % of their pool, at most 256 MiB.
+    """
+    steps = {pool.name: max(min(pool.capacity // 100, 256 * _MIB), 1) for pool in state.pools}
+
+    def coarse(amounts: dict[str, int]) -> dict[str, int]:
+        return {pool: amount // steps.get(pool, 1) for pool, amount in amounts.items()}
+
+    return MemoryState(
+        mode=state.mode, failure=state.failure, learned=state.learned, notices=state.notices,
+        pools=[
+            structs.replace(
+                pool, others={}, held=pool.held // steps[pool.name],
+                used=None if pool.used is None else pool.used // steps[pool.name],
+                foreign=pool.foreign // steps[pool.name], free=pool.free // steps[pool.name],
+            )
+            for pool in state.pools
+        ],
+        models=[
+            structs.replace(
+                model, claim=coarse(model.claim), seen=coarse(model.seen), load_s=0.0, idle_s=0.0
+            )
+            for model in state.models
+        ],
     )  # fmt: skip
 
 

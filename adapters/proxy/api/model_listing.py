@@ -17,6 +17,7 @@ from ..models.public_state import public_state
 from ..options import EVERYTHING, Access
 from .schema.models import (
     Architecture,
+    HeldMemory,
     KvFacts,
     LlamaSwapMeta,
     LoadStatus,
@@ -240,5 +241,18 @@ def running(proxy: ProxyContext) -> list[RunningModel]:
         facts = None if kv_facts is None else kv_facts(definition.id)
         if facts is not None:
             row.kv = msgspec.convert(facts, KvFacts)
+        if held := _held_memory(proxy, definition.id):
+            row.memory = held
         rows.append(row)
     return rows
+
+
+def _held_memory(proxy: ProxyContext, name: str) -> dict[str, HeldMemory]:
+    entry = proxy.supervisor.scheduler.services.get(name)
+    if entry is None or entry.need is None:
+        return {}
+    source = entry.need.source
+    return {
+        pool: HeldMemory(claim=entry.claim.get(pool, 0), seen=entry.seen.get(pool), source=source)
+        for pool in dict.fromkeys([*entry.claim, *entry.seen])
+    }

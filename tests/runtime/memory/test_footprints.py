@@ -124,15 +124,24 @@ def test_footprints_declaration_of_which_40_percent_is_unused_in_five_runs_is_no
     known = Footprints(seen(number, highest) for number in range(runs))
     declared = MemoryNeed(options=({"GPU0": 20 * GIB},), key="k")
     expected = ["u declares 20.0 GiB of GPU0 and never held more than 12.0 GiB in its last 5 runs"]
-    assert known.notices("u", declared) == (expected if is_noticed else [])
+    assert [each.text for each in known.notices("u", declared)] == (expected if is_noticed else [])
     assert known.notices("u", UNKNOWN) == []
 
 
 def test_footprints_server_that_fits_itself_is_noticed_unless_it_is_declared() -> None:
     (notice,) = Footprints().notices("u", replace(UNKNOWN, is_elastic=True))
-    assert notice.endswith("give it -c and -ngl, or --fit off")
+    assert notice.text.endswith("give it -c and -ngl, or --fit off")
     declared = MemoryNeed(options=({"GPU0": GIB},), key="k", is_elastic=True)
     assert Footprints().notices("u", declared) == []
+
+
+def test_footprints_exceeded_declaration_is_noticed_until_it_is_raised() -> None:
+    known = Footprints([seen(0, 22), seen(1, 18)])
+    declared = MemoryNeed(options=({"GPU0": 20 * GIB},), key="k")
+    (notice,) = known.notices("u", declared)
+    assert (notice.kind, notice.service, notice.pool) == ("exceeded", "u", "GPU0")
+    assert notice.text == "u has held 22.0 GiB of GPU0 and declares 20.0 GiB: raise its `memory`"
+    assert known.notices("u", replace(declared, options=({"GPU0": 21 * GIB},))) == []
 
 
 def test_footprints_declaration_is_exceeded_beyond_five_percent() -> None:

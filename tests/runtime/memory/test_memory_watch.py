@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 from swapchart.runtime import MemoryLedger, QueueLimits, Supervisor
 from swapchart.runtime.eviction import no_evictions
-from swapchart.runtime.memory import Holder, MemoryNeed, Pool
+from swapchart.runtime.memory import Holder, MemoryNeed, Notice, Pool
 from swapchart.runtime.memory.planning import Rules
 from swapchart.runtime.memory.readings import foreign, relief
 from swapchart.runtime.ports import PoolReading
@@ -96,6 +97,11 @@ class World:
             self.launcher.assert_ended()
 
         run_virtual(main)
+
+    def notices(self) -> list[Notice]:
+        watch = self.supervisor.memory_watch
+        assert watch is not None
+        return watch.notices(anyio.current_time())
 
     def states(self) -> dict[str, str]:
         return {life.spec.name: life.state for life in self.supervisor.lifecycles()}
@@ -188,6 +194,12 @@ def test_memory_watch_pressure_without_eviction_only_warns(
         world.meter.others = 20
         await anyio.sleep(15.0)
         assert world.states()["a"] == "ready"
+        (notice,) = world.notices()
+        assert (notice.kind, notice.pool) == ("pressure", "GPU0")
+        assert notice.text == "pool GPU0 is too full: 7.0 GiB more than it has are held"
+        world.meter.others = 2
+        await anyio.sleep(6.0)
+        assert world.notices() == []
 
     with caplog.at_level(logging.WARNING):
         world.run(scenario)
@@ -212,10 +224,29 @@ def test_memory_watch_meter_without_answer_delays_no_request(
         assert world.states() == {"a": "stopped", "b": "ready"}
         assert world.supervisor.memory_watch is not None
         assert world.supervisor.memory_watch.is_stale("GPU0", anyio.current_time())
+        (notice,) = world.notices()
+        assert notice.kind == "reading"
+        assert re.match(r"memory cannot be read \((no reading|the driver).*\): ", notice.text)
+        world.meter.hangs, world.meter.error = False, None
+        await anyio.sleep(8.0)
+        assert world.notices() == []
 
     with caplog.at_level(logging.WARNING):
         world.run(scenario)
     assert caplog.text.count("memory could not be read") == 1
+
+
+def test_memory_watch_pool_that_is_left_out_is_noticed() -> None:
+    """The driver of one GPU has failed, and RAM is still read."""
+    world = World({"a": 12})
+    world.ledger.pools["GPU1"] = Pool(name="GPU1", capacity=GIB)
+
+    async def scenario() -> None:
+        await anyio.sleep(20.0)
+        (notice,) = world.notices()
+        assert (notice.kind, notice.pool) == ("reading", "GPU1")
+
+    world.run(scenario)
 
 
 def test_memory_watch_reads_often_only_while_services_start_or_stop() -> None:

@@ -79,9 +79,19 @@ class LearnedMemory(Part, kw_only=True):
 
 
 class MemoryNotice(Part, kw_only=True):
-    """Advice on the configuration of a model, in words."""
+    """A notice in words.
 
+    Attributes:
+        kind: ``pressure``: a pool is too full. ``reading``: memory cannot be read. ``exceeded``: a
+            model has held more than it declares. ``unused``: five runs have never used 40 % or
+            more of a declared amount. ``elastic``: a server fits itself into what is free.
+        model: Model that it is about; empty if it is about none.
+        pool: Pool that it is about; empty if it is about none.
+    """
+
+    kind: str
     model: str
+    pool: str
     text: str
 
 
@@ -92,8 +102,7 @@ class MemoryState(Body, kw_only=True):
         mode: ``off``, ``observe`` or ``auto``.
         failure: Why the last reading failed; empty if it did not.
         learned: What earlier runs have shown.
-        notices: Declarations of which five runs have never used 40 % or more, and servers that fit
-            themselves into what is free.
+        notices: What is wrong now, and which declarations need a change.
     """
 
     mode: str

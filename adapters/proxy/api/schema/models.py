@@ -103,6 +103,20 @@ class KvFacts(Part, kw_only=True):
     failures: Maybe[int] = UNSET
 
 
+class HeldMemory(Part, kw_only=True):
+    """Memory of one pool that a model holds; in bytes.
+
+    Attributes:
+        claim: What it was granted.
+        seen: What it uses; null means that it is not measured.
+        source: Origin of the claim: declared, learned, estimated or unknown.
+    """
+
+    claim: int
+    seen: int | None
+    source: str
+
+
 class RunningModel(Part, kw_only=True):
     """A model whose server runs.
 
@@ -115,6 +129,7 @@ class RunningModel(Part, kw_only=True):
         incarnation: Number of the run, from 1.
         in_flight: Requests that the server is processing.
         waiting: Requests that wait for the server to become ready.
+        memory: Pool -> memory that it holds; absent without `memory:`.
     """
 
     model: str
@@ -131,6 +146,7 @@ class RunningModel(Part, kw_only=True):
     in_flight: int
     waiting: int
     kv: Maybe[KvFacts] = UNSET
+    memory: Maybe[dict[str, HeldMemory]] = UNSET
 
 
 class RunningModels(Body, kw_only=True):
