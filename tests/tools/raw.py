@@ -56,6 +56,12 @@ def parse_events(body: bytes) -> list[Any]:
     return [json.loads(line) for line in lines if line != b"[DONE]"]
 
 
+def reset(connection: socket.socket) -> None:
+    """Close *connection* with a reset (RST)."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
 class Connection:
     """One TCP connection to a port of the loopback interface; a context manager.
 
@@ -166,8 +172,7 @@ class Connection:
 
     def reset(self) -> None:
         """Close the connection with a reset (RST)."""
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.socket.close()
+        reset(self.socket)
 
     def _fill(self) -> None:
         data = self.socket.recv(1 << 16)

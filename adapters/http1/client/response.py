@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol, Self, cast
 
+from ..half_close import half_close
 from ..undelivered import count_undelivered
 from .errors import Stage, UpstreamBroken, UpstreamTimeout
 from .retry import may_send_again
@@ -202,9 +203,7 @@ class UpstreamResponse:
         conn = self._conn
         if conn is None or conn.transport.is_closing():
             return
-        if conn.transport.can_write_eof():
-            conn.transport.write_eof()
-        else:
+        if not half_close(conn.transport):
             self.close()
 
     def close(self) -> None:

@@ -22,6 +22,7 @@ from http import HTTPStatus
 from typing import Any, cast
 from urllib.parse import unquote
 
+from ..half_close import half_close
 from ..undelivered import count_undelivered
 
 LOG = logging.getLogger("swapchart.h1")
@@ -221,12 +222,10 @@ class ClientStream(asyncio.Protocol):
         self._chunks.clear()
         if self._is_lost or self._transport.is_closing():
             return
-        if self._is_ended or not self._transport.can_write_eof():
+        if self._is_ended or not half_close(self._transport):
             self._transport.close()
-        else:
-            self._transport.write_eof()
-            if self._is_paused:
-                self._transport.resume_reading()
+        elif self._is_paused:
+            self._transport.resume_reading()
         self._check_later()
 
     def abort(self) -> None:

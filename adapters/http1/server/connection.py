@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
+from ..half_close import half_close
 from ..write_batch import WriteBatch
 from .input_buffer import InputBuffer
 from .request_cycle import App, ConnectionContext, RequestCycle
@@ -358,8 +359,7 @@ class ServerConnection(asyncio.Protocol):
         if not linger:
             self.transport.close()
             return
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
+        half_close(self.transport)
         self.input_buffer.resume()
 
     def abort(self) -> None:

@@ -10,6 +10,7 @@ import h11
 from hypercorn.events import Closed, RawData
 from hypercorn.protocol.h11 import H11Protocol
 
+from ..half_close import half_close
 from .timeouts import BodyClock
 from .validation import H1Limits
 
@@ -107,8 +108,6 @@ class LimitedTCPServer:
     async def _initiate_server_close(self) -> None:
         self._ignores_input = True
         await self.protocol.handle(Closed())
-        if not self.context.terminated.is_set():
-            with suppress(NotImplementedError, OSError, RuntimeError):  # TLS, or closed
-                self.writer.write_eof()
-                await asyncio.sleep(self.limits.linger_s)
+        if not self.context.terminated.is_set() and half_close(self.writer.transport):
+            await asyncio.sleep(self.limits.linger_s)
         self.writer.close()

@@ -6,6 +6,7 @@ import asyncio
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from ..half_close import half_close
 from .timeouts import BodyClock
 from .validation import H1Limits
 
@@ -89,10 +90,9 @@ class LimitedHttpTools(HttpToolsProtocol):  # type: ignore[misc, unused-ignore]
     def _close(self) -> None:
         """Close, and discard what still comes for a while first: unread, it would cause a reset."""
         self._ignores_input = True
-        if not self.transport.can_write_eof():  # TLS
+        if not half_close(self.transport):
             self.transport.close()
             return
-        self.transport.write_eof()
         self.flow.resume_reading()
         self.loop.call_later(self.limits.linger_s, self.transport.close)
 
