@@ -16,7 +16,7 @@ import anyio.lowlevel
 
 from .errors import RequestError
 from .lifecycle import Lifecycle
-from .phase import phase_of
+from .phase import ending_of, phase_of
 from .retirement import with_addresses
 from .scheduler import Scheduler
 from .scheduling import Decision, Evict, EvictionPolicy, Grant, QueuedRequest, Refuse
@@ -127,7 +127,8 @@ class Dispatcher:
         )
         if is_reopened:
             entry.closed_reason = ""
-        self._decide(scheduler.phase_changed(name, phase_of(lifecycle), self._timers.now()))
+        phase, ending = phase_of(lifecycle), ending_of(lifecycle)
+        self._decide(scheduler.phase_changed(name, phase, self._timers.now(), ending))
         if self.on_memory_change is not None and entry.need is not None:
             self.on_memory_change()
         if is_reopened:

@@ -139,7 +139,9 @@ class EvictionPlanner:
         if entry.name in self.swaps:
             return evict, None
         if entry.phase in HOLDING:
-            if entry.phase != "stopping" or memory.covers(entry) or not memory.decides:
+            if entry.phase != "stopping" or entry.ending == "stuck":  # that one is rejected
+                return evict, None
+            if memory.covers(entry) or not memory.decides:
                 return evict, None
             # It was evicted or stopped while it slept, so it holds too little to start again.
             why = f"{entry.name} must have stopped"

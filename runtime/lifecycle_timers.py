@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from functools import partial
 
+from .memory import size
 from .service_state import Post, ServiceState
 from .spec import ServiceSpec
 from .spec_diff import with_live
@@ -20,6 +21,8 @@ _RETIMED = (
 #: Timers that are extended by the time for which the process was suspended.
 _TOLERANT = ("start_limit", "stall_limit")
 
+_SLEEP_RETRY_S = 10.0  # until a service looks again whether there is memory for its sleep
+
 
 class LifecycleTimers:
     """The timers of one lifecycle.
@@ -31,7 +34,9 @@ class LifecycleTimers:
         event_of: Timer -> event that it posts.
     """
 
-    __slots__ = ("_event_of", "_post", "_state", "_timers", "_unlimited", "_variable")
+    __slots__ = (
+        "_event_of", "_is_kept_awake", "_post", "_state", "_timers", "_unlimited", "_variable",
+    )  # fmt: skip
 
     def __init__(
         self, state: ServiceState, post: Post, variable: Callable[[str], object],
@@ -41,6 +46,7 @@ class LifecycleTimers:
         self._variable, self._event_of = variable, event_of
         self._timers: dict[str, Timer] = {}
         self._unlimited: set[str] = set()  # armed by the chart, without a limit so far
+        self._is_kept_awake = False
 
     def deadline(self, name: str) -> float | None:
         """Return when *name* fires in seconds on the loop's clock; None if it is not armed."""
@@ -150,4 +156,17 @@ class LifecycleTimers:
         return attempts if isinstance(attempts, int) else 0
 
     def _fire(self, name: str) -> None:
+        if name == "doze_limit" and self._has_no_room_to_sleep():
+            self._timers[name].arm(_SLEEP_RETRY_S)
+            return
         self._post(self._event_of[name], cause=self._state.why_fired(name))
+
+    def _has_no_room_to_sleep(self) -> bool:
+        """Return True if the memory for its sleep is missing; the first time is logged."""
+        state = self._state
+        missing = state.runtime.memory.missing_for_sleep(state.spec.name)
+        if missing and not self._is_kept_awake:
+            amounts = ", ".join(f"{size(missing[pool])} of {pool}" for pool in sorted(missing))
+            state.log.line(f"[swapchart] stays awake: {amounts} missing for its sleep")
+        self._is_kept_awake = bool(missing)
+        return self._is_kept_awake

@@ -31,7 +31,7 @@ class Sight:
         service: Name of the service.
         need: Its need at present.
         incarnation: Number of its run.
-        phase: What it does.
+        phase: What it does; ``suspending`` is the way to its sleep.
         pool: Name of the pool.
         held: Bytes that its processes hold; None if the driver cannot tell them apart.
         processes: Number of its processes that hold memory of the pool.
@@ -56,7 +56,12 @@ class Sight:
 
 @dataclass(slots=True, kw_only=True)
 class _PoolRun:
-    """Memory of one pool that one run has held so far; in bytes."""
+    """Memory of one pool that one run has held so far; in bytes.
+
+    Attributes:
+        awake_used: Use of the whole pool in the last quiet moment in which it was ready; None if
+            another service has moved since.
+    """
 
     is_alone: bool
     free_before: int
@@ -67,6 +72,7 @@ class _PoolRun:
     highest: int = 0
     asleep: int = 0
     processes: int = 1
+    awake_used: int | None = None
     reported: tuple[int, int] = (0, 0)
 
 
@@ -153,8 +159,9 @@ class MemoryLearning:
                 is_alone=sight.is_alone, free_before=sight.free,
                 used_before=None if has_begun else self._quiet_used.get(sight.pool),
             )  # fmt: skip
-        held = self._held(sight, part)
-        if held:
+        if sight.phase == "asleep":
+            self._note_asleep(sight, run, part)
+        elif held := self._held(sight, part):
             self._note(sight, run, part, held)
 
     def see_quiet(self, pool: str, used: int | None) -> None:
@@ -171,8 +178,9 @@ class MemoryLearning:
         """Note that the services *moving* start or stop in *pool*."""
         names = set(moving)
         for service, run in self._runs.items():
-            if pool in run.pools and names - {service} and not run.pools[pool].ready:
-                run.pools[pool].is_overlapped = True
+            if pool in run.pools and names - {service}:
+                run.pools[pool].awake_used = None
+                run.pools[pool].is_overlapped |= not run.pools[pool].ready
 
     def _held(self, sight: Sight, part: _PoolRun) -> int:
         if sight.held is not None:
@@ -183,14 +191,26 @@ class MemoryLearning:
 
     def _note(self, sight: Sight, run: _Run, part: _PoolRun, held: int) -> None:
         part.is_delta = sight.held is None
-        if sight.phase == "asleep":
-            part.asleep = max(part.asleep, held)
-        else:
+        is_waking = sight.phase == "starting" and part.ready
+        if sight.phase != "suspending" and not is_waking:  # else both amounts are held
             part.highest = max(part.highest, held)
         if sight.phase == "ready":
             part.ready = part.ready or held
             part.processes = max(part.processes, sight.processes)
+            if part.is_delta and sight.is_quiet:
+                part.awake_used = sight.used
             self._warn_if_exceeded(sight, run, held)
+        self._report_growth(sight, run, part)
+
+    def _note_asleep(self, sight: Sight, run: _Run, part: _PoolRun) -> None:
+        """Note what a service holds asleep; by difference, what it held less what came back."""
+        if sight.held is not None:
+            part.asleep = max(part.asleep, sight.held)
+        elif sight.is_quiet and sight.used is not None and part.awake_used is not None:
+            part.asleep = max(part.highest - (part.awake_used - sight.used), 0)
+        self._report_growth(sight, run, part)
+
+    def _report_growth(self, sight: Sight, run: _Run, part: _PoolRun) -> None:
         highest, asleep = part.reported
         if part.ready and (part.highest > highest * _CHANGE or part.asleep > asleep * _CHANGE):
             self._report(sight.service, sight.pool, run, part)

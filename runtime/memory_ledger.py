@@ -155,7 +155,7 @@ class MemoryLedger:
     def holders(self, now: float, min_residency_s: float) -> list[Holder]:
         """Return the services that hold memory, and those that a swap makes room for."""
         found = [
-            self._holder(entry, entry.claim, entry.stays_until(min_residency_s))
+            self._holder(entry, self._claim_of(entry), entry.stays_until(min_residency_s))
             for entry in self._services.values()
             if entry.need is not None
             and entry.name not in self._reserved
@@ -200,7 +200,7 @@ class MemoryLedger:
         if wanted is None:
             return None
         holders = [
-            replace(holder, phase="stopping") if holder.name in gone else holder
+            replace(holder, phase="stopping", keeps={}) if holder.name in gone else holder
             for holder in self.holders(now, min_residency_s)
         ]
         found = plan(self.pools, holders, wanted, now, self.rules)
@@ -244,9 +244,27 @@ class MemoryLedger:
     def held(self, name: str) -> int:
         """Return the bytes of pool *name* that services hold."""
         return sum(
-            max(entry.claim.get(name, 0), entry.seen.get(name, 0))
+            max(self._claim_of(entry).get(name, 0), entry.seen.get(name, 0))
             for entry in self._services.values()
         )
+
+    def missing_for_sleep(self, service: str) -> dict[str, int]:
+        """Return the bytes by pool that are missing for *service* to go to sleep.
+
+        It holds both amounts meanwhile, since its server copies from one pool to the other.
+        """
+        entry = self._services.get(service)
+        if not self.decides or entry is None or entry.need is None:
+            return {}
+        more = {
+            pool: amount - max(entry.claim.get(pool, 0), entry.seen.get(pool, 0))
+            for pool, amount in self._known(entry.need.asleep).items()
+        }
+        return {
+            pool: amount - self.free(pool)
+            for pool, amount in more.items()
+            if amount > max(self.free(pool), 0)
+        }
 
     def add_foreign(self, pool: str, amount: int) -> None:
         """Count *amount* more bytes of *pool* as held by other programs, until the next reading."""
@@ -271,9 +289,21 @@ class MemoryLedger:
         return Holder(
             name=entry.name, phase=cast("_HolderPhase", entry.phase), claim=claim,
             seen=entry.seen, source=need.source, granted=entry.granted,
+            keeps=self._known(need.asleep) if entry.ending == "sleep" else _NOTHING,
+            is_stuck=entry.ending == "stuck",
             is_pinned=entry.is_pinned, used_at=entry.used_at, stays_until=stays_until,
             load_s=entry.load_s, at_risk_s=entry.at_risk_s, weight=need.weight,
         )  # fmt: skip
+
+    def _claim_of(self, entry: ServiceEntry) -> Amounts:
+        """Return what *entry* was granted; both amounts of one that is going to sleep."""
+        if entry.ending != "sleep" or entry.need is None or not entry.need.asleep:
+            return entry.claim
+        asleep = self._known(entry.need.asleep)
+        return {
+            pool: max(entry.claim.get(pool, 0), asleep.get(pool, 0))
+            for pool in {**entry.claim, **asleep}
+        }
 
     def _preferred(self, need: MemoryNeed | None) -> Amounts:
         return self._known(need.options[0]) if need is not None and need.options else _NOTHING

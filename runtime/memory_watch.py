@@ -295,7 +295,8 @@ class MemoryWatch:
             own = max(entry.claim.get(pool, 0), entry.seen.get(pool, 0))
             ledger.learning.see(
                 Sight(
-                    service=name, need=entry.need, phase=entry.phase, pool=pool,
+                    service=name, need=entry.need, pool=pool,
+                    phase="suspending" if entry.ending == "sleep" else entry.phase,
                     incarnation=self._services.lifecycles[name].incarnation,
                     held=None if told is None else sum(amounts),
                     processes=max(sum(1 for amount in amounts if amount), 1), used=reading.used,
@@ -342,6 +343,7 @@ class MemoryWatch:
             entry
             for entry in self._host.scheduler.services.values()
             if entry.phase in ("starting", "stopping")
+            and entry.ending != "stuck"
             and entry.need is not None
             and (not pool or entry.claim.get(pool, 0) or entry.seen.get(pool, 0))
         ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .lifecycle import Lifecycle
-from .scheduling import Phase
+from .scheduling import Ending, Phase
 
 
 def phase_of(lifecycle: Lifecycle) -> Phase:
@@ -20,3 +20,9 @@ def phase_of(lifecycle: Lifecycle) -> Phase:
     if state == "tripped":
         return "reviving" if lifecycle.has_demand else "failed"
     return "failed" if state == "shut_down" else "stopped"
+
+
+def ending_of(lifecycle: Lifecycle) -> Ending:
+    """Return how the stop of *lifecycle* ends, if it is stopping."""
+    state = lifecycle.state
+    return "sleep" if state == "suspending" else "stuck" if state == "stuck" else "stop"

@@ -26,6 +26,7 @@ from .request_queue import RequestQueue
 from .scheduling import (
     HOLDING,
     Decision,
+    Ending,
     Evict,
     EvictionPolicy,
     Grant,
@@ -180,12 +181,19 @@ class Scheduler:
             return self._drain(now)
         return []
 
-    def phase_changed(self, service: str, phase: Phase, now: float) -> list[Decision]:
-        """Take the new phase of the lifecycle of *service*."""
+    def phase_changed(
+        self, service: str, phase: Phase, now: float, ending: Ending = "stop"
+    ) -> list[Decision]:
+        """Take the new phase of the lifecycle of *service*, and how it ends."""
         entry = self.services[service]
         before = entry.phase
-        if phase == before:
+        if phase == before and ending == entry.ending:
             return []
+        entry.ending = ending
+        if ending == "stuck":
+            self._planner.cancel_evictions_of(service)  # its resources do not come free
+        if phase == before:
+            return self._drain(now)
         if phase == "ready":
             entry.used_at = now
             if before == "starting":

@@ -21,6 +21,10 @@ Phase: TypeAlias = Literal[
     "stopped", "failed", "reviving", "asleep", "starting", "ready", "stopping"
 ]
 
+#: How phase ``stopping`` ends: with a service that has stopped, with one that sleeps, or not at
+#: all, because the process cannot be killed.
+Ending: TypeAlias = Literal["stop", "sleep", "stuck"]
+
 #: (target, services that hold resources) -> services to evict before the target may run.
 #: The target is among the second argument if it runs already.
 EvictionPolicy: TypeAlias = Callable[[str, frozenset[str]], frozenset[str]]
@@ -100,6 +104,7 @@ class ServiceEntry:
         limit: Maximum number of granted requests at a time; None means unlimited.
         is_pinned: It is never evicted.
         phase: Phase of its lifecycle.
+        ending: How its phase ``stopping`` ends.
         granted: Number of requests that were granted and have not ended: they wait for the start
             or are in flight.
         starting_at: Time when its last start began, in seconds.
@@ -121,6 +126,7 @@ class ServiceEntry:
     limit: int | None = None
     is_pinned: bool = False
     phase: Phase = "stopped"
+    ending: Ending = "stop"
     granted: int = 0
     starting_at: float = 0.0
     start_s: float = 0.0

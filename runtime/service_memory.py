@@ -40,6 +40,10 @@ class ServiceMemory:
         """Return *command* with the GPUs on which *service* was granted memory."""
         return command if self._ledger is None else self._ledger.placed(service, command)
 
+    def missing_for_sleep(self, service: str) -> Mapping[str, int]:
+        """Return the bytes by pool that are missing for *service* to go to sleep."""
+        return {} if self._ledger is None else self._ledger.missing_for_sleep(service)
+
     def has_to_settle(self, service: str, incarnation: int) -> bool:
         """Return True if memory of *service*, which has ended, may have to come back."""
         return self._watch is not None and self._watch.has_to_settle(service, incarnation)

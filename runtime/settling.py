@@ -40,7 +40,7 @@ class Settling:
         """Return what to run; None if there is nothing to wait for, and the event is posted."""
         state = self._state
         memory, name = state.runtime.memory, state.spec.name
-        has_to_wait = state.spec.settle is not None or memory.has_to_settle(name, state.incarnation)
+        has_to_wait = state.spec.settle is not None or self._has_to_wait_for_memory()
         if not has_to_wait or self._variable("hurried"):
             memory.conclude(name, state.incarnation)
             self._post("settled", source=activity)
@@ -51,12 +51,18 @@ class Settling:
         if self._state.spec.settle is not None:
             await self._run_hook(self._state.spec.settle)
         state = self._state
-        has_to_wait = state.runtime.memory.has_to_settle(state.spec.name, state.incarnation)
-        if has_to_wait and not self._variable("hurried"):
+        if self._has_to_wait_for_memory() and not self._variable("hurried"):
             await self._wait_for_memory()
         else:
             state.runtime.memory.conclude(state.spec.name, state.incarnation)
         self._post("settled", source=activity)
+
+    def _has_to_wait_for_memory(self) -> bool:
+        """Return True if memory may have to come back; nothing starts after a shutdown."""
+        state = self._state
+        return state.end_limit_s is None and state.runtime.memory.has_to_settle(
+            state.spec.name, state.incarnation
+        )
 
     async def _run_hook(self, hook: Hook) -> None:
         state = self._state

@@ -224,13 +224,14 @@ class ServiceSpec:
         return self.command.is_external and not self.stop_argv
 
     def longest_stop_s(self) -> float:
-        """Return the longest time from drained to stopped: hooks, grace and settling; seconds.
+        """Return the longest time from drained to the end of a shutdown, in seconds.
 
+        That is hooks, grace period and the settle hook; a shutdown does not wait for memory.
         Points that a custom chart adds may be part of a stop, so they count.
         """
         others = {*get_args(Point)} - {"beforeStop", "afterStop"}
         hooks = [h for point, group in self.hooks.items() if point not in others for h in group]
         attempts = sum(h.timeout_s * (h.retries + 1) + h.delay_s * h.retries for h in hooks)
         grace = math.inf if self.timings.grace is None else self.timings.grace
-        waits = (self.settle is not None) + (self.memory is not None)
-        return attempts + grace + waits * self.timings.settle
+        settle = 0.0 if self.settle is None else self.timings.settle
+        return attempts + grace + settle

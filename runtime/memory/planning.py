@@ -10,7 +10,7 @@ a start alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from .cover import cover
@@ -110,20 +110,20 @@ class _Place:
 
     def _make_room(self, lack: Amounts) -> Plan | None:
         """Return the plan by which others free *lack*; None if they cannot."""
-        stopping = [h for h in self._others if h.phase == "stopping" and _holds_any(h, lack)]
+        stopping = [h for h in self._others if any(h.frees(pool) for pool in lack)]
         rest = _less(lack, stopping)
         going = names_of(stopping)
         if not rest:
             why = f"{self._sum}: {', '.join(going)} must have stopped"
             return self._wait(waits_for=going, cost=_WAIT_FOR_STOP, why=why)
-        staying = [h for h in self._others if h.phase != "stopping" and not h.is_pinned]
+        staying = [_after_stop(h) for h in self._others if h.can_go]
         costs = self._costs(staying)
         found = cover(rest, [h for h in staying if h.name not in self._busy], costs)
         if found is not None:
             return Plan(
                 kind="evict", place=self._place, evict=found, waits_for=going,
                 cost=sum(costs[name] for name in found),
-                why=f"{self._sum}: {with_sizes(found, self._others, rest)} must go"
+                why=f"{self._sum}: {with_sizes(found, staying, rest)} must go"
                 f"{_stop_in_words(stopping)}",
             )  # fmt: skip
         found = cover(rest, staying, costs)
@@ -131,7 +131,7 @@ class _Place:
             return None
         blockers = tuple(name for name in found if name in self._busy)
         reasons = "; ".join(self._busy[name] for name in blockers)
-        why = f"{self._sum}: {with_sizes(found, self._others, rest)} must go; {reasons}"
+        why = f"{self._sum}: {with_sizes(found, staying, rest)} must go; {reasons}"
         cost = sum(costs[name] for name in found)
         return self._wait(evict=found, waits_for=blockers, cost=cost, why=why)
 
@@ -143,13 +143,15 @@ class _Place:
         if wanted.source != "declared":
             return self._alone(f"{self._sum}; the {wanted.source} amount may be wrong")
         most = {
-            name: pools[name].budget
-            - sum(h.holds(name) for h in self._others if h.is_pinned and h.phase != "stopping")
+            name: pools[name].budget - sum(_stays(holder, name) for holder in self._others)
             for name in lack
         }
         short = [name for name in lack if self._place[name] > most[name]]
         if not short:
+            stuck = [h for h in self._others if h.is_stuck and _holds_any(h, lack)]
             why = f"{self._sum}: other programs must free memory"
+            if stuck:
+                why += f", or {', '.join(names_of(stuck))}, which cannot be stopped"
             return self._wait(cost=_WAIT_FOR_OTHERS, why=why)
         worst = max(short, key=lambda name: self._place[name] - most[name])
         why = f"{self._sum}: at most {size(max(most[worst], 0))} of {worst} can ever be free"
@@ -166,9 +168,13 @@ class _Place:
 
     def _alone(self, why: str) -> Plan:
         """Return the plan by which the service starts with all of the memory that can be freed."""
-        near = [h for h in self._others if not h.is_pinned and _holds_any(h, self._place)]
-        stopping = [holder for holder in near if holder.phase == "stopping"]
-        going = [holder for holder in near if holder.phase != "stopping"]
+        near = [
+            holder
+            for holder in self._others
+            if not (holder.is_pinned or holder.is_stuck) and _holds_any(holder, self._place)
+        ]
+        stopping = [holder for holder in near if not holder.can_go]
+        going = [holder for holder in near if holder.can_go]
         left = {
             name: max(self._free[name] + sum(holder.holds(name) for holder in near), 0)
             for name in self._place
@@ -213,10 +219,24 @@ def _holds_any(holder: Holder, pools: Iterable[str]) -> bool:
     return any(holder.holds(pool) for pool in pools)
 
 
+def _after_stop(holder: Holder) -> Holder:
+    """Return what *holder* is once the stop that is under way has ended: asleep, if it stops."""
+    if holder.phase != "stopping":
+        return holder
+    return replace(holder, phase="asleep", claim=holder.keeps, seen={}, keeps={})
+
+
+def _stays(holder: Holder, pool: str) -> int:
+    """Return the bytes of *pool* that *holder* never gives back, since it is pinned."""
+    if not holder.is_pinned:
+        return 0
+    return holder.keeps.get(pool, 0) if holder.phase == "stopping" else holder.holds(pool)
+
+
 def _less(lack: Amounts, holders: Iterable[Holder]) -> dict[str, int]:
-    """Return what is lacking still once *holders* are gone."""
+    """Return what is lacking still once the stops of *holders* have ended."""
     rest = dict(lack)
     for holder in holders:
         for pool in rest:
-            rest[pool] -= holder.holds(pool)
+            rest[pool] -= holder.frees(pool)
     return {pool: amount for pool, amount in rest.items() if amount > 0}

@@ -36,7 +36,7 @@ def relief(pool: Pool, holders: Sequence[Holder], now: float, rules: Rules) -> t
     If all idle ones together are not enough, all that hold memory of the pool are returned.
     """
     lack = sum(holder.holds(pool.name) for holder in holders) - pool.available
-    stopping = sum(h.holds(pool.name) for h in holders if h.phase == "stopping")
+    stopping = sum(holder.frees(pool.name) for holder in holders)
     if lack - stopping <= 0:
         return ()
     idle = [

@@ -115,7 +115,7 @@ def _state(holder: Holder, pool: str, now: float) -> str:
         source_text = f"{_ORIGIN[source]} less, measured"
     else:
         source_text = _ORIGIN[source]
-    parts = [source_text, holder.phase]
+    parts = [source_text, "cannot be stopped" if holder.is_stuck else holder.phase]
     if holder.is_pinned:
         parts.append("pinned")
     if holder.granted:

@@ -62,6 +62,8 @@ class Holder:
         phase: What it does; a ``reviving`` one restarts by itself.
         claim: Bytes that it was granted, held from the grant until it has settled.
         seen: Bytes that it was measured to hold.
+        keeps: Bytes that it holds still when its stop has ended, because it goes to sleep.
+        is_stuck: It stops, and its process cannot be killed, so nothing of it comes back.
         source: Origin of the claim.
         granted: Number of its requests that wait for its start or are in flight.
         is_pinned: It is never evicted.
@@ -77,6 +79,8 @@ class Holder:
     phase: Literal["starting", "ready", "stopping", "asleep", "reviving"] = "ready"
     claim: Amounts = field(default_factory=dict)
     seen: Amounts = field(default_factory=dict)
+    keeps: Amounts = field(default_factory=dict)
+    is_stuck: bool = False
     source: Source = "declared"
     granted: int = 0
     is_pinned: bool = False
@@ -90,8 +94,23 @@ class Holder:
         """Return the bytes of *pool* that it holds: never less than granted, nor than seen."""
         return max(self.claim.get(pool, 0), self.seen.get(pool, 0))
 
+    def frees(self, pool: str) -> int:
+        """Return the bytes of *pool* that come back by themselves, since it stops."""
+        if self.phase != "stopping" or self.is_stuck:
+            return 0
+        return max(self.holds(pool) - self.keeps.get(pool, 0), 0)
+
+    @property
+    def can_go(self) -> bool:
+        """True if an eviction, now or later, gives back more than its own stop does."""
+        if self.phase == "stopping" and not any(self.keeps.values()):
+            return False
+        return not self.is_pinned
+
     def busy_reason(self, now: float, *, is_overdue: bool) -> str:
         """Return why it cannot be evicted at *now*, in words; empty if it can be."""
+        if self.phase == "stopping" and any(self.keeps.values()):
+            return f"{self.name} is going to sleep"
         if self.phase in ("starting", "reviving"):
             return f"{self.name} is starting"
         if self.granted:

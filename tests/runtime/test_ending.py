@@ -8,6 +8,7 @@ import pytest
 from tools.virtual import World, hook, run_scenario
 
 from swapchart.runtime import Timings
+from swapchart.runtime.memory import MemoryNeed
 from swapchart.runtime.testing import CommandScript, ServerScript, service
 
 SLOW_EXIT = ServerScript(terminate_s=2.0)
@@ -47,6 +48,14 @@ def test_longest_stop_includes_every_retry() -> None:
 
     assert service("a", hooks=hooks, timings=Timings(grace=5.0)).longest_stop_s() == 41.0
     assert service("a", timings=Timings(grace=None)).longest_stop_s() == math.inf
+
+
+def test_longest_stop_with_memory_is_no_longer_than_without() -> None:
+    """A shutdown does not wait for memory to come back, so drains get that time."""
+    need = MemoryNeed(options=({"GPU0": 1},))
+    spec = service("a", memory=need, timings=Timings(grace=5.0, settle=10.0))
+
+    assert spec.longest_stop_s() == 5.0
 
 
 def test_longest_stop_includes_hooks_at_custom_points() -> None:

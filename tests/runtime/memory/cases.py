@@ -247,6 +247,28 @@ def beyond_limit_counts_services_only(m: Any) -> None:
     _expect(world.plan(1.1), "refuse")
 
 
+def beyond_stuck_memory_does_not_come_back(m: Any) -> None:
+    world = World(m).holding("s", 12, phase="stopping", is_stuck=True).holding("a", 8)
+    _expect(world.plan(6), "evict", "a")
+    found = _expect(world.plan(20), "wait")
+    assert "s, which cannot be stopped" in found.why
+    assert _expect(world.plan(0, source="unknown"), "evict", "a").place == {"GPU0": 11 * GIB}
+
+
+def beyond_what_stops_does_not_go_again(m: Any) -> None:
+    world = World(m).holding("s", 12, phase="stopping")
+    _expect(world.plan(0, source="unknown"), "wait", "", "s")
+
+
+def beyond_sleep_keeps_its_memory(m: Any) -> None:
+    """A service that is going to sleep gives back the difference, and can be evicted then."""
+    world = World(m).holding("v", 12, phase="stopping", keeps={"GPU0": 4 * GIB})
+    _expect(world.plan(18), "wait", "", "v")
+    found = _expect(world.plan(20), "wait", "v", "v")
+    assert "v (4.0 GiB) must go; v is going to sleep" in found.why
+    _expect(world.holding("a", 4).plan(16), "evict", "a", "v")
+
+
 CASES: dict[str, Case] = {
     name: function
     for name, function in list(globals().items())

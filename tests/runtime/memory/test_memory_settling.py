@@ -220,6 +220,21 @@ def test_settling_of_a_kill_does_not_wait() -> None:
     world.run(scenario)
 
 
+def test_settling_of_a_shutdown_does_not_wait() -> None:
+    """Nothing starts after it, so the time is left to drains and hooks."""
+    world = World(a=12)
+    world.driver.late_s = 30.0
+
+    async def scenario() -> None:
+        await world.supervisor.load("a")
+        await anyio.sleep(6.0)
+        began = anyio.current_time()
+        await world.supervisor.shutdown(60.0)
+        assert anyio.current_time() - began < 1.0
+
+    world.run(scenario)
+
+
 # ---- pure
 def test_memory_settling_counts_only_its_own_service_and_incarnation() -> None:
     settling = MemorySettling()

@@ -337,3 +337,30 @@ def test_memory_watch_unknown_service_is_no_pressure_if_others_grow_a_little() -
         assert world.states() == {"u": "ready"}
 
     world.run(scenario)
+
+
+def test_memory_watch_stuck_service_keeps_its_memory_and_is_at_rest() -> None:
+    """Its claim stays, requests are told why they wait, and readings are no longer frequent."""
+    world = World({"a": 12, "b": 14})
+    world.launcher = ScriptedLauncher(
+        {"a": ServerScript(terminate_s=None, kill_s=None), "b": ServerScript()}
+    )
+    world.meter.launcher = world.launcher
+
+    async def scenario() -> None:
+        supervisor = world.supervisor
+        await supervisor.load("a")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(supervisor.unload, "a")
+            await supervisor["a"].wait_for("stuck")
+            tasks.start_soon(supervisor.load, "b")
+            await anyio.sleep(1.0)
+            (request,) = supervisor.scheduler.queue
+            assert "a, which cannot be stopped" in request.why
+            reads = world.meter.reads
+            await anyio.sleep(6.0)
+            assert world.meter.reads - reads <= 2
+            world.launcher.crash("a")
+            await supervisor["b"].wait_for("ready")
+
+    world.run(scenario)

@@ -83,8 +83,11 @@ def _holder(draw: _Draw, name: str, free: dict[str, int]) -> Holder:
         claim[pool] = amount
         seen[pool] = draw(st.integers(0, amount))
     phase = draw(st.sampled_from(PHASES))
+    ending = draw(st.sampled_from(["stop", "sleep", "stuck"])) if phase == "stopping" else ""
+    keeps = {pool: draw(st.integers(0, amount)) for pool, amount in claim.items()}
     return Holder(
         name=name, phase=phase, claim=claim, seen=seen,
+        keeps=keeps if ending == "sleep" else {}, is_stuck=ending == "stuck",
         granted=draw(st.integers(0, 2)) if phase == "ready" else 0,
         is_pinned=draw(st.booleans()) and draw(st.booleans()),
         used_at=draw(st.floats(0, NOW)), stays_until=draw(st.floats(NOW - 20, NOW + 20)),
@@ -106,6 +109,16 @@ def stopping(holders: Sequence[Holder]) -> set[str]:
     return {holder.name for holder in holders if holder.phase == "stopping"}
 
 
+def at_rest(holders: Sequence[Holder]) -> list[Holder]:
+    """Return *holders* once all stops have ended."""
+    return [
+        replace(holder, phase="asleep", claim=holder.keeps, seen={}, keeps={})
+        if holder.phase == "stopping" and not holder.is_stuck
+        else holder
+        for holder in holders
+    ]
+
+
 @given(worlds())
 def test_plan_with_known_amounts_never_overcommits(world: World) -> None:
     pools, holders, wanted = world
@@ -113,7 +126,7 @@ def test_plan_with_known_amounts_never_overcommits(world: World) -> None:
     if wanted.source == "declared" and found.kind == "start":
         assert fits(pools, holders, found.place, ())
     if wanted.source == "declared" and found.kind == "evict":
-        assert fits(pools, holders, found.place, {*found.evict, *stopping(holders)})
+        assert fits(pools, at_rest(holders), found.place, found.evict)
 
 
 @given(worlds())
@@ -135,8 +148,8 @@ def test_plan_evicts_nothing_that_can_stay(world: World) -> None:
     found = plan(pools, holders, wanted, NOW)
     if found.kind == "evict" and wanted.source == "declared":
         for name in found.evict:
-            gone = {*found.evict, *stopping(holders)} - {name}
-            assert not fits(pools, holders, found.place, gone)
+            gone = {*found.evict} - {name}
+            assert not fits(pools, at_rest(holders), found.place, gone)
 
 
 @given(worlds(7))
@@ -156,8 +169,8 @@ def test_plan_evicts_the_cheapest_set(world: World) -> None:
         assert not fits(pools, holders, place, ())
         for count in range(1, len(idle) + 1):
             for some in combinations(idle, count):
-                gone = {holder.name for holder in some} | stopping(holders)
-                if fits(pools, holders, place, gone):
+                gone = {holder.name for holder in some}
+                if fits(pools, at_rest(holders), place, gone):
                     assert found.cost <= sum(reload_cost(h, NOW) for h in some) + 1e-9
 
 
@@ -170,22 +183,27 @@ def test_plan_carried_out_ends_in_a_start_or_a_refusal(world: World) -> None:
             return
         holders, wanted = _carried_out(found, holders, wanted)
         if found.kind == "wait" and not found.waits_for:
-            assert any(pool.foreign for pool in pools.values())
+            assert any(pool.foreign for pool in pools.values()) or any(
+                holder.is_stuck for holder in holders
+            )
             pools = {name: replace(pool, foreign=0) for name, pool in pools.items()}
+            holders = [holder for holder in holders if not holder.is_stuck]
     raise AssertionError("the plans do not end")
 
 
 def _carried_out(found: Plan, holders: list[Holder], wanted: Wanted) -> tuple[list[Holder], Wanted]:
     """Return the world after the plan was followed, and what it waits for has come."""
     if found.kind == "evict":
-        gone = {*found.evict, *stopping(holders)}
-        return [holder for holder in holders if holder.name not in gone], wanted
+        return [h for h in at_rest(holders) if h.name not in found.evict], wanted
     after = []
     for holder in holders:
         if holder.name not in found.waits_for:
             after.append(holder)
         elif holder.phase != "stopping":
             after.append(replace(holder, granted=0, phase="ready"))
+        else:
+            assert not holder.is_stuck
+            after += at_rest([holder])
     return after, replace(wanted, is_overdue=True)
 
 
@@ -284,7 +302,11 @@ MUTANTS = {
     "busy services go": ("values.py", "if self.granted:", "if False:"),
     "overdue requests keep no place": ("planning.py", "- wanted.ahead.get(name, 0)", "- 0"),
     "overdue does not end residency": ("values.py", " and not is_overdue", ""),
-    "pinned services go": ("planning.py", '"stopping" and not h.is_pinned]', '"stopping"]'),
+    "pinned services go": ("values.py", "return not self.is_pinned", "return True"),
+    "stuck services free their memory": ("values.py", ' or self.is_stuck:\n            return 0',
+                                         ':\n            return 0'),
+    "what stops goes again": ("values.py", "return False", "return not self.is_pinned"),
+    "sleep holds nothing": ("values.py", " - self.keeps.get(pool, 0)", ""),
     "one pool is enough": ("cover.py", "return all(amount >= need", "return any(amount >= need"),
     "other programs are not counted": ("values.py", " - self.foreign", ""),
 }  # fmt: skip

@@ -20,7 +20,7 @@ NEEDS = {
     "a1": MemoryNeed(options=({"GPU0": 10},)),
     "a2": MemoryNeed(options=({"GPU0": 12}, {"GPU1": 12})),
     "b1": MemoryNeed(options=({"GPU0": 4},)),
-    "b2": MemoryNeed(options=({"GPU0": 8, "GPU1": 3},), asleep={"GPU0": 2}),
+    "b2": MemoryNeed(options=({"GPU0": 8, "GPU1": 3},), asleep={"GPU0": 2, "GPU1": 5}),
     "c": MemoryNeed(options=({"GPU0": 20},)),
 }
 
@@ -79,6 +79,35 @@ class SchedulerMemoryRules(SchedulerRules):
         name = data.draw(st.sampled_from(self.phases("ready")))
         self.scheduler.services[name].seen = {"GPU0": amount}
         self.apply(self.scheduler.tick(self.now))
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.phases("ready"))
+    def begin_sleep(self, data: st.DataObject) -> None:
+        """Go to sleep slowly, if there is room; a rule of the base class ends that in a stop."""
+        name = data.draw(st.sampled_from(self.phases("ready")))
+        if self.served[name] or self.ledger.missing_for_sleep(name):
+            return
+        before = self.ledger.free("GPU1")
+        self.apply(self.scheduler.phase_changed(name, "stopping", self.now, "sleep"))
+        assert self.ledger.free("GPU1") >= min(before, 0), f"the sleep of {name} overcommits"
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.ending("sleep"))
+    def complete_sleep(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(self.ending("sleep")))
+        self.phase(name, "starting" if self.waiting[name] else "asleep")
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.phases("stopping"))
+    def get_stuck(self, data: st.DataObject) -> None:
+        """Wait in vain for the end of a process that was killed; `complete_stop` ends it."""
+        name = data.draw(st.sampled_from(self.phases("stopping")))
+        self.refuse_waiting(name)
+        self.apply(self.scheduler.phase_changed(name, "stopping", self.now, "stuck"))
+
+    def ending(self, ending: str) -> list[str]:
+        entries = self.scheduler.services
+        return [name for name in self.phases("stopping") if entries[name].ending == ending]
 
     @invariant()
     def claims_follow_the_phase(self) -> None:
@@ -426,3 +455,53 @@ def test_scheduler_counts_evictions_by_cause() -> None:
 
     assert words == ["evict big for x", "evict rival for x"]
     assert dict(harness.scheduler.evictions) == {("rival", "rule"): 1, ("big", "memory"): 1}
+
+
+def test_scheduler_request_waits_for_a_stuck_service_as_for_other_programs() -> None:
+    """What cannot be stopped gives nothing back, but may end one day."""
+    harness = Harness({"s": 12, "a": 8, "c": 14})
+    harness.run("s", "a")
+    harness.submit("a")
+    request, words = harness.submit("c")
+    assert words == ["evict s for c"]
+    harness.phase("s", "stopping")
+    harness.scheduler.phase_changed("s", "stopping", harness.now, "stuck")
+
+    assert "s, which cannot be stopped" in request.why
+    assert request.is_queued
+    assert harness.phase("s", "stopped") == ["grant c"]
+
+
+def test_scheduler_swap_is_planned_anew_when_an_evicted_service_is_stuck() -> None:
+    harness = Harness({"s": 8, "a": 12, "c": 6})
+    harness.run("s", "a")
+    assert harness.submit("c")[1] == ["evict s for c"]
+    harness.phase("s", "stopping")
+    decisions = harness.scheduler.phase_changed("s", "stopping", harness.now, "stuck")
+
+    assert harness.words(decisions) == ["evict a for c"]
+    assert harness.phase("a", "stopping", "stopped") == ["grant c"]
+
+
+def test_scheduler_sleep_holds_both_amounts_until_it_has_begun() -> None:
+    harness = Harness({"r": 0})
+    harness.ledger.pools["RAM"] = Pool(name="RAM", capacity=20 * GIB)
+    need = MemoryNeed(options=({"GPU0": 20 * GIB},), asleep={"GPU0": GIB, "RAM": 18 * GIB})
+    harness.scheduler.add("v", need=need)
+    harness.scheduler.add("r", need=MemoryNeed(options=({"RAM": 4 * GIB},)))
+    harness.run("v")
+    assert harness.ledger.missing_for_sleep("v") == {}
+    harness.scheduler.phase_changed("v", "stopping", harness.now, "sleep")
+
+    assert harness.ledger.free("RAM") == 2 * GIB
+    assert harness.ledger.free("GPU0") == 3 * GIB
+    request, words = harness.submit("r")
+    assert words == []
+    assert "v is going to sleep" in request.why
+    assert harness.phase("v", "asleep") == ["evict v for r"]
+    harness.phase("v", "stopping", "stopped")
+    harness.phase("r", "ready")
+    harness.finish("r")
+    harness.submit("v")
+    harness.phase("v", "ready")
+    assert harness.ledger.missing_for_sleep("v") == {"RAM": 2 * GIB}
