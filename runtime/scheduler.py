@@ -133,7 +133,7 @@ class Scheduler:
         request = QueuedRequest(service, waiter, priority, now, next(self._numbers), client)
         entry = self.services[service]
         if not entry.has_room and entry.phase == "ready":
-            return request, [Refuse(request, self._too_many())]
+            return request, [Refuse(request, _too_many())]
         self._planner.begin_round()
         overdue = self._overdue(now)
         waiting = len(self.queue)
@@ -248,7 +248,7 @@ class Scheduler:
         """
         entry = self.services[service]
         if not entry.has_room and entry.phase == "ready":
-            return frozenset(), "", self._too_many()
+            return frozenset(), "", _too_many()
         self._planner.begin_round()
         evict = self._planner.evictions_for(service)
         if (error := self._pinned_rival(service, evict)) is not None:
@@ -318,12 +318,6 @@ class Scheduler:
     def _queue_full(self) -> RequestError:
         text = f"{self.limits.length} requests are waiting already"
         return RequestError("queue_full", text, retry_after_s=5.0)
-
-    @staticmethod
-    def _too_many() -> RequestError:
-        return RequestError(
-            "concurrency_limit", "Too many requests", status_hint=429, retry_after_s=1.0
-        )
 
     def _grant(self, request: QueuedRequest, entry: ServiceEntry, now: float) -> Grant:
         self._dequeue(request)
@@ -400,3 +394,9 @@ class Scheduler:
 
 def _no_memory(service: str, plan: Plan) -> RequestError:
     return RequestError("memory_infeasible", f"{service} does not fit: {plan.why}")
+
+
+def _too_many() -> RequestError:
+    return RequestError(
+        "concurrency_limit", "Too many requests", status_hint=429, retry_after_s=1.0
+    )
