@@ -1,22 +1,21 @@
 """Compiled chart: context class, decision table and steppers of a document.
 
-A `Machine` is immutable: threads may share it, it is pickled as its document, and what is compiled
-is kept by the digest of the document, so that a second machine of the same chart costs nothing.
+A `Machine` is immutable: threads may share it, and it is pickled as its document and migrations.
+What is compiled is kept for equal documents, so that a second machine of the same chart costs
+nothing.
 """
 
 from __future__ import annotations
 
 import copyreg
-import json
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property, partial
-from hashlib import sha256
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 from .context import Context, build_context
 from .decision_table import Loop, Table, compile_table
+from .digest import digest_of, first_digest_of
 from .document import Configuration, Document, Memory, Value
 from .effects import Effect, StartActivity
 from .errors import ChartError, EventError, EventlessLoopError, NotHandledError, StepError
@@ -28,6 +27,9 @@ from .stepper import HistoryTableStepper, Stepper, TableStepper
 
 if TYPE_CHECKING:
     from .reference_stepper import ChartStepper
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 _NOTHING: Mapping[str, Value] = {}
 #: Charts whose compiled form is kept.
@@ -46,14 +48,29 @@ class Outcome(NamedTuple):
     actions: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
 class _Parts:
-    context_class: type[Context]
-    traced_class: type[Context]
-    table: Table | None
+    """Compiled form of equal documents."""
+
+    def __init__(self, document: Document) -> None:
+        self.document = document
+        self.context_class = build_context(document)
+        self.traced_class = build_context(document, traced=True)
+        self.table: Table | None = shipped_table(document) or compile_table(document)
+
+    @cached_property
+    def digests(self) -> tuple[str, str]:
+        """Digest of what the documents do, and that of the first form of snapshots."""
+        return digest_of(self.document), first_digest_of(self.document)
 
 
-_kept: OrderedDict[str, _Parts] = OrderedDict()
+#: Whatever differs between documents; empty for the shipped one.
+Key: TypeAlias = tuple[object, ...]
+#: Compiled forms, which equal documents share.
+_kept: OrderedDict[Key, _Parts] = OrderedDict()
+#: Compiled forms by the identity of a document, which is kept so that no other one gets it.
+_known: OrderedDict[int, tuple[Document, _Parts]] = OrderedDict()
+#: The same for machines that `Machine.of` returned.
+_shared: OrderedDict[int, Machine] = OrderedDict()
 
 
 class Machine:
@@ -79,7 +96,8 @@ class Machine:
     def __init__(self, document: Document, *, allow_loops: bool = False) -> None:
         self.document = document
         self.migrations = Migrations()
-        parts = _compile(document, self)
+        self._allows_loops = allow_loops
+        self._parts = parts = _compile(document)
         self.context_class = parts.context_class
         self._traced_class = parts.traced_class
         self.table: Table | None = parts.table
@@ -123,6 +141,18 @@ class Machine:
             for name, event in document.events.items()
         }
 
+    @staticmethod
+    def of(document: Document) -> Machine:
+        """Return the machine of *document*, the same one at each call.
+
+        Raises:
+            ChartError: See `Machine`.
+        """
+        machine = _shared.get(id(document))
+        if machine is None:
+            machine = _put(_shared, id(document), Machine(document))
+        return machine
+
     def _judge(self, loop: Loop, *, allow_loops: bool) -> None:
         """Raise the error of *loop* if its guards can agree on it."""
         if allow_loops and loop.event:
@@ -145,8 +175,15 @@ class Machine:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the document, in hexadecimal; the same for equal documents."""
-        return digest_of(self.document)
+        """SHA-256 of what the chart does, in hexadecimal; texts for readers do not count."""
+        return self._parts.digests[0]
+
+    def has_digest(self, digest: str) -> bool:
+        """Return True if a snapshot of this chart may carry *digest*, that of its first form too.
+
+        In that form, texts for readers count.
+        """
+        return digest in self._parts.digests
 
     @cached_property
     def states(self) -> frozenset[str]:
@@ -276,15 +313,19 @@ class Machine:
 
     # ---- copies
     def __reduce__(self) -> tuple[object, ...]:
-        """Return the document, of which the machine is made again."""
-        return Machine, (self.document,)
+        """Return the document and the migrations, of which the machine is made again."""
+        return _machine, (self.document, self._allows_loops, self.migrations)
+
+    def __copy__(self) -> Machine:
+        """Return the machine itself: it never changes."""
+        return self
 
     def __deepcopy__(self, memo: object) -> Machine:
         """Return the machine itself: it never changes."""
         return self
 
     def __eq__(self, other: object) -> bool:
-        """Return True if *other* is a machine of the same document."""
+        """Return True if *other* is a machine of a chart that does the same."""
         return isinstance(other, Machine) and other.digest == self.digest
 
     def __hash__(self) -> int:
@@ -312,50 +353,36 @@ def _maker(table: Table | None) -> Callable[[Context], Stepper] | None:
     return started
 
 
-def digest_of(document: Document) -> str:
-    """Return the SHA-256 of *document* in hexadecimal; texts for readers do not count."""
-    parts = {
-        part.name: _plain(getattr(document, part.name))
-        for part in fields(document)
-        if part.name not in ("notes", "description", "source")
-    }
-    text = json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
-    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _plain(value: Any) -> Any:
-    """Return *value* as JSON has it; mappings as pairs, since their order matters."""
-    if is_dataclass(value):
-        return [type(value).__name__, *(_plain(getattr(value, f.name)) for f in fields(value))]
-    if isinstance(value, Mapping):
-        return [[name, _plain(inner)] for name, inner in value.items()]
-    if isinstance(value, frozenset):
-        return sorted(value)
-    return [_plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value
-
-
 def is_among(value: Value, values: tuple[Value, ...]) -> bool:
     """Return True if *value* is one of *values*; True does not equal 1 here."""
     return any(value == other and type(value) is type(other) for other in values)
 
 
-def _compile(document: Document, machine: Machine) -> _Parts:
-    if is_shipped(document):
-        return _new_parts(document)
-    parts = _kept.get(machine.digest)
-    if parts is None:
-        parts = _kept[machine.digest] = _new_parts(document)
-        while len(_kept) > _MOST_KEPT:
-            _kept.popitem(last=False)
-    return parts
+def _compile(document: Document) -> _Parts:
+    known = _known.get(id(document))
+    if known is None:
+        key: Key = ()
+        if not is_shipped(document):
+            key = (first_digest_of(document), document.description, *document.notes.items())
+        parts = _kept.get(key)
+        if parts is None:
+            parts = _put(_kept, key, _Parts(document))
+        known = _put(_known, id(document), (document, parts))
+    return known[1]
 
 
-def _new_parts(document: Document) -> _Parts:
-    return _Parts(
-        build_context(document),
-        build_context(document, traced=True),
-        shipped_table(document) or compile_table(document),
-    )
+def _put(kept: OrderedDict[K, V], key: K, value: V) -> V:
+    """Keep *value*, and forget the oldest if there are too many."""
+    kept[key] = value
+    while len(kept) > _MOST_KEPT:
+        kept.popitem(last=False)
+    return value
+
+
+def _machine(document: Document, allow_loops: bool, migrations: Migrations) -> Machine:
+    machine = Machine(document, allow_loops=allow_loops)
+    machine.migrations = migrations
+    return machine
 
 
 def _reduced(stepper: Any) -> Any:
@@ -374,7 +401,8 @@ def _resumed(
     document: Document, kind: str, parameters: dict[str, Value], configuration: Configuration,
     values: tuple[Value, ...], memory: Memory,
 ) -> Stepper:  # fmt: skip
-    stepper: Stepper = getattr(Machine(document), kind)(**parameters)
+    # Cycles were refused, or allowed, when the machine of the stepper was made.
+    stepper: Stepper = getattr(Machine(document, allow_loops=True), kind)(**parameters)
     stepper.restore(configuration, values, memory)
     return stepper
 

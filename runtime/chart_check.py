@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..machine import ChartError, Document
-from ..machine.compiled import digest_of
+from ..machine.digest import proof_digest_of
 from ..machine.shipped import is_shipped
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def require_checked(document: Document, report: Report | None = None) -> None:
     """
     if is_shipped(document):
         return
-    digest = digest_of(document)
+    digest = proof_digest_of(document)
     if report is not None and report.digest != digest:
         raise ChartError("checked", f"expected the report of {document.name}, got another chart's")
     if report is None and digest in _passed:

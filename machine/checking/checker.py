@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from ..compiled import Machine, digest_of
+from ..compiled import Machine
+from ..digest import proof_digest_of
 from ..document import Document, Value, state_path
 from ..drawing.diagram_model import picture
 from ..errors import EventlessLoopError
@@ -52,7 +53,7 @@ def check(
         compiled = Machine(marks.document, allow_loops=True)
     except EventlessLoopError as error:  # at the very start
         endless = Finding(kind=ENDLESS, sentence=", ".join(error.states))
-        return Report(findings=(endless,), runs=(), digest=digest_of(document))
+        return Report(findings=(endless,), runs=(), digest=proof_digest_of(document))
     found = {(finding.kind, finding.sentence): finding for finding in _unanswered(compiled)}
     warnings: dict[tuple[str, str], Finding] = {}
     runs: list[Run] = []
@@ -78,7 +79,7 @@ def check(
         findings=tuple(grouped(document, found.values())),
         runs=tuple(runs),
         warnings=tuple(grouped(document, warnings.values())),
-        digest=digest_of(document),
+        digest=proof_digest_of(document),
         cut=(*cut, *_cut_parameters(document, bounds)) if parameters is None else tuple(cut),
     )
 

@@ -84,7 +84,7 @@ class Report:
     Attributes:
         findings: Shortest trace first; empty if every promise is kept.
         runs: One for each set of parameters.
-        digest: Digest of the chart; see `Machine.digest`.
+        digest: Digest of the chart and its promises; see `proof_digest_of`.
         warnings: What is no broken promise and yet seldom meant: transitions that are never taken,
             and conflicts between regions. Only a full check looks for them.
         cut: What was explored up to a bound only, such as ``n <= 2``: beyond it, nothing is proven.

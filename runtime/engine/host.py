@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import Future
+from functools import lru_cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias, TypeVar, get_args, overload
 
@@ -368,11 +369,14 @@ def machine_of(chart: Chart) -> Machine:
     """Return the machine of *chart*; compiled charts are kept."""
     if isinstance(chart, Machine):
         return chart
-    if isinstance(chart, Document):
-        return Machine(chart)
+    return Machine.of(chart if isinstance(chart, Document) else _document_of(chart))
+
+
+@lru_cache(maxsize=128)
+def _document_of(chart: type[StateChart[Any]]) -> Document:
     from ...machine import from_class  # loads python-statemachine
 
-    return Machine(from_class(chart))
+    return from_class(chart)
 
 
 def _key(actions: Actions) -> int:
