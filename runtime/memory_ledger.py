@@ -7,6 +7,7 @@ part of the scheduler and as pure: readings are handed in, plans are the result.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -18,6 +19,7 @@ from .memory_learning import MemoryLearning
 from .placement import Device, placed
 from .ports import Command, PoolReading
 from .scheduling import HOLDING, Phase, ServiceEntry
+from .yield_rules import YieldRule
 
 _HolderPhase: TypeAlias = Literal["starting", "ready", "stopping", "asleep", "reviving"]
 _PlanKey: TypeAlias = tuple[str, float, float, frozenset[str], bool, tuple[tuple[str, int], ...]]
@@ -41,6 +43,7 @@ class MemoryLedger:
         decides: The plans are followed; else they are only shown.
         evicts_under_pressure: Idle services are evicted if more is held than a budget.
         plan_counts: Number of plans that were made, by kind.
+        yield_rules: Rules by which services leave memory to other programs; may be replaced.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class MemoryLedger:
         self.learning = learning or MemoryLearning()
         self.decides = self.evicts_under_pressure = True
         self.plan_counts: Counter[str] = Counter()
+        self.yield_rules: tuple[YieldRule, ...] = ()
         self._plans: dict[_PlanKey, Plan | None] = {}  # of this round of decisions
         self._reserved: dict[str, Amounts] = {}  # target of a swap -> what it was promised
         self._services: Mapping[str, ServiceEntry] = {}
@@ -58,12 +62,9 @@ class MemoryLedger:
         self.configure(pools, rules or Rules(), devices)
 
     def configure(self, pools: Iterable[Pool], rules: Rules, devices: Mapping[str, Device]) -> None:
-        """Replace pools and rules; what other programs hold of a pool is kept."""
+        """Replace pools and rules; what other programs hold of a pool, and take, is kept."""
         old, self.rules = self.pools, rules
-        self.pools = {
-            pool.name: replace(pool, foreign=old[pool.name].foreign) if pool.name in old else pool
-            for pool in pools
-        }
+        self.pools = {pool.name: _with_state_of(old.get(pool.name), pool) for pool in pools}
         self.devices = dict(devices)
         self._names = {device.id: name for name, device in devices.items() if device.id}
 
@@ -239,7 +240,7 @@ class MemoryLedger:
             max(_sure_claim(entry).get(name, 0), entry.seen.get(name, 0))
             for entry in self._services.values()
         )
-        return held - self.pools[name].available
+        return held - self.pools[name].room
 
     def held(self, name: str) -> int:
         """Return the bytes of pool *name* that services hold."""
@@ -265,6 +266,24 @@ class MemoryLedger:
             for pool, amount in more.items()
             if amount > max(self.free(pool), 0)
         }
+
+    def leave(self, name: str, keep: int | None, because: str = "") -> bool:
+        """Let services hold at most *keep* bytes of pool *name*; None ends this.
+
+        Args:
+            name: Name of the pool.
+            keep: Maximum number of bytes.
+            because: Why the pool is left to other programs, in words.
+
+        Returns:
+            True if that is a change.
+        """
+        old = self.pools[name]
+        if (old.keep, old.left_because) == (keep, because):
+            return False
+        self.pools[name] = replace(old, keep=keep, left_because=because)
+        self.begin_round()
+        return True
 
     def add_foreign(self, pool: str, amount: int) -> None:
         """Count *amount* more bytes of *pool* as held by other programs, until the next reading."""
@@ -293,6 +312,7 @@ class MemoryLedger:
             is_stuck=entry.ending == "stuck",
             is_pinned=entry.is_pinned, used_at=entry.used_at, stays_until=stays_until,
             load_s=entry.load_s, at_risk_s=entry.at_risk_s, weight=need.weight,
+            ready_at=entry.starting_at + entry.start_s if entry.starts_s else -math.inf,
         )  # fmt: skip
 
     def _claim_of(self, entry: ServiceEntry) -> Amounts:
@@ -311,6 +331,13 @@ class MemoryLedger:
     def _known(self, amounts: Amounts) -> dict[str, int]:
         """Return *amounts* without the pools that do not exist."""
         return {pool: amount for pool, amount in amounts.items() if pool in self.pools}
+
+
+def _with_state_of(old: Pool | None, pool: Pool) -> Pool:
+    """Return *pool* with what is known of other programs from *old*, the same pool before."""
+    if old is None:
+        return pool
+    return replace(pool, foreign=old.foreign, keep=old.keep, left_because=old.left_because)
 
 
 def _sure_claim(entry: ServiceEntry) -> Amounts:

@@ -114,6 +114,7 @@ class ServiceEntry:
         is_open: A request may be granted without asking the scheduler: the hot path.
         closed_reason: Change of the service that its requests wait for, in words; else empty.
         recovery_reason: Hooks of an earlier run that its requests wait for, in words; else empty.
+        leaving_reason: Why it has to leave its memory to other programs, in words; else empty.
         turns: Client -> number of its last grant, which grows over time; kept only for a service
             with a limit.
         need: Memory that it needs; None if memory is no condition for it.
@@ -135,6 +136,7 @@ class ServiceEntry:
     is_open: bool = False
     closed_reason: str = ""
     recovery_reason: str = ""
+    leaving_reason: str = ""
     turns: dict[str, int] = field(default_factory=dict)
     need: MemoryNeed | None = None
     claim: Amounts = field(default_factory=dict)
@@ -144,7 +146,7 @@ class ServiceEntry:
     @property
     def blocked_reason(self) -> str:
         """Reason why no request is granted at the moment, in words; empty if there is none."""
-        return self.recovery_reason or self.closed_reason
+        return self.recovery_reason or self.closed_reason or self.leaving_reason
 
     @property
     def is_rejecting(self) -> bool:

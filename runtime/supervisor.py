@@ -34,6 +34,7 @@ from .listeners import Listener, Listeners
 from .log_ring import LogRing
 from .memory_ledger import MemoryLedger
 from .memory_watch import MemoryWatch
+from .memory_yielding import MemoryYielding
 from .ports import HttpClient, Launcher, MemoryMeter
 from .scheduler import Scheduler
 from .scheduling import EvictionPolicy, QueueLimits, one_at_a_time
@@ -96,6 +97,7 @@ class Supervisor:
         idle_loader: Loads a given service when there are no requests.
         hook_recovery: Runs the ``afterStop`` hooks of runs that were killed.
         memory_watch: Reads the memory pools; None without a meter.
+        memory_yielding: Leaves memory to other programs; None without pools.
     """
 
     def __init__(
@@ -113,6 +115,7 @@ class Supervisor:
         self._launcher, self._http = launcher, http
         self._meter = meter
         self.memory_watch: MemoryWatch | None = None
+        self.memory_yielding: MemoryYielding | None = None
         self._specs = list(services)
         self.has_own_chart = chart is not None
         self._compiled = _compiled() if chart is None else Compiled(chart)
@@ -161,6 +164,9 @@ class Supervisor:
             self._updater.add(spec)
         if self.memory_watch is not None:
             tasks.keep(self.memory_watch.run)
+        if memory is not None:
+            self.memory_yielding = MemoryYielding(self, self._services, memory)
+            tasks.keep(self.memory_yielding.run)
         return self
 
     async def __aexit__(
@@ -221,7 +227,10 @@ class Supervisor:
             ConfigError: Two services have one name; nothing was changed.
             RequestError: The supervisor is shutting down.
         """
-        return self._entered().apply(services, policy, queue, cause)
+        changes = self._entered().apply(services, policy, queue, cause)
+        if self.memory_yielding is not None:
+            self.memory_yielding.notice()
+        return changes
 
     def retire(self, name: str, cause: str = "removed") -> None:
         """Begin to remove *name*; requests that wait for it are refused."""

@@ -8,6 +8,7 @@ service; nothing in this package waits or reads a clock.
 from .cover import cover
 from .notices import Notice, NoticeKind
 from .planning import CostFunction, Rules, lru_cost, plan, reload_cost
+from .readings import leavers
 from .sums import explain_sum, size
 from .values import Amounts, Holder, MemoryNeed, Plan, PlanKind, Pool, Source, Wanted
 
@@ -26,6 +27,7 @@ __all__ = [
     "Wanted",
     "cover",
     "explain_sum",
+    "leavers",
     "lru_cost",
     "plan",
     "reload_cost",

@@ -101,6 +101,8 @@ class _Place:
                 return Plan(kind="refuse", place=place, why=why)
             if self._is_behind(place):
                 return self._wait_behind()
+            if reason := self._left_because(place):
+                return self._wait(cost=_WAIT_FOR_OTHERS, why=f"{self._sum}: {reason}")
             return self._alone(f"{self._sum}; nothing is known of {wanted.name}")
         lack = {name: place[name] - free[name] for name in place if place[name] > free[name]}
         if not lack:
@@ -137,25 +139,38 @@ class _Place:
 
     def _without_room(self, lack: Amounts) -> Plan:
         """Return the plan where all evictions together do not free *lack*."""
-        wanted, pools = self._wanted, self._pools
+        source = self._wanted.source
         if self._is_behind(lack):
             return self._wait_behind()
-        if wanted.source != "declared":
-            return self._alone(f"{self._sum}; the {wanted.source} amount may be wrong")
+        if source == "declared" and (why := self._never_fits(lack)):
+            return Plan(kind="refuse", place=self._place, why=f"{self._sum}: {why}")
+        if reason := self._left_because(lack):
+            return self._wait(cost=_WAIT_FOR_OTHERS, why=f"{self._sum}: {reason}")
+        if source != "declared":
+            return self._alone(f"{self._sum}; the {source} amount may be wrong")
+        stuck = [h for h in self._others if h.is_stuck and _holds_any(h, lack)]
+        why = f"{self._sum}: other programs must free memory"
+        if stuck:
+            why += f", or {', '.join(names_of(stuck))}, which cannot be stopped"
+        return self._wait(cost=_WAIT_FOR_OTHERS, why=why)
+
+    def _never_fits(self, lack: Amounts) -> str:
+        """Return why the place can never have room, in words; empty if it can."""
         most = {
-            name: pools[name].budget - sum(_stays(holder, name) for holder in self._others)
+            name: self._pools[name].budget - sum(_stays(holder, name) for holder in self._others)
             for name in lack
         }
         short = [name for name in lack if self._place[name] > most[name]]
         if not short:
-            stuck = [h for h in self._others if h.is_stuck and _holds_any(h, lack)]
-            why = f"{self._sum}: other programs must free memory"
-            if stuck:
-                why += f", or {', '.join(names_of(stuck))}, which cannot be stopped"
-            return self._wait(cost=_WAIT_FOR_OTHERS, why=why)
+            return ""
         worst = max(short, key=lambda name: self._place[name] - most[name])
-        why = f"{self._sum}: at most {size(max(most[worst], 0))} of {worst} can ever be free"
-        return Plan(kind="refuse", place=self._place, why=why)
+        return f"at most {size(max(most[worst], 0))} of {worst} can ever be free"
+
+    def _left_because(self, pools: Iterable[str]) -> str:
+        """Return why one of *pools* is left to other programs, in words; empty if none is."""
+        return next(
+            (self._pools[n].left_because for n in pools if self._pools[n].keep is not None), ""
+        )
 
     def _is_behind(self, pools: Iterable[str]) -> bool:
         """Return True if overdue requests need memory of *pools*, and it can suffice later."""

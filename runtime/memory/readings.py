@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from .cover import cover
 from .planning import Rules
@@ -33,9 +33,10 @@ def foreign(
 def relief(pool: Pool, holders: Sequence[Holder], now: float, rules: Rules) -> tuple[str, ...]:
     """Return the cheapest idle services to evict so that *pool* is no longer too full, sorted.
 
-    If all idle ones together are not enough, all that hold memory of the pool are returned.
+    A service that became ready within the time that its start takes is left out, or it would be
+    loaded more often than used. If all idle ones together are not enough, all are returned.
     """
-    lack = sum(holder.holds(pool.name) for holder in holders) - pool.available
+    lack = sum(holder.holds(pool.name) for holder in holders) - pool.room
     stopping = sum(holder.frees(pool.name) for holder in holders)
     if lack - stopping <= 0:
         return ()
@@ -45,8 +46,45 @@ def relief(pool: Pool, holders: Sequence[Holder], now: float, rules: Rules) -> t
         if holder.phase in ("ready", "asleep")
         and not holder.is_pinned
         and holder.holds(pool.name)
+        and now >= holder.ready_at + holder.load_s
         and not holder.busy_reason(now, is_overdue=False)
     ]
     costs = {holder.name: rules.cost(holder, now) for holder in idle}
     found = cover({pool.name: lack - stopping}, idle, costs)
     return tuple(sorted(costs)) if found is None else found
+
+
+def leavers(
+    pool: Pool, holders: Sequence[Holder], now: float, rules: Rules, *,
+    leaving: Collection[str] = (), with_pinned: bool = False,
+) -> tuple[str, ...]:  # fmt: skip
+    """Return the further services that must go for ``pool.keep``, sorted.
+
+    The cheapest idle ones go; where these are not enough, the cheapest of all, busy ones too,
+    which have to end their requests first.
+
+    Args:
+        pool: The pool.
+        holders: Services that hold memory.
+        now: Time in seconds.
+        rules: Have the cost of an eviction.
+        leaving: Services that were named before; they count as gone.
+        with_pinned: Pinned services go too.
+    """
+    if pool.keep is None:
+        return ()
+    staying = [
+        holder
+        for holder in holders
+        if holder.holds(pool.name) and holder.phase != "stopping" and holder.name not in leaving
+    ]
+    lack = sum(holder.holds(pool.name) for holder in staying) - pool.keep
+    if lack <= 0:
+        return ()
+    able = [holder for holder in staying if with_pinned or not holder.is_pinned]
+    costs = {holder.name: rules.cost(holder, now) for holder in able}
+    idle = [holder for holder in able if not holder.busy_reason(now, is_overdue=False)]
+    for some in (idle, able):
+        if (found := cover({pool.name: lack}, some, costs)) is not None:
+            return found
+    return tuple(sorted(costs))

@@ -39,7 +39,9 @@ def sum_in_words(
     sums = []
     for name, need in place.items():
         pool = pools[name]
-        if pool.available == pool.limit:
+        if pool.available == pool.keep:
+            line = f"{name}: {size(pool.keep)} while it is left to other programs"
+        elif pool.available == pool.limit:
             line = f"{name}: {size(pool.limit)} limit"
         else:
             line = f"{name}: {size(pool.capacity)}"
@@ -70,7 +72,9 @@ def explain_sum(
     for name, need in found.place.items():
         pool = pools[name]
         lines.append(f"{wanted.name} on {name}: {size(pool.capacity)} capacity")
-        if pool.available == pool.limit:
+        if pool.available == pool.keep:
+            lines.append(f"{size(pool.keep)} while it is left to other programs")
+        elif pool.available == pool.limit:
             lines.append(f"limit of {size(pool.limit)}")
         else:
             if pool.reserve:

@@ -6,6 +6,7 @@ not a condition.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
@@ -32,6 +33,9 @@ class Pool:
         limit: Maximum number of bytes that services may hold; None means that only the reserve
             and other programs limit them.
         foreign: Bytes that other programs hold, by the last reading.
+        keep: Maximum number of bytes that services may hold while the pool is left to other
+            programs; None while it is not.
+        left_because: Why it is left to other programs, in words; empty while it is not.
     """
 
     name: str
@@ -39,6 +43,8 @@ class Pool:
     reserve: int = 0
     limit: int | None = None
     foreign: int = 0
+    keep: int | None = None
+    left_because: str = ""
 
     @property
     def budget(self) -> int:
@@ -47,10 +53,15 @@ class Pool:
         return max(most if self.limit is None else min(most, self.limit), 0)
 
     @property
-    def available(self) -> int:
-        """Bytes that services may hold beside other programs; negative if those use the reserve."""
+    def room(self) -> int:
+        """Bytes that services can hold beside other programs; negative if those use the reserve."""
         left = self.capacity - self.reserve - self.foreign
         return left if self.limit is None else min(left, self.limit)
+
+    @property
+    def available(self) -> int:
+        """Bytes that services may hold: no more than `keep` while it is left to other programs."""
+        return self.room if self.keep is None else min(self.room, self.keep)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +79,7 @@ class Holder:
         granted: Number of its requests that wait for its start or are in flight.
         is_pinned: It is never evicted.
         used_at: Time of its last use in seconds.
+        ready_at: Time in seconds when it last became ready.
         stays_until: Time in seconds until which it is kept for its next request, unless the
             request that needs its memory is overdue.
         load_s: Time in seconds that its start takes.
@@ -85,6 +97,7 @@ class Holder:
     granted: int = 0
     is_pinned: bool = False
     used_at: float = 0.0
+    ready_at: float = -math.inf
     stays_until: float = 0.0
     load_s: float = 1.0
     at_risk_s: float = 0.0

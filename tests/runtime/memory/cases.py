@@ -212,6 +212,31 @@ def case_25_room_for_the_overdue(m: Any) -> None:
     assert "for overdue requests" in found.why
 
 
+def case_26_left_to_other_programs(m: Any) -> None:
+    """Idle a goes at once, busy b later; a request waits with the reason, or runs elsewhere."""
+    world = World(m).with_pool("RAM", 32, 2).holding("a", 12).holding("b", 8, granted=1)
+    because = "GPU0 is left to other programs (blender is running)"
+    free = world.pools["GPU0"]
+    left = world.pools["GPU0"] = m.Pool(
+        name="GPU0", capacity=24 * GIB, reserve=GIB, keep=0, left_because=because
+    )
+    assert m.leavers(left, world.holders, NOW, m.Rules()) == ("a", "b")
+    assert m.leavers(left, world.holders, NOW, m.Rules(), leaving=("a", "b")) == ()
+    some = m.Pool(name="GPU0", capacity=24 * GIB, keep=12 * GIB, left_because=because)
+    assert m.leavers(some, world.holders, NOW, m.Rules()) == ("a",)
+    world.holders = world.holders[1:]
+    for source in ("declared", "learned", "estimated", "unknown"):
+        assert _expect(world.plan(12, name="a", source=source), "wait").why.endswith(because)
+    either = ({"GPU0": 12 * GIB}, {"RAM": 12 * GIB})
+    assert _expect(world.plan_in(either, name="a"), "start").place == {"RAM": 12 * GIB}
+    world.holding("p", 2, is_pinned=True)
+    assert m.leavers(left, world.holders, NOW, m.Rules()) == ("b",)
+    assert m.leavers(left, world.holders, NOW, m.Rules(), with_pinned=True) == ("b", "p")
+    _expect(world.plan(22, name="a"), "refuse")
+    world.pools["GPU0"], world.holders = free, []
+    _expect(world.plan(12, name="a"), "start")
+
+
 def case_27_no_percentage(m: Any) -> None:
     world = World(m, capacity=128, reserve=4, pool="RAM").holding("a", 118)
     _expect(world.plan(5), "start")

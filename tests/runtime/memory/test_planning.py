@@ -308,6 +308,16 @@ MUTANTS = {
     "what stops goes again": ("values.py", "return False", "return not self.is_pinned"),
     "sleep holds nothing": ("values.py", " - self.keeps.get(pool, 0)", ""),
     "one pool is enough": ("cover.py", "return all(amount >= need", "return any(amount >= need"),
+    "nothing is left to other programs": ("values.py",
+        "self.room if self.keep is None else min(self.room, self.keep)", "self.room"),
+    "guesses are tried beside other programs": ("planning.py",
+        "if reason := self._left_because(lack):", 'if reason := "":'),
+    "unknown ones are tried beside other programs": ("planning.py",
+        "if reason := self._left_because(place):", 'if reason := "":'),
+    "pinned services leave too": ("readings.py", "if with_pinned or not holder.is_pinned",
+                                  "if True"),
+    "busy services leave first": ("readings.py", "for some in (idle, able):",
+                                  "for some in (able,):"),
     "other programs are not counted": ("values.py", " - self.foreign", ""),
 }  # fmt: skip
 
