@@ -104,28 +104,26 @@ class Supervisor:
         self, launcher: Launcher, services: Iterable[ServiceSpec] = (), *,
         http: HttpClient | None = None, policy: EvictionPolicy = one_at_a_time,
         queue: QueueLimits | None = None, chart: Document | None = None,
-        checked: Report | None = None,
-        stop_limit_s: float = 60.0, hook_limit: int | None = 8, rng: random.Random | None = None,
-        memory: MemoryLedger | None = None, meter: MemoryMeter | None = None,
+        checked: Report | None = None, stop_limit_s: float = 60.0, hook_limit: int | None = 8,
+        rng: random.Random | None = None, memory: MemoryLedger | None = None,
+        meter: MemoryMeter | None = None,
     ) -> None:  # fmt: skip
         if hook_limit is not None and hook_limit < 1:
             raise ConfigError("hook_limit", f"expected >= 1 or None, got {hook_limit}")
         if chart is not None:
             require_checked(chart, checked)
-        self._launcher, self._http = launcher, http
-        self._meter = meter
+        self._launcher, self._http, self._meter = launcher, http, meter
         self.memory_watch: MemoryWatch | None = None
-        self.memory_yielding: MemoryYielding | None = None
         self._specs = list(services)
         self.has_own_chart = chart is not None
         self._compiled = _compiled() if chart is None else Compiled(chart)
-        self.stop_limit_s = stop_limit_s
-        self._hook_limit = hook_limit
+        self.stop_limit_s, self._hook_limit = stop_limit_s, hook_limit
         self._rng = rng or random.Random()
         self.log = LogRing(_LOG_BYTES)
         self.scheduler = Scheduler(policy=policy, limits=queue, memory=memory)
         self._services = ServiceTable()
         self._lifecycles = self._services.lifecycles
+        self.memory_yielding = memory and MemoryYielding(self, self._services, memory)
         self._listeners: Listeners[Transition] = Listeners()
         self._updater: ServiceUpdater | None = None
         self._shelter = ShieldedTasks()
@@ -162,19 +160,15 @@ class Supervisor:
         )  # fmt: skip
         for spec in self._specs:
             self._updater.add(spec)
-        if self.memory_watch is not None:
-            tasks.keep(self.memory_watch.run)
-        if memory is not None:
-            self.memory_yielding = MemoryYielding(self, self._services, memory)
-            tasks.keep(self.memory_yielding.run)
+        for part in (self.memory_watch, self.memory_yielding):
+            if part is not None:
+                tasks.keep(part.run)
         return self
 
     async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
+        self, kind: type[BaseException] | None, error: BaseException | None,
         traceback: TracebackType | None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """Stop everything, on cancellation too."""
         if self._shelter.is_broken:
             kill_processes(self._lifecycles)
@@ -227,10 +221,7 @@ class Supervisor:
             ConfigError: Two services have one name; nothing was changed.
             RequestError: The supervisor is shutting down.
         """
-        changes = self._entered().apply(services, policy, queue, cause)
-        if self.memory_yielding is not None:
-            self.memory_yielding.notice()
-        return changes
+        return self._entered().apply(services, policy, queue, cause)
 
     def retire(self, name: str, cause: str = "removed") -> None:
         """Begin to remove *name*; requests that wait for it are refused."""

@@ -378,6 +378,7 @@ def test_yielding_by_request_ends_after_its_time_and_survives_a_reload() -> None
         world.ledger.yield_rules = ()
         world.ledger.configure([Pool(name="GPU0", capacity=20 * GIB)], Rules(), {})
         world.supervisor.apply(world.specs)
+        world.yielding.notice()
         await anyio.sleep(90.0)
         assert world.ledger.pools["GPU0"].keep == 0
         assert world.states() == {"a": "stopped"}
@@ -403,6 +404,7 @@ def test_yielding_rule_that_a_reload_removes_ends_at_once() -> None:
         await anyio.sleep(5.0)
         world.ledger.yield_rules = ()
         world.supervisor.apply(world.specs)
+        world.yielding.notice()
         await anyio.sleep(START_S + 2.0)
         assert world.states() == {"a": "ready"}
 
