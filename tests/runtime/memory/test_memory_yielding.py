@@ -424,7 +424,7 @@ def test_yielding_rules_are_not_followed_while_memory_only_observes() -> None:
     world.run(scenario)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(6))
 def test_yielding_in_random_loads_cuts_no_request_and_ends_with_all_served(seed: int) -> None:
     """Requests and a program come at random: no request is cut, and the memory is left in time."""
     rng = random.Random(seed)
