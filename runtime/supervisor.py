@@ -123,7 +123,7 @@ class Supervisor:
         self.scheduler = Scheduler(policy=policy, limits=queue, memory=memory)
         self._services = ServiceTable()
         self._lifecycles = self._services.lifecycles
-        self.memory_yielding = memory and MemoryYielding(self, self._services, memory)
+        self.memory_yielding = MemoryYielding(self, self._services, memory) if memory else None
         self._listeners: Listeners[Transition] = Listeners()
         self._updater: ServiceUpdater | None = None
         self._shelter = ShieldedTasks()
