@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
+from ...runtime.memory import size as in_words
 from .routing import NamesLike
 from .schema.memory import MemorySection, ModelMemory, PoolSection, Size
 from .values import ModelConfig
@@ -29,7 +30,7 @@ def check_memory(memory: MemorySection, names: NamesLike) -> None:
             most = _most(memory, pool)
             loc = ("models", model.id, "memory", pool if pool in model.memory.pools else "need")
             if most is not None and need > most:
-                names.error(loc, f"needs more than the {_text(most)} that {pool} can give")
+                names.error(loc, f"needs more than the {in_words(most)} that {pool} can give")
             elif model.pinned:
                 pinned[pool] = pinned.get(pool, 0) + need
     for pool, total in pinned.items():
@@ -37,8 +38,8 @@ def check_memory(memory: MemorySection, names: NamesLike) -> None:
         if most is not None and total > most:
             names.error(
                 ("memory", "pools", pool),
-                f"the pinned models need {_text(total)} of {pool} together, of which it can give"
-                f" {_text(most)}",
+                f"the pinned models need {in_words(total)} of {pool} together, of which it can give"
+                f" {in_words(most)}",
             )
 
 
@@ -84,7 +85,3 @@ def _bytes(size: Size | None, pool: PoolSection | None) -> int | None:
         return None if size is None else size.bytes_
     capacity = None if pool is None else _bytes(pool.capacity, None)
     return None if capacity is None else size.of(capacity)
-
-
-def _text(amount: int) -> str:
-    return f"{amount / (1 << 30):.1f} GiB"

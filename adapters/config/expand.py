@@ -293,9 +293,10 @@ def _with_references(node: Node, path: str) -> Iterator[tuple[str, Scalar]]:
 
 def _is_on(memory: Node | None) -> bool:
     """Return True if the top level key `memory` switches memory on."""
-    return memory is not None and not (
-        isinstance(memory, Scalar) and memory.value in (None, False, "off")
-    )
+    if isinstance(memory, Mapping):
+        mode = memory.items.get("mode")
+        return mode is None or _is_on(mode)
+    return isinstance(memory, Scalar) and memory.value not in (None, False, "off")
 
 
 def _is_default_hook(where: str, path: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from ipaddress import ip_network
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar
 
@@ -10,11 +9,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
-T = TypeVar("T")
+from ...system.durations import seconds_of
 
-_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
-_LONGEST_DURATION = 100  # the pattern takes quadratic time
-_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
+T = TypeVar("T")
 
 
 def refuse(message: str) -> PydanticCustomError:
@@ -68,18 +65,13 @@ Modality: TypeAlias = Literal["text", "audio", "image"]
 
 
 def _as_duration(value: object) -> float:
-    text = value if isinstance(value, str) and len(value) <= _LONGEST_DURATION else ""
+    text = value if isinstance(value, str) else ""
     if text in ("0", "+0", "-0"):
         return 0.0
-    sign = -1.0 if text.startswith("-") else 1.0
-    rest = text.lstrip("+-")
-    seconds, at = 0.0, 0
-    while (part := _DURATION.match(rest, at)) is not None:
-        seconds += float(part[1]) * _UNITS[part[2]]
-        at = part.end()
-    if not rest or at < len(rest):
+    seconds = seconds_of(text[1:] if text[:1] in ("+", "-") else text)
+    if seconds is None:
         raise refuse("expected a duration such as 15s or 1h30m")
-    return sign * seconds
+    return -seconds if text.startswith("-") else seconds
 
 
 #: Duration in Go's notation (``1h30m``); seconds.

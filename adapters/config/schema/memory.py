@@ -118,10 +118,14 @@ class PoolSection(Section):
         return self.check if isinstance(self.check, tuple) else ()
 
 
+def _as_mode(value: object) -> object:
+    return "off" if value is False else value  # YAML's word for off
+
+
 class MemorySection(Section):
     """Memory of the machine, and how the scheduler uses it."""
 
-    mode: Literal["off", "observe", "auto"] = "auto"
+    mode: Annotated[Literal["off", "observe", "auto"], BeforeValidator(_as_mode)] = "auto"
     reserve: SizeText | None = Field(default=None, description="of each pool, e.g. 5%")
     evict: Literal["cost", "lru"] = "cost"
     unknown: Literal["alone", "refuse"] = "alone"
@@ -130,9 +134,7 @@ class MemorySection(Section):
 
 
 def _as_memory(value: object) -> object:
-    if value is False:  # YAML's word for off
-        value = "off"
-    return {"mode": value} if isinstance(value, str) else value
+    return {"mode": value} if value is False or isinstance(value, str) else value
 
 
 #: ``off``, ``observe`` or ``auto``, or a mapping.

@@ -9,14 +9,12 @@ import math
 import re
 
 from ...http1.asgi_types import Headers
+from ...system.durations import seconds_of
 
 NAME = b"x-keep-alive"
 _LONGEST_BYTES = 32
 _MOST_S = 1e9  # 31 years; a timer takes no more
-_UNITS_S = {
-    "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "\u00b5s": 1e-6, "ns": 1e-9,
-}  # fmt: skip
-_PART = re.compile("([0-9]{1,32}(?:\\.[0-9]{0,32})?|\\.[0-9]{1,32})(h|ms?|s|[un\u00b5]s)?")
+_NUMBER = re.compile("[0-9]{1,32}(?:\\.[0-9]{0,32})?|\\.[0-9]{1,32}")
 
 
 class KeepAliveError(Exception):
@@ -53,11 +51,5 @@ def _seconds(value: bytes) -> float:
 
 
 def _amount(text: str) -> float | None:
-    """Return the seconds of a number, or of a duration in several parts; None if it is neither."""
-    seconds, at = 0.0, 0
-    while (part := _PART.match(text, at)) is not None:
-        at = part.end()
-        if part[2] is None:  # a number is the whole value
-            return float(part[1]) if part[0] == text else None
-        seconds += float(part[1]) * _UNITS_S[part[2]]
-    return seconds if text and at == len(text) else None
+    """Return the seconds of a number, or of a duration; None if it is neither."""
+    return float(text) if _NUMBER.fullmatch(text) else seconds_of(text)

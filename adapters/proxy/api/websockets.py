@@ -5,6 +5,7 @@ from __future__ import annotations
 from ...http1.asgi_types import Receive, Scope, Send
 from ...http1.server.client_stream import TUNNEL
 from ..access.admission import Allowed, Denied
+from ..access.keep_alive import KeepAliveError, keep_alive_of
 from ..access.rights import missing_model
 from ..context import ProxyContext
 from ..forwarding.websocket import Client, HandshakeRejectedError, Opening, refusal, tunnel
@@ -75,12 +76,16 @@ def _opening(proxy: ProxyContext, scope: Scope, receive: Receive) -> Opening:
     path, mark, query = target.partition(b"?")
     if bad_path(path):
         raise refusal(400, "the path has a malformed escape, or a NUL")
+    try:
+        keep_s = keep_alive_of(scope["headers"])
+    except KeepAliveError as error:
+        raise refusal(400, str(error)) from error
     resolved, rest = _find(proxy, path, verdict)
     local = resolved.target if isinstance(resolved.target, LocalModel) else None
     ignores = local is not None and local.definition.ignores_websockets
     target = proxy.removed_keys(resolved.target).target_without_keys(rest + mark + query)
     shows = proxy.view(verdict.access).text
-    return Opening(resolved, target, ignores, verdict.access.client, shows)
+    return Opening(resolved, target, ignores, verdict.access.client, shows, keep_s)
 
 
 def _find(proxy: ProxyContext, path: bytes, verdict: Allowed) -> tuple[ResolvedModel, bytes]:

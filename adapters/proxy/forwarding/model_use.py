@@ -10,10 +10,15 @@ from ..request import Request
 
 def release_model(context: ProxyContext, request: Request, local: LocalModel) -> None:
     """Release *local* after *request*, which may say how long it stays when idle."""
-    supervisor, name = context.supervisor, local.definition.id
     cached = request.cached_headers
-    if cached is not None and cached.keep_alive_s is not None and name in supervisor:
-        supervisor[name].keep_for(cached.keep_alive_s)
+    release_kept(context, local, None if cached is None else cached.keep_alive_s)
+
+
+def release_kept(context: ProxyContext, local: LocalModel, keep_s: float | None) -> None:
+    """Release *local*, which stays for *keep_s* seconds when idle; None leaves it its own limit."""
+    supervisor, name = context.supervisor, local.definition.id
+    if keep_s is not None and name in supervisor:
+        supervisor[name].keep_for(keep_s)
     supervisor.release(name)
 
 

@@ -31,6 +31,7 @@ from ..models.resolver import ResolvedModel
 from ..request import Request
 from ..responses import error_value
 from ..upstreams import Upstream
+from .model_use import release_kept
 from .upstream_headers import model_request_headers, peer_request_headers
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -102,6 +103,7 @@ class Opening:
         ignores: The websocket neither loads the model nor keeps it loaded.
         client: Identifies the API key; see ``Access.client``.
         shows: Removes from a text what the client may not see.
+        keep_s: Idle limit in seconds that X-Keep-Alive sets, infinity for none; None without it.
     """
 
     resolved: ResolvedModel
@@ -109,6 +111,7 @@ class Opening:
     ignores: bool
     client: str = ""
     shows: Callable[[str], str] = str
+    keep_s: float | None = None
 
 
 async def tunnel(proxy: ProxyContext, scope: Scope, client: Client, opening: Opening) -> None:
@@ -207,7 +210,7 @@ async def _acquired(
         try:
             yield proxy.upstreams.of_model(target.definition)
         finally:
-            supervisor.release(name)
+            release_kept(proxy, target, opening.keep_s)
     finally:
         proxy.in_flight.end(record)
 

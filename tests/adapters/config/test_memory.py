@@ -142,10 +142,13 @@ def test_gpu_placeholder_stays_in_a_command_with_memory(load: Load, check: Check
     model = "models: {m: {cmd: 'serve ${PORT} -mg ${GPU} --all ${GPUS}'}}\n"
     argv = load("memory: auto\n" + model).models["m"].argv
     assert argv == ("serve", "5800", "-mg", "${GPU}", "--all", "${GPUS}")
-    for memory in ("", "memory: off\n"):
+    for memory in (
+        "", "memory: off\n", "memory: {mode: off}\n", "memory: {mode: 'off', evict: lru}\n"
+    ):
         assert {each.message for each in check(memory + model)} == {
             f"macro '${{{name}}}' is known only at a start: use it in cmd, with `memory:`"
             for name in ("GPU", "GPUS")
         }
+    assert load("memory: {evict: lru}\n" + model).models["m"].argv == argv
     own = load("macros: {GPU: 3, GPUS: 4}\n" + model).models["m"].argv
     assert own[2:] == ("-mg", "3", "--all", "4")

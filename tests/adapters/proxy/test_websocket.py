@@ -103,6 +103,23 @@ def test_websocket_subprotocol_of_the_model_is_accepted(place: Place) -> None:
         assert socket.subprotocol == "v2.chat"
 
 
+def test_websocket_keep_alive_header_says_how_long_the_model_stays(place: Place) -> None:
+    """As in a request: 0 unloads the model after the websocket, and a bad value is refused."""
+    with place.open("/upstream/b/ws", additional_headers={"X-Keep-Alive": "0s"}) as socket:
+        socket.send("x")
+        assert socket.recv(timeout=LONG_S) == "x"
+        assert place.proxy.running()["b"]["in_flight"] == 1
+    wait_until(lambda: "b" not in place.proxy.running(), what="b is unloaded")
+    with (
+        pytest.raises(InvalidStatus) as refused,
+        place.open("/upstream/b/ws", additional_headers={"X-Keep-Alive": "soon"}),
+    ):
+        pass
+    assert refused.value.response.status_code == 400
+    assert b"X-Keep-Alive is 'soon'" in (refused.value.response.body or b"")
+    assert "b" not in place.proxy.running()
+
+
 @row("C26")
 def test_websocket_client_that_closes_frees_the_model(place: Place) -> None:
     """A client that closes, or is gone, frees its model."""
