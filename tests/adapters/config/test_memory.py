@@ -143,7 +143,10 @@ def test_gpu_placeholder_stays_in_a_command_with_memory(load: Load, check: Check
     argv = load("memory: auto\n" + model).models["m"].argv
     assert argv == ("serve", "5800", "-mg", "${GPU}", "--all", "${GPUS}")
     for memory in (
-        "", "memory: off\n", "memory: {mode: off}\n", "memory: {mode: 'off', evict: lru}\n"
+        "",
+        "memory: off\n",
+        "memory: {mode: off}\n",
+        "memory: {mode: 'off', evict: lru}\n",
     ):
         assert {each.message for each in check(memory + model)} == {
             f"macro '${{{name}}}' is known only at a start: use it in cmd, with `memory:`"
