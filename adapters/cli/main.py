@@ -31,6 +31,9 @@ def build_parser() -> argparse.ArgumentParser:
         version=f"version: {__version__} (unknown), built at unknown",
     )  # fmt: skip
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_init(
+        commands.add_parser("init", help="write a configuration for the models of this machine")
+    )
     _add_serve(commands.add_parser("serve", help="run the proxy"))
     _add_config(commands.add_parser("config", help="check a configuration, print its schema"))
     _add_chart(commands.add_parser("chart", help="export, draw and check the lifecycle"))
@@ -45,6 +48,27 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     server.set_defaults(run="demo-server")
     return parser
+
+
+def _add_init(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "folders", nargs="*", type=Path, metavar="DIR",
+        help="folder with GGUF files or directories of safetensors, at any depth",
+    )  # fmt: skip
+    parser.add_argument(
+        "--ollama", action="store_true",
+        help="add the models of Ollama's store: $OLLAMA_MODELS, or where it is installed",
+    )  # fmt: skip
+    parser.add_argument(
+        "--vllm", action="append", default=[], metavar="MODEL",
+        help="add a model for vLLM: an id of Hugging Face, or a directory; may be repeated",
+    )  # fmt: skip
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("config.yaml"), metavar="FILE",
+        help="default: %(default)s",
+    )  # fmt: skip
+    parser.add_argument("--force", action="store_true", help="overwrite FILE")
+    parser.set_defaults(run="init")
 
 
 def _add_serve(parser: argparse.ArgumentParser) -> None:
@@ -335,6 +359,7 @@ _OWN_FLAGS = frozenset({"-h", "--help", "--version", "-version"})
 #: Command -> module and function that run it; imported on demand.
 _COMMANDS: Mapping[str, tuple[str, str]] = {
     "chart-diagrams": ("diagrams", "diagrams"),
+    "init": ("init", "init"),
     "kv": ("kv", "run"),
     "serve": ("serve", "serve"),
     "demo": ("demo", "demo"),

@@ -28,6 +28,17 @@ _SCALARS = {
     0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q",
     12: "<d",
 }  # fmt: skip
+#: Type of a tensor -> elements and bytes of a block.
+_BLOCKS = {
+    0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34),
+    9: (32, 36), 10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210),
+    15: (256, 292), 16: (256, 66), 17: (256, 74), 18: (256, 98), 19: (256, 50), 20: (32, 18),
+    21: (256, 110), 22: (256, 82), 23: (256, 136), 24: (1, 1), 25: (1, 2), 26: (1, 4), 27: (1, 8),
+    28: (1, 8), 29: (256, 56), 30: (1, 2), 34: (256, 54), 35: (256, 66), 39: (32, 17),
+}  # fmt: skip
+_ALIGNMENT = 32  # unless the metadata say another one
+_MOST_DIMENSIONS = 8
+_MOST_TENSORS = 1 << 17  # of one file; the largest models have some 2,000
 _SAMPLES, _SAMPLE_BYTES = 256, 16 << 10
 _WHOLE_BYTES = 2 * _SAMPLES * _SAMPLE_BYTES  # smaller files are read whole: sampling saves nothing
 
@@ -44,11 +55,13 @@ class Gguf:
         architecture: Such as ``llama``; empty if the file has none.
         values: Key -> value; arrays and long texts are left out.
         arrays: Key -> numbers of an array of at most 1024, such as one for each layer.
+        tensors: Number of tensors; 0 for a file with a vocabulary alone.
     """
 
     architecture: str = ""
     values: Mapping[str, Value] = field(default_factory=dict)
     arrays: Mapping[str, tuple[int | float | bool, ...]] = field(default_factory=dict)
+    tensors: int = 0
 
     @property
     def sliding_window(self) -> int:
@@ -74,37 +87,83 @@ def read_gguf(path: Path) -> Gguf:
         OSError: It cannot be read.
     """
     with path.open("rb") as file:
-        if file.read(4) != _MAGIC:
-            raise GgufError(f"{path}: expected the magic GGUF")
+        return _read_metadata(_Reader(file, path))
+
+
+def read_complete_gguf(path: Path) -> Gguf:
+    """Read the metadata of *path*, and compare the size of the file with what its tensors need.
+
+    A download that was interrupted has all metadata and too few tensors. Tensors of a type that is
+    not known here count as empty.
+
+    Raises:
+        GgufError: It is not a GGUF file, its version is unknown, or it ends early.
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as file:
         reader = _Reader(file, path)
-        version = reader.number("<I")
-        if version not in (2, 3):
-            raise GgufError(f"{path}: expected version 2 or 3, got {version}")
-        reader.number("<Q")  # number of tensors
-        values: dict[str, Value] = {}
-        arrays: dict[str, tuple[int | float | bool, ...]] = {}
-        pairs = reader.number("<Q")
-        if pairs > _MOST_PAIRS:
-            raise GgufError(f"{path}: expected at most {_MOST_PAIRS} values, got {pairs}")
-        for _ in range(pairs):
-            key = reader.text()
-            value = reader.value(reader.number("<I"))
-            if key is None or value is None:
-                continue
-            if isinstance(value, tuple):
-                arrays[key] = value
-            else:
-                values[key] = value
+        head = _read_metadata(reader)
+        if head.tensors > _MOST_TENSORS:
+            raise GgufError(f"{path}: expected at most {_MOST_TENSORS} tensors, got {head.tensors}")
+        end = max((reader.tensor_end() for _ in range(head.tensors)), default=0)
+        alignment = head.values.get("general.alignment", _ALIGNMENT)
+        if not isinstance(alignment, int) or alignment <= 0:
+            raise GgufError(f"{path}: expected an alignment above 0, got {alignment}")
+        needed = -(-file.tell() // alignment) * alignment + end
+        size = os.fstat(file.fileno()).st_size
+        if end and size < needed:
+            raise GgufError(f"{path}: ends early, after {size} of {needed} bytes")
+    return head
+
+
+def _read_metadata(reader: _Reader) -> Gguf:
+    reader.magic()
+    tensors = reader.number("<Q")
+    values: dict[str, Value] = {}
+    arrays: dict[str, tuple[int | float | bool, ...]] = {}
+    pairs = reader.number("<Q")
+    if pairs > _MOST_PAIRS:
+        raise GgufError(f"{reader.path}: expected at most {_MOST_PAIRS} values, got {pairs}")
+    for _ in range(pairs):
+        key = reader.text()
+        value = reader.value(reader.number("<I"))
+        if key is None or value is None:
+            continue
+        if isinstance(value, tuple):
+            arrays[key] = value
+        else:
+            values[key] = value
     architecture = values.get("general.architecture", "")
-    return Gguf(architecture=str(architecture), values=values, arrays=arrays)
+    return Gguf(architecture=str(architecture), values=values, arrays=arrays, tensors=tensors)
 
 
 class _Reader:
     def __init__(self, file: BinaryIO, path: Path) -> None:
-        self._file, self._path = file, path
+        self._file, self.path = file, path
         self._limit = min(os.fstat(file.fileno()).st_size, _LONGEST_HEAD)
         self._at = file.tell()
         self._strings = 0
+
+    def magic(self) -> None:
+        """Read the magic number and the version."""
+        if self._file.read(4) != _MAGIC:
+            raise GgufError(f"{self.path}: expected the magic GGUF")
+        self._at = 4
+        version = self.number("<I")
+        if version not in (2, 3):
+            raise GgufError(f"{self.path}: expected version 2 or 3, got {version}")
+
+    def tensor_end(self) -> int:
+        """Read the description of a tensor; return where it ends behind the start of all data."""
+        self.text()
+        dimensions = self.number("<I")
+        if dimensions > _MOST_DIMENSIONS:
+            raise GgufError(
+                f"{self.path}: expected at most {_MOST_DIMENSIONS} dimensions, got {dimensions}"
+            )
+        elements = math.prod(self.number("<Q") for _ in range(dimensions))
+        per_block, size = _BLOCKS.get(self.number("<I"), (1, 0))
+        return self.number("<Q") + -(-elements // per_block) * size
 
     def take(self, size: int) -> bytes:
         self._advance(size)
@@ -123,7 +182,7 @@ class _Reader:
         self._at += size
 
     def _cut(self) -> GgufError:
-        return GgufError(f"{self._path}: ends within its metadata")
+        return GgufError(f"{self.path}: ends within its metadata")
 
     def number(self, form: str) -> int:
         return int(struct.unpack(form, self.take(struct.calcsize(form)))[0])
@@ -143,7 +202,7 @@ class _Reader:
             return self._array()
         form = _SCALARS.get(kind)
         if form is None:
-            raise GgufError(f"{self._path}: unknown type of value {kind}")
+            raise GgufError(f"{self.path}: unknown type of value {kind}")
         found: Value = struct.unpack(form, self.take(struct.calcsize(form)))[0]
         return found
 
@@ -158,10 +217,10 @@ class _Reader:
             self.skip(size)
             return None
         if kind != _STRING:  # allowed, but no known writer nests arrays
-            raise GgufError(f"{self._path}: unexpected type of items {kind}")
+            raise GgufError(f"{self.path}: unexpected type of items {kind}")
         self._strings += count
         if self._strings > _MOST_STRINGS:
-            raise GgufError(f"{self._path}: expected at most {_MOST_STRINGS} texts in arrays")
+            raise GgufError(f"{self.path}: expected at most {_MOST_STRINGS} texts in arrays")
         self._skip_strings(count)
         return None
 
