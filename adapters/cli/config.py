@@ -23,6 +23,7 @@ from ..config import (
 )
 from ..server.listen import BindError
 from ..system.extras import missing_package
+from .defaults import NoConfigurationError, choose_configuration
 from .output import _fail
 from .serve import check_address, root_path
 
@@ -105,9 +106,12 @@ def check(options: argparse.Namespace) -> int:
     from ..app.kv_setup import kv_problems
     from ..store.state_directory import NotAFolderError, check_folder, default_directory
 
-    files = [*options.files, *options.config]
-    if not files and not options.config_dir:
-        return _fail("expected FILE, --config FILE or --config-dir DIR, got none of them")
+    options.config = [*options.files, *options.config]
+    try:
+        choose_configuration(options)
+    except NoConfigurationError as error:
+        return _fail(str(error))
+    files = options.config
     sources = [*files, *([options.config_dir] if options.config_dir else [])]
     problems = check_config(files, options.config_dir)
     if options.lenient:

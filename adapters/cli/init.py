@@ -64,7 +64,7 @@ def init(options: argparse.Namespace) -> int:
     except InitError as error:
         return _fail(str(error))
     except OSError as error:
-        return _fail(f"{error.filename or target}: {error.strerror}")
+        return _fail(f"{error.filename}: {error.strerror}")
     print(f"\nmemory for models: {room_text(room)}")
     print(f"{target}: {written.count} model{'s' * (written.count != 1)}")
     for advice in _advice(engines, any(each.model.head is not None for each in planned)):
@@ -114,18 +114,18 @@ def _check(text: str) -> None:
 
 def _write(path: Path, text: str) -> None:
     """Write a file at once: it has its old content, or all of the new one."""
-    folder = path.parent
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=folder, prefix=f".{path.name}.", delete=False
-    ) as file:
-        try:
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise InitError(f"{path} cannot be written: {error.strerror}") from error
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
-            file.flush()
-            os.fchmod(file.fileno(), 0o666 & ~_umask())
-            Path(file.name).replace(path)
-        except BaseException:
-            Path(file.name).unlink()
-            raise
+            os.fchmod(descriptor, 0o666 & ~_umask())
+        Path(name).replace(path)
+    except OSError as error:
+        Path(name).unlink()
+        raise InitError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def _umask() -> int:

@@ -20,6 +20,7 @@ from ..kv.files import FolderLock, KvStoreError
 from ..kv.manager import KvManager, Place
 from ..kv.manifest import ManifestError, ModelStore, model_of
 from ..store.state_directory import NotAFolderError, check_folder, default_directory
+from .defaults import NoConfigurationError, choose_configuration
 
 
 class StoredModel(NamedTuple):
@@ -40,9 +41,8 @@ class StoredModel(NamedTuple):
 
 def run(options: argparse.Namespace) -> int:
     """Run the subcommand and return its exit code."""
-    if not options.config and not options.config_dir:
-        return _fail("expected --config FILE or --config-dir DIR, got neither")
     try:
+        choose_configuration(options)
         found = _stores(options)
         if options.what == "purge":
             return _purge(found)
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     except ConfigProblems as error:
         print(format_problems(error.problems), file=sys.stderr)
         return 1
-    except (KvStoreError, NotAFolderError) as error:
+    except (KvStoreError, NoConfigurationError, NotAFolderError) as error:
         return _fail(str(error))
     return max([code, *map(_fail, problems)])
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ... import __version__
 from ..system.extras import missing_package
+from .defaults import DEFAULT_URL, api_key, proxy_url
 from .output import _fail
 from .view_options import add_view_options
 
@@ -80,7 +81,8 @@ def _add_serve_options(parser: argparse._ActionsContainer) -> None:
     """Add the options of `serve`, which `config check` accepts too."""
     parser.add_argument(
         "--config", "-config", action="append", type=Path, default=[], metavar="FILE",
-        help="configuration file; llama-swap's format is accepted",
+        help="configuration file; llama-swap's format is accepted; default: $SWAPCHART_CONFIG, "
+        "config.yaml, or ~/.config/swapchart/config.yaml",
     )  # fmt: skip
     parser.add_argument("--config-dir", "-config-dir", type=Path, metavar="DIR")
     parser.add_argument(
@@ -137,9 +139,22 @@ def _boolean(text: str) -> bool:
 
 def _add_proxy(parser: argparse.ArgumentParser) -> None:
     """Add the options of a command that asks a running proxy."""
-    parser.add_argument("--url", default="http://127.0.0.1:8080", help="default: %(default)s")
-    parser.add_argument("--api-key", help="API key, if the proxy needs one")
+    _add_url(parser)
     parser.add_argument("--json", action="store_true")
+
+
+def _add_url(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--url", default=proxy_url(), help=f"default: $SWAPCHART_URL, or {DEFAULT_URL}"
+    )
+    _add_key(parser)
+
+
+def _add_key(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--api-key", default=api_key(),
+        help="API key, if the proxy needs one; default: $SWAPCHART_API_KEY",
+    )  # fmt: skip
 
 
 def _add_history(parser: argparse.ArgumentParser) -> None:
@@ -195,10 +210,10 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
     plan.add_argument("--url", help="running proxy to ask for the effect of its changed files")
     plan.set_defaults(run="config-plan")
     reload = commands.add_parser("reload", help="reload the configuration of a running proxy")
-    reload.add_argument("--url", default="http://127.0.0.1:8080", help="default: %(default)s")
+    _add_key(plan)
+    _add_url(reload)
     reload.set_defaults(run="config-reload")
     for subcommand in (plan, reload):
-        subcommand.add_argument("--api-key", help="API key, if the proxy needs one")
         subcommand.add_argument("--json", action="store_true")
 
 
@@ -225,7 +240,7 @@ def _add_chart(parser: argparse.ArgumentParser) -> None:
         "--config", type=Path, metavar="FILE", help="fill in timers and hooks of --model"
     )
     export.add_argument("--model", help="model for --live and --config")
-    export.add_argument("--api-key", help="API key, if the proxy needs one")
+    _add_key(export)
     export.add_argument(
         "--split", type=Path, metavar="DIR",
         help="write svg or png into DIR: an overview, and the inside of each composite state",

@@ -11,6 +11,7 @@ from ..app.standard_streams import never_waiting
 from ..config import Config, ConfigProblems, format_problems
 from ..server import listen
 from ..server.options import ServeOptions
+from .defaults import EXIT_CONFIG, NoConfigurationError, choose_configuration
 from .output import _fail, _log_to_stderr
 
 
@@ -28,8 +29,11 @@ def _serve(options: argparse.Namespace) -> int:
     from ..server import run as server
     from ..store.state_directory import NotAFolderError, StateInUseError, default_directory
 
-    if not options.config and not options.config_dir:
-        return _fail("expected --config FILE or --config-dir DIR, got neither")
+    try:
+        choose_configuration(options)
+    except NoConfigurationError as error:
+        _fail(str(error))
+        return EXIT_CONFIG
     sources = ConfigFiles(
         files=options.config, directory=options.config_dir, is_lenient=options.lenient
     )
@@ -39,10 +43,10 @@ def _serve(options: argparse.Namespace) -> int:
         chart(config)
     except ConfigProblems as error:
         print(format_problems(error.problems), file=sys.stderr)
-        return 1
+        return EXIT_CONFIG
     except ChartError as error:
         print(chart_problem(error), file=sys.stderr)
-        return 1
+        return EXIT_CONFIG
     if config.warnings:
         print(format_problems(config.warnings), file=sys.stderr)
     _log_to_stderr(config.log_level)

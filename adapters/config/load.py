@@ -29,6 +29,7 @@ from .schema.model import ModelSection
 from .validate import Reader, locate
 from .values import ApiKeyEntry, Config, ModelConfig
 
+_CLIENT_KEY = "SWAPCHART_API_KEY"  # for commands that ask a proxy; no model needs it
 _NO_MODELS = "there are no models and no peers, so every request for a model gets 404"
 _LOG_TIMES = frozenset(
     (
@@ -166,7 +167,7 @@ class _Builder:
             api_key_entries=_api_keys(document),
             allowed_origins=document.allowed_origins,
             allowed_hosts=document.allowed_hosts,
-            drop_env=frozenset(document.drop_env) | self._key_variables(),
+            drop_env=frozenset(document.drop_env) | self._key_variables() | {_CLIENT_KEY},
             trusted_proxies=document.trusted_proxies,
             macros={name: self._reader.plain(node) for name, node in self._expanded.macros.items()},
             profiles=profiles,

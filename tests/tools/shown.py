@@ -150,7 +150,18 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
         "docs/security.md: swapchart config check",
         "benchmarks/README.md: swapchart serve",
     ),
+    "tests/adapters/cli/test_init.py::test_init_writes_what_config_check_accepts": (
+        "docs/getting-started.md: swapchart init ~/models",
+        "docs/getting-started.md: swapchart init",
+    ),
+    "tests/adapters/cli/test_init.py::test_init_overwrites_only_with_force": (
+        "docs/getting-started.md: -o FILE",
+    ),
+    "tests/adapters/cli/test_init.py::test_init_takes_models_of_ollama_and_vllm": (
+        "docs/getting-started.md: --vllm MODEL",
+    ),
     SERVES: (
+        "docs/getting-started.md: swapchart serve",
         "README.md: swapchart serve --config config.yaml --listen 127.0.0.1:8080",
         "docs/configuration.md: swapchart serve --config config.yaml --watch-config",
         "docs/llama-swap.md: swapchart serve -config config.yaml -listen 127.0.0.1:8080 "

@@ -87,7 +87,7 @@ def test_serve_check_and_plan_report_a_bad_lifecycle_alike(
 
     assert main(["config", "check", str(path)]) == 1
     checked = capsys.readouterr().out
-    assert main(["serve", "--config", str(path), "--listen", "127.0.0.1:0"]) == 1
+    assert main(["serve", "--config", str(path), "--listen", "127.0.0.1:0"]) == 78
     assert capsys.readouterr().err == checked
     (tmp_path / "old.yaml").write_text("models: {a: {cmd: 's ${PORT}'}}\n")
     assert main(["config", "plan", str(tmp_path / "old.yaml"), str(path)]) == 1
@@ -112,8 +112,6 @@ def test_config_check_accepts_the_flags_of_serve(
     assert "expected HOST:PORT" in capsys.readouterr().out
     assert main(["config", "check", "-config-dir", str(tmp_path)]) == 0
     assert capsys.readouterr().out == f"{tmp_path}: ok\n"
-    assert main(["config", "check"]) == 1
-    assert "expected FILE" in capsys.readouterr().err
     path.write_text("models: {a: {cmd: 's ${PORT}', ttll: 3}}\n")
     assert main(["config", "check", str(path)]) == 0
     assert capsys.readouterr().out.endswith(f"{path}: ok, with 1 warning\n")

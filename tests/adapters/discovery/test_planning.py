@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -28,7 +29,7 @@ from swapchart.adapters.discovery.document import summary
 
 GIB = 1 << 30
 ALL = Engines(llama_server="llama-server", vllm="vllm")
-BIG = {
+BIG: dict[str, Any] = {
     "llama__block_count": 32, "llama__attention__head_count": 32, "llama__embedding_length": 4096,
     "llama__attention__head_count_kv": 8, "llama__context_length": 131072,
 }  # fmt: skip

@@ -1,0 +1,62 @@
+"""What commands use for options that are not given: variables, and files at known places."""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+_NAME = "config.yaml"
+#: Exit code of `serve` with a configuration that cannot be used; EX_CONFIG of sysexits.h.
+EXIT_CONFIG = 78
+
+
+class NoConfigurationError(Exception):
+    """No configuration is given, and none is at the known places; the text names them."""
+
+
+def proxy_url() -> str:
+    """Return the address of the proxy that commands ask: SWAPCHART_URL, or the default."""
+    return os.environ.get("SWAPCHART_URL") or DEFAULT_URL
+
+
+def api_key() -> str | None:
+    """Return the API key of commands that ask a proxy: SWAPCHART_API_KEY, or None."""
+    return os.environ.get("SWAPCHART_API_KEY") or None
+
+
+def choose_configuration(options: Namespace) -> None:
+    """Set ``options.config`` and ``options.config_dir`` if neither is given.
+
+    SWAPCHART_CONFIG names a file or a directory. Without it, config.yaml of the working directory
+    is taken, and then the one of the user's configuration directory.
+
+    Raises:
+        NoConfigurationError: There is none.
+    """
+    if options.config or options.config_dir:
+        return
+    if given := os.environ.get("SWAPCHART_CONFIG"):
+        path = Path(given)
+        if path.is_dir():
+            options.config_dir = path
+        else:
+            options.config = [path]
+        return
+    places = list(_places())
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        where = " or ".join(str(place) for place in places)
+        raise NoConfigurationError(
+            f"no configuration: expected --config FILE, --config-dir DIR, SWAPCHART_CONFIG, or "
+            f"a file at {where}; `swapchart init DIR` writes one for a folder of models"
+        )
+    options.config = [found]
+
+
+def _places() -> Iterator[Path]:
+    yield Path(_NAME)
+    base = os.environ.get("XDG_CONFIG_HOME")
+    yield (Path(base) if base else Path.home() / ".config") / "swapchart" / _NAME
