@@ -28,7 +28,7 @@ _FOREIGN = {
     ),
     "whisper": "a speech model, which llama-server does not run",
 }  # fmt: skip
-_EMBEDDERS = re.compile(r"(?:[\w-]*bert[\w-]*|gemma-embedding|t5encoder)$")
+_EMBEDDERS = ("bert", "gemma-embedding", "t5encoder")  # parts of names of architectures
 _RANK = 4  # llama.cpp's pooling type of rerankers
 _OTHER_WEIGHTS = {
     ".bin": "a model of whisper.cpp, or weights without their structure: no engine is known for it",
@@ -156,7 +156,8 @@ def role_of(head: Gguf) -> Role:
     if pooling == _RANK:
         return Role.RERANKING
     is_pooling = isinstance(pooling, int) and pooling > 0
-    return Role.EMBEDDING if is_pooling or _EMBEDDERS.match(head.architecture) else Role.CHAT
+    is_embedder = any(part in head.architecture for part in _EMBEDDERS)
+    return Role.EMBEDDING if is_pooling or is_embedder else Role.CHAT
 
 
 def _projector(path: Path, beside: Sequence[Path]) -> Path | None:
