@@ -157,7 +157,7 @@ class Application:
             self._running = running = LiveConfig(
                 self.config, specs, supervisor, self._proxy.proxy, sources=self._sources,
                 seen=self._seen, add_hooks=partial(with_kv_hooks, kv_manager=kv_manager),
-                on_change=lambda config: kv_manager.apply_settings(kv_settings_by_model(config)),
+                on_change=partial(_apply_parts, kv_manager, supervisor),
                 before_change=configure_parts, make_service=memory.service,
                 prepare=memory.prepare,
                 must_have_keys=self._must_have_keys, has_own_stop_limit=self._has_own_stop_limit,
@@ -293,6 +293,13 @@ class Application:
             await send({"type": f"lifespan.{kind}.failed", "message": str(error)})
             raise
         await send({"type": "lifespan.shutdown.complete"})
+
+
+def _apply_parts(kv_manager: KvManager, supervisor: Supervisor, config: Config) -> None:
+    """Apply what the parts beside the supervisor take from a later configuration."""
+    kv_manager.apply_settings(kv_settings_by_model(config))
+    if supervisor.memory_yielding is not None:
+        supervisor.memory_yielding.notice()
 
 
 async def _learning(footprints: FootprintStore, instance: str) -> MemoryLearning:

@@ -22,6 +22,7 @@ from ..memory import CommandPool, Meter
 from ..memory.launches import Launch, LaunchReader
 from ..system import threads
 from .service_setup import service_spec
+from .yield_setup import yield_rules
 
 log = logging.getLogger(__name__)
 
@@ -340,6 +341,7 @@ class MemorySetup:
             )  # fmt: skip
         self.meter.add(_checks(config) if is_on else ())
         ledger.configure(self._found.pools.values(), memory_rules(config), self._found.devices)
+        ledger.yield_rules = tuple(yield_rules(config, self._found))
         ledger.decides = mode == "auto"
         ledger.evicts_under_pressure = mode == "auto" and config.memory.on_pressure == "evict"
 
@@ -354,7 +356,7 @@ class MemorySetup:
 
 def _missing_pools(config: Config, found: MemoryPools) -> list[str]:
     """Return the pools that the configuration names and that were not found, sorted."""
-    named = {*config.memory.pools}
+    named = {*config.memory.pools, *(name for each in config.yields for name in each.pools)}
     for model in config.models.values():
         named.update(model.memory.pools, model.memory.on, model.memory.asleep)
     return sorted(named - {*found.pools, *found.aliases})

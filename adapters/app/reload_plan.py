@@ -42,7 +42,7 @@ _AT_ONCE = {
     "trusted_proxies": "trustedProxies", "profiles": "profiles", "selectors": "selectors",
     "peers": "peers", "ignore_paths": "upstream", "preload": "hooks.on_startup.preload",
     "routing": "routing", "on_idle": "onIdle", "on_idle_after": "onIdleAfter", "queue": "queue",
-    "listeners": "listeners",
+    "listeners": "listeners", "memory": "memory", "yields": "yield",
     "shutdown_timeout": "shutdownTimeout", "hook_limit": "hookLimit",
     "log_time_format": "logTimeFormat", "capture_bytes": "captureBuffer",
     "performance_every": "performance",

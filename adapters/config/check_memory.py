@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from ...runtime.memory import size as in_words
 from .routing import NamesLike
 from .schema.memory import MemorySection, ModelMemory, PoolSection, Size
+from .schema.yielding import YieldSection
 from .values import ModelConfig
 
 #: Names of the pools that a machine may have without being declared.
@@ -22,9 +23,7 @@ def check_memory(memory: MemorySection, names: NamesLike) -> None:
     pinned: dict[str, int] = {}
     for model in names.models.values():
         for pool, loc in _pools_of(model):
-            if pool not in memory.pools and MACHINE_POOL.fullmatch(pool) is None:
-                known = ", ".join(["RAM", "GPU0, GPU1 and so on", *map(repr, memory.pools)])
-                names.error(loc, f"unknown memory pool {pool!r}; known are {known}")
+            _check_pool(pool, loc, memory, names)
         needs = _least_needs(model.memory, memory.pools)
         for pool, need in needs.items():
             most = _most(memory, pool)
@@ -41,6 +40,23 @@ def check_memory(memory: MemorySection, names: NamesLike) -> None:
                 f"the pinned models need {in_words(total)} of {pool} together, of which it can give"
                 f" {in_words(most)}",
             )
+
+
+def check_yields(yields: Sequence[YieldSection], memory: MemorySection, names: NamesLike) -> None:
+    """Report rules about pools that cannot exist, and rules that have no effect."""
+    for index, section in enumerate(yields):
+        for number, pool in enumerate(section.pools):
+            _check_pool(pool, ("yield", index, "pools", number), memory, names)
+    if yields and memory.mode != "auto":
+        names.warning(("yield",), "it has no effect without `memory: auto`")
+
+
+def _check_pool(
+    pool: str, loc: tuple[int | str, ...], memory: MemorySection, names: NamesLike
+) -> None:
+    if pool not in memory.pools and MACHINE_POOL.fullmatch(pool) is None:
+        known = ", ".join(["RAM", "GPU0, GPU1 and so on", *map(repr, memory.pools)])
+        names.error(loc, f"unknown memory pool {pool!r}; known are {known}")
 
 
 def _pools_of(model: ModelConfig) -> Iterator[tuple[str, tuple[int | str, ...]]]:

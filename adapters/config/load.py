@@ -13,7 +13,7 @@ from typing import Literal
 
 from .build_model import MIN_HEALTH_S, ModelBuilder
 from .check_liveness import check_liveness
-from .check_memory import check_memory
+from .check_memory import check_memory, check_yields
 from .document.merge import list_files, read_files
 from .document.nodes import Mapping, Node, mapping_at, walk
 from .document.source import EnvironmentValues, variables
@@ -143,6 +143,7 @@ class _Builder:
         profiles = names.read_profiles(document)
         if "memory" not in broken:
             check_memory(document.memory, names)
+            check_yields(document.yields, document.memory, names)
             check_liveness(names)
         return Config(
             models=names.models,
@@ -181,6 +182,7 @@ class _Builder:
             on_idle_after=document.on_idle_after,
             queue=document.queue,
             memory=document.memory,
+            yields=document.yields,
             listeners=document.listeners,
             hook_timeout=document.hook_timeout,
             hook_limit=document.hook_limit,

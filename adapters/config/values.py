@@ -19,6 +19,7 @@ from .schema.document import ListenersSection, Queue
 from .schema.fields import KeyScope
 from .schema.memory import MemorySection, ModelMemory
 from .schema.model import Capabilities, Drain, Kv, Liveness, Restart, Timeouts
+from .schema.yielding import YieldSection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,6 +253,7 @@ class Config:
         hook_limit: Maximum number of hook commands at once, over all models.
         shutdown_timeout: Limit of a shutdown; None computes it from the models.
         memory: Memory of the machine, and how the scheduler uses it.
+        yields: Rules by which models leave memory to other programs.
         lifecycle: Changes to the chart of every model, as written; `machine` checks them.
         warnings: Problems that do not prevent its use.
         sources: File -> its text as written; may hold secrets.
@@ -291,6 +293,7 @@ class Config:
     on_idle_after: float = 60.0
     queue: Queue = field(default_factory=Queue)
     memory: MemorySection = field(default_factory=lambda: MemorySection(mode="off"))
+    yields: tuple[YieldSection, ...] = ()
     listeners: ListenersSection = field(default_factory=ListenersSection)
     hook_timeout: float = 30.0
     hook_limit: int = 8

@@ -46,7 +46,7 @@ class CommandPool:
     def _free(self) -> int:
         problem = f"`check` of memory pool {self._name} ({' '.join(self._argv)})"
         try:
-            status, output, errors = _run(self._argv, self._limit_s)
+            status, output, errors = run_command(self._argv, self._limit_s)
         except subprocess.TimeoutExpired as error:
             raise OSError(f"{problem} took more than {self._limit_s:g} s") from error
         except (OSError, ValueError) as error:
@@ -59,7 +59,7 @@ class CommandPool:
         return int(text)
 
 
-def _run(argv: Sequence[str], limit_s: float) -> tuple[int, bytes, bytes]:
+def run_command(argv: Sequence[str], limit_s: float) -> tuple[int, bytes, bytes]:
     """Return status, output and error output of a command.
 
     Raises:

@@ -15,12 +15,12 @@ from typing import Protocol
 import anyio
 
 from ...runtime.ports import PoolReading
-from ..system import threads
 from .drm import DrmMemory
 from .host import HostMemory
 from .joining import Joiner
 from .nvidia_smi import NvidiaSmi
 from .nvml import NvidiaMemory
+from .one_thread import OneThread
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class _Watched:
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self._limiter: anyio.CapacityLimiter | None = None
+        self._thread = OneThread()
         self._was_read = self._has_warned = False
         self._failing_since: float | None = None
 
@@ -61,17 +61,7 @@ class _Watched:
         Raises:
             OSError: It failed, or did not respond within *limit_s* seconds.
         """
-        if self._limiter is None:
-            self._limiter = anyio.CapacityLimiter(1)
-        if self._limiter.available_tokens < 1:
-            raise TimeoutError("the last reading has not ended")
-        try:
-            with anyio.fail_after(limit_s):
-                return await threads.run_or_fail(self.source.read, pids, limiter=self._limiter)
-        except TimeoutError as error:
-            raise TimeoutError(f"no reading within {limit_s:g} s") from error
-        except threads.NoThreadError as error:
-            raise OSError(str(error)) from error
+        return await self._thread.call(self.source.read, pids, limit_s=limit_s)
 
     def note(self, error: OSError | None) -> None:
         """Log the first failure of a source that was never read, and failures that last."""

@@ -26,6 +26,7 @@ from .fields import (
 from .hooks import HookPoints
 from .memory import MemoryEntry, MemorySection
 from .model import FiltersSection, ModelSection, Overridable, Timeouts
+from .yielding import YieldSection
 
 _IGNORED = r".*\.(js|json|css|png|gif|jpg|jpeg|ico|txt)$"
 _SESSION_HEADERS = ("X-Session-ID", "X-Litellm-Session-Id")
@@ -263,6 +264,7 @@ class DocumentSection(Overridable):
     on_idle_after: Seconds = 60.0
     queue: Queue = Queue()
     memory: MemoryEntry = MemorySection(mode="off")
+    yields: tuple[YieldSection, ...] = Field(default=(), alias="yield")
     listeners: ListenersSection = ListenersSection()
     hook_timeout: Seconds = 30.0
     hook_limit: Annotated[int, Field(ge=1, description="commands of hooks at a time")] = 8

@@ -83,7 +83,8 @@ SizeText: TypeAlias = Annotated[
 ]
 
 
-def _as_argv(value: str | tuple[str, ...]) -> tuple[str, ...]:
+def as_argv(value: str | tuple[str, ...]) -> tuple[str, ...]:
+    """Return a command as program and arguments."""
     if isinstance(value, tuple):
         return value
     try:
@@ -102,7 +103,7 @@ class PoolSection(Section):
     capacity: SizeText | None = None
     limit: SizeText | None = Field(default=None, description="most that is given to models")
     reserve: SizeText | None = Field(default=None, description="never given to models")
-    check: Annotated[CommandLine, AfterValidator(_as_argv)] | None = Field(
+    check: Annotated[CommandLine, AfterValidator(as_argv)] | None = Field(
         default=None, description="command that prints the free bytes"
     )
 
