@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Protocol
 
+from ...runtime.memory import Pool
 from ...runtime.yield_rules import YieldCondition, YieldRule
 from ..config import Config
 from ..config.schema.yielding import YieldWhen
 from ..memory.conditions import CommandSucceeds, ProgramRuns
 
-if TYPE_CHECKING:
-    from .memory_setup import MemoryPools
+
+class _Pools(Protocol):
+    """The pools of a configuration; see `MemoryPools`."""
+
+    @property
+    def pools(self) -> Mapping[str, Pool]:
+        """Pools by name."""
+        ...
+
+    def known(self, names: Iterable[str]) -> list[str]:
+        """Return the pools that *names* mean."""
+        ...
 
 
-def yield_rules(config: Config, found: MemoryPools) -> Iterator[YieldRule]:
+def yield_rules(config: Config, found: _Pools) -> Iterator[YieldRule]:
     """Yield the rules of *config* for pools that the machine has."""
     for section in config.yields:
         pools = [found.pools[name] for name in found.known(section.pools)]
