@@ -124,6 +124,13 @@ def _load(
     return config, ids, collector
 
 
+def _check(document: DocumentSection, names: Names) -> None:
+    """Report keys of several sections that do not go together."""
+    check_memory(document.memory, names)
+    check_yields(document.yields, document.memory, names)
+    check_liveness(names)
+
+
 class _Builder:
     def __init__(self, reader: Reader, expanded: Expanded, sources: dict[str, str]) -> None:
         self._reader, self._collector = reader, reader.collector
@@ -142,9 +149,7 @@ class _Builder:
         selectors = names.read_selectors(document, routing)
         profiles = names.read_profiles(document)
         if "memory" not in broken:
-            check_memory(document.memory, names)
-            check_yields(document.yields, document.memory, names)
-            check_liveness(names)
+            _check(document, names)
         return Config(
             models=names.models,
             aliases=names.aliases,
