@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 
 from .decision_table import Table, Tree
 from .document import Configuration, Document
@@ -41,6 +42,16 @@ class Reach:
             )
         return found
 
+    @cached_property
+    def remembered(self) -> Mapping[str, frozenset[Configuration]]:
+        """History state -> all that it can remember; empty without a table."""
+        found: dict[str, set[Configuration]] = {}
+        for row in self._table.rows.values() if self._table is not None else ():
+            for tree in row.values():
+                for history, states in _memories(tree):
+                    found.setdefault(history, set()).add(states)
+        return {history: frozenset(memories) for history, memories in found.items()}
+
     def _closure(self, configuration: Configuration) -> set[Configuration]:
         assert self._table is not None
         seen = {configuration}
@@ -56,11 +67,25 @@ class Reach:
 
 def ends(tree: Tree) -> Iterator[Configuration]:
     """Yield every configuration in which *tree* can end."""
+    for node in _nodes(tree):
+        if node[0] in ("goto", "leave"):
+            yield node[1]
+
+
+def _memories(tree: Tree) -> Iterator[tuple[str, Configuration]]:
+    """Yield each history state that *tree* sets, and the states that it then remembers."""
+    for node in _nodes(tree):
+        if node[0] == "remember":
+            yield node[1], node[2]
+
+
+def _nodes(tree: Tree) -> Iterator[Tree]:
+    """Yield *tree* and all trees inside."""
     todo = [tree]
     while todo:
-        match todo.pop():
-            case ("goto" | "leave", configuration):
-                yield configuration
+        node = todo.pop()
+        yield node
+        match node:
             case ("do", _, after) | ("remember", _, _, after):
                 todo.append(after)
             case ("ask", _, yes, no):

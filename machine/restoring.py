@@ -7,10 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 from .compiled import Machine, is_among
-from .document import Configuration, Document, Value
+from .document import Configuration, Document, Value, walk
 from .errors import ChartError, EventError, SnapshotError
 from .format.expressions import is_small
 from .snapshot import Snapshot
+
+_MEND = "write a migration that changes it, or leaves it out so that the default is entered"
 
 
 def restorable(machine: Machine, snapshot: Snapshot, *, as_is: bool = False) -> Snapshot:
@@ -53,7 +55,7 @@ def _problems(machine: Machine, snapshot: Snapshot) -> Iterator[tuple[str, str]]
         machine.parameters(snapshot.parameters)
     except ChartError as error:
         yield error.where, error.why
-    yield from _memory_problems(document, snapshot)
+    yield from _memory_problems(machine, snapshot)
     for name in snapshot.timers:
         if name not in machine.fired:
             yield f"timers.{name}", "the chart has no such timer"
@@ -116,34 +118,63 @@ def _configuration_problems(
 
 def is_complete(document: Document, active: frozenset[str]) -> bool:
     """Return True if *active* has one state in each active region, and nothing else."""
-
-    def count(states: Mapping[str, Any], *, all_of: bool) -> int:
-        inside = [name for name in states if name in active]
-        if len(inside) != (len(states) if all_of else 1):
-            return -1
-        found = len(inside)
-        for name in inside:
-            definition = states[name] or {}
-            if definition.get("states"):
-                below = count(definition["states"], all_of=bool(definition.get("parallel")))
-                if below < 0:
-                    return -1
-                found += below
-        return found
-
-    return count(document.chart["states"], all_of=False) == len(active)
+    return _count(document.chart["states"], active, all_of=False) == len(active)
 
 
-def _memory_problems(document: Document, snapshot: Snapshot) -> Iterator[tuple[str, str]]:
+def _count(states: Mapping[str, Any], active: frozenset[str], *, all_of: bool) -> int:
+    """Return how many of *active* are in *states* and below; -1 if a region is not complete."""
+    inside = [name for name in states if name in active]
+    if len(inside) != (len(states) if all_of else 1):
+        return -1
+    found = len(inside)
+    for name in inside:
+        definition = states[name] or {}
+        if definition.get("states"):
+            is_parallel = bool(definition.get("parallel"))
+            below = _count(definition["states"], active, all_of=is_parallel)
+            if below < 0:
+                return -1
+            found += below
+    return found
+
+
+def _memory_problems(machine: Machine, snapshot: Snapshot) -> Iterator[tuple[str, str]]:
     parents = {
-        history: name
-        for name, definition, _ in document.states()
+        history: (name, definition)
+        for name, definition, _ in machine.document.states()
         for history in definition.get("history") or {}
     }
-    below = {name: above for name, _, above in document.states()}
     for history, states in snapshot.memory:
         where = f"memory.{history}"
         if history not in parents:
             yield where, "the chart has no such history state"
-        elif not states or any(parents[history] not in below.get(name, ()) for name in states):
-            yield where, f"expected states inside {parents[history]!r}, got {', '.join(states)}"
+            continue
+        name, definition = parents[history]
+        inside = {inner for inner, _, _ in walk(definition["states"])}
+        if not states or any(state not in inside for state in states):
+            yield where, f"expected states inside {name!r}, got {', '.join(states)}; {_MEND}"
+            continue
+        closest = _closest(machine, history, states, definition)
+        if closest != states:
+            example = f" {', '.join(closest)} or similar" if closest else " a whole configuration"
+            shown = ", ".join(states)
+            yield where, f"the chart cannot remember {shown}; expected{example}: {_MEND}"
+
+
+def _closest(
+    machine: Machine, history: str, states: Configuration, definition: Mapping[str, Any]
+) -> Configuration:
+    """Return *states* if the history state can remember them, else something similar or nothing."""
+    if machine.table is not None:
+        known = machine.reach.remembered.get(history, frozenset())
+        return max(
+            sorted(known),
+            key=lambda memory: (memory == states, len({*memory} & {*states}), -len(memory)),
+            default=(),
+        )
+    is_deep = (definition["history"][history] or {}).get("type") == "deep"
+    inside = definition["states"] if is_deep else dict.fromkeys(definition["states"])
+    active, is_parallel = frozenset(states), bool(definition.get("parallel"))
+    if _count(inside, active, all_of=is_parallel) != len(active):
+        return ()
+    return tuple(name for name, _, _ in walk(inside) if name in active)
