@@ -10,7 +10,7 @@ from .compiled import Machine, is_among
 from .document import Configuration, Document, Value, walk
 from .errors import ChartError, EventError, SnapshotError
 from .format.expressions import is_small
-from .snapshot import Snapshot
+from .snapshot import Snapshot, checked
 
 _MEND = "write a migration that changes it, or leaves it out so that the default is entered"
 
@@ -25,8 +25,10 @@ def restorable(machine: Machine, snapshot: Snapshot, *, as_is: bool = False) -> 
             exists in *machine*.
 
     Raises:
-        SnapshotError: It belongs to another chart, or something in it does not fit.
+        SnapshotError: It belongs to another chart, or something in it does not fit or is of another
+            type.
     """
+    snapshot = checked(snapshot)
     if snapshot.chart != machine.name:
         raise SnapshotError("chart", f"expected {machine.name!r}, got {snapshot.chart!r}")
     migrated = snapshot

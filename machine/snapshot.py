@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeAlias
 
 from .document import Configuration, Memory, Value
@@ -17,6 +17,8 @@ from .errors import SnapshotError
 
 FORMAT = "swapchart.snapshot/v1"
 _MOST_DEPTH = 60
+_PAYLOADS = ("payload", "event_payload")
+_MOST_SECONDS = 1e12  # some 30,000 years
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,7 +269,7 @@ class _Reader:
         return raw
 
     def seconds(self, raw: Any, where: str) -> float:
-        if type(raw) not in (int, float) or not math.isfinite(raw):
+        if type(raw) not in (int, float) or not -_MOST_SECONDS < raw < _MOST_SECONDS:  # not NaN
             raise SnapshotError(where, f"expected seconds, got {_kind(raw)}")
         return float(raw)
 
@@ -283,6 +285,47 @@ class _Reader:
 
 def _kind(raw: Any) -> str:
     return repr(raw) if isinstance(raw, (str, int, float)) or raw is None else type(raw).__name__
+
+
+def checked(snapshot: Snapshot) -> Snapshot:
+    """Return *snapshot* with every value of its type; payloads may be anything.
+
+    Raises:
+        SnapshotError: It is no snapshot, or a value in it is of another type.
+    """
+    if not isinstance(snapshot, Snapshot):
+        raise SnapshotError("snapshot", f"expected a Snapshot, got {_kind(snapshot)}")
+    memory = snapshot.memory
+    try:
+        by_history: Any = {history: _unpacked(states) for history, states in memory}
+    except (TypeError, ValueError):
+        by_history = memory
+    raw = {**_unpacked(snapshot), "format": FORMAT, "memory": by_history}
+    found = Snapshot.from_json(raw)
+    return replace(
+        found,
+        activities=tuple(
+            replace(run, event_payload=given.event_payload)
+            for run, given in zip(found.activities, snapshot.activities, strict=True)
+        ),
+        pending=tuple(
+            replace(event, payload=given.payload)
+            for event, given in zip(found.pending, snapshot.pending, strict=True)
+        ),
+        payload=snapshot.payload,
+    )
+
+
+def _unpacked(value: Any) -> Any:
+    """Return *value* as JSON has it, without payloads."""
+    if isinstance(value, (Snapshot, RunningActivity, PendingEvent)):
+        return {
+            part.name: None if part.name in _PAYLOADS else _unpacked(getattr(value, part.name))
+            for part in fields(value)
+        }
+    if isinstance(value, Mapping):
+        return dict(value)
+    return list(map(_unpacked, value)) if isinstance(value, (list, tuple)) else value
 
 
 #: Makes a snapshot of the next version of a chart out of one of the version before.
@@ -315,6 +358,10 @@ class Migrations:
             version = self._steps[version][0]
             yield version
 
+    def has_way(self, before: str, after: str) -> bool:
+        """Return True if migrations lead from version *before* to version *after*."""
+        return after in self._versions(before)
+
     def migrate(self, snapshot: Snapshot, version: str) -> Snapshot:
         """Return *snapshot* at *version*.
 
@@ -328,9 +375,18 @@ class Migrations:
                 why = f"{found}; add a migration from {snapshot.version!r}"
                 raise SnapshotError("version", why)
             after, function = self._steps[snapshot.version]
+            name = f"the migration from {snapshot.version!r} to {after!r}"
             try:
-                snapshot = replace(function(snapshot), version=after)
+                changed = replace(function(snapshot), version=after)
             except Exception as error:
-                why = f"the migration from {snapshot.version!r} to {after!r} failed: {error}"
-                raise SnapshotError("version", why) from error
+                raise SnapshotError("version", f"{name} failed: {error}") from error
+            try:
+                changed = checked(changed)
+            except SnapshotError as error:
+                why = f"{error.why}; {name} returned it"
+                raise SnapshotError(error.where, why) from error
+            if changed.id != snapshot.id:
+                why = f"expected {snapshot.id!r}, got {changed.id!r}; {name} must not change it"
+                raise SnapshotError("id", why)
+            snapshot = changed
         return snapshot

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TypeAlias
 
@@ -73,24 +73,40 @@ class DatabaseFile:
     def _prepare(self, path: Path) -> None:
         """Create the file, or restrict access to an existing one.
 
-        A file of a newer version of the program is not touched.
+        A file of a newer version of the program, or one that was cut, is not touched.
 
         Raises:
             StoreError: It was written by a newer version of the program.
+            sqlite3.DatabaseError: Its end is missing.
             OSError: It cannot be created, or another user can write it.
         """
         with suppress(OSError):  # `open_file` below reports what is wrong
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
-                head = os.read(fd, _HEADER_BYTES)
+                head, size = os.read(fd, _HEADER_BYTES), os.fstat(fd).st_size
             finally:
                 os.close(fd)
             # These bytes are constant; in a damaged file the version would mean nothing.
             if head[:16] == b"SQLite format 3\0" and head[21:24] == b"@  ":
                 self._check_version(int.from_bytes(head[_VERSION_AT : _VERSION_AT + 4], "big"))
+                if any(map(_has_content, _logs(path))):
+                    self._check_logged_version(path)
+                else:
+                    _check_size(head, size)
         os.close(open_file(path, os.O_RDWR | os.O_CREAT))
-        for suffix in ("-wal", "-shm", "-journal"):
-            restrict_file(path.with_name(path.name + suffix))
+        for other in (path.with_name(f"{path.name}-shm"), *_logs(path)):
+            restrict_file(other)
+
+    def _check_logged_version(self, path: Path) -> None:
+        """Check the version if the newest one is in the write-ahead log only.
+
+        A connection that can write would move the log into the file.
+        """
+        with suppress(sqlite3.Error):  # `connect` reports what is wrong
+            db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=0.1)
+            with closing(db):
+                version = int(db.execute("PRAGMA user_version").fetchone()[0])
+                self._check_version(version)
 
     def _check_version(self, version: int) -> None:
         if version > len(self._migrations):
@@ -101,7 +117,7 @@ class DatabaseFile:
 
     def _migrate(self, db: sqlite3.Connection) -> None:
         version = int(db.execute("PRAGMA user_version").fetchone()[0])
-        self._check_version(version)  # the newest version may be in the write-ahead log only
+        self._check_version(version)
         for number in range(version, len(self._migrations)):
             migration = self._migrations[number]
             if isinstance(migration, str):
@@ -111,6 +127,33 @@ class DatabaseFile:
             with db:
                 migration(db)
                 db.execute(f"PRAGMA user_version={number + 1}")
+
+
+def _logs(path: Path) -> tuple[Path, Path]:
+    """Return the files that may hold pages of the database at *path*."""
+    return path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-journal")
+
+
+def _has_content(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except OSError:
+        return False
+
+
+def _check_size(head: bytes, size: int) -> None:
+    """Check that a file without a log has all of its pages; SQLite reads missing ones as zeros.
+
+    Raises:
+        sqlite3.DatabaseError: Its end is missing.
+    """
+    changes, page, pages, valid_for = (
+        int.from_bytes(head[at : at + length], "big")
+        for at, length in ((24, 4), (16, 2), (28, 4), (92, 4))
+    )
+    expected = pages * (page if page > 1 else 1 << 16)
+    if changes == valid_for and size < expected:
+        raise sqlite3.DatabaseError(f"malformed: expected {expected} bytes, found {size}")
 
 
 def _inode(path: Path) -> tuple[int, int]:

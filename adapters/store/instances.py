@@ -2,19 +2,25 @@
 
 `InstanceStore` is the `Store` of a `Host`. When `save` returns, the operating system has the
 snapshot: a process that is killed loses nothing. ``survives_power_loss=True`` waits for the disk at
-each step.
+each step. A lock file beside it keeps other processes out, since two hosts would run each instance
+twice.
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
 from ...machine import Snapshot, SnapshotError
+from ..system.lock_file import LockedError, lock_file
 from .database_file import DatabaseFile, StoreError
+
+log = logging.getLogger(__name__)
 
 _MIGRATIONS = (
     """
@@ -43,8 +49,13 @@ class InstanceStore:
         survives_power_loss: Wait until the disk has each snapshot.
 
     Raises:
-        StoreError: The file is damaged, locked, or was written by a newer version of the program.
+        StoreError: The file is damaged, in use by another process, or was written by a newer
+            version of the program.
         OSError: It cannot be created, or another user can write it.
+
+    Attributes:
+        damaged: Id -> error of each row that the last `load` could not read. The rows are left as
+            they are; `forget` removes one.
     """
 
     def __init__(
@@ -52,10 +63,15 @@ class InstanceStore:
         decode: Callable[[Any], Any] | None = None, survives_power_loss: bool = False,
     ) -> None:  # fmt: skip
         self._encode, self._decode = encode, decode
+        self.damaged: dict[str, SnapshotError] = {}
         self._file = DatabaseFile(None if path is None else Path(path), _MIGRATIONS)
+        self._lock = -1 if path is None else _locked(Path(path))
         try:
             self._db = self._file.connect()
-        except sqlite3.Error as error:
+        except BaseException as error:
+            self._unlock()
+            if not isinstance(error, sqlite3.Error):
+                raise
             raise StoreError(f"{self._file.name} cannot be used: {error}") from error
         if survives_power_loss:
             self._db.execute("PRAGMA synchronous=FULL")
@@ -71,6 +87,12 @@ class InstanceStore:
     def close(self) -> None:
         """Close the file; the store is of no use afterward."""
         self._db.close()
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     def save(self, snapshot: Snapshot) -> None:
         """Keep *snapshot* in place of an earlier one of that id.
@@ -101,21 +123,72 @@ class InstanceStore:
         except (sqlite3.Error, UnicodeEncodeError) as error:
             raise StoreError(f"{self._file.name} was not written: {error}") from error
 
+    def has(self, name: str) -> bool:
+        """Return True if there is a row of instance *name*, damaged or not.
+
+        Raises:
+            StoreError: The file cannot be read.
+        """
+        return bool(self._read("SELECT 1 FROM instance WHERE name = ?", (name,)))
+
     def load(self) -> Iterator[Snapshot]:
         """Yield all snapshots, in the order in which their instances were first saved.
 
+        A damaged row is logged and left out; see `damaged`.
+
         Raises:
-            SnapshotError: A row is damaged; the error names the instance.
             StoreError: The file cannot be read.
         """
-        try:
-            rows = self._db.execute("SELECT name, snapshot FROM instance ORDER BY rowid").fetchall()
-        except sqlite3.Error as error:
-            raise StoreError(f"{self._file.name} cannot be read: {error}") from error
-        for name, text in rows:
+        self.damaged = {}
+        # As bytes: SQLite refuses all rows if one has a text that is not UTF-8.
+        rows = self._read(
+            "SELECT CAST(name AS BLOB), CAST(snapshot AS BLOB) FROM instance ORDER BY rowid"
+        )
+        for key, text in rows:
+            name = (key or b"").decode("utf-8", "surrogateescape")
             try:
-                yield Snapshot.from_json(json.loads(text), self._decode)
-            except ValueError as error:
-                raise SnapshotError(f"instance {name!r}", f"not JSON: {error}") from error
+                yield self._snapshot(name, text)
             except SnapshotError as error:
-                raise SnapshotError(f"instance {name!r}: {error.where}", error.why) from error
+                self.damaged[name] = error
+                log.error("%s: instance %r is left out: %s", self._file.name, name, error)
+
+    def _snapshot(self, name: str, text: bytes | None) -> Snapshot:
+        """Return the snapshot in a row.
+
+        Raises:
+            SnapshotError: The row is damaged.
+        """
+        try:
+            raw = json.loads((text or b"").decode("utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise SnapshotError("snapshot", f"expected JSON: {error}") from error
+        try:
+            snapshot = Snapshot.from_json(raw, self._decode)
+        except SnapshotError:
+            raise
+        except Exception as error:
+            why = f"`decode` failed: {type(error).__name__}: {error}"
+            raise SnapshotError("payload", why) from error
+        if snapshot.id != name:
+            raise SnapshotError("id", f"expected {name!r}, got {snapshot.id!r}")
+        return snapshot
+
+    def _read(self, sql: str, row: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        try:
+            return self._db.execute(sql, row).fetchall()
+        except (sqlite3.Error, UnicodeEncodeError) as error:
+            raise StoreError(f"{self._file.name} cannot be read: {error}") from error
+
+
+def _locked(path: Path) -> int:
+    """Return the open lock file of the store at *path*.
+
+    Raises:
+        StoreError: Another process has the store.
+    """
+    try:
+        return lock_file(path.with_name(f"{path.name}.lock"))
+    except LockedError as error:
+        who = f"process {error.holder}" if error.holder else "another process"
+        why = f"{who} uses it: end that, or give each process a file of its own"
+        raise StoreError(f"{path} cannot be used: {why}") from error

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..system.private_files import make_folder, open_file
+from ..system.lock_file import LockedError, lock_file
+from ..system.private_files import make_folder
 
 #: Files by which a state directory is recognized; earlier versions had no lock file.
 _FILES = frozenset({"lock", "journal.db", "activity.db"})
@@ -100,13 +100,7 @@ class StateDirectory:
 def _locked(path: Path) -> int:
     check_folder(path)
     make_folder(path, _FILES.__contains__)
-    lock = open_file(path / "lock", os.O_RDWR | os.O_CREAT)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        holder = os.read(lock, 32).decode("ascii", "replace").strip()
-        os.close(lock)
-        raise StateInUseError(path, holder) from error
-    os.ftruncate(lock, 0)
-    os.write(lock, f"{os.getpid()}\n".encode())
-    return lock
+        return lock_file(path / "lock")
+    except LockedError as error:
+        raise StateInUseError(path, error.holder) from error

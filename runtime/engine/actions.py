@@ -79,7 +79,7 @@ NotifyListener: TypeAlias = Callable[[str], None]
 ErrorFunction: TypeAlias = Callable[[str, Exception], str | None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True, kw_only=True)
 class Actions:
     """Functions, times and callbacks of the instances of a chart; any number may share them.
 

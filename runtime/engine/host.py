@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import Future
 from functools import lru_cache
@@ -82,8 +83,7 @@ class Host:
         self.store, self.wall = store, wall
         self.listeners: Listeners[Step] = Listeners()
         self._instances: dict[str, Instance[Any]] = {}
-        self._checked: set[tuple[int, Machine]] = set()
-        self._kept_actions: dict[int, Actions] = {}  # so that no other object gets such an id
+        self._checked = _CheckedActions()
         self._phase = "new"
         self._thread = 0
         self._count = 0
@@ -151,9 +151,10 @@ class Host:
 
         Raises:
             ChartError: The chart is wrong, or *actions* or *parameters* do not fit it.
-            HostStateError: The host is not running, or has an instance of that id.
+            HostStateError: The host is not running, or it or its store has an instance of that id.
             WrongThreadError: This is not the thread of the host.
         """
+        self.check_thread()
         instance = self.prepared(
             chart, name=id, actions=actions, parameters=parameters, payload=payload
         )
@@ -165,26 +166,35 @@ class Host:
         actions: Actions, parameters: Mapping[str, Value] | None, payload: P,
     ) -> Instance[P]:  # fmt: skip
         """Make an instance that `adopt` begins; see `start`."""
-        machine, is_made = machine_of(chart), False
-        if (_key(actions), machine) not in self._checked:
-            actions.check(machine)
-            self._checked.add((_key(actions), machine))
-            self._kept_actions[_key(actions)] = actions
-        while name is None or (name in self._instances and is_made):
-            is_made = True
-            self._count += 1
-            name = f"{machine.name}-{self._count}"
+        machine = machine_of(chart)
+        self._checked.check(actions, machine)
+        if name is None:
+            name = self._new_name(machine)
         if not isinstance(name, str) or not name:
             raise HostStateError(f"the id of an instance is a text, got {name!r}")
         return Instance(self, machine, name, actions, parameters or {}, payload)
+
+    def _new_name(self, machine: Machine) -> str:
+        """Return an id that neither an instance nor a row of the store has."""
+        while True:
+            self._count += 1
+            name = f"{machine.name}-{self._count}"
+            if name not in self._instances and not (self.store and self.store.has(name)):
+                return name
 
     def adopt(self, instance: Instance[Any]) -> None:
         """Begin an instance that `prepared` made; see `start`."""
         self._add(instance)
         try:
+            if self.store is not None and self.store.has(instance.id):
+                raise HostStateError(
+                    f"the store has an instance {instance.id!r} that was not resumed: resume it, "
+                    "or call `forget` of the store; nothing was changed"
+                )
             instance.begin()
         except BaseException:
-            del self._instances[instance.id]
+            if not instance.has_begun:
+                del self._instances[instance.id]
             raise
 
     def _add(self, instance: Instance[Any]) -> None:
@@ -231,15 +241,17 @@ class Host:
             instance.go_on(fitting, timers, activities)
         except BaseException:
             instance.end()
-            del self._instances[instance.id]
+            self._instances.pop(instance.id, None)
             raise
         return instance
 
     def replace(self, chart: Chart, *, actions: Actions | None = None) -> Replacement:
         """Let the instances of an earlier form of *chart* go on with it.
 
-        An instance whose configuration, data, timers and activities exist in the new chart goes on
-        with it at once; the others keep the old one.
+        An instance goes on with it at once if its snapshot fits the new chart: after migrations, if
+        some lead from its version, else as it is. Timers and activities that the active states
+        start on entry in the new chart only are started then. The others keep the old one, and so
+        do those whose change the store does not take.
 
         Args:
             chart: The new chart, of the same name as the old one.
@@ -268,13 +280,18 @@ class Host:
     def remove(self, name: str) -> None:
         """Cancel the activities and timers of instance *name*, and forget it, in the store too.
 
+        Inside a step of the instance, such as in a listener, the rest of that step is left out. An
+        exception of the store comes out, and the instance stays.
+
         Raises:
             KeyError: There is no such instance.
         """
         self.check_thread()
-        self._instances.pop(name).end()
+        instance = self._instances[name]
         if self.store is not None:
             self.store.forget(name)
+        del self._instances[name]
+        instance.end()
 
     def __getitem__(self, name: str) -> Instance[Any]:
         """Return the instance of id *name*.
@@ -379,5 +396,19 @@ def _document_of(chart: type[StateChart[Any]]) -> Document:
     return from_class(chart)
 
 
-def _key(actions: Actions) -> int:
-    return id(actions)
+class _CheckedActions:
+    """Actions that fit charts; neither is kept alive."""
+
+    def __init__(self) -> None:
+        self._machines: dict[int, tuple[weakref.ref[Actions], weakref.WeakSet[Machine]]] = {}
+
+    def check(self, actions: Actions, machine: Machine) -> None:
+        """Check *actions* once for each chart; see `Actions.check`."""
+        key, known = id(actions), self._machines
+        found = known.get(key)
+        if found is None:
+            gone = weakref.ref(actions, lambda _: known.pop(key, None))
+            found = known[key] = gone, weakref.WeakSet()
+        if machine not in found[1]:
+            actions.check(machine)
+            found[1].add(machine)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -25,18 +25,14 @@ from ...machine import (
     StepError,
     Value,
 )
-from ...machine.restoring import restorable
 from ...machine.senders import check_sender
 from ..listeners import Listeners
 from .actions import Actions, ActivityContext, StepListener
 from .errors import HostStateError, StoreFailedError
 from .instance_state import InstanceState
 from .records import Kind, Step
-from .saving import (
-    ActivityPolicy,
-    TimerPolicy,
-    deadlines,
-)
+from .replacing import replaced
+from .saving import ActivityPolicy, TimerPolicy, deadlines
 from .waits import Waits
 from .work import Post, Work
 
@@ -161,8 +157,9 @@ class Instance(InstanceState[P]):
         assert self._phase == "new", "begun once"
         outcome = self.machine.begin(self._stepper)
         post = Post("", _NO_FIELDS, None, None, "start")
+        self._due = post, deque(outcome.effects)
         if self._host.store is not None:
-            self._save(post, outcome)
+            self._host.store.save(self.snapshot())
         self._phase = "running"
         self._is_stepping = True
         try:
@@ -187,21 +184,18 @@ class Instance(InstanceState[P]):
             for run in snapshot.activities:
                 if activities == "restart":
                     self._working().start(self._resumed(run))
-            self._inbox = deque(
-                Post(event.event, event.fields, event.payload, None, event.cause)
-                for event in snapshot.pending
-            )
+            self._inbox = deque(_posts(snapshot))
             if activities == "fail":
                 for run in snapshot.activities:
                     self._working().fail(run.activity)
         finally:
             self._empty_inbox()
 
-    def _resumed(self, run: RunningActivity) -> ActivityContext[P]:
+    def _resumed(self, run: RunningActivity, *, is_resumed: bool = True) -> ActivityContext[P]:
         return ActivityContext(
             id=self.id, activity=run.activity, point=run.point, event=run.event,
             fields=run.fields, event_payload=run.event_payload, data=self.data,
-            payload=self.payload, is_resumed=True, post=self.post,
+            payload=self.payload, is_resumed=is_resumed, post=self.post,
         )  # fmt: skip
 
     def change(self, machine: Machine, actions: Actions | None) -> None:
@@ -209,29 +203,62 @@ class Instance(InstanceState[P]):
 
         Raises:
             ChartError: The present actions do not fit it.
-            HostStateError: A step is in progress.
+            HostStateError: A step is in progress, or the store failed.
             SnapshotError: Something of this instance does not exist in *machine*.
         """
         if self._is_stepping:
             raise HostStateError(f"{self.id}: a step is in progress")
         actions = actions or self._actions
         actions.check(machine)
-        snapshot = restorable(machine, self.snapshot(), as_is=True)
-        stepper = machine.traced_stepper(**snapshot.parameters)
-        stepper.restore(snapshot.configuration, tuple(snapshot.data.values()), snapshot.memory)
+        before = self.snapshot()
+        after = replaced(self.machine, machine, before, actions.seconds(machine))
+        stepper = machine.traced_stepper(**after.parameters)
+        stepper.restore(after.configuration, tuple(after.data.values()), after.memory)
         if self._host.store is not None:
-            self._host.store.save(snapshot)
+            try:
+                self._host.store.save(after)
+            except Exception as error:
+                why = f"the store failed: {type(error).__name__}: {error}; nothing was changed"
+                raise HostStateError(f"{self.id}: {why}") from error
         self.machine, self._actions, self._stepper = machine, actions, stepper
-        if self._work is not None:
-            self._work.change(machine, actions)
-        if self._waits is not None:
-            self._waits.change(machine, self.configuration)
+        self.number, self.payload = after.number, after.payload
+        self._is_stepping = True
+        try:
+            self._change_work(before, after)
+            if self._waits is not None:
+                self._waits.change(machine, self.configuration, self._no_more())
+            if self.is_final and self._listeners is not None:
+                self._listeners.close()
+        finally:
+            self._empty_inbox()
+
+    def _change_work(self, before: Snapshot, after: Snapshot) -> None:
+        """Start, arm and cancel what *after* has in another way than *before*."""
+        work, past = self._working(), {run.activity: run for run in before.activities}
+        work.change(self.machine, self._actions)
+        for name in before.timers.keys() - after.timers.keys():
+            work.disarm(name)
+        offset = self._host.timers.now() - before.taken_at
+        for name, deadline in after.timers.items():
+            if before.timers.get(name) != deadline:
+                work.arm_at(name, deadline + offset)
+        for name in past.keys() - {run.activity for run in after.activities}:
+            work.cancel(name)
+        for run in after.activities:
+            if run.activity in past:
+                work.keep_as(run)
+            else:
+                work.start(self._resumed(run, is_resumed=False))
+        if after.pending != before.pending:
+            work.drop_retries()
+            self._inbox = deque(_posts(after))
 
     def end(self) -> None:
         """Cancel activities and timers; wake all who wait."""
         if self._phase == "ended":
             return
         self._phase = "ended"
+        self._ended_at = self._host.wall(), self._host.timers.now()
         if self._work is not None:
             self._work.end()
         if self._waits is not None:
@@ -252,9 +279,12 @@ class Instance(InstanceState[P]):
             self._empty_inbox()
 
     def _empty_inbox(self) -> None:
-        """Process what was posted inside the step; what fails is logged."""
+        """Process what was posted inside the step; what fails is logged.
+
+        What is left when the instance is removed stays in its last snapshot.
+        """
         try:
-            while self._inbox:
+            while self._inbox and self._phase != "ended":
                 self._logged(self._step, self._inbox.popleft())
         finally:
             self._is_stepping = False
@@ -284,28 +314,44 @@ class Instance(InstanceState[P]):
         state = before, stepper.context.values(), stepper.memory
         outcome = self.machine.step(stepper, post.event, post.fields)
         self.number += 1
+        self._due = post, deque(outcome.effects)
         if self._host.store is not None:
             try:
-                self._save(post, outcome)
-            except Exception as error:
+                self._host.store.save(self.snapshot())
+            except BaseException as error:
                 self.number -= 1
+                self._due = None
                 stepper.restore(*state)
+                if not isinstance(error, Exception):  # such as a KeyboardInterrupt
+                    raise
                 why = f"the store failed: {type(error).__name__}: {error}"
                 raise StoreFailedError(post.event, before, why) from error
         return self._finish(post, before, outcome, "taken")
 
     def _finish(self, post: Post, before: Configuration, outcome: Outcome, kind: Kind) -> Step:
         record = self._record(post, before, outcome, kind)
+        if self._waits is not None:  # before a listener can remove the instance
+            self._waits.entered(record.target, self._no_more())
         try:
             self._tell(record)
         finally:  # a listener may raise what is no Exception, such as a cancellation
-            for effect in outcome.effects:
-                self._perform(effect, record)
-        if self._waits is not None:
-            self._waits.entered(record.target, self._no_more())
+            self._perform_due(record)
         if self.is_final and self._listeners is not None:
             self._listeners.close()
         return record
+
+    def _perform_due(self, record: Step) -> None:
+        """Perform the effects of the step; those left when it is removed stay in its snapshot."""
+        assert self._due is not None, "set by the step"
+        due = self._due[1]
+        while due and self._phase != "ended":
+            try:
+                self._perform(due.popleft(), record)
+            except BaseException:
+                self._perform_due(record)
+                raise
+        if not due:
+            self._due = None
 
     def _record(self, post: Post, before: Configuration, outcome: Outcome, kind: Kind) -> Step:
         return Step(
@@ -363,3 +409,8 @@ class Instance(InstanceState[P]):
             event_payload=record.payload, data=record.data, payload=self.payload,
             post=self.post,
         )  # fmt: skip
+
+
+def _posts(snapshot: Snapshot) -> Iterator[Post]:
+    for event in snapshot.pending:
+        yield Post(event.event, event.fields, event.payload, None, event.cause)

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from ...machine import Configuration, Machine, Outcome, RunningActivity, Snapshot, Value
+from ...machine import Configuration, Effect, Machine, Snapshot, Value
 from ..listeners import Listeners
 from .actions import Actions
 from .records import Step
@@ -33,8 +33,8 @@ class InstanceState(Generic[P]):
     """
 
     __slots__ = (
-        "_actions", "_host", "_inbox", "_is_stepping", "_listeners", "_phase", "_stepper",
-        "_waits", "_work", "id", "machine", "number", "payload",
+        "_actions", "_due", "_ended_at", "_host", "_inbox", "_is_stepping", "_listeners",
+        "_phase", "_stepper", "_waits", "_work", "id", "machine", "number", "payload",
     )  # fmt: skip
 
     def __init__(
@@ -46,6 +46,10 @@ class InstanceState(Generic[P]):
         self._host, self._actions = host, actions
         self._stepper = machine.traced_stepper(**parameters)
         self._inbox: deque[Post] | None = None
+        #: Event of the step in progress, and its effects that are not performed yet.
+        self._due: tuple[Post, deque[Effect]] | None = None
+        #: Wall clock and loop's clock at the end of the instance; None before.
+        self._ended_at: tuple[float, float] | None = None
         self._is_stepping = False
         self._phase = "new"
         self._work: Work | None = None
@@ -64,6 +68,11 @@ class InstanceState(Generic[P]):
     def configuration(self) -> Configuration:
         """All active states, in document order."""
         return self._stepper.configuration
+
+    @property
+    def has_begun(self) -> bool:
+        """True from the first step on."""
+        return self._phase != "new"
 
     @property
     def active(self) -> frozenset[str]:
@@ -97,41 +106,27 @@ class InstanceState(Generic[P]):
     def snapshot(self) -> Snapshot:
         """Return everything that the instance needs to go on in another process.
 
-        Inside a step, such as in a listener, it is the state after that step, with the events that
-        were posted in it.
+        Inside a step, such as in a listener, it is the state after that step, with the activities
+        and timers that the step starts and the events that were posted in it. After the end of
+        the instance it is the state at that end.
         """
-        work = self._work
-        return self._snapshot_of(
-            work.deadlines() if work is not None else {},
-            {name: kept(c) for name, c in work.running().items()} if work is not None else {},
-        )
-
-    def _snapshot_of(
-        self, timers: dict[str, float], activities: dict[str, RunningActivity]
-    ) -> Snapshot:
-        machine, stepper = self.machine, self._stepper
-        wall = self._host.wall()
-        offset = wall - self._host.timers.now()
+        wall, now = self._ended_at or (self._host.wall(), self._host.timers.now())
+        work, machine, stepper = self._work, self.machine, self._stepper
+        timers = work.deadlines() if work is not None else {}
+        running = {name: kept(c) for name, c in work.running().items()} if work is not None else {}
+        waiting = [*work.retrying(), *(self._inbox or ())] if work is not None else self._inbox
+        if self._due is not None:
+            post, effects = self._due
+            seconds = self._actions.seconds(machine)
+            after_effects(effects, timers, running, seconds, now, post)
         return Snapshot(
             id=self.id, chart=machine.name, version=machine.version, digest=machine.digest,
             number=self.number, taken_at=wall, configuration=stepper.configuration,
             data=self.data, parameters=self.parameters, memory=stepper.memory,
-            timers={name: deadline + offset for name, deadline in timers.items()},
-            activities=tuple(activities.values()), pending=pending(self._inbox or ()),
+            timers={name: deadline + wall - now for name, deadline in timers.items()},
+            activities=tuple(running.values()), pending=pending(waiting or ()),
             payload=self.payload,
         )  # fmt: skip
-
-    def _save(self, post: Post, outcome: Outcome) -> None:
-        """Keep the state after a step, whose effects are not performed yet."""
-        store, work = self._host.store, self._work
-        assert store is not None, "checked by the caller"
-        timers = work.deadlines() if work is not None else {}
-        running = {name: kept(c) for name, c in work.running().items()} if work is not None else {}
-        after_effects(
-            outcome.effects, timers, running, self._actions.seconds(self.machine),
-            self._host.timers.now(), post,
-        )  # fmt: skip
-        store.save(self._snapshot_of(timers, running))
 
     def _label(self) -> str:
         return f"{self.machine.name} {self.id!r}"

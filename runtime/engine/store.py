@@ -21,7 +21,14 @@ class Store(Protocol):
         ...
 
     def load(self) -> Iterable[Snapshot]:
-        """Return all snapshots, in the order in which their instances were first saved."""
+        """Return all snapshots, in the order in which their instances were first saved.
+
+        One that is damaged is left out, reported, and neither changed nor removed.
+        """
+        ...
+
+    def has(self, name: str) -> bool:
+        """Return True if there is a snapshot of instance *name*, damaged or not."""
         ...
 
     def forget(self, name: str) -> None:

@@ -84,10 +84,10 @@ class Waits:
                 self._waiting.remove(wait)
                 wait.event.set()
 
-    def change(self, machine: Machine, configuration: Configuration) -> None:
-        """Go on with another chart."""
+    def change(self, machine: Machine, configuration: Configuration, why: str) -> None:
+        """Go on with another chart; *why* as for `wait`."""
         self._machine = machine
-        self.entered(configuration, "")
+        self.entered(configuration, why)
 
     def end(self, why: str) -> None:
         """Wake all, since no step follows."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from ...machine import Machine, Value
+from ...machine import Machine, RunningActivity, Value
 from ..activity import Activity, ActivityTasks
 from ..timers import Timer
 from .actions import Actions, ActivityContext, Answer, takes_context
@@ -18,6 +18,7 @@ from .links import HostLink
 log = logging.getLogger(__name__)
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 60.0
+_MOST_FAILURES = 10  # that are counted
 _NO_FIELDS: Mapping[str, Value] = {}
 
 
@@ -31,6 +32,7 @@ class Post:
     source: Activity | None
     cause: str
     context: ActivityContext[Any] | None = None  # of the activity that ended by it
+    timer: str = ""  # that sent it
 
 
 class Work:
@@ -45,8 +47,8 @@ class Work:
     """
 
     __slots__ = (
-        "_actions", "_armed", "_contexts", "_deliver", "_has_ended", "_host", "_label", "_machine",
-        "_pause_s", "_tasks",
+        "_actions", "_armed", "_contexts", "_deliver", "_failures", "_host", "_is_refused",
+        "_label", "_last_deadlines", "_machine", "_retrying", "_tasks",
     )  # fmt: skip
 
     def __init__(
@@ -57,16 +59,19 @@ class Work:
         self._label, self._deliver = label, deliver
         self._tasks = ActivityTasks(host.tasks, self._failed)
         self._armed: dict[str, Timer] = {}
-        self._has_ended = False
-        self._pause_s = _FIRST_PAUSE_S
+        self._last_deadlines: dict[str, float] | None = None  # at the end
+        self._failures = 0  # of the store, one after the other
+        self._is_refused = False  # the event that is delivered
+        self._retrying: list[Post] = []
         self._contexts: dict[str, ActivityContext[Any]] = {}  # of what runs and was not canceled
 
     def end(self) -> None:
-        """Cancel everything."""
-        self._has_ended = True
+        """Cancel everything; what is in a snapshot stays."""
+        self._last_deadlines = self.deadlines()
         self._tasks.cancel_all()
         for timer in self._armed.values():
             timer.disarm()
+            timer.action = _nothing  # the heap keeps the timer up to its deadline
 
     def change(self, machine: Machine, actions: Actions) -> None:
         """Go on with another chart, in which everything that runs exists."""
@@ -75,6 +80,8 @@ class Work:
     # ---- snapshots
     def deadlines(self) -> dict[str, float]:
         """Return armed timer -> deadline, in seconds on the loop's clock."""
+        if self._last_deadlines is not None:
+            return dict(self._last_deadlines)
         return {
             name: timer.deadline
             for name, timer in self._armed.items()
@@ -84,6 +91,20 @@ class Work:
     def running(self) -> dict[str, ActivityContext[Any]]:
         """Return the contexts of the activities that run, by name."""
         return dict(self._contexts)
+
+    def retrying(self) -> list[Post]:
+        """Return the events that wait for the store; activities of theirs do not run any more."""
+        return list(self._retrying)
+
+    def keep_as(self, run: RunningActivity) -> None:
+        """Keep *run* of a running activity in snapshots."""
+        self._contexts[run.activity] = replace(
+            self._contexts[run.activity],
+            point=run.point,
+            event=run.event,
+            fields=run.fields,
+            event_payload=run.event_payload,
+        )
 
     # ---- timers
     def arm(self, name: str) -> None:
@@ -107,31 +128,48 @@ class Work:
     def _fire(self, timer: str) -> None:
         event = self._machine.fired[timer]
         fields = self._machine.fields(event)
-        self._deliver(Post(event, fields, None, None, f"timer {timer}"))
+        self._watched(Post(event, fields, None, None, f"timer {timer}", timer=timer))
 
     # ---- events that could not be stored
     def retry(self, post: Post) -> None:
         """Deliver *post* again after a pause, which grows while the store fails.
 
-        Until then its activity counts as running, so that a snapshot has it.
+        Until then its timer counts as armed, or its activity as running, so that a snapshot has it
+        and the chart can still cancel it.
         """
-        self._keep(post)
-        self._host.timers.timer(partial(self._deliver_again, post)).arm(self._pause_s)
-        self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
-
-    def _keep(self, post: Post) -> None:
-        if post.context is not None and post.source is not None and not post.source.is_dead:
+        self._is_refused = True
+        pause_s = min(_FIRST_PAUSE_S * 2**self._failures, _LONGEST_PAUSE_S)
+        self._failures = min(self._failures + 1, _MOST_FAILURES)
+        if post.timer:
+            self._timer(post.timer).arm(pause_s)
+            return
+        if post.context is None or post.source is None:
+            self._retrying.append(post)
+        elif not post.source.is_dead:
             self._contexts.setdefault(post.context.activity, post.context)
+        self._host.timers.timer(partial(self._deliver_again, post)).arm(pause_s)
+
+    def drop_retries(self) -> None:
+        """Drop the events that wait for the store; those of activities stay."""
+        self._retrying.clear()
 
     def _deliver_again(self, post: Post) -> None:
-        if self._has_ended:
+        if self._last_deadlines is not None:
             return
-        context, pause_s = post.context, self._pause_s
-        if context is not None and self._contexts.get(context.activity) is context:
-            del self._contexts[context.activity]
+        if post.context is None or post.source is None:
+            if all(each is not post for each in self._retrying):
+                return
+            self._retrying = [each for each in self._retrying if each is not post]
+        else:
+            self._forget(post.source)
+        self._watched(post)
+
+    def _watched(self, post: Post) -> None:
+        """Deliver *post*; if it is stored, the pauses begin anew."""
+        self._is_refused = False
         self._deliver(post)
-        if self._pause_s == pause_s:  # it was stored
-            self._pause_s = _FIRST_PAUSE_S
+        if not self._is_refused:
+            self._failures = 0
 
     # ---- activities
     def start(self, context: ActivityContext[Any]) -> None:
@@ -184,9 +222,10 @@ class Work:
             log.debug("%s: canceled activity %r failed", self._label, name, exc_info=error)
             return
         context = self._contexts.get(name)
-        self._forget(activity)
         log.error("%s: activity %r failed: %s", self._label, name, error, exc_info=error)
-        self._report(name, self._failure_event(name, error), activity, context)
+        event = self._failure_event(name, error)  # may end the instance
+        self._forget(activity)
+        self._report(name, event, activity, context)
 
     def fail(self, name: str) -> None:
         """Post the event of the failure of activity *name*, which ran before a restart."""
@@ -216,3 +255,7 @@ class Work:
             log.error("%s: on_error returned %r, no event of %r", self._label, event, name)
             event = None
         return event or self._machine.failures.get(name)
+
+
+def _nothing() -> None:
+    """Do nothing, in place of the action of a timer that has ended."""

@@ -16,7 +16,7 @@ import anyio
 import pytest
 
 from swapchart.adapters.store import InstanceStore, StoreError
-from swapchart.machine import Machine, SnapshotError, read
+from swapchart.machine import Machine, read
 from swapchart.runtime import Actions, Host
 
 #: Kills of one counting process; a thousand take ten minutes.
@@ -142,12 +142,13 @@ def test_store_that_is_damaged_says_so(tmp_path: Path) -> None:
                 host.start(chart(), id="a", actions=ACTIONS)
 
     anyio.run(fill)
-    for text, why in (("{", "not JSON"), ("{}", "is missing"), ("[]", "expected a mapping")):
+    for text, why in (("{", "expected JSON"), ("{}", "is missing"), ("[]", "expected a mapping")):
         with sqlite3.connect(path) as db:
             db.execute("UPDATE instance SET snapshot = ?", (text,))
         db.close()
-        with InstanceStore(path) as store, pytest.raises(SnapshotError, match=f"'a'.*{why}"):
-            list(store.load())
+        with InstanceStore(path) as store:
+            assert list(store.load()) == []
+            assert why in str(store.damaged["a"])
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version = 99")
     db.close()

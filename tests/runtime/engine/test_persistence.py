@@ -321,6 +321,9 @@ class Broken:
     def load(self) -> list[Snapshot]:
         return self.saved
 
+    def has(self, name: str) -> bool:
+        return any(kept.id == name for kept in self.saved)
+
     def forget(self, name: str) -> None:
         self.saved = [kept for kept in self.saved if kept.id != name]
 
@@ -372,6 +375,9 @@ class Flaky:
 
     def load(self) -> list[Snapshot]:
         return list(self.kept.values())
+
+    def has(self, name: str) -> bool:
+        return name in self.kept
 
     def forget(self, name: str) -> None:
         self.kept.pop(name, None)
