@@ -31,7 +31,7 @@ from .actions import Actions, ActivityContext, StepListener
 from .errors import HostStateError, StoreFailedError
 from .instance_state import InstanceState
 from .records import Kind, Step
-from .replacing import replaced
+from .replacing import change_work, replaced
 from .saving import ActivityPolicy, TimerPolicy, deadlines
 from .waits import Waits
 from .work import Post, Work
@@ -183,7 +183,7 @@ class Instance(InstanceState[P]):
                 self._working().arm_at(name, deadline)
             for run in snapshot.activities:
                 if activities == "restart":
-                    self._working().start(self._resumed(run))
+                    self._working().start(self._resumed(run, is_resumed=True))
             self._inbox = deque(_posts(snapshot))
             if activities == "fail":
                 for run in snapshot.activities:
@@ -191,7 +191,7 @@ class Instance(InstanceState[P]):
         finally:
             self._empty_inbox()
 
-    def _resumed(self, run: RunningActivity, *, is_resumed: bool = True) -> ActivityContext[P]:
+    def _resumed(self, run: RunningActivity, *, is_resumed: bool) -> ActivityContext[P]:
         return ActivityContext(
             id=self.id, activity=run.activity, point=run.point, event=run.event,
             fields=run.fields, event_payload=run.event_payload, data=self.data,
@@ -224,34 +224,18 @@ class Instance(InstanceState[P]):
         self.number, self.payload = after.number, after.payload
         self._is_stepping = True
         try:
-            self._change_work(before, after)
+            work = self._working()
+            work.change(machine, actions)
+            change_work(work, before, after, self._host.timers.now(), self._resumed)
+            if after.pending != before.pending:
+                work.drop_retries()
+                self._inbox = deque(_posts(after))
             if self._waits is not None:
                 self._waits.change(machine, self.configuration, self._no_more())
             if self.is_final and self._listeners is not None:
                 self._listeners.close()
         finally:
             self._empty_inbox()
-
-    def _change_work(self, before: Snapshot, after: Snapshot) -> None:
-        """Start, arm and cancel what *after* has in another way than *before*."""
-        work, past = self._working(), {run.activity: run for run in before.activities}
-        work.change(self.machine, self._actions)
-        for name in before.timers.keys() - after.timers.keys():
-            work.disarm(name)
-        offset = self._host.timers.now() - before.taken_at
-        for name, deadline in after.timers.items():
-            if before.timers.get(name) != deadline:
-                work.arm_at(name, deadline + offset)
-        for name in past.keys() - {run.activity for run in after.activities}:
-            work.cancel(name)
-        for run in after.activities:
-            if run.activity in past:
-                work.keep_as(run)
-            else:
-                work.start(self._resumed(run, is_resumed=False))
-        if after.pending != before.pending:
-            work.drop_retries()
-            self._inbox = deque(_posts(after))
 
     def end(self) -> None:
         """Cancel activities and timers; wake all who wait."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 from ...machine import Effect, Machine, Snapshot, SnapshotError, StartActivity, StartTimer, Value
 from ...machine.document import as_list
 from ...machine.restoring import restorable
 from .saving import after_effects
-from .work import Post
+from .work import Post, Work
 
 _NO_FIELDS: Mapping[str, Value] = {}
 
@@ -52,6 +53,33 @@ def replaced(
         timers=timers,
         activities=tuple(activities.values()),
     )
+
+
+def change_work(
+    work: Work, before: Snapshot, after: Snapshot, now: float, context: Callable[..., Any]
+) -> None:  # fmt: skip
+    """Start, arm and cancel what *after* has in another way than *before*.
+
+    Args:
+        work: Work of the instance.
+        before: The instance as it was.
+        after: The instance as it goes on; taken at the same time.
+        now: That time on the loop's clock.
+        context: (run, is_resumed=False) -> context of an activity.
+    """
+    for name in before.timers.keys() - after.timers.keys():
+        work.disarm(name)
+    for name, deadline in after.timers.items():
+        if before.timers.get(name) != deadline:
+            work.arm_at(name, deadline - before.taken_at + now)
+    past = {run.activity for run in before.activities}
+    for name in past - {run.activity for run in after.activities}:
+        work.cancel(name)
+    for run in after.activities:
+        if run.activity in past:
+            work.keep_as(run)
+        else:
+            work.start(context(run, is_resumed=False))
 
 
 def _started_anew(old: Machine, new: Machine, snapshot: Snapshot) -> Iterator[Effect]:
