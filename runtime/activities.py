@@ -16,7 +16,7 @@ from .activity import Activity, Body
 from .errors import LaunchError
 from .hooks import HookDeadline
 from .pid_placeholder import fill_pid
-from .ports import Command, Probe, ProcessHandle
+from .ports import Probe, ProcessHandle
 from .probe_schedule import ProbeSchedule
 from .service_state import Post, ServiceState
 from .settling import Settling
@@ -110,6 +110,7 @@ class Activities:
         if state.next_spec is not None:
             self._apply_spec(state.next_spec)
         state.incarnation += 1
+        state.place = None
         state.log_start_bytes = state.log.total_bytes
         state.launched_at = None
         state.after_healthy = "none"
@@ -119,7 +120,7 @@ class Activities:
 
     async def _spawn(self, activity: Activity) -> None:
         state = self._state
-        command = state.runtime.memory.placed(state.spec.name, state.spec.command)
+        command = state.placed()
         try:
             with anyio.CancelScope(shield=True):
                 process = await state.runtime.launcher.start(command, state.log)
@@ -260,6 +261,8 @@ class Activities:
         state = self._state
         limit_s = state.spec.timings.hurry if self._variable("hurried") else None
         deadline = self._hook_deadline = HookDeadline(limit_s)
+        if state.place is None:
+            state.placed()
         return await state.hooks.run(hooks, state.context(point), state.hook_results, deadline)
 
     async def _announce(self, hooks: tuple[Hook, ...], point: str) -> None:
@@ -292,10 +295,7 @@ class Activities:
         state = self._state
         is_external = state.spec.command.is_external
         argv = tuple(fill_pid(item, process.pid or None) for item in state.spec.stop_argv)
-        command = Command(
-            argv=argv, env=state.spec.command.env, cwd=state.spec.command.cwd,
-            label=state.spec.command.label,
-        )  # fmt: skip
+        command = state.helper(argv)
         try:
             ended = await state.runtime.launcher.run(command, state.log)
         except Exception as error:

@@ -20,6 +20,7 @@ from .memory.footprints import Footprints, Observation, is_exceeded
 
 log = logging.getLogger(__name__)
 
+_SETTLED_S = 30.0  # without growth, after which what was measured replaces a guess
 _CHANGE = 1.01  # factor by which the highest amount grows before it is reported again
 
 
@@ -39,6 +40,7 @@ class Sight:
         is_quiet: No service starts or stops in the pool.
         is_alone: No other service holds memory of the pool.
         free: Bytes that are free or its own.
+        at: Time of the reading in seconds.
     """
 
     service: str
@@ -52,6 +54,7 @@ class Sight:
     is_quiet: bool
     is_alone: bool
     free: int
+    at: float = 0.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -61,6 +64,7 @@ class _PoolRun:
     Attributes:
         awake_used: Use of the whole pool in the last quiet moment in which it was ready; None if
             another service has moved since.
+        grown_at: Time in seconds when it was last seen to hold clearly more.
     """
 
     is_alone: bool
@@ -73,6 +77,8 @@ class _PoolRun:
     asleep: int = 0
     processes: int = 1
     awake_used: int | None = None
+    grown_at: float = 0.0
+    grown_to: int = 0
     reported: tuple[int, int] = (0, 0)
 
 
@@ -144,6 +150,12 @@ class MemoryLearning:
             for notice in self.footprints.notices(name, base)
         ]
 
+    def has_settled(self, service: str, now: float) -> bool:
+        """Return True if the run of *service* was measured, and has not grown for 30 s."""
+        run = self._runs.get(service)
+        parts = [] if run is None else [part for part in run.pools.values() if part.ready]
+        return bool(parts) and all(now >= part.grown_at + _SETTLED_S for part in parts)
+
     # ---- readings
     def see(self, sight: Sight) -> None:
         """Take what one reading says of one running service."""
@@ -194,6 +206,8 @@ class MemoryLearning:
         is_waking = sight.phase == "starting" and part.ready
         if sight.phase != "suspending" and not is_waking:  # else both amounts are held
             part.highest = max(part.highest, held)
+            if held > part.grown_to * _CHANGE:
+                part.grown_to, part.grown_at = held, sight.at
         if sight.phase == "ready":
             part.ready = part.ready or held
             part.processes = max(part.processes, sight.processes)

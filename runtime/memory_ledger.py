@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Literal, TypeAlias, cast
@@ -137,6 +137,16 @@ class MemoryLedger:
             kept = [place for place in places if place.keys() == entry.claim.keys()]
             kept += [place for place in places if place.keys() & entry.claim.keys()]
             entry.claim = next(iter([*kept, *places]), _NOTHING)
+
+    def take_measured(self, entry: ServiceEntry, pools: Collection[str]) -> None:
+        """Let *entry* hold what was learned in *pools* in place of a guess."""
+        need = self.learning.need(entry.name)
+        if need is None or need.source != "learned":
+            return
+        self.begin_round()
+        entry.need = need
+        kept = {pool: amount for pool, amount in entry.claim.items() if pool not in pools}
+        entry.claim = {**kept, **self._preferred(need)}
 
     def covers(self, entry: ServiceEntry) -> bool:
         """Return True if the claim of *entry* is enough for a start: it is not one of sleep."""

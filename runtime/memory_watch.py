@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import anyio
 
 from .memory import Holder, Notice, size
-from .memory.readings import foreign, relief
+from .memory.readings import foreign, relief, shared
 from .memory_learning import Sight
 from .memory_ledger import MemoryLedger
 from .memory_settling import MemorySettling
@@ -230,8 +230,9 @@ class MemoryWatch:
                 self._note_seen(name, reading, pids)
                 self._note_pool(name, reading, pids, now)
                 self._note_held(name, reading, pids)
-                self._learn(name, reading, pids)
+                self._learn(name, reading, pids, now)
         ledger.learning.end_others(pids)
+        self._replace_guesses({ledger.name_of(reading) for reading in readings}, now)
         if any(ledger.free(name) != free for name, free in before.items()):
             self._host.review()
 
@@ -273,8 +274,9 @@ class MemoryWatch:
         state.reading, state.read_at = reading, now
         if reading.used is not None:
             holders = self._holders(now)
+            # The kernel counts mapped files as available, but services hold them.
             others = foreign(
-                reading.used, holders, name, state.quiet_foreign,
+                reading.used + sum(reading.files.values()), holders, name, state.quiet_foreign,
                 is_told_apart=reading.processes is not None and _has_all(holders, name, pids),
                 is_quiet=not is_after_gap and not self._is_moving(name),
             )  # fmt: skip
@@ -282,7 +284,18 @@ class MemoryWatch:
             ledger.pools[name] = replace(ledger.pools[name], foreign=others)
         self._relieve(name, state, now)
 
-    def _learn(self, pool: str, reading: PoolReading, pids: Mapping[str, frozenset[int]]) -> None:
+    def _replace_guesses(self, pools: Collection[str], now: float) -> None:
+        """Give back what services hold of *pools* by a guess beyond what they were measured."""
+        for entry in self._host.scheduler.services.values():
+            if entry.phase != "ready" or entry.need is None:
+                continue
+            is_guess = entry.need.source in ("unknown", "estimated")
+            if is_guess and self._ledger.learning.has_settled(entry.name, now):
+                self._ledger.take_measured(entry, pools)
+
+    def _learn(
+        self, pool: str, reading: PoolReading, pids: Mapping[str, frozenset[int]], now: float
+    ) -> None:
         """Give what the reading says of each running service to the learning."""
         ledger, told = self._ledger, reading.processes
         moving = [entry.name for entry in self._moving(pool)]
@@ -292,16 +305,17 @@ class MemoryWatch:
             if entry is None or entry.need is None:
                 continue
             amounts = [] if told is None else [told.get(pid, 0) for pid in group]
+            held = sum(amounts) + shared(group, reading.files, reading.whole_files)
             own = max(entry.claim.get(pool, 0), entry.seen.get(pool, 0))
             ledger.learning.see(
                 Sight(
                     service=name, need=entry.need, pool=pool,
                     phase="suspending" if entry.ending == "sleep" else entry.phase,
                     incarnation=self._services.lifecycles[name].incarnation,
-                    held=None if told is None else sum(amounts),
+                    held=None if told is None else held,
                     processes=max(sum(1 for amount in amounts if amount), 1), used=reading.used,
                     is_quiet=not moving, is_alone=ledger.held(pool) <= own,
-                    free=ledger.free(pool) + own,
+                    free=ledger.free(pool) + own, at=now,
                 )
             )  # fmt: skip
         if not moving:

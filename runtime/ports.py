@@ -150,6 +150,9 @@ class PoolReading:
         part_of: Pool that this memory belongs to, where a GPU uses main memory; else empty.
         is_prompt: Memory is free as soon as its process has ended, and what other programs use
             changes so often that its sum says nothing about one process; true of RAM.
+        files: Process id -> bytes of mapped files among what it holds, in proportion to those that
+            map them; `used` does not contain them.
+        whole_files: Process id -> bytes of mapped files, whatever others map them.
     """
 
     name: str
@@ -162,6 +165,8 @@ class PoolReading:
     vendor: str = ""
     part_of: str = ""
     is_prompt: bool = False
+    files: Mapping[int, int] = field(default_factory=dict)
+    whole_files: Mapping[int, int] = field(default_factory=dict)
 
 
 class MemoryMeter(Protocol):

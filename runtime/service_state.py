@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from .activity import Activity
@@ -17,7 +17,7 @@ from .fence import Fence
 from .hook_actions import HookContext, HookEnvironment
 from .hooks import HookLimiter, HookResult, HookRunner
 from .log_ring import LogRing
-from .ports import Exit, HttpClient, Launcher, ProcessHandle
+from .ports import Command, Exit, HttpClient, Launcher, ProcessHandle
 from .service_memory import ServiceMemory
 from .spec import ServiceSpec
 from .timers import TimerService
@@ -85,13 +85,30 @@ class ServiceState:
         since: Time of the last transition, in seconds on the loop's clock.
         kept: Incarnation and the idle limit in seconds that its last request with one set;
             infinity is no limit, and None means that no request has.
+        place: Variables by which this incarnation is told its GPUs; None before it has a place.
         end_limit_s: Time in seconds after which the supervisor kills; None means no shutdown.
     """
 
     __slots__ = (
-        "after_healthy", "cause", "end_limit_s", "hook_results", "hooks", "incarnation",
-        "kept", "last_exit", "launched_at", "log", "log_start_bytes", "next_spec", "probe_detail",
-        "process", "runtime", "since", "spec", "terminated_at",
+        "after_healthy",
+        "cause",
+        "end_limit_s",
+        "hook_results",
+        "hooks",
+        "incarnation",
+        "kept",
+        "last_exit",
+        "launched_at",
+        "log",
+        "log_start_bytes",
+        "next_spec",
+        "place",
+        "probe_detail",
+        "process",
+        "runtime",
+        "since",
+        "spec",
+        "terminated_at",
     )  # fmt: skip
 
     def __init__(self, spec: ServiceSpec, runtime: RuntimeContext, log: LogRing) -> None:
@@ -105,6 +122,7 @@ class ServiceState:
         self.cause = ""
         self.kept: tuple[int, float] | None = None
         self.end_limit_s: float | None = None
+        self.place: Mapping[str, str] | None = None
         self.hook_results: list[HookResult] = []
         self.after_healthy = "none"
         self.probe_detail = ""
@@ -120,9 +138,33 @@ class ServiceState:
     def _hook_runner(self, spec: ServiceSpec) -> HookRunner:
         runtime = self.runtime
         environment = HookEnvironment(
-            launcher=runtime.launcher, http=runtime.http, command=spec.command, log=self.log
-        )
+            launcher=runtime.launcher, http=runtime.http, command=self._with_place(spec),
+            log=self.log,
+        )  # fmt: skip
         return HookRunner(environment, runtime.hook_limiter)
+
+    def placed(self) -> Command:
+        """Return the command at the place that was granted; hooks get its variables from now on.
+
+        Both keep the place of the first call in an incarnation, whatever is granted later: a
+        service that sleeps holds memory elsewhere.
+        """
+        command = self.spec.command
+        placed = self.runtime.memory.placed(self.spec.name, command)
+        if self.place is None:
+            self.place = {
+                name: value for name, value in placed.env.items() if command.env.get(name) != value
+            }
+            self.hooks = self._hook_runner(self.spec)
+        return placed
+
+    def helper(self, argv: tuple[str, ...]) -> Command:
+        """Return a command that runs beside the process, in its environment and directory."""
+        return replace(self._with_place(self.spec), argv=argv, listens_at=None, is_external=False)
+
+    def _with_place(self, spec: ServiceSpec) -> Command:
+        env = {**spec.command.env, **(self.place or {})}
+        return replace(spec.command, env=env)
 
     def context(self, point: str) -> HookContext:
         """Return the context of the hooks of *point* at this moment."""

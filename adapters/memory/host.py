@@ -3,7 +3,8 @@
 A process holds its proportional set size (PSS): pages that several processes share, such as mapped
 weights, count for each of them in part. MemAvailable decides what is in use by all programs; it is
 no measure of one process, since the page cache moves at the same time: it missed by 81 to 122 % of
-854 MiB while a server loaded.
+854 MiB while a server loaded. It contains mapped files, which are reported apart for that reason,
+except for locked ones.
 
 Source: Linux kernel documentation, filesystems/proc.rst, admin-guide/cgroup-v2.rst.
 """
@@ -42,18 +43,27 @@ class HostMemory:
         for limit, in_use in self._cgroup_limits():
             if limit < capacity:
                 capacity, used = limit, in_use
-        processes = {pid: held for pid in pids if (held := self._held(pid)) is not None}
+        sizes_of = {pid: held for pid in pids if (held := self._held(pid)) is not None}
         return [
             PoolReading(
-                name=RAM, capacity=capacity, used=max(used, 0), processes=processes,
-                source="meminfo", is_prompt=True,
+                name=RAM, capacity=capacity, used=max(used, 0), source="meminfo", is_prompt=True,
+                processes={pid: held for pid, (held, _, _) in sizes_of.items()},
+                files={pid: files for pid, (_, files, _) in sizes_of.items() if files},
+                whole_files={pid: whole for pid, (_, _, whole) in sizes_of.items() if whole},
             )
         ]  # fmt: skip
 
-    def _held(self, pid: int) -> int | None:
-        """Return the bytes that process *pid* holds; None if it has ended or is not ours."""
+    def _held(self, pid: int) -> tuple[int, int, int] | None:
+        """Return the bytes that process *pid* holds, and of mapped files its part and the whole.
+
+        None means that it has ended or is not ours.
+        """
         with suppress(OSError, KeyError):
-            return self._sizes(f"proc/{pid}/smaps_rollup")["Pss"]
+            sizes = self._sizes(f"proc/{pid}/smaps_rollup")
+            files = sizes.get("Pss_File", 0)
+            locked = min(sizes.get("Locked", 0), files)
+            whole = self._sizes(f"proc/{pid}/status").get("RssFile", 0) - locked
+            return sizes["Pss"], files - locked, max(whole, files - locked)
         return None
 
     def _sizes(self, path: str) -> dict[str, int]:
@@ -90,14 +100,20 @@ def _limits_of(folder: Path, *, is_v2: bool) -> Iterator[tuple[int, int]]:
         with suppress(OSError, ValueError):
             limit = int((folder / name).read_text("ascii"))  # "max" is no number
             in_use = int((folder / current).read_text("ascii"))
-            yield limit, max(in_use - _inactive_files(folder), 0)
+            yield limit, max(in_use - _cached_files(folder), 0)
 
 
-def _inactive_files(folder: Path) -> int:
-    """Return the bytes of cached files that the kernel drops first; they count as free."""
+def _cached_files(folder: Path) -> int:
+    """Return the bytes of cached files that the kernel can drop; as in MemAvailable, they are free.
+
+    Version 1 has each amount twice: of the group, and with the groups below it.
+    """
+    amounts = {}
     with suppress(OSError, ValueError):
         for line in (folder / "memory.stat").read_text("ascii").splitlines():
             name, _, value = line.partition(" ")
-            if name in ("inactive_file", "total_inactive_file"):
-                return int(value)
-    return 0
+            amounts[name] = int(value)
+    return sum(
+        amounts.get(f"total_{name}", amounts.get(name, 0))
+        for name in ("inactive_file", "active_file")
+    )

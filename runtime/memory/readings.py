@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from .cover import cover
 from .planning import Rules
 from .values import Holder, Pool
+
+_LIBRARIES = 32 << 20  # bytes of mapped files that all programs share
+
+
+def shared(pids: Collection[int], files: Mapping[int, int], whole_files: Mapping[int, int]) -> int:
+    """Return the bytes that a service would hold in addition if it ran alone.
+
+    Files that another service maps too, such as weights, count for each of them in part.
+
+    Args:
+        pids: Its processes.
+        files: Process id -> its part of the mapped files.
+        whole_files: Process id -> the mapped files in full.
+    """
+    part = sum(files.get(pid, 0) for pid in pids)
+    more = max((whole_files.get(pid, 0) for pid in pids), default=0) - part
+    return more if more > _LIBRARIES else 0
 
 
 def foreign(

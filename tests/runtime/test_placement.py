@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from swapchart.runtime import MemoryLedger, Supervisor
+from swapchart.runtime import Hook, MemoryLedger, RunAction, Supervisor, Timings
 from swapchart.runtime.eviction import no_evictions
 from swapchart.runtime.memory import MemoryNeed, Pool, Rules
 from swapchart.runtime.placement import Device, placed
@@ -96,3 +96,32 @@ def test_supervisor_tells_a_process_the_gpu_with_room() -> None:
             assert sorted(map(str, told.values())) == ["GPU-a", "GPU-b"]
 
     run_virtual(main)
+
+
+def test_hooks_and_stop_command_get_the_place_of_their_service() -> None:
+    """All of one incarnation have it, also while the service sleeps and holds memory elsewhere."""
+    pools = [Pool(name=name, capacity=24 * GIB) for name in (*NVIDIA, "RAM")]
+    ledger = MemoryLedger(pools, Rules(), NVIDIA)
+    need = MemoryNeed(options=({"GPU1": 16 * GIB},), asleep={"RAM": GIB})
+    points = ("beforeStart", "afterHealthy", "suspend", "beforeStop", "afterStop")
+    hooks = {point: (Hook(action=RunAction(argv=(point,)), timeout_s=5.0),) for point in points}
+    launcher = ScriptedLauncher({"a": ServerScript()})
+    spec = service(
+        "a", endpoint="http://127.0.0.1:5800", memory=need, hooks=hooks, stop_argv=("stop",),
+        timings=Timings(doze_limit=5.0),
+    )  # fmt: skip
+
+    async def main() -> None:
+        async with Supervisor(launcher, [spec], policy=no_evictions, memory=ledger) as supervisor:
+            await supervisor.load("a")
+            await supervisor["a"].wait_for("asleep")
+            with anyio.move_on_after(5.0):
+                await supervisor.unload("a")
+            launcher.crash("a")
+
+    run_virtual(main)
+    for program in (*points, "stop"):
+        environments = launcher.environments(program)
+        assert environments, program
+        for env in environments:
+            assert env.get("CUDA_VISIBLE_DEVICES") == "GPU-b", program

@@ -13,6 +13,7 @@ import pytest
 
 from swapchart.adapters.memory import Meter
 from swapchart.adapters.memory.host import HostMemory
+from swapchart.runtime.memory.readings import shared
 from swapchart.runtime.ports import PoolReading
 
 MIB = 1 << 20
@@ -81,6 +82,13 @@ def test_host_memory_use_is_what_programs_cannot_get(tmp_path: Path) -> None:
             500_000, 40_000,
         ),
         (
+            {
+                "memory_max": "500000", "memory_current": "100000",
+                "memory_stat": "anon 1\nactive_file 20000\ninactive_file 60000\n",
+            },
+            500_000, 20_000,
+        ),
+        (
             {"memory_max": "500000", "memory_high": "300000", "memory_current": "100000"},
             300_000, 100_000,
         ),
@@ -97,6 +105,64 @@ def test_host_memory_smallest_cgroup_limit_is_the_capacity(
     (reading,) = HostMemory(root).read([])
 
     assert (reading.capacity, reading.used) == (capacity, used)
+
+
+def _process(root: Path, pid: int, rollup: str, rss_file: int) -> None:
+    folder = root / "proc" / str(pid)
+    folder.mkdir()
+    (folder / "smaps_rollup").write_text(rollup)
+    (folder / "status").write_text(f"Name:\tx\nRssFile:\t{rss_file} kB\n")
+
+
+def test_host_memory_mapped_files_are_told_apart(tmp_path: Path) -> None:
+    """The kernel counts them as available, unless they are locked."""
+    root = _machine(tmp_path)
+    _process(root, 7, "Pss: 300 kB\nPss_Anon: 90 kB\nPss_File: 200 kB\nLocked: 0 kB\n", 350)
+    _process(root, 8, "Pss: 300 kB\nPss_File: 200 kB\nLocked: 150 kB\n", 200)
+    _process(root, 9, "Pss: 300 kB\n", 0)
+
+    (reading,) = HostMemory(root).read([7, 8, 9])
+
+    assert reading.processes == dict.fromkeys((7, 8, 9), 300 << 10)
+    assert reading.files == {7: 200 << 10, 8: 50 << 10}
+    assert reading.whole_files == {7: 350 << 10, 8: 50 << 10}
+
+
+_MAP = """
+import mmap, sys
+with open(sys.argv[1], 'rb') as file:
+    block = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+for at in range(0, len(block), 4096):
+    block[at]
+print('ready', flush=True)
+input()
+"""
+
+
+def test_host_memory_of_two_processes_with_one_file_is_half_of_it_each(tmp_path: Path) -> None:
+    weights = tmp_path / "weights"
+    weights.write_bytes(b"x" * (64 * MIB))
+    children = []
+    for _ in range(2):
+        child = subprocess.Popen(
+            [sys.executable, "-c", _MAP, str(weights)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"ready\n"
+        children.append(child)
+    (reading,) = HostMemory().read([child.pid for child in children])
+    for child in children:
+        child.communicate(b"\n")
+
+    for child in children:
+        assert 32 * MIB <= reading.files[child.pid] < 56 * MIB
+        assert 64 * MIB <= reading.whole_files[child.pid] < 90 * MIB
+        assert shared([child.pid], reading.files, reading.whole_files) < 48 * MIB
+    assert (
+        min(shared([child.pid], reading.files, reading.whole_files) for child in children)
+        >= 32 * MIB
+    )
 
 
 def test_host_memory_cgroup_v1_limit_is_read(tmp_path: Path) -> None:

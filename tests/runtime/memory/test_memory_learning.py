@@ -15,7 +15,7 @@ from swapchart.runtime.memory.footprints import Observation
 from swapchart.runtime.testing import service
 
 from .cases import GIB, MIB
-from .test_memory_watch import World
+from .test_memory_watch import MappedMeter, World
 
 
 class LearningWorld(World):
@@ -180,3 +180,55 @@ def test_memory_learning_forgotten_service_is_unknown_again() -> None:
         assert gone == ["u"]
 
     world.run(scenario)
+
+
+@pytest.mark.parametrize("is_told_apart", [True, False])
+def test_memory_learning_guess_shrinks_to_what_was_measured(is_told_apart: bool) -> None:
+    """A model of which nothing is known gives back the rest of its pool once it has settled."""
+    world = LearningWorld({"u": 0, "a": 4}, {"u": 7})
+    world.meter.is_told_apart = is_told_apart
+
+    async def scenario() -> None:
+        await anyio.sleep(6.0)
+        async with world.supervisor.lease("u"), anyio.create_task_group() as tasks:
+            tasks.start_soon(world.supervisor.load, "a")
+            await anyio.sleep(20.0)
+            assert world.states() == {"u": "ready", "a": "stopped"}
+            world.meter.held["u"] = 8
+            await anyio.sleep(20.0)
+            if is_told_apart:
+                assert world.states() == {"u": "ready", "a": "stopped"}, "it has grown"
+            await anyio.sleep(30.0)
+            assert world.states() == {"u": "ready", "a": "ready"}
+        entry = world.supervisor.scheduler.services["u"]
+        assert entry.need is not None
+        assert (entry.need.source, entry.claim) == ("learned", entry.need.options[0])
+
+    world.run(scenario)
+
+
+def test_memory_learning_guess_stays_while_nothing_was_measured() -> None:
+    world = LearningWorld({"u": 0}, {"u": 0})
+
+    async def scenario() -> None:
+        await world.supervisor.load("u")
+        await anyio.sleep(90.0)
+        assert world.ledger.free("GPU0") == 0
+
+    world.run(scenario)
+
+
+def test_memory_learning_of_a_shared_file_counts_it_in_full() -> None:
+    """Each of two models that map one file needs all of it when it runs alone."""
+    world = LearningWorld({"a": 10, "b": 8}, {"a": 10, "b": 8})
+    world.meter = MappedMeter(world.launcher, world.meter.held)
+
+    async def scenario() -> None:
+        async with anyio.create_task_group() as tasks:
+            for name in ("a", "b"):
+                tasks.start_soon(world.supervisor.load, name)
+        await anyio.sleep(20.0)
+
+    world.run(scenario)
+    highest = {each.model: each.highest for each in world.stored}
+    assert highest == {"a": 10 * GIB, "b": 8 * GIB}

@@ -364,3 +364,41 @@ def test_memory_watch_stuck_service_keeps_its_memory_and_is_at_rest() -> None:
             await supervisor["b"].wait_for("ready")
 
     world.run(scenario)
+
+
+class MappedMeter(ScriptedMeter):
+    """Main memory of 24 GiB; 6 GiB of what each service holds are a file that all of them map.
+
+    The kernel counts the pages of the file as available.
+    """
+
+    async def read(self, pids: Collection[int]) -> Sequence[PoolReading]:
+        (reading,) = await super().read(pids)
+        assert reading.processes is not None
+        assert reading.used is not None
+        count = max(len(reading.processes), 1)
+        files = dict.fromkeys(reading.processes, 6 * GIB // count)
+        held = {pid: held - 6 * GIB + files[pid] for pid, held in reading.processes.items()}
+        return [
+            replace(
+                reading, processes=held, used=reading.used - 6 * GIB * len(held), files=files,
+                whole_files=dict.fromkeys(files, 6 * GIB),
+            )
+        ]  # fmt: skip
+
+
+def test_memory_watch_other_programs_are_counted_beside_mapped_files() -> None:
+    """Files that services map are no part of what the machine reports to be in use."""
+    world = World({"a": 10, "b": 8})
+    world.meter = MappedMeter(world.launcher, world.meter.held)
+    world.meter.others = 3
+
+    async def scenario() -> None:
+        for name in ("a", "b"):
+            await world.supervisor.load(name)
+            await anyio.sleep(6.0)
+            assert world.ledger.pools["GPU0"].foreign == 3 * GIB
+        entries = world.supervisor.scheduler.services
+        assert (entries["a"].seen, entries["b"].seen) == ({"GPU0": 7 * GIB}, {"GPU0": 5 * GIB})
+
+    world.run(scenario)
