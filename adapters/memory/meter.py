@@ -10,11 +10,13 @@ import importlib.util
 import logging
 import time
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 import anyio
 
 from ...runtime.ports import PoolReading
+from .containers import Containers, with_containers
 from .drm import DrmMemory
 from .host import HostMemory
 from .joining import Joiner
@@ -88,11 +90,16 @@ class Meter:
     Args:
         sources: What to read; by default the memory of this machine.
         limit_s: Time limit of one reading in seconds.
+        containers: Finds the processes of containers; None means those of this machine.
     """
 
     def __init__(
-        self, sources: Sequence[Source] | None = None, *, limit_s: float = _LIMIT_S
-    ) -> None:
+        self, sources: Sequence[Source] | None = None, *, limit_s: float = _LIMIT_S,
+        containers: Containers | None = None,
+    ) -> None:  # fmt: skip
+        self._containers = containers or Containers()
+        self._members: dict[int, frozenset[int]] = {}  # of containers, by the last reading
+        self._finding = OneThread()
         given = machine_sources() if sources is None else sources
         self._sources = [_Watched(source) for source in given]
         self._added: list[_Watched] = []
@@ -109,7 +116,9 @@ class Meter:
         Raises:
             OSError: No source responded within the limit.
         """
-        watched, wanted = [*self._sources, *self._added], tuple(pids)
+        watched = [*self._sources, *self._added]
+        members = {pid: group for pid, group in self._members.items() if pid in pids}
+        wanted = tuple({*pids}.union(*members.values()))
         results: dict[_Watched, list[PoolReading] | OSError] = {}
 
         async def read_one(each: _Watched) -> None:
@@ -119,9 +128,18 @@ class Meter:
                 results[each] = error
 
         async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._find_containers, pids)
             for each in watched:
                 tasks.start_soon(read_one, each)
-        return self._joined(watched, results)
+        return with_containers(self._joined(watched, results), members)
+
+    async def _find_containers(self, pids: Collection[int]) -> None:
+        """Look for the containers of the processes *pids*, for the next reading."""
+        if pids:
+            with suppress(OSError):
+                self._members = await self._finding.call(
+                    self._containers.processes, tuple(pids), limit_s=self._limit_s
+                )
 
     def read_blocking(self, pids: Collection[int]) -> list[PoolReading]:
         """Return a reading of each pool, without a time limit.
