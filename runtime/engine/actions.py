@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar, get_origin
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from ...machine import (
     CancelActivity,
@@ -18,6 +17,7 @@ from ...machine import (
     StartTimer,
     Value,
 )
+from .context_annotation import AnnotationError, takes
 from .records import Step
 
 P = TypeVar("P")
@@ -67,7 +67,7 @@ class ActivityContext(Generic[P]):
 
 
 #: Runs while the activity is active, and returns the event by which it ends. It takes an
-#: `ActivityContext` if its parameter is annotated so, else the hook point, which is often empty.
+#: `ActivityContext` if its parameter is annotated so, by any name, else the hook point.
 ActivityFunction: TypeAlias = (
     Callable[[str], Awaitable[Answer]] | Callable[[ActivityContext[Any]], Awaitable[Answer]]
 )
@@ -118,6 +118,7 @@ class Actions:
         for name, function in self.activities.items():
             if not callable(function):
                 raise ChartError(f"activities.{name}", f"expected a function, got {function!r}")
+            _check_parameter(name, function)
         for name, seconds in self.timers.items():
             if not _is_duration(seconds):
                 raise ChartError(f"timers.{name}", f"expected seconds >= 0, got {seconds!r}")
@@ -144,22 +145,26 @@ class Actions:
                         raise ChartError(where, f"{effect} needs a process: use a Supervisor")
 
 
+def _check_parameter(name: str, function: ActivityFunction) -> None:
+    try:
+        takes_context(function)
+    except AnnotationError as error:
+        raise ChartError(f"activities.{name}", str(error)) from error
+    except TypeError as error:
+        why = f"expected a function of one argument, got {function!r}: {error}"
+        raise ChartError(f"activities.{name}", why) from error
+
+
 def _is_duration(seconds: object) -> bool:
     is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
     return is_number and math.isfinite(float(seconds)) and float(seconds) >= 0  # type: ignore[arg-type]
 
 
 def takes_context(function: ActivityFunction) -> bool:
-    """Return True if the first parameter of *function* is annotated as an `ActivityContext`."""
-    try:
-        parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):
-        return False
-    if not parameters:
-        return False
-    annotation = parameters[0].annotation
-    if isinstance(annotation, str):
-        return annotation.rpartition(".")[2].startswith(ActivityContext.__name__) or (
-            annotation.startswith(ActivityContext.__name__)
-        )
-    return (get_origin(annotation) or annotation) is ActivityContext
+    """Return True if *function* takes an `ActivityContext`, by the annotation of its parameter.
+
+    Raises:
+        AnnotationError: The annotation cannot be resolved.
+        TypeError: *function* cannot be called with one argument.
+    """
+    return takes(function, ActivityContext)
