@@ -15,7 +15,7 @@ from typing import Protocol
 import anyio
 
 from .memory import Holder, Notice, size
-from .memory.readings import foreign, relief, shared
+from .memory.readings import foreign, impossible, relief, shared
 from .memory_learning import Sight
 from .memory_ledger import MemoryLedger
 from .memory_settling import MemorySettling
@@ -55,6 +55,7 @@ class PoolState:
         quiet_foreign: Bytes of other programs in the last quiet moment.
         full_since: Time since which more is held than the pool has, or None.
         has_warned: That was logged.
+        impossible: Why the last reading was ignored, in words; empty if it was not.
     """
 
     reading: PoolReading | None = None
@@ -62,6 +63,7 @@ class PoolState:
     quiet_foreign: int = 0
     full_since: float | None = None
     has_warned: bool = False
+    impossible: str = ""
 
 
 class MemoryWatch:
@@ -226,7 +228,7 @@ class MemoryWatch:
         before = {name: ledger.free(name) for name in ledger.pools}
         for reading in readings:
             name = ledger.name_of(reading)
-            if name in ledger.pools:
+            if name in ledger.pools and self._is_possible(name, reading):
                 self._note_seen(name, reading, pids)
                 self._note_pool(name, reading, pids, now)
                 self._note_held(name, reading, pids)
@@ -235,6 +237,19 @@ class MemoryWatch:
         self._replace_guesses({ledger.name_of(reading) for reading in readings}, now)
         if any(ledger.free(name) != free for name, free in before.items()):
             self._host.review()
+
+    def _is_possible(self, name: str, reading: PoolReading) -> bool:
+        """Return False if the driver lies: the last reading counts until it does no longer."""
+        state = self.states.setdefault(name, PoolState())
+        before = state.reading if reading.device else None
+        why = impossible(
+            reading.used, reading.capacity, 0 if before is None else before.capacity,
+            (reading.processes or {}).values(),
+        )  # fmt: skip
+        if why and not state.impossible:
+            log.warning("the reading of memory pool %s is ignored: %s", name, why)
+        state.impossible = why
+        return not why
 
     def _note_seen(
         self, pool: str, reading: PoolReading, pids: Mapping[str, frozenset[int]]

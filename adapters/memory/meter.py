@@ -65,6 +65,10 @@ class _Watched:
         """
         return await self._thread.call(self.source.read, pids, limit_s=limit_s)
 
+    def read_blocking(self, pids: Collection[int], limit_s: float) -> list[PoolReading]:
+        """Do as `read` does, from a thread that may wait."""
+        return self._thread.call_blocking(self.source.read, pids, limit_s=limit_s)
+
     def note(self, error: OSError | None) -> None:
         """Log the first failure of a source that was never read, and failures that last."""
         if error is None:
@@ -142,7 +146,7 @@ class Meter:
                 )
 
     def read_blocking(self, pids: Collection[int]) -> list[PoolReading]:
-        """Return a reading of each pool, without a time limit.
+        """Do as `read` does, from a thread that may wait; sources are read one after the other.
 
         Raises:
             OSError: No source responded.
@@ -151,7 +155,7 @@ class Meter:
         results: dict[_Watched, list[PoolReading] | OSError] = {}
         for each in watched:
             try:
-                results[each] = each.source.read(pids)
+                results[each] = each.read_blocking(pids, self._limit_s)
             except OSError as error:
                 results[each] = error
         return self._joined(watched, results)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from .cover import cover
 from .planning import Rules
+from .sums import size
 from .values import Holder, Pool
 
+#: Use of a pool as a multiple of its size that no driver says: sums over processes count shared
+#: memory twice.
+_MOST_USED = 2
 _LIBRARIES = 32 << 20  # bytes of mapped files that all programs share
 
 
@@ -45,6 +49,25 @@ def foreign(
         return max(used - sum(holder.seen.get(pool, 0) for holder in holders), 0)
     excess = max(used - sum(holder.holds(pool) for holder in holders), 0)
     return excess if is_quiet else max(before, excess)
+
+
+def impossible(used: int | None, capacity: int, capacity_before: int, held: Iterable[int]) -> str:
+    """Return why a driver that says this is wrong, in words; empty if it can be right.
+
+    Args:
+        used: Bytes in use, or None.
+        capacity: Size in bytes; 0 means that it is unknown.
+        capacity_before: Size by the last reading of the same device; 0 if it may change.
+        held: Bytes of each process.
+    """
+    most = _MOST_USED * capacity
+    if used is not None and (used < 0 or 0 < most < used):
+        return f"{size(used)} of {size(capacity)} are in use"
+    if capacity_before and capacity and capacity != capacity_before:
+        return f"the size has changed from {size(capacity_before)} to {size(capacity)}"
+    if most and (largest := max(held, default=0)) > most:
+        return f"a process holds {size(largest)} of {size(capacity)}"
+    return ""
 
 
 def relief(pool: Pool, holders: Sequence[Holder], now: float, rules: Rules) -> tuple[str, ...]:

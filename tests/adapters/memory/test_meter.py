@@ -102,6 +102,25 @@ def test_meter_source_that_hangs_holds_up_no_other_source() -> None:
     anyio.run(main)
 
 
+def test_meter_source_that_hangs_delays_a_reload_once_and_takes_one_thread() -> None:
+    """A reload reads from a thread that may wait, and waited for a driver that hung for ever."""
+    release = threading.Event()
+
+    class Hanging:
+        def read(self, pids: object) -> list[PoolReading]:
+            release.wait(30)
+            return [NVIDIA]
+
+    meter = Meter([Given(RAM), Hanging()], limit_s=0.3)
+    before = threading.active_count()
+    began = time.monotonic()
+    for _ in range(20):
+        assert meter.read_blocking(()) == [RAM]
+    assert time.monotonic() - began < 3.0, "only the first reading waits for its limit"
+    assert threading.active_count() == before + 1
+    release.set()
+
+
 def test_meter_pool_of_a_command_takes_the_place_of_what_the_machine_says() -> None:
     meter = Meter([Given(RAM, NVIDIA)])
     meter.add([CommandPool("NPU", 4 * GIB, ["echo", "0"]), CommandPool("RAM", GIB, ["echo", "0"])])

@@ -63,7 +63,8 @@ class ScriptedMeter:
         }
         return [
             PoolReading(
-                name="GPU0", capacity=24 * GIB, used=sum(held.values()) + int(self.others * GIB),
+                name="GPU0", device="GPU-a", capacity=24 * GIB,
+                used=sum(held.values()) + int(self.others * GIB),
                 processes={p: n for p, n in held.items() if p in pids}
                 if self.is_told_apart
                 else None,
@@ -402,3 +403,39 @@ def test_memory_watch_other_programs_are_counted_beside_mapped_files() -> None:
         assert (entries["a"].seen, entries["b"].seen) == ({"GPU0": 7 * GIB}, {"GPU0": 5 * GIB})
 
     world.run(scenario)
+
+
+@pytest.mark.parametrize("lie", ["negative", "more than there is", "a process", "another size"])
+def test_memory_watch_driver_that_lies_delays_no_request_and_evicts_nothing(
+    lie: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World({"a": 12, "b": 10})
+    world.meter.others = 1
+
+    async def scenario() -> None:
+        await world.supervisor.load("a")
+        await anyio.sleep(10.0)
+        honest = world.meter.read
+
+        async def read(pids: Collection[int]) -> Sequence[PoolReading]:
+            (true,) = await honest(pids)
+            match lie:
+                case "negative":
+                    return [replace(true, used=-GIB)]
+                case "more than there is":
+                    return [replace(true, used=900 * GIB)]
+                case "a process":
+                    return [replace(true, processes=dict.fromkeys(pids, 900 * GIB))]
+            return [replace(true, capacity=900 * GIB, used=900 * GIB)]
+
+        world.meter.read = read  # type: ignore[method-assign]
+        await anyio.sleep(20.0)
+        assert world.ledger.pools["GPU0"].foreign == GIB
+        began = anyio.current_time()
+        await world.supervisor.load("b")
+        assert anyio.current_time() - began <= 3.5
+        assert world.states() == {"a": "ready", "b": "ready"}
+
+    with caplog.at_level(logging.WARNING):
+        world.run(scenario)
+    assert caplog.text.count("the reading of memory pool GPU0 is ignored") == 1
