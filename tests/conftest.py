@@ -61,7 +61,21 @@ MEASURING = (
 )
 
 
+#: Files that take most of a minute or more: two processes of pytest-xdist begin with them.
+LONG = (
+    "llama/test_memory_llama.py",
+    "faults/test_openapi.py",
+    "adapters/proxy/test_websocket.py",
+    "machine/test_checker.py",
+    "machine/test_order_short.py",
+    "machine/test_mutants.py",
+    "e2e/test_root_path.py",
+    "adapters/test_pictures.py",
+    "machine/test_other_engines.py",
+)
+
 _MEASURING = frozenset(_HERE / name for name in MEASURING)
+_LONG = {_HERE / name: index for index, name in enumerate(LONG)}
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -72,8 +86,16 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of `MEASURING`."""
-    assert all(path.is_file() for path in _MEASURING), "MEASURING names a file that is not there"
+    """Mark the tests of `MEASURING`; put files that take long first where xdist runs them.
+
+    A file runs in one process, and a long one that begins last would leave the other core idle.
+    Most files without real processes are over in seconds; they come last.
+    """
+    named = {*_MEASURING, *_LONG}
+    assert all(path.is_file() for path in named), "MEASURING or LONG names a file that is not there"
     for item in items:
         if item.path in _MEASURING:
             item.add_marker(pytest.mark.measures)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: (_LONG.get(item.path, len(_LONG)), item.path not in slow))

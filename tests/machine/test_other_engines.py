@@ -111,9 +111,9 @@ def stories_of(
     return found
 
 
-def followed(document: Document, events: Sequence[Mapping[str, Any]]) -> list[Any]:
+def followed(compiled: Compiled, events: Sequence[Mapping[str, Any]]) -> list[Any]:
     """Return configuration, data and effects at the start and after each event."""
-    stepper = Compiled(document).stepper()
+    document, stepper = compiled.document, compiled.stepper()
 
     def seen(effects: Sequence[Any]) -> list[Any]:
         values = dict(zip(document.data, stepper.context.values(), strict=True))
@@ -135,8 +135,9 @@ def assert_same(
     assert len(theirs) == len(stories) > 40
     # Two regions that take one event may act in either order.
     is_parallel = any(body.get("parallel") for _, body, _ in document.states())
+    compiled = Compiled(document)
     for events, found in zip(stories, theirs, strict=True):
-        for index, (ours, other) in enumerate(zip(followed(document, events), found, strict=True)):
+        for index, (ours, other) in enumerate(zip(followed(compiled, events), found, strict=True)):
             configuration, context, effects = other
             data = {key: context[key] for key in document.data}
             if is_parallel:

@@ -62,7 +62,8 @@ def place(
         "org/a": demo_model("a", aliases=["a"]),
         "b": demo_model("b"),
         "quiet": demo_model("quiet", compat={"ignoreWebsockets": True}),
-        "comfyui_auto": demo_model("comfyui_auto"),
+        # Like llama-server it does not end while a client is connected, and is killed then.
+        "comfyui_auto": demo_model("comfyui_auto", unloadTimeout=1),
         "library": {"cmd": [sys.executable, _MODEL, "${PORT}"]},
     }
     try:
