@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from typing import Literal, TypeAlias
 
 from ..document import Document
@@ -124,11 +125,16 @@ class Drawing:
         return (box for box in self.boxes.values() if (box.above or ("",))[-1] == parent)
 
 
+def _guess(name: str, known: Iterable[str]) -> str:
+    close = get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
 def select(document: Document, view: View) -> Drawing:
     """Return what *view* shows of *document*.
 
     Raises:
-        ChartError: The focus or a collapsed state is not a state of the chart.
+        ChartError: The focus, a collapsed or an active state is not a state of the chart.
     """
     return _Selection(document, view).drawing()
 
@@ -140,9 +146,12 @@ class _Selection:
         self._document, self._view = document, view
         self._whole: Picture = picture(document)
         nodes = self._whole.nodes
-        for where, name in (("focus", view.focus), *(("collapse", n) for n in view.collapse)):
+        named = [("focus", view.focus), *(("collapse", n) for n in view.collapse)]
+        named += [("active", n) for n in view.active]
+        for where, name in named:
             if name and name not in nodes:
-                raise ChartError(where, f"expected a state of {document.name}, got {name!r}")
+                why = f"expected a state of {document.name}, got {name!r}{_guess(name, nodes)}"
+                raise ChartError(where, why)
         self._focus = nodes.get(view.focus)
         self._durations = durations(document)
         self._bookkeeping = {

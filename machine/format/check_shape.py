@@ -33,6 +33,7 @@ from .shapes import (
 )
 
 _MISSING: Any = object()
+_PLAIN = Text()
 _DEMANDS = ("to", "never", "asks", "spares", "live", "dead", "then", "stays")
 
 
@@ -120,7 +121,7 @@ class ShapeChecker:
     def _one(self, raw: Any, shape: Shape, where: str) -> Any:
         match shape:
             case Text():
-                return self._text(raw, where, is_free=shape.is_free)
+                return self._text(raw, where, shape)
             case Flag():
                 return self._flag(raw, where)
             case Choice(options):
@@ -145,11 +146,16 @@ class ShapeChecker:
             case MapOf():
                 return self._map(raw, shape, where)
 
-    def _text(self, raw: Any, where: str, *, is_free: bool) -> Any:
+    def _text(self, raw: Any, where: str, shape: Text) -> Any:
         if isinstance(raw, str) and raw.strip():
             return raw
-        if is_free and isinstance(raw, (bool, int, float)):
+        if shape.is_free and isinstance(raw, (bool, int)):
             return raw
+        if shape.is_free and isinstance(raw, float):  # 1.10 has become 1.1
+            if shape.is_expression:
+                return raw
+            self._problem(where, f"expected a text, got the number {raw!r}; put it in quotes")
+            return _MISSING
         self._problem(where, f"expected a text, got {kind_of(raw)}")
         return _MISSING
 
@@ -229,7 +235,7 @@ class ShapeChecker:
             got = ", ".join(fields) or "nothing"
             self._problem(where, f"effect {kind} takes {takes}; got {got}")
             return _MISSING
-        texts = [self._text(text, f"{where}.{k}", is_free=False) for k, text in fields.items()]
+        texts = [self._text(text, f"{where}.{k}", _PLAIN) for k, text in fields.items()]
         return _MISSING if _MISSING in texts else raw
 
 

@@ -70,8 +70,9 @@ def _object(kind: str) -> dict[str, Any]:
 
 def _of(shape: Shape) -> dict[str, Any]:
     match shape:
-        case Text(is_free=True):
-            return {"anyOf": [_TEXT, {"type": ["number", "boolean"]}]}
+        case Text(is_free=True, is_expression=is_expression):
+            number = "number" if is_expression else "integer"
+            return {"anyOf": [_TEXT, {"type": [number, "boolean"]}]}
         case Text():
             return _TEXT
         case Flag():

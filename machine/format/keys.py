@@ -59,8 +59,9 @@ KEYS: dict[str, Object] = {
             "format": Key((Choice((FORMAT,)),), "Name and version of the format.", True),
             "name": Key((Text(is_free=True),), "Name of the chart."),
             "version": Key(
-                (Text("text or number", is_free=True),),
-                "Version of the chart, chosen by its author; snapshots carry it.",
+                (Text("text or whole number", is_free=True),),
+                "Version of the chart, chosen by its author; snapshots carry it. One with a point "
+                'is written in quotes: `"1.10"`.',
             ),
             "description": _DESCRIPTION,
             "tags": _TAGS,

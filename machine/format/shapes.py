@@ -16,11 +16,16 @@ class Text:
 
     Attributes:
         words: What the text is, for the reference.
-        is_free: True if a number may stand for it too, as YAML reads a bare 2 or true.
+        is_free: True if a whole number may stand for it too, as YAML reads a bare 2 or true.
     """
 
     words: str = "text"
     is_free: bool = False
+
+    @property
+    def is_expression(self) -> bool:
+        """True if it may be an expression, whose numbers are checked with the others."""
+        return "expression" in self.words
 
 
 @dataclass(frozen=True, slots=True)

@@ -490,3 +490,47 @@ def test_read_state_that_waits_for_another_region_needs_no_else() -> None:
     )
 
     assert "in_x2" in document.data
+
+
+# ---- what YAML 1.1 takes for something else
+STATES = "chart: {{states: {{a: {{initial: true}}}}}}\n"
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("1.10", "expected a text, got the number 1.1; put it in quotes"),
+        ("1_0.5", "the number 10.5; put it in quotes"),
+        ("12:30", "YAML reads '12:30' as 750; put it in quotes if it is a text, else write 750"),
+        ("1:30.5", "YAML reads '1:30.5' as 90.5"),
+        ("017", "YAML reads '017' as 15"),
+        ("0x1f", "YAML reads '0x1f' as 31"),
+        ("2024-01-31", "YAML reads '2024-01-31' as a date; put it in quotes"),
+        ("2024-01-31 12:00:00", "as a date; put it in quotes"),
+        (".inf", "YAML reads '.inf' as inf"),
+    ],
+)
+def test_version_that_yaml_changes_is_refused_with_its_line(written: str, said: str) -> None:
+    """The error has the cure, and the quoted version is kept as it is written."""
+    text = "format: swapchart.chart/v1\nversion: {}\n" + STATES
+    with pytest.raises(ChartError) as caught:
+        read(text.format(written))
+
+    assert any(said in str(problem) for problem in caught.value.problems)
+    assert "line 2, column " in str(caught.value)
+    assert read(text.format(f'"{written}"')).version == written
+
+
+@pytest.mark.parametrize("written", ["12:30", "017", "0x1f", "2024-01-31"])
+def test_value_that_yaml_changes_is_refused_anywhere(written: str) -> None:
+    """Also as a value of a datum, which may be a number or a text."""
+    text = "format: swapchart.chart/v1\ndata: {{n: {{values: [1, {}]}}}}\n" + STATES
+    with pytest.raises(ChartError, match=f"line 2, column 24: .*{written}"):
+        read(text.format(written))
+
+
+@pytest.mark.parametrize("written", ["1", "2", "on", "1e3", "1.2.3", "v1", "-7", "1_000"])
+def test_version_that_yaml_leaves_alone_is_read(written: str) -> None:
+    """A whole number is a version; so are words that other readers of YAML take for bools."""
+    text = "format: swapchart.chart/v1\nversion: {}\n" + STATES
+    assert read(text.format(written)).version == written.replace("_", "")

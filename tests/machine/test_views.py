@@ -284,3 +284,13 @@ def test_edge_without_text_is_drawn_as_one_line(
     view = replace(view_of(document), labels="between")
 
     assert "label=<>" not in to_dot(document, view=view)
+
+
+def test_active_state_that_does_not_exist_is_refused() -> None:
+    """With a guess, as the focus is; nothing would be highlighted."""
+    for view, where in (
+        (View(active=("raedy",)), "active"), (View(focus="raedy"), "focus"),
+        (View(collapse=["raedy"]), "collapse"),
+    ):  # fmt: skip
+        with pytest.raises(ChartError, match=f"{where}: .*'raedy'; did you mean 'ready'"):
+            select(lifecycle(), view)
