@@ -6,8 +6,26 @@ import logging
 
 from .errors import RequestError
 from .host import ServiceHost
+from .scheduler import Scheduler
 
 log = logging.getLogger(__name__)
+
+
+def reason_against(scheduler: Scheduler, name: str, now: float) -> str:
+    """Return why *name* cannot start at once beside what runs, in words; empty if it can.
+
+    With memory the reason is the sum. An error is no reason: the start itself reports it.
+    """
+    evicted, why, _ = scheduler.explain(name, now)
+    memory = scheduler.memory
+    if memory is not None and memory.decides:
+        if why:
+            return why
+        entry, residency_s = scheduler.services[name], scheduler.limits.min_residency_s
+        plan = memory.plan(entry, now, min_residency_s=residency_s)
+        if plan is not None and plan.kind == "evict":
+            return plan.why
+    return f"the policy would evict {', '.join(sorted(evicted))} for it" if evicted else ""
 
 
 async def autostart(supervisor: ServiceHost, name: str, now: float) -> None:
@@ -20,14 +38,8 @@ async def autostart(supervisor: ServiceHost, name: str, now: float) -> None:
     """
     if name not in supervisor:
         return
-    scheduler = supervisor.scheduler
-    evicted, why, _ = scheduler.explain(name, now)
-    if why and scheduler.memory is not None and scheduler.memory.decides:
+    if why := reason_against(supervisor.scheduler, name, now):
         log.warning("%s does not start at the beginning: %s", name, why)
-        return
-    if evicted:
-        text = "%s does not start at the beginning: the policy would evict %s for it"
-        log.warning(text, name, ", ".join(sorted(evicted)))
         return
     try:
         await supervisor.acquire(name)

@@ -13,6 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
+import anyio
+
 from ...runtime import (
     EvictionPolicy,
     QueueLimits,
@@ -22,6 +24,7 @@ from ...runtime import (
     SwapchartError,
     compare,
 )
+from ...runtime.autostart import reason_against
 from ...runtime.spec_diff import with_live
 from ..config import Config, ConfigProblems, ModelConfig, Problem
 from ..proxy.context import ProxyContext
@@ -292,8 +295,18 @@ class LiveConfig:
             await self._supervisor.load(name)
 
     async def _load_all(self, names: Sequence[str]) -> None:
-        """Load the models one after the other; a failure does not stop the rest."""
+        """Load the models one after the other; a failure does not stop the rest.
+
+        With memory, what does not fit beside the earlier ones is left out, and evicts none.
+        """
+        scheduler = self._supervisor.scheduler
         for name in names:
+            decides = scheduler.memory is not None and scheduler.memory.decides
+            if decides and name in scheduler.services:
+                why = reason_against(scheduler, name, anyio.current_time())
+                if why:
+                    log.warning("%s is not preloaded: %s", name, why)
+                    continue
             try:
                 await self._supervisor.load(name)
             except KeyError:

@@ -142,3 +142,13 @@ def test_memory_off_gives_no_pools(serve: Serve) -> None:
     state = _memory(proxy)
     assert (state["mode"], state["pools"], state["models"]) == ("off", [], [])
     assert "swapchart_memory" not in proxy.call("GET", "/metrics").body.decode()
+
+
+def test_memory_preloads_in_order_what_fits_and_evicts_nothing_for_the_rest(serve: Serve) -> None:
+    memory = {"pools": {"RAM": {"limit": "400MiB"}}}
+    preload = {"on_startup": {"preload": ["a", "b", "c"]}}
+    models = {name: _model(name) for name in ("a", "b", "c")}
+    proxy = serve(models, config={"memory": memory, "hooks": preload})
+    proxy.wait_said("c is not preloaded: RAM: 400 MiB limit - 370 MiB held = 30 MiB free")
+    assert {*proxy.running()} == {"a", "b"}
+    assert proxy.chat("c").status == 200, "a request may evict"
