@@ -68,6 +68,8 @@ class Table:
         has_memory: The chart has history states.
         start: What the start does if it asks guards, in place of *initial* and *entry_actions*.
         loops: Cycles of eventless transitions that some tree ends in.
+        first: Row of *initial*, and True if that is final: both are looked up once, since the hash
+            of a configuration is computed at each lookup.
     """
 
     initial: Configuration
@@ -77,6 +79,12 @@ class Table:
     has_memory: bool = False
     start: Tree | None = None
     loops: tuple[Loop, ...] = field(default=(), compare=False)
+    first: tuple[dict[str, Tree], bool] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Look up the initial row."""
+        first = self.rows[self.initial], self.initial in self.final
+        object.__setattr__(self, "first", first)
 
 
 class _LoopError(Exception):

@@ -80,11 +80,12 @@ class TableStepper:
     def __init__(self, table: Table, context: Context) -> None:
         self.context = context
         self._table = table
-        self._enter(table.initial)
+        self.configuration: Configuration = table.initial
+        self._rows, self.is_final = table.first
 
     def _enter(self, configuration: Configuration) -> None:
         self._rows = self._table.rows[configuration]
-        self.configuration: Configuration = configuration
+        self.configuration = configuration
         self.is_final = configuration in self._table.final
 
     @property
