@@ -287,10 +287,12 @@ class MemorySetup:
         self._launches: dict[_LaunchFacts, Launch] = {}
         self._found = MemoryPools(pools={})
         self._readings: Sequence[PoolReading] = ()
+        self._cgroup = ""
 
     async def read(self, config: Config) -> None:
         """Read the machine for the sizes of its pools, if *config* uses them."""
         if config.memory.mode != "off":
+            self._use_cgroup(config)
             try:
                 self._readings = await self.meter.read(())
             except OSError as error:
@@ -304,7 +306,12 @@ class MemorySetup:
         """
         if config.memory.mode == "off":
             return
-        if not self._readings or _missing_pools(config, memory_pools(config, self._readings)):
+        is_other_cgroup = self._use_cgroup(config)
+        if (
+            is_other_cgroup
+            or not self._readings
+            or _missing_pools(config, memory_pools(config, self._readings))
+        ):
             try:
                 self._readings = self.meter.read_blocking(())
             except OSError as error:
@@ -324,6 +331,14 @@ class MemorySetup:
                 self._launches[_facts(model)] = self._reader.read(
                     model.id, model.argv, model.environment, gpus, port=model.port
                 )
+
+    def _use_cgroup(self, config: Config) -> bool:
+        """Count the limit of the cgroup that *config* names; return True if it is another one."""
+        path = config.memory.cgroup or ""
+        if not self.meter.use_cgroup(path):
+            log.warning("`memory.cgroup` %s does not exist: it does not limit RAM", path)
+        before, self._cgroup = self._cgroup, path
+        return path != before
 
     @staticmethod
     def _warn(error: OSError) -> None:

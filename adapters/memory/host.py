@@ -19,6 +19,7 @@ from ...runtime.ports import PoolReading
 
 RAM = "RAM"
 _KIB = 1024
+_CGROUPS = "sys/fs/cgroup"
 
 
 class HostMemory:
@@ -26,10 +27,19 @@ class HostMemory:
 
     Args:
         root: Root of the file system, for tests.
+
+    Attributes:
+        cgroup: A cgroup (version 2) whose limit counts too, below ``/sys/fs/cgroup``; empty means
+            that only those count in which the proxy runs.
     """
 
     def __init__(self, root: Path = Path("/")) -> None:
         self._root = root
+        self.cgroup = ""
+
+    def has_cgroup(self) -> bool:
+        """Return False if `cgroup` does not exist."""
+        return not self.cgroup or (self._root / _CGROUPS).joinpath(*_parts(self.cgroup)).is_dir()
 
     def read(self, pids: Iterable[int]) -> list[PoolReading]:
         """Return the reading of RAM.
@@ -77,7 +87,8 @@ class HostMemory:
         return sizes
 
     def _cgroup_limits(self) -> Iterator[tuple[int, int]]:
-        """Yield the limit and the use of each cgroup above the proxy that limits its memory."""
+        """Yield the limit and the use of each cgroup that limits the memory of proxy or models."""
+        yield from self._limits_above(self._root / _CGROUPS, self.cgroup, is_v2=True)
         try:
             lines = (self._root / "proc/self/cgroup").read_text("ascii", "replace").splitlines()
         except OSError:
@@ -87,10 +98,20 @@ class HostMemory:
             is_v2 = number == "0"
             if not is_v2 and "memory" not in controllers.split(","):
                 continue
-            base = self._root / ("sys/fs/cgroup" if is_v2 else "sys/fs/cgroup/memory")
-            parts = [part for part in path.split("/") if part and part != ".."]
-            for depth in range(len(parts), -1, -1):
-                yield from _limits_of(base.joinpath(*parts[:depth]), is_v2=is_v2)
+            base = self._root / (_CGROUPS if is_v2 else f"{_CGROUPS}/memory")
+            yield from self._limits_above(base, path, is_v2=is_v2)
+
+    @staticmethod
+    def _limits_above(base: Path, path: str, *, is_v2: bool) -> Iterator[tuple[int, int]]:
+        parts = _parts(path)
+        for depth in range(len(parts), -1, -1):
+            yield from _limits_of(base.joinpath(*parts[:depth]), is_v2=is_v2)
+
+
+def _parts(path: str) -> list[str]:
+    """Return the folders of a cgroup below the root of all; its path may contain that root."""
+    inner = f"{path.strip('/')}/".removeprefix(f"{_CGROUPS}/")
+    return [part for part in inner.split("/") if part and part != ".."]
 
 
 def _limits_of(folder: Path, *, is_v2: bool) -> Iterator[tuple[int, int]]:

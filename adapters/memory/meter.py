@@ -114,6 +114,17 @@ class Meter:
         """Read *sources* too, in place of those added before."""
         self._added = [_Watched(source) for source in sources]
 
+    def use_cgroup(self, path: str) -> bool:
+        """Count the limit of the cgroup *path* as one of main memory; empty for none.
+
+        Returns:
+            False if there is no such cgroup.
+        """
+        hosts = [each.source for each in self._sources if isinstance(each.source, HostMemory)]
+        for host in hosts:
+            host.cgroup = path
+        return all(host.has_cgroup() for host in hosts)
+
     async def read(self, pids: Collection[int]) -> list[PoolReading]:
         """Return a reading of each pool.
 

@@ -83,7 +83,8 @@ def test_yield_a_stranger_that_allocates_is_seen_and_the_model_goes_and_comes_ba
         explained = proxy.get("/api/models/a/explain")
         assert explained["outcome"] == "wait"
         assert "BOX is left to other programs (other programs hold" in explained["why"]
-        assert proxy.find(mark) == [], "its process is gone"
+        assert _pool(proxy, "BOX")["keep"] == 0
+        assert proxy.get("/api/memory")["away"] == [{"model": "a"}]
     wait_until(lambda: proxy.state("a") == "ready")
     assert proxy.chat("a").status == 200
     assert "a comes back" in proxy.output()

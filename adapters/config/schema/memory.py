@@ -131,6 +131,9 @@ class MemorySection(Section):
     evict: Literal["cost", "lru"] = "cost"
     unknown: Literal["alone", "refuse"] = "alone"
     on_pressure: Literal["evict", "warn"] = "evict"
+    cgroup: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="cgroup of the models, below /sys/fs/cgroup"
+    )
     pools: dict[str, PoolSection] = Field(default_factory=dict)
 
 

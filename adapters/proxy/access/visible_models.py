@@ -123,6 +123,7 @@ class View:
         return structs.replace(
             state, models=self.rows(value.models), learned=self.rows(value.learned),
             notices=[each for each in value.notices if not each.model or self.shows(each.model)],
+            away=self.rows(value.away),
         )  # fmt: skip
 
     def event(self, kind: str, value: Any) -> Any:

@@ -22,6 +22,7 @@ from .models import known_model
 from .query import parse_time
 from .schema import host as schema
 from .schema.memory import (
+    AwayModel,
     ForgottenMemory,
     LearnedMemory,
     MemoryHolder,
@@ -115,7 +116,9 @@ def memory_view(proxy: ProxyContext) -> MemoryState:
     supervisor, now = proxy.supervisor, proxy.now()
     ledger, watch = supervisor.scheduler.memory, supervisor.memory_watch
     if ledger is None or not ledger.pools:
-        return MemoryState(mode="off", pools=[], models=[], failure="", learned=[], notices=[])
+        return MemoryState(
+            mode="off", pools=[], models=[], failure="", learned=[], notices=[], away=[]
+        )  # fmt: skip
     pools = []
     for name, pool in ledger.pools.items():
         state = None if watch is None else watch.states.get(name)
@@ -128,6 +131,7 @@ def memory_view(proxy: ProxyContext) -> MemoryState:
                 held=ledger.held(name), free=ledger.free(name),
                 stale=reading is not None and watch is not None and watch.is_stale(name, now),
                 source="" if reading is None else reading.source,
+                keep=pool.keep, left_because=pool.left_because,
             )
         )  # fmt: skip
     entries = supervisor.scheduler.services
@@ -150,6 +154,7 @@ def memory_view(proxy: ProxyContext) -> MemoryState:
         for found in learning.footprints.all()
     ]  # fmt: skip
     notices = [*([] if watch is None else watch.notices(now)), *learning.notices()]
+    away = () if supervisor.memory_yielding is None else supervisor.memory_yielding.away()
     return MemoryState(
         mode="auto" if ledger.decides else "observe", pools=pools, models=models,
         failure="" if watch is None else watch.failure, learned=learned,
@@ -157,6 +162,7 @@ def memory_view(proxy: ProxyContext) -> MemoryState:
             MemoryNotice(kind=each.kind, model=each.service, pool=each.pool, text=each.text)
             for each in notices
         ],
+        away=[AwayModel(model=name) for name in away],
     )  # fmt: skip
 
 
@@ -172,6 +178,7 @@ def coarse_memory(state: MemoryState) -> MemoryState:
 
     return MemoryState(
         mode=state.mode, failure=state.failure, learned=state.learned, notices=state.notices,
+        away=state.away,
         pools=[
             structs.replace(
                 pool, others={}, held=pool.held // steps[pool.name],

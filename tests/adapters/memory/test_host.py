@@ -107,6 +107,25 @@ def test_host_memory_smallest_cgroup_limit_is_the_capacity(
     assert (reading.capacity, reading.used) == (capacity, used)
 
 
+@pytest.mark.parametrize("path", ["models.slice", "/models.slice", "/sys/fs/cgroup/models.slice/x"])
+def test_host_memory_limit_of_a_named_cgroup_is_the_capacity(tmp_path: Path, path: str) -> None:
+    """It is not that of the proxy: the models run in it, or in a part of it."""
+    root = _machine(tmp_path)
+    _cgroup(root, "models.slice", memory_max="300000", memory_current="120000")
+    _cgroup(root, "models.slice/x", memory_max="max", memory_current="1")
+    host = HostMemory(root)
+    assert host.read([])[0].capacity == 1000 << 10
+    host.cgroup = path
+    assert host.has_cgroup()
+    (reading,) = host.read([])
+    assert (reading.capacity, reading.used) == (300_000, 120_000)
+    host.cgroup = "other.slice"
+    assert not host.has_cgroup()
+    assert host.read([])[0].capacity == 1000 << 10
+    host.cgroup = "../../proc"
+    assert not host.has_cgroup()
+
+
 def _process(root: Path, pid: int, rollup: str, rss_file: int) -> None:
     folder = root / "proc" / str(pid)
     folder.mkdir()

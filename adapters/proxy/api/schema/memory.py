@@ -18,6 +18,9 @@ class MemoryPool(Part, kw_only=True):
         free: Bytes that are free for models; negative if the pool is too full.
         stale: The last reading is too old to rely on.
         source: Where the pool is read; empty means that it is declared only.
+        keep: Most that models may hold while the pool is left to other programs; null means that
+            it is not.
+        left_because: Why it is left to other programs, in words; empty while it is not.
     """
 
     name: str
@@ -31,6 +34,8 @@ class MemoryPool(Part, kw_only=True):
     free: int
     stale: bool
     source: str
+    keep: int | None
+    left_because: str
 
 
 class MemoryHolder(Part, kw_only=True):
@@ -95,6 +100,12 @@ class MemoryNotice(Part, kw_only=True):
     text: str
 
 
+class AwayModel(Part, kw_only=True):
+    """A model that left memory to other programs, and is loaded again when these are gone."""
+
+    model: str
+
+
 class MemoryState(Body, kw_only=True):
     """Memory pools and what models hold of them.
 
@@ -103,6 +114,7 @@ class MemoryState(Body, kw_only=True):
         failure: Why the last reading failed; empty if it did not.
         learned: What earlier runs have shown.
         notices: What is wrong now, and which declarations need a change.
+        away: Models that are loaded again, the next one first.
     """
 
     mode: str
@@ -111,6 +123,7 @@ class MemoryState(Body, kw_only=True):
     failure: str
     learned: list[LearnedMemory]
     notices: list[MemoryNotice]
+    away: list[AwayModel]
 
 
 class ForgottenMemory(Body, kw_only=True):
