@@ -85,14 +85,14 @@ def test_keep_alive_counts_on_both_paths() -> None:
                 client.send(None, "X-Keep-Alive: 5m")
                 assert (await client.response())[0] == 200
                 await asyncio.sleep(0)
-                assert 290 < left_s() <= 300
+                assert 290 < left_s() < 300.001  # a deadline is rounded
                 assert front.accepted[-1] is (number == 1)
                 lifecycle.keep_for(1000.0)
             for _ in range(2):
                 client.send(None)
                 assert (await client.response())[0] == 200
             await asyncio.sleep(0)
-            assert 990 < left_s() <= 1000
+            assert 990 < left_s() < 1000.001
 
     run(main)
 
