@@ -11,59 +11,37 @@ on one event loop and one thread; a method that is not a coroutine never waits.
 
 from __future__ import annotations
 
-import random
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager
-from functools import cache
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import anyio
 
-from ..machine import Compiled, Document
-from ..machine import lifecycle as shipped_chart
-from .chart_check import require_checked
 from .dispatcher import Dispatcher
-from .errors import ConfigError, RequestError
+from .errors import RequestError
 from .hook_recovery import HookRecovery
 from .hooks import HookLimiter
 from .idle_loader import IdleLoader
 from .lease import Lease, leased
 from .lifecycle import Lifecycle
-from .listeners import Listener, Listeners
-from .log_ring import LogRing
-from .memory_ledger import MemoryLedger
 from .memory_watch import MemoryWatch
 from .memory_yielding import MemoryYielding
-from .ports import HttpClient, Launcher, MemoryMeter
-from .scheduler import Scheduler
-from .scheduling import EvictionPolicy, QueueLimits, one_at_a_time
+from .scheduling import EvictionPolicy, QueueLimits
 from .service_memory import ServiceMemory
 from .service_state import RuntimeContext
-from .service_table import ServiceTable
 from .service_updater import Change, ServiceUpdater, check_specs
-from .shielded_tasks import ShieldedTasks
 from .shutdown import kill_all, kill_processes, shut_down
 from .spec import ServiceSpec
 from .spec_diff import Difference
+from .supervisor_state import SupervisorState
 from .timers import TimerService
-from .transition import Transition
 from .waiter import PendingRequest
-
-if TYPE_CHECKING:
-    from ..machine import Report
 
 __all__ = ["Change", "Supervisor"]
 
-_LOG_BYTES = 1 << 20
 
-
-@cache
-def _compiled() -> Compiled:
-    return Compiled(shipped_chart())
-
-
-class Supervisor:
+class Supervisor(SupervisorState):
     """Supervises services; an async context manager.
 
     ``supervisor["web"]`` is the `Lifecycle` of service ``web``, ``supervisor.get("web")`` is None
@@ -100,34 +78,6 @@ class Supervisor:
         memory_yielding: Leaves memory to other programs; None without pools.
     """
 
-    def __init__(
-        self, launcher: Launcher, services: Iterable[ServiceSpec] = (), *,
-        http: HttpClient | None = None, policy: EvictionPolicy = one_at_a_time,
-        queue: QueueLimits | None = None, chart: Document | None = None,
-        checked: Report | None = None, stop_limit_s: float = 60.0, hook_limit: int | None = 8,
-        rng: random.Random | None = None, memory: MemoryLedger | None = None,
-        meter: MemoryMeter | None = None,
-    ) -> None:  # fmt: skip
-        if hook_limit is not None and hook_limit < 1:
-            raise ConfigError("hook_limit", f"expected >= 1 or None, got {hook_limit}")
-        if chart is not None:
-            require_checked(chart, checked)
-        self._launcher, self._http, self._meter = launcher, http, meter
-        self.memory_watch: MemoryWatch | None = None
-        self._specs = list(services)
-        self.has_own_chart = chart is not None
-        self._compiled = _compiled() if chart is None else Compiled(chart)
-        self.stop_limit_s, self._hook_limit = stop_limit_s, hook_limit
-        self._rng = rng or random.Random()
-        self.log = LogRing(_LOG_BYTES)
-        self.scheduler = Scheduler(policy=policy, limits=queue, memory=memory)
-        self._services = ServiceTable()
-        self._lifecycles = self._services.lifecycles
-        self.memory_yielding = MemoryYielding(self, self._services, memory) if memory else None
-        self._listeners: Listeners[Transition] = Listeners()
-        self._updater: ServiceUpdater | None = None
-        self._shelter = ShieldedTasks()
-
     # ---- the block
     async def __aenter__(self) -> Self:
         """Add the services, and begin to start those with ``autostart``.
@@ -149,6 +99,8 @@ class Supervisor:
         if self._meter is not None and memory is not None:
             self.memory_watch = MemoryWatch(self, self._services, memory, self._meter)
             self._dispatcher.on_memory_change = self.memory_watch.notice
+        if memory is not None:
+            self.memory_yielding = MemoryYielding(self, self._services, memory)
         context = RuntimeContext(
             launcher=self._launcher, http=self._http, tasks=tasks, timers=self._timers,
             hook_limiter=self.hook_limiter, rng=self._rng, notify=self._listeners.notify,
@@ -233,31 +185,6 @@ class Supervisor:
         Returns when its process is gone and no request holds it: the name can be used again.
         """
         await self._entered().retire(name, cause).completed.wait()
-
-    def _entered(self) -> ServiceUpdater:
-        assert self._updater is not None, "enter the supervisor first"
-        return self._updater
-
-    # ---- lookup
-    def __getitem__(self, name: str) -> Lifecycle:
-        """Return the lifecycle of *name*.
-
-        Raises:
-            UnknownServiceError: There is no such service; a `KeyError` too.
-        """
-        return self._services.lookup(name)
-
-    def get(self, name: str) -> Lifecycle | None:
-        """Return the lifecycle of *name*, or None if there is no such service."""
-        return self._lifecycles.get(name)
-
-    def __contains__(self, name: object) -> bool:
-        """Return True if there is a service of that name."""
-        return name in self._lifecycles
-
-    def lifecycles(self) -> Sequence[Lifecycle]:
-        """Return all lifecycles, in the order in which they were added."""
-        return list(self._lifecycles.values())
 
     # ---- requests
     def lease(
@@ -395,19 +322,3 @@ class Supervisor:
     def kill(self, cause: str = "asked to kill") -> None:
         """Kill all processes (SIGKILL) and skip the remaining stop hooks."""
         kill_all(self._lifecycles, cause)
-
-    # ---- transitions
-    def listen(self, listener: Listener) -> Callable[[], None]:
-        """Call *listener* with every transition, at once; it must not wait.
-
-        Events that it posts are processed right after that transition. An exception of the
-        listener is logged.
-
-        Returns:
-            A function that removes the listener; calling it again does nothing.
-        """
-        return self._listeners.add(listener)
-
-    def events(self, *, limit: int = 1024) -> AsyncIterator[Transition]:
-        """Yield transitions from now on; a reader that is *limit* behind loses the oldest."""
-        return self._listeners.events(limit)
