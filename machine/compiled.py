@@ -228,10 +228,17 @@ class Machine:
             EventError: The event is not declared, has no such field, or a value is not among those
                 declared.
         """
-        declared = self.document.events.get(event)
+        try:
+            declared = self.document.events.get(event)
+        except TypeError:  # not hashable
+            declared = None
         if declared is None:
             known = ", ".join(self.document.events)
             raise EventError(event, f"the chart declares no such event; known: {known}")
+        if not isinstance(given, Mapping):
+            kind = type(given).__name__
+            why = f"expected fields as a mapping of names to values, got a {kind}"
+            raise EventError(event, f"{why}; write {{'field': value}}")
         for name, value in given.items():
             domain = declared.data.get(name)
             if domain is None:

@@ -29,7 +29,7 @@ def check_sender(document: Document, event: str, own: frozenset[Origin] = OF_AN_
     Raises:
         EventError: Only another sender, which the error names, may send it.
     """
-    declared = document.events.get(event)
+    declared = document.events.get(event) if isinstance(event, str) else None
     if declared is None:
         return
     requests = document.promises.requests if "process" in own else None

@@ -7,11 +7,35 @@ from typing import TYPE_CHECKING
 from ..machine import ChartError, Document
 from ..machine.digest import proof_digest_of
 from ..machine.shipped import is_shipped
+from .arguments import require, require_document, require_kind
 
 if TYPE_CHECKING:
     from ..machine import Report
 
 _passed: set[str] = set()
+
+
+def require_chart(where: str, chart: Document | None, checked: Report | None) -> None:
+    """Check the arguments *chart* and *checked*, and the chart itself; see `require_checked`.
+
+    Args:
+        where: Name of the argument that holds the chart.
+        chart: The chart; None means another one.
+        checked: Report of `check` for it, or None.
+
+    Raises:
+        ConfigError: An argument has a wrong type, or there is a report without a chart.
+        ChartError: The chart breaks a promise, or *checked* is that of another chart.
+    """
+    require_document(where, chart)
+    if checked is not None:
+        from ..machine import Report
+
+        do = "pass what swapchart.machine.check(chart) returns"
+        require_kind("checked", checked, Report, "a Report", or_none=True, do=do)
+        require("checked", checked, chart is not None, f"None without {where!r}")
+    if chart is not None:
+        require_checked(chart, checked)
 
 
 def require_checked(document: Document, report: Report | None = None) -> None:

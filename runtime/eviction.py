@@ -18,6 +18,7 @@ from functools import lru_cache
 from math import isqrt
 from typing import TypeAlias
 
+from .arguments import names, require_flag, require_kind
 from .errors import ConfigError
 from .scheduling import EvictionPolicy, one_at_a_time
 
@@ -37,6 +38,16 @@ class Group:
     swap: bool = True
     exclusive: bool = True
     persistent: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the fields; any collection of names becomes a frozenset.
+
+        Raises:
+            ConfigError: A field has a wrong type.
+        """
+        object.__setattr__(self, "members", names("group.members", self.members))
+        for name in ("swap", "exclusive", "persistent"):
+            require_flag(f"group.{name}", getattr(self, name))
 
 
 def no_evictions(target: str, running: frozenset[str]) -> frozenset[str]:
@@ -83,10 +94,11 @@ class Policy:
         to start one evicts the members of all other groups that are not persistent.
 
         Raises:
-            ConfigError: A service is in two groups.
+            ConfigError: A service is in two groups, or an argument is no group.
         """
         known: set[str] = set()
-        for group in groups:
+        for index, group in enumerate(groups):
+            require_kind(f"groups[{index}]", group, Group, "a Group")
             for name in sorted(group.members & known):
                 raise ConfigError(name, "expected in one group, found in two")
             known |= group.members

@@ -14,12 +14,14 @@ A new kind of action touches these four files, and a test holds them to it:
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, TypeAlias
 from urllib.parse import urlsplit
 
+from .arguments import require, require_kind, shown, texts
 from .errors import LaunchError
 from .log_ring import LogRing
 from .pid_placeholder import fill_pid
@@ -91,6 +93,14 @@ class RunAction:
 
     argv: tuple[str, ...] = field(repr=False)
 
+    def __post_init__(self) -> None:
+        """Check the command; a list becomes a tuple.
+
+        Raises:
+            ConfigError: It is no sequence of texts, or has no program.
+        """
+        object.__setattr__(self, "argv", texts("run.argv", self.argv, least=1))
+
     def __str__(self) -> str:
         """Name the program only: arguments may hold secrets."""
         return f"run {self.argv[0]}"
@@ -130,6 +140,14 @@ class HttpAction:
     needs_slot: ClassVar[bool] = False
 
     call: HttpCall = field(repr=False)
+
+    def __post_init__(self) -> None:
+        """Check the call.
+
+        Raises:
+            ConfigError: It is no `HttpCall`.
+        """
+        require_kind("http.call", self.call, HttpCall, "an HttpCall")
 
     def __str__(self) -> str:
         """Name method and URL, without its credentials and query."""
@@ -174,6 +192,14 @@ class CallAction:
 
     function: Callable[[HookContext], Awaitable[None]]
 
+    def __post_init__(self) -> None:
+        """Check the function.
+
+        Raises:
+            ConfigError: It cannot be called.
+        """
+        require("call.function", self.function, callable(self.function), "an async function")
+
     def __str__(self) -> str:
         """Name the function."""
         return f"call {getattr(self.function, '__qualname__', self.function)}"
@@ -181,8 +207,15 @@ class CallAction:
     async def perform(
         self, context: HookContext, environment: HookEnvironment, timeout_s: float
     ) -> None:
-        """Await the function; whatever it raises passes through."""
-        await self.function(context)
+        """Await the function; whatever it raises passes through.
+
+        Raises:
+            HookFailedError: The function is not async.
+        """
+        found: object = self.function(context)
+        if not inspect.isawaitable(found):
+            raise HookFailedError(f"expected an async function, {self} returned {shown(found)}")
+        await found
 
 
 HookAction: TypeAlias = RunAction | HttpAction | CallAction

@@ -12,6 +12,7 @@ import anyio
 
 from ..machine import Compiled, Configuration, Document
 from ..machine.senders import OF_A_SERVICE, check_sender
+from .arguments import require_kind, require_seconds, require_text
 from .errors import RequestError
 from .hook_actions import HookContext
 from .hooks import HookRunner
@@ -37,16 +38,17 @@ class Lifecycle:
     Attributes:
         unhandled: Events that the chart did not expect, as (configuration, event): always empty
             unless the chart is wrong.
+        held_beyond: Uses in flight that the chart does not count; see `Holds`.
     """
 
-    __slots__ = ("_driver", "_on_change", "_service", "unhandled")
+    __slots__ = ("_driver", "_on_change", "_service", "held_beyond", "unhandled")
 
     def __init__(
         self, spec: ServiceSpec, compiled: Compiled, runtime: RuntimeContext, *,
         on_change: Callable[[Lifecycle], None] | None = None, log_to: LogRing | None = None,
     ) -> None:  # fmt: skip
         self._service = ServiceState(spec, runtime, LogRing(spec.log_limit_bytes, forward=log_to))
-        self._on_change = on_change
+        self._on_change, self.held_beyond = on_change, 0
         self._driver = LifecycleDriver(self._service, compiled, self._report_change)
         self.unhandled = self._driver.unhandled
         self._driver.begin()
@@ -158,7 +160,7 @@ class Lifecycle:
     @property
     def in_flight(self) -> int:
         """Number of requests that were admitted and have not finished."""
-        return int(getattr(self._driver.stepper.context, "in_flight", 0))
+        return int(getattr(self._driver.stepper.context, "in_flight", 0)) + self.held_beyond
 
     @property
     def failures(self) -> int:
@@ -176,10 +178,12 @@ class Lifecycle:
 
     def variable(self, name: str) -> object:
         """Return one variable of the chart's data; None if it has no such variable."""
+        require_text("name", name)
         return self._driver.variable(name)
 
     def deadline(self, timer: str) -> float | None:
         """Return when *timer* fires in seconds on the loop's clock; None if it is not armed."""
+        require_text("timer", timer)
         return self._driver.timers.deadline(timer)
 
     # ---- requests
@@ -231,9 +235,9 @@ class Lifecycle:
                 event, or it has no such field or value. Nothing was changed.
         """
         machine = self._driver.machine
+        data = machine.fields(event, data)
         check_sender(machine.document, event, OF_A_SERVICE)
-        if data:
-            data = machine.fields(event, data)
+        require_text("cause", cause)
         self._driver.post(event, data, cause=cause)
 
     def replay(
@@ -255,10 +259,12 @@ class Lifecycle:
 
     def start(self, cause: str = "asked to start") -> None:
         """Start the service without a request."""
+        require_text("cause", cause)
         self._driver.post("start", cause=cause)
 
     def stop_nowait(self, cause: str = "asked to stop") -> None:
         """Begin to stop: drain, hooks, terminate, kill."""
+        require_text("cause", cause)
         self._driver.post("stop", cause=cause)
 
     async def stop(self, cause: str = "asked to stop") -> bool:
@@ -305,10 +311,12 @@ class Lifecycle:
 
         A drain then leaves time for hooks and grace period, but gets at least half of the limit.
         """
+        require_seconds("limit_s", limit_s, or_none=True)
         self._service.end_limit_s = limit_s
 
     def note_stall(self, cause: str = "a response has stalled") -> None:
         """Report that a response has stalled or not begun: with liveness, it is unhealthy."""
+        require_text("cause", cause)
         activities = self._driver.activities
         activities.stall_cause = cause
         activities.stall.set()
@@ -319,14 +327,21 @@ class Lifecycle:
         It replaces the idle limit of the specification, up to ``timings.keep_limit``, until the
         next call or the next start. Pinned services keep their own, and eviction is not affected.
         """
+        require_seconds("seconds", seconds)
         self._driver.timers.keep_for(seconds)
 
     async def wait_for(self, *states: str) -> None:
-        """Wait until one of *states* is active."""
+        """Wait until one of *states* is active.
+
+        Raises:
+            UnknownStateError: The chart has no such state, or leaves it in the step that enters it.
+            EndedError: The service was shut down, so that none of the states can come any more.
+        """
         await self._driver.wait_for(*states)
 
     def is_running(self, name: str) -> bool:
         """Return True if activity *name* is running."""
+        require_text("name", name)
         return self._driver.tasks.is_running(name)
 
     async def wait_activities(self) -> None:
@@ -342,6 +357,8 @@ class Lifecycle:
         Without a process it changes at once, and the failure count is reset. Requests that wait
         for a start are refused if that start is aborted: requeue them before.
         """
+        require_kind("spec", spec, ServiceSpec, "a ServiceSpec")
+        require_text("cause", cause)
         difference, driver = compare(self._service.spec, spec), self._driver
         driver.timers.retime(spec)
         self.log.resize(spec.log_limit_bytes)

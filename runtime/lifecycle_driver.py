@@ -37,6 +37,8 @@ from ..machine import (
 )
 from .activities import Activities
 from .activity import Activity, ActivityTasks, Body
+from .engine import EndedError
+from .engine.waits import check_states
 from .errors import RequestError
 from .lifecycle_requests import LifecycleRequests
 from .lifecycle_timers import LifecycleTimers
@@ -124,8 +126,12 @@ class LifecycleDriver:
         return getattr(self.stepper.context, name, None)
 
     async def wait_for(self, *states: str) -> None:
-        """Wait until one of *states* is active."""
+        """Wait until one of *states* is active; see `Lifecycle.wait_for`."""
+        name = self._service.spec.name
+        check_states(self.machine, name, states)
         while not set(states) & set(self.stepper.configuration):
+            if self.stepper.is_final:
+                raise EndedError(name, states, "the service was shut down")
             if self._changed is None:
                 self._changed = anyio.Event()
             await self._changed.wait()

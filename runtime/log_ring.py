@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 
+from .arguments import require_count, require_kind
 from .log_reader import LogReader, follow
 
 _JOINED_BYTES = 1 << 11
@@ -25,6 +26,8 @@ class LogRing:
     """
 
     def __init__(self, limit_bytes: int = 1 << 20, *, forward: LogRing | None = None) -> None:
+        require_count("limit_bytes", limit_bytes)
+        require_kind("forward", forward, LogRing, "a LogRing", or_none=True)
         self._limit = limit_bytes
         self._chunks: deque[bytes] = deque()
         self._size = 0

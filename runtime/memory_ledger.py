@@ -14,6 +14,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Literal, TypeAlias, cast
 
+from .arguments import require_items, require_kind, require_mapping
 from .memory import Amounts, Holder, MemoryNeed, Plan, Pool, Rules, Wanted, explain_sum, plan
 from .memory_learning import MemoryLearning
 from .placement import Device, placed
@@ -51,6 +52,12 @@ class MemoryLedger:
         devices: Mapping[str, Device] = MappingProxyType({}),
         learning: MemoryLearning | None = None,
     ) -> None:  # fmt: skip
+        pools = list(require_items("pools", pools, Pool))
+        require_kind("rules", rules, Rules, "Rules", or_none=True)
+        require_mapping("devices", devices, "a mapping of pools to devices")
+        for name, device in devices.items():
+            require_kind(f"devices.{name}", device, Device, "a Device")
+        require_kind("learning", learning, MemoryLearning, "a MemoryLearning", or_none=True)
         self.learning = learning or MemoryLearning()
         self.decides = self.evicts_under_pressure = True
         self.plan_counts: Counter[str] = Counter()

@@ -16,7 +16,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from ..machine import Configuration, Document, Machine, Snapshot, Value
-from .engine import Actions, ActivityFunction, Host, Instance, Step, StepListener
+from .arguments import require_chart_source, require_mapping, require_name, require_text
+from .engine import Actions, ActivityFunction, Host, HostStateError, Instance, Step, StepListener
 from .engine.actions import ErrorFunction, NotifyListener
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Player:
 
     Raises:
         ChartError: The chart is wrong, or what it starts is not what the arguments hold.
+        ConfigError: An argument has a wrong type, or a callback is async.
     """
 
     def __init__(
@@ -55,13 +57,20 @@ class Player:
         on_error: ErrorFunction | None = None,
         id: str | None = None,  # noqa: A002
     ) -> None:  # fmt: skip
+        require_chart_source("chart", chart)
+        given = {} if parameters is None else parameters
+        require_mapping("parameters", given, "a mapping of names to values")
+        if id is not None:
+            require_name("id", id)
         self._host = Host()
+        self._is_entered = False
         actions = Actions(
-            activities=activities or {}, timers=timers or {}, on_step=on_step, on_notify=on_notify,
-            on_error=on_error,
+            activities={} if activities is None else activities,
+            timers={} if timers is None else timers,
+            on_step=on_step, on_notify=on_notify, on_error=on_error,
         )  # fmt: skip
         self._instance: Instance[Any] = self._host.prepared(
-            chart, name=id, actions=actions, parameters=parameters, payload=payload
+            chart, name=id, actions=actions, parameters=given, payload=payload
         )
 
     async def __aenter__(self) -> Self:
@@ -72,6 +81,7 @@ class Player:
         """
         await self._host.__aenter__()
         self._host.adopt(self._instance)
+        self._is_entered = True
         return self
 
     async def __aexit__(
@@ -104,16 +114,24 @@ class Player:
         return self._instance.payload
 
     def snapshot(self) -> Snapshot:
-        """Return what `Host.resume` needs to go on; see `Instance.snapshot`."""
+        """Return what `Host.resume` needs to go on; see `Instance.snapshot`.
+
+        Raises:
+            HostStateError: The player was not entered yet.
+        """
+        if not self._is_entered:
+            why = "the instance has not begun: enter `async with` first"
+            raise HostStateError(f"{self._instance.id}: {why}")
         return self._instance.snapshot()
 
     def datum(self, name: str) -> Value | None:
         """Return one variable or parameter of the chart; None if it has no such variable."""
+        require_text("name", name)
         return {**self._instance.parameters, **self._instance.data}.get(name)
 
     def can(self, event: str, data: Mapping[str, Value] | None = None) -> bool:
         """Return True if the chart handles *event* now; see `Instance.can`."""
-        return self._instance.can(event, data or {})
+        return self._instance.can(event, {} if data is None else data)
 
     def post(
         self, event: str, data: Mapping[str, Value] | None = None, *, payload: Any = None

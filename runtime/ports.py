@@ -13,6 +13,18 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from .arguments import (
+    require_count,
+    require_flag,
+    require_kind,
+    require_name,
+    require_text,
+    require_texts_by_name,
+    require_url,
+    texts,
+)
+from .errors import ConfigError
+
 
 class LogSink(Protocol):
     """Receives the output of a process: bytes in chunks of any size."""
@@ -44,6 +56,20 @@ class Command:
     listens_at: str | None = field(default=None, compare=False)
     is_external: bool = False
 
+    def __post_init__(self) -> None:
+        """Check the fields; a list of arguments becomes a tuple.
+
+        Raises:
+            ConfigError: A field has a wrong type, or there is no program.
+        """
+        require_flag("command.is_external", self.is_external)
+        argv = texts("command.argv", self.argv, least=0 if self.is_external else 1)
+        object.__setattr__(self, "argv", argv)
+        require_texts_by_name("command.env", self.env)
+        require_text("command.cwd", self.cwd, or_none=True)
+        require_text("command.label", self.label)
+        require_url("command.listens_at", self.listens_at, or_none=True)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exit:
@@ -60,6 +86,17 @@ class Exit:
     signal: int | None = None
     certain: bool = True
     out_of_memory: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the fields.
+
+        Raises:
+            ConfigError: A field has a wrong type.
+        """
+        for name in ("code", "signal"):
+            require_count(f"exit.{name}", getattr(self, name), or_none=True)
+        require_flag("exit.certain", self.certain)
+        require_flag("exit.out_of_memory", self.out_of_memory)
 
     @property
     def is_clean(self) -> bool:
@@ -88,6 +125,16 @@ class Probe:
     is_ok: bool
     detail: str = ""
     is_final: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the fields.
+
+        Raises:
+            ConfigError: A field has a wrong type.
+        """
+        require_flag("probe.is_ok", self.is_ok)
+        require_text("probe.detail", self.detail)
+        require_flag("probe.is_final", self.is_final)
 
 
 class ProcessHandle(Protocol):
@@ -223,6 +270,22 @@ class HttpCall:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | None = None
     expect: frozenset[int] = frozenset()
+
+    def __post_init__(self) -> None:
+        """Check the fields; the URL must be absolute.
+
+        Raises:
+            ConfigError: A field has a wrong type or value.
+        """
+        require_name("call.method", self.method)
+        require_url("call.url", self.url)
+        require_texts_by_name("call.headers", self.headers)
+        if not isinstance(self.body, (bytes, type(None))):
+            found = type(self.body).__name__
+            raise ConfigError("call.body", f"expected bytes or None, got a {found}")
+        require_kind("call.expect", self.expect, (frozenset, set, list, tuple), "a set of statuses")
+        for status in self.expect:
+            require_count("an item of call.expect", status, 100)
 
 
 class HttpClient(Protocol):

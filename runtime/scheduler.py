@@ -18,6 +18,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping
 
+from .arguments import require_function, require_kind
 from .errors import RequestError
 from .eviction_planner import EvictionPlanner
 from .memory import MemoryNeed, Plan
@@ -65,7 +66,7 @@ class Scheduler:
         self, policy: EvictionPolicy = one_at_a_time, limits: QueueLimits | None = None,
         memory: MemoryLedger | None = None,
     ) -> None:  # fmt: skip
-        self.limits = limits or QueueLimits()
+        self.limits = _checked(policy, limits, memory)
         self.services: dict[str, ServiceEntry] = {}
         self._requests = RequestQueue(self.services)
         self.queue: list[QueuedRequest] = self._requests.requests
@@ -400,3 +401,13 @@ def _too_many() -> RequestError:
     return RequestError(
         "concurrency_limit", "Too many requests", status_hint=429, retry_after_s=1.0
     )
+
+
+def _checked(
+    policy: EvictionPolicy, limits: QueueLimits | None, memory: MemoryLedger | None
+) -> QueueLimits:
+    """Check the arguments of a scheduler and return its limits."""
+    require_function("policy", policy)
+    require_kind("limits", limits, QueueLimits, "QueueLimits", or_none=True)
+    require_kind("memory", memory, MemoryLedger, "a MemoryLedger", or_none=True)
+    return limits or QueueLimits()

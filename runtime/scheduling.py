@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Literal, TypeAlias
 
+from .arguments import require_count, require_seconds
 from .errors import RequestError
 from .memory import Amounts, MemoryNeed
 from .waiter import PendingRequest
@@ -66,6 +67,17 @@ class QueueLimits:
     timeout_s: float | None = 300.0
     max_wait_s: float = 30.0
     min_residency_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the fields.
+
+        Raises:
+            ConfigError: A field has a wrong type or is out of range.
+        """
+        require_count("queue.length", self.length)
+        require_seconds("queue.timeout_s", self.timeout_s, or_none=True)
+        require_seconds("queue.max_wait_s", self.max_wait_s)
+        require_seconds("queue.min_residency_s", self.min_residency_s)
 
 
 @dataclass(eq=False, slots=True)

@@ -42,14 +42,15 @@ class ServiceTable:
         Raises:
             UnknownServiceError: There is no such service; a `KeyError` too.
         """
-        found = self.lifecycles.get(name)
+        found = self.lifecycles.get(name) if isinstance(name, str) else None
         if found is None:
             raise UnknownServiceError(name)
         return found
 
     def unknown(self, name: str) -> RequestError:
         """Return the error for a request for *name*, which is not in the table."""
-        return self.removed(name) if name in self._removed else UnknownServiceError(name)
+        is_removed = isinstance(name, str) and name in self._removed
+        return self.removed(name) if is_removed else UnknownServiceError(name)
 
     def removed(self, name: str) -> RequestError:
         """Return the error for a request for *name*, which was removed or is being removed."""

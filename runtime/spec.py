@@ -11,21 +11,31 @@ from dataclasses import dataclass, field, fields
 from typing import Literal, TypeAlias, get_args
 
 from ..machine import Document
-from .errors import ConfigError
+from .arguments import (
+    require,
+    require_count,
+    require_document,
+    require_flag,
+    require_kind,
+    require_mapping,
+    require_name,
+    require_one_of,
+    require_seconds,
+    require_url,
+    texts,
+)
 from .hook_actions import HookAction
 from .memory import MemoryNeed
 from .ports import Command, HttpCall
 
 OnError: TypeAlias = Literal["warn", "ignore", "fail"]
+Restart: TypeAlias = Literal["temporary", "transient", "permanent"]
+Abandon: TypeAlias = Literal["finish", "abort"]
+Drain: TypeAlias = Literal["cut", "wait", "refuse"]
 Point: TypeAlias = Literal[
     "beforeStart", "afterStart", "afterHealthy", "afterReady", "beforeStop", "afterStop",
     "onFailure", "suspend", "wake",
 ]  # fmt: skip
-
-
-def _check(where: str, found: object, is_valid: bool, expected: str) -> None:
-    if not is_valid:  # callers compare so that nan is rejected too
-        raise ConfigError(where, f"expected {expected}, got {found}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,14 +58,17 @@ class Hook:
     on_error: OnError = "warn"
 
     def __post_init__(self) -> None:
-        """Check the ranges.
+        """Check the fields.
 
         Raises:
-            ConfigError: A number is out of range.
+            ConfigError: A field has a wrong type or is out of range.
         """
-        _check("hook.timeout_s", self.timeout_s, self.timeout_s > 0, "> 0 seconds")
-        _check("hook.retries", self.retries, self.retries >= 0, ">= 0")
-        _check("hook.delay_s", self.delay_s, self.delay_s >= 0, ">= 0 seconds")
+        expected = "a RunAction, HttpAction or CallAction"
+        require_kind("hook.action", self.action, get_args(HookAction), expected)
+        require_seconds("hook.timeout_s", self.timeout_s, above_zero=True)
+        require_count("hook.retries", self.retries)
+        require_seconds("hook.delay_s", self.delay_s)
+        require_one_of("hook.on_error", self.on_error, get_args(OnError))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,14 +98,19 @@ class Liveness:
     first_byte_s: float | None = None
 
     def __post_init__(self) -> None:
-        """Check the ranges.
+        """Check the fields.
 
         Raises:
-            ConfigError: A number is out of range.
+            ConfigError: A field has a wrong type or is out of range.
         """
-        _check("liveness.every_s", self.every_s, self.every_s > 0, "> 0 seconds")
-        _check("liveness.timeout_s", self.timeout_s, self.timeout_s > 0, "> 0 seconds")
-        _check("liveness.failures", self.failures, self.failures >= 1, ">= 1")
+        require_seconds("liveness.every_s", self.every_s, above_zero=True)
+        require_url("liveness.url", self.url)
+        require_seconds("liveness.timeout_s", self.timeout_s, above_zero=True)
+        require_count("liveness.failures", self.failures, 1)
+        require_kind("liveness.request", self.request, HttpCall, "an HttpCall", or_none=True)
+        for name in ("stalled_s", "first_byte_s"):
+            seconds = getattr(self, name)
+            require_seconds(f"liveness.{name}", seconds, above_zero=True, or_none=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,18 +154,23 @@ class Timings:
     hurry: float = 1.0
 
     def __post_init__(self) -> None:
-        """Check the ranges.
+        """Check the fields.
 
         Raises:
             ConfigError: A number is negative or not a number, or it is zero where a limit of zero
                 would be reached again and again.
         """
         for field_ in fields(self):
-            seconds = getattr(self, field_.name)
-            if field_.name in ("kill_limit", "cooldown", "probe"):
-                _check(f"timings.{field_.name}", seconds, seconds is None or seconds > 0, "> 0")
-            else:
-                _check(f"timings.{field_.name}", seconds, seconds is None or seconds >= 0, ">= 0")
+            require_seconds(
+                f"timings.{field_.name}", getattr(self, field_.name),
+                above_zero=field_.name in ("kill_limit", "cooldown", "probe"),
+                or_none="None" in str(field_.type),
+            )  # fmt: skip
+
+
+_CHOICES = {
+    "restart": get_args(Restart), "abandon": get_args(Abandon), "drain": get_args(Drain),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,11 +216,11 @@ class ServiceSpec:
     stop_argv: tuple[str, ...] = ()
     hooks: Mapping[str, tuple[Hook, ...]] = field(default_factory=dict)
     timings: Timings = Timings()
-    restart: Literal["temporary", "transient", "permanent"] = "temporary"
+    restart: Restart = "temporary"
     autostart: bool = False
     intensity: int = 5
-    abandon: Literal["finish", "abort"] = "finish"
-    drain: Literal["cut", "wait", "refuse"] = "cut"
+    abandon: Abandon = "finish"
+    drain: Drain = "cut"
     liveness: Liveness | None = None
     settle: Hook | None = None
     pinned: bool = False
@@ -208,15 +231,44 @@ class ServiceSpec:
     chart: Document | None = None
 
     def __post_init__(self) -> None:
-        """Check the ranges.
+        """Check the fields.
 
         Raises:
-            ConfigError: A field is out of range.
+            ConfigError: A field has a wrong type or is out of range.
         """
-        name, limit = self.name, self.concurrency_limit
-        _check("name", repr(name), bool(name), "a name")
-        _check(f"{name}.intensity", self.intensity, self.intensity >= 1, ">= 1")
-        _check(f"{name}.concurrency_limit", limit, limit is None or limit >= 1, ">= 1")
+        name = self.name
+        require_name("name", name)
+        self._check_command()
+        require_kind(f"{name}.timings", self.timings, Timings, "Timings")
+        for key, known in _CHOICES.items():
+            require_one_of(f"{name}.{key}", getattr(self, key), known)
+        for key in ("autostart", "pinned"):
+            require_flag(f"{name}.{key}", getattr(self, key))
+        require_count(f"{name}.intensity", self.intensity, 1)
+        require_count(f"{name}.concurrency_limit", self.concurrency_limit, 1, or_none=True)
+        require_count(f"{name}.log_limit_bytes", self.log_limit_bytes)
+        require_kind(f"{name}.liveness", self.liveness, Liveness, "a Liveness", or_none=True)
+        require_kind(f"{name}.settle", self.settle, Hook, "a Hook", or_none=True)
+        require_kind(f"{name}.memory", self.memory, MemoryNeed, "a MemoryNeed", or_none=True)
+        require_document(f"{name}.chart", self.chart)
+        require_mapping(f"{name}.parameters", self.parameters, "a mapping of names to values")
+        for key, value in self.parameters.items():
+            require_kind(f"{name}.parameters.{key}", value, (str, int), "a text, number or flag")
+
+    def _check_command(self) -> None:
+        name = self.name
+        do = "write Command(argv=('program', 'argument'))"
+        require_kind(f"{name}.command", self.command, Command, "a Command", do=do)
+        require_url(f"{name}.endpoint", self.endpoint)
+        require_url(f"{name}.check_url", self.check_url, or_none=True)
+        object.__setattr__(self, "stop_argv", texts(f"{name}.stop_argv", self.stop_argv))
+        require_mapping(f"{name}.hooks", self.hooks, "a mapping of hook points to tuples of hooks")
+        for point, hooks in self.hooks.items():
+            where = f"{name}.hooks.{point}"
+            is_valid = isinstance(hooks, (tuple, list))
+            require(where, hooks, is_valid, "a tuple of hooks", "write (hook,)")
+            for index, hook in enumerate(hooks):
+                require_kind(f"{where}[{index}]", hook, Hook, "a Hook")
 
     @property
     def is_unstoppable(self) -> bool:

@@ -18,7 +18,18 @@ from typing import Any, Self
 
 import anyio
 
+from .arguments import (
+    require,
+    require_function,
+    require_items,
+    require_kind,
+    require_seconds,
+    require_text,
+    require_whole,
+)
+from .checked_policy import checked_policy
 from .dispatcher import Dispatcher
+from .engine import HostStateError
 from .errors import RequestError
 from .hook_recovery import HookRecovery
 from .hooks import HookLimiter
@@ -85,7 +96,10 @@ class Supervisor(SupervisorState):
         Raises:
             ConfigError: Two services have one name.
             ChartError: The chart of a service breaks a promise.
+            HostStateError: The supervisor was entered before.
         """
+        if self._updater is not None:
+            raise HostStateError("a supervisor is entered once; make another one")
         check_specs(self._specs)
         tasks = await self._shelter.open()
         self._timers = TimerService()
@@ -138,6 +152,7 @@ class Supervisor(SupervisorState):
             ConfigError: There is one of that name.
             RequestError: The supervisor is shutting down.
         """
+        require_kind("spec", spec, ServiceSpec, "a ServiceSpec")
         return self._entered().add(spec)
 
     def update(self, spec: ServiceSpec, cause: str = "its specification changed") -> Difference:
@@ -149,6 +164,8 @@ class Supervisor(SupervisorState):
         Raises:
             UnknownServiceError: There is no service of that name.
         """
+        require_kind("spec", spec, ServiceSpec, "a ServiceSpec")
+        require_text("cause", cause)
         return self._entered().update(spec, cause)
 
     def apply(
@@ -173,10 +190,17 @@ class Supervisor(SupervisorState):
             ConfigError: Two services have one name; nothing was changed.
             RequestError: The supervisor is shutting down.
         """
-        return self._entered().apply(services, policy, queue, cause)
+        specs = require_items("services", services, ServiceSpec)
+        if policy is not None:
+            require_function("policy", policy)
+            policy = checked_policy(policy)
+        require_kind("queue", queue, QueueLimits, "QueueLimits", or_none=True)
+        require_text("cause", cause)
+        return self._entered().apply(specs, policy, queue, cause)
 
     def retire(self, name: str, cause: str = "removed") -> None:
         """Begin to remove *name*; requests that wait for it are refused."""
+        require_text("cause", cause)
         self._entered().retire(name, cause)
 
     async def remove(self, name: str, cause: str = "removed") -> None:
@@ -184,6 +208,7 @@ class Supervisor(SupervisorState):
 
         Returns when its process is gone and no request holds it: the name can be used again.
         """
+        require_text("cause", cause)
         await self._entered().retire(name, cause).completed.wait()
 
     # ---- requests
@@ -202,6 +227,8 @@ class Supervisor(SupervisorState):
             RequestError: The request was refused; an `UnknownServiceError` if there is no such
                 service.
         """
+        require_whole("priority", priority)
+        require_text("client", client)
         return leased(self, name, priority, client)
 
     def acquire_nowait(self, name: str) -> bool:
@@ -211,7 +238,8 @@ class Supervisor(SupervisorState):
         """
         try:
             entry, lifecycle = self.scheduler.services[name], self._lifecycles[name]
-        except KeyError as error:
+        except (KeyError, TypeError) as error:  # unknown, or not hashable
+            self._entered()
             raise self._services.unknown(name) from error
         if (
             not entry.is_open
@@ -230,6 +258,8 @@ class Supervisor(SupervisorState):
 
     async def acquire(self, name: str, *, priority: int = 0, client: str = "") -> None:
         """Wait until *name* is ready and hold it, as `lease` does; pair with `release`."""
+        require_whole("priority", priority)
+        require_text("client", client)
         if not self.acquire_nowait(name):
             await self._dispatcher.acquire(name, priority, client)
 
@@ -259,17 +289,20 @@ class Supervisor(SupervisorState):
             The number of uses that hold it now. A call of a listener takes effect after it.
 
         Raises:
-            ConfigError: *count* is negative.
+            ConfigError: *count* is negative, or no whole number.
             UnknownServiceError: There is no such service.
         """
         return self._entered().holds.set(name, count)
 
     def spawn(self, function: Callable[..., Coroutine[Any, Any, object]], *args: object) -> None:
         """Run *function* until it ends or the supervisor does; an exception is logged."""
+        self._entered()
+        require("function", function, callable(function), "an async function")
         self._tasks.start_soon(function, *args)
 
     def review(self) -> None:
         """Decide again on waiting requests: a condition that they wait for has changed."""
+        self._entered()
         self._dispatcher.review()
 
     # ---- commands
@@ -292,6 +325,8 @@ class Supervisor(SupervisorState):
             True once the process is gone; False if the service was still busy at its drain
             limit and is configured to refuse the stop then.
         """
+        self._entered()
+        require_text("cause", cause)
         lifecycle = self[name]
         self._dispatcher.refuse_unloaded(name)
         lifecycle.stop_nowait(cause)
@@ -300,6 +335,7 @@ class Supervisor(SupervisorState):
 
     async def unload_all(self, cause: str = "unloaded") -> None:
         """Stop all services, side by side."""
+        require_text("cause", cause)
         lifecycles = list(self._lifecycles.values())
         for lifecycle in lifecycles:
             self._dispatcher.refuse_unloaded(lifecycle.spec.name)
@@ -316,9 +352,11 @@ class Supervisor(SupervisorState):
 
     async def shutdown(self, limit_s: float | None = None) -> None:
         """Drain, run the stop hooks and terminate; after *limit_s* seconds kill the rest."""
+        require_seconds("limit_s", limit_s, or_none=True)
         self.close()
         await shut_down(self._lifecycles, limit_s)
 
     def kill(self, cause: str = "asked to kill") -> None:
         """Kill all processes (SIGKILL) and skip the remaining stop hooks."""
+        require_text("cause", cause)
         kill_all(self._lifecycles, cause)

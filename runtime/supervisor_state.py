@@ -9,8 +9,17 @@ from typing import TYPE_CHECKING
 
 from ..machine import Compiled, Document
 from ..machine import lifecycle as shipped_chart
-from .chart_check import require_checked
-from .errors import ConfigError
+from .arguments import (
+    require_count,
+    require_function,
+    require_items,
+    require_kind,
+    require_methods,
+    require_seconds,
+)
+from .chart_check import require_chart
+from .checked_policy import checked_policy
+from .engine import HostStateError
 from .lifecycle import Lifecycle
 from .listeners import Listener, Listeners
 from .log_ring import LogRing
@@ -48,22 +57,31 @@ class SupervisorState:
         stop_limit_s: float = 60.0, hook_limit: int | None = 8, rng: random.Random | None = None,
         memory: MemoryLedger | None = None, meter: MemoryMeter | None = None,
     ) -> None:  # fmt: skip
-        if hook_limit is not None and hook_limit < 1:
-            raise ConfigError("hook_limit", f"expected >= 1 or None, got {hook_limit}")
-        if chart is not None:
-            require_checked(chart, checked)
+        require_methods("launcher", launcher, ("start", "run"), "a Launcher")
+        specs = require_items("services", services, ServiceSpec)
+        if http is not None:
+            require_methods("http", http, ("call",), "an HttpClient or None")
+        require_function("policy", policy)
+        require_kind("queue", queue, QueueLimits, "QueueLimits", or_none=True)
+        require_seconds("stop_limit_s", stop_limit_s)
+        require_count("hook_limit", hook_limit, 1, or_none=True)
+        require_kind("rng", rng, random.Random, "a random.Random", or_none=True)
+        require_kind("memory", memory, MemoryLedger, "a MemoryLedger", or_none=True)
+        if meter is not None:
+            require_methods("meter", meter, ("read",), "a MemoryMeter or None")
+        require_chart("chart", chart, checked)
         self._launcher, self._http = launcher, http
         self._meter = meter
         self.memory_watch: MemoryWatch | None = None
         self.memory_yielding: MemoryYielding | None = None
-        self._specs = list(services)
+        self._specs = list(specs)
         self.has_own_chart = chart is not None
         self._compiled = _compiled() if chart is None else Compiled(chart)
         self.stop_limit_s = stop_limit_s
         self._hook_limit = hook_limit
         self._rng = rng or random.Random()
         self.log = LogRing(_LOG_BYTES)
-        self.scheduler = Scheduler(policy=policy, limits=queue, memory=memory)
+        self.scheduler = Scheduler(policy=checked_policy(policy), limits=queue, memory=memory)
         self._services = ServiceTable()
         self._lifecycles = self._services.lifecycles
         self._listeners: Listeners[Transition] = Listeners()
@@ -77,15 +95,16 @@ class SupervisorState:
         Raises:
             UnknownServiceError: There is no such service; a `KeyError` too.
         """
+        self._entered()
         return self._services.lookup(name)
 
     def get(self, name: str) -> Lifecycle | None:
         """Return the lifecycle of *name*, or None if there is no such service."""
-        return self._lifecycles.get(name)
+        return self._lifecycles.get(name) if isinstance(name, str) else None
 
     def __contains__(self, name: object) -> bool:
         """Return True if there is a service of that name."""
-        return name in self._lifecycles
+        return isinstance(name, str) and name in self._lifecycles
 
     def lifecycles(self) -> Sequence[Lifecycle]:
         """Return all lifecycles, in the order in which they were added."""
@@ -104,9 +123,14 @@ class SupervisorState:
         return self._listeners.add(listener)
 
     def events(self, *, limit: int = 1024) -> AsyncIterator[Transition]:
-        """Yield transitions from now on; a reader that is *limit* behind loses the oldest."""
+        """Yield transitions from this call on; a reader that is *limit* behind loses the oldest.
+
+        Raises:
+            ConfigError: *limit* is no whole number >= 1.
+        """
         return self._listeners.events(limit)
 
     def _entered(self) -> ServiceUpdater:
-        assert self._updater is not None, "enter the supervisor first"
+        if self._updater is None:
+            raise HostStateError("the supervisor has not begun: enter `async with` first")
         return self._updater

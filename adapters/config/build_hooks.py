@@ -90,7 +90,8 @@ class HookBuilder:
         return RunAction(argv=self._split(section.run, (*loc, "run")))
 
     def _call(self, section: HttpSection, loc: Location) -> HttpCall:
-        if problem := url_problem(fill_pid(section.url, 1)):
+        problem = url_problem(fill_pid(section.url, 1))
+        if problem:
             self._error((*loc, "url"), problem)
         headers = {name: value.get_secret_value() for name, value in section.headers.items()}
         body = None if section.body is None else section.body.encode()
@@ -102,7 +103,7 @@ class HookBuilder:
                 headers["Content-Type"] = "application/json"
         return HttpCall(
             method=section.method.upper(),
-            url=section.url,
+            url="http://refused" if problem else section.url,  # never called
             headers=headers,
             body=body,
             expect=frozenset(section.expect),

@@ -194,7 +194,8 @@ class ModelBuilder:
         argv = self._split(command, loc)
         if argv is not None and (not argv or not argv[0]):
             self._error(loc, "empty command: expected a program and its arguments")
-        return argv or ("",)
+            argv = None
+        return argv or ("refused",)  # never run: the problem was noted
 
     def _stop_argv(self, command: CommandLine) -> tuple[str, ...]:
         """Return `cmdStop` as argv; comments only mean SIGTERM, as without `cmdStop`."""

@@ -17,6 +17,7 @@ from ...machine import (
     StartTimer,
     Value,
 )
+from ..arguments import require_function, require_mapping
 from .context_annotation import AnnotationError, takes
 from .records import Step
 
@@ -100,6 +101,17 @@ class Actions:
     on_step: StepListener | None = None
     on_notify: NotifyListener | None = None
     on_error: ErrorFunction | None = None
+
+    def __post_init__(self) -> None:
+        """Check the types.
+
+        Raises:
+            ConfigError: A field has a wrong type, or a callback is async.
+        """
+        require_mapping("activities", self.activities, "a mapping of names to functions")
+        require_mapping("timers", self.timers, "a mapping of names to seconds")
+        for name in ("on_step", "on_notify", "on_error"):
+            require_function(name, getattr(self, name), or_none=True)
 
     def check(self, machine: Machine) -> None:
         """Compare with what the actions of *machine* start.

@@ -91,7 +91,7 @@ class Instance(InstanceState[P]):
         """
         self._host.check_thread()
         self._check_running()
-        given = self.machine.fields(event, fields or _NO_FIELDS)
+        given = self.machine.fields(event, _NO_FIELDS if fields is None else fields)
         if payload is not None and not self.machine.document.events[event].payload:
             raise EventError(event, "carries no payload; declare it with `payload: true`")
         return self._take(Post(event, given, payload, None, cause))

@@ -5,7 +5,32 @@ from __future__ import annotations
 import anyio
 
 from ...machine import Configuration, Machine
+from ..arguments import guess, shown
 from .errors import EndedError, UnknownStateError
+
+
+def check_states(machine: Machine, name: str, states: tuple[str, ...]) -> None:
+    """Check that *machine* can be found in each of *states*.
+
+    Args:
+        machine: The chart.
+        name: Id of the instance, or name of the service, for errors.
+        states: Names of states, at least one.
+
+    Raises:
+        UnknownStateError: The chart has no such state, or leaves it in the step that enters it.
+    """
+    if not states:
+        raise UnknownStateError(f"{name}: expected the name of a state to wait for, got none")
+    for state in states:
+        if not isinstance(state, str) or state not in machine.states:
+            close = guess(state, machine.states)
+            raise UnknownStateError(f"{name}: no state {shown(state)}{close}")
+        if state not in machine.reach.lasting:
+            raise UnknownStateError(
+                f"{name}: state {state!r} is left in the step that enters it; "
+                "wait for a state after it"
+            )
 
 
 class _Wait:
@@ -43,16 +68,7 @@ class Waits:
             UnknownStateError: The chart has no such state, or leaves it in the step that enters it.
             EndedError: None of the states can come any more.
         """
-        reach = self._machine.reach
-        for name in states:
-            if name not in self._machine.states:
-                known = ", ".join(sorted(self._machine.states))
-                raise UnknownStateError(f"{self._name}: no state {name!r}; known: {known}")
-            if name not in reach.lasting:
-                raise UnknownStateError(
-                    f"{self._name}: state {name!r} is left in the step that enters it; "
-                    "wait for a state after it"
-                )
+        check_states(self._machine, self._name, states)
         wanted = frozenset(states)
         if not wanted.isdisjoint(configuration):
             return

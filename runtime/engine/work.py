@@ -209,8 +209,10 @@ class Work:
             if declared and name not in self._machine.document.promises.unsure:
                 raise ActivityError(name, f"returned no event; {known}")
             return
-        event, fields = answer if isinstance(answer, tuple) else (answer, _NO_FIELDS)
-        if event not in declared:
+        found: Any = answer
+        is_pair = isinstance(found, tuple) and len(found) == 2
+        event, fields = found if is_pair else (found, _NO_FIELDS)
+        if not isinstance(event, str) or event not in declared or not isinstance(fields, Mapping):
             raise ActivityError(name, f"returned {answer!r}; {known}")
         given = self._machine.fields(event, fields)
         self._deliver(Post(event, given, None, activity, f"activity {name}", context))
@@ -251,7 +253,8 @@ class Work:
                 event = on_error(name, error)
             except Exception:
                 log.exception("%s: on_error raised an exception", self._label)
-        if event is not None and event not in self._machine.answers[name]:
+        known = self._machine.answers[name]
+        if event is not None and not (isinstance(event, str) and event in known):
             log.error("%s: on_error returned %r, no event of %r", self._label, event, name)
             event = None
         return event or self._machine.failures.get(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import pydoc
 import random
+from typing import Any
 
 import anyio
 import pytest
@@ -264,11 +265,53 @@ def test_hold_counts_toward_the_concurrency_limit_and_is_not_limited_by_it() -> 
     run_scenario(scenario, a)
 
 
+def test_hold_of_a_billion_costs_no_more_than_one() -> None:
+    """A step for each unit would take hours; there is room again when the count falls."""
+    a = service("a", concurrency_limit=10, timings=Timings(idle_limit=10.0))
+
+    async def scenario(world: World) -> None:
+        supervisor = world.supervisor
+        await supervisor.load("a")
+        assert supervisor.hold("a", 10**9) == 10**9
+        assert world["a"].in_flight == 10**9
+        refused = world.client("a")
+        await world.at(100.0)
+        assert (refused.outcome, world["a"].state) == ("concurrency_limit", "ready")
+        assert supervisor.hold("a", 9) == 9
+        served = world.client("a")
+        await world.moment()
+        assert (served.outcome, world["a"].in_flight) == ("served", 10)
+        served.finish()
+        world["a"].stop_nowait()
+        await world.moment()
+        assert supervisor.hold("a", 11) == 9
+        assert supervisor.hold("a", 1) == 1
+        assert world["a"].state == "draining"
+        assert supervisor.hold("a", 0) == 0
+        await world.until("a", "stopped")
+        assert (world["a"].in_flight, supervisor.scheduler.services["a"].granted) == (0, 0)
+
+    run_scenario(scenario, a)
+
+
+@pytest.mark.parametrize("count", [1.5, "3", None, True, -1])
+def test_hold_with_something_else_than_a_count_is_refused(count: Any) -> None:
+    """The error says which service and what was expected."""
+
+    async def scenario(world: World) -> None:
+        await world.supervisor.load("a")
+        with pytest.raises(ConfigError, match="count of a: expected >= 0, a whole number, got"):
+            world.supervisor.hold("a", count)
+        assert world["a"].in_flight == 0
+
+    run_scenario(scenario, service("a"))
+
+
 def test_hold_with_a_negative_count_or_an_unknown_name_is_refused() -> None:
     """Nothing changes by it."""
 
     async def scenario(world: World) -> None:
-        with pytest.raises(ConfigError, match="hold of a: expected a count >= 0, got -1"):
+        with pytest.raises(ConfigError, match="count of a: expected >= 0, a whole number, got -1"):
             world.supervisor.hold("a", -1)
         with pytest.raises(UnknownServiceError):
             world.supervisor.hold("nope", 1)

@@ -695,7 +695,7 @@ def test_policy_and_limits_change_together() -> None:
         await world.moment()
         assert waiting.outcome == "served"
         assert world.supervisor.apply(specs) == {}
-        assert world.supervisor.scheduler.policy is together
+        assert world.supervisor.scheduler.policy("b", frozenset({"a"})) == frozenset()
         assert world.supervisor.scheduler.limits.length == 1
 
     run_scenario(scenario, A, service("b", endpoint="http://h:1"), policy=one_at_a_time)
