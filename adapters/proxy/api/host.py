@@ -9,6 +9,7 @@ import msgspec
 from msgspec import structs
 
 from ...system import threads
+from ..body.errors import BodyTooLargeError
 from ..body.model_name import quoted_name
 from ..context import ProxyContext
 from ..formatting import rfc3339
@@ -29,9 +30,13 @@ from .schema.memory import (
     MemoryNotice,
     MemoryPool,
     MemoryState,
+    YieldedPools,
+    YieldRequest,
 )
 
 _MIB = 1 << 20
+_BODY_LIMIT = 1 << 16  # bytes
+_LONGEST_S = 365 * 86400.0
 
 
 @ApiHandler
@@ -194,6 +199,30 @@ def coarse_memory(state: MemoryState) -> MemoryState:
             for model in state.models
         ],
     )  # fmt: skip
+
+
+@ApiHandler
+async def yield_memory(proxy: ProxyContext, request: Request) -> YieldedPools:
+    """Leave memory pools to other programs, or end that."""
+    try:
+        wanted = msgspec.json.decode(await request.body(_BODY_LIMIT), type=YieldRequest)
+    except BodyTooLargeError as error:
+        raise ApiError(413, str(error), headers=[(b"connection", b"close")]) from error
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise ApiError(400, f"expected `pools`, and maybe `seconds` and `keep`: {error}") from error
+    ledger, yielding = proxy.supervisor.scheduler.memory, proxy.supervisor.memory_yielding
+    known = () if ledger is None else ledger.pools
+    if unknown := [name for name in wanted.pools if name not in known]:
+        raise ApiError(400, f"no such memory pool: {quoted_name(unknown[0])}")
+    if wanted.keep < 0 or (wanted.seconds is not None and not 0 <= wanted.seconds <= _LONGEST_S):
+        raise ApiError(400, "expected `seconds` from 0 to 31536000 or null, and `keep` >= 0")
+    if yielding is None:
+        return YieldedPools(pools=[])
+    if wanted.seconds == 0:
+        yielding.take_back(wanted.pools)
+    else:
+        yielding.leave(wanted.pools, dict.fromkeys(wanted.pools, wanted.keep), wanted.seconds)
+    return YieldedPools(pools=sorted(yielding.by_hand))
 
 
 @ApiHandler

@@ -30,6 +30,7 @@ from . import (
 from .handler import ApiHandler
 from .inference_paths import GET_PATHS, POST_PATHS
 from .schema.control import ModelName, ModelRequest, ProfileName
+from .schema.memory import YieldRequest
 from .schema.requests import Capture
 
 if TYPE_CHECKING:
@@ -211,6 +212,10 @@ ROUTES: RouteTable = RouteTable(
                 "models", errors=_CHANGE_ERRORS, body=ModelName),
         _change("POST", "/models/unload", control.router_unload, "Begin to unload a model",
                 "unloads the model", "models", errors=_CHANGE_ERRORS, body=ModelName),
+        _change("POST", "/api/memory/yield", host.yield_memory,
+                "Leave memory pools to other programs, or end that",
+                "leaves memory pools to other programs", errors=(413, 415),
+                body=YieldRequest),
         _change("DELETE", "/api/memory/learned/*", host.forget_memory,
                 "Forget what was learned of the memory of a model",
                 "forgets what was learned of the memory of the model", "models", errors=(404,),

@@ -34,6 +34,7 @@ REQUESTS: dict[str, tuple[str, object]] = {
     "/api/models/*/explain": ("/api/models/b/explain", None),
     "/api/queue": ("/api/queue", None),
     "/api/memory": ("/api/memory", None),
+    "/api/memory/yield": ("/api/memory/yield", {"pools": []}),
     "/api/memory/learned/*": ("/api/memory/learned/a", None),
     "/api/metrics/activity": ("/api/metrics/activity", None),
     "/api/metrics/stats": ("/api/metrics/stats", None),

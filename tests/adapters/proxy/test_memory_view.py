@@ -179,3 +179,40 @@ def test_memory_of_a_key_for_some_models_shows_no_other_model() -> None:
             await call.task
 
     run(main, ProxyOptions(keys=KEYS))
+
+
+def test_memory_is_left_to_other_programs_by_request_until_a_further_one() -> None:
+    async def main(bench: Bench, meter: FixedMeter) -> None:
+        async def call(value: Any) -> Any:
+            return await bench.client.call("POST", "/api/memory/yield", value=value)
+
+        await bench.client.chat("a")
+        answer = await call({"pools": ["GPU0"], "seconds": 7200, "keep": GIB})
+        assert (answer.status, answer.json()) == (200, {"pools": ["GPU0"]})
+        state = (await bench.client.call("GET", "/api/memory")).json()
+        (pool,) = state["pools"]
+        assert (pool["keep"], pool["free"]) == (GIB, GIB - PER_MODEL)
+        assert pool["left_because"] == "GPU0 is left to other programs (by request)"
+        assert state["away"] == [{"model": "a"}]
+        answer = await call({"pools": ["GPU0"], "seconds": 0})
+        assert answer.json() == {"pools": []}
+        (pool,) = (await bench.client.call("GET", "/api/memory")).json()["pools"]
+        assert (pool["keep"], pool["left_because"]) == (None, "")
+
+    run(main)
+
+
+def test_memory_yield_request_that_makes_no_sense_is_refused() -> None:
+    async def main(bench: Bench, meter: FixedMeter) -> None:
+        for value in (
+            {}, [], {"pools": "GPU0"}, {"pools": ["GPU7"]}, {"pools": ["GPU0"], "seconds": -1},
+            {"pools": ["GPU0"], "seconds": 1e300}, {"pools": ["GPU0"], "keep": -1},
+            {"pools": ["GPU0"], "keep": "4GiB"},
+        ):  # fmt: skip
+            answer = await bench.client.call("POST", "/api/memory/yield", value=value)
+            assert answer.status == 400, value
+        ledger = bench.supervisor.scheduler.memory
+        assert ledger is not None
+        assert ledger.pools["GPU0"].keep is None
+
+    run(main)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec import Struct
+
 from .base import Body, Part
 
 
@@ -124,6 +126,26 @@ class MemoryState(Body, kw_only=True):
     learned: list[LearnedMemory]
     notices: list[MemoryNotice]
     away: list[AwayModel]
+
+
+class YieldRequest(Struct, kw_only=True):
+    """Body of a request that leaves pools to other programs.
+
+    Attributes:
+        seconds: Time after which models may use them again; null means until a further request,
+            and 0 ends it now.
+        keep: Bytes of each that models may hold meanwhile.
+    """
+
+    pools: list[str]
+    seconds: float | None = None
+    keep: int = 0
+
+
+class YieldedPools(Body, kw_only=True):
+    """Memory pools that are left to other programs by request."""
+
+    pools: list[str]
 
 
 class ForgottenMemory(Body, kw_only=True):
