@@ -204,11 +204,12 @@ def test_memory_is_left_to_other_programs_by_request_until_a_further_one() -> No
 
 def test_memory_yield_request_that_makes_no_sense_is_refused() -> None:
     async def main(bench: Bench, meter: FixedMeter) -> None:
-        for value in (
+        wrong: list[Any] = [
             {}, [], {"pools": "GPU0"}, {"pools": ["GPU7"]}, {"pools": ["GPU0"], "seconds": -1},
             {"pools": ["GPU0"], "seconds": 1e300}, {"pools": ["GPU0"], "keep": -1},
             {"pools": ["GPU0"], "keep": "4GiB"},
-        ):  # fmt: skip
+        ]  # fmt: skip
+        for value in wrong:
             answer = await bench.client.call("POST", "/api/memory/yield", value=value)
             assert answer.status == 400, value
         ledger = bench.supervisor.scheduler.memory
