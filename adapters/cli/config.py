@@ -113,7 +113,7 @@ def check(options: argparse.Namespace) -> int:
         return _fail(str(error))
     files = options.config
     sources = [*files, *([options.config_dir] if options.config_dir else [])]
-    problems = check_config(files, options.config_dir)
+    problems = check_config(files, options.config_dir, is_here=True)
     if options.lenient:
         with suppress(ConfigProblems):
             problems = list(load_config(files, options.config_dir, is_lenient=True).warnings)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from .build_model import MIN_HEALTH_S, ModelBuilder
+from .check_commands import check_machine, check_shell_syntax
 from .check_liveness import check_liveness
 from .check_memory import check_memory, check_yields
 from .document.merge import list_files, read_files
@@ -95,9 +96,18 @@ def check_config(
     directory: Path | None = None,
     *,
     env: Map[str, str] | None = None,
+    is_here: bool = False,
 ) -> list[Problem]:
-    """Return all errors and warnings that ``load_config`` would find."""
-    return _load(files, directory, os.environ if env is None else env)[2].all()
+    """Return all errors and warnings that ``load_config`` would find.
+
+    Args:
+        files: See ``load_config``.
+        directory: See ``load_config``.
+        env: See ``load_config``.
+        is_here: Warn also of programs and model files that this machine does not have.
+    """
+    given = os.environ if env is None else env
+    return _load(files, directory, given, is_here=is_here)[2].all()
 
 
 def _load(
@@ -106,6 +116,8 @@ def _load(
     env: Map[str, str],
     ports: Map[str, int] | None = None,
     refused: Collection[str] = (),
+    *,
+    is_here: bool = False,
 ) -> tuple[Config, list[str], ProblemCollector]:
     """Return the configuration, of use only without errors, the ids of its models, and problems."""
     collector, environment = ProblemCollector(), EnvironmentValues(env)
@@ -116,7 +128,8 @@ def _load(
     ids = [*models.items] if isinstance(models, Mapping) else []
     expanded = expand_document(root, TOP_KEYS, environment, collector, ports)
     reader = Reader(environment, collector)
-    config = _Builder(reader, expanded, {s.name: s.raw for s in sources}).build()
+    builder = _Builder(reader, expanded, {s.name: s.raw for s in sources})
+    config = builder.build(env if is_here else None)
     if not collector.has_errors and not config.models and not config.peers:
         place = str(paths[0]) if len(paths) == 1 else ""
         collector.warning_at(place, "models", 0, 0, _NO_MODELS)
@@ -136,8 +149,12 @@ class _Builder:
         self._reader, self._collector = reader, reader.collector
         self._expanded, self._sources = expanded, sources
 
-    def build(self) -> Config:
-        """Return the configuration; after errors it is only an approximation."""
+    def build(self, machine: Map[str, str] | None = None) -> Config:
+        """Return the configuration; after errors it is only an approximation.
+
+        Args:
+            machine: Variables of this machine, if its programs and files are to be checked.
+        """
         document, broken = self._reader.read(DocumentSection, _readable(self._expanded.top), "")
         if document is None:  # every key has a default
             raise AssertionError(broken)
@@ -150,6 +167,9 @@ class _Builder:
         profiles = names.read_profiles(document)
         if "memory" not in broken:
             _check(document, names)
+        check_shell_syntax(names)
+        if machine is not None:
+            check_machine(names, machine)
         return Config(
             models=names.models,
             aliases=names.aliases,

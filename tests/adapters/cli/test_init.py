@@ -120,7 +120,7 @@ def test_init_failure_is_one_line_and_writes_nothing(
     assert [path.name for path in Path("empty").iterdir()] == ["file"]
 
 
-CONFIG = "models: {a: {cmd: 'server ${PORT}'}}\n"
+CONFIG = "models: {a: {cmd: '/bin/true ${PORT}'}}\n"
 
 
 def test_configuration_is_found_at_known_places(

@@ -75,7 +75,7 @@ def test_flags_without_a_command_name_the_command(capsys: pytest.CaptureFixture[
     assert "swapchart serve -config 'my file.yaml' -listen :8080" in said
 
 
-BAD_CHART = "models: {a: {cmd: 's ${PORT}'}}\nlifecycle: {states: {nowhere: {x: 1}}}\n"
+BAD_CHART = "models: {a: {cmd: '/bin/true ${PORT}'}}\nlifecycle: {states: {nowhere: {x: 1}}}\n"
 
 
 def test_serve_check_and_plan_report_a_bad_lifecycle_alike(
@@ -89,7 +89,7 @@ def test_serve_check_and_plan_report_a_bad_lifecycle_alike(
     checked = capsys.readouterr().out
     assert main(["serve", "--config", str(path), "--listen", "127.0.0.1:0"]) == 78
     assert capsys.readouterr().err == checked
-    (tmp_path / "old.yaml").write_text("models: {a: {cmd: 's ${PORT}'}}\n")
+    (tmp_path / "old.yaml").write_text("models: {a: {cmd: '/bin/true ${PORT}'}}\n")
     assert main(["config", "plan", str(tmp_path / "old.yaml"), str(path)]) == 1
     assert capsys.readouterr().err == checked
     assert checked.startswith("error: lifecycle.states.nowhere.x: unknown key")
@@ -101,7 +101,7 @@ def test_config_check_accepts_the_flags_of_serve(
 ) -> None:
     """The words `config check` before the flags of `serve` check what `serve` would refuse."""
     path = tmp_path / "config.yaml"
-    path.write_text("models: {a: {cmd: 's ${PORT}'}}\n")
+    path.write_text("models: {a: {cmd: '/bin/true ${PORT}'}}\n")
     flags = ["-config", str(path), "-watch-config=false", "-listen"]
 
     assert main(["config", "check", *flags, "127.0.0.1:8080"]) == 0
@@ -112,7 +112,7 @@ def test_config_check_accepts_the_flags_of_serve(
     assert "expected HOST:PORT" in capsys.readouterr().out
     assert main(["config", "check", "-config-dir", str(tmp_path)]) == 0
     assert capsys.readouterr().out == f"{tmp_path}: ok\n"
-    path.write_text("models: {a: {cmd: 's ${PORT}', ttll: 3}}\n")
+    path.write_text("models: {a: {cmd: '/bin/true ${PORT}', ttll: 3}}\n")
     assert main(["config", "check", str(path)]) == 0
     assert capsys.readouterr().out.endswith(f"{path}: ok, with 1 warning\n")
 
@@ -120,7 +120,7 @@ def test_config_check_accepts_the_flags_of_serve(
 def test_config_check_server_is_not_installed_names_the_extra(tmp_path: Path) -> None:
     """`config check` refuses the server that `serve` would not find."""
     path = tmp_path / "config.yaml"
-    path.write_text("models: {a: {cmd: 's ${PORT}'}}\n")
+    path.write_text("models: {a: {cmd: '/bin/true ${PORT}'}}\n")
     command = ["config", "check", str(path)]
     for server, code in (("uvicorn", 1), ("hypercorn", 0)):
         argv = [sys.executable, "-c", _WITHOUT, "uvicorn", *command, "--server", server]
@@ -169,7 +169,7 @@ def test_command_without_its_packages_names_the_extra(
 ) -> None:
     """A command whose packages are not installed ends in one line and starts nothing."""
     path = tmp_path / "config.yaml"
-    path.write_text("models: {a: {cmd: 's ${PORT}'}}\n")
+    path.write_text("models: {a: {cmd: '/bin/true ${PORT}'}}\n")
     argv = [sys.executable, "-c", _WITHOUT, missing, *command.format(config=path).split()]
     ended = subprocess.run(
         argv, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path,

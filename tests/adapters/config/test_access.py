@@ -154,8 +154,8 @@ def test_drop_env_includes_the_variables_of_api_keys(load: Load) -> None:
     names = ("PLAIN", "BY_MACRO", "MIXED", "FOR_MODEL")
     config = load(text, **{name: name.lower() for name in names})
 
-    assert config.drop_env == {"PLAIN", "BY_MACRO", "MIXED", "NAMED"}
-    assert load("apiKeys: [fixed]").drop_env == frozenset()
+    assert config.drop_env == {"PLAIN", "BY_MACRO", "MIXED", "NAMED", "SWAPCHART_API_KEY"}
+    assert load("apiKeys: [fixed]").drop_env == {"SWAPCHART_API_KEY"}  # of commands
 
 
 @pytest.mark.parametrize("text", ["A=b", ""])

@@ -1,0 +1,91 @@
+"""Checks of commands: shell syntax in them, and programs and files that are not there."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import TypeAlias
+
+from ...runtime import RunAction
+from ..llama_cpp.launch_args import LaunchLine
+from .routing import NamesLike
+from .values import ModelConfig
+
+Place: TypeAlias = tuple[int | str, ...]
+
+_OPERATORS = frozenset(
+    ("&&", "||", "|", ";", "&", ">", ">>", "<", "2>", "2>>", "&>", "2>&1", ">/dev/null")
+)
+_VARIABLE = re.compile(r"\$(?:[A-Z_][A-Z0-9_]*+|\{[A-Z_][A-Z0-9_]*+\}|\()|`")
+_FILLED_IN = re.compile(r"\$\{(?:PID|GPUS?)\}")  # by swapchart, when the command runs
+_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*+=")
+_SHELLS = frozenset(("sh", "bash", "dash", "zsh", "ksh", "fish", "busybox"))
+_CURE = "commands run without a shell; write sh -c '...', or a script"
+
+
+def check_shell_syntax(names: NamesLike) -> None:
+    """Warn of words that only a shell understands, in commands that run without one."""
+    for model in names.models.values():
+        for place, argv in _commands(model):
+            if (found := shell_syntax(argv)) is not None:
+                names.warning(place, found)
+
+
+def shell_syntax(argv: Sequence[str]) -> str | None:
+    """Return what a shell would be needed for, and what to write instead; None for nothing."""
+    if not argv or PurePath(argv[0]).name in _SHELLS:
+        return None
+    if _ASSIGNMENT.match(argv[0]):
+        name = argv[0].partition("=")[0]
+        return f"{name}= stands before the program: a variable belongs in `env: [{name}=...]`"
+    for word in argv:
+        if word in _OPERATORS or (word.endswith(";") and word != ";"):
+            return f"{word!r} is passed to the program as a word: {_CURE}"
+        if word == "~" or word.startswith("~/"):
+            return f"{word!r}: ~ is not expanded; write the whole path, or ${{env.HOME}}"
+        if match := _VARIABLE.search(_FILLED_IN.sub("", word)):
+            name = match[0].strip("${}")
+            cure = f"write ${{env.{name}}}" if name.isidentifier() else _CURE
+            return f"{match[0]} is not expanded in {word!r}: {cure}"
+    return None
+
+
+def check_machine(names: NamesLike, environment: Mapping[str, str]) -> None:
+    """Warn of programs and model files that this machine does not have.
+
+    Args:
+        names: The models, and where they are written.
+        environment: Variables of the proxy; PATH is where programs are looked for.
+    """
+    for model in names.models.values():
+        path = model.environment.get("PATH", environment.get("PATH", os.defpath))
+        for place, argv in _commands(model):
+            if argv and not _ASSIGNMENT.match(argv[0]) and shutil.which(argv[0], path=path) is None:
+                names.warning(place, _missing_program(argv[0]))
+        line = LaunchLine.parse(model.argv)
+        for option, file in line.files() if line.is_llama_server else ():
+            if not Path(file).exists():
+                names.warning(("models", model.id, "cmd"), f"{option} {file}: no such file")
+
+
+def _missing_program(name: str) -> str:
+    if "/" not in name:
+        return f"the program {name!r} is not in PATH"
+    path = Path(name)
+    if not path.exists():
+        return f"the program {name!r} does not exist"
+    kind = "a directory" if path.is_dir() else "not executable; chmod +x makes it so"
+    return f"the program {name!r} is {kind}"
+
+
+def _commands(model: ModelConfig) -> Iterator[tuple[Place, Sequence[str]]]:
+    place: Place = ("models", model.id)
+    yield (*place, "cmd"), model.argv
+    yield (*place, "cmdStop"), model.stop_argv
+    for point, hooks in model.hooks.items():
+        for hook in hooks:
+            if isinstance(hook.action, RunAction):
+                yield (*place, point), hook.action.argv
