@@ -137,11 +137,17 @@ def _load(
     return config, ids, collector
 
 
-def _check(document: DocumentSection, names: Names) -> None:
-    """Report keys of several sections that do not go together."""
-    check_memory(document.memory, names)
-    check_yields(document.yields, document.memory, names)
-    check_liveness(names)
+def _check(
+    document: DocumentSection, names: Names, broken: Collection[str], machine: Map[str, str] | None
+) -> None:
+    """Report keys of several sections that do not go together, and commands that will not work."""
+    if "memory" not in broken:
+        check_memory(document.memory, names)
+        check_yields(document.yields, document.memory, names)
+        check_liveness(names)
+    check_shell_syntax(names)
+    if machine is not None:
+        check_machine(names, machine)
 
 
 class _Builder:
@@ -152,8 +158,7 @@ class _Builder:
     def build(self, machine: Map[str, str] | None = None) -> Config:
         """Return the configuration; after errors it is only an approximation.
 
-        Args:
-            machine: Variables of this machine, if its programs and files are to be checked.
+        With *machine*, its variables, programs and files of models are looked for.
         """
         document, broken = self._reader.read(DocumentSection, _readable(self._expanded.top), "")
         if document is None:  # every key has a default
@@ -165,11 +170,7 @@ class _Builder:
         routing = read_routing(document, names)
         selectors = names.read_selectors(document, routing)
         profiles = names.read_profiles(document)
-        if "memory" not in broken:
-            _check(document, names)
-        check_shell_syntax(names)
-        if machine is not None:
-            check_machine(names, machine)
+        _check(document, names, broken, machine)
         return Config(
             models=names.models,
             aliases=names.aliases,
