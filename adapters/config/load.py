@@ -128,8 +128,8 @@ def _load(
     ids = [*models.items] if isinstance(models, Mapping) else []
     expanded = expand_document(root, TOP_KEYS, environment, collector, ports)
     reader = Reader(environment, collector)
-    builder = _Builder(reader, expanded, {s.name: s.raw for s in sources})
-    config = builder.build(env if is_here else None)
+    texts = {source.name: source.raw for source in sources}
+    config = _Builder(reader, expanded, texts, env if is_here else None).build()
     if not collector.has_errors and not config.models and not config.peers:
         place = str(paths[0]) if len(paths) == 1 else ""
         collector.warning_at(place, "models", 0, 0, _NO_MODELS)
@@ -151,15 +151,25 @@ def _check(
 
 
 class _Builder:
-    def __init__(self, reader: Reader, expanded: Expanded, sources: dict[str, str]) -> None:
+    """Builds the configuration.
+
+    Args:
+        reader: Reads sections, and collects problems.
+        expanded: The document with macros filled in.
+        sources: File -> its text.
+        machine: Variables of this machine, if its programs and files are to be looked for.
+    """
+
+    def __init__(
+        self, reader: Reader, expanded: Expanded, sources: dict[str, str],
+        machine: Map[str, str] | None,
+    ) -> None:  # fmt: skip
+        self._machine = machine
         self._reader, self._collector = reader, reader.collector
         self._expanded, self._sources = expanded, sources
 
-    def build(self, machine: Map[str, str] | None = None) -> Config:
-        """Return the configuration; after errors it is only an approximation.
-
-        With *machine*, its variables, programs and files of models are looked for.
-        """
+    def build(self) -> Config:
+        """Return the configuration; after errors it is only an approximation."""
         document, broken = self._reader.read(DocumentSection, _readable(self._expanded.top), "")
         if document is None:  # every key has a default
             raise AssertionError(broken)
@@ -170,7 +180,7 @@ class _Builder:
         routing = read_routing(document, names)
         selectors = names.read_selectors(document, routing)
         profiles = names.read_profiles(document)
-        _check(document, names, broken, machine)
+        _check(document, names, broken, self._machine)
         return Config(
             models=names.models,
             aliases=names.aliases,
