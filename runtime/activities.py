@@ -16,7 +16,7 @@ from .activity import Activity, Body
 from .errors import LaunchError
 from .hooks import HookDeadline
 from .pid_placeholder import fill_pid
-from .ports import Probe, ProcessHandle
+from .ports import Exit, Probe, ProcessHandle
 from .probe_schedule import ProbeSchedule
 from .service_state import Post, ServiceState
 from .settling import Settling
@@ -114,7 +114,7 @@ class Activities:
         state.log_start_bytes = state.log.total_bytes
         state.launched_at = None
         state.after_healthy = "none"
-        state.last_exit = None
+        state.last_exit = state.memory_failure = None
         state.terminated_at = None
         self._has_begun = True
 
@@ -140,7 +140,19 @@ class Activities:
         ended = await process.wait()
         if state.process is process:  # else it belongs to an earlier incarnation
             state.last_exit = ended
-            self._post("proc_exited", {"abnormal": not ended.is_clean}, cause=str(ended))
+            cause = str(ended)
+            if self._ran_out_of_memory(ended) and not ended.out_of_memory:
+                cause = f"out of memory, {cause}"
+            self._post("proc_exited", {"abnormal": not ended.is_clean}, cause=cause)
+
+    def _ran_out_of_memory(self, ended: Exit) -> bool:
+        state = self._state
+        now, began = state.runtime.timers.now(), state.launched_at
+        state.memory_failure = state.runtime.memory.examine(
+            state.spec.name, ended, partial(state.log.tail, since_bytes=state.log_start_bytes),
+            now=now, ran_s=None if began is None else now - began,
+        )  # fmt: skip
+        return state.memory_failure is not None
 
     # ---- readiness and liveness
     def _health_body(self, activity: Activity) -> Body | None:

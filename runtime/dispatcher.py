@@ -107,6 +107,28 @@ class Dispatcher:
                 self._scheduler.requeue(request)
                 lifecycle.withdraw(waiter, cause)
 
+    def take_back(
+        self, name: str, waiters: Iterable[PendingRequest]
+    ) -> dict[PendingRequest, None]:
+        """Move requests for *name* back into their old places, once each; return the others.
+
+        Their lifecycle has dropped them. It does not restart by itself then: the scheduler first
+        makes room.
+        """
+        left: dict[PendingRequest, None] = {}
+        has_any = False
+        for waiter in waiters:
+            request = self._requests.get(waiter)
+            if request is None or request.was_retried:
+                left[waiter] = None
+            else:
+                request.was_retried = has_any = True
+                self._scheduler.requeue(request)
+        lifecycle = self._services.lifecycles[name]
+        if has_any and "give_way" in lifecycle.document.events:
+            lifecycle.post("give_way")
+        return left
+
     def refuse_unloaded(self, name: str) -> None:
         """Refuse the queued requests for *name*, which is being unloaded."""
         for request in self._scheduler.clear(name):

@@ -68,18 +68,22 @@ class RequestError(SwapchartError):
         status_hint: Suitable HTTP status, 4xx or 5xx.
         retry_after_s: Time in seconds until a retry makes sense; None means unknown.
         log_tail: Last lines of the service's log if they explain the error; else empty.
+        telling_line: Line of that log that tells the reason; empty takes a likely one.
     """
 
     def __init__(
         self, code: str, message: str, *, status_hint: int = 503,
         retry_after_s: float | None = None, log_tail: tuple[str, ...] = (),
+        telling_line: str = "",
     ) -> None:  # fmt: skip
         super().__init__(message)
         self.code, self.status_hint, self.retry_after_s = code, status_hint, retry_after_s
-        self.log_tail = log_tail
+        self.log_tail, self.telling_line = log_tail, telling_line
 
     def reason_line(self) -> str:
-        """Return the last line of *log_tail* that reports an error, else its last line."""
+        """Return *telling_line*, else the last line of *log_tail* that reports an error, or is."""
+        if self.telling_line:
+            return self.telling_line[:_LINE_CHARS]
         lines = [line.strip() for line in self.log_tail if line.strip()]
         telling = [line for line in lines if _TELLING.search(line)]
         return (telling or lines or [""])[-1][:_LINE_CHARS]

@@ -60,10 +60,24 @@ class LifecycleRequests:
         if event in _FAILURES:
             self.last_failure = self.error(event)
         waiting, self.waiting = self.waiting, {}
+        if waiting and self._can_start_once_more(event):
+            memory = self._service.runtime.memory
+            waiting = memory.take_back(self._service.spec.name, waiting)
         if waiting:
             error = self.error(event)
             for waiter in waiting:
                 waiter.refuse(error)
+
+    def _can_start_once_more(self, event: str) -> bool:
+        """Return True if the start ran out of memory that others can free, and will be repeated."""
+        service = self._service
+        failure, attempts = service.memory_failure, getattr(self._stepper.context, "attempts", 0)
+        return (
+            event == "proc_exited"
+            and failure is not None
+            and failure.can_retry
+            and attempts < service.spec.intensity
+        )
 
     def end_stops(self) -> None:
         """Complete the waiting stop commands; they fail if the service is ready again."""
@@ -80,12 +94,18 @@ class LifecycleRequests:
         service = self._service
         name, cause = service.spec.name, service.cause
         if event in _FAILURES:
+            tail = tuple(service.log.tail(_TAIL_LINES, since_bytes=service.log_start_bytes))
+            failure = service.memory_failure
+            if event == "proc_exited" and failure is not None:
+                return RequestError(
+                    "out_of_memory", failure.text, status_hint=502, log_tail=tail,
+                    telling_line=failure.line,
+                )  # fmt: skip
             if event == "proc_exited" and service.launched_at is not None:
                 after_s = service.runtime.timers.now() - service.launched_at
                 cause = f"its process ended by itself after {after_s:.1f} s: {cause}"
-            tail = service.log.tail(_TAIL_LINES, since_bytes=service.log_start_bytes)
             return RequestError(
-                _FAILURES[event], f"{name} failed: {cause}", status_hint=502, log_tail=tuple(tail)
+                _FAILURES[event], f"{name} failed: {cause}", status_hint=502, log_tail=tail
             )
         state = self._stepper.configuration[-1]
         if state in ("tripped", "crashed"):

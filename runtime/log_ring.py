@@ -102,7 +102,7 @@ class LogRing:
         for chunk in reversed(self._chunks):
             recent.append(chunk)
             size += len(chunk)
-            if size >= 16384:
+            if size >= max(16384, lines * 256):
                 break
         data = b"".join(reversed(recent))
         text = data[max(size - added, 0) :].decode("utf-8", "replace")

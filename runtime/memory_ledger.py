@@ -16,6 +16,8 @@ from typing import Literal, TypeAlias, cast
 
 from .arguments import require_items, require_kind, require_mapping
 from .memory import Amounts, Holder, MemoryNeed, Plan, Pool, Rules, Wanted, explain_sum, plan
+from .memory.shortage import sum_with_holders
+from .memory_failures import MemoryFailures
 from .memory_learning import MemoryLearning
 from .placement import Device, placed
 from .ports import Command, PoolReading
@@ -35,8 +37,11 @@ class MemoryLedger:
         rules: Rules of the decision.
         devices: Pool -> its GPU, for pools that a meter reads by device.
         learning: What earlier runs of the services have shown; None begins with nothing.
+        failures: Ends of services because memory ran out; None begins with none, and sees only
+            kills by the kernel.
 
     Attributes:
+        failures: Ends of services because memory ran out, and the claims raised for them.
         learning: What the runs of the services show; it decides on needs that are not declared.
         pools: Pools by name; replaced by each reading.
         devices: Pool -> its GPU, in the order of their numbers.
@@ -50,7 +55,7 @@ class MemoryLedger:
     def __init__(
         self, pools: Iterable[Pool] = (), rules: Rules | None = None,
         devices: Mapping[str, Device] = MappingProxyType({}),
-        learning: MemoryLearning | None = None,
+        learning: MemoryLearning | None = None, failures: MemoryFailures | None = None,
     ) -> None:  # fmt: skip
         pools = list(require_items("pools", pools, Pool))
         require_kind("rules", rules, Rules, "Rules", or_none=True)
@@ -59,12 +64,14 @@ class MemoryLedger:
             require_kind(f"devices.{name}", device, Device, "a Device")
         require_kind("learning", learning, MemoryLearning, "a MemoryLearning", or_none=True)
         self.learning = learning or MemoryLearning()
+        self.failures = failures or MemoryFailures()
         self.decides = self.evicts_under_pressure = True
         self.plan_counts: Counter[str] = Counter()
         self.yield_rules: tuple[YieldRule, ...] = ()
         self._plans: dict[_PlanKey, Plan | None] = {}  # of this round of decisions
         self._reserved: dict[str, Amounts] = {}  # target of a swap -> what it was promised
         self._services: Mapping[str, ServiceEntry] = {}
+        self._failed: set[str] = set()  # services whose next start needs a new plan
         self.pools: dict[str, Pool] = {}
         self.configure(pools, rules or Rules(), devices)
 
@@ -108,10 +115,15 @@ class MemoryLedger:
         self._reserved.pop(entry.name, None)
         entry.seen = _NOTHING  # what it held while it slept is no measure of what it holds now
         entry.claim = self._preferred(entry.need) if place is None else place
+        entry.free_before = {
+            pool: self.free(pool) + amount for pool, amount in entry.claim.items()
+        }
+        self._failed.discard(entry.name)
 
     def phase_changed(self, entry: ServiceEntry, phase: Phase) -> None:
         """Adjust the claim of *entry* to its new phase."""
         self.begin_round()
+        self.failures.note_phase(entry.name, phase, "" if entry.need is None else entry.need.key)
         if phase in HOLDING:
             if not entry.claim or (phase != "stopping" and not self.covers(entry)):
                 self.grant(entry, None)  # it started without a request, or before its grant
@@ -119,12 +131,28 @@ class MemoryLedger:
             entry.claim = self._known(entry.need.asleep) if entry.need else _NOTHING
         else:
             entry.claim = entry.seen = _NOTHING
-            entry.need = self.learning.need(entry.name)
+            self._failed.discard(entry.name)
+            self._refresh(entry)
+
+    def note_failure(self, entry: ServiceEntry) -> None:
+        """Take that *entry* ran out of memory: its next start needs more, and a plan of its own."""
+        self.begin_round()
+        self._failed.add(entry.name)
+        self._refresh(entry)
+
+    def entry(self, service: str) -> ServiceEntry | None:
+        """Return the entry of *service*; None if there is none."""
+        return self._services.get(service)
+
+    def _refresh(self, entry: ServiceEntry) -> None:
+        need = self.learning.need(entry.name)
+        entry.need = None if need is None else self.failures.shortages.need(entry.name, need)
 
     def forget(self, entry: ServiceEntry) -> int:
         """Forget what was learned of *entry*, from its next start on; return its launches."""
         number = self.learning.forget(entry.name)
-        entry.need = self.learning.need(entry.name)
+        self.failures.forget(entry.name)
+        self._refresh(entry)
         return number
 
     def adopt(self, entry: ServiceEntry, need: MemoryNeed | None) -> None:
@@ -133,7 +161,10 @@ class MemoryLedger:
         Amounts that are not declared are replaced by what earlier runs have shown.
         """
         self.begin_round()
-        entry.need = need = self.learning.adopt(entry.name, need)
+        need = self.learning.adopt(entry.name, need)
+        if need is not None:
+            need = self.failures.shortages.need(entry.name, need)
+        entry.need = need
         if need is None:
             entry.claim = entry.seen = _NOTHING
             self._reserved.pop(entry.name, None)
@@ -158,6 +189,8 @@ class MemoryLedger:
     def covers(self, entry: ServiceEntry) -> bool:
         """Return True if the claim of *entry* is enough for a start: it is not one of sleep."""
         need = entry.need
+        if entry.name in self._failed:
+            return False
         if need is None or need.source == "unknown":
             return need is None or entry.phase != "asleep"
         places = [self._known(option) for option in need.options]
@@ -238,6 +271,15 @@ class MemoryLedger:
         if entry.need is not None and entry.need.note:
             lines.append(f"{entry.need.source}: {entry.need.note}")
         return lines
+
+    def sum_with_holders(self, entry: ServiceEntry, now: float) -> tuple[str, str]:
+        """Return the sum for a start of *entry* where it has its claim, and the other holders."""
+        wanted = self._wanted(entry, is_overdue=False, ahead=_NOTHING)
+        if wanted is None:
+            return "", ""
+        places = [place for place in wanted.options if place.keys() == entry.claim.keys()]
+        place = (places or wanted.options)[0]
+        return sum_with_holders(self.pools, self.holders(now, 0.0), wanted, place)
 
     def needs(self, entry: ServiceEntry) -> Amounts:
         """Return what a start of *entry* needs at its preferred place; bytes by pool."""

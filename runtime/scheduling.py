@@ -93,6 +93,7 @@ class QueuedRequest:
         client: Identity of the client, for turns between clients.
         is_queued: It is in the queue.
         was_granted: It was handed to its lifecycle.
+        was_retried: It was taken back once, after a start that ran out of memory.
         why: Reason why it waits, in words.
     """
 
@@ -104,6 +105,7 @@ class QueuedRequest:
     client: str = ""
     is_queued: bool = False
     was_granted: bool = False
+    was_retried: bool = False
     why: str = ""
 
 
@@ -132,6 +134,7 @@ class ServiceEntry:
         need: Memory that it needs; None if memory is no condition for it.
         claim: Bytes by pool that it was granted; see `MemoryLedger`.
         seen: Bytes by pool that it was measured to hold.
+        free_before: Bytes by pool of its claim that were free for it when its start began.
         at_risk_s: Time in seconds to compute again what an eviction loses.
     """
 
@@ -153,6 +156,7 @@ class ServiceEntry:
     need: MemoryNeed | None = None
     claim: Amounts = field(default_factory=dict)
     seen: Amounts = field(default_factory=dict)
+    free_before: Amounts = field(default_factory=dict)
     at_risk_s: float = 0.0
 
     @property

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
+from .memory_failures import MemoryFailure, evidence_of, failure_text
 from .memory_ledger import MemoryLedger
-from .ports import Command
+from .ports import Command, Exit
+from .waiter import PendingRequest
 
 
 class Watch(Protocol):
@@ -25,16 +27,56 @@ class Watch(Protocol):
         ...
 
 
+#: (service, requests that wait for its start) -> those of them that cannot be taken back.
+TakeBack = Callable[[str, Iterable[PendingRequest]], dict[PendingRequest, None]]
+
+
 class ServiceMemory:
     """Interface of a lifecycle to the memory of its supervisor.
 
     Args:
         ledger: Claims on memory; None means that memory is no condition.
         watch: Reads the pools; None means that only what was granted is known.
+        take_back: Moves requests back into the queue, once each, and returns the others.
     """
 
-    def __init__(self, ledger: MemoryLedger | None, watch: Watch | None) -> None:
-        self._ledger, self._watch = ledger, watch
+    def __init__(
+        self, ledger: MemoryLedger | None, watch: Watch | None, take_back: TakeBack
+    ) -> None:
+        self._ledger, self._watch, self.take_back = ledger, watch, take_back
+
+    def examine(
+        self, service: str, ended: Exit, tail: Callable[[int], Sequence[str]], *,
+        now: float, ran_s: float | None,
+    ) -> MemoryFailure | None:  # fmt: skip
+        """Return the failure if *service* ended because memory ran out; its claim is raised then.
+
+        Args:
+            service: Name of the service.
+            ended: How its process ended.
+            tail: Returns the last lines of the output of this run, as many as it is asked for.
+            now: Time in seconds.
+            ran_s: Seconds for which the process ran; None means unknown.
+        """
+        ledger = self._ledger
+        entry = None if ledger is None else ledger.entry(service)
+        if ledger is None or entry is None:
+            return None
+        failures = ledger.failures
+        evidence = evidence_of(ended, entry.phase, tail, failures.find)
+        if evidence is None:
+            return None
+        is_start = entry.phase == "starting"
+        before, free = entry.need, entry.free_before if is_start else {}
+        raised = failures.raise_claim(entry, evidence, ledger.pools, free)
+        ledger.note_failure(entry)
+        plan = ledger.plan(entry, now) if is_start else None
+        sums, held_by = ledger.sum_with_holders(entry, now)
+        text = failure_text(
+            entry, evidence, before, ran_s=ran_s, sum_text=sums, held_by=held_by,
+            has_pools=bool(ledger.pools),
+        )  # fmt: skip
+        return failures.note(entry, evidence, raised, text, plan)
 
     def placed(self, service: str, command: Command) -> Command:
         """Return *command* with the GPUs on which *service* was granted memory."""

@@ -17,6 +17,7 @@ from .fence import Fence
 from .hook_actions import HookContext, HookEnvironment
 from .hooks import HookLimiter, HookResult, HookRunner
 from .log_ring import LogRing
+from .memory_failures import MemoryFailure
 from .ports import Command, Exit, HttpClient, Launcher, ProcessHandle
 from .service_memory import ServiceMemory
 from .spec import ServiceSpec
@@ -76,6 +77,7 @@ class ServiceState:
         process: The running process, or None.
         incarnation: Number of launches; the first one is 1.
         last_exit: How the last process ended, or None.
+        memory_failure: Set if it ended because memory ran out.
         after_healthy: Outcome of the ``afterHealthy`` hooks of this incarnation; ``none`` before
             they ran.
         hook_results: Results of the hooks since the last transition.
@@ -101,6 +103,7 @@ class ServiceState:
         "launched_at",
         "log",
         "log_start_bytes",
+        "memory_failure",
         "next_spec",
         "place",
         "probe_detail",
@@ -119,6 +122,7 @@ class ServiceState:
         self.launched_at: float | None = None
         self.incarnation = 0
         self.last_exit: Exit | None = None
+        self.memory_failure: MemoryFailure | None = None
         self.cause = ""
         self.kept: tuple[int, float] | None = None
         self.end_limit_s: float | None = None

@@ -118,7 +118,7 @@ class Supervisor(SupervisorState):
         context = RuntimeContext(
             launcher=self._launcher, http=self._http, tasks=tasks, timers=self._timers,
             hook_limiter=self.hook_limiter, rng=self._rng, notify=self._listeners.notify,
-            memory=ServiceMemory(memory, self.memory_watch),
+            memory=ServiceMemory(memory, self.memory_watch, self._dispatcher.take_back),
         )  # fmt: skip
         self._updater = ServiceUpdater(
             self, self._services, self.scheduler, self._dispatcher, self._compiled, context,

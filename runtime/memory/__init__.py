@@ -9,12 +9,14 @@ from .cover import cover
 from .notices import Notice, NoticeKind
 from .planning import CostFunction, Rules, lru_cost, plan, reload_cost
 from .readings import leavers
+from .shortage import Evidence, Shortage, Shortages, next_amount
 from .sums import explain_sum, size
 from .values import Amounts, Holder, MemoryNeed, Plan, PlanKind, Pool, Source, Wanted
 
 __all__ = [
     "Amounts",
     "CostFunction",
+    "Evidence",
     "Holder",
     "MemoryNeed",
     "Notice",
@@ -23,12 +25,15 @@ __all__ = [
     "PlanKind",
     "Pool",
     "Rules",
+    "Shortage",
+    "Shortages",
     "Source",
     "Wanted",
     "cover",
     "explain_sum",
     "leavers",
     "lru_cost",
+    "next_amount",
     "plan",
     "reload_cost",
     "size",

@@ -149,6 +149,8 @@ class MemoryNeed:
         note: Parts of that sum in words, or empty.
         is_elastic: The server takes what is free, so only runs that found the pool empty count.
         sets_devices: Its command says by itself which GPUs it uses, so it is not told its place.
+        files: Bytes of the files of its model, over all pools; 0 means unknown.
+        advice: Change of its command that saves memory, in words; empty if none is known.
     """
 
     options: tuple[Amounts, ...]
@@ -160,6 +162,8 @@ class MemoryNeed:
     note: str = ""
     is_elastic: bool = False
     sets_devices: bool = False
+    files: int = 0
+    advice: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -137,8 +137,13 @@ def case_13_wait_for_other_programs(m: Any) -> None:
 
 
 def case_14_estimate_is_tried(m: Any) -> None:
-    found = _expect(World(m, foreign=20).plan(6, source="estimated"), "start")
+    """It is tried alone; when it runs out of memory, no other service can make room for it."""
+    world = World(m, foreign=20)
+    found = _expect(world.plan(6, source="estimated"), "start")
     assert found.place == {"GPU0": 3 * GIB}
+    raised = _raised(m, world, 6, free=3)
+    assert raised == 7.5
+    assert not _makes_room(world.plan(raised, source="learned"))
 
 
 def case_15_unknown_alone(m: Any) -> None:
@@ -159,7 +164,49 @@ def case_16_scaled_estimate(m: Any) -> None:
 def case_17_raised_claim(m: Any) -> None:
     world = World(m).holding("a", 12)
     _expect(world.plan(11, source="learned"), "start")
-    _expect(world.plan(13.75, source="learned"), "evict", "a")
+    raised = _raised(m, world, 11, free=11)
+    assert raised == 13.75
+    assert _makes_room(_expect(world.plan(raised, source="learned"), "evict", "a"))
+
+
+def case_18_fails_again_alone(m: Any) -> None:
+    """All that was free was not enough, so no eviction can help; it is not refused for that."""
+    world = World(m)
+    raised = _raised(m, world, 13.75, free=23, source="declared")
+    assert raised == 23.25
+    again = _expect(world.plan(raised, source="learned"), "start")
+    assert not _makes_room(again)
+    assert "23.0 GiB free, 23.2 GiB needed (learned)" in again.why
+    assert _raised(m, world, raised, free=23) == raised, "more than all cannot be given"
+    assert _raised(m, world, 11, free=11, asked=16) == 16
+
+
+def _raised(
+    m: Any, world: World, gib: float, *, free: float, asked: float = 0, source: str = "learned"
+) -> float:
+    """Return the GiB that a model needs after *gib* were not enough, as long as that counts."""
+    amount = m.next_amount(
+        int(gib * GIB), world.pools["GPU0"], free=int(free * GIB), asked=int(asked * GIB)
+    )
+    shortages = m.Shortages()
+    before = m.MemoryNeed(options=({"GPU0": int(gib * GIB)},), source=source, key="k")
+    shortages.add(
+        m.Shortage(
+            model="b", key="k", pool="GPU0", at=NOW, claim=int(gib * GIB), amount=amount
+        )
+    )  # fmt: skip
+    for _ in range(9):
+        shortages.count_good_run("b", "k")
+    need: memory.MemoryNeed = shortages.need("b", before)
+    assert need.source == "learned" or need == before, "a raised amount never refuses"
+    assert shortages.need("other", before) == before
+    shortages.count_good_run("b", "k")
+    assert shortages.need("b", before) == before, "ten good runs end it"
+    return need.options[0]["GPU0"] / GIB
+
+
+def _makes_room(found: memory.Plan) -> bool:
+    return found.kind in ("evict", "wait") and bool(found.evict or found.waits_for)
 
 
 def _two(m: Any, one: float, two: float) -> World:

@@ -319,6 +319,12 @@ MUTANTS = {
     "busy services leave first": ("readings.py", "for some in (idle, able):",
                                   "for some in (able,):"),
     "other programs are not counted": ("values.py", " - self.foreign", ""),
+    "a claim is not raised": ("shortage.py", "max(amount, least.get(pool, 0))", "amount"),
+    "what was free is no bound": ("shortage.py", "free + GRANULE if free > 0 else 0", "0"),
+    "a raised claim refuses": ("shortage.py", 'source="learned"', "source=need.source"),
+    "a raised claim lasts": ("shortage.py", "each.good_runs + 1)", "each.good_runs)"),
+    "a raised claim grows for ever": ("shortage.py", "if claim <= pool.budget", "if True"),
+    "what was asked for is no bound": ("shortage.py", "else 0, asked)", "else 0)"),
 }  # fmt: skip
 
 
