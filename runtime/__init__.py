@@ -48,6 +48,7 @@ from .lease import Lease
 from .lifecycle import Lifecycle
 from .listeners import Listener
 from .log_ring import LogRing
+from .memory_failures import MemoryFailures
 from .memory_learning import MemoryLearning
 from .memory_ledger import MemoryLedger
 from .player import Player
@@ -94,6 +95,7 @@ __all__ = [
     "Liveness",
     "LogRing",
     "LogSink",
+    "MemoryFailures",
     "MemoryLearning",
     "MemoryLedger",
     "NotifyListener",

@@ -107,9 +107,7 @@ class Dispatcher:
                 self._scheduler.requeue(request)
                 lifecycle.withdraw(waiter, cause)
 
-    def take_back(
-        self, name: str, waiters: Iterable[PendingRequest]
-    ) -> dict[PendingRequest, None]:
+    def take_back(self, name: str, waiters: Iterable[PendingRequest]) -> dict[PendingRequest, None]:
         """Move requests for *name* back into their old places, once each; return the others.
 
         Their lifecycle has dropped them. It does not restart by itself then: the scheduler first

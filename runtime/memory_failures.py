@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from .memory import Amounts, MemoryNeed, Plan, Pool, size
+from .memory import Amounts, MemoryNeed, Notice, Plan, Pool, size
 from .memory.shortage import GOOD_RUNS, Evidence, Shortage, Shortages, next_amount, short_pools
 from .ports import Exit
 from .scheduling import Phase, ServiceEntry
@@ -135,17 +135,17 @@ class MemoryFailures:
             self._store(shortage)
         return raised
 
-    def notices(self) -> list[tuple[str, str]]:
-        """Return (service, notice in words) for each claim that was raised."""
+    def notices(self) -> list[Notice]:
+        """Return a notice for each claim that was raised."""
         return [
-            (
-                each.model,
-                f"{each.model} ran out of memory with {size(each.claim)} of {each.pool}, so it"
+            Notice(
+                kind="short", service=each.model, pool=each.pool,
+                text=f"{each.model} ran out of memory with {size(each.claim)} of {each.pool}, so it"
                 f" reserves {size(each.amount)} until {GOOD_RUNS - each.good_runs} more runs have"
                 " gone well",
             )
             for each in self.shortages.all()
-        ]
+        ]  # fmt: skip
 
     def note(
         self, entry: ServiceEntry, evidence: Evidence, raised: Sequence[Shortage], text: str,
@@ -214,4 +214,3 @@ def failure_text(
     elif not has_pools:
         advice.append("set `memory: auto`, so that only models that fit together run together")
     return "; ".join(parts) + ". To run it: " + ", or ".join(advice)
-

@@ -115,9 +115,7 @@ class MemoryLedger:
         self._reserved.pop(entry.name, None)
         entry.seen = _NOTHING  # what it held while it slept is no measure of what it holds now
         entry.claim = self._preferred(entry.need) if place is None else place
-        entry.free_before = {
-            pool: self.free(pool) + amount for pool, amount in entry.claim.items()
-        }
+        entry.free_before = {pool: self.free(pool) + amount for pool, amount in entry.claim.items()}
         self._failed.discard(entry.name)
 
     def phase_changed(self, entry: ServiceEntry, phase: Phase) -> None:

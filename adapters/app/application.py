@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ...runtime import MemoryLearning, Supervisor, Transition
+from ...runtime import MemoryFailures, MemoryLearning, Supervisor, Transition
 from ...runtime.fence import kept
 from ..config import Config
 from ..http1.asgi_types import Receive, Scope, Send
@@ -117,7 +117,8 @@ class Application:
             await stack.enter_async_context(launcher)
             kv_manager = self._kv_manager(lambda model, line: supervisor[model].log.line(line))
 
-            memory = MemorySetup(Meter(), await _learning(footprints, launcher.instance))
+            learning = await _learning(footprints, launcher.instance)
+            memory = MemorySetup(Meter(), learning, await _failures(footprints))
             await memory.read(self.config)
 
             def configure_parts(config: Config) -> None:
@@ -310,6 +311,14 @@ async def _learning(footprints: FootprintStore, instance: str) -> MemoryLearning
     return MemoryLearning(
         known, instance=instance, clock=time.time, store=footprints.put, forget=footprints.forget
     )
+
+
+async def _failures(footprints: FootprintStore) -> MemoryFailures:
+    try:
+        known = await footprints.load_shortages()
+    except StoreError:
+        known = []  # the database has logged it
+    return MemoryFailures(known, clock=time.time, store=footprints.put_shortage)
 
 
 async def _incomplete_hooks(journal: Journal) -> list[IncompleteHooks]:

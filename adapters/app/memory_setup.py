@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
-from ...runtime import MemoryLearning, MemoryLedger, ServiceSpec
+from ...runtime import MemoryFailures, MemoryLearning, MemoryLedger, ServiceSpec
 from ...runtime.memory import Amounts, MemoryNeed, Pool, Rules, lru_cost, reload_cost
 from ...runtime.placement import Device, has_placeholder
 from ...runtime.ports import PoolReading
@@ -19,6 +19,7 @@ from ..config import Config, ModelConfig
 from ..config.check_memory import MACHINE_POOL
 from ..config.schema.memory import MemorySection, ModelMemory, PoolSection, Size
 from ..memory import CommandPool, Meter
+from ..memory.evidence import allocation_failure
 from ..memory.launches import Launch, LaunchReader
 from ..system import threads
 from .service_setup import service_spec
@@ -163,7 +164,7 @@ def memory_need(
     need = MemoryNeed(
         options=(), asleep=found.amounts(memory.asleep), weight=memory.evict_cost,
         key=launch.key, estimated=estimated, is_elastic=launch.is_elastic,
-        sets_devices=sets_devices(model),
+        sets_devices=sets_devices(model), files=launch.files, advice=launch.advice,
     )  # fmt: skip
     if memory.pools:
         return replace(need, options=(found.amounts(memory.pools),))
@@ -274,15 +275,20 @@ class MemorySetup:
     Args:
         meter: Reads the machine.
         learning: What earlier runs have shown; None begins with nothing.
+        failures: Earlier ends because memory ran out; None begins with none.
 
     Attributes:
         ledger: Claims of all models; without `memory:` it has no pools, and no model a need.
         meter: Reads the machine.
     """
 
-    def __init__(self, meter: Meter, learning: MemoryLearning | None = None) -> None:
+    def __init__(
+        self, meter: Meter, learning: MemoryLearning | None = None,
+        failures: MemoryFailures | None = None,
+    ) -> None:  # fmt: skip
         self.meter = meter
-        self.ledger = MemoryLedger(learning=learning)
+        self.ledger = MemoryLedger(learning=learning, failures=failures)
+        self.ledger.failures.find = allocation_failure
         self._reader = LaunchReader()
         self._launches: dict[_LaunchFacts, Launch] = {}
         self._found = MemoryPools(pools={})

@@ -69,10 +69,14 @@ class Estimate:
     Attributes:
         amounts: Bytes by pool.
         note: The sum in words.
+        files: Bytes of the files of the model; 0 means unknown.
+        advice: Change of the command that saves memory, in words; empty if none is known.
     """
 
     amounts: Mapping[str, int]
     note: str
+    files: int = 0
+    advice: str = ""
 
 
 def server_line(argv: Sequence[str]) -> LaunchLine | None:
@@ -148,11 +152,28 @@ def _llama_server(line: LaunchLine, gpus: Sequence[str]) -> Estimate | None:
         parts["KV cache"] += kv_bytes(read_gguf(Path(draft)), line)
     if not gpus:
         parts["process"] = _PROCESS
-        return Estimate(amounts={RAM: sum(parts.values())}, note=_in_words(parts, line, head))
+        return Estimate(
+            amounts={RAM: sum(parts.values())}, note=_in_words(parts, line, head),
+            files=parts["files"], advice=_advice(head, line),
+        )  # fmt: skip
     parts["GPU context"] = _GPU_CONTEXT * len(gpus)
     share, rest = divmod(sum(parts.values()), len(gpus))
     amounts = {name: share + (rest if index == 0 else 0) for index, name in enumerate(gpus)}
-    return Estimate(amounts={**amounts, RAM: _PROCESS}, note=_in_words(parts, line, head))
+    return Estimate(
+        amounts={**amounts, RAM: _PROCESS}, note=_in_words(parts, line, head),
+        files=parts["files"], advice=_advice(head, line),
+    )  # fmt: skip
+
+
+def _advice(head: Gguf, line: LaunchLine) -> str:
+    """Return what half of the context saves, in words; empty if that is nothing."""
+    context = _context(head, line)
+    halved = LaunchLine(line.program, (*line.options, ("--ctx-size", (str(context // 2),))))
+    saved = kv_bytes(head, line) + _compute(head, line)
+    saved -= kv_bytes(head, halved) + _compute(head, halved)
+    if context < 2 * _CELLS or saved < _MIB:
+        return ""
+    return f"-c {context} -> {context // 2} saves {saved / _MIB:.0f} MiB"
 
 
 def _in_words(parts: Mapping[str, int], line: LaunchLine, head: Gguf) -> str:

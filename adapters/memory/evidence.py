@@ -40,15 +40,15 @@ _OBJECT = re.compile(r"\b(?:buffers?|memory|bytes|tensors?|cache|context|[KMG]i?
 
 #: A failure that the process goes on from, or that room would not cure.
 _HARMLESS = re.compile(
-    r"pinned memory|exceeds (?:device|max\w*|the)\b.{0,40}\b(?:limit|size)|will be (?:slower|tried)",
-    re.I,
+    r"pinned memory|exceeds (?:device|max\w*|the)\b.{0,40}\b(?:limit|size)", re.I
 )
 _GOES_ON = re.compile(r"retrying without|falling back to", re.I)
 
 _SIZES = (
     re.compile(r"\bsize[ =:]{1,8}(\d{1,20}(?:\.\d{1,6})?) ?([KMGT]i?B)?", re.I),
     re.compile(
-        r"\b(?:allocate|allocating|allocation of) (\d{1,20}(?:[.,]\d{1,6})?) ?([KMGT]i?B|bytes)", re.I
+        r"\b(?:allocate|allocating|allocation of) (\d{1,20}(?:[.,]\d{1,6})?) ?([KMGT]i?B|bytes)",
+        re.I,
     ),
 )
 _UNITS = {"K": 10, "M": 20, "G": 30, "T": 40}

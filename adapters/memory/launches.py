@@ -40,6 +40,16 @@ class Launch:
     estimate: Estimate | None = None
     is_elastic: bool = False
 
+    @property
+    def files(self) -> int:
+        """Bytes of the files of the model; 0 means unknown."""
+        return 0 if self.estimate is None else self.estimate.files
+
+    @property
+    def advice(self) -> str:
+        """Change of the command that saves memory, in words; empty if none is known."""
+        return "" if self.estimate is None else self.estimate.advice
+
 
 @dataclass(slots=True)
 class LaunchReader:

@@ -1,4 +1,4 @@
-"""Store of footprints: what the last runs of each launch held of each memory pool."""
+"""Store of footprints: what the last runs of each launch held of each memory pool, and lacked."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import astuple, fields
 from time import time
 
 from ...runtime.memory.footprints import RUNS, Observation
+from ...runtime.memory.shortage import GOOD_RUNS, Shortage
 from .database import Database
 
 #: Part of the migrations of the journal, whose file the table is in.
@@ -28,6 +29,24 @@ SCHEMA = """
         PRIMARY KEY (key, run, pool)
     );
 """
+#: A later part of these migrations.
+SHORTAGES_SCHEMA = """
+    CREATE TABLE shortages (            -- launches that ran out of memory
+        model TEXT NOT NULL,
+        key TEXT NOT NULL,
+        pool TEXT NOT NULL,
+        at REAL NOT NULL,
+        claim INTEGER NOT NULL,         -- bytes that were not enough
+        amount INTEGER NOT NULL,        -- bytes that its next starts reserve at least
+        good_runs INTEGER NOT NULL,
+        PRIMARY KEY (model, key, pool)
+    );
+"""
+_SHORTAGE_COLUMNS = ", ".join(field.name for field in fields(Shortage))
+_PUT_SHORTAGE = (
+    f"INSERT OR REPLACE INTO shortages ({_SHORTAGE_COLUMNS}) VALUES"
+    f" ({', '.join('?' for _ in fields(Shortage))})"
+)
 _COLUMNS = ", ".join(field.name for field in fields(Observation))
 _MARKS = ", ".join("?" for _ in fields(Observation))
 _PUT = f"INSERT OR REPLACE INTO footprints ({_COLUMNS}) VALUES ({_MARKS})"
@@ -55,6 +74,7 @@ class FootprintStore:
     def __init__(self, database: Database, clock: Callable[[], float] = time) -> None:
         self._db, self._clock = database, clock
         self._written: dict[tuple[str, str, str], Observation] = {}
+        self._shortages: dict[tuple[str, str, str], Shortage] = {}
         self._after_new_file = database.on_new_file
         database.on_new_file = self._rewrite
 
@@ -69,6 +89,31 @@ class FootprintStore:
         found = [_observation(row) for row in rows]
         self._written = {(each.key, each.run, each.pool): each for each in found}
         return found
+
+    async def load_shortages(self) -> list[Shortage]:
+        """Delete shortages of 90 days ago, and return the others.
+
+        Raises:
+            StoreError: The store is off.
+        """
+        self._db.put("DELETE FROM shortages WHERE at < ?", (self._clock() - _KEPT_S,))
+        rows = await self._db.query(f"SELECT {_SHORTAGE_COLUMNS} FROM shortages ORDER BY at")
+        names = [field.name for field in fields(Shortage)]
+        found = [Shortage(**dict(zip(names, row, strict=True))) for row in rows]
+        self._shortages = {(each.model, each.key, each.pool): each for each in found}
+        return found
+
+    def put_shortage(self, shortage: Shortage) -> None:
+        """Write *shortage*, or delete it once it has ended; never wait."""
+        place = shortage.model, shortage.key, shortage.pool
+        if not shortage.key:
+            return
+        if shortage.good_runs < GOOD_RUNS:
+            self._shortages[place] = shortage
+            self._db.put(_PUT_SHORTAGE, astuple(shortage))
+        else:
+            self._shortages.pop(place, None)
+            self._db.put("DELETE FROM shortages WHERE model = ? AND key = ? AND pool = ?", place)
 
     def put(self, observation: Observation) -> None:
         """Write *observation*, in place of the earlier one of its run and pool; never wait."""
@@ -85,13 +130,19 @@ class FootprintStore:
         self._written = {
             place: each for place, each in self._written.items() if each.model != model
         }
-        self._db.put("DELETE FROM footprints WHERE model = ?", (model,), is_vital=True)
+        self._shortages = {
+            place: each for place, each in self._shortages.items() if each.model != model
+        }
+        for table in ("footprints", "shortages"):
+            self._db.put(f"DELETE FROM {table} WHERE model = ?", (model,), is_vital=True)
 
     def _rewrite(self) -> None:
         """Write all rows into a new file; called in the thread of the database."""
         self._after_new_file()
         for observation in list(self._written.values()):
             self._db.put(_PUT, astuple(observation))
+        for shortage in list(self._shortages.values()):
+            self._db.put(_PUT_SHORTAGE, astuple(shortage))
 
 
 def _observation(row: tuple[object, ...]) -> Observation:

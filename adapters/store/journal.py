@@ -54,6 +54,7 @@ MIGRATIONS = (
     );
     """,
     footprints.SCHEMA,
+    footprints.SHORTAGES_SCHEMA,
 )
 
 _INSERT = """

@@ -1,4 +1,4 @@
-"""Shortages: launches that ran out of memory, and the larger amounts that their next starts reserve.
+"""Shortages: launches that ran out of memory, and what their next starts reserve.
 
 What a process did not get is not known, only that its claim was too small. The next claim is
 therefore the largest of three lower bounds: the old one and a quarter, what was free when the start

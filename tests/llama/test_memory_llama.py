@@ -147,3 +147,22 @@ def test_memory_of_a_llama_server_is_estimated_learned_and_decided_on(
     }  # fmt: skip
     assert {*_learned(again)} == {"small", "middle"}
     assert abs(_estimate(again, "large") - estimates["large"]) < 2 * MIB
+
+
+def test_llama_server_that_runs_out_of_memory_says_what_a_smaller_context_saves(
+    smollm2_llama: LlamaServer, smollm2: Path, serve: Serve, tmp_path: Path
+) -> None:
+    """A limit of its address space makes the KV cache of 720 MiB fail."""
+    model = _models(smollm2_llama, smollm2, tmp_path)["large"]
+    limited = ["sh", "-c", 'ulimit -v 1100000; exec "$@"', "sh", *model["cmd"]]
+    proxy = serve({"large": {**model, "cmd": limited}}, config=MEMORY)
+    refused = proxy.call(
+        "POST", CHAT, value={"model": "large", **chat("Name three rivers.", 4)}, timeout_s=LONG_S
+    )
+    error = refused.json()["error"]
+    print(error["message"])
+    assert (refused.status, error["code"]) == (502, "out_of_memory")
+    assert "To run it: -c 32768 -> 16384 saves" in error["message"]
+    if smollm2_llama.is_real:
+        assert "an allocation of 720 MiB of main memory failed" in error["message"]
+        assert "failed to allocate" in error["message"]

@@ -122,6 +122,7 @@ class View:
         value: Any = state
         return structs.replace(
             state, models=self.rows(value.models), learned=self.rows(value.learned),
+            failures=self.rows(value.failures),
             notices=[each for each in value.notices if not each.model or self.shows(each.model)],
             away=self.rows(value.away),
         )  # fmt: skip

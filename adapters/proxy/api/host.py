@@ -30,6 +30,7 @@ from .schema.memory import (
     MemoryNotice,
     MemoryPool,
     MemoryState,
+    OutOfMemory,
     YieldedPools,
     YieldRequest,
 )
@@ -122,7 +123,8 @@ def memory_view(proxy: ProxyContext) -> MemoryState:
     ledger, watch = supervisor.scheduler.memory, supervisor.memory_watch
     if ledger is None or not ledger.pools:
         return MemoryState(
-            mode="off", pools=[], models=[], failure="", learned=[], notices=[], away=[]
+            mode="off", pools=[], models=[], failure="", learned=[], notices=[], away=[],
+            failures=[],
         )  # fmt: skip
     pools = []
     for name, pool in ledger.pools.items():
@@ -158,7 +160,17 @@ def memory_view(proxy: ProxyContext) -> MemoryState:
         )
         for found in learning.footprints.all()
     ]  # fmt: skip
-    notices = [*([] if watch is None else watch.notices(now)), *learning.notices()]
+    notices = [
+        *([] if watch is None else watch.notices(now)), *learning.notices(),
+        *ledger.failures.notices(),
+    ]  # fmt: skip
+    failures = [
+        OutOfMemory(
+            model=name, count=ledger.failures.counts[name], at=rfc3339(failure.at),
+            why=failure.text, retried=failure.can_retry,
+        )
+        for name, failure in sorted(ledger.failures.last.items())
+    ]  # fmt: skip
     away = () if supervisor.memory_yielding is None else supervisor.memory_yielding.away()
     return MemoryState(
         mode="auto" if ledger.decides else "observe", pools=pools, models=models,
@@ -168,6 +180,7 @@ def memory_view(proxy: ProxyContext) -> MemoryState:
             for each in notices
         ],
         away=[AwayModel(model=name) for name in away],
+        failures=failures,
     )  # fmt: skip
 
 
@@ -184,6 +197,7 @@ def coarse_memory(state: MemoryState) -> MemoryState:
     return MemoryState(
         mode=state.mode, failure=state.failure, learned=state.learned, notices=state.notices,
         away=state.away,
+        failures=state.failures,
         pools=[
             structs.replace(
                 pool, others={}, held=pool.held // steps[pool.name],

@@ -246,6 +246,10 @@ def _lifecycles(proxy: ProxyContext) -> Iterator[Metric]:
     yield _counter("swapchart_process_exits", "Exits of processes.", exits, "model", "how")
     evictions = _from_zero(product(models, EVICTION_CAUSES), proxy.supervisor.scheduler.evictions)
     yield _counter("swapchart_evictions", "Evictions by cause.", evictions, "model", "cause")
+    ledger = proxy.supervisor.scheduler.memory
+    shortages = _by_model(models, {} if ledger is None else ledger.failures.counts)
+    text = "Ends of models because memory ran out."
+    yield _counter("swapchart_out_of_memory", text, shortages, "model")
 
 
 def _kv(proxy: ProxyContext) -> Iterator[Metric]:

@@ -127,13 +127,15 @@ models: {a: {cmd: "x --port ${PORT}"}, b: {cmd: "x --port ${PORT}"}}
 def test_memory_need_without_a_declaration_is_the_estimate_of_its_launch(config: Config) -> None:
     """Main memory beside GPUs counts only where it has a limit."""
     found = memory_pools(config, READINGS)
-    estimate = Estimate(amounts={"GPU1": 5 * GIB, "RAM": GIB}, note="5 GiB files")
+    estimate = Estimate(
+        amounts={"GPU1": 5 * GIB, "RAM": GIB}, note="5 GiB files", files=4, advice="-c 2"
+    )
     launch = Launch(key="k", estimate=estimate, is_elastic=True)
     need = memory_need(config.models["auto"], found, launch)
 
     assert need == MemoryNeed(
         options=({"GPU1": 5 * GIB},), source="estimated", key="k", estimated={"GPU1": 5 * GIB},
-        note="5 GiB files", is_elastic=True,
+        note="5 GiB files", is_elastic=True, files=4, advice="-c 2",
     )  # fmt: skip
     ram = replace(found.pools["RAM"], limit=8 * GIB)
     scarce = MemoryPools(pools={**found.pools, "RAM": ram}, devices=found.devices)

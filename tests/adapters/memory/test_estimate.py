@@ -110,6 +110,7 @@ def test_estimate_of_a_llama_server_sums_files_cache_compute_and_process(tiny: P
     assert found is not None
     words = "0 MiB files + 0 MiB KV cache of 1024 tokens + 2 MiB compute + 45 MiB process"
     assert found.note == words
+    assert 0 < found.files < sum(found.amounts.values())
 
 
 @pytest.mark.parametrize(
@@ -262,3 +263,21 @@ def test_gguf_keeps_short_arrays_of_numbers(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-2100])
     with pytest.raises(GgufError, match="ends within its metadata"):
         read_gguf(path)
+
+
+@pytest.mark.parametrize(("context", "advice"), [("8192", "-c 8192 -> 4096 saves"), ("300", "")])
+def test_estimate_says_what_half_of_the_context_saves(
+    tmp_path: Path, context: str, advice: str
+) -> None:
+    model = write_tiny_gguf(tmp_path / "m.gguf")
+    whole, half = (
+        estimate(["llama-server", "-m", str(model), "-c", tokens, "-np", "1"], {}, {})
+        for tokens in (context, str(int(context) // 2))
+    )
+    assert whole is not None
+    assert half is not None
+    if advice.endswith("saves"):
+        saved = (whole.amounts["RAM"] - half.amounts["RAM"]) / MIB
+        assert whole.advice == f"{advice} {saved:.0f} MiB"
+    else:
+        assert whole.advice == ""

@@ -35,7 +35,7 @@ FAILURES: dict[str, tuple[str, int, str]] = {
         "ggml_aligned_malloc: insufficient memory (attempted to allocate 720.00 MB)",
         720 * MIB, "ram",
     ),
-    "ggml CUDA call": ("CUDA error: out of memory\n  current device: 0, in function alloc", 0, "gpu"),
+    "ggml CUDA call": ("CUDA error: out of memory\n  current device: 0, in function x", 0, "gpu"),
     "ggml ROCm": (
         "ggml_backend_cuda_buffer_type_alloc_buffer: allocating 512.00 MiB on device 0: hipMalloc"
         " failed: out of memory",

@@ -15,6 +15,7 @@ from swapchart.adapters.store import Database
 from swapchart.adapters.store.footprints import FootprintStore
 from swapchart.adapters.store.journal import MIGRATIONS, Journal
 from swapchart.runtime.memory.footprints import Observation
+from swapchart.runtime.memory.shortage import Shortage
 
 T = TypeVar("T")
 OLD_STATE = Path(__file__).parents[2] / "fixtures" / "state_7b44e5e" / "state"
@@ -122,3 +123,35 @@ def test_footprint_store_opens_the_state_of_an_older_version(tmp_path: Path) -> 
             database.close()
 
     assert anyio.run(history) > 0
+
+
+SHORT = Shortage(model="m", key="k", pool="GPU0", at=1000 * DAY, claim=5, amount=7)
+
+
+def shortages(path: Path | None, *given: Shortage, now: float = ONE.at) -> list[Shortage]:
+    """Write *given* and return the shortages that are kept."""
+
+    async def work(store: FootprintStore) -> list[Shortage]:
+        for shortage in given:
+            store.put_shortage(shortage)
+        return await store.load_shortages()
+
+    return stored(path, work, now)
+
+
+def test_footprint_store_keeps_shortages_until_ten_good_runs(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    other = replace(SHORT, pool="RAM", good_runs=9)
+    assert shortages(path, SHORT, other, replace(SHORT, key="")) == [SHORT, other]
+    assert shortages(path, replace(other, good_runs=10)) == [SHORT]
+    assert shortages(path, now=ONE.at + 91 * DAY) == []
+
+
+def test_footprint_store_forgets_the_shortages_of_a_model(tmp_path: Path) -> None:
+    async def work(store: FootprintStore) -> list[Shortage]:
+        store.put_shortage(SHORT)
+        store.put_shortage(replace(SHORT, model="other"))
+        store.forget("m")
+        return await store.load_shortages()
+
+    assert stored(tmp_path / "journal.db", work) == [replace(SHORT, model="other")]

@@ -311,7 +311,7 @@ def test_ten_good_runs_end_a_raised_claim() -> None:
             await world.supervisor.load("b")
             assert world.need("b").options == ({"GPU0": int(13.75 * GIB)},), run
             (notice,) = world.ledger.failures.notices()
-            assert notice[1].endswith(f"until {10 - run} more runs have gone well")
+            assert notice.text.endswith(f"until {10 - run} more runs have gone well")
             await world.supervisor.unload("b")
         assert world.need("b").options[0]["GPU0"] < 11.5 * GIB, "as it was learned"
         assert world.ledger.failures.notices() == []

@@ -92,6 +92,7 @@ class MemoryNotice(Part, kw_only=True):
         kind: ``pressure``: a pool is too full. ``reading``: memory cannot be read. ``exceeded``: a
             model has held more than it declares. ``unused``: five runs have never used 40 % or
             more of a declared amount. ``elastic``: a server fits itself into what is free.
+            ``short``: a model ran out of memory, so its starts reserve more.
         model: Model that it is about; empty if it is about none.
         pool: Pool that it is about; empty if it is about none.
     """
@@ -108,6 +109,23 @@ class AwayModel(Part, kw_only=True):
     model: str
 
 
+class OutOfMemory(Part, kw_only=True):
+    """Ends of a model because memory ran out, since the proxy was started.
+
+    Attributes:
+        count: Number of them.
+        at: Time of the last one.
+        why: What happened then, the sum and what to do.
+        retried: It was started once more after other models had made room.
+    """
+
+    model: str
+    count: int
+    at: str
+    why: str
+    retried: bool
+
+
 class MemoryState(Body, kw_only=True):
     """Memory pools and what models hold of them.
 
@@ -117,6 +135,7 @@ class MemoryState(Body, kw_only=True):
         learned: What earlier runs have shown.
         notices: What is wrong now, and which declarations need a change.
         away: Models that are loaded again, the next one first.
+        failures: Models that ran out of memory.
     """
 
     mode: str
@@ -146,6 +165,9 @@ class YieldedPools(Body, kw_only=True):
     """Memory pools that are left to other programs by request."""
 
     pools: list[str]
+
+
+    failures: list[OutOfMemory]
 
 
 class ForgottenMemory(Body, kw_only=True):
