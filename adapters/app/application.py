@@ -117,8 +117,7 @@ class Application:
             await stack.enter_async_context(launcher)
             kv_manager = self._kv_manager(lambda model, line: supervisor[model].log.line(line))
 
-            learning = await _learning(footprints, launcher.instance)
-            memory = MemorySetup(Meter(), learning, await _failures(footprints))
+            memory = await _memory(footprints, launcher.instance)
             await memory.read(self.config)
 
             def configure_parts(config: Config) -> None:
@@ -301,6 +300,11 @@ def _apply_parts(kv_manager: KvManager, supervisor: Supervisor, config: Config) 
     kv_manager.apply_settings(kv_settings_by_model(config))
     if supervisor.memory_yielding is not None:
         supervisor.memory_yielding.notice()
+
+
+async def _memory(footprints: FootprintStore, instance: str) -> MemorySetup:
+    learning = await _learning(footprints, instance)
+    return MemorySetup(Meter(), learning, await _failures(footprints))
 
 
 async def _learning(footprints: FootprintStore, instance: str) -> MemoryLearning:

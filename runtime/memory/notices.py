@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 #: elastic: a server fits itself into what is free. exceeded: a service has held more than it
-#: declares. pressure: a pool is too full. reading: memory cannot be read. short: a service ran out of
-#: memory, so its starts reserve more. unused: a declared amount is never used up.
+#: declares. pressure: a pool is too full. reading: memory cannot be read. short: a service ran out
+#: of memory, so its starts reserve more. unused: a declared amount is never used up.
 NoticeKind: TypeAlias = Literal["elastic", "exceeded", "pressure", "reading", "short", "unused"]
 
 

@@ -8,6 +8,7 @@ from urllib.parse import parse_qs
 import msgspec
 from msgspec import structs
 
+from ....runtime import MemoryFailures
 from ...system import threads
 from ..body.errors import BodyTooLargeError
 from ..body.model_name import quoted_name
@@ -164,13 +165,6 @@ def memory_view(proxy: ProxyContext) -> MemoryState:
         *([] if watch is None else watch.notices(now)), *learning.notices(),
         *ledger.failures.notices(),
     ]  # fmt: skip
-    failures = [
-        OutOfMemory(
-            model=name, count=ledger.failures.counts[name], at=rfc3339(failure.at),
-            why=failure.text, retried=failure.can_retry,
-        )
-        for name, failure in sorted(ledger.failures.last.items())
-    ]  # fmt: skip
     away = () if supervisor.memory_yielding is None else supervisor.memory_yielding.away()
     return MemoryState(
         mode="auto" if ledger.decides else "observe", pools=pools, models=models,
@@ -180,8 +174,18 @@ def memory_view(proxy: ProxyContext) -> MemoryState:
             for each in notices
         ],
         away=[AwayModel(model=name) for name in away],
-        failures=failures,
+        failures=_failures(ledger.failures),
     )  # fmt: skip
+
+
+def _failures(failures: MemoryFailures) -> list[OutOfMemory]:
+    return [
+        OutOfMemory(
+            model=name, count=failures.counts[name], at=rfc3339(failure.at), why=failure.text,
+            retried=failure.can_retry,
+        )
+        for name, failure in sorted(failures.last.items())
+    ]  # fmt: skip
 
 
 def coarse_memory(state: MemoryState) -> MemoryState:
