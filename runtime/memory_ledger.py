@@ -37,8 +37,7 @@ class MemoryLedger:
         rules: Rules of the decision.
         devices: Pool -> its GPU, for pools that a meter reads by device.
         learning: What earlier runs of the services have shown; None begins with nothing.
-        failures: Ends of services because memory ran out; None begins with none, and sees only
-            kills by the kernel.
+        failures: Earlier ends because memory ran out; None sees only kills by the kernel.
 
     Attributes:
         failures: Ends of services because memory ran out, and the claims raised for them.
@@ -46,6 +45,7 @@ class MemoryLedger:
         pools: Pools by name; replaced by each reading.
         devices: Pool -> its GPU, in the order of their numbers.
         rules: Rules of the decision; may be replaced.
+        services: Entries of all services, by name.
         decides: The plans are followed; else they are only shown.
         evicts_under_pressure: Idle services are evicted if more is held than a budget.
         plan_counts: Number of plans that were made, by kind.
@@ -70,7 +70,7 @@ class MemoryLedger:
         self.yield_rules: tuple[YieldRule, ...] = ()
         self._plans: dict[_PlanKey, Plan | None] = {}  # of this round of decisions
         self._reserved: dict[str, Amounts] = {}  # target of a swap -> what it was promised
-        self._services: Mapping[str, ServiceEntry] = {}
+        self.services: Mapping[str, ServiceEntry] = {}
         self._failed: set[str] = set()  # services whose next start needs a new plan
         self.pools: dict[str, Pool] = {}
         self.configure(pools, rules or Rules(), devices)
@@ -84,7 +84,7 @@ class MemoryLedger:
 
     def attach(self, services: Mapping[str, ServiceEntry]) -> None:
         """Use the entries of a scheduler."""
-        self._services = services
+        self.services = services
 
     def name_of(self, reading: PoolReading) -> str:
         """Return the name of the pool that *reading* is of."""
@@ -92,7 +92,7 @@ class MemoryLedger:
 
     def placed(self, service: str, command: Command) -> Command:
         """Return the command of *service* for a start at the place that it was granted."""
-        entry = self._services.get(service)
+        entry = self.services.get(service)
         need = None if entry is None else entry.need
         is_told = self.decides and need is not None and not need.sets_devices
         claim = _NOTHING if entry is None else entry.claim
@@ -138,10 +138,6 @@ class MemoryLedger:
         self._failed.add(entry.name)
         self._refresh(entry)
 
-    def entry(self, service: str) -> ServiceEntry | None:
-        """Return the entry of *service*; None if there is none."""
-        return self._services.get(service)
-
     def _refresh(self, entry: ServiceEntry) -> None:
         need = self.learning.need(entry.name)
         entry.need = None if need is None else self.failures.shortages.need(entry.name, need)
@@ -159,10 +155,9 @@ class MemoryLedger:
         Amounts that are not declared are replaced by what earlier runs have shown.
         """
         self.begin_round()
-        need = self.learning.adopt(entry.name, need)
-        if need is not None:
-            need = self.failures.shortages.need(entry.name, need)
-        entry.need = need
+        self.learning.adopt(entry.name, need)
+        self._refresh(entry)
+        need = entry.need
         if need is None:
             entry.claim = entry.seen = _NOTHING
             self._reserved.pop(entry.name, None)
@@ -205,13 +200,13 @@ class MemoryLedger:
         """Return the services that hold memory, and those that a swap makes room for."""
         found = [
             self._holder(entry, self._claim_of(entry), entry.stays_until(min_residency_s))
-            for entry in self._services.values()
+            for entry in self.services.values()
             if entry.need is not None
             and entry.name not in self._reserved
             and (entry.claim or entry.seen)
         ]
         for name, place in self._reserved.items():
-            entry = self._services[name]
+            entry = self.services[name]
             claim = {
                 pool: max(place.get(pool, 0), entry.claim.get(pool, 0))
                 for pool in {*place, *entry.claim}
@@ -275,8 +270,8 @@ class MemoryLedger:
         wanted = self._wanted(entry, is_overdue=False, ahead=_NOTHING)
         if wanted is None:
             return "", ""
-        places = [place for place in wanted.options if place.keys() == entry.claim.keys()]
-        place = (places or wanted.options)[0]
+        same = (place for place in wanted.options if place.keys() == entry.claim.keys())
+        place = next(same, wanted.options[0])
         return sum_with_holders(self.pools, self.holders(now, 0.0), wanted, place)
 
     def needs(self, entry: ServiceEntry) -> Amounts:
@@ -295,7 +290,7 @@ class MemoryLedger:
         """
         held = sum(
             max(_sure_claim(entry).get(name, 0), entry.seen.get(name, 0))
-            for entry in self._services.values()
+            for entry in self.services.values()
         )
         return held - self.pools[name].room
 
@@ -303,7 +298,7 @@ class MemoryLedger:
         """Return the bytes of pool *name* that services hold."""
         return sum(
             max(self._claim_of(entry).get(name, 0), entry.seen.get(name, 0))
-            for entry in self._services.values()
+            for entry in self.services.values()
         )
 
     def missing_for_sleep(self, service: str) -> dict[str, int]:
@@ -311,7 +306,7 @@ class MemoryLedger:
 
         It holds both amounts meanwhile, since its server copies from one pool to the other.
         """
-        entry = self._services.get(service)
+        entry = self.services.get(service)
         if not self.decides or entry is None or entry.need is None:
             return {}
         more = {

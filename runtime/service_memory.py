@@ -59,7 +59,7 @@ class ServiceMemory:
             ran_s: Seconds for which the process ran; None means unknown.
         """
         ledger = self._ledger
-        entry = None if ledger is None else ledger.entry(service)
+        entry = None if ledger is None else ledger.services.get(service)
         if ledger is None or entry is None:
             return None
         failures = ledger.failures
