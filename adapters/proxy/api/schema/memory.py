@@ -166,7 +166,6 @@ class YieldedPools(Body, kw_only=True):
 
     pools: list[str]
 
-
     failures: list[OutOfMemory]
 
 
