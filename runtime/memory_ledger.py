@@ -16,7 +16,6 @@ from typing import Literal, TypeAlias, cast
 
 from .arguments import require_items, require_kind, require_mapping
 from .memory import Amounts, Holder, MemoryNeed, Plan, Pool, Rules, Wanted, explain_sum, plan
-from .memory.shortage import sum_with_holders
 from .memory_failures import MemoryFailures
 from .memory_learning import MemoryLearning
 from .placement import Device, placed
@@ -264,15 +263,6 @@ class MemoryLedger:
         if entry.need is not None and entry.need.note:
             lines.append(f"{entry.need.source}: {entry.need.note}")
         return lines
-
-    def sum_with_holders(self, entry: ServiceEntry, now: float) -> tuple[str, str]:
-        """Return the sum for a start of *entry* where it has its claim, and the other holders."""
-        wanted = self._wanted(entry, is_overdue=False, ahead=_NOTHING)
-        if wanted is None:
-            return "", ""
-        same = (place for place in wanted.options if place.keys() == entry.claim.keys())
-        place = next(same, wanted.options[0])
-        return sum_with_holders(self.pools, self.holders(now, 0.0), wanted, place)
 
     def needs(self, entry: ServiceEntry) -> Amounts:
         """Return what a start of *entry* needs at its preferred place; bytes by pool."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
+from .memory import Wanted
+from .memory.shortage import sum_with_holders
 from .memory_failures import MemoryFailure, evidence_of, failure_text
 from .memory_ledger import MemoryLedger
 from .ports import Command, Exit
+from .scheduling import ServiceEntry
 from .waiter import PendingRequest
 
 
@@ -71,7 +74,7 @@ class ServiceMemory:
         raised = failures.raise_claim(entry, evidence, ledger.pools, free)
         ledger.note_failure(entry)
         plan = ledger.plan(entry, now) if is_start else None
-        sums, held_by = ledger.sum_with_holders(entry, now)
+        sums, held_by = _sum_with_holders(ledger, entry, now)
         text = failure_text(
             entry, evidence, before, ran_s=ran_s, sum_text=sums, held_by=held_by,
             has_pools=bool(ledger.pools),
@@ -102,3 +105,16 @@ class ServiceMemory:
             Pool -> bytes that have not come back.
         """
         return {} if self._watch is None else self._watch.conclude(service, incarnation)
+
+
+def _sum_with_holders(ledger: MemoryLedger, entry: ServiceEntry, now: float) -> tuple[str, str]:
+    """Return the sum for a start of *entry* where it has its claim, and the other holders."""
+    need, pools = entry.need, ledger.pools
+    options = () if need is None else need.options
+    places = [{p: n for p, n in option.items() if p in pools} for option in options]
+    places = [place for place in places if place]
+    if need is None or not places:
+        return "", ""
+    same = (place for place in places if place.keys() == entry.claim.keys())
+    wanted = Wanted(name=entry.name, options=tuple(places), source=need.source)
+    return sum_with_holders(pools, ledger.holders(now, 0.0), wanted, next(same, places[0]))
