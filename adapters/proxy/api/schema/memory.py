@@ -145,6 +145,7 @@ class MemoryState(Body, kw_only=True):
     learned: list[LearnedMemory]
     notices: list[MemoryNotice]
     away: list[AwayModel]
+    failures: list[OutOfMemory]
 
 
 class YieldRequest(Struct, kw_only=True):
@@ -165,8 +166,6 @@ class YieldedPools(Body, kw_only=True):
     """Memory pools that are left to other programs by request."""
 
     pools: list[str]
-
-    failures: list[OutOfMemory]
 
 
 class ForgottenMemory(Body, kw_only=True):
