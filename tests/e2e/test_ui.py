@@ -5,24 +5,22 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tools.browser import chromium_path
-from tools.net import LONG_S
+from tools.browser import CONTRAST, expect_text, launched, opened, wait_for
 from tools.prefix_relay import serving_below
 from tools.rows import row
 from tools.swapchart_process import Edited, Serve, SwapchartProcess, chat_body, demo_model
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Locator, Page
+    from playwright.sync_api import Browser, Page
 
 HOSTILE = "<img src=x onerror=\"document.body.dataset.pwned='yes'\">"
 STATIC = ["app.js", "style.css", "favicon.svg"]
+MODULES = ["elements.js", "memory.js"]  # that app.js imports
 
 
 # ---- what the files say, without a browser ---------------------------------------------
@@ -70,8 +68,9 @@ def test_ui_is_served(proxy: SwapchartProcess) -> None:
     page = proxy.call("GET", "/ui/")
     assert page.status == 200
     assert page.header("content-type") == "text/html; charset=utf-8"
-    for name in STATIC:
-        assert f'"{name}"' in page.body.decode()
+    script = proxy.call("GET", "/ui/app.js").body.decode()
+    for name in (*STATIC, *MODULES):
+        assert f'"{name}"' in page.body.decode() or f'"./{name}"' in script
         answer = proxy.call("GET", f"/ui/{name}")
         assert answer.status == 200, name
         assert "default-src 'self'" in (answer.header("content-security-policy") or "")
@@ -85,7 +84,8 @@ def test_ui_is_served(proxy: SwapchartProcess) -> None:
 def test_ui_keeps_to_its_policy(proxy: SwapchartProcess) -> None:
     """No script or handler in the page, nothing from elsewhere, and no text read as HTML."""
     text = proxy.call("GET", "/ui/").body.decode()
-    script = proxy.call("GET", "/ui/app.js").body.decode()
+    names = ("app.js", *MODULES)
+    script = "".join(proxy.call("GET", f"/ui/{name}").body.decode() for name in names)
     style = proxy.call("GET", "/ui/style.css").body.decode()
     tags = _Found(text).tags
 
@@ -120,65 +120,8 @@ def test_chart_endpoint_returns_boxes_and_arrows(proxy: SwapchartProcess) -> Non
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """The system's Chromium; see `chromium_path`."""
-    path = chromium_path()
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        # Its sandbox needs rights that containers and root do not have; it sees our pages only.
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+    with launched() as browser:
         yield browser
-        browser.close()
-
-
-@contextmanager
-def opened(
-    browser: Browser,
-    proxy: SwapchartProcess,
-    target: str = "/ui/",
-    *,
-    may_say: str = "",
-    **given: Any,
-) -> Iterator[Page]:
-    """Open *target*; whatever the console then says is trouble, but what *may_say* matches.
-
-    Violations of the policy of contents are errors on the console.
-    """
-    context = browser.new_context(base_url=f"http://127.0.0.1:{proxy.port}", **given)
-    context.set_default_timeout(LONG_S * 1000)
-    said: list[str] = []
-    try:
-        page = context.new_page()
-        page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
-        page.on("pageerror", lambda error: said.append(f"uncaught: {error}"))
-        page.goto(target)
-        yield page
-        assert page.locator("body").get_attribute("data-pwned") is None
-    finally:
-        context.close()
-    trouble = [text for text in said if not (may_say and re.search(may_say, text))]
-    assert trouble == []
-
-
-def expect_text(page: Page, selector: str | Locator, pattern: str) -> None:
-    """Wait until the first element that *selector* finds has a text that *pattern* matches."""
-    from playwright.sync_api import expect
-
-    wanted = re.compile(pattern, re.DOTALL)
-    found = page.locator(selector) if isinstance(selector, str) else selector
-    expect(found.first).to_have_text(wanted, timeout=LONG_S * 1000)
-
-
-def wait_for(page: Page, predicate: Callable[[], bool], what: str) -> None:
-    """Wait until *predicate* holds, while the browser's events keep coming in.
-
-    Raises:
-        TimeoutError: It does not hold within LONG_S seconds.
-    """
-    deadline = time.monotonic() + LONG_S
-    while not predicate():
-        if time.monotonic() > deadline:
-            raise TimeoutError(what)
-        page.wait_for_timeout(20)
 
 
 def row_of(model: str) -> str:
@@ -366,24 +309,6 @@ def test_ui_fits_a_phone_in_light_and_dark(
             assert ratio >= 4.5, (selector, ratio)
         is_dark = page.evaluate("luminance(getComputedStyle(document.body).backgroundColor) < 0.2")
         assert is_dark == (scheme == "dark")
-
-
-#: WCAG's contrast of the first visible element that a selector finds, to what is behind it.
-CONTRAST = """selector => {
-  window.luminance = (colour) => {
-    const [r, g, b] = colour.match(/[\\d.]+/g).map((part) => part / 255)
-      .map((part) => part <= 0.03928 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const element = [...document.querySelectorAll(selector)].find((item) => item.offsetWidth);
-  let behind = element;
-  while (/, 0\\)$|transparent/.test(getComputedStyle(behind).backgroundColor)) {
-    behind = behind.parentElement;
-  }
-  const both = [getComputedStyle(element).color, getComputedStyle(behind).backgroundColor];
-  const [low, high] = both.map(luminance).sort((a, b) => a - b);
-  return (high + 0.05) / (low + 0.05);
-}"""
 
 
 def test_ui_works_by_keyboard(browser: Browser, proxy: SwapchartProcess) -> None:

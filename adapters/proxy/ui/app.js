@@ -3,6 +3,9 @@
 // Names, descriptions, errors and logs come from models and their clients, so nothing here is ever
 // read as HTML: text goes into the page by textContent alone.
 
+import { byId, keyed, make, setText } from "./elements.js";
+import { drawMemory } from "./memory.js";
+
 const LOG_LINES = 2000;
 const PAGE_ROWS = 25;
 const HISTORY_ROWS = 50;
@@ -18,6 +21,7 @@ const told = {
   models: null,
   flights: new Map(),
   queue: { queue: [], swaps: [] },
+  memory: null, // as /api/memory tells
   clock: null, // seconds: the browser's clock minus the scheduler's
 };
 
@@ -25,43 +29,6 @@ const told = {
 const view = { page: "models", model: null, donePage: 1, donePages: 1 };
 
 // ---- the page's elements --------------------------------------------------------------
-const byId = (id) => document.getElementById(id);
-
-/** Make an element: attributes from `given`, `on...` as listeners, strings as text. */
-function make(tag, given = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(given)) {
-    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (value !== null && value !== false) element.setAttribute(name, value);
-  }
-  element.append(...children.filter((child) => child !== null));
-  return element;
-}
-
-function setText(element, text) {
-  if (element.textContent !== text) element.textContent = text;
-}
-
-/** Show `items` in `parent`, one element each; what is there already stays, and keeps its focus. */
-function keyed(parent, items, keyOf, create, update) {
-  const old = new Map([...parent.children].map((child) => [child.dataset.key, child]));
-  let before = null;
-  for (const item of items) {
-    const key = String(keyOf(item));
-    let child = old.get(key);
-    old.delete(key);
-    if (!child) {
-      child = create(item);
-      child.dataset.key = key;
-    }
-    update(child, item);
-    const place = before ? before.nextElementSibling : parent.firstElementChild;
-    if (place !== child) parent.insertBefore(child, place);
-    before = child;
-  }
-  for (const child of old.values()) child.remove();
-}
-
 /** Fill a table's body with rows of texts, elements, or [text, class]. */
 function fillTable(table, rows) {
   table.tBodies[0].replaceChildren(...rows.map((cells) => make("tr", {}, ...cells.map(cell))));
@@ -298,6 +265,11 @@ const TAKE = {
     told.queue = value;
     drawQueue();
   },
+  memory(value) {
+    told.memory = value;
+    drawMemory(value);
+    readModelMemory();
+  },
   activity: () => view.donePage === 1 && readDone(),
   logData: (value) => logs[value.source]?.append(value.data),
   profileChanged: () => readProfiles(),
@@ -453,6 +425,7 @@ function openModel() {
     (text) => logs.model.append(text),
   );
   readHistory();
+  readModelMemory();
   getJson(`/api/models/${id}/chart`).then(
     (value) => {
       if (view.model === model) chart.build(value);
@@ -475,6 +448,35 @@ const readHistory = soon(async () => {
     setText(byId("history-note"), error.message);
   }
 }, 150);
+
+/** What a request would cause, in words; the sum follows line by line. */
+const OUTCOMES = {
+  serve: "A request is served at once.",
+  start: "A request starts it: there is room.",
+  swap: "A request starts it, and evicts",
+  wait: "A request would wait:",
+  reject: "A request is rejected:",
+};
+
+const readModelMemory = soon(async () => {
+  const model = view.model;
+  const isOn = Boolean(told.memory?.pools.length);
+  if (!model || !isOn) {
+    byId("model-memory").hidden = true;
+    return;
+  }
+  try {
+    const found = await getJson(`/api/models/${encodeURIComponent(model)}/explain`);
+    if (model !== view.model) return;
+    byId("model-memory").hidden = false;
+    const more = found.outcome === "swap" ? `${found.evict.join(", ")}.` : found.why;
+    setText(byId("model-memory-outcome"), `${OUTCOMES[found.outcome]} ${more}`.trim());
+    const lines = found.memory ?? ["Memory is no condition for it."];
+    byId("model-memory-sum").replaceChildren(...lines.map((line) => make("li", {}, line)));
+  } catch {
+    byId("model-memory").hidden = true; // a model of a peer, or one that is gone
+  }
+}, 200);
 
 function historyRow(row) {
   const hooks = row.hooks.map(
