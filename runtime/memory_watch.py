@@ -133,7 +133,7 @@ class MemoryWatch:
                     "the claims count",
                 )
                 for name in self._ledger.pools
-                if self.is_stale(name, now)
+                if self.is_stale(name, now) and self.states[name].reading is not None
             ]  # fmt: skip
         found += [
             Notice(kind="pressure", pool=name, text=self._pressure_in_words(name))

@@ -73,6 +73,7 @@ class LiveConfig:
         before_change: Called with each later configuration, before its models are made.
         make_service: Makes the service of a model, without the program's own hooks.
         prepare: Called with each later configuration in a thread, before anything changes.
+        find_lost: Returns what no longer fits into memory by another configuration, in words.
         on_change: Called with each later configuration once it is in force.
         must_have_keys: Reject a configuration without `apiKeys`, because other machines can reach
             the proxy.
@@ -94,6 +95,7 @@ class LiveConfig:
         before_change: Callable[[Config], None] = lambda config: None,
         make_service: Callable[[ModelConfig], ServiceSpec] = service_spec,
         prepare: Callable[[Config], None] = lambda config: None,
+        find_lost: Callable[[Config, Config], Sequence[str]] = lambda old, new: (),
         must_have_keys: bool = False, has_own_stop_limit: bool = False,
     ) -> None:  # fmt: skip
         self.config, self.seen = config, seen
@@ -101,7 +103,7 @@ class LiveConfig:
         self._supervisor, self._proxy = supervisor, proxy
         self._sources, self._add_hooks, self._on_change = sources, add_hooks, on_change
         self._before_change, self._make_service = before_change, make_service
-        self._prepare_parts = prepare
+        self._prepare_parts, self._find_lost = prepare, find_lost
         self._must_have_keys, self._has_own_stop_limit = must_have_keys, has_own_stop_limit
         self._ports = ports_of(config)
         self.held_back: dict[str, Any] | None = None
@@ -136,7 +138,7 @@ class LiveConfig:
             ConfigError: Its changes to the chart have an error.
         """
         prepared = await threads.run(self._prepare, self._ports_in_use())
-        return plan(self.config, prepared.config, self._states()).as_json()
+        return self._planned(prepared.config).as_json()
 
     def problems(self, error: SwapchartError) -> list[dict[str, Any]]:
         """Return the problems that *error*, raised by `plan`, contains."""
@@ -238,7 +240,7 @@ class LiveConfig:
     def _apply(self, new: _Prepared) -> ReloadPlan:
         """Swap everything without waiting, so that no other task runs in between."""
         old, config, supervisor = self.config, new.config, self._supervisor
-        planned = plan(old, config, self._states())
+        planned = self._planned(config)
         self._before_change(config)
         services = {
             name: self._service(old.models.get(name), model)
@@ -269,6 +271,10 @@ class LiveConfig:
             return self._add_hooks(new, spec)
         is_kept = compare(self._make_service(old), spec) in ("same", "live")
         return with_live(before, spec) if is_kept else self._add_hooks(new, spec)
+
+    def _planned(self, new: Config) -> ReloadPlan:
+        lost = self._find_lost(self.config, new)
+        return plan(self.config, new, self._states(), memory=lost)
 
     def _states(self) -> dict[str, str]:
         return {life.spec.name: life.state for life in self._supervisor.lifecycles()}

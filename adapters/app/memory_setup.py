@@ -280,6 +280,7 @@ class MemorySetup:
     Attributes:
         ledger: Claims of all models; without `memory:` it has no pools, and no model a need.
         meter: Reads the machine.
+        readings: Pools of the machine when they were looked for.
     """
 
     def __init__(
@@ -292,7 +293,7 @@ class MemorySetup:
         self._reader = LaunchReader()
         self._launches: dict[_LaunchFacts, Launch] = {}
         self._found = MemoryPools(pools={})
-        self._readings: Sequence[PoolReading] = ()
+        self.readings: Sequence[PoolReading] = ()
         self._cgroup = ""
 
     async def read(self, config: Config) -> None:
@@ -300,7 +301,7 @@ class MemorySetup:
         if config.memory.mode != "off":
             self._use_cgroup(config)
             try:
-                self._readings = await self.meter.read(())
+                self.readings = await self.meter.read(())
             except OSError as error:
                 self._warn(error)
             await threads.run(self._read_launches, config)
@@ -315,18 +316,18 @@ class MemorySetup:
         is_other_cgroup = self._use_cgroup(config)
         if (
             is_other_cgroup
-            or not self._readings
-            or _missing_pools(config, memory_pools(config, self._readings))
+            or not self.readings
+            or _missing_pools(config, memory_pools(config, self.readings))
         ):
             try:
-                self._readings = self.meter.read_blocking(())
+                self.readings = self.meter.read_blocking(())
             except OSError as error:
                 self._warn(error)
         self._read_launches(config)
 
     def _read_launches(self, config: Config) -> None:
         """Read the files of all models; those that changed since make another launch."""
-        found = memory_pools(config, self._readings)
+        found = memory_pools(config, self.readings)
         for model in config.models.values():
             if not (model.memory.is_free or model.external):
                 gpus = {
@@ -354,7 +355,7 @@ class MemorySetup:
         """Apply the pools and rules of *config*; needs follow with the services."""
         ledger, mode = self.ledger, config.memory.mode
         is_on = mode != "off"
-        self._found = memory_pools(config, self._readings) if is_on else MemoryPools(pools={})
+        self._found = memory_pools(config, self.readings) if is_on else MemoryPools(pools={})
         if is_on and (missing := _missing_pools(config, self._found)):
             log.warning(
                 "memory pools that this machine does not have are no condition: %s; a pool needs a "
@@ -371,8 +372,15 @@ class MemorySetup:
         spec = service_spec(model)
         if not self._found.pools:
             return spec
-        launch = self._launches.get(_facts(model), _UNREAD)
-        return replace(spec, memory=memory_need(model, self._found, launch))
+        return replace(spec, memory=self._base(model, self._found))
+
+    def need(self, model: ModelConfig, found: MemoryPools) -> MemoryNeed | None:
+        """Return what *model* needs of the pools *found*, by the best that is known."""
+        base = self._base(model, found)
+        return None if base is None else self.ledger.learning.footprints.need(model.id, base)
+
+    def _base(self, model: ModelConfig, found: MemoryPools) -> MemoryNeed | None:
+        return memory_need(model, found, self._launches.get(_facts(model), _UNREAD))
 
 
 def _missing_pools(config: Config, found: MemoryPools) -> list[str]:

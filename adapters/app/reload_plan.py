@@ -6,7 +6,7 @@ the same rule.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypeAlias
 
@@ -114,11 +114,13 @@ class ReloadPlan:
         models: Changed models in the order of the new configuration, removed ones last.
         unchanged: Ids of the models that do not change.
         settings: Other changes.
+        memory: Models that no longer fit into memory, alone or together, in words.
     """
 
     models: tuple[ModelChange, ...] = ()
     unchanged: tuple[str, ...] = ()
     settings: tuple[SettingChange, ...] = ()
+    memory: tuple[str, ...] = ()
 
     @property
     def is_empty(self) -> bool:
@@ -131,7 +133,8 @@ class ReloadPlan:
         kept = f"{count} model{'' if count == 1 else 's'} unchanged"
         if self.is_empty:
             return f"nothing changes; {kept}"
-        return "\n".join([*map(str, self.models), *map(str, self.settings), kept])
+        lost = [f"! {line}" for line in self.memory]
+        return "\n".join([*map(str, self.models), *map(str, self.settings), *lost, kept])
 
     def as_json(self) -> dict[str, Any]:
         """Return the plan as the API's JSON value."""
@@ -152,17 +155,22 @@ class ReloadPlan:
                 {"key": change.key, "applies": "restart" if change.is_late else "now"}
                 for change in self.settings
             ],
+            "memory": list(self.memory),
             "text": str(self),
         }
 
 
-def plan(old: Config, new: Config, states: Mapping[str, str] | None = None) -> ReloadPlan:
+def plan(
+    old: Config, new: Config, states: Mapping[str, str] | None = None, *,
+    memory: Sequence[str] = (),
+) -> ReloadPlan:  # fmt: skip
     """Return the effect of replacing *old* by *new*.
 
     Args:
         old: Configuration in force; *new* was loaded with its ports.
         new: Configuration that replaces it.
         states: Model id -> innermost state of its lifecycle; None means unknown.
+        memory: Models that no longer fit into memory, in words; see `lost_combinations`.
     """
     states = states or {}
     changes: list[ModelChange] = []
@@ -191,7 +199,10 @@ def plan(old: Config, new: Config, states: Mapping[str, str] | None = None) -> R
         for name, key in names.items()
         if _setting(old, name, both) != _setting(new, name, both)
     ]
-    return ReloadPlan(models=tuple(changes), unchanged=tuple(unchanged), settings=tuple(settings))
+    return ReloadPlan(
+        models=tuple(changes), unchanged=tuple(unchanged), settings=tuple(settings),
+        memory=tuple(memory),
+    )  # fmt: skip
 
 
 def _setting(config: Config, name: str, both: Set[str]) -> object:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 from ...machine import ChartError
 from ...runtime import SwapchartError
+from ...runtime.ports import PoolReading
 from ..config import (
     Config,
     ConfigProblems,
@@ -48,12 +50,25 @@ def plan(options: argparse.Namespace) -> int:
         print(chart_problem(error), file=sys.stderr)
         return 1
     from ..app import reload_plan as pure
+    from ..app.fitting import lost_combinations
 
-    planned = pure.plan(old, new)
+    planned = pure.plan(old, new, memory=lost_combinations(old, new, _readings(old, new)))
     if new.warnings:
         print(format_problems(new.warnings), file=sys.stderr)
     print(json.dumps(planned.as_json(), indent=2) if options.json else planned)
     return 0
+
+
+def _readings(*configs: Config) -> Sequence[PoolReading]:
+    """Return the memory pools of this machine, if one of *configs* uses them."""
+    if all(config.memory.mode == "off" for config in configs):
+        return ()
+    from ..memory import Meter
+
+    try:
+        return Meter().read_blocking(())
+    except OSError:
+        return ()  # only declared pools are known
 
 
 def reload(options: argparse.Namespace) -> int:
@@ -103,6 +118,7 @@ def _refused(options: argparse.Namespace, status: int, value: Any) -> int:
 def check(options: argparse.Namespace) -> int:
     """Print all problems of a configuration, and of the options of `serve` that were given."""
     from ..app.chart_setup import chart, chart_problem
+    from ..app.fitting import fitting_problems
     from ..app.kv_setup import kv_problems
     from ..store.state_directory import NotAFolderError, check_folder, default_directory
 
@@ -125,7 +141,9 @@ def check(options: argparse.Namespace) -> int:
         try:
             config = load_config(files, options.config_dir, is_lenient=options.lenient)
             state = options.state_dir or default_directory(sources)
-            advice = kv_problems(config, state)
+            advice = [
+                *kv_problems(config, state), *fitting_problems(config, _readings(config)),
+            ]  # fmt: skip
             if advice:
                 print(format_problems(advice))
             chart(config)
@@ -142,11 +160,29 @@ def check(options: argparse.Namespace) -> int:
         except ModuleNotFoundError as error:
             errors.append(error)
             print(missing_package(error, f"--server {options.server}") or error)
+    if options.url is not None and (notices := _notices(options)):
+        advice += notices
+        print(format_problems(notices))
     if not errors:
         count = len(problems) + len(advice)
         warned = f", with {count} warning{'s' if count > 1 else ''}" if count else ""
         print(f"{', '.join(map(str, sources))}: ok{warned}")
     return 1 if errors else 0
+
+
+def _notices(options: argparse.Namespace) -> list[Problem]:
+    """Return what a running proxy says of its memory; a proxy that does not respond is one too."""
+    from .api_client import ApiError, get_field
+
+    try:
+        notices = get_field(options.url, "/api/memory", "notices", key=options.api_key)
+        texts = [str(notice["text"]) for notice in notices]
+    except ApiError as error:
+        texts = [str(error)]
+    return [
+        Problem(file="", path="memory", line=0, column=0, message=text, severity="warning")
+        for text in texts
+    ]
 
 
 def schema(options: argparse.Namespace) -> int:

@@ -170,8 +170,15 @@ def _add_memory(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_plan(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model")
+    parser.add_argument("model", nargs="?", help="model of a running proxy")
     _add_proxy(parser)
+    parser.add_argument(
+        "--with", dest="beside", metavar="A,B,C",
+        help="whether these models fit together, by --config and what was learned; asks no proxy",
+    )  # fmt: skip
+    parser.add_argument("--config", action="append", type=Path, default=[], metavar="FILE")
+    parser.add_argument("--config-dir", type=Path, metavar="DIR")
+    parser.add_argument("--state-dir", type=Path, metavar="DIR", help="as for `serve`")
     parser.set_defaults(run="plan")
 
 
@@ -199,6 +206,8 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
     check = commands.add_parser("check", help="print all problems; exit 1 if there is an error")
     check.add_argument("files", nargs="*", type=Path, metavar="FILE")
+    check.add_argument("--url", help="running proxy whose notices of memory are printed too")
+    check.add_argument("--api-key", help="API key, if the proxy needs one")
     _add_serve_options(check.add_argument_group("options of `serve`, which are checked too"))
     check.set_defaults(run="config-check")
     schema = commands.add_parser("schema", help="print the JSON Schema, for editors")

@@ -1,4 +1,4 @@
-"""`swapchart memory` and `swapchart plan MODEL`: memory pools of a running proxy, and a sum."""
+"""`swapchart memory` and `swapchart plan`: memory pools of a running proxy, and sums."""
 
 from __future__ import annotations
 
@@ -35,6 +35,14 @@ def memory(options: argparse.Namespace) -> int:
 
 def plan(options: argparse.Namespace) -> int:
     """Print what a request for a model of a running proxy would cause, with the sum of memory."""
+    if options.beside is not None:
+        from .fitting import plan_with
+
+        if options.model:
+            return _fail("expected either a model, or --with for models without a proxy")
+        return plan_with(options)
+    if not options.model:
+        return _fail("expected a model, or --with A,B,C")
     path = f"/api/models/{quote(options.model, safe='')}/explain"
     found = _ask(options, path, "outcome")
     if isinstance(found, int):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import astuple, fields
+from pathlib import Path
 from time import time
 
 from ...runtime.memory.footprints import RUNS, Observation
@@ -143,6 +146,19 @@ class FootprintStore:
             self._db.put(_PUT, astuple(observation))
         for shortage in list(self._shortages.values()):
             self._db.put(_PUT_SHORTAGE, astuple(shortage))
+
+
+def read_footprints(path: Path) -> list[Observation]:
+    """Return the observations in the journal at *path*, the oldest first; none if it has none.
+
+    The file is opened for reading only: a running proxy may use it.
+    """
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
+            rows = database.execute(f"SELECT {_COLUMNS} FROM footprints ORDER BY at").fetchall()
+    except (sqlite3.Error, OSError):
+        return []
+    return [_observation(row) for row in rows]
 
 
 def _observation(row: tuple[object, ...]) -> Observation:

@@ -113,6 +113,9 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
         "docs/memory.md: swapchart memory",
         "docs/memory.md: swapchart plan vision",
     ),
+    "tests/adapters/app/test_fitting.py::test_plan_with_models_of_the_page_prints_what_it_shows": (
+        "docs/memory.md: swapchart plan --with embed,coder,vision --config config.yaml",
+    ),
     f"{_E2E}.py::test_docs_diagrams_are_drawn_in_python": ("docs/diagrams.md: python 1",),
     f"{_E2E}.py::test_docs_getting_started_works_as_printed": (
         "docs/getting-started.md: curl -s http://127.0.0.1:8080/v1/chat/completions -d "
@@ -143,6 +146,8 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
         "docs/hooks.md: swapchart history",
         "docs/kv.md: swapchart config check",
         "docs/llama-swap.md: swapchart config plan",
+        "docs/memory.md: swapchart config check",
+        "docs/memory.md: swapchart config plan",
         "docs/llama-swap.md: swapchart history",
         "docs/llama-swap.md: swapchart serve",
         "docs/operations.md: swapchart serve",

@@ -238,12 +238,20 @@ def test_memory_watch_meter_without_answer_delays_no_request(
 
 
 def test_memory_watch_pool_that_is_left_out_is_noticed() -> None:
-    """The driver of one GPU has failed, and RAM is still read."""
+    """The driver of one GPU has failed, and another is still read; one is declared only."""
     world = World({"a": 12})
-    world.ledger.pools["GPU1"] = Pool(name="GPU1", capacity=GIB)
+    for name in ("GPU1", "NPU"):
+        world.ledger.pools[name] = Pool(name=name, capacity=GIB)
 
     async def scenario() -> None:
-        await anyio.sleep(20.0)
+        await anyio.sleep(1.0)
+        assert world.supervisor.memory_watch is not None
+        state = world.supervisor.memory_watch.states["GPU1"]
+        state.reading = PoolReading(name="GPU1", capacity=GIB)
+        state.read_at = anyio.current_time()
+        await anyio.sleep(10.0)
+        assert world.notices() == []
+        await anyio.sleep(10.0)
         (notice,) = world.notices()
         assert (notice.kind, notice.pool) == ("reading", "GPU1")
 

@@ -33,12 +33,17 @@ class SettingChange(Part, kw_only=True):
 
 
 class ReloadPlan(Body, kw_only=True):
-    """Changes that a reload would make."""
+    """Changes that a reload would make.
+
+    Attributes:
+        memory: Models that no longer fit into memory, alone or together, in words.
+    """
 
     changed: bool
     models: list[ModelChange]
     unchanged: list[str]
     settings: list[SettingChange]
+    memory: list[str]
     text: str
 
 
