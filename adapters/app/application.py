@@ -42,7 +42,7 @@ from ..store.state_directory import NotAFolderError, StateDirectory, StateInUseE
 from ..system import threads
 from .chart_setup import chart
 from .config_files import ConfigFiles, Signature, watch
-from .fitting import lost_combinations
+from .fitting import lost_finder
 from .kv_setup import kv_settings_by_model, with_kv_hooks
 from .live_config import LiveConfig
 from .log_buffer import keeping_log
@@ -160,10 +160,7 @@ class Application:
                 seen=self._seen, add_hooks=partial(with_kv_hooks, kv_manager=kv_manager),
                 on_change=partial(_apply_parts, kv_manager, supervisor),
                 before_change=configure_parts, make_service=memory.service,
-                prepare=memory.prepare,
-                find_lost=lambda old, new: lost_combinations(
-                    old, new, memory.readings, memory.need
-                ),
+                prepare=memory.prepare, find_lost=lost_finder(memory),
                 must_have_keys=self._must_have_keys, has_own_stop_limit=self._has_own_stop_limit,
             )  # fmt: skip
             await self._start_background_tasks(stack, running, supervisor)

@@ -9,7 +9,7 @@ from ...runtime.memory import MemoryNeed, Pool
 from ...runtime.memory.together import lack_in_words, lost_pairs, together
 from ...runtime.ports import PoolReading
 from ..config import Config, ModelConfig, Problem
-from .memory_setup import MemoryPools, memory_need, memory_pools
+from .memory_setup import MemoryPools, MemorySetup, memory_need, memory_pools
 
 _MOST_LINES = 20  # of pairs that a plan lists
 #: (model, pools) -> what the model needs of them; None if memory is no condition for it.
@@ -51,6 +51,11 @@ def lost_combinations(
     if len(lines) > _MOST_LINES:
         return [*lines[:_MOST_LINES], f"{len(lines) - _MOST_LINES} more pairs no longer fit"]
     return lines
+
+
+def lost_finder(memory: MemorySetup) -> Callable[[Config, Config], list[str]]:
+    """Return `lost_combinations` for a running proxy, by what is known there."""
+    return lambda old, new: lost_combinations(old, new, memory.readings, memory.need)
 
 
 def fitting_problems(config: Config, readings: Sequence[PoolReading]) -> list[Problem]:
