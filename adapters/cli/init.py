@@ -27,6 +27,7 @@ from ..discovery import (
 )
 from ..discovery.document import room_text, schema_path, summary
 from ..memory import Meter
+from ..system.whole_files import write_whole
 from .output import _fail
 
 _NO_ROUTING = Routing(use="group", groups={}, matrix=None, priorities={})
@@ -113,25 +114,10 @@ def _check(text: str) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file at once: it has its old content, or all of the new one."""
     try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        write_whole(path, text)
     except OSError as error:
         raise InitError(f"{path} cannot be written: {error.strerror}") from error
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            os.fchmod(descriptor, 0o666 & ~_umask())
-        Path(name).replace(path)
-    except OSError as error:
-        Path(name).unlink()
-        raise InitError(f"{path} cannot be written: {error.strerror}") from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _advice(engines: Engines, has_gguf: bool) -> list[str]:

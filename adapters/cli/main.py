@@ -14,6 +14,7 @@ from ... import __version__
 from ..system.extras import missing_package
 from .defaults import DEFAULT_URL, api_key, proxy_url
 from .output import _fail
+from .service.parser import add_service
 from .view_options import add_view_options
 
 _EPILOG = "Run swapchart COMMAND --help for details."
@@ -36,6 +37,10 @@ def build_parser() -> argparse.ArgumentParser:
         commands.add_parser("init", help="write a configuration for the models of this machine")
     )
     _add_serve(commands.add_parser("serve", help="run the proxy"))
+    add_service(
+        commands.add_parser("service", help="write a systemd unit for the proxy"),
+        _add_serve_options,
+    )
     _add_config(commands.add_parser("config", help="check a configuration, print its schema"))
     _add_chart(commands.add_parser("chart", help="export, draw and check the lifecycle"))
     _add_history(commands.add_parser("history", help="show the transitions of a model"))
@@ -386,6 +391,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "init": ("init", "init"),
     "kv": ("kv", "run"),
     "serve": ("serve", "serve"),
+    "service-install": ("service.install", "install"),
     "demo": ("demo", "demo"),
     "history": ("history", "history"),
     "memory": ("memory", "memory"),

@@ -23,6 +23,8 @@ from tools.net import LONG_S, free_port, wait_until
 from tools.notify_socket import Systemd
 from tools.swapchart_process import Edited, Serve, demo_model
 
+from swapchart.adapters.cli.service.unit import Unit
+
 pytestmark = pytest.mark.slow
 
 _PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -128,11 +130,25 @@ def test_docs_systemd_unit_has_the_settings_that_the_page_explains(tmp_path: Pat
     rows = re.findall(r"^\| `(\w+)(?:=(\w+))?` \| ", PAGES["operations.md"], re.MULTILINE)
     explained = {name: value for name, value in rows if name[0].isupper()}
 
-    assert set(explained) == {"TimeoutStopSec", "OOMPolicy", "Delegate", "WatchdogSec"}
+    assert set(explained) >= {"TimeoutStopSec", "OOMPolicy", "Delegate", "WatchdogSec", "KillMode"}
     assert {name: service[name] for name in explained if explained[name]} == {
         name: value for name, value in explained.items() if value
     }
     assert set(explained) <= set(service)
+
+
+def test_docs_systemd_unit_is_what_is_installed() -> None:
+    """The page has the unit that `service install` makes of the page's values."""
+    state = "/var/lib/swapchart/state"
+    unit = Unit(
+        program=["/usr/local/bin/swapchart"],
+        options=["serve", "--config", "/etc/swapchart.yaml", "--state-dir", state],
+        folder=Path("/etc"), search_path="/usr/local/bin:/usr/bin:/bin",
+        environment_file="/etc/default/swapchart", stop_limit_s=60, user="swapchart",
+        is_confined=True,
+    )  # fmt: skip
+
+    assert unit.text() in blocks(PAGES["operations.md"], "ini")
 
 
 def test_docs_systemd_unit_is_valid(tmp_path: Path) -> None:

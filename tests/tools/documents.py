@@ -28,7 +28,7 @@ _ASSIGNMENTS = r"(?:[A-Z_]+=\S+ )*"
 PROGRAMS = (
     "./dev", "/bin/sh", "apt-get", "curl", "docker", "env", "fuser", "hypercorn", "kill", "mv",
     "opencode", "pip", "pm2", "podman", "printf", "pytest", "python", "python3", "supervisorctl",
-    "swapchart", "systemctl", "ulimit", "uvicorn",
+    "swapchart", "systemctl", "systemd-analyze", "ulimit", "uvicorn",
 )  # fmt: skip
 _COMMAND = re.compile(_ASSIGNMENTS + rf"(?:{'|'.join(map(re.escape, PROGRAMS))})(?= |$)")
 _OPTION = re.compile(r"--?[a-z][\w-]* \S+")

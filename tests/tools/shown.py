@@ -32,6 +32,7 @@ CHART_OPTIONS = "tests/test_docs.py::test_docs_option_of_chart_export_exists"
 ASKS_A_PROXY = f"{_E2E}.py::test_docs_command_asks_a_proxy"
 SERVES = f"{_E2E}_servers.py::test_docs_serve_command_serves_until_it_is_stopped"
 DEV = f"{_E2E}_dev.py::test_docs_dev_command_succeeds"
+SERVICE = "tests/e2e/test_service.py::test_docs_service_command_prints_a_unit"
 GENERATES = f"{_E2E}_dev.py::test_docs_generated_files_are_up_to_date"
 BENCH = f"{_E2E}_dev.py::test_docs_bench_runs_in_its_shortest_form"
 ENGINE = f"{_E2E}_container.py::test_docs_option_of_a_container_engine_exists"
@@ -181,6 +182,20 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
     ),
     f"{_E2E}_servers.py::test_docs_systemd_unit_starts_reloads_and_stops": (
         "docs/operations.md: ini 1",
+    ),
+    SERVICE: (
+        "docs/operations.md: swapchart service install --user --config config.yaml",
+        'docs/operations.md: sudo "$(command -v swapchart)" service install '
+        "--config /etc/swapchart.yaml",
+        "docs/operations.md: swapchart service install",
+        "docs/getting-started.md: swapchart service install --user",
+    ),
+    "tests/adapters/cli/test_service.py::test_service_unit_is_valid_for_systemd": (
+        "docs/operations.md: systemd-analyze verify",
+    ),
+    "tests/adapters/cli/test_service.py::"
+    "test_service_install_failure_is_one_line_and_writes_nothing": (
+        "docs/operations.md: --run-as NAME",
     ),
     f"{_E2E}_servers.py::test_docs_edited_file_is_read_again": (
         "docs/configuration.md: kill -HUP PID",
@@ -372,11 +387,19 @@ BY_CI: Mapping[str, str] = {
     "docs/operations.md: SWAPCHART_COMPILE=1 pip install '.[all]'": _COMPILED,
 }
 
+_SYSTEMD = "systemd is process 1 on no machine that runs the tests"
+
 #: Items that no test can run -> (why, command whose output must name the option or subcommand).
 NOT_RUN: Mapping[str, tuple[str, tuple[str, ...], str]] = {
-    "docs/reliability.md: systemctl start": (
-        "systemd is process 1 on no machine that runs the tests",
-        ("systemctl", "--help"), "start UNIT",
+    "docs/reliability.md: systemctl start": (_SYSTEMD, ("systemctl", "--help"), "start UNIT"),
+    "docs/operations.md: systemctl --user daemon-reload": (
+        _SYSTEMD, ("systemctl", "--help"), "daemon-reload",
+    ),
+    "docs/operations.md: systemctl --user enable --now swapchart": (
+        _SYSTEMD, ("systemctl", "--help"), "--now",
+    ),
+    "docs/operations.md: loginctl enable-linger": (
+        _SYSTEMD, ("loginctl", "--help"), "enable-linger",
     ),
 }  # fmt: skip
 
