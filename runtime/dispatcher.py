@@ -35,8 +35,8 @@ class Dispatcher:
 
     Attributes:
         policy: Eviction policy of the configuration; in force from the next `batch` on.
-        on_memory_change: Called when a service that needs memory may start or stop; None
-            without a meter.
+        on_memory_change: Called when a service that needs memory may start or stop, and when a
+            request begins to wait; None without a meter.
     """
 
     def __init__(self, scheduler: Scheduler, services: ServiceTable, timers: TimerService) -> None:
@@ -70,6 +70,8 @@ class Dispatcher:
         self._requests[waiter] = request
         self._decide(decisions)
         self._rearm()
+        if request.is_queued and self.on_memory_change is not None:
+            self.on_memory_change()  # other programs may have left since the last reading
         try:
             await waiter.wait()
         except anyio.get_cancelled_exc_class():

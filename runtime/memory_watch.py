@@ -27,6 +27,7 @@ from .service_table import ServiceTable
 log = logging.getLogger(__name__)
 
 _MOVING_S, _CALM_S = 0.25, 5.0  # between readings while services start or stop, and else
+_WAITING_S = 1.0  # while requests wait: other programs may give memory back
 _LEAST_S = 0.05  # between two readings, however often services change
 _SLOW_MOVING_S = 1.0  # longest pause while services start or stop
 _SHARE = 20  # pause between readings as a multiple of the time that one takes: 5 % of a core
@@ -94,14 +95,14 @@ class MemoryWatch:
         self._was_read = anyio.Event()
 
     async def run(self) -> None:
-        """Read until canceled: often while a service starts or stops, else every 5 s."""
+        """Read until canceled: often while services start or stop or requests wait, else calmly."""
         while True:
             self._has_changed = anyio.Event()
             if self._ledger.pools:
                 began = anyio.current_time()
                 await self.read()
                 took_s = anyio.current_time() - began
-                longest_s = _SLOW_MOVING_S if self._is_moving() else _CALM_S
+                longest_s = max(self._pause_s(), _SLOW_MOVING_S)
                 await anyio.sleep(min(max(_LEAST_S, _SHARE * took_s), longest_s))
             with anyio.move_on_after(self._pause_s()):
                 await self._has_changed.wait()
@@ -109,10 +110,12 @@ class MemoryWatch:
     def _pause_s(self) -> float:
         if not self._ledger.pools:
             return math.inf
-        return _MOVING_S if self._is_moving() else _CALM_S
+        if self._is_moving():
+            return _MOVING_S
+        return _WAITING_S if self._host.scheduler.queue else _CALM_S
 
     def notice(self) -> None:
-        """Read again soon, since a service has begun to start or stop."""
+        """Read again soon, since a service has begun to start or stop, or a request to wait."""
         self._has_changed.set()
 
     def is_stale(self, pool: str, now: float) -> bool:

@@ -35,11 +35,29 @@ def get_object(
     Raises:
         ApiError: There is no such response.
     """
+    return _object("GET", url, path, field, key, params=params)
+
+
+def post_object(
+    url: str, path: str, field: str, *, key: str | None, value: Mapping[str, Any]
+) -> dict[str, Any]:
+    """POST *value* to *path* of the proxy and return the JSON object, which must have *field*.
+
+    Raises:
+        ApiError: There is no such response.
+    """
+    return _object("POST", url, path, field, key, value=value)
+
+
+def _object(
+    method: str, url: str, path: str, field: str, key: str | None, *,
+    params: Mapping[str, str] | None = None, value: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:  # fmt: skip
     headers = {"authorization": f"Bearer {key}"} if key else {}
     try:
-        answer = httpx.get(
-            url.rstrip("/") + path, params=params, headers=headers, trust_env=False,
-            timeout=_LIMIT_S,
+        answer = httpx.request(
+            method, url.rstrip("/") + path, params=params, headers=headers, json=value,
+            trust_env=False, timeout=_LIMIT_S,
         )  # fmt: skip
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
         raise ApiError(f"no response from {url}: {error}") from error

@@ -46,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_history(commands.add_parser("history", help="show the transitions of a model"))
     _add_memory(commands.add_parser("memory", help="show memory pools and what models hold"))
     _add_plan(commands.add_parser("plan", help="show what a request for a model would cause"))
+    _add_yield(commands.add_parser("yield", help="leave memory pools to other programs"))
     _add_kv(commands.add_parser("kv", help="list, verify or purge saved KV caches"))
     _add_demo(commands.add_parser("demo", help="run the proxy with two demo models"))
     server = commands.add_parser(
@@ -185,6 +186,21 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config-dir", type=Path, metavar="DIR")
     parser.add_argument("--state-dir", type=Path, metavar="DIR", help="as for `serve`")
     parser.set_defaults(run="plan")
+
+
+def _add_yield(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("pools", nargs="+", metavar="POOL")
+    time = parser.add_mutually_exclusive_group()
+    time.add_argument(
+        "--for", dest="for_", metavar="TIME", help="such as 2h; default: until `--end`"
+    )
+    time.add_argument("--end", action="store_true", help="let models use the pools again")
+    parser.add_argument(
+        "--keep", default="0", metavar="SIZE",
+        help="most that models hold of each pool meanwhile, such as 4GiB; default: nothing",
+    )  # fmt: skip
+    _add_proxy(parser)
+    parser.set_defaults(run="yield")
 
 
 def _add_kv(parser: argparse.ArgumentParser) -> None:
@@ -396,6 +412,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "history": ("history", "history"),
     "memory": ("memory", "memory"),
     "plan": ("memory", "plan"),
+    "yield": ("yielding", "leave"),
     "config-check": ("config", "check"),
     "config-schema": ("config", "schema"),
     "config-plan": ("config", "config_plan"),

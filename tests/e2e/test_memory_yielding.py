@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from typing import Any
 import pytest
 from tools.net import wait_until
 from tools.swapchart_process import Serve, SwapchartProcess, demo_model
+
+from swapchart.adapters.cli.main import main
 
 pytestmark = pytest.mark.slow
 
@@ -67,7 +70,7 @@ def test_yield_a_stranger_that_allocates_is_seen_and_the_model_goes_and_comes_ba
     """Real memory of real processes, in a box of 700 MiB that a command measures."""
     (tmp_path / "check.py").write_text(CHECK)
     mark = str(tmp_path)
-    check = [sys.executable, str(tmp_path / "check.py"), mark, str(BOX_MIB)]
+    check = [sys.executable, "-IS", str(tmp_path / "check.py"), mark, str(BOX_MIB)]
     model = demo_model(
         "a", "--allocate-mib", "200", "--quiet", memory={"BOX": "260MiB"}, env=[f"BOX={mark}"]
     )
@@ -108,3 +111,31 @@ def test_yield_requests_wait_while_a_program_of_a_name_runs(serve: Serve, tmp_pa
         assert not answers
     client.join(60)
     assert answers == [200]
+
+
+def test_yield_command_leaves_a_pool_to_other_programs_until_its_end(
+    serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    proxy = serve(
+        {"a": demo_model("a", "--quiet", memory="100MiB")},
+        config={"memory": {"pools": {"RAM": {"limit": "400MiB"}}}},
+    )
+    url = ("--url", f"http://127.0.0.1:{proxy.port}")
+    assert proxy.chat("a").status == 200
+    assert main(["yield", "RAM", "--for", "2h", "--keep", "10MiB", *url]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "RAM is left to other programs for 2h, of which models keep 10MiB;",
+        "`swapchart yield RAM --end` ends it",
+    ]
+    assert _pool(proxy, "RAM")["keep"] == 10 * MIB
+    proxy.wait_state("a", "stopped")
+    assert main(["yield", "RAM", "--end", "--json", *url]) == 0
+    assert json.loads(capsys.readouterr().out) == {"pools": []}
+    assert _pool(proxy, "RAM")["keep"] is None
+    for wrong, why in (
+        (["RAM", "--keep", "80%"], "--keep: expected a size"),
+        (["RAM", "--for", "soon"], "--for: expected a duration"),
+        (["GPU7"], "no such memory pool"),
+    ):
+        assert main(["yield", *wrong, *url]) != 0
+        assert why in capsys.readouterr().err

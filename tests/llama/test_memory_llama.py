@@ -77,18 +77,19 @@ def _estimate(proxy: SwapchartProcess, model: str) -> int:
     ("slots", "extra"), [(1, ()), (4, ()), (4, ("-kvu",)), (1, ("--swa-full",)), (1, ("-ub", "64"))]
 )
 def test_memory_kv_cache_by_arithmetic_is_what_the_server_allocates(
-    real_llama: LlamaServer, tmp_path: Path, window: int, slots: int, extra: tuple[str, ...]
+    llama_program: LlamaServer, tmp_path: Path, window: int, slots: int, extra: tuple[str, ...]
 ) -> None:
-    """The server prints the size of each part of its cache, to 0.01 MiB."""
-    if not real_llama.is_real:
-        pytest.skip(f"{real_llama.name} takes no option for its log: no sizes to compare with")
+    """The server prints the size of each part of its cache, to 0.01 MiB.
+
+    The server in a Python process takes no option for its log.
+    """
     model = write_tiny_gguf(tmp_path / "model.gguf", window=window)
     options = {"slots": slots, "extra": ("-lv", "4", *extra)}
-    with real_llama.start(model, cwd=tmp_path, **options) as server:  # type: ignore[arg-type]
+    with llama_program.start(model, cwd=tmp_path, **options) as server:  # type: ignore[arg-type]
         server.wait_healthy(LONG_S)
         output = server.output()
     printed = [float(size) for size in re.findall(r"KV buffer size = +([\d.]+) MiB", output)]
-    argv = real_llama.argv(model, 1, **options)  # type: ignore[arg-type]
+    argv = llama_program.argv(model, 1, **options)  # type: ignore[arg-type]
     line = server_line(argv)
 
     assert line is not None

@@ -88,13 +88,21 @@ def candidates() -> Iterator[LlamaServer]:
         yield LlamaServer(name="xllamacpp", command=command, is_real=False)
 
 
-def find_llama(model: Path, cwd: Path) -> tuple[LlamaServer | None, str]:
-    """Return the first candidate that serves *model*, and why those before it do not."""
+def find_llama(
+    model: Path, cwd: Path, *, must_be_real: bool = False
+) -> tuple[LlamaServer | None, str]:
+    """Return the first candidate that serves *model*, and why those before it do not.
+
+    With *must_be_real* only llama-server's own program is a candidate.
+    """
     reasons: list[str] = []
     for server in candidates():
-        if not (reason := refusal(server, model, cwd)):
+        if must_be_real and not server.is_real:
+            reasons.append(f"{server.name}: not llama-server's own program")
+        elif not (reason := refusal(server, model, cwd)):
             return server, "; ".join(reasons)
-        reasons.append(f"{server.name}: {reason}")
+        else:
+            reasons.append(f"{server.name}: {reason}")
     return None, "; ".join(reasons) or f"real llama-server not installed: {INSTALL}"
 
 

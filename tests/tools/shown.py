@@ -117,6 +117,11 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
     "tests/adapters/app/test_fitting.py::test_plan_with_models_of_the_page_prints_what_it_shows": (
         "docs/memory.md: swapchart plan --with embed,coder,vision --config config.yaml",
     ),
+    "tests/e2e/test_memory_yielding.py::"
+    "test_yield_command_leaves_a_pool_to_other_programs_until_its_end": (
+        "docs/memory.md: swapchart yield RAM --for 2h --keep 10MiB",
+        "docs/memory.md: swapchart yield RAM --end",
+    ),
     f"{_E2E}.py::test_docs_diagrams_are_drawn_in_python": ("docs/diagrams.md: python 1",),
     f"{_E2E}.py::test_docs_getting_started_works_as_printed": (
         "docs/getting-started.md: curl -s http://127.0.0.1:8080/v1/chat/completions -d "

@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
 
 from ..command_line import UnterminatedQuoteError, split_command
 from .fields import CommandLine, Section, refuse
@@ -73,6 +74,14 @@ def _as_size(value: object) -> Size:
     if float(match[1]) > 100:
         raise refuse("expected at most 100%")
     return Size(share=float(match[1]) / 100)
+
+
+def bytes_of(text: str) -> int | None:
+    """Return the bytes that *text* says, such as ``4GiB``; None if it is no size, or a share."""
+    try:
+        return _as_size(text).bytes_
+    except PydanticCustomError:
+        return None
 
 
 #: A size, or a share of the pool.

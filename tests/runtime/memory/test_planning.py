@@ -136,7 +136,8 @@ def test_plan_evicts_only_idle_unpinned_services(world: World) -> None:
     for holder in holders:
         if holder.name in found.evict:
             assert not holder.is_pinned
-            assert holder.phase != "stopping"
+            # What is going to sleep may be evicted once it sleeps, which a plan waits for.
+            assert holder.phase != "stopping" or any(holder.keeps.values())
             if found.kind == "evict":
                 assert not holder.granted
                 assert holder.phase in ("ready", "asleep")

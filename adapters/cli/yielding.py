@@ -1,0 +1,40 @@
+"""`swapchart yield POOL...`: leaves memory pools of a running proxy to other programs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from .output import _fail
+
+
+def leave(options: argparse.Namespace) -> int:
+    """Leave memory pools of a running proxy to other programs, or end that."""
+    from ..config.schema.memory import bytes_of
+    from ..system.durations import seconds_of
+    from .api_client import ApiError, post_object
+
+    lasts_s, keep = None, bytes_of(options.keep)
+    if keep is None:
+        return _fail(f"--keep: expected a size such as 4GiB or 512MiB, found {options.keep!r}")
+    if options.for_ is not None and not (lasts_s := seconds_of(options.for_)):
+        return _fail(f"--for: expected a duration such as 90s or 2h, found {options.for_!r}")
+    body = {"pools": options.pools, "seconds": 0 if options.end else lasts_s, "keep": keep}
+    try:
+        found = post_object(
+            options.url, "/api/memory/yield", "pools", key=options.api_key, value=body
+        )
+    except ApiError as error:
+        return _fail(str(error))
+    if options.json:
+        print(json.dumps(found, indent=2))
+        return 0
+    names = ", ".join(options.pools)
+    verb = "is" if len(options.pools) == 1 else "are"
+    if options.end:
+        print(f"{names} {verb} for models again, unless a rule of `yield` holds")
+        return 0
+    until = "" if options.for_ is None else f" for {options.for_}"
+    print(f"{names} {verb} left to other programs{until}, of which models keep {options.keep};")
+    print(f"`swapchart yield {' '.join(options.pools)} --end` ends it")
+    return 0
