@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SERVER_LIMIT_S = 3.0  # time for the server to end once the models have stopped
-_EXIT_LIMIT_S = 5.0
+_EXIT_LIMIT_S = 2.0  # of threads that hang, such as in a driver; nothing is left to do by then
 
 
 def run(app: Application, sock: socket.socket, options: ServeOptions) -> int:
