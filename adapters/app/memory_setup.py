@@ -293,6 +293,7 @@ class MemorySetup:
         self._reader = LaunchReader()
         self._launches: dict[_LaunchFacts, Launch] = {}
         self._found = MemoryPools(pools={})
+        self._costs: Mapping[str, float] = {}
         self.readings: Sequence[PoolReading] = ()
         self._cgroup = ""
 
@@ -361,6 +362,8 @@ class MemorySetup:
                 "memory pools that this machine does not have are no condition: %s; a pool needs a "
                 "driver, or a `capacity` below `memory.pools`", ", ".join(missing),
             )  # fmt: skip
+        matrix = config.routing.matrix
+        self._costs = {} if matrix is None else matrix.costs
         self.meter.add(_checks(config) if is_on else ())
         ledger.configure(self._found.pools.values(), memory_rules(config), self._found.devices)
         ledger.yield_rules = tuple(yield_rules(config, self._found))
@@ -380,7 +383,10 @@ class MemorySetup:
         return None if base is None else self.ledger.learning.footprints.need(model.id, base)
 
     def _base(self, model: ModelConfig, found: MemoryPools) -> MemoryNeed | None:
-        return memory_need(model, found, self._launches.get(_facts(model), _UNREAD))
+        need = memory_need(model, found, self._launches.get(_facts(model), _UNREAD))
+        if need is None or "evict_cost" in model.memory.model_fields_set:
+            return need
+        return replace(need, weight=self._costs.get(model.id, 1.0))
 
 
 def _missing_pools(config: Config, found: MemoryPools) -> list[str]:

@@ -210,3 +210,24 @@ models: {m: {cmd: "x --port ${PORT}", memory: {NPU: 2GiB}}}
     assert (reading.name, reading.used, reading.source) == ("NPU", 15 * GIB, "check")
     setup.configure(replace(config, memory=MemorySection(mode="off")))
     assert meter.read_blocking(()) == []
+
+
+def test_memory_cost_of_eviction_is_that_of_the_matrix_unless_the_model_has_one(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("""
+memory: {pools: {NPU: {capacity: 16GiB}}}
+matrix: {vars: {v: a}, evict_costs: {v: 7, b: 3}, sets: {all: v & b}}
+models:
+  a: {cmd: "x --port ${PORT}", memory: {NPU: 1GiB}}
+  b: {cmd: "x --port ${PORT}", memory: {need: 1GiB, on: [NPU], evictCost: 1}}
+  c: {cmd: "x --port ${PORT}", memory: {NPU: 1GiB}}
+""")
+    config = load_config([path])
+    setup = MemorySetup(Meter([]))
+    setup.configure(config)
+    needs = {name: setup.service(model).memory for name, model in config.models.items()}
+    assert {name: need.weight for name, need in needs.items() if need is not None} == {
+        "a": 7, "b": 1, "c": 1,
+    }  # fmt: skip
