@@ -209,6 +209,7 @@ class Document:
         version: Version of the chart, chosen by its author; empty if it has none.
         payload: Type of the opaque payload of an instance, in words; empty if it has none.
         notes: Action -> its meaning for one instance, such as the seconds of its timer.
+        guard_texts: Guard whose name was generated -> its expression, for readers.
         chart: The native-dialect part, as read: ``{"name": .., "states": {..}}``.
         source: The whole document with its short forms expanded, for export and for overlays.
     """
@@ -221,6 +222,7 @@ class Document:
     actions: Mapping[str, ActionDecl]
     promises: Promises
     notes: Mapping[str, str] = field(default_factory=dict)
+    guard_texts: Mapping[str, str] = field(default_factory=dict)
     description: str = ""
     timers: Mapping[str, float] = field(default_factory=dict)
     version: str = ""

@@ -6,6 +6,7 @@ share a line. This keeps the diagram of a real chart readable.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -16,6 +17,11 @@ Kind: TypeAlias = Literal[
     "atomic", "choice", "compound", "parallel", "final", "history", "deep_history"
 ]
 
+#: Words that bind an expression less than `and`.
+_LOOSE = re.compile(r"\b(?:or|if)\b")
+#: A name, or `in(state)`.
+_TIGHT = re.compile(r"\w+(?:\(\w+\))?\Z")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Label:
@@ -23,7 +29,8 @@ class Label:
 
     Attributes:
         events: Names; empty for an eventless transition.
-        guard: Guards as a sentence, such as ``idle and not refuses``; may be empty.
+        guard: Guards as a sentence, such as ``idle and not refuses`` or ``amount < 1000``; may be
+            empty.
         actions: Names in the order in which they run.
         origin: Sender of the events: user, activity, timer, process; empty if none or mixed.
     """
@@ -145,11 +152,18 @@ def initial_child(states: Mapping[str, Any]) -> str:
     return str(next(marked, next(iter(states), "")))
 
 
-def guard_text(item: Mapping[str, Any]) -> str:
-    """Return the guards of the transition *item* as one condition; empty without guards."""
-    wanted = [str(name) for name in as_list(item.get("cond"))]
-    unwanted = [f"not {name}" for name in as_list(item.get("unless"))]
-    return " and ".join(wanted + unwanted)
+def guard_text(document: Document, item: Mapping[str, Any]) -> str:
+    """Return the guards of the transition *item* as one condition; empty without guards.
+
+    A guard that was written in the place of its name is shown as its expression.
+    """
+    texts = document.guard_texts
+    wanted = [texts.get(name, name) for name in map(str, as_list(item.get("cond")))]
+    unwanted = [texts.get(name, name) for name in map(str, as_list(item.get("unless")))]
+    if len(wanted) + len(unwanted) > 1:
+        wanted = [f"({text})" if _LOOSE.search(text) else text for text in wanted]
+    negated = (f"not {text}" if _TIGHT.match(text) else f"not ({text})" for text in unwanted)
+    return " and ".join((*wanted, *negated))
 
 
 def action_names(item: Mapping[str, Any]) -> tuple[str, ...]:
@@ -162,7 +176,7 @@ def _label(document: Document, item: Mapping[str, Any]) -> Label:
     origins = {document.events[name].origin if name in document.events else "" for name in events}
     return Label(
         events=events,
-        guard=guard_text(item),
+        guard=guard_text(document, item),
         actions=document.noted(action_names(item)),
         origin=origins.pop() if len(origins) == 1 else "",
     )

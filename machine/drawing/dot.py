@@ -8,6 +8,7 @@ inside and end at the initial one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from html import escape
 
@@ -22,6 +23,7 @@ FONT = "Liberation Sans,Arial,Helvetica,sans-serif"
 #: Sizes in pixels: titles, names of states, everything else.
 TITLE, NAME, SMALL = 15, 13, 11
 _WRAP = 26
+_CONNECTIVE = re.compile(r" (?=(?:and|or|if|else) )")
 _LEGEND_COLUMNS = 4
 _SPLINES = {"curved": "true", "straight": "polyline", "orthogonal": "ortho"}
 
@@ -305,7 +307,8 @@ class _Writer:
                 continue
             pieces = [text]
             if len(text) > _WRAP:
-                pieces = wrapped(text[:2], label.actions, _WRAP) if text[0] == "/" else [text]
+                is_guard = text[0] == "["
+                pieces = _clauses(text) if is_guard else wrapped(text[:2], label.actions, _WRAP)
             for index, piece in enumerate(pieces):
                 markup = f'<FONT COLOR="{ink}">{escape(piece)}</FONT>'
                 if rows and not index and width + len(piece) < _WRAP:
@@ -370,6 +373,17 @@ def _middle(arrow: Arrow) -> str:
 
 def _quoted(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def _clauses(text: str) -> list[str]:
+    """Break a condition before its connectives, into rows of at most `_WRAP` where that fits."""
+    rows: list[str] = []
+    for clause in _CONNECTIVE.split(text):
+        if rows and len(rows[-1]) + 1 + len(clause) <= _WRAP:
+            rows[-1] += f" {clause}"
+        else:
+            rows.append(clause)
+    return rows
 
 
 def wrapped(lead: str, names: tuple[str, ...], width: int = _WRAP) -> list[str]:

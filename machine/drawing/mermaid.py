@@ -7,9 +7,13 @@ import re
 from collections.abc import Iterator
 
 from ..document import Document
+from .diagram_model import Label
 from .palette import Palette
-from .selection import Arrow, Box, Drawing, select
+from .selection import Arrow, Box, Drawing, Entry, select
 from .views import View
+
+#: Signs that Mermaid or the Markdown in its labels takes for markup; they are written as entities.
+_MARKUP = re.compile(r"[^\w\s,./()+='!?\[\]-]")
 
 
 def to_mermaid(document: Document, view: View | None = None) -> str:
@@ -40,7 +44,7 @@ def _lines(drawing: Drawing) -> Iterator[str]:
     for arrow in drawing.arrows:
         source, target = _ends(drawing, arrow)
         steps = [f"step {', '.join(map(str, arrow.steps))}"] if arrow.steps else []
-        text = "<br/>".join([*steps, *map(str, arrow.labels)])
+        text = "<br/>".join([*steps, *map(_text, arrow.labels)])
         yield f"    {_id(source)} --> {_id(target)}{f' : {text}' if text else ''}"
     for name, mark in marks.items():
         if not drawing.boxes[name].children:  # Mermaid cannot style composite states
@@ -85,10 +89,10 @@ def _box(box: Box, indent: str) -> Iterator[str]:
         rows = ["H*" if box.kind == "deep_history" else "H"]
     if box.kind == "folded":
         rows.append(f"{box.size} states inside")
-    rows += map(str, box.entered)
+    rows += map(_text, box.entered)
     rows += [f"entry / {', '.join(box.enter)}"] if box.enter else []
     rows += [f"exit / {', '.join(box.exit)}"] if box.exit else []
-    rows += map(str, box.inside)
+    rows += map(_text, box.inside)
     yield f'{indent}state "{"<br/>".join(rows)}" as {_id(box.id)}'
     if box.kind == "final":
         yield f"{indent}{_id(box.id)} --> [*]"
@@ -103,6 +107,10 @@ def _ends(drawing: Drawing, arrow: Arrow) -> tuple[str, str]:
     if target in boxes[source].above:
         return source, _anew(target)
     return source, target
+
+
+def _text(words: Label | Entry) -> str:
+    return _MARKUP.sub(lambda sign: f"#{ord(sign[0])};", str(words))
 
 
 def _id(name: str) -> str:

@@ -6,9 +6,15 @@ import re
 from collections.abc import Iterator
 
 from ..document import Document
+from .diagram_model import Label
 from .palette import Palette
-from .selection import Box, Drawing, select
+from .selection import Box, Drawing, Entry, select
 from .views import View
+
+#: Signs that PlantUML takes for markup or for a line break.
+_MARKUP = re.compile(
+    r"<(?![\s=0-9])|\\|~|%|&|\*(?=\*)|/(?=/)|_(?=_)|\"(?=\")|-(?=-)|(?<=\[)\[|(?<=\])\]"
+)
 
 
 def to_plantuml(document: Document, view: View | None = None) -> str:
@@ -46,7 +52,7 @@ def _lines(drawing: Drawing) -> Iterator[str]:
         color = palette.origin(origins.pop()) if len(origins) == 1 else palette["ink"]
         line = f"-[{palette['taken line']},bold]->" if arrow.steps else f"-[{color}]->"
         steps = [f"step {', '.join(map(str, arrow.steps))}"] if arrow.steps else []
-        text = "\\n".join([*steps, *map(str, arrow.labels)])
+        text = "\\n".join([*steps, *map(_text, arrow.labels)])
         yield f"{_id(arrow.source)} {line} {_id(arrow.target)}{f' : {text}' if text else ''}"
     yield "@enduml"
 
@@ -80,10 +86,10 @@ def _box(drawing: Drawing, palette: Palette, box: Box, indent: str) -> Iterator[
                 yield from _level(drawing, palette, box.id, box.initial, indent + "  ")
                 yield f"{indent}}}"
             rows = [f"{box.size} states inside"] if box.kind == "folded" else []
-            rows += map(str, box.entered)
+            rows += map(_text, box.entered)
             rows += [f"entry / {', '.join(box.enter)}"] if box.enter else []
             rows += [f"exit / {', '.join(box.exit)}"] if box.exit else []
-            for row in (*rows, *map(str, box.inside)):
+            for row in (*rows, *map(_text, box.inside)):
                 yield f"{indent}{name} : {row}"
             if box.kind == "final":
                 yield f"{indent}{name} --> [*]"
@@ -113,6 +119,10 @@ def _color(palette: Palette, box: Box) -> str:
         return ""
     line = palette[f"{purpose or 'cluster'} line"][1:]
     return f"{fill} ##{'[dashed]' if box.is_region else ''}{line}"
+
+
+def _text(words: Label | Entry) -> str:
+    return _MARKUP.sub(lambda sign: f"<U+{ord(sign[0]):04X}>", str(words))
 
 
 def _id(name: str) -> str:

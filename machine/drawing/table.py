@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 from ..document import Document, as_list, split_words
 from .diagram_model import action_names, guard_text
+
+#: Signs that Markdown takes for markup; names have underscores inside of words only.
+_MARKUP = re.compile(r"[\\|*<>&`~\[\]]|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])")
 
 
 def to_table(document: Document) -> str:
@@ -22,7 +27,9 @@ def to_table(document: Document) -> str:
             if item.get("internal") and item.get("target"):
                 target += " (internal)"
             actions = document.noted(action_names(item))
-            rows.append((path, event, guard_text(item), target, ", ".join(actions)))
+            rows.append(
+                (path, event, _escaped(guard_text(document, item)), target, ", ".join(actions))
+            )
         for history, body in (definition.get("history") or {}).items():
             for item in (body or {}).get("transitions") or ():
                 target = ", ".join(split_words(item.get("target")))
@@ -30,3 +37,7 @@ def to_table(document: Document) -> str:
                     (f"{path}.{history}", "*by default*", "", target, ", ".join(action_names(item)))
                 )
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def _escaped(text: str) -> str:
+    return _MARKUP.sub(r"\\\g<0>", text)

@@ -19,8 +19,11 @@ from ..document import (
 )
 from ..effects import KINDS, Effect
 from .durations import seconds_of
+from .generated_names import is_generated
+from .state_tests import with_state_tests
 
 _ALWAYS_SETS = ("to", "never", "asks", "spares", "live", "dead", "into")
+_NOTE_IN = "note_in_"
 
 
 def build(raw: Mapping[str, Any]) -> Document:
@@ -34,6 +37,8 @@ def build(raw: Mapping[str, Any]) -> Document:
     def section(key: str) -> dict[str, Any]:
         return dict(raw.get(key) or {})
 
+    guards = {name: str(text) for name, text in section("guards").items()}
+    noted = {n[len(_NOTE_IN) :] for n in section("actions") if n.startswith(_NOTE_IN)}
     return Document(
         name=str(raw.get("name") or chart.get("name") or "Chart"),
         description=str(raw.get("description") or ""),
@@ -41,7 +46,12 @@ def build(raw: Mapping[str, Any]) -> Document:
         parameters={name: _datum(body or {}) for name, body in section("parameters").items()},
         events={name: _event(body or {}) for name, body in section("events").items()},
         timers={name: seconds_of(value) or 0.0 for name, value in section("timers").items()},
-        guards={name: str(text) for name, text in section("guards").items()},
+        guards=guards,
+        guard_texts={
+            name: with_state_tests(" ".join(text.split()), noted)
+            for name, text in guards.items()
+            if is_generated(name, text)
+        },
         actions={name: _action(body or {}) for name, body in section("actions").items()},
         promises=_promises(section("promises")),
         notes=section("notes"),

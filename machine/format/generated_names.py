@@ -14,6 +14,7 @@ _SIGNS = {
     "+": " plus ", "-": " minus ", "*": " times ",
 }  # fmt: skip
 _SIGN = re.compile(r"[<>=!]=|[<>+*-]")
+_NUMBER = re.compile(r"_[0-9]{1,4}$")
 _LONGEST = 48
 
 
@@ -25,6 +26,17 @@ def timer_name(state: str, duration: str) -> str:
 def guard_name(text: str, taken: Collection[str]) -> str:
     """Return a name for the guard *text*, such as ``amount_lt_1000``, that is none of *taken*."""
     return _free(_slug(_SIGN.sub(lambda sign: _SIGNS[sign[0]], text)), "if", taken)
+
+
+def is_generated(name: str, text: str) -> bool:
+    """Return True if *name* is one that `guard_name` gives to the guard *text*.
+
+    The text alone decides, so that an exported document, which declares the guard, is drawn like
+    the one with the short form.
+    """
+    plain = guard_name(text, ())
+    base = name if name in (plain, f"if_{plain}") else _NUMBER.sub("", name)
+    return base in (plain, f"if_{plain}")
 
 
 def action_name(action: Mapping[str, Any], taken: Collection[str]) -> str:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import io
+import re
 import tokenize
+from collections.abc import Collection
 
 #: Tokens after which `in` compares; anywhere else, it begins a test of a state.
 _VALUES = (tokenize.NAME, tokenize.NUMBER, tokenize.STRING)
+#: A text in quotes, which is left alone, or a name that may be the datum of a state.
+_DATUM = re.compile(r"""'[^']*+'?|"[^"]*+"?|\bin_\w+""")
 _NO_VALUES = frozenset({"and", "or", "not", "if", "else"})
 
 
@@ -32,6 +36,16 @@ def without_state_tests(text: str) -> tuple[str, tuple[str, ...]]:
     for start, end, new in reversed(pieces):
         text = text[:start] + new + text[end:]
     return text, tuple(dict.fromkeys(states))
+
+
+def with_state_tests(text: str, states: Collection[str]) -> str:
+    """Write the datum ``in_state`` of each of *states* in *text* as ``in(state)``, for readers."""
+
+    def written(found: re.Match[str]) -> str:
+        kind, _, state = found[0].partition("_")
+        return f"in({state})" if kind == "in" and state in states else found[0]
+
+    return _DATUM.sub(written, text)
 
 
 def _is_after_value(tokens: list[tokenize.TokenInfo], index: int) -> bool:

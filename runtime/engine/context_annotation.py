@@ -66,7 +66,8 @@ def _resolved(function: Any, parameter: inspect.Parameter, kind: type) -> Any:
     except Exception as error:  # an annotation is code, which may raise anything
         text = parameter.annotation
         written = text if isinstance(text, str) else getattr(text, "__forward_arg__", repr(text))
-        if re.match(rf"(?:\w+\.)*{kind.__name__}\b", written):
+        first = re.match(r"[\w.]+", written)
+        if first and first[0].rpartition(".")[2] == kind.__name__:
             return kind
         why = f"the annotation {written!r} of parameter {parameter.name!r} cannot be resolved"
         raise AnnotationError(

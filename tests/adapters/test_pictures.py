@@ -32,6 +32,22 @@ CHARTS = {
 #: Views of the shipped chart, and those of every chart of the tests.
 SHIPPED = [("lifecycle", name) for name in views(lifecycle())]
 VIEWS = [(chart, name) for chart, document in CHARTS.items() for name in views(document)]
+SHOP = """
+format: swapchart.chart/v1
+name: Shop
+data:
+  amount: {values: [0, 50]}
+  kind: {values: [plain, 'a|*<b>&lt;"']}
+events: {submit: {}, cancel: {}}
+chart:
+  states:
+    draft:
+      initial: true
+      transitions:
+        - {event: submit, target: done, cond: amount * 2 < 50}
+        - {event: cancel, cond: kind == 'a|*<b>&lt;"' and amount < 50, "on": {set: {amount: "50"}}}
+    done: {}
+"""
 NAMESPACE = "{http://www.w3.org/2000/svg}"
 PAGE = 900
 SMALLEST = 9.0
@@ -186,6 +202,17 @@ def test_texts_of_the_full_picture_fit_their_boxes(page: Page) -> None:
     texts = measured(page, pictures.draw(lifecycle(), "svg", full(lifecycle())).decode())
 
     assert [text["words"] for text in texts if not text["inside"]] == []
+
+
+def test_guard_written_inline_is_legible_in_chromium(page: Page) -> None:
+    """As its expression, with every sign as it was written, in rows that fit their box."""
+    texts = measured(page, pictures.draw(read(SHOP), "svg", View(hide=())).decode())
+    words = [text["words"] for text in texts]
+
+    assert "[amount * 2 < 50]" in words
+    assert {"[kind == 'a|*<b>&lt;\"'", "and amount < 50]"} <= set(words)
+    assert [text["words"] for text in texts if not text["inside"]] == []
+    assert page.locator("title", has_text="amount * 2 < 50").count() == 1
 
 
 @pytest.mark.parametrize("family", ["DejaVu Sans", "monospace"])

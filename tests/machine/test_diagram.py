@@ -6,11 +6,22 @@ import json
 import re
 import shutil
 import subprocess
+from html import escape
 from typing import Any
 
 import pytest
 
-from swapchart.machine import Document, View, lifecycle, to_dot, to_mermaid, to_table
+from swapchart.machine import (
+    Document,
+    View,
+    lifecycle,
+    read,
+    render,
+    to_dot,
+    to_mermaid,
+    to_plantuml,
+    to_table,
+)
 from swapchart.machine.drawing.diagram_model import picture
 from swapchart.machine.drawing.dot import wrapped
 from swapchart.machine.drawing.views import full
@@ -158,3 +169,125 @@ def test_table_shows_history_defaults_and_internal_transitions() -> None:
     assert ["work.last", "*by default*", "", "plain", ""] in rows(chart("history_deep"))
     assert ["outer", "skip", "", "third (internal)", "count"] in rows(chart("compound"))
     assert ["filling", "*at once*", "is_full", "choice", ""] in rows(chart("eventless"))
+
+
+# ---- guards in the place of their names -----------------------------------------------------
+SIGNS = 'a|b*c*<b>"q";#x: **y** //z// `k` &lt; ~~_s_'
+
+SHOP = f"""
+format: swapchart.chart/v1
+name: Shop
+data:
+  amount: {{values: [0, 50, 5000]}}
+  kind: {{values: [plain, {json.dumps(SIGNS)}]}}
+events: {{submit: {{}}, approve: {{}}, cancel: {{}}}}
+guards: {{is_big: amount > 50}}
+chart:
+  states:
+    draft:
+      initial: true
+      transitions:
+        - {{event: submit, target: done, cond: amount * 2 * 3 < 1000}}
+        - {{event: approve, target: done, cond: [amount <= 50 or amount == 1, is_big], unless: [amount < 5, in(done), is_big]}}
+        - {{event: cancel, target: done, cond: {json.dumps(f"kind == {SIGNS!r}")}}}
+        - {{event: cancel, cond: amount == 0, "on": {{set: {{amount: amount + 1}}}}}}
+    done: {{}}
+"""  # noqa: E501
+
+#: The guards of these transitions, as readers see them.
+GUARDS = (
+    "amount * 2 * 3 < 1000",
+    "(amount <= 50 or amount == 1) and is_big and not (amount < 5) and not in(done) and not is_big",
+    f"kind == {SIGNS!r}",
+    "amount == 0",
+)
+EXPORTED = ("", "yaml", "json")
+
+
+def shop(exported: str) -> Document:
+    """Return the chart as it was written, or read from its export in a format."""
+    document = read(SHOP)
+    return read(render(document, exported)) if exported else document
+
+
+@pytest.mark.parametrize("exported", EXPORTED)
+def test_guard_written_inline_is_shown_as_its_expression(exported: str) -> None:
+    """Also when the chart was exported, which declares the guard under its generated name."""
+    document = shop(exported)
+    drawn = picture(document)
+
+    labels = [label for edge in drawn.edges for label in edge.labels]
+    labels += [label for node in drawn.nodes.values() for label in node.inside]
+
+    assert document == read(SHOP)
+    assert tuple(label.guard for label in labels) == GUARDS
+
+
+def test_guard_with_a_name_of_its_own_is_shown_by_name() -> None:
+    """An author's name says more than the expression; a number at its end changes nothing."""
+    text = SHOP.replace("is_big", "amount_is_5").replace("amount > 50", "amount > 49")
+
+    assert set(read(text).guard_texts.values()) >= {"amount * 2 * 3 < 1000"}
+    assert "amount_is_5" not in read(text).guard_texts
+
+
+def test_guards_whose_names_would_be_equal_are_shown_as_their_expressions() -> None:
+    """The second one gets a prefix, the third a number."""
+    added = [
+        f"        - {{event: submit, cond: {text}}}\n" for text in ("0 == amount", "(0) == amount")
+    ]
+    text = SHOP.replace("    done: {}", "".join(added) + "    done: {}")
+
+    document = read(text)
+
+    assert {"if_0_is_amount", "if_0_is_amount_2"} <= set(document.guards)
+    assert set(document.guard_texts.values()) >= {"0 == amount", "(0) == amount"}
+
+
+def test_mermaid_writes_signs_of_guards_as_entities() -> None:
+    """Mermaid has its own entities; bare signs would be markup, ends of labels or comments."""
+    lines = to_mermaid(shop("")).splitlines()
+    shown = [re.sub(r"#(\d+);", lambda sign: chr(int(sign[1])), line) for line in lines]
+
+    for guard in GUARDS:
+        index = next(index for index, line in enumerate(shown) if f"[{guard}]" in line)
+        label = re.sub(r"#\d+;|<br/>", "", lines[index].split(" : ")[-1].split('"')[-2:][0])
+        assert not re.search(r"[<>*|;:#&`~]", label)
+
+
+def test_plantuml_writes_markup_in_guards_as_code_points() -> None:
+    """What PlantUML would read as Creole or HTML is escaped, and all else stays legible."""
+    text = to_plantuml(shop(""))
+    shown = re.sub(r"<U\+([0-9A-F]{4})>", lambda sign: chr(int(sign[1], 16)), text)
+
+    assert f"draft -[#1a5593]-> done : submit [{GUARDS[0]}]" in text
+    for guard in GUARDS:
+        assert f"[{guard}]" in shown
+    for markup in ("**", "//", "<b>", "~", "&"):
+        assert markup not in text
+
+
+def test_table_escapes_markup_in_guards() -> None:
+    """A bar would end the cell, and stars and brackets would be markup of Markdown."""
+    lines = to_table(shop("")).splitlines()
+
+    for line in lines:
+        assert len(re.findall(r"(?<!\\)\|", line)) == 6
+    for guard in GUARDS:
+        row = next(line for line in lines if f"| {guard} |" in re.sub(r"\\(\W|_)", r"\1", line))
+        assert not re.search(r"(?<!\\)[*<`&~]", row.replace("*stays*", ""))
+
+
+@needs_dot
+def test_dot_breaks_long_guards_before_connectives() -> None:
+    """Graphviz reads the signs as text, and a long condition makes no wide picture."""
+    done = subprocess.run(
+        ["dot", "-Tplain"], input=to_dot(shop("")), capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0
+    assert not done.stderr
+
+    text = to_dot(shop(""))
+
+    for row in ("[(amount <= 50", "or amount == 1) and is_big", "and not (amount < 5)"):
+        assert f">{escape(row)}</FONT>" in text

@@ -42,7 +42,7 @@ def transitions(document: Document) -> Iterator[tuple[str, str, str, str, bool]]
         for source, item in parts:
             for target in split_words(item.get("target")) or ("",):
                 for event in split_words(item.get("event")) or ("",):
-                    yield source, event, guard_text(item), target, bool(item.get("on"))
+                    yield source, event, guard_text(document, item), target, bool(item.get("on"))
 
 
 def shown(drawing: Drawing) -> set[tuple[str, str, str, str]]:
