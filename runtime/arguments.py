@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -32,6 +31,8 @@ def shown(found: object) -> str:
 
 def guess(found: object, known: Iterable[str]) -> str:
     """Return ``; did you mean 'x'?`` for a name close to *found*, else the known names."""
+    from difflib import get_close_matches  # slow to import, and needed for errors only
+
     names = sorted(known)
     close = get_close_matches(found, names, n=1) if isinstance(found, str) else []
     if close:
