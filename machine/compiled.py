@@ -289,7 +289,8 @@ class Machine:
         Raises:
             NotHandledError: The chart does not handle the event in this configuration.
             StepError: A guard or an assignment failed, a datum left its domain, or the step did not
-                end; its cause is the exception. Configuration, data and memory are as before.
+                end; its cause is the exception. Configuration, data and memory are as before, also
+                after an exception such as KeyboardInterrupt, which comes out as itself.
         """
         context = stepper.context
         before = stepper.configuration, context.values(), stepper.memory
@@ -299,8 +300,10 @@ class Machine:
             why = self.outside(context.values())
         except NotHandledError:
             raise
-        except Exception as error:
+        except BaseException as error:
             stepper.restore(*before)
+            if not isinstance(error, Exception):  # such as a KeyboardInterrupt
+                raise
             raise StepError(event, before[0], f"{type(error).__name__}: {error}") from error
         if why:
             stepper.restore(*before)

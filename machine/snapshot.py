@@ -14,11 +14,14 @@ from typing import Any, TypeAlias
 
 from .document import Configuration, Memory, Value
 from .errors import SnapshotError
+from .format.durations import MOST_S
 
 FORMAT = "swapchart.snapshot/v1"
 _MOST_DEPTH = 60
 _PAYLOADS = ("payload", "event_payload")
-_MOST_SECONDS = 1e12  # some 30,000 years
+_MOST_SECONDS = 2 * MOST_S  # of a deadline: the longest duration from now on
+_MOST_COUNT = 1 << 53
+_MOST_BITS = 14_000  # of an int that Python reads from a text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,11 +103,18 @@ class Snapshot:
             encode: Turns each payload into a value of JSON; None takes payloads as they are.
 
         Raises:
-            SnapshotError: A payload is no value of JSON.
+            SnapshotError: A payload is no value of JSON, or *encode* failed.
         """
 
         def packed(payload: Any, where: str) -> Any:
-            value = payload if encode is None or payload is None else encode(payload)
+            if encode is None or payload is None:
+                value = payload
+            else:
+                try:
+                    value = encode(payload)
+                except Exception as error:
+                    why = f"`encode` failed: {type(error).__name__}: {error}"
+                    raise SnapshotError(where, why) from error
             _check_json(value, where)
             return value
 
@@ -174,6 +184,9 @@ def _check_json(value: Any, where: str) -> None:
                 raise SnapshotError(where, f"expected a value of JSON, got {kind}; give `encode`")
             elif type(item) is float and not math.isfinite(item):
                 raise SnapshotError(where, f"expected a value of JSON, got {item}")
+            elif type(item) is int and item.bit_length() > _MOST_BITS:
+                why = f"expected at most {_MOST_BITS} bits of a number, found {item.bit_length()}"
+                raise SnapshotError(where, why)
         if not inner:
             return
         level = inner
@@ -264,7 +277,7 @@ class _Reader:
         return tuple(self.text(item, where) for item in self.items(raw, where))
 
     def count(self, raw: Any, where: str) -> int:
-        if type(raw) is not int or raw < 0:
+        if type(raw) is not int or not 0 <= raw < _MOST_COUNT:
             raise SnapshotError(where, f"expected a number >= 0, got {_kind(raw)}")
         return raw
 

@@ -78,9 +78,14 @@ class Player:
 
         Raises:
             HostStateError: The player was entered before.
+            StepError: A datum left its domain.
         """
         await self._host.__aenter__()
-        self._host.adopt(self._instance)
+        try:
+            self._host.adopt(self._instance)
+        except BaseException as error:  # `async with` leaves only what it has entered
+            await self._host.__aexit__(type(error), error, error.__traceback__)
+            raise
         self._is_entered = True
         return self
 

@@ -98,10 +98,15 @@ class InstanceStore:
         """Keep *snapshot* in place of an earlier one of that id.
 
         Raises:
-            SnapshotError: A payload is no value of JSON.
-            StoreError: The disk is full or fails.
+            SnapshotError: A payload is no value of JSON, or *encode* failed.
+            StoreError: The disk is full or fails, or the file or its lock file was removed.
         """
-        text = json.dumps(snapshot.to_json(self._encode), ensure_ascii=False, allow_nan=False)
+        raw = snapshot.to_json(self._encode)
+        text = json.dumps(raw, ensure_ascii=False, allow_nan=False)
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # half of a surrogate pair
+            text = json.dumps(raw, allow_nan=False)
         row = (
             snapshot.id, snapshot.chart, snapshot.version, snapshot.digest, snapshot.number,
             snapshot.taken_at, text,
@@ -117,11 +122,24 @@ class InstanceStore:
         self._write("DELETE FROM instance WHERE name = ?", (name,))
 
     def _write(self, sql: str, row: tuple[Any, ...]) -> None:
+        self._check_files()
         try:
             with self._db:
                 self._db.execute(sql, row)
         except (sqlite3.Error, UnicodeEncodeError) as error:
             raise StoreError(f"{self._file.name} was not written: {error}") from error
+
+    def _check_files(self) -> None:
+        """Check that what is written will be found, and that no other process writes too.
+
+        Raises:
+            StoreError: The file or its lock file was removed or replaced.
+        """
+        if self._file.is_gone():
+            raise StoreError(f"{self._file.name} was not written: the file was removed")
+        if self._lock >= 0 and os.fstat(self._lock).st_nlink == 0:
+            why = "its lock file was removed, so another process may use it: open it again"
+            raise StoreError(f"{self._file.name} was not written: {why}")
 
     def has(self, name: str) -> bool:
         """Return True if there is a row of instance *name*, damaged or not.

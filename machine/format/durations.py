@@ -11,12 +11,15 @@ PATTERN = rf"^(?:{_PART}){{1,6}}$"
 _WHOLE = re.compile(PATTERN)
 _AMOUNT = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h|d|w)")
 EXAMPLES = "2d, 1h30m or 500ms"
+#: No duration is that long: some 30,000 years.
+MOST_S = 1e12
 
 
 def seconds_of(value: object) -> float | None:
     """Return the seconds of *value*, a text or a number >= 0; None if it is no duration."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value) if 0 <= value < 1e12 else None
+        return float(value) if 0 <= value < MOST_S else None
     if not isinstance(value, str) or not _WHOLE.match(value):
         return None
-    return sum(float(number) * _UNITS[unit] for number, unit in _AMOUNT.findall(value))
+    found = sum(float(number) * _UNITS[unit] for number, unit in _AMOUNT.findall(value))
+    return found if found < MOST_S else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
@@ -17,6 +16,7 @@ from ...machine import (
     StartTimer,
     Value,
 )
+from ...machine.format.durations import MOST_S
 from ..arguments import require_function, require_mapping
 from .context_annotation import AnnotationError, takes
 from .records import Step
@@ -169,7 +169,7 @@ def _check_parameter(name: str, function: ActivityFunction) -> None:
 
 def _is_duration(seconds: object) -> bool:
     is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
-    return is_number and math.isfinite(float(seconds)) and float(seconds) >= 0  # type: ignore[arg-type]
+    return is_number and 0 <= seconds < MOST_S  # type: ignore[operator]
 
 
 def takes_context(function: ActivityFunction) -> bool:

@@ -224,6 +224,8 @@ class Host:
             SnapshotError: The snapshot does not fit the chart; the error names the path.
             ChartError: The chart is wrong, or *actions* do not fit it.
             HostStateError: The host is not running, or has an instance of that id.
+
+        A store that has no snapshot of the instance keeps *snapshot*; its exceptions come out.
         """
         if timers not in get_args(TimerPolicy):
             raise ValueError(f"timers: expected one of {get_args(TimerPolicy)}, got {timers!r}")
@@ -238,6 +240,8 @@ class Host:
         )  # fmt: skip
         self._add(instance)
         try:
+            if self.store is not None and not self.store.has(instance.id):
+                self.store.save(fitting)
             instance.go_on(fitting, timers, activities)
         except BaseException:
             instance.end()
@@ -370,11 +374,22 @@ class Host:
         """
         if self._phase != "running":
             raise HostStateError(self._no_host())
-        if threading.get_ident() != self._thread:
+        self.check_no_other_thread("post_threadsafe")
+
+    def check_no_other_thread(self, instead: str) -> None:
+        """Check that the host does not run in another thread.
+
+        Args:
+            instead: Name of the method that a thread can call.
+
+        Raises:
+            WrongThreadError: It does.
+        """
+        if self._phase == "running" and threading.get_ident() != self._thread:
             name = threading.current_thread().name
             raise WrongThreadError(
                 f"called in thread {name!r}, and the host runs in another one; use "
-                "`post_threadsafe`; nothing was changed"
+                f"`{instead}`; nothing was changed"
             )
 
     def _no_host(self) -> str:

@@ -20,6 +20,7 @@ from ...machine import (
     Outcome,
     RunningActivity,
     Snapshot,
+    SnapshotError,
     StartActivity,
     StartTimer,
     StepError,
@@ -119,6 +120,7 @@ class Instance(InstanceState[P]):
                 the step that enters it.
             EndedError: None of the states can come any more.
         """
+        self._host.check_no_other_thread("Host.call_threadsafe")
         if self._waits is None:
             self._waits = Waits(self.machine, self.id)
         await self._waits.wait(states, self.configuration, self._no_more())
@@ -309,6 +311,8 @@ class Instance(InstanceState[P]):
                 if not isinstance(error, Exception):  # such as a KeyboardInterrupt
                     raise
                 why = f"the store failed: {type(error).__name__}: {error}"
+                if _is_unkept(post, error):
+                    raise StepError(post.event, before, why) from error
                 raise StoreFailedError(post.event, before, why) from error
         return self._finish(post, before, outcome, "taken")
 
@@ -393,6 +397,12 @@ class Instance(InstanceState[P]):
             event_payload=record.payload, data=record.data, payload=self.payload,
             post=self.post,
         )  # fmt: skip
+
+
+def _is_unkept(post: Post, error: Exception) -> bool:
+    """Return True if a store can never keep the payload of *post*, which starts an activity."""
+    is_from_payload = isinstance(error, SnapshotError) and error.where.startswith("activities.")
+    return post.payload is not None and is_from_payload
 
 
 def _posts(snapshot: Snapshot) -> Iterator[Post]:

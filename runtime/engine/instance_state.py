@@ -100,6 +100,7 @@ class InstanceState(Generic[P]):
         Raises:
             EventError: The chart declares no such event, or not with these fields.
         """
+        self._host.check_no_other_thread("Host.call_threadsafe")
         given = self.machine.fields(event, fields)
         return not self.is_final and self._stepper.can(event, given)
 
@@ -110,6 +111,7 @@ class InstanceState(Generic[P]):
         and timers that the step starts and the events that were posted in it. After the end of
         the instance it is the state at that end.
         """
+        self._host.check_no_other_thread("Host.call_threadsafe")
         wall, now = self._ended_at or (self._host.wall(), self._host.timers.now())
         work, machine, stepper = self._work, self.machine, self._stepper
         timers = work.deadlines() if work is not None else {}

@@ -36,6 +36,10 @@ class HostLink(Protocol):
         """Raise `WrongThreadError` outside the thread of the host."""
         ...
 
+    def check_no_other_thread(self, instead: str) -> None:
+        """Raise `WrongThreadError`, which names *instead*, if the host runs in another thread."""
+        ...
+
     def call_threadsafe(self, call: Callable[[], Any]) -> Future[Any]:
         """Run *call* in the loop of the host, from any thread."""
         ...

@@ -51,7 +51,12 @@ class Mailbox:
         self._calls.append((call, future))
         if not self._is_woken:
             self._is_woken = True
-            self._soon(self._ring)
+            try:
+                self._soon(self._ring)
+            except RuntimeError:  # the loop has ended meanwhile
+                self.close()
+        if self._is_closed:  # perhaps after it was closed: nobody else would look at the call
+            self.close()
         return future
 
     def _ring(self) -> None:
@@ -79,14 +84,20 @@ class Mailbox:
         except Exception as error:  # noqa: BLE001 - the thread gets it
             log.warning("an event of another thread was not taken: %r", error)
             future.set_exception(error)
+        except BaseException as error:  # such as a KeyboardInterrupt
+            future.set_exception(error)
+            raise
         else:
             future.set_result(result)
 
     def close(self) -> None:
         """Refuse further calls, and fail those that wait."""
         self._is_closed = True
-        while self._calls:
-            _, future = self._calls.popleft()
+        while True:
+            try:
+                _, future = self._calls.popleft()
+            except IndexError:  # none is left; threads may close it at the same time
+                return
             if future.set_running_or_notify_cancel():
                 future.set_exception(HostStateError("the host ended before this call"))
 

@@ -17,7 +17,12 @@ class Store(Protocol):
     """
 
     def save(self, snapshot: Snapshot) -> None:
-        """Keep *snapshot* in place of an earlier one of that id; it is kept when this returns."""
+        """Keep *snapshot* in place of an earlier one of that id; it is kept when this returns.
+
+        Raises:
+            SnapshotError: A payload is of a kind that cannot be kept; the event that brought it is
+                not delivered again.
+        """
         ...
 
     def load(self) -> Iterable[Snapshot]:

@@ -311,3 +311,37 @@ def test_store_that_is_closed_undoes_each_step(path: Path) -> None:
         assert one.data == {"n": 1}
 
     driven(path, act)
+
+
+@pytest.mark.parametrize("what", ["deleted", "moved", "replaced", "lock deleted"])
+def test_step_is_undone_if_the_file_is_gone(path: Path, what: str) -> None:
+    """SQLite would go on in a file that nobody finds, or beside another process."""
+    lock = path.with_name(f"{path.name}.lock")
+
+    def act(one: Any, store: InstanceStore, host: Host) -> None:
+        one.post("tick")
+        if what == "lock deleted":
+            lock.unlink()
+        elif what == "deleted":
+            path.unlink()
+        else:
+            path.rename(path.with_name("old.db"))
+        if what == "replaced":
+            path.write_bytes(b"")
+        for _ in range(2):
+            with pytest.raises(StepError, match=r"the store failed: .* removed"):
+                one.post("tick")
+        with pytest.raises(StoreError, match="removed"):
+            host.start(CHART, actions=ACTIONS)
+        with pytest.raises(StoreError, match="removed"):
+            host.remove(NAMES[0])
+        assert (one.data, one.number, len(host)) == ({"n": 2}, 2, 5)
+        if what == "moved":
+            path.with_name("old.db").rename(path)
+            one.post("tick")
+
+    driven(path, act)
+    if what in ("moved", "lock deleted"):
+        with InstanceStore(path) as store:
+            found = [snapshot.data["n"] for snapshot in store.load()]
+        assert found == [3 if what == "moved" else 2, 1, 1, 1, 1]
