@@ -25,7 +25,7 @@ Load: TypeAlias = Callable[[str], Config]
 
 def text(limit: str = "20GiB", more: str = "", **needs: str) -> str:
     models = "".join(
-        f'  {name}: {{cmd: "x --port ${{PORT}}", memory: {need}}}\n' for name, need in needs.items()
+        f'  {name}: {{cmd: "sleep ${{PORT}}", memory: {need}}}\n' for name, need in needs.items()
     )
     return f"memory: {{pools: {{GPU0: {{limit: {limit}}}}}}}\n{more}models:\n{models}"
 
@@ -97,10 +97,10 @@ def folder(tmp_path: Path) -> Path:
     """Return a folder with a configuration of a pool of its own, so that no machine matters."""
     (tmp_path / "config.yaml").write_text(
         "memory: {pools: {NPU: {capacity: 10GiB}}}\nmodels:\n"
-        '  a: {cmd: "x --port ${PORT}", memory: {NPU: 4GiB}, aliases: [first]}\n'
-        '  b: {cmd: "x --port ${PORT}", memory: {NPU: 5GiB}}\n'
-        '  c: {cmd: "x --port ${PORT}", memory: {NPU: 3GiB}}\n'
-        '  free: {cmd: "x --port ${PORT}", memory: 0}\n'
+        '  a: {cmd: "sleep ${PORT}", memory: {NPU: 4GiB}, aliases: [first]}\n'
+        '  b: {cmd: "sleep ${PORT}", memory: {NPU: 5GiB}}\n'
+        '  c: {cmd: "sleep ${PORT}", memory: {NPU: 3GiB}}\n'
+        '  free: {cmd: "sleep ${PORT}", memory: 0}\n'
     )
     return tmp_path
 
