@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 #: Package that swapchart may need -> extra that installs it.
-_EXTRAS: Mapping[str, str] = {
+EXTRAS: Mapping[str, str] = {
     "hypercorn": "proxy",
     "httpx": "proxy",
     "httptools": "proxy",
@@ -26,7 +26,7 @@ def missing_package(error: ModuleNotFoundError, what: str) -> str | None:
         error: Error of an import.
         what: Subject of the message, such as ``this command``.
     """
-    if (extra := _EXTRAS.get((error.name or "").partition(".")[0])) is None:
+    if (extra := EXTRAS.get((error.name or "").partition(".")[0])) is None:
         return None
     return (
         f"{what} needs the Python package {error.name}, which is not installed; install "
