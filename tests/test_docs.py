@@ -31,7 +31,7 @@ from swapchart.runtime import hook_actions
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 _VARIABLE = re.compile(r"\$\{env\.(\w+)\}")
 _CODE = re.compile(r"`([^`\n]+)`")
-_FOLDERS = "adapters|benchmarks|diagrams|docs|machine|runtime|tests"
+_FOLDERS = "adapters|benchmarks|diagrams|docs|examples|machine|runtime|tests"
 _PATH = re.compile(rf"(?:{_FOLDERS})/[\w./-]*")
 _MODULE = re.compile(r"[\w/]+\.py")
 SOURCES = list(ROOT.glob("*.py")) + [
