@@ -11,7 +11,7 @@ from typing import Any
 from ...machine import Machine, RunningActivity, Value
 from ..activity import Activity, ActivityTasks
 from ..timers import Timer
-from .actions import Actions, ActivityContext, Answer, takes_context
+from .actions import Actions, ActivityContext, Answer
 from .errors import ActivityError
 from .links import HostLink
 
@@ -183,9 +183,9 @@ class Work:
         self._tasks.cancel(name)
 
     async def _run(self, activity: Activity, context: ActivityContext[Any]) -> None:
-        function: Any = self._actions.activities[activity.name]
-        argument = context if takes_context(function) else context.point
-        answer: Answer = await function(argument)
+        function: Any
+        function, is_given_context = self._actions.function(activity.name)
+        answer: Answer = await function(context if is_given_context else context.point)
         self._forget(activity)
         self._answered(activity, answer, context)
 

@@ -12,6 +12,7 @@ import pytest
 from swapchart.machine import ChartError
 from swapchart.runtime import Actions, ActivityContext, Host
 from swapchart.runtime.engine.actions import takes_context
+from swapchart.runtime.engine.context_annotation import takes
 
 from .backends import run_on, worker
 
@@ -122,6 +123,28 @@ def test_name_that_only_type_checkers_import_is_known_by_its_text() -> None:
     assert takes_context(work)
     del work.__globals__["ActivityContext"]
     assert takes_context(work)
+
+
+def test_signature_of_an_activity_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checks and runs of any number of instances share it; another function is read anew."""
+    read: list[Any] = []
+
+    def noted(function: Any, kind: type) -> bool:
+        read.append(function)
+        return takes(function, kind)
+
+    monkeypatch.setattr("swapchart.runtime.engine.actions.takes", noted)
+    first, second = function("ActivityContext", False), function("str", False)
+    activities = {"work": first}
+    actions = Actions(activities=activities, timers={"limit": 9})
+
+    for _ in range(3):
+        actions.check(worker())
+        assert actions.function("work") == (first, True)
+    activities["work"] = second
+
+    assert actions.function("work") == actions.function("work") == (second, False)
+    assert read == [first, second]
 
 
 @pytest.mark.parametrize("annotation", ["Hidden", "Optional[Hidden]", "Typed["])
