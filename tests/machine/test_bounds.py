@@ -30,6 +30,21 @@ def with_guard(text: str) -> dict[str, Any]:
     return {"guards": {"idle": text}}
 
 
+#: A chart with some names of the lifecycle, which takes longer to merge.
+SMALL = """
+format: swapchart.chart/v1
+name: Small
+data:
+  in_flight: {initial: 0}
+  waiters: {initial: 0}
+  hurried: {initial: false}
+  drain: {initial: cut, values: [cut, wait]}
+events: {go: {}}
+guards: {idle: in_flight == 0}
+chart: {states: {one: {initial: true, transitions: [{event: go, cond: idle}]}}}
+"""
+
+
 def growing(update: str, initial: object = 2) -> Document:
     """Return a chart that assigns *update* to ``n`` on each event."""
     return read(
@@ -71,11 +86,11 @@ def growing(update: str, initial: object = 2) -> Document:
 )
 def test_expression_too_large_is_refused_before_it_is_evaluated(text: str, message: str) -> None:
     """What could make a large value is an error, found in a moment and in little memory."""
-    lifecycle()
+    chart = read(SMALL)
     tracemalloc.start()
     try:
         with pytest.raises(ChartError, match=r"^overlay\.guards\.idle") as caught:
-            merge(lifecycle(), with_guard(text))
+            merge(chart, with_guard(text))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -242,8 +257,9 @@ def test_load_yaml_alias_of_itself_is_refused() -> None:
 
 
 def test_table_with_too_many_guards_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fourteen guards asked one after the other are an error, not an assertion."""
-    guards = {f"g{i}": "in_flight == 0" for i in range(14)}
+    """Seven guards asked one after the other are an error, not an assertion."""
+    count = 7
+    guards = {f"g{i}": "in_flight == 0" for i in range(count)}
     events: dict[str, Any] = {f"e{i}": {} for i in range(2)}
     regions = {
         f"r{i}": {
@@ -259,7 +275,7 @@ def test_table_with_too_many_guards_is_refused(monkeypatch: pytest.MonkeyPatch) 
             },
             "initial": i == 0,
         }
-        for i in range(14)
+        for i in range(count)
     }
     for region in regions.values():
         del region["initial"]
@@ -269,10 +285,10 @@ def test_table_with_too_many_guards_is_refused(monkeypatch: pytest.MonkeyPatch) 
         "data": {"in_flight": {"initial": 0}},
         "events": events,
         "guards": guards,
-        "promises": {"rest": [f"{c}{i}" for c in "ab" for i in range(14)]},
+        "promises": {"rest": [f"{c}{i}" for c in "ab" for i in range(count)]},
         "chart": {"states": {"all": {"initial": True, "parallel": True, "states": regions}}},
     }
-    monkeypatch.setattr(decision_table, "_MOST_QUESTIONS", 2000)
+    monkeypatch.setattr(decision_table, "_MOST_QUESTIONS", 100)
     with pytest.raises(ChartError, match="ways through its guards"):
         Compiled(from_mapping(document))
 
