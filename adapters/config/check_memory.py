@@ -21,6 +21,13 @@ def check_memory(memory: MemorySection, names: NamesLike) -> None:
     Shares of a pool are compared only where its capacity is declared.
     """
     pinned: dict[str, int] = {}
+    for name, pool in memory.pools.items():
+        is_read = MACHINE_POOL.fullmatch(name) is not None or pool.device is not None
+        if not is_read and _bytes(pool.capacity, None) is None:
+            names.error(
+                ("memory", "pools", name),
+                "nothing reads it, so it needs a `capacity` in bytes, or the `device` of a GPU",
+            )
     for model in names.models.values():
         for pool, loc in _pools_of(model):
             _check_pool(pool, loc, memory, names)

@@ -123,6 +123,21 @@ def test_memory_broken_pools_cause_no_further_errors(check: Check) -> None:
     assert [problem.path for problem in problems] == ["memory.pools.NPU.capacity"]
 
 
+def test_memory_pool_of_ones_own_needs_a_capacity(check: Check) -> None:
+    """A pool that nothing reads and that has no size would be no condition, without a word."""
+    for text in ("{limit: 3GiB}", "{capacity: 50%}", "{}"):
+        (problem,) = check(f"memory: {{pools: {{NPU: {text}}}}}\n" + _models("{NPU: 1GiB}"))
+        assert problem.path == "memory.pools.NPU"
+        assert "needs a `capacity` in bytes" in problem.message
+    for text in (
+        "NPU: {capacity: 3GiB}",
+        "big: {device: GPU-aa}",
+        "GPU1: {limit: 3GiB}",
+        "RAM: {}",
+    ):
+        assert not check(f"memory: {{pools: {{{text}}}}}\n" + _models("1GiB"))
+
+
 def test_memory_check_of_a_pool_is_split_and_needs_a_capacity(load: Load, check: Check) -> None:
     pool = "memory: {pools: {NPU: {capacity: 16GiB, check: \"xrt-free --unit 'a b'\"}}}\n"
     section = load(pool + _models("1GiB")).memory.pools["NPU"]
