@@ -234,6 +234,8 @@ async def yield_memory(proxy: ProxyContext, request: Request) -> YieldedPools:
         raise ApiError(400, f"no such memory pool: {quoted_name(unknown[0])}")
     if wanted.keep < 0 or (wanted.seconds is not None and not 0 <= wanted.seconds <= _LONGEST_S):
         raise ApiError(400, "expected `seconds` from 0 to 31536000 or null, and `keep` >= 0")
+    if wanted.pools and ledger is not None and not ledger.decides:
+        raise ApiError(409, "it has no effect while `memory.mode` is observe; set auto")
     if yielding is None:
         return YieldedPools(pools=[])
     if wanted.seconds == 0:

@@ -214,7 +214,7 @@ ROUTES: RouteTable = RouteTable(
                 "unloads the model", "models", errors=_CHANGE_ERRORS, body=ModelName),
         _change("POST", "/api/memory/yield", host.yield_memory,
                 "Leave memory pools to other programs, or end that",
-                "leaves memory pools to other programs", errors=(413, 415),
+                "leaves memory pools to other programs", errors=(409, 413, 415),
                 body=YieldRequest),
         _change("DELETE", "/api/memory/learned/*", host.forget_memory,
                 "Forget what was learned of the memory of a model",

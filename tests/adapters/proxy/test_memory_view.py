@@ -217,3 +217,18 @@ def test_memory_yield_request_that_makes_no_sense_is_refused() -> None:
         assert ledger.pools["GPU0"].keep is None
 
     run(main)
+
+
+def test_memory_yield_request_is_refused_while_memory_is_only_observed() -> None:
+    """It would have no effect, and the client would believe that it has one."""
+
+    async def main(bench: Bench, meter: FixedMeter) -> None:
+        ledger = bench.supervisor.scheduler.memory
+        assert ledger is not None
+        ledger.decides = False
+        value = {"pools": ["GPU0"]}
+        answer = await bench.client.call("POST", "/api/memory/yield", value=value)
+        assert answer.status == 409
+        assert "`memory.mode` is observe" in answer.json()["error"]["message"]
+
+    run(main)
