@@ -21,13 +21,7 @@ def check_memory(memory: MemorySection, names: NamesLike) -> None:
     Shares of a pool are compared only where its capacity is declared.
     """
     pinned: dict[str, int] = {}
-    for name, pool in memory.pools.items():
-        is_read = MACHINE_POOL.fullmatch(name) is not None or pool.device is not None
-        if not is_read and _bytes(pool.capacity, None) is None:
-            names.error(
-                ("memory", "pools", name),
-                "nothing reads it, so it needs a `capacity` in bytes, or the `device` of a GPU",
-            )
+    _check_sizes(memory, names)
     for model in names.models.values():
         for pool, loc in _pools_of(model):
             _check_pool(pool, loc, memory, names)
@@ -46,6 +40,17 @@ def check_memory(memory: MemorySection, names: NamesLike) -> None:
                 ("memory", "pools", pool),
                 f"the pinned models need {in_words(total)} of {pool} together, of which it can give"
                 f" {in_words(most)}",
+            )
+
+
+def _check_sizes(memory: MemorySection, names: NamesLike) -> None:
+    """Report pools that nothing reads and that have no size: they would be no condition."""
+    for name, pool in memory.pools.items():
+        is_read = MACHINE_POOL.fullmatch(name) is not None or pool.device is not None
+        if not is_read and _bytes(pool.capacity, None) is None:
+            names.error(
+                ("memory", "pools", name),
+                "nothing reads it, so it needs a `capacity` in bytes, or the `device` of a GPU",
             )
 
 
