@@ -20,7 +20,7 @@ from tools.documents import shown as shown_on
 
 from swapchart.adapters.app.chart_setup import chart
 from swapchart.adapters.cli import main
-from swapchart.adapters.cli.main import build_parser
+from swapchart.adapters.cli.parsers import build_parser
 from swapchart.adapters.config import check_config, load_config
 from swapchart.adapters.config.schema.document import TOP_KEYS, DocumentSection
 from swapchart.adapters.config.schema.hooks import HookSection, SettleSection

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from ...machine import (
     ChartError,
@@ -163,15 +162,19 @@ def _active(options: argparse.Namespace) -> tuple[str, ...]:
     Raises:
         SwapchartError: The model is unknown, or the format cannot show states.
     """
-    from .api_client import get_field
+    from .remote.client import ApiError, Proxy, model_path
 
     if options.model is None:
         raise ChartError("--live", "expected --model MODEL beside it")
     if options.format not in _PICTURES:
         expected = ", ".join(_PICTURES)
         raise ChartError("--live", f"expected a picture ({expected}), got {options.format}")
-    path = f"/api/models/{quote(options.model, safe='')}/explain"
-    return tuple(get_field(options.live, path, "configuration", key=options.api_key))
+    path = model_path(options.model, after="/explain")
+    try:
+        found = Proxy(options.live, options.api_key).get(path, "configuration")
+    except ApiError as error:
+        raise SwapchartError(str(error)) from error
+    return tuple(found["configuration"])
 
 
 def _foreign(options: argparse.Namespace) -> dict[str, Any]:

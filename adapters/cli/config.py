@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from ...machine import ChartError
 from ...runtime import SwapchartError
@@ -27,7 +26,10 @@ from ..server.listen import BindError
 from ..system.extras import missing_package
 from .defaults import NoConfigurationError, choose_configuration
 from .output import _fail
+from .remote.client import ApiError, proxy_of
 from .serve import check_address, root_path
+
+_LIMIT_S = 60.0
 
 
 def plan(options: argparse.Namespace) -> int:
@@ -83,17 +85,12 @@ def _load_both(old: Path, new: Path) -> tuple[Config, Config]:
 
 
 def _ask(options: argparse.Namespace, what: str) -> int:
-    import httpx
-
-    headers = {"authorization": f"Bearer {options.api_key}"} if options.api_key else {}
-    url = f"{options.url.rstrip('/')}/api/config/{what}"
     try:
-        answer = httpx.post(url, headers=headers, trust_env=False, timeout=60)
-        value = answer.json()
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        return _fail(f"no usable response from {options.url}: {error}")
-    if answer.status_code != 200:
-        return _refused(options, answer.status_code, value)
+        field = "plan" if what == "reload" else "text"
+        path = f"/api/config/{what}"
+        value = proxy_of(options).send("POST", path, field=field, limit_s=_LIMIT_S)
+    except ApiError as error:
+        return _refused(options, error)
     if options.json:
         print(json.dumps(value, indent=2))
         return 0
@@ -103,16 +100,13 @@ def _ask(options: argparse.Namespace, what: str) -> int:
     return 0
 
 
-def _refused(options: argparse.Namespace, status: int, value: Any) -> int:
-    error = value.get("error", {}) if isinstance(value, dict) else {}
-    problems = error.get("problems")
-    if options.json:
-        print(json.dumps(value, indent=2))
+def _refused(options: argparse.Namespace, error: ApiError) -> int:
+    problems = error.error.get("problems")
+    if options.json and error.error:
+        print(json.dumps({"error": error.error}, indent=2))
     elif problems:
         print("\n".join(problem["text"] for problem in problems), file=sys.stderr)
-    if problems:
-        return _fail("nothing was changed")
-    return _fail(f"{options.url} responded with {status}: {error.get('message', value)}")
+    return _fail("nothing was changed" if problems else str(error))
 
 
 def check(options: argparse.Namespace) -> int:
@@ -172,11 +166,9 @@ def check(options: argparse.Namespace) -> int:
 
 def _notices(options: argparse.Namespace) -> list[Problem]:
     """Return what a running proxy says of its memory; a proxy that does not respond is one too."""
-    from .api_client import ApiError, get_field
-
     try:
-        notices = get_field(options.url, "/api/memory", "notices", key=options.api_key)
-        texts = [str(notice["text"]) for notice in notices]
+        found = proxy_of(options).get("/api/memory", "notices")
+        texts = [str(notice["text"]) for notice in found["notices"]]
     except ApiError as error:
         texts = [str(error)]
     return [

@@ -11,6 +11,8 @@ DEFAULT_URL = "http://127.0.0.1:8080"
 _NAME = "config.yaml"
 #: Exit code of `serve` with a configuration that cannot be used; EX_CONFIG of sysexits.h.
 EXIT_CONFIG = 78
+#: Exit code of a command that was ended by Ctrl-C; 128 and the number of SIGINT, as in shells.
+EXIT_INTERRUPTED = 130
 
 
 class NoConfigurationError(Exception):

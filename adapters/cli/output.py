@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 
 
@@ -12,6 +11,8 @@ def _fail(message: str) -> int:
 
 
 def _log_to_stderr(level: str) -> None:
+    import logging  # takes 20 ms, and most commands log nothing
+
     number = logging.WARNING if level == "warn" else getattr(logging, level.upper())
     logging.basicConfig(
         level=number, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"

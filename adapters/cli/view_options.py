@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -70,6 +69,8 @@ def view_of(document: Document, options: argparse.Namespace, base: View | None =
     Raises:
         SwapchartError: An option does not fit the chart.
     """
+    from dataclasses import replace
+
     from ...machine import ChartError, View, check
     from ...machine.checking.follow import with_moves
 
@@ -94,6 +95,8 @@ def view_of(document: Document, options: argparse.Namespace, base: View | None =
 
 
 def _named(document: Document, name: str, base: View) -> View:
+    from dataclasses import replace
+
     from ...machine import ChartError
     from ...machine.drawing.views import full, views
 

@@ -13,6 +13,7 @@ from ....runtime import RequestError
 from ..body.errors import BodyTooLargeError
 from ..body.model_name import quoted_name
 from ..context import ProxyContext
+from ..forwarding.failures import error_details, error_text
 from ..request import Request
 from ..responses import ApiError
 from .handler import ApiHandler
@@ -60,6 +61,20 @@ async def unload(proxy: ProxyContext, request: Request) -> str:
     name = _service_named(proxy, request, request.path_suffix)
     if not await proxy.supervisor.unload(name, _CAUSE):
         raise ApiError(409, f"model {name} is busy, and is configured not to be stopped then")
+    return "OK"
+
+
+@ApiHandler
+async def load(proxy: ProxyContext, request: Request) -> str:
+    """Load one model, and respond when it is ready; goes on if the client leaves."""
+    name = _service_named(proxy, request, request.path_suffix)
+    try:
+        await proxy.supervisor.load(name)
+    except RequestError as error:
+        text = proxy.view(request.access).text(error_text(error, request.access))
+        raise ApiError(
+            error.status_hint, text, code=error.code, details=error_details(error, request.access)
+        ) from error
     return "OK"
 
 

@@ -22,7 +22,11 @@ async def history(proxy: ProxyContext, request: Request, send: Send) -> None:
         location = [(b"location", request.root_path + b"/ui/")]
         await send_text(send, "see the location\n", 302, location)
         return
-    chunks = [chunk for ring in _rings(proxy, "") for chunk in ring.pieces()]
+    await _send_kept(_rings(proxy, ""), send)
+
+
+async def _send_kept(rings: list[LogRing], send: Send) -> None:
+    chunks = [chunk for ring in rings for chunk in ring.pieces()]
     headers = [(b"content-type", _TEXT), (b"x-content-type-options", b"nosniff")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     for start in range(0, len(chunks), _CHUNKS):  # as the client reads, without a copy of all
@@ -32,7 +36,10 @@ async def history(proxy: ProxyContext, request: Request, send: Send) -> None:
 
 
 async def stream(proxy: ProxyContext, request: Request, send: Send) -> None:
-    """Stream a log until the client disconnects; report lines that it was too slow for."""
+    """Stream a log until the client disconnects; report lines that it was too slow for.
+
+    With ``no-history`` only later lines are sent, with ``no-follow`` only those that are kept.
+    """
     requested = request.path_suffix.strip("/")
     name = proxy.catalog.real_name(requested)
     if request.access.models is not None and not (
@@ -44,6 +51,9 @@ async def stream(proxy: ProxyContext, request: Request, send: Send) -> None:
     if not rings:
         message = f"invalid log id: {quoted_name(requested)} is no model"
         await send_error(request, send, 400, message)
+        return
+    if b"no-follow" in request.query:
+        await _send_kept(rings, send)
         return
     with proxy.listeners.entered(request.access.client) as is_admitted:
         if is_admitted:

@@ -208,6 +208,8 @@ ROUTES: RouteTable = RouteTable(
         _change("POST", "/api/models/unload/*", control.unload, "Unload a model",
                 "unloads the model", "models", errors=(*_CHANGE_ERRORS, 409, 503),
                 parameter="model"),
+        _change("POST", "/api/models/load/*", control.load, "Load a model", _LOADS, "models",
+                errors=(*_CHANGE_ERRORS, 429, 502, 503, 504), parameter="model"),
         _change("POST", "/models/load", control.router_load, "Begin to load a model", _LOADS,
                 "models", errors=_CHANGE_ERRORS, body=ModelName),
         _change("POST", "/models/unload", control.router_unload, "Begin to unload a model",

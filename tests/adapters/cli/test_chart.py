@@ -16,7 +16,8 @@ from urllib.parse import quote
 import pytest
 from statemachine import State, StateChart
 
-from swapchart.adapters.cli import api_client, main
+from swapchart.adapters.cli import main
+from swapchart.adapters.cli.remote import client
 from swapchart.machine import from_scxml, lifecycle, read, to_yaml
 
 CONFIG = """
@@ -62,7 +63,7 @@ def running() -> Iterator[str]:
     }
     answers["/other/api/models/qwen/explain"] = (200, {"hello": "world"})
     answers["/other/api/models/qwen/history?limit=50"] = (200, ["hello"])
-    unknown = (404, {"error": {"message": "model not found"}})
+    unknown = (404, {"src": "swapchart", "error": {"message": "model not found"}})
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -166,7 +167,8 @@ def test_history_prints_the_output_of_hooks(
     rows = [
         {"at": 0.0, "source": "a", "target": "b", "event": "e", "cause": "", "hooks": [old, done]}
     ]
-    monkeypatch.setattr(api_client, "get_field", lambda *_, **__: rows)
+    found = {"model": "qwen", "data": rows}
+    monkeypatch.setattr(client.Proxy, "get", lambda *_, **__: found)
     assert main(["history", "qwen"]) == 0
     first, *others = capsys.readouterr().out.splitlines()
 

@@ -13,7 +13,7 @@ from tools.make_tiny_gguf import write_tiny_gguf
 
 from swapchart.adapters.cli import main
 from swapchart.adapters.cli.defaults import EXIT_CONFIG
-from swapchart.adapters.cli.main import build_parser
+from swapchart.adapters.cli.parsers import build_parser
 from swapchart.adapters.config import load_config
 
 

@@ -17,7 +17,7 @@ from tools.tls import PEM
 
 from swapchart import __version__
 from swapchart.adapters.cli import main
-from swapchart.adapters.cli.main import build_parser
+from swapchart.adapters.cli.parsers import build_parser
 
 
 @pytest.mark.parametrize("dash", ["-", "--"])
@@ -157,8 +157,7 @@ sys.exit(main(sys.argv[2:]))
         ("pydantic", "config schema", "proxy"),
         ("pydantic", "demo", "proxy"),
         ("pydantic", "kv list --config {config}", "proxy"),
-        ("httpx", "history a", "proxy"),
-        ("httpx", "config reload", "proxy"),
+        ("pydantic", "config reload", "proxy"),
         ("hypercorn", "demo --listen 127.0.0.1:0", "proxy"),
         ("hypercorn", "serve --config {config} --listen 127.0.0.1:0", "proxy"),
         ("uvicorn", "serve --config {config} --listen 127.0.0.1:0 --server uvicorn", "uvicorn"),

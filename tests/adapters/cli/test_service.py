@@ -17,7 +17,7 @@ from tools.units import settings, words_of
 
 from swapchart.adapters.cli import main
 from swapchart.adapters.cli.defaults import EXIT_CONFIG
-from swapchart.adapters.cli.main import build_parser
+from swapchart.adapters.cli.parsers import build_parser
 from swapchart.adapters.cli.service import install
 from swapchart.adapters.cli.service.command_line import search_path, serve_words
 from swapchart.adapters.cli.service.unit import Unit, UnitError

@@ -162,6 +162,23 @@ def test_unload_endpoint_of_unknown_models_is_404() -> None:
     run_proxied(main, peers=[peer])
 
 
+def test_load_endpoint_responds_when_the_model_is_ready() -> None:
+    """By id or alias; unknown names and those of peers cannot be loaded."""
+    peer = PeerDefinition(id="p", url="http://127.0.0.1:9", models=("m",))
+
+    async def main(bench: Bench) -> None:
+        for name in ("a", "the%20alias"):
+            answer = await bench.client.call("POST", f"/api/models/load/{name}")
+
+            assert (answer.status, answer.body) == (200, b"OK")
+            assert bench.supervisor["a"].state == "ready"
+        unknown = await bench.client.call("POST", "/api/models/load/x")
+        remote = await bench.client.call("POST", "/api/models/load/p/m")
+        assert (unknown.status, remote.status) == (404, 404)
+
+    run_proxied(main, ModelDefinition(id="a", aliases=("the alias",)), peers=[peer])
+
+
 def test_unload_does_not_delay_other_models() -> None:
     """While one model drains, others are asked and the proxy answers."""
 

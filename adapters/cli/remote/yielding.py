@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 
-from .output import _fail
+from ..output import _fail
+from .client import asking, proxy_of
 
 
+@asking
 def leave(options: argparse.Namespace) -> int:
     """Leave memory pools of a running proxy to other programs, or end that."""
-    from ..config.schema.memory import bytes_of
-    from ..system.durations import seconds_of
-    from .api_client import ApiError, post_object
+    from ...config.schema.memory import bytes_of
+    from ...system.durations import seconds_of
 
     lasts_s, keep = None, bytes_of(options.keep)
     if keep is None:
@@ -20,12 +21,7 @@ def leave(options: argparse.Namespace) -> int:
     if options.for_ is not None and not (lasts_s := seconds_of(options.for_)):
         return _fail(f"--for: expected a duration such as 90s or 2h, found {options.for_!r}")
     body = {"pools": options.pools, "seconds": 0 if options.end else lasts_s, "keep": keep}
-    try:
-        found = post_object(
-            options.url, "/api/memory/yield", "pools", key=options.api_key, value=body
-        )
-    except ApiError as error:
-        return _fail(str(error))
+    found = proxy_of(options).send("POST", "/api/memory/yield", body, field="pools")
     if options.json:
         print(json.dumps(found, indent=2))
         return 0

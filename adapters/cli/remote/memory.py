@@ -1,21 +1,19 @@
-"""`swapchart memory` and `swapchart plan`: memory pools of a running proxy, and sums."""
+"""`swapchart memory`: memory pools of a running proxy, and what models hold of them."""
 
 from __future__ import annotations
 
 import argparse
 import json
 from typing import Any
-from urllib.parse import quote
 
-from ...runtime.memory import size
-from .output import _fail
+from .client import asking, proxy_of
+from .table import size
 
 
+@asking
 def memory(options: argparse.Namespace) -> int:
     """Print the memory pools of a running proxy, and what each model holds of them."""
-    found = _ask(options, "/api/memory", "pools")
-    if isinstance(found, int):
-        return found
+    found = proxy_of(options).get("/api/memory", "pools")
     if options.json:
         print(json.dumps(found, indent=2))
         return 0
@@ -31,41 +29,6 @@ def memory(options: argparse.Namespace) -> int:
     for notice in found.get("notices", ()):
         print(notice["text"])
     return 0
-
-
-def plan(options: argparse.Namespace) -> int:
-    """Print what a request for a model of a running proxy would cause, with the sum of memory."""
-    if options.beside is not None:
-        from .fitting import plan_with
-
-        if options.model:
-            return _fail("expected either a model, or --with for models without a proxy")
-        return plan_with(options)
-    if not options.model:
-        return _fail("expected a model, or --with A,B,C")
-    path = f"/api/models/{quote(options.model, safe='')}/explain"
-    found = _ask(options, path, "outcome")
-    if isinstance(found, int):
-        return found
-    if options.json:
-        print(json.dumps(found, indent=2))
-        return 0
-    evicted = f", which evicts {', '.join(found['evict'])}" if found["evict"] else ""
-    reason = f": {found['why']}" if found["why"] else ""
-    print(f"{found['model']} ({found['state']}): {found['outcome']}{evicted}{reason}")
-    for line in found.get("memory", ()):
-        print(f"  {line}")
-    return 0
-
-
-def _ask(options: argparse.Namespace, path: str, field: str) -> dict[str, Any] | int:
-    """Return the response of the proxy, or an exit code after a message."""
-    from .api_client import ApiError, get_object
-
-    try:
-        return get_object(options.url, path, field, key=options.api_key)
-    except ApiError as error:
-        return _fail(str(error))
 
 
 def _pool_line(pool: dict[str, Any]) -> str:
