@@ -142,3 +142,11 @@ def test_docs_bench_options_exist() -> None:
     assert {"--seconds", "--seed"} <= {*re.findall(r"--\w+", help_of["soak"])}
     for name in ("proxy", "coldswap", "startup", "engine"):
         assert "--against CHECKOUT" in help_of[name]
+
+
+def test_docs_release_check_is_a_command_of_dev() -> None:
+    """`./dev release-check` runs the script that tests/test_release_check.py and test-all try."""
+    text = (ROOT / "dev").read_text()
+
+    assert 'release-check) PYTHON=$bin/python exec "$root/.ci/release-check" "$@" ;;' in text
+    assert "\n        .ci/release-check\n" in text
