@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from tools import raw, shown
-from tools.documents import ROOT
+from tools.documents import PAGES, ROOT, commands
 from tools.net import free_port, wait_until
 
 pytestmark = pytest.mark.slow
@@ -125,3 +125,19 @@ def is_healthy(port: int) -> bool:
         return raw.status(port) == 200
     except OSError:
         return False
+
+
+def test_docs_container_is_built_and_run_as_ci_does() -> None:
+    """The options of the page are those by which .ci/container builds and runs the image."""
+    script = (ROOT / ".ci" / "container").read_text()
+    page = PAGES["operations.md"]
+    shown_lines = [line for line in commands(page) if line.startswith("podman")]
+    assert len(shown_lines) == 2
+    for line in shown_lines:
+        options = re.findall(r"(?<!\S)--?[a-z][\w-]*", line)
+        assert [option for option in options if option not in script] == []
+    if os.environ.get("SWAPCHART_LONG") != "1":
+        return
+    done = subprocess.run([ROOT / ".ci" / "container"], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tools import shown
 from tools.documents import DOCUMENTS, PAGES, ROOT, blocks
 from tools.net import free_port
 from tools.swapchart_process import Serve
@@ -109,3 +110,22 @@ def test_docs_table_of_installs_names_the_extras(installed: dict[str, str]) -> N
 
     assert rows[0] == ""
     assert {*rows[1:]} == {"proxy", "all"} <= {*printed}
+
+
+@pytest.mark.parametrize(("page", "command"), shown.items(shown.TOOLS))
+def test_docs_tool_installs_the_command(page: str, command: str, tmp_path: Path) -> None:
+    """Each tool installs swapchart from a checkout with one line, and it runs."""
+    if os.environ.get("SWAPCHART_LONG") != "1":
+        pytest.skip(f"NOT TESTED: `{command}` fetches packages; SWAPCHART_LONG=1 runs it")
+    tool = command.partition(" ")[0]
+    venv = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    pip = [sys.executable, "-m", "pip", "--python", str(venv / "bin" / "python"), "install", "-q"]
+    subprocess.run([*pip, tool], check=True)
+    folders = ("UV_TOOL_DIR", "UV_CACHE_DIR", "PIPX_HOME")
+    env = {**os.environ, "PATH": f"{venv}/bin:{os.environ['PATH']}"}
+    env |= {name: str(tmp_path / name) for name in folders}
+    env |= dict.fromkeys(("UV_TOOL_BIN_DIR", "PIPX_BIN_DIR"), str(tmp_path / "bin"))
+    shell(command, env, ROOT)
+
+    assert shell(f"{tmp_path}/bin/swapchart --version", env, tmp_path).startswith("swapchart ")

@@ -27,8 +27,8 @@ _ASSIGNMENTS = r"(?:[A-Z_]+=\S+ )*"
 #: Programs whose commands are shown in backticks.
 PROGRAMS = (
     "./dev", "/bin/sh", "apt-get", "curl", "docker", "env", "fuser", "hypercorn", "kill", "mv",
-    "opencode", "pip", "pm2", "podman", "printf", "pytest", "python", "python3", "supervisorctl",
-    "swapchart", "systemctl", "systemd-analyze", "ulimit", "uvicorn",
+    "opencode", "pip", "pipx", "pm2", "podman", "printf", "pytest", "python", "python3",
+    "supervisorctl", "swapchart", "systemctl", "systemd-analyze", "ulimit", "uv", "uvicorn",
 )  # fmt: skip
 _COMMAND = re.compile(_ASSIGNMENTS + rf"(?:{'|'.join(map(re.escape, PROGRAMS))})(?= |$)")
 _OPTION = re.compile(r"--?[a-z][\w-]* \S+")

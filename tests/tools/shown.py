@@ -32,6 +32,7 @@ CHART_OPTIONS = "tests/test_docs.py::test_docs_option_of_chart_export_exists"
 ASKS_A_PROXY = f"{_E2E}.py::test_docs_command_asks_a_proxy"
 SERVES = f"{_E2E}_servers.py::test_docs_serve_command_serves_until_it_is_stopped"
 DEV = f"{_E2E}_dev.py::test_docs_dev_command_succeeds"
+TOOLS = f"{_E2E}_install.py::test_docs_tool_installs_the_command"
 SERVICE = "tests/e2e/test_service.py::test_docs_service_command_prints_a_unit"
 GENERATES = f"{_E2E}_dev.py::test_docs_generated_files_are_up_to_date"
 BENCH = f"{_E2E}_dev.py::test_docs_bench_runs_in_its_shortest_form"
@@ -223,6 +224,18 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
     f"{_E2E}_install.py::test_docs_readme_installation_checks_its_configuration": (
         "README.md: pip install '.[all]'",
         "README.md: swapchart config check config.yaml",
+    ),
+    TOOLS: (
+        "docs/getting-started.md: uv tool install '.[all]'",
+        "docs/getting-started.md: pipx install '.[all]'",
+    ),
+    f"{_E2E}_container.py::test_docs_container_is_built_and_run_as_ci_does": (
+        "docs/operations.md: podman build --build-arg BASE=python:3.13-slim --tag swapchart .",
+        "docs/operations.md: podman run --init -p 127.0.0.1:8080:8080 -v ./config:/config:ro "
+        "-v state:/state swapchart",
+    ),
+    f"{_E2E}_dev.py::test_docs_release_check_is_a_command_of_dev": (
+        "docs/contributing.md: ./dev release-check",
     ),
     "tests/test_embedding.py::test_process_is_supervised_without_extras": (
         "docs/embedding.md: pip install .",
