@@ -62,6 +62,7 @@ class MemoryLedger:
         for name, device in devices.items():
             require_kind(f"devices.{name}", device, Device, "a Device")
         require_kind("learning", learning, MemoryLearning, "a MemoryLearning", or_none=True)
+        require_kind("failures", failures, MemoryFailures, "a MemoryFailures", or_none=True)
         self.learning = learning or MemoryLearning()
         self.failures = failures or MemoryFailures()
         self.decides = self.evicts_under_pressure = True

@@ -14,7 +14,7 @@ _SIGNS = {
     "+": " plus ", "-": " minus ", "*": " times ",
 }  # fmt: skip
 _SIGN = re.compile(r"[<>=!]=|[<>+*-]")
-_NUMBER = re.compile(r"_[0-9]{1,4}$")
+_COUNTED = re.compile(r"_[0-9]{1,4}$")
 _LONGEST = 48
 
 
@@ -35,7 +35,7 @@ def is_generated(name: str, text: str) -> bool:
     the one with the short form.
     """
     plain = guard_name(text, ())
-    base = name if name in (plain, f"if_{plain}") else _NUMBER.sub("", name)
+    base = name if name in (plain, f"if_{plain}") else _COUNTED.sub("", name)
     return base in (plain, f"if_{plain}")
 
 
