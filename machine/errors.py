@@ -13,6 +13,19 @@ if TYPE_CHECKING:
 class SwapchartError(Exception):
     """Base class of every error raised on purpose; caught at the outermost layer only."""
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Return what makes the error again: its text is not what its class is called with."""
+        return _made_again, (type(self), self.args, dict(self.__dict__))
+
+
+def _made_again(
+    kind: type[SwapchartError], args: tuple[object, ...], state: dict[str, object]
+) -> SwapchartError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
 
 class ConfigError(SwapchartError):
     """The configuration is wrong, and nothing was started.

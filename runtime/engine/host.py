@@ -259,7 +259,8 @@ class Host:
 
         Args:
             chart: The new chart, of the same name as the old one.
-            actions: New actions; None keeps those of each instance.
+            actions: New actions, for instances of *chart* itself too; None keeps those of each
+                instance.
 
         Raises:
             ChartError: The chart is wrong, or *actions* do not fit it.
@@ -271,7 +272,8 @@ class Host:
         moved: list[str] = []
         kept: dict[str, str] = {}
         for instance in self:
-            if instance.machine.name != machine.name or instance.machine == machine:
+            is_same = instance.machine == machine and actions is None
+            if instance.machine.name != machine.name or is_same:
                 continue
             try:
                 instance.change(machine, actions)

@@ -297,6 +297,35 @@ def test_migration_that_returns_no_snapshot_is_refused(result: Any) -> None:
     anyio.run(main)
 
 
+@both
+def test_actions_alone_can_be_replaced(backend: str) -> None:
+    """What is started from then on is the new function; what runs goes on."""
+    runs: list[str] = []
+
+    async def other(point: str) -> str:
+        runs.append("other")
+        return "done"
+
+    async def main() -> None:
+        store = MemoryStore()
+        async with Host(store=store) as host:
+            old = host.start(worker(), id="v", actions=WORK)
+            old.post("go")
+            await anyio.sleep(1)
+            one = host.start(worker(), id="w", actions=WORK)
+            assert host.replace(worker()).moved == ()
+            found = host.replace(worker(), actions=replace(WORK, activities={"work": other}))
+            assert (found.moved, found.kept) == (("v", "w"), {})
+            assert one.post("go") is not None
+            await anyio.sleep(1)
+            assert runs == ["other"]
+            assert (one.configuration, old.configuration) == (("idle",), ("busy",))
+            await anyio.sleep(10)
+            assert (runs, old.configuration) == (["other"], ("idle",))
+
+    run_on(backend, main)
+
+
 # ---- what a host keeps
 @both
 def test_host_keeps_nothing_of_a_removed_instance(backend: str) -> None:
