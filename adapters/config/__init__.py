@@ -11,8 +11,9 @@ from __future__ import annotations
 from .command_line import split_command
 from .load import check_config, load_config
 from .problems import ConfigProblems, Problem, format_problems
-from .schema.document import Queue, config_schema
+from .schema.document import config_schema
 from .schema.model import Capabilities, Drain, Kv, Liveness, Restart, Timeouts
+from .schema.routing import Queue
 from .values import (
     ApiKeyEntry,
     Config,

@@ -18,7 +18,8 @@ from .matrix_expression import (
     parse_expression,
     references,
 )  # fmt: skip
-from .schema.document import DocumentSection, GroupSection, MatrixSection
+from .schema.document import DocumentSection
+from .schema.routing import GroupSection, MatrixSection
 from .values import Group, Matrix, ModelConfig, Routing
 
 DEFAULT_GROUP = "(default)"

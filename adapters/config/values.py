@@ -15,10 +15,11 @@ from pydantic import SecretStr
 
 from ...runtime.spec import Hook
 from .problems import Problem
-from .schema.document import ListenersSection, Queue
+from .schema.document import ListenersSection
 from .schema.fields import KeyScope
 from .schema.memory import MemorySection, ModelMemory
 from .schema.model import Capabilities, Drain, Kv, Liveness, Restart, Timeouts
+from .schema.routing import Queue
 from .schema.yielding import YieldSection
 
 

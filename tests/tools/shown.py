@@ -45,6 +45,7 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
     RUNS_ALONE: (
         "docs/configuration.md: swapchart config schema",
         "docs/contributing.md: swapchart config schema",
+        "docs/keys.md: swapchart config schema",
         "docs/lifecycle.md: swapchart chart check --overlay FILE",
         "docs/llama-swap.md: swapchart config check config.yaml",
     ),
@@ -110,6 +111,9 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
     ),
     "tests/machine/test_chart_page.py::test_chart_page_has_the_tables_of_the_format": (
         "docs/contributing.md: ./dev python tests/tools/chart_reference.py",
+    ),
+    "tests/adapters/config/test_key_reference.py::test_key_reference_is_up_to_date": (
+        "docs/contributing.md: ./dev python tests/tools/key_reference.py",
     ),
     "tests/e2e/test_memory.py::test_memory_commands_print_pools_and_the_sum_of_a_plan": (
         "docs/memory.md: swapchart memory",

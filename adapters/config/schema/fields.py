@@ -108,12 +108,18 @@ class ApiKeySection(Section):
     takes_text: ClassVar[bool] = True
 
     key: ApiKey
-    scopes: Annotated[tuple[KeyScope, ...], AfterValidator(_not_empty)] | None = Field(
-        default=None, description="default: infer and admin; infer alone for a key with models"
-    )
-    models: Annotated[tuple[str, ...], AfterValidator(_not_empty)] | None = Field(
-        default=None, description="names or patterns; default: all"
-    )
+    """The key, or `sha256:` and its hash. Example: `key: sk-example`"""
+    scopes: Annotated[tuple[KeyScope, ...], AfterValidator(_not_empty)] | None = None
+    """Permissions: `infer`, `admin` and `metrics`; by default `infer` and `admin`, and `infer`
+    alone for a key with `models`.
+
+    Example: `scopes: [infer]`
+    """
+    models: Annotated[tuple[str, ...], AfterValidator(_not_empty)] | None = None
+    """Names or patterns of the models that the key may use; by default all.
+
+    Example: `models: ["qw*"]`
+    """
 
 
 def _as_api_key_entry(value: object) -> object:

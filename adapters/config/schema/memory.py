@@ -108,13 +108,22 @@ def as_argv(value: str | tuple[str, ...]) -> tuple[str, ...]:
 class PoolSection(Section):
     """A memory pool: what differs from what the machine says, or a pool of one's own."""
 
-    device: str | None = Field(default=None, description="UUID or name of the GPU")
+    device: str | None = None
+    """UUID of a GPU that gets this name, or its PCI address.
+
+    Example: `device: GPU-8f6a, capacity: 24GiB`
+    """
     capacity: SizeText | None = None
-    limit: SizeText | None = Field(default=None, description="most that is given to models")
-    reserve: SizeText | None = Field(default=None, description="never given to models")
-    check: Annotated[CommandLine, AfterValidator(as_argv)] | None = Field(
-        default=None, description="command that prints the free bytes"
-    )
+    """Size of the pool; by default as it is read. Example: `capacity: 24GiB`"""
+    limit: SizeText | None = None
+    """Most that models may hold together. Example: `capacity: 24GiB, limit: 80%`"""
+    reserve: SizeText | None = None
+    """Amount that is never given to models. Example: `capacity: 24GiB, reserve: 1GiB`"""
+    check: Annotated[CommandLine, AfterValidator(as_argv)] | None = None
+    """Command that prints the free bytes of the pool; needs `capacity`.
+
+    Example: `capacity: 16GiB, check: npu-free --bytes`
+    """
 
     @model_validator(mode="after")
     def _complete(self) -> PoolSection:
@@ -136,14 +145,38 @@ class MemorySection(Section):
     """Memory of the machine, and how the scheduler uses it."""
 
     mode: Annotated[Literal["off", "observe", "auto"], BeforeValidator(_as_mode)] = "auto"
-    reserve: SizeText | None = Field(default=None, description="of each pool, e.g. 5%")
+    """`observe` shows the plans and follows groups or the matrix alone, `off` reads nothing.
+
+    Example: `mode: observe`
+    """
+    reserve: SizeText | None = None
+    """Amount of each pool that is never given to models. Example: `reserve: 5%`"""
     evict: Literal["cost", "lru"] = "cost"
+    """Models that are evicted first: `cost` weighs the time to load them, `lru` is the least
+    recently used.
+
+    Example: `evict: lru`
+    """
     unknown: Literal["alone", "refuse"] = "alone"
+    """A model of which nothing is known starts `alone`, or is refused with `refuse`.
+
+    Example: `unknown: refuse`
+    """
     on_pressure: Literal["evict", "warn"] = "evict"
-    cgroup: Annotated[str, Field(min_length=1)] | None = Field(
-        default=None, description="cgroup of the models, below /sys/fs/cgroup"
-    )
+    """Effect of a pool that is too full: `evict` idle models, or `warn`.
+
+    Example: `onPressure: warn`
+    """
+    cgroup: Annotated[str, Field(min_length=1)] | None = None
+    """cgroup of the models below `/sys/fs/cgroup`, whose limit is that of RAM.
+
+    Example: `cgroup: models.slice`
+    """
     pools: dict[str, PoolSection] = Field(default_factory=dict)
+    """Memory pools by name, where they differ from what the machine says.
+
+    Example: `pools: {GPU0: {capacity: 24GiB}}`
+    """
 
 
 def _as_memory(value: object) -> object:
@@ -179,10 +212,21 @@ class ModelMemory(BaseModel):
 
     is_auto: bool = Field(default=False, exclude=True)
     need: SizeText | None = None
+    """Amount at one of the pools `on`, or of them together with `place: all`.
+
+    Example: `need: 14GiB`
+    """
     on: tuple[str, ...] = ()
+    """Pools where the model can run. Example: `need: 1GiB, on: [RAM]`"""
     place: tuple[Literal["any", "all"], ...] = ("any",)
+    """Ways to place it: on `any` one pool, or split over `all`.
+
+    Example: `need: 1GiB, on: [RAM], place: any`
+    """
     asleep: dict[str, SizeText] = Field(default_factory=dict)
+    """Amounts by pool while the model sleeps. Example: `asleep: {RAM: 1GiB}`"""
     evict_cost: Annotated[float, Field(gt=0)] = 1.0
+    """Factor of the cost of its eviction, > 0. Example: `evictCost: 2`"""
     pools: dict[str, SizeText] = Field(default_factory=dict)
 
     @model_validator(mode="after")

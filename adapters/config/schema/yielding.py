@@ -30,13 +30,15 @@ class YieldWhen(Section):
             AfterValidator(_not_blank),
         ]
         | None
-    ) = Field(default=None, description="a program of such a name runs, e.g. steam_app_*")
-    run: Annotated[CommandLine, AfterValidator(as_argv)] | None = Field(
-        default=None, description="this command ends with status 0"
-    )
-    others: SizeText | None = Field(
-        default=None, description="other programs hold so much of one of the pools"
-    )
+    ) = None
+    """Name of a program that runs, or several; `*` matches any text.
+
+    Example: `process: ["steam_app_*", blender]`
+    """
+    run: Annotated[CommandLine, AfterValidator(as_argv)] | None = None
+    """Command that ends with status 0. Example: `run: game-is-on`"""
+    others: SizeText | None = None
+    """Amount that other programs hold of one of the pools. Example: `others: 4GiB`"""
 
     @model_validator(mode="after")
     def _one_kind(self) -> YieldWhen:
@@ -54,8 +56,14 @@ class YieldSection(Section):
     """A rule by which models leave memory to other programs."""
 
     pools: tuple[str, ...] = Field(min_length=1)
+    """Pools that the rule is about. Example: `pools: [RAM]`"""
     when: YieldWhen
-    keep: SizeText = Field(default=Size(bytes_=0), description="most that models hold meanwhile")
-    quiet_for: SecondsOrOff = Field(default=60.0, description="seconds without the condition")
-    come_back: bool = Field(default=True, description="load again what was evicted")
-    pinned: bool = Field(default=False, description="pinned models go too")
+    """Condition of the rule; exactly one key. Example: `when: {process: blender}`"""
+    keep: SizeText = Field(default=Size(bytes_=0))
+    """Most that models hold meanwhile. Example: `keep: 4GiB`"""
+    quiet_for: SecondsOrOff = 60.0
+    """Seconds without the condition until the rule ends. Example: `quietFor: 120`"""
+    come_back: bool = True
+    """Load again what was evicted. Example: `comeBack: false`"""
+    pinned: bool = False
+    """Evict pinned models too. Example: `pinned: true`"""
