@@ -33,6 +33,7 @@ class Activities:
         post: Takes the events by which activities end.
         variable: Returns one variable of the chart.
         apply_spec: Makes a specification that of the service.
+        health_failed: Event of a health check that cannot succeed; empty if the chart has none.
 
     Attributes:
         stall: Set when a response of the service has stalled, or has not begun in time.
@@ -40,16 +41,17 @@ class Activities:
     """
 
     __slots__ = (
-        "_apply_spec", "_check_s", "_has_begun", "_hook_deadline", "_is_sweeping", "_post",
-        "_probing", "_settling", "_state", "_variable", "stall", "stall_cause",
+        "_apply_spec", "_check_s", "_has_begun", "_health_failed", "_hook_deadline", "_is_sweeping",
+        "_post", "_probing", "_settling", "_state", "_variable", "stall", "stall_cause",
     )  # fmt: skip
 
     def __init__(
         self, state: ServiceState, post: Post, variable: Callable[[str], object],
-        apply_spec: Callable[[ServiceSpec], None],
+        apply_spec: Callable[[ServiceSpec], None], health_failed: str,
     ) -> None:  # fmt: skip
         self._state, self._post = state, post
         self._variable, self._apply_spec = variable, apply_spec
+        self._health_failed = health_failed
         self._is_sweeping = False
         self._hook_deadline = HookDeadline()
         self._settling = Settling(state, post, variable)
@@ -204,7 +206,7 @@ class Activities:
                 return True
             state.probe_detail = probe.detail
             if probe.is_final:  # further probes cannot succeed
-                self._post("start_expired", source=activity, cause=probe.detail)
+                self._post(self._health_failed, source=activity, cause=probe.detail)
         schedule.failed(now())
         return False
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from ..machine import ChartError, Document
 from ..machine.digest import proof_digest_of
+from ..machine.document import EventDecl, Origin
+from ..machine.effects import StartActivity
 from ..machine.shipped import is_shipped
 from .arguments import require, require_document, require_kind
 
@@ -13,6 +15,27 @@ if TYPE_CHECKING:
     from ..machine import Report
 
 _passed: set[str] = set()
+
+#: Events of the runtime's requests and commands; True for those that a chart must declare.
+_OF_USERS = {
+    "request": True, "abandon": True, "finish": True, "stop": True, "shutdown": True,
+    "start": False, "kill": False, "give_way": False, "sleep": False,
+}  # fmt: skip
+#: Activity that the runtime can run -> events by which it ends.
+_OF_ACTIVITIES: dict[str, tuple[str, ...]] = {
+    "spawn": ("spawned", "spawn_failed"),
+    "hooks": ("hooks_done", "hooks_failed"),
+    "health": ("healthy",),
+    "liveness": ("unhealthy",),
+    "sweep": ("swept",),
+    "settle": ("settled",),
+    "announce": (),
+    "terminate": (),
+}
+#: Fields that the runtime fills with true or false if the chart declares them.
+_FIELDS = {"proc_exited": "abnormal", "spawn_failed": "permanent"}
+#: States by which the scheduler and the callers of stops know the phase of a service.
+_STATES = ("starting", "ready", "stopping", "shut_down")
 
 
 def require_chart(where: str, chart: Document | None, checked: Report | None) -> None:
@@ -38,6 +61,66 @@ def require_chart(where: str, chart: Document | None, checked: Report | None) ->
         require_checked(chart, checked)
 
 
+def require_names(document: Document) -> None:
+    """Check that *document* has the names by which the runtime runs a service.
+
+    A chart may lack other events that the runtime posts: these are skipped, and without ``kill``
+    the process is killed directly; see `LifecycleDriver.tell`.
+
+    Raises:
+        ChartError: It lacks an event or a state, has an event with another sender, or starts an
+            activity that the runtime does not know.
+    """
+    expected: dict[str, tuple[Origin, str]] = dict.fromkeys(_OF_USERS, ("user", ""))
+    needed = {name for name, is_needed in _OF_USERS.items() if is_needed}
+    for action, activity in _activities(document):
+        if activity not in _OF_ACTIVITIES:
+            why = f"a service has no activity {activity!r}; known: {', '.join(_OF_ACTIVITIES)}"
+            raise ChartError(f"actions.{action}", why)
+        expected.update((name, ("activity", activity)) for name in _OF_ACTIVITIES[activity])
+        needed.update(_OF_ACTIVITIES[activity])
+        if activity == "spawn":
+            expected["proc_exited"] = ("process", "")
+            needed.add("proc_exited")
+    events = document.events
+    missing = [
+        f"`{name}: {{{_origin(*expected[name])}}}`"
+        for name in expected
+        if name in needed and name not in events
+    ]
+    states = {name for name, _, _ in document.states()}
+    missing += [f"state `{name}`" for name in _STATES if name not in states]
+    if missing:
+        why = f"the chart of a service needs {', '.join(missing)}"
+        raise ChartError("chart", f"{why}; change the shipped chart by `merge` to keep them")
+    for name, (origin, of) in expected.items():
+        if name in events:
+            _check_event(name, events[name], origin, of)
+
+
+def _activities(document: Document) -> list[tuple[str, str]]:
+    """Return each action and an activity that it starts."""
+    return [
+        (name, effect.activity)
+        for name, action in document.actions.items()
+        for effect in action.effects
+        if isinstance(effect, StartActivity)
+    ]
+
+
+def _check_event(name: str, event: EventDecl, origin: Origin, of: str) -> None:
+    if (event.origin, event.of) != (origin, of):
+        found = _origin(event.origin, event.of)
+        raise ChartError(f"events.{name}", f"expected `{_origin(origin, of)}`, got `{found}`")
+    field = _FIELDS.get(name, "")
+    if field in event.data and not {True, False} <= set(event.data[field]):
+        raise ChartError(f"events.{name}.data.{field}", "expected true and false among its values")
+
+
+def _origin(origin: Origin, of: str) -> str:
+    return f"origin: {origin}, of: {of}" if of else f"origin: {origin}"
+
+
 def require_checked(document: Document, report: Report | None = None) -> None:
     """Check *document*, unless it is the shipped chart, was checked before, or *report* proves it.
 
@@ -54,6 +137,7 @@ def require_checked(document: Document, report: Report | None = None) -> None:
     """
     if is_shipped(document):
         return
+    require_names(document)
     digest = proof_digest_of(document)
     if report is not None and report.digest != digest:
         raise ChartError("checked", f"expected the report of {document.name}, got another chart's")

@@ -125,8 +125,8 @@ class Dispatcher:
                 request.was_retried = has_any = True
                 self._scheduler.requeue(request)
         lifecycle = self._services.lifecycles[name]
-        if has_any and "give_way" in lifecycle.document.events:
-            lifecycle.post("give_way")
+        if has_any:
+            lifecycle.tell("give_way")
         return left
 
     def refuse_unloaded(self, name: str) -> None:

@@ -257,10 +257,13 @@ class Lifecycle:
         """
         self._driver.post(event, data, waiter=waiter, cause=cause)
 
+    def tell(self, event: str, cause: str = "") -> bool:
+        """Process *event* of the supervisor; return False if the chart does not declare it."""
+        return self._driver.tell(event, cause=cause)
+
     def start(self, cause: str = "asked to start") -> None:
-        """Start the service without a request."""
-        require_text("cause", cause)
-        self._driver.post("start", cause=cause)
+        """Start the service without a request; an `EventError` if its chart has no ``start``."""
+        self.post("start", cause=cause)
 
     def stop_nowait(self, cause: str = "asked to stop") -> None:
         """Begin to stop: drain, hooks, terminate, kill."""
@@ -298,8 +301,8 @@ class Lifecycle:
         Its backoff or cooldown goes on: evictions must not make a broken service start more often.
         """
         is_going = self.is_quiet or "stopping" in self.configuration
-        can_stay = is_going and "give_way" in self.document.events
-        self._driver.post("give_way" if can_stay else "stop", cause=cause)
+        if not (is_going and self._driver.tell("give_way", cause=cause)):
+            self._driver.post("stop", cause=cause)
 
     def retire(self, error: RequestError, cause: str) -> None:
         """Shut down for good; waiting and later requests are refused with *error*."""
@@ -366,12 +369,12 @@ class Lifecycle:
             is_other = difference != "same" or self.next_spec is not None
             driver.apply_spec(spec)
             if is_other and self.state != "stopped":
-                driver.post("start" if driver.has_demand else "stop", cause=cause)
+                driver.tell("start" if driver.has_demand else "stop", cause=cause)
             return difference
         self._service.next_spec = spec if difference in ("next_start", "restart") else None
         if difference == "restart":
             is_wanted = driver.variable("wanted")
             driver.post("stop", cause=cause)
             if is_wanted:  # by its restart policy: it restarts with the new specification
-                driver.post("start", cause=cause)
+                driver.tell("start", cause=cause)
         return difference

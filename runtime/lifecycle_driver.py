@@ -49,9 +49,6 @@ from .waiter import PendingRequest
 
 log = logging.getLogger(__name__)
 
-#: Event of a health check that fails by a fault of our own, unless the chart declares another.
-_HEALTH_FAILED = "start_expired"
-
 
 @dataclass(slots=True)
 class _Post:
@@ -84,8 +81,8 @@ class LifecycleDriver:
     """
 
     __slots__ = (
-        "_changed", "_inbox", "_on_change", "_service", "activities", "document", "is_stepping",
-        "machine", "requests", "stepper", "tasks", "timers", "unhandled",
+        "_changed", "_health_failed", "_inbox", "_on_change", "_service", "activities", "document",
+        "is_stepping", "machine", "requests", "stepper", "tasks", "timers", "unhandled",
     )  # fmt: skip
 
     def __init__(
@@ -93,7 +90,11 @@ class LifecycleDriver:
     ) -> None:
         self.machine, self.document = compiled, compiled.document
         self.stepper = compiled.stepper(**self._parameters(service.spec))
-        self.activities = Activities(service, self.post, self.variable, self.apply_spec)
+        failures = compiled.failures
+        self._health_failed = failures.get("health") or compiled.fired.get("start_limit", "")
+        self.activities = Activities(
+            service, self.tell, self.variable, self.apply_spec, self._health_failed
+        )
         events = compiled.document.events.items()
         self.timers = LifecycleTimers(
             service, self.post, self.variable,
@@ -165,6 +166,22 @@ class LifecycleDriver:
                 self._step(self._inbox.popleft())
         finally:
             self.is_stepping = False
+
+    def tell(
+        self, event: str, data: Mapping[str, str | int | bool] = NO_DATA, *,
+        source: Activity | None = None, cause: str = "",
+    ) -> bool:  # fmt: skip
+        """Process *event* of the runtime itself if the chart declares it, with the declared fields.
+
+        Returns:
+            False if the chart declares no such event; see `require_events` for those that it must.
+        """
+        declared = self.document.events.get(event)
+        if declared is None:
+            return False
+        known = {name: value for name, value in data.items() if name in declared.data}
+        self.post(event, known, source=source, cause=cause)
+        return True
 
     def _step(self, post: _Post) -> None:
         if post.source is not None and post.source.is_dead:
@@ -276,8 +293,7 @@ class LifecycleDriver:
     def _activity_failed(self, activity: Activity, error: Exception) -> None:
         name = self._service.spec.name
         log.error("%s: activity %s failed", name, activity.name, exc_info=error)
-        event = self.machine.failures.get(activity.name)
-        if event is None and activity.name == "health":
-            event = _HEALTH_FAILED
-        if event is not None:
-            self.post(event, source=activity, cause="internal error; see the log")
+        event = self.machine.failures.get(activity.name, "")
+        if activity.name == "health":
+            event = self._health_failed
+        self.tell(event, source=activity, cause="internal error; see the log")

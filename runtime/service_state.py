@@ -53,12 +53,12 @@ class RuntimeContext:
 
 
 class Post(Protocol):
-    """Takes an event for the chart; see `Lifecycle.post`."""
+    """Takes an event for the chart; see `LifecycleDriver.tell`."""
 
     def __call__(
         self, event: str, data: Mapping[str, str | int | bool] = NO_DATA, *,
         source: Activity | None = None, cause: str = "",
-    ) -> None:  # fmt: skip
+    ) -> object:  # fmt: skip
         """Process *event*; never waits, never raises."""
         ...
 

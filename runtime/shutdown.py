@@ -25,7 +25,7 @@ async def shut_down(lifecycles: Mapping[str, Lifecycle], limit_s: float | None) 
     """
     for lifecycle in lifecycles.values():
         lifecycle.end_within(limit_s)
-        lifecycle.post("shutdown", cause="shutting down")
+        lifecycle.tell("shutdown", "shutting down")
     with anyio.move_on_after(math.inf if limit_s is None else limit_s) as scope:
         await _wait_final(lifecycles)
     if scope.cancelled_caught:
@@ -40,7 +40,8 @@ async def shut_down(lifecycles: Mapping[str, Lifecycle], limit_s: float | None) 
 def kill_all(lifecycles: Mapping[str, Lifecycle], cause: str) -> None:
     """Kill all processes (SIGKILL) and skip the remaining stop hooks."""
     for lifecycle in lifecycles.values():
-        lifecycle.post("kill", cause=cause)
+        if not lifecycle.tell("kill", cause) and lifecycle.process is not None:
+            lifecycle.process.kill()  # the chart sees an end like any other
 
 
 def kill_processes(lifecycles: Mapping[str, Lifecycle]) -> None:
