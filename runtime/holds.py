@@ -1,8 +1,9 @@
 """Holds: uses of services that are counted elsewhere, such as players that a game server reports.
 
-Each unit of a count is one request in flight, as a lease is. For the chart, all units of a service
-are one request together, so that a count of any size costs the same. A count belongs to one
-process: it is dropped when that process has ended.
+Each unit of a count is one request in flight, as a lease is, in the chart's own count too, which
+guards read. A change of any size is one step, that of its last unit: the other units are put into
+the chart's count before it. A count belongs to one process: it is dropped when that process has
+ended.
 """
 
 from __future__ import annotations
@@ -64,30 +65,33 @@ class Holds:
         held = self.count(name)
         if count <= held or lifecycle.state not in lifecycle.document.promises.serving:
             return
-        if not held:
-            waiter = PendingRequest()
-            lifecycle.request(waiter)
-            if not waiter.admitted:
-                lifecycle.withdraw(waiter)
+        more = count - held - 1
+        lifecycle.count_in_flight(more)
+        if not self._is_admitted(lifecycle):
+            lifecycle.count_in_flight(-more)
+            if held or not more or not self._is_admitted(lifecycle):
                 return
-        self._count(lifecycle, held, count)
+            lifecycle.count_in_flight(more)  # the chart admits up to a number: the uses are there
+        self._held[name] = count
+        self._supervisor.scheduler.services[name].granted += count - held
+
+    @staticmethod
+    def _is_admitted(lifecycle: Lifecycle) -> bool:
+        waiter = PendingRequest()
+        lifecycle.request(waiter)
+        if not waiter.admitted:
+            lifecycle.withdraw(waiter)
+        return bool(waiter.admitted)
 
     def _lower_to(self, name: str, count: int) -> None:
         held = self.count(name)
         if held <= count:
             return
-        lifecycle = self._supervisor[name]
+        fewer = held - count - 1  # the last unit ends as a request does
+        self._supervisor[name].count_in_flight(-fewer)
+        self._supervisor.scheduler.services[name].granted -= fewer
         if count:
-            self._count(lifecycle, held, count)
-            self._supervisor.review()  # requests may wait for the places
+            self._held[name] = count
         else:
-            self._count(lifecycle, held, 1)  # the last unit ends as a request does
             del self._held[name]
-            self._supervisor.release(name)
-
-    def _count(self, lifecycle: Lifecycle, before: int, count: int) -> None:
-        """Count *count* units, >= 1, in place of *before*."""
-        name = lifecycle.spec.name
-        self._held[name] = count
-        lifecycle.held_beyond = count - 1
-        self._supervisor.scheduler.services[name].granted += count - before
+        self._supervisor.release(name)

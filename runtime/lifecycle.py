@@ -38,17 +38,16 @@ class Lifecycle:
     Attributes:
         unhandled: Events that the chart did not expect, as (configuration, event): always empty
             unless the chart is wrong.
-        held_beyond: Uses in flight that the chart does not count; see `Holds`.
     """
 
-    __slots__ = ("_driver", "_on_change", "_service", "held_beyond", "unhandled")
+    __slots__ = ("_driver", "_on_change", "_service", "unhandled")
 
     def __init__(
         self, spec: ServiceSpec, compiled: Compiled, runtime: RuntimeContext, *,
         on_change: Callable[[Lifecycle], None] | None = None, log_to: LogRing | None = None,
     ) -> None:  # fmt: skip
         self._service = ServiceState(spec, runtime, LogRing(spec.log_limit_bytes, forward=log_to))
-        self._on_change, self.held_beyond = on_change, 0
+        self._on_change = on_change
         self._driver = LifecycleDriver(self._service, compiled, self._report_change)
         self.unhandled = self._driver.unhandled
         self._driver.begin()
@@ -160,7 +159,7 @@ class Lifecycle:
     @property
     def in_flight(self) -> int:
         """Number of requests that were admitted and have not finished."""
-        return int(getattr(self._driver.stepper.context, "in_flight", 0)) + self.held_beyond
+        return int(getattr(self._driver.stepper.context, self._driver.served, 0))
 
     @property
     def failures(self) -> int:
@@ -190,6 +189,10 @@ class Lifecycle:
     def request(self, waiter: PendingRequest) -> None:
         """Admit, queue or refuse *waiter*; never waits."""
         self._driver.post("request", waiter=waiter)
+
+    def count_in_flight(self, change: int) -> None:
+        """Change the chart's number of requests in flight without a step; see `Holds`."""
+        self._driver.count_in_flight(change)
 
     def withdraw(self, waiter: PendingRequest, cause: str = "the client left") -> None:
         """Remove a request that waits, or finish it if it was just admitted."""

@@ -75,6 +75,7 @@ class LifecycleDriver:
         activities: The work of the activities.
         tasks: The running activities.
         requests: The requests that wait.
+        served: Datum that counts the requests in flight.
         unhandled: Events that the chart did not expect, as (configuration, event): always empty
             unless the chart is wrong.
         is_stepping: A step is under way; events that are posted now are processed right after it.
@@ -82,7 +83,7 @@ class LifecycleDriver:
 
     __slots__ = (
         "_changed", "_health_failed", "_inbox", "_on_change", "_service", "activities", "document",
-        "is_stepping", "machine", "requests", "stepper", "tasks", "timers", "unhandled",
+        "is_stepping", "machine", "requests", "served", "stepper", "tasks", "timers", "unhandled",
     )  # fmt: skip
 
     def __init__(
@@ -91,6 +92,8 @@ class LifecycleDriver:
         self.machine, self.document = compiled, compiled.document
         self.stepper = compiled.stepper(**self._parameters(service.spec))
         failures = compiled.failures
+        counted = compiled.document.promises.requests
+        self.served = "in_flight" if counted is None else counted.served
         self._health_failed = failures.get("health") or compiled.fired.get("start_limit", "")
         self.activities = Activities(
             service, self.tell, self.variable, self.apply_spec, self._health_failed
@@ -150,6 +153,12 @@ class LifecycleDriver:
             "drain": spec.drain, **spec.parameters,
         }  # fmt: skip
         return {k: v for k, v in parameters.items() if k in self.document.parameters}
+
+    def count_in_flight(self, change: int) -> None:
+        """Add *change* to the number of requests in flight if the chart counts them; >= 0."""
+        present = self.variable(self.served)
+        if isinstance(present, int):
+            setattr(self.stepper.context, self.served, max(present + change, 0))
 
     # ---- steps
     def post(
