@@ -80,6 +80,21 @@ def require_document(where: str, found: object) -> None:
     require_kind(where, found, Document, "a Document", or_none=True, do=do)
 
 
+def require_report(where: str, found: object, chart: Document | None) -> None:
+    """Check that *found* is a report of `check` for *chart*, or None.
+
+    Raises:
+        ConfigError: It is not, or there is no chart.
+    """
+    if found is None:
+        return
+    from ..machine import Report
+
+    do = "pass what swapchart.machine.check(chart) returns"
+    require_kind(where, found, Report, "a Report", or_none=True, do=do)
+    require(where, found, chart is not None, "None without a chart")
+
+
 def require_chart_source(where: str, found: object) -> None:
     """Check that *found* is a machine, a chart document or a python-statemachine class.
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..machine import ChartError, Document
+from ..machine.compiled import is_among
 from ..machine.digest import proof_digest_of
 from ..machine.document import EventDecl, Origin
 from ..machine.effects import StartActivity
 from ..machine.shipped import is_shipped
-from .arguments import require, require_document, require_kind
+from .arguments import guess, require, require_document, require_report, require_seconds
+from .errors import ConfigError
+from .lifecycle_driver import chart_parameters
+from .spec import ServiceSpec
 
 if TYPE_CHECKING:
     from ..machine import Report
@@ -51,14 +55,39 @@ def require_chart(where: str, chart: Document | None, checked: Report | None) ->
         ChartError: The chart breaks a promise, or *checked* is that of another chart.
     """
     require_document(where, chart)
-    if checked is not None:
-        from ..machine import Report
-
-        do = "pass what swapchart.machine.check(chart) returns"
-        require_kind("checked", checked, Report, "a Report", or_none=True, do=do)
-        require("checked", checked, chart is not None, f"None without {where!r}")
+    require_report("checked", checked, chart)
     if chart is not None:
         require_checked(chart, checked)
+
+
+def require_spec(spec: ServiceSpec, default: Document) -> None:
+    """Check the chart of *spec*, and its parameters by the chart, which is *default* without one.
+
+    Raises:
+        ChartError: The chart breaks a promise, or the report is that of another one.
+        ConfigError: The chart has no such parameter, or the value is not of its domain.
+    """
+    if spec.chart is not None:
+        require_checked(spec.chart, spec.checked)
+    document = spec.chart or default
+    timers = {event.of for event in document.events.values() if event.origin == "timer"}
+    for name, value in spec.parameters.items():
+        where = f"{spec.name}.parameters.{name}"
+        if name in document.parameters:
+            continue
+        known = [*document.parameters, *(f"{timer}_s" for timer in sorted(timers))]
+        if not (name.endswith("_s") and name.removesuffix("_s") in timers):
+            raise ConfigError(where, f"the chart has no such parameter{guess(name, known)}")
+        require_seconds(where, value)
+    for name, value in chart_parameters(spec, document).items():
+        datum, is_own = document.parameters[name], name in spec.parameters
+        where = f"{spec.name}.parameters.{name}" if is_own else f"{spec.name}.{name}"
+        if datum.values is None:
+            kind = type(datum.initial)
+            require(where, value, type(value) is kind, f"a value of type {kind.__name__}")
+        else:
+            among = ", ".join(map(repr, datum.values))
+            require(where, value, is_among(value, datum.values), f"one of {among}")
 
 
 def require_names(document: Document) -> None:

@@ -24,6 +24,7 @@ from ..machine import (
     CancelTimer,
     Compiled,
     Configuration,
+    Document,
     Effect,
     KillProcess,
     NotHandledError,
@@ -148,11 +149,7 @@ class LifecycleDriver:
             setattr(self.stepper.context, name, value)
 
     def _parameters(self, spec: ServiceSpec) -> dict[str, str | int | bool]:
-        parameters: dict[str, str | int | bool] = {
-            "intensity": spec.intensity, "restart": spec.restart, "abandon": spec.abandon,
-            "drain": spec.drain, **spec.parameters,
-        }  # fmt: skip
-        return {k: v for k, v in parameters.items() if k in self.document.parameters}
+        return chart_parameters(spec, self.document)
 
     def count_in_flight(self, change: int) -> None:
         """Add *change* to the number of requests in flight if the chart counts them; >= 0."""
@@ -306,3 +303,12 @@ class LifecycleDriver:
         if activity.name == "health":
             event = self._health_failed
         self.tell(event, source=activity, cause="internal error; see the log")
+
+
+def chart_parameters(spec: ServiceSpec, document: Document) -> dict[str, str | int | bool]:
+    """Return the parameters of *document* that *spec* sets."""
+    parameters: dict[str, str | int | bool] = {
+        "intensity": spec.intensity, "restart": spec.restart, "abandon": spec.abandon,
+        "drain": spec.drain, **spec.parameters,
+    }  # fmt: skip
+    return {k: v for k, v in parameters.items() if k in document.parameters}

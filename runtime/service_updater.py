@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Literal, TypeAlias
 
-from ..machine import Compiled
+from ..machine import Compiled, Document
 from .autostart import autostart
-from .chart_check import require_checked
+from .chart_check import require_spec
 from .dispatcher import Dispatcher
 from .errors import ConfigError
 from .holds import Holds
@@ -57,10 +57,8 @@ class ServiceUpdater:
         self._services.check_open()
         if spec.name in lifecycles:
             raise ConfigError(spec.name, "expected a new name, found one that exists")
-        compiled = self._compiled
-        if spec.chart is not None:
-            require_checked(spec.chart)
-            compiled = Compiled(spec.chart)
+        require_spec(spec, self._compiled.document)
+        compiled = self._compiled if spec.chart is None else Compiled(spec.chart)
         self._enter(spec)
         lifecycle = Lifecycle(
             spec, compiled, self._context, on_change=self._on_change, log_to=self._log
@@ -84,13 +82,12 @@ class ServiceUpdater:
     def update(self, spec: ServiceSpec, cause: str) -> Difference:
         """Change the service of that name into *spec*."""
         lifecycle = self._services.lookup(spec.name)
+        require_spec(spec, self._compiled.document)
         retirement = self._services.retiring.get(spec.name)
         if retirement is not None:
             retirement.successor = spec
             return "restart"
         if lifecycle.spec.chart != spec.chart:
-            if spec.chart is not None:
-                require_checked(spec.chart)
             self.retire(spec.name, cause, spec)
             return "restart"
         with self._dispatcher.batch():
@@ -112,7 +109,7 @@ class ServiceUpdater:
     ) -> dict[str, Change]:  # fmt: skip
         """Replace all services by *services*."""
         specs = list(services)
-        check_specs(specs)
+        check_specs(specs, self._compiled.document)
         self._services.check_open()
         lifecycles, retiring = self._services.lifecycles, self._services.retiring
         changes: dict[str, Change] = {}
@@ -170,12 +167,12 @@ class ServiceUpdater:
                 self.add(successor)
 
 
-def check_specs(specs: Sequence[ServiceSpec]) -> None:
-    """Check that all names differ, and the charts that the services bring with them.
+def check_specs(specs: Sequence[ServiceSpec], default: Document) -> None:
+    """Check that all names differ, and the charts and parameters; see `require_spec`.
 
     Raises:
-        ConfigError: Two of *specs* have one name.
-        ChartError: A chart breaks a promise; see `require_checked`.
+        ConfigError: Two of *specs* have one name, or a parameter is wrong.
+        ChartError: A chart breaks a promise.
     """
     known: set[str] = set()
     for spec in specs:
@@ -183,5 +180,4 @@ def check_specs(specs: Sequence[ServiceSpec]) -> None:
             raise ConfigError(spec.name, "expected different names, got this one twice")
         known.add(spec.name)
     for spec in specs:
-        if spec.chart is not None:
-            require_checked(spec.chart)
+        require_spec(spec, default)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from ..machine import Document
 from .arguments import (
@@ -20,6 +20,7 @@ from .arguments import (
     require_mapping,
     require_name,
     require_one_of,
+    require_report,
     require_seconds,
     require_url,
     texts,
@@ -27,6 +28,9 @@ from .arguments import (
 from .hook_actions import HookAction
 from .memory import MemoryNeed
 from .ports import Command, HttpCall
+
+if TYPE_CHECKING:
+    from ..machine import Report
 
 OnError: TypeAlias = Literal["warn", "ignore", "fail"]
 Restart: TypeAlias = Literal["temporary", "transient", "permanent"]
@@ -202,10 +206,12 @@ class ServiceSpec:
         pinned: The service is never evicted by another one and never stopped for being idle.
         concurrency_limit: Maximum number of in-flight requests, >= 1; None means unlimited.
         log_limit_bytes: Size of the log that is kept in memory; bytes.
-        parameters: Values for additional parameters of a custom chart.
+        parameters: Values for additional parameters of a custom chart, out of their domains, and
+            limits of its own timers in seconds, as ``warm_limit_s`` for timer ``warm_limit``.
         chart: Chart of this service; None means the supervisor's. It is checked as that one is. To
             change it replaces the service: its requests are refused until it has drained and
             stopped, and its log and counters begin anew.
+        checked: Report of `check` for *chart*, which is then not checked again; see `Supervisor`.
         memory: Memory that it needs; None means that memory is no condition for its start.
     """
 
@@ -229,6 +235,7 @@ class ServiceSpec:
     parameters: Mapping[str, str | int | bool] = field(default_factory=dict)
     memory: MemoryNeed | None = None
     chart: Document | None = None
+    checked: Report | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """Check the fields.
@@ -251,6 +258,7 @@ class ServiceSpec:
         require_kind(f"{name}.settle", self.settle, Hook, "a Hook", or_none=True)
         require_kind(f"{name}.memory", self.memory, MemoryNeed, "a MemoryNeed", or_none=True)
         require_document(f"{name}.chart", self.chart)
+        require_report(f"{name}.checked", self.checked, self.chart)
         require_mapping(f"{name}.parameters", self.parameters, "a mapping of names to values")
         for key, value in self.parameters.items():
             require_kind(f"{name}.parameters.{key}", value, (str, int), "a text, number or flag")

@@ -100,7 +100,7 @@ class Supervisor(SupervisorState):
         """
         if self._updater is not None:
             raise HostStateError("a supervisor is entered once; make another one")
-        check_specs(self._specs)
+        check_specs(self._specs, self._compiled.document)
         tasks = await self._shelter.open()
         self._timers = TimerService()
         self._dispatcher = Dispatcher(self.scheduler, self._services, self._timers)

@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from tools.virtual import World, hook, run_scenario
 
-from swapchart.machine import ChartError, add_phase, lifecycle, merge
-from swapchart.runtime import Exit, Lifecycle, Policy, RequestError, ServiceSpec, Supervisor
+from swapchart.machine import (
+    Bounds,
+    ChartError,
+    add_phase,
+    check,
+    lifecycle,
+    merge,
+    parameter_sets,
+)
+from swapchart.machine.digest import proof_digest_of
+from swapchart.runtime import (
+    ConfigError,
+    Exit,
+    Lifecycle,
+    Policy,
+    RequestError,
+    ServiceSpec,
+    Supervisor,
+    chart_check,
+)
 from swapchart.runtime.testing import (
     CommandScript,
     ScriptedLauncher,
@@ -166,3 +185,117 @@ def test_phase_whose_hook_fails_refuses_the_request_with_its_cause() -> None:
     launcher = run_scenario(scenario, game("a"), commands=commands)
 
     assert launcher.programs() == ["warm", "save"]
+
+
+# ---- reports and parameters
+def test_service_chart_with_its_report_is_not_checked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At the start, by `add` and by `update`; the report of another chart is refused."""
+    import swapchart.machine as machine
+
+    monkeypatch.setattr(chart_check, "_passed", set())
+    first = [next(iter(parameter_sets(WARMING, Bounds())))]
+    report = check(WARMING, parameters=first, stop_at_first=True)
+    other = check(lifecycle(), parameters=first, stop_at_first=True)
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("checked again")
+
+    monkeypatch.setattr(machine, "check", never)
+
+    async def scenario(world: World) -> None:
+        supervisor = world.supervisor
+        with pytest.raises(ChartError, match="got another chart's"):
+            supervisor.add(game("b", checked=other))
+        with pytest.raises(ChartError, match="got another chart's"):
+            supervisor.update(game("a", checked=other))
+        supervisor.add(game("b", checked=report))
+        assert supervisor.update(game("a", checked=report)) == "same"
+        await supervisor.load("b")
+
+    run_scenario(scenario, game("a", checked=report))
+
+
+def test_service_chart_with_a_broken_report_is_refused() -> None:
+    """The report has findings, or there is no chart."""
+    first = [next(iter(parameter_sets(BROKEN, Bounds())))]
+    report = check(BROKEN, parameters=first, stop_at_first=True)
+
+    async def scenario(world: World) -> None:
+        with pytest.raises(ChartError):
+            world.supervisor.add(service("b", chart=BROKEN, checked=report))
+
+    run_scenario(scenario, service("a"))
+    with pytest.raises(ConfigError, match=r"b\.checked: expected None without a chart"):
+        service("b", checked=report)
+    with pytest.raises(ConfigError, match=r"b\.checked: expected a Report or None, got 3"):
+        service("b", chart=BROKEN, checked=3)
+
+
+SPEED = merge(
+    lifecycle(),
+    {
+        "parameters": {"speed": {"values": ["slow", "fast"]}, "retries": {"initial": 3},
+                       "drain": {"values": ["cut", "wait"]}},
+        "guards": {"is_fast": 'speed == "fast" and retries > 0'},
+        "states": {"ready": {"transitions": [{"event": "kill", "cond": "is_fast"}]}},
+    },
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"speed": "fats"}, "parameters.speed: expected one of 'slow', 'fast', got 'fats'"),
+        ({"speed": True}, "parameters.speed: expected one of 'slow', 'fast', got True"),
+        ({"retries": True}, "parameters.retries: expected a value of type int, got True"),
+        ({"retries": "3"}, "parameters.retries: expected a value of type int, got '3'"),
+        ({"sped": "x"}, "parameters.sped: the chart has no such parameter; did you mean 'speed'?"),
+        ({"stable_s": "x"}, "parameters.stable_s: expected >= 0 seconds, got 'x'"),
+        ({}, "b.drain: expected one of 'cut', 'wait', got 'refuse'"),
+    ],
+)
+@pytest.mark.parametrize("way", ["begin", "add", "update", "apply"])
+def test_parameter_outside_its_domain_is_refused(
+    parameters: dict[str, Any], message: str, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything changes; before, guards read a value that no proof covers."""
+    monkeypatch.setattr(chart_check, "_passed", {proof_digest_of(SPEED)})
+    drain = "cut" if parameters else "refuse"
+    wrong = service("b", chart=SPEED, parameters=parameters, drain=drain)
+
+    async def begin() -> None:
+        async with Supervisor(ScriptedLauncher(), [wrong]):
+            pass
+
+    async def change(supervisor: Supervisor) -> None:
+        if way == "begin":
+            await begin()
+        elif way == "apply":
+            supervisor.apply([service("c"), wrong])
+        else:
+            getattr(supervisor, way)(wrong)
+
+    async def scenario(world: World) -> None:
+        with pytest.raises(ConfigError) as refused:
+            await change(world.supervisor)
+        assert message in str(refused.value)
+        assert [each.spec.name for each in world.supervisor.lifecycles()] == names
+        assert all(each.spec is not wrong for each in world.supervisor.lifecycles())
+
+    names = ["a", "b"] if way == "update" else ["a"]
+    run_scenario(scenario, *map(service, names))
+
+
+def test_parameter_of_its_domain_and_limit_of_a_timer_are_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The guard reads the value."""
+    monkeypatch.setattr(chart_check, "_passed", {proof_digest_of(SPEED)})
+    fast = {"speed": "fast", "retries": 1, "stable_s": 3}
+
+    async def scenario(world: World) -> None:
+        assert world["a"].variable("speed") == "fast"
+
+    run_scenario(scenario, service("a", chart=SPEED, parameters=fast))
