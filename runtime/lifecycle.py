@@ -21,7 +21,7 @@ from .log_ring import LogRing
 from .ports import Exit, ProcessHandle
 from .service_state import NO_DATA, RuntimeContext, ServiceState
 from .spec import ServiceSpec
-from .spec_diff import Difference, compare
+from .spec_diff import Difference
 from .waiter import PendingRequest
 
 
@@ -304,7 +304,7 @@ class Lifecycle:
         Its backoff or cooldown goes on: evictions must not make a broken service start more often.
         """
         is_going = self.is_quiet or "stopping" in self.configuration
-        if not (is_going and self._driver.tell("give_way", cause=cause)):
+        if not (is_going and self.tell("give_way", cause)):
             self._driver.post("stop", cause=cause)
 
     def retire(self, error: RequestError, cause: str) -> None:
@@ -365,19 +365,4 @@ class Lifecycle:
         """
         require_kind("spec", spec, ServiceSpec, "a ServiceSpec")
         require_text("cause", cause)
-        difference, driver = compare(self._service.spec, spec), self._driver
-        driver.timers.retime(spec)
-        self.log.resize(spec.log_limit_bytes)
-        if driver.is_quiet:
-            is_other = difference != "same" or self.next_spec is not None
-            driver.apply_spec(spec)
-            if is_other and self.state != "stopped":
-                driver.tell("start" if driver.has_demand else "stop", cause=cause)
-            return difference
-        self._service.next_spec = spec if difference in ("next_start", "restart") else None
-        if difference == "restart":
-            is_wanted = driver.variable("wanted")
-            driver.post("stop", cause=cause)
-            if is_wanted:  # by its restart policy: it restarts with the new specification
-                driver.tell("start", cause=cause)
-        return difference
+        return self._driver.update_spec(spec, cause)

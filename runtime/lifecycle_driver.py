@@ -45,6 +45,7 @@ from .lifecycle_requests import LifecycleRequests
 from .lifecycle_timers import LifecycleTimers
 from .service_state import NO_DATA, ServiceState
 from .spec import ServiceSpec
+from .spec_diff import Difference, compare
 from .transition import Transition
 from .waiter import PendingRequest
 
@@ -147,6 +148,26 @@ class LifecycleDriver:
         self._service.adopt(spec)
         for name, value in self._parameters(spec).items():
             setattr(self.stepper.context, name, value)
+
+    def update_spec(self, spec: ServiceSpec, cause: str) -> Difference:
+        """Change the specification into *spec*; see `Lifecycle.update_spec`."""
+        service = self._service
+        difference = compare(service.spec, spec)
+        self.timers.retime(spec)
+        service.log.resize(spec.log_limit_bytes)
+        if self.is_quiet:
+            is_other = difference != "same" or service.next_spec is not None
+            self.apply_spec(spec)
+            if is_other and self.stepper.configuration[-1] != "stopped":
+                self.tell("start" if self.has_demand else "stop", cause=cause)
+            return difference
+        service.next_spec = spec if difference in ("next_start", "restart") else None
+        if difference == "restart":
+            is_wanted = self.variable("wanted")
+            self.post("stop", cause=cause)
+            if is_wanted:  # by its restart policy: it restarts with the new specification
+                self.tell("start", cause=cause)
+        return difference
 
     def _parameters(self, spec: ServiceSpec) -> dict[str, str | int | bool]:
         return chart_parameters(spec, self.document)
