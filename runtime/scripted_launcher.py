@@ -12,6 +12,7 @@ import anyio
 
 from .errors import LaunchError
 from .ports import Command, Exit, LogSink, Probe
+from .timers import clock
 
 _CLEAN = Exit(code=0)
 _TERMINATED = Exit(signal=15)
@@ -124,14 +125,13 @@ class ScriptedProcess:
         self.probes = 0
         self.is_sick = False
         self._launcher, self._pid, self._log = launcher, pid, log
-        self._loop = asyncio.get_running_loop()
-        self.born_at = self._loop.time()
+        self.born_at = clock()()
         self._ended_at = math.inf
         self._exited, self._killed = anyio.Event(), anyio.Event()
-        self._handles: list[asyncio.TimerHandle] = []
+        self._cancels: list[Callable[[], None]] = []
         self._later(script.exit_s, script.exit)
         for after_s, data in script.output:
-            self._handles.append(self._loop.call_later(after_s, log.write, data))
+            self._cancels.append(_call_later(after_s, log.write, data))
 
     @property
     def pid(self) -> int:
@@ -165,7 +165,7 @@ class ScriptedProcess:
         killed = 0
         if self.script.leaves and not self._killed.is_set():
             end = math.inf if self.script.leaves_s is None else self.script.leaves_s
-            left_s = max(self._ended_at + end - self._loop.time(), 0.0)
+            left_s = max(self._ended_at + end - clock()(), 0.0)
             with anyio.move_on_after(min(left_s, grace_s)):
                 await self._killed.wait()
             if self._killed.is_set() or left_s > grace_s:
@@ -183,7 +183,7 @@ class ScriptedProcess:
             return Probe(is_ok=False, detail="timeout")
         if self.ended is not None:
             return Probe(is_ok=False, detail="refused")
-        age = self._loop.time() - self.born_at
+        age = clock()() - self.born_at
         healthy_s = math.inf if self.script.healthy_s is None else self.script.healthy_s
         sick_s = math.inf if self.script.sick_s is None else self.script.sick_s
         if self.is_sick or not healthy_s <= age < sick_s:
@@ -193,15 +193,15 @@ class ScriptedProcess:
     def exit_now(self, ended: Exit) -> None:
         """End the process as if by itself; a no-op if it has ended."""
         if self.ended is None:
-            self.ended, self._ended_at = ended, self._loop.time()
-            for handle in self._handles:
-                handle.cancel()
+            self.ended, self._ended_at = ended, clock()()
+            for cancel in self._cancels:
+                cancel()
             self._note("exit", str(ended))
             self._exited.set()
 
     def _later(self, after_s: float | None, ended: Exit) -> None:
         if after_s is not None and self.ended is None:
-            self._handles.append(self._loop.call_later(after_s, self.exit_now, ended))
+            self._cancels.append(_call_later(after_s, self.exit_now, ended))
 
     def _note(self, what: str, detail: str = "") -> None:
         self._launcher.note(what, self.name, self._pid, detail)
@@ -343,7 +343,7 @@ class ScriptedLauncher:
         self, what: str, name: str, pid: int = 0, detail: str = "", command: Command | None = None
     ) -> None:
         """Add a record at this time."""
-        at = asyncio.get_running_loop().time()
+        at = clock()()
         self.records.append(Record(at, what, name, pid, detail, command))
 
     def forget(self, process: ScriptedProcess) -> None:
@@ -361,7 +361,25 @@ class ScriptedLauncher:
         return number
 
     def _violated(self, what: str) -> None:
-        self.violations.append(f"{asyncio.get_running_loop().time():g} s: {what}")
+        self.violations.append(f"{clock()():g} s: {what}")
+
+
+def _call_later(seconds: float, action: Callable[..., None], *args: object) -> Callable[[], None]:
+    """Call *action* after *seconds* on the clock of the event loop; return what cancels that."""
+    try:
+        return asyncio.get_running_loop().call_later(seconds, action, *args).cancel
+    except RuntimeError:
+        import trio
+
+        scope = trio.CancelScope()
+
+        async def wait() -> None:
+            with scope:
+                await trio.sleep(seconds)
+                action(*args)
+
+        trio.lowlevel.spawn_system_task(wait)
+        return scope.cancel
 
 
 S = TypeVar("S", ServerScript, CommandScript)

@@ -85,7 +85,7 @@ class TimerService:
         self._tolerant: set[SuspendTolerantTimer] = set()
         self._checked_at = 0.0  # time of the last check for a suspension
         #: Return the time in seconds on the loop's clock, also outside a task.
-        self.now: Callable[[], float] = _clock()
+        self.now: Callable[[], float] = clock()
 
     def timer(self, action: Callable[[], None]) -> Timer:
         """Return a timer that calls *action*, which must not wait; an exception is logged."""
@@ -163,7 +163,8 @@ class TimerService:
                 log.exception("the action of a timer failed")
 
 
-def _clock() -> Callable[[], float]:
+def clock() -> Callable[[], float]:
+    """Return the clock of the event loop, in seconds; it can be read outside of tasks too."""
     try:
         return asyncio.get_running_loop().time
     except RuntimeError:  # trio

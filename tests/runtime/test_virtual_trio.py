@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -10,7 +11,14 @@ import anyio
 import pytest
 
 from swapchart.machine import Machine, read
-from swapchart.runtime import Actions, Host, Player
+from swapchart.runtime import Actions, Hook, Host, Player, RunAction, Supervisor, Timings
+from swapchart.runtime.testing import (
+    CommandScript,
+    ScriptedLauncher,
+    ServerScript,
+    run_virtual,
+    service,
+)
 
 pytest.importorskip("trio")
 from trio.testing import MockClock
@@ -79,3 +87,34 @@ def test_host_on_trio_mock_clock_runs_instances_by_their_own_timers() -> None:
 
     assert ended == pytest.approx([sum(range(2, n + 2)) * DAY_S for n in range(1, 11)])
     assert real_s < 60.0
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_scripted_processes_follow_their_script_on_both_backends(backend: str) -> None:
+    """Output, a crash, a restart, a hook, a stubborn process, and a shutdown, at the same times."""
+    servers = {
+        "a": [ServerScript(healthy_s=30.0, exit_s=DAY_S, output=((5.0, b"loading"),)),
+              ServerScript(healthy_s=30.0, terminate_s=None)],
+    }  # fmt: skip
+    launcher = ScriptedLauncher(servers, {"tidy": CommandScript(takes_s=4.0)})
+    tidy = Hook(action=RunAction(argv=("tidy",)))
+    spec = service(
+        "a", restart="permanent", hooks={"afterStop": (tidy,)}, timings=Timings(backoff=1.0)
+    )
+
+    async def main() -> float:
+        began = anyio.current_time()
+        async with Supervisor(launcher, [spec], rng=random.Random(1)) as supervisor:
+            await supervisor.load("a")
+            assert b"loading" in supervisor["a"].log.history()
+            await supervisor["a"].wait_for("backoff")
+            await supervisor["a"].wait_for("ready")
+        launcher.assert_ended()
+        return anyio.current_time() - began
+
+    taken_s = run(main)[0] if backend == "trio" else run_virtual(main)
+
+    kinds = [record.what for record in launcher.records if record.name == "a"]
+    assert (kinds.count("spawned"), kinds.count("exit"), kinds.count("kill")) == (2, 2, 1)
+    assert launcher.programs() == ["tidy", "tidy"]
+    assert DAY_S + 30.0 < taken_s < DAY_S + 100.0
