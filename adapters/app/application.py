@@ -139,8 +139,8 @@ class Application:
                 hook_limit=self.config.hook_limit, memory=memory.ledger, meter=memory.meter,
             )  # fmt: skip
             await stack.enter_async_context(supervisor)
-            watching = (journal.take, kv_manager.watch, TransitionLog().take, *self._listeners)
-            for listener in watching:
+            lines = TransitionLog(lambda: supervisor.scheduler.swaps)
+            for listener in (journal.take, kv_manager.watch, lines.take, *self._listeners):
                 supervisor.listen(listener)
             for hooks in await _incomplete_hooks(journal):
                 supervisor.hook_recovery.run(

@@ -6,10 +6,13 @@ when a model passes from one group of states to another, so a start with hooks i
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
+from collections.abc import Callable, Mapping
 
 from ...runtime import Transition
+from .json_log import FACTS, SENTENCE
 
 log = logging.getLogger("swapchart.models")
 
@@ -21,9 +24,17 @@ _WITHOUT_PROCESS = ("stopped", "backoff", "tripped", "half_open", "shut_down")
 
 
 class TransitionLog:
-    """Listener of transitions that writes the lines."""
+    """Listener of transitions that writes the lines.
 
-    def __init__(self) -> None:
+    Args:
+        swaps: Returns the swaps under way, target -> services that are evicted for it. By these the
+            lines of one swap have the same number.
+    """
+
+    def __init__(self, swaps: Callable[[], Mapping[str, frozenset[str]]] = dict) -> None:
+        self._swaps = swaps
+        self._numbers = itertools.count(1)
+        self._swap: dict[str, int] = {}  # service -> its swap, until it is ready or has stopped
         self._group: dict[str, str] = {}  # service -> group of states that it is in, ...
         self._since: dict[str, float] = {}  # ... and when it came there
 
@@ -33,18 +44,41 @@ class TransitionLog:
             if hook.outcome not in ("ok", "cancelled"):
                 text = f"a hook of {record.service} failed: {hook.action}: {hook.detail}"
                 facts = {"event": "hook_failed", "point": hook.point, "after": hook.seconds}
-                _write(logging.WARNING, text, record, facts)
+                _log(logging.WARNING, text, record, facts)
         before, group = self._group.get(record.service, "stopped"), _group(record)
+        swap = self._swap_of(record, group)
         if group == before and record.target not in ("killing", "stuck"):
             return
         seconds = record.at - self._since.get(record.service, record.at)
         if group != before:
             self._group[record.service] = group
             self._since[record.service] = record.at
-        self._write_change(record, before, group, seconds)
+        self._write_change(record, before, group, seconds, swap)
 
-    def _write_change(self, record: Transition, before: str, group: str, seconds: float) -> None:
+    def _swap_of(self, record: Transition, group: str) -> int | None:
+        """Return the number of the swap that a transition is part of; None if it is of none."""
+        name, known = record.service, self._swap
+        if group in ("starting", "stopping") and name not in known:
+            target = next((key for key, gone in self._swaps().items() if name in gone), None)
+            if group == "starting":
+                known[name] = next(self._numbers)
+            elif target is not None:
+                if target not in known:
+                    known[target] = next(self._numbers)
+                known[name] = known[target]
+        number = known.get(name)
+        if group not in ("starting", "stopping"):
+            known.pop(name, None)
+        return number
+
+    def _write_change(
+        self, record: Transition, before: str, group: str, seconds: float, swap: int | None
+    ) -> None:
         name, cause = record.service, record.cause
+
+        def _write(level: int, text: str, record: Transition, facts: dict[str, object]) -> None:
+            _log(level, text, record, {**facts, "swap": swap})
+
         match group:
             case _ if record.target == "stuck":
                 _write(logging.ERROR, f"{name} was killed and does not end", record, {})
@@ -84,7 +118,7 @@ def _group(record: Transition) -> str:
     return record.target
 
 
-def _write(level: int, text: str, record: Transition, facts: dict[str, object]) -> None:
+def _log(level: int, text: str, record: Transition, facts: dict[str, object]) -> None:
     if not log.isEnabledFor(level):
         return
     found = {"model": record.service, "event": record.target, **facts, "pid": record.pid}
@@ -92,8 +126,12 @@ def _write(level: int, text: str, record: Transition, facts: dict[str, object]) 
         del found["pid"]
     if record.exit is not None:
         found |= {"code": record.exit.code, "signal": record.exit.signal}
-    shown = " ".join(f"{key}={_shown(value)}" for key, value in found.items() if value is not None)
-    log.log(level, "%s (%s)", _plain(text), shown)
+    shown = " ".join(
+        f"{key}={_shown(value)}" for key, value in found.items()
+        if value is not None and key != "swap"
+    )  # fmt: skip
+    sentence = _plain(text)
+    log.log(level, "%s (%s)", sentence, shown, extra={FACTS: found, SENTENCE: sentence})
 
 
 def _shown(value: object) -> str:

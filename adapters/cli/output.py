@@ -10,11 +10,16 @@ def _fail(message: str) -> int:
     return 1
 
 
-def _log_to_stderr(level: str) -> None:
+def _log_to_stderr(level: str, *, is_json: bool = False) -> None:
     import logging  # takes 20 ms, and most commands log nothing
 
     number = logging.WARNING if level == "warn" else getattr(logging, level.upper())
-    logging.basicConfig(
-        level=number, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    if is_json:
+        from ..app.json_log import JsonFormatter
+
+        handler.setFormatter(JsonFormatter())
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=number, handlers=[handler])
     logging.getLogger("httpx").setLevel(max(number, logging.WARNING))

@@ -114,6 +114,10 @@ def _add_serve_options(parser: argparse._ActionsContainer) -> None:
         help="refuse a model with an error, with a warning, and serve the others",
     )  # fmt: skip
     parser.add_argument(
+        "--log-format", choices=("text", "json"), default="text",
+        help="lines on standard error; default: %(default)s",
+    )  # fmt: skip
+    parser.add_argument(
         "--allow-unauthenticated", action="store_true",
         help="listen on other interfaces although no apiKeys are configured",
     )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from ..server import listen
 from ..server.options import ServeOptions
 from .defaults import EXIT_CONFIG, NoConfigurationError, choose_configuration
 from .output import _fail, _log_to_stderr
+
+log = logging.getLogger(__name__)
 
 
 def serve(options: argparse.Namespace) -> int:
@@ -47,9 +50,7 @@ def _serve(options: argparse.Namespace) -> int:
     except ChartError as error:
         print(chart_problem(error), file=sys.stderr)
         return EXIT_CONFIG
-    if config.warnings:
-        print(format_problems(config.warnings), file=sys.stderr)
-    _log_to_stderr(config.log_level)
+    _begin_log(config, is_json=options.log_format == "json")
     try:
         root = root_path(options)
         certificate, address, must_have_keys = check_address(options, config)
@@ -59,7 +60,7 @@ def _serve(options: argparse.Namespace) -> int:
     names = ", ".join(config.models) or "none"
 
     def on_listening(url: str) -> None:
-        print(f"swapchart listens on {url} ({options.server}); models: {names}", file=sys.stderr)
+        _say(options, f"swapchart listens on {url} ({options.server}); models: {names}")
 
     files = [*options.config, *([options.config_dir] if options.config_dir else [])]
     try:
@@ -79,6 +80,24 @@ def _serve(options: argparse.Namespace) -> int:
         must_have_keys=must_have_keys, state=state, root_path=root,
     )  # fmt: skip
     return server.run(app, sock, how)
+
+
+def _begin_log(config: Config, *, is_json: bool) -> None:
+    """Log to standard error from now on, the warnings of *config* first."""
+    if config.warnings and not is_json:
+        print(format_problems(config.warnings), file=sys.stderr)
+    _log_to_stderr(config.log_level, is_json=is_json)
+    if is_json:
+        for problem in config.warnings:
+            log.warning("%s", problem)
+
+
+def _say(options: argparse.Namespace, text: str) -> None:
+    """Write a line to standard error; as JSON it needs the level info."""
+    if options.log_format == "json":
+        log.info("%s", text)
+    else:
+        print(text, file=sys.stderr)
 
 
 def check_address(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -58,3 +59,22 @@ def test_log_to_stdout_prints_the_output_of_models(serve: Serve, target: str) ->
         assert "loading \u00fc" not in proxy.output()
     else:
         wait_until(lambda: "\nloading \u00fc\n" in proxy.output(), what=proxy.output)
+
+
+def test_log_as_json_has_the_models_and_their_swap(serve: Serve) -> None:
+    """Each line of standard error is an object; the lines of one swap have the same number."""
+    proxy = serve(
+        {"a": demo_model("a"), "b": demo_model("b")}, options=["--log-format", "json"]
+    )  # fmt: skip
+    for name in ("a", "b"):
+        assert proxy.chat(name).status == 200
+    assert proxy.stop() == 0
+    rows = [json.loads(line) for line in proxy.output().splitlines()]
+    assert all({"time", "level", "logger", "message"} <= {*row} for row in rows)
+    (first,) = [row["message"] for row in rows if "swapchart listens on" in row["message"]]
+    assert first.endswith("models: a, b")
+    seen = [(row["model"], row["event"], row.get("swap")) for row in rows if "model" in row]
+    assert seen[:6] == [
+        ("a", "loading", 1), ("a", "ready", 1), ("a", "stopping", 2), ("a", "stopped", 2),
+        ("b", "loading", 2), ("b", "ready", 2),
+    ]  # fmt: skip

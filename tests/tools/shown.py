@@ -378,6 +378,9 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
         "docs/llama-swap.md: -listen :8080",
         "docs/operations.md: --listen 0.0.0.0:8080",
     ),
+    "tests/e2e/test_log.py::test_log_as_json_has_the_models_and_their_swap": (
+        "docs/operations.md: --log-format json",
+    ),
     "tests/e2e/test_swap.py::test_request_swaps_models": ("docs/operations.md: --server uvicorn",),
     "tests/e2e/test_daemons.py::test_unload_daemon_without_environment_is_gone_with_the_response": (
         "docs/reliability.md: env -i",

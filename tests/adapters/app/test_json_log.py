@@ -1,0 +1,78 @@
+"""Log lines as JSON: facts, exceptions, and the number of a swap."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from typing import Any
+
+import pytest
+from tools.virtual import World, run_scenario
+
+from swapchart.adapters.app.json_log import JsonFormatter
+from swapchart.adapters.app.transition_log import TransitionLog
+from swapchart.runtime.testing import service
+
+
+def formatted(record: logging.LogRecord) -> dict[str, Any]:
+    line = JsonFormatter().format(record)
+    assert "\n" not in line
+    found: dict[str, Any] = json.loads(line)
+    return found
+
+
+def record_of(message: str, *values: object, **extra: Any) -> logging.LogRecord:
+    logger = logging.getLogger("swapchart.test")
+    return logger.makeRecord(
+        "swapchart.test", logging.WARNING, __file__, 1, message, values, None, extra=extra
+    )
+
+
+def test_json_log_line_has_time_level_logger_and_message() -> None:
+    found = formatted(record_of("%s is \n odd", "it"))
+    assert (found["level"], found["logger"]) == ("warning", "swapchart.test")
+    assert found["message"] == "it is \n odd"
+    assert found["time"].endswith("Z")
+    assert [*found] == ["time", "level", "logger", "message"]
+
+
+def test_json_log_line_has_its_facts_but_no_empty_ones() -> None:
+    facts = {"model": "a", "request": "", "code": None, "after": 1.5, "level": "no"}
+    found = formatted(record_of("long", facts=facts, sentence="short"))
+    assert (found["message"], found["model"], found["after"]) == ("short", "a", 1.5)
+    assert found["level"] == "warning"
+    assert not {"request", "code"} & {*found}
+
+
+def test_json_log_line_has_the_traceback_of_an_exception() -> None:
+    record = record_of("failed")
+    try:
+        raise ValueError("why")
+    except ValueError:
+        record.exc_info = sys.exc_info()
+    assert formatted(record)["exception"].endswith("ValueError: why")
+
+
+def test_lines_of_one_swap_have_the_same_number(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "swapchart.models")
+
+    async def scenario(world: World) -> None:
+        lines = TransitionLog(lambda: world.supervisor.scheduler.swaps)
+        world.supervisor.listen(lines.take)
+        world.client("a", hold_s=1.0)
+        await world.until("a", "ready")
+        await world.at(20.0)
+        world.client("b", hold_s=1.0)
+        await world.until("b", "ready")
+        await world.supervisor.unload("b")
+
+    run_scenario(scenario, service("a"), service("b"))
+    rows = [
+        (row["model"], row["event"], row.get("swap"))
+        for row in map(formatted, caplog.records) if row["logger"] == "swapchart.models"
+    ]  # fmt: skip
+    assert rows[:7] == [
+        ("a", "loading", 1), ("a", "ready", 1), ("a", "stopping", 2), ("a", "stopped", 2),
+        ("b", "loading", 2), ("b", "ready", 2), ("b", "stopping", None),
+    ]  # fmt: skip
