@@ -61,7 +61,6 @@ class MemoryLedger:
         require_mapping("devices", devices, "a mapping of pools to devices")
         for name, device in devices.items():
             require_kind(f"devices.{name}", device, Device, "a Device")
-        require_kind("failures", failures, MemoryFailures, "MemoryFailures", or_none=True)
         require_kind("learning", learning, MemoryLearning, "a MemoryLearning", or_none=True)
         require_kind("failures", failures, MemoryFailures, "a MemoryFailures", or_none=True)
         self.learning = learning or MemoryLearning()
