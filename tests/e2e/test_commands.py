@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shlex
@@ -14,10 +15,13 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from tools import shown
+from tools.documents import PAGES
 from tools.net import LONG_S
 from tools.swapchart_process import Serve, SwapchartProcess, demo_model
 
 from swapchart.adapters.cli import main
+from swapchart.adapters.cli.defaults import EXIT_CONFIG, EXIT_INTERRUPTED
 from swapchart.adapters.cli.parsers import build_parser
 
 pytestmark = pytest.mark.slow
@@ -222,15 +226,27 @@ def test_chat_streams_and_says_what_it_waits_for(run: Run, proxy: SwapchartProce
     assert value["usage"]["completion_tokens"] == 6
 
 
-def test_chat_with_a_busy_model_says_why_it_waits(run: Run, proxy: SwapchartProcess) -> None:
+def test_chat_with_a_busy_model_says_why_it_waits(
+    run: Run, proxy: SwapchartProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stream of the other model ends when the command has said that it waits for it."""
+    expected = "tortoise: waits in the queue: hare has 1 requests in flight"
     with proxy.open_stream("hare") as stream:
-        timer = threading.Timer(0.6, stream.close)
-        timer.start()
-        code, out, err = run("chat", "tortoise", "hello")
-        timer.join()
+
+        class Closing(io.StringIO):
+            """Standard error that closes the stream."""
+
+            def write(self, text: str) -> int:
+                if text == expected:
+                    stream.close()
+                return super().write(text)
+
+        said = Closing()
+        monkeypatch.setattr(sys, "stderr", said)
+        code, out, _ = run("chat", "tortoise", "hello")
 
     assert (code, out) == (0, "This is tortoise. You asked: hello\n")
-    assert "tortoise: waits in the queue: hare has 1 requests in flight\n" in err
+    assert f"{expected}\n" in said.getvalue()
 
 
 def test_chat_reads_the_prompt_from_its_input(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -393,6 +409,32 @@ def test_key_is_asked_for_and_may_be_wrong(
     assert main(["chat", "hare", "hello"]) == 0
     assert capsys.readouterr().out == "This is hare. You asked: hello\n"
     assert main(["list"]) == 0
+
+
+# ---- docs/commands.md
+@pytest.mark.parametrize(("page", "command"), shown.items(shown.COMMANDS_PAGE))
+def test_docs_commands_example_succeeds(run: Run, page: str, command: str) -> None:
+    """Each command of the page that asks a proxy prints something and ends with code 0."""
+    code, out, err = run(*shlex.split(command.replace("qwen", "hare"))[1:])
+
+    assert code == 0, err
+    assert out
+
+
+def test_docs_commands_table_has_every_command_with_an_example() -> None:
+    rows = re.findall(
+        r"^\| `([a-z-]+)` \| `swapchart ([a-z-]+)", PAGES["commands.md"], re.MULTILINE
+    )
+
+    assert [name for name, _ in rows] == [*parsers()]
+    assert [(name, example) for name, example in rows if name != example] == []
+
+
+def test_docs_commands_exit_codes_are_those_of_the_commands() -> None:
+    text = PAGES["commands.md"].partition("| exit code |")[2]
+    codes = {int(code) for code in re.findall(r"^\| (\d+) \| ", text, re.MULTILINE)}
+
+    assert codes == {0, 1, 2, 3, EXIT_CONFIG, EXIT_INTERRUPTED}
 
 
 # ---- help and start

@@ -32,8 +32,12 @@ _KEY = "sk-of-the-tests"
 
 
 def config_for(page: str, command: str) -> str:
-    """Return the configuration of *page* for *command*: one with keys if others can reach it."""
+    """Return the configuration of *page* for *command*: one with keys if others can reach it.
+
+    A page without configurations is read after docs/getting-started.md.
+    """
     configurations = blocks(DOCUMENTS[page], "yaml")
+    configurations = configurations or blocks(DOCUMENTS["docs/getting-started.md"], "yaml")
     with_keys = [text for text in configurations if "apiKeys" in text]
     return with_keys[0] if "0.0.0.0" in command else configurations[0]
 

@@ -30,6 +30,8 @@ _NO_THREADS = "tests/e2e/test_no_threads.py"
 RUNS_ALONE = f"{_E2E}.py::test_docs_command_runs_alone"
 CHART_OPTIONS = "tests/test_docs.py::test_docs_option_of_chart_export_exists"
 ASKS_A_PROXY = f"{_E2E}.py::test_docs_command_asks_a_proxy"
+_COMMANDS = "tests/e2e/test_commands.py"
+COMMANDS_PAGE = f"{_COMMANDS}::test_docs_commands_example_succeeds"
 SERVES = f"{_E2E}_servers.py::test_docs_serve_command_serves_until_it_is_stopped"
 DEV = f"{_E2E}_dev.py::test_docs_dev_command_succeeds"
 TOOLS = f"{_E2E}_install.py::test_docs_tool_installs_the_command"
@@ -43,6 +45,9 @@ LLAMA = "tests/llama/test_real_server.py::test_docs_option_of_llama_server_exist
 #: Test -> items that it runs; those of this project's own tests are read from here by the tests.
 BY_TEST: Mapping[str, tuple[str, ...]] = {
     RUNS_ALONE: (
+        "docs/commands.md: swapchart chart export --format mermaid",
+        "docs/commands.md: swapchart config check config.yaml",
+        "docs/commands.md: swapchart kv list",
         "docs/configuration.md: swapchart config schema",
         "docs/contributing.md: swapchart config schema",
         "docs/keys.md: swapchart config schema",
@@ -125,6 +130,7 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
     "tests/e2e/test_memory_yielding.py::"
     "test_yield_command_leaves_a_pool_to_other_programs_until_its_end": (
         "docs/memory.md: swapchart yield RAM --for 2h --keep 10MiB",
+        "docs/commands.md: swapchart yield RAM --for 2h --keep 10MiB",
         "docs/memory.md: swapchart yield RAM --end",
     ),
     f"{_E2E}.py::test_docs_diagrams_are_drawn_in_python": ("docs/diagrams.md: python 1",),
@@ -137,6 +143,27 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
         "docs/getting-started.md: swapchart history tortoise",
         "docs/getting-started.md: curl -s -X POST http://127.0.0.1:8080/api/models/unload",
         "docs/getting-started.md: python 1",
+    ),
+    COMMANDS_PAGE: (
+        "docs/commands.md: swapchart status",
+        "docs/commands.md: swapchart load qwen",
+        'docs/commands.md: swapchart chat qwen "Why is the sky blue?"',
+        "docs/commands.md: swapchart logs qwen -n 20",
+        "docs/commands.md: swapchart queue",
+        "docs/commands.md: swapchart explain qwen",
+        "docs/commands.md: swapchart unload --all",
+        "docs/commands.md: swapchart status --json",
+        "docs/commands.md: swapchart ps",
+        "docs/commands.md: swapchart list",
+        "docs/commands.md: swapchart unload qwen",
+        "docs/commands.md: swapchart logs proxy -n 50",
+        "docs/commands.md: swapchart history qwen --limit 10",
+        "docs/commands.md: swapchart memory",
+        "docs/commands.md: swapchart plan qwen",
+    ),
+    f"{_COMMANDS}::test_logs_prints_kept_and_later_lines": ("docs/commands.md: swapchart logs -f",),
+    f"{_COMMANDS}::test_history_prints_transitions_of_all_models_and_later_ones": (
+        "docs/commands.md: swapchart history --follow",
     ),
     ASKS_A_PROXY: (
         "docs/configuration.md: swapchart config plan --url http://127.0.0.1:8080",
@@ -153,6 +180,8 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
         "docs/chart-formats.md: swapchart chart export",
         "README.md: swapchart chart export",
         "docs/getting-started.md: swapchart demo-server",
+        "docs/commands.md: swapchart demo",
+        "docs/commands.md: swapchart demo-server",
         "docs/getting-started.md: swapchart history",
         "docs/hooks.md: swapchart history",
         "docs/kv.md: swapchart config check",
@@ -168,6 +197,7 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
     ),
     "tests/adapters/cli/test_init.py::test_init_writes_what_config_check_accepts": (
         "docs/getting-started.md: swapchart init ~/models",
+        "docs/commands.md: swapchart init ~/models",
         "docs/getting-started.md: swapchart init",
     ),
     "tests/adapters/cli/test_init.py::test_init_overwrites_only_with_force": (
@@ -177,6 +207,7 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
         "docs/getting-started.md: --vllm MODEL",
     ),
     SERVES: (
+        "docs/commands.md: swapchart serve",
         "docs/getting-started.md: swapchart serve",
         "README.md: swapchart serve --config config.yaml --listen 127.0.0.1:8080",
         "docs/configuration.md: swapchart serve --config config.yaml --watch-config",
@@ -199,6 +230,7 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
         "--config /etc/swapchart.yaml",
         "docs/operations.md: swapchart service install",
         "docs/getting-started.md: swapchart service install --user",
+        "docs/commands.md: swapchart service install --user",
     ),
     "tests/adapters/cli/test_service.py::test_service_unit_is_valid_for_systemd": (
         "docs/operations.md: systemd-analyze verify",
