@@ -33,7 +33,8 @@ BROKEN = {"cmd": ["sh", "-c", "echo no such file; exit 3 # ${PORT}"], "cooldown"
 @pytest.fixture(scope="module")
 def proxy(serve_module: Serve) -> SwapchartProcess:
     models = {
-        "hare": demo_model("hare", "--load-seconds", "0.2", aliases=["fast"]),
+        # at the full rate a stream reaches the length of its context before another command asks
+        "hare": demo_model("hare", "--load-seconds", "0.2", rate=100, aliases=["fast"]),
         "tortoise": demo_model("tortoise", description="slow and steady"),
         "broken": BROKEN,
     }
