@@ -11,7 +11,9 @@ from swapchart.adapters.cli.main import build_parser
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [("config", "check"), ("load", "x"), ("chart", "schema")])
+@pytest.mark.parametrize(
+    "words", [("config", "check"), ("load", "x"), ("chart", "schema"), ("doctor",)]
+)
 def test_command_without_extras_works_or_names_the_extra(
     words: tuple[str, ...], tmp_path: Path
 ) -> None:

@@ -109,59 +109,94 @@ def _refused(options: argparse.Namespace, error: ApiError) -> int:
     return _fail("nothing was changed" if problems else str(error))
 
 
-def check(options: argparse.Namespace) -> int:
-    """Print all problems of a configuration, and of the options of `serve` that were given."""
+class Examined:
+    """Result of a check of a configuration.
+
+    Attributes:
+        sources: Files and directory that were checked.
+        texts: Texts of the problems, in the order of their discovery.
+        errors: Number of errors; with none, `serve` accepts the configuration.
+        warnings: Number of warnings.
+    """
+
+    def __init__(self, sources: Sequence[Path]) -> None:
+        self.sources = sources
+        self.texts: list[str] = []
+        self.errors = self.warnings = 0
+
+    def add(self, problems: Sequence[Problem]) -> None:
+        """Count *problems* and keep their text."""
+        errors = sum(problem.severity == "error" for problem in problems)
+        self.errors += errors
+        self.warnings += len(problems) - errors
+        if problems:
+            self.texts.append(format_problems(problems))
+
+    def fail(self, text: object) -> None:
+        """Count an error with *text*."""
+        self.errors += 1
+        self.texts.append(str(text))
+
+    def summary(self) -> str:
+        """Return the line about a configuration without errors."""
+        count = self.warnings
+        warned = f", with {count} warning{'s' if count > 1 else ''}" if count else ""
+        return f"{', '.join(map(str, self.sources))}: ok{warned}"
+
+
+def examine(options: argparse.Namespace) -> Examined:
+    """Check a configuration, and the options of `serve` that were given.
+
+    Raises:
+        NoConfigurationError: There is none.
+    """
     from ..app.chart_setup import chart, chart_problem
     from ..app.fitting import fitting_problems
     from ..app.kv_setup import kv_problems
     from ..store.state_directory import NotAFolderError, check_folder, default_directory
 
-    options.config = [*options.files, *options.config]
-    try:
-        choose_configuration(options)
-    except NoConfigurationError as error:
-        return _fail(str(error))
+    choose_configuration(options)
     files = options.config
-    sources = [*files, *([options.config_dir] if options.config_dir else [])]
+    found = Examined([*files, *([options.config_dir] if options.config_dir else [])])
     problems = check_config(files, options.config_dir, is_here=True)
     if options.lenient:
         with suppress(ConfigProblems):
             problems = list(load_config(files, options.config_dir, is_lenient=True).warnings)
-    if problems:
-        print(format_problems(problems))
-    advice: list[Problem] = []
-    errors: list[object] = [problem for problem in problems if problem.severity == "error"]
-    if not errors:
-        try:
-            config = load_config(files, options.config_dir, is_lenient=options.lenient)
-            state = options.state_dir or default_directory(sources)
-            advice = [
-                *kv_problems(config, state), *fitting_problems(config, _readings(config)),
-            ]  # fmt: skip
-            if advice:
-                print(format_problems(advice))
-            chart(config)
-            check_address(options, config)
-            root_path(options)
-            check_folder(state)
-            import_module(options.server)
-        except ChartError as error:
-            errors.append(error)
-            print(chart_problem(error))
-        except (SwapchartError, BindError, NotAFolderError) as error:
-            errors.append(error)
-            print(error)
-        except ModuleNotFoundError as error:
-            errors.append(error)
-            print(missing_package(error, f"--server {options.server}") or error)
-    if options.url is not None and (notices := _notices(options)):
-        advice += notices
-        print(format_problems(notices))
-    if not errors:
-        count = len(problems) + len(advice)
-        warned = f", with {count} warning{'s' if count > 1 else ''}" if count else ""
-        print(f"{', '.join(map(str, sources))}: ok{warned}")
-    return 1 if errors else 0
+    found.add(problems)
+    if found.errors:
+        return found
+    try:
+        config = load_config(files, options.config_dir, is_lenient=options.lenient)
+        state = options.state_dir or default_directory(found.sources)
+        found.add([*kv_problems(config, state), *fitting_problems(config, _readings(config))])
+        chart(config)
+        check_address(options, config)
+        root_path(options)
+        check_folder(state)
+        import_module(options.server)
+    except ChartError as error:
+        found.fail(chart_problem(error))
+    except (SwapchartError, BindError, NotAFolderError) as error:
+        found.fail(error)
+    except ModuleNotFoundError as error:
+        found.fail(missing_package(error, f"--server {options.server}") or error)
+    return found
+
+
+def check(options: argparse.Namespace) -> int:
+    """Print all problems of a configuration, and of the options of `serve` that were given."""
+    options.config = [*options.files, *options.config]
+    try:
+        found = examine(options)
+    except NoConfigurationError as error:
+        return _fail(str(error))
+    if options.url is not None:
+        found.add(_notices(options))
+    for text in found.texts:
+        print(text)
+    if not found.errors:
+        print(found.summary())
+    return 1 if found.errors else 0
 
 
 def _notices(options: argparse.Namespace) -> list[Problem]:

@@ -194,6 +194,12 @@ def _add_config(parser: CommandParser) -> None:
     )
 
 
+def _add_doctor(parser: CommandParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+    _add_serve_options(parser.add_argument_group("options of `serve`, which are checked too"))
+    parser.examples("swapchart doctor", "swapchart doctor --config config.yaml --json")
+
+
 def _add_demo(parser: CommandParser) -> None:
     parser.add_argument("--listen", default="127.0.0.1:8080", metavar="HOST:PORT")
     parser.add_argument(
@@ -225,6 +231,10 @@ def _add_chart(parser: CommandParser) -> None:
 _COMMANDS: dict[str, tuple[Callable[[CommandParser], None], str]] = {
     "init": (_add_init, "write a configuration for the models of this machine"),
     "serve": (_add_serve, "run the proxy"),
+    "doctor": (
+        _add_doctor,
+        "check this machine, the configuration and the port; exit 1 if `serve` would fail",
+    ),
     "service": (_add_service, "write a systemd unit for the proxy"),
     "status": (remote.add_status, "show the models of a running proxy, its queue and its memory"),
     "ps": (remote.add_ps, "show the models whose server runs"),

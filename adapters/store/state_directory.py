@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..system.lock_file import LockedError, lock_file
-from ..system.private_files import make_folder
+from ..system.private_files import check_folder_is_ours, make_folder
 
 #: Files by which a state directory is recognized; earlier versions had no lock file.
 _FILES = frozenset({"lock", "journal.db", "activity.db"})
@@ -61,6 +62,36 @@ def default_directory(files: Sequence[Path]) -> Path:
     root = Path(chosen) if chosen else Path(base) / "swapchart"
     names = "\0".join(str(file.resolve()) for file in files)
     return root / hashlib.sha256(names.encode()).hexdigest()[:12]
+
+
+def check_private(directory: Path) -> None:
+    """Check that a proxy may keep its state in *directory*, which exists; nothing is changed.
+
+    Raises:
+        OSError: Other users or programs may need the directory, or it cannot be read.
+    """
+    check_folder_is_ours(directory, _FILES.__contains__)
+
+
+def state_holder(directory: Path) -> str | None:
+    """Return the process id of the proxy that uses *directory*; empty if it is not known.
+
+    Nothing is created or changed. None means that no proxy uses it.
+
+    Raises:
+        OSError: Its lock file cannot be read.
+    """
+    try:
+        lock = os.open(directory / "lock", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.read(lock, 32).decode("ascii", "replace").strip()
+    finally:
+        os.close(lock)
+    return None
 
 
 class StateDirectory:

@@ -50,6 +50,23 @@ def make_folder(path: Path, is_ours: Callable[[str], bool]) -> None:
         os.close(fd)
 
 
+def check_folder_is_ours(path: Path, is_ours: Callable[[str], bool]) -> None:
+    """Check that `make_folder` would accept the existing folder at *path*; nothing is changed.
+
+    Raises:
+        UnsafeFileError: As `make_folder` does.
+        OSError: It cannot be read, or is not a folder.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        about = os.fstat(fd)
+        if stat.S_IMODE(about.st_mode) & _OTHERS:
+            _check_alone(fd, path, about, is_ours)
+        _check_owner(path, about)
+    finally:
+        os.close(fd)
+
+
 def _check_alone(
     fd: int, path: Path, about: os.stat_result, is_ours: Callable[[str], bool]
 ) -> None:
@@ -118,14 +135,19 @@ def restrict_file(path: Path) -> None:
         return
 
 
-def _restrict(fd: int, path: Path, mode: int) -> None:
-    about = os.fstat(fd)
+def _check_owner(path: Path, about: os.stat_result) -> None:
+    """Raise UnsafeFileError if the file or folder belongs to another user; root may use all."""
     user = os.geteuid()
     if about.st_uid != user and user != 0:
         raise UnsafeFileError(
             f"{path} belongs to user {about.st_uid}, and this process runs as {user}: "
             "choose another place, or change its owner"
         )
+
+
+def _restrict(fd: int, path: Path, mode: int) -> None:
+    about = os.fstat(fd)
+    _check_owner(path, about)
     found = stat.S_IMODE(about.st_mode)
     if found & _OTHERS:
         os.fchmod(fd, found & mode)

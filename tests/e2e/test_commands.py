@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from tools import shown
@@ -410,6 +411,21 @@ def test_key_is_asked_for_and_may_be_wrong(
     assert main(["chat", "hare", "hello"]) == 0
     assert capsys.readouterr().out == "This is hare. You asked: hello\n"
     assert main(["list"]) == 0
+
+
+def test_doctor_recognizes_a_running_proxy(
+    serve: Serve, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With keys too, although the command has none."""
+    proxy = serve({"hare": demo_model("hare")}, config={"apiKeys": ["sk-admin"]})
+    config = tmp_path / "doctor.yaml"
+    config.write_text("models: {}")
+    address = f"127.0.0.1:{proxy.port}"
+    main(["doctor", "--config", str(config), "--listen", address])
+
+    assert (
+        f"ok       address: a swapchart responds at http://{address}\n" in capsys.readouterr().out
+    )
 
 
 # ---- docs/commands.md

@@ -161,6 +161,11 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
         "docs/commands.md: swapchart memory",
         "docs/commands.md: swapchart plan qwen",
     ),
+    "tests/adapters/cli/test_doctor.py::"
+    "test_doctor_with_nothing_wrong_prints_one_line_for_each_check": (
+        "docs/commands.md: swapchart doctor",
+        "docs/getting-started.md: swapchart doctor",
+    ),
     f"{_COMMANDS}::test_logs_prints_kept_and_later_lines": ("docs/commands.md: swapchart logs -f",),
     f"{_COMMANDS}::test_history_prints_transitions_of_all_models_and_later_ones": (
         "docs/commands.md: swapchart history --follow",
