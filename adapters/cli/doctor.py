@@ -27,7 +27,7 @@ from .remote.table import count, size
 
 #: Hard limit of open files below which `doctor` warns; a request takes two, a model about ten.
 ENOUGH_FILES = 4096
-_REQUIREMENT = re.compile(r"([\w.-]+).*; extra == ['\"]([\w-]+)['\"]")
+_NAME = re.compile(r"[\w.-]+")
 _LIMIT_S = 3.0
 
 
@@ -92,11 +92,13 @@ def _extras(_: argparse.Namespace) -> Sequence[tuple[str, str]]:
     except metadata.PackageNotFoundError:
         return [("warning", "swapchart is not installed as a package; its extras are not known")]
     missing: dict[str, list[str]] = {}
-    for requirement in requirements:
-        if (match := _REQUIREMENT.fullmatch(requirement)) and match[2] != "all":
-            absent = missing.setdefault(match[2], [])
-            if not _is_installed(match[1]):
-                absent.append(match[1])
+    for requirement in requirements:  # such as: httpx<1,>=0.28; extra == 'proxy'
+        package = _NAME.match(requirement)
+        extra = requirement.partition("extra ==")[2].strip(" '\"")
+        if package and extra and extra != "all":
+            absent = missing.setdefault(extra, [])
+            if not _is_installed(package[0]):
+                absent.append(package[0])
     present = ", ".join(extra for extra, absent in missing.items() if not absent)
     found = [("ok", f"installed: {present}")] if present else []
     for extra, absent in missing.items():

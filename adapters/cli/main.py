@@ -81,6 +81,7 @@ _OWN_FLAGS = frozenset({"-h", "--help", "--version", "-version"})
 #: Command -> module and function that run it; imported on demand.
 _COMMANDS: Mapping[str, tuple[str, str]] = {
     "chart-diagrams": ("diagrams", "diagrams"),
+    "completion": ("completion", "completion"),
     "doctor": ("doctor", "doctor"),
     "init": ("init", "init"),
     "kv": ("kv", "run"),

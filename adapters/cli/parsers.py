@@ -200,6 +200,14 @@ def _add_doctor(parser: CommandParser) -> None:
     parser.examples("swapchart doctor", "swapchart doctor --config config.yaml --json")
 
 
+def _add_completion(parser: CommandParser) -> None:
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"))
+    parser.examples(
+        "swapchart completion bash > ~/.local/share/bash-completion/completions/swapchart",
+        "swapchart completion fish > ~/.config/fish/completions/swapchart.fish",
+    )
+
+
 def _add_demo(parser: CommandParser) -> None:
     parser.add_argument("--listen", default="127.0.0.1:8080", metavar="HOST:PORT")
     parser.add_argument(
@@ -252,5 +260,6 @@ _COMMANDS: dict[str, tuple[Callable[[CommandParser], None], str]] = {
     "config": (_add_config, "check a configuration, print its schema"),
     "chart": (_add_chart, "export, draw and check the lifecycle"),
     "kv": (_add_kv, "list, verify or purge saved KV caches"),
+    "completion": (_add_completion, "print a script that completes commands in a shell"),
     "demo": (_add_demo, "run the proxy with two demo models"),
 }

@@ -46,7 +46,7 @@ NO_COMMANDS = {
     ),
     "a value": re.compile(r"\{[^}]*\}|\([a-z ]+\)"),
     "a piece of source": re.compile(
-        r"(?:async )?(?:def|class|import) .*|\w+\(\w+, \w+\)"
+        r"(?:async )?(?:def|class|import) .*|\w+\(\w+, \w+\)|\w+\(\w+=\.\.\., \w+=\.\.\.\)"
         r"|case \".*\"|_get\(.*|statemachine\.io\.load\(.*|## .*"
     ),
     "a setting of a reverse proxy": re.compile(

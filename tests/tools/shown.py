@@ -31,6 +31,7 @@ RUNS_ALONE = f"{_E2E}.py::test_docs_command_runs_alone"
 CHART_OPTIONS = "tests/test_docs.py::test_docs_option_of_chart_export_exists"
 ASKS_A_PROXY = f"{_E2E}.py::test_docs_command_asks_a_proxy"
 _COMMANDS = "tests/e2e/test_commands.py"
+COMPLETION = "tests/adapters/cli/test_completion.py::test_docs_completion_command_writes_a_script"
 COMMANDS_PAGE = f"{_COMMANDS}::test_docs_commands_example_succeeds"
 SERVES = f"{_E2E}_servers.py::test_docs_serve_command_serves_until_it_is_stopped"
 DEV = f"{_E2E}_dev.py::test_docs_dev_command_succeeds"
@@ -165,6 +166,15 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
     "test_doctor_with_nothing_wrong_prints_one_line_for_each_check": (
         "docs/commands.md: swapchart doctor",
         "docs/getting-started.md: swapchart doctor",
+    ),
+    COMPLETION: (
+        "docs/commands.md: swapchart completion bash > "
+        "~/.local/share/bash-completion/completions/swapchart",
+        "docs/commands.md: swapchart completion zsh > ~/.zfunc/_swapchart",
+        "docs/commands.md: swapchart completion fish > ~/.config/fish/completions/swapchart.fish",
+    ),
+    "tests/adapters/cli/test_completion.py::test_completion_in_bash_completes": (
+        "docs/commands.md: swapchart completion bash",
     ),
     f"{_COMMANDS}::test_logs_prints_kept_and_later_lines": ("docs/commands.md: swapchart logs -f",),
     f"{_COMMANDS}::test_history_prints_transitions_of_all_models_and_later_ones": (
