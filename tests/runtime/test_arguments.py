@@ -14,6 +14,7 @@ from typing import Any
 
 import anyio
 import pytest
+from tools.compiled import IS_COMPILED
 from tools.virtual import World, run_scenario
 
 from swapchart.machine import Document, Report, read
@@ -45,9 +46,6 @@ from swapchart.runtime import (
     UnknownStateError,
 )
 from swapchart.runtime.testing import ScriptedLauncher, run_virtual, service
-
-#: Compiled modules check the types of their arguments by themselves.
-IS_COMPILED = not inspect.isfunction(Supervisor.get)
 
 WRONG: tuple[Any, ...] = (
     None, math.nan, -1, 0, 1.5, "", "x", b"x", [], ["x", 3], {}, {3: 4}, True, object(), object,

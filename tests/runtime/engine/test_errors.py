@@ -56,7 +56,8 @@ def test_error_is_the_same_after_pickle_and_copy(error: SwapchartError) -> None:
 
 def test_error_of_every_class_can_be_pickled() -> None:
     """Whatever its class is called with."""
-    found = [kind for kind in kinds() if kind is not EventlessLoopError]  # by its arguments
+    kept = [kind for kind in kinds() if kind is not EventlessLoopError]  # by its arguments
+    found = [kind for kind in kept if kind.__dictoffset__]  # compiled classes have no __dict__
     assert len(found) > 20
     assert swapchart.adapters.store.StoreError in found
     assert swapchart.runtime.RequestError in found
