@@ -123,10 +123,12 @@ class Activities:
     async def _spawn(self, activity: Activity) -> None:
         state = self._state
         command = state.placed()
+        state.runtime.memory.read_output(state.spec.name, state.log)
         try:
             with anyio.CancelScope(shield=True):
                 process = await state.runtime.launcher.start(command, state.log)
         except LaunchError as error:
+            self._end_output()
             self._post(
                 "spawn_failed", {"permanent": error.permanent}, source=activity, cause=str(error)
             )
@@ -137,10 +139,15 @@ class Activities:
         cause = f"pid {process.pid}" if process.pid else "external server"
         self._post("spawned", source=activity, cause=cause)
 
+    def _end_output(self) -> None:
+        state = self._state
+        state.runtime.memory.end_output(state.spec.name, state.incarnation, state.log)
+
     async def _reap(self, process: ProcessHandle) -> None:
         state = self._state
         ended = await process.wait()
         if state.process is process:  # else it belongs to an earlier incarnation
+            self._end_output()
             state.last_exit = ended
             cause = str(ended)
             if self._ran_out_of_memory(ended) and not ended.out_of_memory:
@@ -161,12 +168,14 @@ class Activities:
         state = self._state
         state.probe_detail = ""
         if state.spec.check_url is None:
+            self._end_output()
             self._post("healthy", source=activity, cause="no check configured")
             return None
         return partial(self._health, activity, state.spec.check_url)
 
     async def _health(self, activity: Activity, url: str) -> None:
         await self._probe_until_ok(activity, url)
+        self._end_output()
         self._post("healthy", source=activity, cause="the health check passed")
 
     async def _probe_until_ok(self, activity: Activity, url: str) -> None:
@@ -340,5 +349,6 @@ class Activities:
                 self._is_sweeping = False
             if killed:
                 state.log.line(f"[swapchart] killed {killed} processes that outlived the leader")
+            self._end_output()
             state.process = None
         self._post("swept", source=activity)

@@ -4,19 +4,20 @@ An observation of a run exists from the first reading at which the service is re
 again whenever the service was seen to hold clearly more, and at the end of the run, so that little
 is lost if the proxy is killed.
 
-Where the driver does not tell processes apart, what a service holds is the difference of the pool
-between the quiet moments before and after its start. A start during which another service started
-or stopped in the pool is thrown away.
+Where the driver does not say what a service holds, the sizes that its server has printed count.
+Without these it is the difference of the pool between the quiet moments before and after the start,
+and a start during which another service started or stopped in the pool is thrown away.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from .memory import MemoryNeed, Notice, size
-from .memory.footprints import Footprints, Observation, is_exceeded
+from .memory.footprints import Footprints, Method, Observation, is_exceeded
+from .start_output import SizeReader
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ class _PoolRun:
     free_before: int
     used_before: int | None
     is_overlapped: bool = False
-    is_delta: bool = False
+    method: Method = "process"
     ready: int = 0
     highest: int = 0
     asleep: int = 0
@@ -101,9 +102,11 @@ class MemoryLearning:
         clock: Returns the time in seconds since 1970.
         store: Called with each observation that is new or has changed; must not wait.
         forget: Called with the name of a service whose observations are forgotten; must not wait.
+        sizes: Makes a reader of the sizes that servers print; None reads none.
 
     Attributes:
         footprints: What is known.
+        sizes: Makes a reader of the sizes that servers print, or None.
     """
 
     def __init__(
@@ -111,19 +114,22 @@ class MemoryLearning:
         clock: Callable[[], float] = lambda: 0.0,
         store: Callable[[Observation], None] = lambda observation: None,
         forget: Callable[[str], None] = lambda service: None,
+        sizes: Callable[[], SizeReader] | None = None,
     ) -> None:  # fmt: skip
-        self.footprints = Footprints(observations)
+        self.footprints, self.sizes = Footprints(observations), sizes
         self._instance, self._clock = instance, clock
         self._store, self._forget = store, forget
         self._bases: dict[str, MemoryNeed] = {}
         self._runs: dict[str, _Run] = {}
         self._quiet_used: dict[str, int] = {}
+        self._printed: dict[str, tuple[int, Mapping[str, int]]] = {}
 
     # ---- needs
     def adopt(self, service: str, base: MemoryNeed | None) -> MemoryNeed | None:
         """Return the need of *service* by the best that is known; *base* is its specification's."""
         if base is None:
             self._bases.pop(service, None)
+            self._printed.pop(service, None)
             return None
         self._bases[service] = base
         return self.footprints.need(service, base)
@@ -173,8 +179,15 @@ class MemoryLearning:
             )  # fmt: skip
         if sight.phase == "asleep":
             self._note_asleep(sight, run, part)
-        elif held := self._held(sight, part):
-            self._note(sight, run, part, held)
+        else:
+            held, method = self._held(sight, part)
+            if held:
+                part.method = method
+                self._note(sight, run, part, held)
+
+    def note_printed(self, service: str, incarnation: int, amounts: Mapping[str, int]) -> None:
+        """Note the bytes by pool that *service* takes in this run, as its server has printed."""
+        self._printed[service] = incarnation, amounts
 
     def see_quiet(self, pool: str, used: int | None) -> None:
         """Note the bytes that all programs use of *pool* while no service starts or stops in it."""
@@ -194,15 +207,18 @@ class MemoryLearning:
                 run.pools[pool].awake_used = None
                 run.pools[pool].is_overlapped |= not run.pools[pool].ready
 
-    def _held(self, sight: Sight, part: _PoolRun) -> int:
+    def _held(self, sight: Sight, part: _PoolRun) -> tuple[int, Method]:
+        """Return what the service holds, 0 if that is unknown, and how it was measured."""
+        incarnation, printed = self._printed.get(sight.service, (0, {}))
+        if sight.held is None and incarnation == sight.incarnation and sight.pool in printed:
+            return printed[sight.pool], "log"
         if sight.held is not None:
-            return sight.held
+            return sight.held, "process"
         if not sight.is_quiet or sight.used is None or part.is_overlapped or part.ready:
-            return part.highest
-        return 0 if part.used_before is None else max(sight.used - part.used_before, 0)
+            return part.highest, "delta"
+        return 0 if part.used_before is None else max(sight.used - part.used_before, 0), "delta"
 
     def _note(self, sight: Sight, run: _Run, part: _PoolRun, held: int) -> None:
-        part.is_delta = sight.held is None
         is_waking = sight.phase == "starting" and part.ready
         if sight.phase != "suspending" and not is_waking:  # else both amounts are held
             part.highest = max(part.highest, held)
@@ -211,7 +227,7 @@ class MemoryLearning:
         if sight.phase == "ready":
             part.ready = part.ready or held
             part.processes = max(part.processes, sight.processes)
-            if part.is_delta and sight.is_quiet:
+            if sight.held is None and sight.is_quiet:
                 part.awake_used = sight.used
             self._warn_if_exceeded(sight, run, held)
         self._report_growth(sight, run, part)
@@ -256,7 +272,7 @@ class MemoryLearning:
         observation = Observation(
             model=service, key=run.need.key, run=f"{self._instance}-{run.incarnation}", pool=pool,
             at=self._clock(), ready=part.ready, highest=part.highest, asleep=part.asleep,
-            method="delta" if part.is_delta else "process", processes=part.processes,
+            method=part.method, processes=part.processes,
             is_alone=part.is_alone, free_before=part.free_before,
             estimated=run.need.estimated.get(pool, 0),
         )  # fmt: skip

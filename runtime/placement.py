@@ -9,6 +9,7 @@ Source: CUDA Programming Guide, CUDA Environment Variables; ROCm documentation, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,6 +17,8 @@ from .memory import Amounts
 from .ports import Command
 
 _ONE, _ALL = "${GPU}", "${GPUS}"
+_BACKEND = re.compile(r"(CUDA|ROCm|SYCL|Vulkan|MTL)(\d{1,3})")
+_VENDORS = {"CUDA": "nvidia", "ROCm": "amd", "SYCL": "intel"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,3 +86,34 @@ def _variables(given: Sequence[Device]) -> dict[str, str]:
         # HIP counts the devices that ROCr leaves.
         variables["HIP_VISIBLE_DEVICES"] = ",".join(str(number) for number in range(len(amd)))
     return variables
+
+
+def pools_of(
+    names: Iterable[str], gpus: Sequence[str], devices: Mapping[str, Device]
+) -> dict[str, str]:
+    """Return the pool of each GPU that a process names by its backend, such as ``CUDA0``.
+
+    Args:
+        names: Names of the process; ``GPU`` is the only one that it uses.
+        gpus: Pools of the GPUs that the process can use, in its order.
+        devices: Pool -> GPU.
+
+    Returns:
+        Name -> pool; empty if that is not certain for each name.
+    """
+    names = list(names)
+    if names == ["GPU"]:
+        return {"GPU": gpus[0]} if len(gpus) == 1 else {}
+    found = [match for name in names if (match := _BACKEND.fullmatch(name))]
+    backends = {match[1] for match in found}
+    if len(found) < len(names) or len(backends) != 1:
+        return {}
+    vendor = _VENDORS.get(backends.pop(), "")
+    own = [pool for pool in gpus if not vendor or devices[pool].vendor in (vendor, "")]
+    by_number = dict(enumerate(own))
+    if any(int(match[2]) not in by_number for match in found):  # it numbers all GPUs
+        by_number = {
+            devices[pool].number if vendor else devices[pool].position: pool for pool in own
+        }
+    pools = {match[0]: by_number.get(int(match[2]), "") for match in found}
+    return pools if all(pools.values()) else {}

@@ -1,17 +1,25 @@
-"""Memory of one service at its start and after its end: its place, and what it gives back."""
+"""Memory of one service at its start and after its end.
+
+These are its place, what its server prints about it, and what it gives back.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
+from .log_ring import LogRing
 from .memory import Wanted
 from .memory.shortage import sum_with_holders
 from .memory_failures import MemoryFailure, evidence_of, failure_text
 from .memory_ledger import MemoryLedger
+from .placement import pools_of
 from .ports import Command, Exit
 from .scheduling import ServiceEntry
+from .start_output import StartOutput
 from .waiter import PendingRequest
+
+_RAM = "RAM"
 
 
 class Watch(Protocol):
@@ -47,6 +55,30 @@ class ServiceMemory:
         self, ledger: MemoryLedger | None, watch: Watch | None, take_back: TakeBack
     ) -> None:
         self._ledger, self._watch, self.take_back = ledger, watch, take_back
+        self._outputs: dict[str, StartOutput] = {}
+
+    def read_output(self, service: str, log: LogRing) -> None:
+        """Read from *log*, until `end_output`, how much memory the starting *service* takes."""
+        ledger = self._ledger
+        entry = None if ledger is None else ledger.services.get(service)
+        if ledger is None or entry is None or entry.need is None or not ledger.pools:
+            return
+        if (left := self._outputs.pop(service, None)) is not None:
+            log.discard_reader(left)
+        if ledger.learning.sizes is not None:
+            output = self._outputs[service] = StartOutput(ledger.learning.sizes())
+            log.add_reader(output)
+
+    def end_output(self, service: str, incarnation: int, log: LogRing) -> None:
+        """End `read_output`, and give what was printed to the learning; a no-op if it has ended."""
+        output, ledger = self._outputs.pop(service, None), self._ledger
+        if output is None:
+            return
+        log.discard_reader(output)
+        entry = None if ledger is None else ledger.services.get(service)
+        if ledger is not None and entry is not None:
+            amounts = _by_pool(ledger, entry, output.sizes.amounts())
+            ledger.learning.note_printed(service, incarnation, amounts)
 
     def examine(
         self, service: str, ended: Exit, tail: Callable[[int], Sequence[str]], *,
@@ -105,6 +137,34 @@ class ServiceMemory:
             Pool -> bytes that have not come back.
         """
         return {} if self._watch is None else self._watch.conclude(service, incarnation)
+
+
+def _by_pool(
+    ledger: MemoryLedger, entry: ServiceEntry, printed: Mapping[str, int]
+) -> dict[str, int]:
+    """Return the bytes by pool that a server has printed by device; without pools in doubt."""
+    names = [name for name in printed if name != _RAM]
+    pools = pools_of(names, _visible(ledger, entry), ledger.devices)
+    if names and not ledger.devices:
+        pools = dict.fromkeys(names, _RAM)  # unified memory, if there is a GPU at all
+    found: dict[str, int] = {}
+    for name, amount in printed.items():
+        pool = _RAM if name == _RAM else pools.get(name, "")
+        found[pool] = found.get(pool, 0) + amount
+    known = ledger.pools
+    return {p: n for p, n in found.items() if p in known and n <= known[p].capacity}
+
+
+def _visible(ledger: MemoryLedger, entry: ServiceEntry) -> list[str]:
+    """Return the pools of the GPUs of *entry* in the order of its process; empty in doubt."""
+    gpus = [pool for pool in ledger.devices if pool in entry.claim]
+    is_told = ledger.decides and entry.need is not None and not entry.need.sets_devices
+    if len(gpus) == len(ledger.devices):
+        # CUDA puts the fastest GPU first, and equal ones in the order of their numbers.
+        is_certain = len({ledger.pools[pool].capacity for pool in gpus}) == 1
+        return gpus if is_certain and (is_told or len(gpus) == 1) else []
+    sets_one = entry.need is not None and entry.need.sets_devices and len(gpus) == 1
+    return gpus if is_told or sets_one else []
 
 
 def _sum_with_holders(ledger: MemoryLedger, entry: ServiceEntry, now: float) -> tuple[str, str]:

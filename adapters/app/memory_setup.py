@@ -21,6 +21,7 @@ from ..config.schema.memory import MemorySection, ModelMemory, PoolSection, Size
 from ..memory import CommandPool, Meter
 from ..memory.evidence import allocation_failure
 from ..memory.launches import Launch, LaunchReader
+from ..memory.printed_sizes import PrintedSizes
 from ..system import threads
 from .service_setup import service_spec
 from .yield_setup import yield_rules
@@ -290,6 +291,7 @@ class MemorySetup:
         self.meter = meter
         self.ledger = MemoryLedger(learning=learning, failures=failures)
         self.ledger.failures.find = allocation_failure
+        self.ledger.learning.sizes = PrintedSizes
         self._reader = LaunchReader()
         self._launches: dict[_LaunchFacts, Launch] = {}
         self._found = MemoryPools(pools={})

@@ -26,8 +26,8 @@ from ..llama_cpp.launch_args import LaunchLine
 
 RAM = "RAM"
 _MIB = 1 << 20
-_PROCESS = 45 * _MIB  # program, libraries, tokenizer and heap of llama-server, as measured
-_GPU_CONTEXT = 512 * _MIB  # assumed
+PROCESS = 45 * _MIB  # program, libraries, tokenizer and heap of llama-server, as measured
+GPU_CONTEXT = 512 * _MIB  # assumed
 _COMPUTE_PER_EMBEDDING, _COMPUTE_PER_TOKEN = 48, 2  # bytes per token of a micro-batch
 _AUTO_SLOTS = 4  # of llama-server without --parallel; they share one cache
 _BATCH, _UBATCH = 2048, 512
@@ -151,16 +151,16 @@ def _llama_server(line: LaunchLine, gpus: Sequence[str]) -> Estimate | None:
     if draft is not None:
         parts["KV cache"] += kv_bytes(read_gguf(Path(draft)), line)
     if not gpus:
-        parts["process"] = _PROCESS
+        parts["process"] = PROCESS
         return Estimate(
             amounts={RAM: sum(parts.values())}, note=_in_words(parts, line, head),
             files=parts["files"], advice=_advice(head, line),
         )  # fmt: skip
-    parts["GPU context"] = _GPU_CONTEXT * len(gpus)
+    parts["GPU context"] = GPU_CONTEXT * len(gpus)
     share, rest = divmod(sum(parts.values()), len(gpus))
     amounts = {name: share + (rest if index == 0 else 0) for index, name in enumerate(gpus)}
     return Estimate(
-        amounts={**amounts, RAM: _PROCESS}, note=_in_words(parts, line, head),
+        amounts={**amounts, RAM: PROCESS}, note=_in_words(parts, line, head),
         files=parts["files"], advice=_advice(head, line),
     )  # fmt: skip
 

@@ -231,3 +231,12 @@ models:
     assert {name: need.weight for name, need in needs.items() if need is not None} == {
         "a": 7, "b": 1, "c": 1,
     }  # fmt: skip
+
+
+def test_memory_setup_reads_the_sizes_that_servers_print() -> None:
+    make = MemorySetup(Meter()).ledger.learning.sizes
+    assert make is not None
+    sizes = make()
+    sizes.feed(b"fit: projected to use 1 MiB of device memory\n")
+    assert sizes.amounts() == {"GPU": 513 << 20}
+    assert make().amounts() == {}, "each start has a reader of its own"
