@@ -17,6 +17,7 @@ from tools.net import LATE_S, LONG_S, wait_until_async
 from tools.rows import row
 
 from swapchart.adapters.process import LocalLauncher, LocalProcess, oom, pidfd, procfs
+from swapchart.machine.errors import ConfigError
 from swapchart.runtime.errors import EngineError, SpecError
 from swapchart.runtime.log_ring import LogRing
 from swapchart.runtime.ports import Command, Exit
@@ -80,8 +81,6 @@ async def until_said(log: LogRing, words: bytes, within_s: float = LONG_S) -> No
 @pytest.mark.parametrize(
     ("argv", "reason"),
     [
-        ((), "the command is empty"),
-        (("",), "the command is empty"),
         (("no-such-program-here", "--key", "s3cret"), "No such file"),
         (("NOACCESS", "s3cret"), "Permission denied"),
         (("NOEXEC", "s3cret"), "Exec format error"),
@@ -107,6 +106,17 @@ async def test_launch_of_a_command_that_cannot_run_is_a_spec_error(
 
     assert "s3cret" not in str(caught.value)
     assert time.monotonic() - began < LATE_S
+
+
+@pytest.mark.parametrize("argv", [(), ("",)])
+async def test_launch_of_an_empty_command_is_a_spec_error(
+    launcher: LocalLauncher, argv: tuple[str, ...]
+) -> None:
+    """Only a model that runs outside of its command may have none."""
+    with pytest.raises(ConfigError, match="at least one text"):
+        Command(argv=argv)
+    with pytest.raises(SpecError, match="the command is empty"):
+        await launcher.start(Command(argv=argv, is_external=True), LogRing())
 
 
 @row("A01")
