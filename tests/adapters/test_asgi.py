@@ -37,7 +37,7 @@ def test_create_app_configuration_is_wrong_ends_as_serve_does(
     """Each kind of error has the text of `swapchart serve`, in place of a traceback."""
     if text is not None:
         config.write_text(text)
-    assert main(["serve", "--config", str(config), "--listen", "127.0.0.1:0"]) == 1
+    assert main(["serve", "--config", str(config), "--listen", "127.0.0.1:0"]) == 78
     said = capsys.readouterr().err
     with pytest.raises(SystemExit) as ended:
         create_app()
