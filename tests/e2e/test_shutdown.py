@@ -60,7 +60,7 @@ def test_serve_on_all_interfaces_without_keys_is_refused(serve: Serve, journal: 
 
 
 def test_serve_with_a_wrong_configuration_reports_every_mistake(serve: Serve) -> None:
-    """Every mistake at once, each with its line and path, and exit code 1."""
+    """Every mistake at once, each with its line and path, and exit code 78."""
     text = (
         "startPort: none\n"
         "models:\n"
@@ -72,7 +72,7 @@ def test_serve_with_a_wrong_configuration_reports_every_mistake(serve: Serve) ->
     )
     proxy = serve(config=text, wait=False)
 
-    assert proxy.wait(LONG_S) == 1
+    assert proxy.wait(LONG_S) == 78
     told = proxy.output()
     places = ["1: error: startPort", "3: error: models.a", "4: error: models.b.ttl",
               "4: error: models.b.unloadTimeout", "5: error: models.c", "6: error: models.d",
@@ -88,7 +88,7 @@ def test_serve_with_a_missing_configuration_names_the_file(serve: Serve, tmp_pat
     argv = [sys.executable, "-m", "swapchart", "serve", "--config", str(tmp_path / "none.yaml")]
     proxy = serve(argv=argv, wait=False)
 
-    assert proxy.wait(LONG_S) == 1
+    assert proxy.wait(LONG_S) == 78
     assert "none.yaml" in proxy.output()
 
 
