@@ -10,6 +10,7 @@ from pathlib import Path
 
 _VALUES = ("config_dir", "listen", "tls_cert_file", "tls_key_file", "root_path", "state_dir")
 _FLAGS = ("stock", "watch_config", "lenient", "allow_unauthenticated")
+_DEFAULT_LOG_FORMAT = "text"
 _DEFAULT_SERVER = "hypercorn"
 
 
@@ -35,6 +36,8 @@ def _options(options: argparse.Namespace) -> Iterator[str]:
             yield from (_option(name), text)
     if options.server != _DEFAULT_SERVER:
         yield from ("--server", options.server)
+    if options.log_format != _DEFAULT_LOG_FORMAT:
+        yield from ("--log-format", options.log_format)
     for name in _FLAGS:
         if getattr(options, name):
             yield _option(name)

@@ -191,7 +191,7 @@ def test_service_unit_has_each_option_of_serve(home: Path) -> None:
         "--config": ["/a.yaml", "--config", "/b"], "--config-dir": ["/c"], "--listen": ["[::1]:1"],
         "--tls-cert-file": ["/d"], "--tls-key-file": ["/e"], "--server": ["uvicorn"], "--stock": [],
         "--watch-config": [], "--lenient": [], "--allow-unauthenticated": [], "--root-path": ["/x"],
-        "--state-dir": ["/s"],
+        "--state-dir": ["/s"], "--log-format": ["json"],
     }  # fmt: skip
     given = [word for name, words in values.items() for word in (name, *words)]
     options = build_parser().parse_args(["service", "install", *given])
