@@ -24,7 +24,7 @@ from ..config import (
 )
 from ..server.listen import BindError
 from ..system.extras import missing_package
-from .defaults import NoConfigurationError, choose_configuration
+from .defaults import NoConfigurationError, choose_configuration, configuration_sources
 from .output import _fail
 from .remote.client import ApiError, proxy_of
 from .serve import check_address, root_path
@@ -157,7 +157,7 @@ def examine(options: argparse.Namespace) -> Examined:
 
     choose_configuration(options)
     files = options.config
-    found = Examined([*files, *([options.config_dir] if options.config_dir else [])])
+    found = Examined(configuration_sources(options))
     problems = check_config(files, options.config_dir, is_here=True)
     if options.lenient:
         with suppress(ConfigProblems):
@@ -216,17 +216,3 @@ def schema(options: argparse.Namespace) -> int:
     """Print the JSON Schema of the configuration."""
     print(json.dumps(config_schema(), indent=2))
     return 0
-
-
-def config_plan(options: argparse.Namespace) -> int:
-    """Print the plan of a reload."""
-    from .config import plan
-
-    return plan(options)
-
-
-def config_reload(options: argparse.Namespace) -> int:
-    """Reload the configuration of a running proxy."""
-    from .config import reload
-
-    return reload(options)

@@ -1,4 +1,4 @@
-"""What commands use for options that are not given: variables, and files at known places."""
+"""Defaults of options: variables, and files at known places."""
 
 from __future__ import annotations
 
@@ -58,7 +58,23 @@ def choose_configuration(options: Namespace) -> None:
     options.config = [found]
 
 
+def configuration_sources(options: Namespace) -> list[Path]:
+    """Return the files, and then the directory, of the configuration that *options* name."""
+    return [*options.config, *([options.config_dir] if options.config_dir else [])]
+
+
+def listen_address(options: Namespace) -> str:
+    """Return the address that `serve` listens on: ``--listen``, or the default."""
+    given: str | None = options.listen
+    return given or f"127.0.0.1:{8443 if options.tls_cert_file else 8080}"
+
+
+def config_home() -> Path:
+    """Return the directory in which programs look for configurations of the user."""
+    base = os.environ.get("XDG_CONFIG_HOME")
+    return Path(base) if base else Path.home() / ".config"
+
+
 def _places() -> Iterator[Path]:
     yield Path(_NAME)
-    base = os.environ.get("XDG_CONFIG_HOME")
-    yield (Path(base) if base else Path.home() / ".config") / "swapchart" / _NAME
+    yield config_home() / "swapchart" / _NAME

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from ... import __version__
 from ..system.extras import missing_package
-from .defaults import NoConfigurationError
+from .defaults import NoConfigurationError, configuration_sources, listen_address
 from .output import _fail
 from .remote.client import ApiError, Proxy
 from .remote.table import count, size
@@ -188,8 +188,8 @@ def _port(options: argparse.Namespace) -> Sequence[tuple[str, str]]:
 
 def _address(options: argparse.Namespace) -> tuple[str, str]:
     """Return the address that `serve` would listen on, and its URL for this machine."""
-    scheme, port = ("https", "8443") if options.tls_cert_file else ("http", "8080")
-    address: str = options.listen or f"127.0.0.1:{port}"
+    scheme = "https" if options.tls_cert_file else "http"
+    address = listen_address(options)
     host, _, port = address.rpartition(":")
     host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)
     return address, f"{scheme}://{host}:{port}{options.root_path}"
@@ -213,7 +213,7 @@ def _state(options: argparse.Namespace) -> Sequence[tuple[str, str]]:
         state_holder,
     )
 
-    sources = [*options.config, *([options.config_dir] if options.config_dir else [])]
+    sources = configuration_sources(options)
     if not sources and not options.state_dir:
         return []  # its name depends on the configuration
     path: Path = options.state_dir or default_directory(sources)

@@ -17,6 +17,7 @@ from ..config import Config, ConfigProblems, format_problems, load_config
 from ..memory import Meter
 from ..store.footprints import read_footprints
 from ..store.state_directory import default_directory
+from .defaults import configuration_sources
 from .output import _fail
 
 
@@ -55,8 +56,7 @@ def _known(
     options: argparse.Namespace, config: Config
 ) -> tuple[Mapping[str, Pool], Mapping[str, MemoryNeed]]:
     """Return the pools of this machine, and the needs that are declared, learned or estimated."""
-    sources = [*options.config, *([options.config_dir] if options.config_dir else [])]
-    state = options.state_dir or default_directory(sources)
+    state = options.state_dir or default_directory(configuration_sources(options))
     setup = MemorySetup(Meter(), MemoryLearning(read_footprints(state / "journal.db")))
     setup.prepare(config)
     return needs_of(config, setup.readings, setup.need)

@@ -20,7 +20,7 @@ from ..kv.files import FolderLock, KvStoreError
 from ..kv.manager import KvManager, Place
 from ..kv.manifest import ManifestError, ModelStore, model_of
 from ..store.state_directory import NotAFolderError, check_folder, default_directory
-from .defaults import NoConfigurationError, choose_configuration
+from .defaults import NoConfigurationError, choose_configuration, configuration_sources
 
 
 class StoredModel(NamedTuple):
@@ -66,7 +66,7 @@ def _read(store: ModelStore) -> str:
 
 def _stores(options: argparse.Namespace) -> list[StoredModel]:
     config = load_config(options.config, options.config_dir)
-    files = [*options.config, *([options.config_dir] if options.config_dir else [])]
+    files = configuration_sources(options)
     state = options.state_dir or default_directory(files)
     check_folder(state)
     directory = state / "kv"

@@ -103,6 +103,6 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "logs": ("remote.logs", "logs"),
     "config-check": ("config", "check"),
     "config-schema": ("config", "schema"),
-    "config-plan": ("config", "config_plan"),
-    "config-reload": ("config", "config_reload"),
+    "config-plan": ("config", "plan"),
+    "config-reload": ("config", "reload"),
 }

@@ -12,7 +12,13 @@ from ..app.standard_streams import never_waiting
 from ..config import Config, ConfigProblems, format_problems
 from ..server import listen
 from ..server.options import ServeOptions
-from .defaults import EXIT_CONFIG, NoConfigurationError, choose_configuration
+from .defaults import (
+    EXIT_CONFIG,
+    NoConfigurationError,
+    choose_configuration,
+    configuration_sources,
+    listen_address,
+)
 from .output import _fail, _log_to_stderr
 
 log = logging.getLogger(__name__)
@@ -62,7 +68,7 @@ def _serve(options: argparse.Namespace) -> int:
     def on_listening(url: str) -> None:
         _say(options, f"swapchart listens on {url} ({options.server}); models: {names}")
 
-    files = [*options.config, *([options.config_dir] if options.config_dir else [])]
+    files = configuration_sources(options)
     try:
         state = open_state(options.state_dir or default_directory(files))
     except StateInUseError as error:
@@ -109,7 +115,7 @@ def check_address(
         BindError: The options do not fit each other or *config*.
     """
     certificate = listen.check_certificate(options.tls_cert_file, options.tls_key_file)
-    address = options.listen or f"127.0.0.1:{8080 if certificate is None else 8443}"
+    address = listen_address(options)
     host, _ = listen.parse_address(address)
     must_have_keys = not (listen.is_loopback(host) or options.allow_unauthenticated)
     if must_have_keys and not config.api_keys:

@@ -144,9 +144,7 @@ class Proxy:
                 why = f"it does not speak TLS ({error.reason}); try http://"
             case TimeoutError():
                 why = f"none came within {limit_s:g} s"
-            case UnicodeEncodeError():
-                why = f"the value of {_KEY} has characters that a header cannot have"
-            case ValueError() if str(error).startswith("Invalid header"):
+            case ValueError() if _is_about_key(error):
                 why = f"the value of {_KEY} has characters that a header cannot have"
             case ValueError() | InvalidURL():
                 why = f"{error}; the address is given by {_URL}"
@@ -197,6 +195,11 @@ def asking(command: Command) -> Command:
 def model_path(model: str, before: str = "/api/models/", after: str = "") -> str:
     """Return the path of a route about *model*."""
     return f"{before}{quote(model, safe='')}{after}"
+
+
+def _is_about_key(error: Exception) -> bool:
+    """Return True if the key, the only header with a value of the user, cannot be sent."""
+    return isinstance(error, UnicodeEncodeError) or str(error).startswith("Invalid header")
 
 
 def _json(text: str) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from argparse import Namespace
 from time import monotonic
 
@@ -57,7 +56,7 @@ def explain(options: Namespace) -> int:
     reason = f": {found['why']}" if found["why"] else ""
     print(f"{found['model']} ({found['state']}): {found['outcome']}{evicted}{reason}")
     if found["cause"]:
-        print(f"  {found['state']} because: {found['cause']}", file=sys.stdout)
+        print(f"  {found['state']} because: {found['cause']}")
     if found["outcome"] == "wait":
         print(f"  place in the queue: {found['position']}")
     for line in found.get("memory", ()):

@@ -20,7 +20,7 @@ from ...app.shutdown_timeout import stop_limit_s
 from ...config import Config, ConfigProblems, format_problems
 from ...server.listen import BindError
 from ...system.whole_files import write_whole
-from ..defaults import NoConfigurationError, choose_configuration
+from ..defaults import NoConfigurationError, choose_configuration, config_home
 from ..output import _fail
 from ..serve import check_address, root_path
 from .command_line import program, search_path, serve_words
@@ -134,17 +134,12 @@ def _user(wanted: str | None) -> str:
     return name
 
 
-def _user_folder(system_name: str) -> Path:
-    base = os.environ.get("XDG_CONFIG_HOME")
-    return (Path(base) if base else Path.home() / ".config") / system_name
-
-
 def _unit_path(options: argparse.Namespace) -> Path:
-    return (_user_folder("systemd/user") if options.user else _SYSTEM) / NAME
+    return (config_home() / "systemd/user" if options.user else _SYSTEM) / NAME
 
 
 def _variables_path(options: argparse.Namespace) -> Path:
-    return _user_folder("swapchart/environment") if options.user else _SYSTEM_VARIABLES
+    return config_home() / "swapchart/environment" if options.user else _SYSTEM_VARIABLES
 
 
 def _assignments(path: Path) -> Mapping[str, str]:
