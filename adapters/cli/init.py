@@ -8,8 +8,6 @@ import os
 import tempfile
 from pathlib import Path
 
-import anyio
-
 from ...runtime.errors import SwapchartError
 from ..app.memory_setup import RAM, memory_pools
 from ..config import check_config, config_schema, format_problems
@@ -29,6 +27,7 @@ from ..discovery.document import room_text, schema_path, summary
 from ..memory import Meter
 from ..system.whole_files import write_whole
 from .output import _fail
+from .remote.table import count
 
 _NO_ROUTING = Routing(use="group", groups={}, matrix=None, priorities={})
 
@@ -57,9 +56,9 @@ def init(options: argparse.Namespace) -> int:
             where = ", ".join(map(str, options.folders)) or "the store of Ollama"
             raise InitError(f"no model was found in {where}; nothing was written")
         schema = schema_path(target)
-        written = configuration(planned, found.left, room, name=str(target), schema=schema.name)
-        _check(written.text)
-        _write(target, written.text)
+        text = configuration(planned, found.left, room, name=str(target), schema=schema.name)
+        _check(text)
+        _write(target, text)
         if options.force or not schema.exists():
             _write(schema, json.dumps(config_schema(), indent=2) + "\n")
     except InitError as error:
@@ -67,7 +66,7 @@ def init(options: argparse.Namespace) -> int:
     except OSError as error:
         return _fail(f"{error.filename}: {error.strerror}")
     print(f"\nmemory for models: {room_text(room)}")
-    print(f"{target}: {written.count} model{'s' * (written.count != 1)}")
+    print(f"{target}: {count(len(planned), 'model')}")
     for advice in _advice(engines, any(each.model.head is not None for each in planned)):
         print(f"note: {advice}")
     default = " --config " + str(target) if target != Path("config.yaml") else ""
@@ -81,23 +80,19 @@ def _search(options: argparse.Namespace) -> Found:
         for folder in options.folders:
             if not folder.exists():
                 raise InitError(f"{folder} does not exist")
-        result = find_models([folder.absolute() for folder in options.folders])
-        found.models += result.models
-        found.left += result.left
+        found.add(find_models([folder.absolute() for folder in options.folders]))
     if options.ollama:
         stores = ollama_stores(os.environ, Path.home())
         if not (stores[0] / "manifests").is_dir():
             places = ", ".join(map(str, stores))
             raise InitError(f"no store of Ollama in {places}; set OLLAMA_MODELS to its folder")
-        result = find_ollama_models(stores[0])
-        found.models += result.models
-        found.left += result.left
+        found.add(find_ollama_models(stores[0]))
     return found
 
 
 def machine_room() -> Room:
     """Return the memory that models may have on this machine: its pools without their reserves."""
-    readings = anyio.run(Meter().read, ())
+    readings = Meter().read_blocking(())
     pools = memory_pools(Config(models={}, routing=_NO_ROUTING), readings)
     free = {name: pool.capacity - pool.reserve for name, pool in pools.pools.items()}
     return Room(gpus={name: free[name] for name in pools.gpus}, ram=free.get(RAM, 0))

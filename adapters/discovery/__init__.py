@@ -7,7 +7,7 @@ programs. `naming` gives each model an ID, `planning` a command with a context t
 
 from __future__ import annotations
 
-from .document import Written, configuration
+from .document import configuration
 from .engines import Engines, find_engines
 from .found import Found, Left, Model, Role
 from .model_files import find_models
@@ -22,7 +22,6 @@ __all__ = [
     "PlannedModel",
     "Role",
     "Room",
-    "Written",
     "configuration",
     "find_engines",
     "find_models",

@@ -6,7 +6,6 @@ import json
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from ...runtime.memory.sums import size
@@ -43,22 +42,9 @@ _KEEP = """
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Written:
-    """A configuration as text.
-
-    Attributes:
-        text: The file.
-        count: Number of models in it.
-    """
-
-    text: str
-    count: int
-
-
 def configuration(
     models: Sequence[PlannedModel], left: Sequence[Left], room: Room, *, name: str, schema: str
-) -> Written:
+) -> str:
     """Return the configuration of *models*.
 
     Args:
@@ -79,7 +65,7 @@ def configuration(
         parts.extend(f"#   {_one_line(left_text(each))}\n" for each in left[:_MOST_LEFT])
         if len(left) > _MOST_LEFT:
             parts.append(f"#   and {len(left) - _MOST_LEFT} more\n")
-    return Written(text="".join(parts), count=len(models))
+    return "".join(parts)
 
 
 def room_text(room: Room) -> str:

@@ -55,10 +55,15 @@ class Left:
 
 @dataclass(slots=True)
 class Found:
-    """What a search has found; it is added to while the search runs."""
+    """Result of a search; it grows while the search runs."""
 
     models: list[Model] = field(default_factory=list)
     left: list[Left] = field(default_factory=list)
+
+    def add(self, other: Found) -> None:
+        """Add the result of another search."""
+        self.models += other.models
+        self.left += other.left
 
     def leave(self, path: Path, reason: str) -> None:
         """Note that *path* was left out."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -15,8 +14,6 @@ from .found import Found, Model, Role
 from .naming import names_of
 
 _MOST_FOLDERS = 20_000
-_FIRST_PART = re.compile(r"-00001-of-\d{5}\.gguf$", re.IGNORECASE)
-_LATER_PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$", re.IGNORECASE)
 #: Architectures of files that belong to other programs -> what they are.
 _FOREIGN = {
     **dict.fromkeys(
@@ -82,11 +79,11 @@ def _file(found: Found, path: Path, beside: Sequence[Path], seen: set[Path]) -> 
             if (reason := _OTHER_WEIGHTS.get(path.suffix.lower())) and _is_large(path):
                 found.leave(path, reason)
         return
-    if _LATER_PART.search(path.name) and not _FIRST_PART.search(path.name):
-        if not shards(path)[0].exists() and path == min(
-            other for other in beside if set(shards(other)) == set(shards(path))
-        ):
-            found.leave(path, f"the first part, {shards(path)[0].name}, is missing")
+    first = shards(path)[0]
+    if path != first:
+        parts = (other for other in beside if shards(other)[0] == first)
+        if not first.exists() and path == min(parts):
+            found.leave(path, f"the first part, {first.name}, is missing")
         return
     try:
         real = path.resolve(strict=True)
@@ -168,6 +165,8 @@ def _projector(path: Path, beside: Sequence[Path]) -> Path | None:
     """
     near = [p for p in beside if p.suffix.lower() == ".gguf" and p != path]
     projectors = [p for p in near if "mmproj" in p.name.lower()]
+    if not projectors:
+        return None
     short = names_of(path)[0].lower()
     named = [p for p in projectors if short in p.name.lower()]
     if not named:

@@ -74,17 +74,17 @@ def plan_models(
         else:
             usable.append(model)
     usable += [Model(path=Path(name), name=clean_name(name), size=0) for name in vllm_models]
-    given = {Path(name) for name in vllm_models}
     return [
-        _vllm(model, engines, str(model.path)) if model.head is None or model.path in given
+        _vllm(model, engines) if model.head is None
         else _llama_server(model, model.head, engines, room)
         for model in unique_names(usable)
     ]  # fmt: skip
 
 
-def _vllm(model: Model, engines: Engines, source: str) -> PlannedModel:
+def _vllm(model: Model, engines: Engines) -> PlannedModel:
     argv = [
-        engines.vllm or "vllm", "serve", source, "--port", PORT, "--served-model-name", model.name,
+        engines.vllm or "vllm", "serve", str(model.path), "--port", PORT,
+        "--served-model-name", model.name,
     ]  # fmt: skip
     if model.role is not Role.CHAT:
         argv += ["--runner", "pooling"]

@@ -109,9 +109,9 @@ def test_engines_are_those_in_path() -> None:
 
 
 def loaded(folder: Path, planned: list[PlannedModel], left: list[Left]) -> dict[str, list[str]]:
-    written = configuration(planned, left, Room(ram=GIB), name="c.yaml", schema="s.json")
+    text = configuration(planned, left, Room(ram=GIB), name="c.yaml", schema="s.json")
     path = folder / "c.yaml"
-    path.write_text(written.text, "utf-8")
+    path.write_text(text, "utf-8")
     config = load_config([path])
     assert not config.warnings
     return {name: list(split_command(model.cmd)) for name, model in config.models.items()}
