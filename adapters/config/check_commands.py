@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import TypeAlias
 
 from ...runtime import RunAction
 from ..llama_cpp.launch_args import LaunchLine
+from .command_line import literal_words
+from .document.nodes import Scalar
 from .routing import NamesLike
 from .values import ModelConfig
 
@@ -30,18 +32,30 @@ def check_shell_syntax(names: NamesLike) -> None:
     """Warn of words that only a shell understands, in commands that run without one."""
     for model in names.models.values():
         for place, argv in _commands(model):
-            if (found := shell_syntax(argv)) is not None:
+            if shell_syntax(argv) is None:
+                continue
+            literal = frozenset[str]()
+            if place[-1] == "cmd" and isinstance(names.place(*place)[0], Scalar):
+                literal = literal_words(model.cmd)
+            if (found := shell_syntax(argv, literal)) is not None:
                 names.warning(place, found)
 
 
-def shell_syntax(argv: Sequence[str]) -> str | None:
-    """Return what a shell would be needed for, and what to write instead; None for nothing."""
+def shell_syntax(argv: Sequence[str], literal: Collection[str] = ()) -> str | None:
+    """Return what a shell would be needed for, and what to write instead; None for nothing.
+
+    Args:
+        argv: Program and arguments.
+        literal: Words in which a shell would not expand anything either.
+    """
     if not argv or PurePath(argv[0]).name in _SHELLS:
         return None
     if _ASSIGNMENT.match(argv[0]):
         name = argv[0].partition("=")[0]
         return f"{name}= stands before the program: a variable belongs in `env: [{name}=...]`"
     for word in argv:
+        if word in literal:
+            continue
         if word in _OPERATORS or (word.endswith(";") and word != ";"):
             return f"{word!r} is passed to the program as a word: {_CURE}"
         if word == "~" or word.startswith("~/"):

@@ -47,6 +47,22 @@ def split_command(text: str) -> tuple[str, ...]:
     Raises:
         UnterminatedQuoteError: A quote is never closed.
     """
+    return tuple(word for word, _ in _words(text))
+
+
+def literal_words(text: str) -> frozenset[str]:
+    """Return the words of *text* that are quoted as a whole, beginning with a single quote.
+
+    A shell expands nothing in single quotes, and `shlex.quote` writes words so.
+
+    Raises:
+        UnterminatedQuoteError: A quote is never closed.
+    """
+    return frozenset(word for word, is_literal in _words(text) if is_literal)
+
+
+def _words(text: str) -> list[tuple[str, bool]]:
+    """Return the words of a command, each with True for `literal_words`."""
     kept: list[str] = []
     numbers: list[int] = []  # numbers of the remaining lines
     for number, line in enumerate(text.split("\n")):
@@ -60,22 +76,28 @@ def split_command(text: str) -> tuple[str, ...]:
         raise UnterminatedQuoteError(numbers[error.line], error.quote) from error
 
 
-def _tokens(text: str) -> tuple[str, ...]:
-    tokens: list[str] = []
+def _tokens(text: str) -> list[tuple[str, bool]]:
+    tokens: list[tuple[str, bool]] = []
+    quotes = ""  # first sign of each piece of the current token
     pieces: list[str] = []  # pieces of the current token; a quoted empty text is a piece too
     at = 0
     while at < len(text):
         if space := _SPACE.match(text, at):
             if pieces:
-                tokens.append("".join(pieces))
-                pieces = []
+                tokens.append(("".join(pieces), _is_literal(quotes)))
+                pieces, quotes = [], ""
             at = space.end()
         else:
+            quotes += text[at]
             piece, at = _piece(text, at)
             pieces.append(piece)
     if pieces:
-        tokens.append("".join(pieces))
-    return tuple(tokens)
+        tokens.append(("".join(pieces), _is_literal(quotes)))
+    return tokens
+
+
+def _is_literal(quotes: str) -> bool:
+    return quotes.startswith("'") and not quotes.strip("'\"")
 
 
 def _piece(text: str, at: int) -> tuple[str, int]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from ...runtime.eviction import Expression
+from .document.nodes import Node
 from .matrix_expression import (
     ExpressionError,
     TooMuchWorkError,
@@ -35,6 +36,10 @@ class NamesLike(Protocol):
 
     def real_name(self, name: str) -> str | None:
         """Return the id of the local model called *name*, or None."""
+        ...
+
+    def place(self, *loc: int | str) -> tuple[Node, str]:
+        """Return the node at *loc* and its dotted path."""
         ...
 
     def error(self, loc: tuple[int | str, ...], message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,25 @@ def test_check_config_names_the_line_of_each_command(tmp_path: Path) -> None:
         (5, "models.a.cmdStop", "$PID is not expanded", "warning"),
         (6, "models.a.afterHealthy", "'&&' is passed to th", "warning"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("cmd", "warned"),
+    [
+        ("server ${PORT} '~/x' '&&' 'a`b' '$HOME'", 0), ('server ${PORT} "~/x"', 1),
+        ("server ${PORT} '~/x' ~/y", 1), ("server ${PORT} \\~/x", 1),
+        (["server", "${PORT}", "~/x"], 1), ("server ${PORT} ~/'my model'", 1),
+        ("""server ${PORT} '$it'"'"'s'""", 0),
+    ],
+)  # fmt: skip
+def test_check_config_leaves_words_in_single_quotes_alone(
+    tmp_path: Path, cmd: object, warned: int
+) -> None:
+    """A shell expands nothing in them; a list is not written for a shell, but as if it were."""
+    path = tmp_path / "c.yaml"
+    path.write_text(json.dumps({"models": {"a": {"cmd": cmd}}}))
+
+    assert len(check_config([path])) == warned
 
 
 def test_check_config_here_names_what_this_machine_lacks(tmp_path: Path) -> None:
