@@ -160,8 +160,11 @@ class MemoryFailures:
             text: What happened and what to do.
             plan: Plan of another start; None if there is none.
         """
-        can_retry = plan is not None and plan.kind in ("evict", "wait")
-        can_retry = can_retry and plan is not None and bool(plan.evict or plan.waits_for)
+        can_retry = (
+            plan is not None
+            and plan.kind in ("evict", "wait")
+            and bool(plan.evict or plan.waits_for)
+        )
         failure = MemoryFailure(
             service=entry.name, at=self.clock(), text=text, line=evidence.line,
             can_retry=can_retry,

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from .log_ring import LogRing
 from .memory import Wanted
+from .memory.footprints import RAM
 from .memory.shortage import sum_with_holders
 from .memory_failures import MemoryFailure, evidence_of, failure_text
 from .memory_ledger import MemoryLedger
@@ -18,8 +19,6 @@ from .ports import Command, Exit
 from .scheduling import ServiceEntry
 from .start_output import StartOutput
 from .waiter import PendingRequest
-
-_RAM = "RAM"
 
 
 class Watch(Protocol):
@@ -143,13 +142,13 @@ def _by_pool(
     ledger: MemoryLedger, entry: ServiceEntry, printed: Mapping[str, int]
 ) -> dict[str, int]:
     """Return the bytes by pool that a server has printed by device; without pools in doubt."""
-    names = [name for name in printed if name != _RAM]
+    names = [name for name in printed if name != RAM]
     pools = pools_of(names, _visible(ledger, entry), ledger.devices)
     if names and not ledger.devices:
-        pools = dict.fromkeys(names, _RAM)  # unified memory, if there is a GPU at all
+        pools = dict.fromkeys(names, RAM)  # unified memory, if there is a GPU at all
     found: dict[str, int] = {}
     for name, amount in printed.items():
-        pool = _RAM if name == _RAM else pools.get(name, "")
+        pool = RAM if name == RAM else pools.get(name, "")
         found[pool] = found.get(pool, 0) + amount
     known = ledger.pools
     return {p: n for p, n in found.items() if p in known and n <= known[p].capacity}

@@ -45,18 +45,27 @@ class CommandPool:
 
     def _free(self) -> int:
         problem = f"`check` of memory pool {self._name} ({' '.join(self._argv)})"
-        try:
-            status, output, errors = run_command(self._argv, self._limit_s)
-        except subprocess.TimeoutExpired as error:
-            raise OSError(f"{problem} took more than {self._limit_s:g} s") from error
-        except (OSError, ValueError) as error:
-            raise OSError(f"{problem} cannot run: {error}") from error
+        status, output, errors = run_named(problem, self._argv, self._limit_s)
         if status:
             raise OSError(f"{problem} failed with status {status}: {_shown(errors)}")
         text = output.strip()
         if not text.isdigit() or len(text) > 18:
             raise OSError(f"{problem} printed {_shown(text)}, expected the free bytes as a number")
         return int(text)
+
+
+def run_named(name: str, argv: Sequence[str], limit_s: float) -> tuple[int, bytes, bytes]:
+    """Run a command as `run_command` does; errors begin with *name*.
+
+    Raises:
+        OSError: It cannot run, or has not ended within *limit_s* seconds.
+    """
+    try:
+        return run_command(argv, limit_s)
+    except subprocess.TimeoutExpired as error:
+        raise OSError(f"{name} took more than {limit_s:g} s") from error
+    except (OSError, ValueError) as error:
+        raise OSError(f"{name} cannot run: {error}") from error
 
 
 def run_command(argv: Sequence[str], limit_s: float) -> tuple[int, bytes, bytes]:

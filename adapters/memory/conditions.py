@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from fnmatch import translate
 from pathlib import Path
 from re import compile as compile_pattern
 
-from .command import run_command
+from .command import run_named
 from .one_thread import OneThread
 
 _LIMIT_S = 1.5
@@ -82,10 +81,5 @@ class CommandSucceeds(_Condition):
     def _succeeds(self, own: Collection[int]) -> str:
         del own
         text = " ".join(self._argv)
-        try:
-            status, _, _ = run_command(self._argv, self._command_limit_s)
-        except subprocess.TimeoutExpired as error:
-            raise OSError(f"{text} took more than {self._command_limit_s:g} s") from error
-        except (OSError, ValueError) as error:
-            raise OSError(f"{text} cannot run: {error}") from error
+        status, _, _ = run_named(text, self._argv, self._command_limit_s)
         return "" if status else f"{text} succeeds"

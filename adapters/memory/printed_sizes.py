@@ -20,12 +20,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from .estimate import GPU_CONTEXT, PROCESS
+from .estimate import GPU_CONTEXT, PROCESS, RAM
 
 _MIB = 1 << 20
 #: Bytes of the shortest and longest line that counts; the template of a chat is longer.
 _SHORTEST_LINE, _LONGEST_LINE = 16, 2000
-_RAM = "RAM"
 #: One GPU of which the line does not say the number.
 _ANY_GPU = "GPU"
 
@@ -92,7 +91,7 @@ class PrintedSizes:
         if self._projector_at and found:
             found[self._projector_at] += self._projector
         return {
-            device: amount + (PROCESS if device == _RAM else GPU_CONTEXT)
+            device: amount + (PROCESS if device == RAM else GPU_CONTEXT)
             for device, amount in found.items()
             if amount
         }
@@ -120,7 +119,7 @@ class PrintedSizes:
         elif _CONTEXT.search(line):
             self._load.contexts += 1
         elif match := _PROJECTED.search(line):
-            device = _ANY_GPU if match[2] == b"device" else _RAM
+            device = _ANY_GPU if match[2] == b"device" else RAM
             self._projected[device] = _bytes(match[1])
         elif match := _PROJECTOR.search(line):
             self._projector = _bytes(match[1])
@@ -165,6 +164,6 @@ def _device(name: bytes) -> str:
     """Return the device of a kind of buffer, such as ``CUDA0``; all of main memory is ``RAM``."""
     text = name.decode("ascii", "replace")
     if _HOST.fullmatch(text):
-        return _RAM
+        return RAM
     match = _MAPPED.fullmatch(text)
     return text if match is None else match[1]

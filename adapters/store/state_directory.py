@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..system.lock_file import LockedError, lock_file
+from ..system.lock_file import LockedError, holder_of, lock_file
 from ..system.private_files import check_folder_is_ours, make_folder
 
 #: Files by which a state directory is recognized; earlier versions had no lock file.
@@ -81,17 +80,7 @@ def state_holder(directory: Path) -> str | None:
     Raises:
         OSError: Its lock file cannot be read.
     """
-    try:
-        lock = os.open(directory / "lock", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return os.read(lock, 32).decode("ascii", "replace").strip()
-    finally:
-        os.close(lock)
-    return None
+    return holder_of(directory / "lock")
 
 
 class StateDirectory:

@@ -32,9 +32,35 @@ def lock_file(path: Path) -> int:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        holder = os.read(lock, 32).decode("ascii", "replace").strip()
+        holder = _written(lock)
         os.close(lock)
         raise LockedError(holder) from error
     os.ftruncate(lock, 0)
     os.write(lock, f"{os.getpid()}\n".encode())
     return lock
+
+
+def holder_of(path: Path) -> str | None:
+    """Return the process id of the holder of the lock at *path*; empty if it is unknown.
+
+    Nothing is created or changed. None means that the lock is not held.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    try:
+        lock = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _written(lock)
+    finally:
+        os.close(lock)
+    return None
+
+
+def _written(lock: int) -> str:
+    """Return the process id that the holder of *lock* has written."""
+    return os.read(lock, 32).decode("ascii", "replace").strip()

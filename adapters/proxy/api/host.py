@@ -198,10 +198,8 @@ def coarse_memory(state: MemoryState) -> MemoryState:
     def coarse(amounts: dict[str, int]) -> dict[str, int]:
         return {pool: amount // steps.get(pool, 1) for pool, amount in amounts.items()}
 
-    return MemoryState(
-        mode=state.mode, failure=state.failure, learned=state.learned, notices=state.notices,
-        away=state.away,
-        failures=state.failures,
+    return structs.replace(
+        state,
         pools=[
             structs.replace(
                 pool, others={}, held=pool.held // steps[pool.name],
