@@ -65,7 +65,7 @@ class _PoolRun:
     Attributes:
         awake_used: Use of the whole pool in the last quiet moment in which it was ready; None if
             another service has moved since.
-        grown_at: Time in seconds when it was last seen to hold clearly more.
+        grown_at: Time in seconds of the last reading that was clearly larger.
     """
 
     is_alone: bool

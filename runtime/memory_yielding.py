@@ -75,7 +75,7 @@ class ByHand:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActiveYield:
-    """What one pool is left to other programs for.
+    """Reason for which one pool is left to other programs.
 
     Attributes:
         keep: Bytes that services may hold meanwhile.

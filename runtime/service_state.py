@@ -87,31 +87,14 @@ class ServiceState:
         since: Time of the last transition, in seconds on the loop's clock.
         kept: Incarnation and the idle limit in seconds that its last request with one set;
             infinity is no limit, and None means that no request has.
-        place: Variables by which this incarnation is told its GPUs; None before it has a place.
+        place: Variables that name the GPUs of this incarnation; None before it has a place.
         end_limit_s: Time in seconds after which the supervisor kills; None means no shutdown.
     """
 
     __slots__ = (
-        "after_healthy",
-        "cause",
-        "end_limit_s",
-        "hook_results",
-        "hooks",
-        "incarnation",
-        "kept",
-        "last_exit",
-        "launched_at",
-        "log",
-        "log_start_bytes",
-        "memory_failure",
-        "next_spec",
-        "place",
-        "probe_detail",
-        "process",
-        "runtime",
-        "since",
-        "spec",
-        "terminated_at",
+        "after_healthy", "cause", "end_limit_s", "hook_results", "hooks", "incarnation", "kept",
+        "last_exit", "launched_at", "log", "log_start_bytes", "memory_failure", "next_spec",
+        "place", "probe_detail", "process", "runtime", "since", "spec", "terminated_at",
     )  # fmt: skip
 
     def __init__(self, spec: ServiceSpec, runtime: RuntimeContext, log: LogRing) -> None:

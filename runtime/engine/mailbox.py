@@ -55,7 +55,7 @@ class Mailbox:
                 self._soon(self._ring)
             except RuntimeError:  # the loop has ended meanwhile
                 self.close()
-        if self._is_closed:  # perhaps after it was closed: nobody else would look at the call
+        if self._is_closed:  # perhaps after it was closed, when calls are no longer fetched
             self.close()
         return future
 

@@ -21,7 +21,7 @@ _MAX_STEPS = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Together:
-    """Whether some services fit together.
+    """Places of some services, and the memory that they lack there.
 
     Attributes:
         places: Service -> bytes by pool, one place for each; where they do not fit, the preferred

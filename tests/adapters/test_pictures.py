@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
 import pytest
-from tools.browser import chromium_path
+from tools.browser import launched
 
 from swapchart.adapters import pictures
 from swapchart.machine import ChartError, SwapchartError, View, lifecycle, read
@@ -90,13 +90,8 @@ def drawn(chart: str, name: str) -> tuple[str, str]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """The system's Chromium."""
-    path = chromium_path()
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+    with launched() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

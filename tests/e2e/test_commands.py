@@ -487,7 +487,7 @@ def test_help_shows_examples_that_are_understood(
     ],
 )
 def test_command_imports_little(arguments: str, absent: list[str]) -> None:
-    """What takes long to import is not imported by commands that do not need it."""
+    """Packages that take long to import are imported only by commands that need them."""
     script = (
         "import sys\nfrom swapchart.adapters.cli import main\n"
         f"try: main({arguments.split()!r})\nexcept SystemExit: pass\n"

@@ -256,7 +256,7 @@ def test_mermaid_writes_signs_of_guards_as_entities() -> None:
 
 
 def test_plantuml_writes_markup_in_guards_as_code_points() -> None:
-    """What PlantUML would read as Creole or HTML is escaped, and all else stays legible."""
+    """Signs that PlantUML reads as Creole or HTML are escaped, and the others stay legible."""
     text = to_plantuml(shop(""))
     shown = re.sub(r"<U\+([0-9A-F]{4})>", lambda sign: chr(int(sign[1], 16)), text)
 

@@ -163,7 +163,7 @@ def test_supervisor_with_an_async_policy_is_refused() -> None:
 
 # ---- streams
 def test_events_begin_with_the_call() -> None:
-    """What happens before the stream is read is part of it: of a supervisor and of a player."""
+    """Records from before the first read are part of the stream of a supervisor and a player."""
 
     async def scenario(world: World) -> None:
         transitions = world.supervisor.events()

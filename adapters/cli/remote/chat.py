@@ -20,7 +20,7 @@ _DIM, _NORMAL = "\x1b[2m", "\x1b[0m"
 
 @dataclass(slots=True)
 class Reply:
-    """What came of one response, and when.
+    """One response of a model, with the times of its steps.
 
     Attributes:
         began: When the request was sent, in monotonic seconds, like all times here.

@@ -107,7 +107,7 @@ def test_init_takes_models_of_ollama_and_vllm(
 def test_init_failure_is_one_line_and_writes_nothing(
     place: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
-    """What is wrong is said with what to do, and exit code 1."""
+    """The error says what to do, and the exit code is 1."""
     Path("empty").mkdir()
     Path("empty/file").touch()
 

@@ -24,7 +24,7 @@ def reasons(found: Found) -> dict[str, str]:
 
 
 def test_search_tells_uses_apart(tmp_path: Path) -> None:
-    """Chat models, embedders and rerankers are told apart by their metadata, not by their names."""
+    """Chat models, embedders and rerankers are distinguished by metadata, not by names."""
     write_gguf(tmp_path / "a-Q4_K_M.gguf")
     write_gguf(tmp_path / "deep/er/b.gguf", "nomic-bert")
     write_gguf(tmp_path / "c.gguf", "qwen3", qwen3__pooling_type=3)

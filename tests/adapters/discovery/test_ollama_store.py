@@ -53,7 +53,7 @@ def test_store_names_are_those_that_ollama_run_takes(tmp_path: Path) -> None:
 
 
 def test_store_projector_adapters_and_parameters_are_taken_over(tmp_path: Path) -> None:
-    """What the Modelfile says becomes options of llama-server."""
+    """Parameters of the Modelfile become options of llama-server."""
     layers = [
         ("model", "sha256:1"), ("projector", "sha256:2"), ("adapter", "sha256:3"),
         ("params", "sha256:4"),

@@ -128,7 +128,7 @@ async def test_websocket_whose_upstream_has_left_ends_without_an_error() -> None
 def test_last_response_to_a_client_that_has_left_is_no_error(
     where: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The application that responds is told nothing, and nothing is logged."""
+    """The application gets no error, and the log gets no line."""
 
     async def respond(server: Server, call: Call) -> None:
         await call.answer()

@@ -136,7 +136,7 @@ def test_memory_event_comes_at_once_and_with_each_change() -> None:
 
 
 def test_memory_is_compared_in_steps_of_one_percent() -> None:
-    """What changes with each reading, or with time alone, is no change to publish."""
+    """Changes of each reading, or of time alone, are not published."""
 
     async def main(bench: Bench, meter: FixedMeter) -> None:
         await bench.client.chat("a")

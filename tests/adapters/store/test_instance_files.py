@@ -315,7 +315,7 @@ def test_store_that_is_closed_undoes_each_step(path: Path) -> None:
 
 @pytest.mark.parametrize("what", ["deleted", "moved", "replaced", "lock deleted"])
 def test_step_is_undone_if_the_file_is_gone(path: Path, what: str) -> None:
-    """SQLite would go on in a file that nobody finds, or beside another process."""
+    """SQLite would go on in a file without a name, or beside another process."""
     lock = path.with_name(f"{path.name}.lock")
 
     def act(one: Any, store: InstanceStore, host: Host) -> None:

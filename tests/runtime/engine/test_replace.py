@@ -70,7 +70,7 @@ MORE_WORK = Actions(
 
 @both
 def test_new_timers_and_activities_of_the_present_state_start(backend: str) -> None:
-    """What the old chart armed keeps its deadline; what depends on data is asked."""
+    """Timers of the old chart keep their deadlines; actions that depend on data are run."""
 
     async def main() -> None:
         store = MemoryStore()
@@ -299,7 +299,7 @@ def test_migration_that_returns_no_snapshot_is_refused(result: Any) -> None:
 
 @both
 def test_actions_alone_can_be_replaced(backend: str) -> None:
-    """What is started from then on is the new function; what runs goes on."""
+    """Later starts take the new function; a running activity goes on."""
     runs: list[str] = []
 
     async def other(point: str) -> str:

@@ -1,4 +1,4 @@
-"""What a store cannot keep harms nothing else, and what it should keep is in it."""
+"""Payloads that a store cannot keep harm no other instance or step."""
 
 from __future__ import annotations
 

@@ -157,22 +157,23 @@ def test_memory_printed_sizes_of_an_earlier_run_do_not_count() -> None:
     assert world.learned() == [("u", "GPU0", "log", 6.0), ("u", "GPU0", "delta", 7.0)]
 
 
+async def fail_to_load(world: PrintingWorld) -> None:
+    with pytest.raises(RequestError):
+        await world.supervisor.load("u")
+
+
 def test_memory_printed_output_is_left_when_a_start_fails() -> None:
     world = PrintingWorld({"u": 1}, {}, {"u": b"CUDA0=6\n"})
 
-    async def load() -> None:
-        with pytest.raises(RequestError):
-            await world.supervisor.load("u")
-
     async def scenario() -> None:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(load)
+            tasks.start_soon(fail_to_load, world)
             await anyio.sleep(1.0)
             assert len(world.log("u")._readers) == 1
             world.launcher.crash("u", Exit(code=1))
         assert not world.log("u")._readers
         world.launcher.servers["u"] = ServerScript(error=LaunchError("no such file"))
-        await load()
+        await fail_to_load(world)
         assert not world.log("u")._readers
 
     world.run(scenario)
@@ -182,13 +183,9 @@ def test_memory_printed_output_is_left_when_a_start_fails() -> None:
 def test_memory_printed_output_is_left_when_a_start_is_stopped() -> None:
     world = PrintingWorld({"u": 1}, {}, {"u": b"CUDA0=6\n"})
 
-    async def load() -> None:
-        with pytest.raises(RequestError):
-            await world.supervisor.load("u")
-
     async def scenario() -> None:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(load)
+            tasks.start_soon(fail_to_load, world)
             await anyio.sleep(1.0)
             await world.supervisor.unload("u")
         assert not world.log("u")._readers
@@ -212,7 +209,7 @@ def test_memory_printed_sizes_are_not_read_without_a_need() -> None:
 @pytest.mark.parametrize(
     ("place", "need", "output", "learned"),
     [
-        # It is told its GPU, which it calls the first one.
+        # It sees one GPU, which it calls the first one.
         ("GPU1", {}, b"CUDA0=6\n", [("GPU1", 6.0)]),
         ("GPU2", {}, b"ROCm0=6\n", [("GPU2", 6.0)]),
         ("GPU2", {}, b"Vulkan0=6\n", [("GPU2", 6.0)]),
@@ -244,7 +241,7 @@ def test_memory_printed_devices_are_those_of_the_place(
 
 @pytest.mark.parametrize("is_unlike", [False, True])
 def test_memory_printed_devices_of_unlike_gpus_are_in_doubt(is_unlike: bool) -> None:
-    """CUDA numbers the fastest GPU first, and a process that may use all is told no order."""
+    """CUDA numbers the fastest GPU first, and a process that may use all gets no order."""
     two = {"GPU0": GPU0, "GPU1": GPU1}
     world = PrintingWorld({"u": 1}, {}, {"u": b"CUDA0=6\n"}, two)
     pools = [

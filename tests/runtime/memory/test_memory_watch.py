@@ -373,7 +373,7 @@ def test_memory_watch_unknown_service_is_no_pressure_if_others_grow_a_little() -
 
 
 def test_memory_watch_stuck_service_keeps_its_memory_and_is_at_rest() -> None:
-    """Its claim stays, requests are told why they wait, and it causes no readings by itself."""
+    """Its claim stays, requests get the reason, and it causes no readings by itself."""
     world = World({"a": 12, "b": 14})
     world.launcher = ScriptedLauncher(
         {"a": ServerScript(terminate_s=None, kill_s=None), "b": ServerScript()}

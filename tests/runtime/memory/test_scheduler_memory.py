@@ -458,7 +458,7 @@ def test_scheduler_counts_evictions_by_cause() -> None:
 
 
 def test_scheduler_request_waits_for_a_stuck_service_as_for_other_programs() -> None:
-    """What cannot be stopped gives nothing back, but may end one day."""
+    """A service that cannot be stopped gives nothing back, but may end one day."""
     harness = Harness({"s": 12, "a": 8, "c": 14})
     harness.run("s", "a")
     harness.submit("a")
