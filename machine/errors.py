@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from .document import Configuration
-
-if TYPE_CHECKING:
-    pass
 
 
 class SwapchartError(Exception):
@@ -15,7 +10,8 @@ class SwapchartError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         """Return what makes the error again: its text is not what its class is called with."""
-        return _made_again, (type(self), self.args, dict(self.__dict__))
+        state = dict(getattr(self, "__dict__", {}))  # compiled, it is there once something is set
+        return _made_again, (type(self), self.args, state)
 
 
 def _made_again(
@@ -23,7 +19,8 @@ def _made_again(
 ) -> SwapchartError:
     error = kind.__new__(kind, *args)
     error.args = args
-    error.__dict__.update(state)
+    for name, value in state.items():
+        setattr(error, name, value)
     return error
 
 
