@@ -72,6 +72,10 @@ def test_error_of_every_class_can_be_pickled() -> None:
         error.args = ("text",)
         again = pickle.loads(pickle.dumps(error))
         assert (type(again), again.args, attributes(again)) == (kind, ("text",), {})
-        setattr(error, "where", "there")  # not every class has it
+        error.add_note("there")
         again = pickle.loads(pickle.dumps(error))
-        assert (type(again), again.args, attributes(again)["where"]) == (kind, ("text",), "there")
+        assert (type(again), again.args, attributes(again)["__notes__"]) == (
+            kind,
+            ("text",),
+            ["there"],
+        )
