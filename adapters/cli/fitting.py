@@ -17,19 +17,20 @@ from ..config import Config, ConfigProblems, format_problems, load_config
 from ..memory import Meter
 from ..store.footprints import read_footprints
 from ..store.state_directory import default_directory
-from .defaults import configuration_sources
+from .defaults import NoConfigurationError, choose_configuration, configuration_sources
 from .output import _fail
 
 
 def plan_with(options: argparse.Namespace) -> int:
     """Print whether the models fit together, and which would run; return 1 if they do not fit."""
-    if not options.config and not options.config_dir:
-        return _fail("expected --config FILE or --config-dir DIR: no proxy is asked")
     try:
+        choose_configuration(options)
         config = load_config(options.config, options.config_dir)
     except ConfigProblems as error:
         print(format_problems(error.problems), file=sys.stderr)
         return 1
+    except NoConfigurationError as error:
+        return _fail(str(error))
     if config.memory.mode == "off":
         return _fail("memory is no condition: `memory:` is off in the configuration")
     names = [name.strip() for name in options.beside.split(",") if name.strip()]

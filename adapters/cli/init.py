@@ -49,7 +49,7 @@ def init(options: argparse.Namespace) -> int:
             )
         engines = find_engines()
         found = _search(options)
-        room = machine_room()
+        room, unread = _room()
         planned = plan_models(found, engines, room, options.vllm)
         print("\n".join(summary(planned, found.left)))
         if not planned:
@@ -64,10 +64,11 @@ def init(options: argparse.Namespace) -> int:
     except InitError as error:
         return _fail(str(error))
     except OSError as error:
-        return _fail(f"{error.filename}: {error.strerror}")
+        return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     print(f"\nmemory for models: {room_text(room)}")
     print(f"{target}: {count(len(planned), 'model')}")
-    for advice in _advice(engines, any(each.model.head is not None for each in planned)):
+    has_gguf = any(each.model.head is not None for each in planned)
+    for advice in [*unread, *_advice(engines, has_gguf=has_gguf)]:
         print(f"note: {advice}")
     default = " --config " + str(target) if target != Path("config.yaml") else ""
     print(f"next: swapchart serve{default}")
@@ -90,12 +91,19 @@ def _search(options: argparse.Namespace) -> Found:
     return found
 
 
-def machine_room() -> Room:
-    """Return the memory that models may have on this machine: its pools without their reserves."""
-    readings = Meter().read_blocking(())
+def _room() -> tuple[Room, list[str]]:
+    """Return the memory that models may have here, and a note if it is not known.
+
+    Models may have the pools of this machine without their reserves.
+    """
+    try:
+        readings = Meter().read_blocking(())
+    except OSError as error:
+        reason = f"the memory of this machine cannot be read, so contexts are the smallest: {error}"
+        return Room(), [reason]
     pools = memory_pools(Config(models={}, routing=_NO_ROUTING), readings)
     free = {name: pool.capacity - pool.reserve for name, pool in pools.pools.items()}
-    return Room(gpus={name: free[name] for name in pools.gpus}, ram=free.get(RAM, 0))
+    return Room(gpus={name: free[name] for name in pools.gpus}, ram=free.get(RAM, 0)), []
 
 
 def _check(text: str) -> None:
@@ -115,7 +123,7 @@ def _write(path: Path, text: str) -> None:
         raise InitError(f"{path} cannot be written: {error.strerror}") from error
 
 
-def _advice(engines: Engines, has_gguf: bool) -> list[str]:
+def _advice(engines: Engines, *, has_gguf: bool) -> list[str]:
     advice = []
     if has_gguf and engines.llama_server is None:
         advice.append(

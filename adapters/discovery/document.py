@@ -82,14 +82,14 @@ def left_text(left: Left) -> str:
 
 def fit_text(planned: PlannedModel) -> str:
     """Return how much memory a model takes, and whether it fits, in words."""
-    if planned.fits is None:
+    if not planned.amounts:
         return "memory not known before its first start"
     amount = " and ".join(
         f"{size(held)} of {pool}" for pool, held in planned.amounts.items() if held
     )
-    if planned.fits:
-        return f"{amount} by estimate"
-    return f"{amount} by estimate: more than this machine has for models"
+    if planned.fits is False:
+        return f"{amount} by estimate: more than this machine has for models"
+    return f"{amount} by estimate"
 
 
 def _entry(planned: PlannedModel) -> Iterator[str]:

@@ -123,12 +123,18 @@ def _with_context(model: Model, context: int, engines: Engines, room: Room) -> P
         amounts, note = _amounts(argv, gpus)
         if not amounts:
             break
-        limits = {**gpus, RAM: room.ram}
-        fits = all(amount <= limits[pool] for pool, amount in amounts.items())
+        fits = _fits(amounts, {**gpus, **({RAM: room.ram} if room.ram else {})})
         planned = replace(planned, amounts=amounts, note=note, fits=fits)
         if fits:
             break
     return planned
+
+
+def _fits(amounts: Mapping[str, int], limits: Mapping[str, int]) -> bool | None:
+    """Return whether *amounts* keep within *limits*; None if the limit of one is not known."""
+    if any(amount > limits.get(pool, amount) for pool, amount in amounts.items()):
+        return False
+    return True if amounts.keys() <= limits.keys() else None
 
 
 def _placements(room: Room) -> Iterator[Mapping[str, int]]:

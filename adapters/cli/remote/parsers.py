@@ -112,11 +112,15 @@ def add_plan(parser: CommandParser) -> None:
     add_proxy(parser)
     parser.add_argument(
         "--with", dest="beside", metavar="A,B,C",
-        help="whether these models fit together, by --config and what was learned; asks no proxy",
+        help="whether these models fit together, by the configuration and what was learned; asks "
+        "no proxy",
     )  # fmt: skip
-    parser.add_argument("--config", action="append", type=Path, default=[], metavar="FILE")
-    parser.add_argument("--config-dir", type=Path, metavar="DIR")
-    parser.add_argument("--state-dir", type=Path, metavar="DIR", help="as for `serve`")
+    for_serve = "as for `serve`"
+    parser.add_argument(
+        "--config", action="append", type=Path, default=[], metavar="FILE", help=for_serve
+    )
+    parser.add_argument("--config-dir", type=Path, metavar="DIR", help=for_serve)
+    parser.add_argument("--state-dir", type=Path, metavar="DIR", help=for_serve)
     parser.examples("swapchart plan qwen", "swapchart plan --with qwen,embed --config config.yaml")
 
 

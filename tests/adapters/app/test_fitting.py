@@ -134,11 +134,34 @@ def test_plan_with_models_says_whether_they_fit_and_which_would_run(
     assert value["lack"] == {"NPU": 2 * GIB}
 
 
+def test_plan_with_models_takes_the_configuration_that_serve_takes(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without --config it is that of SWAPCHART_CONFIG or the working directory."""
+    (folder / "empty").mkdir()
+    monkeypatch.chdir(folder / "empty")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(folder / "empty"))
+    monkeypatch.delenv("SWAPCHART_CONFIG", raising=False)
+    words = ("plan", "--with", "a,b", "--state-dir", str(folder / "state"))
+    code, out, err = run(capsys, *words)
+    assert (code, out) == (1, "")
+    assert err.startswith("swapchart: no configuration: expected --config FILE")
+    assert err.count("\n") == 1
+
+    monkeypatch.setenv("SWAPCHART_CONFIG", str(folder / "config.yaml"))
+    assert run(capsys, *words)[0] == 0
+    monkeypatch.delenv("SWAPCHART_CONFIG")
+    monkeypatch.chdir(folder)
+    code, out, _ = run(capsys, *words)
+
+    assert code == 0
+    assert out.startswith("a and b fit together\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("plan",), "expected a model, or --with A,B,C"),
-        (("plan", "--with", "a"), "expected --config FILE or --config-dir DIR"),
         (("plan", "m", "--with", "a"), "expected either a model, or --with"),
         (("plan", "--with", "a,nope", "--config", "{}"), "no such model: nope; there are a, b"),
         (("plan", "--with", ",", "--config", "{}"), "expected names of models"),

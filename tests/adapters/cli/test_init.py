@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 from tools.gguf_files import write_gguf
 from tools.make_tiny_gguf import write_tiny_gguf
 
+from swapchart.adapters.cli import init as init_module
 from swapchart.adapters.cli import main
 from swapchart.adapters.cli.defaults import EXIT_CONFIG
 from swapchart.adapters.cli.parsers import build_parser
 from swapchart.adapters.config import load_config
+from swapchart.adapters.memory import Meter
+from swapchart.runtime.ports import PoolReading
 
 
 @pytest.fixture
@@ -118,6 +122,31 @@ def test_init_failure_is_one_line_and_writes_nothing(
     assert error.count("\n") == 1
     assert sorted(path.name for path in Path().iterdir()) == ["empty"]
     assert [path.name for path in Path("empty").iterdir()] == ["file"]
+
+
+class _Unreadable:
+    """Memory that cannot be read, as where /proc is hidden."""
+
+    def read(self, _: Iterable[int]) -> list[PoolReading]:
+        raise OSError("/proc/meminfo has no line MemTotal")
+
+
+def test_init_without_readable_memory_writes_and_says_so(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a model takes is still estimated; nothing says that it does not fit."""
+    write_tiny_gguf(place / "tiny.gguf")
+    monkeypatch.setattr(init_module, "Meter", lambda: Meter([_Unreadable()]))
+
+    assert main(["init", str(place)]) == 0
+
+    said = capsys.readouterr().out
+    assert "memory for models: not known\n" in said
+    assert "note: the memory of this machine cannot be read" in said
+    assert "/proc/meminfo has no line MemTotal" in said
+    assert "MiB of RAM by estimate  " in said
+    assert list(load_config([Path("config.yaml")]).models) == ["tiny"]
+    assert "not start" not in Path("config.yaml").read_text()
 
 
 CONFIG = "models: {a: {cmd: '/bin/true ${PORT}'}}\n"

@@ -48,10 +48,11 @@ def plan(folder: Path, room: Room, engines: Engines = ALL) -> list[PlannedModel]
         (Room(gpus={"GPU0": 2 * GIB, "GPU1": 8 * GIB}, ram=GIB), 32768, True),
         (Room(gpus={"GPU0": 3 * GIB, "GPU1": 3 * GIB}, ram=GIB), 32768, True),
         (Room(gpus={"GPU0": 3 * GIB}, ram=GIB), 16384, True),
+        (Room(), 4096, None), (Room(gpus={"GPU0": GIB // 4}), 4096, False),
     ],
 )  # fmt: skip
 def test_plan_takes_the_largest_context_that_fits(
-    tmp_path: Path, room: Room, context: int, fits: bool
+    tmp_path: Path, room: Room, context: int, fits: bool | None
 ) -> None:
     """One GPU is tried before all of them; if nothing fits, the smallest context remains."""
     write_gguf(tmp_path / "a.gguf", **BIG)
