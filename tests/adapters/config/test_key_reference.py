@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
-from tools.key_reference import PAGE, Steps, page, tables, title
+from tools.key_reference import PAGE, page
 
 from swapchart.adapters.config import check_config
+from swapchart.adapters.config.schema.reference import Steps, tables, title
 
 #: Models that examples name.
 MODELS = {name: {"cmd": "s --port ${PORT}"} for name in ("qwen", "small")}
