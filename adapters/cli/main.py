@@ -102,6 +102,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "chat": ("remote.chat", "chat"),
     "logs": ("remote.logs", "logs"),
     "config-check": ("config", "check"),
+    "config-keys": ("keys", "keys"),
     "config-schema": ("config", "schema"),
     "config-plan": ("config", "plan"),
     "config-reload": ("config", "reload"),

@@ -175,6 +175,13 @@ def _add_config(parser: CommandParser) -> None:
     check.set_defaults(run="config-check")
     schema = commands.add_parser("schema", help="print the JSON Schema, for editors")
     schema.set_defaults(run="config-schema")
+    keys = commands.add_parser("keys", help="print the reference of all keys, or of one")
+    keys.add_argument(
+        "key", nargs="?", metavar="KEY",
+        help="name or path of a key, such as ttl, models.*.ttl or drain.timeout; default: all",
+    )  # fmt: skip
+    keys.add_argument("--json", action="store_true", help="print JSON, for programs")
+    keys.set_defaults(run="config-keys")
     plan = commands.add_parser("plan", help="show what a reload would change")
     plan.add_argument(
         "files", nargs="*", type=Path, metavar="FILE", help="OLD and NEW, without --url"
@@ -189,6 +196,7 @@ def _add_config(parser: CommandParser) -> None:
         subcommand.add_argument("--json", action="store_true")
     parser.examples(
         "swapchart config check config.yaml",
+        "swapchart config keys drain.timeout",
         "swapchart config plan --url http://127.0.0.1:8080",
         "swapchart config reload",
     )
@@ -257,7 +265,7 @@ _COMMANDS: dict[str, tuple[Callable[[CommandParser], None], str]] = {
     "memory": (remote.add_memory, "show memory pools and what models hold"),
     "plan": (remote.add_plan, "the same as `explain`; --with: which models fit together"),
     "yield": (remote.add_yield, "leave memory pools to other programs"),
-    "config": (_add_config, "check a configuration, print its schema"),
+    "config": (_add_config, "check a configuration, explain its keys, print its schema"),
     "chart": (_add_chart, "export, draw and check the lifecycle"),
     "kv": (_add_kv, "list, verify or purge saved KV caches"),
     "completion": (_add_completion, "print a script that completes commands in a shell"),

@@ -13,7 +13,7 @@ from .documents import DOCUMENTS, commands
 
 #: Commands of ``sh`` blocks that end by themselves and need no proxy; RUNS_ALONE takes each.
 ALONE = re.compile(
-    r"swapchart (?:config (?:check -|schema)|chart (?:export(?!.*--live))|kv) ?.*"
+    r"swapchart (?:config (?:check -|keys|schema)|chart (?:export(?!.*--live))|kv) ?.*"
     r"|swapchart config check config\.yaml$"
 )
 
@@ -48,7 +48,10 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
     RUNS_ALONE: (
         "docs/commands.md: swapchart chart export --format mermaid",
         "docs/commands.md: swapchart config check config.yaml",
+        "docs/commands.md: swapchart config keys ttl",
+        "docs/commands.md: swapchart config keys drain.timeout --json",
         "docs/commands.md: swapchart kv list",
+        "docs/configuration.md: swapchart config keys",
         "docs/configuration.md: swapchart config schema",
         "docs/contributing.md: swapchart config schema",
         "docs/keys.md: swapchart config schema",
