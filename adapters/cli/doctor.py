@@ -181,8 +181,7 @@ def _port(options: argparse.Namespace) -> Sequence[tuple[str, str]]:
     except listen.BindError as error:
         if _is_proxy(url):
             return [("ok", f"a swapchart responds at {url}")]
-        how = "stop the program that listens there, or choose another address with --listen"
-        return [("problem", f"{error}; {how}")]
+        return [("problem", str(error))]
     return [("ok", f"{address} is free")]
 
 

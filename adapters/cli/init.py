@@ -51,7 +51,8 @@ def init(options: argparse.Namespace) -> int:
         found = _search(options)
         room, unread = _room()
         planned = plan_models(found, engines, room, options.vllm)
-        print("\n".join(summary(planned, found.left)))
+        for line in summary(planned, found.left):
+            print(line)
         if not planned:
             where = ", ".join(map(str, options.folders)) or "the store of Ollama"
             raise InitError(f"no model was found in {where}; nothing was written")

@@ -43,6 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return serve_demo(arguments[1:])
     parser = build_parser(arguments[0] if arguments else "")
+    if not arguments:
+        parser.print_help(sys.stderr)
+        return 2
     if arguments[:1] and arguments[0].startswith("-") and arguments[0] not in _OWN_FLAGS:
         parser.error(
             f"expected a command before {arguments[0]}; the proxy runs with: "

@@ -23,7 +23,7 @@ _HEAD = """\
 # Written by `swapchart init`. Edit it freely: nothing writes to it again.
 #   swapchart config check {name}     finds mistakes, with their lines
 #   swapchart serve --config {name}   starts the proxy on http://127.0.0.1:8080
-# All keys: docs/configuration.md, or completion in an editor by the schema named above.
+# All keys: docs/keys.md, or completion in an editor by the schema named above.
 """
 
 _SETTINGS = """

@@ -27,6 +27,8 @@ _FOREIGN = {
 }  # fmt: skip
 _EMBEDDERS = ("bert", "gemma-embedding", "t5encoder")  # parts of names of architectures
 _RANK = 4  # llama.cpp's pooling type of rerankers
+#: Suffixes that browsers and download programs give to a file until it is complete.
+_DOWNLOADS = frozenset({".part", ".incomplete", ".crdownload", ".download", ".partial", ".tmp"})
 _OTHER_WEIGHTS = {
     ".bin": "a model of whisper.cpp, or weights without their structure: no engine is known for it",
     ".pth": "weights of PyTorch: no engine is known for it",
@@ -74,6 +76,9 @@ def _folders(top: Path, found: Found) -> Iterator[tuple[Path, list[Path]]]:
 
 
 def _file(found: Found, path: Path, beside: Sequence[Path], seen: set[Path]) -> None:
+    if path.suffix.lower() in _DOWNLOADS and path.stem.lower().endswith(".gguf"):
+        found.leave(path, "a download that is not complete")
+        return
     if path.suffix.lower() != ".gguf":
         with suppress(OSError):
             if (reason := _OTHER_WEIGHTS.get(path.suffix.lower())) and _is_large(path):

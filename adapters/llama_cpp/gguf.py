@@ -146,8 +146,10 @@ class _Reader:
 
     def magic(self) -> None:
         """Read the magic number and the version."""
-        if self._file.read(4) != _MAGIC:
-            raise GgufError(f"{self.path}: expected the magic GGUF")
+        found = self._file.read(len(_MAGIC))
+        if found != _MAGIC:
+            what = repr(found) if found else "an empty file"
+            raise GgufError(f"{self.path}: expected the magic GGUF, found {what}")
         self._at = 4
         version = self.number("<I")
         if version not in (2, 3):

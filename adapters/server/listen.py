@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import ssl
 from pathlib import Path
@@ -67,8 +68,15 @@ def bind(address: str) -> socket.socket:
         sock.setblocking(False)
     except (OSError, UnicodeError) as error:
         sock.close()
-        raise BindError(f"cannot listen on {address}: {error}") from error
+        raise BindError(_bind_error(address, error)) from error
     return sock
+
+
+def _bind_error(address: str, error: OSError | UnicodeError) -> str:
+    reason = (isinstance(error, OSError) and error.strerror) or str(error)
+    is_taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+    first = "stop the program that listens there, or " if is_taken else ""
+    return f"cannot listen on {address}: {reason}; {first}choose another address with --listen"
 
 
 def check_certificate(certificate: Path | None, key: Path | None) -> tuple[Path, Path] | None:

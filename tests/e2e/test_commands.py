@@ -87,6 +87,7 @@ def test_commands_show_what_runs(run: Run, proxy: SwapchartProcess) -> None:
     assert len(json.loads(run("list", "--json")[1])) == 3
     assert run("unload", "hare") == (0, "hare is unloaded\n", "")
     assert proxy.running() == {}
+    assert re.search(r"^hare +stopped +0 +0 +unloaded by API$", run("status")[1], re.MULTILINE)
     assert json.loads(run("load", "tortoise", "--json")[1])["model"] == "tortoise"
     assert run("unload", "--all") == (0, "all models are unloaded\n", "")
     assert proxy.running() == {}
@@ -98,6 +99,7 @@ def test_load_of_a_model_that_fails_says_why(run: Run) -> None:
 
     assert (code, out) == (1, "")
     assert last.endswith("exit code 3; its output: no such file")
+    assert re.search(r"^broken +\w+ +0 +0 .*exit code 3$", run("status")[1], re.MULTILINE)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from tools import shown
 from tools.documents import DOCUMENTS, PAGES, ROOT, blocks
+from tools.make_tiny_gguf import write_tiny_gguf
 from tools.net import free_port
 from tools.swapchart_process import Serve
 
@@ -22,9 +23,11 @@ _START = PAGES["getting-started.md"]
 _INSTALL, _RUN = (
     block for block in blocks(_START, "sh") if re.match(r"python3 -m venv|swapchart config", block)
 )
-_README_INSTALL, *_README_RUN = next(
-    block for block in blocks(DOCUMENTS["README.md"], "sh") if block.startswith("pip")
-).splitlines()
+_README_FOLDER, _README_CONFIGURATION = (
+    block.splitlines()
+    for block in blocks(DOCUMENTS["README.md"], "sh")
+    if block.startswith(("pip", "swapchart config"))
+)
 
 
 def shell(script: str, env: dict[str, str], cwd: Path) -> str:
@@ -91,13 +94,33 @@ def test_docs_readme_installation_checks_its_configuration(
     installed: dict[str, str], tmp_path: Path
 ) -> None:
     """The install of README.md succeeds where its environment is active, and its check too."""
-    check, _ = _README_RUN
+    install, *_ = _README_FOLDER
+    check, _ = _README_CONFIGURATION
     (text,) = blocks(DOCUMENTS["README.md"], "yaml")
     (tmp_path / "config.yaml").write_text(text)
-    shell(_README_INSTALL, installed, ROOT)
+    shell(install, installed, ROOT)
 
     shell(check, installed, tmp_path)
     assert "listen" in shell("swapchart serve --help", installed, tmp_path)
+
+
+def test_docs_readme_serves_a_folder_of_models_in_two_commands(
+    installed: dict[str, str], serve: Serve, tmp_path: Path
+) -> None:
+    """What `init` writes is what `serve` finds."""
+    _, init, command = _README_FOLDER
+    models = Path(installed["HOME"]) / "models"
+    models.mkdir()
+    write_tiny_gguf(models / "tiny-Q4_0.gguf")
+    said = shell(init, installed, tmp_path)
+    assert "config.yaml: 1 model\n" in said
+    assert said.endswith("next: swapchart serve\n")
+    text = (tmp_path / "config.yaml").read_text()
+    command, _, _ = command.partition("#")
+    script = f"exec {command} --listen 127.0.0.1:{free_port()}"
+    proxy = serve(config=text, argv=["sh", "-c", script], env=installed)
+
+    assert [row["id"] for row in proxy.get("/v1/models")["data"]] == ["tiny"]
 
 
 def test_docs_table_of_installs_names_the_extras(installed: dict[str, str]) -> None:

@@ -34,7 +34,10 @@ def test_serve_on_a_taken_port_ends_before_the_first_start(serve: Serve, journal
 
         assert proxy.wait(LONG_S) == 1
     lines = proxy.output().splitlines()
-    assert lines == [f"swapchart: cannot listen on {address}: [Errno 98] Address already in use"]
+    assert lines == [
+        f"swapchart: cannot listen on {address}: Address already in use; "
+        "stop the program that listens there, or choose another address with --listen"
+    ]
     assert journal.words() == []
 
 

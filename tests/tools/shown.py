@@ -279,6 +279,10 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
         "README.md: pip install '.[all]'",
         "README.md: swapchart config check config.yaml",
     ),
+    f"{_E2E}_install.py::test_docs_readme_serves_a_folder_of_models_in_two_commands": (
+        "README.md: swapchart init ~/models",
+        "README.md: swapchart serve",
+    ),
     TOOLS: (
         "docs/getting-started.md: uv tool install '.[all]'",
         "docs/getting-started.md: pipx install '.[all]'",

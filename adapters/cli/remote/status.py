@@ -46,7 +46,7 @@ def _status(proxy: Proxy) -> dict[str, Any]:
                 "model": row["model"], "state": row["state"],
                 "in_flight": run.get("in_flight", 0),
                 "waiting": run.get("waiting", 0) + queued[row["model"]],
-                "why": row["why"] or run.get("cause", ""), "accepts": row["accepts"],
+                "why": row["why"] or row["cause"], "accepts": row["accepts"],
                 "pid": run.get("pid"),
             }
         )  # fmt: skip

@@ -134,5 +134,5 @@ def _readiness(proxy: ProxyContext, name: str) -> ModelReadiness:
     return ModelReadiness(
         model=name, state=msgspec.convert(reported_state(life), ReportedState),
         accepts=error is None or is_busy, loaded=entry.is_open,
-        why="" if error is None or is_busy else str(error),
+        why="" if error is None or is_busy else str(error), cause=life.cause,
     )  # fmt: skip

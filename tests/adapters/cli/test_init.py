@@ -117,9 +117,10 @@ def test_init_failure_is_one_line_and_writes_nothing(
 
     assert main(["init", *arguments]) == 1
 
-    error = capsys.readouterr().err
-    assert error.startswith(f"swapchart: {message}")
-    assert error.count("\n") == 1
+    said = capsys.readouterr()
+    assert said.err.startswith(f"swapchart: {message}")
+    assert said.err.count("\n") == 1
+    assert "\n\n" not in f"\n{said.out}"
     assert sorted(path.name for path in Path().iterdir()) == ["empty"]
     assert [path.name for path in Path("empty").iterdir()] == ["file"]
 

@@ -248,3 +248,11 @@ def test_serve_with_bad_tls_files_reports_them(
     code = main(["serve", "--config", str(config), *flags(*(tmp_path / name for name in given))])
 
     assert (code, said in capsys.readouterr().err) == (1, True)
+
+
+def test_no_arguments_print_the_help_as_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert re.search(r"^ +init +", said.err, re.MULTILINE)

@@ -47,6 +47,7 @@ def test_search_leaves_what_no_server_runs_with_the_reason(tmp_path: Path) -> No
         write_tiny_gguf(tmp_path / "whole.gguf").read_bytes()[:-1]
     )
     (tmp_path / "empty.gguf").touch()
+    (tmp_path / "half.gguf.part").write_bytes(b"GGUF")
     write_gguf(tmp_path / "lora.gguf", general__type="adapter")
     write_gguf(tmp_path / "flux1-dev.gguf", "flux")
     write_gguf(tmp_path / "vocab.gguf", tensors=0)
@@ -61,8 +62,9 @@ def test_search_leaves_what_no_server_runs_with_the_reason(tmp_path: Path) -> No
 
     assert names(found) == {"whole": Role.CHAT}
     assert reasons(found) == {
-        "text.gguf": "expected the magic GGUF",
-        "empty.gguf": "expected the magic GGUF",
+        "text.gguf": "expected the magic GGUF, found b'not '",
+        "empty.gguf": "expected the magic GGUF, found an empty file",
+        "half.gguf.part": "a download that is not complete",
         "short.gguf": "ends early, after 506847 of 506848 bytes",
         "lora.gguf": "a LoRA adapter: add it to its model's cmd with --lora",
         "flux1-dev.gguf": "an image or video model, which llama-server does not run",

@@ -163,5 +163,5 @@ def test_summary_says_what_fits_and_what_was_left_out(tmp_path: Path) -> None:
         f"  a  657 MiB of RAM by estimate: more than this machine has for models  "
         f"{tmp_path}/a.gguf",
         "left out: 1",
-        f"  {tmp_path}/b.gguf: expected the magic GGUF",
+        f"  {tmp_path}/b.gguf: expected the magic GGUF, found an empty file",
     ]

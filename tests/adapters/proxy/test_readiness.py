@@ -26,14 +26,17 @@ def test_readiness_of_models_loads_none() -> None:
     """A stopped model accepts requests, a loaded one is loaded, and asking starts nothing."""
 
     async def main(bench: Bench) -> None:
-        stopped = {"model": "a", "state": "stopped", "accepts": True, "loaded": False, "why": ""}
+        stopped = {
+            "model": "a", "state": "stopped", "accepts": True, "loaded": False, "why": "",
+            "cause": "",
+        }  # fmt: skip
         for _ in range(3):
             assert await ask(bench, "a2") == (200, stopped)
             assert await ask(bench, "a") == (200, stopped)
         assert bench.supervisor["a"].incarnation == 0
         assert bench.server.received == []
         await bench.client.chat("a")
-        ready = {**stopped, "state": "ready", "loaded": True}
+        ready = {**stopped, "state": "ready", "loaded": True, "cause": "no check configured"}
         assert await ask(bench, "a") == (200, ready)
         assert await ask(bench) == (
             200,

@@ -408,6 +408,7 @@ class ModelReadiness(Body, kw_only=True):
         accepts: A request would be served, if need be after the model was loaded.
         loaded: A request would be served at once, or after those in flight.
         why: Why a request would be refused; empty if it would be served.
+        cause: Why the model is in that state; empty if it was never started.
     """
 
     model: str
@@ -415,6 +416,7 @@ class ModelReadiness(Body, kw_only=True):
     accepts: bool
     loaded: bool
     why: str
+    cause: str
 
 
 class ModelNotReady(ModelReadiness, kw_only=True):
