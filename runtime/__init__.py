@@ -35,6 +35,8 @@ from .errors import (
     ConfigError,
     EngineError,
     LaunchError,
+    LostError,
+    PlacementError,
     PortInUseError,
     RequestError,
     SpecError,
@@ -44,6 +46,7 @@ from .errors import (
 from .eviction import Group, Policy
 from .hook_actions import CallAction, HookContext, HttpAction, RunAction
 from .hooks import HookResult
+from .launchers import Launchers
 from .lease import Lease
 from .lifecycle import Lifecycle
 from .listeners import Listener
@@ -52,7 +55,29 @@ from .memory_failures import MemoryFailures
 from .memory_learning import MemoryLearning
 from .memory_ledger import MemoryLedger
 from .player import Player
-from .ports import Command, Exit, HttpCall, HttpClient, Launcher, LogSink, Probe, ProcessHandle
+from .ports import (
+    Adopted,
+    Command,
+    Endpoint,
+    EngineDown,
+    EngineUp,
+    Exit,
+    HttpCall,
+    HttpClient,
+    Launcher,
+    LogSink,
+    Node,
+    NodeChanged,
+    NodeDevice,
+    NodeDown,
+    NodeLauncher,
+    NodeProcess,
+    NodeUp,
+    Placement,
+    Probe,
+    ProcessHandle,
+    Resources,
+)
 from .scheduler import Scheduler
 from .scheduling import EvictionPolicy, QueueLimits, one_at_a_time
 from .spec import Hook, Liveness, ServiceSpec, Timings
@@ -66,6 +91,7 @@ __all__ = [
     "ActivityError",
     "ActivityFunction",
     "ActivityPolicy",
+    "Adopted",
     "Answer",
     "CallAction",
     "Change",
@@ -73,7 +99,10 @@ __all__ = [
     "ConfigError",
     "Difference",
     "EndedError",
+    "Endpoint",
+    "EngineDown",
     "EngineError",
+    "EngineUp",
     "ErrorFunction",
     "EvictionPolicy",
     "Exit",
@@ -89,16 +118,27 @@ __all__ = [
     "Instance",
     "LaunchError",
     "Launcher",
+    "Launchers",
     "Lease",
     "Lifecycle",
     "Listener",
     "Liveness",
     "LogRing",
     "LogSink",
+    "LostError",
     "MemoryFailures",
     "MemoryLearning",
     "MemoryLedger",
+    "Node",
+    "NodeChanged",
+    "NodeDevice",
+    "NodeDown",
+    "NodeLauncher",
+    "NodeProcess",
+    "NodeUp",
     "NotifyListener",
+    "Placement",
+    "PlacementError",
     "Player",
     "Policy",
     "PortInUseError",
@@ -107,6 +147,7 @@ __all__ = [
     "QueueLimits",
     "Replacement",
     "RequestError",
+    "Resources",
     "RunAction",
     "Scheduler",
     "ServiceSpec",

@@ -10,6 +10,8 @@ __all__ = [
     "ConfigError",
     "EngineError",
     "LaunchError",
+    "LostError",
+    "PlacementError",
     "PortInUseError",
     "RequestError",
     "SpecError",
@@ -39,7 +41,23 @@ class SpecError(LaunchError):
 
 
 class EngineError(LaunchError):
-    """The operating system has no resources (memory, file descriptors) now; it is retried."""
+    """The system has no resources now, or its engine does not respond; it is retried."""
+
+
+class LostError(EngineError):
+    """The node, the agent or the engine was lost during a start, whose fate is unknown."""
+
+
+class PlacementError(LaunchError):
+    """No node has room for the process; it is retried unless no node ever can have.
+
+    Attributes:
+        is_infeasible: No node can ever run it, even if nothing else does.
+    """
+
+    def __init__(self, text: str, *, is_infeasible: bool = False) -> None:
+        super().__init__(text)
+        self.is_infeasible = self.permanent = is_infeasible
 
 
 class PortInUseError(EngineError):

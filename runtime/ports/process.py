@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias, get_args
 
-from ..arguments import require_count, require_flag, require_text
+from ..arguments import require_count, require_flag, require_one_of, require_text
+from ..errors import SpecError
+from .command import Command
+from .nodes import Endpoint, Presence
+
+#: Reason of an end; empty means that the process ended, by itself or by a signal.
+ExitReason: TypeAlias = Literal[
+    "", "evicted", "preempted", "node-lost", "agent-lost", "engine-lost"
+]
 
 
 class LogSink(Protocol):
@@ -26,12 +34,15 @@ class Exit:
         signal: Number of the signal that ended it, or None.
         certain: False if its node was lost and the process may still hold its resources.
         out_of_memory: The kernel's out-of-memory killer killed this or another process meanwhile.
+        reason: ``node-lost``, ``agent-lost`` or ``engine-lost`` if the launcher lost sight of it,
+            ``evicted`` or ``preempted`` if the engine ended it; else empty.
     """
 
     code: int | None = None
     signal: int | None = None
     certain: bool = True
     out_of_memory: bool = False
+    reason: ExitReason = ""
 
     def __post_init__(self) -> None:
         """Check the fields.
@@ -43,6 +54,12 @@ class Exit:
             require_count(f"exit.{name}", getattr(self, name), or_none=True)
         require_flag("exit.certain", self.certain)
         require_flag("exit.out_of_memory", self.out_of_memory)
+        require_one_of("exit.reason", self.reason, get_args(ExitReason))
+
+    @property
+    def is_lost(self) -> bool:
+        """True if the launcher lost sight of it, so that its own end was not seen."""
+        return self.reason.endswith("-lost")
 
     @property
     def is_clean(self) -> bool:
@@ -51,6 +68,11 @@ class Exit:
 
     def __str__(self) -> str:
         """Return the words for logs and error texts."""
+        if self.is_lost:
+            rest = "" if self.certain else "; the process may still run"
+            return f"its {self.reason.removesuffix('-lost')} was lost{rest}"
+        if self.reason:
+            return f"{self.reason} by the engine"
         if self.signal is not None:
             why = " by the kernel, out of memory" if self.out_of_memory else ""
             return f"killed by signal {self.signal}{why}"
@@ -125,3 +147,48 @@ class ProcessHandle(Protocol):
         seconds.
         """
         ...
+
+
+class NodeProcess(ProcessHandle):
+    """Process handle of a launcher that knows nodes: the base class, with defaults.
+
+    The defaults are those of a process on the machine of the proxy, at the URL of its service.
+    """
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """Where it is reached; None means at the URL of the specification."""
+        return None
+
+    @property
+    def node(self) -> str:
+        """Name of its node; empty means the machine of the proxy."""
+        return "" if self.endpoint is None else self.endpoint.node
+
+    async def run(self, command: Command, log: LogSink) -> Exit:
+        """Run a short command inside of what encloses the process, such as its container.
+
+        Otherwise as `Launcher.run`, which runs it beside the process, on the same node.
+
+        Raises:
+            SpecError: Nothing encloses the process.
+            LaunchError: As for `Launcher.start`.
+        """
+        raise SpecError("this process is in no container, so no command can run in it")
+
+    async def presence(self) -> Presence:
+        """Return whether the process exists; asked when a request could not reach it.
+
+        It takes a few seconds at most and never raises. After ``unknown`` the process counts as
+        unhealthy; ``gone`` means that `wait` returns soon.
+        """
+        return "alive"
+
+    def attach(self, log: LogSink) -> None:
+        """Write the output that is kept, and all later output, to *log*.
+
+        Called once for a process that was adopted; one that was started has its log.
+        """
+
+    def detach(self) -> None:
+        """Let go of the process, which goes on for its lease; never waits."""
