@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import socket
 import sys
 from pathlib import Path
 
@@ -36,6 +37,7 @@ def _serve(options: argparse.Namespace) -> int:
     from ..app.config_files import ConfigFiles
     from ..app.shutdown_timeout import stop_limit_s
     from ..server import run as server
+    from ..server.systemd import passed_socket
     from ..store.state_directory import NotAFolderError, StateInUseError, default_directory
 
     try:
@@ -59,8 +61,9 @@ def _serve(options: argparse.Namespace) -> int:
     _begin_log(config, is_json=options.log_format == "json")
     try:
         root = root_path(options)
-        certificate, address, must_have_keys = check_address(options, config)
-        sock = listen.bind(address)
+        passed = passed_socket()
+        certificate, address, must_have_keys = check_address(options, config, passed)
+        sock = passed or listen.bind(address)
     except listen.BindError as error:
         return _fail(str(error))
     names = ", ".join(config.models) or "none"
@@ -107,15 +110,22 @@ def _say(options: argparse.Namespace, text: str) -> None:
 
 
 def check_address(
-    options: argparse.Namespace, config: Config
+    options: argparse.Namespace, config: Config, passed: socket.socket | None = None
 ) -> tuple[tuple[Path, Path] | None, str, bool]:
     """Return the certificate, the address to listen on, and whether API keys are required.
+
+    Args:
+        options: Options of the command.
+        config: The configuration.
+        passed: Socket that systemd passed, whose address counts; None means ``--listen``.
 
     Raises:
         BindError: The options do not fit each other or *config*.
     """
     certificate = listen.check_certificate(options.tls_cert_file, options.tls_key_file)
-    address = listen_address(options)
+    address = listen_address(options) if passed is None else listen.address_of(passed)
+    if passed is not None and options.listen not in (None, address):
+        log.warning("systemd passed a socket at %s; --listen has no effect", address)
     host, _ = listen.parse_address(address)
     must_have_keys = not (listen.is_loopback(host) or options.allow_unauthenticated)
     if must_have_keys and not config.api_keys:

@@ -55,17 +55,8 @@ def bind(address: str) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with contextlib.suppress(OSError, AttributeError):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _READER_LIMIT_MS)
-            sock.setsockopt(
-                socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1
-            )  # accepted sockets inherit it
-            for name, value in _ALIVE_S:
-                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
         sock.bind((host, port))
-        sock.listen(_BACKLOG)
-        sock.setblocking(False)
+        prepare(sock)
     except (OSError, UnicodeError) as error:
         sock.close()
         raise BindError(_bind_error(address, error)) from error
@@ -77,6 +68,28 @@ def _bind_error(address: str, error: OSError | UnicodeError) -> str:
     is_taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
     first = "stop the program that listens there, or " if is_taken else ""
     return f"cannot listen on {address}: {reason}; {first}choose another address with --listen"
+
+
+def prepare(sock: socket.socket) -> None:
+    """Listen on *sock*, and set the options that accepted connections inherit.
+
+    Raises:
+        OSError: It cannot listen.
+    """
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with contextlib.suppress(OSError, AttributeError):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _READER_LIMIT_MS)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _ALIVE_S:
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    sock.listen(_BACKLOG)
+    sock.setblocking(False)
+
+
+def address_of(sock: socket.socket) -> str:
+    """Return the address of a listening socket as ``host:port``."""
+    host, port = sock.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def check_certificate(certificate: Path | None, key: Path | None) -> tuple[Path, Path] | None:

@@ -31,6 +31,7 @@ class Child:
         cwd: Path,
         port: int = 0,
         env: Mapping[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
     ) -> None:
         self.port = port
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed in close)
@@ -42,6 +43,7 @@ class Child:
             stdout=self._log,
             stderr=self._log,
             start_new_session=True,
+            pass_fds=pass_fds,
         )
 
     def __enter__(self) -> Child:

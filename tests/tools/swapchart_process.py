@@ -11,6 +11,7 @@ import json
 import re
 import secrets
 import signal
+import socket
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -42,6 +43,7 @@ class SwapchartProcess(Child):
         options: Further options of ``serve``.
         argv: The whole command instead; gets the configuration by SWAPCHART_CONFIG.
         env: Further variables.
+        sock: Listening socket that it gets as systemd passes one.
 
     Attributes:
         marker: In the environment of every process that it starts.
@@ -59,6 +61,7 @@ class SwapchartProcess(Child):
         options: Sequence[str] = (),
         argv: Sequence[str] | None = None,
         env: Mapping[str, str] | None = None,
+        sock: socket.socket | None = None,
     ) -> None:
         self.folder = cwd
         self.marker = secrets.token_hex(8)
@@ -76,7 +79,11 @@ class SwapchartProcess(Child):
             _MARKER: self.marker, "SWAPCHART_CONFIG": str(path),
             "SWAPCHART_STATE_DIR": str(cwd / "state"), **(env or {}),
         }  # fmt: skip
-        super().__init__(argv, cwd=cwd, env=variables)
+        fds = () if sock is None else (sock.fileno(),)
+        if sock is not None:
+            argv = ["bash", "-c", f'exec 3<&{fds[0]}; export LISTEN_PID=$$; exec "$@"', "-", *argv]
+            variables |= {"LISTEN_FDS": "1", "LISTEN_FDNAMES": "swapchart.socket"}
+        super().__init__(argv, cwd=cwd, env=variables, pass_fds=fds)
 
     # ---- beginning and end
     def wait_listening(self, timeout_s: float = LONG_S) -> SwapchartProcess:
