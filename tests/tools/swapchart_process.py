@@ -79,9 +79,10 @@ class SwapchartProcess(Child):
             _MARKER: self.marker, "SWAPCHART_CONFIG": str(path),
             "SWAPCHART_STATE_DIR": str(cwd / "state"), **(env or {}),
         }  # fmt: skip
-        fds = () if sock is None else (sock.fileno(),)
+        fds = [] if sock is None else [sock.fileno()]
         if sock is not None:
-            argv = ["bash", "-c", f'exec 3<&{fds[0]}; export LISTEN_PID=$$; exec "$@"', "-", *argv]
+            script = f'exec 3<&{sock.fileno()}; export LISTEN_PID=$$; exec "$@"'
+            argv = ["bash", "-c", script, "-", *argv]
             variables |= {"LISTEN_FDS": "1", "LISTEN_FDNAMES": "swapchart.socket"}
         super().__init__(argv, cwd=cwd, env=variables, pass_fds=fds)
 
