@@ -49,7 +49,7 @@ def init(options: argparse.Namespace) -> int:
             )
         engines = find_engines()
         found = _search(options)
-        room, unread = _room()
+        room, unread = machine_room()
         planned = plan_models(found, engines, room, options.vllm)
         for line in summary(planned, found.left):
             print(line)
@@ -92,7 +92,7 @@ def _search(options: argparse.Namespace) -> Found:
     return found
 
 
-def _room() -> tuple[Room, list[str]]:
+def machine_room() -> tuple[Room, list[str]]:
     """Return the memory that models may have here, and a note if it is not known.
 
     Models may have the pools of this machine without their reserves.

@@ -88,6 +88,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "doctor": ("doctor", "doctor"),
     "init": ("init", "init"),
     "kv": ("kv", "run"),
+    "run": ("run.command", "run"),
     "serve": ("serve", "serve"),
     "service-install": ("service.install", "install"),
     "demo": ("demo", "demo"),

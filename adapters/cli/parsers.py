@@ -237,6 +237,12 @@ def _add_service(parser: CommandParser) -> None:
     parser.examples("swapchart service install --user", "swapchart service install --print")
 
 
+def _add_run(parser: CommandParser) -> None:
+    from .run.parser import add_run
+
+    add_run(parser)
+
+
 def _add_chart(parser: CommandParser) -> None:
     from .chart_parsers import add_chart
 
@@ -246,6 +252,7 @@ def _add_chart(parser: CommandParser) -> None:
 #: Command -> function that adds its options, and its help.
 _COMMANDS: dict[str, tuple[Callable[[CommandParser], None], str]] = {
     "init": (_add_init, "write a configuration for the models of this machine"),
+    "run": (_add_run, "chat with a model, which is served if it is not yet"),
     "serve": (_add_serve, "run the proxy"),
     "doctor": (
         _add_doctor,

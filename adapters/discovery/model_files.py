@@ -40,7 +40,8 @@ def find_models(folders: Sequence[Path]) -> Found:
     """Look through *folders* and everything below them.
 
     Links to files are followed, links to folders are not, so that no loop is entered; a file that
-    is reached twice counts once. A path in *folders* may also be a file.
+    is reached twice counts once. A path in *folders* may also be a file, with the projector and the
+    parts beside it.
 
     Raises:
         OSError: One of *folders* cannot be read.
@@ -49,7 +50,7 @@ def find_models(folders: Sequence[Path]) -> Found:
     seen: set[Path] = set()
     for folder in folders:
         if folder.is_file():
-            _file(found, folder, [folder], seen)
+            _file(found, folder, sorted(folder.parent.iterdir()), seen)
             continue
         next(folder.iterdir(), None)  # an error of this one is an error of the caller
         for place, files in _folders(folder, found):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from tools.fixtures import journal, pids_cgroup, serve, serve_module
+from tools.fixtures import journal, pids_cgroup, place, serve, serve_module
 
-__all__ = ["journal", "pids_cgroup", "serve", "serve_module"]
+__all__ = ["journal", "pids_cgroup", "place", "serve", "serve_module"]
 
 
 @pytest.fixture(params=["hypercorn", "uvicorn"])

@@ -10,11 +10,11 @@ import os
 from pathlib import Path
 
 import pytest
-from tools.fixtures import serve
+from tools.fixtures import place, serve
 from tools.llama import INSTALL, LlamaServer, find_llama, smollm2_path
 from tools.make_tiny_gguf import write_tiny_gguf
 
-__all__ = ["serve"]
+__all__ = ["place", "serve"]
 
 
 def _missing(why: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from .net import wait_until
 from .swapchart_process import Journal, Proxies, Serve
+from .user_place import Place, make_place
 
 
 def _serving(folder: Path) -> Iterator[Serve]:
@@ -38,6 +39,18 @@ def serve_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
 def journal(tmp_path: Path) -> Journal:
     """File where upstreams and hooks of one test write what happens to them."""
     return Journal(tmp_path / "journal")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    """A user who runs commands; none of their processes and temporary files may be left."""
+    found = make_place(tmp_path)
+    try:
+        yield found
+        found.assert_nothing_left()
+        assert list(Path(found.env["TMPDIR"]).iterdir()) == []
+    finally:
+        found.close()
 
 
 @pytest.fixture

@@ -31,6 +31,7 @@ RUNS_ALONE = f"{_E2E}.py::test_docs_command_runs_alone"
 CHART_OPTIONS = "tests/test_docs.py::test_docs_option_of_chart_export_exists"
 ASKS_A_PROXY = f"{_E2E}.py::test_docs_command_asks_a_proxy"
 _COMMANDS = "tests/e2e/test_commands.py"
+RUNS_A_MODEL = "tests/e2e/test_run.py::test_docs_run_command_prints_a_response"
 COMPLETION = "tests/adapters/cli/test_completion.py::test_docs_completion_command_writes_a_script"
 COMMANDS_PAGE = f"{_COMMANDS}::test_docs_commands_example_succeeds"
 SERVES = f"{_E2E}_servers.py::test_docs_serve_command_serves_until_it_is_stopped"
@@ -169,6 +170,13 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
     "test_doctor_with_nothing_wrong_prints_one_line_for_each_check": (
         "docs/commands.md: swapchart doctor",
         "docs/getting-started.md: swapchart doctor",
+    ),
+    RUNS_A_MODEL: (
+        "docs/commands.md: swapchart run ~/models/qwen-Q4_K_M.gguf",
+        'docs/commands.md: swapchart run llama3.2 "Why is the sky blue?"',
+        'docs/commands.md: swapchart run ~/models/Qwen3-8B "Why is the sky blue?" --engine vllm',
+        "docs/commands.md: --engine vllm",
+        "docs/getting-started.md: swapchart run FILE",
     ),
     COMPLETION: (
         "docs/commands.md: swapchart completion bash > "

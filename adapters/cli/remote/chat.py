@@ -69,14 +69,35 @@ class Reply:
 @asking
 def chat(options: Namespace) -> int:
     """Print the response of a model as it comes, and its times and rates on standard error."""
-    proxy = proxy_of(options)
-    messages = [{"role": "system", "content": options.system}] if options.system else []
+    prompt = read_prompt(options)
+    if prompt is not None and not prompt.strip():
+        return no_prompt("chat")
+    return talk(proxy_of(options), options, prompt)
+
+
+def read_prompt(options: Namespace) -> str | None:
+    """Return the prompt: the argument, or what standard input has; None means a conversation."""
     if options.prompt is None and sys.stdin.isatty() and not options.json:
+        return None
+    given: str | None = options.prompt
+    return sys.stdin.read() if given is None else given
+
+
+def no_prompt(command: str) -> int:
+    """Report that the prompt is empty, and return the exit code."""
+    _fail(f"{command}: expected a PROMPT, or text on the standard input")
+    return 2
+
+
+def talk(proxy: Proxy, options: Namespace, prompt: str | None) -> int:
+    """Ask the model of *options* once, or hold a conversation, and return the exit code.
+
+    Raises:
+        ApiError: The only question was not answered.
+    """
+    messages = [{"role": "system", "content": options.system}] if options.system else []
+    if prompt is None:
         return _converse(proxy, options, messages)
-    prompt = sys.stdin.read() if options.prompt is None else options.prompt
-    if not prompt.strip():
-        _fail("chat: expected a PROMPT, or text on the standard input")
-        return 2
     reply = _ask(proxy, options, [*messages, {"role": "user", "content": prompt}])
     if options.json:
         found = {
@@ -92,7 +113,7 @@ def _converse(proxy: Proxy, options: Namespace, messages: list[dict[str, str]]) 
     """Ask in turns until the user ends the input; a failed turn is not part of the conversation."""
     import readline  # noqa: F401  # keys for editing in input()
 
-    print("Ctrl-D ends the conversation.", file=sys.stderr)
+    print("Ctrl-D ends the conversation, Ctrl-C a response.", file=sys.stderr)
     while True:
         try:
             prompt = input("> ")
@@ -106,6 +127,9 @@ def _converse(proxy: Proxy, options: Namespace, messages: list[dict[str, str]]) 
             reply = _ask(proxy, options, asked)
         except ApiError as error:
             _fail(str(error))
+            continue
+        except KeyboardInterrupt:  # the next one, at the prompt, ends the conversation
+            print("\n[interrupted]", file=sys.stderr)
             continue
         messages = [*asked, {"role": "assistant", "content": reply.text}]
 

@@ -140,16 +140,21 @@ def add_yield(parser: CommandParser) -> None:
     parser.examples("swapchart yield gpu0 --for 2h", "swapchart yield gpu0 --end")
 
 
-def add_chat(parser: CommandParser) -> None:
-    """Add the options of `chat`."""
-    parser.is_intermixed = True
-    _model(parser)
+def add_question(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a command that asks a model."""
     parser.add_argument(
         "prompt", metavar="PROMPT", nargs="?",
         help="one question; default: the standard input, or a conversation in a terminal",
     )  # fmt: skip
     parser.add_argument("--system", metavar="TEXT", help="system prompt")
     parser.add_argument("--max-tokens", type=int, metavar="N", help="length of a response")
+
+
+def add_chat(parser: CommandParser) -> None:
+    """Add the options of `chat`."""
+    parser.is_intermixed = True
+    _model(parser)
+    add_question(parser)
     add_proxy(parser)
     parser.examples(
         'swapchart chat qwen "Why is the sky blue?"',

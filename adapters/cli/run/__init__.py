@@ -1,0 +1,1 @@
+"""`swapchart run`: serves one model without a configuration, and chats with it."""
