@@ -7,10 +7,10 @@ sorts breaks ``Set-Cookie``, and its traces differ from what was sent.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from ...machine.errors import SwapchartError
+from .request_id import FIELD as REQUEST_ID_FIELD
 
 HOP_BY_HOP = frozenset(
     {
@@ -33,7 +33,8 @@ _NOT_NAMEABLE = frozenset({b"authorization", b"content-length", b"host"})
 _NOTHING: frozenset[bytes] = frozenset()
 _TOKEN = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _BREAKING = b"\r\n\0"
-_REQUEST_DROP = HOP_BY_HOP | {b"expect", b"host", b"x-forwarded-for"}
+_REQUEST_DROP = HOP_BY_HOP | {b"expect", b"host", b"x-forwarded-for", REQUEST_ID_FIELD}
+_RESPONSE_DROP = HOP_BY_HOP | {REQUEST_ID_FIELD}
 _FORWARDED = frozenset(
     {
         b"forwarded",
@@ -45,7 +46,6 @@ _FORWARDED = frozenset(
 )
 # Values of nearly every Connection field; with these the other fields need no second look.
 _KNOWN_OPTIONS = frozenset({b"keep-alive", b"close", b"upgrade", b"keep-alive, upgrade", b""})
-_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 
 class HeaderError(SwapchartError):
@@ -73,7 +73,8 @@ def request_headers(
 
     The client's ``Connection`` list is applied to the client's fields before the proxy adds its
     own, so it can remove none of these. ``Content-Length`` crosses untouched: the sender of the
-    body decides about it.
+    body decides about it. ``X-Request-ID`` is left out, and added by the sender of the request:
+    it differs for each, and the other fields are cached.
 
     Args:
         headers: The fields as they came; shape (n, 2), any case.
@@ -99,8 +100,6 @@ def request_headers(
     for field in headers:
         name = field[0].lower()
         if name not in drop:
-            if name == b"x-request-id" and not is_request_id(field[1]):
-                continue
             kept.append(field)
         elif name == b"connection":
             named = named or field[1].lower() not in _KNOWN_OPTIONS
@@ -126,7 +125,8 @@ def response_headers(
 
     ``Content-Length`` crosses only where it is the framing: beside a ``Transfer-Encoding`` it
     is dropped (RFC 9112 section 6.3). An event stream gets ``X-Accel-Buffering: no``, so that
-    an nginx in front of the proxy does not buffer it.
+    an nginx in front of the proxy does not buffer it. ``X-Request-ID`` is dropped: the response
+    has the id of the request, which the upstream got too.
 
     Args:
         headers: The fields as they came; shape (n, 2), any case.
@@ -140,7 +140,7 @@ def response_headers(
             several Content-Length fields that differ.
     """
     _check(headers)
-    drop = HOP_BY_HOP | strip if strip else HOP_BY_HOP
+    drop = _RESPONSE_DROP | strip if strip else _RESPONSE_DROP
     kept: list[tuple[bytes, bytes]] = []
     length: bytes | None = None
     named = chunked = events = accel = False
@@ -184,11 +184,6 @@ def connection_names(headers: Sequence[tuple[bytes, bytes]]) -> frozenset[bytes]
             names.update(part.strip(b" \t").lower() for part in value.split(b","))
     names.discard(b"")
     return frozenset(names - _NOT_NAMEABLE)
-
-
-def is_request_id(value: bytes) -> bool:
-    """Return True if *value* is fit to be logged and passed on as a request id."""
-    return _ID.fullmatch(value) is not None
 
 
 def _without_named(

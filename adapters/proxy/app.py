@@ -13,6 +13,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 from ...runtime import LogRing, Supervisor
 from ...runtime.fence import kept
 from ..http1.asgi_types import Headers, Message, Receive, Scope, Send
+from ..http1.request_id import FIELD, REQUEST_ID, request_id_of
 from ..store.activity import ActivityStore
 from .access.admission import Denied, json_refusal
 from .access.origins import preflight
@@ -27,12 +28,15 @@ from .models.catalog import ModelCatalog
 from .monitoring.host import HostSampler, sample_on
 from .options import ProxyOptions
 from .request import Request, run_until_disconnect
-from .responses import send_error
+from .responses import error_value, send_error, send_json
 from .routing import cleaned
 
 OnFinished: TypeAlias = Callable[[RequestRecord], None]
 
 _URL_BYTES = "!$%&'()*+,-./:;=?@_~"
+_BEGINNINGS = frozenset(
+    {"http.response.start", "websocket.accept", "websocket.http.response.start"}
+)
 _BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
 
 
@@ -79,6 +83,9 @@ class ProxyApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one HTTP request or one websocket (ASGI 3)."""
+        if REQUEST_ID not in (scope.get("extensions") or ()):
+            await self._serve_identified(scope, receive, send)
+            return
         if scope["type"] == "websocket":
             from .api import websockets  # few processes need it
 
@@ -86,6 +93,26 @@ class ProxyApp:
             return
         request = Request(scope, receive, self.bodies)
         await run_until_disconnect(request, self._respond(request, send))
+
+    async def _serve_identified(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve under a server that does not add the id of a request to its response."""
+        request_id = request_id_of(scope["headers"])
+        extensions = {**(scope.get("extensions") or {}), REQUEST_ID: request_id}
+        has_begun = False
+
+        async def send_identified(message: Message) -> None:
+            nonlocal has_begun
+            if message["type"] in _BEGINNINGS:
+                has_begun = True
+                message = {**message, "headers": [*message["headers"], (FIELD, request_id)]}
+            await send(message)
+
+        try:
+            await self({**scope, "extensions": extensions}, receive, send_identified)
+        except Exception:
+            if scope["type"] == "http" and not has_begun:  # the server's own response has no id
+                await send_json(send_identified, error_value(500, "internal error"), 500)
+            raise
 
     def _sample_period_s(self) -> float | None:
         return self.proxy.options.performance_every_s

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ..http1.asgi_types import Headers, Message, Receive, Scope, SendFullResponse
+from ..http1.request_id import REQUEST_ID, request_id_of
 from ..http1.server.request_cycle import FULL_BODY, FULL_RESPONSE, ON_DISCONNECT
 from .access.header_cache import CachedHeaders
 from .body.errors import BodyTooLargeError
@@ -118,6 +119,7 @@ class Request:
         route: Its route; None before routing.
         path_suffix: What the ``*`` of the route's path stands for.
         access: What its API key allows.
+        request_id: Its id, see `http1.request_id`; its response has it too.
         body_bytes_reserved: Bytes of the memory budget that its body takes; see `release_body`.
         cached_headers: Cached decisions about its headers; None before admission.
         send_full_response: Sends a complete response at once; the value of the ASGI extension
@@ -142,6 +144,7 @@ class Request:
         "method",
         "path",
         "path_suffix",
+        "request_id",
         "route",
         "scope",
         "send_full_response",
@@ -162,9 +165,12 @@ class Request:
         self.send_full_response: SendFullResponse | None = None
         self._take_body: Callable[[], bytes | None] | None = None
         self._set_on_disconnect: Callable[[Callable[[], None] | None], None] | None = None
+        request_id: bytes | None = None
         if extensions:
+            request_id = extensions.get(REQUEST_ID)
             self.send_full_response = extensions.get(FULL_RESPONSE)
             self._take_body = extensions.get(FULL_BODY)
+        self.request_id = request_id or request_id_of(self.headers)
         self._budget = budget
         self._receive = receive
         self._ahead: Message | None = None  # a body message that the watcher received

@@ -48,6 +48,7 @@ class ActivityRow(NamedTuple):
     first_byte: int = 0
     error_msg: str = ""
     metadata: str = "{}"
+    request_id: str = ""
 
 
 _INSERT = f"INSERT INTO {TABLE} VALUES ({', '.join('?' * len(ActivityRow._fields))})"

@@ -65,4 +65,9 @@ def _create(db: Connection) -> None:
 
 
 #: Version 1 was a table ``activity``, which `_create` renames.
-MIGRATIONS: tuple[Migration, ...] = (lambda _: None, _create)
+MIGRATIONS: tuple[Migration, ...] = (
+    lambda _: None,
+    _create,
+    # X-Request-ID; empty in rows of older versions
+    f"ALTER TABLE {TABLE} ADD COLUMN request_id TEXT NOT NULL DEFAULT ''",
+)

@@ -200,6 +200,8 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
         "docs/lifecycle.md: swapchart chart export --live http://127.0.0.1:8080 --model qwen "
         "--format mermaid",
         "docs/operations.md: swapchart history <model>",
+        "docs/operations.md: curl -si -H 'X-Request-ID: invoice-7' "
+        "http://127.0.0.1:8080/v1/models | grep -i x-request-id",
     ),
     "tests/test_docs.py::test_docs_swapchart_command_is_understood": (  # names without arguments
         "docs/chart-formats.md: swapchart chart check",

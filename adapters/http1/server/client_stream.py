@@ -23,6 +23,7 @@ from typing import Any, cast
 from urllib.parse import unquote
 
 from ..half_close import half_close
+from ..request_id import REQUEST_ID, request_id_of
 from ..undelivered import count_undelivered
 
 LOG = logging.getLogger("swapchart.h1")
@@ -56,6 +57,7 @@ class ClientStream(asyncio.Protocol):
         self.finished: asyncio.Future[None] = loop.create_future()
         self._loop = loop
         self._transport: asyncio.Transport
+        self._request_id = b""  # of the handshake, set by `start`
         self._task: asyncio.Task[None] | None = None
         self._chunks: list[bytes] = []
         self._size = 0
@@ -78,6 +80,7 @@ class ClientStream(asyncio.Protocol):
             scope: Of the websocket, without extensions.
             early: Bytes that were read behind the head.
         """
+        self._request_id = request_id_of(scope["headers"])
         problem = handshake_problem(scope["headers"], scope["http_version"])
         if problem:
             status = 426 if problem == _VERSION else 400
@@ -86,7 +89,7 @@ class ClientStream(asyncio.Protocol):
             self.respond(status, fields, json.dumps({"error": error}).encode())
             self._check_finished()
             return
-        scope["extensions"] = {TUNNEL: self}
+        scope["extensions"] = {TUNNEL: self, REQUEST_ID: self._request_id}
         self._task = self._loop.create_task(self._run(app, scope))
         if early:
             self.data_received(early)
@@ -199,7 +202,8 @@ class ClientStream(asyncio.Protocol):
     def switch(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
         """Accept the handshake with 101 and *headers*; from now on both sides may send."""
         self._has_responded = True
-        self.write(_head(101, [*headers, (b"connection", b"Upgrade"), (b"upgrade", b"websocket")]))
+        upgrade = [(b"connection", b"Upgrade"), (b"upgrade", b"websocket")]
+        self.write(_head(101, self._request_id, [*headers, *upgrade]))
 
     def respond(self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
         """Reject the handshake with a response, unless one was sent; and close."""
@@ -207,7 +211,8 @@ class ClientStream(asyncio.Protocol):
             self._has_responded = True
             length = (b"content-length", b"%d" % len(body))
             date = (b"date", formatdate(usegmt=True).encode())
-            self.write(_head(status, [*headers, length, date, (b"connection", b"close")]) + body)
+            fields = [*headers, length, date, (b"connection", b"close")]
+            self.write(_head(status, self._request_id, fields) + body)
         self.close()
 
     def close(self) -> None:
@@ -310,12 +315,13 @@ def handshake_problem(headers: Sequence[tuple[bytes, bytes]], http_version: str)
     return "" if fields.get(b"sec-websocket-version", b"").strip() == b"13" else _VERSION
 
 
-def _head(status: int, headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+def _head(status: int, request_id: bytes, headers: Sequence[tuple[bytes, bytes]]) -> bytes:
     try:
         phrase = HTTPStatus(status).phrase
     except ValueError:
         phrase = ""
-    lines = b"".join(b"%b: %b\r\n" % field for field in headers)
+    fields = [*headers, (b"x-request-id", request_id)]
+    lines = b"".join(b"%b: %b\r\n" % field for field in fields)
     return b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, phrase.encode(), lines)
 
 

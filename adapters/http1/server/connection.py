@@ -288,7 +288,7 @@ class ServerConnection(asyncio.Protocol):
         elif self._queue:
             self._start(self._queue.popleft())
         elif self._error:
-            self._send_error(self._error)
+            self._send_error(self._error, self._parser.request_id())
         else:
             self._idle_since = self.loop.time()
             if self.input_buffer.unparsed or self.input_buffer.room:
@@ -319,14 +319,14 @@ class ServerConnection(asyncio.Protocol):
         """Send an error for *cycle*, of whose response nothing was sent, and close."""
         self._current = None
         cycle.disconnect()
-        self._send_error(status, is_head=cycle.is_head)
+        self._send_error(status, cycle.request_id, is_head=cycle.is_head)
 
     def _reject_input(self, status: int) -> None:
         """Stop reading requests: what comes is not, or no longer, a request to be served."""
         self._ignores_input = True
         incoming, self._parser.incoming = self._parser.incoming, None
         if self._current is None:
-            self._send_error(status)
+            self._send_error(status, self._parser.request_id())
         elif incoming is None:
             self._error = status
         elif incoming is not self._current:
@@ -337,9 +337,10 @@ class ServerConnection(asyncio.Protocol):
         else:
             self.reject(incoming, status)
 
-    def _send_error(self, status: int, *, is_head: bool = False) -> None:
+    def _send_error(self, status: int, request_id: bytes, *, is_head: bool = False) -> None:
         head, body = error_response(status)
-        self.writer.write(head + self.manager.date + b"\r\n" + (b"" if is_head else body))
+        rest = b"\r\n" if is_head else b"\r\n" + body
+        self.writer.write(b"%b%b\r\n%b%b" % (head, request_id, self.manager.date, rest))
         self._close(linger=True)
 
     def _close(self, *, linger: bool) -> None:

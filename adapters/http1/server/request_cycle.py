@@ -95,6 +95,7 @@ class RequestCycle:
 
     Attributes:
         scope: The ASGI scope.
+        request_id: Id of the request, which the response has as ``X-Request-ID``.
         task: Runs the application; None before its turn (pipelining) and on the fast path.
         keep_alive: The client allows another request on the connection.
         is_head: The response has no body, whatever its fields say.
@@ -135,11 +136,13 @@ class RequestCycle:
         connection: ClientConnection,
         scope: Scope,
         *,
+        request_id: bytes,
         keep_alive: bool,
         is_1_0: bool,
         is_expecting: bool,
     ) -> None:
         self.scope = scope
+        self.request_id = request_id
         self.keep_alive = keep_alive
         self.is_expecting = is_expecting
         self._connection = connection
@@ -362,10 +365,13 @@ class RequestCycle:
         # A response to half a request closes too: its rest could be taken for the next one.
         if not (self.keep_alive and self.is_received) or manager.is_draining():
             self.keep_alive = False
-            return b"%b%bconnection: close\r\n%b\r\n" % (head, framing, date)
+            framing += b"connection: close\r\n"
+            return b"%b%bx-request-id: %b\r\n%b\r\n" % (head, framing, self.request_id, date)
         if self._is_1_0:
             framing += b"connection: keep-alive\r\n"
-        return b"%b%b%b%b\r\n" % (head, framing, manager.keep_alive, date)
+        return b"%b%b%bx-request-id: %b\r\n%b\r\n" % (
+            head, framing, manager.keep_alive, self.request_id, date,
+        )  # fmt: skip
 
     def _settle_framing(self, announced: bytes | None, length: int | None) -> bytes:
         """Decide how the body is framed; returns the field that says so, unless it is there."""

@@ -16,6 +16,7 @@ from urllib.parse import unquote
 
 import httptools
 
+from ..request_id import REQUEST_ID, new_request_id, request_id_of
 from .hangup import address_of
 from .request_cycle import (
     FULL_BODY,
@@ -144,6 +145,13 @@ class RequestParser:
         self._llhttp = httptools.HttpRequestParser(self)
         return head
 
+    def request_id(self) -> bytes:
+        """Return the id of the request whose head was read last; a new one unless it has one."""
+        special = self._special
+        if len(special) == 1 and special[0][0] == b"host":  # as nearly always
+            return new_request_id()
+        return request_id_of(special)
+
     # -- callbacks of llhttp -----------------------------------------------------------
 
     def on_url(self, target: bytes) -> None:
@@ -238,14 +246,16 @@ class RequestParser:
         cycle = self.incoming = RequestCycle(
             self._connection,
             scope,
+            request_id=self.request_id(),
             keep_alive=self._llhttp.should_keep_alive(),
             is_1_0=version == "1.0",
             is_expecting=is_expecting,
         )
         scope["extensions"] = {
             FULL_RESPONSE: cycle.send_full_response, FULL_BODY: cycle.take_body,
-            ON_DISCONNECT: cycle.set_on_disconnect,
+            ON_DISCONNECT: cycle.set_on_disconnect, REQUEST_ID: cycle.request_id,
         }  # fmt: skip
+        self._special.clear()  # what is rejected behind this has another id
         self._connection.enqueue(cycle)
 
     def _note_upgrade(self, method: bytes, version: str, fields: Fields) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from http import HTTPStatus
 
 _FRAMING = frozenset({b"connection", b"content-length", b"keep-alive", b"transfer-encoding"})
-_INSPECTED = _FRAMING | {b"date"}
+_INSPECTED = _FRAMING | {b"date", b"x-request-id"}
 _BREAKING = b"\r\n\0"
 
 
@@ -34,7 +34,8 @@ def encode_head(
     """Encode the status line and all fields but those that frame the response.
 
     ``Connection``, ``Keep-Alive`` and ``Transfer-Encoding`` of the application are left out,
-    since the server decides about its connection; so is the ``Content-Length`` of a 204.
+    since the server decides about its connection, and ``X-Request-ID``, which it adds; so is the
+    ``Content-Length`` of a 204.
 
     Args:
         status: Of the response; 200..599.

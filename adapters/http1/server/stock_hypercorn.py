@@ -11,6 +11,7 @@ from hypercorn.events import Closed, RawData
 from hypercorn.protocol.h11 import H11Protocol
 
 from ..half_close import half_close
+from ..request_id import FIELD, new_request_id
 from .timeouts import BodyClock
 from .validation import H1Limits
 
@@ -22,12 +23,18 @@ class _ConnectionOverError(Exception):
 
 
 class LimitedH11(H11Protocol):  # type: ignore[misc, unused-ignore]
-    """hypercorn's HTTP/1.1, which answers other versions with 505 and never switches to HTTP/2."""
+    """hypercorn's HTTP/1.1: other versions get 505, HTTP/2 is never used, errors have an id."""
 
     async def _check_protocol(self, event: Any) -> None:
         if event.http_version not in (b"1.0", b"1.1"):
             await self._send_error_response(505)
             raise _ConnectionOverError
+
+    async def _send_error_response(self, status_code: int) -> None:
+        headers = [(b"content-length", b"0"), (b"connection", b"close"), (FIELD, new_request_id())]
+        headers += self.config.response_headers("h11")
+        await self._send_h11_event(h11.Response(status_code=status_code, headers=headers))
+        await self._send_h11_event(h11.EndOfMessage())
 
 
 class LimitedTCPServer:

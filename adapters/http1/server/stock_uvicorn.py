@@ -7,6 +7,7 @@ import asyncio
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from ..half_close import half_close
+from ..request_id import new_request_id
 from .timeouts import BodyClock
 from .validation import H1Limits
 
@@ -49,6 +50,11 @@ class LimitedHttpTools(HttpToolsProtocol):  # type: ignore[misc, unused-ignore]
         super().data_received(data)
         if self._head_bytes > self.limits.header_bytes:
             self._reject(431)
+
+    def send_400_response(self, msg: str) -> None:
+        """Reject malformed input."""
+        self.transport.write(_error(400, msg.encode("ascii")))
+        self.transport.close()
 
     def on_message_begin(self) -> None:
         """Note when a head begins."""
@@ -127,10 +133,15 @@ class LimitedHttpTools(HttpToolsProtocol):  # type: ignore[misc, unused-ignore]
         self._ignores_input = True
         is_busy = self.cycle is not None and not self.cycle.response_complete
         if status and not (is_busy and (self.cycle.response_started or self.pipeline)):
-            self.transport.write(
-                STATUS_LINE[status] + b"content-length: 0\r\nconnection: close\r\n\r\n"
-            )
+            self.transport.write(_error(status, b""))
         if is_busy:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         self._close()
+
+
+def _error(status: int, text: bytes) -> bytes:
+    """Return a response of the server itself, behind which it closes the connection."""
+    head = b"%bx-request-id: %b\r\ncontent-type: text/plain\r\n"
+    framing = b"content-length: %d\r\nconnection: close\r\n\r\n"
+    return head % (STATUS_LINE[status], new_request_id()) + framing % len(text) + text

@@ -13,8 +13,8 @@ from functools import cache
 
 from .response_head import status_line
 
-SPECIAL = frozenset({b"host", b"expect", b"transfer-encoding", b"upgrade"})
-"""Names, in lower case, of the fields that ``inspect_fields`` wants to see."""
+SPECIAL = frozenset({b"host", b"expect", b"transfer-encoding", b"upgrade", b"x-request-id"})
+"""Names, in lower case, of the fields that the server acts on."""
 
 _HOST_CHARS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+,;=%:[]"
 _ABSOLUTE = re.compile(rb"https?://([^/?@]+)([/?].*)?", re.IGNORECASE)
@@ -153,11 +153,14 @@ def status_of_error(data: bytes) -> int:
 
 @cache
 def error_response(status: int) -> tuple[bytes, bytes]:
-    """Return head and body of an error response; the head lacks Date and the empty line."""
+    """Return head and body of an error response; the head ends before the value of its id."""
     kind = "server_error" if status >= 500 else "invalid_request_error"
     first = status_line(status)
     message = first[13:-2].decode("ascii")
     error = {"message": message, "type": kind, "code": status}
     body = json.dumps({"error": error}).encode("ascii")
-    head = b"%bcontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n"
+    head = (
+        b"%bcontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n"
+        b"x-request-id: "
+    )
     return head % (first, len(body)), body

@@ -1,8 +1,9 @@
 """Cache of decisions derived from request headers.
 
-A client sends the same headers with each of its requests, except for the length of the body. So
-admission and the headers to forward are computed once and kept until the configuration changes.
-The cache is bounded: it is cleared when it is full, and long headers are not cached.
+A client sends the same headers with each of its requests, except for the length of the body and
+the id of the request. So admission and the headers to forward are computed once and kept until the
+configuration changes. The cache is bounded: it is cleared when it is full, and long headers are not
+cached.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
 from ...http1.asgi_types import Headers, Scope
+from ...http1.request_id import FIELD as REQUEST_ID_FIELD
 from .keep_alive import KeepAliveError, keep_alive_of
 
 if TYPE_CHECKING:
     from .admission import Allowed, Denied
 
+_VARYING = frozenset({b"content-length", REQUEST_ID_FIELD})
 _MAX_ENTRIES = 512
 _MAX_HOSTS = 16  # upstreams for which the lines of one set of headers are kept
 _MAX_BYTES = 1 << 12  # longer headers are not cached
@@ -30,7 +33,8 @@ class CachedHeaders:
             the header.
         keep_alive_error: What is wrong with that header; empty if nothing is.
         verdicts: Identity of a route -> whether the request is admitted.
-        lines: Host of an upstream -> the headers to forward, without the body's length.
+        lines: Host of an upstream -> the headers to forward, without the body's length
+            and the id of the request.
         lines_with_keys: The same for models that get the API keys of clients.
         log_prefix: Method, path and HTTP version of the last request with these headers, and the
             beginning and the end of its line in the access log.
@@ -75,7 +79,7 @@ class HeaderCache:
         client, server = scope.get("client"), scope.get("server")
         key = (
             client and client[0], server and server[0],
-            *[field for field in headers if field[0] != b"content-length"],
+            *[field for field in headers if field[0] not in _VARYING],
         )  # fmt: skip
         found = self._known.get(key)
         return self._add(key, headers) if found is None else found

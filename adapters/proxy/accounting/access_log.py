@@ -21,7 +21,7 @@ def access_log_line(record: RequestRecord) -> str:
             headers.log_prefix = cached
     return (
         f"{cached[1]}{record.status} {record.sent_bytes}{cached[2]}"
-        f"{record.ended - record.started:.3f}s"
+        f"{record.ended - record.started:.3f}s request={request.request_id.decode()}"
     )
 
 

@@ -47,6 +47,7 @@ class Capture:
         id: Id of its row in the activity.
         model: Name of the model in records and metrics.
         path: Path of the request.
+        request_id: X-Request-ID of the request and its response.
         request_headers: Headers of the request, packed by `_packed`.
         response_headers: Headers of the response, packed likewise.
         request: Body as it was forwarded.
@@ -57,6 +58,7 @@ class Capture:
     id: int
     model: str
     path: str
+    request_id: bytes
     request_headers: bytes
     response_headers: bytes
     request: bytes = field(repr=False)
@@ -75,6 +77,7 @@ class Capture:
         visible = [item for item in headers if item[0] != b"content-encoding"]
         request = {
             "id": self.id,
+            "request_id": self.request_id.decode(),
             "req_path": self.path,
             "req_headers": redacted(redacted_headers(_unpacked(self.request_headers))),
         }
@@ -154,8 +157,9 @@ class Captures:
         if size > self._limit:
             return False
         self._kept[number] = Capture(
-            number, record.model, record.path, sent, received, request, response, size
-        )
+            number, record.model, record.path, record.request.request_id, sent, received, request,
+            response, size,
+        )  # fmt: skip
         self._order.append(number)
         self._size += size
         self._make_room()

@@ -114,7 +114,7 @@ def activity_row(
         round(max(duration_ms, tokens.server_ms)),
         round((admitted - started) * 1000),
         round((headers_at - started) * 1000) if headers_at else 0,
-        error[:500], _metadata_text(record),
+        error[:500], _metadata_text(record), record.request.request_id.decode(),
     )  # fmt: skip
 
 

@@ -174,4 +174,5 @@ def _finished_request(row: ActivityRow, has_capture: bool) -> schema.FinishedReq
         has_capture=has_capture,
         error_msg=row.error_msg or msgspec.UNSET,
         metadata=json.loads(row.metadata) or msgspec.UNSET,
+        request_id=row.request_id or msgspec.UNSET,
     )

@@ -19,7 +19,7 @@ from time import perf_counter
 from typing import Any
 
 from ....runtime.fence import kept
-from ...http1.client.pool import UpstreamResponse, post_head
+from ...http1.client.pool import UpstreamResponse, post_head, request_id_line
 from ...http1.headers import HeaderError, response_headers
 from ...http1.server.request_cycle import RequestCycle
 from ..access.admission import Allowed
@@ -105,6 +105,7 @@ class FastPath:
         target = target_of(request)
         if b"?" in target:
             target = context.removed_keys(local).target_without_keys(target)
+        lines += request_id_line(request.request_id)
         start = post_head(upstream.prefix + target, lines, body)
         conn = upstream.pool.take()
         if conn is None:

@@ -26,6 +26,7 @@ from ...http1.client.pool import (
     UpstreamResponse,
     UpstreamTimeout,
     field_lines,
+    request_id_line,
 )
 from ...http1.headers import HeaderError, response_headers
 from ..accounting.request_record import CLIENT_CLOSED_REQUEST, RequestRecord
@@ -159,11 +160,17 @@ class Forwarding:
 
         Args:
             upstream: Where to.
-            headers: Without hop-by-hop headers; or their lines, see ``pool.field_lines``.
+            headers: Without hop-by-hop headers and the id; or their lines, see
+                ``pool.field_lines``.
 
         Raises:
             UpstreamError: There is no response.
         """
+        request_id = self.request.request_id
+        if isinstance(headers, bytes):
+            headers += request_id_line(request_id)
+        else:
+            headers = [*headers, (b"X-Request-ID", request_id)]
         return await upstream.pool.request(
             self.record.method,
             upstream.prefix + self.target,

@@ -227,6 +227,7 @@ async def _connect(
     handshake = client.handshake()
     key = dict(handshake)[b"sec-websocket-key"]
     headers = [*_request_headers(proxy, request, upstream, opening), *handshake]
+    headers.append((b"X-Request-ID", request.request_id))
     offered = request.scope.get("subprotocols") or []
     protocols = proxy.removed_keys(opening.resolved.target).protocols_without_keys(offered)
     if protocols:

@@ -304,7 +304,7 @@ def test_application_can_close_the_connection(server: Server) -> None:
         answer = client.read_answer()
 
         names = [name.lower() for name, _ in answer.headers]
-        assert names == ["a", "content-length", "connection", "date"]
+        assert names == ["a", "content-length", "connection", "x-request-id", "date"]
         assert closes(client)
 
 

@@ -152,7 +152,7 @@ async def test_write_batch_waiting_response_keeps_its_order(
         case "close":
             connection._close(linger=False)
         case "error":
-            connection._send_error(400)
+            connection._send_error(400, b"id")
         case "eof":
             connection.eof_received()
             wire.close()  # as a transport does behind it

@@ -44,6 +44,7 @@ CHAT = "/v1/chat/completions"
 _USAGE = b'{"ok":true,"usage":{"prompt_tokens":3,"completion_tokens":2}}'
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 _EVENTS = b'data: {"n":1}\n\ndata: {"usage":{"prompt_tokens":4,"completion_tokens":5}}\n\n'
+_IDS = re.compile(r"[0-9a-f]{8}-[0-9a-f]+")
 _LARGE = b'{"x":"' + b"y" * 40_000 + b'"}'
 
 
@@ -168,7 +169,8 @@ _HEADERS = [
     (b"Authorization", b"Bearer sk-all"), (b"Authorization", b"Bearer sk-a"),
     (b"Authorization", b"Bearer sk-renamed"), (b"Authorization", b"Bearer sk-admin"),
     (b"Authorization", b"Bearer wrong"), (b"Authorization", b"Basic eDpzay1hbGw="),
-    (b"X-Api-Key", b"sk-all"), (b"X-Api-Key", b"wrong"),
+    (b"X-Api-Key", b"sk-all"), (b"X-Api-Key", b"wrong"), (b"X-Request-ID", b"mine.1"),
+    (b"X-Request-ID", b"not mine"), (b"Connection", b"X-Request-ID"),
 ]  # fmt: skip
 _TARGETS = [
     CHAT, CHAT + "?x=1", CHAT + "?key=sk-all", CHAT + "?", "/v1/completions", "/v1/messages",
@@ -265,8 +267,8 @@ class Way:
         self.steps.clear()
 
     def common(self, text: str) -> str:
-        """Return *text* without the port of the upstream, which each way has its own of."""
-        return text.replace(str(self.bench.server.port), "PORT")
+        """Return *text* without what each way has its own of: the upstream's port, and ids."""
+        return _IDS.sub("ID", text.replace(str(self.bench.server.port), "PORT"))
 
     async def seen(self) -> dict[str, Any]:
         """Return all that is compared, but for the responses."""
@@ -275,17 +277,23 @@ class Way:
         metrics = proxy.accounting.metrics
         page = await self.store.page(ActivityQuery(limit=500))
         return {
-            "upstream": list(self.bench.server.received),
+            "upstream": [
+                replace(received, headers=_without_ids(received.headers))
+                for received in self.bench.server.received
+            ],
             "records": [_record(record, self.common) for record in self.records],
             "rows": [
                 row._replace(
-                    error_msg=self.common(row.error_msg),
+                    error_msg=self.common(row.error_msg), request_id=self.common(row.request_id),
                     time=0, duration=0, waited=0, first_byte=0,
                 )
                 for row in page.rows
             ],
             "captured": [
-                (made.model, made.path, made.request, made.response, made.request_headers)
+                (
+                    made.model, made.path, made.request, made.response, made.request_headers,
+                    self.common(made.request_id.decode()),
+                )
                 for row in page.rows if (made := proxy.accounting.captures.get(row.id)) is not None
             ],
             "counted": (metrics.requests, metrics.tokens, metrics.sent, metrics.transitions),
@@ -305,6 +313,10 @@ class Way:
                 for name, entry in supervisor.scheduler.services.items()
             ],
         }  # fmt: skip
+
+
+def _without_ids(headers: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    return tuple((name, _IDS.sub("ID", value)) for name, value in headers)
 
 
 def _record(record: RequestRecord, common: Callable[[str], str]) -> tuple[Any, ...]:

@@ -57,6 +57,7 @@ class FinishedRequest(Part, kw_only=True):
         first_byte_ms: Time from the arrival to the response's headers, in milliseconds.
         has_capture: ``/api/captures/{id}`` has the request and its response.
         error_msg: Why the request failed.
+        request_id: Its X-Request-ID; missing in rows of older versions.
     """
 
     id: int
@@ -72,6 +73,7 @@ class FinishedRequest(Part, kw_only=True):
     has_capture: bool
     error_msg: Maybe[str] = UNSET
     metadata: Maybe[dict[str, Any]] = UNSET
+    request_id: Maybe[str] = UNSET
 
 
 class Activity(Body, kw_only=True):
@@ -117,10 +119,12 @@ class Capture(Body, kw_only=True):
 
     Attributes:
         id: Number of the request in the activity.
+        request_id: X-Request-ID of the request and its response.
         req_headers: Headers with secrets removed.
     """
 
     id: int
+    request_id: str
     req_path: str
     req_headers: dict[str, str]
     req_body: str
