@@ -23,6 +23,7 @@ from ...system.whole_files import write_whole
 from ..defaults import NoConfigurationError, choose_configuration, config_home
 from ..output import _fail
 from ..serve import check_address, root_path
+from .access import check_access
 from .command_line import program, search_path, serve_words
 from .unit import NAME, Unit, UnitError
 
@@ -84,6 +85,9 @@ def _unit_text(options: argparse.Namespace, variables_path: Path) -> tuple[str, 
         os.environ.setdefault(name, value)
     config, files = _load(options)
     user = None if options.user else _user(options.run_as)
+    if user is not None:
+        own = [options.tls_cert_file, options.tls_key_file]
+        check_access(user, program(), [*files, *(path for path in own if path)])
     if user is not None and options.state_dir is None:
         options.state_dir = _SYSTEM_STATE
     texts = [path.read_text("utf-8", "replace") for path in files]

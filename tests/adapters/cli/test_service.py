@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -129,6 +131,37 @@ def test_service_install_into_a_place_that_is_no_folder_is_one_line(
 
     assert main(["service", "install", "--user"]) == 1
     assert capsys.readouterr().err.endswith("cannot be written: Not a directory\n")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: needs root, to act as another user")
+def test_service_install_for_a_user_without_access_is_one_line(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service would fail at its start; whether the user may is tried as that user."""
+    monkeypatch.setattr(install, "program", lambda: ["/bin/true"])
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to others
+        folder = Path(name)
+        folder.chmod(0o755)
+        config = folder / "config.yaml"
+        config.write_text(CONFIG)
+        words = ["service", "install", "--print", "--run-as", "nobody", "--config", str(config)]
+        assert main(words) == 0
+        assert settings(capsys.readouterr().out)["User"] == "nobody"
+
+        config.chmod(0o600)
+        assert main(words) == 1
+        assert capsys.readouterr() == (
+            "",
+            f"swapchart: nobody, who runs the service, cannot read {config}; "
+            "change the owner or the mode of the file and of the folders above it\n",
+        )
+        config.chmod(0o644)
+        for command, problem in ((str(config), "Permission denied"), ("/bin/false", "exit code 1")):
+            monkeypatch.setattr(install, "program", lambda command=command: [command])
+            assert main(words) == 1
+            assert f"nobody, who runs the service, cannot run {command}: {problem}; install " in (
+                capsys.readouterr().err
+            )
 
 
 def test_service_install_names_variables_that_the_service_lacks(
