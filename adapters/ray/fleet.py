@@ -1,0 +1,268 @@
+"""Nodes and processes of a cluster, by what the sidecar reports.
+
+*Fencing*: a process that was reported lost is ended before its node is reported up again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup
+
+from ...runtime.errors import EngineError
+from ...runtime.fence import fenced
+from ...runtime.ports import (
+    EngineDown,
+    EngineUp,
+    NodeChanged,
+    NodeDown,
+    NodeEvent,
+    NodeUp,
+    Presence,
+)
+from .connection import Connection
+from .messages import Message
+from .node_choice import NodeState
+from .ray_process import PRESENCE_S, HttpGet, RayProcess
+
+ABSENT_S = 15.0  # for nodes to be back after the engine
+_FENCE_S = 30.0  # for the end of a process that was reported lost
+
+_log = logging.getLogger(__name__)
+
+
+class ClusterInUseError(EngineError):
+    """Another proxy with the same name uses the nodes."""
+
+    def __init__(self, cluster: str, other: Mapping[str, Any]) -> None:
+        super().__init__(
+            f"another proxy ({other['host']}, pid {other['pid']}) uses the cluster as "
+            f"{cluster!r}: stop it, or set `cluster.name` to another name"
+        )
+
+
+class Fleet:
+    """The nodes of a cluster, and the processes of this proxy on them.
+
+    Args:
+        settings: The ``open`` request: ``address``, ``cluster`` and ``owner``.
+        engine: Name of the engine in events.
+        http_get: GETs a URL, for probes.
+        notify: Reports an event of a node or of the engine.
+
+    Attributes:
+        connection: Connection with the sidecar.
+        nodes: Nodes by the id that Ray gave them, also those that are gone.
+        processes: Processes by their id.
+        unclaimed: Processes that an earlier proxy has left, until `claim`.
+        rival: The other proxy that uses a node; None if there was none.
+    """
+
+    def __init__(
+        self, settings: Message, engine: str, http_get: HttpGet,
+        notify: Callable[[NodeEvent], None],
+    ) -> None:  # fmt: skip
+        self.http_get, self._notify = http_get, notify
+        self._cluster, self._engine = settings["cluster"], engine
+        self.connection = Connection(settings, self._take)
+        self.nodes: dict[str, NodeState] = {}
+        self.processes: dict[str, RayProcess] = {}
+        self.unclaimed: dict[str, RayProcess] = {}
+        self.rival: Mapping[str, Any] | None = None
+        self._is_claimed = False
+        self._changed = anyio.Event()
+        self._tasks: TaskGroup | None = None
+
+    async def open(self, tasks: TaskGroup, limit_s: float) -> None:
+        """Run in *tasks*, and wait up to *limit_s* seconds for the nodes that are there.
+
+        Raises:
+            ClusterInUseError: Another proxy with this name uses one of them.
+        """
+        self._tasks = tasks
+        tasks.start_soon(self.connection.run)
+        with anyio.move_on_after(limit_s):
+            await self.connection.tried.wait()
+            while self.connection.is_open and self.rival is None and not self._are_nodes_known():
+                await self._changed.wait()
+        if self.rival is not None:
+            raise ClusterInUseError(self._cluster, self.rival)
+
+    def _are_nodes_known(self) -> bool:
+        known = {node_id for node_id, state in self.nodes.items() if state.is_up or state.is_gone}
+        return known.issuperset(self.connection.nodes)
+
+    async def close(self) -> None:
+        """Kill the processes that were not detached, and end the sidecar."""
+        left = [p for p in self.processes.values() if not (p.is_detached or p.gone.is_set())]
+        async with anyio.create_task_group() as ends:
+            for process in left:
+                process.kill()
+                ends.start_soon(process.gone.wait)
+        self.connection.close()
+        if self._tasks is not None:
+            self._tasks.cancel_scope.cancel()
+            self._tasks = None
+
+    def claim(self) -> list[RayProcess]:
+        """Return the processes that an earlier proxy has left; those found later are ended."""
+        self._is_claimed = True
+        found, self.unclaimed = self.unclaimed, {}
+        self.processes.update(found)
+        return list(found.values())
+
+    def in_background(self, work: Any) -> None:
+        """Await *work* in a task; a no-op once this is closed."""
+        if self._tasks is not None:
+            self._tasks.start_soon(fenced, work)
+
+    # ---- for processes
+    def order(self, process: RayProcess, line: str) -> None:
+        """Give the guard of *process* an order; see `Host`."""
+        self.in_background(partial(self._order, process, line))
+
+    async def _order(self, process: RayProcess, line: str) -> None:
+        values = {"node": process.node_id, "id": process.id, "line": line}
+        with suppress(EngineError):  # then the time limit of `confirm` decides
+            await self.connection.request("order", values)
+
+    def confirm(self, process: RayProcess, within_s: float) -> None:
+        """Count *process* as lost if its end is not confirmed in time; see `Host`."""
+        self.in_background(partial(self._confirm, process, within_s))
+
+    async def _confirm(self, process: RayProcess, within_s: float) -> None:
+        with anyio.move_on_after(within_s):
+            await process.gone.wait()
+            return
+        process.lose("agent-lost" if self.connection.is_open else "engine-lost")
+
+    def discard(self, process: RayProcess) -> None:
+        """Forget *process*, whose tree has ended; see `Host`."""
+        if self.processes.pop(process.id, None) is not None:
+            self.in_background(partial(self.forget, process.node_id, process.id))
+
+    async def forget(self, node_id: str, id_: str) -> None:
+        """Have an agent forget a process, and end it if it runs; waits for that."""
+        with suppress(EngineError):  # the agent is fenced when it is back
+            await self.connection.request("forget", {"node": node_id, "id": id_})
+
+    async def presence_of(self, process: RayProcess) -> Presence:
+        """Return whether *process* exists; see `Host`."""
+        with suppress(EngineError), anyio.move_on_after(PRESENCE_S):
+            values = {"node": process.node_id, "limit_s": PRESENCE_S}
+            alive: list[str] = await self.connection.request("ping", values)
+            return "alive" if process.id in alive else "gone"
+        return "unknown"
+
+    # ---- events of the sidecar
+    def _take(self, event: Message) -> None:
+        match event["event"]:
+            case "process":
+                self._take_report(event)
+            case "node":
+                self._take_node(event)
+            case "engine" if event["state"] == "up":
+                self._notify(EngineUp(self._engine))
+                self.in_background(self._lose_absent_nodes)
+            case "engine":
+                _log.warning("cluster: %s; trying again", event["why"])
+                for state in self.nodes.values():
+                    state.is_up = state.is_up and self.connection.is_open
+                self._notify(EngineDown(self._engine, event["why"]))
+            case "busy":
+                self.rival = event["owner"]
+                name = event["node"]["name"]
+                text = ClusterInUseError(self._cluster, event["owner"])
+                _log.warning("node %s is not used: %s", name, text)
+        self._note_change()
+
+    def _take_report(self, event: Message) -> None:
+        report = {name: value for name, value in event.items() if name not in ("event", "node_id")}
+        id_ = report["id"]
+        process = self.processes.get(id_) or self.unclaimed.get(id_)
+        if process is not None:
+            process.take(report)
+
+    def _take_node(self, event: Message) -> None:
+        facts = event["node"]
+        state = self.nodes.setdefault(facts["id"], NodeState(facts))
+        state.facts = facts
+        match event["state"]:
+            case "up":
+                self._lose_namesakes(state)
+                self.in_background(partial(self._bring_up, state, event["processes"]))
+            case "changed":
+                if state.is_up:
+                    self._notify(NodeChanged(state.node(None)))
+            case "lost":
+                self._take_down(state, event["why"], is_dead=False)
+            case "down":
+                self._take_down(state, event["why"], is_dead=True)
+
+    def _take_down(self, state: NodeState, why: str, *, is_dead: bool) -> None:
+        state.is_gone = is_dead
+        was_up, state.is_up = state.is_up, False
+        if any(other.is_up and other.name == state.name for other in self.nodes.values()):
+            return  # the node has joined anew, which was fenced
+        if was_up:
+            _log.warning("node %s: %s", state.name, "it died" if is_dead else f"agent lost, {why}")
+        for process in tuple(self.processes.values()):
+            if process.node_id == state.id:
+                process.lose("node-lost" if is_dead else "agent-lost")
+        self._notify(NodeDown(state.node(None)))
+
+    def _lose_namesakes(self, state: NodeState) -> None:
+        """Count as ended what ran when *state* was another node: its agent has ended all that."""
+        for process in tuple(self.processes.values()):
+            if process.node_name == state.name and process.node_id != state.id:
+                process.lose("node-lost", is_certain=True)
+        for other in self.nodes.values():
+            if other.name == state.name and other is not state:
+                other.is_up, other.is_gone = False, True
+
+    async def _bring_up(self, state: NodeState, reports: list[Message]) -> None:
+        """Match what runs on a node with what is known, end what is not, and report the node."""
+        listed = {report["id"]: report for report in reports}
+        for process in tuple(self.processes.values()):
+            if process.node_id == state.id and process.id not in listed and process.facts:
+                process.lose("agent-lost", is_certain=True)
+        foreign = []
+        for id_, report in listed.items():
+            known = self.processes.get(id_) or self.unclaimed.get(id_)
+            if known is not None and (known.exit is None or known.exit.certain):
+                known.take(report)
+            elif known is None and not self._is_claimed and not report["is_hook"]:
+                process = RayProcess(id_, self, None, node=state.name, node_id=state.id)
+                process.take(report)
+                self.unclaimed[id_] = process
+            else:
+                foreign.append(id_)
+        with anyio.move_on_after(_FENCE_S) as fence:
+            async with anyio.create_task_group() as tasks:
+                for id_ in foreign:
+                    tasks.start_soon(fenced, self.forget, state.id, id_)
+        if fence.cancelled_caught:
+            _log.error("node %s is not used: processes there do not end", state.name)
+            return
+        state.is_up = True
+        _log.info("node %s is up", state.name)
+        self._notify(NodeUp(state.node(None)))
+        self._note_change()
+
+    async def _lose_absent_nodes(self) -> None:
+        """Count processes as lost whose nodes are not back some time after the engine."""
+        await anyio.sleep(ABSENT_S)
+        if self.connection.is_open:
+            for process in tuple(self.processes.values()):
+                state = self.nodes.get(process.node_id)
+                if state is None or not state.is_up:
+                    process.lose("node-lost")
+
+    def _note_change(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()

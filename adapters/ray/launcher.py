@@ -1,0 +1,221 @@
+"""Launcher of processes on the nodes of a Ray cluster.
+
+The launcher chooses a node, and the agent of that node reserves, starts and watches the process.
+The proxy talks to all agents through one sidecar (see ``connection``), and to the processes
+directly. If the sidecar is gone, processes go on and are served; nothing can be started meanwhile.
+"""
+
+from __future__ import annotations
+
+import secrets
+from functools import partial
+from types import TracebackType
+from typing import Self
+
+import anyio
+from anyio.abc import TaskGroup
+
+from ...runtime.errors import EngineError, LaunchError, PlacementError, SpecError
+from ...runtime.ports import Adopted, Command, Exit, Launcher, LogSink, Node, NodeLauncher
+from . import owner
+from .connection import Connection
+from .fleet import Fleet
+from .messages import Message
+from .node_choice import NodeState, candidates
+from .ray_process import PRESENCE_S, HttpGet, RayProcess
+from .resources import gpu_numbers, needs_of, reservation_of
+
+HOOK_OUTPUT_BYTES = 1 << 16
+_OPEN_S = 15.0  # for the cluster to respond when the proxy starts
+_GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "GGML_VK_VISIBLE_DEVICES")
+
+
+class RayLauncher(NodeLauncher):
+    """Launcher of processes on a cluster: ``async with RayLauncher(...) as launcher``.
+
+    At the end of the block every process is killed that was not detached.
+
+    Args:
+        address: Address of the cluster's head, ``HOST:PORT``; ``auto`` is the cluster that runs on
+            this machine.
+        cluster: Name of this proxy in the cluster. Two proxies at a time need different ones.
+        local: Runs hooks that have no node yet.
+        http_get: GETs a URL, for probes.
+    """
+
+    name = "ray"
+
+    def __init__(
+        self, local: Launcher, http_get: HttpGet, *, address: str = "auto",
+        cluster: str = "swapchart",
+    ) -> None:  # fmt: skip
+        self._local = local
+        settings = {"address": address, "cluster": cluster, "owner": owner.this_process()}
+        self._fleet = Fleet(settings, self.name, http_get, self.notify)
+        self._tasks: TaskGroup | None = None
+
+    async def __aenter__(self) -> Self:
+        """Connect to the cluster; where it does not respond, go on trying in a task.
+
+        Raises:
+            ClusterInUseError: Another proxy with this name is there.
+        """
+        self._tasks = await anyio.create_task_group().__aenter__()
+        try:
+            await self._fleet.open(self._tasks, _OPEN_S)
+        except BaseException:
+            await self.__aexit__(None, None, None)
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Kill what is left and not detached, and end the sidecar; shielded from cancel."""
+        tasks, self._tasks = self._tasks, None
+        assert tasks is not None
+        with anyio.CancelScope(shield=True):
+            await self._fleet.close()
+        await tasks.__aexit__(None, None, None)
+
+    @property
+    def _connection(self) -> Connection:
+        """Connection with the sidecar, which is connected to the cluster.
+
+        Raises:
+            EngineError: It is not.
+        """
+        connection = self._fleet.connection
+        if not connection.is_open:
+            raise EngineError(connection.problem or "the cluster is not connected yet")
+        return connection
+
+    async def nodes(self) -> list[Node]:
+        """Return the nodes of the cluster; see `NodeLauncher`.
+
+        Raises:
+            EngineError: The cluster has never responded.
+        """
+        states = [state for state in self._fleet.nodes.values() if not state.is_gone]
+        free: dict[str, dict[str, float]] = {}
+        if self._fleet.connection.is_open or not states:
+            with anyio.move_on_after(PRESENCE_S):
+                free = await self._connection.request("free")
+        return [state.node(free.get(state.id)) for state in states]
+
+    async def start(self, command: Command, log: LogSink) -> RayProcess:
+        """Start *command* on a node; see `Launcher`."""
+        try:
+            with anyio.fail_after(command.start_limit_s):
+                return await self._start(command, log, is_hook=False)
+        except TimeoutError:
+            text = f"no node has started it within {command.start_limit_s:g} s"
+            raise EngineError(text) from None
+
+    async def _start(self, command: Command, log: LogSink, *, is_hook: bool) -> RayProcess:
+        if self._tasks is None:
+            raise EngineError("the launcher is closed")
+        connection = self._connection
+        running = [process.node_id for process in self._fleet.processes.values()]
+        found = candidates(command, self._fleet.nodes.values(), running)
+        errors: list[LaunchError] = []
+        for state in found:
+            try:
+                return await self._start_on(connection, state, command, log, is_hook=is_hook)
+            except (PlacementError, SpecError) as error:
+                errors.append(error)  # another node may have room, or the program
+        raise errors[-1]
+
+    async def _start_on(
+        self, connection: Connection, state: NodeState, command: Command, log: LogSink, *,
+        is_hook: bool,
+    ) -> RayProcess:  # fmt: skip
+        id_ = f"{command.label or 'hook'}#{command.incarnation}@{secrets.token_hex(6)}"
+        process = RayProcess(id_, self._fleet, log, node=state.name, node_id=state.id)
+        self._fleet.processes[id_] = process
+        facts = {
+            "id": id_, "label": command.label, "incarnation": command.incarnation,
+            "argv": command.argv, "env": self._environment(command), "cwd": command.cwd,
+            "reserve": {} if is_hook else reservation_of(needs_of(command.resources)),
+            "wait_s": command.placement.wait_s, "grace_s": command.grace_s,
+            "lease_s": command.lease_s, "is_hook": is_hook,
+        }  # fmt: skip
+        is_started = False
+        try:
+            answer = await connection.request("start", {"node": state.id, "facts": facts})
+            _raise_error(answer)
+            process.take(answer)
+            is_started = True
+        finally:
+            if not is_started:
+                self._fleet.processes.pop(id_, None)
+                self._fleet.in_background(partial(self._fleet.forget, state.id, id_))
+        return process
+
+    def _environment(self, command: Command) -> dict[str, str]:
+        numbers = gpu_numbers(command.resources.memory)
+        gpus = dict.fromkeys(_GPU_VARIABLES, ",".join(map(str, numbers))) if numbers else {}
+        markers = {"SWAPCHART_SERVICE": command.label}
+        return {**gpus, **command.env, **markers}
+
+    async def run(self, command: Command, log: LogSink) -> Exit:
+        """Run *command* on its node until it exits; without a node, on this machine."""
+        if not command.node:
+            return await self._local.run(command, log)
+        sink = _FirstBytes(log, HOOK_OUTPUT_BYTES)
+        process = await self._start(command, sink, is_hook=True)
+        try:
+            return await process.wait()
+        finally:
+            with anyio.CancelScope(shield=True):
+                process.kill()
+                await process.sweep(0.0)
+
+    async def adopt(self) -> list[Adopted]:
+        """Return what an earlier proxy has left; see `NodeLauncher`. Later calls return nothing.
+
+        Raises:
+            EngineError: The cluster does not respond.
+        """
+        _ = self._connection  # raises
+        return [
+            Adopted(
+                service=process.facts["label"], incarnation=process.facts["incarnation"],
+                id=process.id, process=process,
+            )
+            for process in self._fleet.claim()
+        ]  # fmt: skip
+
+
+class _FirstBytes:
+    """Sink that passes the first bytes on, and drops the rest."""
+
+    def __init__(self, sink: LogSink, limit: int) -> None:
+        self._sink, self._left = sink, limit
+
+    def write(self, data: bytes) -> None:
+        """Write *data* up to the limit."""
+        kept = data[: self._left]
+        self._left -= len(kept)
+        if kept:
+            self._sink.write(kept)
+
+
+def _raise_error(answer: Message) -> None:
+    """Raise the error that an agent has answered with, if it has.
+
+    Raises:
+        LaunchError: A `SpecError`, `PlacementError` or `EngineError`.
+    """
+    match answer.get("error"):
+        case None:
+            return
+        case "spec":
+            raise SpecError(answer["text"])
+        case "placement":
+            raise PlacementError(answer["text"])
+        case _:
+            raise EngineError(answer["text"] or "the node belongs to another proxy")
