@@ -100,6 +100,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "load": ("remote.control", "load"),
     "unload": ("remote.control", "unload"),
     "status": ("remote.status", "status"),
+    "top": ("top.command", "top"),
     "ps": ("remote.status", "processes"),
     "list": ("remote.status", "models"),
     "queue": ("remote.status", "queue"),

@@ -243,6 +243,12 @@ def _add_run(parser: CommandParser) -> None:
     add_run(parser)
 
 
+def _add_top(parser: CommandParser) -> None:
+    from .top.parser import add_top
+
+    add_top(parser)
+
+
 def _add_chart(parser: CommandParser) -> None:
     from .chart_parsers import add_chart
 
@@ -260,6 +266,7 @@ _COMMANDS: dict[str, tuple[Callable[[CommandParser], None], str]] = {
     ),
     "service": (_add_service, "write a systemd unit for the proxy"),
     "status": (remote.add_status, "show the models of a running proxy, its queue and its memory"),
+    "top": (_add_top, "show the models of a running proxy live, load and unload them by keys"),
     "ps": (remote.add_ps, "show the models whose server runs"),
     "list": (remote.add_list, "list the models as clients see them"),
     "load": (remote.add_load, "load a model and wait until it is ready"),

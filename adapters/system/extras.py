@@ -16,6 +16,7 @@ EXTRAS: Mapping[str, str] = {
     "pydantic_core": "proxy",
     "wsproto": "proxy",
     "uvicorn": "uvicorn",
+    "rich": "cli",
     "shtab": "cli",
 }
 

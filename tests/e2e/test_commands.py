@@ -274,7 +274,7 @@ def test_chat_reads_the_prompt_from_its_input(run: Run, monkeypatch: pytest.Monk
 # ---- proxies that do not respond as expected
 #: Every command that asks a proxy, with its arguments.
 ASKING = (
-    "status", "ps", "list", "load a", "unload a", "unload --all", "logs", "logs -f", "queue",
+    "status", "top", "ps", "list", "load a", "unload a", "unload --all", "logs", "logs -f", "queue",
     "explain a", "plan a", "history", "history a", "history --follow", "memory", "chat a hello",
     "config reload", "config plan --url {url}",
 )  # fmt: skip

@@ -151,6 +151,7 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
     ),
     COMMANDS_PAGE: (
         "docs/commands.md: swapchart status",
+        "docs/commands.md: swapchart top --once",
         "docs/commands.md: swapchart load qwen",
         'docs/commands.md: swapchart chat qwen "Why is the sky blue?"',
         "docs/commands.md: swapchart logs qwen -n 20",
@@ -177,6 +178,9 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
         'docs/commands.md: swapchart run ~/models/Qwen3-8B "Why is the sky blue?" --engine vllm',
         "docs/commands.md: --engine vllm",
         "docs/getting-started.md: swapchart run FILE",
+    ),
+    "tests/e2e/test_top.py::test_top_loads_and_unloads_the_selected_model": (
+        "docs/commands.md: swapchart top",
     ),
     COMPLETION: (
         "docs/commands.md: swapchart completion bash > "

@@ -20,6 +20,7 @@ from .net import LONG_S
 
 #: Sequences by which a program colors text, moves the cursor and changes modes.
 _CONTROL = re.compile(r"\x1b(?:\[[0-9;?]*[a-zA-Z]|\][^\x07]*\x07|[=>()][A-Z0-9]?)")
+_SHOWN = 4000  # characters of a message
 CTRL_C, CTRL_D = "\x03", "\x04"
 
 
@@ -94,7 +95,7 @@ class Terminal:
         deadline = monotonic() + timeout_s
         while (found := re.search(pattern, self.text())) is None:
             if not self._read(0.05) and monotonic() > deadline:
-                raise TimeoutError(f"no {pattern!r} in {self.text()!r}")
+                raise TimeoutError(f"no {pattern!r} at the end of\n{self.text()[-_SHOWN:]}")
         return found
 
     def text(self) -> str:
@@ -133,6 +134,6 @@ class Terminal:
         while self.process.poll() is None:
             self._read(0.02)
             if monotonic() > deadline:
-                raise TimeoutError(f"still running: {self.text()!r}")
+                raise TimeoutError(f"still running:\n{self.text()[-_SHOWN:]}")
         self._read(0.0)
         return self.process.returncode

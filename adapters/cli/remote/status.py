@@ -14,7 +14,7 @@ from .table import count, size, table
 @asking
 def status(options: Namespace) -> int:
     """Print the models of a running proxy with their states, its queue, and its memory."""
-    found = _status(proxy_of(options))
+    found = read_status(proxy_of(options))
     if options.json:
         print(json.dumps(found, indent=2))
         return 0
@@ -32,7 +32,12 @@ def status(options: Namespace) -> int:
     return 0
 
 
-def _status(proxy: Proxy) -> dict[str, Any]:
+def read_status(proxy: Proxy) -> dict[str, Any]:
+    """Return the state of *proxy*: models with what they hold in bytes, queue, swaps and memory.
+
+    Raises:
+        ApiError: It does not respond, or does not allow it.
+    """
     version = proxy.get("/api/version", "version")["version"]
     running = {row["model"]: row for row in proxy.get("/running", "running")["running"]}
     queue = proxy.get("/api/queue", "queue")
@@ -47,7 +52,8 @@ def _status(proxy: Proxy) -> dict[str, Any]:
                 "in_flight": run.get("in_flight", 0),
                 "waiting": run.get("waiting", 0) + queued[row["model"]],
                 "why": row["why"] or row["cause"], "accepts": row["accepts"],
-                "pid": run.get("pid"),
+                "pid": run.get("pid"), "incarnation": run.get("incarnation"),
+                "held": held_memory(run),
             }
         )  # fmt: skip
     return {
@@ -73,9 +79,15 @@ def processes(options: Namespace) -> int:
     return 0
 
 
-def _process(row: dict[str, Any]) -> list[object]:
+def held_memory(row: dict[str, Any]) -> int | None:
+    """Return the bytes that a running model holds; None means that they are not known."""
     held = [max(of["claim"], of["seen"] or 0) for of in row.get("memory", {}).values()]
-    memory = size(sum(held)) if held else None
+    return sum(held) if held else None
+
+
+def _process(row: dict[str, Any]) -> list[object]:
+    held = held_memory(row)
+    memory = None if held is None else size(held)
     return [
         row["model"], row["state"], row["pid"], row["incarnation"], row["in_flight"], memory,
         row["proxy"], row["cmd"],

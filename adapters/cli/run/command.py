@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 import tempfile
 import threading
@@ -17,6 +16,7 @@ from ..output import _fail
 from ..remote.chat import no_prompt, read_prompt, talk
 from ..remote.client import Proxy, asking, model_path
 from ..remote.progress import Progress
+from ..remote.signals import exit_on_signals
 from .choosing import Choice, RunError, choose
 from .own_proxy import OwnProxy
 
@@ -40,8 +40,7 @@ def run(options: Namespace) -> int:
 
 
 def _serve(choice: Choice, options: Namespace, prompt: str | None) -> int:
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _end)
+    exit_on_signals()
     with tempfile.TemporaryDirectory(prefix="swapchart-run-") as folder:
         arguments = list(choice.options)
         if choice.document is not None:
@@ -54,11 +53,6 @@ def _serve(choice: Choice, options: Namespace, prompt: str | None) -> int:
                 print(f"{choice.model}: served at {own.url}/v1 meanwhile", file=sys.stderr)
             _load(proxy, choice.model, is_quiet=options.json)
             return talk(proxy, options, prompt)
-
-
-def _end(number: int, frame: object) -> None:
-    """End as a signal asks, with the proxy first."""
-    raise SystemExit(128 + number)
 
 
 def _load(proxy: Proxy, model: str, *, is_quiet: bool) -> None:
