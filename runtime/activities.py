@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import anyio
 
 from .activity import Activity, Body
-from .errors import LaunchError
+from .errors import LaunchError, PlacementError
 from .hooks import HookDeadline
 from .pid_placeholder import fill_pid
-from .ports import Exit, Probe, ProcessHandle
+from .ports import Exit, NodeProcess, Probe, ProcessHandle
 from .probe_schedule import ProbeSchedule
 from .service_state import Post, ServiceState
 from .settling import Settling
@@ -41,8 +42,9 @@ class Activities:
     """
 
     __slots__ = (
-        "_apply_spec", "_check_s", "_has_begun", "_health_failed", "_hook_deadline", "_is_sweeping",
-        "_post", "_probing", "_settling", "_state", "_variable", "stall", "stall_cause",
+        "_apply_spec", "_check_s", "_has_begun", "_health_failed", "_hook_deadline",
+        "_is_examining", "_is_sweeping", "_post", "_probing", "_settling", "_state", "_variable",
+        "stall", "stall_cause",
     )  # fmt: skip
 
     def __init__(
@@ -52,7 +54,7 @@ class Activities:
         self._state, self._post = state, post
         self._variable, self._apply_spec = variable, apply_spec
         self._health_failed = health_failed
-        self._is_sweeping = False
+        self._is_sweeping = self._is_examining = False
         self._hook_deadline = HookDeadline()
         self._settling = Settling(state, post, variable)
         self._has_begun = False
@@ -82,7 +84,7 @@ class Activities:
                 hooks = self._state.spec.hooks.get(point, ())
                 return partial(self._announce, hooks, point) if hooks else None
             case "liveness":
-                return partial(self._liveness, activity) if self._state.spec.liveness else None
+                return self._liveness_body(activity)
             case "terminate":
                 return self._terminate_body()
             case "sweep":
@@ -113,6 +115,8 @@ class Activities:
             self._apply_spec(state.next_spec)
         state.incarnation += 1
         state.place = None
+        state.locate(None)
+        state.start_error = None
         state.log_start_bytes = state.log.total_bytes
         state.launched_at = None
         state.after_healthy = "none"
@@ -129,14 +133,20 @@ class Activities:
                 process = await state.runtime.launcher.start(command, state.log)
         except LaunchError as error:
             self._end_output()
+            state.start_error = error
+            if isinstance(error, PlacementError):
+                state.runtime.memory.plan_anew(state.spec.name)
             self._post(
                 "spawn_failed", {"permanent": error.permanent}, source=activity, cause=str(error)
             )
             return
         state.process = process
+        state.locate(process)
         state.launched_at = state.runtime.timers.now()
         state.runtime.tasks.keep(self._reap, process)
         cause = f"pid {process.pid}" if process.pid else "external server"
+        if state.location is not None:
+            cause = f"{cause}, node {state.node}" if state.node else cause
         self._post("spawned", source=activity, cause=cause)
 
     def _end_output(self) -> None:
@@ -149,6 +159,11 @@ class Activities:
         if state.process is process:  # else it belongs to an earlier incarnation
             self._end_output()
             state.last_exit = ended
+            if not ended.certain:
+                state.runtime.nodes.note_lost(state.spec.name, state.node)
+            if ended.is_lost:
+                state.is_unreachable = True  # hooks on its node are not waited for
+                state.runtime.memory.plan_anew(state.spec.name)
             cause = str(ended)
             if self._ran_out_of_memory(ended) and not ended.out_of_memory:
                 cause = f"out of memory, {cause}"
@@ -171,7 +186,7 @@ class Activities:
             self._end_output()
             self._post("healthy", source=activity, cause="no check configured")
             return None
-        return partial(self._health, activity, state.spec.check_url)
+        return partial(self._health, activity, state.url(state.spec.check_url))
 
     async def _health(self, activity: Activity, url: str) -> None:
         await self._probe_until_ok(activity, url)
@@ -219,6 +234,37 @@ class Activities:
         schedule.failed(now())
         return False
 
+    def _liveness_body(self, activity: Activity) -> Body | None:
+        if self._state.spec.liveness is not None:
+            return partial(self._liveness, activity)
+        # A process elsewhere is unhealthy if neither a request nor its launcher reaches it.
+        return None if self._state.location is None else partial(self._until_stall, activity)
+
+    async def _until_stall(self, activity: Activity) -> None:
+        self.stall = anyio.Event()
+        await self.stall.wait()
+        self._post("unhealthy", source=activity, cause=self.stall_cause)
+
+    async def examine_reach(self, cause: str) -> None:
+        """Ask the launcher for a process that a request did not reach; it may be unhealthy then.
+
+        Args:
+            cause: Why the request failed, in words.
+        """
+        state = self._state
+        process = state.process
+        if not isinstance(process, NodeProcess) or self._is_examining:
+            return
+        self._is_examining = True
+        try:
+            presence = await process.presence()
+        finally:
+            self._is_examining = False
+        if presence == "unknown" and state.process is process and not self.stall.is_set():
+            state.is_unreachable = True
+            self.stall_cause = f"its node cannot be reached: {cause}"
+            self.stall.set()
+
     async def _liveness(self, activity: Activity) -> None:
         state = self._state
         liveness = state.spec.liveness
@@ -242,14 +288,13 @@ class Activities:
         if process is None:
             return "no process"
         if liveness.request is None or state.runtime.http is None:
-            is_same = liveness.url == state.spec.check_url
+            is_same, url = liveness.url == state.spec.check_url, state.url(liveness.url)
             limit_s = max(liveness.timeout_s, 2 * self._check_s if is_same else 0.0)
-            probe = await process.probe(liveness.url, timeout_s=limit_s)
+            probe = await process.probe(url, timeout_s=limit_s)
             return "" if probe.is_ok else probe.detail
         try:
-            status, _ = await state.runtime.http.call(
-                liveness.request, timeout_s=liveness.timeout_s
-            )
+            request = replace(liveness.request, url=state.url(liveness.request.url))
+            status, _ = await state.runtime.http.call(request, timeout_s=liveness.timeout_s)
         except OSError as error:
             return str(error)
         return "" if status in (liveness.request.expect or range(200, 300)) else f"status {status}"
@@ -282,7 +327,8 @@ class Activities:
 
     async def _run_hooks(self, hooks: tuple[Hook, ...], point: str) -> bool:
         state = self._state
-        limit_s = state.spec.timings.hurry if self._variable("hurried") else None
+        is_hurried = self._variable("hurried") or state.is_unreachable
+        limit_s = state.spec.timings.hurry if is_hurried else None
         deadline = self._hook_deadline = HookDeadline(limit_s)
         if state.place is None:
             state.placed()
@@ -297,7 +343,8 @@ class Activities:
             self._post("hooks_failed", source=activity, cause="the wake hooks failed")
             return
         if self._state.spec.check_url is not None:
-            await self._probe_until_ok(activity, self._state.spec.check_url)
+            url = self._state.url(self._state.spec.check_url)
+            await self._probe_until_ok(activity, url)
         self._post("hooks_done", source=activity, cause="awake")
 
     # ---- ending

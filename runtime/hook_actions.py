@@ -18,14 +18,23 @@ import inspect
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, TypeAlias
-from urllib.parse import urlsplit
+from typing import AnyStr, ClassVar, TypeAlias
+from urllib.parse import urlsplit, urlunsplit
 
-from .arguments import require, require_kind, shown, texts
+from .arguments import require, require_flag, require_kind, shown, texts
 from .errors import LaunchError
 from .log_ring import LogRing
 from .pid_placeholder import fill_pid
-from .ports import Command, HttpCall, HttpClient, Launcher
+from .ports import (
+    Command,
+    Endpoint,
+    Exit,
+    HttpCall,
+    HttpClient,
+    Launcher,
+    NodeProcess,
+    ProcessHandle,
+)
 
 _LONGEST_BODY = 500
 _USER = re.compile(r"(?<=://)[^/?#]*@")
@@ -38,7 +47,7 @@ class HookContext:
     Attributes:
         service: Name of the service.
         point: The hook point.
-        endpoint: Base URL of the service.
+        endpoint: Base URL of the service, where its process is reached.
         pid: Process id of the leader; None while there is no process.
         incarnation: Number of this run of the service, counted from 1.
         reason: Reason for the last change of state, in words.
@@ -47,6 +56,9 @@ class HookContext:
             afterHealthy in this incarnation. A hook that saves state can use it to avoid
             overwriting a good copy.
         hook_id: Idempotency key, the same for every attempt of one (incarnation, point).
+        configured_endpoint: Base URL of its specification; empty means the same.
+        node: Node of the process, for launchers that know nodes; else empty.
+        process: The process; None while there is none.
     """
 
     service: str
@@ -58,6 +70,26 @@ class HookContext:
     exit: str = ""
     after_healthy: str = "none"
     hook_id: str = ""
+    configured_endpoint: str = ""
+    node: str = ""
+    process: ProcessHandle | None = field(default=None, repr=False, compare=False)
+
+    def fill(self, text: AnyStr) -> AnyStr:
+        """Return *text* with ``${PID}``, ``${HOST}``, ``${PORT}`` and ``${NODE}`` filled in."""
+        text = fill_pid(text, self.pid)
+        if (b"${" if isinstance(text, bytes) else "${") not in text:
+            return text
+        url = urlsplit(self.endpoint)
+        port = url.port or (443 if url.scheme == "https" else 80)
+        return Endpoint(url.hostname or "localhost", port, self.node).fill(text)
+
+    def reached(self, url: str) -> str:
+        """Return *url* for where the process is reached, if it is a URL of the specification."""
+        before = urlsplit(self.configured_endpoint)
+        given = urlsplit(url)
+        if (given.scheme, given.netloc) != (before.scheme, before.netloc):
+            return url
+        return urlunsplit(given._replace(netloc=urlsplit(self.endpoint).netloc))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,19 +118,24 @@ class RunAction:
     """Run a command.
 
     Attributes:
-        argv: Program and arguments; ``${PID}`` in one becomes the process id of the service.
+        argv: Program and arguments; ``${PID}``, ``${HOST}``, ``${PORT}`` and ``${NODE}`` in one
+            become those of the service.
+        is_inside: Run it inside of what encloses the process, such as its container, and not
+            beside the process on its node.
     """
 
     needs_slot: ClassVar[bool] = True
 
     argv: tuple[str, ...] = field(repr=False)
+    is_inside: bool = False
 
     def __post_init__(self) -> None:
         """Check the command; a list becomes a tuple.
 
         Raises:
-            ConfigError: It is no sequence of texts, or has no program.
+            ConfigError: It is no sequence of texts, or has no program; or a flag is none.
         """
+        require_flag("run.is_inside", self.is_inside)
         object.__setattr__(self, "argv", texts("run.argv", self.argv, least=1))
 
     def __str__(self) -> str:
@@ -115,17 +152,26 @@ class RunAction:
         """
         service = environment.command
         command = Command(
-            argv=tuple(fill_pid(item, context.pid) for item in self.argv),
+            argv=tuple(context.fill(item) for item in self.argv),
             env={**service.env, **_variables(context)},
             cwd=service.cwd,
             label=service.label,
+            launcher=service.launcher,
+            node=context.node,
         )
+        run = self._inside(context) if self.is_inside else environment.launcher.run
         try:
-            ended = await environment.launcher.run(command, environment.log)
+            ended = await run(command, environment.log)
         except LaunchError as error:
             raise HookFailedError(str(error)) from error
         if not ended.is_clean:
             raise HookFailedError(str(ended))
+
+    @staticmethod
+    def _inside(context: HookContext) -> Callable[[Command, LogRing], Awaitable[Exit]]:
+        if not isinstance(context.process, NodeProcess):
+            raise HookFailedError(f"there is no container to run it in at {context.point}")
+        return context.process.run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,8 +179,8 @@ class HttpAction:
     """Make an HTTP request.
 
     Attributes:
-        call: The request; ``${PID}`` in its URL, a header or its body becomes the process id of
-            the service.
+        call: The request; ``${PID}``, ``${HOST}``, ``${PORT}`` and ``${NODE}`` in its URL, a
+            header or its body become those of the service.
     """
 
     needs_slot: ClassVar[bool] = False
@@ -164,12 +210,12 @@ class HttpAction:
         """
         if environment.http is None:
             raise HookFailedError("http actions need an HTTP client; this supervisor has none")
-        call, pid = self.call, context.pid
+        call = self.call
         call = replace(
             call,
-            url=fill_pid(call.url, pid),
-            headers={name: fill_pid(value, pid) for name, value in call.headers.items()},
-            body=None if call.body is None else fill_pid(call.body, pid),
+            url=context.reached(context.fill(call.url)),
+            headers={name: context.fill(value) for name, value in call.headers.items()},
+            body=None if call.body is None else context.fill(call.body),
         )
         try:
             status, body = await environment.http.call(call, timeout_s=timeout_s)
@@ -222,10 +268,13 @@ HookAction: TypeAlias = RunAction | HttpAction | CallAction
 
 
 def _variables(context: HookContext) -> dict[str, str]:
-    port = urlsplit(context.endpoint).port
+    url = urlsplit(context.endpoint)
+    port = url.port
     return {
         "SWAPCHART_MODEL": context.service,
+        "SWAPCHART_HOST": url.hostname or "",
         "SWAPCHART_PORT": "" if port is None else str(port),
+        "SWAPCHART_NODE": context.node,
         "SWAPCHART_PID": "" if context.pid is None else str(context.pid),
         "SWAPCHART_HOOK": context.point,
         "SWAPCHART_REASON": context.reason,

@@ -38,6 +38,6 @@ async def leased(
     lifecycle = supervisor[name]
     try:
         pid = lifecycle.process.pid or None if lifecycle.process is not None else None
-        yield Lease(name, lifecycle.spec.endpoint, pid, lifecycle.incarnation)
+        yield Lease(name, lifecycle.endpoint, pid, lifecycle.incarnation)
     finally:
         supervisor.release(name)

@@ -78,6 +78,16 @@ class Lifecycle:
         return self._service.process
 
     @property
+    def endpoint(self) -> str:
+        """Base URL at which its process is reached, or that of the specification."""
+        return self._service.endpoint
+
+    @property
+    def node(self) -> str:
+        """Node of its process; empty if there is none, or its launcher knows no nodes."""
+        return self._service.node if self._service.process is not None else ""
+
+    @property
     def incarnation(self) -> int:
         """Number of launches; the first one is 1."""
         return self._service.incarnation
@@ -326,6 +336,16 @@ class Lifecycle:
         activities = self._driver.activities
         activities.stall_cause = cause
         activities.stall.set()
+
+    def note_unreachable(self, cause: str) -> None:
+        """Report that a request did not reach the process; on a lost node, it is unhealthy.
+
+        Its launcher is asked first, so a process that is there loses nothing but the request.
+        """
+        require_text("cause", cause)
+        if self._service.location is not None:
+            runtime = self._service.runtime
+            runtime.tasks.start_soon(self._driver.activities.examine_reach, cause)
 
     def keep_for(self, seconds: float) -> None:
         """Stop this run of the service after *seconds* without a request; infinity means never.

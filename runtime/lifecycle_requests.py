@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..machine import Stepper
-from .errors import RequestError
+from .errors import PlacementError, RequestError
 from .lifecycle_timers import LifecycleTimers
 from .service_state import ServiceState
 from .waiter import PendingRequest
@@ -69,15 +69,19 @@ class LifecycleRequests:
                 waiter.refuse(error)
 
     def _can_start_once_more(self, event: str) -> bool:
-        """Return True if the start ran out of memory that others can free, and will be repeated."""
+        """Return True if the start may succeed elsewhere, or once others have freed memory.
+
+        It ran out of memory, there was no room at its place, or its node was lost.
+        """
         service = self._service
-        failure, attempts = service.memory_failure, getattr(self._stepper.context, "attempts", 0)
-        return (
-            event == "proc_exited"
-            and failure is not None
-            and failure.can_retry
-            and attempts < service.spec.intensity
-        )
+        failure, ended = service.memory_failure, service.last_exit
+        if getattr(self._stepper.context, "attempts", 0) >= service.spec.intensity:
+            return False
+        if event == "spawn_failed":
+            error = service.start_error
+            return isinstance(error, PlacementError) and not error.permanent
+        is_lost = ended is not None and ended.is_lost
+        return event == "proc_exited" and (is_lost or (failure is not None and failure.can_retry))
 
     def end_stops(self) -> None:
         """Complete the waiting stop commands; they fail if the service is ready again."""
@@ -104,6 +108,11 @@ class LifecycleRequests:
             if event == "proc_exited" and service.launched_at is not None:
                 after_s = service.runtime.timers.now() - service.launched_at
                 cause = f"its process ended by itself after {after_s:.1f} s: {cause}"
+            if event == "spawn_failed" and isinstance(service.start_error, PlacementError):
+                return RequestError(
+                    "no_room", f"{name} cannot be placed: {cause}", log_tail=tail,
+                    retry_after_s=None if service.start_error.permanent else 5.0,
+                )  # fmt: skip
             return RequestError(
                 _FAILURES[event], f"{name} failed: {cause}", status_hint=502, log_tail=tail
             )

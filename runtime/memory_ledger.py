@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Literal, TypeAlias, cast
 
 from .arguments import require_items, require_kind, require_mapping
+from .lost_claims import LostClaims, node_of
 from .memory import Amounts, Holder, MemoryNeed, Plan, Pool, Rules, Wanted, explain_sum, plan
 from .memory_failures import MemoryFailures
 from .memory_learning import MemoryLearning
@@ -48,6 +49,7 @@ class MemoryLedger:
         decides: The plans are followed; else they are only shown.
         evicts_under_pressure: Idle services are evicted if more is held than a budget.
         plan_counts: Number of plans that were made, by kind.
+        lost: Claims of processes that may still run on a node that was lost.
         yield_rules: Rules by which services leave memory to other programs; may be replaced.
     """
 
@@ -71,6 +73,7 @@ class MemoryLedger:
         self._plans: dict[_PlanKey, Plan | None] = {}  # of this round of decisions
         self._reserved: dict[str, Amounts] = {}  # target of a swap -> what it was promised
         self.services: Mapping[str, ServiceEntry] = {}
+        self.lost = LostClaims()
         self._failed: set[str] = set()  # services whose next start needs a new plan
         self.pools: dict[str, Pool] = {}
         self.configure(pools, rules or Rules(), devices)
@@ -114,7 +117,8 @@ class MemoryLedger:
         self.begin_round()
         self._reserved.pop(entry.name, None)
         entry.seen = _NOTHING  # what it held while it slept is no measure of what it holds now
-        entry.claim = self._preferred(entry.need) if place is None else place
+        self.lost.keep(entry.name, entry.claim)
+        entry.claim = self._preferred(entry) if place is None else place
         entry.free_before = {pool: self.free(pool) + amount for pool, amount in entry.claim.items()}
         self._failed.discard(entry.name)
 
@@ -128,9 +132,19 @@ class MemoryLedger:
         elif phase == "asleep":
             entry.claim = self._known(entry.need.asleep) if entry.need else _NOTHING
         else:
+            self.lost.keep(entry.name, entry.claim)
             entry.claim = entry.seen = _NOTHING
             self._failed.discard(entry.name)
             self._refresh(entry)
+
+    def note_lost(self, service: str, node: str) -> None:
+        """Keep what *service* holds of the pools of *node* held when it has stopped."""
+        self.lost.expect(service, node)
+
+    def free_lost(self, node: str) -> None:
+        """Give back what lost processes held of the pools of *node*."""
+        self.begin_round()
+        self.lost.free(node)
 
     def note_failure(self, entry: ServiceEntry) -> None:
         """Take that *entry* ran out of memory: its next start needs more, and a plan of its own."""
@@ -177,7 +191,7 @@ class MemoryLedger:
         self.begin_round()
         entry.need = need
         kept = {pool: amount for pool, amount in entry.claim.items() if pool not in pools}
-        entry.claim = {**kept, **self._preferred(need)}
+        entry.claim = {**kept, **self._preferred(entry)}
 
     def covers(self, entry: ServiceEntry) -> bool:
         """Return True if the claim of *entry* is enough for a start: it is not one of sleep."""
@@ -212,7 +226,7 @@ class MemoryLedger:
                 for pool in {*place, *entry.claim}
             }
             found.append(replace(self._holder(entry, claim, now), phase="starting"))
-        return found
+        return found + self.lost.holders()
 
     # ---- plans
     def plan(
@@ -242,7 +256,7 @@ class MemoryLedger:
     ) -> Plan | None:  # fmt: skip
         wanted = self._wanted(entry, is_overdue=is_overdue, ahead=ahead)
         if wanted is None:
-            return None
+            return self._wait_for_node(entry)
         holders = [
             replace(holder, phase="stopping", keeps={}) if holder.name in gone else holder
             for holder in self.holders(now, min_residency_s)
@@ -267,7 +281,7 @@ class MemoryLedger:
 
     def needs(self, entry: ServiceEntry) -> Amounts:
         """Return what a start of *entry* needs at its preferred place; bytes by pool."""
-        return self._preferred(entry.need)
+        return self._preferred(entry)
 
     def free(self, name: str) -> int:
         """Return the free bytes of pool *name*; negative if more is held than its budget."""
@@ -287,7 +301,7 @@ class MemoryLedger:
 
     def held(self, name: str) -> int:
         """Return the bytes of pool *name* that services hold."""
-        return sum(
+        return self.lost.held(name) + sum(
             max(self._claim_of(entry).get(name, 0), entry.seen.get(name, 0))
             for entry in self.services.values()
         )
@@ -337,7 +351,7 @@ class MemoryLedger:
         need = entry.need
         if need is None:
             return None
-        options = tuple(place for option in need.options if (place := self._known(option)))
+        options = self._options(entry)
         if not options:
             return None
         return Wanted(
@@ -368,8 +382,26 @@ class MemoryLedger:
             for pool in {**entry.claim, **asleep}
         }
 
-    def _preferred(self, need: MemoryNeed | None) -> Amounts:
-        return self._known(need.options[0]) if need is not None and need.options else _NOTHING
+    def _preferred(self, entry: ServiceEntry) -> Amounts:
+        options = self._options(entry)
+        if options or entry.need is None or not entry.need.options:
+            return options[0] if options else _NOTHING
+        return self._known(entry.need.options[0])
+
+    def _options(self, entry: ServiceEntry) -> tuple[Amounts, ...]:
+        """Return the places of *entry*, without those on nodes where it may still run."""
+        lost = self.lost.nodes_of(entry.name)
+        options = () if entry.need is None else entry.need.options
+        known = [place for option in options if (place := self._known(option))]
+        return tuple(place for place in known if not lost & {node_of(pool) for pool in place})
+
+    def _wait_for_node(self, entry: ServiceEntry) -> Plan | None:
+        """Return the plan of a service that fits only where it may still run; None if not so."""
+        lost = self.lost.nodes_of(entry.name)
+        if not lost or entry.need is None or not any(map(self._known, entry.need.options)):
+            return None
+        why = f"{entry.name} may still run on {', '.join(sorted(lost))}, which was lost"
+        return Plan(kind="wait", place={}, why=why)
 
     def _known(self, amounts: Amounts) -> dict[str, int]:
         """Return *amounts* without the pools that do not exist."""

@@ -112,6 +112,12 @@ class ServiceMemory:
         )  # fmt: skip
         return failures.note(entry, evidence, raised, text, plan)
 
+    def plan_anew(self, service: str) -> None:
+        """Plan the next start of *service* anew: there was no room where it was to start."""
+        entry = None if self._ledger is None else self._ledger.services.get(service)
+        if self._ledger is not None and entry is not None:
+            self._ledger.note_failure(entry)
+
     def placed(self, service: str, command: Command) -> Command:
         """Return *command* with the GPUs on which *service* was granted memory."""
         return command if self._ledger is None else self._ledger.placed(service, command)

@@ -13,12 +13,22 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from .activity import Activity
+from .errors import LaunchError
 from .fence import Fence
 from .hook_actions import HookContext, HookEnvironment
 from .hooks import HookLimiter, HookResult, HookRunner
 from .log_ring import LogRing
 from .memory_failures import MemoryFailure
-from .ports import Command, Exit, HttpClient, Launcher, ProcessHandle
+from .node_watch import NodeWatch
+from .ports import (
+    Command,
+    Endpoint,
+    Exit,
+    HttpClient,
+    Launcher,
+    NodeProcess,
+    ProcessHandle,
+)
 from .service_memory import ServiceMemory
 from .spec import ServiceSpec
 from .timers import TimerService
@@ -40,6 +50,7 @@ class RuntimeContext:
         rng: Source of the jitter of backoffs.
         notify: Called with every transition; must not wait or raise.
         memory: Places of services, and the memory that they give back.
+        nodes: Nodes of the launcher, and what may still run on lost ones.
     """
 
     launcher: Launcher
@@ -50,6 +61,7 @@ class RuntimeContext:
     rng: random.Random
     notify: Callable[[Transition], None]
     memory: ServiceMemory
+    nodes: NodeWatch
 
 
 class Post(Protocol):
@@ -75,6 +87,11 @@ class ServiceState:
         launched_at: Time of the start of *process* in seconds on the loop's clock, or None.
         hooks: Runs the hooks of *spec*.
         process: The running process, or None.
+        endpoint: Base URL of the service: of its last process, or of *spec*.
+        location: Host, port and node of the last process; None means those of *spec*.
+        node: Node of the last process; empty means that there was none, or no node is known.
+        is_unreachable: Neither a request nor the launcher reaches the process.
+        start_error: Why the last start failed, or None.
         incarnation: Number of launches; the first one is 1.
         last_exit: How the last process ended, or None.
         memory_failure: Set if it ended because memory ran out.
@@ -92,15 +109,20 @@ class ServiceState:
     """
 
     __slots__ = (
-        "after_healthy", "cause", "end_limit_s", "hook_results", "hooks", "incarnation", "kept",
-        "last_exit", "launched_at", "log", "log_start_bytes", "memory_failure", "next_spec",
-        "place", "probe_detail", "process", "runtime", "since", "spec", "terminated_at",
+        "after_healthy", "cause", "end_limit_s", "endpoint", "hook_results", "hooks",
+        "incarnation", "is_unreachable", "kept", "last_exit", "launched_at", "location", "log",
+        "log_start_bytes", "memory_failure", "next_spec", "node", "place", "probe_detail",
+        "process", "runtime", "since", "spec", "start_error", "terminated_at",
     )  # fmt: skip
 
     def __init__(self, spec: ServiceSpec, runtime: RuntimeContext, log: LogRing) -> None:
         self.spec, self.runtime, self.log = spec, runtime, log
         self.next_spec: ServiceSpec | None = None
         self.process: ProcessHandle | None = None
+        self.endpoint, self.node = spec.endpoint, ""
+        self.location: Endpoint | None = None
+        self.is_unreachable = False
+        self.start_error: LaunchError | None = None
         self.log_start_bytes = log.total_bytes
         self.launched_at: float | None = None
         self.incarnation = 0
@@ -120,6 +142,8 @@ class ServiceState:
     def adopt(self, spec: ServiceSpec) -> None:
         """Make *spec* the specification of the service."""
         self.spec, self.next_spec = spec, None
+        if self.process is None:
+            self.locate(None)
         self.hooks = self._hook_runner(spec)
 
     def _hook_runner(self, spec: ServiceSpec) -> HookRunner:
@@ -129,6 +153,17 @@ class ServiceState:
             log=self.log,
         )  # fmt: skip
         return HookRunner(environment, runtime.hook_limiter)
+
+    def locate(self, process: ProcessHandle | None) -> None:
+        """Reach the service where *process* is; None means at the URL of the specification."""
+        self.location = process.endpoint if isinstance(process, NodeProcess) else None
+        self.node = process.node if isinstance(process, NodeProcess) else ""
+        self.endpoint = self.url(self.spec.endpoint)
+        self.is_unreachable = False
+
+    def url(self, configured: str) -> str:
+        """Return a URL of the service, as the specification has it, for where it is reached."""
+        return configured if self.location is None else self.location.at(configured)
 
     def placed(self) -> Command:
         """Return the command at the place that was granted; hooks get its variables from now on.
@@ -143,11 +178,18 @@ class ServiceState:
                 name: value for name, value in placed.env.items() if command.env.get(name) != value
             }
             self.hooks = self._hook_runner(self.spec)
-        return placed
+        return replace(
+            placed, incarnation=self.incarnation,
+            placement=self.runtime.nodes.without_lost(self.spec.name, placed.placement),
+        )  # fmt: skip
 
     def helper(self, argv: tuple[str, ...]) -> Command:
         """Return a command that runs beside the process, in its environment and directory."""
-        return replace(self._with_place(self.spec), argv=argv, listens_at=None, is_external=False)
+        at = self.context("").fill
+        return replace(
+            self._with_place(self.spec), argv=tuple(at(item) for item in argv), node=self.node,
+            listens_at=None, is_external=False,
+        )  # fmt: skip
 
     def _with_place(self, spec: ServiceSpec) -> Command:
         env = {**spec.command.env, **(self.place or {})}
@@ -156,7 +198,8 @@ class ServiceState:
     def context(self, point: str) -> HookContext:
         """Return the context of the hooks of *point* at this moment."""
         return HookContext(
-            service=self.spec.name, point=point, endpoint=self.spec.endpoint,
+            service=self.spec.name, point=point, endpoint=self.endpoint,
+            configured_endpoint=self.spec.endpoint, node=self.node, process=self.process,
             pid=self.process.pid or None if self.process else None, incarnation=self.incarnation,
             reason=self.cause, exit="" if self.last_exit is None else str(self.last_exit),
             after_healthy=self.after_healthy,

@@ -38,6 +38,7 @@ from .lease import Lease, leased
 from .lifecycle import Lifecycle
 from .memory_watch import MemoryWatch
 from .memory_yielding import MemoryYielding
+from .node_watch import NodeWatch
 from .scheduling import EvictionPolicy, QueueLimits
 from .service_memory import ServiceMemory
 from .service_state import RuntimeContext
@@ -87,6 +88,7 @@ class Supervisor(SupervisorState):
         hook_recovery: Runs the ``afterStop`` hooks of runs that were killed.
         memory_watch: Reads the memory pools; None without a meter.
         memory_yielding: Leaves memory to other programs; None without pools.
+        nodes: Nodes of the launcher, and what may still run on lost ones.
     """
 
     # ---- the block
@@ -115,10 +117,13 @@ class Supervisor(SupervisorState):
             self._dispatcher.on_memory_change = self.memory_watch.notice
         if memory is not None:
             self.memory_yielding = MemoryYielding(self, self._services, memory)
+        self.nodes = NodeWatch(self._launcher, memory, self._dispatcher.review)
+        self.nodes.open()
         context = RuntimeContext(
             launcher=self._launcher, http=self._http, tasks=tasks, timers=self._timers,
             hook_limiter=self.hook_limiter, rng=self._rng, notify=self._listeners.notify,
             memory=ServiceMemory(memory, self.memory_watch, self._dispatcher.take_back),
+            nodes=self.nodes,
         )  # fmt: skip
         self._updater = ServiceUpdater(
             self, self._services, self.scheduler, self._dispatcher, self._compiled, context,
@@ -141,6 +146,7 @@ class Supervisor(SupervisorState):
         else:
             with anyio.CancelScope(shield=True):
                 await self.shutdown(self.stop_limit_s)
+        self.nodes.close()
         # *error* is not passed on: it would come out wrapped in an exception group.
         await self._shelter.close()
 
