@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 
 import anyio
@@ -16,8 +15,9 @@ import anyio
 from .activity import Activity, Body
 from .errors import LaunchError, PlacementError
 from .hooks import HookDeadline
+from .liveness import LivenessWatch
 from .pid_placeholder import fill_pid
-from .ports import Exit, NodeProcess, Probe, ProcessHandle
+from .ports import Exit, Probe, ProcessHandle
 from .probe_schedule import ProbeSchedule
 from .service_state import Post, ServiceState
 from .settling import Settling
@@ -37,14 +37,12 @@ class Activities:
         health_failed: Event of a health check that cannot succeed; empty if the chart has none.
 
     Attributes:
-        stall: Set when a response of the service has stalled, or has not begun in time.
-        stall_cause: Reason for that, in words.
+        liveness: Watches whether the ready service still works.
     """
 
     __slots__ = (
-        "_apply_spec", "_check_s", "_has_begun", "_health_failed", "_hook_deadline",
-        "_is_examining", "_is_sweeping", "_post", "_probing", "_settling", "_state", "_variable",
-        "stall", "stall_cause",
+        "_apply_spec", "_has_begun", "_health_failed", "_hook_deadline", "_is_sweeping", "_post",
+        "_probing", "_settling", "_state", "_variable", "liveness",
     )  # fmt: skip
 
     def __init__(
@@ -54,14 +52,12 @@ class Activities:
         self._state, self._post = state, post
         self._variable, self._apply_spec = variable, apply_spec
         self._health_failed = health_failed
-        self._is_sweeping = self._is_examining = False
+        self._is_sweeping = False
         self._hook_deadline = HookDeadline()
         self._settling = Settling(state, post, variable)
         self._has_begun = False
         self._probing: anyio.CancelScope | None = None
-        self._check_s = 0.0  # how long the readiness probe took that passed
-        self.stall = anyio.Event()
-        self.stall_cause = ""
+        self.liveness = LivenessWatch(state, post)
 
     def body(self, activity: Activity, name: str, point: str) -> Body | None:
         """Return what to run for activity *name*, or None if there is nothing to wait for.
@@ -84,7 +80,7 @@ class Activities:
                 hooks = self._state.spec.hooks.get(point, ())
                 return partial(self._announce, hooks, point) if hooks else None
             case "liveness":
-                return self._liveness_body(activity)
+                return self.liveness.body(activity)
             case "terminate":
                 return self._terminate_body()
             case "sweep":
@@ -178,7 +174,7 @@ class Activities:
         )  # fmt: skip
         return state.memory_failure is not None
 
-    # ---- readiness and liveness
+    # ---- readiness
     def _health_body(self, activity: Activity) -> Body | None:
         state = self._state
         state.probe_detail = ""
@@ -226,78 +222,13 @@ class Activities:
                 probe = await process.probe(url, timeout_s=schedule.ends - sent_at)
             self._probing = None
             if probe.is_ok:
-                self._check_s = now() - sent_at
+                self.liveness.check_s = now() - sent_at
                 return True
             state.probe_detail = probe.detail
             if probe.is_final:  # further probes cannot succeed
                 self._post(self._health_failed, source=activity, cause=probe.detail)
         schedule.failed(now())
         return False
-
-    def _liveness_body(self, activity: Activity) -> Body | None:
-        if self._state.spec.liveness is not None:
-            return partial(self._liveness, activity)
-        # A process elsewhere is unhealthy if neither a request nor its launcher reaches it.
-        return None if self._state.location is None else partial(self._until_stall, activity)
-
-    async def _until_stall(self, activity: Activity) -> None:
-        self.stall = anyio.Event()
-        await self.stall.wait()
-        self._post("unhealthy", source=activity, cause=self.stall_cause)
-
-    async def examine_reach(self, cause: str) -> None:
-        """Ask the launcher for a process that a request did not reach; it may be unhealthy then.
-
-        Args:
-            cause: Why the request failed, in words.
-        """
-        state = self._state
-        process = state.process
-        if not isinstance(process, NodeProcess) or self._is_examining:
-            return
-        self._is_examining = True
-        try:
-            presence = await process.presence()
-        finally:
-            self._is_examining = False
-        if presence == "unknown" and state.process is process and not self.stall.is_set():
-            state.is_unreachable = True
-            self.stall_cause = f"its node cannot be reached: {cause}"
-            self.stall.set()
-
-    async def _liveness(self, activity: Activity) -> None:
-        state = self._state
-        liveness = state.spec.liveness
-        assert liveness is not None, "checked by body()"
-        failures = 0
-        self.stall = anyio.Event()
-        while failures < liveness.failures:
-            with anyio.move_on_after(liveness.every_s):
-                await self.stall.wait()
-                self._post("unhealthy", source=activity, cause=self.stall_cause)
-                return
-            detail = await self._probe_once()
-            failures = failures + 1 if detail else 0
-        cause = f"{failures} liveness probes failed in a row; the last: {detail}"
-        self._post("unhealthy", source=activity, cause=cause)
-
-    async def _probe_once(self) -> str:
-        state = self._state
-        liveness, process = state.spec.liveness, state.process
-        assert liveness is not None, "checked by body()"
-        if process is None:
-            return "no process"
-        if liveness.request is None or state.runtime.http is None:
-            is_same, url = liveness.url == state.spec.check_url, state.url(liveness.url)
-            limit_s = max(liveness.timeout_s, 2 * self._check_s if is_same else 0.0)
-            probe = await process.probe(url, timeout_s=limit_s)
-            return "" if probe.is_ok else probe.detail
-        try:
-            request = replace(liveness.request, url=state.url(liveness.request.url))
-            status, _ = await state.runtime.http.call(request, timeout_s=liveness.timeout_s)
-        except OSError as error:
-            return str(error)
-        return "" if status in (liveness.request.expect or range(200, 300)) else f"status {status}"
 
     # ---- hooks
     def _hooks_body(self, activity: Activity, point: str) -> Body | None:

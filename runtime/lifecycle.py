@@ -10,22 +10,19 @@ from collections.abc import Callable, Mapping
 
 import anyio
 
-from ..machine import Compiled, Configuration, Document
+from ..machine import Compiled
 from ..machine.senders import OF_A_SERVICE, check_sender
 from .arguments import require_kind, require_seconds, require_text
 from .errors import RequestError
-from .hook_actions import HookContext
-from .hooks import HookRunner
-from .lifecycle_driver import LifecycleDriver
+from .lifecycle_state import LifecycleState
 from .log_ring import LogRing
-from .ports import Exit, ProcessHandle
 from .service_state import NO_DATA, RuntimeContext, ServiceState
 from .spec import ServiceSpec
 from .spec_diff import Difference
 from .waiter import PendingRequest
 
 
-class Lifecycle:
+class Lifecycle(LifecycleState):
     """One service: its chart, its process while there is one, and the requests that wait for it.
 
     Args:
@@ -40,160 +37,19 @@ class Lifecycle:
             unless the chart is wrong.
     """
 
-    __slots__ = ("_driver", "_on_change", "_service", "unhandled")
+    __slots__ = ("_on_change",)
 
     def __init__(
         self, spec: ServiceSpec, compiled: Compiled, runtime: RuntimeContext, *,
         on_change: Callable[[Lifecycle], None] | None = None, log_to: LogRing | None = None,
     ) -> None:  # fmt: skip
-        self._service = ServiceState(spec, runtime, LogRing(spec.log_limit_bytes, forward=log_to))
         self._on_change = on_change
-        self._driver = LifecycleDriver(self._service, compiled, self._report_change)
-        self.unhandled = self._driver.unhandled
-        self._driver.begin()
+        log = LogRing(spec.log_limit_bytes, forward=log_to)
+        super().__init__(ServiceState(spec, runtime, log), compiled, self._report_change)
 
     def _report_change(self) -> None:
         if self._on_change is not None:
             self._on_change(self)
-
-    # ---- properties; to decide on a write by one of them is a bug: post an event instead
-    @property
-    def spec(self) -> ServiceSpec:
-        """Specification of the service; of its process, if there is one."""
-        return self._service.spec
-
-    @property
-    def next_spec(self) -> ServiceSpec | None:
-        """Specification from the next start on; None means the same."""
-        return self._service.next_spec
-
-    @property
-    def log(self) -> LogRing:
-        """Output of the service and of its hooks."""
-        return self._service.log
-
-    @property
-    def process(self) -> ProcessHandle | None:
-        """The running process, or None."""
-        return self._service.process
-
-    @property
-    def endpoint(self) -> str:
-        """Base URL at which its process is reached, or that of the specification."""
-        return self._service.endpoint
-
-    @property
-    def node(self) -> str:
-        """Node of its process; empty if there is none, or its launcher knows no nodes."""
-        return self._service.node if self._service.process is not None else ""
-
-    @property
-    def incarnation(self) -> int:
-        """Number of launches; the first one is 1."""
-        return self._service.incarnation
-
-    @property
-    def last_exit(self) -> Exit | None:
-        """How the last process ended, or None."""
-        return self._service.last_exit
-
-    @property
-    def cause(self) -> str:
-        """Reason of the last transition, in words."""
-        return self._service.cause
-
-    @property
-    def since(self) -> float:
-        """Time of the last transition, in seconds on the loop's clock."""
-        return self._service.since
-
-    @property
-    def hooks(self) -> HookRunner:
-        """Runs the hooks of the present specification."""
-        return self._service.hooks
-
-    @property
-    def after_healthy(self) -> str:
-        """Outcome of the ``afterHealthy`` hooks of this incarnation; ``none`` before they ran."""
-        return self._service.after_healthy
-
-    def context(self, point: str) -> HookContext:
-        """Return the context of the hooks of *point* at this moment."""
-        return self._service.context(point)
-
-    @property
-    def document(self) -> Document:
-        """Document of the chart."""
-        return self._driver.document
-
-    @property
-    def configuration(self) -> Configuration:
-        """All active states, outermost first."""
-        return self._driver.stepper.configuration
-
-    @property
-    def state(self) -> str:
-        """Innermost active state, such as ``health_checking``."""
-        return self._driver.stepper.configuration[-1]
-
-    @property
-    def is_final(self) -> bool:
-        """True after a shutdown."""
-        return self._driver.stepper.is_final
-
-    @property
-    def is_stepping(self) -> bool:
-        """True during a step: events that are posted now are processed right after it."""
-        return self._driver.is_stepping
-
-    @property
-    def is_quiet(self) -> bool:
-        """True if there is no process, and none is being started or has just ended."""
-        return self._driver.is_quiet
-
-    @property
-    def has_demand(self) -> bool:
-        """True if the service should run: requests wait, or it restarts by itself."""
-        return self._driver.has_demand
-
-    @property
-    def waiting(self) -> int:
-        """Number of requests that wait for the start."""
-        return len(self._driver.requests.waiting)
-
-    @property
-    def waiters(self) -> tuple[PendingRequest, ...]:
-        """Requests that wait for the start, in order of arrival."""
-        return tuple(self._driver.requests.waiting)
-
-    @property
-    def in_flight(self) -> int:
-        """Number of requests that were admitted and have not finished."""
-        return int(getattr(self._driver.stepper.context, self._driver.served, 0))
-
-    @property
-    def failures(self) -> int:
-        """Number of failures in a row, as the chart counts them."""
-        return int(getattr(self._driver.stepper.context, "attempts", 0))
-
-    @property
-    def refusal(self) -> RequestError | None:
-        """Error of the last failure, or None."""
-        return self._driver.requests.last_failure
-
-    def refusal_now(self) -> RequestError:
-        """Return the error for a request that is refused at this moment."""
-        return self._driver.requests.error()
-
-    def variable(self, name: str) -> object:
-        """Return one variable of the chart's data; None if it has no such variable."""
-        require_text("name", name)
-        return self._driver.variable(name)
-
-    def deadline(self, timer: str) -> float | None:
-        """Return when *timer* fires in seconds on the loop's clock; None if it is not armed."""
-        require_text("timer", timer)
-        return self._driver.timers.deadline(timer)
 
     # ---- requests
     def request(self, waiter: PendingRequest) -> None:
@@ -333,9 +189,7 @@ class Lifecycle:
     def note_stall(self, cause: str = "a response has stalled") -> None:
         """Report that a response has stalled or not begun: with liveness, it is unhealthy."""
         require_text("cause", cause)
-        activities = self._driver.activities
-        activities.stall_cause = cause
-        activities.stall.set()
+        self._driver.activities.liveness.note_stall(cause)
 
     def note_unreachable(self, cause: str) -> None:
         """Report that a request did not reach the process; on a lost node, it is unhealthy.
@@ -345,7 +199,7 @@ class Lifecycle:
         require_text("cause", cause)
         if self._service.location is not None:
             runtime = self._service.runtime
-            runtime.tasks.start_soon(self._driver.activities.examine_reach, cause)
+            runtime.tasks.start_soon(self._driver.activities.liveness.examine, cause)
 
     def keep_for(self, seconds: float) -> None:
         """Stop this run of the service after *seconds* without a request; infinity means never.

@@ -5,7 +5,7 @@ The pools of another node are named ``NODE/POOL``, those of the machine of the p
 
 from __future__ import annotations
 
-from .memory import Amounts, Holder
+from .memory import Amounts, Holder, Plan
 
 
 def node_of(pool: str) -> str:
@@ -39,6 +39,16 @@ class LostClaims:
         """Return the nodes on which a process of *service* may still hold memory."""
         nodes = {node for name, node in self._claims if name == service}
         return frozenset(nodes | {self._expected.get(service, "")} - {""})
+
+    def allows(self, service: str, place: Amounts) -> bool:
+        """Return True if *place* is on no node where a process of *service* may still run."""
+        return not self.nodes_of(service) & {node_of(pool) for pool in place}
+
+    def plan(self, service: str) -> Plan | None:
+        """Return the plan of a service that fits only where it may still run; else None."""
+        nodes = ", ".join(sorted(self.nodes_of(service)))
+        why = f"{service} may still run on {nodes}, which was lost"
+        return Plan(kind="wait", place={}, why=why) if nodes else None
 
     def free(self, node: str) -> None:
         """Give back all that is held on *node*."""

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Literal, TypeAlias, cast
 
 from .arguments import require_items, require_kind, require_mapping
-from .lost_claims import LostClaims, node_of
+from .lost_claims import LostClaims
 from .memory import Amounts, Holder, MemoryNeed, Plan, Pool, Rules, Wanted, explain_sum, plan
 from .memory_failures import MemoryFailures
 from .memory_learning import MemoryLearning
@@ -130,7 +130,7 @@ class MemoryLedger:
             if not entry.claim or (phase != "stopping" and not self.covers(entry)):
                 self.grant(entry, None)  # it started without a request, or before its grant
         elif phase == "asleep":
-            entry.claim = self._known(entry.need.asleep) if entry.need else _NOTHING
+            entry.claim = self._asleep(entry)
         else:
             self.lost.keep(entry.name, entry.claim)
             entry.claim = entry.seen = _NOTHING
@@ -213,7 +213,7 @@ class MemoryLedger:
     def holders(self, now: float, min_residency_s: float) -> list[Holder]:
         """Return the services that hold memory, and those that a swap makes room for."""
         found = [
-            self._holder(entry, self._claim_of(entry), entry.stays_until(min_residency_s))
+            _holder(entry, None, self._asleep(entry), entry.stays_until(min_residency_s))
             for entry in self.services.values()
             if entry.need is not None
             and entry.name not in self._reserved
@@ -225,7 +225,7 @@ class MemoryLedger:
                 pool: max(place.get(pool, 0), entry.claim.get(pool, 0))
                 for pool in {*place, *entry.claim}
             }
-            found.append(replace(self._holder(entry, claim, now), phase="starting"))
+            found.append(replace(_holder(entry, claim, self._asleep(entry), now), phase="starting"))
         return found + self.lost.holders()
 
     # ---- plans
@@ -256,7 +256,7 @@ class MemoryLedger:
     ) -> Plan | None:  # fmt: skip
         wanted = self._wanted(entry, is_overdue=is_overdue, ahead=ahead)
         if wanted is None:
-            return self._wait_for_node(entry)
+            return self.lost.plan(entry.name) if any(self._places(entry)) else None
         holders = [
             replace(holder, phase="stopping", keeps={}) if holder.name in gone else holder
             for holder in self.holders(now, min_residency_s)
@@ -302,7 +302,7 @@ class MemoryLedger:
     def held(self, name: str) -> int:
         """Return the bytes of pool *name* that services hold."""
         return self.lost.held(name) + sum(
-            max(self._claim_of(entry).get(name, 0), entry.seen.get(name, 0))
+            max(_claim_of(entry, self._asleep(entry)).get(name, 0), entry.seen.get(name, 0))
             for entry in self.services.values()
         )
 
@@ -316,7 +316,7 @@ class MemoryLedger:
             return {}
         more = {
             pool: amount - max(entry.claim.get(pool, 0), entry.seen.get(pool, 0))
-            for pool, amount in self._known(entry.need.asleep).items()
+            for pool, amount in self._asleep(entry).items()
         }
         return {
             pool: amount - self.free(pool)
@@ -359,49 +359,20 @@ class MemoryLedger:
             ahead=ahead,
         )  # fmt: skip
 
-    def _holder(self, entry: ServiceEntry, claim: Amounts, stays_until: float) -> Holder:
-        need = entry.need
-        assert need is not None, "only services with a need hold memory"
-        return Holder(
-            name=entry.name, phase=cast("_HolderPhase", entry.phase), claim=claim,
-            seen=entry.seen, source=need.source, granted=entry.granted,
-            keeps=self._known(need.asleep) if entry.ending == "sleep" else _NOTHING,
-            is_stuck=entry.ending == "stuck",
-            is_pinned=entry.is_pinned, used_at=entry.used_at, stays_until=stays_until,
-            load_s=entry.load_s, at_risk_s=entry.at_risk_s, weight=need.weight,
-            ready_at=entry.starting_at + entry.start_s if entry.starts_s else -math.inf,
-        )  # fmt: skip
-
-    def _claim_of(self, entry: ServiceEntry) -> Amounts:
-        """Return what *entry* was granted; both amounts of one that is going to sleep."""
-        if entry.ending != "sleep" or entry.need is None or not entry.need.asleep:
-            return entry.claim
-        asleep = self._known(entry.need.asleep)
-        return {
-            pool: max(entry.claim.get(pool, 0), asleep.get(pool, 0))
-            for pool in {**entry.claim, **asleep}
-        }
+    def _asleep(self, entry: ServiceEntry) -> Amounts:
+        return _NOTHING if entry.need is None else self._known(entry.need.asleep)
 
     def _preferred(self, entry: ServiceEntry) -> Amounts:
-        options = self._options(entry)
-        if options or entry.need is None or not entry.need.options:
-            return options[0] if options else _NOTHING
-        return self._known(entry.need.options[0])
+        places = self._places(entry)
+        return next((p for p in places if self.lost.allows(entry.name, p)), places[0])
 
     def _options(self, entry: ServiceEntry) -> tuple[Amounts, ...]:
         """Return the places of *entry*, without those on nodes where it may still run."""
-        lost = self.lost.nodes_of(entry.name)
-        options = () if entry.need is None else entry.need.options
-        known = [place for option in options if (place := self._known(option))]
-        return tuple(place for place in known if not lost & {node_of(pool) for pool in place})
+        return tuple(p for p in self._places(entry) if p and self.lost.allows(entry.name, p))
 
-    def _wait_for_node(self, entry: ServiceEntry) -> Plan | None:
-        """Return the plan of a service that fits only where it may still run; None if not so."""
-        lost = self.lost.nodes_of(entry.name)
-        if not lost or entry.need is None or not any(map(self._known, entry.need.options)):
-            return None
-        why = f"{entry.name} may still run on {', '.join(sorted(lost))}, which was lost"
-        return Plan(kind="wait", place={}, why=why)
+    def _places(self, entry: ServiceEntry) -> list[Amounts]:
+        need = entry.need
+        return [self._known(each) for each in need.options] if need and need.options else [_NOTHING]
 
     def _known(self, amounts: Amounts) -> dict[str, int]:
         """Return *amounts* without the pools that do not exist."""
@@ -419,3 +390,31 @@ def _sure_claim(entry: ServiceEntry) -> Amounts:
     """Return the claim of a service, or nothing if its amount is a guess."""
     need = entry.need
     return _NOTHING if need is None or need.source in ("unknown", "estimated") else entry.claim
+
+
+def _holder(
+    entry: ServiceEntry, claim: Amounts | None, asleep: Amounts, stays_until: float
+) -> Holder:
+    """Return *entry* as a holder of *claim*, or of its own; it holds *asleep* while it sleeps."""
+    need = entry.need
+    assert need is not None, "only services with a need hold memory"
+    return Holder(
+        name=entry.name, phase=cast("_HolderPhase", entry.phase),
+        claim=_claim_of(entry, asleep) if claim is None else claim,
+        seen=entry.seen, source=need.source, granted=entry.granted,
+        keeps=asleep if entry.ending == "sleep" else _NOTHING,
+        is_stuck=entry.ending == "stuck",
+        is_pinned=entry.is_pinned, used_at=entry.used_at, stays_until=stays_until,
+        load_s=entry.load_s, at_risk_s=entry.at_risk_s, weight=need.weight,
+        ready_at=entry.starting_at + entry.start_s if entry.starts_s else -math.inf,
+    )  # fmt: skip
+
+
+def _claim_of(entry: ServiceEntry, asleep: Amounts) -> Amounts:
+    """Return what *entry* was granted; both amounts of one that is going to sleep."""
+    if entry.ending != "sleep" or entry.need is None or not entry.need.asleep:
+        return entry.claim
+    return {
+        pool: max(entry.claim.get(pool, 0), asleep.get(pool, 0))
+        for pool in {**entry.claim, **asleep}
+    }

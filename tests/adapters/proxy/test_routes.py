@@ -801,7 +801,7 @@ def test_stream_that_stalls_counts_as_a_failure_of_its_model() -> None:
     card = ModelDefinition(id="a", limits=UpstreamTimeouts(stall_s=0.1))
 
     async def main(bench: Bench) -> None:
-        stall = bench.supervisor["a"]._driver.activities.stall
+        stall = bench.supervisor["a"]._driver.activities.liveness.stall
         held = chat(bench, "a")
         with pytest.raises(Exception, match="no more of the response"):
             await held.task
