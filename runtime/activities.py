@@ -155,7 +155,7 @@ class Activities:
         if state.process is process:  # else it belongs to an earlier incarnation
             self._end_output()
             state.last_exit = ended
-            if not ended.certain:
+            if ended.is_lost and not ended.certain:
                 state.runtime.nodes.note_lost(state.spec.name, state.node)
             if ended.is_lost:
                 state.is_unreachable = True  # hooks on its node are not waited for

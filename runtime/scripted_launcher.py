@@ -4,84 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import NamedTuple
 
 import anyio
 
-from .errors import LaunchError
-from .ports import Command, Exit, LogSink, Probe
+from .errors import PlacementError
+from .ports import (
+    Command,
+    Endpoint,
+    Exit,
+    LogSink,
+    Node,
+    NodeDown,
+    NodeLauncher,
+    NodeProcess,
+    NodeUp,
+    Presence,
+    Probe,
+)
+from .scripted_nodes import ScriptedNodes
+from .scripts import CommandScript, CommandScripts, ServerScript, ServerScripts, script_of
 from .timers import clock
 
-_CLEAN = Exit(code=0)
-_TERMINATED = Exit(signal=15)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerScript:
-    """Behavior of one process of a service. Times are in seconds; None means never.
-
-    Attributes:
-        spawn_s: Duration of ``Launcher.start``.
-        error: Raised by ``Launcher.start``.
-        healthy_s: Time after the spawn from which on probes succeed.
-        sick_s: Time after the spawn from which on probes fail again.
-        probe_s: Duration of a probe; beyond its timeout it fails.
-        exit_s: Time after the spawn when it ends by itself.
-        exit: How it ends by itself.
-        terminate_s: Time from SIGTERM to its end.
-        terminated: How it ends after SIGTERM.
-        kill_s: Time from SIGKILL to its end.
-        leaves: Number of processes of its tree that outlive it.
-        leaves_s: Time from the leader's end until those end by themselves.
-        output: Output, as pairs of seconds after the spawn and bytes.
-    """
-
-    spawn_s: float = 0.0
-    error: LaunchError | None = None
-    healthy_s: float | None = 0.0
-    sick_s: float | None = None
-    probe_s: float = 0.0
-    exit_s: float | None = None
-    exit: Exit = _CLEAN
-    terminate_s: float | None = 0.0
-    terminated: Exit = _TERMINATED
-    kill_s: float | None = 0.0
-    leaves: int = 0
-    leaves_s: float | None = None
-    output: tuple[tuple[float, bytes], ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CommandScript:
-    """Behavior of one command that runs to its end, such as a hook or stop command.
-
-    Attributes:
-        takes_s: Duration in seconds; None means that it hangs until it is killed.
-        exit: How it ends.
-        error: Raised at once, since it cannot be started.
-        kill_s: Time in seconds from SIGKILL to its end.
-        output: Output at its start.
-        signals: Name of a service whose processes get SIGTERM when the command succeeds.
-    """
-
-    takes_s: float | None = 0.0
-    exit: Exit = _CLEAN
-    error: LaunchError | None = None
-    kill_s: float = 0.0
-    output: bytes = b""
-    signals: str = ""
-
-
-#: One script for all calls; or one for each call, of which the last one is repeated; or a function
-#: of the command and the number of earlier calls of that name.
-ServerScripts: TypeAlias = (
-    ServerScript | Sequence[ServerScript] | Callable[[Command, int], ServerScript]
-)
-CommandScripts: TypeAlias = (
-    CommandScript | Sequence[CommandScript] | Callable[[Command, int], CommandScript]
-)
+_LOST = Exit(certain=False, reason="node-lost")
 
 
 class Record(NamedTuple):
@@ -105,8 +52,8 @@ class Record(NamedTuple):
     command: Command | None = None
 
 
-class ScriptedProcess:
-    """A process that follows a `ServerScript`; see `ProcessHandle`.
+class ScriptedProcess(NodeProcess):
+    """A process that follows a `ServerScript`; see `NodeProcess`.
 
     Attributes:
         name: Name of its service.
@@ -115,15 +62,20 @@ class ScriptedProcess:
         ended: How it ended; None while it runs.
         probes: Number of probes so far.
         is_sick: Probes fail; a test sets and clears it.
+        is_lost: Its node is lost: nothing reaches it.
+        probed: URL of the last probe; empty before the first one.
     """
 
     def __init__(
-        self, launcher: ScriptedLauncher, name: str, pid: int, script: ServerScript, log: LogSink
-    ) -> None:
+        self, launcher: ScriptedLauncher, name: str, pid: int, script: ServerScript, log: LogSink,
+        endpoint: Endpoint | None = None,
+    ) -> None:  # fmt: skip
         self.name, self.script = name, script
         self.ended: Exit | None = None
         self.probes = 0
-        self.is_sick = False
+        self.is_sick = self.is_lost = False
+        self.probed = ""
+        self._endpoint = endpoint
         self._launcher, self._pid, self._log = launcher, pid, log
         self.born_at = clock()()
         self._ended_at = math.inf
@@ -138,6 +90,26 @@ class ScriptedProcess:
         """Process id of the leader."""
         return self._pid
 
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """Where it is reached; None without nodes."""
+        return self._endpoint
+
+    async def presence(self) -> Presence:
+        """Return ``unknown`` while its node is lost."""
+        if self.is_lost:
+            return "unknown"
+        return "alive" if self.ended is None else "gone"
+
+    async def run(self, command: Command, log: LogSink) -> Exit:
+        """Run a command inside; recorded as one of the launcher, with a node ``inside``."""
+        return await self._launcher.run(replace(command, node="inside"), log)
+
+    def lose(self) -> None:
+        """Lose its node: nothing reaches it, and its end is noticed after ``lost_s``."""
+        self.is_lost = True
+        self._later(self.script.lost_s, _LOST)
+
     async def wait(self) -> Exit:
         """Wait until it has ended."""
         await self._exited.wait()
@@ -151,19 +123,20 @@ class ScriptedProcess:
     def terminate(self) -> None:
         """Receive SIGTERM."""
         self._note("terminate")
-        self._later(self.script.terminate_s, self.script.terminated)
+        if not self.is_lost:
+            self._later(self.script.terminate_s, self.script.terminated)
 
     def kill(self) -> None:
         """Receive SIGKILL, with the whole tree."""
         self._note("kill")
         self._killed.set()
-        self._later(self.script.kill_s, Exit(signal=9))
+        self._later(self.script.kill_s, _LOST if self.is_lost else Exit(signal=9))
 
     async def sweep(self, grace_s: float) -> int:
         """Wait for the rest of the tree, then kill it."""
         self._note("sweep")
         killed = 0
-        if self.script.leaves and not self._killed.is_set():
+        if self.script.leaves and not self.is_lost and not self._killed.is_set():
             end = math.inf if self.script.leaves_s is None else self.script.leaves_s
             left_s = max(self._ended_at + end - clock()(), 0.0)
             with anyio.move_on_after(min(left_s, grace_s)):
@@ -178,8 +151,11 @@ class ScriptedProcess:
     async def probe(self, url: str, *, timeout_s: float) -> Probe:
         """Return the result that the script gives at this time."""
         self.probes += 1
+        self.probed = url
         await anyio.sleep(min(self.script.probe_s, timeout_s))
         if self.script.probe_s > timeout_s:
+            return Probe(is_ok=False, detail="timeout")
+        if self.is_lost:
             return Probe(is_ok=False, detail="timeout")
         if self.ended is not None:
             return Probe(is_ok=False, detail="refused")
@@ -207,14 +183,15 @@ class ScriptedProcess:
         self._launcher.note(what, self.name, self._pid, detail)
 
 
-class ScriptedLauncher:
-    """Starts scripted processes and records every event; see `Launcher`.
+class ScriptedLauncher(NodeLauncher):
+    """Starts scripted processes and records every event; see `NodeLauncher`.
 
     Args:
         servers: Name of a service (label of its command) -> behavior of its processes; any other
             is healthy at once and ends at once on SIGTERM.
         commands: Program (first item of argv) -> behavior of the command; any other ends at once
             with exit code 0.
+        nodes: Names of nodes on which the processes run; without any, they are on no node.
 
     Attributes:
         servers: May be changed at any time.
@@ -228,7 +205,9 @@ class ScriptedLauncher:
         self,
         servers: Mapping[str, ServerScripts] | None = None,
         commands: Mapping[str, CommandScripts] | None = None,
+        nodes: Iterable[str] = (),
     ) -> None:
+        self._nodes = ScriptedNodes(nodes)
         self.servers: dict[str, ServerScripts] = dict(servers or {})
         self.commands: dict[str, CommandScripts] = dict(commands or {})
         self.records: list[Record] = []
@@ -243,7 +222,7 @@ class ScriptedLauncher:
     async def start(self, command: Command, log: LogSink) -> ScriptedProcess:
         """Start a process by the script of its service."""
         name = command.label or command.argv[0]
-        script = _script(
+        script = script_of(
             self.servers.get(name, ServerScript()), command, self._number("start", name)
         )
         self.note("spawn", name, command=command)
@@ -256,8 +235,14 @@ class ScriptedLauncher:
             self._names[name] -= 1
             self.note("refused", name, detail=str(script.error))
             raise type(script.error)(*script.error.args)
+        try:
+            endpoint = self._nodes.place(command)
+        except PlacementError as error:
+            self._names[name] -= 1
+            self.note("refused", name, detail=str(error))
+            raise
         self._last_pid += 1
-        process = ScriptedProcess(self, name, self._last_pid, script, log)
+        process = ScriptedProcess(self, name, self._last_pid, script, log, endpoint)
         self.live[process.pid] = process
         self.note("spawned", name, process.pid)
         return process
@@ -265,7 +250,7 @@ class ScriptedLauncher:
     async def run(self, command: Command, log: LogSink) -> Exit:
         """Run a command by its script."""
         name, program = command.label or command.argv[0], command.argv[0]
-        script = _script(
+        script = script_of(
             self.commands.get(program, CommandScript()), command, self._number("run", program)
         )
         self._last_pid += 1
@@ -290,6 +275,26 @@ class ScriptedLauncher:
             for process in self.of(script.signals):
                 process.terminate()
         return script.exit
+
+    async def nodes(self) -> tuple[Node, ...]:
+        """Return the nodes."""
+        return self._nodes.all()
+
+    def lose(self, node: str) -> None:
+        """Lose *node* with its processes, without a sign: their ends are noticed later."""
+        self._nodes.lost.add(node)
+        for process in self.live.values():
+            if process.node == node:
+                process.lose()
+
+    def report_down(self, node: str, *, is_certain: bool = False) -> None:
+        """Report that *node* is down, for certain or not."""
+        self.notify(NodeDown(self._nodes.node(node), is_certain))
+
+    def restore(self, node: str) -> None:
+        """Bring *node* back, without the processes that were lost there, and report it."""
+        self._nodes.lost.discard(node)
+        self.notify(NodeUp(self._nodes.node(node)))
 
     # ---- queries
     def of(self, name: str) -> list[ScriptedProcess]:
@@ -380,12 +385,3 @@ def _call_later(seconds: float, action: Callable[..., None], *args: object) -> C
 
         trio.lowlevel.spawn_system_task(wait)
         return scope.cancel
-
-
-S = TypeVar("S", ServerScript, CommandScript)
-
-
-def _script(scripts: S | Sequence[S] | Callable[[Command, int], S], command: Command, n: int) -> S:
-    if isinstance(scripts, Sequence):
-        return scripts[min(n, len(scripts) - 1)]
-    return scripts(command, n) if callable(scripts) else scripts

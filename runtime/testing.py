@@ -24,15 +24,8 @@ from typing import Any
 import anyio
 
 from .ports import Command, HttpCall
-from .scripted_launcher import (
-    CommandScript,
-    CommandScripts,
-    Record,
-    ScriptedLauncher,
-    ScriptedProcess,
-    ServerScript,
-    ServerScripts,
-)
+from .scripted_launcher import Record, ScriptedLauncher, ScriptedProcess
+from .scripts import CommandScript, CommandScripts, ServerScript, ServerScripts
 from .spec import ServiceSpec
 from .virtual_clock import DeadlockError, LeftoverError, LivelockError, VirtualLoop, run_virtual
 

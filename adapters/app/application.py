@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ...runtime import MemoryFailures, MemoryLearning, Supervisor, Transition
+from ...runtime import Launchers, MemoryFailures, MemoryLearning, Supervisor, Transition
 from ...runtime.fence import kept
 from ..config import Config
 from ..http1.asgi_types import Receive, Scope, Send
@@ -131,8 +131,9 @@ class Application:
                 for model in self.config.models.values()
             ]
             await stack.enter_async_context(kv_manager.running())
+            external = await stack.enter_async_context(ExternalLauncher(launcher))
             supervisor = Supervisor(
-                await stack.enter_async_context(ExternalLauncher(launcher)), specs,
+                Launchers(external), specs,
                 http=HttpxClient(),
                 policy=eviction_policy(self.config), queue=queue_limits(self.config),
                 chart=chart(self.config), stop_limit_s=self._stop_limit_s,

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from ...runtime.hook_actions import HookAction, HttpAction, RunAction
 from ...runtime.pid_placeholder import fill_pid
-from ...runtime.ports import HttpCall
+from ...runtime.ports import Endpoint, HttpCall
 from ...runtime.spec import Hook, OnError
 from .schema.fields import CommandLine
 from .schema.hooks import HookSection, HttpSection, SettleSection
@@ -30,6 +30,9 @@ for each in $used; do
     [ "$each" -lt "$1" ] || exit 1
 done
 """
+
+
+_SOMEWHERE = Endpoint("localhost", 80, "node")
 
 
 class HookBuilder:
@@ -90,7 +93,7 @@ class HookBuilder:
         return RunAction(argv=self._split(section.run, (*loc, "run")))
 
     def _call(self, section: HttpSection, loc: Location) -> HttpCall:
-        problem = url_problem(fill_pid(section.url, 1))
+        problem = url_problem(_SOMEWHERE.fill(fill_pid(section.url, 1)))
         if problem:
             self._error((*loc, "url"), problem)
         headers = {name: value.get_secret_value() for name, value in section.headers.items()}

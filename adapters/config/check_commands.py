@@ -22,7 +22,7 @@ _OPERATORS = frozenset(
     ("&&", "||", "|", ";", "&", ">", ">>", "<", "2>", "2>>", "&>", "2>&1", ">/dev/null")
 )
 _VARIABLE = re.compile(r"\$(?:[A-Z_][A-Z0-9_]*+|\{[A-Z_][A-Z0-9_]*+\}|\()|`")
-_FILLED_IN = re.compile(r"\$\{(?:PID|GPUS?)\}")  # by swapchart, when the command runs
+_FILLED_IN = re.compile(r"\$\{(?:PID|HOST|NODE|GPUS?)\}")  # by swapchart, when the command runs
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*+=")
 _SHELLS = frozenset(("sh", "bash", "dash", "zsh", "ksh", "fish", "busybox"))
 _CURE = "commands run without a shell; write sh -c '...', or a script"

@@ -52,8 +52,11 @@ DEFAULTED = (
     "passKeys",
     "kv",
 )
-#: Keys of a model in which ``${PID}`` may remain, to be filled in at run time.
+#: Keys of a model in which ``${PID}``, ``${HOST}`` and ``${NODE}`` may remain, to be filled in at
+#: run time.
 WITH_PID = ("cmdStop", *HOOK_POINTS, "hookPoints", "sleep", "settle")
+
+_AT_RUN_TIME = ("PID", "HOST", "NODE")
 
 #: Maximum number of values that defaults may add when they are copied into every model.
 MAX_WRITTEN = 500_000
@@ -265,7 +268,7 @@ class _Expander:
         """Return the names that may remain in *key* of a model, to be filled in at run time."""
         if key == "cmd" and _is_on(self._root.items.get("memory")):
             return ("GPU", "GPUS")
-        return ("PID",) if key in WITH_PID else ()
+        return _AT_RUN_TIME if key in WITH_PID else ()
 
     def _reason(self, name: str, scope: Scope) -> str:
         self._hints += 1

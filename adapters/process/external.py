@@ -26,7 +26,16 @@ from anyio.abc import TaskGroup
 
 from ...runtime.errors import EngineError
 from ...runtime.fence import fenced, kept
-from ...runtime.ports import Command, Exit, Launcher, LogSink, Probe, ProcessHandle
+from ...runtime.ports import (
+    Command,
+    Exit,
+    LogSink,
+    Node,
+    NodeLauncher,
+    NodeProcess,
+    Probe,
+    ProcessHandle,
+)
 from . import pidfd
 from .launcher import LocalLauncher
 from .output import OutputPump
@@ -40,7 +49,7 @@ _GONE_POLL_S, _GONE_LIMIT_S = 0.05, 2.0  # pause and limit of the probes after a
 _log = logging.getLogger(__name__)
 
 
-class ExternalProcess(ProcessHandle):
+class ExternalProcess(NodeProcess):
     """One run of an external server.
 
     Args:
@@ -86,7 +95,7 @@ class ExternalProcess(ProcessHandle):
         if self._exit is None:
             self._exit = ended
             self._ended.set()
-            self.stopping.set()  # ends `run`
+            self.stopping.set()  # ends `await_end`
 
     async def sweep(self, grace_s: float) -> int:
         """Return 0, since there is no tree."""
@@ -112,7 +121,7 @@ class ExternalProcess(ProcessHandle):
         if not ended.is_clean and self._url is None:
             self.end(ended)
 
-    async def run(self) -> None:
+    async def await_end(self) -> None:
         """Wait for `stopping` and the end of the server; a task of the launcher."""
         await self.stopping.wait()
         while self._url is not None and self._exit is None:
@@ -123,7 +132,7 @@ class ExternalProcess(ProcessHandle):
         self.end(Exit(code=0))
 
 
-class ExternalLauncher(Launcher):
+class ExternalLauncher(NodeLauncher):
     """Launcher that also starts external servers: ``async with ExternalLauncher(launcher)``.
 
     Args:
@@ -170,8 +179,12 @@ class ExternalLauncher(Launcher):
             self._spawn(command, log, process, self._tasks)
         elif command.argv:
             log.write(b"[swapchart] the command of an earlier start still runs\n")
-        self._tasks.start_soon(fenced, process.run)
+        self._tasks.start_soon(fenced, process.await_end)
         return process
+
+    async def nodes(self) -> tuple[Node]:
+        """Return this machine."""
+        return await self._local.nodes()
 
     async def run(self, command: Command, log: LogSink) -> Exit:
         """Run *command* until it exits; see `Launcher`."""

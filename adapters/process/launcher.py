@@ -24,7 +24,8 @@ from anyio.abc import TaskGroup
 
 from ...runtime.errors import EngineError
 from ...runtime.fence import kept
-from ...runtime.ports import Command, Exit, Launcher, LogSink
+from ...runtime.ports import Command, Exit, LogSink, Node, NodeLauncher
+from ..system.own_node import own_node
 from . import oom, reaping
 from .guard import Guard
 from .local_process import KILL_RETRY_S, LocalProcess
@@ -42,7 +43,7 @@ REAP_PERIOD_S = 1.0
 _log = logging.getLogger(__name__)
 
 
-class LocalLauncher(Launcher):
+class LocalLauncher(NodeLauncher):
     """Launcher of processes on this machine: ``async with LocalLauncher() as launcher``.
 
     At the end of the block every remaining tree is killed.
@@ -58,6 +59,8 @@ class LocalLauncher(Launcher):
         drop_env: Environment variables that children do not inherit; may be changed at any time.
         oom_count: Counter of processes that the kernel killed when memory ran out.
     """
+
+    name = "local"
 
     def __init__(
         self,
@@ -172,6 +175,10 @@ class LocalLauncher(Launcher):
             with anyio.CancelScope(shield=True):
                 await process.end()
             sink.finish()
+
+    async def nodes(self) -> tuple[Node]:
+        """Return this machine."""
+        return (own_node(),)
 
     def discard(self, process: LocalProcess) -> None:
         """Forget a process whose tree has ended; a no-op for an unknown one."""

@@ -14,8 +14,9 @@ import anyio
 import anyio.lowlevel
 
 from ...runtime.fence import kept
-from ...runtime.ports import Command, Exit, Probe, ProcessHandle
+from ...runtime.ports import Command, Exit, NodeProcess, Presence, Probe
 from ..system import threads
+from ..system.own_node import own_node_name
 from . import pidfd, reaping
 from .oom import OomCount
 from .output import OutputPump
@@ -56,7 +57,7 @@ class ProcessOwner(Protocol):
         ...
 
 
-class LocalProcess(ProcessHandle):
+class LocalProcess(NodeProcess):
     """Process that `LocalLauncher` started, with all its descendants.
 
     Attributes:
@@ -94,6 +95,15 @@ class LocalProcess(ProcessHandle):
     def pid(self) -> int:
         """Process id of the leader; also the id of its group and session."""
         return self._popen.pid
+
+    @property
+    def node(self) -> str:
+        """Name of this machine."""
+        return own_node_name()
+
+    async def presence(self) -> Presence:
+        """Return ``alive`` until the leader has been reaped."""
+        return "alive" if self._exit is None else "gone"
 
     @property
     def has_ended(self) -> bool:

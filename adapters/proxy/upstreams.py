@@ -14,7 +14,8 @@ from ...runtime import Supervisor, Transition
 from ..http1.client.pool import ConnectionPool
 from .models.definitions import ModelDefinition, PeerDefinition, UpstreamTimeouts
 
-_DEFAULT_CONNECT_S = 30.0
+_CONNECT_S = 30.0  # unless it is configured
+_CONNECT_TO_NODE_S = 5.0  # the same: a node that is cut off refuses nothing
 
 #: Events after which a model that is being stopped no longer waits for its requests in flight.
 _ABORTING_EVENTS = frozenset({"drain_expired", "unhealthy", "kill"})
@@ -26,6 +27,7 @@ class Upstream:
     Args:
         endpoint: Base URL, such as ``http://127.0.0.1:5800/base``.
         limits: Timeouts of its requests.
+        connect_s: Time limit of connecting in seconds, unless *limits* has one.
 
     Attributes:
         endpoint: See above.
@@ -40,7 +42,9 @@ class Upstream:
 
     __slots__ = ("endpoint", "header_timeout_s", "host", "limits", "pool", "prefix", "stall_s")
 
-    def __init__(self, endpoint: str, limits: UpstreamTimeouts) -> None:
+    def __init__(
+        self, endpoint: str, limits: UpstreamTimeouts, connect_s: float = _CONNECT_S
+    ) -> None:
         url = urlsplit(endpoint)
         host, port = url.hostname or "127.0.0.1", url.port or (443 if url.scheme == "https" else 80)
         context = ssl.create_default_context() if url.scheme == "https" else None
@@ -50,7 +54,7 @@ class Upstream:
         begins_s = [s for s in (limits.header_s, limits.first_byte_s) if s is not None]
         self.header_timeout_s, self.stall_s = min(begins_s, default=None), limits.stall_s
         self.pool = ConnectionPool(
-            host, port, ssl=context, connect_timeout_s=limits.connect_s or _DEFAULT_CONNECT_S
+            host, port, ssl=context, connect_timeout_s=limits.connect_s or connect_s
         )
 
 
@@ -90,13 +94,17 @@ class UpstreamRegistry:
 
     def of_model(self, definition: ModelDefinition) -> Upstream:
         """Return the upstream of a local model; *definition* may be an earlier one."""
-        endpoint = self._supervisor[definition.id].spec.endpoint
+        lifecycle = self._supervisor[definition.id]
+        endpoint = lifecycle.endpoint
         upstream = self._of_models.get(definition.id)
         if upstream is None or upstream.endpoint != endpoint:
             if upstream is not None:
                 self._retire(definition.id, upstream)
             limits = self._models.get(definition.id, definition).limits
-            upstream = self._of_models[definition.id] = Upstream(endpoint, limits)
+            is_here = endpoint == lifecycle.spec.endpoint
+            upstream = self._of_models[definition.id] = Upstream(
+                endpoint, limits, _CONNECT_S if is_here else _CONNECT_TO_NODE_S
+            )
         return upstream
 
     def of_peer(self, definition: PeerDefinition) -> Upstream:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
 import anyio
@@ -180,7 +180,7 @@ def run_scenario(
     scenario: Callable[[World], Awaitable[None]], *services: ServiceSpec,
     servers: Mapping[str, ServerScripts] | None = None,
     commands: Mapping[str, CommandScripts] | None = None, seed: int | None = None,
-    expects_end: bool = True, **options: Any,
+    expects_end: bool = True, nodes: Iterable[str] = (), **options: Any,
 ) -> ScriptedLauncher:  # fmt: skip
     """Run *scenario* with *services* and return the launcher with its records.
 
@@ -191,9 +191,10 @@ def run_scenario(
         commands: Behavior of hook commands.
         seed: Shuffles tasks that are ready at the same instant.
         expects_end: No process may be left at the end.
+        nodes: Nodes of the launcher.
         options: Arguments of the supervisor.
     """
-    launcher = ScriptedLauncher(servers, commands)
+    launcher = ScriptedLauncher(servers, commands, nodes)
     http = ScriptedHttp()
 
     async def main() -> None:

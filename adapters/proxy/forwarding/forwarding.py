@@ -24,7 +24,6 @@ from ...http1.client.pool import (
     UpstreamBroken,
     UpstreamError,
     UpstreamResponse,
-    UpstreamTimeout,
     field_lines,
     request_id_line,
 )
@@ -38,7 +37,7 @@ from ..request import Request, RequestAbortedError
 from ..upstreams import Upstream
 from .failures import error_details, error_text, send_recorded_error, status_of
 from .loading_stream import LoadingStream
-from .model_use import note_timeout, release_model
+from .model_use import note_failure, release_model
 from .stream_formats import STREAM_FORMATS
 from .upstream_headers import client_headers, model_request_headers, peer_request_headers
 
@@ -268,8 +267,8 @@ class Forwarding:
                     response.close()
                     raise
             await self.relay(upstream, response)
-        except UpstreamTimeout as error:
-            note_timeout(context, local, error)
+        except UpstreamError as error:
+            note_failure(context, local, error)
             raise
         finally:
             release_model(context, self.request, local)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...http1.client.errors import UpstreamTimeout
+from ...http1.client.errors import UpstreamBroken, UpstreamError, UpstreamTimeout
 from ..context import ProxyContext
 from ..models.catalog import LocalModel
 from ..request import Request
@@ -20,6 +20,18 @@ def release_kept(context: ProxyContext, local: LocalModel, keep_s: float | None)
     if keep_s is not None and name in supervisor:
         supervisor[name].keep_for(keep_s)
     supervisor.release(name)
+
+
+def note_failure(context: ProxyContext, local: LocalModel, error: UpstreamError) -> None:
+    """Report to the lifecycle of *local* that a request failed, if that says something about it.
+
+    Its node may be lost long before the launcher notices: a request notices at once.
+    """
+    if isinstance(error, UpstreamTimeout):
+        note_timeout(context, local, error)
+    is_ours = isinstance(error, UpstreamBroken) and error.is_local
+    if not is_ours and local.definition.id in context.supervisor:
+        context.supervisor[local.definition.id].note_unreachable(str(error))
 
 
 def note_timeout(context: ProxyContext, local: LocalModel, error: UpstreamTimeout) -> None:

@@ -31,7 +31,7 @@ from ..models.resolver import ResolvedModel
 from ..request import Request
 from ..responses import error_value
 from ..upstreams import Upstream
-from .model_use import release_kept
+from .model_use import note_failure, release_kept
 from .upstream_headers import model_request_headers, peer_request_headers
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -209,6 +209,9 @@ async def _acquired(
             )
         try:
             yield proxy.upstreams.of_model(target.definition)
+        except UpstreamError as error:
+            note_failure(proxy, target, error)
+            raise
         finally:
             release_kept(proxy, target, opening.keep_s)
     finally:

@@ -442,6 +442,19 @@ def test_pid_macro_is_kept_in_commands_that_run_later(load: Load) -> None:
     assert call_of(before_stop).body == b'{"pid": "${PID}"}'
 
 
+def test_host_and_node_are_kept_in_commands_that_run_later_unless_they_are_macros(
+    load: Load,
+) -> None:
+    """A configuration that has a macro of that name keeps its meaning."""
+    keys = "cmd: s ${PORT}\ncmdStop: stop ${HOST} ${NODE}\nafterHealthy: say ${NODE}"
+    macros = "macros: {HOST: mine}\n"
+    model, own = load(one(keys)).models["m"], load(macros + one(keys)).models["m"]
+
+    assert model.stop_argv == ("stop", "${HOST}", "${NODE}")
+    assert argv_of(model.hooks["afterHealthy"][0]) == ("say", "${NODE}")
+    assert own.stop_argv == ("stop", "mine", "${NODE}")
+
+
 @pytest.mark.parametrize("keys", ["cmd: s ${PORT} ${PID}", "cmd: s ${PORT}\nname: ${PID}"])
 def test_pid_macro_elsewhere_is_refused(check: Check, keys: str) -> None:
     """Nothing else may mention ``${PID}``."""
