@@ -131,9 +131,8 @@ class Application:
                 for model in self.config.models.values()
             ]
             await stack.enter_async_context(kv_manager.running())
-            external = await stack.enter_async_context(ExternalLauncher(launcher))
             supervisor = Supervisor(
-                Launchers(external), specs,
+                await self._launchers(stack, launcher), specs,
                 http=HttpxClient(),
                 policy=eviction_policy(self.config), queue=queue_limits(self.config),
                 chart=chart(self.config), stop_limit_s=self._stop_limit_s,
@@ -171,6 +170,10 @@ class Application:
                 yield supervisor
             finally:
                 self.supervisor = self._running = None
+
+    async def _launchers(self, stack: AsyncExitStack, local: LocalLauncher) -> Launchers:
+        """Return the launcher of all models: of local processes, and those that are configured."""
+        return Launchers(await stack.enter_async_context(ExternalLauncher(local)))
 
     async def _start_background_tasks(
         self, stack: AsyncExitStack, running: LiveConfig, supervisor: Supervisor
