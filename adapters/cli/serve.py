@@ -146,6 +146,6 @@ def root_path(options: argparse.Namespace) -> str:
     from ..proxy.api.route_table import ROUTES
 
     try:
-        return parse_root_path(options.root_path, [route.path for route in ROUTES.routes])
+        return parse_root_path(options.root_path, ROUTES.paths)
     except ValueError as error:
         raise listen.BindError(f"--root-path: {error}") from error

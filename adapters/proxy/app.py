@@ -29,7 +29,7 @@ from .monitoring.host import HostSampler, sample_on
 from .options import ProxyOptions
 from .request import Request, run_until_disconnect
 from .responses import error_value, send_error, send_json
-from .routing import cleaned
+from .routing import Route, cleaned
 
 OnFinished: TypeAlias = Callable[[RequestRecord], None]
 
@@ -136,6 +136,8 @@ class ProxyApp:
             await self._preflight(request, send)
             return
         route, request.path_suffix = ROUTES.find(method, path)
+        if route is None:
+            route = _fallback(request)
         # Loop of peers, Host, Origin, API key, scope: one verdict for all with the same headers.
         cached = request.cached_headers = proxy.header_cache.of(request.scope)
         verdict = cached.verdicts.get(id(route))
@@ -151,11 +153,14 @@ class ProxyApp:
             await _send_no_route(request, send)
             return
         if route.access == "admin" and route.changes and method in _BODY_METHODS:
-            denied = None if route.method == "*" else json_refusal(request.headers)
+            passes_on = route.method == "*" or route.kind == "inference"
+            denied = None if passes_on else json_refusal(request.headers)
             if denied is not None:
                 await _send_denial(request, send, denied)
                 return
-        if cached.keep_alive_error and route.access in ("infer", "any"):
+        if cached.keep_alive_error and (
+            route.access in ("infer", "any") or route.kind == "inference"
+        ):
             await send_error(request, send, 400, cached.keep_alive_error)
             return
         request.route = route
@@ -170,6 +175,14 @@ class ProxyApp:
         headers = preflight(request.headers, admission.origin_of(request.headers))
         await send({"type": "http.response.start", "status": 204, "headers": headers})
         await send({"type": "http.response.body", "body": b""})
+
+
+def _fallback(request: Request) -> Route | None:
+    """Return the route for a path that no route has, if the path is clean, else None."""
+    path = request.path_bytes
+    if bad_path(path) or cleaned(path) != path:
+        return None
+    return ROUTES.other(request.method, request.path)
 
 
 async def _send_denial(request: Request, send: Send, denied: Denied) -> None:

@@ -103,6 +103,8 @@ class Route:
         takes_any_host: The Host header is not checked, since the response holds no information.
         cut: Prefix that is removed from the path before it is sent to a model's server.
         kind: ``inference`` for requests whose body names a model and is sent to that model.
+        is_fallback: The route is for paths of its method that no other route has; see
+            `RouteTable.other`.
     """
 
     method: str
@@ -116,6 +118,7 @@ class Route:
     takes_any_host: bool = False
     cut: bytes = b""
     kind: Literal["inference", "other"] = "other"
+    is_fallback: bool = False
 
 
 class RouteTable:
@@ -123,13 +126,17 @@ class RouteTable:
 
     Attributes:
         routes: The routes in the order of declaration.
+        fallback: The route for paths that no other route has, or None; `find` never returns it.
     """
 
     def __init__(self, routes: Iterable[Route]) -> None:
         self.routes = tuple(routes)
         self._exact: dict[str, dict[str, Route]] = {}
         self._patterns: list[tuple[str, str, Route]] = []
+        self.fallback = next((route for route in self.routes if route.is_fallback), None)
         for route in self.routes:
+            if route.is_fallback:
+                continue
             before, star, after = route.path.partition("*")
             if star:
                 self._patterns.append((before, after, route))
@@ -138,6 +145,11 @@ class RouteTable:
             for method in _READING if route.method == "GET" else (route.method,):
                 methods[method] = route
         self._patterns.sort(key=lambda item: -len(item[0]) - len(item[1]))
+
+    @property
+    def paths(self) -> list[str]:
+        """Paths of all routes but the fallback, in the order of declaration."""
+        return [route.path for route in self.routes if not route.is_fallback]
 
     def find(self, method: str, path: str) -> tuple[Route | None, str]:
         """Return the route for *method* and *path*, and what ``*`` stands for, or None and ""."""
@@ -150,6 +162,13 @@ class RouteTable:
             if _fits(path, before, after) and _takes(route, method):
                 return route, path[len(before) : len(path) - len(after)]
         return None, ""
+
+    def other(self, method: str, path: str) -> Route | None:
+        """Return the fallback route if it takes *method* and no route has *path*, else None."""
+        fallback = self.fallback
+        if fallback is None or method != fallback.method or self.allowed(path):
+            return None
+        return fallback
 
     def allowed(self, path: str) -> list[str]:
         """Return the methods that *path* has routes for, sorted; empty for an unknown path."""

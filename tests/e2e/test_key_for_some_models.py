@@ -15,7 +15,7 @@ from tools import raw
 from tools.net import LONG_S, free_port, wait_until
 from tools.swapchart_process import CHAT, Serve, SwapchartProcess, chat_body, demo_model
 
-from swapchart.adapters.proxy.api.inference_paths import GET_PATHS, POST_PATHS
+from swapchart.adapters.proxy.api.inference_paths import GET_PATHS, SERVER_GET_PATHS
 from swapchart.adapters.proxy.api.route_table import ROUTES
 from swapchart.adapters.proxy.routing import Route
 
@@ -27,7 +27,7 @@ WHOLE, SOME, INFER = "sk-whole", "sk-some", "sk-infer"
 STREAMS = ("/api/events", "/logs/stream", "/logs/stream/*")
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 #: Stops or starts a model; asked last, when nothing streams.
-CONTROLS = ("/api/models/unload/*", "/models/load", "/models/unload")
+CONTROLS = ("/api/models/unload/*", "/api/models/load/*", "/models/load", "/models/unload")
 
 
 def keyed(key: str) -> dict[str, str]:
@@ -170,8 +170,8 @@ def walk(scene: Scene, names: dict[str, str], wants: Callable[[Route], bool]) ->
 def is_quiet(route: Route) -> bool:
     return (
         route.path not in CONTROLS
-        and route.path not in POST_PATHS
-        and (route.path not in GET_PATHS and route.path != "/upstream/*")
+        and route.kind != "inference"
+        and route.path not in (*GET_PATHS, *SERVER_GET_PATHS, "/upstream/*")
     )
 
 
@@ -236,15 +236,16 @@ def test_every_route_key_for_one_model_touches_no_other(scene: Scene) -> None:
     assert scene.chat(WHOLE, OTHER).status == 200
     before = scene.whole("/running")
     names = {"models": f"{OTHER} omega-alias", "inflight": "77", "captures": "77"}
-    about = ("/api/models/*", "/upstream/*", "/logs/stream/*")
+    about = ("/api/models/*", "/v1/models/*", "/upstream/*", "/logs/stream/*")
     statuses = {}
     for route in ROUTES.routes:
         is_named = "*" in route.path and route.path.startswith(tuple(p[:-1] for p in about))
-        is_body = route.path in POST_PATHS or route.path in CONTROLS
-        if not (is_named or is_body or route.path in GET_PATHS):
+        is_body = route.kind == "inference" or route.path in CONTROLS
+        if not (is_named or is_body or route.path in (*GET_PATHS, *SERVER_GET_PATHS)):
             continue
         for method in METHODS if route.method == "*" else (route.method,):
-            asked = targets(route, names) if is_named else [f"{route.path}?model={OTHER}"]
+            path = route.path.replace("*", "0")
+            asked = targets(route, names) if is_named else [f"{path}?model={OTHER}"]
             for target in asked:
                 value = {"model": OTHER, "messages": []} if method in ("POST", "PUT") else None
                 with raw.Connection(scene.proxy.port, timeout_s=LONG_S) as connection:

@@ -32,13 +32,14 @@ from ..forwarding.forwarding import Forwarding
 from ..models.catalog import Target
 from ..models.resolver import NoTargetError, ResolvedModel, UnknownModelError
 from ..request import Request, path_of, target_of
-from ..responses import send_error, send_model_forbidden, send_unknown_model
+from ..responses import send_error, send_model_forbidden, send_unknown_model, unknown_model
 
+_ELSEWHERE = "a POST to any other path goes to the model that its body names"
 _AT_ONCE_BYTES = 1 << 16  # a larger body is scanned in steps, so as not to block the event loop
 _SHORT_BYTES = 1 << 20  # msgspec decodes as much in at most 1.5 ms
 _SNIFFED_BYTES = 1 << 16  # of a body, to distinguish JSON from a form
 #: JSON is recognized whatever its Content-Type: ``curl -d`` says urlencoded by default.
-_JSON_STARTS = (b"{", b"[")
+_OBJECT, _ARRAY = b"{", b"["
 
 
 async def post(proxy: ProxyContext, request: Request, send: Send) -> None:
@@ -59,7 +60,7 @@ async def post(proxy: ProxyContext, request: Request, send: Send) -> None:
             headers=[(b"connection", b"close")],
         )  # fmt: skip
     except BadBodyError as error:
-        await send_error(request, send, 400, str(error))
+        await _reject_unnamed(request, send, str(error))
 
 
 async def get(proxy: ProxyContext, request: Request, send: Send) -> None:
@@ -94,12 +95,11 @@ async def find_model(
         body: Body of the request, if it was read completely.
     """
     if not wanted:
-        message = "no model id could be identified: `model` is missing"
-        await send_error(request, send, 400, message)
+        await _reject_unnamed(request, send, _missing_name(request))
         return None
     if len(wanted) > NAME_BYTES:
         message = f"`model` is longer than {NAME_BYTES} bytes: {quoted_name(wanted)}"
-        await send_error(request, send, 400, message)
+        await _reject_unnamed(request, send, message)
         return None
     try:
         resolved = proxy.resolver.resolve(wanted)
@@ -119,12 +119,33 @@ async def find_model(
     return resolved
 
 
+def _missing_name(request: Request) -> str:
+    places = "in the body, or in the query" if request.method == "POST" else "in the query"
+    return f"no model id could be identified: `model` is missing {places} (`?model=NAME`)"
+
+
+async def _reject_unnamed(request: Request, send: Send, reason: str) -> None:
+    """Respond with 400 to a request that names no model, with 404 where no route has its path."""
+    assert request.route is not None, "set by ProxyApp"
+    if request.route.is_fallback:
+        message = f"no such route: {request.path}; {_ELSEWHERE}: {reason}"
+        await send_error(request, send, 404, message)
+    else:
+        await send_error(request, send, 400, reason)
+
+
 async def _reject_unknown(
     proxy: ProxyContext, request: Request, send: Send, error: UnknownModelError, body: bytes | None
 ) -> None:
     """Respond with 404, and record the request unless a profile disables the name."""
     name = error.name
     closest = proxy.catalog.closest(name)
+    assert request.route is not None, "set by ProxyApp"
+    if request.route.is_fallback:
+        unknown = unknown_model(request, name, closest)
+        message = f"no such route: {request.path}; {_ELSEWHERE}: {unknown.message}"
+        await send_error(request, send, 404, message, code=unknown.code)
+        return
     if request.method != "POST" or name in proxy.profiles.pins:
         await send_unknown_model(request, send, name, closest)
         return
@@ -141,12 +162,13 @@ async def _reject_unknown(
 # ---- bodies that are read completely
 async def _complete_body(proxy: ProxyContext, request: Request, send: Send) -> None:
     body = await request.body(proxy.options.json_limit_bytes)
-    if body[:1] != b"{" and body[:_SNIFFED_BYTES].lstrip()[:1] not in _JSON_STARTS:
+    if body[:1] != _OBJECT and (start := body[:_SNIFFED_BYTES].lstrip()[:1]) != _OBJECT:
         kind = (request.header(b"content-type") or b"").lower()
-        if b"application/x-www-form-urlencoded" in kind:
+        if start != _ARRAY and b"application/x-www-form-urlencoded" in kind:
             await _urlencoded(proxy, request, send, body)
             return
-        if b"json" not in kind and model_of_query(request.query):
+        may_name_model = b"json" in kind and start != _ARRAY
+        if not start or (not may_name_model and model_of_query(request.query)):
             await _named_by_query(proxy, request, send, body)
             return
     if len(body) > _AT_ONCE_BYTES:
@@ -155,11 +177,15 @@ async def _complete_body(proxy: ProxyContext, request: Request, send: Send) -> N
         wanted, is_stream = await proxy.turns.run(model_steps(body), is_short=is_short)
     else:
         wanted, is_stream = model_of(body)
-    resolved = await find_model(proxy, request, send, wanted, body)
+    named = "" if wanted or not request.query else model_of_query(request.query)
+    resolved = await find_model(proxy, request, send, wanted or named, body)
     if resolved is None:
         return
     forwarding = Forwarding(proxy, request, resolved, path_of(request), target_of(request))
     target, record = resolved.target, forwarding.record
+    if not wanted:
+        forwarding.target = _renamed_target(request, resolved, named)
+        wanted = target.sent_model  # the body names no model, which needs no change
     if target.edits or target.sent_model != wanted:
         edited = await _edited(proxy, request, send, resolved, wanted, body)
         if edited is None:

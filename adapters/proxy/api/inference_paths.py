@@ -10,6 +10,13 @@ _BODY_PATHS = (
     "/v1/reranking", "/infill", "/completion", "/v1/audio/speech", "/v1/audio/voices",
     "/v1/images/generations", "/sdapi/v1/txt2img", "/sdapi/v1/img2img",
     "/v1/audio/transcriptions", "/v1/images/edits",
+    # paths that llama-server, vLLM and others have besides those of llama-swap
+    "/chat/completions", "/completions", "/responses", "/embeddings", "/embedding",
+    "/chat/completions/input_tokens", "/v1/chat/completions/input_tokens",
+    "/responses/input_tokens", "/v1/responses/input_tokens",
+    "/tokenize", "/detokenize", "/apply-template", "/audio/transcriptions",
+    "/v1/audio/translations", "/v1/images/variations", "/v1/moderations",
+    "/score", "/v1/score", "/classify", "/pooling", "/v2/rerank", "/v2/embed",
 )  # fmt: skip
 
 #: The same without a version, for clients that prepend one of their own; ``/v`` is removed.
@@ -26,7 +33,18 @@ POST_PATHS: Mapping[str, bytes] = {
 }
 
 #: GET routes whose query names the model.
-GET_PATHS = ("/v1/audio/voices", "/sdapi/v1/loras", "/props")
+GET_PATHS = ("/v1/audio/voices", "/sdapi/v1/loras", "/props", "/lora-adapters")
+
+#: POST routes that change a model's server, and what they change; they need ``admin``.
+SERVER_POST_PATHS: Mapping[str, str] = {
+    "/props": "properties of the model's server",
+    "/lora-adapters": "adapters of the model's server",
+    "/slots/*": "saved and cached prompts of the model's server",
+}
+
+#: GET routes whose query names the model and whose responses may hold requests of other clients;
+#: they need ``admin``.
+SERVER_GET_PATHS = ("/slots",)
 
 #: All inference paths, also below ``/upstream/<model>``.
 MODEL_PATHS = frozenset((*POST_PATHS, *GET_PATHS))

@@ -56,6 +56,39 @@ def models(proxy: ProxyContext, access: Access = EVERYTHING) -> list[Model]:
     return sorted(records, key=lambda record: record.id)
 
 
+def model(proxy: ProxyContext, name: str, access: Access = EVERYTHING) -> Model | None:
+    """Return the record of the model called *name*, which need not be listed.
+
+    Returns:
+        The record with *name* as its id; None if there is no such model.
+
+    Raises:
+        PermissionError: *access* may not use it.
+    """
+    record = _named(proxy, name)
+    if record is None or access.models is None:
+        return record
+    visible = _visible(proxy, record, access, proxy.view(access))
+    if visible is None:
+        raise PermissionError(name)
+    return visible
+
+
+def _named(proxy: ProxyContext, name: str) -> Model | None:
+    catalog, pins = proxy.catalog, proxy.profiles.pins
+    if name in pins and not pins[name]:
+        return None
+    target = catalog.targets.get(name)
+    if isinstance(target, LocalModel):
+        is_loaded = public_state(proxy.supervisor[target.id]) not in _UNLOADED
+        return _local(target.definition, name, is_loaded=is_loaded)
+    if target is not None:
+        return _peer(target.definition.id, target.sent_model, name)
+    if name in catalog.selectors:
+        return _selector(proxy, catalog.selectors[name])
+    return next((pin for pin in _pins(proxy, set()) if pin.id == name), None)
+
+
 def _visible(proxy: ProxyContext, record: Model, access: Access, view: View) -> Model | None:
     """Return *record* as a key for some models sees it, or None if it is about other models."""
     meta = record.meta.llamaswap
@@ -86,16 +119,19 @@ def _models(proxy: ProxyContext) -> list[Model]:
         if definition.is_unlisted:
             continue
         is_loaded = public_state(proxy.supervisor[definition.id]) not in _UNLOADED
-        meta: Meta = {"aliases": list(definition.aliases)} if definition.aliases else {}
-        name = definition.id
-        records.append(_described(definition, "model", name, meta, is_loaded=is_loaded))
-        if proxy.options.include_aliases:
-            meta = {"modelID": definition.id}
-            records += [
-                _described(definition, "alias", alias, meta, is_loaded=is_loaded)
-                for alias in definition.aliases
-            ]
+        aliases = definition.aliases if proxy.options.include_aliases else ()
+        names = (definition.id, *aliases)
+        records += [_local(definition, name, is_loaded=is_loaded) for name in names]
     return records
+
+
+def _local(definition: ModelDefinition, name: str, *, is_loaded: bool) -> Model:
+    """Return the record of a local model by its id or an alias."""
+    if name != definition.id:
+        meta: Meta = {"modelID": definition.id}
+        return _described(definition, "alias", name, meta, is_loaded=is_loaded)
+    meta = {"aliases": list(definition.aliases)} if definition.aliases else {}
+    return _described(definition, "model", name, meta, is_loaded=is_loaded)
 
 
 def _described(
@@ -151,33 +187,36 @@ def capabilities_of(capabilities: Capabilities) -> dict[str, bool]:
 
 
 def _peers(proxy: ProxyContext) -> list[Model]:
-    records = []
-    for peer in proxy.catalog.peers.values():
-        for model in peer.models:
-            record = _record(f"{peer.id}/{model}", "peer", {"peerID": peer.id}, is_loaded=False)
-            record.name = f"{peer.id}: {model}"
-            records.append(record)
-    return records
+    return [
+        _peer(peer.id, model, f"{peer.id}/{model}")
+        for peer in proxy.catalog.peers.values()
+        for model in peer.models
+    ]
+
+
+def _peer(peer: str, model: str, name: str) -> Model:
+    record = _record(name, "peer", {"peerID": peer}, is_loaded=False)
+    record.name = f"{peer}: {model}"
+    return record
 
 
 def _selectors(proxy: ProxyContext) -> list[Model]:
-    records = []
-    for definition in proxy.catalog.selectors.values():
-        if definition.is_unlisted:
-            continue
-        targets = proxy.resolver.targets_of(definition)
-        candidates = targets[:1] if definition.strategy == "pin" else targets
-        is_loaded = any(
-            proxy.resolver.readiness(item) in ("ready", "starting") for item in candidates
-        )
-        meta: Meta = {"strategy": definition.strategy, "targets": list(definition.targets)}
-        if definition.strategy == "spillover":
-            meta["spillover"] = definition.spillover
-        meta = {**definition.metadata, **meta}
-        record = _record(definition.id, "selector", meta, is_loaded=is_loaded)
-        _add_names(record, definition)
-        records.append(record)
-    return records
+    listed = (item for item in proxy.catalog.selectors.values() if not item.is_unlisted)
+    return [_selector(proxy, definition) for definition in listed]
+
+
+def _selector(proxy: ProxyContext, definition: SelectorDefinition) -> Model:
+    targets = proxy.resolver.targets_of(definition)
+    candidates = targets[:1] if definition.strategy == "pin" else targets
+    is_loaded = any(proxy.resolver.readiness(item) in ("ready", "starting") for item in candidates)
+    meta: Meta = {"strategy": definition.strategy, "targets": list(definition.targets)}
+    if definition.strategy == "spillover":
+        meta["spillover"] = definition.spillover
+    record = _record(
+        definition.id, "selector", {**definition.metadata, **meta}, is_loaded=is_loaded
+    )
+    _add_names(record, definition)
+    return record
 
 
 def _pins(proxy: ProxyContext, known: set[str]) -> list[Model]:

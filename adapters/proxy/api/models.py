@@ -15,7 +15,7 @@ from . import model_listing
 from .chart_view import chart_view
 from .handler import ApiHandler
 from .query import whole_number
-from .schema.models import Chart, History, ModelList, RunningModels, TransitionRow
+from .schema.models import Chart, History, Model, ModelList, RunningModels, TransitionRow
 
 HISTORY_LIMIT = 10_000
 
@@ -24,6 +24,19 @@ HISTORY_LIMIT = 10_000
 async def models(proxy: ProxyContext, request: Request) -> ModelList:
     """Return the models that the client's key may use."""
     return ModelList(data=model_listing.models(proxy, request.access))
+
+
+@ApiHandler
+async def model(proxy: ProxyContext, request: Request) -> Model:
+    """Return the model that the path names by any of its names."""
+    name = request.path_suffix
+    try:
+        found = model_listing.model(proxy, name, request.access)
+    except PermissionError as error:
+        raise model_forbidden(name) from error
+    if found is None:
+        raise unknown_model(request, name, proxy.catalog.closest(name))
+    return found
 
 
 @ApiHandler

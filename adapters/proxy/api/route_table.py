@@ -28,7 +28,7 @@ from . import (
     ui,
 )
 from .handler import ApiHandler
-from .inference_paths import GET_PATHS, POST_PATHS
+from .inference_paths import GET_PATHS, POST_PATHS, SERVER_GET_PATHS, SERVER_POST_PATHS
 from .schema.control import ModelName, ModelRequest, ProfileName
 from .schema.memory import YieldRequest
 from .schema.requests import Capture
@@ -119,13 +119,37 @@ def _inference(path: str, cut: bytes) -> Route:
     )  # fmt: skip
 
 
-def _inference_query(path: str) -> Route:
+def _inference_query(path: str, access: RouteAccess = "infer") -> Route:
     return Route(
-        method="GET", path=path, handler=inference.get, access="infer", subject="models",
+        method="GET", path=path, handler=inference.get, access=access, subject="models",
         changes=_LOADS,
         operation=Operation(
             summary=f"Send a request to {path} of the model's server", responses=_FORWARDED,
             errors=_MODEL_ERRORS, query={"model": str}, required=("model",),
+        ),
+    )  # fmt: skip
+
+
+def _server(path: str, changed: str) -> Route:
+    """Return a route whose requests change *changed* of the server of the model they name."""
+    return Route(
+        method="POST", path=path, handler=inference.post, kind="inference", subject="models",
+        changes=f"{_LOADS}; {changed}",
+        operation=Operation(
+            summary=f"Change {changed}", responses=_FORWARDED, errors=_MODEL_ERRORS,
+            query={"model": str}, parameter="slot" if "*" in path else "",
+        ),
+    )  # fmt: skip
+
+
+def _any_other() -> Route:
+    return Route(
+        method="POST", path="/*", handler=inference.post, kind="inference", subject="models",
+        changes=passthrough.LOADS_AND_ANYTHING, is_fallback=True,
+        operation=Operation(
+            summary="Send a request to any other path of the model's server",
+            responses=_FORWARDED, errors=_MODEL_ERRORS, body=ModelRequest, parameter="path",
+            body_types=("application/json", "multipart/form-data"),
         ),
     )  # fmt: skip
 
@@ -143,6 +167,8 @@ ROUTES: RouteTable = RouteTable(
         # ---- models, named in the body or in the query
         *(_inference(path, cut) for path, cut in POST_PATHS.items()),
         *(_inference_query(path) for path in GET_PATHS),
+        *(_inference_query(path, "admin") for path in SERVER_GET_PATHS),
+        *(_server(path, changed) for path, changed in SERVER_POST_PATHS.items()),
         # ---- health
         _health("/health"),
         _health("/wol-health"),
@@ -165,6 +191,8 @@ ROUTES: RouteTable = RouteTable(
              _redirect(302, "the list"), access="any", subject="nothing"),
         # ---- models and requests
         _get("/v1/models", models.models, "List the models", access="any", subject="models"),
+        _get("/v1/models/*", models.model, "Get a model", access="any", subject="models",
+             errors=(404,), parameter="model"),
         _get("/models", models.router_models, "List the models as llama-server's router does",
              access="any", subject="models"),
         _get("/running", models.running, "List the models whose server runs", subject="models"),
@@ -248,6 +276,8 @@ ROUTES: RouteTable = RouteTable(
         _get("/logs/stream", logs.stream, "Stream all logs", TEXT, errors=(413, 429)),
         _get("/logs/stream/*", logs.stream, "Stream a model's log", TEXT, subject="models",
              errors=(413, 429), parameter="name"),
+        # ---- every other path, which the server of a model may have
+        _any_other(),
     )
 )  # fmt: skip
 

@@ -18,7 +18,7 @@ from swapchart.adapters.app.root_path import parse_root_path, without_root_path
 from swapchart.adapters.asgi import create_app
 from swapchart.adapters.proxy.api.route_table import ROUTES
 
-PATHS = [route.path for route in ROUTES.routes]
+PATHS = ROUTES.paths
 #: Paths without a root path, as a client sends them.
 TARGETS = (
     "/v1/models",

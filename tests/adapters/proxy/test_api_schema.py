@@ -26,6 +26,7 @@ REQUESTS: dict[str, tuple[str, object]] = {
     "/health/readiness": ("/health/readiness", None),
     "/health/readiness/*": ("/health/readiness/b", None),
     "/v1/models": ("/v1/models", None),
+    "/v1/models/*": ("/v1/models/other", None),
     "/models": ("/models", None),
     "/running": ("/running", None),
     "/api/version": ("/api/version", None),

@@ -38,7 +38,7 @@ _FAILS: Mapping[str, tuple[Mapping[str, Any], str]] = {
         "origin_not_allowed",
     ),
     "API key": ({"Authorization": None}, "missing API key"),
-    "route": ({"/": "/nowhere"}, "no such route"),
+    "route": ({"/": "/running"}, "is not allowed here"),
     "scope of the key": (
         {"Authorization": "Bearer sk-admin"},
         "scopes: [infer, admin] at the key in `apiKeys` (docs",

@@ -49,8 +49,8 @@ class Architecture(Part, kw_only=True):
     modality: Maybe[str] = UNSET
 
 
-class Model(Part, kw_only=True):
-    """Entry in the list of models.
+class Model(Body, kw_only=True):
+    """A model; also an entry in the list of models.
 
     Attributes:
         created: When the proxy was started; seconds since 1970.
