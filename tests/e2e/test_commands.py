@@ -20,6 +20,7 @@ from tools import shown
 from tools.documents import PAGES
 from tools.net import LONG_S
 from tools.swapchart_process import Serve, SwapchartProcess, demo_model
+from tools.tls import PEM, certificate
 
 from swapchart.adapters.cli import main
 from swapchart.adapters.cli.defaults import EXIT_CONFIG, EXIT_INTERRUPTED
@@ -100,6 +101,74 @@ def test_load_of_a_model_that_fails_says_why(run: Run) -> None:
     assert (code, out) == (1, "")
     assert last.endswith("exit code 3; its output: no such file")
     assert re.search(r"^broken +\w+ +0 +0 .*exit code 3$", run("status")[1], re.MULTILINE)
+
+
+def test_load_goes_on_after_ctrl_c_until_unload_ends_it(run: Run, proxy: SwapchartProcess) -> None:
+    """The command says so; a load that waits in the queue stays there."""
+    proxy.unload()
+    url = ["--url", f"http://127.0.0.1:{proxy.port}"]
+    argv = [sys.executable, "-u", "-m", "swapchart", "load", "tortoise", *url]
+
+    def interrupt_a_load() -> None:
+        with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as child:
+            assert child.stderr is not None
+            assert child.stderr.readline() == (
+                "tortoise: waits in the queue: hare has 1 requests in flight\n"
+            )
+            child.send_signal(signal.SIGINT)
+            assert child.wait(LONG_S) == 130
+            assert child.stderr.read() == (
+                "\nthe load goes on; `swapchart unload tortoise` ends it\n"
+            )
+
+    with proxy.open_stream("hare") as stream:
+        interrupt_a_load()
+        assert [row["model"] for row in proxy.get("/api/queue")["queue"]] == ["tortoise"]
+        assert run("unload", "tortoise") == (0, "tortoise is unloaded\n", "")
+        assert proxy.get("/api/queue")["queue"] == []
+        interrupt_a_load()
+        stream.close()
+    proxy.wait_state("tortoise", "ready")
+    assert run("unload", "tortoise")[0] == 0
+
+
+def test_certificate_that_is_not_trusted_is_one_line(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Each command says which variable names the issuer; with it, a name must be right too."""
+    pem = str(certificate())
+    options = ("--tls-cert-file", pem, "--tls-key-file", pem)
+    proxy = serve({"hare": demo_model("hare")}, wait=False, options=options)
+    proxy.wait_said("listens on https://127.0.0.1:")
+    found = re.search(r"https://127\.0\.0\.1:(\d+)", proxy.output())
+    assert found is not None
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+
+    def failure(scheme: str, host: str, command: str) -> str:
+        words = command.format(url=f"{scheme}://{host}:{found[1]}").split()
+        assert main(words) == 1
+        out, err = capsys.readouterr()
+        assert (out, err.count("\n")) == ("", 1)
+        return err
+
+    commands = [command if "{url}" in command else f"{command} --url {{url}}" for command in ASKING]
+    for command in (*commands, "run hare hello --url {url}"):
+        assert failure("https", "localhost", command).endswith(
+            "its certificate is not trusted (self-signed certificate); name a file with that of "
+            "its issuer by the variable SSL_CERT_FILE\n"
+        )
+    assert failure("http", "localhost", commands[0]).endswith(
+        "the connection was closed; if a certificate is used there, try https://\n"
+    )
+    issuer = tmp_path / "issuer.pem"
+    issuer.write_text(PEM.partition("-----BEGIN PRIVATE")[0])
+    monkeypatch.setenv("SSL_CERT_FILE", str(issuer))
+    assert "its certificate is for another name (IP address mismatch" in failure(
+        "https", "127.0.0.1", commands[0]
+    )
+    assert main(["chat", "hare", "hello", "--url", f"https://localhost:{found[1]}"]) == 0
+    assert capsys.readouterr().out == "This is hare. You asked: hello\n"
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,26 @@ def test_memory_commands_print_pools_and_the_sum_of_a_plan(serve: Serve) -> None
     assert pool["name"] == "RAM"
 
 
+def test_config_check_with_a_url_prints_the_notices_of_the_proxy(serve: Serve) -> None:
+    """They are warnings, as is a proxy that does not respond; the configuration can be used."""
+    model = demo_model("a", "--allocate-mib", "80", "--quiet", memory="10MiB")
+    proxy = _serve(serve, {"a": model})
+    assert proxy.chat("a").status == 200
+    wait_until(lambda: _memory(proxy)["notices"], what="a notice")
+    path = str(proxy.folder / "config.yaml")
+
+    said = _command(proxy, "config", "check", path).splitlines()
+    assert re.fullmatch(
+        r"warning: memory: a has held \d+ MiB of RAM and declares 10 MiB: raise its `memory`",
+        said[0],
+    )
+    assert said[1:] == [f"{path}: ok, with 1 warning"]
+    assert proxy.stop() == 0
+    said = _command(proxy, "config", "check", path).splitlines()
+    assert said[0].startswith("warning: memory: no response from http://127.0.0.1:")
+    assert said[1:] == [f"{path}: ok, with 1 warning"]
+
+
 def test_memory_commands_say_that_memory_is_off(serve: Serve) -> None:
     proxy = serve({"a": _model("a")})
     assert _command(proxy, "memory").startswith("memory is no condition")

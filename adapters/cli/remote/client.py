@@ -11,7 +11,14 @@ import ssl
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from functools import wraps
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, InvalidURL
+from http.client import (
+    HTTPConnection,
+    HTTPException,
+    HTTPResponse,
+    HTTPSConnection,
+    InvalidURL,
+    RemoteDisconnected,
+)
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -21,6 +28,7 @@ Command = Callable[[Namespace], int]
 
 _LIMIT_S = 10.0
 _SHOWN = 2000  # characters of a message
+_OTHER_NAMES = frozenset({62, 64})  # OpenSSL: a host name, or an address, that does not match
 #: How an option that says where or with what to ask is named in messages.
 _URL, _KEY = "--url or SWAPCHART_URL", "--api-key or SWAPCHART_API_KEY"
 
@@ -137,11 +145,16 @@ class Proxy:
     # ---- errors
     def _failed(self, error: Exception, limit_s: float | None) -> ApiError:
         match error:
+            case ssl.SSLCertVerificationError() if error.verify_code in _OTHER_NAMES:
+                why = f"its certificate is for another name ({error.verify_message}); use a name "
+                why += f"of the certificate in the address, which is given by {_URL}"
             case ssl.SSLCertVerificationError():
                 why = f"its certificate is not trusted ({error.verify_message}); name a file with "
                 why += "that of its issuer by the variable SSL_CERT_FILE"
             case ssl.SSLError():
                 why = f"it does not speak TLS ({error.reason}); try http://"
+            case RemoteDisconnected():
+                why = "the connection was closed; if a certificate is used there, try https://"
             case TimeoutError():
                 why = f"none came within {limit_s:g} s"
             case ValueError() if _is_about_key(error):

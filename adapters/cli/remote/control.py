@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from argparse import Namespace
 from time import monotonic
 
@@ -17,8 +18,15 @@ def load(options: Namespace) -> int:
     proxy = proxy_of(options)
     began = monotonic()
     path = model_path(options.model, "/api/models/load/")
-    with Progress(proxy, options.model, is_quiet=options.json):
-        proxy.text("POST", path, limit_s=None)
+    try:
+        with Progress(proxy, options.model, is_quiet=options.json):
+            proxy.text("POST", path, limit_s=None)
+    except KeyboardInterrupt:
+        if not options.json:
+            print(
+                f"\nthe load goes on; `swapchart unload {options.model}` ends it", file=sys.stderr
+            )
+        raise
     seconds = monotonic() - began
     if options.json:
         print(json.dumps({"model": options.model, "seconds": round(seconds, 3)}))
