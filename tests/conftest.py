@@ -10,6 +10,7 @@ import atexit
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -28,6 +29,11 @@ settings.load_profile("ci" if os.environ.get("CI") == "true" else "local")
 if "SWAPCHART_STATE_DIR" not in os.environ or "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["SWAPCHART_STATE_DIR"] = tempfile.mkdtemp(prefix="swapchart-state-")
     atexit.register(shutil.rmtree, os.environ["SWAPCHART_STATE_DIR"], ignore_errors=True)
+
+# A shell without job control starts background commands with SIGINT ignored, which programs that
+# tests start would inherit; a handler of Python's becomes the default in them.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _HERE = Path(__file__).parent
 sys.path.insert(0, str(_HERE))

@@ -272,9 +272,10 @@ def following(proxy: SwapchartProcess, *arguments: str) -> Iterator[Callable[[st
 
         try:
             yield read
-        finally:
             child.send_signal(signal.SIGINT)
             code = child.wait(LONG_S)
+        finally:
+            child.kill()
         assert (code, child.stderr.read()) == (130, "")
 
 
