@@ -35,6 +35,8 @@ _FIRST_FORM = {
         "rest", "quiet", "serving", "pairs", "requests", "process", "stopping", "unsure",
         "reliable", "patience", "always",
     ),
+    "Pair": ("begin", "end", "by", "unless"),
+    "Process": ("activity", "up", "down", "needed_by"),
     "Always": (
         "why", "events", "before", "into", "inside", "given", "to", "never", "stays", "then",
         "asks", "spares", "live", "dead",
@@ -54,7 +56,7 @@ def proof_digest_of(document: Document) -> str:
         [
             _behavior(document),
             [sorted(getattr(promises, name)) for name in _SETS],
-            [[p.begin, p.end, sorted(p.by), sorted(p.unless)] for p in promises.pairs],
+            [[p.begin, p.end, *map(sorted, (p.by, p.unless, p.also))] for p in promises.pairs],
             _plain(promises.requests), _plain(promises.process), promises.stopping,
             [_rule(rule) for rule in promises.always],
         ]

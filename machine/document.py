@@ -84,12 +84,14 @@ class Pair:
     Attributes:
         by: States that must not be entered before the visit, besides the quiet and final ones.
         unless: Events after which the visit is no longer due.
+        also: Events that make the visit due too, as if *begin* was entered.
     """
 
     begin: str
     end: str
     by: frozenset[str] = frozenset()
     unless: frozenset[str] = frozenset()
+    also: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,12 +122,15 @@ class Process:
         up: Event after which the process exists.
         down: Events after which it does not exist.
         needed_by: Activities that need a live process; a kill always does.
+        found: Event by which a process of an earlier program comes; only while there is none, and
+            in the states in which the chart begins. Empty means that none ever does.
     """
 
     activity: str
     up: str
     down: frozenset[str]
     needed_by: frozenset[str] = frozenset()
+    found: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

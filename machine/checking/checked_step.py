@@ -78,7 +78,8 @@ class CheckedStep:
         self._give_up = requests.give_up if requests is not None else ""
         self._done = requests.done if requests is not None else ""
         self._launch = process.activity if process is not None else ""
-        self._up = process.up if process is not None else ""
+        self._up = {process.up, process.found} - {""} if process is not None else set()
+        self._found = process.found if process is not None else ""
         self._down = process.down if process is not None else frozenset()
         self._needing = process.needed_by if process is not None else frozenset()
 
@@ -99,6 +100,8 @@ class CheckedStep:
 
     def is_of_the_world(self, what: Input) -> bool:
         """Return True if *what* comes without a user's action."""
+        if what.event == self._found:  # by the start of the program
+            return False
         return self._document.events[what.event].origin != "user" or what.event == self._done
 
     def must_come(self, what: Input) -> bool:
@@ -261,7 +264,7 @@ class CheckedStep:
         running = set(now.running)
         if what.event:
             running.discard(self._document.events[what.event].of)
-            if what.event == self._up:
+            if what.event in self._up:
                 process = "alive"
             elif what.event in self._down:
                 process = "none"
@@ -300,6 +303,8 @@ class CheckedStep:
             name = f"{pair.begin} without {pair.end}"
             if what.event in pair.unless:
                 owed.discard(index)
+            if what.event in pair.also:
+                owed.add(index)
             if pair.end in entered:
                 if index not in owed:
                     problems.append(("a broken hook pair", f"{pair.end} without {pair.begin}"))

@@ -146,8 +146,9 @@ class _Checker:
         self._document = compiled.document
         self._parameters = parameters
         self._most, self._stop_at_first = most, stop_at_first
-        self._environment = Environment(compiled.document, bounds)
         self._reactor = reactor = Reactor(compiled.stepper(**parameters))
+        first = self._reactor.begin.configuration
+        self._environment = Environment(compiled.document, bounds, first)
         self._world = CheckedStep(compiled.document, reactor, self._environment, bounds, parameters)
         self._conflicts = (
             None

@@ -142,10 +142,16 @@ class Reactor:
 
 
 class Environment:
-    """Events that may come in a situation, according to the document."""
+    """Events that may come in a situation, according to the document.
 
-    def __init__(self, document: Document, bounds: Bounds) -> None:
-        self._bounds = bounds
+    Args:
+        document: The chart.
+        bounds: Limits of the exploration.
+        first: Configuration in which the chart begins.
+    """
+
+    def __init__(self, document: Document, bounds: Bounds, first: Configuration = ()) -> None:
+        self._bounds, self._first = bounds, first
         self._requests = document.promises.requests
         self._process = document.promises.process
         self._inputs = {
@@ -157,7 +163,7 @@ class Environment:
         if self._requests is not None:
             self._waiting = order.index(self._requests.waiting)
             self._served = order.index(self._requests.served)
-        self._cache: dict[tuple[Being, frozenset[str], int, int], tuple[Input, ...]] = {}
+        self._cache: dict[tuple[Being, frozenset[str], int, int, bool], tuple[Input, ...]] = {}
 
     def counts(self, values: tuple[Value, ...]) -> tuple[int, int]:
         """Return how many requests wait and how many are admitted, as *values* count them."""
@@ -168,7 +174,7 @@ class Environment:
     def inputs(self, now: Situation) -> tuple[Input, ...]:
         """Return every input that may come in *now*."""
         waiting, served = self.counts(now.values)
-        key = (now.process, now.running, waiting, served)
+        key = (now.process, now.running, waiting, served, now.configuration == self._first)
         found = self._cache.get(key)
         if found is None:
             found = self._cache[key] = tuple(
@@ -189,6 +195,8 @@ class Environment:
             if self._process is not None and event.of == self._process.activity:
                 return now.process == "spawning"
             return event.of in now.running
+        if self._process is not None and name == self._process.found:
+            return now.process == "none" and now.configuration == self._first
         if event.origin == "process":
             return self._process is None or now.process == "alive"
         if requests is not None and name == requests.ask:

@@ -143,8 +143,9 @@ class _Side:
     """One of two charts that are walked side by side."""
 
     def __init__(self, compiled: Compiled, bounds: Bounds, parameters: Mapping[str, Value]) -> None:
-        self.environment = Environment(compiled.document, bounds)
         self._reactor = Reactor(compiled.stepper(**parameters))
+        first = self._reactor.begin.configuration
+        self.environment = Environment(compiled.document, bounds, first)
         self.world = CheckedStep(
             compiled.document, self._reactor, self.environment, bounds, parameters
         )

@@ -119,6 +119,7 @@ def _promises(fields: Mapping[str, Any]) -> Promises:
                 end=str(pair.get("end") or ""),
                 by=_names(pair, "by"),
                 unless=_names(pair, "unless"),
+                also=_names(pair, "also"),
             )
             for pair in as_list(fields.get("pairs"))
         ),
@@ -132,6 +133,7 @@ def _promises(fields: Mapping[str, Any]) -> Promises:
             up=str(process.get("up") or ""),
             down=_names(process, "down"),
             needed_by=_names(process, "needed_by"),
+            found=str(process.get("found") or ""),
         )
         if process
         else None,

@@ -252,6 +252,7 @@ KEYS: dict[str, Object] = {
             "end": Key((_STATE,), "The state that must follow.", True),
             "by": Key(_STATES, "States that must not be entered before."),
             "unless": Key(_EVENTS, "Events after which the visit is no longer due."),
+            "also": Key(_EVENTS, "Events that make the visit due too."),
         },
     ),
     "requests": Object(
@@ -271,6 +272,10 @@ KEYS: dict[str, Object] = {
             "up": Key((Text("event"),), "The process exists.", True),
             "down": Key(_EVENTS, "Events after which it does not exist."),
             "needed_by": Key((ListOf((Text("activity"),)),), "Activities that need it alive."),
+            "found": Key(
+                (Text("event"),),
+                "A process of an earlier program comes, in the states in which the chart begins.",
+            ),
         },
     ),
     "always": Object(

@@ -304,7 +304,7 @@ def _promise_problems(document: Document) -> Iterator[ChartError]:
     for index, pair in enumerate(promises.pairs):
         at = f"pairs[{index}]"
         uses.append((at, "state", (pair.begin, pair.end, *pair.by), ids))
-        uses.append((at, "event", pair.unless, events))
+        uses.append((at, "event", pair.unless | pair.also, events))
     if promises.requests is not None:
         r = promises.requests
         uses.append(("requests", "event", (r.ask, r.give_up, r.done), events))
@@ -312,7 +312,7 @@ def _promise_problems(document: Document) -> Iterator[ChartError]:
     if promises.process is not None:
         p = promises.process
         uses.append(("process", "activity", (p.activity, *p.needed_by), activities))
-        uses.append(("process", "event", (p.up, *p.down), events))
+        uses.append(("process", "event", (p.up, p.found, *p.down), events))
     for index, always in enumerate(promises.always):
         at = f"always[{index}]"
         states = always.before | always.into | always.inside | always.to | always.never

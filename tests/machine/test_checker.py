@@ -158,8 +158,7 @@ WRONG = [
         state("stopping", remove_transitions=[{"event": "request", "cond": "to_shutdown"}]),
     ),
     (
-        "a waiter that can wait for ever: alive.starting.health_checking can last: nothing has to "
-        "happen",
+        "a waiter that can wait for ever: alive.starting.adopting can last: nothing has to happen",
         {"promises": {"unsure": "start_limit"}},
     ),
     (

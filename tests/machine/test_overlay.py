@@ -256,7 +256,7 @@ promises: {always: null, unsure: null, rest: null, reliable: [announce, health, 
 states:
   sleeping: null
   ready: {remove_transitions: [{event: doze_expired}, {event: sleep}]}
-  stopped: {remove_transitions: [{event: sleep}]}
+  stopped: {remove_transitions: [{event: sleep}, {event: adopted, target: asleep}]}
   starting: {remove_transitions: [{event: sleep}]}
   backoff: {remove_transitions: [{event: sleep}]}
   failed: {remove_transitions: [{event: sleep}]}

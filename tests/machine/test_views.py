@@ -99,7 +99,7 @@ def test_folded_state_takes_the_edges_of_what_is_inside() -> None:
     assert [label.origin for label in arrow.labels] == ["user", "process", "activity", "timer"]
     assert arrow.labels[0].events == ("abandon", "stop", "shutdown", "kill")
     assert "launching to aborting: kill / want_stop, hurry" in arrow.title
-    assert drawing.boxes["starting"].size == 5
+    assert drawing.boxes["starting"].size == 6
 
 
 def test_composite_focus_shows_its_inside_and_its_neighbors() -> None:
@@ -228,7 +228,7 @@ def test_plantuml_shows_each_state_and_event(name: str) -> None:
 @pytest.mark.parametrize("write", [to_dot, to_mermaid, to_plantuml])
 def test_folded_states_say_how_many_states_are_inside(write: object) -> None:
     assert callable(write)
-    assert "5 states inside" in write(lifecycle(), overview(lifecycle()))
+    assert "6 states inside" in write(lifecycle(), overview(lifecycle()))
 
 
 def test_regions_of_a_parallel_state_are_dashed_and_in_document_order() -> None:
