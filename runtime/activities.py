@@ -13,6 +13,7 @@ from functools import partial
 import anyio
 
 from .activity import Activity, Body
+from .adoption import RunFacts
 from .errors import LaunchError, PlacementError
 from .hooks import HookDeadline
 from .liveness import LivenessWatch
@@ -144,6 +145,11 @@ class Activities:
         if state.location is not None:
             cause = f"{cause}, node {state.node}" if state.node else cause
         self._post("spawned", source=activity, cause=cause)
+
+    def adopt(self, process: ProcessHandle, facts: RunFacts) -> None:
+        """Take *process* for the one of the service, and report its end as that of any other."""
+        self._state.take_over(process, facts)
+        self._state.runtime.tasks.keep(self._reap, process)
 
     def _end_output(self) -> None:
         state = self._state

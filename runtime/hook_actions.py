@@ -142,6 +142,17 @@ class RunAction:
         """Name the program only: arguments may hold secrets."""
         return f"run {self.argv[0]}"
 
+    def command(self, context: HookContext, service: Command) -> Command:
+        """Return the command to run beside *service*, with its placeholders filled."""
+        return Command(
+            argv=tuple(context.fill(item) for item in self.argv),
+            env={**service.env, **_variables(context)},
+            cwd=service.cwd,
+            label=service.label,
+            launcher=service.launcher,
+            node=context.node,
+        )
+
     async def perform(
         self, context: HookContext, environment: HookEnvironment, timeout_s: float
     ) -> None:
@@ -150,16 +161,8 @@ class RunAction:
         Raises:
             HookFailedError: It could not be started, or its exit status is not 0.
         """
-        service = environment.command
-        command = Command(
-            argv=tuple(context.fill(item) for item in self.argv),
-            env={**service.env, **_variables(context)},
-            cwd=service.cwd,
-            label=service.label,
-            launcher=service.launcher,
-            node=context.node,
-        )
         run = self._inside(context) if self.is_inside else environment.launcher.run
+        command = self.command(context, environment.command)
         try:
             ended = await run(command, environment.log)
         except LaunchError as error:
@@ -200,6 +203,16 @@ class HttpAction:
         url = _USER.sub("", self.call.url.partition("?")[0])
         return f"{self.call.method} {url}"
 
+    def filled(self, context: HookContext) -> HttpCall:
+        """Return the request with its placeholders filled."""
+        call = self.call
+        return replace(
+            call,
+            url=context.reached(context.fill(call.url)),
+            headers={name: context.fill(value) for name, value in call.headers.items()},
+            body=None if call.body is None else context.fill(call.body),
+        )
+
     async def perform(
         self, context: HookContext, environment: HookEnvironment, timeout_s: float
     ) -> None:
@@ -210,13 +223,7 @@ class HttpAction:
         """
         if environment.http is None:
             raise HookFailedError("http actions need an HTTP client; this supervisor has none")
-        call = self.call
-        call = replace(
-            call,
-            url=context.reached(context.fill(call.url)),
-            headers={name: context.fill(value) for name, value in call.headers.items()},
-            body=None if call.body is None else context.fill(call.body),
-        )
+        call = self.filled(context)
         try:
             status, body = await environment.http.call(call, timeout_s=timeout_s)
         except OSError as error:

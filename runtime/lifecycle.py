@@ -12,10 +12,12 @@ import anyio
 
 from ..machine import Compiled
 from ..machine.senders import OF_A_SERVICE, check_sender
+from .adoption import RunFacts
 from .arguments import require_kind, require_seconds, require_text
 from .errors import RequestError
 from .lifecycle_state import LifecycleState
 from .log_ring import LogRing
+from .ports import ProcessHandle
 from .service_state import NO_DATA, RuntimeContext, ServiceState
 from .spec import ServiceSpec
 from .spec_diff import Difference
@@ -209,6 +211,10 @@ class Lifecycle(LifecycleState):
         """
         require_seconds("seconds", seconds)
         self._driver.timers.keep_for(seconds)
+
+    def adopt(self, process: ProcessHandle, facts: RunFacts) -> bool:
+        """Take *process*, left running by an earlier supervisor; False if the chart adopts none."""
+        return self._driver.adopt(process, facts)
 
     async def wait_for(self, *states: str) -> None:
         """Wait until one of *states* is active.

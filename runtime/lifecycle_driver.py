@@ -38,11 +38,13 @@ from ..machine import (
 )
 from .activities import Activities
 from .activity import Activity, ActivityTasks, Body
+from .adoption import RunFacts
 from .engine import EndedError
 from .engine.waits import check_states
 from .errors import RequestError
 from .lifecycle_requests import LifecycleRequests
 from .lifecycle_timers import LifecycleTimers
+from .ports import ProcessHandle
 from .service_state import NO_DATA, ServiceState
 from .spec import ServiceSpec
 from .spec_diff import Difference, compare
@@ -141,6 +143,14 @@ class LifecycleDriver:
             if self._changed is None:
                 self._changed = anyio.Event()
             await self._changed.wait()
+
+    def adopt(self, process: ProcessHandle, facts: RunFacts) -> bool:
+        """Take a process of an earlier supervisor; see `Lifecycle.adopt`."""
+        if "adopted" not in self.document.events or not self.is_quiet:
+            return False
+        self.activities.adopt(process, facts)
+        self.tell("adopted", {"asleep": facts.is_asleep}, cause=f"pid {process.pid}, adopted")
+        return True
 
     # ---- specification
     def apply_spec(self, spec: ServiceSpec) -> None:

@@ -52,6 +52,8 @@ class LifecycleRequests:
     def admit_all(self) -> None:
         """Admit all waiting requests."""
         waiting, self.waiting = self.waiting, {}
+        if waiting:
+            self._service.idle_since = None
         for waiter in waiting:
             waiter.admit()
 

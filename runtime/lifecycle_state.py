@@ -41,6 +41,11 @@ class LifecycleState:
         self._driver.begin()
 
     @property
+    def service(self) -> ServiceState:
+        """State of the service beside its chart."""
+        return self._service
+
+    @property
     def spec(self) -> ServiceSpec:
         """Specification of the service; of its process, if there is one."""
         return self._service.spec

@@ -21,6 +21,9 @@ _RETIMED = (
 #: Timers that are extended by the time for which the process was suspended.
 _TOLERANT = ("start_limit", "stall_limit")
 
+#: Timers that run while no request is in flight; those of an adopted run began with an earlier one.
+_IDLE = ("idle_limit", "doze_limit")
+
 _SLEEP_RETRY_S = 10.0  # until a service looks again whether there is memory for its sleep
 
 
@@ -66,11 +69,17 @@ class LifecycleTimers:
             timer = self._timers[name] = make(partial(self._fire, name))
         if name == "stall_limit":
             self._state.log.watch(self._restart_stall_limit)
-        timer.arm(seconds)
+        idle_since = self._state.idle_since
+        if idle_since is not None and name in _IDLE:
+            timer.arm_at(max(idle_since + seconds, self._state.runtime.timers.now()))
+        else:
+            timer.arm(seconds)
 
     def disarm(self, name: str) -> None:
         """Cancel *name*; a no-op when it is not armed."""
         self._unlimited.discard(name)
+        if name in _IDLE:
+            self._state.idle_since = None
         timer = self._timers.get(name)
         if timer is not None:
             timer.disarm()

@@ -174,6 +174,13 @@ class ServiceEntry:
         self.start_s = seconds
         self.starts_s = [*self.starts_s[-_STARTS:], seconds]
 
+    def note_adoption(self, start_s: float, now: float) -> None:
+        """Record the duration of the start of a run that was adopted, not of its adoption."""
+        self.starting_at = now - start_s
+        if self.phase == "ready":
+            self.starts_s.clear()
+            self.note_start(start_s)
+
     @property
     def load_s(self) -> float:
         """Time in seconds that a start takes: the median of the last five, >= 0.

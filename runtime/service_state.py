@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from .activity import Activity
+from .adoption import RunFacts
 from .errors import LaunchError
 from .fence import Fence
 from .hook_actions import HookContext, HookEnvironment
@@ -105,14 +106,16 @@ class ServiceState:
         kept: Incarnation and the idle limit in seconds that its last request with one set;
             infinity is no limit, and None means that no request has.
         place: Variables that name the GPUs of this incarnation; None before it has a place.
+        idle_since: Time of the last use in seconds of a run that was adopted; None after its first
+            request here, and for other runs.
         end_limit_s: Time in seconds after which the supervisor kills; None means no shutdown.
     """
 
     __slots__ = (
         "after_healthy", "cause", "end_limit_s", "endpoint", "hook_results", "hooks",
-        "incarnation", "is_unreachable", "kept", "last_exit", "launched_at", "location", "log",
-        "log_start_bytes", "memory_failure", "next_spec", "node", "place", "probe_detail",
-        "process", "runtime", "since", "spec", "start_error", "terminated_at",
+        "idle_since", "incarnation", "is_unreachable", "kept", "last_exit", "launched_at",
+        "location", "log", "log_start_bytes", "memory_failure", "next_spec", "node", "place",
+        "probe_detail", "process", "runtime", "since", "spec", "start_error", "terminated_at",
     )  # fmt: skip
 
     def __init__(self, spec: ServiceSpec, runtime: RuntimeContext, log: LogRing) -> None:
@@ -130,6 +133,7 @@ class ServiceState:
         self.memory_failure: MemoryFailure | None = None
         self.cause = ""
         self.kept: tuple[int, float] | None = None
+        self.idle_since: float | None = None
         self.end_limit_s: float | None = None
         self.place: Mapping[str, str] | None = None
         self.hook_results: list[HookResult] = []
@@ -145,6 +149,17 @@ class ServiceState:
         if self.process is None:
             self.locate(None)
         self.hooks = self._hook_runner(spec)
+
+    def take_over(self, process: ProcessHandle, facts: RunFacts) -> None:
+        """Make *process*, which an earlier supervisor has started, the process of the service."""
+        self.process = process
+        self.incarnation, self.after_healthy = facts.incarnation, facts.after_healthy
+        self.launched_at, self.idle_since = facts.launched_at, facts.idle_since
+        self.place = dict(facts.place)
+        self.locate(process)
+        if facts.kept_s is not None:
+            self.kept = facts.incarnation, facts.kept_s
+        self.hooks = self._hook_runner(self.spec)
 
     def _hook_runner(self, spec: ServiceSpec) -> HookRunner:
         runtime = self.runtime

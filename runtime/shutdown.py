@@ -16,6 +16,13 @@ log = logging.getLogger(__name__)
 _KILL_S = 15.0
 
 
+def begin_shutdown(lifecycles: Mapping[str, Lifecycle], limit_s: float | None) -> None:
+    """Begin to drain, run the stop hooks and terminate; see `shut_down`."""
+    for lifecycle in lifecycles.values():
+        lifecycle.end_within(limit_s)
+        lifecycle.tell("shutdown", "shutting down")
+
+
 async def shut_down(lifecycles: Mapping[str, Lifecycle], limit_s: float | None) -> None:
     """Drain, run the stop hooks and terminate; after *limit_s* seconds kill the rest.
 
@@ -23,9 +30,7 @@ async def shut_down(lifecycles: Mapping[str, Lifecycle], limit_s: float | None) 
         lifecycles: Name -> lifecycle; services that are removed meanwhile leave it.
         limit_s: Limit in seconds; None means unlimited.
     """
-    for lifecycle in lifecycles.values():
-        lifecycle.end_within(limit_s)
-        lifecycle.tell("shutdown", "shutting down")
+    begin_shutdown(lifecycles, limit_s)
     with anyio.move_on_after(math.inf if limit_s is None else limit_s) as scope:
         await _wait_final(lifecycles)
     if scope.cancelled_caught:

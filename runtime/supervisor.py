@@ -18,6 +18,7 @@ from typing import Any, Self
 
 import anyio
 
+from .adoption import RunFacts
 from .arguments import (
     require,
     require_function,
@@ -35,15 +36,17 @@ from .hook_recovery import HookRecovery
 from .hooks import HookLimiter
 from .idle_loader import IdleLoader
 from .lease import Lease, leased
+from .leaving import adopt, detach_kept, is_kept
 from .lifecycle import Lifecycle
 from .memory_watch import MemoryWatch
 from .memory_yielding import MemoryYielding
 from .node_watch import NodeWatch
+from .ports import ProcessHandle
 from .scheduling import EvictionPolicy, QueueLimits
 from .service_memory import ServiceMemory
 from .service_state import RuntimeContext
 from .service_updater import Change, ServiceUpdater, check_specs
-from .shutdown import kill_all, kill_processes, shut_down
+from .shutdown import begin_shutdown, kill_all, kill_processes, shut_down
 from .spec import ServiceSpec
 from .spec_diff import Difference
 from .supervisor_state import SupervisorState
@@ -349,6 +352,35 @@ class Supervisor(SupervisorState):
             for lifecycle in lifecycles:
                 tasks.start_soon(lifecycle.stop, cause)
 
+    # ---- runs of another supervisor
+    def adopt(self, name: str, process: ProcessHandle, facts: RunFacts) -> bool:
+        """Make *process*, which an earlier supervisor has left running, that of service *name*.
+
+        See `leaving.adopt`. Call it before the first request; the caller ends the process if the
+        result is False.
+        """
+        self._entered()
+        return adopt(self._lifecycles, self.scheduler, name, process, facts, self._timers.now())
+
+    def begin_leave(self) -> None:
+        """Refuse requests from now on, and stop what cannot be left running; see `leave`."""
+        self.close()
+        begin_shutdown(self._leaving(), self.stop_limit_s)
+
+    async def leave(self, limit_s: float | None = None) -> None:
+        """End without the processes that may outlive this supervisor, and stop all others.
+
+        A process may if its launcher remembers facts about it (`NodeProcess.remember`) and its
+        service is ready or asleep. Wait for the requests in flight before.
+        """
+        require_seconds("limit_s", limit_s, or_none=True)
+        self.close()
+        await shut_down(self._leaving(), limit_s)
+        self._left = detach_kept(self._lifecycles, self.scheduler)
+
+    def _leaving(self) -> dict[str, Lifecycle]:
+        return {name: each for name, each in self._lifecycles.items() if not is_kept(each)}
+
     # ---- shutdown
     def close(self) -> None:
         """Refuse queued and new requests from now on; in-flight requests continue."""
@@ -360,7 +392,8 @@ class Supervisor(SupervisorState):
         """Drain, run the stop hooks and terminate; after *limit_s* seconds kill the rest."""
         require_seconds("limit_s", limit_s, or_none=True)
         self.close()
-        await shut_down(self._lifecycles, limit_s)
+        others = {name: each for name, each in self._lifecycles.items() if name not in self._left}
+        await shut_down(others if self._left else self._lifecycles, limit_s)
 
     def kill(self, cause: str = "asked to kill") -> None:
         """Kill all processes (SIGKILL) and skip the remaining stop hooks."""

@@ -87,6 +87,7 @@ class SupervisorState:
         self._listeners: Listeners[Transition] = Listeners()
         self._updater: ServiceUpdater | None = None
         self._shelter = ShieldedTasks()
+        self._left: frozenset[str] = frozenset()  # services whose processes outlive this supervisor
 
     # ---- lookup
     def __getitem__(self, name: str) -> Lifecycle:

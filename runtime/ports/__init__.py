@@ -11,6 +11,7 @@ machines on which their processes run, derive from `NodeLauncher` and `NodeProce
 """
 
 from .command import Command, Placement, Resources
+from .ending import Ending, EndingStep
 from .http import HttpCall, HttpClient
 from .launcher import Adopted, Launcher, NodeLauncher
 from .memory import MemoryMeter, PoolReading
@@ -31,6 +32,8 @@ from .process import Exit, ExitReason, LogSink, NodeProcess, Probe, ProcessHandl
 __all__ = [
     "Adopted",
     "Command",
+    "Ending",
+    "EndingStep",
     "Endpoint",
     "EngineDown",
     "EngineUp",

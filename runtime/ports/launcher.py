@@ -47,12 +47,14 @@ class Adopted:
         incarnation: Number of that run.
         id: Id that the launcher gave it, unique for all time.
         process: The process.
+        facts: Last argument of `NodeProcess.remember`; empty if there is none.
     """
 
     service: str
     incarnation: int
     id: str
     process: NodeProcess
+    facts: str = ""
 
 
 class NodeLauncher(Launcher):

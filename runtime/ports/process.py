@@ -9,6 +9,7 @@ from typing import Literal, Protocol, TypeAlias, get_args
 from ..arguments import require_count, require_flag, require_one_of, require_text
 from ..errors import SpecError
 from .command import Command
+from .ending import Ending
 from .nodes import Endpoint, Presence
 
 #: Reason of an end; empty means that the process ended, by itself or by a signal.
@@ -188,6 +189,22 @@ class NodeProcess(ProcessHandle):
         """Write the output that is kept, and all later output, to *log*.
 
         Called once for a process that was adopted; one that was started has its log.
+        """
+
+    @property
+    def is_remembered(self) -> bool:
+        """True if the process may outlive the proxy: it was given facts, and will be adopted."""
+        return False
+
+    def remember(self, facts: str, ending: Ending) -> None:
+        """Keep *facts* with the process, for `Adopted.facts`; never waits.
+
+        It is called whenever the service has become ready or asleep, so that its process may be
+        adopted; empty facts mean that it may not, and that it ends with the proxy.
+
+        Args:
+            facts: The facts.
+            ending: How to end the process if no proxy adopts it within its lease.
         """
 
     def detach(self) -> None:

@@ -25,11 +25,12 @@ from swapchart.runtime.testing import (
 )
 
 #: Keys of a document that hold names of events.
-_KEYS = ("event", "ignores", "unless", "down", "up", "patience", "ask", "give_up", "done", "raise")
+_KEYS = ("event", "ignores", "unless", "down", "up", "patience", "ask", "give_up", "done", "raise",
+         "found", "also")  # fmt: skip
 EVENTS = lifecycle().events
 TIMERS = {name for name, event in EVENTS.items() if event.origin == "timer"}
 #: Events that a chart may lack, besides those of timers, which may have any name.
-OPTIONAL = {"start", "sleep", "give_way", "kill"}
+OPTIONAL = {"start", "sleep", "give_way", "kill", "adopted"}
 SCRIPTS: dict[str, ServerScripts] = {
     "serves": ServerScript(),
     "crashes": [ServerScript(exit_s=20.0), ServerScript()],

@@ -180,7 +180,8 @@ def run_scenario(
     scenario: Callable[[World], Awaitable[None]], *services: ServiceSpec,
     servers: Mapping[str, ServerScripts] | None = None,
     commands: Mapping[str, CommandScripts] | None = None, seed: int | None = None,
-    expects_end: bool = True, nodes: Iterable[str] = (), **options: Any,
+    expects_end: bool = True, nodes: Iterable[str] = (),
+    kind: type[ScriptedLauncher] = ScriptedLauncher, **options: Any,
 ) -> ScriptedLauncher:  # fmt: skip
     """Run *scenario* with *services* and return the launcher with its records.
 
@@ -192,9 +193,10 @@ def run_scenario(
         seed: Shuffles tasks that are ready at the same instant.
         expects_end: No process may be left at the end.
         nodes: Nodes of the launcher.
+        kind: Class of the launcher.
         options: Arguments of the supervisor.
     """
-    launcher = ScriptedLauncher(servers, commands, nodes)
+    launcher = kind(servers, commands, nodes)
     http = ScriptedHttp()
 
     async def main() -> None:
