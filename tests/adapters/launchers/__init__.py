@@ -1,0 +1,1 @@
+"""Launchers: one suite that each kind has to pass."""

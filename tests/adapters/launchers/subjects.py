@@ -1,0 +1,288 @@
+"""Launchers under test: each makes commands of the same behaviors, and says what it can do.
+
+A new kind of launcher derives a class from `Subject` and adds it to `SUBJECTS`. `Subject.open` is
+an async context manager: at its end nothing that was started may be left.
+"""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, ClassVar, Self
+
+from tools.loopback_nodes import LoopbackEngine, LoopbackLauncher
+from tools.net import free_port
+
+from swapchart.adapters.process import ExternalLauncher, LocalLauncher, procfs
+from swapchart.runtime import Command, Exit, NodeLauncher, Resources, SpecError
+from swapchart.runtime.testing import CommandScript, ScriptedLauncher, ServerScript
+
+SERVER = """
+import http.server, os, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200 if self.path == "/health" else 404)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+    def log_message(self, *args):
+        pass
+http.server.HTTPServer((sys.argv[1], int(sys.argv[2])), Handler).serve_forever()
+"""
+#: Name of a behavior -> shell script. Each ends by itself or runs until it is ended.
+BEHAVIORS: Mapping[str, str] = {
+    "says": "echo hello; echo oops >&2",
+    "shows": 'echo "in $PWD with $MINE"',
+    "chatty": "i=0; while [ $i -lt 300 ]; do echo line $i; i=$((i+1)); done",
+    "exits 7": "exit 7",
+    "exits 139": "exit 139",
+    "crashes": "kill -SEGV $$; sleep 60",
+    "sleeps": "exec sleep 600",
+    "ends well": "trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.05; done",
+    "stays": "trap '' TERM; echo up; while :; do sleep 0.05; done",
+    # A child in the session and a daemon in one of its own; both ignore SIGTERM.
+    "forks": "(trap '' TERM; while :; do sleep 0.05; done) & "
+    "setsid sh -c \"trap '' TERM; echo up; while :; do sleep 0.05; done\" & wait",
+    # The same, but they end by themselves.
+    "forks briefly": "(sleep 0.3) & setsid sleep 0.3 & echo up",
+}
+
+
+class Subject:
+    """A launcher under test.
+
+    Attributes:
+        launcher: The launcher; of the second proxy after `replace_proxy`.
+        is_real: Its processes are processes of an operating system.
+        tells_signals: The end by a signal is told apart from an exit code of 128 and more.
+        has_nodes: Processes have an endpoint on a node, and nodes can be lost.
+        can_adopt: Processes outlive their proxy.
+        runs_inside: `NodeProcess.run` is supported.
+        has_engine: Its engine can be taken down, while processes run on.
+        resource: Name of a resource of the nodes, in `Resources.custom`; empty if there is none.
+    """
+
+    is_real: ClassVar[bool] = True
+    tells_signals: ClassVar[bool] = True
+    has_nodes: ClassVar[bool] = False
+    can_adopt: ClassVar[bool] = False
+    runs_inside: ClassVar[bool] = False
+    has_engine: ClassVar[bool] = False
+    resource: ClassVar[str] = ""
+
+    launcher: NodeLauncher
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls) -> AsyncIterator[Self]:
+        """Yield an open subject, or skip the test, loudly, where it cannot run."""
+        raise NotImplementedError
+        yield
+
+    def command(self, behavior: str, **fields: Any) -> Command:
+        """Return a command for the launcher with one of `BEHAVIORS`; label ``test``."""
+        argv = ("sh", "-c", BEHAVIORS[behavior], "test")
+        return Command(argv=argv, **{"label": "test", "launcher": self.launcher.name, **fields})
+
+    def server(self, **fields: Any) -> tuple[Command, str]:
+        """Return a command that serves ``/health``, and the URL of a specification for it."""
+        port = free_port()
+        argv = (sys.executable, "-I", "-S", "-c", textwrap.dedent(SERVER), "127.0.0.1", str(port))
+        return Command(argv=argv, label="test", **fields), f"http://127.0.0.1:{port}/health"
+
+    def hook(self, behavior: str, **fields: Any) -> Command:
+        """Return a command for `Launcher.run` with one of `BEHAVIORS`."""
+        return self.command(behavior, **fields)
+
+    def missing(self) -> Command:
+        """Return a command whose program does not exist, with a secret argument."""
+        return Command(argv=("no-such-program-here", "s3cret"), label="test")
+
+    def was_killed_by(self, ended: Exit, signum: int) -> bool:
+        """Return True if *ended* is the end by that signal, as far as that can be told."""
+        return ended == Exit(signal=signum) or (
+            not self.tells_signals and ended == Exit(code=128 + signum)
+        )
+
+    def left(self) -> list[int]:
+        """Return what still runs of all that was started; process ids or anything else."""
+        raise NotImplementedError
+
+    # ---- of subjects with nodes, or that can adopt
+    def lose(self, node: str) -> None:
+        """Lose *node* without a sign; what runs there goes on."""
+        raise NotImplementedError
+
+    async def notice(self, node: str) -> None:
+        """Let the engine notice that *node* is lost, and wait until it has."""
+        raise NotImplementedError
+
+    async def restore(self, node: str) -> None:
+        """Bring *node* back, and wait until the launcher has reported it."""
+        raise NotImplementedError
+
+    async def set_engine(self, *, is_down: bool) -> None:
+        """Take the engine down or up, and wait until the launcher has reported it."""
+        raise NotImplementedError
+
+    async def replace_proxy(self) -> None:
+        """Let the proxy vanish as by SIGKILL, and make another one: `launcher`."""
+        raise NotImplementedError
+
+
+class LocalSubject(Subject):
+    """Processes of this machine."""
+
+    def __init__(self, launcher: NodeLauncher, instance: str) -> None:
+        self.launcher, self._instance = launcher, instance
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls) -> AsyncIterator[Self]:
+        async with LocalLauncher(guard=False, subreaper=True) as launcher:
+            yield cls(launcher, launcher.instance)
+
+    def left(self) -> list[int]:
+        variable = f"SWAPCHART_INSTANCE={self._instance}"
+        return [p.pid for p in procfs.scan() if p.is_alive and procfs.carries(p.pid, variable)]
+
+
+class ApplicationSubject(LocalSubject):
+    """The same behind the launcher that the proxy uses."""
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls) -> AsyncIterator[Self]:
+        async with (
+            LocalLauncher(guard=True, subreaper=True) as local,
+            ExternalLauncher(local) as launcher,
+        ):
+            yield cls(launcher, local.instance)
+
+
+class LoopbackSubject(Subject):
+    """Real processes on nodes that are addresses of this machine."""
+
+    has_nodes = True
+    can_adopt = True
+    has_engine = True
+    resource = "slots"
+
+    def __init__(self, engine: LoopbackEngine) -> None:
+        self._engine = engine
+        self.launcher: LoopbackLauncher = engine.connect()
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls) -> AsyncIterator[Self]:
+        async with LoopbackEngine(["h1", "h2"]) as engine:
+            yield cls(engine)
+
+    def server(self, **fields: Any) -> tuple[Command, str]:
+        argv = (sys.executable, "-I", "-S", "-c", textwrap.dedent(SERVER), "${HOST}", "${PORT}")
+        return Command(argv=argv, label="test", **fields), "http://127.0.0.1:9/health"
+
+    def left(self) -> list[int]:
+        return self._engine.running()
+
+    def lose(self, node: str) -> None:
+        self._engine.lose(node)
+
+    async def notice(self, node: str) -> None:
+        self._engine.notice(node)
+
+    async def restore(self, node: str) -> None:
+        await self._engine.restore(node)
+
+    async def set_engine(self, *, is_down: bool) -> None:
+        self._engine.set_down(is_down=is_down)
+
+    async def replace_proxy(self) -> None:
+        self.launcher = self._engine.connect()
+
+
+_UP = ((0.0, b"up\n"),)
+_SERVERS: Mapping[str, ServerScript] = {
+    "says": ServerScript(exit_s=0.01, output=((0.0, b"hello\noops\n"),)),
+    "chatty": ServerScript(
+        exit_s=0.01, output=((0.0, b"".join(b"line %d\n" % n for n in range(300))),)
+    ),
+    "exits 7": ServerScript(exit_s=0.01, exit=Exit(code=7)),
+    "exits 139": ServerScript(exit_s=0.01, exit=Exit(code=139)),
+    "crashes": ServerScript(exit_s=0.01, exit=Exit(signal=11)),
+    "sleeps": ServerScript(),
+    "ends well": ServerScript(terminated=Exit(code=0), output=_UP),
+    "stays": ServerScript(terminate_s=None, output=_UP),
+    "forks": ServerScript(leaves=2, output=_UP),
+    "forks briefly": ServerScript(leaves=2, leaves_s=0.1, exit_s=0.01, output=_UP),
+    "serves": ServerScript(healthy_s=0.05),
+}
+_COMMANDS: Mapping[str, CommandScript] = {
+    "says": CommandScript(output=b"hello\noops\n"),
+    "exits 7": CommandScript(exit=Exit(code=7)),
+    "crashes": CommandScript(exit=Exit(signal=11)),
+    "sleeps": CommandScript(takes_s=None),
+    "stays": CommandScript(takes_s=None),
+    "forks": CommandScript(takes_s=None),
+}
+
+
+class ScriptedSubject(Subject):
+    """The double of the runtime's tests, whose processes follow a script."""
+
+    is_real = False
+    has_nodes = True
+
+    def __init__(self) -> None:
+        self.launcher: ScriptedLauncher = ScriptedLauncher(nodes=["h1", "h2"])
+        self.launcher.commands.update(_COMMANDS)
+        missing = SpecError("cannot start no-such-program-here: No such file or directory")
+        self.launcher.servers["missing"] = ServerScript(error=missing)
+        self.launcher.commands["no-such-program-here"] = CommandScript(error=missing)
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls) -> AsyncIterator[Self]:
+        subject = cls()
+        yield subject
+        for process in list(subject.launcher.live.values()):
+            process.kill()
+
+    def command(self, behavior: str, **fields: Any) -> Command:
+        self.launcher.servers["test"] = _SERVERS[behavior]
+        return Command(argv=(behavior,), **{"label": "test", **fields})
+
+    def hook(self, behavior: str, **fields: Any) -> Command:
+        return Command(argv=(behavior,), label="test", **fields)
+
+    def server(self, **fields: Any) -> tuple[Command, str]:
+        return self.command("serves", **fields), "http://127.0.0.1:9/health"
+
+    def missing(self) -> Command:
+        return Command(argv=("no-such-program-here", "s3cret"), label="missing")
+
+    def left(self) -> list[int]:
+        return [pid for pid, process in self.launcher.live.items() if process.ended is None]
+
+    def lose(self, node: str) -> None:
+        self.launcher.lose(node)
+
+    async def notice(self, node: str) -> None:
+        for process in list(self.launcher.live.values()):
+            if process.node == node:
+                process.exit_now(Exit(certain=False, reason="node-lost"))
+        self.launcher.report_down(node)
+
+    async def restore(self, node: str) -> None:
+        self.launcher.restore(node)
+
+
+def more_than_there_is(subject: Subject) -> Resources:
+    """Return resources that no node of *subject* has."""
+    return Resources(custom={subject.resource: 1e6})
+
+
+SUBJECTS: list[type[Subject]] = [
+    LocalSubject, ApplicationSubject, LoopbackSubject, ScriptedSubject,
+]  # fmt: skip
