@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from .client import ApiError, Proxy, asking, model_path, proxy_of
 from .progress import events, open_events
+from .signals import losing_no_signal
 
 Row: TypeAlias = Mapping[str, Any]
 
@@ -34,7 +35,7 @@ def history(options: Namespace) -> int:
         _print(row, options)
     if stream is not None:
         seen = {_identity(row) for row in rows}
-        with stream:
+        with stream, losing_no_signal():
             for kind, value in events(stream):
                 if kind == "transition" and model in (None, value["model"]):
                     row = {"at": time.time(), "service": value["model"], **value}

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from http.client import HTTPException
 
 from .client import ApiError, asking, model_path, proxy_of
+from .signals import losing_no_signal
 
 
 @asking
@@ -33,8 +34,9 @@ def logs(options: Namespace) -> int:
 def _follow(response: Iterable[bytes], options: Namespace) -> None:
     decoder = getincrementaldecoder("utf-8")("replace")
     try:
-        for data in response:
-            _print(decoder.decode(data).splitlines(), options)
+        with losing_no_signal():
+            for data in response:
+                _print(decoder.decode(data).splitlines(), options)
     except (OSError, HTTPException, AttributeError) as error:
         raise ApiError(f"the log was cut off: {error}") from error
 
