@@ -18,6 +18,11 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, width=max(_columns() - 2, 20))
 
 
+def path_or_name(text: str) -> str:
+    """Return *text*; the type of an argument that shells complete as a path, and may be a name."""
+    return text
+
+
 def _columns() -> int:
     given = os.environ.get("COLUMNS", "")
     if given.isdecimal() and int(given) > 0:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 
+from .command_parser import path_or_name
 from .parsers import build_parser
 
 
@@ -26,11 +27,11 @@ def completion(options: argparse.Namespace) -> int:
 def _complete_paths(
     parser: argparse.ArgumentParser, *, files: Mapping[str, str], folders: Mapping[str, str]
 ) -> None:
-    """Mark what takes the path of a file or a folder, in *parser* and those below it."""
+    """Mark what may take the path of a file or a folder, in *parser* and those below it."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for child in action.choices.values():
                 _complete_paths(child, files=files, folders=folders)
-        elif action.type is Path:
+        elif action.type in (Path, path_or_name):
             is_folder = action.metavar == "DIR"
             action.complete = folders if is_folder else files  # type: ignore[attr-defined]

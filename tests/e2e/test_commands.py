@@ -555,6 +555,8 @@ def test_help_shows_examples_that_are_understood(
     [
         ("--help", ["logging", "dataclasses", "shutil", "json", "http.client", "yaml"]),
         ("status --url 127.0.0.1:1", ["logging", "httpx", "swapchart.runtime", "anyio"]),
+        ("top --once --url 127.0.0.1:1", ["logging", "httpx", "swapchart.runtime", "rich"]),
+        ("run a --url 127.0.0.1:1", ["logging", "httpx", "swapchart.runtime", "anyio"]),
         ("load a --url 127.0.0.1:1", ["logging", "httpx", "swapchart.runtime", "anyio"]),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..command_parser import CommandParser
+from ..command_parser import CommandParser, path_or_name
 from ..defaults import DEFAULT_URL
 from ..remote.parsers import add_key, add_question
 
@@ -13,7 +13,7 @@ def add_run(parser: CommandParser) -> None:
     """Add the options of `run`."""
     parser.is_intermixed = True
     parser.add_argument(
-        "model", metavar="MODEL",
+        "model", metavar="MODEL", type=path_or_name,
         help="GGUF file, directory of safetensors, or name of a model: of a running proxy, of the "
         "configuration, or of Ollama's store",
     )  # fmt: skip

@@ -57,6 +57,9 @@ def test_completion_in_bash_completes(
     assert completed("serve", "--server", "u") == ["uvicorn"]
     assert {*completed("config", "check", "conf")} == {"config.yaml", "configs"}
     assert completed("serve", "--config-dir", "conf") == ["configs"]
+    assert {*completed("run", "conf")} == {"config.yaml", "configs"}
+    assert completed("run", "--engine", "v") == ["vllm"]
+    assert completed("top", "--on") == ["--once"]
     assert "sk-secret" not in (tmp_path / "script").read_text()
 
 
