@@ -139,7 +139,7 @@ class Application:
                 hook_limit=self.config.hook_limit, memory=memory.ledger, meter=memory.meter,
             )  # fmt: skip
             await stack.enter_async_context(supervisor)
-            lines = TransitionLog(lambda: supervisor.scheduler.swaps)
+            lines = TransitionLog(lambda: supervisor.scheduler.swaps, self._request_behind)
             for listener in (journal.take, kv_manager.watch, lines.take, *self._listeners):
                 supervisor.listen(listener)
             for hooks in await _incomplete_hooks(journal):
@@ -174,6 +174,9 @@ class Application:
     async def _launchers(self, stack: AsyncExitStack, local: LocalLauncher) -> Launchers:
         """Return the launcher of all models: of local processes, and those that are configured."""
         return Launchers(await stack.enter_async_context(ExternalLauncher(local)))
+
+    def _request_behind(self, record: Transition) -> str:
+        return "" if self._proxy is None else self._proxy.proxy.request_behind(record)
 
     async def _start_background_tasks(
         self, stack: AsyncExitStack, running: LiveConfig, supervisor: Supervisor
@@ -218,6 +221,7 @@ class Application:
         path = None if self._state is None else self._state.path / "journal.db"
         database = self._database(stack, path, MIGRATIONS)
         journal = Journal(database, instance, boot=boot_id(), started_of=started_of)
+        journal.request_of = self._request_behind
         footprints = FootprintStore(database)
         try:
             launched = await journal.unended()

@@ -12,8 +12,8 @@ import logging
 from datetime import UTC, datetime
 from typing import Any
 
-#: Attributes of a record: facts by name, and its text without them.
-FACTS, SENTENCE = "facts", "sentence"
+from ..system.log_facts import FACTS, SENTENCE
+
 _OWN = ("time", "level", "logger", "message")
 
 

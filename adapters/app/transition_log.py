@@ -7,12 +7,11 @@ when a model passes from one group of states to another, so a start with hooks i
 from __future__ import annotations
 
 import itertools
-import json
 import logging
 from collections.abc import Callable, Mapping
 
 from ...runtime import Transition
-from .json_log import FACTS, SENTENCE
+from ..system.log_facts import log_event
 
 log = logging.getLogger("swapchart.models")
 
@@ -29,12 +28,17 @@ class TransitionLog:
     Args:
         swaps: Returns the swaps under way, target -> services that are evicted for it. By these the
             lines of one swap have the same number.
+        request_of: Returns the id of the request that a transition is for; empty for none.
     """
 
-    def __init__(self, swaps: Callable[[], Mapping[str, frozenset[str]]] = dict) -> None:
-        self._swaps = swaps
+    def __init__(
+        self, swaps: Callable[[], Mapping[str, frozenset[str]]] = dict,
+        request_of: Callable[[Transition], str] = lambda _: "",
+    ) -> None:  # fmt: skip
+        self._swaps, self._request_of = swaps, request_of
         self._numbers = itertools.count(1)
         self._swap: dict[str, int] = {}  # service -> its swap, until it is ready or has stopped
+        self._request: dict[str, str] = {}  # service -> request that it starts or stops for
         self._group: dict[str, str] = {}  # service -> group of states that it is in, ...
         self._since: dict[str, float] = {}  # ... and when it came there
 
@@ -47,13 +51,14 @@ class TransitionLog:
                 _log(logging.WARNING, text, record, facts)
         before, group = self._group.get(record.service, "stopped"), _group(record)
         swap = self._swap_of(record, group)
+        request = self._request_behind(record, group)
         if group == before and record.target not in ("killing", "stuck"):
             return
         seconds = record.at - self._since.get(record.service, record.at)
         if group != before:
             self._group[record.service] = group
             self._since[record.service] = record.at
-        self._write_change(record, before, group, seconds, swap)
+        self._write_change(record, before, group, seconds, {"request": request, "swap": swap})
 
     def _swap_of(self, record: Transition, group: str) -> int | None:
         """Return the number of the swap that a transition is part of; None if it is of none."""
@@ -71,13 +76,23 @@ class TransitionLog:
             known.pop(name, None)
         return number
 
+    def _request_behind(self, record: Transition, group: str) -> str:
+        """Return the request that a start or a stop is for, until it has succeeded or failed."""
+        name, known = record.service, self._request
+        if found := self._request_of(record):
+            known[name] = found
+        found = known.get(name, "")
+        if group not in ("starting", "stopping"):
+            known.pop(name, None)
+        return found
+
     def _write_change(
-        self, record: Transition, before: str, group: str, seconds: float, swap: int | None
+        self, record: Transition, before: str, group: str, seconds: float, more: dict[str, object]
     ) -> None:
         name, cause = record.service, record.cause
 
         def _write(level: int, text: str, record: Transition, facts: dict[str, object]) -> None:
-            _log(level, text, record, {**facts, "swap": swap})
+            _log(level, text, record, {**facts, **more})
 
         match group:
             case _ if record.target == "stuck":
@@ -119,28 +134,9 @@ def _group(record: Transition) -> str:
 
 
 def _log(level: int, text: str, record: Transition, facts: dict[str, object]) -> None:
-    if not log.isEnabledFor(level):
-        return
     found = {"model": record.service, "event": record.target, **facts, "pid": record.pid}
     if record.target in _WITHOUT_PROCESS:
         del found["pid"]
     if record.exit is not None:
         found |= {"code": record.exit.code, "signal": record.exit.signal}
-    shown = " ".join(
-        f"{key}={_shown(value)}" for key, value in found.items()
-        if value is not None and key != "swap"
-    )  # fmt: skip
-    sentence = _plain(text)
-    log.log(level, "%s (%s)", sentence, shown, extra={FACTS: found, SENTENCE: sentence})
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.1f}s"
-    text = str(value)
-    return text if text.isprintable() and not set(text) & set(' "=()') else json.dumps(text)
-
-
-def _plain(text: str) -> str:
-    """Return *text* on one line: the output of a hook ends with a line break, and may hold more."""
-    return text if text.isprintable() else json.dumps(text.strip())[1:-1]
+    log_event(log, level, text, found, unshown=("swap",))

@@ -92,6 +92,7 @@ class ProxyApp:
             await websockets.serve(self.proxy, scope, receive, send)
             return
         request = Request(scope, receive, self.bodies)
+        request.refusals = self.proxy.refusals
         await run_until_disconnect(request, self._respond(request, send))
 
     async def _serve_identified(self, scope: Scope, receive: Receive, send: Send) -> None:

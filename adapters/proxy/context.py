@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Protocol, TypeAlias
 
-from ...runtime import LogRing, Supervisor, SwapchartError
+from ...runtime import LogRing, Supervisor, SwapchartError, Transition
 from ..store.activity import ActivityStore
 from .access.admission import AdmissionControl, Allowed
 from .access.api_keys import NO_KEYS, ApiKeys
@@ -98,6 +98,7 @@ class ProxyContext:
         catalog: The models as clients see them.
         options: Behavior towards clients.
         admission: Decides whether a request is admitted.
+        refusals: Log of requests that were denied for their key, Host or Origin.
         rejections: Log of requests that the scheduler or a model's lifecycle rejected.
         header_cache: Decisions that depend only on request headers.
         trusts: Client address -> whether its X-Forwarded-* headers are trusted.
@@ -127,6 +128,7 @@ class ProxyContext:
     ) -> None:  # fmt: skip
         self.supervisor, self.catalog, self.options = supervisor, catalogue, options
         self.admission = AdmissionControl(options)
+        self.refusals = RefusalLog()
         self.rejections = RefusalLog(_REJECTION_REPEAT_S)
         self.header_cache = HeaderCache()
         self.trusts = ProxyTrust(options.trusted_proxies).allows
@@ -185,6 +187,19 @@ class ProxyContext:
         """Return the API keys to remove from requests to *target*."""
         is_passed = isinstance(target, LocalModel) and target.definition.passes_keys
         return NO_KEYS if is_passed else self.admission.keys
+
+    def request_behind(self, record: Transition) -> str:
+        """Return the id of the request that *record* is for, if a request caused it; else "".
+
+        That is the oldest one in flight for the model that starts.
+        """
+        name = record.service
+        swaps = self.supervisor.scheduler.swaps.items()
+        target = next((target for target, evicted in swaps if name in evicted), None)
+        if target is None and record.event != "request":
+            return ""
+        found = self.in_flight.first_of(target or name)
+        return "" if found is None else found.request.request_id.decode()
 
     def view(self, access: Access) -> View:
         """Return what a request with *access* may see of the models."""

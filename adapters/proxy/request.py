@@ -17,6 +17,7 @@ from ..http1.asgi_types import Headers, Message, Receive, Scope, SendFullRespons
 from ..http1.request_id import REQUEST_ID, request_id_of
 from ..http1.server.request_cycle import FULL_BODY, FULL_RESPONSE, ON_DISCONNECT
 from .access.header_cache import CachedHeaders
+from .access.refusal_log import RefusalLog
 from .body.errors import BodyTooLargeError
 from .body.memory_budget import BodyBudget
 from .options import EVERYTHING, Access
@@ -122,6 +123,7 @@ class Request:
         request_id: Its id, see `http1.request_id`; its response has it too.
         body_bytes_reserved: Bytes of the memory budget that its body takes; see `release_body`.
         cached_headers: Cached decisions about its headers; None before admission.
+        refusals: Where a refusal of the request is logged; None where none is.
         send_full_response: Sends a complete response at once; the value of the ASGI extension
             ``FULL_RESPONSE``, None where the server has none.
     """
@@ -144,6 +146,7 @@ class Request:
         "method",
         "path",
         "path_suffix",
+        "refusals",
         "request_id",
         "route",
         "scope",
@@ -160,6 +163,7 @@ class Request:
         self.path_suffix = ""
         self.access: Access = EVERYTHING
         self.body_bytes_reserved = 0
+        self.refusals: RefusalLog | None = None
         self.cached_headers: CachedHeaders | None = None
         extensions = scope.get("extensions")
         self.send_full_response: SendFullResponse | None = None

@@ -23,6 +23,8 @@ JSON_TYPE = b"application/json"
 _LARGE_BYTES = 1 << 18  # larger responses are sent in pieces, as fast as they are read
 _PIECE_BYTES = 1 << 16
 _LARGE_TOTAL_BYTES = 64 << 20  # of large responses that clients have not read yet
+#: Statuses of refusals that an operator may have to act on.
+LOGGED_REFUSALS = frozenset({401, 403, 421})
 _TYPES = {
     401: ("authentication_error", "unauthorized"),
     403: ("authentication_error", "forbidden"),
@@ -154,6 +156,10 @@ async def send_error(
         details: Further members of the error object.
         headers: Further headers.
     """
+    if status in LOGGED_REFUSALS and request.refusals is not None:
+        reason = code or _TYPES.get(status, ("", "refused"))[1]
+        client = request.client or ""
+        request.refusals.write(reason, message, request_id=request.request_id, client=client)
     extra = [*headers]
     if retry_after_s is not None:
         extra.append((b"retry-after", str(max(1, math.ceil(retry_after_s))).encode()))

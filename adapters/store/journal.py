@@ -55,16 +55,18 @@ MIGRATIONS = (
     """,
     footprints.SCHEMA,
     footprints.SHORTAGES_SCHEMA,
+    # X-Request-ID of the request that a transition was for; empty for none
+    "ALTER TABLE transition ADD COLUMN request_id TEXT NOT NULL DEFAULT ''",
 )
 
 _INSERT = """
     INSERT INTO transition (at, instance, service, incarnation, event, cause, source, target,
-        configuration, seconds, pid, exit_code, exit_signal, hooks)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        configuration, seconds, pid, exit_code, exit_signal, hooks, request_id)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _COLUMNS = (
     "id", "at", "service", "incarnation", "event", "cause", "source", "target", "configuration",
-    "seconds", "pid", "exit_code", "exit_signal", "hooks",
+    "seconds", "pid", "exit_code", "exit_signal", "hooks", "request_id",
 )  # fmt: skip
 _PRUNE = "DELETE FROM transition WHERE id <= (SELECT MAX(id) FROM transition) - ?"
 _PRUNE_EVERY = 256
@@ -115,6 +117,9 @@ class Journal:
         started_of: Return the start time of a pid in clock ticks since boot, or None if there is
             no such process.
         limit: Maximum number of transitions; the oldest are deleted.
+
+    Attributes:
+        request_of: Returns the id of the request that a transition is for; empty for none.
     """
 
     def __init__(
@@ -123,6 +128,7 @@ class Journal:
     ) -> None:  # fmt: skip
         self._db, self._instance, self._boot = database, instance, boot
         self._started_of, self._limit = started_of, limit
+        self.request_of: Callable[[Transition], str] = lambda _: ""
         self._count = 0
         self._pids: dict[str, int] = {}
         self._vital: dict[tuple[str, str], tuple[str, tuple[Any, ...]]] = {}
@@ -138,7 +144,7 @@ class Journal:
                 record.cause, record.source, record.target, ".".join(record.configuration),
                 record.seconds, record.pid, ended.code if ended else None,
                 ended.signal if ended else None,
-                json.dumps([asdict(hook) for hook in record.hooks]),
+                json.dumps([asdict(hook) for hook in record.hooks]), self.request_of(record),
             ),
         )  # fmt: skip
         if record.event == "spawned" and record.pid is not None:

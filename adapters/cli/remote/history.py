@@ -78,10 +78,11 @@ def _print(row: Row, options: Namespace) -> None:
     when = datetime.fromtimestamp(row["at"], UTC).astimezone()
     hooks = "".join(f" [{hook['action']}: {hook['outcome']}]" for hook in row["hooks"])
     cause = f" ({row['cause']})" if row["cause"] else ""
+    request = f" request={row['request_id']}" if row.get("request_id") else ""
     name = "" if options.model is not None else f"{row['service']:15} "
     print(
         f"{when:%Y-%m-%d %H:%M:%S.%f}"[:-3] + f"  {name}{row['source']:>15} -> {row['target']:15} "
-        f"{row['event']}{cause}{hooks}"
+        f"{row['event']}{cause}{request}{hooks}"
     )
     for hook in row["hooks"]:
         for line in hook.get("output", "").splitlines():

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any, Protocol
 
+from ...system.log_facts import request_fact
 from .errors import ClientDisconnectedError
 from .input_buffer import InputBuffer
 from .response_head import encode_head
@@ -412,7 +413,10 @@ class RequestCycle:
         except ClientDisconnectedError:
             pass  # the application knows: `send` raised it
         except Exception:
-            LOG.exception("%s %s failed", self.scope["method"], self.scope["path"])
+            LOG.exception(
+                "%s %s failed", self.scope["method"], self.scope["path"],
+                extra=request_fact(self.request_id),
+            )  # fmt: skip
             self.fail()
         except BaseException:  # cancelled
             self._connection.abort()
@@ -421,9 +425,8 @@ class RequestCycle:
             if not (self.is_complete or self.is_disconnected):
                 LOG.error(
                     "the application sent no complete response to %s %s",
-                    self.scope["method"],
-                    self.scope["path"],
-                )
+                    self.scope["method"], self.scope["path"], extra=request_fact(self.request_id),
+                )  # fmt: skip
                 self.fail()
         finally:
             self.scope = _ENDED  # breaks a reference cycle, which saves garbage collection

@@ -12,7 +12,7 @@ from ..options import EVERYTHING, Access, ProxyOptions
 from ..routing import Route
 from .api_keys import ApiKeys
 from .origins import HostCheck, OriginCheck, asks_for_key, host_name, is_loopback_host
-from .refusal_log import RefusalLog, quoted
+from .refusal_log import quoted
 from .rights import missing_scope
 
 _CHECKED_HEADERS = frozenset(
@@ -145,7 +145,6 @@ class AdmissionControl:
         self._origins = OriginCheck(options.allowed_origins)
         self._check_host = options.check_host
         self._loopback: dict[str, bool] = {}
-        self._log = RefusalLog()
         self.via_token = (
             b"swapchart-" + options.instance_id.encode() if options.instance_id else None
         )
@@ -230,7 +229,6 @@ class AdmissionControl:
             value = quoted(name.encode())
             message += f"; if it is one, add it to the configuration: allowedHosts: [{value}]"
         message += f" ({_SECURITY}, Host)"
-        self._log.write("host_not_allowed", message)
         return Denied(421, message, "host_not_allowed")
 
     def _cross_site(self, origin: bytes | None) -> Denied:
@@ -247,7 +245,6 @@ class AdmissionControl:
                 f"a page of Origin {text} may not do that; if it is yours, {other}add it to the "
                 f"configuration: allowedOrigins: [{text}] ({_SECURITY}, Origins)"
             )
-        self._log.write("origin_not_allowed", message)
         return Denied(403, message, "origin_not_allowed")
 
     def _is_checked(self, scope: Scope) -> bool:

@@ -1,14 +1,16 @@
-"""Log of refused requests: denied because of their Host or Origin, or rejected by the scheduler.
+"""Log of refused requests: denied for their key, Host or Origin, or rejected by the scheduler.
 
-An operator learns from it which name to add to the configuration, or why requests do not get
-through. A client could send any number of names, so each line is logged once an hour, and the
-number of lines in a minute is limited.
+An operator learns from it which key or name to add to the configuration, or why requests do not get
+through. A client could send any number of names, so each line is logged once an hour for each
+client, and the number of lines in a minute is limited.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+
+from ...system.log_facts import log_event
 
 log = logging.getLogger("swapchart.proxy")
 
@@ -37,21 +39,37 @@ class RefusalLog:
 
     def __init__(self, repeat_s: float = _REPEAT_S) -> None:
         self._repeat_s = repeat_s
-        self._logged_at: dict[str, float] = {}
+        self._logged_at: dict[tuple[str, str], float] = {}
         self._window = -_WINDOW_S
         self._count = 0  # in this window
 
-    def write(self, code: str, message: str) -> None:
-        """Log *message* unless it was logged a short time ago."""
+    def write(
+        self, code: str, message: str, *, request_id: bytes, client: str = "", model: str = ""
+    ) -> None:
+        """Log a refusal unless it was logged a short time ago.
+
+        Args:
+            code: Reason for programs.
+            message: Reason for people.
+            request_id: Id of the request.
+            client: Address of the client, if the line is for one of them.
+            model: Name of the model, if the refusal is about one.
+        """
         now = time.monotonic()
         if now - self._window >= _WINDOW_S:
             self._window = now
             self._logged_at = {
-                text: at for text, at in self._logged_at.items() if now - at < self._repeat_s
+                line: at for line, at in self._logged_at.items() if now - at < self._repeat_s
             }
             self._count = 0
-        if message in self._logged_at or self._count >= _MAX_LINES:
+        if (message, client) in self._logged_at or self._count >= _MAX_LINES:
             return
         self._count += 1
-        self._logged_at[message] = now
-        log.warning("request refused: %s: %s", code, message)
+        self._logged_at[message, client] = now
+        reason = message if message.startswith(f"{code}:") else f"{code}: {message}"
+        facts = {
+            "event": "refused", "reason": code, "model": model, "client": client,
+            "request": request_id.decode("ascii"),
+        }  # fmt: skip
+        unshown = ("event", "reason", "model")
+        log_event(log, logging.WARNING, f"request refused: {reason}", facts, unshown=unshown)

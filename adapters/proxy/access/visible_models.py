@@ -18,7 +18,7 @@ from ..options import Access
 Row = TypeVar("Row", bound=Struct)
 
 OTHER = "(another model)"
-_TEXTS = ("cause", "why", "error_msg", "detail", "action")
+_TEXTS = ("cause", "why", "error_msg", "detail", "action", "request_id")
 
 
 class View:

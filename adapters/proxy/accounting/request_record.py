@@ -171,6 +171,10 @@ class InFlightRequests:
         self.open: dict[int, RequestRecord] = {}
         self._numbers = itertools.count(1)
 
+    def first_of(self, model: str) -> RequestRecord | None:
+        """Return the oldest request for *model*, None without one."""
+        return next((record for record in self.open.values() if record.model == model), None)
+
     def begin(self, record: RequestRecord, task: asyncio.Task[object] | None) -> None:
         """Track *record*, which *task* serves."""
         record.id = next(self._numbers)

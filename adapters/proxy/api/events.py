@@ -202,7 +202,7 @@ class EventPublisher:
         bus = self._proxy.event_bus
         if not bus.is_heard:
             return
-        bus.publish("transition", views.transition_view(record))
+        bus.publish("transition", views.transition_view(record, self._proxy.request_behind(record)))
         self.models_changed()
 
     def models_changed(self) -> None:

@@ -31,6 +31,7 @@ def in_flight_view(proxy: ProxyContext, record: RequestRecord) -> InFlightReques
         elapsed_ms=round((perf_counter() - record.started) * 1000),
         is_waiting=not record.admitted,
         metadata=metadata_of(record),
+        request_id=record.request.request_id.decode(),
     )
 
 
@@ -65,8 +66,8 @@ def _peer_statuses(proxy: ProxyContext) -> Iterable[ModelStatus]:
             )  # fmt: skip
 
 
-def transition_view(record: Transition) -> TransitionEvent:
-    """Return a transition that has just happened."""
+def transition_view(record: Transition, request_id: str) -> TransitionEvent:
+    """Return a transition that has just happened, for the request *request_id*, "" for none."""
     return TransitionEvent(
         model=record.service, event=record.event, cause=record.cause, source=record.source,
         target=record.target, configuration=list(record.configuration),
@@ -79,4 +80,5 @@ def transition_view(record: Transition) -> TransitionEvent:
             )
             for hook in record.hooks
         ],
+        request_id=request_id,
     )  # fmt: skip

@@ -13,6 +13,7 @@ from ..forwarding.websocket_stream import StreamClient
 from ..models.catalog import LocalModel
 from ..models.resolver import ResolvedModel
 from ..request import Request
+from ..responses import LOGGED_REFUSALS
 from ..routing import Content, Operation, Route, RouteTable
 from .passthrough import (
     COMFYUI,
@@ -49,6 +50,11 @@ async def serve(proxy: ProxyContext, scope: Scope, receive: Receive, send: Send)
     try:
         opening = _opening(proxy, scope, receive)
     except HandshakeRejectedError as error:
+        if error.status in LOGGED_REFUSALS:
+            request = Request({**scope, "method": "GET"}, receive)
+            proxy.refusals.write(
+                error.code, str(error), request_id=request.request_id, client=request.client or ""
+            )
         await client.refuse(error)
         client.close()
         return

@@ -28,6 +28,7 @@ from ...http1.client.pool import (
     request_id_line,
 )
 from ...http1.headers import HeaderError, response_headers
+from ...system.log_facts import request_fact
 from ..accounting.request_record import CLIENT_CLOSED_REQUEST, RequestRecord
 from ..body.errors import BadBodyError, BodyTooLargeError
 from ..context import ProxyContext
@@ -303,7 +304,7 @@ class Forwarding:
             if not await loading.fail(error, error_text(error, request.access)):
                 raise
             if isinstance(error, RequestError):
-                self.context.rejections.write(error.code, f"{record.model}: {error}")
+                _log_rejection(self, error)
         except asyncio.CancelledError:
             if not record.cancelled_by or request.is_gone or not loading.has_begun:
                 raise
@@ -356,7 +357,7 @@ class Forwarding:
     async def _send_rejection(self, error: RequestError) -> None:
         """Respond to a rejected request; only administrators get the model's output."""
         access = self.request.access
-        self.context.rejections.write(error.code, f"{self.record.model}: {error}")
+        _log_rejection(self, error)
         await send_recorded_error(
             self.record, self.respond, error.status_hint,
             self.context.view(access).text(error_text(error, access)), code=error.code,
@@ -370,8 +371,9 @@ class Forwarding:
         record.error = str(error)
         if record.status:
             log.warning(
-                "response of %s aborted after %d bytes: %s", record.model, record.sent_bytes, error
-            )
+                "response of %s aborted after %d bytes: %s", record.model, record.sent_bytes, error,
+                extra=request_fact(self.request.request_id),
+            )  # fmt: skip
             record.status, record.code = status_of(error), "broken"
             raise ResponseAbortedError(record.error) from error
         record.status = status_of(error)
@@ -395,6 +397,12 @@ class Forwarding:
         await send_recorded_error(
             record, self.respond, record.status, record.error, code=record.code
         )
+
+
+def _log_rejection(forwarding: Forwarding, error: RequestError) -> None:
+    model, request_id = forwarding.record.model, forwarding.request.request_id
+    text = f"{model}: {error}"
+    forwarding.context.rejections.write(error.code, text, request_id=request_id, model=model)
 
 
 def _uncancel() -> None:

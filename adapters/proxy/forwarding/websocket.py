@@ -80,17 +80,22 @@ class HandshakeRejectedError(Exception):
         status: Of the response.
         headers: Of the response.
         body: Of the response.
+        code: Reason for programs, if this proxy has rejected it; else empty.
     """
 
-    def __init__(self, status: int, headers: Headers, body: bytes) -> None:
-        super().__init__(f"refused with {status}")
-        self.status, self.headers, self.body = status, headers, body
+    def __init__(
+        self, status: int, headers: Headers, body: bytes, message: str = "", code: str = ""
+    ) -> None:
+        super().__init__(message or f"refused with {status}")
+        self.status, self.headers, self.body, self.code = status, headers, body, code
 
 
 def refusal(status: int, message: str, code: str | None = None) -> HandshakeRejectedError:
     """Return a rejection whose body is an error object."""
-    body = json.dumps(error_value(status, message, code=code)).encode()
-    return HandshakeRejectedError(status, [(b"content-type", b"application/json")], body)
+    value = error_value(status, message, code=code)
+    headers: Headers = [(b"content-type", b"application/json")]
+    body = json.dumps(value).encode()
+    return HandshakeRejectedError(status, headers, body, message, value["error"]["code"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +145,9 @@ async def tunnel(proxy: ProxyContext, scope: Scope, client: Client, opening: Ope
     except HandshakeRejectedError as error:
         await client.refuse(error)
     except RequestError as error:
-        proxy.rejections.write(error.code, f"{target.id}: {error}")
+        proxy.rejections.write(
+            error.code, f"{target.id}: {error}", request_id=request.request_id, model=target.id
+        )
         await client.refuse(refusal(error.status_hint, opening.shows(str(error)), error.code))
     except (UpstreamError, HeaderError) as error:
         status = getattr(error, "status_hint", 400)

@@ -86,6 +86,38 @@ def test_failures_are_logged_until_the_breaker_trips(caplog: pytest.LogCaptureFi
     ]
 
 
+def test_start_and_eviction_name_the_request_they_are_for(caplog: pytest.LogCaptureFixture) -> None:
+    """Also when the model is ready or has stopped, and not after that."""
+
+    async def scenario(world: World) -> None:
+        swaps = world.supervisor.scheduler.swaps
+
+        def request_of(record: Transition) -> str:
+            if record.event == "request":
+                return f"for-{record.service}"
+            return "for-b" if any(record.service in gone for gone in swaps.values()) else ""
+
+        world.supervisor.listen(TransitionLog(request_of=request_of).take)
+        world.client("a", hold_s=1.0)
+        await world.until("a", "ready")
+        await world.at(20.0)
+        world.client("b", hold_s=1.0)
+        await world.until("b", "ready")
+        await world.supervisor.unload("b")
+
+    run_scenario(scenario, service("a"), service("b"))
+
+    found = [
+        re.findall(r"model=(\w) event=(\w+).*?(?:request=([\w-]+)|\))", line)
+        for line in lines(caplog)
+    ]
+    assert [row for (row,) in found] == [
+        ("a", "loading", "for-a"), ("a", "ready", "for-a"), ("a", "stopping", "for-b"),
+        ("a", "stopped", "for-b"), ("b", "loading", "for-b"), ("b", "ready", "for-b"),
+        ("b", "stopping", ""), ("b", "stopped", ""),
+    ]  # fmt: skip
+
+
 def test_process_that_does_not_end_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     """A model that has to be killed is a warning."""
 

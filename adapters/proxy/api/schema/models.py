@@ -266,6 +266,7 @@ class TransitionRow(Part, kw_only=True):
         seconds: How long the source state lasted, in seconds.
         exit_code: Exit code of the server, if its end caused the transition.
         exit_signal: Signal that ended the server, likewise.
+        request_id: X-Request-ID of the request that the transition was for; empty for none.
     """
 
     id: int
@@ -282,6 +283,7 @@ class TransitionRow(Part, kw_only=True):
     exit_code: int | None
     exit_signal: int | None
     hooks: list[HookRun]
+    request_id: str
 
 
 class History(Body, kw_only=True):
@@ -307,6 +309,7 @@ class TransitionEvent(Part, kw_only=True):
         configuration: Active states afterwards, outermost first.
         seconds: How long the source state lasted, in seconds.
         exit: How the process ended, if its end caused the transition.
+        request_id: X-Request-ID of the request that the transition is for; empty for none.
     """
 
     model: str
@@ -320,6 +323,7 @@ class TransitionEvent(Part, kw_only=True):
     pid: int | None
     exit: str | None
     hooks: list[HookSummary]
+    request_id: str
 
 
 class QueuedRequest(Part, kw_only=True):

@@ -18,6 +18,7 @@ class InFlightRequest(Part, kw_only=True):
         resp_bytes: Bytes of the response's body sent so far.
         elapsed_ms: Time since the arrival in milliseconds.
         is_waiting: The model is not ready for the request yet.
+        request_id: X-Request-ID of the request and its response.
     """
 
     id: str
@@ -33,6 +34,7 @@ class InFlightRequest(Part, kw_only=True):
     elapsed_ms: int
     is_waiting: bool
     metadata: dict[str, Any]
+    request_id: str
 
 
 class Tokens(Part, kw_only=True):
