@@ -130,14 +130,15 @@ def bodies(route: Route, method: str, names: str) -> list[object]:
 
 def stream_of(scene: Scene, key: str, target: str) -> bytes:
     """Return what comes from an endless stream in a while."""
-    until = time.monotonic() + 0.5
-    with raw.Connection(scene.proxy.port, timeout_s=0.4) as connection:
+    with raw.Connection(scene.proxy.port, timeout_s=LONG_S) as connection:
         connection.request("GET", target, headers=keyed(key))
         head = connection.read_head()
         data = repr(head).encode()
+        if head.status != 200:
+            return data + connection.read_body(head).body
+        connection.socket.settimeout(0.4)  # for the stream only: a busy machine is slow to begin
+        until = time.monotonic() + 0.5
         with suppress(TimeoutError, EOFError):
-            if head.status != 200:
-                return data + connection.read_body(head).body
             while time.monotonic() < until:
                 data += connection.read_chunk()
     return data

@@ -222,6 +222,7 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
         "docs/memory.md: swapchart config plan",
         "docs/llama-swap.md: swapchart history",
         "docs/llama-swap.md: swapchart serve",
+        "docs/operations.md: swapchart history",
         "docs/operations.md: swapchart serve",
         "docs/recipes.md: swapchart history",
         "docs/security.md: swapchart config check",
