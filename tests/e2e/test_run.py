@@ -318,6 +318,20 @@ def test_chat_in_a_terminal_goes_on_after_a_failure(place: Place, proxy: Swapcha
         assert "Traceback" not in terminal.raw
 
 
+def test_chat_in_a_terminal_writes_only_responses_to_a_file(
+    place: Place, proxy: SwapchartProcess
+) -> None:
+    place.env["SWAPCHART_URL"] = f"http://127.0.0.1:{proxy.port}"
+    command = ("/bin/sh", "-c", f"exec {shlex.join(CHAT)} hare > responses")
+    with place.terminal(command=command) as terminal:
+        terminal.read_until(r"> $")
+        terminal.type("hello\r")
+        terminal.read_until(r"\[.* tokens read, .*\]\n> $")
+        terminal.type(CTRL_D)
+        assert terminal.wait() == 0
+    assert (place.folder / "responses").read_text() == "This is hare. You asked: hello\n"
+
+
 def test_chat_of_an_unknown_model_in_a_terminal_is_one_line(
     place: Place, proxy: SwapchartProcess
 ) -> None:

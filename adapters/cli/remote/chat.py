@@ -116,9 +116,9 @@ def _converse(proxy: Proxy, options: Namespace, messages: list[dict[str, str]]) 
     print("Ctrl-D ends the conversation, Ctrl-C a response.", file=sys.stderr)
     while True:
         try:
-            prompt = input("> ")
+            prompt = _input()
         except EOFError:
-            print()
+            print(file=sys.stderr)
             return 0
         if not prompt.strip():
             continue
@@ -132,6 +132,18 @@ def _converse(proxy: Proxy, options: Namespace, messages: list[dict[str, str]]) 
             print("\n[interrupted]", file=sys.stderr)
             continue
         messages = [*asked, {"role": "assistant", "content": reply.text}]
+
+
+def _input() -> str:
+    """Return a line of the user; the responses may go to a file, which gets no prompts.
+
+    Raises:
+        EOFError: The user has ended the input.
+    """
+    if sys.stdout.isatty():
+        return input("> ")
+    print("> ", end="", file=sys.stderr, flush=True)
+    return input()
 
 
 def _ask(proxy: Proxy, options: Namespace, messages: list[dict[str, str]]) -> Reply:
