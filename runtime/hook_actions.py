@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from typing import AnyStr, ClassVar, TypeAlias
 from urllib.parse import urlsplit, urlunsplit
 
-from .arguments import require, require_flag, require_kind, shown, texts
+from .arguments import require, require_flag, require_kind, require_text, shown, texts
 from .errors import LaunchError
 from .log_ring import LogRing
 from .pid_placeholder import fill_pid
@@ -122,12 +122,14 @@ class RunAction:
             become those of the service.
         is_inside: Run it inside of what encloses the process, such as its container, and not
             beside the process on its node.
+        title: Words for it in logs; empty takes the program.
     """
 
     needs_slot: ClassVar[bool] = True
 
     argv: tuple[str, ...] = field(repr=False)
     is_inside: bool = False
+    title: str = ""
 
     def __post_init__(self) -> None:
         """Check the command; a list becomes a tuple.
@@ -137,10 +139,11 @@ class RunAction:
         """
         require_flag("run.is_inside", self.is_inside)
         object.__setattr__(self, "argv", texts("run.argv", self.argv, least=1))
+        require_text("run.title", self.title)
 
     def __str__(self) -> str:
-        """Name the program only: arguments may hold secrets."""
-        return f"run {self.argv[0]}"
+        """Name the program only, unless there is a title: arguments may hold secrets."""
+        return self.title or f"run {self.argv[0]}"
 
     def command(self, context: HookContext, service: Command) -> Command:
         """Return the command to run beside *service*, with its placeholders filled."""

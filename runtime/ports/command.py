@@ -15,6 +15,7 @@ from ..arguments import (
     require_url,
     texts,
 )
+from ..container import Container
 from .nodes import Endpoint
 
 
@@ -58,7 +59,8 @@ class Command:
     """A command to run, without a shell.
 
     Attributes:
-        argv: Program, looked up in PATH, and arguments; at least one item, unless `is_external`.
+        argv: Program, looked up in PATH, and arguments; at least one item, unless `is_external`
+            or in a `container`, where they are the arguments of its image.
         env: Environment variables, added to those of the proxy.
         cwd: Working directory; None means that of the proxy.
         label: Name of the service that it belongs to; marks the process tree.
@@ -66,6 +68,8 @@ class Command:
             None skips that check. Not part of equality.
         is_external: The server runs outside of the tree of the command and is never signaled. Only
             `adapters.process.ExternalLauncher` supports it.
+        container: Container in which the command runs, and whose image has the program; None runs
+            it on this machine. Only `adapters.process.container.ContainerLauncher` supports it.
         launcher: Name of the launcher that starts it, for `Launchers`; empty means the first one.
         node: Node on which `Launcher.run` runs it; empty means the machine of the proxy.
         incarnation: Number of the run of the service; 0 for a hook. Not part of equality.
@@ -82,6 +86,7 @@ class Command:
     label: str = ""
     listens_at: str | None = field(default=None, compare=False)
     is_external: bool = False
+    container: Container | None = None
     launcher: str = ""
     node: str = ""
     incarnation: int = field(default=0, compare=False)
@@ -98,7 +103,9 @@ class Command:
             ConfigError: A field has a wrong type, or there is no program.
         """
         require_flag("command.is_external", self.is_external)
-        argv = texts("command.argv", self.argv, least=0 if self.is_external else 1)
+        require_kind("command.container", self.container, Container, "a Container", or_none=True)
+        least = 0 if self.is_external or self.container is not None else 1
+        argv = texts("command.argv", self.argv, least=least)
         object.__setattr__(self, "argv", argv)
         require_texts_by_name("command.env", self.env)
         require_text("command.cwd", self.cwd, or_none=True)
