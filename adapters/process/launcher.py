@@ -143,6 +143,10 @@ class LocalLauncher(NodeLauncher):
         """Start *command*; see `Launcher`. Errors name the program, never its arguments."""
         return await self._start(command, log, is_hook=False)
 
+    async def start_client(self, command: Command, log: LogSink) -> LocalProcess:
+        """Start a client of a container engine, which leaves daemons of the engine behind."""
+        return await self._start(command, log, is_hook=True)
+
     async def _start(self, command: Command, log: LogSink, *, is_hook: bool) -> LocalProcess:
         await anyio.lowlevel.checkpoint_if_cancelled()
         if command.listens_at is not None:
@@ -188,6 +192,16 @@ class LocalLauncher(NodeLauncher):
                 self._groups.end(process.group)
             if self._guard is not None:
                 self._guard.discard(process.pid)
+
+    def guard_process(self, proc: Proc) -> None:
+        """Have the guard end the group of *proc*, which this launcher did not start."""
+        if self._guard is not None:
+            self._guard.add(proc.pid, proc.start)
+
+    def unguard_process(self, proc: Proc) -> None:
+        """Have the guard forget *proc*; a no-op for an unknown one."""
+        if self._guard is not None:
+            self._guard.discard(proc.pid)
 
     def reap(self) -> None:
         """Reap adopted daemons that have ended; a no-op unless this process is a subreaper."""
